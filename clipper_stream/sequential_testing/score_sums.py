@@ -36,8 +36,8 @@ class Score(NamedTuple):
 
     Attributes:
         weight: What the mean is multiplied by in its expectation, in [0, 1].
-        low: Least value that it may have, in [-1, 1].
-        high: Greatest value.
+        low: Least value that it may have, in [-1, 1], or one that is no greater on average: what speaks for "above".
+        high: Greatest value, or one that is no less on average: what speaks for "below".
         waiting: Whether more of it may become known.
     """
 
