@@ -257,6 +257,11 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         self.empty.clear(tp)
         self._thread.seek(tp, expected)
 
+    def wake(self, tp: TP) -> None:
+        """Have the agents of a partition look whether they hold it still."""
+        for channel in self.app.topics._tp_index[tp]:
+            channel.queue.put_nowait((tp, [], self.app.generation))
+
     def taken(self, tp: TP, records: list[Any]) -> None:
         """Note that an agent has taken these records of the partition off its queue."""
         self.frontiers[tp].admit([record.offset for record in records])
