@@ -125,14 +125,15 @@ async def test_records_of_a_generation_that_has_ended_are_left_alone(fixture):
     assert (fixture.effects, fixture.acknowledged, fixture.producer.logs) == ([], [], {})
 
 
-async def test_no_more_is_read_at_the_bound_of_queries_in_flight_until_one_is_acknowledged(make):
+async def test_no_more_is_read_while_as_many_as_may_wait_for_models(make):
     fixture = make(max_in_flight=2)
-    await fixture.receive(query("q1"), query("q2"))
+    fixture.router.admission.enter("app", 2)
+    fixture.consumer.update_room()
     waiting = asyncio.create_task(fixture.consumer.wait_for_room())
     await asyncio.sleep(0)
     assert not waiting.done()
-    fixture.router.reset()
-    fixture.consumer.acknowledge(0, [0], 0)
+    fixture.router.admission.leave("app")
+    fixture.consumer.update_room()
     await waiting
 
 
