@@ -119,7 +119,9 @@ class RequestSender:
         """
         topic = self._topic(ref)
         try:
-            await asyncio.wait_for(self._producer.partitions_for(topic), OPEN_WITHIN_S)
+            async with asyncio.timeout(OPEN_WITHIN_S):
+                await self._producer.client.add_topic(topic)  # also if its partitions are in memory, from before
+                await self._producer.partitions_for(topic)
         except (KafkaError, TimeoutError):
             self._unfollow(topic)
             raise

@@ -29,13 +29,17 @@ class FakeProducer:
     def partitions_for_topic(self, topic):
         return self.topics.get(topic)
 
+    async def add_topic(self, topic):
+        self._topics.add(topic)
+
     async def partitions_for(self, topic):
+        """As aiokafka does: what it has in memory it does not ask for, and so does not follow either."""
+        if self.topics.get(topic):
+            return self.topics[topic]
         self._topics.add(topic)
         if topic == self.refuses:
             raise KafkaTimeoutError
-        if topic not in self.topics:
-            await asyncio.Event().wait()
-        return self.topics[topic]
+        return await asyncio.Event().wait()
 
     async def send(self, topic, value, *, partition):
         if topic in self.gates:
@@ -218,6 +222,14 @@ async def test_a_lane_closes_once_everything_is_with_the_broker(fixture):
     assert fixture.sender.close("a:1")
     assert A not in fixture.producer._topics
     assert fixture.sender.close("a:1"), "a second time does nothing"
+
+
+async def test_a_version_that_is_back_before_its_topic_is_forgotten_is_followed_again(fixture):
+    """Every query to it failed, as soon as its topic was forgotten after all."""
+    await fixture.sender.open("a:1")
+    assert fixture.sender.close("a:1")
+    await fixture.sender.open("a:1")
+    assert A in fixture.producer._topics
 
 
 async def test_a_request_to_a_model_that_has_left_fails_at_once(fixture):
