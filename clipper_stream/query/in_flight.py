@@ -55,7 +55,7 @@ class DecodedQuery(NamedTuple):
         key: Of its record, as `content_type`; the prediction has the same.
         invalid: What is wrong with it, when it can be read but not answered.
         features: Numbers for a contextual policy to choose by; None: it gives none.
-        raw: Whether its rows are `RawRow`s: it is large, and the planner decodes it by itself.
+        raw: Whether its rows are each an `UndecodedRow`: it is large, and the planner decodes it by itself.
         shares_id: Whether another application's query with the same id was answered before.
     """
 

@@ -65,7 +65,7 @@ class RowSpec:
         return self.dtype in NUMERIC
 
 
-class RawRow(Protocol):
+class UndecodedRow(Protocol):
     """A row that is still the bytes of its record."""
 
     def decode(self, spec: RowSpec) -> Any:

@@ -10,7 +10,7 @@ from clipper_stream.query.admission import UNBOUNDED
 from clipper_stream.query.answer import QueryAnswer, refuse
 from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S, DecodedQuery, Failure, InFlightQuery, RowBlock
-from clipper_stream.query.inputs import RawRow, convert, to_matrix, to_rows
+from clipper_stream.query.inputs import UndecodedRow, convert, to_matrix, to_rows
 from clipper_stream.query.lifecycle import ARRIVED_LATE, REFUSED, TransitionPath
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import Decision, forced_decision
@@ -205,7 +205,7 @@ def decoded_rows(query: DecodedQuery, application: Application) -> list[Any]:
     Raises:
         InvalidInput: a row of a large one is none of the application's.
     """
-    raw: list[RawRow] = query.rows
+    raw: list[UndecodedRow] = query.rows
     return [row.decode(application.spec) for row in raw] if query.raw else query.rows
 
 

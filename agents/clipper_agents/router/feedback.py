@@ -54,8 +54,7 @@ LOOKS = 4
 """Some ten seconds apart, so longer than a broker that was deposed takes to know it."""
 FEEDBACK_A_STEP = 2_000
 """In a backlog a step's transaction, of some ten milliseconds, is shared by so many."""
-FEEDBACK_A_TURN = 250
-"""Folded in some fifteen milliseconds, then answers have their turn, and another partition."""
+FEEDBACK_A_TURN = 250  # folded in some fifteen milliseconds, then answers have their turn, and another partition
 
 
 class DecisionLookup:

@@ -82,11 +82,12 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
 
 def _decode_raw(kind: str, value: bytes | None) -> Query:
     """Decode a query, but not its rows."""
-    query = codec.raw_queries.decode_as(kind, value)
-    if isinstance(query.inputs, msgspec.Raw):
-        query.inputs = [RawRow(row, kind) for row in raw_rows(query.inputs, kind)]
-    if isinstance(query.input, msgspec.Raw):
-        query.input = RawRow(query.input, kind)
+    found = codec.raw_queries.decode_as(kind, value)
+    query: Query = found
+    if isinstance(found.inputs, msgspec.Raw):
+        query.inputs = [RawRow(row, kind) for row in raw_rows(found.inputs, kind)]
+    if isinstance(found.input, msgspec.Raw):
+        query.input = RawRow(found.input, kind)
     return query
 
 

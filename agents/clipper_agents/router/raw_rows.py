@@ -65,7 +65,7 @@ def _decoder(kind: str, wanted: str, dimensions: int) -> Any:
         "json": Any,
         "numbers": Number,
     }
-    found = types[wanted]
+    found: Any = types[wanted]
     if wanted == "numbers":
         for _ in range(dimensions):
             found = list[found]

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import faust
 from aiokafka import ConsumerRecord
@@ -13,10 +13,10 @@ from faust.types import TP
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.frontier import Backlog
 
-Record = ConsumerRecord[Any, Any]
-Chunk = list[tuple[TP, list[Record]]]
+Record: TypeAlias = ConsumerRecord[Any, Any]
+Chunk: TypeAlias = list[tuple[TP, list[Record]]]
 """Records by partition, in log order. A partition may stand in it more than once."""
-Lanes = dict[TP, deque[tuple[list[Record], int]]]
+Lanes: TypeAlias = dict[TP, deque[tuple[list[Record], int]]]
 """What is queued of each partition that has anything: lists of records, each with its generation."""
 MAX_BYTES = 8 << 20
 """Of a chunk, unless an agent says otherwise."""
@@ -34,7 +34,7 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
 
     async def chunks(
         self, max_records: int, held: Callable[[int], bool] = lambda _: False, max_bytes: int = MAX_BYTES
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """Yield chunks of at most this many records and bytes, or of one record, until the agent is stopped.
 
         Partitions of which `held` is true are left out; `BulkConsumer.wake` has it looked at again.

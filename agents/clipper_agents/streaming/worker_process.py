@@ -35,8 +35,8 @@ YOUNG_OBJECTS = 200_000
 looked so often that it took 8 % of a router's time under load."""
 RIGHTS_EVERY_S = 1.0
 SWITCH_S = 0.0005
-"""How long a thread may keep the interpreter while another waits. Python's 5 ms are paid at each step of an answer's way
-while a model is made in pure Python."""
+"""How long a thread may keep the interpreter while another waits. Python's 5 ms are paid at each step of an answer's
+way while a model is made in pure Python."""
 _ready_line: int | None = None
 """Descriptor of the standard output that the process was started with, once a model may print."""
 STOP_WITHIN_S = 15.0

@@ -150,7 +150,7 @@ async def test_a_drain_ends_when_no_query_is_in_flight_and_reads_no_more(fixture
     waiting.cancel()
 
 
-def test_a_partition_of_which_much_waits_for_the_broker_is_held_until_some_is_acknowledged(tmp_path):
+def test_a_partition_of_which_much_waits_for_the_broker_is_held_for_a_while(tmp_path):
     fixture = Fixture(tmp_path)
     fixture.waiting[0] = MOST_UNWRITTEN
     assert (fixture.agent._is_held(0), fixture.agent._is_held(1)) == (True, False)
@@ -160,7 +160,7 @@ def test_a_partition_of_which_much_waits_for_the_broker_is_held_until_some_is_ac
     assert fixture.woken == [TOPIC]
 
 
-async def test_records_that_hold_no_query_keep_no_good_one_waiting_and_then_hold_their_partition(fixture):
+async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partition(fixture):
     fixture.producer.hold = True
     records = [record(offset, value, None, CATALOGUE.queries) for offset, value in enumerate([b"{", query("q1")])]
     fixture.agent.receive({TOPIC: records}, 0)
