@@ -47,19 +47,27 @@ class BareRouter:
     """The parts of a router process that its hot path touches, and a loop that feeds them."""
 
     def __init__(self, settings: Settings, folder: Path, producer: AIOKafkaProducer, max_in_flight: int) -> None:
-        self.settings, self._max_in_flight = settings, max_in_flight
+        self.settings = settings
         self.metrics = RouterMetrics()
         self.registry = ApplicationRegistry(allowed=settings.allowed)
         self.caches = PartitionCaches(folder / "cache", 32 << 20)
         self.decisions = LogIndex(folder / "decisions", 3600.0)
-        self.router = Router(self.registry.application, _choice, self.caches.of, MsgpackOutputs())
+        self.router = Router(self.registry.application, _choice, self.caches.of, MsgpackOutputs(), max_in_flight)
         self.frontiers: dict[int, Frontier] = defaultdict(Frontier)
         self.room = asyncio.Event()
         self.prediction_log = PredictionLog(
             Outbox(producer), None, settings.catalogue.predictions, self.decisions,  # type: ignore[arg-type]
-            consumer=self, router=self.router,
+            consumer=self, router=self.router, tasks=self,
         )  # fmt: skip
-        self.effects = EffectRunner(self.router, self.prediction_log, self.metrics, self)
+        deferred: Any = SimpleNamespace(put=list)
+        self.effects = EffectRunner(
+            self.router,
+            self,
+            deferred,
+            self.prediction_log,
+            self.metrics,
+            self,  # type: ignore[arg-type]
+        )
         sender: Any = SimpleNamespace(put=list, forget=list)
         self.colocated = ColocatedModels(HostMetrics(self.metrics.families), self.effects, self, settings.allowed)
         self.effects.connect(sender, self.colocated)
@@ -82,6 +90,9 @@ class BareRouter:
     def acknowledge(self, partition: int, offsets: list[int], _generation: int, /) -> None:
         """The queries at these offsets are finished."""
         self.frontiers[partition].finish(offsets)
+
+    def update_room(self) -> None:
+        """There may be room."""
         self.room.set()
 
     async def declare(self) -> None:
@@ -96,7 +107,6 @@ class BareRouter:
 
     async def serve(self, consumer: AIOKafkaConsumer) -> None:
         """Route until cancelled."""
-        self.watched(self.prediction_log.run())
         loop = asyncio.get_running_loop()
         committed_s = loop.time()
         while True:
@@ -109,7 +119,7 @@ class BareRouter:
             if loop.time() - committed_s > COMMIT_EVERY_S:
                 await self._commit(consumer)
                 committed_s = loop.time()
-            while self.router.in_flight >= self._max_in_flight:
+            while self.router.is_full:
                 self.room.clear()
                 await self.room.wait()
             await asyncio.sleep(0)

@@ -85,8 +85,9 @@ def refuse(
     pending: InFlightQuery, application: Application | None, failure: Failure, now_s: float,
     path: TransitionPath = REFUSED,
 ) -> QueryAnswer:  # fmt: skip
-    """Answer with the default output, without asking a model."""
+    """Answer with the default output, without asking a model; its rows are forgotten."""
     pending.move(path)
+    pending.query.rows.clear()
     default = application.default_output if application else None
     return QueryAnswer(pending, application, [default] * max(1, pending.count), now_s, failure=failure)
 

@@ -55,6 +55,7 @@ class DecodedQuery(NamedTuple):
         key: Of its record, as `content_type`; the prediction has the same.
         invalid: What is wrong with it, when it can be read but not answered.
         features: Numbers for a contextual policy to choose by; None: it gives none.
+        raw: Whether its rows are each an `UndecodedRow`: it is large, and the planner decodes it by itself.
         shares_id: Whether another application's query with the same id was answered before.
     """
 
@@ -73,6 +74,7 @@ class DecodedQuery(NamedTuple):
     content_type: str = "application/json"
     invalid: str | None = None
     features: list[float] | None = None
+    raw: bool = False
     shares_id: bool = False
 
 
@@ -213,6 +215,11 @@ class QueriesInFlight:
         self._queries: dict[Key, InFlightQuery] = {}
         self._repeats = self._sharing = 0
 
+    @property
+    def repeats(self) -> int:
+        """Number of records of queries that were read again."""
+        return self._repeats
+
     def __len__(self) -> int:
         """Number of queries, and of records of queries that were read again."""
         return len(self._queries) + self._repeats
@@ -266,7 +273,9 @@ class QueriesInFlight:
         """Admit a query while one with the same id is in flight: the same again, or another application's."""
         known = self._queries.get(key)
         if known is not None:
-            known.repeats = [*(known.repeats or ()), query]
+            if known.repeats is None:
+                known.repeats = []
+            known.repeats.append(query)
             self._repeats += 1
             return None
         pending = self._queries[key] = InFlightQuery(query)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -63,6 +63,14 @@ class RowSpec:
     def numeric(self) -> bool:
         """Whether rows are numbers."""
         return self.dtype in NUMERIC
+
+
+class UndecodedRow(Protocol):
+    """A row that is still the bytes of its record."""
+
+    def decode(self, spec: RowSpec) -> Any:
+        """The row; raises `InvalidInput` where it is no row of the spec."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from clipper_stream.errors import InvalidInput, shown
+from clipper_stream.query.admission import UNBOUNDED
 from clipper_stream.query.answer import QueryAnswer, refuse
 from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S, DecodedQuery, Failure, InFlightQuery, RowBlock
-from clipper_stream.query.inputs import convert, to_matrix, to_rows
+from clipper_stream.query.inputs import UndecodedRow, convert, to_matrix, to_rows
 from clipper_stream.query.lifecycle import ARRIVED_LATE, REFUSED, TransitionPath
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import Decision, forced_decision
@@ -19,6 +20,9 @@ from clipper_stream.selection.trials import PolicyChoice
 Prepare = Callable[[Application, int, str | None], PolicyChoice]
 """The policy's choice for (application, partition, context), from the totals known now."""
 NO_MODELS = Failure("no_models", "no model of the application is deployed")
+OVERLOADED = Failure(
+    "overloaded", "as many queries of the application wait for its models as may, beside those of other applications"
+)
 LARGEST_FEATURE = 1e6
 """In size: sums of products of millions of them stay exact enough."""
 CONVERTED_TOGETHER = 128
@@ -27,22 +31,30 @@ in the processor's cache, and is freed before the next ones are decoded."""
 
 
 class Planner:
-    """Decides about queries of one application, all at one time: `asked` wait for models, some with an audit."""
+    """Decides about queries of one application, all at one time: `asked` wait for models, some with an audit.
 
-    def __init__(self, application: Application, prepare: Prepare, now_s: float) -> None:
-        self.application, self._prepare, self._now_s = application, prepare, now_s
+    At most `room` queries may ask; of the others, those with a deadline are refused, and the rest is `deferred`.
+    """
+
+    def __init__(self, application: Application, prepare: Prepare, now_s: float, room: int = UNBOUNDED) -> None:
+        self.application, self._prepare, self._now_s, self._room = application, prepare, now_s, room
         self._prepared: dict[tuple[int, str | None], tuple[PolicyChoice, Decision | None, bool]] = {}
         self._input_features = application.input_features if application.spec.numeric else 0
         self._unconverted: list[InFlightQuery] = []
         self.asked: list[InFlightQuery] = []
         self.audits: list[InFlightQuery] = []
         self.refusals: list[QueryAnswer] = []
+        self.deferred: list[InFlightQuery] = []
         self.count = 0
 
     def add(self, pending: InFlightQuery) -> None:
         """Decide about a query, now or together with the next ones; `finish` decides about the last."""
         self.count += 1
         if self._may_ask(pending):
+            self._room -= 1
+            if pending.query.raw:
+                self._add_raw(pending)
+                return
             self._unconverted.append(pending)
             if len(self._unconverted) == CONVERTED_TOGETHER:
                 self.finish()
@@ -54,12 +66,30 @@ class Planner:
             for pending, block, first in self._converted(pendings):
                 self._choose(pending, block, first)
 
+    def _add_raw(self, pending: InFlightQuery) -> None:
+        """Decode and convert a large query by itself, so that no two are objects at the same time."""
+        self.finish()
+        try:
+            pending.query.rows[:] = decoded_rows(pending.query, self.application)
+        except InvalidInput as error:
+            self._refuse(pending, Failure("invalid_input", str(error)))
+        else:
+            self._unconverted.append(pending)
+            self.finish()
+
     def _may_ask(self, pending: InFlightQuery) -> bool:
         query, now_s = pending.query, self._now_s
         pending.deadline_s = due_s = deadline_s(query, self.application, now_s)
         answers = self.application.answers
         if query.invalid is None and due_s > now_s and answers:
-            return True
+            if self._room > 0:
+                return True
+            if query.deadline_s is None and self.application.objective_s is None:
+                self.count -= 1
+                self.deferred.append(pending)
+            else:
+                self._refuse(pending, OVERLOADED)
+            return False
         if query.invalid is not None:
             self._refuse(pending, Failure("invalid_input", query.invalid))
         elif not answers:
@@ -91,14 +121,19 @@ class Planner:
         for index, error in rows.failed.items():
             self._refuse(single[index], Failure("invalid_input", str(error)))
         block = RowBlock(rows.good)
-        good = (pending for index, pending in enumerate(single) if index not in rows.failed)
-        yield from ((pending, block, index) for index, pending in enumerate(good))
+        good = [pending for index, pending in enumerate(single) if index not in rows.failed]
+        for index, pending in enumerate(good):
+            pending.query.rows.clear()
+            yield pending, block, index
         for pending in pendings:
             if pending.query.packed:
                 try:
-                    yield pending, RowBlock(to_matrix(spec, pending.query.rows)), 0
+                    block = RowBlock(to_matrix(spec, pending.query.rows))
                 except InvalidInput as error:
                     self._refuse(pending, Failure("invalid_input", str(error)))
+                else:
+                    pending.query.rows.clear()
+                    yield pending, block, 0
 
     def _choose(self, pending: InFlightQuery, block: RowBlock, first: int) -> None:
         application, query = self.application, pending.query
@@ -164,6 +199,16 @@ def audited_models(query: DecodedQuery, application: Application, choice: Policy
     return dict(zip(besides.models, besides.propensities, strict=True))
 
 
+def decoded_rows(query: DecodedQuery, application: Application) -> list[Any]:
+    """The rows of a query, also of a large one.
+
+    Raises:
+        InvalidInput: a row of a large one is none of the application's.
+    """
+    raw: list[UndecodedRow] = query.rows
+    return [row.decode(application.spec) for row in raw] if query.raw else query.rows
+
+
 def first_numbers(row: Any, count: int) -> list[float] | None:
     """The features that a converted row of numbers has; None when one of them is too large to be a feature."""
     numbers = [float(number) for number in np.ravel(row)[:count].tolist()]
@@ -174,7 +219,10 @@ def _features(query: DecodedQuery, application: Application) -> list[float] | No
     """The features of a query whose rows are not converted."""
     if query.features is not None or query.packed or not (application.input_features and application.spec.numeric):
         return query.features
-    rows = to_rows(application.spec, query.rows).good
+    try:
+        rows = to_rows(application.spec, decoded_rows(query, application)).good
+    except InvalidInput:
+        return None
     return first_numbers(rows[0], application.input_features) if len(rows) else None
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from clipper_stream.caching.clock import ClockCache
 from clipper_stream.errors import shown
+from clipper_stream.query.admission import UNBOUNDED, Admission
 from clipper_stream.query.answer import QueryAnswer, conclude, conclude_audit, lost_audit, refuse
 from clipper_stream.query.application import Application
 from clipper_stream.query.deadlines import DeadlineQueue
@@ -27,6 +28,7 @@ from clipper_stream.query.request_tracker import OutputPiece, Request, RequestTr
 from clipper_stream.query.row_batch import RowBatch, rows_by_cache
 
 MOST_LEAD_RATIO = 0.1
+MOST_AUDITS_RATIO = 0.5
 Entries = defaultdict[int, list[tuple[bytes, bytes]]]
 """Entries for the cache, by partition."""
 
@@ -40,6 +42,7 @@ class Effects:
         lookups: Rows looked up in the cache, by model reference; `hits`: rows found there.
         coalesced: Rows that joined an identical row in flight.
         forgotten: Tokens of requests whose answer is awaited no more.
+        deferred: Queries without a deadline for which there was no room; they are to be given to `receive` again.
         queries: Queries that were new, by application; None: it is not registered.
     """
 
@@ -51,6 +54,7 @@ class Effects:
     hits: dict[str, int] = field(default_factory=dict)
     coalesced: int = 0
     forgotten: list[int] = field(default_factory=list)
+    deferred: list[DecodedQuery] = field(default_factory=list)
     queries: dict[str | None, int] = field(default_factory=dict)
 
     def count_queries(self, application: str | None, count: int) -> None:
@@ -75,6 +79,7 @@ class Router:
     """Queries in, requests and answers out; one object a router process.
 
     Attributes:
+        admission: Bounds the queries that wait for models, `most_waiting` of them.
         lead_s: How long before its deadline a query is answered from what is there, so that the answer has arrived by
             then; at most `MOST_LEAD_RATIO` of the time that the query has. Whoever sends the answers measures it.
         return_s: How long outputs are on their way back from a host, in seconds: hosts are told deadlines that are so
@@ -90,8 +95,10 @@ class Router:
         prepare: Prepare,
         cache: Callable[[int], ClockCache],
         codec: OutputCodec,
+        most_waiting: int = UNBOUNDED,
     ) -> None:
         self._application, self._prepare, self._cache, self._codec = application, prepare, cache, codec
+        self.admission = Admission(most_waiting)
         self._queries = QueriesInFlight()
         self._audits: dict[tuple[int, int], InFlightQuery] = {}
         """By partition and offset of the query."""
@@ -105,9 +112,19 @@ class Router:
         return len(self._queries) + len(self._audits)
 
     @property
+    def is_full(self) -> bool:
+        """Whether nothing more is to be read before something is answered."""
+        return self.admission.is_full or self._queries.repeats >= self.admission.most
+
+    @property
     def audits(self) -> int:
         """Number of audits not yet recorded."""
         return len(self._audits)
+
+    @property
+    def surplus_audits(self) -> int:
+        """Number of audits beyond half of what may wait; below 1 for none."""
+        return len(self._audits) - int(MOST_AUDITS_RATIO * self.admission.most)
 
     @property
     def next_deadline_s(self) -> float | None:
@@ -137,7 +154,8 @@ class Router:
             name = query.application
             if name not in planners:
                 application = self._application(name)
-                planners[name] = None if application is None else Planner(application, self._prepare, now_s)
+                room = self.admission.room(name)
+                planners[name] = None if application is None else Planner(application, self._prepare, now_s, room)
             planner = planners[name]
             if planner is not None:
                 planner.add(pending)
@@ -155,6 +173,9 @@ class Router:
         asked, audits = planner.asked, planner.audits
         effects.count_queries(planner.application.name, planner.count)
         effects.answers += planner.refusals
+        for pending in planner.deferred:
+            effects.deferred += (pending.query, *self._queries.remove(pending.query))
+        self.admission.enter(planner.application.name, len(asked) + len(audits))
         push, lead_s, now_s = self._deadlines.push, self.lead_s, effects.now_s
         for pending in asked:
             due_s = pending.deadline_s
@@ -244,13 +265,13 @@ class Router:
         effects.forgotten = self._tracker.forget(now_s)
         return effects
 
-    def end_audits(self, most: int, now_s: float) -> Effects:
-        """End the oldest audits with what is there, so that no more than `most` are in flight.
+    def end_audits(self, now_s: float) -> Effects:
+        """End the oldest audits with what is there, so that no more than half of what is in flight are audits.
 
         A version on trial that hangs would otherwise, without deadlines, take all the room that queries have.
         """
         effects = Effects(now_s=now_s)
-        excess = len(self._audits) - most
+        excess = self.surplus_audits
         if excess > 0:
             oldest = islice(self._audits.values(), excess)
             self._end([audit for audit in oldest if audit.state is QueryState.WAITING], effects)
@@ -274,6 +295,7 @@ class Router:
             effects.audits.append(conclude_audit(pending, effects.now_s))
             pending.move(noted)
         self._deadlines.discard(pending)
+        self.admission.leave(pending.application.name)
 
     # --- stage: record --------------------------------------------------------------------------------------------
     def recorded(self, query: DecodedQuery) -> Sequence[DecodedQuery]:
@@ -305,3 +327,4 @@ class Router:
         self._audits.clear()
         self._deadlines = DeadlineQueue()
         self._tracker.clear()
+        self.admission.clear()

@@ -21,6 +21,22 @@ def record(offset, value=b"value", key=b"key", topic="topic", partition=0, heade
     )
 
 
+class Tasks:
+    """Runs work as an app does, and keeps what failed."""
+
+    def __init__(self):
+        self.failures = []
+
+    def watched(self, work):
+        task = asyncio.create_task(work)
+        task.add_done_callback(self.watch)
+        return task
+
+    def watch(self, task):
+        if not task.cancelled() and task.exception() is not None:
+            self.failures.append(task.exception())
+
+
 class FakeBatch:
     """A batch that holds records up to a number of bytes, and one of any size, as aiokafka's does."""
 

@@ -55,11 +55,11 @@ def prepare(app, partition, context):
     return app.choice(SelectionState())
 
 
-def make_router(*applications, budget_bytes=1_000_000):
+def make_router(*applications, budget_bytes=1_000_000, **settings):
     """A router of these applications, with a cache a partition."""
     known = {app.name: app for app in applications}
     caches = defaultdict(lambda: ClockCache(DictStore(), budget_bytes))
-    return Router(known.get, prepare, caches.__getitem__, JsonCodec())
+    return Router(known.get, prepare, caches.__getitem__, JsonCodec(), **settings)
 
 
 def outputs_of(request, model, failed=None, rows=None):

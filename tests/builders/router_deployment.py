@@ -183,9 +183,9 @@ class Deployment:
         named = [query if isinstance(query, bytes) else {"application": "app"} | query for query in queries]
         return await self.send(self.catalogue.queries, *named, **place)
 
-    async def read(self, topic, holds=lambda records: True):
-        """All records of a topic, by partition, read on until they are as wanted."""
-        partitions = [TopicPartition(topic, number) for number in range(self._count(topic))]
+    async def read(self, topic, holds=lambda records: True, numbers=None):
+        """All records of a topic, or of some partitions of it, read on until they are as wanted."""
+        partitions = [TopicPartition(topic, number) for number in numbers or range(self._count(topic))]
         found = []
         async with AIOKafkaConsumer(
             **self.kafka.aiokafka(), auto_offset_reset="earliest", isolation_level="read_committed"
@@ -208,10 +208,12 @@ class Deployment:
     async def _behind(consumer, ends):
         return any([await consumer.position(tp) < end for tp, end in ends.items()])
 
-    async def predictions(self, *query_ids):
+    async def predictions(self, *query_ids, numbers=None):
         """The first prediction of each query, once all of these are there, and how many predictions each has."""
         records = await self.read(
-            self.catalogue.predictions, lambda found: set(query_ids) <= {decoded(one).query_id for one in found}
+            self.catalogue.predictions,
+            lambda found: set(query_ids) <= {decoded(one).query_id for one in found},
+            numbers,
         )
         by_query = defaultdict(list)
         for one in map(decoded, records):

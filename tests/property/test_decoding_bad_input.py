@@ -89,6 +89,7 @@ received = st.builds(
     models=st.one_of(st.none(), some_models),
     content_type=st.sampled_from([codec.JSON, codec.MSGPACK]),
     invalid=st.one_of(st.none(), texts.filter(bool)),
+    raw=st.just(False),  # noqa: FBT003 (a field of a record)
 )
 input_specs = st.builds(RowSpec, st.sampled_from([*NUMERIC, *LISTED]), st.sampled_from([None, (), (1,), (2, 2)]))
 

@@ -17,7 +17,7 @@ from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
-from clipper_topics.query import Query
+from clipper_topics.query import Query, RawQuery
 from clipper_topics.restore import Restore
 
 JSON = "application/json"
@@ -163,6 +163,7 @@ class Codec(Generic[T]):
 
 
 queries = Codec(Query)
+raw_queries = Codec(RawQuery)
 predictions = Codec(Prediction)
 audits = Codec(Audit)
 feedback = Codec(Feedback)

@@ -48,6 +48,13 @@ class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Numbers that a policy such as `lin_ucb` chooses by, at most 16, best about as large as 1."""
 
 
+class RawQuery(Query, kw_only=True, omit_defaults=True):
+    """A query whose rows are not decoded: a megabyte may hold a million objects, and its application may want none."""
+
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]
+
+
 def check_query(query: Query) -> str | None:
     """What is wrong with the query by itself and what to do about it; None when it can be used.
 

@@ -6,9 +6,9 @@ Rules of this file:
 """
 
 from collections import defaultdict
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
-from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from clipper_agents.host.engine import HostEngine
@@ -17,7 +17,7 @@ from clipper_agents.host.poison_rows import PoisonRows
 from clipper_agents.host.request_rows import RequestRows, read_request
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.streaming.app import ClipperApp
-from clipper_agents.streaming.dead_letters import send_dead_letters
+from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import Chunk, ChunkStream
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import OutputFrame, UnknownFrame
@@ -42,13 +42,14 @@ class RequestServer:
         self._app = app
         self._catalogue = catalogue
         self._metrics = metrics
+        self._dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
         self._stream: ChunkStream | None = None
 
     async def serve(self, stream: ChunkStream, engine: HostEngine[FrameOrigin]) -> None:
         """The agent: runs until the app stops."""
         self._stream = stream
         async for chunk in stream.chunks(MAX_FRAMES):
-            await engine.submit(await self._readable(chunk, stream.generation))
+            await engine.submit(self._readable(chunk, stream.generation))
 
     async def send(self, partition: int, pieces: list[OutputFrame]) -> None:
         """Send output frames; returns when the broker has them."""
@@ -64,10 +65,10 @@ class RequestServer:
             if self._stream is not None:
                 self._stream.ack(tp, finished, generation)
 
-    async def _readable(self, chunk: Chunk, generation: int) -> list[tuple[FrameOrigin, RequestRows]]:
-        """Return the frames of a chunk, after sending what is no frame to the dead letters."""
+    def _readable(self, chunk: Chunk, generation: int) -> list[tuple[FrameOrigin, RequestRows]]:
+        """Return the frames of a chunk; what is no frame goes to the dead letters."""
         frames: list[tuple[FrameOrigin, RequestRows]] = []
-        refused: list[tuple[ConsumerRecord[Any, Any], BaseException]] = []
+        refused: Refused = []
         origins: list[FrameOrigin] = []
         for tp, record in ((tp, record) for tp, records in chunk for record in records):
             origin = FrameOrigin(tp, record.offset, generation)
@@ -77,8 +78,8 @@ class RequestServer:
             except UnknownFrame as error:
                 refused.append((record, error))
                 origins.append(origin)
-        await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, refused)
         for record, why in refused:
             self._metrics.count_dead_letters(record.topic, type(why).__name__)
-        self.finished(origins)
+        if refused:
+            self._dead_letters.put(refused, partial(self.finished, origins))
         return frames

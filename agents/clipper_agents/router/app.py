@@ -18,6 +18,8 @@ from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.kafka.reader import LogReader
+from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
@@ -29,6 +31,7 @@ from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.context_bound import ContextBound
 from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.indexed_log import first_unread_ms
@@ -41,6 +44,7 @@ from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.partition_writer import PartitionWriter
 from clipper_agents.streaming.storage import claim, keep_only_of
@@ -57,8 +61,6 @@ REPORT_EVERY_S = 1.0
 FORGET_EVERY_S = 10.0
 HAND_OVER_S = 3.0
 """Longest wait for the broker before partitions are given away."""
-MOST_AUDITS_RATIO = 0.5
-"""Of `max_in_flight`: a version on trial that hangs must not keep queries from being read."""
 DRAIN_S = 5.0
 """Longest wait for queries in flight when the process is told to stop."""
 
@@ -113,7 +115,7 @@ class RouterProcess:
             files=settings.files,
             ready=self._hosts.is_ready,
         )
-        self._control = Follower(settings.kafka, catalogue.control, self._registry.take)
+        self._control = Follower(settings.kafka, catalogue.control, self._take_changes)
         self._followers = [
             self._control,
             Follower(settings.kafka, catalogue.selection, self._selection.take_published),
@@ -123,10 +125,16 @@ class RouterProcess:
         self._caches = PartitionCaches(folder / "cache", settings.cache_bytes)
         self._decisions = LogIndex(folder / DECISIONS, settings.horizon_s)
         self._audits = LogIndex(folder / AUDITS, settings.horizon_s)
-        self._router = Router(self._registry.application, self._selection.prepare, self._caches.of, MsgpackOutputs())
-        self._queries = BoundedQueryConsumer(app, catalogue.queries, self._router, settings.max_in_flight)
+        self._router = Router(
+            self._registry.application,
+            self._selection.prepare,
+            self._caches.of,
+            MsgpackOutputs(),
+            settings.max_in_flight,
+        )
+        self._queries = BoundedQueryConsumer(app, catalogue.queries, self._router)
         self._audit_log = AuditLog(
-            app.outbox, app.log_reader, catalogue.audits, self._audits, self._queries, self._router
+            app.outbox, app.log_reader, catalogue.audits, self._audits, self._queries, self._router, app
         )
         self._prediction_log = PredictionLog(
             app.outbox,
@@ -135,13 +143,28 @@ class RouterProcess:
             self._decisions,
             self._queries,
             self._router,
+            app,
             audits=self._audit_log,
             metrics=metrics,
             skew=self._skew,
             stage=stage,
         )
 
-        self._effects = EffectRunner(self._router, self._prediction_log, metrics, app, stage)
+        self._deferred = DeferredQueries(
+            LogReader(settings.kafka, isolation_level="read_committed", policy=WORKERS),
+            catalogue.queries,
+            self._queries,
+            self._router.admission,
+        )
+        self._effects = EffectRunner(
+            self._router,
+            self._queries,
+            self._deferred,
+            self._prediction_log,
+            metrics,
+            app,
+            stage,
+        )
         self._sender = RequestSender(
             app.kafka_producer,
             catalogue,
@@ -158,18 +181,18 @@ class RouterProcess:
         self._discovery = ModelDiscovery(self._registry, self._sender, self._colocated, app)
         self._teardown = ModelTeardown(self._registry, self._hosts, self._sender, self._colocated, metrics, app)
 
-        queries = QueryAgent(
+        dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
+        queries = self._agent = QueryAgent(
             self._queries,
             self._router,
             self._effects,
             FreshQueries(self._router, self._decisions, self._prediction_log, stage),
-            int(settings.max_in_flight * MOST_AUDITS_RATIO),
-            app.outbox,
-            catalogue,
+            self._prediction_log,
+            dead_letters,
             metrics,
             stage,
         )
-        outputs = OutputAgent(identity, self._router, self._effects, self._sender, app.outbox, catalogue, metrics)
+        outputs = OutputAgent(identity, self._router, self._effects, self._sender, dead_letters, metrics)
         self._feedback = FeedbackProcessor(
             app,
             catalogue,
@@ -194,8 +217,8 @@ class RouterProcess:
         await app.maybe_start_producer()
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
         await self._refer_to_topics()
-        logs = (self._prediction_log.run(), self._audit_log.log.run())
-        for work in (*logs, self._publish(), self._report(), self._follow_models(), self._forget()):
+        deferred = self._deferred.run(self._agent)
+        for work in (self._publish(), self._report(), self._follow_models(), self._forget(), deferred):
             self._tasks.append(app.watched(work))
         await app.start()
 
@@ -216,9 +239,14 @@ class RouterProcess:
         await self._colocated.stop()
         await self._selection.stop()
         await self.app.log_reader.close()
+        await self._deferred.close()
         self._keep_only(set())
 
     # --- what is followed -------------------------------------------------------------------------------------------
+    def _take_changes(self, records: list[ConsumerRecord[Any, Any]]) -> None:
+        self._registry.take(records)
+        self._router.admission.shared = len(self._registry.applications) > 1
+
     def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         if self._hosts.take(records):
             self._registry.resolve()
@@ -271,6 +299,7 @@ class RouterProcess:
         await self._prediction_log.restore(since_ms, ends)
         await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
+        self._deferred.clear()
         self._sender.forget_all()
         self._queries.update_room()
 
@@ -294,7 +323,7 @@ class RouterProcess:
         self._router.reset()
         self._queries.update_room()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_S), self.app.state_lock:
+            async with asyncio.timeout(HAND_OVER_S), self.app.state_lock.of_all():
                 await self._prediction_log.idle()
 
     # --- background -------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.router.prediction_records import encode_audit
 from clipper_agents.router.query_consumer import QueryConsumer
+from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
 from clipper_stream.query.lifecycle import ACKNOWLEDGED, FINISHED, QueryState
@@ -50,6 +51,7 @@ class AuditLog:
         index: Of the audits.
         consumer: Acknowledges queries.
         auditing: Knows which audits are in flight.
+        tasks: Runs the rounds.
     """
 
     read = staticmethod(read_audit)
@@ -62,10 +64,11 @@ class AuditLog:
         index: LogIndex,
         consumer: QueryConsumer,
         auditing: Auditing,
+        tasks: TaskRunner,
     ) -> None:
         self.topic = topic
         self._auditing, self._consumer = auditing, consumer
-        self.log = IndexedLog(outbox, reader, self, index, consumer)
+        self.log = IndexedLog(outbox, reader, self, index, consumer, tasks)
         self._early: dict[InFlightQuery, QueryAnswer] = {}
         """Audits that were complete before the prediction of their query was in the log, by query."""
 

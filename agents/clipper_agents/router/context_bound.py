@@ -54,7 +54,7 @@ class ContextBound:
             self._next_s[partition] = began_s + PAUSE_RATIO * (self._passed() - began_s)
             if found is None:
                 continue
-            async with self._app.state_lock:
+            async with self._app.state_lock.of(partition):
                 if self._app.generation != generation:
                     return
                 try:

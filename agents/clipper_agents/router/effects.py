@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.colocated_models import ColocatedModels
+from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION, PredictionLog
+from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.query import Effects, Failure, OutputPiece, Request, Router
@@ -24,6 +26,8 @@ class EffectRunner:
 
     Args:
         router: Decides.
+        consumer: Hears that there may be room for more.
+        deferred: Takes queries for which there was no room.
         prediction_log: Records and sends answers.
         metrics: Counts.
         tasks: Runs what a deadline brings.
@@ -36,12 +40,15 @@ class EffectRunner:
     def __init__(
         self,
         router: Router,
+        consumer: BoundedQueryConsumer,
+        deferred: DeferredQueries,
         prediction_log: PredictionLog,
         metrics: RouterMetrics,
         tasks: TaskRunner,
         stage: Stages = untimed,
     ) -> None:
         self._router, self._prediction_log = router, prediction_log
+        self._consumer, self._deferred = consumer, deferred
         self._metrics, self._tasks, self._stage = metrics, tasks, stage
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
@@ -63,6 +70,8 @@ class EffectRunner:
             self._metrics.count_cache(ref, lookups, effects.hits.get(ref, 0))
         if effects.coalesced:
             self._metrics.count_coalesced(effects.coalesced)
+        self._deferred.put(effects.deferred)
+        self._consumer.update_room()
         self._set_timer()
 
     def gather(self, frames: Iterable[OutputFrame]) -> None:
@@ -87,10 +96,10 @@ class EffectRunner:
         piece = OutputPiece(request.frame, 0, [None] * rows, dict.fromkeys(range(rows), Failure("error", reason)))
         self.run(self._router.gather([piece], time.time()))
 
-    def end_audits(self, most: int) -> None:
-        """End the oldest audits so that at most `most` are in flight, which leaves room for queries."""
-        if self._router.audits > most:
-            self.run(self._router.end_audits(most, time.time()))
+    def end_audits(self) -> None:
+        """End the oldest audits where there are so many that they take the room of queries."""
+        if self._router.surplus_audits > 0:
+            self.run(self._router.end_audits(time.time()))
 
     def stop(self) -> None:
         """Cancel the timer."""

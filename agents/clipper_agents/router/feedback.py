@@ -9,8 +9,9 @@ Rules of this file:
 - Time is the log's: timestamps of the broker, and between them the time that passes, but no clock of this process.
 - Decisions and audits are looked up once for each list of records, and what was missing once more after each wait.
 - A marker is read once the control topic has been followed to where it ended when the marker was looked at.
-- The state lock is held for a whole step, so that recovery never runs beside one; after each wait the generation is
-  looked at again, and a step of an older one is dropped.
+- Each partition learns for itself: one that waits, for decisions or for a leader, keeps no other waiting.
+- The partition's state lock is held for a whole step, so that recovery never runs beside one; after each wait the
+  generation is looked at again, and a step of an older one is dropped.
 """
 
 import asyncio
@@ -35,7 +36,6 @@ from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
 from clipper_agents.streaming.outbox import Record as Outgoing
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
-from clipper_agents.streaming.stream import by_partition
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, FORWARDED, Feedback
@@ -52,10 +52,9 @@ TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
 LOOKS = 4
 """Some ten seconds apart, so longer than a broker that was deposed takes to know it."""
-FEEDBACK_A_CHUNK = 2_000
+FEEDBACK_A_STEP = 2_000
 """In a backlog a step's transaction, of some ten milliseconds, is shared by so many."""
-FEEDBACK_A_TURN = 250
-"""Folded in some fifteen milliseconds, then answers have their turn."""
+FEEDBACK_A_TURN = 250  # folded in some fifteen milliseconds, then answers have their turn, and another partition
 
 
 class DecisionLookup:
@@ -123,18 +122,20 @@ class FeedbackProcessor:
         self._selection, self._decisions, self._audits = selection, decisions, audits
         self._prediction_log, self._metrics = prediction_log, metrics
         self._followed_upto, self._passed = followed_upto, passed
+        self._turn = asyncio.Lock()
         self._all_read: dict[int, deque[float]] = {}
         """By partition, the time of the newest prediction at each look that found nothing unread."""
         self._ahead_s: dict[int, float] = {}
         """By partition, how much the log's time is ahead of `passed`, at the least."""
 
     async def serve(self, stream: Any) -> None:
-        """Serve chunks of records until the process stops."""
-        async for chunk in stream.chunks(FEEDBACK_A_CHUNK):
-            generation = stream.generation
-            for tp, records in by_partition(chunk).items():
-                if await self.learn(tp.partition, records, generation):
-                    stream.ack(tp, [record.offset for record in records], generation)
+        """Learn until the process stops, in each partition for itself."""
+
+        async def serve(tp: TP, records: list[Record], generation: int) -> None:
+            if await self.learn(tp.partition, records, generation):
+                stream.ack(tp, [record.offset for record in records], generation)
+
+        await stream.serve_partitions(FEEDBACK_A_STEP, serve)
 
     async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
         """Apply feedback records of one partition; return False, with none applied, if their generation has ended.
@@ -154,7 +155,7 @@ class FeedbackProcessor:
             return False
 
     async def _learn(self, partition: int, records: list[Record], generation: int) -> bool:
-        async with self._app.state_lock:
+        async with self._app.state_lock.of(partition):
             if not self._current(generation):
                 return False
             position, at_s = self._selection.position(partition), records[-1].timestamp / 1000
@@ -242,10 +243,12 @@ class FeedbackProcessor:
     ) -> Step:
         """Fold a step in turns, one with a marker in one turn, as it sets many rows."""
         size = max(len(feedback), 1) if markers else FEEDBACK_A_TURN
-        step = self._step(partition, feedback[:size], lookup, markers)
+        async with self._turn:
+            step = self._step(partition, feedback[:size], lookup, markers)
         for at in range(size, len(feedback), size):
-            await asyncio.sleep(0)
-            self._step(partition, feedback[at : at + size], lookup, step=step)
+            async with self._turn:
+                await asyncio.sleep(0)
+                self._step(partition, feedback[at : at + size], lookup, step=step)
         return step
 
     def _step(

@@ -1,8 +1,9 @@
 """A topic that this process writes and indexes: records are sent, acknowledged, indexed, and then reported as written.
 
 Rules of this file:
-- One round at a time: everything that is finished goes out as one batch a partition, and while the broker takes it, the
-  next round gathers. So records of a partition are indexed in the order in which they stand in the log.
+- One round of a partition at a time: everything that is finished goes out as one batch, and while the broker takes it,
+  the next round gathers. So records of a partition are indexed in the order in which they stand in the log; and no
+  partition waits for another, whose leader may be away.
 - Order of a round: send; wait for the broker; index each record with its offset; report that it is written.
 - Offsets that are not the successors of the last ones mean that somebody else wrote, a process that lost the partition
   and did not know it yet: what lies between is read from the log, and of two records about a query the first counts.
@@ -22,6 +23,7 @@ from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.router.query_consumer import QueryConsumer
+from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_stream.query import DecodedQuery, QueryAnswer
 from clipper_topics import codec
@@ -85,6 +87,7 @@ class IndexedLog:
         owner: Knows what the records are about, and is told that they are written.
         index: The index of the topic.
         consumer: Knows the generation that counts.
+        tasks: Runs the rounds.
         skew: Compares this process's clock with the stamps of the broker.
         clock: Seconds since the epoch.
         stage: Times the parts of a round.
@@ -97,6 +100,7 @@ class IndexedLog:
         owner: LoggedTopic,
         index: LogIndex,
         consumer: QueryConsumer,
+        tasks: TaskRunner,
         *,
         skew: ClockSkew | None = None,
         clock: Callable[[], float] = time.time,
@@ -104,34 +108,33 @@ class IndexedLog:
     ) -> None:
         self._outbox, self._reader, self._owner, self._topic = outbox, reader, owner, owner.topic
         self.index = index
-        self._consumer, self._skew, self._clock, self._stage = consumer, skew or ClockSkew(), clock, stage
-        self._waiting: list[Outgoing] = []
+        self._consumer, self._tasks = consumer, tasks
+        self._skew, self._clock, self._stage = skew or ClockSkew(), clock, stage
+        self._waiting: dict[int, list[Outgoing]] = {}
+        self._sending: dict[int, int] = {}
+        """Records in the round of each partition that has one under way."""
         self._read: set[int] = set()
         """Partitions of which records were read since the inputs flow: what was decided before may be second."""
-        self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def add(self, outgoing: list[Outgoing]) -> None:
-        """Queue records for the next round."""
-        if outgoing:
-            self._waiting += outgoing
+        """Queue records for the next round of their partition."""
+        waiting = self._waiting
+        for one in outgoing:
+            waiting.setdefault(one.query.partition, []).append(one)
+        for partition in waiting.keys() - self._sending.keys():
             self._idle.clear()
-            self._work.set()
+            self._sending[partition] = 0
+            self._tasks.watched(self._send(partition))
+
+    def unwritten(self, partition: int) -> int:
+        """Number of records of a partition that are not in the log yet."""
+        return len(self._waiting.get(partition, ())) + self._sending.get(partition, 0)
 
     async def idle(self) -> None:
         """Wait until no record is being sent."""
         await self._idle.wait()
-
-    async def run(self) -> None:
-        """Send until cancelled."""
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            waiting, self._waiting = self._waiting, []
-            await self._round(waiting)
-            if not self._waiting:
-                self._idle.set()
 
     async def restore(self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int]) -> int:
         """Index the part of the log behind the index, and return the number of records.
@@ -162,28 +165,28 @@ class IndexedLog:
         since = {TopicPartition(self._topic, number): at_ms for number, at_ms in (since_ms or {}).items()}
         return await self._reader.read(starts, self._index_read, ends, since)
 
-    async def _round(self, waiting: list[Outgoing]) -> None:
+    async def _send(self, partition: int) -> None:
+        while outgoing := self._waiting.pop(partition, None):
+            self._sending[partition] = len(outgoing)
+            await self._round(partition, outgoing)
+        del self._sending[partition]
+        if not self._sending:
+            self._idle.set()
+
+    async def _round(self, partition: int, outgoing: list[Outgoing]) -> None:
         generation = self._consumer.generation
-        by_partition: dict[int, list[Outgoing]] = {}
-        for one in waiting:
-            if one.query.generation == generation:
-                by_partition.setdefault(one.query.partition, []).append(one)
-        deliveries = []
+        current = [one for one in outgoing if one.query.generation == generation]
+        if not current:
+            return
         began_s, sent_s = time.monotonic(), self._clock()
-        for partition, outgoing in by_partition.items():
-            if self._consumer.generation != generation:
-                return
-            delivery = await self._outbox.submit(self._topic, partition, map(_record, outgoing))
-            deliveries.append((partition, outgoing, delivery))
-        answers: list[QueryAnswer] = []
-        for partition, outgoing, delivery in deliveries:
-            offsets = await delivery.offsets()
-            if delivery.stamped_s is not None:
-                self._skew.observe(sent_s, delivery.stamped_s, self._clock())
-            at_s = self._clock() if delivery.stamped_s is None else delivery.stamped_s
-            if await self._finish(partition, outgoing, offsets, generation, at_s):
-                answers += [one.answer for one in outgoing if one.answer is not None]
-        self._owner.round_ended(answers, time.monotonic() - began_s)
+        delivery = await self._outbox.submit(self._topic, partition, map(_record, current))
+        offsets = await delivery.offsets()
+        if delivery.stamped_s is not None:
+            self._skew.observe(sent_s, delivery.stamped_s, self._clock())
+        at_s = self._clock() if delivery.stamped_s is None else delivery.stamped_s
+        if await self._finish(partition, current, offsets, generation, at_s):
+            answers = [one.answer for one in current if one.answer is not None]
+            self._owner.round_ended(answers, time.monotonic() - began_s)
 
     async def _finish(
         self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int, at_s: float

@@ -1,18 +1,19 @@
 """The Faust agent `gather`: takes the outputs that hosts send to this process."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aiokafka import ConsumerRecord
+from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.requests import RequestSender
-from clipper_agents.streaming.dead_letters import send_dead_letters
-from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import Chunk
 from clipper_stream.query import Router
-from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import OutputFrame, UnknownFrame, decode_output
 
 FRAMES_A_CHUNK = 256
@@ -28,8 +29,7 @@ class OutputAgent:
         router: Is told how long outputs are on their way back.
         effects: Takes the outputs.
         sender: Counts the rows that its replicas have yet to answer.
-        outbox: Sends dead letters.
-        catalogue: Names the topics.
+        dead_letters: Takes what is no output.
         metrics: Counts dead letters.
     """
 
@@ -39,39 +39,41 @@ class OutputAgent:
         router: Router,
         effects: EffectRunner,
         sender: RequestSender,
-        outbox: Outbox,
-        catalogue: Catalogue,
+        dead_letters: DeadLetterSender,
         metrics: RouterMetrics,
     ) -> None:
         self._identity, self._router, self._effects, self._sender = identity, router, effects, sender
-        self._outbox, self._catalogue, self._metrics = outbox, catalogue, metrics
+        self._dead_letters, self._metrics = dead_letters, metrics
 
     async def serve(self, stream: Any) -> None:
         """Serve chunks of records until the process stops."""
         async for chunk in stream.chunks(FRAMES_A_CHUNK):
             generation = stream.generation
-            frames = await self._decode(chunk)
+            frames: list[OutputFrame] = []
+            for tp, records in chunk:
+                frames += self._decode(tp, records, partial(stream.ack, tp, generation=generation))
             mine = [frame for frame in frames if frame.router == self._identity]
             for frame in mine:
                 self._sender.count_answered(frame.frame, len(frame.outputs))
             self._effects.gather(mine)
             self._measure_return(chunk)
-            for tp, records in chunk:
-                stream.ack(tp, [record.offset for record in records], generation)
 
-    async def _decode(self, chunk: Chunk) -> list[OutputFrame]:
-        """Decode the frames of a chunk; other records go to the dead letters."""
+    def _decode(
+        self, tp: TP, records: list[ConsumerRecord[Any, Any]], acknowledge: Callable[[list[int]], None]
+    ) -> list[OutputFrame]:
+        """Decode frames, and acknowledge them: nobody needs them again. What is none goes to the dead letters."""
         frames: list[OutputFrame] = []
-        refused: list[tuple[ConsumerRecord[Any, Any], UnknownFrame]] = []
-        for _, records in chunk:
-            for record in records:
-                try:
-                    frames.append(decode_output(record.value or b""))
-                except UnknownFrame as error:
-                    refused.append((record, error))
+        refused: Refused = []
+        for record in records:
+            try:
+                frames.append(decode_output(record.value or b""))
+            except UnknownFrame as error:
+                refused.append((record, error))
+        bad = [record.offset for record, _ in refused]
+        acknowledge([record.offset for record in records if record.offset not in bad])
         if refused:
-            await send_dead_letters(self._outbox, self._catalogue.dead_letters, refused)
-            self._metrics.count_dead_letters(self._catalogue.outputs, "undecodable", len(refused))
+            self._metrics.count_dead_letters(tp.topic, "undecodable", len(refused))
+            self._dead_letters.put(refused, partial(acknowledge, bad))
         return frames
 
     def _measure_return(self, chunk: Chunk) -> None:

@@ -24,6 +24,7 @@ from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, Outgoing
 from clipper_agents.router.prediction_records import encode_answer
 from clipper_agents.router.query_consumer import QueryConsumer
+from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
 from clipper_stream.query.lifecycle import FINISHED, RECORDED
@@ -58,6 +59,7 @@ class PredictionLog:
         decisions: The index.
         consumer: Acknowledges queries.
         router: Is told which queries are answered, and how long before a deadline it has to answer.
+        tasks: Runs the rounds.
         audits: Records audits; None where none are ever made.
         metrics: Counts answers.
         skew, clock, stage: As in `IndexedLog`.
@@ -74,6 +76,7 @@ class PredictionLog:
         decisions: LogIndex,
         consumer: QueryConsumer,
         router: AnsweredQueries,
+        tasks: TaskRunner,
         *,
         audits: AuditLog | None = None,
         metrics: RouterMetrics | None = None,
@@ -82,7 +85,7 @@ class PredictionLog:
         stage: Stages = untimed,
     ) -> None:
         self.topic = topic
-        self._log = IndexedLog(outbox, reader, self, decisions, consumer, skew=skew, clock=clock, stage=stage)
+        self._log = IndexedLog(outbox, reader, self, decisions, consumer, tasks, skew=skew, clock=clock, stage=stage)
         self._consumer, self._router, self._audits = consumer, router, audits
         self._metrics, self._stage = metrics, stage
         self._delivery_s = 0.0
@@ -113,9 +116,10 @@ class PredictionLog:
         if self._audits is not None:
             await self._audits.log.idle()
 
-    async def run(self) -> None:
-        """Send until cancelled."""
-        await self._log.run()
+    def unwritten(self, partition: int) -> int:
+        """Number of predictions and audits of a partition that are not in the log yet."""
+        audits = 0 if self._audits is None else self._audits.log.unwritten(partition)
+        return self._log.unwritten(partition) + audits
 
     async def restore(self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int]) -> int:
         """Restore both logs as `IndexedLog.restore` does; return the number of predictions read."""

@@ -6,6 +6,7 @@ dead letters.
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,25 +22,30 @@ from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
-from clipper_agents.streaming.dead_letters import send_dead_letters
-from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.router.raw_rows import LARGE_BYTES, RawRow, raw_rows
+from clipper_agents.streaming.dead_letters import DeadLetterSender
+from clipper_agents.streaming.frontier import Backlog
 from clipper_agents.streaming.stream import by_partition
 from clipper_stream.query import DecodedQuery, Router
 from clipper_stream.query.planner import CONVERTED_TOGETHER
 from clipper_topics import codec
-from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord, content_type
 from clipper_topics.query import MOST_ROWS, Query, check_query
 from clipper_topics.query_ids import answered_id
 
 QUERIES_A_CHUNK = 1000
+BYTES_A_CHUNK = 1 << 20
+"""So that one client's large records, and not more than one of the largest, keep others waiting for a turn."""
+MOST_UNWRITTEN = 2_000
+"""Records of one partition that wait for the broker, at which it is read no further: some tens of rounds."""
+MOST_REFUSED_BYTES = 4 << 20
 DECODED_TOGETHER = CONVERTED_TOGETHER
 
 LONGEST_MS = 10**12
 """Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits does not fit a float."""
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
-Undecodable: TypeAlias = list[tuple[Record, UndecodableRecord]]
+Undecodable: TypeAlias = list[tuple[Record, BaseException]]
 """Records that hold no query, each with the reason."""
 
 
@@ -64,13 +70,25 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
     queries, decode = decoded.queries, codec.queries.decode_as
     for record in records:
         kind = content_type(record.headers) if record.headers else codec.JSON
+        raw = len(record.value or b"") > LARGE_BYTES
         try:
-            query = decode(kind, record.value)
+            query = _decode_raw(kind, record.value) if raw else decode(kind, record.value)
         except UndecodableRecord as error:
             decoded.undecodable.append((record, error))
         else:
-            queries.append(_received(query, record, generation, kind, now_s))
+            queries.append(_received(query, record, generation, kind, now_s, raw))
     return decoded
+
+
+def _decode_raw(kind: str, value: bytes | None) -> Query:
+    """Decode a query, but not its rows."""
+    found = codec.raw_queries.decode_as(kind, value)
+    query: Query = found
+    if isinstance(found.inputs, msgspec.Raw):
+        query.inputs = [RawRow(row, kind) for row in raw_rows(found.inputs, kind)]
+    if isinstance(found.input, msgspec.Raw):
+        query.input = RawRow(found.input, kind)
+    return query
 
 
 def _rows(query: Query) -> list[Any]:
@@ -80,7 +98,7 @@ def _rows(query: Query) -> list[Any]:
     return [query.input]
 
 
-def _received(query: Query, record: Record, generation: int, kind: str, now_s: float) -> DecodedQuery:
+def _received(query: Query, record: Record, generation: int, kind: str, now_s: float, raw: bool) -> DecodedQuery:
     packed = query.inputs is not msgspec.UNSET
     partition, offset = record.partition, record.offset
     return DecodedQuery(
@@ -99,6 +117,7 @@ def _received(query: Query, record: Record, generation: int, kind: str, now_s: f
         kind,
         check_query(query),
         query.features,
+        raw,
     )
 
 
@@ -154,9 +173,8 @@ class QueryAgent:
         router: Decides.
         effects: Runs what the router asks for.
         fresh: Decodes queries, and answers those again that were answered before.
-        most_audits: Audits under way at most: a version on trial that hangs must not keep queries from being read.
-        outbox: Sends dead letters.
-        catalogue: Names the topics.
+        prediction_log: Says how much of a partition waits for the broker.
+        dead_letters: Takes records that hold no query.
         metrics: Counts dead letters.
         stage: Times decisions.
     """
@@ -167,24 +185,25 @@ class QueryAgent:
         router: Router,
         effects: EffectRunner,
         fresh: FreshQueries,
-        most_audits: int,
-        outbox: Outbox,
-        catalogue: Catalogue,
+        prediction_log: PredictionLog,
+        dead_letters: DeadLetterSender,
         metrics: RouterMetrics,
         stage: Stages = untimed,
     ) -> None:
         self._consumer, self._router, self._effects, self._fresh = consumer, router, effects, fresh
-        self._most_audits, self._outbox, self._catalogue = most_audits, outbox, catalogue
+        self._prediction_log, self._dead_letters = prediction_log, dead_letters
         self._metrics, self._stage = metrics, stage
+        self._refused: dict[int, Backlog] = defaultdict(Backlog)
+        """Records that hold no query and are not stored as dead letters yet, by partition."""
 
     async def serve(self, stream: Any) -> None:
         """Serve chunks of records until the process stops."""
-        async for chunk in stream.chunks(QUERIES_A_CHUNK):
+        async for chunk in stream.chunks(QUERIES_A_CHUNK, self._is_held, BYTES_A_CHUNK):
             generation = stream.generation
             await self._consumer.wait_for_room()
-            await self.receive(by_partition(chunk), generation)
+            self.receive(by_partition(chunk), generation)
 
-    async def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> None:
+    def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> None:
         """Answer repeated queries again, refuse unreadable records, and decide about all new queries together.
 
         The records of a generation that has ended are left alone: whoever has their partition now reads them again.
@@ -196,13 +215,28 @@ class QueryAgent:
         with self._stage("decide", sum(map(len, chunk.values()))):
             effects = self._router.receive(self._fresh.of(chunk, generation, now_s, undecodable), now_s)
         self._effects.run(effects)
-        self._effects.end_audits(self._most_audits)
-        self._consumer.update_room()
+        self._effects.end_audits()
         for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
-            await self._refuse(partition, list(group), generation)
+            self._refuse(partition, [*group], generation)
 
-    async def _refuse(self, partition: int, undecodable: Undecodable, generation: int) -> None:
-        """Send records that hold no query to the dead letters, and acknowledge them."""
-        await send_dead_letters(self._outbox, self._catalogue.dead_letters, undecodable)
-        self._metrics.count_dead_letters(self._catalogue.queries, "undecodable", len(undecodable))
-        self._consumer.acknowledge(partition, [record.offset for record, _ in undecodable], generation)
+    def _is_held(self, partition: int) -> bool:
+        """Return whether a partition has to wait until the broker has taken more of it."""
+        held = self._prediction_log.unwritten(partition) >= MOST_UNWRITTEN
+        if partition in self._refused:
+            held |= self._refused[partition].above(MOST_UNWRITTEN, MOST_REFUSED_BYTES)
+        if held:
+            self._consumer.hold(partition)
+        return held
+
+    def _refuse(self, partition: int, undecodable: Undecodable, generation: int) -> None:
+        """Have records that hold no query stored as dead letters, and then acknowledge them."""
+        records = [record for record, _ in undecodable]
+        waiting = self._refused[partition]
+        waiting.add(records)
+        self._metrics.count_dead_letters(records[0].topic, "undecodable", len(records))
+
+        def stored() -> None:
+            waiting.remove(records)
+            self._consumer.acknowledge(partition, [record.offset for record in records], generation)
+
+        self._dead_letters.put([*undecodable], stored)

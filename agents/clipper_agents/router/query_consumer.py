@@ -1,4 +1,9 @@
-"""The queries topic as this process consumes it: read while there is room in flight, acknowledged when answered."""
+"""The queries topic as this process consumes it: read while there is room in flight, acknowledged when answered.
+
+Rules of this file:
+- Two things are bounded, each for itself: queries that wait for models (`Admission`), and, by partition, what waits for
+  the broker. So a partition without a leader is read no further, and no other is held up.
+"""
 
 import asyncio
 from typing import Protocol
@@ -26,21 +31,22 @@ class InFlightCount(Protocol):
 
     @property
     def in_flight(self) -> int: ...
+    @property
+    def is_full(self) -> bool: ...
 
 
 class BoundedQueryConsumer:
-    """A `QueryConsumer` that stops reading at a number of queries in flight, and while the process drains.
+    """A `QueryConsumer` that stops reading while the router is full, and while the process drains.
 
     Args:
         app: Consumes.
         topic: The queries topic.
         router: Has the queries in flight.
-        max_in_flight: Queries in flight at which reading stops.
     """
 
-    def __init__(self, app: ClipperApp, topic: str, router: InFlightCount, max_in_flight: int) -> None:
-        self._app, self._topic = app, topic
-        self._router, self._max_in_flight = router, max_in_flight
+    def __init__(self, app: ClipperApp, topic: str, router: InFlightCount) -> None:
+        self._app, self._topic, self._router = app, topic, router
+        self._held: set[int] = set()
         self._draining = False
         self._room, self._drained = asyncio.Event(), asyncio.Event()
         self._room.set()
@@ -52,8 +58,16 @@ class BoundedQueryConsumer:
 
     def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
         """Mark the queries at these offsets as finished."""
-        self._app.consumer.acknowledge(TP(self._topic, partition), offsets, generation)
+        tp = TP(self._topic, partition)
+        self._app.consumer.acknowledge(tp, offsets, generation)
+        if partition in self._held:
+            self._held.remove(partition)
+            self._app.consumer.wake(tp)
         self.update_room()
+
+    def hold(self, partition: int) -> None:
+        """Read a partition no further until something of it is acknowledged."""
+        self._held.add(partition)
 
     async def wait_for_room(self) -> None:
         """Wait until another query may be read."""
@@ -61,7 +75,7 @@ class BoundedQueryConsumer:
 
     def update_room(self) -> None:
         """Recompute the room for queries after some were read or dropped."""
-        if self._draining or self._router.in_flight >= self._max_in_flight:
+        if self._draining or self._router.is_full:
             self._room.clear()
         else:
             self._room.set()

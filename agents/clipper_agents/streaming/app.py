@@ -24,7 +24,7 @@ from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, StrictProducer
 from clipper_agents.streaming.reachability import watch_brokers
-from clipper_agents.streaming.recovery import BulkTableManager, Restore
+from clipper_agents.streaming.recovery import BulkTableManager, Restore, StateLock
 from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
 from clipper_topics.connection import KafkaConnection
@@ -57,7 +57,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         log_reader: Reads ranges of topics, for recovery.
         restore_state: Called with the owned partitions before inputs flow, after tables are restored.
         state_positions: Says where inputs whose position belongs to the state go on reading.
-        state_lock: Held while state changes: by recovery, and by an agent for one step.
+        state_lock: Held while state changes: by recovery, and by an agent for one step of a partition.
         inputs_flow: Set when the first recovery has ended.
         generation: Counts the times that partitions were given to this process; -1 from the moment that they are taken
             away until the state of the next ones is restored. Kafka's own generation is not enough: a static member
@@ -72,7 +72,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     log_reader: LogReader
     restore_state: Restore | None = None
     state_positions: Callable[[], Awaitable[dict[TP, int]]] | None = None
-    state_lock: asyncio.Lock
+    state_lock: StateLock
     inputs_flow: asyncio.Event
     topic_ids: TopicIds
     generation: int = -1
@@ -238,7 +238,7 @@ def make_app(
     )
     app.transport = BulkTransport(app.conf.broker_consumer, app)
     app.log_reader = LogReader(kafka, isolation_level="read_committed", policy=WORKERS)
-    app.state_lock = asyncio.Lock()
+    app.state_lock = StateLock()
     app.inputs_flow = asyncio.Event()
     app.topic_ids = TopicIds()
     return app

@@ -1,15 +1,13 @@
 """Faust's consumer, delivering whole fetched lists and committing frontiers.
 
 Rules of this file:
-- aiokafka is handed a frozen copy of the active partitions. Given Faust's live set, it drains paused partitions too
-  when that set empties during the wait, and their records are lost with the read position already moved.
+- aiokafka is handed a frozen copy of the active partitions: it loses records when Faust's live set empties meanwhile.
 - What is committed is `Frontier.committable` and nothing else; Faust's own ack lists stay empty. Beside it stands the
   topic's id: what was committed for an earlier topic of the name does not count.
 - A generation ends before anything else happens to its partitions. Records are delivered in a generation or not at all;
   what is not delivered is read again, because every generation begins with a seek.
-- Transactions that are aborted or still open are not read. Offsets without a record (markers, aborted batches,
-  compaction) are known from the fetch itself, and are neither gaps nor lag; any other jump was lost here, and is
-  fetched again.
+- Only committed records are read. Offsets without one (markers, compaction) are known from the fetch, and are neither
+  gaps nor lag; any other jump was lost here, and is fetched again.
 """
 
 import asyncio
@@ -50,12 +48,10 @@ RESUMING_WAIT_S = 0.005
 STAND_BY_S = 1.0
 """How often a process that another one of its name has thrown out looks whether that one is gone."""
 FETCH_MAX_WAIT_MS = 100
-"""A real broker answers a long poll as soon as there is data, so this only bounds how long a newly resumed partition
-waits for a fetch that is under way without it."""
+"""At most so long a newly resumed partition waits for a fetch that is under way without it."""
 PREFETCH_BACKOFF_S = 0.005
 """aiokafka holds back fetches from a broker while it has undrained records of it; its default is 0.1 s."""
-HIGH_WATER_RECORDS = 8192
-HIGH_WATER_BYTES = 16 << 20
+HIGH_WATER_RECORDS, HIGH_WATER_BYTES = 8192, 16 << 20
 """Most that is queued of one partition for its agent, before the partition is paused."""
 
 
@@ -256,6 +252,11 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         )  # fmt: skip
         self.empty.clear(tp)
         self._thread.seek(tp, expected)
+
+    def wake(self, tp: TP) -> None:
+        """Have the agents of a partition look whether they hold it still."""
+        for channel in self.app.topics._tp_index[tp]:
+            channel.queue.put_nowait((tp, [], self.app.generation))
 
     def taken(self, tp: TP, records: list[Any]) -> None:
         """Note that an agent has taken these records of the partition off its queue."""

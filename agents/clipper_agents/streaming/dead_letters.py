@@ -1,10 +1,12 @@
 """Stores records that could not be used, with the reason, on the dead letters' topic."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import ConsumerRecord
 
+from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.dead_letter import CUT, dead_letter_headers
@@ -15,6 +17,45 @@ HEADER_BYTES = 16
 """Bytes that the lengths of a header take at most."""
 KEPT_KEY_BYTES = KEPT_HEADERS_BYTES = LARGEST_RECORD_BYTES // 8
 """Of a key, and of the original's headers: with the value they leave room for the headers that say what was wrong."""
+
+
+Refused = list[tuple[ConsumerRecord[Any, Any], BaseException]]
+"""Records, each with why it was refused."""
+
+
+class DeadLetterSender:
+    """Stores dead letters in a task of its own, so that whoever finds bad records goes on with the good ones.
+
+    Args:
+        outbox: Sends.
+        topic: That of the dead letters.
+        tasks: Runs the task.
+    """
+
+    def __init__(self, outbox: Outbox, topic: str, tasks: TaskRunner) -> None:
+        self._outbox, self._topic, self._tasks = outbox, topic, tasks
+        self._waiting: list[tuple[Refused, Callable[[], None]]] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def put(self, refused: Refused, stored: Callable[[], None]) -> None:
+        """Store records, and then call `stored`: they may be acknowledged."""
+        self._waiting.append((refused, stored))
+        if self._idle.is_set():
+            self._idle.clear()
+            self._tasks.watched(self._send())
+
+    async def idle(self) -> None:
+        """Wait until all are stored."""
+        await self._idle.wait()
+
+    async def _send(self) -> None:
+        while self._waiting:
+            some, self._waiting = self._waiting, []
+            await send_dead_letters(self._outbox, self._topic, [one for refused, _ in some for one in refused])
+            for _, stored in some:
+                stored()
+        self._idle.set()
 
 
 async def send_dead_letters(

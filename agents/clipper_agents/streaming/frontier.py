@@ -3,12 +3,13 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 
 @dataclass(slots=True)
 class Backlog:
-    """How much of one partition is queued for its agent."""
+    """An amount of records: how much of one partition is queued for its agent, say."""
 
     records: int = 0
     size_bytes: int = 0
@@ -26,6 +27,19 @@ class Backlog:
     def above(self, records: int, size_bytes: int) -> bool:
         """Return whether more is queued than `records` records, or more than `size_bytes` bytes."""
         return self.records > records or self.size_bytes > size_bytes
+
+    @property
+    def is_room(self) -> bool:
+        """Whether another record is within this amount."""
+        return self.records > 0 and self.size_bytes > 0
+
+    def fitting(self, records: list[Any]) -> list[Any]:
+        """Return the first of some records, as many as fit into this amount, but one at least."""
+        part = records[: self.records]
+        if _size_bytes(part) <= self.size_bytes:
+            return part
+        sizes = accumulate(len(record.value or b"") for record in part)
+        return part[: max(1, sum(size <= self.size_bytes for size in sizes))]
 
 
 def _size_bytes(records: list[Any]) -> int:

@@ -8,7 +8,8 @@ Changelogs are not read through the group's consumer, record by record, but in b
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 from faust.tables.manager import TableManager
@@ -23,6 +24,31 @@ SEEK_WITHIN_S = 30.0
 
 Restore = Callable[[set[int]], Awaitable[None]]
 """Called with the partitions that this process owns now, while inputs are paused."""
+
+
+class StateLock:
+    """Held while state changes: of one partition for a step, of all for recovery; no step waits for another's."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[int, asyncio.Lock] = {}
+        self._recovery = asyncio.Lock()
+
+    @asynccontextmanager
+    async def of(self, partition: int) -> AsyncIterator[None]:
+        """Hold the state of one partition."""
+        if partition not in self._partitions:
+            async with self._recovery:  # so that none is new while all are held
+                self._partitions.setdefault(partition, asyncio.Lock())
+        async with self._partitions[partition]:
+            yield
+
+    @asynccontextmanager
+    async def of_all(self) -> AsyncIterator[None]:
+        """Hold the state of all partitions."""
+        async with self._recovery, AsyncExitStack() as held:
+            for lock in self._partitions.values():
+                await held.enter_async_context(lock)
+            yield
 
 
 class BulkRecovery(Recovery):  # type: ignore[misc]
@@ -51,7 +77,7 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
         inputs = {tp for tp in assignment if not self._is_changelog_tp(tp)}
         consumer.pause_partitions(inputs)
         consumer._thread.hold(assignment - inputs)
-        async with app.state_lock:
+        async with app.state_lock.of_all():
             await self._restore()
         await app.on_rebalance_complete.send()
         self._set_recovery_ended()

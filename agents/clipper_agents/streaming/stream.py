@@ -1,56 +1,114 @@
-"""A stream of chunks: everything that is queued, in log order per partition, acknowledged by offsets."""
+"""A stream of what is queued, in log order per partition, acknowledged by offsets."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, cast
 
 import faust
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from clipper_agents.streaming.faust_logs import LIBRARY
+from clipper_agents.streaming.frontier import Backlog
 
-Chunk = list[tuple[TP, list[ConsumerRecord[Any, Any]]]]
+Record: TypeAlias = ConsumerRecord[Any, Any]
+Chunk: TypeAlias = list[tuple[TP, list[Record]]]
 """Records by partition, in log order. A partition may stand in it more than once."""
+Lanes: TypeAlias = dict[TP, deque[tuple[list[Record], int]]]
+"""What is queued of each partition that has anything: lists of records, each with its generation."""
+MAX_BYTES = 8 << 20
+"""Of a chunk, unless an agent says otherwise."""
 
 
 class ChunkStream(faust.Stream):  # type: ignore[misc]
     """An agent's stream that yields what `BulkConsumer` delivers.
 
     `async for chunk in stream.chunks(1000)` waits for the first list and takes whatever else is queued, up to the
-    number of records. Nothing is acknowledged by iterating: `stream.ack` does, when the work is done.
+    number of records. Nothing is acknowledged by iterating: `stream.ack` does, when the work is done. What is not taken
+    yet counts as queued, and at its high-water mark the consumer pauses the partition.
     """
 
     logger = LIBRARY
 
-    async def chunks(self, max_records: int) -> AsyncIterator[Chunk]:
-        """Yield chunks of at most this many records until the agent is stopped."""
-        started = await self.maybe_start()
-        consumer, queue = self.app.consumer, self.channel.queue
-        rest: tuple[TP, list[Any], int] | None = None
-        try:
+    async def chunks(
+        self, max_records: int, held: Callable[[int], bool] = lambda _: False, max_bytes: int = MAX_BYTES
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield chunks of at most this many records and bytes, or of one record, until the agent is stopped.
+
+        Partitions of which `held` is true are left out; `BulkConsumer.wake` has it looked at again.
+        """
+        lanes: Lanes = {}
+        async with self._iterating():
             while not self.should_stop:
                 chunk: Chunk = []
-                room = max_records
-                while room > 0:
-                    if rest is None:
-                        if chunk and not queue._queue:
-                            break
-                        try:
-                            rest = queue.get_nowait() if queue._queue else await self.channel.__anext__()
-                        except StopAsyncIteration:
-                            return
-                    tp, records, generation = rest
-                    if generation != self.app.generation:
-                        rest = None
-                        continue
-                    part, later = records[:room], records[room:]
-                    rest = (tp, later, generation) if later else None
-                    room -= len(part)
-                    consumer.taken(tp, part)
-                    chunk.append((tp, part))
+                room = Backlog(max_records, max_bytes)
+                for tp in [*lanes]:
+                    self._take(tp, lanes, room, held, chunk)
+                while room.is_room and (self.channel.queue._queue or not chunk):
+                    try:
+                        tp, records, generation = await self._next()
+                    except StopAsyncIteration:
+                        return
+                    lanes.setdefault(tp, deque()).append((records, generation))
+                    self._take(tp, lanes, room, held, chunk)
                 yield chunk
                 await asyncio.sleep(0)  # with a backlog nothing else waits here, and answers want to be sent
+
+    async def serve_partitions(
+        self, max_records: int, serve: Callable[[TP, list[Record], int], Awaitable[None]]
+    ) -> None:
+        """Call `serve` with records of one partition and their generation; no partition waits for another's call."""
+        lanes: Lanes = {}
+        busy: set[TP] = set()
+
+        async def serve_one(tp: TP) -> None:
+            while tp in lanes:
+                chunk: Chunk = []
+                generation = self.generation
+                self._take(tp, lanes, Backlog(max_records, MAX_BYTES), lambda _: False, chunk)
+                if chunk:
+                    await serve(tp, [record for _, records in chunk for record in records], generation)
+            busy.discard(tp)
+
+        async with self._iterating(), _first_failure(), asyncio.TaskGroup() as group:
+            while not self.should_stop:
+                try:
+                    tp, records, generation = await self._next()
+                except StopAsyncIteration:
+                    return
+                lanes.setdefault(tp, deque()).append((records, generation))
+                if tp not in busy:
+                    busy.add(tp)
+                    group.create_task(serve_one(tp))
+
+    def _take(self, tp: TP, lanes: Lanes, room: Backlog, held: Callable[[int], bool], chunk: Chunk) -> None:
+        """Move records of this generation from a lane to a chunk, as far as there is room."""
+        lane = lanes[tp]
+        while lane and room.is_room and not held(tp.partition):
+            records, generation = lane.popleft()
+            if generation != self.app.generation or not records:
+                continue
+            part = room.fitting(records)
+            if len(part) < len(records):
+                lane.appendleft((records[len(part) :], generation))
+            self.app.consumer.taken(tp, part)
+            room.remove(part)
+            chunk.append((tp, part))
+        if not lane:
+            del lanes[tp]
+
+    async def _next(self) -> tuple[TP, list[Record], int]:
+        queue = self.channel.queue
+        found = queue.get_nowait() if queue._queue else await self.channel.__anext__()
+        return cast("tuple[TP, list[Record], int]", found)
+
+    @asynccontextmanager
+    async def _iterating(self) -> AsyncIterator[None]:
+        started = await self.maybe_start()
+        try:
+            yield
         finally:
             self._channel_stop_iteration(self.channel)
             if started:
@@ -67,13 +125,22 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
         self.app.consumer.acknowledge(tp, offsets, generation)
 
 
-def by_partition(chunk: Chunk) -> dict[TP, list[ConsumerRecord[Any, Any]]]:
+def by_partition(chunk: Chunk) -> dict[TP, list[Record]]:
     """The records of each partition together, in log order.
 
     Under load a chunk holds hundreds of short lists: a step that waits for the broker, or a look into an index, for
     each of them would fall behind for ever.
     """
-    merged: dict[TP, list[ConsumerRecord[Any, Any]]] = {}
+    merged: dict[TP, list[Record]] = {}
     for tp, records in chunk:
         merged.setdefault(tp, []).extend(records)
     return merged
+
+
+@asynccontextmanager
+async def _first_failure() -> AsyncIterator[None]:
+    """Raise the first of several failures as it is."""
+    try:
+        yield
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None

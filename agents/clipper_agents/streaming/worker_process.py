@@ -34,6 +34,9 @@ YOUNG_OBJECTS = 200_000
 """Allocated more than freed, before the collector looks: what some ten thousand queries in flight have. At 50,000 it
 looked so often that it took 8 % of a router's time under load."""
 RIGHTS_EVERY_S = 1.0
+SWITCH_S = 0.0005
+"""How long a thread may keep the interpreter while another waits. Python's 5 ms are paid at each step of an answer's
+way while a model is made in pure Python."""
 _ready_line: int | None = None
 """Descriptor of the standard output that the process was started with, once a model may print."""
 STOP_WITHIN_S = 15.0
@@ -77,6 +80,7 @@ def run_worker(
 
     `make` is called inside the event loop, and `ready` for the line to print on stdout when the worker serves.
     """
+    sys.setswitchinterval(SWITCH_S)
     try:
         code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, listener))
     except (SetupError, UnknownRowVersion, *RIGHTS) as error:  # not raised on: the end would wait for threads of models

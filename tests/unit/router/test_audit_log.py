@@ -1,10 +1,8 @@
 """An audit follows its prediction into the log, and the query is acknowledged with it, whoever dies in between."""
 
-import asyncio
-
 import pytest
 from builders.feedback import prediction
-from builders.kafka import FakeLogReader, FakeProducer
+from builders.kafka import FakeLogReader, FakeProducer, Tasks
 from builders.query_router import NOW_S, application, make_router, outputs_of, query
 
 from clipper_agents.router.audit_log import AuditLog
@@ -30,12 +28,14 @@ class Fixture:
         self.reader = FakeLogReader(self.producer, timestamp_ms=int(NOW_S * 1000))
         self.decisions, self.audits = LogIndex(folder / "decisions", 3600.0), LogIndex(folder / "audits", 3600.0)
         self.router, self.generation, self.acknowledged = make_router(APP), 0, []
+        self.tasks = Tasks()
         self.auditing = AuditLog(
-            Outbox(self.producer), self.reader, AUDITS, self.audits, consumer=self, auditing=self.router
-        )
+            Outbox(self.producer), self.reader, AUDITS, self.audits, consumer=self, auditing=self.router,
+            tasks=self.tasks,
+        )  # fmt: skip
         self.recorder = PredictionLog(
             Outbox(self.producer), self.reader, PREDICTIONS, self.decisions, consumer=self, router=self.router,
-            audits=self.auditing,
+            tasks=self.tasks, audits=self.auditing,
         )  # fmt: skip
 
     def acknowledge(self, partition, offsets, generation):
@@ -66,12 +66,9 @@ class Fixture:
 
 @pytest.fixture
 async def fixture(tmp_path):
-    """Both of its recorders run."""
     made = Fixture(tmp_path)
-    tasks = [asyncio.create_task(work) for work in (made.recorder.run(), made.auditing.log.run())]
     yield made
-    for task in tasks:
-        task.cancel()
+    assert made.tasks.failures == []
     made.decisions.keep_only(())
     made.audits.keep_only(())
 

@@ -12,6 +12,7 @@ from clipper_agents.router.context_bound import ContextBound
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import UNKNOWN_OFFSET
+from clipper_agents.streaming.recovery import StateLock
 from clipper_agents.streaming.table import StepTable
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.selection_rows import (
@@ -48,7 +49,7 @@ async def learned(selection, first, contexts, application="app"):
 
 
 def deployment(generation=0):
-    return SimpleNamespace(generation=generation, state_lock=asyncio.Lock(), owned_partitions=lambda _: [0])
+    return SimpleNamespace(generation=generation, state_lock=StateLock(), owned_partitions=lambda _: [0])
 
 
 @pytest.fixture
@@ -93,9 +94,9 @@ async def test_nothing_is_forgotten_in_a_partition_that_was_taken_away_meanwhile
     selection = await owned(tmp_path, producer)
     await learned(selection, 0, [f"c{number}" for number in range(16)])
     app = deployment()
-    async with app.state_lock:
+    async with app.state_lock.of_all():
         holding = asyncio.create_task(ContextBound(app, "feedback", selection, 8).hold())
-        while not app.state_lock._waiters:
+        while not app.state_lock._recovery._waiters:
             await asyncio.sleep(0)
         app.generation = -1
     await holding

@@ -1,6 +1,5 @@
 """Ten thousand contexts: each learns its own weights, in rows on disk, and has them again after its files are lost."""
 
-import asyncio
 import time
 from collections import Counter
 from functools import partial
@@ -16,6 +15,7 @@ from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.selection_store import MAX_PREPARED, SelectionStore
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.recovery import StateLock
 from clipper_agents.streaming.table import StepTable
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -63,7 +63,7 @@ async def test_ten_thousand_contexts_keep_their_weights_when_their_files_are_los
             for offset, (context, turn) in enumerate(asked)
         ]
         decisions.of(partition).index(told, len(told), time.time())
-    app = SimpleNamespace(generation=0, state_lock=asyncio.Lock(), outbox=Outbox(producer))
+    app = SimpleNamespace(generation=0, state_lock=StateLock(), outbox=Outbox(producer))
     metrics = SimpleNamespace(outcomes=Counter(), count_dead_letters=None)
     metrics.count_feedback = lambda outcome, count: metrics.outcomes.update({outcome: count})
     registry = SimpleNamespace(application={"app": APP}.get, restore={}.get)

@@ -21,7 +21,9 @@ class Fixture:
         recorder = SimpleNamespace(put=self.put)
         metrics = SimpleNamespace(count_cache=self.count_cache, count_coalesced=self.count_coalesced)
         self.spawned = asyncio.Event()
-        self.effects = EffectRunner(self, recorder, metrics, tasks=self)
+        self.effects = EffectRunner(
+            self, SimpleNamespace(update_room=list), SimpleNamespace(put=list), recorder, metrics, tasks=self
+        )
         self.effects.connect(sender, SimpleNamespace(take=lambda request: request.ref == "here:1"))
 
     def put(self, answers, audits):

@@ -16,6 +16,7 @@ from clipper_agents.router import feedback as feedback_agent
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback import FEEDBACK_A_TURN, FORWARDED, LOOKS, FeedbackProcessor
 from clipper_agents.streaming.outbox import Outbox
+from clipper_agents.streaming.recovery import StateLock
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
@@ -106,7 +107,7 @@ class Fixture:
         self.answered, self.late, self.caught_up, self.looked = 0, [], 0, 0
         self.passed_s, self.look_again_s = 0.0, 2 * EARLY_FEEDBACK_MS / 1000
         self.app = SimpleNamespace(
-            generation=0, state_lock=asyncio.Lock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
+            generation=0, state_lock=StateLock(), outbox=Outbox(self.producer), log_reader=self.reader, consumer=self
         )
         self.control, self.followed, self.on_followed = ControlState(), 0, lambda: None
         applications = {name: application(name, ("a:1",)) for name in ("app", "other")}
@@ -306,12 +307,12 @@ async def test_a_generation_that_ends_while_a_decision_is_waited_for_ends_the_st
     assert not await fixture.learn(one(0, "q1"))
     assert fixture.selection.position(0) == -1
     assert fixture.log(CATALOGUE.dead_letters) == []
-    assert not fixture.app.state_lock.locked()
+    assert not fixture.app.state_lock._partitions[0].locked()
 
 
 async def test_a_step_and_a_recovery_never_run_side_by_side(fixture):
     fixture.decide("q1")
-    fixture.selection.on_write = lambda: locked.append(fixture.app.state_lock.locked())
+    fixture.selection.on_write = lambda: locked.append(fixture.app.state_lock._partitions[0].locked())
     locked = []
     assert await fixture.learn(one(0, "q1"))
     assert locked == [True]

@@ -3,12 +3,13 @@
 import asyncio
 from types import SimpleNamespace
 
-from builders.kafka import FakeProducer, record
+from builders.kafka import FakeProducer, Tasks, record
 from builders.query_router import NOW_S, application, make_router, query
 from faust.types import TP
 
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.outputs import OutputAgent
+from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import FailedRow, OutputFrame, encode_frame
@@ -25,16 +26,21 @@ class Fixture:
     def __init__(self, *refs):
         self.producer, self.answers, self.answered, self.acked, self.dead = FakeProducer(), [], [], [], []
         self.router = make_router(application("app", refs or ("a:1",)))
-        self.effects = EffectRunner(self.router, self, metrics=None, tasks=None)
+        self.effects = EffectRunner(self.router, self, SimpleNamespace(put=list), self, metrics=None, tasks=None)
+        self.tasks = Tasks()
         self.effects.connect(SimpleNamespace(put=list, forget=list), SimpleNamespace(take=None))
         self.agent = OutputAgent(
-            b"mine", self.router, self.effects, self, Outbox(self.producer), CATALOGUE, metrics=self
-        )
+            b"mine", self.router, self.effects, self,
+            DeadLetterSender(Outbox(self.producer), CATALOGUE.dead_letters, self.tasks), metrics=self,
+        )  # fmt: skip
         self.requests = {one.ref: one for one in self.router.receive([query("q", 1, 2)], NOW_S).requests}
         self.request = self.requests["a:1"]
 
     def put(self, answers, audits):
         self.answers += answers
+
+    def update_room(self):
+        pass
 
     def count_answered(self, frame, rows):
         self.answered.append((frame, rows))
@@ -54,6 +60,7 @@ class Fixture:
         async def body():
             await self.agent.serve(self)
             self.effects.stop()
+            await self.agent._dead_letters.idle()
 
         asyncio.run(body())
 
@@ -92,7 +99,7 @@ def test_what_is_no_frame_is_a_dead_letter_and_acked():
     fixture = Fixture()
     fixture.serve(b"junk")
     assert len(fixture.producer.logs[CATALOGUE.dead_letters, 0]) == 1
-    assert (fixture.dead, fixture.acked) == ([(CATALOGUE.outputs, "undecodable", 1)], [(TOPIC, [0], 3)])
+    assert (fixture.dead, fixture.acked[-1]) == ([(CATALOGUE.outputs, "undecodable", 1)], (TOPIC, [0], 3))
 
 
 async def test_the_rows_of_a_request_that_cannot_be_sent_fail_at_once():

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from builders.feedback import logged
-from builders.kafka import FakeLogReader, FakeProducer
+from builders.kafka import FakeLogReader, FakeProducer, Tasks
 from builders.query_router import NOW_S, application, query
 
 from clipper_agents.router.clock_skew import STAMP_S, ClockSkew
@@ -31,10 +31,11 @@ class Fixture:
         self.producer = FakeProducer(batch_bytes=700)
         self.reader = FakeLogReader(self.producer, timestamp_ms=int(NOW_S * 1000))
         self.decisions = LogIndex(folder, 3600.0)
+        self.tasks = Tasks()
         self.generation, self.acknowledged, self.repeats, self.sent = 0, [], {}, []
         self.recorder = PredictionLog(
-            Outbox(self.producer), self.reader, TOPIC, self.decisions, consumer=self, router=self, metrics=self,
-            **settings,
+            Outbox(self.producer), self.reader, TOPIC, self.decisions, consumer=self, router=self, tasks=self.tasks,
+            metrics=self, **settings,
         )  # fmt: skip
 
     def recorded(self, one):
@@ -65,11 +66,9 @@ def head_of_value(value):
 
 @pytest.fixture
 async def fixture(tmp_path):
-    """Its recorder runs."""
     made = Fixture(tmp_path)
-    running = asyncio.create_task(made.recorder.run())
     yield made
-    running.cancel()
+    assert made.tasks.failures == []
     made.decisions.keep_only(())
 
 
@@ -113,6 +112,24 @@ async def test_a_generation_that_ends_meanwhile_leaves_the_rest_to_the_next(fixt
     fixture.generation = 1
     await fixture.restore()
     assert fixture.found("q0") == [0]
+
+
+async def test_a_partition_whose_leader_is_away_keeps_no_other_waiting(fixture):
+    outbox, submit, back = fixture.recorder._log._outbox, fixture.recorder._log._outbox.submit, asyncio.Event()
+
+    async def submit_where_there_is_a_leader(topic, partition, records):
+        if partition == 0:
+            await back.wait()
+        return await submit(topic, partition, records)
+
+    outbox.submit = submit_where_there_is_a_leader
+    fixture.recorder.put([answer_to(query("p0", 1)), answer_to(query("p1", 1, partition=1))])
+    while not fixture.acknowledged:
+        await asyncio.sleep(0)
+    assert (fixture.ids(1), fixture.recorder.unwritten(0), fixture.recorder.unwritten(1)) == (["p1"], 1, 0)
+    back.set()
+    await fixture.recorder.idle()
+    assert (fixture.ids(0), fixture.recorder.unwritten(0)) == (["p0"], 0)
 
 
 async def test_a_generation_that_ends_between_two_partitions_sends_nothing_to_the_second(fixture):
@@ -208,9 +225,9 @@ async def test_a_record_that_the_broker_refuses_ends_the_recorder(tmp_path):
     fixture = Fixture(tmp_path)
     fixture.producer.failure = RuntimeError("refused")
     fixture.recorder.put([answer_to(query("q", 1))])
-    with pytest.raises(RuntimeError, match="refused"):
-        await fixture.recorder.run()
-    assert fixture.acknowledged == []
+    while not fixture.tasks.failures:
+        await asyncio.sleep(0)
+    assert ([str(one) for one in fixture.tasks.failures], fixture.acknowledged) == (["refused"], [])
 
 
 async def test_the_brokers_stamp_is_told_with_when_the_batch_was_sent_and_acknowledged(tmp_path):
@@ -218,11 +235,9 @@ async def test_the_brokers_stamp_is_told_with_when_the_batch_was_sent_and_acknow
     fixture = Fixture(tmp_path, skew=skew, clock=lambda: next(times))
     recorder = fixture.recorder
     fixture.producer.timestamp_ms = 99_000
-    await recorder._log._round([])  # nothing is sent: nothing is told
+    recorder.put([])  # nothing is sent: nothing is told
     assert skew.take() is None
-    task = asyncio.create_task(recorder.run())
     recorder.put([answer_to(query("q", 1))])
     await recorder.idle()
-    task.cancel()
     fixture.decisions.keep_only(())
     assert skew.take() == pytest.approx(1.0 - STAMP_S)

@@ -5,17 +5,19 @@ The queries are years old, so that the router decides at once: each is past its 
 
 import asyncio
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 from builders.feedback import logged
-from builders.kafka import FakeProducer, record
+from builders.kafka import FakeProducer, Tasks, record
 from builders.query_router import application, make_router
 from faust.types import TP
 
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.queries import FreshQueries, QueryAgent
+from clipper_agents.router.queries import MOST_UNWRITTEN, FreshQueries, QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics.catalogue import Catalogue
 
@@ -28,19 +30,29 @@ class Fixture:
 
     def __init__(self, folder, max_in_flight=100):
         self.producer, self.effects, self.repeated, self.acknowledged, self.dead = FakeProducer(), [], [], [], []
-        self.app = SimpleNamespace(generation=0, consumer=SimpleNamespace(acknowledge=self.acknowledge))
-        self.router, self.decisions = make_router(application("app", ("a:1",))), LogIndex(folder, 3600.0)
-        self.consumer = BoundedQueryConsumer(self.app, CATALOGUE.queries, self.router, max_in_flight)
+        self.waiting, self.woken = Counter(), []
+        self.app = SimpleNamespace(
+            generation=0, consumer=SimpleNamespace(acknowledge=self.acknowledge, wake=self.woken.append)
+        )
+        self.router, self.decisions = (
+            make_router(application("app", ("a:1",)), most_waiting=max_in_flight),
+            LogIndex(folder, 3600.0),
+        )
+        self.consumer = BoundedQueryConsumer(self.app, CATALOGUE.queries, self.router)
+        self.dead_letters = DeadLetterSender(Outbox(self.producer), CATALOGUE.dead_letters, Tasks())
         self.agent = QueryAgent(
-            self.consumer, self.router, self, FreshQueries(self.router, self.decisions, self), max_in_flight,
-            Outbox(self.producer), CATALOGUE, self,
+            self.consumer, self.router, self, FreshQueries(self.router, self.decisions, self), self,
+            self.dead_letters, self,
         )  # fmt: skip
 
     def run(self, effects):
         self.effects.append(effects)
 
-    def end_audits(self, most):
+    def end_audits(self):
         pass
+
+    def unwritten(self, partition):
+        return self.waiting[partition]
 
     def repeat(self, query, before):
         self.repeated.append((query.query_id, before.offset))
@@ -53,7 +65,8 @@ class Fixture:
 
     async def receive(self, *values, generation=0):
         records = [record(offset, value, None, CATALOGUE.queries) for offset, value in enumerate(values)]
-        await self.agent.receive({TOPIC: records}, generation)
+        self.agent.receive({TOPIC: records}, generation)
+        await self.dead_letters.idle()
 
     @property
     def decided(self):
@@ -112,14 +125,15 @@ async def test_records_of_a_generation_that_has_ended_are_left_alone(fixture):
     assert (fixture.effects, fixture.acknowledged, fixture.producer.logs) == ([], [], {})
 
 
-async def test_no_more_is_read_at_the_bound_of_queries_in_flight_until_one_is_acknowledged(make):
+async def test_no_more_is_read_while_as_many_as_may_wait_for_models(make):
     fixture = make(max_in_flight=2)
-    await fixture.receive(query("q1"), query("q2"))
+    fixture.router.admission.enter("app", 2)
+    fixture.consumer.update_room()
     waiting = asyncio.create_task(fixture.consumer.wait_for_room())
     await asyncio.sleep(0)
     assert not waiting.done()
-    fixture.router.reset()
-    fixture.consumer.acknowledge(0, [0], 0)
+    fixture.router.admission.leave("app")
+    fixture.consumer.update_room()
     await waiting
 
 
@@ -134,3 +148,28 @@ async def test_a_drain_ends_when_no_query_is_in_flight_and_reads_no_more(fixture
     await draining
     assert not waiting.done()
     waiting.cancel()
+
+
+def test_a_partition_of_which_much_waits_for_the_broker_is_held_for_a_while(tmp_path):
+    fixture = Fixture(tmp_path)
+    fixture.waiting[0] = MOST_UNWRITTEN
+    assert (fixture.agent._is_held(0), fixture.agent._is_held(1)) == (True, False)
+    fixture.consumer.acknowledge(1, [0], 0)
+    assert fixture.woken == []
+    fixture.consumer.acknowledge(0, [0], 0)
+    assert fixture.woken == [TOPIC]
+
+
+async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partition(fixture):
+    fixture.producer.hold = True
+    records = [record(offset, value, None, CATALOGUE.queries) for offset, value in enumerate([b"{", query("q1")])]
+    fixture.agent.receive({TOPIC: records}, 0)
+    await asyncio.sleep(0)
+    assert (fixture.decided, fixture.acknowledged, fixture.agent._is_held(0)) == (["q1"], [], False)
+    fixture.agent.receive({TOPIC: [record(2 + n, b"{", None, CATALOGUE.queries) for n in range(MOST_UNWRITTEN)]}, 0)
+    assert fixture.agent._is_held(0)
+    while not fixture.dead_letters._idle.is_set():
+        fixture.producer.release()
+        await asyncio.sleep(0)
+    assert not fixture.agent._is_held(0)
+    assert [offset for _, offsets, _ in fixture.acknowledged for offset in offsets] == [0, *range(2, 2002)]

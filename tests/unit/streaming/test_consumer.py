@@ -253,3 +253,57 @@ def test_records_of_a_generation_that_has_ended_are_not_yielded(consumer, channe
 
     assert chunks_of(consumer, channel, 2, 2, rebalance) == [[(0, [0, 1])], [(0, [0, 1])]]
     assert consumer.frontiers[P1].unfinished == 0
+
+
+def test_a_chunk_ends_at_its_bytes_and_holds_one_record_at_least():
+    room = Backlog(10, 100)
+    lists = [[record(number, b"x" * size) for number in range(3)] for size in (20, 40, 100, 500)]
+    assert [len(room.fitting(one)) for one in lists] == [3, 2, 1, 1]
+    assert Backlog(2, 100).fitting([record(0), record(1), record(2)])[-1].offset == 1
+
+
+async def test_a_held_partition_is_left_out_and_keeps_its_order(consumer, channel):
+    held, chunks = {0}, Stream(consumer.app, channel).chunks(100, lambda partition: partition in held)
+    for tp, offsets in ((P0, (0, 1)), (P1, (0,)), (P0, (2,))):
+        consumer._deliver(tp, records(*offsets))
+    assert [(tp, len(part)) for tp, part in await anext(chunks)] == [(P1, 1)]
+    assert consumer._waiting[P0].records == 3, "they count as queued, so that no more are fetched than memory has"
+    consumer._deliver(P0, records(3))
+    held.clear()
+    consumer.wake(P0)
+    found = await asyncio.wait_for(anext(chunks), 10)
+    assert [one.offset for _, part in found for one in part] == [0, 1, 2, 3]
+    await chunks.aclose()
+
+
+async def test_partitions_are_served_beside_each_other_and_each_in_order(consumer, channel):
+    served, back = [], asyncio.Event()
+
+    async def serve(tp, found, generation):
+        served.append((tp.partition, [one.offset for one in found]))
+        if tp == P0:
+            await back.wait()
+
+    serving = asyncio.create_task(Stream(consumer.app, channel).serve_partitions(2, serve))
+    consumer._deliver(P0, records(0, 1, 2))
+    consumer._deliver(P1, records(0))
+    while len(served) < 2:
+        await asyncio.sleep(0)
+    assert served == [(0, [0, 1]), (1, [0])]
+    consumer._deliver(P1, records(1))
+    while len(served) < 3:
+        await asyncio.sleep(0)
+    back.set()
+    while len(served) < 4:
+        await asyncio.sleep(0)
+    assert served[2:] == [(1, [1]), (0, [2])]
+    serving.cancel()
+
+
+async def test_a_partition_that_fails_ends_the_agent_with_its_error(consumer, channel):
+    async def serve(tp, found, generation):
+        raise ValueError("a bug")
+
+    consumer._deliver(P0, records(0))
+    with pytest.raises(ValueError, match="a bug"):
+        await asyncio.wait_for(Stream(consumer.app, channel).serve_partitions(2, serve), 10)

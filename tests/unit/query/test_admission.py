@@ -1,0 +1,78 @@
+"""One application whose models hang takes a part of the room, and no more than its share once others need it."""
+
+from builders.query_router import NOW_S, application, make_router, outputs_of, query
+
+MOST = 16
+
+
+def ask(router, name, count, first=0, **changes):
+    found = router.receive(
+        [query(f"{name}{number}", number, application=name, offset=number, **changes)
+         for number in range(first, first + count)],
+        NOW_S,
+    )  # fmt: skip
+    rows = sum(len(request.rows) for request in found.requests)
+    return rows, [answer.failure.reason for answer in found.answers], [one.offset for one in found.deferred]
+
+
+def make(objective_s=3600.0, *, shared=True):
+    hangs, well = application("hangs", ("h:1",), objective_s=objective_s), application("well", ("w:1",))
+    router = make_router(hangs, well, most_waiting=MOST)
+    router.admission.shared = shared
+    return router
+
+
+def test_an_application_that_hangs_leaves_room_for_the_others():
+    router = make()
+    assert ask(router, "hangs", 20) == (12, ["overloaded"] * 8, [])
+    assert ask(router, "well", 8) == (8, [], [])
+    assert not router.is_full
+    assert ask(router, "hangs", 1, 20) == (0, ["overloaded"], [])
+
+
+def test_alone_it_may_take_all_there_is_and_then_reading_stops():
+    router = make(shared=False)
+    assert ask(router, "hangs", 20) == (20, [], [])
+    assert router.is_full
+
+
+def test_without_a_deadline_they_are_read_again_and_with_one_they_are_refused():
+    router = make(objective_s=None)
+    assert ask(router, "hangs", 20) == (12, [], [*range(12, 20)])
+    assert ask(router, "hangs", 1, 20, deadline_s=5.0) == (0, ["overloaded"], [])
+    assert router.in_flight == 13, "those that are deferred are not in flight"
+
+
+def test_a_query_that_is_deferred_takes_those_of_the_same_id_along():
+    router = make(objective_s=None)
+    ask(router, "hangs", 12)
+    twice = [query("same", 1, application="hangs", offset=offset) for offset in (50, 51)]
+    assert [one.offset for one in router.receive(twice, NOW_S).deferred] == [50, 51]
+    assert router.in_flight == 12
+
+
+def test_what_is_late_or_invalid_is_told_as_such_also_without_room():
+    router = make()
+    ask(router, "hangs", 12)
+    assert ask(router, "hangs", 1, 30, invalid="no number") == (0, ["invalid_input"], [])
+    assert ask(router, "hangs", 1, 31, queried_at_s=NOW_S - 7200) == (0, ["arrived_late"], [])
+
+
+def test_there_is_room_again_once_outputs_arrive_deadlines_pass_or_all_is_forgotten():
+    router = make()
+    (request,) = router.receive([query(f"q{n}", n, application="hangs") for n in range(12)], NOW_S).requests
+    router.gather([outputs_of(request, int, rows=(0, 4))], NOW_S)
+    assert (router.admission.room("hangs"), router.admission.waiting) == (4, 8)
+    router.expire(NOW_S + 3600)
+    assert (router.admission.room("hangs"), router.admission.waiting) == (12, 0)
+    ask(router, "hangs", 12, 100)
+    router.reset()
+    assert router.admission.room("hangs") == 12
+
+
+def test_rows_from_the_cache_take_no_room():
+    router = make()
+    (request,) = router.receive([query(f"q{n}", n, application="hangs") for n in range(12)], NOW_S).requests
+    router.gather([outputs_of(request, int)], NOW_S)
+    router.receive([query(f"r{n}", n, application="hangs") for n in range(12)], NOW_S)
+    assert router.admission.waiting == 0

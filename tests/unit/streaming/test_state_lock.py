@@ -1,0 +1,43 @@
+"""Steps of two partitions run beside each other, and none beside a recovery."""
+
+import asyncio
+
+from clipper_agents.streaming.recovery import StateLock
+
+
+async def entered(context, let_go, log, name):
+    async with context:
+        log.append(name)
+        await let_go.wait()
+
+
+async def settled():
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_no_partition_waits_for_another_and_each_has_one_step_at_a_time():
+    lock, let_go, log = StateLock(), asyncio.Event(), []
+    tasks = [asyncio.create_task(entered(lock.of(one), let_go, log, one)) for one in (0, 1, 0)]
+    await settled()
+    assert log == [0, 1]
+    let_go.set()
+    await asyncio.gather(*tasks)
+    assert log == [0, 1, 0]
+
+
+async def test_a_recovery_waits_for_all_steps_and_steps_wait_for_it():
+    lock, step, recovery, log = StateLock(), asyncio.Event(), asyncio.Event(), []
+    tasks = [asyncio.create_task(entered(lock.of(0), step, log, "step"))]
+    await settled()
+    tasks.append(asyncio.create_task(entered(lock.of_all(), recovery, log, "recovery")))
+    await settled()
+    tasks += [asyncio.create_task(entered(lock.of(one), step, log, one)) for one in (0, 1)]
+    await settled()
+    assert log == ["step"], "nor does a step of a partition begin that had none before"
+    step.set()
+    await settled()
+    assert log == ["step", "recovery"]
+    recovery.set()
+    await asyncio.gather(*tasks)
+    assert sorted(map(str, log)) == ["0", "1", "recovery", "step"]
