@@ -105,6 +105,10 @@ class RouterMetrics(ProcessMetrics):
         """Set the number of queries in flight."""
         self.families.gauge("clipper_in_flight").set(queries)
 
+    def set_deferred(self, queries: int) -> None:
+        """Set the number of queries that wait in the log for room."""
+        self.families.gauge("clipper_deferred_queries").set(queries)
+
 
 class HostMetrics(ProcessMetrics):
     """Metrics of a host process, or of a router's colocated models, whose `families` then are the router's."""

@@ -99,6 +99,9 @@ SPECS = (
     ),
     MetricSpec("clipper_in_flight", "gauge", (), "Queries read and not yet answered.", "router"),
     MetricSpec(
+        "clipper_deferred_queries", "gauge", (), "Queries without a deadline that wait in the log for room.", "router"
+    ),
+    MetricSpec(
         "clipper_consumer_lag",
         "gauge",
         ("topic", "partition"),
