@@ -112,7 +112,7 @@ class InFlightQuery:
         count: How many rows it has.
         outputs: An output, a `Failure` or OPEN, by slot.
         arrived_s: When the last output came that was not cached, seconds since the epoch, by model; 0.0 for none.
-        asked_at_s: When the decision was made, seconds since the epoch.
+        asked_at_s: When the decision was made, seconds since the epoch; 0.0: nobody was asked.
         features: What a contextual policy chooses by, given by the query or taken from its input; None: nothing.
         deadline_s: When to answer with what is there, seconds since the epoch.
         shares_id: Whether another application's query with the same id was answered before, or was in flight with it.
@@ -132,7 +132,7 @@ class InFlightQuery:
     failed: bool = field(init=False)
     arrived_s: list[float] = field(init=False)
     open_slots: int = field(init=False)
-    asked_at_s: float = field(init=False)
+    asked_at_s: float = field(default=0.0, init=False)
     features: list[float] | None = field(init=False)
     deadline_s: float = field(init=False)
     shares_id: bool = field(init=False)

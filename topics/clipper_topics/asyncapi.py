@@ -143,13 +143,13 @@ def _key(description: str) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     content_type = {"type": "string", "enum": [JSON, MSGPACK], "default": JSON}
-    names = ("exception", "message", "stacktrace", "topic", "partition", "offset")
+    names = ("exception", "message", "topic", "partition", "offset")
     return {
         **components([kind.record for kind in MESSAGES.values()], "#/components/schemas/{name}"),
         "Headers": _text_headers({CONTENT_TYPE: content_type}, required=()),
         "DeadLetterHeaders": _text_headers(
             {PREFIX + name: {"type": "string"} for name in names},
-            required=[PREFIX + name for name in names if name != "stacktrace"],
+            required=[PREFIX + name for name in names],
         ),
     }
 

@@ -188,8 +188,6 @@ def _description(letter: "Letter") -> list[str]:
     own = [(name, value) for name, value in letter.headers if not name.startswith(PREFIX)]
     lines += ["headers", *(f"  {name}: {'(null)' if value is None else _cut(value)}" for name, value in own)]
     lines += ["key", *_indented(value_lines(letter.key)), "value", *_indented(value_lines(letter.value))]
-    if said is not None and said.stacktrace:
-        lines += ["stack trace", *_indented(said.stacktrace.splitlines())]
     return lines
 
 

@@ -153,7 +153,7 @@ def application_parts(
     objective = "no objective" if status.objective_ms is None else f"objective {status.objective_ms} ms"
     context = f", context {status.context}" if status.context is not None else ""
     yield Text(f"application {name}: {status.policy}, {objective}, revision {status.revision}{context}", style="bold")
-    yield Text(flow_line(status))
+    yield Text("\n".join([flow_line(status), *stage_lines(status)]))
     yield _versions(status, gap=2 if width >= COLUMNS else 1)
     for version in status.versions:
         for instance, reason in version.failed.items():
@@ -201,6 +201,12 @@ def flow_line(status: ApplicationStatus) -> str:
     defaults = ", ".join(f"{reason} {count}" for reason, count in status.defaults.items())
     parts.append(f"defaults: {defaults}" if defaults else "no defaults")
     return f"last {status.window_s} s: {'; '.join(parts)}"
+
+
+def stage_lines(status: ApplicationStatus) -> list[str]:
+    """Where the latency comes from, in a line; none without answers."""
+    ends = (f"{name} {_ms(one.p50_ms)}, {_ms(one.p99_ms)}" for name, one in status.stages.items())
+    return [f"p50, p99 ms by stage: {'; '.join(ends)}"] if status.stages else []
 
 
 def trial_line(trial: TrialStatus) -> str:

@@ -39,6 +39,7 @@ class BatchingStep(Generic[Origin]):
     late: list[Reply[Origin]]
     late_rows: int
     wake_at_s: float | None
+    waited_s: float = 0.0
 
 
 class HostBatcher(Generic[Origin]):
@@ -73,7 +74,7 @@ class HostBatcher(Generic[Origin]):
             True when there is nothing to do for it: a frame without rows is finished at once.
         """
         now_s = self._forward(now_s)
-        frame = OpenFrame(origin, request, len(request.rows))
+        frame = OpenFrame(origin, request, len(request.rows), now_s)
         for row, deadline_s in enumerate(request.deadlines_s):
             kind = request.kind if row not in request.apart else (request.kind, request.router, request.frame, row)
             self._window.add((frame, row), kind, deadline_s, now_s)
@@ -87,7 +88,8 @@ class HostBatcher(Generic[Origin]):
         runs = row_spans(taken.batch)
         batch = Batch(inputs_of(runs), runs) if runs else None
         late = expired_replies(row_spans(taken.late), now_s) if taken.late else []
-        return BatchingStep(batch, late, len(taken.late), taken.wake_at_s)
+        waited_s = now_s - min((run.frame.admitted_s for run in runs), default=now_s)
+        return BatchingStep(batch, late, len(taken.late), taken.wake_at_s, waited_s)
 
     def complete(self, batch: Batch[Origin], outcome: BatchOutcome, latency_s: float) -> list[Reply[Origin]]:
         """Return the replies with a batch's outputs, and let the limit learn from its latency.

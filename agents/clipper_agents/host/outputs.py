@@ -25,6 +25,7 @@ class OpenFrame(Generic[Origin]):
     origin: Origin
     request: RequestRows
     unanswered: int
+    admitted_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,8 +312,8 @@ class LogReader:
     ) -> dict[TopicPartition, T]:
         async with self._lock:
             consumer = await self._started()
-            await _learn_leaders(consumer, partitions)
-            return dict(await self._ask(what, lambda: ask(consumer)))
+        await _learn_leaders(consumer, partitions)  # without the lock: who reads, or has no leader, holds up nobody
+        return dict(await self._ask(what, lambda: ask(consumer)))
 
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:

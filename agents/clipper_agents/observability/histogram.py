@@ -35,10 +35,10 @@ class HistogramSeries:
         self.counts = [0] * (len(self._bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one value; a value equal to a bound belongs to that bound's bucket."""
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count a value, once or several times; one equal to a bound belongs to that bound's bucket."""
+        self.counts[bisect_left(self._bounds, value)] += times
+        self.total += value * times
 
     def observe_many(self, values: Sequence[float]) -> None:
         """Observe a batch of values."""

@@ -57,6 +57,13 @@ class RouterMetrics(ProcessMetrics):
         self.families.counter("clipper_predictions_total", application, outcome, reason or "").inc(len(latencies_s))
         self.families.histogram("clipper_prediction_latency_seconds", application, outcome).observe_many(latencies_s)
 
+    def observe_stages(self, waits_s: Sequence[float], models_s: Sequence[float], record_s: float) -> None:
+        """Observe the stages of a round of answers, which were recorded together."""
+        series = self.families.histogram
+        series("clipper_stage_latency_seconds", "wait").observe_many(waits_s)
+        series("clipper_stage_latency_seconds", "models").observe_many(models_s)
+        series("clipper_stage_latency_seconds", "record").observe(record_s, len(waits_s))
+
     def count_cache(self, model: str, lookups: int, hits: int) -> None:
         """Rows of a model (`name:version`) were looked up, and so many of them found."""
         self.families.counter("clipper_cache_lookups_total", model).inc(lookups)
@@ -105,6 +112,10 @@ class RouterMetrics(ProcessMetrics):
         """Set the number of queries in flight."""
         self.families.gauge("clipper_in_flight").set(queries)
 
+    def set_deferred(self, queries: int) -> None:
+        """Set the number of queries that wait in the log for room."""
+        self.families.gauge("clipper_deferred_queries").set(queries)
+
 
 class HostMetrics(ProcessMetrics):
     """Metrics of a host process, or of a router's colocated models, whose `families` then are the router's."""
@@ -126,8 +137,9 @@ class BatchMetrics:
     def __init__(self, metrics: HostMetrics, model: str, version: str) -> None:
         self._families, self._labels = metrics.families, (model, version)
 
-    def batch(self, *, rows: int, failed: int, latency_s: float, limit_rows: int) -> None:
-        """A batch ran so long, of whose rows so many failed, and the limit now allows so many."""
+    def batch(self, *, rows: int, failed: int, waited_s: float, latency_s: float, limit_rows: int) -> None:
+        """A batch waited and ran so long, of whose rows so many failed, and the limit now allows so many."""
+        self._families.histogram("clipper_batch_wait_seconds", *self._labels).observe(waited_s)
         self._families.histogram("clipper_batch_rows", *self._labels).observe(rows)
         self._families.histogram("clipper_batch_latency_seconds", *self._labels).observe(latency_s)
         self._count_rows("ok", rows - failed)

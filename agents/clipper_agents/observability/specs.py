@@ -58,6 +58,14 @@ SPECS = (
         "router",
         _LATENCY_S,
     ),
+    MetricSpec(
+        "clipper_stage_latency_seconds",
+        "histogram",
+        ("stage",),
+        "A query's way: `wait` for the decision, `models` until the answer, `record` until it is stored.",
+        "router",
+        _BATCH_LATENCY_S,
+    ),
     MetricSpec("clipper_cache_lookups_total", "counter", ("model",), "Rows looked up in the cache.", "router"),
     MetricSpec("clipper_cache_hits_total", "counter", ("model",), "Rows answered from the cache.", "router"),
     MetricSpec("clipper_cache_bytes", "gauge", (), "Bytes in the caches of all partitions of the process.", "router"),
@@ -99,6 +107,9 @@ SPECS = (
     ),
     MetricSpec("clipper_in_flight", "gauge", (), "Queries read and not yet answered.", "router"),
     MetricSpec(
+        "clipper_deferred_queries", "gauge", (), "Queries without a deadline that wait in the log for room.", "router"
+    ),
+    MetricSpec(
         "clipper_consumer_lag",
         "gauge",
         ("topic", "partition"),
@@ -117,6 +128,14 @@ SPECS = (
         "clipper_dead_letters_total", "counter", ("topic", "reason"), "Records sent to the dead letters.", "both"
     ),
     MetricSpec("clipper_batch_rows", "histogram", _MODEL, "Rows of a batch that was run.", "host", _ROWS),
+    MetricSpec(
+        "clipper_batch_wait_seconds",
+        "histogram",
+        _MODEL,
+        "Time that the first row of a batch waited in the host.",
+        "host",
+        _BATCH_LATENCY_S,
+    ),
     MetricSpec("clipper_batch_limit_rows", "gauge", _MODEL, "Largest batch that the limit allows now.", "host"),
     MetricSpec(
         "clipper_batch_latency_seconds", "histogram", _MODEL, "Time that a batch ran.", "host", _BATCH_LATENCY_S

@@ -356,6 +356,7 @@ class RouterProcess:
             self.metrics.count_rebalances(self.app.rebalances - rebalances)
             rebalances = self.app.rebalances
             self.metrics.set_in_flight(self._router.in_flight)
+            self.metrics.set_deferred(self._router.admission.deferred)
             if self._timers is not None:
                 self._timers.report()
             self.metrics.set_cache_bytes(self._caches.size_bytes)

@@ -78,6 +78,8 @@ class DeferredQueries:
     async def _read_some(self, agent: ReadAgain) -> bool:
         """Read some queries again, of applications that have room; return False if none has."""
         generation, found = self._consumer.generation, False
+        if generation < 0:
+            return False
         for application in [*self._offsets]:
             room = self._admission.room(application)
             if room <= 0:

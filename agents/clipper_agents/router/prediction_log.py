@@ -10,7 +10,7 @@ Rules of this file:
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, sub
 from typing import Protocol
 
 from aiokafka import TopicPartition
@@ -139,7 +139,7 @@ class PredictionLog:
         self._router.lead_s = min(MOST_LEAD_S, 2 * self._delivery_s)  # to the broker, and from there to be read
         self._delivery_s += (took_s - self._delivery_s) / MEMORY_ROUNDS
         if self._metrics is not None:
-            _count_answers(self._metrics, answers)
+            _count_answers(self._metrics, answers, took_s)
 
     def written(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:
         """Acknowledge the queries of logged predictions, except those whose audit follows."""
@@ -180,7 +180,11 @@ class PredictionLog:
         return self._owes_audit(query, known.logged)
 
 
-def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer]) -> None:
+def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer], recorded_s: float) -> None:
+    decided_s = [answer.decided_at_s for answer in answers]
+    asked_s = [answer.pending.asked_at_s or answer.decided_at_s for answer in answers]
+    queried_s = [answer.pending.query.queried_at_s for answer in answers]
+    metrics.observe_stages([*map(sub, asked_s, queried_s)], [*map(sub, decided_s, asked_s)], recorded_s)
     for (application, failure), group in groupby(answers, key=_application_and_failure):
         latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]
         name = application.name if application else UNKNOWN_APPLICATION

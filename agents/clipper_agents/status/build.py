@@ -74,6 +74,7 @@ class StatusBuilder:
             defaults=dict(counts.defaults.most_common()),
             feedback=counts.feedback,
             latency=self.workers.answers.get(name) or _latency(counts.latencies_ms),
+            stages={stage: one for stage, ms in counts.stages_ms.items() if (one := _latency(ms)) is not None},
             versions=tuple(self._versions(manifest, state, counts)),
             trials=tuple(self._trial(manifest, trial, state) for trial in manifest.trials),
             contexts=self.facts.contexts_of(name) if self.facts.contexts_read else None,

@@ -133,7 +133,9 @@ class ApplicationStatus:
     """One application.
 
     Attributes:
-        window_s: Seconds that `queries` (answered ones), `defaults` (by reason), `feedback` and `latency` are of.
+        window_s: Seconds that `queries` (answered ones), `defaults` (by reason), `feedback`, `latency` and `stages` are
+            of.
+        stages: Where that latency comes from: `wait` for the decision, `models`; and `record`, after it.
         versions: Live ones first, then trials, then what is retired.
         contexts: How many contexts have weights of their own; None: not read.
         contexts_whole: Whether these are all of them; false where older ones were not read.
@@ -150,6 +152,7 @@ class ApplicationStatus:
     defaults: Mapping[str, int] = field(default_factory=dict)
     feedback: int = 0
     latency: Latency | None = None
+    stages: Mapping[str, Latency] = field(default_factory=dict)
     versions: tuple[VersionStatus, ...] = ()
     trials: tuple[TrialStatus, ...] = ()
     contexts: int | None = None

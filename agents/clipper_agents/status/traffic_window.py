@@ -42,6 +42,7 @@ class TrafficCounts:
     Attributes:
         defaults: Default answers, by reason.
         latencies_ms: Of the answers, from the query's timestamp.
+        stages_ms: Of the same, by stage: `wait` for the decision, `models`, and `record` until the broker had it.
         served: Queries that a version answered, alone or with others.
         asked: Queries for which a version was asked, for the log only too, and whether or not it answered.
         model_latencies_ms: Of a version's answers that came from no cache.
@@ -51,6 +52,7 @@ class TrafficCounts:
     queries: int = 0
     defaults: Counter[str] = field(default_factory=Counter)
     latencies_ms: "array[float]" = field(default_factory=_floats)
+    stages_ms: defaultdict[str, "array[float]"] = field(default_factory=lambda: defaultdict(_floats))
     served: Counter[str] = field(default_factory=Counter)
     asked: Counter[str] = field(default_factory=Counter)
     model_latencies_ms: defaultdict[str, "array[float]"] = field(default_factory=lambda: defaultdict(_floats))
@@ -70,6 +72,8 @@ class TrafficCounts:
         self.queries += other.queries
         self.defaults.update(other.defaults)
         self.latencies_ms.extend(other.latencies_ms)
+        for stage, latencies in other.stages_ms.items():
+            self.stages_ms[stage].extend(latencies)
         self.served.update(other.served)
         self.asked.update(other.asked)
         for ref, latencies in other.model_latencies_ms.items():
@@ -99,6 +103,11 @@ class TrafficWindow:
             return
         counts.queries += 1
         counts.latencies_ms.append(prediction.latency_ms)
+        in_models_ms = max((one.latency_ms for one in prediction.models), default=0.0)
+        counts.stages_ms["wait"].append(max(0.0, prediction.latency_ms - in_models_ms))
+        counts.stages_ms["models"].append(in_models_ms)
+        if prediction.predicted_at_ms:
+            counts.stages_ms["record"].append(max(0.0, at_s * 1000 - prediction.predicted_at_ms))
         if prediction.default:
             counts.defaults[prediction.reason or "unknown"] += 1
         else:

@@ -48,7 +48,7 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
                     self._take(tp, lanes, room, held, chunk)
                 while room.is_room and (self.channel.queue._queue or not chunk):
                     try:
-                        tp, records, generation = await self._next()
+                        tp, records, generation = await self._next_list()
                     except StopAsyncIteration:
                         return
                     lanes.setdefault(tp, deque()).append((records, generation))
@@ -75,7 +75,7 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
         async with self._iterating(), _first_failure(), asyncio.TaskGroup() as group:
             while not self.should_stop:
                 try:
-                    tp, records, generation = await self._next()
+                    tp, records, generation = await self._next_list()
                 except StopAsyncIteration:
                     return
                 lanes.setdefault(tp, deque()).append((records, generation))
@@ -99,7 +99,7 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
         if not lane:
             del lanes[tp]
 
-    async def _next(self) -> tuple[TP, list[Record], int]:
+    async def _next_list(self) -> tuple[TP, list[Record], int]:
         queue = self.channel.queue
         found = queue.get_nowait() if queue._queue else await self.channel.__anext__()
         return cast("tuple[TP, list[Record], int]", found)

@@ -19,6 +19,7 @@ from clipper_agents.status.watch import take_snapshot
 APPLICATION = """\
 application digits: exp3, objective 100 ms, revision 4
 last 10 s: 10.0 queries/s; 5.0 feedback/s; p50 59 ms; p99 108 ms; defaults: late 3
+p50, p99 ms by stage: wait 52, 108; models 6.6, 12
 version  stage         weight  share  loss, 95 %           hosts    batch  p50 ms  p99 ms  lag
 svm:1    live            98 %   62 %  0.100 [0.055 0.174]  2/2         64     1.5      20    7
 knn:1    live             2 %   30 %  0.500 [0.404 0.596]  routers      -     9.6      11    -

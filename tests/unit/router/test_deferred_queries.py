@@ -78,6 +78,17 @@ async def test_those_of_a_generation_that_has_ended_are_left_to_the_next(fixture
     assert (fixture.taken, fixture.admission.deferred) == ([(0, 2)], 0)
 
 
+async def test_nothing_is_read_again_while_partitions_are_being_given(fixture):
+    fixture.generation = -1
+    fixture.admission.clear()
+    fixture.put(1)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert fixture.taken == []
+    fixture.generation = 1
+    await fixture.until(lambda: fixture.taken)
+
+
 def test_reading_stops_when_a_million_are_deferred():
     admission = Admission(8)
     admission.shared = True

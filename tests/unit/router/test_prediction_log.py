@@ -44,6 +44,9 @@ class Fixture:
     def observe_predictions(self, application, outcome, reason, latencies_s):
         self.sent += latencies_s
 
+    def observe_stages(self, waits_s, models_s, recorded_s):
+        assert len(waits_s) == len(models_s)
+
     def acknowledge(self, partition, offsets, generation):
         self.acknowledged += [(partition, offset, generation) for offset in offsets]
 

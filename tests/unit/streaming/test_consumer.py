@@ -5,6 +5,7 @@ from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
+import faust
 import pytest
 from aiokafka.errors import NodeNotReadyError
 from builders.kafka import record
@@ -307,3 +308,9 @@ async def test_a_partition_that_fails_ends_the_agent_with_its_error(consumer, ch
     consumer._deliver(P0, records(0))
     with pytest.raises(ValueError, match="a bug"):
         await asyncio.wait_for(Stream(consumer.app, channel).serve_partitions(2, serve), 10)
+
+
+def test_the_stream_hides_nothing_that_fausts_own_has_under_the_same_name():
+    """`_next` is a link to another stream there: with a method in its place, each stop was a crash."""
+    own = {name for name in vars(ChunkStream) if not name.startswith("__")}
+    assert own & {*dir(faust.Stream)} <= {"logger", "ack", "_abc_impl"}

@@ -1,7 +1,7 @@
 import pytest
 
 from clipper_topics.codec import UndecodableRecord, queries
-from clipper_topics.dead_letter import STACKTRACE_CHARACTERS, NotADeadLetter, dead_letter_headers, read_dead_letter
+from clipper_topics.dead_letter import NotADeadLetter, dead_letter_headers, read_dead_letter
 
 
 def raised_by_decoding(value):
@@ -14,7 +14,6 @@ def raised_by_decoding(value):
 
 def test_the_headers_have_the_names_and_the_text_values_of_KIP_1034():
     headers = dict(dead_letter_headers("clipper.queries", 3, 41, raised_by_decoding(b"[]")))
-    assert headers.pop("__streams.errors.stacktrace").startswith(b"Traceback")
     assert headers == {
         "__streams.errors.exception": b"clipper_topics.codec.UndecodableRecord",
         "__streams.errors.message": b"not application/json: Expected `object`, got `array`",
@@ -30,17 +29,6 @@ def test_headers_that_were_written_are_read_again_among_others():
     letter = read_dead_letter(headers)
     assert (letter.topic, letter.partition, letter.offset) == ("t", 0, 2**40)
     assert letter.message == str(error)
-
-
-def test_an_error_that_was_never_raised_has_no_stack_trace():
-    assert read_dead_letter(dead_letter_headers("t", 0, 1, ValueError("no"))).stacktrace is None
-
-
-def test_a_stack_trace_keeps_its_end():
-    error = raised_by_decoding(b"[]")
-    error.args = ("x" * 2 * STACKTRACE_CHARACTERS,)
-    headers = dict(dead_letter_headers("t", 0, 1, error))
-    assert len(headers["__streams.errors.stacktrace"]) == STACKTRACE_CHARACTERS
 
 
 def test_a_message_that_is_no_valid_text_is_written_all_the_same():
