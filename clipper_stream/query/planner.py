@@ -1,5 +1,6 @@
 """From queries of one application to decisions: refuse what cannot be asked, convert inputs, choose models."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,6 +24,8 @@ NO_MODELS = Failure("no_models", "no model of the application is deployed")
 OVERLOADED = Failure(
     "overloaded", "as many queries of the application wait for its models as may, beside those of other applications"
 )
+NEAR_S = 2.0
+"""A deadline that is so near is not waited for in the log: what is read again then could not be answered in time."""
 LARGEST_FEATURE = 1e6
 """In size: sums of products of millions of them stay exact enough."""
 CONVERTED_TOGETHER = 128
@@ -33,7 +36,7 @@ in the processor's cache, and is freed before the next ones are decoded."""
 class Planner:
     """Decides about queries of one application, all at one time: `asked` wait for models, some with an audit.
 
-    At most `room` queries may ask; of the others, those with a deadline are refused, and the rest is `deferred`.
+    At most `room` queries may ask; the others are `deferred`, and those refused whose deadline is near.
     """
 
     def __init__(self, application: Application, prepare: Prepare, now_s: float, room: int = UNBOUNDED) -> None:
@@ -44,7 +47,8 @@ class Planner:
         self.asked: list[InFlightQuery] = []
         self.audits: list[InFlightQuery] = []
         self.refusals: list[QueryAnswer] = []
-        self.deferred: list[InFlightQuery] = []
+        self.deferred: list[tuple[InFlightQuery, float]] = []
+        """Each with the time until which it may be, seconds since the epoch."""
         self.count = 0
 
     def add(self, pending: InFlightQuery) -> None:
@@ -84,9 +88,10 @@ class Planner:
         if query.invalid is None and due_s > now_s and answers:
             if self._room > 0:
                 return True
-            if query.deadline_s is None and self.application.objective_s is None:
+            deferred_until_s = self._deferred_until_s(pending)
+            if deferred_until_s > now_s:
                 self.count -= 1
-                self.deferred.append(pending)
+                self.deferred.append((pending, deferred_until_s))
             else:
                 self._refuse(pending, OVERLOADED)
             return False
@@ -99,6 +104,10 @@ class Planner:
             why = f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
             self._refuse(pending, Failure("arrived_late", why), ARRIVED_LATE)
         return False
+
+    def _deferred_until_s(self, pending: InFlightQuery) -> float:
+        without = pending.query.deadline_s is None and self.application.objective_s is None
+        return math.inf if without else pending.deadline_s - NEAR_S
 
     def _converted(self, pendings: list[InFlightQuery]) -> Iterable[tuple[InFlightQuery, RowBlock, int]]:
         """Each query with its block and its first row in it: one block for all rows, when they fit together."""

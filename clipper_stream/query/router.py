@@ -42,7 +42,8 @@ class Effects:
         lookups: Rows looked up in the cache, by model reference; `hits`: rows found there.
         coalesced: Rows that joined an identical row in flight.
         forgotten: Tokens of requests whose answer is awaited no more.
-        deferred: Queries without a deadline for which there was no room; they are to be given to `receive` again.
+        deferred: Queries for which there was no room, each with a time, seconds since the epoch: give them to `receive`
+            again when there is room, or at that time.
         queries: Queries that were new, by application; None: it is not registered.
     """
 
@@ -54,7 +55,7 @@ class Effects:
     hits: dict[str, int] = field(default_factory=dict)
     coalesced: int = 0
     forgotten: list[int] = field(default_factory=list)
-    deferred: list[DecodedQuery] = field(default_factory=list)
+    deferred: list[tuple[DecodedQuery, float]] = field(default_factory=list)
     queries: dict[str | None, int] = field(default_factory=dict)
 
     def count_queries(self, application: str | None, count: int) -> None:
@@ -173,8 +174,8 @@ class Router:
         asked, audits = planner.asked, planner.audits
         effects.count_queries(planner.application.name, planner.count)
         effects.answers += planner.refusals
-        for pending in planner.deferred:
-            effects.deferred += (pending.query, *self._queries.remove(pending.query))
+        for pending, until_s in planner.deferred:
+            effects.deferred += ((one, until_s) for one in (pending.query, *self._queries.remove(pending.query)))
         self.admission.enter(planner.application.name, len(asked) + len(audits))
         push, lead_s, now_s = self._deadlines.push, self.lead_s, effects.now_s
         for pending in asked:

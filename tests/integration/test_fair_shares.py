@@ -1,6 +1,5 @@
 """An application whose models hang, a partition without a leader and dead letters without one hold up nobody else."""
 
-import asyncio
 from collections import Counter
 
 import pytest
@@ -50,15 +49,11 @@ async def test_an_application_whose_model_hangs_leaves_the_others_their_share(at
                 found, _ = await at.predictions(*(one["query_id"] for one in some))
             assert {found[one["query_id"]].reason for one in well} == {None}
             refused = Counter(one.reason for query_id, one in found.items() if query_id.startswith("hangs"))
-        if objective_ms is None:
-            assert refused == {}, "they are read again once there is room"
-            async with at.host({"hangs:1": total}):
-                found, counts = await at.predictions(*(one["query_id"] for one in hung))
-            assert {one.reason for one in found.values()} == {None}
-            assert set(counts.values()) == {1}
-        else:
-            assert refused.keys() == {"overloaded"}
-            assert refused["overloaded"] >= len(hung) - MOST
+        assert refused == {}, "they are read again once there is room"
+        async with at.host({"hangs:1": total}):
+            found, counts = await at.predictions(*(one["query_id"] for one in hung))
+        assert {one.reason for one in found.values()} == {None}
+        assert set(counts.values()) == {1}
         assert router.process.returncode is None, router.log
 
 
@@ -72,7 +67,7 @@ def coordinator(admin, group):
     """The node that coordinates a group; None while none does yet."""
     try:
         return admin.describe_consumer_groups([group])[group].result(30).coordinator.id
-    except KafkaException:
+    except (KafkaException, TimeoutError):
         return None
 
 
@@ -99,8 +94,7 @@ async def test_a_partition_without_a_leader_and_dead_letters_without_one_hold_up
         cluster.node(away).stop(kill=True)
         await at.ask(*asked("well", 10, 10), b"{", partition=0)
         await at.ask(b"{", {"query_id": "after a bad one", "application": "well", "input": [1, 1]}, partition=1)
-        async with asyncio.timeout(20):
-            found, _ = await at.predictions("after a bad one", numbers=[1])
+        found, _ = await at.predictions("after a bad one", numbers=[1])
         assert not found["after a bad one"].default
         cluster.node(away).start()
         found, counts = await at.predictions("well 9", "well 19", "after a bad one")

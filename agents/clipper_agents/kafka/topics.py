@@ -220,7 +220,7 @@ async def _check(admin: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec], fou
         f"topic {spec.name} has {POLICY}={policies[spec.name]}, it must be {spec.config[POLICY]}: "
         f"alter it, or delete the topic (was it created on demand by the broker?)"
         for spec in existing
-        if policies[spec.name] != spec.config[POLICY]
+        if policies.get(spec.name, spec.config[POLICY]) != spec.config[POLICY]  # one made just now may not be known yet
     ]
     if problems:
         raise TopicMismatch("\n".join(problems))

@@ -2,13 +2,16 @@
 
 Rules of this file:
 - A deferred query is not acknowledged, so whoever has its partition next reads it too.
-- Only queries without a deadline are deferred: those wait as long as it takes, and keep nobody else waiting.
+- It is read again when its application has room, in the order of the log; or while there is still time to answer it.
 """
 
 import asyncio
 import logging
-from collections import defaultdict, deque
+import math
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiokafka import TopicPartition
@@ -34,11 +37,37 @@ class ReadAgain(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class DeferredLane:
+    """Queries of one application in one partition: their offsets, each with the time until which it may wait."""
+
+    waiting: deque[tuple[int, float]] = field(default_factory=deque)
+    due_s: float = math.inf
+
+    def put(self, offset: int, until_s: float) -> None:
+        """Add a query."""
+        self.waiting.append((offset, until_s))
+        self.due_s = min(self.due_s, until_s)
+
+    def take(self, room: int, now_s: float) -> set[int]:
+        """Take the first offsets, as many as there is room for and as are read together; or those that are due."""
+        taken: set[int] = set()
+        if now_s >= self.due_s:
+            taken = {offset for offset, until_s in self.waiting if until_s <= now_s}
+            self.waiting = deque(one for one in self.waiting if one[1] > now_s)
+            self.due_s = min((until_s for _, until_s in self.waiting), default=math.inf)
+        elif room > 0:
+            end = self.waiting[0][0] + READ_TOGETHER
+            while self.waiting and self.waiting[0][0] < end and len(taken) < room:
+                taken.add(self.waiting.popleft()[0])
+        return taken
+
+
 class DeferredQueries:
-    """The offsets of deferred queries, in log order by application and partition.
+    """Has deferred queries read again.
 
     Args:
-        reader: Reads them again.
+        reader: Reads them.
         topic: The queries topic.
         consumer: Knows the generation that counts.
         admission: Knows for which application there is room.
@@ -46,27 +75,27 @@ class DeferredQueries:
 
     def __init__(self, reader: LogReader, topic: str, consumer: QueryConsumer, admission: Admission) -> None:
         self._reader, self._topic, self._consumer, self._admission = reader, topic, consumer, admission
-        self._offsets: defaultdict[str, dict[int, deque[int]]] = defaultdict(dict)
+        self._lanes: dict[tuple[str, int], DeferredLane] = {}
         self._work = asyncio.Event()
 
-    def put(self, queries: Sequence[DecodedQuery]) -> None:
-        """Defer queries."""
-        for query in queries:
-            self._offsets[query.application].setdefault(query.partition, deque()).append(query.offset)
+    def put(self, queries: Sequence[tuple[DecodedQuery, float]]) -> None:
+        """Defer queries, each until a time in seconds since the epoch."""
+        for query, until_s in queries:
+            self._lanes.setdefault((query.application, query.partition), DeferredLane()).put(query.offset, until_s)
         if queries:
             self._admission.deferred += len(queries)
             self._work.set()
 
     def clear(self) -> None:
         """Forget all: their partitions were taken away."""
-        self._offsets.clear()
+        self._lanes.clear()
         self._admission.deferred = 0
 
     async def run(self, agent: ReadAgain) -> None:
-        """Give them to the agent again as room comes, until cancelled."""
+        """Give them to the agent again, until cancelled."""
         while True:
             await self._work.wait()
-            if not self._offsets:
+            if not self._lanes:
                 self._work.clear()
             elif not await self._read_some(agent):
                 await asyncio.sleep(LOOK_AGAIN_S)
@@ -76,16 +105,16 @@ class DeferredQueries:
         await self._reader.close()
 
     async def _read_some(self, agent: ReadAgain) -> bool:
-        """Read some queries again, of applications that have room; return False if none has."""
+        """Read some queries of each lane again; return False if there was nothing to read."""
         generation, found = self._consumer.generation, False
-        if generation < 0:
-            return False
-        for application in [*self._offsets]:
-            room = self._admission.room(application)
-            if room <= 0:
+        for (application, partition), lane in [*self._lanes.items()] if generation >= 0 else []:
+            offsets = lane.take(self._admission.room(application), time.time())
+            self._admission.deferred -= len(offsets)
+            if not lane.waiting:
+                del self._lanes[application, partition]
+            if not offsets:
                 continue
             found = True
-            partition, offsets = self._taken(application, room)
             records = await self._records(partition, offsets)
             if self._consumer.generation != generation:
                 return True
@@ -95,21 +124,6 @@ class DeferredQueries:
                 logger.warning("deferred queries are in the log no more partition=%d count=%d", partition, len(gone))
                 self._consumer.acknowledge(partition, sorted(gone), generation)
         return found
-
-    def _taken(self, application: str, most: int) -> tuple[int, set[int]]:
-        """Take the oldest queries of one partition, the one with the most."""
-        partitions = self._offsets[application]
-        partition = max(partitions, key=lambda number: len(partitions[number]))
-        waiting, offsets = partitions[partition], set[int]()
-        end = waiting[0] + READ_TOGETHER
-        while waiting and waiting[0] < end and len(offsets) < most:
-            offsets.add(waiting.popleft())
-        self._admission.deferred -= len(offsets)
-        if not waiting:
-            del partitions[partition]
-        if not partitions:
-            del self._offsets[application]
-        return partition, offsets
 
     async def _records(self, partition: int, offsets: set[int]) -> list[Record]:
         tp, records = TopicPartition(self._topic, partition), list[Record]()
