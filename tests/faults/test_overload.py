@@ -130,7 +130,7 @@ def test_five_times_the_sustainable_rate(application, up, kafka, catalogue, shor
     )
     assert not tally.lost
     assert not tally.differing
-    assert tally.reasons.keys() <= {"late", "arrived_late"}
+    assert tally.reasons.keys() <= {"late", "arrived_late", "overloaded"}
     assert tally.explained, "no default without an explanation"
     assert watch.most_mib < MEMORY_MIB
     assert again_s < NORMAL_AGAIN_S + (0 if application == "hosted" else offered_per_s / sustained * burst_s)
