@@ -46,9 +46,11 @@ async def test_a_reader_behind_the_end_of_a_log_waits_for_it(at, caplog):
 
 async def test_a_router_behind_the_end_of_a_log_reads_nothing_twice(at):
     await at.declare(app(), *MODELS)
-    async with AIOKafkaConsumer(**at.kafka.aiokafka(), group_id=at.catalogue.router_group) as consumer:
-        consumer.assign([TopicPartition(at.catalogue.queries, 0)])
-        await consumer.commit({TopicPartition(at.catalogue.queries, 0): 2})
+    queries, group = TopicPartition(at.catalogue.queries, 0), at.catalogue.router_group
+    async with AIOKafkaConsumer(**at.kafka.aiokafka(), group_id=group, enable_auto_commit=False) as consumer:
+        consumer.assign([queries])
+        await consumer.commit({queries: 2})
+        assert await consumer.committed(queries) == 2
     await at.ask({"query_id": "before", "input": [1, 2]})
     async with at.router() as router, at.host({"m:1": total, "n:1": total}):
         async with asyncio.timeout(WITHIN_S):
