@@ -80,8 +80,9 @@ class FramedConnection(conn.AIOKafkaConnection):  # type: ignore[misc]  # aiokaf
             if connection is not None and connection._reader is not None:
                 connection._handle_frame(frame)
 
-        self._protocol.data_received = Frames(handle, reader.set_exception).feed
-        self._writer.transport.set_protocol(self._protocol)  # a transport keeps the method that it found
+        protocol: Any = self._protocol
+        protocol.data_received = Frames(handle, reader.set_exception).feed
+        self._writer.transport.set_protocol(protocol)  # a transport keeps the method that it found
         return super()._create_reader_task()
 
     def send(self, request: Any, expect_response: bool = True) -> Any:
@@ -114,7 +115,7 @@ class FramedConnection(conn.AIOKafkaConnection):  # type: ignore[misc]  # aiokaf
         return super().close(*args, **kwargs)
 
 
-def _end_late(this: "weakref.ref[FramedConnection]") -> None:
+def _end_late(this: Callable[[], FramedConnection | None]) -> None:
     """End the waits whose time is up, and look again when the next one is."""
     connection = this()
     if connection is None:
