@@ -48,7 +48,7 @@ class RequestServer:
     async def serve(self, stream: ChunkStream, engine: HostEngine[FrameOrigin]) -> None:
         """The agent: runs until the app stops."""
         self._stream = stream
-        async for chunk in stream.chunks(MAX_FRAMES):
+        async for chunk in stream.chunks(MAX_FRAMES, self._dead_letters.is_full):
             await engine.submit(self._readable(chunk, stream.generation))
 
     async def send(self, partition: int, pieces: list[OutputFrame]) -> None:

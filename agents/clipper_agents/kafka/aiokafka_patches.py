@@ -2,15 +2,16 @@
 
 | replaced | why |
 |---|---|
-| `client.create_conn` | a frozen broker takes connections and says nothing; an attempt ends after seconds |
+| `client.create_conn` | see `connections` |
 | `errors.kafka_errors` | error 82, another process has the instance name, has no class: the member is unknown |
 | `fetcher.PartitionRecords` | lean records, and header names that are no UTF-8, for consumers that ask for them |
 | | it can also say which offsets hold no record |
 | `fetcher.MemoryRecords` | the batch that was read last can be read again, leniently |
+| requests to fetch and to produce | see `fetch_sessions` |
 
 Rules of this file:
 - Records are made here only for consumers whose key deserializer is a `LeanKeys`; all others get aiokafka's.
-- The bound on connections holds for a whole process, so `install` is for workers; `install_records` is for everybody.
+- What else is replaced holds for a whole process, so `install` is for workers; `install_records` is for everybody.
 - Kafka takes any bytes as the name of a header, and clients in C, Go or Rust send them. aiokafka raises at such a name,
   again at each fetch, and the partition stands. Here what is wrong is replaced by U+FFFD: such a header is none of
   ours, and records behind it must be read.
@@ -18,7 +19,7 @@ Rules of this file:
 """
 
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,16 +29,13 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
-CONNECT_TIMEOUT_MS = 3_000
-"""For a connection, TLS, log-in and the broker's first words together; on one machine they take milliseconds. aiokafka
-waits its request timeout for each member of a cluster in turn: four attempts at a frozen broker kept a pipeline of
-three brokers from its group for most of a minute."""
+from clipper_agents.kafka.connections import connect_in_time
+from clipper_agents.kafka.fetch_sessions import install_requests
+
 FENCED_INSTANCE_ID = 82
 _LENGTH = struct.Struct(">i")
 _LENGTH_AT = 8
 """Bytes of the base offset, which come first in a batch."""
-
-Connect = Callable[..., Awaitable[Any]]
 
 
 class EmptyOffsets:
@@ -103,32 +101,15 @@ LEAN = LeanKeys()
 def install() -> None:
     """Replace all of it, for every client of this process; a second call changes nothing."""
     install_records()
+    install_requests()
     errors.kafka_errors[FENCED_INSTANCE_ID] = errors.UnknownMemberIdError
-    if getattr(client.create_conn, "__name__", "") != "connect_in_time":
-        client.create_conn = with_connect_timeout(client.create_conn)
+    client.create_conn = connect_in_time
 
 
 def install_records() -> None:
     """Make lean records for consumers that are marked by `LeanKeys`; a second call changes nothing."""
     fetcher.PartitionRecords = _partition_records
     fetcher.MemoryRecords = RereadableRecords
-
-
-# --- connections ----------------------------------------------------------------------------------------------------
-def with_connect_timeout(connect: Connect, timeout_ms: int = CONNECT_TIMEOUT_MS) -> Connect:
-    """`create_conn` of aiokafka with a bound of its own; requests on the connection keep theirs.
-
-    Args:
-        connect: aiokafka's.
-        timeout_ms: Longest attempt, in milliseconds.
-    """
-
-    async def connect_in_time(*args: Any, request_timeout_ms: int, **kwargs: Any) -> Any:
-        connection = await connect(*args, request_timeout_ms=min(request_timeout_ms, timeout_ms), **kwargs)
-        connection._request_timeout = request_timeout_ms / 1000
-        return connection
-
-    return connect_in_time
 
 
 # --- records --------------------------------------------------------------------------------------------------------

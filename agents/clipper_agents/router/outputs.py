@@ -47,7 +47,7 @@ class OutputAgent:
 
     async def serve(self, stream: Any) -> None:
         """Serve chunks of records until the process stops."""
-        async for chunk in stream.chunks(FRAMES_A_CHUNK):
+        async for chunk in stream.chunks(FRAMES_A_CHUNK, self._dead_letters.is_full):
             generation = stream.generation
             frames: list[OutputFrame] = []
             for tp, records in chunk:

@@ -6,9 +6,9 @@ dead letters.
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any, TypeAlias
 
@@ -23,8 +23,7 @@ from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.raw_rows import LARGE_BYTES, RawRow, raw_rows
-from clipper_agents.streaming.dead_letters import DeadLetterSender
-from clipper_agents.streaming.frontier import Backlog
+from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
 from clipper_stream.query import DecodedQuery, Router
 from clipper_stream.query.planner import CONVERTED_TOGETHER
@@ -38,15 +37,12 @@ BYTES_A_CHUNK = 1 << 20
 """So that one client's large records, and not more than one of the largest, keep others waiting for a turn."""
 MOST_UNWRITTEN = 2_000
 """Records of one partition that wait for the broker, at which it is read no further: some tens of rounds."""
-MOST_REFUSED_BYTES = 4 << 20
 DECODED_TOGETHER = CONVERTED_TOGETHER
 
 LONGEST_MS = 10**12
 """Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits does not fit a float."""
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
-Undecodable: TypeAlias = list[tuple[Record, BaseException]]
-"""Records that hold no query, each with the reason."""
 
 
 @dataclass(slots=True)
@@ -54,7 +50,7 @@ class DecodedQueries:
     """Queries of one list of records, and the records that hold none, each with the reason."""
 
     queries: list[DecodedQuery] = field(default_factory=list)
-    undecodable: Undecodable = field(default_factory=list)
+    undecodable: Refused = field(default_factory=list)
 
 
 def decode_queries(records: list[Record], generation: int, now_s: float = math.inf) -> DecodedQueries:
@@ -137,7 +133,7 @@ class FreshQueries:
         self._router, self._decisions, self._prediction_log, self._stage = router, decisions, prediction_log, stage
 
     def of(
-        self, chunk: Mapping[TP, list[Record]], generation: int, now_s: float, undecodable: Undecodable
+        self, chunk: Mapping[TP, list[Record]], generation: int, now_s: float, undecodable: Refused
     ) -> Iterator[DecodedQuery]:
         """Return the new queries of a chunk, in log order.
 
@@ -193,8 +189,6 @@ class QueryAgent:
         self._consumer, self._router, self._effects, self._fresh = consumer, router, effects, fresh
         self._prediction_log, self._dead_letters = prediction_log, dead_letters
         self._metrics, self._stage = metrics, stage
-        self._refused: dict[int, Backlog] = defaultdict(Backlog)
-        """Records that hold no query and are not stored as dead letters yet, by partition."""
 
     async def serve(self, stream: Any) -> None:
         """Serve chunks of records until the process stops."""
@@ -210,7 +204,7 @@ class QueryAgent:
         """
         if generation != self._consumer.generation:
             return
-        undecodable: Undecodable = []
+        undecodable: Refused = []
         now_s = time.time()
         with self._stage("decide", sum(map(len, chunk.values()))):
             effects = self._router.receive(self._fresh.of(chunk, generation, now_s, undecodable), now_s)
@@ -219,24 +213,12 @@ class QueryAgent:
         for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
             self._refuse(partition, [*group], generation)
 
-    def _is_held(self, partition: int) -> bool:
+    def _is_held(self, tp: TP) -> bool:
         """Return whether a partition has to wait until the broker has taken more of it."""
-        held = self._prediction_log.unwritten(partition) >= MOST_UNWRITTEN
-        if partition in self._refused:
-            held |= self._refused[partition].above(MOST_UNWRITTEN, MOST_REFUSED_BYTES)
-        if held:
-            self._consumer.hold(partition)
-        return held
+        return self._prediction_log.unwritten(tp.partition) >= MOST_UNWRITTEN or self._dead_letters.is_full(tp)
 
-    def _refuse(self, partition: int, undecodable: Undecodable, generation: int) -> None:
+    def _refuse(self, partition: int, undecodable: Refused, generation: int) -> None:
         """Have records that hold no query stored as dead letters, and then acknowledge them."""
-        records = [record for record, _ in undecodable]
-        waiting = self._refused[partition]
-        waiting.add(records)
-        self._metrics.count_dead_letters(records[0].topic, "undecodable", len(records))
-
-        def stored() -> None:
-            waiting.remove(records)
-            self._consumer.acknowledge(partition, [record.offset for record in records], generation)
-
-        self._dead_letters.put([*undecodable], stored)
+        offsets = [record.offset for record, _ in undecodable]
+        self._metrics.count_dead_letters(undecodable[0][0].topic, "undecodable", len(offsets))
+        self._dead_letters.put(undecodable, partial(self._consumer.acknowledge, partition, offsets, generation))

@@ -46,7 +46,6 @@ class BoundedQueryConsumer:
 
     def __init__(self, app: ClipperApp, topic: str, router: InFlightCount) -> None:
         self._app, self._topic, self._router = app, topic, router
-        self._held: set[int] = set()
         self._draining = False
         self._room, self._drained = asyncio.Event(), asyncio.Event()
         self._room.set()
@@ -58,16 +57,8 @@ class BoundedQueryConsumer:
 
     def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
         """Mark the queries at these offsets as finished."""
-        tp = TP(self._topic, partition)
-        self._app.consumer.acknowledge(tp, offsets, generation)
-        if partition in self._held:
-            self._held.remove(partition)
-            self._app.consumer.wake(tp)
+        self._app.consumer.acknowledge(TP(self._topic, partition), offsets, generation)
         self.update_room()
-
-    def hold(self, partition: int) -> None:
-        """Read a partition no further until something of it is acknowledged."""
-        self._held.add(partition)
 
     async def wait_for_room(self) -> None:
         """Wait until another query may be read."""

@@ -165,6 +165,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.frontiers: dict[TP, Frontier] = defaultdict(Frontier)
         self._waiting: dict[TP, Backlog] = defaultdict(Backlog)
+        self.held_back: set[TP] = set()  # of these an agent takes nothing until something is acknowledged
         self._next: dict[TP, int] = {}
         self._positions = PositionKeeper()
         self._fetch_in_flight: asyncio.Future[None] | None = None
@@ -252,11 +253,6 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         )  # fmt: skip
         self.empty.clear(tp)
         self._thread.seek(tp, expected)
-
-    def wake(self, tp: TP) -> None:
-        """Have the agents of a partition look whether they hold it still."""
-        for channel in self.app.topics._tp_index[tp]:
-            channel.queue.put_nowait((tp, [], self.app.generation))
 
     def taken(self, tp: TP, records: list[Any]) -> None:
         """Note that an agent has taken these records of the partition off its queue."""
@@ -347,6 +343,10 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         """Mark records as finished; records of an earlier generation are ignored."""
         if generation == self.app.generation:
             self.frontiers[tp].finish(offsets)
+        if tp in self.held_back:
+            self.held_back.remove(tp)
+            for channel in self.app.topics._tp_index[tp]:
+                channel.queue.put_nowait((tp, [], self.app.generation))
 
     def finished_upto(self, tp: TP) -> int:
         """One past the last offset of which all before are finished, as far as this process knows.

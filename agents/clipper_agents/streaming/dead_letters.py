@@ -1,12 +1,14 @@
 """Stores records that could not be used, with the reason, on the dead letters' topic."""
 
-import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import ConsumerRecord
+from faust.types import TP
 
 from clipper_agents.streaming.app import TaskRunner
+from clipper_agents.streaming.frontier import Backlog
 from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.dead_letter import CUT, dead_letter_headers
@@ -17,6 +19,8 @@ HEADER_BYTES = 16
 """Bytes that the lengths of a header take at most."""
 KEPT_KEY_BYTES = KEPT_HEADERS_BYTES = LARGEST_RECORD_BYTES // 8
 """Of a key, and of the original's headers: with the value they leave room for the headers that say what was wrong."""
+MOST_WAITING, MOST_WAITING_BYTES = 2_000, 4 << 20
+"""Of one partition, at which an agent reads it no further until they are stored."""
 
 
 Refused = list[tuple[ConsumerRecord[Any, Any], BaseException]]
@@ -34,28 +38,32 @@ class DeadLetterSender:
 
     def __init__(self, outbox: Outbox, topic: str, tasks: TaskRunner) -> None:
         self._outbox, self._topic, self._tasks = outbox, topic, tasks
-        self._waiting: list[tuple[Refused, Callable[[], None]]] = []
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._queued: list[tuple[Refused, Callable[[], None]]] = []
+        self._waiting: dict[TP, Backlog] = defaultdict(Backlog)
+        self._is_sending = False
 
     def put(self, refused: Refused, stored: Callable[[], None]) -> None:
-        """Store records, and then call `stored`: they may be acknowledged."""
-        self._waiting.append((refused, stored))
-        if self._idle.is_set():
-            self._idle.clear()
+        """Store records, and then call `stored`, which acknowledges them."""
+        self._queued.append((refused, stored))
+        for record, _ in refused:
+            self._waiting[TP(record.topic, record.partition)].add([record])
+        if not self._is_sending:
+            self._is_sending = True
             self._tasks.watched(self._send())
 
-    async def idle(self) -> None:
-        """Wait until all are stored."""
-        await self._idle.wait()
+    def is_full(self, tp: TP) -> bool:
+        """Return whether a partition is to be read no further until something of it is stored."""
+        return tp in self._waiting and self._waiting[tp].above(MOST_WAITING, MOST_WAITING_BYTES)
 
     async def _send(self) -> None:
-        while self._waiting:
-            some, self._waiting = self._waiting, []
+        while self._queued:
+            some, self._queued = self._queued, []
             await send_dead_letters(self._outbox, self._topic, [one for refused, _ in some for one in refused])
-            for _, stored in some:
+            for refused, stored in some:
+                for record, _ in refused:
+                    self._waiting[TP(record.topic, record.partition)].remove([record])
                 stored()
-        self._idle.set()
+        self._is_sending = False
 
 
 async def send_dead_letters(

@@ -1,5 +1,6 @@
 """What of one partition is queued for its agent, and what of it is finished."""
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,13 +34,14 @@ class Backlog:
         """Whether another record is within this amount."""
         return self.records > 0 and self.size_bytes > 0
 
-    def fitting(self, records: list[Any]) -> list[Any]:
-        """Return the first of some records, as many as fit into this amount, but one at least."""
+    def take(self, records: list[Any]) -> list[Any]:
+        """Remove as much as the first of some records need, as many as fit but one at least, and return these."""
         part = records[: self.records]
-        if _size_bytes(part) <= self.size_bytes:
-            return part
-        sizes = accumulate(len(record.value or b"") for record in part)
-        return part[: max(1, sum(size <= self.size_bytes for size in sizes))]
+        sizes = [*accumulate(len(record.value or b"") for record in part)]
+        fitting = max(1, bisect_right(sizes, self.size_bytes))
+        self.records -= fitting
+        self.size_bytes -= sizes[fitting - 1]
+        return part[:fitting]
 
 
 def _size_bytes(records: list[Any]) -> int:

@@ -33,11 +33,11 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
     logger = LIBRARY
 
     async def chunks(
-        self, max_records: int, held: Callable[[int], bool] = lambda _: False, max_bytes: int = MAX_BYTES
+        self, max_records: int, held: Callable[[TP], bool] = lambda _: False, max_bytes: int = MAX_BYTES
     ) -> AsyncGenerator[Chunk, None]:
         """Yield chunks of at most this many records and bytes, or of one record, until the agent is stopped.
 
-        Partitions of which `held` is true are left out; `BulkConsumer.wake` has it looked at again.
+        Partitions of which `held` is true are left out until something of them is acknowledged.
         """
         lanes: Lanes = {}
         async with self._iterating():
@@ -83,18 +83,20 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
                     busy.add(tp)
                     group.create_task(serve_one(tp))
 
-    def _take(self, tp: TP, lanes: Lanes, room: Backlog, held: Callable[[int], bool], chunk: Chunk) -> None:
+    def _take(self, tp: TP, lanes: Lanes, room: Backlog, held: Callable[[TP], bool], chunk: Chunk) -> None:
         """Move records of this generation from a lane to a chunk, as far as there is room."""
         lane = lanes[tp]
-        while lane and room.is_room and not held(tp.partition):
+        while lane and room.is_room:
+            if held(tp):
+                self.app.consumer.held_back.add(tp)
+                return
             records, generation = lane.popleft()
             if generation != self.app.generation or not records:
                 continue
-            part = room.fitting(records)
+            part = room.take(records)
             if len(part) < len(records):
                 lane.appendleft((records[len(part) :], generation))
             self.app.consumer.taken(tp, part)
-            room.remove(part)
             chunk.append((tp, part))
         if not lane:
             del lanes[tp]

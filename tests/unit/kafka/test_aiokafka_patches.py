@@ -1,18 +1,14 @@
 """What is replaced in aiokafka: the bound on connections, and records that say what aiokafka's own say."""
 
-import asyncio
 import gc
 import struct
-import time
 import weakref
-from types import SimpleNamespace
 
 import pytest
 from aiokafka import TopicPartition, client
-from aiokafka.conn import create_conn
-from aiokafka.consumer import fetcher
+from aiokafka.consumer import consumer, fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
-from aiokafka.errors import KafkaError
+from aiokafka.producer import sender
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from clipper_agents.kafka.aiokafka_patches import (
@@ -23,8 +19,8 @@ from clipper_agents.kafka.aiokafka_patches import (
     RereadableRecords,
     install,
     install_records,
-    with_connect_timeout,
 )
+from clipper_agents.kafka.connections import connect_in_time
 
 TP = TopicPartition("queries", 3)
 ATTRIBUTES = ("topic", "partition", "offset", "timestamp", "key", "value", "headers")
@@ -143,37 +139,18 @@ def test_only_consumers_that_are_marked_get_lean_records(monkeypatch, mark, kind
     assert (type(record), record.key) == (kind, b"key")
 
 
-def test_a_broker_that_accepts_and_never_speaks_is_given_up_soon():
-    async def attempt():
-        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        host, port = server.sockets[0].getsockname()
-        began_s = time.monotonic()
-        with pytest.raises((KafkaError, TimeoutError)):
-            await with_connect_timeout(create_conn, timeout_ms=100)(host, port, request_timeout_ms=60_000)
-        server.close()
-        return time.monotonic() - began_s
-
-    assert asyncio.run(attempt()) < 30
-
-
-@pytest.mark.parametrize(("request_ms", "attempted_ms"), [(60_000, 3_000), (500, 500)])
-def test_requests_on_the_connection_keep_their_own_timeout(request_ms, attempted_ms):
-    asked = []
-
-    async def connect(host, *, request_timeout_ms):
-        asked.append(request_timeout_ms)
-        return SimpleNamespace(_request_timeout=request_timeout_ms / 1000)
-
-    connection = asyncio.run(with_connect_timeout(connect)("a", request_timeout_ms=request_ms))
-    assert (asked, connection._request_timeout) == ([attempted_ms], request_ms / 1000)
-
-
 def test_a_second_installation_changes_nothing(monkeypatch):
-    for owner, name in ((client, "create_conn"), (fetcher, "PartitionRecords"), (fetcher, "MemoryRecords")):
+    for owner, name in (
+        (client, "create_conn"),
+        (fetcher, "PartitionRecords"),
+        (fetcher, "MemoryRecords"),
+        (fetcher, "FetchRequest"),
+        (consumer, "Fetcher"),
+        (sender, "ProduceRequest"),
+    ):
         monkeypatch.setattr(owner, name, getattr(owner, name))
-    monkeypatch.setattr(client, "create_conn", create_conn)
     install()
     installed = client.create_conn, fetcher.PartitionRecords, fetcher.MemoryRecords
     install()
     assert (client.create_conn, fetcher.PartitionRecords, fetcher.MemoryRecords) == installed
-    assert client.create_conn is not create_conn
+    assert client.create_conn is connect_in_time

@@ -51,7 +51,7 @@ class Fixture:
     def ack(self, tp, offsets, generation):
         self.acked.append((tp, offsets, generation))
 
-    async def chunks(self, most):
+    async def chunks(self, most, held):
         yield [(TOPIC, [record(offset, value, None, CATALOGUE.outputs) for offset, value in enumerate(self.values)])]
 
     def serve(self, *values):
@@ -60,7 +60,8 @@ class Fixture:
         async def body():
             await self.agent.serve(self)
             self.effects.stop()
-            await self.agent._dead_letters.idle()
+            while self.agent._dead_letters._is_sending:
+                await asyncio.sleep(0)
 
         asyncio.run(body())
 

@@ -17,7 +17,7 @@ from faust.types import TP
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.queries import MOST_UNWRITTEN, FreshQueries, QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
-from clipper_agents.streaming.dead_letters import DeadLetterSender
+from clipper_agents.streaming.dead_letters import MOST_WAITING, DeadLetterSender
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics.catalogue import Catalogue
 
@@ -30,10 +30,8 @@ class Fixture:
 
     def __init__(self, folder, max_in_flight=100):
         self.producer, self.effects, self.repeated, self.acknowledged, self.dead = FakeProducer(), [], [], [], []
-        self.waiting, self.woken = Counter(), []
-        self.app = SimpleNamespace(
-            generation=0, consumer=SimpleNamespace(acknowledge=self.acknowledge, wake=self.woken.append)
-        )
+        self.waiting = Counter()
+        self.app = SimpleNamespace(generation=0, consumer=SimpleNamespace(acknowledge=self.acknowledge))
         self.router, self.decisions = (
             make_router(application("app", ("a:1",)), most_waiting=max_in_flight),
             LogIndex(folder, 3600.0),
@@ -66,7 +64,8 @@ class Fixture:
     async def receive(self, *values, generation=0):
         records = [record(offset, value, None, CATALOGUE.queries) for offset, value in enumerate(values)]
         self.agent.receive({TOPIC: records}, generation)
-        await self.dead_letters.idle()
+        while self.dead_letters._is_sending:
+            await asyncio.sleep(0)
 
     @property
     def decided(self):
@@ -153,11 +152,7 @@ async def test_a_drain_ends_when_no_query_is_in_flight_and_reads_no_more(fixture
 def test_a_partition_of_which_much_waits_for_the_broker_is_held_for_a_while(tmp_path):
     fixture = Fixture(tmp_path)
     fixture.waiting[0] = MOST_UNWRITTEN
-    assert (fixture.agent._is_held(0), fixture.agent._is_held(1)) == (True, False)
-    fixture.consumer.acknowledge(1, [0], 0)
-    assert fixture.woken == []
-    fixture.consumer.acknowledge(0, [0], 0)
-    assert fixture.woken == [TOPIC]
+    assert (fixture.agent._is_held(TOPIC), fixture.agent._is_held(TOPIC._replace(partition=1))) == (True, False)
 
 
 async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partition(fixture):
@@ -165,11 +160,11 @@ async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partit
     records = [record(offset, value, None, CATALOGUE.queries) for offset, value in enumerate([b"{", query("q1")])]
     fixture.agent.receive({TOPIC: records}, 0)
     await asyncio.sleep(0)
-    assert (fixture.decided, fixture.acknowledged, fixture.agent._is_held(0)) == (["q1"], [], False)
-    fixture.agent.receive({TOPIC: [record(2 + n, b"{", None, CATALOGUE.queries) for n in range(MOST_UNWRITTEN)]}, 0)
-    assert fixture.agent._is_held(0)
-    while not fixture.dead_letters._idle.is_set():
+    assert (fixture.decided, fixture.acknowledged, fixture.agent._is_held(TOPIC)) == (["q1"], [], False)
+    fixture.agent.receive({TOPIC: [record(2 + n, b"{", None, CATALOGUE.queries) for n in range(MOST_WAITING)]}, 0)
+    assert fixture.agent._is_held(TOPIC)
+    while fixture.dead_letters._is_sending:
         fixture.producer.release()
         await asyncio.sleep(0)
-    assert not fixture.agent._is_held(0)
+    assert not fixture.agent._is_held(TOPIC)
     assert [offset for _, offsets, _ in fixture.acknowledged for offset in offsets] == [0, *range(2, 2002)]

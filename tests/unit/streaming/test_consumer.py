@@ -64,7 +64,7 @@ def consumer(channel):
     found._next, found.empty, found._read_offset = {P0: 0, P1: 0}, EmptyOffsets(), {}
     found._committed_offset = defaultdict(lambda: None)
     found._active_partitions, found._buffered_partitions = {P0, P1}, set()
-    found._thread = FakeThread()
+    found._thread, found.held_back = FakeThread(), set()
     found.app.begin_generation()
     return found
 
@@ -257,21 +257,23 @@ def test_records_of_a_generation_that_has_ended_are_not_yielded(consumer, channe
 
 
 def test_a_chunk_ends_at_its_bytes_and_holds_one_record_at_least():
-    room = Backlog(10, 100)
     lists = [[record(number, b"x" * size) for number in range(3)] for size in (20, 40, 100, 500)]
-    assert [len(room.fitting(one)) for one in lists] == [3, 2, 1, 1]
-    assert Backlog(2, 100).fitting([record(0), record(1), record(2)])[-1].offset == 1
+    assert [len(Backlog(10, 100).take(one)) for one in lists] == [3, 2, 1, 1]
+    room = Backlog(2, 100)
+    assert ([one.offset for one in room.take(records(0, 1, 2))], room.records, room.is_room) == ([0, 1], 0, False)
 
 
 async def test_a_held_partition_is_left_out_and_keeps_its_order(consumer, channel):
-    held, chunks = {0}, Stream(consumer.app, channel).chunks(100, lambda partition: partition in held)
+    held, chunks = {P0}, Stream(consumer.app, channel).chunks(100, lambda tp: tp in held)
     for tp, offsets in ((P0, (0, 1)), (P1, (0,)), (P0, (2,))):
         consumer._deliver(tp, records(*offsets))
     assert [(tp, len(part)) for tp, part in await anext(chunks)] == [(P1, 1)]
     assert consumer._waiting[P0].records == 3, "they count as queued, so that no more are fetched than memory has"
     consumer._deliver(P0, records(3))
     held.clear()
-    consumer.wake(P0)
+    consumer.acknowledge(P1, [0], 0)
+    assert channel.queue.qsize() == 1, "nobody looks again"
+    consumer.acknowledge(P0, [], 0)
     found = await asyncio.wait_for(anext(chunks), 10)
     assert [one.offset for _, part in found for one in part] == [0, 1, 2, 3]
     await chunks.aclose()

@@ -1,0 +1,261 @@
+"""Fetches that name only the partitions that changed (KIP-227), and requests that are packed in one go.
+
+aiokafka names each partition of a consumer in each fetch, and the broker answers with each of them; every field is
+encoded and decoded by a call of its own. For a lone record that is most of what a consumer of many partitions costs.
+
+Rules of this file:
+- A broker has what the last fetch of a session named. So a fetch names what is new or has another position, and what is
+  to be left out: partitions that are paused, and those of which there are records that nobody took yet.
+- A session begins anew after an answer with an error, and after one that never came.
+- Brokers and versions of requests that are not known here get aiokafka's own requests.
+"""
+
+import struct
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from aiokafka.consumer import consumer, fetcher
+from aiokafka.producer import sender
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.fetch import FetchRequest_v11 as FetchStruct
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.produce import ProduceRequest_v7 as ProduceStruct
+
+Versions = dict[int, tuple[int, int]]
+"""By API, the least and the most that a broker takes."""
+FIRST_EPOCH, LAST_EPOCH = 0, 2**31 - 1
+
+_HEADER = struct.Struct(">hhih")
+_FETCH = struct.Struct(">iiiibii")
+_FETCH_PARTITION = struct.Struct(">iiqqi")
+_FETCHED = struct.Struct(">ihii")
+_FETCHED_PARTITION = struct.Struct(">ihqqqi")
+_ABORTED = struct.Struct(">qq")
+_TWO = struct.Struct(">ii")
+_PRODUCED_PARTITION = struct.Struct(">ihqqq")
+_INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
+_CONSUMER, _UNKNOWN = -1, -1
+
+
+class _Bytes(NamedTuple):
+    """What is encoded already."""
+
+    content: bytes
+
+    def encode(self) -> bytes:
+        return self.content
+
+
+class _Packed:
+    """A request as aiokafka's connection sends it; it is its own decoder of the answer.
+
+    Attributes:
+        api: aiokafka's class of the request, for its numbers.
+    """
+
+    api: Any
+
+    def build_request_header(self, correlation_id: int, client_id: str) -> _Bytes:
+        """Return the header of the request."""
+        name = client_id.encode()
+        return _Bytes(_HEADER.pack(self.api.API_KEY, self.api.API_VERSION, correlation_id, len(name)) + name)
+
+    def parse_response_header(self, answer: BytesIO) -> Any:
+        """Return the header of the answer."""
+        return self.api.parse_response_header(self.api, answer)
+
+    @property
+    def RESPONSE_TYPE(self) -> "_Packed":  # noqa: N802 (aiokafka's name)
+        """What decodes the answer."""
+        return self
+
+
+# --- fetch ----------------------------------------------------------------------------------------------------------
+class FetchSession:
+    """What one broker has of the fetches of one consumer.
+
+    Attributes:
+        number: The broker's number of it; 0 if there is none.
+        epoch: Counts the fetches of the session; 0 begins one.
+    """
+
+    def __init__(self) -> None:
+        self.number, self.epoch = 0, FIRST_EPOCH
+        self._named: dict[tuple[str, int], tuple[int, int]] = {}
+        self._is_answered = True
+
+    def next(
+        self, wanted: dict[tuple[str, int], tuple[int, int]]
+    ) -> tuple[dict[tuple[str, int], tuple[int, int]], list[tuple[str, int]]]:
+        """Return what the next fetch names, and what it has the broker leave out, so that `wanted` is fetched.
+
+        Args:
+            wanted: Position and most bytes of each partition.
+        """
+        if not self._is_answered:
+            self.epoch = FIRST_EPOCH
+        self._is_answered = False
+        before, self._named = self._named, wanted
+        if self.epoch == FIRST_EPOCH:
+            return wanted, []
+        changed = dict(wanted.items() - before.items())
+        return changed, [tp for tp in before if tp not in wanted]
+
+    def answered(self, error_code: int, number: int) -> None:
+        """Take the broker's word about the session."""
+        self._is_answered = True
+        if error_code or not number:
+            self.epoch = FIRST_EPOCH
+        else:
+            self.number, self.epoch = number, self.epoch % LAST_EPOCH + 1
+
+
+class SessionFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyped
+    """aiokafka's fetcher, with a session for each broker."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._sessions: dict[int, FetchSession] = {}
+        super().__init__(*args, **kwargs)
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
+        request.session = self._sessions.setdefault(node_id, FetchSession())
+        return bool(await super()._proc_fetch_request(assignment, node_id, request))
+
+
+class SessionFetchRequest(FetchRequest):  # type: ignore[misc]
+    """aiokafka's request of a fetch, as part of a session."""
+
+    session: FetchSession | None = None
+
+    def prepare(self, versions: Versions) -> Any:
+        """Return the request in the version that the broker knows."""
+        least, most = versions.get(self.API_KEY, (0, 0))
+        if self.session is None or not least <= FetchStruct.API_VERSION <= most:
+            return super().prepare(versions)
+        return _PackedFetch(self, self.session)
+
+
+class _PackedFetch(_Packed):
+    api = FetchStruct
+    API_VERSION = FetchStruct.API_VERSION
+    topics: list[tuple[str, list[tuple[Any, ...]]]]
+    """Of the answer: partition, error code, high watermark, last stable offset, start of the log, aborted transactions,
+    preferred replica, records."""
+
+    def __init__(self, request: SessionFetchRequest, session: FetchSession) -> None:
+        self._request, self._session = request, session
+
+    def encode(self) -> bytes:
+        request, session = self._request, self._session
+        wanted = {
+            (topic, partition): (position, most)
+            for topic, partitions in request.topics
+            for partition, position, most in partitions
+        }
+        named, left_out = session.next(wanted)
+        by_topic: dict[str, list[bytes]] = {}
+        for (topic, partition), (position, most) in named.items():
+            by_topic.setdefault(topic, []).append(_FETCH_PARTITION.pack(partition, _UNKNOWN, position, _UNKNOWN, most))
+        forgotten: dict[str, list[bytes]] = {}
+        for topic, partition in left_out:
+            forgotten.setdefault(topic, []).append(_INT32.pack(partition))
+        first = _FETCH.pack(
+            _CONSUMER, request._max_wait_ms, request._min_bytes, request._max_bytes, request._isolation_level,
+            session.number, session.epoch,
+        )  # fmt: skip
+        return first + _topics(by_topic) + _topics(forgotten) + _string(request._rack_id)
+
+    def decode(self, answer: BytesIO) -> "_PackedFetch":
+        """Read the answer, whose header was read."""
+        data, at = answer.getbuffer(), answer.tell()
+        _, error_code, number, count = _FETCHED.unpack_from(data, at)
+        at += _FETCHED.size
+        self._session.answered(error_code, number)
+        self.topics = []
+        for _ in range(count):
+            topic, partitions, at = _topic_at(data, at)
+            found: list[tuple[Any, ...]] = []
+            for _ in range(partitions):
+                *numbers, aborted_count = _FETCHED_PARTITION.unpack_from(data, at)
+                at += _FETCHED_PARTITION.size
+                aborted = None if aborted_count < 0 else [
+                    _ABORTED.unpack_from(data, at + n * _ABORTED.size) for n in range(aborted_count)
+                ]  # fmt: skip
+                at += max(0, aborted_count) * _ABORTED.size
+                replica, size = _TWO.unpack_from(data, at)
+                at += _TWO.size
+                found.append((*numbers, aborted, replica, bytes(data[at : at + size]) if size > 0 else b""))
+                at += max(0, size)
+            self.topics.append((topic, found))
+        return self
+
+
+# --- produce --------------------------------------------------------------------------------------------------------
+class PackedProduceRequest(ProduceRequest):  # type: ignore[misc]
+    """aiokafka's request to store records, packed in one go."""
+
+    def prepare(self, versions: Versions) -> Any:
+        """Return the request in the version that the broker knows."""
+        least, most = versions.get(self.API_KEY, (0, 0))
+        if not least <= ProduceStruct.API_VERSION <= most:
+            return super().prepare(versions)
+        return _PackedProduce(self)
+
+
+class _PackedProduce(_Packed):
+    api = ProduceStruct
+    API_VERSION = ProduceStruct.API_VERSION
+    topics: list[tuple[str, list[tuple[int, int, int, int, int]]]]
+    """Of the answer: partition, error code, offset, timestamp, start of the log."""
+
+    def __init__(self, request: PackedProduceRequest) -> None:
+        self._request = request
+
+    def encode(self) -> bytes:
+        request = self._request
+        name = request._transactional_id
+        parts = [
+            _INT16.pack(-1) if name is None else _string(name),
+            struct.pack(">hii", request._required_acks, request._timeout, len(request._topics)),
+        ]
+        for topic, partitions in request._topics:
+            parts += (_string(topic), _INT32.pack(len(partitions)))
+            for partition, records in partitions:
+                parts += (_TWO.pack(partition, len(records)), records)
+        return b"".join(parts)
+
+    def decode(self, answer: BytesIO) -> "_PackedProduce":
+        """Read the answer, whose header was read."""
+        data, at = answer.getbuffer(), answer.tell() + _INT32.size
+        self.topics = []
+        for _ in range(*_INT32.unpack_from(data, at - _INT32.size)):
+            topic, partitions, at = _topic_at(data, at)
+            end = at + partitions * _PRODUCED_PARTITION.size
+            self.topics.append((topic, [*_PRODUCED_PARTITION.iter_unpack(data[at:end])]))
+            at = end
+        return self
+
+
+def _string(text: str) -> bytes:
+    encoded = text.encode()
+    return _INT16.pack(len(encoded)) + encoded
+
+
+def _topics(packed: dict[str, list[bytes]]) -> bytes:
+    """An array of topics, each with an array of what is packed already."""
+    parts = [_INT32.pack(len(packed))]
+    for topic, partitions in packed.items():
+        parts += (_string(topic), _INT32.pack(len(partitions)), *partitions)
+    return b"".join(parts)
+
+
+def _topic_at(data: memoryview, at: int) -> tuple[str, int, int]:
+    """Return the name of a topic, how many partitions follow, and where."""
+    end = at + _INT16.size + _INT16.unpack_from(data, at)[0]
+    return str(data[at + _INT16.size : end], "utf-8"), _INT32.unpack_from(data, end)[0], end + _INT32.size
+
+
+def install_requests() -> None:
+    """Have all clients of this process send such requests; a second call changes nothing."""
+    consumer.Fetcher, fetcher.FetchRequest = SessionFetcher, SessionFetchRequest
+    sender.ProduceRequest = PackedProduceRequest

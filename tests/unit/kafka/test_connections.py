@@ -1,0 +1,142 @@
+"""Connections read whole answers however the bytes come, and end what takes too long."""
+
+import asyncio
+import struct
+import time
+from io import BytesIO
+from types import SimpleNamespace
+
+import pytest
+from aiokafka.errors import KafkaError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper_agents.kafka.connections import FramedConnection, Frames, connect_in_time
+
+
+def framed(*contents):
+    return b"".join(struct.pack(">i", len(one)) + one for one in contents)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6), st.lists(st.integers(0, 200), max_size=8))
+def test_frames_are_the_same_wherever_the_bytes_are_cut(contents, cuts):
+    found, data = [], framed(*contents)
+    frames = Frames(found.append, lambda error: found.append(repr(error)))
+    ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
+    for start, end in zip([0, *ends], ends, strict=False):
+        frames.feed(data[start:end])
+    assert found == contents
+
+
+def test_nothing_is_handled_after_a_frame_that_could_not_be():
+    found, errors = [], []
+    frames = Frames(lambda frame: found.append(int(frame)), errors.append)
+    frames.feed(framed(b"1", b"x", b"2"))
+    frames.feed(framed(b"3"))
+    assert (found, len(errors)) == ([1], 1)
+
+
+class Echo:
+    """A request that is answered by its own bytes."""
+
+    RESPONSE_TYPE = SimpleNamespace(decode=BytesIO.read)
+
+    def __init__(self, content):
+        self.content = content
+
+    def prepare(self, versions):
+        return self
+
+    def build_request_header(self, correlation_id, client_id):
+        return SimpleNamespace(encode=lambda: correlation_id.to_bytes(4, "big"))
+
+    def encode(self):
+        return self.content
+
+    def parse_response_header(self, answer):
+        return SimpleNamespace(correlation_id=int.from_bytes(answer.read(4), "big"))
+
+
+class Broker:
+    """Answers each request by what it holds, when it is told to."""
+
+    def __init__(self, speaks=True):
+        self.may_speak, self.answer, self.writers = asyncio.Event(), framed, []
+        if speaks:
+            self.may_speak.set()
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        return self.server.sockets[0].getsockname()
+
+    async def serve(self, reader, writer):
+        self.writers.append(writer)
+        while size := await reader.read(4):
+            request = await reader.readexactly(int.from_bytes(size, "big"))
+            await self.may_speak.wait()
+            writer.write(self.answer(request))
+
+    async def __aexit__(self, *_):
+        for writer in self.writers:
+            writer.close()
+        self.server.close()
+
+
+@pytest.fixture(autouse=True)
+def no_lookup(monkeypatch, request):
+    async def nothing(self):
+        pass
+
+    if "never_speaks" not in request.node.name:
+        monkeypatch.setattr(FramedConnection, "_do_version_lookup", nothing)
+
+
+async def test_answers_come_in_the_order_of_their_requests():
+    async with Broker() as place:
+        connection = await connect_in_time(*place, request_timeout_ms=10_000)
+        contents = [b"a", b"b" * 300_000, b""]
+        assert await asyncio.gather(*(connection.send(Echo(one)) for one in contents)) == contents
+        await connection.close()
+
+
+async def test_what_is_not_answered_in_time_ends_and_the_others_do_not():
+    broker = Broker(speaks=False)
+    async with broker as place:
+        connection = await connect_in_time(*place, request_timeout_ms=60_000)
+        connection._request_timeout = 0.01
+        with pytest.raises(TimeoutError):
+            await connection.send(Echo(b"late"))
+        connection._request_timeout = 60.0
+        answer = connection.send(Echo(b"in time"))
+        broker.may_speak.set()
+        assert await answer == b"in time"
+        await connection.close()
+
+
+@pytest.mark.parametrize("answer", [lambda _: framed(b"\0\0\0\7 of another request"), None])
+async def test_a_broken_connection_fails_what_waits_for_it(answer):
+    broker = Broker()
+    broker.answer = answer or (lambda _: broker.writers[0].close() or b"")
+    async with broker as place:
+        connection = await connect_in_time(*place, request_timeout_ms=60_000)
+        with pytest.raises(KafkaError):
+            await connection.send(Echo(b"a"))
+        assert not connection.connected()
+        with pytest.raises(KafkaError):
+            connection.send(Echo(b"b"))
+
+
+async def test_a_broker_that_accepts_and_never_speaks_is_given_up_soon():
+    async with Broker(speaks=False) as place:
+        began_s = time.monotonic()
+        with pytest.raises((KafkaError, TimeoutError)):
+            await connect_in_time(*place, request_timeout_ms=60_000, attempt_ms=100)
+        assert time.monotonic() - began_s < 30
+
+
+async def test_requests_on_the_connection_keep_their_own_timeout():
+    async with Broker() as place:
+        for request_ms in (60_000, 500):
+            connection = await connect_in_time(*place, request_timeout_ms=request_ms)
+            assert connection._request_timeout == request_ms / 1000
+            await connection.close()
