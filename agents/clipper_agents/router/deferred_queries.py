@@ -32,7 +32,7 @@ LOOK_AGAIN_S = 0.02
 class ReadAgain(Protocol):
     """Takes records that are read again: a `QueryAgent`."""
 
-    def receive(self, chunk: Mapping[TP, list[Record]], generation: int, /) -> None:
+    def receive(self, chunk: Mapping[TP, list[Record]], generation: int, /) -> object:
         """Take records of queries as if they were read for the first time."""
         ...
 

@@ -20,6 +20,7 @@ from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.left_backlogs import LeftBacklogs
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.raw_rows import LARGE_BYTES, RawRow, raw_rows
@@ -172,6 +173,7 @@ class QueryAgent:
         prediction_log: Says how much of a partition waits for the broker.
         dead_letters: Takes records that hold no query.
         metrics: Counts dead letters.
+        backlogs: Leaves backlogs of which queries are read too late.
         stage: Times decisions.
     """
 
@@ -184,26 +186,30 @@ class QueryAgent:
         prediction_log: PredictionLog,
         dead_letters: DeadLetterSender,
         metrics: RouterMetrics,
+        backlogs: LeftBacklogs,
         stage: Stages = untimed,
     ) -> None:
+        self._backlogs = backlogs
         self._consumer, self._router, self._effects, self._fresh = consumer, router, effects, fresh
         self._prediction_log, self._dead_letters = prediction_log, dead_letters
         self._metrics, self._stage = metrics, stage
 
     async def serve(self, stream: Any) -> None:
         """Serve chunks of records until the process stops."""
-        async for chunk in stream.chunks(QUERIES_A_CHUNK, self._is_held, BYTES_A_CHUNK):
+        async for lists in stream.chunks(QUERIES_A_CHUNK, self.is_held, BYTES_A_CHUNK):
             generation = stream.generation
             await self._consumer.wait_for_room()
-            self.receive(by_partition(chunk), generation)
+            chunk = by_partition(lists)
+            self._backlogs.look(chunk, self.receive(chunk, generation))
 
-    def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> None:
+    def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> Mapping[int, int]:
         """Answer repeated queries again, refuse unreadable records, and decide about all new queries together.
 
-        The records of a generation that has ended are left alone: whoever has their partition now reads them again.
+        Return how many had waited for longer than they may still wait, by partition. The records of a generation that
+        has ended are left alone: whoever has their partition now reads them again.
         """
         if generation != self._consumer.generation:
-            return
+            return {}
         undecodable: Refused = []
         now_s = time.time()
         with self._stage("decide", sum(map(len, chunk.values()))):
@@ -212,8 +218,9 @@ class QueryAgent:
         self._effects.end_audits()
         for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
             self._refuse(partition, [*group], generation)
+        return effects.behind
 
-    def _is_held(self, tp: TP) -> bool:
+    def is_held(self, tp: TP) -> bool:
         """Return whether a partition has to wait until the broker has taken more of it."""
         return self._prediction_log.unwritten(tp.partition) >= MOST_UNWRITTEN or self._dead_letters.is_full(tp)
 

@@ -91,6 +91,9 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
                 self.app.consumer.held_back.add(tp)
                 return
             records, generation = lane.popleft()
+            first = self.app.consumer.frontiers[tp].first
+            if records and records[0].offset < first:  # left for later
+                records = [record for record in records if record.offset >= first]
             if generation != self.app.generation or not records:
                 continue
             part = room.take(records)
