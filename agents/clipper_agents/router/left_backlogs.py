@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from aiokafka import TopicPartition
 from faust.types import TP
@@ -120,8 +120,7 @@ class LeftBacklogs:
 
     @property
     def _consumer(self) -> BulkConsumer:
-        consumer: BulkConsumer = self._app.consumer
-        return consumer
+        return cast("BulkConsumer", self._app.consumer)
 
     async def _read_some(self, tp: TP, agent: LateReader) -> bool:
         """Read some of what was left of a partition; return False if it has to wait."""
