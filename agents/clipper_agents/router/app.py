@@ -35,7 +35,7 @@ from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.indexed_log import first_unread_ms
-from clipper_agents.router.left_backlogs import LeftBacklogs
+from clipper_agents.router.left_backlogs import READ_BYTES, LeftBacklogs
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import PredictionLog
@@ -152,7 +152,7 @@ class RouterProcess:
         )
 
         read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
-        self._backlogs = LeftBacklogs(app, read_again(), self._queries, self._decisions)
+        self._backlogs = LeftBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries, self._decisions)
         self._deferred = DeferredQueries(
             read_again(),
             catalogue.queries,

@@ -6,6 +6,7 @@ dead letters.
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -134,7 +135,12 @@ class FreshQueries:
         self._router, self._decisions, self._prediction_log, self._stage = router, decisions, prediction_log, stage
 
     def of(
-        self, chunk: Mapping[TP, list[Record]], generation: int, now_s: float, undecodable: Refused
+        self,
+        chunk: Mapping[TP, list[Record]],
+        generation: int,
+        now_s: float,
+        undecodable: Refused,
+        repeated: Counter[int],
     ) -> Iterator[DecodedQuery]:
         """Return the new queries of a chunk, in log order.
 
@@ -143,6 +149,7 @@ class FreshQueries:
             generation: The consumer's, in which they were read.
             now_s: The time, seconds since the epoch.
             undecodable: Takes the records that hold no query.
+            repeated: Has those added that are answered again, by partition.
         """
         for tp, records in chunk.items():
             for start in range(0, len(records), DECODED_TOGETHER):
@@ -159,6 +166,7 @@ class FreshQueries:
                     elif not known.own:
                         yield query._replace(shares_id=True)
                     else:
+                        repeated[tp.partition] += 1
                         self._prediction_log.repeat(query, known.logged)
 
 
@@ -202,23 +210,25 @@ class QueryAgent:
             chunk = by_partition(lists)
             self._backlogs.look(chunk, self.receive(chunk, generation))
 
-    def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> Mapping[int, int]:
+    def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> set[int]:
         """Answer repeated queries again, refuse unreadable records, and decide about all new queries together.
 
-        Return how many had waited for longer than they may still wait, by partition. The records of a generation that
-        has ended are left alone: whoever has their partition now reads them again.
+        Return the partitions of which most new queries had waited for longer than they may still wait. The records of a
+        generation that has ended are left alone: whoever has their partition now reads them again.
         """
         if generation != self._consumer.generation:
-            return {}
+            return set()
         undecodable: Refused = []
+        repeated = Counter[int]()
         now_s = time.time()
         with self._stage("decide", sum(map(len, chunk.values()))):
-            effects = self._router.receive(self._fresh.of(chunk, generation, now_s, undecodable), now_s)
+            effects = self._router.receive(self._fresh.of(chunk, generation, now_s, undecodable, repeated), now_s)
         self._effects.run(effects)
         self._effects.end_audits()
         for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
             self._refuse(partition, [*group], generation)
-        return effects.behind
+        new = {tp.partition: len(records) - repeated[tp.partition] for tp, records in chunk.items()}
+        return {partition for partition, count in effects.behind.items() if 2 * count > new[partition]}
 
     def is_held(self, tp: TP) -> bool:
         """Return whether a partition has to wait until the broker has taken more of it."""

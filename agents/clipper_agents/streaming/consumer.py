@@ -86,10 +86,13 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             done.set_result(None)
 
     async def _resolve(self, error: OffsetOutOfRangeError) -> None:
-        generation = self.app.generation
+        generation, before = self.app.generation, dict(self._next)
         moved = await self._positions.resolve(self._thread._ensure_consumer(), error)
-        if generation == self.app.generation:
-            self._next.update({TP(*tp): offset for tp, offset in moved.items() if tp in self._next})
+        for tp, offset in moved.items() if generation == self.app.generation else ():
+            if self._next.get(tp) == before.get(tp, offset):
+                self._next[TP(*tp)] = offset
+            elif tp in self._next:  # a backlog was left meanwhile
+                self._thread.seek(TP(*tp), self._next[tp])
 
     async def settle(self) -> None:
         """Wait until no fetch is under way that may still hold records of partitions that were just paused."""
@@ -147,6 +150,10 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     def taken(self, tp: TP, records: list[Any]) -> None:
         """Note that an agent has taken these records of the partition off its queue."""
         self.frontiers[tp].admit([record.offset for record in records])
+        self.dropped(tp, records)
+
+    def dropped(self, tp: TP, records: list[Any]) -> None:
+        """Note that these records of the partition wait no more for its agent."""
         self._waiting[tp].remove(records)
         low = not self._waiting[tp].above(HIGH_WATER_RECORDS // 2, HIGH_WATER_BYTES // 2)
         if low and tp in self._buffered_partitions:
@@ -165,9 +172,6 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         self.empty.clear(tp)
         self._next[tp] = end
         self._thread.seek(tp, end)
-        self._waiting[tp] = Backlog()
-        if tp in self._buffered_partitions:
-            self.on_buffer_drop(tp)
         return True
 
     # --- positions ------------------------------------------------------------------------------------------------
@@ -290,12 +294,13 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             return  # an outage is waited out by those who work
 
     def lag(self) -> dict[TP, int]:
-        """Offsets of each input partition from the frontier to the last stable offset, as of the last fetch."""
+        """Offsets of each input partition that are not finished, up to the last stable one as of the last fetch."""
         found: dict[TP, int] = {}
         for tp in self.assignment() & self._next.keys():
             end = self._thread._ensure_consumer().last_stable_offset(driver.ensure_aiokafka_TP(tp))
             if end is not None:
-                found[tp] = max(0, end - self.finished_upto(tp))
+                under_way = self.frontiers[tp].unfinished if tp in self.frontiers else 0
+                found[tp] = max(0, end - self._reached(tp)) + self._waiting[tp].records + under_way
         return found
 
 

@@ -292,9 +292,10 @@ async def test_a_backlog_is_left_and_what_comes_behind_it_is_delivered(consumer,
     consumer._deliver(P0, records(4, 5))
     consumer._thread.ends[P0] = 9
     assert consumer.leave_backlog(P0, 2)
-    assert (consumer._thread.seeks, consumer.frontiers[P0].left, consumer._waiting[P0].records) == ([(0, 9)], (2, 9), 0)
+    assert (consumer._thread.seeks, consumer.frontiers[P0].left, consumer._waiting[P0].records) == ([(0, 9)], (2, 9), 4)
     consumer._deliver(P0, records(9, 10))
     assert [[one.offset for one in part] for _, part in await asyncio.wait_for(anext(chunks), 10)] == [[9, 10]]
+    assert consumer._waiting[P0].records == 0
     consumer.acknowledge(P0, [0, 1, 9, 10], 0)
     assert consumer.finished_upto(P0) == 2
     consumer.frontiers[P0].admit_left([2, 3], 9)
