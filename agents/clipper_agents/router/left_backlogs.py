@@ -7,8 +7,8 @@ Rules of this file:
 - A backlog is left when most new queries of a chunk have waited for longer than they may still wait, and it would not
   be worked off within `CATCH_UP_S`: the age of what is read does not fall, or falls too slowly.
 - What was left is not acknowledged, so whoever has the partition next reads it too. Nothing behind it is committed.
-- It is read in the order of the log, some queries at a time: in a tenth of the time while anything is too late, in half
-  of it afterwards.
+- It is read in the order of the log, some queries at a time, the next ones when the broker has the answers: in a tenth
+  of the time while anything is too late, in a third of it afterwards.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ READ_TOGETHER = 200
 """Queries that are read together: some milliseconds of work, for which new queries wait."""
 READ_BYTES = 128 << 10
 """Of a fetch of them."""
-BUSY_RATIO, QUIET_RATIO = 20.0, 2.0
+BUSY_RATIO, QUIET_RATIO = 20.0, 4.0
 """Times that the decisions about them take, about half of all their work, for which the reading rests: while queries
 are too late, and otherwise."""
 MOST_REST_S = 0.5
@@ -53,8 +53,8 @@ class LateReader(Protocol):
         """Take records of queries."""
         ...
 
-    def is_held(self, tp: TP, /) -> bool:
-        """Return whether a partition has to wait for the broker."""
+    def is_held(self, tp: TP, most: int, /) -> bool:
+        """Return whether a partition has so many records that the broker has not taken, or more."""
         ...
 
 
@@ -173,7 +173,7 @@ class LeftBacklogs:
 
     async def _read_some(self, agent: LateReader, generation: int) -> float:
         """Have some queries read; return for how long to rest afterwards, in seconds."""
-        wanted = [tp for tp in self._reader.unread if not agent.is_held(TP(*tp))]
+        wanted = [tp for tp in self._reader.unread if not agent.is_held(TP(*tp), READ_TOGETHER)]
         found = await self._reader.fetch(wanted, READ_TOGETHER, LOOK_AGAIN_S) if wanted else {}
         if self._app.generation != generation:
             return 0.0

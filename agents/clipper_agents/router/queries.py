@@ -230,9 +230,9 @@ class QueryAgent:
         new = {tp.partition: len(records) - repeated[tp.partition] for tp, records in chunk.items()}
         return {partition for partition, count in effects.behind.items() if 2 * count > new[partition]}
 
-    def is_held(self, tp: TP) -> bool:
-        """Return whether a partition has to wait until the broker has taken more of it."""
-        return self._prediction_log.unwritten(tp.partition) >= MOST_UNWRITTEN or self._dead_letters.is_full(tp)
+    def is_held(self, tp: TP, most: int = MOST_UNWRITTEN) -> bool:
+        """Return whether a partition has to wait until the broker has taken more of it: it has so many that wait."""
+        return self._prediction_log.unwritten(tp.partition) >= most or self._dead_letters.is_full(tp)
 
     def _refuse(self, partition: int, undecodable: Refused, generation: int) -> None:
         """Have records that hold no query stored as dead letters, and then acknowledge them."""

@@ -76,7 +76,7 @@ class Fixture:
     async def wait_for_room(self):
         await self.room.wait()
 
-    def is_held(self, tp):
+    def is_held(self, tp, most):
         return tp in self.held
 
     def receive(self, chunk, generation):
