@@ -10,9 +10,7 @@ Rules of this file:
 - Brokers and versions of requests that are not known here get aiokafka's own requests.
 """
 
-import asyncio
 import struct
-from collections.abc import Callable
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -113,13 +111,7 @@ class FetchSession:
 
 
 class SessionFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyped
-    """aiokafka's fetcher, with a session for each broker.
-
-    Attributes:
-        wait_s: How long the next fetch waits before it is sent, in seconds.
-    """
-
-    wait_s: Callable[[], float] = staticmethod(lambda: 0.0)
+    """aiokafka's fetcher, with a session for each broker."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._sessions: dict[int, FetchSession] = {}
@@ -127,11 +119,6 @@ class SessionFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is unty
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
         request.session = self._sessions.setdefault(node_id, FetchSession())
-        if wait_s := self.wait_s():
-            try:
-                await asyncio.sleep(wait_s)
-            except asyncio.CancelledError:
-                return False
         return bool(await super()._proc_fetch_request(assignment, node_id, request))
 
 

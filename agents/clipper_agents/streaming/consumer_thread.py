@@ -21,7 +21,6 @@ from clipper_agents.kafka.aiokafka_patches import LeanKeys
 from clipper_agents.kafka.consumer_groups import member_instances
 from clipper_agents.kafka.errors import SESSION_REFUSED, BrokerLimit
 from clipper_agents.streaming.faust_logs import LIBRARY
-from clipper_agents.streaming.pacing import Pace
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +96,6 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         await super().on_start()
         consumer = self._ensure_consumer()
         consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
-        consumer._fetcher.wait_s = Pace().wait_s
         coordinator = consumer._coordinator
         coordinator._do_rejoin_group = partial(self._join, coordinator, coordinator._do_rejoin_group)
 
