@@ -1,5 +1,6 @@
 """What a bad disk, or a hand in the wrong folder, does to the files of a RocksDB database."""
 
+import os
 from pathlib import Path
 
 
@@ -12,9 +13,17 @@ def oldest(folder: Path, pattern: str) -> Path:
     return min(folder.glob(pattern), key=lambda path: path.name)
 
 
+def all_files(folder: Path, suffix: str) -> list[Path]:
+    """Those below a folder, of which some may vanish meanwhile."""
+    return [Path(at, name) for at, _, names in os.walk(folder) for name in sorted(names) if name.endswith(suffix)]
+
+
 def flip(path: Path, share: float, count: int = 64) -> None:
     """Turn over bytes from a share of the file's length on."""
-    content = bytearray(path.read_bytes())
+    try:
+        content = bytearray(path.read_bytes())
+    except FileNotFoundError:  # its database was set aside, or merged it, a moment ago
+        return
     start = int(len(content) * share)
     for place in range(start, min(start + count, len(content))):
         content[place] ^= 0xFF

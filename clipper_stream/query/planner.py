@@ -1,6 +1,7 @@
 """From queries of one application to decisions: refuse what cannot be asked, convert inputs, choose models."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,11 +37,20 @@ in the processor's cache, and is freed before the next ones are decoded."""
 class Planner:
     """Decides about queries of one application, all at one time: `asked` wait for models, some with an audit.
 
-    At most `room` queries may ask; the others are `deferred`, and those refused whose deadline is near.
+    At most `room` queries may ask; the others are `deferred`, and those refused whose deadline is near. Counted in
+    `behind`, by partition: those that have waited for longer than they may still wait.
     """
 
-    def __init__(self, application: Application, prepare: Prepare, now_s: float, room: int = UNBOUNDED) -> None:
+    def __init__(
+        self,
+        application: Application,
+        prepare: Prepare,
+        now_s: float,
+        room: int = UNBOUNDED,
+        behind: Counter[int] | None = None,
+    ) -> None:
         self.application, self._prepare, self._now_s, self._room = application, prepare, now_s, room
+        self._behind = Counter[int]() if behind is None else behind
         self._prepared: dict[tuple[int, str | None], tuple[PolicyChoice, Decision | None, bool]] = {}
         self._input_features = application.input_features if application.spec.numeric else 0
         self._unconverted: list[InFlightQuery] = []
@@ -85,6 +95,8 @@ class Planner:
         query, now_s = pending.query, self._now_s
         pending.deadline_s = due_s = deadline_s(query, self.application, now_s)
         answers = self.application.answers
+        if due_s - now_s < now_s - query.queried_at_s and self._has_deadline(query):
+            self._behind[query.partition] += 1
         if query.invalid is None and due_s > now_s and answers:
             if self._room > 0:
                 return True
@@ -106,8 +118,10 @@ class Planner:
         return False
 
     def _deferred_until_s(self, pending: InFlightQuery) -> float:
-        without = pending.query.deadline_s is None and self.application.objective_s is None
-        return math.inf if without else pending.deadline_s - NEAR_S
+        return pending.deadline_s - NEAR_S if self._has_deadline(pending.query) else math.inf
+
+    def _has_deadline(self, query: DecodedQuery) -> bool:
+        return query.deadline_s is not None or self.application.objective_s is not None
 
     def _converted(self, pendings: list[InFlightQuery]) -> Iterable[tuple[InFlightQuery, RowBlock, int]]:
         """Each query with its block and its first row in it: one block for all rows, when they fit together."""

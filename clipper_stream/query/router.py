@@ -9,7 +9,7 @@ Rules of this file:
 - Nothing here waits, reads a clock or sends; time comes in, `Effects` go out.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -45,6 +45,7 @@ class Effects:
         deferred: Queries for which there was no room, each with a time, seconds since the epoch: give them to `receive`
             again when there is room, or at that time.
         queries: Queries that were new, by application; None: it is not registered.
+        behind: Queries with a deadline that had waited for longer than they may still wait, by partition.
     """
 
     now_s: float
@@ -57,6 +58,7 @@ class Effects:
     forgotten: list[int] = field(default_factory=list)
     deferred: list[tuple[DecodedQuery, float]] = field(default_factory=list)
     queries: dict[str | None, int] = field(default_factory=dict)
+    behind: Counter[int] = field(default_factory=Counter)
 
     def count_queries(self, application: str | None, count: int) -> None:
         """Count queries that were new."""
@@ -156,7 +158,9 @@ class Router:
             if name not in planners:
                 application = self._application(name)
                 room = self.admission.room(name)
-                planners[name] = None if application is None else Planner(application, self._prepare, now_s, room)
+                planners[name] = (
+                    None if application is None else Planner(application, self._prepare, now_s, room, effects.behind)
+                )
             planner = planners[name]
             if planner is not None:
                 planner.add(pending)

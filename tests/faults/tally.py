@@ -94,6 +94,12 @@ class Tally:
         slow = at_s[(at_s >= since_s) & bad]
         return float(slow.max() - since_s) if len(slow) else 0.0
 
+    def abnormal(self, since_s: float, bound_ms: float) -> str:
+        """How many queries of the time from here on were later than the bound, or had a default."""
+        latency_ms = np.array(self._latency_ms)[(since := np.array(self._queried_at_s) >= since_s)]
+        bad = (latency_ms > bound_ms) | np.array(self._default, dtype=bool)[since]
+        return f"{int(bad.sum())} of {len(bad)}"
+
     def is_default(self, since_s: float, until_s: float) -> NDArray[np.bool_]:
         """Of each query of this time."""
         at_s = np.array(self._queried_at_s)

@@ -267,7 +267,7 @@ def test_a_database_that_is_damaged_while_it_is_used_is_built_anew(
         up.ready()
         for _ in range(rounds):
             more(traffic)
-            for file in deployment.data.rglob("*.sst"):
+            for file in damage.all_files(deployment.data, ".sst"):
                 damage.flip(file, rng.random())
             more(traffic)
             (router,) = until("a router", lambda: routers(up))

@@ -125,7 +125,8 @@ def test_five_times_the_sustainable_rate(application, up, kafka, catalogue, shor
         note=(
             f"{burst_s:.0f} s of {offered_per_s:,.0f}/s for what sustains {sustained:,.0f}/s: "
             f"{by_model / burst_s:,.0f}/s by the model, defaults {dict(tally.reasons)}; "
-            f"p99 {normal_ms:.0f} ms before, normal {again_s:.1f} s after"
+            f"p99 {normal_ms:.0f} ms before, normal {again_s:.1f} s after, "
+            f"not normal from 5 s after on: {tally.abnormal(ended_s + 5, 2 * normal_ms + 50)}"
         ),
     )
     assert not tally.lost

@@ -49,7 +49,7 @@ class Frames:
         at, end = 0, len(data)
         try:
             while end - at >= _SIZE.size:
-                stop = at + _SIZE.size + _SIZE.unpack_from(data, at)[0]
+                stop = at + _SIZE.size + max(0, *_SIZE.unpack_from(data, at))
                 if stop > end:
                     self._wanted = stop - at
                     break

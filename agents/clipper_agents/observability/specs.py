@@ -106,7 +106,7 @@ SPECS = (
         "router",
     ),
     MetricSpec("clipper_in_flight", "gauge", (), "Queries read and not yet answered.", "router"),
-    MetricSpec("clipper_deferred_queries", "gauge", (), "Queries that wait in the log for room.", "router"),
+    MetricSpec("clipper_deferred_queries", "gauge", (), "Queries that wait in the log for room or time.", "router"),
     MetricSpec(
         "clipper_consumer_lag",
         "gauge",

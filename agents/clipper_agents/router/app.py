@@ -35,6 +35,7 @@ from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.indexed_log import first_unread_ms
+from clipper_agents.router.left_backlogs import READ_BYTES, LeftBacklogs
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import PredictionLog
@@ -150,8 +151,10 @@ class RouterProcess:
             stage=stage,
         )
 
+        read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
+        self._backlogs = LeftBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries, self._decisions)
         self._deferred = DeferredQueries(
-            LogReader(settings.kafka, isolation_level="read_committed", policy=WORKERS),
+            read_again(),
             catalogue.queries,
             self._queries,
             self._router.admission,
@@ -190,6 +193,7 @@ class RouterProcess:
             self._prediction_log,
             dead_letters,
             metrics,
+            self._backlogs,
             stage,
         )
         outputs = OutputAgent(identity, self._router, self._effects, self._sender, dead_letters, metrics)
@@ -217,8 +221,8 @@ class RouterProcess:
         await app.maybe_start_producer()
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
         await self._refer_to_topics()
-        deferred = self._deferred.run(self._agent)
-        for work in (self._publish(), self._report(), self._follow_models(), self._forget(), deferred):
+        again = self._deferred.run(self._agent), self._backlogs.run(self._agent)
+        for work in (self._publish(), self._report(), self._follow_models(), self._forget(), *again):
             self._tasks.append(app.watched(work))
         await app.start()
 
@@ -240,6 +244,7 @@ class RouterProcess:
         await self._selection.stop()
         await self.app.log_reader.close()
         await self._deferred.close()
+        await self._backlogs.close()
         self._keep_only(set())
 
     # --- what is followed -------------------------------------------------------------------------------------------
@@ -300,6 +305,7 @@ class RouterProcess:
         await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
         self._deferred.clear()
+        self._backlogs.clear(owned)
         self._sender.forget_all()
         self._queries.update_room()
 
@@ -356,7 +362,7 @@ class RouterProcess:
             self.metrics.count_rebalances(self.app.rebalances - rebalances)
             rebalances = self.app.rebalances
             self.metrics.set_in_flight(self._router.in_flight)
-            self.metrics.set_deferred(self._router.admission.deferred)
+            self.metrics.set_deferred(self._router.admission.deferred + self._backlogs.left)
             if self._timers is not None:
                 self._timers.report()
             self.metrics.set_cache_bytes(self._caches.size_bytes)

@@ -21,6 +21,7 @@ Rules of this file:
 """
 
 import logging
+import math
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -67,9 +68,10 @@ class PartitionIndex:
         last_offset: Offset of the last indexed prediction, -1 for none.
         applied_feedback_upto: Last feedback offset up to which applied feedback is noted, -1 for none.
         newest_s: The newest timestamp of a record that was indexed since this was opened, seconds since the epoch.
+        left_ms: Least timestamp of queries that were left for later, in milliseconds since the epoch.
     """
 
-    newest_s = 0.0
+    newest_s, left_ms = 0.0, math.inf
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
         self._folder, self._horizon_s = folder, horizon_s
@@ -170,8 +172,8 @@ class PartitionIndex:
         Args:
             feedback_at_s: Timestamp that no later feedback is older than, seconds since the epoch.
         """
-        needed_ms, _ = repeated_between(min(feedback_at_s * 1000, self._queried_ms), self._horizon_s * 1000)
-        return needed_ms / 1000
+        oldest_ms = min(feedback_at_s * 1000, self._queried_ms, self.left_ms)
+        return repeated_between(oldest_ms, self._horizon_s * 1000)[0] / 1000
 
     def forget_before(self, at_s: float) -> None:
         """Forget databases of which all decisions are older, but the newest."""

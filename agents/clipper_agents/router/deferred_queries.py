@@ -9,9 +9,9 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from aiokafka import TopicPartition
@@ -32,34 +32,41 @@ LOOK_AGAIN_S = 0.02
 class ReadAgain(Protocol):
     """Takes records that are read again: a `QueryAgent`."""
 
-    def receive(self, chunk: Mapping[TP, list[Record]], generation: int, /) -> None:
+    def receive(self, chunk: Mapping[TP, list[Record]], generation: int, /) -> object:
         """Take records of queries as if they were read for the first time."""
         ...
 
 
 @dataclass(slots=True)
 class DeferredLane:
-    """Queries of one application in one partition: their offsets, each with the time until which it may wait."""
+    """Queries of one application in one partition: their offsets, each with the time until which it may wait.
 
-    waiting: deque[tuple[int, float]] = field(default_factory=deque)
+    They may come in any order: a backlog that was left is read after what follows it.
+    """
+
+    waiting: list[tuple[int, float]] = field(default_factory=list)
+    """A heap."""
     due_s: float = math.inf
 
     def put(self, offset: int, until_s: float) -> None:
         """Add a query."""
-        self.waiting.append((offset, until_s))
+        heappush(self.waiting, (offset, until_s))
         self.due_s = min(self.due_s, until_s)
 
     def take(self, room: int, now_s: float) -> set[int]:
-        """Take the first offsets, as many as there is room for and as are read together; or those that are due."""
+        """Take the first offsets, as many as there is room for and as are read together; or of those that are due."""
         taken: set[int] = set()
         if now_s >= self.due_s:
-            taken = {offset for offset, until_s in self.waiting if until_s <= now_s}
-            self.waiting = deque(one for one in self.waiting if one[1] > now_s)
+            due = [offset for offset, until_s in self.waiting if until_s <= now_s]
+            end = min(due, default=0) + READ_TOGETHER
+            taken = {offset for offset in due if offset < end}
+            self.waiting = [one for one in self.waiting if one[0] not in taken]
+            heapify(self.waiting)
             self.due_s = min((until_s for _, until_s in self.waiting), default=math.inf)
         elif room > 0:
             end = self.waiting[0][0] + READ_TOGETHER
             while self.waiting and self.waiting[0][0] < end and len(taken) < room:
-                taken.add(self.waiting.popleft()[0])
+                taken.add(heappop(self.waiting)[0])
         return taken
 
 

@@ -6,6 +6,7 @@ dead letters.
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.left_backlogs import LeftBacklogs
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.raw_rows import LARGE_BYTES, RawRow, raw_rows
@@ -133,7 +135,12 @@ class FreshQueries:
         self._router, self._decisions, self._prediction_log, self._stage = router, decisions, prediction_log, stage
 
     def of(
-        self, chunk: Mapping[TP, list[Record]], generation: int, now_s: float, undecodable: Refused
+        self,
+        chunk: Mapping[TP, list[Record]],
+        generation: int,
+        now_s: float,
+        undecodable: Refused,
+        repeated: Counter[int],
     ) -> Iterator[DecodedQuery]:
         """Return the new queries of a chunk, in log order.
 
@@ -142,6 +149,7 @@ class FreshQueries:
             generation: The consumer's, in which they were read.
             now_s: The time, seconds since the epoch.
             undecodable: Takes the records that hold no query.
+            repeated: Has those added that are answered again, by partition.
         """
         for tp, records in chunk.items():
             for start in range(0, len(records), DECODED_TOGETHER):
@@ -158,6 +166,7 @@ class FreshQueries:
                     elif not known.own:
                         yield query._replace(shares_id=True)
                     else:
+                        repeated[tp.partition] += 1
                         self._prediction_log.repeat(query, known.logged)
 
 
@@ -172,6 +181,7 @@ class QueryAgent:
         prediction_log: Says how much of a partition waits for the broker.
         dead_letters: Takes records that hold no query.
         metrics: Counts dead letters.
+        backlogs: Leaves backlogs of which queries are read too late.
         stage: Times decisions.
     """
 
@@ -184,38 +194,45 @@ class QueryAgent:
         prediction_log: PredictionLog,
         dead_letters: DeadLetterSender,
         metrics: RouterMetrics,
+        backlogs: LeftBacklogs,
         stage: Stages = untimed,
     ) -> None:
+        self._backlogs = backlogs
         self._consumer, self._router, self._effects, self._fresh = consumer, router, effects, fresh
         self._prediction_log, self._dead_letters = prediction_log, dead_letters
         self._metrics, self._stage = metrics, stage
 
     async def serve(self, stream: Any) -> None:
         """Serve chunks of records until the process stops."""
-        async for chunk in stream.chunks(QUERIES_A_CHUNK, self._is_held, BYTES_A_CHUNK):
+        async for lists in stream.chunks(QUERIES_A_CHUNK, self.is_held, BYTES_A_CHUNK):
             generation = stream.generation
             await self._consumer.wait_for_room()
-            self.receive(by_partition(chunk), generation)
+            chunk = by_partition(lists)
+            self._backlogs.look(chunk, self.receive(chunk, generation))
 
-    def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> None:
+    def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> set[int]:
         """Answer repeated queries again, refuse unreadable records, and decide about all new queries together.
 
-        The records of a generation that has ended are left alone: whoever has their partition now reads them again.
+        Return the partitions of which most new queries had waited for longer than they may still wait. The records of a
+        generation that has ended are left alone: whoever has their partition now reads them again.
         """
         if generation != self._consumer.generation:
-            return
+            return set()
         undecodable: Refused = []
+        repeated = Counter[int]()
         now_s = time.time()
         with self._stage("decide", sum(map(len, chunk.values()))):
-            effects = self._router.receive(self._fresh.of(chunk, generation, now_s, undecodable), now_s)
+            effects = self._router.receive(self._fresh.of(chunk, generation, now_s, undecodable, repeated), now_s)
         self._effects.run(effects)
         self._effects.end_audits()
         for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
             self._refuse(partition, [*group], generation)
+        new = {tp.partition: len(records) - repeated[tp.partition] for tp, records in chunk.items()}
+        return {partition for partition, count in effects.behind.items() if 2 * count > new[partition]}
 
-    def _is_held(self, tp: TP) -> bool:
-        """Return whether a partition has to wait until the broker has taken more of it."""
-        return self._prediction_log.unwritten(tp.partition) >= MOST_UNWRITTEN or self._dead_letters.is_full(tp)
+    def is_held(self, tp: TP, most: int = MOST_UNWRITTEN) -> bool:
+        """Return whether a partition has to wait until the broker has taken more of it: it has so many that wait."""
+        return self._prediction_log.unwritten(tp.partition) >= most or self._dead_letters.is_full(tp)
 
     def _refuse(self, partition: int, undecodable: Refused, generation: int) -> None:
         """Have records that hold no query stored as dead letters, and then acknowledge them."""

@@ -2,11 +2,10 @@
 
 Rules of this file:
 - aiokafka is handed a frozen copy of the active partitions: it loses records when Faust's live set empties meanwhile.
-- What is committed is `Frontier.committable` and nothing else; Faust's own ack lists stay empty. Beside it stands the
-  topic's id: what was committed for an earlier topic of the name does not count.
+- What is committed is `Frontier.committable` and nothing else; Faust's own ack lists stay empty.
 - A generation ends before anything else happens to its partitions. Records are delivered in a generation or not at all;
   what is not delivered is read again, because every generation begins with a seek.
-- Only committed records are read. Offsets without one (markers, compaction) are known from the fetch, and are neither
+- Offsets without a committed record (markers, compaction) are known from the fetch, and are neither
   gaps nor lag; any other jump was lost here, and is fetched again.
 """
 
@@ -14,28 +13,25 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable
 from typing import Any
 
 from aiokafka.client import CoordinationType
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
-    InvalidSessionTimeoutError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
 )
-from aiokafka.protocol.group import JoinGroupRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from clipper_agents.kafka.aiokafka_patches import EmptyOffsets, LeanKeys
-from clipper_agents.kafka.consumer_groups import LeaveByInstance, member_instances
-from clipper_agents.kafka.errors import SESSION_REFUSED, BrokerLimit
+from clipper_agents.kafka.aiokafka_patches import EmptyOffsets
+from clipper_agents.kafka.consumer_groups import LeaveByInstance
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import retry
+from clipper_agents.streaming.consumer_thread import InlineConsumerThread
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.frontier import Backlog, Frontier
 from clipper_agents.streaming.outbox import StrictProducer
@@ -45,114 +41,8 @@ logger = logging.getLogger(__name__)
 IDLE_WAIT_S = 0.1
 RESUMING_WAIT_S = 0.005
 """Wait for records: briefly while a partition is held back, because the wait cannot see that it was released."""
-STAND_BY_S = 1.0
-"""How often a process that another one of its name has thrown out looks whether that one is gone."""
-FETCH_MAX_WAIT_MS = 100
-"""At most so long a newly resumed partition waits for a fetch that is under way without it."""
-PREFETCH_BACKOFF_S = 0.005
-"""aiokafka holds back fetches from a broker while it has undrained records of it; its default is 0.1 s."""
 HIGH_WATER_RECORDS, HIGH_WATER_BYTES = 8192, 16 << 20
 """Most that is queued of one partition for its agent, before the partition is paused."""
-
-
-class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's consumer thread without the thread: aiokafka's consumer runs on the app's own event loop.
-
-    There is no hand-over of the interpreter lock then, and a call returns what is true now.
-    """
-
-    logger = LIBRARY
-
-    def __init__(self, *args: Any, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any) -> None:
-        own = loop or asyncio.get_event_loop()
-        super().__init__(*args, loop=own, thread_loop=own, **kwargs)
-        self._was_member = self._stands_by = False
-
-    async def start(self) -> None:
-        """Start on this loop."""
-        self._thread_started.set()
-        await self._default_start()
-        await self.on_thread_started()
-
-    async def stop(self) -> None:
-        """Stop on this loop."""
-        if not self._stopped.is_set():
-            self._stopped.set()
-            await self.on_thread_stop()
-            self.set_shutdown()
-            await self._default_stop_futures()
-
-    async def call_thread(self, fun: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the function on this loop and return its result."""
-        result = fun(*args, **kwargs)
-        return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
-        consumer._isolation_level = "read_committed"
-        consumer._key_deserializer = LeanKeys(self.consumer.empty)
-        consumer.commit = partial(self._commit_with_ids, consumer.commit)
-        return consumer
-
-    async def _commit_with_ids(self, commit: Any, offsets: Mapping[Any, tuple[int, str]]) -> None:
-        ids = self.consumer.app.topic_ids.known
-        await commit({tp: (offset, ids[tp.topic].hex()) for tp, (offset, _) in offsets.items()})
-
-    async def seek_to_committed(self) -> dict[Any, int]:
-        """Return the committed offsets of the partitions of this process, of the topics that are there now."""
-        consumer, ids = self._ensure_consumer(), self.consumer.app.topic_ids
-        partitions = consumer.assignment()
-        await ids.learn(consumer._client, {tp.topic for tp in partitions})
-        found: dict[Any, int] = {}
-        for tp, (offset, topic_id) in (await consumer._coordinator.fetch_committed_offsets(partitions)).items():
-            if topic_id in ("", ids.known[tp.topic].hex()):
-                found[tp] = offset
-            else:
-                logger.warning(
-                    "committed for an earlier topic of this name topic=%s partition=%d offset=%d", *tp, offset
-                )
-        return found
-
-    async def on_start(self) -> None:
-        """Start the consumer."""
-        await super().on_start()
-        consumer = self._ensure_consumer()
-        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
-        coordinator = consumer._coordinator
-        coordinator._do_rejoin_group = partial(self._join, coordinator, coordinator._do_rejoin_group)
-
-    async def _join(self, coordinator: Any, join: Any, subscription: Any) -> bool:
-        """Join the group, but not while another process has the instance name that this one had.
-
-        Kafka takes a process of the same name for the same one, started again. So two would throw each other out for
-        ever, and neither would serve if a takeover lasts longer than that.
-        """
-        instance, group = self.consumer.app.conf.consumer_group_instance_id, coordinator.group_id
-        lost = self._was_member and coordinator.member_id == JoinGroupRequest.UNKNOWN_MEMBER_ID
-        taken: bool | None = None
-        with contextlib.suppress(KafkaError):  # an outage, in which the coordinator is looked for again
-            taken = lost and instance in await member_instances(coordinator._send_req, group)
-        if taken and not self._stands_by:
-            logger.error(
-                "another process runs as instance=%s group=%s: this one waits until it has ended; "
-                "give each its own --instance", instance, group,
-            )  # fmt: skip
-        self._stands_by = bool(taken)
-        if taken is not False:
-            await asyncio.sleep(STAND_BY_S)
-            return False
-        try:
-            joined = bool(await join(subscription))
-        except InvalidSessionTimeoutError:  # aiokafka would end its task, and nothing else
-            await self.consumer.crash(BrokerLimit(SESSION_REFUSED))
-            return False
-        self._was_member |= joined
-        return joined
-
-    def hold(self, partitions: Iterable[TP]) -> None:
-        """Pause partitions for good: changelogs, which a `LogReader` reads in bulk."""
-        self._ensure_consumer().pause(*(driver.ensure_aiokafka_TP(tp) for tp in partitions))
 
 
 class BulkConsumer(driver.Consumer):  # type: ignore[misc]
@@ -196,10 +86,13 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             done.set_result(None)
 
     async def _resolve(self, error: OffsetOutOfRangeError) -> None:
-        generation = self.app.generation
+        generation, before = self.app.generation, dict(self._next)
         moved = await self._positions.resolve(self._thread._ensure_consumer(), error)
-        if generation == self.app.generation:
-            self._next.update({TP(*tp): offset for tp, offset in moved.items() if tp in self._next})
+        for tp, offset in moved.items() if generation == self.app.generation else ():
+            if self._next.get(tp) == before.get(tp, offset):
+                self._next[TP(*tp)] = offset
+            elif tp in self._next:  # a backlog was left meanwhile
+                self._thread.seek(TP(*tp), self._next[tp])
 
     async def settle(self) -> None:
         """Wait until no fetch is under way that may still hold records of partitions that were just paused."""
@@ -257,10 +150,29 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     def taken(self, tp: TP, records: list[Any]) -> None:
         """Note that an agent has taken these records of the partition off its queue."""
         self.frontiers[tp].admit([record.offset for record in records])
+        self.dropped(tp, records)
+
+    def dropped(self, tp: TP, records: list[Any]) -> None:
+        """Note that these records of the partition wait no more for its agent."""
         self._waiting[tp].remove(records)
         low = not self._waiting[tp].above(HIGH_WATER_RECORDS // 2, HIGH_WATER_BYTES // 2)
         if low and tp in self._buffered_partitions:
             self.on_buffer_drop(tp)
+
+    def leave_backlog(self, tp: TP, least: int) -> bool:
+        """Go on at the end of a partition, and leave what its agent has not taken for later: `Frontier.left`.
+
+        Return False, and do nothing, where that is no more than a number of offsets.
+        """
+        frontier = self.frontiers[tp]
+        end = self._thread._ensure_consumer().last_stable_offset(driver.ensure_aiokafka_TP(tp))
+        if end is None or end - frontier.first <= least:
+            return False
+        frontier.leave(end)
+        self.empty.clear(tp)
+        self._next[tp] = end
+        self._thread.seek(tp, end)
+        return True
 
     # --- positions ------------------------------------------------------------------------------------------------
     async def perform_seek(self) -> None:
@@ -382,12 +294,13 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             return  # an outage is waited out by those who work
 
     def lag(self) -> dict[TP, int]:
-        """Offsets of each input partition from the frontier to the last stable offset, as of the last fetch."""
+        """Offsets of each input partition that are not finished, up to the last stable one as of the last fetch."""
         found: dict[TP, int] = {}
         for tp in self.assignment() & self._next.keys():
             end = self._thread._ensure_consumer().last_stable_offset(driver.ensure_aiokafka_TP(tp))
             if end is not None:
-                found[tp] = max(0, end - self.finished_upto(tp))
+                under_way = self.frontiers[tp].unfinished if tp in self.frontiers else 0
+                found[tp] = max(0, end - self._reached(tp)) + self._waiting[tp].records + under_way
         return found
 
 

@@ -2,9 +2,10 @@
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from operator import attrgetter
 from typing import Any
 
 
@@ -52,31 +53,111 @@ class Frontier:
     """The contiguous finished prefix of one partition in one generation; its end is what may be committed.
 
     Offsets are admitted in log order and may have gaps (compaction, transaction markers). An offset finishes once, in
-    any order; the frontier moves only past offsets whose predecessors have all finished.
+    any order; the frontier moves only past offsets whose predecessors have all finished. Offsets that are left for
+    later are admitted when they are read after all; until then the frontier stays before them.
 
     >>> frontier = Frontier()
     >>> frontier.admit([5, 6, 8])
     >>> frontier.finish([8, 5]); frontier.committable
     6
-    >>> frontier.finish([6]); frontier.committable
+    >>> frontier.leave(100); frontier.admit([100, 101]); frontier.finish([6, 101, 100]); frontier.committable
     9
+    >>> frontier.left
+    (9, 100)
+    >>> frontier.admit_left([9, 98], 100); frontier.finish([9, 98]); frontier.committable, frontier.left
+    (102, None)
     """
 
-    __slots__ = ("_finished", "_open", "committable")
+    __slots__ = ("_runs", "first")
 
     def __init__(self) -> None:
-        self._open: deque[int] = deque()
-        self._finished: set[int] = set()
-        self.committable: int | None = None
-        """The offset to commit: one past the last offset of the finished prefix; None before the first."""
+        self._runs = [_Run(0)]
+        self.first = 0
+        """The least offset that may be admitted, but for those that were left for later."""
 
-    def admit(self, offsets: Iterable[int]) -> None:
+    def admit(self, offsets: Sequence[int]) -> None:
         """Add offsets that are not finished yet; ascending, and above every offset that was added before."""
-        self._open.extend(offsets)
+        if offsets:
+            self._runs[-1].waiting.extend(offsets)
+            self.first = offsets[-1] + 1
 
     def finish(self, offsets: Iterable[int]) -> None:
         """Mark admitted offsets as finished; offsets behind the frontier are ignored."""
-        waiting, finished = self._open, self._finished
+        runs = self._runs
+        if len(runs) == 1:
+            runs[0].finish(offsets)
+            return
+        for offset in offsets:
+            runs[bisect_right(runs, offset, key=_FIRST) - 1].finish((offset,))
+        self._join()
+
+    def leave(self, end: int) -> None:
+        """Leave offsets for later: those behind all that were admitted, up to an end."""
+        self._runs[-1].left = self.first
+        self._runs.append(_Run(end))
+        self.first = end
+
+    @property
+    def left(self) -> tuple[int, int] | None:
+        """The first offsets that were left for later and are not admitted yet: from, and up to; None without any."""
+        for run, following in pairwise(self._runs):
+            if run.left is not None and run.left < following.first:
+                return run.left, following.first
+        return None
+
+    def admit_left(self, offsets: Iterable[int], upto: int) -> None:
+        """Add the first offsets that were left for later: there are no others up to one."""
+        for run, following in pairwise(self._runs):
+            if run.left is not None and run.left < following.first:
+                run.waiting.extend(offsets)
+                run.left = upto
+                break
+        self._join()
+
+    @property
+    def committable(self) -> int | None:
+        """The offset to commit: one past the last offset of the finished prefix; None before the first."""
+        return self._runs[0].committable
+
+    @property
+    def left_offsets(self) -> int:
+        """Number of offsets that are left for later."""
+        return sum(following.first - (run.left or 0) for run, following in pairwise(self._runs))
+
+    @property
+    def unfinished(self) -> int:
+        """Number of offsets that are not behind the frontier: admitted ones, and those that are left for later."""
+        return self.left_offsets + sum(len(run.waiting) for run in self._runs)
+
+    def _join(self) -> None:
+        """Drop runs of which nothing is left."""
+        runs = self._runs
+        while len(runs) > 1 and not runs[0].waiting and runs[0].left == runs[1].first:
+            runs[1].committable = runs[1].committable or runs[1].first
+            del runs[0]
+
+
+@dataclass(slots=True)
+class _Run:
+    """Offsets of which none was left for later but the last ones.
+
+    Attributes:
+        first: At which it begins.
+        left: The first one that was left for later and is not admitted yet; None: none was left.
+        waiting: Admitted, and not behind the frontier.
+        finished: Of `waiting`.
+        committable: One past the last offset of the finished prefix.
+    """
+
+    first: int
+    left: int | None = None
+    waiting: deque[int] = field(default_factory=deque)
+    finished: set[int] = field(default_factory=set)
+    committable: int | None = None
+
+    def finish(self, offsets: Iterable[int]) -> None:
+        """Mark admitted offsets as finished."""
+        waiting, finished = self.waiting, self.finished
         last = None
         for offset in offsets:
             if waiting and offset == waiting[0]:
@@ -90,7 +171,5 @@ class Frontier:
         if last is not None:
             self.committable = last + 1
 
-    @property
-    def unfinished(self) -> int:
-        """Number of admitted offsets that are not behind the frontier."""
-        return len(self._open)
+
+_FIRST = attrgetter("first")

@@ -91,7 +91,14 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
                 self.app.consumer.held_back.add(tp)
                 return
             records, generation = lane.popleft()
-            if generation != self.app.generation or not records:
+            if generation != self.app.generation:
+                continue
+            first = self.app.consumer.frontiers[tp].first
+            if records and records[0].offset < first:
+                left = [record for record in records if record.offset < first]
+                self.app.consumer.dropped(tp, left)
+                records = records[len(left) :]
+            if not records:
                 continue
             part = room.take(records)
             if len(part) < len(records):

@@ -107,6 +107,19 @@ def test_a_query_past_its_deadline_asks_nobody():
     assert (answer_of(effects).failure.reason, answer_of(effects).outputs) == ("arrived_late", ["default"])
 
 
+def test_queries_that_have_waited_for_longer_than_they_may_still_wait_are_counted():
+    router = make_router(application(objective_s=1.0), application("free", objective_s=None))
+    waited_s = {"a": 0.4, "b": 0.6, "c": 3.0, "d": 30.0}
+    some = [
+        query(
+            name, 1, queried_at_s=NOW_S - waited, partition=partition, application=to, deadline_s=bound, offset=number
+        )
+        for number, (name, waited) in enumerate(waited_s.items())
+        for partition, to, bound in ((0, "app", None), (1, "free", None), (2, "free", 50.0), (3, "free", 0.5))
+    ]
+    assert router.receive(some, NOW_S).behind == {0: 3, 2: 1, 3: 4}
+
+
 def test_the_same_id_of_another_application_is_another_query():
     router = make_router(application(), application("other"))
     assert router.receive([query("1", 3)], NOW_S).requests

@@ -161,6 +161,13 @@ def test_a_database_that_a_crash_left_half_deleted_is_removed(folder, decisions)
     again.close()
 
 
+def test_what_queries_that_were_left_may_repeat_is_kept(decisions):
+    decisions.decided([("q", "app", 9 * HOUR_S * 1000)])
+    without = decisions.forgettable_s(8 * HOUR_S)
+    decisions.left_ms = 5 * HOUR_S * 1000
+    assert decisions.forgettable_s(8 * HOUR_S) == pytest.approx(without - 3 * HOUR_S)
+
+
 def test_an_index_of_another_log_is_forgotten(folder, decisions):
     decisions.index([("q", value(100))], 100, HOUR_S)
     decisions.note_applied_feedback([(100, 90)], 90, HOUR_S)

@@ -30,7 +30,7 @@ class Fixture:
 
     def __init__(self, folder, max_in_flight=100):
         self.producer, self.effects, self.repeated, self.acknowledged, self.dead = FakeProducer(), [], [], [], []
-        self.waiting = Counter()
+        self.waiting, self.behind = Counter(), []
         self.app = SimpleNamespace(generation=0, consumer=SimpleNamespace(acknowledge=self.acknowledge))
         self.router, self.decisions = (
             make_router(application("app", ("a:1",)), most_waiting=max_in_flight),
@@ -40,11 +40,14 @@ class Fixture:
         self.dead_letters = DeadLetterSender(Outbox(self.producer), CATALOGUE.dead_letters, Tasks())
         self.agent = QueryAgent(
             self.consumer, self.router, self, FreshQueries(self.router, self.decisions, self), self,
-            self.dead_letters, self,
+            self.dead_letters, self, self,
         )  # fmt: skip
 
     def run(self, effects):
         self.effects.append(effects)
+
+    def look(self, chunk, behind):
+        self.behind.append(behind)
 
     def end_audits(self):
         pass
@@ -152,7 +155,7 @@ async def test_a_drain_ends_when_no_query_is_in_flight_and_reads_no_more(fixture
 def test_a_partition_of_which_much_waits_for_the_broker_is_held_for_a_while(tmp_path):
     fixture = Fixture(tmp_path)
     fixture.waiting[0] = MOST_UNWRITTEN
-    assert (fixture.agent._is_held(TOPIC), fixture.agent._is_held(TOPIC._replace(partition=1))) == (True, False)
+    assert (fixture.agent.is_held(TOPIC), fixture.agent.is_held(TOPIC._replace(partition=1))) == (True, False)
 
 
 async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partition(fixture):
@@ -160,11 +163,11 @@ async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partit
     records = [record(offset, value, None, CATALOGUE.queries) for offset, value in enumerate([b"{", query("q1")])]
     fixture.agent.receive({TOPIC: records}, 0)
     await asyncio.sleep(0)
-    assert (fixture.decided, fixture.acknowledged, fixture.agent._is_held(TOPIC)) == (["q1"], [], False)
+    assert (fixture.decided, fixture.acknowledged, fixture.agent.is_held(TOPIC)) == (["q1"], [], False)
     fixture.agent.receive({TOPIC: [record(2 + n, b"{", None, CATALOGUE.queries) for n in range(MOST_WAITING)]}, 0)
-    assert fixture.agent._is_held(TOPIC)
+    assert fixture.agent.is_held(TOPIC)
     while fixture.dead_letters._is_sending:
         fixture.producer.release()
         await asyncio.sleep(0)
-    assert not fixture.agent._is_held(TOPIC)
+    assert not fixture.agent.is_held(TOPIC)
     assert [offset for _, offsets, _ in fixture.acknowledged for offset in offsets] == [0, *range(2, 2002)]

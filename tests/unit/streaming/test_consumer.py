@@ -12,7 +12,7 @@ from builders.kafka import record
 from faust.types import TP
 
 from clipper_agents.kafka.aiokafka_patches import EmptyOffsets
-from clipper_agents.streaming import consumer as consumer_module
+from clipper_agents.streaming import consumer_thread
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.consumer import (
     HIGH_WATER_BYTES,
@@ -20,8 +20,8 @@ from clipper_agents.streaming.consumer import (
     Backlog,
     BulkConsumer,
     Frontier,
-    InlineConsumerThread,
 )
+from clipper_agents.streaming.consumer_thread import InlineConsumerThread
 from clipper_agents.streaming.stream import ChunkStream
 
 P0, P1 = TP("topic", 0), TP("topic", 1)
@@ -29,7 +29,10 @@ P0, P1 = TP("topic", 0), TP("topic", 1)
 
 class FakeThread:
     def __init__(self):
-        self.seeks = []
+        self.seeks, self.ends = [], {}
+
+    def _ensure_consumer(self):
+        return SimpleNamespace(last_stable_offset=self.ends.get)
 
     def seek(self, tp, offset):
         self.seeks.append((tp.partition, offset))
@@ -178,7 +181,7 @@ class Coordinator(SimpleNamespace):
 @pytest.mark.anyio
 async def test_a_process_joins_only_while_no_other_one_has_its_name(monkeypatch, caplog):
     """Its own former process, which was killed, is no other one: the first join does not look."""
-    monkeypatch.setattr(consumer_module, "STAND_BY_S", 0.0)
+    monkeypatch.setattr(consumer_thread, "STAND_BY_S", 0.0)
     thread: Any = object.__new__(InlineConsumerThread)
     conf = SimpleNamespace(consumer_group_instance_id="router-0")
     thread.consumer = SimpleNamespace(app=SimpleNamespace(conf=conf))
@@ -276,6 +279,28 @@ async def test_a_held_partition_is_left_out_and_keeps_its_order(consumer, channe
     consumer.acknowledge(P0, [], 0)
     found = await asyncio.wait_for(anext(chunks), 10)
     assert [one.offset for _, part in found for one in part] == [0, 1, 2, 3]
+    await chunks.aclose()
+
+
+async def test_a_backlog_is_left_and_what_comes_behind_it_is_delivered(consumer, channel):
+    chunks = Stream(consumer.app, channel).chunks(2)
+    consumer._deliver(P0, records(0, 1, 2, 3))
+    assert [(tp, len(part)) for tp, part in await anext(chunks)] == [(P0, 2)]
+    assert not consumer.leave_backlog(P0, 2), "nothing is known of an end"
+    consumer._thread.ends[P0] = 4
+    assert not consumer.leave_backlog(P0, 2), "it is as short as what was read"
+    consumer._deliver(P0, records(4, 5))
+    consumer._thread.ends[P0] = 9
+    assert consumer.leave_backlog(P0, 2)
+    assert (consumer._thread.seeks, consumer.frontiers[P0].left, consumer._waiting[P0].records) == ([(0, 9)], (2, 9), 4)
+    consumer._deliver(P0, records(9, 10))
+    assert [[one.offset for one in part] for _, part in await asyncio.wait_for(anext(chunks), 10)] == [[9, 10]]
+    assert consumer._waiting[P0].records == 0
+    consumer.acknowledge(P0, [0, 1, 9, 10], 0)
+    assert consumer.finished_upto(P0) == 2
+    consumer.frontiers[P0].admit_left([2, 3], 9)
+    consumer.acknowledge(P0, [2, 3], 0)
+    assert consumer.finished_upto(P0) == 11
     await chunks.aclose()
 
 

@@ -1,5 +1,6 @@
 """Only the contiguous finished prefix of what was admitted is ever committed."""
 
+from itertools import count
 from random import Random
 
 from hypothesis import given
@@ -29,7 +30,7 @@ def test_the_frontier_stands_after_the_finished_prefix_whatever_finishes_first(g
             prefix += 1
         assert frontier.committable == (admitted[prefix - 1] + 1 if prefix else None)
         assert frontier.unfinished == len(admitted) - prefix
-    assert not frontier._finished
+    assert not frontier._runs[0].finished
 
 
 def test_offsets_of_an_earlier_life_leave_nothing_behind():
@@ -37,4 +38,44 @@ def test_offsets_of_an_earlier_life_leave_nothing_behind():
     frontier.finish([3, 4])
     frontier.admit([5, 6])
     frontier.finish([4])
-    assert (frontier.committable, frontier.unfinished, frontier._finished) == (None, 2, set())
+    assert (frontier.committable, frontier.unfinished, frontier._runs[0].finished) == (None, 2, set())
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["admit", "leave", "read", "finish"]), st.integers(1, 6)), max_size=40),
+    st.data(),
+)
+def test_it_stands_before_what_was_left_until_that_is_finished_too(steps, data):
+    frontier, end, admitted, finished = Frontier(), 0, [], set()
+    for step, number in steps:
+        if step == "admit":
+            frontier.admit([*range(end, end + number)])
+            admitted += range(end, end + number)
+            end += number
+        elif step == "leave":
+            end += number
+            frontier.leave(end)
+        elif step == "read" and frontier.left is not None:
+            first, upto = frontier.left
+            some = [*range(first, min(upto, first + number))]
+            kept = some[:: data.draw(st.integers(1, 2))]  # the others are markers
+            frontier.admit_left(kept, some[-1] + 1)
+            admitted += kept
+            finished |= {*some} - {*kept}
+        elif admitted:
+            done = data.draw(st.lists(st.sampled_from(admitted), max_size=4))
+            finished |= {*done}
+            frontier.finish(done)
+        prefix = next(offset for offset in count() if offset not in finished)
+        holes = [one for one in range(prefix) if one not in admitted]
+        assert (frontier.committable or 0) <= prefix
+        assert (frontier.committable or 0) >= max((one for one in admitted if one < prefix), default=-1) + 1 or holes
+        assert frontier.first == end
+    while frontier.left is not None:
+        first, upto = frontier.left
+        frontier.admit_left([*range(first, upto)], upto)
+        admitted += range(first, upto)
+    frontier.finish(sorted(admitted))
+    assert (frontier.unfinished, frontier.left_offsets) == (0, 0)
+    if admitted:
+        assert frontier.committable in {max(admitted) + 1, end}
