@@ -10,7 +10,7 @@ not asked again: every half would wait for it as long.
 import marshal
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -32,11 +32,13 @@ class BatchOutcome:
         outputs: One plain value a row (see `plain`), null where the row failed.
         failed: Why, by row.
         calls: How often the model was called; more than 1 says that the latency is not that of one batch.
+        error: What the model raised last, if any row failed.
     """
 
     outputs: list[Any]
     failed: Mapping[int, str]
     calls: int = 1
+    error: BaseException | None = field(default=None, compare=False, repr=False)
 
 
 def predict_rows(model: Model, inputs: Rows) -> BatchOutcome:
@@ -59,10 +61,10 @@ def predict_rows(model: Model, inputs: Rows) -> BatchOutcome:
     try:
         return BatchOutcome(*plain_outputs(_asked(model, inputs, rows)))
     except ModelUnavailable as error:
-        return BatchOutcome([None] * rows, dict.fromkeys(range(rows), explain(error)))
+        return BatchOutcome([None] * rows, dict.fromkeys(range(rows), explain(error)), error=error)
     except BaseException as error:  # noqa: BLE001 - whatever a model raises is an answer
         if as_they_came is None:
-            return BatchOutcome([None], {0: explain(error)})
+            return BatchOutcome([None], {0: explain(error)}, error=error)
     return _halved(model, as_they_came(), rows)
 
 
@@ -93,7 +95,7 @@ def _halved(model: Model, inputs: Rows, rows: int) -> BatchOutcome:
     middle = rows // 2
     head, tail = predict_rows(model, inputs[:middle]), predict_rows(model, inputs[middle:])
     failed = {**head.failed, **{middle + row: why for row, why in tail.failed.items()}}
-    return BatchOutcome(head.outputs + tail.outputs, failed, calls=1 + head.calls + tail.calls)
+    return BatchOutcome(head.outputs + tail.outputs, failed, 1 + head.calls + tail.calls, tail.error or head.error)
 
 
 def explain(error: BaseException) -> str:

@@ -44,7 +44,7 @@ def prepare(manifest: ModelManifest, allowed: Sequence[str], files: FileRules = 
         event(logger, "model refuses an empty row", logging.WARNING, model=manifest.ref, reason=refused)
     inline = is_cheap(model, sample, manifest.batch.max_rows)
     event(logger, "model loaded", model=manifest.ref, uri=manifest.uri, runs_in="loop" if inline else "thread")
-    return Predictor(model, inline=inline)
+    return Predictor(model, inline=inline, ref=manifest.ref)
 
 
 def make_engine(

@@ -6,6 +6,7 @@ whatever its size. That is measured at the start, and watched: a model that turn
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from itertools import takewhile
 
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import BatchOutcome, predict_rows
+
+logger = logging.getLogger(__name__)
 
 ONE_ROW_MAX_S = 0.0002
 FULL_BATCH_MAX_S = 0.001
@@ -28,6 +31,10 @@ _TRIES = 10
 until `_PATIENCE` times the bound is spent."""
 _PATIENCE = 20
 
+SAY_EVERY_S = 60.0
+MOST_KINDS = 10
+"""Of errors whose tracebacks are told: a model may make classes of errors as it goes."""
+
 Timer = Callable[[], float]
 Sample = Callable[[int], Rows | None]
 """So many rows to measure with; None when the input spec does not say what a row is."""
@@ -41,11 +48,44 @@ class TimedOutcome:
     latency_s: float
 
 
+class FailureLog:
+    """Says in the log that a model fails: the first time of a kind with its traceback, and at most once a minute.
+
+    Args:
+        ref: The model.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, ref: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ref, self._clock = ref, clock
+        self._said_s, self._rows = -SAY_EVERY_S, 0
+        self._told: set[type[BaseException]] = set()
+
+    def note(self, outcome: BatchOutcome) -> None:
+        """Note what became of a batch."""
+        error = outcome.error
+        if error is None:
+            return
+        self._rows += len(outcome.failed)
+        is_new = type(error) not in self._told and len(self._told) < MOST_KINDS
+        if is_new or self._clock() - self._said_s >= SAY_EVERY_S:
+            *_, reason = outcome.failed.values()
+            logger.error(
+                "model fails model=%s rows=%d reason=%s",
+                self._ref,
+                self._rows,
+                reason,
+                exc_info=error if is_new else None,
+            )
+            self._told.add(type(error))
+            self._said_s, self._rows = self._clock(), 0
+
+
 class Predictor:
     """Runs batches of one model, one at a time: on the loop as long as it is `inline`, else in a thread."""
 
-    def __init__(self, model: Model, *, inline: bool, timer: Timer = time.perf_counter) -> None:
-        self.model = model
+    def __init__(self, model: Model, *, inline: bool, ref: str = "", timer: Timer = time.perf_counter) -> None:
+        self.model, self._failures = model, FailureLog(ref)
         self._timer = timer
         self._slow_ratio = 0.0
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
@@ -53,6 +93,11 @@ class Predictor:
 
     async def predict(self, inputs: Rows) -> TimedOutcome:
         """Run one batch; never raises for the model's fault."""
+        timed = await self._predict(inputs)
+        self._failures.note(timed.outcome)
+        return timed
+
+    async def _predict(self, inputs: Rows) -> TimedOutcome:
         if not self.inline:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._executor, _timed, self.model, inputs, self._timer)

@@ -130,6 +130,8 @@ class StatusBuilder:
             loss=_loss(state.of(ref)),
             share=min(1.0, of[ref] / counts.queries) if counts.queries else None,
             queries=counts.asked[ref],
+            unanswered=dict(counts.unanswered[ref].most_common()) if ref in counts.unanswered else {},
+            said=one_line(counts.said.get(ref, "")),
             hosts=self._ready(ref, reports) if has_hosts else None,
             replicas=0 if model is None else wanted_hosts(model),
             colocated=model is not None and model.colocated,

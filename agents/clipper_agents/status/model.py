@@ -58,6 +58,8 @@ class VersionStatus:
         weight: The policy's trust in it; None when the policy does not choose it.
         share: Share of the queries that it answered lately; of a shadow, for which it was asked. None without queries.
         queries: For how many queries it was asked in that time.
+        unanswered: To how many of these it did not answer in full, by reason (`late`, `error`).
+        said: What it said last when it failed.
         hosts: How many of its hosts are ready; None: it runs in the routers, or nobody said.
         replicas: How many hosts it should have; 0 when it runs in the routers.
         declared: Whether its manifest exists.
@@ -74,6 +76,8 @@ class VersionStatus:
     loss: Loss | None = None
     share: float | None = None
     queries: int = 0
+    unanswered: Mapping[str, int] = field(default_factory=dict)
+    said: str = ""
     hosts: int | None = None
     replicas: int = 0
     colocated: bool = False

@@ -11,7 +11,11 @@ MOST_LAG = 10_000
 QUIET_S = 600.0
 """A trial without feedback for so long is told: labels come back in minutes, or nobody sends any."""
 LEAST_ASKED = 20
-"""Queries that ask a trial, where no change says since when there is one."""
+"""Queries from which on something is said: of a trial, where no change says since when there is one; of late answers,
+and of defaults."""
+MOST_ERRORS_RATIO, MOST_LATE_RATIO = 0.01, 0.5
+"""Of the queries that ask a version: one in a hundred may have an input that it cannot stand, and stragglers are left
+out by design."""
 
 
 def reasons_of(status: Status, most_lag: int = MOST_LAG) -> list[str]:
@@ -101,6 +105,7 @@ def application_reasons(
     versions = {one.model: one for each in applications.values() for one in each.versions if one.stage != "retired"}
     return [
         *(line for _, version in sorted(versions.items()) for line in _of_version(version, version.model in told)),
+        *(line for name, each in applications.items() for line in _of_answers(name, each)),
         *(line for name, each in applications.items() for line in _of_trials(name, each, now_s)),
     ]
 
@@ -116,6 +121,30 @@ def _of_version(version: VersionStatus, told: bool) -> Iterator[str]:
         yield (
             f"model {version.model}: none of {version.replicas} hosts is ready{waiting}, so no query asks it: "
             f"wait for its start, or run `clipper-stream worker host {version.model} --instance NAME`"
+        )
+
+
+def _of_answers(name: str, application: ApplicationStatus) -> Iterator[str]:
+    """Versions that answer too seldom, and an application that gives little but its default output."""
+    seconds = f"in the last {application.window_s} s"
+    for version in application.versions:
+        errors, late = (version.unanswered.get(reason, 0) for reason in ("error", "late"))
+        if errors > MOST_ERRORS_RATIO * version.queries:
+            yield (
+                f"application {name}: model {version.model} failed {errors} of {version.queries} queries {seconds}: "
+                f"{version.said or 'no reason given'}: look at the log of its host, and correct the model"
+            )
+        elif version.queries >= LEAST_ASKED and late > MOST_LATE_RATIO * version.queries:
+            yield (
+                f"application {name}: model {version.model} was late {late} of {version.queries} times {seconds}: "
+                f"give it more hosts, or the application more time"
+            )
+    defaults = sum(application.defaults.values())
+    if application.queries >= LEAST_ASKED and defaults > MOST_LATE_RATIO * application.queries:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in application.defaults.items())
+        yield (
+            f"application {name}: {defaults} of {application.queries} queries {seconds} got the default ({reasons}): "
+            f"see docs/reference/wire-contract.md for the reasons"
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from clipper_topics.audit import Audit
-from clipper_topics.prediction import Missing, ModelAnswer, Prediction
+from clipper_topics.prediction import Missing, MissingRow, ModelAnswer, Prediction
 
 LONGEST_S = 60
 """Seconds kept: shares of the last minute are shown."""
@@ -45,6 +45,8 @@ class TrafficCounts:
         stages_ms: Of the same, by stage: `wait` for the decision, `models`, and `record` until the broker had it.
         served: Queries that a version answered, alone or with others.
         asked: Queries for which a version was asked, for the log only too, and whether or not it answered.
+        unanswered: Of these, the ones to which it did not answer in full, by reason (`late`, `error`).
+        said: What a version said last when it failed.
         model_latencies_ms: Of a version's answers that came from no cache.
     """
 
@@ -55,6 +57,8 @@ class TrafficCounts:
     stages_ms: defaultdict[str, "array[float]"] = field(default_factory=lambda: defaultdict(_floats))
     served: Counter[str] = field(default_factory=Counter)
     asked: Counter[str] = field(default_factory=Counter)
+    unanswered: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    said: dict[str, str] = field(default_factory=dict)
     model_latencies_ms: defaultdict[str, "array[float]"] = field(default_factory=lambda: defaultdict(_floats))
     feedback: int = 0
 
@@ -65,7 +69,17 @@ class TrafficCounts:
             self.asked[ref] += 1
             if not answer.cached:
                 self.model_latencies_ms[ref].append(answer.latency_ms)
-        self.asked.update(f"{one.model}:{one.version}" for one in missing)
+            if answer.missing_rows:
+                self._add_unanswered(ref, answer.missing_rows[0])
+        for one in missing:
+            ref = f"{one.model}:{one.version}"
+            self.asked[ref] += 1
+            self._add_unanswered(ref, one)
+
+    def _add_unanswered(self, ref: str, missing: Missing | MissingRow) -> None:
+        self.unanswered[ref][missing.reason] += 1
+        if missing.reason == "error":
+            self.said[ref] = missing.explanation
 
     def add(self, other: "TrafficCounts") -> None:
         """Count the other's seconds too."""
@@ -76,6 +90,9 @@ class TrafficCounts:
             self.stages_ms[stage].extend(latencies)
         self.served.update(other.served)
         self.asked.update(other.asked)
+        for ref, reasons in other.unanswered.items():
+            self.unanswered[ref].update(reasons)
+        self.said |= other.said
         for ref, latencies in other.model_latencies_ms.items():
             self.model_latencies_ms[ref].extend(latencies)
         self.feedback += other.feedback

@@ -1,12 +1,14 @@
 """A cheap model runs on the event loop, every other one in a thread of its own."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from builders.host import CountingModel, FunctionOfRow, TickingTimer
 
-from clipper_agents.host.predictor import Predictor, is_cheap
+from clipper_agents.host.predictor import FailureLog, Predictor, is_cheap
+from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.warm_up import sample_rows
 
 NOW_OR_THREAD = FunctionOfRow(lambda row: threading.current_thread() is threading.main_thread())
@@ -107,3 +109,25 @@ def test_the_limit_of_one_row_is_measured_too():
 def test_without_a_sample_or_with_one_that_is_refused_nothing_is_cheap():
     assert not is_cheap(FunctionOfRow(np.sum), lambda rows: None, 8, TickingTimer(0.0))
     assert not is_cheap(FunctionOfRow(lambda row: 1 // 0), sample, 8, TickingTimer(0.0))
+
+
+def test_a_model_that_fails_is_told_with_its_traceback_once_and_then_by_the_minute(caplog):
+    now_s, outcomes = 0.0, []
+
+    class Fails:
+        def predict_batch(self, inputs):
+            raise KeyError("new") if outcomes else ValueError("no")
+
+    failures = FailureLog("raises:1", lambda: now_s)
+    for second in (0, 1, 59, 61, 62, 63):
+        now_s = float(second)
+        if second == 62:
+            outcomes.append(None)
+        failures.note(predict_rows(Fails(), [1, 2]))
+    failures.note(predict_rows(SimpleNamespace(predict_batch=list), [1, 2]))
+    assert [(record.getMessage(), record.exc_info is not None) for record in caplog.records] == [
+        ("model fails model=raises:1 rows=2 reason=ValueError: no", True),
+        ("model fails model=raises:1 rows=6 reason=ValueError: no", False),
+        ("model fails model=raises:1 rows=2 reason=KeyError: 'new'", True),
+    ]
+    assert "predict_batch" in caplog.text

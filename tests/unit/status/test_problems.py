@@ -69,6 +69,31 @@ def group(**fields: Any) -> tuple[GroupStatus, ...]:
     return (replace(ROUTERS, **fields),)
 
 
+@pytest.mark.parametrize(
+    ("unanswered", "said"),
+    [
+        ({"error": 1}, ""),
+        ({"late": 50}, ""),
+        ({"error": 2, "late": 90}, "failed 2 of 100 queries in the last 60 s: ValueError: no: look at the log"),
+        ({"late": 51}, "was late 51 of 100 times in the last 60 s: give it more hosts"),
+    ],
+)
+def test_a_version_that_fails_or_is_late_too_often_is_told(unanswered: dict[str, int], said: str) -> None:
+    version = replace(SUM, queries=100, unanswered=unanswered, said="ValueError: no")
+    found = reasons_of(changed(applications={"sums": replace(application(version), window_s=60)}))
+    assert [said in line for line in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(("queries", "defaults", "is_told"), [(19, 19, False), (20, 10, False), (20, 11, True)])
+def test_an_application_that_gives_little_but_its_default_is_told(queries: int, defaults: int, is_told: bool) -> None:
+    flowing = replace(application(SUM), window_s=60, queries=queries, defaults={"no_models": defaults - 1, "late": 1})
+    found = reasons_of(changed(applications={"sums": flowing}))
+    said = (
+        f"application sums: {defaults} of {queries} queries in the last 60 s got the default (no_models {defaults - 1}"
+    )
+    assert [said in line for line in found] == ([True] if is_told else [])
+
+
 def test_nothing_is_wrong_with_a_deployment_that_runs_dead_letters_included() -> None:
     assert reasons_of(HEALTHY) == []
 

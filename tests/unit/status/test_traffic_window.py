@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_agents.status.traffic_window import LONGEST_S, TrafficWindow, quantile
+from clipper_topics.prediction import MissingRow
 
 
 def test_a_window_counts_whole_seconds_and_not_the_one_that_goes_on() -> None:
@@ -71,3 +72,17 @@ def test_a_quantile_is_the_smallest_value_that_enough_values_do_not_exceed(value
     assert found in values
     enough = [value for value in values if sum(other <= value for other in values) >= q * len(values)]
     assert found == pytest.approx(min(enough))
+
+
+def test_what_a_version_did_not_answer_is_counted_by_reason_with_what_it_said_last() -> None:
+    found = TrafficWindow()
+    for number, why in enumerate(("ValueError: one", "ValueError: two")):
+        failed = prediction(number, None)
+        failed.missing[0].reason, failed.missing[0].explanation = "error", why
+        found.predicted(failed, NOW_S - 2 + number / 2, NOW_S)
+    packed = prediction(3, "svm:1")
+    packed.models[0].missing_rows = [MissingRow(row=1, reason="late")]
+    found.predicted(packed, NOW_S - 1, NOW_S)
+    counts = found.window("digits", NOW_S, 10)
+    assert (counts.unanswered["svm:1"], counts.asked["svm:1"]) == ({"error": 2, "late": 1}, 3)
+    assert counts.said == {"svm:1": "ValueError: two"}
