@@ -67,6 +67,39 @@ def test_a_deployment_is_seen_while_it_comes_up_runs_and_loses_its_host(
         until("the host is missed", lambda: "model slow-sum:1 has 0 of 1 hosts" in status().out)
 
 
+FAILING = """
+[[application]]
+name = "fails"
+models = ["fails:1"]
+policy = { name = "single" }
+objective_ms = 20000
+default_output = -1
+
+[[model]]
+name = "fails"
+uri = "clipper_agents.examples.models:flaky"
+parameters = { failing_ratio = 1.0 }
+"""
+
+
+def test_a_model_that_raises_is_told_and_its_traceback_is_in_the_log(
+    kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, shell
+):
+    (tmp_path / "clipper.toml").write_text(FAILING)
+    settings = ("--config", "clipper.toml", "--set", f"router.data_dir={tmp_path / 'data'}")
+    client = AnyClient(kafka.bootstrap)
+    with Program("up", *settings, folder=tmp_path, environ=environment_of(kafka, catalogue)) as up:
+        up.ready()
+        for _ in range(3):
+            client.send_json(catalogue.queries, {"application": "fails", "input": [1, 2]})
+        told = "application fails: model fails:1 failed 3 of 3 queries"
+        seen = until("the failures are told", lambda: (found := shell.run("status")).out.count(told) and found)
+        assert seen.code == 1
+        assert "ValueError: row 0 is one that this model cannot stand: look at the log of its host" in seen.out
+        until("a traceback", lambda: up.log.count("Traceback (most recent call last)") == 1)
+        assert 'msg="model fails model=fails:1' in up.log
+
+
 def test_without_a_broker_the_exit_code_is_that_of_a_wrong_setup(shell):
     with socket.socket() as reserved:  # bound and not listening: nobody answers there
         reserved.bind(("127.0.0.1", 0))
