@@ -39,7 +39,7 @@ BUDGETS = {
     "clipper_agents.demo": 1240,
     "clipper_agents.examples": 75,
     "clipper_agents.feedback": 415,
-    "clipper_agents.host": 1435,
+    "clipper_agents.host": 1440,
     "clipper_agents.kafka": 2430,
     "clipper_agents.observability": 980,
     "clipper_agents.replay": 5100,

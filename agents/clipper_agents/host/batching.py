@@ -21,6 +21,9 @@ Origin = TypeVar("Origin")
 
 MEMORY_BATCHES = 10
 """How long a row needs is smoothed over about so many batches."""
+DEVIATIONS = 4
+"""Mean deviations that are added to the mean, as RFC 6298 does for the time of a round trip: what waits first in a host
+with too much to do has no more time than that, and half of all batches take longer than the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class HostBatcher(Generic[Origin]):
         self._limit = limit
         self._now_s = 0.0
         self._open_rows = 0
-        self._needed_s = 0.0
+        self._mean_s = self._deviation_s = 0.0
 
     @property
     def queued_rows(self) -> int:
@@ -84,7 +87,7 @@ class HostBatcher(Generic[Origin]):
     def step(self, now_s: float) -> BatchingStep[Origin]:
         """Return the next batch, if one may go, and the rows that are too late for any."""
         now_s = self._forward(now_s)
-        taken = self._window.take(now_s, self._limit.rows, self._needed_s)
+        taken = self._window.take(now_s, self._limit.rows, self._mean_s + DEVIATIONS * self._deviation_s)
         runs = row_spans(taken.batch)
         batch = Batch(inputs_of(runs), runs) if runs else None
         late = expired_replies(row_spans(taken.late), now_s) if taken.late else []
@@ -102,7 +105,9 @@ class HostBatcher(Generic[Origin]):
 
     def delivered(self, took_s: float) -> None:
         """Record the seconds from a batch's start to the acknowledgement of its answers."""
-        self._needed_s += (took_s - self._needed_s) / MEMORY_BATCHES
+        error_s = took_s - self._mean_s
+        self._mean_s += error_s / MEMORY_BATCHES
+        self._deviation_s += (abs(error_s) - self._deviation_s) / MEMORY_BATCHES
 
     def acknowledge(self, reply: Reply[Origin]) -> list[Origin]:
         """Record that a reply is stored; return the origins of frames that are now finished, each once."""

@@ -104,6 +104,15 @@ def test_the_limit_learns_from_whole_batches_only():
     assert core.limit_rows == 9
 
 
+def test_a_host_whose_batches_vary_leaves_rows_more_time():
+    core = core_of(rows=1)
+    for _ in range(100):
+        core.delivered(0.1)
+        core.delivered(0.3)
+    core.admit("a", asked([1, 2], deadline_s=[1.4, 3.0]), 0.0)
+    assert core.step(1.0).late_rows == 1
+
+
 def test_an_overloaded_host_spends_no_batch_on_rows_that_would_be_late():
     core = core_of(rows=1)
     for _ in range(100):
