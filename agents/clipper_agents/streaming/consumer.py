@@ -91,7 +91,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         for tp, offset in ((TP(*tp), offset) for tp, offset in moved.items()):
             if generation != self.app.generation or tp not in self._next:
                 continue
-            if self._next[tp] == before[tp]:
+            if self._next[tp] == before.get(tp):
                 self._next[tp] = offset
             else:  # a backlog was left meanwhile
                 self._thread.seek(tp, self._next[tp])
