@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Coroutine
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,7 +114,7 @@ class BareRouter:
             for part, records in fetched.items():
                 self.frontiers[part.partition].admit([record.offset for record in records])
             now_s = time.time()
-            effects = self.router.receive(self.fresh.of(fetched, 0, now_s, []), now_s)  # type: ignore[arg-type]
+            effects = self.router.receive(self.fresh.of(fetched, 0, now_s, [], Counter()), now_s)  # type: ignore[arg-type]
             self.effects.run(effects)
             if loop.time() - committed_s > COMMIT_EVERY_S:
                 await self._commit(consumer)

@@ -9,7 +9,7 @@ from collections import Counter
 COMMON_RATIO = 0.75
 """Of all places: taken by whoever comes first. The rest is for applications that have less than an even share."""
 MOST_DEFERRED = 1_000_000
-"""Some ten bytes each; beyond it a backlog of one application holds up the others."""
+"""Some hundred bytes each; beyond it a backlog of one application holds up the others."""
 UNBOUNDED = 1 << 62
 
 

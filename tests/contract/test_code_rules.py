@@ -47,7 +47,7 @@ BUDGETS = {
     "clipper_agents.router": 4050,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1655,
-    "clipper_agents.streaming": 2560,
+    "clipper_agents.streaming": 2570,
     "clipper_agents.supervisor": 1660,
     "clipper_loadgen": 1495,
     "clipper_stream": 180,

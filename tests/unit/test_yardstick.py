@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 
 from aiokafka import TopicPartition
 from builders.benchmarks import BENCHMARKS, benchmark_module
@@ -24,7 +25,7 @@ def test_the_yardstick_asks_the_declared_model_and_answers(tmp_path):
         await router.declare()
         router.frontiers[0].admit([0])
         now_s = time.time()
-        router.effects.run(router.router.receive(router.fresh.of({part: [asked]}, 0, now_s, []), now_s))
+        router.effects.run(router.router.receive(router.fresh.of({part: [asked]}, 0, now_s, [], Counter()), now_s))
         async with asyncio.timeout(30):
             while router.frontiers[0].committable is None:
                 await asyncio.sleep(0.001)

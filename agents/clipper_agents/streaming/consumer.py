@@ -88,11 +88,13 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     async def _resolve(self, error: OffsetOutOfRangeError) -> None:
         generation, before = self.app.generation, dict(self._next)
         moved = await self._positions.resolve(self._thread._ensure_consumer(), error)
-        for tp, offset in moved.items() if generation == self.app.generation else ():
-            if self._next.get(tp) == before.get(tp, offset):
-                self._next[TP(*tp)] = offset
-            elif tp in self._next:  # a backlog was left meanwhile
-                self._thread.seek(TP(*tp), self._next[tp])
+        for tp, offset in ((TP(*tp), offset) for tp, offset in moved.items()):
+            if generation != self.app.generation or tp not in self._next:
+                continue
+            if self._next[tp] == before.get(tp):
+                self._next[tp] = offset
+            else:  # a backlog was left meanwhile
+                self._thread.seek(tp, self._next[tp])
 
     async def settle(self) -> None:
         """Wait until no fetch is under way that may still hold records of partitions that were just paused."""

@@ -8,6 +8,9 @@ from itertools import accumulate, pairwise
 from operator import attrgetter
 from typing import Any
 
+MOST_FINISHED = 10_000
+"""Offsets that are kept in their order although they are finished, because one before them is not."""
+
 
 @dataclass(slots=True)
 class Backlog:
@@ -54,7 +57,8 @@ class Frontier:
 
     Offsets are admitted in log order and may have gaps (compaction, transaction markers). An offset finishes once, in
     any order; the frontier moves only past offsets whose predecessors have all finished. Offsets that are left for
-    later are admitted when they are read after all; until then the frontier stays before them.
+    later are admitted when they are read after all; until then the frontier stays before them. One that waits for an
+    hour costs the memory of those that are open then, and not of those that finished meanwhile.
 
     >>> frontier = Frontier()
     >>> frontier.admit([5, 6, 8])
@@ -78,7 +82,7 @@ class Frontier:
     def admit(self, offsets: Sequence[int]) -> None:
         """Add offsets that are not finished yet; ascending, and above every offset that was added before."""
         if offsets:
-            self._runs[-1].waiting.extend(offsets)
+            self._runs[-1].admit(offsets)
             self.first = offsets[-1] + 1
 
     def finish(self, offsets: Iterable[int]) -> None:
@@ -105,18 +109,18 @@ class Frontier:
                 return run.left, following.first
         return None
 
-    def admit_left(self, offsets: Iterable[int], upto: int) -> None:
+    def admit_left(self, offsets: Sequence[int], upto: int) -> None:
         """Add the first offsets that were left for later: there are no others up to one."""
         for run, following in pairwise(self._runs):
             if run.left is not None and run.left < following.first:
-                run.waiting.extend(offsets)
+                run.admit(offsets)
                 run.left = upto
                 break
         self._join()
 
     @property
     def committable(self) -> int | None:
-        """The offset to commit: one past the last offset of the finished prefix; None before the first."""
+        """The offset to commit: the first that is not finished, or one past the last; None before any is finished."""
         return self._runs[0].committable
 
     @property
@@ -126,8 +130,8 @@ class Frontier:
 
     @property
     def unfinished(self) -> int:
-        """Number of offsets that are not behind the frontier: admitted ones, and those that are left for later."""
-        return self.left_offsets + sum(len(run.waiting) for run in self._runs)
+        """Number of offsets that are not finished: admitted ones, and those that are left for later."""
+        return self.left_offsets + sum(len(run.open) for run in self._runs)
 
     def _join(self) -> None:
         """Drop runs of which nothing is left."""
@@ -144,32 +148,33 @@ class _Run:
     Attributes:
         first: At which it begins.
         left: The first one that was left for later and is not admitted yet; None: none was left.
-        waiting: Admitted, and not behind the frontier.
-        finished: Of `waiting`.
-        committable: One past the last offset of the finished prefix.
+        waiting: Admitted, in their order; some of them may be finished, but not the first.
+        open: Admitted and not finished.
+        committable: As that of `Frontier`.
     """
 
     first: int
     left: int | None = None
     waiting: deque[int] = field(default_factory=deque)
-    finished: set[int] = field(default_factory=set)
+    open: set[int] = field(default_factory=set)
     committable: int | None = None
+
+    def admit(self, offsets: Sequence[int]) -> None:
+        """Add offsets, above all that were added before."""
+        self.waiting.extend(offsets)
+        self.open.update(offsets)
 
     def finish(self, offsets: Iterable[int]) -> None:
         """Mark admitted offsets as finished."""
-        waiting, finished = self.waiting, self.finished
+        waiting, open_ = self.waiting, self.open
+        open_.difference_update(offsets)
         last = None
-        for offset in offsets:
-            if waiting and offset == waiting[0]:
-                last = waiting.popleft()
-                finished.discard(last)
-            elif waiting and offset > waiting[0]:
-                finished.add(offset)
-        while waiting and waiting[0] in finished:
+        while waiting and waiting[0] not in open_:
             last = waiting.popleft()
-            finished.discard(last)
         if last is not None:
-            self.committable = last + 1
+            self.committable = waiting[0] if waiting else last + 1
+        elif len(waiting) > 2 * len(open_) + MOST_FINISHED:
+            self.waiting = deque(sorted(open_))
 
 
 _FIRST = attrgetter("first")
