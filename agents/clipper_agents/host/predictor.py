@@ -77,8 +77,9 @@ class FailureLog:
                 reason,
                 exc_info=error if is_new else None,
             )
-            self._told.add(type(error))
             self._said_s, self._rows = self._clock(), 0
+        if is_new:
+            self._told.add(type(error))
 
 
 class Predictor:
