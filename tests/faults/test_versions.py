@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from e2e.any_client import AnyClient, Record
 from e2e.programs import RunningProcess, until
+from e2e.traffic import APPLICATIONS as ASKING
 from e2e.traffic import Traffic
 from faults.deployment import APPLICATIONS, OwnDeployment
 from faults.report import FaultReport
@@ -203,7 +204,7 @@ def test_versions_that_come_and_go_leave_nothing_behind(
     client, catalogue = running.client, running.catalogue
     rounds = 1 if short else 10
     with Traffic(client, catalogue.prefix, catalogue.partitions) as traffic:
-        until("traffic of which every part is measured", lambda: lags(running) == 3 * catalogue.partitions)
+        until("traffic of which every part is measured", lambda: all_measured(running))
         before = running.traces()
         router = running.child("worker router").pid
         a_query_mib = 0.0 if short else growth_of_a_query_mib(traffic, router)
@@ -235,9 +236,13 @@ def growth_of_a_query_mib(traffic: Traffic, router: int) -> float:
     return max(0.0, memory_mib(router) - before_mib) / QUIET_QUERIES
 
 
-def lags(running: Running) -> int:
-    """How many partitions the router measures."""
-    return sum(name == "clipper_consumer_lag" for name, _ in scrape(running.metrics_port).samples)
+def all_measured(running: Running) -> bool:
+    """Whether the router has measured each of its partitions, and answers to each application."""
+    samples = scrape(running.metrics_port).samples
+    partitions = sum(name == "clipper_consumer_lag" for name, _ in samples)
+    asked = {dict(labels)["application"] for name, labels in samples if name == "clipper_queries_total"}
+    answered = any(name == "clipper_stage_latency_seconds_count" for name, _ in samples)
+    return partitions == 3 * running.catalogue.partitions and asked >= {*ASKING} and answered
 
 
 def until_no_trace(running: Running, before: Traces) -> dict[str, Any]:
