@@ -97,6 +97,14 @@ class PartitionIndex:
             self._queried_ms = max(self._queried_ms, queries[-1][2])
         return self._first(queries, repeated_between)
 
+    def has_none(self, query_ids: Sequence[str], newest_ms: float) -> bool:
+        """Return whether nothing is decided under any of the ids of queries, the newest of this timestamp."""
+        keys: list[Any] = [_DECISION + query_id.encode() for query_id in query_ids]
+        if any(value is not None for age in self._ages.values() for value in age.get(keys) or ()):
+            return False
+        self._queried_ms = max(self._queried_ms, newest_ms)
+        return True
+
     def about(self, feedback: Sequence[Asked]) -> list[LoggedRecord | None]:
         """Return the decision that each feedback is about."""
         return [one.logged if one and one.own else None for one in self._first(feedback, queried_between)]

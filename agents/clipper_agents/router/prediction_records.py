@@ -1,12 +1,24 @@
 """Encodes answers as records of the predictions and audits topics."""
 
 import contextlib
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
-from clipper_stream.query import Application, DecodedQuery, Failure, MissingModel, ModelUse, QueryAnswer
+from clipper_stream.query import (
+    Application,
+    BlockAnswers,
+    DecodedQuery,
+    Failure,
+    MissingModel,
+    ModelUse,
+    QueryAnswer,
+)
+from clipper_stream.query.answer import answers_of
+from clipper_stream.selection.distribution import Decision
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
@@ -48,6 +60,78 @@ def _default(answer: QueryAnswer, why: str, most_bytes: int) -> tuple[QueryAnswe
             return default, encoded
     default = _without_outputs(answer, why, None)
     return default, _encoded(default)
+
+
+def encode_block(answers: BlockAnswers, most_bytes: int = MOST_BYTES) -> list[bytes] | None:
+    """Return the predictions about queries of a block as bytes; None where one of them has to be looked at by itself.
+
+    The records are those that `encode_answer` makes: of one decision they differ in few fields, so one is encoded with
+    holes there, which are filled for each.
+    """
+    block, slots, at_s = answers
+    queries, application, asked_s = block.queries, block.application, block.asked_at_s
+    kind, dumps = queries.content_type, _DUMPS[queries.content_type]
+    forms: dict[int, bytes] = {}
+    at_ms, values = dumps(round(at_s * 1e3)), list[bytes]()
+    try:
+        for slot in slots:
+            arrived_s, queried_s, decision = block.arrived_s[slot], queries.queried_at_s[slot], block.decisions[slot]
+            model_ms = round((arrived_s - asked_s) * 1e6) / 1e3 if arrived_s else 0.0
+            latency_ms = round((at_s - queried_s) * 1e6) / 1e3
+            if not (model_ms and latency_ms and queried_s):  # a field with its default value is left out
+                values.append(_encoded(answers_of(BlockAnswers(block, [slot], at_s))[0]))
+                continue
+            form = forms.get(id(decision))
+            if form is None:
+                policy = application.policy.name, application.revision
+                form = forms[id(decision)] = _form(application.name, policy, decision, kind)
+            output = dumps(block.outputs[slot])
+            values.append(
+                form
+                % (
+                    dumps(queries.query_ids[slot]),
+                    output,
+                    output,
+                    dumps(model_ms),
+                    dumps(queries.offsets[slot]),
+                    dumps(round(queried_s * 1e3)),
+                    at_ms,
+                    dumps(latency_ms),
+                )
+            )
+    except _UNWRITABLE:
+        return None
+    return None if max(map(len, values)) > most_bytes else values
+
+
+_DUMPS: Mapping[str, Callable[[Any], bytes]] = {
+    codec.JSON: msgspec.json.Encoder().encode,
+    codec.MSGPACK: msgspec.msgpack.Encoder().encode,
+}
+_HOLE = b"\0hole\0"
+
+
+@lru_cache(maxsize=1024)
+def _form(application: str, policy: tuple[str, int], decision: Decision, kind: str) -> bytes:
+    """Return a prediction with holes for id, output, the model's output and latency, offset, times and latency."""
+    hole: Any = msgspec.Raw(_HOLE)
+    (ref,), (propensity,) = decision.models, decision.propensities
+    name, version = name_and_version(ref)
+    answer = ModelAnswer(model=name, version=version, propensity=propensity, output=hole, latency_ms=hole)
+    form = Prediction(
+        query_id=hole,
+        application=application,
+        output=hole,
+        confidence=1.0,
+        models=[answer],
+        query_offset=hole,
+        queried_at_ms=hole,
+        predicted_at_ms=hole,
+        latency_ms=hole,
+        served_propensity=decision.served_propensity,
+        policy=policy_ref(*policy),
+    )
+    return codec.predictions.encode(form, kind).replace(b"%", b"%%").replace(_HOLE, b"%b")
 
 
 def encode_audit(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> bytes:
