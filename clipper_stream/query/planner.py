@@ -15,7 +15,7 @@ from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S, DecodedQuery, Failure, InFlightQuery, RowBlock
 from clipper_stream.query.inputs import UndecodedRow, convert, to_matrix, to_rows
 from clipper_stream.query.lifecycle import ARRIVED_LATE, REFUSED, TransitionPath
-from clipper_stream.query.query_block import DecodedBlock, QueryBlock
+from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, Decision, forced_decision
 from clipper_stream.selection.rng import first_numbers as first_draws
@@ -59,6 +59,7 @@ class Planner:
         self._unconverted: list[InFlightQuery] = []
         self.asked: list[InFlightQuery] = []
         self.blocks: list[QueryBlock] = []
+        self.block_refusals: list[BlockAnswers] = []
         self.audits: list[InFlightQuery] = []
         self.refusals: list[QueryAnswer] = []
         self.deferred: list[tuple[InFlightQuery, float]] = []
@@ -77,14 +78,45 @@ class Planner:
             if len(self._unconverted) == CONVERTED_TOGETHER:
                 self.finish()
 
-    def add_together(self, queries: DecodedBlock) -> QueryBlock | None:
-        """Decide about queries together; None, and about none of them, where one needs to be looked at by itself."""
-        application, now_s, count = self.application, self._now_s, len(queries)
+    def add_together(self, queries: DecodedBlock) -> list[QueryBlock]:
+        """Decide about queries together; none, and about none of them, where one needs to be looked at by itself."""
+        now_s = self._now_s
+        deadlines_s = block_deadlines_s(queries, self.application, now_s)
+        late = [index for index, due_s in enumerate(deadlines_s) if due_s <= now_s]
+        asked, refused = list[QueryBlock](), list[BlockAnswers]()
+        if late:
+            if not self.application.answers:
+                return []
+            in_time = [index for index, due_s in enumerate(deadlines_s) if due_s > now_s]
+            refused.append(self._refused_late(queries.at(late), [deadlines_s[index] for index in late]))
+            chosen, chosen_s = queries.at(in_time), [deadlines_s[index] for index in in_time]
+        else:
+            chosen, chosen_s = queries, deadlines_s
+        if len(chosen):
+            block = self._asked_together(chosen, chosen_s)
+            if block is None:
+                return []
+            asked.append(block)
+        self._room -= len(chosen)
+        self.count += len(queries)
+        self._count_behind(queries, deadlines_s)
+        self.blocks += asked
+        self.block_refusals += refused
+        return [*asked, *(answers.block for answers in refused)]
+
+    def _refused_late(self, queries: DecodedBlock, deadlines_s: list[float]) -> BlockAnswers:
+        """The default for queries that are past their deadline; their rows are forgotten."""
+        now_s, application = self._now_s, self.application
+        block = QueryBlock(queries, application, [], {}, RowBlock([]), deadlines_s, 0.0)
+        block.refuse()
+        ages = zip(deadlines_s, queries.queried_at_s, strict=True)
+        refusals = [Failure("arrived_late", _why_late(due_s, at_s, now_s)) for due_s, at_s in ages]
+        return BlockAnswers(block, range(len(queries)), now_s, refusals)
+
+    def _asked_together(self, queries: DecodedBlock, deadlines_s: list[float]) -> QueryBlock | None:
+        application, count = self.application, len(queries)
         choice, certain, looks = self._choice(queries.partition, None)
         if looks or self._room < count or not (isinstance(choice, ActionDistribution) and choice.asks_one):
-            return None
-        deadlines_s = block_deadlines_s(queries, application, now_s)
-        if min(deadlines_s) <= now_s:
             return None
         try:
             rows = RowBlock(convert(application.spec, queries.rows))
@@ -95,12 +127,7 @@ class Planner:
         else:
             decisions = choice.select_each(first_draws(application.seed, queries.query_ids))
         queries.rows.clear()
-        self._room -= count
-        self.count += count
-        self._count_behind(queries, deadlines_s)
-        block = QueryBlock(queries, application, decisions, choice.weights, rows, deadlines_s, now_s)
-        self.blocks.append(block)
-        return block
+        return QueryBlock(queries, application, decisions, choice.weights, rows, deadlines_s, self._now_s)
 
     def _count_behind(self, queries: DecodedBlock, deadlines_s: list[float]) -> None:
         """Count the queries with a deadline that have waited for longer than they may still wait."""
@@ -153,8 +180,7 @@ class Planner:
         elif not answers:
             self._refuse(pending, NO_MODELS)
         else:
-            late_ms, age_ms = round((now_s - due_s) * 1000), round((now_s - query.queried_at_s) * 1000)
-            why = f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
+            why = _why_late(due_s, query.queried_at_s, now_s)
             self._refuse(pending, Failure("arrived_late", why), ARRIVED_LATE)
         return False
 
@@ -255,6 +281,11 @@ class Planner:
 
     def _refuse(self, pending: InFlightQuery, failure: Failure, path: TransitionPath = REFUSED) -> None:
         self.refusals.append(refuse(pending, self.application, failure, self._now_s, path))
+
+
+def _why_late(due_s: float, queried_at_s: float, now_s: float) -> str:
+    late_ms, age_ms = round((now_s - due_s) * 1000), round((now_s - queried_at_s) * 1000)
+    return f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
 
 
 def audited_models(query: DecodedQuery, application: Application, choice: PolicyChoice) -> dict[str, float]:

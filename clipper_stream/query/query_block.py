@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from clipper_stream.query.application import Application
-from clipper_stream.query.in_flight import OPEN, DecodedQuery, InFlightQuery, OpenRow, RowBlock
+from clipper_stream.query.in_flight import OPEN, DecodedQuery, Failure, InFlightQuery, OpenRow, RowBlock
 from clipper_stream.selection.distribution import Decision
 
 
@@ -52,6 +52,22 @@ class DecodedBlock:
             deadline_s=None if self.deadlines_s is None else self.deadlines_s[index],
             key=self.keys[index],
             content_type=self.content_type,
+        )
+
+    def at(self, indices: Sequence[int]) -> "DecodedBlock":
+        """Some of the queries."""
+        own_s = self.deadlines_s
+        return DecodedBlock(
+            [self.query_ids[index] for index in indices],
+            self.application,
+            [self.rows[index] for index in indices],
+            [self.queried_at_s[index] for index in indices],
+            self.partition,
+            [self.offsets[index] for index in indices],
+            self.generation,
+            [self.keys[index] for index in indices],
+            self.content_type,
+            None if own_s is None else [own_s[index] for index in indices],
         )
 
     def __iter__(self) -> Iterator[DecodedQuery]:
@@ -138,6 +154,12 @@ class QueryBlock:
             if candidate.deterministic:
                 yield slot, ref, candidate.digest + self.block.hashes[slot]
 
+    def refuse(self) -> None:
+        """Answer all queries with the default output, without asking a model."""
+        self.outputs = [self.application.default_output] * self.count
+        self.queries.rows.clear()
+        self.open_slots = 0
+
     def leave(self, slot: int) -> InFlightQuery:
         """Take an open query out of the block."""
         pending = self.query(slot)
@@ -159,8 +181,10 @@ class BlockAnswers(NamedTuple):
     Attributes:
         slots: Of the queries that are answered.
         decided_at_s: When, seconds since the epoch.
+        refusals: Why each gets the default output instead, when nobody was asked.
     """
 
     block: QueryBlock
-    slots: list[int]
+    slots: Sequence[int]
     decided_at_s: float
+    refusals: Sequence[Failure] = ()

@@ -158,17 +158,11 @@ class Router:
         planners: dict[str, Planner | None] = {}
         for one in queries:
             planner = self._planner(one.application, planners, effects)
-            if (
-                isinstance(one, DecodedBlock)
-                and planner is not None
-                and self._queries.is_new(one.partition, one.query_ids)
-            ):
-                block = planner.add_together(one)
-                if block is not None:
-                    self._queries.admit_block(block)
-                    continue
-            for query in one if isinstance(one, DecodedBlock) else (one,):
-                self._receive_one(query, planner, effects)
+            if isinstance(one, DecodedQuery):
+                self._receive_one(one, planner, effects)
+            elif not self._receive_together(one, planner):
+                for query in one:
+                    self._receive_one(query, planner, effects)
         for planner in planners.values():
             if planner is not None:
                 self._carry_out(planner, effects)
@@ -183,6 +177,15 @@ class Router:
                 else Planner(application, self._prepare, effects.now_s, room, effects.behind)
             )
         return planners[name]
+
+    def _receive_together(self, queries: DecodedBlock, planner: Planner | None) -> bool:
+        """Decide about queries together; False, and nothing is decided, where that does not do."""
+        if planner is None or not self._queries.is_new(queries.partition, queries.query_ids):
+            return False
+        blocks = planner.add_together(queries)
+        for block in blocks:
+            self._queries.admit_block(block)
+        return bool(blocks)
 
     def _receive_one(self, query: DecodedQuery, planner: Planner | None, effects: Effects) -> None:
         pending = self._queries.admit(query)
@@ -200,6 +203,7 @@ class Router:
         asked, audits = planner.asked, planner.audits
         effects.count_queries(planner.application.name, planner.count)
         effects.answers += planner.refusals
+        effects.block_answers += planner.block_refusals
         for pending, until_s in planner.deferred:
             effects.deferred += ((one, until_s) for one in (pending.query, *self._queries.remove(pending.query)))
         together = sum(block.count for block in planner.blocks)

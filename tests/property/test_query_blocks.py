@@ -14,8 +14,8 @@ from clipper_stream.query.answer import answers_of
 from clipper_topics import codec
 
 APPLICATION = application('50 % "off" ü', ("a:1", "b%b:1", "c:1"), "exp3", volatile=("c:1",))
-SHARES = [0, 1, -1, 2**70, 0.1, 1e300, float("nan"), None, True, "text", 'q"%b\n\0ü', "\0hole\0", [1, "x"], {"%": None}]
-OUTPUTS = st.sampled_from(SHARES)
+VALUES = [0, 1, -1, 2**70, 0.1, 1e300, float("nan"), None, True, "text", 'q"%b\n\0ü', "\0hole\0", [1, "x"], {"%": None}]
+OUTPUTS = st.sampled_from(VALUES)
 IDS = st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="@"), min_size=1, max_size=9),
                min_size=8, max_size=20, unique=True)  # fmt: skip
 
@@ -74,7 +74,7 @@ class Served:
 @given(
     ids=IDS,
     kind=st.sampled_from([codec.JSON, codec.MSGPACK]),
-    ages_s=st.lists(st.sampled_from([0.0, 0.25, 0.9, -5.0]), min_size=20, max_size=20),
+    ages_s=st.lists(st.sampled_from([0.0, 0.25, 0.9, 1.5, -5.0]), min_size=20, max_size=20),
     deadlines_ms=st.lists(st.sampled_from([None, None, 300, 10_000]), min_size=20, max_size=20),
     outputs=st.lists(OUTPUTS | st.builds(Failure, st.sampled_from(["late", "error"]), st.just("why")), min_size=1),
     delays_s=st.lists(st.sampled_from([0.0, 0.001, 0.05, 0.2]), min_size=20, max_size=20),

@@ -137,9 +137,9 @@ class PartitionIndex:
             at_s: Timestamp, as in `index`.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
-        put = batch.put
-        for query_id, offset, value, msgpack, audited in records:
-            put(entry_key(query_id), pack_entry(offset, value, msgpack, audited))
+        put, pack = batch.put, _HEAD.pack
+        for query_id, offset, value, msgpack, audited in records:  # as `entry_key` and `pack_entry`
+            put(_DECISION + query_id.encode(), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
         self._end(batch, self._age_of(at_s), upto, at_s)
 
     def pass_marker(self, offset: int) -> None:

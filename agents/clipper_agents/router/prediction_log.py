@@ -233,9 +233,9 @@ def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer], recorded_
 
 
 def _count_block(metrics: RouterMetrics, answers: BlockAnswers, recorded_s: float) -> None:
-    block, slots, decided_s = answers
+    block, slots, decided_s, refusals = answers
     queried_s = [block.queries.queried_at_s[slot] for slot in slots]
-    waited_s = [block.asked_at_s - at_s for at_s in queried_s]
-    metrics.observe_stages(waited_s, [decided_s - block.asked_at_s] * len(slots), recorded_s)
+    asked_s, reason = (decided_s, refusals[0].reason) if refusals else (block.asked_at_s, None)
+    metrics.observe_stages([asked_s - at_s for at_s in queried_s], [decided_s - asked_s] * len(slots), recorded_s)
     latencies_s = [max(0.0, decided_s - at_s) for at_s in queried_s]
-    metrics.observe_predictions(block.application.name, "model", None, latencies_s)
+    metrics.observe_predictions(block.application.name, "default" if reason else "model", reason, latencies_s)
