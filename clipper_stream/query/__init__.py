@@ -16,10 +16,11 @@
 
 from clipper_stream.query.answer import MissingModel, ModelUse, QueryAnswer
 from clipper_stream.query.application import Application, CandidateModel, TrialModel
+from clipper_stream.query.effects import Effects
 from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
 from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
 from clipper_stream.query.request_tracker import OutputPiece, Request
-from clipper_stream.query.router import Effects, Router
+from clipper_stream.query.router import Router
 
 __all__ = [
     "Application",

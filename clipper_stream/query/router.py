@@ -9,9 +9,8 @@ Rules of this file:
 - Nothing here waits, reads a clock or sends; time comes in, `Effects` go out.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
@@ -21,12 +20,13 @@ from clipper_stream.query.admission import UNBOUNDED, Admission
 from clipper_stream.query.answer import QueryAnswer, conclude, conclude_audit, lost_audit, refuse
 from clipper_stream.query.application import Application
 from clipper_stream.query.deadlines import DeadlineQueue
+from clipper_stream.query.effects import Effects
 from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
 from clipper_stream.query.lifecycle import COMPLETE, DUPLICATED, EXPIRED, QueryState, TransitionPath
 from clipper_stream.query.planner import Planner, Prepare, audited_models
 from clipper_stream.query.queries_in_flight import QueriesInFlight
 from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
-from clipper_stream.query.request_tracker import OutputPiece, Request, RequestTracker, Waiter
+from clipper_stream.query.request_tracker import OutputPiece, RequestTracker, Waiter
 from clipper_stream.query.row_batch import Owner, RowBatch, rows_by_cache
 
 MOST_LEAD_RATIO = 0.1
@@ -35,46 +35,6 @@ Entries = defaultdict[int, list[tuple[bytes, bytes]]]
 """Entries for the cache, by partition."""
 Completed = defaultdict[QueryBlock, list[int]]
 """Slots of queries that are complete, by block."""
-
-
-@dataclass(slots=True)
-class Effects:
-    """What one call of the router asks its caller to carry out.
-
-    Attributes:
-        block_answers: Answers to queries that are in a block.
-        audits: Audits to record once the answers to their queries are.
-        lookups: Rows looked up in the cache, by model reference; `hits`: rows found there.
-        coalesced: Rows that joined an identical row in flight.
-        forgotten: Tokens of requests whose answer is awaited no more.
-        deferred: Queries for which there was no room, each with a time, seconds since the epoch: give them to `receive`
-            again when there is room, or at that time.
-        queries: Queries that were new, by application; None: it is not registered.
-        behind: Queries with a deadline that had waited for longer than they may still wait, by partition.
-    """
-
-    now_s: float
-    requests: list[Request] = field(default_factory=list)
-    answers: list[QueryAnswer] = field(default_factory=list)
-    block_answers: list[BlockAnswers] = field(default_factory=list)
-    audits: list[QueryAnswer] = field(default_factory=list)
-    lookups: dict[str, int] = field(default_factory=dict)
-    hits: dict[str, int] = field(default_factory=dict)
-    coalesced: int = 0
-    forgotten: list[int] = field(default_factory=list)
-    deferred: list[tuple[DecodedQuery, float]] = field(default_factory=list)
-    queries: dict[str | None, int] = field(default_factory=dict)
-    behind: Counter[int] = field(default_factory=Counter)
-
-    def count_queries(self, application: str | None, count: int) -> None:
-        """Count queries that were new."""
-        self.queries[application] = self.queries.get(application, 0) + count
-
-    def count_lookups(self, ref: str, rows: int, hits: int, coalesced: int) -> None:
-        """Count rows that were looked up in the cache: some were there, some are in flight already."""
-        self.lookups[ref] = self.lookups.get(ref, 0) + rows
-        self.hits[ref] = self.hits.get(ref, 0) + hits
-        self.coalesced += coalesced
 
 
 class OutputCodec(Protocol):

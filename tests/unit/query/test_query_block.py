@@ -40,10 +40,9 @@ def test_queries_that_choose_one_model_are_decided_about_together():
         application("single", ("a:1", "b:1"), "exp3", shadows={"c:1": 0.1}),
         application("single", ("a:1",), "lin_ucb"),
         application("single", ()),
-        application("single", ("a:1",), "exp3", objective_s=-1.0),
         application("other", ("a:1",), "exp3"),
     ],
-    ids=["an ensemble", "audits", "a trial", "features", "no model", "too late", "unknown"],
+    ids=["an ensemble", "audits", "a trial", "features", "no model", "unknown"],
 )
 def test_queries_of_any_other_kind_are_looked_at_one_by_one(app):
     router = make_router(app)
@@ -51,6 +50,18 @@ def test_queries_of_any_other_kind_are_looked_at_one_by_one(app):
     answers = answered(effects) | answered(router.expire(NOW_S + 100.0))
     assert answers == {0, 1}
     assert not effects.block_answers
+
+
+def test_those_that_are_too_late_are_refused_together_and_the_others_are_asked():
+    router = make_router(SINGLE)
+    late = [query(f"late {n}", 0.0, application="single", offset=n, queried_at_s=NOW_S - 3.0) for n in range(2)]
+    in_time = query("in time", 0.0, application="single", offset=2)
+    effects = router.receive([block_of([late[0], in_time, late[1]])], NOW_S)
+    (refused,) = effects.block_answers
+    assert [answer.query.offset for answer in answers_of(refused)] == [0, 1]
+    assert {answer.failure.reason for answer in answers_of(refused)} == {"arrived_late"}
+    assert sum(len(request.rows) for request in effects.requests) == router.admission.waiting == 1
+    assert effects.behind == {0: 2}
 
 
 def test_where_a_row_does_not_fit_it_alone_is_refused():
