@@ -2,27 +2,31 @@
 
 | stage | function | from | to |
 |---|---|---|---|
-| decode | `clipper_agents.router.queries.decode_queries` | records | `DecodedQuery`, one a query |
+| decode | `clipper_agents.router.queries.decode_queries` | records | `DecodedBlock`s; `DecodedQuery`, one a query |
 | admit | `QueriesInFlight.admit` | `DecodedQuery` | `InFlightQuery`, once a query |
-| plan | `Planner.add`, `Planner.finish` | queries of one application | refusals; decisions and a `RowBlock` of inputs |
+| plan | `Planner.add_together`, `Planner.add` | queries of one application | `QueryBlock`s; refusals; decisions |
 | look up | `Router._look_up` | queries | `RowBatch`, one a model version: rows neither cached nor in flight |
 | request | `RequestTracker.requests` | `RowBatch` | `Request`, of one shape and a bounded size |
 | gather | `RequestTracker.take`, `Router._fill` | `OutputPiece` | `RowBatch` with outputs, into slots |
 | combine | `answer.conclude` | `InFlightQuery` with all slots filled | `QueryAnswer` |
-| record | `clipper_agents.router.prediction_log` | `QueryAnswer` | prediction record, index, acknowledgement |
+| record | `clipper_agents.router.prediction_log` | `BlockAnswers`, `QueryAnswer` | prediction, index, acknowledgement |
 
 `Router.receive`, `gather` and `expire` return `Effects`, what to send and what to answer; agents carry them out.
 """
 
 from clipper_stream.query.answer import MissingModel, ModelUse, QueryAnswer
 from clipper_stream.query.application import Application, CandidateModel, TrialModel
+from clipper_stream.query.effects import Effects
 from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
+from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
 from clipper_stream.query.request_tracker import OutputPiece, Request
-from clipper_stream.query.router import Effects, Router
+from clipper_stream.query.router import Router
 
 __all__ = [
     "Application",
+    "BlockAnswers",
     "CandidateModel",
+    "DecodedBlock",
     "DecodedQuery",
     "Effects",
     "Failure",
@@ -31,6 +35,7 @@ __all__ = [
     "ModelUse",
     "OutputPiece",
     "QueryAnswer",
+    "QueryBlock",
     "Request",
     "Router",
     "TrialModel",

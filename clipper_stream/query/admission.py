@@ -53,9 +53,9 @@ class Admission:
         """Count queries that wait from now on."""
         self._waiting[application] += count
 
-    def leave(self, application: str) -> None:
-        """Count a query that waits no more."""
-        self._waiting[application] -= 1
+    def leave(self, application: str, count: int = 1) -> None:
+        """Count queries that wait no more."""
+        self._waiting[application] -= count
         if not self._waiting[application]:
             del self._waiting[application]
 

@@ -14,7 +14,8 @@ from clipper_stream.combining.combiner import Combined, combine
 from clipper_stream.errors import ModelFailed, shown
 from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import LATE, NO_FAILURES, DecodedQuery, Failure, InFlightQuery
-from clipper_stream.query.lifecycle import REFUSED, TransitionPath
+from clipper_stream.query.lifecycle import ARRIVED_LATE, COMPLETE, REFUSED, TransitionPath
+from clipper_stream.query.query_block import BlockAnswers
 
 LOST_AUDIT = Failure("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
 
@@ -107,6 +108,22 @@ def conclude(pending: InFlightQuery, now_s: float) -> QueryAnswer:
     return QueryAnswer(
         pending, application, outputs, now_s, confidence, failure, decision.served_propensity, used, missing
     )
+
+
+def answers_of(some: BlockAnswers) -> list[QueryAnswer]:
+    """The answers to queries of a block, one by one."""
+    block, at_s, answers = some.block, some.decided_at_s, list[QueryAnswer]()
+    for slot, failure in zip(some.slots, some.refusals, strict=False):
+        pending = InFlightQuery(block.queries.query(slot))
+        pending.shares_id = block.shares_id
+        answers.append(refuse(pending, block.application, failure, at_s, ARRIVED_LATE))
+    for slot in () if some.refusals else some.slots:
+        pending = block.query(slot)
+        pending.fill_cached(0, block.outputs[slot])
+        pending.arrived_s[0] = block.arrived_s[slot]
+        pending.move(COMPLETE[0])
+        answers.append(_of_one(pending, at_s))
+    return answers
 
 
 def conclude_audit(pending: InFlightQuery, now_s: float) -> QueryAnswer:

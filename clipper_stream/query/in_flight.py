@@ -7,7 +7,7 @@ Rules of this file:
 - Rows of many queries are converted together, into one block; a query has `count` of them, from `first` on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -38,6 +38,8 @@ OPEN: Final[Any] = object()
 LATE = Failure("late", "no output by the deadline")
 NO_FAILURES: Mapping[int, Failure] = MappingProxyType({})
 """By row: none."""
+OpenRow = tuple[int, str, bytes]
+"""Slot, model version and cache key of a row that is waited for."""
 
 
 class DecodedQuery(NamedTuple):
@@ -104,7 +106,6 @@ class InFlightQuery:
     """One query in flight, or an audit: what is asked beside a query for the log only.
 
     Attributes:
-        repeats: Records of the same query read again before it was recorded: answered with the same prediction.
         application: As it was when the decision was made.
         weights: Trust in each candidate at the decision.
         block: The rows of this and other queries.
@@ -121,7 +122,6 @@ class InFlightQuery:
 
     query: DecodedQuery
     state: QueryState = field(default=QueryState.RECEIVED, init=False)
-    repeats: list[DecodedQuery] | None = field(default=None, init=False)
     application: Application = field(init=False)
     decision: Decision = field(init=False)
     weights: Mapping[str, float] = field(init=False)
@@ -144,6 +144,15 @@ class InFlightQuery:
         self.count = len(query.rows)
         self.features = query.features
         self.shares_id = query.shares_id
+
+    @property
+    def partition(self) -> int:
+        """Partition of the query."""
+        return self.query.partition
+
+    def due_s(self, slot: int) -> float:  # noqa: ARG002 (all slots have the query's deadline)
+        """When the query is to be answered with what is there, seconds since the epoch."""
+        return self.deadline_s
 
     def spawn_audit(self) -> "InFlightQuery":
         """Begin an audit: its outputs are logged but never delay the answer; it expires at the query's deadline."""
@@ -198,88 +207,18 @@ class InFlightQuery:
         """Whether an output still changes the answer."""
         return self.outputs[slot] is OPEN
 
+    def open_rows(self) -> Iterator[OpenRow]:
+        """The rows that the query still waits for, of those that others may wait for too."""
+        count, outputs = self.count, self.outputs
+        for model, ref in enumerate(self.decision.models):
+            candidate = self.application.by_ref[ref]
+            if candidate.deterministic:
+                for row in range(count):
+                    slot = model * count + row
+                    if outputs[slot] is OPEN:
+                        yield slot, ref, candidate.digest + self.block.hashes[self.first + row]
+
     def close(self) -> None:
         """Fill the open slots, of which there are some, with LATE: nothing is waited for any more."""
         self.outputs = [LATE if output is OPEN else output for output in self.outputs]
         self.failed = True
-
-
-Key = tuple[int, str] | tuple[int, str, str]
-"""Partition and query id; and the application, of a query whose id another application's query in flight has too."""
-
-
-class QueriesInFlight:
-    """The queries whose predictions are not recorded yet; a query that is read again joins its first record."""
-
-    def __init__(self) -> None:
-        self._queries: dict[Key, InFlightQuery] = {}
-        self._repeats = self._sharing = 0
-
-    @property
-    def repeats(self) -> int:
-        """Number of records of queries that were read again."""
-        return self._repeats
-
-    def __len__(self) -> int:
-        """Number of queries, and of records of queries that were read again."""
-        return len(self._queries) + self._repeats
-
-    def __contains__(self, query: DecodedQuery) -> bool:
-        """Whether the query was read, and its prediction is not recorded yet."""
-        return self._key(query) in self._queries
-
-    def __getitem__(self, query: DecodedQuery) -> InFlightQuery:
-        """The query in flight of this record."""
-        return self._queries[self._key(query)]
-
-    def admit(self, query: DecodedQuery) -> InFlightQuery | None:
-        """Take a query in; None when it is in flight already."""
-        key: Key = (query.partition, query.query_id)
-        if key in self._queries or self._sharing:
-            return self._admit_sharing(query, self._key(query))
-        pending = self._queries[key] = InFlightQuery(query)
-        return pending
-
-    def remove(self, query: DecodedQuery) -> Sequence[DecodedQuery]:
-        """End a query whose prediction is recorded; the records of it that were read meanwhile."""
-        key: Key = (query.partition, query.query_id)
-        pending = self._queries.get(key)
-        if pending is None or pending.query is not query:
-            key = self._key(query)
-            pending = self._queries.get(key)
-            self._sharing -= pending is not None and len(key) > 2  # noqa: PLR2004 (with the application)
-        if pending is None:
-            return ()
-        del self._queries[key]
-        if pending.repeats is None:
-            return ()
-        self._repeats -= len(pending.repeats)
-        return pending.repeats
-
-    def clear(self) -> None:
-        """Drop all queries."""
-        self._queries.clear()
-        self._repeats = self._sharing = 0
-
-    def _key(self, query: DecodedQuery) -> Key:
-        """The key under which a query is in flight, or would be."""
-        key = (query.partition, query.query_id)
-        own = (*key, query.application)
-        holder = self._queries.get(key)
-        other = holder is not None and holder.query.application != query.application
-        return own if other or (self._sharing and own in self._queries) else key
-
-    def _admit_sharing(self, query: DecodedQuery, key: Key) -> InFlightQuery | None:
-        """Admit a query while one with the same id is in flight: the same again, or another application's."""
-        known = self._queries.get(key)
-        if known is not None:
-            if known.repeats is None:
-                known.repeats = []
-            known.repeats.append(query)
-            self._repeats += 1
-            return None
-        pending = self._queries[key] = InFlightQuery(query)
-        if len(key) > 2:  # noqa: PLR2004 (with the application)
-            self._queries[key[:2]].shares_id = pending.shares_id = True
-            self._sharing += 1
-        return pending

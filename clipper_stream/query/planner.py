@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S, DecodedQuery, Failure, InFlightQuery, RowBlock
 from clipper_stream.query.inputs import UndecodedRow, convert, to_matrix, to_rows
 from clipper_stream.query.lifecycle import ARRIVED_LATE, REFUSED, TransitionPath
+from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
 from clipper_stream.selection.contextual import ContextualChoice
-from clipper_stream.selection.distribution import Decision, forced_decision
+from clipper_stream.selection.distribution import ActionDistribution, Decision, forced_decision
+from clipper_stream.selection.rng import first_numbers as first_draws
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.trials import PolicyChoice
 
@@ -51,10 +54,12 @@ class Planner:
     ) -> None:
         self.application, self._prepare, self._now_s, self._room = application, prepare, now_s, room
         self._behind = Counter[int]() if behind is None else behind
-        self._prepared: dict[tuple[int, str | None], tuple[PolicyChoice, Decision | None, bool]] = {}
+        self._choices: dict[tuple[int, str | None], tuple[PolicyChoice, Decision | None, bool]] = {}
         self._input_features = application.input_features if application.spec.numeric else 0
         self._unconverted: list[InFlightQuery] = []
         self.asked: list[InFlightQuery] = []
+        self.blocks: list[QueryBlock] = []
+        self.block_refusals: list[BlockAnswers] = []
         self.audits: list[InFlightQuery] = []
         self.refusals: list[QueryAnswer] = []
         self.deferred: list[tuple[InFlightQuery, float]] = []
@@ -72,6 +77,69 @@ class Planner:
             self._unconverted.append(pending)
             if len(self._unconverted) == CONVERTED_TOGETHER:
                 self.finish()
+
+    def add_together(self, queries: DecodedBlock) -> list[QueryBlock]:
+        """Decide about queries together; none, and about none of them, where one needs to be looked at by itself."""
+        now_s = self._now_s
+        deadlines_s = block_deadlines_s(queries, self.application, now_s)
+        late = [index for index, due_s in enumerate(deadlines_s) if due_s <= now_s]
+        asked, refused = list[QueryBlock](), list[BlockAnswers]()
+        if late:
+            if not self.application.answers:
+                return []
+            in_time = [index for index, due_s in enumerate(deadlines_s) if due_s > now_s]
+            refused.append(self._refused_late(queries.at(late), [deadlines_s[index] for index in late]))
+            chosen, chosen_s = queries.at(in_time), [deadlines_s[index] for index in in_time]
+        else:
+            chosen, chosen_s = queries, deadlines_s
+        if len(chosen):
+            block = self._asked_together(chosen, chosen_s)
+            if block is None:
+                return []
+            asked.append(block)
+        self._room -= len(chosen)
+        self.count += len(queries)
+        self._count_behind(queries, deadlines_s)
+        self.blocks += asked
+        self.block_refusals += refused
+        return [*asked, *(answers.block for answers in refused)]
+
+    def _refused_late(self, queries: DecodedBlock, deadlines_s: list[float]) -> BlockAnswers:
+        """The default for queries that are past their deadline; their rows are forgotten."""
+        now_s, application = self._now_s, self.application
+        block = QueryBlock(queries, application, [], {}, RowBlock([]), deadlines_s, 0.0)
+        block.refuse()
+        ages = zip(deadlines_s, queries.queried_at_s, strict=True)
+        refusals = [Failure("arrived_late", _why_late(due_s, at_s, now_s)) for due_s, at_s in ages]
+        return BlockAnswers(block, range(len(queries)), now_s, refusals)
+
+    def _asked_together(self, queries: DecodedBlock, deadlines_s: list[float]) -> QueryBlock | None:
+        application, count = self.application, len(queries)
+        choice, certain, looks = self._choice(queries.partition, None)
+        if looks or self._room < count or not (isinstance(choice, ActionDistribution) and choice.asks_one):
+            return None
+        try:
+            rows = RowBlock(convert(application.spec, queries.rows))
+        except InvalidInput:
+            return None
+        if certain is not None:
+            decisions = [certain] * count
+        else:
+            decisions = choice.select_each(first_draws(application.seed, queries.query_ids))
+        queries.rows.clear()
+        return QueryBlock(queries, application, decisions, choice.weights, rows, deadlines_s, self._now_s)
+
+    def _count_behind(self, queries: DecodedBlock, deadlines_s: list[float]) -> None:
+        """Count the queries with a deadline that have waited for longer than they may still wait."""
+        own_s, now_s = queries.deadlines_s, self._now_s
+        if self.application.objective_s is None and own_s is None:
+            return
+        objective_s = self.application.objective_s
+        bounds_s = own_s if objective_s is None and own_s is not None else repeat(objective_s)
+        asked = zip(deadlines_s, queries.queried_at_s, bounds_s, strict=False)
+        behind = sum(due_s - now_s < now_s - at_s for due_s, at_s, bound_s in asked if bound_s is not None)
+        if behind:
+            self._behind[queries.partition] += behind
 
     def finish(self) -> None:
         """Decide about all queries that were added."""
@@ -112,8 +180,7 @@ class Planner:
         elif not answers:
             self._refuse(pending, NO_MODELS)
         else:
-            late_ms, age_ms = round((now_s - due_s) * 1000), round((now_s - query.queried_at_s) * 1000)
-            why = f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
+            why = _why_late(due_s, query.queried_at_s, now_s)
             self._refuse(pending, Failure("arrived_late", why), ARRIVED_LATE)
         return False
 
@@ -160,12 +227,7 @@ class Planner:
 
     def _choose(self, pending: InFlightQuery, block: RowBlock, first: int) -> None:
         application, query = self.application, pending.query
-        found = self._prepared.get((query.partition, query.context))
-        if found is None:
-            choice = self._prepare(application, query.partition, query.context)
-            looks = isinstance(choice, ContextualChoice) or self._input_features > 0
-            found = self._prepared[query.partition, query.context] = choice, choice.certain, looks
-        prepared, certain, looks = found
+        prepared, certain, looks = self._choice(query.partition, query.context)
         if looks:
             prepared = self._given_features(pending, prepared, block, first)
             certain = prepared.certain
@@ -189,6 +251,15 @@ class Planner:
         pending.ask(application, decision, prepared.weights, block, first, self._now_s)
         self.asked.append(pending)
 
+    def _choice(self, partition: int, context: str | None) -> tuple[PolicyChoice, Decision | None, bool]:
+        """The policy's choice, its decision where there is only one, and whether it depends on a query's features."""
+        found = self._choices.get((partition, context))
+        if found is None:
+            choice = self._prepare(self.application, partition, context)
+            looks = isinstance(choice, ContextualChoice) or self._input_features > 0
+            found = self._choices[partition, context] = choice, choice.certain, looks
+        return found
+
     def _given_features(
         self, pending: InFlightQuery, choice: PolicyChoice, block: RowBlock, first: int
     ) -> PolicyChoice:
@@ -210,6 +281,11 @@ class Planner:
 
     def _refuse(self, pending: InFlightQuery, failure: Failure, path: TransitionPath = REFUSED) -> None:
         self.refusals.append(refuse(pending, self.application, failure, self._now_s, path))
+
+
+def _why_late(due_s: float, queried_at_s: float, now_s: float) -> str:
+    late_ms, age_ms = round((now_s - due_s) * 1000), round((now_s - queried_at_s) * 1000)
+    return f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
 
 
 def audited_models(query: DecodedQuery, application: Application, choice: PolicyChoice) -> dict[str, float]:
@@ -259,3 +335,17 @@ def deadline_s(query: DecodedQuery, application: Application, now_s: float) -> f
     asked_at_s = min(asked_at_s, now_s)
     latest_s = now_s + THROUGHPUT_WAIT_S if objective_s is None else asked_at_s + objective_s
     return latest_s if query.deadline_s is None else min(latest_s, asked_at_s + query.deadline_s)
+
+
+def block_deadlines_s(queries: DecodedBlock, application: Application, now_s: float) -> list[float]:
+    """The time at which to answer each query, as `deadline_s`."""
+    objective_s, own_s = application.objective_s, queries.deadlines_s
+    asked_s = [min(at_s, now_s) for at_s in queries.queried_at_s]
+    if objective_s is None:
+        latest_s = [now_s + THROUGHPUT_WAIT_S] * len(queries)
+    else:
+        latest_s = [at_s + objective_s for at_s in asked_s]
+    if own_s is None:
+        return latest_s
+    bounds = zip(latest_s, asked_s, own_s, strict=True)
+    return [due_s if bound_s is None else min(due_s, at_s + bound_s) for due_s, at_s, bound_s in bounds]

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.query.deadlines import DeadlineQueue
-from clipper_stream.query.in_flight import OPEN, Failure, InFlightQuery
-from clipper_stream.query.row_batch import RowBatch
+from clipper_stream.query.in_flight import Failure, OpenRow
+from clipper_stream.query.row_batch import Owner, RowBatch
 
 FRAME_TOKEN_BITS = 64
 """What an integer has on the wire. Of 10,000 requests in flight, 100,000 guesses a second hit one in 580 years."""
@@ -32,8 +32,8 @@ MOST_RETURN_RATIO = 0.25
 
 K = TypeVar("K", bound=Hashable)
 W = TypeVar("W")
-Waiter = tuple[InFlightQuery, int]
-"""A query and its slot."""
+Waiter = tuple[Owner, int]
+"""A query or a block of them, and the slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class RequestTracker:
         for indices, inputs in rows.frames():
             sent = rows if len(indices) == count else rows.at(indices)
             frame = randbits(FRAME_TOKEN_BITS)
-            deadlines = np.array([owner.deadline_s for owner in sent.owners], dtype=np.float64)
+            deadlines = np.array(sent.deadlines_s(), dtype=np.float64)
             self._sent[frame] = _Sent(sent, len(indices))
             self._in_time.push(float(deadlines.max()), frame)
             if return_s:
@@ -155,16 +155,16 @@ class RequestTracker:
         again, self._again = self._again, {}
         for ref, rows in again.items():
             for owner, slot, key in zip(rows.owners, rows.slots, rows.keys, strict=True):
-                heir = (owner, slot) if owner.wants(slot) else self._inherit(owner, key)
+                heir = (owner, slot) if owner.wants(slot) else self._inherit((owner, slot), key)
                 if heir is not None:
                     wanted.setdefault(ref, RowBatch(ref)).add(*heir, key)
         return wanted.values()
 
-    def abandon(self, pending: InFlightQuery, now_s: float) -> None:
-        """Give up the open rows of a query at its deadline: other queries that wait for them ask anew."""
-        for ref, key in _open_keys(pending):
-            if self._is_asker(pending, key):
-                waiting = [waiter for waiter in self.flight.resolve(key) if waiter[0] is not pending]
+    def abandon(self, owner: Owner, rows: Iterable[OpenRow], now_s: float) -> None:
+        """Give up open rows of an owner at their deadline: others that wait for them ask anew."""
+        for slot, ref, key in rows:
+            if self._is_asker((owner, slot), key):
+                waiting = [waiter for waiter in self.flight.resolve(key) if waiter != (owner, slot)]
                 self._ask_again(ref, key, waiting, now_s)
 
     # --- arriving -------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class RequestTracker:
         return arrived
 
     def failed(
-        self, ref: str, owner: InFlightQuery, slot: int, key: bytes | None, failure: Failure, now_s: float
+        self, ref: str, owner: Owner, slot: int, key: bytes | None, failure: Failure, now_s: float
     ) -> Sequence[Waiter]:
         """The slots that a failed row concerns: an error concerns all who wait for the row.
 
@@ -198,7 +198,7 @@ class RequestTracker:
             return ((owner, slot),)
         if failure.reason != "late":
             return self.flight.resolve(key)
-        if not self._is_asker(owner, key):
+        if not self._is_asker((owner, slot), key):
             return ()
         others = [waiter for waiter in self.flight.resolve(key) if waiter != (owner, slot)]
         self._ask_again(ref, key, others, now_s)
@@ -229,22 +229,21 @@ class RequestTracker:
 
     def _ask_again(self, ref: str, key: bytes, waiting: Iterable[Waiter], now_s: float) -> None:
         for owner, slot in waiting:
-            in_time = owner.wants(slot) and owner.deadline_s > now_s
+            in_time = owner.wants(slot) and owner.due_s(slot) > now_s
             if in_time and self.flight.join(key, (owner, slot)):
                 self._again.setdefault(ref, RowBatch(ref)).add(owner, slot, key)
 
-    def _inherit(self, owner: InFlightQuery, key: bytes | None) -> Waiter | None:
+    def _inherit(self, asker: Waiter, key: bytes | None) -> Waiter | None:
         """The new asker of a row that was not sent yet and whose asker has its answer; None when nobody waits."""
-        if key is None or not self._is_asker(owner, key):
+        if key is None or not self._is_asker(asker, key):
             return None
         waiting = [(heir, slot) for heir, slot in self.flight.resolve(key) if heir.wants(slot)]
         for heir, slot in waiting:
             self.flight.join(key, (heir, slot))
         return waiting[0] if waiting else None
 
-    def _is_asker(self, owner: InFlightQuery, key: bytes) -> bool:
-        first = self.flight.first(key)
-        return first is not None and first[0] is owner
+    def _is_asker(self, waiter: Waiter, key: bytes) -> bool:
+        return self.flight.first(key) == waiter
 
     def _count_answered(self, frame: int, sent: _Sent, rows: int) -> None:
         sent.unanswered -= rows
@@ -270,14 +269,3 @@ def _first_answers(rows: RowBatch, piece: OutputPiece) -> RowBatch:
             arrived.add(owner, rows.slots[row], rows.keys[row])
             outputs.append(piece.failures.get(row, output))
     return arrived
-
-
-def _open_keys(pending: InFlightQuery) -> Iterator[tuple[str, bytes]]:
-    """Model version and key of the rows that a query still waits for, of those that others may wait for too."""
-    count, outputs = pending.count, pending.outputs
-    for model, ref in enumerate(pending.decision.models):
-        candidate = pending.application.by_ref[ref]
-        if candidate.deterministic:
-            for row in range(count):
-                if outputs[model * count + row] is OPEN:
-                    yield ref, candidate.digest + pending.block.hashes[pending.first + row]

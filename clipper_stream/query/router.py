@@ -9,9 +9,8 @@ Rules of this file:
 - Nothing here waits, reads a clock or sends; time comes in, `Effects` go out.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
@@ -21,54 +20,21 @@ from clipper_stream.query.admission import UNBOUNDED, Admission
 from clipper_stream.query.answer import QueryAnswer, conclude, conclude_audit, lost_audit, refuse
 from clipper_stream.query.application import Application
 from clipper_stream.query.deadlines import DeadlineQueue
-from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery, QueriesInFlight
+from clipper_stream.query.effects import Effects
+from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
 from clipper_stream.query.lifecycle import COMPLETE, DUPLICATED, EXPIRED, QueryState, TransitionPath
 from clipper_stream.query.planner import Planner, Prepare, audited_models
-from clipper_stream.query.request_tracker import OutputPiece, Request, RequestTracker, Waiter
-from clipper_stream.query.row_batch import RowBatch, rows_by_cache
+from clipper_stream.query.queries_in_flight import QueriesInFlight
+from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
+from clipper_stream.query.request_tracker import OutputPiece, RequestTracker, Waiter
+from clipper_stream.query.row_batch import Owner, RowBatch, rows_by_cache
 
 MOST_LEAD_RATIO = 0.1
 MOST_AUDITS_RATIO = 0.5
 Entries = defaultdict[int, list[tuple[bytes, bytes]]]
 """Entries for the cache, by partition."""
-
-
-@dataclass(slots=True)
-class Effects:
-    """What one call of the router asks its caller to carry out.
-
-    Attributes:
-        audits: Audits to record once the answers to their queries are.
-        lookups: Rows looked up in the cache, by model reference; `hits`: rows found there.
-        coalesced: Rows that joined an identical row in flight.
-        forgotten: Tokens of requests whose answer is awaited no more.
-        deferred: Queries for which there was no room, each with a time, seconds since the epoch: give them to `receive`
-            again when there is room, or at that time.
-        queries: Queries that were new, by application; None: it is not registered.
-        behind: Queries with a deadline that had waited for longer than they may still wait, by partition.
-    """
-
-    now_s: float
-    requests: list[Request] = field(default_factory=list)
-    answers: list[QueryAnswer] = field(default_factory=list)
-    audits: list[QueryAnswer] = field(default_factory=list)
-    lookups: dict[str, int] = field(default_factory=dict)
-    hits: dict[str, int] = field(default_factory=dict)
-    coalesced: int = 0
-    forgotten: list[int] = field(default_factory=list)
-    deferred: list[tuple[DecodedQuery, float]] = field(default_factory=list)
-    queries: dict[str | None, int] = field(default_factory=dict)
-    behind: Counter[int] = field(default_factory=Counter)
-
-    def count_queries(self, application: str | None, count: int) -> None:
-        """Count queries that were new."""
-        self.queries[application] = self.queries.get(application, 0) + count
-
-    def count_lookups(self, ref: str, rows: int, hits: int, coalesced: int) -> None:
-        """Count rows that were looked up in the cache: some were there, some are in flight already."""
-        self.lookups[ref] = self.lookups.get(ref, 0) + rows
-        self.hits[ref] = self.hits.get(ref, 0) + hits
-        self.coalesced += coalesced
+Completed = defaultdict[QueryBlock, list[int]]
+"""Slots of queries that are complete, by block."""
 
 
 class OutputCodec(Protocol):
@@ -105,7 +71,7 @@ class Router:
         self._queries = QueriesInFlight()
         self._audits: dict[tuple[int, int], InFlightQuery] = {}
         """By partition and offset of the query."""
-        self._deadlines: DeadlineQueue[InFlightQuery] = DeadlineQueue()
+        self._deadlines: DeadlineQueue[Owner] = DeadlineQueue()
         self._tracker = RequestTracker()
 
     # --- what is in flight ----------------------------------------------------------------------------------------
@@ -143,59 +109,84 @@ class Router:
         return (query.partition, query.offset) in self._audits
 
     # --- stages: admit, plan, look up, request --------------------------------------------------------------------
-    def receive(self, queries: Iterable[DecodedQuery], now_s: float) -> Effects:
+    def receive(self, queries: Iterable[DecodedQuery | DecodedBlock], now_s: float) -> Effects:
         """Decide about queries; a query that is in flight already waits for its own answer.
 
         They are taken one by one, so that an iterator that decodes them keeps few in memory at a time.
         """
         effects = Effects(now_s=now_s)
         planners: dict[str, Planner | None] = {}
-        for query in queries:
-            pending = self._queries.admit(query)
-            if pending is None:
-                continue
-            name = query.application
-            if name not in planners:
-                application = self._application(name)
-                room = self.admission.room(name)
-                planners[name] = (
-                    None if application is None else Planner(application, self._prepare, now_s, room, effects.behind)
-                )
-            planner = planners[name]
-            if planner is not None:
-                planner.add(pending)
-            else:
-                effects.count_queries(None, 1)
-                why = Failure("unknown_application", f"application {shown(name)} is not registered")
-                effects.answers.append(refuse(pending, None, why, now_s))
+        for one in queries:
+            planner = self._planner(one.application, planners, effects)
+            if isinstance(one, DecodedQuery):
+                self._receive_one(one, planner, effects)
+            elif not self._receive_together(one, planner):
+                for query in one:
+                    self._receive_one(query, planner, effects)
         for planner in planners.values():
             if planner is not None:
                 self._carry_out(planner, effects)
         return effects
+
+    def _planner(self, name: str, planners: dict[str, Planner | None], effects: Effects) -> Planner | None:
+        if name not in planners:
+            application, room = self._application(name), self.admission.room(name)
+            planners[name] = (
+                None
+                if application is None
+                else Planner(application, self._prepare, effects.now_s, room, effects.behind)
+            )
+        return planners[name]
+
+    def _receive_together(self, queries: DecodedBlock, planner: Planner | None) -> bool:
+        """Decide about queries together; False, and nothing is decided, where that does not do."""
+        if planner is None or not self._queries.is_new(queries.partition, queries.query_ids):
+            return False
+        blocks = planner.add_together(queries)
+        for block in blocks:
+            self._queries.admit_block(block)
+        return bool(blocks)
+
+    def _receive_one(self, query: DecodedQuery, planner: Planner | None, effects: Effects) -> None:
+        pending = self._queries.admit(query)
+        if pending is None:
+            return
+        if planner is not None:
+            planner.add(pending)
+        else:
+            effects.count_queries(None, 1)
+            why = Failure("unknown_application", f"application {shown(query.application)} is not registered")
+            effects.answers.append(refuse(pending, None, why, effects.now_s))
 
     def _carry_out(self, planner: Planner, effects: Effects) -> None:
         planner.finish()
         asked, audits = planner.asked, planner.audits
         effects.count_queries(planner.application.name, planner.count)
         effects.answers += planner.refusals
+        effects.block_answers += planner.block_refusals
         for pending, until_s in planner.deferred:
             effects.deferred += ((one, until_s) for one in (pending.query, *self._queries.remove(pending.query)))
-        self.admission.enter(planner.application.name, len(asked) + len(audits))
-        push, lead_s, now_s = self._deadlines.push, self.lead_s, effects.now_s
+        together = sum(block.count for block in planner.blocks)
+        self.admission.enter(planner.application.name, len(asked) + len(audits) + together)
+        push, now_s = self._deadlines.push, effects.now_s
+        for block in planner.blocks:
+            push(self._led(block.next_due_s(), now_s), block)
         for pending in asked:
-            due_s = pending.deadline_s
-            push(due_s - min(lead_s, MOST_LEAD_RATIO * (due_s - now_s)) if lead_s else due_s, pending)
+            push(self._led(pending.deadline_s, now_s), pending)
         for audit in audits:
             self._audits[audit.query.partition, audit.query.offset] = audit
             push(audit.deadline_s, audit)
-        self._request(self._look_up(planner.application, asked + audits if audits else asked, effects), effects)
+        self._request(self._look_up(planner, effects), effects)
 
-    def _look_up(
-        self, application: Application, pendings: Sequence[InFlightQuery], effects: Effects
-    ) -> Iterable[RowBatch]:
+    def _led(self, deadline_s: float, now_s: float) -> float:
+        """When to answer so that the answer has arrived by the deadline."""
+        lead_s = self.lead_s
+        return deadline_s - min(lead_s, MOST_LEAD_RATIO * (deadline_s - now_s)) if lead_s else deadline_s
+
+    def _look_up(self, planner: Planner, effects: Effects) -> Iterable[RowBatch]:
         """Look for the outputs in the caches; the rows to ask for, those of one model version together."""
-        asked: dict[str, RowBatch] = {}
-        for (partition, ref), rows in rows_by_cache(pendings).items():
+        application, asked = planner.application, dict[str, RowBatch]()
+        for (partition, ref), rows in rows_by_cache([*planner.asked, *planner.audits], planner.blocks).items():
             candidate = application.by_ref[ref]
             if candidate.deterministic:
                 missed = self._missed(rows, rows.set_keys(candidate.digest), self._cache(partition), effects)
@@ -210,19 +201,20 @@ class Router:
 
     def _missed(self, rows: RowBatch, keys: list[bytes], cache: ClockCache, effects: Effects) -> RowBatch:
         """Fill what the cache has; the rows that are neither there nor in flight."""
-        missed = RowBatch(rows.ref)
+        missed, completed = RowBatch(rows.ref), Completed(list)
         add, join, loads = missed.add, self._tracker.flight.join, self._codec.loads
         hits = coalesced = 0
         for owner, slot, key, value in zip(rows.owners, rows.slots, keys, cache.get_many(keys), strict=True):
             if value is not None:
                 hits += 1
                 if owner.fill_cached(slot, loads(value)):
-                    self._conclude(owner, COMPLETE, effects)
+                    self._complete(owner, slot, completed, effects)
             elif join(key, (owner, slot)):
                 add(owner, slot, key)
             else:
                 coalesced += 1
         effects.count_lookups(rows.ref, len(keys), hits, coalesced)
+        self._conclude_blocks(completed, effects)
         return missed
 
     def _request(self, batches: Iterable[RowBatch], effects: Effects) -> None:
@@ -234,41 +226,79 @@ class Router:
     def gather(self, pieces: Iterable[OutputPiece], now_s: float) -> Effects:
         """Take outputs in; queries that have all of theirs are answered."""
         effects = Effects(now_s=now_s)
-        entries: Entries = defaultdict(list)
+        entries, completed = Entries(list), Completed(list)
         for piece in pieces:
             rows = self._tracker.take(piece)
             if rows is not None:
-                self._fill(rows, entries, effects)
+                self._fill(rows, entries, completed, effects)
+        self._conclude_blocks(completed, effects)
         for partition, found in entries.items():
             self._cache(partition).put_many(found)
         self._request(self._tracker.rows_to_ask_again(), effects)
         return effects
 
-    def _fill(self, rows: RowBatch, entries: Entries, effects: Effects) -> None:
+    def _fill(self, rows: RowBatch, entries: Entries, completed: Completed, effects: Effects) -> None:
         """Give outputs to all who wait for them, and note those that may be shared for the cache."""
         now_s, dumps, resolve = effects.now_s, self._codec.dumps, self._tracker.flight.resolve
         for owner, slot, key, output in zip(rows.owners, rows.slots, rows.keys, rows.outputs, strict=True):
             if output.__class__ is Failure:
                 self._fail(self._tracker.failed(rows.ref, owner, slot, key, output, now_s), output, effects)
             elif key is not None:
-                entries[owner.query.partition].append((key, dumps(output)))
+                entries[owner.partition].append((key, dumps(output)))
                 for waiter, where in resolve(key):
                     if waiter.fill(where, output, now_s):
-                        self._conclude(waiter, COMPLETE, effects)
+                        self._complete(waiter, where, completed, effects)
             elif owner.fill(slot, output, now_s):
-                self._conclude(owner, COMPLETE, effects)
+                self._complete(owner, slot, completed, effects)
+
+    def _complete(self, owner: Owner, slot: int, completed: Completed, effects: Effects) -> None:
+        if isinstance(owner, QueryBlock):
+            completed[owner].append(slot)
+        else:
+            self._conclude(owner, COMPLETE, effects)
+
+    def _conclude_blocks(self, completed: Completed, effects: Effects) -> None:
+        for block, slots in completed.items():
+            effects.block_answers.append(BlockAnswers(block, slots, effects.now_s))
+            self.admission.leave(block.application.name, len(slots))
+            if not block.open_slots:
+                self._deadlines.discard(block)
 
     def _fail(self, waiters: Iterable[Waiter], failure: Failure, effects: Effects) -> None:
-        for waiter, slot in waiters:
-            if waiter.fail(slot, failure):
-                self._conclude(waiter, COMPLETE, effects)
+        for owner, slot in waiters:
+            if owner.wants(slot):
+                pending, own = self._unusual(owner, slot)
+                if pending.fail(own, failure):
+                    self._conclude(pending, COMPLETE, effects)
+
+    def _unusual(self, owner: Owner, slot: int) -> tuple[InFlightQuery, int]:
+        """The query of a slot, which has left its block, and the slot that it has there."""
+        if isinstance(owner, InFlightQuery):
+            return owner, slot
+        pending = owner.leave(slot)
+        self._queries.leave_block(pending)
+        if not owner.open_slots:
+            self._deadlines.discard(owner)
+        return pending, 0
 
     def expire(self, now_s: float) -> Effects:
         """Answer every query whose deadline has come, from what arrived."""
         effects = Effects(now_s=now_s)
-        self._end(self._deadlines.pop_due(now_s), effects)
+        due: list[InFlightQuery] = []
+        for owner in self._deadlines.pop_due(now_s):
+            due += self._due_of(owner, now_s) if isinstance(owner, QueryBlock) else (owner,)
+        self._end(due, effects)
         effects.forgotten = self._tracker.forget(now_s)
         return effects
+
+    def _due_of(self, block: QueryBlock, now_s: float) -> list[InFlightQuery]:
+        """The queries of a block whose deadline has come; those that are open still are looked at again."""
+        slots = [slot for slot in block.open() if self._led(block.deadlines_s[slot], block.asked_at_s) <= now_s]
+        self._tracker.abandon(block, block.open_rows(slots), now_s)
+        due = [self._unusual(block, slot)[0] for slot in slots]
+        if block.open_slots:
+            self._deadlines.push(self._led(block.next_due_s(), block.asked_at_s), block)
+        return due
 
     def end_audits(self, now_s: float) -> Effects:
         """End the oldest audits with what is there, so that no more than half of what is in flight are audits.
@@ -284,7 +314,7 @@ class Router:
 
     def _end(self, pendings: Iterable[InFlightQuery], effects: Effects) -> None:
         for pending in pendings:
-            self._tracker.abandon(pending, effects.now_s)
+            self._tracker.abandon(pending, pending.open_rows(), effects.now_s)
             self._conclude(pending, EXPIRED, effects)
         self._request(self._tracker.rows_to_ask_again(), effects)
 
@@ -306,6 +336,10 @@ class Router:
     def recorded(self, query: DecodedQuery) -> Sequence[DecodedQuery]:
         """End a query whose prediction is in the log; the records of it that were read meanwhile."""
         return self._queries.remove(query)
+
+    def block_recorded(self, answers: BlockAnswers) -> Sequence[DecodedQuery]:
+        """End queries of a block whose predictions are in the log; the records of them that were read meanwhile."""
+        return self._queries.remove_block(answers.block, answers.slots)
 
     def audit_recorded(self, query: DecodedQuery) -> None:
         """End the audit of a query: it is in the log."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.query.in_flight import InFlightQuery
+from clipper_stream.query.query_block import QueryBlock
 
 MAX_FRAME_ROWS = 1024
 MAX_FRAME_BYTES = 512 * 1024
@@ -22,6 +23,8 @@ UTF8_BYTES = 4
 """Most bytes of a character."""
 _MARSHAL_FORMAT = 2  # later formats write an object that comes again as a reference
 
+Owner = InFlightQuery | QueryBlock
+"""Whose rows they are: a query's or an audit's, or those of many queries in a block."""
 Frame = tuple[Sequence[int], Any]
 """Indices of the rows that one request asks for, and these rows: a matrix or a list."""
 
@@ -31,19 +34,19 @@ class RowBatch:
     """Rows for one model version.
 
     Attributes:
-        owners: The query or audit that each row belongs to.
+        owners: The query, audit or block that each row belongs to.
         slots: The slot of each row in its owner.
         keys: The key under which each output is cached and shared; None where it may be neither.
         outputs: An output or a `Failure` for each row; empty until they arrive.
     """
 
     ref: str
-    owners: list[InFlightQuery] = field(default_factory=list)
+    owners: list[Owner] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     keys: list[bytes | None] = field(default_factory=list)
     outputs: Sequence[Any] = ()
 
-    def add(self, owner: InFlightQuery, slot: int, key: bytes | None) -> None:
+    def add(self, owner: Owner, slot: int, key: bytes | None) -> None:
         """Append a row."""
         self.owners.append(owner)
         self.slots.append(slot)
@@ -75,6 +78,10 @@ class RowBatch:
             keys.append(digest + hashes[owner.first + slot % owner.count])
         self.keys = keys  # type: ignore[assignment]
         return keys
+
+    def deadlines_s(self) -> list[float]:
+        """When each output is of no more use, seconds since the epoch."""
+        return [owner.due_s(slot) for owner, slot in zip(self.owners, self.slots, strict=True)]
 
     def frames(self) -> Iterable[Frame]:
         """The rows in frames of one dtype and shape; a row larger than a frame may be goes alone."""
@@ -112,9 +119,18 @@ class RowBatch:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def rows_by_cache(pendings: Iterable[InFlightQuery]) -> dict[tuple[int, str], RowBatch]:
+def rows_by_cache(
+    pendings: Iterable[InFlightQuery], blocks: Iterable[QueryBlock] = ()
+) -> dict[tuple[int, str], RowBatch]:
     """All rows of the queries, by the partition and the model version whose cache they are looked up in."""
     batches: dict[tuple[int, str], RowBatch] = {}
+    for block in blocks:
+        for ref, slots in block.slots_by_ref().items():
+            rows = batches.get((block.partition, ref))
+            if rows is None:
+                rows = batches[block.partition, ref] = RowBatch(ref)
+            rows.owners += [block] * len(slots)
+            rows.slots += slots
     for pending in pendings:
         partition, count = pending.query.partition, pending.count
         for model, ref in enumerate(pending.decision.models):

@@ -78,9 +78,19 @@ class ActionDistribution:
         """The decision, when there is only one: nothing has to be drawn."""
         return None if self.bounds else self.decisions[0]
 
+    @property
+    def asks_one(self) -> bool:
+        """Whether every decision asks one model, for the answer."""
+        return all(len(one.models) == len(one.served) == 1 for one in self.decisions)
+
     def select(self, rng: RandomSource) -> Decision:
         """Draw a decision, with one number of the source."""
         return self.decisions[bisect_right(self.bounds, rng.random())]
+
+    def select_each(self, numbers: Iterable[float]) -> list[Decision]:
+        """The decision for each number, uniform in [0, 1)."""
+        decisions, bounds = self.decisions, self.bounds
+        return [decisions[bisect_right(bounds, number)] for number in numbers]
 
 
 def forced_decision(models: Sequence[str]) -> Decision:

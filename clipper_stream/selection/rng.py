@@ -1,5 +1,6 @@
 """Randomness that can be repeated: a stream of numbers that is a function of the application's seed and the query."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from xxhash import xxh3_64_intdigest
@@ -20,7 +21,7 @@ class _QueryRandom:
     __slots__ = ("_state",)
 
     def __init__(self, seed: int, query_id: str) -> None:
-        self._state = (seed & _MASK).to_bytes(8, "little") + query_id.encode()
+        self._state = _prefix(seed) + query_id.encode()
 
     def random(self) -> float:
         digest = xxh3_64_intdigest(self._state)
@@ -47,3 +48,17 @@ def query_rng(seed: int, query_id: str) -> RandomSource:
     Source: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, 64 bits).
     """
     return _QueryRandom(seed, query_id)
+
+
+def first_numbers(seed: int, query_ids: Iterable[str]) -> list[float]:
+    """The first random number of each query.
+
+    >>> first_numbers(7, ["3-41"]) == [query_rng(7, "3-41").random()]
+    True
+    """
+    prefix = _prefix(seed)
+    return [(xxh3_64_intdigest(prefix + query_id.encode()) >> 11) * _TO_UNIT for query_id in query_ids]
+
+
+def _prefix(seed: int) -> bytes:
+    return (seed & _MASK).to_bytes(8, "little")

@@ -44,7 +44,7 @@ BUDGETS = {
     "clipper_agents.observability": 980,
     "clipper_agents.replay": 5100,
     "clipper_agents.rollout": 1720,
-    "clipper_agents.router": 4050,
+    "clipper_agents.router": 4350,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1655,
     "clipper_agents.streaming": 2570,
@@ -59,10 +59,10 @@ BUDGETS = {
     "clipper_stream.evaluation": 5305,
     "clipper_stream.feedback": 500,
     "clipper_stream.models": 3025,
-    "clipper_stream.query": 2340,
-    "clipper_stream.selection": 1850,
+    "clipper_stream.query": 2790,
+    "clipper_stream.selection": 1875,
     "clipper_stream.sequential_testing": 855,
-    "clipper_topics": 2660,
+    "clipper_topics": 2680,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""
 

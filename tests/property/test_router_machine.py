@@ -4,13 +4,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from builders.query_blocks import block_of
 from builders.query_router import NOW_S, application, make_router, prepare, query
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from clipper_stream.combining.combiner import combine
-from clipper_stream.query import Failure, OutputPiece
+from clipper_stream.query import Failure, OutputPiece, QueryBlock
+from clipper_stream.query.answer import answers_of
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
 from clipper_stream.selection.distribution import forced_decision
 from clipper_stream.selection.rng import query_rng
@@ -25,6 +27,8 @@ APPLICATIONS = {
         application("sure", ("a:1", "b:1"), confidence_threshold=0.9, objective_s=3.0),
         application("one", ("a:1", "b:1", "c:1"), "exp3", objective_s=None, audit_ratio=0.3, volatile=(VOLATILE,)),
         application("tried", ("a:1",), canaries={"b:1": 0.3}, shadows={"c:1": 0.6, "d:1": 1.0}, volatile=(VOLATILE,)),
+        application("single", ("a:1", "b:1", "c:1"), "exp3", volatile=(VOLATILE,)),
+        application("patient", ("a:1", "b:1"), "exp3", objective_s=None),
         application("only a canary", (), canaries={"a:1": 0.5}),
         application("none", ()),
     )
@@ -106,6 +110,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.now_s = NOW_S
         self.waiting, self.answered, self.repeats = {}, {}, Counter()
         self.requests, self.askers, self.flying = {}, {}, {}
+        self.in_blocks = {}
         self.count = 0
 
     # --- what happens -----------------------------------------------------------------------------------------
@@ -116,16 +121,21 @@ class RouterMachine(RuleBasedStateMachine):
         age_s=st.sampled_from([0.0, 0.5, 2.0, -100.0]),
         bound_s=st.sampled_from([None, None, 0.2, 50.0]),
         partition=st.integers(0, 1),
+        spread_s=st.sampled_from([0.0, 0.3]),
+        together=st.booleans(),
     )
-    def queries_come(self, *, name, batch, models, age_s, bound_s, partition):
+    def queries_come(self, *, name, batch, models, age_s, bound_s, partition, spread_s, together):
+        if together:
+            models, batch = None, [values[:1] for values in batch]
         settings = dict(application=name, models=models, deadline_s=bound_s, partition=partition)
         arriving = []
-        for values in batch:
+        for number, values in enumerate(batch):
             self.count += 1
-            arriving.append(
-                query(f"q{self.count}", *values, queried_at_s=self.now_s - age_s, **settings, offset=self.count)
-            )
+            at_s = self.now_s - age_s - number * spread_s
+            arriving.append(query(f"q{self.count}", *values, queried_at_s=at_s, **settings, offset=self.count))
             self.waiting |= {one.name: one for one in self.naive(arriving[-1])}
+        if together:
+            arriving = [block_of(arriving)]
         self.compare(self.router.receive(arriving, self.now_s))
 
     @rule(random=st.randoms(use_true_random=False))
@@ -265,14 +275,21 @@ class RouterMachine(RuleBasedStateMachine):
             assert self.router.is_audited(one.query)
             self.router.audit_recorded(one.query)
             return
-        assert len(self.router.recorded(one.query)) == self.repeats.pop(one.query.query_id, 0)
+        answers = self.in_blocks.pop(one.query.query_id, None)
+        again = self.router.block_recorded(answers) if answers else self.router.recorded(one.query)
+        assert len(again) == self.repeats.pop(one.query.query_id, 0)
 
     # --- comparing --------------------------------------------------------------------------------------------
     def compare(self, effects):
         for name in [name for name, one in self.waiting.items() if one.complete]:
             self.answered[name] = self.waiting.pop(name)
         told = getattr(self, "told", set()) & self.answered.keys()
-        names = [answer.query.query_id for answer in effects.answers]
+        answers = list(effects.answers)
+        for some in effects.block_answers:
+            answers += answers_of(some)
+            ids = some.block.queries.query_ids
+            self.in_blocks |= {ids[slot]: some._replace(slots=[slot]) for slot in some.slots}
+        names = [answer.query.query_id for answer in answers]
         names += [f"{answer.query.query_id}/audit" for answer in effects.audits]
         assert sorted(names) == sorted(self.answered.keys() - told)
         self.told = set(self.answered)
@@ -282,7 +299,7 @@ class RouterMachine(RuleBasedStateMachine):
             assert {use.ref: use.outputs for use in audit.used} == used
             assert [each.ref for each in audit.missing] == [ref for ref in one.decision.models if ref not in used]
             assert not any(each.served for each in (*audit.used, *audit.missing))
-        for answer in effects.answers:
+        for answer in answers:
             one = self.answered[answer.query.query_id]
             outputs, reason, used = one.answer()
             assert (answer.outputs, {use.ref: use.outputs for use in answer.used}) == (outputs, used)
@@ -298,9 +315,12 @@ class RouterMachine(RuleBasedStateMachine):
         for row, (owner, slot) in enumerate(zip(sent.owners, sent.slots, strict=True)):
             key, in_query = (request.ref, float(request.rows[row][0])), slot % owner.count
             assert request.rows[row][0] == owner.block.rows[owner.first + in_query][0]
-            name = f"{owner.query.query_id}{'/audit' if owner.audit_of else ''}"
+            if isinstance(owner, QueryBlock):
+                name, in_query = owner.queries.query_ids[slot], 0
+            else:
+                name = f"{owner.query.query_id}{'/audit' if owner.audit_of else ''}"
             assert name in self.waiting
-            self.askers[request.frame, row] = name, (request.ref, in_query), owner.query.partition
+            self.askers[request.frame, row] = name, (request.ref, in_query), owner.partition
             if request.ref != VOLATILE:
                 assert key not in self.flying
                 self.flying[key] = request.frame, row

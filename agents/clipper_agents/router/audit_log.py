@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.indexed_log import IndexedLog, Outgoing
+from clipper_agents.router.indexed_log import IndexedLog, Outgoing, Sendable
 from clipper_agents.router.prediction_records import encode_audit
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import TaskRunner
@@ -115,16 +115,20 @@ class AuditLog:
     def _send(self, audits: Iterable[QueryAnswer]) -> None:
         self.log.add([Outgoing(one.query, encode_audit(one), one.query.content_type, one) for one in audits])
 
-    def round_ended(self, answers: list[QueryAnswer], took_s: float) -> None:
+    def round_ended(self, outgoing: list[Sendable], took_s: float) -> None:
         """Do nothing: nobody waits for an audit."""
 
-    def written(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:  # noqa: ARG002
+    def written(self, partition: int, outgoing: list[Sendable], generation: int, *, alone: bool) -> None:  # noqa: ARG002
         """Acknowledge the queries of audits that are in the log."""
-        for query, _, _, audit in outgoing:
+        offsets: list[int] = []
+        for one in outgoing:
+            assert isinstance(one, Outgoing)  # audits are in no block
+            query, _, _, audit = one
             assert audit is not None  # audits are never repeated
+            offsets.append(query.offset)
             audit.pending.move(FINISHED)
             if (audited := audit.pending.audit_of) is not None:
                 audited.move(ACKNOWLEDGED)
                 audited.audit = None  # break the cycle, so that both are freed at once
             self._auditing.audit_recorded(query)
-        self._consumer.acknowledge(partition, [one.query.offset for one in outgoing], generation)
+        self._consumer.acknowledge(partition, offsets, generation)

@@ -60,7 +60,7 @@ class EffectRunner:
 
     def run(self, effects: Effects) -> None:
         """Carry out all effects, without waiting."""
-        self._prediction_log.put(effects.answers, effects.audits)
+        self._prediction_log.put(effects.answers, effects.audits, effects.block_answers)
         take = self._colocated.take
         self._sender.put(request for request in effects.requests if not take(request))
         self._sender.forget(effects.forgotten)

@@ -13,8 +13,10 @@ Rules of this file:
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from itertools import chain, count, repeat
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from aiokafka import ConsumerRecord, TopicPartition
 
@@ -25,7 +27,7 @@ from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox, Record
-from clipper_stream.query import DecodedQuery, QueryAnswer
+from clipper_stream.query import BlockAnswers, DecodedQuery, QueryAnswer
 from clipper_topics import codec
 from clipper_topics.codec import headers_of
 from clipper_topics.logged_records import LoggedRecord
@@ -34,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 LOOK_AHEAD = 1_000
 """Offsets without a record that may follow a position, or stand before an end: the markers of transactions."""
+
+
+Decided: TypeAlias = tuple[str, int, bytes, bool, bool]
+"""Of a record: key in the index, offset, value, whether that is msgpack, and whether an audit follows."""
 
 
 class Outgoing(NamedTuple):
@@ -51,6 +57,83 @@ class Outgoing(NamedTuple):
     content_type: str
     answer: QueryAnswer | None = None
 
+    @property
+    def partition(self) -> int:
+        """Where it goes."""
+        return self.query.partition
+
+    @property
+    def generation(self) -> int:
+        """The consumer's when the query was read."""
+        return self.query.generation
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+        return 1
+
+    @property
+    def shares_id(self) -> bool:
+        """Whether another application's query has the same id."""
+        return self.answer is not None and self.answer.pending.shares_id
+
+    def records(self) -> Iterable[Record]:
+        """The records as they are sent."""
+        return ((self.query.key, self.value, headers_of(self.content_type, state_json=True)),)
+
+    def decided(self, first: int, key: "Callable[[DecodedQuery], str]") -> Iterable[Decided]:
+        """What is to be indexed, when the first record has this offset."""
+        if self.answer is None:
+            return ()
+        audited = self.answer.pending.audit is not None
+        return ((key(self.query), first, self.value, self.content_type == codec.MSGPACK, audited),)
+
+
+class OutgoingBlock(NamedTuple):
+    """Predictions to send, about queries of one block.
+
+    Attributes:
+        values: The bytes of each record.
+    """
+
+    answers: BlockAnswers
+    values: list[bytes]
+
+    @property
+    def partition(self) -> int:
+        """Where they go."""
+        return self.answers.block.partition
+
+    @property
+    def generation(self) -> int:
+        """The consumer's when the queries were read."""
+        return self.answers.block.queries.generation
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+        return len(self.values)
+
+    @property
+    def shares_id(self) -> bool:
+        """Whether another application's query has the same id as one of these."""
+        return self.answers.block.shares_id
+
+    def records(self) -> Iterable[Record]:
+        """The records as they are sent."""
+        keys, kind = self.answers.block.queries.keys, self.answers.block.queries.content_type
+        return zip([keys[slot] for slot in self.answers.slots], self.values, repeat(headers_of(kind, state_json=True)))
+
+    def decided(self, first: int, _: object) -> Iterable[Decided]:
+        """What is to be indexed, when the first record has this offset."""
+        queries = self.answers.block.queries
+        ids, msgpack = queries.query_ids, queries.content_type == codec.MSGPACK
+        own = [ids[slot] for slot in self.answers.slots]
+        return zip(own, count(first), self.values, repeat(msgpack), repeat(False))  # noqa: FBT003
+
+
+Sendable: TypeAlias = Outgoing | OutgoingBlock
+
 
 class LoggedTopic(Protocol):
     """What an `IndexedLog` needs to know about the records of its topic, and whom it notifies."""
@@ -65,7 +148,7 @@ class LoggedTopic(Protocol):
         """Return key and content of a record of any writer; None for a record of another kind."""
         ...
 
-    def written(self, partition: int, outgoing: list[Outgoing], generation: int, /, *, alone: bool) -> None:
+    def written(self, partition: int, outgoing: list[Sendable], generation: int, /, *, alone: bool) -> None:
         """Take note that records of one partition are in the log and indexed.
 
         `alone` says that nobody else has written to the partition since this process owns it: what is indexed is what
@@ -73,8 +156,8 @@ class LoggedTopic(Protocol):
         """
         ...
 
-    def round_ended(self, answers: list[QueryAnswer], took_s: float, /) -> None:
-        """Take note that a round of these answers took a number of seconds."""
+    def round_ended(self, outgoing: list[Sendable], took_s: float, /) -> None:
+        """Take note that a round of these records took a number of seconds."""
         ...
 
 
@@ -110,27 +193,30 @@ class IndexedLog:
         self.index = index
         self._consumer, self._tasks = consumer, tasks
         self._skew, self._clock, self._stage = skew or ClockSkew(), clock, stage
-        self._waiting: dict[int, list[Outgoing]] = {}
-        self._sending: dict[int, int] = {}
-        """Records in the round of each partition that has one under way."""
+        self._waiting: dict[int, list[Sendable]] = {}
+        self._unwritten = Counter[int]()
+        self._sending: set[int] = set()
+        """Partitions that have a round under way."""
         self._read: set[int] = set()
         """Partitions of which records were read since the inputs flow: what was decided before may be second."""
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def add(self, outgoing: list[Outgoing]) -> None:
+    def add(self, outgoing: Iterable[Sendable]) -> None:
         """Queue records for the next round of their partition."""
         waiting = self._waiting
         for one in outgoing:
-            waiting.setdefault(one.query.partition, []).append(one)
-        for partition in waiting.keys() - self._sending.keys():
+            partition = one.partition
+            waiting.setdefault(partition, []).append(one)
+            self._unwritten[partition] += one.size
+        for partition in waiting.keys() - self._sending:
             self._idle.clear()
-            self._sending[partition] = 0
+            self._sending.add(partition)
             self._tasks.watched(self._send(partition))
 
     def unwritten(self, partition: int) -> int:
         """Number of records of a partition that are not in the log yet."""
-        return len(self._waiting.get(partition, ())) + self._sending.get(partition, 0)
+        return self._unwritten[partition]
 
     async def idle(self) -> None:
         """Wait until no record is being sent."""
@@ -167,29 +253,29 @@ class IndexedLog:
 
     async def _send(self, partition: int) -> None:
         while outgoing := self._waiting.pop(partition, None):
-            self._sending[partition] = len(outgoing)
             await self._round(partition, outgoing)
-        del self._sending[partition]
+            self._unwritten[partition] -= sum(one.size for one in outgoing)
+        self._sending.remove(partition)
         if not self._sending:
             self._idle.set()
 
-    async def _round(self, partition: int, outgoing: list[Outgoing]) -> None:
+    async def _round(self, partition: int, outgoing: list[Sendable]) -> None:
         generation = self._consumer.generation
-        current = [one for one in outgoing if one.query.generation == generation]
+        current = [one for one in outgoing if one.generation == generation]
         if not current:
             return
         began_s, sent_s = time.monotonic(), self._clock()
-        delivery = await self._outbox.submit(self._topic, partition, map(_record, current))
+        records = chain.from_iterable(one.records() for one in current)
+        delivery = await self._outbox.submit(self._topic, partition, records)
         offsets = await delivery.offsets()
         if delivery.stamped_s is not None:
             self._skew.observe(sent_s, delivery.stamped_s, self._clock())
         at_s = self._clock() if delivery.stamped_s is None else delivery.stamped_s
         if await self._finish(partition, current, offsets, generation, at_s):
-            answers = [one.answer for one in current if one.answer is not None]
-            self._owner.round_ended(answers, time.monotonic() - began_s)
+            self._owner.round_ended(current, time.monotonic() - began_s)
 
     async def _finish(
-        self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int, at_s: float
+        self, partition: int, outgoing: list[Sendable], offsets: list[int], generation: int, at_s: float
     ) -> bool:
         """Index acknowledged records and report them as written; return False if the generation has ended."""
         if self._consumer.generation != generation:
@@ -202,9 +288,9 @@ class IndexedLog:
             if self._consumer.generation != generation:
                 return False
         else:
-            with self._stage("index", len(outgoing)):
+            with self._stage("index", len(offsets)):
                 self._index(index, outgoing, first, at_s, look=partition in self._read)
-        with self._stage("acknowledge", len(outgoing)):
+        with self._stage("acknowledge", len(offsets)):
             self._owner.written(partition, outgoing, generation, alone=partition not in self._read)
         return True
 
@@ -214,23 +300,21 @@ class IndexedLog:
         self.index.of(tp.partition).index(found, records[-1].offset, records[-1].timestamp / 1000)
 
     def _index(
-        self, index: PartitionIndex, outgoing: Sequence[Outgoing], first_offset: int, at_s: float, *, look: bool
+        self, index: PartitionIndex, outgoing: Sequence[Sendable], first_offset: int, at_s: float, *, look: bool
     ) -> None:
         """Index a batch that begins at an offset of the log.
 
         A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
         application's query has the same id, or (`look`) records of another process were read after the decision.
         """
-        upto, key = first_offset + len(outgoing) - 1, self._owner.key
-        decided = [
-            (key(query), offset, value, kind == codec.MSGPACK, answer.pending.audit is not None)
-            for offset, (query, value, kind, answer) in enumerate(outgoing, first_offset)
-            if answer is not None
-        ]
-        if look or any(answer is not None and answer.pending.shares_id for *_, answer in outgoing):
-            index.index([(one[0], LoggedRecord(*one[1:])) for one in decided], upto, at_s)
+        key, offset, decided = self._owner.key, first_offset, list[Decided]()
+        for one in outgoing:
+            decided += one.decided(offset, key)
+            offset += one.size
+        if look or any(one.shares_id for one in outgoing):
+            index.index([(one[0], LoggedRecord(*one[1:])) for one in decided], offset - 1, at_s)
         else:
-            index.index_new(decided, upto, at_s)
+            index.index_new(decided, offset - 1, at_s)
 
 
 async def first_unread_ms(
@@ -267,7 +351,3 @@ async def first_unread_ms(
     last = {tp: max(0, ends[tp] - LOOK_AHEAD) for tp in logged if tp.partition not in found}
     await reader.read(last, note_last, {tp: ends[tp] for tp in last})
     return {partition: found.get(partition, 0) for _, partition in logged}
-
-
-def _record(outgoing: Outgoing) -> Record:
-    return outgoing.query.key, outgoing.value, headers_of(outgoing.content_type, state_json=True)

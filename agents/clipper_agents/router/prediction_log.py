@@ -21,12 +21,13 @@ from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.indexed_log import IndexedLog, Outgoing
-from clipper_agents.router.prediction_records import encode_answer
+from clipper_agents.router.indexed_log import IndexedLog, Outgoing, OutgoingBlock, Sendable
+from clipper_agents.router.prediction_records import encode_answer, encode_block
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
+from clipper_stream.query import BlockAnswers, DecodedQuery, InFlightQuery, QueryAnswer
+from clipper_stream.query.answer import answers_of
 from clipper_stream.query.lifecycle import FINISHED, RECORDED
 from clipper_topics.logged_records import LoggedRecord, named_models, prediction_head, read_prediction
 
@@ -46,6 +47,10 @@ class AnsweredQueries(Protocol):
 
     def recorded(self, query: DecodedQuery, /) -> Sequence[DecodedQuery]:
         """Note that the query's prediction is in the log, and return repetitions of the query read meanwhile."""
+        ...
+
+    def block_recorded(self, answers: BlockAnswers, /) -> Sequence[DecodedQuery]:
+        """Note the same of queries of a block."""
         ...
 
 
@@ -91,13 +96,25 @@ class PredictionLog:
         self._delivery_s = 0.0
         """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
 
-    def put(self, answers: Sequence[QueryAnswer], audits: Sequence[QueryAnswer] = ()) -> None:
+    def put(
+        self,
+        answers: Sequence[QueryAnswer],
+        audits: Sequence[QueryAnswer] = (),
+        blocks: Sequence[BlockAnswers] = (),
+    ) -> None:
         """Send answers, and audits once their predictions are in the log."""
-        with self._stage("encode", len(answers)):
-            outgoing = [
+        outgoing = list[Sendable]()
+        with self._stage("encode", len(answers) + sum(len(some.slots) for some in blocks)):
+            for some in blocks:
+                values = encode_block(some)
+                if values is None:
+                    answers = [*answers, *answers_of(some)]
+                else:
+                    outgoing.append(OutgoingBlock(some, values))
+            outgoing += (
                 Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
                 for answer, value in map(encode_answer, answers)
-            ]
+            )
         self._log.add(outgoing)
         if audits:
             assert self._audits is not None
@@ -134,35 +151,58 @@ class PredictionLog:
         if self._audits is not None:
             await self._audits.log.catch_up(partitions)
 
-    def round_ended(self, answers: list[QueryAnswer], took_s: float) -> None:
+    def round_ended(self, outgoing: list[Sendable], took_s: float) -> None:
         """Count the answers of a round, and keep the router's lead to what the broker takes."""
         self._router.lead_s = min(MOST_LEAD_S, 2 * self._delivery_s)  # to the broker, and from there to be read
         self._delivery_s += (took_s - self._delivery_s) / MEMORY_ROUNDS
         if self._metrics is not None:
-            _count_answers(self._metrics, answers, took_s)
+            for one in outgoing:
+                if isinstance(one, OutgoingBlock):
+                    _count_block(self._metrics, one.answers, took_s)
+            alone = [one.answer for one in outgoing if isinstance(one, Outgoing) and one.answer is not None]
+            if alone:
+                _count_answers(self._metrics, alone, took_s)
 
-    def written(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:
+    def written(self, partition: int, outgoing: list[Sendable], generation: int, *, alone: bool) -> None:
         """Acknowledge the queries of logged predictions, except those whose audit follows."""
         done: list[int] = []
         for one in outgoing:
-            query, value, kind, answer = one
-            if answer is None:
-                done.append(query.offset)
-                continue
-            pending = answer.pending
-            if pending.audit is not None:
-                pending.move(RECORDED)
-                self._follow(pending)
-            else:
-                pending.move(FINISHED)
-                if alone or not self._owes_another(query):
-                    done.append(query.offset)
-            for again in self._router.recorded(query):
-                if again.offset != query.offset:
-                    self._log.add([Outgoing(again, value, kind)])
-                elif pending.audit is None:
-                    done.append(again.offset)
+            done += self._end(one, alone=alone) if isinstance(one, Outgoing) else self._end_block(one, alone=alone)
         self._consumer.acknowledge(partition, done, generation)
+
+    def _end(self, one: Outgoing, *, alone: bool) -> list[int]:
+        """End a query whose prediction is in the log; return the offsets that are finished."""
+        query, value, kind, answer = one
+        if answer is None:
+            return [query.offset]
+        pending, done = answer.pending, list[int]()
+        if pending.audit is not None:
+            pending.move(RECORDED)
+            self._follow(pending)
+        else:
+            pending.move(FINISHED)
+            if alone or not self._owes_another(query):
+                done.append(query.offset)
+        for again in self._router.recorded(query):
+            if again.offset != query.offset:
+                self._log.add([Outgoing(again, value, kind)])
+            elif pending.audit is None:
+                done.append(again.offset)
+        return done
+
+    def _end_block(self, one: OutgoingBlock, *, alone: bool) -> list[int]:
+        """Do the same for queries of a block."""
+        answers, queries = one.answers, one.answers.block.queries
+        ids, offsets = queries.query_ids, queries.offsets
+        done = [offsets[slot] for slot in answers.slots if alone or not self._owes_another(queries.query(slot))]
+        again = self._router.block_recorded(answers)
+        if again:
+            own = {offsets[slot] for slot in answers.slots}
+            values = dict(zip([ids[slot] for slot in answers.slots], one.values, strict=True))
+            done += (query.offset for query in again if query.offset in own)
+            others = (query for query in again if query.offset not in own)
+            self._log.add(Outgoing(query, values[query.query_id], queries.content_type) for query in others)
+        return done
 
     def _follow(self, pending: InFlightQuery) -> None:
         assert self._audits is not None
@@ -190,3 +230,12 @@ def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer], recorded_
         name = application.name if application else UNKNOWN_APPLICATION
         reason = None if failure is None else failure.reason
         metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s)
+
+
+def _count_block(metrics: RouterMetrics, answers: BlockAnswers, recorded_s: float) -> None:
+    block, slots, decided_s, refusals = answers
+    queried_s = [block.queries.queried_at_s[slot] for slot in slots]
+    asked_s, reason = (decided_s, refusals[0].reason) if refusals else (block.asked_at_s, None)
+    metrics.observe_stages([asked_s - at_s for at_s in queried_s], [decided_s - asked_s] * len(slots), recorded_s)
+    latencies_s = [max(0.0, decided_s - at_s) for at_s in queried_s]
+    metrics.observe_predictions(block.application.name, "default" if reason else "model", reason, latencies_s)

@@ -1,12 +1,23 @@
 """Encodes answers as records of the predictions and audits topics."""
 
 import contextlib
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
-from clipper_stream.query import Application, DecodedQuery, Failure, MissingModel, ModelUse, QueryAnswer
+from clipper_stream.query import (
+    Application,
+    BlockAnswers,
+    DecodedQuery,
+    Failure,
+    MissingModel,
+    ModelUse,
+    QueryAnswer,
+)
+from clipper_stream.selection.distribution import Decision
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
@@ -17,6 +28,8 @@ MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What msgspec raises for a value that JSON or msgpack cannot hold, such as an integer of more than 64 bits."""
 _NO_FEATURES: list[float] = []
+LEAST_S = 0.001
+"""An earlier time is left out of a record, as the default of its field."""
 
 
 def encode_answer(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> tuple[QueryAnswer, bytes]:
@@ -48,6 +61,100 @@ def _default(answer: QueryAnswer, why: str, most_bytes: int) -> tuple[QueryAnswe
             return default, encoded
     default = _without_outputs(answer, why, None)
     return default, _encoded(default)
+
+
+def encode_block(answers: BlockAnswers, most_bytes: int = MOST_BYTES) -> list[bytes] | None:
+    """Return the predictions about queries of a block as bytes; None where one of them has to be looked at by itself.
+
+    The records are those that `encode_answer` makes: they differ in few fields, so one of a kind is encoded with holes
+    there, which are filled for each.
+    """
+    if min(answers.block.queries.queried_at_s) < LEAST_S:
+        return None
+    try:
+        values = _refusals(answers) if answers.refusals else _model_answers(answers)
+    except _UNWRITABLE:
+        return None
+    return None if max(map(len, values)) > most_bytes else values
+
+
+def _model_answers(answers: BlockAnswers) -> list[bytes]:
+    block, slots, at_s, _ = answers
+    queries, application, asked_s = block.queries, block.application, block.asked_at_s
+    kind, dumps = queries.content_type, _DUMPS[queries.content_type]
+    policy = application.policy.name, application.revision
+    forms: dict[tuple[int, bool], bytes] = {}
+    at_ms, values = dumps(round(at_s * 1e3)), list[bytes]()
+    for slot in slots:
+        arrived_s, queried_s, decision = block.arrived_s[slot], queries.queried_at_s[slot], block.decisions[slot]
+        model_ms = round((arrived_s - asked_s) * 1e6) / 1e3 if arrived_s else 0.0
+        form = forms.get((id(decision), arrived_s > 0.0))
+        if form is None:
+            form = _model_form(application.name, policy, decision, kind, cached=not arrived_s)
+            forms[id(decision), arrived_s > 0.0] = form
+        output, query_id = dumps(block.outputs[slot]), dumps(queries.query_ids[slot])
+        times = dumps(round(queried_s * 1e3)), at_ms, dumps(round((at_s - queried_s) * 1e6) / 1e3)
+        values.append(form % (query_id, output, output, dumps(model_ms), dumps(queries.offsets[slot]), *times))
+    return values
+
+
+def _refusals(answers: BlockAnswers) -> list[bytes]:
+    block, slots, at_s, refusals = answers
+    queries, application = block.queries, block.application
+    dumps = _DUMPS[queries.content_type]
+    form = _refused_form(application.name, refusals[0].reason, queries.content_type)
+    at_ms, default, values = dumps(round(at_s * 1e3)), dumps(application.default_output), list[bytes]()
+    for slot, failure in zip(slots, refusals, strict=True):
+        queried_s, query_id = queries.queried_at_s[slot], dumps(queries.query_ids[slot])
+        times = dumps(round(queried_s * 1e3)), at_ms, dumps(round((at_s - queried_s) * 1e6) / 1e3)
+        values.append(form % (query_id, default, dumps(failure.explanation), dumps(queries.offsets[slot]), *times))
+    return values
+
+
+_DUMPS: Mapping[str, Callable[[Any], bytes]] = {
+    codec.JSON: msgspec.json.Encoder().encode,
+    codec.MSGPACK: msgspec.msgpack.Encoder().encode,
+}
+_HOLE: Any = msgspec.Raw(b"\0hole\0")
+"""Stands in a field that each record of a block fills in its own way."""
+
+
+@lru_cache(maxsize=1024)
+def _model_form(application: str, policy: tuple[str, int], decision: Decision, kind: str, *, cached: bool) -> bytes:
+    """Return a prediction with holes for id, output, the model's output and latency, offset, times and latency."""
+    (ref,), (propensity,) = decision.models, decision.propensities
+    name, version = name_and_version(ref)
+    answer = ModelAnswer(
+        model=name, version=version, propensity=propensity, output=_HOLE, latency_ms=_HOLE, cached=cached
+    )
+    form = _form(application)
+    form.confidence, form.models, form.policy = 1.0, [answer], policy_ref(*policy)
+    form.served_propensity = decision.served_propensity
+    return _with_holes(form, kind)
+
+
+@lru_cache(maxsize=1024)
+def _refused_form(application: str, reason: str, kind: str) -> bytes:
+    """Return a prediction with holes for id, output, explanation, offset, times and latency."""
+    form = _form(application)
+    form.confidence, form.default, form.reason, form.explanation = 0.0, True, reason, _HOLE
+    return _with_holes(form, kind)
+
+
+def _form(application: str) -> Prediction:
+    return Prediction(
+        query_id=_HOLE,
+        application=application,
+        output=_HOLE,
+        query_offset=_HOLE,
+        queried_at_ms=_HOLE,
+        predicted_at_ms=_HOLE,
+        latency_ms=_HOLE,
+    )
+
+
+def _with_holes(form: Prediction, kind: str) -> bytes:
+    return codec.predictions.encode(form, kind).replace(b"%", b"%%").replace(bytes(_HOLE), b"%b")
 
 
 def encode_audit(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> bytes:

@@ -6,7 +6,7 @@ dead letters.
 
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.stages import Stages, untimed
-from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.decision_index import Known, LogIndex, PartitionIndex
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.left_backlogs import LeftBacklogs
 from clipper_agents.router.prediction_log import PredictionLog
@@ -27,11 +27,11 @@ from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.raw_rows import LARGE_BYTES, RawRow, raw_rows
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
-from clipper_stream.query import DecodedQuery, Router
+from clipper_stream.query import DecodedBlock, DecodedQuery, Router
 from clipper_stream.query.planner import CONVERTED_TOGETHER
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, content_type
-from clipper_topics.query import MOST_ROWS, Query, check_query
+from clipper_topics.query import MOST_ROWS, Query, check_query, is_plain
 from clipper_topics.query_ids import answered_id
 
 QUERIES_A_CHUNK = 1000
@@ -40,6 +40,8 @@ BYTES_A_CHUNK = 1 << 20
 MOST_UNWRITTEN = 2_000
 """Records of one partition that wait for the broker, at which it is read no further: some tens of rounds."""
 DECODED_TOGETHER = CONVERTED_TOGETHER
+BLOCK_FROM = 8
+"""So many queries of an application at least are one block: for fewer, columns are dearer than objects."""
 
 LONGEST_MS = 10**12
 """Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits does not fit a float."""
@@ -52,6 +54,7 @@ class DecodedQueries:
     """Queries of one list of records, and the records that hold none, each with the reason."""
 
     queries: list[DecodedQuery] = field(default_factory=list)
+    blocks: list[DecodedBlock] = field(default_factory=list)
     undecodable: Refused = field(default_factory=list)
 
 
@@ -66,6 +69,7 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
     """
     decoded = DecodedQueries()
     queries, decode = decoded.queries, codec.queries.decode_as
+    plain: defaultdict[tuple[str, str], list[tuple[Query, Record]]] = defaultdict(list)
     for record in records:
         kind = content_type(record.headers) if record.headers else codec.JSON
         raw = len(record.value or b"") > LARGE_BYTES
@@ -73,9 +77,39 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
             query = _decode_raw(kind, record.value) if raw else decode(kind, record.value)
         except UndecodableRecord as error:
             decoded.undecodable.append((record, error))
+            continue
+        if not raw and is_plain(query):
+            plain[query.application, kind].append((query, record))
         else:
             queries.append(_received(query, record, generation, kind, now_s, raw))
+    for (application, kind), found in plain.items():
+        if len(found) >= BLOCK_FROM:
+            decoded.blocks.append(_block(application, kind, found, generation, now_s))
+        else:
+            queries += (_received(query, record, generation, kind, now_s, raw=False) for query, record in found)
     return decoded
+
+
+def _block(
+    application: str, kind: str, found: list[tuple[Query, Record]], generation: int, now_s: float
+) -> DecodedBlock:
+    bounds_s = [_seconds(query.deadline_ms) for query, _ in found]
+    return DecodedBlock(
+        [query.query_id for query, _ in found],  # type: ignore[misc]
+        application,
+        [query.input for query, _ in found],
+        [min(record.timestamp / 1000, now_s) for _, record in found],
+        found[0][1].partition,
+        [record.offset for _, record in found],
+        generation,
+        [record.key for _, record in found],
+        kind,
+        bounds_s if any(bounds_s) else None,
+    )
+
+
+def _seconds(deadline_ms: int | None) -> float | None:
+    return None if deadline_ms is None else max(0, min(deadline_ms, LONGEST_MS)) / 1000
 
 
 def _decode_raw(kind: str, value: bytes | None) -> Query:
@@ -109,7 +143,7 @@ def _received(query: Query, record: Record, generation: int, kind: str, now_s: f
         generation,
         packed,
         query.context,
-        None if query.deadline_ms is None else max(0, min(query.deadline_ms, LONGEST_MS)) / 1000,
+        _seconds(query.deadline_ms),
         query.models,
         record.key,
         kind,
@@ -141,8 +175,8 @@ class FreshQueries:
         now_s: float,
         undecodable: Refused,
         repeated: Counter[int],
-    ) -> Iterator[DecodedQuery]:
-        """Return the new queries of a chunk, in log order.
+    ) -> Iterator[DecodedQuery | DecodedBlock]:
+        """Return the new queries of a chunk, in log order but for those that are not plain.
 
         Args:
             chunk: Records by partition.
@@ -157,17 +191,36 @@ class FreshQueries:
                 with self._stage("decode", len(some)):
                     decoded = decode_queries(some, generation, now_s)
                 undecodable += decoded.undecodable
-                with self._stage("known", len(decoded.queries)):
-                    asked = [(one.query_id, one.application, one.queried_at_s * 1000) for one in decoded.queries]
-                    decided = self._decisions.of(tp.partition).decided(asked)
-                for query, known in zip(decoded.queries, decided, strict=True):
-                    if known is None or self._router.is_in_flight(query):
-                        yield query
-                    elif not known.own:
-                        yield query._replace(shares_id=True)
-                    else:
-                        repeated[tp.partition] += 1
-                        self._prediction_log.repeat(query, known.logged)
+                with self._stage("known", len(some)):
+                    index = self._decisions.of(tp.partition)
+                    blocks, queries = _undecided(decoded, index)
+                    asked = [(one.query_id, one.application, one.queried_at_s * 1000) for one in queries]
+                    decided = index.decided(asked)
+                yield from blocks
+                yield from self._new(queries, decided, repeated)
+
+    def _new(
+        self, queries: list[DecodedQuery], decided: list[Known | None], repeated: Counter[int]
+    ) -> Iterator[DecodedQuery]:
+        for query, known in zip(queries, decided, strict=True):
+            if known is None or self._router.is_in_flight(query):
+                yield query
+            elif not known.own:
+                yield query._replace(shares_id=True)
+            else:
+                repeated[query.partition] += 1
+                self._prediction_log.repeat(query, known.logged)
+
+
+def _undecided(decoded: DecodedQueries, index: PartitionIndex) -> tuple[list[DecodedBlock], list[DecodedQuery]]:
+    """Return the blocks of which no query is decided, and all other queries one by one."""
+    blocks, queries = list[DecodedBlock](), decoded.queries
+    for block in decoded.blocks:
+        if index.has_none(block.query_ids, block.queried_at_s[-1] * 1000):
+            blocks.append(block)
+        else:
+            queries += block
+    return blocks, queries
 
 
 class QueryAgent:

@@ -26,8 +26,8 @@ class Fixture:
         )
         self.effects.connect(sender, SimpleNamespace(take=lambda request: request.ref == "here:1"))
 
-    def put(self, answers, audits):
-        self.answers += answers
+    def put(self, answers, audits, blocks):
+        self.answers += [*answers, *blocks]
         self.audits += audits
 
     def watched(self, work):
@@ -62,9 +62,15 @@ def request(frame, ref):
 async def test_everything_that_is_asked_for_is_carried_out(fixture):
     here, there = request(1, "here:1"), request(2, "there:1")
     effects = Effects(now_s=0.0, requests=[here, there], answers=["a"], audits=["b"], forgotten=[5], coalesced=3)
+    effects.block_answers = ["c"]
     effects.lookups, effects.hits = {"m:1": 4, "n:1": 2}, {"m:1": 1}
     fixture.effects.run(effects)
-    assert (fixture.answers, fixture.audits, fixture.requests, fixture.forgotten) == (["a"], ["b"], [there], [5])
+    assert (fixture.answers, fixture.audits, fixture.requests, fixture.forgotten) == (
+        ["a", "c"],
+        ["b"],
+        [there],
+        [5],
+    )
     assert (fixture.cache, fixture.coalesced) == ({"m:1": (4, 1), "n:1": (2, 0)}, 3)
     assert fixture.effects._timer is None
 

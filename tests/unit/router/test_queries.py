@@ -15,10 +15,11 @@ from builders.query_router import application, make_router
 from faust.types import TP
 
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.queries import MOST_UNWRITTEN, FreshQueries, QueryAgent
+from clipper_agents.router.queries import BLOCK_FROM, MOST_UNWRITTEN, FreshQueries, QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.streaming.dead_letters import MOST_WAITING, DeadLetterSender
 from clipper_agents.streaming.outbox import Outbox
+from clipper_stream.query.answer import answers_of
 from clipper_topics.catalogue import Catalogue
 
 CATALOGUE = Catalogue(partitions=1)
@@ -72,7 +73,9 @@ class Fixture:
 
     @property
     def decided(self):
-        return [answer.query.query_id for effects in self.effects for answer in effects.answers]
+        blocks = [answers_of(some) for effects in self.effects for some in effects.block_answers]
+        alone = [effects.answers for effects in self.effects]
+        return [answer.query.query_id for answers in (*alone, *blocks) for answer in answers]
 
 
 def query(query_id, name="app", number=1.0):
@@ -171,3 +174,18 @@ async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partit
         await asyncio.sleep(0)
     assert not fixture.agent.is_held(TOPIC)
     assert [offset for _, offsets, _ in fixture.acknowledged for offset in offsets] == [0, *range(2, 2002)]
+
+
+async def test_of_queries_in_a_block_those_that_were_answered_are_answered_again(fixture):
+    ids = [f"q{number}" for number in range(2 * BLOCK_FROM)]
+    fixture.decisions.of(0).index([("q3", logged(7, "q3"))], 7, 1e9)
+    await fixture.receive(*[query(one) for one in ids])
+    assert fixture.repeated == [("q3", 7)]
+    assert sorted(fixture.decided) == sorted({*ids} - {"q3"})
+
+
+async def test_of_queries_in_a_block_none_is_decided_twice(fixture):
+    ids = [f"q{number}" for number in range(BLOCK_FROM)]
+    await fixture.receive(*[query(one) for one in ids])
+    await fixture.receive(*[query(one) for one in ids])
+    assert fixture.router._queries.repeats == len(fixture.decided) == BLOCK_FROM

@@ -5,7 +5,8 @@ import pytest
 from builders.kafka import record
 from builders.query_router import application, make_router
 
-from clipper_agents.router.queries import decode_queries
+from clipper_agents.router.queries import BLOCK_FROM, decode_queries
+from clipper_agents.router.raw_rows import LARGE_BYTES
 from clipper_topics import codec
 
 MSGPACK = codec.MSGPACK_HEADERS
@@ -99,3 +100,35 @@ def test_a_query_of_too_many_rows_is_refused_without_an_output_for_each():
     app = application(default_output="x" * 100_000)
     (answer,) = make_router(app).receive([query], query.queried_at_s).answers
     assert (answer.failure.reason, answer.outputs) == ("invalid_input", ["x" * 100_000])
+
+
+def records_of(*contents, **changes):
+    return [record(n, msgspec.json.encode({"application": "app"} | one), **changes) for n, one in enumerate(contents)]
+
+
+def test_queries_of_one_row_with_ids_are_a_block_and_any_other_is_by_itself():
+    plain = [{"query_id": f"q{number}", "input": [number]} for number in range(BLOCK_FROM)]
+    plain[1]["deadline_ms"] = 250
+    others = [
+        {"input": 1},
+        {"query_id": "2@8", "input": 1},
+        {"query_id": "x" * 257, "input": 1},
+        {"query_id": "p", "inputs": [1]},
+        {"query_id": "c", "input": 1, "context": "ada"},
+        {"query_id": "m", "input": 1, "models": ["a"]},
+        {"query_id": "f", "input": 1, "features": [1]},
+        {"query_id": "d", "input": 1, "deadline_ms": 0},
+        {"query_id": "n"},
+        {"query_id": "r", "input": "x" * LARGE_BYTES},
+        {"query_id": "o", "input": 1, "application": "other"},
+    ]
+    decoded = decode_queries(records_of(*plain, *others, key=b"k", partition=3, timestamp=1_500), generation=4)
+    (block,) = decoded.blocks
+    alone = [decode_queries([one], 4).queries[0] for one in records_of(*plain, key=b"k", partition=3, timestamp=1_500)]
+    assert [*block] == alone
+    assert sorted(query.offset for query in decoded.queries) == [*range(len(plain), len(plain) + len(others))]
+
+
+def test_a_few_queries_are_no_block():
+    decoded = decode_queries(records_of(*[{"query_id": f"q{n}", "input": n} for n in range(BLOCK_FROM - 1)]), 0)
+    assert (len(decoded.queries), decoded.blocks) == (BLOCK_FROM - 1, [])

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from clipper_agents.router import indexed_log
+from clipper_agents.router.indexed_log import Outgoing
 from clipper_topics import codec
 from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS, UndecodableRecord
 
@@ -14,8 +14,8 @@ def test_one_function_gives_the_headers_of_a_content_type_whoever_writes_the_rec
     stated = [(codec.CONTENT_TYPE, b"application/json")]
     assert (codec.headers_of(JSON), codec.headers_of(JSON, state_json=True)) == ([], stated)
     assert codec.headers_of(MSGPACK) == codec.headers_of(MSGPACK, state_json=True) == MSGPACK_HEADERS
-    answer = SimpleNamespace(query=SimpleNamespace(key=b"k"), value=b"{}", content_type=JSON)
-    assert indexed_log._record(answer) == (b"k", b"{}", stated)
+    outgoing = Outgoing(SimpleNamespace(key=b"k"), b"{}", JSON)
+    assert outgoing.records() == ((b"k", b"{}", stated),)
 
 
 NESTED = 100_000

@@ -1,0 +1,89 @@
+"""Queries in a block get, byte for byte, the predictions that they get one by one."""
+
+from collections import Counter
+
+from builders.kafka import record
+from builders.query_router import NOW_S, application, make_router, outputs_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipper_agents.router import queries as decoding
+from clipper_agents.router.prediction_records import encode_answer, encode_block
+from clipper_stream.query import Failure
+from clipper_stream.query.answer import answers_of
+from clipper_topics import codec
+
+APPLICATION = application('50 % "off" ü', ("a:1", "b%b:1", "c:1"), "exp3", volatile=("c:1",))
+VALUES = [0, 1, -1, 2**70, 0.1, 1e300, float("nan"), None, True, "text", 'q"%b\n\0ü', "\0hole\0", [1, "x"], {"%": None}]
+OUTPUTS = st.sampled_from(VALUES)
+IDS = st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="@"), min_size=1, max_size=9),
+               min_size=8, max_size=20, unique=True)  # fmt: skip
+
+
+def records_of(ids, kind, ages_s, deadlines_ms):
+    encode = codec.queries._encoders[kind].encode
+    for offset, (query_id, age_s, deadline_ms) in enumerate(zip(ids, ages_s, deadlines_ms, strict=False)):
+        content = {"query_id": query_id, "application": APPLICATION.name, "input": [float(offset % 5)]}
+        if deadline_ms:
+            content["deadline_ms"] = deadline_ms
+        yield record(
+            offset, encode(content), key=query_id.encode(), headers=codec.headers_of(kind),
+            timestamp=round((NOW_S - age_s) * 1000),
+        )  # fmt: skip
+
+
+class Served:
+    """What a router makes of records, in blocks or not: predictions by offset, and what each query was asked."""
+
+    def __init__(self, records, outputs, delays_s, *, blocks):
+        decoded = decoding.decode_queries(records, 0, NOW_S)
+        assert len(decoded.blocks) == 1
+        arriving = decoded.blocks if blocks else [*decoded.blocks[0]]
+        self.router, self.predictions, self.counts = make_router(APPLICATION), {}, Counter()
+        effects = self.router.receive(arriving, NOW_S)
+        self.take(effects)
+        now_s = NOW_S
+        for request in sorted(effects.requests, key=lambda one: one.ref):
+            for row, delay_s in enumerate(delays_s[: len(request.rows)]):
+                now_s += delay_s
+                if (due_s := self.router.next_deadline_s) is not None and due_s <= now_s:
+                    self.take(self.router.expire(now_s))
+                output = outputs[row % len(outputs)]
+                piece = outputs_of(request, lambda _, said=output: said, rows=(row, row + 1))
+                if isinstance(output, Failure):
+                    piece = outputs_of(request, None, {row: output}, (row, row + 1))
+                self.take(self.router.gather([piece], now_s))
+        self.take(self.router.expire(NOW_S + 1000.0))
+
+    def take(self, effects):
+        answers = list(effects.answers)
+        for some in effects.block_answers:
+            values = encode_block(some)
+            if values is None:
+                answers += answers_of(some)
+            else:
+                offsets = [some.block.queries.offsets[slot] for slot in some.slots]
+                self.predictions |= dict(zip(offsets, values, strict=True))
+        for answer in answers:
+            _, self.predictions[answer.query.offset] = encode_answer(answer)
+        self.counts += effects.behind + Counter(coalesced=effects.coalesced)
+        self.counts += Counter(effects.hits) + Counter(effects.lookups) + Counter(effects.queries)
+
+
+@settings(max_examples=100)
+@given(
+    ids=IDS,
+    kind=st.sampled_from([codec.JSON, codec.MSGPACK]),
+    ages_s=st.lists(st.sampled_from([0.0, 0.25, 0.9, 1.5, -5.0]), min_size=20, max_size=20),
+    deadlines_ms=st.lists(st.sampled_from([None, None, 300, 10_000]), min_size=20, max_size=20),
+    outputs=st.lists(OUTPUTS | st.builds(Failure, st.sampled_from(["late", "error"]), st.just("why")), min_size=1),
+    delays_s=st.lists(st.sampled_from([0.0, 0.001, 0.05, 0.2]), min_size=20, max_size=20),
+)
+def test_the_predictions_are_those_of_queries_one_by_one(ids, kind, ages_s, deadlines_ms, outputs, delays_s):
+    records = list(records_of(ids, kind, ages_s, deadlines_ms))
+    together = Served(records, outputs, delays_s, blocks=True)
+    alone = Served(records, outputs, delays_s, blocks=False)
+    assert together.predictions == alone.predictions
+    assert len(together.predictions) == len(ids)
+    assert together.counts == alone.counts
+    assert together.router.admission.waiting == alone.router.admission.waiting == 0
