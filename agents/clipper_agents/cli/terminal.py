@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from operator import gt
+from typing import TYPE_CHECKING, Any
 
 from clipper_stream.errors import plain
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.segment import Segment
     from rich.table import Table
     from rich.text import Text
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SHOWN_BYTES = 4_096
 """Of a value: a screen or two."""
 _BYTES_A_LINE = 16
+FOLDED_WIDTH = 16
+"""Of a column that is narrowed before others: less is hard to read."""
 
 
 def say(*lines: str, stderr: bool = False) -> None:
@@ -36,27 +39,62 @@ def table(
     *,
     right: Collection[str] = (),
     wrapped: Collection[str] = (),
-    gap: int = 2,
 ) -> "Table":
-    """Return a table without lines.
+    """Return a table without lines; where it is too wide, its cells are folded, and never its headings.
 
     Args:
         headings: Of the columns.
         rows: Cells; a string is shown as it is.
         right: Columns that are aligned at their right side.
-        wrapped: Columns that may take several lines.
-        gap: Blanks between columns.
+        wrapped: Columns that are narrowed first.
     """
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
-    for name in headings:
-        overflow: Literal["fold", "ellipsis"] = "fold" if name in wrapped else "ellipsis"
-        justify: Literal["right", "left"] = "right" if name in right else "left"
-        found.add_column(name, justify=justify, overflow=overflow, no_wrap=name not in wrapped)
-    for row in rows:
-        found.add_row(*(Text(plain(cell)) if isinstance(cell, str) else cell for cell in row))
+    names = [*headings]
+    cells = [[Text(plain(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    widths = [max(len(name), *(row[at].cell_len for row in cells if at < len(row)), 0) for at, name in enumerate(names)]
+    first = [name in wrapped for name in names]
+
+    class FittedTable(Table):
+        def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+            gap, fitting = _fitted(widths, [*map(len, names)], first, options.max_width)
+            self.padding = (0, gap, 0, 0)
+            for column, width in zip(self.columns, fitting, strict=True):
+                column.width = width
+            return super().__rich_console__(console, options)
+
+    found = FittedTable(box=None, pad_edge=False)
+    for name in names:
+        found.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in cells:
+        found.add_row(*row)
+    return found
+
+
+def _fitted(widths: list[int], least: list[int], first: list[bool], room: int) -> tuple[int, list[int]]:
+    """Return the blanks between columns, and widths of at least the headings'; `first` says which are narrowed first.
+
+    >>> _fitted([4, 9, 90], [4, 7, 7], [False, False, True], 40)
+    (2, [4, 9, 23])
+    >>> _fitted([4, 9, 90], [4, 7, 7], [False, False, True], 20)
+    (1, [4, 7, 7])
+    """
+    between = len(widths) - 1
+    floors = [
+        max(low, FOLDED_WIDTH) if is_first else at for at, low, is_first in zip(widths, least, first, strict=True)
+    ]
+    found = _narrowed(widths, floors, room - 2 * between)
+    if sum(found) + 2 * between <= room:
+        return 2, found
+    return 1, _narrowed(found, least, room - between)
+
+
+def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
+    """Return widths that take no more than the room, if they can: the widest is narrowed first."""
+    found = [*widths]
+    while sum(found) > room and any(map(gt, found, least)):
+        found[max((at for at, low in enumerate(least) if found[at] > low), key=found.__getitem__)] -= 1
     return found
 
 
