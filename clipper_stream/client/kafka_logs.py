@@ -46,16 +46,19 @@ class OutageLog:
     """Logs when no broker answers any more, and when one answers again.
 
     Args:
-        cluster: What aiokafka knows of the brokers, with the time of its last attempt and of its last success.
+        client: aiokafka's, which asks the brokers who they are when it has lost a connection.
         where: Addresses of the brokers.
     """
 
-    def __init__(self, cluster: Any, where: str) -> None:
-        self._cluster, self._where, self._is_lost = cluster, where, False
+    def __init__(self, client: Any, where: str) -> None:
+        self._client, self._where, self._is_lost = client, where, False
 
     def look(self) -> None:
-        """Log a change since the last look."""
-        is_lost = self._cluster._last_refresh_ms > self._cluster._last_successful_refresh_ms  # noqa: SLF001 (aiokafka tells it to nobody)
+        """Log a change since the last look; in an outage, have the brokers asked again."""
+        cluster = self._client.cluster
+        is_lost = cluster._last_refresh_ms > cluster._last_successful_refresh_ms  # noqa: SLF001 (aiokafka tells it to nobody)
+        if is_lost:
+            self._client.force_metadata_update()  # a new connection alone does not ask
         if is_lost and not self._is_lost:
             logger.warning("no Kafka answers at %s: calls wait for it until their time is over", self._where)
         elif self._is_lost and not is_lost:

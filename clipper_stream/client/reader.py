@@ -112,7 +112,7 @@ class PredictionReader:
             await stop_consumer(self._consumer)
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
-        outages = OutageLog(consumer._client.cluster, self._kafka.bootstrap)  # noqa: SLF001 (the brokers that it knows)
+        outages = OutageLog(consumer._client, self._kafka.bootstrap)  # noqa: SLF001 (what has the brokers)
         while True:
             fetched = await consumer.getmany(timeout_ms=POLL_MS)
             for records in fetched.values():

@@ -12,11 +12,9 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Yes, since_ms
-from clipper_agents.cli.terminal import console, say, table, value_lines, when
+from clipper_agents.cli.terminal import TextTable, console, say, table, value_lines, when
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter
 
 dead_letters = typer.Typer(
@@ -168,7 +166,7 @@ def _row(letter: "Letter") -> dict[str, Any]:
     }
 
 
-def letters_table(letters: "Iterable[Letter]", prefix: str) -> "Table":
+def letters_table(letters: "Iterable[Letter]", prefix: str) -> TextTable:
     """Return a row a letter, in which the message has room, of a deployment with this prefix."""
     rows = []
     for letter in letters:

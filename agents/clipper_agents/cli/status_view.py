@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 
 import msgspec
 from rich.console import Console, RenderableType, group
-from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.cli.terminal import table
+from clipper_agents.cli.terminal import TextTable, table
 from clipper_agents.status.deployment_view import DeploymentEvent
 from clipper_agents.status.model import (
     ApplicationStatus,
@@ -246,7 +245,7 @@ def ago(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s ago"
 
 
-def _versions(status: ApplicationStatus) -> Table:
+def _versions(status: ApplicationStatus) -> TextTable:
     rows = [[*_cells(version)] for version in status.versions]
     shown = [
         at for at, name in enumerate(HEADINGS) if name not in _OPTIONAL or any(row[at].plain != UNKNOWN for row in rows)

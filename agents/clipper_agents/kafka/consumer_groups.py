@@ -6,7 +6,8 @@ the first, a host that has ended keeps its partition for the session timeout, an
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -134,27 +135,32 @@ async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
             for number in found["partitions"]
         ]
         async with open_reader(connection, isolation_level="read_committed") as reader:
-            return sum((await group_lag(admin, reader, group, partitions)).values())
+            return sum((await group_lags(admin, reader, {group: partitions}))[group].values())
 
 
-async def group_lag(
+async def group_lags(
     admin: AIOKafkaAdminClient,
     reader: LogReader,
-    group: str,
-    partitions: list[TopicPartition],
+    inputs: Mapping[str, list[TopicPartition]],
     within_s: float = TIMEOUT_S,
-) -> dict[TopicPartition, int]:
-    """Return the records of each partition that a group has not committed; without a commit, all that are there.
+) -> dict[str, dict[TopicPartition, int]]:
+    """Return the records of each group's partitions that it has not committed; without a commit, all that are there.
 
     Raises:
         KafkaError: no broker answers, or a right is missing.
     """
-    if not partitions:
-        return {}
-    found = await retry("offsets", lambda: admin.list_consumer_group_offsets(group, partitions=partitions), within_s)
-    committed = {tp: one.offset for tp, one in found.items()}
-    there = await reader.ranges(partitions)
-    return {tp: max(0, end - max(committed.get(tp, -1), first)) for tp, (first, end) in there.items()}
+
+    async def committed(group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        ask = partial(admin.list_consumer_group_offsets, group, partitions=partitions)
+        found = await retry("offsets", ask, within_s) if partitions else {}
+        return {tp: one.offset for tp, one in found.items()}
+
+    there = await reader.ranges(tp for partitions in inputs.values() for tp in partitions)
+    offsets = await asyncio.gather(*(committed(*one) for one in inputs.items()))
+    return {
+        group: {tp: max(0, there[tp].end - max(done.get(tp, -1), there[tp].first)) for tp in inputs[group]}
+        for group, done in zip(inputs, offsets, strict=True)
+    }
 
 
 async def _of_group(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any:

@@ -15,11 +15,19 @@ CONNECTIONS = logging.getLogger("aiokafka.conn")
 
 
 @dataclass
-class Cluster:
-    """When aiokafka last asked for the brokers, and when it last had an answer."""
+class Brokers:
+    """When aiokafka last asked for the brokers, when it last had an answer, and how often it is to ask at once."""
 
     _last_refresh_ms: float = 0
     _last_successful_refresh_ms: float = 0
+    forced: int = 0
+
+    @property
+    def cluster(self):
+        return self
+
+    def force_metadata_update(self):
+        self.forced += 1
 
 
 @pytest.fixture
@@ -62,11 +70,12 @@ def test_who_sets_a_level_of_aiokafka_has_its_records_from_there_on(logged, name
 
 
 def test_an_outage_is_a_line_at_its_begin_and_a_line_at_its_end(logged):
-    cluster = Cluster(10, 10)
-    outages = OutageLog(cluster, "a:9092")
+    brokers = Brokers()
+    outages = OutageLog(brokers, "a:9092")
     for attempt_ms, success_ms in [(10, 10), (20, 10), (30, 10), (40, 40), (50, 50)]:
-        cluster._last_refresh_ms, cluster._last_successful_refresh_ms = attempt_ms, success_ms
+        brokers._last_refresh_ms, brokers._last_successful_refresh_ms = attempt_ms, success_ms
         outages.look()
+    assert brokers.forced == 2
     assert logged() == [
         "no Kafka answers at a:9092: calls wait for it until their time is over",
         "Kafka at a:9092 answers again",
