@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -22,7 +22,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.kafka.clients import administration, make_admin, stop, unreachable
-from clipper_agents.kafka.consumer_groups import group_lags, instance_of
+from clipper_agents.kafka.consumer_groups import describe_group, instance_of, lag_of
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import STATUS, retry
 from clipper_agents.kafka.topic_ids import read_topic_ids
@@ -232,8 +232,8 @@ async def _groups(
         group: [TopicPartition(topic, number) for topic, count in found.items() for number in range(count)]
         for group, found in inputs.items()
     }
-    lags = await group_lags(admin, reader, partitions, STATUS.within_s)
-    described = await asyncio.gather(*(_described(admin, group) for group in reads))
+    asked = await asyncio.gather(*(describe_group(admin, *one, STATUS.within_s) for one in partitions.items()))
+    there = await reader.ranges(tp for of_group in partitions.values() for tp in of_group)
     return [
         GroupStatus(
             group=group,
@@ -241,17 +241,12 @@ async def _groups(
             state=one["state"],
             members=tuple(sorted(map(_member, one["members"]), key=lambda member: member.instance)),
             inputs=inputs[group],
-            lag={topic: sum(lag for tp, lag in lags[group].items() if tp.topic == topic) for topic in inputs[group]},
+            lag={topic: sum(lag for tp, lag in lags.items() if tp.topic == topic) for topic in inputs[group]},
         )
-        for (group, (ref, _)), one in zip(reads.items(), described, strict=True)
+        for (group, (ref, _)), (one, committed) in zip(reads.items(), asked, strict=True)
+        for lags in [lag_of(committed, {tp: there[tp] for tp in partitions[group]})]
         if one["members"] or ref is None or not manifests.models[ref].retired
     ]
-
-
-async def _described(admin: AIOKafkaAdminClient, group: str) -> Mapping[str, Any]:
-    (response,) = await retry("group", lambda: admin.describe_consumer_groups([group]), STATUS.within_s)
-    (described,) = response.to_object()["groups"]
-    return cast("Mapping[str, Any]", described)
 
 
 def _member(described: Mapping[str, Any]) -> MemberStatus:
