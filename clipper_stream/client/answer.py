@@ -40,7 +40,7 @@ class Answer:
     reason: str | None
     explanation: str | None
     policy: PolicyRef | None = field(repr=False)
-    models: tuple[ModelAnswer, ...] = field(repr=False)
+    models: tuple[ModelAnswer, ...]
     missing: tuple[Missing, ...] = field(repr=False)
     partition: int
     key: bytes = field(repr=False)

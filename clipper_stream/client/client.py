@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 from clipper_stream.client.answer import Answer, answer_of
 from clipper_stream.client.client_records import Prepared, QueryOptions, Truth, prepare_feedback, prepare_query
 from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, PredictionTimeout
+from clipper_stream.client.kafka_logs import quiet
 from clipper_stream.client.keys import plain
 from clipper_stream.client.reader import PredictionReader, Waiting
 from clipper_stream.client.sender import RecordSender
@@ -69,6 +70,10 @@ class Client:
             AccessRefused: Kafka does not let us in: a password, a certificate or a right is not enough.
         """
         await self.close()
+        with quiet():
+            await self._open()
+
+    async def _open(self) -> None:
         waiting = Waiting()
         sender = RecordSender(self._kafka, self._send_timeout_s, self._content_type)
         await sender.open()
@@ -86,10 +91,11 @@ class Client:
         sender, reader = self._sender, self._reader
         self._sender = self._reader = None
         self._waiting.fail(lambda: ClientClosed("the client was closed while the call waited"))
-        if reader is not None:
-            await reader.close()
-        if sender is not None:
-            await sender.close()
+        with quiet():
+            if reader is not None:
+                await reader.close()
+            if sender is not None:
+                await sender.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -169,8 +175,10 @@ class Client:
         asked.inputs = [plain(row) for row in inputs]
         return await self._ask(asked, timeout_s)
 
-    async def feedback(self, query: Answer | str, *, context: str | None = None, **truth: Unpack[Truth]) -> None:
-        """Say what was true about a query; returns once Kafka has it.
+    async def feedback(
+        self, query: Answer | str, *, context: str | None = None, **truth: Unpack[Truth]
+    ) -> tuple[int, int]:
+        """Say what was true about a query; return the partition and offset of the feedback once Kafka has it.
 
         Args:
             query: The answer, or the query's id.
@@ -185,7 +193,7 @@ class Client:
         """
         sender = self._opened()
         record = prepare_feedback(query, truth, context, self._partitions, self._content_type)
-        await sender.send(self._topics.feedback, record.partition, record.key, record.value)
+        return record.partition, await sender.send(self._topics.feedback, record.partition, record.key, record.value)
 
     async def _ask(self, query: Query, timeout_s: float) -> Answer:
         sender, started_s = self._opened(), time.perf_counter()

@@ -93,9 +93,9 @@ class SyncClient:
         """Return one answer to one query of several rows; arguments and errors are those of `Client.predict_packed`."""
         return self._call(self._client.predict_packed(application, inputs, **options))
 
-    def feedback(self, query: Answer | str, *, context: str | None = None, **truth: Unpack[Truth]) -> None:
-        """Say what was true about a query; arguments and errors are those of `Client.feedback`."""
-        self._call(self._client.feedback(query, context=context, **truth))
+    def feedback(self, query: Answer | str, *, context: str | None = None, **truth: Unpack[Truth]) -> tuple[int, int]:
+        """Say what was true about a query; arguments, result and errors are those of `Client.feedback`."""
+        return self._call(self._client.feedback(query, context=context, **truth))
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         with (

@@ -92,6 +92,15 @@ def test_the_environment_is_what_the_settings_understand(service: str):
 
 
 @pytest.mark.parametrize("service", WORKERS)
+def test_metrics_are_served_where_the_page_says(service: str):
+    page = (ROOT / "docs/how-to/deploy-with-docker-compose.md").read_text()
+    found = load_settings(ROOT / "deploy/clipper.toml", SERVICES[service]["environment"])
+    role = service if service in ("router", "steward") else "host"
+    assert getattr(found, role).metrics_address == "0.0.0.0"
+    assert f"http://router:{getattr(found, role).metrics_port}/metrics" in page
+
+
+@pytest.mark.parametrize("service", WORKERS)
 def test_each_container_of_a_worker_has_an_instance_name_of_its_own(service: str):
     words = program(service)
     assert "$$HOSTNAME" in words[words.index("--instance") + 1]

@@ -104,8 +104,24 @@ def test_a_question_is_answered_in_one_line_of_json(session, workers):
 
 
 def test_a_default_is_an_answer_with_its_reason(session, workers):
-    answer = json.loads(session.printed("predict", "sums", '"text"'))
-    assert (answer["output"], answer["default"], answer["reason"]) == (-1, True, "invalid_input")
+    done = session.run("predict", "sums", "[1]", "--deadline-ms", "1", "--model", "slow-sum:1")
+    answer = json.loads(done.out)
+    assert (done.code, answer["output"], answer["default"]) == (exits.OK, -1, True)
+    assert answer["reason"] in {"late", "arrived_late"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason", "says"),
+    [
+        (("sums", '"text"'), "invalid_input", "error: the row 'text': give float32 numbers"),
+        (("nobody", "[1]"), "unknown_application", "error: application 'nobody' is not registered"),
+        (("sums", "[1]", "--model", "who:1"), "unknown_model", "error: "),
+    ],
+)
+def test_a_query_at_fault_ends_with_5_and_its_default(session, workers, arguments, reason, says):
+    done = session.run("predict", *arguments)
+    assert (done.code, json.loads(done.out)["reason"]) == (exits.REFUSED, reason)
+    assert [line.startswith(says) for line in done.err] == [True], done.err
 
 
 def test_feedback_by_hand_is_learned_from(session, workers):
@@ -117,6 +133,21 @@ def test_feedback_by_hand_is_learned_from(session, workers):
     )
     (model,) = answer["models"]
     assert {name: sums[:2] for name, sums in row.totals.items()} == {f"{model['model']}:1": [1.0, 0.5]}
+
+
+def test_feedback_that_is_waited_for_says_what_became_of_it(session, workers):
+    def told(query_id, label):
+        done = session.run("feedback", query_id, "--label", label, "--wait", "60")
+        return done.code, done.out.strip(), [line.partition(":")[0] for line in done.err]
+
+    first, second = (json.loads(session.printed("predict", "sums", row))["query_id"] for row in ("[7]", "[8]"))
+    assert told(first, "7") == (exits.OK, "applied", [])
+    assert told(first, "7") == (exits.REPEATED, "repeated", ["error"])
+    assert told(second, '"eight"') == (exits.REFUSED, "refused", ["error"])
+    assert told(second, "8") == (exits.OK, "applied", [])
+    assert told(f"0-{'0' * 32}", "1") == (exits.ORPHAN, "orphan", ["error"])
+    ended = session.run("feedback", first, "--label", "7", "--wait", "1", "--set", "kafka.prefix=none")
+    assert ended.code == exits.SETUP
 
 
 def test_load_is_answered_and_reported(session, workers):
@@ -162,7 +193,7 @@ def test_a_manifest_that_changes_is_followed_by_running_workers(session, workers
     assert session.printed("apply", "--config", str(changed)) == "application sums revision 2\n"
     until(
         "the new default",
-        lambda: json.loads(session.printed("predict", "sums", '"text"'))["output"] == -7,
+        lambda: json.loads(session.run("predict", "sums", '"text"').out)["output"] == -7,
     )
 
 
@@ -171,6 +202,9 @@ def test_a_question_that_nobody_answers_ends_with_1(session, applied):
     done = session.run("predict", "sums", "[1]", "--timeout-s", "1", "--set", "kafka.prefix=idle")
     assert (done.code, done.out, len(done.err)) == (exits.FAILURE, "", 1)
     assert "no answer" in done.err[0]
+    unread = session.run("feedback", "0@1", "--label", "1", "--wait", "2", "--set", "kafka.prefix=idle")
+    assert (unread.code, unread.out, len(unread.err)) == (exits.FAILURE, "", 1)
+    assert "no router has read the feedback within 2 s" in unread.err[0]
 
 
 def test_workers_end_with_0_when_they_are_told_to(workers):

@@ -307,6 +307,40 @@ def test_a_stopped_kafka_is_an_error_in_time_and_the_client_recovers(broker):
     asyncio.run(work(broker))
 
 
+def test_an_outage_is_two_lines_in_the_log_of_an_application(broker, caplog):
+    catalogue = Catalogue(prefix="outages", partitions=2)
+
+    def lines():
+        return [record for record in caplog.records if not record.name.startswith("clipper_agents")]
+
+    async def logged(count):
+        while len(lines()) < count:
+            await asyncio.sleep(0.05)
+
+    async def work(broker):
+        await ensure_topics(broker.connection, catalogue)
+        async with (
+            asyncio.timeout(90),
+            Client(broker.connection, prefix=catalogue.prefix, send_timeout_s=1.0) as client,
+        ):
+            await asyncio.to_thread(broker.stop, kill=True)
+            await logged(1)
+            for _ in range(2):
+                with pytest.raises(BrokerUnavailable):
+                    await client.feedback("0@1", label=1)
+            await asyncio.to_thread(broker.start)
+            await logged(2)
+            await client.feedback("0@1", label=1)
+
+    caplog.set_level("INFO")
+    asyncio.run(work(broker))
+    where = broker.connection.bootstrap
+    assert [record.getMessage() for record in lines()] == [
+        f"no Kafka answers at {where}: calls wait for it until their time is over",
+        f"Kafka at {where} answers again",
+    ]
+
+
 def test_a_client_closes_while_kafka_is_down(broker):
     catalogue = Catalogue(prefix="closing", partitions=2)
 

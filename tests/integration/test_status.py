@@ -1,14 +1,18 @@
 """Does `clipper-stream status` say what runs, and what is wrong, from Kafka alone?"""
 
+import asyncio
 import json
 import signal
 import socket
+import time
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from e2e.any_client import AnyClient
 from e2e.programs import Program, environment_of, until
 
+from clipper_agents.status.watch import Snapshot, snapshots
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -106,3 +110,40 @@ def test_without_a_broker_the_exit_code_is_that_of_a_wrong_setup(shell):
         done = shell.run("status", "--bootstrap", f"127.0.0.1:{reserved.getsockname()[1]}")
     assert done.code == 3
     assert "no Kafka answers at" in done.err[-1]
+
+
+MANY = "".join(
+    f"""
+[[application]]
+name = "app-{number}"
+models = ["m-{number}:1"]
+policy = {{ name = "exp3" }}
+default_output = -1
+
+[[model]]
+name = "m-{number}"
+uri = "clipper_agents.examples.models:slow"
+"""
+    for number in range(200)
+)
+
+
+async def first_snapshot(kafka: KafkaConnection, catalogue: Catalogue) -> Snapshot:
+    async with aclosing(snapshots(kafka, catalogue, None, lambda: False)) as found:
+        return await anext(found)
+
+
+def test_two_hundred_applications_are_seen_with_little_work(
+    kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, shell
+):
+    (tmp_path / "clipper.toml").write_text(MANY)
+    shell("apply")
+    shell.run("status")  # what is imported first is not the deployment's
+    began_s = time.process_time()
+    seen = shell.run("status")
+    assert time.process_time() - began_s < 1.5
+    assert seen.out.count(": exp3, objective 100 ms, revision 1") == 200
+    assert seen.out.count("has 0 of 1 hosts") == 200
+    began_s = time.process_time()
+    assert len(asyncio.run(first_snapshot(kafka, catalogue)).applications) == 200
+    assert time.process_time() - began_s < 1.0

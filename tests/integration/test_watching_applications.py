@@ -93,7 +93,7 @@ def check_read_back(kafka: KafkaConnection, catalogue: Catalogue, began_s: float
     assert began_s < cut.recent.since_s
     counts = cut.recent.window("digits", cut.recent.since_s + 2, 60)
     assert counts.seconds <= 2
-    assert cut.facts.contexts_of("digits") == 0
+    assert cut.facts.context_counts()["digits"] == 0
     assert not cut.facts.contexts_whole
     assert asyncio.run(read_back(kafka, catalogue, 100)).recent.since_s == 0.0
 

@@ -111,6 +111,11 @@ def test_the_makefile_has_the_commands_that_the_readme_gives() -> None:
     assert set(re.findall(r"^\s*make ([a-z-]+)", pages, flags=re.MULTILINE)) <= targets
 
 
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_no_page_kills_processes_by_name(page: Path) -> None:
+    assert re.findall(r"pkill|killall|kill [^\n]*pgrep", page.read_text()) == []
+
+
 def test_the_scripts_of_the_continuous_integration_parse() -> None:
     for script in (path for path in (ROOT / ".ci").iterdir() if path.is_file() and path.suffix != ".py"):
         assert script.stat().st_mode & 0o111

@@ -26,6 +26,8 @@ REASONS = {
 }
 """Every reason for a default output, with its meaning."""
 
+REFUSALS = frozenset({"invalid_input", "unknown_application", "unknown_model"})
+"""Reasons that are the query's own fault."""
 LOW_CONFIDENCE = "low_confidence"
 """The reason of a default that is an answer: the models did answer."""
 NAMED = "named"

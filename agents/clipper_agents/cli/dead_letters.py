@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Yes, since_ms
-from clipper_agents.cli.terminal import console, say, table, value_lines, when
+from clipper_agents.cli.terminal import TextTable, console, say, table, value_lines, when
 
 if TYPE_CHECKING:
     from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter
@@ -21,7 +21,6 @@ dead_letters = typer.Typer(
     name="dead-letters", no_args_is_help=True, help="Look at records that could not be used, and send them once more."
 )
 
-COLUMNS = ("position", "when", "topic", "partition", "offset", "error", "message")
 Topic = Annotated[str | None, typer.Option(metavar="TOPIC", help="Only of this topic: feedback, or a whole name.")]
 Since = Annotated[
     str | None, typer.Option(metavar="TIME", help="Only of this time and later: 30m, 2h, 7d, or 2026-01-31T12:00:00.")
@@ -44,13 +43,11 @@ def list_letters(
 ) -> None:
     """Print the dead letters, newest first."""
     found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
-    rows = [*map(_row, reversed(found))]
     if as_json:
-        for row in rows:
-            say(json.dumps(row))
-    elif rows:
-        cells = (["" if row[name] is None else str(row[name]) for name in COLUMNS] for row in rows)
-        console().print(table(COLUMNS, cells, wrapped={"message"}))
+        for letter in reversed(found):
+            say(json.dumps(_row(letter)))
+    elif found:
+        console().print(letters_table(reversed(found), deployment.prefix))
     else:
         console().print("no dead letters")
 
@@ -167,6 +164,19 @@ def _row(letter: "Letter") -> dict[str, Any]:
         "message": said and said.message,
         "replayed_from": letter.replayed_from,
     }
+
+
+def letters_table(letters: "Iterable[Letter]", prefix: str) -> TextTable:
+    """Return a row a letter, in which the message has room, of a deployment with this prefix."""
+    rows = []
+    for letter in letters:
+        said, head = letter.said, (str(letter.position), when(letter.at_ms))
+        if said is None:
+            rows.append((*head, "", ""))
+            continue
+        record = f"{said.topic.removeprefix(f'{prefix}.')}[{said.partition}]@{said.offset}"
+        rows.append((*head, record, f"{said.exception.rpartition('.')[2]}: {said.message}"))
+    return table(("position", "when", "record", "message"), rows, wrapped={"message"})
 
 
 def _description(letter: "Letter") -> list[str]:

@@ -6,10 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.cli.terminal import table
+from clipper_agents.cli.terminal import TextTable, table
 from clipper_stream.evaluation.report.page import SIGNED, carried_by, interval, lead, number
 from clipper_stream.evaluation.results import CandidateResult, Evaluation
 
@@ -33,7 +32,7 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
         console.print(Text(f"- {note}", "dim"))
 
 
-def _table(evaluation: Evaluation) -> Table:
+def _table(evaluation: Evaluation) -> TextTable:
     sure = f"{evaluation.confidence:.0%} interval"
     headings = ("candidate", "loss", sure, "by", "difference", "interval", "verdict", "carried by")
     rows = [_cells(evaluation.logged, logged=True), *(_cells(one, logged=False) for one in evaluation.candidates)]

@@ -37,7 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's help costs 0.3 s, and usage errors would be boxes instead of lines
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong setup (settings, model, connection), 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong setup (settings, model, connection), "
+    "5 to 7 query or feedback not used, 130 interrupted.",
 )
 
 
@@ -57,8 +58,8 @@ def clipper_stream(
 ) -> None:
     """Prediction serving on Kafka topics: deadlines, adaptive batching, bandit model selection.
 
-    Start with clipper-stream up --config examples/clipper.toml, then ask with
-    clipper-stream predict.
+    Start with clipper-stream demo. Then describe models and applications in a clipper.toml, start them with
+    clipper-stream up, and ask with clipper-stream predict.
     """
 
 
@@ -67,7 +68,7 @@ def _add(command: Callable[..., None], short: str, example: str) -> None:
 
 
 _add(demo, "Watch a pipeline decide, learn and recover, in two minutes.", "demo --json result.json")
-_add(up, "Start broker, routers and model hosts on this machine.", "up --config examples/clipper.toml")
+_add(up, "Start broker, routers and model hosts on this machine.", "up --config clipper.toml")
 _add(predict, "Ask one question.", "predict sums '[1, 2, 3]' --bootstrap localhost:9092")
 _add(feedback, "Say what was true about a query.", "feedback 2-5f0c9e --label 6 --bootstrap localhost:9092")
 _add(apply, "Publish the applications and models of a configuration.", "apply --bootstrap localhost:9092")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="msgspec.Struct")
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Configuration, as examples/clipper.toml.")
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Configuration: settings, models, applications.")
 ]
 Bootstrap = Annotated[
     str | None,

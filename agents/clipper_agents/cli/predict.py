@@ -3,14 +3,22 @@
 import asyncio
 import json
 import sys
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import json_or_text
 from clipper_agents.cli.terminal import say
 
+if TYPE_CHECKING:
+    from clipper_agents.status.feedback_outcome import FeedbackOutcome
+    from clipper_stream.client.answer import Answer
+
+CODES = {"applied": exits.OK, "repeated": exits.REPEATED, "orphan": exits.ORPHAN, "refused": exits.REFUSED}
 Context = Annotated[str | None, typer.Option(metavar="TEXT", help="Whose weights to use, for example a user.")]
 
 
@@ -33,18 +41,26 @@ def predict(
     ] = None,
     timeout_s: Annotated[float, typer.Option(min=0.1, metavar="S", help="Wait so many seconds at most.")] = 10.0,
 ) -> None:
-    """Ask one question and print the answer as a line of JSON."""
+    """Ask one question and print the answer as a line of JSON.
+
+    Ends with code 5 when the query is at fault: an unknown application or model, or an input of another shape.
+    """
     from clipper_stream.client.client import Client
     from clipper_stream.client.client_records import QueryOptions
+    from clipper_topics.prediction import REFUSALS
 
     row = _parsed(sys.stdin.read() if input_json == "-" else input_json)
 
-    async def ask() -> Any:
+    async def ask() -> "Answer":
         async with Client(deployment.kafka, prefix=deployment.prefix) as client:
             options = QueryOptions(context=context, deadline_ms=deadline_ms, models=models, features=features)
             return await client.predict(application, row, timeout_s=timeout_s, **options)
 
-    say(_shown(asyncio.run(ask())))
+    answer = asyncio.run(ask())
+    say(_shown(answer))
+    if answer.reason in REFUSALS:
+        say(f"error: {answer.explanation}", stderr=True)
+        raise typer.Exit(exits.REFUSED)
 
 
 @with_deployment
@@ -57,8 +73,15 @@ def feedback(
     loss: Annotated[float | None, typer.Option(min=0, max=1, help="Loss of the answer.")] = None,
     reward: Annotated[float | None, typer.Option(min=0, max=1, help="Reward of the answer.")] = None,
     context: Context = None,
+    wait_s: Annotated[
+        float | None, typer.Option("--wait", metavar="SECONDS", min=0.1, help="Wait, and print what became of it.")
+    ] = None,
 ) -> None:
-    """Say what was true about a query: exactly one of --label, --loss and --reward."""
+    """Say what was true about a query: exactly one of --label, --loss and --reward.
+
+    With --wait it prints applied (code 0), refused (5), orphan, for no such query (6; known after some six seconds), or
+    repeated, when an earlier feedback counts (7). Ends with code 1 when no router has read it in time.
+    """
     from clipper_stream.client.client import Client
 
     given = {"loss": loss, "reward": reward, "label": None if label is None else json_or_text(label)}
@@ -66,11 +89,34 @@ def feedback(
     if len(truth) != 1:
         raise typer.BadParameter("give exactly one of --label, --loss and --reward")
 
-    async def tell() -> None:
+    async def tell() -> "FeedbackOutcome | None":
         async with Client(deployment.kafka, prefix=deployment.prefix) as client:
-            await client.feedback(query_id, context=context, **truth)
+            send = partial(client.feedback, query_id, context=context, **truth)
+            if wait_s is None:
+                await send()
+                return None
+            return await _outcome(deployment, query_id, send, wait_s)
 
-    asyncio.run(tell())
+    if (found := asyncio.run(tell())) is None:
+        return
+    say(found.outcome)
+    if found.reason:
+        say(f"error: {found.reason}", stderr=True)
+    raise typer.Exit(CODES[found.outcome])
+
+
+async def _outcome(
+    deployment: DeploymentContext, query_id: str, send: Callable[[], Awaitable[tuple[int, int]]], wait_s: float
+) -> "FeedbackOutcome":
+    from clipper_agents.status.feedback_outcome import follow_feedback
+
+    target, horizon_s = (deployment.kafka, deployment.catalogue), deployment.settings.router.horizon_s
+    try:
+        async with asyncio.timeout(wait_s):
+            return await follow_feedback(*target, query_id, send, horizon_s)
+    except TimeoutError:
+        say(f"error: no router has read the feedback within {wait_s:g} s: does one run?", stderr=True)
+        raise typer.Exit(exits.FAILURE) from None
 
 
 def _parsed(text: str) -> Any:
@@ -82,7 +128,7 @@ def _parsed(text: str) -> Any:
         ) from error
 
 
-def _shown(answer: Any) -> str:
+def _shown(answer: "Answer") -> str:
     import msgspec
 
     content = msgspec.to_builtins(answer)

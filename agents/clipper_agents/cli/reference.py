@@ -26,6 +26,9 @@ can read the output of every command. `--help` (`-h`) says what a command takes,
 | 2 | wrong usage |
 | 3 | wrong setup (a setting, a model, a connection, a password, a right): change it first |
 | 4 | a worker could not go on: its supervisor starts it again |
+| 5 | the query or the feedback is at fault: an unknown application or model, a wrong shape |
+| 6 | `feedback --wait`: no such query |
+| 7 | `feedback --wait`: an earlier feedback about the query counts |
 | 130 | interrupted |
 
 Defaults of options are in parentheses. Commands that need a deployment also take these:

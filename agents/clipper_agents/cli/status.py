@@ -91,7 +91,7 @@ def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show
         from rich.live import Live
 
         live = Live(console=screen, auto_refresh=False, vertical_overflow="visible")
-        return live, lambda look: live.update(page(look, prefix, screen.width), refresh=True)
+        return live, lambda look: live.update(page(look, prefix), refresh=True)
     told: list[str] = []
 
     def print_lines(look: "Snapshot") -> None:

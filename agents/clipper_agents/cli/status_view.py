@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 
 import msgspec
 from rich.console import Console, RenderableType, group
-from rich.table import Table
 from rich.text import Text
 
-from clipper_agents.cli.terminal import table
+from clipper_agents.cli.terminal import TextTable, table
 from clipper_agents.status.deployment_view import DeploymentEvent
 from clipper_agents.status.model import (
     ApplicationStatus,
@@ -35,7 +34,7 @@ _RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
 # --- the page of `status` -------------------------------------------------------------------------------------------
 def show(console: Console, status: Status, reasons: Sequence[str]) -> None:
     """Print the whole page: brokers, topics, groups, applications, dead letters, and a line for each thing wrong."""
-    console.print(_status_page(status, console.width))
+    console.print(_status_page(status))
     for reason in reasons:
         console.print(Text(f"wrong: {reason}", "red"), soft_wrap=True)
     if not reasons:
@@ -43,7 +42,7 @@ def show(console: Console, status: Status, reasons: Sequence[str]) -> None:
 
 
 @group()
-def _status_page(status: Status, width: int) -> Iterator[RenderableType]:
+def _status_page(status: Status) -> Iterator[RenderableType]:
     yield Text(f"{status.prefix} at {instant(status.at_s)}")
     brokers = [(str(one.node_id), one.address, "yes" if one.reachable else "no") for one in status.brokers]
     topics = [row for one in status.topics for row in _topic_row(one)]
@@ -58,7 +57,7 @@ def _status_page(status: Status, width: int) -> Iterator[RenderableType]:
         headings = columns.split()
         yield table(headings, rows, wrapped=headings)
     for name, application in status.applications.items():
-        yield from application_parts(name, application, width=width)
+        yield from application_parts(name, application)
     named = {version.model for each in status.applications.values() for version in each.versions}
     if others := [one.ref for one in status.models if one.ref not in named]:
         yield Text(f"models of no application: {', '.join(others)}")
@@ -84,12 +83,12 @@ def _group_rows(status: GroupStatus) -> Iterator[tuple[str, ...]]:
 
 # --- the page and the lines of `watch` ------------------------------------------------------------------------------
 @group()
-def page(look: Snapshot, prefix: str, width: int = COLUMNS) -> Iterator[RenderableType]:
+def page(look: Snapshot, prefix: str) -> Iterator[RenderableType]:
     """Yield the whole page for a terminal, of a deployment whose topics have this prefix."""
     yield Text(f"{prefix} at {clock(look.at_s)}; Ctrl-C ends it")
     for name, status in look.applications.items():
         yield Text()
-        yield from application_parts(name, status, changes=False, width=width)
+        yield from application_parts(name, status, changes=False)
     if look.latest:
         yield Text()
     for event in look.latest[-SHOWN_EVENTS:]:
@@ -146,15 +145,13 @@ def _version(version: VersionStatus) -> str:
 
 
 # --- an application -------------------------------------------------------------------------------------------------
-def application_parts(
-    name: str, status: ApplicationStatus, *, changes: bool = True, width: int = COLUMNS
-) -> Iterator[RenderableType]:
+def application_parts(name: str, status: ApplicationStatus, *, changes: bool = True) -> Iterator[RenderableType]:
     """Return the tables and lines that show one application, with its last changes if they are wanted."""
     objective = "no objective" if status.objective_ms is None else f"objective {status.objective_ms} ms"
     context = f", context {status.context}" if status.context is not None else ""
     yield Text(f"application {name}: {status.policy}, {objective}, revision {status.revision}{context}", style="bold")
     yield Text("\n".join([flow_line(status), *stage_lines(status)]))
-    yield _versions(status, gap=2 if width >= COLUMNS else 1)
+    yield _versions(status)
     for version in status.versions:
         for instance, reason in version.failed.items():
             yield Text(f"host {instance} failed: {reason}", style="red")
@@ -248,13 +245,13 @@ def ago(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s ago"
 
 
-def _versions(status: ApplicationStatus, gap: int) -> Table:
+def _versions(status: ApplicationStatus) -> TextTable:
     rows = [[*_cells(version)] for version in status.versions]
     shown = [
         at for at, name in enumerate(HEADINGS) if name not in _OPTIONAL or any(row[at].plain != UNKNOWN for row in rows)
     ]
     headings = [HEADINGS[at] for at in shown]
-    return table(headings, ([row[at] for at in shown] for row in rows), right=_RIGHT, wrapped={"version"}, gap=gap)
+    return table(headings, ([row[at] for at in shown] for row in rows), right=_RIGHT, wrapped={"version"})
 
 
 def _cells(version: VersionStatus) -> Iterator[Text]:

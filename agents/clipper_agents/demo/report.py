@@ -35,7 +35,7 @@ the router, and back.""",
 
 NEXT = (
     ("clipper-stream demo --queries 5000 --rate 150 --seed 1", "the same, shorter, gentler, with other data"),
-    ("clipper-stream up --config examples/clipper.toml", "a pipeline that stays up; then clipper-stream predict"),
+    ("clipper-stream up --config clipper.toml", "a pipeline of your own that stays up; then clipper-stream predict"),
     ("clipper-stream loadgen --help", "load on any application, with percentiles that count stalls"),
 )
 VERIFIED = (

@@ -6,7 +6,7 @@ the first, a host that has ended keeps its partition for the session timeout, an
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -17,7 +17,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from clipper_agents.kafka.clients import administration, unreachable
-from clipper_agents.kafka.reader import LogReader, open_reader
+from clipper_agents.kafka.reader import Range, open_reader
 from clipper_agents.kafka.retry import TIMEOUT_S, retry
 from clipper_topics.connection import KafkaConnection
 
@@ -134,26 +134,34 @@ async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
             for number in found["partitions"]
         ]
         async with open_reader(connection, isolation_level="read_committed") as reader:
-            return sum((await group_lag(admin, reader, group, partitions)).values())
+            _, committed = await describe_group(admin, group, partitions)
+            return sum(lag_of(committed, await reader.ranges(partitions)).values())
 
 
-async def group_lag(
-    admin: AIOKafkaAdminClient,
-    reader: LogReader,
-    group: str,
-    partitions: list[TopicPartition],
-    within_s: float = TIMEOUT_S,
-) -> dict[TopicPartition, int]:
-    """Return the records of each partition that a group has not committed; without a commit, all that are there.
+async def describe_group(
+    admin: AIOKafkaAdminClient, group: str, partitions: list[TopicPartition], within_s: float = TIMEOUT_S
+) -> tuple[Mapping[str, Any], dict[TopicPartition, int]]:
+    """Return what a group's coordinator says of it, and its committed offsets of these partitions.
 
     Raises:
         KafkaError: no broker answers, or a right is missing.
     """
-    if not partitions:
-        return {}
-    found = await retry("offsets", lambda: admin.list_consumer_group_offsets(group, partitions=partitions), within_s)
-    committed = {tp: one.offset for tp, one in found.items()}
-    there = await reader.ranges(partitions)
+
+    async def ask() -> tuple[Mapping[str, Any], dict[TopicPartition, int]]:
+        node = await admin.find_coordinator(group)
+        (response,) = await admin.describe_consumer_groups([group], node)
+        found = await admin.list_consumer_group_offsets(group, node, partitions) if partitions else {}
+        return response.to_object()["groups"][0], {tp: one.offset for tp, one in found.items()}
+
+    return await retry("group", ask, within_s)
+
+
+def lag_of(committed: Mapping[TopicPartition, int], there: Mapping[TopicPartition, Range]) -> dict[TopicPartition, int]:
+    """Return the records of each partition that are not committed; without a commit, all that are there.
+
+    >>> lag_of({TopicPartition("a", 0): 7}, {TopicPartition("a", 0): Range(5, 9), TopicPartition("a", 1): Range(5, 9)})
+    {TopicPartition(topic='a', partition=0): 2, TopicPartition(topic='a', partition=1): 4}
+    """
     return {tp: max(0, end - max(committed.get(tp, -1), first)) for tp, (first, end) in there.items()}
 
 

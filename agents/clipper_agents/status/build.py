@@ -58,9 +58,12 @@ class StatusBuilder:
         """Every application, or those named, by name."""
         declared = self.facts.declared.manifests.applications
         wanted = sorted(declared if names is None else set(names) & declared.keys())
-        return {name: self._application(declared[name]) for name in wanted}
+        contexts = self.facts.context_counts() if self.facts.contexts_read else None
+        return {
+            name: self._application(declared[name], None if contexts is None else contexts[name]) for name in wanted
+        }
 
-    def _application(self, manifest: ApplicationManifest) -> ApplicationStatus:
+    def _application(self, manifest: ApplicationManifest, contexts: int | None) -> ApplicationStatus:
         name = manifest.name
         counts = self.recent.window(name, self.now_s, self.window_s)
         state = self.facts.state(name, self.context)
@@ -77,7 +80,7 @@ class StatusBuilder:
             stages={stage: one for stage, ms in counts.stages_ms.items() if (one := _latency(ms)) is not None},
             versions=tuple(self._versions(manifest, state, counts)),
             trials=tuple(self._trial(manifest, trial, state) for trial in manifest.trials),
-            contexts=self.facts.contexts_of(name) if self.facts.contexts_read else None,
+            contexts=contexts,
             contexts_whole=self.facts.contexts_whole,
             context=self.context,
             changes=tuple(self._changes(name)),

@@ -22,7 +22,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.kafka.clients import administration, make_admin, stop, unreachable
-from clipper_agents.kafka.consumer_groups import group_lag, instance_of
+from clipper_agents.kafka.consumer_groups import describe_group, instance_of, lag_of
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import STATUS, retry
 from clipper_agents.kafka.topic_ids import read_topic_ids
@@ -86,11 +86,7 @@ async def _read(
     following = await stack.enter_async_context(DeploymentTailer(connection, catalogue, context=context))
     unread = await following.catch_up(_readable(topics))
     manifests = following.facts.declared.manifests
-    groups = [await _group(admin, reader, catalogue, topics, None)]
-    for ref, model in manifests.models.items():
-        if not model.colocated:
-            group = await _group(admin, reader, catalogue, topics, ref)
-            groups += [group] if group.members or not model.retired else []
+    groups = await _groups(admin, reader, catalogue, topics, manifests)
     logs = [name for name in catalogue.logs if name in names]
     ids = await retry("ids of topics", partial(read_topic_ids, admin._client, logs), STATUS.within_s)  # noqa: SLF001 (what has it)
     replaced = replaced_logs(catalogue, following.facts.topic_ids.values(), ids)
@@ -215,35 +211,42 @@ def _missing(catalogue: Catalogue, manifests: Manifests, names: set[str]) -> lis
     return [name for name in wanted if name not in names]
 
 
-async def _group(
+async def _groups(
     admin: AIOKafkaAdminClient,
     reader: LogReader,
     catalogue: Catalogue,
     topics: Iterable[TopicStatus],
-    ref: str | None,
-) -> GroupStatus:
-    """The routers' group, or that of a model's hosts."""
-    if ref is None:
-        group = catalogue.router_group
-        read = {catalogue.queries, catalogue.feedback, catalogue.outputs}
-    else:
-        name, _, version = ref.rpartition(":")
-        group, read = catalogue.host_group(name, version), {catalogue.requests(name, version)}
-    (response,) = await retry("group", lambda: admin.describe_consumer_groups([group]), STATUS.within_s)
-    (described,) = response.to_object()["groups"]
-    inputs = {topic.name: topic.partitions for topic in topics if topic.name in read and not topic.leaderless}
-    partitions = [TopicPartition(topic, number) for topic, count in inputs.items() for number in range(count)]
-    lag = dict.fromkeys(inputs, 0)
-    for tp, records in (await group_lag(admin, reader, group, partitions, STATUS.within_s)).items():
-        lag[tp.topic] += records
-    return GroupStatus(
-        group=group,
-        model=ref,
-        state=described["state"],
-        members=tuple(sorted(map(_member, described["members"]), key=lambda member: member.instance)),
-        inputs=inputs,
-        lag=lag,
-    )
+    manifests: Manifests,
+) -> list[GroupStatus]:
+    """The routers' group and those of models' hosts, all asked for at once; retired versions only with members."""
+    sizes = {topic.name: topic.partitions for topic in topics if not topic.leaderless}
+    reads: dict[str, tuple[str | None, list[str]]] = {
+        catalogue.router_group: (None, [catalogue.feedback, catalogue.outputs, catalogue.queries])
+    }
+    for ref, model in manifests.models.items():
+        if not model.colocated:
+            requests = catalogue.requests(model.name, model.version)
+            reads[catalogue.host_group(model.name, model.version)] = ref, [requests]
+    inputs = {group: {topic: sizes[topic] for topic in names if topic in sizes} for group, (_, names) in reads.items()}
+    partitions = {
+        group: [TopicPartition(topic, number) for topic, count in found.items() for number in range(count)]
+        for group, found in inputs.items()
+    }
+    asked = await asyncio.gather(*(describe_group(admin, *one, STATUS.within_s) for one in partitions.items()))
+    there = await reader.ranges(tp for of_group in partitions.values() for tp in of_group)
+    return [
+        GroupStatus(
+            group=group,
+            model=ref,
+            state=one["state"],
+            members=tuple(sorted(map(_member, one["members"]), key=lambda member: member.instance)),
+            inputs=inputs[group],
+            lag={topic: sum(lag for tp, lag in lags.items() if tp.topic == topic) for topic in inputs[group]},
+        )
+        for (group, (ref, _)), (one, committed) in zip(reads.items(), asked, strict=True)
+        for lags in [lag_of(committed, {tp: there[tp] for tp in partitions[group]})]
+        if one["members"] or ref is None or not manifests.models[ref].retired
+    ]
 
 
 def _member(described: Mapping[str, Any]) -> MemberStatus:

@@ -6,7 +6,7 @@ Rules of this file:
 - A context's own row is in the routers' changelog alone; totals without context are on the selection topic.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -61,6 +61,7 @@ class DeploymentView:
     contexts_read: bool = True
     contexts_whole: bool = True
     topic_ids: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    _partitions: set[int] = field(default_factory=set)
     events: deque[DeploymentEvent] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     seen: int = 0
 
@@ -92,15 +93,19 @@ class DeploymentView:
         """Take a record of the selection topic in."""
         found = _row(key, value)
         if found is not None and found[0].application and found[0].context is None:
-            set_row(self.published, *found)
+            self._set(self.published, *found)
 
     def context(self, key: bytes | None, value: bytes | None) -> None:
         """Take a record of the selection changelog in; rows without context are left to the selection topic."""
         place, row = _row(key, value) or (None, None)
         if place is not None and place.context is not None:
-            set_row(self.contexts, place, row)
+            self._set(self.contexts, place, row)
         elif place is not None and row is not None and row.topic_ids:
             self.topic_ids[place.partition] = row.topic_ids
+
+    def _set(self, rows: Totals, key: RowKey, row: SelectionRow | None) -> None:
+        self._partitions.add(key.partition)
+        set_row(rows, key, row)
 
     def _note(self, at_s: float, text: str, application: str | None = None) -> None:
         self.events.append(DeploymentEvent(at_s=at_s, application=application, text=text))
@@ -110,12 +115,12 @@ class DeploymentView:
     def state(self, application: str, context: str | None = None) -> SelectionState:
         """Totals of the application's models: those of a context, or of all queries without one."""
         rows = self.published if context is None else self.contexts
-        keys = [key for key in rows if key.application == application and key.context == context]
-        return merge(state_of(rows[key]) for key in sorted(keys, key=lambda key: key.partition))
+        keys = (RowKey(application, context, partition) for partition in sorted(self._partitions))
+        return merge(state_of(rows[key]) for key in keys if key in rows)
 
-    def contexts_of(self, application: str) -> int:
-        """How many contexts of the application have totals of their own."""
-        return len({key.context for key in self.contexts if key.application == application})
+    def context_counts(self) -> Counter[str]:
+        """How many contexts of each application have totals of their own."""
+        return Counter(application for application, _ in {(key.application, key.context) for key in self.contexts})
 
     def hosts_of(self, ref: str) -> list[HostReport]:
         """What the hosts of a model version said last, by instance."""

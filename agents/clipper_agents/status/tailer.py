@@ -30,7 +30,7 @@ CATCH_UP_S = 10.0
 """For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
 LAST_RECORDS = 5_000
 """Of each partition of a log that are read back at first: a second's worth where there are so many."""
-LAST_ROWS = 20_000
+LAST_ROWS = 5_000
 """Of each partition of the selection changelog, which may be gigabytes long between two compactions."""
 
 

@@ -169,6 +169,7 @@ class SupervisedProcess:
         self._was_ready = True
         self._serves.set()
         self.reason = None
+        event(log, "child serves", child=self.spec.name, pid=self.pid)
         since_s = self._environment.clock()
         await asyncio.wait({ended})
         if self._environment.clock() - since_s >= self._environment.backoff.calm_s:

@@ -37,6 +37,12 @@ def test_the_help_of_each_command_has_an_example(command):
     assert f"Example: clipper-stream {command[0]}" in " ".join(shown.output.split())
 
 
+@pytest.mark.parametrize("command", [(), *COMMANDS], ids=" ".join)
+def test_the_help_names_no_file_that_only_the_repository_has(command):
+    shown = CliRunner().invoke(program.app, [*command, "--help"]).output
+    assert [name for name in ("examples/", "docs/", "benchmarks/", "deploy/") if name in shown] == []
+
+
 def test_the_help_names_every_command_and_exit_code():
     shown = CliRunner().invoke(program.app, ["--help"]).output
     assert all(f"  {command[0]} " in shown for command in COMMANDS)

@@ -43,6 +43,21 @@ def test_a_console_has_no_markup_and_escapes_whatever_it_is_given(capsys):
     assert text.count(":smile:") == 4
 
 
+@pytest.mark.parametrize("wrapped", [("why",), ("record", "why"), ()])
+def test_a_table_of_eighty_columns_cuts_neither_headings_nor_cells(capsys, monkeypatch, wrapped):
+    monkeypatch.setenv("COLUMNS", "80")
+    headings = ("revision", "changed at", "record", "partition", "under-replicated", "why")
+    cells = ("123", "2026-11-25 23:57:15", f"{'long-name-' * 6}:12", "3", "1,2,3,4,5,6,7,8,9,10,11", "worse " * 20)
+    terminal.console().print(terminal.table(headings, [cells], wrapped=wrapped))
+    heading, *lines = shown(capsys).splitlines()
+    assert heading.split() == " ".join(headings).split()
+    assert max(map(len, [heading, *lines])) <= 80
+    starts = [heading.index(name) for name in headings]
+    ends = [*starts[1:], 80]
+    columns = ["".join(line[at:end] for line in lines) for at, end in zip(starts, ends, strict=True)]
+    assert [text.replace(" ", "") for text in columns] == [cell.replace(" ", "") for cell in cells]
+
+
 def test_json_with_such_names_is_the_same_json(capsys):
     name = FOREIGN.replace("\ud800", "")
     terminal.print_json({"name": name})

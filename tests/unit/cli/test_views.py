@@ -162,7 +162,7 @@ def test_a_page_of_watch_has_the_same_table_the_last_events_and_what_is_wrong() 
 def test_a_terminal_of_eighty_columns_shows_every_column() -> None:
     console = Console(width=80, force_terminal=False, color_system=None)
     with console.capture() as said:
-        console.print(page(take_snapshot(facts(), recent(), NOW_S, 0), "clipper", width=80))
+        console.print(page(take_snapshot(facts(), recent(), NOW_S, 0), "clipper"))
     found = "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
     assert "svm:1   live           98 %  62 % 0.100 [0.055 0.174] 2/2        5.0    8.1\n" in found
     assert max(map(cell_len, found.splitlines())) <= 80

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from msgspec import structs
 
 from clipper_stream.client import Client, InvalidFeedback, InvalidQuery
 from clipper_stream.client.answer import answer_of
@@ -7,7 +8,7 @@ from clipper_stream.client.client_records import prepare_feedback, prepare_query
 from clipper_stream.client.keys import partition_for
 from clipper_stream.errors import ClipperError, InvalidSetting, RequestError, SetupError
 from clipper_topics import codec
-from clipper_topics.prediction import Prediction
+from clipper_topics.prediction import ModelAnswer, Prediction
 from clipper_topics.query import Query
 from clipper_topics.query_ids import partition_of
 
@@ -17,6 +18,12 @@ ANSWER = answer_of(PREDICTION, partition=3, key=b"me", latency_s=0.5)
 
 def feedback(query, context=None, **truth):
     return prepare_feedback(query, truth, context, 4, codec.JSON)
+
+
+def test_an_answer_shows_the_models_that_gave_it():
+    models = [ModelAnswer(model="svm", version="2", propensity=0.25, output=3)]
+    answer = answer_of(structs.replace(PREDICTION, models=models), partition=3, key=b"me", latency_s=0.5)
+    assert "models=(ModelAnswer(model='svm', version='2', propensity=0.25, output=3" in repr(answer)
 
 
 def test_a_query_without_an_id_gets_one_that_names_its_partition():

@@ -24,7 +24,7 @@ def test_of_the_rows_of_a_context_the_last_counts() -> None:
     for offset in (7, 9, 8):
         found.context(*row(0, {"svm:1": (float(offset), 0.0)}, "ada", offset))
     assert found.state("digits", "ada").of("svm:1").count == 8.0
-    assert found.contexts_of("digits") == 1
+    assert found.context_counts()["digits"] == 1
 
 
 def test_rows_are_taken_from_the_topic_that_owns_their_kind() -> None:

@@ -78,7 +78,9 @@ def test_the_reason_of_a_childs_own_end_is_told_and_none_of_a_stopped_one():
     run(scenario())
 
 
-def test_a_started_child_serves_and_tells_its_fields():
+def test_a_started_child_serves_and_tells_its_fields(caplog):
+    caplog.set_level("INFO")
+
     async def scenario():
         async with Supervisor(Recorded().all) as supervisor:
             await supervisor.start([spec(SERVING, "a"), spec(SERVING, "b")])
@@ -87,6 +89,8 @@ def test_a_started_child_serves_and_tells_its_fields():
             assert list(supervisor.children) == ["a", "b"]
             pids = [child.pid for child in supervisor.children.values()]
             assert all(map(is_alive, pids))
+            told = [record.fields for record in caplog.records if record.getMessage() == "child serves"]
+            assert told == [{"child": name, "pid": pid} for name, pid in zip("ab", pids, strict=True)]
         assert not any(map(is_alive, pids))
 
     run(scenario())

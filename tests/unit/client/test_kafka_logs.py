@@ -1,0 +1,97 @@
+"""A client is quiet: what it logs, what aiokafka logs in its tasks, and what an application's logging keeps."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from clipper_stream.client import BrokerUnavailable, Client
+from clipper_stream.client.kafka_logs import OutageLog, quiet
+
+CONNECTIONS = logging.getLogger("aiokafka.conn")
+
+
+@dataclass
+class Brokers:
+    """When aiokafka last asked for the brokers, when it last had an answer, and how often it is to ask at once."""
+
+    _last_refresh_ms: float = 0
+    _last_successful_refresh_ms: float = 0
+    forced: int = 0
+
+    @property
+    def cluster(self):
+        return self
+
+    def force_metadata_update(self):
+        self.forced += 1
+
+
+@pytest.fixture
+def logged(caplog):
+    caplog.set_level("DEBUG")
+    return lambda: [record.getMessage() for record in caplog.records if record.name != "asyncio"]
+
+
+def test_a_client_that_finds_no_kafka_raises_and_logs_nothing(logged):
+    with pytest.raises(BrokerUnavailable):
+        asyncio.run(_opened("127.0.0.1:1"))
+    assert logged() == []
+
+
+async def _opened(where):
+    await Client(where).open()
+
+
+async def test_what_aiokafka_says_in_tasks_of_a_client_alone_is_dropped(logged):
+    async def say(words):
+        CONNECTIONS.error(words)
+
+    with quiet():
+        CONNECTIONS.error("in the block")
+        later = asyncio.create_task(say("in a task that began there"))
+    await later
+    await asyncio.create_task(say("of the application's own consumer"))
+    assert logged() == ["of the application's own consumer"]
+
+
+@pytest.mark.parametrize("name", ["aiokafka", "aiokafka.conn"])
+def test_who_sets_a_level_of_aiokafka_has_its_records_from_there_on(logged, name, request):
+    asked = logging.getLogger(name)
+    request.addfinalizer(lambda: asked.setLevel(logging.NOTSET))
+    asked.setLevel(logging.WARNING)
+    with quiet():
+        CONNECTIONS.info("less than was asked for")
+        CONNECTIONS.warning("asked for")
+    assert logged() == ["asked for"]
+
+
+def test_an_outage_is_a_line_at_its_begin_and_a_line_at_its_end(logged):
+    brokers = Brokers()
+    outages = OutageLog(brokers, "a:9092")
+    for attempt_ms, success_ms in [(10, 10), (20, 10), (30, 10), (40, 40), (50, 50)]:
+        brokers._last_refresh_ms, brokers._last_successful_refresh_ms = attempt_ms, success_ms
+        outages.look()
+    assert brokers.forced == 2
+    assert logged() == [
+        "no Kafka answers at a:9092: calls wait for it until their time is over",
+        "Kafka at a:9092 answers again",
+    ]
+
+
+def test_importing_the_client_changes_nothing_of_an_applications_logging():
+    code = """
+import logging
+logging.basicConfig(level="INFO")
+before = logging.root.level, list(logging.root.handlers)
+import clipper_stream.client
+loggers = [one for one in logging.Logger.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+changed = [one.name for one in loggers if one.level or one.handlers or one.filters or not one.propagate]
+assert (logging.root.level, list(logging.root.handlers)) == before
+assert [name for name in changed if name.startswith(("aiokafka", "clipper"))] == [], changed
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
