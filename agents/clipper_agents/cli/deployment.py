@@ -96,13 +96,15 @@ class ChangeRequest:
     revision: int | None = None
     as_json: bool = False
 
-    def make(self, decide: "Callable[[ControlState], Plan]", application: str | None = None) -> None:
-        """Decide on what the control topic says, write it, and print what was written."""
+    def make(self, decide: "Callable[[ControlState], Plan]", application: str | None = None) -> bool:
+        """Decide on what the control topic says, write it, print it, and return whether anything was written."""
         from clipper_agents.control.writer import change_control
 
         seen = self.seen(application)
         target = self.deployment.kafka, self.deployment.catalogue
-        self.print(asyncio.run(change_control(*target, decide, self.signature, seen=seen)))
+        written = asyncio.run(change_control(*target, decide, self.signature, seen=seen))
+        self.print(written)
+        return bool(written.plan)
 
     def seen(self, application: str | None) -> dict[str, int]:
         """Revision that the user saw, by application."""

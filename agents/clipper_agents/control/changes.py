@@ -1,7 +1,7 @@
 """The rules of each command: from the manifests in force to the plan of a change.
 
 deploy --> shadow <--> canary --promote--> live --retire--> retired
-             '---- abort ----'---------------------------------^
+             '---- abort ----'---------------------------------^ --delete--> withdrawn
 
 Rules of this file:
 - Rules are pure: who writes a plan, when and why is not known here.
@@ -126,7 +126,7 @@ def deploy(
     if there is not None and _identity(there) != _identity(model):
         raise RefusedChange(
             f"model {model.ref} is published already with another {_first_difference(there, model)}: "
-            "deploy this one under another version"
+            f"deploy this one under another version, or `clipper-stream model delete {model.ref}` first"
         )
     if stage == "live":
         before = existing(published, application)
@@ -176,6 +176,22 @@ def delete(published: Manifests, application: str) -> Plan:
         RefusedChange: there is none of this name.
     """
     return plan_edit(published, existing(published, application), None, "delete")
+
+
+def delete_model(published: Manifests, ref: str) -> Plan:
+    """Withdraw a version's manifest, also one that cannot be read, so that its name and version are free again.
+
+    Raises:
+        RefusedChange: there is none of this name and version, or an application names it.
+    """
+    if ref not in published.models and f"model/{ref}" not in published.unreadable:
+        raise RefusedChange(f"no model {ref}: there {_listed(published.models)}")
+    if naming := [name for name, each in published.applications.items() if ref in refs_of(each)]:
+        raise RefusedChange(
+            f"{ref} is used by application {', '.join(naming)}: "
+            f"`clipper-stream model retire {ref} --application {naming[0]}` first"
+        )
+    return Plan(withdrawn=(ref,))
 
 
 def plan_edit(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 
 import joblib
 import msgspec
@@ -45,6 +46,13 @@ def test_a_bad_model_ends_with_1_and_says_what_to_do(ended):
     assert "answers every sample" in said.out
     assert "BROKEN" in said.out
     assert "that this model cannot stand; correct the model" in " ".join(said.out.split())
+
+
+def test_a_module_of_the_working_directory_is_found_as_by_up(ended, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models_beside_the_user.py").write_text("def brightness(rows):\n    return rows.mean(axis=1)\n")
+    assert ended("models_beside_the_user:brightness", "--shape", "2", *QUICK)[0] == exits.OK
 
 
 def test_a_model_that_cannot_be_loaded_ends_with_1(ended):

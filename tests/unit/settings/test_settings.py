@@ -185,6 +185,11 @@ def test_a_declared_model_is_found_by_its_reference():
         settings.model("a")
 
 
+def test_a_model_without_a_runtime_has_the_one_that_its_uri_tells(written):
+    assert load_settings(written(DIGITS.replace('runtime = "sklearn"', "")), {}).models[0].runtime == "sklearn"
+    assert load_settings(written('[[model]]\nname = "a"\nuri = "acme.models:f"'), {}).models[0].runtime == "python"
+
+
 def test_a_process_may_load_exactly_what_its_own_configuration_declares(written, tmp_path):
     trusted = 'parameters = {trusted = ["acme.features.Scaler"]}\n'
     python = '[[model]]\nname = "a"\nuri = "acme.models:f"\n'
