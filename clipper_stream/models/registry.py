@@ -3,7 +3,7 @@
 Rules of this file:
 - No code of a model file runs before its digest was compared.
 - A manifest may come from anybody who can write to the control topic: `allowed` says which modules and directories this
-  process lets it name (`models.allowed`), and nothing is imported or read before that was asked.
+  process lets it name (`[models]` of its configuration), and nothing is imported or read before that was asked.
 - A runtime that reads files needs their digest: an allowed directory says who may write there, the digest what was
   meant.
 - A runtime that unpickles, which runs whatever the file says, is used where the operator of the process permits it

@@ -34,7 +34,7 @@ CONFIGURATION = """
 partitions = 2
 
 [models]
-allowed = ["{folder}"]
+allowed_locations = ["{folder}"]
 
 [[application]]
 name = "digits"

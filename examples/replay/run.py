@@ -33,7 +33,8 @@ CONFIGURATION = """
 partitions = 2
 
 [models]
-allowed = ["{folder}", "sklearn.tree._tree.Tree"]
+allowed_modules = ["sklearn.tree._tree.Tree"]
+allowed_locations = ["{folder}"]
 
 [[application]]
 name = "digits"

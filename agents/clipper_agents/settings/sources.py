@@ -38,7 +38,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "steward": StewardSection,
     "models": ModelsSection,
 }
-_LISTS = {("models", "allowed")}
+_LISTS = {("models", "allowed_modules"), ("models", "allowed_locations")}
 KAFKA_VARIABLES = {variable: key for key, variable in VARIABLES.items() if key != "password"}
 """The connection's variables and their keys; the password is read where the connection is made, and kept nowhere."""
 
