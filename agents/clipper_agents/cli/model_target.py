@@ -1,6 +1,7 @@
 """A model as options and files describe it, for commands that publish one or load it on this machine."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ def manifest_of(
         beside = Path() if file is None or stated.get("uri") is not None else file.parent
         content["uri"] = str((beside / uri).resolve())
     return manifest_from(content, ModelManifest, f"model {ref}")
+
+
+def name_of(target: str) -> str:
+    """Return the name of a model that only its target names.
+
+    >>> name_of("models/RF_v2.skops"), name_of("acme.models:brightness"), name_of("http://models:8080/v2/models/digits")
+    ('rf-v2', 'brightness', 'digits')
+    """
+    last = target.rpartition("/")[2] if "/" in target or ":" not in target else target.rpartition(":")[2]
+    return re.sub(r"[^a-z0-9]+", "-", Path(last).stem.lower()).strip("-")[:64]
 
 
 def read_target(text: str, ref: str | None, stated: Mapping[str, Any]) -> tuple[ModelManifest, FileRules]:
@@ -146,7 +157,9 @@ def _declared(path: Path, ref: str | None) -> tuple[ModelManifest, FileRules] | 
     chosen = [model for model in models if ref in (None, model.ref)]
     if len(chosen) != 1:
         names = ", ".join(model.ref for model in models) or "none"
-        raise InvalidSetting(f"{path}: model {ref or 'not named'}; declared: {names}: name one with --model")
+        raise InvalidSetting(
+            f"{path}: model {ref or 'not named'}; declared: {names}: name one with --model {names.partition(',')[0]}"
+        )
     return chosen[0], files
 
 

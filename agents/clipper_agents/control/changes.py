@@ -241,7 +241,7 @@ def application_of(published: Manifests, ref: str) -> str:
     naming = [name for name, each in published.applications.items() if ref in refs_of(each)]
     if len(naming) != 1:
         what = f"applications {', '.join(naming)} name {ref}" if naming else f"no application names {ref}"
-        raise RefusedChange(f"{what}: say which is meant with --application")
+        raise RefusedChange(f"{what}: say which is meant with --application {naming[0] if naming else 'NAME'}")
     return naming[0]
 
 

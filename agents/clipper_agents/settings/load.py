@@ -63,7 +63,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         kafka = self.kafka
         if not kafka.bootstrap:
             raise InvalidSetting(
-                "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap"
+                "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap, "
+                "or run `clipper-stream up` in this folder"
             )
         try:
             return KafkaConnection(

@@ -102,12 +102,9 @@ class StatusBuilder:
 
     def _retired(self, manifest: ApplicationManifest) -> list[str]:
         """Versions that left the application within the last day."""
-        newest = (
-            change
-            for change in self.facts.changes_of(manifest.name)
-            if self.now_s - change.at_ms / 1000 < RETIRED_SHOWN_S
-        )
-        had = {ref for change in newest for ref in (change.model, *refs_of(change.before)) if ref is not None}
+        since_ms = 1000 * (self.now_s - RETIRED_SHOWN_S)
+        recent = [each for each in self.facts.changes_of(manifest.name) if each.at_ms > since_ms]
+        had = {ref for change in recent for ref in (change.model, *refs_of(change.before)) if ref is not None}
         models = self.facts.declared.manifests.models
         left = had.difference(refs_of(manifest)) & models.keys()
         return sorted(ref for ref in left if models[ref].retired)

@@ -73,7 +73,7 @@ def test_the_report_is_json_for_programs(ended):
 def test_rows_that_nobody_can_guess_are_asked_for(ended):
     code, said = ended(SUM)
     assert code == exits.SETUP
-    assert "cannot be guessed: give some" in said.err
+    assert "cannot be guessed: give some (--rows FILE), or the shape of one (--shape 64)" in said.err
 
 
 def test_samples_of_a_file_are_asked_about(ended, tmp_path):
