@@ -4,7 +4,8 @@ Rules of this file:
 - A manifest may come from anybody who can write to the control topic. What it names is data until it was found here.
 - An entry is one of four: `acme.models` is a package or module and all inside it, `acme.models:` is exactly this
   module, what has `://` is a place elsewhere and all below it, or one file or server there, and what
-  has a slash is a directory and all inside it, or one file.
+  has a slash is a directory and all inside it, or one file. A configuration has modules under one key and places, made
+  absolute, under another.
 - The list says who is trusted, not what is harmless: a public function of an allowed module can be asked for with any
   parameters, and a class of it made with any.
 - A URL is asked when an entry has the same scheme, host and port, and a path that the URL's begins with, by segments:
@@ -16,6 +17,7 @@ Source: RFC 3986, sections 3 and 6.2.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from clipper_stream.errors import ModelNotLoaded, shown
@@ -24,6 +26,8 @@ _PORTS = {"http": 80, "https": 443}
 _AMBIGUOUS = "@%\\?#"
 """Users and passwords, escapes, what some take for a slash, and what ends a path."""
 _SHOWN = 300
+AllowKey = Literal["allowed_modules", "allowed_locations"]
+"""The keys of `[models]` that hold entries: modules and types, or directories, files and URIs."""
 
 
 def allows_module(entries: Iterable[str], module: str) -> bool:
@@ -50,7 +54,7 @@ def allows_file(entries: Iterable[str], uri: str) -> bool:
         return any(_is_below(uri, entry) for entry in entries if local_path(entry) is None)
     try:
         resolved = Path(path).resolve()
-        places = (local_path(entry) for entry in entries if is_path(entry) or "://" in entry)
+        places = (local_path(entry) for entry in entries if "/" in entry)
         return any(resolved.is_relative_to(Path(place).resolve()) for place in places if place is not None)
     except (OSError, ValueError, RuntimeError):  # a name that no file system takes, or links that go round in a circle
         return False
@@ -65,15 +69,6 @@ def local_path(uri: str) -> str | None:
     if uri.startswith("file://"):
         return uri.removeprefix("file://")
     return None if "://" in uri else uri
-
-
-def is_path(entry: str) -> bool:
-    """Whether an entry is a file or directory of this machine, not a module and no URI.
-
-    >>> is_path("/srv/models"), is_path("models/"), is_path("acme.models"), is_path("http://models:8080")
-    (True, True, False, False)
-    """
-    return "/" in entry and "://" not in entry
 
 
 def _is_below(uri: str, entry: str) -> bool:
@@ -135,11 +130,11 @@ def _segments(parts: SplitResult) -> list[str]:
     return path.split("/") if path else []
 
 
-def not_allowed(what: str, entries: Iterable[str]) -> ModelNotLoaded:
-    """The error that says what may be loaded, and where more is allowed."""
+def not_allowed(what: str, entries: Iterable[str], key: AllowKey, entry: str) -> ModelNotLoaded:
+    """The error that says what may be loaded, and the key and the entry of `[models]` that would allow more."""
     allowed = ", ".join(entries) or "nothing"
     short = allowed if len(allowed) <= _SHOWN else shown(allowed)[1:-1]
     return ModelNotLoaded(
-        f"{what} is outside of what this process may load ({short}): if you trust it, add its module, directory or URL "
-        "to [models] allowed of the process that loads it"
+        f"{what} is outside of what this process may load ({short}): if you trust it, add {entry!r} to [models] "
+        f"{key} of the process that loads it"
     )

@@ -3,7 +3,7 @@
 Rules of this file:
 - No code of a model file runs before its digest was compared.
 - A manifest may come from anybody who can write to the control topic: `allowed` says which modules and directories this
-  process lets it name (`models.allowed`), and nothing is imported or read before that was asked.
+  process lets it name (`[models]` of its configuration), and nothing is imported or read before that was asked.
 - A runtime that reads files needs their digest: an allowed directory says who may write there, the digest what was
   meant.
 - A runtime that unpickles, which runs whatever the file says, is used where the operator of the process permits it
@@ -12,6 +12,7 @@ Rules of this file:
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -83,6 +84,18 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
     }
 )
 """The runtimes by the name that a manifest gives."""
+_RUNTIMES_BY_SUFFIX = {
+    ".skops": "sklearn",
+    ".onnx": "onnx",
+    ".joblib": "joblib",
+    ".pkl": "joblib",
+    ".pt": "torch",
+    ".pt2": "torch_export",
+    ".txt": "lightgbm",
+    ".lgb": "lightgbm",
+    ".ubj": "xgboost",
+    ".json": "xgboost",
+}
 
 
 def load_model(
@@ -164,6 +177,21 @@ def check_declared(
     """
     if check_allowed(runtime, uri, parameters, allowed, files).NEEDS_DIGEST and sha256 is None:
         raise ModelNotLoaded(f"model file {uri!r} has no sha256: publish it with `clipper-stream apply`, or add it")
+
+
+def runtime_for(uri: str) -> str | None:
+    """The runtime that the form of a URI tells, where nobody says another; None when it tells none.
+
+    >>> runtime_for("models/a.skops"), runtime_for("s3://acme/a.onnx"), runtime_for("acme.models:svm")
+    ('sklearn', 'onnx', 'python')
+    >>> runtime_for("http://models:8080/v2/models/a"), runtime_for("models/a")
+    ('oip', None)
+    """
+    if by_suffix := _RUNTIMES_BY_SUFFIX.get(PurePosixPath(uri).suffix):
+        return by_suffix
+    if uri.startswith(("http://", "https://")):
+        return "oip"
+    return "python" if ":" in uri and "/" not in uri else None
 
 
 def runtime_of(name: str, runtimes: Mapping[str, Runtime] = RUNTIMES) -> Runtime:

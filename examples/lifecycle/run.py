@@ -34,7 +34,7 @@ CONFIGURATION = """
 partitions = 2
 
 [models]
-allowed = ["{folder}"]
+allowed_locations = ["{folder}"]
 
 [[application]]
 name = "digits"
@@ -123,7 +123,7 @@ async def live(operator: RolloutOperator, files: dict[str, Path]) -> None:
     """The story: each step is a command, or something that the rule decides by itself."""
 
     async def deploy(version: str, *how: str) -> None:
-        what = (f"digits:{version}", "--runtime", "sklearn", "--uri", str(files[version]), "--shape", "64")
+        what = (f"digits:{version}", "--uri", str(files[version]))
         await operator.run("model", "deploy", *what, "--application", "digits", "--automatic", "--wait", "180", *how)
 
     def decided(command: str, version: str) -> Callable[[Change], bool]:

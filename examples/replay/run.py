@@ -33,7 +33,8 @@ CONFIGURATION = """
 partitions = 2
 
 [models]
-allowed = ["{folder}", "sklearn.tree._tree.Tree"]
+allowed_modules = ["sklearn.tree._tree.Tree"]
+allowed_locations = ["{folder}"]
 
 [[application]]
 name = "digits"
@@ -90,7 +91,7 @@ async def replay(operator: Operator, model: TrainedModel, out: Path) -> dict[str
     """What the day says about each candidate."""
     await operator.run("replay", "verify", "digits")
     await operator.run("replay", "export", "digits", "--out", "day.parquet", "--inputs")
-    what = ("--model", model.ref, "--runtime", "sklearn", "--uri", str(model.path), "--shape", "64")
+    what = ("--model", model.ref, "--uri", str(model.path), "--shape", "64")
     await operator.run("replay", "score", "day.parquet", *what, "--out", "new.parquet")
     asked = [part for text in CANDIDATES for part in ("--candidate", text)]
     logs = ("--log", "day.parquet", "--answers", "new.parquet")
@@ -103,7 +104,7 @@ async def replay(operator: Operator, model: TrainedModel, out: Path) -> dict[str
 async def switch_on(operator: Operator, best: str, model: TrainedModel) -> None:
     """Make the best candidate what decides."""
     if best == f"model {model.ref}":
-        what = (model.ref, "--runtime", "sklearn", "--uri", str(model.path), "--shape", "64")
+        what = (model.ref, "--uri", str(model.path))
         await operator.run("model", "deploy", *what, "--application", "digits", "--stage", "live", "--wait", "180")
         policy = {"name": "single", "parameters": {"model": model.ref}}
     else:

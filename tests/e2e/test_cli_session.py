@@ -50,7 +50,7 @@ def session(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     folder, topics = tmp_path_factory.mktemp("session"), Catalogue(prefix="session", partitions=2)
     config = folder / "clipper.toml"
     config.write_text(EXAMPLE.read_text().replace("objective_ms = 200 ", "objective_ms = 60000 "))
-    environ = environment_of(kafka, topics, CLIPPER_MODELS_ALLOWED="clipper_agents.examples.models:")
+    environ = environment_of(kafka, topics, CLIPPER_MODELS_ALLOWED_MODULES="clipper_agents.examples.models:")
     return Session(folder, environ, config, topics, AnyClient(kafka.bootstrap))
 
 

@@ -50,7 +50,7 @@ def password_of(role: str) -> str:
 
 def as_role(kafka: SecuredKafka, role: str) -> dict[str, str]:
     entered = kafka.with_password(MECHANISM, role, password_of(role))
-    return environment(**entered, CLIPPER_MODELS_ALLOWED="clipper_agents.examples.models:")
+    return environment(**entered, CLIPPER_MODELS_ALLOWED_MODULES="clipper_agents.examples.models:")
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_a_right_less_is_refused_with_a_line_that_says_whose_and_which(
         **kafka.with_password(MECHANISM, user, "a password"),
         CLIPPER_KAFKA_PREFIX=prefix.rstrip("."),
         CLIPPER_LOG_LEVEL="error",
-        CLIPPER_MODELS_ALLOWED="clipper_agents.examples.models:",
+        CLIPPER_MODELS_ALLOWED_MODULES="clipper_agents.examples.models:",
     )
     # each worker its own name: under the name of the one before it would get that one's partitions back (KIP-345)
     instance = ("--instance", f"{kind}-{operation}-{name}".rstrip(".*")) if role in {"router", "host"} else ()

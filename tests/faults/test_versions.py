@@ -104,7 +104,7 @@ class Running:
         self._temporary, self._hosts = folder / "temporary", folder / "hosts"
         self._temporary.mkdir()
         self.deployment.environ["TMPDIR"] = str(self._temporary)
-        self.deployment.environ["CLIPPER_MODELS_ALLOWED"] = "clipper_agents.examples.models:,broken_model:"
+        self.deployment.environ["CLIPPER_MODELS_ALLOWED_MODULES"] = "clipper_agents.examples.models:,broken_model:"
         self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
         settings = (f"host.data_dir={self._hosts}", f"router.metrics_port={self.metrics_port}")
         self.up = self.deployment.start("up", *(word for one in settings for word in ("--set", one)))

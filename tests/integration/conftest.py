@@ -1,6 +1,7 @@
 """A deployment of a test's own, and the commands of its operator."""
 
 import json
+import sys
 
 import pytest
 from builders.router_deployment import Deployment
@@ -43,5 +44,6 @@ class Shell:
 def shell(kafka, catalogue, tmp_path, monkeypatch, capsys):
     for name, value in environment_of(kafka, catalogue, LOGNAME="ada", COLUMNS="160").items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     return Shell(tmp_path, capsys)

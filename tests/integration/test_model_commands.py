@@ -7,10 +7,13 @@ import subprocess
 import threading
 
 import pytest
+import skops.io
 from aiokafka import AIOKafkaProducer
 from e2e.programs import CLIPPER_STREAM
+from sklearn.linear_model import LogisticRegression
 
 from clipper_agents import exits
+from clipper_agents.control.readiness import wait_for_host
 from clipper_agents.control.rollback import roll_back
 from clipper_agents.control.state import read_control
 from clipper_agents.kafka.topics import existing_topics
@@ -23,6 +26,7 @@ from clipper_topics.selection_rows import SavedRow
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
 
+ROW = 'input = { dtype = "float64", shape = [4] }'
 CONFIGURATION = """
 [[application]]
 name = "digits"
@@ -34,12 +38,14 @@ default_output = { label = -1 }
 name = "svm"
 uri = "acme.models:svm"
 """
-NEW = ("--uri", "acme.models:svm", "--application", "digits")
+PIXELS = CONFIGURATION.replace('"digits"', '"pixels"').replace("[[model]]", ROW + "\n[[model]]") + ROW
+NEW = ("--uri", "acme.models:svm", "--application", "digits", "--unchecked")
 
 
 @pytest.fixture(autouse=True)
 def configuration(tmp_path):
     (tmp_path / "clipper.toml").write_text(CONFIGURATION)
+    (tmp_path / "pixels.toml").write_text(PIXELS)
 
 
 def test_a_version_goes_from_shadow_to_live_and_back_and_the_history_tells(shell, kafka, catalogue):
@@ -199,6 +205,43 @@ def test_a_deploy_waits_for_the_first_host_and_tells_why_it_failed(shell, kafka,
     assert shell("model", "show", "svm:2")[-1].startswith(f"host new {state}")
     if state == "ready":
         shell("model", "deploy", "svm:2", *NEW, "--wait", "30", said="host new ready")
+
+
+def test_a_failure_since_the_deploy_ends_the_wait_at_once(shell, kafka, catalogue):
+    failure = HostReport(model="svm:2", instance="new", state="failed", reason="not allowed")
+    asyncio.run(reported(kafka, catalogue, failure))
+    told = []
+    ended = asyncio.run(wait_for_host(kafka, catalogue, "svm:2", 60.0, told.append, before={}))
+    assert (ended, told) == (failure, [failure])
+    shell("apply")
+    shell("model", "deploy", "svm:2", *NEW)
+    again = shell.run("model", "deploy", "svm:2", *NEW, "--wait", "60")
+    assert (again.code, again.err) == (exits.FAILURE, ["host new failed: not allowed"])
+
+
+def test_a_deploy_publishes_nothing_that_does_not_load_here(shell, kafka, catalogue):
+    shell("apply")
+    here = ("model", "deploy", "svm:2", "--uri", "models_of_the_shell:svm", "-a", "digits")
+    said = "error: nothing is published, because svm:2 does not load on this machine: model 'models_of_the_shell:svm'"
+    shell(*here, code=exits.SETUP, said=said)
+    assert [line.split()[0] for line in shell("model", "list")] == ["model", "svm:1"]
+    assert catalogue.requests("svm", "2") not in asyncio.run(existing_topics(kafka, catalogue.prefix))
+    (shell.folder / "models_of_the_shell.py").write_text("def svm(rows):\n    return rows.sum(axis=1)\n")
+    assert shell(*here) == ["model svm:2", "application digits revision 2: shadow svm:2"]
+
+
+def test_a_file_is_deployed_with_the_runtime_and_the_row_that_it_needs_and_deleted(shell):
+    shell("apply", "--config", "pixels.toml")
+    skops.io.dump(LogisticRegression().fit([[0.0] * 4, [1.0] * 4], [0, 1]), shell.folder / "rf.skops")
+    assert shell("model", "deploy", "rf:1", "--uri", "rf.skops", "-a", "pixels")[0] == "model rf:1"
+    (shown,) = shell.json("model", "show", "rf:1")
+    assert (shown["manifest"]["runtime"], shown["manifest"]["input"]) == ("sklearn", {"dtype": "float64", "shape": [4]})
+    shell("model", "delete", "rf:1", code=exits.FAILURE, said="error: rf:1 is used by application pixels: `clipper-")
+    shell("model", "retire", "rf:1")
+    assert shell("model", "delete", "rf:1") == ["model rf:1 withdrawn"]
+    shell("model", "show", "rf:1", code=exits.FAILURE, said="error: no model rf:1; there are svm:1")
+    other = ("--uri", "acme.models:other", "--unchecked", "-a", "pixels")
+    assert shell("model", "deploy", "rf:1", *other)[0] == "model rf:1"
 
 
 def test_a_deploy_that_no_host_follows_says_so(shell):

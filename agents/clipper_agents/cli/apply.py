@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import DeploymentContext, signature, with_deployment
+from clipper_agents.cli.deployment import DEFAULT_CONFIG, DeploymentContext, signature, with_deployment
 from clipper_agents.cli.options import By, DryRun, Json, Why, Yes
 from clipper_agents.cli.terminal import say
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from clipper_agents.control.change_records import CommittedChange
     from clipper_agents.control.plan import Plan
     from clipper_agents.control.state import ControlState
-
-DEFAULT = Path("clipper.toml")
 
 
 @with_deployment
@@ -44,7 +42,7 @@ def apply(
     from clipper_agents.control.errors import StaleRevision
     from clipper_agents.control.writer import change_control
 
-    deployment = replace(deployment, config=deployment.config or file or DEFAULT)
+    deployment = replace(deployment, config=deployment.config or file or DEFAULT_CONFIG)
     declared = replace(deployment, config=file).settings if file else deployment.settings
     models = with_digests(declared.models)
     shown: Plan | None = None

@@ -10,7 +10,7 @@ gives the command the options of `ChangeRequest` in place of the parameter `chan
 import asyncio
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,15 +30,23 @@ if TYPE_CHECKING:
     from clipper_topics.manifests import ModelManifest
 
 Command = Callable[..., None]
+DEFAULT_CONFIG = Path("clipper.toml")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentContext:
-    """The deployment that a command works on: its options, then the environment, then the file, then defaults."""
+    """The deployment that a command works on: its options, then the environment, then the file, then defaults.
+
+    Without an address it is that of `clipper.toml` in the working directory, or of the `up` that runs there.
+
+    Attributes:
+        starts_kafka: Whether the command starts a Kafka where no address is given.
+    """
 
     config: Path | None = None
     bootstrap: str | None = None
     assignments: tuple[str, ...] = ()
+    starts_kafka: bool = False
 
     @cached_property
     def settings(self) -> "Settings":
@@ -53,7 +61,23 @@ class DeploymentContext:
         overrides = {name: value.strip() for name, value in given.items()}
         if self.bootstrap:
             overrides["kafka.bootstrap"] = self.bootstrap
-        return load_settings(self.config, os.environ, overrides)
+        settings = load_settings(self.config, os.environ, overrides)
+        given_address = settings.kafka.bootstrap is not None or self.starts_kafka
+        return settings if given_address else self._local_settings(overrides)
+
+    def _local_settings(self, overrides: dict[str, str]) -> "Settings":
+        from clipper_agents.settings import load_settings
+        from clipper_agents.settings.local_deployment import find_running
+
+        config = self.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+        settings = load_settings(config, os.environ, overrides)
+        if settings.kafka.bootstrap is not None:
+            say(f"using {config}", stderr=True)
+            return settings
+        running = find_running()
+        if running:
+            say(f"using {running['kafka.bootstrap']}, where `up` runs in this folder", stderr=True)
+        return load_settings(config, os.environ, running | overrides)
 
     @property
     def kafka(self) -> "KafkaConnection":
@@ -96,13 +120,15 @@ class ChangeRequest:
     revision: int | None = None
     as_json: bool = False
 
-    def make(self, decide: "Callable[[ControlState], Plan]", application: str | None = None) -> None:
-        """Decide on what the control topic says, write it, and print what was written."""
+    def make(self, decide: "Callable[[ControlState], Plan]", application: str | None = None) -> bool:
+        """Decide on what the control topic says, write it, print it, and return whether anything was written."""
         from clipper_agents.control.writer import change_control
 
         seen = self.seen(application)
         target = self.deployment.kafka, self.deployment.catalogue
-        self.print(asyncio.run(change_control(*target, decide, self.signature, seen=seen)))
+        written = asyncio.run(change_control(*target, decide, self.signature, seen=seen))
+        self.print(written)
+        return bool(written.plan)
 
     def seen(self, application: str | None) -> dict[str, int]:
         """Revision that the user saw, by application."""
@@ -148,7 +174,7 @@ def _change(
     return replace(_new(deployment, why, by, as_json), revision=revision)
 
 
-def _with_options(parameter: str, make: Callable[..., Any], **defaults: Any) -> Callable[[Command], Command]:
+def _with_options(parameter: str, make: Callable[..., Any]) -> Callable[[Command], Command]:
     """A decorator that gives a command the parameters of `make` as options, and its result as `parameter`."""
     added = inspect.signature(make).parameters
 
@@ -159,8 +185,8 @@ def _with_options(parameter: str, make: Callable[..., Any], **defaults: Any) -> 
 
         own = inspect.signature(command).parameters.values()
         parameters = [
-            *_as_options((each for each in own if each.name != parameter), {}),
-            *_as_options(added.values(), defaults),
+            each.replace(kind=each.KEYWORD_ONLY)
+            for each in (*(each for each in own if each.name != parameter), *added.values())
         ]
         run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # which typer reads
@@ -170,15 +196,8 @@ def _with_options(parameter: str, make: Callable[..., Any], **defaults: Any) -> 
     return decorate
 
 
-def _as_options(parameters: Iterable[inspect.Parameter], defaults: dict[str, Any]) -> Iterable[inspect.Parameter]:
-    for each in parameters:
-        yield each.replace(kind=each.KEYWORD_ONLY, default=defaults.get(each.name, each.default))
-
-
 with_deployment = _with_options("deployment", _deployment)
 """Gives a command the options that name a deployment, and that as its parameter `deployment`."""
-with_configured_deployment = _with_options("deployment", _deployment, config=Path("clipper.toml"))
-"""The same, with `clipper.toml` of the working directory where no file is named."""
 
 
 def with_new(command: Command) -> Command:

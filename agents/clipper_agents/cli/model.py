@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, lines_of, with_change, with_deployment
+from clipper_agents.cli.deployment import (
+    ChangeRequest,
+    DeploymentContext,
+    lines_of,
+    with_change,
+    with_deployment,
+    with_new,
+)
 from clipper_agents.cli.model_deploy import deploy
 from clipper_agents.cli.model_test import test_model
 from clipper_agents.cli.options import Json, Ref
@@ -120,6 +127,15 @@ def abort_model(change: ChangeRequest, ref: Ref, application: ApplicationOption 
 def retire_model(change: ChangeRequest, ref: Ref, application: ApplicationOption = None) -> None:
     """Have an application ask a version no more; its hosts end when no other one names it."""
     _make(change, "retire", ref, application)
+
+
+@model.command("delete", epilog="Example: clipper-stream model delete svm:1 --why 'wrong file'")
+@with_new
+def delete_model(change: ChangeRequest, ref: Ref) -> None:
+    """Remove a version that no application uses, so that its name and version are free; no rollback brings it back."""
+    from clipper_agents.control import changes
+
+    change.make(lambda state: changes.delete_model(state.manifests, ref))
 
 
 @model.command("rollback", epilog="Example: clipper-stream model rollback -a digits --why 'svm:3 is slow at night'")

@@ -12,6 +12,10 @@ from clipper_agents.cli.options import Ref, shape_of
 from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clipper_agents.control.plan import Plan
+    from clipper_agents.control.state import ControlState
     from clipper_topics.host_report import HostReport
     from clipper_topics.manifests import ModelManifest
 
@@ -27,11 +31,13 @@ def deploy(
     application: Annotated[str, typer.Option("--application", "-a", metavar="NAME", help="Who is going to ask it.")],
     *,
     uri: Annotated[str | None, typer.Option(metavar="URI", help="`package.module:attribute`, or a file.")] = None,
-    runtime: Annotated[str | None, typer.Option(metavar="NAME", help="How it is loaded; absent: python.")] = None,
+    runtime: Annotated[str | None, typer.Option(metavar="NAME", help="How it is loaded; absent: by the URI.")] = None,
     sha256: Annotated[str | None, typer.Option(metavar="HEX", help="Digest; absent: of the file that is here.")] = None,
     replicas: Annotated[int | None, typer.Option(min=1, metavar="N", help="Hosts; absent: 1.")] = None,
-    shape: Annotated[str | None, typer.Option(metavar="N,...", help="Of a row, for example 64 or 28,28.")] = None,
-    dtype: Annotated[Dtype | None, typer.Option(help="Of a row; absent: float32.")] = None,
+    shape: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Of a row, as 28,28; absent: the application's.")
+    ] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="Of a row; absent: the application's.")] = None,
     colocated: Annotated[bool | None, typer.Option("--colocated", help="Run it inside the routers.")] = None,
     manifest: Annotated[
         Path | None, typer.Option("--manifest", "-m", metavar="FILE", help="TOML with its [[model]]; options win.")
@@ -45,40 +51,49 @@ def deploy(
     wait_s: Annotated[
         float | None, typer.Option("--wait", metavar="SECONDS", min=0.1, help="Wait until a host of it is ready.")
     ] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not load it here first.")] = False,
 ) -> None:
-    """Publish a version and give it to an application, first as a shadow.
+    """Publish a version that loads on this machine and give it to an application, first as a shadow.
 
     With --wait the exit code is 1 when a host fails, with its reason, or when none is ready in time.
     """
-    from clipper_agents.cli.model_target import manifest_of
+    from clipper_agents.cli.model_target import check_loads_here, manifest_of
     from clipper_agents.control import changes
     from clipper_agents.control.apply import with_digests
+    from clipper_agents.control.readiness import read_reports
 
+    deployment = change.deployment
     row = {"shape": shape_of(shape), "dtype": dtype}
     stated = {"uri": uri, "runtime": runtime, "sha256": sha256, "replicas": replicas, "colocated": colocated, **row}
-    (model,) = with_digests([manifest_of(ref, stated, manifest)])
-    change.deployment.ensure_topics([model])
     at = share if share is not None else 0.05 if stage == "canary" else 1.0
-    change.make(
-        lambda state: changes.deploy(state.manifests, application, model, stage, at, automatic=automatic),
-        application,
-    )
-    if wait_s is not None:
-        _wait(change.deployment, model, wait_s)
+    state = deployment.control_state()
+    asked = changes.existing(state.manifests, application).input
+    (model,) = with_digests([manifest_of(ref, stated, manifest, asked)])
+
+    def decide(state: "ControlState") -> "Plan":
+        return changes.deploy(state.manifests, application, model, stage, at, automatic=automatic)
+
+    if decide(state) and not unchecked:
+        check_loads_here(model, deployment.settings.files)
+    deployment.ensure_topics([model])
+    before = {} if wait_s is None else asyncio.run(read_reports(deployment.kafka, deployment.catalogue))
+    changed = change.make(decide, application)
+    if wait_s is not None and model.colocated:
+        say(f"model {model.ref} runs inside the routers: there is no host to wait for", stderr=True)
+    elif wait_s is not None:
+        _wait(deployment, model, wait_s, before if changed else {})
 
 
-def _wait(deployment: DeploymentContext, model: "ModelManifest", wait_s: float) -> None:
+def _wait(
+    deployment: DeploymentContext, model: "ModelManifest", wait_s: float, before: "Mapping[bytes, HostReport]"
+) -> None:
     from clipper_agents.cli.registry_view import report_line
     from clipper_agents.control.readiness import wait_for_host
-
-    if model.colocated:
-        say(f"model {model.ref} runs inside the routers: there is no host to wait for", stderr=True)
-        return
 
     def tell(report: "HostReport") -> None:
         say(report_line(report), stderr=True)
 
-    ended = asyncio.run(wait_for_host(deployment.kafka, deployment.catalogue, model.ref, wait_s, tell))
+    ended = asyncio.run(wait_for_host(deployment.kafka, deployment.catalogue, model.ref, wait_s, tell, before))
     if ended is None:
         say(
             f"error: no host of {model.ref} is ready after {wait_s:g} s: does `clipper-stream up` or "

@@ -1,6 +1,7 @@
 """A model as options and files describe it, for commands that publish one or load it on this machine."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,35 +10,29 @@ import msgspec
 import numpy as np
 
 from clipper_agents.cli.options import manifest_from
+from clipper_agents.cli.worker import find_models_here
 from clipper_agents.settings.load import load_settings
 from clipper_agents.settings.sources import read_file
-from clipper_stream.errors import InvalidSetting
+from clipper_stream.errors import InvalidSetting, ModelNotLoaded
+from clipper_stream.models.registry import RUNTIMES, runtime_for
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
-from clipper_topics.manifests import ModelManifest
+from clipper_stream.models.testing.subprocess_check import load_in_subprocess
+from clipper_topics.manifests import InputSpec, ModelManifest
 
 MOST_ROWS = 1024
 """Of a batch that is tried, where no manifest says."""
-_RUNTIMES = {
-    ".skops": "sklearn",
-    ".onnx": "onnx",
-    ".joblib": "joblib",
-    ".pt": "torch",
-    ".pt2": "torch_export",
-    ".txt": "lightgbm",
-    ".lgb": "lightgbm",
-    ".ubj": "xgboost",
-    ".json": "xgboost",
-}
-"""Runtime by the end of a file's name, where nobody says another."""
 
 
-def manifest_of(ref: str, stated: Mapping[str, Any], file: Path | None = None) -> ModelManifest:
+def manifest_of(
+    ref: str, stated: Mapping[str, Any], file: Path | None = None, row: InputSpec | None = None
+) -> ModelManifest:
     """The manifest that the options and the file describe together.
 
     Args:
         ref: `name:version`.
         stated: Options by the name of the field, `dtype` and `shape` of the input too; None: not given.
         file: With the rest, as a `[[model]]` table or at the top.
+        row: Input of the application, for what neither of them says about a row.
 
     Raises:
         InvalidSetting: with the key and what is allowed.
@@ -46,14 +41,30 @@ def manifest_of(ref: str, stated: Mapping[str, Any], file: Path | None = None) -
     content = _with_options(_table(file, name, version) if file else {}, stated) | {"name": name, "version": version}
     if "uri" not in content:
         raise InvalidSetting(f"model {ref} has no uri: give --uri, or --manifest FILE with one")
-    if content.get("runtime", "python") != "python" and "://" not in str(content["uri"]):
+    uri = str(content["uri"])
+    content.setdefault("runtime", _runtime(uri))
+    if row is not None and isinstance(own := content.get("input", {}), dict):
+        content["input"] = {**msgspec.to_builtins(row), **own}
+    if content["runtime"] != "python" and "://" not in uri:
         beside = Path() if file is None or stated.get("uri") is not None else file.parent
-        content["uri"] = str((beside / str(content["uri"])).resolve())
+        content["uri"] = str((beside / uri).resolve())
     return manifest_from(content, ModelManifest, f"model {ref}")
+
+
+def name_of(target: str) -> str:
+    """Return the name of a model that only its target names.
+
+    >>> name_of("models/RF_v2.skops"), name_of("acme.models:brightness"), name_of("http://models:8080/v2/models/digits")
+    ('rf-v2', 'brightness', 'digits')
+    """
+    last = target.rpartition("/")[2] if "/" in target or ":" not in target else target.rpartition(":")[2]
+    return re.sub(r"[^a-z0-9]+", "-", Path(last).stem.lower()).strip("-")[:64]
 
 
 def read_target(text: str, ref: str | None, stated: Mapping[str, Any]) -> tuple[ModelManifest, FileRules]:
     """The model that the text names with what the options say instead, and what may be done to load it.
+
+    From then on modules of the working directory are found, as in a worker.
 
     Args:
         text: `package.module:attribute`, a model file, a URL, or a `.toml` or `.json` file with manifests.
@@ -63,6 +74,7 @@ def read_target(text: str, ref: str | None, stated: Mapping[str, Any]) -> tuple[
     Raises:
         InvalidSetting: no such file or model, or one whose runtime cannot be told.
     """
+    find_models_here()
     runtime = stated.get("runtime")
     declared = _declared(Path(text), ref) if runtime is None else None
     if declared is not None:
@@ -71,6 +83,23 @@ def read_target(text: str, ref: str | None, stated: Mapping[str, Any]) -> tuple[
         named = {"name": "model", "uri": text, "runtime": runtime or _runtime(text)}
         content, files = named | {"batch": {"max_rows": MOST_ROWS}}, STRICT
     return manifest_from(_with_options(content, stated), ModelManifest, text), files
+
+
+def check_loads_here(model: ModelManifest, files: FileRules) -> None:
+    """Load a model in another process of this machine, as a host would, and return when it has loaded.
+
+    Raises:
+        ModelNotLoaded: it cannot be loaded here, or not in time; the message names the option that publishes it anyway.
+    """
+    find_models_here()
+    source = {"runtime": model.runtime, "uri": model.uri, "sha256": model.sha256, "parameters": model.parameters}
+    try:
+        load_in_subprocess({**source, "files": files}, model.input.dtype, model.input.shape)
+    except OSError as error:
+        raise ModelNotLoaded(
+            f"nothing is published, because {model.ref} does not load on this machine: {error}; where only its hosts "
+            "can load it, give --unchecked"
+        ) from error
 
 
 def read_samples(path: Path, dtype: str) -> list[Any]:
@@ -106,14 +135,13 @@ def _with_options(content: dict[str, Any], stated: Mapping[str, Any]) -> dict[st
 
 
 def _runtime(text: str) -> str:
-    if text.startswith(("http://", "https://")):
-        return "oip"
-    suffix = Path(text).suffix
-    if suffix in _RUNTIMES:
-        return _RUNTIMES[suffix]
-    if ":" in text and "/" not in text:
-        return "python"
-    raise InvalidSetting(f"{text}: neither package.module:attribute nor a known file: give --runtime")
+    found = runtime_for(text)
+    if found is None:
+        names = ", ".join(RUNTIMES)
+        raise InvalidSetting(
+            f"{text}: neither package.module:attribute nor a known file: give --runtime, one of {names}"
+        )
+    return found
 
 
 def _declared(path: Path, ref: str | None) -> tuple[ModelManifest, FileRules] | None:
@@ -122,13 +150,16 @@ def _declared(path: Path, ref: str | None) -> tuple[ModelManifest, FileRules] | 
         settings = load_settings(path, {})
         models, files = settings.models, settings.files
     elif path.suffix == ".json" and (content := _json_object(path)) is not None and "uri" in content:
+        content = {"runtime": runtime_for(str(content["uri"])) or "python", **content}
         models, files = [manifest_from(content, ModelManifest, str(path))], STRICT
     else:
         return None
     chosen = [model for model in models if ref in (None, model.ref)]
     if len(chosen) != 1:
         names = ", ".join(model.ref for model in models) or "none"
-        raise InvalidSetting(f"{path}: model {ref or 'not named'}; declared: {names}: name one with --model")
+        raise InvalidSetting(
+            f"{path}: model {ref or 'not named'}; declared: {names}: name one with --model {names.partition(',')[0]}"
+        )
     return chosen[0], files
 
 

@@ -21,11 +21,18 @@ ConfigFile = Annotated[
 ]
 Bootstrap = Annotated[
     str | None,
-    typer.Option(metavar="HOST:PORT", help="Address of Kafka; before KAFKA_BOOTSTRAP_SERVERS and the configuration."),
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Kafka; before KAFKA_BOOTSTRAP_SERVERS and the configuration; absent: of the `up` in this folder.",
+    ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting, for example router.processes=2; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Any setting, as router.processes=2, before its variable CLIPPER_ROUTER_PROCESSES; repeatable.",
+    ),
 ]
 LogLevel = Annotated[
     str | None,

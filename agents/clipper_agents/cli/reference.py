@@ -33,9 +33,10 @@ can read the output of every command. `--help` (`-h`) says what a command takes,
 
 Defaults of options are in parentheses. Commands that need a deployment also take these:
 
-- `--config`, `-c`: the [configuration](configuration.md); `up` and `apply` look for `clipper.toml`
-- `--bootstrap`: address of Kafka; before `KAFKA_BOOTSTRAP_SERVERS` and the configuration
-- `--set`: any setting as `SECTION.KEY=VALUE`; repeatable
+- `--config`, `-c`: the [configuration](configuration.md); absent: without an address, `clipper.toml` of this folder
+- `--bootstrap`: address of Kafka; before `KAFKA_BOOTSTRAP_SERVERS` and the configuration; absent: of the `up` that
+  runs in this folder
+- `--set`: any setting as `SECTION.KEY=VALUE`, before its variable `CLIPPER_SECTION_KEY`; repeatable
 
 Commands that change something also take these:
 

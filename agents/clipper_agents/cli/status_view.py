@@ -59,7 +59,7 @@ def _status_page(status: Status) -> Iterator[RenderableType]:
     for name, application in status.applications.items():
         yield from application_parts(name, application)
     named = {version.model for each in status.applications.values() for version in each.versions}
-    if others := [one.ref for one in status.models if one.ref not in named]:
+    if others := [one.ref for one in status.models if one.ref not in named and not one.retired]:
         yield Text(f"models of no application: {', '.join(others)}")
     yield Text(f"dead letters within the last hour: {status.dead_letters}", "yellow" if status.dead_letters else "")
 

@@ -4,15 +4,16 @@ import asyncio
 import os
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.deployment import DeploymentContext, with_configured_deployment
-from clipper_agents.cli.options import LogLevel
+from clipper_agents.cli.deployment import DEFAULT_CONFIG, DeploymentContext, with_deployment
+from clipper_agents.cli.options import Dtype, LogLevel, Shape, shape_of
 from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
+    from clipper_agents.settings import Settings
     from clipper_agents.supervisor.deployment import Deployment
 
 Profile = Annotated[bool, typer.Option("--profile", help="As --set router.profile=true: routers time their stages.")]
@@ -20,10 +21,23 @@ WATCH_S = 1.0
 """How often `up` looks whether its broker is still there."""
 
 
-@with_configured_deployment
-def up(deployment: DeploymentContext, log_level: LogLevel = None, profile: Profile = False) -> None:
+@with_deployment
+def up(
+    deployment: DeploymentContext,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="Serve this alone: a model file, or package.module:attribute."),
+    ] = None,
+    *,
+    dtype: Dtype = None,
+    shape: Shape = None,
+    log_level: LogLevel = None,
+    profile: Profile = False,
+) -> None:
     """Start broker (unless there is an address), routers and model hosts, until Ctrl-C or SIGTERM.
 
+    What runs is declared in the configuration, clipper.toml unless another is named. A model that is named here instead
+    is the only one of an application that has the name of its file or attribute, and no deadline.
     Prints one line, `ready bootstrap=HOST:PORT`, when a query sent now will be answered. Logs go to standard error.
     The end waits for what is open; a second Ctrl-C does not.
     """
@@ -31,9 +45,25 @@ def up(deployment: DeploymentContext, log_level: LogLevel = None, profile: Profi
     from clipper_agents.supervisor.deployment import Deployment
 
     configure_logging(log_level, os.environ)
-    if profile:
-        deployment = replace(deployment, assignments=(*deployment.assignments, "router.profile=true"))
-    asyncio.run(serve(Deployment(deployment.settings, log_level=log_level)))
+    config = deployment.config or (DEFAULT_CONFIG if model is None else None)
+    assignments = (*deployment.assignments, *(["router.profile=true"] if profile else []))
+    settings = replace(deployment, config=config, assignments=assignments, starts_kafka=True).settings
+    if model is not None:
+        settings = _with_model_alone(settings, model, {"dtype": dtype, "shape": shape_of(shape)})
+    asyncio.run(serve(Deployment(settings, log_level=log_level)))
+
+
+def _with_model_alone(settings: "Settings", target: str, row: dict[str, Any]) -> "Settings":
+    import msgspec
+
+    from clipper_agents.cli.model_target import manifest_of, name_of
+    from clipper_topics.manifests import ApplicationManifest
+
+    name = name_of(target)
+    model = manifest_of(f"{name}:1", {"uri": target, **row})
+    application = ApplicationManifest(name=name, models=[model.ref], input=model.input, objective_ms=None)
+    say(f"application {name}: ask it with `clipper-stream predict {name} INPUT_JSON` in this folder", stderr=True)
+    return msgspec.structs.replace(settings, models=[model], applications=[application])
 
 
 async def serve(deployment: "Deployment") -> None:
@@ -42,6 +72,8 @@ async def serve(deployment: "Deployment") -> None:
     Raises:
         SetupError: it cannot start, or its broker ended.
     """
+    from clipper_agents.settings.local_deployment import recorded
+
     ending = asyncio.Event()
 
     def end() -> None:
@@ -56,8 +88,9 @@ async def serve(deployment: "Deployment") -> None:
     try:
         await _start_unless(deployment, ended)
         if not ending.is_set():
-            say(f"ready bootstrap={deployment.connection.bootstrap}")
-            await _watch_until(deployment, ended)
+            with recorded(deployment.settings.kafka):
+                say(f"ready bootstrap={deployment.connection.bootstrap}")
+                await _watch_until(deployment, ended)
     finally:
         ended.cancel()
         await deployment.stop()

@@ -1,7 +1,7 @@
 """The rules of each command: from the manifests in force to the plan of a change.
 
 deploy --> shadow <--> canary --promote--> live --retire--> retired
-             '---- abort ----'---------------------------------^
+             '---- abort ----'---------------------------------^ --delete--> withdrawn
 
 Rules of this file:
 - Rules are pure: who writes a plan, when and why is not known here.
@@ -126,7 +126,7 @@ def deploy(
     if there is not None and _identity(there) != _identity(model):
         raise RefusedChange(
             f"model {model.ref} is published already with another {_first_difference(there, model)}: "
-            "deploy this one under another version"
+            f"deploy this one under another version, or `clipper-stream model delete {model.ref}` first"
         )
     if stage == "live":
         before = existing(published, application)
@@ -178,6 +178,22 @@ def delete(published: Manifests, application: str) -> Plan:
     return plan_edit(published, existing(published, application), None, "delete")
 
 
+def delete_model(published: Manifests, ref: str) -> Plan:
+    """Withdraw a version's manifest, also one that cannot be read, so that its name and version are free again.
+
+    Raises:
+        RefusedChange: there is none of this name and version, or an application names it.
+    """
+    if ref not in published.models and f"model/{ref}" not in published.unreadable:
+        raise RefusedChange(f"no model {ref}: there {_listed(published.models)}")
+    if naming := [name for name, each in published.applications.items() if ref in refs_of(each)]:
+        raise RefusedChange(
+            f"{ref} is used by application {', '.join(naming)}: "
+            f"`clipper-stream model retire {ref} --application {naming[0]}` first"
+        )
+    return Plan(withdrawn=(ref,))
+
+
 def plan_edit(
     published: Manifests,
     before: ApplicationManifest | None,
@@ -225,7 +241,7 @@ def application_of(published: Manifests, ref: str) -> str:
     naming = [name for name, each in published.applications.items() if ref in refs_of(each)]
     if len(naming) != 1:
         what = f"applications {', '.join(naming)} name {ref}" if naming else f"no application names {ref}"
-        raise RefusedChange(f"{what}: say which is meant with --application")
+        raise RefusedChange(f"{what}: say which is meant with --application {naming[0] if naming else 'NAME'}")
     return naming[0]
 
 

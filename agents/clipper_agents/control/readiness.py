@@ -15,7 +15,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 from aiokafka import TopicPartition
@@ -117,12 +117,17 @@ async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dic
 
 
 async def wait_for_host(
-    connection: KafkaConnection, catalogue: Catalogue, ref: str, within_s: float, on_report: OnReport
+    connection: KafkaConnection,
+    catalogue: Catalogue,
+    ref: str,
+    within_s: float,
+    on_report: OnReport,
+    before: Mapping[bytes, HostReport],
 ) -> HostReport | None:
     """Wait until a host of a version is ready, or a new report says that one has failed, and return that report.
 
-    None when there was none in time. A failure from before does not end it: a host may be about to start again.
-    `on_report` is called with each report about the version, those from before first.
+    None when there was none in time. A failure that is among the reports from `before` does not end it: a host may be
+    about to start again. `on_report` is called with each report about the version, those from before first.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -133,11 +138,12 @@ async def wait_for_host(
         async with asyncio.timeout(TIMEOUT_S):
             while tailer.behind:
                 _fold(hosts, chain.from_iterable((await tailer.poll()).values()))
-        before = [each for each in hosts.reports.values() if each.model == ref]
-        for each in before:
+        known = {key: each for key, each in hosts.reports.items() if each.model == ref}
+        for each in known.values():
             on_report(each)
-        if ready := [each for each in before if each.state == "ready"]:
-            return ready[0]
+        failed = [each for key, each in known.items() if each.state == "failed" and each != before.get(key)]
+        if ended := [*(each for each in known.values() if each.state == "ready"), *failed]:
+            return ended[0]
         end_s = time.monotonic() + within_s
         while (left_s := end_s - time.monotonic()) > 0:
             fetched = await tailer.poll(wait_s=min(POLL_S, left_s))

@@ -68,7 +68,9 @@ def _reference_problems(
             yield f"{place}: model {ref!r} is not declared; declared: {', '.join(known) or 'none, add a [[model]]'}"
         elif known[ref].input != application.input:
             expected, found = (_spec_text(spec) for spec in (application.input, known[ref].input))
-            yield f"{place}: model {ref!r} takes input {found}, the application takes {expected}: make them equal"
+            options = f"--dtype {application.input.dtype} --shape {','.join(map(str, application.input.shape or ()))}"
+            what = f"{place}: model {ref!r} takes input {found}, the application takes {expected}"
+            yield f"{what}: make them equal (model deploy {options.removesuffix(' --shape ')})"
 
 
 def _policy_problems(place: str, application: ApplicationManifest) -> Iterator[str]:

@@ -19,7 +19,6 @@ from clipper_agents.settings.sections import (
 from clipper_agents.settings.sources import overlay, read_file
 from clipper_agents.settings.workers import MIB, HostSettings, RouterSettings, StewardSettings
 from clipper_stream.errors import InvalidSetting, UnknownName
-from clipper_stream.models.allowlist import is_path
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
@@ -64,7 +63,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         kafka = self.kafka
         if not kafka.bootstrap:
             raise InvalidSetting(
-                "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap"
+                "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap, "
+                "or run `clipper-stream up` in this folder"
             )
         try:
             return KafkaConnection(
@@ -86,8 +86,10 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 
         To be asked of a configuration that an operator wrote, never of one with models from the control topic.
         """
-        said = self.loading.allowed
-        return tuple(said) if said is not None else tuple(dict.fromkeys(declared_code(self.models)))
+        modules, locations = self.loading.allowed_modules, self.loading.allowed_locations
+        if modules is None and locations is None:
+            return tuple(dict.fromkeys(declared_code(self.models)))
+        return (*(modules or ()), *(locations or ()))
 
     @property
     def files(self) -> FileRules:
@@ -175,7 +177,7 @@ def load_settings(
     problems = [*_section_problems(settings), *manifest_problems(settings.applications, settings.models)]
     if problems:
         raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in problems))
-    settings = _with_paths_from(path.parent, settings) if path else settings
+    settings = _with_paths_from(path.parent if path else Path(), settings)
     if outside := [*outside_problems(settings.models, settings.allowed, settings.files)]:
         raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in outside))
     return settings
@@ -191,23 +193,28 @@ def _section_problems(settings: Settings) -> list[str]:
             "router.data_dir and host.data_dir outlive the temporary embedded broker that they belong to: "
             "give broker.data_dir (or kafka.bootstrap) as well, or none of them"
         )
+    problems += [
+        f"models.allowed_modules: {entry!r} is no module: put it into models.allowed_locations"
+        for entry in settings.loading.allowed_modules or ()
+        if "/" in entry
+    ]
     return problems
 
 
 def _with_paths_from(folder: Path, settings: Settings) -> Settings:
     """Model files and directories are named relative to the configuration's folder: it can be used from anywhere."""
+
+    def absolute(place: str) -> str:
+        return place if "://" in place or Path(place).is_absolute() else str((folder / place).resolve())
+
     models = [
-        msgspec.structs.replace(model, uri=str((folder / model.uri).resolve())) if _is_relative_file(model) else model
+        model if model.runtime == "python" else msgspec.structs.replace(model, uri=absolute(model.uri))
         for model in settings.models
     ]
-    allowed, cache_dir = settings.loading.allowed, settings.loading.cache_dir
-    if allowed is not None:
-        allowed = [str((folder / entry).resolve()) if is_path(entry) else entry for entry in allowed]
+    locations, cache_dir = settings.loading.allowed_locations, settings.loading.cache_dir
+    if locations is not None:
+        locations = [*map(absolute, locations)]
     if cache_dir is not None:
-        cache_dir = str((folder / cache_dir).resolve())
-    loading = msgspec.structs.replace(settings.loading, allowed=allowed, cache_dir=cache_dir)
+        cache_dir = absolute(cache_dir)
+    loading = msgspec.structs.replace(settings.loading, allowed_locations=locations, cache_dir=cache_dir)
     return msgspec.structs.replace(settings, models=models, loading=loading)
-
-
-def _is_relative_file(model: ModelManifest) -> bool:
-    return model.runtime != "python" and "://" not in model.uri and not Path(model.uri).is_absolute()

@@ -97,10 +97,11 @@ class StewardSection(Section, frozen=True):
 class ModelsSection(Section, frozen=True):
     """Which models a process may load, whoever declares them."""
 
-    allowed: list[str] | None = None
-    """Packages (`acme.models`), exact modules (`acme.models:`), directories or files (`/srv/models`, with a slash) and
-    URIs (`s3://acme/models`, `http://models:8080`); absent: the modules, files, URIs and trusted types of this file's
-    own `[[model]]` tables, and nothing else."""
+    allowed_modules: list[str] | None = None
+    """Packages (`acme.models`), exact modules (`acme.models:`) and types that a skops file may contain. Without
+    this key and the next: what this file's own `[[model]]` tables name, and nothing else."""
+    allowed_locations: list[str] | None = None
+    """Directories and files (`models`, `/srv/models`) and URIs (`s3://acme/models`, `http://models:8080`)."""
     unpickle: bool = False
     """Whether joblib, mlflow and torch_export may be used: they unpickle, which runs whatever the model file says."""
     cache_dir: str | None = None

@@ -5,6 +5,7 @@ Rules of this file:
 - The environment knows `KAFKA_*` for the connection (`clipper_topics.connection.VARIABLES`; an empty one is absent)
   and `CLIPPER_<SECTION>_<KEY>` for every key of a section: `CLIPPER_ROUTER_PROCESSES=2` is `[router] processes = 2`.
   Other `CLIPPER_*` variables are not looked at.
+- A model without a runtime has the one that the form of its URI tells.
 - TOML has no null, so `objective_ms = "none"` stands for it: an application without a deadline.
 - Text from the environment or the command line is turned into the key's type; a list is separated by commas.
 """
@@ -26,6 +27,7 @@ from clipper_agents.settings.sections import (
     StewardSection,
 )
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.models.registry import runtime_for
 from clipper_topics.connection import VARIABLES
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
@@ -36,7 +38,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "steward": StewardSection,
     "models": ModelsSection,
 }
-_LISTS = {("models", "allowed")}
+_LISTS = {("models", "allowed_modules"), ("models", "allowed_locations")}
 KAFKA_VARIABLES = {variable: key for key, variable in VARIABLES.items() if key != "password"}
 """The connection's variables and their keys; the password is read where the connection is made, and kept nowhere."""
 
@@ -59,6 +61,8 @@ def read_file(path: Path) -> dict[str, Any]:
     for application in _tables(content.get("application")):
         if application.get("objective_ms") == "none":
             application["objective_ms"] = None
+    for model in _tables(content.get("model")):
+        model.setdefault("runtime", runtime_for(str(model.get("uri"))) or "python")
     return content
 
 

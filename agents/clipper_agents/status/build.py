@@ -29,6 +29,7 @@ from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, Trial
 
 SHOWN_CHANGES = 5
+RETIRED_SHOWN_S = 86_400.0
 DRIFT_SHOWN_S = 7 * 86_400.0
 """As long as the logs are kept in which one can look why."""
 
@@ -99,16 +100,17 @@ class StatusBuilder:
         for trial in manifest.trials:
             drift = self._drift(manifest.name, trial.model)
             yield self._version(trial.model, trial.stage, state, counts, declared_share=trial.share, drift=drift)
-        for ref in self._retired(manifest, state):
+        for ref in self._retired(manifest):
             yield self._version(ref, "retired", state, counts)
 
-    def _retired(self, manifest: ApplicationManifest, state: SelectionState) -> list[str]:
-        """Versions that the application had once and that wait for a rollback."""
-        changes = self.facts.changes_of(manifest.name)
-        then = (ref for change in changes for each in (change.before, change.after) for ref in refs_of(each))
+    def _retired(self, manifest: ApplicationManifest) -> list[str]:
+        """Versions that left the application within the last day."""
+        since_ms = 1000 * (self.now_s - RETIRED_SHOWN_S)
+        recent = [each for each in self.facts.changes_of(manifest.name) if each.at_ms > since_ms]
+        had = {ref for change in recent for ref in (change.model, *refs_of(change.before)) if ref is not None}
         models = self.facts.declared.manifests.models
-        had = {*state.totals, *then}.difference(refs_of(manifest))
-        return sorted(ref for ref in had if ref in models and models[ref].retired)
+        left = had.difference(refs_of(manifest)) & models.keys()
+        return sorted(ref for ref in left if models[ref].retired)
 
     def _version(
         self,

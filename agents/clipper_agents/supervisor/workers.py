@@ -49,7 +49,8 @@ class Workers:
         """Packages, modules and directories that the workers may load models from."""
         self.files = settings.files
         """What the operator says about model files."""
-        loading = msgspec.structs.replace(settings.loading, allowed=list(self.allowed))
+        modules, locations = ([each for each in self.allowed if ("/" in each) is place] for place in (False, True))
+        loading = msgspec.structs.replace(settings.loading, allowed_modules=modules, allowed_locations=locations)
         self._settings = msgspec.structs.replace(settings, loading=loading)
         self._run_dir, self._program = run_dir, program
         self._environ = environ

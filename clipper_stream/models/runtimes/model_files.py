@@ -153,7 +153,7 @@ class FileRuntime:
     def check_allowed(self, uri: str, parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
         """Raise `ModelNotLoaded` when the file is in no allowed directory, or a parameter names other code."""
         if not allows_file(allowed, uri):
-            raise not_allowed(f"model file {uri!r}", allowed)
+            raise not_allowed(f"model file {uri!r}", allowed, "allowed_locations", uri)
         if self.check_code is not None:
             with prefix_errors(f"model file {uri!r}"):
                 self.check_code(checked_parameters(self.name, parameters, self.parameters), allowed)

@@ -83,7 +83,7 @@ def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str
     with prefix_errors(f"model server {uri!r}"):
         checked_parameters("oip", parameters, PARAMETERS)
     if not allows_url(allowed, uri):
-        raise not_allowed(f"model server {uri!r}", allowed)
+        raise not_allowed(f"model server {uri!r}", allowed, "allowed_locations", uri)
 
 
 def read(uri: str) -> bytes:

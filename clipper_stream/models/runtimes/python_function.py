@@ -51,7 +51,7 @@ def check_allowed(uri: str, parameters: Mapping[str, Any], allowed: Sequence[str
     del parameters
     module, attribute = _parts(uri)
     if not allows_module(allowed, module):
-        raise not_allowed(f"model {uri!r}", allowed)
+        raise not_allowed(f"model {uri!r}", allowed, "allowed_modules", module)
     hidden = [name for name in attribute.split(".") if name.startswith("_")]
     if hidden:
         raise ModelNotLoaded(f"model {uri!r}: {hidden[0]} is a private name: give the model a public one")
@@ -126,7 +126,7 @@ def _check_defined(uri: str, target: Any, name: str, allowed: Sequence[str]) -> 
     home = _home(target)
     if not isinstance(home, str) or not allows_module(allowed, home):
         what = f"model {uri!r}: {name} was defined in {home}, which"
-        raise not_allowed(f"{what} (wrap it in a function of your module, or deploy it from there)", allowed)
+        raise not_allowed(f"{what} (or wrap it in a function of your module)", allowed, "allowed_modules", str(home))
 
 
 def _home(target: Any) -> Any:

@@ -51,7 +51,7 @@ def _model_of(estimator: Any) -> FunctionModel:
 def _check_trusted(parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
     for name in sorted(parameters["trusted"]):
         if not allows_module(allowed, name):
-            raise not_allowed(f"trusted type {name!r}", allowed)
+            raise not_allowed(f"trusted type {name!r}", allowed, "allowed_modules", name)
 
 
 SKOPS = FileRuntime(

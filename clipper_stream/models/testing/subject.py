@@ -101,7 +101,8 @@ def random_rows(spec: RowSpec, count: int = 16, seed: int = 0) -> Rows:
     if spec.dtype == "bytes":
         return [rng.bytes(int(length)) for length in rng.integers(0, 200, count)]
     if spec.dtype == "json" or spec.shape is None:
-        raise InvalidSetting(f"rows of dtype {spec.dtype!r} and shape {spec.shape} cannot be guessed: give some")
+        shape = "" if spec.dtype == "json" else ", or the shape of one (--shape 64)"
+        raise InvalidSetting(f"{spec.dtype} rows of unknown content cannot be guessed: give some (--rows FILE){shape}")
     size = (count, *spec.shape)
     if spec.dtype.startswith("float"):
         return rng.normal(size=size).astype(spec.dtype)

@@ -8,16 +8,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.model import Rows
 from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.model_files import FileRules
+from clipper_stream.models.warm_up import sample_rows, warm_up
 from clipper_stream.query.inputs import RowSpec, to_matrix
 
 _PATIENCE_S = 120
@@ -29,26 +31,39 @@ def outputs_elsewhere(source: Mapping[str, Any], spec: RowSpec, rows: Rows) -> l
     Raises:
         OSError: the process ended with an error, or not at all; the message is its last line.
     """
-    plain = {**source, "files": asdict(source["files"])}
-    asked = {"source": plain, "dtype": spec.dtype, "shape": spec.shape, "rows": _written(rows)}
+    outputs: list[Any] = _asked_elsewhere(
+        source, {"dtype": spec.dtype, "shape": spec.shape, "rows": _written(rows)}, _PATIENCE_S
+    )
+    return outputs
+
+
+def load_in_subprocess(
+    source: Mapping[str, Any], dtype: str, shape: Sequence[int] | None, within_s: float = _PATIENCE_S
+) -> None:
+    """Have another process load a model and warm it up, as a host does; arguments and errors as `outputs_elsewhere`."""
+    _asked_elsewhere(source, {"dtype": dtype, "shape": shape, "rows": None}, within_s)
+
+
+def _asked_elsewhere(source: Mapping[str, Any], question: Mapping[str, Any], within_s: float) -> Any:
+    asked = {"source": {**source, "files": asdict(source["files"])}, **question}
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": seed}
     try:
         ended = subprocess.run(  # noqa: S603 - this module, and nothing of the model's
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-W", "ignore::RuntimeWarning:runpy", "-m", __name__],
             input=json.dumps(asked),
             env=environ,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE_S,
+            timeout=within_s,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise OSError(f"no answer after {_PATIENCE_S} s") from error
+        raise OSError(f"no answer after {within_s:g} s") from error
     if ended.returncode != 0:
-        raise OSError((ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1])
-    outputs: list[Any] = json.loads(ended.stdout.splitlines()[-1])
-    return outputs
+        said = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
+        raise OSError(said.removeprefix(f"{ModelNotLoaded.__module__}.{ModelNotLoaded.__name__}: "))
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 def _written(rows: Rows) -> list[Any]:
@@ -59,9 +74,12 @@ def _written(rows: Rows) -> list[Any]:
 
 def _answer(asked: Mapping[str, Any]) -> list[Any]:
     shape = asked["shape"]
+    model = load_model(**{**asked["source"], "files": FileRules(**asked["source"]["files"])})
+    if asked["rows"] is None:
+        warm_up(model, sample_rows(asked["dtype"], shape, 1))
+        return []
     spec = RowSpec(asked["dtype"], None if shape is None else tuple(shape))
-    source = {**asked["source"], "files": FileRules(**asked["source"]["files"])}
-    return predict_rows(load_model(**source), to_matrix(spec, asked["rows"])).outputs
+    return predict_rows(model, to_matrix(spec, asked["rows"])).outputs
 
 
 if __name__ == "__main__":

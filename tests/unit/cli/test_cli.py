@@ -10,6 +10,10 @@ from clipper_agents import exits
 from clipper_agents.cli import main as program
 from clipper_agents.cli.reference import commands
 
+NO_ADDRESS = (
+    "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap, "
+    "or run `clipper-stream up` in this folder"
+)
 COMMANDS = [tuple(name.split()) for name, _ in commands()]
 
 
@@ -97,7 +101,7 @@ def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(ended, argument
         (("apply", "--config", "x.toml"), "error: x.toml: No such file or directory; give the path of a clipper.toml"),
         (
             ("topics", "list"),
-            "error: no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap",
+            f"error: {NO_ADDRESS}",
         ),
         (
             ("topics", "list", "--bootstrap", "a:1", "--set", "kafka.username=ada"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 
 import joblib
 import msgspec
@@ -47,6 +48,13 @@ def test_a_bad_model_ends_with_1_and_says_what_to_do(ended):
     assert "that this model cannot stand; correct the model" in " ".join(said.out.split())
 
 
+def test_a_module_of_the_working_directory_is_found_as_by_up(ended, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models_beside_the_user.py").write_text("def brightness(rows):\n    return rows.mean(axis=1)\n")
+    assert ended("models_beside_the_user:brightness", "--shape", "2", *QUICK)[0] == exits.OK
+
+
 def test_a_model_that_cannot_be_loaded_ends_with_1(ended):
     code, said = ended("acme.nothing:here", "--shape", "4")
     assert code == exits.FAILURE
@@ -65,7 +73,7 @@ def test_the_report_is_json_for_programs(ended):
 def test_rows_that_nobody_can_guess_are_asked_for(ended):
     code, said = ended(SUM)
     assert code == exits.SETUP
-    assert "cannot be guessed: give some" in said.err
+    assert "cannot be guessed: give some (--rows FILE), or the shape of one (--shape 64)" in said.err
 
 
 def test_samples_of_a_file_are_asked_about(ended, tmp_path):

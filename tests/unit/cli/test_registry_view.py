@@ -87,6 +87,17 @@ def test_options_win_over_the_table_of_their_version_in_a_file(tmp_path):
     assert manifest_of("svm:2", {"uri": "m:f"}) == ModelManifest(name="svm", version="2", uri="m:f")
 
 
+def test_a_file_has_the_runtime_of_its_name_and_the_row_of_the_application(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row = InputSpec(dtype="uint8", shape=[64])
+    found = manifest_of("rf:1", {"uri": "rf.skops"}, row=row)
+    assert (found.runtime, found.uri, found.input) == ("sklearn", str(tmp_path / "rf.skops"), row)
+    other = manifest_of("rf:1", {"uri": "rf.skops", "runtime": "joblib", "dtype": "int64"}, row=row)
+    assert (other.runtime, other.input) == ("joblib", InputSpec(dtype="int64", shape=[64]))
+    with pytest.raises(InvalidSetting, match="known file: give --runtime, one of python, sklearn"):
+        manifest_of("rf:1", {"uri": "rf.bin"})
+
+
 @pytest.mark.parametrize(
     ("refused", "said"),
     [

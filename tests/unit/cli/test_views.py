@@ -12,7 +12,15 @@ from rich.console import Console, Group, RenderableType
 from clipper_agents.cli.status_view import COLUMNS, application_parts, json_line, lines, page, show, trial_line
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import ApplicationStatus, Latency, Status, TrialStatus, VersionStatus, WorkerMetrics
+from clipper_agents.status.model import (
+    ApplicationStatus,
+    Latency,
+    ModelStatus,
+    Status,
+    TrialStatus,
+    VersionStatus,
+    WorkerMetrics,
+)
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_agents.status.watch import take_snapshot
 
@@ -112,14 +120,16 @@ def test_contexts_that_may_be_more_are_told_as_the_least() -> None:
 
 
 def test_the_status_shows_groups_then_applications_then_unnamed_models() -> None:
-    whole = Status(prefix="clipper", at_s=NOW_S, applications={"digits": status()})
+    models = [ModelStatus(ref=ref, colocated=False, replicas=0, live=0, retired=ref != "a:1") for ref in ("a:1", "b:1")]
+    whole = Status(prefix="clipper", at_s=NOW_S, applications={"digits": status()}, models=tuple(models))
     console = Console(width=COLUMNS, force_terminal=False, color_system=None)
     with console.capture() as said:
         show(console, whole, ["host h failed"])
     found = "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
     assert found.startswith("clipper at 2023-11-14T22:13:20Z\n")
     assert APPLICATION + CHANGES in found
-    assert found.endswith("dead letters within the last hour: 0\nwrong: host h failed\n")
+    others = "models of no application: a:1\n"
+    assert found.endswith(f"{others}dead letters within the last hour: 0\nwrong: host h failed\n")
 
 
 WATCHED = """\

@@ -101,6 +101,19 @@ def test_a_version_is_deployed_again_with_more_hosts_but_not_with_other_code():
         rules.deploy(published, "digits", model("svm:2", uri="m:other"))
 
 
+def test_a_version_is_deleted_when_no_application_uses_it_and_can_then_be_another():
+    published = registry(digits("svm:1", trials=[SHADOW]))
+    with pytest.raises(RefusedChange, match=r"svm:2 is used by .* digits: `clipper-stream model retire svm:2 --appl"):
+        rules.delete_model(published, "svm:2")
+    plan = rules.delete_model(registry(digits("svm:1"), retired={"svm:2"}), "svm:2")
+    assert (plan.edits, plan.models, plan.withdrawn) == ((), (), ("svm:2",))
+    unreadable = registry(digits("svm:1"))
+    unreadable.unreadable["model/svm:9"] = "not application/json"
+    assert rules.delete_model(unreadable, "svm:9").withdrawn == ("svm:9",)
+    with pytest.raises(RefusedChange, match="no model svm:9: there are svm:1"):
+        rules.delete_model(registry(digits("svm:1")), "svm:9")
+
+
 def test_an_application_is_created_updated_and_deleted():
     published = registry()
     assert after(rules.create(published, digits("svm:1"))) == digits("svm:1")

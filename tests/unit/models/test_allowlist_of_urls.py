@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipper_stream.models.allowlist import allows_file, allows_module, allows_url, is_path
+from clipper_stream.models.allowlist import allows_file, allows_module, allows_url
 
 MODEL = "http://models:8080/v2/models/digits"
 
@@ -78,6 +78,5 @@ def test_what_two_programs_read_differently_is_below_nothing(url):
 
 
 def test_a_url_is_neither_a_directory_nor_a_module():
-    assert not is_path(MODEL)
     assert not allows_file([MODEL, "http://models:8080"], "http:/models:8080/a")
     assert not allows_module([MODEL], "http")

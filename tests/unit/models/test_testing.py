@@ -11,9 +11,11 @@ from builders.host import FunctionOfRow, TickingTimer
 
 from clipper_agents.host.outputs import MAX_RECORD_BYTES
 from clipper_stream.errors import InvalidInput, InvalidSetting
+from clipper_stream.models.runtimes.model_files import STRICT
 from clipper_stream.models.testing import LAWS, BatchLatency, LawsBroken, assert_model, check_model, random_rows
 from clipper_stream.models.testing.latency import advice, measure
 from clipper_stream.models.testing.laws import MAX_OUTPUT_BYTES
+from clipper_stream.models.testing.subprocess_check import load_in_subprocess
 from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
 
 SUM = "clipper_agents.examples.models:sum_of_row"
@@ -79,6 +81,24 @@ def test_a_model_that_depends_on_the_hash_seed_is_found_in_another_process(tmp_p
     assert "do not use hash() of text" in report.broken[0].advice
     assert check_model("acme_hashing:f", ["a", "b"], dtype="text", deterministic=False, budget_s=0.0).kept
     sys.modules.pop("acme_hashing")
+
+
+@pytest.mark.parametrize(
+    ("code", "within_s", "said"),
+    [
+        ("import threading\nthreading.Event().wait()", 0.5, "no answer after 0.5 s"),
+        ("raise ImportError('libmodel')", 60.0, "model 'loads_badly:f': importing loads_badly failed with ImportError"),
+        ("import os\nos._exit(7)", 60.0, "exit code 7"),
+    ],
+    ids=["it hangs", "it raises", "it ends the process"],
+)
+def test_a_model_is_loaded_in_another_process_within_a_bound(code, within_s, said, tmp_path, monkeypatch):
+    (tmp_path / "loads_badly.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    source = {"runtime": "python", "uri": "loads_badly:f", "sha256": None, "parameters": {}, "files": STRICT}
+    with pytest.raises(OSError, match=said):
+        load_in_subprocess(source, "float32", [2], within_s)
+    load_in_subprocess({**source, "uri": SUM}, "float32", [2])
 
 
 def test_a_model_that_is_right_keeps_every_law():

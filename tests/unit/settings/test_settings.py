@@ -140,13 +140,19 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
         (DIGITS.replace("[64]", "[8]", 1), "takes input float32[8], the application takes float32[64]"),
         ('[[model]]\nname = "a"\nuri = "m:f"\nreplicas = 1000000000', "replicas = 1000000000: expected int <= 256"),
         (DIGITS.replace("[64]", "[4096, 4096]"), "a row has at most 1048576"),
-        ('[models]\nallowed = ["acme"]\n' + DIGITS, "model 'svm:1': model file "),
+        ('[models]\nallowed_modules = ["acme"]\n' + DIGITS, "model 'svm:1': model file "),
+        ('[models]\nallowed_modules = ["acme"]\n' + DIGITS, "svm.skops' to [models] allowed_locations of the process"),
         (
-            '[models]\nallowed = ["acme"]\n[[model]]\nname = "a"\nuri = "os:system"',
-            "model 'os:system' is outside of what",
+            '[models]\nallowed_modules = ["acme"]\n[[model]]\nname = "a"\nuri = "os:system"',
+            "is outside of what this process may load (acme): if you trust it, add 'os' to [models] allowed_modules of",
         ),
+        (
+            '[models]\nallowed = ["acme"]',
+            "models.allowed: there is no such key; known: allowed_modules, allowed_locations",
+        ),
+        ('[models]\nallowed_modules = ["models/"]', "'models/' is no module: put it into models.allowed_locations"),
         ('[[model]]\nname = "a"\nuri = "m:_f"', "_f is a private name"),
-        ('[models]\nallowed = "acme"', "models.allowed = 'acme': expected array | null"),
+        ('[models]\nallowed_modules = "acme"', "models.allowed_modules = 'acme': expected array | null"),
         ('[router]\ndata_dir = "x"', "give broker.data_dir (or kafka.bootstrap) as well"),
         ("router =", "not toml"),
     ],
@@ -185,6 +191,11 @@ def test_a_declared_model_is_found_by_its_reference():
         settings.model("a")
 
 
+def test_a_model_without_a_runtime_has_the_one_that_its_uri_tells(written):
+    assert load_settings(written(DIGITS.replace('runtime = "sklearn"', "")), {}).models[0].runtime == "sklearn"
+    assert load_settings(written('[[model]]\nname = "a"\nuri = "acme.models:f"'), {}).models[0].runtime == "python"
+
+
 def test_a_process_may_load_exactly_what_its_own_configuration_declares(written, tmp_path):
     trusted = 'parameters = {trusted = ["acme.features.Scaler"]}\n'
     python = '[[model]]\nname = "a"\nuri = "acme.models:f"\n'
@@ -201,19 +212,20 @@ def test_a_url_is_declared_and_allowed_as_it_is_written_and_is_no_path(written):
     settings = load_settings(written(model), {})
     assert settings.models[0].uri == url
     assert settings.allowed == (url,)
-    said = load_settings(written('[models]\nallowed = ["http://models:8080"]\n' + model), {})
+    said = load_settings(written('[models]\nallowed_locations = ["http://models:8080"]\n' + model), {})
     assert said.allowed == ("http://models:8080",)
     with pytest.raises(InvalidSetting, match="outside of what this process may load"):
-        load_settings(written('[models]\nallowed = ["http://other:8080"]\n' + model), {})
+        load_settings(written('[models]\nallowed_locations = ["http://other:8080"]\n' + model), {})
 
 
 def test_what_is_said_to_be_allowed_is_all_that_is(written, tmp_path):
-    said = '[models]\nallowed = ["acme", "models/", "/srv/models"]\n'
+    said = '[models]\nallowed_modules = ["models"]\nallowed_locations = ["models", "/srv/models"]\n'
     settings = load_settings(written(said + DIGITS), {})
-    assert settings.allowed == ("acme", str(tmp_path / "models"), "/srv/models")
-    assert load_settings(None, {"CLIPPER_MODELS_ALLOWED": "acme, /srv"}).allowed == ("acme", "/srv")
-    assert load_settings(None, {}, {"models.allowed": "acme"}).allowed == ("acme",)
-    assert load_settings(written("[models]\nallowed = []"), {}).allowed == ()
+    assert settings.allowed == ("models", str(tmp_path / "models"), "/srv/models")
+    environ = {"CLIPPER_MODELS_ALLOWED_MODULES": "acme, shop", "CLIPPER_MODELS_ALLOWED_LOCATIONS": "models, /srv"}
+    assert load_settings(None, environ).allowed == ("acme", "shop", str(Path("models").resolve()), "/srv")
+    assert load_settings(None, {}, {"models.allowed_modules": "acme"}).allowed == ("acme",)
+    assert load_settings(written("[models]\nallowed_modules = []"), {}).allowed == ()
 
 
 PICKLED = DIGITS.replace('"sklearn"', '"joblib"')
@@ -239,7 +251,7 @@ def test_model_files_from_elsewhere_are_kept_relative_to_the_configuration(writt
 def test_a_model_elsewhere_is_allowed_by_its_uri_and_by_nothing_more(written):
     elsewhere = DIGITS.replace("models/svm.skops", "s3://acme/svm.skops")
     assert load_settings(written(elsewhere), {}).allowed == ("s3://acme/svm.skops",)
-    said = '[models]\nallowed = ["s3://acme", "/srv"]\n'
+    said = '[models]\nallowed_locations = ["s3://acme", "/srv"]\n'
     assert load_settings(written(said + elsewhere), {}).allowed == ("s3://acme", "/srv")
     assert "is outside of what this process may load" in refused(written(said.replace("acme", "other") + elsewhere))
 
@@ -247,5 +259,5 @@ def test_a_model_elsewhere_is_allowed_by_its_uri_and_by_nothing_more(written):
 def test_the_function_that_prepares_rows_is_allowed_where_it_is_declared(written, tmp_path):
     onnx = DIGITS.replace('"sklearn"', '"onnx"').replace("input", 'parameters = {prepare = "acme.rows:both"}\ninput', 1)
     assert load_settings(written(onnx), {}).allowed == (str(tmp_path / "models/svm.skops"), "acme.rows:")
-    said = f'[models]\nallowed = ["{tmp_path}"]\n'
+    said = f'[models]\nallowed_locations = ["{tmp_path}"]\n'
     assert "'acme.rows:both' is outside" in refused(written(said + onnx))

@@ -56,6 +56,12 @@ def test_live_versions_come_first_then_trials_then_retired_ones() -> None:
     ]
 
 
+def test_a_retired_version_leaves_the_status_a_day_after_its_application_left_it() -> None:
+    for later_s, shown in ((86_400.0 - 7201.0, True), (86_400.0 - 7199.0, False)):
+        versions = digits(replace(LOOKING, now_s=LOOKING.now_s + later_s)).versions
+        assert ("old:1" in {one.model for one in versions}) is shown
+
+
 def test_weights_are_the_policys_of_the_sum_of_all_partitions() -> None:
     state = LOOKING.facts.state("digits")
     weights = make_policy("exp3", {"eta": 0.1}).weights(state, ["svm:1", "knn:1"])

@@ -87,7 +87,7 @@ def test_a_worker_may_load_what_the_operators_file_says_only(tmp_path):
     with pytest.raises(InvalidSetting, match="model 'os:system' is outside"):
         load_settings(Path(spec.command[spec.command.index("--config") + 1]), {})
     nothing = Workers(load_settings(None, {}, OVERRIDES), tmp_path, ENVIRON).routers()[0]
-    assert load_settings(Path(nothing.command[nothing.command.index("--config") + 1]), {}).loading.allowed == []
+    assert load_settings(Path(nothing.command[nothing.command.index("--config") + 1]), {}).allowed == ()
 
 
 def test_a_worker_may_unpickle_and_keeps_files_where_the_operators_file_says(tmp_path):

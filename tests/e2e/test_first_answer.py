@@ -1,0 +1,55 @@
+"""From a model to its first answer: one file, two commands, and nothing said twice."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skops.io
+from e2e.programs import Program, environment, environment_of, run
+from skl2onnx import to_onnx
+from sklearn.linear_model import LogisticRegression
+
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+ROWS = np.array([[0.0, 0.0], [1.0, 1.0]], np.float32)
+
+
+def write_function(folder: Path) -> str:
+    """A module of the user's own."""
+    (folder / "shop_models.py").write_text("def larger(rows):\n    return (rows.mean(axis=1) > 0.5).astype(int)\n")
+    return "shop_models:larger"
+
+
+def write_skops(folder: Path) -> str:
+    """An estimator as skops writes it."""
+    skops.io.dump(LogisticRegression(C=100.0).fit(ROWS, [0, 1]), folder / "larger.skops")
+    return "larger.skops"
+
+
+def write_onnx(folder: Path) -> str:
+    """The same in ONNX."""
+    model = to_onnx(LogisticRegression(C=100.0).fit(ROWS, [0, 1]), ROWS)
+    (folder / "larger.onnx").write_bytes(model.SerializeToString())
+    return "larger.onnx"
+
+
+@pytest.mark.parametrize("write", [write_function, write_skops, write_onnx])
+def test_two_commands_lead_from_one_file_to_its_first_answer(
+    write: Callable[[Path], str], kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
+):
+    target = write(tmp_path)
+    with Program("up", target, folder=tmp_path, environ=environment_of(kafka, catalogue)) as up:
+        up.ready()
+        asked = run("predict", "larger", "[0.9, 0.8]", folder=tmp_path, environ=environment())
+        assert asked.code == 0, asked.err
+        assert asked.err == [f"using {kafka.bootstrap}, where `up` runs in this folder"]
+        assert json.loads(asked.out).items() >= {"output": 1, "default": False}.items()
+        outside = ("model", "deploy", "other:1", "--uri", "os.path:join", "-a", "larger", "--unchecked", "--wait", "60")
+        refused = run(*outside, folder=tmp_path, environ=environment(), within_s=50.0)
+        assert refused.code == 1
+        assert "outside of what this process may load" in refused.err[-1]

@@ -1,0 +1,63 @@
+"""Commands in a folder find the Kafka of the `up` that runs there, and nothing of one that has ended."""
+
+import pytest
+
+from clipper_agents.cli.deployment import DeploymentContext
+from clipper_agents.settings.local_deployment import find_running, recorded
+from clipper_agents.settings.sections import KafkaSection
+
+KAFKA = KafkaSection(bootstrap="127.0.0.1:4711", prefix="shop", partitions=2)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_command_uses_the_up_of_its_folder_and_says_so(capsys):
+    with recorded(KAFKA):
+        found = DeploymentContext().settings.kafka
+    assert (found.bootstrap, found.prefix, found.partitions) == ("127.0.0.1:4711", "shop", 2)
+    assert capsys.readouterr().err == "using 127.0.0.1:4711, where `up` runs in this folder\n"
+    assert DeploymentContext().settings.kafka == KafkaSection()
+
+
+def test_a_command_uses_the_configuration_of_its_folder_and_says_so(folder, capsys):
+    (folder / "clipper.toml").write_text('[kafka]\nbootstrap = "kafka:9092"\nprefix = "toml"\n')
+    assert DeploymentContext().settings.kafka == KafkaSection(bootstrap="kafka:9092", prefix="toml")
+    assert capsys.readouterr().err == "using clipper.toml\n"
+    (folder / "clipper.toml").write_text('[router]\nprocesses = 2\n[kafka]\nprefix = "toml"\n')
+    with recorded(KAFKA):
+        settings = DeploymentContext().settings
+    assert (settings.kafka.bootstrap, settings.kafka.prefix, settings.router.processes) == ("127.0.0.1:4711", "shop", 2)
+
+
+def test_an_address_that_is_given_is_used_as_before(folder, monkeypatch, capsys):
+    (folder / "clipper.toml").write_text('[kafka]\nbootstrap = "kafka:9092"\nprefix = "toml"\n')
+    with recorded(KAFKA):
+        assert DeploymentContext(bootstrap="a:1").settings.kafka == KafkaSection(bootstrap="a:1")
+        assert DeploymentContext(starts_kafka=True).settings.kafka == KafkaSection()
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "b:1")
+        assert DeploymentContext().settings.kafka == KafkaSection(bootstrap="b:1")
+    assert capsys.readouterr().err == ""
+
+
+def test_of_two_in_one_folder_the_first_is_found_and_none_that_was_killed(folder):
+    with recorded(KAFKA):
+        with recorded(KafkaSection(bootstrap="127.0.0.1:1")):
+            assert find_running()["kafka.bootstrap"] == "127.0.0.1:4711"
+        assert find_running()["kafka.bootstrap"] == "127.0.0.1:4711"
+        (record,) = (folder / "cache").rglob("*.json")
+        left = record.read_text()
+    assert not record.exists()
+    record.write_text(left)
+    assert find_running() == {}
+
+
+def test_nothing_is_recorded_where_that_is_impossible(folder):
+    (folder / "cache").write_text("no folder")
+    with recorded(KAFKA):
+        assert find_running() == {}
