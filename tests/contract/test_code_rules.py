@@ -33,7 +33,7 @@ ENTRY_POINTS = (
 BUDGETS = {
     "clipper_agents": 25,
     "clipper_agents.broker": 1035,
-    "clipper_agents.cli": 3770,
+    "clipper_agents.cli": 3810,
     "clipper_agents.control": 2045,
     "clipper_agents.dead_letters": 370,
     "clipper_agents.demo": 1240,
@@ -42,7 +42,7 @@ BUDGETS = {
     "clipper_agents.host": 1440,
     "clipper_agents.kafka": 2430,
     "clipper_agents.observability": 980,
-    "clipper_agents.replay": 5100,
+    "clipper_agents.replay": 5110,
     "clipper_agents.rollout": 1720,
     "clipper_agents.router": 4050,
     "clipper_agents.settings": 715,
