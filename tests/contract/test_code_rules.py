@@ -33,8 +33,8 @@ ENTRY_POINTS = (
 BUDGETS = {
     "clipper_agents": 25,
     "clipper_agents.broker": 1035,
-    "clipper_agents.cli": 3815,
-    "clipper_agents.control": 2045,
+    "clipper_agents.cli": 3835,
+    "clipper_agents.control": 2080,
     "clipper_agents.dead_letters": 370,
     "clipper_agents.demo": 1240,
     "clipper_agents.examples": 75,
