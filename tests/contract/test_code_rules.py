@@ -40,7 +40,7 @@ BUDGETS = {
     "clipper_agents.examples": 75,
     "clipper_agents.feedback": 415,
     "clipper_agents.host": 1440,
-    "clipper_agents.kafka": 2430,
+    "clipper_agents.kafka": 2450,
     "clipper_agents.observability": 980,
     "clipper_agents.replay": 5110,
     "clipper_agents.rollout": 1720,
