@@ -85,6 +85,19 @@ def test_letters_are_listed_shown_and_replayed_once(operator: Operator) -> None:
     assert len(operator.read(catalogue.feedback)) == 2
 
 
+def test_a_letter_with_neither_key_nor_value_keeps_no_other_from_its_replay(operator: Operator) -> None:
+    topic = operator.catalogue.feedback
+    first, empty, last = (operator.letter(topic, value) for value in (FEEDBACK, None, FEEDBACK))
+    done = operator.run("replay", "--all", "--yes")
+    assert (done.code, done.err) == (1, [])
+    assert f"{empty}: not replayed, it has neither key nor value" in done.out
+    assert done.out.splitlines()[-1] == "2 replayed, 1 not"
+    assert [one.value for one in operator.read(topic)] == [FEEDBACK, FEEDBACK]
+    broken = operator.run("replay", str(first), str(last), str(last + 1), "--again", "--yes")
+    assert (broken.code, len(broken.err)) == (1, 1)
+    assert broken.out.startswith(f"0 replayed, 0 not\nbroken off before position {first}: the same command goes on")
+
+
 def test_what_is_wrong_is_said_in_one_line(operator: Operator) -> None:
     position = operator.letter(operator.catalogue.feedback, FEEDBACK)
     missing = operator.run("show", str(position + 7))

@@ -71,6 +71,29 @@ def test_a_deployment_is_seen_while_it_comes_up_runs_and_loses_its_host(
         until("the host is missed", lambda: "model slow-sum:1 has 0 of 1 hosts" in status().out)
 
 
+def test_a_malformed_control_record_is_a_problem_until_it_is_discarded(
+    kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, shell
+):
+    (tmp_path / "clipper.toml").write_text(CONFIGURATION)
+    shell("apply")
+    client = AnyClient(kafka.bootstrap)
+    for key in (b"application/slow", b"model/\xff:1", b"nonsense"):
+        client.send(catalogue.control, b"{", key=key)
+
+    def unreadable():
+        return [one for one in json.loads(shell.run("status", "--json").out)["reasons"] if "cannot be read" in one]
+
+    told = unreadable()
+    assert len(told) == 3
+    for reason in told:
+        shell(*reason.partition("`clipper-stream ")[2].rstrip("`").split())
+    assert unreadable() == []
+    (application,) = shell.json("application", "list")
+    assert (application["name"], application["revision"]) == ("slow", 2)
+    again = shell.run("topics", "discard", "0")
+    assert (again.code, len(again.err)) == (1, 1)
+
+
 FAILING = """
 [[application]]
 name = "fails"

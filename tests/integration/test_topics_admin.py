@@ -166,8 +166,26 @@ async def test_an_older_topic_with_other_clocks_is_reported_with_the_command(
     await delete_topics(kafka, [catalogue.feedback])
     await create(kafka, NewTopic(catalogue.feedback, catalogue.partitions, 1))
     report = await ensure_topics(kafka, catalogue)
-    (advice,) = report.advice
+    advice, compression = report.advice
+    assert f"topic {catalogue.feedback} has compression.type=producer" in compression
     assert f"topic {catalogue.feedback} has message.timestamp.type=CreateTime" in advice
     assert f"--bootstrap-server {kafka.bootstrap} --alter --entity-type topics" in advice
     assert advice.endswith("--add-config message.timestamp.type=LogAppendTime")
     assert catalogue.feedback in report.existing
+
+
+async def test_topics_that_a_cluster_compressed_by_default_are_reported_with_the_command(
+    kafka: KafkaConnection, catalogue: Catalogue
+):
+    requests = catalogue.requests("svm", "2")
+    await delete_topics(kafka, [catalogue.outputs])
+    zstd = {"compression.type": "zstd", "cleanup.policy": "delete"}
+    await create(
+        kafka,
+        NewTopic(catalogue.outputs, catalogue.partitions, 1, topic_configs=zstd),
+        NewTopic(requests, 1, 1, topic_configs=zstd),
+    )
+    advice = (await ensure_topics(kafka, catalogue, [svm()])).advice
+    assert [line.split()[1] for line in advice] == [catalogue.outputs, requests]
+    assert all("has compression.type=zstd" in line for line in advice)
+    assert advice[0].endswith(f"--entity-name {catalogue.outputs} --add-config compression.type=producer")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 TIMESTAMP_TYPE = "message.timestamp.type"
+COMPRESSION_TYPE = "compression.type"
 LARGEST_RECORD_BYTES = 8 * 1024 * 1024
 """Of the topics that the pipeline itself writes. A query is bounded by its own topic, at the broker's default of 1 MiB;
 its matrix, its answer with the output of each model, and its dead letter with headers are larger than that."""
@@ -19,8 +20,12 @@ class TopicSpec:
     config: dict[str, str] = field(default_factory=dict)
 
 
+_AS_WRITTEN = {COMPRESSION_TYPE: "producer"}
+"""Whatever the cluster's default is: brokers would compress each record again."""
+
+
 def _retained(ms: int) -> dict[str, str]:
-    return {"cleanup.policy": "delete", "retention.ms": str(ms)}
+    return {**_AS_WRITTEN, "cleanup.policy": "delete", "retention.ms": str(ms)}
 
 
 def _from_anybody(config: dict[str, str]) -> dict[str, str]:
@@ -28,7 +33,7 @@ def _from_anybody(config: dict[str, str]) -> dict[str, str]:
 
     Their clients compress as they like, and the broker stores the records plain: so it sees how large they are.
     """
-    return {**config, "compression.type": "uncompressed"}
+    return {**config, COMPRESSION_TYPE: "uncompressed"}
 
 
 def _large(ms: int) -> dict[str, str]:
@@ -43,7 +48,7 @@ def _stamped(config: dict[str, str]) -> dict[str, str]:
     return {**config, TIMESTAMP_TYPE: "LogAppendTime"}
 
 
-_COMPACTED = {"cleanup.policy": "compact"}
+_COMPACTED = {**_AS_WRITTEN, "cleanup.policy": "compact"}
 
 
 class _Name:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from clipper_agents.cli.terminal import TextTable, console, say, table, value_li
 
 if TYPE_CHECKING:
     from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter
+    from clipper_agents.dead_letters.replay import ReplayOutcome
 
 dead_letters = typer.Typer(
     name="dead-letters", no_args_is_help=True, help="Look at records that could not be used, and send them once more."
@@ -111,17 +112,33 @@ async def _replay(deployment: DeploymentContext, positions: list[int], *, again:
 
     kafka, catalogue = deployment.kafka, deployment.catalogue
     topics = await existing_topics(kafka, catalogue.prefix)
-    sent = left = 0
+    became: list[ReplayOutcome] = []
     async with _opened(deployment) as letters, replaying_producer(kafka) as producer:
         replayer = Replayer(producer, Replayed(kafka, catalogue), catalogue, topics, again=again)
-        async for batch in in_batches(_at(letters, positions)):
-            for outcome in await replayer.replay(batch):
-                done = outcome.sent_to is not None
-                sent, left = sent + done, left + (not done)
-                became = f"sent to {outcome.sent_to}" if done else f"not replayed, {outcome.reason}"
-                say(f"{outcome.position}: {became}")
-    say(f"{sent} replayed, {left} not")
-    return left == 0
+        try:
+            async for batch in in_batches(_at(letters, positions)):
+                outcomes = await replayer.replay(batch)
+                say(*(f"{one.position}: {_became(one)}" for one in outcomes))
+                became += outcomes
+        finally:
+            say(*_summary(became, positions))
+    return all(one.sent_to for one in became)
+
+
+def _became(outcome: "ReplayOutcome") -> str:
+    return f"sent to {outcome.sent_to}" if outcome.sent_to else f"not replayed, {outcome.reason}"
+
+
+def _summary(became: "Sequence[ReplayOutcome]", positions: Sequence[int]) -> list[str]:
+    """How many letters were sent, and how to go on when not all of them were come to."""
+    sent = sum(one.sent_to is not None for one in became)
+    lines, rest = [f"{sent} replayed, {len(became) - sent} not"], positions[len(became) :]
+    if rest:
+        lines.append(
+            f"broken off before position {rest[0]}: the same command goes on; of letters from there on that it calls "
+            "replayed, look whether they were sent"
+        )
+    return lines
 
 
 async def _at(letters: "DeadLetterReader", positions: list[int]) -> "AsyncIterator[Letter]":

@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
 from clipper_agents.cli import terminal
+from clipper_agents.cli.extras import require_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from clipper_agents.demo.result import DemoResult
     from clipper_agents.demo.run_recorder import DemoRecorder
 
-NEEDED = {"sklearn": "scikit-learn", "skops": "skops", "matplotlib": "matplotlib"}
 LOG = "processes.log"
 
 
@@ -39,7 +38,7 @@ def demo(
     from clipper_agents.observability.logging import log_file
     from clipper_agents.threads import ONE_THREAD
 
-    _check_installed()
+    require_extra("demo", "sklearn", "skops", "matplotlib")
     os.environ.update(ONE_THREAD)  # before numpy is imported, which reads it then
     from clipper_agents.demo.plan import DemoPlan
 
@@ -48,14 +47,6 @@ def demo(
     with log_file(out / LOG, "info", os.environ) as lines:
         result, recorder = _run(plan, console, lines)
         _report(result, recorder, console, out, json_file)
-
-
-def _check_installed() -> None:
-    from clipper_stream.errors import InvalidSetting
-
-    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise InvalidSetting(f"the demo needs {', '.join(missing)}: pip install 'clipper-stream[demo]'")
 
 
 def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "tuple[DemoResult, DemoRecorder]":

@@ -150,7 +150,8 @@ def lines_of(written: "CommittedChange") -> list[str]:
     for made in written.changes:
         about = f" {made.model}" if made.model else ""
         lines.append(f"application {made.application} revision {made.revision}: {made.command}{about}")
-    return [*lines, *(f"model {ref} withdrawn" for ref in written.plan.withdrawn)]
+    lines += [f"model {ref} withdrawn" for ref in written.plan.withdrawn]
+    return [*lines, *(f"record of key {key!r} discarded" for key in written.plan.discarded)]
 
 
 def signature(by: str | None, why: str) -> "Signature":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.extras import require_extra
 from clipper_agents.cli.options import ApplicationName, Horizon, Json, Offsets, Processes, Since, Until, span_from
 from clipper_agents.cli.terminal import console, progress, say
 
@@ -72,6 +73,7 @@ def evaluate(
     from clipper_stream.evaluation.estimators.registry import ESTIMATORS
     from clipper_stream.evaluation.question import Question
 
+    require_extra("replay", "pyarrow", *(["matplotlib"] if report else []))
     if offline and log is None:
         raise typer.BadParameter("--offline: give the decisions with --log")
     if log is not None and (since or until or offsets or horizon):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.extras import require_extra
 from clipper_agents.cli.options import ApplicationName, Horizon, Json, Offsets, Processes, Since, Until, span_from
 from clipper_agents.cli.terminal import progress, say
 
@@ -50,6 +51,7 @@ def export(
     from clipper_agents.replay.export import export_log
     from clipper_agents.replay.logs import log_of
 
+    require_extra("replay", "pyarrow")
     span = span_from(since, until, offsets, horizon, deployment.settings.router.horizon_s)
     log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))
     with progress(f"reading {application}") as update:

@@ -5,7 +5,7 @@ import json
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -65,9 +65,11 @@ def produce(
 ) -> None:
     """Send logged queries, and the feedback about them, again: to this deployment or another one.
 
-    Ends with code 1 when a record was not taken, and with 130 after Ctrl-C; the summary says what was sent.
+    Ends with code 1 when a record was not taken, and with 130 after Ctrl-C; the summary says what was sent, and with
+    which --offsets a run that did not reach its end goes on.
     """
     from clipper_agents.replay.rerun import RerunEndpoint, RerunPlan, same_deployment
+    from clipper_agents.replay.resend import RerunSummary
     from clipper_agents.replay.run_ids import NewIds, new_run, same_id
 
     kafka, run = deployment.kafka, new_run()
@@ -85,8 +87,12 @@ def produce(
     )
     if ids == "same" and not yes and not dry_run and asyncio.run(same_deployment(source, target)):
         typer.confirm(f"Send the same ids to {source.prefix} again? Queries of the last hour are not new.", abort=True)
-    summary = _run(plan)
-    _show(summary, plan, run if ids == "new" else None, as_json=as_json)
+    summary = RerunSummary(interrupted=True)
+    try:
+        _run(plan, summary)
+    finally:
+        if summary.unread or not summary.interrupted:
+            _show(summary, plan, run if ids == "new" else None, as_json=as_json)
     if summary.interrupted:
         raise typer.Exit(exits.INTERRUPTED)
     if summary.failed:
@@ -143,24 +149,24 @@ def _range(text: str) -> "tuple[tuple[Kind, int], Range]":
     return (kind, int(found[2])), Range(int(found[3]), int(found[4]))
 
 
-def _run(plan: "RerunPlan") -> "RerunSummary":
+def _run(plan: "RerunPlan", summary: "RerunSummary") -> None:
     from clipper_agents.replay.rerun import rerun
 
-    async def run() -> "RerunSummary":
+    async def run() -> None:
         stop, task = asyncio.Event(), asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, _told, stop, task)
         with progress("counting" if plan.dry else "sending") as update:
-            return await rerun(plan, stop, _Bar(update))
+            await rerun(plan, stop, summary, _Bar(update))
 
     try:
-        return asyncio.run(run())
+        asyncio.run(run())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
 def _told(stop: asyncio.Event, task: "asyncio.Task[Any] | None") -> None:
-    """End with a summary; told again, without one: Kafka may be away."""
+    """End when all that was sent is acknowledged; told again, at once: Kafka may be away."""
     if stop.is_set() and task is not None:
         task.cancel()
     stop.set()
@@ -199,11 +205,18 @@ def figures_of(summary: "RerunSummary", *, run: str | None, dry: bool) -> dict[s
         "failed": summary.failed,
         "first_failure": summary.first_failure,
         "interrupted": summary.interrupted,
+        "unread": offsets_of(summary.unread) if summary.interrupted else [],
         "dry_run": dry,
         "span_s": summary.span_s,
         "pace": None if dry else {name: None if value is None else round(value, 3) for name, value in pace.items()},
         "late": None if late["p50_ms"] is None else late,
     }
+
+
+def offsets_of(ranges: "Mapping[Any, Range]") -> list[str]:
+    """Return the ranges of topic partitions as `--offsets` takes them; those that are empty are left out."""
+    left = ((*tp, one) for tp, one in ranges.items() if one.first < one.end)
+    return [f"{topic.rpartition('.')[2]}/{number}={one.first}:{one.end}" for topic, number, one in left]
 
 
 def lines_of(figures: dict[str, Any]) -> list[str]:
@@ -220,10 +233,15 @@ def lines_of(figures: dict[str, Any]) -> list[str]:
         lines.append(f"late      {late['p50_ms']} ms (p50), {late['p99_ms']} ms (p99), {late['p100_ms']} ms (most)")
     if figures["failed"]:
         lines.append(f"failed    {figures['failed']} were not taken, first: {figures['first_failure']}")
-    return [*lines, "interrupted before the end of the range"] if figures["interrupted"] else lines
+    if figures["interrupted"]:
+        lines.append("interrupted before the end of the range")
+        rest = " ".join(f"--offsets {text}" for text in figures["unread"])
+        lines += [f"to go on, give in place of the range: {rest}"] if rest else []
+    return lines
 
 
 _REASONS = {
+    "empty": "with neither key nor value",
     "restore_marker": "markers of restored weights",
     "other_application": "of other applications",
     "unreadable": "unreadable, so of no application",

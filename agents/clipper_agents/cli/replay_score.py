@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from clipper_agents.cli.extras import require_extra
 from clipper_agents.cli.options import Dtype, Json, Parameters, Runtime, Shape, parameters_of, shape_of
 from clipper_agents.cli.terminal import progress, say
 
@@ -49,6 +50,7 @@ def score(
     from clipper_agents.replay.model_runs import ModelSource, score_inputs
     from clipper_stream.query.inputs import RowSpec
 
+    require_extra("replay", "pyarrow")
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
     stated = {"runtime": runtime, "sha256": sha256, "dtype": dtype, "shape": shape_of(shape)}

@@ -10,7 +10,7 @@ import msgspec
 
 from clipper_agents.control.plan import Edit, Plan
 from clipper_agents.control.selection_states import NO_SNAPSHOT, StateSnapshot
-from clipper_agents.control.state import ControlState
+from clipper_agents.control.state import ControlState, shown_key
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import application_key, change_key, model_key
@@ -49,9 +49,11 @@ def is_committed(written: CommittedChange, state: ControlState) -> bool:
     """Return whether an earlier attempt whose commit outcome was unknown did commit."""
     if written.changes:
         return all(_is_recorded(change, state) for change in written.changes)
-    models = state.manifests.models
-    return all(models.get(each.ref) == each for each in written.plan.models) and not (
-        models.keys() & written.plan.withdrawn
+    models, refused = state.manifests.models, state.manifests.unreadable
+    return (
+        all(models.get(each.ref) == each for each in written.plan.models)
+        and not models.keys() & written.plan.withdrawn
+        and not any(shown_key(key) in refused for key, _ in records_of(written))
     )
 
 
@@ -118,5 +120,6 @@ def records_of(written: CommittedChange) -> list[tuple[bytes, bytes | None]]:
         ),
         *(record for retired, record in models if retired),
         *((model_key(ref), None) for ref in plan.withdrawn),
+        *((key, None) for key in plan.discarded),
         *((change_key(each.application, each.revision), codec.changes.encode(each)) for each in written.changes),
     ]

@@ -17,7 +17,7 @@ import msgspec
 
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.plan import Edit, Plan, refs_of, same
-from clipper_agents.control.state import Manifests
+from clipper_agents.control.state import Manifests, shown_key
 from clipper_agents.settings.checks import manifest_problems
 from clipper_topics.change import Command
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
@@ -179,12 +179,12 @@ def delete(published: Manifests, application: str) -> Plan:
 
 
 def delete_model(published: Manifests, ref: str) -> Plan:
-    """Withdraw a version's manifest, also one that cannot be read, so that its name and version are free again.
+    """Withdraw a version's manifest, so that its name and version are free again.
 
     Raises:
         RefusedChange: there is none of this name and version, or an application names it.
     """
-    if ref not in published.models and f"model/{ref}" not in published.unreadable:
+    if ref not in published.models:
         raise RefusedChange(f"no model {ref}: there {_listed(published.models)}")
     if naming := [name for name, each in published.applications.items() if ref in refs_of(each)]:
         raise RefusedChange(
@@ -192,6 +192,25 @@ def delete_model(published: Manifests, ref: str) -> Plan:
             f"`clipper-stream model retire {ref} --application {naming[0]}` first"
         )
     return Plan(withdrawn=(ref,))
+
+
+def discard(published: Manifests, key: bytes, offset: int) -> Plan:
+    """Replace a refused record by what is in force under its key, or by nothing.
+
+    Raises:
+        RefusedChange: the record is not refused, or another one has its key since.
+    """
+    refused = published.unreadable.get(shown_key(key))
+    if refused is None or refused.offset != offset:
+        raise RefusedChange(
+            f"the record at offset {offset} is not refused: `clipper-stream status` names those that are"
+        )
+    kind, _, name = refused.key.partition("/")
+    if kind == "application" and (there := published.applications.get(name)) is not None:
+        return Plan(edits=(Edit(application=name, command="update", before=there, after=there),))
+    if kind == "model" and (model := published.models.get(name)) is not None:
+        return Plan(models=(model,))
+    return Plan(discarded=(key,))
 
 
 def plan_edit(

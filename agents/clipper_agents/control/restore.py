@@ -168,9 +168,9 @@ def rows_of_change(state: ControlState, catalogue: Catalogue, application: str, 
     """
     found = state.changes.get(application, {}).get(revision)
     if found is None:
-        reason = state.ignored.get(shown_key(change_key(application, revision)))
-        if reason is not None:
-            raise NoSuchRestore(f"change of {application} to revision {revision} is unreadable: {reason}")
+        refused = state.ignored.get(shown_key(change_key(application, revision)))
+        if refused is not None:
+            raise NoSuchRestore(f"change of {application} to revision {revision} is unreadable: {refused.reason}")
         raise NoSuchRestore(f"no change of {application} to revision {revision} on {catalogue.control}: give another")
     if found.rows is None:
         raise NoSuchRestore(

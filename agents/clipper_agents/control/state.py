@@ -44,15 +44,6 @@ _CODECS: Mapping[Kind, Codec[Any]] = {
 }
 
 
-@dataclass(slots=True)
-class Manifests:
-    """The manifests in force, by name and `name:version`, and why the newest thousand refused keys do not count."""
-
-    applications: dict[str, ApplicationManifest] = field(default_factory=dict)
-    models: dict[str, ModelManifest] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
-
-
 class DeclaredRestore(msgspec.Struct, frozen=True):
     """A declared restore; of two of one application that with the higher offset wins."""
 
@@ -75,6 +66,20 @@ class RefusedRecord:
     def details(self) -> dict[str, object]:
         """Return the fields of a log line."""
         return {"key": self.key, "offset": self.offset, "reason": self.reason}
+
+    @property
+    def advice(self) -> str:
+        """Return the reason, and what helps."""
+        return f"{self.reason}: publish it again, or take it away by `clipper-stream topics discard {self.offset}`"
+
+
+@dataclass(slots=True)
+class Manifests:
+    """The manifests in force, by name and `name:version`, and the newest thousand refused records by their keys."""
+
+    applications: dict[str, ApplicationManifest] = field(default_factory=dict)
+    models: dict[str, ModelManifest] = field(default_factory=dict)
+    unreadable: dict[str, RefusedRecord] = field(default_factory=dict)
 
 
 Taken = ApplicationManifest | ModelManifest | Change | DriftEvent | DeclaredRestore | RefusedRecord | None
@@ -101,7 +106,7 @@ class ControlState:
         drifts: The newest detection by application and version.
         restores: By id, in the order in which they were declared first.
         declared_ms: When each application's manifest was written, milliseconds since the epoch.
-        ignored: Keys of notes that were refused, with the reason; the newest thousand.
+        ignored: Notes that were refused, by key; the newest thousand.
         version: How many records were taken in.
 
     >>> state = ControlState()
@@ -120,7 +125,7 @@ class ControlState:
     drifts: dict[tuple[str, str], DriftEvent] = field(default_factory=dict)
     restores: dict[str, DeclaredRestore] = field(default_factory=dict)
     declared_ms: dict[str, int] = field(default_factory=dict)
-    ignored: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, RefusedRecord] = field(default_factory=dict)
     version: int = 0
 
     # --- records ----------------------------------------------------------------------------------------------------
@@ -152,17 +157,20 @@ class ControlState:
             record = _decoded(kind, key or b"", value, headers)
             return self._put(kind, name, record, offset, at_ms)
         except (UnknownControlKey, UndecodableRecord, SetupError) as error:
+            if not value:
+                self.manifests.unreadable.pop(shown_key(key), None)
+                return None
             refused = RefusedRecord(kind=kind, key=shown_key(key), offset=offset, reason=str(error)[:REASON_CHARACTERS])
             self._refuse(refused)
             return refused
 
-    def _reasons(self, kind: Kind | None) -> dict[str, str]:
+    def _reasons(self, kind: Kind | None) -> dict[str, RefusedRecord]:
         return self.ignored if kind in NOTES else self.manifests.unreadable
 
     def _refuse(self, refused: RefusedRecord) -> None:
         reasons = self._reasons(refused.kind)
         reasons.pop(refused.key, None)
-        reasons[refused.key] = refused.reason
+        reasons[refused.key] = refused
         while len(reasons) > KEPT_REASONS:
             del reasons[next(iter(reasons))]
 
@@ -267,6 +275,14 @@ async def control_state(reader: LogReader, catalogue: Catalogue) -> ControlState
     async with asyncio.timeout(TIMEOUT_S):
         state.take(await reader.read_all([TopicPartition(catalogue.control, 0)]))
     return state
+
+
+async def read_control_key(connection: KafkaConnection, catalogue: Catalogue, offset: int) -> bytes | None:
+    """Return the key of the record at an offset of the control topic, None where there is none; errors as above."""
+    await require_control_topic(connection, catalogue)
+    async with open_reader(connection, isolation_level="read_committed") as reader:
+        records = await reader.read_all([TopicPartition(catalogue.control, 0)])
+    return next((one.key for one in records if one.offset == offset), None)
 
 
 async def require_control_topic(connection: KafkaConnection, catalogue: Catalogue) -> dict[str, int]:

@@ -40,6 +40,8 @@ def refusal(letter: Letter, catalogue: Catalogue, topics: Mapping[str, int]) -> 
         return "it is no dead letter: its headers do not say where it came from"
     if said.cut is not None:
         return f"it was cut when it was kept ({said.cut}): send the record anew from its source"
+    if letter.key is None and letter.value is None:
+        return "it has neither key nor value: there is nothing to use"
     read = said.topic in (catalogue.queries, catalogue.feedback, catalogue.outputs)
     if not read and not said.topic.startswith(f"{catalogue.prefix}.requests."):
         return f"topic {said.topic!r} is none that this deployment ({catalogue.prefix}) reads"

@@ -16,8 +16,11 @@ Rules of this file:
   again at each fetch, and the partition stands. Here what is wrong is replaced by U+FFFD: such a header is none of
   ours, and records behind it must be read.
 - The usual way is aiokafka's compiled one. Only a batch that it cannot read is read again by its Python counterpart.
+- A batch that brokers took and nobody can decompress or parse is logged and skipped: it would stop its partition for
+  ever. One with a wrong checksum is fetched again.
 """
 
+import logging
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -31,6 +34,8 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from clipper_agents.kafka.connections import connect_in_time
 from clipper_agents.kafka.fetch_sessions import install_requests
+
+logger = logging.getLogger(__name__)
 
 FENCED_INSTANCE_ID = 82
 _LENGTH = struct.Struct(">i")
@@ -157,11 +162,23 @@ class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka 
             if self._check_crcs and not batch.validate_crc():
                 raise errors.CorruptRecordException(f"Invalid CRC - {self._tp}")
             if not self._is_skipped(batch):
-                try:
-                    yield from self._records_of(batch)
-                except UnicodeDecodeError:  # a header's name, which may be any bytes
-                    yield from self._records_of(self._records.last_batch())
+                yield from self._readable(batch)
             self._note_empty(batch.next_offset)
+
+    def _readable(self, batch: Any) -> Iterator[LeanRecord]:
+        """Yield the records of a batch before the first that cannot be read."""
+        try:
+            try:
+                yield from self._records_of(batch)
+            except UnicodeDecodeError:  # a header's name, which may be any bytes
+                yield from self._records_of(self._records.last_batch())
+        except (MemoryError, errors.UnsupportedCodecError):  # this process lacks something, and not the batch
+            raise
+        except Exception as error:  # noqa: BLE001 - each codec has its own
+            logger.warning(
+                "record batch cannot be read and is skipped topic=%s partition=%d offsets=%d..%d: %r",
+                *self._tp, self.next_fetch_offset, batch.next_offset - 1, error,
+            )  # fmt: skip
 
     def _records_of(self, batch: Any) -> Iterator[LeanRecord]:
         topic, partition = self._tp

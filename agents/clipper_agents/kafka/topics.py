@@ -4,8 +4,8 @@ Rules of this file:
 - Every operation can be repeated, and by several processes at once.
 - A topic that exists is never changed, except that a requests topic grows with its model's replicas: another partition
   count of a co-partitioned topic would send keys to other partitions than before.
-- A topic of the wrong clock is reported, with the command that alters it, and left as it is: aiokafka's only request to
-  alter a topic would reset everything else that an operator has set there.
+- A topic of the wrong clock or compression is reported, with the command that alters it, and left as it is: aiokafka's
+  only request to alter a topic would reset everything else that an operator has set there.
 - Metadata is asked for all topics, never by name: a broker that creates topics on demand would create a missing one.
 """
 
@@ -29,12 +29,17 @@ from aiokafka.protocol.metadata import MetadataRequest
 from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused, wrong_partitions
 from clipper_agents.kafka.retry import TIMEOUT_S
-from clipper_topics.catalogue import TIMESTAMP_TYPE, Catalogue, TopicSpec
+from clipper_topics.catalogue import COMPRESSION_TYPE, TIMESTAMP_TYPE, Catalogue, TopicSpec
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
 
 POLL_S = 0.05
 POLICY = "cleanup.policy"
+ADVISED = {
+    TIMESTAMP_TYPE: "so a wrong clock of an application makes its queries late and its feedback count wrongly",
+    COMPRESSION_TYPE: "so brokers compress what they should not, or take records that are larger than they look",
+}
+"""Settings that a topic can do without, and what it costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +90,9 @@ async def ensure_topics(
         if growing:
             await _grow(admin, growing)
             await _until_led(admin, wanted, growing)
-        advice = await _advice(admin, connection, fixed)
+        advice = [line for key in ADVISED for line in await _advice(admin, connection, wanted, key)]
     untouched = [name for name in wanted if name not in created and name not in growing]
-    return TopicsReport(created=tuple(created), grown=tuple(growing), existing=tuple(untouched), advice=advice)
+    return TopicsReport(created=tuple(created), grown=tuple(growing), existing=tuple(untouched), advice=tuple(advice))
 
 
 async def existing_topics(connection: KafkaConnection, prefix: str | None = None) -> dict[str, int]:
@@ -227,18 +232,18 @@ async def _check(admin: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec], fou
 
 
 async def _advice(
-    admin: AIOKafkaAdminClient, connection: KafkaConnection, specs: Mapping[str, TopicSpec]
-) -> tuple[str, ...]:
-    """Return a sentence, with the command that helps, for each topic that keeps the timestamps of its producers."""
-    wanted = {name: spec.config[TIMESTAMP_TYPE] for name, spec in specs.items() if TIMESTAMP_TYPE in spec.config}
-    found = await _configured(admin, list(wanted), TIMESTAMP_TYPE)
-    return tuple(
-        f"topic {name} has {TIMESTAMP_TYPE}={found[name]}, so a wrong clock of an application makes its queries late "
-        f"and its feedback count wrongly: kafka-configs.sh --bootstrap-server {connection.bootstrap} --alter "
-        f"--entity-type topics --entity-name {name} --add-config {TIMESTAMP_TYPE}={value}"
+    admin: AIOKafkaAdminClient, connection: KafkaConnection, specs: Mapping[str, TopicSpec], key: str
+) -> list[str]:
+    """Return a sentence, with the command that helps, for each topic that has another value of a setting."""
+    wanted = {name: spec.config[key] for name, spec in specs.items() if key in spec.config}
+    found = await _configured(admin, list(wanted), key)
+    return [
+        f"topic {name} has {key}={found[name]}, {ADVISED[key]}: "
+        f"kafka-configs.sh --bootstrap-server {connection.bootstrap} --alter "
+        f"--entity-type topics --entity-name {name} --add-config {key}={value}"
         for name, value in wanted.items()
-        if found[name] != value
-    )
+        if found.get(name, value) != value  # one made just now may not be known yet
+    ]
 
 
 async def _configured(admin: AIOKafkaAdminClient, names: Sequence[str], key: str) -> dict[str, str]:

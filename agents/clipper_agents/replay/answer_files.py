@@ -164,11 +164,9 @@ def _table(queries: Queries, answers: ModelAnswers) -> Any:
 
 
 def _opened(path: Path) -> Any:
-    try:
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.parquet as pq  # noqa: PLC0415
-    except ImportError as error:
-        raise InvalidSetting(f"Parquet files need {error.name}: pip install 'clipper-stream[replay]'") from error
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:

@@ -1,8 +1,9 @@
 """One whole run of `replay produce`: find the ranges, check the target, read, and send."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Protocol
 
 from aiokafka import TopicPartition
@@ -81,12 +82,15 @@ async def same_deployment(one: RerunEndpoint, other: RerunEndpoint) -> bool:
     return one.kafka.bootstrap == other.kafka.bootstrap or await _cluster(one) == await _cluster(other)
 
 
-async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | None = None) -> RerunSummary:
+async def rerun(
+    plan: RerunPlan, stop: asyncio.Event, summary: RerunSummary, progress: RerunProgress | None = None
+) -> None:
     """Send the records of a range again.
 
     Args:
         plan: What to send, and how.
-        stop: Ends the run when it is set; the summary tells what was sent.
+        stop: Ends the run when it is set.
+        summary: Says what was sent, also when the run breaks.
         progress: Called with the length of the range, then after each record.
 
     Raises:
@@ -98,7 +102,8 @@ async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | 
     source, target = await _catalogue(plan.source), await _catalogue(plan.target)
     _check_partitions(plan, source)
     async with log_reader(plan.source.kafka) as reader:
-        log = MergedLog(reader, await _ranges(reader, plan, source))
+        summary.unread = await _ranges(reader, plan, source)
+        log = MergedLog(reader, summary.unread)
         if progress is not None:
             progress.begin(log.offsets)
         resending = RecordResender(
@@ -109,16 +114,14 @@ async def rerun(plan: RerunPlan, stop: asyncio.Event, progress: RerunProgress | 
             queries="queries" in plan.kinds,
             feedback="feedback" in plan.kinds,
         )
+        make_run = partial(Rerun, resending, timer=RunTimer(stop), progress=progress, summary=summary)
         if plan.dry:
-            return await Rerun(resending, only_counted, speed=None, timer=RunTimer(stop), progress=progress).run(
-                log.records()
-            )
-        return await _sent(plan, resending, log, stop, progress)
+            await make_run(only_counted, speed=None).run(log.records())
+        else:
+            await _send(plan, make_run, log)
 
 
-async def _sent(
-    plan: RerunPlan, resending: RecordResender, log: MergedLog, stop: asyncio.Event, progress: RerunProgress | None
-) -> RerunSummary:
+async def _send(plan: RerunPlan, make_run: Callable[..., Rerun], log: MergedLog) -> None:
     producer = make_producer(plan.target.kafka, max_request_size=LARGEST_RECORD_BYTES)
     try:
         await producer.start()
@@ -126,13 +129,11 @@ async def _sent(
         await producer.stop()
         raise await unreachable(plan.target.kafka, error) from error
     try:
-        run = Rerun(resending, sender(producer), speed=plan.speed, timer=RunTimer(stop), progress=progress)
-        summary = await run.run(log.records())
+        summary = await make_run(sender(producer), speed=plan.speed).run(log.records())
     finally:
         await producer.stop()
     if summary.refused is not None:
         raise refused_right(plan.target.kafka, summary.refused) from summary.refused
-    return summary
 
 
 async def _ranges(reader: LogReader, plan: RerunPlan, source: Catalogue) -> dict[TopicPartition, Range]:

@@ -16,9 +16,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from clipper_agents.kafka.reader import Range
 from clipper_agents.kafka.time_order import Record
 from clipper_agents.replay.pace import Lateness, Pace
 from clipper_agents.replay.resent_records import RecordResender, ResentRecord
@@ -52,7 +53,8 @@ class RerunSummary:
         last_ms: Timestamp of the last one.
         took_s: From the first record that was sent to the last.
         lateness: How late records were sent; empty where none was due.
-        interrupted: Whether it was stopped before the end of the range.
+        unread: The part of each partition's range that was not reached.
+        interrupted: Whether it was stopped, or broke, before the end of the range.
     """
 
     read: int = 0
@@ -65,6 +67,7 @@ class RerunSummary:
     last_ms: int = 0
     took_s: float = 0.0
     lateness: Lateness = field(default_factory=Lateness)
+    unread: dict[TopicPartition, Range] = field(default_factory=dict)
     interrupted: bool = False
 
     @property
@@ -118,6 +121,7 @@ class Rerun:
         speed: Multiple of the logged speed; None: as fast as possible.
         timer: Tells the time, and waits.
         progress: Called after each record.
+        summary: Says what was done so far, also of a run that breaks.
     """
 
     def __init__(
@@ -128,24 +132,35 @@ class Rerun:
         speed: float | None,
         timer: RunTimer,
         progress: ResendProgress | None = None,
+        summary: RerunSummary | None = None,
     ) -> None:
         self._resending, self._send, self._speed = resending, send, speed
         self._timer, self._progress = timer, progress
         self._pace: Pace | None = None
         self._under_way: set[asyncio.Future[Any]] = set()
-        self._summary = RerunSummary()
+        self._summary = summary or RerunSummary()
 
     async def run(self, log: AsyncGenerator[tuple[int, Record], None]) -> RerunSummary:
         """Send the records of the log, and return the summary once the brokers have acknowledged all of them."""
+        try:
+            await self._send_all(log)
+        except Exception:
+            await self._acknowledged()
+            raise
+        await self._acknowledged()
+        self._summary.interrupted = self._timer.stopped or self._summary.refused is not None
+        return self._summary
+
+    async def _acknowledged(self) -> None:
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def _send_all(self, log: AsyncGenerator[tuple[int, Record], None]) -> None:
         async with contextlib.aclosing(log):
             async for at_ms, record in log:
                 if self._timer.stopped or self._summary.refused is not None:
                     break
                 await self._take(at_ms, record)
-        self._summary.interrupted = self._timer.stopped
-        if self._under_way:
-            await asyncio.wait(self._under_way)
-        return self._summary
 
     async def _take(self, at_ms: int, record: Record) -> None:
         summary = self._summary
@@ -155,6 +170,8 @@ class Rerun:
         elif not await self._sent_when_due(at_ms, copy):
             return
         summary.read += 1
+        if (rest := summary.unread.get(tp := TopicPartition(record.topic, record.partition))) is not None:
+            summary.unread[tp] = Range(record.offset + 1, rest.end)
         if self._progress is not None:
             self._progress(read=summary.read, sent=summary.sent.total())
         if summary.read % YIELD_EVERY == 0:

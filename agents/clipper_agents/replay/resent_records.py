@@ -26,9 +26,10 @@ from clipper_topics.query_ids import answered_id
 from clipper_topics.restore import restore_id_of
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
-LeftOut: TypeAlias = Literal["restore_marker", "other_application", "unreadable", "no_query", "no_key"]
-"""Why a record is not sent: a marker; not of the applications that were chosen; of those nothing can be read; feedback
-about a query that this run did not send; feedback without a key where keys say the partition."""
+LeftOut: TypeAlias = Literal["empty", "restore_marker", "other_application", "unreadable", "no_query", "no_key"]
+"""Why a record is not sent: neither key nor value, which aiokafka does not send; a marker; not of the applications that
+were chosen; of those nothing can be read; feedback about a query that this run did not send; feedback without a key
+where keys say the partition."""
 REMEMBERED = 1_000_000
 """Queries: about 100 MB."""
 
@@ -150,6 +151,8 @@ class RecordResender:
 
     def copy(self, record: Record) -> ResentRecord | LeftOut:
         """Return the record to send, or why none is sent."""
+        if record.key is None and record.value is None:
+            return "empty"
         return self._query(record) if record.topic == self._source.queries else self._feedback(record)
 
     def _query(self, record: Record) -> ResentRecord | LeftOut:

@@ -113,7 +113,7 @@ async def _read(
         groups=tuple(groups),
         applications=builder.applications(),
         models=tuple(_models(manifests, groups)),
-        unreadable=dict(manifests.unreadable),
+        unreadable={key: refused.advice for key, refused in manifests.unreadable.items()},
         dead_letters=await _dead_letters(reader, catalogue) if catalogue.dead_letters in names else 0,
         unread_topics=tuple(unread),
         refused_topics=tuple(sorted(following.refused)),

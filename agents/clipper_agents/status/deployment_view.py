@@ -66,9 +66,9 @@ class DeploymentView:
     seen: int = 0
 
     # --- records ----------------------------------------------------------------------------------------------------
-    def control(self, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
+    def control(self, key: bytes | None, value: bytes | None, headers: Headers = (), offset: int = -1) -> None:
         """Take a record of the control topic in: a manifest, a change, or a note of another kind."""
-        match self.declared.apply(key, value, list(headers)):
+        match self.declared.apply(key, value, list(headers), offset=offset):
             case Change() as change:
                 self._note(change.at_ms / 1000, described(change), change.application)
             case DriftEvent() as drift:

@@ -268,7 +268,7 @@ class Status:
         missing_topics: Those that it should have, and has not.
         replaced_topics: Logs that were deleted and created again, which answers and what was learned refer to.
         groups: The routers' first, then those of the hosts.
-        unreadable: Manifests that this version cannot read, with the reason, by key.
+        unreadable: Manifests that this version cannot read, with the reason and what helps, by key.
         dead_letters: How many records were refused within the last hour.
         unread_topics: Those that were not read to their end in time, so that figures are incomplete.
         refused_topics: Those that this user may not read.

@@ -148,7 +148,7 @@ class DeploymentTailer:
     def _take(self, topic: str, record: Record, now_s: float) -> None:
         topics, at_s = self._catalogue, record.timestamp / 1000
         if topic == topics.control:
-            self.facts.control(record.key, record.value, record.headers)
+            self.facts.control(record.key, record.value, record.headers, record.offset)
         elif topic == topics.hosts:
             self.facts.host(record.key, record.value, record.headers, at_s)
         elif topic == topics.selection:

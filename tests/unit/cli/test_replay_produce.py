@@ -1,5 +1,6 @@
 import pytest
 import typer
+from aiokafka import TopicPartition
 
 from clipper_agents.cli.replay_produce import figures_of, lines_of, speed_of, wanted
 from clipper_agents.kafka.reader import Range
@@ -61,3 +62,16 @@ def test_a_dry_run_and_an_interrupted_one_say_so():
         "would be sent 0 of 0 records, logged within 0.0 s",
         "interrupted before the end of the range",
     ]
+
+
+def test_a_run_that_did_not_reach_its_end_says_with_which_offsets_to_go_on():
+    summary = RerunSummary(interrupted=True)
+    summary.unread = {
+        TopicPartition("clipper.queries", 0): Range(7, 9),
+        TopicPartition("clipper.queries", 1): Range(3, 3),
+        TopicPartition("clipper.feedback", 1): Range(0, 4),
+    }
+    figures = figures_of(summary, run=None, dry=False)
+    assert figures["unread"] == ["queries/0=7:9", "feedback/1=0:4"]
+    assert lines_of(figures)[-1].endswith(": --offsets queries/0=7:9 --offsets feedback/1=0:4")
+    assert wanted(None, None, figures["unread"], 0.0) == {("queries", 0): Range(7, 9), ("feedback", 1): Range(0, 4)}

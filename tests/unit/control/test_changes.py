@@ -3,9 +3,10 @@
 import pytest
 
 from clipper_agents.control import changes as rules
+from clipper_agents.control.change_records import CommittedChange, is_committed, records_of
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.plan import Plan, refs_of
-from clipper_agents.control.state import Manifests
+from clipper_agents.control.state import ControlState, Manifests
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, Trial
 
 
@@ -196,3 +197,21 @@ def test_the_application_that_is_meant_is_the_one_that_names_the_version():
         rules.application_of(registry(digits("svm:1"), other), "svm:1")
     with pytest.raises(RefusedChange, match="no application names svm:3"):
         rules.application_of(registry(digits("svm:1")), "svm:3")
+
+
+def test_a_refused_record_is_replaced_by_what_is_in_force_or_by_nothing():
+    state = ControlState(manifests=registry(digits("svm:1")))
+    keys = [b"application/digits", b"model/svm:1", b"model/\xff:1", b"nonsense"]
+    for offset, key in enumerate(keys):
+        state.apply(key, b"{", offset=offset)
+    there, plans = state.manifests, [rules.discard(state.manifests, key, at) for at, key in enumerate(keys)]
+    assert after(plans[0]) == there.applications["digits"]
+    assert (plans[1].models, plans[1].edits) == ((there.models["svm:1"],), ())
+    assert [plan.discarded for plan in plans[2:]] == [(b"model/\xff:1",), (b"nonsense",)]
+    assert not is_committed(CommittedChange(plan=plans[1]), state)
+    for key, value in records_of(CommittedChange(plan=plans[3])):
+        state.apply(key, value)
+    assert sorted(there.unreadable) == ["application/digits", "model/svm:1", "model/\ufffd:1"]
+    for key, offset in ((b"nonsense", 3), (b"model/svm:1", 7), (b"", 9)):
+        with pytest.raises(RefusedChange, match="status"):
+            rules.discard(there, key, offset)

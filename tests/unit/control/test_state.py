@@ -39,10 +39,12 @@ def test_an_unreadable_record_is_kept_with_its_reason_until_a_better_one():
     state.apply(b"policy/x", b"{}")
     state.apply(None, b"{}")
     assert sorted(state.manifests.unreadable) == ["", "application/digits", "policy/x"]
-    assert "expected application/<name> or model/<name>:<version>" in state.manifests.unreadable["policy/x"]
+    assert "expected application/<name> or model/<name>:<version>" in state.manifests.unreadable["policy/x"].reason
     state.apply(b"application/digits", codec.applications.encode(DIGITS))
     assert state.manifests.applications == {"digits": DIGITS}
     assert sorted(state.manifests.unreadable) == ["", "policy/x"]
+    assert state.apply(b"policy/x", None) is None
+    assert sorted(state.manifests.unreadable) == [""]
 
 
 def test_an_empty_value_takes_a_manifest_away_also_one_that_was_never_there():
@@ -103,7 +105,7 @@ def test_a_refused_model_manifest_leaves_the_one_before_it_in_force(case):
     assert reason
     assert len(reason) <= 500
     assert state.manifests.models == {"a:1": ModelManifest(**MODEL)}
-    assert state.manifests.unreadable == {"model/a:1": reason}
+    assert state.manifests.unreadable["model/a:1"].reason == reason
 
 
 @pytest.mark.parametrize("case", BAD_APPLICATIONS)
@@ -201,7 +203,7 @@ def test_a_note_under_another_name_than_its_own_counts_for_nobody(reader, case):
     refused = state.apply(key, value, offset=7)
     assert (refused.offset, refused.key) == (7, key.decode())
     assert (state.changes, state.drifts) == ({}, {})
-    assert state.ignored == {key.decode(): refused.reason}
+    assert state.ignored == {key.decode(): refused}
     assert state.manifests.unreadable == {}
 
 

@@ -23,6 +23,9 @@ from clipper_agents.kafka.aiokafka_patches import (
 from clipper_agents.kafka.connections import connect_in_time
 
 TP = TopicPartition("queries", 3)
+GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
+RECORDS_AT = 61
+"""Bytes of a batch's header."""
 ATTRIBUTES = ("topic", "partition", "offset", "timestamp", "key", "value", "headers")
 
 
@@ -124,6 +127,25 @@ def test_a_header_whose_name_is_no_utf_8_stops_nobody(first_offset):
     assert (found[-1].timestamp, found[-1].key, records.next_fetch_offset) == (1_001, b"key", 4)
     with pytest.raises(UnicodeDecodeError):
         [*fetched(PartitionRecords, first_offset, spoil)]
+
+
+@pytest.mark.parametrize("codec", [0, GZIP, SNAPPY, LZ4, ZSTD])
+def test_a_batch_that_nobody_can_read_is_skipped_and_logged(caplog, codec):
+    batches = b""
+    for base in range(3):
+        builder = DefaultRecordBatchBuilder(2, codec if base == 1 else 0, 0, -1, -1, -1, 10_000)
+        builder.append(0, 1_000, b"key", b"value" * 100, [])
+        batch = bytearray(builder.build())
+        batch[:8] = base.to_bytes(8, "big")
+        if base == 1:
+            batch[RECORDS_AT:] = bytes([0xEE]) * (len(batch) - RECORDS_AT)
+        batches += bytes(batch)
+    records = LeanPartitionRecords(TP, RereadableRecords(batches), [], 0, None, None, 0, READ_UNCOMMITTED)
+    records.empty = empty = EmptyOffsets()
+    assert [one.offset for one in records] == [0, 2]
+    assert (records.next_fetch_offset, empty.skip(TP, 1)) == (3, 2)
+    (line,) = caplog.messages
+    assert line.startswith("record batch cannot be read and is skipped topic=queries partition=3 offsets=1..1: ")
 
 
 @pytest.mark.parametrize(("mark", "kind"), [(LEAN, LeanRecord), (None, fetcher.ConsumerRecord)])

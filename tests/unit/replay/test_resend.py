@@ -1,10 +1,12 @@
 import asyncio
 
 import pytest
-from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedError
-from builders.rerun import FakeTimer, Sent, feedback, log_of, query, resending
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError, TopicAuthorizationFailedError
+from builders.rerun import SOURCE, FakeTimer, Sent, feedback, log_of, query, resending
 
-from clipper_agents.replay.resend import Rerun
+from clipper_agents.kafka.reader import Range
+from clipper_agents.replay.resend import Rerun, RerunSummary
 
 
 def ran(*records, speed=1.0, error=None, stop_at_s=None):
@@ -69,6 +71,26 @@ def test_records_that_the_brokers_do_not_take_are_counted_and_the_run_goes_on():
     assert "much" in summary.first_failure
     assert not summary.interrupted
     assert summary.refused is None
+
+
+def test_a_run_whose_log_breaks_says_what_was_sent_and_what_is_left():
+    async def broken():
+        for found in LOG[:3]:
+            yield found
+        raise KafkaConnectionError("gone")
+
+    async def run():
+        timer, summary = FakeTimer(), RerunSummary(interrupted=True)
+        first, second = TopicPartition(SOURCE.queries, 0), TopicPartition(SOURCE.queries, 1)
+        summary.unread = {first: Range(0, 2), second: Range(2, 5)}
+        sent = Sent(timer)
+        with pytest.raises(KafkaConnectionError):
+            await Rerun(resending(), sent, speed=None, timer=timer, summary=summary).run(broken())
+        return summary, sent, first, second
+
+    summary, sent, first, second = asyncio.run(run())
+    assert (summary.interrupted, summary.read, summary.sent.total(), len(sent.copies)) == (True, 3, 3, 3)
+    assert summary.unread == {first: Range(2, 2), second: Range(2, 5)}
 
 
 def test_a_right_that_is_missing_is_reported_as_such():

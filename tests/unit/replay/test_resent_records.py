@@ -99,6 +99,11 @@ def test_what_cannot_be_read_is_sent_as_it_is(value, topic):
     assert resending().copy(record(3, value, topic=topic)).value == value
 
 
+@pytest.mark.parametrize("topic", [SOURCE.queries, SOURCE.feedback])
+def test_a_record_with_neither_key_nor_value_is_left_out(topic):
+    assert resending().copy(record(3, None, key=None, topic=topic)) == "empty"
+
+
 def test_a_marker_of_a_restore_is_never_sent():
     marker = [("clipper-restore", b"r-0123456789abcdef")]
     for run in (resending(), resending(queries=False, ids=same_id, prefix="clipper")):
