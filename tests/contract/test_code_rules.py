@@ -57,7 +57,7 @@ BUDGETS = {
     "clipper_stream.combining": 200,
     "clipper_stream.drift": 350,
     "clipper_stream.evaluation": 5305,
-    "clipper_stream.feedback": 500,
+    "clipper_stream.feedback": 520,
     "clipper_stream.models": 3025,
     "clipper_stream.query": 2340,
     "clipper_stream.selection": 1850,

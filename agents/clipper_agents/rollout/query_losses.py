@@ -42,10 +42,9 @@ def losses_of(
     """
     scores = score(decision, feedback, loss_kind)
     compared = compared_models(decision, candidates)
+    answer = scores.losses.get(compared[0]) if len(compared) == 1 else None
     if compared == decision.served:
         answer = answer_loss(decision, feedback, loss_kind)
-    else:
-        answer = scores.losses.get(compared[0]) if len(compared) == 1 else None
     return QueryLosses(models=scores.losses, chances=scores.propensities, answer=answer, silent=decision.unanswered)
 
 

@@ -118,7 +118,7 @@ def test_of_a_version_in_prediction_and_audit_the_prediction_counts():
     )
 
 
-def test_usable_feedback_counts_where_the_answer_cannot_be_compared():
+def test_an_answer_that_a_usable_label_cannot_be_compared_with_has_the_full_loss():
     unsure = decided("q", answered("a:1", 1.0), output="?", default=True, reason="low_confidence", audited=True)
     beside = audit_of("q", answered("new:1", 0.5))
-    assert losses(unsure, beside, kind="absolute") == ({"a:1": 0.0, "new:1": 0.5}, None)
+    assert losses(unsure, beside, kind="absolute") == ({"a:1": 0.0, "new:1": 0.5}, 1.0)
