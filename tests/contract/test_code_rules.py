@@ -33,7 +33,7 @@ ENTRY_POINTS = (
 BUDGETS = {
     "clipper_agents": 25,
     "clipper_agents.broker": 1035,
-    "clipper_agents.cli": 3770,
+    "clipper_agents.cli": 3795,
     "clipper_agents.control": 2045,
     "clipper_agents.dead_letters": 370,
     "clipper_agents.demo": 1240,
@@ -43,10 +43,10 @@ BUDGETS = {
     "clipper_agents.kafka": 2430,
     "clipper_agents.observability": 980,
     "clipper_agents.replay": 5100,
-    "clipper_agents.rollout": 1720,
+    "clipper_agents.rollout": 1730,
     "clipper_agents.router": 4050,
     "clipper_agents.settings": 715,
-    "clipper_agents.status": 1655,
+    "clipper_agents.status": 1665,
     "clipper_agents.streaming": 2570,
     "clipper_agents.supervisor": 1660,
     "clipper_loadgen": 1495,
@@ -61,7 +61,7 @@ BUDGETS = {
     "clipper_stream.models": 3025,
     "clipper_stream.query": 2340,
     "clipper_stream.selection": 1850,
-    "clipper_stream.sequential_testing": 855,
+    "clipper_stream.sequential_testing": 880,
     "clipper_topics": 2660,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""

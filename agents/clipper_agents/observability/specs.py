@@ -153,14 +153,14 @@ SPECS = (
         "clipper_comparison_difference",
         "gauge",
         _COMPARED,
-        "Observed loss of a trial minus that of the application's answers, in [-1, 1].",
+        "Mean loss of a trial minus that of the application's answers, as feedback told them, in [-1, 1].",
         "steward",
     ),
     MetricSpec(
         "clipper_comparison_difference_lower",
         "gauge",
         _COMPARED,
-        "Lower end of the difference's interval, which holds at all times at once.",
+        "Lower end of the interval of the difference over all queries, which holds at all times at once.",
         "steward",
     ),
     MetricSpec(

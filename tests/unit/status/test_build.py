@@ -7,7 +7,7 @@ from builders.status import DIGITS, NOW_S, facts, learn, prediction, recent, rep
 
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import ApplicationStatus, Latency, WorkerMetrics
+from clipper_agents.status.model import ApplicationStatus, Latency, Loss, WorkerMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.selection.registry import make_policy
@@ -31,6 +31,10 @@ class Compared:
     since_s: int = 1
     upto_s: int = 61
     waits_for: str = "it is to be a canary"
+    trial_loss: float | None = 0.2
+    trial_feedbacks: int = 50
+    answer_loss: float | None = 0.3
+    answer_feedbacks: int = 40
 
 
 LOOKING = StatusBuilder(facts=facts(), recent=recent(), now_s=NOW_S, window_s=10)
@@ -114,6 +118,9 @@ def test_without_a_steward_a_trial_is_compared_with_all_live_versions() -> None:
     difference, interval = newcombe((3.0, 30.0), (60.0, 200.0))
     assert (canary.difference, (canary.lower, canary.upper)) == (difference, interval)
     assert (canary.source, canary.feedbacks, canary.since_s) == ("totals", 30, NOW_S - 60)
+    assert canary.loss == next(one.loss for one in digits().versions if one.model == "rf:2"), "as the table has it"
+    assert canary.answers == Loss(count=200, mean=0.3, lower=wilson(60, 200)[0], upper=wilson(60, 200)[1])
+    assert (shadow.loss, shadow.answers) == (None, canary.answers)
     assert (shadow.feedbacks, shadow.lower, shadow.upper) == (0, -1.0, 1.0)
 
 
@@ -123,6 +130,7 @@ def test_the_stewards_comparison_counts_before_totals() -> None:
     assert (canary.source, canary.feedbacks, canary.upper) == ("steward", 60, -0.01)
     assert (canary.scores, canary.waiting, canary.from_s, canary.upto_s) == (80, 3, 1, 61)
     assert canary.waits_for == "it is to be a canary"
+    assert [(one.mean, one.count) for one in (canary.loss, canary.answers) if one] == [(0.2, 50), (0.3, 40)]
     assert shadow.source == "totals"
     assert shadow.waits_for == "somebody to decide, it is not automatic; its evidence was not read"
 
