@@ -41,7 +41,7 @@ BUDGETS = {
     "clipper_agents.feedback": 415,
     "clipper_agents.host": 1440,
     "clipper_agents.kafka": 2430,
-    "clipper_agents.observability": 980,
+    "clipper_agents.observability": 990,
     "clipper_agents.replay": 5100,
     "clipper_agents.rollout": 1730,
     "clipper_agents.router": 4050,

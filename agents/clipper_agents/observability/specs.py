@@ -145,6 +145,13 @@ SPECS = (
         "Rows finished; outcome is `ok`, `late` (dropped, the deadline had passed) or `error`.",
         "host",
     ),
+    MetricSpec(
+        "clipper_failed_batches_total",
+        "counter",
+        _MODEL,
+        "Batches in which the model raised or gave another number of outputs than rows, also if a retry answered them.",
+        "host",
+    ),
     MetricSpec("clipper_queued_rows", "gauge", _MODEL, "Rows that wait for a batch.", "host"),
     MetricSpec(
         "clipper_comparison_feedbacks", "gauge", _COMPARED, "Feedbacks about the version in this comparison.", "steward"

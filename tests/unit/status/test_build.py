@@ -1,6 +1,7 @@
 """Does the status of an application follow from its records as they say?"""
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 from builders.status import DIGITS, NOW_S, facts, learn, prediction, recent, report
@@ -8,8 +9,10 @@ from builders.status import DIGITS, NOW_S, facts, learn, prediction, recent, rep
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import ApplicationStatus, Latency, Loss, WorkerMetrics
+from clipper_agents.status.problems import application_reasons
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_stream.intervals import newcombe, wilson
+from clipper_stream.models.runner import predict_rows
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.control_keys import key_of
@@ -152,6 +155,25 @@ def test_latencies_of_the_log_are_of_the_window() -> None:
     one = TrafficWindow()
     one.predicted(prediction(0, "svm:1", latency_ms=5.0), NOW_S - 1, NOW_S)
     assert digits(replace(LOOKING, recent=one)).latency == Latency(p50_ms=5.0, p99_ms=5.0, source="predictions")
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (lambda rows: [1, *rows], "ModelFailed: the model gave 2 outputs for 1 rows: give one output a row"),
+        (lambda rows: 1 // 0, "ZeroDivisionError: integer division or modulo by zero"),
+    ],
+)
+def test_a_model_that_raises_or_gives_another_number_of_outputs_is_named_with_why(answer, why) -> None:
+    outcome = predict_rows(SimpleNamespace(predict_batch=answer), [7])
+    found = TrafficWindow()
+    for number in range(3):
+        failed = prediction(number, None)
+        failed.missing[0].reason, failed.missing[0].explanation = "error", outcome.failed[0]
+        found.predicted(failed, NOW_S - 1, NOW_S)
+    reasons = application_reasons(replace(LOOKING, recent=found).applications(), NOW_S)
+    told = f"application digits: model svm:1 failed 3 of 3 queries in the last 10 s: {why}: look at the log of its host"
+    assert any(told in reason for reason in reasons)
 
 
 def test_an_application_that_is_not_declared_is_not_shown() -> None:
