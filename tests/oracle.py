@@ -410,6 +410,8 @@ def _loss(kind: str, label: Any, output: Any) -> float:
     if output is None:  # a row that the model did not answer
         return 1.0
     if kind == "zero_one":
+        if not _of_one_kind(label, output):
+            raise ValueError("another kind than the output")
         return 0.0 if _same(label, output) else 1.0
     true, said = _number(label), _number(output)
     if true is None or said is None or not math.isfinite(true):
@@ -425,6 +427,19 @@ def _same(label: Any, output: Any) -> bool:
         return bool(label == output)
     numbers = _number(label), _number(output)
     return None not in numbers and numbers[0] == numbers[1]
+
+
+def _of_one_kind(label: Any, output: Any) -> bool:
+    if isinstance(label, list) and isinstance(output, list):
+        return all(_of_one_kind(*pair) for pair in zip(label, output, strict=False))
+    if (
+        label is None
+        or output is None
+        or any(isinstance(label, kind) and isinstance(output, kind) for kind in (str, dict))
+    ):
+        return True
+    number = _number(label)
+    return number is not None and math.isfinite(number) and _number(output) is not None
 
 
 def _number(value: Any) -> float | None:

@@ -55,7 +55,7 @@ class EngineRun:
         """Rows answered a second of wall time, without those of the first batch; 0 where there was no other."""
         return 0.0 if not self.seconds else round(sum(batch.rows for batch in self.batches[1:]) / self.seconds, 1)
 
-    def batch(self, *, rows: int, failed: int, waited_s: float, latency_s: float, limit_rows: int) -> None:  # noqa: ARG002
+    def batch(self, *, rows: int, failed: int, latency_s: float, limit_rows: int, **_: object) -> None:
         if failed:
             raise RuntimeError(f"{failed} of {rows} rows failed")
         now_s = time.perf_counter()

@@ -3,6 +3,8 @@
 Rules of this file:
 - Two strings are compared as text: "01" is not "1". Otherwise both sides are numbers if they can be read as such: the
   label 3 of a program and the output "3" or 3.0 of a model are equal. true counts as 1 and false as 0.
+- A label of another kind than the output is refused by every loss: text against a number, a list against no list, an
+  object against no object. Nobody knows what it says about the output.
 - Lists are compared element by element: for `zero_one` all must be equal, the others take the mean.
 - An output that is absent (None) or no finite number has the loss 1: a model must not gain by giving none. A label
   that is absent or not finite is refused: nobody can be scored by it.
@@ -73,7 +75,24 @@ def same(first: Any, second: Any) -> bool:
 
 
 def _zero_one(label: Any, output: Any) -> float:
-    return 0.0 if same(label, output) else 1.0
+    if same(label, output):
+        return 0.0
+    if not _of_one_kind(label, output):
+        what = f"label {shown(label)} and output {shown(output)} are of different kinds"
+        raise InvalidLabel(f"{what}: give the label as the models give their outputs")
+    return 1.0
+
+
+def _of_one_kind(label: Any, output: Any) -> bool:
+    """Whether both are text, objects, or numbers; of lists, whether each pair of elements is. Null is of any kind."""
+    if label is None or output is None:
+        return True
+    if isinstance(label, list | tuple) and isinstance(output, list | tuple):
+        return all(map(_of_one_kind, label, output))
+    if any(isinstance(label, kind) and isinstance(output, kind) for kind in (str, dict)):
+        return True
+    true = _as_float(label)
+    return true is not None and math.isfinite(true) and _number(output) is not None
 
 
 def _absolute(label: Any, output: Any) -> float:

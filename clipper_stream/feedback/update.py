@@ -170,10 +170,11 @@ def score(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: str) -> 
     return scores
 
 
-def answer_loss(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: str) -> float | None:
-    """Loss in [0, 1] of what the application got; None when the label cannot be compared with it.
+def answer_loss(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: str) -> float:
+    """Loss in [0, 1] of what the application got, by feedback that `score` takes.
 
-    A default because no model answered has the loss 1; one because the models agreed too little is an answer.
+    A default because no model answered has the loss 1, and so has an answer that the label cannot be compared with; a
+    default because the models agreed too little is an answer.
 
     Raises:
         UnknownName: there is no such loss.
@@ -185,7 +186,7 @@ def answer_loss(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: st
     try:
         return decision.compare(loss_kind, feedback.value, decision.answer)
     except InvalidLabel:
-        return None
+        return _NO_ANSWER
 
 
 def _by_label(decision: LoggedDecision, label: Label, loss_kind: str) -> dict[str, float]:

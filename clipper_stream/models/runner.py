@@ -32,7 +32,8 @@ class BatchOutcome:
         outputs: One plain value a row (see `plain`), null where the row failed.
         failed: Why, by row.
         calls: How often the model was called; more than 1 says that the latency is not that of one batch.
-        error: What the model raised last, if any row failed.
+        error: What was wrong with the last call that failed: what the model raised, or with how many outputs it came
+            back. It is there too where every row was answered when it was asked again.
     """
 
     outputs: list[Any]
@@ -65,7 +66,8 @@ def predict_rows(model: Model, inputs: Rows) -> BatchOutcome:
     except BaseException as error:  # noqa: BLE001 - whatever a model raises is an answer
         if as_they_came is None:
             return BatchOutcome([None], {0: explain(error)}, error=error)
-    return _halved(model, as_they_came(), rows)
+        failure = error
+    return _halved(model, as_they_came(), rows, failure)
 
 
 def _kept(inputs: Rows) -> Callable[[], Rows]:
@@ -91,11 +93,12 @@ def _asked(model: Model, inputs: Rows, rows: int) -> Sequence[Any] | NDArray[Any
     return outputs
 
 
-def _halved(model: Model, inputs: Rows, rows: int) -> BatchOutcome:
+def _halved(model: Model, inputs: Rows, rows: int, failure: BaseException) -> BatchOutcome:
     middle = rows // 2
     head, tail = predict_rows(model, inputs[:middle]), predict_rows(model, inputs[middle:])
     failed = {**head.failed, **{middle + row: why for row, why in tail.failed.items()}}
-    return BatchOutcome(head.outputs + tail.outputs, failed, 1 + head.calls + tail.calls, tail.error or head.error)
+    error = tail.error or head.error or failure
+    return BatchOutcome(head.outputs + tail.outputs, failed, 1 + head.calls + tail.calls, error)
 
 
 def explain(error: BaseException) -> str:

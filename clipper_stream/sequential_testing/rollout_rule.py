@@ -97,7 +97,8 @@ class TrialVerdict:
         share: Of the canary, for `step`.
         why: The rule that fired, with value and bound, or what is waited for.
         numbers: What it was made of: the scores and how many of them are waited for, from which second to which their
-            queries were asked, the difference, its interval, and the rule's confidence and margin.
+            queries were asked, the mean losses that feedback told and their difference, the interval of the difference
+            over all scores, and the rule's confidence and margin.
 
     >>> judge(TrialRule(), "shadow", 1.0, TrialEvidence(0.02)).action
     'wait'
@@ -191,12 +192,17 @@ def _waits_for(rule: TrialRule, whole: Capital, step: Capital, evidence: TrialEv
 
 def numbers_of(rule: TrialRule, evidence: TrialEvidence, found: Capital) -> dict[str, Any]:
     """What a verdict was made of."""
+    (trial_feedbacks, trial_loss), (answer_feedbacks, answer_loss) = found.trial, found.answer
     return {
         "scores": found.scores,
         "waiting": found.waiting,
         "since_s": evidence.began,
         "upto_s": found.upto,
-        "difference": found.mean,
+        "trial_feedbacks": trial_feedbacks,
+        "trial_loss": trial_loss,
+        "answer_feedbacks": answer_feedbacks,
+        "answer_loss": answer_loss,
+        "difference": None if trial_loss is None or answer_loss is None else trial_loss - answer_loss,
         "lower": found.lower(rule.alpha),
         "upper": found.upper(rule.alpha),
         "confidence": rule.confidence,

@@ -27,7 +27,8 @@ BETS: Floats = np.geomspace(0.02, 0.95, 10)
 WAITING_COSTS = 10
 """What the newest seconds say is left out while more than one in so many of their scores is waited for."""
 _BELOW, _ABOVE = slice(0, len(BETS)), slice(len(BETS), 2 * len(BETS))
-_WEIGHT, _TOTAL, _SQUARES, _UNKNOWN, _SCORES, _WAITING = range(2 * len(BETS), 2 * len(BETS) + 6)
+_WIDTH = 2 * len(BETS) + 10
+_WEIGHT, _TOTAL, _SQUARES, _UNKNOWN, _SCORES, _WAITING, _TRIAL, _TRIALS, _ANSWER, _ANSWERS = range(_WIDTH - 10, _WIDTH)
 """Places of the sums: logarithms of the capitals of both sides, and then the others."""
 
 
@@ -39,12 +40,16 @@ class Score(NamedTuple):
         low: Least value that it may have, in [-1, 1], or one that is no greater on average: what speaks for "above".
         high: Greatest value, or one that is no less on average: what speaks for "below".
         waiting: Whether more of it may become known.
+        trial: Loss of the trial in it, as feedback says; None: not known.
+        answer: The same of what it is compared with.
     """
 
     weight: float
     low: float
     high: float
     waiting: bool = False
+    trial: float | None = None
+    answer: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,16 @@ class Capital:
         return float(self._sums[_TOTAL] / self._sums[_WEIGHT]) if self._sums[_WEIGHT] > 0.0 else None
 
     @property
+    def trial(self) -> tuple[int, float | None]:
+        """Count and mean of the trial's known losses; unlike in the scores, nothing stands for those that are not."""
+        return self._known(_TRIAL)
+
+    @property
+    def answer(self) -> tuple[int, float | None]:
+        """The same of what it is compared with."""
+        return self._known(_ANSWER)
+
+    @property
     def unknown(self) -> float:
         """Half of how far apart the ends of the scores are, by their weights: so much is `mean` uncertain by itself."""
         return float(self._sums[_UNKNOWN] / self._sums[_WEIGHT]) / 2 if self._sums[_WEIGHT] > 0.0 else 0.0
@@ -111,6 +126,10 @@ class Capital:
     def upper(self, alpha: float) -> float:
         """Upper end of an interval, which is ever below the mean with a probability of at most alpha."""
         return self._end(self._sums[_BELOW], self.margin, alpha)
+
+    def _known(self, at: int) -> tuple[int, float | None]:
+        count = round(float(self._sums[at + 1]))
+        return count, float(self._sums[at]) / count if count else None
 
     def _end(self, capitals: Floats, margin: float, alpha: float) -> float:
         """The margin at which the capital would have been 1 / alpha: a greater one would have been ruled out."""
@@ -141,9 +160,9 @@ class ScoreSums:
 
     def __init__(self, margin: float) -> None:
         self.margin = margin
-        self._settled_upto, self._settled = -1, np.zeros(_WAITING + 1)
+        self._settled_upto, self._settled = -1, np.zeros(_WIDTH)
         self._place: dict[int, int] = {}
-        self._seconds, self._rows = np.zeros(8, np.int64), np.zeros((8, _WAITING + 1))
+        self._seconds, self._rows = np.zeros(8, np.int64), np.zeros((8, _WIDTH))
 
     def add(self, second: int, score: Score) -> None:
         """Take in a score of this second."""
@@ -210,12 +229,13 @@ class ScoreSums:
 @lru_cache(maxsize=4096)
 def _terms(margin: float, score: Score) -> Floats:
     """What a score adds to each sum; a score stands in several sums, and most are alike."""
-    weight, low, high, waiting = score
+    weight, low, high, waiting, trial, answer = score
     middle, stakes = (low + high) / 2, _bets(margin)
-    terms = np.empty(_WAITING + 1)
+    terms = np.empty(_WIDTH)
     terms[_BELOW] = np.log1p(stakes * (weight * margin - high))
     terms[_ABOVE] = np.log1p(stakes * (low - weight * margin))
-    terms[_WEIGHT:] = weight, middle, middle * middle, high - low, 1.0, waiting
+    terms[_WEIGHT:_TRIAL] = weight, middle, middle * middle, high - low, 1.0, waiting
+    terms[_TRIAL:] = trial or 0.0, trial is not None, answer or 0.0, answer is not None
     return terms
 
 

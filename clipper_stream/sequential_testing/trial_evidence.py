@@ -213,15 +213,18 @@ class TrialEvidence:
         if self.kind == "label" and one.answer_known:
             if not one.asked or one.silent or one.models_silent:
                 return None
+            if trial is not None and answer is not None:
+                return Score(1.0, trial - answer, trial - answer, trial=trial, answer=answer)
             low, high = max(-one.apart, trial_low - answer_high), min(one.apart, trial_high - answer_low)
             return Score(1.0, low, high, waiting and low < high)
         if not one.canary:
             return None
         if one.asked:
-            low, high, silent = (1.0 - p) * (trial_low - m), (1.0 - p) * (trial_high - m), one.silent
+            low, high, silent, answer = (1.0 - p) * (trial_low - m), (1.0 - p) * (trial_high - m), one.silent, None
         else:
-            low, high, silent = -p * (answer_high - m), -p * (answer_low - m), one.models_silent
-        return Score(p * (1.0 - p), low, high, waiting and low < high and not silent)
+            low, high, silent, trial = -p * (answer_high - m), -p * (answer_low - m), one.models_silent, None
+        known = (None, None) if silent else (trial, answer)
+        return Score(p * (1.0 - p), low, high, waiting and low < high and not silent, *known)
 
     def _count_silence(self, one: TrialDecision) -> None:
         """Count a decision; a second is a score once a later one has begun."""

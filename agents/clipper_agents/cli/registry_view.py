@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from clipper_agents.cli.status_view import clock
+from clipper_agents.cli.status_view import span
 from clipper_agents.cli.terminal import console, say, table, when
 from clipper_agents.control.plan import stated
 from clipper_agents.control.state import Manifests
@@ -16,6 +16,7 @@ PIPE_COLUMNS = 132
 """Where no terminal says how wide it is."""
 TOLD_ELSEWHERE = {
     *("feedbacks", "scores", "waiting", "since_s", "upto_s"),
+    *("trial_feedbacks", "trial_loss", "answer_feedbacks", "answer_loss"),
     *("difference", "lower", "upper", "confidence", "margin"),
 }
 """Numbers that have a place in a sentence, or that the manifest states."""
@@ -102,8 +103,13 @@ def numbers_of(change: Change) -> str:
     numbers = change.numbers
     told = [f"{numbers['feedbacks']} feedbacks"] if "feedbacks" in numbers else []
     if numbers.get("scores"):
-        span = f"{clock(numbers['since_s'])} to {clock(numbers['upto_s'])}"
-        told.append(f"{numbers['scores']} queries {span}, {numbers['waiting']} open")
+        between = span(numbers["since_s"], numbers["upto_s"])
+        told.append(f"{numbers['scores']} queries {between}, {numbers['waiting']} open")
+    told += [
+        f"{whose} loss {_short(numbers[f'{whose}_loss'])} of {count} feedbacks"
+        for whose in ("trial", "answer")
+        if (count := numbers.get(f"{whose}_feedbacks"))
+    ]
     if {"difference", "lower", "upper"} <= numbers.keys():
         told.append(
             "difference {} [{}, {}]".format(*(_short(numbers[name]) for name in ("difference", "lower", "upper")))

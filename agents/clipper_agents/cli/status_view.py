@@ -13,6 +13,7 @@ from clipper_agents.status.model import (
     ApplicationStatus,
     DriftStatus,
     GroupStatus,
+    Loss,
     Status,
     TopicStatus,
     TrialStatus,
@@ -23,8 +24,9 @@ from clipper_agents.status.watch import Snapshot
 COLUMNS = 100
 """Where there is no terminal that says how wide it is."""
 SHOWN_EVENTS = 8
+DAY_S = 86_400
 STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
-HEADINGS = ("version", "stage", "weight", "share", "loss, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
+HEADINGS = ("version", "stage", "weight", "share", "loss to date, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
 UNKNOWN = "-"
 _OPTIONAL = {"batch", "lag"}
 """Left out where nothing is known of any version."""
@@ -210,13 +212,21 @@ def trial_line(trial: TrialStatus) -> str:
     """Return how a trial does, by which evidence, and what it waits for."""
     if trial.from_s is not None and trial.upto_s is not None:
         waiting = f" ({trial.waiting} wait for feedback)" if trial.waiting else ""
-        made_of = f"{trial.scores} queries{waiting} from {clock(trial.from_s)} to {clock(trial.upto_s)}"
+        made_of = f"for all {trial.scores} queries{waiting} from {span(trial.from_s, trial.upto_s)}"
     elif trial.feedbacks and trial.source == "totals":
-        made_of = f"{trial.feedbacks} feedbacks, of totals"
+        made_of = "by these totals"
     else:
         return f"trial {trial.model} waits: {trial.waits_for}"
-    difference = f"loss {trial.difference:+.3f} [{trial.lower:+.3f} {trial.upper:+.3f}]"
-    return f"trial {trial.model}: {difference} by {made_of}; waits: {trial.waits_for}"
+    known = f"loss {_of_feedback(trial.loss)} feedbacks, models {_of_feedback(trial.answers)}"
+    if trial.loss is not None and trial.answers is not None:
+        known += f": {trial.difference:+.3f}"
+    return (
+        f"trial {trial.model}: {known}; in [{trial.lower:+.3f} {trial.upper:+.3f}] {made_of}; waits: {trial.waits_for}"
+    )
+
+
+def _of_feedback(loss: Loss | None) -> str:
+    return f"{UNKNOWN} of 0" if loss is None else f"{loss.mean:.3f} of {loss.count:.0f}"
 
 
 def drift_line(model: str, drift: DriftStatus) -> str:
@@ -233,13 +243,23 @@ def drift_line(model: str, drift: DriftStatus) -> str:
     )
 
 
+def span(from_s: float, upto_s: float) -> str:
+    """Two moments in UTC, with their dates when a day or more lies between them.
+
+    >>> span(1_700_000_000.0, 1_700_000_060.0)
+    '22:13:20Z to 22:14:20Z'
+    """
+    said = clock if upto_s - from_s < DAY_S else instant
+    return f"{said(from_s)} to {said(upto_s)}"
+
+
 def ago(seconds: float) -> str:
     """Return how long ago, in the unit that fits.
 
     >>> ago(7.0), ago(750.0), ago(7_300.0), ago(200_000.0)
     ('7 s ago', '12 min ago', '2 h ago', '2 d ago')
     """
-    for unit, size_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+    for unit, size_s in (("d", DAY_S), ("h", 3_600), ("min", 60)):
         if seconds >= size_s:
             return f"{seconds // size_s:.0f} {unit} ago"
     return f"{max(0.0, seconds):.0f} s ago"

@@ -35,8 +35,10 @@ Send = Callable[[int, list[OutputFrame]], Awaitable[object]]
 class HostObserver(Protocol):
     """Hears what happens, a call a batch."""
 
-    def batch(self, *, rows: int, failed: int, waited_s: float, latency_s: float, limit_rows: int) -> None:
-        """A batch ran, and so many of its rows failed; the next one may have `limit_rows`."""
+    def batch(
+        self, *, rows: int, failed: int, raised: bool, waited_s: float, latency_s: float, limit_rows: int
+    ) -> None:
+        """A batch ran; so many of its rows failed, or a call (`raised`); the next may have `limit_rows`."""
         ...
 
     def late(self, rows: int) -> None:
@@ -136,6 +138,7 @@ class HostEngine(Generic[Origin]):
         self._observer.batch(
             rows=len(step.batch.inputs),
             failed=len(timed.outcome.failed),
+            raised=timed.outcome.error is not None,
             waited_s=step.waited_s,
             latency_s=timed.latency_s,
             limit_rows=self._core.limit_rows,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from clipper_stream.models.model import Model, Rows
-from clipper_stream.models.runner import BatchOutcome, predict_rows
+from clipper_stream.models.runner import BatchOutcome, explain, predict_rows
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +69,11 @@ class FailureLog:
         self._rows += len(outcome.failed)
         is_new = type(error) not in self._told and len(self._told) < MOST_KINDS
         if is_new or self._clock() - self._said_s >= SAY_EVERY_S:
-            *_, reason = outcome.failed.values()
             logger.error(
                 "model fails model=%s rows=%d reason=%s",
                 self._ref,
                 self._rows,
-                reason,
+                explain(error),
                 exc_info=error if is_new else None,
             )
             self._said_s, self._rows = self._clock(), 0

@@ -137,13 +137,16 @@ class BatchMetrics:
     def __init__(self, metrics: HostMetrics, model: str, version: str) -> None:
         self._families, self._labels = metrics.families, (model, version)
 
-    def batch(self, *, rows: int, failed: int, waited_s: float, latency_s: float, limit_rows: int) -> None:
-        """A batch waited and ran so long, of whose rows so many failed, and the limit now allows so many."""
+    def batch(
+        self, *, rows: int, failed: int, raised: bool, waited_s: float, latency_s: float, limit_rows: int
+    ) -> None:
+        """A batch waited and ran so long, of whose rows or calls some failed, and the limit now allows so many rows."""
         self._families.histogram("clipper_batch_wait_seconds", *self._labels).observe(waited_s)
         self._families.histogram("clipper_batch_rows", *self._labels).observe(rows)
         self._families.histogram("clipper_batch_latency_seconds", *self._labels).observe(latency_s)
         self._count_rows("ok", rows - failed)
         self._count_rows("error", failed)
+        self._families.counter("clipper_failed_batches_total", *self._labels).inc(raised)
         self._families.gauge("clipper_batch_limit_rows", *self._labels).set(limit_rows)
 
     def late(self, rows: int) -> None:

@@ -145,6 +145,13 @@ SPECS = (
         "Rows finished; outcome is `ok`, `late` (dropped, the deadline had passed) or `error`.",
         "host",
     ),
+    MetricSpec(
+        "clipper_failed_batches_total",
+        "counter",
+        _MODEL,
+        "Batches in which the model raised or gave another number of outputs than rows, also if a retry answered them.",
+        "host",
+    ),
     MetricSpec("clipper_queued_rows", "gauge", _MODEL, "Rows that wait for a batch.", "host"),
     MetricSpec(
         "clipper_comparison_feedbacks", "gauge", _COMPARED, "Feedbacks about the version in this comparison.", "steward"
@@ -153,14 +160,14 @@ SPECS = (
         "clipper_comparison_difference",
         "gauge",
         _COMPARED,
-        "Observed loss of a trial minus that of the application's answers, in [-1, 1].",
+        "Mean loss of a trial minus that of the application's answers, as feedback told them, in [-1, 1].",
         "steward",
     ),
     MetricSpec(
         "clipper_comparison_difference_lower",
         "gauge",
         _COMPARED,
-        "Lower end of the difference's interval, which holds at all times at once.",
+        "Lower end of the interval of the difference over all queries, which holds at all times at once.",
         "steward",
     ),
     MetricSpec(

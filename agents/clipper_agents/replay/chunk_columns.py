@@ -4,8 +4,7 @@ Rules of this file:
 - Losses are those of `clipper_stream.feedback.update.score`; a test compares the two, decision by decision.
 - Of the feedback about a decision the first that can be used counts. What names another context, or a label that cannot
   be compared, cannot be used; what comes after the one that counted is a duplicate.
-- The loss of the answer is about what the application got. It is not known where the label can be compared with an
-  output of a model and not with the answer.
+- The loss of the answer is about what the application got, as the library's `answer_loss` has it.
 - Two values are compared once, however many decisions they are met in.
 """
 
@@ -174,7 +173,8 @@ def _answer_loss(chunk: Chunk, label: Ints, given: Floats, known: Bools, compare
     loss = np.where(known, given, np.nan)
     labelled = np.flatnonzero(known & np.isnan(given))
     several = (flags[labelled] & SEVERAL_ROWS) != 0
-    loss[labelled] = compared.losses(label[labelled], chunk.rows["answer"][labelled].astype(np.int64), several)
+    found = compared.losses(label[labelled], chunk.rows["answer"][labelled].astype(np.int64), several)
+    loss[labelled] = np.where(np.isnan(found), 1.0, found)
     nobody = ((flags & DEFAULT) != 0) & ((flags & LOW_CONFIDENCE) == 0)
     return np.where(known & nobody, 1.0, loss)
 

@@ -42,10 +42,9 @@ def losses_of(
     """
     scores = score(decision, feedback, loss_kind)
     compared = compared_models(decision, candidates)
+    answer = scores.losses.get(compared[0]) if len(compared) == 1 else None
     if compared == decision.served:
         answer = answer_loss(decision, feedback, loss_kind)
-    else:
-        answer = scores.losses.get(compared[0]) if len(compared) == 1 else None
     return QueryLosses(models=scores.losses, chances=scores.propensities, answer=answer, silent=decision.unanswered)
 
 
@@ -58,8 +57,11 @@ def compared_models(decision: LoggedDecision, candidates: Collection[str]) -> tu
 
 def apart(decision: LoggedDecision, ref: str, compared: tuple[str, ...], loss_kind: str) -> float:
     """How far apart the losses of a version and of what it is compared with can be, whatever the label, in [0, 1]."""
-    said = decision.outputs.get(ref)
-    other = decision.answer if compared == decision.served else next(map(decision.outputs.get, compared), None)
+    said, other = decision.outputs.get(ref), decision.answer
+    if compared != decision.served:
+        other = next(map(decision.outputs.get, compared), None)
+    elif decision.default and not decision.low_confidence:  # of a row at least: `answer_loss` is 1 whatever the label
+        return 1.0
     if said is None or other is None:
         return 1.0
     if loss_kind == "squared":

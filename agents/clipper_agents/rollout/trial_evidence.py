@@ -35,9 +35,11 @@ class Comparison:
     Attributes:
         stage: `shadow`, `canary`, or `live` for a candidate.
         feedbacks: How many gave its loss.
-        difference: Loss minus that of the answers, of a trial; None: not known, or a candidate. Its interval is from
-            `lower` to `upper`, -1 and 1 when nothing is known.
-        scores: How many decisions the difference is made of, and how many of them are still waited for.
+        difference: `trial_loss` minus `answer_loss`; None: not known, or a candidate. The interval from `lower` to
+            `upper`, -1 and 1 when nothing is known, is of all `scores`, with or without feedback.
+        scores: How many decisions the interval is made of, and how many of them are still waited for.
+        trial_loss: Mean of the trial's losses that feedback told (`trial_feedbacks`) about these decisions.
+        answer_loss: The same of the answers that it is compared with (`answer_feedbacks`).
         since_s: The second, since the epoch, from which on its queries count; None: it has not answered yet.
         upto_s: The second up to which they do.
         waits_for: Why nothing is decided about a trial, or what is to be done and why.
@@ -60,6 +62,10 @@ class Comparison:
     since_s: int | None = None
     upto_s: int = 0
     waits_for: str = ""
+    trial_loss: float | None = None
+    trial_feedbacks: int = 0
+    answer_loss: float | None = None
+    answer_feedbacks: int = 0
 
 
 class OpenTrial(NamedTuple):
@@ -240,6 +246,10 @@ class ApplicationEvidence:
             since_s=numbers.get("since_s"),
             upto_s=numbers.get("upto_s", 0),
             waits_for="" if verdict is None else _waits_for(verdict),
+            trial_loss=numbers.get("trial_loss"),
+            trial_feedbacks=numbers.get("trial_feedbacks", 0),
+            answer_loss=numbers.get("answer_loss"),
+            answer_feedbacks=numbers.get("answer_feedbacks", 0),
         )
 
     def _decided(

@@ -127,12 +127,13 @@ class StatusBuilder:
         reports = self.facts.hosts_of(ref)
         has_hosts = model is not None and not model.colocated
         of = counts.asked if stage == "shadow" else counts.served
+        totals = state.of(ref)
         return VersionStatus(
             model=ref,
             stage=stage,
             declared_share=declared_share,
             weight=weight,
-            loss=_loss(state.of(ref)),
+            loss=_loss(totals.loss, totals.count),
             share=min(1.0, of[ref] / counts.queries) if counts.queries else None,
             queries=counts.asked[ref],
             unanswered=dict(counts.unanswered[ref].most_common()) if ref in counts.unanswered else {},
@@ -182,8 +183,11 @@ class StatusBuilder:
             mine, others = state.of(trial.model), sum(map(state.of, manifest.models), ModelTotals())
             difference, (lower, upper) = newcombe((mine.loss, mine.count), (others.loss, others.count))
             feedbacks = int(mine.count)
+            loss, answers = _loss(mine.loss, mine.count), _loss(others.loss, others.count)
         else:
             difference, lower, upper, feedbacks = found.difference or 0.0, found.lower, found.upper, found.feedbacks
+            loss = _loss((found.trial_loss or 0.0) * found.trial_feedbacks, found.trial_feedbacks)
+            answers = _loss((found.answer_loss or 0.0) * found.answer_feedbacks, found.answer_feedbacks)
         changed_ms = (one.at_ms for one in self.facts.changes_of(manifest.name) if one.model == trial.model)
         return TrialStatus(
             model=trial.model,
@@ -200,6 +204,8 @@ class StatusBuilder:
             upto_s=None if found is None or not found.scores else found.upto_s,
             waits_for=("" if trial.automatic else "somebody to decide, it is not automatic; ")
             + ("its evidence was not read" if found is None else found.waits_for),
+            loss=loss,
+            answers=answers,
         )
 
     def _changes(self, application: str) -> Iterable[ChangeStatus]:
@@ -224,11 +230,11 @@ def weights_of(manifest: ApplicationManifest | None, state: SelectionState, refs
         return {}
 
 
-def _loss(totals: ModelTotals) -> Loss | None:
-    if totals.count <= 0:
+def _loss(total: float, count: float) -> Loss | None:
+    if count <= 0:
         return None
-    lower, upper = wilson(totals.loss, totals.count)
-    return Loss(count=round(totals.count, 3), mean=totals.loss / totals.count, lower=lower, upper=upper)
+    lower, upper = wilson(total, count)
+    return Loss(count=round(count, 3), mean=total / count, lower=lower, upper=upper)
 
 
 def _latency(values: Sequence[float]) -> Latency | None:

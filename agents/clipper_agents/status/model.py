@@ -95,11 +95,13 @@ class TrialStatus:
     """How a version on trial compares with the application's models.
 
     Attributes:
-        difference: Its mean loss less theirs, with the interval from `lower` to `upper`.
-        source: `steward`: holds at all times at once. `totals`: of two means, a look at one moment.
+        loss: Its losses that feedback told, and `answers` those of what it is compared with; None: none yet.
+        difference: Of their means. Its interval, from `lower` to `upper`, is by its `source`.
+        source: `steward`: of all `scores`, with or without feedback, at all times at once. `totals`: of these two
+            means, a look at one moment.
         since_s: When it was put into its stage; None when no change says so.
         automatic: Whether the rule moves it.
-        scores: Decisions that the steward's difference is made of, and how many of them wait for feedback (`waiting`).
+        scores: Decisions that the steward's interval is made of, and how many of them wait for feedback (`waiting`).
         from_s: Second, since the epoch, from which on queries count for it; None: it has not answered yet.
         upto_s: Second up to which they do; None: none does.
         waits_for: Why the rule decides nothing yet, or what it is about to do.
@@ -118,6 +120,8 @@ class TrialStatus:
     from_s: int | None = None
     upto_s: int | None = None
     waits_for: str = ""
+    loss: Loss | None = None
+    answers: Loss | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,7 @@ class Answering:
         *,
         several_rows: bool = False,
     ) -> float:
-        """Loss of the answer in [0, 1]; NaN where the label cannot be compared with it.
+        """Loss of the answer in [0, 1]; 1 where the label, which counted, cannot be compared with it.
 
         Args:
             outputs: Of the members that answered; of several rows a list, with None for a row without an answer.
@@ -94,7 +94,7 @@ class Answering:
         try:
             return loss_of_rows(self.loss, label, answer) if several_rows else loss_of(self.loss, label, *answer)
         except InvalidLabel:
-            return float("nan")
+            return _NO_ANSWER
 
 
 def _rows(outputs: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

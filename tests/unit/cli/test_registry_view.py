@@ -50,6 +50,7 @@ def test_the_history_tells_when_who_what_why_and_the_evidence(shown):
             why="better",
             numbers={
                 "scores": 120, "waiting": 7, "since_s": 40, "upto_s": 59,
+                "trial_feedbacks": 90, "trial_loss": 0.1, "answer_feedbacks": 90, "answer_loss": 0.112345678,
                 "difference": -0.012345678, "lower": -0.03, "upper": 0.005, "of": {"a:1": 1},
             },
         ),
@@ -59,8 +60,9 @@ def test_the_history_tells_when_who_what_why_and_the_evidence(shown):
         "1 1970-01-01 00:00:00 ada create - -",
         (
             "2 1970-01-01 00:01:00 rollout step svm:2 better 120 queries 00:00:40Z to 00:00:59Z, 7 open, "
-            "difference -0.012 [-0.03,"
+            "trial loss 0.1 of 90"
         ),
+        "feedbacks, answer loss 0.11 of 90 feedbacks, difference -0.012 [-0.03,",
         "0.005], of a:1 1",
     ]
 

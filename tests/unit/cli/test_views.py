@@ -15,6 +15,7 @@ from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import (
     ApplicationStatus,
     Latency,
+    Loss,
     ModelStatus,
     Status,
     TrialStatus,
@@ -28,14 +29,15 @@ APPLICATION = """\
 application digits: exp3, objective 100 ms, revision 4
 last 10 s: 10.0 queries/s; 5.0 feedback/s; p50 59 ms; p99 108 ms; defaults: late 3
 p50, p99 ms by stage: wait 52, 108; models 6.6, 12
-version  stage         weight  share  loss, 95 %           hosts    batch  p50 ms  p99 ms  lag
+version  stage         weight  share  loss to date, 95 %   hosts    batch  p50 ms  p99 ms  lag
 svm:1    live            98 %   62 %  0.100 [0.055 0.174]  2/2         64     1.5      20    7
 knn:1    live             2 %   30 %  0.500 [0.404 0.596]  routers      -     9.6      11    -
 rf:2     canary 5 %         -    5 %  0.100 [0.035 0.256]  0/1          -      11      12    -
 nn:3     shadow 100 %       -  100 %  -                    1/1          -      80      80    -
 old:1    retired            -    0 %  0.900 [0.596 0.982]  -            -       -       -    -
 host host.rf.2.0 failed: no module named shop
-trial rf:2: loss -0.200 [-0.293 -0.033] by 30 feedbacks, of totals; waits: its evidence was not read
+trial rf:2: loss 0.100 of 30 feedbacks, models 0.300 of 200: -0.200; in [-0.293 -0.033] by these
+totals; waits: its evidence was not read
 trial nn:3 waits: somebody to decide, it is not automatic; its evidence was not read
 """
 CHANGES = """\
@@ -95,13 +97,17 @@ def test_with_the_longest_names_nothing_is_lost_or_over_100_columns_wide() -> No
 
 def test_a_trial_says_by_which_queries_it_is_compared() -> None:
     told = TrialStatus(
-        model="rf:2", feedbacks=9, difference=-0.1, lower=-0.2, upper=0.01, source="steward", scores=80, waiting=3,
+        model="rf:2", feedbacks=9, difference=-0.122, lower=-0.2, upper=0.01, source="steward", scores=80, waiting=3,
         from_s=1_700_000_000, upto_s=1_700_000_060, waits_for="it may lose 0.0100 more than the answers",
+        loss=Loss(count=61, mean=0.0, lower=0.0, upper=0.1), answers=Loss(count=61, mean=0.122, lower=0.1, upper=0.2),
     )  # fmt: skip
     assert trial_line(told) == (
-        "trial rf:2: loss -0.100 [-0.200 +0.010] by 80 queries (3 wait for feedback) from 22:13:20Z to 22:14:20Z; "
-        "waits: it may lose 0.0100 more than the answers"
+        "trial rf:2: loss 0.000 of 61 feedbacks, models 0.122 of 61: -0.122; in [-0.200 +0.010] for all 80 queries "
+        "(3 wait for feedback) from 22:13:20Z to 22:14:20Z; waits: it may lose 0.0100 more than the answers"
     )
+    unheard = trial_line(replace(told, loss=None, upto_s=1_700_100_000))
+    assert "loss - of 0 feedbacks, models 0.122 of 61; in [" in unheard
+    assert "from 2023-11-14T22:13:20Z to 2023-11-16T02:00:00Z" in unheard
 
 
 def test_the_reference_shows_an_application_as_the_program_does() -> None:
@@ -165,7 +171,7 @@ def test_a_page_of_watch_has_the_same_table_the_last_events_and_what_is_wrong() 
     assert found.startswith(WATCHED)
     assert found.endswith(EVENTS)
     assert CHANGES not in found
-    assert "version  stage         weight  share  loss, 95 %           hosts    p50 ms  p99 ms\n" in found
+    assert "version  stage         weight  share  loss to date, 95 %   hosts    p50 ms  p99 ms\n" in found
     assert "rf:2     canary 5 %         -    5 %  0.100 [0.035 0.256]  0/1          11      12\n" in found
 
 

@@ -108,9 +108,6 @@ def test_a_version_is_deleted_when_no_application_uses_it_and_can_then_be_anothe
         rules.delete_model(published, "svm:2")
     plan = rules.delete_model(registry(digits("svm:1"), retired={"svm:2"}), "svm:2")
     assert (plan.edits, plan.models, plan.withdrawn) == ((), (), ("svm:2",))
-    unreadable = registry(digits("svm:1"))
-    unreadable.unreadable["model/svm:9"] = "not application/json"
-    assert rules.delete_model(unreadable, "svm:9").withdrawn == ("svm:9",)
     with pytest.raises(RefusedChange, match="no model svm:9: there are svm:1"):
         rules.delete_model(registry(digits("svm:1")), "svm:9")
 

@@ -69,7 +69,9 @@ def test_a_sample_joins_the_metrics_of_all_processes_and_leaves_out_one_that_is_
     ports = [serve_metrics(router.registry), serve_metrics(host.registry), 1]
     samples = []
     for rows in (2, 5):
-        BatchMetrics(host, "svm", "1").batch(rows=rows, failed=0, waited_s=0.0, latency_s=0.001, limit_rows=9)
+        BatchMetrics(host, "svm", "1").batch(
+            rows=rows, failed=0, raised=False, waited_s=0.0, latency_s=0.001, limit_rows=9
+        )
         samples.append(DemoSample(metrics=scrape_all(ports), at_s=2.0, sent=9, answered=7, feedback_sent=5))
     earlier, sample = samples
     assert sample.weights("exp3") == {"svm:1": 0.75, "knn:1": 0.25}

@@ -85,6 +85,17 @@ def test_a_feedback_that_cannot_be_used_does_not_use_up_its_query():
     assert isinstance(step.refused[0][1], InvalidLabel)
 
 
+@pytest.mark.parametrize("label", ["setosa", {"species": "setosa"}, [0]])
+def test_a_label_of_another_kind_is_a_dead_letter_and_changes_no_row(label):
+    decisions = {"q": logged(0, "q", outputs=(("a:1", 1),))}
+    step = step_of([feedback(7, "q", label=label), feedback(8, "q", label=1)], decisions)
+    assert step.outcomes == {"invalid": 1, "applied": 1}
+    assert losses(step.rows[KEY]) == {"a:1": (1.0, 0.0)}
+    ((record, error),) = step.refused
+    assert (record.offset, type(error)) == (7, InvalidLabel)
+    assert "output 1 are of different kinds: give the label as the models give their outputs" in str(error)
+
+
 def test_feedback_without_a_decision_is_an_orphan():
     step = step_of([feedback(7, "q")], {})
     assert (step.outcomes, step.applied_feedback) == ({"orphan": 1}, {})

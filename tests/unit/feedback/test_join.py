@@ -69,7 +69,7 @@ def test_the_loss_of_the_answer_is_about_what_the_application_got():
     unsure = decided("q", answered("a:1", 0), output=1.0, default=True, reason="low_confidence")
     assert loss(unsure, label) == 0.0
     unlike = decided("q", answered("a:1", 1.0), output="unsure", default=True, reason="low_confidence")
-    assert loss(unlike, label, "absolute") is None
+    assert (loss(unlike, label), loss(unlike, label, "absolute")) == (1.0, 1.0)
 
 
 def test_a_probability_that_is_none_scores_nobody():

@@ -120,6 +120,14 @@ def test_a_label_that_cannot_be_compared_is_refused():
         fold(SelectionState(), lone(), Label("cat"), Exp3(), "absolute")
 
 
+@pytest.mark.parametrize("label", ["setosa", {"species": "setosa"}, [0]])
+def test_a_label_of_another_kind_than_all_outputs_is_refused_and_scores_nobody(label):
+    for logged in (lone(), audit(), ensemble(outputs={"a:1": 3, "b:1": 0.5}), lone(default=True, low_confidence=True)):
+        with pytest.raises(InvalidLabel, match="of different kinds: give the label as the models give their outputs"):
+            score(logged, Label(label), "zero_one")
+    assert score(audit(outputs={"a:1": 3, "b:1": label}), Label(label), "zero_one").losses == {"a:1": 1.0, "b:1": 0.0}
+
+
 def test_an_incomparable_output_keeps_no_other_model_from_learning():
     """A shadow that answers in words, say, would have sent all feedback of its application to the dead letters."""
     for logged in (audit(outputs={"a:1": 3.5, "b:1": "cat"}), ensemble(outputs={"a:1": 3.5, "b:1": [1], "c:1": 3.0})):

@@ -125,9 +125,12 @@ def test_a_model_that_fails_is_told_with_its_traceback_once_and_then_by_the_minu
             outcomes.append(None)
         failures.note(predict_rows(Fails(), [1, 2]))
     failures.note(predict_rows(SimpleNamespace(predict_batch=list), [1, 2]))
+    failures.note(predict_rows(SimpleNamespace(predict_batch=lambda rows: rows[:1]), [1, 2]))
+    wrong_number = "the model gave 1 outputs for 2 rows: give one output a row"
     assert [(record.getMessage(), record.exc_info is not None) for record in caplog.records] == [
         ("model fails model=raises:1 rows=2 reason=ValueError: no", True),
         ("model fails model=raises:1 rows=6 reason=ValueError: no", False),
         ("model fails model=raises:1 rows=2 reason=KeyError: 'new'", True),
+        (f"model fails model=raises:1 rows=2 reason=ModelFailed: {wrong_number}", True),
     ]
     assert "predict_batch" in caplog.text

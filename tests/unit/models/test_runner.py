@@ -83,7 +83,10 @@ def test_an_answer_of_the_wrong_kind_fails_the_row(outputs, words):
 
 def test_a_wrong_number_of_outputs_for_a_batch_is_asked_again_in_parts():
     model = CountingModel(Gives(lambda rows: rows[:1]))
-    assert predict_rows(model, [1, 2, 3]) == BatchOutcome([1, 2, 3], {}, calls=5)
+    outcome = predict_rows(model, [1, 2, 3])
+    assert outcome == BatchOutcome([1, 2, 3], {}, calls=5)
+    assert str(outcome.error) == "the model gave 1 outputs for 2 rows: give one output a row"
+    assert predict_rows(model, [1]).error is None
 
 
 def test_a_model_that_exits_the_process_fails_its_row_only():

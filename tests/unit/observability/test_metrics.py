@@ -62,13 +62,15 @@ def test_a_quantile_lies_in_the_bucket_of_its_value():
 def test_two_scrapes_tell_what_happened_in_between():
     metrics = HostMetrics()
     batches = BatchMetrics(metrics, "svm", "1")
-    batches.batch(rows=3, failed=0, waited_s=0.002, latency_s=0.1, limit_rows=8)
+    batches.batch(rows=3, failed=0, raised=False, waited_s=0.002, latency_s=0.1, limit_rows=8)
     port = serve_metrics(metrics.registry)
     before = scrape(port)
-    batches.batch(rows=2, failed=0, waited_s=0.002, latency_s=0.1, limit_rows=8)
+    batches.batch(rows=2, failed=0, raised=False, waited_s=0.002, latency_s=0.1, limit_rows=8)
+    batches.batch(rows=4, failed=3, raised=True, waited_s=0.002, latency_s=0.1, limit_rows=8)
     batches.late(1)
     between = scrape(port).since(before)
-    assert between.by("outcome", "clipper_rows_total") == {"ok": 2.0, "late": 1.0}
+    assert between.by("model", "clipper_failed_batches_total") == {"svm": 1.0}
+    assert between.by("outcome", "clipper_rows_total") == {"ok": 3.0, "late": 1.0, "error": 3.0}
 
 
 def test_a_value_beyond_the_last_bound_is_estimated_as_that_bound():
@@ -111,7 +113,7 @@ def test_a_partition_that_moved_to_another_process_is_not_scraped_any_more():
 def test_colocated_models_are_scraped_with_their_router():
     router = RouterMetrics()
     batches = BatchMetrics(HostMetrics(router.families), "svm", "1")
-    batches.batch(rows=8, failed=0, waited_s=0.002, latency_s=0.004, limit_rows=8)
+    batches.batch(rows=8, failed=0, raised=False, waited_s=0.002, latency_s=0.004, limit_rows=8)
     assert router.registry.get_sample_value("clipper_batch_rows_count", {"model": "svm", "version": "1"}) == 1.0
 
 
@@ -134,7 +136,7 @@ def everything_counted(router=None):
     router.set_clock_skew(0.0)
     router.count_dead_letters("q", "undecodable")
     batches = BatchMetrics(host, "m", "1")
-    batches.batch(rows=8, failed=1, waited_s=0.002, latency_s=0.004, limit_rows=10)
+    batches.batch(rows=8, failed=1, raised=True, waited_s=0.002, latency_s=0.004, limit_rows=10)
     batches.late(1)
     batches.queued(2)
     host.set_consumer_lag({("r", 0): 4})

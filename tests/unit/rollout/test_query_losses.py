@@ -2,12 +2,13 @@
 
 import pytest
 from builders.rollout_logs import answered, audit_of, decided, missing
+from msgspec import UNSET
 
-from clipper_agents.rollout.query_losses import losses_of
+from clipper_agents.rollout.query_losses import apart, losses_of
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import feedback_value, join
 from clipper_topics.feedback import Feedback
-from clipper_topics.prediction import PolicyRef, Prediction
+from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
 
 CANDIDATES = {"a:1", "b:1"}
 LABEL = Feedback(query_id="q", label=1)
@@ -93,6 +94,18 @@ def test_queries_of_several_rows_are_scored_row_by_row():
     assert losses(prediction, audit_of("q", answered("new:1", 1)), label) == ({"a:1": 0.5, "new:1": 1.0}, 0.5)
 
 
+def test_a_default_for_one_row_can_be_as_far_from_a_trial_as_any_answer():
+    """Its loss is 1, although its rows are nearly those that the trial gave."""
+    asked = ModelAnswer(model="a", version="1", propensity=1.0, outputs=[1, None, 1, 1])
+    prediction = decided("q", output=UNSET, outputs=[1, 0, 1, 1], reason="late")
+    prediction.models = [asked]
+    trial = ModelAnswer(model="new", version="1", propensity=1.0, outputs=[1, 1, 1, 1], served=False)
+    decision = join(prediction, audit_of("q", trial))
+    found = losses_of(decision, feedback_value(Feedback(query_id="q", label=[1] * 4)), CANDIDATES, "zero_one")
+    assert (found.models["new:1"], found.answer) == (0.0, 1.0)
+    assert apart(decision, "new:1", ("a:1",), "zero_one") == 1.0
+
+
 def test_a_label_that_fits_nothing_is_refused():
     with pytest.raises(InvalidLabel):
         losses(decided("q", answered("a:1", 1.0)), feedback=Feedback(query_id="q", label="x"), kind="absolute")
@@ -118,7 +131,7 @@ def test_of_a_version_in_prediction_and_audit_the_prediction_counts():
     )
 
 
-def test_usable_feedback_counts_where_the_answer_cannot_be_compared():
+def test_an_answer_that_a_usable_label_cannot_be_compared_with_has_the_full_loss():
     unsure = decided("q", answered("a:1", 1.0), output="?", default=True, reason="low_confidence", audited=True)
     beside = audit_of("q", answered("new:1", 0.5))
-    assert losses(unsure, beside, kind="absolute") == ({"a:1": 0.0, "new:1": 0.5}, None)
+    assert losses(unsure, beside, kind="absolute") == ({"a:1": 0.0, "new:1": 0.5}, 1.0)

@@ -4,7 +4,8 @@ import pytest
 from builders.query_router import application
 
 from clipper_agents.router.prediction_records import encode_answer
-from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
+from clipper_stream.models.runner import explain
+from clipper_stream.query import DecodedQuery, Failure, InFlightQuery, MissingModel, QueryAnswer
 from clipper_topics import codec
 
 
@@ -18,6 +19,15 @@ def test_an_answer_that_fits_is_written_as_it_is():
     written, value = encode_answer(answer, most_bytes=1000)
     assert written is answer
     assert codec.predictions.decode(value).outputs == [1, 2]
+
+
+def test_a_model_that_failed_is_in_the_record_with_why_though_another_answered():
+    why = explain(ValueError("no such\ndigit " + "x" * 1000))
+    failed = MissingModel("svm:1", 0.5, served=True, failure=Failure("error", why))
+    _, value = encode_answer(answer_of([1], packed=False)._replace(missing=(failed,), served_propensity=0.5))
+    (missing,) = codec.predictions.decode(value).missing
+    assert (missing.model, missing.reason, len(missing.explanation)) == ("svm", "error", 500)
+    assert missing.explanation.startswith("ValueError: no such digit xxx")
 
 
 @pytest.mark.parametrize("packed", [True, False])

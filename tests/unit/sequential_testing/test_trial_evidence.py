@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import InvalidLabel
+from clipper_stream.sequential_testing.rollout_rule import TrialRule, numbers_of
 from clipper_stream.sequential_testing.score_sums import Score, ScoreSums
 from clipper_stream.sequential_testing.trial_evidence import TrialDecision, TrialEvidence
 
@@ -41,6 +42,45 @@ def test_until_its_feedback_a_pair_is_as_far_apart_as_its_outputs_can_be():
     assert near.score == Score(1.0, -0.25, 0.25, waiting=False)
 
 
+@pytest.mark.parametrize(("trial", "answer"), [(0.0, 1.0), (1.0, 0.0)])
+def test_known_losses_have_one_difference_however_alike_the_outputs_were(trial, answer):
+    """The lower end of the interval lay above the upper one."""
+    evidence = begun()
+    for apart in (0.0, 0.25) * 20:
+        opened = evidence.decide(TrialDecision(second=1, share=1.0, asked=True, canary=False, apart=apart))
+        evidence.learn(opened, "label", trial, answer)
+        assert (opened.score.low, opened.score.high) == (trial - answer, trial - answer)
+    found = evidence.whole.capital()
+    assert found.lower(0.025) <= trial - answer <= found.upper(0.025)
+
+
+@pytest.mark.parametrize("kind", ["label", "reward"])
+def test_the_difference_that_is_told_is_of_the_losses_that_feedback_told(kind):
+    """Half of a loss stood for each that was not known: a trial without errors seemed worse than one with some."""
+    evidence = begun(kind=kind)
+    for number in range(400):
+        asked = number % 4 == 0
+        silent, heard = asked and number % 3 == 0, number % 10 < 8
+        one = TrialDecision(second=number, share=0.25, asked=asked, canary=True, silent=silent)
+        opened = evidence.decide(one)
+        if heard:
+            served_answer = kind == "label" or not asked
+            evidence.learn(
+                opened, kind, 0.0 if asked and not silent else None, number % 8 / 8 if served_answer else None
+            )
+        else:
+            evidence.give_up(opened)
+    found = numbers_of(TrialRule(), evidence, evidence.whole.capital())
+    numbers = range(0, 400, 4) if kind == "label" else range(400)
+    told = [number for number in numbers if number % 10 < 8 and (number % 4 or number % 3)]
+    answers = [number % 8 / 8 for number in told if kind == "label" or number % 4]
+    trials = [number for number in told if number % 4 == 0]
+    assert (found["trial_feedbacks"], found["answer_feedbacks"]) == (len(trials), len(answers))
+    assert (found["trial_loss"], found["answer_loss"]) == (0.0, pytest.approx(np.mean(answers)))
+    assert found["difference"] == found["trial_loss"] - found["answer_loss"]
+    assert found["lower"] < found["difference"] < found["upper"]
+
+
 def test_of_a_canary_that_labels_do_not_compare_who_served_is_scored_by_the_share():
     evidence = begun(kind="reward")
     served, others = evidence.decide(SERVED), evidence.decide(OTHERS)
@@ -73,7 +113,7 @@ def test_a_label_that_knows_no_answer_where_the_canary_served_scores_who_served(
     asked = TrialDecision(second=1, share=0.5, asked=True, canary=True, answer_known=False)
     opened = ensemble.decide(asked)
     ensemble.learn(opened, "label", 1.0, None)
-    assert opened.score == Score(0.25, 0.25, 0.25, waiting=False)
+    assert opened.score == Score(0.25, 0.25, 0.25, waiting=False, trial=1.0)
 
 
 def test_nothing_counts_before_its_first_answer():

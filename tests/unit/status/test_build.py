@@ -1,15 +1,18 @@
 """Does the status of an application follow from its records as they say?"""
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 from builders.status import DIGITS, NOW_S, facts, learn, prediction, recent, report
 
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import ApplicationStatus, Latency, WorkerMetrics
+from clipper_agents.status.model import ApplicationStatus, Latency, Loss, WorkerMetrics
+from clipper_agents.status.problems import application_reasons
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_stream.intervals import newcombe, wilson
+from clipper_stream.models.runner import predict_rows
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.control_keys import key_of
@@ -31,6 +34,10 @@ class Compared:
     since_s: int = 1
     upto_s: int = 61
     waits_for: str = "it is to be a canary"
+    trial_loss: float | None = 0.2
+    trial_feedbacks: int = 50
+    answer_loss: float | None = 0.3
+    answer_feedbacks: int = 40
 
 
 LOOKING = StatusBuilder(facts=facts(), recent=recent(), now_s=NOW_S, window_s=10)
@@ -120,6 +127,9 @@ def test_without_a_steward_a_trial_is_compared_with_all_live_versions() -> None:
     difference, interval = newcombe((3.0, 30.0), (60.0, 200.0))
     assert (canary.difference, (canary.lower, canary.upper)) == (difference, interval)
     assert (canary.source, canary.feedbacks, canary.since_s) == ("totals", 30, NOW_S - 60)
+    assert canary.loss == next(one.loss for one in digits().versions if one.model == "rf:2"), "as the table has it"
+    assert canary.answers == Loss(count=200, mean=0.3, lower=wilson(60, 200)[0], upper=wilson(60, 200)[1])
+    assert (shadow.loss, shadow.answers) == (None, canary.answers)
     assert (shadow.feedbacks, shadow.lower, shadow.upper) == (0, -1.0, 1.0)
 
 
@@ -129,6 +139,7 @@ def test_the_stewards_comparison_counts_before_totals() -> None:
     assert (canary.source, canary.feedbacks, canary.upper) == ("steward", 60, -0.01)
     assert (canary.scores, canary.waiting, canary.from_s, canary.upto_s) == (80, 3, 1, 61)
     assert canary.waits_for == "it is to be a canary"
+    assert [(one.mean, one.count) for one in (canary.loss, canary.answers) if one] == [(0.2, 50), (0.3, 40)]
     assert shadow.source == "totals"
     assert shadow.waits_for == "somebody to decide, it is not automatic; its evidence was not read"
 
@@ -150,6 +161,25 @@ def test_latencies_of_the_log_are_of_the_window() -> None:
     one = TrafficWindow()
     one.predicted(prediction(0, "svm:1", latency_ms=5.0), NOW_S - 1, NOW_S)
     assert digits(replace(LOOKING, recent=one)).latency == Latency(p50_ms=5.0, p99_ms=5.0, source="predictions")
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (lambda rows: [1, *rows], "ModelFailed: the model gave 2 outputs for 1 rows: give one output a row"),
+        (lambda rows: 1 // 0, "ZeroDivisionError: integer division or modulo by zero"),
+    ],
+)
+def test_a_model_that_raises_or_gives_another_number_of_outputs_is_named_with_why(answer, why) -> None:
+    outcome = predict_rows(SimpleNamespace(predict_batch=answer), [7])
+    found = TrafficWindow()
+    for number in range(3):
+        failed = prediction(number, None)
+        failed.missing[0].reason, failed.missing[0].explanation = "error", outcome.failed[0]
+        found.predicted(failed, NOW_S - 1, NOW_S)
+    reasons = application_reasons(replace(LOOKING, recent=found).applications(), NOW_S)
+    told = f"application digits: model svm:1 failed 3 of 3 queries in the last 10 s: {why}: look at the log of its host"
+    assert any(told in reason for reason in reasons)
 
 
 def test_an_application_that_is_not_declared_is_not_shown() -> None:

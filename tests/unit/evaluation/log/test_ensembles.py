@@ -72,9 +72,10 @@ def test_an_output_that_was_not_written_down_is_not_taken_for_a_late_one():
     assert losses(columns) == pytest.approx([NAN], nan_ok=True)
 
 
-def test_a_label_that_cannot_be_compared_says_nothing():
-    columns = asked([[1.0, 2.0, 3.0]], ["cat"])
-    assert losses(columns, combiner="mean", loss="absolute") == pytest.approx([NAN], nan_ok=True)
+@pytest.mark.parametrize("loss", ["zero_one", "absolute"])
+def test_an_answer_that_a_label_cannot_be_compared_with_has_the_full_loss(loss):
+    columns = asked([[1.0, 2.0, 3.0]], [2.0])
+    assert losses(columns, loss=loss, confidence_threshold=0.9, default_output="unsure") == [1.0]
 
 
 def test_outputs_that_cannot_be_combined_are_no_answer():
