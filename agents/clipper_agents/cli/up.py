@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from clipper_agents.supervisor.deployment import Deployment
 
 Profile = Annotated[bool, typer.Option("--profile", help="As --set router.profile=true: routers time their stages.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Publish the configuration also over what is live.")]
 WATCH_S = 1.0
 """How often `up` looks whether its broker is still there."""
 
 
 @with_configured_deployment
-def up(deployment: DeploymentContext, log_level: LogLevel = None, profile: Profile = False) -> None:
+def up(
+    deployment: DeploymentContext, log_level: LogLevel = None, apply: Apply = False, profile: Profile = False
+) -> None:
     """Start broker (unless there is an address), routers and model hosts, until Ctrl-C or SIGTERM.
 
     Prints one line, `ready bootstrap=HOST:PORT`, when a query sent now will be answered. Logs go to standard error.
+    Publishes what the configuration adds; what differs from it is live and stays, and the difference is logged.
     The end waits for what is open; a second Ctrl-C does not.
     """
     from clipper_agents.observability.logging import configure_logging
@@ -33,7 +37,7 @@ def up(deployment: DeploymentContext, log_level: LogLevel = None, profile: Profi
     configure_logging(log_level, os.environ)
     if profile:
         deployment = replace(deployment, assignments=(*deployment.assignments, "router.profile=true"))
-    asyncio.run(serve(Deployment(deployment.settings, log_level=log_level)))
+    asyncio.run(serve(Deployment(deployment.settings, overwrite=apply, log_level=log_level)))
 
 
 async def serve(deployment: "Deployment") -> None:

@@ -1,11 +1,12 @@
 """Publishes the manifests of a configuration: those that changed, with the next revision."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from clipper_agents.control.change_records import Signature
-from clipper_agents.control.plan import Edit, Plan, same
+from clipper_agents.control.change_records import CommittedChange, Signature
+from clipper_agents.control.plan import Edit, Plan, refs_of, same
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.control.writer import change_control
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
@@ -15,6 +16,8 @@ from clipper_topics.change import Command
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import application_key, model_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
+
+KEPT = "what is live differs from the configuration and stays: `apply` publishes the latter, `export` writes the former"
 
 
 def with_digests(models: Iterable[ModelManifest]) -> list[ModelManifest]:
@@ -34,6 +37,19 @@ def _with_digest(model: ModelManifest) -> ModelManifest:
         raise InvalidSetting(f"{what}: state the digest in its manifest, `sha256sum FILE` prints it") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedConfiguration:
+    """What the control topic said, what was written, and what of the configuration is not in force.
+
+    Attributes:
+        kept: What publishing the rest of the configuration would change; empty when all of it is in force.
+    """
+
+    found: ControlState
+    written: CommittedChange
+    kept: Plan
+
+
 async def apply_manifests(
     connection: KafkaConnection,
     catalogue: Catalogue,
@@ -41,18 +57,42 @@ async def apply_manifests(
     models: Sequence[ModelManifest],
     signature: Signature | None = None,
     *,
-    prune: bool = False,
-) -> list[ApplicationManifest | ModelManifest]:
-    """Publish the manifests that differ from those on the control topic, and return them; errors as `change_control`.
+    overwrite: bool = True,
+) -> AppliedConfiguration:
+    """Publish the manifests that differ from those on the control topic; errors as of `change_control`.
 
-    With `prune`, manifests that are not among them are withdrawn.
+    Without `overwrite` only manifests that the topic never knew are published.
     """
+    found, kept = ControlState(), Plan()
 
     def decide(state: ControlState) -> Plan:
-        return plan_declared(state.manifests, applications, models, prune=prune)
+        nonlocal found, kept
+        found, plan = state, plan_declared(state.manifests, applications, models)
+        if overwrite:
+            return plan
+        new, kept = split_known(plan, state)
+        return new
 
     written = await change_control(connection, catalogue, decide, signature)
-    return [*written.plan.models, *(edit.after for edit in written.plan.edits if edit.after is not None)]
+    return AppliedConfiguration(found=found, written=written, kept=kept)
+
+
+def split_known(plan: Plan, state: ControlState) -> tuple[Plan, Plan]:
+    """Split a plan into manifests that the control topic never knew, and those that it has, or that were taken away."""
+    changes = [change for history in state.changes.values() for change in history.values()]
+    named = {ref for change in changes for manifest in (change.before, change.after) for ref in refs_of(manifest)}
+    known = named | state.manifests.models.keys()
+    names = state.manifests.applications.keys() | state.changes.keys()
+    new = Plan(
+        edits=tuple(each for each in plan.edits if each.application not in names),
+        models=tuple(each for each in plan.models if each.ref not in known),
+    )
+    rest = Plan(
+        edits=tuple(each for each in plan.edits if each.application in names),
+        models=tuple(each for each in plan.models if each.ref in known),
+        withdrawn=plan.withdrawn,
+    )
+    return new, rest
 
 
 def plan_declared(
