@@ -12,7 +12,7 @@ from clipper_agents.control.apply import KEPT
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-def test_a_version_that_is_deployed_live_is_served_by_the_services_of_the_compose_file(kafka, catalogue, tmp_path):
+def test_the_services_serve_what_is_deployed_live_and_a_second_apply_keeps_it(kafka, catalogue, tmp_path):
     def environ(service: str) -> dict[str, str]:
         given = {name: settled(value) for name, value in SERVICES[service]["environment"].items()}
         for role in ("ROUTER", "HOST", "STEWARD"):

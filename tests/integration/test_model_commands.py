@@ -158,7 +158,8 @@ def test_on_a_terminal_the_difference_is_shown_first_and_nothing_else_is_applied
     shell("apply")
     changed = shell.folder / "changed.toml"
     changed.write_text(CONFIGURATION.replace("200", "300"))
-    shown = ["~ application digits", "    objective_ms 200 -> 300", "apply this? [y/N]:"]
+    what = ["~ application digits", "    objective_ms 200 -> 300", "    # digits revision 1, create by ada"]
+    shown = [*what, "apply this? [y/N]:"]
 
     asked = Terminal(shell.folder, "apply", "--config", str(changed))
     assert asked.until_asked() == shown
