@@ -34,7 +34,7 @@ BUDGETS = {
     "clipper_agents": 25,
     "clipper_agents.broker": 1035,
     "clipper_agents.cli": 3780,
-    "clipper_agents.control": 2105,
+    "clipper_agents.control": 2110,
     "clipper_agents.dead_letters": 370,
     "clipper_agents.demo": 1240,
     "clipper_agents.examples": 75,

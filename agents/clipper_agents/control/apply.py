@@ -1,7 +1,8 @@
 """Publishes the manifests of a configuration: those that changed, with the next revision."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 
@@ -20,19 +21,25 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 KEPT = "what is live differs from the configuration and stays: `apply` publishes the latter, `export` writes the former"
 
 
-def with_digests(models: Iterable[ModelManifest]) -> list[ModelManifest]:
+def with_digests(
+    models: Iterable[ModelManifest], published: Mapping[str, ModelManifest] = MappingProxyType({})
+) -> list[ModelManifest]:
     """Return the models as they are published: a model file without a digest gets the one that it has now.
 
+    A file that cannot be read here has the digest that is `published` of its version.
+
     Raises:
-        InvalidSetting: a file cannot be read here, so its digest is unknown.
+        InvalidSetting: a file cannot be read here, and its version is not published.
     """
-    return [model if model.sha256 else _with_digest(model) for model in models]
+    return [model if model.sha256 else _with_digest(model, published.get(model.ref)) for model in models]
 
 
-def _with_digest(model: ModelManifest) -> ModelManifest:
+def _with_digest(model: ModelManifest, published: ModelManifest | None) -> ModelManifest:
     try:
         return msgspec.structs.replace(model, sha256=file_digest(model.runtime, model.uri))
     except ModelNotLoaded as error:
+        if published is not None:
+            return msgspec.structs.replace(model, sha256=published.sha256)
         what = f"model {model.ref!r} has no sha256, and its file cannot be read here ({error})"
         raise InvalidSetting(f"{what}: state the digest in its manifest, `sha256sum FILE` prints it") from error
 

@@ -19,6 +19,7 @@ from clipper_agents.control.apply import KEPT, apply_manifests, split_known, wit
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.host_reports import HostReports
 from clipper_agents.control.manifest_text import plan_lines
+from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.observability.logging import event
 from clipper_agents.settings import Settings
@@ -149,8 +150,10 @@ class Deployment:
 
     async def _publish(self) -> list[ModelManifest]:
         """Publish the configuration as far as it may be, and return those of its models that are in force."""
-        models, replication = with_digests(self.settings.models), self.settings.kafka.replication
+        replication = self.settings.kafka.replication
         await ensure_topics(self.connection, self.catalogue, replication_factor=replication)
+        published = await read_manifests(self.connection, self.catalogue)
+        models = with_digests(self.settings.models, published.models)
         applied = await apply_manifests(
             self.connection,
             self.catalogue,

@@ -124,3 +124,9 @@ def test_a_model_file_that_is_not_here_needs_its_digest_stated(tmp_path):
         InvalidSetting, match=r"model 'forest:1' has no sha256, and its file cannot .*: state the digest"
     ):
         with_digests([forest(tmp_path / "forest.skops")])
+
+
+def test_a_model_file_that_is_not_here_any_more_has_the_digest_that_is_published(tmp_path):
+    published = forest("/elsewhere", sha256="0" * 64, retired=True)
+    (model,) = with_digests([forest(tmp_path / "forest.skops")], {"forest:1": published})
+    assert model == forest(tmp_path / "forest.skops", sha256="0" * 64)
