@@ -74,8 +74,9 @@ class Fleet:
         try:
             await follower.caught_up.wait()
             self.reconcile()
-            starting = [task for ref, task in self._at_work.items() if host_names(self._published.models[ref])]
-            await asyncio.gather(*map(asyncio.shield, starting), return_exceptions=True)
+            wanted = {ref for ref, model in self._published.models.items() if host_names(model)}
+            starting = [task for ref, task in self._at_work.items() if ref in wanted]
+            await asyncio.gather(*starting, return_exceptions=True)
             self.settled.set()
             await asyncio.Event().wait()
         finally:
