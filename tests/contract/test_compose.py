@@ -4,49 +4,31 @@ Docker is not needed: the files are parsed and held against the code.
 """
 
 import re
-import shlex
+import subprocess
 import tomllib
-from pathlib import Path
-from typing import Any
 
 import pytest
 import typer.main
 import yaml
+from builders.compose import COMPOSE, CONFIG, ROOT, SERVICES, program, settled
 
 from clipper_agents.broker import KAFKA_VERSION
 from clipper_agents.cli.main import app
 from clipper_agents.settings import Settings, load_settings
 from clipper_topics.connection import VARIABLES
 
-ROOT = Path(__file__).parents[2]
-COMPOSE = (ROOT / "docker-compose.yml").read_text()
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 OURS = sorted(SERVICES.keys() - {"kafka"})
-WORKERS = ["router", "steward", *sorted(name for name in SERVICES if name.startswith("host-"))]
+WORKERS = ["router", "steward", "hosts"]
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
-CONFIG = "/etc/clipper/clipper.toml"
-
-
-def settled(text: str) -> str:
-    """The text as compose reads it without any variable set."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
-
-
-def program(service: str) -> list[str]:
-    """The service's command line from `clipper-stream` on, without the shell around it."""
-    words = shlex.split(SERVICES[service]["command"])
-    if words[:2] == ["sh", "-c"]:
-        words = shlex.split(words[2])[1:]  # exec, so that signals reach the program
-    return words
 
 
 def settings(**environ: str) -> Settings:
     return load_settings(ROOT / "deploy/clipper.toml", environ)
 
 
-def test_services_are_broker_one_shots_router_steward_and_a_host_per_model():
-    hosted = {f"host-{model.name}" for model in settings().models if not model.colocated}
-    assert SERVICES.keys() == {"kafka", "topics", "apply", "router", "steward"} | hosted
+def test_services_are_broker_one_shots_router_steward_and_one_for_all_hosts():
+    assert SERVICES.keys() == {"kafka", "topics", "apply", "router", "steward", "hosts"}
+    assert "deploy" not in SERVICES["hosts"], "a second container would start hosts of the same names"
 
 
 def test_kafka_is_of_the_version_that_is_tested_embedded():
@@ -86,7 +68,10 @@ def test_only_the_connections_variables_reach_the_process(service: str):
 def test_the_environment_is_what_the_settings_understand(service: str):
     environ = {name: settled(value) for name, value in SERVICES[service]["environment"].items()}
     found = load_settings(ROOT / "deploy/clipper.toml", environ)
-    if service in WORKERS:
+    if service == "hosts":
+        (written,) = re.findall(r" > (\S+)'$", SERVICES[service]["command"])
+        assert SERVICES[service]["healthcheck"]["test"] == ["CMD", "grep", "-q", "^ready", written]
+    elif service in WORKERS:
         assert f":{found.router.metrics_port}/metrics" in str(SERVICES[service]["healthcheck"]["test"])
         assert found.router.metrics_port == found.host.metrics_port
 
@@ -100,18 +85,11 @@ def test_metrics_are_served_where_the_page_says(service: str):
     assert f"http://router:{getattr(found, role).metrics_port}/metrics" in page
 
 
-@pytest.mark.parametrize("service", WORKERS)
+@pytest.mark.parametrize("service", ["router", "steward"])
 def test_each_container_of_a_worker_has_an_instance_name_of_its_own(service: str):
     words = program(service)
     assert "$$HOSTNAME" in words[words.index("--instance") + 1]
     assert SERVICES[service]["command"].startswith("sh -c 'exec ")
-
-
-def test_a_model_has_as_many_containers_as_replicas():
-    for model in settings().models:
-        service = SERVICES[f"host-{model.name}"]
-        assert model.ref in program(f"host-{model.name}")
-        assert service["deploy"]["replicas"] == model.replicas
 
 
 def test_there_are_no_more_routers_than_partitions():
@@ -150,7 +128,9 @@ def test_everything_waits_for_what_it_needs():
 
 
 def test_the_image_runs_a_supported_python_as_nobody_special():
-    assert re.findall("^FROM ([^ \n]+)", DOCKERFILE, flags=re.MULTILINE) == ["python:3.12-slim"] * 2
+    build, final = re.findall("^FROM ([^ \n]+)", DOCKERFILE, flags=re.MULTILINE)
+    assert build == final
+    assert re.fullmatch(r"python:3\.12\.\d+-slim-\w+", final), "one version, and not the newest of the day"
     last_stage = DOCKERFILE.rpartition("FROM ")[2]
     assert re.search("^USER clipper$", last_stage, flags=re.MULTILINE)
     assert last_stage.index("USER clipper") > last_stage.index("install --directory --owner=clipper /var/lib/clipper")
@@ -168,8 +148,20 @@ def test_the_image_has_every_package_and_extra_that_it_names():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     for package in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
         assert f"COPY {package.partition('/')[0]} " in DOCKERFILE
-    extras = set(re.findall(r"--extra (\S+)", DOCKERFILE))
-    assert extras <= project["project"]["optional-dependencies"].keys()
+    (default,) = re.findall('^ARG EXTRAS="([^"]*)"', DOCKERFILE, flags=re.MULTILINE)
+    assert settled(SERVICES["router"]["build"]["args"]["EXTRAS"]) == default
+    assert set(default.split()) <= project["project"]["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize(("extras", "options"), [("", ""), ("sklearn onnx", "--extra sklearn --extra onnx")])
+def test_the_extras_of_the_image_are_those_of_the_build_argument(extras, options):
+    syncs = re.findall(r"uv sync (.*)", DOCKERFILE)
+    for sync in syncs:
+        done = subprocess.run(
+            ["sh", "-c", f"echo {sync}"], env={"EXTRAS": extras}, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split("--no-dev")[1].split("--no-")[0].strip() == options
+    assert len(syncs) == 2
 
 
 def test_the_build_context_has_every_file_that_is_copied():

@@ -79,7 +79,7 @@ def test_topics_are_created_and_manifests_published(session, applied):
         *(f"created {name}" for name in names),
         "model sum:1",
         "model slow-sum:1",
-        "application sums revision 1",
+        "application sums revision 1: create",
     ]
 
 

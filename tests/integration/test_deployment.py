@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -9,19 +10,21 @@ import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from builders.router_deployment import publish_manifests, withdraw_manifests
 from e2e.programs import environment_of
 
-from clipper_agents.control.apply import apply_manifests
+from clipper_agents.control.apply import KEPT, apply_manifests
+from clipper_agents.control.change_records import Signature
 from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.settings import load_settings
-from clipper_agents.supervisor.deployment import Deployment
+from clipper_agents.supervisor.deployment import OVERWRITTEN, Deployment
 from clipper_agents.supervisor.process import ChildNotReady
 from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
 from clipper_topics.control_keys import model_key
-from clipper_topics.manifests import ModelManifest
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 pytestmark = pytest.mark.integration
 
@@ -104,10 +107,14 @@ def is_alive(pid):
     return False
 
 
-def deployment_of(settings, worker, lines):
+def deployment_of(settings, worker, lines, **how):
     around = ProcessEnvironment(backoff=Backoff(first_s=0.0), echo=lines.append)
     return Deployment(
-        settings, {"PATH": os.environ["PATH"]}, process_environment=around, program=(sys.executable, str(worker))
+        settings,
+        {"PATH": os.environ["PATH"]},
+        process_environment=around,
+        program=(sys.executable, str(worker)),
+        **how,
     )
 
 
@@ -178,8 +185,70 @@ async def test_a_manifest_that_this_deployment_may_not_load_leaves_the_hosts_as_
         await deployment.supervisor.child("host.good.1.0").wait_ready()
         after = {name: child.pid for name, child in deployment.supervisor.children.items() if name != "host.good.1.0"}
         assert after == before
-        changed = await apply_manifests(kafka, catalogue, [], deployment.settings.models)
-        assert [model.ref for model in changed] == ["slow:1"], "an apply puts right what was there"
+        applied = await apply_manifests(kafka, catalogue, [], deployment.settings.models)
+        assert [model.ref for model in applied.written.plan.models] == ["slow:1"], "an apply puts right what was there"
+
+
+async def test_a_restart_keeps_what_was_changed_live_and_says_who_changed_it(
+    kafka, catalogue, settings, worker, temporary, caplog
+):
+    async with deployment_of(settings, worker, []):
+        pass
+    better = ModelManifest(name="slow", version="2", uri="m:f")
+    retired = msgspec.structs.replace(settings.models[1], retired=True)
+    live = msgspec.structs.replace(settings.applications[0], models=["fast:1", "slow:2"])
+    await apply_manifests(kafka, catalogue, [live], [better, retired], Signature(by="ada", why="better"))
+    settings.models.append(ModelManifest(name="new", uri="m:f"))
+    settings.applications.append(ApplicationManifest(name="b", models=["new:1"]))
+    caplog.set_level(logging.INFO)
+    async with deployment_of(settings, worker, []) as deployment:
+        assert set(deployment.supervisor.children) == {
+            "router-0", "router-1", "steward", "host.new.1.0", "host.slow.2.0"
+        }, "as it is live, when it is ready"  # fmt: skip
+        published = await read_manifests(kafka, catalogue)
+    assert published.models == {
+        "fast:1": settings.models[0], "slow:1": retired, "slow:2": better, "new:1": settings.models[2]
+    }  # fmt: skip
+    assert published.applications["a"].models == ["fast:1", "slow:2"]
+    assert published.applications["b"].models == ["new:1"], "the configuration adds it"
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("deployment")]
+    assert said[0] == "connecting to kafka"
+    assert said[1:-2] == [
+        KEPT,
+        "~ model slow:1",
+        "    retired true -> false",
+        "~ application a",
+        '    models ["fast:1","slow:2"] -> ["fast:1","slow:1"]',
+        "    # a revision 2, update by ada (better)",
+    ]
+    assert said[-2:] == ["starting workers, hosts load their models", "ready"]
+    (ready,) = [record for record in caplog.records if record.getMessage() == "ready"]
+    assert float(ready.fields["seconds"]) > 0
+
+
+async def test_with_apply_a_start_publishes_the_configuration_and_says_what_it_changed(
+    kafka, catalogue, settings, worker, temporary, caplog
+):
+    live = msgspec.structs.replace(settings.applications[0], models=["slow:1"])
+    await apply_manifests(kafka, catalogue, [live], settings.models, Signature(by="ada"))
+    async with deployment_of(settings, worker, [], overwrite=True):
+        published = await read_manifests(kafka, catalogue)
+    assert published.applications["a"].models == ["fast:1", "slow:1"]
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("deployment")]
+    assert said == [
+        OVERWRITTEN,
+        "~ application a",
+        '    models ["slow:1"] -> ["fast:1","slow:1"]',
+        "    # a revision 1, create by ada",
+    ]
+
+
+async def test_a_version_deployed_live_that_cannot_start_does_not_end_a_start(
+    kafka, catalogue, settings, worker, temporary
+):
+    await apply_manifests(kafka, catalogue, [], [ModelManifest(name="broken", uri="m:f")])
+    async with deployment_of(settings, worker, []) as deployment:
+        assert list(deployment.supervisor.children) == NAMES
 
 
 async def until(holds):

@@ -49,7 +49,7 @@ def configuration(tmp_path):
 
 
 def test_a_version_goes_from_shadow_to_live_and_back_and_the_history_tells(shell, kafka, catalogue):
-    assert shell("apply") == ["model svm:1", "application digits revision 1"]
+    assert shell("apply") == ["model svm:1", "application digits revision 1: create"]
     assert shell("model", "deploy", "svm:2", *NEW, "--share", "0.5", "--replicas", "2", "--why", "more pixels") == [
         "model svm:2",
         "application digits revision 2: shadow svm:2",
@@ -120,11 +120,19 @@ def test_what_is_exported_is_applied_without_a_change_and_prune_takes_away_the_r
     assert shell("apply", "--prune", "--dry-run") == [
         "~ application digits",
         '    trials [{"model":"svm:2","stage":"canary","share":0.05}] -> []',
+        "    # digits revision 2, canary svm:2 by ada",
         "- model svm:2",
     ]
     assert [line.split()[0] for line in shell("model", "list")] == ["model", "svm:1", "svm:2"]
-    assert shell("apply", "--prune", "--why", "as before") == ["application digits revision 3", "model svm:2 withdrawn"]
-    assert shell("apply", "-f", "registry.toml") == ["model svm:2", "application digits revision 4"]
+    assert shell("apply", "--prune", "--why", "as before") == [
+        "~ application digits",
+        '    trials [{"model":"svm:2","stage":"canary","share":0.05}] -> []',
+        "    # digits revision 2, canary svm:2 by ada",
+        "- model svm:2",
+        "application digits revision 3: update",
+        "model svm:2 withdrawn",
+    ]
+    assert shell("apply", "-f", "registry.toml")[-2:] == ["model svm:2", "application digits revision 4: update"]
 
 
 class Terminal:
@@ -156,7 +164,8 @@ def test_on_a_terminal_the_difference_is_shown_first_and_nothing_else_is_applied
     shell("apply")
     changed = shell.folder / "changed.toml"
     changed.write_text(CONFIGURATION.replace("200", "300"))
-    shown = ["~ application digits", "    objective_ms 200 -> 300", "apply this? [y/N]:"]
+    what = ["~ application digits", "    objective_ms 200 -> 300", "    # digits revision 1, create by ada"]
+    shown = [*what, "apply this? [y/N]:"]
 
     asked = Terminal(shell.folder, "apply", "--config", str(changed))
     assert asked.until_asked() == shown

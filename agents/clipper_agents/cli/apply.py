@@ -4,18 +4,13 @@ import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import DEFAULT_CONFIG, DeploymentContext, signature, with_deployment
+from clipper_agents.cli.deployment import DEFAULT_CONFIG, DeploymentContext, lines_of, signature, with_deployment
 from clipper_agents.cli.options import By, DryRun, Json, Why, Yes
 from clipper_agents.cli.terminal import say
-
-if TYPE_CHECKING:
-    from clipper_agents.control.change_records import CommittedChange
-    from clipper_agents.control.plan import Plan
-    from clipper_agents.control.state import ControlState
 
 
 @with_deployment
@@ -29,55 +24,53 @@ def apply(
     ] = None,
     dry_run: DryRun = False,
     prune: Annotated[bool, typer.Option("--prune", help="Take away what the file does not name.")] = False,
+    only_new: Annotated[
+        bool, typer.Option("--only-new", help="As `up`: publish what the file adds, and show what differs.")
+    ] = False,
     yes: Yes = False,
     why: Why = "",
     by: By = None,
 ) -> None:
     """Publish the applications and models of a configuration; running routers follow at once.
 
-    On a terminal the difference is shown, and confirmed, first; elsewhere there is a line for each manifest that
-    changed. What the file does not name stays as it is. A model file without a digest gets the one that it has here.
+    On a terminal the difference is shown, and confirmed, first; elsewhere what was overwritten is shown, and a line for
+    each manifest that changed. What the file does not name stays as it is. A model file without a digest gets the one
+    that it has here.
     """
-    from clipper_agents.control.apply import plan_declared, with_digests
+    from clipper_agents.control.apply import KEPT, plan_declared, split_known, with_digests
     from clipper_agents.control.errors import StaleRevision
+    from clipper_agents.control.manifest_text import plan_lines
+    from clipper_agents.control.plan import Plan
+    from clipper_agents.control.state import ControlState
     from clipper_agents.control.writer import change_control
 
     deployment = replace(deployment, config=deployment.config or file or DEFAULT_CONFIG)
     declared = replace(deployment, config=file).settings if file else deployment.settings
     models = with_digests(declared.models)
     shown: Plan | None = None
+    found, kept = ControlState(), Plan()
 
-    def decide(state: "ControlState") -> "Plan":
-        plan = plan_declared(state.manifests, declared.applications, models, prune=prune)
+    def decide(state: ControlState) -> Plan:
+        nonlocal found, kept
+        found, plan = state, plan_declared(state.manifests, declared.applications, models, prune=prune)
+        if only_new:
+            plan, kept = split_known(plan, state)
         if shown is not None and plan != shown:
             raise StaleRevision("somebody has changed the registry since the difference was shown: apply again")
         return plan
 
-    if dry_run or (sys.stdin.isatty() and sys.stdout.isatty() and not yes):
+    if dry_run or (sys.stdin.isatty() and sys.stdout.isatty() and not (yes or only_new)):
         state = deployment.control_state()
         shown = decide(state)
-        _print_difference(state, shown)
+        say(*plan_lines(state, shown) if shown else ["nothing would change"])
         if dry_run or not shown:
             return
         typer.confirm("apply this?", abort=True)
     deployment.ensure_topics(models)
-    written = change_control(deployment.kafka, deployment.catalogue, decide, signature(by, why))
-    say(*_lines(asyncio.run(written)))
-
-
-def _print_difference(state: "ControlState", plan: "Plan") -> None:
-    from clipper_agents.control.manifest_text import plan_lines
-
-    say(*plan_lines(state.manifests, plan) if plan else ["nothing would change"])
-
-
-def _lines(written: "CommittedChange") -> list[str]:
-    changed = [f"model {each.ref}" for each in written.plan.models]
-    changed += [
-        f"application {each.application} {f'revision {each.revision}' if each.after else 'deleted'}"
-        for each in written.changes
-    ]
-    return [*changed, *(f"model {ref} withdrawn" for ref in written.plan.withdrawn)] or ["nothing changed"]
+    target = deployment.kafka, deployment.catalogue
+    written = asyncio.run(change_control(*target, decide, signature(by, why)))
+    overwritten = plan_lines(found, split_known(written.plan, found)[1]) if shown is None else ()
+    say(*([KEPT, *plan_lines(found, kept)] if kept else ()), *overwritten, *lines_of(written))
 
 
 @with_deployment

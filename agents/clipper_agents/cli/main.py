@@ -104,7 +104,7 @@ app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
 app.add_typer(selection, short_help="Look at what an application has learned; set it back.")
 app.add_typer(replay, short_help="Use logged traffic again: verify, evaluate, and more.")
-app.add_typer(worker, short_help="Run one router, host or steward process.")
+app.add_typer(worker, short_help="Run one router, host or steward process, or all hosts.")
 
 
 def run() -> None:

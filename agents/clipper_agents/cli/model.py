@@ -160,11 +160,9 @@ def rollback_models(
 
 
 def _rollback_lines(done: "RolledBack") -> list[str]:
-    lines = [
-        f"undone: revision {each.revision}, {each.command}{f' {each.model}' if each.model else ''} by {each.by}"
-        f"{f' ({each.why})' if each.why else ''}"
-        for each in done.undone
-    ]
+    from clipper_agents.control.manifest_text import change_text
+
+    lines = [f"undone: {change_text(each)}" for each in done.undone]
     if not done.written.plan:
         return ["nothing changed"]
     state = f"restored ({done.restored})" if done.restored else f"stays as it is: {done.why_not}"

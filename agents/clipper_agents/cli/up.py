@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clipper_agents.supervisor.deployment import Deployment
 
 Profile = Annotated[bool, typer.Option("--profile", help="As --set router.profile=true: routers time their stages.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Publish the configuration also over what is live.")]
 WATCH_S = 1.0
 """How often `up` looks whether its broker is still there."""
 
@@ -32,6 +33,7 @@ def up(
     dtype: Dtype = None,
     shape: Shape = None,
     log_level: LogLevel = None,
+    apply: Apply = False,
     profile: Profile = False,
 ) -> None:
     """Start broker (unless there is an address), routers and model hosts, until Ctrl-C or SIGTERM.
@@ -39,6 +41,7 @@ def up(
     What runs is declared in the configuration, clipper.toml unless another is named. A model that is named here instead
     is the only one of an application that has the name of its file or attribute, and no deadline.
     Prints one line, `ready bootstrap=HOST:PORT`, when a query sent now will be answered. Logs go to standard error.
+    Publishes what the configuration adds; what differs from it is live and stays, and the difference is logged.
     The end waits for what is open; a second Ctrl-C does not.
     """
     from clipper_agents.observability.logging import configure_logging
@@ -50,7 +53,7 @@ def up(
     settings = replace(deployment, config=config, assignments=assignments, starts_kafka=True).settings
     if model is not None:
         settings = _with_model_alone(settings, model, {"dtype": dtype, "shape": shape_of(shape)})
-    asyncio.run(serve(Deployment(settings, log_level=log_level)))
+    asyncio.run(serve(Deployment(settings, overwrite=apply, log_level=log_level)))
 
 
 def _with_model_alone(settings: "Settings", target: str, row: dict[str, Any]) -> "Settings":

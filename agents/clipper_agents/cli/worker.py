@@ -1,4 +1,4 @@
-"""`clipper-stream worker`: one router, host or steward process, as `up` starts them or on a machine of its own."""
+"""`clipper-stream worker`: one router, host or steward, or all hosts, as `up` starts them or on another machine."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 worker = typer.Typer(
     name="worker",
     no_args_is_help=True,
-    help="Run one router, host or steward process; it prints one `ready` line when it serves, SIGTERM ends it.",
+    help="Run one router, host or steward, or all hosts; it prints one `ready` line when it serves, SIGTERM ends it.",
 )
 
 Instance = Annotated[
@@ -60,6 +60,17 @@ def host(
         from clipper_agents.host.app import run
 
         run(deployment.settings.host_settings(instance, manifest, deployment.kafka))
+
+
+@worker.command(epilog="Example: clipper-stream worker hosts --config clipper.toml")
+@with_deployment
+def hosts(deployment: DeploymentContext, log_level: LogLevel = None) -> None:
+    """Run the hosts of every version that is deployed, now and later; one such process a deployment."""
+    if _may_start(deployment, log_level, ends_with_stdin=False):
+        from clipper_agents.cli.up import serve
+        from clipper_agents.supervisor.deployment import Deployment
+
+        asyncio.run(serve(Deployment(deployment.settings, hosts_only=True, log_level=log_level)))
 
 
 @worker.command(epilog="Example: clipper-stream worker steward --instance steward --config clipper.toml")

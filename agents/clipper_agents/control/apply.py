@@ -1,11 +1,13 @@
 """Publishes the manifests of a configuration: those that changed, with the next revision."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 
-from clipper_agents.control.change_records import Signature
-from clipper_agents.control.plan import Edit, Plan, same
+from clipper_agents.control.change_records import CommittedChange, Signature
+from clipper_agents.control.plan import Edit, Plan, refs_of, same
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.control.writer import change_control
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
@@ -16,22 +18,43 @@ from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import application_key, model_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
+KEPT = "what is live differs from the configuration and stays: `apply` publishes the latter, `export` writes the former"
 
-def with_digests(models: Iterable[ModelManifest]) -> list[ModelManifest]:
+
+def with_digests(
+    models: Iterable[ModelManifest], published: Mapping[str, ModelManifest] = MappingProxyType({})
+) -> list[ModelManifest]:
     """Return the models as they are published: a model file without a digest gets the one that it has now.
 
+    A file that cannot be read here has the digest that is `published` of its version.
+
     Raises:
-        InvalidSetting: a file cannot be read here, so its digest is unknown.
+        InvalidSetting: a file cannot be read here, and its version is not published.
     """
-    return [model if model.sha256 else _with_digest(model) for model in models]
+    return [model if model.sha256 else _with_digest(model, published.get(model.ref)) for model in models]
 
 
-def _with_digest(model: ModelManifest) -> ModelManifest:
+def _with_digest(model: ModelManifest, published: ModelManifest | None) -> ModelManifest:
     try:
         return msgspec.structs.replace(model, sha256=file_digest(model.runtime, model.uri))
     except ModelNotLoaded as error:
+        if published is not None:
+            return msgspec.structs.replace(model, sha256=published.sha256)
         what = f"model {model.ref!r} has no sha256, and its file cannot be read here ({error})"
         raise InvalidSetting(f"{what}: state the digest in its manifest, `sha256sum FILE` prints it") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedConfiguration:
+    """What the control topic said, what was written, and what of the configuration is not in force.
+
+    Attributes:
+        kept: What publishing the rest of the configuration would change; empty when all of it is in force.
+    """
+
+    found: ControlState
+    written: CommittedChange
+    kept: Plan
 
 
 async def apply_manifests(
@@ -41,18 +64,42 @@ async def apply_manifests(
     models: Sequence[ModelManifest],
     signature: Signature | None = None,
     *,
-    prune: bool = False,
-) -> list[ApplicationManifest | ModelManifest]:
-    """Publish the manifests that differ from those on the control topic, and return them; errors as `change_control`.
+    overwrite: bool = True,
+) -> AppliedConfiguration:
+    """Publish the manifests that differ from those on the control topic; errors as of `change_control`.
 
-    With `prune`, manifests that are not among them are withdrawn.
+    Without `overwrite` only manifests that the topic never knew are published.
     """
+    found, kept = ControlState(), Plan()
 
     def decide(state: ControlState) -> Plan:
-        return plan_declared(state.manifests, applications, models, prune=prune)
+        nonlocal found, kept
+        found, plan = state, plan_declared(state.manifests, applications, models)
+        if overwrite:
+            return plan
+        new, kept = split_known(plan, state)
+        return new
 
     written = await change_control(connection, catalogue, decide, signature)
-    return [*written.plan.models, *(edit.after for edit in written.plan.edits if edit.after is not None)]
+    return AppliedConfiguration(found=found, written=written, kept=kept)
+
+
+def split_known(plan: Plan, state: ControlState) -> tuple[Plan, Plan]:
+    """Split a plan into manifests that the control topic never knew, and those that it has, or that were taken away."""
+    changes = [change for history in state.changes.values() for change in history.values()]
+    named = {ref for change in changes for manifest in (change.before, change.after) for ref in refs_of(manifest)}
+    known = named | state.manifests.models.keys()
+    names = state.manifests.applications.keys() | state.changes.keys()
+    new = Plan(
+        edits=tuple(each for each in plan.edits if each.application not in names),
+        models=tuple(each for each in plan.models if each.ref not in known),
+    )
+    rest = Plan(
+        edits=tuple(each for each in plan.edits if each.application in names),
+        models=tuple(each for each in plan.models if each.ref in known),
+        withdrawn=plan.withdrawn,
+    )
+    return new, rest
 
 
 def plan_declared(

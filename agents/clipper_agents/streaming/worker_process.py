@@ -20,6 +20,7 @@ from typing import Protocol
 
 import uvloop
 from aiokafka.errors import ProducerClosed
+from faust.exceptions import ConsumerNotStarted
 
 from clipper_agents import exits
 from clipper_agents.streaming.app import ClipperApp
@@ -124,8 +125,11 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str], listener: W
 
 
 def failed_while_stopping(app: ClipperApp) -> bool:
-    """Return whether the app failed, other than by sending after its producer was closed: that work is read again."""
-    return bool(app.crashed) and not isinstance(app.crash_reason, ProducerClosed)
+    """Return whether the app failed, other than by using a client that is closed, or not started yet.
+
+    What a closed producer did not send is read again, and a consumer that has not started has read nothing.
+    """
+    return bool(app.crashed) and not isinstance(app.crash_reason, (ProducerClosed, ConsumerNotStarted))
 
 
 def keep_ready_line() -> None:

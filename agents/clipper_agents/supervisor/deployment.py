@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -14,10 +15,13 @@ from typing import Self
 import msgspec
 
 from clipper_agents.broker import EmbeddedBroker
-from clipper_agents.control.apply import apply_manifests, with_digests
+from clipper_agents.control.apply import KEPT, apply_manifests, split_known, with_digests
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.host_reports import HostReports
+from clipper_agents.control.manifest_text import plan_lines
+from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.topics import ensure_topics
+from clipper_agents.observability.logging import event
 from clipper_agents.settings import Settings
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.forked_process import WorkerTemplate
@@ -28,10 +32,11 @@ from clipper_agents.supervisor.workers import PROGRAM, Workers, worker_environme
 from clipper_stream.client.access import check_access
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.manifests import ApplicationManifest
+from clipper_topics.manifests import ModelManifest
 
 log = logging.getLogger(__name__)
 
+OVERWRITTEN = "what was live has been changed as the configuration says:"
 LAST_WORD_S = 2.0
 """For the last reports about hosts: a broker that is away must not hold up the end."""
 
@@ -48,6 +53,8 @@ class Deployment:
     Args:
         settings: Without `kafka.bootstrap` an embedded broker is started.
         environ: The environment variables of the children, without settings; None: this process's.
+        overwrite: Publish the configuration also over what is live and differs; else that is logged.
+        hosts_only: Publish nothing, and start the hosts of the versions on the control topic alone.
         log_level: Of the children.
         process_environment: Backoff, clock and where the children's lines go.
         program: How the command line program is started.
@@ -61,11 +68,14 @@ class Deployment:
         settings: Settings,
         environ: Mapping[str, str] | None = None,
         *,
+        overwrite: bool = False,
+        hosts_only: bool = False,
         log_level: str | None = None,
         process_environment: ProcessEnvironment | None = None,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
         self.settings = settings
+        self._overwrite, self._hosts_only = overwrite, hosts_only
         self.broker: EmbeddedBroker | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._log_level, self._program = log_level, program
@@ -90,11 +100,13 @@ class Deployment:
         Raises:
             SetupError: no broker, topics of another shape, or a worker that cannot start.
         """
+        since_s = time.monotonic()
         try:
             await self._start()
         except BaseException:
             await self.stop()
             raise
+        event(log, "ready", bootstrap=self.connection.bootstrap, seconds=f"{time.monotonic() - since_s:.1f}")
 
     async def stop(self) -> None:
         """End everything in order; a second time does nothing."""
@@ -110,36 +122,56 @@ class Deployment:
     async def _start(self) -> None:
         self._stack.callback(self._template.close)
         self._template.start()
-        models, applications = with_digests(self.settings.models), self.settings.applications
         run_dir = Path(tempfile.mkdtemp(prefix="clipper-"))
         self._stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
-        if self.settings.kafka.bootstrap is None:
+        bootstrap = self.settings.kafka.bootstrap
+        event(log, f"{'connecting to' if bootstrap else 'starting'} kafka", bootstrap=bootstrap or "embedded")
+        if bootstrap is None:
             self.settings = await self._with_embedded_broker(run_dir)
         else:
             await check_access(self.connection)  # one line when we are not let in, and none of aiokafka's before it
-        replication = self.settings.kafka.replication
-        report = await ensure_topics(self.connection, self.catalogue, models, replication_factor=replication)
-        for line in report.advice:
-            log.warning("%s", line)
-        signature = Signature(why="published by `up`")
-        for each in await apply_manifests(self.connection, self.catalogue, applications, models, signature):
-            if isinstance(each, ApplicationManifest) and each.revision > 1:
-                log.warning(
-                    "application %s was not as the configuration says, which is its revision %d now: "
-                    "`clipper-stream model rollback -a %s` undoes it, `clipper-stream export` keeps what is live",
-                    each.name, each.revision, each.name,
-                )  # fmt: skip
+        models = [] if self._hosts_only else await self._publish()
         workers = Workers(self.settings, run_dir, self._environ, log_level=self._log_level, program=self._program)
         reports = HostReports(self.connection, self.catalogue.hosts)
         self._stack.push_async_callback(asyncio.to_thread, reports.close, LAST_WORD_S)
-        resources = KafkaResources(self.connection, self.catalogue, replication)
+        resources = KafkaResources(self.connection, self.catalogue, self.settings.kafka.replication)
         fleet = Fleet(self.supervisor, workers, resources, reports)
         self.supervisor.on_failure = fleet.failed
         self._stack.push_async_callback(self._stop_workers, fleet)
-        await self.supervisor.start([*workers.routers(), *workers.stewards(), *fleet.begin(models)])
+        children = fleet.begin(models)
+        if not self._hosts_only:
+            children = [*workers.routers(), *workers.stewards(), *children]
+        event(log, "starting workers, hosts load their models", workers=",".join(child.name for child in children))
+        await self.supervisor.start(children)
         following = asyncio.create_task(fleet.follow(self.connection, self.catalogue.control), name="follow control")
         following.add_done_callback(_tell_failure)
         self._stack.push_async_callback(_end, following)
+        await fleet.settled.wait()
+
+    async def _publish(self) -> list[ModelManifest]:
+        """Publish the configuration as far as it may be, and return those of its models that are in force."""
+        replication = self.settings.kafka.replication
+        await ensure_topics(self.connection, self.catalogue, replication_factor=replication)
+        published = await read_manifests(self.connection, self.catalogue)
+        models = with_digests(self.settings.models, published.models)
+        applied = await apply_manifests(
+            self.connection,
+            self.catalogue,
+            self.settings.applications,
+            models,
+            Signature(why="published by `up`"),
+            overwrite=self._overwrite,
+        )
+        _, overwritten = split_known(applied.written.plan, applied.found)
+        for plan, what in ((applied.kept, KEPT), (overwritten, OVERWRITTEN)):
+            for line in [what, *plan_lines(applied.found, plan)] if plan else ():
+                log.warning("%s", line)
+        kept = {model.ref for model in applied.kept.models}
+        in_force = [model for model in models if model.ref not in kept]
+        report = await ensure_topics(self.connection, self.catalogue, in_force, replication_factor=replication)
+        for line in report.advice:
+            log.warning("%s", line)
+        return in_force
 
     async def _stop_workers(self, fleet: Fleet) -> None:
         """Routers first: what they have open is answered only while the hosts still are."""

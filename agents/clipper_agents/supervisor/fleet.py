@@ -36,6 +36,9 @@ class Fleet:
     """Hosts by model version. A version that cannot start is left out until its manifest changes.
 
     Routers have `settle_s` seconds to hear that a version is retired.
+
+    Attributes:
+        settled: Set when the hosts of all versions that were declared at first serve, or were given up.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Fleet:
         self._asked_s: dict[str, float] = {}
         self._refused: set[str] = set()
         self._caught_up = False
+        self.settled = asyncio.Event()
         self._control = ControlState(notes=(), accept=self._accept)
         self._published = self._control.manifests
 
@@ -70,8 +74,13 @@ class Fleet:
         try:
             await follower.caught_up.wait()
             self.reconcile()
+            wanted = {ref for ref, model in self._published.models.items() if host_names(model)}
+            starting = [task for ref, task in self._at_work.items() if ref in wanted]
+            await asyncio.gather(*starting, return_exceptions=True)
+            self.settled.set()
             await asyncio.Event().wait()
         finally:
+            self.settled.set()
             await follower.stop()
             for task in self._at_work.values():
                 task.cancel()

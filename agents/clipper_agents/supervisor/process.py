@@ -9,6 +9,7 @@ Rules of this file:
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import threading
 from collections import deque
@@ -22,6 +23,8 @@ LAST_S = 1.0
 """Time to drain after the supervisor is gone. The hosts go too, and perhaps the broker, so most of it would be in vain;
 and the next supervisor's routers wait for the data directory."""
 TAIL_LINES = 20
+STACK_LINE = re.compile(r'(Current thread|Thread) 0x|  File ".*", line \d+ in |Extension modules: ')
+"""What `faulthandler` writes below the sentence that says what is wrong: as many lines as the threads have frames."""
 LINE_BYTES = 1024 * 1024
 
 
@@ -86,7 +89,7 @@ class ChildProcess:
 
     Attributes:
         ready: Fields of the ready line (`role`, `instance`, `metrics`, ...), once it was printed.
-        tail: The last lines of its standard error.
+        tail: The last lines of its standard error, without stacks of threads.
     """
 
     def __init__(self, spec: ChildSpec, process: RunningProgram, echo: Callable[[str], None]) -> None:
@@ -149,7 +152,8 @@ class ChildProcess:
             self._on_stderr(line)
 
     def _on_stderr(self, line: str) -> None:
-        self.tail.append(line)
+        if not STACK_LINE.match(line):
+            self.tail.append(line)
         self._echo(f"child={self.spec.name} {line}")
 
 

@@ -54,7 +54,7 @@ def measure(
 
 
 def advice(latencies: Sequence[BatchLatency], target_ms: float) -> str:
-    """Return advice about `batch.max_rows` for batches that should stay below `target_ms`.
+    """Return advice about `batch.max_rows`: the size within `target_ms` with the most rows a second.
 
     >>> row = BatchLatency(rows=1, median_ms=30.0, worst_ms=30.0, rows_per_s=33.0)
     >>> advice([row], 20.0)
@@ -67,12 +67,12 @@ def advice(latencies: Sequence[BatchLatency], target_ms: float) -> str:
         taken_ms = latencies[0].median_ms
         what = f"one row takes {taken_ms:.2f} ms, target_ms is {target_ms:g}"
         return f"{what}: raise batch.target_ms above it, or make the model faster"
-    best = within[-1]
+    best = max(within, key=lambda each: each.rows_per_s)
     gain = best.rows_per_s / latencies[0].rows_per_s if latencies[0].rows_per_s else 1.0
     what = f"{best.rows} rows take {best.median_ms:.2f} ms, within target_ms = {target_ms:g}"
     if gain < _STEP:
         return f"{what}, but no more rows a second than one by one: batching gains nothing, max_rows = 1 will do"
-    limit = f"max_rows = {best.rows}" if len(within) < len(latencies) else f"max_rows = {best.rows} or more"
+    limit = f"max_rows = {best.rows} or more" if best is latencies[-1] else f"max_rows = {best.rows}"
     return f"{what}, {gain:.0f} times as many a second as one by one: {limit}"
 
 

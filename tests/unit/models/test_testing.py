@@ -194,10 +194,11 @@ def test_no_larger_batch_is_begun_when_the_time_is_spent():
         ([5, 10, 19], "batching gains nothing, max_rows = 1 will do"),
         ([5, 6, 7], "4 rows take 7.00 ms, within target_ms = 20, 3 times as many a second .* max_rows = 4 or more"),
         ([5, 6, 25], "2 rows take 6.00 ms"),
+        ([5, 6, 7, 18], "4 rows take 7.00 ms, .*: max_rows = 4$"),
         ([], "^$"),
     ],
 )
-def test_advice_is_the_largest_batch_within_the_target(taken_ms, said):
+def test_advice_is_the_batch_within_the_target_with_the_most_rows_a_second(taken_ms, said):
     found = [
         BatchLatency(rows=2**power, median_ms=each, worst_ms=each, rows_per_s=2**power / each * 1000)
         for power, each in enumerate(taken_ms)

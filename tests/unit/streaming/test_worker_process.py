@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 from aiokafka.errors import ProducerClosed
+from faust.exceptions import ConsumerNotStarted
 
 from clipper_agents.streaming.worker_process import failed_while_stopping
 
@@ -11,9 +12,10 @@ from clipper_agents.streaming.worker_process import failed_while_stopping
     [
         (False, None, False),
         (True, ProducerClosed(), False),
+        (True, ConsumerNotStarted(), False),
         (True, RuntimeError("our own bug"), True),
         (True, None, True),
     ],
 )
-def test_a_send_behind_the_producers_end_is_no_failure_of_a_stopped_worker(crashed, reason, failed):
+def test_use_of_a_closed_or_unstarted_client_is_no_failure_of_a_stopped_worker(crashed, reason, failed):
     assert failed_while_stopping(SimpleNamespace(crashed=crashed, crash_reason=reason)) is failed

@@ -78,6 +78,20 @@ def test_the_reason_of_a_childs_own_end_is_told_and_none_of_a_stopped_one():
     run(scenario())
 
 
+def test_a_child_that_hangs_is_told_by_its_sentence_and_not_by_a_line_of_a_stack():
+    deep = "def sink(frames):\n    sink(frames - 1) if frames else faulthandler.dump_traceback(all_threads=True)\n"
+    code = f"import faulthandler, sys\n{deep}print('model hangs', file=sys.stderr, flush=True)\nsink(40)\nexit(3)"
+
+    async def scenario():
+        around = Recorded()
+        async with Supervisor(around.all) as supervisor:
+            with pytest.raises(ChildNotReady, match=r"ready; last lines: model hangs$"):
+                await supervisor.start([spec(code)])
+        assert len(around.lines) > 40, "the log has the stack"
+
+    run(scenario())
+
+
 def test_a_started_child_serves_and_tells_its_fields(caplog):
     caplog.set_level("INFO")
 
