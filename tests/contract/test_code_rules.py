@@ -44,7 +44,7 @@ BUDGETS = {
     "clipper_agents.observability": 980,
     "clipper_agents.replay": 5100,
     "clipper_agents.rollout": 1720,
-    "clipper_agents.router": 4050,
+    "clipper_agents.router": 4070,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1655,
     "clipper_agents.streaming": 2570,
@@ -57,12 +57,12 @@ BUDGETS = {
     "clipper_stream.combining": 200,
     "clipper_stream.drift": 350,
     "clipper_stream.evaluation": 5305,
-    "clipper_stream.feedback": 500,
+    "clipper_stream.feedback": 515,
     "clipper_stream.models": 3025,
-    "clipper_stream.query": 2340,
+    "clipper_stream.query": 2350,
     "clipper_stream.selection": 1850,
     "clipper_stream.sequential_testing": 855,
-    "clipper_topics": 2660,
+    "clipper_topics": 2710,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""
 
