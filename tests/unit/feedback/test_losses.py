@@ -63,6 +63,8 @@ def test_numeric_losses_are_clipped_and_averaged_over_elements(kind, label, outp
     ("kind", "label", "output"),
     [
         ("zero_one", None, 3),
+        ("zero_one", math.nan, 3),
+        ("zero_one", [1, [math.inf]], [1, [3]]),
         ("absolute", "cat", 0.5),
         ("absolute", 0.5, "cat"),
         ("absolute", math.nan, 0.5),
