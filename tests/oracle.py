@@ -287,14 +287,17 @@ def _readable(record: Record) -> dict[str, Any] | None:
         return None
     if not isinstance(found, dict) or not all(isinstance(name, str) and _is_text(name) for name in found):
         return None
+    given = {name for name in ("loss", "reward") if found.get(name) is not None}
+    absent = {"loss", "reward"} - given | ({"label"} if given and found.get("label") is None else set())
+    found = {name: value for name, value in found.items() if name not in absent}
     truths = [name for name in ("label", "loss", "reward") if name in found]
     optional = [found.get(name) for name in ("application", "context")]
     texts = all(one is None or (isinstance(one, str) and _is_text(one)) for one in optional)
     query_id = found.get("query_id")
     if len(truths) != 1 or not texts or not query_id or not isinstance(query_id, str) or not _is_text(query_id):
         return None
-    given = found.get("loss", found.get("reward", 0))
-    number = isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= 1
+    unit = found.get("loss", found.get("reward", 0))
+    number = isinstance(unit, int | float) and not isinstance(unit, bool) and 0 <= unit <= 1
     return found if number and _all_text(found.get("label")) else None
 
 
@@ -405,7 +408,7 @@ def _loss(kind: str, label: Any, output: Any) -> float:
         if not isinstance(label, list) or len(label) != len(output):
             raise ValueError("not one label a row")
         return sum([_loss(kind, *pair) for pair in zip(label, output, strict=True)]) / len(output)
-    if label is None:
+    if label is None or not _is_finite(label):
         raise ValueError("no label")
     if output is None:  # a row that the model did not answer
         return 1.0
@@ -417,6 +420,12 @@ def _loss(kind: str, label: Any, output: Any) -> float:
     if true is None or said is None or not math.isfinite(true):
         raise ValueError("no number to compare")
     return float(min(1.0, abs(true - said)) ** (2 if kind == "squared" else 1)) if math.isfinite(said) else 1.0
+
+
+def _is_finite(value: Any) -> bool:
+    return (
+        all(map(_is_finite, value)) if isinstance(value, list) else not isinstance(value, float) or math.isfinite(value)
+    )
 
 
 def _same(label: Any, output: Any) -> bool:

@@ -19,7 +19,7 @@ class QueryOptions(TypedDict, total=False):
     """What a query may say beside its application and its input; each may be left out. See `Client.predict`."""
 
     context: str | None
-    deadline_ms: int | None
+    deadline_ms: float | None
     models: Sequence[str] | None
     features: Sequence[float] | None
 

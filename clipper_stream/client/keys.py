@@ -45,7 +45,7 @@ def query_key(query: Query) -> bytes:
     try:
         if query.context is not None:
             return query.context.encode()
-        rows = query.input if query.inputs is msgspec.UNSET else query.inputs
+        rows = query.input if query.inputs is None else query.inputs
         return xxhash.xxh3_64_hexdigest(_canonical.encode(rows)).encode()
     except UNENCODABLE as error:
         raise InvalidQuery(f"{error}: give text and numbers that JSON can hold") from error

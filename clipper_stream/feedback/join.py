@@ -55,12 +55,9 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
 
 def feedback_value(feedback: Feedback) -> FeedbackValue:
     """The label, or the loss of the answer, that a feedback gives; it was checked by `check_feedback`."""
-    if feedback.label is not UNSET:
-        return Label(feedback.label)
-    if isinstance(feedback.loss, float | int):
+    if feedback.loss is not None:
         return GivenLoss(float(feedback.loss))
-    assert isinstance(feedback.reward, float | int)
-    return GivenLoss.of_reward(float(feedback.reward))
+    return Label(feedback.label) if feedback.reward is None else GivenLoss.of_reward(float(feedback.reward))
 
 
 def disagreement(feedback: Feedback, prediction: Prediction) -> str | None:

@@ -37,6 +37,8 @@ def loss_of(kind: str, label: Any, output: Any) -> float:
         raise UnknownName(f"loss {kind!r}: use one of {', '.join(sorted(LOSSES))}")
     if label is None:
         raise InvalidLabel("the label is null: give the true output, or a loss or a reward in [0, 1]")
+    if isinstance(label, float | list | tuple) and not _is_finite(label):
+        raise InvalidLabel(f"label {shown(label)} has NaN or infinity: give finite numbers")
     return 1.0 if output is None else loss(label, output)
 
 
@@ -72,6 +74,18 @@ def same(first: Any, second: Any) -> bool:
         return first == second
     number = _number(first), _number(second)
     return bool(first == second) if None in number else number[0] == number[1]
+
+
+def _is_finite(label: Any) -> bool:
+    """Whether no number in it is NaN or infinity, at any depth: without recursion, for it may be nested deeply."""
+    waiting = [label]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, float) and not math.isfinite(value):
+            return False
+    return True
 
 
 def _zero_one(label: Any, output: Any) -> float:

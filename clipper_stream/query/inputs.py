@@ -3,10 +3,10 @@
 Rules of this file:
 - One conversion per batch. Rows are looked at one by one only when the batch as a whole does not fit.
 - A row is a (nested) list of numbers, or bytes: the row's elements in C order, little-endian, of the spec's dtype.
-- true and false count as 1 and 0. Text is no number. Integer dtypes refuse what has a point, and overflow.
+- true and false count as 1 and 0. Text is no number. Integer dtypes refuse fractions and overflow; a whole number may
+  be written as a float (3.0), below 2^53, where every float is one integer only.
 - A `json` row is passed on as it is, within what msgpack can hold: integers of 64 bits, text keys, `MAX_DEPTH` levels.
-- Float dtypes refuse NaN and infinity: JSON cannot carry them, and most models answer them with an exception or with
-  nonsense.
+- NaN and infinity are refused: JSON cannot carry them, and most models answer them with an exception or with nonsense.
 """
 
 import base64
@@ -32,6 +32,7 @@ MAX_DEPTH = 32
 """Deeper nesting of a `json` row is taken for a mistake, or an attack, long before any encoder's recursion limit."""
 
 _BINARY = (bytes, bytearray, memoryview)
+_EXACT_BELOW = 2**53
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what msgpack, and so a frame to a host, can hold
 
 
@@ -243,11 +244,15 @@ def _to_float(spec: RowSpec, found: np.ndarray) -> np.ndarray:
 
 def _to_integer(spec: RowSpec, found: np.ndarray) -> np.ndarray:
     bounds = np.iinfo(spec.dtype)
-    if found.dtype.kind == "f" or found.min() < bounds.min or found.max() > bounds.max:
+    if (found.dtype.kind == "f" and not _is_whole(found)) or found.min() < bounds.min or found.max() > bounds.max:
         raise InvalidInput(
             f"{_described(found.tolist())}: give {_expected(spec)}, integers from {bounds.min} to {bounds.max}"
         )
     return found.astype(spec.dtype, copy=False)
+
+
+def _is_whole(found: np.ndarray) -> bool:
+    return bool(((np.abs(found) < _EXACT_BELOW) & (found == np.trunc(found))).all())
 
 
 def _expected(spec: RowSpec) -> str:
@@ -286,6 +291,8 @@ def _check_json(rows: Sequence[Any]) -> None:
         kinds = set(map(type, level))
         if int in kinds:
             _check_integers([value for value in level if type(value) is int])
+        if float in kinds and not all(map(math.isfinite, [value for value in level if type(value) is float])):
+            raise InvalidInput("the row has NaN or infinity: give finite numbers, or null")
         strange = [kind for kind in kinds if not issubclass(kind, _JSON)]
         if strange:
             raise InvalidInput(f"a value of type {strange[0].__name__}: give numbers, text, lists or maps")

@@ -44,7 +44,7 @@ BUDGETS = {
     "clipper_agents.observability": 990,
     "clipper_agents.replay": 5110,
     "clipper_agents.rollout": 1730,
-    "clipper_agents.router": 4350,
+    "clipper_agents.router": 4370,
     "clipper_agents.settings": 780,
     "clipper_agents.status": 1825,
     "clipper_agents.streaming": 2570,
@@ -57,12 +57,12 @@ BUDGETS = {
     "clipper_stream.combining": 200,
     "clipper_stream.drift": 350,
     "clipper_stream.evaluation": 5305,
-    "clipper_stream.feedback": 520,
+    "clipper_stream.feedback": 535,
     "clipper_stream.models": 3050,
-    "clipper_stream.query": 2790,
+    "clipper_stream.query": 2800,
     "clipper_stream.selection": 1875,
     "clipper_stream.sequential_testing": 880,
-    "clipper_topics": 2680,
+    "clipper_topics": 2730,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""
 

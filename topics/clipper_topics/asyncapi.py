@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from clipper_topics.catalogue import Catalogue, TopicSpec
-from clipper_topics.codec import CONTENT_TYPE, JSON, MSGPACK
+from clipper_topics.codec import CONTENT_TYPE, JSON, MSGPACK, MSGPACK_ALIASES
 from clipper_topics.dead_letter import PREFIX
 from clipper_topics.examples import MESSAGES, MessageKind
 from clipper_topics.json_schema import components
@@ -142,7 +142,7 @@ def _key(description: str) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    content_type = {"type": "string", "enum": [JSON, MSGPACK], "default": JSON}
+    content_type = {"type": "string", "enum": [JSON, MSGPACK, *MSGPACK_ALIASES], "default": JSON}
     names = ("exception", "message", "topic", "partition", "offset")
     return {
         **components([kind.record for kind in MESSAGES.values()], "#/components/schemas/{name}"),

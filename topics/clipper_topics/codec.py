@@ -2,13 +2,15 @@
 
 Rules of this file:
 - Whatever the bytes are, decoding ends in a record or in `UndecodableRecord`: they come from anybody.
-- Fields that a record does not know are ignored, in every kind of record.
+- Fields that a record does not know are ignored, in every kind of record and at every level of it.
+- A whole number counts as an integer however it is written: JavaScript writes 3.0 as 3, Java writes 3 as 3.0.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
@@ -24,6 +26,8 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 CONTENT_TYPE = "content-type"
 MSGPACK_HEADERS: list[tuple[str, bytes]] = [(CONTENT_TYPE, MSGPACK.encode())]
+MSGPACK_ALIASES = ("application/x-msgpack", "application/vnd.msgpack")
+"""Other names of msgpack that clients use."""
 JSON_HEADERS: list[tuple[str, bytes]] = [(CONTENT_TYPE, JSON.encode())]
 _NO_HEADERS: list[tuple[str, bytes]] = []
 
@@ -39,12 +43,17 @@ _USUAL: dict[Headers, str] = {(): JSON, tuple(MSGPACK_HEADERS): MSGPACK, tuple(J
 
 
 def content_type(headers: Headers) -> str:
-    """Return the content type that the headers state, without parameters; JSON when they state none."""
+    """Return the content type that the headers state, without parameters; JSON when they state none.
+
+    >>> content_type([("Content-Type", b"Application/x-msgpack; charset=utf-8")])
+    'application/msgpack'
+    """
     if type(headers) is tuple and (usual := _USUAL.get(headers)):
         return usual
     for name, value in headers:
         if name.lower() == CONTENT_TYPE:
-            return (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()
+            stated = (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()
+            return MSGPACK if stated in MSGPACK_ALIASES else stated
     return JSON
 
 
@@ -70,45 +79,66 @@ def no_extension(code: int, _: memoryview) -> object:
 
 
 def _decoders(record: type[msgspec.Struct]) -> dict[str, Any]:
-    if record.__struct_config__.forbid_unknown_fields:
-        return {
-            JSON: TolerantDecoder(record, msgspec.json.Decoder()),
-            MSGPACK: TolerantDecoder(record, msgspec.msgpack.Decoder(ext_hook=no_extension)),
-        }
-    return {
+    native: dict[str, Any] = {
         JSON: msgspec.json.Decoder(record),
         MSGPACK: msgspec.msgpack.Decoder(record, ext_hook=no_extension),
     }
+    if not any(part.__struct_config__.forbid_unknown_fields for part in records_in([record])):
+        return native
+    parsers: dict[str, Any] = {
+        JSON: msgspec.json.Decoder(),
+        MSGPACK: msgspec.msgpack.Decoder(ext_hook=no_extension),
+    }
+    return {kind: TolerantDecoder(record, native[kind], parser) for kind, parser in parsers.items()}
 
 
-# --- fields from the future, in records that forbid them ----------------------------------------------------------
-def known_fields(content: Any, record: type[msgspec.Struct]) -> Any:
-    """Return the content without fields that the record, or a record in one of its fields, does not have.
+def records_in(records: Iterable[type[msgspec.Struct]]) -> list[type[msgspec.Struct]]:
+    """The records and all records that stand in their fields, each once."""
+    found: dict[type[msgspec.Struct], None] = {}
+    waiting: list[Any] = [inspect.type_info(record) for record in records]
+    while waiting:
+        match waiting.pop():
+            case inspect.StructType(cls=record, fields=fields):
+                found[record] = None
+                waiting += [field.type for field in fields]
+            case inspect.UnionType(types=types):
+                waiting += types
+            case inspect.ListType(item_type=item):
+                waiting.append(item)
+    return list(found)
+
+
+# --- records that forbid unknown fields -----------------------------------------------------------------------------
+def as_declared(value: Any, declared: inspect.Type) -> Any:
+    """Return the value without the fields that no record has, and with whole numbers as integers where these are meant.
 
     >>> from clipper_topics.manifests import ApplicationManifest
-    >>> known_fields({"name": "digits", "colour": 1, "input": {"dtype": "text", "x": 2}}, ApplicationManifest)
-    {'name': 'digits', 'input': {'dtype': 'text'}}
+    >>> manifest = inspect.type_info(ApplicationManifest)
+    >>> as_declared({"name": "digits", "revision": 2.0, "colour": 1, "input": {"shape": [3.0], "x": 2}}, manifest)
+    {'name': 'digits', 'revision': 2, 'input': {'shape': [3]}}
     """
-    if not isinstance(content, Mapping):
-        return content
-    types = {field.encode_name: field.type for field in msgspec.structs.fields(record)}
-    return {name: _known(value, types[name]) for name, value in content.items() if name in types}
-
-
-def _known(value: Any, declared: Any) -> Any:
-    is_record = isinstance(declared, type) and issubclass(declared, msgspec.Struct)
-    return known_fields(value, declared) if is_record else value
+    match declared:
+        case inspect.StructType(fields=fields) if isinstance(value, Mapping):
+            types = {field.encode_name: field.type for field in fields}
+            return {name: as_declared(part, types[name]) for name, part in value.items() if name in types}
+        case inspect.ListType(item_type=item) if isinstance(value, list):
+            return [as_declared(part, item) for part in value]
+        case inspect.UnionType(types=types) if value is not None:  # a type or null
+            return as_declared(value, types[0])
+        case inspect.IntType() if isinstance(value, float) and value.is_integer():
+            return int(value)
+    return value
 
 
 class TolerantDecoder(Generic[T]):
-    """A decoder that ignores unknown fields of a record whose type forbids them.
+    """A decoder that ignores unknown fields also where the type of a record forbids them.
 
-    Slower than msgspec's own: for manifests, of which there are few.
+    What does not fit the type is parsed once more, without it: records of newer releases and of other languages.
     """
 
-    def __init__(self, record: type[T], parser: "msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]") -> None:
-        self._record = record
-        self._parser = parser
+    def __init__(self, record: type[T], native: Any, parser: Any) -> None:
+        self._record, self._native, self._parser = record, native, parser
+        self._declared = inspect.type_info(record)
 
     def decode(self, value: bytes) -> T:
         """The record.
@@ -116,7 +146,11 @@ class TolerantDecoder(Generic[T]):
         Raises:
             msgspec.MsgspecError: the bytes, or a field that the record knows, are not as they should be.
         """
-        return msgspec.convert(known_fields(self._parser.decode(value), self._record), self._record)
+        try:
+            found: T = self._native.decode(value)
+        except msgspec.ValidationError:
+            found = msgspec.convert(as_declared(self._parser.decode(value), self._declared), self._record)
+        return found
 
 
 # --- records ------------------------------------------------------------------------------------------------------

@@ -16,13 +16,13 @@ FORWARDED = "clipper-forwarded"
 
 
 class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What was true about one query. Exactly one of `label`, `loss` and `reward` is given.
+    """What was true about one query. Exactly one of `label`, `loss` and `reward` is given; null beside it is absent.
 
     The record's key is the query's key, so that it reaches the partition of the decision. An id that names its
     partition (`<partition>@<offset>` of a router, `<partition>-<32 hexadecimal digits>` of the client) needs no key.
     """
 
-    query_id: str
+    query_id: Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1})]
     """The query that this is about."""
     application: str | None = None
     """The query's application; absent: of the decisions under the id, the first is meant."""
@@ -30,9 +30,9 @@ class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The query's context."""
     label: Any = msgspec.UNSET
     """The true output; a list, one a row, for a query of several rows. The application's loss compares."""
-    loss: _Unit | msgspec.UnsetType = msgspec.UNSET
+    loss: _Unit | None = None
     """Loss of the answer that was given, in [0, 1]."""
-    reward: _Unit | msgspec.UnsetType = msgspec.UNSET
+    reward: _Unit | None = None
     """Reward of the answer that was given, in [0, 1]: a loss of `1 - reward`."""
 
 
@@ -63,12 +63,14 @@ def check_feedback(feedback: Feedback) -> str | None:
     """
     if not feedback.query_id:
         return "query_id is empty: give the id of the query that this is about"
-    given = [name for name in TRUTHS if getattr(feedback, name) is not msgspec.UNSET]
+    given = [name for name in ("loss", "reward") if getattr(feedback, name) is not None]
+    if feedback.label is not msgspec.UNSET and not (given and feedback.label is None):
+        given = ["label", *given]
     if len(given) != 1:
         found = " and ".join(given) or "no truth"
         return f"the feedback has {found}: give exactly one of {', '.join(TRUTHS)}"
     for name in ("loss", "reward"):
         value = getattr(feedback, name)
-        if value is not msgspec.UNSET and not 0.0 <= value <= 1.0:
+        if value is not None and not 0.0 <= value <= 1.0:
             return f"{name} is {value}: give a number in [0, 1]"
     return None

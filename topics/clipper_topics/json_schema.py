@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from clipper_topics.codec import records_in
 from clipper_topics.feedback import TRUTHS, Feedback
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
@@ -21,7 +22,7 @@ EXACTLY_ONE: dict[str, tuple[str, ...]] = {
     Prediction.__name__: ("output", "outputs"),
     Feedback.__name__: TRUTHS,
 }
-"""Fields of which a record has exactly one, which no type says."""
+"""Fields of which a record has exactly one, which no type says; beside it, null counts as absent."""
 
 
 def field_sentences(record: type[msgspec.Struct]) -> dict[str, str]:
@@ -48,7 +49,7 @@ def components(records: list[type[msgspec.Struct]], ref_template: str) -> dict[s
         ref_template: Where a schema points for another, with `{name}`.
     """
     _, schemas = msgspec.json.schema_components(records, ref_template=ref_template)
-    for record in _with_parts(records):
+    for record in records_in(records):
         _describe(schemas[record.__name__], record)
     return schemas
 
@@ -65,20 +66,11 @@ def _describe(described: dict[str, Any], record: type[msgspec.Struct]) -> None:
     for name, sentence in field_sentences(record).items():
         described["properties"][name]["description"] = sentence
     if alternatives := EXACTLY_ONE.get(record.__name__):
-        described["oneOf"] = [{"required": [name]} for name in alternatives]
+        described["oneOf"] = [_only(name, alternatives, described["properties"]) for name in alternatives]
 
 
-def _with_parts(records: list[type[msgspec.Struct]]) -> list[type[msgspec.Struct]]:
-    """The records and all records that stand in their fields, each once."""
-    found: dict[type[msgspec.Struct], None] = {}
-    waiting: list[Any] = [msgspec.inspect.type_info(record) for record in records]
-    while waiting:
-        info = waiting.pop()
-        if isinstance(info, msgspec.inspect.StructType):
-            found[info.cls] = None
-            waiting += [field.type for field in info.fields]
-        elif isinstance(info, msgspec.inspect.UnionType):
-            waiting += info.types
-        elif isinstance(info, msgspec.inspect.ListType):
-            waiting.append(info.item_type)
-    return list(found)
+def _only(name: str, alternatives: tuple[str, ...], properties: dict[str, Any]) -> dict[str, Any]:
+    """One field is given, and no other. Null is a value only of a field that may be anything."""
+    absent: dict[str, Any] = {other: {"type": "null"} for other in alternatives if other != name}
+    given = {name: properties[name]["anyOf"][0]} if "anyOf" in properties[name] else {}
+    return {"required": [name], "properties": absent | given}

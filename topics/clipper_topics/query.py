@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from clipper_topics.query_ids import is_offset_id
+from clipper_topics.query_ids import OFFSET_ID_PATTERN, is_offset_id
 
 ID_CHARACTERS = 256
 """Longest query id and context: both become keys in the routers' state."""
@@ -24,6 +24,9 @@ LARGEST_FEATURE = 1e6
 """In size: sums of products of millions of them stay exact enough."""
 
 _Identifier = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": ID_CHARACTERS})]
+_OwnId = Annotated[_Identifier, msgspec.Meta(extra_json_schema={"not": {"pattern": OFFSET_ID_PATTERN}})]
+_Milliseconds = Annotated[int | float, msgspec.Meta(extra_json_schema={"minimum": 1})]
+_Feature = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": -LARGEST_FEATURE, "maximum": LARGEST_FEATURE})]
 
 
 class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -31,20 +34,23 @@ class Query(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     application: str
     """Name of a registered application."""
-    query_id: _Identifier | None = None
+    query_id: _OwnId | None = None
     """Identifies the query among those of its application and partition; absent: `<partition>@<offset>` of this record,
     a form that no query may choose."""
     context: _Identifier | None = None
     """Whose weights to use (a user, a device); the record's key must then be the context."""
     input: Any = msgspec.UNSET
     """One row: numbers, nested numbers, text, or `{"base64": ...}`; the application's input spec says which."""
-    inputs: list[Any] | msgspec.UnsetType = msgspec.UNSET
-    """Several rows, at most 10 000, answered together by one decision. Exactly one of `input` and `inputs` is given."""
-    deadline_ms: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1})] | None = None
+    inputs: Annotated[list[Any], msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": MOST_ROWS})] | None = None
+    """Several rows, at most 10 000, answered together by one decision. Exactly one of `input` and `inputs` is given;
+    beside the other, null counts as absent."""
+    deadline_ms: _Milliseconds | None = None
     """Answer within so many milliseconds of the record's timestamp; at most the application's objective counts."""
-    models: list[str] | None = None
+    models: Annotated[list[str], msgspec.Meta(extra_json_schema={"minItems": 1})] | None = None
     """Ask exactly these models (`name` or `name:version`) instead of those that the policy would choose."""
-    features: Annotated[list[float], msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": 16})] | None = None
+    features: (
+        Annotated[list[_Feature], msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": MOST_FEATURES})] | None
+    ) = None
     """Numbers that a policy such as `lin_ucb` chooses by, at most 16, best about as large as 1."""
 
 
@@ -65,13 +71,13 @@ def is_plain(query: Query) -> bool:
     return (
         query_id is not None
         and query.input is not msgspec.UNSET
-        and query.inputs is msgspec.UNSET
+        and query.inputs is None
         and query.context is None
         and query.models is None
         and query.features is None
         and 0 < len(query_id) <= ID_CHARACTERS
         and "@" not in query_id
-        and (deadline_ms is None or deadline_ms > 0)
+        and (deadline_ms is None or 1 <= deadline_ms < math.inf)
     )
 
 
@@ -86,19 +92,19 @@ def check_query(query: Query) -> str | None:
 
 
 def _check_rows(query: Query) -> str | None:
-    if query.input is msgspec.UNSET and query.inputs is msgspec.UNSET:
-        return "the query has neither input nor inputs: give one of them"
-    if query.input is not msgspec.UNSET and query.inputs is not msgspec.UNSET:
+    if query.inputs is None:
+        return "the query has neither input nor inputs: give one of them" if query.input is msgspec.UNSET else None
+    if query.input is not msgspec.UNSET and query.input is not None:
         return "the query has both input (one row) and inputs (several rows): leave one of them out"
-    if query.inputs is not msgspec.UNSET and not query.inputs:
+    if not query.inputs:
         return "inputs is empty: give at least one row"
-    if query.inputs is not msgspec.UNSET and len(query.inputs) > MOST_ROWS:
+    if len(query.inputs) > MOST_ROWS:
         return f"inputs has {len(query.inputs)} rows: give at most {MOST_ROWS}, and the others in further queries"
     return None
 
 
 def _check_options(query: Query) -> str | None:
-    if query.deadline_ms is not None and query.deadline_ms < 1:
+    if query.deadline_ms is not None and not 1 <= query.deadline_ms < math.inf:
         return f"deadline_ms is {query.deadline_ms}: give at least 1, or leave it out for the application's objective"
     if query.models is not None and not query.models:
         return "models is empty: name at least one model, or leave it out for the policy to choose"

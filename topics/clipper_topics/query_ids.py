@@ -10,7 +10,9 @@ Rules of this file:
 import re
 import uuid
 
-_GIVEN = re.compile(r"[0-9]+@[0-9]+")
+OFFSET_ID_PATTERN = r"^[0-9]+@[0-9]+$(?!\n)"
+"""Ids of the first form."""
+_GIVEN = re.compile(OFFSET_ID_PATTERN)
 _NAMES_PARTITION = re.compile(r"([0-9]{1,5})(?:@[0-9]+|-[0-9a-f]{32})")
 
 

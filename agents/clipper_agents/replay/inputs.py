@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import aclosing
 
-import msgspec
 from aiokafka import TopicPartition
 
 from clipper_agents.kafka.reader import LogReader, Range
@@ -56,6 +55,6 @@ class InputReader:
 
 def _text(query: LeanQuery) -> str | None:
     """Return the field with the row or rows as one JSON object."""
-    if query.inputs is not UNSAID:
+    if query.inputs is not None:
         return text_of({"inputs": query.inputs})
-    return None if query.input is msgspec.UNSET else text_of({"input": query.input})
+    return None if query.input is UNSAID else text_of({"input": query.input})

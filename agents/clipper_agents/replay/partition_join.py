@@ -240,10 +240,10 @@ class PartitionJoin:
         for record, one in zip(records, self._feedback.decode(records), strict=True):
             if one is None or not one.query_id:
                 continue
-            if one.label is not UNSAID:
-                if one.loss is UNSAID and one.reward is UNSAID:
+            if one.loss is None and one.reward is None:
+                if one.label is not UNSAID:
                     add((record, one, None))
-            elif (given := given_loss(one)) is not None:
+            elif (one.label is UNSAID or one.label is None) and (given := given_loss(one)) is not None:
                 add((record, one, given))
         self.counts["undecodable"] += len(records) - len(told)
         self.counts["feedback"] += len(told)

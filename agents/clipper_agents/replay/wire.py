@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from aiokafka import ConsumerRecord
 
-from clipper_topics.codec import JSON, MSGPACK, content_type
+from clipper_topics.codec import JSON, MSGPACK, content_type, no_extension
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
 UNSAID = msgspec.UNSET
@@ -86,15 +86,15 @@ class LeanFeedback(msgspec.Struct, gc=False):
     application: str | None = None
     context: str | None = None
     label: Any = UNSAID
-    loss: _Unit | msgspec.UnsetType = msgspec.UNSET
-    reward: _Unit | msgspec.UnsetType = msgspec.UNSET
+    loss: _Unit | None = None
+    reward: _Unit | None = None
 
 
 class LeanQuery(msgspec.Struct, gc=False):
     """The input of a query."""
 
     input: Any = UNSAID
-    inputs: Any = UNSAID
+    inputs: list[Any] | None = None
 
 
 class ListDecoder:
@@ -113,7 +113,7 @@ class ListDecoder:
     def __init__(self, kind: type[msgspec.Struct]) -> None:
         self._decoders: dict[str, Any] = {
             JSON: msgspec.json.Decoder(kind).decode,
-            MSGPACK: msgspec.msgpack.Decoder(kind, ext_hook=_no_extension).decode,
+            MSGPACK: msgspec.msgpack.Decoder(kind, ext_hook=no_extension).decode,
         }
 
     def decode(self, records: Sequence[Record]) -> list[Any]:
@@ -137,13 +137,9 @@ class ListDecoder:
             return None
 
 
-def _no_extension(code: int, _: memoryview) -> Any:
-    raise ValueError(f"msgpack extension type {code}")
-
-
 def given_loss(found: LeanFeedback) -> float | None:
     """Return the loss in [0, 1] that a feedback without a label gives; None unless it gives loss or reward."""
     loss, reward = found.loss, found.reward
-    if isinstance(reward, float | int):
-        return 1.0 - float(reward) if loss is msgspec.UNSET else None
-    return float(loss) if isinstance(loss, float | int) else None
+    if reward is not None:
+        return 1.0 - float(reward) if loss is None else None
+    return None if loss is None else float(loss)

@@ -76,8 +76,11 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
         try:
             query = _decode_raw(kind, record.value) if raw else decode(kind, record.value)
         except UndecodableRecord as error:
-            decoded.undecodable.append((record, error))
-            continue
+            raw, without_rows = True, None if raw else _without_rows(kind, record.value)
+            if without_rows is None:
+                decoded.undecodable.append((record, error))
+                continue
+            query = without_rows
         if not raw and is_plain(query):
             plain[query.application, kind].append((query, record))
         else:
@@ -88,6 +91,14 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
         else:
             queries += (_received(query, record, generation, kind, now_s, raw=False) for query, record in found)
     return decoded
+
+
+def _without_rows(kind: str, value: bytes | None) -> Query | None:
+    """Decode a query of which some row cannot be decoded, so that it is answered; None where more is wrong."""
+    try:
+        return _decode_raw(kind, value)
+    except UndecodableRecord:
+        return None
 
 
 def _block(
@@ -108,7 +119,7 @@ def _block(
     )
 
 
-def _seconds(deadline_ms: int | None) -> float | None:
+def _seconds(deadline_ms: float | None) -> float | None:
     return None if deadline_ms is None else max(0, min(deadline_ms, LONGEST_MS)) / 1000
 
 
@@ -116,22 +127,23 @@ def _decode_raw(kind: str, value: bytes | None) -> Query:
     """Decode a query, but not its rows."""
     found = codec.raw_queries.decode_as(kind, value)
     query: Query = found
-    if isinstance(found.inputs, msgspec.Raw):
-        query.inputs = [RawRow(row, kind) for row in raw_rows(found.inputs, kind)]
+    rows = raw_rows(found.inputs, kind) if isinstance(found.inputs, msgspec.Raw) else None
+    query.inputs = None if rows is None else [RawRow(row, kind) for row in rows]
     if isinstance(found.input, msgspec.Raw):
-        query.input = RawRow(found.input, kind)
+        row = RawRow(found.input, kind)
+        query.input = None if row.is_null and query.inputs is not None else row
     return query
 
 
 def _rows(query: Query) -> list[Any]:
     """Return the rows, or none for a query with too many: its refusal would repeat the default output for each."""
-    if isinstance(query.inputs, list):
+    if query.inputs is not None:
         return query.inputs if len(query.inputs) <= MOST_ROWS else []
     return [query.input]
 
 
 def _received(query: Query, record: Record, generation: int, kind: str, now_s: float, raw: bool) -> DecodedQuery:
-    packed = query.inputs is not msgspec.UNSET
+    packed = query.inputs is not None
     partition, offset = record.partition, record.offset
     return DecodedQuery(
         answered_id(query.query_id, partition, offset),

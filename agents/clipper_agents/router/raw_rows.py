@@ -1,4 +1,4 @@
-"""Rows of large queries: they stay bytes until it is known that somebody wants them, and what they should be.
+"""Rows that stay bytes until it is known that somebody wants them, and what they should be.
 
 Rules of this file:
 - A row is decoded as what its application's input spec allows. A megabyte of maps where numbers are wanted ends at the
@@ -12,11 +12,12 @@ import msgspec
 
 from clipper_stream.errors import InvalidInput
 from clipper_stream.query.inputs import RowSpec
-from clipper_topics.codec import JSON, UndecodableRecord, no_extension
+from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, no_extension
 
 LARGE_BYTES = 8192
 """Of a record: a smaller one is decoded at once, which takes a third less time."""
 Number = int | float | bool
+_NULL = {JSON: b"null", MSGPACK: b"\xc0"}
 
 
 class RawRow(NamedTuple):
@@ -29,6 +30,11 @@ class RawRow(NamedTuple):
 
     raw: msgspec.Raw
     kind: str
+
+    @property
+    def is_null(self) -> bool:
+        """Whether the row is null."""
+        return memoryview(self.raw) == _NULL[self.kind]
 
     def decode(self, spec: RowSpec) -> Any:
         """The row, as `decode_queries` would have it.
@@ -43,14 +49,14 @@ class RawRow(NamedTuple):
             raise InvalidInput(f"a row of {len(bytes(self.raw))} bytes: {error}") from error
 
 
-def raw_rows(rows: msgspec.Raw, kind: str) -> list[msgspec.Raw]:
-    """The rows of a packed query, each still undecoded.
+def raw_rows(rows: msgspec.Raw, kind: str) -> list[msgspec.Raw] | None:
+    """The rows of a packed query, each still undecoded; None for null.
 
     Raises:
         UndecodableRecord: they are no list.
     """
     try:
-        found: list[msgspec.Raw] = _decoder(kind, "rows", 0).decode(rows)
+        found: list[msgspec.Raw] | None = _decoder(kind, "rows", 0).decode(rows)
     except (ValueError, RecursionError) as error:
         raise UndecodableRecord(f"not {kind}: {error} - at `$.inputs`") from error
     return found
@@ -59,7 +65,7 @@ def raw_rows(rows: msgspec.Raw, kind: str) -> list[msgspec.Raw]:
 @lru_cache(maxsize=64)
 def _decoder(kind: str, wanted: str, dimensions: int) -> Any:
     types: dict[str, Any] = {
-        "rows": list[msgspec.Raw],
+        "rows": list[msgspec.Raw] | None,
         "text": str,
         "bytes": dict[str, str] if kind == JSON else bytes | dict[str, str],
         "json": Any,

@@ -77,6 +77,7 @@ def test_numeric_losses_are_clipped_and_averaged_over_elements(kind, label, outp
         ("zero_one", math.nan, 3),
         ("zero_one", 10**400, 3),
         ("zero_one", "inf", 3),
+        ("zero_one", [1, [math.inf]], [1, [3]]),
         ("absolute", "cat", 0.5),
         ("absolute", 0.5, "cat"),
         ("absolute", math.nan, 0.5),

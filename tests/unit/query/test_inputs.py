@@ -105,11 +105,22 @@ def test_bytes_and_lists_may_be_mixed_in_a_batch():
     assert to_rows(PAIR, [raw, [1, 2]]).good.tolist() == [[5.0, 6.0], [1.0, 2.0]]
 
 
-@pytest.mark.parametrize("bad", [[1, 2.5], [1, 2.0], [1, 256], [1, -1], [1, 2**70]])
-def test_integers_refuse_what_has_a_point_and_what_they_cannot_hold(bad):
+@pytest.mark.parametrize("bad", [[1, 2.5], [1, 256.0], [1, 256], [1, -1], [1, 2**70]])
+def test_integers_refuse_fractions_and_what_they_cannot_hold(bad):
     rows = to_rows(RowSpec("uint8", (2,)), [[1, 2], bad])
     assert rows.good.tolist() == [[1, 2]]
     assert "uint8 numbers of shape [2]" in str(rows.failed[1])
+
+
+@pytest.mark.parametrize("row", [[3.0, -0.0], [3, 0.0], [True, 2.0**53 - 1]])
+def test_a_whole_number_in_float_form_is_an_integer(row):
+    assert to_matrix(RowSpec("int64", (2,)), [row]).tolist() == [[int(number) for number in row]]
+
+
+@pytest.mark.parametrize("row", [[2.0**53, 1], [2**53 + 1, 1.0], [math.nan, 1], [math.inf, 1]])
+def test_a_float_that_may_be_one_integer_or_another_is_none(row):
+    assert 1 in to_rows(RowSpec("int64", (2,)), [[2**53 + 1, 1], row]).failed
+    assert to_rows(RowSpec("int64", (2,)), [[2**53 + 1, 1], row]).good.tolist() == [[2**53 + 1, 1]]
 
 
 def test_a_row_is_never_rounded_otherwise_because_of_its_neighbours():
@@ -159,10 +170,11 @@ def test_json_is_passed_on_as_it_is():
         ({"a": -(2**63) - 1}, "more than 64 bits"),
         ({1: "a"}, "keys other than text"),
         ([dt.datetime(2026, 1, 1, tzinfo=dt.UTC)], "a value of type datetime"),
+        ({"a": [1.5, math.nan]}, "NaN or infinity"),
         (nested(33), "nested deeper than 32 levels"),
         (nested(900), "nested deeper than 32 levels"),
     ],
-    ids=["large", "small", "key", "type", "deep", "deeper"],
+    ids=["large", "small", "key", "type", "NaN", "deep", "deeper"],
 )
 def test_json_that_could_not_be_passed_on_is_refused(bad, says):
     rows = to_rows(RowSpec("json"), [nested(32), bad])

@@ -86,13 +86,36 @@ def test_what_cannot_be_read_is_counted_and_costs_nothing_else(topic, value):
 
 
 @pytest.mark.parametrize(
-    "said", [dict(), dict(label=1, loss=0.5), dict(loss=1.5), dict(reward=-0.1), dict(query_id="", label=1)]
+    "said",
+    [
+        dict(),
+        dict(label=1, loss=0.5),
+        dict(loss=0.5, reward=0.5),
+        dict(loss=1.5),
+        dict(reward=-0.1),
+        dict(query_id="", label=1),
+    ],
 )
 def test_feedback_that_says_nothing_or_too_much_is_counted_as_such(said):
     log = Log().add(decided("0-1", answer("a:1", 1)))
     log.add_bytes("feedback", codec.feedback.encode(Feedback(**({"query_id": "0-1"} | said)))).add(told())
     assert only(log)["feedback"][0] == 1
     assert joined(log)[1]["undecodable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "loss"),
+    [
+        (b'"label": 2, "loss": null, "reward": null', 1.0),
+        (b'"label": null, "loss": 0.25, "reward": null', 0.25),
+        (b'"label": null, "loss": null, "reward": 0.25', 0.75),
+    ],
+)
+def test_null_beside_another_truth_is_absent(said, loss):
+    log = Log().add(decided("0-1", answer("a:1", 1)))
+    log.add_bytes("feedback", b'{"query_id": "0-1", "application": null, "context": null, ' + said + b"}")
+    assert only(log)["models"]["a:1"]["loss"] == loss
+    assert not joined(log)[1]["undecodable"]
 
 
 def test_msgpack_and_json_are_read_alike():

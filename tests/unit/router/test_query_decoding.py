@@ -76,6 +76,32 @@ def test_a_deadline_of_any_length_is_a_number():
     assert found.deadline_s > 1e8
 
 
+@pytest.mark.parametrize("deadline", [b"250", b"250.0", b"2.5e2"])
+def test_a_deadline_is_a_number_however_it_is_written(deadline):
+    found = query_of(b'{"application": "app", "input": 1, "deadline_ms": ' + deadline + b"}")
+    assert (found.deadline_s, found.invalid) == (0.25, None)
+
+
+@pytest.mark.parametrize("deadline", [float("nan"), float("inf"), -0.0, 0.5])
+def test_a_deadline_that_is_no_time_from_now_is_refused(deadline):
+    value = msgspec.msgpack.encode({"application": "app", "input": 1, "deadline_ms": deadline})
+    found = query_of(value, headers=MSGPACK)
+    assert f"deadline_ms is {deadline}" in found.invalid
+    assert found.deadline_s >= 0.0
+
+
+@pytest.mark.parametrize(
+    "stated", [b"application/x-msgpack", b"application/vnd.msgpack", b"APPLICATION/X-MSGPACK; charset=binary"]
+)
+def test_msgpack_under_another_of_its_names_is_answered_in_msgpack(stated):
+    value = msgspec.msgpack.encode({"application": "app", "input": 1})
+    assert query_of(value, headers=[(codec.CONTENT_TYPE, stated)]).content_type == codec.MSGPACK
+
+
+def test_of_a_key_that_stands_twice_the_last_counts():
+    assert query_of(b'{"application": "a", "input": 1, "input": 2, "application": "b"}')[1:3] == ("b", [2])
+
+
 def test_what_is_no_query_is_kept_apart_in_order():
     values = [b"", None, b"\xff", b"[]", b'{"input": 1}', b'{"application": 5}', b"[" * 100_000]
     records = [record(offset, value) for offset, value in enumerate(values)]

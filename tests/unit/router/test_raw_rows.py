@@ -37,6 +37,8 @@ ROWS = [
     [{}, {}, {}],
     None,
     [1, None, 3],
+    [1.0, 2, 3.0],
+    [1, 2, float("nan")],
     b"\0" * 12,
 ]
 ENCODE = {JSON: msgspec.json.encode, MSGPACK: msgspec.msgpack.encode}
@@ -79,7 +81,36 @@ def test_what_is_wrong_with_a_large_query_is_said_as_of_a_small_one(rows, monkey
     assert small == large is not None
 
 
-@pytest.mark.parametrize("inputs", [b"null", b"3", b'{"a": 1}', b"[1"])
+UNDECODABLE_ROWS = {
+    "not UTF-8": (JSON, b'{"application":"app","query_id":"q","input":"\xff"}'),
+    "too large for a double": (JSON, b'{"application":"app","query_id":"q","inputs":[[1],[1e999]]}'),
+    "an extension": (MSGPACK, b"\x83\xabapplication\xa3app\xa8query_id\xa1q\xa5input\xd4\x05\x00"),
+    "text that is not UTF-8": (MSGPACK, b"\x83\xabapplication\xa3app\xa8query_id\xa1q\xa5input\xa1\xff"),
+}
+
+
+@pytest.mark.parametrize("large_bytes", [0, 1 << 20])
+@pytest.mark.parametrize(("kind", "value"), UNDECODABLE_ROWS.values(), ids=UNDECODABLE_ROWS)
+def test_a_query_with_a_row_that_cannot_be_decoded_is_answered(kind, value, large_bytes, monkeypatch):
+    monkeypatch.setattr(queries, "LARGE_BYTES", large_bytes)
+    at_ms = int(NOW_S * 1000)
+    found = decode_queries([record(0, value, None, headers=headers_of(kind), timestamp=at_ms)], 0).queries
+    (answer,) = make_router(application(spec=RowSpec("json"))).receive(found, NOW_S).answers
+    assert (answer.query.query_id, answer.failure.reason) == ("q", "invalid_input")
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+def test_null_beside_the_other_of_input_and_inputs_is_absent(kind, monkeypatch):
+    for large_bytes in (0, 1 << 20):
+        row = of({"input": [1, 2, 3], "inputs": None}, kind, monkeypatch, large_bytes)
+        rows = of({"input": None, "inputs": [[1, 2, 3]]}, kind, monkeypatch, large_bytes)
+        null = of({"input": None, "inputs": None}, kind, monkeypatch, large_bytes)
+        assert [(one.packed, len(one.rows), one.invalid) for one in (row, rows, null)] == [
+            (False, 1, None), (True, 1, None), (False, 1, None),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("inputs", [b"3", b'{"a": 1}', b"[1"])
 def test_rows_that_are_no_list_are_no_query(inputs, monkeypatch):
     for large_bytes in (0, 1 << 20):
         monkeypatch.setattr(queries, "LARGE_BYTES", large_bytes)

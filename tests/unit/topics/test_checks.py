@@ -17,6 +17,8 @@ from clipper_topics.query import ID_CHARACTERS, Query, check_query
         ({"inputs": [1] * 10_001}, "inputs has 10001 rows: give at most 10000"),
         ({"input": 1, "deadline_ms": 0}, "deadline_ms is 0: give at least 1"),
         ({"input": 1, "deadline_ms": -5}, "deadline_ms is -5"),
+        ({"input": 1, "deadline_ms": math.nan}, "deadline_ms is nan"),
+        ({"input": 1, "deadline_ms": math.inf}, "deadline_ms is inf"),
         ({"input": 1, "models": []}, "models is empty"),
         ({"input": 1, "query_id": ""}, "query_id has 0 characters"),
         ({"input": 1, "query_id": "x" * 257}, "query_id has 257 characters: use 1 to 256"),
@@ -40,6 +42,7 @@ def test_a_query_that_cannot_be_used_is_told_what_to_do(fields, message):
         {"input": None},
         {"input": []},
         {"inputs": [None]},
+        {"input": None, "inputs": [1]},
         {"input": 1, "features": [-1e6] * 16},
         {"input": 1, "deadline_ms": 1, "models": ["svm"], "query_id": "x" * ID_CHARACTERS, "context": "é"},
     ],
@@ -57,7 +60,9 @@ def test_an_input_of_null_is_an_input():
     [
         ({}, "no truth: give exactly one of label, loss, reward"),
         ({"label": 1, "loss": 0.5}, "has label and loss"),
-        ({"label": None, "loss": 0.5, "reward": 0.5}, "has label and loss and reward"),
+        ({"label": None, "loss": 0.5, "reward": 0.5}, "has loss and reward"),
+        ({"label": 1, "loss": 0.5, "reward": 0.5}, "has label and loss and reward"),
+        ({"loss": None, "reward": None}, "has no truth"),
         ({"loss": 1.5}, "loss is 1.5"),
         ({"reward": float("nan")}, "reward is nan"),
     ],
@@ -70,6 +75,8 @@ def test_feedback_needs_the_id_of_a_query():
     assert "query_id is empty" in (check_feedback(Feedback(query_id="", label=1)) or "")
 
 
-@pytest.mark.parametrize("fields", [{"label": None}, {"label": [1, 2]}, {"loss": 0.0}, {"reward": 1.0}])
+@pytest.mark.parametrize(
+    "fields", [{"label": None}, {"label": [1, 2]}, {"loss": 0.0}, {"reward": 1.0}, {"label": None, "loss": 0.5}]
+)
 def test_feedback_with_exactly_one_truth_passes(fields):
     assert check_feedback(Feedback(query_id="0-1", **fields)) is None

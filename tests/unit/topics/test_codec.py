@@ -90,6 +90,36 @@ def test_an_unknown_content_type_is_undecodable_and_the_known_ones_are_named():
         codec.queries.decode(b"1,2", [("content-type", b"text/csv")])
 
 
+LATER = {"of a later release": {"deep": [1, None]}}
+MANIFEST = {
+    "name": "digits",
+    "revision": 2.0,
+    "models": ["svm:1"],
+    "input": {"shape": [3.0], **LATER},
+    "trials": [{"model": "svm:2", "share": 1, **LATER}],
+    "drift": {"parameters": {"delta": 1.0}, **LATER},
+    "default_output": [1.0, {"share": 2.0}],
+    **LATER,
+}
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+def test_unknown_fields_and_whole_floats_are_read_at_every_level_of_a_manifest(kind):
+    write = {JSON: msgspec.json.encode, MSGPACK: msgspec.msgpack.encode}[kind]
+    found = codec.applications.decode_as(kind, write(MANIFEST))
+    assert (found.revision, found.input.shape, found.trials[0].model) == (2, [3], "svm:2")
+    assert [type(found.drift.parameters["delta"]), type(found.default_output[0])] == [float, float]
+    change = {"application": "digits", "revision": 2, "command": "update", "at_ms": 1, "by": "ada", "after": MANIFEST}
+    assert codec.changes.decode_as(kind, write(change)).after == found
+
+
+@pytest.mark.parametrize("revision", ["2.5", "true", '"2"', "0.0", "9007199254740994.0"])
+def test_what_is_no_whole_number_within_its_bounds_is_no_revision(revision):
+    value = f'{{"name": "digits", "models": [], "revision": {revision}}}'.encode()
+    with pytest.raises(UndecodableRecord, match=r"\$\.revision"):
+        codec.applications.decode(value)
+
+
 def test_a_misspelt_manifest_field_is_ignored_on_the_topic_but_refused_in_a_file():
     from clipper_topics.manifests import ModelManifest
 
