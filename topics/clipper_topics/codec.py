@@ -23,6 +23,8 @@ from clipper_topics.restore import Restore
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 CONTENT_TYPE = "content-type"
+ECHOED = ("correlation-id", "traceparent")
+"""Headers of a query or a feedback that what is written about it repeats."""
 MSGPACK_HEADERS: list[tuple[str, bytes]] = [(CONTENT_TYPE, MSGPACK.encode())]
 JSON_HEADERS: list[tuple[str, bytes]] = [(CONTENT_TYPE, JSON.encode())]
 _NO_HEADERS: list[tuple[str, bytes]] = []
@@ -35,13 +37,25 @@ class UndecodableRecord(ValueError):
     """The bytes are no record of the topic's kind; the message says where and why."""
 
 
-_USUAL: dict[Headers, str] = {(): JSON, tuple(MSGPACK_HEADERS): MSGPACK, tuple(JSON_HEADERS): JSON}
+_USUAL = {(): (JSON, ()), tuple(MSGPACK_HEADERS): (MSGPACK, ()), tuple(JSON_HEADERS): (JSON, ())}
+
+
+def read_headers(headers: Headers) -> tuple[str, tuple[tuple[str, bytes], ...]]:
+    """Return the content type that the headers state, and those of them that an answer repeats.
+
+    >>> read_headers([("traceparent", b"00-4bf9-00f0-01"), ("tenant", b"7")])
+    ('application/json', (('traceparent', b'00-4bf9-00f0-01'),))
+    """
+    if type(headers) is tuple and (usual := _USUAL.get(headers)):
+        return usual
+    echoed = tuple(one for one in headers if one[0].lower() in ECHOED and one[1] is not None)
+    return content_type(headers), echoed
 
 
 def content_type(headers: Headers) -> str:
     """Return the content type that the headers state, without parameters; JSON when they state none."""
     if type(headers) is tuple and (usual := _USUAL.get(headers)):
-        return usual
+        return usual[0]
     for name, value in headers:
         if name.lower() == CONTENT_TYPE:
             return (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()

@@ -270,4 +270,5 @@ async def first_unread_ms(
 
 
 def _record(outgoing: Outgoing) -> Record:
-    return outgoing.query.key, outgoing.value, headers_of(outgoing.content_type, state_json=True)
+    query, headers = outgoing.query, headers_of(outgoing.content_type, state_json=True)
+    return query.key, outgoing.value, [*headers, *query.echoed] if query.echoed else headers

@@ -30,7 +30,7 @@ from clipper_agents.streaming.stream import by_partition
 from clipper_stream.query import DecodedQuery, Router
 from clipper_stream.query.planner import CONVERTED_TOGETHER
 from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord, content_type
+from clipper_topics.codec import UndecodableRecord, read_headers
 from clipper_topics.query import MOST_ROWS, Query, check_query
 from clipper_topics.query_ids import answered_id
 
@@ -67,14 +67,14 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
     decoded = DecodedQueries()
     queries, decode = decoded.queries, codec.queries.decode_as
     for record in records:
-        kind = content_type(record.headers) if record.headers else codec.JSON
+        kind, echoed = read_headers(record.headers) if record.headers else (codec.JSON, ())
         raw = len(record.value or b"") > LARGE_BYTES
         try:
             query = _decode_raw(kind, record.value) if raw else decode(kind, record.value)
         except UndecodableRecord as error:
             decoded.undecodable.append((record, error))
         else:
-            queries.append(_received(query, record, generation, kind, now_s, raw))
+            queries.append(_received(query, record, generation, kind, echoed, now_s, raw))
     return decoded
 
 
@@ -96,7 +96,15 @@ def _rows(query: Query) -> list[Any]:
     return [query.input]
 
 
-def _received(query: Query, record: Record, generation: int, kind: str, now_s: float, raw: bool) -> DecodedQuery:
+def _received(
+    query: Query,
+    record: Record,
+    generation: int,
+    kind: str,
+    echoed: tuple[tuple[str, bytes], ...],
+    now_s: float,
+    raw: bool,
+) -> DecodedQuery:
     packed = query.inputs is not msgspec.UNSET
     partition, offset = record.partition, record.offset
     return DecodedQuery(
@@ -113,6 +121,7 @@ def _received(query: Query, record: Record, generation: int, kind: str, now_s: f
         query.models,
         record.key,
         kind,
+        echoed,
         check_query(query),
         query.features,
         raw,

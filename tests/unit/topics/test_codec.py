@@ -14,7 +14,7 @@ def test_one_function_gives_the_headers_of_a_content_type_whoever_writes_the_rec
     stated = [(codec.CONTENT_TYPE, b"application/json")]
     assert (codec.headers_of(JSON), codec.headers_of(JSON, state_json=True)) == ([], stated)
     assert codec.headers_of(MSGPACK) == codec.headers_of(MSGPACK, state_json=True) == MSGPACK_HEADERS
-    answer = SimpleNamespace(query=SimpleNamespace(key=b"k"), value=b"{}", content_type=JSON)
+    answer = SimpleNamespace(query=SimpleNamespace(key=b"k", echoed=()), value=b"{}", content_type=JSON)
     assert indexed_log._record(answer) == (b"k", b"{}", stated)
 
 
