@@ -38,16 +38,16 @@ BUDGETS = {
     "clipper_agents.dead_letters": 370,
     "clipper_agents.demo": 1240,
     "clipper_agents.examples": 75,
-    "clipper_agents.feedback": 415,
+    "clipper_agents.feedback": 445,
     "clipper_agents.host": 1440,
     "clipper_agents.kafka": 2430,
     "clipper_agents.observability": 980,
     "clipper_agents.replay": 5100,
     "clipper_agents.rollout": 1720,
-    "clipper_agents.router": 4050,
+    "clipper_agents.router": 4065,
     "clipper_agents.settings": 715,
     "clipper_agents.status": 1655,
-    "clipper_agents.streaming": 2570,
+    "clipper_agents.streaming": 2585,
     "clipper_agents.supervisor": 1660,
     "clipper_loadgen": 1495,
     "clipper_stream": 180,
@@ -62,7 +62,7 @@ BUDGETS = {
     "clipper_stream.query": 2340,
     "clipper_stream.selection": 1850,
     "clipper_stream.sequential_testing": 855,
-    "clipper_topics": 2660,
+    "clipper_topics": 2740,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""
 

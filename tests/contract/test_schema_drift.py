@@ -18,6 +18,7 @@ CODECS: dict[str, Any] = {
     "prediction": codec.predictions,
     "audit": codec.audits,
     "feedback": codec.feedback,
+    "feedback-ack": codec.feedback_acks,
     "application": codec.applications,
     "model": codec.models,
     "change": codec.changes,

@@ -13,7 +13,7 @@ import msgspec
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
 from clipper_topics.drift import DriftEvent
-from clipper_topics.feedback import Feedback
+from clipper_topics.feedback import AckRequest, Feedback, FeedbackAck
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
@@ -181,6 +181,8 @@ raw_queries = Codec(RawQuery)
 predictions = Codec(Prediction)
 audits = Codec(Audit)
 feedback = Codec(Feedback)
+ack_requests = Codec(AckRequest)
+feedback_acks = Codec(FeedbackAck)
 applications = Codec(ApplicationManifest)
 models = Codec(ModelManifest)
 changes = Codec(Change)
