@@ -9,7 +9,7 @@ from aiokafka.errors import NotLeaderForPartitionError
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
 from clipper_agents.kafka.reader import Record, open_reader
 from clipper_topics.catalogue import Catalogue
@@ -34,6 +34,22 @@ async def test_records_are_read_however_a_client_compresses_them(kafka, catalogu
     assert producer.flush(60) == 0  # what applications write is stored plain, all else as the cluster says
     (record,) = await read(kafka, topic)
     assert record.value == b"v" * 10_000
+
+
+@pytest.mark.parametrize(("records", "errors"), [(2, {None}), (3, {KafkaError.MSG_SIZE_TOO_LARGE})])
+async def test_a_compressed_batch_is_bounded_by_its_size_unpacked(kafka, catalogue: Catalogue, records, errors):
+    large = {"message.max.bytes": 8_000_000, "batch.size": 8_000_000, "linger.ms": 60_000, "compression.type": "zstd"}
+    producer, found = Producer({"bootstrap.servers": kafka.bootstrap, **large}), []
+    for _ in range(records):
+        producer.produce(
+            catalogue.queries,
+            b"v" * 400_000,
+            b"k",
+            0,
+            on_delivery=lambda error, _: found.append(error and error.code()),
+        )
+    assert producer.flush(60) == 0
+    assert (len(found), set(found)) == (records, errors)
 
 
 async def test_a_header_whose_name_is_no_utf_8_stops_no_consumer(kafka, catalogue: Catalogue):
