@@ -7,6 +7,7 @@ Maven and npm the first time.
 """
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -48,7 +49,7 @@ class ClientProgram:
         """Build and run a copy of it in a folder that does not exist, and return the lines that it prints."""
         shutil.copytree(CLIENTS / self.language, folder)
         self._command(self.build, folder, BUILD_S)
-        return self._command((*self.run, *self._arguments(bootstrap)), folder, RUN_S).splitlines()
+        return plain_lines(self._command((*self.run, *self._arguments(bootstrap)), folder, RUN_S))
 
     def _arguments(self, bootstrap: str) -> Sequence[str]:
         arguments = (bootstrap, *QUERY)
@@ -85,6 +86,11 @@ PROGRAMS = (
         run=("node", "client.js"),
     ),
 )
+
+
+def plain_lines(output: str) -> list[str]:
+    """Return the lines of an output without codes of a terminal, of which Maven always prints some."""
+    return [line for line in re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines() if line]
 
 
 def problem(lines: Sequence[str]) -> str | None:

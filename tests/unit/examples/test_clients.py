@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.clients.run import PROGRAMS, problem
+from examples.clients.run import PROGRAMS, plain_lines, problem
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/write-a-client.md"
 PREDICTION = {"query_id": "q", "application": "sums", "output": 3.0}
@@ -16,6 +16,10 @@ ACK = {"query_id": "q", "outcome": "applied", "feedback_offset": 0}
 
 def test_a_prediction_and_its_acknowledgement_are_what_a_client_prints():
     assert problem([json.dumps(PREDICTION), json.dumps(ACK)]) is None
+
+
+def test_codes_of_a_terminal_are_no_lines_of_a_client():
+    assert plain_lines("\x1b[0m{}\n\n{}\n\x1b[0m\x1b[1;31m\n") == ["{}", "{}"]
 
 
 @pytest.mark.parametrize(
