@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lifecycle demo-replay test test-fast faults soak lint format bench audit ci clean
+.PHONY: help demo demo-lifecycle demo-replay conformance test test-fast faults soak lint format bench audit ci clean
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -26,6 +26,9 @@ demo-lifecycle: $(STAMP) ## A model's life: deployed, compared, promoted, rolled
 
 demo-replay: $(STAMP) ## A day of traffic is logged, says what would have been better, and that is switched on
 	$(BIN)/python examples/replay/run.py $(ARGS)
+
+conformance: $(STAMP) ## Clients in Go, Java and JavaScript, as far as these are installed, against a real Kafka
+	$(BIN)/python examples/clients/run.py $(ARGS)
 
 test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
 	$(BIN)/pytest -m "not (integration or e2e or faults or long)" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none

@@ -55,6 +55,7 @@ class DecodedQuery(NamedTuple):
         deadline_s: Its own bound after `queried_at_s`, in seconds; None: the application's objective alone counts.
         models: Ask exactly these, when given.
         key: Of its record, as `content_type`; the prediction has the same.
+        echoed: Headers of its record that its prediction and its audit repeat.
         invalid: What is wrong with it, when it can be read but not answered.
         features: Numbers for a contextual policy to choose by; None: it gives none.
         raw: Whether its rows are each an `UndecodedRow`: it is large, and the planner decodes it by itself.
@@ -74,6 +75,7 @@ class DecodedQuery(NamedTuple):
     models: list[str] | None = None
     key: bytes | None = None
     content_type: str = "application/json"
+    echoed: tuple[tuple[str, bytes], ...] = ()
     invalid: str | None = None
     features: list[float] | None = None
     raw: bool = False

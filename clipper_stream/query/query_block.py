@@ -22,6 +22,7 @@ class DecodedBlock:
 
     Attributes:
         deadlines_s: None where no query has a bound of its own.
+        echoed: None where no query has such headers.
     """
 
     query_ids: list[str]
@@ -34,6 +35,7 @@ class DecodedBlock:
     keys: list[bytes | None]
     content_type: str
     deadlines_s: list[float | None] | None = None
+    echoed: list[tuple[tuple[str, bytes], ...]] | None = None
 
     def __len__(self) -> int:
         """Number of queries."""
@@ -52,11 +54,12 @@ class DecodedBlock:
             deadline_s=None if self.deadlines_s is None else self.deadlines_s[index],
             key=self.keys[index],
             content_type=self.content_type,
+            echoed=() if self.echoed is None else self.echoed[index],
         )
 
     def at(self, indices: Sequence[int]) -> "DecodedBlock":
         """Some of the queries."""
-        own_s = self.deadlines_s
+        own_s, echoed = self.deadlines_s, self.echoed
         return DecodedBlock(
             [self.query_ids[index] for index in indices],
             self.application,
@@ -68,6 +71,7 @@ class DecodedBlock:
             [self.keys[index] for index in indices],
             self.content_type,
             None if own_s is None else [own_s[index] for index in indices],
+            None if echoed is None else [echoed[index] for index in indices],
         )
 
     def __iter__(self) -> Iterator[DecodedQuery]:

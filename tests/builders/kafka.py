@@ -132,10 +132,13 @@ class FakeWriter:
         tp = TopicPartition(*self._place)
         return {tp: TransactionMarker(tp.topic, tp.partition, 1, 1)}
 
-    async def write(self, records):
+    async def write(self, records, beside):
         if self._producer.writers.get(self._place) is not self:
             raise PartitionTakenOver
-        return await Outbox(self._producer).send(self._place[0], self._place[1], records)
+        outbox, partition = Outbox(self._producer), self._place[1]
+        for topic, others in beside.items():
+            await outbox.send(topic, partition, others)
+        return await outbox.send(self._place[0], partition, records)
 
     async def stop(self):
         self._producer.writers.pop(self._place, None)

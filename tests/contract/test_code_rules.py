@@ -38,16 +38,16 @@ BUDGETS = {
     "clipper_agents.dead_letters": 370,
     "clipper_agents.demo": 1240,
     "clipper_agents.examples": 75,
-    "clipper_agents.feedback": 415,
+    "clipper_agents.feedback": 445,
     "clipper_agents.host": 1440,
     "clipper_agents.kafka": 2455,
     "clipper_agents.observability": 990,
     "clipper_agents.replay": 5110,
     "clipper_agents.rollout": 1730,
-    "clipper_agents.router": 4370,
+    "clipper_agents.router": 4385,
     "clipper_agents.settings": 780,
     "clipper_agents.status": 1825,
-    "clipper_agents.streaming": 2570,
+    "clipper_agents.streaming": 2585,
     "clipper_agents.supervisor": 1670,
     "clipper_loadgen": 1495,
     "clipper_stream": 180,
@@ -62,7 +62,7 @@ BUDGETS = {
     "clipper_stream.query": 2800,
     "clipper_stream.selection": 1875,
     "clipper_stream.sequential_testing": 880,
-    "clipper_topics": 2730,
+    "clipper_topics": 2810,
 }
 """Lines that a package may have. A raise is recorded in docs/explanation/decisions.md, under Line budgets."""
 

@@ -27,6 +27,7 @@ RECORDS: dict[str, codec.Codec[Any]] = {
     "feedback-label": codec.feedback,
     "feedback-loss": codec.feedback,
     "feedback-reward": codec.feedback,
+    "feedback-ack": codec.feedback_acks,
     "application": codec.applications,
     "model": codec.models,
     "restore": codec.restores,

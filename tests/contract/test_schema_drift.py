@@ -9,7 +9,7 @@ import pytest
 
 from clipper_topics import codec, generate
 from clipper_topics.asyncapi import document
-from clipper_topics.catalogue import Catalogue
+from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
 from clipper_topics.examples import MESSAGES
 from clipper_topics.json_schema import field_sentences
 
@@ -18,6 +18,7 @@ CODECS: dict[str, Any] = {
     "prediction": codec.predictions,
     "audit": codec.audits,
     "feedback": codec.feedback,
+    "feedback-ack": codec.feedback_acks,
     "application": codec.applications,
     "model": codec.models,
     "change": codec.changes,
@@ -102,3 +103,16 @@ def test_the_asyncapi_document_names_every_topic_and_message_key():
     assert len(messages) == len(MESSAGES) + 1
     named = {name for channel in content["channels"].values() for name in channel["messages"]}
     assert named == set(messages)
+
+
+def test_the_messages_of_a_client_say_which_header_correlates_them():
+    messages = document(Catalogue(), "1.0.0")["components"]["messages"]
+    located = {name for name, one in messages.items() if one.get("correlationId", {}).get("location")}
+    assert located == {"query", "prediction", "audit", "feedback", "feedbackAck"}
+    assert {messages[name]["headers"]["$ref"] for name in located} == {"#/components/schemas/EchoedHeaders"}
+
+
+def test_the_document_says_how_large_records_of_the_pipeline_may_be():
+    channels = document(Catalogue(), "1.0.0")["channels"]
+    config = channels["predictions"]["bindings"]["kafka"]["topicConfiguration"]
+    assert config["max.message.bytes"] == LARGEST_RECORD_BYTES

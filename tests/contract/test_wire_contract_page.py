@@ -8,7 +8,7 @@ import pytest
 from clipper_stream.client import errors
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.feedback import Feedback, check_feedback
+from clipper_topics.feedback import OUTCOMES, Feedback, FeedbackAck, check_feedback
 from clipper_topics.prediction import REASONS, Prediction
 from clipper_topics.query import Query, check_query
 
@@ -40,16 +40,18 @@ def test_the_prediction_can_be_read():
 def test_the_page_lists_the_reasons_with_their_meanings():
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE, re.MULTILINE))
     assert {reason: rows.get(reason) for reason in REASONS} == REASONS
+    assert {outcome: rows.get(outcome) for outcome in OUTCOMES} == OUTCOMES
 
 
-@pytest.mark.parametrize("record", [Query, Prediction, Feedback])
+@pytest.mark.parametrize("record", [Query, Prediction, Feedback, FeedbackAck])
 def test_the_page_names_every_field(record):
     assert [name for name in record.__struct_fields__ if f"`{name}`" not in PAGE] == []
 
 
 def test_the_page_names_the_topics_and_the_errors():
     topics = Catalogue()
-    for name in (topics.queries, topics.predictions, topics.feedback, topics.control, topics.dead_letters):
+    written = (topics.queries, topics.predictions, topics.feedback, topics.feedback_acks)
+    for name in (*written, topics.control, topics.dead_letters, *codec.ECHOED):
         assert f"`{name}`" in PAGE
     for name, error in vars(errors).items():
         if isinstance(error, type) and error.__module__ == errors.__name__:

@@ -25,6 +25,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/clipper.toml"
 CONFIGURATION = Path(__file__).with_name("any_client.toml")
 PARTITIONS = 4
 QUERIES, PREDICTIONS, FEEDBACK = "clipper.queries", "clipper.predictions", "clipper.feedback"
+ACKS = "clipper.feedback-acks"
 DEAD_LETTERS, CHANGELOG = "clipper.dead-letters", "clipper.router-selection-changelog"
 ERRORS = "__streams.errors."
 
@@ -294,6 +295,15 @@ def test_a_query_that_is_asked_again_has_the_same_answer_again(deployment):
     assert json.loads(answers(())[0])["output"] == 3.0
 
 
+def test_an_answer_repeats_the_headers_that_correlate_it(deployment):
+    headers = {"correlation-id": b"\x00\xff", "traceparent": b"00-1-2-01"}
+    one = deployment.client.send(QUERIES, query(input=[1, 8]), headers={**headers, "tenant": b"7"})
+    packed = pack({"application": "sums", "inputs": [[1], [8]]})
+    several = deployment.client.send(QUERIES, packed, headers=MSGPACK | headers)
+    assert deployment.answer(one).headers == JSON | headers
+    assert deployment.answer(several).headers == MSGPACK | headers
+
+
 @dataclass(frozen=True)
 class Truth:
     """Feedback about a query of its own, and what becomes of it.
@@ -411,6 +421,29 @@ def test_no_other_feedback_became_a_dead_letter(learned):
     mistake = learned.feedback["a mistake first"][0]
     refused = {(record.partition, record.offset) for name in REFUSED for record in learned.feedback[name]}
     assert learned.letters.keys() == refused | {(mistake.partition, mistake.offset)}
+
+
+def test_feedback_that_asks_for_it_is_acknowledged_with_its_outcome(deployment):
+    client, headers = deployment.client, {"correlation-id": b"told"}
+    asked = client.send(QUERIES, query(query_id="told", inputs=[[1, 2], [3, 4]]), key=b"told")
+    content = {"query_id": "told", "label": [3, 7], "ack": True}
+    deployment.answer(asked)
+    first, second = (client.send_json(FEEDBACK, content, key=b"told", headers=headers) for _ in range(2))
+    client.send_json(FEEDBACK, {**content, "ack": False}, key=b"told")
+    lost = client.send_json(FEEDBACK, {**content, "query_id": "never"}, key=b"told")
+    with client.reading(ACKS) as acks:
+        found = acks.until("three acknowledgements", lambda records: len(records) == 3)
+    outcomes = [(ack.content["outcome"], ack.content["feedback_offset"]) for ack in found]
+    assert outcomes == [("applied", first.offset), ("duplicate", second.offset), ("orphan", lost.offset)]
+    assert {(ack.key, ack.partition, ack.headers.get("correlation-id")) for ack in found[:2]} == {
+        (b"told", asked.partition, b"told")
+    }
+
+
+def test_any_client_sees_which_applications_there_are(deployment):
+    records = {one.key: one.content for one in deployment.client.read("clipper.control") if one.value}
+    inputs = {key: one["input"] for key, one in records.items() if key.startswith(b"application/")}
+    assert inputs == {b"application/sums": {}, b"application/pairs": {"dtype": "int32", "shape": [2]}}
 
 
 def test_feedback_may_come_before_the_prediction(deployment):

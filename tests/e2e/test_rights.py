@@ -121,6 +121,10 @@ def test_the_documented_rights_suffice_to_answer_learn_and_keep_bad_records(kafk
         with reader.reading("clipper.dead-letters") as letters:
             found = letters.until("the bad record is a dead letter", bool)
         assert found[0].value == b"no record"
+    with AnyClient(kafka.passwords, librdkafka(kafka, "application")) as anybody:
+        anybody.send_json("clipper.feedback", {"query_id": "never", "loss": 0, "ack": True})
+        with anybody.reading("clipper.feedback-acks") as acks:
+            acks.until("the feedback is acknowledged", bool)
 
 
 def test_who_watches_and_may_not_read_a_topic_is_told_and_sees_the_rest(kafka, deployed, folder):

@@ -40,6 +40,21 @@ async def test_who_takes_over_shuts_the_earlier_writer_out(kafka: KafkaConnectio
     await second.stop()
 
 
+async def test_records_of_other_topics_are_written_with_the_rows_or_not_at_all(
+    kafka: KafkaConnection, catalogue: Catalogue
+):
+    topic, acks = catalogue.selection_changelog, catalogue.feedback_acks
+    first, second = (PartitionWriter(kafka, topic, 0) for _ in range(2))
+    await first.take_over()
+    await first.write([(b"a", b"1", ())], {acks: [(b"q", b"told", ())]})
+    await second.take_over()
+    with pytest.raises(PartitionTakenOver):
+        await first.write([(b"a", b"late", ())], {acks: [(b"q", b"late", ())]})
+    assert (await read(kafka, acks), await read(kafka, topic)) == ([(b"q", b"told")], [(b"a", b"1")])
+    await first.stop()
+    await second.stop()
+
+
 async def test_what_a_writer_has_begun_and_not_ended_is_taken_back(kafka: KafkaConnection, catalogue: Catalogue):
     topic = catalogue.selection_changelog
     dead, living = (PartitionWriter(kafka, topic, 0) for _ in range(2))

@@ -14,7 +14,7 @@ from aiokafka.record.util import calc_crc32c
 from builders.rollout_logs import RecordedChanges, answered, steward, writing
 from builders.rollout_logs import until as steward_until
 from builders.router_deployment import publish_manifests
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 from e2e.programs import until
 
 from clipper_agents import exits
@@ -44,6 +44,22 @@ async def test_records_are_read_however_a_client_compresses_them(kafka, catalogu
     assert producer.flush(60) == 0  # what applications write is stored plain, all else as the cluster says
     (record,) = await read(kafka, topic)
     assert record.value == b"v" * 10_000
+
+
+@pytest.mark.parametrize(("records", "errors"), [(2, {None}), (3, {KafkaError.MSG_SIZE_TOO_LARGE})])
+async def test_a_compressed_batch_is_bounded_by_its_size_unpacked(kafka, catalogue: Catalogue, records, errors):
+    large = {"message.max.bytes": 8_000_000, "batch.size": 8_000_000, "linger.ms": 60_000, "compression.type": "zstd"}
+    producer, found = Producer({"bootstrap.servers": kafka.bootstrap, **large}), []
+    for _ in range(records):
+        producer.produce(
+            catalogue.queries,
+            b"v" * 400_000,
+            b"k",
+            0,
+            on_delivery=lambda error, _: found.append(error and error.code()),
+        )
+    assert producer.flush(60) == 0
+    assert (len(found), set(found)) == (records, errors)
 
 
 def batch_of(records: Iterable[tuple[bytes | None, bytes | None, Headers]]) -> bytes:

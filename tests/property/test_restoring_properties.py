@@ -76,7 +76,7 @@ class CrashingTable:
     def items(self, partition, first=b""):
         return iter(sorted(one for one in self.kept.items() if one[0] >= first))
 
-    async def write(self, partition, rows):
+    async def write(self, partition, rows, beside=()):
         stop, self.stop_after = self.stop_after, None
         self.kept.update(list(rows.items())[:stop])
 

@@ -21,7 +21,11 @@ CONNECTED = {"client", "evaluation"}
 
 FOLDERS = ("docs", "benchmarks", "examples")
 MODULES = sorted(module for source in SOURCES.values() for module in source.rglob("*.py"))
-PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))]
+    if "node_modules" not in page.parts
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

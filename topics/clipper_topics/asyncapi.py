@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from clipper_topics.catalogue import Catalogue, TopicSpec
-from clipper_topics.codec import CONTENT_TYPE, JSON, MSGPACK, MSGPACK_ALIASES
+from clipper_topics.codec import CONTENT_TYPE, ECHOED, JSON, MSGPACK, MSGPACK_ALIASES
 from clipper_topics.dead_letter import PREFIX
 from clipper_topics.examples import MESSAGES, MessageKind
 from clipper_topics.json_schema import components
@@ -30,7 +30,11 @@ def document(catalogue: Catalogue, version: str) -> dict[str, Any]:
             "title": "clipper-stream",
             "version": version,
             "description": "Queries, predictions and feedback of a prediction-serving pipeline, and its manifests. "
-            "Records are JSON, or msgpack with a content-type header; a reader ignores fields it does not know.",
+            "Records are JSON, or msgpack with a content-type header; a reader ignores fields it does not know. "
+            "Read committed records. What applications write may be compressed; a batch has at most 1 MiB unpacked. "
+            "An answer has the partition of its query: match by partition, application and query_id, or by "
+            "correlation-id. A repeated query_id has the first answer again, with the first query_offset; a value that "
+            "is no query has a dead letter and no answer. Timestamps of these topics are the broker's.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": JSON,
@@ -45,6 +49,7 @@ CHANNELS = {
     "predictions": ("predictions", "Answers, and the log of decisions.", ["prediction"]),
     "audits": ("audits", "What models said that were asked for the log only.", ["audit"]),
     "feedback": ("feedback", "What was true about queries.", ["feedback"]),
+    "feedbackAcks": ("feedback_acks", "What became of feedback with `ack: true`.", ["feedbackAck"]),
     "control": (
         "control",
         "What operators declare; an empty value takes it back.",
@@ -64,6 +69,8 @@ OPERATIONS = {
     ),
     "readAudit": ("receive", "audits", "Read what audited models said.", ["audit"]),
     "learn": ("send", "feedback", "Say what was true about a query.", ["feedback"]),
+    "readAcknowledgement": ("receive", "feedbackAcks", "Read what became of feedback.", ["feedbackAck"]),
+    "listApplications": ("receive", "control", "See which applications there are, and their inputs.", ["application"]),
     "declare": ("send", "control", "Declare applications and models.", ["application", "model"]),
     "followChanges": ("receive", "control", "See what was changed, by whom and why.", ["change"]),
     "followRestores": ("receive", "control", "See which states were restored.", ["restore"]),
@@ -84,8 +91,7 @@ def _channels(catalogue: Catalogue) -> dict[str, Any]:
 
 def _channel(topic: TopicSpec, description: str, messages: Sequence[str]) -> dict[str, Any]:
     config: dict[str, Any] = {"cleanup.policy": [topic.config["cleanup.policy"]]}
-    if "retention.ms" in topic.config:
-        config["retention.ms"] = int(topic.config["retention.ms"])
+    config |= {name: int(topic.config[name]) for name in ("retention.ms", "max.message.bytes") if name in topic.config}
     return {
         "address": topic.name,
         "description": description,
@@ -115,7 +121,7 @@ def _operations() -> dict[str, Any]:
 
 def _messages() -> dict[str, Any]:
     return {
-        **{name.replace("host-report", "hostReport"): _message(kind) for name, kind in MESSAGES.items()},
+        **{_camel_case(name): _message(kind) for name, kind in MESSAGES.items()},
         "deadLetter": {
             "name": "DeadLetter",
             "contentType": "application/octet-stream",
@@ -126,11 +132,18 @@ def _messages() -> dict[str, Any]:
     }
 
 
+def _camel_case(name: str) -> str:
+    first, *others = name.split("-")
+    return first + "".join(map(str.capitalize, others))
+
+
 def _message(kind: MessageKind) -> dict[str, Any]:
+    correlated = {"correlationId": {"location": f"$message.header#/{ECHOED[0]}"}} if kind.echoes else {}
     return {
         "name": kind.record.__name__,
         "contentType": JSON,
-        "headers": {"$ref": "#/components/schemas/Headers"},
+        **correlated,
+        "headers": {"$ref": f"#/components/schemas/{'EchoedHeaders' if kind.echoes else 'Headers'}"},
         "payload": {"$ref": f"#/components/schemas/{kind.record.__name__}"},
         "bindings": _key(kind.key),
         "examples": [{"payload": msgspec.to_builtins(example)} for example in kind.examples],
@@ -147,6 +160,9 @@ def _schemas() -> dict[str, Any]:
     return {
         **components([kind.record for kind in MESSAGES.values()], "#/components/schemas/{name}"),
         "Headers": _text_headers({CONTENT_TYPE: content_type}, required=()),
+        "EchoedHeaders": _text_headers(
+            {CONTENT_TYPE: content_type, **{name: {"type": "string"} for name in ECHOED}}, required=()
+        ),
         "DeadLetterHeaders": _text_headers(
             {PREFIX + name: {"type": "string"} for name in names},
             required=[PREFIX + name for name in names],

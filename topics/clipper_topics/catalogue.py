@@ -65,8 +65,8 @@ class _Name:
 class Catalogue:
     """The topics of one deployment.
 
-    `queries`, `predictions`, `audits`, `feedback` and `outputs` are co-partitioned: a key has the same partition number
-    in each, and that partition has one writer of its state.
+    `queries`, `predictions`, `audits`, `feedback`, `feedback_acks` and `outputs` are co-partitioned: a key has the same
+    partition number in each, and that partition has one writer of its state.
 
     >>> Catalogue().requests("svm", "2")
     'clipper.requests.svm.2'
@@ -85,6 +85,8 @@ class Catalogue:
     """Written by hosts and their supervisors: which of them are ready."""
     feedback = _Name(".feedback")
     """Written by applications, read by routers."""
+    feedback_acks = _Name(".feedback-acks")
+    """Written by routers, read by applications: what became of feedback that asked to be told."""
     outputs = _Name(".outputs")
     """Written by hosts, read by the router that asked."""
     selection = _Name(".selection")
@@ -121,6 +123,7 @@ class Catalogue:
             TopicSpec(name=self.predictions, partitions=shared, config=_stamped(_large(7 * DAY_MS))),
             TopicSpec(name=self.audits, partitions=shared, config=_stamped(_large(7 * DAY_MS))),
             TopicSpec(name=self.feedback, partitions=shared, config=_stamped(_from_anybody(_retained(7 * DAY_MS)))),
+            TopicSpec(name=self.feedback_acks, partitions=shared, config=_stamped(_large(7 * DAY_MS))),
             TopicSpec(name=self.outputs, partitions=shared, config=_large(HOUR_MS)),
             TopicSpec(name=self.selection, partitions=1, config=_COMPACTED),
             TopicSpec(name=self.control, partitions=1, config=_from_anybody(_COMPACTED)),

@@ -15,7 +15,7 @@ from msgspec import inspect
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
 from clipper_topics.drift import DriftEvent
-from clipper_topics.feedback import Feedback
+from clipper_topics.feedback import AckRequest, Feedback, FeedbackAck
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
@@ -25,6 +25,8 @@ from clipper_topics.restore import Restore
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 CONTENT_TYPE = "content-type"
+ECHOED = ("correlation-id", "traceparent")
+"""Headers of a query or a feedback that what is written about it repeats."""
 MSGPACK_HEADERS: list[tuple[str, bytes]] = [(CONTENT_TYPE, MSGPACK.encode())]
 MSGPACK_ALIASES = ("application/x-msgpack", "application/vnd.msgpack")
 """Other names of msgpack that clients use."""
@@ -39,7 +41,19 @@ class UndecodableRecord(ValueError):
     """The bytes are no record of the topic's kind; the message says where and why."""
 
 
-_USUAL: dict[Headers, str] = {(): JSON, tuple(MSGPACK_HEADERS): MSGPACK, tuple(JSON_HEADERS): JSON}
+_USUAL = {(): (JSON, ()), tuple(MSGPACK_HEADERS): (MSGPACK, ()), tuple(JSON_HEADERS): (JSON, ())}
+
+
+def read_headers(headers: Headers) -> tuple[str, tuple[tuple[str, bytes], ...]]:
+    """Return the content type that the headers state, and those of them that an answer repeats.
+
+    >>> read_headers([("traceparent", b"00-4bf9-00f0-01"), ("tenant", b"7")])
+    ('application/json', (('traceparent', b'00-4bf9-00f0-01'),))
+    """
+    if type(headers) is tuple and (usual := _USUAL.get(headers)):
+        return usual
+    echoed = tuple(one for one in headers if one[0].lower() in ECHOED and one[1] is not None)
+    return content_type(headers), echoed
 
 
 def content_type(headers: Headers) -> str:
@@ -49,7 +63,7 @@ def content_type(headers: Headers) -> str:
     'application/msgpack'
     """
     if type(headers) is tuple and (usual := _USUAL.get(headers)):
-        return usual
+        return usual[0]
     for name, value in headers:
         if name.lower() == CONTENT_TYPE:
             stated = (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()
@@ -201,6 +215,8 @@ raw_queries = Codec(RawQuery)
 predictions = Codec(Prediction)
 audits = Codec(Audit)
 feedback = Codec(Feedback)
+ack_requests = Codec(AckRequest)
+feedback_acks = Codec(FeedbackAck)
 applications = Codec(ApplicationManifest)
 models = Codec(ModelManifest)
 changes = Codec(Change)

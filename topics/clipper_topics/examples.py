@@ -10,7 +10,7 @@ import msgspec
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
 from clipper_topics.drift import DriftEvent
-from clipper_topics.feedback import Feedback
+from clipper_topics.feedback import Feedback, FeedbackAck
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, BatchSpec, InputSpec, ModelManifest, PolicySpec, Trial
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
@@ -72,7 +72,15 @@ AUDIT = Audit(
 )
 
 LABEL = Feedback(query_id="order-7", application="digits", label=3)
-REWARD = Feedback(query_id="2@17", reward=0.25)
+REWARD = Feedback(query_id="2@17", reward=0.25, ack=True)
+ACK = FeedbackAck(query_id="2@17", outcome="applied", feedback_offset=12)
+ORPHAN_ACK = FeedbackAck(
+    query_id="order-9",
+    application="digits",
+    outcome="orphan",
+    explanation="no decision about query 'order-9' of application 'digits' in partition 3",
+    feedback_offset=13,
+)
 
 APPLICATION = ApplicationManifest(
     name="digits",
@@ -141,6 +149,8 @@ class MessageKind:
     record: type[msgspec.Struct]
     examples: tuple[msgspec.Struct, ...]
     key: str
+    echoes: bool = False
+    """Whether it has, or repeats, the headers of a query or a feedback."""
 
 
 MESSAGES = {
@@ -148,14 +158,19 @@ MESSAGES = {
         Query,
         (QUERY, QUERY_OF_ROWS, QUERY_IN_CONTEXT, QUERY_WITH_FEATURES),
         "The context if the query has one, else anything that spreads well, such as a digest of the input.",
+        echoes=True,
     ),
-    "prediction": MessageKind(Prediction, (PREDICTION, PREDICTION_BY_FEATURES, DEFAULT_PREDICTION), "The query's key."),
-    "audit": MessageKind(Audit, (AUDIT,), "The query's key."),
+    "prediction": MessageKind(
+        Prediction, (PREDICTION, PREDICTION_BY_FEATURES, DEFAULT_PREDICTION), "The query's key.", echoes=True
+    ),
+    "audit": MessageKind(Audit, (AUDIT,), "The query's key.", echoes=True),
     "feedback": MessageKind(
         Feedback,
         (LABEL, REWARD),
         "The query's key; none, with the partition chosen, where the query's id names the partition.",
+        echoes=True,
     ),
+    "feedback-ack": MessageKind(FeedbackAck, (ACK, ORPHAN_ACK), "The feedback's key.", echoes=True),
     "application": MessageKind(ApplicationManifest, (APPLICATION,), "`application/<name>`"),
     "model": MessageKind(ModelManifest, (MODEL,), "`model/<name>:<version>`"),
     "change": MessageKind(Change, (CHANGE,), "`change/<application>/<revision>`"),

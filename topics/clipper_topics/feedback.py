@@ -6,6 +6,17 @@ import msgspec
 
 _Unit = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
+OUTCOMES = {
+    "applied": "the models were scored by it",
+    "unlearned": "it counts, but no policy learns from it: the query named its models, or has no application any more",
+    "duplicate": "other feedback about the decision counted before",
+    "orphan": "no decision about the query is known in the partition, within the horizon",
+    "invalid": "it cannot be read, or does not fit the decision",
+}
+"""What becomes of a feedback, with the meaning; of the last two there is a dead letter."""
+
+_Outcome = Annotated[str, msgspec.Meta(extra_json_schema={"examples": list(OUTCOMES)})]
+
 TRUTHS = ("label", "loss", "reward")
 """The three ways to say what was true; a feedback has exactly one."""
 EARLY_FEEDBACK_MS = 5_000
@@ -34,6 +45,31 @@ class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Loss of the answer that was given, in [0, 1]."""
     reward: _Unit | None = None
     """Reward of the answer that was given, in [0, 1]: a loss of `1 - reward`."""
+    ack: bool = False
+    """Whether to say on the topic of acknowledgements what became of this."""
+
+
+class FeedbackAck(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What became of one feedback with `ack: true`, written in one transaction with what was learned."""
+
+    query_id: str
+    """As in the feedback."""
+    application: str | None = None
+    """As in the feedback."""
+    outcome: _Outcome
+    """What became of it, in a word; a reader must expect new ones."""
+    explanation: str | None = None
+    """What is wrong with it, in words, of an orphan or invalid one."""
+    feedback_offset: int
+    """Offset of the feedback's record in the same partition; of feedback that was sent on, of its copy."""
+
+
+class AckRequest(msgspec.Struct):
+    """The part of a feedback that says whether and under which id it is acknowledged, even if the rest is invalid."""
+
+    query_id: str
+    application: str | None = None
+    ack: bool = False
 
 
 def queried_between(feedback_at_ms: float, horizon_ms: float) -> tuple[float, float]:

@@ -27,8 +27,9 @@ from clipper_stream.feedback.update import LoggedDecision, fold
 from clipper_stream.query import Application
 from clipper_stream.selection.state import MOST_MODELS
 from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord
-from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback, check_feedback
+from clipper_topics.codec import UndecodableRecord, headers_of, read_headers
+from clipper_topics.dead_letter import MESSAGE_CHARACTERS
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, AckRequest, Feedback, FeedbackAck, check_feedback
 from clipper_topics.logged_records import LoggedRecord, decode_audit, decode_prediction
 from clipper_topics.manifests import REF_CHARACTERS
 from clipper_topics.query import ID_CHARACTERS, MOST_FEATURES
@@ -76,6 +77,7 @@ class Step:
         outcomes: How many ended how: `applied`, `restored`, `unlearned`, `duplicate`, `invalid`, `orphan`.
         refused: Records for the dead letters, with the reason.
         configs: Policy and loss in force of each application that was met, as a digest.
+        acks: Key, value and headers of the acknowledgements that were asked for.
     """
 
     rows: dict[Row, SelectionRow] = field(default_factory=dict)
@@ -83,15 +85,24 @@ class Step:
     outcomes: dict[str, int] = field(default_factory=dict)
     refused: list[tuple[Record, Exception]] = field(default_factory=list)
     configs: dict[str, int] = field(default_factory=dict)
+    acks: list[tuple[bytes | None, bytes, list[tuple[str, bytes]]]] = field(default_factory=list)
 
     def count(self, outcome: str) -> None:
-        """Count one feedback with this outcome."""
+        """Count one record with this outcome."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
-    def refuse(self, record: Record, outcome: str, error: Exception) -> None:
-        """Refuse a record, for the dead letters."""
-        self.refused.append((record, error))
+    def conclude(
+        self, record: Record, outcome: str, said: Feedback | AckRequest, explanation: str | None = None
+    ) -> None:
+        """Count one feedback with this outcome, and acknowledge it if it asks for that."""
         self.count(outcome)
+        if said.ack:
+            self.acks.append(_ack_record(record, said, outcome, explanation))
+
+    def refuse(self, record: Record, outcome: str, error: Exception, said: Feedback | None = None) -> None:
+        """Refuse a record, for the dead letters; `said` is what it says, where it is a feedback."""
+        self.refused.append((record, error))
+        self.conclude(record, outcome, said or _ack_request(record), str(error)[:MESSAGE_CHARACTERS])
 
 
 def decode_feedback(record: Record) -> Feedback:
@@ -105,6 +116,29 @@ def decode_feedback(record: Record) -> Feedback:
     if wrong is not None:
         raise UndecodableRecord(wrong)
     return found
+
+
+def _ack_request(record: Record) -> AckRequest:
+    """Return what a record says about its acknowledgement, although it is no valid feedback."""
+    try:
+        return codec.ack_requests.decode(record.value, record.headers)
+    except UndecodableRecord:
+        return _NO_ACK
+
+
+def _ack_record(
+    record: Record, said: Feedback | AckRequest, outcome: str, explanation: str | None
+) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
+    """Return key, value and headers of the acknowledgement of a record, in its content type."""
+    kind, echoed = read_headers(record.headers)
+    ack = FeedbackAck(
+        query_id=said.query_id,
+        application=said.application,
+        outcome=outcome,
+        explanation=explanation,
+        feedback_offset=record.offset,
+    )
+    return record.key, codec.feedback_acks.encode(ack, kind), [*headers_of(kind, state_json=True), *echoed]
 
 
 def learn(
@@ -135,11 +169,11 @@ def learn(
             continue
         record, found, logged, _ = entry
         if logged is None:
-            step.refuse(record, "orphan", OrphanFeedback(_orphan(found, record)))
+            step.refuse(record, "orphan", OrphanFeedback(_orphan(found, record)), found)
             continue
         before = step.applied_feedback.get(logged.offset, applied_feedback[logged.offset])
         if before is not None and before < record.offset:
-            step.count("duplicate")
+            step.conclude(record, "duplicate", found)
         else:
             _apply(step, entry, logged, row, application)
     return step
@@ -153,7 +187,7 @@ def _apply(
     known = find(prediction.application, record.offset)
     wrong = disagreement(found, prediction)
     if wrong is not None:
-        step.refuse(record, "invalid", UnusableFeedback(wrong))
+        step.refuse(record, "invalid", UnusableFeedback(wrong), found)
         return
     key = (prediction.application, prediction.context)
     before = step.rows[key] if key in step.rows else row(key)
@@ -161,17 +195,17 @@ def _apply(
         _note_config(step, prediction.application, known, record.offset, row)
     if known is None or not is_policy_choice(prediction):
         step.applied_feedback[logged.offset] = record.offset
-        step.count("unlearned")
+        step.conclude(record, "unlearned", found)
         return
     decision, value = join(prediction, None if audit is None else decode_audit(audit)), feedback_value(found)
     try:
         _check_bounds(prediction.context, decision)
         learned = fold(state_of(before), decision, value, known.policy, known.loss, record.timestamp)
     except InvalidLabel as error:
-        step.refuse(record, "invalid", error)
+        step.refuse(record, "invalid", error, found)
         return
     step.applied_feedback[logged.offset] = record.offset
-    step.count("applied")
+    step.conclude(record, "applied", found)
     if record.offset > before.offset:
         step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
 
@@ -237,6 +271,7 @@ def _restore(
     step.count("restored")
 
 
+_NO_ACK = AckRequest(query_id="")
 _EMPTY = SavedRow(partition=0)
 _BOUNDS = (ID_CHARACTERS, MOST_FEATURES, MOST_MODELS, REF_CHARACTERS)
 

@@ -274,7 +274,7 @@ class RouterProcess:
         """Find the topics that this process refers to, and forget what it knows of earlier ones of their names."""
         catalogue, ids = self._settings.catalogue, self.app.topic_ids
         indexed = (*catalogue.logs, catalogue.selection_changelog)
-        others = (catalogue.outputs, catalogue.selection, catalogue.control, catalogue.hosts)
+        others = (catalogue.outputs, catalogue.selection, catalogue.control, catalogue.hosts, catalogue.feedback_acks)
         await ids.learn(self.app.kafka_producer.client, (*indexed, *others))
         folders = [self._settings.data_dir / name for name in (DECISIONS, AUDITS)]
         keep_only_of(

@@ -1,7 +1,7 @@
 """The Faust agent `learn`: looks decisions up, waits for those that are still to come, stores what is learned, acks.
 
 Rules of this file:
-- Order of a step: dead letters; rows and position in the changelog, committed; rows here; applied feedback; ack.
+- Order of a step: dead letters; rows, position and acknowledgements, committed; rows here; applied feedback; offset.
 - A step of a process that has lost its partition, and does not know it yet, is refused by Kafka.
 - A feedback without a decision is an orphan only when the log's time is `EARLY_FEEDBACK_MS` behind it, every query that
   was in the log then has been answered, and the predictions topic has been read to its end. One whose decision has an
@@ -179,7 +179,7 @@ class FeedbackProcessor:
             if not self._current(generation):
                 return False
             if last > position:
-                await self._selection.write(partition, step.rows, last)
+                await self._selection.write(partition, step.rows, last, {self._catalogue.feedback_acks: step.acks})
                 self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
             self._forget_before(partition, at_s)
             self._count(step, len(elsewhere))

@@ -79,7 +79,8 @@ class Outgoing(NamedTuple):
 
     def records(self) -> Iterable[Record]:
         """The records as they are sent."""
-        return ((self.query.key, self.value, headers_of(self.content_type, state_json=True)),)
+        headers, echoed = headers_of(self.content_type, state_json=True), self.query.echoed
+        return ((self.query.key, self.value, [*headers, *echoed] if echoed else headers),)
 
     def decided(self, first: int, key: "Callable[[DecodedQuery], str]") -> Iterable[Decided]:
         """What is to be indexed, when the first record has this offset."""
@@ -121,8 +122,12 @@ class OutgoingBlock(NamedTuple):
 
     def records(self) -> Iterable[Record]:
         """The records as they are sent."""
-        keys, kind = self.answers.block.queries.keys, self.answers.block.queries.content_type
-        return zip([keys[slot] for slot in self.answers.slots], self.values, repeat(headers_of(kind, state_json=True)))
+        queries, slots = self.answers.block.queries, self.answers.slots
+        headers = headers_of(queries.content_type, state_json=True)
+        keys = [queries.keys[slot] for slot in slots]
+        if queries.echoed is None:
+            return zip(keys, self.values, repeat(headers), strict=False)
+        return zip(keys, self.values, ([*headers, *queries.echoed[slot]] for slot in slots), strict=True)
 
     def decided(self, first: int, _: object) -> Iterable[Decided]:
         """What is to be indexed, when the first record has this offset."""

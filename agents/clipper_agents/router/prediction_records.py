@@ -24,7 +24,7 @@ from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.prediction import NAMED, Missing, MissingRow, ModelAnswer, PolicyRef, Prediction
 
 MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
-"""Largest prediction: the key, which is the query's, needs room as well."""
+"""Largest prediction: key and echoed headers, which are the query's, need room as well."""
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What msgspec raises for a value that JSON or msgpack cannot hold, such as an integer of more than 64 bits."""
 _NO_FEATURES: list[float] = []

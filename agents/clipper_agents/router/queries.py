@@ -30,7 +30,7 @@ from clipper_agents.streaming.stream import by_partition
 from clipper_stream.query import DecodedBlock, DecodedQuery, Router
 from clipper_stream.query.planner import CONVERTED_TOGETHER
 from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord, content_type
+from clipper_topics.codec import UndecodableRecord, read_headers
 from clipper_topics.query import MOST_ROWS, Query, check_query, is_plain
 from clipper_topics.query_ids import answered_id
 
@@ -47,6 +47,9 @@ LONGEST_MS = 10**12
 """Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits does not fit a float."""
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
+Echoed: TypeAlias = tuple[tuple[str, bytes], ...]
+PlainQuery: TypeAlias = tuple[Query, Record, Echoed]
+"""A query, its record, and the headers that its prediction repeats."""
 
 
 @dataclass(slots=True)
@@ -69,9 +72,9 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
     """
     decoded = DecodedQueries()
     queries, decode = decoded.queries, codec.queries.decode_as
-    plain: defaultdict[tuple[str, str], list[tuple[Query, Record]]] = defaultdict(list)
+    plain: defaultdict[tuple[str, str], list[PlainQuery]] = defaultdict(list)
     for record in records:
-        kind = content_type(record.headers) if record.headers else codec.JSON
+        kind, echoed = read_headers(record.headers) if record.headers else (codec.JSON, ())
         raw = len(record.value or b"") > LARGE_BYTES
         try:
             query = _decode_raw(kind, record.value) if raw else decode(kind, record.value)
@@ -82,14 +85,16 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
                 continue
             query = without_rows
         if not raw and is_plain(query):
-            plain[query.application, kind].append((query, record))
+            plain[query.application, kind].append((query, record, echoed))
         else:
-            queries.append(_received(query, record, generation, kind, now_s, raw))
+            queries.append(_received(query, record, generation, kind, echoed, now_s, raw))
     for (application, kind), found in plain.items():
         if len(found) >= BLOCK_FROM:
             decoded.blocks.append(_block(application, kind, found, generation, now_s))
         else:
-            queries += (_received(query, record, generation, kind, now_s, raw=False) for query, record in found)
+            queries += (
+                _received(query, record, generation, kind, echoed, now_s, raw=False) for query, record, echoed in found
+            )
     return decoded
 
 
@@ -101,21 +106,21 @@ def _without_rows(kind: str, value: bytes | None) -> Query | None:
         return None
 
 
-def _block(
-    application: str, kind: str, found: list[tuple[Query, Record]], generation: int, now_s: float
-) -> DecodedBlock:
-    bounds_s = [_seconds(query.deadline_ms) for query, _ in found]
+def _block(application: str, kind: str, found: list[PlainQuery], generation: int, now_s: float) -> DecodedBlock:
+    bounds_s = [_seconds(query.deadline_ms) for query, _, _ in found]
+    echoed = [headers for _, _, headers in found]
     return DecodedBlock(
-        [query.query_id for query, _ in found],  # type: ignore[misc]
+        [query.query_id for query, _, _ in found],  # type: ignore[misc]
         application,
-        [query.input for query, _ in found],
-        [min(record.timestamp / 1000, now_s) for _, record in found],
+        [query.input for query, _, _ in found],
+        [min(record.timestamp / 1000, now_s) for _, record, _ in found],
         found[0][1].partition,
-        [record.offset for _, record in found],
+        [record.offset for _, record, _ in found],
         generation,
-        [record.key for _, record in found],
+        [record.key for _, record, _ in found],
         kind,
         bounds_s if any(bounds_s) else None,
+        echoed if any(echoed) else None,
     )
 
 
@@ -142,7 +147,15 @@ def _rows(query: Query) -> list[Any]:
     return [query.input]
 
 
-def _received(query: Query, record: Record, generation: int, kind: str, now_s: float, raw: bool) -> DecodedQuery:
+def _received(
+    query: Query,
+    record: Record,
+    generation: int,
+    kind: str,
+    echoed: Echoed,
+    now_s: float,
+    raw: bool,
+) -> DecodedQuery:
     packed = query.inputs is not None
     partition, offset = record.partition, record.offset
     return DecodedQuery(
@@ -159,6 +172,7 @@ def _received(query: Query, record: Record, generation: int, kind: str, now_s: f
         query.models,
         record.key,
         kind,
+        echoed,
         check_query(query),
         query.features,
         raw,

@@ -24,6 +24,7 @@ from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import state_of
 from clipper_agents.kafka.topic_ids import stale_references
+from clipper_agents.streaming.outbox import NO_RECORDS, RecordsByTopic
 from clipper_agents.streaming.table import StepTable
 from clipper_stream.query import Application
 from clipper_stream.selection.state import SelectionState, merge
@@ -106,8 +107,14 @@ class SelectionStore:
         keys = (key for key, _ in self._table.items(partition, prefix))
         return [decode_key(key).context for key in takewhile(lambda key: key.startswith(prefix), keys)]
 
-    async def write(self, partition: int, rows: Mapping[tuple[str, str | None], SelectionRow], position: int) -> None:
-        """Store rows and the new position in one step; both are durable when this returns.
+    async def write(
+        self,
+        partition: int,
+        rows: Mapping[tuple[str, str | None], SelectionRow],
+        position: int,
+        beside: RecordsByTopic = NO_RECORDS,
+    ) -> None:
+        """Store rows, the new position and `beside` (`StepTable.write`) in one step; all is durable when this returns.
 
         Raises:
             PartitionTakenOver: another process writes the partition's rows now; nothing is stored.
@@ -116,7 +123,7 @@ class SelectionStore:
         encoded = {RowKey(name, context, partition): encode_row(row) for (name, context), row in notes_last}
         at = RowKey(*POSITION, partition)
         encoded[at] = encode_row(position_note(self._row(at), position, self._topic_ids))
-        await self._table.write(partition, {encode_key(key): value for key, value in encoded.items()})
+        await self._table.write(partition, {encode_key(key): value for key, value in encoded.items()}, beside)
         for key, value in encoded.items():
             self._note(key, value)
 

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import aiokafka
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 Headers = Sequence[tuple[str, bytes]]
 Record = tuple[bytes | None, bytes | None, Headers]
 """Key, value, headers."""
+RecordsByTopic = Mapping[str, Sequence[Record]]
+NO_RECORDS: RecordsByTopic = MappingProxyType({})
 
 MAX_BATCH_BYTES = 900 * 1024
 """Largest produce batch: below the broker's default limit of a record batch (1 MiB)."""

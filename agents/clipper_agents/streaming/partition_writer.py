@@ -20,7 +20,14 @@ from aiokafka.errors import InvalidProducerIdMapping, InvalidTransactionTimeout,
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.clients import make_producer, transaction, write_markers
 from clipper_agents.kafka.retry import retry
-from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, Record, wait_for_brokers
+from clipper_agents.streaming.outbox import (
+    MAX_BATCH_BYTES,
+    NO_RECORDS,
+    Outbox,
+    Record,
+    RecordsByTopic,
+    wait_for_brokers,
+)
 from clipper_stream.errors import ClipperError
 from clipper_topics.connection import KafkaConnection
 
@@ -73,8 +80,8 @@ class PartitionWriter:
                 continue
         raise self._taken_over()
 
-    async def write(self, records: Iterable[Record]) -> list[int]:
-        """Write records, all or none; their offsets.
+    async def write(self, records: Iterable[Record], beside: RecordsByTopic = NO_RECORDS) -> list[int]:
+        """Write records, and those of the same partition of other topics beside them, all or none; their offsets.
 
         Raises:
             PartitionTakenOver: another process writes the partition now.
@@ -85,7 +92,10 @@ class PartitionWriter:
             raise self._taken_over()
         try:
             async with transaction(self._producer):
-                return await Outbox(self._producer).send(self._topic, self._partition, records)
+                outbox = Outbox(self._producer)
+                for topic, others in beside.items():
+                    await outbox.send(topic, self._partition, others)
+                return await outbox.send(self._topic, self._partition, records)
         except ProducerFenced as error:
             await self.stop()
             raise self._taken_over() from error

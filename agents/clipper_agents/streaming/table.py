@@ -24,7 +24,7 @@ from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.streaming.databases import Database, forget_broken, open_unread, set_aside
 from clipper_agents.streaming.faust_logs import LIBRARY
-from clipper_agents.streaming.outbox import UNKNOWN_OFFSET, Record
+from clipper_agents.streaming.outbox import NO_RECORDS, UNKNOWN_OFFSET, Record, RecordsByTopic
 from clipper_agents.streaming.rocksdb_options import share_blocks
 
 
@@ -32,7 +32,7 @@ class StepWriter(Protocol):
     """The one writer of a changelog partition: a `PartitionWriter`."""
 
     async def take_over(self) -> Mapping[TopicPartition, TransactionMarker]: ...
-    async def write(self, records: Iterable[Record], /) -> list[int]: ...
+    async def write(self, records: Iterable[Record], beside: RecordsByTopic, /) -> list[int]: ...
     async def stop(self) -> None: ...
 
 
@@ -113,13 +113,17 @@ class StepTable(faust.Table):  # type: ignore[misc]
         """Return about how many rows a partition has; `Database.estimated_size`."""
         return self._db(partition).estimated_size
 
-    async def write(self, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
+    async def write(
+        self, partition: int, rows: Mapping[bytes, bytes | None], beside: RecordsByTopic = NO_RECORDS
+    ) -> None:
         """Store the rows, and delete those without a value: first in the changelog, then here.
+
+        The records `beside` go to the same partition of other topics, in the transaction of the changelog.
 
         Raises:
             PartitionTakenOver: another process writes them now; none is stored.
         """
-        offsets = await self._writers[partition].write([(key, value, ()) for key, value in rows.items()])
+        offsets = await self._writers[partition].write([(key, value, ()) for key, value in rows.items()], beside)
         self._write_local(partition, rows, offsets[-1])
 
     async def restore(self, reader: LogReader, partitions: Iterable[int]) -> int:

@@ -21,7 +21,7 @@ from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.control_keys import restore_key
-from clipper_topics.feedback import EARLY_FEEDBACK_MS
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, OUTCOMES
 from clipper_topics.logged_records import LoggedRecord, audit_key
 from clipper_topics.prediction import ModelAnswer
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
@@ -34,7 +34,7 @@ class FakeSelection:
     """Rows in memory; each step is noted."""
 
     def __init__(self):
-        self.rows, self.positions, self.on_write = {}, {}, lambda: None
+        self.rows, self.positions, self.on_write, self.beside = {}, {}, lambda: None, {}
 
     def position(self, partition):
         return self.positions.get(partition, -1)
@@ -45,8 +45,9 @@ class FakeSelection:
     def contexts(self, name, partition):
         return [context for application, context, of in self.rows if (application, of) == (name, partition)]
 
-    async def write(self, partition, rows, position):
+    async def write(self, partition, rows, position, beside):
         await asyncio.sleep(0)
+        self.beside = beside
         self.on_write()
         self.rows |= {(*key, partition): row for key, row in rows.items()}
         self.positions[partition] = position
@@ -241,6 +242,31 @@ async def test_an_undecodable_feedback_becomes_a_dead_letter_and_moves_the_posit
         assert await fixture.learn(replace(broken, value=value, offset=number))
     assert (len(fixture.log(CATALOGUE.dead_letters)), fixture.selection.position(0)) == (4, 3)
     assert fixture.metrics.feedback == {"invalid": 4}
+
+
+async def test_feedback_that_asks_for_it_is_acknowledged_with_what_became_of_it(fixture):
+    fixture.decide("q1", "q2")
+    asking, echoed = {"ack": True}, ("correlation-id", b"7")
+    records = [
+        one(0, "q1", **asking, headers=[echoed, ("tenant", b"1")]),
+        one(1, "q1", **asking),
+        one(2, "q1"),
+        one(3, "q3", **asking, application="app"),
+        one(4, "q2", **asking, label="text", application="other"),
+        replace(one(5, "q2"), value=b'{"query_id": "q2", "ack": true, "loss": 2}'),
+        replace(one(6, "q2"), value=b'{"query_id": "q2", "ack": true', headers=tuple(codec.MSGPACK_HEADERS)),
+    ]
+    assert await fixture.learn(*records)
+    ((topic, acks),) = fixture.selection.beside.items()
+    told = [codec.feedback_acks.decode(value, headers) for _, value, headers in acks]
+    assert topic == CATALOGUE.feedback_acks
+    assert [(ack.query_id, ack.application, ack.outcome, ack.feedback_offset) for ack in told] == [
+        ("q1", None, "applied", 0), ("q1", None, "duplicate", 1), ("q3", "app", "orphan", 3),
+        ("q2", "other", "orphan", 4), ("q2", None, "invalid", 5),
+    ]  # fmt: skip
+    assert [ack.explanation is None for ack in told] == [True, True, False, False, False]
+    assert (acks[0][0], acks[0][2]) == (b"q1", [*codec.JSON_HEADERS, echoed])
+    assert set(fixture.metrics.feedback) <= set(OUTCOMES)
 
 
 async def test_feedback_for_another_partition_is_sent_on_once(fixture):

@@ -14,6 +14,7 @@ from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query.answer import refuse
 from clipper_stream.query.in_flight import Failure, InFlightQuery
+from clipper_topics.codec import JSON_HEADERS
 from clipper_topics.logged_records import LoggedRecord, prediction_head
 
 TOPIC = "predictions"
@@ -93,6 +94,18 @@ async def test_queries_are_acknowledged_when_their_predictions_are_in_the_log_an
     assert fixture.acknowledged == [(0, number, 0) for number in range(5)]
     assert fixture.reader.reads == 0
     assert len(fixture.sent) == 5
+
+
+async def test_a_prediction_repeats_the_headers_of_the_record_that_it_answers(fixture):
+    first, second = (("correlation-id", b"first"),), (("correlation-id", b"second"), ("traceparent", b"00-1-2-01"))
+    fixture.recorder.put([answer_to(query("q", 1, 2, echoed=first)), answer_to(query("plain", 1, offset=1))])
+    await fixture.recorder.idle()
+    (before,) = fixture.decisions.of(0).find(["q"])
+    fixture.recorder.repeat(query("q", 1, 2, offset=2, echoed=second), before)
+    await fixture.recorder.idle()
+    (_, value, headers), (_, _, plain), (_, again, others) = fixture.log()
+    assert value == again
+    assert (headers, plain, others) == ([*JSON_HEADERS, *first], JSON_HEADERS, [*JSON_HEADERS, *second])
 
 
 async def test_what_belongs_to_an_older_generation_is_neither_sent_nor_acknowledged(fixture):

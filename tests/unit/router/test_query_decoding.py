@@ -55,6 +55,17 @@ def test_msgpack_is_answered_in_msgpack():
     assert (found.rows, found.packed, found.content_type) == ([b"1", b"2"], True, codec.MSGPACK)
 
 
+TRACE = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+CORRELATION = ("Correlation-Id", b"\x00order 7")
+
+
+@pytest.mark.parametrize("value", [b'{"application": "app", "input": 1}', b'{"application": "app", "inputs": [1, 2]}'])
+def test_a_query_keeps_the_headers_that_its_prediction_repeats(value):
+    given = [("tenant", b"7"), TRACE, *codec.JSON_HEADERS, CORRELATION, ("traceparent", None)]
+    assert query_of(value, headers=given).echoed == (TRACE, CORRELATION)
+    assert query_of(value).echoed == query_of(value, headers=codec.JSON_HEADERS).echoed == ()
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

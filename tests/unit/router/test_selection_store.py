@@ -41,7 +41,7 @@ class FakeTable:
     def items(self, partition, first=b""):
         return iter(sorted(one for one in self.partitions.get(partition, {}).items() if one[0] >= first))
 
-    async def write(self, partition, rows):
+    async def write(self, partition, rows, beside=()):
         self.partitions.setdefault(partition, {}).update(rows)
         self.last = list(rows)
 

@@ -63,6 +63,12 @@ def test_a_row_is_in_the_changelog_and_in_the_table(table, producer):
     assert [key for key, *_ in producer.logs[changelog(table), 0]] == [b"a", b"b"]
 
 
+def test_records_beside_the_rows_go_to_the_same_partition_of_their_topic(table, producer):
+    asyncio.run(table.write(1, {b"a": b"1"}, {"acks": [(b"k", b"told", ())]}))
+    assert producer.logs["acks", 1] == [(b"k", b"told", [])]
+    assert rows(table, 1) == {"a": 1}
+
+
 def test_a_row_that_the_broker_does_not_store_is_not_in_the_table(table, producer):
     producer.failure = RuntimeError("refused")
     with pytest.raises(RuntimeError):

@@ -14,7 +14,7 @@ def test_one_function_gives_the_headers_of_a_content_type_whoever_writes_the_rec
     stated = [(codec.CONTENT_TYPE, b"application/json")]
     assert (codec.headers_of(JSON), codec.headers_of(JSON, state_json=True)) == ([], stated)
     assert codec.headers_of(MSGPACK) == codec.headers_of(MSGPACK, state_json=True) == MSGPACK_HEADERS
-    outgoing = Outgoing(SimpleNamespace(key=b"k"), b"{}", JSON)
+    outgoing = Outgoing(SimpleNamespace(key=b"k", echoed=()), b"{}", JSON)
     assert outgoing.records() == ((b"k", b"{}", stated),)
 
 
