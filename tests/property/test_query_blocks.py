@@ -1,6 +1,7 @@
 """Queries in a block get, byte for byte, the predictions that they get one by one."""
 
 from collections import Counter
+from operator import attrgetter
 
 from builders.kafka import record
 from builders.query_router import NOW_S, application, make_router, outputs_of
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_agents.router import queries as decoding
+from clipper_agents.router.indexed_log import Outgoing, OutgoingBlock
 from clipper_agents.router.prediction_records import encode_answer, encode_block
 from clipper_stream.query import Failure
 from clipper_stream.query.answer import answers_of
@@ -20,20 +22,19 @@ IDS = st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_char
                min_size=8, max_size=20, unique=True)  # fmt: skip
 
 
-def records_of(ids, kind, ages_s, deadlines_ms):
+def records_of(ids, kind, ages_s, deadlines_ms, *, traced):
     encode = codec.queries._encoders[kind].encode
     for offset, (query_id, age_s, deadline_ms) in enumerate(zip(ids, ages_s, deadlines_ms, strict=False)):
         content = {"query_id": query_id, "application": APPLICATION.name, "input": [float(offset % 5)]}
         if deadline_ms:
             content["deadline_ms"] = deadline_ms
-        yield record(
-            offset, encode(content), key=query_id.encode(), headers=codec.headers_of(kind),
-            timestamp=round((NOW_S - age_s) * 1000),
-        )  # fmt: skip
+        headers = [*codec.headers_of(kind), *([("traceparent", b"%d" % offset)] if traced else [])]
+        at_ms = round((NOW_S - age_s) * 1000)
+        yield record(offset, encode(content), key=query_id.encode(), headers=headers, timestamp=at_ms)
 
 
 class Served:
-    """What a router makes of records, in blocks or not: predictions by offset, and what each query was asked."""
+    """What a router makes of records, in blocks or not: records and entries of the index by id, and counts."""
 
     def __init__(self, records, outputs, delays_s, *, blocks):
         decoded = decoding.decode_queries(records, 0, NOW_S)
@@ -56,16 +57,18 @@ class Served:
         self.take(self.router.expire(NOW_S + 1000.0))
 
     def take(self, effects):
-        answers = list(effects.answers)
+        answers, outgoing = list(effects.answers), []
         for some in effects.block_answers:
             values = encode_block(some)
             if values is None:
                 answers += answers_of(some)
             else:
-                offsets = [some.block.queries.offsets[slot] for slot in some.slots]
-                self.predictions |= dict(zip(offsets, values, strict=True))
-        for answer in answers:
-            _, self.predictions[answer.query.offset] = encode_answer(answer)
+                outgoing.append(OutgoingBlock(some, values))
+        for answer, value in map(encode_answer, answers):
+            outgoing.append(Outgoing(answer.query, value, answer.query.content_type, answer))
+        for one in outgoing:
+            written = zip(one.records(), one.decided(0, attrgetter("query_id")), strict=True)
+            self.predictions |= {key: (record, decided[2:]) for record, (key, *decided) in written}
         self.counts += effects.behind + Counter(coalesced=effects.coalesced)
         self.counts += Counter(effects.hits) + Counter(effects.lookups) + Counter(effects.queries)
 
@@ -77,10 +80,11 @@ class Served:
     ages_s=st.lists(st.sampled_from([0.0, 0.25, 0.9, 1.5, -5.0]), min_size=20, max_size=20),
     deadlines_ms=st.lists(st.sampled_from([None, None, 300, 10_000]), min_size=20, max_size=20),
     outputs=st.lists(OUTPUTS | st.builds(Failure, st.sampled_from(["late", "error"]), st.just("why")), min_size=1),
+    traced=st.booleans(),
     delays_s=st.lists(st.sampled_from([0.0, 0.001, 0.05, 0.2]), min_size=20, max_size=20),
 )
-def test_the_predictions_are_those_of_queries_one_by_one(ids, kind, ages_s, deadlines_ms, outputs, delays_s):
-    records = list(records_of(ids, kind, ages_s, deadlines_ms))
+def test_the_records_are_those_of_queries_one_by_one(ids, kind, ages_s, deadlines_ms, outputs, delays_s, traced):
+    records = list(records_of(ids, kind, ages_s, deadlines_ms, traced=traced))
     together = Served(records, outputs, delays_s, blocks=True)
     alone = Served(records, outputs, delays_s, blocks=False)
     assert together.predictions == alone.predictions
