@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from builders.benchmarks import ON_KAFKA, check_figures, result
+from builders.benchmarks import DOUBTS, ON_KAFKA, check_figures, result
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -69,3 +69,23 @@ def test_the_same_work_is_done_once_with_hits_repeats_and_learned_weights(system
     check_complete(run)
     assert {run[fault] for fault in ("missing", "duplicates", "wrong", "changed", "unlearned")} == {0}
     assert run["hit_ratio"] > 0.1
+
+
+@pytest.fixture(scope="module")
+def http_servers(kafka, tmp_path_factory):
+    """Runs of the benchmark of model servers by system."""
+    options = ("--no-pin", "--no-install", "--bootstrap", kafka.bootstrap)
+    runs = result("http_servers", tmp_path_factory.mktemp("http_servers"), *options)["runs"]
+    return {system: [run for run in runs if run["system"] == system] for system in SERVERS}
+
+
+SERVERS = ("mlserver", "bentoml", "ray-serve", "colocated", "separate")
+
+
+@pytest.mark.parametrize("system", SERVERS)
+def test_a_model_server_answers_every_request_at_each_load(system, http_servers):
+    runs = http_servers[system]
+    if "not installed" in runs[0].get("note", ""):
+        pytest.skip(runs[0]["note"])
+    assert [run["load"] for run in runs] == ["200/s", "saturation"]
+    assert not any(run.get(doubt) for run in runs for doubt in DOUBTS), json.dumps(runs, indent=1)
