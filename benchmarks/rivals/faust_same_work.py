@@ -30,7 +30,7 @@ app = faust.App(
 )
 predictions = app.topic(PREDICTIONS, value_serializer="raw")
 tables = [
-    app.Table(name, key_type=str, value_type=bytes, key_serializer="raw", value_serializer="raw", partitions=PARTITIONS)
+    app.Table(name, key_type=str, value_type=bytes, partitions=PARTITIONS)
     for name in ("decisions", "scored", "losses", "outputs")
 ]
 work = Work(*tables, OBJECTIVES_MS)
