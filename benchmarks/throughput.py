@@ -1,7 +1,7 @@
 """How many queries a second does a pipeline answer, and for how much CPU, beside other ways to do it with Kafka?
 
     python benchmarks/throughput.py --json throughput.json
-    python benchmarks/throughput.py --quick                       # every rival and four of ours, about a minute
+    python benchmarks/throughput.py --quick                       # every rival and five of ours, some minutes
     python benchmarks/throughput.py --systems aiokafka-pass-through separate-msgpack --rounds 3
 
 Every system reads the same queries (64 numbers as JSON, some also as msgpack) from a topic of four partitions, calls
