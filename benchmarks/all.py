@@ -32,6 +32,7 @@ BENCHMARKS = {
     "H": "recovery",
     "I": "scale",
     "K": "deploying",
+    "L": "http_servers",
     "memory": "memory",
     "reading": "replay_reading",
     "estimates": "estimating",

@@ -1,22 +1,25 @@
 """The systems of the throughput benchmark: what each reads, how it is started, what it leaves out."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import venv
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from rig.backlog import Shape
-from rig.systems import HERE, Place
+from rig.backlog import APPLICATION, Shape
+from rig.systems import HERE, NO_DEADLINE_MS, Place
 
 from clipper_agents.settings import RouterSection
 
 IN_FLIGHT = RouterSection().max_in_flight
 PACK = 16
+IN_A_HURRY, HURRY_MS = "digits-50ms", 50
+"""An application whose queries are past their deadline when a system starts."""
 LOOP_AHEAD = 16_000
 """16 rounds of 1,000, see `rivals/aiokafka_loop.py`."""
 BARE = "no dedupe, deadlines, selection, cache, log of decisions, or care for rebalances"
@@ -41,6 +44,8 @@ class Contender:
             span, as the work for the first was done before it and the work for the last would be missing in it.
         reads_from_end: It only reads what comes after its start.
         yardstick: Our own router without Faust, by our own interpreter.
+        same_work: It does all that ours does with a query, not only the model call.
+        shares_weights: Its weights learn from the feedback of all partitions, not only of the query's.
     """
 
     name: str
@@ -55,11 +60,17 @@ class Contender:
     reads_ahead: int = 0
     reads_from_end: bool = False
     yardstick: bool = False
+    same_work: bool = False
+    shares_weights: bool = False
+
+
+PASS_THROUGH, SAME_WORK = "-pass-through", "-same-work"
+"""Ends of names: a rival that calls the model and no more, and a contender that does the whole work."""
 
 
 def _loop(name: str, script: str, *words: str, share: float, encoding: str = "json", reads_ahead: int = 0) -> Contender:
     return Contender(
-        name=name,
+        name=f"{name}{PASS_THROUGH}",
         package="confluent_kafka" if name == "confluent" else "aiokafka",
         script=(str(RIVALS / script), *words),
         share=share,
@@ -71,7 +82,7 @@ def _loop(name: str, script: str, *words: str, share: float, encoding: str = "js
 
 def _framework(name: str, script: str, package: str, share: float, leaves_out: str) -> Contender:
     return Contender(
-        name=name,
+        name=f"{name}{PASS_THROUGH}",
         script=(str(RIVALS / script),),
         package=package,
         share=share,
@@ -86,21 +97,26 @@ def contenders(msgpack: str) -> dict[str, Contender]:
     Args:
         msgpack: How msgpack queries carry a row: `msgpack` (numbers) or `msgpack-bytes`.
     """
-    found = [*_rivals(msgpack), _yardstick(), *(each for encoding in ("json", msgpack) for each in _ours(encoding))]
+    found = [
+        *_rivals(msgpack),
+        *_same_work(),
+        _yardstick(),
+        *(each for encoding in ("json", msgpack) for each in _ours(encoding)),
+    ]
     return {each.name: each for each in found}
 
 
 def _rivals(msgpack: str) -> list[Contender]:
     take = Contender(
-        name="faust",
+        name=f"faust{PASS_THROUGH}",
         package="faust",
-        script=("-m", "faust", "-A", "faust_take", "worker", "-l", "warn", "--without-web"),
+        script=_faust("faust_take"),
         share=0.1,
         leaves_out=f"{FRAMEWORK}; an exception loses a batch",
         shape=Shape(),
     )
     mlserver = Contender(
-        name="mlserver",
+        name=f"mlserver{PASS_THROUGH}",
         script=("-c", "from mlserver.cli import main; main()", "start", str(RIVALS / "mlserver_digits")),
         package="mlserver",
         environment="-mlserver",
@@ -122,6 +138,35 @@ def _rivals(msgpack: str) -> list[Contender]:
         ),
         mlserver,
     ]
+
+
+def _faust(module: str) -> tuple[str, ...]:
+    return ("-m", "faust", "-A", module, "worker", "-l", "warn", "--without-web")
+
+
+def _same_work() -> list[Contender]:
+    confluent = _same("confluent", "confluent_kafka", 0.5, "state over a restart, exactly once, timers of deadlines")
+    return [
+        replace(confluent, shares_weights=True),
+        _same("bytewax", "bytewax", 0.5, "batches across keys, exactly once, shared weights"),
+        _same("quix", "quixstreams", 0.05, "batches, timers of deadlines, shared weights"),
+        _same("faust", "faust", 0.025, "batches, expiry, exactly once, timers of deadlines, shared weights"),
+        replace(_ours_one(f"colocated{SAME_WORK}", "same-work.toml", Shape()), same_work=True, shares_weights=True),
+    ]
+
+
+def _same(name: str, package: str, share: float, leaves_out: str) -> Contender:
+    """A rival that does the same work, in `rivals/<name>_same_work.py`."""
+    module = f"{name}_same_work"
+    return Contender(
+        name=f"{name}{SAME_WORK}",
+        script=_faust(module) if name == "faust" else (str(RIVALS / f"{module}.py"),),
+        package=package,
+        share=share,
+        leaves_out=leaves_out,
+        shape=Shape(),
+        same_work=True,
+    )
 
 
 def _yardstick() -> Contender:
@@ -202,8 +247,11 @@ def _rival_settings(contender: Contender, place: Place) -> dict[str, str]:
         "RIVAL_GROUP": f"{catalogue.prefix}-rival",
         "RIVAL_QUERIES": catalogue.queries,
         "RIVAL_PREDICTIONS": catalogue.predictions,
+        "RIVAL_FEEDBACK": catalogue.feedback,
+        "RIVAL_OBJECTIVES_MS": json.dumps({APPLICATION: NO_DEADLINE_MS, IN_A_HURRY: HURRY_MS}),
         "RIVAL_FOLDER": str(place.logs / f"{catalogue.prefix}-kept"),
         "RIVAL_ENCODING": "json" if contender.shape.encoding == "json" else "msgpack",
+        "MLSERVER_KAFKA_ENABLED": "true",
         "MLSERVER_KAFKA_SERVERS": bootstrap,
         "MLSERVER_KAFKA_TOPIC_INPUT": catalogue.queries,
         "MLSERVER_KAFKA_TOPIC_OUTPUT": catalogue.predictions,

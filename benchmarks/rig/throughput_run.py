@@ -26,38 +26,41 @@ SPAN_AHEAD = 3
 """A span has at least so many times the queries that a system works on at once, or one burst of answers decides it."""
 
 
-def competed(contender: Contender, place: Place, broker: list[int], records: int, options: Any) -> dict[str, Any]:
-    """One run, ready for JSON; with a `note` and without figures where the system could not run.
+Command = tuple[list[str], dict[str, str]]
+"""A command and its environment."""
+Measure = Callable[[Contender, Place, list[int], int, Ends, Command, float], dict[str, Any]]
+"""Figures of a contender, by where it runs, the broker's process, the number of queries, topics, command and limit."""
 
-    The backlog is written before the system is started: then neither the speed of the writer nor its CPU is part of
-    what is measured, the system alone decides the rate, and the broker serves it alone. A system that only reads what
-    comes after its start gets the backlog at once when it has answered a probe.
-    """
+
+def competed(
+    contender: Contender, place: Place, broker: list[int], records: int, options: Any, measure: Measure
+) -> dict[str, Any]:
+    """One run, ready for JSON; with a `note` and without figures where the system could not run."""
     found: dict[str, Any] = {"system": contender.name, "records": records, "load_before": load_average()}
     found |= {"rows_each": contender.shape.rows_each, "encoding": contender.shape.encoding}
-    backlog = make_backlog(contender.shape, records)
     try:
         command = command_of(contender, place, install=options.install)
         with _topics(place) as ends:
-            found |= _measured(contender, place, broker, backlog, ends, command, options.limit)
+            found |= measure(contender, place, broker, records, ends, command, options.limit)
     except (NotInstalled, OSError, KafkaException, TimeoutError) as error:
         found["note"] = f"did not run: {error}"
     return {**found, "load_after": load_average()}
 
 
-def _measured(
-    contender: Contender,
-    place: Place,
-    broker: list[int],
-    backlog: Backlog,
-    ends: Ends,
-    command: tuple[list[str], dict[str, str]],
-    limit_s: float,
+def backlog_answered(
+    contender: Contender, place: Place, broker: list[int], records: int, ends: Ends, command: Command, limit_s: float
 ) -> dict[str, Any]:
+    """Figures of a backlog.
+
+    It is written before the system is started: then neither the speed of the writer nor its CPU is part of what is
+    measured, the system alone decides the rate, and the broker serves it alone. A system that only reads what comes
+    after its start gets the backlog at once when it has answered a probe.
+    """
+    backlog = make_backlog(contender.shape, records)
     if not contender.reads_from_end:
         ends.fill(backlog)
     expected = len(backlog.values)
-    with _started(*command, place) as process:
+    with started(*command, place) as process:
         probes = _probed(ends, backlog, process, limit_s) if contender.reads_from_end else 0
         span = Span(process, broker, place.cpus, contender.reads_ahead, lambda: ends.predictions() - probes)
         span.watch(expected, limit_s)
@@ -66,9 +69,14 @@ def _measured(
             span.watch(expected + checked["missing"], limit_s / 2)
             checked = ends.check(backlog, contender.reads_ahead)
     if span.note.startswith("ended"):
-        span.note += f": {_last_words(place)}"
+        span.note += f": {last_words(place)}"
     complete = not (checked["missing"] or checked["duplicates"] or checked["wrong"])
-    figures = span.figures(backlog.rows_each)
+    return outcome(contender, span, backlog.rows_each, {**checked, "complete": complete})
+
+
+def outcome(contender: Contender, span: "Span", rows_each: int, checked: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a span with what was checked, and what makes them doubtful."""
+    figures = span.figures(rows_each)
     if figures and figures["span_records"] < SPAN_AHEAD * contender.reads_ahead:
         figures = {"too_short": figures}
         span.note += "; the span is too short to tell: answers come in bursts as large as what is worked on at once"
@@ -76,7 +84,7 @@ def _measured(
         figures["cpu_us"] = {"rival": figures["system_cpu_us"]}
     if figures.get("rig_cpu", 0.0) > RIG_LIMIT:
         span.note += "; the broker was at its limit, trust CPU more than the rate"
-    return {**figures, **checked, "complete": complete, "note": span.note.removeprefix("; ")}
+    return {**figures, **checked, "note": span.note.removeprefix("; ")}
 
 
 @contextmanager
@@ -86,12 +94,12 @@ def _topics(place: Place) -> Iterator[Ends]:
         with closing(Ends(place.connection, place.catalogue)) as ends:
             yield ends
     finally:
-        names = asyncio.run(existing_topics(place.connection, place.catalogue.prefix))
-        asyncio.run(delete_topics(place.connection, list(names)))
+        names = asyncio.run(existing_topics(place.connection))  # frameworks put words before the prefix
+        asyncio.run(delete_topics(place.connection, [name for name in names if place.catalogue.prefix in name]))
 
 
 @contextmanager
-def _started(command: list[str], environ: dict[str, str], place: Place) -> Iterator[subprocess.Popen[str]]:
+def started(command: list[str], environ: dict[str, str], place: Place) -> Iterator[subprocess.Popen[str]]:
     """The system's root process, in a group and a folder of its own; ended with the block."""
     folder = place.logs / f"{place.catalogue.prefix}-work"
     folder.mkdir()
@@ -130,7 +138,7 @@ def _log(place: Place) -> Path:
     return place.logs / f"{place.catalogue.prefix}.log"
 
 
-def _last_words(place: Place) -> str:
+def last_words(place: Place) -> str:
     return _log(place).read_text(errors="replace")[-LAST_WORDS:].strip().replace(os.linesep, " / ")
 
 

@@ -22,6 +22,7 @@ from models import digits
 
 BOOTSTRAP, GROUP = os.environ["RIVAL_BOOTSTRAP"], os.environ["RIVAL_GROUP"]
 QUERIES, PREDICTIONS = os.environ["RIVAL_QUERIES"], os.environ["RIVAL_PREDICTIONS"]
+FEEDBACK, OBJECTIVES_MS = os.environ["RIVAL_FEEDBACK"], loads(os.environ["RIVAL_OBJECTIVES_MS"])
 FOLDER = Path(os.environ["RIVAL_FOLDER"])
 """For whatever a rival keeps on disk."""
 BATCH = 1_000

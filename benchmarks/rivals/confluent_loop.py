@@ -5,6 +5,7 @@ At least once: what was produced is flushed before the offsets are committed, on
 
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from common import BATCH, BOOTSTRAP, COMMIT_S, GROUP, LINGER_MS, PREDICTIONS, QUERIES, answers, decode, encode
@@ -27,19 +28,20 @@ def check(error: Any, _: Any) -> None:
         raise KafkaException(error)
 
 
-def main() -> None:
+def main(topics: list[str], step: Callable[[Producer, list[Any]], bool]) -> None:
+    """Run until SIGTERM; the step handles the records that were fetched, and says whether there were any."""
     signal.signal(signal.SIGTERM, stop)
     consumer = Consumer({"bootstrap.servers": BOOTSTRAP, **CONSUMER})
     only_errors = {"delivery.report.only.error": True}
     producer = Producer({"bootstrap.servers": BOOTSTRAP, **PRODUCER, **only_errors})
-    consumer.subscribe([QUERIES])
+    consumer.subscribe(topics)
     committed_s, uncommitted = time.monotonic(), False
     try:
         while True:
             # waits for one record, then takes what is there: consume() with a time-out would wait for a full batch
             records = consumer.consume(1, 0.2)
             records += consumer.consume(BATCH - 1, 0) if records else []
-            uncommitted = score(producer, records) or uncommitted
+            uncommitted = step(producer, records) or uncommitted
             if uncommitted and time.monotonic() - committed_s > COMMIT_S:
                 producer.flush()
                 consumer.commit(asynchronous=False)
@@ -61,4 +63,4 @@ def score(producer: Producer, records: list[Any]) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    main([QUERIES], score)

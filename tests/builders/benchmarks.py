@@ -21,7 +21,7 @@ ON_KAFKA = (
     "soak",
     "stragglers",
 )
-"""Those that run systems; `throughput` is apart, because it tells what became of each."""
+"""Those that run systems; `throughput` and `http_servers` are apart: some of their systems may not be installed."""
 DOUBTS = ("failed", "missing", "duplicates", "wrong", "note")
 
 

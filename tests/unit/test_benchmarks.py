@@ -16,7 +16,7 @@ NO_BENCHMARKS = {"all", "figures", "models"}
 
 def test_every_benchmark_is_run_by_a_test():
     scripts = {path.stem for path in BENCHMARKS.glob("*.py")}
-    assert scripts == {"throughput", *ON_KAFKA, *WITHOUT_KAFKA, *PAGES} | NO_BENCHMARKS
+    assert scripts == {"throughput", "http_servers", *ON_KAFKA, *WITHOUT_KAFKA, *PAGES} | NO_BENCHMARKS
 
 
 @pytest.mark.timeout(600)

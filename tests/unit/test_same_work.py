@@ -1,0 +1,206 @@
+"""What rivals of the same work do with records, `benchmarks/rivals/same_work.py`, and how their logs are checked."""
+
+import math
+import time
+from collections import Counter
+
+import msgspec
+import pytest
+from builders.benchmarks import BENCHMARKS, benchmark_module
+
+from clipper_agents.settings import load_settings
+from clipper_topics.catalogue import Catalogue
+
+same_work = benchmark_module("rivals.same_work")
+run = benchmark_module("rig.same_work_run")
+CONTENDER = benchmark_module("rig.contenders").contenders("msgpack")["confluent-same-work"]
+DecisionFields = benchmark_module("rig.predictions").DecisionFields
+NO_DEADLINE_MS = benchmark_module("rig.systems").NO_DEADLINE_MS
+CATALOGUE = Catalogue(partitions=4)
+NOW_MS = 1_700_000_000_000
+ROW = [0.0] * 63 + [1.0]
+
+
+class Clock:
+    """A clock that stands, or goes on by so many milliseconds at each look."""
+
+    def __init__(self, step_ms=0):
+        self.now_ms, self.step_ms = NOW_MS, step_ms
+
+    def __call__(self):
+        self.now_ms += self.step_ms
+        return self.now_ms - self.step_ms
+
+
+class Answered:
+    """A `Work` on dictionaries."""
+
+    def __init__(self, step_ms=0):
+        self.state, self.clock = [{}, {}, {}, {}], Clock(step_ms)
+        self.work = same_work.Work(*self.state, clock_ms=self.clock)
+
+    def ask(self, *query_ids, row=ROW, timestamp_ms=NOW_MS):
+        queries = [{"query_id": each, "application": "digits", "input": row} for each in query_ids]
+        records = [same_work.Received(msgspec.json.encode(query), timestamp_ms) for query in queries]
+        answers = self.work.answer(records)
+        assert [query_id for query_id, _ in answers] == [*query_ids]
+        return [msgspec.json.decode(value) for _, value in answers]
+
+    def tell(self, query_id, label):
+        self.work.learn([msgspec.json.encode({"query_id": query_id, "label": label})])
+
+    def propensity_of(self, model):
+        return same_work.propensities(msgspec.json.decode(self.state[2].get("digits", b"{}")))[model]
+
+
+def test_a_query_is_answered_by_one_model_with_its_propensity():
+    (answer,) = Answered().ask("0-a")
+    (asked,) = answer["models"]
+    assert asked["propensity"] == 0.5
+    assert answer["output"] == asked["output"] == (63 if asked["model"] == "largest" else asked["output"])
+    assert answer["latency_ms"] == 0
+
+
+def test_a_repeat_is_answered_from_the_log_in_the_same_batch_and_later():
+    system = Answered()
+    first, second = system.ask("0-a", "0-a")
+    assert first == second == system.ask("0-a", row=[1.0] * 64)[0]
+
+
+def test_an_id_is_another_query_after_the_horizon():
+    system = Answered()
+    (first,) = system.ask("0-a")
+    system.clock.now_ms += 3_600_001
+    (later,) = system.ask("0-a", timestamp_ms=system.clock.now_ms)
+    assert later["predicted_at_ms"] - first["predicted_at_ms"] == 3_600_001
+
+
+def test_a_query_past_its_deadline_gets_the_default():
+    (answer,) = Answered().ask("0-a", timestamp_ms=NOW_MS - 501)
+    assert (answer["output"], answer["default"], answer["reason"]) == (-1, True, "arrived_late")
+    assert "models" not in answer
+
+
+def test_a_query_whose_batch_ends_after_its_deadline_gets_the_default():
+    (answer,) = Answered(step_ms=501).ask("0-a")
+    assert (answer["output"], answer["reason"]) == (-1, "late")
+
+
+def test_a_row_that_was_asked_before_is_answered_from_the_cache():
+    system = Answered()
+    cold = system.ask(*(f"0-{number}" for number in range(20)))
+    assert not any(answer["models"][0]["cached"] for answer in cold)
+    warm = system.ask("0-warm")[0]["models"][0]
+    known = {answer["models"][0]["model"]: answer["output"] for answer in cold}
+    assert (warm["cached"], warm["output"]) == (True, known[warm["model"]])
+
+
+def test_feedback_moves_the_weights_once_by_its_importance_weighted_loss():
+    system = Answered()
+    (answer,) = system.ask("0-a")
+    asked = answer["models"][0]
+    for _ in range(2):
+        system.tell("0-a", label=asked["output"] + 1)
+    weight = math.exp(-same_work.ETA * 1.0 / 0.5)
+    expected = (1 - same_work.EXPLORATION) * weight / (weight + 1) + same_work.EXPLORATION / 2
+    assert system.propensity_of(f"{asked['model']}:1") == pytest.approx(expected)
+
+
+def test_feedback_without_a_decision_changes_nothing():
+    system = Answered()
+    system.tell("0-unknown", label=1)
+    assert system.propensity_of("digits:1") == 0.5
+
+
+def test_a_mapping_in_memory_keeps_an_entry_for_one_to_two_horizons():
+    mapping = same_work.TwoGenerations()
+    mapping["a"] = b"1"
+    snapshot = mapping.copy()
+    for horizons, kept in ((1, b"1"), (2, None)):
+        mapping.forget(mapping._since_s + 3_601)
+        assert mapping.get("a") == kept, horizons
+    assert snapshot.get("a") == b"1"
+
+
+def test_the_configuration_of_the_same_work_is_that_of_the_rivals():
+    settings = load_settings(BENCHMARKS / "configs/same-work.toml", {})
+    for application in settings.applications:
+        assert application.policy.parameters == {"eta": same_work.ETA, "exploration": same_work.EXPLORATION}
+        assert application.default_output == same_work.DEFAULT_OUTPUT
+    assert [f"{model.name}:{model.version}" for model in settings.models] == [*same_work.MODELS]
+    assert all(model.colocated and model.deterministic for model in settings.models)
+
+
+def test_the_workload_has_every_kind_of_record():
+    workload = run.make_workload(CATALOGUE, 400)
+    topics = Counter(record.topic for record in workload.later)
+    rows = [msgspec.json.decode(one.value)["input"] for one in queries_of(workload.earlier + workload.later)]
+    assert (len(workload.earlier), topics) == (80, {CATALOGUE.queries: 324, CATALOGUE.feedback: 86})
+    assert workload.records.total() == 404
+    assert len({*map(tuple, rows)}) < 300
+    assert len(workload.records) - len(workload.labels) == 2
+
+
+def queries_of(records):
+    return [record for record in records if record.topic == CATALOGUE.queries]
+
+
+def log_of(workload, last, scored):
+    """The log of a system that does the work; feedback that is not in `scored` counts again."""
+    work = same_work.Work({}, scored, {}, {}, {"digits-backlog": NO_DEADLINE_MS})
+    written_ms = int(time.time() * 1000) - 10_000
+    found = []
+    for queries in (workload.earlier, queries_of(workload.later), last):
+        answers = work.answer([same_work.Received(one.value, written_ms) for one in queries])
+        found += [msgspec.json.decode(value, type=DecisionFields) for _, value in answers]
+        if queries is workload.earlier:
+            work.learn(one.value for one in workload.later if one.topic == CATALOGUE.feedback)
+    return found
+
+
+class Forgetful:
+    """What counts every feedback again."""
+
+    def get(self, key):
+        return None
+
+    def __setitem__(self, key, value):
+        pass
+
+
+LATER = 80
+"""Where the first later query stands in the log: nothing is learned from it."""
+
+
+def changed(log, **fields):
+    """The log, with other fields in the answer of a later query."""
+    return [*log[:LATER], msgspec.structs.replace(log[LATER], **fields), *log[LATER + 1 :]]
+
+
+SPOILED = {
+    "nothing": (lambda log: log, set()),
+    "a query is not answered": (lambda log: log[:LATER] + log[LATER + 1 :], {"missing"}),
+    "a query is answered twice": (lambda log: [log[LATER], *log], {"duplicates"}),
+    "an output is not the model's": (lambda log: changed(log, output=99), {"wrong"}),
+    "a query in time gets the default": (lambda log: changed(log, output=-1, default=True), {"wrong"}),
+    "a repeat is answered anew": (
+        lambda log: [msgspec.structs.replace(log[0], application="b"), *log[1:]],
+        {"changed"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_a_log_is_complete_when_all_of_the_work_was_done(kind):
+    spoil, noticed = SPOILED[kind]
+    workload, last = run.make_workload(CATALOGUE, 400), run.last_queries(CATALOGUE, 0)
+    checked = run.check(spoil(log_of(workload, last, {})), workload, last, CONTENDER)
+    assert {name for name in ("missing", "duplicates", "wrong", "changed", "unlearned") if checked[name]} == noticed
+    assert checked["complete"] == (not noticed)
+    assert checked["hit_ratio"] > 0.1
+
+
+def test_a_feedback_that_counted_twice_is_noticed():
+    workload, last = run.make_workload(CATALOGUE, 400), run.last_queries(CATALOGUE, 0)
+    checked = run.check(log_of(workload, last, Forgetful()), workload, last, CONTENDER)
+    assert (checked["unlearned"], checked["complete"]) == (4, False)
