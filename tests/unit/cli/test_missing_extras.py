@@ -51,7 +51,7 @@ RUN = {name: shlex.split(example) for name, example in EXAMPLES.items() if not n
 def ended(tmp_path_factory) -> dict[str, tuple[int, str]]:
     """Exit code and standard error of every command, as its help calls it, of which each finds no Kafka."""
     folder = tmp_path_factory.mktemp("bare")
-    (folder / "examples").symlink_to(Path(__file__).parents[3] / "examples")
+    (folder / "clipper.toml").symlink_to(Path(__file__).parents[3] / "examples/clipper.toml")
     found: dict[str, tuple[int, str]] = {}
     nowhere = f"127.0.0.1:{free_port()}"
     for bootstrap in ("", nowhere):

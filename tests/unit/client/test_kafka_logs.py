@@ -32,6 +32,9 @@ class Brokers:
 
 @pytest.fixture
 def logged(caplog):
+    """What is logged while nobody has set a level of aiokafka's."""
+    for name in ("aiokafka", *(name for name in logging.Logger.manager.loggerDict if name.startswith("aiokafka."))):
+        caplog.set_level(logging.NOTSET, name)
     caplog.set_level("DEBUG")
     return lambda: [record.getMessage() for record in caplog.records if record.name != "asyncio"]
 

@@ -36,7 +36,7 @@ class Fixture:
         self.requests = {one.ref: one for one in self.router.receive([query("q", 1, 2)], NOW_S).requests}
         self.request = self.requests["a:1"]
 
-    def put(self, answers, audits):
+    def put(self, answers, audits, blocks):
         self.answers += answers
 
     def update_room(self):
