@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper_agents.router import queries as decoding
-from clipper_agents.router.indexed_log import Outgoing, OutgoingBlock
+from clipper_agents.router.outgoing_records import Outgoing, OutgoingBlock
 from clipper_agents.router.prediction_records import encode_answer, encode_block
 from clipper_stream.query import Failure
 from clipper_stream.query.answer import answers_of

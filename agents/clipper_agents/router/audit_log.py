@@ -15,7 +15,8 @@ from aiokafka import TopicPartition
 
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.indexed_log import IndexedLog, Outgoing, Sendable
+from clipper_agents.router.indexed_log import IndexedLog
+from clipper_agents.router.outgoing_records import Outgoing, Sendable
 from clipper_agents.router.prediction_records import encode_audit
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import TaskRunner

@@ -21,7 +21,8 @@ from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.indexed_log import IndexedLog, Outgoing, OutgoingBlock, Sendable
+from clipper_agents.router.indexed_log import IndexedLog
+from clipper_agents.router.outgoing_records import Outgoing, OutgoingBlock, Sendable
 from clipper_agents.router.prediction_records import encode_answer, encode_block
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import TaskRunner

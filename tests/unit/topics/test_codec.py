@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from clipper_agents.router.indexed_log import Outgoing
+from clipper_agents.router.outgoing_records import Outgoing
 from clipper_topics import codec
 from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS, UndecodableRecord
 
