@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import msgspec
@@ -239,13 +240,19 @@ class FreshQueries:
 
 
 def _undecided(decoded: DecodedQueries, index: PartitionIndex) -> tuple[list[DecodedBlock], list[DecodedQuery]]:
-    """Return the blocks of which no query is decided, and all other queries one by one."""
+    """Return the blocks that are decided about before the others, and all other queries one by one, in log order.
+
+    A query that is decided, or has the id of one that is not in the block, is not decided about before others.
+    """
     blocks, queries = list[DecodedBlock](), decoded.queries
+    ids = {query.query_id for query in queries}
     for block in decoded.blocks:
-        if index.has_none(block.query_ids, block.queried_at_s[-1] * 1000):
+        if ids.isdisjoint(block.query_ids) and index.has_none(block.query_ids, block.queried_at_s[-1] * 1000):
             blocks.append(block)
         else:
             queries += block
+    if len(blocks) < len(decoded.blocks):
+        queries.sort(key=attrgetter("offset"))
     return blocks, queries
 
 

@@ -189,3 +189,11 @@ async def test_of_queries_in_a_block_none_is_decided_twice(fixture):
     await fixture.receive(*[query(one) for one in ids])
     await fixture.receive(*[query(one) for one in ids])
     assert fixture.router._queries.repeats == len(fixture.decided) == BLOCK_FROM
+
+
+async def test_of_two_records_of_a_query_the_first_in_the_log_is_decided_about(fixture):
+    """Also where the second is in a block and the first is not."""
+    first = json.dumps({"query_id": "q1", "application": "app", "input": [1.0], "context": "ada"}).encode()
+    await fixture.receive(first, *[query(f"q{number}") for number in range(BLOCK_FROM)])
+    again = fixture.router._queries._again
+    assert [one.offset for records in again.values() for one in records] == [2]
