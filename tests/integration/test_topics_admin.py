@@ -78,7 +78,7 @@ async def test_another_partition_count_than_configured_is_said_with_both_numbers
     with pytest.raises(TopicMismatch) as raised:
         await ensure_topics(kafka, configured)
     assert f"topic {catalogue.queries} has 2 partitions, 6 are configured" in str(raised.value)
-    assert len(str(raised.value).splitlines()) == 6  # the co-partitioned four and the changelog
+    assert len(str(raised.value).splitlines()) == 7  # those that are partitioned as the queries are
 
 
 async def test_a_control_topic_that_would_forget_manifests_is_refused(kafka: KafkaConnection, catalogue: Catalogue):
