@@ -99,7 +99,7 @@ class PartitionIndex:
 
     def has_none(self, query_ids: Sequence[str], newest_ms: float) -> bool:
         """Return whether nothing is decided under any of the ids of queries, the newest of this timestamp."""
-        keys: list[Any] = [_DECISION + query_id.encode() for query_id in query_ids]
+        keys = [*map(entry_key, query_ids)]
         if any(value is not None for age in self._ages.values() for value in age.get(keys) or ()):
             return False
         self._queried_ms = max(self._queried_ms, newest_ms)
@@ -137,9 +137,9 @@ class PartitionIndex:
             at_s: Timestamp, as in `index`.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
-        put, pack = batch.put, _HEAD.pack
-        for query_id, offset, value, msgpack, audited in records:  # as `entry_key` and `pack_entry`
-            put(_DECISION + query_id.encode(), pack(offset, msgpack | _AUDITED if audited else msgpack) + value)
+        put = batch.put
+        for query_id, offset, value, msgpack, audited in records:
+            put(entry_key(query_id), pack_entry(offset, value, msgpack, audited))
         self._end(batch, self._age_of(at_s), upto, at_s)
 
     def pass_marker(self, offset: int) -> None:
