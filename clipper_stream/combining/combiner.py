@@ -13,6 +13,7 @@ import numpy as np
 
 from clipper_stream.errors import ModelFailed, UnknownName
 
+VOTE = "vote"
 TOLERANCE = 0.05
 """Two numbers agree when they differ by at most 5 % of the answer, or 0.05 where the answer is within [-1, 1]."""
 
@@ -195,5 +196,5 @@ def _shortened(outputs: Mapping[str, Any]) -> str:
 Combiner = Callable[[Mapping[str, Any], Mapping[str, float]], tuple[Any, int]]
 """From outputs and shares, both in candidate order, to the answer and the number of models that agree with it."""
 
-COMBINERS: Mapping[str, Combiner] = {"vote": vote, "mean": mean}
+COMBINERS: Mapping[str, Combiner] = {VOTE: vote, "mean": mean}
 """Every combiner by its name."""

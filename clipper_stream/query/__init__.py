@@ -8,7 +8,7 @@
 | look up | `Router._look_up` | queries | `RowBatch`, one a model version: rows neither cached nor in flight |
 | request | `RequestTracker.requests` | `RowBatch` | `Request`, of one shape and a bounded size |
 | gather | `RequestTracker.take`, `Router._fill` | `OutputPiece` | `RowBatch` with outputs, into slots |
-| combine | `answer.conclude` | `InFlightQuery` with all slots filled | `QueryAnswer` |
+| combine | `answer.conclude_block`, `answer.conclude` | queries with all slots filled | `BlockAnswers`, `QueryAnswer` |
 | record | `clipper_agents.router.prediction_log` | `BlockAnswers`, `QueryAnswer` | prediction, index, acknowledgement |
 
 `Router.receive`, `gather` and `expire` return `Effects`, what to send and what to answer; agents carry them out.

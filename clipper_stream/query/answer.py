@@ -7,16 +7,19 @@ Rules of this file:
 - A query in flight asks for its answer or for the log: all of its models are served, or none is.
 """
 
-from collections.abc import Mapping, Sequence
+import marshal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from clipper_stream.combining.combiner import Combined, combine
+from clipper_stream.combining.combiner import VOTE, Combined, combine
 from clipper_stream.errors import ModelFailed, shown
 from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import LATE, NO_FAILURES, DecodedQuery, Failure, InFlightQuery
 from clipper_stream.query.lifecycle import ARRIVED_LATE, COMPLETE, REFUSED, TransitionPath
-from clipper_stream.query.query_block import BlockAnswers
+from clipper_stream.query.query_block import BlockAnswers, QueryBlock
 
+_MARSHAL_FORMAT = 2  # later formats write an object that comes again as a reference
 LOST_AUDIT = Failure("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
 
 
@@ -110,19 +113,63 @@ def conclude(pending: InFlightQuery, now_s: float) -> QueryAnswer:
     )
 
 
+def conclude_block(block: QueryBlock, indices: Sequence[int], now_s: float) -> tuple[BlockAnswers, list[int]]:
+    """Answer complete queries of a block together; and those that have to leave it, whose answer is unusual."""
+    unusual: list[int] = []
+    if block.failed:
+        unusual = [index for index in indices if index in block.failed]
+        indices = [index for index in indices if index not in block.failed]
+    if block.width == 1:
+        return BlockAnswers(block, indices, now_s), unusual
+    answered, combined = list[int](), list[Combined]()
+    for index, one in zip(indices, _combined_together(block, indices), strict=True):
+        if one is None or one.confidence < block.application.confidence_threshold:
+            unusual.append(index)
+        else:
+            answered.append(index)
+            combined.append(one)
+    return BlockAnswers(block, answered, now_s, combined), unusual
+
+
+def _combined_together(block: QueryBlock, indices: Sequence[int]) -> Iterator[Combined | None]:
+    """The answer to each query, None where its outputs cannot be combined; labels are few, and so are their votes."""
+    kind, refs, weights = block.application.combiner, block.decisions[0].models, block.weights
+    columns = [block.outputs[start : start + block.count] for start in range(0, len(block.outputs), block.count)]
+    votes: dict[bytes, Combined | None] = {}
+    for index in indices:
+        outputs = [column[index] for column in columns]
+        ballots = _ballots(outputs) if kind == VOTE else b""
+        if ballots in votes:
+            yield votes[ballots]
+            continue
+        combined: Combined | None = None
+        if not any(output is None for output in outputs):
+            with suppress(ModelFailed):
+                combined = combine(kind, dict(zip(refs, outputs, strict=True)), weights, len(refs))
+        if ballots:
+            votes[ballots] = combined
+        yield combined
+
+
+def _ballots(outputs: list[Any]) -> bytes:
+    """What is equal for the same outputs alone: 1, 1.0 and true are one label, and three outputs. Empty: unknown."""
+    try:
+        return marshal.dumps(outputs, _MARSHAL_FORMAT)
+    except ValueError:
+        return b""
+
+
 def answers_of(some: BlockAnswers) -> list[QueryAnswer]:
     """The answers to queries of a block, one by one."""
     block, at_s, answers = some.block, some.decided_at_s, list[QueryAnswer]()
-    for slot, failure in zip(some.slots, some.refusals, strict=False):
-        pending = InFlightQuery(block.queries.query(slot))
+    for index, failure in zip(some.indices, some.refusals, strict=False):
+        pending = InFlightQuery(block.queries.query(index))
         pending.shares_id = block.shares_id
         answers.append(refuse(pending, block.application, failure, at_s, ARRIVED_LATE))
-    for slot in () if some.refusals else some.slots:
-        pending = block.query(slot)
-        pending.fill_cached(0, block.outputs[slot])
-        pending.arrived_s[0] = block.arrived_s[slot]
+    for index in () if some.refusals else some.indices:
+        pending = block.leave(index)
+        answers.append(conclude(pending, at_s))
         pending.move(COMPLETE[0])
-        answers.append(_of_one(pending, at_s))
     return answers
 
 

@@ -1,11 +1,11 @@
 """What the router asks its caller to carry out."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from clipper_stream.query.answer import QueryAnswer
 from clipper_stream.query.in_flight import DecodedQuery
-from clipper_stream.query.query_block import BlockAnswers
+from clipper_stream.query.query_block import BlockAnswers, QueryBlock
 from clipper_stream.query.request_tracker import Request
 
 
@@ -47,3 +47,17 @@ class Effects:
         self.lookups[ref] = self.lookups.get(ref, 0) + rows
         self.hits[ref] = self.hits.get(ref, 0) + hits
         self.coalesced += coalesced
+
+
+@dataclass(slots=True)
+class Arrived:
+    """What outputs, from models or the cache, have brought about.
+
+    Attributes:
+        entries: For the cache, by partition.
+        completed: Queries that have all of their outputs, by block and index.
+    """
+
+    effects: Effects
+    entries: defaultdict[int, list[tuple[bytes, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    completed: defaultdict[QueryBlock, list[int]] = field(default_factory=lambda: defaultdict(list))

@@ -111,12 +111,12 @@ class Planner:
         block.refuse()
         ages = zip(deadlines_s, queries.queried_at_s, strict=True)
         refusals = [Failure("arrived_late", _why_late(due_s, at_s, now_s)) for due_s, at_s in ages]
-        return BlockAnswers(block, range(len(queries)), now_s, refusals)
+        return BlockAnswers(block, range(len(queries)), now_s, refusals=refusals)
 
     def _asked_together(self, queries: DecodedBlock, deadlines_s: list[float]) -> QueryBlock | None:
         application, count = self.application, len(queries)
         choice, certain, looks = self._choice(queries.partition, None)
-        if looks or self._room < count or not (isinstance(choice, ActionDistribution) and choice.asks_one):
+        if looks or self._room < count or not (isinstance(choice, ActionDistribution) and choice.asks_alike):
             return None
         try:
             rows = RowBlock(convert(application.spec, queries.rows))

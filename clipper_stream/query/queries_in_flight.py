@@ -67,16 +67,16 @@ class QueriesInFlight:
         self._sharing -= len(key) > 2  # noqa: PLR2004 (with the application)
         return self._repeats_of(key)
 
-    def remove_block(self, block: QueryBlock, slots: Iterable[int]) -> Sequence[DecodedQuery]:
+    def remove_block(self, block: QueryBlock, indices: Iterable[int]) -> Sequence[DecodedQuery]:
         """End queries of a block whose predictions are recorded; the records of them that were read meanwhile."""
         queries, again = block.queries, list[DecodedQuery]()
         if self._sharing or self._again:
-            for slot in slots:
-                again += self.remove(queries.query(slot))
+            for index in indices:
+                again += self.remove(queries.query(index))
             return again
         ids, partition, pop = queries.query_ids, block.partition, self._queries.pop
-        for slot in slots:
-            pop((partition, ids[slot]), None)
+        for index in indices:
+            pop((partition, ids[index]), None)
         return ()
 
     def clear(self) -> None:

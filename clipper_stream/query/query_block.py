@@ -1,9 +1,11 @@
 """Queries that are decided about together, as columns with an entry a query: the usual ones, without an object each.
 
 Rules of this file:
-- A block has queries of one application and partition that ask one model for one row each, for an answer. A query is
-  found by its index in the block, which is its slot too.
-- A query leaves its block as an `InFlightQuery` when it turns out to be unusual: its row failed, or its deadline came.
+- A block has queries of one application and partition, of one row each, that ask one model each, or all the same
+  models, for an answer. A query is found by its index in the block.
+- A query has one slot for each model that it asks: `model * count + index`.
+- A query leaves its block as an `InFlightQuery` when it turns out to be unusual: a model failed, its deadline came, or
+  the outputs do not make an answer.
 """
 
 from collections import defaultdict
@@ -11,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from clipper_stream.combining.combiner import Combined
 from clipper_stream.query.application import Application
-from clipper_stream.query.in_flight import OPEN, DecodedQuery, Failure, InFlightQuery, OpenRow, RowBlock
+from clipper_stream.query.in_flight import LATE, OPEN, DecodedQuery, Failure, InFlightQuery, OpenRow, RowBlock
 from clipper_stream.selection.distribution import Decision
 
 
@@ -84,7 +87,9 @@ class QueryBlock:
     """Queries in flight; the fields that `InFlightQuery` has too are as there, one for all or an entry a query.
 
     Attributes:
-        open_slots: How many queries wait for their output.
+        width: How many models each query asks.
+        open_queries: How many queries wait for an output.
+        failed: Those with a failure, by index.
         shares_id: Whether another application's query with the same id as one of these is in flight.
     """
 
@@ -97,98 +102,124 @@ class QueryBlock:
     asked_at_s: float
     first: int = field(default=0, init=False)
     count: int = field(init=False)
+    width: int = field(init=False)
     outputs: list[Any] = field(init=False)
     arrived_s: list[float] = field(init=False)
-    open_slots: int = field(init=False)
+    open_queries: int = field(init=False)
+    failed: set[int] = field(default_factory=set, init=False)
     shares_id: bool = field(default=False, init=False)
+    _open_slots: list[int] = field(init=False)
+    """How many slots of each query are open."""
 
     def __post_init__(self) -> None:
-        self.count = self.open_slots = len(self.queries)
-        self.outputs, self.arrived_s = [OPEN] * self.count, [0.0] * self.count
+        self.count = self.open_queries = len(self.queries)
+        self.width = len(self.decisions[0].models) if self.decisions else 1
+        self.outputs, self.arrived_s = [OPEN] * (self.width * self.count), [0.0] * (self.width * self.count)
+        self._open_slots = [self.width] * self.count
 
     @property
     def partition(self) -> int:
         """Partition of the queries."""
         return self.queries.partition
 
-    def slots_by_ref(self) -> dict[str, list[int]]:
+    def slots_by_ref(self) -> Mapping[str, Sequence[int]]:
         """The slots, by the model version that each asks."""
+        if self.width > 1:
+            count = self.count
+            return {ref: range(n * count, (n + 1) * count) for n, ref in enumerate(self.decisions[0].models)}
         found: defaultdict[str, list[int]] = defaultdict(list)
         for slot, decision in enumerate(self.decisions):
             found[decision.models[0]].append(slot)
         return found
 
+    def slots_of(self, index: int) -> range:
+        """The slots of a query, in the order of its models."""
+        return range(index, self.width * self.count, self.count)
+
     def due_s(self, slot: int) -> float:
         """When a query is to be answered with what is there, seconds since the epoch."""
-        return self.deadlines_s[slot]
+        return self.deadlines_s[slot % self.count]
 
     def fill(self, slot: int, output: Any, now_s: float) -> bool:
-        """Put a model's output into its slot; True when it was open: the query is complete."""
-        if self.outputs[slot] is not OPEN:
-            return False
-        self.outputs[slot] = output
-        self.arrived_s[slot] = now_s
-        self.open_slots -= 1
-        return True
+        """Put a model's output into its slot; True when that was the query's last open one."""
+        return bool(self.fill_together((slot,), (output,), now_s))
+
+    def fill_together(self, slots: Sequence[int], outputs: Sequence[Any], now_s: float) -> list[int]:
+        """Put outputs into their slots, where these are open; the queries that are complete by that, by index."""
+        own, arrived_s, left, count = self.outputs, self.arrived_s, self._open_slots, self.count
+        complete: list[int] = []
+        for slot, output in zip(slots, outputs, strict=True):
+            if own[slot] is OPEN:
+                own[slot], arrived_s[slot] = output, now_s
+                index = slot % count
+                left[index] -= 1
+                if not left[index]:
+                    complete.append(index)
+        self.open_queries -= len(complete)
+        return complete
 
     def fill_cached(self, slot: int, output: Any) -> bool:
-        """Put an output from the cache into its slot, which is open; True: the query is complete."""
-        self.outputs[slot] = output
-        self.open_slots -= 1
-        return True
+        """Put an output from the cache into its slot, which is open; True when that was the query's last open one."""
+        return bool(self.fill_together((slot,), (output,), 0.0))
+
+    def fail(self, slot: int, failure: Failure) -> bool:
+        """Put a failure into a slot, which is open; True when that was the query's last open one."""
+        self.failed.add(slot % self.count)
+        return self.fill_cached(slot, failure)
 
     def wants(self, slot: int) -> bool:
         """Whether an output still changes an answer."""
         return self.outputs[slot] is OPEN
 
     def open(self) -> list[int]:
-        """The open slots."""
-        return [slot for slot, output in enumerate(self.outputs) if output is OPEN]
+        """The queries that wait for an output, by index."""
+        return [index for index, slots in enumerate(self._open_slots) if slots]
 
     def next_due_s(self) -> float:
-        """The earliest deadline of an open slot, of which there are some."""
-        outputs = self.outputs
-        return min(at_s for slot, at_s in enumerate(self.deadlines_s) if outputs[slot] is OPEN)
+        """The earliest deadline of a query that waits, of which there are some."""
+        return min(map(self.deadlines_s.__getitem__, self.open()))
 
-    def open_rows(self, slots: Sequence[int]) -> Iterator[OpenRow]:
-        """The rows of open slots, of those that others may wait for too."""
-        for slot in slots:
-            ref = self.decisions[slot].models[0]
-            candidate = self.application.by_ref[ref]
-            if candidate.deterministic:
-                yield slot, ref, candidate.digest + self.block.hashes[slot]
+    def open_rows(self, indices: Sequence[int]) -> Iterator[OpenRow]:
+        """The rows that queries still wait for, of those that others may wait for too."""
+        for index in indices:
+            for slot, ref in zip(self.slots_of(index), self.decisions[index].models, strict=True):
+                candidate = self.application.by_ref[ref]
+                if candidate.deterministic and self.outputs[slot] is OPEN:
+                    yield slot, ref, candidate.digest + self.block.hashes[index]
 
     def refuse(self) -> None:
         """Answer all queries with the default output, without asking a model."""
         self.outputs = [self.application.default_output] * self.count
         self.queries.rows.clear()
-        self.open_slots = 0
+        self.open_queries = 0
 
-    def leave(self, slot: int) -> InFlightQuery:
-        """Take an open query out of the block."""
-        pending = self.query(slot)
-        self.outputs[slot] = pending
-        self.open_slots -= 1
-        return pending
-
-    def query(self, slot: int) -> InFlightQuery:
-        """A query of the block by itself, with nothing arrived."""
-        pending = InFlightQuery(self.queries.query(slot))
-        pending.count, pending.deadline_s, pending.shares_id = 1, self.deadlines_s[slot], self.shares_id
-        pending.ask(self.application, self.decisions[slot], self.weights, self.block, slot, self.asked_at_s)
+    def leave(self, index: int) -> InFlightQuery:
+        """Take a query out of the block, with what has arrived; what arrives later finds no open slot."""
+        pending = InFlightQuery(self.queries.query(index))
+        pending.count, pending.deadline_s, pending.shares_id = 1, self.deadlines_s[index], self.shares_id
+        pending.ask(self.application, self.decisions[index], self.weights, self.block, index, self.asked_at_s)
+        pending.failed = index in self.failed
+        for model, slot in enumerate(self.slots_of(index)):
+            pending.outputs[model], pending.arrived_s[model] = self.outputs[slot], self.arrived_s[slot]
+            if self.outputs[slot] is OPEN:
+                self.fill_cached(slot, LATE)
+            else:
+                pending.open_slots -= 1
         return pending
 
 
 class BlockAnswers(NamedTuple):
-    """Answers to some queries of a block, each the output of the only model that it asked, which all agree with.
+    """Answers to some queries of a block.
 
     Attributes:
-        slots: Of the queries that are answered.
+        indices: Of the queries that are answered.
         decided_at_s: When, seconds since the epoch.
+        combined: The answer to each, where it asked several models; where it asked one, its output is the answer.
         refusals: Why each gets the default output instead, when nobody was asked.
     """
 
     block: QueryBlock
-    slots: Sequence[int]
+    indices: Sequence[int]
     decided_at_s: float
+    combined: Sequence[Combined] = ()
     refusals: Sequence[Failure] = ()

@@ -102,6 +102,13 @@ class SingleFlight(Generic[K, W]):
         waiters.append(waiter)
         return False
 
+    def join_all(self, keys: Sequence[K], waiters: Iterable[W]) -> bool:
+        """Wait for each key; False, and nobody does, where somebody waits already, or a key comes twice."""
+        if len(set(keys)) < len(keys) or not self._waiting.keys().isdisjoint(keys):
+            return False
+        self._waiting.update(zip(keys, ([waiter] for waiter in waiters), strict=True))
+        return True
+
     def first(self, key: K) -> W | None:
         """The waiter that joined first; None when nobody waits."""
         waiters = self._waiting.get(key)

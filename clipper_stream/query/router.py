@@ -9,7 +9,6 @@ Rules of this file:
 - Nothing here waits, reads a clock or sends; time comes in, `Effects` go out.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Protocol
@@ -17,10 +16,10 @@ from typing import Any, Protocol
 from clipper_stream.caching.clock import ClockCache
 from clipper_stream.errors import shown
 from clipper_stream.query.admission import UNBOUNDED, Admission
-from clipper_stream.query.answer import QueryAnswer, conclude, conclude_audit, lost_audit, refuse
+from clipper_stream.query.answer import QueryAnswer, conclude, conclude_audit, conclude_block, lost_audit, refuse
 from clipper_stream.query.application import Application
 from clipper_stream.query.deadlines import DeadlineQueue
-from clipper_stream.query.effects import Effects
+from clipper_stream.query.effects import Arrived, Effects
 from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
 from clipper_stream.query.lifecycle import COMPLETE, DUPLICATED, EXPIRED, QueryState, TransitionPath
 from clipper_stream.query.planner import Planner, Prepare, audited_models
@@ -31,10 +30,6 @@ from clipper_stream.query.row_batch import Owner, RowBatch, rows_by_cache
 
 MOST_LEAD_RATIO = 0.1
 MOST_AUDITS_RATIO = 0.5
-Entries = defaultdict[int, list[tuple[bytes, bytes]]]
-"""Entries for the cache, by partition."""
-Completed = defaultdict[QueryBlock, list[int]]
-"""Slots of queries that are complete, by block."""
 
 
 class OutputCodec(Protocol):
@@ -201,20 +196,24 @@ class Router:
 
     def _missed(self, rows: RowBatch, keys: list[bytes], cache: ClockCache, effects: Effects) -> RowBatch:
         """Fill what the cache has; the rows that are neither there nor in flight."""
-        missed, completed = RowBatch(rows.ref), Completed(list)
-        add, join, loads = missed.add, self._tracker.flight.join, self._codec.loads
+        values, flight = cache.get_many(keys), self._tracker.flight
+        if values.count(None) == len(keys) and flight.join_all(keys, zip(rows.owners, rows.slots, strict=True)):
+            effects.count_lookups(rows.ref, len(keys), 0, 0)
+            return rows
+        missed, arrived = RowBatch(rows.ref), Arrived(effects)
+        add, join, loads = missed.add, flight.join, self._codec.loads
         hits = coalesced = 0
-        for owner, slot, key, value in zip(rows.owners, rows.slots, keys, cache.get_many(keys), strict=True):
+        for owner, slot, key, value in zip(rows.owners, rows.slots, keys, values, strict=True):
             if value is not None:
                 hits += 1
                 if owner.fill_cached(slot, loads(value)):
-                    self._complete(owner, slot, completed, effects)
+                    self._complete(owner, slot, arrived)
             elif join(key, (owner, slot)):
                 add(owner, slot, key)
             else:
                 coalesced += 1
         effects.count_lookups(rows.ref, len(keys), hits, coalesced)
-        self._conclude_blocks(completed, effects)
+        self._conclude_blocks(arrived)
         return missed
 
     def _request(self, batches: Iterable[RowBatch], effects: Effects) -> None:
@@ -225,61 +224,82 @@ class Router:
     # --- stages: gather, combine ----------------------------------------------------------------------------------
     def gather(self, pieces: Iterable[OutputPiece], now_s: float) -> Effects:
         """Take outputs in; queries that have all of theirs are answered."""
-        effects = Effects(now_s=now_s)
-        entries, completed = Entries(list), Completed(list)
+        arrived = Arrived(effects := Effects(now_s=now_s))
         for piece in pieces:
             rows = self._tracker.take(piece)
             if rows is not None:
-                self._fill(rows, entries, completed, effects)
-        self._conclude_blocks(completed, effects)
-        for partition, found in entries.items():
+                self._fill(rows, arrived)
+        self._conclude_blocks(arrived)
+        for partition, found in arrived.entries.items():
             self._cache(partition).put_many(found)
         self._request(self._tracker.rows_to_ask_again(), effects)
         return effects
 
-    def _fill(self, rows: RowBatch, entries: Entries, completed: Completed, effects: Effects) -> None:
+    def _fill(self, rows: RowBatch, arrived: Arrived) -> None:
         """Give outputs to all who wait for them, and note those that may be shared for the cache."""
-        now_s, dumps, resolve = effects.now_s, self._codec.dumps, self._tracker.flight.resolve
-        for owner, slot, key, output in zip(rows.owners, rows.slots, rows.keys, rows.outputs, strict=True):
+        for start, stop in rows.runs():
+            owner, some = rows.owners[start], slice(start, stop)
+            if isinstance(owner, QueryBlock) and Failure not in map(type, rows.outputs[some]):
+                self._fill_block(owner, rows, some, arrived)
+            else:
+                self._fill_each(rows, some, arrived)
+
+    def _fill_block(self, block: QueryBlock, rows: RowBatch, some: slice, arrived: Arrived) -> None:
+        """Outputs that queries of a block have asked for, most of them nobody else."""
+        now_s, slots, outputs = arrived.effects.now_s, rows.slots[some], rows.outputs[some]
+        keys = [key for key in rows.keys[some] if key is not None]  # all of a version, or none
+        arrived.entries[block.partition] += zip(keys, map(self._codec.dumps, outputs), strict=False)
+        waiting = map(self._tracker.flight.resolve, keys)
+        for slot, output, waiters in zip(slots, outputs, waiting, strict=False):
+            if waiters != [(block, slot)]:
+                self._give(output, waiters, arrived)
+        arrived.completed[block] += block.fill_together(slots, outputs, now_s)
+
+    def _fill_each(self, rows: RowBatch, some: slice, arrived: Arrived) -> None:
+        columns = (column[some] for column in (rows.owners, rows.slots, rows.keys, rows.outputs))
+        for owner, slot, key, output in zip(*columns, strict=True):
             if output.__class__ is Failure:
-                self._fail(self._tracker.failed(rows.ref, owner, slot, key, output, now_s), output, effects)
-            elif key is not None:
-                entries[owner.partition].append((key, dumps(output)))
-                for waiter, where in resolve(key):
-                    if waiter.fill(where, output, now_s):
-                        self._complete(waiter, where, completed, effects)
-            elif owner.fill(slot, output, now_s):
-                self._complete(owner, slot, completed, effects)
+                now_s = arrived.effects.now_s
+                self._fail(self._tracker.failed(rows.ref, owner, slot, key, output, now_s), output, arrived)
+            elif key is None:
+                self._give(output, ((owner, slot),), arrived)
+            else:
+                arrived.entries[owner.partition].append((key, self._codec.dumps(output)))
+                self._give(output, self._tracker.flight.resolve(key), arrived)
 
-    def _complete(self, owner: Owner, slot: int, completed: Completed, effects: Effects) -> None:
+    def _give(self, output: Any, waiters: Iterable[Waiter], arrived: Arrived) -> None:
+        now_s = arrived.effects.now_s
+        for owner, slot in waiters:
+            if owner.fill(slot, output, now_s):
+                self._complete(owner, slot, arrived)
+
+    def _fail(self, waiters: Iterable[Waiter], failure: Failure, arrived: Arrived) -> None:
+        for owner, slot in waiters:
+            if owner.wants(slot) and owner.fail(slot, failure):
+                self._complete(owner, slot, arrived)
+
+    def _complete(self, owner: Owner, slot: int, arrived: Arrived) -> None:
         if isinstance(owner, QueryBlock):
-            completed[owner].append(slot)
+            arrived.completed[owner].append(slot % owner.count)
         else:
-            self._conclude(owner, COMPLETE, effects)
+            self._conclude(owner, COMPLETE, arrived.effects)
 
-    def _conclude_blocks(self, completed: Completed, effects: Effects) -> None:
-        for block, slots in completed.items():
-            effects.block_answers.append(BlockAnswers(block, slots, effects.now_s))
-            self.admission.leave(block.application.name, len(slots))
-            if not block.open_slots:
+    def _conclude_blocks(self, arrived: Arrived) -> None:
+        effects = arrived.effects
+        for block, indices in arrived.completed.items():
+            answers, unusual = conclude_block(block, indices, effects.now_s)
+            if answers.indices:
+                effects.block_answers.append(answers)
+                self.admission.leave(block.application.name, len(answers.indices))
+            for index in unusual:
+                self._conclude(self._leave(block, index), COMPLETE, effects)
+            if not block.open_queries:
                 self._deadlines.discard(block)
 
-    def _fail(self, waiters: Iterable[Waiter], failure: Failure, effects: Effects) -> None:
-        for owner, slot in waiters:
-            if owner.wants(slot):
-                pending, own = self._unusual(owner, slot)
-                if pending.fail(own, failure):
-                    self._conclude(pending, COMPLETE, effects)
-
-    def _unusual(self, owner: Owner, slot: int) -> tuple[InFlightQuery, int]:
-        """The query of a slot, which has left its block, and the slot that it has there."""
-        if isinstance(owner, InFlightQuery):
-            return owner, slot
-        pending = owner.leave(slot)
+    def _leave(self, block: QueryBlock, index: int) -> InFlightQuery:
+        pending = block.leave(index)
         self._queries.leave_block(pending)
-        if not owner.open_slots:
-            self._deadlines.discard(owner)
-        return pending, 0
+        return pending
 
     def expire(self, now_s: float) -> Effects:
         """Answer every query whose deadline has come, from what arrived."""
@@ -293,10 +313,11 @@ class Router:
 
     def _due_of(self, block: QueryBlock, now_s: float) -> list[InFlightQuery]:
         """The queries of a block whose deadline has come; those that are open still are looked at again."""
-        slots = [slot for slot in block.open() if self._led(block.deadlines_s[slot], block.asked_at_s) <= now_s]
-        self._tracker.abandon(block, block.open_rows(slots), now_s)
-        due = [self._unusual(block, slot)[0] for slot in slots]
-        if block.open_slots:
+        due_s = block.deadlines_s
+        indices = [index for index in block.open() if self._led(due_s[index], block.asked_at_s) <= now_s]
+        self._tracker.abandon(block, block.open_rows(indices), now_s)
+        due = [self._leave(block, index) for index in indices]
+        if block.open_queries:
             self._deadlines.push(self._led(block.next_due_s(), block.asked_at_s), block)
         return due
 
@@ -339,7 +360,7 @@ class Router:
 
     def block_recorded(self, answers: BlockAnswers) -> Sequence[DecodedQuery]:
         """End queries of a block whose predictions are in the log; the records of them that were read meanwhile."""
-        return self._queries.remove_block(answers.block, answers.slots)
+        return self._queries.remove_block(answers.block, answers.indices)
 
     def audit_recorded(self, query: DecodedQuery) -> None:
         """End the audit of a query: it is in the log."""

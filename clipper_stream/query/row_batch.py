@@ -6,7 +6,7 @@ Rules of this file:
 """
 
 import marshal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,16 @@ class RowBatch:
             [keys[index] for index in indices],
         )
 
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Consecutive rows that were converted together: first index, and the one behind the last."""
+        owners, count, start = self.owners, len(self.owners), 0
+        while start < count:
+            block, stop = owners[start].block, start + 1
+            while stop < count and owners[stop].block is block:
+                stop += 1
+            yield start, stop
+            start = stop
+
     def set_keys(self, digest: bytes) -> list[bytes]:
         """Give each row the key that it has for a model version with this digest (`caching.keys`)."""
         block, hashes, keys = None, list[bytes](), list[bytes]()
@@ -100,20 +110,14 @@ class RowBatch:
 
     def _as_one_matrix(self) -> NDArray[Any] | None:
         """All rows as one matrix, where they are of one dtype and shape: cut from the blocks, which are few."""
-        owners, slots = self.owners, self.slots
         parts: list[NDArray[Any]] = []
-        start, count = 0, len(owners)
-        while start < count:
-            block, stop = owners[start].block, start + 1
-            matrix = block.rows
+        for start, stop in self.runs():
+            matrix = self.owners[start].block.rows
             if not isinstance(matrix, np.ndarray):
                 return None
-            while stop < count and owners[stop].block is block:
-                stop += 1
-            asked = zip(owners[start:stop], slots[start:stop], strict=True)
+            asked = zip(self.owners[start:stop], self.slots[start:stop], strict=True)
             rows = [owner.first + slot % owner.count for owner, slot in asked]
             parts.append(matrix if rows == list(range(len(matrix))) else matrix[rows])
-            start = stop
         if len({(part.dtype, part.shape[1:]) for part in parts}) > 1:
             return None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

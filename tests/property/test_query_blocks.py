@@ -15,17 +15,23 @@ from clipper_stream.query import Failure
 from clipper_stream.query.answer import answers_of
 from clipper_topics import codec
 
-APPLICATION = application('50 % "off" ü', ("a:1", "b%b:1", "c:1"), "exp3", volatile=("c:1",))
+MODELS = ("a:1", "b%b:1", "c:1")
+APPLICATIONS = {
+    "one": application('50 % "off" ü', MODELS, "exp3", volatile=("c:1",)),
+    "vote": application("vote", MODELS, "exp4", volatile=("c:1",)),
+    "mean": application("mean", MODELS, "exp4", combiner="mean", volatile=("c:1",)),
+    "sure": application("sure", MODELS, "exp4", confidence_threshold=0.6),
+}
 VALUES = [0, 1, -1, 2**70, 0.1, 1e300, float("nan"), None, True, "text", 'q"%b\n\0ü', "\0hole\0", [1, "x"], {"%": None}]
 OUTPUTS = st.sampled_from(VALUES)
 IDS = st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="@"), min_size=1, max_size=9),
                min_size=8, max_size=20, unique=True)  # fmt: skip
 
 
-def records_of(ids, kind, ages_s, deadlines_ms, *, traced):
+def records_of(name, ids, kind, ages_s, deadlines_ms, *, traced):
     encode = codec.queries._encoders[kind].encode
     for offset, (query_id, age_s, deadline_ms) in enumerate(zip(ids, ages_s, deadlines_ms, strict=False)):
-        content = {"query_id": query_id, "application": APPLICATION.name, "input": [float(offset % 5)]}
+        content = {"query_id": query_id, "application": name, "input": [float(offset % 5)]}
         if deadline_ms:
             content["deadline_ms"] = deadline_ms
         headers = [*codec.headers_of(kind), *([("traceparent", b"%d" % offset)] if traced else [])]
@@ -36,11 +42,11 @@ def records_of(ids, kind, ages_s, deadlines_ms, *, traced):
 class Served:
     """What a router makes of records, in blocks or not: records and entries of the index by id, and counts."""
 
-    def __init__(self, records, outputs, delays_s, *, blocks):
+    def __init__(self, application, records, outputs, delays_s, *, blocks):
         decoded = decoding.decode_queries(records, 0, NOW_S)
         assert len(decoded.blocks) == 1
         arriving = decoded.blocks if blocks else [*decoded.blocks[0]]
-        self.router, self.predictions, self.counts = make_router(APPLICATION), {}, Counter()
+        self.router, self.predictions, self.counts = make_router(application), {}, Counter()
         effects = self.router.receive(arriving, NOW_S)
         self.take(effects)
         now_s = NOW_S
@@ -49,7 +55,7 @@ class Served:
                 now_s += delay_s
                 if (due_s := self.router.next_deadline_s) is not None and due_s <= now_s:
                     self.take(self.router.expire(now_s))
-                output = outputs[row % len(outputs)]
+                output = outputs[(row + len(request.ref)) % len(outputs)]
                 piece = outputs_of(request, lambda _, said=output: said, rows=(row, row + 1))
                 if isinstance(output, Failure):
                     piece = outputs_of(request, None, {row: output}, (row, row + 1))
@@ -73,8 +79,9 @@ class Served:
         self.counts += Counter(effects.hits) + Counter(effects.lookups) + Counter(effects.queries)
 
 
-@settings(max_examples=100)
+@settings(max_examples=200)
 @given(
+    application=st.sampled_from([*APPLICATIONS.values()]),
     ids=IDS,
     kind=st.sampled_from([codec.JSON, codec.MSGPACK]),
     ages_s=st.lists(st.sampled_from([0.0, 0.25, 0.9, 1.5, -5.0]), min_size=20, max_size=20),
@@ -83,10 +90,12 @@ class Served:
     traced=st.booleans(),
     delays_s=st.lists(st.sampled_from([0.0, 0.001, 0.05, 0.2]), min_size=20, max_size=20),
 )
-def test_the_records_are_those_of_queries_one_by_one(ids, kind, ages_s, deadlines_ms, outputs, delays_s, traced):
-    records = list(records_of(ids, kind, ages_s, deadlines_ms, traced=traced))
-    together = Served(records, outputs, delays_s, blocks=True)
-    alone = Served(records, outputs, delays_s, blocks=False)
+def test_the_records_are_those_of_queries_one_by_one(
+    application, ids, kind, ages_s, deadlines_ms, outputs, delays_s, traced
+):
+    records = list(records_of(application.name, ids, kind, ages_s, deadlines_ms, traced=traced))
+    together = Served(application, records, outputs, delays_s, blocks=True)
+    alone = Served(application, records, outputs, delays_s, blocks=False)
     assert together.predictions == alone.predictions
     assert len(together.predictions) == len(ids)
     assert together.counts == alone.counts

@@ -288,7 +288,9 @@ class RouterMachine(RuleBasedStateMachine):
         for some in effects.block_answers:
             answers += answers_of(some)
             ids = some.block.queries.query_ids
-            self.in_blocks |= {ids[slot]: some._replace(slots=[slot]) for slot in some.slots}
+            for n, index in enumerate(some.indices):
+                own = {"combined": some.combined[n : n + 1], "refusals": some.refusals[n : n + 1]}
+                self.in_blocks[ids[index]] = some._replace(indices=[index], **own)
         names = [answer.query.query_id for answer in answers]
         names += [f"{answer.query.query_id}/audit" for answer in effects.audits]
         assert sorted(names) == sorted(self.answered.keys() - told)
@@ -316,7 +318,7 @@ class RouterMachine(RuleBasedStateMachine):
             key, in_query = (request.ref, float(request.rows[row][0])), slot % owner.count
             assert request.rows[row][0] == owner.block.rows[owner.first + in_query][0]
             if isinstance(owner, QueryBlock):
-                name, in_query = owner.queries.query_ids[slot], 0
+                name, in_query = owner.queries.query_ids[in_query], 0
             else:
                 name = f"{owner.query.query_id}{'/audit' if owner.audit_of else ''}"
             assert name in self.waiting

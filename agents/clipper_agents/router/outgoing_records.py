@@ -93,18 +93,18 @@ class OutgoingBlock(NamedTuple):
 
     def records(self) -> Iterable[Record]:
         """The records as they are sent."""
-        queries, slots = self.answers.block.queries, self.answers.slots
+        queries, indices = self.answers.block.queries, self.answers.indices
         headers = headers_of(queries.content_type, state_json=True)
-        keys = [queries.keys[slot] for slot in slots]
+        keys = [queries.keys[index] for index in indices]
         if queries.echoed is None:
             return zip(keys, self.values, repeat(headers), strict=False)
-        return zip(keys, self.values, ([*headers, *queries.echoed[slot]] for slot in slots), strict=True)
+        return zip(keys, self.values, ([*headers, *queries.echoed[index]] for index in indices), strict=True)
 
     def decided(self, first: int, _: object) -> Iterable[Decided]:
         """What is to be indexed, when the first record has this offset."""
         queries = self.answers.block.queries
         ids, msgpack = queries.query_ids, queries.content_type == codec.MSGPACK
-        own = [ids[slot] for slot in self.answers.slots]
+        own = [ids[index] for index in self.answers.indices]
         return zip(own, count(first), self.values, repeat(msgpack), repeat(False))  # noqa: FBT003
 
 

@@ -105,7 +105,7 @@ class PredictionLog:
     ) -> None:
         """Send answers, and audits once their predictions are in the log."""
         outgoing = list[Sendable]()
-        with self._stage("encode", len(answers) + sum(len(some.slots) for some in blocks)):
+        with self._stage("encode", len(answers) + sum(len(some.indices) for some in blocks)):
             for some in blocks:
                 values = encode_block(some)
                 if values is None:
@@ -195,11 +195,11 @@ class PredictionLog:
         """Do the same for queries of a block."""
         answers, queries = one.answers, one.answers.block.queries
         ids, offsets = queries.query_ids, queries.offsets
-        done = [offsets[slot] for slot in answers.slots if alone or not self._owes_another(queries.query(slot))]
+        done = [offsets[index] for index in answers.indices if alone or not self._owes_another(queries.query(index))]
         again = self._router.block_recorded(answers)
         if again:
-            own = {offsets[slot] for slot in answers.slots}
-            values = dict(zip([ids[slot] for slot in answers.slots], one.values, strict=True))
+            own = {offsets[index] for index in answers.indices}
+            values = dict(zip([ids[index] for index in answers.indices], one.values, strict=True))
             done += (query.offset for query in again if query.offset in own)
             others = (query for query in again if query.offset not in own)
             self._log.add(Outgoing(query, values[query.query_id], queries.content_type) for query in others)
@@ -234,9 +234,9 @@ def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer], recorded_
 
 
 def _count_block(metrics: RouterMetrics, answers: BlockAnswers, recorded_s: float) -> None:
-    block, slots, decided_s, refusals = answers
-    queried_s = [block.queries.queried_at_s[slot] for slot in slots]
+    block, indices, decided_s, _, refusals = answers
+    queried_s = [block.queries.queried_at_s[index] for index in indices]
     asked_s, reason = (decided_s, refusals[0].reason) if refusals else (block.asked_at_s, None)
-    metrics.observe_stages([asked_s - at_s for at_s in queried_s], [decided_s - asked_s] * len(slots), recorded_s)
+    metrics.observe_stages([asked_s - at_s for at_s in queried_s], [decided_s - asked_s] * len(indices), recorded_s)
     latencies_s = [max(0.0, decided_s - at_s) for at_s in queried_s]
     metrics.observe_predictions(block.application.name, "default" if reason else "model", reason, latencies_s)

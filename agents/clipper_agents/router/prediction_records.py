@@ -1,9 +1,11 @@
 """Encodes answers as records of the predictions and audits topics."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from itertools import repeat
+from operator import mod
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -16,6 +18,7 @@ from clipper_stream.query import (
     MissingModel,
     ModelUse,
     QueryAnswer,
+    QueryBlock,
 )
 from clipper_stream.selection.distribution import Decision
 from clipper_topics import codec
@@ -28,6 +31,7 @@ MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What msgspec raises for a value that JSON or msgpack cannot hold, such as an integer of more than 64 bits."""
 _NO_FEATURES: list[float] = []
+Dumps: TypeAlias = Callable[[Any], bytes]
 LEAST_S = 0.001
 """An earlier time is left out of a record, as the default of its field."""
 
@@ -79,39 +83,68 @@ def encode_block(answers: BlockAnswers, most_bytes: int = MOST_BYTES) -> list[by
 
 
 def _model_answers(answers: BlockAnswers) -> list[bytes]:
-    block, slots, at_s, _ = answers
-    queries, application, asked_s = block.queries, block.application, block.asked_at_s
-    kind, dumps = queries.content_type, _DUMPS[queries.content_type]
-    policy = application.policy.name, application.revision
-    forms: dict[tuple[int, bool], bytes] = {}
-    at_ms, values = dumps(round(at_s * 1e3)), list[bytes]()
-    for slot in slots:
-        arrived_s, queried_s, decision = block.arrived_s[slot], queries.queried_at_s[slot], block.decisions[slot]
-        model_ms = round((arrived_s - asked_s) * 1e6) / 1e3 if arrived_s else 0.0
-        form = forms.get((id(decision), arrived_s > 0.0))
+    block, indices, _, combined, _ = answers
+    dumps, count = _DUMPS[block.queries.content_type], block.count
+    models, cached = list[Iterable[bytes]](), list[list[bool]]()
+    for first in range(0, block.width * count, count):
+        arrived_s = [block.arrived_s[first + index] for index in indices]
+        models += [dumps(block.outputs[first + index]) for index in indices], _latencies(arrived_s, block, dumps)
+        cached.append([not at_s for at_s in arrived_s])
+    if combined:
+        # equal votes are one object, which is written once
+        written = {id(one): (dumps(one.output), dumps(one.confidence)) for one in combined}
+        answered: Iterable[tuple[bytes, bytes]] = [written[id(one)] for one in combined]
+    else:
+        answered = zip(models[0], repeat(dumps(1.0)), strict=False)
+    forms = _forms(block, indices, zip(*cached, strict=True))
+    outputs, confidences = zip(*answered, strict=True)
+    return _filled(forms, answers, dumps, outputs, confidences, *models)
+
+
+def _latencies(arrived_s: Sequence[float], block: QueryBlock, dumps: Dumps) -> Iterator[bytes]:
+    """Yield how long a model took, in milliseconds; what arrives together is written once."""
+    asked_s, written = block.asked_at_s, {0.0: dumps(0.0)}
+    for at_s in arrived_s:
+        latency = written.get(at_s)
+        if latency is None:
+            latency = written[at_s] = dumps(round((at_s - asked_s) * 1e6) / 1e3)
+        yield latency
+
+
+def _forms(block: QueryBlock, indices: Sequence[int], cached: Iterable[tuple[bool, ...]]) -> Iterator[bytes]:
+    application, kind, made = block.application, block.queries.content_type, dict[Any, bytes]()
+    for index, each in zip(indices, cached, strict=True):
+        decision = block.decisions[index]
+        form = made.get((id(decision), each))
         if form is None:
-            form = _model_form(application.name, policy, decision, kind, cached=not arrived_s)
-            forms[id(decision), arrived_s > 0.0] = form
-        output, query_id = dumps(block.outputs[slot]), dumps(queries.query_ids[slot])
-        times = dumps(round(queried_s * 1e3)), at_ms, dumps(round((at_s - queried_s) * 1e6) / 1e3)
-        values.append(form % (query_id, output, output, dumps(model_ms), dumps(queries.offsets[slot]), *times))
-    return values
+            policy = application.policy.name, application.revision
+            form = made[id(decision), each] = _model_form(application.name, policy, decision, kind, each)
+        yield form
 
 
 def _refusals(answers: BlockAnswers) -> list[bytes]:
-    block, slots, at_s, refusals = answers
-    queries, application = block.queries, block.application
-    dumps = _DUMPS[queries.content_type]
-    form = _refused_form(application.name, refusals[0].reason, queries.content_type)
-    at_ms, default, values = dumps(round(at_s * 1e3)), dumps(application.default_output), list[bytes]()
-    for slot, failure in zip(slots, refusals, strict=True):
-        queried_s, query_id = queries.queried_at_s[slot], dumps(queries.query_ids[slot])
-        times = dumps(round(queried_s * 1e3)), at_ms, dumps(round((at_s - queried_s) * 1e6) / 1e3)
-        values.append(form % (query_id, default, dumps(failure.explanation), dumps(queries.offsets[slot]), *times))
-    return values
+    block, failures = answers.block, answers.refusals
+    kind, application = block.queries.content_type, block.application
+    dumps, form = _DUMPS[kind], _refused_form(application.name, failures[0].reason, kind)
+    explanations = [dumps(failure.explanation) for failure in failures]
+    return _filled(repeat(form), answers, dumps, repeat(dumps(application.default_output)), explanations)
 
 
-_DUMPS: Mapping[str, Callable[[Any], bytes]] = {
+def _filled(
+    forms: Iterable[bytes], answers: BlockAnswers, dumps: Dumps, outputs: Iterable[bytes], *others: Iterable[bytes]
+) -> list[bytes]:
+    """Fill the holes of each form: its id, output, what is given besides, its offset, times and latency."""
+    queries, at_s = answers.block.queries, answers.decided_at_s
+    ids = [dumps(queries.query_ids[index]) for index in answers.indices]
+    offsets = [dumps(queries.offsets[index]) for index in answers.indices]
+    queried_s = [queries.queried_at_s[index] for index in answers.indices]
+    queried_ms = [dumps(round(asked_s * 1e3)) for asked_s in queried_s]
+    latencies_ms = [dumps(round((at_s - asked_s) * 1e6) / 1e3) for asked_s in queried_s]
+    at_ms = repeat(dumps(round(at_s * 1e3)))
+    return list(map(mod, forms, zip(ids, outputs, *others, offsets, queried_ms, at_ms, latencies_ms, strict=False)))
+
+
+_DUMPS: Mapping[str, Dumps] = {
     codec.JSON: msgspec.json.Encoder().encode,
     codec.MSGPACK: msgspec.msgpack.Encoder().encode,
 }
@@ -120,22 +153,25 @@ _HOLE: Any = msgspec.Raw(b"\0hole\0")
 
 
 @lru_cache(maxsize=1024)
-def _model_form(application: str, policy: tuple[str, int], decision: Decision, kind: str, *, cached: bool) -> bytes:
-    """Return a prediction with holes for id, output, the model's output and latency, offset, times and latency."""
-    (ref,), (propensity,) = decision.models, decision.propensities
-    name, version = name_and_version(ref)
-    answer = ModelAnswer(
-        model=name, version=version, propensity=propensity, output=_HOLE, latency_ms=_HOLE, cached=cached
-    )
+def _model_form(
+    application: str, policy: tuple[str, int], decision: Decision, kind: str, cached: tuple[bool, ...]
+) -> bytes:
+    """Return a prediction with holes for id, output, confidence, each model's output and latency, and what follows."""
     form = _form(application)
-    form.confidence, form.models, form.policy = 1.0, [answer], policy_ref(*policy)
+    form.confidence, form.policy = _HOLE, policy_ref(*policy)
+    form.models = [
+        ModelAnswer(model=name, version=version, propensity=chance, output=_HOLE, latency_ms=_HOLE, cached=one)
+        for (name, version), chance, one in zip(
+            map(name_and_version, decision.models), decision.propensities, cached, strict=True
+        )
+    ]
     form.served_propensity = decision.served_propensity
     return _with_holes(form, kind)
 
 
 @lru_cache(maxsize=1024)
 def _refused_form(application: str, reason: str, kind: str) -> bytes:
-    """Return a prediction with holes for id, output, explanation, offset, times and latency."""
+    """Return a prediction with holes for id, output, explanation, and what follows."""
     form = _form(application)
     form.confidence, form.default, form.reason, form.explanation = 0.0, True, reason, _HOLE
     return _with_holes(form, kind)

@@ -1,9 +1,12 @@
 """Queries that are decided about together, and which of them are not."""
 
+from dataclasses import replace
+
 import pytest
 from builders.query_blocks import block_of
 from builders.query_router import NOW_S, application, make_router, outputs_of, query
 
+from clipper_stream.query import Failure
 from clipper_stream.query.answer import answers_of
 
 SINGLE = application("single", ("a:1", "b:1"), "exp3")
@@ -25,24 +28,37 @@ def test_queries_that_choose_one_model_are_decided_about_together():
     assert sum(len(request.rows) for request in effects.requests) == router.in_flight == 3
     pieces = [outputs_of(request, int) for request in effects.requests]
     (some, *others) = router.gather(pieces, NOW_S + 0.1).block_answers
-    assert sorted(some.slots) == [0, 1, 2]
+    assert sorted(some.indices) == [0, 1, 2]
     assert not others
     assert router.next_deadline_s is None
     assert not router.block_recorded(some)
     assert router.in_flight == 0
 
 
+def test_queries_that_ask_the_same_models_are_answered_together():
+    """One that a model failed on, or whose answer is not sure enough, is looked at by itself."""
+    router = make_router(application("single", ("a:1", "b:1"), confidence_threshold=0.6))
+    requests = router.receive([asked("sure", "failed", "unsure")], NOW_S).requests
+    (first, second) = [outputs_of(one, int) for one in requests]
+    assert not answered(router.gather([first], NOW_S + 0.1))
+    second.outputs[2] = "another"
+    effects = router.gather([replace(second, failures={1: Failure("error", "no")})], NOW_S + 0.2)
+    (some,) = effects.block_answers
+    assert [(some.indices[n], one.confidence) for n, one in enumerate(some.combined)] == [(0, 1.0)]
+    assert {answer.query.query_id: answer.confidence for answer in effects.answers} == {"failed": 0.5, "unsure": 0.5}
+    assert router.next_deadline_s is None
+
+
 @pytest.mark.parametrize(
     "app",
     [
-        application("single", ("a:1", "b:1"), "exp4"),
         application("single", ("a:1", "b:1"), "exp3", audit_ratio=0.1),
         application("single", ("a:1", "b:1"), "exp3", shadows={"c:1": 0.1}),
         application("single", ("a:1",), "lin_ucb"),
         application("single", ()),
         application("other", ("a:1",), "exp3"),
     ],
-    ids=["an ensemble", "audits", "a trial", "features", "no model", "unknown"],
+    ids=["audits", "a trial", "features", "no model", "unknown"],
 )
 def test_queries_of_any_other_kind_are_looked_at_one_by_one(app):
     router = make_router(app)
