@@ -206,7 +206,7 @@ def refusal_of(restore: Restore | None, restore_id: str, value: bytes, partition
     if restore is None:
         return (
             f"no restore {restore_id[:100]!r} is declared on the control topic: "
-            "use `clipper-stream selection restore`, which declares it first"
+            "use `clipper-stream selection restore APPLICATION --from FILE`, which declares it first"
         )
     wanted, found = restore.digests.get(str(partition)), digest(value)
     if wanted != found:

@@ -97,7 +97,7 @@ def _wait(
     if ended is None:
         say(
             f"error: no host of {model.ref} is ready after {wait_s:g} s: does `clipper-stream up` or "
-            f"`clipper-stream worker host {model.ref}` run, and may it load the model?",
+            f"`clipper-stream worker host {model.ref} --instance NAME` run, and may it load the model?",
             stderr=True,
         )
     if ended is None or ended.state != "ready":

@@ -57,7 +57,7 @@ def step(published: Manifests, application: str, ref: str, share: float) -> Plan
     Raises:
         RefusedChange: it is not on trial, or the canaries' shares would sum to more than 1.
     """
-    _check_on_trial(existing(published, application), ref, "deploy it, or put it on trial")
+    _check_on_trial(existing(published, application), ref, _put_on_trial(application, ref))
     return _tried(published, application, Trial(model=ref, stage="canary", share=share), None, "step")
 
 
@@ -70,7 +70,7 @@ def promote(published: Manifests, application: str, ref: str) -> Plan:
     before = existing(published, application)
     if ref in before.models:
         return Plan()
-    _check_on_trial(before, ref, "put it on trial first with `clipper-stream model shadow` or `canary`")
+    _check_on_trial(before, ref, _put_on_trial(application, ref))
     after = replace(before, models=[*before.models, ref], trials=_others(before, ref))
     return plan_edit(published, before, after, "promote", ref)
 
@@ -83,7 +83,10 @@ def abort(published: Manifests, application: str, ref: str) -> Plan:
     """
     before = existing(published, application)
     if ref in before.models:
-        raise RefusedChange(f"{ref} is live at application {application}, not on trial: `clipper-stream model retire`")
+        raise RefusedChange(
+            f"{ref} is live at application {application}, not on trial: "
+            f"`clipper-stream model retire {ref} --application {application}` takes it away"
+        )
     _check_on_trial(before, ref, "there is nothing to abort")
     return plan_edit(published, before, replace(before, trials=_others(before, ref)), "abort", ref)
 
@@ -300,6 +303,10 @@ def _check_on_trial(application: ApplicationManifest, ref: str, advice: str) -> 
         raise RefusedChange(
             f"{ref} is not on trial at application {application.name}, there {_listed(tried)}: {advice}"
         )
+
+
+def _put_on_trial(application: str, ref: str) -> str:
+    return f"put it on trial first: `clipper-stream model shadow {ref} --application {application}`"
 
 
 def _others(application: ApplicationManifest, ref: str) -> list[Trial]:
