@@ -50,8 +50,8 @@ BUDGETS: dict[str, int] = {
     "clipper_agents.host": 1440,
     # offsets without a record, positions outside of a log, ids of topics, limits of brokers, incremental fetches,
     # packed requests, connections without a task and a timer for each answer, groups asked for at once, batches
-    # nobody can read
-    "clipper_agents.kafka": 2455,
+    # nobody can read, one check of a topic's partitions
+    "clipper_agents.kafka": 2465,
     # latency by stage, batches that failed
     "clipper_agents.observability": 990,
     # the part of a range that was not sent
@@ -62,8 +62,8 @@ BUDGETS: dict[str, int] = {
     # rows that stay bytes, partitions apart, backlogs left for later, queries in blocks, rows that cannot be decoded,
     # echoed headers, ensembles in blocks
     "clipper_agents.router": 4445,
-    # the address of the `up` of a folder, two keys of what may be loaded
-    "clipper_agents.settings": 780,
+    # the address of the `up` of a folder, two keys of what may be loaded, rows that applications state, data by prefix
+    "clipper_agents.settings": 805,
     # ids of topics, text that a terminal does not obey, models that fail or are late, what became of a feedback,
     # retired versions that leave, losses of a trial
     "clipper_agents.status": 1825,
@@ -93,7 +93,7 @@ BUDGETS: dict[str, int] = {
     # states that age by the time of the log, draws of many queries
     "clipper_stream.selection": 1875,
     # scores of drawn queries, losses that are not known, silence, samples, candidates over the same queries
-    "clipper_stream.sequential_testing": 880,
+    "clipper_stream.sequential_testing": 886,
     # ids of topics, timestamps of queries, refused formats, forgotten contexts, states that age, plain queries,
     # schemas that say what is accepted, integers in float form, nested fields of later releases, acknowledgements,
     # echoed headers

@@ -23,7 +23,7 @@ from clipper_agents.control.errors import NoSuchRestore, RestoreBrokenOff, Unusa
 from clipper_agents.control.selection_states import read_rows
 from clipper_agents.control.state import ControlState, DeclaredRestore, read_control, shown_key
 from clipper_agents.kafka.clients import make_producer, unreachable
-from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -184,12 +184,8 @@ async def _markers(
     connection: KafkaConnection, catalogue: Catalogue, application: str, rows: Iterable[SavedRow]
 ) -> list[bytes]:
     """Return the value of the marker of each partition; a partition without a marker would keep its rows."""
-    partitions = (await existing_topics(connection, catalogue.prefix)).get(catalogue.feedback)
-    if partitions != catalogue.partitions:
-        raise TopicMismatch(
-            f"topic {catalogue.feedback} has {partitions or 'no'} partitions, the settings say {catalogue.partitions}: "
-            "set `kafka.partitions` to what the topic has"
-        )
+    found = await existing_topics(connection, catalogue.prefix)
+    checked_partitions(catalogue.feedback, found.get(catalogue.feedback), catalogue.partitions)
     try:
         return markers_of(application, rows, catalogue.partitions)
     except UnusableRows as error:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 
-from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.reader import LogReader, open_reader
 from clipper_agents.kafka.retry import TIMEOUT_S
 from clipper_agents.kafka.topics import existing_topics
@@ -293,14 +293,5 @@ async def require_control_topic(connection: KafkaConnection, catalogue: Catalogu
         TopicMismatch: there is no control topic.
     """
     found = await existing_topics(connection, catalogue.prefix)
-    if catalogue.control not in found:
-        raise no_control_topic(catalogue)
+    checked_partitions(catalogue.control, found.get(catalogue.control))
     return found
-
-
-def no_control_topic(catalogue: Catalogue) -> TopicMismatch:
-    """Return the error of a deployment that is not there."""
-    return TopicMismatch(
-        f"topic {catalogue.control} does not exist, or this user may not see it: "
-        "run `clipper-stream topics create` first, or give it the rights of its role"
-    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.reader import LogReader, Range, Record, open_reader
 from clipper_agents.kafka.topics import existing_topics
 from clipper_stream.errors import ClipperError
@@ -108,8 +108,8 @@ async def opened_letters(connection: KafkaConnection, catalogue: Catalogue) -> A
         KafkaUnreachable: no broker answers.
         TopicMismatch: there is no such topic.
     """
-    if catalogue.dead_letters not in await existing_topics(connection, catalogue.prefix):
-        raise TopicMismatch(f"topic {catalogue.dead_letters} does not exist: is --bootstrap or kafka.prefix another?")
+    found = await existing_topics(connection, catalogue.prefix)
+    checked_partitions(catalogue.dead_letters, found.get(catalogue.dead_letters))
     tp = TopicPartition(catalogue.dead_letters, 0)
     async with open_reader(connection, isolation_level="read_committed") as reader:
         yield DeadLetterReader(reader, tp, (await reader.ranges([tp]))[tp])

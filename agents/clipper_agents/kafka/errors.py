@@ -17,6 +17,22 @@ class TopicMismatch(SetupError):
     """A topic is missing, or is there with other partitions or another cleanup policy than the catalogue says."""
 
 
+def checked_partitions(topic: str, found: int | None, configured: int | None = None) -> int:
+    """Return the partitions that were found; a topic that is missing, or has others than configured, is refused.
+
+    Raises:
+        TopicMismatch: with what to do.
+    """
+    if not found:
+        raise TopicMismatch(
+            f"topic {topic} does not exist, or this user may not see it: "
+            "run `clipper-stream topics create` first, or give it the rights of its role"
+        )
+    if configured not in (None, found):
+        raise TopicMismatch(wrong_partitions(topic, found, configured))
+    return found
+
+
 def wrong_partitions(topic: str, found: int, configured: int) -> str:
     """Return the words of a `TopicMismatch` about a number of partitions."""
     return (

@@ -21,7 +21,7 @@ from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
 
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.clients import IsolationLevel, make_consumer, stop, translated_errors
-from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import COMMANDS, RetryPolicy, retry
 from clipper_agents.kafka.topics import existing_topics
@@ -374,12 +374,7 @@ async def read_topic(
         AccessRefused: a right is missing.
         TopicMismatch: there is no such topic.
     """
-    partitions = (await existing_topics(kafka, catalogue.prefix)).get(topic)
-    if partitions is None:
-        raise TopicMismatch(
-            f"topic {topic} does not exist, or this user may not see it: "
-            "run `clipper-stream topics create` first, or give it the rights of its role"
-        )
+    partitions = checked_partitions(topic, (await existing_topics(kafka, catalogue.prefix)).get(topic))
     async with open_reader(kafka, isolation_level=isolation_level) as reader:
         every = dict.fromkeys(TopicPartition(topic, number) for number in range(partitions))
         await reader.read(every, lambda _, records: take(records))

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from aiokafka import TopicPartition
 
-from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.reader import LogReader, Range, Record, open_reader
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import Catalogue
@@ -85,11 +85,7 @@ async def open_logs(connection: KafkaConnection, catalogue: Catalogue) -> KafkaL
     wanted = {spec.name: spec.partitions for spec in catalogue.fixed_topics()}
     read = (catalogue.predictions, catalogue.audits, catalogue.feedback, catalogue.selection_changelog)
     for topic in (*read, catalogue.control, catalogue.dead_letters):
-        if found.get(topic) != wanted[topic]:
-            raise TopicMismatch(
-                f"topic {topic} has {found.get(topic, 0) or 'no'} partitions, the settings say {wanted[topic]}: set "
-                "`kafka.prefix` and `kafka.partitions` to what the deployment has"
-            )
+        checked_partitions(topic, found.get(topic), wanted[topic])
     return KafkaLogs(connection, catalogue)
 
 

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka.clients import administration, make_producer, unreachable
-from clipper_agents.kafka.errors import TopicMismatch
+from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.reader import LogReader, Range
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.replay.merged_log import MergedLog, TimeRange, log_reader, ranges_of, within_log
@@ -157,11 +157,7 @@ async def _catalogue(place: RerunEndpoint) -> Catalogue:
     found = Catalogue(prefix=place.prefix)
     topics = await existing_topics(place.kafka, place.prefix)
     for name in (found.queries, found.feedback):
-        if name not in topics:
-            raise TopicMismatch(
-                f"topic {name} does not exist, or this user may not see it: run `clipper-stream topics create` for "
-                f"the prefix {place.prefix} first, or give it the rights of its role"
-            )
+        checked_partitions(name, topics.get(name))
     return replace(found, partitions=topics[found.queries])
 
 

@@ -3,8 +3,9 @@
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
-from clipper_agents.control.state import no_control_topic
+from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.tailer import POLL_S
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.collect import readable_partitions
@@ -59,7 +60,7 @@ def take_snapshot(
         at_s=now_s,
         applications=found,
         events=[event for event in facts.events_since(seen) if wanted(event)],
-        latest=[event for event in facts.events if wanted(event)],
+        latest=sorted((event for event in facts.events if wanted(event)), key=attrgetter("at_s")),
         reasons=[
             *map(refused_reason, sorted(refused)),
             *([] if application is None or found else missing),
@@ -78,8 +79,7 @@ async def snapshots(
         TopicMismatch: there is no such deployment.
     """
     partitions = await readable_partitions(connection, catalogue)
-    if catalogue.control not in {tp.topic for tp in partitions}:
-        raise no_control_topic(catalogue)
+    checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
     async with DeploymentTailer(connection, catalogue, contexts=False) as following:
         await following.catch_up(partitions)
         seen, due_s = following.facts.seen, time.time()
