@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from clipper_agents.settings.checks import declared_code, manifest_problems, outside_problems
+from clipper_agents.settings.checks import declared_code, manifest_problems, named_refs, outside_problems
 from clipper_agents.settings.error_messages import explained
 from clipper_agents.settings.sections import (
     BrokerSection,
@@ -22,7 +22,7 @@ from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
-from clipper_topics.manifests import ApplicationManifest, ModelManifest
+from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -111,7 +111,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         """What the router of this name needs."""
         return RouterSettings(
             **self._worker_settings(instance, kafka, self.router),
-            data_dir=Path(self.router.data_dir or "data/router") / instance,
+            data_dir=Path(self.router.data_dir or self._own_folder / "router") / instance,
             allowed=self.allowed,
             files=self.files,
             max_in_flight=self.router.max_in_flight,
@@ -123,7 +123,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 
     def host_data_dir(self, instance: str) -> Path:
         """Where the host of this name keeps what it must know after a death."""
-        return Path(self.host.data_dir or "data/host") / instance
+        return Path(self.host.data_dir or self._own_folder / "host") / instance
 
     def host_settings(self, instance: str, model: ModelManifest, kafka: KafkaConnection) -> HostSettings:
         """What the host of this name needs to serve the model."""
@@ -142,6 +142,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             horizon_s=self.router.horizon_s,
             max_queries=self.steward.max_queries,
         )
+
+    @property
+    def _own_folder(self) -> Path:
+        """Two deployments that run in one folder have other prefixes, and other data."""
+        prefix = self.kafka.prefix
+        return Path("data") if prefix == KafkaSection().prefix else Path("data") / prefix
 
     def _worker_settings(
         self, instance: str, kafka: KafkaConnection, section: RouterSection | HostSection | StewardSection
@@ -174,6 +180,7 @@ def load_settings(
         settings = msgspec.convert(content, Settings)
     except msgspec.ValidationError as error:
         raise InvalidSetting(f"{source}: {explained(str(error), content, Settings)}") from error
+    settings = _with_rows_of_applications(settings)
     problems = [*_section_problems(settings), *manifest_problems(settings.applications, settings.models)]
     if problems:
         raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in problems))
@@ -181,6 +188,16 @@ def load_settings(
     if outside := [*outside_problems(settings.models, settings.allowed, settings.files)]:
         raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in outside))
     return settings
+
+
+def _with_rows_of_applications(settings: Settings) -> Settings:
+    """A model whose row is not stated has that of the applications that name it, where these agree."""
+    models = []
+    for model in settings.models:
+        rows = [one.input for one in settings.applications if model.ref in named_refs(one)]
+        unstated = model.input == InputSpec() and rows and all(row == rows[0] for row in rows)
+        models.append(msgspec.structs.replace(model, input=rows[0]) if unstated else model)
+    return msgspec.structs.replace(settings, models=models)
 
 
 def _section_problems(settings: Settings) -> list[str]:

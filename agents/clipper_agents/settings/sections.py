@@ -55,7 +55,8 @@ class RouterSection(Section, frozen=True):
     processes: Count = 1
     """How many that `up` starts, at most `kafka.partitions`."""
     data_dir: str | None = None
-    """Folder of the tables, one below it a process; absent: `data/router`, or temporary with a temporary broker."""
+    """Folder of the tables, one below it a process; absent: `data/router`, `data/PREFIX/router` with a `kafka.prefix`,
+    or temporary with a temporary broker."""
     max_in_flight: Count = 20_000
     """Queries that a process has open at most; beyond that it stops reading."""
     horizon_s: Seconds = 3600.0
@@ -76,7 +77,7 @@ class HostSection(Section, frozen=True):
     """The model hosts, one process for each replica of a version that is not colocated."""
 
     data_dir: str | None = None
-    """Folder for what a host keeps; absent: `data/host`, or temporary with a temporary broker."""
+    """Folder for what a host keeps; absent: `data/host`, likewise."""
     metrics_port: Port = 0
     metrics_address: str = "127.0.0.1"
     """Port of the metrics of the first host, the next host has the next port; 0: free ports."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper_agents.settings import Settings, load_settings
+from clipper_agents.settings import KafkaSection, Settings, load_settings
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_topics.connection import KafkaConnection
@@ -101,6 +101,9 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
         Path("data/router/router-1"),
         "a:1",
     )
+    other = Settings(kafka=KafkaSection(prefix="staging"))
+    assert other.router_settings("router-1", kafka).data_dir == Path("data/staging/router/router-1")
+    assert other.host_data_dir("svm.1.0") == Path("data/staging/host/svm.1.0")
     host = settings.host_settings("svm.1.0", ModelManifest(name="svm", uri="m:f"), kafka)
     assert host.data_dir == Path("/x/svm.1.0")
 
@@ -194,6 +197,20 @@ def test_a_declared_model_is_found_by_its_reference():
 def test_a_model_without_a_runtime_has_the_one_that_its_uri_tells(written):
     assert load_settings(written(DIGITS.replace('runtime = "sklearn"', "")), {}).models[0].runtime == "sklearn"
     assert load_settings(written('[[model]]\nname = "a"\nuri = "acme.models:f"'), {}).models[0].runtime == "python"
+
+
+@pytest.mark.parametrize(("other", "has"), [("[64]", [64]), ("[8]", None)])
+def test_a_model_whose_row_is_not_stated_has_that_of_the_applications(written, other, has):
+    named = "".join(
+        f'[[application]]\nname = "{name}"\nmodels = ["m:1"]\ninput = {{shape = {shape}}}\n'
+        for name, shape in (("a", "[64]"), ("b", other))
+    )
+    text = named + '[[model]]\nname = "m"\nuri = "acme.models:f"'
+    if has is None:
+        with pytest.raises(InvalidSetting, match="takes input float32, the application takes"):
+            load_settings(written(text), {})
+    else:
+        assert load_settings(written(text), {}).models[0].input.shape == has
 
 
 def test_a_process_may_load_exactly_what_its_own_configuration_declares(written, tmp_path):
