@@ -39,7 +39,7 @@ class RecordSender:
             return len(await self._producer.partitions_for(topic))
         except UnknownTopicOrPartitionError as error:
             where = self._kafka.bootstrap
-            message = f"Kafka at {where} has no topic {topic}: start clipper-stream there, or give its prefix"
+            message = f"Kafka at {where} has no topic {topic}: run `clipper-stream topics create`, or give its prefix"
             raise BrokerUnavailable(message) from error
         except KafkaError as error:
             raise failure(self._kafka, f"cannot see topic {topic}", error) from error

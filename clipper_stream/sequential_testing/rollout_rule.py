@@ -142,9 +142,15 @@ def judge(
     return TrialVerdict(
         action="promote" if following is None else "step",
         share=following,
-        why=f"it loses at most {whole.upper(rule.alpha):.4f} more than the answers, below the margin {rule.margin:g}",
+        why=_why_no_worse(whole.upper(rule.alpha), rule.margin),
         numbers=numbers_of(rule, evidence, whole),
     )
+
+
+def _why_no_worse(most: float, margin: float) -> str:
+    if most < 0.0:
+        return f"it loses at least {-most:.4f} less than the answers; {margin:g} more was allowed"
+    return f"it loses at most {most:.4f} more than the answers; {margin:g} more was allowed"
 
 
 def _not_as_logged(evidence: TrialEvidence, before: int | None) -> str | None:

@@ -174,7 +174,7 @@ def check_status(seen: dict[str, Any]) -> None:
     assert [one["revision"] for one in digits["changes"]] == [4, 3]
     canary, shadow = digits["trials"]
     assert (canary["feedbacks"], canary["source"]) == (30, "totals")
-    assert canary["waits_for"] == "its evidence was not read"
+    assert canary["waits_for"] == "its evidence was not read: run `clipper-stream status`"
     assert shadow["feedbacks"] == 0
     reasons = "\n".join(seen["reasons"])
     assert "host h2 of model rf:2 failed: no module named shop" in reasons

@@ -1,10 +1,12 @@
 """What is wrong with a deployment: one line each that says what to do."""
 
 from collections.abc import Collection, Iterator, Mapping
+from operator import itemgetter
 
 from clipper_agents.kafka.errors import wrong_partitions
 from clipper_agents.kafka.topic_ids import stale_references
 from clipper_agents.status.model import ApplicationStatus, GroupStatus, Status, TrialStatus, VersionStatus
+from clipper_topics.prediction import REASONS
 
 MOST_LAG = 10_000
 """Unread records of a group beyond which it does not keep up: a router clears as many in about a second."""
@@ -41,8 +43,9 @@ def _of_brokers(status: Status) -> Iterator[str]:
 
 
 def _of_topics(status: Status) -> Iterator[str]:
-    for topic in status.missing_topics:
-        yield f"topic {topic} does not exist: run `clipper-stream topics create`"
+    if missing := status.missing_topics:
+        what = f"topic {missing[0]} does" if len(missing) == 1 else f"{len(missing)} topics ({', '.join(missing)}) do"
+        yield f"{what} not exist: run `clipper-stream topics create`"
     if status.replaced_topics:
         yield str(stale_references(status.replaced_topics))
     for one in status.topics:
@@ -141,11 +144,9 @@ def _of_answers(name: str, application: ApplicationStatus) -> Iterator[str]:
             )
     defaults = sum(application.defaults.values())
     if application.queries >= LEAST_ASKED and defaults > MOST_LATE_RATIO * application.queries:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in application.defaults.items())
-        yield (
-            f"application {name}: {defaults} of {application.queries} queries {seconds} got the default ({reasons}): "
-            f"see docs/reference/wire-contract.md for the reasons"
-        )
+        counts = sorted(application.defaults.items(), key=itemgetter(1), reverse=True)
+        reasons = "; ".join(f"{reason} {count}: {REASONS.get(reason, 'unknown here')}" for reason, count in counts)
+        yield f"application {name}: {defaults} of {application.queries} queries {seconds} got the default ({reasons})"
 
 
 def _of_trials(name: str, application: ApplicationStatus, now_s: float) -> Iterator[str]:

@@ -186,12 +186,12 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         assigned = self.assignment()
         for tp, offset in positions.items():
             if tp in assigned and offset != self._committed_offset.get(tp):
-                logger.info("position from state topic=%s partition=%d offset=%d", tp.topic, tp.partition, offset)
+                level = logging.INFO if offset else logging.DEBUG
+                logger.log(level, "position from state topic=%s partition=%d offset=%d", *tp, offset)
                 self._committed_offset[tp] = offset
         for tp, offset in firsts.items():
-            logger.info(
-                "nothing was committed topic=%s partition=%d: from offset=%d on", tp.topic, tp.partition, offset
-            )
+            level = logging.INFO if offset else logging.DEBUG  # nothing was there before, so nothing is skipped
+            logger.log(level, "nothing was committed topic=%s partition=%d: from offset=%d on", *tp, offset)
         self._next = {tp: offset for tp, offset in (starts | firsts).items() if tp in assigned}
         for tp, offset in self._next.items():
             self.empty.clear(tp)

@@ -109,10 +109,12 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
             owned |= partitions
             if isinstance(table, StepTable):
                 count = await table.restore(self.app.log_reader, partitions)
-                logger.info("restored table=%s partitions=%d records=%d", table.name, len(partitions), count)
+                level = logging.INFO if count else logging.DEBUG
+                logger.log(level, "restored table=%s partitions=%d records=%d", table.name, len(partitions), count)
         if self.app.restore_state is not None:
             await self.app.restore_state(owned)
-        logger.info("recovery done partitions=%d seconds=%.2f", len(owned), time.monotonic() - began)
+        if owned:
+            logger.info("recovery done partitions=%d seconds=%.2f", len(owned), time.monotonic() - began)
 
     async def _resume_streams(self, generation_id: int = 0) -> None:
         """Recover an app without tables in the same order."""

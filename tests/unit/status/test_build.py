@@ -141,7 +141,10 @@ def test_the_stewards_comparison_counts_before_totals() -> None:
     assert canary.waits_for == "it is to be a canary"
     assert [(one.mean, one.count) for one in (canary.loss, canary.answers) if one] == [(0.2, 50), (0.3, 40)]
     assert shadow.source == "totals"
-    assert shadow.waits_for == "somebody to decide, it is not automatic; its evidence was not read"
+    assert (
+        shadow.waits_for
+        == "somebody to decide, it is not automatic; its evidence was not read: run `clipper-stream status`"
+    )
 
 
 def test_metrics_of_workers_count_before_what_the_log_has() -> None:

@@ -88,9 +88,10 @@ def test_a_version_that_fails_or_is_late_too_often_is_told(unanswered: dict[str,
 def test_an_application_that_gives_little_but_its_default_is_told(queries: int, defaults: int, is_told: bool) -> None:
     flowing = replace(application(SUM), window_s=60, queries=queries, defaults={"no_models": defaults - 1, "late": 1})
     found = reasons_of(changed(applications={"sums": flowing}))
-    said = (
+    told = (
         f"application sums: {defaults} of {queries} queries in the last 60 s got the default (no_models {defaults - 1}"
     )
+    said = f"{told}: the application has no model to ask; late 1: nothing arrived by the deadline)"
     assert [said in line for line in found] == ([True] if is_told else [])
 
 
