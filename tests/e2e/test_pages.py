@@ -1,0 +1,264 @@
+"""The tutorial and the how-tos, typed line by line in a new folder by somebody who does nothing else.
+
+What a page cannot know, the address of a Kafka, ids and numbers, is put in by `PAGES`, where it can be seen. What is
+not typed: Docker (`test_compose_commands`), a Kafka with users (`test_rights`), and Kafka's own tools.
+"""
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from e2e.programs import CLIPPER_STREAM, Program, environment, environment_of, until
+
+from clipper_agents import exits
+from clipper_agents.broker.properties import free_port
+from clipper_stream.client import SyncClient
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLE = DOCS.parent / "examples/clipper.toml"
+STAYS = re.compile(r"clipper-stream (up|worker|watch)\b")
+"""Commands that run until they are ended."""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """One command of a page.
+
+    Attributes:
+        line: As it stands there, in one line.
+        shown: The lines of output below it.
+    """
+
+    line: str
+    shown: list[str] = field(default_factory=list)
+
+
+def typed_on(page: str, put_in: Mapping[str, str]) -> list[Typed]:
+    """What a page tells to type, in its order, with what it cannot know."""
+    text = re.sub(r"\\\n\s*", "", (DOCS / page).read_text())
+    for written, meant in put_in.items():
+        assert written in text, written
+        text = text.replace(written, meant)
+    found: list[Typed] = []
+    for line in text.splitlines():
+        command = re.fullmatch(r"(?: {4,}|(?=\$))(?:\$ )?((?:clipper-stream|python) .+)", line)
+        if command:
+            found.append(Typed(command[1]))
+        elif found and line.startswith("    ") and not line.strip().startswith(("git ", "make ", "mkdir ", "pip ")):
+            found[-1].shown.append(line.strip())
+    return found
+
+
+def files_on(page: str, language: str) -> list[str]:
+    """The programs or configurations that stand on a page."""
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", (DOCS / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(r"(?m)^ {3}", "", text) if text.startswith("   ") else text for text in found]
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A terminal in a folder."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    def type(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; one that stays runs until it is ready, and ends in order when it is told to."""
+        if STAYS.match(line):
+            with Program(*shlex.split(line)[1:], folder=self.folder, environ=self.environ) as program:
+                program.ready()
+                program.signal(signal.SIGTERM)
+                return subprocess.CompletedProcess(line, program.ended(), "", program.log)
+        path = f"{CLIPPER_STREAM.parent}:{os.environ['PATH']}"
+        return subprocess.run(
+            line, shell=True, cwd=self.folder, env=self.environ | {"PATH": path}, input="y\n",
+            capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+
+
+def alike(line: str) -> str:
+    """A line without what differs from run to run: numbers, times, names of users and the width of columns."""
+    return re.sub(r"\s+", " ", re.sub(r"\b(ada|root)\b|[a-z]*\d[\w.:%-]*|r-[0-9a-f]+|\.\.\.", "0", line)).strip()
+
+
+# ---- The tutorial ------------------------------------------------------------------------------------------------
+
+
+def test_the_tutorial_works_as_it_is_typed(tmp_path: Path) -> None:
+    page, port = "tutorial/first-pipeline.md", free_port()
+    for program in files_on(page, "python"):
+        name = re.match(r"# (\w+\.py)\n", program)
+        assert name
+        (tmp_path / name[1]).write_text(program.replace("9092", str(port)))
+    whole, kept, ensemble = (text.replace("9092", str(port)) for text in files_on(page, "toml"))
+    policy = re.search(r"^policy = .*\n", whole, re.MULTILINE)
+    assert policy
+    configuration = tmp_path / "clipper.toml"
+    configuration.write_text(whole.replace(f"[broker]\nport = {port}\n", kept))  # chapter 5, from the beginning
+    up, predict, feedback, teach, apply = (typed.line for typed in typed_on(page, {}) if "kill" not in typed.line)
+    shell = Shell(tmp_path, environment(PYTHONUNBUFFERED="1"))
+    with Program(*shlex.split(up)[1:], folder=tmp_path, environ=shell.environ) as pipeline:
+        assert pipeline.ready() == {"bootstrap": f"127.0.0.1:{port}"}
+        answer = json.loads(shell.type(predict).stdout)
+        assert answer["output"] == int(answer["models"][0]["model"] == "careful")
+        assert answer["models"][0]["propensity"] == 0.5
+        assert shell.type(feedback.replace("QUERY_ID", answer["query_id"])).stdout == "applied\n"
+        taught = shell.type(teach)
+        asked = [ast.literal_eval(line.partition(" ")[2]) for line in taught.stdout.splitlines()]
+        assert len(asked) == 5, taught.stderr
+        assert asked[-1]["careful"] > 150, asked
+        serves = re.findall(r'msg="child serves" child=router-0 pid=(\d+)', pipeline.log)
+        os.kill(int(serves[-1]), signal.SIGKILL)
+        assert json.loads(shell.type(predict).stdout)["default"] is False
+        configuration.write_text(configuration.read_text().replace(policy[0], ensemble))
+        assert "policy" in shell.type(apply).stdout
+        both = until(
+            "both models are asked",
+            lambda: next((one for one in [json.loads(shell.type(predict).stdout)] if len(one["models"]) == 2), None),
+        )
+        assert {"confidence", "output"} <= set(both)
+        pipeline.signal(signal.SIGINT)
+        assert pipeline.ended() == 0
+
+
+# ---- What a terminal shows ---------------------------------------------------------------------------------------
+
+
+def test_the_page_of_captures_has_the_scenes_that_a_terminal_shows_today(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("terminal_captures", DOCS / "terminal_captures.py")
+    assert spec
+    assert spec.loader
+    captures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(captures)
+    shown = re.findall(r"^## (.+)\n(?:\n.*)*?\n```\n\$ (.+)\n((?:.*\n)*?)```$", captures.PAGE.read_text(), re.MULTILINE)
+    seen = [(scene.title, scene.typed, scene.shows) for scene, _ in captures.scenes(tmp_path)]
+    assert [(title, typed) for title, typed, _ in shown] == [(title, typed) for title, typed, _ in seen]
+    for (title, _, text), (_, _, shows) in zip(shown, seen, strict=True):
+        assert all(each in text for each in shows), title
+
+
+# ---- The how-tos, at one pipeline --------------------------------------------------------------------------------
+
+DIGITS = """
+[[model]]
+name = "svm"
+uri = "acme.models:brightness"
+parameters = { threshold = 0.45 }
+input = { dtype = "float32", shape = [64] }
+colocated = true
+
+[[model]]
+name = "forest"
+version = "2"
+uri = "acme.models:brightness"
+input = { dtype = "float32", shape = [64] }
+
+[[application]]
+name = "digits"
+models = ["svm:1", "forest:2"]
+input = { dtype = "float32", shape = [64] }
+objective_ms = 60000
+rollout = {}
+"""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What `up` serves for the how-tos, and what they would have to look up."""
+
+    shell: Shell
+    bootstrap: str
+
+
+@pytest.fixture(scope="module")
+def pipeline(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """The example's pipeline with `digits` beside it, three hundred answered queries, and two dead letters."""
+    folder, topics = tmp_path_factory.mktemp("pages"), Catalogue(prefix="pages", partitions=2)
+    (folder / "acme").mkdir()
+    (folder / "acme/models.py").write_text(files_on("how-to/add-a-model.md", "python")[0])
+    write_estimator(folder / "models/svm-2.skops")
+    example = EXAMPLE.read_text().replace("partitions = 4 ", "partitions = 2 ").replace("objective_ms = 200 ", "")
+    (folder / "clipper.toml").write_text(example + DIGITS)
+    shell = Shell(folder, environment_of(kafka, topics, USER="ada", PYTHONPATH=str(folder)))
+    with Program("up", folder=folder, environ=shell.environ) as up:
+        up.ready()
+        ask(kafka, topics)
+        yield Pipeline(shell, kafka.bootstrap)
+        up.signal(signal.SIGTERM)
+        assert up.ended() == 0
+
+
+def write_estimator(path: Path) -> None:
+    skops = pytest.importorskip("skops.io")
+    linear = pytest.importorskip("sklearn.linear_model")
+    rows = np.random.default_rng(0).random((50, 64), np.float32)
+    path.parent.mkdir()
+    skops.dump(linear.LogisticRegression().fit(rows, rows.mean(axis=1) > 0.5), path)
+    np.savetxt(path.parent.parent / "samples.csv", rows[:20], delimiter=",")
+
+
+def ask(kafka: KafkaConnection, topics: Catalogue) -> None:
+    rows = np.random.default_rng(1).random((300, 64), np.float32)
+    with SyncClient(kafka.bootstrap, prefix=topics.prefix) as client:
+        for number, row in enumerate(rows):
+            answer = client.predict("digits", row.tolist(), context="user-42" if number % 3 else None)
+            client.feedback(answer, label=int(row.mean() > 0.5))
+        for number in range(2):
+            client.feedback(client.predict("sums", [number]), label="much")
+
+
+def test_the_how_tos_work_as_they_are_typed(pipeline: Pipeline) -> None:
+    """In an order in which an operator could: look, try, change, go back."""
+    shell, failed = pipeline.shell, []
+    for page, put_in, ends in PAGES:
+        given = {written: meant.replace("BOOTSTRAP", pipeline.bootstrap) for written, meant in put_in.items()}
+        restores: list[str] = []
+        for number, typed in enumerate(typed_on(page, given)):
+            done = shell.type(typed.line.replace(INTERRUPTED, restores[0] if restores else INTERRUPTED))
+            restores += re.findall(r"r-[0-9a-f]{16}", done.stdout)
+            if done.returncode != ends.get(number, exits.OK):
+                failed.append((page, typed.line, done.returncode, done.stdout[-500:], done.stderr[-500:]))
+            told = [alike(line) for line in (done.stdout + done.stderr).splitlines()]
+            shown = [alike(line) for line in typed.shown] if page in TRANSCRIPTS else []
+            failed += [(page, typed.line, line, told) for line in shown if line not in {*told, "0"}]
+    assert not failed, "\n".join(map(str, failed))
+
+
+TRANSCRIPTS = {"how-to/change-models-live.md"}
+"""Pages whose output is compared, line by line."""
+VERIFIED = {
+    "localhost:9092": "BOOTSTRAP",
+    "--revision 7": "--revision 2",
+    "--at 2h": "--at 0s",
+    "--offsets 0:4100,1:3977": "--offsets 0:10,1:10",
+}
+TESTED = {"churn-3.ubj": "svm-2.skops", "--shape 12": "--shape 64", "churn:3": "forest:2"}
+INTERRUPTED = "r-4be1c0ffee00d1ce"
+"""For which the first restore of the page is put in: its id is told when it is made."""
+PAGES: list[tuple[str, dict[str, str], dict[int, int]]] = [
+    ("how-to/when-something-is-wrong.md", {"HOST:PORT": "BOOTSTRAP"}, {}),
+    ("how-to/read-dead-letters.md", {"replay 41 42": "replay 0 1", "show 41": "show 0"}, {}),
+    ("how-to/change-models-live.md", {}, {3: exits.FAILURE}),
+    ("how-to/watch-for-drift.md", {}, {}),
+    ("how-to/evaluate-before-switching.md", {}, {}),
+    ("how-to/verify-and-restore.md", VERIFIED, {11: exits.FAILURE}),  # nothing was interrupted
+    ("how-to/test-a-model.md", TESTED, {2: exits.FAILURE}),  # nobody serves there
+    ("how-to/scale-out.md", {}, {}),
+    ("how-to/rerun-traffic.md", {"--until 1h": "--until 0s"}, {}),
+    ("reference/replay-files.md", {"0=100:200": "0=10:20"}, {}),
+]
+"""Pages in the order in which they are typed, what is put in, and the commands that do not end with 0, by number."""
