@@ -33,8 +33,10 @@ NEAR_S = 2.0
 LARGEST_FEATURE = 1e6
 """In size: sums of products of millions of them stay exact enough."""
 CONVERTED_TOGETHER = 128
-"""So many queries at a time: enough to spread the cost of a conversion, and few enough that what was decoded is still
-in the processor's cache, and is freed before the next ones are decoded."""
+"""So many queries at a time: enough to spread the cost of a conversion, and few enough that what was decoded
+is still in the processor's cache, and is freed before the next ones are decoded."""
+ROWS_TOGETHER = 512
+"""So many rows of packed queries, likewise; of these several are decoded together."""
 
 
 class Planner:
@@ -57,6 +59,7 @@ class Planner:
         self._choices: dict[tuple[int, str | None], tuple[PolicyChoice, Decision | None, bool]] = {}
         self._input_features = application.input_features if application.spec.numeric else 0
         self._unconverted: list[InFlightQuery] = []
+        self._unconverted_rows = 0
         self.asked: list[InFlightQuery] = []
         self.blocks: list[QueryBlock] = []
         self.block_refusals: list[BlockAnswers] = []
@@ -75,7 +78,8 @@ class Planner:
                 self._add_raw(pending)
                 return
             self._unconverted.append(pending)
-            if len(self._unconverted) == CONVERTED_TOGETHER:
+            self._unconverted_rows += pending.count
+            if len(self._unconverted) == CONVERTED_TOGETHER or self._unconverted_rows >= ROWS_TOGETHER:
                 self.finish()
 
     def add_together(self, queries: DecodedBlock) -> list[QueryBlock]:
@@ -144,7 +148,7 @@ class Planner:
     def finish(self) -> None:
         """Decide about all queries that were added."""
         if self._unconverted:
-            pendings, self._unconverted = self._unconverted, []
+            pendings, self._unconverted, self._unconverted_rows = self._unconverted, [], 0
             for pending, block, first in self._converted(pendings):
                 self._choose(pending, block, first)
 

@@ -237,23 +237,22 @@ class Router:
 
     def _fill(self, rows: RowBatch, arrived: Arrived) -> None:
         """Give outputs to all who wait for them, and note those that may be shared for the cache."""
-        for start, stop in rows.runs():
-            owner, some = rows.owners[start], slice(start, stop)
-            if isinstance(owner, QueryBlock) and Failure not in map(type, rows.outputs[some]):
-                self._fill_block(owner, rows, some, arrived)
+        for first, some in rows.runs():
+            if isinstance(first, QueryBlock) and Failure not in map(type, rows.outputs[some]):
+                self._fill_together(first, rows, some, arrived)
             else:
                 self._fill_each(rows, some, arrived)
 
-    def _fill_block(self, block: QueryBlock, rows: RowBatch, some: slice, arrived: Arrived) -> None:
+    def _fill_together(self, block: QueryBlock, rows: RowBatch, some: slice, arrived: Arrived) -> None:
         """Outputs that queries of a block have asked for, most of them nobody else."""
-        now_s, slots, outputs = arrived.effects.now_s, rows.slots[some], rows.outputs[some]
+        slots, outputs = rows.slots[some], rows.outputs[some]
         keys = [key for key in rows.keys[some] if key is not None]  # all of a version, or none
         arrived.entries[block.partition] += zip(keys, map(self._codec.dumps, outputs), strict=False)
         waiting = map(self._tracker.flight.resolve, keys)
         for slot, output, waiters in zip(slots, outputs, waiting, strict=False):
             if waiters != [(block, slot)]:
                 self._give(output, waiters, arrived)
-        arrived.completed[block] += block.fill_together(slots, outputs, now_s)
+        arrived.completed[block] += block.fill_together(slots, outputs, arrived.effects.now_s)
 
     def _fill_each(self, rows: RowBatch, some: slice, arrived: Arrived) -> None:
         columns = (column[some] for column in (rows.owners, rows.slots, rows.keys, rows.outputs))

@@ -8,6 +8,8 @@ Rules of this file:
 import marshal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -68,14 +70,12 @@ class RowBatch:
             [keys[index] for index in indices],
         )
 
-    def runs(self) -> Iterator[tuple[int, int]]:
-        """Consecutive rows that were converted together: first index, and the one behind the last."""
-        owners, count, start = self.owners, len(self.owners), 0
-        while start < count:
-            block, stop = owners[start].block, start + 1
-            while stop < count and owners[stop].block is block:
-                stop += 1
-            yield start, stop
+    def runs(self) -> Iterator[tuple[Owner, slice]]:
+        """Consecutive rows that were converted together, with the owner of the first."""
+        start = 0
+        for _, group in groupby(map(attrgetter("block"), self.owners)):
+            stop = start + len([*group])
+            yield self.owners[start], slice(start, stop)
             start = stop
 
     def set_keys(self, digest: bytes) -> list[bytes]:
@@ -111,11 +111,11 @@ class RowBatch:
     def _as_one_matrix(self) -> NDArray[Any] | None:
         """All rows as one matrix, where they are of one dtype and shape: cut from the blocks, which are few."""
         parts: list[NDArray[Any]] = []
-        for start, stop in self.runs():
-            matrix = self.owners[start].block.rows
+        for first, some in self.runs():
+            matrix = first.block.rows
             if not isinstance(matrix, np.ndarray):
                 return None
-            asked = zip(self.owners[start:stop], self.slots[start:stop], strict=True)
+            asked = zip(self.owners[some], self.slots[some], strict=True)
             rows = [owner.first + slot % owner.count for owner, slot in asked]
             parts.append(matrix if rows == list(range(len(matrix))) else matrix[rows])
         if len({(part.dtype, part.shape[1:]) for part in parts}) > 1:

@@ -61,7 +61,7 @@ BUDGETS: dict[str, int] = {
     # one writer a changelog partition, ends of logs, the bound of contexts, large steps in turns, deferred queries,
     # rows that stay bytes, partitions apart, backlogs left for later, queries in blocks, rows that cannot be decoded,
     # echoed headers, ensembles in blocks
-    "clipper_agents.router": 4445,
+    "clipper_agents.router": 4455,
     # the address of the `up` of a folder, two keys of what may be loaded, rows that applications state, data by prefix
     "clipper_agents.settings": 805,
     # ids of topics, text that a terminal does not obey, models that fail or are late, what became of a feedback,
@@ -89,7 +89,7 @@ BUDGETS: dict[str, int] = {
     "clipper_stream.models": 3055,
     # shares of applications, rows that stay bytes, queries that have waited too long, queries in blocks, integers in
     # float form, ensembles in blocks
-    "clipper_stream.query": 2920,
+    "clipper_stream.query": 2930,
     # states that age by the time of the log, draws of many queries
     "clipper_stream.selection": 1875,
     # scores of drawn queries, losses that are not known, silence, samples, candidates over the same queries

@@ -40,7 +40,8 @@ BYTES_A_CHUNK = 1 << 20
 """So that one client's large records, and not more than one of the largest, keep others waiting for a turn."""
 MOST_UNWRITTEN = 2_000
 """Records of one partition that wait for the broker, at which it is read no further: some tens of rounds."""
-DECODED_TOGETHER = CONVERTED_TOGETHER
+BYTES_TOGETHER = 1 << 17
+"""Of records that are objects at one time; a byte of the worst becomes seventy."""
 BLOCK_FROM = 8
 """So many queries of an application at least are one block: for fewer, columns are dearer than objects."""
 
@@ -51,6 +52,17 @@ Record: TypeAlias = ConsumerRecord[Any, Any]
 Echoed: TypeAlias = tuple[tuple[str, bytes], ...]
 PlainQuery: TypeAlias = tuple[Query, Record, Echoed]
 """A query, its record, and the headers that its prediction repeats."""
+
+
+def decoded_together(records: list[Record]) -> Iterator[list[Record]]:
+    """Yield the records in lists that are decoded one at a time, and are converted before the next."""
+    start = size_bytes = 0
+    for stop, record in enumerate(records):
+        size_bytes += len(record.value or b"")
+        if stop > start and (stop - start == CONVERTED_TOGETHER or size_bytes > BYTES_TOGETHER):
+            yield records[start:stop]
+            start, size_bytes = stop, len(record.value or b"")
+    yield records[start:]
 
 
 @dataclass(slots=True)
@@ -213,8 +225,7 @@ class FreshQueries:
             repeated: Has those added that are answered again, by partition.
         """
         for tp, records in chunk.items():
-            for start in range(0, len(records), DECODED_TOGETHER):
-                some = records[start : start + DECODED_TOGETHER]
+            for some in decoded_together(records):
                 with self._stage("decode", len(some)):
                     decoded = decode_queries(some, generation, now_s)
                 undecodable += decoded.undecodable

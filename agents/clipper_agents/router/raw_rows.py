@@ -14,8 +14,8 @@ from clipper_stream.errors import InvalidInput
 from clipper_stream.query.inputs import RowSpec
 from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, no_extension
 
-LARGE_BYTES = 8192
-"""Of a record: a smaller one is decoded at once, which takes a third less time."""
+LARGE_BYTES = 1 << 15
+"""Of a record: a smaller one is decoded at once, which takes half the time."""
 Number = int | float | bool
 _NULL = {JSON: b"null", MSGPACK: b"\xc0"}
 
