@@ -241,8 +241,8 @@ def all_measured(running: Running) -> bool:
     samples = scrape(running.metrics_port).samples
     partitions = sum(name == "clipper_consumer_lag" for name, _ in samples)
     asked = {dict(labels)["application"] for name, labels in samples if name == "clipper_queries_total"}
-    answered = any(name == "clipper_stage_latency_seconds_count" for name, _ in samples)
-    return partitions == 3 * running.catalogue.partitions and asked >= {*ASKING} and answered
+    stages = {dict(labels)["stage"] for name, labels in samples if name == "clipper_stage_latency_seconds_count"}
+    return partitions == 3 * running.catalogue.partitions and asked >= {*ASKING} and {"record", "return"} <= stages
 
 
 def until_no_trace(running: Running, before: Traces) -> dict[str, Any]:

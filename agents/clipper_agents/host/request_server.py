@@ -18,7 +18,7 @@ from clipper_agents.host.request_rows import RequestRows, read_request
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
-from clipper_agents.streaming.stream import Chunk, ChunkStream
+from clipper_agents.streaming.stream import Chunk, ChunkStream, newest_age_s
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import OutputFrame, UnknownFrame
 
@@ -49,6 +49,7 @@ class RequestServer:
         """The agent: runs until the app stops."""
         self._stream = stream
         async for chunk in stream.chunks(MAX_FRAMES, self._dead_letters.is_full):
+            self._metrics.observe_request(newest_age_s(chunk))
             await engine.submit(self._readable(chunk, stream.generation))
 
     async def send(self, partition: int, pieces: list[OutputFrame]) -> None:

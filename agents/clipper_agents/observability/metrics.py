@@ -57,6 +57,10 @@ class RouterMetrics(ProcessMetrics):
         self.families.counter("clipper_predictions_total", application, outcome, reason or "").inc(len(latencies_s))
         self.families.histogram("clipper_prediction_latency_seconds", application, outcome).observe_many(latencies_s)
 
+    def observe_return(self, took_s: float) -> None:
+        """Outputs were on their way from a host for so long."""
+        self.families.histogram("clipper_stage_latency_seconds", "return").observe(took_s)
+
     def observe_stages(self, waits_s: Sequence[float], models_s: Sequence[float], record_s: float) -> None:
         """Observe the stages of a round of answers, which were recorded together."""
         series = self.families.histogram
@@ -122,6 +126,10 @@ class HostMetrics(ProcessMetrics):
 
     def __init__(self, families: MetricFamilies | None = None) -> None:
         super().__init__(families or MetricFamilies("host"))
+
+    def observe_request(self, took_s: float) -> None:
+        """Requests were on their way from a router for so long."""
+        self.families.histogram("clipper_stage_latency_seconds", "request").observe(took_s)
 
 
 class BatchMetrics:

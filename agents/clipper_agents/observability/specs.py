@@ -62,8 +62,9 @@ SPECS = (
         "clipper_stage_latency_seconds",
         "histogram",
         ("stage",),
-        "A query's way: `wait` for the decision, `models` until the answer, `record` until it is stored.",
-        "router",
+        "A query's way. In routers: `wait` for the decision, `models` until the answer, of that `return` of the "
+        "outputs from hosts, `record` until it is stored. In hosts: `request`, from a router's send until it is read.",
+        "both",
         _BATCH_LATENCY_S,
     ),
     MetricSpec("clipper_cache_lookups_total", "counter", ("model",), "Rows looked up in the cache.", "router"),

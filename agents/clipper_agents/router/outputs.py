@@ -1,6 +1,5 @@
 """The Faust agent `gather`: takes the outputs that hosts send to this process."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
-from clipper_agents.streaming.stream import Chunk
+from clipper_agents.streaming.stream import Chunk, newest_age_s
 from clipper_stream.query import Router
 from clipper_topics.frames import OutputFrame, UnknownFrame, decode_output
 
@@ -30,7 +29,7 @@ class OutputAgent:
         effects: Takes the outputs.
         sender: Counts the rows that its replicas have yet to answer.
         dead_letters: Takes what is no output.
-        metrics: Counts dead letters.
+        metrics: Counts dead letters, and the time that outputs take.
     """
 
     def __init__(
@@ -78,5 +77,6 @@ class OutputAgent:
 
     def _measure_return(self, chunk: Chunk) -> None:
         """Update the smoothed time that outputs take from the host to this process."""
-        took_s = max(0.0, time.time() - max(records[0].timestamp for _, records in chunk) / 1000)
+        took_s = newest_age_s(chunk)
+        self._metrics.observe_return(took_s)
         self._router.return_s += (took_s - self._router.return_s) / MEMORY_CHUNKS

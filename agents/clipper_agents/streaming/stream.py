@@ -1,6 +1,7 @@
 """A stream of what is queued, in log order per partition, acknowledged by offsets."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -132,6 +133,12 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
     def ack(self, tp: TP, offsets: Iterable[int], generation: int) -> None:
         """Mark offsets as finished; the commit timer commits the contiguous finished prefix."""
         self.app.consumer.acknowledge(tp, offsets, generation)
+
+
+def newest_age_s(chunk: Chunk) -> float:
+    """Return how long ago, in seconds, the newest record at the head of a partition's list was sent."""
+    sent_ms: int = max(records[0].timestamp for _, records in chunk)
+    return max(0.0, time.time() - sent_ms / 1000)
 
 
 def by_partition(chunk: Chunk) -> dict[TP, list[Record]]:

@@ -8,7 +8,7 @@ from builders.query_router import NOW_S, application, make_router, query
 from faust.types import TP
 
 from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.outputs import OutputAgent
+from clipper_agents.router.outputs import MEMORY_CHUNKS, OutputAgent
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.outbox import Outbox
 from clipper_topics.catalogue import Catalogue
@@ -48,6 +48,9 @@ class Fixture:
     def count_dead_letters(self, topic, kind, count):
         self.dead.append((topic, kind, count))
 
+    def observe_return(self, took_s):
+        self.took_s = took_s
+
     def ack(self, tp, offsets, generation):
         self.acked.append((tp, offsets, generation))
 
@@ -78,6 +81,7 @@ def test_outputs_answer_the_query_that_waits_and_those_of_others_do_not():
     assert answer.outputs == [5, 6]
     assert fixture.answered == [(number, 2)]
     assert fixture.acked == [(TOPIC, [0, 1], 3)]
+    assert fixture.took_s == fixture.router.return_s * MEMORY_CHUNKS > 0
 
 
 def test_a_host_answers_no_request_to_another_model_whose_frame_it_guesses():
