@@ -2,19 +2,20 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import pytest
 from confluent_kafka import Producer
-from e2e.any_client import AnyClient
+from e2e.any_client import MSGPACK, AnyClient
 from e2e.programs import Program, environment_of
 from faults.report import FaultReport
 from faults.tally import Tally
 from faults.watching import Watch
+from plain_msgpack import pack
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -30,6 +31,14 @@ SLICE_S = 0.01
 MEMORY_MIB = 1_024
 """A router under the heaviest load; five thousand queries are open at most, the rest is what Kafka delivers at once."""
 NORMAL_AGAIN_S = 10.0
+Headers: TypeAlias = Sequence[tuple[str, bytes]]
+A_MEGABYTE_OF_MAPS = pack({"application": "colocated", "input": [{}] * 1_000_000})
+COSTLY: dict[str, tuple[bytes, Headers, float]] = {
+    "20 records a second of a megabyte of empty maps": (A_MEGABYTE_OF_MAPS, [*MSGPACK.items()], 20.0),
+    "5,000 records a second that are no queries": (b'{"application": "colocated", "input": [1, 2', (), 5_000.0),
+}
+"""Value, headers and records a second of what costs a router more than a query, if it is careless."""
+IN_TIME_RATIO = 0.99
 
 
 @pytest.fixture
@@ -49,13 +58,23 @@ class Asking:
         topic: The queries topic.
         application: Who asks.
         rate_per_s: Queries a second.
+        value: What is sent instead of a query that can be answered, with headers.
     """
 
-    def __init__(self, bootstrap: str, topic: str, application: str, rate_per_s: float) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        application: str,
+        rate_per_s: float,
+        value: bytes | None = None,
+        headers: Headers = (),
+    ) -> None:
         self.asked = 0
         self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "partitioner": "murmur2_random"})
         self._topic, self._rate_per_s = topic, rate_per_s
-        self._value = b'{"application": "%s", "input": [1, 2, 3]}' % application.encode()
+        self._value = value or b'{"application": "%s", "input": [1, 2, 3]}' % application.encode()
+        self._headers = list(headers)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._ask)
 
@@ -65,7 +84,7 @@ class Asking:
             due = int((time.monotonic() - began_s) * self._rate_per_s)
             while self.asked < due:
                 try:
-                    self._producer.produce(self._topic, self._value)
+                    self._producer.produce(self._topic, self._value, headers=self._headers)
                 except BufferError:  # the broker is slower than we are: so be it
                     self._producer.poll(0.1)
                 else:
@@ -139,3 +158,27 @@ def test_five_times_the_sustainable_rate(application, up, kafka, catalogue, shor
     assert {process.pid for process in up.children()} <= {*pids}, "nobody was restarted"
     if application == "hosted":
         assert by_model > 0.3 * sustained * burst_s, "a model that has too much to do still does what it can"
+
+
+@pytest.mark.parametrize("what", COSTLY)
+def test_bad_records_leave_the_time_and_the_memory_of_good_ones(
+    what, up, kafka, catalogue, short, fault_report: FaultReport
+):
+    client, (value, headers, rate_per_s) = AnyClient(kafka.bootstrap), COSTLY[what]
+    ask, tally = (kafka.bootstrap, catalogue.queries, "colocated"), Tally(kafka.bootstrap, catalogue.predictions)
+    pids = [up.pid, *(process.pid for process in up.children())]
+    with Watch(client, catalogue.dead_letters, lambda: pids) as watch, Asking(*ask, QUIET_PER_S) as good:
+        time.sleep(1.0)
+        with Asking(*ask, rate_per_s, value, headers) as bad:
+            time.sleep(2.0 if short else 10.0)
+        time.sleep(1.0)
+    invalid = bad.asked if headers else 0  # the others are dead letters
+    tally.read_to(good.asked + invalid)
+    late = sum(count for reason, count in tally.reasons.items() if reason != "invalid_input")
+    p99_ms = tally.p99_ms(0, time.time())
+    note = f"{late} of {good.asked} good queries late, p99 {p99_ms:.0f} ms, beside {bad.asked} others"
+    fault_report.add(what, tally.verdict(), memory_mib=watch.most_mib, note=note)
+    assert tally.reasons["invalid_input"] == invalid
+    assert good.asked - late >= IN_TIME_RATIO * good.asked, note
+    assert watch.most_mib < MEMORY_MIB
+    assert {process.pid for process in up.children()} <= {*pids}, "nobody was restarted"

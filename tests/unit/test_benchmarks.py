@@ -74,6 +74,11 @@ def test_the_figures_of_which_policy_when_are_those_of_the_regret_page():
                 assert measured[world, policy] == number, (world, policy)
 
 
+def test_the_numbers_of_the_readme_are_those_of_the_page_of_figures():
+    readme, page = BENCHMARKS.parent / "README.md", BENCHMARKS / "results/figures.md"
+    assert benchmark_module("figures").with_numbers(readme.read_text(), page.read_text()) == readme.read_text()
+
+
 def figures_of_regret():
     """Regret after the last query, by world and policy, as the page has it."""
     measured, world = {}, ""
