@@ -2,15 +2,18 @@
 
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 
-from e2e.any_client import AnyClient
+from e2e.any_client import AnyClient, Record
 from e2e.programs import Program, until
 from e2e.traffic import Traffic
 from faults.compaction import compact
 from faults.deployment import APPLICATIONS, OwnDeployment
 from faults.verdict import Verdict, elsewhere, judge
 
+LATE = "late order"
+"""Ids of what is asked at the end begin with it."""
 QUERIES = 200
 """Enough for each context of each application to be learned about again."""
 
@@ -35,17 +38,22 @@ def judge_restored(deployment: OwnDeployment, before: Verdict, *running: Program
     earlier answer once more, of which nothing may count.
     """
     client, catalogue = deployment.client, deployment.catalogue
+    learned = [name for name in APPLICATIONS if name != "slow"]  # whose model may be gone with its host
     end(*(program for program in running if program.code is None))
     compact(client, catalogue.selection_changelog)
     shutil.rmtree(deployment.data, ignore_errors=True)
     with deployment.worker("router") as router:
         router.ready()
-        with Traffic(client, catalogue.prefix, catalogue.partitions, rate_per_s=QUERIES, ids="late order") as traffic:
+        with (
+            client.reading(catalogue.predictions) as answers,
+            Traffic(client, catalogue.prefix, catalogue.partitions, rate_per_s=QUERIES, ids=LATE) as traffic,
+        ):
+            # what is asked while it takes partitions over may all be late, and then nothing is learned from it
+            answers.until("answers by models", lambda records: {*learned} <= answered_late(records))
             until("queries", lambda: traffic.asked >= QUERIES)
             traffic.finish(lambda: without_prediction(client, catalogue.prefix))
         after = judge(client, catalogue.prefix, APPLICATIONS)
         end(router)
-    learned = [name for name in APPLICATIONS if name != "slow"]  # whose model may be gone with its host
     assert all(after.applied[name] > before.applied[name] for name in learned), (before.applied, after.applied)
     return replace(
         after,
@@ -55,6 +63,12 @@ def judge_restored(deployment: OwnDeployment, before: Verdict, *running: Program
         rows_differing={**after.rows_differing, **before.rows_differing},
         parted=[*before.parted, *after.parted],
     )
+
+
+def answered_late(records: Sequence[Record]) -> set[str]:
+    """Applications of which a query of this end of a case was answered by a model."""
+    answers = (one.content for one in records if LATE.encode() in (one.value or b""))
+    return {answer["application"] for answer in answers if not answer.get("default")}
 
 
 def end(*programs: Program) -> None:
