@@ -1,11 +1,12 @@
-"""What did the benchmarks find? The results of a run as one page of Markdown tables, for benchmarks/results/figures.md.
+"""What did the benchmarks find? Writes benchmarks/results/figures.md from the results of a run, and README's numbers.
 
 python benchmarks/all.py
-python benchmarks/figures.py > benchmarks/results/figures.md
+python benchmarks/figures.py
 """
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,21 @@ from typing import Any
 from all import BENCHMARKS, HERE
 from rig.results import Target, target_of
 
+README = HERE.parent / "README.md"
+CONDITIONS_OF_README = (
+    "{} cores ({}), Kafka {} on loopback, queries of 64 numbers, a cheap numpy model, one core for the system:"
+)
+SYSTEMS_OF_README = {
+    "model in a host, JSON": ["separate-json"],
+    "model in a host, msgpack, 16 rows a query": ["packed-msgpack"],
+    "model in the router, JSON": ["colocated-json"],
+    "loops by hand: confluent-kafka, aiokafka": ["confluent-pass-through", "aiokafka-pass-through"],
+    "Bytewax, FastStream, Quix Streams": ["bytewax-pass-through", "faststream-pass-through", "quix-pass-through"],
+    "stock Faust, MLServer's Kafka mode": ["faust-pass-through", "mlserver-pass-through"],
+    "the same work: this system; confluent-kafka, Bytewax, Quix Streams, stock Faust": [
+        "colocated-same-work", "confluent-same-work", "bytewax-same-work", "quix-same-work", "faust-same-work",
+    ],
+}  # fmt: skip
 DIGITS = 3
 THOUSAND = 1_000.0
 HEAD = (
@@ -28,7 +44,43 @@ HEAD = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
-    print("\n".join(page(parser.parse_args().results)))
+    text = "".join(f"{line}\n" for line in page(parser.parse_args().results))
+    (HERE / "results/figures.md").write_text(text)
+    README.write_text(with_numbers(README.read_text(), text))
+
+
+def with_numbers(readme: str, figures: str) -> str:
+    """README's text with the numbers of the page of figures in its table."""
+    head, _, rest = readme.partition("## Numbers\n")
+    _, _, tail = rest.partition("\n\nNone of the others")
+    numbers = "\n".join(_numbers(figures))
+    return f"{head}## Numbers\n\n{numbers}\n\nNone of the others{tail}"
+
+
+def _numbers(figures: str) -> Iterator[str]:
+    lines = [line for line in figures.partition("## A: ")[2].partition("\n## ")[0].splitlines() if "|" in line]
+    cells = [[cell.strip().partition(" (")[0] for cell in line.split("|")[1:-1]] for line in lines]
+    columns = cells[0][1:]
+    known = {row[0]: dict(zip(columns, row[1:], strict=False)) for row in cells[2:]}
+    yield f"{CONDITIONS_OF_README.format(*_said(figures))}\n"
+    yield from ("| | rows/s | CPU a row, µs |", "|---|---|---|")
+    for name, systems in SYSTEMS_OF_README.items():
+        found = [known[system] for system in systems if system in known]
+        if len(found) < len(systems):
+            continue
+        split = [f"router {one['router µs']}, host {one['host µs']}" for one in found if one["host µs"] != "-"]
+        cpu = _listed([one["CPU µs a row"] for one in found])
+        yield f"| {name} | {_listed([one['rows/s'] for one in found])} | {': '.join([cpu, *split])} |"
+
+
+def _said(figures: str) -> tuple[str, str, str]:
+    found = re.search(r"^(\d+) CPUs \((.+?)\), .*?\nKafka ([\d.]+)", figures, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1], found[2], found[3]
+
+
+def _listed(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def page(results: Path) -> Iterator[str]:

@@ -39,6 +39,11 @@ MEASURES: Measures = {
     "broker CPU": lambda run: run["broker_cpu"],
     "generator CPU": lambda run: run["generator_cpu"],
 }
+BOUNDS = {
+    "colocated": ({"200": 1.5, "1000": 1.0, "5000": 1.0}, 1.4, 6.0),
+    "separate": ({"200": 0.8, "1000": 0.7, "5000": 0.7}, 1.0, 8.0),
+}
+"""At most: CPU a query by rate and p50, in those of the echo with the same hops at that rate; p99 in milliseconds."""
 QUICK = {
     "rounds": 1,
     "queries": 2_000,
@@ -119,15 +124,20 @@ def paced(application: str, rate_per_s: float, seed: int, options: argparse.Name
 def targets(found: Summary) -> list[Target]:
     slow, half = load_name("200"), load_name(HALF)
     expected: list[Target] = []
-    for name in RIVAL_OF:
+    for name, (cpu, p50, p99_ms) in BOUNDS.items():
+        for rate, most in cpu.items():
+            load = load_name(rate)
+            expected += [
+                _target(found, name, load, "CPU µs a query", most, part="ratio"),
+                _target(found, name, load, "p50 ms", p50, part="ratio"),
+            ]
         expected += [
-            _target(found, name, slow, "p50 ms", 2.5, part="ratio"),
-            _target(found, name, slow, "p99 ms", 10.0),
+            *(_target(found, name, load_name(rate), "p99 ms", p99_ms) for rate in ("200", "1000")),
             _target(found, name, half, "p99 ms", 20.0),
             _target(found, name, f"{slow}, {IN_A_HURRY}", "defaults, share", 0.0, part="most"),
             _target(found, name, f"{half}, {IN_A_HURRY}", "defaults, share", 0.0, part="most"),
         ]
-    return [_target(found, "colocated", slow, "p50 ms", 3.0), *expected]
+    return expected
 
 
 def _target(found: Summary, name: str, load: str, measure: str, bound: float, part: str = "median") -> Target:
@@ -138,7 +148,7 @@ def _target(found: Summary, name: str, load: str, measure: str, bound: float, pa
 def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--rates", nargs="+", default=["200", "500", HALF], help="queries a second, or `half`")
+    parser.add_argument("--rates", nargs="+", default=["200", "1000", "5000", HALF], help="queries a second, or `half`")
     parser.add_argument("--seconds", type=float, default=8.0, help="of measured latency at each rate")
     parser.add_argument("--warmup", type=float, default=2.0, help="seconds at the same rate before")
     parser.add_argument("--queries", type=int, default=80_000, help="to find saturation")

@@ -203,7 +203,7 @@ class Ends:
                 continue
             seen[query_id] += 1
             tally["defaults"] += found.reason is not None
-            tally["wrong"] += found.labels != label_of[query_id]
+            tally["wrong"] += found.reason is None and found.labels != label_of[query_id]
             if int(query_id[-INDEX_DIGITS:], 16) >= cold:
                 tally["warm"] += 1
                 tally["hits"] += bool(found.models) and all(model.cached for model in found.models)

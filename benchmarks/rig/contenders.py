@@ -44,6 +44,7 @@ class Contender:
             span, as the work for the first was done before it and the work for the last would be missing in it.
         reads_from_end: It only reads what comes after its start.
         yardstick: Our own router without Faust, by our own interpreter.
+        default_ratio: Share of the queries that are to get the default.
         same_work: It does all that ours does with a query, not only the model call.
         shares_weights: Its weights learn from the feedback of all partitions, not only of the query's.
     """
@@ -60,6 +61,7 @@ class Contender:
     reads_ahead: int = 0
     reads_from_end: bool = False
     yardstick: bool = False
+    default_ratio: float = 0.0
     same_work: bool = False
     shares_weights: bool = False
 
@@ -102,6 +104,8 @@ def contenders(msgpack: str) -> dict[str, Contender]:
         *_same_work(),
         _yardstick(),
         *(each for encoding in ("json", msgpack) for each in _ours(encoding)),
+        _ours_one("vote-json", "vote.toml", Shape()),
+        replace(_ours_one("late-json", "late.toml", Shape()), default_ratio=1.0),
     ]
     return {each.name: each for each in found}
 

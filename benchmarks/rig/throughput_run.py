@@ -71,6 +71,7 @@ def backlog_answered(
     if span.note.startswith("ended"):
         span.note += f": {last_words(place)}"
     complete = not (checked["missing"] or checked["duplicates"] or checked["wrong"])
+    complete &= checked["default_ratio"] == contender.default_ratio
     return outcome(contender, span, backlog.rows_each, {**checked, "complete": complete})
 
 

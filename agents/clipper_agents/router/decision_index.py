@@ -97,13 +97,13 @@ class PartitionIndex:
             self._queried_ms = max(self._queried_ms, queries[-1][2])
         return self._first(queries, repeated_between)
 
-    def has_none(self, query_ids: Sequence[str], newest_ms: float) -> bool:
-        """Return whether nothing is decided under any of the ids of queries, the newest of this timestamp."""
-        keys = [*map(entry_key, query_ids)]
-        if any(value is not None for age in self._ages.values() for value in age.get(keys) or ()):
-            return False
+    def undecided(self, query_ids: Sequence[str], newest_ms: float) -> list[int]:
+        """Return the indices of queries, the newest of this timestamp, under whose ids nothing is decided."""
         self._queried_ms = max(self._queried_ms, newest_ms)
-        return True
+        keys, known = [*map(entry_key, query_ids)], set[int]()
+        for age in self._ages.values():
+            known.update(index for index, value in enumerate(age.get(keys) or ()) if value is not None)
+        return [index for index in range(len(keys)) if index not in known]
 
     def about(self, feedback: Sequence[Asked]) -> list[LoggedRecord | None]:
         """Return the decision that each feedback is about."""

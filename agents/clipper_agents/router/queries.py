@@ -257,12 +257,18 @@ def _undecided(decoded: DecodedQueries, index: PartitionIndex) -> tuple[list[Dec
     """
     blocks, queries = list[DecodedBlock](), decoded.queries
     ids = {query.query_id for query in queries}
+    alone = len(queries)
     for block in decoded.blocks:
-        if ids.isdisjoint(block.query_ids) and index.has_none(block.query_ids, block.queried_at_s[-1] * 1000):
+        newest_ms = block.queried_at_s[-1] * 1000
+        new = index.undecided(block.query_ids, newest_ms) if ids.isdisjoint(block.query_ids) else []
+        if len(new) == len(block):
             blocks.append(block)
-        else:
+        elif len(new) < BLOCK_FROM:
             queries += block
-    if len(blocks) < len(decoded.blocks):
+        else:
+            blocks.append(block.at(new))
+            queries += block.at(sorted({*range(len(block))}.difference(new)))
+    if len(queries) > alone:
         queries.sort(key=attrgetter("offset"))
     return blocks, queries
 

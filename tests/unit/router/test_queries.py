@@ -182,6 +182,7 @@ async def test_of_queries_in_a_block_those_that_were_answered_are_answered_again
     await fixture.receive(*[query(one) for one in ids])
     assert fixture.repeated == [("q3", 7)]
     assert sorted(fixture.decided) == sorted({*ids} - {"q3"})
+    assert len({id(owner) for owner in fixture.router._queries._queries.values()}) == 1, "the others stay one block"
 
 
 async def test_of_queries_in_a_block_none_is_decided_twice(fixture):
