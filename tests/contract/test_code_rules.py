@@ -61,7 +61,7 @@ BUDGETS: dict[str, int] = {
     # one writer a changelog partition, ends of logs, the bound of contexts, large steps in turns, deferred queries,
     # rows that stay bytes, partitions apart, backlogs left for later, queries in blocks, rows that cannot be decoded,
     # echoed headers, ensembles in blocks
-    "clipper_agents.router": 4455,
+    "clipper_agents.router": 4460,
     # the address of the `up` of a folder, two keys of what may be loaded, rows that applications state, data by prefix
     "clipper_agents.settings": 805,
     # ids of topics, text that a terminal does not obey, models that fail or are late, what became of a feedback,
