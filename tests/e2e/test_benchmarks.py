@@ -32,6 +32,8 @@ SYSTEMS = (
     "cached-90-json",
     "separate-msgpack",
     "packed-msgpack",
+    "vote-json",
+    "late-json",
 )
 
 
