@@ -18,8 +18,8 @@ from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import LATE, NO_FAILURES, DecodedQuery, Failure, InFlightQuery
 from clipper_stream.query.lifecycle import ARRIVED_LATE, COMPLETE, REFUSED, TransitionPath
 from clipper_stream.query.query_block import BlockAnswers, QueryBlock
+from clipper_stream.query.row_batch import MARSHAL_FORMAT
 
-_MARSHAL_FORMAT = 2  # later formats write an object that comes again as a reference
 LOST_AUDIT = Failure("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
 
 
@@ -154,7 +154,7 @@ def _combined_together(block: QueryBlock, indices: Sequence[int]) -> Iterator[Co
 def _ballots(outputs: list[Any]) -> bytes:
     """What is equal for the same outputs alone: 1, 1.0 and true are one label, and three outputs. Empty: unknown."""
     try:
-        return marshal.dumps(outputs, _MARSHAL_FORMAT)
+        return marshal.dumps(outputs, MARSHAL_FORMAT)
     except ValueError:
         return b""
 

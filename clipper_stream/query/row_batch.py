@@ -23,7 +23,7 @@ MAX_FRAME_BYTES = 512 * 1024
 """Half of what a broker takes by default: a row is never split, and one of half a megabyte still goes."""
 UTF8_BYTES = 4
 """Most bytes of a character."""
-_MARSHAL_FORMAT = 2  # later formats write an object that comes again as a reference
+MARSHAL_FORMAT = 2  # later formats write an object that comes again as a reference
 
 Owner = InFlightQuery | QueryBlock
 """Whose rows they are: a query's or an audit's, or those of many queries in a block."""
@@ -187,4 +187,4 @@ def _row_bytes(row: Any) -> int:
         return len(row)
     if isinstance(row, str):
         return len(row) if row.isascii() else UTF8_BYTES * len(row)
-    return len(marshal.dumps(row, _MARSHAL_FORMAT))  # of every JSON value at least as long as msgpack
+    return len(marshal.dumps(row, MARSHAL_FORMAT))  # of every JSON value at least as long as msgpack

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.pages import blocks
 from e2e.programs import CLIPPER_STREAM, Program, environment, environment_of, until
 
 from clipper_agents import exits
@@ -63,12 +64,6 @@ def typed_on(page: str, put_in: Mapping[str, str]) -> list[Typed]:
     return found
 
 
-def files_on(page: str, language: str) -> list[str]:
-    """The programs or configurations that stand on a page."""
-    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", (DOCS / page).read_text(), flags=re.MULTILINE | re.DOTALL)
-    return [re.sub(r"(?m)^ {3}", "", text) if text.startswith("   ") else text for text in found]
-
-
 @dataclass(frozen=True)
 class Shell:
     """A terminal in a folder."""
@@ -100,11 +95,11 @@ def alike(line: str) -> str:
 
 def test_the_tutorial_works_as_it_is_typed(tmp_path: Path) -> None:
     page, port = "tutorial/first-pipeline.md", free_port()
-    for program in files_on(page, "python"):
+    for program in blocks(DOCS / page, "python"):
         name = re.match(r"# (\w+\.py)\n", program)
         assert name
         (tmp_path / name[1]).write_text(program.replace("9092", str(port)))
-    whole, kept, ensemble = (text.replace("9092", str(port)) for text in files_on(page, "toml"))
+    whole, kept, ensemble = (text.replace("9092", str(port)) for text in blocks(DOCS / page, "toml"))
     policy = re.search(r"^policy = .*\n", whole, re.MULTILINE)
     assert policy
     configuration = tmp_path / "clipper.toml"
@@ -189,7 +184,7 @@ def pipeline(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -
     """The example's pipeline with `digits` beside it, three hundred answered queries, and two dead letters."""
     folder, topics = tmp_path_factory.mktemp("pages"), Catalogue(prefix="pages", partitions=2)
     (folder / "acme").mkdir()
-    (folder / "acme/models.py").write_text(files_on("how-to/add-a-model.md", "python")[0])
+    (folder / "acme/models.py").write_text(blocks(DOCS / "how-to/add-a-model.md", "python")[0])
     write_estimator(folder / "models/svm-2.skops")
     example = EXAMPLE.read_text().replace("partitions = 4 ", "partitions = 2 ").replace("objective_ms = 200 ", "")
     (folder / "clipper.toml").write_text(example + DIGITS)

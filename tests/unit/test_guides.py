@@ -7,17 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.pages import blocks
 
 from clipper_agents.settings import load_settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 TUTORIAL = DOCS / "tutorial/first-pipeline.md"
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    return [re.sub(rf"^ {{{len(block) - len(block.lstrip(' '))}}}", "", block, flags=re.MULTILINE) for block in found]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -181,6 +181,11 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     input_features: Annotated[int, Meta(ge=0, le=16)] = 0
     """So many of the first numbers of a one-row numeric input are the features of a query that gives none itself."""
 
+    @property
+    def refs(self) -> list[str]:
+        """Every version that it names, candidates first."""
+        return [*self.models, *(trial.model for trial in self.trials)]
+
     def __post_init__(self) -> None:
         check_plain("default_output", self.default_output)
         tried = [trial.model for trial in self.trials]

@@ -80,4 +80,4 @@ def refs_of(application: ApplicationManifest | None) -> list[str]:
     >>> refs_of(ApplicationManifest(name="a", models=["m:1"]))
     ['m:1']
     """
-    return [] if application is None else [*application.models, *(trial.model for trial in application.trials)]
+    return [] if application is None else application.refs

@@ -36,11 +36,6 @@ def manifest_problems(applications: Sequence[ApplicationManifest], models: Seque
         yield from _drift_problems(place, application)
 
 
-def named_refs(application: ApplicationManifest) -> list[str]:
-    """The versions that an application names, candidates first."""
-    return [*application.models, *(trial.model for trial in application.trials)]
-
-
 def declared_code(models: Iterable[ModelManifest]) -> Iterator[str]:
     """What these models load: exact modules, exact files, the types in them that are trusted by name, and `prepare`."""
     for model in models:
@@ -68,7 +63,7 @@ def outside_problems(
 def _reference_problems(
     place: str, application: ApplicationManifest, known: Mapping[str, ModelManifest]
 ) -> Iterator[str]:
-    for ref in named_refs(application):
+    for ref in application.refs:
         if ref not in known:
             yield f"{place}: model {ref!r} is not declared; declared: {', '.join(known) or 'none, add a [[model]]'}"
         elif known[ref].input != application.input:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from clipper_agents.settings.checks import declared_code, manifest_problems, named_refs, outside_problems
+from clipper_agents.settings.checks import declared_code, manifest_problems, outside_problems
 from clipper_agents.settings.error_messages import explained
 from clipper_agents.settings.sections import (
     BrokerSection,
@@ -194,7 +194,7 @@ def _with_rows_of_applications(settings: Settings) -> Settings:
     """A model whose row is not stated has that of the applications that name it, where these agree."""
     models = []
     for model in settings.models:
-        rows = [one.input for one in settings.applications if model.ref in named_refs(one)]
+        rows = [one.input for one in settings.applications if model.ref in one.refs]
         unstated = model.input == InputSpec() and rows and all(row == rows[0] for row in rows)
         models.append(msgspec.structs.replace(model, input=rows[0]) if unstated else model)
     return msgspec.structs.replace(settings, models=models)

@@ -145,7 +145,7 @@ class Fleet:
     def _note_patience(self, manifest: ApplicationManifest) -> None:
         """Its queries wait so long for the versions that it names, also when it names them no more."""
         wait_s = THROUGHPUT_WAIT_S if manifest.objective_ms is None else manifest.objective_ms / 1000
-        for ref in (*manifest.models, *(trial.model for trial in manifest.trials)):
+        for ref in manifest.refs:
             self._asked_s[ref] = max(wait_s, self._asked_s.get(ref, -inf))
 
     def _version(self, ref: str) -> Version:
