@@ -8,6 +8,7 @@
 | | it can also say which offsets hold no record |
 | `fetcher.MemoryRecords` | the batch that was read last can be read again, leniently |
 | requests to fetch and to produce | see `fetch_sessions` |
+| `consumer.Fetcher`, `producer.Sender` | see `broker_tasks` |
 
 Rules of this file:
 - Records are made here only for consumers whose key deserializer is a `LeanKeys`; all others get aiokafka's.
@@ -32,8 +33,8 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
+from clipper_agents.kafka.broker_tasks import install_tasks
 from clipper_agents.kafka.connections import connect_in_time
-from clipper_agents.kafka.fetch_sessions import install_requests
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ LEAN = LeanKeys()
 def install() -> None:
     """Replace all of it, for every client of this process; a second call changes nothing."""
     install_records()
-    install_requests()
+    install_tasks()
     errors.kafka_errors[FENCED_INSTANCE_ID] = errors.UnknownMemberIdError
     client.create_conn = connect_in_time
 

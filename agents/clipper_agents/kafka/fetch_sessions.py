@@ -7,20 +7,22 @@ Rules of this file:
 - A broker has what the last fetch of a session named. So a fetch names what is new or has another position, and what is
   to be left out: partitions that are paused, and those of which there are records that nobody took yet.
 - A session begins anew after an answer with an error, and after one that never came.
+- After its answer a request names the partitions that were answered, for aiokafka looks at each that it names.
 - Brokers and versions of requests that are not known here get aiokafka's own requests.
 """
 
 import struct
+from functools import cached_property
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from aiokafka.consumer import consumer, fetcher
-from aiokafka.producer import sender
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.fetch import FetchRequest_v11 as FetchStruct
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.produce import ProduceRequest_v7 as ProduceStruct
 
+Wanted: TypeAlias = dict[tuple[str, int], tuple[int, int]]
+"""Position and most bytes of each partition."""
 Versions = dict[int, tuple[int, int]]
 """By API, the least and the most that a broker takes."""
 FIRST_EPOCH, LAST_EPOCH = 0, 2**31 - 1
@@ -81,24 +83,18 @@ class FetchSession:
 
     def __init__(self) -> None:
         self.number, self.epoch = 0, FIRST_EPOCH
-        self._named: dict[tuple[str, int], tuple[int, int]] = {}
+        self._named: Wanted = {}
         self._is_answered = True
 
-    def next(
-        self, wanted: dict[tuple[str, int], tuple[int, int]]
-    ) -> tuple[dict[tuple[str, int], tuple[int, int]], list[tuple[str, int]]]:
-        """Return what the next fetch names, and what it has the broker leave out, so that `wanted` is fetched.
-
-        Args:
-            wanted: Position and most bytes of each partition.
-        """
+    def next(self, wanted: Wanted) -> tuple[Wanted, list[tuple[str, int]]]:
+        """Return what the next fetch names, and what it has the broker leave out, so that `wanted` is fetched."""
         if not self._is_answered:
             self.epoch = FIRST_EPOCH
         self._is_answered = False
         before, self._named = self._named, wanted
         if self.epoch == FIRST_EPOCH:
             return wanted, []
-        changed = dict(wanted.items() - before.items())
+        changed = {tp: position for tp, position in wanted.items() if before.get(tp) != position}
         return changed, [tp for tp in before if tp not in wanted]
 
     def answered(self, error_code: int, number: int) -> None:
@@ -110,22 +106,42 @@ class FetchSession:
             self.number, self.epoch = number, self.epoch % LAST_EPOCH + 1
 
 
-class SessionFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyped
-    """aiokafka's fetcher, with a session for each broker."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._sessions: dict[int, FetchSession] = {}
-        super().__init__(*args, **kwargs)
-
-    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
-        request.session = self._sessions.setdefault(node_id, FetchSession())
-        return bool(await super()._proc_fetch_request(assignment, node_id, request))
-
-
 class SessionFetchRequest(FetchRequest):  # type: ignore[misc]
-    """aiokafka's request of a fetch, as part of a session."""
+    """aiokafka's request of a fetch, as part of a session.
+
+    Attributes:
+        session: Of the broker; None: the fetch is of none.
+        wanted: Position and most bytes of each partition.
+    """
 
     session: FetchSession | None = None
+    _topics: list[tuple[str, list[tuple[int, int, int]]]] | None
+
+    @classmethod
+    def of(cls, like: "SessionFetchRequest", wanted: Wanted) -> "SessionFetchRequest":
+        """Return a request like another one, for other partitions or positions."""
+        request = cls(like._max_wait_ms, like._min_bytes, like._max_bytes, like._isolation_level, None, like._rack_id)
+        request.session, request.wanted = like.session, wanted
+        return request
+
+    @cached_property
+    def wanted(self) -> Wanted:
+        return {(topic, one): (position, most) for topic, found in self.topics for one, position, most in found}
+
+    @property
+    def topics(self) -> list[tuple[str, list[tuple[int, int, int]]]]:
+        """What is wanted, by topic, as aiokafka has it."""
+        if self._topics is None:
+            by_topic: dict[str, list[tuple[int, int, int]]] = {}
+            for (topic, partition), (position, most) in self.wanted.items():
+                by_topic.setdefault(topic, []).append((partition, position, most))
+            self._topics = [*by_topic.items()]
+        return self._topics
+
+    def answered(self, found: list[tuple[str, list[tuple[Any, ...]]]]) -> None:
+        """Name only what was answered from now on."""
+        wanted = self.wanted
+        self._topics = [(topic, [(one, *wanted[topic, one]) for one, *_ in some]) for topic, some in found]
 
     def prepare(self, versions: Versions) -> Any:
         """Return the request in the version that the broker knows."""
@@ -147,12 +163,7 @@ class _PackedFetch(_Packed):
 
     def encode(self) -> bytes:
         request, session = self._request, self._session
-        wanted = {
-            (topic, partition): (position, most)
-            for topic, partitions in request.topics
-            for partition, position, most in partitions
-        }
-        named, left_out = session.next(wanted)
+        named, left_out = session.next(request.wanted)
         by_topic: dict[str, list[bytes]] = {}
         for (topic, partition), (position, most) in named.items():
             by_topic.setdefault(topic, []).append(_FETCH_PARTITION.pack(partition, _UNKNOWN, position, _UNKNOWN, most))
@@ -187,6 +198,7 @@ class _PackedFetch(_Packed):
                 found.append((*numbers, aborted, replica, bytes(data[at : at + size]) if size > 0 else b""))
                 at += max(0, size)
             self.topics.append((topic, found))
+        self._request.answered(self.topics)
         return self
 
 
@@ -253,9 +265,3 @@ def _topic_at(data: memoryview, at: int) -> tuple[str, int, int]:
     """Return the name of a topic, how many partitions follow, and where."""
     end = at + _INT16.size + _INT16.unpack_from(data, at)[0]
     return str(data[at + _INT16.size : end], "utf-8"), _INT32.unpack_from(data, end)[0], end + _INT32.size
-
-
-def install_requests() -> None:
-    """Have all clients of this process send such requests; a second call changes nothing."""
-    consumer.Fetcher, fetcher.FetchRequest = SessionFetcher, SessionFetchRequest
-    sender.ProduceRequest = PackedProduceRequest

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, InvalidSessionTimeoutError, KafkaError
 from aiokafka.protocol.group import JoinGroupRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -63,6 +63,23 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         """Call the function on this loop and return its result."""
         result = fun(*args, **kwargs)
         return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
+
+    async def getmany(self, active_partitions: Any, timeout: float) -> dict[Any, list[Any]]:
+        """Return the records of these partitions that were fetched, after a time without any at the latest."""
+        consumer = self._ensure_consumer()
+        fetcher, most = consumer._fetcher, consumer._max_poll_records
+        found: dict[Any, list[Any]] = {}
+        with fetcher._subscriptions.fetch_context():
+            for wait_s in (timeout, 0):
+                if not self.consumer.flow_active:
+                    return {}
+                if consumer._closed or fetcher._closed:
+                    raise ConsumerStoppedError
+                found = await fetcher.fetched_records(active_partitions, 0, most)
+                if found or not wait_s:
+                    break
+                await fetcher.wait_for_records(wait_s)
+        return found
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)

@@ -56,13 +56,15 @@ def test_the_first_fetch_of_a_session_is_that_of_aiokafka_with_its_first_epoch(w
 )
 def test_an_answer_to_a_fetch_is_read_as_by_aiokafka(found):
     content = FetchResponse_v11(0, 0, 5, found).encode()
-    request = SessionFetchRequest(500, 1, 1, 1, [])
+    wanted = [(topic, [(number, 8, 9) for number, *_ in partitions]) for topic, partitions in found]
+    request = SessionFetchRequest(500, 1, 1, 1, [*wanted, ("another", [(0, 1, 2)])])
     request.session = FetchSession()
     built = request.prepare(VERSIONS)
     answer = BytesIO((7).to_bytes(4, "big") + content)
     assert built.parse_response_header(answer).correlation_id == 7
     assert built.RESPONSE_TYPE.decode(answer).topics == FetchResponse_v11.decode(content).topics
     assert (request.session.number, request.session.epoch) == (5, 1)
+    assert request.topics == wanted, "aiokafka looks at these alone"
 
 
 @given(topics(st.tuples(INT, st.binary())), st.none() | NAME)
