@@ -72,6 +72,7 @@ class HostProcess:
         self._metrics, self._reports = metrics, reports
         group = catalogue.host_group(model.name, model.version)
         self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)
+        self.app.pace.keep([model.batch.target_ms / 1000])
         server = RequestServer(self.app, catalogue, metrics, poison_rows)
         self._tell_deaths(model, poison_rows)
         watch = ModelWatch(self._hung, self._outgrown)

@@ -3,7 +3,8 @@
 Rules of this file:
 - Three things go on at once: a batch in the model, the next one gathering, replies on their way to the broker.
 - Nothing polls: rows that arrive, the window's alarm, an acknowledgement or a failure wake what waits for them.
-- At most `max_open_rows` rows (and the rest of one frame) are in the process; beyond that `submit` waits.
+- At most `max_open_rows` rows (and the rest of one frame) are in the process; beyond that `submit` waits. `take` is for
+  who has a bound of its own.
 - An error that is not the model's (a send that failed, a mistake of ours) ends `run` and every `submit` with it: no
   row is lost, because what is not acknowledged is read again by the next process.
 """
@@ -28,8 +29,9 @@ MAX_OPEN_ROWS = 20_000
 _TIMER_SLACK_S = 0.0005
 """uvloop's timers round to milliseconds: so much later they are never early, and the alarm rings once."""
 
-Send = Callable[[int, list[OutputFrame]], Awaitable[object]]
-"""Sends pieces to a partition of the outputs topic; returns when they are safe, raises when they are lost."""
+Send = Callable[[int, list[OutputFrame]], Awaitable[object] | None]
+"""Sends pieces to a partition of the outputs topic: what it returns ends when they are safe, or raises when they are
+lost. None: they are safe already."""
 
 
 class HostObserver(Protocol):
@@ -96,10 +98,18 @@ class HostEngine(Generic[Origin]):
             while self._failure is None and (self._draining or self._core.open_rows >= self._max_open_rows):
                 self._room.clear()
                 await self._room.wait()
-            self._raise_failure()
-            if self._core.admit(origin, request, self._clock()):
-                self._finished([origin])
-            self._work.set()
+            self.take(origin, request)
+
+    def take(self, origin: Origin, request: RequestRows) -> None:
+        """Take on a frame at once.
+
+        Raises:
+            BaseException: what ended `run`.
+        """
+        self._raise_failure()
+        if self._core.admit(origin, request, self._clock()):
+            self._finished([origin])
+        self._work.set()
 
     async def run(self) -> None:
         """Run batches until drained.
@@ -170,21 +180,28 @@ class HostEngine(Generic[Origin]):
 
     def _dispatch(self, replies: list[Reply[Origin]], taken_at_s: float | None = None) -> None:
         for reply in replies:
-            task = asyncio.get_running_loop().create_task(self._deliver(reply, taken_at_s))
+            sending = self._send(reply.partition, reply.pieces)
+            if sending is None:
+                self._sent(reply, taken_at_s)
+                continue
+            task = asyncio.get_running_loop().create_task(self._deliver(sending, reply, taken_at_s))
             self._deliveries.add(task)
             task.add_done_callback(self._deliveries.discard)
 
-    async def _deliver(self, reply: Reply[Origin], taken_at_s: float | None) -> None:
+    async def _deliver(self, sending: Awaitable[object], reply: Reply[Origin], taken_at_s: float | None) -> None:
         try:
-            await self._send(reply.partition, reply.pieces)
-            if taken_at_s is not None:
-                self._core.delivered(time.monotonic() - taken_at_s)
-            finished = self._core.acknowledge(reply)
-            if finished:
-                self._finished(finished)
-            self._room.set()
+            await sending
+            self._sent(reply, taken_at_s)
         except BaseException as error:  # noqa: BLE001 - ends `run`, which raises it
             self._fail(error)
+
+    def _sent(self, reply: Reply[Origin], taken_at_s: float | None) -> None:
+        if taken_at_s is not None:
+            self._core.delivered(time.monotonic() - taken_at_s)
+        finished = self._core.acknowledge(reply)
+        if finished:
+            self._finished(finished)
+        self._room.set()
 
     async def _delivered(self) -> None:
         while self._deliveries:

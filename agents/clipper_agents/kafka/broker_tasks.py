@@ -12,6 +12,7 @@ Rules of this file:
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiokafka.consumer import consumer, fetcher
@@ -25,7 +26,15 @@ logger = logging.getLogger(__name__)
 
 
 class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyped
-    """aiokafka's fetcher, with a session and a task for each broker."""
+    """aiokafka's fetcher, with a session and a task for each broker.
+
+    Attributes:
+        pause_s: Says how long a broker is asked for nothing after it gave records, in seconds.
+        sleep: Waits so long; tests give another one.
+    """
+
+    pause_s: Callable[[], float] = staticmethod(lambda: 0.0)
+    sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._sessions: dict[int, FetchSession] = {}
@@ -63,6 +72,8 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
                 if await super()._proc_fetch_request(assignment, node_id, request):
                     for waiter in self._fetch_waiters:
                         self._notify(waiter)
+                    if pause_s := self.pause_s():
+                        await self.sleep(pause_s)
                 is_same = self._client.cluster._partitions is metadata and not self._preferred_read_replica
                 if not is_same or not assignment.active or this.cancelling():
                     return False

@@ -250,7 +250,9 @@ class RouterProcess:
     # --- what is followed -------------------------------------------------------------------------------------------
     def _take_changes(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._registry.take(records)
-        self._router.admission.shared = len(self._registry.applications) > 1
+        applications = self._registry.applications
+        self._router.admission.shared = len(applications) > 1
+        self.app.pace.keep(one.objective_s for one in applications)
 
     def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         if self._hosts.take(records):

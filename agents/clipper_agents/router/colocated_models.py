@@ -5,7 +5,6 @@ and nothing to acknowledge: a crash loses what is in flight, and its queries, no
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from math import inf
 
@@ -67,10 +66,12 @@ class ColocatedModels:
         if manifest.ref in self._models:
             return
         prepared = await self._prepared(manifest)
-        model = ColocatedModel(self._receiver, self._watch.add(manifest.ref, manifest.batch.hang_s))
-        guard = BatchGuard(model.watch)
-        model.run(make_engine(manifest, prepared, model.send, model.finished, self._metrics, guard), self._tasks)
-        self._models[manifest.ref] = model
+        watch = self._watch.add(manifest.ref, manifest.batch.hang_s)
+        engine = make_engine(manifest, prepared, self._hand_back, _acknowledge_none, self._metrics, BatchGuard(watch))
+        self._models[manifest.ref] = ColocatedModel(engine, watch, self._tasks)
+
+    def _hand_back(self, _partition: int, pieces: list[OutputFrame]) -> None:
+        self._receiver.gather(pieces)
 
     async def _prepared(self, manifest: ModelManifest) -> Predictor:
         """Load a model; a load that takes long goes on, and the next call waits for the same one.
@@ -117,62 +118,36 @@ class ColocatedModels:
 
 
 class ColocatedModel:
-    """One model: requests in, output frames out, in order of submission.
+    """One model that runs, from its beginning to its end.
 
-    Attributes:
+    Args:
+        engine: Runs its batches, in order of submission.
         watch: Over its batches.
+        tasks: Watches the task that runs the engine.
     """
 
-    def __init__(self, receiver: OutputReceiver, watch: BatchWatch) -> None:
+    def __init__(self, engine: HostEngine[int], watch: BatchWatch, tasks: TaskRunner) -> None:
         self.watch = watch
-        self._receiver = receiver
-        self._waiting: deque[Request] = deque()
-        self._work, self._fed = asyncio.Event(), asyncio.Event()
-        self._fed.set()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._engine: HostEngine[int] | None = None
-
-    def run(self, engine: HostEngine[int], tasks: TaskRunner) -> None:
-        """Run the engine, and feed it."""
         self._engine = engine
-        for work in (engine.run(), self._feed(engine)):
-            self._tasks.append(tasks.watched(work))
+        self._running = tasks.watched(engine.run())
 
     def put(self, request: Request) -> None:
-        """Queue a request."""
-        self._waiting.append(request)
-        self._fed.clear()
-        self._work.set()
-
-    async def send(self, _partition: int, pieces: list[OutputFrame]) -> None:
-        """Hand outputs back to the router."""
-        self._receiver.gather(pieces)
-
-    def finished(self, frames: list[int]) -> None:
-        """Do nothing: there is nothing to acknowledge."""
+        """Hand a request to the engine, which is as full as the router is."""
+        self._engine.take(request.frame, _rows_of(request))
 
     async def finish(self) -> None:
         """End when every request is answered."""
-        if self._engine is not None:
-            await self._fed.wait()
-            self._engine.drain()
-            await asyncio.wait(self._tasks[:1])
-        await self.stop()
+        self._engine.drain()
+        await asyncio.wait([self._running])
 
     async def stop(self) -> None:
         """End at once."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
 
-    async def _feed(self, engine: HostEngine[int]) -> None:
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            requests = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            await engine.submit((request.frame, _rows_of(request)) for request in requests)
-            if not self._waiting:
-                self._fed.set()
+
+def _acknowledge_none(_frames: list[int]) -> None:
+    """Do nothing: what has no record has no acknowledgement."""
 
 
 def _rows_of(request: Request) -> RequestRows:

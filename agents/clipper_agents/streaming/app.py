@@ -23,6 +23,7 @@ from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, StrictProducer
+from clipper_agents.streaming.pacing import Pace
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.recovery import BulkTableManager, Restore, StateLock
 from clipper_agents.streaming.storage import not_started
@@ -65,6 +66,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         outgrown: Whether the process drains because it has too much memory: it ends as a failure.
         rebalances: Counts both the beginnings and the ends of rebalances.
         topic_ids: The topics that it refers to; the app crashes when one of them is made anew.
+        pace: How long fetches wait while the process is busy.
     """
 
     logger = LIBRARY
@@ -75,6 +77,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     state_lock: StateLock
     inputs_flow: asyncio.Event
     topic_ids: TopicIds
+    pace: Pace
     generation: int = -1
     outgrown: bool = False
     rebalances: int = 0
@@ -241,4 +244,5 @@ def make_app(
     app.state_lock = StateLock()
     app.inputs_flow = asyncio.Event()
     app.topic_ids = TopicIds()
+    app.pace = Pace()
     return app

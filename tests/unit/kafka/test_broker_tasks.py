@@ -188,6 +188,31 @@ async def test_a_consumer_that_has_other_partitions_fetches_no_more_of_the_earli
     await fetcher.close()
 
 
+async def test_a_busy_process_waits_between_fetches_that_brought_records():
+    brokers = Brokers({A: 1})
+    fetcher, _ = reading(brokers, {A: 5})
+    gate, pauses = asyncio.get_running_loop().create_future(), []
+
+    async def sleep(pause_s):
+        pauses.append(pause_s)
+        await gate
+
+    fetcher.pause_s, fetcher.sleep = lambda: 0.004, sleep
+    _, _, future = await wanted(brokers)
+    future.set_result(answer({}))
+    _, _, future = await wanted(brokers)
+    assert not pauses, "what brought nothing had waited at the broker"
+    future.set_result(answer({A: 5}))
+    await fetcher.wait_for_records(SOON_S)
+    assert await fetcher.fetched_records([A]), "they are served meanwhile"
+    await some_turns()
+    assert pauses == [0.004]
+    assert brokers.asked.empty()
+    gate.set_result(None)
+    assert (await wanted(brokers))[1] == {A: 6}
+    await fetcher.close()
+
+
 async def test_a_wait_without_records_ends_in_time():
     brokers = Brokers({A: 1})
     fetcher, _ = reading(brokers, {A: 5})
