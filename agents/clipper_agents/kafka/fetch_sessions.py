@@ -39,6 +39,12 @@ _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 _CONSUMER, _UNKNOWN = -1, -1
 
 
+class _Header(NamedTuple):
+    """Of an answer."""
+
+    correlation_id: int
+
+
 class _Bytes(NamedTuple):
     """What is encoded already."""
 
@@ -64,7 +70,7 @@ class _Packed:
 
     def parse_response_header(self, answer: BytesIO) -> Any:
         """Return the header of the answer."""
-        return self.api.parse_response_header(self.api, answer)
+        return _Header(*_INT32.unpack(answer.read(_INT32.size)))
 
     @property
     def RESPONSE_TYPE(self) -> "_Packed":  # noqa: N802 (aiokafka's name)

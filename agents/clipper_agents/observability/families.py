@@ -37,18 +37,18 @@ class MetricFamilies:
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The counter with these label values."""
-        found: Counter = self._found(name, labels)
-        return found
+        found: Counter | None = self._series[name].get(labels)
+        return found if found is not None else self._made(name, labels)
 
     def gauge(self, name: str, *labels: str) -> Gauge:
         """The gauge with these label values."""
-        found: Gauge = self._found(name, labels)
-        return found
+        found: Gauge | None = self._series[name].get(labels)
+        return found if found is not None else self._made(name, labels)
 
     def histogram(self, name: str, *labels: str) -> HistogramSeries:
         """The histogram with these label values."""
-        found: HistogramSeries = self._found(name, labels)
-        return found
+        found: HistogramSeries | None = self._series[name].get(labels)
+        return found if found is not None else self._made(name, labels)
 
     def set_gauges(self, name: str, values: Mapping[LabelValues, float], *within: str) -> None:
         """Set the gauges with these label values, and take back the others whose first label values are `within`."""
@@ -80,12 +80,10 @@ class MetricFamilies:
             spec.name, spec.text, spec.labels, registry=self.registry
         )
 
-    def _found(self, name: str, labels: tuple[str, ...]) -> Any:
-        found = self._series[name].get(labels)
-        if found is None:
-            family = self._families[name]
-            found = self._series[name][labels] = family.labels(*labels) if labels else family
-        return found
+    def _made(self, name: str, labels: tuple[str, ...]) -> Any:
+        family = self._families[name]
+        series = self._series[name][labels] = family.labels(*labels) if labels else family
+        return series
 
     def _take_back(self, name: str, labels: tuple[str, ...]) -> None:
         del self._series[name][labels]

@@ -8,14 +8,14 @@ Rules of this file:
   be worked off within `CATCH_UP_S`: the age of what is read does not fall, or falls too slowly.
 - What was left is not acknowledged, so whoever has the partition next reads it too. Nothing behind it is committed.
 - It is read in the order of the log, some queries at a time, the next ones when the broker has the answers: in a tenth
-  of the time while anything is too late, in a third of it afterwards.
+  of the time while anything is too late, in a third of it afterwards, and in all of it while no new query comes.
 """
 
 import asyncio
 import logging
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from aiokafka import TopicPartition
@@ -32,16 +32,16 @@ logger = logging.getLogger(__name__)
 SMALLEST = 1_000
 """Offsets; a smaller backlog is not worth the fetches that are thrown away with it."""
 CATCH_UP_S = 1.0
-READ_TOGETHER = 200
-"""Queries that are read together: some milliseconds of work, for which new queries wait."""
-READ_BYTES = 128 << 10
+READ_TOGETHER, READ_ALONE = 200, 1_000
+"""Queries that are read together: some milliseconds of work, for which new queries wait; and while none comes."""
+READ_BYTES = 512 << 10
 """Of a fetch of them."""
 BUSY_RATIO, QUIET_RATIO = 20.0, 4.0
 """Times that the decisions about them take, about half of all their work, for which the reading rests: while queries
 are too late, and otherwise."""
 MOST_REST_S = 0.5
 BUSY_S = 1.0
-"""So long after the last that was too late."""
+"""So long after the last query that was too late, and after the last one at all."""
 LOOK_AGAIN_S = 0.02
 SAY_EVERY_S = 10.0
 
@@ -78,14 +78,23 @@ class LeftBacklogs:
         reader: Reads what was left, `READ_BYTES` at a time.
         queries: Knows whether there is room for more.
         decisions: Index that keeps the decisions which queries that were left may repeat.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, app: ClipperApp, reader: LogReader, queries: BoundedQueryConsumer, decisions: LogIndex) -> None:
+    def __init__(
+        self,
+        app: ClipperApp,
+        reader: LogReader,
+        queries: BoundedQueryConsumer,
+        decisions: LogIndex,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app, self._reader, self._queries, self._decisions = app, reader, queries, decisions
+        self._clock = clock
         self._late: dict[TP, LatePart] = {}
         self._partitions: set[TP] = set()
         """Those of which something is left."""
-        self._late_s = self._said_s = -math.inf
+        self._new_s = self._late_s = self._said_s = -math.inf
         self._work = asyncio.Event()
 
     @property
@@ -100,9 +109,9 @@ class LeftBacklogs:
             chunk: Queries that were read, by partition.
             late: Partitions of which most new ones had waited for longer than they may still wait.
         """
+        self._new_s = now_s = self._clock()
         if not late and not self._late:
             return
-        now_s = time.monotonic()
         for tp, records in chunk.items():
             if tp.partition not in late:
                 self._late.pop(tp, None)
@@ -173,17 +182,20 @@ class LeftBacklogs:
 
     async def _read_some(self, agent: LateReader, generation: int) -> float:
         """Have some queries read; return for how long to rest afterwards, in seconds."""
-        wanted = [tp for tp in self._reader.unread if not agent.is_held(TP(*tp), READ_TOGETHER)]
-        found = await self._reader.fetch(wanted, READ_TOGETHER, LOOK_AGAIN_S) if wanted else {}
+        most = READ_TOGETHER if self._clock() - self._new_s < BUSY_S else READ_ALONE
+        wanted = [tp for tp in self._reader.unread if not agent.is_held(TP(*tp), most)]
+        found = await self._reader.fetch(wanted, most, LOOK_AGAIN_S) if wanted else {}
         if self._app.generation != generation:
             return 0.0
-        began_s = time.monotonic()
+        began_s = self._clock()
         for partition in wanted:
             tp, records = TP(*partition), found.get(partition, [])
             self._consumer.frontiers[tp].admit_left([one.offset for one in records], self._reader.positions[partition])
             if records:
                 self._decisions.of(tp.partition).left_ms = records[0].timestamp
                 agent.receive({tp: records}, generation)
-        now_s = time.monotonic()
+        now_s = self._clock()
+        if now_s - self._new_s >= BUSY_S:
+            return 0.0 if found else LOOK_AGAIN_S
         ratio = BUSY_RATIO if now_s - self._late_s < BUSY_S else QUIET_RATIO
         return min(MOST_REST_S, ratio * (now_s - began_s)) if found else LOOK_AGAIN_S

@@ -11,7 +11,7 @@ from builders.kafka import record
 from faust.types import TP
 
 from clipper_agents.router import left_backlogs
-from clipper_agents.router.left_backlogs import READ_TOGETHER, LatePart, LeftBacklogs
+from clipper_agents.router.left_backlogs import BUSY_S, READ_ALONE, READ_TOGETHER, LatePart, LeftBacklogs
 from clipper_agents.streaming.frontier import Frontier
 
 P0, P1 = TP("queries", 0), TP("queries", 1)
@@ -27,7 +27,7 @@ class RangeReader:
     """Reads what it is told to; of each partition two offsets in a row hold no record."""
 
     def __init__(self):
-        self.unread, self.positions = {}, {}
+        self.unread, self.positions, self.most = {}, {}, []
 
     async def start(self):
         pass
@@ -38,6 +38,7 @@ class RangeReader:
 
     async def fetch(self, wanted, most, wait_s):
         await asyncio.sleep(0)
+        self.most.append(most)
         found = {}
         for tp in wanted:
             first, end = self.positions[tp], min(self.positions[tp] + most, self.unread[tp])
@@ -58,7 +59,8 @@ class Fixture:
         self.room.set()
         self.indexes = defaultdict(lambda: SimpleNamespace(left_ms=math.inf))
         decisions = SimpleNamespace(of=self.indexes.__getitem__)
-        self.backlogs = LeftBacklogs(self, RangeReader(), self, decisions)
+        self.reader, self.now_s = RangeReader(), 0.0
+        self.backlogs = LeftBacklogs(self, self.reader, self, decisions, lambda: self.now_s)
 
     def read(self, tp, offsets, age_s=100.0):
         self.frontiers[tp].admit([*offsets])
@@ -138,6 +140,14 @@ async def test_all_that_was_left_is_read_in_order_while_there_is_room(fixture):
     for tp in (P0, P1):
         fixture.frontiers[tp].finish([*range(10), *expected])
         assert fixture.frontiers[tp].committable == COUNT
+
+
+async def test_more_of_it_is_read_together_while_no_new_query_comes(fixture):
+    fixture.leave(P0)
+    await fixture.until(lambda: fixture.reader.most)
+    fixture.now_s = BUSY_S
+    await fixture.until(lambda: fixture.indexes[0].left_ms == math.inf)
+    assert (fixture.reader.most[0], fixture.reader.most[-1]) == (READ_TOGETHER, READ_ALONE)
 
 
 async def test_what_was_left_in_an_earlier_generation_is_forgotten(fixture):
