@@ -46,12 +46,13 @@ BUDGETS: dict[str, int] = {
     "clipper_agents.examples": 75,
     # the note of where a policy or loss took effect, forgotten contexts, acknowledgements
     "clipper_agents.feedback": 445,
-    # refused formats of databases, an allocated journal, how long batches wait, models that fail
-    "clipper_agents.host": 1440,
+    # refused formats of databases, an allocated journal, how long batches wait, models that fail, outputs that are safe
+    # at once
+    "clipper_agents.host": 1460,
     # offsets without a record, positions outside of a log, ids of topics, limits of brokers, incremental fetches,
     # packed requests, connections without a task and a timer for each answer, groups asked for at once, batches
-    # nobody can read, one check of a topic's partitions
-    "clipper_agents.kafka": 2465,
+    # nobody can read, one check of a topic's partitions, a task for each broker, a pause between fetches
+    "clipper_agents.kafka": 2720,
     # latency by stage, batches that failed
     "clipper_agents.observability": 996,
     # the part of a range that was not sent
@@ -68,8 +69,9 @@ BUDGETS: dict[str, int] = {
     # retired versions that leave, losses of a trial
     "clipper_agents.status": 1825,
     # one writer a changelog partition, one process of a name, the log's time, deleted rows, limits of brokers,
-    # partitions apart, dead letters in a task of their own, offsets left for later, records beside rows
-    "clipper_agents.streaming": 2596,
+    # partitions apart, dead letters in a task of their own, offsets left for later, records beside rows, one wait for
+    # records
+    "clipper_agents.streaming": 2625,
     # the template of workers, and the processes forked from it, a start that keeps what is live and tells its steps
     "clipper_agents.supervisor": 1670,
     "clipper_loadgen": 1495,

@@ -52,7 +52,8 @@ class TextTable:
     right: Collection[str]
     wrapped: Collection[str]
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Text]":
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Segment]":
+        from rich.segment import Segment
         from rich.text import Text
 
         least = [*map(len, self.headings)]
@@ -65,13 +66,16 @@ class TextTable:
                 for cell, width in zip(row, widths, strict=False)
             ]
             for parts in zip_longest(*columns, fillvalue=Text()):
-                line = Text(no_wrap=True)
+                before = 0  # blanks, which nothing follows at the end of a line
                 for name, part, width in zip(self.headings, parts, widths, strict=False):
-                    blanks = " " * (width - part.cell_len)
-                    line.append(blanks if name in self.right else "").append_text(part)
-                    line.append(" " * gap if name in self.right else f"{blanks}{' ' * gap}")
-                line.rstrip()
-                yield line
+                    blanks = width - part.cell_len
+                    before += blanks if name in self.right else 0
+                    if part.plain:
+                        yield Segment(" " * before)
+                        yield from part.render(console)
+                        before = 0
+                    before += gap if name in self.right else blanks + gap
+                yield Segment.line()
 
 
 def table(

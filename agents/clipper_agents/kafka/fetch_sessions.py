@@ -39,7 +39,7 @@ _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 _CONSUMER, _UNKNOWN = -1, -1
 
 
-class _Header(NamedTuple):
+class _AnswerHeader(NamedTuple):
     """Of an answer."""
 
     correlation_id: int
@@ -70,7 +70,7 @@ class _Packed:
 
     def parse_response_header(self, answer: BytesIO) -> Any:
         """Return the header of the answer."""
-        return _Header(*_INT32.unpack(answer.read(_INT32.size)))
+        return _AnswerHeader(*_INT32.unpack(answer.read(_INT32.size)))
 
     @property
     def RESPONSE_TYPE(self) -> "_Packed":  # noqa: N802 (aiokafka's name)
@@ -126,8 +126,8 @@ class SessionFetchRequest(FetchRequest):  # type: ignore[misc]
     @classmethod
     def of(cls, like: "SessionFetchRequest", wanted: Wanted) -> "SessionFetchRequest":
         """Return a request like another one, for other partitions or positions."""
-        request = cls(like._max_wait_ms, like._min_bytes, like._max_bytes, like._isolation_level, None, like._rack_id)
-        request.session, request.wanted = like.session, wanted
+        request = cls(like._max_wait_ms, like._min_bytes, like._max_bytes, like._isolation_level, [], like._rack_id)
+        request.session, request.wanted, request._topics = like.session, wanted, None
         return request
 
     @cached_property

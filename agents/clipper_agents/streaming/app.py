@@ -17,13 +17,13 @@ from faust.sensors.monitor import Monitor
 from faust.types import TP
 
 from clipper_agents.kafka import aiokafka_patches
+from clipper_agents.kafka.broker_tasks import FetchPace
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, StrictProducer
-from clipper_agents.streaming.pacing import Pace
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.recovery import BulkTableManager, Restore, StateLock
 from clipper_agents.streaming.storage import not_started
@@ -77,7 +77,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     state_lock: StateLock
     inputs_flow: asyncio.Event
     topic_ids: TopicIds
-    pace: Pace
+    pace: FetchPace
     generation: int = -1
     outgrown: bool = False
     rebalances: int = 0
@@ -244,5 +244,5 @@ def make_app(
     app.state_lock = StateLock()
     app.inputs_flow = asyncio.Event()
     app.topic_ids = TopicIds()
-    app.pace = Pace()
+    app.pace = FetchPace()
     return app

@@ -113,7 +113,7 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         await super().on_start()
         consumer = self._ensure_consumer()
         consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
-        consumer._fetcher.pause_s = self.consumer.app.pace.wait_s
+        consumer._fetcher.pause_s = self.consumer.app.pace.pause_s
         coordinator = consumer._coordinator
         coordinator._do_rejoin_group = partial(self._join, coordinator, coordinator._do_rejoin_group)
 

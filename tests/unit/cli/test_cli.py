@@ -78,7 +78,7 @@ def test_the_version_is_that_of_the_distribution(capsys):
         (("predict", "sums", "[1,"), "'[1,' is no JSON"),
         (("feedback", "0-1"), "exactly one of --label, --loss and --reward"),
         (("feedback", "0-1", "--label", "1", "--loss", "0"), "exactly one of --label, --loss and --reward"),
-        (("feedback", "0-1", "--loss", "2"), "should be less than or equal to 1"),
+        (("feedback", "0-1", "--loss", "2"), "2.0 is not in the range 0<=x<=1"),
         (("selection", "restore", "sums"), "exactly one of --revision, --from and --undo"),
         (("selection", "restore", "sums", "--undo", "--revision", "2"), "exactly one of --revision, --from and --undo"),
         (("topics", "list", "--set", "router.processes"), "write SECTION.KEY=VALUE"),

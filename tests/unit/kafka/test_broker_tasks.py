@@ -126,7 +126,7 @@ async def test_what_is_not_taken_for_a_while_holds_up_no_other_partition():
     await fetcher.close()
 
 
-async def test_a_partition_that_is_paused_is_left_out_and_one_that_is_resumed_fetched_again():
+async def test_a_paused_partition_is_left_out_and_a_resumed_one_fetched_again():
     brokers = Brokers({A: 1, B: 1})
     fetcher, subscriptions = reading(brokers, {A: 5, B: 7})
     _, _, future = await wanted(brokers)

@@ -2,33 +2,33 @@
 
 import pytest
 
-from clipper_agents.streaming.pacing import MOST_S, OBJECTIVE_SHARE, WINDOW_S, Pace
+from clipper_agents.kafka.broker_tasks import MOST_PAUSE_S, OBJECTIVE_SHARE, WINDOW_S, FetchPace
 
 
 class Machine:
     """A clock, and processor time that a process has used by it."""
 
-    def __init__(self, most_s=MOST_S):
+    def __init__(self, most_s=MOST_PAUSE_S):
         self.now_s = self.used_s = 0.0
-        self.pace = Pace(most_s, lambda: self.now_s, lambda: self.used_s)
+        self.pace = FetchPace(most_s, lambda: self.now_s, lambda: self.used_s)
 
     def work(self, share, windows=1.0):
         self.now_s += windows * WINDOW_S
         self.used_s += windows * WINDOW_S * share
-        return self.pace.wait_s()
+        return self.pace.pause_s()
 
 
 @pytest.mark.parametrize(("share", "part"), [(0.0, 0), (0.5, 0), (0.6, 0.5), (0.7, 1), (1.7, 1)])
 def test_the_wait_grows_with_the_use_of_the_processor_from_half_of_it_on(share, part):
-    assert Machine().work(share) == pytest.approx(part * MOST_S, abs=1e-9)
+    assert Machine().work(share) == pytest.approx(part * MOST_PAUSE_S, abs=1e-9)
     assert Machine(0.002).work(share) == pytest.approx(part * 0.002, abs=1e-9)
 
 
 def test_it_is_measured_anew_in_each_window_and_kept_within_it():
     machine = Machine()
     assert machine.work(1.0, 0.5) == 0.0, "too short to say"
-    assert machine.work(1.0, 0.5) == MOST_S
-    assert machine.work(0.0, 0.9) == MOST_S
+    assert machine.work(1.0, 0.5) == MOST_PAUSE_S
+    assert machine.work(0.0, 0.9) == MOST_PAUSE_S
     assert machine.work(0.0, 0.1) == 0.0
 
 
@@ -37,6 +37,6 @@ def test_it_is_a_share_of_the_tightest_objective_at_most():
     machine.pace.keep([0.02, None, 10.0])
     assert machine.work(1.0) == pytest.approx(0.02 * OBJECTIVE_SHARE)
     machine.pace.keep([None, 10.0])
-    assert machine.pace.wait_s() == MOST_S
+    assert machine.pace.pause_s() == MOST_PAUSE_S
     machine.pace.keep([])
-    assert machine.pace.wait_s() == MOST_S
+    assert machine.pace.pause_s() == MOST_PAUSE_S
