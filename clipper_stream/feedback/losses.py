@@ -89,6 +89,9 @@ def _is_finite(label: Any) -> bool:
 
 
 def _zero_one(label: Any, output: Any) -> float:
+    kind = type(label)
+    if kind is type(output) and (kind is str or (kind is int and abs(label) < _LARGEST)):  # most labels
+        return 0.0 if label == output else 1.0
     if same(label, output):
         return 0.0
     if not _of_one_kind(label, output):
@@ -152,5 +155,7 @@ def _number(value: Any) -> float | int | None:
     return None
 
 
+_LARGEST = 2**63
+"""In size, of an integer that is compared as it is; one beyond all floats is no finite number."""
 LOSSES: Mapping[str, Callable[[Any, Any], float]] = {"zero_one": _zero_one, "absolute": _absolute, "squared": _squared}
 """Every loss by its name."""

@@ -10,7 +10,7 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clipper_stream.errors import InvalidLabel
@@ -155,11 +155,10 @@ def add_losses(
         totals = {model: old.scaled(keep) for model, old in totals.items()}
     take = totals.get if len(totals) < MOST_MODELS // 2 else totals.pop  # from there on in the order of the last score
     for model, loss in losses.items():
-        before = take(model, _NOTHING)
-        totals[model] = before + _one(model, loss, propensities.get(model, 0.0), damping, features)
+        totals[model] = _with_loss(take(model, _NOTHING), model, loss, propensities.get(model, 0.0), damping, features)
     if len(totals) > MOST_MODELS:
         totals = dict([*totals.items()][-MOST_MODELS:])
-    return replace(state, totals=totals)
+    return SelectionState(totals, state.at_ms, state.half_life_s)
 
 
 def impossible_propensity(model: str, propensity: float) -> InvalidLabel:
@@ -167,14 +166,21 @@ def impossible_propensity(model: str, propensity: float) -> InvalidLabel:
     return InvalidLabel(f"propensity {propensity} of {model}: log a probability in (0, 1] with each decision")
 
 
-def _one(model: str, loss: float, propensity: float, damping: float, features: Features) -> ModelTotals:
+def _with_loss(
+    before: ModelTotals, model: str, loss: float, propensity: float, damping: float, features: Features
+) -> ModelTotals:
     if not 0.0 <= loss <= 1.0:
         raise InvalidLabel(f"loss {loss} of {model}: give a loss in [0, 1]")
     if not 0.0 < propensity <= 1.0:
         raise impossible_propensity(model, propensity)
-    moments = moments_of(features, loss) if features else ()
     divisor = propensity + damping
-    return ModelTotals(1.0, loss, 1.0 / divisor, loss / divisor, moments)
+    return ModelTotals(
+        before.count + 1.0,
+        before.loss + loss,
+        before.weighted_count + 1.0 / divisor,
+        before.weighted_loss + loss / divisor,
+        added(before.moments, moments_of(features, loss)) if features else before.moments,
+    )
 
 
 def average_loss(state: SelectionState, candidates: Sequence[str], unknown: float = 0.0) -> float:

@@ -25,7 +25,7 @@ from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import disagreement, feedback_value, is_policy_choice, join
 from clipper_stream.feedback.update import LoggedDecision, fold
 from clipper_stream.query import Application
-from clipper_stream.selection.state import MOST_MODELS
+from clipper_stream.selection.state import MOST_MODELS, SelectionState
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, headers_of, read_headers
 from clipper_topics.dead_letter import MESSAGE_CHARACTERS
@@ -78,6 +78,7 @@ class Step:
         refused: Records for the dead letters, with the reason.
         configs: Policy and loss in force of each application that was met, as a digest.
         acks: Key, value and headers of the acknowledgements that were asked for.
+        states: What rows hold whose last change was a feedback.
     """
 
     rows: dict[Row, SelectionRow] = field(default_factory=dict)
@@ -86,6 +87,7 @@ class Step:
     refused: list[tuple[Record, Exception]] = field(default_factory=list)
     configs: dict[str, int] = field(default_factory=dict)
     acks: list[tuple[bytes | None, bytes, list[tuple[str, bytes]]]] = field(default_factory=list)
+    states: dict[Row, SelectionState] = field(default_factory=dict)
 
     def count(self, outcome: str) -> None:
         """Count one record with this outcome."""
@@ -200,7 +202,8 @@ def _apply(
     decision, value = join(prediction, None if audit is None else decode_audit(audit)), feedback_value(found)
     try:
         _check_bounds(prediction.context, decision)
-        learned = fold(state_of(before), decision, value, known.policy, known.loss, record.timestamp)
+        state = step.states.get(key) or state_of(before)
+        learned = fold(state, decision, value, known.policy, known.loss, record.timestamp)
     except InvalidLabel as error:
         step.refuse(record, "invalid", error, found)
         return
@@ -208,6 +211,7 @@ def _apply(
     step.conclude(record, "applied", found)
     if record.offset > before.offset:
         step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
+        step.states[key] = learned.state
 
 
 def _check_bounds(context: str | None, decision: LoggedDecision) -> None:
@@ -267,6 +271,7 @@ def _restore(
         before = step.rows.get(key) or row(key)
         if record.offset > before.offset:
             step.rows[key] = unsaved(saved.get(key, _EMPTY), record.offset, before.applied)
+            step.states.pop(key, None)
     step.rows[note] = note_row(record.offset, found.declared)
     step.count("restored")
 
