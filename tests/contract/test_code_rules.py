@@ -45,7 +45,7 @@ BUDGETS: dict[str, int] = {
     "clipper_agents.demo": 1240,
     "clipper_agents.examples": 75,
     # the note of where a policy or loss took effect, forgotten contexts, acknowledgements
-    "clipper_agents.feedback": 445,
+    "clipper_agents.feedback": 450,
     # refused formats of databases, an allocated journal, how long batches wait, models that fail, outputs that are safe
     # at once
     "clipper_agents.host": 1460,
@@ -93,7 +93,7 @@ BUDGETS: dict[str, int] = {
     # float form, ensembles in blocks
     "clipper_stream.query": 2930,
     # states that age by the time of the log, draws of many queries
-    "clipper_stream.selection": 1875,
+    "clipper_stream.selection": 1880,
     # scores of drawn queries, losses that are not known, silence, samples, candidates over the same queries
     "clipper_stream.sequential_testing": 886,
     # ids of topics, timestamps of queries, refused formats, forgotten contexts, states that age, plain queries,

@@ -87,18 +87,11 @@ class Tally:
         at_s = np.array(self._queried_at_s)
         return float(np.percentile(np.array(self._latency_ms)[(at_s >= since_s) & (at_s < until_s)], 99))
 
-    def normal_again_s(self, since_s: float, bound_ms: float) -> float:
-        """How long after this time the last query was later than the bound, or had a default."""
-        at_s = np.array(self._queried_at_s)
-        bad = (np.array(self._latency_ms) > bound_ms) | np.array(self._default, dtype=bool)
-        slow = at_s[(at_s >= since_s) & bad]
-        return float(slow.max() - since_s) if len(slow) else 0.0
-
-    def abnormal(self, since_s: float, bound_ms: float) -> str:
-        """How many queries of the time from here on were later than the bound, or had a default."""
+    def abnormal(self, since_s: float, bound_ms: float) -> tuple[int, int]:
+        """How many queries of the time from here on were later than the bound, or had a default; and of how many."""
         latency_ms = np.array(self._latency_ms)[(since := np.array(self._queried_at_s) >= since_s)]
         bad = (latency_ms > bound_ms) | np.array(self._default, dtype=bool)[since]
-        return f"{int(bad.sum())} of {len(bad)}"
+        return int(bad.sum()), len(bad)
 
     def is_default(self, since_s: float, until_s: float) -> NDArray[np.bool_]:
         """Of each query of this time."""

@@ -29,7 +29,9 @@ QUIET_PER_S, QUIET_S = 100, 10.0
 SLICE_S = 0.01
 MEMORY_MIB = 1_024
 """A router under the heaviest load; five thousand queries are open at most, the rest is what Kafka delivers at once."""
-NORMAL_AGAIN_S = 10.0
+NORMAL_AGAIN_S, NORMAL_RATIO = 5.0, 0.99
+"""So soon after an overload so many queries are as quick as before. The rest is not nothing: what was left for later is
+worked off for minutes beside them, and a pause of the machine is a pause of each."""
 COSTLY: dict[str, tuple[bytes, float]] = {
     "20 queries a second of a megabyte of empty maps": (
         b'{"application": "colocated", "input": [%s{}]}' % (330_000 * b"{},"), 20.0,
@@ -139,7 +141,7 @@ def test_five_times_the_sustainable_rate(application, up, kafka, catalogue, shor
         tally.read_all(catalogue.queries)
     offered_per_s = burst.asked / (ended_s - began_s)
     normal_ms = tally.p99_ms(began_s - QUIET_S / 2, began_s)
-    again_s = tally.normal_again_s(ended_s, 2 * normal_ms + 50)
+    abnormal, after = tally.abnormal(ended_s + NORMAL_AGAIN_S, 2 * normal_ms + 50)
     by_model = float(np.sum(~tally.is_default(began_s, ended_s)))
     fault_report.add(
         f"overload of the {'host' if application == 'hosted' else 'router'}",
@@ -148,8 +150,7 @@ def test_five_times_the_sustainable_rate(application, up, kafka, catalogue, shor
         note=(
             f"{burst_s:.0f} s of {offered_per_s:,.0f}/s for what sustains {sustained:,.0f}/s: "
             f"{by_model / burst_s:,.0f}/s by the model, defaults {dict(tally.reasons)}; "
-            f"p99 {normal_ms:.0f} ms before, normal {again_s:.1f} s after, "
-            f"not normal from 5 s after on: {tally.abnormal(ended_s + 5, 2 * normal_ms + 50)}"
+            f"p99 {normal_ms:.0f} ms before, not normal from {NORMAL_AGAIN_S:.0f} s after on: {abnormal} of {after}"
         ),
     )
     assert not tally.lost
@@ -157,8 +158,8 @@ def test_five_times_the_sustainable_rate(application, up, kafka, catalogue, shor
     assert tally.reasons.keys() <= {"late", "arrived_late", "overloaded"}
     assert tally.explained, "no default without an explanation"
     assert watch.most_mib < MEMORY_MIB
-    assert again_s < NORMAL_AGAIN_S + (0 if application == "hosted" else offered_per_s / sustained * burst_s)
-    assert not np.any(tally.is_default(drained_s + NORMAL_AGAIN_S / 2, time.time()))
+    assert abnormal <= (1 - NORMAL_RATIO) * after
+    assert not np.any(tally.is_default(drained_s + NORMAL_AGAIN_S, time.time()))
     assert {process.pid for process in up.children()} <= {*pids}, "nobody was restarted"
     if application == "hosted":
         assert by_model > 0.3 * sustained * burst_s, "a model that has too much to do still does what it can"
