@@ -54,7 +54,7 @@ async def test_queries_are_answered_by_models_or_with_the_reason_why_not(at):
             packed = msgspec.msgpack.encode({"query_id": "packed", "application": "app", "input": [1, 2]})
             await at.ask(packed, partition=1, headers=codec.MSGPACK_HEADERS)
             found, counts = await at.predictions("one", "packed", "unknown application")
-        (offset,) = await at.ask({"application": "hasty", "input": [1, 2]}, partition=1)
+        (offset,) = await at.ask({"application": "hasty", "input": [5, 6]}, partition=1)  # no row that may be cached
         found |= (await at.predictions(f"1@{offset}"))[0]
         assert await router.ended(signal.SIGTERM) == 0, router.log
     assert (found["one"].output, found["one"].confidence, found["one"].default) == (3, 1.0, False)

@@ -70,11 +70,15 @@ class TextTable:
                 for name, part, width in zip(self.headings, parts, widths, strict=False):
                     blanks = width - part.cell_len
                     before += blanks if name in self.right else 0
-                    if part.plain:
+                    shown = part
+                    if part.plain.endswith(" "):
+                        shown = part.copy()
+                        shown.rstrip()
+                    if shown.plain:
                         yield Segment(" " * before)
-                        yield from part.render(console)
+                        yield from shown.render(console)
                         before = 0
-                    before += gap if name in self.right else blanks + gap
+                    before += part.cell_len - shown.cell_len + gap + (0 if name in self.right else blanks)
                 yield Segment.line()
 
 

@@ -64,12 +64,7 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
         Raises:
             KafkaError: this consumer may not read.
         """
-        waiter = self._create_fetch_waiter()
-        timer = self._loop.call_later(timeout_s, self._notify, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
+        await self._within(timeout_s, self._create_fetch_waiter())
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
         """Fetch from a broker until there is something else to do."""
@@ -119,12 +114,18 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
         """Wait until records were taken, or the time is up."""
         taken = self._loop.create_future()
         self._until_taken.add(taken)
-        timer = self._loop.call_later(timeout_s, _end, taken)
         try:
-            await taken
+            await self._within(timeout_s, taken)
+        finally:
+            self._until_taken.discard(taken)
+
+    async def _within(self, timeout_s: float, future: asyncio.Future[None]) -> None:
+        """Wait for a future, and end it when the time is up."""
+        timer = self._loop.call_later(timeout_s, _end, future)
+        try:
+            await future
         finally:
             timer.cancel()
-            self._until_taken.discard(taken)
 
     def _notify(self, future: Any) -> None:
         """Wake who waits for a future of aiokafka's; its own task only where a broker has none that goes on."""
@@ -200,18 +201,14 @@ class FetchPace:
     falls as the load rises, and a busy process does not tip over.
 
     Args:
-        most_s: Longest wait, in seconds.
         clock: Monotonic seconds.
         cpu: Processor time of this process, in seconds.
     """
 
     def __init__(
-        self,
-        most_s: float = MOST_PAUSE_S,
-        clock: Callable[[], float] = time.monotonic,
-        cpu: Callable[[], float] = time.process_time,
+        self, clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.process_time
     ) -> None:
-        self._most_s, self._clock, self._cpu = most_s, clock, cpu
+        self._most_s, self._clock, self._cpu = MOST_PAUSE_S, clock, cpu
         self._since_s, self._used_s = clock(), cpu()
         self._share = 0.0
 

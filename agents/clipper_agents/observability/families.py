@@ -16,6 +16,18 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 LabelValues = TypeVar("LabelValues", bound=tuple[str, ...])
 
 
+class _Series(dict[tuple[str, ...], Any]):
+    """The series of a family by their label values, each made when it is asked for first."""
+
+    def __init__(self, family: Any) -> None:
+        super().__init__()
+        self._family = family
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        made = self[labels] = self._family.labels(*labels) if labels else self._family
+        return made
+
+
 class MetricFamilies:
     """A registry of its own with the metrics of the given roles; series are looked up once and kept.
 
@@ -33,22 +45,22 @@ class MetricFamilies:
         ProcessCollector(registry=self.registry)
         self._specs = {spec.name: spec for spec in SPECS if spec.role in {*roles, "both"}}
         self._families = {name: self._family(spec) for name, spec in self._specs.items()}
-        self._series: dict[str, dict[tuple[str, ...], Any]] = {name: {} for name in self._specs}
+        self._series = {name: _Series(family) for name, family in self._families.items()}
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The counter with these label values."""
-        found: Counter | None = self._series[name].get(labels)
-        return found if found is not None else self._made(name, labels)
+        found: Counter = self._series[name][labels]
+        return found
 
     def gauge(self, name: str, *labels: str) -> Gauge:
         """The gauge with these label values."""
-        found: Gauge | None = self._series[name].get(labels)
-        return found if found is not None else self._made(name, labels)
+        found: Gauge = self._series[name][labels]
+        return found
 
     def histogram(self, name: str, *labels: str) -> HistogramSeries:
         """The histogram with these label values."""
-        found: HistogramSeries | None = self._series[name].get(labels)
-        return found if found is not None else self._made(name, labels)
+        found: HistogramSeries = self._series[name][labels]
+        return found
 
     def set_gauges(self, name: str, values: Mapping[LabelValues, float], *within: str) -> None:
         """Set the gauges with these label values, and take back the others whose first label values are `within`."""
@@ -79,11 +91,6 @@ class MetricFamilies:
         return {"counter": Counter, "gauge": Gauge}[spec.kind](
             spec.name, spec.text, spec.labels, registry=self.registry
         )
-
-    def _made(self, name: str, labels: tuple[str, ...]) -> Any:
-        family = self._families[name]
-        series = self._series[name][labels] = family.labels(*labels) if labels else family
-        return series
 
     def _take_back(self, name: str, labels: tuple[str, ...]) -> None:
         del self._series[name][labels]

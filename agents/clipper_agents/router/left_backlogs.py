@@ -194,8 +194,10 @@ class LeftBacklogs:
             if records:
                 self._decisions.of(tp.partition).left_ms = records[0].timestamp
                 agent.receive({tp: records}, generation)
+        if not found:
+            return LOOK_AGAIN_S
         now_s = self._clock()
         if now_s - self._new_s >= BUSY_S:
-            return 0.0 if found else LOOK_AGAIN_S
+            return 0.0
         ratio = BUSY_RATIO if now_s - self._late_s < BUSY_S else QUIET_RATIO
-        return min(MOST_REST_S, ratio * (now_s - began_s)) if found else LOOK_AGAIN_S
+        return min(MOST_REST_S, ratio * (now_s - began_s))

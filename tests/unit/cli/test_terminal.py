@@ -86,3 +86,10 @@ def test_commands_write_by_the_module_of_the_terminal_alone():
                 to_a_file = any(each.arg == "file" and ast.unparse(each.value) == "lines" for each in node.keywords)
                 found += [] if to_a_file else [f"{path.name}:{node.lineno}"]
     assert found == []
+
+
+def test_a_line_of_a_table_ends_without_blanks(capsys):
+    rows = [("a", "1", "its text ends so  "), ("b", "2", "")]
+    terminal.console(80).print(terminal.table(("name", "count", "note"), rows, right=("count",)))
+    lines = shown(capsys).splitlines()
+    assert lines == ["name  count  note", "a         1  its text ends so", "b         2"]

@@ -8,9 +8,10 @@ from clipper_agents.kafka.broker_tasks import MOST_PAUSE_S, OBJECTIVE_SHARE, WIN
 class Machine:
     """A clock, and processor time that a process has used by it."""
 
-    def __init__(self, most_s=MOST_PAUSE_S):
+    def __init__(self, objective_s=None):
         self.now_s = self.used_s = 0.0
-        self.pace = FetchPace(most_s, lambda: self.now_s, lambda: self.used_s)
+        self.pace = FetchPace(lambda: self.now_s, lambda: self.used_s)
+        self.pace.keep([objective_s])
 
     def work(self, share, windows=1.0):
         self.now_s += windows * WINDOW_S
@@ -21,7 +22,7 @@ class Machine:
 @pytest.mark.parametrize(("share", "part"), [(0.0, 0), (0.5, 0), (0.6, 0.5), (0.7, 1), (1.7, 1)])
 def test_the_wait_grows_with_the_use_of_the_processor_from_half_of_it_on(share, part):
     assert Machine().work(share) == pytest.approx(part * MOST_PAUSE_S, abs=1e-9)
-    assert Machine(0.002).work(share) == pytest.approx(part * 0.002, abs=1e-9)
+    assert Machine(0.002 / OBJECTIVE_SHARE).work(share) == pytest.approx(part * 0.002, abs=1e-9)
 
 
 def test_it_is_measured_anew_in_each_window_and_kept_within_it():
