@@ -71,7 +71,7 @@ BUDGETS: dict[str, int] = {
     # one writer a changelog partition, one process of a name, the log's time, deleted rows, limits of brokers,
     # partitions apart, dead letters in a task of their own, offsets left for later, records beside rows, one wait for
     # records
-    "clipper_agents.streaming": 2625,
+    "clipper_agents.streaming": 2630,
     # the template of workers, and the processes forked from it, a start that keeps what is live and tells its steps
     "clipper_agents.supervisor": 1670,
     "clipper_loadgen": 1495,

@@ -14,12 +14,15 @@ import rocksdict
 WRITE_BUFFER_BYTES = 8 << 20
 ALL_WRITE_BUFFERS_BYTES = 256 << 20
 """Of all databases of the process: with many partitions the largest buffers are written out early."""
+ARENA_BLOCK_BYTES = 64 << 10
+"""A buffer grows by so much. A database has a block and a bloom filter before it has an entry: with RocksDB's blocks of
+1 MiB, the 128 databases of 64 partitions had used up all of the above, and each write wrote a file."""
 ALL_BLOCK_CACHES_BYTES = 64 << 20
 """Of all databases of the process: blocks of whichever is read most; the number of partitions does not count."""
 BLOOM_BITS = 10
 """Of 100 look-ups of a key that is not there, one reads the disk."""
-MEMTABLE_BLOOM_RATIO = 0.1
-"""Of the write buffer."""
+MEMTABLE_BLOOM_RATIO = 0.02
+"""Of the write buffer: 16 bits for each of its entries, where these are as small as those of the cache."""
 FILES_BEFORE_MERGE = 8
 
 _blocks = rocksdict.Cache(ALL_BLOCK_CACHES_BYTES)
@@ -32,6 +35,7 @@ def options() -> rocksdict.Options:
     found.create_if_missing(True)  # noqa: FBT003
     found.set_write_buffer_size(WRITE_BUFFER_BYTES)
     found.set_max_write_buffer_number(2)
+    found.set_arena_block_size(ARENA_BLOCK_BYTES)
     found.set_write_buffer_manager(_buffers)
     found.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO)
     found.set_memtable_whole_key_filtering(True)

@@ -202,3 +202,17 @@ def test_all_databases_of_a_process_share_one_block_cache(tmp_path):
     for database in (read, other):
         assert database._open.property_int_value("rocksdb.block-cache-capacity") == ALL_BLOCK_CACHES_BYTES
         database.close()
+
+
+def test_many_databases_with_little_in_them_write_no_files(tmp_path):
+    """Index and cache of 64 partitions: together their buffers are bounded, and empty ones take next to nothing."""
+    databases = [Database(tmp_path / str(number), options()) for number in range(128)]
+    for turn in range(3):
+        for database in databases:
+            batch = rocksdict.WriteBatch(raw_mode=True)
+            for query in range(20):
+                batch.put(b"query %d %d" % (turn, query), b"decision" * 80)
+            database.write(batch)
+    assert not [*tmp_path.glob("*/*.sst")]
+    for database in databases:
+        database.close()
