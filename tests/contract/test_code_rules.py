@@ -53,8 +53,8 @@ BUDGETS: dict[str, int] = {
     # packed requests, connections without a task and a timer for each answer, groups asked for at once, batches
     # nobody can read, one check of a topic's partitions, a task for each broker, a pause between fetches
     "clipper_agents.kafka": 2720,
-    # latency by stage, batches that failed
-    "clipper_agents.observability": 1001,
+    # latency by stage, batches that failed, errors without a traceback
+    "clipper_agents.observability": 1005,
     # the part of a range that was not sent
     "clipper_agents.replay": 5110,
     # ids of two applications, ids of topics, decisions that wait for feedback, shares, known losses

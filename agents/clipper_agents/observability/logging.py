@@ -3,7 +3,8 @@
     2026-11-25T13:28:00.123Z level=info logger=clipper_agents.router msg="partitions assigned" partitions=0,1
 
 Rules of this file:
-- One record is one line: a traceback is a field with its line breaks escaped.
+- One record is one line: a traceback is a field with its line breaks escaped. An error of ours says what is to be done
+  about it, whichever library logs it: it has none.
 - What a new topic or group makes every client say for a moment is written only when it lasts.
 - A handler never outlives its stream: whoever gives a file to the logs gives it for a block, at whose end the handlers
   of before are back.
@@ -21,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from clipper_stream.errors import InvalidSetting, plain
+from clipper_stream.errors import ClipperError, InvalidSetting, plain
 
 LEVELS = ("debug", "info", "warning", "error")
 NOISY = ("aiokafka", "faust", "kafka", "mode", "asyncio", "jgo")
@@ -56,7 +57,9 @@ class KeyValueFormatter(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
+            error = record.exc_info[1]
+            said = str(error) if isinstance(error, ClipperError) else self.formatException(record.exc_info)
+            fields["error" if isinstance(error, ClipperError) else "traceback"] = said
         return " ".join([moment.replace("+00:00", "Z"), *(f"{key}={_quoted(value)}" for key, value in fields.items())])
 
 

@@ -15,6 +15,7 @@ from clipper_agents.observability.metrics import BatchMetrics, HostMetrics, Rout
 from clipper_agents.observability.reference import PAGE, reference
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
 from clipper_agents.rollout.trial_evidence import Comparison
+from clipper_agents.streaming.storage import StorageFailed
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 ROOT = Path(__file__).parents[3]
@@ -218,6 +219,14 @@ def test_a_traceback_stays_on_the_line_of_its_event():
 
     (line,) = logged(emit)
     assert "ValueError: invalid literal" in line
+
+
+def test_an_error_of_ours_that_a_library_logs_says_what_to_do_and_has_no_traceback():
+    error = StorageFailed("it has vanished: put the disk back")
+    (line,) = logged(lambda logger: logger.error("agent crashed", exc_info=error))
+    assert line.split(" ", 1)[1] == (
+        'level=error logger=aiokafka.conn msg="agent crashed" error="it has vanished: put the disk back"'
+    )
 
 
 def test_a_library_that_repeats_itself_is_cut_short_and_the_count_is_told():
