@@ -8,7 +8,8 @@ over HTTP, one row a request, and in this pipeline, through Kafka, with the mode
 packages go into environments of their own, made on first use. None of the servers chooses, caches, logs or learns.
 
 An open loop at fixed rates, each latency counted from the intended send time; then a closed loop with a fixed number of
-queries without an answer. A missing or wrong answer is late for ever. CPU from /proc, of all processes of the system.
+queries without an answer, for as long. A missing or wrong answer is late for ever. CPU from /proc, of all processes of
+the system.
 """
 
 import argparse
@@ -164,11 +165,11 @@ async def asked(server: Server, url: str, root: int, rate: float | None, options
         await paced(url, requests(server, round(rate * options.warmup)), server.labels, rate)
     before = cpu_s_by_process([root])
     if rate is None:
-        figures = await saturated(url, requests(server, count), server.labels, options.outstanding)
+        figures = await saturated(url, requests(server, count), server.labels, options.outstanding, options.seconds)
     else:
         figures = await paced(url, requests(server, count), server.labels, rate)
     spent_s = sum(cpu_s_by_process([root]).values()) - sum(before.values())
-    return {**figures, "system_cpu_us": round(spent_s * 1e6 / count, 1)}
+    return {**figures, "system_cpu_us": round(spent_s * 1e6 / figures["queries"], 1)}
 
 
 def requests(server: Server, count: int) -> list[Request]:

@@ -45,14 +45,20 @@ async def paced(url: str, requests: list[Request], labels_of: Labels, rate_per_s
     return _figures(latencies, len(requests), time.monotonic() - began_s)
 
 
-async def saturated(url: str, requests: list[Request], labels_of: Labels, outstanding: int) -> dict[str, Any]:
-    """Figures of a closed loop with so many requests at once."""
+async def saturated(
+    url: str, requests: list[Request], labels_of: Labels, outstanding: int, most_s: float
+) -> dict[str, Any]:
+    """Figures of a closed loop with so many requests at once, until all are sent or the time is over."""
     latencies: list[float] = []
     left = iter(requests)
+    sent = 0
 
     async def worker(client: aiohttp.ClientSession) -> None:
+        nonlocal sent
         for request in left:
-            sent_s = time.monotonic()
+            if (sent_s := time.monotonic()) > began_s + most_s:
+                return
+            sent += 1
             if await _asked(client, url, request, labels_of):
                 latencies.append(time.monotonic() - sent_s)
 
@@ -60,7 +66,7 @@ async def saturated(url: str, requests: list[Request], labels_of: Labels, outsta
     async with _client() as client, asyncio.TaskGroup() as tasks:
         for _ in range(outstanding):
             tasks.create_task(worker(client))
-    return _figures(latencies, len(requests), time.monotonic() - began_s)
+    return _figures(latencies, sent, time.monotonic() - began_s)
 
 
 def _client() -> aiohttp.ClientSession:
