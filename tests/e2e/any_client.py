@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from plain_msgpack import pack, unpack
 
 JSON = {"content-type": b"application/json"}
@@ -168,9 +168,19 @@ class Reading:
 
     def to_the_end(self) -> list[Record]:
         """Read on to where the topic ends now; every record so far."""
-        ends = {tp.partition: self._consumer.get_watermark_offsets(tp, timeout=60)[1] for tp in self._partitions}
+        ends = {tp.partition: self._end_of(tp) for tp in self._partitions}
         self.until("the end of the topic", lambda _: all(self._next[number] >= end for number, end in ends.items()))
         return self.records
+
+    def _end_of(self, tp: TopicPartition, within_s: float = 60.0) -> int:
+        """Where a partition ends; a leader that was just elected cannot say so for a moment."""
+        end_s = time.monotonic() + within_s
+        while True:
+            try:
+                return int(self._consumer.get_watermark_offsets(tp, timeout=within_s)[1])
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.OFFSET_NOT_AVAILABLE or time.monotonic() > end_s:
+                    raise
 
     def until(self, what: str, holds: Callable[[Sequence[Record]], Any], within_s: float = 120.0) -> list[Record]:
         """Read until the records so far fulfil the condition; every record so far."""
