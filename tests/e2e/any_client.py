@@ -181,6 +181,7 @@ class Reading:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.OFFSET_NOT_AVAILABLE or time.monotonic() > end_s:
                     raise
+                self.more()
 
     def until(self, what: str, holds: Callable[[Sequence[Record]], Any], within_s: float = 120.0) -> list[Record]:
         """Read until the records so far fulfil the condition; every record so far."""

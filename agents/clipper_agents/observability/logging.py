@@ -58,8 +58,8 @@ class KeyValueFormatter(logging.Formatter):
         }
         if record.exc_info:
             error = record.exc_info[1]
-            said = str(error) if isinstance(error, ClipperError) else self.formatException(record.exc_info)
-            fields["error" if isinstance(error, ClipperError) else "traceback"] = said
+            is_ours = isinstance(error, ClipperError)
+            fields |= {"error": error} if is_ours else {"traceback": self.formatException(record.exc_info)}
         return " ".join([moment.replace("+00:00", "Z"), *(f"{key}={_quoted(value)}" for key, value in fields.items())])
 
 
