@@ -41,7 +41,7 @@ def test_every_right_answer_counts_at_a_fixed_rate_and_at_saturation():
     paced = loaded(lambda url: http_load.paced(url, requests(*range(10)), list, 1_000.0))
     assert (paced["queries"], paced["missing"]) == (10, 0)
     assert 0 < paced["p50_ms"] <= paced["p99_ms"]
-    saturated = loaded(lambda url: http_load.saturated(url, requests(*range(10)), list, 3))
+    saturated = loaded(lambda url: http_load.saturated(url, requests(*range(10)), list, 3, 10.0))
     assert (saturated["queries"], saturated["missing"]) == (10, 0)
 
 
