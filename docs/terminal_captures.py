@@ -174,6 +174,8 @@ class Terminal:
         self._terminal, other = pty.openpty()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "CLIPPER_"))}
         size = {"COLUMNS": str(COLUMNS), "LINES": str(ROWS), "TERM": "xterm", "USER": "ada", "NO_COLOR": "1"}
+        # another pipeline of this machine may have its gateway at the port
+        size["CLIPPER_GATEWAY_ENABLED"] = "false"
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             [COMMAND, *arguments], cwd=folder, env=kept | size, stdin=other, stdout=other, stderr=other
         )

@@ -230,6 +230,7 @@ def _up(contender: Contender, place: Place) -> list[str]:
         f"kafka.partitions={place.catalogue.partitions}",
         f"router.data_dir={tables}/router",
         f"host.data_dir={tables}/host",
+        "gateway.enabled=false",
         *contender.settings,
     ]
     program = [

@@ -81,6 +81,7 @@ def served(place: Place, config: str, *assignments: str) -> Iterator[list[int]]:
         f"kafka.partitions={catalogue.partitions}",
         f"router.data_dir={folder}/router",
         f"host.data_dir={folder}/host",
+        "gateway.enabled=false",
         *assignments,
     ]
     options = [word for setting in settings for word in ("--set", setting)]

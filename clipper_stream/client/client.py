@@ -2,12 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, NamedTuple, Self, Unpack
 
 from clipper_stream.client.answer import Answer, answer_of
-from clipper_stream.client.client_records import Prepared, QueryOptions, Truth, prepare_feedback, prepare_query
+from clipper_stream.client.client_records import (
+    Prepared,
+    QueryOptions,
+    Truth,
+    place_feedback,
+    prepare_feedback,
+    prepare_query,
+)
 from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, PredictionTimeout
 from clipper_stream.client.kafka_logs import quiet
 from clipper_stream.client.keys import plain
@@ -17,7 +24,18 @@ from clipper_stream.errors import InvalidSetting
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import JSON, MSGPACK
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.feedback import Feedback
+from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
+
+
+class AskedQuery(NamedTuple):
+    """An answered query: the answer, the query's record, and the future metadata of the record in Kafka."""
+
+    prediction: Prediction
+    record: Prepared
+    sent: "asyncio.Future[Any]"
+
 
 TIMEOUT_S = 10.0
 """How long a call waits for its answer unless it says otherwise."""
@@ -97,6 +115,16 @@ class Client:
             if sender is not None:
                 await sender.close()
 
+    async def ended(self) -> None:
+        """Return once the client reads no more answers: it was closed, or reading failed; open it again then."""
+        if self._reader is not None:
+            await self._reader.ended()
+
+    @property
+    def partitions(self) -> int:
+        """Number of partitions of queries, predictions and feedback; 0 until it is open."""
+        return self._partitions
+
     async def __aenter__(self) -> Self:
         await self.open()
         return self
@@ -135,7 +163,7 @@ class Client:
         """
         asked = _query(application, query_id, **options)
         asked.input = plain(input)
-        return await self._ask(asked, timeout_s)
+        return await self._answer(asked, timeout_s)
 
     async def predict_many(
         self,
@@ -173,7 +201,7 @@ class Client:
         """
         asked = _query(application, query_id, **options)
         asked.inputs = [plain(row) for row in inputs]
-        return await self._ask(asked, timeout_s)
+        return await self._answer(asked, timeout_s)
 
     async def feedback(
         self, query: Answer | str, *, context: str | None = None, **truth: Unpack[Truth]
@@ -195,21 +223,73 @@ class Client:
         record = prepare_feedback(query, truth, context, self._partitions, self._content_type)
         return record.partition, await sender.send(self._topics.feedback, record.partition, record.key, record.value)
 
-    async def _ask(self, query: Query, timeout_s: float) -> Answer:
-        sender, started_s = self._opened(), time.perf_counter()
-        record = prepare_query(query, self._partitions, self._content_type)
-        assert record.key is not None
-        offset = None
+    async def give(
+        self, feedback: Feedback, *, key: bytes | None = None, headers: Iterable[tuple[str, bytes]] = ()
+    ) -> tuple[int, int]:
+        """Send a feedback as its record has it, of plain values only; return its partition and offset.
+
+        Args:
+            feedback: The feedback.
+            key: Key of the query's record where its id does not name the partition; absent: the query's context.
+            headers: Further headers of the record.
+
+        Raises:
+            InvalidFeedback, BrokerUnavailable, ClientClosed: as `feedback`.
+        """
+        sender = self._opened()
+        record = place_feedback(feedback, key, self._partitions, self._content_type)
+        return record.partition, await sender.send(
+            self._topics.feedback, record.partition, record.key, record.value, headers
+        )
+
+    async def ask(
+        self,
+        query: Query,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        key: bytes | None = None,
+        headers: Iterable[tuple[str, bytes]] = (),
+        on_sent: "Callable[[asyncio.Future[Any]], None] | None" = None,
+    ) -> AskedQuery:
+        """Ask a query as its record has it, of plain values only, and return the answer's record.
+
+        Args:
+            query: The query.
+            timeout_s: How long to wait for the answer, in seconds.
+            key: Key of the record; absent: the query's context or a digest of its input.
+            headers: Further headers of the record.
+            on_sent: Is given the future metadata of the record once it is queued.
+
+        Raises:
+            InvalidQuery, RecordTooLarge, PredictionTimeout, BrokerUnavailable, ClientClosed: as `predict`.
+        """
+        sender, topic = self._opened(), self._topics.queries
+        record = prepare_query(query, self._partitions, self._content_type, key)
+        sent: asyncio.Future[Any] | None = None
+
+        def fail(done: "asyncio.Future[Any]") -> None:
+            if not done.cancelled() and (error := done.exception()) is not None and not answered.done():
+                answered.set_exception(sender.failed(topic, error))
+
         with self._waiting.answer((record.partition, record.query_id, query.application)) as answered:
             scope = asyncio.timeout(timeout_s)
             try:
                 async with scope:
-                    offset = await sender.send(self._topics.queries, record.partition, record.key, record.value)
-                    prediction = await answered
+                    sent = await sender.begin(topic, record.partition, record.key, record.value, headers)
+                    sent.add_done_callback(fail)
+                    if on_sent is not None:
+                        on_sent(sent)
+                    return AskedQuery(await answered, record, sent)
             except TimeoutError as error:
                 if not scope.expired():
                     raise
+                offset = int(sent.result().offset) if sent is not None and sent.done() else None
                 raise self._late(query.application, record, offset, timeout_s) from error
+
+    async def _answer(self, query: Query, timeout_s: float) -> Answer:
+        started_s = time.perf_counter()
+        prediction, record, _ = await self.ask(query, timeout_s=timeout_s)
+        assert record.key is not None
         latency_s = time.perf_counter() - started_s
         return answer_of(prediction, partition=record.partition, key=record.key, latency_s=latency_s)
 
@@ -223,7 +303,8 @@ class Client:
         return PredictionTimeout(
             f"no answer of application {application!r} to query {record.query_id!r} within {timeout_s:g} s; it is "
             f"record {offset} of {topics.queries} partition {record.partition}: see whether a router (consumer group "
-            f"{topics.router_group}) has read that far, and whether the query lies in {topics.dead_letters}"
+            f"{topics.router_group}) has read that far, and whether the query lies in {topics.dead_letters}",
+            record.query_id,
         )
 
     def _opened(self) -> RecordSender:

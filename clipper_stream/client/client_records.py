@@ -8,9 +8,10 @@ import msgspec
 
 from clipper_stream.client.answer import Answer
 from clipper_stream.client.errors import InvalidFeedback, InvalidQuery
-from clipper_stream.client.keys import UNENCODABLE, partition_for, plain, query_key
+from clipper_stream.client.keys import partition_for, plain, query_key
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback, check_feedback
+from clipper_topics.plain_values import UNENCODABLE
 from clipper_topics.query import Query, check_query
 from clipper_topics.query_ids import minted_id, partition_of
 
@@ -49,11 +50,15 @@ class Prepared:
     value: bytes
 
 
-def prepare_query(query: Query, partitions: int, content_type: str) -> Prepared:
-    """The query's record; an id is minted when it has none. `InvalidQuery` when it cannot be one."""
+def prepare_query(query: Query, partitions: int, content_type: str, key: bytes | None = None) -> Prepared:
+    """The query's record, under this key or its usual one; an id is minted when it has none.
+
+    Raises:
+        InvalidQuery: it cannot be sent as it is.
+    """
     if problem := check_query(query):
         raise InvalidQuery(problem)
-    key = query_key(query)
+    key = query_key(query) if key is None else key
     partition = partition_for(key, partitions)
     query_id = query.query_id or minted_id(partition)
     if partition_of(query_id) not in (None, partition):
@@ -74,31 +79,35 @@ def prepare_feedback(
     """The record of a feedback; arguments and errors are those of `Client.feedback`."""
     try:
         feedback = Feedback(**_whose(query, context), **{name: plain(value) for name, value in truth.items()})
-        problem = check_feedback(feedback)
-        value = codec.feedback.encode(feedback, content_type)
+        return place_feedback(feedback, query.key if isinstance(query, Answer) else None, partitions, content_type)
     except (InvalidQuery, *UNENCODABLE) as error:
         raise InvalidFeedback(f"{' and '.join(truth) or 'the feedback'} cannot be given: {error}") from error
-    if problem:
+
+
+def place_feedback(feedback: Feedback, key: bytes | None, partitions: int, content_type: str) -> Prepared:
+    """The record of a feedback about a query whose id names its partition, or that has this key or a context.
+
+    Raises:
+        InvalidFeedback: it cannot be given as it is.
+    """
+    if problem := check_feedback(feedback):
         raise InvalidFeedback(problem)
-    partition, key = _place(query, context, partitions)
-    return Prepared(query_id=feedback.query_id, partition=partition, key=key, value=value)
+    query_id, context = feedback.query_id, feedback.context
+    key = context.encode() if context is not None else key
+    partition = partition_of(query_id)
+    if partition is None and key is not None:
+        partition = partition_for(key, partitions)
+    if partition is None:
+        raise InvalidFeedback(f"nothing says which partition query {query_id!r} is in: give its answer, or its context")
+    if partition >= partitions:
+        raise InvalidFeedback(
+            f"query {query_id!r} names partition {partition}, there are {partitions}: is the id whole?"
+        )
+    value = codec.feedback.encode(feedback, content_type)
+    return Prepared(query_id=query_id, partition=partition, key=key, value=value)
 
 
 def _whose(query: Answer | str, context: str | None) -> dict[str, Any]:
     if isinstance(query, str):
         return {"query_id": query, "context": context}
     return {"query_id": query.query_id, "application": query.application, "context": query.context}
-
-
-def _place(query: Answer | str, context: str | None, partitions: int) -> tuple[int, bytes | None]:
-    if isinstance(query, Answer):
-        return query.partition, query.key
-    key = None if context is None else context.encode()
-    partition = partition_of(query)
-    if partition is None and key is not None:
-        partition = partition_for(key, partitions)
-    if partition is None:
-        raise InvalidFeedback(f"nothing says which partition query {query!r} is in: give its answer, or its context")
-    if partition >= partitions:
-        raise InvalidFeedback(f"query {query!r} names partition {partition}, there are {partitions}: is the id whole?")
-    return partition, key

@@ -24,7 +24,15 @@ class RecordTooLarge(RequestError):
 
 
 class PredictionTimeout(RequestError, TimeoutError):
-    """The query is in Kafka, but its answer did not come in time; it may still come, nobody waits for it."""
+    """The query is in Kafka, but its answer did not come in time; it may still come, nobody waits for it.
+
+    Attributes:
+        query_id: Of the query.
+    """
+
+    def __init__(self, message: str, query_id: str) -> None:
+        super().__init__(message)
+        self.query_id = query_id
 
 
 class BrokerUnavailable(SetupError):

@@ -1,6 +1,5 @@
 """Keys and partitions of queries: what a producer in another language does with the default settings of Java's."""
 
-import base64
 from typing import Any
 
 import msgspec
@@ -8,33 +7,23 @@ import xxhash
 from aiokafka.partitioner import murmur2
 
 from clipper_stream.client.errors import InvalidQuery
+from clipper_topics import plain_values
+from clipper_topics.plain_values import UNENCODABLE
 from clipper_topics.query import Query
-
-UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
-"""What encoding raises: a type or a map key that no record has, half a surrogate, a huge integer, a list in itself."""
 
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 
 def plain(value: Any) -> Any:
-    """The value with arrays as lists and numpy scalars as numbers; bytes become `{"base64": ...}`.
+    """The value as `clipper_topics.plain_values.plain` has it.
 
-    >>> plain(b"abc")
-    {'base64': 'YWJj'}
+    Raises:
+        InvalidQuery: no record can hold it.
     """
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return {"base64": base64.b64encode(value).decode()}
     try:
-        return msgspec.to_builtins(value, enc_hook=_from_array)
-    except UNENCODABLE as error:
-        raise InvalidQuery(f"{error}: give numbers, nested numbers, text, bytes, or an array of numbers") from error
-
-
-def _from_array(value: Any) -> Any:
-    tolist = getattr(value, "tolist", None)
-    if tolist is None:
-        raise TypeError(f"a value of type {type(value).__name__} cannot be sent")
-    return tolist()
+        return plain_values.plain(value)
+    except ValueError as error:
+        raise InvalidQuery(str(error)) from error
 
 
 def query_key(query: Query) -> bytes:

@@ -111,6 +111,11 @@ class PredictionReader:
         if self._consumer is not None:
             await stop_consumer(self._consumer)
 
+    async def ended(self) -> None:
+        """Return when nothing is read any more."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         outages = OutageLog(consumer._client, self._kafka.bootstrap)  # noqa: SLF001 (what has the brokers)
         while True:

@@ -1,6 +1,8 @@
 """Sends the records of one client, each at once, and waits until Kafka has them."""
 
 import asyncio
+from collections.abc import Iterable
+from typing import Any
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
 
@@ -44,17 +46,56 @@ class RecordSender:
         except KafkaError as error:
             raise failure(self._kafka, f"cannot see topic {topic}", error) from error
 
-    async def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> int:
-        """The record's offset, once every in-sync replica has it; raises `RecordTooLarge` before anything is sent."""
+    async def begin(
+        self, topic: str, partition: int, key: bytes | None, value: bytes, headers: Iterable[tuple[str, bytes]] = ()
+    ) -> "asyncio.Future[Any]":
+        """Queue a record, and return the future record metadata: there once every in-sync replica has the record.
+
+        The future's own errors are aiokafka's; `failed` turns them into those of this module.
+
+        Raises:
+            RecordTooLarge: nothing is sent.
+            BrokerUnavailable: the record could not be queued in time.
+        """
+        await self._in_flight.acquire()
         try:
-            async with self._in_flight:
-                sent = await self._producer.send(topic, value, key=key, partition=partition, headers=self._headers)
-                return int((await sent).offset)
+            sent: asyncio.Future[Any] = await self._producer.send(
+                topic,
+                value,
+                key=key,
+                partition=partition,
+                headers=[*self._headers, *headers] if headers else self._headers,
+            )
         except MessageSizeTooLargeError as error:
+            self._in_flight.release()
             message = f"a record of {len(value)} bytes for {topic} is larger than Kafka takes: send fewer rows"
             raise RecordTooLarge(message) from error
+        except BaseException as error:
+            self._in_flight.release()
+            if isinstance(error, KafkaError):
+                raise self.failed(topic, error) from error
+            raise
+        sent.add_done_callback(self._acknowledged)
+        return sent
+
+    async def send(
+        self, topic: str, partition: int, key: bytes | None, value: bytes, headers: Iterable[tuple[str, bytes]] = ()
+    ) -> int:
+        """Return the record's offset, once every in-sync replica has it; errors as of `begin`."""
+        sent = await self.begin(topic, partition, key, value, headers)
+        try:
+            return int((await sent).offset)
         except KafkaError as error:
-            raise failure(self._kafka, f"Kafka did not take a record for {topic}", error) from error
+            raise self.failed(topic, error) from error
+
+    def failed(self, topic: str, error: BaseException) -> Exception:
+        """Return the error to raise for one of aiokafka's about a record of this topic."""
+        return failure(self._kafka, f"Kafka did not take a record for {topic}", error)
+
+    def _acknowledged(self, sent: "asyncio.Future[Any]") -> None:
+        self._in_flight.release()
+        if not sent.cancelled():
+            sent.exception()  # who waits for the answer has it; a call that was cancelled does not ask any more
 
     async def close(self) -> None:
         """Send what is left, or give it up when its time is over, and disconnect."""

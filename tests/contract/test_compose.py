@@ -18,7 +18,7 @@ from clipper_agents.settings import Settings, load_settings
 from clipper_topics.connection import VARIABLES
 
 OURS = sorted(SERVICES.keys() - {"kafka"})
-WORKERS = ["router", "steward", "hosts"]
+WORKERS = ["router", "steward", "hosts", "gateway"]
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
 
 
@@ -26,8 +26,8 @@ def settings(**environ: str) -> Settings:
     return load_settings(ROOT / "deploy/clipper.toml", environ)
 
 
-def test_services_are_broker_one_shots_router_steward_and_one_for_all_hosts():
-    assert SERVICES.keys() == {"kafka", "topics", "apply", "router", "steward", "hosts"}
+def test_services_are_broker_one_shots_workers_and_one_for_all_hosts():
+    assert SERVICES.keys() == {"kafka", "topics", "apply", "router", "steward", "hosts", "gateway"}
     assert "deploy" not in SERVICES["hosts"], "a second container would start hosts of the same names"
 
 
@@ -71,6 +71,8 @@ def test_the_environment_is_what_the_settings_understand(service: str):
     if service == "hosts":
         (written,) = re.findall(r" > (\S+)'$", SERVICES[service]["command"])
         assert SERVICES[service]["healthcheck"]["test"] == ["CMD", "grep", "-q", "^ready", written]
+    elif service == "gateway":
+        assert f"http://127.0.0.1:{found.gateway.port}/readyz" in str(SERVICES[service]["healthcheck"]["test"])
     elif service in WORKERS:
         assert f":{found.router.metrics_port}/metrics" in str(SERVICES[service]["healthcheck"]["test"])
         assert found.router.metrics_port == found.host.metrics_port
@@ -79,13 +81,21 @@ def test_the_environment_is_what_the_settings_understand(service: str):
 @pytest.mark.parametrize("service", WORKERS)
 def test_metrics_are_served_where_the_page_says(service: str):
     page = (ROOT / "docs/how-to/deploy-with-docker-compose.md").read_text()
-    found = load_settings(ROOT / "deploy/clipper.toml", SERVICES[service]["environment"])
-    role = service if service in ("router", "steward") else "host"
+    found = settings(**{name: settled(value) for name, value in SERVICES[service]["environment"].items()})
+    role = service.removesuffix("s")
     assert getattr(found, role).metrics_address == "0.0.0.0"
     assert f"http://router:{getattr(found, role).metrics_port}/metrics" in page
 
 
-@pytest.mark.parametrize("service", ["router", "steward"])
+def test_the_gateway_without_keys_is_reached_from_this_machine_only():
+    gateway = SERVICES["gateway"]
+    found = settings(**{name: settled(value) for name, value in gateway["environment"].items()}).gateway
+    assert (found.address, found.insecure, found.keys_file) == ("0.0.0.0", True, None)
+    ports = [f"127.0.0.1:{port}:{port}" for port in (found.port, found.grpc_port)]
+    assert [settled(port) for port in gateway["ports"]] == ports
+
+
+@pytest.mark.parametrize("service", ["router", "steward", "gateway"])
 def test_each_container_of_a_worker_has_an_instance_name_of_its_own(service: str):
     words = program(service)
     assert "$$HOSTNAME" in words[words.index("--instance") + 1]

@@ -79,9 +79,12 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment without settings of Kafka or of a deployment, and with those that are given."""
+    """This process's environment without settings of Kafka or of a deployment, and with those that are given.
+
+    Without a gateway unless they say otherwise: tests that run beside each other would all have it at one port.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "CLIPPER_"))}
-    return kept | settings
+    return kept | {"CLIPPER_GATEWAY_ENABLED": "false"} | settings
 
 
 def environment_of(kafka: KafkaConnection, catalogue: Catalogue, **settings: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 def test_the_services_serve_what_is_deployed_live_and_a_second_apply_keeps_it(kafka, catalogue, tmp_path):
     def environ(service: str) -> dict[str, str]:
         given = {name: settled(value) for name, value in SERVICES[service]["environment"].items()}
-        for role in ("ROUTER", "HOST", "STEWARD"):
+        for role in ("ROUTER", "HOST", "STEWARD", "GATEWAY"):
             given[f"CLIPPER_{role}_METRICS_PORT"] = "0"
             given[f"CLIPPER_{role}_METRICS_ADDRESS"] = "127.0.0.1"
         data = {f"CLIPPER_{role}_DATA_DIR": str(tmp_path / "data") for role in ("ROUTER", "HOST")}

@@ -1,12 +1,12 @@
 """The example of a model's life, as a reader runs it: every step happens, and no query is lost."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from e2e.programs import environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(500)]
 
@@ -18,10 +18,9 @@ STORY = ["create", "shadow", "step", "promote", "canary", "abort", "rollback", "
 
 
 def test_a_model_lives_through_its_stages_and_a_bad_version_ends_by_itself(tmp_path: Path):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "CLIPPER_"))}
     done = subprocess.run(
         [sys.executable, EXAMPLE, "--rate", str(RATE), "--out", tmp_path],
-        cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=480, check=False,
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=480, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
     figures = json.loads((tmp_path / "lifecycle.json").read_text())

@@ -1,12 +1,12 @@
 """The example of replay, as a reader runs it: what was predicted for the best candidate is what comes."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from e2e.programs import environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(420)]
 pytest.importorskip("skops")
@@ -18,10 +18,9 @@ EXAMPLE = ROOT / "examples" / "replay" / "run.py"
 
 
 def test_the_best_candidate_of_a_logged_day_is_as_good_as_predicted(tmp_path: Path):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "CLIPPER_"))}
     done = subprocess.run(
         [sys.executable, EXAMPLE, "--seconds", "15", "--rate", "60", "--out", tmp_path],
-        cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=400, check=False,
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
     figures = json.loads((tmp_path / "replay.json").read_text())

@@ -3,9 +3,11 @@
 import json
 import re
 import signal
+import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e.any_client import AnyClient
@@ -63,7 +65,8 @@ def kafka(secured: SecuredKafka) -> Iterator[SecuredKafka]:
 
 
 def test_the_page_has_every_role():
-    assert set(RIGHTS) == {"operator", "router", "host", "steward", "application", "loadgen", "dead-letter-reader"}
+    workers = {"router", "host", "steward", "gateway"}
+    assert set(RIGHTS) == workers | {"operator", "application", "loadgen", "dead-letter-reader"}
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,26 @@ def test_the_documented_rights_suffice_to_answer_learn_and_keep_bad_records(kafk
         anybody.send_json("clipper.feedback", {"query_id": "never", "loss": 0, "ack": True})
         with anybody.reading("clipper.feedback-acks") as acks:
             acks.until("the feedback is acknowledged", bool)
+
+
+def test_a_gateway_with_the_documented_rights_answers_over_http(kafka, deployed, folder):
+    ports = ("--set", "gateway.port=0", "--set", "gateway.grpc_port=0")
+    with Program("gateway", *ports, folder=folder / "gateway", environ=as_role(kafka, "gateway")) as gateway:
+        url = gateway.ready()["http"]
+
+        def asked() -> dict[str, Any]:
+            inputs = [{"name": "input", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]
+            request = urllib.request.Request(f"{url}/v2/models/sums/infer", json.dumps({"inputs": inputs}).encode())
+            try:
+                with urllib.request.urlopen(request, timeout=30) as response:
+                    return dict(json.load(response))
+            except OSError:  # it serves before it has seen Kafka
+                return {}
+
+        assert until("an answer", asked)["outputs"][0]["data"] == [3.0], gateway.log
+        gateway.signal(signal.SIGTERM)
+        assert gateway.ended() == 0, gateway.log
+        assert "was destroyed" not in gateway.log, "it leaves tasks behind"
 
 
 def test_who_watches_and_may_not_read_a_topic_is_told_and_sees_the_rest(kafka, deployed, folder):

@@ -19,7 +19,7 @@ from clipper_agents.control.apply import KEPT, apply_manifests
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.settings import load_settings
+from clipper_agents.settings import GatewaySection, load_settings
 from clipper_agents.supervisor.deployment import OVERWRITTEN, Deployment
 from clipper_agents.supervisor.process import ChildNotReady
 from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
@@ -29,6 +29,9 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 pytestmark = pytest.mark.integration
 
 CONFIGURATION = """
+[gateway]
+enabled = false
+
 [router]
 processes = 2
 
@@ -55,12 +58,15 @@ if "broken:1" in sys.argv:
     sys.exit(3)
 def drain(*_):
     with Path(__file__).with_name("drained").open("a") as drained:
-        drained.write(sys.argv[2] + "\\n")
+        drained.write((sys.argv[1] if sys.argv[1] == "gateway" else sys.argv[2]) + "\\n")
     print("drained", flush=True)
     sys.exit(0)
+if sys.argv[1] == "gateway" and Path(__file__).with_name("taken").exists():
+    print("error: port 8080 is taken", file=sys.stderr)
+    sys.exit(3)
 signal.signal(signal.SIGTERM, drain)
 end_with_stdin()
-print("ready metrics=9", flush=True)
+print("ready metrics=9 http=http://127.0.0.1:8080", flush=True)
 while True:
     signal.pause()
 """
@@ -150,6 +156,26 @@ def settings(kafka, catalogue, configuration, tmp_path):
     """Of a deployment on the Kafka of the tests."""
     data = {f"CLIPPER_{role}_DATA_DIR": str(tmp_path / "data") for role in ("ROUTER", "HOST")}
     return load_settings(configuration, environment_of(kafka, catalogue, **data))
+
+
+async def test_a_gateway_is_one_of_the_deployment_and_drains_first(settings, worker, temporary):
+    with_gateway = msgspec.structs.replace(settings, gateway=GatewaySection())
+    async with deployment_of(with_gateway, worker, []) as deployment:
+        assert set(deployment.supervisor.children) == {*NAMES, "gateway"}
+        assert deployment.gateway == "http://127.0.0.1:8080"
+    assert deployment.gateway is None
+    assert worker.with_name("drained").read_text().split()[:3] == ["gateway", "router", "router"]
+
+
+async def test_a_deployment_whose_gateway_cannot_start_goes_on(settings, worker, temporary, caplog):
+    worker.with_name("taken").touch()
+    with_gateway = msgspec.structs.replace(settings, gateway=GatewaySection())
+    async with deployment_of(with_gateway, worker, []) as deployment:
+        assert deployment.gateway is None
+        assert all(deployment.supervisor.child(name).pid for name in NAMES)
+    (said,) = [record for record in caplog.records if record.getMessage().startswith("no gateway")]
+    assert said.levelno == logging.ERROR
+    assert "port 8080 is taken" in str(said.fields["reason"])
 
 
 async def test_models_get_and_lose_their_hosts_while_the_deployment_runs(kafka, catalogue, settings, worker, temporary):

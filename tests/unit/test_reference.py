@@ -11,6 +11,7 @@ from clipper_agents.cli.reference import PAGE as PAGE_OF_COMMANDS
 from clipper_agents.cli.reference import reference
 from clipper_agents.settings import (
     BrokerSection,
+    GatewaySection,
     HostSection,
     KafkaSection,
     ModelsSection,
@@ -31,6 +32,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "[host]": HostSection,
     "[models]": ModelsSection,
     "[steward]": StewardSection,
+    "[gateway]": GatewaySection,
     "[[application]]": ApplicationManifest,
     "[[model]]": ModelManifest,
 }

@@ -14,6 +14,8 @@ from clipper_agents.cli.apply import apply, export
 from clipper_agents.cli.broker import broker
 from clipper_agents.cli.dead_letters import dead_letters
 from clipper_agents.cli.demo import demo
+from clipper_agents.cli.gateway import gateway
+from clipper_agents.cli.keys import keys
 from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.model import model
 from clipper_agents.cli.predict import feedback, predict
@@ -68,7 +70,7 @@ def _add(command: Callable[..., None], short: str, example: str) -> None:
 
 
 _add(demo, "Watch a pipeline decide, learn and recover, in two minutes.", "demo --json result.json")
-_add(up, "Start broker, routers and model hosts on this machine.", "up --config clipper.toml")
+_add(up, "Start broker, routers, model hosts and gateway on this machine.", "up --config clipper.toml")
 _add(predict, "Ask one question.", "predict sums '[1, 2, 3]' --bootstrap localhost:9092")
 _add(feedback, "Say what was true about a query.", "feedback 2-5f0c9e --label 6 --bootstrap localhost:9092")
 _add(apply, "Publish the applications and models of a configuration.", "apply --bootstrap localhost:9092")
@@ -81,6 +83,7 @@ _add(
 )
 _add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
 _add(watch, "Show what flows through applications, second by second.", "watch --bootstrap localhost:9092")
+_add(gateway, "Serve HTTP and gRPC in front of the topics.", "gateway --bootstrap localhost:9092")
 replay = typer.Typer(
     name="replay",
     no_args_is_help=True,
@@ -104,6 +107,7 @@ app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
 app.add_typer(selection, short_help="Look at what an application has learned; set it back.")
 app.add_typer(replay, short_help="Use logged traffic again: verify, evaluate, and more.")
+app.add_typer(keys, short_help="Make, list and revoke API keys of the gateway.")
 app.add_typer(worker, short_help="Run one router, host or steward process, or all hosts.")
 
 

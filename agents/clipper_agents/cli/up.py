@@ -36,11 +36,12 @@ def up(
     apply: Apply = False,
     profile: Profile = False,
 ) -> None:
-    """Start broker (unless there is an address), routers and model hosts, until Ctrl-C or SIGTERM.
+    """Start broker (unless there is an address), routers, model hosts and gateway, until Ctrl-C or SIGTERM.
 
     What runs is declared in the configuration, clipper.toml unless another is named. A model that is named here instead
     is the only one of an application that has the name of its file or attribute, and no deadline.
-    Prints one line, `ready bootstrap=HOST:PORT`, when a query sent now will be answered. Logs go to standard error.
+    Prints one line, `ready bootstrap=HOST:PORT gateway=URL`, when a query sent now will be answered, without the last
+    field when there is no gateway. Logs go to standard error.
     Publishes what the configuration adds; what differs from it is live and stays, and the difference is logged.
     The end waits for what is open; a second Ctrl-C does not.
     """
@@ -92,7 +93,8 @@ async def serve(deployment: "Deployment") -> None:
         await _start_unless(deployment, ended)
         if not ending.is_set():
             with recorded(deployment.settings.kafka):
-                say(f"ready bootstrap={deployment.connection.bootstrap}")
+                gateway = f" gateway={deployment.gateway}" if deployment.gateway else ""
+                say(f"ready bootstrap={deployment.connection.bootstrap}{gateway}")
                 await _watch_until(deployment, ended)
     finally:
         ended.cancel()

@@ -23,7 +23,7 @@ from clipper_agents.kafka.consumer_groups import unread
 from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_agents.replay.log_ranges import open_logs
 from clipper_agents.replay.verify import verify
-from clipper_agents.settings import BrokerSection, Settings, load_settings
+from clipper_agents.settings import BrokerSection, GatewaySection, Settings, load_settings
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.supervised_process import ProcessEnvironment
 from clipper_loadgen import Dataset, LoadPlan, run_load
@@ -122,6 +122,7 @@ def demo_settings(
     return msgspec.structs.replace(
         load_settings(None, environ, overrides),
         broker=BrokerSection(),
+        gateway=GatewaySection(enabled=False),
         applications=applications,
         models=[model.manifest(flag if model is best else None) for model in models],
     )

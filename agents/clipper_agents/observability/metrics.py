@@ -1,4 +1,4 @@
-"""What routers, hosts and the steward count, a call a batch. The names and their meaning are in `specs`."""
+"""What each kind of process counts, a call a batch. The names and their meaning are in `specs`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -218,3 +218,26 @@ class StewardMetrics(ProcessMetrics):
     def set_remembered(self, queries: int) -> None:
         """Set the number of queries that are kept for their feedback."""
         self.families.gauge("clipper_comparison_queries").set(queries)
+
+
+class GatewayMetrics(ProcessMetrics):
+    """Metrics of a gateway process."""
+
+    def __init__(self) -> None:
+        super().__init__(MetricFamilies("gateway"))
+
+    def count_request(self, route: str, status: int, application: str, took_s: float) -> None:
+        """A request to a route (its pattern, not its path) was answered after so long.
+
+        The application is empty unless it is registered, lest a caller adds series by names that it invents.
+        """
+        self.families.counter("clipper_gateway_requests_total", route, str(status), application).inc()
+        self.families.histogram("clipper_gateway_request_seconds", route).observe(took_s)
+
+    def set_in_flight(self, calls: int) -> None:
+        """Set the number of calls that wait for an answer."""
+        self.families.gauge("clipper_gateway_in_flight").set(calls)
+
+    def count_refused(self, reason: str) -> None:
+        """A request was refused; the reason is one of a few words, not a message."""
+        self.families.counter("clipper_gateway_refused_total", reason).inc()

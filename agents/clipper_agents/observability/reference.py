@@ -10,18 +10,20 @@ _HEAD = f"""# Metrics
 
 <!-- Generated: python -m clipper_agents.observability.reference > {PAGE} -->
 
-Routers, hosts and the steward serve metrics in Prometheus' text format on `http://127.0.0.1:PORT/metrics`. A worker's
-ready line has the port; `metrics_port` of `[router]`, `[host]` and `[steward]` fixes it. No label contains a context or
-a query id. Routers with colocated models also have the metrics of hosts.
+Routers, hosts, the steward and the gateway serve metrics in Prometheus' text format on
+`http://127.0.0.1:PORT/metrics`. A worker's ready line has the port; `metrics_port` of `[router]`, `[host]`, `[steward]`
+and `[gateway]` fixes it. No label contains a context or a query id. Routers with colocated models also have the metrics
+of hosts.
 """
+_TITLES = {"Routers": "router", "Hosts": "host", "Steward": "steward", "Gateway": "gateway", "All": "both"}
 
 
 def reference() -> str:
     """The page."""
     parts = [_HEAD]
-    for title, roles in (("Routers", {"router"}), ("Hosts", {"host"}), ("Steward", {"steward"}), ("All", {"both"})):
+    for title, role in _TITLES.items():
         parts.append(f"## {title}\n")
-        parts.extend(_row(spec) for spec in SPECS if spec.role in roles)
+        parts.extend(_row(spec) for spec in SPECS if spec.role == role)
         parts.append("")
     parts.append(f"## Process (Linux)\n\n{', '.join(f'`{name}`' for name in PROCESS_METRICS)}")
     parts.extend(["", "## Buckets\n", *_buckets()])

@@ -20,7 +20,7 @@ class MetricSpec:
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     text: str
-    role: Literal["router", "host", "steward", "both"]
+    role: Literal["router", "host", "steward", "gateway", "both"]
     buckets: tuple[float, ...] = ()
 
 
@@ -207,6 +207,25 @@ SPECS = (
     ),
     MetricSpec(
         "clipper_comparison_queries", "gauge", (), "Queries remembered for feedback that may still come.", "steward"
+    ),
+    MetricSpec(
+        "clipper_gateway_requests_total",
+        "counter",
+        ("route", "status", "application"),
+        "Answered requests by HTTP status, also of gRPC; the application is empty unless it is registered.",
+        "gateway",
+    ),
+    MetricSpec(
+        "clipper_gateway_request_seconds",
+        "histogram",
+        ("route",),
+        "From a request's arrival to its answer.",
+        "gateway",
+        _LATENCY_S,
+    ),
+    MetricSpec("clipper_gateway_in_flight", "gauge", (), "Calls that wait for an answer.", "gateway"),
+    MetricSpec(
+        "clipper_gateway_refused_total", "counter", ("reason",), "Requests that were refused, by reason.", "gateway"
     ),
 )
 """In the order of the reference page."""

@@ -7,23 +7,18 @@ start --> control topic read --> `ready` line --> SIGTERM --> end
 import asyncio
 import logging
 import signal
-from collections.abc import Iterable
-from typing import Any
 
 import uvloop
 
 from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
-from clipper_agents.kafka.clients import make_client
 from clipper_agents.kafka.errors import TopicMadeAnew
-from clipper_agents.kafka.retry import retry
-from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
 from clipper_agents.rollout.decisions import ControlChanges
 from clipper_agents.settings.workers import StewardSettings
-from clipper_agents.streaming.reachability import watch_brokers
+from clipper_agents.streaming.reachability import watch_kafka
 from clipper_stream.client.access import RIGHTS, refused_right
 
 logger = logging.getLogger(__name__)
@@ -57,10 +52,10 @@ async def _run(settings: StewardSettings, metrics: StewardMetrics, ready: str) -
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    client = make_client(settings.kafka)
     process = RolloutController(settings, ControlChanges(settings.kafka, settings.catalogue), metrics)
     topics = settings.catalogue
-    watching = _watch(client, metrics, (topics.control, topics.predictions, topics.audits, topics.feedback))
+    watched = (topics.control, topics.predictions, topics.audits, topics.feedback)
+    watching = watch_kafka(settings.kafka, metrics.set_broker_reachable, watched)
     work = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(watching)]
     try:
         starting = asyncio.ensure_future(process.start())
@@ -79,14 +74,3 @@ async def _run(settings: StewardSettings, metrics: StewardMetrics, ready: str) -
             task.cancel()
         await asyncio.wait(work)
         await process.stop()
-        await client.close()
-
-
-async def _watch(client: Any, metrics: StewardMetrics, topics: Iterable[str]) -> None:
-    ids = TopicIds()
-    await retry("start of a client", client.bootstrap)
-    learning = asyncio.ensure_future(ids.learn(client, topics))
-    try:
-        await watch_brokers(client, metrics.set_broker_reachable, ids)
-    finally:
-        learning.cancel()

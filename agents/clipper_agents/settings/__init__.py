@@ -10,16 +10,19 @@ Precedence: command line, then environment, then file, then default (`reading`).
 from clipper_agents.settings.load import Settings, load_settings
 from clipper_agents.settings.sections import (
     BrokerSection,
+    GatewaySection,
     HostSection,
     KafkaSection,
     ModelsSection,
     RouterSection,
     StewardSection,
 )
-from clipper_agents.settings.workers import HostSettings, RouterSettings, StewardSettings
+from clipper_agents.settings.workers import GatewaySettings, HostSettings, RouterSettings, StewardSettings
 
 __all__ = [
     "BrokerSection",
+    "GatewaySection",
+    "GatewaySettings",
     "HostSection",
     "HostSettings",
     "KafkaSection",

@@ -1,4 +1,4 @@
-"""What must hold between manifests: uniqueness and references. A bound of one value stands in its record.
+"""What must hold between manifests, and between keys of a section. A bound of one value stands in its record.
 
 Each check yields one sentence that states the place, the value and what is allowed.
 """
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from clipper_agents.settings.sections import GatewaySection
 from clipper_stream.drift.detectors import make_spec
 from clipper_stream.errors import SetupError
 from clipper_stream.models.allowlist import local_path
@@ -58,6 +59,18 @@ def outside_problems(
             check_allowed(model.runtime, model.uri, model.parameters, allowed, files)
         except SetupError as error:
             yield f"model {model.ref!r}: {error}"
+
+
+def gateway_problems(section: GatewaySection) -> Iterator[str]:
+    """Keys of the gateway of which one is nothing without the other."""
+    for one, other in (("tls_certfile", "tls_keyfile"), ("oidc_issuer", "oidc_audience")):
+        if bool(getattr(section, one)) != bool(getattr(section, other)):
+            given, missing = (one, other) if getattr(section, one) else (other, one)
+            yield f"gateway.{given} is given without gateway.{missing}: give both, or none of them"
+    if section.oidc_jwks_url and not section.oidc_issuer:
+        yield "gateway.oidc_jwks_url is given without gateway.oidc_issuer: give both, or none of them"
+    if section.port and section.port == section.grpc_port:
+        yield f"gateway.port = gateway.grpc_port = {section.port}: give each server a port of its own, or 0"
 
 
 def _reference_problems(

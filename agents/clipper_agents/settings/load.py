@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
-from clipper_agents.settings.checks import declared_code, manifest_problems, outside_problems
+from clipper_agents.settings.checks import declared_code, gateway_problems, manifest_problems, outside_problems
 from clipper_agents.settings.error_messages import explained
 from clipper_agents.settings.sections import (
     BrokerSection,
+    GatewaySection,
     HostSection,
     KafkaSection,
     ModelsSection,
@@ -17,7 +18,7 @@ from clipper_agents.settings.sections import (
     StewardSection,
 )
 from clipper_agents.settings.sources import overlay, read_file
-from clipper_agents.settings.workers import MIB, HostSettings, RouterSettings, StewardSettings
+from clipper_agents.settings.workers import MIB, GatewaySettings, HostSettings, RouterSettings, StewardSettings
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_topics.catalogue import Catalogue
@@ -37,6 +38,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     router: RouterSection = RouterSection()
     host: HostSection = HostSection()
     steward: StewardSection = StewardSection()
+    gateway: GatewaySection = GatewaySection()
     loading: ModelsSection = msgspec.field(default_factory=ModelsSection, name="models")
     applications: list[ApplicationManifest] = msgspec.field(default_factory=list, name="application")
     models: list[ModelManifest] = msgspec.field(default_factory=list, name="model")
@@ -143,6 +145,14 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             max_queries=self.steward.max_queries,
         )
 
+    def gateway_settings(self, instance: str, kafka: KafkaConnection) -> GatewaySettings:
+        """What the gateway of this name needs."""
+        return GatewaySettings(
+            **self._worker_settings(instance, kafka, self.gateway),
+            section=self.gateway,
+            horizon_s=self.router.horizon_s,
+        )
+
     @property
     def _own_folder(self) -> Path:
         """Two deployments that run in one folder have other prefixes, and other data."""
@@ -150,7 +160,10 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         return Path("data") if prefix == KafkaSection().prefix else Path("data") / prefix
 
     def _worker_settings(
-        self, instance: str, kafka: KafkaConnection, section: RouterSection | HostSection | StewardSection
+        self,
+        instance: str,
+        kafka: KafkaConnection,
+        section: RouterSection | HostSection | StewardSection | GatewaySection,
     ) -> dict[str, Any]:
         return {
             "kafka": kafka,
@@ -215,11 +228,11 @@ def _section_problems(settings: Settings) -> list[str]:
         for entry in settings.loading.allowed_modules or ()
         if "/" in entry
     ]
-    return problems
+    return [*problems, *gateway_problems(settings.gateway)]
 
 
 def _with_paths_from(folder: Path, settings: Settings) -> Settings:
-    """Model files and directories are named relative to the configuration's folder: it can be used from anywhere."""
+    """Files and directories are named relative to the configuration's folder: it can be used from anywhere."""
 
     def absolute(place: str) -> str:
         return place if "://" in place or Path(place).is_absolute() else str((folder / place).resolve())
@@ -234,4 +247,7 @@ def _with_paths_from(folder: Path, settings: Settings) -> Settings:
     if cache_dir is not None:
         cache_dir = absolute(cache_dir)
     loading = msgspec.structs.replace(settings.loading, allowed_locations=locations, cache_dir=cache_dir)
-    return msgspec.structs.replace(settings, models=models, loading=loading)
+    given = {name: getattr(settings.gateway, name) for name in ("keys_file", "tls_certfile", "tls_keyfile")}
+    files = {name: absolute(path) for name, path in given.items() if path}
+    gateway = msgspec.structs.replace(settings.gateway, **files)
+    return msgspec.structs.replace(settings, models=models, loading=loading, gateway=gateway)

@@ -95,6 +95,46 @@ class StewardSection(Section, frozen=True):
     """Port of its metrics; 0: a free one."""
 
 
+class GatewaySection(Section, frozen=True):
+    """The gateway, which serves HTTP and gRPC in front of the topics."""
+
+    enabled: bool = True
+    """Whether `up` starts one, where the extra `gateway` is installed."""
+    address: str = "127.0.0.1"
+    """Address of both servers, `0.0.0.0` for other machines."""
+    port: Port = 8080
+    """Port of HTTP; 0: a free one."""
+    grpc_port: Port = 8081
+    """Port of gRPC; 0: a free one."""
+    keys_file: str | None = None
+    """File of the digests of API keys, which `keys create` writes; absent: no key is asked for."""
+    insecure: bool = False
+    """Whether an address that other machines reach may be served without keys and tokens."""
+    tls_certfile: str | None = None
+    """PEM file of the servers' certificate, with `tls_keyfile`; absent: no TLS."""
+    tls_keyfile: str | None = None
+    """PEM file of the certificate's key."""
+    oidc_issuer: str | None = None
+    """Issuer of OpenID Connect whose tokens are accepted, with `oidc_audience`."""
+    oidc_audience: str | None = None
+    """Audience that a token must be for."""
+    oidc_jwks_url: str | None = None
+    """Where the issuer's public keys are; absent: where the issuer's discovery document says."""
+    cors_origins: list[str] = []
+    """Origins whose pages may call from a browser, `https://console.example`."""
+    max_in_flight: Count = 1_000
+    """Calls of one application that wait for an answer at once; a further one is answered by 429."""
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 4 * 1024 * 1024
+    """Largest body of a request, in bytes."""
+    timeout_s: Seconds = 30.0
+    """Longest wait for an answer of an application without an objective, in seconds."""
+    drain_s: Seconds = 20.0
+    """At its end it waits so long for the answers of open calls, in seconds."""
+    metrics_port: Port = 0
+    metrics_address: str = "127.0.0.1"
+    """Port of its metrics; 0: a free one."""
+
+
 class ModelsSection(Section, frozen=True):
     """Which models a process may load, whoever declares them."""
 

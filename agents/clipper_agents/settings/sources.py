@@ -20,6 +20,7 @@ import msgspec
 
 from clipper_agents.settings.sections import (
     BrokerSection,
+    GatewaySection,
     HostSection,
     KafkaSection,
     ModelsSection,
@@ -36,9 +37,10 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "router": RouterSection,
     "host": HostSection,
     "steward": StewardSection,
+    "gateway": GatewaySection,
     "models": ModelsSection,
 }
-_LISTS = {("models", "allowed_modules"), ("models", "allowed_locations")}
+_LISTS = {("models", "allowed_modules"), ("models", "allowed_locations"), ("gateway", "cors_origins")}
 KAFKA_VARIABLES = {variable: key for key, variable in VARIABLES.items() if key != "password"}
 """The connection's variables and their keys; the password is read where the connection is made, and kept nowhere."""
 

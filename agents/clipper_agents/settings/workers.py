@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipper_agents.settings.sections import GatewaySection
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -62,3 +63,12 @@ class StewardSettings(WorkerSettings):
     """Seconds after a prediction in which a feedback still counts."""
     max_queries: int = 200_000
     """Remembered at most until their feedback comes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings(WorkerSettings):
+    """What a gateway needs."""
+
+    section: GatewaySection
+    horizon_s: float = 3600.0
+    """Seconds after a prediction in which a feedback still counts."""

@@ -102,6 +102,15 @@ async def follow_feedback(
         return FeedbackOutcome("applied")
 
 
+def refused_feedback(record: Record, feedback: TopicPartition) -> tuple[int, FeedbackOutcome] | None:
+    """Return the offset of the feedback that a dead letter is about, and why; None for one of another partition."""
+    said = letter_of(record).said
+    if said is None or (said.topic, said.partition) != feedback:
+        return None
+    is_orphan = said.exception.endswith(f".{OrphanFeedback.__name__}")
+    return said.offset, FeedbackOutcome("orphan" if is_orphan else "refused", said.message)
+
+
 async def _refused(
     reader: LogReader, letters: TopicPartition, feedback: TopicPartition, first: int = 0, *, since_ms: int = 0
 ) -> dict[int, FeedbackOutcome]:
@@ -109,10 +118,7 @@ async def _refused(
     found: dict[int, FeedbackOutcome] = {}
 
     def take(_: TopicPartition, records: list[Record]) -> None:
-        for said in (letter_of(record).said for record in records):
-            if said is not None and (said.topic, said.partition) == feedback:
-                is_orphan = said.exception.endswith(f".{OrphanFeedback.__name__}")
-                found[said.offset] = FeedbackOutcome("orphan" if is_orphan else "refused", said.message)
+        found.update(one for record in records if (one := refused_feedback(record, feedback)) is not None)
 
     await reader.read({letters: first}, take, since_ms={letters: since_ms})
     return found

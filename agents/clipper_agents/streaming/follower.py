@@ -22,7 +22,7 @@ REFUSED_WAIT_S = 5.0
 """Between two attempts to follow a topic that an operator has forbidden meanwhile."""
 FAILED_WAIT_S = 0.5
 
-OnRecords = Callable[[list[Record]], None]
+OnRecords = Callable[[list[Record]], object]
 
 
 class Follower(Service):  # type: ignore[misc]

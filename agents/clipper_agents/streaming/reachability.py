@@ -16,7 +16,10 @@ from typing import Any
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError
 
+from clipper_agents.kafka.clients import make_client
+from clipper_agents.kafka.retry import retry
 from clipper_agents.kafka.topic_ids import TopicIds, TopicIdsRequest, topics_of
+from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,23 @@ class Silence:
             return None
         self._said_s = now_s
         return f"no broker answers seconds={silent_s:.0f}: records wait in this process, nothing is lost"
+
+
+async def watch_kafka(kafka: KafkaConnection, reachable: Callable[[bool], None], topics: Iterable[str]) -> None:
+    """Do as `watch_brokers`, with a client of its own, for topics that are known from when they are there.
+
+    Says nothing until a broker has answered for the first time.
+    """
+    client, ids = make_client(kafka), TopicIds()
+    try:
+        await retry("start of a client", client.bootstrap)
+        learning = asyncio.ensure_future(ids.learn(client, topics))
+        try:
+            await watch_brokers(client, reachable, ids)
+        finally:
+            learning.cancel()
+    finally:
+        await client.close()
 
 
 async def watch_brokers(client: Any, reachable: Callable[[bool], None], topics: TopicIds) -> None:

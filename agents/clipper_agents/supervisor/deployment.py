@@ -1,4 +1,4 @@
-"""A whole deployment on this machine: broker, topics, manifests, routers and hosts."""
+"""A whole deployment on this machine: broker, topics, manifests, routers, hosts and gateway."""
 
 import asyncio
 import logging
@@ -26,9 +26,10 @@ from clipper_agents.settings import Settings
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.forked_process import WorkerTemplate
 from clipper_agents.supervisor.kafka_resources import KafkaResources
+from clipper_agents.supervisor.process import ChildNotReady, ChildSpec
 from clipper_agents.supervisor.supervised_process import ProcessEnvironment
 from clipper_agents.supervisor.supervisor import Supervisor, to_stderr
-from clipper_agents.supervisor.workers import PROGRAM, Workers, worker_environment
+from clipper_agents.supervisor.workers import GATEWAY, PROGRAM, Workers, worker_environment
 from clipper_stream.client.access import check_access
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -48,7 +49,8 @@ class Deployment:
             async with Client(deployment.connection) as client: ...
 
     Inside the block a query is answered, and a model that is declared, changed or withdrawn on the control topic gets,
-    changes or loses its hosts. On the way out the routers drain first, then the hosts, then the broker ends.
+    changes or loses its hosts. On the way out the gateway drains first, then the routers, then the hosts, then the
+    broker ends.
 
     Args:
         settings: Without `kafka.bootstrap` an embedded broker is started.
@@ -94,6 +96,12 @@ class Deployment:
         """Its topics."""
         return self.settings.catalogue
 
+    @property
+    def gateway(self) -> str | None:
+        """URL of its gateway, None while there is none that serves."""
+        child = self.supervisor.children.get(GATEWAY)
+        return child.fields.get("http") if child else None
+
     async def start(self) -> None:
         """Start everything; returns when a query sent now will be answered. On any error nothing is left.
 
@@ -138,15 +146,26 @@ class Deployment:
         fleet = Fleet(self.supervisor, workers, resources, reports)
         self.supervisor.on_failure = fleet.failed
         self._stack.push_async_callback(self._stop_workers, fleet)
-        children = fleet.begin(models)
+        children, gateways = fleet.begin(models), []
         if not self._hosts_only:
-            children = [*workers.routers(), *workers.stewards(), *children]
-        event(log, "starting workers, hosts load their models", workers=",".join(child.name for child in children))
+            children, gateways = [*workers.routers(), *workers.stewards(), *children], workers.gateways()
+        names = ",".join(child.name for child in [*children, *gateways])
+        event(log, "starting workers, hosts load their models", workers=names)
+        gateway = asyncio.create_task(self._start_gateway(gateways), name="start gateway")
+        self._stack.push_async_callback(_end, gateway)
         await self.supervisor.start(children)
         following = asyncio.create_task(fleet.follow(self.connection, self.catalogue.control), name="follow control")
         following.add_done_callback(_tell_failure)
         self._stack.push_async_callback(_end, following)
         await fleet.settled.wait()
+        await gateway
+
+    async def _start_gateway(self, specs: list[ChildSpec]) -> None:
+        """A deployment whose gateway cannot start goes on: everything else works without it."""
+        try:
+            await self.supervisor.start(specs)
+        except ChildNotReady as error:
+            event(log, "no gateway, the deployment goes on without it", logging.ERROR, reason=error)
 
     async def _publish(self) -> list[ModelManifest]:
         """Publish the configuration as far as it may be, and return those of its models that are in force."""
@@ -174,10 +193,10 @@ class Deployment:
         return in_force
 
     async def _stop_workers(self, fleet: Fleet) -> None:
-        """Routers first: what they have open is answered only while the hosts still are."""
-        routers = [name for name in self.supervisor.children if name.startswith("router-")]
-        if routers:
-            await self.supervisor.stop(*routers)
+        """Gateway, routers, hosts: what one has open is answered only while the next is there."""
+        for first in (GATEWAY, "router-"):
+            if names := [name for name in self.supervisor.children if name.startswith(first)]:
+                await self.supervisor.stop(*names)
         hosts = list(self.supervisor.children)
         await self.supervisor.stop()
         for name in hosts:

@@ -44,7 +44,8 @@ PRELOADED = (
     "faust.transport.utils",
     "faust.worker",
 )
-"""Of this project and its libraries only; a model's module may change on the disk before the next start."""
+"""Of this project and its libraries only; a model's module may change on the disk before the next start. A gateway
+imports its own libraries: grpc is not made to be forked."""
 REHEARSED = ["worker", "router", "--help"]
 """A command line that the template runs: the parser imports its libraries, 0.4 s of work, at its first use."""
 REQUEST_BYTES = 65536

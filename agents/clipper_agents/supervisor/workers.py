@@ -11,21 +11,32 @@ Rules of this file:
 """
 
 import itertools
+import logging
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from clipper_agents.host.cpu_affinity import thread_variables
+from clipper_agents.observability.logging import event
 from clipper_agents.settings import Settings
 from clipper_agents.settings.sources import is_setting
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.threads import ONE_THREAD
 from clipper_topics.manifests import ModelManifest
 
+log = logging.getLogger(__name__)
+
 PROGRAM = (sys.executable, "-P", "-m", "clipper_agents.cli.main")
+GATEWAY = "gateway"
+GATEWAY_MODULES = ("starlette", "uvicorn", "grpc")
+"""What a gateway cannot do without, of the extra of its name."""
+ENDS_WITHIN_S = 5.0
+"""After its `drain_s`, which is for open calls, a gateway has so long to end."""
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -60,17 +71,28 @@ class Workers:
     def routers(self) -> list[ChildSpec]:
         """One spec a router process."""
         names = [f"router-{number}" for number in range(self._settings.router.processes)]
-        return self._specs(names, "router", "router", "router", [], ONE_THREAD)
+        return self._specs(names, "router", "worker router", "router", [], ONE_THREAD)
 
     def stewards(self) -> list[ChildSpec]:
         """The spec of the steward; none when it is not wanted."""
         names = ["steward"] if self._settings.steward.enabled else []
-        return self._specs(names, "steward", "steward", "steward", [], ONE_THREAD)
+        return self._specs(names, "steward", "worker steward", "steward", [], ONE_THREAD)
+
+    def gateways(self, needs: Sequence[str] = GATEWAY_MODULES) -> list[ChildSpec]:
+        """The spec of the gateway; none when it is not wanted, or lacks a module that it needs, which is logged."""
+        section = self._settings.gateway
+        missing = [module for module in needs if find_spec(module) is None]
+        if section.enabled and missing:
+            remedy = "pip install 'clipper-stream[gateway]'"
+            event(log, "no gateway for HTTP and gRPC", missing=",".join(missing), remedy=remedy)
+        names = [GATEWAY] if section.enabled and not missing else []
+        specs = self._specs(names, GATEWAY, GATEWAY, GATEWAY, [], ONE_THREAD)
+        return [replace(spec, drain_s=section.drain_s + ENDS_WITHIN_S) for spec in specs]
 
     def hosts(self, model: ModelManifest) -> list[ChildSpec]:
         """One spec a replica; none for a model that is colocated or retired."""
         threads = thread_variables(model.cpus)
-        return self._specs(host_names(model), "host", f"host {model.ref}", _stem(model), [model], threads)
+        return self._specs(host_names(model), "host", f"worker host {model.ref}", _stem(model), [model], threads)
 
     def forget(self, name: str) -> None:
         """This host has ended for good: its port is free, and what it kept on the disk is deleted."""
@@ -100,7 +122,7 @@ class Workers:
         for name in names:
             port = self._port(name, first) if first else 0
             options = ("--config", str(config), "--instance", name, "--set", f"{section}.metrics_port={port}")
-            words = (*self._program, "worker", *command.split(), *options, "--ends-with-stdin", *self._log_level)
+            words = (*self._program, *command.split(), *options, "--ends-with-stdin", *self._log_level)
             specs.append(
                 ChildSpec(name=name, command=words, environment=worker_environment({**threads, **self._environ}))
             )

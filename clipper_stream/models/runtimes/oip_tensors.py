@@ -27,8 +27,15 @@ DATATYPES: Mapping[str, str] = {
     "int32": "INT32",
     "int64": "INT64",
     "uint8": "UINT8",
+    "bool": "BOOL",
+    "int8": "INT8",
+    "int16": "INT16",
+    "uint16": "UINT16",
+    "uint32": "UINT32",
+    "uint64": "UINT64",
+    "float16": "FP16",
 }
-"""Datatype of a tensor by the dtype of the rows; all others are `BYTES`."""
+"""Datatype of a tensor by the name of its numpy dtype; all others are `BYTES`."""
 _SHOWN_ERROR = 300
 
 

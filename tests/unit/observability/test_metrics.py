@@ -11,7 +11,13 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from clipper_agents.observability.exposition import Scrape, scrape, serve_metrics
 from clipper_agents.observability.histogram import BatchHistogram
 from clipper_agents.observability.logging import BURST, PASSES_WITHIN_S, PERIOD_S, FloodFilter, KeyValueFormatter, event
-from clipper_agents.observability.metrics import BatchMetrics, HostMetrics, RouterMetrics, StewardMetrics
+from clipper_agents.observability.metrics import (
+    BatchMetrics,
+    GatewayMetrics,
+    HostMetrics,
+    RouterMetrics,
+    StewardMetrics,
+)
 from clipper_agents.observability.reference import PAGE, reference
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
 from clipper_agents.rollout.trial_evidence import Comparison
@@ -149,7 +155,11 @@ def everything_counted(router=None):
     steward.count_drift_refused("a")
     steward.set_dropped({"full": 2})
     steward.set_remembered(7)
-    return [*router.registry.collect(), *steward.registry.collect()]
+    gateway = GatewayMetrics()
+    gateway.count_request("/v2/models/{name}/infer", 200, "a", 0.01)
+    gateway.set_in_flight(1)
+    gateway.count_refused("busy")
+    return [sample for each in (router, steward, gateway) for sample in each.registry.collect()]
 
 
 def compared(**fields):

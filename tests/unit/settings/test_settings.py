@@ -108,13 +108,23 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
     assert host.data_dir == Path("/x/svm.1.0")
 
 
+def test_a_gateway_gets_its_section_with_files_beside_the_configuration(written, tmp_path):
+    path = written('[gateway]\nkeys_file = "keys.json"\ntls_certfile = "/c"\ntls_keyfile = "k"')
+    settings = load_settings(path, {"CLIPPER_GATEWAY_CORS_ORIGINS": "https://a, https://b"}, {"kafka.bootstrap": "a:1"})
+    gateway = settings.gateway_settings("gateway-b", settings.connection({}))
+    files = gateway.section.keys_file, gateway.section.tls_certfile, gateway.section.tls_keyfile
+    assert files == (str(tmp_path / "keys.json"), "/c", str(tmp_path / "k"))
+    assert gateway.section.cors_origins == ["https://a", "https://b"]
+    assert (gateway.instance, gateway.horizon_s) == ("gateway-b", 3600.0)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[router]\nproceses = 2", "router.proceses: there is no such key; known: processes, data_dir"),
         (
             "[ruoter]",
-            "ruoter: there is no such key; known: kafka, broker, router, host, steward, models, application, model",
+            "ruoter: there is no such key; known: kafka, broker, router, host, steward, gateway, models, application,",
         ),
         ('[router]\nprocesses = "two"', "router.processes = 'two': expected int, got str"),
         ("[kafka]\npartitions = 0", "kafka.partitions = 0: expected int >= 1"),
@@ -158,6 +168,11 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
         ('[models]\nallowed_modules = "acme"', "models.allowed_modules = 'acme': expected array | null"),
         ('[router]\ndata_dir = "x"', "give broker.data_dir (or kafka.bootstrap) as well"),
         ("router =", "not toml"),
+        ("[gateway]\nport = 70000", "gateway.port = 70000: expected int <= 65535"),
+        ('[gateway]\ntls_keyfile = "k"', "gateway.tls_keyfile is given without gateway.tls_certfile"),
+        ('[gateway]\noidc_issuer = "https://a"', "gateway.oidc_issuer is given without gateway.oidc_audience"),
+        ('[gateway]\noidc_jwks_url = "https://a"', "gateway.oidc_jwks_url is given without gateway.oidc_issuer"),
+        ("[gateway]\nport = 8081", "gateway.port = gateway.grpc_port = 8081"),
     ],
 )
 def test_a_bad_configuration_is_refused_with_place_value_and_what_is_allowed(written, text, said):

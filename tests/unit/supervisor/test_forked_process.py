@@ -143,6 +143,20 @@ def test_a_template_that_cannot_import_is_not_tried_again(tmp_path):
     run(scenario())
 
 
+PRELOAD = """
+import sys
+from importlib import import_module
+from clipper_agents.supervisor.worker_template import PRELOADED
+for module in PRELOADED:
+    import_module(module)
+sys.exit("grpc" in sys.modules)
+"""
+
+
+def test_the_template_imports_no_grpc_which_is_not_made_to_be_forked():
+    assert subprocess.run([sys.executable, "-c", PRELOAD], check=False).returncode == 0
+
+
 SUPERVISOR = """
 import asyncio, sys
 from unit.supervisor.test_forked_process import router, started, template

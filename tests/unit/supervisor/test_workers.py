@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper_agents.settings import load_settings
+from clipper_agents.settings import GatewaySection, load_settings
 from clipper_agents.supervisor.workers import Workers
 from clipper_agents.threads import ONE_THREAD
 from clipper_stream.errors import InvalidSetting
@@ -105,6 +105,25 @@ def test_a_steward_is_started_unless_it_is_not_wanted(workers):
     assert spec.command[4:6] == ("worker", "steward")
     assert "steward.metrics_port=9300" in spec.command
     assert workers(steward__enabled="false").stewards() == []
+
+
+def test_a_gateway_is_started_unless_it_is_not_wanted(workers):
+    pytest.importorskip("grpc")
+    (spec,) = workers(gateway__port="0", gateway__drain_s="3").gateways()
+    assert spec.name == "gateway"
+    assert spec.command[4] == "gateway"
+    assert "--ends-with-stdin" in spec.command
+    settings = load_settings(Path(spec.command[spec.command.index("--config") + 1]), {})
+    assert settings.gateway == GatewaySection(port=0, drain_s=3.0)
+    assert spec.drain_s > settings.gateway.drain_s, "it is killed only after its own end of patience"
+    assert workers(gateway__enabled="false").gateways() == []
+
+
+def test_without_its_libraries_there_is_no_gateway_and_it_says_what_to_install(workers, caplog):
+    with caplog.at_level("INFO"):
+        assert workers().gateways(["no_such_library"]) == []
+    (said,) = caplog.records
+    assert said.fields == {"missing": "no_such_library", "remedy": "pip install 'clipper-stream[gateway]'"}
 
 
 def test_a_retired_model_has_no_hosts(workers):

@@ -1,0 +1,18 @@
+"""Clients of the gateway: `HttpClient` for asyncio, `SyncHttpClient` for everybody else; no Kafka, the extra `http`."""
+
+from clipper_stream.http.client import HttpClient, SyncHttpClient
+from clipper_stream.http.errors import AccessDenied, AnswerTimeout, GatewayUnavailable, Overloaded, RequestRefused
+from clipper_stream.http.messages import FeedbackReport, HttpAnswer, QueryReport
+
+__all__ = [
+    "AccessDenied",
+    "AnswerTimeout",
+    "FeedbackReport",
+    "GatewayUnavailable",
+    "HttpAnswer",
+    "HttpClient",
+    "Overloaded",
+    "QueryReport",
+    "RequestRefused",
+    "SyncHttpClient",
+]

@@ -1,0 +1,276 @@
+"""The pipeline's own HTTP API, and the two paths of Clipper that the paper's users know."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+from sse_starlette import EventSourceResponse
+from starlette.responses import Response
+from starlette.routing import Route
+
+from clipper_agents.status.query_history import partition_of_query
+from clipper_gateway.calls import CallOptions, Calls
+from clipper_gateway.errors import Refusal
+from clipper_gateway.pending_answers import PendingAnswer, PendingAnswers
+from clipper_gateway.rest import Endpoints, HttpCall, json_response
+from clipper_stream.errors import shown
+from clipper_topics.feedback import Feedback
+from clipper_topics.http_messages import (
+    Accepted,
+    ClipperQuery,
+    ClipperUpdate,
+    FeedbackReport,
+    PredictBody,
+    QueryAnswer,
+)
+from clipper_topics.manifests import ModelManifest
+from clipper_topics.prediction import Prediction
+from clipper_topics.query import Query, check_query
+
+MOST_FEEDBACK = 1_000
+"""In one request."""
+MOST_WAIT_S = 60.0
+"""Of a request for an answer: proxies end connections that are silent for longer."""
+LOOK_AGAIN_S = 0.5
+
+
+_bodies = msgspec.json.Decoder(PredictBody)
+_feedbacks = msgspec.json.Decoder(list[Feedback] | Feedback)
+_clipper_queries = msgspec.json.Decoder(ClipperQuery)
+_clipper_updates = msgspec.json.Decoder(ClipperUpdate)
+_encode = msgspec.json.Encoder().encode
+
+
+def decoded(decoder: Any, body: bytes) -> Any:
+    """Return the content of a body of JSON.
+
+    Raises:
+        Refusal: 400, with the field and what it should be.
+    """
+    try:
+        return decoder.decode(body)
+    except (ValueError, RecursionError) as error:  # msgspec's own errors and UnicodeDecodeError are ValueErrors
+        raise Refusal(400, f"the body cannot be used: {error}") from error
+
+
+class OwnApi:
+    """Handlers of the API under /v1, and of Clipper's two paths.
+
+    Args:
+        calls: Asks the pipeline.
+        horizon_s: How long after its query a feedback counts: so far back an id is looked for, in seconds.
+    """
+
+    def __init__(self, calls: Calls, horizon_s: float) -> None:
+        self._calls, self._horizon_s = calls, horizon_s
+        self.pending = PendingAnswers()
+
+    def routes(self, endpoints: Endpoints) -> list[Route]:
+        """Return the routes; the most frequent one first, as they are tried in order."""
+        route = endpoints.route
+        return [
+            route("/v1/applications/{name}/predict", self.predict, admit=self._calls.admit),
+            route("/v1/feedback", self.feedback),
+            route("/v1/queries/{query_id}", self.query, method="GET"),
+            route("/v1/answers", self.answers, method="GET"),
+            route("/v1/applications", self.applications, method="GET"),
+            route("/v1/models", self.models, method="GET"),
+            route("/{name}/predict", self.clipper_predict, admit=self._calls.admit),
+            route("/{name}/update", self.clipper_update),
+        ]
+
+    # --- questions --------------------------------------------------------------------------------------------------
+    async def predict(self, call: HttpCall) -> Response:
+        """Answer a query, or accept it when the client prefers that."""
+        _check_json(call)
+        asked: PredictBody = decoded(_bodies, call.body)
+        query = Query(
+            application=call.path["name"],
+            query_id=own_id(call, asked.query_id),
+            context=asked.context,
+            input=asked.input,
+            inputs=asked.inputs,
+            deadline_ms=asked.deadline_ms,
+            models=asked.models,
+            features=asked.features,
+        )
+        options = CallOptions(strict=asked.strict, headers=call.record_headers)
+        if "respond-async" in call.headers.get("prefer", ""):
+            return await self._accepted(call, query, options)
+        prediction = await self._calls.predict(call.caller, query, options)
+        return Response(_encode(prediction), media_type="application/json")
+
+    async def _accepted(self, call: HttpCall, query: Query, options: CallOptions) -> Response:
+        query_id, task = await self._calls.begin(call.caller, query, options)
+        application, context = query.application, query.context
+        self.pending.add(
+            PendingAnswer(
+                application=application, context=context, query_id=query_id, caller=call.caller.name, task=task
+            )
+        )
+        named = {"application": application} | ({} if context is None else {"context": context})
+        where = f"/v1/queries/{quote(query_id, safe='')}?{urlencode(named)}"
+        headers = {"location": where, "preference-applied": "respond-async"}
+        return json_response(Accepted(query_id=query_id, application=application), 202, headers)
+
+    async def feedback(self, call: HttpCall) -> Response:
+        """Take one feedback or several; 202 once Kafka has them all."""
+        _check_json(call)
+        found: list[Feedback] | Feedback = decoded(_feedbacks, call.body)
+        given = [found] if isinstance(found, Feedback) else found
+        if not 1 <= len(given) <= MOST_FEEDBACK:
+            raise Refusal(400, f"the list has {len(given)} feedbacks: give 1 to {MOST_FEEDBACK}")
+        await asyncio.gather(*(self._calls.give(call.caller, each, call.record_headers) for each in given))
+        return json_response(Accepted(accepted=len(given)), 202)
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+    async def query(self, call: HttpCall) -> Response:
+        """Say what became of a query; wait for its answer as long as the client wants."""
+        query_id, application, context = call.path["query_id"], call.query.get("application"), call.query.get("context")
+        if not application:
+            raise Refusal(400, "the parameter application is missing: give the query's application, ?application=NAME")
+        call.caller.require("read", application)
+        self._calls.applications.manifest(application)
+        if problem := check_query(Query(application=application, query_id=query_id, context=context, input=0)):
+            raise Refusal(400, problem)
+        wait_s = _seconds(call.query.get("wait_s", "0"))
+        if "text/event-stream" in call.headers.get("accept", ""):
+            return EventSourceResponse(self._events(query_id, application, context, wait_s or MOST_WAIT_S))
+        found = await self._waited(query_id, application, context, wait_s)
+        if found is None:
+            raise Refusal(
+                404,
+                f"query {shown(query_id)} of application {application} is not in the logs of the last "
+                f"{self._horizon_s:g} s: check its id, and give its context if it has one",
+            )
+        return json_response(found, 202 if found.prediction is None else 200)
+
+    async def _waited(self, query_id: str, application: str, context: str | None, wait_s: float) -> QueryAnswer | None:
+        end_s = time.monotonic() + wait_s
+        pending = self.pending.get(application, context, query_id)
+        if pending is not None and not pending.task.done():
+            await asyncio.wait([pending.task], timeout=wait_s)
+        while True:
+            found = await self._history(query_id, application, context)
+            left_s = end_s - time.monotonic()
+            if left_s <= 0 or (found is not None and found.prediction is not None):
+                return found
+            await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
+
+    async def _history(self, query_id: str, application: str, context: str | None) -> QueryAnswer | None:
+        pipeline = self._calls.pipeline
+        pipeline.check()
+        partition = partition_of_query(query_id, context, pipeline.client.partitions)
+        since_ms = int((time.time() - self._horizon_s) * 1000)
+        history = await pipeline.history.read(query_id, application, partition, since_ms=since_ms)
+        if history.prediction is None and history.query is None:
+            return None
+        feedback = [
+            FeedbackReport(**msgspec.structs.asdict(one.said), outcome=one.outcome, explanation=one.explanation)
+            for one in history.feedback
+        ]
+        return QueryAnswer(query_id, history.prediction, feedback, history.complete)
+
+    async def _events(
+        self, query_id: str, application: str, context: str | None, wait_s: float
+    ) -> AsyncIterator[dict[str, str]]:
+        found = await self._waited(query_id, application, context, wait_s)
+        is_answered = found is not None and found.prediction is not None
+        yield {"event": "answer" if is_answered else "unanswered", "id": query_id, "data": _encode(found).decode()}
+
+    async def answers(self, call: HttpCall) -> Response:
+        """Send the answers of all queries that the caller has this gateway answer later, as they come."""
+        call.caller.require("read")
+
+        async def events() -> AsyncIterator[dict[str, str]]:
+            with self.pending.listen(call.caller.name) as answers:
+                async for prediction in answers:
+                    yield {"event": "answer", "id": prediction.query_id, "data": _encode(prediction).decode()}
+
+        return EventSourceResponse(events())
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+    async def applications(self, call: HttpCall) -> Response:
+        """List the applications that the caller may ask about."""
+        call.caller.require("read")
+        of, found = call.caller.applications, self._calls.applications.applications
+        return json_response([one for name, one in sorted(found.items()) if of is None or name in of])
+
+    async def models(self, call: HttpCall) -> Response:
+        """List the versions that these applications name; all of them for who may read all."""
+        call.caller.require("read")
+        of, deployed = call.caller.applications, self._calls.applications
+        refs = {ref for name, one in deployed.applications.items() if of is None or name in of for ref in one.refs}
+        return json_response(
+            [_public(one) for ref, one in sorted(deployed.models.items()) if of is None or ref in refs]
+        )
+
+    # --- Clipper's --------------------------------------------------------------------------------------------------
+    async def clipper_predict(self, call: HttpCall) -> Response:
+        """Answer as Clipper's query frontend does."""
+        asked: ClipperQuery = decoded(_clipper_queries, call.body)
+        rows = [asked.input] if asked.input_batch is None else asked.input_batch
+        answers = await asyncio.gather(*(self._clipper_answer(call, row, asked.uid) for row in rows))
+        if len(answers) == 1:
+            return json_response(answers[0])
+        return json_response({"batch_predictions": answers})
+
+    async def clipper_update(self, call: HttpCall) -> Response:
+        """Ask the input again, which the cache answers, and say what its label was: as Clipper's prototype does."""
+        said: ClipperUpdate = decoded(_clipper_updates, call.body)
+        name, context = call.path["name"], None if said.uid is None else str(said.uid)
+        query_id = said.query_id
+        if query_id is None:
+            query_id = (await self._clipper_prediction(call, said.input, said.uid)).query_id
+        given = Feedback(query_id=query_id, application=name, context=context, label=said.label)
+        await self._calls.give(call.caller, given, call.record_headers)
+        return json_response({"query_id": query_id})
+
+    async def _clipper_answer(self, call: HttpCall, row: Any, uid: int | str | None) -> dict[str, Any]:
+        prediction = await self._clipper_prediction(call, row, uid)
+        answer = {"query_id": prediction.query_id, "output": prediction.output, "default": prediction.default}
+        return answer | ({"default_explanation": prediction.explanation} if prediction.default else {})
+
+    async def _clipper_prediction(self, call: HttpCall, row: Any, uid: int | str | None) -> Prediction:
+        query = Query(application=call.path["name"], context=None if uid is None else str(uid), input=row)
+        return await self._calls.predict(call.caller, query, CallOptions(headers=call.record_headers))
+
+
+def own_id(call: HttpCall, in_body: str | None) -> str | None:
+    """Return the id that a client chose for its query, in a header or in the body.
+
+    Raises:
+        Refusal: two different ones, or an empty one.
+    """
+    in_header = call.headers.get("idempotency-key")
+    if in_header is None or in_body in {None, in_header}:
+        found = in_header if in_body is None else in_body
+        if found == "":
+            raise Refusal(400, "the query's id is empty: give 1 to 256 characters, or leave it out")
+        return found
+    raise Refusal(400, f"Idempotency-Key {shown(in_header)} and query_id {shown(in_body)} differ: give one of them")
+
+
+def _check_json(call: HttpCall) -> None:
+    kind = call.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(415, f"content-type {shown(kind)}: send application/json")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MOST_WAIT_S:
+        raise Refusal(400, f"wait_s is {shown(text)}: give seconds from 0 to {MOST_WAIT_S:g}")
+    return seconds
+
+
+def _public(model: ModelManifest) -> dict[str, Any]:
+    """What callers may know of a version: not where it lies, nor its parameters."""
+    said = {"name": model.name, "version": model.version, "runtime": model.runtime, "input": model.input}
+    return said | {"colocated": model.colocated, "retired": model.retired}

@@ -1,0 +1,252 @@
+"""One call, whichever protocol it came by: what it may, whether it may wait, the answer, and repeats of it.
+
+    call --> right --> application --> repeat? --> admitted? --> topics --> prediction
+              403         404         join, 422       429        503 504
+
+Rules of this file:
+- A query without an id of the caller's own gets one that names its partition. A caller's own id is also the record's
+  key, unless there is a context: so whoever has the id, and the context, finds the partition.
+- A repeat under an own id gets the recorded answer. While the first call waits here, the repeat joins it; later, or at
+  another gateway, the router answers with the recorded prediction, whose query offset says that it is a repeat. Then
+  the first query is read back and compared.
+- A call that began under an own id goes on when its client hangs up: the answer is asked for again.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from aiokafka.errors import KafkaError
+
+from clipper_gateway.access import Caller
+from clipper_gateway.admission import Admission
+from clipper_gateway.errors import Refusal
+from clipper_gateway.pipeline import Pipeline
+from clipper_gateway.request_log import RecordHeaders
+from clipper_stream.client.keys import partition_for, query_key
+from clipper_stream.errors import shown
+from clipper_topics.feedback import Feedback
+from clipper_topics.manifests import ApplicationManifest
+from clipper_topics.prediction import REFUSALS, Prediction
+from clipper_topics.query import Query
+from clipper_topics.query_ids import minted_id
+
+GRACE_S = 1.0
+"""Beyond its deadline a query is answered by a default; so long that answer may take."""
+
+
+OnSent: TypeAlias = Callable[["asyncio.Future[Any]"], None]
+"""Is given the future metadata of a query's record."""
+
+
+@dataclass(slots=True, kw_only=True)
+class CallOptions:
+    """How a call is made, beside what its query says.
+
+    Attributes:
+        strict: Whether a default output is a failure.
+        headers: Of the query's record.
+        timeout_s: The client's own, where it said one.
+    """
+
+    strict: bool = False
+    headers: RecordHeaders = field(default_factory=list)
+    timeout_s: float | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class _Running:
+    query: Query
+    task: "asyncio.Task[Prediction]"
+
+
+class Calls:
+    """All calls of one gateway.
+
+    Args:
+        pipeline: Kafka.
+        most_waiting: Calls of one application without an answer.
+        timeout_s: The longest wait where there is no objective, in seconds.
+        waiting_changed: Is told how many calls wait.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        most_waiting: int,
+        timeout_s: float,
+        waiting_changed: Callable[[int], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.pipeline, self.applications = pipeline, pipeline.deployed
+        self._admission, self._timeout_s = Admission(most_waiting), timeout_s
+        self._waiting_changed, self._clock = waiting_changed, clock
+        self._running: dict[tuple[str, str | None, str], _Running] = {}
+        self._waiting = 0
+        self.none_waits = asyncio.Event()
+        self.none_waits.set()
+
+    def admit(self, application: str) -> None:
+        """Raise a `Refusal` when a further call of the application would wait too long."""
+        manifest = self.applications.applications.get(application)
+        objective_s = None if manifest is None or manifest.objective_ms is None else manifest.objective_ms / 1000
+        wait_s = self._admission.wait_s(application, objective_s, self._clock())
+        if wait_s is not None:
+            text = f"too many calls of application {shown(application)} wait already: come again in {wait_s:.1f} s"
+            raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
+
+    async def predict(self, caller: Caller, query: Query, options: CallOptions) -> Prediction:
+        """Return the answer.
+
+        Raises:
+            ClipperError: there is none; `refusal_of` says which status that is.
+        """
+        caller.require("predict", query.application)
+        manifest = self.applications.manifest(query.application)
+        if query.query_id is None:
+            prediction = await self._asked(query, options, manifest)
+        else:
+            prediction = await asyncio.shield(self._repeatable(query, options, manifest))
+        if options.strict and prediction.default:
+            status = 400 if prediction.reason in REFUSALS else 503
+            text = prediction.explanation or "the default output was given"
+            raise Refusal(status, text, query_id=prediction.query_id, reason=prediction.reason)
+        return prediction
+
+    async def begin(self, caller: Caller, query: Query, options: CallOptions) -> tuple[str, "asyncio.Task[Prediction]"]:
+        """Return the id of a query once Kafka has its record, and the task that waits for its answer.
+
+        Raises:
+            ClipperError: as `predict`.
+        """
+        caller.require("predict", query.application)
+        manifest = self.applications.manifest(query.application)
+        self.pipeline.check()
+        sent = asyncio.Event()
+        if query.query_id is not None:
+            task = self._repeatable(query, options, manifest, _note_in(sent))
+        else:
+            query.query_id = minted_id(partition_for(query_key(query), self.pipeline.client.partitions))
+            task = asyncio.create_task(self._asked(query, options, manifest, on_sent=_note_in(sent)))
+        stored = asyncio.ensure_future(sent.wait())
+        await asyncio.wait({task, stored}, return_when=asyncio.FIRST_COMPLETED)
+        stored.cancel()
+        if task.done():
+            task.result()
+        return query.query_id, task
+
+    async def give(self, caller: Caller, feedback: Feedback, headers: Iterable[tuple[str, bytes]]) -> None:
+        """Send a feedback; returns when Kafka has it.
+
+        Raises:
+            ClipperError: it cannot be given.
+        """
+        caller.require("feedback", feedback.application)
+        if feedback.application is not None:
+            self.applications.manifest(feedback.application)
+        elif caller.applications is not None:
+            raise Refusal(400, "the feedback names no application, and this key is for some of them: give application")
+        self.pipeline.check()
+        await self.pipeline.client.give(feedback, key=feedback.query_id.encode(), headers=headers)
+
+    # --- one query --------------------------------------------------------------------------------------------------
+    async def _asked(
+        self,
+        query: Query,
+        options: CallOptions,
+        manifest: ApplicationManifest,
+        *,
+        on_sent: OnSent | None = None,
+        repeated: bool = False,
+    ) -> Prediction:
+        self.pipeline.check()
+        self.admit(query.application)
+        began_s, took_s = self._clock(), None
+        self._admission.begin(query.application)
+        self._count(1)
+        key = (query.context or query.query_id or "").encode() if repeated else None
+        try:
+            asked = await self.pipeline.client.ask(
+                query,
+                timeout_s=self._wait_s(query, options, manifest),
+                key=key,
+                headers=options.headers,
+                on_sent=on_sent,
+            )
+            took_s = self._clock() - began_s
+        finally:
+            self._admission.end(query.application, took_s, self._clock())
+            self._count(-1)
+        if repeated:
+            await self._compare(query, asked.prediction, asked.record.partition, asked.sent)
+        return asked.prediction
+
+    def _wait_s(self, query: Query, options: CallOptions, manifest: ApplicationManifest) -> float:
+        objectives_ms = [ms for ms in (manifest.objective_ms, query.deadline_ms) if ms is not None]
+        wait_s = min(objectives_ms) / 1000 + GRACE_S if objectives_ms else self._timeout_s
+        return wait_s if options.timeout_s is None else min(wait_s, options.timeout_s)
+
+    def _count(self, change: int) -> None:
+        self._waiting += change
+        self._waiting_changed(self._waiting)
+        if self._waiting:
+            self.none_waits.clear()
+        else:
+            self.none_waits.set()
+
+    # --- repeats ----------------------------------------------------------------------------------------------------
+    def _repeatable(
+        self, query: Query, options: CallOptions, manifest: ApplicationManifest, on_sent: OnSent | None = None
+    ) -> "asyncio.Task[Prediction]":
+        """Return the task that answers a query of this id, begun now or by an earlier call."""
+        assert query.query_id is not None
+        call = query.application, query.context, query.query_id
+        running = self._running.get(call)
+        if running is None:
+            task = asyncio.create_task(self._asked(query, options, manifest, on_sent=on_sent, repeated=True))
+            running = self._running[call] = _Running(query, task)
+            task.add_done_callback(lambda done: self._ended(call, done))
+        elif not is_same_question(query, running.query):
+            raise _other_question(query)
+        elif on_sent is not None:
+            on_sent(asyncio.ensure_future(asyncio.sleep(0)))
+        return running.task
+
+    def _ended(self, call: tuple[str, str | None, str], task: "asyncio.Task[Prediction]") -> None:
+        del self._running[call]
+        if not task.cancelled():
+            task.exception()  # its client may have hung up
+
+    async def _compare(self, query: Query, prediction: Prediction, partition: int, sent: "asyncio.Future[Any]") -> None:
+        """Raise a `Refusal` when the answer is to an earlier query of the same id that asked something else."""
+        try:
+            if prediction.query_offset == (await sent).offset:
+                return
+        except KafkaError:
+            pass  # the answer is here, of this query or of an earlier one
+        first = await self.pipeline.history.query_at(partition, prediction.query_offset)
+        if first is not None and not is_same_question(query, first):
+            raise _other_question(query)
+
+
+def is_same_question(query: Query, other: Query) -> bool:
+    """Return whether two queries of one id ask the same; a repeat may be in more of a hurry.
+
+    >>> is_same_question(Query(application="a", input=[1], deadline_ms=5), Query(application="a", input=[1.0]))
+    True
+    """
+    names = ("application", "context", "input", "inputs", "models", "features")
+    return all(getattr(query, name) == getattr(other, name) for name in names)
+
+
+def _other_question(query: Query) -> Refusal:
+    text = f"query_id {shown(query.query_id)} stands for another query already: give a new id, or the same body"
+    return Refusal(422, text, query_id=query.query_id)
+
+
+def _note_in(stored: asyncio.Event) -> OnSent:
+    return lambda sent: sent.add_done_callback(lambda _: stored.set())

@@ -1,0 +1,92 @@
+"""The applications and models of the deployment, and which versions are served, followed on two compacted topics."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.control.state import ControlState
+from clipper_agents.kafka.reader import Record
+from clipper_agents.streaming.follower import Follower
+from clipper_gateway.errors import Refusal
+from clipper_stream.client.access import RIGHTS, refused_right
+from clipper_stream.errors import shown
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
+
+
+class DeployedApplications:
+    """What is registered now.
+
+    Attributes:
+        is_known: Whether the control topic has been read to its end once.
+    """
+
+    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
+        self._kafka, self._catalogue = kafka, catalogue
+        self._state, self._hosts = ControlState(notes=(), saved_rows=False), ReadyHosts()
+        self.is_known = False
+
+    @property
+    def applications(self) -> Mapping[str, ApplicationManifest]:
+        """Every application, by name."""
+        return self._state.manifests.applications
+
+    @property
+    def models(self) -> Mapping[str, ModelManifest]:
+        """Every version, by `name:version`."""
+        return self._state.manifests.models
+
+    def manifest(self, name: str) -> ApplicationManifest:
+        """Return an application.
+
+        Raises:
+            Refusal: there is none of this name, or it is not known yet.
+        """
+        found = self.applications.get(name)
+        if found is not None:
+            return found
+        if not self.is_known:
+            raise Refusal(503, "this gateway has not read the applications yet: try again", retry_after_s=1.0)
+        raise Refusal(404, f"there is no application {shown(name)}: GET /v1/applications lists those that exist")
+
+    def is_ready(self, name: str) -> bool:
+        """Return whether a version that may answer for the application is served now; errors as of `manifest`."""
+        return any(self._is_served(ref) for ref in self.manifest(name).refs)
+
+    def _is_served(self, ref: str) -> bool:
+        model = self.models.get(ref)
+        return model is not None and not model.retired and (model.colocated or self._hosts.hosts(ref) > 0)
+
+    async def follow_control(self) -> None:
+        """Read the control topic until cancelled.
+
+        Raises:
+            SetupError: Kafka does not let us in.
+        """
+        await self._follow(self._catalogue.control, self._state.take, self._note)
+
+    async def follow_hosts(self) -> None:
+        """Read the reports of hosts until cancelled; errors as of `follow_control`."""
+        await self._follow(self._catalogue.hosts, self._hosts.take, lambda _: None)
+
+    async def _follow(
+        self, topic: str, take: Callable[[list[Record]], object], caught_up: "Callable[[asyncio.Future[Any]], None]"
+    ) -> None:
+        follower = Follower(self._kafka, topic, take)
+        await follower.start()
+        reaching = asyncio.ensure_future(follower.caught_up.wait())
+        reaching.add_done_callback(caught_up)
+        try:
+            await follower.wait_until_stopped()
+        finally:
+            reaching.cancel()
+            await follower.stop()
+        if isinstance(follower.crash_reason, RIGHTS):
+            raise refused_right(self._kafka, follower.crash_reason)
+        if follower.crash_reason is not None:
+            raise follower.crash_reason
+
+    def _note(self, caught_up: "asyncio.Future[Any]") -> None:
+        self.is_known = self.is_known or not caught_up.cancelled()

@@ -1,0 +1,99 @@
+"""uvicorn's protocol for one connection, which a slow or careless client cannot hold for ever.
+
+uvicorn bounds how long a connection is idle between requests. Not how long headers may take or how large they are, nor
+how long a client may go on with a body that was answered already, or take nothing of its answer.
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+HEADERS_S = 10.0
+"""From the first byte of a request, or from the connection on, until its headers are there."""
+LINGER_S = 5.0
+"""For the rest of a body that was answered before it was there."""
+STALLED_S = 30.0
+"""Without a byte of the answer taken."""
+MOST_HEADER_BYTES = 32 * 1024
+MOST_HEADERS = 100
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """A connection whose every wait for the client has an end."""
+
+    _in_headers = _headers_too_large = False
+    _body_is_there = True
+    _header_bytes = 0
+    _timer: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._end_in(HEADERS_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_in(None)
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_headers:
+            self._header_bytes += len(data)
+            if self._header_bytes > MOST_HEADER_BYTES:
+                self._headers_too_large = True
+                self.send_400_response("")
+            elif self._timer is None:
+                self._end_in(HEADERS_S)
+
+    def send_400_response(self, msg: str) -> None:
+        if self.transport.is_closing():
+            return
+        if not self._headers_too_large:
+            super().send_400_response(msg)
+            return
+        self.transport.write(STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+        self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_headers, self._body_is_there, self._header_bytes = True, False, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > MOST_HEADERS:
+            self._headers_too_large = True
+            raise ValueError("too many headers")
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        self._end_in(None)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._body_is_there = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._end_in(None if self._body_is_there else LINGER_S)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        super().resume_writing()
+
+    def _end_in(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self._end)
+
+    def _end(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self.transport.abort()

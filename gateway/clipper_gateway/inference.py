@@ -1,0 +1,114 @@
+"""What a request of the Open Inference Protocol V2 asks and an answer says beside its tensors, for HTTP and gRPC alike.
+
+Source: Open Inference Protocol, "Inference Request JSON Object" and "Parameters".
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from clipper_gateway.access import Caller
+from clipper_gateway.calls import CallOptions
+from clipper_gateway.errors import Refusal
+from clipper_stream.errors import shown
+from clipper_topics.prediction import Prediction
+from clipper_topics.query import Query
+
+
+class QueryParameters(msgspec.Struct):
+    """The parameters of a request that this gateway knows; others are ignored."""
+
+    context: str | None = None
+    """Whose weights to use."""
+    deadline_ms: float | None = None
+    """Answer within so many milliseconds."""
+    query_id: str | None = None
+    """The query's id, as the idempotency key: a request that is sent again under its id has the same answer."""
+    models: str | list[str] | None = None
+    """Models to ask, as a list or separated by commas."""
+    features: str | list[float] | None = None
+    """Numbers that a policy chooses by, as a list or as the text of a JSON list: gRPC has no lists here."""
+    strict: bool | None = None
+    """Whether a default output counts as a failure (503)."""
+
+
+_FEATURES = msgspec.json.Decoder(list[float])
+_EXPECTED = (
+    "give context and query_id as text, deadline_ms as a number, models as names separated by commas, features as a "
+    "list of numbers and strict as true or false"
+)
+
+
+def query_of(
+    application: str,
+    rows: Sequence[Any],
+    parameters: Mapping[str, Any],
+    idempotency_key: str | None = None,
+    headers: Iterable[tuple[str, bytes]] = (),
+) -> tuple[Query, CallOptions]:
+    """Return the query of a V2 request, and how the call is made; bounds are those of `check_query`, in the call.
+
+    Args:
+        application: Name of the application, which is V2's model.
+        rows: Plain values, one a row; a single one becomes `input`, several become `inputs`.
+        parameters: Of the request.
+        idempotency_key: The header or metadata of that name: the query's id.
+        headers: Further headers of the query's record.
+
+    Raises:
+        Refusal: 400, a parameter has the wrong type, or the idempotency key and the parameter query_id differ.
+    """
+    try:
+        given = msgspec.convert(parameters, QueryParameters)
+        features = _FEATURES.decode(given.features) if isinstance(given.features, str) else given.features
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Refusal(400, f"the parameters {shown(dict(parameters))} cannot be used ({error}): {_EXPECTED}") from error
+    query_id = given.query_id if idempotency_key is None else idempotency_key
+    if given.query_id not in {None, query_id}:
+        raise Refusal(
+            400,
+            f"the idempotency key {shown(idempotency_key)} and the parameter query_id {shown(given.query_id)} differ: "
+            "give one of them",
+        )
+    query = Query(
+        application=application,
+        query_id=query_id,
+        context=given.context,
+        deadline_ms=given.deadline_ms,
+        models=_names(given.models) if isinstance(given.models, str) else given.models,
+        features=features,
+    )
+    if len(rows) == 1:
+        query.input = rows[0]
+    else:
+        query.inputs = list(rows)
+    return query, CallOptions(strict=bool(given.strict), headers=list(headers))
+
+
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def check_visible(caller: Caller, application: str) -> None:
+    """Raise a `Refusal` when a caller may neither read about an application nor ask it."""
+    caller.require("read" if "read" in caller.rights else "predict", application)
+
+
+def outputs_of(prediction: Prediction) -> list[Any]:
+    """Return the outputs of a prediction, one a row."""
+    return [prediction.output] if isinstance(prediction.outputs, msgspec.UnsetType) else prediction.outputs
+
+
+def response_parameters(prediction: Prediction) -> dict[str, str | float | bool]:
+    """Return the parameters of a response: how the query was decided, in values that gRPC has too."""
+    policy = prediction.policy
+    named = {"reason": prediction.reason, "policy": None if policy is None else policy.name}
+    return {
+        "query_id": prediction.query_id,
+        "confidence": prediction.confidence,
+        "default": prediction.default,
+        "models": ",".join(f"{answer.model}:{answer.version}" for answer in prediction.models if answer.served),
+        "latency_ms": prediction.latency_ms,
+        **{name: text for name, text in named.items() if text is not None},
+    }

@@ -1,0 +1,232 @@
+"""The Open Inference Protocol V2 over HTTP: an application is a model, its revision the model's version.
+
+    body --> JSON and binary part --> tensor --> rows --> query --> prediction --> tensor --> JSON [and binary part]
+                 400 415                400        400      400        429 503 504
+
+Rules of this file:
+- A request has one input tensor, of any name; a response has one output tensor, `output`.
+- A response is binary only where the request asks for that.
+
+Source: Open Inference Protocol, "HTTP/REST"; Triton, "Binary Tensor Data Extension".
+"""
+
+import base64
+import binascii
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.routing import Route
+
+from clipper_gateway.api import decoded
+from clipper_gateway.calls import Calls
+from clipper_gateway.errors import Refusal
+from clipper_gateway.inference import check_visible, outputs_of, query_of, response_parameters
+from clipper_gateway.readiness import Readiness
+from clipper_gateway.rest import HttpCall, json_response
+from clipper_gateway.tensors import (
+    BYTES,
+    OUTPUT,
+    Tensor,
+    bytes_of,
+    input_metadata,
+    output_metadata,
+    output_tensor,
+    rows_of,
+    tensor_of_bytes,
+    tensor_of_json,
+)
+from clipper_stream.errors import shown
+from clipper_topics.manifests import ApplicationManifest
+
+JSON, BINARY = "application/json", "application/octet-stream"
+HEADER_LENGTH = "Inference-Header-Content-Length"
+_LENGTH_DIGITS = 12
+"""More than the length of any body has; int() refuses thousands with an error of its own."""
+
+
+class _InputTensor(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] | None = None
+    data: list[Any] | None = None
+
+
+class _RequestedOutput(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class _InferRequest(msgspec.Struct):
+    inputs: list[_InputTensor]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[_RequestedOutput] | None = None
+
+
+_requests = msgspec.json.Decoder(_InferRequest)
+_encode = msgspec.json.Encoder().encode
+
+
+def oip_routes(calls: Calls, readiness: Readiness, endpoint: Callable[..., Route]) -> list[Route]:
+    """Return the routes under /v2, the most frequent one first, as they are tried in order.
+
+    Args:
+        calls: Asks the pipeline.
+        readiness: Of the gateway.
+        endpoint: Makes a route, as `Endpoints.route`.
+    """
+    endpoints = InferenceEndpoints(calls)
+    model, of_version = "/v2/models/{name}", "/versions/{version}"
+    return [
+        endpoint(f"{model}/infer", endpoints.infer, admit=calls.admit),
+        endpoint(f"{model}{of_version}/infer", endpoints.infer, admit=calls.admit),
+        endpoint("/v2/health/live", readiness.live, method="GET", public=True),
+        endpoint("/v2/health/ready", readiness.ready, method="GET", public=True),
+        endpoint(f"{model}/ready", endpoints.model_ready, method="GET"),
+        endpoint(f"{model}{of_version}/ready", endpoints.model_ready, method="GET"),
+        endpoint(model, endpoints.model, method="GET"),
+        endpoint(f"{model}{of_version}", endpoints.model, method="GET"),
+        endpoint("/v2", endpoints.server, method="GET"),
+    ]
+
+
+class InferenceEndpoints:
+    """Handlers of the protocol's paths.
+
+    Args:
+        calls: Asks the pipeline.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def server(self, _: HttpCall) -> Response:
+        """Describe the server."""
+        extensions = ["binary_tensor_data"]
+        return json_response({"name": "clipper-stream", "version": version("clipper-stream"), "extensions": extensions})
+
+    async def model(self, call: HttpCall) -> Response:
+        """Describe an application's tensors."""
+        check_visible(call.caller, call.path["name"])
+        manifest = self._manifest(call)
+        return json_response(
+            {
+                "name": manifest.name,
+                "versions": [str(manifest.revision)],
+                "platform": "clipper-stream",
+                "inputs": input_metadata(manifest),
+                "outputs": output_metadata(manifest),
+            }
+        )
+
+    async def model_ready(self, call: HttpCall) -> Response:
+        """Answer 200 when a version that may answer for the application is served, else 503."""
+        check_visible(call.caller, call.path["name"])
+        manifest = self._manifest(call)
+        is_ready = self._calls.applications.is_ready(manifest.name)
+        return json_response({"name": manifest.name, "ready": is_ready}, 200 if is_ready else 503)
+
+    async def infer(self, call: HttpCall) -> Response:
+        """Ask the rows of a tensor as one query, and answer with its outputs as a tensor."""
+        call.caller.require("predict", call.path["name"])
+        manifest = self._manifest(call)
+        request, tail = _request_of(call)
+        is_binary = _is_binary(request)
+        rows = rows_of(_input_of(request, tail), manifest.input)
+        own_id = call.headers.get("idempotency-key")
+        query, options = query_of(manifest.name, rows, request.parameters or {}, own_id, call.record_headers)
+        prediction = await self._calls.predict(call.caller, query, options)
+        answer = {
+            "model_name": manifest.name,
+            "model_version": str(manifest.revision),
+            "parameters": response_parameters(prediction),
+        }
+        if request.id is not None:
+            answer["id"] = request.id
+        return _response(answer, output_tensor(OUTPUT, outputs_of(prediction)), is_binary=is_binary)
+
+    def _manifest(self, call: HttpCall) -> ApplicationManifest:
+        manifest = self._calls.applications.manifest(call.path["name"])
+        wanted = call.path.get("version")
+        if wanted is not None and wanted != str(manifest.revision):
+            what = f"application {manifest.name} has revision {manifest.revision}, not {shown(wanted)}"
+            raise Refusal(404, f"{what}: ask for its revision, or leave /versions/ out")
+        return manifest
+
+
+# --- the request ----------------------------------------------------------------------------------------------------
+def _request_of(call: HttpCall) -> tuple[_InferRequest, memoryview]:
+    """The JSON of a body, and the binary part behind it."""
+    kind = call.headers.get("content-type", JSON)
+    if kind not in {JSON, BINARY} and kind.partition(";")[0].strip().lower() not in {JSON, BINARY}:
+        raise Refusal(415, f"content-type {shown(kind)}: send {JSON}, or {BINARY} with the header {HEADER_LENGTH}")
+    length = len(call.body)
+    stated = call.headers.get(HEADER_LENGTH)
+    if stated is not None:
+        if not (stated.isdecimal() and len(stated) <= _LENGTH_DIGITS and int(stated) <= length):
+            what = f"{HEADER_LENGTH} is {shown(stated)}, and the body has {length} bytes"
+            raise Refusal(400, f"{what}: give the number of bytes of its JSON part")
+        length = int(stated)
+    return decoded(_requests, call.body[:length]), memoryview(call.body)[length:]
+
+
+def _input_of(request: _InferRequest, tail: memoryview) -> Tensor:
+    if len(request.inputs) != 1:
+        what = f"the request has {len(request.inputs)} input tensors"
+        raise Refusal(400, f"{what}: give one, whose first dimension is the rows")
+    given = request.inputs[0]
+    parameters = given.parameters or {}
+    size = parameters.get("binary_data_size")
+    if size is None and given.data is not None and not tail:
+        data = given.data
+        if given.datatype == BYTES and parameters.get("content_type") == "base64":
+            data = _from_base64(given.name, data)
+        return tensor_of_json(given.name, given.datatype, given.shape, data)
+    if type(size) is int and size == len(tail) and given.data is None:
+        return tensor_of_bytes(given.name, given.datatype, given.shape, tail)
+    what = f"input {shown(given.name)} has {'no data' if given.data is None else 'data'}"
+    found = f"{what}, binary_data_size {shown(size)} and {len(tail)} bytes behind the JSON"
+    raise Refusal(400, f"{found}: give data, or binary_data_size and as many bytes behind the JSON part")
+
+
+def _from_base64(name: str, data: list[Any]) -> list[bytes]:
+    """Decode texts as MLServer's clients, and this project's runtime `oip`, write binary rows."""
+    try:
+        return [base64.b64decode(text, validate=True) for text in data]
+    except (TypeError, ValueError, binascii.Error) as error:
+        what = f"input {shown(name)} has the content_type base64 and the data {shown(data)}"
+        raise Refusal(400, f"{what} ({error}): give a flat list of base64 texts") from error
+
+
+def _is_binary(request: _InferRequest) -> bool:
+    """Whether the output is wanted as binary."""
+    wanted = (request.parameters or {}).get("binary_data_output", False)
+    for output in reversed(request.outputs or []):
+        if output.name != OUTPUT:
+            raise Refusal(400, f"output {shown(output.name)}: the only one is {OUTPUT!r}, ask for it or for none")
+        wanted = (output.parameters or {}).get("binary_data", wanted)
+    if not isinstance(wanted, bool):
+        raise Refusal(400, f"binary_data is {shown(wanted)}: give true or false")
+    return wanted
+
+
+# --- the response ---------------------------------------------------------------------------------------------------
+def _response(answer: dict[str, Any], tensor: Tensor, *, is_binary: bool) -> Response:
+    output: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+    parameters: dict[str, Any] = {} if tensor.content_type is None else {"content_type": tensor.content_type}
+    tail = bytes_of(tensor) if is_binary else b""
+    if is_binary:
+        parameters["binary_data_size"] = len(tail)
+    else:
+        output["data"] = tensor.data
+    if parameters:
+        output["parameters"] = parameters
+    answer["outputs"] = [output]
+    content = _encode(answer)
+    if not is_binary:
+        return Response(content, media_type=JSON)
+    return Response(content + tail, headers={HEADER_LENGTH: str(len(content))}, media_type=BINARY)

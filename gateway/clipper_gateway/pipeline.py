@@ -1,0 +1,118 @@
+"""The gateway's side of Kafka: one client, the registered applications, and whether it can serve.
+
+Rules of this file:
+- A Kafka that is away makes a gateway unready, never dead. What ends is begun again, without end.
+- What no waiting mends, topics that were deleted and made again, ends the process: the next one reads them anew.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from clipper_agents.observability.logging import event
+from clipper_agents.settings.workers import GatewaySettings
+from clipper_agents.status.query_history import QueryHistoryReader
+from clipper_agents.streaming.reachability import watch_kafka
+from clipper_gateway.deployed_applications import DeployedApplications
+from clipper_gateway.errors import Refusal
+from clipper_stream.client import Client
+from clipper_stream.errors import SetupError
+from clipper_topics.codec import MSGPACK
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 0.5
+
+
+class Pipeline:
+    """Kafka, as one gateway uses it.
+
+    Args:
+        settings: Of the gateway.
+        reachable: Is told whether a broker answers.
+
+    Attributes:
+        client: Asks and gives feedback.
+        history: Reads what became of a query.
+        deployed: The applications and models.
+        is_draining: Whether the gateway ends, so that nobody should send it anything any more.
+    """
+
+    def __init__(self, settings: GatewaySettings, reachable: Callable[[bool], None]) -> None:
+        kafka, catalogue = settings.kafka, settings.catalogue
+        self.client = Client(kafka, prefix=catalogue.prefix, content_type=MSGPACK)
+        self.history = QueryHistoryReader(kafka, catalogue)
+        self.deployed = DeployedApplications(kafka, catalogue)
+        self.is_draining = False
+        self._kafka, self._topics = kafka, (catalogue.control, catalogue.queries, catalogue.predictions)
+        self._reachable, self._is_reachable, self._is_open = reachable, True, False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to connect; returns at once."""
+        works = {
+            "the client": _again_and_again("the client", self._serve_client),
+            "the control topic": _again_and_again("the control topic", self.deployed.follow_control),
+            "the topic of hosts": _again_and_again("the topic of hosts", self.deployed.follow_hosts),
+            "brokers": self._watch(),
+        }
+        self._tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+
+    async def broken(self) -> None:
+        """Return never, and raise when nothing helps but another process."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def stop(self) -> None:
+        """End; calls that wait fail."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.client.close()
+        await self.history.close()
+
+    def reasons(self) -> list[str]:
+        """Return why this gateway does not serve now, empty when it does."""
+        found = {
+            "the gateway ends": self.is_draining,
+            "no broker answers": not self._is_reachable,
+            "the topics are not connected": not self._is_open,
+            "the applications are not read yet": not self.deployed.is_known,
+        }
+        return [reason for reason, holds in found.items() if holds]
+
+    def check(self) -> None:
+        """Raise a `Refusal` when Kafka cannot be asked now."""
+        if not (self._is_open and self._is_reachable):
+            raise Refusal(503, f"{self.reasons()[0]}: try again", retry_after_s=1.0)
+
+    async def _serve_client(self) -> None:
+        await self.client.open()
+        self._is_open = True
+        try:
+            await self.client.ended()
+        finally:
+            self._is_open = False
+
+    async def _watch(self) -> None:
+        def note(reachable: bool) -> None:
+            self._is_reachable = reachable
+            self._reachable(reachable)
+
+        await watch_kafka(self._kafka, note, self._topics)
+
+
+async def _again_and_again(what: str, work: Callable[[], Awaitable[None]]) -> None:
+    told = ""
+    while True:
+        reason = "it ended"
+        try:
+            await work()
+        except SetupError as error:
+            reason = str(error)
+        if reason != told:
+            event(logger, f"{what} is begun again", logging.WARNING, reason=reason)
+            told = reason
+        await asyncio.sleep(AGAIN_S)

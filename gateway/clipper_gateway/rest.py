@@ -1,0 +1,223 @@
+"""One HTTP request, from its headers to its log line: who asks, how large it is, how long it may take, how it ends.
+
+    headers --> caller --> admitted? --> body, in time and in bounds --> handler --> response --> log, metrics
+                401 403      429              408 413 415               Refusal
+
+Rules of this file:
+- A body is read only after its headers say who asks, and is never larger than allowed, whatever they say.
+- A header that decides something stands once in a request: two proxies would each believe another one.
+- An error that is no `ClipperError` is a defect: logged with its traceback, and answered by 500 without words of it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from clipper_agents.observability.logging import event
+from clipper_gateway.access import ANYBODY, Access, Caller
+from clipper_gateway.errors import Refusal, refusal_of
+from clipper_gateway.request_log import RecordHeaders, RequestLog, checked_request_id, record_headers
+from clipper_stream.errors import ClipperError, shown
+
+logger = logging.getLogger(__name__)
+
+BODY_S = 20.0
+"""Within which a body is here: a megabyte at 50 kB a second."""
+SINGLE = (b"authorization", b"x-api-key", b"idempotency-key", b"content-type", b"content-encoding", b"prefer")
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+CLIENT_GONE = 499
+"""In logs and metrics: nobody was there any more to read the answer."""
+
+
+@dataclass(slots=True)
+class HttpCall:
+    """A request as handlers see it.
+
+    Attributes:
+        caller: Who asks.
+        body: Whole, not decoded.
+        headers: Of the request.
+        path: Parameters of the path.
+        query: Parameters behind the path.
+        record_headers: For the records that are written because of it.
+    """
+
+    caller: Caller
+    body: bytes
+    headers: Headers
+    path: Mapping[str, str]
+    query: QueryParams
+    record_headers: RecordHeaders
+
+
+Handler: TypeAlias = Callable[[HttpCall], Awaitable[Response]]
+Admit: TypeAlias = Callable[[str], None]
+"""Takes the name of the application; raises `Refusal` when too many of its calls wait already."""
+
+
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response of JSON."""
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
+
+
+class Endpoints:
+    """Makes the routes of one gateway.
+
+    Args:
+        access: Says who asks.
+        log: Is told of each request.
+        max_body_bytes: Of a request.
+        origins: Whose pages may call from a browser, beside the gateway's own.
+    """
+
+    def __init__(self, access: Access, log: RequestLog, max_body_bytes: int, origins: frozenset[str]) -> None:
+        self.access, self.log, self.max_body_bytes, self.origins = access, log, max_body_bytes, origins
+
+    def route(
+        self, path: str, handler: Handler, *, method: str = "POST", public: bool = False, admit: Admit | None = None
+    ) -> Route:
+        """Return a route.
+
+        Args:
+            path: With `{name}` for the application.
+            handler: Answers a call.
+            method: The only one; `GET` answers `HEAD` too.
+            public: Whether callers without a key are let in.
+            admit: Refuses an application's calls while too many wait, before their bodies are read.
+        """
+        return Route(path, _Endpoint(self, path, handler, method, public, admit), methods=[method])
+
+
+class _Endpoint:
+    """The ASGI application of one route."""
+
+    def __init__(
+        self, of: Endpoints, path: str, handler: Handler, method: str, public: bool, admit: Admit | None
+    ) -> None:
+        self._of, self._path, self._handler = of, path, handler
+        self._has_body, self._public, self._admit = method == "POST", public, admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started_s = time.perf_counter()
+        headers = Headers(scope=scope)
+        request_id = checked_request_id(headers.get("x-request-id"))
+        path: dict[str, str] = scope["path_params"]
+        caller, status = "", CLIENT_GONE
+        try:
+            try:
+                caller, response = await self._answered(scope, headers, receive, request_id)
+            except ClipperError as error:
+                response = _refused(error)
+            except (ClientDisconnect, asyncio.CancelledError):
+                raise
+            except Exception:
+                logger.exception("a request failed path=%s request_id=%s", self._path, request_id)
+                response = _refused(Refusal(500, f"a defect of this gateway: its log has it under {request_id}"))
+            response.raw_headers.append((b"x-request-id", request_id.encode()))
+            await response(scope, receive, send)
+            status = response.status_code
+        except ClientDisconnect:
+            pass
+        finally:
+            self._of.log.write(
+                method=scope["method"],
+                route=self._path,
+                application=path.get("name", ""),
+                status=status,
+                took_s=time.perf_counter() - started_s,
+                caller=caller,
+                request_id=request_id,
+                peer=scope["client"][0] if scope.get("client") else "",
+            )
+
+    async def _answered(
+        self, scope: Scope, headers: Headers, receive: Receive, request_id: str
+    ) -> tuple[str, Response]:
+        _check_single(scope["headers"])
+        if (origin := headers.get("origin")) is not None and origin not in self._of.origins:
+            _check_origin(origin, scope["scheme"], headers.get("host", ""), is_open=self._of.access.is_open)
+        caller = ANYBODY
+        if not self._public:
+            caller = await self._of.access.identify(headers.get("authorization"), headers.get("x-api-key"))
+        try:
+            if self._admit is not None:
+                self._admit(scope["path_params"]["name"])
+            body = await _body(headers, receive, self._of.max_body_bytes) if self._has_body else b""
+            traced = record_headers(headers.get("traceparent"), request_id)
+            query = QueryParams(scope["query_string"])
+            call = HttpCall(caller, body, headers, scope["path_params"], query, traced)
+            return caller.name, await self._handler(call)
+        except ClipperError as error:
+            return caller.name, _refused(error)
+
+
+def _refused(error: ClipperError) -> Response:
+    refusal = refusal_of(error)
+    if refusal.status >= 500 and refusal is not error:  # noqa: PLR2004 - of HTTP
+        event(logger, "a request failed", logging.WARNING, status=refusal.status, error=error)
+    return Response(refusal.body(), refusal.status, refusal.headers, "application/problem+json")
+
+
+def _check_single(headers: list[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in headers if name in SINGLE]
+    if len(names) > 1 and len({*names}) < len(names):
+        twice = next(name for name in names if names.count(name) > 1).decode()
+        raise Refusal(400, f"header {twice} stands twice: send it once")
+
+
+def _check_origin(origin: str, scheme: str, host: str, *, is_open: bool) -> None:
+    """Refuse what a page of another site sends from a browser of somebody who may ask.
+
+    Without keys whoever reaches the gateway may ask. A name that leads to this machine may then be anybody's.
+    """
+    name = host.rpartition(":")[0] or host
+    if origin != f"{scheme}://{host}" or (is_open and name not in LOOPBACK):
+        raise Refusal(403, f"pages of {shown(origin)} may not call this gateway: name it in gateway.cors_origins")
+
+
+async def _body(headers: Headers, receive: Receive, most_bytes: int) -> bytes:
+    if (coding := headers.get("content-encoding", "identity")) != "identity":
+        raise Refusal(415, f"content-encoding {shown(coding)}: send the body as it is")
+    stated = headers.get("content-length", "0")
+    if not stated.isdecimal() or int(stated) > most_bytes:
+        raise _too_large(stated[:20], most_bytes)
+    try:
+        async with asyncio.timeout(BODY_S):
+            message = await receive()
+            if not message.get("more_body") and message["type"] == "http.request":
+                body: bytes = message.get("body", b"")
+                if len(body) > most_bytes:
+                    raise _too_large(str(len(body)), most_bytes)
+                return body
+            return await _long_body(message, receive, most_bytes)
+    except TimeoutError as error:
+        raise Refusal(408, f"the body was not here within {BODY_S:g} s", headers={"connection": "close"}) from error
+
+
+async def _long_body(message: Mapping[str, Any], receive: Receive, most_bytes: int) -> bytes:
+    parts, size = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most_bytes:
+            raise _too_large(f"more than {most_bytes}", most_bytes)
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+
+
+def _too_large(found: str, most_bytes: int) -> Refusal:
+    text = f"the body has {found} bytes: send at most {most_bytes}, and more rows in further requests"
+    return Refusal(413, text, headers={"connection": "close"})

@@ -1,0 +1,245 @@
+"""The gateway as a process: `run` until SIGTERM.
+
+start --> ports are open --> `ready` line --> SIGTERM --> unready --> open calls are answered --> end
+    | a port is taken, access for everybody: SetupError      | topics made anew: the process ends, and says why
+"""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from clipper_agents import exits
+from clipper_agents.kafka import aiokafka_patches
+from clipper_agents.kafka.errors import TopicMadeAnew
+from clipper_agents.observability.exposition import serve_metrics
+from clipper_agents.observability.logging import event
+from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_agents.settings.sections import GatewaySection
+from clipper_agents.settings.workers import GatewaySettings
+from clipper_gateway.access import Access
+from clipper_gateway.api import OwnApi
+from clipper_gateway.calls import Calls
+from clipper_gateway.errors import Refusal
+from clipper_gateway.http_protocol import BoundedHttpProtocol
+from clipper_gateway.oip_grpc import GrpcServer
+from clipper_gateway.oip_rest import oip_routes
+from clipper_gateway.openapi import openapi_routes
+from clipper_gateway.pipeline import Pipeline
+from clipper_gateway.readiness import Readiness
+from clipper_gateway.request_log import RequestLog
+from clipper_gateway.rest import Endpoints
+from clipper_stream.errors import InvalidSetting
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 75
+"""Of a connection between two requests: longer than balancers keep theirs."""
+MOST_CONNECTIONS = 8_000
+BACKLOG = 2_048
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without handlers of signals: this process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Gateway:
+    """One gateway: an ASGI application and a gRPC server over one pipeline.
+
+    Args:
+        settings: Of the gateway.
+        metrics: Of this process.
+    """
+
+    def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
+        section = self.section = settings.section
+        self.access = Access.from_settings(section)
+        self.pipeline = Pipeline(settings, metrics.set_broker_reachable)
+        self.readiness = Readiness(self.pipeline)
+        self.calls = Calls(
+            self.pipeline,
+            most_waiting=section.max_in_flight,
+            timeout_s=section.timeout_s,
+            waiting_changed=metrics.set_in_flight,
+        )
+        self.log = RequestLog(metrics, self.pipeline.deployed.applications.__contains__)
+        self.api = OwnApi(self.calls, settings.horizon_s)
+        self.app = self._app()
+
+    def _app(self) -> Starlette:
+        endpoints = Endpoints(self.access, self.log, self.section.max_body_bytes, frozenset(self.section.cors_origins))
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=self.section.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "prefer", "traceparent", "x-api-key"],
+            expose_headers=["location", "retry-after", "x-request-id"],
+        )
+        return Starlette(
+            routes=[
+                *oip_routes(self.calls, self.readiness, endpoints.route),
+                *self.readiness.routes(endpoints),
+                *openapi_routes(),
+                *self.api.routes(endpoints),
+            ],
+            middleware=[cors] if self.section.cors_origins else [],
+            exception_handlers={HTTPException: _unknown_path},
+        )
+
+    def _observe(self, method: str, application: str, status: int, took_s: float, caller: str, request_id: str) -> None:
+        self.log.write(
+            method="gRPC",
+            route=method,
+            application=application,
+            status=status,
+            took_s=took_s,
+            caller=caller,
+            request_id=request_id,
+            peer="",
+        )
+
+    async def serve(self, listener: socket.socket, ready: "asyncio.Future[int]", ending: asyncio.Event) -> None:
+        """Serve until `ending`; `ready` gets the port of gRPC once both ports answer."""
+        section = self.section
+        server = _Server(
+            uvicorn.Config(
+                self.app,
+                http=BoundedHttpProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=IDLE_S,
+                timeout_graceful_shutdown=max(1, round(section.drain_s)),
+                limit_concurrency=MOST_CONNECTIONS,
+                backlog=BACKLOG,
+                ssl_certfile=section.tls_certfile,
+                ssl_keyfile=section.tls_keyfile,
+            )
+        )
+        grpc_server = GrpcServer(self.calls, self.access, self.readiness.reasons, self._observe)
+        await self.pipeline.start()
+        work: list[asyncio.Future[Any]] = [asyncio.ensure_future(self.pipeline.broken())]
+        try:
+            tls = (section.tls_certfile, section.tls_keyfile) if section.tls_certfile and section.tls_keyfile else None
+            grpc_port = await grpc_server.start(
+                section.address,
+                section.grpc_port,
+                max_body_bytes=section.max_body_bytes,
+                max_calls=MOST_CONNECTIONS,
+                tls=tls,
+            )
+            work.append(asyncio.ensure_future(server.serve(sockets=[listener])))
+            ready.set_result(grpc_port)
+            work.append(asyncio.ensure_future(ending.wait()))
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self.pipeline.is_draining = True
+            await asyncio.sleep(self.readiness.notice_s())
+            self.api.pending.close()
+            server.should_exit = True
+            await asyncio.gather(grpc_server.stop(section.drain_s), *work[1:2])
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.calls.none_waits.wait(), section.drain_s)
+            for task in work:
+                task.cancel()
+            await asyncio.wait(work)
+            await self.pipeline.stop()
+            self.log.flush()
+
+
+async def _unknown_path(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = "there is no such path: /docs lists them" if error.status_code == 404 else error.detail  # noqa: PLR2004
+    refusal = Refusal(error.status_code, text, headers=error.headers)
+    return Response(refusal.body(), refusal.status, refusal.headers, "application/problem+json")
+
+
+def run(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT; prints `ready role=gateway instance=... http=URL grpc=HOST:PORT metrics=PORT`.
+
+    Raises:
+        SetupError: a port is taken, a file cannot be read, or everybody could ask.
+        SystemExit: it could not go on.
+    """
+    section = settings.section
+    _allow_many_connections()
+    aiokafka_patches.install()
+    metrics = GatewayMetrics()
+    gateway = Gateway(settings, metrics)
+    event(logger, gateway.access.notice())
+    with _listener(section) as listener:
+        port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_run(gateway, listener, settings.instance, port))
+        except TopicMadeAnew as error:
+            logger.error("worker cannot go on instance=%s: %s", settings.instance, error)  # noqa: TRY400
+            raise SystemExit(exits.CRASHED) from error
+
+
+async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics_port: int) -> None:
+    loop = asyncio.get_running_loop()
+    ending, ready = asyncio.Event(), loop.create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    serving = asyncio.ensure_future(gateway.serve(listener, ready, ending))
+    await asyncio.wait([serving, ready], return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        section = gateway.section
+        scheme = "https" if section.tls_certfile else "http"
+        http = f"{scheme}://{section.address}:{listener.getsockname()[1]}"
+        print(  # noqa: T201 - a supervisor waits for this line
+            f"ready role=gateway instance={instance} http={http} grpc={section.address}:{ready.result()} "
+            f"metrics={metrics_port}",
+            flush=True,
+        )
+    await serving
+    event(logger, "ended", instance=instance)
+
+
+@contextlib.contextmanager
+def _listener(section: GatewaySection) -> Iterator[socket.socket]:
+    """The socket of HTTP, bound.
+
+    Raises:
+        InvalidSetting: the address is not of this machine, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in section.address else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((section.address, section.port))
+        except OSError as error:
+            where = f"{section.address}:{section.port}"
+            reason = error.strerror or str(error)
+            raise InvalidSetting(f"the gateway cannot listen at {where}: {reason}; set gateway.port") from error
+        listener.listen(BACKLOG)
+        yield listener
+
+
+def _allow_many_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * MOST_CONNECTIONS)), hard))

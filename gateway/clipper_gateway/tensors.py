@@ -1,0 +1,276 @@
+"""Tensors of the Open Inference Protocol V2 as rows of queries, and outputs of predictions as tensors.
+
+Rules of this file:
+- The first dimension is the rows; one numeric row alone may come without it.
+- Values that came as JSON stay a flat list of what JSON had: a number is neither rounded to the tensor's datatype nor
+  copied into an array and back. Values that came as bytes are an array until rows are wanted.
+- Whatever a shape says, nothing is allocated for it: it must agree with the values that are here.
+
+Source: Open Inference Protocol, "Tensor Data" and "Tensor Data Types"; Triton, "Binary Tensor Data Extension".
+"""
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from clipper_gateway.errors import Refusal
+from clipper_stream.client.keys import plain
+from clipper_stream.errors import shown
+from clipper_stream.models.runtimes.oip_tensors import DATATYPES
+from clipper_stream.query.inputs import NUMERIC
+from clipper_topics.manifests import ApplicationManifest, InputSpec
+from clipper_topics.query import MOST_ROWS
+
+INPUT, OUTPUT = "input", "output"
+"""Names of an application's tensors; a request may call its own otherwise."""
+BYTES, BF16 = "BYTES", "BF16"
+MOST_DIMENSIONS = 17
+"""Of a tensor: one for the rows, and as many as an input spec may have."""
+MOST_ELEMENTS = 2**31
+"""Along one dimension: far more than a request holds, and few enough digits for a message."""
+
+_DTYPES = {datatype: np.dtype(name).newbyteorder("<") for name, datatype in DATATYPES.items()}
+_CODES = {datatype: "d" if dtype.kind == "f" else dtype.char for datatype, dtype in _DTYPES.items()}
+_CODES |= {"BOOL": "B", BF16: "d"}
+"""How `struct` packs a value of each datatype, which is the fastest check of the type and the range of many."""
+_DTYPES[BF16] = np.dtype("<u2")  # the upper half of a float32, in a type that numpy has
+_PREFIX = struct.Struct("<I")
+_OUTPUT_DATATYPES: Mapping[frozenset[type], str] = {
+    frozenset({int}): "INT64",
+    frozenset({float}): "FP64",
+    frozenset({int, float}): "FP64",
+    frozenset({bool}): "BOOL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor whose shape and values agree; the numbers of a request are finite.
+
+    Attributes:
+        name: Of the tensor.
+        datatype: `BOOL`, `INT8` to `INT64`, `UINT8` to `UINT64`, `FP16`, `BF16`, `FP32`, `FP64` or `BYTES`.
+        shape: Its lengths, each at least 1.
+        data: Its values in row-major order: a flat list; of a request with binary numbers an array of this shape.
+        content_type: `json` where the elements of `BYTES` are JSON texts.
+
+    >>> rows_of(tensor_of_json("input", "FP32", [2, 2], [1, 2, 3, 4]), InputSpec(shape=[2]))
+    [[1, 2], [3, 4]]
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Any
+    content_type: str | None = None
+
+
+# --- of a request ---------------------------------------------------------------------------------------------------
+def tensor_of_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Tensor:
+    """Return a tensor of values that are flat, in row-major order, or nested as the shape.
+
+    Raises:
+        Refusal: 400, the values do not fit the shape or the datatype.
+    """
+    elements = _elements(name, shape)
+    flat = _flat(name, shape, data)
+    if len(flat) != elements:
+        raise _refused(name, f"has {len(flat)} values and shape {shown([*shape])}", f"give {elements} values")
+    if datatype != BYTES:
+        flat = _checked(name, datatype, flat)
+    elif not {*map(type, flat)} <= {str, bytes}:
+        raise _refused(name, f"is of BYTES and has the values {shown(flat)}", "give text")
+    return Tensor(name, datatype, tuple(shape), flat)
+
+
+def tensor_of_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview | bytes) -> Tensor:
+    """Return a tensor of little-endian values; of `BYTES` each element is preceded by its length in four bytes.
+
+    Raises:
+        Refusal: 400, the number of bytes does not fit the shape and the datatype, or a number is not finite.
+    """
+    elements = _elements(name, shape)
+    if datatype == BYTES:
+        return Tensor(name, datatype, tuple(shape), _split(name, elements, memoryview(raw)))
+    dtype = _dtype(name, datatype)
+    if len(raw) != elements * dtype.itemsize:
+        what = f"has {len(raw)} bytes, datatype {datatype} and shape {shown([*shape])}"
+        raise _refused(name, what, f"give {elements * dtype.itemsize} bytes")
+    array = np.frombuffer(raw, dtype).reshape(shape)
+    if datatype == BF16:
+        array = (array.astype("<u4") << 16).view("<f4")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise _refused(name, "has NaN or infinity", "give finite numbers")
+    return Tensor(name, datatype, tuple(shape), array)
+
+
+def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list[Any]:
+    """Return the rows as a query's record has them: numbers nested as the spec says, text, or `{"base64": ...}`.
+
+    Args:
+        tensor: Of a request.
+        spec: What the application takes.
+        most_rows: Of a query.
+
+    Raises:
+        Refusal: 400, the application takes no such tensor, or an element of it is no row.
+    """
+    shape = _rows_first(tensor, spec)
+    if shape[0] > most_rows:
+        advice = f"give at most {most_rows}, and the others in further requests"
+        raise _refused(tensor.name, f"has {shape[0]} rows", advice)
+    if isinstance(tensor.data, np.ndarray):
+        rows: list[Any] = tensor.data.reshape(shape).tolist()
+        return rows
+    if tensor.datatype != BYTES:
+        return _nested(tensor.data, shape)
+    values = [_value(tensor.name, spec.dtype, element) for element in tensor.data]
+    return values if len(values) == shape[0] else _nested(values, shape)
+
+
+def _rows_first(tensor: Tensor, spec: InputSpec) -> tuple[int, ...]:
+    """The tensor's shape, with the dimension of the rows where one row came without it."""
+    shape, is_bytes = tensor.shape, tensor.datatype == BYTES
+    if spec.dtype in NUMERIC:
+        dimensions = 1 if spec.shape is None else len(spec.shape)
+        shape = (1, *shape) if len(shape) == dimensions else shape
+        fits = len(shape) == dimensions + 1 and (spec.shape is None or [*shape[1:]] == spec.shape) and not is_bytes
+    else:
+        shape = shape or (1,)
+        fits = spec.dtype == "json" or (is_bytes and math.prod(shape[1:]) == 1)
+    if fits:
+        return shape
+    wanted = _metadata_of(spec)[0]
+    what = f"has datatype {tensor.datatype} and shape {shown([*tensor.shape])}"
+    raise _refused(tensor.name, what, f"give {wanted['datatype']} of shape {wanted['shape']}, rows first")
+
+
+def _elements(name: str, shape: Sequence[int]) -> int:
+    if len(shape) > MOST_DIMENSIONS or (shape and not 1 <= min(shape) <= max(shape) <= MOST_ELEMENTS):
+        advice = f"give at most {MOST_DIMENSIONS} lengths, each from 1 to {MOST_ELEMENTS}"
+        raise _refused(name, f"has shape {shown([*shape])}", advice)
+    return math.prod(shape)
+
+
+def _dtype(name: str, datatype: str) -> "np.dtype[Any]":
+    if (dtype := _DTYPES.get(datatype)) is None:
+        raise _refused(name, f"has datatype {shown(datatype)}", f"use one of {', '.join(_DTYPES)}, {BYTES}")
+    return dtype
+
+
+def _flat(name: str, shape: Sequence[int], data: list[Any]) -> list[Any]:
+    for length in shape[1:]:
+        if not data or type(data[0]) is not list:
+            break
+        if {*map(type, data)} != {list} or {*map(len, data)} != {length}:
+            advice = "nest it as the shape, or give a flat list in row-major order"
+            raise _refused(name, f"has shape {shown([*shape])} and data that is nested otherwise", advice)
+        data = [*chain.from_iterable(data)]
+    return data
+
+
+def _nested(values: list[Any], shape: Sequence[int]) -> list[Any]:
+    for length in reversed(shape[1:]):
+        values = [values[start : start + length] for start in range(0, len(values), length)]
+    return values
+
+
+def _checked(name: str, datatype: str, flat: list[Any]) -> list[Any]:
+    """The numbers, of integer datatypes as integers: a whole number may be written as 3.0."""
+    kind, code = _dtype(name, datatype).kind, _CODES[datatype]
+    with suppress(struct.error, OverflowError):
+        try:
+            packed = struct.pack(f"{len(flat)}{code}", *flat)
+        except struct.error:
+            flat = [int(each) if type(each) is float and each.is_integer() else each for each in flat]
+            packed = struct.pack(f"{len(flat)}{code}", *flat)
+        if np.isfinite(np.frombuffer(packed)).all() if code == "d" else kind != "b" or max(packed) <= 1:
+            return flat
+    expected = {"d": "finite numbers", "B": "true or false"}.get(code, "integers that fit")
+    raise _refused(name, f"is of {datatype} and has the values {shown(flat)}", f"give {expected}")
+
+
+def _split(name: str, elements: int, raw: memoryview) -> list[bytes]:
+    found, start, size = list[bytes](), 0, len(raw)
+    while start + _PREFIX.size <= size and len(found) < elements:
+        stop = start + _PREFIX.size + _PREFIX.unpack_from(raw, start)[0]
+        found.append(bytes(raw[start + _PREFIX.size : stop]))
+        start = stop
+    if len(found) != elements or start != size:
+        advice = "give each as its length, four bytes little-endian, and its bytes"
+        raise _refused(name, f"has {size} bytes that are not {shown(elements)} elements", advice)
+    return found
+
+
+def _value(name: str, dtype: str, element: str | bytes) -> Any:
+    try:
+        if dtype == "json":
+            return msgspec.json.decode(element)
+        if dtype == "text":
+            return element if isinstance(element, str) else element.decode()
+        return plain(element if isinstance(element, bytes) else element.encode())
+    except (ValueError, RecursionError) as error:
+        raise _refused(name, f"has the element {shown(element)} ({error})", f"give {dtype}") from error
+
+
+def _refused(name: str, what: str, advice: str) -> Refusal:
+    return Refusal(400, f"tensor {shown(name)} {what}: {advice}")
+
+
+# --- of a response --------------------------------------------------------------------------------------------------
+def output_tensor(name: str, outputs: list[Any]) -> Tensor:
+    """Return outputs, one a row, as a tensor of the datatype that all of them have; else as `BYTES` of JSON texts.
+
+    Its data is a list that JSON can hold.
+
+    >>> output_tensor("output", [[0.5, 1], [0.25, 0]]).shape, output_tensor("output", [None, {"a": 1}]).data
+    ((2, 2), ['null', '{"a":1}'])
+    """
+    shape, flat, kinds = [len(outputs)], outputs, frozenset(map(type, outputs))
+    while kinds == {list} and len(shape) < MOST_DIMENSIONS and len(lengths := {*map(len, flat)}) == 1 and flat[0]:
+        shape, flat = [*shape, *lengths], [*chain.from_iterable(flat)]
+        kinds = frozenset(map(type, flat))
+    if kinds == {str} and len(shape) == 1:
+        return Tensor(name, BYTES, (len(outputs),), outputs)
+    datatype = _OUTPUT_DATATYPES.get(kinds)
+    if datatype is None or (datatype == "INT64" and not -(2**63) <= min(flat) <= max(flat) < 2**63):
+        return Tensor(name, BYTES, (len(outputs),), [msgspec.json.encode(each).decode() for each in outputs], "json")
+    return Tensor(name, datatype, tuple(shape), flat)
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """Return the values as the binary extension has them: what `tensor_of_bytes` takes."""
+    if tensor.datatype == BYTES:
+        elements = [each.encode() if isinstance(each, str) else each for each in tensor.data]
+        return b"".join([_PREFIX.pack(len(element)) + element for element in elements])
+    return np.asarray(tensor.data, _DTYPES[tensor.datatype]).tobytes()
+
+
+def input_metadata(manifest: ApplicationManifest) -> list[dict[str, Any]]:
+    """Return name, datatype and shape of the tensor that an application takes; -1 for a length that it leaves open."""
+    return _metadata_of(manifest.input)
+
+
+def output_metadata(manifest: ApplicationManifest) -> list[dict[str, Any]]:
+    """Return name, datatype and shape of the tensor that an application probably gives: its models are not asked.
+
+    A label has the type of the default output. What the models do give is stated in each response.
+    """
+    guess = manifest.default_output
+    if guess is None:
+        guess = 0.0 if manifest.combiner == "mean" else "label"
+    tensor = output_tensor(OUTPUT, [guess])
+    return [{"name": OUTPUT, "datatype": tensor.datatype, "shape": [-1, *tensor.shape[1:]]}]
+
+
+def _metadata_of(spec: InputSpec) -> list[dict[str, Any]]:
+    datatype = DATATYPES.get(spec.dtype, BYTES)
+    row_shape = [] if datatype == BYTES else [-1] if spec.shape is None else spec.shape
+    return [{"name": INPUT, "datatype": datatype, "shape": [-1, *row_shape]}]
