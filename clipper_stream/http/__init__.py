@@ -2,17 +2,15 @@
 
 from clipper_stream.http.client import HttpClient, SyncHttpClient
 from clipper_stream.http.errors import AccessDenied, AnswerTimeout, GatewayUnavailable, Overloaded, RequestRefused
-from clipper_stream.http.messages import FeedbackReport, HttpAnswer, QueryReport
+from clipper_stream.http.messages import HttpAnswer
 
 __all__ = [
     "AccessDenied",
     "AnswerTimeout",
-    "FeedbackReport",
     "GatewayUnavailable",
     "HttpAnswer",
     "HttpClient",
     "Overloaded",
-    "QueryReport",
     "RequestRefused",
     "SyncHttpClient",
 ]

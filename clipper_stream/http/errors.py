@@ -11,19 +11,16 @@ from clipper_stream.errors import ClipperError, RequestError, SetupError
 
 
 class HttpProblem(ClipperError):
-    """Root of the errors of this package.
+    """Root of these errors.
 
     Attributes:
         status: HTTP status of the answer; None when there was none.
         query_id: Id of the query, under which it can be asked again, or looked up.
-        retry_s: Seconds after which the gateway wants to be asked again, where it says so.
     """
 
-    def __init__(
-        self, message: str, *, status: int | None = None, query_id: str | None = None, retry_s: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, status: int | None = None, query_id: str | None = None) -> None:
         super().__init__(message)
-        self.status, self.query_id, self.retry_s = status, query_id, retry_s
+        self.status, self.query_id = status, query_id
 
 
 class RequestRefused(HttpProblem, RequestError):
@@ -43,19 +40,8 @@ class AccessDenied(HttpProblem, SetupError):
 
 
 class GatewayUnavailable(HttpProblem, SetupError):
-    """The gateway cannot be reached, has no Kafka, or answers as no gateway does; or the client is not open."""
+    """The gateway cannot be reached, has no Kafka, or answers as no gateway does; or the client was closed."""
 
 
-_CLASSES: dict[int, type[HttpProblem]] = {401: AccessDenied, 403: AccessDenied, 429: Overloaded, 504: AnswerTimeout}
-RETRIED = frozenset({None, 429, 502, 503})
-"""Statuses of which a later attempt may have another: no connection, no room, a gateway that starts behind a proxy."""
-
-
-def error_class(status: int) -> type[HttpProblem]:
-    """The class of the error that a status is.
-
-    >>> error_class(422).__name__, error_class(503).__name__
-    ('RequestRefused', 'GatewayUnavailable')
-    """
-    refused = 400 <= status < 500  # noqa: PLR2004 - of HTTP
-    return _CLASSES.get(status, RequestRefused if refused else GatewayUnavailable)
+BY_STATUS: dict[int, type[HttpProblem]] = {401: AccessDenied, 403: AccessDenied, 429: Overloaded, 504: AnswerTimeout}
+"""Errors of statuses that have one of their own."""

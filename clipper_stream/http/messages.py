@@ -7,15 +7,13 @@ from typing import Any, TypedDict, TypeVar
 import msgspec
 
 from clipper_stream.errors import plain as printable
-from clipper_stream.http.errors import GatewayUnavailable, HttpProblem, RequestRefused, error_class
+from clipper_stream.http.errors import BY_STATUS, GatewayUnavailable, HttpProblem, RequestRefused
 from clipper_topics import codec
-from clipper_topics.feedback import Feedback
+from clipper_topics.http_messages import QueryAnswer
 from clipper_topics.plain_values import UNENCODABLE, plain
-from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
+from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef
 
 T = TypeVar("T")
-MESSAGE_CHARACTERS = 500
-"""Longest sentence of a gateway that an error repeats."""
 
 
 class HttpOptions(TypedDict, total=False):
@@ -55,51 +53,28 @@ class HttpAnswer:
     latency_s: float
 
 
-class FeedbackReport(Feedback, kw_only=True, omit_defaults=True):
-    """One feedback about a query, and what became of it."""
-
-    outcome: str | None = None
-    """A key of `clipper_topics.feedback.OUTCOMES`; None while that is not known."""
-    explanation: str | None = None
-    """What is wrong with it, in words."""
-
-
-class QueryReport(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a gateway knows of a query."""
-
-    prediction: Prediction | None = None
-    """Its answer and how it was decided; None while it is being decided."""
-    feedback: list[FeedbackReport] = []
-    """The feedback about it."""
-
-
 class _Problem(msgspec.Struct):
     error: str
     query_id: str | None = None
 
 
-read_report = msgspec.json.Decoder(QueryReport).decode
-_read_problem = msgspec.json.Decoder(_Problem).decode
+queries = msgspec.json.Decoder(QueryAnswer)
+_problems = msgspec.json.Decoder(_Problem)
 
 
 def body_of(given: Mapping[str, Any]) -> bytes:
-    """The body with these fields.
-
-    Raises:
-        RequestRefused: JSON cannot hold one of them.
-    """
+    """The body with these fields; raises `RequestRefused` where JSON cannot hold one of them."""
     try:
-        return msgspec.json.encode({name: plain(value) for name, value in given.items()})
+        plain_fields = {
+            name: [plain(row) for row in value] if name == "inputs" else plain(value) for name, value in given.items()
+        }
+        return msgspec.json.encode(plain_fields)
     except UNENCODABLE as error:
         raise RequestRefused(f"the request cannot be written as JSON: {error}") from error
 
 
 def read(decode: Callable[[bytes], T], content: bytes) -> T:
-    """What a body holds.
-
-    Raises:
-        GatewayUnavailable: it cannot be decoded.
-    """
+    """What a body holds; raises `GatewayUnavailable` where it cannot be decoded."""
     try:
         return decode(content)
     except (ValueError, RecursionError) as error:
@@ -107,20 +82,20 @@ def read(decode: Callable[[bytes], T], content: bytes) -> T:
 
 
 def read_answer(content: bytes, latency_s: float) -> HttpAnswer:
-    """The answer that a body holds; errors are those of `read`."""
+    """The answer that a body holds; raises as `read`."""
     prediction = read(codec.predictions.decode, content)
     values = {each.name: getattr(prediction, each.name, None) for each in fields(HttpAnswer)}
     found: dict[str, Any] = {name: None if value is msgspec.UNSET else value for name, value in values.items()}
-    tuples = {"models": tuple(prediction.models), "missing": tuple(prediction.missing)}
-    return HttpAnswer(**found | tuples | {"latency_s": latency_s})
+    found |= {"models": tuple(prediction.models), "missing": tuple(prediction.missing), "latency_s": latency_s}
+    return HttpAnswer(**found)
 
 
-def problem_of(status: int, content: bytes, query_id: str | None, retry_after: str) -> HttpProblem:
-    """The error that an answer other than 2xx is; only the words of a gateway are repeated."""
+def problem_of(status: int, content: bytes, query_id: str | None) -> HttpProblem:
+    """The error that an answer other than 2xx is; only words of a gateway are repeated."""
     try:
-        found = _read_problem(content)
+        found = _problems.decode(content)
     except (ValueError, RecursionError):
         found = _Problem("is this the URL of a gateway?")
-    retry_s = float(retry_after) if retry_after.isascii() and retry_after.isdecimal() else None
-    text = f"the gateway answered {status}: {printable(found.error[:MESSAGE_CHARACTERS])}"
-    return error_class(status)(text, status=status, query_id=found.query_id or query_id, retry_s=retry_s)
+    kind = BY_STATUS.get(status, RequestRefused if status // 100 == 4 else GatewayUnavailable)  # noqa: PLR2004
+    text = f"the gateway answered {status}: {printable(found.error[:500])}"
+    return kind(text, status=status, query_id=found.query_id or query_id)

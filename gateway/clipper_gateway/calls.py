@@ -69,8 +69,11 @@ class Calls:
         pipeline: Kafka.
         most_waiting: Calls of one application without an answer.
         timeout_s: The longest wait where there is no objective, in seconds.
-        waiting_changed: Is told how many calls wait.
         clock: Monotonic seconds.
+
+    Attributes:
+        waiting: Calls without an answer.
+        none_waits: Whether there are none.
     """
 
     def __init__(
@@ -79,14 +82,13 @@ class Calls:
         *,
         most_waiting: int,
         timeout_s: float,
-        waiting_changed: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pipeline, self.applications = pipeline, pipeline.deployed
         self._admission, self._timeout_s = Admission(most_waiting), timeout_s
-        self._waiting_changed, self._clock = waiting_changed, clock
+        self._clock = clock
         self._running: dict[tuple[str, str | None, str], _Running] = {}
-        self._waiting = 0
+        self.waiting = 0
         self.none_waits = asyncio.Event()
         self.none_waits.set()
 
@@ -191,9 +193,8 @@ class Calls:
         return wait_s if options.timeout_s is None else min(wait_s, options.timeout_s)
 
     def _count(self, change: int) -> None:
-        self._waiting += change
-        self._waiting_changed(self._waiting)
-        if self._waiting:
+        self.waiting += change
+        if self.waiting:
             self.none_waits.clear()
         else:
             self.none_waits.set()

@@ -1,21 +1,54 @@
 """uvicorn's protocol for one connection, which a slow or careless client cannot hold for ever.
 
-uvicorn bounds how long a connection is idle between requests. Not how long headers may take or how large they are, nor
-how long a client may go on with a body that was answered already, or take nothing of its answer.
+uvicorn bounds how long a connection is idle between requests. Not how long headers and bodies may take or how large
+headers are, nor how long a client may take nothing of its answer. It also writes the headers and the body of an answer
+one after the other, which is a system call each.
 """
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+BODY_S = 20.0
+"""From the headers on until the body is there, also where it was answered before: a megabyte at 50 kB a second."""
 HEADERS_S = 10.0
 """From the first byte of a request, or from the connection on, until its headers are there."""
-LINGER_S = 5.0
-"""For the rest of a body that was answered before it was there."""
 STALLED_S = 30.0
 """Without a byte of the answer taken."""
 MOST_HEADER_BYTES = 32 * 1024
 MOST_HEADERS = 100
+
+
+class _CorkedTransport:
+    """A transport that holds a write until the next one of the same turn of the event loop."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            self._transport.write(self._held + data)
+            self._held = b""
+        else:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
+            self._transport.write(held)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -28,7 +61,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
         self._end_in(HEADERS_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -45,6 +78,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self.send_400_response("")
             elif self._timer is None:
                 self._end_in(HEADERS_S)
+        elif not self._body_is_there and self._timer is None:
+            self._end_in(BODY_S)
 
     def send_400_response(self, msg: str) -> None:
         if self.transport.is_closing():
@@ -72,11 +107,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._body_is_there = True
+        self._end_in(None)
         super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._end_in(None if self._body_is_there else LINGER_S)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -12,6 +12,7 @@ from clipper_gateway.access import Caller
 from clipper_gateway.calls import CallOptions
 from clipper_gateway.errors import Refusal
 from clipper_stream.errors import shown
+from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
 
@@ -34,10 +35,7 @@ class QueryParameters(msgspec.Struct):
 
 
 _FEATURES = msgspec.json.Decoder(list[float])
-_EXPECTED = (
-    "give context and query_id as text, deadline_ms as a number, models as names separated by commas, features as a "
-    "list of numbers and strict as true or false"
-)
+_EXPECTED = "context, query_id, models: text; deadline_ms: a number; features: a list of numbers; strict: true or false"
 
 
 def query_of(
@@ -63,7 +61,9 @@ def query_of(
         given = msgspec.convert(parameters, QueryParameters)
         features = _FEATURES.decode(given.features) if isinstance(given.features, str) else given.features
     except (msgspec.MsgspecError, ValueError) as error:
-        raise Refusal(400, f"the parameters {shown(dict(parameters))} cannot be used ({error}): {_EXPECTED}") from error
+        raise Refusal(
+            400, f"the parameters {shown(dict(parameters))} cannot be used ({error}): give {_EXPECTED}"
+        ) from error
     query_id = given.query_id if idempotency_key is None else idempotency_key
     if given.query_id not in {None, query_id}:
         raise Refusal(
@@ -71,12 +71,15 @@ def query_of(
             f"the idempotency key {shown(idempotency_key)} and the parameter query_id {shown(given.query_id)} differ: "
             "give one of them",
         )
+    models = given.models
+    if isinstance(models, str):
+        models = [name for part in models.split(",") if (name := part.strip())]
     query = Query(
         application=application,
         query_id=query_id,
         context=given.context,
         deadline_ms=given.deadline_ms,
-        models=_names(given.models) if isinstance(given.models, str) else given.models,
+        models=models,
         features=features,
     )
     if len(rows) == 1:
@@ -86,13 +89,16 @@ def query_of(
     return query, CallOptions(strict=bool(given.strict), headers=list(headers))
 
 
-def _names(text: str) -> list[str]:
-    return [name for part in text.split(",") if (name := part.strip())]
-
-
 def check_visible(caller: Caller, application: str) -> None:
     """Raise a `Refusal` when a caller may neither read about an application nor ask it."""
     caller.require("read" if "read" in caller.rights else "predict", application)
+
+
+def check_version(manifest: ApplicationManifest, wanted: str) -> None:
+    """Raise a `Refusal` when a request names another version of an application than its revision; "" is any."""
+    if wanted not in {"", str(manifest.revision)}:
+        what = f"application {manifest.name} has revision {manifest.revision}, not {shown(wanted)}"
+        raise Refusal(404, f"{what}: ask for that revision, or for no version")
 
 
 def outputs_of(prediction: Prediction) -> list[Any]:

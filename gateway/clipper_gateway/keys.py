@@ -29,11 +29,10 @@ Right = Literal["predict", "feedback", "read", "operate"]
 SECRET_PREFIX = "cs_"  # noqa: S105 - tells API keys from other bearer tokens
 CHECK_INTERVAL_S = 1.0
 """Seconds between two looks at the file: a revoked key works for so long at most."""
-_logger = logging.getLogger(__name__)
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key as its file states it: no applications are all, no rate is no bound, in requests a second."""
+    """A key as its file states it; without `applications` it is for all, without `rate` (a second) it has no bound."""
 
     name: Name
     digest: Sha256
@@ -127,9 +126,9 @@ def _changed_keys(path: Path) -> Iterator[list[ApiKey]]:
 
 
 class KeyRing:
-    """The keys in force, read again when their file has changed.
+    """The keys in force `by_digest`, read again when their file has changed; a missing file holds none.
 
-    A missing file holds no keys. When a changed file cannot be used, that is logged and the keys of before stay.
+    When a changed file cannot be used, the log has a warning, and the keys of before stay in force.
 
     Args:
         path: The file.
@@ -141,12 +140,9 @@ class KeyRing:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path, self._clock = path, clock
-        self._checked_s, self._stamp = clock(), _stamp(path)
-        self._keys = _in_force(path)
+        self.by_digest, self._checked_s = _in_force(path), clock()
+        self._stamp: tuple[int, ...] | None = ()  # of no file, nor of a missing one
         self._levels: dict[str, tuple[float, float]] = {}
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
     def find(self, secret: str) -> ApiKey | None:
         """Return the key that has this secret, and count a request of it; None when no key in force has it.
@@ -158,14 +154,14 @@ class KeyRing:
         if now_s - self._checked_s >= CHECK_INTERVAL_S:
             self._checked_s = now_s
             self._reload()
-        key = self._keys.get(_digest_of(secret))
+        key = self.by_digest.get(_digest_of(secret))
         if key is not None and key.rate is not None and (wait_s := self._take(key.digest, key.rate, now_s)):
             what = f"key {key.name!r} may send {key.rate:g} requests a second"
             raise Refusal(429, f"{what}: wait {wait_s:.3f} s", retry_after_s=wait_s)
         return key
 
     def _take(self, digest: str, rate: float, now_s: float) -> float:
-        """Take a request from the token bucket of a key; the seconds until there is one, 0 when it was taken."""
+        """Take a request from a key's token bucket; the seconds until it holds one, 0 when it was taken."""
         capacity = max(1.0, rate)
         level, at_s = self._levels.get(digest, (capacity, now_s))
         level = min(capacity, level + (now_s - at_s) * rate)
@@ -174,24 +170,20 @@ class KeyRing:
         return 0.0 if is_taken else (1.0 - level) / rate
 
     def _reload(self) -> None:
-        stamp = _stamp(self.path)
-        if stamp != self._stamp:
-            self._stamp = stamp
+        try:
+            found = self.path.stat()  # with its ctime, because a chmod alone can make the file usable
+            stamp = found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+        except OSError:
+            stamp = None
+        before, self._stamp = self._stamp, stamp
+        if stamp != before:
+            logger = logging.getLogger(__name__)
             try:
-                self._keys = _in_force(self.path)
-                event(_logger, "API keys read", file=self.path, keys=len(self))
+                self.by_digest = _in_force(self.path)
+                event(logger, "API keys read", file=self.path, keys=len(self.by_digest))
             except InvalidSetting as error:
-                event(_logger, "API keys stay those of before", logging.WARNING, error=error)
+                event(logger, "API keys stay those of before", logging.WARNING, error=error)
 
 
 def _in_force(path: Path) -> dict[str, ApiKey]:
     return {key.digest: key for key in read_keys(path) if key.revoked_ms is None}
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What differs when the file does; with its ctime, because a chmod alone can make it usable."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

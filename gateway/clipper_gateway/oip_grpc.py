@@ -16,9 +16,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,9 +33,10 @@ from clipper_gateway import tensors
 from clipper_gateway.access import Access, Caller
 from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal, refusal_of
-from clipper_gateway.inference import check_visible, outputs_of, query_of, response_parameters
+from clipper_gateway.inference import check_version, check_visible, outputs_of, query_of, response_parameters
 from clipper_gateway.request_log import RecordHeaders, checked_request_id, record_headers
-from clipper_gateway.rest import BODY_S, CLIENT_GONE
+from clipper_gateway.http_protocol import BODY_S
+from clipper_gateway.rest import CLIENT_GONE
 from clipper_stream.errors import ClipperError, InvalidSetting, shown
 from clipper_topics.manifests import ApplicationManifest
 
@@ -51,8 +53,6 @@ QUERY_SHARE = 0.9
 DETAILS_CHARACTERS = 512
 """Of an error: clients take 8 KiB of metadata, in which a character may be 12 bytes."""
 NOBODY = Caller("", frozenset(), frozenset())
-LIVE = oip.ServerLiveResponse(live=True)
-SERVER = oip.ServerMetadataResponse(name="clipper-stream", version=version("clipper-stream"))
 SINGLE = ("authorization", "x-api-key", "idempotency-key")
 
 _OPTIONS = (
@@ -76,13 +76,13 @@ _PARAMETERS = {bool: "bool_param", int: "int64_param", float: "double_param", st
 
 @dataclass(slots=True)
 class GrpcCall:
-    """A call as methods see it; `timeout_s` is until its client gives up, where it said when."""
+    """A call as methods see it; its `context` is gRPC's."""
 
+    context: Any
     metadata: dict[str, Any]
     caller: Caller = NOBODY
     application: str = ""
     record_headers: RecordHeaders = field(default_factory=list)
-    timeout_s: float | None = None
 
 
 Method: TypeAlias = Callable[[Any, GrpcCall], Awaitable[Any]]
@@ -91,7 +91,7 @@ Observe: TypeAlias = Callable[[str, str, int, float, str, str], None]
 
 
 class GrpcServer:
-    """Serves the calls of one gateway over gRPC, on the event loop that starts it.
+    """Serves the calls of one gateway over gRPC, on the loop that starts it; messages must be here within `message_s`.
 
     Args:
         calls: Asks the pipeline.
@@ -103,7 +103,7 @@ class GrpcServer:
     def __init__(self, calls: Calls, access: Access, reasons: Callable[[], list[str]], observe: Observe) -> None:
         self._calls, self._access, self._reasons, self._observe = calls, access, reasons, observe
         self._server: Any = None
-        self._watches, self._is_ending = 0, asyncio.Event()
+        self.message_s, self._watches, self._is_ending = BODY_S, 0, asyncio.Event()
 
     async def start(
         self, address: str, port: int, *, max_body_bytes: int, max_calls: int, tls: tuple[str, str] | None = None
@@ -114,24 +114,22 @@ class GrpcServer:
             address: Where to listen.
             port: 0: a free one.
             max_body_bytes: Of a request's message.
-            max_calls: At once, of all clients; a further one is refused.
+            max_calls: At once, of all clients, and as many connections; a further one is refused.
             tls: PEM files of the certificate chain and of its key; absent: no TLS.
 
         Raises:
             InvalidSetting: the address cannot be listened at, or the certificate cannot be used.
         """
-        options = (*_OPTIONS, ("grpc.max_receive_message_length", max_body_bytes))
-        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_calls)
+        sizes = {"grpc.max_receive_message_length": max_body_bytes, "grpc.max_allowed_incoming_connections": max_calls}
+        server = grpc.aio.server(options=[*_OPTIONS, *sizes.items()], maximum_concurrent_rpcs=max_calls)
         server.add_generic_rpc_handlers(self._handlers())
         where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         try:
             credentials = None if tls is None else _credentials(*tls)
             bound: int = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
         except (OSError, RuntimeError) as error:
-            reason = f"the gateway cannot listen at {where} for gRPC: {error}"
-            raise InvalidSetting(
-                f"{reason}; set gateway.grpc_port, or give a certificate and its key as PEM"
-            ) from error
+            what = f"the gateway cannot serve gRPC at {where}: {str(error).partition(';')[0]}"
+            raise InvalidSetting(f"{what}; set gateway.grpc_port, or give a certificate and its key") from error
         await server.start()
         self._server = server
         return bound
@@ -143,42 +141,41 @@ class GrpcServer:
             await self._server.stop(grace_s)
 
     def _handlers(self) -> list[Any]:
-        infer = {
+        of_inference = {
             "ModelInfer": self._handler("ModelInfer", oip.ModelInferRequest, self._infer),
             "ModelMetadata": self._handler("ModelMetadata", oip.ModelMetadataRequest, self._model_metadata),
             "ModelReady": self._handler("ModelReady", oip.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": self._handler("ServerMetadata", oip.ServerMetadataRequest, _constant(SERVER)),
-            "ServerLive": self._handler("ServerLive", oip.ServerLiveRequest, _constant(LIVE), is_public=True),
-            "ServerReady": self._handler("ServerReady", oip.ServerReadyRequest, self._ready, is_public=True),
+            "ServerMetadata": self._handler("ServerMetadata", oip.ServerMetadataRequest, self._server_metadata),
+            "ServerLive": self._handler("ServerLive", oip.ServerLiveRequest, self._live, public=True),
+            "ServerReady": self._handler("ServerReady", oip.ServerReadyRequest, self._ready, public=True),
         }
-        check = self._handler("Check", health.HealthCheckRequest, self._check, is_public=True)
-        watch = grpc.stream_stream_rpc_method_handler(self._watch, None, _serialized)
-        return [
-            grpc.method_handlers_generic_handler(SERVICE, infer),
-            grpc.method_handlers_generic_handler(HEALTH_SERVICE, {"Check": check, "Watch": watch}),
-        ]
+        of_health = {
+            "Check": self._handler("Check", health.HealthCheckRequest, self._check, public=True),
+            "Watch": self._handler("Watch", health.HealthCheckRequest, self._watch, public=True, stream=True),
+        }
+        services = {SERVICE: of_inference, HEALTH_SERVICE: of_health}
+        return [grpc.method_handlers_generic_handler(*service) for service in services.items()]
 
     # --- any call ---------------------------------------------------------------------------------------------------
-    def _handler(self, name: str, request: Any, method: Method, *, is_public: bool = False) -> Any:
+    def _handler(self, name: str, request: Any, method: Method, *, public: bool = False, stream: bool = False) -> Any:
         async def serve(_: Any, context: Any) -> Any:
             started_s, status = time.perf_counter(), CLIENT_GONE
-            metadata = context.invocation_metadata()
-            call = GrpcCall(dict(metadata))
+            call = GrpcCall(context, dict(context.invocation_metadata()))
             request_id = checked_request_id(call.metadata.get("x-request-id"))
             trailing = (("x-request-id", request_id),)
             try:
                 try:
-                    if not is_public:
-                        call.caller = await self._identified(metadata)
+                    if not public:
+                        call.caller = await self._identified(call)
                     call.record_headers = record_headers(call.metadata.get("traceparent"), request_id)
-                    message = await _message(request, context)
-                    call.timeout_s = context.time_remaining()
-                    response = await method(message, call)
+                    response = await method(await _message(request, context, self.message_s), call)
                     context.set_trailing_metadata(trailing)
                     status = 200
                     return response
                 except ClipperError as error:
                     refusal = _refusal(error)
+                except grpc.aio.BaseError:
+                    raise  # the call has ended without us: its client is gone, or the server stops
                 except Exception:
                     logger.exception("a call failed method=%s request_id=%s", name, request_id)
                     refusal = Refusal(500, f"a defect of this gateway: its log has it under {request_id}")
@@ -188,53 +185,59 @@ class GrpcServer:
                 took_s = time.perf_counter() - started_s
                 self._observe(name, call.application, status, took_s, call.caller.name, request_id)
 
-        return grpc.stream_unary_rpc_method_handler(serve, None, _serialized)
+        handler = grpc.stream_stream_rpc_method_handler if stream else grpc.stream_unary_rpc_method_handler
+        return handler(serve, None, methodcaller("SerializeToString"))
 
-    async def _identified(self, metadata: Sequence[tuple[str, Any]]) -> Caller:
-        names = [name for name, _ in metadata]
-        for name in SINGLE:
-            if names.count(name) > 1:
-                raise Refusal(400, f"metadata {name} stands twice: send it once")
-        given = dict(metadata)
-        return await self._access.identify(given.get("authorization"), given.get("x-api-key"))
+    async def _identified(self, call: GrpcCall) -> Caller:
+        names = [name for name, _ in call.context.invocation_metadata()]
+        if twice := [name for name in SINGLE if names.count(name) > 1]:
+            raise Refusal(400, f"metadata {twice[0]} stands twice: send it once")
+        return await self._access.identify(call.metadata.get("authorization"), call.metadata.get("x-api-key"))
 
     # --- methods ----------------------------------------------------------------------------------------------------
     async def _infer(self, request: Any, call: GrpcCall) -> Any:
-        name = call.application = request.model_name
-        call.caller.require("predict", name)
-        manifest = self._calls.applications.manifest(name)
+        manifest = self._manifest(request.model_name, request.model_version, call)
         rows = tensors.rows_of(_input(request), manifest.input)
-        parameters = {key: _plain(value) for key, value in request.parameters.items()}
-        query, options = query_of(name, rows, parameters, call.metadata.get("idempotency-key"), call.record_headers)
-        if call.timeout_s is not None:
-            options.timeout_s, left_ms = call.timeout_s, call.timeout_s * 1000 * QUERY_SHARE
-            if query.deadline_ms is None and (manifest.objective_ms is None or left_ms < manifest.objective_ms):
-                query.deadline_ms = max(1.0, left_ms)
+        given = request.parameters.items()
+        parameters = {key: getattr(value, value.WhichOneof("parameter_choice") or "", None) for key, value in given}
+        own_id = call.metadata.get("idempotency-key")
+        query, options = query_of(manifest.name, rows, parameters, own_id, call.record_headers)
+        options.timeout_s = left_s = call.context.time_remaining()
+        if left_s is not None and query.deadline_ms is None:
+            query.deadline_ms = max(1.0, left_s * 1000 * QUERY_SHARE)
         prediction = await self._calls.predict(call.caller, query, options)
-        response = oip.ModelInferResponse(model_name=name, id=request.id)
+        response = oip.ModelInferResponse(model_name=manifest.name, model_version=str(manifest.revision), id=request.id)
         for key, value in response_parameters(prediction).items():
             setattr(response.parameters[key], _PARAMETERS[type(value)], value)
-        output = tensors.output_tensor(tensors.OUTPUT, outputs_of(prediction))
-        _add_output(response, output, is_raw=bool(request.raw_input_contents))
+        _add_output(response, outputs_of(prediction), is_raw=bool(request.raw_input_contents))
         return response
 
     async def _model_metadata(self, request: Any, call: GrpcCall) -> Any:
-        manifest, tensor = self._manifest(request.name, call), oip.ModelMetadataResponse.TensorMetadata
+        manifest, tensor = self._manifest(request.name, request.version, call), oip.ModelMetadataResponse.TensorMetadata
         return oip.ModelMetadataResponse(
             name=manifest.name,
+            versions=[str(manifest.revision)],
             platform="clipper-stream",
             inputs=[tensor(**one) for one in tensors.input_metadata(manifest)],
             outputs=[tensor(**one) for one in tensors.output_metadata(manifest)],
         )
 
     async def _model_ready(self, request: Any, call: GrpcCall) -> Any:
-        manifest = self._manifest(request.name, call)
+        manifest = self._manifest(request.name, request.version, call)
         return oip.ModelReadyResponse(ready=self._calls.applications.is_ready(manifest.name))
 
-    def _manifest(self, name: str, call: GrpcCall) -> ApplicationManifest:
+    def _manifest(self, name: str, wanted: str, call: GrpcCall) -> ApplicationManifest:
         call.application = name
         check_visible(call.caller, name)
-        return self._calls.applications.manifest(name)
+        manifest = self._calls.applications.manifest(name)
+        check_version(manifest, wanted)
+        return manifest
+
+    async def _server_metadata(self, _: Any, __: GrpcCall) -> Any:
+        return oip.ServerMetadataResponse(name="clipper-stream", version=version("clipper-stream"))
+
+    async def _live(self, _: Any, __: GrpcCall) -> Any:
+        return oip.ServerLiveResponse(live=True)
 
     async def _ready(self, _: Any, __: GrpcCall) -> Any:
         return oip.ServerReadyResponse(ready=not self._reasons())
@@ -246,20 +249,18 @@ class GrpcServer:
             raise Refusal(404, f"there is no service {shown(request.service)}: ask for {SERVICE}, or for none")
         return found
 
-    async def _watch(self, _: Any, context: Any) -> None:
+    async def _watch(self, request: Any, call: GrpcCall) -> None:
         if self._watches >= MOST_WATCHES:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHES} watch already: call Check")
+            raise Refusal(429, f"{MOST_WATCHES} calls watch already: call Check", retry_after_s=WATCH_S)
         self._watches += 1
         try:
-            request, told = await _message(health.HealthCheckRequest, context), None
-            while told is None or not self._is_ending.is_set():
+            told = None
+            while not self._is_ending.is_set():
                 if (found := self._health(request.service)) != told:
-                    await context.write(found)
+                    await call.context.write(found)
                     told = found
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._is_ending.wait(), WATCH_S)
-        except Refusal as error:
-            await context.abort(error.grpc_code, str(error))
         finally:
             self._watches -= 1
 
@@ -271,21 +272,14 @@ class GrpcServer:
         return states(status=states.SERVING if serves else states.NOT_SERVING)
 
 
-def _constant(response: Any) -> Method:
-    async def answer(_: Any, __: GrpcCall) -> Any:
-        return response
-
-    return answer
-
-
-async def _message(request: Any, context: Any) -> Any:
+async def _message(request: Any, context: Any, message_s: float) -> Any:
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(message_s):
             raw = await context.read()
     except TimeoutError as error:
-        raise Refusal(408, f"the message was not here within {BODY_S:g} s") from error
+        raise Refusal(408, f"the message was not here within {message_s:g} s") from error
     if raw is grpc.aio.EOF:
-        raise Refusal(400, "the call has no message, or one that is larger than allowed: send one")
+        raise Refusal(413, "no message came, or one that is larger than this gateway takes: send fewer rows")
     try:
         return request.FromString(raw)
     except DecodeError as error:
@@ -294,10 +288,6 @@ async def _message(request: Any, context: Any) -> Any:
 
 def _credentials(certfile: str, keyfile: str) -> Any:
     return grpc.ssl_server_credentials([(Path(keyfile).read_bytes(), Path(certfile).read_bytes())])
-
-
-def _serialized(message: Any) -> bytes:
-    return bytes(message.SerializeToString())
 
 
 def _refusal(error: ClipperError) -> Refusal:
@@ -312,32 +302,29 @@ def _trailing(refusal: Refusal) -> list[tuple[str, str]]:
     return [(name, text) for name, text in given.items() if text is not None and text.isascii() and text.isprintable()]
 
 
-def _plain(parameter: Any) -> Any:
-    choice = parameter.WhichOneof("parameter_choice")
-    return None if choice is None else getattr(parameter, choice)
-
-
 def _input(request: Any) -> tensors.Tensor:
     inputs, raw = request.inputs, request.raw_input_contents
     if len(inputs) != 1 or len(raw) > 1:
         what = f"the request has {len(inputs)} inputs and {len(raw)} raw_input_contents"
         raise Refusal(400, f"{what}: give one tensor, whose first dimension is the rows")
+    if wrong := [output.name for output in request.outputs if output.name != tensors.OUTPUT]:
+        raise Refusal(400, f"output {shown(wrong[0])}: the only one is {tensors.OUTPUT!r}, ask for it or for none")
     name, datatype, shape, contents = inputs[0].name, inputs[0].datatype, [*inputs[0].shape], inputs[0].contents
     if not raw:
-        return tensors.tensor_of_json(
-            name, datatype, shape, [*getattr(contents, _CONTENTS.get(datatype, "fp32_contents"))]
-        )
+        values = getattr(contents, _CONTENTS.get(datatype, "fp32_contents"))
+        return tensors.tensor_of_json(name, datatype, shape, [*values])
     if contents.ByteSize():
         raise Refusal(400, f"input {shown(name)} has contents and raw_input_contents: give one of them")
     return tensors.tensor_of_bytes(name, datatype, shape, raw[0])
 
 
-def _add_output(response: Any, tensor: tensors.Tensor, *, is_raw: bool) -> None:
+def _add_output(response: Any, outputs: list[Any], *, is_raw: bool) -> None:
+    tensor = tensors.output_tensor(tensors.OUTPUT, outputs)
     output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
     if tensor.content_type is not None:
         output.parameters["content_type"].string_param = tensor.content_type
     if is_raw:
         response.raw_output_contents.append(tensors.bytes_of(tensor))
     else:
-        values = [each.encode() if isinstance(each, str) else each for each in tensors.json_data_of(tensor)]
+        values = [each.encode() if isinstance(each, str) else each for each in tensor.data]
         getattr(output.contents, _CONTENTS[tensor.datatype]).extend(values)

@@ -11,7 +11,7 @@ Source: Open Inference Protocol, "HTTP/REST"; Triton, "Binary Tensor Data Extens
 """
 
 import base64
-import binascii
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -23,7 +23,7 @@ from starlette.routing import Route
 from clipper_gateway.api import decoded
 from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal
-from clipper_gateway.inference import check_visible, outputs_of, query_of, response_parameters
+from clipper_gateway.inference import check_version, check_visible, outputs_of, query_of, response_parameters
 from clipper_gateway.readiness import Readiness
 from clipper_gateway.rest import HttpCall, json_response
 from clipper_gateway.tensors import (
@@ -43,8 +43,6 @@ from clipper_topics.manifests import ApplicationManifest
 
 JSON, BINARY = "application/json", "application/octet-stream"
 HEADER_LENGTH = "Inference-Header-Content-Length"
-_LENGTH_DIGITS = 12
-"""More than the length of any body has; int() refuses thousands with an error of its own."""
 
 
 class _InputTensor(msgspec.Struct):
@@ -151,10 +149,7 @@ class InferenceEndpoints:
 
     def _manifest(self, call: HttpCall) -> ApplicationManifest:
         manifest = self._calls.applications.manifest(call.path["name"])
-        wanted = call.path.get("version")
-        if wanted is not None and wanted != str(manifest.revision):
-            what = f"application {manifest.name} has revision {manifest.revision}, not {shown(wanted)}"
-            raise Refusal(404, f"{what}: ask for its revision, or leave /versions/ out")
+        check_version(manifest, call.path.get("version", ""))
         return manifest
 
 
@@ -165,9 +160,9 @@ def _request_of(call: HttpCall) -> tuple[_InferRequest, memoryview]:
     if kind not in {JSON, BINARY} and kind.partition(";")[0].strip().lower() not in {JSON, BINARY}:
         raise Refusal(415, f"content-type {shown(kind)}: send {JSON}, or {BINARY} with the header {HEADER_LENGTH}")
     length = len(call.body)
-    stated = call.headers.get(HEADER_LENGTH)
+    stated = call.headers.get(HEADER_LENGTH.lower())
     if stated is not None:
-        if not (stated.isdecimal() and len(stated) <= _LENGTH_DIGITS and int(stated) <= length):
+        if not (re.fullmatch("[0-9]{1,12}", stated) and int(stated) <= length):
             what = f"{HEADER_LENGTH} is {shown(stated)}, and the body has {length} bytes"
             raise Refusal(400, f"{what}: give the number of bytes of its JSON part")
         length = int(stated)
@@ -197,7 +192,7 @@ def _from_base64(name: str, data: list[Any]) -> list[bytes]:
     """Decode texts as MLServer's clients, and this project's runtime `oip`, write binary rows."""
     try:
         return [base64.b64decode(text, validate=True) for text in data]
-    except (TypeError, ValueError, binascii.Error) as error:
+    except (TypeError, ValueError) as error:
         what = f"input {shown(name)} has the content_type base64 and the data {shown(data)}"
         raise Refusal(400, f"{what} ({error}): give a flat list of base64 texts") from error
 

@@ -12,7 +12,6 @@ import asyncio
 import re
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO
@@ -20,6 +19,7 @@ from typing import IO
 import msgspec
 
 from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_topics.query_ids import random_hex
 
 FLUSH_S = 0.05
 TEXT_CHARACTERS = 128
@@ -59,6 +59,7 @@ class RequestLog:
         self._metrics, self._is_application = metrics, is_application
         self._stream = sys.stderr.buffer if stream is None else stream
         self._lines: list[bytes] = []
+        self._second, self._prefix = 0, ""
         self._encode = msgspec.json.Encoder().encode
 
     def write(
@@ -78,7 +79,11 @@ class RequestLog:
         self._metrics.count_request(route, status, known, took_s)
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
-        moment = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+        now_s = time.time()
+        if now_s >= self._second + 1:
+            self._second = int(now_s)
+            self._prefix = datetime.fromtimestamp(self._second, UTC).isoformat()[:-6]
+        moment = f"{self._prefix}.{int((now_s - self._second) * 1000):03d}Z"
         shown = application[:TEXT_CHARACTERS]
         line = AccessLine(moment, method[:16], route, shown, status, round(took_s * 1000, 2), caller, request_id, peer)
         self._lines.append(self._encode(line))
@@ -93,18 +98,13 @@ class RequestLog:
             return
 
 
-def new_request_id() -> str:
-    """Return an id for a request that came without one."""
-    return uuid.uuid4().hex
-
-
 def checked_request_id(given: str | None) -> str:
     """Return the request's id: its own when it is printable ASCII without spaces, at most 128 characters.
 
     >>> checked_request_id("order-7")
     'order-7'
     """
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else random_hex()
 
 
 def record_headers(traceparent: str | None, request_id: str | None) -> RecordHeaders:

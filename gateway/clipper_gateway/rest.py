@@ -1,7 +1,7 @@
 """One HTTP request, from its headers to its log line: who asks, how large it is, how long it may take, how it ends.
 
-    headers --> caller --> admitted? --> body, in time and in bounds --> handler --> response --> log, metrics
-                401 403      429              408 413 415               Refusal
+    headers --> caller --> admitted? --> body, in bounds --> handler --> response --> log, metrics
+    400 403     401 429      429            413 415          Refusal
 
 Rules of this file:
 - A body is read only after its headers say who asks, and is never larger than allowed, whatever they say.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
@@ -31,9 +31,20 @@ from clipper_stream.errors import ClipperError, shown
 
 logger = logging.getLogger(__name__)
 
-BODY_S = 20.0
-"""Within which a body is here: a megabyte at 50 kB a second."""
-SINGLE = (b"authorization", b"x-api-key", b"idempotency-key", b"content-type", b"content-encoding", b"prefer")
+SINGLE = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"idempotency-key",
+        b"inference-header-content-length",
+        b"origin",
+        b"prefer",
+        b"x-api-key",
+    }
+)
+_NO_QUERY = QueryParams("")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 CLIENT_GONE = 499
 """In logs and metrics: nobody was there any more to read the answer."""
@@ -46,7 +57,7 @@ class HttpCall:
     Attributes:
         caller: Who asks.
         body: Whole, not decoded.
-        headers: Of the request.
+        headers: Of the request, by their names in lower case.
         path: Parameters of the path.
         query: Parameters behind the path.
         record_headers: For the records that are written because of it.
@@ -54,7 +65,7 @@ class HttpCall:
 
     caller: Caller
     body: bytes
-    headers: Headers
+    headers: Mapping[str, str]
     path: Mapping[str, str]
     query: QueryParams
     record_headers: RecordHeaders
@@ -95,7 +106,26 @@ class Endpoints:
             public: Whether callers without a key are let in.
             admit: Refuses an application's calls while too many wait, before their bodies are read.
         """
-        return Route(path, _Endpoint(self, path, handler, method, public, admit), methods=[method])
+        return _EndpointRoute(path, _Endpoint(self, path, handler, method, public, admit), methods=[method])
+
+
+class _EndpointRoute(Route):
+    """A route that refuses other methods as everything else is refused."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.methods is not None and scope["method"] not in self.methods:
+            allowed = ", ".join(sorted(self.methods))
+            refusal = Refusal(
+                405, f"{scope['method'][:16]} is not for {self.path}: use {allowed}", headers={"allow": allowed}
+            )
+            await _refused(refusal)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+async def unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request for which there is no route."""
+    await _refused(Refusal(404, "there is no such path: /docs lists them"))(scope, receive, send)
 
 
 class _Endpoint:
@@ -109,7 +139,7 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
-        headers = Headers(scope=scope)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         request_id = checked_request_id(headers.get("x-request-id"))
         path: dict[str, str] = scope["path_params"]
         caller, status = "", CLIENT_GONE
@@ -141,7 +171,7 @@ class _Endpoint:
             )
 
     async def _answered(
-        self, scope: Scope, headers: Headers, receive: Receive, request_id: str
+        self, scope: Scope, headers: Mapping[str, str], receive: Receive, request_id: str
     ) -> tuple[str, Response]:
         _check_single(scope["headers"])
         if (origin := headers.get("origin")) is not None and origin not in self._of.origins:
@@ -154,7 +184,7 @@ class _Endpoint:
                 self._admit(scope["path_params"]["name"])
             body = await _body(headers, receive, self._of.max_body_bytes) if self._has_body else b""
             traced = record_headers(headers.get("traceparent"), request_id)
-            query = QueryParams(scope["query_string"])
+            query = QueryParams(scope["query_string"]) if scope["query_string"] else _NO_QUERY
             call = HttpCall(caller, body, headers, scope["path_params"], query, traced)
             return caller.name, await self._handler(call)
         except ClipperError as error:
@@ -185,23 +215,19 @@ def _check_origin(origin: str, scheme: str, host: str, *, is_open: bool) -> None
         raise Refusal(403, f"pages of {shown(origin)} may not call this gateway: name it in gateway.cors_origins")
 
 
-async def _body(headers: Headers, receive: Receive, most_bytes: int) -> bytes:
+async def _body(headers: Mapping[str, str], receive: Receive, most_bytes: int) -> bytes:
     if (coding := headers.get("content-encoding", "identity")) != "identity":
         raise Refusal(415, f"content-encoding {shown(coding)}: send the body as it is")
     stated = headers.get("content-length", "0")
     if not stated.isdecimal() or int(stated) > most_bytes:
         raise _too_large(stated[:20], most_bytes)
-    try:
-        async with asyncio.timeout(BODY_S):
-            message = await receive()
-            if not message.get("more_body") and message["type"] == "http.request":
-                body: bytes = message.get("body", b"")
-                if len(body) > most_bytes:
-                    raise _too_large(str(len(body)), most_bytes)
-                return body
-            return await _long_body(message, receive, most_bytes)
-    except TimeoutError as error:
-        raise Refusal(408, f"the body was not here within {BODY_S:g} s", headers={"connection": "close"}) from error
+    message = await receive()
+    if message.get("more_body") or message["type"] != "http.request":
+        return await _long_body(message, receive, most_bytes)
+    body: bytes = message.get("body", b"")
+    if len(body) > most_bytes:
+        raise _too_large(str(len(body)), most_bytes)
+    return body
 
 
 async def _long_body(message: Mapping[str, Any], receive: Receive, most_bytes: int) -> bytes:

@@ -15,12 +15,9 @@ from typing import Any
 
 import uvicorn
 import uvloop
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.routing import Router
 
 from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
@@ -33,7 +30,6 @@ from clipper_agents.settings.workers import GatewaySettings
 from clipper_gateway.access import Access
 from clipper_gateway.api import OwnApi
 from clipper_gateway.calls import Calls
-from clipper_gateway.errors import Refusal
 from clipper_gateway.http_protocol import BoundedHttpProtocol
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import oip_routes
@@ -41,7 +37,7 @@ from clipper_gateway.openapi import openapi_routes
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.readiness import Readiness
 from clipper_gateway.request_log import RequestLog
-from clipper_gateway.rest import Endpoints
+from clipper_gateway.rest import Endpoints, unknown_path
 from clipper_stream.errors import InvalidSetting
 
 logger = logging.getLogger(__name__)
@@ -73,17 +69,13 @@ class Gateway:
         self.access = Access.from_settings(section)
         self.pipeline = Pipeline(settings, metrics.set_broker_reachable)
         self.readiness = Readiness(self.pipeline)
-        self.calls = Calls(
-            self.pipeline,
-            most_waiting=section.max_in_flight,
-            timeout_s=section.timeout_s,
-            waiting_changed=metrics.set_in_flight,
-        )
+        self.calls = Calls(self.pipeline, most_waiting=section.max_in_flight, timeout_s=section.timeout_s)
+        metrics.watch_in_flight(lambda: self.calls.waiting)
         self.log = RequestLog(metrics, self.pipeline.deployed.applications.__contains__)
         self.api = OwnApi(self.calls, settings.horizon_s)
         self.app = self._app()
 
-    def _app(self) -> Starlette:
+    def _app(self) -> Router:
         endpoints = Endpoints(self.access, self.log, self.section.max_body_bytes, frozenset(self.section.cors_origins))
         cors = Middleware(
             CORSMiddleware,
@@ -92,15 +84,16 @@ class Gateway:
             allow_headers=["authorization", "content-type", "idempotency-key", "prefer", "traceparent", "x-api-key"],
             expose_headers=["location", "retry-after", "x-request-id"],
         )
-        return Starlette(
-            routes=[
+        return Router(
+            [
+                *self.api.routes(endpoints),
                 *oip_routes(self.calls, self.readiness, endpoints.route),
                 *self.readiness.routes(endpoints),
                 *openapi_routes(),
-                *self.api.routes(endpoints),
             ],
+            redirect_slashes=False,
+            default=unknown_path,
             middleware=[cors] if self.section.cors_origins else [],
-            exception_handlers={HTTPException: _unknown_path},
         )
 
     def _observe(self, method: str, application: str, status: int, took_s: float, caller: str, request_id: str) -> None:
@@ -160,21 +153,15 @@ class Gateway:
             await asyncio.sleep(self.readiness.notice_s())
             self.api.pending.close()
             server.should_exit = True
-            await asyncio.gather(grpc_server.stop(section.drain_s), *work[1:2])
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.calls.none_waits.wait(), section.drain_s)
+            none_waits = asyncio.ensure_future(self.calls.none_waits.wait())
+            work.append(none_waits)
+            drained = [none_waits, asyncio.ensure_future(grpc_server.stop(section.drain_s)), *work[1:2]]
+            await asyncio.wait(drained, timeout=section.drain_s)
             for task in work:
                 task.cancel()
             await asyncio.wait(work)
             await self.pipeline.stop()
             self.log.flush()
-
-
-async def _unknown_path(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    text = "there is no such path: /docs lists them" if error.status_code == 404 else error.detail  # noqa: PLR2004
-    refusal = Refusal(error.status_code, text, headers=error.headers)
-    return Response(refusal.body(), refusal.status, refusal.headers, "application/problem+json")
 
 
 def run(settings: GatewaySettings) -> None:

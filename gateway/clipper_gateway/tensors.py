@@ -11,7 +11,7 @@ Source: Open Inference Protocol, "Tensor Data" and "Tensor Data Types"; Triton, 
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -42,12 +42,6 @@ _CODES |= {"BOOL": "B", BF16: "d"}
 """How `struct` packs a value of each datatype, which is the fastest check of the type and the range of many."""
 _DTYPES[BF16] = np.dtype("<u2")  # the upper half of a float32, in a type that numpy has
 _PREFIX = struct.Struct("<I")
-_OUTPUT_DATATYPES: Mapping[frozenset[type], str] = {
-    frozenset({int}): "INT64",
-    frozenset({float}): "FP64",
-    frozenset({int, float}): "FP64",
-    frozenset({bool}): "BOOL",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +118,9 @@ def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list
     """
     shape = _rows_first(tensor, spec)
     if shape[0] > most_rows:
-        advice = f"give at most {most_rows}, and the others in further requests"
-        raise _refused(tensor.name, f"has {shape[0]} rows", advice)
+        raise _refused(tensor.name, f"has {shape[0]} rows", f"give at most {most_rows}, the others in further requests")
     if isinstance(tensor.data, np.ndarray):
-        rows: list[Any] = tensor.data.reshape(shape).tolist()
-        return rows
+        return [*tensor.data.reshape(shape).tolist()]
     if tensor.datatype != BYTES:
         return _nested(tensor.data, shape)
     values = [_value(tensor.name, spec.dtype, element) for element in tensor.data]
@@ -193,7 +185,7 @@ def _checked(name: str, datatype: str, flat: list[Any]) -> list[Any]:
             packed = struct.pack(f"{len(flat)}{code}", *flat)
         if np.isfinite(np.frombuffer(packed)).all() if code == "d" else kind != "b" or max(packed) <= 1:
             return flat
-    expected = {"d": "finite numbers", "B": "true or false"}.get(code, "integers that fit")
+    expected = "finite numbers" if code == "d" else "true or false" if kind == "b" else "integers that fit"
     raise _refused(name, f"is of {datatype} and has the values {shown(flat)}", f"give {expected}")
 
 
@@ -228,21 +220,22 @@ def _refused(name: str, what: str, advice: str) -> Refusal:
 def output_tensor(name: str, outputs: list[Any]) -> Tensor:
     """Return outputs, one a row, as a tensor of the datatype that all of them have; else as `BYTES` of JSON texts.
 
-    Its data is a list that JSON can hold.
-
     >>> output_tensor("output", [[0.5, 1], [0.25, 0]]).shape, output_tensor("output", [None, {"a": 1}]).data
     ((2, 2), ['null', '{"a":1}'])
     """
-    shape, flat, kinds = [len(outputs)], outputs, frozenset(map(type, outputs))
+    shape, flat, kinds = [len(outputs)], outputs, {*map(type, outputs)}
     while kinds == {list} and len(shape) < MOST_DIMENSIONS and len(lengths := {*map(len, flat)}) == 1 and flat[0]:
         shape, flat = [*shape, *lengths], [*chain.from_iterable(flat)]
-        kinds = frozenset(map(type, flat))
+        kinds = {*map(type, flat)}
     if kinds == {str} and len(shape) == 1:
         return Tensor(name, BYTES, (len(outputs),), outputs)
-    datatype = _OUTPUT_DATATYPES.get(kinds)
-    if datatype is None or (datatype == "INT64" and not -(2**63) <= min(flat) <= max(flat) < 2**63):
-        return Tensor(name, BYTES, (len(outputs),), [msgspec.json.encode(each).decode() for each in outputs], "json")
-    return Tensor(name, datatype, tuple(shape), flat)
+    if kinds == {bool}:
+        return Tensor(name, "BOOL", tuple(shape), flat)
+    if kinds == {int} and -(2**63) <= min(flat) <= max(flat) < 2**63:
+        return Tensor(name, "INT64", tuple(shape), flat)
+    if float in kinds and kinds <= {int, float}:
+        return Tensor(name, "FP64", tuple(shape), flat)
+    return Tensor(name, BYTES, (len(outputs),), [msgspec.json.encode(each).decode() for each in outputs], "json")
 
 
 def bytes_of(tensor: Tensor) -> bytes:
@@ -263,11 +256,10 @@ def output_metadata(manifest: ApplicationManifest) -> list[dict[str, Any]]:
 
     A label has the type of the default output. What the models do give is stated in each response.
     """
-    guess = manifest.default_output
-    if guess is None:
-        guess = 0.0 if manifest.combiner == "mean" else "label"
-    tensor = output_tensor(OUTPUT, [guess])
-    return [{"name": OUTPUT, "datatype": tensor.datatype, "shape": [-1, *tensor.shape[1:]]}]
+    default = manifest.default_output
+    tensor = output_tensor(OUTPUT, ["label" if default is None else default])
+    datatype = "FP64" if manifest.combiner == "mean" else tensor.datatype
+    return [{"name": OUTPUT, "datatype": datatype, "shape": [-1, *tensor.shape[1:]]}]
 
 
 def _metadata_of(spec: InputSpec) -> list[dict[str, Any]]:

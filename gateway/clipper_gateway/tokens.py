@@ -11,11 +11,12 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException
 from ipaddress import ip_address
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
+from urllib.request import HTTPRedirectHandler, build_opener
 
 import msgspec
 from joserfc import jwt
@@ -27,24 +28,21 @@ from clipper_agents.observability.logging import event
 from clipper_gateway.errors import Refusal
 from clipper_stream.errors import InvalidSetting, shown
 
-T = TypeVar("T")
-ALGORITHMS = ("RS256", "ES256", "PS256", "EdDSA")
 INVALID_TOKEN = {"www-authenticate": 'Bearer error="invalid_token"'}
+_REGISTRY = JWSRegistry(algorithms=("RS256", "ES256", "PS256", "EdDSA"), strict_check_header=False)
 LEEWAY_S = 30
 MAX_TOKEN_BYTES = 16 * 1024
 MAX_VERIFIED_TOKENS = 10_000
 MAX_DOCUMENT_BYTES = 2**20
 TIMEOUT_S = 5.0
-KEYS_VALID_S = 600.0
-REFETCH_S = 10.0
-"""Seconds between two fetches for a key that is unknown: anybody can name one."""
-RETRY_S = 1.0
-"""Seconds between two fetches while there are no valid keys."""
-_logger = logging.getLogger(__name__)
+VALID_S = 600.0
+"""Seconds for which keys, and tokens that passed under them, are good."""
+REFETCH_S, RETRY_S = 10.0, 1.0
+"""Seconds between fetches for a key that is unknown, which anybody can name, and while there are no good keys."""
 
 
 class TokenClaims(msgspec.Struct, frozen=True):
-    """The claims that say who sends a request, and what that caller may do; the issuer's scopes are in either form."""
+    """The claims that say who sends a request, and what that caller may do; issuers write scopes in one form or two."""
 
     sub: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     exp: int | float
@@ -58,85 +56,124 @@ class TokenClaims(msgspec.Struct, frozen=True):
         return {one for claim in (self.scope, self.scp) for one in (claim.split() if isinstance(claim, str) else claim)}
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address or a host name."""
-    try:
-        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-class IssuerKeys:
-    """The public keys of an issuer, valid for `KEYS_VALID_S`; callers that need a fetch at once share it.
+class TokenVerifier:
+    """Checks bearer tokens; calls that need the issuer's keys at once share one fetch.
 
     Args:
-        issuer: As in the claim `iss`; its discovery document names the keys' URL where `url` is None.
-        url: Of the JWKS document.
-        clock: Seconds that never go back.
+        issuer: The claim `iss`; its discovery document says where its keys are, unless `jwks_url` does.
+        audience: What the claim `aud` is or has.
+        jwks_url: Of the issuer's public keys.
+        clock: Seconds since the epoch.
 
     Raises:
-        InvalidSetting: keys from such a URL could be forged on the way.
+        InvalidSetting: keys from this URL could be forged on the way.
     """
 
-    def __init__(self, issuer: str, url: str | None, clock: Callable[[], float] = time.monotonic) -> None:
-        if not _is_trusted(url or issuer):
-            raise InvalidSetting(
-                f"URL {shown(url or issuer)} of the token issuer: use https://, or http:// on loopback"
-            )
-        self._issuer, self._url, self._clock = issuer, url, clock
-        self._keys = KeySet([])
-        self._tried_s = self._fetched_s = float("-inf")
+    def __init__(
+        self, issuer: str, audience: str, jwks_url: str | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        if not _is_trusted(jwks_url or issuer):
+            raise InvalidSetting(f"token issuer {shown(jwks_url or issuer)}: use https://, or http:// on loopback")
+        self.issuer, self.audience, self._jwks_url, self._clock = issuer, audience, jwks_url, clock
+        self._rules = jwt.JWTClaimsRegistry(
+            now=lambda: int(clock()),
+            leeway=LEEWAY_S,
+            iss={"essential": True, "value": issuer},
+            aud={"essential": True, "value": audience},
+            exp={"essential": True},
+        )
+        self._verified: dict[bytes, tuple[float, TokenClaims]] = {}
+        self._keys, self._fetched_s, self._tried_s = KeySet([]), float("-inf"), float("-inf")
         self._fetch_task: asyncio.Task[None] | None = None
 
-    async def read(self, *, newer: bool = False) -> KeySet:
-        """Return the keys; with `newer`, those after another fetch, unless the last one was `REFETCH_S` ago.
+    async def claims(self, token: str) -> TokenClaims:
+        """Return the claims of a token that passes all checks.
 
         Raises:
-            Refusal: 503, the keys cannot be fetched.
+            Refusal: 401, with the check that failed; 503, the issuer's keys cannot be fetched.
         """
-        if newer or self._is_stale():
-            if self._fetch_task is None or self._fetch_task.done():
-                if self._clock() - self._tried_s >= (REFETCH_S if newer else RETRY_S):
-                    self._tried_s = self._clock()
-                    self._fetch_task = asyncio.create_task(self._fetch())
+        if len(token) > MAX_TOKEN_BYTES:
+            raise self._refusal(f"longer than {MAX_TOKEN_BYTES} bytes")
+        digest = hashlib.sha256(token.encode()).digest()
+        until_s, claims = self._verified.pop(digest, (0.0, None))
+        if claims is None or self._clock() >= until_s:
+            claims = await self._verify(token)
+            until_s = min(claims.exp, self._clock() + VALID_S)
+            if len(self._verified) >= MAX_VERIFIED_TOKENS:
+                del self._verified[next(iter(self._verified))]
+        self._verified[digest] = until_s, claims
+        return claims
+
+    async def _verify(self, token: str) -> TokenClaims:
+        try:
+            try:
+                decoded = jwt.decode(token, await self._read_keys(), registry=_REGISTRY)
+            except InvalidKeyIdError:
+                decoded = jwt.decode(token, await self._read_keys(newer=True), registry=_REGISTRY)
+            self._rules.validate(decoded.claims)
+            return msgspec.convert(decoded.claims, TokenClaims)
+        except (ClaimError, msgspec.ValidationError) as error:
+            raise self._refusal(str(error)) from error
+        except JoseError as error:
+            raise self._refusal(error.error) from error  # its description quotes the token's header
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._refusal("malformed") from error
+
+    def _refusal(self, check: str) -> Refusal:
+        what = f"the bearer token is refused ({check})"
+        return Refusal(401, f"{what}: get one from {self.issuer} for {self.audience}", headers=INVALID_TOKEN)
+
+    async def _read_keys(self, *, newer: bool = False) -> KeySet:
+        """The issuer's keys; with `newer`, fetched again unless that was done `REFETCH_S` ago."""
+        if newer or self._passed(self._fetched_s, VALID_S):
+            is_idle = self._fetch_task is None or self._fetch_task.done()
+            if is_idle and self._passed(self._tried_s, REFETCH_S if newer else RETRY_S):
+                self._tried_s = self._clock()
+                self._fetch_task = asyncio.create_task(self._fetch())
             if self._fetch_task is not None:
                 await asyncio.shield(self._fetch_task)  # a caller that goes away takes it from nobody
-            if self._is_stale() or (newer and self._fetched_s < self._tried_s):
-                raise Refusal(503, "the keys of the token issuer cannot be fetched: try again", retry_after_s=RETRY_S)
+            if self._passed(self._fetched_s, VALID_S) or (newer and self._fetched_s < self._tried_s):
+                raise Refusal(503, "the token issuer's keys cannot be fetched: try again", retry_after_s=RETRY_S)
         return self._keys
 
-    def _is_stale(self) -> bool:
-        return self._clock() - self._fetched_s >= KEYS_VALID_S
+    def _passed(self, since_s: float, seconds: float) -> bool:
+        return not 0.0 <= self._clock() - since_s < seconds  # nor may a clock that was set back stop a fetch
 
     async def _fetch(self) -> None:
         try:
-            async with asyncio.timeout(2 * TIMEOUT_S):  # a socket's timeout begins anew with each byte
-                self._keys = await asyncio.to_thread(self._download)
+            async with asyncio.timeout(2 * TIMEOUT_S):  # the socket's own begins anew with each byte
+                self._keys = await asyncio.to_thread(_fetched_keys, self.issuer, self._jwks_url)
             self._fetched_s = self._tried_s
-        except (OSError, ValueError, HTTPException) as error:
-            event(_logger, "token issuer's keys not fetched", logging.WARNING, issuer=self._issuer, error=error)
-
-    def _download(self) -> KeySet:
-        url = self._url
-        if url is None:
-            found = _get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration", dict[str, Any])
-            if found.get("issuer") != self._issuer:
-                raise ValueError(f"its discovery document is that of {shown(found.get('issuer'))}")
-            url = str(found.get("jwks_uri"))
-        documents = _get(url, dict[str, list[dict[str, Any]]]).get("keys", [])
-        return KeySet([key for key in map(_usable_key, documents) if key is not None])
+        except (OSError, ValueError, TypeError, HTTPException) as error:
+            logger = logging.getLogger(__name__)
+            event(logger, "keys of the token issuer not fetched", logging.WARNING, issuer=self.issuer, error=error)
 
 
-def _usable_key(document: dict[str, Any]) -> Key | None:
-    """The key, or None for one of a kind that is not known here: it spoils no other."""
-    try:
-        return import_key(document)
-    except (JoseError, ValueError, TypeError, KeyError):
-        return None
+def _fetched_keys(issuer: str, url: str | None) -> KeySet:
+    if url is None:
+        found = _document(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if found.get("issuer") != issuer:
+            raise ValueError(f"its discovery document is of issuer {shown(found.get('issuer'))}")
+        url = str(found.get("jwks_uri"))
+    keys: list[Key] = []
+    for document in _document(url).get("keys", ()):
+        with suppress(JoseError, ValueError, TypeError, KeyError):  # one of a kind not known here spoils no other
+            keys.append(import_key(document))
+    return KeySet(keys)
+
+
+def _document(url: str) -> dict[str, Any]:
+    if not _is_trusted(url):
+        raise ValueError(f"{shown(url)} is neither https:// nor http:// on loopback")
+    with build_opener(_NoRedirects()).open(url, timeout=TIMEOUT_S) as response:
+        content = response.read(MAX_DOCUMENT_BYTES + 1)
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise ValueError(f"{shown(url)} has more than {MAX_DOCUMENT_BYTES} bytes")
+    return msgspec.json.decode(content, type=dict[str, Any])
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """Leaves a redirect an error: its target could be any URL."""
+    """Leaves a redirect an error: it may lead to any URL."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
@@ -152,72 +189,9 @@ def _is_trusted(url: str) -> bool:
     return is_safe and bool(host) and "@" not in parts.netloc
 
 
-def _get(url: str, record: type[T]) -> T:
-    if not _is_trusted(url):
-        raise ValueError(f"{shown(url)} is neither https:// nor http:// on loopback")
-    direct = [ProxyHandler({})] if url.startswith("http:") else []
-    with build_opener(_NoRedirects(), *direct).open(url, timeout=TIMEOUT_S) as response:
-        content = response.read(MAX_DOCUMENT_BYTES + 1)
-    if len(content) > MAX_DOCUMENT_BYTES:
-        raise ValueError(f"{shown(url)} has more than {MAX_DOCUMENT_BYTES} bytes")
-    return msgspec.json.decode(content, type=record)
-
-
-class TokenVerifier:
-    """Checks bearer tokens; the claims of one that passed are remembered until it expires, or its key has to be renewed.
-
-    Args:
-        issuer: The claim `iss`.
-        audience: What the claim `aud` is or has.
-        keys: The issuer's.
-        clock: Seconds since the epoch.
-    """
-
-    def __init__(self, issuer: str, audience: str, keys: IssuerKeys, clock: Callable[[], float] = time.time) -> None:
-        self.issuer, self.audience, self._keys, self._clock = issuer, audience, keys, clock
-        self._jws = JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
-        self._rules = jwt.JWTClaimsRegistry(
-            now=lambda: int(clock()),
-            leeway=LEEWAY_S,
-            iss={"essential": True, "value": issuer},
-            aud={"essential": True, "value": audience},
-            exp={"essential": True},
-        )
-        self._verified: dict[bytes, tuple[float, TokenClaims]] = {}
-
-    async def claims(self, token: str) -> TokenClaims:
-        """Return the claims of a token.
-
-        Raises:
-            Refusal: 401, with the check that failed; 503, the issuer's keys cannot be fetched.
-        """
-        if len(token) > MAX_TOKEN_BYTES:
-            raise self._refusal(f"longer than {MAX_TOKEN_BYTES} bytes")
-        digest = hashlib.sha256(token.encode()).digest()
-        until_s, claims = self._verified.get(digest, (0.0, None))
-        if claims is None or self._clock() >= until_s:
-            claims = await self._verify(token)
-            self._verified.pop(digest, None)
-            if len(self._verified) >= MAX_VERIFIED_TOKENS:
-                del self._verified[next(iter(self._verified))]
-            self._verified[digest] = min(claims.exp, self._clock() + KEYS_VALID_S), claims
-        return claims
-
-    async def _verify(self, token: str) -> TokenClaims:
-        try:
-            try:
-                decoded = jwt.decode(token, await self._keys.read(), registry=self._jws)
-            except InvalidKeyIdError:
-                decoded = jwt.decode(token, await self._keys.read(newer=True), registry=self._jws)
-            self._rules.validate(decoded.claims)
-            return msgspec.convert(decoded.claims, TokenClaims)
-        except (ClaimError, msgspec.ValidationError) as error:
-            raise self._refusal(str(error)) from error
-        except JoseError as error:
-            raise self._refusal(error.error) from error  # its description quotes the token's header
-        except (ValueError, TypeError, RecursionError) as error:
-            raise self._refusal("malformed") from error
-
-    def _refusal(self, check: str) -> Refusal:
-        what = f"the bearer token is refused ({check})"
-        return Refusal(401, f"{what}: get one from {self.issuer} for {self.audience}", headers=INVALID_TOKEN)
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address or a host name."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -3,11 +3,11 @@
 import json
 import re
 import signal
+import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from e2e.any_client import AnyClient
@@ -135,16 +135,18 @@ def test_a_gateway_with_the_documented_rights_answers_over_http(kafka, deployed,
     with Program("gateway", *ports, folder=folder / "gateway", environ=as_role(kafka, "gateway")) as gateway:
         url = gateway.ready()["http"]
 
-        def asked() -> dict[str, Any]:
-            inputs = [{"name": "input", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]
-            request = urllib.request.Request(f"{url}/v2/models/sums/infer", json.dumps({"inputs": inputs}).encode())
+        inputs = [{"name": "input", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]
+        body, content = json.dumps({"inputs": inputs}).encode(), {"content-type": "application/json"}
+        request = urllib.request.Request(f"{url}/v2/models/sums/infer", body, content)
+
+        def output() -> float | None:
             try:
                 with urllib.request.urlopen(request, timeout=30) as response:
-                    return dict(json.load(response))
-            except OSError:  # it serves before it has seen Kafka
-                return {}
+                    return float(json.load(response)["outputs"][0]["data"][0])
+            except urllib.error.HTTPError:  # it serves before it has seen Kafka
+                return None
 
-        assert until("an answer", asked)["outputs"][0]["data"] == [3.0], gateway.log
+        until("an answer", lambda: output() == 3.0, 60.0)
         gateway.signal(signal.SIGTERM)
         assert gateway.ended() == 0, gateway.log
         assert "was destroyed" not in gateway.log, "it leaves tasks behind"

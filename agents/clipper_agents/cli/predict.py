@@ -2,24 +2,34 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.extras import require_extra
 from clipper_agents.cli.options import json_or_text
 from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
     from clipper_agents.status.feedback_outcome import FeedbackOutcome
     from clipper_stream.client.answer import Answer
+    from clipper_stream.http import HttpAnswer, HttpClient
 
+T = TypeVar("T")
 CODES = {"applied": exits.OK, "repeated": exits.REPEATED, "orphan": exits.ORPHAN, "refused": exits.REFUSED}
+API_KEY = "CLIPPER_API_KEY"
+"""Environment variable of the gateway's key: other users of a machine see arguments."""
 Context = Annotated[str | None, typer.Option(metavar="TEXT", help="Whose weights to use, for example a user.")]
+Http = Annotated[
+    str | None,
+    typer.Option("--http", metavar="URL", help=f"Through this gateway, not Kafka; its key, if any, is in {API_KEY}."),
+]
 
 
 @with_deployment
@@ -40,23 +50,29 @@ def predict(
         typer.Option("--feature", metavar="NUMBER", help="A number that a policy like lin_ucb chooses by; repeatable."),
     ] = None,
     timeout_s: Annotated[float, typer.Option(min=0.1, metavar="S", help="Wait so many seconds at most.")] = 10.0,
+    http: Http = None,
 ) -> None:
     """Ask one question and print the answer as a line of JSON.
 
     Ends with code 5 when the query is at fault: an unknown application or model, or an input of another shape.
     """
-    from clipper_stream.client.client import Client
-    from clipper_stream.client.client_records import QueryOptions
     from clipper_topics.prediction import REFUSALS
 
     row = _parsed(sys.stdin.read() if input_json == "-" else input_json)
+    options: dict[str, Any] = {"context": context, "deadline_ms": deadline_ms, "models": models, "features": features}
+    options["timeout_s"] = timeout_s
 
     async def ask() -> "Answer":
-        async with Client(deployment.kafka, prefix=deployment.prefix) as client:
-            options = QueryOptions(context=context, deadline_ms=deadline_ms, models=models, features=features)
-            return await client.predict(application, row, timeout_s=timeout_s, **options)
+        from clipper_stream.client.client import Client
 
-    answer = asyncio.run(ask())
+        async with Client(deployment.kafka, prefix=deployment.prefix) as client:
+            return await client.predict(application, row, **options)
+
+    answer: Answer | HttpAnswer
+    if http is None:
+        answer = asyncio.run(ask())
+    else:
+        answer = _ask_gateway(deployment, http, lambda client: client.predict(application, row, **options))
     say(_shown(answer))
     if answer.reason in REFUSALS:
         say(f"error: {answer.explanation}", stderr=True)
@@ -76,20 +92,26 @@ def feedback(
     wait_s: Annotated[
         float | None, typer.Option("--wait", metavar="SECONDS", min=0.1, help="Wait, and print what became of it.")
     ] = None,
+    http: Http = None,
 ) -> None:
     """Say what was true about a query: exactly one of --label, --loss and --reward.
 
     With --wait it prints applied (code 0), refused (5), orphan, for no such query (6; known after some six seconds), or
     repeated, when an earlier feedback counts (7). Ends with code 1 when no router has read it in time.
     """
-    from clipper_stream.client.client import Client
-
     given = {"loss": loss, "reward": reward, "label": None if label is None else json_or_text(label)}
     truth: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if len(truth) != 1:
         raise typer.BadParameter("give exactly one of --label, --loss and --reward")
+    if http is not None:
+        if wait_s is not None:
+            raise typer.BadParameter(f"--wait needs Kafka: leave out --http, or look at /v1/queries/{query_id} there")
+        _ask_gateway(deployment, http, lambda client: client.feedback(query_id, context=context, **truth))
+        return
 
     async def tell() -> "FeedbackOutcome | None":
+        from clipper_stream.client.client import Client
+
         async with Client(deployment.kafka, prefix=deployment.prefix) as client:
             send = partial(client.feedback, query_id, context=context, **truth)
             if wait_s is None:
@@ -103,6 +125,24 @@ def feedback(
     if found.reason:
         say(f"error: {found.reason}", stderr=True)
     raise typer.Exit(CODES[found.outcome])
+
+
+def _ask_gateway(deployment: DeploymentContext, url: str, call: "Callable[[HttpClient], Awaitable[T]]") -> T:
+    """The result of a call; one that the gateway refuses ends with the code of a query at fault."""
+    if deployment.bootstrap:
+        raise typer.BadParameter("--http asks a gateway, --bootstrap asks Kafka: give one of them")
+    require_extra("http", "httpx")
+    from clipper_stream.http import HttpClient, RequestRefused
+
+    async def run() -> T:
+        async with HttpClient(url, api_key=os.environ.get(API_KEY) or None) as client:
+            return await call(client)
+
+    try:
+        return asyncio.run(run())
+    except RequestRefused as error:
+        say(f"error: {error}", stderr=True)
+        raise typer.Exit(exits.REFUSED) from None
 
 
 async def _outcome(
@@ -128,7 +168,7 @@ def _parsed(text: str) -> Any:
         ) from error
 
 
-def _shown(answer: "Answer") -> str:
+def _shown(answer: "Answer | HttpAnswer") -> str:
     import msgspec
 
     content = msgspec.to_builtins(answer)

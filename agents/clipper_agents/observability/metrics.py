@@ -1,6 +1,6 @@
 """What each kind of process counts, a call a batch. The names and their meaning are in `specs`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -234,9 +234,9 @@ class GatewayMetrics(ProcessMetrics):
         self.families.counter("clipper_gateway_requests_total", route, str(status), application).inc()
         self.families.histogram("clipper_gateway_request_seconds", route).observe(took_s)
 
-    def set_in_flight(self, calls: int) -> None:
-        """Set the number of calls that wait for an answer."""
-        self.families.gauge("clipper_gateway_in_flight").set(calls)
+    def watch_in_flight(self, calls: Callable[[], int]) -> None:
+        """Have each scrape ask how many calls wait for an answer."""
+        self.families.gauge("clipper_gateway_in_flight").set_function(calls)
 
     def count_refused(self, reason: str) -> None:
         """A request was refused; the reason is one of a few words, not a message."""

@@ -1,11 +1,8 @@
 """What became of one query, read from the logs: its record, the prediction, and the feedback about it.
 
-    newest predictions --> newest queries --> predictions before --> queries before
-                                 |
-           prediction or query --+--> feedback since then --> acknowledgements --> dead letters
-
 Rules of this file:
-- An id says nothing about the time, unless a router gave it: logs are read in spans that go back from their ends.
+- An id says nothing about the time, unless a router gave it: logs are read in spans that go back from their ends, the
+  newest predictions and queries first.
 - Records of others cost a comparison of bytes: only what holds a part of the id is decoded.
 - Of several predictions about a query the first in the log counts; one that repeats it has its `queried_at_ms`.
 - Reading is bounded in records and in time; what was found until then is returned, and said not to be complete.
@@ -17,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 from aiokafka import TopicPartition
@@ -25,7 +21,7 @@ from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.reader import NO_END, LogReader, Range, Record
-from clipper_agents.kafka.retry import STATUS
+from clipper_agents.kafka.retry import RetryPolicy
 from clipper_agents.status.feedback_outcome import refused_feedback
 from clipper_stream.client.access import failure
 from clipper_stream.client.errors import AccessRefused
@@ -46,6 +42,8 @@ MOST_RECORDS = 2_000_000
 SEARCH_S = 8.0
 ANSWER_S = 10.0
 """A search ends by itself before; when it does not, no Kafka answers."""
+PATIENCE = RetryPolicy(request_s=3.0, within_s=5.0)
+"""So long a partition may have no leader; somebody waits for the answer."""
 READERS = 4
 """Searches at a time, so that one through millions of records holds up none through a few."""
 SLICE_RECORDS = 500
@@ -76,7 +74,7 @@ class LoggedFeedback(NamedTuple):
     the feedback yet, or it asked for no acknowledgement and was not refused.
     """
 
-    feedback: Feedback
+    said: Feedback
     offset: int
     at_ms: int
     outcome: str | None = None
@@ -122,20 +120,17 @@ def id_part(query_id: str) -> bytes:
 
 
 def named_offset(query_id: str) -> int | None:
-    """Return the offset of the query to which a router gave this id; None for the id of a client.
-
-    >>> named_offset("3@41"), named_offset("order 7")
-    (41, None)
-    """
+    """Return the offset of the query to which a router gave this id; None for the id of a client."""
     offset = query_id.rpartition("@")[2]
     return int(offset) if is_offset_id(query_id) and len(offset) < len(str(NO_END)) else None
 
 
 @dataclass(slots=True, kw_only=True)
 class LogSearch:
-    """One search for the records of a query, of any application for None; its bounds are a count and a monotonic time.
+    """One search for the records of a query, of any application for None, within bounds.
 
     Attributes:
+        until_s: It ends by then, by the monotonic clock.
         complete: Whether no bound was met.
         read_from: Offset from which on each partition has been read.
     """
@@ -189,44 +184,38 @@ class LogSearch:
         log, acks = (TopicPartition(one, self.partition) for one in (self.topics.feedback, self.topics.feedback_acks))
         found = {one.offset: one for one in await self._found(log, at_ms, self._feedback_of)}
 
-        def outcome_of(record: Record) -> LoggedFeedback | None:
-            if record.topic == acks.topic:
-                ack = codec.feedback_acks.decode(record.value, record.headers)
-                told = ack.feedback_offset, ack.outcome, ack.explanation
-            elif (letter := refused_feedback(record, log)) is None:
+        def settled(record: Record) -> LoggedFeedback | None:
+            offset, outcome, why = _ack(record) if record.topic == acks.topic else _letter(record, log)
+            if (one := found.get(offset)) is None or one.outcome is not None:
                 return None
-            else:
-                told = letter[0], "orphan" if letter[1].outcome == "orphan" else "invalid", letter[1].reason
-            one = found.get(told[0])
-            return None if one is None or one.outcome is not None else one._replace(outcome=told[1], explanation=told[2])
+            found[offset] = one._replace(outcome=outcome, explanation=why)
+            return found[offset]
 
         for tp in (acks, TopicPartition(self.topics.dead_letters, 0)):
-            open_ms = [one.at_ms for one in found.values() if one.outcome is None and (one.feedback.ack or tp != acks)]
+            open_ms = [one.at_ms for one in found.values() if one.outcome is None and (one.said.ack or tp != acks)]
             if open_ms:
-                told = await self._found(tp, min(open_ms) - EARLY_FEEDBACK_MS, outcome_of, len(open_ms))
-                found |= {one.offset: one for one in told}
+                await self._found(tp, min(open_ms) - EARLY_FEEDBACK_MS, settled, len(open_ms))
         return tuple(found.values())
 
     def _is_own(self, query_id: str, application: str | None) -> bool:
-        return query_id == self.query_id and (None in (application, self.application) or application == self.application)
+        return query_id == self.query_id and (
+            application == self.application or None in (application, self.application)
+        )
 
     def _prediction_of(self, record: Record) -> Prediction | None:
-        head = read_prediction(record)
-        if head is None or head[0] != self.query_id:
-            return None
-        found = decode_prediction(head[1])
-        return found if self._is_own(found.query_id, found.application) else None
+        query_id, logged = read_prediction(record) or ("", None)
+        found = decode_prediction(logged) if logged is not None and query_id == self.query_id else None
+        return found if found is not None and self._is_own(query_id, found.application) else None
 
     def _query_of(self, record: Record) -> LoggedQuery | None:
         found = codec.raw_queries.decode(record.value, record.headers)
-        query_id = answered_id(found.query_id, record.partition, record.offset)
-        own = self._is_own(query_id, found.application)
-        return LoggedQuery(record.partition, record.offset, record.timestamp) if own else None
+        is_own = self._is_own(answered_id(found.query_id, record.partition, record.offset), found.application)
+        return LoggedQuery(record.partition, record.offset, record.timestamp) if is_own else None
 
     def _feedback_of(self, record: Record) -> LoggedFeedback | None:
         found = codec.feedback.decode(record.value, record.headers)
-        own = self._is_own(found.query_id, found.application)
-        return LoggedFeedback(found, record.offset, record.timestamp) if own else None
+        is_own = self._is_own(found.query_id, found.application)
+        return LoggedFeedback(found, record.offset, record.timestamp) if is_own else None
 
     async def _found(
         self, tp: TopicPartition, at_ms: float, decode: Callable[[Record], T | None], most: int = NO_END
@@ -249,7 +238,7 @@ class LogSearch:
                 self.records_left -= len(records)
                 if self.records_left <= 0 or time.monotonic() > self.until_s:
                     self.complete = False
-                    return found
+                    break
                 await asyncio.sleep(0)
         return found
 
@@ -258,6 +247,16 @@ def _decoded(decode: Callable[[Record], T | None], record: Record) -> T | None:
     with suppress(UndecodableRecord):
         return decode(record)
     return None
+
+
+def _ack(record: Record) -> tuple[int, str, str | None]:
+    ack = codec.feedback_acks.decode(record.value, record.headers)
+    return ack.feedback_offset, ack.outcome, ack.explanation
+
+
+def _letter(record: Record, log: TopicPartition) -> tuple[int, str, str | None]:
+    offset, (outcome, why) = refused_feedback(record, log) or (-1, ("", ""))
+    return offset, "orphan" if outcome == "orphan" else "invalid", why
 
 
 async def record_at(reader: LogReader, tp: TopicPartition, offset: int) -> Record | None:
@@ -269,18 +268,14 @@ async def record_at(reader: LogReader, tp: TopicPartition, offset: int) -> Recor
 
 
 class QueryHistoryReader:
-    """Reads what became of queries; opened once by a process, it connects with the first question.
-
-    Args:
-        kafka: Where the deployment is.
-        catalogue: Its topics.
-        most_records: A search ends after about so many.
-    """
+    """Reads what became of queries; a process opens one, which connects with the first question."""
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue, *, most_records: int = MOST_RECORDS) -> None:
         self._kafka, self._catalogue, self._most_records = kafka, catalogue, most_records
-        self._queries = LogReader(kafka, isolation_level="read_uncommitted", policy=STATUS, fetch_bytes=ONE_BATCH_BYTES)
-        self._readers = [LogReader(kafka, isolation_level="read_committed", policy=STATUS) for _ in range(READERS)]
+        self._queries = LogReader(
+            kafka, isolation_level="read_uncommitted", policy=PATIENCE, fetch_bytes=ONE_BATCH_BYTES
+        )
+        self._readers = [LogReader(kafka, isolation_level="read_committed", policy=PATIENCE) for _ in range(READERS)]
         self._idle: asyncio.LifoQueue[LogReader] = asyncio.LifoQueue()
         for reader in self._readers:
             self._idle.put_nowait(reader)
@@ -307,7 +302,7 @@ class QueryHistoryReader:
                 return QueryHistory(complete=False)
             try:
                 search = LogSearch(
-                    reader=reader, catalogue=self._catalogue, query_id=query_id, application=application,
+                    reader=reader, topics=self._catalogue, query_id=query_id, application=application,
                     partition=partition, since_ms=since_ms, records_left=self._most_records, until_s=until_s,
                 )  # fmt: skip
                 return await search.history(time.time() * 1000)

@@ -5,14 +5,14 @@ import json
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 from starlette.responses import Response
+from starlette.routing import Router
 
 from clipper_agents.observability.metrics import GatewayMetrics
 from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.errors import Refusal
 from clipper_gateway.request_log import RequestLog
-from clipper_gateway.rest import Endpoints
+from clipper_gateway.rest import Endpoints, unknown_path
 from clipper_stream.client import BrokerUnavailable, PredictionTimeout
 
 
@@ -63,9 +63,8 @@ def made_client(lines, access, origins=frozenset()):
         endpoints.route("/live", echo, method="GET", public=True),
         endpoints.route("/{name}/echo", echo, admit=admit),
     ]
-    app = Starlette(routes=routes)
-    app.state.log = log
-    transport = httpx.ASGITransport(app=app)
+    transport = httpx.ASGITransport(app=Router(routes, default=unknown_path))
+    transport.log = log
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", headers={"x-api-key": "right"})
 
 
@@ -75,7 +74,7 @@ async def test_a_request_is_answered_and_logged_in_one_line(client, lines):
     found = await client.post("/digits/echo", content=b"hello", headers=headers)
     assert (found.status_code, found.content, found.headers["x-request-id"]) == (200, b"hello", "r-1")
     assert found.headers["record"] == repr([("traceparent", traceparent.encode()), ("correlation-id", b"r-1")])
-    client._transport.app.state.log.flush()
+    client._transport.log.flush()
     (line,) = lines.getvalue().splitlines()
     said = json.loads(line)
     assert {name: said[name] for name in ("method", "route", "application", "status", "caller", "request_id")} == {
@@ -109,7 +108,7 @@ async def test_a_refused_request_has_its_status_and_one_line(client, lines, path
     assert found.json()["error"]
     assert "secret" not in found.text
     assert "10.0.0.1" not in found.text
-    client._transport.app.state.log.flush()
+    client._transport.log.flush()
     assert [json.loads(line)["status"] for line in lines.getvalue().splitlines()] == [status]
 
 
@@ -135,9 +134,16 @@ async def test_a_header_that_decides_stands_once(client):
 
 async def test_text_from_outside_begins_no_line_of_its_own(client, lines):
     await client.post('/a%0a{"status":200}/echo', content=b"x", headers={"x-request-id": "a b"})
-    client._transport.app.state.log.flush()
+    client._transport.log.flush()
     assert lines.getvalue().count(b"\n") == 1
     assert json.loads(lines.getvalue())["request_id"] != "a b"
+
+
+async def test_an_unknown_path_and_another_method_are_refused_alike(client):
+    unknown, method = await client.get("/nowhere"), await client.get("/digits/echo")
+    assert (unknown.status_code, method.status_code, method.headers["allow"]) == (404, 405, "POST")
+    assert unknown.json()["status"] == 404
+    assert method.json()["status"] == 405
 
 
 async def test_who_needs_no_key_may_ask_for_probes_only(client):

@@ -1,0 +1,177 @@
+"""Does a reader of the logs find what became of a query, whoever gave its id and however many others there are?"""
+
+import asyncio
+import json
+import signal
+import socket
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from builders.live_traffic import served, settled
+from faults.test_clocks import keep_the_clocks_of_applications
+
+from clipper_agents.feedback.feedback_step import OrphanFeedback
+from clipper_agents.kafka.clients import make_producer, transaction
+from clipper_agents.kafka.errors import KafkaUnreachable
+from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partition_of_query
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.dead_letter import dead_letter_headers
+from clipper_topics.query_ids import minted_id, offset_id
+
+CREATE_TIME = 0
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+@asynccontextmanager
+async def opened(kafka, catalogue, **bounds):
+    reader = QueryHistoryReader(kafka, catalogue, **bounds)
+    try:
+        yield reader
+    finally:
+        await reader.close()
+
+
+@pytest.fixture
+async def reader(kafka, catalogue):
+    async with opened(kafka, catalogue) as reader:
+        yield reader
+
+
+def hour_ago_ms():
+    return int((time.time() - 3600) * 1000)
+
+
+async def history(reader, query_id, context=None, application="app") -> QueryHistory:
+    partition = partition_of_query(query_id, context, 2)
+    return await reader.read(query_id, application, partition, since_ms=hour_ago_ms())
+
+
+async def test_queries_answers_and_feedback_of_a_router_are_found(at, reader):
+    minted = minted_id(1)
+    asked = [
+        ({"query_id": minted}, {"partition": 1}),
+        ({"query_id": "order/7 é"}, {"key": "order/7 é".encode()}),
+        ({"query_id": "order 8", "context": "ada"}, {"key": b"ada"}),
+        ({"query_id": "order 8", "application": "other", "context": "ada"}, {"key": b"ada"}),
+        ({}, {"partition": 0}),
+    ]
+    async with served(at), at.router() as router:
+        places = []
+        for query, place in asked:
+            key = place.get("key")
+            partition = place.get("partition", partition_of_query(key.decode(), None, 2) if key else 0)
+            (offset,) = await at.ask(query | {"input": [1, 2]}, partition=partition, key=key)
+            places.append((partition, offset))
+        (again,) = await at.ask({"query_id": minted, "input": [9, 9]}, partition=1)
+        await at.read(at.catalogue.predictions, lambda found: len(found) >= 6)
+        labels = ({"label": 3, "ack": True}, {"label": 3, "ack": True}, {"label": 3})
+        told = [{"query_id": minted} | label for label in labels]
+        await at.send(at.catalogue.feedback, *told, {"query_id": minted, "label": [1], "ack": True}, partition=1)
+        await settled(at)
+        assert await router.ended(signal.SIGTERM) == 0, router.log
+
+    ids = [minted, "order/7 é", "order 8", "order 8", offset_id(*places[4])]
+    for number, (query_id, (query, _)) in enumerate(zip(ids, asked, strict=True)):
+        found = await history(reader, query_id, query.get("context"), query.get("application", "app"))
+        assert found.complete
+        assert found.query[:2] == places[number]
+        assert (found.prediction.query_id, found.prediction.output) == (query_id, 3)
+        assert found.prediction.application == query.get("application", "app")
+    assert (await history(reader, "order 8", "ada", None)).prediction.application == "app"
+    found = await history(reader, minted)
+    assert [one.outcome for one in found.feedback] == ["applied", "duplicate", None, "duplicate"]
+    assert [one.said.label for one in found.feedback] == [3, 3, 3, [1]]
+    assert (await reader.query_at(*places[0])).input == [1, 2]
+    assert (await reader.query_at(1, again)).input == [9, 9]
+    for nobody in (minted_id(0), minted_id(1), "order 9", offset_id(0, 77)):
+        assert await history(reader, nobody) == QueryHistory()
+
+
+async def test_an_orphan_is_told_by_its_dead_letter_and_by_its_acknowledgement(at, reader):
+    topics, query_id = at.catalogue, minted_id(1)
+    place = {"query_id": query_id, "application": "app"}
+    await at.send(topics.predictions, place | {"queried_at_ms": int(time.time() * 1000)}, partition=1)
+    await at.send(topics.feedback, *[place | {"label": 1, "ack": ack} for ack in (False, True)], partition=1)
+    letter = dead_letter_headers(topics.feedback, 1, 0, OrphanFeedback("no decision"))
+    await at.send(topics.dead_letters, place | {"label": 1}, headers=letter)
+    ack = {"outcome": "orphan", "explanation": "too late", "feedback_offset": 1}
+    await at.send(topics.feedback_acks, place | ack, partition=1)
+    found = await history(reader, query_id)
+    assert [(one.outcome, one.explanation) for one in found.feedback] == [
+        ("orphan", "no decision"),
+        ("orphan", "too late"),
+    ]
+
+
+async def test_a_query_without_an_answer_is_being_decided(at, reader):
+    (own,) = await at.ask(
+        {"query_id": "order 7", "input": [1]}, key=b"order 7", partition=partition_of_query("order 7", None, 2)
+    )
+    (unnamed,) = await at.ask({"input": [2]}, partition=1)
+    for query_id, offset in (("order 7", own), (offset_id(1, unnamed), unnamed)):
+        found = await history(reader, query_id)
+        assert (found.query.offset, found.prediction, found.complete) == (offset, None, True)
+        assert abs(found.query.queried_at_ms - time.time() * 1000) < 60_000
+
+
+async def test_a_query_of_a_transaction_that_was_aborted_can_be_compared_only(at, reader, kafka):
+    topic = at.catalogue.queries
+    async with make_producer(kafka, transactional_id=topic) as producer:
+        async with transaction(producer, commit=False):
+            value = b'{"application": "app", "query_id": "order 7", "input": [1, "%s"]}' % (b"x" * 300_000)
+            sent = await producer.send_and_wait(topic, value, partition=0)
+        assert (await reader.query_at(0, sent.offset)).query_id == "order 7"
+        assert await reader.read("order 7", "app", 0, since_ms=hour_ago_ms()) == QueryHistory()
+    assert await reader.query_at(0, sent.offset + 1) is None  # the marker of the transaction
+    assert await reader.query_at(0, 1_000) is None
+    (nonsense,) = await at.ask(b"nonsense")
+    assert await reader.query_at(0, nonsense) is None
+
+
+async def test_old_answers_are_found_among_many_of_others(at, reader, kafka):
+    topic, now_ms, count = at.catalogue.predictions, int(time.time() * 1000), 60_000
+    keep_the_clocks_of_applications(kafka, topic)
+    wanted = {count // 10: minted_id(0), count // 2: "order 7", count - 1: minted_id(0)}
+    async with at.producer() as producer:
+        while (await producer.send_and_wait(topic, b"", partition=1)).timestamp_type != CREATE_TIME:
+            pass
+        for number in range(count):
+            at_ms = now_ms - (count - number) * 50  # for fifty minutes
+            query_id = wanted.get(number) or f"other {number}"
+            content = {"query_id": query_id, "application": "app", "queried_at_ms": at_ms, "query_offset": number}
+            await producer.send(topic, json.dumps(content).encode(), partition=0, timestamp_ms=at_ms)
+        await producer.flush()
+    for number, query_id in wanted.items():
+        found = await reader.read(query_id, "app", 0, since_ms=now_ms - 3_600_000)
+        assert (found.query.offset, found.complete) == (number, True)
+    began_s = time.process_time()
+    assert await reader.read(minted_id(0), "app", 0, since_ms=now_ms - 3_600_000) == QueryHistory()
+    assert time.process_time() - began_s < 2.0
+    async with opened(kafka, at.catalogue, most_records=count // 4) as bounded:
+        found = await bounded.read(wanted[count // 10], "app", 0, since_ms=now_ms - 3_600_000)
+    assert (found.query, found.complete) == (None, False)
+
+
+async def test_searches_do_not_wait_for_each_other_and_are_cancelled_cleanly(at, reader):
+    ids = [minted_id(1) for _ in range(12)]
+    await at.send(at.catalogue.predictions, *[{"query_id": one, "application": "app"} for one in ids], partition=1)
+    cancelled = asyncio.create_task(history(reader, ids[0]))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    found = await asyncio.gather(*(history(reader, one) for one in ids))
+    assert [one.prediction.query_id for one in found] == ids
+
+
+async def test_without_a_broker_the_reader_says_so_in_time():
+    with socket.socket() as silent:  # takes connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        lost = KafkaConnection(f"127.0.0.1:{silent.getsockname()[1]}")
+        began_s = time.monotonic()
+        async with opened(lost, Catalogue()) as reader:
+            with pytest.raises(KafkaUnreachable, match="no Kafka answers"):
+                await reader.read("order 7", "app", 0, since_ms=0)
+        assert time.monotonic() - began_s < 12
