@@ -57,6 +57,7 @@ SOURCES = {
     "clipper_topics": ROOT / "topics/clipper_topics",
     "clipper_stream": ROOT / "clipper_stream",
     "clipper_agents": ROOT / "agents/clipper_agents",
+    "clipper_gateway": ROOT / "gateway/clipper_gateway",
     "clipper_loadgen": ROOT / "loadgen/clipper_loadgen",
 }
 

@@ -112,7 +112,7 @@ class HttpClient:
     ) -> None:
         """Say what was true about a query, or about the query with this id and context.
 
-        Exactly one of `label` (the true output; a list, one a row, for several rows), `loss` and `reward` (of the
+        Exactly one of `label` (the true output; a list, one a row, for several rows), and `loss` and `reward` (of the
         answer that was given, in [0, 1]) is given.
         """
         about = _about(query, None, context)
@@ -128,8 +128,8 @@ class HttpClient:
     ) -> QueryAnswer:
         """What became of a query, or of the query with this id, application and context, and of its feedback.
 
-        The gateway waits for the answer at most `wait_s` seconds; `RequestRefused` with status 404 says that it knows no
-        such query.
+        The gateway waits for the answer at most `wait_s` seconds. Of a query that it does not know the error is a
+        `RequestRefused` with status 404.
         """
         about = _about(query, application, context)
         query_id, params = about.pop("query_id"), about | {"wait_s": wait_s}

@@ -65,10 +65,8 @@ _problems = msgspec.json.Decoder(_Problem)
 def body_of(given: Mapping[str, Any]) -> bytes:
     """The body with these fields; raises `RequestRefused` where JSON cannot hold one of them."""
     try:
-        plain_fields = {
-            name: [plain(row) for row in value] if name == "inputs" else plain(value) for name, value in given.items()
-        }
-        return msgspec.json.encode(plain_fields)
+        ready = {name: [*map(plain, value)] if name == "inputs" else plain(value) for name, value in given.items()}
+        return msgspec.json.encode(ready)
     except UNENCODABLE as error:
         raise RequestRefused(f"the request cannot be written as JSON: {error}") from error
 

@@ -37,10 +37,10 @@ class AdmissionState:
     since_s: float = 0.0
 
 
-class Admission:
+class CallAdmission:
     """Counts the calls of each application.
 
-    >>> admission = Admission(most=2)
+    >>> admission = CallAdmission(most=2)
     >>> admission.wait_s("digits", objective_s=0.1, now_s=0.0)
     >>> admission.begin("digits"); admission.begin("digits")
     >>> admission.wait_s("digits", objective_s=0.1, now_s=0.0)

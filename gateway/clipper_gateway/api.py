@@ -17,6 +17,7 @@ from clipper_gateway.errors import Refusal
 from clipper_gateway.pending_answers import PendingAnswer, PendingAnswers
 from clipper_gateway.rest import Endpoints, HttpCall, json_response
 from clipper_stream.errors import shown
+from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.http_messages import (
     Accepted,
@@ -38,7 +39,7 @@ LOOK_AGAIN_S = 0.5
 
 
 _bodies = msgspec.json.Decoder(PredictBody)
-_feedbacks = msgspec.json.Decoder(list[Feedback] | Feedback)
+_several = msgspec.json.Decoder(list[msgspec.Raw])
 _clipper_queries = msgspec.json.Decoder(ClipperQuery)
 _clipper_updates = msgspec.json.Decoder(ClipperUpdate)
 _encode = msgspec.json.Encoder().encode
@@ -119,8 +120,9 @@ class OwnApi:
     async def feedback(self, call: HttpCall) -> Response:
         """Take one feedback or several; 202 once Kafka has them all."""
         _check_json(call)
-        found: list[Feedback] | Feedback = decoded(_feedbacks, call.body)
-        given = [found] if isinstance(found, Feedback) else found
+        is_list = call.body.lstrip()[:1] == b"["
+        records = [bytes(one) for one in decoded(_several, call.body)] if is_list else [call.body]
+        given = [decoded(codec.feedback, one) for one in records]
         if not 1 <= len(given) <= MOST_FEEDBACK:
             raise Refusal(400, f"the list has {len(given)} feedbacks: give 1 to {MOST_FEEDBACK}")
         await asyncio.gather(*(self._calls.give(call.caller, each, call.record_headers) for each in given))
@@ -153,20 +155,24 @@ class OwnApi:
         pending = self.pending.get(application, context, query_id)
         if pending is not None and not pending.task.done():
             await asyncio.wait([pending.task], timeout=wait_s)
+        back_s = self._horizon_s
         while True:
-            found = await self._history(query_id, application, context)
+            found = await self._history(query_id, application, context, back_s)
             left_s = end_s - time.monotonic()
             if left_s <= 0 or (found is not None and found.prediction is not None):
                 return found
             await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
+            back_s = min(back_s, MOST_WAIT_S)  # what was not there before is new
 
-    async def _history(self, query_id: str, application: str, context: str | None) -> QueryAnswer | None:
+    async def _history(self, query_id: str, application: str, context: str | None, back_s: float) -> QueryAnswer | None:
         pipeline = self._calls.pipeline
         pipeline.check()
         partition = partition_of_query(query_id, context, pipeline.client.partitions)
-        since_ms = int((time.time() - self._horizon_s) * 1000)
+        since_ms = int((time.time() - back_s) * 1000)
         history = await pipeline.history.read(query_id, application, partition, since_ms=since_ms)
         if history.prediction is None and history.query is None:
+            if not history.complete:
+                raise Refusal(503, "the logs could not be read whole in time: try again", retry_after_s=5.0)
             return None
         feedback = [
             FeedbackReport(**msgspec.structs.asdict(one.said), outcome=one.outcome, explanation=one.explanation)

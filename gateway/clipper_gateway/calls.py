@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from aiokafka.errors import KafkaError
 
 from clipper_gateway.access import Caller
-from clipper_gateway.admission import Admission
+from clipper_gateway.admission import CallAdmission
 from clipper_gateway.errors import Refusal
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RecordHeaders
@@ -85,7 +85,7 @@ class Calls:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pipeline, self.applications = pipeline, pipeline.deployed
-        self._admission, self._timeout_s = Admission(most_waiting), timeout_s
+        self._admission, self._timeout_s = CallAdmission(most_waiting), timeout_s
         self._clock = clock
         self._running: dict[tuple[str, str | None, str], _Running] = {}
         self.waiting = 0

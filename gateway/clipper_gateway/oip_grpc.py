@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as health
 from open_inference.grpc import protocol as oip
 
@@ -33,9 +33,9 @@ from clipper_gateway import tensors
 from clipper_gateway.access import Access, Caller
 from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal, refusal_of
+from clipper_gateway.http_protocol import BODY_S
 from clipper_gateway.inference import check_version, check_visible, outputs_of, query_of, response_parameters
 from clipper_gateway.request_log import RecordHeaders, checked_request_id, record_headers
-from clipper_gateway.http_protocol import BODY_S
 from clipper_gateway.rest import CLIENT_GONE
 from clipper_stream.errors import ClipperError, InvalidSetting, shown
 from clipper_topics.manifests import ApplicationManifest
@@ -62,6 +62,8 @@ _OPTIONS = (
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a kilobyte may unpack to a gigabyte
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.max_connection_age_ms", 1_800_000),  # a client that takes no answer has its calls for so long
+    ("grpc.max_connection_age_grace_ms", 120_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
@@ -198,8 +200,8 @@ class GrpcServer:
     async def _infer(self, request: Any, call: GrpcCall) -> Any:
         manifest = self._manifest(request.model_name, request.model_version, call)
         rows = tensors.rows_of(_input(request), manifest.input)
-        given = request.parameters.items()
-        parameters = {key: getattr(value, value.WhichOneof("parameter_choice") or "", None) for key, value in given}
+        pairs = request.parameters.items()
+        parameters = {key: getattr(one, one.WhichOneof("parameter_choice") or "", None) for key, one in pairs}
         own_id = call.metadata.get("idempotency-key")
         query, options = query_of(manifest.name, rows, parameters, own_id, call.record_headers)
         options.timeout_s = left_s = call.context.time_remaining()
@@ -252,9 +254,8 @@ class GrpcServer:
     async def _watch(self, request: Any, call: GrpcCall) -> None:
         if self._watches >= MOST_WATCHES:
             raise Refusal(429, f"{MOST_WATCHES} calls watch already: call Check", retry_after_s=WATCH_S)
-        self._watches += 1
+        self._watches, told = self._watches + 1, None
         try:
-            told = None
             while not self._is_ending.is_set():
                 if (found := self._health(request.service)) != told:
                     await call.context.write(found)
@@ -278,7 +279,7 @@ async def _message(request: Any, context: Any, message_s: float) -> Any:
             raw = await context.read()
     except TimeoutError as error:
         raise Refusal(408, f"the message was not here within {message_s:g} s") from error
-    if raw is grpc.aio.EOF:
+    if not isinstance(raw, bytes):  # the end of the stream, which is too large a message's as well
         raise Refusal(413, "no message came, or one that is larger than this gateway takes: send fewer rows")
     try:
         return request.FromString(raw)
@@ -305,8 +306,7 @@ def _trailing(refusal: Refusal) -> list[tuple[str, str]]:
 def _input(request: Any) -> tensors.Tensor:
     inputs, raw = request.inputs, request.raw_input_contents
     if len(inputs) != 1 or len(raw) > 1:
-        what = f"the request has {len(inputs)} inputs and {len(raw)} raw_input_contents"
-        raise Refusal(400, f"{what}: give one tensor, whose first dimension is the rows")
+        raise Refusal(400, f"{len(inputs)} inputs and {len(raw)} raw_input_contents: give one tensor, rows first")
     if wrong := [output.name for output in request.outputs if output.name != tensors.OUTPUT]:
         raise Refusal(400, f"output {shown(wrong[0])}: the only one is {tensors.OUTPUT!r}, ask for it or for none")
     name, datatype, shape, contents = inputs[0].name, inputs[0].datatype, [*inputs[0].shape], inputs[0].contents

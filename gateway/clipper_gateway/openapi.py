@@ -10,27 +10,25 @@ import json
 import re
 import sys
 from http import HTTPStatus
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+import msgspec
+from starlette.responses import Response
 from starlette.routing import Route
 
 from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S
 from clipper_gateway.inference import QueryParameters
 from clipper_gateway.request_log import TRACEPARENT
-from clipper_gateway.rest import BODY_S
-from clipper_gateway.tensors import BF16, BYTES, MOST_DIMENSIONS, MOST_ELEMENTS, OUTPUT
-from clipper_stream.models.runtimes.oip_tensors import DATATYPES
-from clipper_topics.http_messages import Accepted, ClipperQuery, ClipperUpdate, PredictBody, QueryAnswer
+from clipper_topics import http_messages
 from clipper_topics.json_schema import components
 from clipper_topics.manifests import NAME_PATTERN, ApplicationManifest
-from clipper_topics.prediction import REASONS
 from clipper_topics.query import Query
 
 Json: TypeAlias = dict[str, Any]
+
+_TEXT: Json = {"type": "string"}
 
 FILE = Path(__file__).with_name("openapi.json")
 API_VERSION = "1.0.0"
@@ -41,39 +39,30 @@ REFUSALS = {
     401: "There are no credentials, or they are not valid.",
     403: "The caller lacks the right, or may not use the application; or a page of another site has sent this.",
     404: "There is no such application, version or query.",
-    408: f"The body was not there within {BODY_S:g} s.",
     413: "The body, or a record that it becomes, is too large.",
     415: "The body has another content type, or a content encoding.",
     422: "The query's id stands for another query already.",
     429: "Too many calls of the application wait, or the key's rate is used up.",
-    431: "The headers are too large or too many; this response has no body.",
     500: "A defect of the gateway: its log has it under the request's id.",
     503: "Kafka or the token issuer does not answer now, or a `strict` query would have had the default output.",
     504: "No answer came in time. It may still come: ask for it by `query_id`.",
 }
-ALL, WITH_CREDENTIALS, WITH_BODY = (400, 403, 431, 500), (401, 429, 503), (408, 413, 415)
-CONTENT = {"events": "text/event-stream", "binary": "application/octet-stream", "Problem": "application/problem+json"}
-"""Content types by what is in a response or body; of everything else it is JSON."""
+ALL, WITH_CREDENTIALS, WITH_BODY = (400, 403, 431, 500), (401, 429, 503), (413, 415)
+CONTENT = {"Events": "text/event-stream", "Binary": "application/octet-stream", "Problem": "application/problem+json"}
+"""Content types of schemas; all others are JSON."""
 RESPONSE_HEADERS = {
-    "X-Request-Id": "The request's own id, or a new one; the gateway's log has it.",
-    "Retry-After": "Seconds after which to try again.",
-    "WWW-Authenticate": "`Bearer`, and what is wrong with a token.",
-    "Location": "Of an accepted query: where its answer will be.",
-    "Preference-Applied": "`respond-async`, where a query was accepted.",
-    "Inference-Header-Content-Length": "Of a binary response: the bytes of its JSON.",
+    "X-Request-Id": ("", "The request's own id, or a new one; the gateway's log has it."),
+    "Retry-After": ("429 503", "Seconds after which to try again."),
+    "WWW-Authenticate": ("401", "`Bearer`, and what is wrong with a token."),
+    "Location": ("Accepted", "Of an accepted query: where its answer will be."),
+    "Preference-Applied": ("Accepted", "`respond-async`, where a query was accepted."),
+    "Inference-Header-Content-Length": ("Binary", "Of a binary response: the bytes of its JSON."),
 }
-HEADERS_OF = {
-    "401": ["WWW-Authenticate"],
-    "429": ["Retry-After"],
-    "503": ["Retry-After"],
-    "Accepted": ["Location", "Preference-Applied"],
-    "InferenceResponse binary": ["Inference-Header-Content-Length"],
-}
-"""Headers beside the request's id, by status or content of a response."""
+"""In which responses a header may be, by status or content ("": in all), and what it says."""
 
 
 class Operation(NamedTuple):
-    """What a path does; a body makes it a POST, and contents are names of schemas or of `CONTENT`."""
+    """What a path does: a POST if it takes a body; contents are names of schemas."""
 
     operation_id: str
     summary: str
@@ -84,59 +73,47 @@ class Operation(NamedTuple):
     is_public: bool = False
 
 
-ASKED, NAMED = (404, 422, 504), (404,)
-_INFER = ("Ask the rows of a tensor as one query.", {200: "InferenceResponse binary"}, ASKED)
-_INFER_FROM = ("idempotencyKey headerLength", "InferenceRequest binary")
-_MODEL_READY = ("Say whether a model is served.", {200: "ModelReady", 503: "ModelReady Problem"}, NAMED)
-_READY = {200: "Ready", 503: "Ready"}
+_INFER = ("Ask the rows of a tensor as one query.", {200: "InferenceResponse Binary"}, (404, 422, 504))
+_INFER_OF = ("Idempotency-Key Inference-Header-Content-Length", "InferenceRequest Binary")
+_SERVED = ("Say whether a model is served.", {200: "ModelReady", 503: "ModelReady Problem"}, (404,))
+_CLIPPER_PREDICT = ("Ask as Clipper is asked.", {200: "ClipperResponse"}, (404, 504))
+_CLIPPER_UPDATE = ("Say what the label of an input was.", {200: "ClipperUpdated"}, (404, 504))
+_LIVES = ("Say that the gateway lives.", {200: "LiveReport"})
+_SERVES = ("Say whether the gateway serves.", {200: "ReadyReport", 503: "ReadyReport"})
+_FOLLOWED = "Follow the answers to your queries that this gateway has accepted, one event `answer` each."
+_FOUND = "Read a query's answer and the feedback about it, or wait for it. As events: one, `answer` or `unanswered`."
+_PREDICTED = {200: "Prediction", 202: "Accepted"}
 
 OPERATIONS = {
     "/v1/applications/{name}/predict": Operation(
-        "predict",
-        "Ask an application's models.",
-        {200: "Prediction", 202: "Accepted"},
-        ASKED,
-        "idempotencyKey prefer",
-        "PredictBody",
+        "predict", "Ask an application.", _PREDICTED, (404, 422, 504), "Idempotency-Key Prefer", "PredictBody"
     ),
-    "/v1/feedback": Operation(
-        "giveFeedback", "Say what was true about queries.", {202: "Accepted"}, NAMED, body="FeedbackBody"
-    ),
+    "/v1/feedback": Operation("feedback", "Say what was true.", {202: "Accepted"}, (404,), body="FeedbackBody"),
     "/v1/queries/{query_id}": Operation(
-        "getQuery",
-        "Read the answer to a query and the feedback about it, or wait for the answer. As events: one, `answer` or, "
-        "when the wait ends without it, `unanswered`.",
-        {200: "QueryAnswer events", 202: "QueryAnswer"},
-        NAMED,
-        "application context waitS",
+        "query", _FOUND, {200: "QueryAnswer Events", 202: "QueryAnswer"}, (404,), "application context wait_s"
     ),
-    "/v1/answers": Operation(
-        "followAnswers", "Follow the answers of your queries that this gateway has accepted.", {200: "events"}
-    ),
-    "/v1/applications": Operation("listApplications", "List the applications.", {200: "Applications"}),
-    "/v1/models": Operation("listModels", "List the versions of models.", {200: "Models"}),
-    "/v2/models/{name}/infer": Operation("infer", *_INFER, *_INFER_FROM),
-    "/v2/models/{name}/versions/{version}/infer": Operation("inferVersion", *_INFER, *_INFER_FROM),
-    "/v2/models/{name}/ready": Operation("modelReady", *_MODEL_READY),
-    "/v2/models/{name}/versions/{version}/ready": Operation("versionReady", *_MODEL_READY),
-    "/v2/models/{name}": Operation("model", "Describe a model.", {200: "ModelMetadata"}, NAMED),
-    "/v2/models/{name}/versions/{version}": Operation("version", "Describe it.", {200: "ModelMetadata"}, NAMED),
+    "/v1/answers": Operation("answers", _FOLLOWED, {200: "Events"}),
+    "/v1/applications": Operation("applications", "List the applications.", {200: "Applications"}),
+    "/v1/models": Operation("models", "List the versions of models.", {200: "Models"}),
+    "/v2/models/{name}/infer": Operation("infer", *_INFER, *_INFER_OF),
+    "/v2/models/{name}/versions/{version}/infer": Operation("inferVersion", *_INFER, *_INFER_OF),
+    "/v2/models/{name}/ready": Operation("modelReady", *_SERVED),
+    "/v2/models/{name}/versions/{version}/ready": Operation("versionReady", *_SERVED),
+    "/v2/models/{name}": Operation("model", "Describe a model.", {200: "ModelMetadata"}, (404,)),
+    "/v2/models/{name}/versions/{version}": Operation("version", "Describe it.", {200: "ModelMetadata"}, (404,)),
     "/v2": Operation("server", "Describe the server.", {200: "ServerMetadata"}),
-    "/v2/health/live": Operation("serverLive", "Say that the gateway lives.", {200: "Live"}, is_public=True),
-    "/v2/health/ready": Operation("serverReady", "Say whether the gateway serves.", _READY, is_public=True),
-    "/livez": Operation("live", "Say that the gateway lives.", {200: "Live"}, is_public=True),
-    "/readyz": Operation("ready", "Say whether the gateway serves, and if not, why.", _READY, is_public=True),
-    "/{name}/predict": Operation(
-        "clipperPredict", "Ask as Clipper is asked.", {200: "ClipperAnswer"}, (404, 504), body="ClipperQuery"
-    ),
-    "/{name}/update": Operation(
-        "clipperUpdate", "Say the label of an input.", {200: "ClipperUpdated"}, (404, 504), body="ClipperUpdate"
-    ),
+    "/v2/health/live": Operation("serverLive", *_LIVES, is_public=True),
+    "/v2/health/ready": Operation("serverReady", *_SERVES, is_public=True),
+    "/livez": Operation("live", *_LIVES, is_public=True),
+    "/readyz": Operation("ready", *_SERVES, is_public=True),
+    "/{name}/predict": Operation("clipperPredict", *_CLIPPER_PREDICT, body="ClipperQuery"),
+    "/{name}/update": Operation("clipperUpdate", *_CLIPPER_UPDATE, body="ClipperUpdate"),
 }
 
 
 def document() -> Json:
     """Return the whole document."""
+    schemas = _schemas()
     return {
         "openapi": "3.1.1",
         "info": {
@@ -148,25 +125,13 @@ def document() -> Json:
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "security": [{}, {"apiKey": []}, {"bearer": []}],
-        "paths": {
-            path: {"post" if operation.body else "get": _described(path, operation)}
-            for path, operation in OPERATIONS.items()
-        },
+        "paths": {path: {"post" if of.body else "get": _described(path, of)} for path, of in OPERATIONS.items()},
         "components": {
-            "schemas": _schemas(),
-            "parameters": _parameters(),
-            "responses": {
-                str(status): {
-                    "description": text,
-                    "headers": _headers(str(status)),
-                    **({} if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE else {"content": _content("Problem")}),
-                }
-                for status, text in REFUSALS.items()
-            },
-            "headers": {
-                name: {"description": text, "schema": {"type": "integer" if name == "Retry-After" else "string"}}
-                for name, text in RESPONSE_HEADERS.items()
-            },
+            "schemas": schemas,
+            "parameters": _parameters(schemas["PredictBody"]["properties"]),
+            "responses": {str(status): _response(status, text, "Problem") for status, text in REFUSALS.items()}
+            | {"431": {"description": "The headers are too large or too many; this response has no body."}},
+            "headers": {name: {"description": text, "schema": _TEXT} for name, (_, text) in RESPONSE_HEADERS.items()},
             "securitySchemes": {
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of the issuer."},
@@ -176,17 +141,12 @@ def document() -> Json:
 
 
 def _described(path: str, operation: Operation) -> Json:
-    statuses = (*ALL, *operation.refusals)
-    statuses += () if operation.is_public else WITH_CREDENTIALS
-    statuses += WITH_BODY if operation.body else ()
+    statuses = {*ALL, *operation.refusals, *(WITH_BODY if operation.body else ())}
+    statuses |= set() if operation.is_public else {*WITH_CREDENTIALS}
     responses: Json = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
-    for status, content in operation.answers.items():
-        responses[str(status)] = {
-            "description": HTTPStatus(status).phrase,
-            "headers": _headers(str(status), content),
-            "content": _content(content),
-        }
-    parameters = [*re.findall(r"{(\w+)}", path), *operation.parameters.split(), "requestId"]
+    for status, names in operation.answers.items():
+        responses[str(status)] = _response(status, HTTPStatus(status).phrase, names)
+    parameters = [*re.findall(r"{(\w+)}", path), *operation.parameters.split(), "X-Request-Id"]
     parameters += ["traceparent"] if operation.body else []
     return {
         "operationId": operation.operation_id,
@@ -198,20 +158,109 @@ def _described(path: str, operation: Operation) -> Json:
     }
 
 
-def _content(names: str) -> Json:
-    described = {
-        "events": {"type": "string", "description": "Server-sent events, whose data is JSON."},
-        "binary": {"description": "JSON, and the values of its tensor behind it, little-endian."},
-    }
+def _response(status: int, description: str, names: str) -> Json:
+    of = {"", str(status), *names.split()}
+    headers = [name for name, (where, _) in RESPONSE_HEADERS.items() if of & {*(where.split() or [""])}]
     return {
-        CONTENT.get(name, "application/json"): {"schema": described.get(name) or _ref(name)} for name in names.split()
+        "description": description,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+        "content": _content(names),
     }
 
 
-def _headers(*of: str) -> Json:
-    names = ["X-Request-Id", *(name for one in of for name in HEADERS_OF.get(one, []))]
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+def _content(names: str) -> Json:
+    return {CONTENT.get(name, "application/json"): {"schema": _ref(name)} for name in names.split()}
 
 
 def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _schemas() -> Json:
+    bodies = [one for one in vars(http_messages).values() if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+    found = components([*bodies, QueryParameters, ApplicationManifest, Query], _ref("{name}")["$ref"])
+    asked = found.pop("Query")
+    for name in ("PredictBody", "QueryParameters"):
+        for field, described in found[name]["properties"].items():
+            bounds = {one.get("type"): one for one in asked["properties"].get(field, {}).get("anyOf", ())}
+            if "anyOf" in described:
+                described["anyOf"] = [bounds.get(one["type"], one) for one in described["anyOf"]]
+    found["PredictBody"]["oneOf"] = asked["oneOf"]
+    found["InferenceRequest"]["properties"]["parameters"] |= _ref("QueryParameters")
+    several = {"type": "array", "items": _ref("Feedback"), "minItems": 1, "maxItems": MOST_FEEDBACK}
+    return found | {
+        "FeedbackBody": {"anyOf": [_ref("Feedback"), several]},
+        "Applications": {"type": "array", "items": _ref("ApplicationManifest")},
+        "Models": {"type": "array", "items": _ref("ModelSummary")},
+        "ClipperResponse": {"anyOf": [_ref("ClipperAnswer"), _ref("ClipperBatchAnswer")]},
+        "Events": _TEXT | {"description": "Server-sent events, whose data is JSON."},
+        "Binary": {"description": "JSON, and the values of its tensor behind it, little-endian."},
+    }
+
+
+def _parameters(asked: Json) -> Json:
+    application, seconds = _text(NAME_PATTERN), {"type": "number", "minimum": 0, "maximum": MOST_WAIT_S}
+    query_id, context = (asked[field]["anyOf"][0] for field in ("query_id", "context"))
+    rows = (
+        ("path", "name", application, "The application."),
+        ("path", "version", _TEXT, "The application's revision."),
+        ("path", "query_id", query_id, "The query's id."),
+        ("query", "application", application, "The query's application."),
+        ("query", "context", context, "The query's context, if it has one."),
+        ("query", "wait_s", seconds, "Wait so long for the answer."),
+        ("header", "Idempotency-Key", query_id | _text("^[!-~]+$"), "The query's id, if the body has none."),
+        ("header", "Prefer", {"enum": ["respond-async"]}, "Accept the query, and answer it later."),
+        ("header", "Inference-Header-Content-Length", _text("^[0-9]{1,12}$"), "Bytes of a binary body's JSON."),
+        ("header", "X-Request-Id", _text("^[!-~]{1,128}$"), "For logs and records; ignored in another form."),
+        ("header", "traceparent", _text(f"^{TRACEPARENT.pattern}$"), "For records; ignored in another form."),
+    )
+    return {
+        name: {"in": where, "name": name, "description": text, "schema": schema}
+        | ({"required": True} if where == "path" or name == "application" else {})
+        for where, name, schema, text in rows
+    }
+
+
+def _text(pattern: str) -> Json:
+    return _TEXT | {"pattern": pattern}
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+ASSETS = {"favicon-32x32.png": "image/png", "swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
+"""Files of `swagger_ui` that are served; no other can be asked for."""
+SECURED = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>clipper-stream: HTTP API</title>
+<link rel="icon" href="docs/static/favicon-32x32.png"><link rel="stylesheet" href="docs/static/swagger-ui.css"></head>
+<body><div id="swagger-ui"></div>
+<script src="docs/static/swagger-ui-bundle.js"></script><script src="docs/start.js"></script></body>
+</html>
+"""
+KEPT = "public, max-age=86400"
+START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
+
+
+def openapi_routes() -> list[Route]:
+    """Return the routes of the document and of its page, which anybody may read."""
+    # importing swagger_ui would take half a second, for frameworks that are not used here
+    folder = Path(str(distribution("swagger-ui-py").locate_file("swagger_ui/static")))
+    served = {
+        "/openapi.json": (FILE.read_bytes(), "application/json", "no-cache"),
+        "/docs": (PAGE, "text/html", "no-cache"),
+        "/docs/start.js": (START, "text/javascript", "no-cache"),
+    }
+    served |= {f"/docs/static/{name}": ((folder / name).read_bytes(), kind, KEPT) for name, kind in ASSETS.items()}
+    return [
+        Route(path, Response(content, headers=SECURED | {"cache-control": cache}, media_type=kind), methods=["GET"])
+        for path, (content, kind, cache) in served.items()
+    ]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(document(), indent=2, ensure_ascii=False) + "\n")

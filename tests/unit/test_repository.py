@@ -17,7 +17,7 @@ SOURCES = {
     "clipper_loadgen": ROOT / "loadgen/clipper_loadgen",
 }
 # the packages of the library that may touch Kafka or the wire records; all others are pure
-CONNECTED = {"client", "evaluation"}
+CONNECTED = {"client", "evaluation", "http"}
 
 FOLDERS = ("docs", "benchmarks", "examples")
 MODULES = sorted(module for source in SOURCES.values() for module in source.rglob("*.py"))

@@ -2,6 +2,10 @@
 
 Rules of this file:
 - A field that is misspelt in a question is an error, which names it; in an answer unknown fields are ignored.
+- Fields that a query's record has too are bounded as there: the OpenAPI document takes those bounds from `Query`.
+- Other bounds stand here for the document alone, unless msgspec enforces them: the gateway's messages say more.
+
+Source: Open Inference Protocol V2, "HTTP/REST"; RFC 9457.
 """
 
 from typing import Annotated, Any
@@ -10,8 +14,17 @@ import msgspec
 from msgspec import Meta
 
 from clipper_topics.feedback import Feedback
-from clipper_topics.prediction import Prediction
-from clipper_topics.query import MOST_ROWS
+from clipper_topics.manifests import InputSpec
+from clipper_topics.prediction import REASONS, Prediction
+from clipper_topics.query import ID_CHARACTERS
+
+MOST_BATCH_ROWS = 1_000
+"""Of a Clipper batch, whose rows are queries of their own."""
+
+_Id = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
+_User = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": ID_CHARACTERS})]
+_Length = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
+_Reason = Annotated[str, Meta(extra_json_schema={"examples": list(REASONS)})]
 
 
 class PredictBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -19,7 +32,7 @@ class PredictBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     input: Any = msgspec.UNSET
     """One row: numbers, nested numbers, text, or `{"base64": ...}`."""
-    inputs: Annotated[list[Any], Meta(extra_json_schema={"minItems": 1, "maxItems": MOST_ROWS})] | None = None
+    inputs: list[Any] | None = None
     """Several rows, answered together by one decision."""
     query_id: str | None = None
     """An id of your own, as the header Idempotency-Key: the same request again has the same answer."""
@@ -65,15 +78,83 @@ class QueryAnswer(msgspec.Struct, omit_defaults=True):
     """False when there was more in the logs than was read."""
 
 
+class ModelSummary(msgspec.Struct, kw_only=True):
+    """What callers may know of a version of a model."""
+
+    name: str
+    """Name of the model."""
+    version: str
+    """Version of the model."""
+    runtime: str
+    """What runs it."""
+    input: InputSpec
+    """What one row of input looks like."""
+    colocated: bool
+    """Whether routers run it in their own processes."""
+    retired: bool
+    """Whether it is served no more."""
+
+
+class LiveReport(msgspec.Struct):
+    """Answer of a process that lives."""
+
+    live: bool
+
+
+class ReadyReport(msgspec.Struct):
+    """Whether the gateway serves."""
+
+    ready: bool
+    reasons: list[str]
+    """Why it does not; empty when it does."""
+
+
+class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Why a request was refused or failed (RFC 9457)."""
+
+    type: str
+    """Always `about:blank`: the status says which kind of problem this is."""
+    title: str
+    """The status in words."""
+    status: int
+    """The response's status."""
+    error: str
+    """What went wrong, the bound, and what to do next."""
+    query_id: str | None = None
+    """Of the query, where there is one already."""
+    reason: _Reason | None = None
+    """Why the default output was given, in a word; a reader must expect new ones."""
+
+
+# --- Clipper ----------------------------------------------------------------------------------------------------------
 class ClipperQuery(msgspec.Struct, kw_only=True):
     """A question as applications of Clipper (NSDI 2017) ask it."""
 
     input: Any = None
     """One row."""
-    input_batch: list[Any] | None = None
+    input_batch: Annotated[list[Any], Meta(max_length=MOST_BATCH_ROWS)] | None = None
     """Several rows, decided one by one."""
-    uid: int | str | None = None
+    uid: int | _User | None = None
     """User: the query's context."""
+
+
+class ClipperAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The answer to one row as applications of Clipper read it."""
+
+    query_id: str
+    """Id of the query, for an update."""
+    output: Any
+    """The combined output."""
+    default: bool
+    """True when the application's default output was given."""
+    default_explanation: str = ""
+    """Why it was given."""
+
+
+class ClipperBatchAnswer(msgspec.Struct):
+    """The answers to several rows."""
+
+    batch_predictions: list[ClipperAnswer]
 
 
 class ClipperUpdate(msgspec.Struct, kw_only=True):
@@ -83,7 +164,113 @@ class ClipperUpdate(msgspec.Struct, kw_only=True):
     """The true output."""
     input: Any = None
     """The row that it is about, without a `query_id`."""
-    query_id: str | None = None
+    query_id: _Id | None = None
     """The query that it is about."""
-    uid: int | str | None = None
+    uid: int | _User | None = None
     """User: the query's context."""
+
+
+class ClipperUpdated(msgspec.Struct):
+    """Which query an update was about."""
+
+    query_id: str
+
+
+# --- Open Inference Protocol V2 ---------------------------------------------------------------------------------------
+class InputTensor(msgspec.Struct, kw_only=True):
+    """Rows of a question, the first dimension."""
+
+    name: str
+    """Any name."""
+    datatype: str
+    """Type of the values; `BYTES` for text, binary and JSON."""
+    shape: list[_Length]
+    """Lengths, rows first; one numeric row alone may come without its dimension."""
+    parameters: dict[str, Any] | None = None
+    """`binary_data_size`: its values are so many bytes behind the JSON. `content_type`: `base64` for binary rows."""
+    data: list[Any] | None = None
+    """The values, flat in row-major order or nested as the shape; absent when they are binary."""
+
+
+class RequestedOutput(msgspec.Struct, kw_only=True):
+    """An output that is asked for."""
+
+    name: Annotated[str, Meta(extra_json_schema={"const": "output"})]
+    """There is one output."""
+    parameters: dict[str, Any] | None = None
+    """`binary_data`: whether its values come as bytes behind the JSON."""
+
+
+class InferenceRequest(msgspec.Struct, kw_only=True):
+    """A question to an application, as a model of the protocol."""
+
+    inputs: Annotated[list[InputTensor], Meta(extra_json_schema={"minItems": 1, "maxItems": 1})]
+    """One tensor, whose rows are one query."""
+    id: str | None = None
+    """Comes back in the answer; the query's id is the parameter `query_id`."""
+    parameters: dict[str, Any] | None = None
+    """Those of a query, and `binary_data_output`: whether the outputs come as bytes behind the JSON."""
+    outputs: list[RequestedOutput] | None = None
+    """Absent: the only one there is."""
+
+
+class OutputTensor(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The outputs of an answer, rows first."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any] | None = None
+    """The values, flat in row-major order; absent when they are binary."""
+    parameters: dict[str, Any] | None = None
+    """`binary_data_size`, and `content_type` `json` where each value is a JSON text."""
+
+
+class InferenceResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The answer to a question of the protocol."""
+
+    model_name: str
+    """Name of the application."""
+    model_version: str
+    """Its revision."""
+    id: str | None = None
+    """As in the question."""
+    parameters: dict[str, Any]
+    """`query_id`, `confidence`, `default`, `models`, `latency_ms`, `policy`, and `reason` of a default output."""
+    outputs: list[OutputTensor]
+    """One tensor, `output`."""
+
+
+class TensorMetadata(msgspec.Struct, kw_only=True):
+    """What a tensor of an application looks like; -1 for a length that is open."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(msgspec.Struct, kw_only=True):
+    """An application, as a model of the protocol."""
+
+    name: str
+    versions: list[str]
+    """Revision of the application."""
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    """A guess: what the models give is stated in each answer."""
+
+
+class ModelReady(msgspec.Struct):
+    """Whether a version that may answer for the application is served."""
+
+    name: str
+    ready: bool
+
+
+class ServerMetadata(msgspec.Struct, kw_only=True):
+    """The server of the protocol."""
+
+    name: str
+    version: str
+    extensions: list[str]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipper_gateway.admission import FREE_CALLS, WINDOW_S, Admission
+from clipper_gateway.admission import FREE_CALLS, WINDOW_S, CallAdmission
 
 
 def overloaded(admission, *, waiting, latency_s, rate):
@@ -18,27 +18,27 @@ def overloaded(admission, *, waiting, latency_s, rate):
 
 
 def test_calls_of_an_application_that_answers_in_time_may_wait():
-    admission = Admission(most=1_000)
+    admission = CallAdmission(most=1_000)
     now_s = overloaded(admission, waiting=500, latency_s=0.02, rate=1_000)
     assert admission.wait_s("digits", 0.1, now_s) is None
     assert admission.wait_s("other", 0.1, now_s) is None
 
 
 def test_a_call_that_would_be_answered_too_late_is_refused_at_once():
-    admission = Admission(most=1_000)
+    admission = CallAdmission(most=1_000)
     now_s = overloaded(admission, waiting=200, latency_s=0.09, rate=1_000)
     assert admission.wait_s("digits", 0.1, now_s) == pytest.approx(0.2, rel=0.2)
     assert admission.wait_s("digits", None, now_s) is None  # no objective: it has the time
 
 
 def test_a_few_calls_may_wait_whatever_was_measured():
-    admission = Admission(most=1_000)
+    admission = CallAdmission(most=1_000)
     now_s = overloaded(admission, waiting=FREE_CALLS - 1, latency_s=5.0, rate=10)
     assert admission.wait_s("digits", 0.1, now_s) is None
 
 
 def test_a_burst_after_a_pause_is_taken():
-    admission = Admission(most=1_000)
+    admission = CallAdmission(most=1_000)
     now_s = overloaded(admission, waiting=0, latency_s=0.01, rate=10) + 60.0
     for _ in range(500):
         assert admission.wait_s("digits", 0.1, now_s) is None
@@ -46,7 +46,7 @@ def test_a_burst_after_a_pause_is_taken():
 
 
 def test_nothing_is_refused_once_the_load_has_fallen():
-    admission = Admission(most=1_000)
+    admission = CallAdmission(most=1_000)
     now_s = overloaded(admission, waiting=200, latency_s=0.09, rate=1_000)
     for _ in range(200):
         now_s += 0.001
@@ -55,7 +55,7 @@ def test_nothing_is_refused_once_the_load_has_fallen():
 
 
 def test_no_application_has_more_calls_than_its_bound():
-    admission = Admission(most=2)
+    admission = CallAdmission(most=2)
     admission.begin("digits")
     admission.begin("digits")
     assert admission.wait_s("digits", None, 0.0) == 1.0

@@ -64,7 +64,7 @@ def made_client(lines, access, origins=frozenset()):
         endpoints.route("/{name}/echo", echo, admit=admit),
     ]
     transport = httpx.ASGITransport(app=Router(routes, default=unknown_path))
-    transport.log = log
+    transport.log = log  # type: ignore[attr-defined]
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", headers={"x-api-key": "right"})
 
 
