@@ -4,13 +4,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rig.processes import Cpus, running
+from rig.processes import Cpus, NotServing, running, tree
 
+from clipper_agents.broker.properties import free_port
 from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -90,6 +91,44 @@ def served(place: Place, config: str, *assignments: str) -> Iterator[list[int]]:
     command = [*program, "--bootstrap", place.connection.bootstrap, *options]
     with running(command, log_file, environ, place.cpus.system) as process:
         yield [process.pid]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpPipeline:
+    """A pipeline that is asked over HTTP.
+
+    Attributes:
+        url: Of its gateway.
+        port: The gateway's, of HTTP.
+        roots: Process ids of the whole system; their descendants belong to it.
+        gateway: Process id of the gateway.
+    """
+
+    url: str
+    port: int
+    roots: list[int]
+    gateway: int
+
+
+@contextmanager
+def pipeline_with_gateway(place: Place, config: str, *assignments: str) -> Iterator[HttpPipeline]:
+    """`pipeline` with a gateway.
+
+    Raises:
+        NotServing: the gateway did not start.
+    """
+    port = free_port()
+    ports = ("gateway.enabled=true", f"gateway.port={port}", "gateway.grpc_port=0")
+    with pipeline(place, config, *ports, *assignments) as roots:
+        yield HttpPipeline(f"http://127.0.0.1:{port}", port, roots, _gateway_below(roots[0]))
+
+
+def _gateway_below(root: int) -> int:
+    for pid in tree(root):
+        with suppress(OSError):  # it ended between the two looks
+            if b"gateway" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                return pid
+    raise NotServing("the deployment runs without a gateway: keep its log with --logs FOLDER, which says why")
 
 
 def tables_of(place: Place) -> Path:

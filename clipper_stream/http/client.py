@@ -25,7 +25,7 @@ from clipper_stream.http import messages
 from clipper_stream.http.errors import AnswerTimeout, GatewayUnavailable, HttpProblem
 from clipper_stream.http.messages import HttpAnswer, HttpOptions, HttpTruth
 from clipper_stream.models.allowlist import plain_url
-from clipper_topics.http_messages import QueryAnswer
+from clipper_topics.http_messages import QueryStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,15 +108,15 @@ class HttpClient:
         return await self._ask(application, {"inputs": [*inputs]}, query_id, options)
 
     async def feedback(
-        self, query: HttpAnswer | str, *, context: str | None = None, **truth: Unpack[HttpTruth]
+        self, query: HttpAnswer | str, *, context: str | None = None, ack: bool = False, **truth: Unpack[HttpTruth]
     ) -> None:
         """Say what was true about a query, or about the query with this id and context.
 
         Exactly one of `label` (the true output; a list, one a row, for several rows), and `loss` and `reward` (of the
-        answer that was given, in [0, 1]) is given.
+        answer that was given, in [0, 1]) is given. With `ack`, what becomes of it is written, for `query` to tell.
         """
-        about = _about(query, None, context)
-        await self._exchange("POST", "/v1/feedback", about["query_id"], content=messages.body_of(about | truth))
+        about = {**_about(query, None, context), **({"ack": True} if ack else {}), **truth}
+        await self._exchange("POST", "/v1/feedback", about["query_id"], content=messages.body_of(about))
 
     async def query(
         self,
@@ -125,7 +125,7 @@ class HttpClient:
         application: str | None = None,
         context: str | None = None,
         wait_s: float = 0.0,
-    ) -> QueryAnswer:
+    ) -> QueryStatus:
         """What became of a query, or of the query with this id, application and context, and of its feedback.
 
         The gateway waits for the answer at most `wait_s` seconds. Of a query that it does not know the error is a
@@ -186,9 +186,9 @@ class HttpClient:
 
 
 def _about(query: HttpAnswer | str, application: str | None, context: str | None) -> dict[str, Any]:
+    given: dict[str, Any] = {"query_id": query, "application": application, "context": context}
     if isinstance(query, HttpAnswer):
-        query, application, context = query.query_id, query.application, query.context
-    given = {"query_id": query, "application": application, "context": context}
+        given = {name: getattr(query, name) for name in given}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -9,7 +9,7 @@ import msgspec
 from clipper_stream.errors import plain as printable
 from clipper_stream.http.errors import BY_STATUS, GatewayUnavailable, HttpProblem, RequestRefused
 from clipper_topics import codec
-from clipper_topics.http_messages import QueryAnswer
+from clipper_topics.http_messages import QueryStatus
 from clipper_topics.plain_values import UNENCODABLE, plain
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef
 
@@ -58,7 +58,7 @@ class _Problem(msgspec.Struct):
     query_id: str | None = None
 
 
-queries = msgspec.json.Decoder(QueryAnswer)
+queries = msgspec.json.Decoder(QueryStatus)
 _problems = msgspec.json.Decoder(_Problem)
 
 

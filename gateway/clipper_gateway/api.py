@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from clipper_agents.status.query_history import partition_of_query
-from clipper_gateway.calls import CallOptions, Calls
+from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal
 from clipper_gateway.pending_answers import PendingAnswer, PendingAnswers
 from clipper_gateway.rest import Endpoints, HttpCall, json_response
@@ -25,7 +25,7 @@ from clipper_topics.http_messages import (
     ClipperUpdate,
     FeedbackReport,
     PredictBody,
-    QueryAnswer,
+    QueryStatus,
 )
 from clipper_topics.manifests import ModelManifest
 from clipper_topics.prediction import Prediction
@@ -98,13 +98,13 @@ class OwnApi:
             models=asked.models,
             features=asked.features,
         )
-        options = CallOptions(strict=asked.strict, headers=call.record_headers)
+        options = AskOptions(strict=asked.strict, headers=call.record_headers)
         if "respond-async" in call.headers.get("prefer", ""):
             return await self._accepted(call, query, options)
         prediction = await self._calls.predict(call.caller, query, options)
         return Response(_encode(prediction), media_type="application/json")
 
-    async def _accepted(self, call: HttpCall, query: Query, options: CallOptions) -> Response:
+    async def _accepted(self, call: HttpCall, query: Query, options: AskOptions) -> Response:
         query_id, task = await self._calls.begin(call.caller, query, options)
         application, context = query.application, query.context
         self.pending.add(
@@ -150,7 +150,7 @@ class OwnApi:
             )
         return json_response(found, 202 if found.prediction is None else 200)
 
-    async def _waited(self, query_id: str, application: str, context: str | None, wait_s: float) -> QueryAnswer | None:
+    async def _waited(self, query_id: str, application: str, context: str | None, wait_s: float) -> QueryStatus | None:
         end_s = time.monotonic() + wait_s
         pending = self.pending.get(application, context, query_id)
         if pending is not None and not pending.task.done():
@@ -164,7 +164,7 @@ class OwnApi:
             await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
             back_s = min(back_s, MOST_WAIT_S)  # what was not there before is new
 
-    async def _history(self, query_id: str, application: str, context: str | None, back_s: float) -> QueryAnswer | None:
+    async def _history(self, query_id: str, application: str, context: str | None, back_s: float) -> QueryStatus | None:
         pipeline = self._calls.pipeline
         pipeline.check()
         partition = partition_of_query(query_id, context, pipeline.client.partitions)
@@ -178,7 +178,7 @@ class OwnApi:
             FeedbackReport(**msgspec.structs.asdict(one.said), outcome=one.outcome, explanation=one.explanation)
             for one in history.feedback
         ]
-        return QueryAnswer(query_id, history.prediction, feedback, history.complete)
+        return QueryStatus(query_id, history.prediction, feedback, history.complete)
 
     async def _events(
         self, query_id: str, application: str, context: str | None, wait_s: float
@@ -242,7 +242,7 @@ class OwnApi:
 
     async def _clipper_prediction(self, call: HttpCall, row: Any, uid: int | str | None) -> Prediction:
         query = Query(application=call.path["name"], context=None if uid is None else str(uid), input=row)
-        return await self._calls.predict(call.caller, query, CallOptions(headers=call.record_headers))
+        return await self._calls.predict(call.caller, query, AskOptions(headers=call.record_headers))
 
 
 def own_id(call: HttpCall, in_body: str | None) -> str | None:

@@ -42,7 +42,7 @@ OnSent: TypeAlias = Callable[["asyncio.Future[Any]"], None]
 
 
 @dataclass(slots=True, kw_only=True)
-class CallOptions:
+class AskOptions:
     """How a call is made, beside what its query says.
 
     Attributes:
@@ -101,7 +101,7 @@ class Calls:
             text = f"too many calls of application {shown(application)} wait already: come again in {wait_s:.1f} s"
             raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
 
-    async def predict(self, caller: Caller, query: Query, options: CallOptions) -> Prediction:
+    async def predict(self, caller: Caller, query: Query, options: AskOptions) -> Prediction:
         """Return the answer.
 
         Raises:
@@ -119,7 +119,7 @@ class Calls:
             raise Refusal(status, text, query_id=prediction.query_id, reason=prediction.reason)
         return prediction
 
-    async def begin(self, caller: Caller, query: Query, options: CallOptions) -> tuple[str, "asyncio.Task[Prediction]"]:
+    async def begin(self, caller: Caller, query: Query, options: AskOptions) -> tuple[str, "asyncio.Task[Prediction]"]:
         """Return the id of a query once Kafka has its record, and the task that waits for its answer.
 
         Raises:
@@ -159,7 +159,7 @@ class Calls:
     async def _asked(
         self,
         query: Query,
-        options: CallOptions,
+        options: AskOptions,
         manifest: ApplicationManifest,
         *,
         on_sent: OnSent | None = None,
@@ -187,7 +187,7 @@ class Calls:
             await self._compare(query, asked.prediction, asked.record.partition, asked.sent)
         return asked.prediction
 
-    def _wait_s(self, query: Query, options: CallOptions, manifest: ApplicationManifest) -> float:
+    def _wait_s(self, query: Query, options: AskOptions, manifest: ApplicationManifest) -> float:
         objectives_ms = [ms for ms in (manifest.objective_ms, query.deadline_ms) if ms is not None]
         wait_s = min(objectives_ms) / 1000 + GRACE_S if objectives_ms else self._timeout_s
         return wait_s if options.timeout_s is None else min(wait_s, options.timeout_s)
@@ -201,7 +201,7 @@ class Calls:
 
     # --- repeats ----------------------------------------------------------------------------------------------------
     def _repeatable(
-        self, query: Query, options: CallOptions, manifest: ApplicationManifest, on_sent: OnSent | None = None
+        self, query: Query, options: AskOptions, manifest: ApplicationManifest, on_sent: OnSent | None = None
     ) -> "asyncio.Task[Prediction]":
         """Return the task that answers a query of this id, begun now or by an earlier call."""
         assert query.query_id is not None

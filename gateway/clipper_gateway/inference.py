@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from clipper_gateway.access import Caller
-from clipper_gateway.calls import CallOptions
+from clipper_gateway.calls import AskOptions
 from clipper_gateway.errors import Refusal
 from clipper_stream.errors import shown
 from clipper_topics.manifests import ApplicationManifest
@@ -44,7 +44,7 @@ def query_of(
     parameters: Mapping[str, Any],
     idempotency_key: str | None = None,
     headers: Iterable[tuple[str, bytes]] = (),
-) -> tuple[Query, CallOptions]:
+) -> tuple[Query, AskOptions]:
     """Return the query of a V2 request, and how the call is made; bounds are those of `check_query`, in the call.
 
     Args:
@@ -86,7 +86,7 @@ def query_of(
         query.input = rows[0]
     else:
         query.inputs = list(rows)
-    return query, CallOptions(strict=bool(given.strict), headers=list(headers))
+    return query, AskOptions(strict=bool(given.strict), headers=list(headers))
 
 
 def check_visible(caller: Caller, application: str) -> None:

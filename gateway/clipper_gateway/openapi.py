@@ -27,9 +27,7 @@ from clipper_topics.manifests import NAME_PATTERN, ApplicationManifest
 from clipper_topics.query import Query
 
 Json: TypeAlias = dict[str, Any]
-
 _TEXT: Json = {"type": "string"}
-
 FILE = Path(__file__).with_name("openapi.json")
 API_VERSION = "1.0.0"
 """Minor: a path, a field or a status was added. Major: an old client would misunderstand."""
@@ -49,7 +47,6 @@ REFUSALS = {
 }
 ALL, WITH_CREDENTIALS, WITH_BODY = (400, 403, 431, 500), (401, 429, 503), (413, 415)
 CONTENT = {"Events": "text/event-stream", "Binary": "application/octet-stream", "Problem": "application/problem+json"}
-"""Content types of schemas; all others are JSON."""
 RESPONSE_HEADERS = {
     "X-Request-Id": ("", "The request's own id, or a new one; the gateway's log has it."),
     "Retry-After": ("429 503", "Seconds after which to try again."),
@@ -80,7 +77,6 @@ _CLIPPER_PREDICT = ("Ask as Clipper is asked.", {200: "ClipperResponse"}, (404, 
 _CLIPPER_UPDATE = ("Say what the label of an input was.", {200: "ClipperUpdated"}, (404, 504))
 _LIVES = ("Say that the gateway lives.", {200: "LiveReport"})
 _SERVES = ("Say whether the gateway serves.", {200: "ReadyReport", 503: "ReadyReport"})
-_FOLLOWED = "Follow the answers to your queries that this gateway has accepted, one event `answer` each."
 _FOUND = "Read a query's answer and the feedback about it, or wait for it. As events: one, `answer` or `unanswered`."
 _PREDICTED = {200: "Prediction", 202: "Accepted"}
 
@@ -90,9 +86,9 @@ OPERATIONS = {
     ),
     "/v1/feedback": Operation("feedback", "Say what was true.", {202: "Accepted"}, (404,), body="FeedbackBody"),
     "/v1/queries/{query_id}": Operation(
-        "query", _FOUND, {200: "QueryAnswer Events", 202: "QueryAnswer"}, (404,), "application context wait_s"
+        "query", _FOUND, {200: "QueryStatus Events", 202: "QueryStatus"}, (404,), "application context wait_s"
     ),
-    "/v1/answers": Operation("answers", _FOLLOWED, {200: "Events"}),
+    "/v1/answers": Operation("answers", "Follow the answers to queries that were accepted here.", {200: "Events"}),
     "/v1/applications": Operation("applications", "List the applications.", {200: "Applications"}),
     "/v1/models": Operation("models", "List the versions of models.", {200: "Models"}),
     "/v2/models/{name}/infer": Operation("infer", *_INFER, *_INFER_OF),
@@ -119,10 +115,9 @@ def document() -> Json:
         "info": {
             "title": "clipper-stream",
             "version": API_VERSION,
-            "description": "Queries, predictions and feedback over HTTP. An error is a problem (RFC 9457), that of an "
-            "unknown path (404) or method (405) too. What is no HTTP is answered by 400, and what comes beyond the "
-            "most connections by 503, both in plain text. Ignore fields and headers that you do not know.",
-            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+            "description": "Errors are problems (RFC 9457), those of an unknown path or method (404, 405) too. What is "
+            "no HTTP (400) and too many connections (503) are told in plain text. Ignore fields that you do not know.",
+            "license": {"name": "Apache-2.0"},
         },
         "security": [{}, {"apiKey": []}, {"bearer": []}],
         "paths": {path: {"post" if of.body else "get": _described(path, of)} for path, of in OPERATIONS.items()},
@@ -140,21 +135,19 @@ def document() -> Json:
     }
 
 
-def _described(path: str, operation: Operation) -> Json:
-    statuses = {*ALL, *operation.refusals, *(WITH_BODY if operation.body else ())}
-    statuses |= set() if operation.is_public else {*WITH_CREDENTIALS}
+def _described(path: str, of: Operation) -> Json:
+    statuses = {*ALL, *of.refusals, *(WITH_BODY if of.body else ()), *(() if of.is_public else WITH_CREDENTIALS)}
     responses: Json = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
-    for status, names in operation.answers.items():
-        responses[str(status)] = _response(status, HTTPStatus(status).phrase, names)
-    parameters = [*re.findall(r"{(\w+)}", path), *operation.parameters.split(), "X-Request-Id"]
-    parameters += ["traceparent"] if operation.body else []
+    for status, content in of.answers.items():
+        responses[str(status)] = _response(status, HTTPStatus(status).phrase, content)
+    names = [*re.findall(r"{(\w+)}", path), *of.parameters.split(), "X-Request-Id", *["traceparent"] * bool(of.body)]
     return {
-        "operationId": operation.operation_id,
-        "summary": operation.summary,
-        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in parameters],
-        **({"requestBody": {"required": True, "content": _content(operation.body)}} if operation.body else {}),
+        "operationId": of.operation_id,
+        "summary": of.summary,
+        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in names],
+        **({"requestBody": {"required": True, "content": _content(of.body)}} if of.body else {}),
         "responses": dict(sorted(responses.items())),
-        **({"security": []} if operation.is_public else {}),
+        **({"security": []} if of.is_public else {}),
     }
 
 
@@ -182,11 +175,14 @@ def _schemas() -> Json:
     asked = found.pop("Query")
     for name in ("PredictBody", "QueryParameters"):
         for field, described in found[name]["properties"].items():
-            bounds = {one.get("type"): one for one in asked["properties"].get(field, {}).get("anyOf", ())}
+            bounds = {one.get("type", "number"): one for one in asked["properties"].get(field, {}).get("anyOf", ())}
             if "anyOf" in described:
                 described["anyOf"] = [bounds.get(one["type"], one) for one in described["anyOf"]]
     found["PredictBody"]["oneOf"] = asked["oneOf"]
+    found["FeedbackReport"]["properties"] |= found["Feedback"]["properties"]
     found["InferenceRequest"]["properties"]["parameters"] |= _ref("QueryParameters")
+    for name, example in http_messages.EXAMPLES.items():
+        found[name]["examples"] = [example]
     several = {"type": "array", "items": _ref("Feedback"), "minItems": 1, "maxItems": MOST_FEEDBACK}
     return found | {
         "FeedbackBody": {"anyOf": [_ref("Feedback"), several]},
@@ -209,7 +205,7 @@ def _parameters(asked: Json) -> Json:
         ("query", "context", context, "The query's context, if it has one."),
         ("query", "wait_s", seconds, "Wait so long for the answer."),
         ("header", "Idempotency-Key", query_id | _text("^[!-~]+$"), "The query's id, if the body has none."),
-        ("header", "Prefer", {"enum": ["respond-async"]}, "Accept the query, and answer it later."),
+        ("header", "Prefer", _TEXT | {"enum": ["respond-async"]}, "Accept the query, and answer it later."),
         ("header", "Inference-Header-Content-Length", _text("^[0-9]{1,12}$"), "Bytes of a binary body's JSON."),
         ("header", "X-Request-Id", _text("^[!-~]{1,128}$"), "For logs and records; ignored in another form."),
         ("header", "traceparent", _text(f"^{TRACEPARENT.pattern}$"), "For records; ignored in another form."),
@@ -235,12 +231,10 @@ SECURED = {
     "referrer-policy": "no-referrer",
 }
 PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>clipper-stream: HTTP API</title>
+<html lang="en"><head><meta charset="utf-8"><title>clipper-stream: HTTP API</title>
 <link rel="icon" href="docs/static/favicon-32x32.png"><link rel="stylesheet" href="docs/static/swagger-ui.css"></head>
 <body><div id="swagger-ui"></div>
-<script src="docs/static/swagger-ui-bundle.js"></script><script src="docs/start.js"></script></body>
-</html>
+<script src="docs/static/swagger-ui-bundle.js"></script><script src="docs/start.js"></script></body></html>
 """
 KEPT = "public, max-age=86400"
 START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'

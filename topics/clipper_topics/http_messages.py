@@ -67,7 +67,7 @@ class FeedbackReport(Feedback, kw_only=True, omit_defaults=True):
     """What is wrong with it, in words."""
 
 
-class QueryAnswer(msgspec.Struct, omit_defaults=True):
+class QueryStatus(msgspec.Struct, omit_defaults=True):
     """What the logs have about a query."""
 
     query_id: str
@@ -274,3 +274,13 @@ class ServerMetadata(msgspec.Struct, kw_only=True):
     name: str
     version: str
     extensions: list[str]
+
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "PredictBody": {"input": [0.0, 0.5, 1.0], "query_id": "order-7"},
+    "Feedback": {"query_id": "order-7", "application": "digits", "label": 3},
+    "InferenceRequest": {"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [0.0, 0.5, 1.0]}]},
+    "ClipperQuery": {"input": [0.0, 0.5, 1.0]},
+    "ClipperUpdate": {"input": [0.0, 0.5, 1.0], "label": 3},
+}
+"""Of what clients send, by struct."""

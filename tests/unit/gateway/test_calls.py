@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from clipper_gateway.access import ANYBODY, Caller
-from clipper_gateway.calls import GRACE_S, CallOptions, Calls, is_same_question
+from clipper_gateway.calls import GRACE_S, AskOptions, Calls, is_same_question
 from clipper_gateway.errors import Refusal
 from clipper_stream.client.client import AskedQuery
 from clipper_stream.client.client_records import prepare_query
@@ -81,9 +81,9 @@ def query(row=7, **options):
 
 
 async def test_a_query_is_waited_for_a_little_beyond_its_deadline(calls, pipeline):
-    assert (await calls.predict(ANYBODY, query(), CallOptions())).output == 7
-    await calls.predict(ANYBODY, query(deadline_ms=50), CallOptions())
-    await calls.predict(ANYBODY, query(), CallOptions(timeout_s=0.5))
+    assert (await calls.predict(ANYBODY, query(), AskOptions())).output == 7
+    await calls.predict(ANYBODY, query(deadline_ms=50), AskOptions())
+    await calls.predict(ANYBODY, query(), AskOptions(timeout_s=0.5))
     waits_s = [timeout_s for _, timeout_s, _, _ in pipeline.client.asked]
     assert waits_s == pytest.approx([0.1 + GRACE_S, 0.05 + GRACE_S, 0.5])
 
@@ -94,31 +94,31 @@ async def test_who_lacks_the_right_or_the_application_asks_nothing(calls, pipeli
         Caller(name="b", applications=None, rights=frozenset({"read"})),
     ):
         with pytest.raises(Refusal) as refused:
-            await calls.predict(caller, query(), CallOptions())
+            await calls.predict(caller, query(), AskOptions())
         assert refused.value.status == 403
     assert pipeline.client.asked == []
 
 
 async def test_further_calls_than_may_wait_are_refused_with_a_time(calls, pipeline):
     pipeline.client.let.clear()
-    waiting = [asyncio.ensure_future(calls.predict(ANYBODY, query(), CallOptions())) for _ in range(2)]
+    waiting = [asyncio.ensure_future(calls.predict(ANYBODY, query(), AskOptions())) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Refusal, match="come again in") as refused:
-        await calls.predict(ANYBODY, query(), CallOptions())
+        await calls.predict(ANYBODY, query(), AskOptions())
     assert (refused.value.status, refused.value.headers["retry-after"]) == (429, "1")
     pipeline.client.let.set()
     await asyncio.gather(*waiting)
     assert calls.none_waits.is_set()
-    await calls.predict(ANYBODY, query(), CallOptions())
+    await calls.predict(ANYBODY, query(), AskOptions())
 
 
 async def test_a_repeat_joins_the_first_call_and_another_body_is_refused(calls, pipeline):
     pipeline.client.let.clear()
-    first = asyncio.ensure_future(calls.predict(ANYBODY, query(query_id="order-7"), CallOptions()))
+    first = asyncio.ensure_future(calls.predict(ANYBODY, query(query_id="order-7"), AskOptions()))
     await asyncio.sleep(0)
-    repeat = asyncio.ensure_future(calls.predict(ANYBODY, query(query_id="order-7"), CallOptions()))
+    repeat = asyncio.ensure_future(calls.predict(ANYBODY, query(query_id="order-7"), AskOptions()))
     with pytest.raises(Refusal, match="stands for another query") as refused:
-        await calls.predict(ANYBODY, query(8, query_id="order-7"), CallOptions())
+        await calls.predict(ANYBODY, query(8, query_id="order-7"), AskOptions())
     assert refused.value.status == 422
     pipeline.client.let.set()
     assert (await first) == (await repeat)
@@ -128,11 +128,11 @@ async def test_a_repeat_joins_the_first_call_and_another_body_is_refused(calls, 
 
 async def test_a_call_of_an_own_id_goes_on_when_its_client_hangs_up(calls, pipeline):
     pipeline.client.let.clear()
-    first = asyncio.ensure_future(calls.predict(ANYBODY, query(query_id="order-7"), CallOptions()))
+    first = asyncio.ensure_future(calls.predict(ANYBODY, query(query_id="order-7"), AskOptions()))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.sleep(0)
-    again = asyncio.ensure_future(calls.predict(ANYBODY, query(query_id="order-7"), CallOptions()))
+    again = asyncio.ensure_future(calls.predict(ANYBODY, query(query_id="order-7"), AskOptions()))
     await asyncio.sleep(0)
     pipeline.client.let.set()
     assert (await again).output == 7
@@ -141,31 +141,31 @@ async def test_a_call_of_an_own_id_goes_on_when_its_client_hangs_up(calls, pipel
 
 async def test_a_later_repeat_is_compared_with_the_first_query(calls, pipeline):
     pipeline.client.first_offset, pipeline.logged = 99, query(query_id="order-7")
-    assert (await calls.predict(ANYBODY, query(query_id="order-7"), CallOptions())).output == 7
+    assert (await calls.predict(ANYBODY, query(query_id="order-7"), AskOptions())).output == 7
     with pytest.raises(Refusal, match="another query"):
-        await calls.predict(ANYBODY, query(8, query_id="order-7"), CallOptions())
+        await calls.predict(ANYBODY, query(8, query_id="order-7"), AskOptions())
     assert [offset for _, offset in pipeline.looked_at] == [99, 99]
     pipeline.logged = None  # beyond the log's retention
-    await calls.predict(ANYBODY, query(8, query_id="order-7"), CallOptions())
+    await calls.predict(ANYBODY, query(8, query_id="order-7"), AskOptions())
 
 
 async def test_a_strict_call_has_a_default_as_an_error(calls, pipeline):
     pipeline.client.default = {"default": True, "reason": "late", "explanation": "nothing arrived"}
-    assert (await calls.predict(ANYBODY, query(), CallOptions())).default
+    assert (await calls.predict(ANYBODY, query(), AskOptions())).default
     for reason, status in (("late", 503), ("invalid_input", 400)):
         pipeline.client.default["reason"] = reason
         with pytest.raises(Refusal, match="nothing arrived") as refused:
-            await calls.predict(ANYBODY, query(), CallOptions(strict=True))
+            await calls.predict(ANYBODY, query(), AskOptions(strict=True))
         assert (refused.value.status, refused.value.reason) == (status, reason)
 
 
 async def test_a_query_to_be_answered_later_is_accepted_once_kafka_has_it(calls, pipeline):
     pipeline.client.let.clear()
-    query_id, task = await calls.begin(ANYBODY, query(), CallOptions())
+    query_id, task = await calls.begin(ANYBODY, query(), AskOptions())
     partition = pipeline.client.asked[0][2].partition
     assert query_id.startswith(f"{partition}-")
-    own_id, own = await calls.begin(ANYBODY, query(query_id="order-7"), CallOptions())
-    again_id, again = await calls.begin(ANYBODY, query(query_id="order-7"), CallOptions())
+    own_id, own = await calls.begin(ANYBODY, query(query_id="order-7"), AskOptions())
+    again_id, again = await calls.begin(ANYBODY, query(query_id="order-7"), AskOptions())
     assert (own_id, again_id) == ("order-7", "order-7")
     assert own is again
     pipeline.client.let.set()

@@ -104,10 +104,10 @@ async def test_feedback_names_the_query_by_its_answer_or_by_its_id():
     async with gateway.client() as client:
         answer = await client.predict("digits", 1)
         await client.feedback(answer, label=np.int64(3))
-        await client.feedback("3@41", context="me", reward=0.5)
+        await client.feedback("3@41", context="me", ack=True, reward=0.5)
     assert [request.url.path for request in gateway.asked[1:]] == ["/v1/feedback"] * 2
     assert gateway.bodies[1] == {"query_id": "order 7", "application": "digits", "context": "me", "label": 3}
-    assert gateway.bodies[2] == {"query_id": "3@41", "context": "me", "reward": 0.5}
+    assert gateway.bodies[2] == {"query_id": "3@41", "context": "me", "ack": True, "reward": 0.5}
 
 
 async def test_a_query_can_be_looked_up_by_its_answer_with_its_feedback():
@@ -121,7 +121,7 @@ async def test_a_query_can_be_looked_up_by_its_answer_with_its_feedback():
     assert [(each.label, each.outcome) for each in found.feedback] == [(3, "applied")]
 
 
-async def test_a_query_that_is_being_decided_has_no_prediction_and_an_unknown_one_is_refused():
+async def test_a_query_that_is_being_decided_has_no_prediction_an_unknown_one_is_refused():
     gateway = FakeGateway(httpx.Response(202, json={"query_id": "order 7"}), problem(404))
     async with gateway.client() as client:
         assert (await client.query("order 7", application="digits")).prediction is None

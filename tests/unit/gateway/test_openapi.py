@@ -1,0 +1,208 @@
+"""The OpenAPI document: valid, as wide as the routes, as narrow as what the gateway takes; and its page, offline."""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import jsonschema
+import msgspec
+import pytest
+import schemathesis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.routing import Router
+
+import clipper_gateway
+from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_agents.settings.sections import GatewaySection
+from clipper_agents.settings.workers import GatewaySettings
+from clipper_gateway import api
+from clipper_gateway.openapi import ASSETS, OPERATIONS, REFUSALS, document, openapi_routes
+from clipper_gateway.server import Gateway
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.feedback import Feedback, check_feedback
+from clipper_topics.http_messages import EXAMPLES, ClipperQuery, ClipperUpdate, PredictBody
+from clipper_topics.json_schema import components
+from clipper_topics.query import Query, check_query
+
+DOCUMENT = document()
+SCHEMAS = DOCUMENT["components"]["schemas"]
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+
+
+def bodies(path):
+    """What the document says may be sent to a path, as bytes of JSON."""
+    return SCHEMA[path]["post"].as_strategy().map(lambda case: json.dumps(case.body).encode())
+
+
+def is_valid(name, body):
+    definition = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    return jsonschema.Draft202012Validator(definition).is_valid(body)
+
+
+@pytest.fixture
+def gateway():
+    kafka = KafkaConnection("127.0.0.1:9")
+    settings = GatewaySettings(kafka=kafka, catalogue=Catalogue(), instance="gateway-0", section=GatewaySection())
+    return Gateway(settings, GatewayMetrics())
+
+
+def test_the_document_is_openapi_3_1_and_its_schemas_are_json_schemas():
+    SCHEMA.validate()
+    for schema in SCHEMAS.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    assert len([operation.ok() for operation in SCHEMA.get_all_operations()]) == len(OPERATIONS)
+
+
+def test_every_reference_resolves_and_every_component_is_used():
+    found = set(re.findall(r'"\$ref": "#/components/([^"]+)"', json.dumps(DOCUMENT)))
+    there = {f"{kind}/{name}" for kind, parts in DOCUMENT["components"].items() for name in parts}
+    assert found == {name for name in there if not name.startswith("securitySchemes/")}
+
+
+def test_every_route_is_in_the_document_and_the_reverse(gateway):
+    own = {route.path for route in openapi_routes()}
+    routes = {
+        (re.sub(r":\w+}", "}", route.path), method.lower())
+        for route in gateway.app.routes
+        for method in route.methods - {"HEAD"}
+        if route.path not in own
+    }
+    assert routes == {(path, method) for path, item in DOCUMENT["paths"].items() for method in item}
+
+
+def test_the_document_has_every_status_of_a_refusal():
+    folder = Path(clipper_gateway.__file__).parent
+    sources = [path.read_text() for path in folder.glob("*.py") if path.stem != "oip_grpc"]
+    raised = {int(status) for source in sources for status in re.findall(r"Refusal\(\s*(\d{3}),", source)}
+    assert raised - {405} == set(REFUSALS)
+
+
+def test_fields_of_a_query_have_the_same_bounds_in_a_body():
+    record = components([Query], "{name}")["Query"]["properties"]
+    body = SCHEMAS["PredictBody"]["properties"]
+    for field in set(body) - {"strict"}:
+        assert body[field] | {"description": ""} == record[field] | {"description": ""}, field
+    for field in ("context", "deadline_ms", "query_id"):
+        assert SCHEMAS["QueryParameters"]["properties"][field]["anyOf"] == record[field]["anyOf"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_fits_its_schema(name):
+    assert is_valid(name, EXAMPLES[name])
+    assert SCHEMAS[name]["examples"] == [EXAMPLES[name]]
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("PredictBody", {}),
+        ("PredictBody", {"input": 1, "inputs": [1]}),
+        ("PredictBody", {"inputs": []}),
+        ("PredictBody", {"input": 1, "dead_line_ms": 5}),
+        ("PredictBody", {"input": 1, "deadline_ms": 0.5}),
+        ("PredictBody", {"input": 1, "models": []}),
+        ("PredictBody", {"input": 1, "features": [1.0] * 17}),
+        ("PredictBody", {"input": 1, "features": [2e6]}),
+        ("PredictBody", {"input": 1, "query_id": "3@41"}),
+        ("PredictBody", {"input": 1, "context": "c" * 257}),
+        ("FeedbackBody", {"query_id": "a"}),
+        ("FeedbackBody", {"query_id": "a", "label": 1, "loss": 0.5}),
+        ("FeedbackBody", []),
+        ("ClipperQuery", {"input": 1, "uid": ""}),
+        ("ClipperUpdate", {"input": 1}),
+        ("InferenceRequest", {"inputs": []}),
+    ],
+)
+def test_what_the_gateway_refuses_does_not_fit_the_schema(name, body):
+    assert not is_valid(name, body)
+
+
+@given(body=bodies("/v1/applications/{name}/predict"))
+@settings(derandomize=True)
+def test_a_body_that_fits_is_a_query_that_can_be_asked(body):
+    asked = msgspec.structs.asdict(api.decoded(msgspec.json.Decoder(PredictBody), body))
+    del asked["strict"]
+    assert check_query(Query(application="digits", **asked)) is None
+
+
+@given(body=bodies("/v1/feedback"))
+@settings(derandomize=True)
+def test_a_body_that_fits_is_feedback_that_can_be_given(body):
+    found = api.decoded(msgspec.json.Decoder(list[Feedback] | Feedback), body)
+    assert {check_feedback(each) for each in (found if isinstance(found, list) else [found])} == {None}
+
+
+@given(st.one_of(bodies("/{name}/predict"), bodies("/{name}/update")))
+@settings(derandomize=True)
+def test_a_body_of_clipper_that_fits_can_be_read(body):
+    said = json.loads(body)
+    found = api.decoded(msgspec.json.Decoder(ClipperUpdate if "label" in said else ClipperQuery), body)
+    context = None if found.uid is None else str(found.uid)
+    assert check_query(Query(application="digits", context=context, input=found.input)) is None
+
+
+async def test_what_the_gateway_answers_without_kafka_is_documented(gateway):
+    transport = httpx.ASGITransport(app=gateway.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
+        for path, item in DOCUMENT["paths"].items():
+            ((method, operation),) = item.items()
+            content = {"json": {}} if method == "post" else {"params": {"application": "digits"}}
+            if path == "/v1/answers":  # a stream without an end
+                continue
+            found = await client.request(method, re.sub(r"{\w+}", "1", path), **content)
+            response = operation["responses"][str(found.status_code)]
+            if reference := response.get("$ref"):
+                response = DOCUMENT["components"]["responses"][reference.rpartition("/")[2]]
+            documented = response["content"][found.headers["content-type"]]["schema"]["$ref"].rpartition("/")[2]
+            assert is_valid(documented, found.json()), path
+            assert "x-request-id" in found.headers
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+async def client():
+    transport = httpx.ASGITransport(app=Router(openapi_routes(), redirect_slashes=False))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
+        yield client
+
+
+async def test_the_document_is_served_as_it_is_packaged(client):
+    found = await client.get("/openapi.json")
+    assert (found.headers["content-type"], found.json()) == ("application/json", DOCUMENT)
+
+
+async def test_the_page_needs_nothing_but_what_is_served_beside_it(client):
+    page = await client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert set(named) == {"docs/start.js", *(f"docs/static/{name}" for name in ASSETS)}
+    for path in named:
+        found = await client.get(f"/{path}")
+        assert (found.status_code, found.headers["x-content-type-options"]) == (200, "nosniff")
+        assert found.content
+    start = (await client.get("/docs/start.js")).text
+    assert re.findall(r'url: "([^"]+)"', start) == ["openapi.json"]
+    assert "://" not in page.text + start + json.dumps(DOCUMENT["info"])
+
+
+async def test_a_browser_runs_no_script_and_asks_no_host_beside_those(client):
+    page = await client.get("/docs")
+    policy = dict(rule.split(" ", 1) for rule in page.headers["content-security-policy"].split("; "))
+    assert {policy[name] for name in ("default-src", "base-uri", "form-action", "frame-ancestors")} == {"'none'"}
+    assert {policy[name] for name in ("script-src", "style-src", "connect-src")} == {"'self'"}
+    assert re.findall(r"<script(?! src=)|<style|\son\w+=|style=", page.text) == []
+
+
+async def test_scripts_are_cached_and_the_document_is_not(client):
+    cached = {
+        path: (await client.get(path)).headers["cache-control"] for path in ("/docs/static/swagger-ui.css", "/docs")
+    }
+    assert cached == {"/docs/static/swagger-ui.css": "public, max-age=86400", "/docs": "no-cache"}
+
+
+@pytest.mark.parametrize("name", ["../__init__.py", "..%2f__init__.py", "swagger-editor.js", "LICENSE", "", "%00"])
+async def test_no_other_file_can_be_asked_for(client, name):
+    assert (await client.get(f"/docs/static/{name}")).status_code == 404
