@@ -1,119 +1,73 @@
 """How fast is this pipeline beside model servers that a user would pick instead, and for how much CPU?
 
-    python benchmarks/http_servers.py --json results/http_servers.json      # about eight minutes
+    python benchmarks/http_servers.py --json results/http_servers.json      # about a quarter of an hour
     python benchmarks/http_servers.py --quick
 
-The same model behind MLServer (batches of a fixed size and wait), BentoML (sized by a regression) and Ray Serve (fixed)
-over HTTP, one row a request, and in this pipeline, through Kafka, with the model in the router and in a host. Their
-packages go into environments of their own, made on first use. None of the servers chooses, caches, logs or learns.
+The same model behind MLServer (batches of a fixed size and wait), BentoML (sized by a regression), Ray Serve (fixed)
+and FastAPI (called in the handler, no batches) over HTTP, one row a request; and in this pipeline: through Kafka, with
+the model in the router and in a host, and through its gateway over HTTP, with the model in the router, one row a
+request and 16 (`gateway-packed`). The servers' packages go into environments of their own, made on first use. None of
+the servers chooses, caches, logs or learns. `bare` is the calibration: the gateway's HTTP layer (Starlette, uvicorn and
+its protocol class) with a constant answer, without a pipeline.
 
 An open loop at fixed rates, each latency counted from the intended send time; then a closed loop with a fixed number of
-queries without an answer, for as long. A missing or wrong answer is late for ever. CPU from /proc, of all processes of
-the system.
+requests without an answer, for as long, by `wrk` where it is installed, because a generator in Python costs more than
+the server; `client` in the result says which. wrk looks at no labels, so a sample is checked before and after. A
+missing or wrong answer is late for ever. No row comes twice. CPU from /proc, of all processes of the system but the
+broker's (`broker_cpu_us` in the result, where the broker is our own).
 """
 
 import argparse
 import asyncio
-import os
-import signal
-import subprocess
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
-import msgspec
-import numpy as np
-from models import INPUTS, digits
-from rig.contenders import RIVALS, NotInstalled, rival_python
-from rig.http_load import Labels, Request, answering, paced, saturated
+from rig.contenders import NotInstalled
+from rig.http_load import WRK, paced, saturated, saturated_by_wrk, write_lines
 from rig.measuring import loaded, rows
-from rig.processes import NotServing, cpu_s_by_process, end, on_cpus, tree
-from rig.results import Measures, Run, Summary, Target
+from rig.model_servers import SERVERS, Served, Server, made, requests, serving
+from rig.processes import cpu_s_by_process
+from rig.results import Measures, Run, Summary, Target, median_of
 from rig.session import Session, in_rounds, parsed, report, session, system_options
-from rig.systems import SYSTEMS, Place
+from rig.systems import SYSTEMS
 
-from clipper_agents.broker.properties import free_port
 from clipper_loadgen import LoadPlan
 
 SATURATION = "saturation"
 OURS = ("colocated", "separate")
-READY_S = 120.0
+RIVALS_OF_OURS = ("mlserver", "bentoml", "ray-serve")
+WRK_ROWS_PER_S = 10_000
+"""Rows that are prepared for wrk, which sends the first ones again when a system has answered them all."""
+WRK_PACKED_ROWS_PER_S = 50_000
+SAMPLE, AT_ONCE, SAMPLE_S = 64, 8, 60.0
+"""Requests whose labels are checked beside wrk's: how many, how many at once, and within how many seconds."""
 MEASURES: Measures = {
     "p50 ms": lambda run: run.get("p50_ms"),
     "p99 ms": lambda run: run.get("p99_ms"),
     "answers/s": lambda run: run.get("throughput_per_s"),
+    "rows/s": lambda run: run.get("rows_per_s"),
     "CPU µs a query": lambda run: run.get("system_cpu_us"),
+    "gateway CPU µs": lambda run: run.get("gateway_cpu_us"),
 }
+OF_THE_GATEWAY: Sequence[tuple[str, str, Literal["<=", ">="], float]] = (
+    ("gateway, 200/s", "p50 ms", "<=", 6),
+    ("gateway, 200/s", "p99 ms", "<=", 20),
+    (f"gateway, {SATURATION}", "answers/s", ">=", 3_000),
+    (f"gateway, {SATURATION}", "gateway CPU µs", "<=", 250),
+    (f"gateway-packed, {SATURATION}", "rows/s", ">=", 25_000),
+)
+"""What is expected of the gateway: row, measure, sense, bound."""
 QUICK = {"rounds": 1, "rates": [200], "seconds": 0.5, "warmup": 0.1, "queries": 300, "outstanding": 32}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A model server.
-
-    Attributes:
-        package: What its environment has.
-        environment: Suffix of that.
-        words: After the interpreter, by port.
-        path: Of its URL.
-        body: A request of one row.
-        labels: In a response.
-        settings: Environment variables, by port.
-    """
-
-    package: str
-    environment: str
-    words: Callable[[int], Sequence[str]]
-    path: str
-    body: Callable[[list[float]], Any]
-    labels: Labels
-    settings: Callable[[int], dict[str, str]] = lambda _: {}
-
-
-def _v2(row: list[float]) -> dict[str, Any]:
-    return {"inputs": [{"name": "predict", "shape": [1, INPUTS], "datatype": "FP32", "data": row}]}
-
-
-SERVERS = {
-    "mlserver": Server(
-        package="mlserver",
-        environment="-mlserver",
-        words=lambda _: ("-c", "from mlserver.cli import main; main()", "start", str(RIVALS / "mlserver_digits")),
-        path="v2/models/digits/infer",
-        body=_v2,
-        labels=lambda response: response["outputs"][0]["data"],
-        settings=lambda port: {
-            "MLSERVER_HTTP_PORT": str(port),
-            "MLSERVER_GRPC_PORT": str(free_port()),
-        },
-    ),
-    "bentoml": Server(
-        package="bentoml",
-        environment="-bentoml",
-        words=lambda port: ("-m", "bentoml", "serve", "bentoml_digits:Digits", "--port", str(port)),
-        path="predict",
-        body=lambda row: {"rows": [row]},
-        labels=list,
-        settings=lambda _: {"BENTOML_DO_NOT_TRACK": "True"},
-    ),
-    "ray-serve": Server(
-        package="ray",
-        environment="-ray",
-        words=lambda port: (str(RIVALS / "ray_digits.py"), str(port)),
-        path="predict",
-        body=lambda row: {"rows": [row]},
-        labels=list,
-        settings=lambda _: {"RAY_USAGE_STATS_ENABLED": "0"},
-    ),
-}
 
 
 def main() -> None:
     options = arguments()
     with session(options) as here:
         runs = in_rounds(options.systems, options.rounds, lambda name, number: measured(name, number, here, options))
-    report(options, "median (least to most)", runs, MEASURES, targets)
+    calibration = {f"gateway, {load_name(load)}": f"bare, {load_name(load)}" for load in loads(options)}
+    report(options, "median (least to most), x: times bare", runs, MEASURES, targets, calibration)
 
 
 def measured(name: str, number: int, here: Session, options: argparse.Namespace) -> Iterator[Run]:
@@ -125,9 +79,10 @@ def measured(name: str, number: int, here: Session, options: argparse.Namespace)
                 yield {"load": load_name(load), **loaded(plan(load, options), place, roots, here.broker)}
         return
     try:
-        with serving(SERVERS[name], place, install=options.install) as (url, root):
+        with serving(SERVERS[name], place, install=options.install) as served:
             for load in loads(options):
-                yield {"load": load_name(load), **asyncio.run(asked(SERVERS[name], url, root, load, options))}
+                figures = asked(SERVERS[name], served, here, load, options)
+                yield {"load": load_name(load), "rows_each": SERVERS[name].rows_each, **figures}
     except NotInstalled as error:
         yield {"note": f"did not run: {error}"}
 
@@ -158,59 +113,58 @@ def plan(rate: float | None, options: argparse.Namespace) -> LoadPlan:
     )
 
 
-async def asked(server: Server, url: str, root: int, rate: float | None, options: argparse.Namespace) -> dict[str, Any]:
-    """The same load over HTTP, after a warm-up."""
-    count = options.queries if rate is None else round(rate * options.seconds)
+def asked(
+    server: Server, served: Served, here: Session, rate: float | None, options: argparse.Namespace
+) -> dict[str, Any]:
+    """The same load over HTTP; at a fixed rate after a warm-up."""
     if rate is not None:
-        await paced(url, requests(server, round(rate * options.warmup)), server.labels, rate)
-    before = cpu_s_by_process([root])
-    if rate is None:
-        figures = await saturated(url, requests(server, count), server.labels, options.outstanding, options.seconds)
-    else:
-        figures = await paced(url, requests(server, count), server.labels, rate)
-    spent_s = sum(cpu_s_by_process([root]).values()) - sum(before.values())
-    return {**figures, "system_cpu_us": round(spent_s * 1e6 / figures["queries"], 1)}
+        asyncio.run(paced(served.url, requests(server, round(rate * options.warmup), 1), server.labels, rate))
+        timed = requests(server, round(rate * options.seconds), 2)
+        return with_cpu(lambda: asyncio.run(paced(served.url, timed, server.labels, rate)), served, here, server)
+    if WRK is None:
+        several = requests(server, options.queries, 3)
+        load = partial(saturated, served.url, several, server.labels, options.outstanding, options.seconds)
+        return with_cpu(lambda: asyncio.run(load()), served, here, server)
+    rows_per_s = WRK_ROWS_PER_S if server.rows_each == 1 else WRK_PACKED_ROWS_PER_S
+    count, lines = math.ceil(options.seconds) * rows_per_s // server.rows_each, here.folder / "wrk-bodies"
+    write_lines(lines, (body for body, _ in made(server, count, 3)))
+    wrong = wrong_of_sample(server, served, 4)
+    by_wrk = partial(saturated_by_wrk, served.url, lines, options.outstanding, options.seconds)
+    figures = with_cpu(by_wrk, served, here, server)
+    wrong += wrong_of_sample(server, served, 5)
+    repeated = max(0, figures["queries"] - count) if served.gateway else 0
+    note = f"{repeated} requests came again, and were perhaps answered by the cache" if repeated else ""
+    return figures | {"wrong": wrong, "note": note}
 
 
-def requests(server: Server, count: int) -> list[Request]:
-    """Requests of one row each, and their labels; the seed is fixed."""
-    inputs = np.random.default_rng(count).integers(0, 1_000, (count, INPUTS)) / 1_000.0
-    labels = digits(inputs.astype(np.float32)).tolist()
-    return [(msgspec.json.encode(server.body(row)), label) for row, label in zip(inputs.tolist(), labels, strict=True)]
+def with_cpu(load: Callable[[], dict[str, Any]], served: Served, here: Session, server: Server) -> dict[str, Any]:
+    """Figures of a load, with the CPU that it took by part of the system, and rows a second where they are packed."""
+    groups = {"system": served.roots, "gateway": served.gateway, "broker": here.broker if served.gateway else []}
+    before_s = {name: cpu_s(pids) for name, pids in groups.items()}
+    figures = load()
+    for name, pids in groups.items():
+        if pids:
+            figures[f"{name}_cpu_us"] = round((cpu_s(pids) - before_s[name]) * 1e6 / figures["queries"], 1)
+    if server.rows_each > 1:
+        figures["rows_per_s"] = round(figures["throughput_per_s"] * server.rows_each, 1)
+    return figures
 
 
-@contextmanager
-def serving(server: Server, place: Place, *, install: bool) -> Iterator[tuple[str, int]]:
-    """URL and root process of a server that answers; ended with the block, and all that it started.
+def cpu_s(pids: list[int]) -> float:
+    return sum(cpu_s_by_process(pids).values())
 
-    Raises:
-        NotInstalled: its environment could not be made.
-        NotServing: it did not answer in time.
-    """
-    python, port = rival_python(server.package, server.environment, install=install), free_port()
-    environ = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
-    environ |= {"PYTHONPATH": str(RIVALS), **server.settings(port)}
-    log_file, url = place.logs / f"{place.catalogue.prefix}.log", f"http://127.0.0.1:{port}/{server.path}"
-    with log_file.open("w") as log, on_cpus(place.cpus.system):
-        command = [str(python), *server.words(port)]
-        process = subprocess.Popen(command, stdout=log, stderr=log, text=True, env=environ, start_new_session=True)
-    try:
-        if not asyncio.run(answering(url, requests(server, 1)[0], server.labels, READY_S)):
-            raise NotServing(f"no right answer within {READY_S:.0f} s: {log_file.read_text(errors='replace')[-500:]}")
-        yield url, process.pid
-    finally:
-        descendants = tree(process.pid)
-        end(process)
-        for pid in descendants:  # Ray's are in process groups of their own
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+
+def wrong_of_sample(server: Server, served: Served, seed: int) -> int:
+    """How many of some requests had no answer or a wrong one."""
+    sample = requests(server, SAMPLE, seed)
+    return int(asyncio.run(saturated(served.url, sample, server.labels, AT_ONCE, SAMPLE_S))["missing"])
 
 
 def targets(found: Summary) -> list[Target]:
-    """What is expected of the model in the router, beside each server of the same run."""
+    """What is expected of the model in the router, beside each server of the same run, and of the gateway."""
 
     def cpu(name: str) -> float | None:
-        return found.get(f"{name}, {SATURATION}", {}).get("CPU µs a query", {}).get("median")
+        return median_of(found, f"{name}, {SATURATION}", "CPU µs a query")
 
     def ratio(name: str) -> float | None:
         mine, other = cpu("colocated"), cpu(name)
@@ -218,9 +172,16 @@ def targets(found: Summary) -> list[Target]:
 
     what = "colocated, saturation: CPU a query, x"
     return [
-        Target(benchmark="L", what=f"{what} {name}", value=ratio(name), sense="<=", bound=0.5)
-        for name in SERVERS
-        if cpu(name)
+        *(
+            Target(benchmark="L", what=f"{what} {name}", value=ratio(name), sense="<=", bound=0.5)
+            for name in RIVALS_OF_OURS
+            if cpu(name)
+        ),
+        *(
+            Target.of("L", f"{row}: {measure}", (found, row, measure), sense, bound)
+            for row, measure, sense, bound in OF_THE_GATEWAY
+            if row in found
+        ),
     ]
 
 

@@ -98,37 +98,39 @@ async def saturated(
     async with _client() as client, asyncio.TaskGroup() as tasks:
         for _ in range(outstanding):
             tasks.create_task(worker(client))
-    return _figures(latencies, sent, time.monotonic() - began_s) | {"client": "python"}
+    return _figures(latencies, sent, time.monotonic() - began_s)
 
 
-def saturated_by_wrk(url: str, bodies: Iterable[bytes], outstanding: int, seconds: float, folder: Path) -> dict[str, Any]:
+def write_lines(path: Path, bodies: Iterable[bytes]) -> None:
+    """Write bodies, none with a line break, as `saturated_by_wrk` reads them."""
+    with path.open("wb") as file:
+        file.writelines(body + b"\n" for body in bodies)
+
+
+def saturated_by_wrk(url: str, lines: Path, outstanding: int, seconds: float) -> dict[str, Any]:
     """Figures of a closed loop of `wrk`, which takes less CPU than the one above, and does not look at labels.
 
     Args:
-        url: Where the bodies go.
-        bodies: Of requests, none with a line break; they are sent in turn, and again when all were sent.
+        url: Where the requests go.
+        lines: Their bodies, which are sent in turn, and again when all were sent.
         outstanding: Connections, each with one request at a time.
         seconds: How long, rounded up to whole ones.
-        folder: Where the bodies and the script are written.
 
     Raises:
         RuntimeError: wrk failed.
     """
-    script, lines = folder / "wrk.lua", folder / "wrk-bodies"
+    script = lines.with_suffix(".lua")
     script.write_text(WRK_SCRIPT)
-    with lines.open("wb") as file:
-        prepared = sum(bool(file.write(body + b"\n")) for body in bodies)
-    words = ["-t1", f"-c{outstanding}", f"-d{math.ceil(seconds)}s", f"--timeout={TIMEOUT_S:.0f}s", "-s", str(script), url]
-    done = subprocess.run([str(WRK), *words, "--", str(lines)], capture_output=True, text=True, check=False)
-    lines.unlink()
+    words = ["-t1", f"-c{outstanding}", f"-d{math.ceil(seconds)}s", f"--timeout={TIMEOUT_S:.0f}s", "-s", str(script)]
+    done = subprocess.run([str(WRK), *words, url, "--", str(lines)], capture_output=True, text=True, check=False)
     said = done.stdout.strip().rpartition("\n")[2]
     if done.returncode or not said.startswith("{"):
         raise RuntimeError(f"wrk ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
     found = json.loads(said)
+    queries = found["answers"] + found["failed"]
     return {
-        "queries": found["answers"] + found["failed"],
-        "missing": found["answers"] + found["failed"] - found["right"],
-        "repeated": max(0, found["answers"] - prepared),
+        "queries": queries,
+        "missing": queries - found["right"],
         "throughput_per_s": round(found["right"] / found["seconds"], 1),
         "p50_ms": found["p50_ms"],
         "p99_ms": found["p99_ms"],
@@ -167,6 +169,7 @@ def _figures(latencies: list[float], count: int, took_s: float) -> dict[str, Any
     p50, p99 = (float(value) for value in np.percentile(known, [50, 99], method="higher"))
     return {
         "queries": count,
+        "client": "python",
         "missing": count - len(latencies),
         "throughput_per_s": round(len(latencies) / took_s, 1),
         "p50_ms": round(p50, 3) if np.isfinite(p50) else None,

@@ -103,7 +103,10 @@ def place_feedback(feedback: Feedback, key: bytes | None, partitions: int, conte
         raise InvalidFeedback(
             f"query {query_id!r} names partition {partition}, there are {partitions}: is the id whole?"
         )
-    value = codec.feedback.encode(feedback, content_type)
+    try:
+        value = codec.feedback.encode(feedback, content_type)
+    except UNENCODABLE as error:
+        raise InvalidFeedback(f"the feedback cannot be written as {content_type}: {error}") from error
     return Prepared(query_id=query_id, partition=partition, key=key, value=value)
 
 

@@ -13,10 +13,10 @@ from starlette.routing import Route
 
 from clipper_agents.status.query_history import partition_of_query
 from clipper_gateway.calls import AskOptions, Calls
-from clipper_gateway.errors import Refusal
+from clipper_gateway.errors import Refusal, refusal_of
 from clipper_gateway.pending_answers import PendingAnswer, PendingAnswers
 from clipper_gateway.rest import Endpoints, HttpCall, json_response
-from clipper_stream.errors import shown
+from clipper_stream.errors import ClipperError, shown
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.http_messages import (
@@ -29,7 +29,7 @@ from clipper_topics.http_messages import (
 )
 from clipper_topics.manifests import ModelManifest
 from clipper_topics.prediction import Prediction
-from clipper_topics.query import Query, check_query
+from clipper_topics.query import ID_CHARACTERS, Query
 
 MOST_FEEDBACK = 1_000
 """In one request."""
@@ -75,7 +75,7 @@ class OwnApi:
         return [
             route("/v1/applications/{name}/predict", self.predict, admit=self._calls.admit),
             route("/v1/feedback", self.feedback),
-            route("/v1/queries/{query_id}", self.query, method="GET"),
+            route("/v1/queries/{query_id:path}", self.query, method="GET"),
             route("/v1/answers", self.answers, method="GET"),
             route("/v1/applications", self.applications, method="GET"),
             route("/v1/models", self.models, method="GET"),
@@ -136,8 +136,10 @@ class OwnApi:
             raise Refusal(400, "the parameter application is missing: give the query's application, ?application=NAME")
         call.caller.require("read", application)
         self._calls.applications.manifest(application)
-        if problem := check_query(Query(application=application, query_id=query_id, context=context, input=0)):
-            raise Refusal(400, problem)
+        if not (1 <= len(query_id) <= ID_CHARACTERS and 1 <= len(context or "?") <= ID_CHARACTERS):
+            raise Refusal(
+                400, f"query_id and context have 1 to {ID_CHARACTERS} characters each: give those of the query"
+            )
         wait_s = _seconds(call.query.get("wait_s", "0"))
         if "text/event-stream" in call.headers.get("accept", ""):
             return EventSourceResponse(self._events(query_id, application, context, wait_s or MOST_WAIT_S))
@@ -183,7 +185,11 @@ class OwnApi:
     async def _events(
         self, query_id: str, application: str, context: str | None, wait_s: float
     ) -> AsyncIterator[dict[str, str]]:
-        found = await self._waited(query_id, application, context, wait_s)
+        try:
+            found = await self._waited(query_id, application, context, wait_s)
+        except ClipperError as error:
+            yield {"event": "problem", "id": query_id, "data": refusal_of(error).body().decode()}
+            return
         is_answered = found is not None and found.prediction is not None
         yield {"event": "answer" if is_answered else "unanswered", "id": query_id, "data": _encode(found).decode()}
 

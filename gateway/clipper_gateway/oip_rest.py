@@ -39,33 +39,14 @@ from clipper_gateway.tensors import (
     tensor_of_json,
 )
 from clipper_stream.errors import shown
+from clipper_topics.http_messages import InferenceRequest
 from clipper_topics.manifests import ApplicationManifest
 
 JSON, BINARY = "application/json", "application/octet-stream"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
-class _InputTensor(msgspec.Struct):
-    name: str
-    datatype: str
-    shape: list[int]
-    parameters: dict[str, Any] | None = None
-    data: list[Any] | None = None
-
-
-class _RequestedOutput(msgspec.Struct):
-    name: str
-    parameters: dict[str, Any] | None = None
-
-
-class _InferRequest(msgspec.Struct):
-    inputs: list[_InputTensor]
-    id: str | None = None
-    parameters: dict[str, Any] | None = None
-    outputs: list[_RequestedOutput] | None = None
-
-
-_requests = msgspec.json.Decoder(_InferRequest)
+_requests = msgspec.json.Decoder(InferenceRequest)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -154,7 +135,7 @@ class InferenceEndpoints:
 
 
 # --- the request ----------------------------------------------------------------------------------------------------
-def _request_of(call: HttpCall) -> tuple[_InferRequest, memoryview]:
+def _request_of(call: HttpCall) -> tuple[InferenceRequest, memoryview]:
     """The JSON of a body, and the binary part behind it."""
     kind = call.headers.get("content-type", JSON)
     if kind not in {JSON, BINARY} and kind.partition(";")[0].strip().lower() not in {JSON, BINARY}:
@@ -169,7 +150,7 @@ def _request_of(call: HttpCall) -> tuple[_InferRequest, memoryview]:
     return decoded(_requests, call.body[:length]), memoryview(call.body)[length:]
 
 
-def _input_of(request: _InferRequest, tail: memoryview) -> Tensor:
+def _input_of(request: InferenceRequest, tail: memoryview) -> Tensor:
     if len(request.inputs) != 1:
         what = f"the request has {len(request.inputs)} input tensors"
         raise Refusal(400, f"{what}: give one, whose first dimension is the rows")
@@ -197,7 +178,7 @@ def _from_base64(name: str, data: list[Any]) -> list[bytes]:
         raise Refusal(400, f"{what} ({error}): give a flat list of base64 texts") from error
 
 
-def _is_binary(request: _InferRequest) -> bool:
+def _is_binary(request: InferenceRequest) -> bool:
     """Whether the output is wanted as binary."""
     wanted = (request.parameters or {}).get("binary_data_output", False)
     for output in reversed(request.outputs or []):

@@ -177,6 +177,7 @@ class Pipeline:
 
     shell: Shell
     bootstrap: str
+    gateway: str
 
 
 @pytest.fixture(scope="module")
@@ -189,10 +190,11 @@ def pipeline(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -
     example = EXAMPLE.read_text().replace("partitions = 4 ", "partitions = 2 ").replace("objective_ms = 200 ", "")
     (folder / "clipper.toml").write_text(example + DIGITS)
     shell = Shell(folder, environment_of(kafka, topics, USER="ada", PYTHONPATH=str(folder)))
-    with Program("up", folder=folder, environ=shell.environ) as up:
-        up.ready()
+    gateway = dict.fromkeys(("CLIPPER_GATEWAY_PORT", "CLIPPER_GATEWAY_GRPC_PORT"), "0")
+    with Program("up", folder=folder, environ=shell.environ | gateway | {"CLIPPER_GATEWAY_ENABLED": "true"}) as up:
+        ready = up.ready()
         ask(kafka, topics)
-        yield Pipeline(shell, kafka.bootstrap)
+        yield Pipeline(shell, kafka.bootstrap, ready["gateway"])
         up.signal(signal.SIGTERM)
         assert up.ended() == 0
 
@@ -220,7 +222,8 @@ def test_the_how_tos_work_as_they_are_typed(pipeline: Pipeline) -> None:
     """In an order in which an operator could: look, try, change, go back."""
     shell, failed = pipeline.shell, []
     for page, put_in, ends in PAGES:
-        given = {written: meant.replace("BOOTSTRAP", pipeline.bootstrap) for written, meant in put_in.items()}
+        known = {"BOOTSTRAP": pipeline.bootstrap, "GATEWAY": pipeline.gateway}
+        given = {written: known.get(meant, meant) for written, meant in put_in.items()}
         restores: list[str] = []
         for number, typed in enumerate(typed_on(page, given)):
             done = shell.type(typed.line.replace(INTERRUPTED, restores[0] if restores else INTERRUPTED))
@@ -254,6 +257,7 @@ PAGES: list[tuple[str, dict[str, str], dict[int, int]]] = [
     ("how-to/test-a-model.md", TESTED, {2: exits.FAILURE}),  # nobody serves there
     ("how-to/scale-out.md", {}, {}),
     ("how-to/rerun-traffic.md", {"--until 1h": "--until 0s"}, {}),
+    ("how-to/ask-over-http.md", {"http://localhost:8080": "GATEWAY"}, {}),
     ("reference/replay-files.md", {"0=100:200": "0=10:20"}, {}),
 ]
 """Pages in the order in which they are typed, what is put in, and the commands that do not end with 0, by number."""
