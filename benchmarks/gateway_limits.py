@@ -9,15 +9,16 @@ headers or their body, and begin again when the gateway cuts them off; and besid
 sent, or before they have read their answer. `before` and `after` all of that: descriptors, connections and resident
 memory of the gateway.
 
-Then `overload`: a model that takes 2 ms for each row without using a CPU, one row a batch (`models.accelerator`), and
-an objective of 200 ms. A closed loop measures the capacity; an open loop has a calm rate, five times the capacity, and
-the calm rate again. Taken: answered with 200, also by a default output. Refused: by 429. Goodput: outputs of the model
-within the objective and a fifth, a second. `normal after`: until the median is twice that of before at most, for good,
-by windows of half a second.
+Then `overload`: a model that takes 20 ms for a batch of at most 10 rows and no CPU (`models.accelerator`), so at most
+500 rows a second, and an objective of 200 ms. A closed loop measures the capacity; an open loop has a calm rate, five
+times the capacity, and the calm rate again. Taken: answered with 200, also by a default output. Refused: by 429.
+Goodput: outputs of the model within the objective and a fifth, a second. `normal after`: seconds until the median is at
+most twice that of the calm before, and stays there, by windows of half a second.
 
-Clients, broker, router and gateway share two cores, and no more are wanted: what bounds the capacity is the model's
-wait. The open loop is a process of its own that sends prepared bytes; `sent_late_p99_ms` of the result says how far it
-was behind its own times.
+Clients, broker, router and gateway share two cores. `of its limit` is the capacity as a share of what the model's wait
+alone allows: where it is far below 1, these cores bound the capacity, and the overload takes them from the router too.
+The open loop is a process of its own that sends prepared bytes; `sent_late_p99_ms` in the result says how far it was
+behind its own times.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from models import INPUTS, RIGHT
 from rig.careless_clients import idle_clients, slow_clients, vanishing_clients
 from rig.http_flood import OK, TOO_MANY, Answers, Phase, flood, flood_process
 from rig.http_load import answering, saturated
+from rig.measuring import warm_broker
 from rig.processes import NotServing, memory_mib_by_process
 from rig.results import Measures, Run, Summary, Target, load_average, median_of, show, summary
 from rig.session import Session, finish, in_rounds, parsed, session, system_options
@@ -43,7 +46,7 @@ from rig.systems import HttpPipeline, application, model, pipeline_with_gateway,
 OVERLOAD = "overload"
 PROMPT, LIMITED = "prompt", "limited"
 """Applications."""
-OBJECTIVE_MS, BATCH_S = 200, 0.002
+OBJECTIVE_MS, BATCH_ROWS, BATCH_S = 200, 10, 0.02
 IN_TIME_MS = 1.2 * OBJECTIVE_MS
 TIMES_CAPACITY, CALM_SHARE = 5.0, 0.2
 CLOSED_LOOP = 32
@@ -61,6 +64,7 @@ CLIENTS: Measures = {
 }
 OVERLOAD_MEASURES: Measures = {
     "capacity/s": lambda run: run["capacity_per_s"],
+    "of its limit": lambda run: round(run["capacity_per_s"] * BATCH_S / BATCH_ROWS, 3),
     "goodput/s": lambda run: run["goodput_per_s"],
     "goodput, x capacity": lambda run: round(run["goodput_per_s"] / run["capacity_per_s"], 3),
     "taken p99 ms": lambda run: run["taken_p99_ms"],
@@ -70,13 +74,14 @@ OVERLOAD_MEASURES: Measures = {
 }
 QUICK = {
     "rounds": 1, "idle": 100, "slow": 20, "vanishing": 40, "beside": 0.5, "warmup": 0.2, "calm": 0.5, "seconds": 3.0,
-    "after": 1.0,
+    "after": 1.0, "warm": 0,
 }  # fmt: skip
 
 
 def main() -> None:
     options = arguments()
     with session(options) as here:
+        warm_broker(here, options.warm)
         config = written(here.folder / "gateway-limits.toml", *declared())
         runs = in_rounds(["gateway"], options.rounds, lambda _, number: measured(number, here, config, options))
     found: Summary = {}
@@ -90,8 +95,8 @@ def main() -> None:
 
 def declared() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Applications and models."""
-    one_row = {"limit": "fixed", "max_rows": 1}
-    slow = model(LIMITED, "models:accelerator", colocated=True, parameters={"batch_s": BATCH_S}, batch=one_row)
+    fixed = {"limit": "fixed", "max_rows": BATCH_ROWS}
+    slow = model(LIMITED, "models:accelerator", colocated=True, parameters={"batch_s": BATCH_S}, batch=fixed)
     applications = [
         application(PROMPT, [PROMPT], "single", 1_000),
         application(LIMITED, [LIMITED], "single", OBJECTIVE_MS),
@@ -201,8 +206,9 @@ def connections_to(port: int) -> int:
 def overloaded(system: HttpPipeline, pool: ProcessPoolExecutor, options: argparse.Namespace) -> dict[str, Any]:
     """Capacity by a closed loop, then calm, overload and calm again by one open loop."""
     url = url_of(system, LIMITED)
-    asked = ((body, [RIGHT]) for body in bodies() * 10_000)
-    closed = asyncio.run(saturated(url, asked, label, CLOSED_LOOP, max(1.0, options.beside)))
+    for seconds in (options.warmup, options.beside):
+        asked = ((body, [RIGHT]) for body in cycle(bodies()))
+        closed = asyncio.run(saturated(url, asked, label, CLOSED_LOOP, seconds))
     capacity = closed["throughput_per_s"]
     phases = [
         Phase(CALM_SHARE * capacity, options.calm),
@@ -290,6 +296,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second of the others")
     parser.add_argument("--beside", type=float, default=15.0, help="seconds of that, beside each kind of client")
     parser.add_argument("--warmup", type=float, default=5.0, help="seconds of that before")
+    parser.add_argument("--warm", type=int, default=20_000, help="queries through an echo before the first system")
     parser.add_argument("--idle", type=int, default=2_000, help="connections that ask nothing any more")
     parser.add_argument("--slow", type=int, default=200, help="clients that send a byte a second")
     parser.add_argument("--vanishing", type=int, default=1_000, help="clients that vanish")

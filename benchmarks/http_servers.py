@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from rig.contenders import NotInstalled
 from rig.http_load import WRK, paced, saturated, saturated_by_wrk, write_lines
-from rig.measuring import loaded, rows
+from rig.measuring import loaded, rows, warm_broker
 from rig.model_servers import SERVERS, Served, Server, made, requests, serving
 from rig.processes import cpu_s_by_process
 from rig.results import Measures, Run, Summary, Target, median_of
@@ -59,12 +59,13 @@ OF_THE_GATEWAY: Sequence[tuple[str, str, Literal["<=", ">="], float]] = (
     (f"gateway-packed, {SATURATION}", "rows/s", ">=", 25_000),
 )
 """What is expected of the gateway: row, measure, sense, bound."""
-QUICK = {"rounds": 1, "rates": [200], "seconds": 0.5, "warmup": 0.1, "queries": 300, "outstanding": 32}
+QUICK = {"rounds": 1, "rates": [200], "seconds": 0.5, "warmup": 0.1, "queries": 300, "outstanding": 32, "warm": 0}
 
 
 def main() -> None:
     options = arguments()
     with session(options) as here:
+        warm_broker(here, options.warm)
         runs = in_rounds(options.systems, options.rounds, lambda name, number: measured(name, number, here, options))
     calibration = {f"gateway, {load_name(load)}": f"bare, {load_name(load)}" for load in loads(options)}
     report(options, "median (least to most), x: times bare", runs, MEASURES, targets, calibration)
@@ -194,6 +195,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=2.0, help="seconds at the same rate before")
     parser.add_argument("--queries", type=int, default=20_000, help="at saturation")
     parser.add_argument("--outstanding", type=int, default=256, help="queries without an answer, at saturation")
+    parser.add_argument("--warm", type=int, default=20_000, help="queries through an echo before the first system")
     parser.add_argument("--systems", nargs="+", choices=systems, default=systems)
     parser.add_argument("--no-install", dest="install", action="store_false", help="use servers that are there already")
     return parsed(parser, QUICK)

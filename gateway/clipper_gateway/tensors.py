@@ -106,7 +106,9 @@ def tensor_of_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryv
 
 
 def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list[Any]:
-    """Return the rows as a query's record has them: numbers nested as the spec says, text, or `{"base64": ...}`.
+    """Return the rows as a query's record has them.
+
+    Numbers are nested as the spec says, or are bytes where they came so; other rows are text or `{"base64": ...}`.
 
     Args:
         tensor: Of a request.
@@ -120,7 +122,9 @@ def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list
     if shape[0] > most_rows:
         raise _refused(tensor.name, f"has {shape[0]} rows", f"give at most {most_rows}, the others in further requests")
     if isinstance(tensor.data, np.ndarray):
-        return [*tensor.data.reshape(shape).tolist()]
+        rows = tensor.data.reshape(shape)
+        # bytes are cheaper than lists of numbers, from here to the model
+        return [row.tobytes() for row in rows] if rows.dtype.name == spec.dtype else [*rows.tolist()]
     if tensor.datatype != BYTES:
         return _nested(tensor.data, shape)
     values = [_value(tensor.name, spec.dtype, element) for element in tensor.data]

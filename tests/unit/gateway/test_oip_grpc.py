@@ -70,7 +70,10 @@ class StubCalls:
             raise
         if self.fails is not None:
             raise self.fails
-        outputs = self.outputs or query.inputs or [query.input]
+        rows = query.inputs or [query.input]
+        outputs = self.outputs or [
+            np.frombuffer(row, "<f4").tolist() if isinstance(row, bytes) else row for row in rows
+        ]
         given = {"output": outputs[0]} if len(outputs) == 1 else {"outputs": outputs}
         return Prediction(
             query_id=query.query_id or "1-a",
@@ -170,7 +173,7 @@ async def test_raw_contents_are_answered_by_raw_contents(gateway):
     rows = np.asarray([[0.5, 1.0], [0.25, 2.0]], "<f4")
     answer = await gateway.stub.ModelInfer(request(shape=(2, 2), raw=rows.tobytes()))
     query, _ = gateway.calls.asked[0]
-    assert query.inputs == rows.tolist()
+    assert query.inputs == [row.tobytes() for row in rows]
     assert np.frombuffer(answer.raw_output_contents[0], "<f8").reshape(2, 2).tolist() == rows.tolist()
     assert answer.outputs[0].contents.ByteSize() == 0
 

@@ -82,6 +82,7 @@ class EveryKey:
 
 
 def total(row):
+    row = np.frombuffer(row, "<f4").tolist() if isinstance(row, bytes) else row
     return sum(row) if isinstance(row, list) else row
 
 
