@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 DRAIN_S = 10.0
 """Wait so long for the last answers."""
+TICK_S = 0.001
+"""Timers of uvloop count milliseconds: a shorter sleep would be none."""
 OK, TOO_MANY = 200, 429
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
@@ -110,8 +112,8 @@ class _OpenLoop:
     async def run(self) -> None:
         self._began_s = time.monotonic()
         for number, due_s in enumerate(self.answers.due_s.tolist()):
-            if (wait_s := self._began_s + due_s - time.monotonic()) > 0:
-                await asyncio.sleep(wait_s)
+            while (wait_s := self._began_s + due_s - time.monotonic()) > 0:  # noqa: ASYNC110 (it waits for a time)
+                await asyncio.sleep(max(wait_s, TICK_S))
             self.answers.sent_late_s[number] = time.monotonic() - self._began_s - due_s
             if self.idle:
                 self._ask(self.idle.pop(), number)

@@ -81,7 +81,17 @@ def http_servers(kafka, tmp_path_factory):
     return {system: [run for run in runs if run["system"] == system] for system in SERVERS}
 
 
-SERVERS = ("mlserver", "bentoml", "ray-serve", "colocated", "separate")
+SERVERS = (
+    "mlserver",
+    "bentoml",
+    "ray-serve",
+    "fastapi",
+    "bare",
+    "gateway",
+    "gateway-packed",
+    "colocated",
+    "separate",
+)
 
 
 @pytest.mark.parametrize("system", SERVERS)
@@ -91,3 +101,10 @@ def test_a_model_server_answers_every_request_at_each_load(system, http_servers)
         pytest.skip(runs[0]["note"])
     assert [run["load"] for run in runs] == ["200/s", "saturation"]
     assert not any(run.get(doubt) for run in runs for doubt in DOUBTS), json.dumps(runs, indent=1)
+
+
+def test_the_benchmark_of_careless_clients_and_overload_of_the_gateway_runs(kafka, tmp_path):
+    found = result("gateway_limits", tmp_path, "--no-pin", "--bootstrap", kafka.bootstrap)
+    check_figures(found)
+    systems = ["before", "alone", "idle", "slow", "vanish", "after", "overload"]
+    assert [run["system"] for run in found["runs"]] == systems

@@ -16,7 +16,9 @@ NO_BENCHMARKS = {"all", "figures", "models"}
 
 def test_every_benchmark_is_run_by_a_test():
     scripts = {path.stem for path in BENCHMARKS.glob("*.py")}
-    assert scripts == {"throughput", "http_servers", *ON_KAFKA, *WITHOUT_KAFKA, *PAGES} | NO_BENCHMARKS
+    assert (
+        scripts == {"throughput", "http_servers", "gateway_limits", *ON_KAFKA, *WITHOUT_KAFKA, *PAGES} | NO_BENCHMARKS
+    )
 
 
 @pytest.mark.timeout(600)
@@ -88,6 +90,31 @@ def figures_of_regret():
         if line.startswith("| `") and len(cells) == 6:
             measured[world, cells[0].strip("`")] = cells[3]
     return measured
+
+
+def answers(*took_s, every_s=0.1, refused=()):
+    """Answers to requests that were due every tenth of a second."""
+    flood, count = benchmark_module("rig.http_flood"), len(took_s)
+    status = np.array([flood.TOO_MANY if number in refused else flood.OK for number in range(count)])
+    return flood.Answers(np.arange(count) * every_s, np.array(took_s), np.zeros(count), status, np.zeros(count, bool))
+
+
+def test_a_gateway_is_normal_again_after_the_last_slow_window():
+    normal_after_s = benchmark_module("gateway_limits").normal_after_s
+    calm, slow = [0.01] * 5, [0.03] * 5  # half a second each
+    before = answers(*calm)
+    assert normal_after_s(before, answers(*calm, *calm)) == 0.0
+    assert normal_after_s(before, answers(*calm, *slow, *calm)) == 1.0
+    assert normal_after_s(before, answers(*calm, *calm, refused=range(3))) == 0.5
+    assert normal_after_s(before, answers(*calm, *slow)) is None
+
+
+def test_a_percentile_of_answers_that_falls_on_a_missing_one_is_none():
+    percentile_ms = benchmark_module("gateway_limits").percentile_ms
+    found = answers(0.01, 0.02, 0.03, np.inf)
+    assert percentile_ms(found, 50) == 30.0
+    assert percentile_ms(found, 99) is None
+    assert percentile_ms(found, 99, np.array([True, True, False, False])) == 20.0
 
 
 @pytest.mark.parametrize(("policy", "within"), [("exp3", 600), ("exp4", 500), ("epsilon_greedy", 1500)])

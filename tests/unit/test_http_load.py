@@ -1,17 +1,25 @@
-"""Requests over HTTP as `benchmarks/rig/http_load.py` sends them, to a server of this process."""
+"""Requests over HTTP as benchmarks send them, to a server of this process."""
 
 import asyncio
 import json
 
+import numpy as np
+import pytest
 from aiohttp import web
 from builders.benchmarks import benchmark_module
 
-http_load = benchmark_module("rig.http_load")
+http_load, http_flood = benchmark_module("rig.http_load"), benchmark_module("rig.http_flood")
+careless_clients = benchmark_module("rig.careless_clients")
+FEW, MANY = 5, 20
 
 
 async def doubled(request):
-    """Twice the number in the body; none for 13."""
+    """Twice the number in the body; none for 13, a default for 17, no connection any more for 99."""
     number = await request.json()
+    if number == 99:
+        request.transport.abort()
+    if number == 17:
+        return web.Response(body=b'{"default":true}')
     return web.Response(status=500) if number == 13 else web.json_response([2 * number])
 
 
@@ -34,7 +42,7 @@ def loaded(load):
 
 
 def requests(*numbers, label=None):
-    return [(json.dumps(number).encode(), 2 * number if label is None else label) for number in numbers]
+    return [(json.dumps(number).encode(), [2 * number if label is None else label]) for number in numbers]
 
 
 def test_every_right_answer_counts_at_a_fixed_rate_and_at_saturation():
@@ -54,3 +62,95 @@ def test_a_failed_and_a_wrong_answer_are_missing_and_late_for_ever():
 def test_a_server_is_ready_when_it_gives_the_right_answer():
     assert loaded(lambda url: http_load.answering(url, requests(1)[0], list, 10.0))
     assert not loaded(lambda url: http_load.answering(url, requests(1, label=-1)[0], list, 0.1))
+
+
+@pytest.mark.skipif(http_load.WRK is None, reason="wrk is not installed")
+def test_wrk_counts_answers_that_failed_or_are_defaults_as_missing(tmp_path):
+    def shares(*numbers):
+        lines = tmp_path / "bodies"
+        http_load.write_lines(lines, (b"%d" % number for number in numbers))
+        found = loaded(lambda url: asyncio.to_thread(http_load.saturated_by_wrk, url, lines, 2, 0.5))
+        assert found["client"].startswith("wrk ")
+        assert found["queries"] > MANY
+        return found["missing"] / found["queries"], found
+
+    right, found = shares(1, 2)
+    assert right == 0
+    assert 0 < found["p50_ms"] <= found["p99_ms"]
+    assert 0.4 < shares(1, 13)[0] < 0.6
+    assert 0.4 < shares(1, 17)[0] < 0.6
+
+
+def test_a_flood_says_what_became_of_each_request_of_each_phase():
+    phases = [http_flood.Phase(200.0, FEW / 200.0), http_flood.Phase(1_000.0, MANY / 1_000.0)]
+    bodies = [b"1", b"13", b"17", b"99", b"2"]
+    first, second = loaded(lambda url: asyncio.to_thread(http_flood.flood, url, bodies, phases))
+    assert first.status.tolist() == [200, 500, 200, 0, 200]
+    assert first.default.tolist() == [False, False, True, False, False]
+    assert np.isinf(first.took_s).tolist() == [False, False, False, True, False]
+    assert np.allclose(second.due_s, np.arange(MANY) / 1_000.0)
+    assert second.status.tolist() == first.status.tolist() * (MANY // FEW)
+    assert (second.took_s > 0).all()
+
+
+class Connections(asyncio.Protocol):
+    """All connections to a server that answers each whole request of one byte, and what they sent."""
+
+    def __init__(self, received, ended):
+        self.received, self.ended = received, ended
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.received[self] = b""
+
+    def data_received(self, data):
+        self.received[self] += data
+        if self.received[self].endswith(b"\r\n\r\nxx"):
+            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42")
+
+    def connection_lost(self, error):
+        self.ended.put_nowait(self)
+
+
+def careless(clients):
+    """Run clients against such a server; what was received by connection, all of which have ended."""
+
+    async def run():
+        received, ended = {}, asyncio.Queue()
+        server = await asyncio.get_running_loop().create_server(lambda: Connections(received, ended), "127.0.0.1", 0)
+        async with server:
+            await clients(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/p", received)
+            for _ in received:
+                await ended.get()
+        return list(received.values())
+
+    return asyncio.run(run())
+
+
+def test_idle_clients_ask_once_and_keep_their_connections():
+    async def clients(url, received):
+        async with careless_clients.idle_clients(url, b"xx", MANY):
+            assert len(received) == MANY
+
+    assert {text.partition(b"\r\n")[0] for text in careless(clients)} == {b"POST /p HTTP/1.1"}
+
+
+def test_slow_clients_are_slow_with_headers_or_with_their_body():
+    async def clients(url, received):
+        def slow_headers():
+            return any(text.startswith(b"P") and b"\r\n" not in text for text in received.values())
+
+        def slow_body():
+            return any(0 < len(text.partition(b"\r\n\r\n")[2]) < MANY for text in received.values())
+
+        async with careless_clients.slow_clients(url, b"x" * MANY, 2) as slow:
+            while not (slow_headers() and slow_body()):
+                await asyncio.sleep(0.01)
+        assert slow.cut_off == 0
+
+    assert len(careless(clients)) == 2
+
+
+def test_vanishing_clients_leave_with_half_a_body_or_without_their_answer():
+    found = careless(lambda url, received: careless_clients.vanishing_clients(url, b"xx", 4, 0.1))
+    assert sorted(text.partition(b"\r\n\r\n")[2] for text in found) == [b"x", b"x", b"xx", b"xx"]
