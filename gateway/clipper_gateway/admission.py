@@ -1,8 +1,8 @@
 """Whether a further call of an application may wait, and when one that may not should come again.
 
-By Little's law a call that comes now waits about (calls that wait) / (answers a second). Once answers take long, and
-that estimate is beyond the application's objective, a further call would only get its default, late: it is refused at
-once, and what waits is answered in time.
+An application is overloaded when some of its answers are late while others are in time: its models work as fast as they
+can, on too many queries. By Little's law as many calls may wait then as they answer in time in one objective. When all
+answers are late the models are slow or gone, which fewer calls would not mend: defaults are answered as ever.
 
 Rules of this file:
 - Applications share nothing here: one whose models hang fills its own places only.
@@ -11,12 +11,16 @@ Rules of this file:
 
 from dataclasses import dataclass
 
-FREE_CALLS = 64
-"""So many of an application may wait whatever was measured: the first calls after a pause say nothing of the rate."""
+LEAST_CALLS = 8
+"""So many may wait whatever was measured: some must be asked to know what is answered."""
 WINDOW_S = 0.25
-"""Over which answers are counted: a quarter of a second after the load has fallen, nothing is refused any more."""
-SLOW_SHARE = 0.5
-"""Of the objective, from which on an answer counts as slow."""
+"""Over which answers are counted."""
+LATE_RATIO = 0.05
+"""Of the answers of a window, from which on the application counts as overloaded; as many have to be in time."""
+OBJECTIVE_SHARE = 0.8
+"""Of the objective, which calls are meant to wait: the rest is for what varies."""
+GROWTH = 1.1
+"""Of the bound, in each window in which nothing was late."""
 MOST_RETRY_S = 30.0
 
 
@@ -25,15 +29,19 @@ class AdmissionState:
     """What was seen of one application.
 
     Attributes:
+        bound: Calls that may wait.
         waiting: Calls without an answer.
-        rate: Answers a second over the last window; None until one has ended.
-        latency_s: Moving average of what the last answers took.
+        rate: Answers in time, a second, over the last window that had any.
+        in_time: Answers of this window that were in time.
+        late: Those that were late.
+        since_s: When this window began.
     """
 
+    bound: float
     waiting: int = 0
-    rate: float | None = None
-    latency_s: float = 0.0
-    answered: int = 0
+    rate: float = 0.0
+    in_time: int = 0
+    late: int = 0
     since_s: float = 0.0
 
 
@@ -41,9 +49,9 @@ class CallAdmission:
     """Counts the calls of each application.
 
     >>> admission = CallAdmission(most=2)
-    >>> admission.wait_s("digits", objective_s=0.1, now_s=0.0)
+    >>> admission.wait_s("digits", now_s=0.0)
     >>> admission.begin("digits"); admission.begin("digits")
-    >>> admission.wait_s("digits", objective_s=0.1, now_s=0.0)
+    >>> admission.wait_s("digits", now_s=0.0)
     1.0
 
     Args:
@@ -54,40 +62,38 @@ class CallAdmission:
         self._most = most
         self._states: dict[str, AdmissionState] = {}
 
-    def wait_s(self, application: str, objective_s: float | None, now_s: float) -> float | None:
+    def wait_s(self, application: str, now_s: float) -> float | None:
         """Return after how many seconds a call should come again, None when it may wait now."""
         state = self._states.get(application)
-        if state is None:
+        if state is None or state.waiting < state.bound:
             return None
-        _end_window(state, now_s)
-        if state.waiting >= self._most:
-            return _retry_s(state, 1.0)
-        if objective_s is None or state.waiting < FREE_CALLS or state.latency_s < SLOW_SHARE * objective_s:
-            return None
-        is_beyond = not state.rate or state.waiting / state.rate > SLOW_SHARE * objective_s
-        return _retry_s(state, objective_s) if is_beyond else None
+        drained_s = state.waiting / state.rate if state.rate and now_s - state.since_s < MOST_RETRY_S else 1.0
+        return min(MOST_RETRY_S, max(1.0, drained_s))
 
     def begin(self, application: str) -> None:
         """Count a call that waits."""
-        self._states.setdefault(application, AdmissionState()).waiting += 1
+        state = self._states.get(application)
+        if state is None:
+            state = self._states[application] = AdmissionState(self._most)
+        state.waiting += 1
 
-    def end(self, application: str, took_s: float | None, now_s: float) -> None:
-        """Count a call that waits no more; it was answered after `took_s` seconds, or not at all."""
+    def end(self, application: str, *, is_late: bool | None, objective_s: float | None, now_s: float) -> None:
+        """Count a call that waits no more; None: it was not answered."""
         state = self._states[application]
         state.waiting -= 1
-        if took_s is not None:
-            state.answered += 1
-            state.latency_s += 0.05 * (took_s - state.latency_s)
-        _end_window(state, now_s)
+        if is_late is not None:
+            state.late += is_late
+            state.in_time += not is_late
+        if (passed_s := now_s - state.since_s) >= WINDOW_S:
+            self._end_window(state, objective_s, passed_s, now_s)
 
-
-def _end_window(state: AdmissionState, now_s: float) -> None:
-    passed_s = now_s - state.since_s
-    if passed_s >= WINDOW_S:
-        state.rate = state.answered / passed_s
-        state.answered, state.since_s = 0, now_s
-
-
-def _retry_s(state: AdmissionState, least_s: float) -> float:
-    drained_s = state.waiting / state.rate if state.rate else 1.0
-    return min(MOST_RETRY_S, max(least_s, drained_s))
+    def _end_window(self, state: AdmissionState, objective_s: float | None, passed_s: float, now_s: float) -> None:
+        answers = state.in_time + state.late
+        if state.in_time:
+            state.rate = state.in_time / passed_s
+        if objective_s is not None and min(state.late, state.in_time) > LATE_RATIO * answers:
+            state.bound = max(LEAST_CALLS, state.rate * objective_s * OBJECTIVE_SHARE)
+        elif state.late <= LATE_RATIO * answers or not state.in_time:
+            state.bound = min(self._most, state.bound * GROWTH + 1)
+        state.in_time = state.late = 0
+        state.since_s = now_s

@@ -33,6 +33,8 @@ from clipper_topics.prediction import REFUSALS, Prediction
 from clipper_topics.query import Query
 from clipper_topics.query_ids import minted_id
 
+LATE = frozenset({"late", "arrived_late", "overloaded"})
+"""Reasons of defaults that more time, or fewer calls, would have spared."""
 GRACE_S = 1.0
 """Beyond its deadline a query is answered by a default; so long that answer may take."""
 
@@ -94,9 +96,7 @@ class Calls:
 
     def admit(self, application: str) -> None:
         """Raise a `Refusal` when a further call of the application would wait too long."""
-        manifest = self.applications.applications.get(application)
-        objective_s = None if manifest is None or manifest.objective_ms is None else manifest.objective_ms / 1000
-        wait_s = self._admission.wait_s(application, objective_s, self._clock())
+        wait_s = self._admission.wait_s(application, self._clock())
         if wait_s is not None:
             text = f"too many calls of application {shown(application)} wait already: come again in {wait_s:.1f} s"
             raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
@@ -167,7 +167,7 @@ class Calls:
     ) -> Prediction:
         self.pipeline.check()
         self.admit(query.application)
-        began_s, took_s = self._clock(), None
+        is_late = None
         self._admission.begin(query.application)
         self._count(1)
         key = (query.context or query.query_id or "").encode() if repeated else None
@@ -179,9 +179,10 @@ class Calls:
                 headers=options.headers,
                 on_sent=on_sent,
             )
-            took_s = self._clock() - began_s
+            is_late = asked.prediction.reason in LATE
         finally:
-            self._admission.end(query.application, took_s, self._clock())
+            objective_s = None if manifest.objective_ms is None else manifest.objective_ms / 1000
+            self._admission.end(query.application, is_late=is_late, objective_s=objective_s, now_s=self._clock())
             self._count(-1)
         if repeated:
             await self._compare(query, asked.prediction, asked.record.partition, asked.sent)

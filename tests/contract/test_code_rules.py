@@ -36,8 +36,9 @@ BUDGETS: dict[str, int] = {
     "clipper_agents.broker": 1035,
     # the evidence of a trial in a line, tables that cut nothing, what became of a feedback, `up MODEL`, addresses
     # that are found, models loaded before they are published, `model delete`, what was sent by a command that breaks,
-    # missing extras, refused records of the control topic, a worker for all hosts, publishing only what is new
-    "clipper_agents.cli": 4102,
+    # missing extras, refused records of the control topic, a worker for all hosts, publishing only what is new, the
+    # commands of the gateway, questions over HTTP
+    "clipper_agents.cli": 4290,
     # deleted versions, failures since a deploy, refused records that a command replaces, what is new in a file and
     # what differs, with who changed it
     "clipper_agents.control": 2176,
@@ -53,8 +54,8 @@ BUDGETS: dict[str, int] = {
     # packed requests, connections without a task and a timer for each answer, groups asked for at once, batches
     # nobody can read, one check of a topic's partitions, a task for each broker, a pause between fetches
     "clipper_agents.kafka": 2720,
-    # latency by stage, batches that failed, errors without a traceback
-    "clipper_agents.observability": 1005,
+    # latency by stage, batches that failed, errors without a traceback, metrics of the gateway
+    "clipper_agents.observability": 1050,
     # the part of a range that was not sent
     "clipper_agents.replay": 5110,
     # ids of two applications, ids of topics, decisions that wait for feedback, shares, known losses
@@ -63,32 +64,37 @@ BUDGETS: dict[str, int] = {
     # rows that stay bytes, partitions apart, backlogs left for later, queries in blocks, rows that cannot be decoded,
     # echoed headers, ensembles in blocks
     "clipper_agents.router": 4460,
-    # the address of the `up` of a folder, two keys of what may be loaded, rows that applications state, data by prefix
-    "clipper_agents.settings": 805,
+    # the address of the `up` of a folder, two keys of what may be loaded, rows that applications state, data by prefix,
+    # the gateway
+    "clipper_agents.settings": 885,
     # ids of topics, text that a terminal does not obey, models that fail or are late, what became of a feedback,
-    # retired versions that leave, losses of a trial
-    "clipper_agents.status": 1825,
+    # retired versions that leave, losses of a trial, what the logs say about one query
+    "clipper_agents.status": 2160,
     # one writer a changelog partition, one process of a name, the log's time, deleted rows, limits of brokers,
     # partitions apart, dead letters in a task of their own, offsets left for later, records beside rows, one wait for
     # records
-    "clipper_agents.streaming": 2630,
-    # the template of workers, and the processes forked from it, a start that keeps what is live and tells its steps
-    "clipper_agents.supervisor": 1670,
+    "clipper_agents.streaming": 2650,
+    # the template of workers, and the processes forked from it, a start that keeps what is live and tells its steps,
+    # a gateway without which all else goes on
+    "clipper_agents.supervisor": 1715,
+    # HTTP and gRPC, who may ask, tensors, repeats, overload, slow clients, the OpenAPI document and its page
+    "clipper_gateway": 3500,
     "clipper_loadgen": 1495,
     # text that a terminal does not obey
     "clipper_stream": 180,
     "clipper_stream.batching": 765,
     "clipper_stream.caching": 280,
-    # two lines an outage in place of aiokafka's
-    "clipper_stream.client": 1175,
+    # two lines an outage in place of aiokafka's, queries and feedback as records, with keys and headers
+    "clipper_stream.client": 1310,
     "clipper_stream.combining": 201,
     "clipper_stream.drift": 350,
     # joint intervals, support of candidates that learn, rows of a query
     "clipper_stream.evaluation": 5305,
     # labels of another kind than the outputs, labels that are not finite
     "clipper_stream.feedback": 535,
+    "clipper_stream.http": 404,
     # runtimes by the name of a file, models loaded in another process within a bound
-    "clipper_stream.models": 3055,
+    "clipper_stream.models": 3060,
     # shares of applications, rows that stay bytes, queries that have waited too long, queries in blocks, integers in
     # float form, ensembles in blocks
     "clipper_stream.query": 2930,
@@ -98,8 +104,8 @@ BUDGETS: dict[str, int] = {
     "clipper_stream.sequential_testing": 886,
     # ids of topics, timestamps of queries, refused formats, forgotten contexts, states that age, plain queries,
     # schemas that say what is accepted, integers in float form, nested fields of later releases, acknowledgements,
-    # echoed headers
-    "clipper_topics": 2810,
+    # echoed headers, bodies of the gateway's API
+    "clipper_topics": 3155,
 }
 """Lines that a package may have; above a number that was raised, what the lines do that no existing module could."""
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from builders.live_traffic import served, settled
@@ -51,7 +52,7 @@ async def history(reader, query_id, context=None, application="app") -> QueryHis
 
 async def test_queries_answers_and_feedback_of_a_router_are_found(at, reader):
     minted = minted_id(1)
-    asked = [
+    asked: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"query_id": minted}, {"partition": 1}),
         ({"query_id": "order/7 é"}, {"key": "order/7 é".encode()}),
         ({"query_id": "order 8", "context": "ada"}, {"key": b"ada"}),

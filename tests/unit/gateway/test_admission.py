@@ -2,63 +2,71 @@
 
 import pytest
 
-from clipper_gateway.admission import FREE_CALLS, WINDOW_S, CallAdmission
+from clipper_gateway.admission import LEAST_CALLS, WINDOW_S, CallAdmission
+
+OBJECTIVE_S = 0.2
 
 
-def overloaded(admission, *, waiting, latency_s, rate):
-    """An application of which so many calls wait, and that has answered at this rate and latency for a second."""
-    for _ in range(waiting):
+def answered(admission, *, in_time, late, seconds=WINDOW_S, now_s=0.0):
+    """Answers of an application, so many a second, spread over some seconds."""
+    answers = [False] * round(in_time * seconds) + [True] * round(late * seconds)
+    for number, is_late in enumerate(answers, 1):
         admission.begin("digits")
-    now_s = 0.0
-    while now_s < 1.0:
-        now_s += 1.0 / rate
+        at_s = now_s + seconds * number / len(answers)
+        admission.end("digits", is_late=is_late, objective_s=OBJECTIVE_S, now_s=at_s)
+    return now_s + seconds
+
+
+def waiting_calls(admission, now_s, most=2_000):
+    """How many calls may wait; they wait no more afterwards."""
+    count = 0
+    while count < most and admission.wait_s("digits", now_s) is None:
         admission.begin("digits")
-        admission.end("digits", latency_s, now_s)
-    return now_s
+        count += 1
+    for _ in range(count):
+        admission.end("digits", is_late=None, objective_s=OBJECTIVE_S, now_s=now_s)
+    return count
 
 
-def test_calls_of_an_application_that_answers_in_time_may_wait():
+@pytest.mark.parametrize(("in_time", "late"), [(1_000, 0), (1_000, 40), (0, 1_000)])
+def test_all_may_wait_when_answers_are_in_time_or_all_are_late(in_time, late):
     admission = CallAdmission(most=1_000)
-    now_s = overloaded(admission, waiting=500, latency_s=0.02, rate=1_000)
-    assert admission.wait_s("digits", 0.1, now_s) is None
-    assert admission.wait_s("other", 0.1, now_s) is None
+    now_s = answered(admission, in_time=in_time, late=late)
+    assert waiting_calls(admission, now_s) == 1_000
 
 
-def test_a_call_that_would_be_answered_too_late_is_refused_at_once():
+def test_an_overloaded_application_has_as_many_calls_as_it_answers_in_time():
     admission = CallAdmission(most=1_000)
-    now_s = overloaded(admission, waiting=200, latency_s=0.09, rate=1_000)
-    assert admission.wait_s("digits", 0.1, now_s) == pytest.approx(0.2, rel=0.2)
-    assert admission.wait_s("digits", None, now_s) is None  # no objective: it has the time
+    now_s = answered(admission, in_time=500, late=2_000)
+    assert waiting_calls(admission, now_s) == pytest.approx(500 * OBJECTIVE_S * 0.8, rel=0.05)
 
 
 def test_a_few_calls_may_wait_whatever_was_measured():
     admission = CallAdmission(most=1_000)
-    now_s = overloaded(admission, waiting=FREE_CALLS - 1, latency_s=5.0, rate=10)
-    assert admission.wait_s("digits", 0.1, now_s) is None
+    now_s = answered(admission, in_time=8, late=8)
+    assert waiting_calls(admission, now_s) == LEAST_CALLS
 
 
-def test_a_burst_after_a_pause_is_taken():
+def test_nothing_is_refused_any_more_some_seconds_after_an_overload():
     admission = CallAdmission(most=1_000)
-    now_s = overloaded(admission, waiting=0, latency_s=0.01, rate=10) + 60.0
-    for _ in range(500):
-        assert admission.wait_s("digits", 0.1, now_s) is None
+    now_s = answered(admission, in_time=500, late=2_000)
+    for _ in range(16):
+        now_s = answered(admission, in_time=500, late=0, now_s=now_s)
+    assert waiting_calls(admission, now_s) > 300
+
+
+def test_without_an_objective_nothing_is_late():
+    admission = CallAdmission(most=1_000)
+    for number in range(1_000):
         admission.begin("digits")
+        admission.end("digits", is_late=bool(number % 2), objective_s=None, now_s=number / 1_000)
+    assert waiting_calls(admission, 1.0) == 1_000
 
 
-def test_nothing_is_refused_once_the_load_has_fallen():
-    admission = CallAdmission(most=1_000)
-    now_s = overloaded(admission, waiting=200, latency_s=0.09, rate=1_000)
-    for _ in range(200):
-        now_s += 0.001
-        admission.end("digits", 0.09, now_s)
-    assert admission.wait_s("digits", 0.1, now_s + WINDOW_S) is None
-
-
-def test_no_application_has_more_calls_than_its_bound():
-    admission = CallAdmission(most=2)
-    admission.begin("digits")
-    admission.begin("digits")
-    assert admission.wait_s("digits", None, 0.0) == 1.0
-    assert admission.wait_s("other", None, 0.0) is None
-    admission.end("digits", None, 1.0)
-    assert admission.wait_s("digits", None, 1.0) is None
+def test_a_refused_call_comes_again_when_what_waits_is_answered():
+    admission = CallAdmission(most=600)
+    now_s = answered(admission, in_time=200, late=0)
+    for _ in range(600):
+        admission.begin("digits")
+    assert admission.wait_s("digits", now_s) == pytest.approx(3.0, rel=0.05)
+    assert admission.wait_s("other", now_s) is None
