@@ -19,6 +19,7 @@ _PUBLIC = """
 BatchLimit make_limit Aimd RelaxedTarget Fixed QuantileRegression Window
 CacheStore ClockCache DictStore version_digest row_hashes
 Client SyncClient Answer
+HttpClient SyncHttpClient HttpAnswer
 ClipperError RequestError SetupError ModelFailed ModelUnavailable
 Combined vote mean
 ScoreSums TrialEvidence TrialRule
@@ -38,7 +39,7 @@ _HEAD = """# Library
 <!-- Generated: python docs/library_reference.py > docs/reference/library.md -->
 
 The classes and functions of `clipper_stream` that programs use, with their modules below the package. `help(name)`
-shows arguments, units and an example. Only `client` does I/O. Policies and estimators are made by name:
+shows arguments, units and an example. Only `client` and `http` do I/O. Policies and estimators are made by name:
 [policies](../explanation/selection-and-feedback.md), [estimators](../explanation/off-policy-evaluation.md#estimators).
 Errors of the client are in the [wire contract](wire-contract.md#from-python).
 """

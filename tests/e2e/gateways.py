@@ -1,14 +1,14 @@
 """Deployments with gateways, and what their tests ask them with: HTTP as it is on the wire, offsets, lines of logs."""
 
 import asyncio
+import itertools
 import json
 import re
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from clipper_topics.connection import KafkaConnection
 CONFIGURATION = Path(__file__).with_name("gateway.toml")
 FREE_PORTS = {"CLIPPER_GATEWAY_PORT": "0", "CLIPPER_GATEWAY_GRPC_PORT": "0"}
 ANSWER_S = 60.0
+PARTITIONS = 2
+LINE = re.compile(r'\{"at":.*\}|\d{4}-\d\d-\d\dT[\d:.]+Z( [a-z_]+=("([^"\\]|\\.)*"|[\w\-.:/,+@%\[\]()]+))+')
+"""Of a gateway's log: about a request, or an event."""
 MODELS = '''
 import time
 from pathlib import Path
@@ -93,7 +96,7 @@ def deployed(
     kafka: KafkaConnection, folder: Path, config: Path = CONFIGURATION, **settings: str
 ) -> Iterator[Deployment]:
     """A deployment on topics of its own, which are deleted at the end; `settings` are variables of its environment."""
-    catalogue = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=2)
+    catalogue = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=PARTITIONS)
     environ = environment_of(kafka, catalogue, **FREE_PORTS, **settings)
     (folder / "gateway_models.py").write_text(MODELS)
     try:
@@ -128,3 +131,68 @@ def events(lines: Iterator[str]) -> Iterator[dict[str, str]]:
         elif line == "" and event:
             yield event
             event = {}
+
+
+def exchange(port: int, sent: bytes) -> tuple[list[int], bytes]:
+    """Send bytes, and read until the server closes the connection; the statuses of its answers, and all that came."""
+    received = bytearray()
+    with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S) as connection:
+        with suppress(BrokenPipeError, ConnectionResetError):  # closed before it had read everything
+            connection.sendall(sent)
+        with suppress(ConnectionResetError):
+            while part := connection.recv(2**16):
+                received += part
+    return [int(status) for status in re.findall(rb"^HTTP/1\.1 (\d{3}) ", received, re.MULTILINE)], bytes(received)
+
+
+class Guard:
+    """Sees whether requests leave anything in the topics, or anything in the log that should not be there.
+
+    Args:
+        deployment: Whose topics are looked at.
+        gateway: That is asked.
+        secrets: What no log may contain.
+    """
+
+    def __init__(self, deployment: Deployment, gateway: Gateway, secrets: Iterable[str]) -> None:
+        self._gateway, self._secrets = gateway, [*secrets]
+        self._consumer = Consumer(
+            {"bootstrap.servers": deployment.environ["KAFKA_BOOTSTRAP_SERVERS"], "group.id": "nobody"}
+        )
+        topics = deployment.catalogue.queries, deployment.catalogue.feedback
+        self._partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
+        self._client, self._marks = client_of(gateway.http), itertools.count()
+        self.expected, self._seen = self._records(), len(self._lines())
+
+    def _records(self) -> int:
+        ends = (self._consumer.get_watermark_offsets(partition, timeout=ANSWER_S) for partition in self._partitions)
+        return sum(end for _, end in filter(None, ends))
+
+    def _lines(self) -> list[str]:
+        return self._gateway.program.log.splitlines()
+
+    def check(self, requests: int, *, writes: int = 0) -> list[dict[str, Any]]:
+        """Check what was left since the last check; the lines of its log about requests.
+
+        Args:
+            requests: How many were sent: each has one line at most.
+            writes: How many records they write.
+        """
+        mark = f"mark-{next(self._marks)}"
+        assert self._client.get("/livez", headers={"x-request-id": mark}).status_code == 200
+        until("lines of the log", lambda: any(f'"{mark}"' in line for line in self._lines()))
+        lines = self._lines()[self._seen :]
+        self._seen += len(lines)
+        self.expected += writes
+        assert self._records() == self.expected
+        assert [line for line in lines if not line.isprintable() or LINE.fullmatch(line) is None] == []
+        assert [line for line in lines if any(secret in line for secret in self._secrets)] == []
+        told = [json.loads(line) for line in lines if line.startswith("{")]
+        assert len(told) <= requests + 1
+        assert len(lines) <= 2 * requests + 1  # a request that is not understood is a warning
+        return [each for each in told if each["request_id"] != mark]
+
+    def close(self) -> None:
+        """Leave Kafka."""
+        self._client.close()
+        self._consumer.close()
