@@ -13,7 +13,7 @@ from clipper_agents.status.query_history import LogSearch, id_part, named_offset
 from clipper_stream.client.keys import partition_for
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.dead_letter import dead_letter_headers
-from clipper_topics.query_ids import minted_id, offset_id
+from clipper_topics.query_ids import offset_id
 
 TOPICS = Catalogue()
 NOW_MS = 1_700_000_000_000
@@ -83,8 +83,8 @@ def ask(logs, age_s, query_id="q", application="app"):
 @pytest.mark.parametrize(
     ("query_id", "context", "partition"),
     [
-        (minted_id(3), None, 3),
-        (minted_id(3), "ada", 3),
+        ("3-a78691257be86c432499de70199ce80c", None, 3),
+        ("3-a78691257be86c432499de70199ce80c", "ada", 3),
         (offset_id(2, 41), None, 2),
         ("order 7", None, partition_for(b"order 7", 4)),
         ("order 7", "ada", partition_for(b"ada", 4)),
@@ -98,7 +98,8 @@ def test_the_id_names_the_partition_or_the_context_or_the_id_is_the_key(query_id
 
 
 @pytest.mark.parametrize(
-    "query_id", ["order/7", 'a"b\\c', "<é&b>", "été", "'", "7", minted_id(1), "a b_c-d.e:f@g", "\n"]
+    "query_id",
+    ["order/7", 'a"b\\c', "<é&b>", "été", "'", "7", "1-191c86098f986a655839f5c03e7b77c4", "a b_c-d.e:f@g", "\n"],
 )
 def test_a_part_of_an_id_stands_in_every_record_as_it_is(query_id):
     in_php = json.dumps(query_id).replace("/", "\\/")
@@ -112,7 +113,9 @@ def test_of_plain_ids_the_whole_id_is_looked_for():
 
 
 def test_an_id_of_a_router_names_an_offset_and_no_other_does():
-    assert [named_offset(one) for one in ("3@41", "ada@41", minted_id(3), "3@" + "9" * 5000)] == [41, None, None, None]
+    assert [
+        named_offset(one) for one in ("3@41", "ada@41", "3-a78691257be86c432499de70199ce80c", "3@" + "9" * 5000)
+    ] == [41, None, None, None]
 
 
 # --- looking back -----------------------------------------------------------------------------------------------------
