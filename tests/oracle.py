@@ -345,7 +345,8 @@ def _add(
             totals[model] = totals.pop(model)
         added = [1.0, loss, loss / propensity, 1.0 / propensity, *_moments(features, loss)]
         sums += [0.0] * (len(added) - len(sums))
-        added += [0.0] * (len(sums) - len(added))  # a sum of -0.0 becomes 0.0
+        if features:
+            added += [0.0] * (len(sums) - len(added))  # a sum of -0.0 becomes 0.0; without features it stays
         for index, value in enumerate(added):
             sums[index] += value
     for model in [*totals][:-MOST_MODELS]:

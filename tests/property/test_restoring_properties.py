@@ -9,7 +9,7 @@ from builders.feedback import prediction
 from builders.kafka import record
 from builders.query_router import application
 from builders.router_deployment import Read
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clipper_agents.control.state import ControlState
@@ -144,6 +144,7 @@ def read(one):
 
 
 @settings(max_examples=100)
+@example([("app", [saved(None, {"a:1": ((0.0,) * 4, (-0.0,) * 14)})])], [(None, 0), ("app-None-0", 0)], [])
 @given(
     st.lists(restores, min_size=1, max_size=3),
     st.lists(events, min_size=1, max_size=20),
