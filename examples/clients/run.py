@@ -1,11 +1,13 @@
-"""Each client in another language asks the pipeline, learns and is acknowledged, on a real Kafka.
+"""Clients in other languages ask the pipeline, learn and are acknowledged; clients that others wrote ask a gateway.
 
     make conformance
+    make conformance ARGS=--long   # `http_judges` make 20,000 requests and more
 
 The clients whose toolchain is not installed are named and left out. Their packages come from the registries of Go,
-Maven and npm the first time.
+Maven, npm and Python the first time.
 """
 
+import argparse
 import json
 import re
 import shutil
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from examples.clients import http_judges
 from examples.shared.operation import PipelineProcess
 
 CLIENTS = Path(__file__).parent
@@ -106,8 +109,8 @@ def problem(lines: Sequence[str]) -> str | None:
     return None
 
 
-def main() -> None:
-    """Run every client whose toolchain is installed; fail when one fails."""
+def failed_clients() -> list[str]:
+    """Run every client whose toolchain is installed, and return the languages of those that failed."""
     failed = []
     patient = CONFIGURATION.read_text().replace("objective_ms = 200 ", "objective_ms = 60000 ")
     with tempfile.TemporaryDirectory() as folder, PipelineProcess(Path(folder), patient) as pipeline:
@@ -121,7 +124,15 @@ def main() -> None:
             wrong = problem(lines)
             print(f"{program.language}: {wrong or 'ok'}", flush=True)
             failed += [program.language] if wrong else []
-    if failed:
+    return failed
+
+
+def main() -> None:
+    """Run all clients that can be run; fail when one fails."""
+    parser = argparse.ArgumentParser(description="Clients that others wrote ask the pipeline and its gateway.")
+    parser.add_argument("--long", action="store_true", help=http_judges.LONG_HELP)
+    requests = http_judges.LONG if parser.parse_args().long else http_judges.QUICK
+    if failed := [*failed_clients(), *http_judges.failed_judges(requests)]:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 from sse_starlette import EventSourceResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -38,6 +39,13 @@ MOST_WAIT_S = 60.0
 LOOK_AGAIN_S = 0.5
 
 
+class _TextConvertor(PathConvertor):
+    """Any text, of which line breaks and slashes are a part as well."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", _TextConvertor())
 _bodies = msgspec.json.Decoder(PredictBody)
 _several = msgspec.json.Decoder(list[msgspec.Raw])
 _clipper_queries = msgspec.json.Decoder(ClipperQuery)
@@ -75,7 +83,7 @@ class OwnApi:
         return [
             route("/v1/applications/{name}/predict", self.predict, admit=self._calls.admit),
             route("/v1/feedback", self.feedback),
-            route("/v1/queries/{query_id:path}", self.query, method="GET"),
+            route("/v1/queries/{query_id:text}", self.query, method="GET"),
             route("/v1/answers", self.answers, method="GET"),
             route("/v1/applications", self.applications, method="GET"),
             route("/v1/models", self.models, method="GET"),
@@ -118,14 +126,14 @@ class OwnApi:
         return json_response(Accepted(query_id=query_id, application=application), 202, headers)
 
     async def feedback(self, call: HttpCall) -> Response:
-        """Take one feedback or several; 202 once Kafka has them all."""
+        """Take one feedback or several; 202 once Kafka has them all, and none where one of them cannot be taken."""
         _check_json(call)
         is_list = call.body.lstrip()[:1] == b"["
         records = [bytes(one) for one in decoded(_several, call.body)] if is_list else [call.body]
         given = [decoded(codec.feedback, one) for one in records]
         if not 1 <= len(given) <= MOST_FEEDBACK:
             raise Refusal(400, f"the list has {len(given)} feedbacks: give 1 to {MOST_FEEDBACK}")
-        await asyncio.gather(*(self._calls.give(call.caller, each, call.record_headers) for each in given))
+        await self._calls.give(call.caller, given, call.record_headers)
         return json_response(Accepted(accepted=len(given)), 202)
 
     # --- answers ----------------------------------------------------------------------------------------------------
@@ -238,7 +246,7 @@ class OwnApi:
         if query_id is None:
             query_id = (await self._clipper_prediction(call, said.input, said.uid)).query_id
         given = Feedback(query_id=query_id, application=name, context=context, label=said.label)
-        await self._calls.give(call.caller, given, call.record_headers)
+        await self._calls.give(call.caller, [given], call.record_headers)
         return json_response({"query_id": query_id})
 
     async def _clipper_answer(self, call: HttpCall, row: Any, uid: int | str | None) -> dict[str, Any]:

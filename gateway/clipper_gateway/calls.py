@@ -14,7 +14,7 @@ Rules of this file:
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -25,8 +25,10 @@ from clipper_gateway.admission import CallAdmission
 from clipper_gateway.errors import Refusal
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RecordHeaders
+from clipper_stream.client.client_records import place_feedback
 from clipper_stream.client.keys import partition_for, query_key
 from clipper_stream.errors import shown
+from clipper_topics.codec import MSGPACK
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import REFUSALS, Prediction
@@ -141,19 +143,28 @@ class Calls:
             task.result()
         return query.query_id, task
 
-    async def give(self, caller: Caller, feedback: Feedback, headers: Iterable[tuple[str, bytes]]) -> None:
-        """Send a feedback; returns when Kafka has it.
+    async def give(self, caller: Caller, feedback: Sequence[Feedback], headers: Iterable[tuple[str, bytes]]) -> None:
+        """Send feedback; returns when Kafka has it.
 
         Raises:
-            ClipperError: it cannot be given.
+            ClipperError: it cannot be given; where one of several cannot, none is.
         """
+        for each in feedback:
+            self._check_feedback(caller, each)
+        self.pipeline.check()
+        client, headers = self.pipeline.client, list(headers)
+        keyed = [(each, each.query_id.encode()) for each in feedback]
+        if len(keyed) > 1:
+            for each, key in keyed:
+                place_feedback(each, key, client.partitions, MSGPACK)
+        await asyncio.gather(*(client.give(each, key=key, headers=headers) for each, key in keyed))
+
+    def _check_feedback(self, caller: Caller, feedback: Feedback) -> None:
         caller.require("feedback", feedback.application)
         if feedback.application is not None:
             self.applications.manifest(feedback.application)
         elif caller.applications is not None:
             raise Refusal(400, "the feedback names no application, and this key is for some of them: give application")
-        self.pipeline.check()
-        await self.pipeline.client.give(feedback, key=feedback.query_id.encode(), headers=headers)
 
     # --- one query --------------------------------------------------------------------------------------------------
     async def _asked(

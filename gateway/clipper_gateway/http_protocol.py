@@ -3,11 +3,16 @@
 uvicorn bounds how long a connection is idle between requests. Not how long headers and bodies may take or how large
 headers are, nor how long a client may take nothing of its answer. It also writes the headers and the body of an answer
 one after the other, which is a system call each.
+
+httptools takes a request that offers another protocol (`Upgrade: h2c`, as Java's client does) for one without a body,
+and its body for the next request. Trailers it takes for headers. Here offers and trailers are ignored, as RFC 9110 has
+it for who knows neither.
 """
 
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 BODY_S = 20.0
@@ -51,10 +56,40 @@ class _CorkedTransport:
             self._transport.write(held)
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """A connection whose every wait for the client has an end."""
+class _Parser(httptools.HttpRequestParser):
+    """A parser that reads the headers of a request that offers another protocol again, without the offer."""
 
-    _in_headers = _headers_too_large = False
+    def __init__(self, protocol: "BoundedHttpProtocol") -> None:
+        self._protocol = protocol
+        self._begin()
+
+    def _begin(self) -> None:
+        super().__init__(self._protocol)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+
+    def feed_data(self, data: Any) -> None:
+        while True:
+            try:
+                super().feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                head = self._protocol.head_without_offer()
+                self._begin()
+                super().feed_data(head)
+                data = data[offer.args[0] :]
+            else:
+                return
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """A connection whose every wait for the client has an end.
+
+    Attributes:
+        headers_s: Of `HEADERS_S`.
+        body_s: Of `BODY_S`.
+    """
+
+    headers_s, body_s = HEADERS_S, BODY_S
+    _in_headers = _headers_too_large = _has_read_body = False
     _body_is_there = True
     _header_bytes = 0
     _timer: asyncio.TimerHandle | None = None
@@ -62,7 +97,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
-        self._end_in(HEADERS_S)
+        self.parser = _Parser(self)
+        self._end_in(self.headers_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_in(None)
@@ -70,16 +106,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._has_read_body = False
         super().data_received(data)
-        if self._in_headers:
+        if not (self._body_is_there or self._has_read_body):  # headers, trailers, or what is between chunks
             self._header_bytes += len(data)
             if self._header_bytes > MOST_HEADER_BYTES:
                 self._headers_too_large = True
                 self.send_400_response("")
-            elif self._timer is None:
-                self._end_in(HEADERS_S)
-        elif not self._body_is_there and self._timer is None:
-            self._end_in(BODY_S)
+        if self._timer is None and not self._body_is_there:
+            self._end_in(self.headers_s if self._in_headers else self.body_s)
+
+    def head_without_offer(self) -> bytes:
+        """Return the request line and the headers that were read last, without `Upgrade`."""
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def send_400_response(self, msg: str) -> None:
         if self.transport.is_closing():
@@ -95,17 +136,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_headers, self._body_is_there, self._header_bytes = True, False, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_headers:
+            return
         super().on_header(name, value)
         if len(self.headers) > MOST_HEADERS:
             self._headers_too_large = True
             raise ValueError("too many headers")
 
     def on_headers_complete(self) -> None:
-        self._in_headers = False
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("this is no proxy")
+            return
+        self._in_headers, self._header_bytes = False, 0
         self._end_in(None)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._has_read_body = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._body_is_there = True
         self._end_in(None)
         super().on_message_complete()

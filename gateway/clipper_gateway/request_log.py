@@ -4,7 +4,8 @@
      "status":200,"ms":4.1,"caller":"shop","request_id":"7f1c...","peer":"127.0.0.1"}
 
 Rules of this file:
-- Text from outside is in it as JSON has it, shortened: nothing can begin a line of its own. No header is in it.
+- Text from outside is in it as JSON has it, shortened and escaped: nothing can begin a line of its own, or be obeyed by
+  a terminal. No header is in it.
 - Lines are written together, at most `FLUSH_S` late: a write for each request would be a tenth of its price.
 """
 
@@ -19,6 +20,7 @@ from typing import IO
 import msgspec
 
 from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_stream.errors import plain
 from clipper_topics.query_ids import random_hex
 
 FLUSH_S = 0.05
@@ -58,7 +60,7 @@ class RequestLog:
     ) -> None:
         self._metrics, self._is_application = metrics, is_application
         self._stream = sys.stderr.buffer if stream is None else stream
-        self._lines: list[bytes] = []
+        self._lines: list[str] = []
         self._second, self._prefix = 0, ""
         self._encode = msgspec.json.Encoder().encode
 
@@ -86,13 +88,13 @@ class RequestLog:
         moment = f"{self._prefix}.{int((now_s - self._second) * 1000):03d}Z"
         shown = application[:TEXT_CHARACTERS]
         line = AccessLine(moment, method[:16], route, shown, status, round(took_s * 1000, 2), caller, request_id, peer)
-        self._lines.append(self._encode(line))
+        self._lines.append(plain(self._encode(line).decode()))
 
     def flush(self) -> None:
         """Write what waits; a stream that takes nothing any more costs no request its answer."""
         lines, self._lines = self._lines, []
         try:
-            self._stream.write(b"".join([line + b"\n" for line in lines]))
+            self._stream.write("".join([line + "\n" for line in lines]).encode())
             self._stream.flush()
         except (OSError, ValueError):
             return

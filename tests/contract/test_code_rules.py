@@ -78,7 +78,7 @@ BUDGETS: dict[str, int] = {
     # a gateway without which all else goes on
     "clipper_agents.supervisor": 1715,
     # HTTP and gRPC, who may ask, tensors, repeats, overload, slow clients, the OpenAPI document and its page
-    "clipper_gateway": 3500,
+    "clipper_gateway": 3620,
     "clipper_loadgen": 1495,
     # text that a terminal does not obey
     "clipper_stream": 180,

@@ -5,7 +5,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,7 +17,6 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from clipper_agents import exits
-from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -93,7 +91,12 @@ REFUSED = {
     "unknown application": ("nobody", {"input": [1]}, 404, "GET /v1/applications"),
     "unknown field": ("sums", {"input": [1], "colour": "red"}, 400, "colour"),
     "no rows": ("sums", {}, 400, "neither input nor inputs"),
-    "a strict question that models disagree about": ("unsure", {"input": [1], "strict": True}, 503, "below the application's threshold 0.9"),
+    "a strict question that models disagree about": (
+        "unsure",
+        {"input": [1], "strict": True},
+        503,
+        "below the application's threshold 0.9",
+    ),
     "a strict question of another dtype": ("sums", {"input": "text", "strict": True}, 400, "float32"),
 }
 

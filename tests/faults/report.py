@@ -69,7 +69,7 @@ letter, *differing* those with two predictions that are not the same bytes, *dou
 counts and the serial fold of the logs does not, or the other way round, and *rows differing* rows of the table of which
 a bit is another than the fold's. Each case is judged twice: as it is, and after compaction and the loss of every
 directory. A *stall* is the longest time without an answer after a fault; what is killed runs under `up`, except a
-router that is killed for good. *Memory* is the most that one process had.
+router that is killed for good, gateways, and what is behind one. *Memory* is the most that one process had.
 """
 PROPERTY = "fault"
 """Name of a test's property that holds a line: so it comes through from whichever process ran the test."""

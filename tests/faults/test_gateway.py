@@ -40,8 +40,8 @@ PREDICT, FEEDBACK = "/v1/applications/sums/predict", "/v1/feedback"
 WAIT_S = 3.0
 """A gateway waits so long for an answer."""
 SETTINGS = ("--set", "gateway.grpc_port=0", "--set", f"gateway.timeout_s={WAIT_S}")
-HANG_S = WAIT_S + 7.0
-"""No call takes longer: beyond its wait one that Kafka does not acknowledge fails after five seconds."""
+HANG_S = 15.0
+"""No call takes longer, on a busy machine either: beyond its wait it reads no log for longer than a few seconds."""
 THREADS = 8
 PAUSE_S = 0.1
 """Of a thread between two of its questions."""
@@ -120,11 +120,12 @@ def get(url: str, path: str) -> HttpAnswer:
     return found
 
 
-def status_of(url: str, question: Question, wait_s: float = 0.0) -> HttpAnswer:
+def status_of(url: str, question: Question, wait_s: float = 0.0) -> dict[str, Any]:
+    """What the logs have about a query; empty when they could not be read in time."""
     said = {"application": "sums", "wait_s": wait_s, **question.context}
     found = get(url, f"/v1/queries/{question.query_id}?{urlencode(said)}")
-    assert found.status in {200, 202}, found
-    return found
+    assert found.status in {200, 202, 503}, found
+    return {} if found.status == 503 else found.content
 
 
 def readiness(url: str) -> tuple[int, list[str]]:
@@ -227,7 +228,8 @@ class KeyedCalls:
         """Ask every key once more, at each gateway."""
         asked = [(url, Question(number)) for number in [*self.bodies] for url in self._gateways.urls.values()]
         with ThreadPoolExecutor(THREADS) as pool:
-            assert all(pool.map(self.ask_at, *zip(*asked, strict=True)))
+            for _ in pool.map(lambda one: until("an answer", lambda: self.ask_at(*one), LONG_S), asked):
+                pass
 
     def _done(self, found: HttpAnswer | None, status: int) -> HttpAnswer | None:
         if found is not None and found.status == status:
@@ -287,7 +289,7 @@ class SingleCalls:
                 pass
 
     def _wait_for_answer(self, question: Question) -> None:
-        found = until("an answer", lambda: answered(self._url, question), LONG_S)
+        found = until("an answer", lambda: status_of(self._url, question, wait_s=1).get("prediction"), LONG_S)
         assert found["output"] == question.total, found
 
     def _is_taken(self, question: Question, found: HttpAnswer | None) -> bool:
@@ -305,14 +307,8 @@ class SingleCalls:
 
 def outcomes(url: str, question: Question) -> Counter[str] | None:
     """What became of the feedback about a query; None until all of it is known."""
-    found = status_of(url, question)
-    each = [one.get("outcome") for one in found.content["feedback"]]
+    each = [one.get("outcome") for one in status_of(url, question).get("feedback", [])]
     return None if None in each or not each else Counter(each)
-
-
-def answered(url: str, question: Question) -> Any:
-    """The answer to a query, None while it has none."""
-    return status_of(url, question, wait_s=1).content.get("prediction")
 
 
 @pytest.mark.short

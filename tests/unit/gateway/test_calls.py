@@ -175,8 +175,8 @@ async def test_a_query_to_be_answered_later_is_accepted_once_kafka_has_it(calls,
 async def test_feedback_of_a_limited_caller_names_its_application(calls, pipeline):
     caller = Caller(name="a", applications=frozenset({"digits"}), rights=frozenset({"feedback"}))
     with pytest.raises(Refusal, match="give application"):
-        await calls.give(caller, Feedback(query_id="order-7", label=1), [])
-    await calls.give(caller, Feedback(query_id="order-7", application="digits", label=1), [])
+        await calls.give(caller, [Feedback(query_id="order-7", label=1)], [])
+    await calls.give(caller, [Feedback(query_id="order-7", application="digits", label=1)], [])
     assert [key for _, key in pipeline.client.given] == [b"order-7"]
 
 

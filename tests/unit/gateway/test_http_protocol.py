@@ -1,0 +1,152 @@
+"""One connection of HTTP, byte by byte, into an application that says what it was asked."""
+
+import asyncio
+import json
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from clipper_gateway.http_protocol import MOST_HEADER_BYTES, BoundedHttpProtocol
+
+SOON_S = 10.0
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written; `ended` is set when the connection is closed or aborted."""
+
+    def __init__(self):
+        super().__init__({"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 6)})
+        self.written, self.is_aborted, self.ended, self.wrote = b"", False, asyncio.Event(), asyncio.Event()
+
+    def write(self, data):
+        self.written += data
+        self.wrote.set()
+
+    def close(self):
+        self.ended.set()
+
+    def abort(self):
+        self.is_aborted = True
+        self.ended.set()
+
+    def is_closing(self):
+        return self.ended.is_set()
+
+    def pause_reading(self):
+        """Bytes come as a test sends them."""
+
+    def resume_reading(self):
+        """Bytes come as a test sends them."""
+
+
+class HurriedProtocol(BoundedHttpProtocol):
+    headers_s = body_s = 0.05
+
+
+async def tell(scope, receive, send):
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body, more = body + message["body"], message["more_body"]
+    names = sorted(name.decode() for name, _ in scope["headers"])
+    content = json.dumps({"path": scope["path"], "headers": names, "body": len(body)}).encode()
+    headers = [(b"content-length", b"%d" % len(content))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def connected(kind=BoundedHttpProtocol):
+    config = uvicorn.Config(tell, http=kind, ws="none", lifespan="off", log_config=None)
+    protocol, transport = kind(config, ServerState(), {}), Transport()
+    protocol.connection_made(transport)
+    return protocol, transport
+
+
+async def answers(transport, count):
+    """What the application said, once it was asked so often."""
+    async with asyncio.timeout(SOON_S):
+        while transport.written.count(b'"body"') < count:
+            transport.wrote.clear()
+            await transport.wrote.wait()
+    return [json.loads(part.partition(b"\r\n\r\n")[2]) for part in transport.written.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+
+
+async def drip(protocol, transport):
+    """Send a byte now and then until the connection ends."""
+    async with asyncio.timeout(SOON_S):
+        while not transport.is_closing():
+            protocol.data_received(b"a")
+            await asyncio.sleep(0.001)
+
+
+async def test_headers_that_come_byte_by_byte_end_the_connection():
+    protocol, transport = connected(HurriedProtocol)
+    protocol.data_received(b"GET / HTTP/1.1\r\nx-slow: ")
+    await drip(protocol, transport)
+    assert (transport.is_aborted, transport.written) == (True, b"")
+
+
+async def test_a_body_that_comes_byte_by_byte_ends_the_connection():
+    protocol, transport = connected(HurriedProtocol)
+    protocol.data_received(b"POST / HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n")
+    await drip(protocol, transport)
+    assert (transport.is_aborted, transport.written) == (True, b"")
+    protocol.connection_lost(None)
+
+
+async def test_a_connection_that_asks_nothing_ends():
+    _, transport = connected(HurriedProtocol)
+    async with asyncio.timeout(SOON_S):
+        await transport.ended.wait()
+    assert transport.is_aborted
+
+
+@pytest.mark.parametrize("connection", ["Upgrade", "Upgrade, close"])
+async def test_an_offer_of_another_protocol_leaves_a_body_a_body_wherever_it_is_cut(connection):
+    body = b"GET /hidden HTTP/1.1\r\n\r\n"
+    head = f"POST /a?b HTTP/1.1\r\nConnection: {connection}\r\nUpgrade: h2c\r\ncontent-length: {len(body)}\r\n\r\n"
+    sent = head.encode() + body
+    for cut in range(1, len(sent)):
+        protocol, transport = connected()
+        protocol.data_received(sent[:cut])
+        protocol.data_received(sent[cut:])
+        (answer,) = await answers(transport, 1)
+        assert answer == {"path": "/a", "headers": ["connection", "content-length"], "body": len(body)}
+
+
+async def test_requests_behind_an_offer_of_another_protocol_are_answered():
+    offer = b"GET /offer HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    protocol, transport = connected()
+    protocol.data_received(offer + offer + b"GET /plain HTTP/1.1\r\n\r\n")
+    assert [each["path"] for each in await answers(transport, 3)] == ["/offer", "/offer", "/plain"]
+
+
+async def test_a_header_behind_the_body_is_ignored():
+    protocol, transport = connected()
+    head, chunks = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\na\r\n0\r\n"
+    protocol.data_received(head + chunks + b"x-api-key: a\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+    assert [each["headers"] for each in await answers(transport, 2)] == [["transfer-encoding"], []]
+
+
+@pytest.mark.parametrize("begin", [b"0\r\nx-large: ", b"1;"])
+async def test_what_stands_around_a_body_is_bounded(begin):
+    protocol, transport = connected()
+    protocol.data_received(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + begin)
+    protocol.data_received(b"a" * (MOST_HEADER_BYTES - 200))
+    assert not transport.is_closing()
+    protocol.data_received(b"a" * 200)
+    assert transport.is_closing()
+    assert transport.written.startswith(b"HTTP/1.1 431 ")
+    protocol.connection_lost(None)
+
+
+async def test_a_body_is_no_header_of_the_request_behind_it():
+    protocol, transport = connected()
+    size = 2 * MOST_HEADER_BYTES
+    protocol.data_received(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size)
+    protocol.data_received(b"a" * size + b"GET / HT")
+    protocol.data_received(b"TP/1.1\r\n\r\n")
+    assert [each["body"] for each in await answers(transport, 2)] == [size, 0]
