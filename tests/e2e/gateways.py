@@ -171,27 +171,33 @@ class Guard:
     def _lines(self) -> list[str]:
         return self._gateway.program.log.splitlines()
 
-    def check(self, requests: int, *, writes: int = 0) -> list[dict[str, Any]]:
+    def check(self, requests: int, *, told: int = 0, writes: int = 0) -> list[dict[str, Any]]:
         """Check what was left since the last check; the lines of its log about requests.
 
         Args:
             requests: How many were sent: each has one line at most.
+            told: How many of them have a line for certain; that of a call over gRPC comes after its answer.
             writes: How many records they write.
         """
         mark = f"mark-{next(self._marks)}"
         assert self._client.get("/livez", headers={"x-request-id": mark}).status_code == 200
-        until("lines of the log", lambda: any(f'"{mark}"' in line for line in self._lines()))
-        lines = self._lines()[self._seen :]
+
+        def lines_of_all() -> list[str] | None:
+            lines = self._lines()[self._seen :]
+            is_marked = any(f'"{mark}"' in line for line in lines)
+            return lines if is_marked and sum(line.startswith("{") for line in lines) > told else None
+
+        lines = until("lines of the log", lines_of_all) or []
         self._seen += len(lines)
         before, self._count = self._count, self._records()
         assert self._count - before == writes
         strange = [line for line in lines if not line.isprintable() or LINE.fullmatch(line) is None]
         assert not strange, strange
         assert [line for line in lines if any(secret in line for secret in self._secrets)] == []
-        told = [json.loads(line) for line in lines if line.startswith("{")]
-        assert len(told) <= requests + 1
+        asked = [json.loads(line) for line in lines if line.startswith("{")]
+        assert len(asked) <= requests + 1
         assert len(lines) <= 2 * requests + 1  # a request that is not understood is a warning
-        return [each for each in told if each["request_id"] != mark]
+        return [each for each in asked if each["request_id"] != mark]
 
     def close(self) -> None:
         """Leave Kafka."""
