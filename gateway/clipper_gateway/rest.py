@@ -46,6 +46,8 @@ SINGLE = frozenset(
 )
 _NO_QUERY = QueryParams("")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+METHODS = {"GET": ("GET", "HEAD"), "POST": ("POST",), "": ()}
+"""That a route of a method answers; none: all."""
 CLIENT_GONE = 499
 """In logs and metrics: nobody was there any more to read the answer."""
 
@@ -108,24 +110,20 @@ class Endpoints:
         """
         return _EndpointRoute(path, _Endpoint(self, path, handler, method, public, admit), methods=[method])
 
+    def unknown(self) -> "_Endpoint":
+        """Return what answers a request for which there is no route."""
+        return _Endpoint(self, "unknown", _no_path, "", public=True, admit=None)
+
 
 class _EndpointRoute(Route):
-    """A route that refuses other methods as everything else is refused."""
+    """A route whose endpoint refuses other methods, so that this is logged as everything else is."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.methods is not None and scope["method"] not in self.methods:
-            allowed = ", ".join(sorted(self.methods))
-            refusal = Refusal(
-                405, f"{scope['method'][:16]} is not for {self.path}: use {allowed}", headers={"allow": allowed}
-            )
-            await _refused(refusal)(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        await self.app(scope, receive, send)
 
 
-async def unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request for which there is no route."""
-    await _refused(Refusal(404, "there is no such path: /docs lists them"))(scope, receive, send)
+async def _no_path(_: HttpCall) -> Response:
+    raise Refusal(404, "there is no such path: /docs lists them")
 
 
 class _Endpoint:
@@ -135,13 +133,13 @@ class _Endpoint:
         self, of: Endpoints, path: str, handler: Handler, method: str, public: bool, admit: Admit | None
     ) -> None:
         self._of, self._path, self._handler = of, path, handler
-        self._has_body, self._public, self._admit = method == "POST", public, admit
+        self._method, self._public, self._admit = method, public, admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         request_id = checked_request_id(headers.get("x-request-id"))
-        path: dict[str, str] = scope["path_params"]
+        path: dict[str, str] = scope.get("path_params", {})
         caller, status = "", CLIENT_GONE
         try:
             try:
@@ -173,6 +171,10 @@ class _Endpoint:
     async def _answered(
         self, scope: Scope, headers: Mapping[str, str], receive: Receive, request_id: str
     ) -> tuple[str, Response]:
+        if (methods := METHODS[self._method]) and scope["method"] not in methods:
+            allowed = ", ".join(methods)
+            text = f"{scope['method'][:16]} is not for {self._path}: use {allowed}"
+            raise Refusal(405, text, headers={"allow": allowed})
         _check_single(scope["headers"])
         if (origin := headers.get("origin")) is not None and origin not in self._of.origins:
             _check_origin(origin, scope["scheme"], headers.get("host", ""), is_open=self._of.access.is_open)
@@ -182,10 +184,10 @@ class _Endpoint:
         try:
             if self._admit is not None:
                 self._admit(scope["path_params"]["name"])
-            body = await _body(headers, receive, self._of.max_body_bytes) if self._has_body else b""
+            body = await _body(headers, receive, self._of.max_body_bytes) if self._method == "POST" else b""
             traced = record_headers(headers.get("traceparent"), request_id)
             query = QueryParams(scope["query_string"]) if scope["query_string"] else _NO_QUERY
-            call = HttpCall(caller, body, headers, scope["path_params"], query, traced)
+            call = HttpCall(caller, body, headers, scope.get("path_params", {}), query, traced)
             return caller.name, await self._handler(call)
         except ClipperError as error:
             return caller.name, _refused(error)

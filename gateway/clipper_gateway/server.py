@@ -37,7 +37,7 @@ from clipper_gateway.openapi import openapi_routes
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.readiness import Readiness
 from clipper_gateway.request_log import RequestLog
-from clipper_gateway.rest import Endpoints, unknown_path
+from clipper_gateway.rest import Endpoints
 from clipper_stream.errors import InvalidSetting
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Gateway:
                 *openapi_routes(),
             ],
             redirect_slashes=False,
-            default=unknown_path,
+            default=endpoints.unknown(),
             middleware=[cors] if self.section.cors_origins else [],
         )
 

@@ -237,7 +237,3 @@ class GatewayMetrics(ProcessMetrics):
     def watch_in_flight(self, calls: Callable[[], int]) -> None:
         """Have each scrape ask how many calls wait for an answer."""
         self.families.gauge("clipper_gateway_in_flight").set_function(calls)
-
-    def count_refused(self, reason: str) -> None:
-        """A request was refused; the reason is one of a few words, not a message."""
-        self.families.counter("clipper_gateway_refused_total", reason).inc()

@@ -224,9 +224,6 @@ SPECS = (
         _LATENCY_S,
     ),
     MetricSpec("clipper_gateway_in_flight", "gauge", (), "Calls that wait for an answer.", "gateway"),
-    MetricSpec(
-        "clipper_gateway_refused_total", "counter", ("reason",), "Requests that were refused, by reason.", "gateway"
-    ),
 )
 """In the order of the reference page."""
 

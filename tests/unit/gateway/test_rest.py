@@ -12,7 +12,7 @@ from clipper_agents.observability.metrics import GatewayMetrics
 from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.errors import Refusal
 from clipper_gateway.request_log import RequestLog
-from clipper_gateway.rest import Endpoints, unknown_path
+from clipper_gateway.rest import Endpoints
 from clipper_stream.client import BrokerUnavailable, PredictionTimeout
 
 
@@ -63,7 +63,7 @@ def made_client(lines, access, origins=frozenset()):
         endpoints.route("/live", echo, method="GET", public=True),
         endpoints.route("/{name}/echo", echo, admit=admit),
     ]
-    transport = httpx.ASGITransport(app=Router(routes, default=unknown_path))
+    transport = httpx.ASGITransport(app=Router(routes, default=endpoints.unknown()))
     transport.log = log  # type: ignore[attr-defined]
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", headers={"x-api-key": "right"})
 
@@ -139,11 +139,13 @@ async def test_text_from_outside_begins_no_line_of_its_own(client, lines):
     assert json.loads(lines.getvalue())["request_id"] != "a b"
 
 
-async def test_an_unknown_path_and_another_method_are_refused_alike(client):
+async def test_an_unknown_path_and_another_method_are_refused_and_logged(client, lines):
     unknown, method = await client.get("/nowhere"), await client.get("/digits/echo")
     assert (unknown.status_code, method.status_code, method.headers["allow"]) == (404, 405, "POST")
     assert unknown.json()["status"] == 404
     assert method.json()["status"] == 405
+    client._transport.log.flush()
+    assert [json.loads(line)["status"] for line in lines.getvalue().splitlines()] == [404, 405]
 
 
 async def test_who_needs_no_key_may_ask_for_probes_only(client):
