@@ -100,6 +100,13 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that hung up is no news: a test says what its client saw."""
+
+
 class serving:  # noqa: N801 - used as a function
     """Runs a stub server as long as the block lasts."""
 
@@ -109,8 +116,7 @@ class serving:  # noqa: N801 - used as a function
 
     def __enter__(self) -> StubServer:
         handler = type("Handler", (_Handler,), {"stub": self._stub})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         if self._tls is not None:
             self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self._stub.port = self._server.server_address[1]
