@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS.parent / "examples/clipper.toml"
-STAYS = re.compile(r"clipper-stream (up|worker|watch)\b")
+STAYS = re.compile(r"clipper-stream (up|worker|watch|gateway)\b")
 """Commands that run until they are ended."""
 
 
@@ -189,9 +189,9 @@ def pipeline(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -
     write_estimator(folder / "models/svm-2.skops")
     example = EXAMPLE.read_text().replace("partitions = 4 ", "partitions = 2 ").replace("objective_ms = 200 ", "")
     (folder / "clipper.toml").write_text(example + DIGITS)
-    shell = Shell(folder, environment_of(kafka, topics, USER="ada", PYTHONPATH=str(folder)))
-    gateway = dict.fromkeys(("CLIPPER_GATEWAY_PORT", "CLIPPER_GATEWAY_GRPC_PORT"), "0")
-    with Program("up", folder=folder, environ=shell.environ | gateway | {"CLIPPER_GATEWAY_ENABLED": "true"}) as up:
+    ports = dict.fromkeys(("CLIPPER_GATEWAY_PORT", "CLIPPER_GATEWAY_GRPC_PORT"), "0")
+    shell = Shell(folder, environment_of(kafka, topics, USER="ada", PYTHONPATH=str(folder), **ports))
+    with Program("up", folder=folder, environ=shell.environ | {"CLIPPER_GATEWAY_ENABLED": "true"}) as up:
         ready = up.ready()
         ask(kafka, topics)
         yield Pipeline(shell, kafka.bootstrap, ready["gateway"])
