@@ -27,7 +27,7 @@ demo-lifecycle: $(STAMP) ## A model's life: deployed, compared, promoted, rolled
 demo-replay: $(STAMP) ## A day of traffic is logged, says what would have been better, and that is switched on
 	$(BIN)/python examples/replay/run.py $(ARGS)
 
-conformance: $(STAMP) ## Clients in Go, Java and JavaScript, as far as these are installed, against a real Kafka
+conformance: $(STAMP) ## Clients in Go, Java and JavaScript, and judges of the gateway, as far as they install (ARGS=--long)
 	$(BIN)/python examples/clients/run.py $(ARGS)
 
 test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)

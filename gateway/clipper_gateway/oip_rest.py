@@ -70,6 +70,7 @@ def oip_routes(calls: Calls, readiness: Readiness, endpoint: Callable[..., Route
         endpoint(model, endpoints.model, method="GET"),
         endpoint(f"{model}{of_version}", endpoints.model, method="GET"),
         endpoint("/v2", endpoints.server, method="GET"),
+        endpoint("/v2/", endpoints.server, method="GET"),  # as the protocol's OpenAPI document has it
     ]
 
 

@@ -182,7 +182,9 @@ def test_the_client_of_the_protocol_s_openapi_document_asks(gateway):
         client.check_model_version_readiness("sums", described.versions[0])
         data = TensorData(__root__=ROWS.ravel().tolist())
         rows = RequestInput(name="input", shape=[2, 3], datatype="FP32", data=data)
-        answer = client.model_infer("sums", request=InferenceRequest(id="9", inputs=[rows]))
+        answer = client.model_infer(
+            "sums", request=InferenceRequest(id="9", parameters=None, inputs=[rows], outputs=None)
+        )
         assert (answer.id, answer.outputs[0].data.__root__) == ("9", SUMS)
         with pytest.raises(NotFoundError):
             client.check_model_readiness("nobody")
