@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, Literal
 
 from rig.contenders import NotInstalled
-from rig.http_load import WRK, paced, saturated, saturated_by_wrk, write_lines
+from rig.http_load import WRK, WrkFailed, paced, saturated, saturated_by_wrk, write_lines
 from rig.measuring import loaded, rows, warm_broker
 from rig.model_servers import SERVERS, Served, Server, made, requests, serving
 from rig.processes import cpu_s_by_process
@@ -86,6 +86,8 @@ def measured(name: str, number: int, here: Session, options: argparse.Namespace)
                 yield {"load": load_name(load), "rows_each": SERVERS[name].rows_each, **figures}
     except NotInstalled as error:
         yield {"note": f"did not run: {error}"}
+    except WrkFailed as error:  # Ray Serve's proxy takes no connections any more after a rate beyond it
+        yield {"load": SATURATION, "note": f"was not there any more: {error}"}
 
 
 def load_name(rate: float | None) -> str:

@@ -49,6 +49,10 @@ end
 """Sends the bodies of a file, a line each, in turn; an answer is right when its status is 200 and it is no default."""
 
 
+class WrkFailed(RuntimeError):
+    """The client could not connect, or ended otherwise than it should."""
+
+
 async def answering(url: str, request: Request, labels_of: Labels, limit_s: float) -> bool:
     """Ask until the answer is right; False: it was not within the limit."""
     give_up_s = time.monotonic() + limit_s
@@ -117,7 +121,7 @@ def saturated_by_wrk(url: str, lines: Path, outstanding: int, seconds: float) ->
         seconds: How long, rounded up to whole ones.
 
     Raises:
-        RuntimeError: wrk failed.
+        WrkFailed: nobody answered it.
     """
     script = lines.with_suffix(".lua")
     script.write_text(WRK_SCRIPT)
@@ -125,7 +129,7 @@ def saturated_by_wrk(url: str, lines: Path, outstanding: int, seconds: float) ->
     done = subprocess.run([str(WRK), *words, url, "--", str(lines)], capture_output=True, text=True, check=False)
     said = done.stdout.strip().rpartition("\n")[2]
     if done.returncode or not said.startswith("{"):
-        raise RuntimeError(f"wrk ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
+        raise WrkFailed(f"wrk ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
     found = json.loads(said)
     queries = found["answers"] + found["failed"]
     return {

@@ -181,7 +181,7 @@ def test_the_client_of_the_protocol_s_openapi_document_asks(gateway):
         described = client.read_model_metadata("sums")
         client.check_model_version_readiness("sums", described.versions[0])
         data = TensorData(__root__=ROWS.ravel().tolist())
-        rows = RequestInput(name="input", shape=[2, 3], datatype="FP32", data=data)
+        rows = RequestInput(name="input", shape=[2, 3], datatype="FP32", parameters=None, data=data)
         answer = client.model_infer(
             "sums", request=InferenceRequest(id="9", parameters=None, inputs=[rows], outputs=None)
         )
