@@ -262,4 +262,8 @@ def _other_question(query: Query) -> Refusal:
 
 
 def _note_in(stored: asyncio.Event) -> OnSent:
-    return lambda sent: sent.add_done_callback(lambda _: stored.set())
+    def note(sent: "asyncio.Future[Any]") -> None:
+        if not sent.cancelled() and sent.exception() is None:
+            stored.set()
+
+    return lambda sent: sent.add_done_callback(note)

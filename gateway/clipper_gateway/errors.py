@@ -9,14 +9,18 @@ Rules of this file:
 """
 
 import http
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import grpc
 import msgspec
 
+from clipper_agents.observability.logging import event
 from clipper_stream.client import InvalidFeedback, InvalidQuery, PredictionTimeout, RecordTooLarge
 from clipper_stream.errors import ClipperError, SetupError
+
+logger = logging.getLogger(__name__)
 
 _GRPC = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -95,3 +99,11 @@ def refusal_of(error: ClipperError) -> Refusal:
             # the address and the user name of Kafka are the operator's business: they go to the log
             return Refusal(503, "Kafka does not answer this gateway now: try again", retry_after_s=1.0)
     return Refusal(500, "an error that this gateway does not know: see its log")
+
+
+def logged_refusal(error: ClipperError) -> Refusal:
+    """Return the refusal that an error is; what its caller is not told goes to the log."""
+    refusal = refusal_of(error)
+    if refusal.status >= 500 and refusal is not error:  # noqa: PLR2004 - of HTTP
+        event(logger, "a call failed", logging.WARNING, status=refusal.status, error=error)
+    return refusal

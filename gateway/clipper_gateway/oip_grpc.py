@@ -28,11 +28,10 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as health
 from open_inference.grpc import protocol as oip
 
-from clipper_agents.observability.logging import event
 from clipper_gateway import tensors
 from clipper_gateway.access import Access, Caller
 from clipper_gateway.calls import Calls
-from clipper_gateway.errors import Refusal, refusal_of
+from clipper_gateway.errors import Refusal, logged_refusal
 from clipper_gateway.http_protocol import BODY_S
 from clipper_gateway.inference import check_version, check_visible, outputs_of, query_of, response_parameters
 from clipper_gateway.request_log import RecordHeaders, checked_request_id, record_headers
@@ -175,7 +174,7 @@ class GrpcServer:
                     status = 200
                     return response
                 except ClipperError as error:
-                    refusal = _refusal(error)
+                    refusal = logged_refusal(error)
                 except grpc.aio.BaseError:
                     raise  # the call has ended without us: its client is gone, or the server stops
                 except Exception:
@@ -289,13 +288,6 @@ async def _message(request: Any, context: Any, message_s: float) -> Any:
 
 def _credentials(certfile: str, keyfile: str) -> Any:
     return grpc.ssl_server_credentials([(Path(keyfile).read_bytes(), Path(certfile).read_bytes())])
-
-
-def _refusal(error: ClipperError) -> Refusal:
-    refusal = refusal_of(error)
-    if refusal.status >= 500 and refusal is not error:  # noqa: PLR2004 - as of HTTP
-        event(logger, "a call failed", logging.WARNING, status=refusal.status, error=error)
-    return refusal
 
 
 def _trailing(refusal: Refusal) -> list[tuple[str, str]]:

@@ -23,9 +23,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from clipper_agents.observability.logging import event
 from clipper_gateway.access import ANYBODY, Access, Caller
-from clipper_gateway.errors import Refusal, refusal_of
+from clipper_gateway.errors import Refusal, logged_refusal
 from clipper_gateway.request_log import RecordHeaders, RequestLog, checked_request_id, record_headers
 from clipper_stream.errors import ClipperError, shown
 
@@ -194,9 +193,7 @@ class _Endpoint:
 
 
 def _refused(error: ClipperError) -> Response:
-    refusal = refusal_of(error)
-    if refusal.status >= 500 and refusal is not error:  # noqa: PLR2004 - of HTTP
-        event(logger, "a request failed", logging.WARNING, status=refusal.status, error=error)
+    refusal = logged_refusal(error)
     return Response(refusal.body(), refusal.status, refusal.headers, "application/problem+json")
 
 

@@ -8,6 +8,7 @@ import pytest
 from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.calls import GRACE_S, AskOptions, Calls, is_same_question
 from clipper_gateway.errors import Refusal
+from clipper_stream.client import BrokerUnavailable
 from clipper_stream.client.client import AskedQuery
 from clipper_stream.client.client_records import prepare_query
 from clipper_topics.codec import JSON
@@ -170,6 +171,20 @@ async def test_a_query_to_be_answered_later_is_accepted_once_kafka_has_it(calls,
     assert own is again
     pipeline.client.let.set()
     assert [(await each).output for each in (task, own)] == [7, 7]
+
+
+async def test_a_query_that_kafka_did_not_take_is_not_accepted(calls, pipeline):
+    async def refused(query, *, timeout_s, key, headers, on_sent):
+        sent = asyncio.get_running_loop().create_future()
+        on_sent(sent)
+        sent.set_exception(OSError("gone"))
+        for _ in range(5):  # as the answer's future, whose task runs after the callbacks of this one
+            await asyncio.sleep(0)
+        raise BrokerUnavailable("Kafka did not take it")
+
+    pipeline.client.ask = refused
+    with pytest.raises(BrokerUnavailable):
+        await calls.begin(ANYBODY, query(), AskOptions())
 
 
 async def test_feedback_of_a_limited_caller_names_its_application(calls, pipeline):
