@@ -63,6 +63,7 @@ class Fixture:
         self.backlogs = LeftBacklogs(self, self.reader, self, decisions, lambda: self.now_s)
 
     def read(self, tp, offsets, age_s=100.0):
+        self.now_s += 0.1
         self.frontiers[tp].admit([*offsets])
         return {tp: queries(tp, offsets, age_s)}
 
@@ -145,7 +146,7 @@ async def test_all_that_was_left_is_read_in_order_while_there_is_room(fixture):
 async def test_more_of_it_is_read_together_while_no_new_query_comes(fixture):
     fixture.leave(P0)
     await fixture.until(lambda: fixture.reader.most)
-    fixture.now_s = BUSY_S
+    fixture.now_s += BUSY_S
     await fixture.until(lambda: fixture.indexes[0].left_ms == math.inf)
     assert (fixture.reader.most[0], fixture.reader.most[-1]) == (READ_TOGETHER, READ_ALONE)
 
