@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lifecycle demo-replay conformance test test-fast faults soak lint format bench audit ci clean
+.PHONY: help demo demo-lifecycle demo-replay conformance observe test test-browser test-fast faults soak lint format bench audit ci clean
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -30,9 +30,15 @@ demo-replay: $(STAMP) ## A day of traffic is logged, says what would have been b
 conformance: $(STAMP) ## Clients in Go, Java and JavaScript, and judges of the gateway, as far as they install (ARGS=--long)
 	$(BIN)/python examples/clients/run.py $(ARGS)
 
+observe: $(STAMP) ## The demo's models under endless traffic, with a real Prometheus beside them, until Ctrl-C
+	$(BIN)/python deploy/observe/run.py $(ARGS)
+
 test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
 	$(BIN)/pytest -m "not (integration or e2e or faults or long)" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none
 	$(BIN)/pytest -m "(integration or e2e or short) and not long" --short -n 2 --dist loadfile --no-loadscope-reorder -q $(ARGS) || test $$? = 5
+
+test-browser: $(STAMP) ## The console in a real Chromium (Debian: apt install chromium), and the pictures of docs/
+	$(BIN)/pytest -m browser -q $(ARGS)
 
 test-fast: $(STAMP) ## Tests that need no Kafka
 	$(BIN)/pytest -m "not (integration or e2e or faults or long)" -n 2 -q $(ARGS)

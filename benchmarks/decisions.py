@@ -44,7 +44,7 @@ def main() -> None:
     parser = page_options(__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="ten times as many of a trial at the margin itself")
     parser.add_argument("--only", default="", help="scenarios whose name has this in it")
-    options = parsed(parser, {"seeds": 1})
+    options = parsed(parser, {"seeds": 1, "only": "always the same"})
     with ProcessPoolExecutor(2) as pool:
         lines = [*table(options.seeds, options.only, pool), "", *newcomers(min(options.seeds, 200)), ""]
         lines += [*costs(min(options.seeds, 20), pool), "", *silences(min(options.seeds, 20))]

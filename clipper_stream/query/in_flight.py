@@ -60,6 +60,7 @@ class DecodedQuery(NamedTuple):
         features: Numbers for a contextual policy to choose by; None: it gives none.
         raw: Whether its rows are each an `UndecodedRow`: it is large, and the planner decodes it by itself.
         shares_id: Whether another application's query with the same id was answered before.
+        trace: What notes the query's trace; None: it is not sampled.
     """
 
     query_id: str
@@ -80,6 +81,7 @@ class DecodedQuery(NamedTuple):
     features: list[float] | None = None
     raw: bool = False
     shares_id: bool = False
+    trace: Any = None
 
 
 class RowBlock:

@@ -44,12 +44,16 @@ class Request:
         frame: Token of the request.
         rows: The inputs: a matrix with one row an input; or a list of texts, bytes or JSON values.
         deadlines_s: When each output is of no more use, seconds since the epoch; `inf` for never.
+        owners: Whose each row is.
+        traced: For whoever carries the request out: notes about rows of sampled queries.
     """
 
     ref: str
     frame: int
     rows: NDArray[Any] | list[Any]
     deadlines_s: NDArray[np.float64]
+    owners: Sequence[Owner] = ()
+    traced: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ class RequestTracker:
             self._in_time.push(float(deadlines.max()), frame)
             if return_s:
                 deadlines -= np.clip(return_s, 0.0, np.maximum(0.0, MOST_RETURN_RATIO * (deadlines - now_s)))
-            yield Request(rows.ref, frame, inputs, deadlines)
+            yield Request(rows.ref, frame, inputs, deadlines, sent.owners)
 
     def rows_to_ask_again(self) -> Iterable[RowBatch]:
         """Rows whose asker ran out of time since the last call; without those that nobody waits for any more."""

@@ -1,13 +1,15 @@
 """Who may ask the gateway, and what: holders of API keys, holders of an issuer's tokens, or anybody."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway.errors import Refusal
-from clipper_gateway.keys import SECRET_PREFIX, KeyRing, Right
-from clipper_gateway.tokens import INVALID_TOKEN, TokenVerifier, is_loopback
+from clipper_gateway.keys import SECRET_PREFIX, ApiKey, KeyRing, Right, digest_of
+from clipper_gateway.tokens import INVALID_TOKEN, TokenClaims, TokenVerifier, is_loopback
 from clipper_stream.errors import InvalidSetting, shown
 
 RIGHTS: tuple[str, ...] = get_args(Right)
@@ -37,6 +39,8 @@ class Caller:
 
 
 ANYBODY = Caller("anybody", None, frozenset(RIGHTS))
+NOBODY = Caller("", frozenset(), frozenset())
+"""Of a request that was refused before anybody was asked for."""
 
 
 def may_start(section: GatewaySection) -> bool:
@@ -92,21 +96,39 @@ class Access:
         if api_key and bearer and api_key != bearer:
             raise Refusal(400, "x-api-key and authorization hold different credentials: send one of them")
         if api_key or bearer.startswith(SECRET_PREFIX):
-            key = self.keys and self.keys.find(api_key or bearer)
-            if not key:
-                raise Refusal(401, "the API key is unknown or revoked: ask for another", headers=INVALID_TOKEN)
-            applications = None if key.applications is None else frozenset(key.applications)
-            return Caller(key.name, applications, frozenset(key.rights))
+            return _holder(self.keys and self.keys.find(api_key or bearer))
         if bearer:
             return await self._caller_of_token(bearer)
         if not self.is_open:
             raise Refusal(401, "no credentials: send x-api-key: KEY or authorization: Bearer TOKEN", headers=_NO_TOKEN)
         return ANYBODY
 
-    async def _caller_of_token(self, token: str) -> Caller:
+    async def sign_in(self, secret: str) -> Callable[[], Caller]:
+        """Return what says whose an API key or a token is, as long as that is in force; the secret is not kept.
+
+        Raises:
+            Refusal: as of `identify`; later calls of what is returned raise 401.
+        """
+        caller = await self.identify(f"Bearer {secret}", None)
+        if (keys := self.keys) is not None and secret.startswith(SECRET_PREFIX):
+            digest = digest_of(secret)
+            return lambda: _holder(keys.in_force(digest))
+        until_s = (await self._claims(secret)).exp
+
+        def holder() -> Caller:
+            if time.time() >= until_s:
+                raise Refusal(401, "the token's time is over: sign in again", headers=INVALID_TOKEN)
+            return caller
+
+        return holder
+
+    async def _claims(self, token: str) -> TokenClaims:
         if self.tokens is None:
             raise Refusal(401, "bearer tokens are not accepted here: send an API key", headers=INVALID_TOKEN)
-        claims = await self.tokens.claims(token)
+        return await self.tokens.claims(token)
+
+    async def _caller_of_token(self, token: str) -> Caller:
+        claims = await self._claims(token)
         applications = claims.clipper_applications
         rights = frozenset(right for right in RIGHTS if f"clipper:{right}" in claims.scopes)
         return Caller(claims.sub, frozenset(applications) if isinstance(applications, list) else None, rights)
@@ -119,3 +141,10 @@ class Access:
         keys = [f"holders of {len(self.keys.by_digest)} API keys in {self.keys.path}"] if self.keys else []
         tokens = [f"holders of tokens of {self.tokens.issuer} for {self.tokens.audience}"] if self.tokens else []
         return f"{' and '.join(keys + tokens)} may ask"
+
+
+def _holder(key: ApiKey | None) -> Caller:
+    if key is None:
+        raise Refusal(401, "the API key is unknown or revoked: ask for another", headers=INVALID_TOKEN)
+    applications = None if key.applications is None else frozenset(key.applications)
+    return Caller(key.name, applications, frozenset(key.rights))

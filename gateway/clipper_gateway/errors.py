@@ -16,6 +16,15 @@ from typing import Any
 import grpc
 import msgspec
 
+from clipper_agents.control.errors import (
+    NoSuchRestore,
+    RefusedChange,
+    RestoreBrokenOff,
+    StaleRevision,
+    UnusableState,
+    WriteContention,
+)
+from clipper_agents.dead_letters.reader import NoSuchLetter
 from clipper_agents.observability.logging import event
 from clipper_stream.client import InvalidFeedback, InvalidQuery, PredictionTimeout, RecordTooLarge
 from clipper_stream.errors import ClipperError, SetupError
@@ -37,6 +46,16 @@ _GRPC = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+
+_STATUSES: tuple[tuple[int, tuple[type[ClipperError], ...]], ...] = (
+    (400, (InvalidQuery, InvalidFeedback)),
+    (404, (NoSuchLetter,)),
+    (409, (RefusedChange, StaleRevision, NoSuchRestore, UnusableState)),
+    (413, (RecordTooLarge,)),
+    (503, (WriteContention, RestoreBrokenOff)),
+)
+"""Of errors whose message is for the caller."""
 
 
 class Refusal(ClipperError):
@@ -89,12 +108,10 @@ def refusal_of(error: ClipperError) -> Refusal:
     match error:
         case Refusal():
             return error
-        case RecordTooLarge():
-            return Refusal(413, str(error))
         case PredictionTimeout():
             return Refusal(504, str(error), query_id=error.query_id, reason="late")
-        case InvalidQuery() | InvalidFeedback():
-            return Refusal(400, str(error))
+        case _ if told := [status for status, kinds in _STATUSES if isinstance(error, kinds)]:
+            return Refusal(told[0], str(error))
         case SetupError():
             # the address and the user name of Kafka are the operator's business: they go to the log
             return Refusal(503, "Kafka does not answer this gateway now: try again", retry_after_s=1.0)

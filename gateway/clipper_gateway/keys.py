@@ -54,7 +54,7 @@ def make_key(
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
     given = {"name": name, "applications": applications, "rights": rights, "rate": rate, "created_ms": now_ms}
     try:
-        key = msgspec.convert({**given, "digest": _digest_of(secret)}, ApiKey)
+        key = msgspec.convert({**given, "digest": digest_of(secret)}, ApiKey)
     except msgspec.ValidationError as error:
         raise InvalidSetting(f"API key: {explained(str(error), given, ApiKey)}") from error
     with _changed_keys(path) as keys:
@@ -96,7 +96,8 @@ def read_keys(path: Path) -> list[ApiKey]:
         raise InvalidSetting(f"{path}: {error}; give a file that `clipper-stream keys create` made") from error
 
 
-def _digest_of(secret: str) -> str:
+def digest_of(secret: str) -> str:
+    """Return the digest by which a secret is known."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -150,15 +151,19 @@ class KeyRing:
         Raises:
             Refusal: 429, the key's rate is used up.
         """
+        key = self.in_force(digest_of(secret))
+        if key is not None and key.rate is not None and (wait_s := self._take(key.digest, key.rate, self._clock())):
+            what = f"key {key.name!r} may send {key.rate:g} requests a second"
+            raise Refusal(429, f"{what}: wait {wait_s:.3f} s", retry_after_s=wait_s)
+        return key
+
+    def in_force(self, digest: str) -> ApiKey | None:
+        """Return the key of this digest, None when none in force has it; no request is counted."""
         now_s = self._clock()
         if now_s - self._checked_s >= CHECK_INTERVAL_S:
             self._checked_s = now_s
             self._reload()
-        key = self.by_digest.get(_digest_of(secret))
-        if key is not None and key.rate is not None and (wait_s := self._take(key.digest, key.rate, now_s)):
-            what = f"key {key.name!r} may send {key.rate:g} requests a second"
-            raise Refusal(429, f"{what}: wait {wait_s:.3f} s", retry_after_s=wait_s)
-        return key
+        return self.by_digest.get(digest)
 
     def _take(self, digest: str, rate: float, now_s: float) -> float:
         """Take a request from a key's token bucket; the seconds until it holds one, 0 when it was taken."""

@@ -13,7 +13,7 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import IO
 
@@ -51,14 +51,12 @@ class RequestLog:
 
     Args:
         metrics: Of this process.
-        is_application: Whether an application is registered: only then it is a label of metrics.
+        applications: The registered ones: no other name is a label of metrics.
         stream: Where lines go.
     """
 
-    def __init__(
-        self, metrics: GatewayMetrics, is_application: Callable[[str], bool], stream: IO[bytes] | None = None
-    ) -> None:
-        self._metrics, self._is_application = metrics, is_application
+    def __init__(self, metrics: GatewayMetrics, applications: Collection[str], stream: IO[bytes] | None = None) -> None:
+        self._metrics, self._applications = metrics, applications
         self._stream = sys.stderr.buffer if stream is None else stream
         self._lines: list[str] = []
         self._second, self._prefix = 0, ""
@@ -77,7 +75,7 @@ class RequestLog:
         peer: str,
     ) -> None:
         """Note a request that has ended."""
-        known = application if application and self._is_application(application) else ""
+        known = application if application in self._applications else ""
         self._metrics.count_request(route, status, known, took_s)
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
@@ -93,6 +91,7 @@ class RequestLog:
     def flush(self) -> None:
         """Write what waits; a stream that takes nothing any more costs no request its answer."""
         lines, self._lines = self._lines, []
+        self._metrics.keep_applications(self._applications)
         try:
             self._stream.write("".join([line + "\n" for line in lines]).encode())
             self._stream.flush()

@@ -12,7 +12,7 @@ Rules of this file:
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from clipper_gateway.access import ANYBODY, Access, Caller
+from clipper_gateway.access import ANYBODY, NOBODY, Access, Caller
 from clipper_gateway.errors import Refusal, logged_refusal
 from clipper_gateway.request_log import RecordHeaders, RequestLog, checked_request_id, record_headers
 from clipper_stream.errors import ClipperError, shown
@@ -36,16 +36,20 @@ SINGLE = frozenset(
         b"content-encoding",
         b"content-length",
         b"content-type",
+        b"cookie",
+        b"host",
         b"idempotency-key",
         b"inference-header-content-length",
         b"origin",
         b"prefer",
+        b"sec-fetch-site",
         b"x-api-key",
+        b"x-csrf-token",
     }
 )
 _NO_QUERY = QueryParams("")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-METHODS = {"GET": ("GET", "HEAD"), "POST": ("POST",), "": ()}
+METHODS = {"GET": ("GET", "HEAD"), "POST": ("POST",), "GET POST": ("GET", "HEAD", "POST"), "": ()}
 """That a route of a method answers; none: all."""
 CLIENT_GONE = 499
 """In logs and metrics: nobody was there any more to read the answer."""
@@ -62,6 +66,7 @@ class HttpCall:
         path: Parameters of the path.
         query: Parameters behind the path.
         record_headers: For the records that are written because of it.
+        peer: Address of who is connected.
     """
 
     caller: Caller
@@ -70,11 +75,15 @@ class HttpCall:
     path: Mapping[str, str]
     query: QueryParams
     record_headers: RecordHeaders
+    peer: str = ""
 
 
 Handler: TypeAlias = Callable[[HttpCall], Awaitable[Response]]
 Admit: TypeAlias = Callable[[str], None]
 """Takes the name of the application; raises `Refusal` when too many of its calls wait already."""
+Identify: TypeAlias = Callable[[Mapping[str, str]], Awaitable[Caller]]
+Refuse: TypeAlias = Callable[[Refusal, Caller, Mapping[str, str]], Response]
+"""Takes a refusal, the caller, `NOBODY` while unknown, and the request's headers."""
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -90,10 +99,24 @@ class Endpoints:
         log: Is told of each request.
         max_body_bytes: Of a request.
         origins: Whose pages may call from a browser, beside the gateway's own.
+        identify: Tells the caller by the headers; absent: by those of `access`.
+        refuse: Makes the response that a refusal is.
+        headers: Of every response.
     """
 
-    def __init__(self, access: Access, log: RequestLog, max_body_bytes: int, origins: frozenset[str]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        log: RequestLog,
+        max_body_bytes: int,
+        origins: frozenset[str] = frozenset(),
+        *,
+        identify: Identify | None = None,
+        refuse: Refuse | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         self.access, self.log, self.max_body_bytes, self.origins = access, log, max_body_bytes, origins
+        self.identify, self.refuse, self.headers = identify or self._identify, refuse or _problem, headers
 
     def route(
         self, path: str, handler: Handler, *, method: str = "POST", public: bool = False, admit: Admit | None = None
@@ -103,15 +126,24 @@ class Endpoints:
         Args:
             path: With `{name}` for the application.
             handler: Answers a call.
-            method: The only one; `GET` answers `HEAD` too.
+            method: The only one, of `METHODS`; `GET` answers `HEAD` too.
             public: Whether callers without a key are let in.
             admit: Refuses an application's calls while too many wait, before their bodies are read.
         """
-        return _EndpointRoute(path, _Endpoint(self, path, handler, method, public, admit), methods=[method])
+        # a route of no method fits only in part, so that every other one that fits goes before
+        methods = [*METHODS[method]] or ["-"]
+        return _EndpointRoute(path, _Endpoint(self, path, handler, method, public, admit), methods=methods)
+
+    async def _identify(self, headers: Mapping[str, str]) -> Caller:
+        return await self.access.identify(headers.get("authorization"), headers.get("x-api-key"))
 
     def unknown(self) -> "_Endpoint":
         """Return what answers a request for which there is no route."""
         return _Endpoint(self, "unknown", _no_path, "", public=True, admit=None)
+
+
+def _problem(refusal: Refusal, *_: object) -> Response:
+    return Response(refusal.body(), refusal.status, refusal.headers, "application/problem+json")
 
 
 class _EndpointRoute(Route):
@@ -144,13 +176,14 @@ class _Endpoint:
             try:
                 caller, response = await self._answered(scope, headers, receive, request_id)
             except ClipperError as error:
-                response = _refused(error)
+                response = self._of.refuse(logged_refusal(error), NOBODY, headers)
             except (ClientDisconnect, asyncio.CancelledError):
                 raise
             except Exception:
                 logger.exception("a request failed path=%s request_id=%s", self._path, request_id)
-                response = _refused(Refusal(500, f"a defect of this gateway: its log has it under {request_id}"))
-            response.raw_headers.append((b"x-request-id", request_id.encode()))
+                defect = Refusal(500, f"a defect of this gateway: its log has it under {request_id}")
+                response = self._of.refuse(defect, NOBODY, headers)
+            response.raw_headers.extend(((b"x-request-id", request_id.encode()), *self._of.headers))
             await response(scope, receive, send)
             status = response.status_code
         except ClientDisconnect:
@@ -179,22 +212,18 @@ class _Endpoint:
             _check_origin(origin, scope["scheme"], headers.get("host", ""), is_open=self._of.access.is_open)
         caller = ANYBODY
         if not self._public:
-            caller = await self._of.access.identify(headers.get("authorization"), headers.get("x-api-key"))
+            caller = await self._of.identify(headers)
         try:
             if self._admit is not None:
                 self._admit(scope["path_params"]["name"])
-            body = await _body(headers, receive, self._of.max_body_bytes) if self._method == "POST" else b""
+            body = await _body(headers, receive, self._of.max_body_bytes) if "POST" in self._method else b""
             traced = record_headers(headers.get("traceparent"), request_id)
             query = QueryParams(scope["query_string"]) if scope["query_string"] else _NO_QUERY
-            call = HttpCall(caller, body, headers, scope.get("path_params", {}), query, traced)
+            peer = scope["client"][0] if scope.get("client") else ""
+            call = HttpCall(caller, body, headers, scope.get("path_params", {}), query, traced, peer)
             return caller.name, await self._handler(call)
         except ClipperError as error:
-            return caller.name, _refused(error)
-
-
-def _refused(error: ClipperError) -> Response:
-    refusal = logged_refusal(error)
-    return Response(refusal.body(), refusal.status, refusal.headers, "application/problem+json")
+            return caller.name, self._of.refuse(logged_refusal(error), caller, headers)
 
 
 def _check_single(headers: list[tuple[bytes, bytes]]) -> None:
@@ -207,11 +236,20 @@ def _check_single(headers: list[tuple[bytes, bytes]]) -> None:
 def _check_origin(origin: str, scheme: str, host: str, *, is_open: bool) -> None:
     """Refuse what a page of another site sends from a browser of somebody who may ask.
 
-    Without keys whoever reaches the gateway may ask. A name that leads to this machine may then be anybody's.
+    Without keys whoever reaches the gateway may ask. A name that leads to this machine may then be anybody's. A proxy
+    may have ended TLS before.
     """
-    name = host.rpartition(":")[0] or host
-    if origin != f"{scheme}://{host}" or (is_open and name not in LOOPBACK):
+    if origin not in {f"{scheme}://{host}", f"https://{host}"} or (is_open and not names_this_machine(host)):
         raise Refusal(403, f"pages of {shown(origin)} may not call this gateway: name it in gateway.cors_origins")
+
+
+def names_this_machine(host: str) -> bool:
+    """Return whether the header `host` has a name that leads to no other machine, whoever answers for names.
+
+    >>> names_this_machine("127.0.0.1:8080"), names_this_machine("elsewhere.example:8080")
+    (True, False)
+    """
+    return (host.rpartition(":")[0] or host) in LOOPBACK
 
 
 async def _body(headers: Mapping[str, str], receive: Receive, most_bytes: int) -> bytes:

@@ -22,14 +22,15 @@ from starlette.routing import Router
 from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.errors import TopicMadeAnew
-from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_agents.observability.probes import ProbeServer
 from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.settings.workers import GatewaySettings
 from clipper_gateway.access import Access
 from clipper_gateway.api import OwnApi
 from clipper_gateway.calls import Calls
+from clipper_gateway.console.routes import Console
 from clipper_gateway.http_protocol import BoundedHttpProtocol
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import oip_routes
@@ -71,8 +72,11 @@ class Gateway:
         self.readiness = Readiness(self.pipeline)
         self.calls = Calls(self.pipeline, most_waiting=section.max_in_flight, timeout_s=section.timeout_s)
         metrics.watch_in_flight(lambda: self.calls.waiting)
-        self.log = RequestLog(metrics, self.pipeline.deployed.applications.__contains__)
+        self.health = metrics.health
+        self.health.serves(self.readiness.reasons)
+        self.log = RequestLog(metrics, self.pipeline.deployed.applications)
         self.api = OwnApi(self.calls, settings.horizon_s)
+        self.console = Console(settings, self.access, self.pipeline, self.log) if section.console else None
         self.app = self._app()
 
     def _app(self) -> Router:
@@ -90,6 +94,7 @@ class Gateway:
                 *oip_routes(self.calls, self.readiness, endpoints.route),
                 *self.readiness.routes(endpoints),
                 *openapi_routes(),
+                *(self.console.routes() if self.console else ()),
             ],
             redirect_slashes=False,
             default=endpoints.unknown(),
@@ -132,6 +137,8 @@ class Gateway:
         )
         grpc_server = GrpcServer(self.calls, self.access, self.readiness.reasons, self._observe)
         await self.pipeline.start()
+        if self.console:
+            self.console.start()
         work: list[asyncio.Future[Any]] = [asyncio.ensure_future(self.pipeline.broken())]
         try:
             tls = (section.tls_certfile, section.tls_keyfile) if section.tls_certfile and section.tls_keyfile else None
@@ -152,6 +159,8 @@ class Gateway:
             self.pipeline.is_draining = True
             await asyncio.sleep(self.readiness.notice_s())
             self.api.pending.close()
+            if self.console:
+                await self.console.stop()
             server.should_exit = True
             none_waits = asyncio.ensure_future(self.calls.none_waits.wait())
             work.append(none_waits)
@@ -165,7 +174,7 @@ class Gateway:
 
 
 def run(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT; prints `ready role=gateway instance=... http=URL grpc=HOST:PORT metrics=PORT`.
+    """Serve until SIGTERM or SIGINT; prints `ready role=gateway instance=...`, with its addresses.
 
     Raises:
         SetupError: a port is taken, a file cannot be read, or everybody could ask.
@@ -178,7 +187,7 @@ def run(settings: GatewaySettings) -> None:
     gateway = Gateway(settings, metrics)
     event(logger, gateway.access.notice())
     with _listener(section) as listener:
-        port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
+        port = ProbeServer(metrics.registry, metrics.health).start(settings.metrics_port, settings.metrics_address)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_run(gateway, listener, settings.instance, port))
@@ -189,6 +198,7 @@ def run(settings: GatewaySettings) -> None:
 
 async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics_port: int) -> None:
     loop = asyncio.get_running_loop()
+    gateway.health.watch_loop()
     ending, ready = asyncio.Event(), loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
@@ -197,10 +207,14 @@ async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics
     if ready.done():
         section = gateway.section
         scheme = "https" if section.tls_certfile else "http"
-        http = f"{scheme}://{section.address}:{listener.getsockname()[1]}"
+        port = listener.getsockname()[1]
+        http = f"{scheme}://{section.address}:{port}"
+        # a browser is shown the console by an address of this machine, which "all addresses" is not
+        seen_at = "127.0.0.1" if section.address == "0.0.0.0" else section.address  # noqa: S104
+        console = f" console={scheme}://{seen_at}:{port}/console" if gateway.console else ""
         print(  # noqa: T201 - a supervisor waits for this line
             f"ready role=gateway instance={instance} http={http} grpc={section.address}:{ready.result()} "
-            f"metrics={metrics_port}",
+            f"metrics={metrics_port}{console}",
             flush=True,
         )
     await serving

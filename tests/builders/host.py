@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from clipper_agents.host.outputs import Reply
 from clipper_agents.host.request_rows import RequestRows, rows_of_request
 from clipper_topics.frames import OutputFrame, RequestFrame
 
@@ -74,9 +75,9 @@ class Outputs:
         self.held = held
         self._news = asyncio.Condition()
 
-    async def __call__(self, partition: int, pieces: list[OutputFrame]) -> None:
+    async def __call__(self, reply: Reply[Any]) -> None:
         async with self._news:
-            self.sent.append((partition, pieces))
+            self.sent.append((reply.partition, reply.pieces))
             self._news.notify_all()
         if self.held:
             acknowledged = asyncio.get_running_loop().create_future()

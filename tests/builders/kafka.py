@@ -192,6 +192,7 @@ class FakeConsumer:
 
     def __init__(self, ends):
         self.ends, self.positions, self.paused, self.fetched_from = ends, {}, set(), []
+        self.open = {}
         self.leaders = dict.fromkeys(ends, 0)
         self._client = SimpleNamespace(
             cluster=SimpleNamespace(leader_for_partition=self.leaders.get),
@@ -228,6 +229,12 @@ class FakeConsumer:
 
     async def position(self, tp):
         return self.positions[tp]
+
+    def highwater(self, tp):
+        return self.ends[tp]
+
+    def last_stable_offset(self, tp):
+        return self.ends[tp] - self.open.get(tp, 0)
 
     async def getmany(self, *partitions, timeout_ms, max_records=None):
         await self._waited()

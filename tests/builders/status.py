@@ -1,10 +1,13 @@
 """A deployment as its records tell it, without a Kafka: one application with each stage of a version."""
 
+from typing import Any
+
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change, Command
+from clipper_topics.comparison import Comparison
 from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec, RolloutRule, Trial
@@ -74,6 +77,24 @@ def report(
         at_ms=int(1000 * (NOW_S - ago_s)),
     )
     found.host(report_key(model, instance), codec.host_reports.encode(said))
+
+
+def compared(model: str, waits_for: str = "upper end 0.030 is not below 0.02", **fields: Any) -> Comparison:
+    """What a steward writes of a version."""
+    numbers = {
+        "difference": -0.1,
+        "lower": -0.2,
+        "upper": -0.01,
+        "scores": 80,
+        "waiting": 3,
+        "since_s": 1,
+        "upto_s": 61,
+    }
+    losses = {"trial_loss": 0.2, "trial_feedbacks": 50, "answer_loss": 0.3, "answer_feedbacks": 40}
+    own = {"stage": "canary", "feedbacks": 60, "loss": 0.2, "loss_lower": 0.1, "loss_upper": 0.3}
+    return Comparison(
+        **{"application": "digits", "model": model, "waits_for": waits_for, **numbers, **losses, **own, **fields}
+    )
 
 
 def row(

@@ -32,6 +32,9 @@ RECORDS: dict[str, codec.Codec[Any]] = {
     "model": codec.models,
     "restore": codec.restores,
     "drift": codec.drifts,
+    "comparison": codec.comparisons,
+    "comparison-candidate": codec.comparisons,
+    "host-report": codec.host_reports,
 }
 """Records of named fields: what is read of each must say all that its JSON says, so no field was lost or renamed."""
 

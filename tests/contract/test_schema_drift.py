@@ -25,6 +25,7 @@ CODECS: dict[str, Any] = {
     "host-report": codec.host_reports,
     "restore": codec.restores,
     "drift": codec.drifts,
+    "comparison": codec.comparisons,
 }
 
 

@@ -1,13 +1,22 @@
 """Does the steward step up, promote, abort and retire by what the logs say, and does a restart come to the same?"""
 
+import asyncio
 import random
+import time
 
 import msgspec
 import pytest
+from aiokafka import AIOKafkaProducer
 from builders.rollout_logs import RecordedChanges, answered, steward, until, writing
 
 from clipper_agents.control.state import read_control
+from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_agents.rollout.read_comparisons import read_comparisons
+from clipper_agents.status.collect import read_status, readable_partitions
+from clipper_agents.status.tailer import DeploymentTailer
+from clipper_topics import codec
+from clipper_topics.comparison import comparison_key
+from clipper_topics.examples import COMPARISON
 from clipper_topics.manifests import ApplicationManifest, RolloutRule, Trial
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -77,6 +86,58 @@ async def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_s
     assert by_hand.difference == pytest.approx(2 * by_hand.loss - 1), "one of the two is always right"
     assert 0.0 < by_hand.loss < 0.3
     assert not [one for one in again if one.application == "by-hand" and one.stage == "canary"], "nobody may step it up"
+
+
+async def followed(following, holds):
+    """What a tailer has read, once it holds."""
+    async with asyncio.timeout(60):
+        while not holds(following.facts.comparisons):
+            await following.poll()
+    return following.facts.comparisons
+
+
+async def test_status_shows_what_a_steward_has_published_and_reads_no_log_again(kafka, catalogue):
+    of, changes = ("by-hand", "new:1"), RecordedChanges(kafka, catalogue)
+    await changes.create(WATCHED_BY_HAND)
+    async with (
+        writing(kafka, catalogue) as logs,
+        DeploymentTailer(kafka, catalogue) as following,
+        steward(kafka, catalogue, changes) as (process, _),
+    ):
+        await following.catch_up(await readable_partitions(kafka, catalogue))
+        await logs.queries(30, [answered("old:1", 0)], [answered("new:1", 1)], application="by-hand")
+        found = await followed(following, lambda found: of in found and found[of].feedbacks == 30)
+        assert found[of] == next(one for one in process.comparisons if (one.application, one.model) == of)
+        assert following.facts.fresh_comparison(of, time.time())
+        (trial,) = (await read_status(kafka, catalogue)).applications["by-hand"].trials
+        assert (trial.source, trial.feedbacks, trial.difference) == ("steward", 30, -1.0)
+        assert trial.waits_for == f"somebody to decide, it is not automatic; {found[of].waits_for}"
+
+        await changes.create(msgspec.structs.replace(WATCHED_BY_HAND, trials=[]))
+        await followed(following, lambda found: of not in found)
+    await changes.create(WATCHED_BY_HAND)
+    only_there = msgspec.structs.replace(COMPARISON, application="by-hand", model="new:1", waits_for="for nobody")
+    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+        value = codec.comparisons.encode(only_there)
+        await producer.send_and_wait(catalogue.comparisons, value, key=comparison_key(*of), partition=0)
+    (trial,) = (await read_status(kafka, catalogue)).applications["by-hand"].trials
+    assert trial.waits_for.endswith("for nobody"), "no log says so"
+
+
+async def test_a_steward_without_the_topic_of_comparisons_decides_and_says_so_once(kafka, catalogue, caplog):
+    changes = RecordedChanges(kafka, catalogue)
+    await changes.create(RISING)
+    await delete_topics(kafka, [catalogue.comparisons])
+    async with writing(kafka, catalogue) as logs, steward(kafka, catalogue, changes) as (process, _):
+        await logs.queries(40, [answered("old:1", 0)], [answered("new:1", 1)], application="rising")
+        await until("a step", lambda: changes.made)
+        lines = [one for one in caplog.records if "comparisons are not published" in one.getMessage()]
+    assert len(lines) == 1
+    assert f"topic {catalogue.comparisons} does not exist" in str(lines[0].fields["reason"])
+    assert process.comparisons
+    assert catalogue.comparisons not in await existing_topics(kafka), "nobody makes it on demand"
+    (trial,) = (await read_status(kafka, catalogue)).applications["rising"].trials
+    assert trial.source == "steward", "status has read the logs instead"
 
 
 HISTORY = ApplicationManifest(

@@ -133,12 +133,12 @@ class UnevenSend:
         self.calls = 0
         self.safe = []
 
-    async def __call__(self, partition, pieces):
+    async def __call__(self, reply):
         turns = self.turns[self.calls % len(self.turns)]
         self.calls += 1
         for _ in range(turns):
             await asyncio.sleep(0)
-        self.safe += [(partition, piece) for piece in pieces]
+        self.safe += [(reply.partition, piece) for piece in reply.pieces]
 
 
 class SlowClock(FakeClock):

@@ -56,6 +56,11 @@ CHANNELS = {
         ["application", "model", "change", "restore", "drift"],
     ),
     "hosts": ("hosts", "Which hosts are ready; an empty value: it has left.", ["hostReport"]),
+    "comparisons": (
+        "comparisons",
+        "How versions compare; an empty value: it is not compared any more.",
+        ["comparison"],
+    ),
     "deadLetters": ("dead_letters", "Records that could not be used.", ["deadLetter"]),
 }
 """The topic's name in the catalogue, what it holds, and its messages."""
@@ -76,6 +81,7 @@ OPERATIONS = {
     "followRestores": ("receive", "control", "See which states were restored.", ["restore"]),
     "followDrift": ("receive", "control", "See whose loss has changed.", ["drift"]),
     "followHosts": ("receive", "hosts", "See which hosts are ready.", ["hostReport"]),
+    "followComparisons": ("receive", "comparisons", "See how versions compare.", ["comparison"]),
     "inspect": ("receive", "deadLetters", "See what could not be used, and why.", ["deadLetter"]),
 }
 """Direction, channel, summary and messages."""

@@ -89,6 +89,8 @@ class Catalogue:
     """Written by routers, read by applications: what became of feedback that asked to be told."""
     outputs = _Name(".outputs")
     """Written by hosts, read by the router that asked."""
+    comparisons = _Name(".comparisons")
+    """Written by the steward: how versions compare."""
     selection = _Name(".selection")
     """Totals of each partition's selection state, followed by every router."""
     control = _Name(".control")
@@ -128,6 +130,7 @@ class Catalogue:
             TopicSpec(name=self.selection, partitions=1, config=_COMPACTED),
             TopicSpec(name=self.control, partitions=1, config=_from_anybody(_COMPACTED)),
             TopicSpec(name=self.hosts, partitions=1, config=_COMPACTED),
+            TopicSpec(name=self.comparisons, partitions=1, config=_stamped(_retained(7 * DAY_MS))),
             TopicSpec(name=self.dead_letters, partitions=1, config=_large(7 * DAY_MS)),
             TopicSpec(name=self.selection_changelog, partitions=shared, config=_COMPACTED),
         ]

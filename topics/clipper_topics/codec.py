@@ -14,6 +14,7 @@ from msgspec import inspect
 
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
+from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import AckRequest, Feedback, FeedbackAck
 from clipper_topics.host_report import HostReport
@@ -223,3 +224,4 @@ changes = Codec(Change)
 host_reports = Codec(HostReport)
 restores = Codec(Restore)
 drifts = Codec(DriftEvent)
+comparisons = Codec(Comparison)

@@ -9,6 +9,7 @@ import msgspec
 
 from clipper_topics.audit import Audit
 from clipper_topics.change import Change
+from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback, FeedbackAck
 from clipper_topics.host_report import HostReport
@@ -114,7 +115,14 @@ CHANGE = Change(
     after=APPLICATION,
     feedback_ends=[120, 98, 133, 101],
 )
-HOST_REPORT = HostReport(model="svm:2", instance="host.svm.2.0", state="ready", at_ms=1_764_000_000_000, pid=4711)
+HOST_REPORT = HostReport(
+    model="svm:2",
+    instance="host.svm.2.0",
+    state="ready",
+    at_ms=1_764_000_000_000,
+    pid=4711,
+    metrics="127.0.0.1:40123",
+)
 RESTORE = Restore(
     application="digits",
     at_ms=1_764_000_000_000,
@@ -139,6 +147,37 @@ DRIFT = DriftEvent(
     topic="clipper.feedback",
     partition=3,
     offset=812,
+)
+COMPARISON = Comparison(
+    application="digits",
+    model="svm:2",
+    stage="canary",
+    feedbacks=96,
+    difference=-0.05,
+    lower=-0.11,
+    upper=0.03,
+    loss=0.08,
+    loss_lower=0.02,
+    loss_upper=0.21,
+    scores=240,
+    waiting=12,
+    since_s=1_764_000_000,
+    upto_s=1_764_000_600,
+    waits_for="upper end 0.030 is not below 0.02",
+    trial_loss=0.08,
+    trial_feedbacks=96,
+    answer_loss=0.13,
+    answer_feedbacks=131,
+)
+CANDIDATE_COMPARISON = Comparison(
+    application="digits",
+    model="forest:2",
+    stage="live",
+    feedbacks=0,
+    lower=-1.0,
+    upper=1.0,
+    loss_lower=0.0,
+    loss_upper=1.0,
 )
 
 
@@ -175,6 +214,7 @@ MESSAGES = {
     "model": MessageKind(ModelManifest, (MODEL,), "`model/<name>:<version>`"),
     "change": MessageKind(Change, (CHANGE,), "`change/<application>/<revision>`"),
     "host-report": MessageKind(HostReport, (HOST_REPORT,), "`<name>:<version>/<instance>`"),
+    "comparison": MessageKind(Comparison, (COMPARISON, CANDIDATE_COMPARISON), "`<application>/<name>:<version>`"),
     "restore": MessageKind(Restore, (RESTORE,), "`restore/<id>`"),
     "drift": MessageKind(DriftEvent, (DRIFT,), "`drift/<application>/<name>:<version>`"),
 }

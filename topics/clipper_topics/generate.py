@@ -16,7 +16,7 @@ from clipper_topics.examples import MESSAGES
 from clipper_topics.json_schema import schema
 
 FOLDER = Path(__file__).parent / "schemas"
-CONTRACT_VERSION = "1.3.0"
+CONTRACT_VERSION = "1.4.0"
 """Minor: a field was added, older readers ignore it; or more is accepted.
 Major: an old reader would misunderstand."""
 

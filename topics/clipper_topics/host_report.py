@@ -28,6 +28,8 @@ class HostReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Since when, milliseconds since the epoch."""
     pid: int | None = None
     """Its process id, on its own machine."""
+    metrics: str | None = None
+    """Address of its metrics, `host:port`; one of the loopback interface is that of its own machine."""
 
 
 def report_key(model: str, instance: str) -> bytes:

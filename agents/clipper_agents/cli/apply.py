@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import DEFAULT_CONFIG, DeploymentContext, lines_of, signature, with_deployment
+from clipper_agents.cli.deployment import DEFAULT_CONFIG, DeploymentContext, signature, with_deployment
 from clipper_agents.cli.options import By, DryRun, Json, Why, Yes
 from clipper_agents.cli.terminal import say
 
@@ -39,7 +39,7 @@ def apply(
     """
     from clipper_agents.control.apply import KEPT, plan_declared, split_known, with_digests
     from clipper_agents.control.errors import StaleRevision
-    from clipper_agents.control.manifest_text import plan_lines
+    from clipper_agents.control.manifest_text import plan_lines, written_lines
     from clipper_agents.control.plan import Plan
     from clipper_agents.control.state import ControlState
     from clipper_agents.control.writer import change_control
@@ -70,7 +70,7 @@ def apply(
     target = deployment.kafka, deployment.catalogue
     written = asyncio.run(change_control(*target, decide, signature(by, why)))
     overwritten = plan_lines(found, split_known(written.plan, found)[1]) if shown is None else ()
-    say(*([KEPT, *plan_lines(found, kept)] if kept else ()), *overwritten, *lines_of(written))
+    say(*([KEPT, *plan_lines(found, kept)] if kept else ()), *overwritten, *written_lines(written))
 
 
 @with_deployment

@@ -4,15 +4,20 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.options import LogLevel
+from clipper_agents.cli.deployment import with_logs
 from clipper_agents.cli.terminal import say
 
+if TYPE_CHECKING:
+    from clipper_agents.observability.logging import LogOptions
 
+
+@with_logs
 def broker(
+    logs: "LogOptions",
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the records here; absent: forget them at the end.")
     ] = None,
@@ -20,16 +25,14 @@ def broker(
         int | None, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; absent: as last time, else a free one.")
     ] = None,
     heap_mib: Annotated[int, typer.Option(min=128, help="Java heap in MiB.")] = 512,
-    log_level: LogLevel = None,
 ) -> None:
     """Run an Apache Kafka without Docker until Ctrl-C or SIGTERM.
 
     Prints one line, `ready bootstrap=HOST:PORT`, when it can be used.
     """
     from clipper_agents.broker import BrokerNotStarted, EmbeddedBroker
-    from clipper_agents.observability.logging import configure_logging
 
-    configure_logging(log_level, os.environ)
+    logs.configure(os.environ)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from clipper_agents.cli.options import Json, Yes, since_ms
 from clipper_agents.cli.terminal import TextTable, console, say, table, value_lines, when
 
 if TYPE_CHECKING:
-    from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter
+    from clipper_agents.dead_letters.reader import Filter, Letter
     from clipper_agents.dead_letters.replay import ReplayOutcome
 
 dead_letters = typer.Typer(
@@ -106,27 +106,16 @@ def replay_letters(
 
 async def _replay(deployment: DeploymentContext, positions: list[int], *, again: bool) -> bool:
     """Replay the letters, and say what became of each; whether none was refused."""
-    from clipper_agents.dead_letters.replay import Replayer, in_batches, replaying_producer
-    from clipper_agents.dead_letters.replayed_marks import Replayed
-    from clipper_agents.kafka.topics import existing_topics
+    from clipper_agents.dead_letters.replay import replay_letters
 
-    kafka, catalogue = deployment.kafka, deployment.catalogue
-    topics = await existing_topics(kafka, catalogue.prefix)
     became: list[ReplayOutcome] = []
-    async with _opened(deployment) as letters, replaying_producer(kafka) as producer:
-        replayer = Replayer(producer, Replayed(kafka, catalogue), catalogue, topics, again=again)
-        try:
-            async for batch in in_batches(_at(letters, positions)):
-                outcomes = await replayer.replay(batch)
-                say(*(f"{one.position}: {_became(one)}" for one in outcomes))
-                became += outcomes
-        finally:
-            say(*_summary(became, positions))
+    try:
+        async for outcomes in replay_letters(deployment.kafka, deployment.catalogue, positions, again=again):
+            say(*(f"{one.position}: {one.text}" for one in outcomes))
+            became += outcomes
+    finally:
+        say(*_summary(became, positions))
     return all(one.sent_to for one in became)
-
-
-def _became(outcome: "ReplayOutcome") -> str:
-    return f"sent to {outcome.sent_to}" if outcome.sent_to else f"not replayed, {outcome.reason}"
 
 
 def _summary(became: "Sequence[ReplayOutcome]", positions: Sequence[int]) -> list[str]:
@@ -139,11 +128,6 @@ def _summary(became: "Sequence[ReplayOutcome]", positions: Sequence[int]) -> lis
             "replayed, look whether they were sent"
         )
     return lines
-
-
-async def _at(letters: "DeadLetterReader", positions: list[int]) -> "AsyncIterator[Letter]":
-    for position in positions:
-        yield await letters.at(position)
 
 
 def _opened(deployment: DeploymentContext) -> Any:

@@ -29,11 +29,13 @@ def demo(
         float, typer.Option(metavar="Q/S", help="Queries a second, where the machine can carry them.")
     ] = 250.0,
     seed: Annotated[int, typer.Option(min=0, help="Seeds data, models, traffic and decisions.")] = 0,
+    open_console: Annotated[bool, typer.Option("--open", help="Open the console in the browser.")] = False,
 ) -> None:
     """Five models, two policies and a failure, on a real Kafka (embedded unless KAFKA_BOOTSTRAP_SERVERS is set).
 
-    The best model breaks at a quarter of the queries and is repaired at half. Ends with exit code 0 when every query
-    was answered once, every feedback counted once, and all offsets are committed.
+    The best model breaks at a quarter of the queries and is repaired at half. The line `console: URL` says where that
+    can be watched in a browser. Ends with exit code 0 when every query was answered once, every feedback counted once,
+    and all offsets are committed.
     """
     from clipper_agents.observability.logging import log_file
     from clipper_agents.threads import ONE_THREAD
@@ -45,11 +47,13 @@ def demo(
     plan, console = DemoPlan(queries=queries, rate_per_s=rate, seed=seed), terminal.console()
     out.mkdir(parents=True, exist_ok=True)
     with log_file(out / LOG, "info", os.environ) as lines:
-        result, recorder = _run(plan, console, lines)
+        result, recorder = _run(plan, console, lines, open_console=open_console)
         _report(result, recorder, console, out, json_file)
 
 
-def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "tuple[DemoResult, DemoRecorder]":
+def _run(
+    plan: "DemoPlan", console: "Console", lines: IO[str], *, open_console: bool
+) -> "tuple[DemoResult, DemoRecorder]":
     from clipper_agents.demo.run import run_demo
     from clipper_agents.demo.view import DemoView
 
@@ -57,7 +61,8 @@ def _run(plan: "DemoPlan", console: "Console", lines: IO[str]) -> "tuple[DemoRes
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await run_demo(plan, os.environ, DemoView(console, plan), lambda line: print(line, file=lines))
+        view = DemoView(console, plan, open_console=open_console)
+        return await run_demo(plan, os.environ, view, lambda line: print(line, file=lines))
 
     try:
         return asyncio.run(run())

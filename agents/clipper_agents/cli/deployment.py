@@ -16,7 +16,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipper_agents.cli.options import Bootstrap, By, ConfigFile, Json, Revision, Set, Why, fields_of
+from clipper_agents.cli.options import (
+    Bootstrap,
+    By,
+    ConfigFile,
+    Json,
+    LogFormat,
+    LogLevel,
+    Revision,
+    Set,
+    Why,
+    fields_of,
+)
 from clipper_agents.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
     from clipper_agents.control.plan import Plan
     from clipper_agents.control.state import ControlState
     from clipper_agents.kafka.topics import TopicsReport
+    from clipper_agents.observability.logging import LogOptions
     from clipper_agents.settings import Settings
     from clipper_topics.catalogue import Catalogue
     from clipper_topics.connection import KafkaConnection
@@ -136,22 +148,12 @@ class ChangeRequest:
 
     def print(self, written: "CommittedChange") -> None:
         """Print a line a change and a model, or a JSON object a change."""
+        from clipper_agents.control.manifest_text import written_lines
+
         if self.as_json:
             print_json(*written.changes)
         else:
-            say(*lines_of(written))
-
-
-def lines_of(written: "CommittedChange") -> list[str]:
-    """A line for each manifest that was written."""
-    if not written.plan:
-        return ["nothing changed"]
-    lines = [f"model {each.ref}{' retired' if each.retired else ''}" for each in written.plan.models]
-    for made in written.changes:
-        about = f" {made.model}" if made.model else ""
-        lines.append(f"application {made.application} revision {made.revision}: {made.command}{about}")
-    lines += [f"model {ref} withdrawn" for ref in written.plan.withdrawn]
-    return [*lines, *(f"record of key {key!r} discarded" for key in written.plan.discarded)]
+            say(*written_lines(written))
 
 
 def signature(by: str | None, why: str) -> "Signature":
@@ -163,6 +165,12 @@ def signature(by: str | None, why: str) -> "Signature":
 
 def _deployment(config: ConfigFile = None, bootstrap: Bootstrap = None, assignments: Set = None) -> DeploymentContext:
     return DeploymentContext(config=config, bootstrap=bootstrap, assignments=tuple(assignments or ()))
+
+
+def _logs(log_level: LogLevel = None, log_format: LogFormat = None) -> "LogOptions":
+    from clipper_agents.observability.logging import LogOptions
+
+    return LogOptions(log_level, log_format)
 
 
 def _new(deployment: DeploymentContext, why: Why = "", by: By = None, as_json: Json = False) -> ChangeRequest:
@@ -199,6 +207,9 @@ def _with_options(parameter: str, make: Callable[..., Any]) -> Callable[[Command
 
 with_deployment = _with_options("deployment", _deployment)
 """Gives a command the options that name a deployment, and that as its parameter `deployment`."""
+
+with_logs = _with_options("logs", _logs)
+"""Gives a command the options of its logs, and those as its parameter `logs`."""
 
 
 def with_new(command: Command) -> Command:

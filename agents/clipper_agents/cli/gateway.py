@@ -2,21 +2,24 @@
 
 import os
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment, with_logs
 from clipper_agents.cli.extras import require_extra
-from clipper_agents.cli.options import LogLevel
 from clipper_agents.cli.worker import EndsWithStdin
+
+if TYPE_CHECKING:
+    from clipper_agents.observability.logging import LogOptions
 
 
 @with_deployment
+@with_logs
 def gateway(
     deployment: DeploymentContext,
+    logs: "LogOptions",
     instance: Annotated[str, typer.Option(metavar="NAME", help="Its name in logs.")] = "gateway",
-    log_level: LogLevel = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="As --set gateway.insecure=true: others may call without a key.")
     ] = False,
@@ -24,15 +27,14 @@ def gateway(
 ) -> None:
     """Serve HTTP and gRPC in front of the topics until Ctrl-C or SIGTERM; the end waits for open calls.
 
-    Prints one line, `ready role=gateway instance=NAME http=URL grpc=HOST:PORT metrics=PORT`, when it serves. It also
-    serves while no Kafka answers, and then says so at `/readyz`.
+    Prints one line, `ready role=gateway instance=NAME http=URL grpc=HOST:PORT metrics=PORT console=URL`, when it
+    serves. It also serves while no Kafka answers, and then says so at `/readyz`.
     """
-    from clipper_agents.observability.logging import configure_logging
     from clipper_agents.supervisor.process import end_with_stdin
     from clipper_agents.supervisor.workers import GATEWAY_MODULES
 
     require_extra("gateway", *GATEWAY_MODULES)
-    configure_logging(log_level, os.environ)
+    logs.configure(os.environ)
     if ends_with_stdin:
         end_with_stdin()
     assignments = (*deployment.assignments, *(["gateway.insecure=true"] if insecure else []))

@@ -142,8 +142,10 @@ def main(arguments: list[str], program: Callable[[list[str]], object] = app) -> 
 
 
 def _tell(error: Exception, code: int) -> int:
+    from clipper_agents.observability.logging import error_line
+
     for line in str(error).splitlines():
-        say(f"error: {line}", stderr=True)
+        say(error_line(line), stderr=True)
     return code
 
 

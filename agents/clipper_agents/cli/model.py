@@ -5,14 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.deployment import (
-    ChangeRequest,
-    DeploymentContext,
-    lines_of,
-    with_change,
-    with_deployment,
-    with_new,
-)
+from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, with_change, with_deployment, with_new
 from clipper_agents.cli.model_deploy import deploy
 from clipper_agents.cli.model_test import test_model
 from clipper_agents.cli.options import Json, Ref
@@ -20,7 +13,6 @@ from clipper_agents.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
     from clipper_agents.control.plan import Plan
-    from clipper_agents.control.rollback import RolledBack
     from clipper_agents.control.state import ControlState
 
 model = typer.Typer(
@@ -148,6 +140,7 @@ def rollback_models(
     ] = None,
 ) -> None:
     """Undo the last change of an application, or all since a revision, with the selection state of then."""
+    from clipper_agents.control.manifest_text import rollback_lines
     from clipper_agents.control.rollback import roll_back
 
     target = change.deployment.kafka, change.deployment.catalogue
@@ -156,17 +149,7 @@ def rollback_models(
     if change.as_json:
         change.print(done.written)
     else:
-        say(*_rollback_lines(done))
-
-
-def _rollback_lines(done: "RolledBack") -> list[str]:
-    from clipper_agents.control.manifest_text import change_text
-
-    lines = [f"undone: {change_text(each)}" for each in done.undone]
-    if not done.written.plan:
-        return ["nothing changed"]
-    state = f"restored ({done.restored})" if done.restored else f"stays as it is: {done.why_not}"
-    return [*lines, *lines_of(done.written), f"selection state {state}"]
+        say(*rollback_lines(done))
 
 
 def _make(change: ChangeRequest, command: str, ref: str, application: str | None, **options: Any) -> None:

@@ -38,6 +38,9 @@ LogLevel = Annotated[
     str | None,
     typer.Option(metavar="LEVEL", help="debug, info, warning or error; before CLIPPER_LOG_LEVEL, default info."),
 ]
+LogFormat = Annotated[
+    str | None, typer.Option(metavar="FORMAT", help="text or json; before CLIPPER_LOG_FORMAT, default text.")
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON, for machines.")]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the history.")]
 By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who does it; absent: this user.")]

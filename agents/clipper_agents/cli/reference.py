@@ -9,7 +9,7 @@ import typer
 from clipper_agents.cli.main import app
 
 PAGE = "docs/reference/command-line.md"
-SHARED = frozenset({"--config", "--bootstrap", "--set", "--log-level", "--why", "--by", "--help"})
+SHARED = frozenset({"--config", "--bootstrap", "--set", "--log-level", "--log-format", "--why", "--by", "--help"})
 """Options that are explained once, at the top of the page."""
 
 _HEAD = f"""# Command line
@@ -43,8 +43,11 @@ Commands that change something also take these:
 - `--why`: the reason, for the history
 - `--by`: who does it; absent: the user of the operating system
 
-Commands that run until they are ended also take `--log-level` (`debug`, `info`, `warning`, `error`; before the
-variable `CLIPPER_LOG_LEVEL`).
+Commands that run until they are ended also take these:
+
+- `--log-level`: `debug`, `info`, `warning` or `error`; before the variable `CLIPPER_LOG_LEVEL`; absent: `info`
+- `--log-format`: `text`, lines of `key=value`, or `json`, an object a line with the same fields; before the variable
+  `CLIPPER_LOG_FORMAT`; absent: `text`
 """
 
 

@@ -88,16 +88,12 @@ def _saved_rows(
     deployment: DeploymentContext, application: str, revision: int | None, file: Path | None, resume: str | None
 ) -> tuple[str | None, "list[SavedRow]"]:
     """Rows of a change, of a file, or else those before a restore, with the id of that."""
-    from clipper_agents.control.restore import rows_of_change, to_undo
+    from clipper_agents.control.restore import saved_source
     from clipper_agents.control.selection_states import read_state
 
     if file is not None:
         return None, read_state(file, application)
-    state = deployment.control_state()
-    if revision is not None:
-        return None, rows_of_change(state, deployment.catalogue, application, revision)
-    undone = to_undo([one for one in state.restores.values() if one.restore_id != resume], application)
-    return undone.restore_id, undone.restore.before or []
+    return saved_source(deployment.control_state(), deployment.catalogue, application, revision, but=resume)
 
 
 def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "RestorePlan", *, yes: bool) -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.deployment import DEFAULT_CONFIG, DeploymentContext, with_deployment
-from clipper_agents.cli.options import Dtype, LogLevel, Shape, shape_of
+from clipper_agents.cli.deployment import DEFAULT_CONFIG, DeploymentContext, with_deployment, with_logs
+from clipper_agents.cli.options import Dtype, Shape, shape_of
 from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
+    from clipper_agents.observability.logging import LogOptions
     from clipper_agents.settings import Settings
     from clipper_agents.supervisor.deployment import Deployment
 
@@ -23,8 +24,10 @@ WATCH_S = 1.0
 
 
 @with_deployment
+@with_logs
 def up(
     deployment: DeploymentContext,
+    logs: "LogOptions",
     model: Annotated[
         str | None,
         typer.Argument(metavar="[MODEL]", help="Serve this alone: a model file, or package.module:attribute."),
@@ -32,7 +35,6 @@ def up(
     *,
     dtype: Dtype = None,
     shape: Shape = None,
-    log_level: LogLevel = None,
     apply: Apply = False,
     profile: Profile = False,
 ) -> None:
@@ -40,21 +42,20 @@ def up(
 
     What runs is declared in the configuration, clipper.toml unless another is named. A model that is named here instead
     is the only one of an application that has the name of its file or attribute, and no deadline.
-    Prints one line, `ready bootstrap=HOST:PORT gateway=URL`, when a query sent now will be answered, without the last
-    field when there is no gateway. Logs go to standard error.
+    Prints one line, `ready bootstrap=HOST:PORT gateway=URL console=URL`, when a query sent now will be answered,
+    without the fields of what there is not. Logs go to standard error.
     Publishes what the configuration adds; what differs from it is live and stays, and the difference is logged.
     The end waits for what is open; a second Ctrl-C does not.
     """
-    from clipper_agents.observability.logging import configure_logging
     from clipper_agents.supervisor.deployment import Deployment
 
-    configure_logging(log_level, os.environ)
+    logs.configure(os.environ)
     config = deployment.config or (DEFAULT_CONFIG if model is None else None)
     assignments = (*deployment.assignments, *(["router.profile=true"] if profile else []))
     settings = replace(deployment, config=config, assignments=assignments, starts_kafka=True).settings
     if model is not None:
         settings = _with_model_alone(settings, model, {"dtype": dtype, "shape": shape_of(shape)})
-    asyncio.run(serve(Deployment(settings, overwrite=apply, log_level=log_level)))
+    asyncio.run(serve(Deployment(settings, overwrite=apply, logs=logs)))
 
 
 def _with_model_alone(settings: "Settings", target: str, row: dict[str, Any]) -> "Settings":
@@ -93,8 +94,9 @@ async def serve(deployment: "Deployment") -> None:
         await _start_unless(deployment, ended)
         if not ending.is_set():
             with recorded(deployment.settings.kafka):
-                gateway = f" gateway={deployment.gateway}" if deployment.gateway else ""
-                say(f"ready bootstrap={deployment.connection.bootstrap}{gateway}")
+                urls = {"gateway": deployment.gateway, "console": deployment.console}
+                fields = "".join(f" {name}={url}" for name, url in urls.items() if url)
+                say(f"ready bootstrap={deployment.connection.bootstrap}{fields}")
                 await _watch_until(deployment, ended)
     finally:
         ended.cancel()

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.options import LogLevel
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment, with_logs
 
 if TYPE_CHECKING:
+    from clipper_agents.observability.logging import LogOptions
+    from clipper_agents.observability.metrics import ProcessMetrics
+    from clipper_agents.settings.sections import HostSection, RouterSection, StewardSection
     from clipper_topics.manifests import ModelManifest
 
 worker = typer.Typer(
@@ -31,74 +33,105 @@ EndsWithStdin = Annotated[
 
 @worker.command(epilog="Example: clipper-stream worker router --instance router-a --config clipper.toml")
 @with_deployment
+@with_logs
 def router(
     deployment: DeploymentContext,
+    logs: "LogOptions",
     instance: Instance,
-    log_level: LogLevel = None,
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Run a router: it reads queries, chooses models, answers and learns."""
-    if _may_start(deployment, log_level, ends_with_stdin):
+    from clipper_agents.observability.metrics import RouterMetrics
+
+    metrics = RouterMetrics()
+    port = _start(deployment, deployment.settings.router, metrics, logs, ends_with_stdin)
+    if port is not None:
         from clipper_agents.router.app import run
 
-        run(deployment.settings.router_settings(instance, deployment.kafka))
+        run(deployment.settings.router_settings(instance, deployment.kafka), metrics, port)
 
 
 @worker.command(epilog="Example: clipper-stream worker host svm:2 --instance svm-a --config clipper.toml")
 @with_deployment
+@with_logs
 def host(
     deployment: DeploymentContext,
+    logs: "LogOptions",
     model: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The model version to serve.")],
     instance: Instance,
-    log_level: LogLevel = None,
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Run a host of one model version: of the configuration if it has one, else as published by `apply`."""
-    if _may_start(deployment, log_level, ends_with_stdin):
+    from clipper_agents.observability.metrics import HostMetrics
+
+    metrics = HostMetrics()
+    port = _start(deployment, deployment.settings.host, metrics, logs, ends_with_stdin)
+    if port is not None:
         declared = {each.ref: each for each in deployment.settings.models}
         manifest = declared.get(model) or _published(deployment, model)
         from clipper_agents.host.app import run
 
-        run(deployment.settings.host_settings(instance, manifest, deployment.kafka))
+        run(deployment.settings.host_settings(instance, manifest, deployment.kafka), metrics, port)
 
 
 @worker.command(epilog="Example: clipper-stream worker hosts --config clipper.toml")
 @with_deployment
-def hosts(deployment: DeploymentContext, log_level: LogLevel = None) -> None:
+@with_logs
+def hosts(deployment: DeploymentContext, logs: "LogOptions") -> None:
     """Run the hosts of every version that is deployed, now and later; one such process a deployment."""
-    if _may_start(deployment, log_level, ends_with_stdin=False):
-        from clipper_agents.cli.up import serve
-        from clipper_agents.supervisor.deployment import Deployment
+    from clipper_agents.cli.up import serve
+    from clipper_agents.supervisor.deployment import Deployment
 
-        asyncio.run(serve(Deployment(deployment.settings, hosts_only=True, log_level=log_level)))
+    _prepare(logs)
+    asyncio.run(serve(Deployment(deployment.settings, hosts_only=True, logs=logs)))
 
 
 @worker.command(epilog="Example: clipper-stream worker steward --instance steward --config clipper.toml")
 @with_deployment
+@with_logs
 def steward(
     deployment: DeploymentContext,
+    logs: "LogOptions",
     instance: Instance = "steward",
-    log_level: LogLevel = None,
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Run the steward: it compares versions by their feedback, and steps up, promotes, aborts and retires them."""
-    if _may_start(deployment, log_level, ends_with_stdin):
+    from clipper_agents.observability.metrics import StewardMetrics
+
+    metrics = StewardMetrics()
+    port = _start(deployment, deployment.settings.steward, metrics, logs, ends_with_stdin)
+    if port is not None:
         from clipper_agents.rollout.worker import run
 
-        run(deployment.settings.steward_settings(instance, deployment.kafka))
+        run(deployment.settings.steward_settings(instance, deployment.kafka), metrics, port)
 
 
-def _may_start(deployment: DeploymentContext, log_level: str | None, ends_with_stdin: bool) -> bool:
-    """Prepare the process; False when it was told to end while it waited for Kafka."""
+def _start(
+    deployment: DeploymentContext,
+    section: "RouterSection | HostSection | StewardSection",
+    metrics: "ProcessMetrics",
+    logs: "LogOptions",
+    ends_with_stdin: bool,
+) -> int | None:
+    """Prepare the process, and return the port of its probes; None when it was told to end while it waited for Kafka.
+
+    Raises:
+        SetupError: the port is taken, or Kafka refuses the credentials.
+    """
     from clipper_agents.kafka.startup_check import wait_for_access
-    from clipper_agents.observability.logging import configure_logging
+    from clipper_agents.observability.probes import ProbeServer
     from clipper_agents.supervisor.process import end_with_stdin
 
-    configure_logging(log_level, os.environ)
+    _prepare(logs)
     if ends_with_stdin:
         end_with_stdin()
+    port = ProbeServer(metrics.registry, metrics.health).start(section.metrics_port, section.metrics_address)
+    return port if asyncio.run(wait_for_access(deployment.kafka, metrics.health)) else None
+
+
+def _prepare(logs: "LogOptions") -> None:
+    logs.configure(os.environ)
     find_models_here()
-    return asyncio.run(wait_for_access(deployment.kafka))
 
 
 def find_models_here() -> None:

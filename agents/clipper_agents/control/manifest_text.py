@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 import tomli_w
 
+from clipper_agents.control.change_records import CommittedChange
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.plan import Edit, Plan, same, stated
+from clipper_agents.control.rollback import RolledBack
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_topics.change import Change
 from clipper_topics.control_keys import Manifest
@@ -88,6 +90,32 @@ def _fields(manifest: Manifest) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+# --- what was written -----------------------------------------------------------------------------------------------
+def written_lines(written: CommittedChange) -> list[str]:
+    """Return a line for each manifest that was written."""
+    if not written.plan:
+        return ["nothing changed"]
+    lines = [f"model {each.ref}{' retired' if each.retired else ''}" for each in written.plan.models]
+    for made in written.changes:
+        about = f" {made.model}" if made.model else ""
+        lines.append(f"application {made.application} revision {made.revision}: {made.command}{about}")
+    lines += [f"model {ref} withdrawn" for ref in written.plan.withdrawn]
+    return [*lines, *(f"record of key {key!r} discarded" for key in written.plan.discarded)]
+
+
+def undone_lines(undone: Iterable[Change]) -> list[str]:
+    """Return a line for each change that a rollback undoes."""
+    return [f"undone: {change_text(each)}" for each in undone]
+
+
+def rollback_lines(done: RolledBack) -> list[str]:
+    """Return what a rollback undid and wrote, and what became of the selection state."""
+    if not done.written.plan:
+        return ["nothing changed"]
+    state = f"restored ({done.restored})" if done.restored else f"stays as it is: {done.why_not}"
+    return [*undone_lines(done.undone), *written_lines(done.written), f"selection state {state}"]
 
 
 # --- the whole registry -------------------------------------------------------------------------------------------

@@ -180,6 +180,19 @@ def rows_of_change(state: ControlState, catalogue: Catalogue, application: str, 
     return found.rows
 
 
+def saved_source(
+    state: ControlState, catalogue: Catalogue, application: str, revision: int | None, *, but: str | None = None
+) -> tuple[str | None, list[SavedRow]]:
+    """Return the rows that the change to a revision keeps, or else those before the newest restore, with its id.
+
+    The restore with the id `but` does not count. Errors as of `rows_of_change` and `to_undo`.
+    """
+    if revision is not None:
+        return None, rows_of_change(state, catalogue, application, revision)
+    undone = to_undo([one for one in state.restores.values() if one.restore_id != but], application)
+    return undone.restore_id, undone.restore.before or []
+
+
 async def _markers(
     connection: KafkaConnection, catalogue: Catalogue, application: str, rows: Iterable[SavedRow]
 ) -> list[bytes]:

@@ -69,14 +69,14 @@ ALL = Filter()
 
 
 class DeadLetterReader:
-    """Reads the dead letters' topic, from `opened_letters`."""
+    """Reads the dead letters' topic, from `opened_letters`; it has letters at `positions`."""
 
     def __init__(self, reader: LogReader, tp: TopicPartition, there: Range) -> None:
-        self._reader, self._tp, self._there = reader, tp, there
+        self._reader, self._tp, self.positions = reader, tp, there
 
-    async def all(self, wanted: Filter = ALL) -> AsyncIterator[Letter]:
-        """The letters that are there now, oldest first."""
-        async with aclosing(self._reader.lists({self._tp: self._there})) as lists:
+    async def all(self, wanted: Filter = ALL, *, within: Range | None = None) -> AsyncIterator[Letter]:
+        """The letters that are there now, oldest first; with `within` those at these positions alone."""
+        async with aclosing(self._reader.lists({self._tp: within or self.positions})) as lists:
             async for _, records in lists:
                 for letter in map(letter_of, records):
                     if wanted.admits(letter):
@@ -88,7 +88,7 @@ class DeadLetterReader:
         Raises:
             NoSuchLetter: there is none.
         """
-        first, end = self._there
+        first, end = self.positions
         if not first <= position < end:
             known = f"positions go from {first} to {end - 1}" if first < end else "there is none"
             raise NoSuchLetter(

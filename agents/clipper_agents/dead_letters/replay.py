@@ -8,15 +8,23 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import dataclasses
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from clipper_agents.dead_letters.reader import REPLAYED_FROM, Letter, NoSuchLetter
+from clipper_agents.dead_letters.reader import (
+    REPLAYED_FROM,
+    DeadLetterReader,
+    Letter,
+    NoSuchLetter,
+    opened_letters,
+)
 from clipper_agents.dead_letters.replayed_marks import Replayed
 from clipper_agents.kafka.clients import make_producer
+from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import PREFIX
@@ -31,6 +39,11 @@ class ReplayOutcome(NamedTuple):
     position: int
     sent_to: str | None
     reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """The result in words."""
+        return f"sent to {self.sent_to}" if self.sent_to else f"not replayed, {self.reason}"
 
 
 def refusal(letter: Letter, catalogue: Catalogue, topics: Mapping[str, int]) -> str | None:
@@ -71,19 +84,14 @@ class Replayer:
         self._producer, self._replayed = producer, replayed
         self._catalogue, self._topics, self._again = catalogue, topics, again
 
-    async def why_not(self, letter: Letter) -> str | None:
-        """Why the letter is left alone; None when it is to be sent."""
-        if not self._again and await self._replayed.of(letter.position):
-            return "it was replayed before: --again sends it once more"
-        return refusal(letter, self._catalogue, self._topics)
-
     async def replay(self, letters: Sequence[Letter]) -> list[ReplayOutcome]:
         """Send the letters, except where there is a reason not to; what became of each, in their order.
 
         Raises:
             KafkaUnreachable: the broker went away.
         """
-        reasons = {letter.position: await self.why_not(letter) for letter in letters}
+        rules = self._replayed, self._catalogue, self._topics
+        reasons = {letter.position: await _why_not(letter, *rules, again=self._again) for letter in letters}
         chosen = [letter for letter in letters if reasons[letter.position] is None]
         await self._replayed.note([letter.position for letter in chosen])
         sent = dict(zip([letter.position for letter in chosen], await self._send(chosen), strict=True))
@@ -116,6 +124,49 @@ class Replayer:
         except KafkaError as error:
             return ReplayOutcome(letter.position, None, f"the broker does not take it: {error!r}")
         return ReplayOutcome(letter.position, f"{stored.topic}[{stored.partition}] at offset {stored.offset}")
+
+
+async def _why_not(
+    letter: Letter, replayed: Replayed, catalogue: Catalogue, topics: Mapping[str, int], *, again: bool
+) -> str | None:
+    """Why the letter is left alone; None when it is to be sent."""
+    if not again and await replayed.of(letter.position):
+        return "it was replayed before: --again sends it once more"
+    return refusal(letter, catalogue, topics)
+
+
+async def check_letters(
+    kafka: KafkaConnection, catalogue: Catalogue, positions: Iterable[int], *, again: bool = False
+) -> list[tuple[Letter, str | None]]:
+    """Return the letters at these positions without values, each with the reason why it would not be sent.
+
+    Raises:
+        NoSuchLetter: one of them is not there.
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: there is no topic of dead letters.
+    """
+    rules = Replayed(kafka, catalogue), catalogue, await existing_topics(kafka, catalogue.prefix)
+    async with opened_letters(kafka, catalogue) as letters:
+        return [
+            (dataclasses.replace(letter, value=None), await _why_not(letter, *rules, again=again))
+            async for letter in _letters_at(letters, positions)
+        ]
+
+
+async def replay_letters(
+    kafka: KafkaConnection, catalogue: Catalogue, positions: Iterable[int], *, again: bool = False
+) -> AsyncIterator[list[ReplayOutcome]]:
+    """Send the letters at these positions once more, and yield what became of them; errors as of `check_letters`."""
+    topics = await existing_topics(kafka, catalogue.prefix)
+    async with opened_letters(kafka, catalogue) as letters, replaying_producer(kafka) as producer:
+        replayer = Replayer(producer, Replayed(kafka, catalogue), catalogue, topics, again=again)
+        async for batch in in_batches(_letters_at(letters, positions)):
+            yield await replayer.replay(batch)
+
+
+async def _letters_at(letters: DeadLetterReader, positions: Iterable[int]) -> AsyncIterator[Letter]:
+    for position in positions:
+        yield await letters.at(position)
 
 
 async def in_batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:

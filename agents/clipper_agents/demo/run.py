@@ -21,6 +21,7 @@ from clipper_agents.demo.run_recorder import DemoRecorder
 from clipper_agents.demo.view import DemoView
 from clipper_agents.kafka.consumer_groups import unread
 from clipper_agents.kafka.topics import delete_topics, existing_topics
+from clipper_agents.observability.logging import LogOptions
 from clipper_agents.replay.log_ranges import open_logs
 from clipper_agents.replay.verify import verify
 from clipper_agents.settings import BrokerSection, GatewaySection, Settings, load_settings
@@ -68,13 +69,15 @@ async def run_demo(
         view.stage("starting Kafka, the router and five model hosts")
         process_environment = ProcessEnvironment(echo=echo)
         deployment = await stack.enter_async_context(
-            Deployment(settings, environ, log_level="info", process_environment=process_environment)
+            Deployment(settings, environ, logs=LogOptions("info"), process_environment=process_environment)
         )
         errors = ", ".join(f"{model.name} {model.validation_error:.1%}" for model in models)
         fails = f"{best_of(models).ref} will fail at {FAILS_AT:.0%} of the queries"
         view.stage(f"validation errors: {errors}; {fails}")
         options = f"--bootstrap {deployment.connection.bootstrap} --set kafka.prefix={deployment.catalogue.prefix}"
         view.stage(f"all else there is to see: clipper-stream watch {options}")
+        if deployment.console:
+            view.console(deployment.console)
         setup_s = time.perf_counter() - started_s
         recorder = DemoRecorder(plan, models, flag, lambda: _metrics_ports(deployment), view.sample)
         load = load_plan(plan, draw_traffic(digits, plan.queries, plan.seed))
@@ -119,10 +122,14 @@ def demo_settings(
         )
         for policy, parameters in POLICIES.items()
     ]
+    loaded = load_settings(None, environ, overrides)
+    gateway = GatewaySection(
+        enabled=loaded.gateway.enabled, console_dir=loaded.gateway.console_dir, port=0, grpc_port=0
+    )
     return msgspec.structs.replace(
-        load_settings(None, environ, overrides),
+        loaded,
         broker=BrokerSection(),
-        gateway=GatewaySection(enabled=False),
+        gateway=gateway,
         applications=applications,
         models=[model.manifest(flag if model is best else None) for model in models],
     )
@@ -186,7 +193,8 @@ async def _own_topics(environ: Mapping[str, str], folder: Path) -> AsyncIterator
         return
     connection, prefix = settings.connection(environ), f"demo-{secrets.token_hex(4)}"
     try:
-        folders = {f"{section}.data_dir": str(folder / section) for section in ("router", "host")}
+        keys = {"router": "router.data_dir", "host": "host.data_dir", "gateway": "gateway.console_dir"}
+        folders = {key: str(folder / name) for name, key in keys.items()}
         yield {"kafka.prefix": prefix, **folders}
     finally:
         await delete_topics(connection, list(await existing_topics(connection, prefix)))

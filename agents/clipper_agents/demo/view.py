@@ -3,7 +3,9 @@
 A terminal also has the progress bar of the load generator; all else there is to see shows `clipper-stream watch`.
 """
 
+import threading
 import time
+import webbrowser
 
 from rich.console import Console
 
@@ -14,15 +16,21 @@ LINE_EVERY_S = 5.0
 
 
 class DemoView:
-    """Prints what happens."""
+    """Prints what happens, and opens the console of the deployment in a browser if it is to."""
 
-    def __init__(self, console: Console, plan: DemoPlan) -> None:
-        self._console, self._plan, self._next_s = console, plan, 0.0
+    def __init__(self, console: Console, plan: DemoPlan, *, open_console: bool = False) -> None:
+        self._console, self._plan, self._next_s, self._opens = console, plan, 0.0, open_console
 
     def stage(self, text: str) -> None:
         """The demo is doing this now."""
         self._console.print(text, soft_wrap=True)
         self._console.file.flush()
+
+    def console(self, url: str) -> None:
+        """The console is at this URL."""
+        self.stage(f"console: {url}")
+        if self._opens:
+            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()  # which may wait for the browser
 
     def sample(self, sample: DemoSample) -> None:
         """There is a new sample."""

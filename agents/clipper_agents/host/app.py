@@ -12,17 +12,18 @@ import os
 from typing import Any
 
 from clipper_agents.control.host_reports import HostReports
+from clipper_agents.host.batch_traces import BatchTraces
 from clipper_agents.host.cpu_affinity import limit_cores
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.engine_builder import make_engine, prepare
 from clipper_agents.host.poison_rows import BatchGuard, PoisonRows
 from clipper_agents.host.predictor import Predictor
 from clipper_agents.host.request_server import FrameOrigin, RequestServer
-from clipper_agents.host.self_report import SelfReports
+from clipper_agents.host.self_report import SelfReports, address_of
 from clipper_agents.host.watchdog import ModelWatch, bound_allocations, drain_self
-from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.settings.workers import HostSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
@@ -33,27 +34,35 @@ logger = logging.getLogger(__name__)
 LAG_EVERY_S = 1.0
 
 
-def run(settings: HostSettings) -> None:
+def run(settings: HostSettings, metrics: HostMetrics, port: int) -> None:
     """Host the model until SIGTERM or SIGINT; prints `ready role=host model=... metrics=PORT` when it serves.
+
+    Its metrics and probes are served on `port` already.
 
     Raises:
         SetupError: the model cannot be loaded; the message says what to do.
     """
+    metrics.health.waits_for = f"model {settings.model.ref} is loading"
+    metrics.watch_disk(settings.data_dir)
     keep_ready_line()
     limit_cores(settings.model.cpus, settings.instance)
-    reports = SelfReports(HostReports(settings.kafka, settings.catalogue.hosts), settings.model, settings.instance)
+    written = HostReports(settings.kafka, settings.catalogue.hosts)
+    address = address_of(settings.metrics_address, port)
+    reports = SelfReports(written, settings.model, settings.instance, address)
     reports.say("starting")
     try:
         poison_rows = PoisonRows(settings.data_dir / "model")
         predictor = prepare(settings.model, settings.allowed, settings.files)
-        metrics = HostMetrics()
-        port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
     except Exception as error:
         reports.fails(error)
         raise
     ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
     run_worker(
-        lambda: HostProcess(settings, predictor, poison_rows, metrics, reports), lambda: ready, settings.kafka, reports
+        lambda: HostProcess(settings, predictor, poison_rows, metrics, reports),
+        ready,
+        settings.kafka,
+        metrics.health,
+        reports,
     )
 
 
@@ -72,13 +81,16 @@ class HostProcess:
         self._metrics, self._reports = metrics, reports
         group = catalogue.host_group(model.name, model.version)
         self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)
+        metrics.health.serves(self.app.unready)
         self.app.pace.keep([model.batch.target_ms / 1000])
-        server = RequestServer(self.app, catalogue, metrics, poison_rows)
+        topic = catalogue.requests(model.name, model.version)
+        traces = BatchTraces(start_tracing("host", settings.instance), model.ref, topic)
+        server = RequestServer(self.app, catalogue, metrics, poison_rows, traces)
         self._tell_deaths(model, poison_rows)
         watch = ModelWatch(self._hung, self._outgrown)
         guard = BatchGuard(watch.add(model.ref, model.batch.hang_s, model.memory_mib), poison_rows)
         self._engine: HostEngine[FrameOrigin] = make_engine(
-            model, predictor, server.send, server.finished, metrics, guard
+            model, predictor, server.send, server.finished, metrics, guard, traces
         )
         if model.memory_mib is not None:
             bound_allocations(2 * model.memory_mib)
@@ -87,7 +99,7 @@ class HostProcess:
         async def requests(stream: Any) -> None:
             await server.serve(stream, self._engine)
 
-        self.app.agent(self.app.raw_topic(catalogue.requests(model.name, model.version)), name="requests")(requests)
+        self.app.agent(self.app.raw_topic(topic), name="requests")(requests)
 
     async def start(self) -> None:
         """Run the engine and join the group."""

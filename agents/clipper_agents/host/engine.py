@@ -14,13 +14,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
+from clipper_agents.host.batch_traces import UNTRACED, BatchTraces
 from clipper_agents.host.batching import Batch, HostBatcher
 from clipper_agents.host.outputs import Reply
 from clipper_agents.host.poison_rows import BatchGuard
 from clipper_agents.host.predictor import Predictor, TimedOutcome
 from clipper_agents.host.request_rows import RequestRows
 from clipper_stream.models.runner import BatchOutcome
-from clipper_topics.frames import OutputFrame
 
 Origin = TypeVar("Origin")
 
@@ -29,18 +29,21 @@ MAX_OPEN_ROWS = 20_000
 _TIMER_SLACK_S = 0.0005
 """uvloop's timers round to milliseconds: so much later they are never early, and the alarm rings once."""
 
-Send = Callable[[int, list[OutputFrame]], Awaitable[object] | None]
-"""Sends pieces to a partition of the outputs topic: what it returns ends when they are safe, or raises when they are
-lost. None: they are safe already."""
+Send = Callable[[Reply[Origin]], Awaitable[object] | None]
+"""Sends the pieces of a reply to its partition of the outputs topic: what it returns ends when they are safe, or raises
+when they are lost. None: they are safe already."""
 
 
 class HostObserver(Protocol):
     """Hears what happens, a call a batch."""
 
     def batch(
-        self, *, rows: int, failed: int, raised: bool, waited_s: float, latency_s: float, limit_rows: int
+        self, *, rows: int, failed: int, raised: bool, waited_s: float, latency_s: float, took_s: float, limit_rows: int
     ) -> None:
-        """A batch ran; so many of its rows failed, or a call (`raised`); the next may have `limit_rows`."""
+        """A batch ran; so many of its rows failed, or a call (`raised`); the next may have `limit_rows`.
+
+        It took so long until its outputs were sent, of that the model's latency.
+        """
         ...
 
     def late(self, rows: int) -> None:
@@ -60,17 +63,19 @@ class HostEngine(Generic[Origin]):
         predictor: The model. The engine closes it.
         send: Called once for all pieces that a batch has for one partition.
         finished: Called with the origins of frames whose answers are all safe.
+        traces: Makes the spans of batches with rows of sampled queries.
     """
 
     def __init__(
         self,
         core: HostBatcher[Origin],
         predictor: Predictor,
-        send: Send,
+        send: Send[Origin],
         finished: Callable[[list[Origin]], None],
         observer: HostObserver,
         *,
         guard: BatchGuard | None = None,
+        traces: BatchTraces = UNTRACED,
         max_open_rows: int = MAX_OPEN_ROWS,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -80,6 +85,7 @@ class HostEngine(Generic[Origin]):
         self._finished = finished
         self._observer = observer
         self._guard = guard or BatchGuard()
+        self._traces = traces
         self._max_open_rows = max_open_rows
         self._clock = clock
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -139,6 +145,7 @@ class HostEngine(Generic[Origin]):
         self._observer.queued(self._core.queued_rows)
         if step.late:
             self._observer.late(step.late_rows)
+            self._traces.late(step.late)
             self._dispatch(step.late)
         if step.batch is None:
             return await self._wait(step.wake_at_s)
@@ -151,8 +158,11 @@ class HostEngine(Generic[Origin]):
             raised=timed.outcome.error is not None,
             waited_s=step.waited_s,
             latency_s=timed.latency_s,
+            took_s=time.monotonic() - taken_at_s,
             limit_rows=self._core.limit_rows,
         )
+        if self._traces.is_on:
+            self._traces.ran(step.batch, timed, taken_at_s)
         return True
 
     async def _predicted(self, batch: Batch[Origin]) -> TimedOutcome:
@@ -180,7 +190,7 @@ class HostEngine(Generic[Origin]):
 
     def _dispatch(self, replies: list[Reply[Origin]], taken_at_s: float | None = None) -> None:
         for reply in replies:
-            sending = self._send(reply.partition, reply.pieces)
+            sending = self._send(reply)
             if sending is None:
                 self._sent(reply, taken_at_s)
                 continue

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from clipper_agents.host.batch_traces import UNTRACED, BatchTraces
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine, Send
 from clipper_agents.host.poison_rows import BatchGuard
@@ -50,10 +51,11 @@ def prepare(manifest: ModelManifest, allowed: Sequence[str], files: FileRules = 
 def make_engine(
     manifest: ModelManifest,
     predictor: Predictor,
-    send: Send,
+    send: Send[Origin],
     finished: Callable[[list[Origin]], None],
     metrics: HostMetrics,
     guard: BatchGuard,
+    traces: BatchTraces = UNTRACED,
 ) -> HostEngine[Origin]:
     """An engine with the batching that the manifest says; the arguments are those of `HostEngine`.
 
@@ -64,4 +66,4 @@ def make_engine(
     limit = make_limit(batch.limit, batch.target_ms / 1000, batch.max_rows)
     core: HostBatcher[Origin] = HostBatcher(Window(batch.max_delay_ms / 1000), limit)
     meter = BatchMetrics(metrics, manifest.name, manifest.version)
-    return HostEngine(core, predictor, send, finished, meter, guard=guard)
+    return HostEngine(core, predictor, send, finished, meter, guard=guard, traces=traces)

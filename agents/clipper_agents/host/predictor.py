@@ -42,10 +42,11 @@ Sample = Callable[[int], Rows | None]
 
 @dataclass(frozen=True, slots=True)
 class TimedOutcome:
-    """The result of a batch with its latency in seconds."""
+    """The result of a batch with its latency in seconds, and when it began by the timer; 0.0: it did not."""
 
     outcome: BatchOutcome
     latency_s: float
+    began_s: float = 0.0
 
 
 class FailureLog:
@@ -84,7 +85,7 @@ class FailureLog:
 class Predictor:
     """Runs batches of one model, one at a time: on the loop as long as it is `inline`, else in a thread."""
 
-    def __init__(self, model: Model, *, inline: bool, ref: str = "", timer: Timer = time.perf_counter) -> None:
+    def __init__(self, model: Model, *, inline: bool, ref: str = "", timer: Timer = time.monotonic) -> None:
         self.model, self._failures = model, FailureLog(ref)
         self._timer = timer
         self._slow_ratio = 0.0
@@ -115,7 +116,7 @@ class Predictor:
 def _timed(model: Model, inputs: Rows, timer: Timer) -> TimedOutcome:
     began = timer()
     outcome = predict_rows(model, inputs)
-    return TimedOutcome(outcome, timer() - began)
+    return TimedOutcome(outcome, timer() - began, began)
 
 
 def is_cheap(model: Model, sample: Sample, max_rows: int, timer: Timer = time.perf_counter) -> bool:

@@ -10,7 +10,9 @@ import numpy as np
 from clipper_stream.errors import shown
 from clipper_stream.models.model import Rows
 from clipper_stream.query.inputs import LISTED, NUMERIC
+from clipper_topics.codec import Headers
 from clipper_topics.frames import RequestFrame, UnknownFrame, decode_request
+from clipper_topics.trace_context import TracedRows, read_traced_rows
 
 _DEADLINE_BYTES = 8
 MOST_ROWS = 16_384
@@ -30,6 +32,7 @@ class RequestRows:
         kind: dtype and row shape: only rows of one kind are batched together.
         deadlines_s: Of each row, seconds since the epoch, `inf` for none.
         apart: Places of rows that are asked alone, because the process died with them (`poison_rows`).
+        traced: Those that are of sampled queries.
 
     >>> rows = np.zeros((2, 3), np.float32)
     >>> request = RequestRows(router=b"r", frame=1, reply=0, kind=("float32", 3), rows=rows, deadlines_s=(inf, inf))
@@ -44,9 +47,10 @@ class RequestRows:
     rows: Rows
     deadlines_s: tuple[float, ...]
     apart: frozenset[int] = frozenset()
+    traced: tuple[TracedRows, ...] = ()
 
 
-def read_request(value: bytes | None, partitions: int) -> RequestRows:
+def read_request(value: bytes | None, partitions: int, headers: Headers = ()) -> RequestRows:
     """Decode a request frame into its rows; the outputs topic has so many partitions.
 
     Raises:
@@ -57,10 +61,10 @@ def read_request(value: bytes | None, partitions: int) -> RequestRows:
         raise UnknownFrame(f"reply partition {frame.reply}, the outputs topic has {partitions}")
     if len(frame.router) > MOST_IDENTITY_BYTES:
         raise UnknownFrame(f"a router's identity of {len(frame.router)} bytes: at most {MOST_IDENTITY_BYTES}")
-    return rows_of_request(frame)
+    return rows_of_request(frame, read_traced_rows(headers) if headers else ())
 
 
-def rows_of_request(frame: RequestFrame) -> RequestRows:
+def rows_of_request(frame: RequestFrame, traced: tuple[TracedRows, ...] = ()) -> RequestRows:
     """Return the rows of a request frame; `UnknownFrame` when its parts contradict one another."""
     rows = _rows(frame)
     return RequestRows(
@@ -70,6 +74,7 @@ def rows_of_request(frame: RequestFrame) -> RequestRows:
         kind=(frame.dtype, *frame.shape[1:]),
         rows=rows,
         deadlines_s=_deadlines(frame.deadlines, len(rows)),
+        traced=traced,
     )
 
 

@@ -11,16 +11,18 @@ from typing import NamedTuple
 
 from faust.types import TP
 
+from clipper_agents.host.batch_traces import UNTRACED, BatchTraces, SentRows
 from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.outputs import records_of
+from clipper_agents.host.outputs import Reply, records_of
 from clipper_agents.host.poison_rows import PoisonRows
 from clipper_agents.host.request_rows import RequestRows, read_request
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
+from clipper_agents.streaming.outbox import Record
 from clipper_agents.streaming.stream import Chunk, ChunkStream, newest_age_s
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import OutputFrame, UnknownFrame
+from clipper_topics.frames import UnknownFrame
 
 MAX_FRAMES = 256
 """Request records taken at once: what is taken is decoded before any of it reaches a batch."""
@@ -37,8 +39,15 @@ class FrameOrigin(NamedTuple):
 class RequestServer:
     """Feeds an engine from the requests topic and answers on the outputs topic."""
 
-    def __init__(self, app: ClipperApp, catalogue: Catalogue, metrics: HostMetrics, poison_rows: PoisonRows) -> None:
-        self._poison_rows = poison_rows
+    def __init__(
+        self,
+        app: ClipperApp,
+        catalogue: Catalogue,
+        metrics: HostMetrics,
+        poison_rows: PoisonRows,
+        traces: BatchTraces = UNTRACED,
+    ) -> None:
+        self._poison_rows, self._traces = poison_rows, traces
         self._app = app
         self._catalogue = catalogue
         self._metrics = metrics
@@ -52,10 +61,15 @@ class RequestServer:
             self._metrics.observe_request(newest_age_s(chunk))
             await engine.submit(self._readable(chunk, stream.generation))
 
-    async def send(self, partition: int, pieces: list[OutputFrame]) -> None:
+    async def send(self, reply: Reply[FrameOrigin]) -> None:
         """Send output frames; returns when the broker has them."""
-        records = [(None, record, ()) for piece in pieces for record in records_of(piece)]
-        await self._app.outbox.send(self._catalogue.outputs, partition, records)
+        topic, records, traced = self._catalogue.outputs, list[Record](), list[SentRows]()
+        for piece, run in zip(reply.pieces, reply.runs, strict=True):
+            headers = self._traces.sending(run, len(records), traced) if run.frame.request.traced else ()
+            records += [(None, record, headers) for record in records_of(piece)]
+        offsets = await self._app.outbox.send(topic, reply.partition, records)
+        if traced:
+            self._traces.sent(topic, reply.partition, offsets, traced)
 
     def finished(self, origins: list[FrameOrigin]) -> None:
         """Acknowledge the requests of finished frames."""
@@ -74,7 +88,7 @@ class RequestServer:
         for tp, record in ((tp, record) for tp, records in chunk for record in records):
             origin = FrameOrigin(tp, record.offset, generation)
             try:
-                request = read_request(record.value, self._catalogue.partitions)
+                request = read_request(record.value, self._catalogue.partitions, record.headers)
                 frames.append((origin, self._poison_rows.marked(request)))
             except UnknownFrame as error:
                 refused.append((record, error))

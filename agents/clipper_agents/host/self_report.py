@@ -11,21 +11,33 @@ Rules of this file:
 
 import asyncio
 import os
+import socket
 
 from clipper_agents.control.host_reports import HostReports, one_line
 from clipper_topics.host_report import HostReport, State
 from clipper_topics.manifests import ModelManifest
 
+ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (what it listens on, and no address to ask at)
 KNOWN_WITHIN_S = 5.0
 LAST_WORD_S = 2.0
 """A broker that is away must not hold up the end of a process."""
 
 
-class SelfReports:
-    """The reports of one host about itself."""
+def address_of(listens_on: str, port: int) -> str:
+    """Where others find what listens on this address: at the name of this machine, if it listens on all addresses.
 
-    def __init__(self, reports: HostReports, model: ModelManifest, instance: str) -> None:
-        self._reports, self._model, self._instance = reports, model, instance
+    >>> address_of("127.0.0.1", 9100), address_of("::1", 9100)
+    ('127.0.0.1:9100', '[::1]:9100')
+    """
+    host = socket.gethostname() if listens_on in ANYWHERE else listens_on
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class SelfReports:
+    """The reports of one host about itself; `metrics` is the address at which it serves its metrics, `host:port`."""
+
+    def __init__(self, reports: HostReports, model: ModelManifest, instance: str, metrics: str | None = None) -> None:
+        self._reports, self._model, self._instance, self._metrics = reports, model, instance, metrics
         self._over = False
 
     def say(self, state: State, reason: str | None = None) -> None:
@@ -39,6 +51,7 @@ class SelfReports:
                     reason=reason,
                     sha256=self._model.sha256,
                     pid=os.getpid(),
+                    metrics=self._metrics,
                 )
             )
 

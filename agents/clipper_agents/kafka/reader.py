@@ -10,6 +10,7 @@ Rules of this file:
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import aclosing, asynccontextmanager
@@ -75,6 +76,7 @@ class LogReader:
         fetch_wait_s: float = FETCH_WAIT_S,
     ) -> None:
         self._kafka, self._policy = kafka, policy
+        self._committed = isolation_level == "read_committed"
         self._markers: dict[TransactionMarker, int] = {}
         self._make_consumer = partial(
             make_consumer,
@@ -254,7 +256,7 @@ class LogReader:
         Args:
             partitions: Of `unread`; None: all of them.
             max_records: Most of all partitions together; None: a fetch of each.
-            wait_s: Return after so long with nothing; None: when a position has moved.
+            wait_s: Return after so long with nothing, at once after 0; None: when a position has moved.
 
         Raises:
             KafkaError: an error that does not pass.
@@ -271,6 +273,18 @@ class LogReader:
                 if moved:
                     return found
 
+    def known_end(self, tp: TopicPartition) -> int:
+        """One past the last record that could be read when the partition was last fetched; 0: it never was."""
+        assert self._consumer is not None
+        end = self._consumer.last_stable_offset(tp) if self._committed else None
+        return (self._consumer.highwater(tp) if end is None else end) or 0
+
+    def skip_to(self, tp: TopicPartition, offset: int) -> None:
+        """Go on reading at a later offset of the range; what was fetched before it is not given."""
+        assert self._consumer is not None
+        self._consumer.seek(tp, offset)
+        self.positions[tp] = offset
+
     async def _polled(
         self, wanted: list[TopicPartition], max_records: int | None, wait_s: float
     ) -> tuple[dict[TopicPartition, list[Record]], bool]:
@@ -278,7 +292,7 @@ class LogReader:
         consumer = await self._started()
         fetched: Mapping[TopicPartition, list[Record]] = {}
         try:
-            fetched = await consumer.getmany(*wanted, timeout_ms=max(1, int(wait_s * 1000)), max_records=max_records)
+            fetched = await consumer.getmany(*wanted, timeout_ms=math.ceil(wait_s * 1000), max_records=max_records)
         except OffsetOutOfRangeError as error:
             await self._keeper.resolve(consumer, error)
         found = {tp: one for tp, records in fetched.items() if (one := _before(records, self._unread[tp]))}

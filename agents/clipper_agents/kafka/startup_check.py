@@ -10,7 +10,9 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+from clipper_agents.observability.probes import ProcessHealth
 from clipper_stream.client.access import check_access
 from clipper_stream.client.errors import BrokerUnavailable
 from clipper_topics.connection import KafkaConnection
@@ -22,14 +24,10 @@ AGAIN_S = 1.0
 SAY_EVERY_S = 5.0
 
 
-async def wait_for_access(
-    kafka: KafkaConnection,
-    *,
-    again_s: float = AGAIN_S,
-    say_every_s: float = SAY_EVERY_S,
-    check: Callable[[KafkaConnection], Awaitable[None]] = check_access,
-) -> bool:
-    """Check the access until Kafka answers, and say so now and then, the first time at once.
+async def wait_for_access(kafka: KafkaConnection, health: ProcessHealth, **options: Any) -> bool:
+    """Check the access until Kafka answers; say so now and then, the first time at once, and also to probes.
+
+    Options as of `check_until_answered`.
 
     Returns:
         False when SIGTERM or SIGINT came first.
@@ -41,7 +39,7 @@ async def wait_for_access(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    trying = asyncio.ensure_future(_check_until_answered(kafka, again_s, say_every_s, check))
+    trying = asyncio.ensure_future(check_until_answered(kafka, health, **options))
     ending = asyncio.ensure_future(told.wait())
     try:
         await asyncio.wait({trying, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -56,17 +54,23 @@ async def wait_for_access(
             loop.remove_signal_handler(number)
 
 
-async def _check_until_answered(
+async def check_until_answered(
     kafka: KafkaConnection,
-    again_s: float,
-    say_every_s: float,
-    check: Callable[[KafkaConnection], Awaitable[None]],
+    health: ProcessHealth,
+    *,
+    again_s: float = AGAIN_S,
+    say_every_s: float = SAY_EVERY_S,
+    check: Callable[[KafkaConnection], Awaitable[None]] = check_access,
 ) -> None:
+    """Do as `wait_for_access`, for a caller that looks for signals itself; errors as there."""
     since_s, said_s = time.monotonic(), float("-inf")
     while True:
         try:
-            return await check(kafka)
+            await check(kafka)
+            health.is_broker_reachable = True
+            return
         except BrokerUnavailable as error:
+            health.is_broker_reachable = False
             now_s = time.monotonic()
             if now_s - said_s >= say_every_s:
                 log.warning("waiting for kafka since %.0f s: %s", now_s - since_s, error)

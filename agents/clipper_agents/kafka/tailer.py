@@ -30,18 +30,26 @@ class TopicTailer:
         kafka: Where to read.
         isolation_level: Whether records of aborted transactions are read.
         policy: How long Kafka may be away.
+        fetch_bytes: The most that one fetch holds of a partition.
 
     Attributes:
         reader: Answers questions about offsets.
         ends: Where the partitions ended when that was last asked.
     """
 
-    def __init__(self, kafka: KafkaConnection, *, isolation_level: IsolationLevel, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        *,
+        isolation_level: IsolationLevel,
+        policy: RetryPolicy,
+        fetch_bytes: int = FETCH_BYTES,
+    ) -> None:
         self.reader = LogReader(
             kafka,
             isolation_level=isolation_level,
             policy=policy,
-            fetch_bytes=FETCH_BYTES,
+            fetch_bytes=fetch_bytes,
             fetch_wait_s=POLL_S,
         )
         self.ends: dict[TopicPartition, int] = {}

@@ -1,26 +1,13 @@
-"""Metrics over HTTP: a process serves its own, and reads another's."""
+"""Metrics of another process, read over HTTP; it serves them by `probes`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from itertools import pairwise
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 Labels = frozenset[tuple[str, str]]
-
-
-def serve_metrics(registry: CollectorRegistry, port: int = 0, address: str = "127.0.0.1") -> int:
-    """Serve `GET /metrics` from a daemon thread until the process ends, and return the port; 0 asks for a free one.
-
-    The address is the loopback by default: metrics name applications and models.
-
-    Raises:
-        OSError: the port is taken.
-    """
-    server, _ = start_http_server(port, addr=address, registry=registry)
-    return int(server.server_port)
 
 
 @dataclass(frozen=True, slots=True)

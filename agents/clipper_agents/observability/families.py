@@ -1,18 +1,19 @@
 """The metric families of one process, made from their specs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
 from clipper_agents.observability.histogram import BatchHistogram, HistogramSeries
-from clipper_agents.observability.specs import SPECS, MetricSpec
+from clipper_agents.observability.specs import BOUNDED, MOST_NAMES, OTHERS, SPECS, MetricSpec
 
 # a `_created` series beside every counter would double what is scraped, and nobody reads it
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
+_UNSEEN = Gauge("unseen", "In no registry.", registry=None)
 LabelValues = TypeVar("LabelValues", bound=tuple[str, ...])
 
 
@@ -31,43 +32,66 @@ class _Series(dict[tuple[str, ...], Any]):
 class MetricFamilies:
     """A registry of its own with the metrics of the given roles; series are looked up once and kept.
 
-    >>> families = MetricFamilies("router")
+    Of a label in `BOUNDED`, the first `most` values that something is counted for have series of their own until they
+    are forgotten; what is counted for others goes to the series of `OTHERS`, so that sums are right. An empty value is
+    none.
+
+    >>> families = MetricFamilies("router", most=1)
     >>> families.counter("clipper_queries_total", "digits").inc(3)
-    >>> families.registry.get_sample_value("clipper_queries_total", {"application": "digits"})
+    >>> families.counter("clipper_queries_total", "sums").inc()
+    >>> for name in ("digits", OTHERS):
+    ...     families.registry.get_sample_value("clipper_queries_total", {"application": name})
     3.0
+    1.0
+
+    Args:
+        roles: Whose metrics; those of `both` belong to all but the supervisor.
+        most: Values of a bounded label that have series of their own.
 
     Attributes:
         registry: What is scraped.
     """
 
-    def __init__(self, *roles: str) -> None:
+    def __init__(self, *roles: str, most: int = MOST_NAMES) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._specs = {spec.name: spec for spec in SPECS if spec.role in {*roles, "both"}}
+        wanted = {*roles} if "supervisor" in roles else {*roles, "both"}
+        self._specs = {spec.name: spec for spec in SPECS if spec.role in wanted}
         self._families = {name: self._family(spec) for name, spec in self._specs.items()}
         self._series = {name: _Series(family) for name, family in self._families.items()}
+        self._most = most
+        self._own: dict[str, set[str]] = {label: set() for label in BOUNDED}
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The counter with these label values."""
-        found: Counter = self._series[name][labels]
+        found: Counter = self._found(name, labels)
         return found
 
     def gauge(self, name: str, *labels: str) -> Gauge:
-        """The gauge with these label values."""
-        found: Gauge = self._series[name][labels]
+        """The gauge with these label values; nobody sees one of `OTHERS`, which would be of several at once."""
+        found: Gauge = self._found(name, labels)
         return found
 
     def histogram(self, name: str, *labels: str) -> HistogramSeries:
         """The histogram with these label values."""
-        found: HistogramSeries = self._series[name][labels]
+        found: HistogramSeries = self._found(name, labels)
         return found
 
-    def set_gauges(self, name: str, values: Mapping[LabelValues, float], *within: str) -> None:
-        """Set the gauges with these label values, and take back the others whose first label values are `within`."""
-        for labels in [one for one in self._series[name] if one[: len(within)] == within and one not in values]:
+    def set_gauges(self, name: str, values: Mapping[LabelValues, float]) -> None:
+        """Set the gauges with these label values, as far as they are `shown`, and take back all others."""
+        for at, label in enumerate(self._specs[name].labels):
+            if label in self._own:
+                names = self.shown(label, {labels[at] for labels in values})
+                values = {labels: value for labels, value in values.items() if labels[at] in names}
+        series = self._series[name]
+        for labels in series.keys() - values.keys():
             self._take_back(name, labels)
         for labels, value in values.items():
-            self.gauge(name, *labels).set(value)
+            series[labels].set(value)
+
+    def shown(self, label: str, names: Collection[str]) -> Collection[str]:
+        """Return of which values of a bounded label gauges are shown: all, or those that something is counted for."""
+        return names if len(names) <= self._most else self._own[label].intersection(names)
 
     def forget(self, **values: str) -> None:
         """Take back every series of any family that has these label values.
@@ -78,10 +102,42 @@ class MetricFamilies:
         >>> families.registry.get_sample_value("clipper_cache_hits_total", {"model": "svm:2"}) is None
         True
         """
+        self._forget(tuple(values), {tuple(values.values())})
+
+    def forget_others(self, label: str, names: Iterable[str]) -> None:
+        """Take back the series of all values of a bounded label that are not among the names."""
+        gone = self._own[label].difference(names)
+        if gone:
+            self._forget((label,), {(name,) for name in gone})
+
+    def _forget(self, labels: tuple[str, ...], gone: Collection[tuple[str, ...]]) -> None:
+        kept: dict[str, set[str]] = {label: set() for label in BOUNDED}
         for name, spec in self._specs.items():
-            for labels in list(self._series[name]):
-                if values.items() <= dict(zip(spec.labels, labels, strict=True)).items():
-                    self._take_back(name, labels)
+            at = [spec.labels.index(label) for label in labels if label in spec.labels]
+            for values in list(self._series[name]) if spec.labels else ():
+                if len(at) == len(labels) and tuple(values[one] for one in at) in gone:
+                    self._take_back(name, values)
+                elif spec.kind != "gauge":
+                    for label in kept.keys() & spec.labels:
+                        kept[label].add(values[spec.labels.index(label)])
+        self._own = {label: names - {OTHERS, ""} for label, names in kept.items()}
+
+    def _found(self, name: str, labels: tuple[str, ...]) -> Any:
+        series = self._series[name]
+        if labels not in series:
+            labels = tuple(map(self._admitted, self._specs[name].labels, labels))
+            if OTHERS in labels and self._specs[name].kind == "gauge":
+                return _UNSEEN
+        return series[labels]
+
+    def _admitted(self, label: str, value: str) -> str:
+        own = self._own.get(label)
+        if own is None or not value or value in own:
+            return value
+        if len(own) >= self._most:
+            return OTHERS
+        own.add(value)
+        return value
 
     def _family(self, spec: MetricSpec) -> Any:
         if spec.kind == "histogram":

@@ -1,6 +1,7 @@
-"""Logs: one `key=value` line a rare event, on stderr.
+"""Logs: one line a rare event, on stderr, as `key=value` or as a JSON object.
 
     2026-11-25T13:28:00.123Z level=info logger=clipper_agents.router msg="partitions assigned" partitions=0,1
+    {"at": "2026-11-25T13:28:00.123Z", "level": "info", "logger": "clipper_agents.router", "msg": ...}
 
 Rules of this file:
 - One record is one line: a traceback is a field with its line breaks escaped. An error of ours says what is to be done
@@ -14,18 +15,21 @@ Rules of this file:
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from clipper_stream.errors import ClipperError, InvalidSetting, plain
 
 LEVELS = ("debug", "info", "warning", "error")
-NOISY = ("aiokafka", "faust", "kafka", "mode", "asyncio", "jgo")
+FORMATS = ("text", "json")
+NOISY = ("aiokafka", "faust", "kafka", "mode", "asyncio", "jgo", "opentelemetry")
 """Loggers of libraries: warnings and worse only, unless the level is debug, and never in floods."""
 BURST = 3
 PERIOD_S = 10.0
@@ -45,22 +49,108 @@ def event(logger: logging.Logger, message: str, /, level: int = logging.INFO, **
     logger.log(level, message, extra={"fields": fields}, stacklevel=2)
 
 
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """What a command line says about logs; where it says nothing, `CLIPPER_LOG_LEVEL` and `CLIPPER_LOG_FORMAT` do.
+
+    >>> LogOptions(format="json").words
+    ('--log-format', 'json')
+    """
+
+    level: str | None = None
+    format: str | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """These options, for the command line of a child."""
+        given = {"--log-level": self.level, "--log-format": self.format}
+        return tuple(word for option, value in given.items() if value for word in (option, value))
+
+    def configure(self, environ: Mapping[str, str]) -> None:
+        """Send all logs of the process to stderr: without options of level info, and as text.
+
+        Raises:
+            InvalidSetting: no such level or format.
+        """
+        _configure(self, environ, sys.stderr)
+
+
+DEFAULT_LOGS = LogOptions()
+
+
 class KeyValueFormatter(logging.Formatter):
-    """Formats a record as one line."""
+    """Formats a record as a line of `key=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        fields: dict[str, object] = {
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "msg": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            error = record.exc_info[1]
-            is_ours = isinstance(error, ClipperError)
-            fields |= {"error": error} if is_ours else {"traceback": self.formatException(record.exc_info)}
-        return " ".join([moment.replace("+00:00", "Z"), *(f"{key}={_quoted(value)}" for key, value in fields.items())])
+        fields = _fields(record, self.formatException)
+        return " ".join([_moment(record.created), *(f"{key}={_quoted(value)}" for key, value in fields.items())])
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as a line of JSON, with the same fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {key: _json_value(value) for key, value in _fields(record, self.formatException).items()}
+        return _json_line({"at": _moment(record.created), **fields})
+
+
+def child_line(child: str, line: str) -> str:
+    """Return what a child of this process wrote with the child's name, as this process writes its own logs.
+
+    >>> child_line("router-0", "level=info msg=hello")
+    'child=router-0 level=info msg=hello'
+    """
+    if not writes_json():
+        return f"child={child} {line}"
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    fields = found if isinstance(found, dict) else {"at": _moment(time.time()), "msg": line}
+    return _json_line({"child": child, **fields})
+
+
+def error_line(message: str) -> str:
+    """Return the line with which a process that cannot go on says why, as it writes its logs.
+
+    >>> error_line("no broker answers")
+    'error: no broker answers'
+    """
+    if not writes_json():
+        return f"error: {message}"
+    return _json_line({"at": _moment(time.time()), "level": "error", "msg": message})
+
+
+def writes_json() -> bool:
+    """Whether the logs of this process are JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+def _fields(record: logging.LogRecord, traceback: Callable[[Any], str]) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "msg": record.getMessage(),
+        **getattr(record, "fields", {}),
+    }
+    if record.exc_info:
+        error = record.exc_info[1]
+        is_ours = isinstance(error, ClipperError)
+        fields |= {"error": error} if is_ours else {"traceback": traceback(record.exc_info)}
+    return fields
+
+
+def _moment(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _json_line(fields: Mapping[str, object]) -> str:
+    return plain(json.dumps(fields, ensure_ascii=False))
+
+
+def _json_value(value: object) -> object:
+    is_number = isinstance(value, (int, float)) and math.isfinite(value)
+    return value if is_number or value is None else str(value)
 
 
 def _quoted(value: object) -> str:
@@ -108,17 +198,6 @@ class FloodFilter(logging.Filter):
         return now_s - self._passing_since_s <= PASSES_WITHIN_S
 
 
-def configure_logging(level: str | None, environ: Mapping[str, str]) -> None:
-    """Send all logs of the process to stderr as lines of `key=value`.
-
-    Without a level it is that of the variable `CLIPPER_LOG_LEVEL`, else `info`.
-
-    Raises:
-        InvalidSetting: no such level.
-    """
-    _configure(level, environ, sys.stderr)
-
-
 @contextmanager
 def log_file(path: Path, level: str | None, environ: Mapping[str, str]) -> Iterator[IO[str]]:
     """Send all logs and warnings of the process to a file, written anew, for the length of a block.
@@ -127,14 +206,14 @@ def log_file(path: Path, level: str | None, environ: Mapping[str, str]) -> Itera
         The file, for lines that are no logs; the block must end before anything else writes to it.
 
     Raises:
-        InvalidSetting: no such level.
+        InvalidSetting: no such level or format.
         OSError: the file cannot be written.
     """
     root = logging.getLogger()
     handlers, levels = root.handlers[:], {one: one.level for one in (root, *map(logging.getLogger, NOISY))}
     with path.open("w", encoding="utf-8", buffering=1) as lines:
         try:
-            _configure(level, environ, lines)
+            _configure(LogOptions(level), environ, lines)
             yield lines
         finally:
             root.handlers[:] = handlers
@@ -143,12 +222,14 @@ def log_file(path: Path, level: str | None, environ: Mapping[str, str]) -> Itera
             logging.captureWarnings(capture=False)
 
 
-def _configure(level: str | None, environ: Mapping[str, str], stream: IO[str]) -> None:
-    name = (level or environ.get("CLIPPER_LOG_LEVEL") or "info").lower()
-    if name not in LEVELS:
-        raise InvalidSetting(f"log level {name!r}: use one of {', '.join(LEVELS)}")
+def _configure(options: LogOptions, environ: Mapping[str, str], stream: IO[str]) -> None:
+    name = (options.level or environ.get("CLIPPER_LOG_LEVEL") or "info").lower()
+    form = (options.format or environ.get("CLIPPER_LOG_FORMAT") or "text").lower()
+    for what, given, known in (("level", name, LEVELS), ("format", form, FORMATS)):
+        if given not in known:
+            raise InvalidSetting(f"log {what} {given!r}: use one of {', '.join(known)}")
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(KeyValueFormatter())
+    handler.setFormatter(JsonFormatter() if form == "json" else KeyValueFormatter())
     handler.addFilter(FloodFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -1,11 +1,20 @@
 """What each kind of process counts, a call a batch. The names and their meaning are in `specs`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from clipper_agents.observability.families import MetricFamilies
+from clipper_agents.observability.probes import ProcessHealth
+
+WANT_OF_TIME = frozenset({"late", "arrived_late", "overloaded"})
+"""Reasons of defaults that miss an application's latency objective."""
 
 
 class ProcessMetrics:
@@ -13,10 +22,13 @@ class ProcessMetrics:
 
     Attributes:
         families: A router shares them with a `HostMetrics` when it runs colocated models.
+        health: What probes are told.
     """
 
     def __init__(self, families: MetricFamilies) -> None:
         self.families = families
+        self.health = ProcessHealth()
+        families.gauge("clipper_broker_reachable").set(1)  # until it is known better: a model may be loaded first
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -31,6 +43,24 @@ class ProcessMetrics:
     def set_broker_reachable(self, reachable: bool) -> None:
         """Whether a broker has answered within the last seconds."""
         self.families.gauge("clipper_broker_reachable").set(reachable)
+        self.health.is_broker_reachable = reachable
+
+    def keep_models(self, names: Iterable[str]) -> None:
+        """End the series of models (`name:version`) that are not among the names."""
+        self.families.forget_others("model", names)
+
+    def keep_applications(self, names: Iterable[str]) -> None:
+        """End the series of applications that are not among the names."""
+        self.families.forget_others("application", names)
+
+    def shown_applications(self, names: Collection[str]) -> Collection[str]:
+        """Return of which of the applications gauges are shown."""
+        return self.families.shown("application", names)
+
+    def watch_disk(self, folder: Path) -> None:
+        """Have each scrape look how much the data folder takes on its disk, and how much is free there."""
+        self.families.gauge("clipper_disk_used_bytes", str(folder)).set_function(lambda: _used_bytes(folder))
+        self.families.gauge("clipper_disk_free_bytes", str(folder)).set_function(lambda: _free_bytes(folder))
 
     def count_dead_letters(self, topic: str, reason: str, count: int = 1) -> None:
         """So many records of the topic went to the dead letters; the reason is one of a few words, not a message."""
@@ -48,18 +78,42 @@ class RouterMetrics(ProcessMetrics):
         self.families.counter("clipper_queries_total", application).inc(count)
 
     def observe_predictions(
-        self, application: str, outcome: str, reason: str | None, latencies_s: Sequence[float]
+        self,
+        application: str,
+        outcome: str,
+        reason: str | None,
+        latencies_s: Sequence[float],
+        objective_s: float | None = None,
     ) -> None:
         """Count predictions of one outcome, `model`, or `default` for a reason, and observe their latencies.
 
         All applications that are not registered have one name, lest a typo adds a series.
         """
+        missed = len(latencies_s) if reason in WANT_OF_TIME else 0
+        if reason is None and objective_s is not None and max(latencies_s, default=0.0) > objective_s:
+            missed = sum(latency_s > objective_s for latency_s in latencies_s)
+        if missed:
+            self.families.counter("clipper_objective_missed_total", application).inc(missed)
         self.families.counter("clipper_predictions_total", application, outcome, reason or "").inc(len(latencies_s))
         self.families.histogram("clipper_prediction_latency_seconds", application, outcome).observe_many(latencies_s)
+
+    def keep_trace(self, application: str, outcome: str, latency_s: float, trace_id: str) -> None:
+        """Keep the trace of a prediction, which is observed with all others, as the exemplar of its latency."""
+        series = self.families.histogram("clipper_prediction_latency_seconds", application, outcome)
+        series.keep_trace(latency_s, trace_id)
+
+    def set_objectives(self, objectives_s: Mapping[str, float | None]) -> None:
+        """Set the latency objectives of all applications; one that is not named has left."""
+        known = {(application,): bound_s for application, bound_s in objectives_s.items() if bound_s is not None}
+        self.families.set_gauges("clipper_objective_seconds", known)
 
     def observe_return(self, took_s: float) -> None:
         """Outputs were on their way from a host for so long."""
         self.families.histogram("clipper_stage_latency_seconds", "return").observe(took_s)
+
+    def observe_combine(self, took_s: float) -> None:
+        """A chunk of outputs was combined to answers, and these handed on, in so long."""
+        self.families.histogram("clipper_stage_latency_seconds", "combine").observe(took_s)
 
     def observe_stages(self, waits_s: Sequence[float], models_s: Sequence[float], record_s: float) -> None:
         """Observe the stages of a round of answers, which were recorded together."""
@@ -89,10 +143,9 @@ class RouterMetrics(ProcessMetrics):
         """So many feedbacks ended as `applied`, `duplicate`, `orphan`, `forwarded`, `invalid` or `unlearned`."""
         self.families.counter("clipper_feedback_total", outcome).inc(count)
 
-    def set_selection_weights(self, application: str, weights: Mapping[str, float]) -> None:
-        """The weights of all candidates of an application now; a model that is not named has left."""
-        shares = {(application, model): weight for model, weight in weights.items()}
-        self.families.set_gauges("clipper_selection_weight", shares, application)
+    def set_selection_weights(self, weights: Mapping[tuple[str, str], float]) -> None:
+        """The weights of all candidates now, by (application, model); one that is not named has left."""
+        self.families.set_gauges("clipper_selection_weight", weights)
 
     def count_rebalances(self, rebalances: int) -> None:
         """The group was rebalanced so many times more."""
@@ -132,6 +185,33 @@ class HostMetrics(ProcessMetrics):
         self.families.histogram("clipper_stage_latency_seconds", "request").observe(took_s)
 
 
+class SupervisorMetrics:
+    """Metrics of a process that keeps others running.
+
+    Attributes:
+        health: What probes are told.
+    """
+
+    def __init__(self) -> None:
+        self._families = MetricFamilies("supervisor")
+        self.health = ProcessHealth()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What is scraped."""
+        return self._families.registry
+
+    def count_restart(self, role: str) -> None:
+        """A process is started again."""
+        self._families.counter("clipper_restarts_total", role).inc()
+
+    def watch_children(self, role: str, wanted: Callable[[], int], ready: Callable[[], int]) -> None:
+        """Have each scrape ask how many processes of a role should run, and how many of them serve."""
+        self._families.counter("clipper_restarts_total", role)
+        self._families.gauge("clipper_children_wanted", role).set_function(wanted)
+        self._families.gauge("clipper_children_ready", role).set_function(ready)
+
+
 class BatchMetrics:
     """Records the batches of one model version; the engine's observer.
 
@@ -146,9 +226,11 @@ class BatchMetrics:
         self._families, self._labels = metrics.families, (model, version)
 
     def batch(
-        self, *, rows: int, failed: int, raised: bool, waited_s: float, latency_s: float, limit_rows: int
+        self, *, rows: int, failed: int, raised: bool, waited_s: float, latency_s: float, took_s: float, limit_rows: int
     ) -> None:
         """A batch waited and ran so long, of whose rows or calls some failed, and the limit now allows so many rows."""
+        for stage, spent_s in (("queue", waited_s), ("batch", took_s), ("model", latency_s)):
+            self._families.histogram("clipper_stage_latency_seconds", stage).observe(spent_s)
         self._families.histogram("clipper_batch_wait_seconds", *self._labels).observe(waited_s)
         self._families.histogram("clipper_batch_rows", *self._labels).observe(rows)
         self._families.histogram("clipper_batch_latency_seconds", *self._labels).observe(latency_s)
@@ -237,3 +319,20 @@ class GatewayMetrics(ProcessMetrics):
     def watch_in_flight(self, calls: Callable[[], int]) -> None:
         """Have each scrape ask how many calls wait for an answer."""
         self.families.gauge("clipper_gateway_in_flight").set_function(calls)
+
+
+def _used_bytes(folder: Path) -> float:
+    """Bytes that the files below a folder take; what is deleted meanwhile takes none."""
+    found = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found += os.lstat(os.path.join(where, name)).st_blocks * 512  # noqa: PTH118 (hundreds, at each scrape)
+    return found
+
+
+def _free_bytes(folder: Path) -> float:
+    """Bytes that may still be written there, unknown where the folder cannot be looked at."""
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free
+    return math.nan

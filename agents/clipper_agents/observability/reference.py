@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from clipper_agents.observability.specs import PROCESS_METRICS, SPECS, MetricSpec
+from clipper_agents.observability.specs import MOST_NAMES, OTHERS, PROCESS_METRICS, SPECS, MetricSpec
 
 PAGE = "docs/reference/metrics.md"
 
@@ -10,12 +10,27 @@ _HEAD = f"""# Metrics
 
 <!-- Generated: python -m clipper_agents.observability.reference > {PAGE} -->
 
-Routers, hosts, the steward and the gateway serve metrics in Prometheus' text format on
-`http://127.0.0.1:PORT/metrics`. A worker's ready line has the port; `metrics_port` of `[router]`, `[host]`, `[steward]`
-and `[gateway]` fixes it. No label contains a context or a query id. Routers with colocated models also have the metrics
-of hosts.
+Routers, hosts, the steward, the gateway, and the `up` or `worker hosts` that keeps them running serve metrics on
+`http://127.0.0.1:PORT/metrics`, beside their [probes](../how-to/scale-out.md#probes). A worker's ready line has the
+port, and the log of a supervisor; `metrics_port` of `[router]`, `[host]`, `[steward]`, `[gateway]` and `[supervisor]`
+fixes it. The format is Prometheus' text, or OpenMetrics for who asks for it, which has exemplars: for each bucket of a
+latency the trace id of the newest sampled query in it. Routers with colocated models also have the metrics of hosts.
+
+## How many series
+
+No label contains a context or a query id, and names that a caller invents are one series (`unknown`, in the gateway
+empty). Of applications, and of models, {MOST_NAMES:,} have series of their own in a process: those that were first to
+be asked. What is counted for all others has the label `{OTHERS}`, so that sums are right, and they have no gauges. The
+series of an application or a version end when it is withdrawn, and the next one has room.
 """
-_TITLES = {"Routers": "router", "Hosts": "host", "Steward": "steward", "Gateway": "gateway", "All": "both"}
+_TITLES = {
+    "Routers": "router",
+    "Hosts": "host",
+    "Steward": "steward",
+    "Gateway": "gateway",
+    "Supervisors": "supervisor",
+    "All but supervisors": "both",
+}
 
 
 def reference() -> str:

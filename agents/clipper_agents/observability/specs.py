@@ -2,25 +2,35 @@
 
 Rules of this file:
 - No label holds a context, a query id or anything else that an application can invent without bound.
+- A label whose values users name (applications, models) has at most `MOST_NAMES` values in a process.
 - Units are in the names, as Prometheus has them: seconds, bytes, rows. Counters end in `_total`.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
+BOUNDED = ("application", "model")
+"""Labels whose values users name."""
+MOST_NAMES = 1_000
+"""Values of such a label in one process. Of an application a router has some sixty series, so a scrape stays below a
+second of a core; what Prometheus is made for is a tenth of that a target."""
+OTHERS = "_others"
+"""Value of the label of all others together; no application or model can be named so."""
+
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
     """One metric family; buckets are upper bounds in the metric's unit.
 
-    Its role says which processes have it: a `host` metric also a router that runs colocated models, `both` all of them.
+    Its role says which processes have it: a `host` metric also a router that runs colocated models, `both` all but the
+    supervisor.
     """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     text: str
-    role: Literal["router", "host", "steward", "gateway", "both"]
+    role: Literal["router", "host", "steward", "gateway", "supervisor", "both"]
     buckets: tuple[float, ...] = ()
 
 
@@ -59,11 +69,28 @@ SPECS = (
         _LATENCY_S,
     ),
     MetricSpec(
+        "clipper_objective_missed_total",
+        "counter",
+        ("application",),
+        "Predictions that missed the latency objective: defaults for want of time (`late`, `arrived_late`, "
+        "`overloaded`), and outputs of models that were decided after it.",
+        "router",
+    ),
+    MetricSpec(
+        "clipper_objective_seconds",
+        "gauge",
+        ("application",),
+        "The latency objective; absent for an application without one.",
+        "router",
+    ),
+    MetricSpec(
         "clipper_stage_latency_seconds",
         "histogram",
         ("stage",),
-        "A query's way. In routers: `wait` for the decision, `models` until the answer, of that `return` of the "
-        "outputs from hosts, `record` until it is stored. In hosts: `request`, from a router's send until it is read.",
+        "A query's way. In routers, a query: `wait` for the decision, `models` until the answer, `record` until that "
+        "is stored; a chunk of outputs: `return` from a host, `combine` to answers. In hosts, a chunk of requests: "
+        "`request`, from a router's send until it is read; a batch: `queue`, until its first row is in it, `batch`, "
+        "until its outputs are sent, of that `model` in the model. Routers with colocated models have these three too.",
         "both",
         _BATCH_LATENCY_S,
     ),
@@ -125,6 +152,16 @@ SPECS = (
     MetricSpec("clipper_broker_reachable", "gauge", (), "1 while a broker answers, 0 after 5 s without one.", "both"),
     MetricSpec(
         "clipper_dead_letters_total", "counter", ("topic", "reason"), "Records sent to the dead letters.", "both"
+    ),
+    MetricSpec(
+        "clipper_disk_used_bytes",
+        "gauge",
+        ("folder",),
+        "Bytes that the process's data folder takes on the disk.",
+        "both",
+    ),
+    MetricSpec(
+        "clipper_disk_free_bytes", "gauge", ("folder",), "Bytes that the process may still write there.", "both"
     ),
     MetricSpec("clipper_batch_rows", "histogram", _MODEL, "Rows of a batch that was run.", "host", _ROWS),
     MetricSpec(
@@ -224,6 +261,15 @@ SPECS = (
         _LATENCY_S,
     ),
     MetricSpec("clipper_gateway_in_flight", "gauge", (), "Calls that wait for an answer.", "gateway"),
+    MetricSpec(
+        "clipper_restarts_total",
+        "counter",
+        ("role",),
+        "Restarts of processes that ended by themselves; role is `router`, `host`, `steward` or `gateway`.",
+        "supervisor",
+    ),
+    MetricSpec("clipper_children_wanted", "gauge", ("role",), "Processes that should run.", "supervisor"),
+    MetricSpec("clipper_children_ready", "gauge", ("role",), "Of those, the ones that serve.", "supervisor"),
 )
 """In the order of the reference page."""
 

@@ -21,14 +21,15 @@ from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.reader import Record
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import StewardMetrics
+from clipper_agents.rollout.comparison_reports import ComparisonReports
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.read_comparisons import begins_ms
-from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_agents.settings.workers import StewardSettings
 from clipper_agents.streaming.follower import Follower
+from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ REVISION_WITHIN_S = 10.0
 """A revision that somebody has decided under is on the control topic; one of an application that was deleted is not."""
 RETRY_AFTER_S = 1.0
 REPORT_EVERY_S = 1.0
+LAST_WORD_S = 2.0
+"""A broker that is away must not hold up the end of a process."""
 ALL_READ_S = 2.0
 """Without a record for so long, nothing more comes about the queries that were read."""
 
@@ -55,6 +58,7 @@ class RolloutController:
     def __init__(self, settings: StewardSettings, changes: ControlChanges, metrics: StewardMetrics) -> None:
         self._settings, self._changes, self._metrics = settings, changes, metrics
         self.comparisons: tuple[Comparison, ...] = ()
+        self._reports = ComparisonReports(settings.kafka, settings.catalogue)
         self._control = ControlState(notes=("change", "drift"), saved_rows=False)
         self._control_moved = asyncio.Event()
         self._follower = Follower(settings.kafka, settings.catalogue.control, self._take_control)
@@ -94,14 +98,22 @@ class RolloutController:
 
     async def run(self) -> None:
         """Compare and decide, without end."""
+        publishing = asyncio.ensure_future(self._reports.run())
+        try:
+            await self._run()
+        finally:
+            publishing.cancel()
+            await asyncio.wait([publishing], timeout=LAST_WORD_S)
+
+    async def _run(self) -> None:
         while True:
             self._control_moved.clear()
             if comparison_specs(self._control):
                 with contextlib.suppress(_HistoryNeeded):
                     await self._compare()
             else:
-                self.comparisons = ()
-                self._metrics.set_comparisons(())
+                self._show(())
+                self._reports.put((), time.monotonic())
                 await self._control_moved.wait()
 
     # --- one reading of the logs ------------------------------------------------------------------------------------
@@ -188,6 +200,8 @@ class RolloutController:
 
     def _take_control(self, records: Iterable[Record]) -> None:
         self._control.take(records)
+        self._metrics.keep_applications(self._control.manifests.applications)
+        self._metrics.keep_models(self._control.manifests.models)
         self._control_moved.set()
 
     # --- decisions and detections -----------------------------------------------------------------------------------
@@ -253,11 +267,16 @@ class RolloutController:
         if now_s - self._reported_s < REPORT_EVERY_S:
             return
         self._reported_s = now_s
-        self.comparisons = tuple(fold.comparisons())
-        self._metrics.set_comparisons(self.comparisons)
+        self._show(tuple(fold.comparisons()))
+        if self._caught_up:  # what a part of the logs says is not how things are
+            self._reports.put(self.comparisons, now_s)
         self._metrics.set_dropped(fold.dropped)
         self._metrics.set_remembered(fold.remembered)
         self._metrics.set_consumer_lag(lag)
+
+    def _show(self, comparisons: tuple[Comparison, ...]) -> None:
+        self.comparisons = comparisons
+        self._metrics.set_comparisons(comparisons)
 
 
 def _decision_fields(decision: RolloutDecision) -> dict[str, object]:

@@ -12,13 +12,14 @@ from clipper_agents.rollout.decisions import RolloutDecision
 from clipper_agents.rollout.drift_monitor import DriftMonitor
 from clipper_agents.rollout.query_buffer import BufferedQuery, QueryBuffer
 from clipper_agents.rollout.query_losses import failures, losses_of
-from clipper_agents.rollout.trial_evidence import ApplicationEvidence, Comparison, followed
+from clipper_agents.rollout.trial_evidence import ApplicationEvidence, followed
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import feedback_value, is_policy_choice, join
 from clipper_stream.feedback.values import Label
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
+from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 from clipper_topics.prediction import Prediction
 from clipper_topics.restore import RESTORE

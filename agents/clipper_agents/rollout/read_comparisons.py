@@ -6,8 +6,8 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
-from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_topics.catalogue import Catalogue
+from clipper_topics.comparison import Comparison
 from clipper_topics.connection import KafkaConnection
 
 SLACK_MS = 5 * 60_000

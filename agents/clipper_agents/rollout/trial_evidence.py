@@ -17,6 +17,7 @@ from clipper_stream.sequential_testing.keep_best import CandidateLosses, OpenCom
 from clipper_stream.sequential_testing.rollout_rule import TrialVerdict, judge
 from clipper_stream.sequential_testing.score_sums import Capital
 from clipper_stream.sequential_testing.trial_evidence import Kind, OpenDecision, TrialDecision, TrialEvidence
+from clipper_topics.comparison import Comparison
 
 LIVE = "live"
 """Stage of a candidate."""
@@ -26,46 +27,6 @@ NO_OBJECTIVE_MS = 60_000.0
 SETTLED_AFTER_S = 60.0
 """After the horizon: a prediction, whose time the horizon is counted from, is later than its query."""
 SAME_PROBABILITY = 1e-6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What the log says about one version of an application, with intervals that hold at all times at once.
-
-    Attributes:
-        stage: `shadow`, `canary`, or `live` for a candidate.
-        feedbacks: How many gave its loss.
-        difference: `trial_loss` minus `answer_loss`; None: not known, or a candidate. The interval from `lower` to
-            `upper`, -1 and 1 when nothing is known, is of all `scores`, with or without feedback.
-        scores: How many decisions the interval is made of, and how many of them are still waited for.
-        trial_loss: Mean of the trial's losses that feedback told (`trial_feedbacks`) about these decisions.
-        answer_loss: The same of the answers that it is compared with (`answer_feedbacks`).
-        since_s: The second, since the epoch, from which on its queries count; None: it has not answered yet.
-        upto_s: The second up to which they do.
-        waits_for: Why nothing is decided about a trial, or what is to be done and why.
-        loss: Mean of its own losses, in [0, 1], with the interval from `loss_lower` to `loss_upper`; of a candidate,
-            estimated for all queries by the probabilities with which it was asked; None: not known.
-    """
-
-    application: str
-    model: str
-    stage: str
-    feedbacks: int
-    difference: float | None
-    lower: float
-    upper: float
-    loss: float | None
-    loss_lower: float
-    loss_upper: float
-    scores: int = 0
-    waiting: int = 0
-    since_s: int | None = None
-    upto_s: int = 0
-    waits_for: str = ""
-    trial_loss: float | None = None
-    trial_feedbacks: int = 0
-    answer_loss: float | None = None
-    answer_feedbacks: int = 0
 
 
 class OpenTrial(NamedTuple):

@@ -13,7 +13,6 @@ import uvloop
 from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.errors import TopicMadeAnew
-from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
 from clipper_agents.rollout.decisions import ControlChanges
@@ -24,16 +23,17 @@ from clipper_stream.client.access import RIGHTS, refused_right
 logger = logging.getLogger(__name__)
 
 
-def run(settings: StewardSettings) -> None:
+def run(settings: StewardSettings, metrics: StewardMetrics, port: int) -> None:
     """Compare and decide until SIGTERM or SIGINT; prints `ready role=steward instance=... metrics=PORT` first.
+
+    Its metrics and probes are served on `port` already.
 
     Raises:
         SetupError: Kafka refuses a right.
         SystemExit: it could not go on.
     """
     aiokafka_patches.install()
-    metrics = StewardMetrics()
-    port = serve_metrics(metrics.registry, settings.metrics_port, settings.metrics_address)
+    metrics.health.waits_for = "the control topic is not read yet"
     ready = f"ready role=steward instance={settings.instance} metrics={port}"
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -50,8 +50,14 @@ def run(settings: StewardSettings) -> None:
 
 async def _run(settings: StewardSettings, metrics: StewardMetrics, ready: str) -> None:
     told = asyncio.Event()
+
+    def end() -> None:
+        metrics.health.is_draining = True
+        told.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    metrics.health.watch_loop()
     process = RolloutController(settings, ControlChanges(settings.kafka, settings.catalogue), metrics)
     topics = settings.catalogue
     watched = (topics.control, topics.predictions, topics.audits, topics.feedback)
@@ -63,6 +69,7 @@ async def _run(settings: StewardSettings, metrics: StewardMetrics, ready: str) -
         await asyncio.wait([starting, work[0]], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
+            metrics.health.serves(tuple)
             print(ready, flush=True)  # noqa: T201 - a supervisor waits for this line
             work.remove(starting)
             work += [asyncio.ensure_future(process.run()), asyncio.ensure_future(process.broken())]

@@ -21,9 +21,9 @@ from clipper_agents.control.readiness import ReadyHosts
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import TopicIds
-from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.stages import Stages, StageTimers, untimed
+from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
@@ -38,9 +38,10 @@ from clipper_agents.router.indexed_log import first_unread_ms
 from clipper_agents.router.left_backlogs import READ_BYTES, LeftBacklogs
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
-from clipper_agents.router.prediction_log import PredictionLog
+from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION, PredictionLog
 from clipper_agents.router.queries import FreshQueries, QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.settings.workers import RouterSettings
@@ -66,8 +67,10 @@ DRAIN_S = 5.0
 """Longest wait for queries in flight when the process is told to stop."""
 
 
-def run(settings: RouterSettings) -> None:
+def run(settings: RouterSettings, metrics: RouterMetrics, port: int) -> None:
     """Route until SIGTERM; prints `ready role=router instance=... metrics=PORT` when it serves.
+
+    Its metrics and probes are served on `port` already.
 
     Raises:
         StorageRefused: the data directory cannot be written, or another process uses it.
@@ -75,14 +78,8 @@ def run(settings: RouterSettings) -> None:
     """
     keep_ready_line()
     claim(settings.data_dir)
-    ports: list[int] = []
-
-    def make() -> RouterProcess:
-        process = RouterProcess(settings)
-        ports.append(serve_metrics(process.metrics.registry, settings.metrics_port, settings.metrics_address))
-        return process
-
-    run_worker(make, lambda: f"ready role=router instance={settings.instance} metrics={ports[0]}", settings.kafka)
+    ready = f"ready role=router instance={settings.instance} metrics={port}"
+    run_worker(lambda: RouterProcess(settings, metrics), ready, settings.kafka, metrics.health)
 
 
 class RouterProcess:
@@ -93,13 +90,16 @@ class RouterProcess:
         metrics: Metrics of the process.
     """
 
-    def __init__(self, settings: RouterSettings) -> None:
+    def __init__(self, settings: RouterSettings, metrics: RouterMetrics) -> None:
         catalogue, folder = settings.catalogue, settings.data_dir
         identity = os.urandom(8)  # new at each start: outputs for another process are somebody else's
         self._settings = settings
-        self.metrics = metrics = RouterMetrics()
+        self.metrics = metrics
+        metrics.health.serves(self._unready)
+        metrics.watch_disk(folder)
         self._timers = StageTimers() if settings.profile else None
         stage: Stages = self._timers or untimed
+        self._traces = traces = QueryTraces(start_tracing("router", settings.instance), metrics)
         self._skew = ClockSkew()
         self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
         app.topic_ids = TopicIds({spec.name: spec.partitions for spec in catalogue.fixed_topics()})
@@ -135,7 +135,7 @@ class RouterProcess:
         )
         self._queries = BoundedQueryConsumer(app, catalogue.queries, self._router)
         self._audit_log = AuditLog(
-            app.outbox, app.log_reader, catalogue.audits, self._audits, self._queries, self._router, app
+            app.outbox, app.log_reader, catalogue.audits, self._audits, self._queries, self._router, app, traces
         )
         self._prediction_log = PredictionLog(
             app.outbox,
@@ -147,6 +147,7 @@ class RouterProcess:
             app,
             audits=self._audit_log,
             metrics=metrics,
+            traces=traces,
             skew=self._skew,
             stage=stage,
         )
@@ -176,9 +177,10 @@ class RouterProcess:
             dtype_of=self._registry.dtype_of,
             receiver=self._effects,
             tasks=app,
+            traces=traces,
         )
         self._colocated = ColocatedModels(
-            HostMetrics(metrics.families), self._effects, app, settings.allowed, files=settings.files
+            HostMetrics(metrics.families), self._effects, app, settings.allowed, files=settings.files, sink=traces.sink
         )
         self._effects.connect(self._sender, self._colocated)
         self._discovery = ModelDiscovery(self._registry, self._sender, self._colocated, app)
@@ -189,14 +191,15 @@ class RouterProcess:
             self._queries,
             self._router,
             self._effects,
-            FreshQueries(self._router, self._decisions, self._prediction_log, stage),
+            FreshQueries(self._router, self._decisions, self._prediction_log, stage, traces),
             self._prediction_log,
             dead_letters,
             metrics,
             self._backlogs,
             stage,
+            traces,
         )
-        outputs = OutputAgent(identity, self._router, self._effects, self._sender, dead_letters, metrics)
+        outputs = OutputAgent(identity, self._router, self._effects, self._sender, dead_letters, metrics, traces)
         self._feedback = FeedbackProcessor(
             app,
             catalogue,
@@ -207,6 +210,7 @@ class RouterProcess:
             self._prediction_log,
             metrics,
             self._control.followed_upto,
+            traces=traces,
         )
         self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.max_contexts)
         app.agent(app.raw_topic(catalogue.queries), name="route")(queries.serve)
@@ -247,12 +251,18 @@ class RouterProcess:
         await self._backlogs.close()
         self._keep_only(set())
 
+    def _unready(self) -> list[str]:
+        """Say why this router does not serve; it waits for models when it starts, and for none that come later."""
+        found = self.app.unready()
+        return [*found, *(f"model {ref} is loading" for ref in self._colocated.loading if self.app.generation < 0)]
+
     # --- what is followed -------------------------------------------------------------------------------------------
     def _take_changes(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._registry.take(records)
         applications = self._registry.applications
         self._router.admission.shared = len(applications) > 1
         self.app.pace.keep(one.objective_s for one in applications)
+        self.metrics.set_objectives({one.name: one.objective_s for one in applications})
 
     def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         if self._hosts.take(records):
@@ -328,11 +338,13 @@ class RouterProcess:
         Kafka gives them away when this returns. What is on its way to the broker then would come after the next owner
         has read the log; so it is waited for, as long as that cannot cost the membership.
         """
+        traces = self._traces.open()
         self._router.reset()
         self._queries.update_room()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S), self.app.state_lock.of_all():
                 await self._prediction_log.idle()
+        self._traces.drop(traces)
 
     # --- background -------------------------------------------------------------------------------------------------
     async def _publish(self) -> None:
@@ -375,6 +387,13 @@ class RouterProcess:
                 continue
             self.metrics.set_consumer_lag(self.app.consumer.lag())
             self.metrics.set_ready_hosts({ref: self._hosts.hosts(ref) for ref in self._registry.hosted})
-            for application in self._registry.applications:
-                weights = self._selection.prepare(application, 0, None).weights if application.refs else {}
-                self.metrics.set_selection_weights(application.name, weights)
+            self._report_applications()
+
+    def _report_applications(self) -> None:
+        """Show the weights of applications that have series of their own; end the series of those that have left."""
+        found = {one.name: one for one in self._registry.applications}
+        self.metrics.keep_applications({UNKNOWN_APPLICATION, *found})
+        shown = [found[name] for name in self.metrics.shown_applications(found) if found[name].refs]
+        weights = {one.name: self._selection.prepare(one, 0, None).weights for one in shown}
+        shares = {(name, model): weight for name, of in weights.items() for model, weight in of.items()}
+        self.metrics.set_selection_weights(shares)

@@ -19,6 +19,7 @@ from clipper_agents.router.indexed_log import IndexedLog
 from clipper_agents.router.outgoing_records import Outgoing, Sendable
 from clipper_agents.router.prediction_records import encode_audit
 from clipper_agents.router.query_consumer import QueryConsumer
+from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
@@ -53,6 +54,7 @@ class AuditLog:
         consumer: Acknowledges queries.
         auditing: Knows which audits are in flight.
         tasks: Runs the rounds.
+        traces: Makes the spans of sampled queries.
     """
 
     read = staticmethod(read_audit)
@@ -66,9 +68,10 @@ class AuditLog:
         consumer: QueryConsumer,
         auditing: Auditing,
         tasks: TaskRunner,
+        traces: QueryTraces = UNTRACED,
     ) -> None:
         self.topic = topic
-        self._auditing, self._consumer = auditing, consumer
+        self._auditing, self._consumer, self._traces = auditing, consumer, traces
         self.log = IndexedLog(outbox, reader, self, index, consumer, tasks)
         self._early: dict[InFlightQuery, QueryAnswer] = {}
         """Audits that were complete before the prediction of their query was in the log, by query."""
@@ -116,8 +119,9 @@ class AuditLog:
     def _send(self, audits: Iterable[QueryAnswer]) -> None:
         self.log.add([Outgoing(one.query, encode_audit(one), one.query.content_type, one) for one in audits])
 
-    def round_ended(self, outgoing: list[Sendable], took_s: float) -> None:
-        """Do nothing: nobody waits for an audit."""
+    def round_ended(self, outgoing: list[Sendable], offsets: list[int], took_s: float) -> None:
+        """Trace the audits of a round; nobody waits for them."""
+        self._traces.audited(self.topic, outgoing, offsets, took_s)
 
     def written(self, partition: int, outgoing: list[Sendable], generation: int, *, alone: bool) -> None:  # noqa: ARG002
         """Acknowledge the queries of audits that are in the log."""

@@ -10,19 +10,22 @@ from math import inf
 
 import numpy as np
 
+from clipper_agents.host.batch_traces import BatchTraces
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.engine_builder import make_engine, prepare
+from clipper_agents.host.outputs import Reply
 from clipper_agents.host.poison_rows import BatchGuard
 from clipper_agents.host.predictor import Predictor
 from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.tracing import SpanSink
+from clipper_agents.router.query_traces import rows_in_process
 from clipper_agents.router.requests import OutputReceiver
 from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.query import Request
-from clipper_topics.frames import OutputFrame
 from clipper_topics.manifests import ModelManifest
 
 LOAD_WITHIN_S = 30.0
@@ -39,6 +42,7 @@ class ColocatedModels:
         allowed: Packages, modules and directories that this process may load models from.
         load_within_s: Longest wait of `load`, in seconds; the loading itself goes on.
         files: What the operator says about model files.
+        sink: Takes the spans of sampled rows.
     """
 
     def __init__(
@@ -49,13 +53,19 @@ class ColocatedModels:
         allowed: Sequence[str],
         load_within_s: float = LOAD_WITHIN_S,
         files: FileRules = STRICT,
+        sink: SpanSink | None = None,
     ) -> None:
         self._metrics, self._receiver, self._tasks, self._allowed = metrics, receiver, tasks, allowed
         self._models: dict[str, ColocatedModel] = {}
         self._watch = ModelWatch()
         self._loading: dict[str, asyncio.Future[Predictor]] = {}
         self._load_within_s = load_within_s
-        self._files = files
+        self._files, self._sink = files, sink
+
+    @property
+    def loading(self) -> list[str]:
+        """The models that are being loaded, by reference; any thread may ask."""
+        return list(self._loading)
 
     async def load(self, manifest: ModelManifest) -> None:
         """Load a model, off the event loop, and run it from now on.
@@ -67,11 +77,14 @@ class ColocatedModels:
             return
         prepared = await self._prepared(manifest)
         watch = self._watch.add(manifest.ref, manifest.batch.hang_s)
-        engine = make_engine(manifest, prepared, self._hand_back, _acknowledge_none, self._metrics, BatchGuard(watch))
+        engine = make_engine(
+            manifest, prepared, self._hand_back, _acknowledge_none, self._metrics, BatchGuard(watch),
+            BatchTraces(self._sink, manifest.ref),
+        )  # fmt: skip
         self._models[manifest.ref] = ColocatedModel(engine, watch, self._tasks)
 
-    def _hand_back(self, _partition: int, pieces: list[OutputFrame]) -> None:
-        self._receiver.gather(pieces)
+    def _hand_back(self, reply: Reply[int]) -> None:
+        self._receiver.gather(reply.pieces)
 
     async def _prepared(self, manifest: ModelManifest) -> Predictor:
         """Load a model; a load that takes long goes on, and the next call waits for the same one.
@@ -154,4 +167,7 @@ def _rows_of(request: Request) -> RequestRows:
     rows = request.rows
     kind = (str(rows.dtype), *rows.shape[1:]) if isinstance(rows, np.ndarray) else ("listed",)
     deadlines_s = tuple(request.deadlines_s.tolist()) or (inf,) * len(rows)
-    return RequestRows(router=b"", frame=request.frame, reply=0, kind=kind, rows=rows, deadlines_s=deadlines_s)
+    traced = rows_in_process(request) if request.traced else ()
+    return RequestRows(
+        router=b"", frame=request.frame, reply=0, kind=kind, rows=rows, deadlines_s=deadlines_s, traced=traced
+    )

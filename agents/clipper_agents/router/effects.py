@@ -107,9 +107,11 @@ class EffectRunner:
             self._timer.cancel()
 
     def _gather(self, pieces: list[OutputPiece], rows: int) -> None:
+        began_s = time.perf_counter()
         with self._stage("gather", rows):
             effects = self._router.gather(pieces, time.time())
         self.run(effects)
+        self._metrics.observe_combine(time.perf_counter() - began_s)
 
     def _set_timer(self) -> None:
         due_s = self._router.next_deadline_s

@@ -31,6 +31,7 @@ from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.decision_index import Asked, LogIndex, PartitionIndex
 from clipper_agents.router.prediction_log import PredictionLog
+from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
@@ -103,6 +104,7 @@ class FeedbackProcessor:
         metrics: Counts outcomes.
         followed_upto: Gives the offset up to which the registry has read the control topic.
         passed: Seconds since any moment.
+        traces: Makes the spans of sampled feedback.
     """
 
     def __init__(
@@ -117,11 +119,12 @@ class FeedbackProcessor:
         metrics: RouterMetrics,
         followed_upto: Callable[[], int],
         passed: Callable[[], float] = time.monotonic,
+        traces: QueryTraces = UNTRACED,
     ) -> None:
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._audits = selection, decisions, audits
         self._prediction_log, self._metrics = prediction_log, metrics
-        self._followed_upto, self._passed = followed_upto, passed
+        self._followed_upto, self._passed, self._traces = followed_upto, passed, traces
         self._turn = asyncio.Lock()
         self._all_read: dict[int, deque[float]] = {}
         """By partition, the time of the newest prediction at each look that found nothing unread."""
@@ -161,6 +164,7 @@ class FeedbackProcessor:
             position, at_s = self._selection.position(partition), records[-1].timestamp / 1000
             self._ahead_s[partition] = max(at_s - self._passed(), self._ahead_s.get(partition, -math.inf))
             fresh = [record for record in records if record.offset > position]
+            traced = self._traces.begin_feedback(fresh) if self._traces.is_on else None
             claims = [record for record in fresh if is_marker(record)]
             found, undecodable = _decoded(fresh if not claims else [one for one in fresh if not is_marker(one)])
             if not await self._await_declarations(claims, generation):
@@ -183,6 +187,8 @@ class FeedbackProcessor:
                 self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
             self._forget_before(partition, at_s)
             self._count(step, len(elsewhere))
+            if traced is not None:
+                self._traces.learned(traced, step, {record.offset for record, _ in elsewhere})
             return True
 
     async def forget_old(self) -> None:

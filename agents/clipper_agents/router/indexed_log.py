@@ -58,8 +58,8 @@ class LoggedTopic(Protocol):
         """
         ...
 
-    def round_ended(self, outgoing: list[Sendable], took_s: float, /) -> None:
-        """Take note that a round of these records took a number of seconds."""
+    def round_ended(self, outgoing: list[Sendable], offsets: list[int], took_s: float, /) -> None:
+        """Take note that a round of these records, which are at these offsets, took a number of seconds."""
         ...
 
 
@@ -174,7 +174,7 @@ class IndexedLog:
             self._skew.observe(sent_s, delivery.stamped_s, self._clock())
         at_s = self._clock() if delivery.stamped_s is None else delivery.stamped_s
         if await self._finish(partition, current, offsets, generation, at_s):
-            self._owner.round_ended(current, time.monotonic() - began_s)
+            self._owner.round_ended(current, offsets, time.monotonic() - began_s)
 
     async def _finish(
         self, partition: int, outgoing: list[Sendable], offsets: list[int], generation: int, at_s: float

@@ -1,14 +1,15 @@
 """The Faust agent `gather`: takes the outputs that hosts send to this process."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.query_traces import UNTRACED, QueryTraces, Record
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import Chunk, newest_age_s
@@ -30,6 +31,7 @@ class OutputAgent:
         sender: Counts the rows that its replicas have yet to answer.
         dead_letters: Takes what is no output.
         metrics: Counts dead letters, and the time that outputs take.
+        traces: Makes the spans of outputs of sampled queries.
     """
 
     def __init__(
@@ -40,32 +42,38 @@ class OutputAgent:
         sender: RequestSender,
         dead_letters: DeadLetterSender,
         metrics: RouterMetrics,
+        traces: QueryTraces = UNTRACED,
     ) -> None:
         self._identity, self._router, self._effects, self._sender = identity, router, effects, sender
-        self._dead_letters, self._metrics = dead_letters, metrics
+        self._dead_letters, self._metrics, self._traces = dead_letters, metrics, traces
 
     async def serve(self, stream: Any) -> None:
         """Serve chunks of records until the process stops."""
         async for chunk in stream.chunks(FRAMES_A_CHUNK, self._dead_letters.is_full):
             generation = stream.generation
             frames: list[OutputFrame] = []
+            traced: list[Record] = []
             for tp, records in chunk:
-                frames += self._decode(tp, records, partial(stream.ack, tp, generation=generation))
+                frames += self._decode(tp, records, partial(stream.ack, tp, generation=generation), traced)
             mine = [frame for frame in frames if frame.router == self._identity]
             for frame in mine:
                 self._sender.count_answered(frame.frame, len(frame.outputs))
+            began_ns = time.time_ns() if traced else 0
             self._effects.gather(mine)
+            self._traces.gathered(traced, began_ns)
             self._measure_return(chunk)
 
     def _decode(
-        self, tp: TP, records: list[ConsumerRecord[Any, Any]], acknowledge: Callable[[list[int]], None]
+        self, tp: TP, records: list[Record], acknowledge: Callable[[list[int]], None], traced: list[Record]
     ) -> list[OutputFrame]:
         """Decode frames, and acknowledge them: nobody needs them again. What is none goes to the dead letters."""
         frames: list[OutputFrame] = []
         refused: Refused = []
         for record in records:
             try:
-                frames.append(decode_output(record.value or b""))
+                frames.append(frame := decode_output(record.value or b""))
+                if record.headers and frame.router == self._identity:
+                    traced.append(record)
             except UnknownFrame as error:
                 refused.append((record, error))
         bad = [record.offset for record, _ in refused]

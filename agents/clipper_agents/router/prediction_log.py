@@ -25,6 +25,7 @@ from clipper_agents.router.indexed_log import IndexedLog
 from clipper_agents.router.outgoing_records import Outgoing, OutgoingBlock, Sendable
 from clipper_agents.router.prediction_records import encode_answer, encode_block
 from clipper_agents.router.query_consumer import QueryConsumer
+from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import BlockAnswers, DecodedQuery, InFlightQuery, QueryAnswer
@@ -68,6 +69,7 @@ class PredictionLog:
         tasks: Runs the rounds.
         audits: Records audits; None where none are ever made.
         metrics: Counts answers.
+        traces: Makes the spans of sampled queries.
         skew, clock, stage: As in `IndexedLog`.
     """
 
@@ -86,6 +88,7 @@ class PredictionLog:
         *,
         audits: AuditLog | None = None,
         metrics: RouterMetrics | None = None,
+        traces: QueryTraces = UNTRACED,
         skew: ClockSkew | None = None,
         clock: Callable[[], float] = time.time,
         stage: Stages = untimed,
@@ -93,7 +96,7 @@ class PredictionLog:
         self.topic = topic
         self._log = IndexedLog(outbox, reader, self, decisions, consumer, tasks, skew=skew, clock=clock, stage=stage)
         self._consumer, self._router, self._audits = consumer, router, audits
-        self._metrics, self._stage = metrics, stage
+        self._metrics, self._stage, self._traces = metrics, stage, traces
         self._delivery_s = 0.0
         """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
 
@@ -116,6 +119,8 @@ class PredictionLog:
                 Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
                 for answer, value in map(encode_answer, answers)
             )
+        if self._traces.is_on:
+            self._traces.answered(answers)
         self._log.add(outgoing)
         if audits:
             assert self._audits is not None
@@ -152,8 +157,10 @@ class PredictionLog:
         if self._audits is not None:
             await self._audits.log.catch_up(partitions)
 
-    def round_ended(self, outgoing: list[Sendable], took_s: float) -> None:
+    def round_ended(self, outgoing: list[Sendable], offsets: list[int], took_s: float) -> None:
         """Count the answers of a round, and keep the router's lead to what the broker takes."""
+        if self._traces.is_on:
+            self._traces.recorded(self.topic, outgoing, offsets)
         self._router.lead_s = min(MOST_LEAD_S, 2 * self._delivery_s)  # to the broker, and from there to be read
         self._delivery_s += (took_s - self._delivery_s) / MEMORY_ROUNDS
         if self._metrics is not None:
@@ -230,7 +237,8 @@ def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer], recorded_
         latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]
         name = application.name if application else UNKNOWN_APPLICATION
         reason = None if failure is None else failure.reason
-        metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s)
+        objective_s = application.objective_s if application else None
+        metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s, objective_s)
 
 
 def _count_block(metrics: RouterMetrics, answers: BlockAnswers, recorded_s: float) -> None:
@@ -239,4 +247,5 @@ def _count_block(metrics: RouterMetrics, answers: BlockAnswers, recorded_s: floa
     asked_s, reason = (decided_s, refusals[0].reason) if refusals else (block.asked_at_s, None)
     metrics.observe_stages([asked_s - at_s for at_s in queried_s], [decided_s - asked_s] * len(indices), recorded_s)
     latencies_s = [max(0.0, decided_s - at_s) for at_s in queried_s]
-    metrics.observe_predictions(block.application.name, "default" if reason else "model", reason, latencies_s)
+    one = block.application
+    metrics.observe_predictions(one.name, "default" if reason else "model", reason, latencies_s, one.objective_s)

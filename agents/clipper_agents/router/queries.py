@@ -25,6 +25,7 @@ from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.left_backlogs import LeftBacklogs
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.router.query_traces import UNTRACED, QueryTrace, QueryTraces
 from clipper_agents.router.raw_rows import LARGE_BYTES, RawRow, raw_rows
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
@@ -74,7 +75,9 @@ class DecodedQueries:
     undecodable: Refused = field(default_factory=list)
 
 
-def decode_queries(records: list[Record], generation: int, now_s: float = math.inf) -> DecodedQueries:
+def decode_queries(
+    records: list[Record], generation: int, now_s: float = math.inf, traces: QueryTraces = UNTRACED
+) -> DecodedQueries:
     """Decode records of the queries topic.
 
     A timestamp in the future counts as now: on a topic that keeps the clocks of applications, one of them is wrong.
@@ -88,6 +91,7 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
     plain: defaultdict[tuple[str, str], list[PlainQuery]] = defaultdict(list)
     for record in records:
         kind, echoed = read_headers(record.headers) if record.headers else (codec.JSON, ())
+        trace = traces.begin(record, echoed) if echoed else None
         raw = len(record.value or b"") > LARGE_BYTES
         try:
             query = _decode_raw(kind, record.value) if raw else decode(kind, record.value)
@@ -95,12 +99,15 @@ def decode_queries(records: list[Record], generation: int, now_s: float = math.i
             raw, without_rows = True, None if raw else _without_rows(kind, record.value)
             if without_rows is None:
                 decoded.undecodable.append((record, error))
+                traces.refuse(trace)
                 continue
             query = without_rows
-        if not raw and is_plain(query):
+        if trace is not None:
+            trace.decoded()
+        if not raw and trace is None and is_plain(query):
             plain[query.application, kind].append((query, record, echoed))
         else:
-            queries.append(_received(query, record, generation, kind, echoed, now_s, raw))
+            queries.append(_received(query, record, generation, kind, echoed, now_s, raw, trace))
     for (application, kind), found in plain.items():
         if len(found) >= BLOCK_FROM:
             decoded.blocks.append(_block(application, kind, found, generation, now_s))
@@ -168,6 +175,7 @@ def _received(
     echoed: Echoed,
     now_s: float,
     raw: bool,
+    trace: QueryTrace | None = None,
 ) -> DecodedQuery:
     packed = query.inputs is not None
     partition, offset = record.partition, record.offset
@@ -189,6 +197,7 @@ def _received(
         check_query(query),
         query.features,
         raw,
+        trace=trace,
     )
 
 
@@ -200,12 +209,19 @@ class FreshQueries:
         decisions: Index of the decisions in the log.
         prediction_log: Repeats predictions.
         stage: Times decoding and looking up.
+        traces: Notes which queries are sampled.
     """
 
     def __init__(
-        self, router: Router, decisions: LogIndex, prediction_log: PredictionLog, stage: Stages = untimed
+        self,
+        router: Router,
+        decisions: LogIndex,
+        prediction_log: PredictionLog,
+        stage: Stages = untimed,
+        traces: QueryTraces = UNTRACED,
     ) -> None:
         self._router, self._decisions, self._prediction_log, self._stage = router, decisions, prediction_log, stage
+        self._traces = traces
 
     def of(
         self,
@@ -227,7 +243,7 @@ class FreshQueries:
         for tp, records in chunk.items():
             for some in decoded_together(records):
                 with self._stage("decode", len(some)):
-                    decoded = decode_queries(some, generation, now_s)
+                    decoded = decode_queries(some, generation, now_s, self._traces)
                 undecodable += decoded.undecodable
                 with self._stage("known", len(some)):
                     index = self._decisions.of(tp.partition)
@@ -286,6 +302,7 @@ class QueryAgent:
         metrics: Counts dead letters.
         backlogs: Leaves backlogs of which queries are read too late.
         stage: Times decisions.
+        traces: Notes when sampled queries are decided about.
     """
 
     def __init__(
@@ -299,8 +316,9 @@ class QueryAgent:
         metrics: RouterMetrics,
         backlogs: LeftBacklogs,
         stage: Stages = untimed,
+        traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._backlogs = backlogs
+        self._backlogs, self._traces = backlogs, traces
         self._consumer, self._router, self._effects, self._fresh = consumer, router, effects, fresh
         self._prediction_log, self._dead_letters = prediction_log, dead_letters
         self._metrics, self._stage = metrics, stage
@@ -326,6 +344,8 @@ class QueryAgent:
         now_s = time.time()
         with self._stage("decide", sum(map(len, chunk.values()))):
             effects = self._router.receive(self._fresh.of(chunk, generation, now_s, undecodable, repeated), now_s)
+        if self._traces.undecided:
+            self._traces.decided(effects.requests)
         self._effects.run(effects)
         self._effects.end_audits()
         for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):

@@ -20,6 +20,7 @@ import aiokafka
 import numpy as np
 from aiokafka.errors import KafkaError
 
+from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.query import Request
 from clipper_topics.catalogue import Catalogue
@@ -89,6 +90,7 @@ class RequestSender:
         receiver: Hears of requests that cannot be sent.
         tasks: Runs what sends; its failure ends the process.
         clock: The time, seconds since the epoch.
+        traces: Names rows of sampled queries in a header.
     """
 
     def __init__(
@@ -102,8 +104,9 @@ class RequestSender:
         receiver: OutputReceiver,
         tasks: TaskRunner,
         clock: Callable[[], float] = time.time,
+        traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._producer, self._catalogue, self._router = producer, catalogue, router
+        self._producer, self._catalogue, self._router, self._traces = producer, catalogue, router, traces
         self._reply_partitions, self._dtype_of = reply_partitions, dtype_of
         self._receiver, self._tasks, self._clock = receiver, tasks, clock
         self._lanes: dict[str, Lane] = {}
@@ -201,14 +204,17 @@ class RequestSender:
         partition = min(sorted(replicas), key=lane.outstanding.__getitem__)
         lane.outstanding[partition] += len(request.rows)
         self._unanswered[request.frame] = lane, partition, len(request.rows)
+        headers, sent = self._traces.sending(request, lane.topic) if request.traced else (None, None)
         try:
-            future = await self._producer.send(lane.topic, value, partition=partition)
+            future = await self._producer.send(lane.topic, value, partition=partition, headers=headers)
         except KafkaError as error:
             self.forget([request.frame])
             self._receiver.fail(request, f"the request to {request.ref} could not be sent: {error!r}")
         else:
             lane.unacknowledged += 1
             future.add_done_callback(partial(self._stored, lane))
+            if sent is not None:
+                future.add_done_callback(sent)
 
     def _stored(self, lane: Lane, future: "asyncio.Future[Any]") -> None:
         lane.unacknowledged -= 1

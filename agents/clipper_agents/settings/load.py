@@ -16,6 +16,7 @@ from clipper_agents.settings.sections import (
     ModelsSection,
     RouterSection,
     StewardSection,
+    SupervisorSection,
 )
 from clipper_agents.settings.sources import overlay, read_file
 from clipper_agents.settings.workers import MIB, GatewaySettings, HostSettings, RouterSettings, StewardSettings
@@ -39,6 +40,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     host: HostSection = HostSection()
     steward: StewardSection = StewardSection()
     gateway: GatewaySection = GatewaySection()
+    supervisor: SupervisorSection = SupervisorSection()
     loading: ModelsSection = msgspec.field(default_factory=ModelsSection, name="models")
     applications: list[ApplicationManifest] = msgspec.field(default_factory=list, name="application")
     models: list[ModelManifest] = msgspec.field(default_factory=list, name="model")
@@ -150,8 +152,14 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         return GatewaySettings(
             **self._worker_settings(instance, kafka, self.gateway),
             section=self.gateway,
+            console_dir=Path(self.gateway.console_dir or self._own_folder / "gateway") / instance,
             horizon_s=self.router.horizon_s,
         )
+
+    @property
+    def metrics_targets(self) -> Path:
+        """The file in which Prometheus finds the processes that `up` starts."""
+        return self._own_folder / "metrics-targets.json"
 
     @property
     def _own_folder(self) -> Path:
@@ -218,9 +226,10 @@ def _section_problems(settings: Settings) -> list[str]:
     processes, partitions = settings.router.processes, settings.kafka.partitions
     if processes > partitions:
         problems.append(f"router.processes = {processes}: at most kafka.partitions = {partitions}, one has one writer")
-    if settings.forgets and (settings.router.data_dir or settings.host.data_dir):
+    if settings.forgets and (settings.router.data_dir or settings.host.data_dir or settings.gateway.console_dir):
         problems.append(
-            "router.data_dir and host.data_dir outlive the temporary embedded broker that they belong to: "
+            "router.data_dir, host.data_dir and gateway.console_dir outlive the temporary embedded broker that they "
+            "belong to: "
             "give broker.data_dir (or kafka.bootstrap) as well, or none of them"
         )
     problems += [
@@ -247,7 +256,7 @@ def _with_paths_from(folder: Path, settings: Settings) -> Settings:
     if cache_dir is not None:
         cache_dir = absolute(cache_dir)
     loading = msgspec.structs.replace(settings.loading, allowed_locations=locations, cache_dir=cache_dir)
-    given = {name: getattr(settings.gateway, name) for name in ("keys_file", "tls_certfile", "tls_keyfile")}
+    given = {name: getattr(settings.gateway, name) for name in ("keys_file", "tls_certfile", "tls_keyfile", "reports_dir")}
     files = {name: absolute(path) for name, path in given.items() if path}
     gateway = msgspec.structs.replace(settings.gateway, **files)
     return msgspec.structs.replace(settings, models=models, loading=loading, gateway=gateway)

@@ -130,6 +130,20 @@ class GatewaySection(Section, frozen=True):
     """Longest wait for an answer of an application without an objective, in seconds."""
     drain_s: Seconds = 20.0
     """At its end it waits so long for the answers of open calls, in seconds."""
+    console: bool = True
+    """Whether it serves the operator's console, at `/console`."""
+    console_dir: str | None = None
+    """Folder of the console's history, one below it a gateway, of at most 50 MiB; absent: `data/gateway`, likewise."""
+    reports_dir: str | None = None
+    """Folder of the replay reports that the console shows, as `replay evaluate --json` prints them."""
+    metrics_port: Port = 0
+    metrics_address: str = "127.0.0.1"
+    """Port of its metrics; 0: a free one."""
+
+
+class SupervisorSection(Section, frozen=True):
+    """The process that keeps the others running: `up`, or `worker hosts`."""
+
     metrics_port: Port = 0
     metrics_address: str = "127.0.0.1"
     """Port of its metrics; 0: a free one."""

@@ -26,6 +26,7 @@ from clipper_agents.settings.sections import (
     ModelsSection,
     RouterSection,
     StewardSection,
+    SupervisorSection,
 )
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.models.registry import runtime_for
@@ -38,6 +39,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "host": HostSection,
     "steward": StewardSection,
     "gateway": GatewaySection,
+    "supervisor": SupervisorSection,
     "models": ModelsSection,
 }
 _LISTS = {("models", "allowed_modules"), ("models", "allowed_locations"), ("gateway", "cors_origins")}

@@ -67,8 +67,9 @@ class StewardSettings(WorkerSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings(WorkerSettings):
-    """What a gateway needs."""
+    """What a gateway needs; `console_dir` is for the history of the console."""
 
     section: GatewaySection
+    console_dir: Path
     horizon_s: float = 3600.0
     """Seconds after a prediction in which a feedback still counts."""

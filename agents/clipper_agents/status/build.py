@@ -3,11 +3,11 @@
 [facts: what is declared, changed, learned] + [recent: what flowed] + [processes: what workers serve] -> [applications]
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from clipper_agents.control.plan import refs_of, wanted_hosts
-from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_agents.status.deployment_view import DeploymentView, one_line
 from clipper_agents.status.model import (
     ApplicationStatus,
@@ -25,6 +25,7 @@ from clipper_stream.errors import SetupError
 from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
+from clipper_topics.comparison import Comparison
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, Trial
 
@@ -44,7 +45,8 @@ class StatusBuilder:
         now_s: The time, seconds since the epoch.
         window_s: Seconds that figures of what flowed are of.
         context: Whose weights and losses are wanted.
-        comparisons: The steward's; a trial without one is compared by totals.
+        comparisons: What the logs say of trials of which the steward wrote nothing lately; one of which neither says
+            anything is compared by totals.
     """
 
     facts: DeploymentView
@@ -74,9 +76,9 @@ class StatusBuilder:
             policy=manifest.policy.name,
             objective_ms=manifest.objective_ms,
             window_s=counts.seconds,
-            queries=counts.queries,
-            defaults=dict(counts.defaults.most_common()),
-            feedback=counts.feedback,
+            queries=round(counts.queries),
+            defaults=_whole(counts.defaults),
+            feedback=round(counts.feedback),
             latency=self.workers.answers.get(name) or _latency(counts.latencies_ms),
             stages={stage: one for stage, ms in counts.stages_ms.items() if (one := _latency(ms)) is not None},
             versions=tuple(self._versions(manifest, state, counts)),
@@ -126,18 +128,18 @@ class StatusBuilder:
         model = self.facts.declared.manifests.models.get(ref)
         reports = self.facts.hosts_of(ref)
         has_hosts = model is not None and not model.colocated
-        of = counts.asked if stage == "shadow" else counts.served
-        totals = state.of(ref)
+        counted, totals = counts.of(ref), state.of(ref)
+        had = counted.asked if stage == "shadow" else counted.served
         return VersionStatus(
             model=ref,
             stage=stage,
             declared_share=declared_share,
             weight=weight,
             loss=_loss(totals.loss, totals.count),
-            share=min(1.0, of[ref] / counts.queries) if counts.queries else None,
-            queries=counts.asked[ref],
-            unanswered=dict(counts.unanswered[ref].most_common()) if ref in counts.unanswered else {},
-            said=one_line(counts.said.get(ref, "")),
+            share=min(1.0, had / counts.queries) if counts.queries else None,
+            queries=round(counted.asked),
+            unanswered=_whole(counted.unanswered),
+            said=one_line(counted.said),
             hosts=self._ready(ref, reports) if has_hosts else None,
             replicas=0 if model is None else wanted_hosts(model),
             colocated=model is not None and model.colocated,
@@ -149,7 +151,7 @@ class StatusBuilder:
                 if report.state == "failed"
             },
             batch_limit=self.workers.batch_limits.get(ref),
-            latency=self.workers.batches.get(ref) or _latency(counts.model_latencies_ms.get(ref, ())),
+            latency=self.workers.batches.get(ref) or _latency(counted.latencies_ms),
             lag=self.workers.lag.get(ref),
             drift=drift,
         )
@@ -176,8 +178,9 @@ class StatusBuilder:
 
     # --- trials and changes -----------------------------------------------------------------------------------------
     def _trial(self, manifest: ApplicationManifest, trial: Trial, state: SelectionState) -> TrialStatus:
-        found = next(
-            (one for one in self.comparisons if (one.application, one.model) == (manifest.name, trial.model)), None
+        key = manifest.name, trial.model
+        found = self.facts.fresh_comparison(key, self.now_s) or next(
+            (one for one in self.comparisons if (one.application, one.model) == key), None
         )
         if found is None:
             mine, others = state.of(trial.model), sum(map(state.of, manifest.models), ModelTotals())
@@ -228,6 +231,11 @@ def weights_of(manifest: ApplicationManifest | None, state: SelectionState, refs
         return make_policy(manifest.policy.name, manifest.policy.parameters).weights(state, refs)
     except (SetupError, TypeError):  # routers refuse such a manifest too, and say so
         return {}
+
+
+def _whole(counts: Mapping[str, float]) -> dict[str, int]:
+    """The counts as whole numbers, the largest first."""
+    return {key: round(count) for key, count in sorted(counts.items(), key=itemgetter(1), reverse=True)}
 
 
 def _loss(total: float, count: float) -> Loss | None:

@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from clipper_agents.control.plan import wanted_hosts
-from clipper_agents.control.state import ControlState, Manifests
+from clipper_agents.control.state import Manifests
 from clipper_agents.kafka.clients import administration, make_admin, stop, unreachable
 from clipper_agents.kafka.consumer_groups import describe_group, instance_of, lag_of
 from clipper_agents.kafka.reader import LogReader
@@ -28,8 +28,8 @@ from clipper_agents.kafka.retry import STATUS, retry
 from clipper_agents.kafka.topic_ids import read_topic_ids
 from clipper_agents.kafka.topic_renewal import replaced_logs
 from clipper_agents.rollout.read_comparisons import read_comparisons
-from clipper_agents.rollout.trial_evidence import Comparison
 from clipper_agents.status.build import StatusBuilder
+from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import (
     BrokerStatus,
     GroupStatus,
@@ -43,6 +43,7 @@ from clipper_agents.status.processes import read_metrics
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import LONGEST_S
 from clipper_topics.catalogue import HOUR_MS, Catalogue
+from clipper_topics.comparison import Comparison
 from clipper_topics.connection import KafkaConnection
 
 COMPARE_S = 15.0
@@ -54,7 +55,8 @@ async def read_status(
 ) -> Status:
     """The deployment now, with weights and losses of a context, or of queries without one.
 
-    `metrics` are addresses, `host:port`, of workers' metrics; one that does not answer is left out.
+    `metrics` are addresses, `host:port`, of workers' metrics, besides those that hosts report; one that does not answer
+    is left out.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -90,7 +92,8 @@ async def _read(
     logs = [name for name in catalogue.logs if name in names]
     ids = await retry("ids of topics", partial(read_topic_ids, admin._client, logs), STATUS.within_s)  # noqa: SLF001 (what has it)
     replaced = replaced_logs(catalogue, following.facts.topic_ids.values(), ids)
-    comparisons = await _compared(connection, catalogue, following.facts.declared)
+    comparisons = await _compared(connection, catalogue, following.facts)
+    served = await read_metrics([*metrics, *following.facts.metrics_addresses])
     at_s = time.time()
     builder = StatusBuilder(
         facts=following.facts,
@@ -99,7 +102,7 @@ async def _read(
         window_s=LONGEST_S,
         context=context,
         comparisons=comparisons,
-        workers=_workers(groups, await read_metrics(metrics)),
+        workers=_workers(groups, served),
     )
     return Status(
         prefix=catalogue.prefix,
@@ -120,13 +123,18 @@ async def _read(
     )
 
 
-async def _compared(connection: KafkaConnection, catalogue: Catalogue, control: ControlState) -> Sequence[Comparison]:
-    """What is known of trials; nothing where there are none, where the logs are too long, or may not be read."""
-    if not any(one.trials for one in control.manifests.applications.values()):
+async def _compared(connection: KafkaConnection, catalogue: Catalogue, facts: DeploymentView) -> Sequence[Comparison]:
+    """What the logs say of trials, where the steward wrote nothing about one of them lately.
+
+    Nothing where there are none, where the logs are too long, or may not be read.
+    """
+    declared, now_s = facts.declared.manifests.applications.values(), time.time()
+    trials = [(each.name, trial.model) for each in declared for trial in each.trials]
+    if all(facts.fresh_comparison(one, now_s) is not None for one in trials):
         return ()
     try:
         async with asyncio.timeout(COMPARE_S):
-            found = await read_comparisons(connection, catalogue, control)
+            found = await read_comparisons(connection, catalogue, facts.declared)
             return [one for one in found if one.feedbacks]
     except (TimeoutError, KafkaError):
         return ()

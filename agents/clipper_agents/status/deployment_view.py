@@ -6,7 +6,7 @@ Rules of this file:
 - A context's own row is in the routers' changelog alone; totals without context are on the selection topic.
 """
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,8 +14,10 @@ from clipper_agents.control.readiness import HostStates
 from clipper_agents.control.selection_states import state_of
 from clipper_agents.control.state import ControlState
 from clipper_stream.selection.state import SelectionState, merge
+from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.codec import Headers, UndecodableRecord
+from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 from clipper_topics.errors import UnknownRowVersion
 from clipper_topics.host_report import HostReport
@@ -26,6 +28,9 @@ KEPT_EVENTS = 100
 
 LONGEST_TEXT = 300
 """Characters of a reason that somebody gave; the record has all of it."""
+
+COMPARED_WITHIN_S = 150.0
+"""A steward writes each comparison once a minute: after two that did not come, there is none at work."""
 
 Totals = dict[RowKey, SelectionRow]
 
@@ -47,6 +52,8 @@ class DeploymentView:
         declared: What the control topic says: manifests, changes and detections.
         published: Totals without context.
         contexts: Totals of contexts.
+        comparisons: What the steward wrote last, by application and version, however long ago.
+        compared_at_s: When it wrote that, seconds since the epoch.
         contexts_read: Whether contexts are read at all.
         contexts_whole: Whether every one of them was read.
         topic_ids: Ids of the logs that a partition's answers and rows refer to.
@@ -58,10 +65,14 @@ class DeploymentView:
     hosts: HostStates = field(default_factory=HostStates)
     published: Totals = field(default_factory=dict)
     contexts: Totals = field(default_factory=dict)
+    comparisons: dict[tuple[str, str], Comparison] = field(default_factory=dict)
+    compared_at_s: dict[tuple[str, str], float] = field(default_factory=dict)
     contexts_read: bool = True
     contexts_whole: bool = True
     topic_ids: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
     _partitions: set[int] = field(default_factory=set)
+    _states: dict[tuple[str, str | None], SelectionState] = field(default_factory=dict)
+    _hosts: defaultdict[str, dict[str, HostReport]] = field(default_factory=lambda: defaultdict(dict))
     events: deque[DeploymentEvent] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     seen: int = 0
 
@@ -82,6 +93,9 @@ class DeploymentView:
             return
         if report is None:
             return
+        self._hosts[report.model].pop(report.instance, None)
+        if value:
+            self._hosts[report.model][report.instance] = report
         host = f"host {report.instance} of {report.model}"
         if not value:
             self._note(at_s, f"{host} left")
@@ -103,8 +117,23 @@ class DeploymentView:
         elif place is not None and row is not None and row.topic_ids:
             self.topic_ids[place.partition] = row.topic_ids
 
+    def comparison(self, key: bytes | None, value: bytes | None, headers: Headers = (), at_s: float = 0.0) -> None:
+        """Take a record of the comparisons topic in, with its timestamp; an empty value: it is compared no more."""
+        name, _, model = (key or b"").decode("utf-8", "replace").partition("/")
+        try:
+            found = codec.comparisons.decode(value, headers) if value else None
+        except UndecodableRecord:
+            return
+        if found is None:
+            self.comparisons.pop((name, model), None)
+            self.compared_at_s.pop((name, model), None)
+        else:
+            of = found.application, found.model
+            self.comparisons[of], self.compared_at_s[of] = found, at_s
+
     def _set(self, rows: Totals, key: RowKey, row: SelectionRow | None) -> None:
         self._partitions.add(key.partition)
+        self._states.pop((key.application, key.context), None)
         set_row(rows, key, row)
 
     def _note(self, at_s: float, text: str, application: str | None = None) -> None:
@@ -114,17 +143,29 @@ class DeploymentView:
     # --- what they say together -------------------------------------------------------------------------------------
     def state(self, application: str, context: str | None = None) -> SelectionState:
         """Totals of the application's models: those of a context, or of all queries without one."""
-        rows = self.published if context is None else self.contexts
-        keys = (RowKey(application, context, partition) for partition in sorted(self._partitions))
-        return merge(state_of(rows[key]) for key in keys if key in rows)
+        if (known := self._states.get((application, context))) is None:
+            rows = self.published if context is None else self.contexts
+            keys = (RowKey(application, context, partition) for partition in sorted(self._partitions))
+            known = merge(state_of(rows[key]) for key in keys if key in rows)
+            self._states[application, context] = known
+        return known
 
     def context_counts(self) -> Counter[str]:
         """How many contexts of each application have totals of their own."""
         return Counter(application for application, _ in {(key.application, key.context) for key in self.contexts})
 
+    def fresh_comparison(self, of: tuple[str, str], now_s: float) -> Comparison | None:
+        """The steward's comparison of a version of an application; None where none was written lately."""
+        return self.comparisons[of] if self.compared_at_s.get(of, 0.0) >= now_s - COMPARED_WITHIN_S else None
+
     def hosts_of(self, ref: str) -> list[HostReport]:
         """What the hosts of a model version said last, by instance."""
-        return sorted((one for one in self.hosts.reports.values() if one.model == ref), key=lambda one: one.instance)
+        return [report for _, report in sorted(self._hosts.get(ref, {}).items())]
+
+    @property
+    def metrics_addresses(self) -> set[str]:
+        """Addresses, `host:port`, of the metrics of the hosts that say so."""
+        return {one.metrics for one in self.hosts.reports.values() if one.metrics is not None}
 
     def changes_of(self, application: str) -> Sequence[Change]:
         """Its changes, the newest first."""

@@ -1,12 +1,14 @@
 """What workers serve as metrics, where their ports are known: batch limits and latencies since they started.
 
 Rules of this file:
-- A port is known when the configuration fixes it or somebody names it; free ports stand in the workers' ready lines.
+- An address is known when a host reports it, the configuration fixes the port, or somebody names it; the free ports
+  of routers stand in their ready lines.
 - A worker that does not answer at once is left out: it may run on another machine, or not at all.
 """
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from clipper_agents.control.plan import wanted_hosts
@@ -15,7 +17,10 @@ from clipper_agents.settings import Settings
 from clipper_agents.status.model import Latency, WorkerMetrics
 
 ANSWER_S = 1.0
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what a worker listens on, read as where it is)
+MOST_AT_ONCE = 100
+"""Of hundreds of hosts those that answer do it in milliseconds."""
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what a worker listens on)
+"""Where a worker is that listens on every address of this machine."""
 
 
 def configured_addresses(settings: Settings) -> list[str]:
@@ -27,7 +32,7 @@ def configured_addresses(settings: Settings) -> list[str]:
     """
     sections = (settings.router, settings.router.processes), (settings.host, sum(map(wanted_hosts, settings.models)))
     return [
-        f"{_ANYWHERE.get(section.metrics_address, section.metrics_address)}:{section.metrics_port + number}"
+        f"{ANYWHERE.get(section.metrics_address, section.metrics_address)}:{section.metrics_port + number}"
         for section, count in sections
         if section.metrics_port
         for number in range(count)
@@ -35,9 +40,16 @@ def configured_addresses(settings: Settings) -> list[str]:
 
 
 async def read_metrics(addresses: Iterable[str]) -> WorkerMetrics:
-    """What the workers at these addresses serve, taken together."""
-    found = await asyncio.gather(*(asyncio.to_thread(_scraped, address) for address in addresses))
-    return workers_of([one for one in found if one is not None])
+    """What the workers at these addresses serve, taken together; whoever is silent for `ANSWER_S` is left out."""
+    if not (asked := set(addresses)):
+        return WorkerMetrics()
+    threads = ThreadPoolExecutor(min(len(asked), MOST_AT_ONCE))
+    loop = asyncio.get_running_loop()
+    done, _ = await asyncio.wait(
+        [loop.run_in_executor(threads, _scraped, address) for address in asked], timeout=ANSWER_S
+    )
+    threads.shutdown(wait=False, cancel_futures=True)
+    return workers_of([one for one in (each.result() for each in done) if one is not None])
 
 
 def _scraped(address: str) -> Scrape | None:

@@ -4,10 +4,12 @@ Rules of this file:
 - One plain consumer without a group: nothing is joined or committed, and no record is read twice.
 - Compacted topics are read whole, the logs from the last minute on, and of that no more than the newest few thousand.
 - A partition that cannot be read is named and not waited for: somebody who looks for a fault must see the rest.
+- Whoever looks on all day reads a sample of the logs: see `log_sampler`.
 """
 
+import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -18,8 +20,9 @@ from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from clipper_agents.kafka.clients import translated_errors, unreachable
 from clipper_agents.kafka.reader import Range, Record
 from clipper_agents.kafka.retry import STATUS
-from clipper_agents.kafka.tailer import POLL_S, TopicTailer
-from clipper_agents.status.deployment_view import DeploymentView
+from clipper_agents.kafka.tailer import FETCH_BYTES, POLL_S, TopicTailer
+from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, DeploymentView
+from clipper_agents.status.log_sampler import LogSampler
 from clipper_agents.status.traffic_window import LONGEST_S, TrafficWindow
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -34,10 +37,17 @@ LAST_ROWS = 5_000
 """Of each partition of the selection changelog, which may be gigabytes long between two compactions."""
 
 
+SAMPLE_EVERY_S = 0.2
+"""Apart are two readings of a sample: figures are complete up to the one before."""
+SAMPLE_FETCH_BYTES = 16 << 10
+"""Of a partition: a sample is a few records of each."""
+
+
 class DeploymentTailer:
     """Follows the topics of a deployment. An asynchronous context manager: it connects, and closes.
 
-    For the totals of a `context` the changelog is read whole; without `contexts` it is not read at all.
+    For the totals of a `context` the changelog is read whole; without `contexts` it is not read at all. With
+    `sample_per_s` so many records a second are read of each log at most, and what they tell is scaled up.
 
     Attributes:
         facts: What is declared, changed and learned.
@@ -58,14 +68,33 @@ class DeploymentTailer:
         contexts: bool = True,
         last_records: int = LAST_RECORDS,
         last_rows: int = LAST_ROWS,
+        sample_per_s: int | None = None,
     ) -> None:
         self.facts, self.recent = DeploymentView(contexts_read=contexts or context is not None), TrafficWindow()
         self._connection, self._catalogue = connection, catalogue
-        self._logs = {catalogue.predictions, catalogue.audits, catalogue.feedback}
-        self._context, self._last_records, self._last_rows = context, last_records, last_rows
+        self._sample_per_s, self._sampled_s = sample_per_s, 0.0
+        self._sampler: LogSampler | None = None
+        facts = self.facts
+        logs = {
+            catalogue.predictions: self._predicted,
+            catalogue.audits: self._audited,
+            catalogue.feedback: self._fed_back,
+        }
+        self._logs = set(logs)
+        self._folds: dict[str, Callable[[Record, float, float, float], None]] = {
+            **logs,
+            catalogue.control: lambda one, *_: facts.control(one.key, one.value, one.headers, one.offset),
+            catalogue.hosts: lambda one, at_s, *_: facts.host(one.key, one.value, one.headers, at_s),
+            catalogue.comparisons: lambda one, at_s, *_: facts.comparison(one.key, one.value, one.headers, at_s),
+            catalogue.selection: lambda one, *_: facts.totals(one.key, one.value),
+            catalogue.selection_changelog: lambda one, *_: facts.context(one.key, one.value),
+        }
+        self._context, self._last_rows = context, last_rows
+        self._last_records = min(last_records, sample_per_s or last_records)
         self.refused: set[str] = set()
         self._cut: set[TopicPartition] = set()
-        self._tailer = TopicTailer(connection, isolation_level="read_committed", policy=STATUS)
+        fetch_bytes = FETCH_BYTES if sample_per_s is None else SAMPLE_FETCH_BYTES
+        self._tailer = TopicTailer(connection, isolation_level="read_committed", policy=STATUS, fetch_bytes=fetch_bytes)
 
     async def __aenter__(self) -> Self:
         async with translated_errors(self._connection):
@@ -94,6 +123,9 @@ class DeploymentTailer:
         end_s = time.monotonic() + CATCH_UP_S
         while (behind := self._tailer.behind) and time.monotonic() < end_s:
             await self.poll()
+        if self._sample_per_s is not None:
+            self._sampler = LogSampler(self._tailer.reader, self._logs, self._sample_per_s)
+            self._sampled_s = time.time()
         return sorted({tp.topic for tp in behind})
 
     async def poll(self, within_s: float = POLL_S) -> None:
@@ -103,31 +135,46 @@ class DeploymentTailer:
             KafkaUnreachable: what a broker gave is no log; one that is away is waited for.
         """
         try:
-            fetched = await self._tailer.poll(wait_s=within_s)
+            fetched = await self._fetched(within_s)
         except TopicAuthorizationFailedError as error:
             await self._without({str(topic) for topic in error.args} & self._topics())
             return
         except KafkaError as error:
             raise await unreachable(self._connection, error) from error
         now_s = time.time()
-        for tp, records in fetched.items():
+        for tp, records, weight in fetched:
+            if tp in self._cut and records:  # whole from its first record on
+                self._cut.remove(tp)
+                self.recent.since_s = max(self.recent.since_s, min(records[0].timestamp / 1000, now_s))
             for record in records:
-                self._take(tp.topic, record, now_s)
+                self._take(record, now_s, weight)
         self.recent.forget(now_s)
+
+    async def _fetched(self, within_s: float) -> Sequence[tuple[TopicPartition, Sequence[Record], float]]:
+        if self._sampler is None:
+            return [(tp, records, 1) for tp, records in (await self._tailer.poll(wait_s=within_s)).items()]
+        left_s = SAMPLE_EVERY_S - time.time() % SAMPLE_EVERY_S
+        await asyncio.sleep(min(left_s, within_s))
+        if left_s > within_s:
+            return ()
+        found = await self._sampler.read(time.monotonic())
+        self.recent.until_s, self._sampled_s = self._sampled_s, time.time()
+        return found
 
     # --- where to begin ---------------------------------------------------------------------------------------------
     def _topics(self) -> set[str]:
-        topics = self._catalogue
-        compacted = {topics.control, topics.hosts, topics.selection}
-        return self._logs | compacted | ({topics.selection_changelog} if self.facts.contexts_read else set())
+        left_out = set() if self.facts.contexts_read else {self._catalogue.selection_changelog}
+        return self._folds.keys() - left_out
 
     async def _starts(self, there: Mapping[TopicPartition, Range], now_s: float) -> dict[TopicPartition, int]:
         logs = [tp for tp in there if tp.topic in self._logs]
-        timed = await self._tailer.reader.offsets_at(logs, int((now_s - LONGEST_S) * 1000))
+        timed = await self._offsets_at(logs, now_s - LONGEST_S)
+        compared = [tp for tp in there if tp.topic == self._catalogue.comparisons]
+        fresh = await self._offsets_at(compared, now_s - COMPARED_WITHIN_S)
         changelog = None if self._context is not None else self._catalogue.selection_changelog
         starts: dict[TopicPartition, int] = {}
         for tp, (oldest, end) in there.items():
-            starts[tp] = oldest
+            starts[tp] = fresh.get(tp, end) if tp in compared else oldest
             if tp in logs:
                 first = timed.get(tp, end)
                 starts[tp] = max(first, end - self._last_records)
@@ -137,6 +184,9 @@ class DeploymentTailer:
                 starts[tp], self.facts.contexts_whole = end - self._last_rows, False
         return starts
 
+    async def _offsets_at(self, partitions: Iterable[TopicPartition], at_s: float) -> dict[TopicPartition, int]:
+        return await self._tailer.reader.offsets_at(partitions, int(at_s * 1000))
+
     async def _without(self, refused: set[str]) -> None:
         """Go on with the other topics, from where they were."""
         self.refused |= refused
@@ -145,30 +195,18 @@ class DeploymentTailer:
         await tailer.begin_at(left, {tp: tailer.ends[tp] for tp in left})
 
     # --- records ----------------------------------------------------------------------------------------------------
-    def _take(self, topic: str, record: Record, now_s: float) -> None:
-        topics, at_s = self._catalogue, record.timestamp / 1000
-        if topic == topics.control:
-            self.facts.control(record.key, record.value, record.headers, record.offset)
-        elif topic == topics.hosts:
-            self.facts.host(record.key, record.value, record.headers, at_s)
-        elif topic == topics.selection:
-            self.facts.totals(record.key, record.value)
-        elif topic == topics.selection_changelog:
-            self.facts.context(record.key, record.value)
-        else:
-            self._flow(topic, record, at_s, now_s)
-
-    def _flow(self, topic: str, record: Record, at_s: float, now_s: float) -> None:
-        if (tp := TopicPartition(topic, record.partition)) in self._cut:  # whole from its first record on
-            self._cut.remove(tp)
-            self.recent.since_s = max(self.recent.since_s, min(at_s, now_s))
+    def _take(self, record: Record, now_s: float, weight: float) -> None:
+        at_s = record.timestamp / 1000
         try:
-            if topic == self._catalogue.predictions:
-                self.recent.predicted(codec.predictions.decode(record.value, record.headers), at_s, now_s)
-            elif topic == self._catalogue.audits:
-                self.recent.audited(codec.audits.decode(record.value, record.headers), at_s, now_s)
-            else:
-                feedback = codec.feedback.decode(record.value, record.headers)
-                self.recent.fed_back(feedback.application or "", at_s, now_s)
+            self._folds[record.topic](record, at_s, now_s, weight)
         except UndecodableRecord:
             return  # routers put it on the dead letters, and `status` counts those
+
+    def _predicted(self, record: Record, at_s: float, now_s: float, weight: float) -> None:
+        self.recent.predicted(codec.predictions.decode(record.value, record.headers), at_s, now_s, weight)
+
+    def _audited(self, record: Record, at_s: float, now_s: float, weight: float) -> None:
+        self.recent.audited(codec.audits.decode(record.value, record.headers), at_s, now_s, weight)
+
+    def _fed_back(self, record: Record, at_s: float, now_s: float, weight: float) -> None:
+        self.recent.fed_back(codec.feedback.decode(record.value, record.headers).application or "", at_s, now_s, weight)

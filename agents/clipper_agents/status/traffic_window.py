@@ -8,7 +8,7 @@ Rules of this file:
 
 import math
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +17,8 @@ from clipper_topics.prediction import Missing, MissingRow, ModelAnswer, Predicti
 
 LONGEST_S = 60
 """Seconds kept: shares of the last minute are shown."""
+_STEPS = 1024
+"""Of a weight of 1: sums of such numbers are exact below 2**43."""
 
 
 def quantile(q: float, values: Sequence[float]) -> float | None:
@@ -35,73 +37,139 @@ def _floats() -> "array[float]":
     return array("d")
 
 
+def _add(counts: dict[str, float], key: str, weight: float) -> None:
+    """Add a weight, which may be negative, to the count of a key; a count of nothing is not kept."""
+    if count := counts.get(key, 0) + weight:
+        counts[key] = count
+    else:
+        counts.pop(key, None)
+
+
+def _add_samples(samples: "array[float]", other: "array[float]", sign: int) -> None:
+    """Append samples, or take them away again, which are then the oldest ones."""
+    if sign > 0:
+        samples.extend(other)
+    else:
+        del samples[: len(other)]
+
+
 @dataclass(slots=True)
-class TrafficCounts:
-    """What was counted of an application in so many seconds.
+class VersionCounts:
+    """What was counted of one version.
 
     Attributes:
+        asked: Queries for which it was asked, for the log only too, and whether or not it answered.
+        answered: Of these, the ones to which it answered, in full or in part, and `cached` those that a cache answered.
+        served: Queries that it answered, alone or with others, with more than the log.
+        unanswered: Queries to which it did not answer in full, by reason (`late`, `error`).
+        said: What it said last when it failed.
+        latencies_ms: Of its answers that came from no cache.
+    """
+
+    asked: float = 0
+    answered: float = 0
+    cached: float = 0
+    served: float = 0
+    unanswered: dict[str, float] = field(default_factory=dict)
+    said: str = ""
+    latencies_ms: "array[float]" = field(default_factory=_floats)
+
+    def add_answer(self, answer: ModelAnswer, weight: float, *, served: bool) -> None:
+        """Count what it said about one query."""
+        self.asked += weight
+        self.answered += weight
+        if served:
+            self.served += weight
+        if answer.cached:
+            self.cached += weight
+        else:
+            self.latencies_ms.append(answer.latency_ms)
+        if answer.missing_rows:
+            self.add_missing(answer.missing_rows[0], weight)
+
+    def add_missing(self, missing: Missing | MissingRow, weight: float) -> None:
+        """Count why it did not answer in full."""
+        _add(self.unanswered, missing.reason, weight)
+        if missing.reason == "error":
+            self.said = missing.explanation
+
+    def add(self, other: "VersionCounts", sign: int) -> None:
+        """Count the other's seconds too, or, where the sign is -1, no more."""
+        self.asked += sign * other.asked
+        self.answered += sign * other.answered
+        self.cached += sign * other.cached
+        self.served += sign * other.served
+        for reason, weight in other.unanswered.items():
+            _add(self.unanswered, reason, sign * weight)
+        self.said = (other.said if sign > 0 and other.said else self.said) if self.unanswered else ""
+        _add_samples(self.latencies_ms, other.latencies_ms, sign)
+
+
+@dataclass(slots=True)
+class TrafficCounts:
+    """What was counted of an application in so many seconds; whole numbers where everything was read.
+
+    Attributes:
+        estimated: Records that stand for others too, which were not read.
         defaults: Default answers, by reason.
-        latencies_ms: Of the answers, from the query's timestamp.
+        latencies_ms: Of the answers that were read, from the query's timestamp.
         stages_ms: Of the same, by stage: `wait` for the decision, `models`, and `record` until the broker had it.
-        served: Queries that a version answered, alone or with others.
-        asked: Queries for which a version was asked, for the log only too, and whether or not it answered.
-        unanswered: Of these, the ones to which it did not answer in full, by reason (`late`, `error`).
-        said: What a version said last when it failed.
-        model_latencies_ms: Of a version's answers that came from no cache.
+        versions: What was counted of each version.
     """
 
     seconds: int = 0
-    queries: int = 0
-    defaults: Counter[str] = field(default_factory=Counter)
+    estimated: int = 0
+    queries: float = 0
+    defaults: dict[str, float] = field(default_factory=dict)
     latencies_ms: "array[float]" = field(default_factory=_floats)
     stages_ms: defaultdict[str, "array[float]"] = field(default_factory=lambda: defaultdict(_floats))
-    served: Counter[str] = field(default_factory=Counter)
-    asked: Counter[str] = field(default_factory=Counter)
-    unanswered: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    said: dict[str, str] = field(default_factory=dict)
-    model_latencies_ms: defaultdict[str, "array[float]"] = field(default_factory=lambda: defaultdict(_floats))
-    feedback: int = 0
+    versions: defaultdict[str, VersionCounts] = field(default_factory=lambda: defaultdict(VersionCounts))
+    feedback: float = 0
 
-    def add_answers(self, answers: Iterable[ModelAnswer], missing: Iterable[Missing]) -> None:
+    @property
+    def sampled(self) -> bool:
+        """Whether the counts are estimates."""
+        return self.estimated > 0
+
+    def of(self, ref: str) -> VersionCounts:
+        """What was counted of a version, which may be nothing."""
+        return self.versions[ref] if ref in self.versions else VersionCounts()
+
+    def add_answers(
+        self, answers: Iterable[ModelAnswer], missing: Iterable[Missing], weight: float, *, served: bool
+    ) -> None:
         """Count what versions said about one query, and versions that said nothing."""
         for answer in answers:
-            ref = f"{answer.model}:{answer.version}"
-            self.asked[ref] += 1
-            if not answer.cached:
-                self.model_latencies_ms[ref].append(answer.latency_ms)
-            if answer.missing_rows:
-                self._add_unanswered(ref, answer.missing_rows[0])
+            version = self.versions[f"{answer.model}:{answer.version}"]
+            version.add_answer(answer, weight, served=served and answer.served)
         for one in missing:
-            ref = f"{one.model}:{one.version}"
-            self.asked[ref] += 1
-            self._add_unanswered(ref, one)
+            version = self.versions[f"{one.model}:{one.version}"]
+            version.asked += weight
+            version.add_missing(one, weight)
 
-    def _add_unanswered(self, ref: str, missing: Missing | MissingRow) -> None:
-        self.unanswered[ref][missing.reason] += 1
-        if missing.reason == "error":
-            self.said[ref] = missing.explanation
-
-    def add(self, other: "TrafficCounts") -> None:
-        """Count the other's seconds too."""
-        self.queries += other.queries
-        _count_in(self.defaults, other.defaults)
-        self.latencies_ms.extend(other.latencies_ms)
-        for stage, latencies in other.stages_ms.items():
-            self.stages_ms[stage].extend(latencies)
-        _count_in(self.served, other.served)
-        _count_in(self.asked, other.asked)
-        for ref, reasons in other.unanswered.items():
-            _count_in(self.unanswered[ref], reasons)
-        self.said |= other.said
-        for ref, latencies in other.model_latencies_ms.items():
-            self.model_latencies_ms[ref].extend(latencies)
-        self.feedback += other.feedback
+    def add(self, other: "TrafficCounts", sign: int = 1) -> None:
+        """Count the other's seconds too, or, where the sign is -1, no more: they are then the oldest ones."""
+        self.estimated += sign * other.estimated
+        self.queries += sign * other.queries
+        self.feedback += sign * other.feedback
+        for reason, weight in other.defaults.items():
+            _add(self.defaults, reason, sign * weight)
+        _add_samples(self.latencies_ms, other.latencies_ms, sign)
+        for stage, samples in other.stages_ms.items():
+            _add_samples(self.stages_ms[stage], samples, sign)
+        for ref, counts in other.versions.items():
+            (version := self.versions[ref]).add(counts, sign)
+            if not version.asked:
+                del self.versions[ref]
 
 
-def _count_in(counts: Counter[str], other: Counter[str]) -> None:
-    """Add counts, in a third of the time that `Counter.update` takes for few of them."""
-    for key, count in other.items():
-        counts[key] += count
+@dataclass(slots=True)
+class _Window:
+    """Counts of the seconds from `begin` to `end`, without that one."""
+
+    begin: int
+    end: int
+    counts: TrafficCounts
 
 
 class TrafficWindow:
@@ -109,6 +177,7 @@ class TrafficWindow:
 
     Attributes:
         since_s: From when on everything was read, seconds since the epoch.
+        until_s: Until when; a window ends there at the latest.
 
     >>> recent = TrafficWindow()
     >>> recent.predicted(Prediction(query_id="0-1", application="digits", latency_ms=12.0), at_s=99.5, now_s=100.0)
@@ -117,57 +186,95 @@ class TrafficWindow:
     """
 
     def __init__(self) -> None:
-        self.since_s = 0.0
+        self.since_s, self.until_s = 0.0, math.inf
         self._seconds: defaultdict[str, dict[int, TrafficCounts]] = defaultdict(dict)
+        self._windows: defaultdict[str, dict[int, _Window]] = defaultdict(dict)
+        """By application and length: a window that moves costs the seconds by which it does."""
+        self._oldest = 0
 
-    def predicted(self, prediction: Prediction, at_s: float, now_s: float) -> None:
-        """Take a prediction in, with its timestamp and the time now, seconds since the epoch."""
-        if (counts := self._at(prediction.application, at_s, now_s)) is None:
+    def predicted(self, prediction: Prediction, at_s: float, now_s: float, weight: float = 1) -> None:
+        """Take a prediction in, with its timestamp and the time now, seconds since the epoch.
+
+        One of a sample stands for `weight` predictions.
+        """
+        weight = _exact(weight)
+        if (counts := self._at(prediction.application, at_s, now_s, weight)) is None:
             return
-        counts.queries += 1
+        counts.queries += weight
         counts.latencies_ms.append(prediction.latency_ms)
-        in_models_ms = max((one.latency_ms for one in prediction.models), default=0.0)
+        in_models_ms = max([one.latency_ms for one in prediction.models], default=0.0)
         counts.stages_ms["wait"].append(max(0.0, prediction.latency_ms - in_models_ms))
         counts.stages_ms["models"].append(in_models_ms)
         if prediction.predicted_at_ms:
             counts.stages_ms["record"].append(max(0.0, at_s * 1000 - prediction.predicted_at_ms))
         if prediction.default:
-            counts.defaults[prediction.reason or "unknown"] += 1
-        else:
-            counts.served.update(f"{one.model}:{one.version}" for one in prediction.models if one.served)
-        counts.add_answers(prediction.models, prediction.missing)
+            _add(counts.defaults, prediction.reason or "unknown", weight)
+        counts.add_answers(prediction.models, prediction.missing, weight, served=not prediction.default)
 
-    def audited(self, audit: Audit, at_s: float, now_s: float) -> None:
-        """Take an audit in, with times as `predicted` does."""
-        if (counts := self._at(audit.application, at_s, now_s)) is not None:
-            counts.add_answers(audit.models, audit.missing)
+    def audited(self, audit: Audit, at_s: float, now_s: float, weight: float = 1) -> None:
+        """Take an audit in, with times and weight as `predicted` does."""
+        weight = _exact(weight)
+        if (counts := self._at(audit.application, at_s, now_s, weight)) is not None:
+            counts.add_answers(audit.models, audit.missing, weight, served=False)
 
-    def fed_back(self, application: str, at_s: float, now_s: float) -> None:
-        """Take a feedback record in, with times as `predicted` does."""
-        if (counts := self._at(application, at_s, now_s)) is not None:
-            counts.feedback += 1
+    def fed_back(self, application: str, at_s: float, now_s: float, weight: float = 1) -> None:
+        """Take a feedback record in, with times and weight as `predicted` does."""
+        weight = _exact(weight)
+        if (counts := self._at(application, at_s, now_s, weight)) is not None:
+            counts.feedback += weight
 
     def window(self, application: str, now_s: float, seconds: int) -> TrafficCounts:
-        """What was counted in the seconds before now: whole ones, of which everything was read; at most `LONGEST_S`."""
-        end = int(now_s)
+        """What was counted in the seconds before now: whole ones, of which everything was read; at most `LONGEST_S`.
+
+        The counts are those of the window until it is asked for again: whoever keeps them copies them.
+        """
+        end = int(min(now_s, self.until_s))
         begin = max(end - seconds, min(end, math.ceil(self.since_s)))
-        counts = TrafficCounts(seconds=end - begin)
-        for second, counted in self._seconds.get(application, {}).items():
-            if begin <= second < end:
-                counts.add(counted)
-        return counts
+        found, window = self._seconds.get(application, {}), self._windows[application].get(seconds)
+        if window is None or not window.begin <= begin <= window.end <= end:
+            window = _Window(begin, begin, TrafficCounts())
+        for second in range(window.begin, begin):
+            if second in found:
+                window.counts.add(found[second], -1)
+        for second in range(window.end, end):
+            if second in found:
+                window.counts.add(found[second])
+        window.begin, window.end, window.counts.seconds = begin, end, end - begin
+        self._windows[application][seconds] = window
+        return window.counts
 
     def forget(self, now_s: float) -> None:
         """Drop the seconds that no window reaches any more, and applications without any."""
         oldest = int(now_s) - LONGEST_S
+        if oldest == self._oldest:
+            return
+        self._oldest = oldest
         for application, seconds in list(self._seconds.items()):
             for second in [second for second in seconds if second < oldest]:
                 del seconds[second]
             if not seconds:
                 del self._seconds[application]
+        for application, windows in list(self._windows.items()):
+            for length in [length for length, window in windows.items() if window.begin < oldest]:
+                del windows[length]
+            if not windows:
+                del self._windows[application]
 
-    def _at(self, application: str, at_s: float, now_s: float) -> TrafficCounts | None:
+    def _at(self, application: str, at_s: float, now_s: float, weight: float) -> TrafficCounts | None:
         second = int(min(at_s, now_s))
         if second < int(now_s) - LONGEST_S:
             return None
-        return self._seconds[application].setdefault(second, TrafficCounts())
+        seconds = self._seconds[application]
+        if (counts := seconds.get(second)) is None:
+            counts = seconds[second] = TrafficCounts()
+        for window in self._windows.get(application, {}).values():
+            if window.end > second:  # it came late
+                del self._windows[application]
+                break
+        counts.estimated += weight > 1
+        return counts
+
+
+def _exact(weight: float) -> float:
+    """The weight in steps of which sums and differences are exact, so that nothing is left of what is taken away."""
+    return weight if weight == 1 else round(weight * _STEPS) / _STEPS

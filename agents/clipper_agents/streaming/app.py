@@ -63,6 +63,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         generation: Counts the times that partitions were given to this process; -1 from the moment that they are taken
             away until the state of the next ones is restored. Kafka's own generation is not enough: a static member
             that joins again may get the same one, and it is there before the state is.
+        inputs: Numbers of the partitions that this process reads, or is about to read, once their state is restored.
         outgrown: Whether the process drains because it has too much memory: it ends as a failure.
         rebalances: Counts both the beginnings and the ends of rebalances.
         topic_ids: The topics that it refers to; the app crashes when one of them is made anew.
@@ -79,6 +80,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     topic_ids: TopicIds
     pace: FetchPace
     generation: int = -1
+    inputs: frozenset[int] = frozenset()
     outgrown: bool = False
     rebalances: int = 0
     _generations: int = 0
@@ -92,6 +94,13 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         """End the generation: partitions are revoked, and what is under way in it no longer counts."""
         self.rebalances += 1
         self.generation = -1
+
+    def unready(self) -> list[str]:
+        """Say in sentences why no inputs flow, empty when they do; any thread may ask."""
+        if self.generation < 0:
+            found = [f"partition {number} is not recovered yet" for number in sorted(self.inputs)]
+            return found or ["no partition is assigned yet"]
+        return [] if self.inputs else ["no partition is assigned: there are more such processes than partitions"]
 
     @cached_property
     def outbox(self) -> Outbox:

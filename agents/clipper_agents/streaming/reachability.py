@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka.client import ConnectionGroup
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
-from clipper_agents.kafka.clients import make_client
+from clipper_agents.kafka.clients import make_client, translated_errors
+from clipper_agents.kafka.errors import TopicMadeAnew
 from clipper_agents.kafka.retry import retry
-from clipper_agents.kafka.topic_ids import TopicIds, TopicIdsRequest, topics_of
+from clipper_agents.kafka.topic_ids import TopicIds, TopicIdsRequest, find_topics, topics_of
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,33 @@ async def watch_brokers(client: Any, reachable: Callable[[bool], None], topics: 
             logger.warning("%s", said)
         reachable(silence.reachable)
         await asyncio.sleep(ASK_EVERY_S)
+
+
+async def watch_topics(kafka: KafkaConnection, topics: Iterable[str], answers: Callable[[bool], None]) -> None:
+    """Ask which of the topics there are, and say each time whether Kafka answers, until there are others than at first.
+
+    Raises:
+        KafkaUnreachable: no broker answers the first time.
+        TopicMadeAnew: a topic was created, deleted, or both.
+    """
+    client, wanted, first = make_client(kafka), list(topics), None
+    try:
+        async with translated_errors(kafka):
+            await client.bootstrap()
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN_S):
+                    found = await find_topics(client, wanted)
+            except (KafkaError, OSError, TimeoutError) as error:
+                answers(isinstance(error, TopicAuthorizationFailedError))
+            else:
+                answers(True)  # noqa: FBT003 (the answer to whether it does)
+                if first not in (None, found):
+                    raise TopicMadeAnew("topics were created or deleted")
+                first = found
+            await asyncio.sleep(ASK_EVERY_S)
+    finally:
+        await client.close()
 
 
 async def _some_answer(client: Any, nodes: Iterable[int], topics: TopicIds) -> bool:

@@ -75,6 +75,7 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
         app, consumer = self.app, self.app.consumer
         assignment = consumer.assignment()
         inputs = {tp for tp in assignment if not self._is_changelog_tp(tp)}
+        app.inputs = frozenset(tp.partition for tp in inputs)
         consumer.pause_partitions(inputs)
         consumer._thread.hold(assignment - inputs)
         async with app.state_lock.of_all():

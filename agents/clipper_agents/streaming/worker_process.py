@@ -23,6 +23,9 @@ from aiokafka.errors import ProducerClosed
 from faust.exceptions import ConsumerNotStarted
 
 from clipper_agents import exits
+from clipper_agents.observability.logging import error_line
+from clipper_agents.observability.probes import ProcessHealth
+from clipper_agents.observability.tracing import stop_tracing
 from clipper_agents.streaming.app import ClipperApp
 from clipper_stream.client.access import RIGHTS, refused_right
 from clipper_stream.errors import ClipperError, SetupError, plain
@@ -75,30 +78,41 @@ class WorkerListener(Protocol):
 
 
 def run_worker(
-    make: Callable[[], Worker], ready: Callable[[], str], kafka: KafkaConnection, listener: WorkerListener | None = None
+    make: Callable[[], Worker],
+    ready: str,
+    kafka: KafkaConnection,
+    health: ProcessHealth,
+    listener: WorkerListener | None = None,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT, then end the process: threads of libraries do not outlive their worker.
 
-    `make` is called inside the event loop, and `ready` for the line to print on stdout when the worker serves.
+    `make` is called inside the event loop, and `ready` is the line to print on stdout when the worker serves.
     """
     sys.setswitchinterval(SWITCH_S)
     try:
-        code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, listener))
+        code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_run(make, ready, health, listener))
     except (SetupError, UnknownRowVersion, *RIGHTS) as error:  # not raised on: the end would wait for threads of models
         reason = refused_right(kafka, error) if isinstance(error, RIGHTS) else error
         if listener is not None:
             listener.fails(reason)  # before the last words, which are the error's
         for line in str(reason).splitlines():
-            print(f"error: {plain(line)}", file=sys.stderr, flush=True)  # noqa: T201 (as any command tells it)
+            print(plain(error_line(line)), file=sys.stderr, flush=True)  # noqa: T201 (as any command tells it)
         code = exits.SETUP
+    stop_tracing()
     logging.shutdown()
     os._exit(code)
 
 
-async def _run(make: Callable[[], Worker], ready: Callable[[], str], listener: WorkerListener | None) -> int:
+async def _run(make: Callable[[], Worker], ready: str, health: ProcessHealth, listener: WorkerListener | None) -> int:
     told = asyncio.Event()
+
+    def end() -> None:
+        health.is_draining = True
+        told.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    health.watch_loop()
     worker = make()
     ends = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(worker.app.wait_until_stopped())]
     worker.app.watched(_watch_rights(worker.app))
@@ -109,7 +123,7 @@ async def _run(make: Callable[[], Worker], ready: Callable[[], str], listener: W
         settle_memory()
         if listener is not None:
             await listener.serves()
-        _say(ready())
+        _say(ready)
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if worker.app.crashed:
         reason = worker.app.crash_reason

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -20,16 +21,20 @@ from clipper_agents.control.change_records import Signature
 from clipper_agents.control.host_reports import HostReports
 from clipper_agents.control.manifest_text import plan_lines
 from clipper_agents.control.state import read_manifests
+from clipper_agents.kafka.startup_check import check_until_answered
 from clipper_agents.kafka.topics import ensure_topics
-from clipper_agents.observability.logging import event
+from clipper_agents.observability.logging import DEFAULT_LOGS, LogOptions, event
+from clipper_agents.observability.metrics import SupervisorMetrics
+from clipper_agents.observability.probes import ProbeServer
 from clipper_agents.settings import Settings
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.forked_process import WorkerTemplate
 from clipper_agents.supervisor.kafka_resources import KafkaResources
+from clipper_agents.supervisor.metrics_targets import MetricsTargets
 from clipper_agents.supervisor.process import ChildNotReady, ChildSpec
 from clipper_agents.supervisor.supervised_process import ProcessEnvironment
 from clipper_agents.supervisor.supervisor import Supervisor, to_stderr
-from clipper_agents.supervisor.workers import GATEWAY, PROGRAM, Workers, worker_environment
+from clipper_agents.supervisor.workers import GATEWAY, PROGRAM, ROLES, Workers, role_of, worker_environment
 from clipper_stream.client.access import check_access
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -57,12 +62,14 @@ class Deployment:
         environ: The environment variables of the children, without settings; None: this process's.
         overwrite: Publish the configuration also over what is live and differs; else that is logged.
         hosts_only: Publish nothing, and start the hosts of the versions on the control topic alone.
-        log_level: Of the children.
+        logs: Of the children.
         process_environment: Backoff, clock and where the children's lines go.
         program: How the command line program is started.
 
     Attributes:
         supervisor: Keeps the workers, by name.
+        metrics: Of this process.
+        metrics_port: Where they are served, and its probes; 0 before the start.
     """
 
     def __init__(
@@ -72,7 +79,7 @@ class Deployment:
         *,
         overwrite: bool = False,
         hosts_only: bool = False,
-        log_level: str | None = None,
+        logs: LogOptions = DEFAULT_LOGS,
         process_environment: ProcessEnvironment | None = None,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
@@ -80,10 +87,11 @@ class Deployment:
         self._overwrite, self._hosts_only = overwrite, hosts_only
         self.broker: EmbeddedBroker | None = None
         self._environ = dict(os.environ if environ is None else environ)
-        self._log_level, self._program = log_level, program
+        self._logs, self._program = logs, program
         self._template = WorkerTemplate(program, worker_environment(self._environ))
         process_environment = process_environment or ProcessEnvironment(echo=to_stderr)
         self.supervisor = Supervisor(replace(process_environment, launch=self._template.launch))
+        self.metrics, self.metrics_port = SupervisorMetrics(), 0
         self._stack = AsyncExitStack()
 
     @property
@@ -99,8 +107,16 @@ class Deployment:
     @property
     def gateway(self) -> str | None:
         """URL of its gateway, None while there is none that serves."""
+        return self._of_gateway("http")
+
+    @property
+    def console(self) -> str | None:
+        """URL of the console of its gateway, None while there is none."""
+        return self._of_gateway("console")
+
+    def _of_gateway(self, field: str) -> str | None:
         child = self.supervisor.children.get(GATEWAY)
-        return child.fields.get("http") if child else None
+        return child.fields.get(field) if child else None
 
     async def start(self) -> None:
         """Start everything; returns when a query sent now will be answered. On any error nothing is left.
@@ -114,10 +130,13 @@ class Deployment:
         except BaseException:
             await self.stop()
             raise
-        event(log, "ready", bootstrap=self.connection.bootstrap, seconds=f"{time.monotonic() - since_s:.1f}")
+        self.metrics.health.serves(self._unready)
+        seconds = f"{time.monotonic() - since_s:.1f}"
+        event(log, "ready", bootstrap=self.connection.bootstrap, metrics=self.metrics_port, seconds=seconds)
 
     async def stop(self) -> None:
         """End everything in order; a second time does nothing."""
+        self.metrics.health.is_draining = True
         await self._stack.aclose()
 
     async def __aenter__(self) -> Self:
@@ -130,21 +149,31 @@ class Deployment:
     async def _start(self) -> None:
         self._stack.callback(self._template.close)
         self._template.start()
+        self._serve_probes()
         run_dir = Path(tempfile.mkdtemp(prefix="clipper-"))
         self._stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
+        targets_file = self.settings.metrics_targets
+        if self.settings.forgets:
+            targets_file = run_dir / targets_file.name
         bootstrap = self.settings.kafka.bootstrap
         event(log, f"{'connecting to' if bootstrap else 'starting'} kafka", bootstrap=bootstrap or "embedded")
-        if bootstrap is None:
+        if self._hosts_only:
+            await check_until_answered(self.connection, self.metrics.health)
+        elif bootstrap is None:
             self.settings = await self._with_embedded_broker(run_dir)
         else:
             await check_access(self.connection)  # one line when we are not let in, and none of aiokafka's before it
         models = [] if self._hosts_only else await self._publish()
-        workers = Workers(self.settings, run_dir, self._environ, log_level=self._log_level, program=self._program)
+        workers = Workers(self.settings, run_dir, self._environ, logs=self._logs, program=self._program)
         reports = HostReports(self.connection, self.catalogue.hosts)
         self._stack.push_async_callback(asyncio.to_thread, reports.close, LAST_WORD_S)
         resources = KafkaResources(self.connection, self.catalogue, self.settings.kafka.replication)
         fleet = Fleet(self.supervisor, workers, resources, reports)
         self.supervisor.on_failure = fleet.failed
+        self.supervisor.on_restart = lambda name: self.metrics.count_restart(role_of(name))
+        targets = MetricsTargets(targets_file, self._metrics_address, self._ready_fields)
+        telling = asyncio.create_task(targets.follow(), name="tell Prometheus")
+        self._stack.push_async_callback(_end, telling)
         self._stack.push_async_callback(self._stop_workers, fleet)
         children, gateways = fleet.begin(models), []
         if not self._hosts_only:
@@ -159,6 +188,33 @@ class Deployment:
         self._stack.push_async_callback(_end, following)
         await fleet.settled.wait()
         await gateway
+        targets.write()
+
+    def _metrics_address(self, role: str) -> str:
+        address: str = getattr(self.settings, role).metrics_address
+        return address
+
+    def _ready_fields(self) -> dict[str, dict[str, str]]:
+        own = {"role": "supervisor", "metrics": str(self.metrics_port)}
+        return {own["role"]: own, **{name: child.fields for name, child in self.supervisor.children.items()}}
+
+    def _serve_probes(self) -> None:
+        section, metrics = self.settings.supervisor, self.metrics
+        for role in ROLES:
+            metrics.watch_children(role, partial(self._count, role), partial(self._count, role, ready=True))
+        probes = ProbeServer(metrics.registry, metrics.health)
+        self.metrics_port = probes.start(section.metrics_port, section.metrics_address)
+        self._stack.callback(probes.stop)
+        metrics.health.watch_loop()
+
+    def _count(self, role: str, *, ready: bool = False) -> int:
+        children = self.supervisor.children.items()
+        return sum(role_of(name) == role and (bool(child.fields) or not ready) for name, child in children)
+
+    def _unready(self) -> list[str]:
+        """Say which children do not serve, in sentences."""
+        children = self.supervisor.children.items()
+        return [f"{name} does not serve: {child.reason or 'it starts'}" for name, child in children if not child.fields]
 
     async def _start_gateway(self, specs: list[ChildSpec]) -> None:
         """A deployment whose gateway cannot start goes on: everything else works without it."""
@@ -213,7 +269,9 @@ class Deployment:
         if not temporary:
             return settings
         router = change(settings.router, data_dir=str(run_dir / "router"))
-        return change(settings, router=router, host=change(settings.host, data_dir=str(run_dir / "host")))
+        host = change(settings.host, data_dir=str(run_dir / "host"))
+        gateway = change(settings.gateway, console_dir=str(run_dir / GATEWAY))
+        return change(settings, router=router, host=host, gateway=gateway)
 
 
 def _tell_failure(task: "asyncio.Task[None]") -> None:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from clipper_agents.observability.logging import child_line
 from clipper_stream.errors import SetupError
 
 LAST_S = 1.0
@@ -154,7 +155,7 @@ class ChildProcess:
     def _on_stderr(self, line: str) -> None:
         if not STACK_LINE.match(line):
             self.tail.append(line)
-        self._echo(f"child={self.spec.name} {line}")
+        self._echo(child_line(self.spec.name, line))
 
 
 def _split(pair: str) -> tuple[str, str]:

@@ -63,12 +63,18 @@ class SupervisedProcess:
             and before its first end.
     """
 
-    def __init__(self, spec: ChildSpec, environment: ProcessEnvironment, failed: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        spec: ChildSpec,
+        environment: ProcessEnvironment,
+        failed: Callable[[str, str], None],
+        restarted: Callable[[str], None],
+    ) -> None:
         self.spec = spec
         self.process: ChildProcess | None = None
         self.starts = 0
         self.reason: str | None = None
-        self._environment, self._failed = environment, failed
+        self._environment, self._failed, self._restarted = environment, failed, restarted
         self._failures = 0
         self._stopping = asyncio.Event()
         self._was_ready = False
@@ -191,6 +197,7 @@ class SupervisedProcess:
             last_words=end.last_words,
         )
         await self._environment.sleep(delay_s)
+        self._restarted(self.spec.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,13 @@ class Supervisor:
 
     Attributes:
         on_failure: Called with a child's name and the reason when it has ended by itself, or is given up.
+        on_restart: Called with a child's name when it is started again.
     """
 
     def __init__(self, environment: ProcessEnvironment | None = None) -> None:
         self._environment = environment or ProcessEnvironment(echo=to_stderr)
         self.on_failure: Callable[[str, str], None] = lambda *_: None
+        self.on_restart: Callable[[str], None] = lambda _: None
         self._children: dict[str, SupervisedProcess] = {}
 
     @property
@@ -83,5 +85,5 @@ class Supervisor:
     def _keep(self, spec: ChildSpec) -> SupervisedProcess:
         if spec.name in self._children:
             raise UnknownName(f"child {spec.name!r} runs already: give another name")
-        child = self._children[spec.name] = SupervisedProcess(spec, self._environment, self.on_failure)
+        child = self._children[spec.name] = SupervisedProcess(spec, self._environment, self.on_failure, self.on_restart)
         return child

@@ -12,6 +12,7 @@ Rules of this file:
 
 import itertools
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from clipper_agents.host.cpu_affinity import thread_variables
-from clipper_agents.observability.logging import event
+from clipper_agents.observability.logging import DEFAULT_LOGS, LogOptions, event
 from clipper_agents.settings import Settings
 from clipper_agents.settings.sources import is_setting
 from clipper_agents.supervisor.process import ChildSpec
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 PROGRAM = (sys.executable, "-P", "-m", "clipper_agents.cli.main")
 GATEWAY = "gateway"
+ROLES = ("router", "host", "steward", GATEWAY)
 GATEWAY_MODULES = ("grpc", "open_inference", "starlette", "swagger_ui", "uvicorn")
 """What a gateway cannot do without, of the extra of its name."""
 ENDS_WITHIN_S = 5.0
@@ -53,7 +55,7 @@ class Workers:
         run_dir: Path,
         environ: Mapping[str, str],
         *,
-        log_level: str | None = None,
+        logs: LogOptions = DEFAULT_LOGS,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
         self.allowed = settings.allowed
@@ -65,7 +67,7 @@ class Workers:
         self._settings = msgspec.structs.replace(settings, loading=loading)
         self._run_dir, self._program = run_dir, program
         self._environ = environ
-        self._log_level = ("--log-level", log_level) if log_level else ()
+        self._logs = logs
         self._ports: dict[str, int] = {}
 
     def routers(self) -> list[ChildSpec]:
@@ -122,7 +124,7 @@ class Workers:
         for name in names:
             port = self._port(name, first) if first else 0
             options = ("--config", str(config), "--instance", name, "--set", f"{section}.metrics_port={port}")
-            words = (*self._program, *command.split(), *options, "--ends-with-stdin", *self._log_level)
+            words = (*self._program, *command.split(), *options, "--ends-with-stdin", *self._logs.words)
             specs.append(
                 ChildSpec(name=name, command=words, environment=worker_environment({**threads, **self._environ}))
             )
@@ -143,6 +145,15 @@ def host_names(model: ModelManifest) -> list[str]:
     """
     count = 0 if model.colocated or model.retired else model.replicas
     return [f"{_stem(model)}.{number}" for number in range(count)]
+
+
+def role_of(name: str) -> str:
+    """The role of a child of this name.
+
+    >>> role_of("router-0"), role_of("host.svm.2.0"), role_of("steward")
+    ('router', 'host', 'steward')
+    """
+    return re.split("[-.]", name, maxsplit=1)[0]
 
 
 def model_of_host(name: str) -> str | None:

@@ -1,10 +1,10 @@
 import asyncio
 
 from builders.demo import MODELS, PLAN, answer_to, begun_run
+from builders.metrics import served
 
 from clipper_agents.demo.run import MAX_OPEN
 from clipper_agents.demo.run_recorder import UNANSWERED, DemoSample, scrape_all
-from clipper_agents.observability.exposition import serve_metrics
 from clipper_agents.observability.metrics import BatchMetrics, HostMetrics, RouterMetrics
 from clipper_topics.prediction import Prediction
 
@@ -62,15 +62,15 @@ def test_what_is_no_digit_is_no_answer():
 
 def test_a_sample_joins_the_metrics_of_all_processes_and_leaves_out_one_that_is_gone():
     router, host = RouterMetrics(), HostMetrics()
-    router.set_selection_weights("digits-exp3", {"svm:1": 0.75, "knn:1": 0.25})
+    router.set_selection_weights({("digits-exp3", "svm:1"): 0.75, ("digits-exp3", "knn:1"): 0.25})
     router.count_cache("svm:1", lookups=10, hits=3)
     router.observe_predictions("digits-exp3", "default", "late", [0.1])
     router.count_feedback("applied", 4)
-    ports = [serve_metrics(router.registry), serve_metrics(host.registry), 1]
+    ports = [served(router), served(host), 1]
     samples = []
     for rows in (2, 5):
         BatchMetrics(host, "svm", "1").batch(
-            rows=rows, failed=0, raised=False, waited_s=0.0, latency_s=0.001, limit_rows=9
+            rows=rows, failed=0, raised=False, waited_s=0.0, latency_s=0.001, took_s=0.002, limit_rows=9
         )
         samples.append(DemoSample(metrics=scrape_all(ports), at_s=2.0, sent=9, answered=7, feedback_sent=5))
     earlier, sample = samples

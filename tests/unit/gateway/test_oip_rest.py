@@ -98,7 +98,7 @@ def reasons():
 
 @pytest.fixture
 def client(calls, reasons):
-    log = RequestLog(GatewayMetrics(), APPLICATIONS.__contains__, io.BytesIO())
+    log = RequestLog(GatewayMetrics(), APPLICATIONS, io.BytesIO())
     endpoints = Endpoints(EveryKey(), log, max_body_bytes=2**20, origins=frozenset())
     readiness = Readiness(SimpleNamespace(reasons=lambda: reasons))
     app = Starlette(routes=oip_routes(calls, readiness, endpoints.route))

@@ -44,8 +44,10 @@ def is_valid(name, body):
 
 @pytest.fixture
 def gateway():
-    kafka = KafkaConnection("127.0.0.1:9")
-    settings = GatewaySettings(kafka=kafka, catalogue=Catalogue(), instance="gateway-0", section=GatewaySection())
+    kafka, section = KafkaConnection("127.0.0.1:9"), GatewaySection(console=False)
+    settings = GatewaySettings(
+        kafka=kafka, catalogue=Catalogue(), instance="gateway-0", section=section, console_dir=Path("unused")
+    )
     return Gateway(settings, GatewayMetrics())
 
 

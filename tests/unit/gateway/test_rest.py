@@ -57,7 +57,7 @@ def client(lines):
 
 
 def made_client(lines, access, origins=frozenset()):
-    log = RequestLog(GatewayMetrics(), {"digits"}.__contains__, lines)
+    log = RequestLog(GatewayMetrics(), {"digits"}, lines)
     endpoints = Endpoints(access, log, 1024, origins)
     routes = [
         endpoints.route("/live", echo, method="GET", public=True),

@@ -219,7 +219,7 @@ def test_an_idle_engine_drains_at_once(run):
     run(check())
 
 
-async def refused(partition, pieces):
+async def refused(reply):
     raise ConnectionError("the broker said no")
 
 

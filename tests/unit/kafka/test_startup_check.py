@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from clipper_agents.kafka.startup_check import wait_for_access
+from clipper_agents.observability.probes import ProcessHealth
 from clipper_stream.client import AccessRefused, BrokerUnavailable
 from clipper_topics.connection import KafkaConnection
 
@@ -28,7 +29,7 @@ class Door:
 
 
 def wait(door, **options):
-    return asyncio.run(wait_for_access(KAFKA, again_s=0.0, check=door, **options))
+    return asyncio.run(wait_for_access(KAFKA, ProcessHealth(), again_s=0.0, check=door, **options))
 
 
 def test_who_is_let_in_does_not_wait(caplog):

@@ -5,6 +5,7 @@ import asyncio
 from aiokafka import TopicPartition
 from builders.kafka import FakeConsumer
 
+from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.tailer import TopicTailer
 from clipper_topics.connection import KafkaConnection
@@ -49,6 +50,30 @@ def test_a_tailer_that_begins_again_goes_on_from_the_offsets_that_it_is_given():
         return await offsets(tailer)
 
     assert asyncio.run(scenario()) == {FIRST: [4]}
+
+
+def test_what_is_skipped_is_not_read_and_the_end_of_the_last_fetch_is_known():
+    consumer = FakeConsumer({FIRST: 5, SECOND: 5})
+    consumer.open = {FIRST: 2}
+
+    async def scenario():
+        tailer = tailer_of(consumer)
+        await tailer.begin([FIRST, SECOND])
+        reader = tailer.reader
+        assert (reader.known_end(FIRST), reader.known_end(SECOND)) == (3, 5), "no transaction is open there"
+        reader.skip_to(SECOND, 4)
+        assert dict(tailer.positions) == {FIRST: 0, SECOND: 4}
+        return await offsets(tailer)
+
+    assert asyncio.run(scenario())[SECOND] == [4]
+
+
+def test_the_end_of_an_uncommitted_reading_is_that_of_the_log():
+    consumer = FakeConsumer({FIRST: 5})
+    consumer.open = {FIRST: 2}
+    reader = LogReader(KafkaConnection("127.0.0.1:1"), isolation_level="read_uncommitted", policy=WORKERS)
+    reader._consumer = consumer
+    assert reader.known_end(FIRST) == 5
 
 
 def test_a_tailer_of_nothing_waits():

@@ -2,13 +2,16 @@
 
 import io
 import logging
+import math
 import random
+import shutil
 from pathlib import Path
 
 import pytest
+from builders.metrics import served
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from clipper_agents.observability.exposition import Scrape, scrape, serve_metrics
+from clipper_agents.observability.exposition import Scrape, scrape
 from clipper_agents.observability.histogram import BatchHistogram
 from clipper_agents.observability.logging import BURST, PASSES_WITHIN_S, PERIOD_S, FloodFilter, KeyValueFormatter, event
 from clipper_agents.observability.metrics import (
@@ -17,6 +20,7 @@ from clipper_agents.observability.metrics import (
     HostMetrics,
     RouterMetrics,
     StewardMetrics,
+    SupervisorMetrics,
 )
 from clipper_agents.observability.reference import PAGE, reference
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
@@ -50,7 +54,7 @@ def test_another_process_reads_what_was_counted():
     metrics.count_queries("digits", 5)
     metrics.observe_predictions("digits", "model", None, [0.004, 0.004, 0.04])
     metrics.observe_predictions("digits", "default", "late", [0.1])
-    seen = scrape(serve_metrics(metrics.registry))
+    seen = scrape(served(metrics))
     assert seen.value("clipper_queries_total") == 5
     assert seen.by("outcome", "clipper_predictions_total", application="digits") == {"model": 3.0, "default": 1.0}
     assert seen.by("reason", "clipper_predictions_total", outcome="default") == {"late": 1.0}
@@ -60,7 +64,7 @@ def test_another_process_reads_what_was_counted():
 def test_a_quantile_lies_in_the_bucket_of_its_value():
     metrics = RouterMetrics()
     metrics.observe_predictions("digits", "model", None, [0.004] * 98 + [0.6, 0.6])
-    seen = scrape(serve_metrics(metrics.registry))
+    seen = scrape(served(metrics))
     assert 0.002 <= seen.quantile(0.5, "clipper_prediction_latency_seconds") <= 0.005
     assert 0.5 <= seen.quantile(0.99, "clipper_prediction_latency_seconds", outcome="model") <= 0.7
     assert seen.quantile(0.5, "clipper_prediction_latency_seconds", application="other") is None
@@ -69,11 +73,11 @@ def test_a_quantile_lies_in_the_bucket_of_its_value():
 def test_two_scrapes_tell_what_happened_in_between():
     metrics = HostMetrics()
     batches = BatchMetrics(metrics, "svm", "1")
-    batches.batch(rows=3, failed=0, raised=False, waited_s=0.002, latency_s=0.1, limit_rows=8)
-    port = serve_metrics(metrics.registry)
+    batches.batch(rows=3, failed=0, raised=False, waited_s=0.002, latency_s=0.1, took_s=0.2, limit_rows=8)
+    port = served(metrics)
     before = scrape(port)
-    batches.batch(rows=2, failed=0, raised=False, waited_s=0.002, latency_s=0.1, limit_rows=8)
-    batches.batch(rows=4, failed=3, raised=True, waited_s=0.002, latency_s=0.1, limit_rows=8)
+    batches.batch(rows=2, failed=0, raised=False, waited_s=0.002, latency_s=0.1, took_s=0.2, limit_rows=8)
+    batches.batch(rows=4, failed=3, raised=True, waited_s=0.002, latency_s=0.1, took_s=0.2, limit_rows=8)
     batches.late(1)
     between = scrape(port).since(before)
     assert between.by("model", "clipper_failed_batches_total") == {"svm": 1.0}
@@ -88,8 +92,8 @@ def test_a_value_beyond_the_last_bound_is_estimated_as_that_bound():
 
 def test_a_model_that_leaves_an_application_is_not_scraped_any_more():
     metrics = RouterMetrics()
-    metrics.set_selection_weights("digits", {"a:1": 0.5, "b:1": 0.5})
-    metrics.set_selection_weights("digits", {"b:1": 1.0})
+    metrics.set_selection_weights({("digits", "a:1"): 0.5, ("digits", "b:1"): 0.5})
+    metrics.set_selection_weights({("digits", "b:1"): 1.0})
     labels = {"application": "digits", "model": "a:1"}
     assert metrics.registry.get_sample_value("clipper_selection_weight", labels) is None
     assert metrics.registry.get_sample_value("clipper_selection_weight", {**labels, "model": "b:1"}) == 1.0
@@ -120,8 +124,45 @@ def test_a_partition_that_moved_to_another_process_is_not_scraped_any_more():
 def test_colocated_models_are_scraped_with_their_router():
     router = RouterMetrics()
     batches = BatchMetrics(HostMetrics(router.families), "svm", "1")
-    batches.batch(rows=8, failed=0, raised=False, waited_s=0.002, latency_s=0.004, limit_rows=8)
+    batches.batch(rows=8, failed=0, raised=False, waited_s=0.002, latency_s=0.004, took_s=0.2, limit_rows=8)
     assert router.registry.get_sample_value("clipper_batch_rows_count", {"model": "svm", "version": "1"}) == 1.0
+
+
+def test_what_misses_the_objective_is_late_or_had_no_time_to_be_answered():
+    metrics = RouterMetrics()
+    for outcome, reason, latencies_s, objective_s in [
+        ("model", None, [0.1, 0.2, 0.11], 0.1),
+        ("model", None, [5.0], None),
+        ("default", "late", [0.09, 0.1], 0.1),
+        ("default", "arrived_late", [9.0], 0.1),
+        ("default", "errors", [0.2], 0.1),
+        ("model", None, [], 0.1),
+    ]:
+        metrics.observe_predictions("a", outcome, reason, latencies_s, objective_s)
+    assert metrics.registry.get_sample_value("clipper_objective_missed_total", {"application": "a"}) == 2 + 2 + 1
+
+
+def test_an_application_that_lost_its_objective_or_has_left_has_none_in_a_scrape():
+    metrics = RouterMetrics()
+    metrics.set_objectives({"a": 0.1, "b": 0.2, "c": None})
+    metrics.set_objectives({"b": 0.3})
+    found = [metrics.registry.get_sample_value("clipper_objective_seconds", {"application": name}) for name in "abc"]
+    assert found == [None, 0.3, None]
+
+
+def test_the_disk_is_looked_at_in_each_scrape_also_when_the_folder_is_not_there(tmp_path: Path):
+    metrics, folder = HostMetrics(), tmp_path / "host"
+    metrics.watch_disk(folder)
+
+    def value(name):
+        return metrics.registry.get_sample_value(f"clipper_disk_{name}_bytes", {"folder": str(folder)})
+
+    assert value("used") == 0
+    assert math.isnan(value("free"))
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "deeper" / "file").write_bytes(b"x" * 100_000)
+    assert 100_000 <= value("used") < 200_000
+    assert value("free") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
 
 
 def everything_counted(router=None):
@@ -129,13 +170,16 @@ def everything_counted(router=None):
     host = HostMetrics(router.families)
     router.count_queries("a")
     router.observe_predictions("a", "default", "late", [0.1])
+    router.set_objectives({"a": 0.1})
+    router.watch_disk(ROOT / "deploy")
     router.observe_stages([0.001], [0.01], 0.002)
+    router.observe_combine(0.001)
     router.set_deferred(2)
     router.count_cache("m:1", lookups=2, hits=1)
     router.set_cache_bytes(10)
     router.count_coalesced(1)
     router.count_feedback("applied")
-    router.set_selection_weights("a", {"m:1": 1.0})
+    router.set_selection_weights({("a", "m:1"): 1.0})
     router.set_ready_hosts({"m:1": 1})
     router.count_rebalances(2)
     router.set_in_flight(3)
@@ -143,7 +187,7 @@ def everything_counted(router=None):
     router.set_clock_skew(0.0)
     router.count_dead_letters("q", "undecodable")
     batches = BatchMetrics(host, "m", "1")
-    batches.batch(rows=8, failed=1, raised=True, waited_s=0.002, latency_s=0.004, limit_rows=10)
+    batches.batch(rows=8, failed=1, raised=True, waited_s=0.002, latency_s=0.004, took_s=0.2, limit_rows=10)
     batches.late(1)
     batches.queued(2)
     host.set_consumer_lag({("r", 0): 4})
@@ -158,7 +202,10 @@ def everything_counted(router=None):
     gateway = GatewayMetrics()
     gateway.count_request("/v2/models/{name}/infer", 200, "a", 0.01)
     gateway.watch_in_flight(lambda: 1)
-    return [sample for each in (router, steward, gateway) for sample in each.registry.collect()]
+    supervisor = SupervisorMetrics()
+    supervisor.watch_children("router", lambda: 2, lambda: 1)
+    supervisor.count_restart("router")
+    return [sample for each in (router, steward, gateway, supervisor) for sample in each.registry.collect()]
 
 
 def compared(**fields):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from faust.types import TP
 
+from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.app import RouterProcess
 from clipper_agents.settings.workers import RouterSettings
 from clipper_topics.catalogue import Catalogue
@@ -14,7 +15,7 @@ async def test_every_part_is_built_without_a_broker(tmp_path):
     settings = RouterSettings(
         kafka=KafkaConnection("127.0.0.1:1"), catalogue=Catalogue(), data_dir=tmp_path / "router", instance="r"
     )
-    process = RouterProcess(settings)
+    process = RouterProcess(settings, RouterMetrics())
     await process.app.kafka_producer.stop()
     (agents, connected, sender) = [*process.app.agents], process._effects._sender, process._sender
     assert agents == ["route", "gather", "learn"]

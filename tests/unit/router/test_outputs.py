@@ -7,6 +7,7 @@ from builders.kafka import FakeProducer, Tasks, record
 from builders.query_router import NOW_S, application, make_router, query
 from faust.types import TP
 
+from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.outputs import MEMORY_CHUNKS, OutputAgent
 from clipper_agents.streaming.dead_letters import DeadLetterSender
@@ -26,7 +27,7 @@ class Fixture:
     def __init__(self, *refs):
         self.producer, self.answers, self.answered, self.acked, self.dead = FakeProducer(), [], [], [], []
         self.router = make_router(application("app", refs or ("a:1",)))
-        self.effects = EffectRunner(self.router, self, SimpleNamespace(put=list), self, metrics=None, tasks=None)
+        self.effects = EffectRunner(self.router, self, SimpleNamespace(put=list), self, RouterMetrics(), None)
         self.tasks = Tasks()
         self.effects.connect(SimpleNamespace(put=list, forget=list), SimpleNamespace(take=None))
         self.agent = OutputAgent(

@@ -41,7 +41,7 @@ class FakeProducer:
             raise KafkaTimeoutError
         return await asyncio.Event().wait()
 
-    async def send(self, topic, value, *, partition):
+    async def send(self, topic, value, *, partition, headers):
         if topic in self.gates:
             await self.gates[topic].wait()
         if topic in self.failures:

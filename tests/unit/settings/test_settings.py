@@ -124,7 +124,7 @@ def test_a_gateway_gets_its_section_with_files_beside_the_configuration(written,
         ("[router]\nproceses = 2", "router.proceses: there is no such key; known: processes, data_dir"),
         (
             "[ruoter]",
-            "ruoter: there is no such key; known: kafka, broker, router, host, steward, gateway, models, application,",
+            "ruoter: there is no such key; known: kafka, broker, router, host, steward, gateway, supervisor, models,",
         ),
         ('[router]\nprocesses = "two"', "router.processes = 'two': expected int, got str"),
         ("[kafka]\npartitions = 0", "kafka.partitions = 0: expected int >= 1"),

@@ -1,13 +1,13 @@
 """Does the status of an application follow from its records as they say?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from builders.status import DIGITS, NOW_S, facts, learn, prediction, recent, report
+from builders.status import DIGITS, NOW_S, compared, facts, learn, prediction, recent, report
 
 from clipper_agents.status.build import StatusBuilder
-from clipper_agents.status.deployment_view import DeploymentView
+from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, DeploymentView
 from clipper_agents.status.model import ApplicationStatus, Latency, Loss, WorkerMetrics
 from clipper_agents.status.problems import application_reasons
 from clipper_agents.status.traffic_window import TrafficWindow
@@ -15,30 +15,9 @@ from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
+from clipper_topics.comparison import comparison_key
 from clipper_topics.control_keys import key_of
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What a steward knows of a trial."""
-
-    application: str = "digits"
-    model: str = "rf:2"
-    feedbacks: int = 60
-    difference: float = -0.1
-    lower: float = -0.2
-    upper: float = -0.01
-    scores: int = 80
-    waiting: int = 3
-    since_s: int = 1
-    upto_s: int = 61
-    waits_for: str = "it is to be a canary"
-    trial_loss: float | None = 0.2
-    trial_feedbacks: int = 50
-    answer_loss: float | None = 0.3
-    answer_feedbacks: int = 40
-
 
 LOOKING = StatusBuilder(facts=facts(), recent=recent(), now_s=NOW_S, window_s=10)
 
@@ -134,8 +113,8 @@ def test_without_a_steward_a_trial_is_compared_with_all_live_versions() -> None:
 
 
 def test_the_stewards_comparison_counts_before_totals() -> None:
-    others = [Compared(application="others", feedbacks=1), Compared(model="nn:4", feedbacks=2)]
-    canary, shadow = digits(replace(LOOKING, comparisons=[*others, Compared()])).trials
+    others = [compared("rf:2", application="others", feedbacks=1), compared("nn:4", feedbacks=2)]
+    canary, shadow = digits(replace(LOOKING, comparisons=[*others, compared("rf:2", "it is to be a canary")])).trials
     assert (canary.source, canary.feedbacks, canary.upper) == ("steward", 60, -0.01)
     assert (canary.scores, canary.waiting, canary.from_s, canary.upto_s) == (80, 3, 1, 61)
     assert canary.waits_for == "it is to be a canary"
@@ -145,6 +124,34 @@ def test_the_stewards_comparison_counts_before_totals() -> None:
         shadow.waits_for
         == "somebody to decide, it is not automatic; its evidence was not read: run `clipper-stream status`"
     )
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "source", "waits_for"),
+    [
+        (COMPARED_WITHIN_S - 1, "steward", "a fresh one"),
+        (COMPARED_WITHIN_S + 1, "steward", "the logs"),
+    ],
+)
+def test_what_a_steward_wrote_lately_counts_before_what_the_logs_say(ago_s, source, waits_for) -> None:
+    found = facts()
+    written = compared("rf:2", "a fresh one")
+    key = comparison_key("digits", "rf:2")
+    found.comparison(key, codec.comparisons.encode(written), at_s=NOW_S - ago_s)
+    canary, _ = digits(replace(LOOKING, facts=found, comparisons=[compared("rf:2", "the logs")])).trials
+    assert (canary.source, canary.waits_for) == (source, waits_for)
+
+
+def test_counts_of_a_sample_are_shown_as_whole_numbers() -> None:
+    sample = TrafficWindow()
+    sample.predicted(prediction(1, "svm:1"), NOW_S - 1, NOW_S, weight=16.67)
+    sample.predicted(prediction(2, None), NOW_S - 1, NOW_S, weight=1.3)
+    sample.fed_back("digits", NOW_S - 1, NOW_S, weight=7.4)
+    found = digits(replace(LOOKING, recent=sample))
+    svm = found.versions[0]
+    assert (found.queries, found.defaults, found.feedback) == (18, {"late": 1}, 7)
+    assert (svm.queries, svm.unanswered) == (18, {"late": 1})
+    assert svm.share == pytest.approx(16.67 / 17.97, abs=1e-3)
 
 
 def test_metrics_of_workers_count_before_what_the_log_has() -> None:

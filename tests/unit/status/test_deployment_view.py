@@ -1,12 +1,13 @@
 """Do records of a deployment, in any order and however wrong, say what is the case now?"""
 
 import pytest
-from builders.status import DIGITS, NOW_S, facts, learn, report, row
+from builders.status import DIGITS, NOW_S, compared, facts, learn, report, row
 
-from clipper_agents.status.deployment_view import KEPT_EVENTS, DeploymentView
+from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, KEPT_EVENTS, DeploymentView
 from clipper_topics import codec
+from clipper_topics.comparison import comparison_key
 from clipper_topics.control_keys import change_key, key_of
-from clipper_topics.host_report import report_key
+from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow, encode_key, encode_row
 
 
@@ -42,6 +43,29 @@ def test_a_host_that_left_is_forgotten() -> None:
     assert found.events[-1].text == "host host.svm.1.0 of svm:1 left"
 
 
+def test_the_last_comparison_of_a_version_counts_until_it_is_not_compared_any_more() -> None:
+    found = DeploymentView()
+    for ago_s, waits_for in ((20.0, "more feedback"), (10.0, "nothing")):
+        one = compared("svm:2", waits_for)
+        found.comparison(comparison_key("digits", "svm:2"), codec.comparisons.encode(one), at_s=NOW_S - ago_s)
+    of = ("digits", "svm:2")
+    assert found.comparisons[of].waits_for == "nothing"
+    assert found.fresh_comparison(of, NOW_S) == found.comparisons[of]
+    assert found.fresh_comparison(of, NOW_S + COMPARED_WITHIN_S) is None
+    found.comparison(comparison_key("digits", "svm:3"), b"", at_s=NOW_S)
+    found.comparison(comparison_key(*of), b"", at_s=NOW_S)
+    assert (found.comparisons, found.compared_at_s, found.fresh_comparison(of, NOW_S)) == ({}, {}, None)
+
+
+def test_addresses_of_metrics_are_those_that_hosts_report() -> None:
+    found = facts()
+    for instance, metrics in (("a", "127.0.0.1:1"), ("b", "127.0.0.1:1"), ("c", "10.0.0.2:9100"), ("d", None)):
+        said = HostReport(model="svm:1", instance=instance, state="ready", metrics=metrics)
+        found.host(report_key("svm:1", instance), codec.host_reports.encode(said))
+    found.host(report_key("svm:1", "c"), b"")
+    assert found.metrics_addresses == {"127.0.0.1:1"}
+
+
 def test_changes_are_the_newest_first_also_when_they_are_read_in_another_order() -> None:
     found = DeploymentView()
     known = facts().changes_of("digits")
@@ -56,6 +80,8 @@ def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> No
     before = (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits"))
     found.control(b"change/digits/9", value)
     found.control(b"restore/1", value)
+    found.comparison(value, value)
+    found.comparison(b"digits/svm:2", value)
     found.totals(value, value)
     found.context(value, value)
     found.host(b"nobody", value)

@@ -2,14 +2,16 @@
 
 import asyncio
 import socket
+import time
 
 import pytest
+from builders.metrics import served
 
-from clipper_agents.observability.exposition import Labels, Scrape, serve_metrics
+from clipper_agents.observability.exposition import Labels, Scrape
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.settings import HostSection, RouterSection, Settings
 from clipper_agents.status.model import WorkerMetrics
-from clipper_agents.status.processes import configured_addresses, read_metrics, workers_of
+from clipper_agents.status.processes import ANSWER_S, configured_addresses, read_metrics, workers_of
 from clipper_topics.manifests import ModelManifest
 
 
@@ -62,9 +64,20 @@ def test_ports_are_those_that_the_workers_of_this_configuration_have() -> None:
 def test_a_worker_that_answers_is_read_and_one_that_does_not_is_left_out() -> None:
     metrics = HostMetrics()
     metrics.families.gauge("clipper_batch_limit_rows", "svm", "1").set(48)
-    port = serve_metrics(metrics.registry)
+    port = served(metrics)
     with socket.socket() as reserved:  # bound and not listening: nobody answers there
         reserved.bind(("127.0.0.1", 0))
         silent = reserved.getsockname()[1]
         found = asyncio.run(read_metrics([f"127.0.0.1:{silent}", f"127.0.0.1:{port}", "nonsense"]))
     assert found == WorkerMetrics(batch_limits={"svm:1": 48.0})
+
+
+async def test_many_addresses_at_which_nobody_answers_are_waited_for_at_once() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(200)  # connections are taken, and never answered
+        port = silent.getsockname()[1]
+        began_s = time.monotonic()
+        addresses = [f"127.0.0.1:{'0' * zeros}{port}" for zeros in range(50)]
+        assert await read_metrics(addresses) == WorkerMetrics()
+        assert time.monotonic() - began_s < 2 * ANSWER_S

@@ -1,5 +1,7 @@
 """Are figures of what flowed those of the seconds that they are said to be of?"""
 
+from array import array
+
 import pytest
 from builders.status import NOW_S, audit, prediction, recent
 from hypothesis import given
@@ -44,8 +46,8 @@ def test_what_no_window_reaches_is_forgotten_and_an_invented_application_with_it
 def test_a_default_is_answered_by_nobody_and_still_asked_somebody() -> None:
     counts = recent().window("digits", NOW_S, 10)
     assert counts.defaults == {"late": 3}
-    assert counts.served == {"svm:1": 62, "knn:1": 30, "rf:2": 5}
-    assert counts.asked == {"svm:1": 65, "knn:1": 30, "rf:2": 5, "nn:3": 100}
+    found = {ref: (one.asked, one.answered, one.served) for ref, one in counts.versions.items()}
+    assert found == {"svm:1": (65, 62, 62), "knn:1": (30, 30, 30), "rf:2": (5, 5, 5), "nn:3": (100, 100, 0)}
     assert counts.feedback == 50
 
 
@@ -55,15 +57,17 @@ def test_a_default_is_not_answered_by_the_models_that_agreed_too_little() -> Non
     unsure.default, unsure.reason = True, "low_confidence"
     found.predicted(unsure, NOW_S - 1, NOW_S)
     counts = found.window("digits", NOW_S, 1)
-    assert (counts.served["svm:1"], counts.asked["svm:1"], counts.defaults) == (0, 1, {"low_confidence": 1})
+    svm = counts.of("svm:1")
+    assert (svm.served, svm.asked, counts.defaults) == (0, 1, {"low_confidence": 1})
 
 
 def test_an_audit_is_no_query_of_its_own_and_says_how_long_a_shadow_takes() -> None:
     found = TrafficWindow()
     found.audited(audit(1), NOW_S - 1, NOW_S)
     counts = found.window("digits", NOW_S, 1)
-    assert (counts.queries, counts.served["nn:3"], counts.asked["nn:3"]) == (0, 0, 1)
-    assert list(counts.model_latencies_ms["nn:3"]) == [80.0]
+    shadow = counts.of("nn:3")
+    assert (counts.queries, shadow.served, shadow.asked) == (0, 0, 1)
+    assert list(shadow.latencies_ms) == [80.0]
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0.01, 1.0))
@@ -84,5 +88,67 @@ def test_what_a_version_did_not_answer_is_counted_by_reason_with_what_it_said_la
     packed.models[0].missing_rows = [MissingRow(row=1, reason="late")]
     found.predicted(packed, NOW_S - 1, NOW_S)
     counts = found.window("digits", NOW_S, 10)
-    assert (counts.unanswered["svm:1"], counts.asked["svm:1"]) == ({"error": 2, "late": 1}, 3)
-    assert counts.said == {"svm:1": "ValueError: two"}
+    svm = counts.of("svm:1")
+    assert (svm.unanswered, svm.asked, svm.answered) == ({"error": 2, "late": 1}, 3, 1)
+    assert svm.said == "ValueError: two"
+    assert found.window("digits", NOW_S, 1).of("svm:1").said == "", "it failed before"
+
+
+def test_an_answer_from_a_cache_is_counted_and_took_no_time_of_the_model() -> None:
+    found = TrafficWindow()
+    for cached in (True, False, True):
+        answered = prediction(1, "svm:1")
+        answered.models[0].cached = cached
+        found.predicted(answered, NOW_S - 1, NOW_S)
+    svm = found.window("digits", NOW_S, 1).of("svm:1")
+    assert (svm.cached, svm.answered, len(svm.latencies_ms)) == (2, 3, 1)
+
+
+def test_a_record_of_a_sample_counts_for_those_that_were_left_out() -> None:
+    found = TrafficWindow()
+    found.predicted(prediction(1, "svm:1"), NOW_S - 2, NOW_S, weight=2.5)
+    found.predicted(prediction(2, None), NOW_S - 1, NOW_S, weight=4)
+    found.audited(audit(1), NOW_S - 1, NOW_S, weight=3)
+    found.fed_back("digits", NOW_S - 1, NOW_S, weight=1.5)
+    counts = found.window("digits", NOW_S, 10)
+    assert (counts.queries, counts.defaults, counts.feedback) == (6.5, {"late": 4}, 1.5)
+    assert {ref: one.asked for ref, one in counts.versions.items()} == {"svm:1": 6.5, "nn:3": 3}
+    assert len(counts.latencies_ms) == 2, "samples of latencies are not weighed"
+    assert counts.sampled
+    assert not recent().window("digits", NOW_S, 10).sampled
+
+
+def test_a_sample_ends_where_everything_before_was_read() -> None:
+    found = recent()
+    found.until_s = NOW_S - 1.5
+    counts = found.window("digits", NOW_S, 10)
+    assert (counts.seconds, counts.queries) == (10, 80)
+
+
+RECORDS = st.lists(
+    st.tuples(
+        st.sampled_from(["svm:1", "knn:1", None]), st.floats(-4.0, 0.5), st.sampled_from([1, 1.1, 16.7]), st.booleans()
+    ),
+    max_size=8,
+)
+
+
+@given(st.lists(RECORDS, min_size=1, max_size=12), st.integers(1, 6))
+def test_a_window_that_moves_counts_what_one_counts_that_is_made_anew(
+    ticks: list[list[tuple[str | None, float, float, bool]]], seconds: int
+) -> None:
+    moving, records = TrafficWindow(), []
+    for tick, fresh in enumerate(ticks):
+        now_s = NOW_S + tick
+        for ref, ago_s, weight, fails in fresh:
+            one = prediction(len(records), ref)
+            if fails and one.missing:
+                one.missing[0].reason, one.missing[0].explanation = "error", "ValueError"
+            records.append((one, now_s + ago_s, now_s, weight))
+            moving.predicted(*records[-1])
+        anew = TrafficWindow()
+        for record in records:
+            anew.predicted(*record)
+        found, expected = (each.window("digits", now_s, seconds) for each in (moving, anew))
+        expected.stages_ms |= {stage: array("d") for stage in found.stages_ms.keys() - expected.stages_ms}
+        assert found == expected

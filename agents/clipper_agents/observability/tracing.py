@@ -1,0 +1,216 @@
+"""Traces of sampled queries: the spans of a worker, on their way to an OpenTelemetry collector.
+
+    worker: spans as tuples --pipe--> `span_exporter`, a process beside it: the SDK --OTLP--> collector
+
+Rules of this file:
+- The sampled bit of a `traceparent` decides: for a query without it no clock is read, and nothing is kept.
+- A worker makes a span when its end is known, as a tuple. For the SDK to make and to encode it takes fifty times as
+  long, so that is done in another process, which begins with the first span. No thread of the SDK is in a worker.
+- A query never waits for a span: of more than `MOST_SPANS` that wait the newest are dropped.
+- The variables OTEL_... are read by the SDK. Whoever starts a trace samples it (the gateway, or an application), and no
+  worker samples again. Without an endpoint, or without the packages, nothing is recorded.
+"""
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from queue import Empty, SimpleQueue
+from random import getrandbits
+from typing import Any, NamedTuple
+
+import msgspec
+
+from clipper_agents.observability.logging import event, writes_json
+
+logger = logging.getLogger(__name__)
+
+INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"
+"""Kinds of spans, as OpenTelemetry names them."""
+MOST_SPANS = 20_000
+"""That wait for the pipe: ten megabytes or so."""
+FLUSH_S = 0.25
+END_WITHIN_S = 1.0
+"""For what is left when a process ends: with a collector that is away, spans are lost and no time."""
+AGAIN_S = 30.0
+"""Between two starts of an exporter that does not run."""
+LENGTH_BYTES = 4
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+class Span(NamedTuple):
+    """One span of a sampled trace, in hexadecimal ids and nanoseconds since the epoch.
+
+    Attributes:
+        parent_id: Of a span in any process; empty for the root of a trace.
+        links: Trace and span of each.
+        error: What failed, in a word (`error.type`); empty where nothing did.
+    """
+
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Any]
+    links: Sequence[tuple[str, str]] = ()
+    error: str = ""
+
+
+def new_span_id() -> str:
+    """Return a new id of a span: 16 hexadecimal digits, not all of them 0."""
+    return f"{getrandbits(64) or 1:016x}"
+
+
+def messaging(
+    operation: str, kind: str, topic: str, partition: int | None = None, offset: int | None = None
+) -> dict[str, Any]:
+    """Return the attributes of a span about a record, by OpenTelemetry's conventions for messaging.
+
+    Args:
+        operation: Name of the operation, the first word of the span's name.
+        kind: Type of the operation: `send` or `process`.
+        topic: The topic.
+        partition: Absent where there are records of several.
+        offset: Absent or negative where it is not known.
+    """
+    found: dict[str, Any] = {
+        "messaging.system": "kafka",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": kind,
+        "messaging.destination.name": topic,
+    }
+    if partition is not None:
+        found["messaging.destination.partition.id"] = str(partition)
+    if offset is not None and offset >= 0:
+        found["messaging.kafka.offset"] = offset
+    return found
+
+
+class SpanSink:
+    """Gives spans to an exporter process, from a thread that sleeps while there are none.
+
+    Args:
+        command: Begins the process, which reads batches on its standard input.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._spans: SimpleQueue[Span | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begun_s = -AGAIN_S
+        self._ends = threading.Event()
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def put(self, span: Span) -> None:
+        """Take a span, or drop it where too many wait."""
+        if self._spans.qsize() < MOST_SPANS:
+            self._spans.put(span)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Send what waits; return when it is sent, or after `END_WITHIN_S`."""
+        self._ends.set()
+        if self._thread is None:
+            return
+        end_s = time.monotonic() + END_WITHIN_S
+        self._spans.put(None)
+        self._thread.join(END_WITHIN_S)
+        if self._process is not None and not self._thread.is_alive():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.0, end_s - time.monotonic()))
+
+    def _run(self) -> None:
+        found: list[Span | None] = []
+        while None not in found:
+            found = [self._spans.get()]
+            self._ends.wait(FLUSH_S)
+            with contextlib.suppress(Empty):
+                while True:
+                    found.append(self._spans.get_nowait())
+            if spans := [span for span in found if span is not None]:
+                self._write(spans)
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    def _write(self, spans: list[Span]) -> None:
+        value = self._encode(spans)
+        try:
+            process = self._running()
+            if process is not None and process.stdin is not None:
+                process.stdin.write(len(value).to_bytes(LENGTH_BYTES) + value)
+                process.stdin.flush()
+        except OSError as error:
+            event(logger, "spans are lost, their exporter does not run", logging.WARNING, reason=error)
+            self._process = None
+
+    def _running(self) -> subprocess.Popen[bytes] | None:
+        if self._process is None and time.monotonic() - self._begun_s >= AGAIN_S:
+            self._begun_s = time.monotonic()
+            self._process = subprocess.Popen(  # noqa: S603 - this Python, and a module of this package
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0
+            )
+        return self._process
+
+
+# --- the parts of one process -----------------------------------------------------------------------------------------
+_open: list[Callable[[], object]] = []
+"""What sends the rest at the end of the process."""
+
+
+def start_tracing(role: str, instance: str, environ: Mapping[str, str] = os.environ) -> SpanSink | None:
+    """Return where a worker puts its spans; None where nobody wants any."""
+    if not _is_wanted(environ):
+        return None
+    logs = "json" if writes_json() else "text"
+    sink = SpanSink((sys.executable, "-P", "-m", "clipper_agents.observability.span_exporter", role, instance, logs))
+    _open.append(sink.close)
+    return sink
+
+
+def start_tracer(role: str, instance: str, environ: Mapping[str, str] = os.environ) -> Any | None:
+    """Have this process start traces, as the variables say, and record them itself; its tracer, or None for nobody."""
+    if not _is_wanted(environ):
+        return None
+    from clipper_agents.observability.span_exporter import make_provider, use  # noqa: PLC0415 - optional dependencies
+
+    provider = make_provider(role, instance)
+    _open.append(lambda: end_within(provider.shutdown))
+    return use(provider)
+
+
+def stop_tracing() -> None:
+    """Send the spans that wait, in a second or so; for the end of a process."""
+    while _open:
+        _open.pop()()
+
+
+def end_within(shutdown: Callable[[], object]) -> None:
+    """Call what may wait for a collector, and return when it has, or after `END_WITHIN_S`."""
+    thread = threading.Thread(target=shutdown, name="last spans", daemon=True)
+    thread.start()
+    thread.join(END_WITHIN_S)
+
+
+def _is_wanted(environ: Mapping[str, str]) -> bool:
+    """Whether spans are wanted and can be sent: there is an endpoint, nothing is switched off, and the packages too."""
+    if not any(map(environ.get, ENDPOINTS)) or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    if environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    if find_spec("opentelemetry") is None or not all(map(find_spec, ("opentelemetry.sdk", "opentelemetry.exporter"))):
+        text = "nothing is traced: install clipper-stream[tracing], or take OTEL_EXPORTER_OTLP_ENDPOINT away"
+        event(logger, text, logging.WARNING)
+        return False
+    return True

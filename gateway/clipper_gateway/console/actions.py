@@ -1,0 +1,309 @@
+"""What an operator does from the console: previewed first, then written as the commands write it.
+
+preview, of the control topic as it is --> diff, what was seen --> perform: compare-and-set --> what was written
+   ^---------------------- something else is there by then: StaleRevision ----------|
+
+Rules of this file:
+- The plans are those of `clipper_agents.control` and `clipper_agents.dead_letters`: no rule of a change stands here.
+- A change is signed `NAME via console`: nobody's key passes for a user of the command line, or for the rollout.
+- What was confirmed once is done once, however often it is sent: each confirmation has a number.
+- Kafka is asked in threads with event loops of their own. A registry of megabytes delays no prediction, and what was
+  begun is brought to its end when nobody waits for it any more.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from clipper_agents.control import changes
+from clipper_agents.control.change_records import Signature
+from clipper_agents.control.errors import StaleRevision
+from clipper_agents.control.manifest_text import plan_lines, rollback_lines, undone_lines, written_lines
+from clipper_agents.control.plan import Plan
+from clipper_agents.control.restore import RestorePlan, carry_out, plan_restore, saved_source
+from clipper_agents.control.rollback import plan_rollback, roll_back
+from clipper_agents.control.selection_states import state_of_rows
+from clipper_agents.control.state import ControlState, Manifests, read_control
+from clipper_agents.control.writer import change_control
+from clipper_agents.dead_letters.replay import ReplayOutcome, check_letters, replay_letters
+from clipper_agents.observability.logging import event
+from clipper_agents.settings.error_messages import explained
+from clipper_agents.status.build import weights_of
+from clipper_gateway.access import Caller
+from clipper_gateway.errors import Refusal
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ModelRef, Name
+from clipper_topics.restore import saved_in
+from clipper_topics.selection_rows import SavedRow
+
+logger = logging.getLogger(__name__)
+
+WITHIN_S = 60.0
+"""For an action or its preview; each question to Kafka has a bound of its own."""
+MOST_LETTERS = 500
+REMEMBERED = 1_000
+"""Confirmations whose results are kept for who sends one again."""
+Revision = Annotated[int, Meta(ge=1, le=2**53)]
+Position = Annotated[int, Meta(ge=0, le=2**62)]
+T = TypeVar("T")
+
+
+class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
+    """What a form asks for; that of a confirmation has what was `seen`, its `number`, and `why` too."""
+
+    application: Name | None = None
+    model: ModelRef | None = None
+    to_revision: Revision | None = None
+    revision: Revision | None = None
+    undo: bool = False
+    position: Annotated[list[Position], Meta(max_length=MOST_LETTERS)] = []
+    again: bool = False
+    seen: Annotated[str, Meta(max_length=200)] = ""
+    number: Annotated[str, Meta(max_length=100)] = ""
+    why: Annotated[str, Meta(max_length=500)] = ""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Sequence[str]]) -> "ActionForm":
+        """Return the fields of a form, of which empty ones count as missing.
+
+        Raises:
+            Refusal: 400.
+        """
+        given = {name: [*texts] if name == "position" else texts[-1].strip() for name, texts in fields.items()}
+        given = {name: value for name, value in given.items() if value}
+        try:
+            return msgspec.convert(given, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise Refusal(400, explained(str(error), given, cls)) from error
+
+    def given(self, name: str) -> str:
+        """Return a text that the action needs.
+
+        Raises:
+            Refusal: 400, it is missing.
+        """
+        if not (value := getattr(self, name)):
+            raise Refusal(400, f"{name} is missing: preview the action first")
+        return str(value)
+
+    @property
+    def letters(self) -> list[int]:
+        """Positions of letters, at least one; errors as of `given`."""
+        self.given("position")
+        return sorted(set(self.position))
+
+    @property
+    def seen_revision(self) -> dict[str, int]:
+        """Revision that was seen, by application; errors as of `given`."""
+        if not (seen := self.given("seen")).isdecimal():
+            raise Refusal(400, "seen is no revision: preview the action first")
+        return {self.given("application"): int(seen)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionPreview:
+    """What an action would do.
+
+    Attributes:
+        lines: The difference, as `apply --dry-run` prints it; empty: things are so already.
+        notes: What else there is to know.
+        seen: What it was decided on, and what has to be there still when it is done.
+    """
+
+    title: str
+    lines: Sequence[str]
+    notes: Sequence[str] = ()
+    seen: str = ""
+
+
+Target: TypeAlias = tuple[KafkaConnection, Catalogue]
+
+
+class Doer(NamedTuple):
+    """How an action is previewed, and how it is done, which returns a line for each thing that was written."""
+
+    preview: Callable[[Target, ActionForm], Awaitable[ActionPreview]]
+    perform: Callable[[Target, ActionForm, Signature], Awaitable[list[str]]]
+
+
+def _model_change(rule: Callable[[Manifests, str, str], Plan], title: str) -> Doer:
+    """Return how a rule about a version of an application is applied."""
+
+    def decide(state: ControlState, form: ActionForm) -> Plan:
+        return rule(state.manifests, form.given("application"), form.given("model"))
+
+    async def preview(target: Target, form: ActionForm) -> ActionPreview:
+        state = await read_control(*target)
+        lines, name = [*plan_lines(state, decide(state, form))], form.given("application")
+        return ActionPreview(title=title.format(form.model, name), lines=lines, seen=str(state.current(name)))
+
+    async def perform(target: Target, form: ActionForm, signature: Signature) -> list[str]:
+        seen = form.seen_revision
+        return written_lines(await change_control(*target, lambda state: decide(state, form), signature, seen=seen))
+
+    return Doer(preview, perform)
+
+
+async def _preview_rollback(target: Target, form: ActionForm) -> ActionPreview:
+    state, name = await read_control(*target), form.given("application")
+    back = plan_rollback(state.manifests, state.history(name), name, form.to_revision)
+    where = f" to revision {form.to_revision}" if form.to_revision else ""
+    return ActionPreview(
+        title=f"Roll {name} back{where}",
+        lines=[*undone_lines(back.undone), *plan_lines(state, back.plan)] if back.plan else (),
+        notes=[f"The selection state {'stays: none was kept' if back.rows is None else 'is set back too'}."],
+        seen=str(state.current(name)),
+    )
+
+
+async def _roll_back(target: Target, form: ActionForm, signature: Signature) -> list[str]:
+    seen, name = form.seen_revision, form.given("application")
+    return rollback_lines(await roll_back(*target, name, form.to_revision, signature, seen=seen))
+
+
+async def _plan_weights(
+    target: Target, form: ActionForm, signature: Signature
+) -> tuple[ControlState, str, Sequence[SavedRow], RestorePlan]:
+    """The registry, what of it counts as seen, the rows to come, and the restore of them."""
+    name = form.given("application")
+    if (form.revision is None) is not form.undo:
+        raise Refusal(400, "give either revision or undo")
+    state = await read_control(*target)
+    newest = [each.restore_id for each in state.restores.values() if each.restore.application == name][-1:]
+    seen = " ".join([str(state.current(name)), *newest])
+    if form.seen not in {"", seen}:
+        raise StaleRevision(f"the manifest or the selection state of {name} was set since you looked at it")
+    undoes, rows = saved_source(state, target[1], name, form.revision)
+    return state, seen, rows, await plan_restore(*target, name, rows, signature, undoes)
+
+
+async def _preview_weights(target: Target, form: ActionForm) -> ActionPreview:
+    state, seen, rows, plan = await _plan_weights(target, form, Signature())
+    name, before = plan.restore.application, plan.restore.before
+    notes = [f"{saved_in(plan.markers)} rows are set, those of contexts among them. Shown are weights without one."]
+    if before is None:
+        notes.append("This cannot be undone, the rows now are too many: keep them by `selection export`.")
+    where = f"to revision {form.revision}" if form.revision else "to before the newest restore"
+    lines = [f"~ selection state of {name}", *_weight_lines(state, name, before, rows)]
+    return ActionPreview(title=f"Set the weights of {name} back {where}", lines=lines, notes=notes, seen=seen)
+
+
+def _weight_lines(
+    state: ControlState, application: str, before: Iterable[SavedRow] | None, after: Iterable[SavedRow]
+) -> list[str]:
+    manifest = state.manifests.applications.get(application)
+    refs = manifest.models if manifest else []
+    sides = ({} if rows is None else weights_of(manifest, state_of_rows(rows, None), refs) for rows in (before, after))
+    old, new = ({ref: f"{weight:.4f}" for ref, weight in weights.items()} for weights in sides)
+    return [f"    {ref}  weight {old.get(ref, '?')} -> {new.get(ref, '?')}" for ref in refs]
+
+
+async def _restore_weights(target: Target, form: ActionForm, signature: Signature) -> list[str]:
+    form.given("seen")
+    *_, plan = await _plan_weights(target, form, signature)
+    await carry_out(*target, plan)
+    return [f"restore {plan.restore_id}: {saved_in(plan.markers)} rows in {len(plan.markers)} partitions"]
+
+
+async def _preview_resend(target: Target, form: ActionForm) -> ActionPreview:
+    found = await check_letters(*target, form.letters, again=form.again)
+    sent = [f"+ {one.position}  {one.said.topic}" for one, reason in found if one.said and reason is None]
+    left = [f"{one.position} is not sent: {reason}" for one, reason in found if reason is not None]
+    letters = "1 dead letter" if len(sent) == 1 else f"{len(sent)} dead letters"
+    return ActionPreview(title=f"Send {letters} once more", lines=sent, notes=left)
+
+
+async def _resend(target: Target, form: ActionForm, signature: Signature) -> list[str]:
+    became: list[ReplayOutcome] = []
+    try:
+        async for outcomes in replay_letters(*target, form.letters, again=form.again):
+            became += outcomes
+    finally:
+        sent = ",".join(str(one.position) for one in became if one.sent_to)
+        event(logger, "dead letters sent once more", by=signature.by, why=signature.why, positions=sent)
+    return [f"{one.position}: {one.text}" for one in became]
+
+
+DOERS = {
+    "promote": _model_change(changes.promote, "Promote {} at {}"),
+    "abort": _model_change(changes.abort, "Abort the trial of {} at {}"),
+    "retire": _model_change(changes.retire, "Retire {} from {}"),
+    "rollback": Doer(_preview_rollback, _roll_back),
+    "weights": Doer(_preview_weights, _restore_weights),
+    "resend": Doer(_preview_resend, _resend),
+}
+
+
+class Actions:
+    """The actions on one deployment.
+
+    Args:
+        kafka: How to reach it.
+        catalogue: Its topics.
+        check: Raises a `Refusal` when Kafka cannot be asked now.
+        doers: The actions, by name.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        catalogue: Catalogue,
+        check: Callable[[], None],
+        doers: Mapping[str, Doer] = MappingProxyType(DOERS),
+    ) -> None:
+        self._target, self._check, self._doers = (kafka, catalogue), check, doers
+        self._previews, self._performs = asyncio.Semaphore(2), asyncio.Semaphore(1)
+        self._confirmed: dict[tuple[str, str, bytes], asyncio.Task[list[str]]] = {}
+
+    async def preview(self, action: str, caller: Caller, form: ActionForm) -> ActionPreview:
+        """Return what an action would do now.
+
+        Raises:
+            Refusal: the caller may not act, or Kafka does not answer.
+            ClipperError: a rule forbids it.
+        """
+        doer = self._doer(action, caller, form)
+        return await self._apart(self._previews, lambda: doer.preview(self._target, form))
+
+    async def perform(self, action: str, caller: Caller, form: ActionForm) -> list[str]:
+        """Do it, unless something else is there than was seen, and return what was written.
+
+        Errors as of `preview`; StaleRevision: something else is there, and nothing was done.
+        """
+        doer, key = self._doer(action, caller, form), (caller.name, action, msgspec.json.encode(form))
+        under_way = self._confirmed.get(key) if form.number else None
+        if under_way is None or (under_way.done() and (under_way.cancelled() or under_way.exception())):
+            signature = Signature(by=f"{caller.name} via console", why=form.why)
+            work = self._apart(self._performs, lambda: doer.perform(self._target, form, signature))
+            under_way = self._confirmed[key] = asyncio.create_task(work)
+            while len(self._confirmed) > REMEMBERED:
+                del self._confirmed[next(iter(self._confirmed))]
+            event(logger, "confirmed on the console", action=action, by=signature.by, application=form.application)
+        return await asyncio.shield(under_way)
+
+    def _doer(self, action: str, caller: Caller, form: ActionForm) -> Doer:
+        if (doer := self._doers.get(action)) is None:
+            raise Refusal(404, f"there is no such action: use one of {', '.join(self._doers)}")
+        caller.require("operate", form.application)
+        if action == "resend" and caller.applications is not None:
+            raise Refusal(403, f"dead letters are of all applications, and {caller.name} may not use all of them")
+        self._check()
+        return doer
+
+    async def _apart(self, turn: asyncio.Semaphore, work: Callable[[], Awaitable[T]]) -> T:
+        async def bounded() -> T:
+            async with asyncio.timeout(WITHIN_S):
+                return await work()
+
+        try:
+            async with turn:
+                return await asyncio.to_thread(lambda: asyncio.run(bounded()))
+        except TimeoutError as error:
+            raise Refusal(503, f"Kafka has not answered within {WITHIN_S:.0f} s") from error

@@ -1,0 +1,250 @@
+"""What the console's pages show: a deployment as it is now, followed on its topics, a second at a time.
+
+    topics --DeploymentTailer--> facts, recent --when asked for--> pages
+    hosts' metrics ---each 10 s---^      '--------each 10 s--> history
+
+Rules of this file:
+- Nothing ends it. A Kafka that is away is waited for, and topics that are missing, deleted or made again are read anew;
+  until then what was read last stays, with the reason why it is stale.
+- What nobody looks at is not made; what somebody looks at is made once a second, however many look.
+- It shares a loop with the gateway's calls: between two applications it lets them run.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar, cast
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from clipper_agents.control.plan import wanted_hosts
+from clipper_agents.kafka.errors import checked_partitions
+from clipper_agents.kafka.reader import open_reader
+from clipper_agents.kafka.retry import STATUS
+from clipper_agents.status.build import StatusBuilder
+from clipper_agents.status.collect import readable_partitions
+from clipper_agents.status.deployment_view import DeploymentView
+from clipper_agents.status.figures import ApplicationSummary, ModelSummary, model_summaries, point_of, summary_of
+from clipper_agents.status.host_watch import HostWatch
+from clipper_agents.status.model import ApplicationStatus, ModelStatus, Status
+from clipper_agents.status.past import PastReader
+from clipper_agents.status.problems import reasons_of
+from clipper_agents.status.tailer import DeploymentTailer
+from clipper_agents.status.traffic_window import TrafficWindow
+from clipper_agents.status.watch import WINDOW_S
+from clipper_agents.streaming.reachability import watch_topics
+from clipper_gateway.console.history import FINEST, SeriesHistory
+from clipper_gateway.console.rebuild import rebuild
+from clipper_stream.errors import ClipperError
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SAMPLE_PER_S = 300
+AGAIN_S, SILENT_S = 1.0, 3.0
+"""Between two attempts; without an answer, until that is told."""
+TICK_AT_S = 0.25
+"""Behind the second: what was written in it has been read by then."""
+APPLICATIONS_A_SECOND = 20
+"""Whose status is made: of more than two hundred, each has a point more seldom."""
+SCRAPE_S, LOOKED_TICKS = 10.0, 30
+"""Between two readings of metrics; so long is an application looked at by whom asked for it once."""
+READING, SILENT = "the topics are being read", "no broker answers"
+
+
+class LiveView:
+    """A deployment that is followed.
+
+    Args:
+        kafka: Where it is.
+        catalogue: Its topics.
+        history: Takes its figures in.
+        clock: Says the time, seconds since the epoch.
+
+    Attributes:
+        facts: What is declared, changed and learned.
+        recent: What flowed.
+        history: Figures of hours.
+        at_s: When it last heard of Kafka, seconds since the epoch.
+        is_read: Whether the topics were read to their end once.
+        stale_reason: Why it does not follow now; empty while it does.
+        tick: Seconds seen.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        catalogue: Catalogue,
+        history: SeriesHistory,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.facts, self.recent, self.history = DeploymentView(contexts_read=False), TrafficWindow(), history
+        self.at_s, self.is_read, self.tick, self.stale_reason = 0.0, False, 0, READING
+        self._kafka, self._catalogue, self._clock = kafka, catalogue, clock
+        self._ticked, self._second = asyncio.Event(), 0
+        self._unread: Iterable[str] = ()
+        self._refused: Iterable[str] = ()
+        self._hosts = HostWatch()
+        self._statuses: dict[str, ApplicationStatus] = {}
+        self._made: dict[str, tuple[int, object]] = {}
+
+    async def run(self) -> None:
+        """Follow the deployment, without end; a Kafka that is away is waited for."""
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self._tick(), self._keep(), self._follow(), self._scrape()):
+                tasks.create_task(work)
+
+    async def next_tick(self, after: int) -> int:
+        """Wait until `tick` is beyond `after`, and return it."""
+        while self.tick <= after:
+            await self._ticked.wait()
+        return self.tick
+
+    # --- what pages show --------------------------------------------------------------------------------------------
+    def summaries(self) -> Sequence[ApplicationSummary]:
+        """All applications in the order of their names."""
+        builder, known = self._builder(), self._statuses
+        return self._once(SUMMARIES, lambda: [summary_of(builder, name, known.get(name)) for name in self._names()])
+
+    def status(self, name: str) -> ApplicationStatus | None:
+        """One application, whole; None: it is not declared."""
+        return self._once(name, lambda: self._status(name))
+
+    def reasons(self) -> Sequence[str]:
+        """What is wrong, a line each with what helps."""
+        return self._once(PROBLEMS, self._reasons, 1 + len(self.facts.declared.manifests.models) // MODELS_A_SECOND)
+
+    def models(self) -> Sequence[ModelSummary]:
+        """Every declared version."""
+        ticks = 1 + len(self.facts.declared.manifests.models) // MODELS_A_SECOND
+        return self._once(VERSIONS, lambda: model_summaries(self._builder(), self._hosts.restarts), ticks)
+
+    def _once(self, what: str, make: Callable[[], T], ticks: int = 1) -> T:
+        """What was made within the last ticks, or is made now."""
+        if what not in self._made or self._made[what][0] <= self.tick - ticks:
+            self._made[what] = self.tick, make()
+        return cast("T", self._made[what][1])
+
+    def _names(self) -> list[str]:
+        return sorted(self.facts.declared.manifests.applications)
+
+    def _builder(self) -> StatusBuilder:
+        now_s, workers = self._clock(), self._hosts.workers
+        return StatusBuilder(facts=self.facts, recent=self.recent, now_s=now_s, window_s=WINDOW_S, workers=workers)
+
+    def _status(self, name: str) -> ApplicationStatus | None:
+        self._statuses |= (found := self._builder().applications([name]))
+        return found.get(name)
+
+    def _reasons(self) -> Sequence[str]:
+        """What is wrong, by statuses that are made in turns."""
+        names, manifests = self._names(), self.facts.declared.manifests
+        for name in islice((name for name in names if name not in self._statuses), STATUSES_A_SECOND):
+            self._status(name)
+        ready = Counter(one.model for one in self.facts.hosts.reports.values() if one.state == "ready")
+        models = (
+            ModelStatus(ref=ref, colocated=one.colocated, replicas=wanted_hosts(one), live=ready[ref])
+            for ref, one in manifests.models.items()
+        )
+        status = Status(
+            prefix=self._catalogue.prefix,
+            at_s=self._clock(),
+            applications={name: self._statuses[name] for name in names if name in self._statuses},
+            models=tuple(models),
+            unreadable={key: refused.advice for key, refused in manifests.unreadable.items()},
+            unread_topics=tuple(self._unread),
+            refused_topics=tuple(sorted(self._refused)),
+        )
+        return [*filter(None, [self.history.reason]), *reasons_of(status)]
+
+    # --- Kafka ------------------------------------------------------------------------------------------------------
+    async def _follow(self) -> None:
+        of = self._catalogue
+        topics = [*of.logs, of.control, of.hosts, of.selection, of.comparisons]
+        while True:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(watch_topics(self._kafka, topics, self._note))
+                    tasks.create_task(self._read(tasks))
+            except* (ClipperError, KafkaError, OSError, TimeoutError) as group:
+                self.stale_reason = str(group.exceptions[0]) or repr(group.exceptions[0])
+            await asyncio.sleep(AGAIN_S)
+
+    def _note(self, answered: bool) -> None:
+        if answered:
+            self.at_s = self._clock()
+            self.stale_reason = "" if self.stale_reason.startswith(SILENT) else self.stale_reason
+        elif not self.stale_reason and self._clock() - self.at_s > SILENT_S:
+            self.stale_reason = f"{SILENT} since {time.strftime('%H:%M:%SZ', time.gmtime(self.at_s))}"
+
+    async def _read(self, tasks: asyncio.TaskGroup) -> None:
+        """Read what the topics hold, then what comes."""
+        kafka, catalogue = self._kafka, self._catalogue
+        partitions = await readable_partitions(kafka, catalogue)
+        checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
+        async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=SAMPLE_PER_S) as tailer:
+            self._unread = await tailer.catch_up(partitions)
+            self.facts, self.recent, self._refused = tailer.facts, tailer.recent, tailer.refused
+            self.is_read, self.stale_reason, self.at_s = True, "", self._clock()
+            tasks.create_task(self._rebuild(partitions))
+            while True:
+                await tailer.poll()
+
+    async def _rebuild(self, partitions: Iterable[TopicPartition]) -> None:
+        try:
+            async with open_reader(self._kafka, isolation_level="read_committed", policy=STATUS) as reader:
+                past = PastReader(reader, self._catalogue, partitions, self.facts)
+                await rebuild(self.history, past, self._clock())
+        except (ClipperError, KafkaError, OSError, TimeoutError) as error:
+            logger.warning("the history of the console keeps gaps: %s", error)
+
+    # --- each second ------------------------------------------------------------------------------------------------
+    async def _tick(self) -> None:
+        while True:
+            now_s = self._clock()
+            await asyncio.sleep(math.floor(now_s - TICK_AT_S) + 1 + TICK_AT_S - now_s)
+            self.look()
+
+    def look(self) -> None:
+        """See another second."""
+        self.tick += 1
+        self._made = {what: made for what, made in self._made.items() if made[0] > self.tick - LOOKED_TICKS}
+        self._hosts.see(self.facts.hosts.reports)
+        self._ticked.set()
+        self._ticked = asyncio.Event()
+
+    async def _keep(self) -> None:
+        tick = 0
+        while True:
+            tick = await self.next_tick(tick)
+            if self.is_read and not self.stale_reason:
+                await self.keep(int(self._clock()))
+
+    async def keep(self, now_s: int) -> None:
+        """Add points of the applications whose turn it is; see how others are while somebody reads what is wrong."""
+        names, step_s, points = self._names(), FINEST.step_s, []
+        point_turns = max(step_s, math.ceil(len(names) / POINTS_A_SECOND))
+        status_turns = math.ceil(len(names) / STATUSES_A_SECOND) if self._made.keys() & {PROBLEMS, SUMMARIES} else 0
+        for second in range(max(self._second + 1, now_s - step_s + 1), now_s + 1):
+            for at, name in enumerate(names):
+                if (second - at) % point_turns == 0:
+                    points.append((name, *point_of(self._builder(), name)))
+                if status_turns and (second - at) % status_turns == 0:
+                    self._status(name)
+                if second == now_s or points[-1:]
+                    await asyncio.sleep(0)
+        self._second = now_s
+        await asyncio.to_thread(lambda: [self.history.add(name, now_s, *point) for name, *point in points])
+
+    async def _scrape(self) -> None:
+        while True:
+            await asyncio.sleep(SCRAPE_S)
+            applications = self.facts.declared.manifests.applications
+            looked = {ref for name in self._made if name in applications for ref in applications[name].refs}
+            await self._hosts.read(self.facts.hosts.reports.values(), looked)

@@ -1,0 +1,276 @@
+"""Figures of two days in a database of bounded size: three rings of points, the coarser ones means of the finer ones.
+
+    10 s for 30 min --mean of 6--> 1 min for 6 h --mean of 10--> 10 min for 48 h
+
+Rules of this file:
+- A ring is a database that drops its oldest points when it has too many bytes: of more versions than fit, the history
+  is shorter.
+- Nothing here is the truth: what cannot be read is removed and begun anew. A disk that takes no more points ends the
+  keeping of them, with a `reason`, until it takes some again.
+- A figure has two bytes, three significant digits, and is at most 4 million.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from clipper_agents.streaming.bounded_database import open_bounded
+from clipper_agents.streaming.databases import Database, DatabaseCorrupt
+from clipper_agents.streaming.storage import StorageRefused, claim
+from clipper_stream.errors import ClipperError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Figures = npt.NDArray[np.float32]
+
+VERSION_VALUES = (
+    *("weight", "share", "loss", "loss_lower", "loss_upper", "difference", "difference_lower", "difference_upper"),
+    *("p50_ms", "p99_ms", "batch_limit", "batch_p99_ms", "cache_hit_ratio"),
+)
+"""Names of the figures of a version."""
+TABLE_BYTES = 44 << 20
+"""Of all rings: with the logs of writes that are in no table yet, at most 50 MiB."""
+MOST_FOLDERS, WAIT_FOR_OTHER_S, RETRY_S = 9, 2.0, 60.0
+DROPPED_BITS = 2
+"""Of the ten behind the point of a half-precision number: what is left takes three quarters of the space."""
+MOST, UNIT = 65408.0, 64.0
+"""The largest half-precision number of so many bits, and what a figure is divided by."""
+DECIMALS = 5
+
+
+class Ring(NamedTuple):
+    """A point each `step_s` seconds, of which so many are kept."""
+
+    step_s: int
+    points: int
+
+    @property
+    def span_s(self) -> int:
+        """Seconds that it reaches back."""
+        return self.step_s * self.points
+
+
+RINGS = FINEST, *_ = (Ring(10, 180), Ring(60, 360), Ring(600, 288))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationSeries:
+    """Figures of one application over time, one a step; None where nothing is known.
+
+    Attributes:
+        step_s: Seconds from one time to the next.
+        times_s: Beginnings of the steps, seconds since the epoch.
+        values: Of the application, by name.
+        versions: Of each version, by name.
+    """
+
+    step_s: int
+    times_s: list[int] = field(default_factory=list)
+    values: dict[str, list[float | None]] = field(default_factory=dict)
+    versions: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)
+
+
+class _Point(msgspec.Struct, array_like=True, frozen=True):
+    """Figures of each name, then `VERSION_VALUES` of each version: the low bytes of all, and the high ones."""
+
+    names: tuple[str, ...]
+    versions: tuple[str, ...]
+    figures: bytes
+
+
+class SeriesHistory:
+    """Points of each application in rings of three resolutions.
+
+    Args:
+        folder: Where they are; one beside it while another process uses that.
+        clock: Says the time, seconds since the epoch.
+
+    Attributes:
+        reason: Why nothing is kept any more; empty while it is.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+        self._folder, self._clock, self.reason = folder, clock, ""
+        self._rings: dict[Ring, Database] = {}
+        self._claim: int | None = None
+        self._retry_s = 0.0
+
+    @classmethod
+    def open(cls, folder: Path, clock: Callable[[], float]) -> Self:
+        """The history in this folder; what cannot be opened is removed and begun anew."""
+        found = cls(folder, clock)
+        found._guarded(lambda: None, None)
+        return found
+
+    def add(
+        self,
+        application: str,
+        at_s: float,
+        values: Mapping[str, float],
+        versions: Mapping[str, Mapping[str, float]],
+        ring: Ring | None = None,
+    ) -> None:
+        """Take in a point of now, and let the coarser rings take in what is complete.
+
+        With a `ring`, the point is one of the past, which counts where there is none.
+        """
+        of_versions = [one.get(name, np.nan) for one in versions.values() for name in VERSION_VALUES]
+        point = _encoded([*values], [*versions], np.array([*values.values(), *of_versions], np.float32))
+
+        def put() -> None:
+            if ring is None or not self._read(ring, application, [int(at_s) // ring.step_s])[0]:
+                step_s = (ring or FINEST).step_s
+                self._rings[ring or FINEST].put(_key(application, int(at_s) // step_s), point)
+            if ring is None:
+                self._fold(application, int(at_s))
+
+        self._guarded(put, None)
+
+    def has(self, ring: Ring, application: str, at_s: float) -> bool:
+        """Whether there is a point of this time."""
+        return self._guarded(lambda: self._read(ring, application, [int(at_s) // ring.step_s]), [None]) != [None]
+
+    def series(self, application: str, since_s: float, until_s: float) -> ApplicationSeries:
+        """Figures between two times, of the finest ring that reaches back so far."""
+        now_s = self._clock()
+        ring = next((one for one in RINGS if now_s - since_s <= one.span_s), RINGS[-1])
+        last = int(min(until_s, now_s)) // ring.step_s
+        buckets = range(max(int(since_s) // ring.step_s, last - ring.points + 1), last + 1)
+        points = self._guarded(lambda: self._with_last(ring, application, buckets), [])
+        names, versions, table = _table(points)
+        columns = np.where(np.isfinite(table), np.round(table.astype(float), DECIMALS), None).T.tolist()
+        usual = np.array([not name.startswith("default:") for name in _columns(names, versions)], bool)
+        useful = (np.isfinite(table) & ((table != 0.0) | usual)).any(axis=0)
+        firsts = range(len(names), len(columns), len(VERSION_VALUES))
+        return ApplicationSeries(
+            step_s=ring.step_s,
+            times_s=[bucket * ring.step_s for bucket in buckets],
+            values={name: columns[at] for at, name in enumerate(names) if useful[at]},
+            versions={
+                ref: {name: columns[at] for at, name in enumerate(VERSION_VALUES, first) if useful[at]}
+                for first, ref in zip(firsts, versions, strict=True)
+            },
+        )
+
+    def close(self) -> None:
+        """Close the database."""
+        for database in self._rings.values():
+            database.close()
+        self._rings = {}
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
+
+    # --- points -----------------------------------------------------------------------------------------------------
+    def _fold(self, application: str, at_s: int) -> None:
+        """Give the coarser rings what they lack, when a step of theirs has begun."""
+        for finer, ring in pairwise(RINGS):
+            if at_s % ring.step_s < FINEST.step_s:
+                now = at_s // ring.step_s
+                buckets = range(now - finer.span_s // ring.step_s, now)
+                for bucket, there in zip(buckets, self._read(ring, application, buckets), strict=True):
+                    if there is None and (point := self._mean(finer, ring, application, bucket)):
+                        self._rings[ring].put(_key(application, bucket), point)
+
+    def _mean(self, finer: Ring, ring: Ring, application: str, bucket: int) -> bytes | None:
+        parts = ring.step_s // finer.step_s
+        points = self._read(finer, application, range(bucket * parts, (bucket + 1) * parts))
+        if not any(points):
+            return None
+        names, versions, table = _table(points)
+        with np.errstate(invalid="ignore"):
+            return _encoded(names, versions, np.nansum(table, axis=0) / np.isfinite(table).sum(axis=0))
+
+    def _with_last(self, ring: Ring, application: str, buckets: range) -> list[_Point | None]:
+        """The points of these steps, the last one of what is known of it so far."""
+        found = self._read(ring, application, buckets)
+        if ring != FINEST and found and found[-1] is None:
+            finer = RINGS[RINGS.index(ring) - 1]
+            found[-1] = _decoded(self._mean(finer, ring, application, buckets[-1]))
+        return found
+
+    def _read(self, ring: Ring, application: str, buckets: Sequence[int]) -> list[_Point | None]:
+        return [*map(_decoded, self._rings[ring].get([_key(application, bucket) for bucket in buckets]))]
+
+    # --- the databases ----------------------------------------------------------------------------------------------
+    def _guarded(self, call: Callable[[], T], otherwise: T) -> T:
+        """What a call returns; what the disk does not let happen is told as the `reason`."""
+        for _ in range(2):
+            try:
+                if not self._rings:
+                    if self._clock() < self._retry_s:
+                        return otherwise
+                    self._open()
+                return call()
+            except DatabaseCorrupt:  # it was set aside, and is begun anew
+                self.close()
+            except ClipperError as error:
+                self.close()
+                self.reason, self._retry_s = f"the console keeps no history: {error}", self._clock() + RETRY_S
+                logger.warning("%s", self.reason)
+        return otherwise
+
+    def _open(self) -> None:
+        folders = [self._folder, *(self._folder.with_name(f"{self._folder.name}-{n}") for n in range(2, MOST_FOLDERS))]
+        for folder in folders:
+            try:
+                self._claim = claim(folder, WAIT_FOR_OTHER_S)
+            except StorageRefused as error:
+                if folder == folders[-1]:
+                    raise
+                logger.warning("the history of the console goes to another folder: %s", error)
+            else:
+                points = sum(ring.points for ring in RINGS)
+                self._rings = {
+                    ring: open_bounded(folder / str(ring.step_s), TABLE_BYTES * ring.points // points) for ring in RINGS
+                }
+                self.reason, self._retry_s = "", 0.0
+                return
+
+
+# --- bytes ----------------------------------------------------------------------------------------------------------
+_decoder, _encode = msgspec.msgpack.Decoder(_Point), msgspec.msgpack.Encoder().encode
+
+
+def _key(application: str, bucket: int) -> bytes:
+    return b"%b\0%b" % (application.encode(), bucket.to_bytes(5, "big"))
+
+
+def _encoded(names: Sequence[str], versions: Sequence[str], figures: Figures) -> bytes:
+    halves = np.clip(figures / UNIT, -MOST, MOST).astype(np.float16).view(np.uint16)
+    halves = (halves + (1 << DROPPED_BITS >> 1)) >> DROPPED_BITS << DROPPED_BITS
+    return _encode(_Point(tuple(names), tuple(versions), halves.view(np.uint8).reshape(-1, 2).T.tobytes()))
+
+
+def _decoded(value: bytes | None) -> _Point | None:
+    with suppress(msgspec.MsgspecError):
+        return None if value is None else _decoder.decode(value)
+    return None
+
+
+def _columns(names: Sequence[str], versions: Sequence[str]) -> list[str]:
+    return [*names, *(f"{ref} {name}" for ref in versions for name in VERSION_VALUES)]
+
+
+def _table(points: Sequence[_Point | None]) -> tuple[list[str], list[str], Figures]:
+    """Names and versions of all points, and their figures, a row a point; NaN where there is none."""
+    layouts = dict.fromkeys((point.names, point.versions) for point in points if point is not None)
+    names = [*dict.fromkeys(name for layout in layouts for name in layout[0])]
+    versions = [*dict.fromkeys(ref for layout in layouts for ref in layout[1])]
+    place = {name: at for at, name in enumerate(_columns(names, versions))}
+    places = {layout: [place[name] for name in _columns(*layout)] for layout in layouts}
+    table = np.full((len(points), len(place)), np.nan, np.float32)
+    for row, point in zip(table, points, strict=True):
+        if point is not None:
+            halves = np.frombuffer(point.figures, np.uint8).reshape(2, -1).T.copy().view(np.float16)
+            row[places[point.names, point.versions]] = halves[:, 0] * np.float32(UNIT)
+    return names, versions, table

@@ -1,0 +1,191 @@
+"""What the pages that follow the deployment show: plain data for the templates, from a view and a request.
+
+Rules of this file:
+- A caller sees the applications that its key names, and what is about them; hosts' events and problems of the whole
+  deployment are for who sees all.
+- A page is made again every second for as long as somebody looks at it, so that lists are cut into sheets.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from clipper_agents.status.model import ApplicationStatus
+from clipper_agents.status.problems import application_reasons
+from clipper_gateway.console.page import Page, PageRequest, sheet_of
+from clipper_gateway.errors import Refusal
+from clipper_stream.errors import shown
+from clipper_topics.change import Change
+from clipper_topics.manifests import ApplicationManifest
+from clipper_topics.prediction import REASONS
+
+if TYPE_CHECKING:
+    from clipper_gateway.console.follower import LiveView
+
+APPLICATIONS, MODELS, CHANGES = 200, 100, 50
+"""Rows of a sheet."""
+SHOWN_EVENTS = 10
+MARKS = 50
+"""Changes and detections that are drawn into the charts of an application, the newest."""
+MARKED_S = 48 * 3600.0
+"""As far back as charts go."""
+
+
+# --- the deployment -------------------------------------------------------------------------------------------------
+def overview(view: "LiveView", request: PageRequest) -> Page:
+    """Every application in a line, what is wrong, and what happened last."""
+    part, sees_all = request.text("q").lower(), request.caller.applications is None
+    seen = [one for one in view.summaries() if request.sees(one.name)]
+    models = [one for one in view.models() if not one.retired and any(map(request.sees, one.applications))]
+    events = (one for one in reversed(view.facts.events) if sees_all or request.sees(one.application or ""))
+    return _page(
+        view,
+        request,
+        "overview.html",
+        "Overview",
+        q=part,
+        sheet=sheet_of([one for one in seen if part in one.name], request, APPLICATIONS),
+        applications=seen,
+        hosts=(sum(one.hosts_ready or 0 for one in models), sum(one.replicas for one in models)),
+        reasons=_reasons(view, request),
+        events=[*islice(events, SHOWN_EVENTS)],
+    )
+
+
+def models(view: "LiveView", request: PageRequest) -> Page:
+    """Every declared version with its hosts; charts of the one that the request names."""
+    part, sees_all = request.text("q").lower(), request.caller.applications is None
+    seen = [one for one in view.models() if sees_all or any(map(request.sees, one.applications))]
+    found = sorted((one for one in seen if part in one.ref.lower()), key=attrgetter("retired", "ref"))
+    sheet = sheet_of(found, request, MODELS)
+    chosen = next((one for one in seen if one.ref == request.text("model")), None)
+    refs = {one.ref for one in (sheet.rows if chosen is None else [chosen])}
+    reports = (one for one in view.facts.hosts.reports.values() if one.model in refs)
+    return _page(
+        view,
+        request,
+        "models.html",
+        "Models and hosts",
+        q=part,
+        sheet=sheet,
+        chosen=chosen,
+        followed=None if chosen is None else next(filter(request.sees, chosen.applications), None),
+        reports=sorted(reports, key=attrgetter("model", "instance")),
+    )
+
+
+def drift(view: "LiveView", request: PageRequest) -> Page:
+    """The newest detection of each version whose loss has changed."""
+    declared = view.facts.declared
+    applications = [one for name, one in declared.manifests.applications.items() if request.sees(name)]
+    found = sorted(declared.drifts.values(), key=attrgetter("at_ms"), reverse=True)
+    return _page(
+        view,
+        request,
+        "drift.html",
+        "Drift",
+        sheet=sheet_of([one for one in found if request.sees(one.application)], request, CHANGES),
+        watched=sum(one.drift is not None for one in applications),
+        applications=len(applications),
+    )
+
+
+def changes(view: "LiveView", request: PageRequest) -> Page:
+    """Who changed what and why, the newest first: of all applications or of one; or one change with its difference."""
+    name, revision, declared = request.text("application"), request.number("revision", 0), view.facts.declared
+    seen = [each for each in declared.changes if request.sees(each) and name in ("", each)]
+    found = [one for each in seen for one in declared.changes[each].values()]
+    if not name or not revision:
+        found.sort(key=attrgetter("at_ms", "revision"), reverse=True)
+        title, sheet = f"Changes of {name}" if name else "Changes", sheet_of(found, request, CHANGES)
+        return _page(view, request, "changes.html", title, application=name, sheet=sheet, heading=title)
+    change = next((one for one in found if one.revision == revision), None)
+    if change is None:
+        raise Refusal(404, f"application {shown(name)} has no change of revision {revision}: see its changes")
+    title, current = f"Revision {revision} of {name}", declared.current(name)
+    return _page(view, request, "change.html", title, change=change, current=current, difference=[*_difference(change)])
+
+
+# --- an application -------------------------------------------------------------------------------------------------
+def application(view: "LiveView", request: PageRequest) -> Page:
+    """One application: its versions, its latency and defaults, its trials and its last changes."""
+    name = request.path["name"]
+    _, status = _application(view, name)
+    return _page(
+        view,
+        request,
+        "application.html",
+        name,
+        name=name,
+        status=status,
+        is_estimate=any(one.is_estimate for one in view.summaries() if one.name == name),
+        reasons=application_reasons({name: status}, view.at_s),
+        marks=_marks(view, name),
+        reason_texts=REASONS,
+    )
+
+
+def trial(view: "LiveView", request: PageRequest) -> Page:
+    """One version on trial, or that was: where it stands, what was decided about it, and what comes next."""
+    name, ref = request.path["name"], request.path["ref"]
+    manifest, status = _application(view, name)
+    on_trial = next((one for one in manifest.trials if one.model == ref), None)
+    decided = [one for one in view.facts.changes_of(name) if one.model == ref]
+    if on_trial is None and not decided:
+        raise Refusal(404, f"version {shown(ref)} was never on trial for {shown(name)}: see the application")
+    return _page(
+        view,
+        request,
+        "trial.html",
+        f"Trial of {ref} for {name}",
+        name=name,
+        ref=ref,
+        trial=on_trial,
+        rule=manifest.rollout,
+        evidence=next((one for one in status.trials if one.model == ref), None),
+        version=next((one for one in status.versions if one.model == ref), None),
+        decided=decided[:CHANGES],
+        marks=_marks(view, name),
+    )
+
+
+def _application(view: "LiveView", name: str) -> tuple[ApplicationManifest, ApplicationStatus]:
+    manifest, status = view.facts.declared.manifests.applications.get(name), view.status(name)
+    if manifest is None or status is None:
+        raise Refusal(404, f"no application {shown(name)} is declared: the overview has those that are")
+    return manifest, status
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+def _page(view: "LiveView", request: PageRequest, template: str, title: str, **data: Any) -> Page:
+    state = {"at_s": view.at_s, "stale": view.stale_reason, "is_live": True, "can_operate": request.can_operate}
+    return Page(template=template, title=title, data=state | data)
+
+
+def _reasons(view: "LiveView", request: PageRequest) -> Sequence[str]:
+    names = request.caller.applications
+    if names is None:
+        return view.reasons()
+    found = {name: status for name in sorted(names) if (status := view.status(name)) is not None}
+    return application_reasons(found, view.at_s)
+
+
+def _marks(view: "LiveView", name: str) -> list[tuple[float, str]]:
+    """Return what is drawn into the charts of an application, with times in seconds since the epoch."""
+    changed = ((one.at_ms, f"{one.command} {one.model or ''}".strip()) for one in view.facts.changes_of(name))
+    found = (one for one in view.facts.declared.drifts.values() if one.application == name)
+    marks = (*changed, *((one.at_ms, f"drift {one.model}") for one in found))
+    return sorted((at_ms / 1000, text) for at_ms, text in marks if at_ms / 1000 > view.at_s - MARKED_S)[-MARKS:]
+
+
+def _difference(change: Change) -> Iterable[str]:
+    """Return the lines of the difference that a change made, each behind `+`, `-` or a blank."""
+    before, after = (
+        [] if one is None else msgspec.json.format(msgspec.json.encode(one), indent=2).decode().splitlines()
+        for one in (change.before, change.after)
+    )
+    return islice(difflib.unified_diff(before, after, n=2, lineterm=""), 2, None)

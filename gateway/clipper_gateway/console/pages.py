@@ -1,0 +1,182 @@
+"""The pages of the console by their paths, with what those read that do not follow the deployment."""
+
+import json
+import math
+import time
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+import numpy as np
+
+from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter, NoSuchLetter, opened_letters
+from clipper_agents.kafka.reader import Range
+from clipper_agents.status.query_history import QueryHistoryReader, partition_of_query
+from clipper_gateway.console import live_pages
+from clipper_gateway.console.page import Page, PageRequest
+from clipper_gateway.errors import Refusal
+from clipper_stream.errors import shown
+from clipper_stream.evaluation.report.page import carried_by, interval, lead, number
+from clipper_stream.evaluation.results import Evaluation
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+if TYPE_CHECKING:
+    from clipper_gateway.console.follower import LiveView
+    from clipper_gateway.console.history import ApplicationSeries
+
+Builder: TypeAlias = Callable[[PageRequest], Awaitable[Page]]
+LivePage: TypeAlias = "Callable[[LiveView, PageRequest], Page]"
+LIVE_PAGES: Mapping[str, LivePage] = {
+    "": live_pages.overview,
+    "/applications/{name}": live_pages.application,
+    "/applications/{name}/trials/{ref}": live_pages.trial,
+    "/models": live_pages.models,
+    "/changes": live_pages.changes,
+    "/drift": live_pages.drift,
+}
+SEARCHED_LETTERS = 2_000
+"""Positions that a look at the dead letters goes back: a second's reading."""
+SHOWN_LETTERS = 50
+BACK_H = 24
+"""So far back a query is looked for where nothing else is said, in hours."""
+MOST_REPORT_BYTES = 32 << 20
+"""Of a file of a report: one of a hundred candidates has less than a tenth."""
+DIGITS = 5
+"""Behind the point of what charts show."""
+
+
+class Pages:
+    """Makes the pages: `builders`, by path below `/console` with its parameters in braces; `live` have live regions.
+
+    The folder of replay reports may be None; `partitions` returns how many the topic of queries has.
+    """
+
+    live = frozenset(LIVE_PAGES)
+
+    def __init__(
+        self,
+        view: "LiveView",
+        queries: QueryHistoryReader,
+        kafka: KafkaConnection,
+        catalogue: Catalogue,
+        reports_dir: Path | None,
+        partitions: Callable[[], int],
+    ) -> None:
+        self._view, self._queries, self._partitions = view, queries, partitions
+        self._kafka, self._catalogue, self._reports_dir = kafka, catalogue, reports_dir
+        self.builders: Mapping[str, Builder] = {
+            **{path: partial(self._live, make) for path, make in LIVE_PAGES.items()},
+            "/dead-letters": self._letters,
+            "/dead-letters/{position}": self._letter,
+            "/reports": self._reports,
+            "/reports/{file}": self._report,
+            "/queries": self._query,
+        }
+
+    async def _live(self, make: LivePage, request: PageRequest) -> Page:
+        if self._view.is_read:
+            return make(self._view, request)
+        return _page(request, "loading.html", "Console", is_live=True, stale=self._view.stale_reason, at_s=time.time())
+
+    def _opened_letters(self, request: PageRequest) -> AbstractAsyncContextManager[DeadLetterReader]:
+        if request.caller.applications is not None:
+            what = "dead letters are of all applications, and this key is for some"
+            raise Refusal(403, f"{what}: ask the operator for another")
+        return opened_letters(self._kafka, self._catalogue)
+
+    async def _letters(self, request: PageRequest) -> Page:
+        topic, error, prefix = request.text("topic"), request.text("error"), f"{self._catalogue.prefix}."
+        wanted = Filter(topic=prefix + topic.removeprefix(prefix) if topic else None, error=error or None)
+        found: deque[Letter] = deque(maxlen=SHOWN_LETTERS)
+        async with self._opened_letters(request) as letters:
+            first, end = letters.positions
+            end = max(first, min(end, request.number("before", end)))
+            span = Range(max(first, end - SEARCHED_LETTERS), end)
+            async for letter in letters.all(wanted, within=span):
+                found.append(replace(letter, value=None))
+        oldest = found[0].position if len(found) == SHOWN_LETTERS else span.first
+        data = {"letters": [*reversed(found)], "topic": topic, "error": error}
+        return _page(request, "dead_letters.html", "Dead letters", before=oldest if oldest > first else None, **data)
+
+    async def _letter(self, request: PageRequest) -> Page:
+        position = request.path["position"]
+        try:
+            async with self._opened_letters(request) as letters:
+                letter = await letters.at(int(position) if position.isdecimal() else -1)
+        except NoSuchLetter as error:
+            raise Refusal(404, str(error)) from error
+        return _page(request, "dead_letter.html", f"Dead letter {letter.position}", letter=letter)
+
+    async def _reports(self, request: PageRequest) -> Page:
+        found = [(path.name, read_report(path)) for path in self._report_files()]
+        seen = [(name, one) for name, one in found if request.sees("" if one is None else one.application)]
+        return _page(request, "reports.html", "Replay reports", reports=seen, folder=self._reports_dir, lead=lead)
+
+    async def _report(self, request: PageRequest) -> Page:
+        name = request.path["file"]
+        found = next((read_report(path) for path in self._report_files() if path.name == name), None)
+        if found is None:
+            raise Refusal(404, f"there is no replay report {shown(name)}: the list has those that can be read")
+        request.caller.require("read", found.application)
+        parts = {"lead": lead(found), "interval": interval, "figure": number, "carried_by": carried_by}
+        return _page(request, "report.html", f"Replay report {name}", report=found, **parts)
+
+    def _report_files(self) -> Iterator[Path]:
+        """The files of the folder, the newest first."""
+        found = [*self._reports_dir.glob("*.json")] if self._reports_dir is not None else []
+        return iter(sorted(filter(Path.is_file, found), key=lambda one: one.stat().st_mtime, reverse=True))
+
+    async def _query(self, request: PageRequest) -> Page:
+        query_id, application, context = map(request.text, ("id", "application", "context"))
+        hours, history = max(1, request.number("hours", BACK_H)), None
+        if query_id:
+            if application or request.caller.applications is not None:
+                request.caller.require("read", application)
+            partition = partition_of_query(query_id, context or None, self._partitions())
+            since_ms = int(1000 * (time.time() - 3600 * hours))
+            history = await self._queries.read(query_id, application or None, partition, since_ms=since_ms)
+        asked = {"id": query_id, "application": application, "context": context, "hours": hours}
+        title = f"Query {query_id}" if query_id else "One query"
+        return _page(request, "query.html", title, asked=asked, history=history)
+
+
+def read_report(path: Path) -> Evaluation | None:
+    """Return what `replay evaluate --json` wrote; None for another file."""
+    try:
+        if path.stat().st_size > MOST_REPORT_BYTES:
+            return None
+        return msgspec.convert(_known(json.loads(path.read_bytes())), Evaluation)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def series_json(series: "ApplicationSeries", after_s: float = 0.0) -> bytes:
+    """Return the points of a series later than a time, as JSON; what is not known is null."""
+    first = bisect_right(series.times_s, after_s)
+
+    def points(columns: Mapping[str, list[float | None]]) -> dict[str, list[float]]:
+        return {name: np.round(np.array(one[first:], float), DIGITS).tolist() for name, one in columns.items()}
+
+    versions = {ref: points(columns) for ref, columns in series.versions.items()}
+    content = {"step_s": series.step_s, "times_s": series.times_s[first:], "values": points(series.values)}
+    return msgspec.json.encode({**content, "versions": versions})
+
+
+def _known(value: Any, key: str = "") -> Any:
+    """A report's content with NaN where a number is not known, which is null in JSON."""
+    if isinstance(value, dict):
+        return {name: _known(each, name) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_known(each) for each in value]
+    return math.nan if value is None and key not in {"context", "horizon"} else value
+
+
+def _page(request: PageRequest, template: str, title: str, **data: Any) -> Page:
+    return Page(template=template, title=title, data={"can_operate": request.can_operate, **data})

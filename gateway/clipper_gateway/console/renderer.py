@@ -1,0 +1,126 @@
+"""How a page becomes HTML: the templates, and numbers, times and texts as people read them.
+
+Rules of this file:
+- Whatever comes from outside is text: everything is escaped, and no template declares anything safe.
+- A block of a template whose name begins with `live_` is a live region. It is rendered alone, from `Page.data` and
+  nothing else, so that all viewers with the same rights share it.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from clipper_agents.cli.registry_view import numbers_of
+from clipper_agents.cli.status_view import span
+from clipper_agents.cli.terminal import value_lines, when
+from clipper_gateway.console.page import Page
+
+TEMPLATES = Path(__file__).parent / "templates"
+LIVE = "live_"
+UNKNOWN = "-"
+SHOWN_CHARACTERS = 4_000
+"""Of an output: a screen or two."""
+SUBJECT = re.compile(r"\b(?P<kind>application|model) (?P<name>[A-Za-z0-9:-]+)")
+"""Of a problem, see `clipper_agents.status.problems`."""
+
+
+class Renderer:
+    """Renders templates; `static` returns the URL of a file in the folder of that name."""
+
+    def __init__(self, static: Callable[[str], str]) -> None:
+        self._environment = environment = Environment(
+            loader=FileSystemLoader(TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+            cache_size=-1,
+        )
+        environment.filters.update(FILTERS)
+        self._parts: Any = environment.get_template("macros.html").module
+        environment.globals.update(static=static, action_button=self._action_button, ui=self._parts)
+
+    def render(self, template: str, **context: Any) -> str:
+        """Return a template as HTML, a whole page or a part of one."""
+        return self._environment.get_template(template).render(context)
+
+    def regions(self, page: Page) -> dict[str, str]:
+        """Return the live regions of a page, by name."""
+        return {
+            name: "".join(block(template.new_context(dict(page.data))))
+            for template in map(self._environment.get_template, ("base.html", page.template))
+            for name, block in template.blocks.items()
+            if name.startswith(LIVE)
+        }
+
+    @pass_context
+    def _action_button(self, context: Context, action: str, label: str, kind: str = "", **fields: Any) -> Markup:
+        """Return a button that opens an action's preview, `primary`, `danger` or plain; nothing for who may not act."""
+        if not context.get("can_operate", False):
+            return Markup()
+        form: Markup = self._parts.action_form(action, label, kind, fields, context.get("csrf", ""))
+        return form
+
+
+def figure(form: str, unit: str = "", per: float = 1.0, below: float = 0.0, small: str = "") -> Callable[..., str]:
+    r"""Return a filter that writes numbers in a format with their unit, those below a bound in the format `small`.
+
+    >>> milliseconds = figure(".0f", "ms", below=10, small=".1f")
+    >>> milliseconds(3.14159), milliseconds(41.7), milliseconds(None)
+    ('3.1\xa0ms', '42\xa0ms', '-')
+    """
+    behind = unit if unit.startswith("/") or not unit else f"\xa0{unit}"
+
+    def write(value: float | None) -> str:
+        if value is None:
+            return UNKNOWN
+        shown = value / per
+        return f"{shown:{small if 0.0 < shown < below else form}}{behind}"
+
+    return write
+
+
+def about(problem: str) -> str:
+    """Return the URL of what a problem is about; empty when it is about the whole deployment.
+
+    >>> about("application digits: trial svm:2 got no feedback"), about("no router runs")
+    ('/console/applications/digits', '')
+    """
+    found = SUBJECT.search(problem)
+    if found is None:
+        return ""
+    page = "applications/" if found["kind"] == "application" else "models?model="
+    return f"/console/{page}{quote(found['name'].rstrip(':'), safe='')}"
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON, cut where it is long."""
+    text = msgspec.json.encode(value).decode()
+    rest = len(text) - SHOWN_CHARACTERS
+    return text if rest <= 0 else f"{text[:SHOWN_CHARACTERS]}... and {rest:,} characters more"
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "ms": figure(",.0f", "ms", below=10, small=".1f"),
+    "percent": figure(".0f", "%", per=0.01, below=1, small=".1f"),
+    "number": figure(".3f"),
+    "probability": figure(".4f"),
+    "signed": figure("+.3f"),
+    "count": figure(",.0f"),
+    "rate": figure(",.0f", "/s", below=100, small=",.1f"),
+    "moment": lambda at_s: when(round(1000 * at_s)),
+    "span": span,
+    "about": about,
+    "json": as_json,
+    "output": lambda said: as_json(said.outputs if said.output is msgspec.UNSET else said.output),
+    "bytes": lambda value: "\n".join(value_lines(value)),
+    "evidence": numbers_of,
+}

@@ -1,0 +1,274 @@
+"""The console as a part of the gateway: its routes, what stands in every answer, and the task that follows the topics.
+
+request --> who (sessions) --> page (pages) or action (actions) --> HTML (renderer)
+               | 401: the page to sign in      | Refusal: a page, or a part of one where a script has asked
+
+Rules of this file:
+- Nothing here holds up a prediction: the history is read in threads, and Kafka is asked in others.
+- A defect of what follows the topics is logged, and it is begun again. It ends no gateway.
+"""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+from sse_starlette import EventSourceResponse
+from starlette.datastructures import QueryParams
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Match, Route
+
+from clipper_agents.control.errors import StaleRevision
+from clipper_agents.settings.workers import GatewaySettings
+from clipper_gateway.access import Access, Caller
+from clipper_gateway.console.actions import MOST_LETTERS, ActionForm, ActionPreview, Actions
+from clipper_gateway.console.follower import LiveView
+from clipper_gateway.console.history import SeriesHistory
+from clipper_gateway.console.live_updates import LiveUpdates
+from clipper_gateway.console.page import PageRequest
+from clipper_gateway.console.pages import Pages, series_json
+from clipper_gateway.console.renderer import Renderer
+from clipper_gateway.console.sessions import Sessions
+from clipper_gateway.errors import Refusal
+from clipper_gateway.pipeline import Pipeline
+from clipper_gateway.request_log import RequestLog
+from clipper_gateway.rest import Endpoints, HttpCall
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "same-origin",  # under no-referrer browsers send `origin: null` with forms
+    "x-content-type-options": "nosniff",
+}
+KEPT, NOT_KEPT = {"cache-control": "public, max-age=31536000, immutable"}, {"cache-control": "no-store"}
+STATIC = Path(__file__).with_name("static")
+KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+"""Of files in `static/`; others are not served."""
+MOST_FORM_BYTES = 64 * 1024
+MOST_STREAMS, MOST_HOURS = 100, 48
+AGAIN_S = 10.0
+NO_FIELD = [""]
+
+
+class Console:
+    """The operator's pages of one gateway.
+
+    Args:
+        settings: Of the gateway.
+        access: Says whose a key or token is.
+        pipeline: Whether Kafka answers, and what it keeps of queries.
+        log: Is told of each request.
+    """
+
+    def __init__(self, settings: GatewaySettings, access: Access, pipeline: Pipeline, log: RequestLog) -> None:
+        kafka, catalogue, section = settings.kafka, settings.catalogue, settings.section
+        self._sessions = Sessions(access, is_secure=bool(section.tls_certfile))
+        headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+        identify, refuse = self._sessions.identify, self._refused
+        self._endpoints = Endpoints(access, log, MOST_FORM_BYTES, identify=identify, refuse=refuse, headers=headers)
+        self._files = {
+            path.relative_to(STATIC).as_posix(): path.read_bytes() for path in STATIC.rglob("*") if path.suffix in KINDS
+        }
+        self._digests = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in self._files.items()}
+        self._renderer = Renderer(lambda name: f"/console/static/{name}?v={self._digests[name]}")
+        self._history = SeriesHistory.open(settings.console_dir, time.time)
+        self._view = LiveView(kafka, catalogue, self._history)
+        folder = Path(section.reports_dir) if section.reports_dir else None
+        client = pipeline.client
+        self._pages = Pages(self._view, pipeline.history, kafka, catalogue, folder, lambda: client.partitions)
+        self._updates, self._streams = LiveUpdates(self._next_tick, self._renderer), 0
+        self._actions = Actions(kafka, catalogue, pipeline.check)
+        self._ended = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._live: dict[str, Route] = {}
+
+    def routes(self) -> list[Route]:
+        """Return the routes; below `/console` there is no other."""
+        of = self._endpoints.route
+        pages = {path: of(f"/console{path}", partial(self._page, path), method="GET") for path in self._pages.builders}
+        self._live = {path: route for path, route in pages.items() if path in self._pages.live}
+        return [
+            *pages.values(),
+            of("/console/live", self._stream, method="GET"),
+            of("/console/series/{name}", self._series, method="GET"),
+            of("/console/actions/{action}/preview", self._preview),
+            of("/console/actions/{action}", self._perform),
+            of("/console/login", self._login, method="GET POST", public=True),
+            of("/console/logout", self._logout, public=True),
+            of("/console/static/{path:path}", self._static_file, method="GET", public=True),
+            of("/console/{rest:path}", self._nowhere, method="", public=True),
+        ]
+
+    def start(self) -> None:
+        """Begin to follow the topics."""
+        self._task = asyncio.create_task(run_again(self._view.run), name="console")
+
+    async def stop(self) -> None:
+        """End the open streams, follow no longer, and close the history."""
+        self._ended.set()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._history.close()
+
+    # --- pages ------------------------------------------------------------------------------------------------------
+    async def _page(self, path: str, call: HttpCall) -> Response:
+        page = await self._pages.builders[path](_request(call.caller, call.path, call.query))
+        data = {"path": f"/console{path}", "title": page.title, **page.data}
+        return self._html(page.template, call.caller, call.headers, page.status, **data)
+
+    def _html(
+        self, template: str, caller: Caller, headers: Mapping[str, str], status: int = 200, **data: Any
+    ) -> Response:
+        about: dict[str, Any] = {"caller": caller if caller.name else None, "csrf": self._sessions.csrf_of(headers)}
+        about |= {"is_open": self._sessions.is_open, "can_operate": "operate" in caller.rights, "status": status}
+        about["is_part"] = "hx-request" in headers
+        return Response(self._renderer.render(template, **{**about, **data}), status, NOT_KEPT, "text/html")
+
+    def _refused(self, refusal: Refusal, caller: Caller, headers: Mapping[str, str]) -> Response:
+        whole = "login.html" if refusal.status == HTTPStatus.UNAUTHORIZED else "error.html"
+        template = "actions/failed.html" if "hx-request" in headers else whole
+        phrase = HTTPStatus(refusal.status).phrase
+        response = self._html(template, caller, headers, refusal.status, phrase=phrase, message=str(refusal))
+        response.headers.update(refusal.headers)
+        return response
+
+    async def _static_file(self, call: HttpCall) -> Response:
+        name = call.path["path"]
+        if (content := self._files.get(name)) is None:
+            raise Refusal(404, "there is no such file")
+        is_this = call.query.get("v") == self._digests[name]
+        return Response(content, 200, KEPT if is_this else NOT_KEPT, KINDS[Path(name).suffix])
+
+    async def _nowhere(self, call: HttpCall) -> Response:
+        if call.path["rest"]:
+            raise Refusal(404, "the console has no such page")
+        return RedirectResponse("/console", 308)
+
+    # --- what changes on pages ---------------------------------------------------------------------------------------
+    async def _series(self, call: HttpCall) -> Response:
+        request, now_s = _request(call.caller, call.path, call.query), time.time()
+        since_s = now_s - 3600.0 * min(request.number("hours", 1), MOST_HOURS)
+
+        def read() -> bytes:
+            return series_json(self._history.series(call.path["name"], since_s, now_s), request.number("after", 0))
+
+        return Response(await asyncio.to_thread(read), 200, NOT_KEPT, "application/json")
+
+    async def _stream(self, call: HttpCall) -> Response:
+        if self._streams >= MOST_STREAMS:
+            raise Refusal(503, f"{MOST_STREAMS} pages are followed already: close some", retry_after_s=AGAIN_S)
+        asked = call.query.get("page", "")
+        url = urlsplit(asked)
+        scope = {"type": "http", "method": "GET", "path": unquote(url.path)}
+        for path, (match, found) in ((path, route.matches(scope)) for path, route in self._live.items()):
+            if match is Match.FULL:
+                request = _request(call.caller, found["path_params"], QueryParams(url.query))
+                key = asked, call.caller.applications, call.caller.rights
+                updates = self._updates.stream(key, partial(self._pages.builders[path], request))
+                return EventSourceResponse(self._events(call, updates))
+        raise Refusal(404, "there is no such page")
+
+    async def _events(self, call: HttpCall, updates: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        self._streams += 1
+        try:
+            async with aclosing(updates) as events:
+                async for one in events:
+                    await self._sessions.identify(call.headers)  # until the session is over, or its key revoked
+                    yield one
+        except Refusal:
+            return
+        finally:
+            self._streams -= 1
+
+    async def _next_tick(self, after: int) -> int:
+        tick, ended = (asyncio.ensure_future(each) for each in (self._view.next_tick(after), self._ended.wait()))
+        try:
+            await asyncio.wait({tick, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                raise Refusal(503, "the gateway ends")
+            return int(tick.result())
+        finally:
+            tick.cancel()
+            ended.cancel()
+
+    # --- who looks, and what is done ----------------------------------------------------------------------------------
+    async def _login(self, call: HttpCall) -> Response:
+        if self._sessions.is_open:
+            return RedirectResponse("/console", 303)
+        if not call.body:
+            return self._html("login.html", call.caller, call.headers)
+        cookie = await self._sessions.sign_in(call, _fields(call).get("key", NO_FIELD)[-1])
+        asked = urlsplit(call.headers.get("referer", "")).path  # the page that could not be seen
+        is_page = asked.startswith("/console/") and not asked.startswith("/console/log")
+        return RedirectResponse(asked if is_page else "/console", 303, {"set-cookie": cookie})
+
+    async def _logout(self, call: HttpCall) -> Response:
+        self._asked(call)
+        return RedirectResponse("/console/login", 303, {"set-cookie": self._sessions.sign_out(call)})
+
+    async def _preview(self, call: HttpCall) -> Response:
+        form = ActionForm.of(fields := self._asked(call))
+        found = await self._actions.preview(call.path["action"], call.caller, form)
+        return self._confirmation(call, fields, found)
+
+    async def _perform(self, call: HttpCall) -> Response:
+        form, action = ActionForm.of(fields := self._asked(call)), call.path["action"]
+        try:
+            lines = await self._actions.perform(action, call.caller, form)
+        except StaleRevision as stale:
+            found = await self._actions.preview(action, call.caller, msgspec.structs.replace(form, seen=""))
+            return self._confirmation(call, fields, found, str(stale))
+        return self._dialog(call, "actions/done.html", lines=lines, application=form.application)
+
+    def _asked(self, call: HttpCall) -> dict[str, list[str]]:
+        """The fields of a form of this console's own."""
+        fields = _fields(call)
+        self._sessions.check_forgery(call.headers, fields.pop("csrf", NO_FIELD)[-1])
+        return fields
+
+    def _confirmation(
+        self, call: HttpCall, fields: Mapping[str, list[str]], preview: ActionPreview, stale: str = ""
+    ) -> Response:
+        own = {"seen": [preview.seen], "number": [secrets.token_urlsafe(12)]}
+        hidden = [(name, one) for name, texts in {**fields, **own}.items() if name != "why" for one in texts]
+        about = {"action": call.path["action"], "hidden": hidden, "why": fields.get("why", NO_FIELD)[-1]}
+        status = HTTPStatus.CONFLICT if stale else HTTPStatus.OK
+        return self._dialog(call, "actions/confirm.html", status, preview=preview, outdated=stale, **about)
+
+    def _dialog(self, call: HttpCall, template: str, status: int = 200, **data: Any) -> Response:
+        whole = template if "hx-request" in call.headers else "actions/page.html"
+        return self._html(whole, call.caller, call.headers, status, part=template, **data)
+
+
+async def run_again(run: Callable[[], Awaitable[None]], again_s: float = AGAIN_S) -> None:
+    """Run what should never end, again and again; a defect of it is logged."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            logging.getLogger(__name__).exception("the console's view failed, and is begun again")
+        await asyncio.sleep(again_s)
+
+
+def _request(caller: Caller, path: Mapping[str, str], query: QueryParams) -> PageRequest:
+    caller.require("read", path.get("name"))
+    return PageRequest(caller=caller, path=path, query=dict(query))
+
+
+def _fields(call: HttpCall) -> dict[str, list[str]]:
+    try:
+        return parse_qs(call.body.decode(), keep_blank_values=True, max_num_fields=MOST_LETTERS + 20)
+    except ValueError as error:
+        raise Refusal(400, f"the body is no form: {error}") from error

@@ -1,0 +1,161 @@
+"""Who looks at the console, and whether a request was sent by one of its own pages.
+
+Rules of this file:
+- An API key or token is asked for once and not kept. A session knows who its holder is, while that is in force.
+- A browser sends a cookie also when another site has it do so: what changes anything carries the session's token too,
+  which only the console's pages know, and comes from no other origin.
+- Without keys, whoever uses this machine may look and act. A request that names another host may be any web page's, and
+  at an address that others reach nobody may act.
+"""
+
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
+
+from starlette.requests import cookie_parser
+
+from clipper_agents.observability.logging import event
+from clipper_gateway.access import ANYBODY, Access, Caller
+from clipper_gateway.errors import Refusal
+from clipper_gateway.rest import HttpCall, names_this_machine
+from clipper_gateway.tokens import is_loopback
+from clipper_stream.errors import shown
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+COOKIE = "clipper-console"
+LASTS_S = 12 * 3600
+MOST_SESSIONS = 1_000
+MOST_FAILURES, FORGIVEN_S, MOST_PEERS = 10, 60.0, 10_000
+"""So many sign-ins of an address may fail in so many seconds; addresses that are remembered."""
+_READER = Caller("anybody", None, frozenset({"read"}))
+
+
+class ConsoleSession(NamedTuple):
+    """A browser that has signed in: `holder` says by whose key or raises `Refusal`, `ends_s` is of a clock."""
+
+    holder: Callable[[], Caller]
+    csrf: str
+    ends_s: float
+
+
+class Sessions:
+    """The browsers that have signed in to this process.
+
+    Args:
+        access: Says whose a key or token is.
+        is_secure: Whether the gateway is served over TLS.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, access: Access, *, is_secure: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._access, self._is_secure, self._clock = access, is_secure, clock
+        self._open = ConsoleSession(lambda: ANYBODY, secrets.token_urlsafe(32), float("inf"))
+        self._sessions: dict[str, ConsoleSession] = {}
+        self._failures: dict[str, list[float]] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs to sign in."""
+        return self._access.is_open
+
+    async def identify(self, headers: Mapping[str, str]) -> Caller:
+        """Return who has sent these headers.
+
+        Raises:
+            Refusal: 401, sign in; 403, a gateway without keys has another name; otherwise as of `Access.identify`.
+        """
+        if self.is_open and not names_this_machine(host := headers.get("host", "")):
+            what = f"without keys the console is for this machine, and not shown at {shown(host)}"
+            raise Refusal(403, f"{what}: use http://localhost, or make a key by `clipper-stream keys create`")
+        if self.is_open and not is_loopback(self._access.address):
+            return _READER
+        if _has_credentials(headers) and not self.is_open:
+            return await self._access.identify(headers.get("authorization"), headers.get("x-api-key"))
+        session = self._session_of(headers)
+        if session is None:
+            raise Refusal(401, "nobody is signed in, or the session is over")
+        return session.holder()
+
+    def csrf_of(self, headers: Mapping[str, str]) -> str:
+        """Return the token for the forms of a page; empty where there is no session."""
+        session = self._session_of(headers)
+        return session.csrf if session is not None else ""
+
+    def check_forgery(self, headers: Mapping[str, str], given: str) -> None:
+        """Check that a page of this console has sent a request that changes something.
+
+        The header `origin` was compared with the host before, as for every request.
+
+        Raises:
+            Refusal: 403.
+        """
+        _check_site(headers)
+        if _has_credentials(headers) and not self.is_open:
+            return  # no browser adds these by itself
+        expected, found = self.csrf_of(headers), headers.get("x-csrf-token") or given
+        if not expected or not hmac.compare_digest(expected.encode(), found.encode()):
+            raise Refusal(403, "the page is older than the session, or is not the console's: reload it and try again")
+
+    async def sign_in(self, call: HttpCall, secret: str) -> str:
+        """Begin a session of the holder of a key or token, and return the value of the header `set-cookie`.
+
+        Raises:
+            Refusal: 401; 403, another site has sent this; 429, too many have failed; or as of `Access.sign_in`.
+        """
+        _check_site(call.headers)
+        now_s = self._clock()
+        failures = [at_s for at_s in self._failures.get(call.peer, ()) if now_s - at_s < FORGIVEN_S]
+        if len(failures) >= MOST_FAILURES:
+            wait_s = failures[0] + FORGIVEN_S - now_s
+            raise Refusal(429, f"{len(failures)} sign-ins have failed: wait {wait_s:.0f} s", retry_after_s=wait_s)
+        try:
+            holder = await self._access.sign_in(secret.strip())
+        except Refusal as refusal:
+            if refusal.status == 401:  # noqa: PLR2004 - of HTTP
+                bounded(self._failures, MOST_PEERS)[call.peer] = [*failures, now_s]
+                event(logger, "a sign-in failed", logging.WARNING, peer=call.peer, reason=refusal)
+            raise
+        key = secrets.token_urlsafe(32)
+        session = ConsoleSession(holder, secrets.token_urlsafe(32), now_s + LASTS_S)
+        bounded(self._sessions, MOST_SESSIONS)[key] = session
+        event(logger, "signed in", caller=holder().name, peer=call.peer)
+        return self._cookie(call, key, LASTS_S)
+
+    def sign_out(self, call: HttpCall) -> str:
+        """End the session of a request, and return the value of the header `set-cookie`."""
+        self._sessions.pop(_key_of(call.headers), None)
+        return self._cookie(call, "", 0)
+
+    def _cookie(self, call: HttpCall, value: str, max_age_s: int) -> str:
+        is_secure = self._is_secure or call.headers.get("origin", "").startswith("https://")  # a proxy has ended TLS
+        rules = f"Max-Age={max_age_s}; Path=/console; HttpOnly; SameSite=Strict"
+        return f"{COOKIE}={value}; {rules}{'; Secure' if is_secure else ''}"
+
+    def _session_of(self, headers: Mapping[str, str]) -> ConsoleSession | None:
+        session = self._open if self.is_open else self._sessions.get(_key_of(headers))
+        return session if session is not None and self._clock() < session.ends_s else None
+
+
+def _check_site(headers: Mapping[str, str]) -> None:
+    if (site := headers.get("sec-fetch-site", "same-origin")) != "same-origin":
+        raise Refusal(403, f"a page of another site has sent this ({shown(site)}): use the console's own pages")
+
+
+def _has_credentials(headers: Mapping[str, str]) -> bool:
+    return bool(headers.get("authorization") or headers.get("x-api-key"))
+
+
+def _key_of(headers: Mapping[str, str]) -> str:
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+
+
+def bounded(table: dict[str, T], most: int) -> dict[str, T]:
+    """Take the oldest entries out of a table until there is room for one more, and return it."""
+    while len(table) >= most:
+        del table[next(iter(table))]
+    return table

@@ -1,0 +1,103 @@
+"use strict";
+// The live regions of a page, the dialog of actions, the theme and the buttons that copy.
+(() => {
+  const SILENT_MS = 12000, RETRY_MS = 3000;
+  const state = document.getElementById("connection");
+  const dialog = document.getElementById("action-dialog");
+  const clock = () => new Date().toISOString().slice(11, 19) + "Z";
+  const MORPH = {
+    morphStyle: "innerHTML",
+    ignoreActiveValue: true, // what somebody types stays
+    callbacks: { beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS") },
+  };
+
+  // --- live regions: a stream for as long as the page is visible -------------------------------------------------
+  let stream = null, heardAt = 0, heardClock = "";
+
+  function show(kind, text) {
+    if (state && state.textContent !== text) [state.dataset.state, state.textContent] = [kind, text];
+  }
+
+  function heard() {
+    [heardAt, heardClock] = [Date.now(), clock()];
+    const stale = document.querySelector("#live_state [data-stale]");
+    show(stale ? "stale" : "live", stale ? "stale" : "live");
+  }
+
+  function swap(regions) {
+    for (const [name, html] of Object.entries(regions)) {
+      const region = document.getElementById(name);
+      if (!region) return location.reload(); // another page now: it was loading, or what it shows has ended
+      Idiomorph.morph(region, html, MORPH);
+      htmx.process(region);
+    }
+    heard();
+    document.dispatchEvent(new Event("console:swapped"));
+  }
+
+  async function refused() {
+    close();
+    const page = await fetch(location.href, { redirect: "manual" }).catch(() => null);
+    if (page && (page.type === "opaqueredirect" || page.status === 401)) location.reload();
+    else setTimeout(open, RETRY_MS);
+  }
+
+  function open() {
+    if (stream || document.hidden) return;
+    stream = new EventSource("/console/live?page=" + encodeURIComponent(location.pathname + location.search));
+    stream.addEventListener("regions", (event) => swap(JSON.parse(event.data)));
+    stream.addEventListener("beat", heard);
+    stream.addEventListener("gone", () => { close(); show("stale", "gone"); });
+    stream.onerror = () => {
+      show("reconnecting", "reconnecting");
+      if (stream && stream.readyState === EventSource.CLOSED) refused();
+    };
+  }
+
+  function close() {
+    if (stream) stream.close();
+    stream = null;
+  }
+
+  if (document.querySelector("main[data-live]")) {
+    open();
+    document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+    window.addEventListener("pagehide", close);
+    window.addEventListener("pageshow", open);
+    setInterval(() => {
+      if (stream && heardAt && Date.now() - heardAt > SILENT_MS) show("stale", "stale since " + heardClock);
+    }, 1000);
+  }
+
+  // --- actions: what is previewed opens in the dialog ----------------------------------------------------------------
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target === dialog && !dialog.open) dialog.showModal();
+  });
+  document.addEventListener("htmx:sendError", () => show("reconnecting", "reconnecting"));
+
+  // --- the theme -----------------------------------------------------------------------------------------------------
+  const root = document.documentElement, toggle = document.getElementById("theme");
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
+
+  function themed() {
+    toggle.setAttribute("aria-pressed", String(isDark()));
+    document.dispatchEvent(new Event("console:themed"));
+  }
+  toggle.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    try { localStorage.setItem("console-theme", root.dataset.theme); } catch { /* not kept */ }
+    themed();
+  });
+  system.addEventListener("change", themed);
+  themed();
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy], [data-close]");
+    if (!button) return;
+    if ("close" in button.dataset) return dialog.close();
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "copied";
+    setTimeout(() => { button.textContent = "copy"; }, 1500);
+  });
+})();

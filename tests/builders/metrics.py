@@ -1,0 +1,9 @@
+"""A process's metrics on a port, as the process serves them."""
+
+from clipper_agents.observability.metrics import ProcessMetrics, SupervisorMetrics
+from clipper_agents.observability.probes import ProbeServer
+
+
+def served(metrics: ProcessMetrics | SupervisorMetrics) -> int:
+    """Serve metrics and probes until the tests end, and return the port."""
+    return ProbeServer(metrics.registry, metrics.health).start()

@@ -1,0 +1,279 @@
+"""The console as part of a gateway without Kafka: who gets in, what every answer has, and what is written down."""
+
+import asyncio
+import io
+import json
+import logging
+import re
+
+import httpx
+import pytest
+from starlette.routing import Router
+
+from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_agents.settings.sections import GatewaySection
+from clipper_agents.settings.workers import GatewaySettings
+from clipper_gateway.access import Access
+from clipper_gateway.console.routes import Console, run_again
+from clipper_gateway.keys import make_key
+from clipper_gateway.pipeline import Pipeline
+from clipper_gateway.request_log import RequestLog
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+URL = "http://localhost:8080"
+PAGES = ("", "/models", "/changes", "/drift")
+PROMOTE = {"application": "digits", "model": "svm:2", "seen": "4"}
+
+
+class Site:
+    """A console, with clients that look at it as browsers do."""
+
+    def __init__(self, folder, section):
+        settings = GatewaySettings(
+            kafka=KafkaConnection("127.0.0.1:9"),
+            catalogue=Catalogue(),
+            instance="gateway",
+            section=section,
+            console_dir=folder / "console",
+        )
+        self.lines = io.BytesIO()
+        self.log = RequestLog(GatewayMetrics(), {}, self.lines)
+        self.console = Console(settings, Access.from_settings(section), Pipeline(settings, bool), self.log)
+        self.app = Router(self.console.routes(), redirect_slashes=False)
+
+    def browser(self, **headers):
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url=URL, headers=headers)
+
+    def written(self):
+        """The lines of the log about requests."""
+        self.log.flush()
+        return [json.loads(line) for line in self.lines.getvalue().splitlines()]
+
+
+@pytest.fixture
+async def site(tmp_path):
+    site = Site(tmp_path, GatewaySection())
+    yield site
+    await site.console.stop()
+
+
+@pytest.fixture
+def keys(tmp_path):
+    def make(name, *rights, applications=None):
+        path = tmp_path / "keys.json"
+        return make_key(path, name, applications=applications, rights=rights, rate=None, now_ms=0)
+
+    return {"ada": make("ada", "read", "operate"), "grace": make("grace", "read"), "shop": make("shop", "predict")}
+
+
+@pytest.fixture
+async def keyed(tmp_path, keys):
+    site = Site(tmp_path, GatewaySection(keys_file=str(tmp_path / "keys.json")))
+    yield site
+    await site.console.stop()
+
+
+def token_of(page):
+    return re.search(r'x-csrf-token": "([^"]+)"', page.text)[1]
+
+
+# --- what every answer has ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("path", [*PAGES, "/nothing", "/applications/a/b", "/static/console.css", "/static/no.css"])
+async def test_every_answer_keeps_a_browser_from_what_is_not_the_consoles(site, path):
+    async with site.browser() as browser:
+        found = await browser.get(f"/console{path}")
+    policy = dict(rule.split(" ", 1) for rule in found.headers["content-security-policy"].split("; "))
+    none = {name for name, value in policy.items() if value == "'none'"}
+    assert none == {"default-src", "base-uri", "frame-ancestors"}
+    assert {policy[name] for name in ("script-src", "style-src", "connect-src", "form-action")} == {"'self'"}
+    wanted = {"x-content-type-options": "nosniff", "referrer-policy": "same-origin", "cache-control": "no-store"}
+    assert {name: found.headers[name] for name in wanted} == wanted
+    if found.headers["content-type"].startswith("text/html"):
+        assert re.findall(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=|javascript:", found.text) == []
+
+
+async def test_files_are_kept_for_ever_under_their_digests_alone(site):
+    async with site.browser() as browser:
+        page = await browser.get("/console")
+        named = set(re.findall(r'(?:src|href)="(/console/static/[^"]+)"', page.text))
+        assert len(named) >= 5
+        for path in named:
+            found = await browser.get(path)
+            assert (found.status_code, found.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
+            assert found.headers["content-type"].partition(";")[0] in {"text/css", "text/javascript", "image/svg+xml"}
+        older = await browser.get(path.partition("?")[0] + "?v=0123456789abcdef")
+        assert older.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("name", ["../routes.py", "..%2froutes.py", "vendor/LICENSE-htmx", "", "%00", "/etc/passwd"])
+async def test_no_other_file_can_be_asked_for(site, name):
+    async with site.browser() as browser:
+        assert (await browser.get(f"/console/static/{name}")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        pytest.param("GET", "/console/nothing", 404, id="no page"),
+        pytest.param("GET", "/console/reports/none.json", 404, id="no report"),
+        pytest.param("GET", "/console/live?page=/console/nothing", 404, id="no live page"),
+        pytest.param("DELETE", "/console/models", 405, id="another method"),
+        pytest.param("GET", "/console/actions/promote", 405, id="an action that is read"),
+    ],
+)
+async def test_what_there_is_not_is_said_on_a_page(site, method, path, status):
+    async with site.browser() as browser:
+        found = await browser.request(method, path)
+        assert (found.status_code, found.headers["content-type"]) == (status, "text/html; charset=utf-8")
+        assert "<h1>" in found.text
+        assert (found.headers.get("allow") is not None) == (status == 405)
+        part = await browser.request(method, path, headers={"hx-request": "true"})
+        assert (part.status_code, "<html" in part.text) == (status, False)
+        assert (await browser.get("/console/", follow_redirects=True)).url.path == "/console"
+        assert (await browser.head("/console")).status_code == 200
+
+
+async def test_requests_are_written_down_by_route_and_never_by_path(site):
+    async with site.browser() as browser:
+        await browser.get("/console/applications/digits")
+        await browser.get("/console/some/<script>")
+        await browser.post("/console/actions/promote", data=PROMOTE)
+    found = [(one["route"], one["application"], one["status"]) for one in site.written()]
+    assert found == [
+        ("/console/applications/{name}", "digits", found[0][2]),
+        ("/console/{rest:path}", "", 404),
+        ("/console/actions/{action}", "", 403),
+    ]
+
+
+# --- who gets in ----------------------------------------------------------------------------------------------------
+async def test_everything_but_the_page_to_sign_in_and_files_needs_a_key(keyed):
+    filled = {"name": "a", "ref": "m:1", "position": "1", "file": "f.json", "action": "promote", "rest:path": "x"}
+    statuses = {}
+    async with keyed.browser() as browser:
+        for route in keyed.console.routes():
+            path = re.sub(r"{(.+?)}", lambda found: filled.get(found[1], "x"), route.path)
+            for method in route.methods:
+                statuses[path, method] = (await browser.request(method, path)).status_code
+    public = {path for (path, _), status in statuses.items() if status != 401}
+    assert public == {"/console/login", "/console/logout", "/console/static/x", "/console/x"}
+    assert statuses["/console/logout", "POST"] == 403
+
+
+async def test_who_signs_in_sees_the_page_that_was_asked_for_until_signing_out(keyed, keys):
+    async with keyed.browser() as browser:
+        asked = await browser.get("/console/models?q=svm")
+        assert (asked.status_code, 'action="/console/login"' in asked.text) == (401, True)
+        form = {"key": keys["ada"]}
+        signed_in = await browser.post("/console/login", data=form, headers={"referer": f"{URL}/console/models?q=svm"})
+        assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/console/models")
+        page = await browser.get("/console/models")
+        assert (page.status_code, ">ada<" in page.text) == (200, True)
+        assert (await browser.post("/console/logout")).status_code == 403
+        gone = await browser.post("/console/logout", data={"csrf": token_of(page)})
+        assert (gone.status_code, gone.headers["location"]) == (303, "/console/login")
+        assert (await browser.get("/console/models")).status_code == 401
+        assert keys["ada"] not in keyed.lines.getvalue().decode()
+
+
+@pytest.mark.parametrize(
+    "referer", ["", "https://elsewhere.example//evil", f"{URL}/docs", f"{URL}/console/login", f"{URL}//evil.example"]
+)
+async def test_signing_in_leads_nowhere_but_into_the_console(keyed, keys, referer):
+    async with keyed.browser(referer=referer) as browser:
+        found = await browser.post("/console/login", data={"key": keys["grace"]})
+    assert found.headers["location"] == "/console"
+
+
+async def test_a_wrong_key_is_refused_on_the_page_to_sign_in(keyed):
+    async with keyed.browser() as browser:
+        found = await browser.post("/console/login", data={"key": "cs_guessed"})
+    assert (found.status_code, "unknown or revoked" in found.text, "cs_guessed" in found.text) == (401, True, False)
+
+
+async def test_a_key_without_the_right_to_read_sees_nothing(keyed, keys):
+    async with keyed.browser(**{"x-api-key": keys["shop"]}) as browser:
+        for path in ("", "/models", "/series/digits", "/live?page=/console"):
+            assert (await browser.get(f"/console{path}")).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["rebound.example:8080", "rebound.example"])
+async def test_without_keys_no_other_host_is_answered(site, host):
+    async with site.browser(host=host) as browser:
+        for path in ("", "/models", "/live?page=/console", "/series/a"):
+            found = await browser.get(f"/console{path}")
+            assert (found.status_code, "csrf" in found.text and token_shown(found)) == (403, False)
+
+
+def token_shown(page):
+    return re.search(r'x-csrf-token": "."', page.text) is not None
+
+
+# --- what changes anything ------------------------------------------------------------------------------------------
+FORGED = {
+    "no token": ({}, {}),
+    "a foreign origin": ({"origin": "https://evil.example"}, {"csrf": "$TOKEN"}),
+    "another port": ({"origin": "http://localhost:3000"}, {"csrf": "$TOKEN"}),
+    "a null origin": ({"origin": "null"}, {"csrf": "$TOKEN"}),
+    "another site": ({"sec-fetch-site": "cross-site"}, {"csrf": "$TOKEN"}),
+    "another token": ({"origin": URL}, {"csrf": "x" * 43}),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+@pytest.mark.parametrize("path", ["/console/actions/promote", "/console/actions/promote/preview"])
+async def test_a_forged_request_is_refused_before_anything_is_asked(keyed, keys, case, path):
+    headers, fields = FORGED[case]
+    async with keyed.browser() as browser:
+        await browser.post("/console/login", data={"key": keys["ada"]})
+        token = token_of(await browser.get("/console"))
+        given = {name: value.replace("$TOKEN", token) for name, value in fields.items()}
+        refused = await browser.post(path, data=PROMOTE | given, headers=headers)
+        assert refused.status_code == 403
+        own = {"origin": URL, "sec-fetch-site": "same-origin", "x-csrf-token": token, "hx-request": "true"}
+        away = await browser.post(path, data=PROMOTE, headers=own)
+    assert (away.status_code, "not connected" in away.text or "no broker" in away.text) == (503, True)
+    assert 'id="action-title"' in away.text
+
+
+async def test_a_reader_is_told_which_right_is_missing(keyed, keys):
+    async with keyed.browser(**{"x-api-key": keys["grace"], "hx-request": "true"}) as browser:
+        found = await browser.post("/console/actions/abort/preview", data=PROMOTE)
+    assert (found.status_code, "no right" in found.text, "--right operate" in found.text) == (403, True, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"\xff=1", id="no UTF-8"),
+        pytest.param(b"a=1&" * 2_000, id="too many fields"),
+        pytest.param(b"application=<img src=x onerror=alert(1)>", id="markup"),
+    ],
+)
+async def test_a_body_that_is_no_form_of_the_console_is_refused(keyed, keys, body):
+    async with keyed.browser(**{"x-api-key": keys["ada"]}) as browser:
+        found = await browser.post("/console/actions/retire", content=body)
+    assert (found.status_code, "<img src=x" in found.text) == (400, False)
+
+
+# --- what follows the topics ----------------------------------------------------------------------------------------
+async def test_a_defect_of_the_view_is_logged_and_the_view_begun_again(caplog):
+    begun, again = 0, asyncio.Event()
+
+    async def view():
+        nonlocal begun
+        begun += 1
+        if begun == 3:
+            again.set()
+            await asyncio.Event().wait()
+        if begun == 1:
+            raise ZeroDivisionError
+
+    caplog.set_level(logging.ERROR)
+    following = asyncio.create_task(run_again(view, 0.0))
+    await asyncio.wait_for(again.wait(), 10)
+    following.cancel()
+    assert [(record.exc_info[0], "begun again" in record.message) for record in caplog.records] == [
+        (ZeroDivisionError, True)
+    ]

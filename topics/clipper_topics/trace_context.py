@@ -1,0 +1,69 @@
+"""W3C Trace Context in headers of records: which query is sampled, and which rows of a frame are of one that is.
+
+Rules of this file:
+- Headers come from anybody: what has another form is as if it was not there.
+- `tracestate` is not passed on: nothing here decides by it.
+
+Source: W3C Trace Context, level 1, "traceparent Header".
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from clipper_topics.codec import Headers
+
+TRACEPARENT = "traceparent"
+TRACED_ROWS = "clipper-traces"
+"""Header of a frame's record with rows of sampled queries: `start,stop,traceparent`, several apart by `;`."""
+_SAMPLED = b"13579bdf"
+"""The last digit of the flags of what is sampled."""
+_FORM = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_ROWS = re.compile(r"(\d{1,6}),(\d{1,6}),(00-[0-9a-f]{32}-[0-9a-f]{16}-01)")
+
+
+class TracedRows(NamedTuple):
+    """Rows of a frame, from `start` to `stop`, excluded, that are of one sampled query; and the context they were sent in."""
+
+    start: int
+    stop: int
+    traceparent: str
+
+
+def traceparent_of(trace_id: str, span_id: str) -> str:
+    """Return the context of a sampled span."""
+    return f"00-{trace_id}-{span_id}-01"
+
+
+def trace_and_span(traceparent: str) -> tuple[str, str]:
+    """Return the ids of the trace and of the span, of 32 and 16 hexadecimal digits."""
+    return traceparent[3:35], traceparent[36:52]
+
+
+def sampled(headers: Headers) -> str | None:
+    """Return the `traceparent` of a record whose trace is sampled; None for any other.
+
+    >>> sampled([("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")])
+    '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+    >>> sampled([("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")])
+    """
+    for name, value in headers:
+        if value and value[-1:] in _SAMPLED and name.lower() == TRACEPARENT and _FORM.fullmatch(value):
+            return value.decode()
+    return None
+
+
+def traced_rows_header(rows: Iterable[TracedRows]) -> list[tuple[str, bytes]]:
+    """Return the headers of a frame's record in which these rows are."""
+    return [(TRACED_ROWS, ";".join(f"{one.start},{one.stop},{one.traceparent}" for one in rows).encode())]
+
+
+def read_traced_rows(headers: Headers) -> tuple[TracedRows, ...]:
+    """Return the rows of sampled queries that the headers of a frame's record name.
+
+    >>> rows = TracedRows(2, 3, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    >>> read_traced_rows(traced_rows_header([rows])) == (rows,)
+    True
+    """
+    text = b";".join(value for name, value in headers if name == TRACED_ROWS and value).decode("ascii", "replace")
+    return tuple(TracedRows(int(start), int(stop), context) for start, stop, context in _ROWS.findall(text))
