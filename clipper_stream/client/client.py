@@ -19,6 +19,7 @@ from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, Predic
 from clipper_stream.client.kafka_logs import quiet
 from clipper_stream.client.keys import plain
 from clipper_stream.client.reader import PredictionReader, Waiting
+from clipper_stream.client.send_spans import SendSpans
 from clipper_stream.client.sender import RecordSender
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.catalogue import Catalogue
@@ -76,7 +77,7 @@ class Client:
         self._content_type = content_type
         self._send_timeout_s = send_timeout_s
         self._partitions = 0
-        self._waiting = Waiting()
+        self._waiting, self._spans = Waiting(), SendSpans()
         self._sender: RecordSender | None = None
         self._reader: PredictionReader | None = None
 
@@ -220,8 +221,9 @@ class Client:
             ClientClosed: the client is not open.
         """
         sender = self._opened()
-        record = prepare_feedback(query, truth, context, self._partitions, self._content_type)
-        return record.partition, await sender.send(self._topics.feedback, record.partition, record.key, record.value)
+        return await self._give(
+            sender, prepare_feedback(query, truth, context, self._partitions, self._content_type), ()
+        )
 
     async def give(
         self, feedback: Feedback, *, key: bytes | None = None, headers: Iterable[tuple[str, bytes]] = ()
@@ -237,10 +239,16 @@ class Client:
             InvalidFeedback, BrokerUnavailable, ClientClosed: as `feedback`.
         """
         sender = self._opened()
-        record = place_feedback(feedback, key, self._partitions, self._content_type)
-        return record.partition, await sender.send(
-            self._topics.feedback, record.partition, record.key, record.value, headers
-        )
+        return await self._give(sender, place_feedback(feedback, key, self._partitions, self._content_type), headers)
+
+    async def _give(
+        self, sender: RecordSender, record: Prepared, headers: Iterable[tuple[str, bytes]]
+    ) -> tuple[int, int]:
+        topic, partition = self._topics.feedback, record.partition
+        with self._spans.feedback(topic, partition, record.query_id, headers) as span:
+            sent = await sender.begin(topic, partition, record.key, record.value, span.headers)
+        sent.add_done_callback(span.done)
+        return partition, await sender.offset(topic, sent)
 
     async def ask(
         self,
@@ -275,7 +283,9 @@ class Client:
             scope = asyncio.timeout(timeout_s)
             try:
                 async with scope:
-                    sent = await sender.begin(topic, record.partition, record.key, record.value, headers)
+                    with self._spans.query(topic, record.partition, record.query_id, headers) as span:
+                        sent = await sender.begin(topic, record.partition, record.key, record.value, span.headers)
+                    sent.add_done_callback(span.done)
                     sent.add_done_callback(fail)
                     if on_sent is not None:
                         on_sent(sent)

@@ -78,11 +78,8 @@ class RecordSender:
         sent.add_done_callback(self._acknowledged)
         return sent
 
-    async def send(
-        self, topic: str, partition: int, key: bytes | None, value: bytes, headers: Iterable[tuple[str, bytes]] = ()
-    ) -> int:
-        """Return the record's offset, once every in-sync replica has it; errors as of `begin`."""
-        sent = await self.begin(topic, partition, key, value, headers)
+    async def offset(self, topic: str, sent: "asyncio.Future[Any]") -> int:
+        """Return a record's offset, once every in-sync replica has it; errors as of `begin`."""
         try:
             return int((await sent).offset)
         except KafkaError as error:

@@ -27,7 +27,11 @@ class PipelineProcess:
     def __enter__(self) -> Self:
         self._log = (self._folder / "up.log").open("wb")
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            [COMMAND, "up", "--config", "clipper.toml"], cwd=self._folder, stdout=subprocess.PIPE, stderr=self._log
+            [COMMAND, "up", "--config", "clipper.toml"],
+            cwd=self._folder,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            process_group=0,  # Ctrl-C in a terminal ends this program, which ends the pipeline in order
         )
         return self
 

@@ -5,13 +5,14 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from clipper_loadgen import Dataset
 from clipper_stream.client import Client
-from clipper_stream.client.errors import PredictionTimeout
+from clipper_stream.errors import ClipperError
 
 FEEDBACK_AFTER_S = 0.3
 
@@ -82,7 +83,7 @@ class LabelledTraffic:
         self.sent += 1
         try:
             answer = await self._client.predict(self._application, self._pictures.rows[picture].astype(np.float32))
-        except PredictionTimeout:
+        except ClipperError:
             return  # counted by `sent - answered`
         self.answered += 1
         second.latencies_s.append(answer.latency_s)
@@ -91,5 +92,6 @@ class LabelledTraffic:
             second.answers[ref] += 1
             second.wrong[ref] += answer.output != label
         await asyncio.sleep(FEEDBACK_AFTER_S)
-        await self._client.feedback(answer, label=label)
-        self.fed_back += 1
+        with suppress(ClipperError):  # counted by `answered - fed_back`
+            await self._client.feedback(answer, label=label)
+            self.fed_back += 1

@@ -96,7 +96,7 @@ class Access:
         if api_key and bearer and api_key != bearer:
             raise Refusal(400, "x-api-key and authorization hold different credentials: send one of them")
         if api_key or bearer.startswith(SECRET_PREFIX):
-            return _holder(self.keys and self.keys.find(api_key or bearer))
+            return _holder(self.keys.find(api_key or bearer) if self.keys else None)
         if bearer:
             return await self._caller_of_token(bearer)
         if not self.is_open:

@@ -34,8 +34,8 @@ from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal, logged_refusal
 from clipper_gateway.http_protocol import BODY_S
 from clipper_gateway.inference import check_version, check_visible, outputs_of, query_of, response_parameters
-from clipper_gateway.request_log import RecordHeaders, checked_request_id, record_headers
-from clipper_gateway.rest import CLIENT_GONE
+from clipper_gateway.request_log import CLIENT_GONE, RecordHeaders, checked_request_id, record_headers
+from clipper_gateway.server_spans import UNTRACED, ServerSpans
 from clipper_stream.errors import ClipperError, InvalidSetting, shown
 from clipper_topics.manifests import ApplicationManifest
 
@@ -99,10 +99,19 @@ class GrpcServer:
         access: Says who asks.
         reasons: Why the gateway does not serve now; empty when it does.
         observe: Is told of each call that has ended.
+        spans: Begins the spans of calls.
     """
 
-    def __init__(self, calls: Calls, access: Access, reasons: Callable[[], list[str]], observe: Observe) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        access: Access,
+        reasons: Callable[[], list[str]],
+        observe: Observe,
+        spans: ServerSpans = UNTRACED,
+    ) -> None:
         self._calls, self._access, self._reasons, self._observe = calls, access, reasons, observe
+        self._spans = spans
         self._server: Any = None
         self.message_s, self._watches, self._is_ending = BODY_S, 0, asyncio.Event()
 
@@ -159,6 +168,11 @@ class GrpcServer:
 
     # --- any call ---------------------------------------------------------------------------------------------------
     def _handler(self, name: str, request: Any, method: Method, *, public: bool = False, stream: bool = False) -> Any:
+        spans, about = (
+            UNTRACED if public else self._spans,
+            {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": name},
+        )
+
         async def serve(_: Any, context: Any) -> Any:
             started_s, status = time.perf_counter(), CLIENT_GONE
             call = GrpcCall(context, dict(context.invocation_metadata()))
@@ -168,8 +182,10 @@ class GrpcServer:
                 try:
                     if not public:
                         call.caller = await self._identified(call)
-                    call.record_headers = record_headers(call.metadata.get("traceparent"), request_id)
-                    response = await method(await _message(request, context, self.message_s), call)
+                    with spans.serving(f"{SERVICE}/{name}", call.metadata, about) as span:
+                        call.record_headers = record_headers(call.metadata.get("traceparent"), request_id)
+                        response = await method(await _message(request, context, self.message_s), call)
+                        span.status = 200
                     context.set_trailing_metadata(trailing)
                     status = 200
                     return response

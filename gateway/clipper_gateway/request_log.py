@@ -27,6 +27,8 @@ FLUSH_S = 0.05
 TEXT_CHARACTERS = 128
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, level 1."""
+CLIENT_GONE = 499
+"""In logs, metrics and spans: nobody was there any more to read the answer."""
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 RecordHeaders = list[tuple[str, bytes]]

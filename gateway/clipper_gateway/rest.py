@@ -25,7 +25,8 @@ from starlette.types import Receive, Scope, Send
 
 from clipper_gateway.access import ANYBODY, NOBODY, Access, Caller
 from clipper_gateway.errors import Refusal, logged_refusal
-from clipper_gateway.request_log import RecordHeaders, RequestLog, checked_request_id, record_headers
+from clipper_gateway.request_log import CLIENT_GONE, RecordHeaders, RequestLog, checked_request_id, record_headers
+from clipper_gateway.server_spans import UNTRACED, ServerSpans
 from clipper_stream.errors import ClipperError, shown
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,6 @@ _NO_QUERY = QueryParams("")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 METHODS = {"GET": ("GET", "HEAD"), "POST": ("POST",), "GET POST": ("GET", "HEAD", "POST"), "": ()}
 """That a route of a method answers; none: all."""
-CLIENT_GONE = 499
-"""In logs and metrics: nobody was there any more to read the answer."""
 
 
 @dataclass(slots=True)
@@ -102,6 +101,7 @@ class Endpoints:
         identify: Tells the caller by the headers; absent: by those of `access`.
         refuse: Makes the response that a refusal is.
         headers: Of every response.
+        spans: Begins the spans of calls.
     """
 
     def __init__(
@@ -114,8 +114,10 @@ class Endpoints:
         identify: Identify | None = None,
         refuse: Refuse | None = None,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        spans: ServerSpans = UNTRACED,
     ) -> None:
         self.access, self.log, self.max_body_bytes, self.origins = access, log, max_body_bytes, origins
+        self.spans = spans
         self.identify, self.refuse, self.headers = identify or self._identify, refuse or _problem, headers
 
     def route(
@@ -165,6 +167,7 @@ class _Endpoint:
     ) -> None:
         self._of, self._path, self._handler = of, path, handler
         self._method, self._public, self._admit = method, public, admit
+        self._spans = of.spans if method == "POST" and not public else UNTRACED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
@@ -201,7 +204,7 @@ class _Endpoint:
             )
 
     async def _answered(
-        self, scope: Scope, headers: Mapping[str, str], receive: Receive, request_id: str
+        self, scope: Scope, headers: dict[str, str], receive: Receive, request_id: str
     ) -> tuple[str, Response]:
         if (methods := METHODS[self._method]) and scope["method"] not in methods:
             allowed = ", ".join(methods)
@@ -213,17 +216,21 @@ class _Endpoint:
         caller = ANYBODY
         if not self._public:
             caller = await self._of.identify(headers)
-        try:
-            if self._admit is not None:
-                self._admit(scope["path_params"]["name"])
-            body = await _body(headers, receive, self._of.max_body_bytes) if "POST" in self._method else b""
-            traced = record_headers(headers.get("traceparent"), request_id)
-            query = QueryParams(scope["query_string"]) if scope["query_string"] else _NO_QUERY
-            peer = scope["client"][0] if scope.get("client") else ""
-            call = HttpCall(caller, body, headers, scope.get("path_params", {}), query, traced, peer)
-            return caller.name, await self._handler(call)
-        except ClipperError as error:
-            return caller.name, self._of.refuse(logged_refusal(error), caller, headers)
+        about = {"http.request.method": scope["method"], "http.route": self._path, "clipper.request_id": request_id}
+        with self._spans.serving(f"{scope['method']} {self._path}", headers, about) as span:
+            try:
+                if self._admit is not None:
+                    self._admit(scope["path_params"]["name"])
+                body = await _body(headers, receive, self._of.max_body_bytes) if "POST" in self._method else b""
+                traced = record_headers(headers.get("traceparent"), request_id)
+                query = QueryParams(scope["query_string"]) if scope["query_string"] else _NO_QUERY
+                peer = scope["client"][0] if scope.get("client") else ""
+                call = HttpCall(caller, body, headers, scope.get("path_params", {}), query, traced, peer)
+                response = await self._handler(call)
+            except ClipperError as error:
+                response = self._of.refuse(logged_refusal(error), caller, headers)
+            span.status = response.status_code
+        return caller.name, response
 
 
 def _check_single(headers: list[tuple[bytes, bytes]]) -> None:

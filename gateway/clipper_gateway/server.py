@@ -25,6 +25,7 @@ from clipper_agents.kafka.errors import TopicMadeAnew
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import GatewayMetrics
 from clipper_agents.observability.probes import ProbeServer
+from clipper_agents.observability.tracing import start_tracer, stop_tracing
 from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.settings.workers import GatewaySettings
 from clipper_gateway.access import Access
@@ -39,6 +40,7 @@ from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.readiness import Readiness
 from clipper_gateway.request_log import RequestLog
 from clipper_gateway.rest import Endpoints
+from clipper_gateway.server_spans import ServerSpans
 from clipper_stream.errors import InvalidSetting
 
 logger = logging.getLogger(__name__)
@@ -75,12 +77,14 @@ class Gateway:
         self.health = metrics.health
         self.health.serves(self.readiness.reasons)
         self.log = RequestLog(metrics, self.pipeline.deployed.applications)
+        self.spans = ServerSpans(start_tracer("gateway", settings.instance))
         self.api = OwnApi(self.calls, settings.horizon_s)
         self.console = Console(settings, self.access, self.pipeline, self.log) if section.console else None
         self.app = self._app()
 
     def _app(self) -> Router:
-        endpoints = Endpoints(self.access, self.log, self.section.max_body_bytes, frozenset(self.section.cors_origins))
+        origins = frozenset(self.section.cors_origins)
+        endpoints = Endpoints(self.access, self.log, self.section.max_body_bytes, origins, spans=self.spans)
         cors = Middleware(
             CORSMiddleware,
             allow_origins=self.section.cors_origins,
@@ -135,7 +139,7 @@ class Gateway:
                 ssl_keyfile=section.tls_keyfile,
             )
         )
-        grpc_server = GrpcServer(self.calls, self.access, self.readiness.reasons, self._observe)
+        grpc_server = GrpcServer(self.calls, self.access, self.readiness.reasons, self._observe, self.spans)
         await self.pipeline.start()
         if self.console:
             self.console.start()
@@ -194,6 +198,8 @@ def run(settings: GatewaySettings) -> None:
         except TopicMadeAnew as error:
             logger.error("worker cannot go on instance=%s: %s", settings.instance, error)  # noqa: TRY400
             raise SystemExit(exits.CRASHED) from error
+        finally:
+            stop_tracing()
 
 
 async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics_port: int) -> None:

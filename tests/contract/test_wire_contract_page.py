@@ -51,7 +51,7 @@ def test_the_page_names_every_field(record):
 def test_the_page_names_the_topics_and_the_errors():
     topics = Catalogue()
     written = (topics.queries, topics.predictions, topics.feedback, topics.feedback_acks)
-    for name in (*written, topics.control, topics.dead_letters, *codec.ECHOED):
+    for name in (*written, topics.control, topics.comparisons, topics.dead_letters, *codec.ECHOED):
         assert f"`{name}`" in PAGE
     for name, error in vars(errors).items():
         if isinstance(error, type) and error.__module__ == errors.__name__:

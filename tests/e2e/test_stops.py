@@ -1,11 +1,16 @@
-"""A worker that is told to end leaves no task behind: while it starts, while it serves, and while Kafka is away."""
+"""A worker that is told to end leaves no task behind: while it starts, while it serves, and while Kafka is away.
+
+Its probes say all the while that it lives, and why it does not serve.
+"""
 
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from e2e.programs import Program, environment, run, until
 
@@ -20,12 +25,22 @@ TOLD = ("was destroyed", "never retrieved", "never awaited", "Traceback")
 """What Python says of a task that nobody ended, waited for or looked at."""
 
 
+SPARE = "no partition is assigned: there are more such processes than partitions"
+
+
+def unready(*reasons: str) -> tuple[int, dict[str, Any]]:
+    """What `/readyz` answers for these reasons; 200 without one."""
+    return 503 if reasons else 200, {"ready": not reasons, "reasons": list(reasons)}
+
+
 class Workers:
     """One worker of each kind, all started."""
 
     def __init__(self, stack: ExitStack, folder: Path, bootstrap: str, instance: str = "first") -> None:
+        self.ports = {role: free_port() for role in WORKERS}
         environ = environment(
             KAFKA_BOOTSTRAP_SERVERS=bootstrap,
+            **{f"CLIPPER_{role.split()[0].upper()}_METRICS_PORT": str(port) for role, port in self.ports.items()},
             CLIPPER_ROUTER_DATA_DIR=str(folder / "data"),
             CLIPPER_HOST_DATA_DIR=str(folder / "data"),
         )
@@ -44,6 +59,20 @@ class Workers:
         """Wait until each worker has written one of these to its log."""
         for role, worker in self.all.items():
             until(f"{role}: {texts}", lambda worker=worker: any(text in worker.log for text in texts), 90.0)
+
+    def said(self, path: str) -> dict[str, tuple[int, dict[str, Any]]]:
+        """What the probes of each worker answer."""
+        answers = {role: httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30) for role, port in self.ports.items()}
+        return {role: (answer.status_code, answer.json()) for role, answer in answers.items()}
+
+    def are(self, *reasons: str) -> None:
+        """Wait until each worker, but for a host that is one too many, says this of itself; all say that they live."""
+
+        def said() -> list[Any]:
+            return [{*about["reasons"]} - {SPARE} for _, about in self.said("/readyz").values()]
+
+        until(f"probes say {reasons}", lambda: said() == [set(reasons)] * len(WORKERS), 90.0)
+        assert [status for status, _ in self.said("/livez").values()] == [200] * len(WORKERS)
 
     def end(self) -> dict[str, int]:
         """Tell all to end; their exit codes. None of them says that it left something behind."""
@@ -64,6 +93,12 @@ def stack() -> Iterator[ExitStack]:
 def test_workers_that_wait_for_kafka_end_when_they_are_told(stack, tmp_path):
     workers = Workers(stack, tmp_path, f"127.0.0.1:{free_port()}")
     workers.say("waiting for kafka")
+    assert workers.said("/readyz") == {
+        "router": unready("no broker answers", "the process starts"),
+        "host slow-sum:1": unready("no broker answers", "the process starts"),
+        "steward": unready("no broker answers", "the process starts"),
+    }
+    assert set(map(repr, workers.said("/livez").values())) == {repr((200, {"live": True}))}
     assert set(workers.end().values()) == {0}
 
 
@@ -71,6 +106,11 @@ def test_workers_that_start_or_serve_or_have_lost_kafka_leave_no_task_when_they_
     broker = stack.enter_context(EmbeddedBroker())
     without_topics = Workers(stack, tmp_path / "start", broker.bootstrap)
     without_topics.say("waiting for topics", "not found in cluster metadata")
+    assert without_topics.said("/readyz") == {
+        "router": unready("no partition is assigned yet"),
+        "host slow-sum:1": unready("no partition is assigned yet"),
+        "steward": unready("the control topic is not read yet"),
+    }
     assert set(without_topics.end().values()) == {0}
     environ = environment(KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap)
     assert run("apply", "-c", str(EXAMPLE), folder=tmp_path, environ=environ).code == 0
@@ -78,8 +118,18 @@ def test_workers_that_start_or_serve_or_have_lost_kafka_leave_no_task_when_they_
     killed = Workers(stack, tmp_path / "killed", broker.bootstrap, "second")
     for worker in (*frozen.all.values(), *killed.all.values()):
         worker.ready()
+    frozen.are()
+    hosts = [workers.said("/readyz")["host slow-sum:1"] for workers in (frozen, killed)]
+    assert sorted(hosts, key=repr) == [unready(), unready(SPARE)], "there is one partition of requests"
     os.kill(broker.pid, signal.SIGSTOP)
     frozen.say("no broker answers")
+    frozen.are("no broker answers")
+    os.kill(broker.pid, signal.SIGCONT)
+    frozen.are()
+    os.kill(broker.pid, signal.SIGSTOP)
+    frozen.are("no broker answers")
+    frozen.all["router"].signal(signal.SIGTERM)
+    until("a router that drains is not ready", lambda: frozen.said("/readyz")["router"] == unready("the process ends"))
     frozen.end()
     broker.stop(kill=True)
     killed.say("no broker answers")

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 from builders.router_deployment import publish_manifests, withdraw_manifests
@@ -19,6 +20,7 @@ from clipper_agents.control.apply import KEPT, apply_manifests
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.topics import existing_topics
+from clipper_agents.observability.exposition import scrape
 from clipper_agents.settings import GatewaySection, load_settings
 from clipper_agents.supervisor.deployment import OVERWRITTEN, Deployment
 from clipper_agents.supervisor.process import ChildNotReady
@@ -124,6 +126,15 @@ def deployment_of(settings, worker, lines, **how):
     )
 
 
+async def reasons(deployment):
+    """Why the deployment does not serve, as its probe says."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{deployment.metrics_port}/readyz", timeout=30)
+    found = answer.json()["reasons"]
+    assert answer.status_code == (503 if found else 200)
+    return found
+
+
 async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_behind(
     configuration, worker, temporary
 ):
@@ -140,10 +151,20 @@ async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_
         assert list(published.models.values()) == settings.models
         assert list(published.applications.values()) == settings.applications
 
+        assert await reasons(deployment) == []
         deployment.supervisor.kill("router-1")
+        (reason,) = await reasons(deployment)
+        assert reason.startswith("router-1 does not serve")
         await deployment.supervisor.child("router-1").wait_ready()
+        assert await reasons(deployment) == []
+        found = await asyncio.to_thread(scrape, deployment.metrics_port)
+        roles = {"router": 2, "host": 2, "steward": 1, "gateway": 0}
+        assert found.by("role", "clipper_children_wanted") == found.by("role", "clipper_children_ready") == roles
+        assert found.by("role", "clipper_restarts_total") == dict.fromkeys(roles, 0) | {"router": 1}
         assert {name for name, child in children.items() if child.pid != pids[name]} == {"router-1"}
         running = [deployment.broker.pid, *(child.pid for child in children.values())]
+    with pytest.raises(httpx.ConnectError):
+        await reasons(deployment)
     assert not any(map(is_alive, running))
     assert list(temporary.iterdir()) == []
     roles = worker.with_name("drained").read_text().split()
@@ -250,6 +271,7 @@ async def test_a_restart_keeps_what_was_changed_live_and_says_who_changed_it(
     assert said[-2:] == ["starting workers, hosts load their models", "ready"]
     (ready,) = [record for record in caplog.records if record.getMessage() == "ready"]
     assert float(ready.fields["seconds"]) > 0
+    assert ready.fields["metrics"] == deployment.metrics_port > 0
 
 
 async def test_with_apply_a_start_publishes_the_configuration_and_says_what_it_changed(

@@ -71,7 +71,7 @@ async def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_s
         await until("the same", lambda: restarted.comparisons == live)
     assert sorted(one.command for one in changes.made) == ["abort", "promote", "retire", "step"]
     assert (step.application, step.model, step.after.trials[0].share) == ("rising", "new:1", 0.2)
-    assert step.numbers["scores"] >= RULE.least
+    assert 0 < step.numbers["scores"] <= 40, "without the newest second, of which feedback is still waited for"
     assert step.numbers["upper"] < RULE.margin
     assert step.numbers["difference"] == -1.0
     assert (promotion.after.models, promotion.after.trials) == (["old:1", "new:1"], [])

@@ -139,6 +139,30 @@ def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catal
     assert any("wrong: host h0 of model svm:1 failed: out of memory" in one for one in watching.lines)
 
 
+@pytest.mark.parametrize(("per_s", "sampled"), [(100, True), (5_000, False)], ids=["a sample", "all"])
+async def test_a_sample_of_the_logs_tells_how_much_was_written(kafka, catalogue, per_s, sampled):
+    """Ten times as many predictions as may be read, and a feedback record now and then."""
+    answers = [codec.predictions.encode(prediction(number, "svm:1")) for number in range(4_000)]
+    async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=per_s) as following:
+        await following.catch_up(await readable_partitions(kafka, catalogue))
+        for chunk in range(0, len(answers), 100):
+            written = [
+                (catalogue.predictions, b"k", value, chunk % catalogue.partitions)
+                for value in answers[chunk : chunk + 100]
+            ]
+            labels = [(catalogue.feedback, b"k", codec.feedback.encode(labelled(chunk)), 0)]
+            await write(kafka, written + labels, f"{catalogue.prefix}.test")
+            await following.poll()
+        async with asyncio.timeout(30):
+            while (counts := following.recent.window("digits", time.time(), 60)).feedback < 40:
+                await following.poll()
+    assert counts.sampled == sampled
+    assert counts.feedback == 40, "of a log that has few records all are read"
+    assert counts.queries == pytest.approx(len(answers), rel=0.1 if sampled else 1e-9)
+    assert counts.of("svm:1").served == counts.queries
+    assert (len(counts.latencies_ms) < len(answers) / 2) == sampled
+
+
 def check_status(seen: dict[str, Any]) -> None:
     digits = seen["applications"]["digits"]
     versions = {one["model"]: one for one in digits["versions"]}
@@ -174,7 +198,7 @@ def check_status(seen: dict[str, Any]) -> None:
     assert [one["revision"] for one in digits["changes"]] == [4, 3]
     canary, shadow = digits["trials"]
     assert (canary["feedbacks"], canary["source"]) == (30, "totals")
-    assert canary["waits_for"] == "its evidence was not read: run `clipper-stream status`"
+    assert canary["waits_for"] == "its evidence was not read: run `clipper-stream status`", "there is no steward"
     assert shadow["feedbacks"] == 0
     reasons = "\n".join(seen["reasons"])
     assert "host h2 of model rf:2 failed: no module named shop" in reasons

@@ -1,15 +1,15 @@
-"""W3C Trace Context in headers of records: which query is sampled, and which rows of a frame are of one that is.
+"""Traces and records: W3C Trace Context in headers, and what OpenTelemetry calls what is done with a record.
 
 Rules of this file:
 - Headers come from anybody: what has another form is as if it was not there.
 - `tracestate` is not passed on: nothing here decides by it.
 
-Source: W3C Trace Context, level 1, "traceparent Header".
+Source: W3C Trace Context, level 1, "traceparent Header"; OpenTelemetry, "Semantic conventions for Kafka".
 """
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clipper_topics.codec import Headers
 
@@ -23,7 +23,7 @@ _ROWS = re.compile(r"(\d{1,6}),(\d{1,6}),(00-[0-9a-f]{32}-[0-9a-f]{16}-01)")
 
 
 class TracedRows(NamedTuple):
-    """Rows of a frame, from `start` to `stop`, excluded, that are of one sampled query; and the context they were sent in."""
+    """Rows of a frame, from `start` to `stop`, excluded, of one sampled query, and the context they were sent in."""
 
     start: int
     stop: int
@@ -67,3 +67,28 @@ def read_traced_rows(headers: Headers) -> tuple[TracedRows, ...]:
     """
     text = b";".join(value for name, value in headers if name == TRACED_ROWS and value).decode("ascii", "replace")
     return tuple(TracedRows(int(start), int(stop), context) for start, stop, context in _ROWS.findall(text))
+
+
+def record_attributes(
+    operation: str, kind: str, topic: str, partition: int | None = None, offset: int | None = None
+) -> dict[str, Any]:
+    """Return the attributes of a span about a record, or about several.
+
+    Args:
+        operation: Its name, the first word of the span's.
+        kind: Its type: `send` or `process`.
+        topic: The topic.
+        partition: None for records of several.
+        offset: None or negative where it is not known.
+    """
+    found: dict[str, Any] = {
+        "messaging.system": "kafka",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": kind,
+        "messaging.destination.name": topic,
+    }
+    if partition is not None:
+        found["messaging.destination.partition.id"] = str(partition)
+    if offset is not None and offset >= 0:
+        found["messaging.kafka.offset"] = offset
+    return found

@@ -17,8 +17,14 @@ from typing import Any, NamedTuple
 from clipper_agents.host.batching import Batch
 from clipper_agents.host.outputs import Reply, RowSpan
 from clipper_agents.host.predictor import TimedOutcome
-from clipper_agents.observability.tracing import CONSUMER, INTERNAL, PRODUCER, Span, SpanSink, messaging, new_span_id
-from clipper_topics.trace_context import TracedRows, trace_and_span, traced_rows_header, traceparent_of
+from clipper_agents.observability.tracing import CONSUMER, INTERNAL, PRODUCER, Span, SpanSink, new_span_id
+from clipper_topics.trace_context import (
+    TracedRows,
+    record_attributes,
+    trace_and_span,
+    traced_rows_header,
+    traceparent_of,
+)
 
 
 class SentRows(NamedTuple):
@@ -88,7 +94,7 @@ class BatchTraces:
         now_ns = time.time_ns()
         for one in sent:
             trace_id, parent = trace_and_span(one.rows.traceparent)
-            attributes = messaging("send", "send", topic, partition, offsets[one.record])
+            attributes = record_attributes("send", "send", topic, partition, offsets[one.record])
             self._give(Span(f"send {topic}", PRODUCER, trace_id, one.span_id, parent, one.began_ns, now_ns, attributes))
 
     def _batch(
@@ -99,7 +105,7 @@ class BatchTraces:
         name, attributes, frames = "process", of_model, len({id(run.frame) for run in batch.runs})
         if self._topic:
             name = f"process {self._topic}"
-            attributes = {**of_model, **messaging("process", "process", self._topic)}
+            attributes = {**of_model, **record_attributes("process", "process", self._topic)}
             attributes["messaging.batch.message_count"] = frames
         links = [trace_and_span(rows.traceparent) for rows in traced]
         kind = CONSUMER if self._topic else INTERNAL

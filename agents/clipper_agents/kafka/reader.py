@@ -11,7 +11,7 @@ Rules of this file:
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -87,7 +87,7 @@ class LogReader:
             fetch_wait_s=fetch_wait_s,
             markers=self._markers,
         )
-        self._consumer: AIOKafkaConsumer | None = None
+        self._consumer: Any = None
         self._lock = asyncio.Lock()
         self._keeper = PositionKeeper()
         self._unread: dict[TopicPartition, int] = {}
@@ -124,7 +124,7 @@ class LogReader:
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """One past the last record of each partition, now."""
         asked = list(partitions)
-        return await self._offsets("ends", asked, lambda consumer: consumer.end_offsets(asked)) if asked else {}
+        return await self._offsets("ends", asked, lambda consumer: consumer.end_offsets(asked))
 
     async def proven_ends(
         self, starts: Mapping[TopicPartition, int], markers: Mapping[TopicPartition, TransactionMarker]
@@ -152,15 +152,11 @@ class LogReader:
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset that each partition still has."""
         asked = list(partitions)
-        if not asked:
-            return {}
         return await self._offsets("beginnings", asked, lambda consumer: consumer.beginning_offsets(asked))
 
     async def offsets_at(self, partitions: Iterable[TopicPartition], at_ms: int) -> dict[TopicPartition, int]:
         """First offset of this time (milliseconds since the epoch) or later, of the partitions that have one."""
         times = dict.fromkeys(partitions, max(0, at_ms))
-        if not times:
-            return {}
         found = await self._offsets("offsets of a time", times, lambda consumer: consumer.offsets_for_times(times))
         return {tp: one.offset for tp, one in found.items() if one is not None}
 
@@ -275,13 +271,11 @@ class LogReader:
 
     def known_end(self, tp: TopicPartition) -> int:
         """One past the last record that could be read when the partition was last fetched; 0: it never was."""
-        assert self._consumer is not None
         end = self._consumer.last_stable_offset(tp) if self._committed else None
         return (self._consumer.highwater(tp) if end is None else end) or 0
 
     def skip_to(self, tp: TopicPartition, offset: int) -> None:
         """Go on reading at a later offset of the range; what was fetched before it is not given."""
-        assert self._consumer is not None
         self._consumer.seek(tp, offset)
         self.positions[tp] = offset
 
@@ -321,9 +315,11 @@ class LogReader:
     async def _offsets(
         self,
         what: str,
-        partitions: Iterable[TopicPartition],
+        partitions: Collection[TopicPartition],
         ask: Callable[[AIOKafkaConsumer], Awaitable[Mapping[TopicPartition, T]]],
     ) -> dict[TopicPartition, T]:
+        if not partitions:
+            return {}
         async with self._lock:
             consumer = await self._started()
         await _learn_leaders(consumer, partitions)  # without the lock: who reads, or has no leader, holds up nobody

@@ -17,18 +17,6 @@ _UNSEEN = Gauge("unseen", "In no registry.", registry=None)
 LabelValues = TypeVar("LabelValues", bound=tuple[str, ...])
 
 
-class _Series(dict[tuple[str, ...], Any]):
-    """The series of a family by their label values, each made when it is asked for first."""
-
-    def __init__(self, family: Any) -> None:
-        super().__init__()
-        self._family = family
-
-    def __missing__(self, labels: tuple[str, ...]) -> Any:
-        made = self[labels] = self._family.labels(*labels) if labels else self._family
-        return made
-
-
 class MetricFamilies:
     """A registry of its own with the metrics of the given roles; series are looked up once and kept.
 
@@ -58,9 +46,11 @@ class MetricFamilies:
         wanted = {*roles} if "supervisor" in roles else {*roles, "both"}
         self._specs = {spec.name: spec for spec in SPECS if spec.role in wanted}
         self._families = {name: self._family(spec) for name, spec in self._specs.items()}
-        self._series = {name: _Series(family) for name, family in self._families.items()}
+        self._series: dict[str, dict[tuple[str, ...], Any]] = {name: {} for name in self._families}
         self._most = most
         self._own: dict[str, set[str]] = {label: set() for label in BOUNDED}
+        self._by_value: dict[str, dict[str, set[tuple[str, tuple[str, ...]]]]] = {label: {} for label in BOUNDED}
+        """Series of all families by bounded label and value."""
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The counter with these label values."""
@@ -83,18 +73,17 @@ class MetricFamilies:
             if label in self._own:
                 names = self.shown(label, {labels[at] for labels in values})
                 values = {labels: value for labels, value in values.items() if labels[at] in names}
-        series = self._series[name]
-        for labels in series.keys() - values.keys():
+        for labels in self._series[name].keys() - values.keys():
             self._take_back(name, labels)
         for labels, value in values.items():
-            series[labels].set(value)
+            self._kept(name, labels).set(value)
 
     def shown(self, label: str, names: Collection[str]) -> Collection[str]:
         """Return of which values of a bounded label gauges are shown: all, or those that something is counted for."""
         return names if len(names) <= self._most else self._own[label].intersection(names)
 
     def forget(self, **values: str) -> None:
-        """Take back every series of any family that has these label values.
+        """Take back every series of any family that has these label values, the first one of a bounded label.
 
         >>> families = MetricFamilies("router")
         >>> families.counter("clipper_cache_hits_total", "svm:2").inc()
@@ -102,33 +91,23 @@ class MetricFamilies:
         >>> families.registry.get_sample_value("clipper_cache_hits_total", {"model": "svm:2"}) is None
         True
         """
-        self._forget(tuple(values), {tuple(values.values())})
+        label, value = next(iter(values.items()))
+        for name, labels in list(self._by_value[label].get(value, ())):
+            if values.items() <= dict(zip(self._specs[name].labels, labels, strict=True)).items():
+                self._take_back(name, labels)
 
     def forget_others(self, label: str, names: Iterable[str]) -> None:
         """Take back the series of all values of a bounded label that are not among the names."""
-        gone = self._own[label].difference(names)
-        if gone:
-            self._forget((label,), {(name,) for name in gone})
-
-    def _forget(self, labels: tuple[str, ...], gone: Collection[tuple[str, ...]]) -> None:
-        kept: dict[str, set[str]] = {label: set() for label in BOUNDED}
-        for name, spec in self._specs.items():
-            at = [spec.labels.index(label) for label in labels if label in spec.labels]
-            for values in list(self._series[name]) if spec.labels else ():
-                if len(at) == len(labels) and tuple(values[one] for one in at) in gone:
-                    self._take_back(name, values)
-                elif spec.kind != "gauge":
-                    for label in kept.keys() & spec.labels:
-                        kept[label].add(values[spec.labels.index(label)])
-        self._own = {label: names - {OTHERS, ""} for label, names in kept.items()}
+        for value in self._own[label].difference(names):
+            self.forget(**{label: value})
 
     def _found(self, name: str, labels: tuple[str, ...]) -> Any:
-        series = self._series[name]
-        if labels not in series:
-            labels = tuple(map(self._admitted, self._specs[name].labels, labels))
-            if OTHERS in labels and self._specs[name].kind == "gauge":
-                return _UNSEEN
-        return series[labels]
+        found = self._series[name].get(labels)
+        if found is not None:
+            return found
+        spec = self._specs[name]
+        labels = tuple(map(self._admitted, spec.labels, labels))
+        return _UNSEEN if OTHERS in labels and spec.kind == "gauge" else self._kept(name, labels)
 
     def _admitted(self, label: str, value: str) -> str:
         own = self._own.get(label)
@@ -139,6 +118,29 @@ class MetricFamilies:
         own.add(value)
         return value
 
+    def _kept(self, name: str, labels: tuple[str, ...]) -> Any:
+        series = self._series[name]
+        if labels not in series:
+            family = self._families[name]
+            series[labels] = family.labels(*labels) if labels else family
+            for label, value in self._bounded(name, labels):
+                self._by_value[label].setdefault(value, set()).add((name, labels))
+        return series[labels]
+
+    def _take_back(self, name: str, labels: tuple[str, ...]) -> None:
+        del self._series[name][labels]
+        self._families[name].remove(*labels)
+        for label, value in self._bounded(name, labels):
+            left = self._by_value[label][value]
+            left.remove((name, labels))
+            if not left:
+                del self._by_value[label][value]
+            if all(self._specs[other].kind == "gauge" for other, _ in left):
+                self._own[label].discard(value)
+
+    def _bounded(self, name: str, labels: tuple[str, ...]) -> list[tuple[str, str]]:
+        return [pair for pair in zip(self._specs[name].labels, labels, strict=True) if pair[0] in BOUNDED]
+
     def _family(self, spec: MetricSpec) -> Any:
         if spec.kind == "histogram":
             family = BatchHistogram(spec.name, spec.text, spec.labels, spec.buckets)
@@ -147,7 +149,3 @@ class MetricFamilies:
         return {"counter": Counter, "gauge": Gauge}[spec.kind](
             spec.name, spec.text, spec.labels, registry=self.registry
         )
-
-    def _take_back(self, name: str, labels: tuple[str, ...]) -> None:
-        del self._series[name][labels]
-        self._families[name].remove(*labels)

@@ -69,31 +69,6 @@ def new_span_id() -> str:
     return f"{getrandbits(64) or 1:016x}"
 
 
-def messaging(
-    operation: str, kind: str, topic: str, partition: int | None = None, offset: int | None = None
-) -> dict[str, Any]:
-    """Return the attributes of a span about a record, by OpenTelemetry's conventions for messaging.
-
-    Args:
-        operation: Name of the operation, the first word of the span's name.
-        kind: Type of the operation: `send` or `process`.
-        topic: The topic.
-        partition: Absent where there are records of several.
-        offset: Absent or negative where it is not known.
-    """
-    found: dict[str, Any] = {
-        "messaging.system": "kafka",
-        "messaging.operation.name": operation,
-        "messaging.operation.type": kind,
-        "messaging.destination.name": topic,
-    }
-    if partition is not None:
-        found["messaging.destination.partition.id"] = str(partition)
-    if offset is not None and offset >= 0:
-        found["messaging.kafka.offset"] = offset
-    return found
-
-
 class SpanSink:
     """Gives spans to an exporter process, from a thread that sleeps while there are none.
 

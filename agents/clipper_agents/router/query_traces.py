@@ -20,7 +20,7 @@ from aiokafka import ConsumerRecord
 
 from clipper_agents.feedback.feedback_step import Step
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.observability.tracing import CONSUMER, INTERNAL, PRODUCER, Span, SpanSink, messaging, new_span_id
+from clipper_agents.observability.tracing import CONSUMER, INTERNAL, PRODUCER, Span, SpanSink, new_span_id
 from clipper_agents.router.outgoing_records import Outgoing, Sendable
 from clipper_stream.query import InFlightQuery, QueryAnswer, Request
 from clipper_topics.codec import Headers
@@ -28,6 +28,7 @@ from clipper_topics.prediction import NAMED
 from clipper_topics.trace_context import (
     TracedRows,
     read_traced_rows,
+    record_attributes,
     sampled,
     trace_and_span,
     traced_rows_header,
@@ -161,7 +162,7 @@ class QueryTraces:
         is_lost = sent.cancelled() or sent.exception() is not None
         place = () if is_lost else (sent.result().partition, sent.result().offset)
         for part in request.traced:
-            attributes = messaging("send", "send", topic, *place)
+            attributes = record_attributes("send", "send", topic, *place)
             attributes |= {"clipper.model": request.ref, "clipper.rows": part.stop - part.start}
             attributes |= {"clipper.request.rows": len(request.rows), "clipper.served": part.owner.audit_of is None}
             name, start_ns, error = f"send {topic}", part.trace.decided_ns, "not_stored" if is_lost else ""
@@ -178,7 +179,7 @@ class QueryTraces:
         """Make the spans of sampled queries whose predictions are in the log."""
         now_ns = time.time_ns()
         for one, trace, offset in _traced(outgoing, offsets):
-            attributes = messaging("record", "send", topic, one.query.partition, offset)
+            attributes = record_attributes("record", "send", topic, one.query.partition, offset)
             self._put(trace, "decode", INTERNAL, trace.began_ns, trace.decoded_ns, {})
             if one.answer is not None:
                 self._answer(trace, one.answer)
@@ -189,7 +190,7 @@ class QueryTraces:
         """Make the spans of sampled queries whose audits are in the log, in a round of so many seconds."""
         now_ns = time.time_ns()
         for one, trace, offset in _traced(outgoing, offsets):
-            attributes = messaging("record", "send", topic, one.query.partition, offset)
+            attributes = record_attributes("record", "send", topic, one.query.partition, offset)
             self._put(trace, f"record {topic}", PRODUCER, now_ns - round(took_s * 1e9), now_ns, attributes)
 
     def begin_feedback(self, records: Iterable[Record]) -> TracedFeedback | None:
@@ -220,7 +221,7 @@ class QueryTraces:
     def _end(self, trace: QueryTrace, now_ns: int, attributes: dict[str, Any], error: str = "") -> None:
         """Make the span that all others of the query are in."""
         self._open.discard(trace)
-        attributes |= messaging("process", "process", trace.topic, *trace.place)
+        attributes |= record_attributes("process", "process", trace.topic, *trace.place)
         name, links = f"process {trace.topic}", ((trace.trace_id, trace.parent_id),)
         span = Span(
             name, CONSUMER, trace.trace_id, trace.span_id, trace.parent_id, trace.began_ns, now_ns, attributes, links,
@@ -237,7 +238,7 @@ class QueryTraces:
 
     def _processed(self, record: Record, parent: str, began_ns: int, attributes: dict[str, Any]) -> None:
         trace_id, parent_id = trace_and_span(parent)
-        attributes |= messaging("process", "process", record.topic, record.partition, record.offset)
+        attributes |= record_attributes("process", "process", record.topic, record.partition, record.offset)
         name, links, now_ns = f"process {record.topic}", ((trace_id, parent_id),), time.time_ns()
         self._give(Span(name, CONSUMER, trace_id, new_span_id(), parent_id, began_ns, now_ns, attributes, links))
 

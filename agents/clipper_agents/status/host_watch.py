@@ -36,7 +36,7 @@ class HostWatch:
 
     def see(self, reports: Mapping[bytes, HostReport]) -> None:
         """Count restarts; of the reports, by key, the newest are the last ones."""
-        for key, report in reversed(reports.items()):
+        for key, report in reversed([*reports.items()]):
             if (before := self._seen.get(key)) is report:
                 return
             self._seen[key] = report

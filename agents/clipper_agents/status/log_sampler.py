@@ -68,4 +68,5 @@ class LogSampler:
         """For how many records each of these stands."""
         if tp.topic in self._budgets:
             self._budgets[tp.topic] -= len(records)
-        return 1 + self._skipped.pop(tp, 0) / (records[-1].offset + 1 - start)
+        offsets: int = records[-1].offset + 1 - start
+        return 1 + self._skipped.pop(tp, 0) / offsets

@@ -28,7 +28,7 @@ MOST_OF_A_TIME, MOST_LAST = 1_000, 20_000
 """Records that are read of a log and a time; and of totals and comparisons, in all."""
 LIST_RECORDS = 50
 """Taken in at once: others that share the loop wait so long."""
-Offsets = Mapping[TopicPartition, int]
+Offsets = dict[TopicPartition, int]
 
 
 class PastReader:
@@ -68,15 +68,17 @@ class PastReader:
 
         The builder's window is one second, in which all of the time is.
         """
-        edges = {}
-        for at_s in (since_s, until_s):
-            known = self._edges.get(at_s)
-            edges[at_s] = (
-                self._ends | await self._reader.offsets_at(self._ends, 1000 * at_s) if known is None else known
-            )
-        self._edges = edges
-        recent = await self._flowed(edges[since_s], edges[until_s], until_s)
-        return StatusBuilder(facts=self._facts_at(until_s), recent=recent, now_s=until_s, window_s=1)
+        facts, recent = self._facts_at(until_s), TrafficWindow()
+        if facts.declared.manifests.applications:
+            first, end = await self._offsets_at(since_s), await self._offsets_at(until_s)
+            self._edges = {since_s: first}
+            await self._read(recent, first, end, until_s)
+        return StatusBuilder(facts=facts, recent=recent, now_s=until_s, window_s=1)
+
+    async def _offsets_at(self, at_s: int) -> Offsets:
+        if at_s not in self._edges:
+            self._edges[at_s] = self._ends | await self._reader.offsets_at(self._ends, 1000 * at_s)
+        return self._edges[at_s]
 
     async def _last(self, topic: str) -> dict[bytes, list[Record]]:
         """The newest records of a topic, by key, in log order."""
@@ -89,8 +91,8 @@ class PastReader:
                     found[record.key].append(record)
         return found
 
-    async def _flowed(self, first: Offsets, end: Offsets, until_s: int) -> TrafficWindow:
-        recent, most = TrafficWindow(), MOST_OF_A_TIME * 2 // max(2, len(end))
+    async def _read(self, recent: TrafficWindow, first: Offsets, end: Offsets, until_s: int) -> None:
+        most = MOST_OF_A_TIME * 2 // max(2, len(end))
         sizes = {tp: end[tp] - first[tp] for tp in end if end[tp] > first[tp]}
         starts = {tp: first[tp] + max(0, size - most) // 2 for tp, size in sizes.items()}
         ranges = {tp: Range(start, min(start + most, end[tp])) for tp, start in starts.items()}
@@ -101,7 +103,6 @@ class PastReader:
                     with suppress(UndecodableRecord):
                         self._take(recent, record, until_s, weight)
                 await asyncio.sleep(0)
-        return recent
 
     def _take(self, recent: TrafficWindow, record: Record, until_s: int, weight: float) -> None:
         at_s = until_s - 1
@@ -120,7 +121,7 @@ class PastReader:
         for name in declared.changes.keys() | declared.manifests.applications.keys():
             manifest = declared.manifests.applications.get(name)
             for change in self._facts.changes_of(name):
-                manifest = change.before if change.at_ms > at_ms else manifest
+                manifest = change.before if change.at_ms >= at_ms else manifest
             if manifest is not None:
                 manifests.applications[name] = manifest
         found = DeploymentView(contexts_read=False, declared=ControlState(manifests=manifests, notes=()))

@@ -37,9 +37,9 @@ LAST_ROWS = 5_000
 """Of each partition of the selection changelog, which may be gigabytes long between two compactions."""
 
 
-SAMPLE_EVERY_S = 0.2
+SAMPLE_EVERY_S = 0.25
 """Apart are two readings of a sample: figures are complete up to the one before."""
-SAMPLE_FETCH_BYTES = 16 << 10
+SAMPLE_FETCH_BYTES = 32 << 10
 """Of a partition: a sample is a few records of each."""
 
 

@@ -13,8 +13,7 @@ Rules of this file:
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 
@@ -36,6 +35,7 @@ from clipper_agents.observability.logging import event
 from clipper_agents.settings.error_messages import explained
 from clipper_agents.status.build import weights_of
 from clipper_gateway.access import Caller
+from clipper_gateway.console.sessions import bounded
 from clipper_gateway.errors import Refusal
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -58,14 +58,14 @@ T = TypeVar("T")
 class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
     """What a form asks for; that of a confirmation has what was `seen`, its `number`, and `why` too."""
 
-    application: Name | None = None
-    model: ModelRef | None = None
+    application: Name = ""
+    model: ModelRef = ""
     to_revision: Revision | None = None
     revision: Revision | None = None
     undo: bool = False
     position: Annotated[list[Position], Meta(max_length=MOST_LETTERS)] = []
     again: bool = False
-    seen: Annotated[str, Meta(max_length=200)] = ""
+    seen: Annotated[str, Meta(pattern=r"^\d{1,16}( r-[0-9a-f]{1,64})?$")] = "0"
     number: Annotated[str, Meta(max_length=100)] = ""
     why: Annotated[str, Meta(max_length=500)] = ""
 
@@ -83,44 +83,22 @@ class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
         except msgspec.ValidationError as error:
             raise Refusal(400, explained(str(error), given, cls)) from error
 
-    def given(self, name: str) -> str:
-        """Return a text that the action needs.
-
-        Raises:
-            Refusal: 400, it is missing.
-        """
-        if not (value := getattr(self, name)):
-            raise Refusal(400, f"{name} is missing: preview the action first")
-        return str(value)
-
-    @property
-    def letters(self) -> list[int]:
-        """Positions of letters, at least one; errors as of `given`."""
-        self.given("position")
-        return sorted(set(self.position))
-
     @property
     def seen_revision(self) -> dict[str, int]:
-        """Revision that was seen, by application; errors as of `given`."""
-        if not (seen := self.given("seen")).isdecimal():
-            raise Refusal(400, "seen is no revision: preview the action first")
-        return {self.given("application"): int(seen)}
+        """Revision that was seen, by application."""
+        return {self.application: int(self.seen.partition(" ")[0])}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionPreview:
-    """What an action would do.
+class ActionPreview(NamedTuple):
+    """What an action would do: the difference as `apply --dry-run` prints it, and what it was decided on (`seen`).
 
-    Attributes:
-        lines: The difference, as `apply --dry-run` prints it; empty: things are so already.
-        notes: What else there is to know.
-        seen: What it was decided on, and what has to be there still when it is done.
+    No line says that things are so already; notes are what else there is to know.
     """
 
     title: str
     lines: Sequence[str]
     notes: Sequence[str] = ()
-    seen: str = ""
+    seen: str = "0"
 
 
 Target: TypeAlias = tuple[KafkaConnection, Catalogue]
@@ -136,94 +114,85 @@ class Doer(NamedTuple):
 def _model_change(rule: Callable[[Manifests, str, str], Plan], title: str) -> Doer:
     """Return how a rule about a version of an application is applied."""
 
-    def decide(state: ControlState, form: ActionForm) -> Plan:
-        return rule(state.manifests, form.given("application"), form.given("model"))
-
     async def preview(target: Target, form: ActionForm) -> ActionPreview:
-        state = await read_control(*target)
-        lines, name = [*plan_lines(state, decide(state, form))], form.given("application")
-        return ActionPreview(title=title.format(form.model, name), lines=lines, seen=str(state.current(name)))
+        state, name = await read_control(*target), form.application
+        lines = [*plan_lines(state, rule(state.manifests, name, form.model))]
+        return ActionPreview(title.format(form.model, name), lines, seen=str(state.current(name)))
 
     async def perform(target: Target, form: ActionForm, signature: Signature) -> list[str]:
-        seen = form.seen_revision
-        return written_lines(await change_control(*target, lambda state: decide(state, form), signature, seen=seen))
+        def decide(state: ControlState) -> Plan:
+            return rule(state.manifests, form.application, form.model)
+
+        return written_lines(await change_control(*target, decide, signature, seen=form.seen_revision))
 
     return Doer(preview, perform)
 
 
 async def _preview_rollback(target: Target, form: ActionForm) -> ActionPreview:
-    state, name = await read_control(*target), form.given("application")
+    state, name = await read_control(*target), form.application
     back = plan_rollback(state.manifests, state.history(name), name, form.to_revision)
-    where = f" to revision {form.to_revision}" if form.to_revision else ""
-    return ActionPreview(
-        title=f"Roll {name} back{where}",
-        lines=[*undone_lines(back.undone), *plan_lines(state, back.plan)] if back.plan else (),
-        notes=[f"The selection state {'stays: none was kept' if back.rows is None else 'is set back too'}."],
-        seen=str(state.current(name)),
-    )
+    lines = [*undone_lines(back.undone), *plan_lines(state, back.plan)] if back.plan else []
+    title = f"Roll {name} back{f' to revision {form.to_revision}' if form.to_revision else ''}"
+    note = f"The selection state {'stays: none was kept' if back.rows is None else 'is set back too'}."
+    return ActionPreview(title, lines, [note], str(state.current(name)))
 
 
 async def _roll_back(target: Target, form: ActionForm, signature: Signature) -> list[str]:
-    seen, name = form.seen_revision, form.given("application")
-    return rollback_lines(await roll_back(*target, name, form.to_revision, signature, seen=seen))
+    return rollback_lines(
+        await roll_back(*target, form.application, form.to_revision, signature, seen=form.seen_revision)
+    )
 
 
 async def _plan_weights(
     target: Target, form: ActionForm, signature: Signature
-) -> tuple[ControlState, str, Sequence[SavedRow], RestorePlan]:
+) -> tuple[ControlState, str, list[SavedRow], RestorePlan]:
     """The registry, what of it counts as seen, the rows to come, and the restore of them."""
-    name = form.given("application")
+    name = form.application
     if (form.revision is None) is not form.undo:
         raise Refusal(400, "give either revision or undo")
     state = await read_control(*target)
     newest = [each.restore_id for each in state.restores.values() if each.restore.application == name][-1:]
-    seen = " ".join([str(state.current(name)), *newest])
-    if form.seen not in {"", seen}:
-        raise StaleRevision(f"the manifest or the selection state of {name} was set since you looked at it")
     undoes, rows = saved_source(state, target[1], name, form.revision)
-    return state, seen, rows, await plan_restore(*target, name, rows, signature, undoes)
+    plan = await plan_restore(*target, name, rows, signature, undoes)
+    return state, " ".join([str(state.current(name)), *newest]), rows, plan
 
 
 async def _preview_weights(target: Target, form: ActionForm) -> ActionPreview:
     state, seen, rows, plan = await _plan_weights(target, form, Signature())
-    name, before = plan.restore.application, plan.restore.before
+    name, before = form.application, plan.restore.before
+    manifest = state.manifests.applications.get(name)
+    refs = manifest.models if manifest else []
+    sides = ({} if side is None else weights_of(manifest, state_of_rows(side, None), refs) for side in (before, rows))
+    old, new = ({ref: f"{weight:.4f}" for ref, weight in weights.items()} for weights in sides)
+    changed = [f"    {ref}  weight {old.get(ref, '?')} -> {new.get(ref, '?')}" for ref in refs]
     notes = [f"{saved_in(plan.markers)} rows are set, those of contexts among them. Shown are weights without one."]
     if before is None:
         notes.append("This cannot be undone, the rows now are too many: keep them by `selection export`.")
     where = f"to revision {form.revision}" if form.revision else "to before the newest restore"
-    lines = [f"~ selection state of {name}", *_weight_lines(state, name, before, rows)]
-    return ActionPreview(title=f"Set the weights of {name} back {where}", lines=lines, notes=notes, seen=seen)
-
-
-def _weight_lines(
-    state: ControlState, application: str, before: Iterable[SavedRow] | None, after: Iterable[SavedRow]
-) -> list[str]:
-    manifest = state.manifests.applications.get(application)
-    refs = manifest.models if manifest else []
-    sides = ({} if rows is None else weights_of(manifest, state_of_rows(rows, None), refs) for rows in (before, after))
-    old, new = ({ref: f"{weight:.4f}" for ref, weight in weights.items()} for weights in sides)
-    return [f"    {ref}  weight {old.get(ref, '?')} -> {new.get(ref, '?')}" for ref in refs]
+    return ActionPreview(
+        f"Set the weights of {name} back {where}", [f"~ selection state of {name}", *changed], notes, seen
+    )
 
 
 async def _restore_weights(target: Target, form: ActionForm, signature: Signature) -> list[str]:
-    form.given("seen")
-    *_, plan = await _plan_weights(target, form, signature)
+    _, seen, _, plan = await _plan_weights(target, form, signature)
+    if form.seen != seen:
+        raise StaleRevision(f"the manifest or the selection state of {form.application} was set since you looked at it")
     await carry_out(*target, plan)
     return [f"restore {plan.restore_id}: {saved_in(plan.markers)} rows in {len(plan.markers)} partitions"]
 
 
 async def _preview_resend(target: Target, form: ActionForm) -> ActionPreview:
-    found = await check_letters(*target, form.letters, again=form.again)
+    found = await check_letters(*target, sorted({*form.position}), again=form.again)
     sent = [f"+ {one.position}  {one.said.topic}" for one, reason in found if one.said and reason is None]
     left = [f"{one.position} is not sent: {reason}" for one, reason in found if reason is not None]
-    letters = "1 dead letter" if len(sent) == 1 else f"{len(sent)} dead letters"
-    return ActionPreview(title=f"Send {letters} once more", lines=sent, notes=left)
+    return ActionPreview(f"Send {len(sent)} dead letter{'s' * (len(sent) != 1)} once more", sent, left)
 
 
 async def _resend(target: Target, form: ActionForm, signature: Signature) -> list[str]:
     became: list[ReplayOutcome] = []
     try:
-        async for outcomes in replay_letters(*target, form.letters, again=form.again):
+        async for outcomes in replay_letters(*target, sorted({*form.position}), again=form.again):
             became += outcomes
     finally:
         sent = ",".join(str(one.position) for one in became if one.sent_to)
@@ -282,28 +251,26 @@ class Actions:
         if under_way is None or (under_way.done() and (under_way.cancelled() or under_way.exception())):
             signature = Signature(by=f"{caller.name} via console", why=form.why)
             work = self._apart(self._performs, lambda: doer.perform(self._target, form, signature))
-            under_way = self._confirmed[key] = asyncio.create_task(work)
-            while len(self._confirmed) > REMEMBERED:
-                del self._confirmed[next(iter(self._confirmed))]
+            under_way = bounded(self._confirmed, REMEMBERED)[key] = asyncio.create_task(work)
             event(logger, "confirmed on the console", action=action, by=signature.by, application=form.application)
         return await asyncio.shield(under_way)
 
     def _doer(self, action: str, caller: Caller, form: ActionForm) -> Doer:
         if (doer := self._doers.get(action)) is None:
             raise Refusal(404, f"there is no such action: use one of {', '.join(self._doers)}")
-        caller.require("operate", form.application)
+        caller.require("operate", form.application or None)
         if action == "resend" and caller.applications is not None:
             raise Refusal(403, f"dead letters are of all applications, and {caller.name} may not use all of them")
         self._check()
         return doer
 
     async def _apart(self, turn: asyncio.Semaphore, work: Callable[[], Awaitable[T]]) -> T:
-        async def bounded() -> T:
+        async def in_time() -> T:
             async with asyncio.timeout(WITHIN_S):
                 return await work()
 
         try:
             async with turn:
-                return await asyncio.to_thread(lambda: asyncio.run(bounded()))
+                return await asyncio.to_thread(lambda: asyncio.run(in_time()))
         except TimeoutError as error:
             raise Refusal(503, f"Kafka has not answered within {WITHIN_S:.0f} s") from error

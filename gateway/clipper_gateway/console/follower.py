@@ -15,7 +15,8 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar, cast
 
 from aiokafka import TopicPartition
@@ -28,7 +29,7 @@ from clipper_agents.kafka.retry import STATUS
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.collect import readable_partitions
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.figures import ApplicationSummary, ModelSummary, model_summaries, point_of, summary_of
+from clipper_agents.status.figures import ApplicationSummary, ModelSummary, Point, model_summaries, point_of, summary_of
 from clipper_agents.status.host_watch import HostWatch
 from clipper_agents.status.model import ApplicationStatus, ModelStatus, Status
 from clipper_agents.status.past import PastReader
@@ -45,16 +46,19 @@ from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Clock = Callable[[], float]
 
 SAMPLE_PER_S = 300
 AGAIN_S, SILENT_S = 1.0, 3.0
 """Between two attempts; without an answer, until that is told."""
 TICK_AT_S = 0.25
 """Behind the second: what was written in it has been read by then."""
-APPLICATIONS_A_SECOND = 20
-"""Whose status is made: of more than two hundred, each has a point more seldom."""
+POINTS_A_SECOND, STATUSES_A_SECOND, MODELS_A_SECOND = 20, 10, 500
+"""What is made at most: of more than two hundred applications, each has a point more seldom than every ten seconds."""
 SCRAPE_S, LOOKED_TICKS = 10.0, 30
-"""Between two readings of metrics; so long is an application looked at by whom asked for it once."""
+"""Between two readings of metrics; so long is something looked at by whoever asked for it once."""
+SUMMARIES, PROBLEMS, VERSIONS = "/summaries", "/problems", "/versions"
+"""Pages beside those of applications, which have no slash in their names."""
 READING, SILENT = "the topics are being read", "no broker answers"
 
 
@@ -78,11 +82,7 @@ class LiveView:
     """
 
     def __init__(
-        self,
-        kafka: KafkaConnection,
-        catalogue: Catalogue,
-        history: SeriesHistory,
-        clock: Callable[[], float] = time.time,
+        self, kafka: KafkaConnection, catalogue: Catalogue, history: SeriesHistory, clock: Clock = time.time
     ) -> None:
         self.facts, self.recent, self.history = DeploymentView(contexts_read=False), TrafficWindow(), history
         self.at_s, self.is_read, self.tick, self.stale_reason = 0.0, False, 0, READING
@@ -228,19 +228,26 @@ class LiveView:
 
     async def keep(self, now_s: int) -> None:
         """Add points of the applications whose turn it is; see how others are while somebody reads what is wrong."""
-        names, step_s, points = self._names(), FINEST.step_s, []
-        point_turns = max(step_s, math.ceil(len(names) / POINTS_A_SECOND))
-        status_turns = math.ceil(len(names) / STATUSES_A_SECOND) if self._made.keys() & {PROBLEMS, SUMMARIES} else 0
-        for second in range(max(self._second + 1, now_s - step_s + 1), now_s + 1):
+        names = self._names()
+        points: dict[str, tuple[Point, dict[str, Point]]] = {"": ({}, {})}
+        is_looked_at = bool(self._made.keys() & {PROBLEMS, SUMMARIES})
+        point_turns = max(FINEST.step_s, math.ceil(len(names) / POINTS_A_SECOND))
+        status_turns = math.ceil(len(names) / STATUSES_A_SECOND)
+        for second in range(max(self._second + 1, now_s - FINEST.step_s + 1), now_s + 1):
             for at, name in enumerate(names):
-                if (second - at) % point_turns == 0:
-                    points.append((name, *point_of(self._builder(), name)))
-                if status_turns and (second - at) % status_turns == 0:
+                has_point, has_status = (second - at) % point_turns == 0, (second - at) % status_turns == 0
+                if has_point:
+                    points[name] = point_of(self._builder(), name)
+                if has_status and is_looked_at:
                     self._status(name)
-                if second == now_s or points[-1:]
+                if has_point or has_status:
                     await asyncio.sleep(0)
-        self._second = now_s
-        await asyncio.to_thread(lambda: [self.history.add(name, now_s, *point) for name, *point in points])
+        self._second, self._statuses = now_s, self._statuses if is_looked_at else {}
+        await asyncio.to_thread(self._add, now_s, points)
+
+    def _add(self, at_s: int, points: Mapping[str, tuple[Point, dict[str, Point]]]) -> None:
+        for name, point in points.items():
+            self.history.add(name, at_s, *point)
 
     async def _scrape(self) -> None:
         while True:

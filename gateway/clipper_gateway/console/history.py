@@ -11,12 +11,14 @@ Rules of this file:
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple, Self, TypeVar
 
 import msgspec
@@ -31,6 +33,8 @@ from clipper_stream.errors import ClipperError
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Figures = npt.NDArray[np.float32]
+Point = Mapping[str, float]
+Points = Mapping[str, Point]
 
 VERSION_VALUES = (
     *("weight", "share", "loss", "loss_lower", "loss_upper", "difference", "difference_lower", "difference_upper"),
@@ -88,7 +92,7 @@ class _Point(msgspec.Struct, array_like=True, frozen=True):
 
 
 class SeriesHistory:
-    """Points of each application in rings of three resolutions.
+    """Points of each application in rings of three resolutions; threads may use it.
 
     Args:
         folder: Where they are; one beside it while another process uses that.
@@ -102,23 +106,16 @@ class SeriesHistory:
         self._folder, self._clock, self.reason = folder, clock, ""
         self._rings: dict[Ring, Database] = {}
         self._claim: int | None = None
-        self._retry_s = 0.0
+        self._retry_s, self._lock = 0.0, Lock()
 
     @classmethod
     def open(cls, folder: Path, clock: Callable[[], float]) -> Self:
         """The history in this folder; what cannot be opened is removed and begun anew."""
         found = cls(folder, clock)
-        found._guarded(lambda: None, None)
+        found._guarded(lambda: None)
         return found
 
-    def add(
-        self,
-        application: str,
-        at_s: float,
-        values: Mapping[str, float],
-        versions: Mapping[str, Mapping[str, float]],
-        ring: Ring | None = None,
-    ) -> None:
+    def add(self, application: str, at_s: float, values: Point, versions: Points, ring: Ring | None = None) -> None:
         """Take in a point of now, and let the coarser rings take in what is complete.
 
         With a `ring`, the point is one of the past, which counts where there is none.
@@ -127,17 +124,18 @@ class SeriesHistory:
         point = _encoded([*values], [*versions], np.array([*values.values(), *of_versions], np.float32))
 
         def put() -> None:
-            if ring is None or not self._read(ring, application, [int(at_s) // ring.step_s])[0]:
-                step_s = (ring or FINEST).step_s
-                self._rings[ring or FINEST].put(_key(application, int(at_s) // step_s), point)
-            if ring is None:
+            key = _key(application, int(at_s) // (ring or FINEST).step_s)
+            if ring is None or self._rings[ring].get(key) is None:
+                self._rings[ring or FINEST].put(key, point)
+            if ring is None and at_s % RINGS[1].step_s < FINEST.step_s:
                 self._fold(application, int(at_s))
 
-        self._guarded(put, None)
+        self._guarded(put)
 
     def has(self, ring: Ring, application: str, at_s: float) -> bool:
         """Whether there is a point of this time."""
-        return self._guarded(lambda: self._read(ring, application, [int(at_s) // ring.step_s]), [None]) != [None]
+        key = _key(application, int(at_s) // ring.step_s)
+        return self._guarded(lambda: self._rings[ring].get(key)) is not None
 
     def series(self, application: str, since_s: float, until_s: float) -> ApplicationSeries:
         """Figures between two times, of the finest ring that reaches back so far."""
@@ -145,9 +143,10 @@ class SeriesHistory:
         ring = next((one for one in RINGS if now_s - since_s <= one.span_s), RINGS[-1])
         last = int(min(until_s, now_s)) // ring.step_s
         buckets = range(max(int(since_s) // ring.step_s, last - ring.points + 1), last + 1)
-        points = self._guarded(lambda: self._with_last(ring, application, buckets), [])
-        names, versions, table = _table(points)
-        columns = np.where(np.isfinite(table), np.round(table.astype(float), DECIMALS), None).T.tolist()
+        names, versions, table = _table(self._guarded(lambda: self._with_last(ring, application, buckets)) or [])
+        rounded: npt.NDArray[np.object_] = np.round(table.astype(float), DECIMALS).astype(object)
+        rounded[~np.isfinite(table)] = None
+        columns = rounded.T.tolist()
         usual = np.array([not name.startswith("default:") for name in _columns(names, versions)], bool)
         useful = (np.isfinite(table) & ((table != 0.0) | usual)).any(axis=0)
         firsts = range(len(names), len(columns), len(VERSION_VALUES))
@@ -162,24 +161,20 @@ class SeriesHistory:
         )
 
     def close(self) -> None:
-        """Close the database."""
-        for database in self._rings.values():
-            database.close()
-        self._rings = {}
-        if self._claim is not None:
-            os.close(self._claim)
-            self._claim = None
+        """Close the database; nothing is kept any more."""
+        with self._lock:
+            self._close()
+            self._retry_s = math.inf
 
     # --- points -----------------------------------------------------------------------------------------------------
     def _fold(self, application: str, at_s: int) -> None:
-        """Give the coarser rings what they lack, when a step of theirs has begun."""
+        """Give the coarser rings what they lack of the finer ones."""
         for finer, ring in pairwise(RINGS):
-            if at_s % ring.step_s < FINEST.step_s:
-                now = at_s // ring.step_s
-                buckets = range(now - finer.span_s // ring.step_s, now)
-                for bucket, there in zip(buckets, self._read(ring, application, buckets), strict=True):
-                    if there is None and (point := self._mean(finer, ring, application, bucket)):
-                        self._rings[ring].put(_key(application, bucket), point)
+            buckets = range((at_s - finer.span_s) // ring.step_s + 1, at_s // ring.step_s)
+            known = self._rings[ring].get([_key(application, bucket) for bucket in buckets])
+            for bucket in (bucket for bucket, there in zip(buckets, known, strict=True) if there is None):
+                if (point := self._mean(finer, ring, application, bucket)) is not None:
+                    self._rings[ring].put(_key(application, bucket), point)
 
     def _mean(self, finer: Ring, ring: Ring, application: str, bucket: int) -> bytes | None:
         parts = ring.step_s // finer.step_s
@@ -202,39 +197,44 @@ class SeriesHistory:
         return [*map(_decoded, self._rings[ring].get([_key(application, bucket) for bucket in buckets]))]
 
     # --- the databases ----------------------------------------------------------------------------------------------
-    def _guarded(self, call: Callable[[], T], otherwise: T) -> T:
-        """What a call returns; what the disk does not let happen is told as the `reason`."""
-        for _ in range(2):
-            try:
-                if not self._rings:
-                    if self._clock() < self._retry_s:
-                        return otherwise
-                    self._open()
-                return call()
-            except DatabaseCorrupt:  # it was set aside, and is begun anew
-                self.close()
-            except ClipperError as error:
-                self.close()
-                self.reason, self._retry_s = f"the console keeps no history: {error}", self._clock() + RETRY_S
-                logger.warning("%s", self.reason)
-        return otherwise
+    def _guarded(self, call: Callable[[], T]) -> T | None:
+        """What a call returns; None where the disk does not let it happen, which is told as the `reason`."""
+        with self._lock:
+            for _ in range(2):
+                try:
+                    if not self._rings and self._clock() >= self._retry_s:
+                        self._open()
+                    return call() if self._rings else None
+                except DatabaseCorrupt:  # it was set aside, and is begun anew
+                    self._close()
+                except ClipperError as error:
+                    self._close()
+                    self.reason, self._retry_s = f"the console keeps no history: {error}", self._clock() + RETRY_S
+                    logger.warning("%s", self.reason)
+            return None
+
+    def _close(self) -> None:
+        for database in self._rings.values():
+            database.close()
+        self._rings = {}
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
     def _open(self) -> None:
-        folders = [self._folder, *(self._folder.with_name(f"{self._folder.name}-{n}") for n in range(2, MOST_FOLDERS))]
-        for folder in folders:
+        folder, number = self._folder, 1
+        while self._claim is None:
             try:
                 self._claim = claim(folder, WAIT_FOR_OTHER_S)
             except StorageRefused as error:
-                if folder == folders[-1]:
+                if (number := number + 1) > MOST_FOLDERS:
                     raise
                 logger.warning("the history of the console goes to another folder: %s", error)
-            else:
-                points = sum(ring.points for ring in RINGS)
-                self._rings = {
-                    ring: open_bounded(folder / str(ring.step_s), TABLE_BYTES * ring.points // points) for ring in RINGS
-                }
-                self.reason, self._retry_s = "", 0.0
-                return
+                folder = self._folder.with_name(f"{self._folder.name}-{number}")
+        for ring in RINGS:
+            table_bytes = TABLE_BYTES * ring.points // sum(one.points for one in RINGS)
+            self._rings[ring] = open_bounded(folder / str(ring.step_s), table_bytes)
+        self.reason, self._retry_s = "", 0.0
 
 
 # --- bytes ----------------------------------------------------------------------------------------------------------

@@ -7,24 +7,23 @@ Rules of this file:
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from clipper_agents.status.model import ApplicationStatus
 from clipper_agents.status.problems import application_reasons
+from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.page import Page, PageRequest, sheet_of
 from clipper_gateway.errors import Refusal
 from clipper_stream.errors import shown
 from clipper_topics.change import Change
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import REASONS
-
-if TYPE_CHECKING:
-    from clipper_gateway.console.follower import LiveView
 
 APPLICATIONS, MODELS, CHANGES = 200, 100, 50
 """Rows of a sheet."""
@@ -36,11 +35,10 @@ MARKED_S = 48 * 3600.0
 
 
 # --- the deployment -------------------------------------------------------------------------------------------------
-def overview(view: "LiveView", request: PageRequest) -> Page:
+def overview(view: LiveView, request: PageRequest) -> Page:
     """Every application in a line, what is wrong, and what happened last."""
     part, sees_all = request.text("q").lower(), request.caller.applications is None
     seen = [one for one in view.summaries() if request.sees(one.name)]
-    models = [one for one in view.models() if not one.retired and any(map(request.sees, one.applications))]
     events = (one for one in reversed(view.facts.events) if sees_all or request.sees(one.application or ""))
     return _page(
         view,
@@ -49,14 +47,17 @@ def overview(view: "LiveView", request: PageRequest) -> Page:
         "Overview",
         q=part,
         sheet=sheet_of([one for one in seen if part in one.name], request, APPLICATIONS),
-        applications=seen,
-        hosts=(sum(one.hosts_ready or 0 for one in models), sum(one.replicas for one in models)),
+        applications=len(seen),
+        queries_per_s=sum(one.queries_per_s for one in seen),
+        feedback_per_s=sum(one.feedback_per_s for one in seen),
+        trials=sum(one.trials for one in seen),
+        hosts=Counter(one.state for one in view.facts.hosts.reports.values()) if sees_all else {},
         reasons=_reasons(view, request),
         events=[*islice(events, SHOWN_EVENTS)],
     )
 
 
-def models(view: "LiveView", request: PageRequest) -> Page:
+def models(view: LiveView, request: PageRequest) -> Page:
     """Every declared version with its hosts; charts of the one that the request names."""
     part, sees_all = request.text("q").lower(), request.caller.applications is None
     seen = [one for one in view.models() if sees_all or any(map(request.sees, one.applications))]
@@ -78,7 +79,7 @@ def models(view: "LiveView", request: PageRequest) -> Page:
     )
 
 
-def drift(view: "LiveView", request: PageRequest) -> Page:
+def drift(view: LiveView, request: PageRequest) -> Page:
     """The newest detection of each version whose loss has changed."""
     declared = view.facts.declared
     applications = [one for name, one in declared.manifests.applications.items() if request.sees(name)]
@@ -94,7 +95,7 @@ def drift(view: "LiveView", request: PageRequest) -> Page:
     )
 
 
-def changes(view: "LiveView", request: PageRequest) -> Page:
+def changes(view: LiveView, request: PageRequest) -> Page:
     """Who changed what and why, the newest first: of all applications or of one; or one change with its difference."""
     name, revision, declared = request.text("application"), request.number("revision", 0), view.facts.declared
     seen = [each for each in declared.changes if request.sees(each) and name in ("", each)]
@@ -102,7 +103,7 @@ def changes(view: "LiveView", request: PageRequest) -> Page:
     if not name or not revision:
         found.sort(key=attrgetter("at_ms", "revision"), reverse=True)
         title, sheet = f"Changes of {name}" if name else "Changes", sheet_of(found, request, CHANGES)
-        return _page(view, request, "changes.html", title, application=name, sheet=sheet, heading=title)
+        return _page(view, request, "changes.html", title, application=name, sheet=sheet)
     change = next((one for one in found if one.revision == revision), None)
     if change is None:
         raise Refusal(404, f"application {shown(name)} has no change of revision {revision}: see its changes")
@@ -111,7 +112,7 @@ def changes(view: "LiveView", request: PageRequest) -> Page:
 
 
 # --- an application -------------------------------------------------------------------------------------------------
-def application(view: "LiveView", request: PageRequest) -> Page:
+def application(view: LiveView, request: PageRequest) -> Page:
     """One application: its versions, its latency and defaults, its trials and its last changes."""
     name = request.path["name"]
     _, status = _application(view, name)
@@ -129,7 +130,7 @@ def application(view: "LiveView", request: PageRequest) -> Page:
     )
 
 
-def trial(view: "LiveView", request: PageRequest) -> Page:
+def trial(view: LiveView, request: PageRequest) -> Page:
     """One version on trial, or that was: where it stands, what was decided about it, and what comes next."""
     name, ref = request.path["name"], request.path["ref"]
     manifest, status = _application(view, name)
@@ -153,7 +154,7 @@ def trial(view: "LiveView", request: PageRequest) -> Page:
     )
 
 
-def _application(view: "LiveView", name: str) -> tuple[ApplicationManifest, ApplicationStatus]:
+def _application(view: LiveView, name: str) -> tuple[ApplicationManifest, ApplicationStatus]:
     manifest, status = view.facts.declared.manifests.applications.get(name), view.status(name)
     if manifest is None or status is None:
         raise Refusal(404, f"no application {shown(name)} is declared: the overview has those that are")
@@ -161,12 +162,12 @@ def _application(view: "LiveView", name: str) -> tuple[ApplicationManifest, Appl
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
-def _page(view: "LiveView", request: PageRequest, template: str, title: str, **data: Any) -> Page:
+def _page(view: LiveView, request: PageRequest, template: str, title: str, **data: Any) -> Page:
     state = {"at_s": view.at_s, "stale": view.stale_reason, "is_live": True, "can_operate": request.can_operate}
     return Page(template=template, title=title, data=state | data)
 
 
-def _reasons(view: "LiveView", request: PageRequest) -> Sequence[str]:
+def _reasons(view: LiveView, request: PageRequest) -> Sequence[str]:
     names = request.caller.applications
     if names is None:
         return view.reasons()
@@ -174,7 +175,7 @@ def _reasons(view: "LiveView", request: PageRequest) -> Sequence[str]:
     return application_reasons(found, view.at_s)
 
 
-def _marks(view: "LiveView", name: str) -> list[tuple[float, str]]:
+def _marks(view: LiveView, name: str) -> list[tuple[float, str]]:
     """Return what is drawn into the charts of an application, with times in seconds since the epoch."""
     changed = ((one.at_ms, f"{one.command} {one.model or ''}".strip()) for one in view.facts.changes_of(name))
     found = (one for one in view.facts.declared.drifts.values() if one.application == name)

@@ -2,7 +2,7 @@
 
     regions   JSON: the HTML of each live region that changed, by its name
     beat      nothing changed for a while
-    gone      there is no such page any more; the stream ends
+    gone      there is no such page any more; the stream ends, as it does without a word at any other refusal
 
 Rules of this file:
 - A viewer who reads slowly misses states in between, never the newest one; nothing is kept for him meanwhile.
@@ -10,8 +10,9 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import msgspec
 
@@ -52,7 +53,7 @@ class LiveUpdates:
         self._next_tick, self._renderer = next_tick, renderer
         self._shared: dict[Hashable, _SharedPage] = {}
 
-    async def stream(self, key: Hashable, build: Callable[[], Awaitable[Page]]) -> AsyncIterator[bytes]:
+    async def stream(self, key: Hashable, build: Callable[[], Awaitable[Page]]) -> AsyncGenerator[bytes, None]:
         """Yield the events of one viewer, all regions first.
 
         Args:
@@ -74,13 +75,14 @@ class LiveUpdates:
                     sent = seen
                     yield news or _event("beat", {"tick": seen})
         except Refusal as refusal:
-            yield _event("gone", {"why": str(refusal)})
+            if refusal.status == HTTPStatus.NOT_FOUND:
+                yield _event("gone", {"why": str(refusal)})
         finally:
             shared.viewers -= 1
             if not shared.viewers:
                 del self._shared[key]
 
 
-def _event(name: str, content: dict[str, object] | dict[str, str]) -> bytes:
+def _event(name: str, content: Mapping[str, object]) -> bytes:
     """Return an event as it is sent; nothing for no content."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(content)) if content else b""

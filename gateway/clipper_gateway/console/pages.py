@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -19,6 +19,8 @@ from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter,
 from clipper_agents.kafka.reader import Range
 from clipper_agents.status.query_history import QueryHistoryReader, partition_of_query
 from clipper_gateway.console import live_pages
+from clipper_gateway.console.follower import LiveView
+from clipper_gateway.console.history import ApplicationSeries
 from clipper_gateway.console.page import Page, PageRequest
 from clipper_gateway.errors import Refusal
 from clipper_stream.errors import shown
@@ -27,12 +29,8 @@ from clipper_stream.evaluation.results import Evaluation
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-if TYPE_CHECKING:
-    from clipper_gateway.console.follower import LiveView
-    from clipper_gateway.console.history import ApplicationSeries
-
 Builder: TypeAlias = Callable[[PageRequest], Awaitable[Page]]
-LivePage: TypeAlias = "Callable[[LiveView, PageRequest], Page]"
+LivePage: TypeAlias = Callable[[LiveView, PageRequest], Page]
 LIVE_PAGES: Mapping[str, LivePage] = {
     "": live_pages.overview,
     "/applications/{name}": live_pages.application,
@@ -62,7 +60,7 @@ class Pages:
 
     def __init__(
         self,
-        view: "LiveView",
+        view: LiveView,
         queries: QueryHistoryReader,
         kafka: KafkaConnection,
         catalogue: Catalogue,
@@ -157,7 +155,7 @@ def read_report(path: Path) -> Evaluation | None:
         return None
 
 
-def series_json(series: "ApplicationSeries", after_s: float = 0.0) -> bytes:
+def series_json(series: ApplicationSeries, after_s: float = 0.0) -> bytes:
     """Return the points of a series later than a time, as JSON; what is not known is null."""
     first = bisect_right(series.times_s, after_s)
 

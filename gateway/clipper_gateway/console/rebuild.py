@@ -18,30 +18,28 @@ PAUSE_RATIO = 9
 """Seconds of rest for each second of work."""
 
 
-async def rebuild(history: SeriesHistory, past: PastReader, now_s: float) -> None:
-    """Fill what is missing before now.
+async def rebuild(history: SeriesHistory, past: PastReader, now_s: float, pause_ratio: float = PAUSE_RATIO) -> None:
+    """Fill what is missing before now, with a pause of so many times what a step took.
 
     Raises:
         KafkaError: Kafka does not answer.
         TimeoutError: nothing comes.
     """
     await past.start()
-    for ring, since_s in gaps(history, int(now_s)):
+    for ring, since_s in await asyncio.to_thread(lambda: [*gaps(history, int(now_s))]):
         began_s = time.process_time()
         builder = await past.between(since_s, since_s + ring.step_s)
         for name in sorted(builder.facts.declared.manifests.applications):
-            history.add(name, since_s, *point_of(builder, name, ring.step_s), ring)
-            await asyncio.sleep(0)
-        history.add("", since_s, {}, {}, ring)
-        await asyncio.sleep(PAUSE_RATIO * (time.process_time() - began_s))
+            await asyncio.to_thread(history.add, name, since_s, *point_of(builder, name, ring.step_s), ring)
+        await asyncio.to_thread(history.add, "", since_s, {}, {}, ring)
+        await asyncio.sleep(pause_ratio * (time.process_time() - began_s))
 
 
 def gaps(history: SeriesHistory, now_s: int) -> Iterator[tuple[Ring, int]]:
     """Steps of which there are no points, each with its beginning, the newest first; a coarser ring is for earlier."""
-    until_s = now_s
+    until_s = now_s - now_s % RINGS[0].step_s
     for ring in RINGS:
-        since_s = now_s - ring.span_s
-        for bucket in range(until_s // ring.step_s - 1, since_s // ring.step_s, -1):
-            if not history.has(ring, "", bucket * ring.step_s):
-                yield ring, bucket * ring.step_s
-        until_s = since_s
+        for bucket in range((until_s - 1) // ring.step_s, (now_s - ring.span_s) // ring.step_s, -1):
+            until_s = bucket * ring.step_s
+            if not history.has(ring, "", until_s):
+                yield ring, until_s

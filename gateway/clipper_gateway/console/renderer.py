@@ -8,8 +8,9 @@ Rules of this file:
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import msgspec
@@ -27,6 +28,18 @@ LIVE = "live_"
 UNKNOWN = "-"
 SHOWN_CHARACTERS = 4_000
 """Of an output: a screen or two."""
+CACHED = (
+    "action_form",
+    "application",
+    "application_head",
+    "application_tail",
+    "model",
+    "trial",
+    "revision",
+    "time",
+    "stage",
+)
+"""Macros of what a page has by the hundred, and the same every second."""
 SUBJECT = re.compile(r"\b(?P<kind>application|model) (?P<name>[A-Za-z0-9:-]+)")
 """Of a problem, see `clipper_agents.status.problems`."""
 
@@ -45,7 +58,10 @@ class Renderer:
             cache_size=-1,
         )
         environment.filters.update(FILTERS)
-        self._parts: Any = environment.get_template("macros.html").module
+        self._parts = cast("Any", environment.get_template("macros.html").module)
+        for name in CACHED:
+            setattr(self._parts, name, lru_cache(4096)(getattr(self._parts, name)))
+        environment.filters["code"] = self._parts.code
         environment.globals.update(static=static, action_button=self._action_button, ui=self._parts)
 
     def render(self, template: str, **context: Any) -> str:
@@ -54,19 +70,18 @@ class Renderer:
 
     def regions(self, page: Page) -> dict[str, str]:
         """Return the live regions of a page, by name."""
-        return {
-            name: "".join(block(template.new_context(dict(page.data))))
-            for template in map(self._environment.get_template, ("base.html", page.template))
-            for name, block in template.blocks.items()
-            if name.startswith(LIVE)
-        }
+        found: dict[str, str] = {}
+        for template in map(self._environment.get_template, ("base.html", page.template)):
+            context = template.new_context(dict(page.data))
+            found |= {name: "".join(block(context)) for name, block in template.blocks.items() if name.startswith(LIVE)}
+        return found
 
     @pass_context
     def _action_button(self, context: Context, action: str, label: str, kind: str = "", **fields: Any) -> Markup:
         """Return a button that opens an action's preview, `primary`, `danger` or plain; nothing for who may not act."""
         if not context.get("can_operate", False):
             return Markup()
-        form: Markup = self._parts.action_form(action, label, kind, fields, context.get("csrf", ""))
+        form: Markup = self._parts.action_form(action, label, kind, tuple(fields.items()), context.get("csrf", ""))
         return form
 
 
@@ -119,6 +134,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "moment": lambda at_s: when(round(1000 * at_s)),
     "span": span,
     "about": about,
+    "diff_kind": lambda line: {"+": "add", "-": "del"}.get(line[:1], ""),
     "json": as_json,
     "output": lambda said: as_json(said.outputs if said.output is msgspec.UNSET else said.output),
     "bytes": lambda value: "\n".join(value_lines(value)),

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response
@@ -126,10 +125,10 @@ class Console:
     async def _page(self, path: str, call: HttpCall) -> Response:
         page = await self._pages.builders[path](_request(call.caller, call.path, call.query))
         data = {"path": f"/console{path}", "title": page.title, **page.data}
-        return self._html(page.template, call.caller, call.headers, page.status, **data)
+        return self._html(page.template, data, call.caller, call.headers, page.status)
 
     def _html(
-        self, template: str, caller: Caller, headers: Mapping[str, str], status: int = 200, **data: Any
+        self, template: str, data: Mapping[str, Any], caller: Caller, headers: Mapping[str, str], status: int = 200
     ) -> Response:
         about: dict[str, Any] = {"caller": caller if caller.name else None, "csrf": self._sessions.csrf_of(headers)}
         about |= {"is_open": self._sessions.is_open, "can_operate": "operate" in caller.rights, "status": status}
@@ -139,8 +138,8 @@ class Console:
     def _refused(self, refusal: Refusal, caller: Caller, headers: Mapping[str, str]) -> Response:
         whole = "login.html" if refusal.status == HTTPStatus.UNAUTHORIZED else "error.html"
         template = "actions/failed.html" if "hx-request" in headers else whole
-        phrase = HTTPStatus(refusal.status).phrase
-        response = self._html(template, caller, headers, refusal.status, phrase=phrase, message=str(refusal))
+        data = {"phrase": HTTPStatus(refusal.status).phrase, "message": str(refusal)}
+        response = self._html(template, data, caller, headers, refusal.status)
         response.headers.update(refusal.headers)
         return response
 
@@ -180,7 +179,7 @@ class Console:
                 return EventSourceResponse(self._events(call, updates))
         raise Refusal(404, "there is no such page")
 
-    async def _events(self, call: HttpCall, updates: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _events(self, call: HttpCall, updates: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
         self._streams += 1
         try:
             async with aclosing(updates) as events:
@@ -208,7 +207,7 @@ class Console:
         if self._sessions.is_open:
             return RedirectResponse("/console", 303)
         if not call.body:
-            return self._html("login.html", call.caller, call.headers)
+            return self._html("login.html", {}, call.caller, call.headers)
         cookie = await self._sessions.sign_in(call, _fields(call).get("key", NO_FIELD)[-1])
         asked = urlsplit(call.headers.get("referer", "")).path  # the page that could not be seen
         is_page = asked.startswith("/console/") and not asked.startswith("/console/log")
@@ -228,7 +227,7 @@ class Console:
         try:
             lines = await self._actions.perform(action, call.caller, form)
         except StaleRevision as stale:
-            found = await self._actions.preview(action, call.caller, msgspec.structs.replace(form, seen=""))
+            found = await self._actions.preview(action, call.caller, form)
             return self._confirmation(call, fields, found, str(stale))
         return self._dialog(call, "actions/done.html", lines=lines, application=form.application)
 
@@ -249,7 +248,7 @@ class Console:
 
     def _dialog(self, call: HttpCall, template: str, status: int = 200, **data: Any) -> Response:
         whole = template if "hx-request" in call.headers else "actions/page.html"
-        return self._html(whole, call.caller, call.headers, status, part=template, **data)
+        return self._html(whole, {"part": template, **data}, call.caller, call.headers, status)
 
 
 async def run_again(run: Callable[[], Awaitable[None]], again_s: float = AGAIN_S) -> None:

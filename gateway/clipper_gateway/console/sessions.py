@@ -25,6 +25,7 @@ from clipper_gateway.tokens import is_loopback
 from clipper_stream.errors import shown
 
 logger = logging.getLogger(__name__)
+K = TypeVar("K")
 T = TypeVar("T")
 
 COOKIE = "clipper-console"
@@ -154,7 +155,7 @@ def _key_of(headers: Mapping[str, str]) -> str:
     return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
 
 
-def bounded(table: dict[str, T], most: int) -> dict[str, T]:
+def bounded(table: dict[K, T], most: int) -> dict[K, T]:
     """Take the oldest entries out of a table until there is room for one more, and return it."""
     while len(table) >= most:
         del table[next(iter(table))]

@@ -1,31 +1,25 @@
 """Counting by batches gives what counting one by one gives, and can be read by another process."""
 
-import io
-import logging
 import math
 import random
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import pytest
-from builders.metrics import served
+from builders.metrics import compared, everything_counted, served
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from clipper_agents.observability.exposition import Scrape, scrape
 from clipper_agents.observability.histogram import BatchHistogram
-from clipper_agents.observability.logging import BURST, PASSES_WITHIN_S, PERIOD_S, FloodFilter, KeyValueFormatter, event
 from clipper_agents.observability.metrics import (
     BatchMetrics,
-    GatewayMetrics,
     HostMetrics,
     RouterMetrics,
     StewardMetrics,
-    SupervisorMetrics,
 )
 from clipper_agents.observability.reference import PAGE, reference
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
-from clipper_agents.rollout.trial_evidence import Comparison
-from clipper_agents.streaming.storage import StorageFailed
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 ROOT = Path(__file__).parents[3]
@@ -165,54 +159,6 @@ def test_the_disk_is_looked_at_in_each_scrape_also_when_the_folder_is_not_there(
     assert value("free") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
 
 
-def everything_counted(router=None):
-    router = router or RouterMetrics()
-    host = HostMetrics(router.families)
-    router.count_queries("a")
-    router.observe_predictions("a", "default", "late", [0.1])
-    router.set_objectives({"a": 0.1})
-    router.watch_disk(ROOT / "deploy")
-    router.observe_stages([0.001], [0.01], 0.002)
-    router.observe_combine(0.001)
-    router.set_deferred(2)
-    router.count_cache("m:1", lookups=2, hits=1)
-    router.set_cache_bytes(10)
-    router.count_coalesced(1)
-    router.count_feedback("applied")
-    router.set_selection_weights({("a", "m:1"): 1.0})
-    router.set_ready_hosts({"m:1": 1})
-    router.count_rebalances(2)
-    router.set_in_flight(3)
-    router.set_consumer_lag({("q", 0): 4})
-    router.set_clock_skew(0.0)
-    router.count_dead_letters("q", "undecodable")
-    batches = BatchMetrics(host, "m", "1")
-    batches.batch(rows=8, failed=1, raised=True, waited_s=0.002, latency_s=0.004, took_s=0.2, limit_rows=10)
-    batches.late(1)
-    batches.queued(2)
-    host.set_consumer_lag({("r", 0): 4})
-    host.count_dead_letters("r", "undecodable")
-    steward = StewardMetrics()
-    steward.set_comparisons([compared()])
-    steward.count_decision("a", "step", "made")
-    steward.count_drift("a", "m:1", worse=True)
-    steward.count_drift_refused("a")
-    steward.set_dropped({"full": 2})
-    steward.set_remembered(7)
-    gateway = GatewayMetrics()
-    gateway.count_request("/v2/models/{name}/infer", 200, "a", 0.01)
-    gateway.watch_in_flight(lambda: 1)
-    supervisor = SupervisorMetrics()
-    supervisor.watch_children("router", lambda: 2, lambda: 1)
-    supervisor.count_restart("router")
-    return [sample for each in (router, steward, gateway, supervisor) for sample in each.registry.collect()]
-
-
-def compared(**fields):
-    usual = {"difference": 0.1, "lower": -0.2, "upper": 0.3, "loss": 0.2, "loss_lower": 0.1, "loss_upper": 0.4}
-    return Comparison(application="a", model="m:1", stage="shadow", feedbacks=9, **{**usual, **fields})
-
-
 def test_a_comparison_that_has_left_and_a_figure_that_is_not_known_are_not_scraped():
     metrics = StewardMetrics()
     labels = {"application": "a", "model": "m:1", "stage": "shadow"}
@@ -239,72 +185,11 @@ def test_what_a_steward_drops_is_counted_on_when_it_begins_to_read_anew():
 
 
 def test_every_specified_metric_is_counted_and_no_other():
-    families = {family.name for family in everything_counted() if family.samples}
+    collected = chain.from_iterable(registry.collect() for registry in everything_counted().values())
+    families = {family.name for family in collected if family.samples}
     specified = {spec.name.removesuffix("_total") for spec in SPECS}
     assert families == specified | {name.removesuffix("_total") for name in PROCESS_METRICS}
 
 
 def test_the_reference_page_is_that_of_the_code():
     assert (ROOT / PAGE).read_text() == reference(), "run python -m clipper_agents.observability.reference"
-
-
-def logged(emit, clock=lambda: 0.0):
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(KeyValueFormatter())
-    handler.addFilter(FloodFilter(clock))
-    logger = logging.Logger("aiokafka.conn")  # noqa: LOG001 - one of its own, so that no test changes another's
-    logger.addHandler(handler)
-    emit(logger)
-    return stream.getvalue().splitlines()
-
-
-def test_an_event_is_one_line_of_fields():
-    (line,) = logged(lambda logger: event(logger, "child ended", child="router-0", line='a "b"\nc'))
-    assert line.split(" ", 1)[1] == (
-        r'level=info logger=aiokafka.conn msg="child ended" child=router-0 line="a \"b\"\nc"'
-    )
-
-
-def test_a_traceback_stays_on_the_line_of_its_event():
-    def emit(logger):
-        try:
-            int("first\nsecond")
-        except ValueError:
-            logger.exception("broke")
-
-    (line,) = logged(emit)
-    assert "ValueError: invalid literal" in line
-
-
-def test_an_error_of_ours_that_a_library_logs_says_what_to_do_and_has_no_traceback():
-    error = StorageFailed("it has vanished: put the disk back")
-    (line,) = logged(lambda logger: logger.error("agent crashed", exc_info=error))
-    assert line.split(" ", 1)[1] == (
-        'level=error logger=aiokafka.conn msg="agent crashed" error="it has vanished: put the disk back"'
-    )
-
-
-def test_a_library_that_repeats_itself_is_cut_short_and_the_count_is_told():
-    now = iter([*(0.0 for _ in range(50)), PERIOD_S])
-
-    def emit(logger):
-        for number in range(51):
-            logger.error("no connection to %s", number)
-
-    lines = logged(emit, lambda: next(now))
-    assert len(lines) == BURST + 1
-    assert lines[-1].endswith(f"suppressed={50 - BURST}")
-
-
-def test_what_passes_by_itself_after_a_topic_is_made_is_written_only_when_it_lasts():
-    now = [0.0]
-    flood = FloodFilter(lambda: now[0])
-    record = logging.LogRecord("aiokafka.x", logging.ERROR, "", 0, "Failed: %s", ("NotLeaderForPartitionError",), None)
-    assert not flood.filter(record)
-    now[0] = PASSES_WITHIN_S
-    assert not flood.filter(record)
-    now[0] = PASSES_WITHIN_S + 1.0
-    assert flood.filter(record)
-    now[0] += 2 * PERIOD_S
-    assert not flood.filter(record)

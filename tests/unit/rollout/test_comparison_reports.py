@@ -41,7 +41,7 @@ def test_a_comparison_that_changes_each_second_is_written_every_five():
     assert written.at_s == {KEY: [0, CHANGED_S, 2 * CHANGED_S]}
 
 
-def test_a_comparison_that_stays_is_written_once_a_minute_and_at_once_when_it_changes():
+def test_a_comparison_that_stays_is_written_each_minute_or_when_it_changes():
     written = Written()
     for second in range(130):
         written.put(second, counted(1 if second < 90 else 2))

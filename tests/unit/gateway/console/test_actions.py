@@ -8,7 +8,7 @@ import pytest
 from clipper_agents.control.errors import RefusedChange
 from clipper_gateway.access import Caller
 from clipper_gateway.console import actions
-from clipper_gateway.console.actions import DOERS, MOST_LETTERS, ActionForm, ActionPreview, Actions, Doer
+from clipper_gateway.console.actions import MOST_LETTERS, ActionForm, ActionPreview, Actions, Doer
 from clipper_gateway.errors import Refusal
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -49,8 +49,8 @@ def made(recorder, check=lambda: None, name="promote"):
 def test_a_form_is_read_with_empty_fields_left_out():
     fields = {"application": [" digits "], "to_revision": [""], "undo": ["1"], "position": ["41", "7", "7"], "x": ["y"]}
     form = ActionForm.of(fields)
-    assert (form.application, form.to_revision, form.undo, form.letters) == ("digits", None, True, [7, 41])
-    assert ActionForm.of({"application": ["a"], "seen": ["12"]}).seen_revision == {"a": 12}
+    assert (form.application, form.to_revision, form.undo) == ("digits", None, True)
+    assert (form.position, form.model, form.again) == ([41, 7, 7], "", False)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,7 @@ def test_a_form_is_read_with_empty_fields_left_out():
         pytest.param("undo", ["perhaps"], id="neither yes nor no"),
         pytest.param("position", ["-1"], id="a position below 0"),
         pytest.param("position", ["1"] * (MOST_LETTERS + 1), id="too many positions"),
+        pytest.param("seen", ["-1"], id="no revision that was seen"),
         pytest.param("why", ["x" * 501], id="a long reason"),
     ],
 )
@@ -73,12 +74,9 @@ def test_a_form_with_a_wrong_field_is_refused(field, texts):
     assert refused.value.status == 400
 
 
-@pytest.mark.parametrize("action", sorted(DOERS))
-async def test_an_action_without_its_fields_is_refused_before_kafka_is_asked(action):
-    doers = Actions(KafkaConnection("127.0.0.1:9"), Catalogue(), lambda: None)
-    with pytest.raises(Refusal, match="missing") as refused:
-        await doers.perform(action, ADA, ActionForm())
-    assert refused.value.status == 400
+def test_a_form_that_saw_nothing_saw_revision_0():
+    assert ActionForm.of({"application": ["a"], "seen": [""]}).seen_revision == {"a": 0}
+    assert ActionForm.of({"application": ["a"], "seen": ["12 r-0a"]}).seen_revision == {"a": 12}
 
 
 # --- who --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,42 @@
+"""A console's view of the invented deployment of `builders.status`, without a Kafka, and callers who look at it."""
+
+from pathlib import Path
+from typing import Any
+
+from builders.status import NOW_S, facts, recent
+from clipper_gateway.access import ANYBODY, Caller
+from clipper_gateway.console.follower import LiveView
+from clipper_gateway.console.history import SeriesHistory
+from clipper_gateway.console.page import Page, PageRequest
+from clipper_gateway.console.renderer import Renderer
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+MARKUP = "<img src=x onerror=alert(1)>"
+"""What somebody may call a thing, so that it is more than text."""
+READER = Caller("reader", None, frozenset({"read"}))
+STRANGER = Caller("stranger", frozenset({"others"}), frozenset({"read"}))
+
+
+def followed(folder: Path) -> LiveView:
+    """A view that has read the application `digits`, at a time that stands."""
+    history = SeriesHistory.open(folder / "history", lambda: NOW_S)
+    view = LiveView(KafkaConnection("127.0.0.1:9"), Catalogue(), history, lambda: NOW_S)
+    view.facts, view.recent, view.is_read, view.stale_reason, view.at_s = facts(), recent(), True, "", NOW_S
+    return view
+
+
+def asked(caller: Caller = ANYBODY, path: dict[str, str] | None = None, **query: str) -> PageRequest:
+    """A request for a page."""
+    return PageRequest(caller=caller, path=path or {}, query=query)
+
+
+def renderer() -> Renderer:
+    """A renderer whose files have no digests."""
+    return Renderer(lambda name: f"/console/static/{name}")
+
+
+def html(page: Page, caller: Caller = ANYBODY, **context: Any) -> str:
+    """A whole page, as the console sends it."""
+    about = {"title": page.title, "caller": caller, "csrf": "t0ken", "is_open": False, "path": "/console"}
+    return renderer().render(page.template, **{**about, **page.data, **context})

@@ -1,0 +1,161 @@
+"""Does the console's view follow a real Kafka, through outages and topics that come and go, and keep its history?"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import NewTopic
+from builders.past_logs import BEGAN_S, CATALOGUE, NOW_S, facts, logs
+from builders.status import DIGITS
+from integration.test_watching_applications import declared, flowing, write
+
+from clipper_agents.broker import EmbeddedBroker
+from clipper_agents.kafka.clients import administration
+from clipper_agents.kafka.reader import open_reader
+from clipper_agents.kafka.retry import STATUS
+from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
+from clipper_agents.status.past import PastReader
+from clipper_gateway.console.follower import LiveView
+from clipper_gateway.console.history import SeriesHistory
+from clipper_gateway.console.rebuild import gaps, rebuild
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+WITHIN_S = 60.0
+
+
+@asynccontextmanager
+async def followed(kafka: KafkaConnection, catalogue: Catalogue, folder: Path) -> AsyncIterator[LiveView]:
+    """A view that runs for the time of the block, with the history in this folder."""
+    history = SeriesHistory.open(folder, time.time)
+    view = LiveView(kafka, catalogue, history)
+    running = asyncio.ensure_future(view.run())
+    try:
+        yield view
+        assert not running.done(), "nothing ends it"
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        history.close()
+
+
+async def shows(view: LiveView, condition: Callable[[], object]) -> None:
+    """Wait until a second in which this holds."""
+    async with asyncio.timeout(WITHIN_S):
+        while not condition():
+            await view.next_tick(view.tick)
+
+
+def queries(view: LiveView, since_s: float) -> float:
+    """How many the points of these ten seconds tell."""
+    found = view.history.series("digits", since_s, time.time())
+    return sum(one * found.step_s for one in found.values.get("queries_per_s", []) if one is not None)
+
+
+async def test_the_view_shows_the_records_and_its_history_outlives_it_and_its_folder(
+    kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    began_s, folder, transaction = time.time() - 20, tmp_path / "history", f"{catalogue.prefix}.test"
+    async with followed(kafka, catalogue, folder) as view:
+        await shows(view, lambda: view.is_read)
+        await write(kafka, declared(catalogue, int(time.time() * 1000)), transaction)
+        await shows(view, lambda: [one.name for one in view.summaries()] == ["digits"])
+        await write(kafka, flowing(catalogue), transaction)
+        await shows(view, lambda: view.summaries()[0].queries_per_s == 1.0)
+        assert (view.summaries()[0].defaults, view.summaries()[0].feedback_per_s) == ({"late": 0.1}, 0.5)
+        assert view.stale_reason == ""
+        assert {one.ref: one.hosts_ready for one in view.models()}["svm:1"] == 1
+        assert "host h2 of model rf:2 failed: no module named shop" in "\n".join(view.reasons())
+        await shows(view, lambda: queries(view, began_s) == pytest.approx(10.0, rel=0.01))
+    async with followed(kafka, catalogue, folder) as view:
+        assert queries(view, began_s) == pytest.approx(10.0, rel=0.01), "kept"
+    shutil.rmtree(folder)
+    async with followed(kafka, catalogue, folder) as view:
+        assert queries(view, began_s) == 0
+        await shows(view, lambda: queries(view, began_s) == pytest.approx(10.0, rel=0.01))
+        versions = view.history.series("digits", began_s, time.time()).versions
+        assert versions["svm:1"].keys() >= {"weight", "loss", "loss_lower", "loss_upper", "p50_ms"}
+
+
+async def test_topics_that_are_missing_deleted_or_made_again_are_waited_for(
+    kafka: KafkaConnection, tmp_path: Path
+) -> None:
+    catalogue = Catalogue(prefix=f"t{time.time_ns() % 10**9}", partitions=2)
+    transaction = f"{catalogue.prefix}.test"
+    try:
+        async with followed(kafka, catalogue, tmp_path / "history") as view:
+            await shows(view, lambda: "clipper-stream topics create" in view.stale_reason)
+            assert not view.is_read
+            for _ in range(2):
+                await ensure_topics(kafka, catalogue)
+                await write(kafka, declared(catalogue, int(time.time() * 1000)), transaction)
+                await shows(view, lambda: view.is_read and not view.stale_reason and view.summaries())
+                await delete_topics(kafka, list(await existing_topics(kafka, catalogue.prefix)))
+                await shows(view, lambda: view.stale_reason)
+                assert [one.name for one in view.summaries()] == [DIGITS.name], "what was read last stays"
+    finally:
+        await delete_topics(kafka, list(await existing_topics(kafka, catalogue.prefix)))
+
+
+async def test_a_broker_that_goes_away_and_comes_back_is_told_and_followed_on(tmp_path: Path) -> None:
+    catalogue = Catalogue(partitions=2)
+    broker = EmbeddedBroker(tmp_path / "broker")
+    await asyncio.to_thread(broker.start)
+    try:
+        kafka = broker.connection
+        await ensure_topics(kafka, catalogue)
+        await write(kafka, declared(catalogue, int(time.time() * 1000)), "test")
+        async with followed(kafka, catalogue, tmp_path / "history") as view:
+            await shows(view, lambda: view.summaries() and not view.stale_reason)
+            await asyncio.to_thread(broker.stop)
+            await shows(view, lambda: view.stale_reason.startswith("no broker answers since "))
+            assert view.summaries()
+            await asyncio.to_thread(broker.start)
+            await shows(view, lambda: not view.stale_reason)
+            await write(kafka, flowing(catalogue), "test")
+            await shows(view, lambda: view.summaries()[0].queries_per_s == 1.0)
+    finally:
+        await asyncio.to_thread(broker.stop)
+
+
+async def test_hours_are_rebuilt_from_records_of_a_real_log(
+    kafka: KafkaConnection, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    names = {getattr(CATALOGUE, kind): f"{catalogue.prefix}-past.{kind}" for kind in KINDS}
+    past = Catalogue(prefix=f"{catalogue.prefix}-past", partitions=2)
+    kept = {"retention.ms": "-1"}  # these records are years old
+    async with administration(kafka) as admin:
+        await admin.create_topics([NewTopic(name, 2, 1, topic_configs=kept) for name in names.values()])
+    try:
+        async with AIOKafkaProducer(**kafka.aiokafka(), linger_ms=5) as producer:
+            sent = [
+                await producer.send(
+                    names[tp.topic], one.value, one.key, partition=tp.partition, timestamp_ms=one.timestamp
+                )
+                for tp, records in logs(every_s=5.0).items()
+                for one in records
+            ]
+            await asyncio.gather(*sent)
+        history = SeriesHistory.open(tmp_path / "history", lambda: NOW_S)
+        async with open_reader(kafka, isolation_level="read_committed", policy=STATUS) as reader:
+            partitions = [TopicPartition(name, number) for name in names.values() for number in range(2)]
+            await rebuild(history, PastReader(reader, past, partitions, facts()), NOW_S, pause_ratio=0.0)
+        found = history.series("digits", NOW_S - 3 * 3_600, NOW_S)
+        rates = dict(zip(found.times_s, found.values["queries_per_s"], strict=True))
+        assert rates[BEGAN_S + 3_600] == pytest.approx(0.2, rel=0.01)
+        assert rates[NOW_S - 7_200] == pytest.approx(0.2, rel=0.01)
+        assert found.versions["svm:1"]["loss"][-60] == pytest.approx(0.3, rel=0.01)
+        assert [*gaps(history, NOW_S)] == []
+        history.close()
+    finally:
+        await delete_topics(kafka, [*names.values()])
+
+
+KINDS = ("predictions", "feedback", "selection", "comparisons")

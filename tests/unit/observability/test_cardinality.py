@@ -1,0 +1,133 @@
+"""The number of series stays bounded, whatever applications there are, go, or are invented by callers."""
+
+import pytest
+
+from clipper_agents.observability.metrics import GatewayMetrics, RouterMetrics, StewardMetrics
+from clipper_agents.observability.specs import MOST_NAMES, OTHERS
+
+APPLICATIONS = [f"app-{number}" for number in range(10_000)]
+SERIES_OF_ALL = 200
+"""Of no application: of the process, its stages, its topics."""
+SERIES_A_NAME = 60
+"""Of an application in a router: two latencies of 22 series, and a few counters and gauges; of a model six."""
+ROUTE = "/v1/applications/{name}/predict"
+BOUND = SERIES_OF_ALL + (MOST_NAMES + 1) * SERIES_A_NAME
+
+
+def series(metrics):
+    return [sample for family in metrics.registry.collect() for sample in family.samples]
+
+
+def value(metrics, name, **labels):
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def ask(metrics, names):
+    for name in names:
+        metrics.count_queries(name, 2)
+        metrics.observe_predictions(name, "model", None, [0.004], 0.1)
+        metrics.observe_predictions(name, "default", "late", [0.1], 0.1)
+        metrics.count_cache(f"{name}:1", lookups=2, hits=1)
+
+
+def report(metrics, names):
+    """As a router does each second."""
+    metrics.keep_applications(["unknown", *names])
+    metrics.set_objectives(dict.fromkeys(names, 0.1))
+    metrics.set_ready_hosts({f"{name}:1": 1 for name in names})
+    shown = metrics.shown_applications(names)
+    metrics.set_selection_weights({(name, f"{name}:{version}"): 0.5 for name in shown for version in (1, 2)})
+
+
+@pytest.fixture(scope="module")
+def many():
+    """A router that knows 10,000 applications, and was asked for each of them."""
+    metrics = RouterMetrics()
+    report(metrics, APPLICATIONS)
+    ask(metrics, APPLICATIONS)
+    report(metrics, APPLICATIONS)
+    return metrics
+
+
+def test_ten_thousand_applications_have_no_more_series_than_the_bound(many):
+    found = series(many)
+    assert MOST_NAMES * SERIES_A_NAME / 2 < len(found) <= BOUND
+    assert len({one.labels["application"] for one in found if "application" in one.labels}) == MOST_NAMES + 1
+
+
+def test_sums_are_those_of_all_applications(many):
+    others = value(many, "clipper_queries_total", application=OTHERS)
+    own = sum(one.value for one in series(many) if one.name == "clipper_queries_total")
+    assert (own, others) == (20_000, 2 * (10_000 - MOST_NAMES))
+
+
+def test_gauges_are_of_one_application_each(many):
+    gauges = {"clipper_objective_seconds", "clipper_selection_weight"}
+    shown = {one.labels["application"] for one in series(many) if one.name in gauges}
+    assert shown == set(APPLICATIONS[:MOST_NAMES])
+
+
+def test_names_that_callers_invent_are_one_series_in_the_gateway():
+    metrics = GatewayMetrics()
+    for status in (200, 404):
+        for _ in APPLICATIONS:
+            metrics.count_request(ROUTE, status, "", 0.01)
+    metrics.keep_applications(["digits"])
+    assert (
+        value(
+            metrics,
+            "clipper_gateway_requests_total",
+            route="/v1/applications/{name}/predict",
+            status="404",
+            application="",
+        )
+        == 10_000
+    )
+    assert len(series(metrics)) < SERIES_OF_ALL
+
+
+def test_applications_that_come_and_go_leave_nothing_and_make_room():
+    metrics = RouterMetrics()
+    report(metrics, ["digits"])
+    ask(metrics, ["digits"])
+    before = len(series(metrics))
+    for first in range(0, 2_500, 500):
+        names = APPLICATIONS[first : first + 500]
+        report(metrics, ["digits", *names])
+        ask(metrics, names)
+        assert len(series(metrics)) <= BOUND
+        assert value(metrics, "clipper_queries_total", application=names[-1]) == 2, "the newest have their own"
+        for name in names:
+            metrics.forget_model(f"{name}:1")
+    report(metrics, ["digits"])
+    assert len(series(metrics)) == before
+    assert value(metrics, "clipper_queries_total", application="digits") == 2
+    assert value(metrics, "clipper_queries_total", application=OTHERS) is None
+
+
+def test_versions_that_come_and_go_leave_nothing_in_router_and_steward():
+    router, steward = RouterMetrics(), StewardMetrics()
+    before = len(series(router)), len(series(steward))
+    for number in range(3_000):
+        ref = f"svm:{number}"
+        router.count_cache(ref, lookups=2, hits=1)
+        router.set_ready_hosts({ref: 1})
+        router.set_selection_weights({("digits", ref): 1.0})
+        steward.count_drift("digits", ref, worse=True)
+        steward.keep_models([ref])
+        router.forget_model(f"svm:{number - 1}")
+    assert len(series(router)) <= SERIES_OF_ALL
+    router.forget_model("svm:2999")
+    router.set_selection_weights({})
+    steward.keep_applications([])
+    assert (len(series(router)), len(series(steward))) == before
+
+
+def test_an_application_is_counted_on_its_own_again_once_another_has_left():
+    metrics = RouterMetrics()
+    ask(metrics, APPLICATIONS[: MOST_NAMES + 1])
+    last = APPLICATIONS[MOST_NAMES]
+    assert value(metrics, "clipper_queries_total", application=last) is None
+    metrics.keep_applications(APPLICATIONS[1 : MOST_NAMES + 1])
+    ask(metrics, [last])
+    assert value(metrics, "clipper_queries_total", application=last) == 2
