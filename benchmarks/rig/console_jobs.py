@@ -14,19 +14,20 @@ import msgspec
 import uvloop
 
 from clipper_gateway.console.follower import LiveView
-from clipper_gateway.console.history import RINGS, VERSION_VALUES, SeriesHistory
+from clipper_gateway.console.history import FINEST, RINGS, VERSION_VALUES, SeriesHistory
+from clipper_gateway.console.rebuild import gaps
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import Change
 from clipper_topics.comparison import Comparison, comparison_key
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control_keys import key_of
+from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec
 from clipper_topics.prediction import REASONS, ModelAnswer, Prediction
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
-SETTLE_S = 5.0
 PAGES = 10
 Entry = tuple[str, bytes, bytes]
 """Topic, by its name in the catalogue, key and value."""
@@ -49,6 +50,9 @@ def declared(applications: int, versions: int) -> Iterator[Entry]:
             yield "hosts", report_key(ref, report.instance), codec.host_reports.encode(report)
         manifest = ApplicationManifest(name=f"app-{number}", models=refs, policy=PolicySpec(name="exp3"))
         yield "control", key_of(manifest), codec.applications.encode(manifest)
+        at_ms = int(time.time() * 1000)
+        made = Change(application=manifest.name, revision=1, command="create", at_ms=at_ms, by="benchmark")
+        yield "control", change_key(manifest.name, 1), codec.changes.encode(made)
 
 
 def compared(applications: int, versions: int) -> Iterator[Entry]:
@@ -134,8 +138,7 @@ async def _follow(
     running = asyncio.create_task(view.run())
     while not view.is_read:
         await view.next_tick(view.tick)
-    end_s = time.monotonic() + SETTLE_S
-    while time.monotonic() < end_s:
+    while [*gaps(history, int(time.time()) - FINEST.step_s)]:
         await _page(view, pages)
     ages_s, rates, began_s, cpu_s = [], [], time.monotonic(), time.process_time()
     while time.monotonic() < began_s + seconds:
@@ -152,6 +155,7 @@ async def _follow(
     return {
         "cpu_percent": round(100 * used_s / took_s, 3),
         "age_s": round(max(ages_s), 3),
+        "age_p50_s": round(sorted(ages_s)[len(ages_s) // 2], 3),
         "queries_per_s": round(sum(rates) / len(rates), 1) if rates else None,
         "sampled": view.recent.window("app-0", time.time(), 10).sampled,
         "applications": len(view.facts.declared.manifests.applications),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from e2e.any_client import AnyClient
 from e2e.programs import Program, RunningProcess, environment, run, until
 
 from clipper_topics.catalogue import Catalogue
-from deploy.observe.servers import prometheus
+from deploy.observe.servers import BOARD, prometheus
 
 CONFIGURATION = Path(__file__).with_name("observed.toml")
 FACTOR = 60
@@ -71,8 +72,30 @@ QUERIES = ("steady", "late", "raising", "drifting", "drifting", "tried", "tried"
 """Applications, asked in turn."""
 TURN_S = 0.15
 """For one query to each of them."""
-ODD_VALUES = {"$application": ".*", "$model": ".*", "$__rate_interval": "10s", "$__range": "5m"}
+VARIABLES = {"$application": ".*", "$model": ".*", "$__rate_interval": "10s", "$__range": "5m"}
 """What Grafana puts in."""
+
+
+def found_by(url: str, expression: str) -> list[Mapping[str, Any]]:
+    """What the Prometheus at this URL finds now: series with `metric` and `value`."""
+    for written, meant in VARIABLES.items():
+        expression = expression.replace(written, meant)
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}, trust_env=False, timeout=30).json()
+    assert answer["status"] == "success", (expression, answer)
+    found: list[Mapping[str, Any]] = answer["data"]["result"]
+    return found
+
+
+def empty_panels(url: str) -> list[str]:
+    """Queries of the board that return nothing, or nothing that its legend can name."""
+    empty = []
+    for panel in json.loads(BOARD.read_text())["panels"]:
+        for target in panel.get("targets", ()):
+            names = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            found = found_by(url, target["expr"])
+            if not found or any(names - series["metric"].keys() for series in found):
+                empty.append(f"{panel['title']}: {target['expr']}")
+    return empty
 
 
 class Observed:
@@ -93,12 +116,7 @@ class Observed:
     # --- Prometheus ---------------------------------------------------------------------------------------------------
     def query(self, expression: str) -> list[Mapping[str, Any]]:
         """What Prometheus finds now: series with `metric` and `value`."""
-        for written, meant in ODD_VALUES.items():
-            expression = expression.replace(written, meant)
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}, trust_env=False, timeout=30).json()
-        assert answer["status"] == "success", (expression, answer)
-        found: list[Mapping[str, Any]] = answer["data"]["result"]
-        return found
+        return found_by(self.url, expression)
 
     def firing(self) -> list[dict[str, str]]:
         """The labels of the alerts that fire now."""

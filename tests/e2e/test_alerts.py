@@ -5,23 +5,26 @@ causes cannot be had in seconds, a clock that is wrong and a disk that is full: 
 them.
 """
 
-import json
 import os
 import platform
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 import yaml
-from e2e.observed import FACTOR, Observed, observed
-from e2e.programs import until
+from e2e.observed import FACTOR, Observed, empty_panels, observed
+from e2e.programs import descendants, environment, until
 
-from deploy.observe.servers import BOARD, RULES
+from deploy.observe.servers import RULES
 
 pytestmark = [
     pytest.mark.e2e,
@@ -34,7 +37,7 @@ clipper_clock_skew_seconds 0.5
 clipper_disk_used_bytes{folder="/data"} 5e9
 clipper_disk_free_bytes{folder="/data"} 4e9
 """
-FIRES_S, RESOLVES_S = 120.0, 600.0
+FIRES_S, RESOLVES_S = 120.0, 900.0
 POLL_S = 0.1
 
 
@@ -87,7 +90,17 @@ EVENTS = (
     ),
 )
 """These count for half an hour and an hour."""
-SLOW = (
+REST = (
+    Cause(
+        "Kafka stands still",
+        Observed.frozen_broker,
+        {"ClipperBrokerUnreachable": {"instance": "router-0"}, "ClipperGatewayErrors": {}},
+    ),
+    Cause(
+        "4,000 queries at once to a model that answers 20 a second",
+        Observed.backlog,
+        {"ClipperConsumerLag": {}},
+    ),
     Cause(
         "a model that fails on every batch",
         lambda pipeline: pipeline.mood("raises"),
@@ -97,11 +110,6 @@ SLOW = (
         },
     ),
     Cause(
-        "4,000 queries at once to a model that answers 20 a second",
-        Observed.backlog,
-        {"ClipperConsumerLag": {}},
-    ),
-    Cause(
         "six callers at a gateway that lets two wait, for a model that is late",
         Observed.crowd,
         {
@@ -109,12 +117,8 @@ SLOW = (
             "ClipperLatencyObjectiveBurnsSlowly": {"application": "late"},
         },
     ),
-    Cause(
-        "Kafka stands still",
-        Observed.frozen_broker,
-        {"ClipperBrokerUnreachable": {"instance": "router-0"}, "ClipperGatewayErrors": {}},
-    ),
 )
+"""The two that burn slowly come last: each further miss would begin their six hours anew, which are six minutes here."""
 
 
 @dataclass
@@ -172,18 +176,6 @@ def is_among(course: Course, firing: Iterable[Mapping[str, str]]) -> bool:
     return any(wanted.items() <= labels.items() for labels in firing)
 
 
-def empty_panels(pipeline: Observed) -> list[str]:
-    """Queries of the board that return nothing, or nothing that its legend can name."""
-    empty = []
-    for panel in json.loads(BOARD.read_text())["panels"]:
-        for target in panel.get("targets", ()):
-            names = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
-            found = pipeline.query(target["expr"])
-            if not found or any(names - series["metric"].keys() for series in found):
-                empty.append(f"{panel['title']}: {target['expr']}")
-    return empty
-
-
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     with observed(tmp_path_factory.mktemp("observed")) as found:
@@ -197,16 +189,16 @@ def test_alerts_fire_and_end_and_every_panel_of_the_board_shows_data(pipeline: O
     quick = caused(pipeline, [*EVENTS, *QUICK])
     resolved(pipeline, [one for one in quick if one.cause in QUICK])
     with suppress(AssertionError):
-        until("data in every panel", lambda: not empty_panels(pipeline), 30)
-    assert empty_panels(pipeline) == []
+        until("data in every panel", lambda: not empty_panels(pipeline.url), 30)
+    assert empty_panels(pipeline.url) == []
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2400)
 def test_every_alert_fires_and_ends_and_the_table_says_after_how_long(tmp_path: Path):
     with observed(tmp_path) as pipeline:
         courses = list[Course]()
-        for cause in (*SLOW, *EVENTS, *QUICK):
+        for cause in (*QUICK, *EVENTS, *REST):
             courses += (fresh := caused(pipeline, [cause]))
             resolved(pipeline, [one for one in fresh if not one.alert.endswith("Slowly")])
         resolved(pipeline, [one for one in courses if one.alert.endswith("Slowly")])
@@ -214,6 +206,31 @@ def test_every_alert_fires_and_ends_and_the_table_says_after_how_long(tmp_path: 
     assert {one.alert for one in courses} == {rule["alert"] for rule in rules if "alert" in rule}
     PAGE.write_text(page(courses))
     print(page(courses))  # noqa: T201 - the table
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_make_observe_shows_data_in_every_panel_and_ends_with_ctrl_c(tmp_path: Path):
+    command = [sys.executable, RULES.with_name("run.py"), "--faster", "60"]
+    environ = environment(CLIPPER_GATEWAY_ENABLED="true", TMPDIR=str(tmp_path))
+    with (
+        (tmp_path / "err").open("wb") as err,
+        subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=err, text=True) as process,
+    ):
+        assert process.stdout is not None
+        said = "".join(takewhile(lambda line: line != "Ctrl-C ends it\n", process.stdout))
+        found = re.search(r"^prometheus  (\S+)/alerts$", said, re.MULTILINE)
+        assert found, (tmp_path / "err").read_text()
+        with suppress(AssertionError):
+            until("data in every panel", lambda: not empty_panels(found[1]), 240)
+        assert empty_panels(found[1]) == []
+        started = descendants(process.pid)
+        assert len(started) >= 8
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        until("the end of all that it started", lambda: not any(one.runs for one in started), 30)
+    assert [path.name for path in tmp_path.iterdir()] == ["err"]
+    assert "Traceback" not in (tmp_path / "err").read_text()
 
 
 PAGE_HEAD = """# Alerts: from cause to alert, and from mending to its end

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def test_every_query_is_answered_once_and_every_truth_counted_once(tmp_path: Pat
     log = (out / "processes.log").read_text()[-3000:]
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{log}"
     assert [line for line in done.stderr.splitlines() if not line.startswith("downloading ")] == []
+    assert re.findall(r"^console: http://127\.0\.0\.1:\d+/console$", done.stdout, re.MULTILINE)
 
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["queries"] == result["answered"] == result["distinct_answered"] == 1500

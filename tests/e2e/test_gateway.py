@@ -1,6 +1,7 @@
 """A deployment's gateway and a second one beside it, as their users find them: answers, repeats, waits and ends."""
 
 import json
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ CONSOLE = "https://console.example"
 PREDICT = "/v1/applications/{name}/predict"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 EVENTS = {"accept": "text/event-stream"}
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +218,8 @@ def test_a_gateway_that_is_told_to_end_answers_what_is_open(deployment):
                 gateway.program.signal(signal.SIGTERM)
                 unready = until("it is not ready", lambda: unready_reasons(gateway))
                 assert [each.status for each in health] == [HealthCheckResponse.NOT_SERVING]
+                beside = httpx.get(gateway.metrics.replace("/metrics", "/readyz"), trust_env=False)
+                assert (beside.status_code, beside.json()["reasons"]) == (503, unready)
                 assert gateway.program.code is None
             assert (answer.result().status_code, answer.result().json()["output"]) == (200, 8.0)
         assert unready == ["the gateway ends"]
@@ -237,14 +241,16 @@ def test_a_port_that_is_taken_ends_a_gateway_and_no_deployment(kafka, catalogue,
         errors = [line for line in alone.err if line.startswith("error: ")]
         assert (alone.code, alone.out, len(errors)) == (exits.SETUP, "", 1), alone.err
         assert f"cannot listen at 127.0.0.1:{port}: Address already in use; set gateway.port" in errors[0]
-        settings = {**FREE_PORTS, "CLIPPER_GATEWAY_ENABLED": "true", "CLIPPER_GATEWAY_PORT": port}
+        settings = {"CLIPPER_GATEWAY_ENABLED": "true", "CLIPPER_GATEWAY_PORT": port, "CLIPPER_LOG_FORMAT": "json"}
         (tmp_path / "empty.toml").touch()
-        environ = environment_of(kafka, catalogue, **settings)
+        environ = environment_of(kafka, catalogue, **FREE_PORTS | settings)
         with Program("up", "--config", "empty.toml", folder=tmp_path, environ=environ) as up:
             assert up.ready() == {"bootstrap": kafka.bootstrap}
-            (said,) = [line for line in up.log.splitlines() if "goes on without it" in line]
-            assert "level=error" in said
-            assert f"cannot listen at 127.0.0.1:{port}" in said
+            lines = [json.loads(line) for line in up.log.splitlines()]
+            (said,) = [line for line in lines if "goes on without it" in line["msg"]]
+            assert (said["level"], f"cannot listen at 127.0.0.1:{port}" in said["reason"]) == ("error", True)
+            assert {"router-0", "steward", "gateway", None} == {line.get("child") for line in lines}
+            assert all(TIME.fullmatch(line["at"]) for line in lines)
 
 
 def test_metrics_count_requests_by_route_application_and_status(second, other):

@@ -334,6 +334,8 @@ WIRE: dict[str, tuple[int, bytes]] = {
     "a line feed in a header": (400, request(b"idempotency-key: a\nb")),
     "two authorizations": (400, request("authorization: Bearer a", "authorization: Bearer b")),
     "two keys": (400, request("x-api-key: a")),
+    "two hosts": (400, request("host: elsewhere")),
+    "two cookies": (400, request("cookie: a=b", "cookie: clipper-console=a")),
     "two idempotency keys": (400, request("idempotency-key: a", "Idempotency-Key: a")),
     "two content types": (400, request("content-type: application/json", "content-type: text/plain")),
     "an empty idempotency key": (400, request("idempotency-key: ")),

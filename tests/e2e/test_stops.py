@@ -62,7 +62,8 @@ class Workers:
 
     def said(self, path: str) -> dict[str, tuple[int, dict[str, Any]]]:
         """What the probes of each worker answer."""
-        answers = {role: httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30) for role, port in self.ports.items()}
+        with httpx.Client(timeout=30, trust_env=False) as client:
+            answers = {role: client.get(f"http://127.0.0.1:{port}{path}") for role, port in self.ports.items()}
         return {role: (answer.status_code, answer.json()) for role, answer in answers.items()}
 
     def are(self, *reasons: str) -> None:

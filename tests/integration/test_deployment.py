@@ -58,9 +58,10 @@ from clipper_agents.supervisor.process import end_with_stdin
 if "broken:1" in sys.argv:
     print("error: no such model file", file=sys.stderr)
     sys.exit(3)
+role = sys.argv[1] if sys.argv[1] == "gateway" else sys.argv[2]
 def drain(*_):
     with Path(__file__).with_name("drained").open("a") as drained:
-        drained.write((sys.argv[1] if sys.argv[1] == "gateway" else sys.argv[2]) + "\\n")
+        drained.write(role + "\\n")
     print("drained", flush=True)
     sys.exit(0)
 if sys.argv[1] == "gateway" and Path(__file__).with_name("taken").exists():
@@ -68,7 +69,7 @@ if sys.argv[1] == "gateway" and Path(__file__).with_name("taken").exists():
     sys.exit(3)
 signal.signal(signal.SIGTERM, drain)
 end_with_stdin()
-print("ready metrics=9 http=http://127.0.0.1:8080", flush=True)
+print(f"ready role={role} metrics=9 http=http://127.0.0.1:8080 console=http://127.0.0.1:8080/console", flush=True)
 while True:
     signal.pause()
 """
@@ -128,7 +129,7 @@ def deployment_of(settings, worker, lines, **how):
 
 async def reasons(deployment):
     """Why the deployment does not serve, as its probe says."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(f"http://127.0.0.1:{deployment.metrics_port}/readyz", timeout=30)
     found = answer.json()["reasons"]
     assert answer.status_code == (503 if found else 200)
@@ -184,7 +185,8 @@ async def test_a_gateway_is_one_of_the_deployment_and_drains_first(settings, wor
     async with deployment_of(with_gateway, worker, []) as deployment:
         assert set(deployment.supervisor.children) == {*NAMES, "gateway"}
         assert deployment.gateway == "http://127.0.0.1:8080"
-    assert deployment.gateway is None
+        assert deployment.console == "http://127.0.0.1:8080/console"
+    assert deployment.gateway is deployment.console is None
     assert worker.with_name("drained").read_text().split()[:3] == ["gateway", "router", "router"]
 
 

@@ -64,6 +64,13 @@ def test_a_deployment_is_seen_while_it_comes_up_runs_and_loses_its_host(
         assert hosts["members"][0]["instance"] == "h"
         assert until("the dead letter", lambda: json.loads(status("--json").out)["dead_letters"]) == 1
         assert seen["brokers"][0]["reachable"] is True
+
+        def batch_limit() -> float | None:
+            (version,) = json.loads(status("--json").out)["applications"]["slow"]["versions"]
+            return version["batch_limit"]
+
+        AnyClient(kafka.bootstrap).send_json(catalogue.queries, {"application": "slow", "input": [1, 2]})
+        assert until("a batch", batch_limit) >= 1, "the host reports where its metrics are"
         assert status("--set", "kafka.prefix=nobody").code == 1
 
         host.signal(signal.SIGTERM)

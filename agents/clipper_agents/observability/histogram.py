@@ -7,6 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from prometheus_client.core import HistogramMetricFamily
@@ -93,5 +94,6 @@ class BatchHistogram(Collector):
         for values, series in list(self._series.items()):
             exemplars = map(series.exemplars.get, range(len(bounds)))
             cumulative = map(float, accumulate(series.counts))
-            family.add_metric(values, list(zip(bounds, cumulative, exemplars, strict=True)), series.total)
+            buckets: list[Any] = list(zip(bounds, cumulative, exemplars, strict=True))
+            family.add_metric(values, buckets, series.total)
         yield family

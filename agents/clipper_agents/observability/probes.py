@@ -177,11 +177,12 @@ class ProbeServer:
         return answer if method == "GET" else answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
     def _probed(self, path: str) -> bytes:
+        said: dict[str, object]
         if path == "/livez":
-            holds, said = self._health.is_live, {"live": self._health.is_live}
+            said = {"live": (holds := self._health.is_live)}
         else:
             reasons = self._health.reasons()
-            holds, said = not reasons, {"ready": not reasons, "reasons": reasons}
+            said = {"ready": (holds := not reasons), "reasons": reasons}
         return _response(HTTPStatus.OK if holds else HTTPStatus.SERVICE_UNAVAILABLE, said)
 
     async def _scraped(self, headers: bytes) -> bytes:

@@ -125,6 +125,8 @@ class PastReader:
             if manifest is not None:
                 manifests.applications[name] = manifest
         found = DeploymentView(contexts_read=False, declared=ControlState(manifests=manifests, notes=()))
+        if not manifests.applications:
+            return found
         for record in _newest(self._totals, at_ms):
             found.totals(record.key, record.value)
         for record in _newest(self._comparisons, at_ms):

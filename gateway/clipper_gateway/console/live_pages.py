@@ -27,9 +27,8 @@ from clipper_topics.prediction import REASONS
 
 APPLICATIONS, MODELS, CHANGES = 200, 100, 50
 """Rows of a sheet."""
-SHOWN_EVENTS = 10
-MARKS = 50
-"""Changes and detections that are drawn into the charts of an application, the newest."""
+SHOWN_EVENTS, MARKS = 10, 50
+"""The newest, in the overview and in the charts of an application."""
 MARKED_S = 48 * 3600.0
 """As far back as charts go."""
 
@@ -40,21 +39,18 @@ def overview(view: LiveView, request: PageRequest) -> Page:
     part, sees_all = request.text("q").lower(), request.caller.applications is None
     seen = [one for one in view.summaries() if request.sees(one.name)]
     events = (one for one in reversed(view.facts.events) if sees_all or request.sees(one.application or ""))
-    return _page(
-        view,
-        request,
-        "overview.html",
-        "Overview",
-        q=part,
-        sheet=sheet_of([one for one in seen if part in one.name], request, APPLICATIONS),
-        applications=len(seen),
-        queries_per_s=sum(one.queries_per_s for one in seen),
-        feedback_per_s=sum(one.feedback_per_s for one in seen),
-        trials=sum(one.trials for one in seen),
-        hosts=Counter(one.state for one in view.facts.hosts.reports.values()) if sees_all else {},
-        reasons=_reasons(view, request),
-        events=[*islice(events, SHOWN_EVENTS)],
-    )
+    data = {
+        "q": part,
+        "sheet": sheet_of([one for one in seen if part in one.name], request, APPLICATIONS),
+        "applications": len(seen),
+        "queries_per_s": sum(one.queries_per_s for one in seen),
+        "feedback_per_s": sum(one.feedback_per_s for one in seen),
+        "trials": sum(one.trials for one in seen),
+        "hosts": Counter(one.state for one in view.facts.hosts.reports.values()) if sees_all else {},
+        "reasons": _reasons(view, request),
+        "events": [*islice(events, SHOWN_EVENTS)],
+    }
+    return _page(view, request, "overview.html", "Overview", **data)
 
 
 def models(view: LiveView, request: PageRequest) -> Page:
@@ -66,17 +62,14 @@ def models(view: LiveView, request: PageRequest) -> Page:
     chosen = next((one for one in seen if one.ref == request.text("model")), None)
     refs = {one.ref for one in (sheet.rows if chosen is None else [chosen])}
     reports = (one for one in view.facts.hosts.reports.values() if one.model in refs)
-    return _page(
-        view,
-        request,
-        "models.html",
-        "Models and hosts",
-        q=part,
-        sheet=sheet,
-        chosen=chosen,
-        followed=None if chosen is None else next(filter(request.sees, chosen.applications), None),
-        reports=sorted(reports, key=attrgetter("model", "instance")),
-    )
+    data = {
+        "q": part,
+        "sheet": sheet,
+        "chosen": chosen,
+        "followed": None if chosen is None else next(filter(request.sees, chosen.applications), None),
+        "reports": sorted(reports, key=attrgetter("model", "instance")),
+    }
+    return _page(view, request, "models.html", "Models and hosts", **data)
 
 
 def drift(view: LiveView, request: PageRequest) -> Page:
@@ -84,15 +77,12 @@ def drift(view: LiveView, request: PageRequest) -> Page:
     declared = view.facts.declared
     applications = [one for name, one in declared.manifests.applications.items() if request.sees(name)]
     found = sorted(declared.drifts.values(), key=attrgetter("at_ms"), reverse=True)
-    return _page(
-        view,
-        request,
-        "drift.html",
-        "Drift",
-        sheet=sheet_of([one for one in found if request.sees(one.application)], request, CHANGES),
-        watched=sum(one.drift is not None for one in applications),
-        applications=len(applications),
-    )
+    data = {
+        "sheet": sheet_of([one for one in found if request.sees(one.application)], request, CHANGES),
+        "watched": sum(one.drift is not None for one in applications),
+        "applications": len(applications),
+    }
+    return _page(view, request, "drift.html", "Drift", **data)
 
 
 def changes(view: LiveView, request: PageRequest) -> Page:
@@ -116,18 +106,15 @@ def application(view: LiveView, request: PageRequest) -> Page:
     """One application: its versions, its latency and defaults, its trials and its last changes."""
     name = request.path["name"]
     _, status = _application(view, name)
-    return _page(
-        view,
-        request,
-        "application.html",
-        name,
-        name=name,
-        status=status,
-        is_estimate=any(one.is_estimate for one in view.summaries() if one.name == name),
-        reasons=application_reasons({name: status}, view.at_s),
-        marks=_marks(view, name),
-        reason_texts=REASONS,
-    )
+    data = {
+        "name": name,
+        "status": status,
+        "is_estimate": any(one.is_estimate for one in view.summaries() if one.name == name),
+        "reasons": application_reasons({name: status}, view.at_s),
+        "marks": _marks(view, name),
+        "reason_texts": REASONS,
+    }
+    return _page(view, request, "application.html", name, **data)
 
 
 def trial(view: LiveView, request: PageRequest) -> Page:
@@ -138,20 +125,17 @@ def trial(view: LiveView, request: PageRequest) -> Page:
     decided = [one for one in view.facts.changes_of(name) if one.model == ref]
     if on_trial is None and not decided:
         raise Refusal(404, f"version {shown(ref)} was never on trial for {shown(name)}: see the application")
-    return _page(
-        view,
-        request,
-        "trial.html",
-        f"Trial of {ref} for {name}",
-        name=name,
-        ref=ref,
-        trial=on_trial,
-        rule=manifest.rollout,
-        evidence=next((one for one in status.trials if one.model == ref), None),
-        version=next((one for one in status.versions if one.model == ref), None),
-        decided=decided[:CHANGES],
-        marks=_marks(view, name),
-    )
+    data = {
+        "name": name,
+        "ref": ref,
+        "trial": on_trial,
+        "rule": manifest.rollout,
+        "evidence": next((one for one in status.trials if one.model == ref), None),
+        "version": next((one for one in status.versions if one.model == ref), None),
+        "decided": decided[:CHANGES],
+        "marks": _marks(view, name),
+    }
+    return _page(view, request, "trial.html", f"Trial of {ref} for {name}", **data)
 
 
 def _application(view: LiveView, name: str) -> tuple[ApplicationManifest, ApplicationStatus]:

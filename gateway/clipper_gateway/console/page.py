@@ -45,12 +45,12 @@ class PageRequest:
 
 
 class Sheet(NamedTuple):
-    """Some rows of a list that is shown in sheets, of which the first has number 1; `count` are all rows."""
+    """Some rows of a list that is shown in sheets, of which the first has number 1; `total` are all rows."""
 
     rows: Sequence[Any]
     number: int
     sheets: int
-    count: int
+    total: int
 
 
 def sheet_of(rows: Sequence[Any], request: PageRequest, size: int) -> Sheet:
@@ -58,7 +58,7 @@ def sheet_of(rows: Sequence[Any], request: PageRequest, size: int) -> Sheet:
 
     >>> request = PageRequest(caller=Caller("ada", None, frozenset()), query={"sheet": "9"})
     >>> sheet_of("abcde", request, 2)
-    Sheet(rows='e', number=3, sheets=3, count=5)
+    Sheet(rows='e', number=3, sheets=3, total=5)
     """
     sheets = max(1, -(-len(rows) // size))
     number = max(1, min(request.number("sheet", 1), sheets))

@@ -59,14 +59,9 @@ class Pages:
     live = frozenset(LIVE_PAGES)
 
     def __init__(
-        self,
-        view: LiveView,
-        queries: QueryHistoryReader,
-        kafka: KafkaConnection,
-        catalogue: Catalogue,
-        reports_dir: Path | None,
-        partitions: Callable[[], int],
-    ) -> None:
+        self, view: LiveView, queries: QueryHistoryReader, kafka: KafkaConnection, catalogue: Catalogue,
+        reports_dir: Path | None, partitions: Callable[[], int],
+    ) -> None:  # fmt: skip
         self._view, self._queries, self._partitions = view, queries, partitions
         self._kafka, self._catalogue, self._reports_dir = kafka, catalogue, reports_dir
         self.builders: Mapping[str, Builder] = {

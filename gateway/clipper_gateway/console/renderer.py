@@ -24,21 +24,10 @@ from clipper_agents.cli.terminal import value_lines, when
 from clipper_gateway.console.page import Page
 
 TEMPLATES = Path(__file__).parent / "templates"
-LIVE = "live_"
 UNKNOWN = "-"
 SHOWN_CHARACTERS = 4_000
 """Of an output: a screen or two."""
-CACHED = (
-    "action_form",
-    "application",
-    "application_head",
-    "application_tail",
-    "model",
-    "trial",
-    "revision",
-    "time",
-    "stage",
-)
+CACHED = ("action_form", "application", "row_head", "row_tail", "model", "trial", "revision", "time", "stage")
 """Macros of what a page has by the hundred, and the same every second."""
 SUBJECT = re.compile(r"\b(?P<kind>application|model) (?P<name>[A-Za-z0-9:-]+)")
 """Of a problem, see `clipper_agents.status.problems`."""
@@ -49,20 +38,17 @@ class Renderer:
 
     def __init__(self, static: Callable[[str], str]) -> None:
         self._environment = environment = Environment(
-            loader=FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-            cache_size=-1,
-        )
+            loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, auto_reload=False,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
         environment.filters.update(FILTERS)
         self._parts = cast("Any", environment.get_template("macros.html").module)
         for name in CACHED:
             setattr(self._parts, name, lru_cache(4096)(getattr(self._parts, name)))
         environment.filters["code"] = self._parts.code
         environment.globals.update(static=static, action_button=self._action_button, ui=self._parts)
+        for name in environment.list_templates():  # compiled now, not beside predictions
+            environment.get_template(name)
 
     def render(self, template: str, **context: Any) -> str:
         """Return a template as HTML, a whole page or a part of one."""
@@ -73,7 +59,8 @@ class Renderer:
         found: dict[str, str] = {}
         for template in map(self._environment.get_template, ("base.html", page.template)):
             context = template.new_context(dict(page.data))
-            found |= {name: "".join(block(context)) for name, block in template.blocks.items() if name.startswith(LIVE)}
+            live = ((name, block) for name, block in template.blocks.items() if name.startswith("live_"))
+            found |= {name: "".join(block(context)) for name, block in live}
         return found
 
     @pass_context
@@ -126,6 +113,7 @@ def as_json(value: Any) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "ms": figure(",.0f", "ms", below=10, small=".1f"),
     "percent": figure(".0f", "%", per=0.01, below=1, small=".1f"),
+    "share": figure(".3g", "%", per=0.01),
     "number": figure(".3f"),
     "probability": figure(".4f"),
     "signed": figure("+.3f"),

@@ -38,17 +38,17 @@ from clipper_gateway.console.pages import Pages, series_json
 from clipper_gateway.console.renderer import Renderer
 from clipper_gateway.console.sessions import Sessions
 from clipper_gateway.errors import Refusal
+from clipper_gateway.openapi import SECURED
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RequestLog
 from clipper_gateway.rest import Endpoints, HttpCall
 
-HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+POLICY = SECURED["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
+HEADERS = SECURED | {
+    "content-security-policy": f"{POLICY}; font-src 'self'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "same-origin",  # under no-referrer browsers send `origin: null` with forms
-    "x-content-type-options": "nosniff",
 }
 KEPT, NOT_KEPT = {"cache-control": "public, max-age=31536000, immutable"}, {"cache-control": "no-store"}
 STATIC = Path(__file__).with_name("static")
@@ -76,9 +76,8 @@ class Console:
         headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
         identify, refuse = self._sessions.identify, self._refused
         self._endpoints = Endpoints(access, log, MOST_FORM_BYTES, identify=identify, refuse=refuse, headers=headers)
-        self._files = {
-            path.relative_to(STATIC).as_posix(): path.read_bytes() for path in STATIC.rglob("*") if path.suffix in KINDS
-        }
+        paths = [path for path in STATIC.rglob("*") if path.suffix in KINDS]
+        self._files = {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in paths}
         self._digests = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in self._files.items()}
         self._renderer = Renderer(lambda name: f"/console/static/{name}?v={self._digests[name]}")
         self._history = SeriesHistory.open(settings.console_dir, time.time)
@@ -141,6 +140,8 @@ class Console:
         data = {"phrase": HTTPStatus(refusal.status).phrase, "message": str(refusal)}
         response = self._html(template, data, caller, headers, refusal.status)
         response.headers.update(refusal.headers)
+        if whole == "login.html" and headers.get("sec-fetch-site") == "cross-site":
+            response.headers["refresh"] = "0"  # behind another site's link a browser keeps the cookie back, once
         return response
 
     async def _static_file(self, call: HttpCall) -> Response:
@@ -176,14 +177,14 @@ class Console:
                 request = _request(call.caller, found["path_params"], QueryParams(url.query))
                 key = asked, call.caller.applications, call.caller.rights
                 updates = self._updates.stream(key, partial(self._pages.builders[path], request))
-                return EventSourceResponse(self._events(call, updates))
+                return EventSourceResponse(self._until_refused(call, updates))
         raise Refusal(404, "there is no such page")
 
-    async def _events(self, call: HttpCall, updates: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async def _until_refused(self, call: HttpCall, updates: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
         self._streams += 1
         try:
-            async with aclosing(updates) as events:
-                async for one in events:
+            async with aclosing(updates):
+                async for one in updates:
                     await self._sessions.identify(call.headers)  # until the session is over, or its key revoked
                     yield one
         except Refusal:
@@ -208,10 +209,10 @@ class Console:
             return RedirectResponse("/console", 303)
         if not call.body:
             return self._html("login.html", {}, call.caller, call.headers)
-        cookie = await self._sessions.sign_in(call, _fields(call).get("key", NO_FIELD)[-1])
-        asked = urlsplit(call.headers.get("referer", "")).path  # the page that could not be seen
-        is_page = asked.startswith("/console/") and not asked.startswith("/console/log")
-        return RedirectResponse(asked if is_page else "/console", 303, {"set-cookie": cookie})
+        cookie = await self._sessions.sign_in(call, self._asked(call, is_own=False).get("key", NO_FIELD)[-1])
+        asked = urlsplit(call.headers.get("referer", ""))._replace(scheme="", netloc="")  # what could not be seen
+        is_page = asked.path.startswith("/console/") and not asked.path.startswith("/console/log")
+        return RedirectResponse(asked.geturl() if is_page else "/console", 303, {"set-cookie": cookie})
 
     async def _logout(self, call: HttpCall) -> Response:
         self._asked(call)
@@ -219,8 +220,7 @@ class Console:
 
     async def _preview(self, call: HttpCall) -> Response:
         form = ActionForm.of(fields := self._asked(call))
-        found = await self._actions.preview(call.path["action"], call.caller, form)
-        return self._confirmation(call, fields, found)
+        return self._confirmation(call, fields, await self._actions.preview(call.path["action"], call.caller, form))
 
     async def _perform(self, call: HttpCall) -> Response:
         form, action = ActionForm.of(fields := self._asked(call)), call.path["action"]
@@ -231,10 +231,14 @@ class Console:
             return self._confirmation(call, fields, found, str(stale))
         return self._dialog(call, "actions/done.html", lines=lines, application=form.application)
 
-    def _asked(self, call: HttpCall) -> dict[str, list[str]]:
-        """The fields of a form of this console's own."""
-        fields = _fields(call)
-        self._sessions.check_forgery(call.headers, fields.pop("csrf", NO_FIELD)[-1])
+    def _asked(self, call: HttpCall, *, is_own: bool = True) -> dict[str, list[str]]:
+        """The fields of a form, which a page of this console has sent."""
+        try:
+            fields = parse_qs(call.body.decode(), keep_blank_values=True, max_num_fields=MOST_LETTERS + 20)
+        except ValueError as error:
+            raise Refusal(400, f"the body is no form: {error}") from error
+        if is_own:
+            self._sessions.check_forgery(call.headers, fields.pop("csrf", NO_FIELD)[-1])
         return fields
 
     def _confirmation(
@@ -264,10 +268,3 @@ async def run_again(run: Callable[[], Awaitable[None]], again_s: float = AGAIN_S
 def _request(caller: Caller, path: Mapping[str, str], query: QueryParams) -> PageRequest:
     caller.require("read", path.get("name"))
     return PageRequest(caller=caller, path=path, query=dict(query))
-
-
-def _fields(call: HttpCall) -> dict[str, list[str]]:
-    try:
-        return parse_qs(call.body.decode(), keep_blank_values=True, max_num_fields=MOST_LETTERS + 20)
-    except ValueError as error:
-        raise Refusal(400, f"the body is no form: {error}") from error

@@ -37,7 +37,7 @@ _READER = Caller("anybody", None, frozenset({"read"}))
 
 
 class ConsoleSession(NamedTuple):
-    """A browser that has signed in: `holder` says by whose key or raises `Refusal`, `ends_s` is of a clock."""
+    """A browser that has signed in: `holder` says by whose key, or raises `Refusal`; it ends at `ends_s`."""
 
     holder: Callable[[], Caller]
     csrf: str
@@ -71,7 +71,7 @@ class Sessions:
             Refusal: 401, sign in; 403, a gateway without keys has another name; otherwise as of `Access.identify`.
         """
         if self.is_open and not names_this_machine(host := headers.get("host", "")):
-            what = f"without keys the console is for this machine, and not shown at {shown(host)}"
+            what = f"without keys the console is not shown at {shown(host)}"
             raise Refusal(403, f"{what}: use http://localhost, or make a key by `clipper-stream keys create`")
         if self.is_open and not is_loopback(self._access.address):
             return _READER

@@ -1,5 +1,7 @@
 import io
+import queue
 import re
+import webbrowser
 from html.parser import HTMLParser
 
 import pytest
@@ -109,3 +111,14 @@ def test_a_line_says_how_far_the_run_is_every_few_seconds():
     assert [line for line in lines if line.startswith("30")] == lines[1:]
     assert "300/400 restored exp3=fair:75%" in lines[1]
     assert "cached=7% defaults=0 learned=90/300" in lines[1]
+
+
+@pytest.mark.parametrize("opens", [True, False], ids=["opened", "not opened"])
+def test_the_address_of_the_console_is_a_line_and_opened_if_asked_for(monkeypatch, opens):
+    opened = queue.Queue()
+    monkeypatch.setattr(webbrowser, "open", opened.put)
+    console = recorded()
+    DemoView(console, PLAN, open_console=opens).console("http://127.0.0.1:8080/console")
+    assert console.export_text().splitlines() == ["console: http://127.0.0.1:8080/console"]
+    assert opens is False or opened.get(timeout=10) == "http://127.0.0.1:8080/console"
+    assert opened.empty()

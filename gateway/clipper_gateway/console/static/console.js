@@ -5,11 +5,44 @@
   const state = document.getElementById("connection");
   const dialog = document.getElementById("action-dialog");
   const clock = () => new Date().toISOString().slice(11, 19) + "Z";
-  const MORPH = {
-    morphStyle: "innerHTML",
-    ignoreActiveValue: true, // what somebody types stays
-    callbacks: { beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS") },
-  };
+
+  // --- swapping: what is the same stays, and with it focus, selection and scroll positions ---------------------------
+  function patch(have, want) {
+    if (have.isEqualNode(want)) return;
+    if (have.nodeType !== Node.ELEMENT_NODE) {
+      have.nodeValue = want.nodeValue;
+      return;
+    }
+    for (const { name, value } of want.attributes) if (have.getAttribute(name) !== value) have.setAttribute(name, value);
+    for (const { name } of [...have.attributes]) if (!want.hasAttribute(name)) have.removeAttribute(name);
+    patchChildren(have, want);
+  }
+
+  // Rows have a key, by which each is found again when others come and go before it.
+  function patchChildren(parent, fresh) {
+    const keys = new Set([...fresh.childNodes].map((one) => one.dataset?.key));
+    for (const one of [...parent.children]) if (!keys.has(one.dataset.key)) one.remove();
+    let at = parent.firstChild;
+    const remove = () => {
+      const gone = at;
+      at = at.nextSibling;
+      gone.remove();
+    };
+    for (const want of [...fresh.childNodes]) {
+      const key = want.dataset?.key;
+      while (key && at && !at.dataset?.key) remove();
+      const have = at?.dataset?.key === key ? at : key && [...parent.children].find((one) => one.dataset.key === key);
+      if (have && have.nodeName === want.nodeName) {
+        if (have !== at) parent.insertBefore(have, at);
+        patch(have, want);
+        at = have.nextSibling;
+      } else {
+        parent.insertBefore(want, at);
+        if (want.nodeType === Node.ELEMENT_NODE) htmx.process(want);
+      }
+    }
+    while (at) remove();
+  }
 
   // --- live regions: a stream for as long as the page is visible -------------------------------------------------
   let stream = null, heardAt = 0, heardClock = "";
@@ -28,11 +61,11 @@
     for (const [name, html] of Object.entries(regions)) {
       const region = document.getElementById(name);
       if (!region) return location.reload(); // another page now: it was loading, or what it shows has ended
-      Idiomorph.morph(region, html, MORPH);
-      htmx.process(region);
+      const fresh = document.createElement("template");
+      fresh.innerHTML = html;
+      patchChildren(region, fresh.content);
     }
     heard();
-    document.dispatchEvent(new Event("console:swapped"));
   }
 
   async function refused() {

@@ -49,7 +49,7 @@ def test_vendored_files_are_those_whose_digests_are_written_down() -> None:
 
 def test_every_vendored_licence_is_there() -> None:
     licences = re.findall(r"\]\((LICENSE-\w+)\)", VENDORED.read_text())
-    assert len(licences) == 4
+    assert len(licences) == 3
     assert all((VENDORED.parent / name).read_text() for name in licences)
 
 

@@ -167,7 +167,7 @@ async def test_who_signs_in_sees_the_page_that_was_asked_for_until_signing_out(k
         assert (asked.status_code, 'action="/console/login"' in asked.text) == (401, True)
         form = {"key": keys["ada"]}
         signed_in = await browser.post("/console/login", data=form, headers={"referer": f"{URL}/console/models?q=svm"})
-        assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/console/models")
+        assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/console/models?q=svm")
         page = await browser.get("/console/models")
         assert (page.status_code, ">ada<" in page.text) == (200, True)
         assert (await browser.post("/console/logout")).status_code == 403
@@ -184,6 +184,13 @@ async def test_signing_in_leads_nowhere_but_into_the_console(keyed, keys, refere
     async with keyed.browser(referer=referer) as browser:
         found = await browser.post("/console/login", data={"key": keys["grace"]})
     assert found.headers["location"] == "/console"
+
+
+@pytest.mark.parametrize(("site_of", "again"), [("cross-site", "0"), ("same-origin", None)])
+async def test_behind_a_link_of_another_site_a_browser_is_to_ask_again(keyed, site_of, again):
+    async with keyed.browser(**{"sec-fetch-site": site_of}) as browser:
+        found = await browser.get("/console/models")
+    assert (found.status_code, found.headers.get("refresh")) == (401, again)
 
 
 async def test_a_wrong_key_is_refused_on_the_page_to_sign_in(keyed):

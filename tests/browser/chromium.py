@@ -1,0 +1,115 @@
+"""A real Chromium, and what it finds wrong with the console's pages."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 90_000
+"""For whatever a page is to show; an idle machine needs a hundredth of it."""
+STANDARDS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
+REPORTS_VIOLATIONS = """
+document.addEventListener("securitypolicyviolation", (event) =>
+  console.error(`the page's policy forbids ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
+"""
+LOADED = """() => [...document.querySelectorAll(".chart .empty:not([hidden])")].every(
+  (one) => !one.textContent.startsWith("Loading"))"""
+WIDER = """() => [...document.body.querySelectorAll("*")].filter((one) =>
+  document.documentElement.scrollWidth > innerWidth && one.getBoundingClientRect().right > innerWidth + 1
+).map((one) => one.outerHTML.slice(0, 120))"""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser of this machine, without a window; tests are skipped where there is none.
+
+    Playwright's loop counts as running until the end of the block: `asyncio.run` must be called before or after it,
+    or by another thread.
+    """
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip(f"none of {', '.join(NAMES)} is on the PATH: apt install chromium")
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=path, args=arguments, timeout=PATIENCE_MS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Visitor:
+    """Somebody who looks at one console; as a context manager its pages are closed at the end.
+
+    Args:
+        browser: Of which it is a profile.
+        url: Of the console.
+
+    Attributes:
+        complaints: What the browser has reported about the pages: errors, forbidden content, dialogs of scripts, what
+            was asked of other hosts.
+    """
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.context: BrowserContext = browser.new_context(base_url=url, reduced_motion="reduce")
+        self.context.set_default_timeout(PATIENCE_MS)
+        self.context.add_init_script(REPORTS_VIOLATIONS)
+        self.complaints: list[str] = []
+        self._host = urlsplit(url).netloc
+
+    def __enter__(self) -> "Visitor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+    def open(self, path: str = "/console", *, theme: str = "light", width: int = 1280) -> Page:
+        """Open a page, and wait until it shows what it knows."""
+        page = self.context.new_page()
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        page.set_viewport_size({"width": width, "height": 900})
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
+        page.on("dialog", lambda dialog: self.complaints.append(f"{page.url}: a dialog: {dialog.message}"))
+        page.on("request", lambda request: self._on_request(request.url))
+        page.goto(path)
+        self.settled(page)
+        return page
+
+    def settled(self, page: Page) -> None:
+        """Wait until a page is live where it is to be, and its charts are drawn."""
+        if page.locator("main[data-live]").count():
+            expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+        page.wait_for_function(LOADED)
+
+    def sign_in(self, secret: str) -> None:
+        """Sign in by an API key."""
+        page = self.open("/console/login")
+        page.get_by_label("API key").fill(secret)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+        page.close()
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.complaints.append(f"{message.page.url if message.page else ''}: {message.text}")
+
+    def _on_request(self, url: str) -> None:
+        if urlsplit(url).netloc != self._host and not url.startswith("data:"):
+            self.complaints.append(f"another host was asked: {url}")
+
+
+def blemishes(page: Page) -> list[str]:
+    """What the rules of accessibility forbid, and what makes the page wider than its window."""
+    options: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": [*STANDARDS]}
+    found = Axe().run(page, options=options).response["violations"]
+    broken = [f"{one['id']}, {one['help']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
+    return [*broken, *(f"beyond the window: {each}" for each in page.evaluate(WIDER))]

@@ -1,0 +1,160 @@
+"""A collector of spans for tests: what arrives over OTLP/HTTP, or what a Jaeger has stored, in one form."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+JAEGER_S = 30.0
+
+
+@dataclass(frozen=True)
+class SeenSpan:
+    """A span as somebody else sees it."""
+
+    service: str
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Any] = field(hash=False)
+    links: frozenset[tuple[str, str]] = frozenset()
+    is_error: bool = False
+
+    @property
+    def context(self) -> tuple[str, str]:
+        """Its trace and itself."""
+        return self.trace_id, self.span_id
+
+
+class Collector:
+    """Takes spans over OTLP/HTTP, on a port of its own that stays the same.
+
+    Attributes:
+        spans: All that have come.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.spans: list[SeenSpan] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                collector.spans += _spans_of(ExportTraceServiceRequest.FromString(body))
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """The endpoint to give to exporters."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def trace(self, trace_id: str) -> list[SeenSpan]:
+        """The spans of a trace that have come."""
+        return [span for span in self.spans if span.trace_id == trace_id]
+
+    def close(self) -> None:
+        """Refuse further connections, as a collector that was killed."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """A collector for the length of a block."""
+    collector = Collector()
+    try:
+        yield collector
+    finally:
+        collector.close()
+
+
+def _spans_of(request: ExportTraceServiceRequest) -> Iterator[SeenSpan]:
+    for of in request.resource_spans:
+        service = _values(of.resource.attributes)["service.name"]
+        for span in (span for scope in of.scope_spans for span in scope.spans):
+            yield SeenSpan(
+                service,
+                span.name,
+                ProtoSpan.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+                span.trace_id.hex(),
+                span.span_id.hex(),
+                span.parent_span_id.hex(),
+                span.start_time_unix_nano,
+                span.end_time_unix_nano,
+                _values(span.attributes),
+                frozenset((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+                span.status.code == Status.STATUS_CODE_ERROR,
+            )
+
+
+def _values(attributes: Iterable[Any]) -> dict[str, Any]:
+    return {one.key: _value(one.value) for one in attributes}
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    found = getattr(value, kind)
+    return [_value(each) for each in found.values] if kind == "array_value" else found
+
+
+class Jaeger:
+    """The traces that a Jaeger has stored, by its own interface.
+
+    Args:
+        url: Of its query service.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.Client(base_url=url, timeout=JAEGER_S, trust_env=False)
+
+    def trace(self, trace_id: str) -> list[SeenSpan]:
+        """The spans of a trace; none while it does not know it."""
+        found = self._client.get(f"/api/traces/{trace_id}")
+        if found.status_code == httpx.codes.NOT_FOUND:
+            return []
+        (trace,) = found.json()["data"]
+        services = {key: process["serviceName"] for key, process in trace["processes"].items()}
+        return [_of_jaeger(span, services[span["processID"]]) for span in trace["spans"]]
+
+
+def _of_jaeger(span: dict[str, Any], service: str) -> SeenSpan:
+    tags = {tag["key"]: tag["value"] for tag in span["tags"]}
+    refs = [(ref["refType"], ref["traceID"], ref["spanID"]) for ref in span["references"]]
+    start_ns = span["startTime"] * 1000  # it has microseconds
+    return SeenSpan(
+        service,
+        span["operationName"],
+        str(tags.get("span.kind", "internal")).upper(),
+        span["traceID"],
+        span["spanID"],
+        next((span_id for kind, _, span_id in refs if kind == "CHILD_OF"), ""),
+        start_ns,
+        start_ns + span["duration"] * 1000,
+        tags,
+        frozenset((trace_id, span_id) for kind, trace_id, span_id in refs if kind == "FOLLOWS_FROM"),
+        tags.get("error") is True,
+    )

@@ -1,0 +1,220 @@
+"""The board and the alerts ask for metrics and labels that there are, and every alert leads to a page that helps."""
+
+import json
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from builders.pages import blocks
+
+from clipper_agents.observability.metrics import WANT_OF_TIME
+from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
+from clipper_agents.router.clock_skew import TOLERATED_S
+from clipper_topics.prediction import LOW_CONFIDENCE, REASONS, REFUSALS
+from deploy.observe.servers import BOARD, CONFIGURATION, RULES, faster, grafana, prometheus
+
+ROOT = Path(__file__).parents[3]
+RUNBOOKS = ROOT / "docs/how-to/runbooks.md"
+PARTS = ("**What it means.**", "**What users see.**", "**Look first.**", "**Mend it.**", "**It ends**")
+GROUPS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"]
+RULES_OF_ALL = [rule for group in GROUPS for rule in group["rules"]]
+ALERTS = {rule["alert"]: rule for rule in RULES_OF_ALL if "alert" in rule}
+RECORDED = {rule["record"]: rule["expr"] for rule in RULES_OF_ALL if "record" in rule}
+CONTENT = json.loads(BOARD.read_text())
+PANELS = [panel for panel in CONTENT["panels"] if panel["type"] != "row"]
+LABELS = {spec.name: {*spec.labels} for spec in SPECS} | {name: set[str]() for name in PROCESS_METRICS}
+LABELS |= {"up": set(), "ALERTS": {"alertname", "alertstate"}} | {name: {"application"} for name in RECORDED}
+OF_TARGETS = {"job", "instance"}
+NAME = re.compile(r"\b(?:application:)?(?:clipper|process)_[a-z_]+(?::[a-z_]+\d*[a-z]*)?|\bup\b|\bALERTS\b")
+PANEL_IDS = [panel["title"] for panel in PANELS]
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Every PromQL expression, with what it is of."""
+    yield from ((rule.get("alert") or rule["record"], rule["expr"]) for rule in RULES_OF_ALL)
+    yield from ((panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"])
+    yield from ((one["name"], one["expr"]) for one in CONTENT["annotations"]["list"])
+    variables = [one["definition"] for one in CONTENT["templating"]["list"] if one["type"] == "query"]
+    for definition in variables:
+        metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", definition).groups()  # type: ignore[union-attr]
+        yield definition, f"sum by ({label}) ({metric})"
+
+
+def known_labels(name: str) -> set[str]:
+    """The labels of a series, without those of its target."""
+    family = re.sub(r"_(bucket|sum|count)$", "", name)
+    of_bucket = {"le"} if name.endswith("_bucket") else set()
+    return LABELS[name if name in LABELS else family] | of_bucket
+
+
+def strange(expression: str) -> list[str]:
+    """Metrics and labels in the expression that there are not."""
+    bare = re.sub(r'"[^"]*"', '""', expression)
+    found = [
+        name
+        for name in NAME.findall(bare)
+        if name not in LABELS and re.sub(r"_(bucket|sum|count)$", "", name) not in LABELS
+    ]
+    if found:
+        return found
+    for name, selector in re.findall(rf"({NAME.pattern})\{{([^}}]*)\}}", bare):
+        found += [
+            f"{name}.{label}"
+            for label in re.findall(r"(\w+)(?:=~|!~|!=|=)", selector)
+            if label not in known_labels(name) | OF_TARGETS
+        ]
+    everything = set().union(OF_TARGETS, *(known_labels(name) for name in NAME.findall(bare)))
+    for labels in re.findall(r"\b(?:by|on|without|ignoring) \(([^)]*)\)", bare):
+        found += [label for label in re.findall(r"\w+", labels) if label not in everything]
+    return found
+
+
+@pytest.mark.parametrize(("of", "expression"), [*expressions()], ids=lambda text: text[:30])
+def test_every_expression_asks_for_metrics_and_labels_that_there_are(of: str, expression: str):
+    assert strange(expression) == [], of
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["clipper_querys_total", 'clipper_queries_total{app="a"}', "sum by (model) (clipper_queries_total)"],
+    ids=["metric", "label", "grouping"],
+)
+def test_a_metric_or_a_label_that_there_is_not_is_found(wrong: str):
+    assert strange(wrong) != []
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=PANEL_IDS)
+def test_every_panel_has_a_unit_a_sentence_and_legends_of_its_own_labels(panel: dict[str, Any]):
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert panel["description"].endswith(".")
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    for target in panel["targets"]:
+        for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+            assert re.search(rf"by \([^)]*\b{label}\b", target["expr"]), label
+
+
+def test_no_two_panels_have_one_id_or_one_place():
+    places = [(one["id"], one["gridPos"]) for one in CONTENT["panels"]]
+    assert len({number for number, _ in places}) == len(places)
+    for (_, a), (_, b) in combinations(places, 2):
+        beside = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
+        above = a["y"] + a["h"] <= b["y"] or b["y"] + b["h"] <= a["y"]
+        assert beside or above, (a, b)
+        assert a["x"] + a["w"] <= 24
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_every_alert_says_how_bad_it_is_what_it_means_and_where_its_runbook_is(name: str):
+    rule = ALERTS[name]
+    assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["description"].endswith(".")
+    assert rule["annotations"]["runbook_url"] == f"docs/how-to/runbooks.md#{name.lower()}"
+
+
+def test_every_alert_has_a_runbook_with_all_its_parts_and_every_runbook_an_alert():
+    runbooks = dict(re.findall(r"^## (Clipper\w+)\n(.*?)(?=^## |\Z)", RUNBOOKS.read_text(), re.MULTILINE | re.DOTALL))
+    assert runbooks.keys() == ALERTS.keys()
+    for name, text in runbooks.items():
+        assert [part for part in PARTS if part not in text] == [], name
+        commands = [line for line in text.splitlines() if re.match(r"\d\. +`", line)]
+        assert len(commands) == 3, name
+
+
+def test_every_reason_of_a_default_burns_a_budget_or_is_known_not_to():
+    burns = set(re.findall(r"\w+", re.search(r'reason=~"([^"]*)"', RULES.read_text())[1]))  # type: ignore[index]
+    assert burns | WANT_OF_TIME | REFUSALS | {LOW_CONFIDENCE} == REASONS.keys()
+    assert not burns & (WANT_OF_TIME | REFUSALS)
+
+
+def test_the_tolerated_skew_of_the_alert_is_that_of_the_router():
+    assert f"> {TOLERATED_S}" in ALERTS["ClipperClockSkew"]["expr"]
+
+
+def test_faster_rules_are_the_same_rules_with_shorter_windows():
+    shorter = yaml.safe_load(faster(RULES.read_text(), 60))
+    windows = re.compile(r"\[\w+\]|offset \w+")
+    for group, quick in zip(GROUPS, shorter["groups"], strict=True):
+        for rule, other in zip(group["rules"], quick["rules"], strict=True):
+            assert windows.sub("", rule["expr"]) == windows.sub("", other["expr"])
+            assert len(re.findall(r"\d+ms", other["expr"])) == len(windows.findall(rule["expr"]))
+            assert ("for" in rule) is ("for" in other)
+    assert "for: 1000ms" in faster(RULES.read_text(), 60)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt install prometheus")
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "rules", RULES.name), ("check", "config", CONFIGURATION.name), ("test", "rules", "alerts_test.yml")],
+    ids=["rules", "configuration", "windows"],
+)
+def test_promtool_has_nothing_to_say_against(arguments: tuple[str, ...]):
+    done = subprocess.run(["promtool", *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCESS" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt install prometheus")
+@pytest.mark.parametrize("number", [0, 1], ids=["compose", "kubernetes"])
+def test_promtool_takes_the_configurations_of_the_page(number: int, tmp_path: Path):
+    page = ROOT / "docs/how-to/observe.md"
+    configurations = [block for block in blocks(page, "yaml") if "scrape_configs" in block]
+    assert len(configurations) == 2
+    shutil.copy(RULES, tmp_path)
+    pods = "kubernetes_sd_configs:\n      - role: pod"  # which not every build has
+    (tmp_path / "prometheus.yml").write_text(configurations[number].replace(pods, "static_configs: [{targets: [a:1]}]"))
+    assert yaml.safe_load(configurations[number])["scrape_configs"][0]["job_name"] == "clipper"
+    done = subprocess.run(
+        ["promtool", "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_prometheus_the_message_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="apt install prometheus"), prometheus(tmp_path, tmp_path / "targets.json"):
+        raise AssertionError
+    with grafana(tmp_path, "http://127.0.0.1:9090") as url:
+        assert url is None
+
+
+GRAFANA = f"""#!{sys.executable}
+import http.server, json, os, sys
+keep = dict(arguments=sys.argv[1:], **{{name: value for name, value in os.environ.items() if name.startswith("GF_")}})
+open(os.path.join(os.environ["GF_PATHS_PROVISIONING"], "seen.json"), "w").write(json.dumps(keep))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/api/health" else 404)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(os.environ["GF_SERVER_HTTP_PORT"])), Handler).serve_forever()
+"""
+"""Stands for Grafana's server, which is not here: it answers the one request, and keeps what it was started with."""
+
+
+def test_a_grafana_is_started_with_the_data_source_and_the_folder_of_the_board(tmp_path: Path, monkeypatch):
+    binary = tmp_path / "usr/bin/grafana"
+    for folder in (binary.parent, tmp_path / "usr/share/grafana/conf"):
+        folder.mkdir(parents=True)
+    (tmp_path / "usr/share/grafana/conf/defaults.ini").touch()
+    binary.write_text(GRAFANA)
+    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(binary.parent))
+    with grafana(tmp_path / "data", "http://127.0.0.1:9090") as url:
+        assert url is not None
+        assert url.endswith("/d/clipper-stream")
+    provisioning = tmp_path / "data/provisioning"
+    seen = json.loads((provisioning / "seen.json").read_text())
+    assert seen["arguments"] == ["server", "--homepath", str(tmp_path / "usr/share/grafana")]
+    assert seen["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    sources = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    assert [one["url"] for one in sources] == ["http://127.0.0.1:9090"]
+    providers = yaml.safe_load((provisioning / "dashboards/board.yml").read_text())["providers"]
+    assert [Path(one["options"]["path"]) for one in providers] == [BOARD.parent]
