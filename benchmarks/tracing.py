@@ -180,9 +180,7 @@ class RouterPath:
         sender._lanes.update({ref: Lane(CATALOGUE.requests(*ref.split(":"))) for ref in MODELS})
         effects.connect(sender, unused)
         fresh = FreshQueries(router, decisions, self.log, traces=traces)
-        self.queries = QueryAgent(
-            kafka, router, effects, fresh, self.log, unused, self.metrics, unused, traces=traces
-        )
+        self.queries = QueryAgent(kafka, router, effects, fresh, self.log, unused, self.metrics, unused, traces=traces)
         self._outputs = OutputAgent(identity, router, effects, sender, unused, self.metrics, traces)
         self._stop = effects.stop
 
@@ -213,9 +211,7 @@ class _Answers:
 
 
 def _application() -> Application:
-    candidates = tuple(
-        CandidateModel(ref=ref, digest=version_digest(ref, None), deterministic=True) for ref in MODELS
-    )
+    candidates = tuple(CandidateModel(ref=ref, digest=version_digest(ref, None), deterministic=True) for ref in MODELS)
     return Application(
         name="digits", candidates=candidates, policy=make_policy("exp3", {}), spec=RowSpec("float32", (NUMBERS,)),
         objective_s=3600.0, default_output=-1,
@@ -319,9 +315,27 @@ def path_of(case: Case) -> Iterator[RouterPath]:
 def targets(found: Summary) -> list[Target]:
     free = "µs a query that is not sampled"
     return [
-        Target.of("tracing", f"{free}, without headers", (found, "plain, tracing on", "µs more than its base"), "<=", MOST_MORE_US),
-        Target.of("tracing", f"{free}, with headers", (found, "headers, tracing on", "µs more than its base"), "<=", MOST_MORE_US),
-        Target.of("tracing", "% more CPU of the router, 1 % sampled", (found, "1 % sampled", "% more than its base"), "<=", MOST_MORE_PERCENT),
+        Target.of(
+            "tracing",
+            f"{free}, without headers",
+            (found, "plain, tracing on", "µs more than its base"),
+            "<=",
+            MOST_MORE_US,
+        ),
+        Target.of(
+            "tracing",
+            f"{free}, with headers",
+            (found, "headers, tracing on", "µs more than its base"),
+            "<=",
+            MOST_MORE_US,
+        ),
+        Target.of(
+            "tracing",
+            "% more CPU of the router, 1 % sampled",
+            (found, "1 % sampled", "% more than its base"),
+            "<=",
+            MOST_MORE_PERCENT,
+        ),
     ]
 
 

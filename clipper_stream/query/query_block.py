@@ -26,6 +26,7 @@ class DecodedBlock:
     Attributes:
         deadlines_s: None where no query has a bound of its own.
         echoed: None where no query has such headers.
+        traces: As `DecodedQuery.trace`, by index; of queries that are not sampled, most of them, there is none.
     """
 
     query_ids: list[str]
@@ -39,6 +40,7 @@ class DecodedBlock:
     content_type: str
     deadlines_s: list[float | None] | None = None
     echoed: list[tuple[tuple[str, bytes], ...]] | None = None
+    traces: Mapping[int, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of queries."""
@@ -58,6 +60,7 @@ class DecodedBlock:
             key=self.keys[index],
             content_type=self.content_type,
             echoed=() if self.echoed is None else self.echoed[index],
+            trace=self.traces.get(index),
         )
 
     def at(self, indices: Sequence[int]) -> "DecodedBlock":
@@ -75,6 +78,7 @@ class DecodedBlock:
             self.content_type,
             None if own_s is None else [own_s[index] for index in indices],
             None if echoed is None else [echoed[index] for index in indices],
+            {new: self.traces[old] for new, old in enumerate(indices) if old in self.traces} if self.traces else {},
         )
 
     def __iter__(self) -> Iterator[DecodedQuery]:

@@ -44,7 +44,7 @@ class Request:
         frame: Token of the request.
         rows: The inputs: a matrix with one row an input; or a list of texts, bytes or JSON values.
         deadlines_s: When each output is of no more use, seconds since the epoch; `inf` for never.
-        owners: Whose each row is.
+        asked: Whose the rows are; None of a request that was made for a test.
         traced: For whoever carries the request out: notes about rows of sampled queries.
     """
 
@@ -52,7 +52,7 @@ class Request:
     frame: int
     rows: NDArray[Any] | list[Any]
     deadlines_s: NDArray[np.float64]
-    owners: Sequence[Owner] = ()
+    asked: RowBatch | None = None
     traced: list[Any] = field(default_factory=list)
 
 
@@ -158,7 +158,7 @@ class RequestTracker:
             self._in_time.push(float(deadlines.max()), frame)
             if return_s:
                 deadlines -= np.clip(return_s, 0.0, np.maximum(0.0, MOST_RETURN_RATIO * (deadlines - now_s)))
-            yield Request(rows.ref, frame, inputs, deadlines, sent.owners)
+            yield Request(rows.ref, frame, inputs, deadlines, sent)
 
     def rows_to_ask_again(self) -> Iterable[RowBatch]:
         """Rows whose asker ran out of time since the last call; without those that nobody waits for any more."""

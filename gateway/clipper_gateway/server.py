@@ -80,6 +80,8 @@ class Gateway:
         self.spans = ServerSpans(start_tracer("gateway", settings.instance))
         self.api = OwnApi(self.calls, settings.horizon_s)
         self.console = Console(settings, self.access, self.pipeline, self.log) if section.console else None
+        if self.console is not None:
+            metrics.watch_disk(settings.console_dir)
         self.app = self._app()
 
     def _app(self) -> Router:

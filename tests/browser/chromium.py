@@ -2,14 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_MS = 90_000
@@ -65,7 +65,7 @@ class Visitor:
         self.complaints: list[str] = []
         self._host = urlsplit(url).netloc
 
-    def __enter__(self) -> "Visitor":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,6 +98,25 @@ class Visitor:
         expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
         page.close()
 
+    def forgive(self, status: int) -> None:
+        """Let pass that the browser has told of answers of this status, which it must have."""
+        told = [one for one in self.complaints if f"status of {status} " in one]
+        assert told, self.complaints
+        self.complaints[:] = [one for one in self.complaints if one not in told]
+
+    def forge(self, origin: str, action: str, fields: Mapping[str, str]) -> int:
+        """Press a button on a page of another origin, which posts a form to the console; the status of the answer."""
+        page = self.context.new_page()
+        inputs = "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in fields.items())
+        form = f'<form method="post" action="{action}">{inputs}<button>A game</button></form>'
+        page.route(f"{origin}/**", lambda route: route.fulfill(content_type="text/html", body=form))
+        page.goto(f"{origin}/")
+        with page.expect_navigation() as navigation:
+            page.get_by_role("button").click()
+        answer = navigation.value
+        page.close()
+        return answer.status if answer else 0
+
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
             self.complaints.append(f"{message.page.url if message.page else ''}: {message.text}")
@@ -105,6 +124,15 @@ class Visitor:
     def _on_request(self, url: str) -> None:
         if urlsplit(url).netloc != self._host and not url.startswith("data:"):
             self.complaints.append(f"another host was asked: {url}")
+
+
+def tab_to(page: Page, wanted: Locator) -> None:
+    """Press the key that leads from one control to the next, until it has led to this one."""
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("one => one === document.activeElement"):
+            return
+    raise AssertionError(f"the keyboard does not lead to {wanted}")
 
 
 def blemishes(page: Page) -> list[str]:

@@ -69,11 +69,14 @@ def staged(kafka: KafkaConnection, folder: Path) -> Iterator[Scene]:
     (reports / f"{MARKUP}.json").write_text(as_json(report))
     (reports / "notes.json").write_text("{}")
     settings = {"CLIPPER_GATEWAY_KEYS_FILE": str(file), "CLIPPER_GATEWAY_REPORTS_DIR": str(reports)}
-    with deployed(kafka, folder, CONFIGURATION) as deployment, AnyClient(kafka.bootstrap) as client:
-        with Traffic(client, deployment.catalogue.prefix, PARTITIONS, RATE):
-            _put_markup(deployment, client)
-            with deployment.gateway("console", **settings) as gateway:
-                yield Scene(deployment, gateway, client, keys, file)
+    with (
+        deployed(kafka, folder, CONFIGURATION) as deployment,
+        AnyClient(kafka.bootstrap) as client,
+        Traffic(client, deployment.catalogue.prefix, PARTITIONS, RATE),
+    ):
+        _put_markup(deployment, client)
+        with deployment.gateway("console", **settings) as gateway:
+            yield Scene(deployment, gateway, client, keys, file)
 
 
 def _put_markup(deployment: Deployment, client: AnyClient) -> None:
@@ -86,7 +89,7 @@ def _put_markup(deployment: Deployment, client: AnyClient) -> None:
     )
     client.send(of.queries, MARKUP.encode(), headers={MARKUP: MARKUP.encode()})
     host = {"model": "raising:1", "instance": MARKUP, "state": "failed", "reason": MARKUP, "at_ms": _now_ms()}
-    client.send_json(of.hosts, host, key=b"raising:1/host.raising.1.0")
+    client.send_json(of.hosts, host, key=f"raising:1/{MARKUP}".encode())
     drift = {"application": "marked", "model": "raising:1", "context": MARKUP, "at_ms": _now_ms(), "detector": MARKUP}
     sums: Mapping[str, Number] = {"losses": 900, "after": 50, "loss_before": 0.1, "loss_after": 0.6, "revision": 1}
     place: Mapping[str, Number] = {"topic": of.feedback, "partition": 0, "offset": 0}

@@ -1,15 +1,18 @@
 """Every page of the console, in both themes and three widths, and what may be done there, as a browser has it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 import pytest
-from browser.chromium import Visitor, blemishes, chromium
+from browser.chromium import Visitor, blemishes, chromium, tab_to
 from browser.scene import MARKUP, Scene, staged
-from playwright.sync_api import Browser, Page, expect
+from e2e.programs import run
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from clipper_gateway.keys import revoke_key
 from clipper_topics.connection import KafkaConnection
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -76,7 +79,10 @@ PAGES = {
 }
 LOOKS = [
     pytest.param(
-        theme, width, id=f"{theme}, {width}", marks=[] if (theme, width) in (("light", 1280), ("dark", 360)) else pytest.mark.long
+        theme,
+        width,
+        id=f"{theme}, {width}",
+        marks=[] if (theme, width) in (("light", 1280), ("dark", 360)) else pytest.mark.long,
     )
     for theme in ("light", "dark")
     for width in (360, 1280, 2560)
@@ -96,3 +102,199 @@ def test_every_page_shows_what_it_is_about_to_everybody(
     expect(page.locator('img[src="x"], [onerror]')).to_have_count(0)
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     assert blemishes(page) == []
+
+
+REFLECTED = {
+    "a name that is looked for": ("/console?q={}", 200),
+    "a model that is looked for": ("/console/models?q={0}&model={0}", 200),
+    "changes of what there is not": ("/console/changes?application={}", 200),
+    "dead letters that are looked for": ("/console/dead-letters?topic={0}&error={0}", 200),
+    "a query that is looked for": ("/console/queries?id={0}&application={0}&context={0}", 200),
+    "an application that there is not": ("/console/applications/{}", 404),
+    "a report that there is not": ("/console/reports/{}", 404),
+    "a page that there is not": ("/console/{}", 404),
+}
+
+
+@pytest.mark.parametrize("case", REFLECTED)
+def test_what_an_address_says_is_text(ada: Visitor, case: str) -> None:
+    path, status = REFLECTED[case]
+    page = ada.open(path.format(quote(f'"><script>alert(1)</script>{MARKUP}')))
+    if status != 200:
+        ada.forgive(status)
+    expect(page.locator('img[src="x"], [onerror], script:not([src])')).to_have_count(0)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    assert blemishes(page) == []
+
+
+@pytest.mark.long
+def test_the_theme_that_somebody_chooses_is_kept(ada: Visitor) -> None:
+    page = ada.open(theme="light")
+    toggle = page.get_by_role("button", name="Dark")
+    colours = [page.locator("body").evaluate("one => getComputedStyle(one).backgroundColor")]
+    toggle.click()
+    for _ in range(2):
+        expect(toggle).to_have_attribute("aria-pressed", "true")
+        colours.append(page.locator("body").evaluate("one => getComputedStyle(one).backgroundColor"))
+        page.reload()
+    page.evaluate("localStorage.clear()")
+    assert colours[0] != colours[1] == colours[2]
+
+
+# --- actions --------------------------------------------------------------------------------------------------------
+def version(page: Page, ref: str) -> Locator:
+    """The row of a version on the page of an application."""
+    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=ref))
+
+
+def confirmed(page: Page, title: str, why: str) -> None:
+    """Do what the dialog shows, and close it."""
+    dialog = page.get_by_role("dialog", name=title)
+    expect(dialog.locator(".diff .add, .diff .del").first).to_be_visible()
+    dialog.get_by_label("Reason").fill(why)
+    assert blemishes(page) == []
+    dialog.get_by_role("button", name="Do it").click()
+    expect(page.get_by_role("heading", name="Done")).to_be_visible()
+    assert blemishes(page) == []
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def newest_change(ada: Visitor, application: str) -> Locator:
+    return ada.open(f"/console/changes?application={application}").locator("tbody tr").first
+
+
+def test_a_version_is_promoted_by_the_keyboard_alone(ada: Visitor) -> None:
+    page = ada.open("/console/applications/chooses")
+    promote = version(page, "twin:1").get_by_role("button", name="Promote")
+    tab_to(page, promote)
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Promote twin:1 at chooses")
+    expect(dialog.locator(".diff .add").first).to_be_visible()
+    page.wait_for_function("document.activeElement.closest('dialog') !== null")
+    tab_to(page, dialog.get_by_label("Reason"))
+    page.keyboard.type("as good, and <b>cheaper</b>")
+    tab_to(page, dialog.get_by_role("button", name="Do it"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Done")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(version(page, "twin:1").get_by_role("cell").first).to_have_text("live")  # by itself
+    row = newest_change(ada, "chooses")
+    expect(row).to_contain_text("ada via console")
+    expect(row).to_contain_text("as good, and <b>cheaper</b>")
+
+
+@pytest.mark.long
+def test_a_trial_is_aborted_and_that_is_rolled_back(ada: Visitor) -> None:
+    page = ada.open("/console/applications/blends")
+    version(page, "late-sum:1").get_by_role("button", name="Abort").click()
+    confirmed(page, "Abort the trial of late-sum:1 at blends", "too late")
+    expect(version(page, "late-sum:1")).to_have_count(0)
+    page.get_by_role("button", name="Roll back").click()
+    confirmed(page, "Roll blends back", "it was not")
+    expect(version(page, "late-sum:1").get_by_role("cell").first).to_contain_text("shadow")
+    row = newest_change(ada, "blends")
+    for text in ("ada via console", "rollback", "it was not"):
+        expect(row).to_contain_text(text)
+
+
+@pytest.mark.long
+def test_weights_are_set_back_to_those_of_a_revision(ada: Visitor, scene: Scene) -> None:
+    trial = ("model", "shadow", "sum:1", "--application", "slow", "--why", "a second one")
+    assert run(*trial, folder=scene.deployment.folder, environ=scene.deployment.environ).code == 0
+    page = ada.open("/console/changes?application=slow&revision=2")
+    page.get_by_role("button", name="Set weights back to then").click()
+    dialog = page.get_by_role("dialog", name="Set the weights of slow back to revision 2")
+    expect(dialog).to_contain_text("late-sum:1 weight")
+    dialog.get_by_role("button", name="Do it").click()
+    expect(page.get_by_role("dialog", name="Done")).to_contain_text("restore r-")
+
+
+@pytest.mark.long
+def test_dead_letters_are_sent_once_more(ada: Visitor, scene: Scene) -> None:
+    page = ada.open("/console/dead-letters?error=Undecodable")
+    page.get_by_role("checkbox", name="Position 0", exact=True).check()
+    page.get_by_role("button", name="Resend what is picked").click()
+    dialog = page.get_by_role("dialog", name="Send 1 dead letter once more")
+    expect(dialog.locator(".diff .add")).to_have_text(re.compile(rf"\+ 0 +{scene.catalogue.queries}"))
+    dialog.get_by_role("button", name="Do it").click()
+    expect(page.get_by_role("dialog", name="Done")).to_contain_text(f"0: sent to {scene.catalogue.queries}")
+
+
+@pytest.mark.long
+def test_what_somebody_else_has_done_meanwhile_is_shown_and_nothing_is_done(ada: Visitor, scene: Scene) -> None:
+    page = ada.open("/console/applications/picks")
+    version(page, "late-sum:1").get_by_role("button", name="Promote").click()
+    dialog = page.get_by_role("dialog", name="Promote late-sum:1 at picks")
+    expect(dialog.locator(".diff .add").first).to_be_visible()
+    trial = ("model", "canary", "flaky:1", "--application", "picks", "--share", "0.1")
+    assert run(*trial, folder=scene.deployment.folder, environ=scene.deployment.environ).code == 0
+    before = scene.control()
+    dialog.get_by_role("button", name="Do it").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Nothing was done")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    ada.forgive(409)
+    assert scene.control() == before
+
+
+# --- who may do what ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("origin", ["http://127.0.0.1", "http://other.example"])
+def test_a_form_of_another_origin_is_refused_and_nothing_is_written(ada: Visitor, scene: Scene, origin: str) -> None:
+    """The first is the same site as the console, so that its cookie is sent."""
+    before, url = scene.control(), f"{scene.gateway.http}/console"
+    change = {"application": "picks", "model": "twin:1", "seen": "2", "why": "a game"}
+    for action in ("promote", "promote/preview", "abort"):
+        assert ada.forge(origin, f"{url}/actions/{action}", change) == 403
+    assert ada.forge(origin, f"{url}/actions/resend", {"position": "1", "again": "1"}) == 403
+    assert ada.forge(origin, f"{url}/login", {"key": scene.keys["grace"]}) == 403
+    assert ada.forge(origin, f"{url}/logout", {}) == 403
+    assert scene.control() == before
+    expect(ada.open().locator(".who")).to_have_text("ada")  # as before
+
+
+@pytest.mark.long
+def test_who_may_only_look_finds_no_button_and_is_refused_without_one(browser: Browser, scene: Scene) -> None:
+    with Visitor(browser, scene.gateway.http) as grace:
+        grace.sign_in(scene.keys["grace"])
+        before, buttons = scene.control(), set()
+        for shown in PAGES.values():
+            page = grace.open(shown.path)
+            buttons |= {one.strip() for one in page.get_by_role("button").all_inner_texts()}
+            page.close()
+        assert buttons == {"Dark", "Sign out", "Find", "Show", "copy"}
+        page = grace.open("/console/applications/picks")
+        refused = page.evaluate(
+            """async () => {
+              const token = JSON.parse(document.body.getAttribute("hx-headers"))["x-csrf-token"];
+              const body = new URLSearchParams({application: "picks", model: "twin:1", seen: "2"});
+              const how = {method: "POST", body, headers: {"x-csrf-token": token}};
+              const answer = await fetch("/console/actions/promote", how);
+              return [answer.status, await answer.text()];
+            }"""
+        )
+        grace.forgive(403)
+        assert (refused[0], "has no right" in refused[1]) == (403, True)
+        assert scene.control() == before
+        assert grace.complaints == []
+
+
+@pytest.mark.long
+def test_a_key_is_asked_for_and_ends_the_session_when_it_is_revoked(browser: Browser, scene: Scene) -> None:
+    with Visitor(browser, scene.gateway.http) as guest:
+        page = guest.open("/console/models")
+        assert blemishes(page) == []
+        for key, says in (("cs_" + "A" * 43, "unknown or revoked"), (scene.keys["guest"], "")):
+            page.get_by_label("API key").fill(key)
+            page.get_by_role("button", name="Sign in").click()
+            expect(page.get_by_role("status").first).to_contain_text(says or "live")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Models and hosts")  # what was asked for
+        guest.forgive(401)
+        revoke_key(scene.keys_file, "guest", 1)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")  # by itself
+        page.get_by_label("API key").fill(scene.keys["guest"])
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("status")).to_contain_text("unknown or revoked")
+        guest.forgive(401)
+        assert guest.complaints == []

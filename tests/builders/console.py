@@ -1,12 +1,12 @@
 """A console's view of the invented deployment of `builders.status`, without a Kafka, and callers who look at it."""
 
-from pathlib import Path
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 from builders.status import NOW_S, facts, recent
 from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.console.follower import LiveView
-from clipper_gateway.console.history import SeriesHistory
 from clipper_gateway.console.page import Page, PageRequest
 from clipper_gateway.console.renderer import Renderer
 from clipper_topics.catalogue import Catalogue
@@ -18,9 +18,9 @@ READER = Caller("reader", None, frozenset({"read"}))
 STRANGER = Caller("stranger", frozenset({"others"}), frozenset({"read"}))
 
 
-def followed(folder: Path) -> LiveView:
-    """A view that has read the application `digits`, at a time that stands."""
-    history = SeriesHistory.open(folder / "history", lambda: NOW_S)
+def followed() -> LiveView:
+    """A view that has read the application `digits`, at a time that stands, and keeps no history."""
+    history: Any = SimpleNamespace(reason="")
     view = LiveView(KafkaConnection("127.0.0.1:9"), Catalogue(), history, lambda: NOW_S)
     view.facts, view.recent, view.is_read, view.stale_reason, view.at_s = facts(), recent(), True, "", NOW_S
     return view
@@ -31,6 +31,7 @@ def asked(caller: Caller = ANYBODY, path: dict[str, str] | None = None, **query:
     return PageRequest(caller=caller, path=path or {}, query=query)
 
 
+@cache
 def renderer() -> Renderer:
     """A renderer whose files have no digests."""
     return Renderer(lambda name: f"/console/static/{name}")

@@ -67,8 +67,8 @@ def everything_counted(router: RouterMetrics | None = None) -> dict[str, Collect
     supervisor = SupervisorMetrics()
     supervisor.watch_children("router", lambda: 2, lambda: 1)
     supervisor.count_restart("router")
-    roles = {"router": router, "host": host, "steward": steward, "gateway": gateway, "supervisor": supervisor}
-    return {role: metrics.registry for role, metrics in roles.items()}
+    workers = {"router": router, "host": host, "steward": steward, "gateway": gateway}
+    return {role: metrics.registry for role, metrics in workers.items()} | {"supervisor": supervisor.registry}
 
 
 def compared(**fields: Any) -> Comparison:

@@ -37,7 +37,7 @@ def steady(rows):
 
 
 def late(rows):
-    time.sleep(3.0 if mood("is late") else 0.0)
+    time.sleep(6.0 if mood("is late") else 0.0)
     return rows.sum(axis=1)
 
 

@@ -77,7 +77,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def deployed(kafka: SecuredKafka, folder: Path) -> Iterator[dict[str, Program]]:
     """Topics and manifests by the operator, a router, a host and a steward, each under a name of its own."""
-    audited = EXAMPLE.read_text().replace("default_output = -1", "default_output = -1\naudit_ratio = 1.0")
+    compared = "default_output = -1\naudit_ratio = 1.0\nkeep_best = 2"
+    audited = EXAMPLE.read_text().replace("default_output = -1", compared)
     config = folder / "clipper.toml"
     config.write_text(audited)
     for command in ("topics create", "apply"):
@@ -118,6 +119,7 @@ def test_the_documented_rights_suffice_to_answer_learn_and_keep_bad_records(kafk
             lambda: any(row.applied for row in table(everything.read("clipper.router-selection-changelog")).values()),
         )
         assert everything.read("clipper.audits"), "the router may write what was asked for the log only"
+        until("the steward publishes what it compares", lambda: everything.read("clipper.comparisons"))
     with AnyClient(kafka.passwords, librdkafka(kafka, "application")) as anybody:
         anybody.send("clipper.queries", b"no record")
     with AnyClient(kafka.passwords, librdkafka(kafka, "dead-letter-reader")) as reader:

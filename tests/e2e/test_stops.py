@@ -103,6 +103,19 @@ def test_workers_that_wait_for_kafka_end_when_they_are_told(stack, tmp_path):
     assert set(workers.end().values()) == {0}
 
 
+def test_hosts_that_wait_for_kafka_say_so_and_end_when_they_are_told(stack, tmp_path):
+    port = free_port()
+    environ = environment(KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}", CLIPPER_SUPERVISOR_METRICS_PORT=str(port))
+    hosts = stack.enter_context(Program("worker", "hosts", "-c", str(EXAMPLE), folder=tmp_path, environ=environ))
+    until("they wait", lambda: "waiting for kafka" in hosts.log, 90.0)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+        assert client.get("/livez").json() == {"live": True}
+        assert client.get("/readyz").json()["reasons"] == ["no broker answers", "the process starts"]
+    hosts.signal(signal.SIGTERM)
+    assert hosts.ended() == 0
+    assert [text for text in TOLD if text in hosts.log] == [], hosts.log
+
+
 def test_workers_that_start_or_serve_or_have_lost_kafka_leave_no_task_when_they_end(stack, tmp_path):
     broker = stack.enter_context(EmbeddedBroker())
     without_topics = Workers(stack, tmp_path / "start", broker.bootstrap)

@@ -77,7 +77,10 @@ class Operators:
     def __init__(self, kafka, catalogue, program, url, file, keys):
         self.program, self.url, self.file, self.keys, self.catalogue = program, url, file, keys, catalogue
         self.client = AnyClient(kafka.bootstrap)
-        self._ends = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "nobody"})
+        self._consumers = [
+            Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "nobody", "isolation.level": f"read_{level}"})
+            for level in ("committed", "uncommitted")
+        ]
 
     @contextmanager
     def browser(self, name: str) -> Iterator[Browser]:
@@ -85,10 +88,19 @@ class Operators:
             yield Browser(client, self.keys[name])
 
     def written(self) -> int:
-        """How many records stand in the topics that actions write to."""
+        """How many records stand in the topics that actions write to, once no transaction is open."""
+        return until("no transaction is open", self._written)
+
+    def _written(self) -> int | None:
         names = {self.catalogue.control: 1, self.catalogue.feedback: 2, self.catalogue.queries: 2}
         parts = [TopicPartition(name, number) for name, count in names.items() for number in range(count)]
-        return sum(self._ends.get_watermark_offsets(part, timeout=60)[1] for part in parts)
+        ends = {sum(one.get_watermark_offsets(part, timeout=60)[1] for part in parts) for one in self._consumers}
+        return ends.pop() if len(ends) == 1 else None
+
+    def close(self) -> None:
+        """Leave Kafka."""
+        for consumer in self._consumers:
+            consumer.close()
 
     def learned(self, model: str, count: float) -> None:
         """Have the routers' table say that so much was learned about a model."""
@@ -117,7 +129,9 @@ def operators(kafka, catalogue, shell, tmp_path):
         assert fields["console"] == f"{fields['http']}/console"
         with client_of(fields["http"]) as client:
             until("the gateway serves", lambda: client.get("/readyz").status_code == 200)
-        yield Operators(kafka, catalogue, program, fields["http"], file, keys)
+        operators = Operators(kafka, catalogue, program, fields["http"], file, keys)
+        yield operators
+        operators.close()
 
 
 def test_a_version_goes_through_its_life_from_the_console_and_the_history_tells(operators, shell):

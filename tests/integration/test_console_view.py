@@ -22,7 +22,7 @@ from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_t
 from clipper_agents.status.past import PastReader
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.history import SeriesHistory
-from clipper_gateway.console.rebuild import gaps, rebuild
+from clipper_gateway.console.rebuild import fill, gaps
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -146,7 +146,7 @@ async def test_hours_are_rebuilt_from_records_of_a_real_log(
         history = SeriesHistory.open(tmp_path / "history", lambda: NOW_S)
         async with open_reader(kafka, isolation_level="read_committed", policy=STATUS) as reader:
             partitions = [TopicPartition(name, number) for name in names.values() for number in range(2)]
-            await rebuild(history, PastReader(reader, past, partitions, facts()), NOW_S, pause_ratio=0.0)
+            await fill(history, PastReader(reader, past, partitions, facts()), NOW_S, pause_ratio=0.0)
         found = history.series("digits", NOW_S - 3 * 3_600, NOW_S)
         rates = dict(zip(found.times_s, found.values["queries_per_s"], strict=True))
         assert rates[BEGAN_S + 3_600] == pytest.approx(0.2, rel=0.01)

@@ -83,6 +83,7 @@ def hosts(deployment: DeploymentContext, logs: "LogOptions") -> None:
     from clipper_agents.supervisor.deployment import Deployment
 
     _prepare(logs)
+    deployment.settings.connection(os.environ)  # without an address it would start a Kafka of its own
     asyncio.run(serve(Deployment(deployment.settings, hosts_only=True, logs=logs)))
 
 

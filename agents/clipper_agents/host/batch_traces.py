@@ -116,8 +116,7 @@ class BatchTraces:
         self, name: str, trace_id: str, parent: str, times_ns: tuple[int, int], attributes: dict[str, Any],
         span_id: str = "", links: Sequence[tuple[str, str]] = (), error: str = "",
     ) -> None:  # fmt: skip
-        own_id = span_id or new_span_id()
-        self._give(Span(name, INTERNAL, trace_id, own_id, parent, *times_ns, attributes, links, error))
+        self._give(Span(name, INTERNAL, trace_id, span_id, parent, *times_ns, attributes, links, error))
 
     def _give(self, span: Span) -> None:
         if self._sink is not None:

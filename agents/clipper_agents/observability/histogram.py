@@ -48,13 +48,8 @@ class HistogramSeries:
         self.counts[bisect_left(self._bounds, value)] += times
         self.total += value * times
 
-    def observe_traced(self, value: float, trace_id: str) -> None:
-        """Count a value, and keep its trace (32 hexadecimal digits) as the exemplar of its bucket."""
-        self.observe(value)
-        self.keep_trace(value, trace_id)
-
     def keep_trace(self, value: float, trace_id: str) -> None:
-        """Keep the trace of a value that was counted in a batch; the call for a sampled query of `observe_many`."""
+        """Keep the trace (32 hexadecimal digits) of a value that was observed, as the exemplar of its bucket."""
         bucket = bisect_left(self._bounds, value)
         self.exemplars[bucket] = Exemplar({"trace_id": trace_id}, value, time.time())
 

@@ -21,7 +21,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from clipper_agents.observability.logging import LogOptions
@@ -52,14 +52,14 @@ def use(provider: TracerProvider) -> trace.Tracer:
     return trace.get_tracer(NAME)
 
 
-class GivenIds(IdGenerator):
+class GivenIds(RandomIdGenerator):
     """Gives the ids that a worker has given a span: other processes have them already."""
 
     def __init__(self) -> None:
         self.span_id = self.trace_id = 0
 
     def generate_span_id(self) -> int:
-        return self.span_id
+        return self.span_id or super().generate_span_id()
 
     def generate_trace_id(self) -> int:
         return self.trace_id
@@ -79,7 +79,7 @@ class SpanRecorder:
 
     def record(self, span: Span) -> None:
         """Record a span."""
-        self._ids.trace_id, self._ids.span_id = int(span.trace_id, 16), int(span.span_id, 16)
+        self._ids.trace_id, self._ids.span_id = int(span.trace_id, 16), int(span.span_id or "0", 16)
         parent = trace.set_span_in_context(trace.INVALID_SPAN)
         if span.parent_id:
             parent = trace.set_span_in_context(trace.NonRecordingSpan(_context(span.trace_id, span.parent_id)))

@@ -6,7 +6,7 @@ Rules of this file:
 - The sampled bit of a `traceparent` decides: for a query without it no clock is read, and nothing is kept.
 - A worker makes a span when its end is known, as a tuple. For the SDK to make and to encode it takes fifty times as
   long, so that is done in another process, which begins with the first span. No thread of the SDK is in a worker.
-- A query never waits for a span: of more than `MOST_SPANS` that wait the newest are dropped.
+- A query never waits for a span: beyond `MOST_WAITING` the newest are dropped.
 - The variables OTEL_... are read by the SDK. Whoever starts a trace samples it (the gateway, or an application), and no
   worker samples again. Without an endpoint, or without the packages, nothing is recorded.
 """
@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"
 """Kinds of spans, as OpenTelemetry names them."""
-MOST_SPANS = 20_000
-"""That wait for the pipe: ten megabytes or so."""
+MOST_WAITING = 4_000
+"""Calls whose spans wait for the pipe: with some spans a call, and half a kilobyte each, ten megabytes."""
 FLUSH_S = 0.25
 END_WITHIN_S = 1.0
 """For what is left when a process ends: with a collector that is away, spans are lost and no time."""
@@ -47,6 +47,7 @@ class Span(NamedTuple):
     """One span of a sampled trace, in hexadecimal ids and nanoseconds since the epoch.
 
     Attributes:
+        span_id: Empty where no other span refers to it: the exporter gives it one.
         parent_id: Of a span in any process; empty for the root of a trace.
         links: Trace and span of each.
         error: What failed, in a word (`error.type`); empty where nothing did.
@@ -78,17 +79,19 @@ class SpanSink:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
-        self._spans: SimpleQueue[Span | None] = SimpleQueue()
+        self._spans: SimpleQueue[Sequence[Span] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._begun_s = -AGAIN_S
+        self._begun_s, self._dropped = -AGAIN_S, 0
         self._ends = threading.Event()
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def put(self, span: Span) -> None:
-        """Take a span, or drop it where too many wait."""
-        if self._spans.qsize() < MOST_SPANS:
-            self._spans.put(span)
+    def put(self, *spans: Span) -> None:
+        """Take some spans, or drop them where too many wait."""
+        if self._spans.qsize() < MOST_WAITING:
+            self._spans.put(spans)
+        else:
+            self._dropped += len(spans)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
             self._thread.start()
@@ -106,15 +109,18 @@ class SpanSink:
                 self._process.wait(max(0.0, end_s - time.monotonic()))
 
     def _run(self) -> None:
-        found: list[Span | None] = []
+        found: list[Sequence[Span] | None] = []
         while None not in found:
             found = [self._spans.get()]
             self._ends.wait(FLUSH_S)
             with contextlib.suppress(Empty):
                 while True:
                     found.append(self._spans.get_nowait())
-            if spans := [span for span in found if span is not None]:
+            if spans := [span for some in found if some is not None for span in some]:
                 self._write(spans)
+            if self._dropped:
+                event(logger, "more spans than can be sent", logging.WARNING, dropped=self._dropped)
+                self._dropped = 0
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()

@@ -120,7 +120,7 @@ class PredictionLog:
                 for answer, value in map(encode_answer, answers)
             )
         if self._traces.is_on:
-            self._traces.answered(answers)
+            self._traces.answered(answers, blocks)
         self._log.add(outgoing)
         if audits:
             assert self._audits is not None

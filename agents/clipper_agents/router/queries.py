@@ -89,9 +89,10 @@ def decode_queries(
     decoded = DecodedQueries()
     queries, decode = decoded.queries, codec.queries.decode_as
     plain: defaultdict[tuple[str, str], list[PlainQuery]] = defaultdict(list)
+    sampled: dict[int, QueryTrace] = {}  # by offset
     for record in records:
         kind, echoed = read_headers(record.headers) if record.headers else (codec.JSON, ())
-        trace = traces.begin(record, echoed) if echoed else None
+        trace = traces.begin(record, echoed) if echoed and traces.is_on else None
         raw = len(record.value or b"") > LARGE_BYTES
         try:
             query = _decode_raw(kind, record.value) if raw else decode(kind, record.value)
@@ -103,17 +104,18 @@ def decode_queries(
                 continue
             query = without_rows
         if trace is not None:
-            trace.decoded()
-        if not raw and trace is None and is_plain(query):
+            sampled[record.offset] = trace.decoded()
+        if not raw and is_plain(query):
             plain[query.application, kind].append((query, record, echoed))
         else:
             queries.append(_received(query, record, generation, kind, echoed, now_s, raw, trace))
     for (application, kind), found in plain.items():
         if len(found) >= BLOCK_FROM:
-            decoded.blocks.append(_block(application, kind, found, generation, now_s))
+            decoded.blocks.append(_block(application, kind, found, generation, now_s, sampled))
         else:
             queries += (
-                _received(query, record, generation, kind, echoed, now_s, raw=False) for query, record, echoed in found
+                _received(query, record, generation, kind, echoed, now_s, False, sampled.get(record.offset))  # noqa: FBT003
+                for query, record, echoed in found
             )
     return decoded
 
@@ -126,7 +128,10 @@ def _without_rows(kind: str, value: bytes | None) -> Query | None:
         return None
 
 
-def _block(application: str, kind: str, found: list[PlainQuery], generation: int, now_s: float) -> DecodedBlock:
+def _block(
+    application: str, kind: str, found: list[PlainQuery], generation: int, now_s: float,
+    sampled: Mapping[int, QueryTrace],
+) -> DecodedBlock:  # fmt: skip
     bounds_s = [_seconds(query.deadline_ms) for query, _, _ in found]
     echoed = [headers for _, _, headers in found]
     return DecodedBlock(
@@ -141,6 +146,7 @@ def _block(application: str, kind: str, found: list[PlainQuery], generation: int
         kind,
         bounds_s if any(bounds_s) else None,
         echoed if any(echoed) else None,
+        {at: sampled[one[1].offset] for at, one in enumerate(found) if one[1].offset in sampled} if sampled else {},
     )
 
 

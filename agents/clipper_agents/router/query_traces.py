@@ -4,16 +4,16 @@
       decode, decide, send requests (to each model), process outputs, combine, record predictions
 
 Rules of this file:
-- A trace is part of its query, and is forgotten with it. A sampled query is in no block, so whatever is about blocks,
-  which most queries are in, has nothing to do with traces.
+- A trace is part of its query or of its block, and is forgotten with it: nobody looks for sampled queries among others.
 - Spans are made of times that were noted, when the query's prediction is in the log.
 """
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 from weakref import WeakSet
 
 from aiokafka import ConsumerRecord
@@ -21,10 +21,10 @@ from aiokafka import ConsumerRecord
 from clipper_agents.feedback.feedback_step import Step
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.tracing import CONSUMER, INTERNAL, PRODUCER, Span, SpanSink, new_span_id
-from clipper_agents.router.outgoing_records import Outgoing, Sendable
-from clipper_stream.query import InFlightQuery, QueryAnswer, Request
+from clipper_agents.router.outgoing_records import Sendable
+from clipper_agents.router.traced_answers import TracedAnswer, traced_answers
+from clipper_stream.query import BlockAnswers, InFlightQuery, QueryAnswer, QueryBlock, Request
 from clipper_topics.codec import Headers
-from clipper_topics.prediction import NAMED
 from clipper_topics.trace_context import (
     TracedRows,
     read_traced_rows,
@@ -54,22 +54,31 @@ class QueryTrace:
         self.span_id = new_span_id()
         self.began_ns = self.decoded_ns = self.decided_ns = self.answered_ns = time.time_ns()
 
-    def decoded(self) -> None:
+    def decoded(self) -> Self:
         """Note that the query is decoded."""
         self.decoded_ns = time.time_ns()
+        return self
+
+    def within(
+        self, name: str, kind: str, start_ns: int, end_ns: int, attributes: dict[str, Any], span_id: str = "",
+        error: str = "",
+    ) -> Span:  # fmt: skip
+        """Make a span of something that was done for the query."""
+        return Span(name, kind, self.trace_id, span_id, self.span_id, start_ns, end_ns, attributes, (), error)
 
 
 class TracedPart(NamedTuple):
-    """Rows of a request, from `start` to `stop`, excluded, that are of one sampled query, or of its audit.
+    """Rows of a request, from `start` to `stop`, excluded, that are of one sampled query.
 
     Attributes:
+        is_served: Whether they are not asked for the log only.
         span_id: Of the span in which they are sent.
     """
 
     start: int
     stop: int
-    owner: InFlightQuery
     trace: QueryTrace
+    is_served: bool
     span_id: str
 
     def rows(self, span_id: str) -> TracedRows:
@@ -79,12 +88,24 @@ class TracedPart(NamedTuple):
 
 def traced_parts(request: Request) -> Iterator[TracedPart]:
     """Yield the parts of a request that are of sampled queries."""
-    start = 0
-    for owner, rows in groupby(request.owners):
+    assert request.asked is not None
+    start, slots = 0, request.asked.slots
+    for owner, rows in groupby(request.asked.owners):
         stop = start + len([*rows])
-        if isinstance(owner, InFlightQuery) and owner.query.trace is not None:
-            yield TracedPart(start, stop, owner, owner.query.trace, new_span_id())
+        if isinstance(owner, InFlightQuery):
+            if owner.query.trace is not None:
+                yield TracedPart(start, stop, owner.query.trace, owner.audit_of is None, new_span_id())
+        else:
+            for row, trace in _traced_rows(owner, slots, start, stop):
+                yield TracedPart(row, row + 1, trace, True, new_span_id())  # noqa: FBT003
         start = stop
+
+
+def _traced_rows(block: QueryBlock, slots: list[int], start: int, stop: int) -> Iterator[tuple[int, QueryTrace]]:
+    for index, trace in block.queries.traces.items():
+        for slot in block.slots_of(index):
+            with suppress(ValueError):
+                yield slots.index(slot, start, stop), trace
 
 
 def rows_in_process(request: Request) -> tuple[TracedRows, ...]:
@@ -113,7 +134,7 @@ class QueryTraces:
     # --- on the way -------------------------------------------------------------------------------------------------
     def begin(self, record: Record, headers: Headers) -> QueryTrace | None:
         """Begin the trace of a query; None where its headers do not say that it is sampled."""
-        parent = sampled(headers) if self.is_on else None
+        parent = sampled(headers)
         if parent is None:
             return None
         trace = QueryTrace(record, parent)
@@ -130,12 +151,16 @@ class QueryTraces:
         for request in requests:
             request.traced.extend(traced_parts(request))
 
-    def answered(self, answers: Iterable[QueryAnswer]) -> None:
+    def answered(self, answers: Iterable[QueryAnswer], blocks: Iterable[BlockAnswers]) -> None:
         """Note that these answers are decided and written down."""
         now_ns = time.time_ns()
         for answer in answers:
             if answer.pending.query.trace is not None:
                 answer.pending.query.trace.answered_ns = now_ns
+        for some in blocks:
+            for index, trace in some.block.queries.traces.items():
+                if index in some.indices:
+                    trace.answered_ns = now_ns
 
     def open(self) -> list[QueryTrace]:
         """Return the traces that have not ended."""
@@ -161,12 +186,14 @@ class QueryTraces:
         now_ns = time.time_ns()
         is_lost = sent.cancelled() or sent.exception() is not None
         place = () if is_lost else (sent.result().partition, sent.result().offset)
+        common = record_attributes("send", "send", topic, *place)
+        common |= {"clipper.model": request.ref, "clipper.request.rows": len(request.rows)}
         for part in request.traced:
-            attributes = record_attributes("send", "send", topic, *place)
-            attributes |= {"clipper.model": request.ref, "clipper.rows": part.stop - part.start}
-            attributes |= {"clipper.request.rows": len(request.rows), "clipper.served": part.owner.audit_of is None}
-            name, start_ns, error = f"send {topic}", part.trace.decided_ns, "not_stored" if is_lost else ""
-            self._put(part.trace, name, PRODUCER, start_ns, now_ns, attributes, part.span_id, error)
+            attributes = {**common, "clipper.rows": part.stop - part.start, "clipper.served": part.is_served}
+            trace, error = part.trace, "not_stored" if is_lost else ""
+            self._give(
+                trace.within(f"send {topic}", PRODUCER, trace.decided_ns, now_ns, attributes, part.span_id, error)
+            )
 
     def gathered(self, records: Iterable[Record], began_ns: int) -> None:
         """Make the spans of records with outputs of sampled queries that were gathered from a moment until now."""
@@ -178,20 +205,27 @@ class QueryTraces:
     def recorded(self, topic: str, outgoing: Iterable[Sendable], offsets: Sequence[int]) -> None:
         """Make the spans of sampled queries whose predictions are in the log."""
         now_ns = time.time_ns()
-        for one, trace, offset in _traced(outgoing, offsets):
-            attributes = record_attributes("record", "send", topic, one.query.partition, offset)
-            self._put(trace, "decode", INTERNAL, trace.began_ns, trace.decoded_ns, {})
-            if one.answer is not None:
-                self._answer(trace, one.answer)
-            self._put(trace, f"record {topic}", PRODUCER, trace.answered_ns, now_ns, attributes)
-            self._end(trace, now_ns, _outcome(one))
+        for trace, answer in traced_answers(outgoing, offsets):
+            spans = [trace.within("decode", INTERNAL, trace.began_ns, trace.decoded_ns, {})]
+            if answer.decision is not None:
+                spans.append(trace.within("decide", INTERNAL, trace.decoded_ns, trace.decided_ns, answer.decision))
+            if answer.combination is not None:
+                start_ns = max(trace.decided_ns, round(answer.decided_at_s * 1e9))
+                end_ns = max(start_ns, trace.answered_ns)
+                spans.append(trace.within("combine", INTERNAL, start_ns, end_ns, answer.combination))
+            stored = record_attributes("record", "send", topic, trace.place[0], answer.offset)
+            spans.append(trace.within(f"record {topic}", PRODUCER, trace.answered_ns, now_ns, stored))
+            self._end(trace, now_ns, answer.outcome, before=spans)
+            if self._metrics is not None and answer.observed is not None:
+                self._metrics.keep_trace(*answer.observed, trace.trace_id)
 
     def audited(self, topic: str, outgoing: Iterable[Sendable], offsets: Sequence[int], took_s: float) -> None:
         """Make the spans of sampled queries whose audits are in the log, in a round of so many seconds."""
         now_ns = time.time_ns()
-        for one, trace, offset in _traced(outgoing, offsets):
-            attributes = record_attributes("record", "send", topic, one.query.partition, offset)
-            self._put(trace, f"record {topic}", PRODUCER, now_ns - round(took_s * 1e9), now_ns, attributes)
+        for trace, answer in traced_answers(outgoing, offsets):
+            stored = record_attributes("record", "send", topic, trace.place[0], answer.offset)
+            start_ns = now_ns - round(took_s * 1e9)
+            self._give(trace.within(f"record {topic}", PRODUCER, start_ns, now_ns, stored))
 
     def begin_feedback(self, records: Iterable[Record]) -> TracedFeedback | None:
         """Return those of the records that are sampled, None where none is."""
@@ -208,78 +242,26 @@ class QueryTraces:
             found = {"clipper.feedback.outcome": refused.get(record.offset, outcome)}
             self._processed(record, parent, began_ns, found)
 
-    def _answer(self, trace: QueryTrace, answer: QueryAnswer) -> None:
-        self._put(trace, "decide", INTERNAL, trace.decoded_ns, trace.decided_ns, _decision(answer))
-        if answer.used or answer.missing:
-            start_ns = max(trace.decided_ns, round(answer.decided_at_s * 1e9))
-            self._put(trace, "combine", INTERNAL, start_ns, max(start_ns, trace.answered_ns), _combination(answer))
-        if self._metrics is not None and answer.application is not None:
-            name, latency_s = answer.application.name, max(0.0, answer.decided_at_s - answer.query.queried_at_s)
-            self._metrics.keep_trace(name, "default" if answer.default else "model", latency_s, trace.trace_id)
-
     # --- spans ------------------------------------------------------------------------------------------------------
-    def _end(self, trace: QueryTrace, now_ns: int, attributes: dict[str, Any], error: str = "") -> None:
+    def _end(
+        self, trace: QueryTrace, now_ns: int, attributes: dict[str, Any], error: str = "", before: Iterable[Span] = ()
+    ) -> None:
         """Make the span that all others of the query are in."""
         self._open.discard(trace)
         attributes |= record_attributes("process", "process", trace.topic, *trace.place)
         name, links = f"process {trace.topic}", ((trace.trace_id, trace.parent_id),)
-        span = Span(
-            name, CONSUMER, trace.trace_id, trace.span_id, trace.parent_id, trace.began_ns, now_ns, attributes, links,
-            error,
-        )  # fmt: skip
-        self._give(span)
-
-    def _put(
-        self, trace: QueryTrace, name: str, kind: str, start_ns: int, end_ns: int, attributes: dict[str, Any],
-        span_id: str = "", error: str = "",
-    ) -> None:  # fmt: skip
-        own_id = span_id or new_span_id()
-        self._give(Span(name, kind, trace.trace_id, own_id, trace.span_id, start_ns, end_ns, attributes, (), error))
+        ids = trace.trace_id, trace.span_id, trace.parent_id
+        self._give(*before, Span(name, CONSUMER, *ids, trace.began_ns, now_ns, attributes, links, error))
 
     def _processed(self, record: Record, parent: str, began_ns: int, attributes: dict[str, Any]) -> None:
         trace_id, parent_id = trace_and_span(parent)
         attributes |= record_attributes("process", "process", record.topic, record.partition, record.offset)
         name, links, now_ns = f"process {record.topic}", ((trace_id, parent_id),), time.time_ns()
-        self._give(Span(name, CONSUMER, trace_id, new_span_id(), parent_id, began_ns, now_ns, attributes, links))
+        self._give(Span(name, CONSUMER, trace_id, "", parent_id, began_ns, now_ns, attributes, links))
 
-    def _give(self, span: Span) -> None:
+    def _give(self, *spans: Span) -> None:
         if self.sink is not None:
-            self.sink.put(span)
-
-
-def _traced(outgoing: Iterable[Sendable], offsets: Sequence[int]) -> Iterator[tuple[Outgoing, QueryTrace, int]]:
-    at = 0
-    for one in outgoing:
-        if isinstance(one, Outgoing) and one.query.trace is not None:
-            yield one, one.query.trace, offsets[at]
-        at += one.size
-
-
-def _outcome(one: Outgoing) -> dict[str, Any]:
-    found: dict[str, Any] = {"clipper.application": one.query.application, "clipper.query_id": one.query.query_id}
-    if one.answer is None:
-        return {**found, "clipper.repeated": True}
-    failure = one.answer.failure
-    found |= {"clipper.rows": one.answer.pending.count, "clipper.default": failure is not None}
-    return found if failure is None else {**found, "clipper.default.reason": failure.reason}
-
-
-def _decision(answer: QueryAnswer) -> dict[str, Any]:
-    models = [*(one.ref for one in answer.used), *(one.ref for one in answer.missing)]
-    if answer.application is None or not models:
-        return {}
-    policy = answer.application.policy.name if answer.query.models is None else NAMED
-    found = {"clipper.policy": policy, "clipper.revision": answer.application.revision, "clipper.models": models}
-    return found if answer.served_propensity is None else {**found, "clipper.propensity": answer.served_propensity}
-
-
-def _combination(answer: QueryAnswer) -> dict[str, Any]:
-    return {
-        "clipper.confidence": answer.confidence,
-        "clipper.models.answered": [one.ref for one in answer.used],
-        "clipper.models.cached": [one.ref for one in answer.used if one.cached],
-        "clipper.models.missing": [f"{one.ref} {one.failure.reason}" for one in answer.missing],
-    }
+            self.sink.put(*spans)
 
 
 UNTRACED = QueryTraces()

@@ -1,12 +1,12 @@
 """Figures of applications and versions in short: a line of a list each, or a point of a curve."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.status.build import StatusBuilder, weights_of
-from clipper_agents.status.model import ApplicationStatus, Latency
+from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus, Status
 from clipper_agents.status.problems import application_reasons
 from clipper_agents.status.traffic_window import quantile
 from clipper_stream.intervals import confidence_sequence
@@ -15,6 +15,8 @@ from clipper_topics.comparison import Comparison
 from clipper_topics.host_report import HostReport
 from clipper_topics.prediction import REASONS
 
+STARTING = frozenset({"starting", "draining"})
+"""States of a host that is not ready yet, or not any more."""
 Point = dict[str, float]
 """Figures by name; what is not known is left out."""
 
@@ -46,7 +48,7 @@ class ApplicationSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSummary:
+class VersionSummary:
     """One declared version.
 
     Attributes:
@@ -100,41 +102,79 @@ def summary_of(builder: StatusBuilder, name: str, status: ApplicationStatus | No
     )
 
 
-def model_summaries(builder: StatusBuilder, restarts: Mapping[str, int]) -> list[ModelSummary]:
+def version_summaries(builder: StatusBuilder, restarts: Mapping[str, int]) -> list[VersionSummary]:
     """Every declared version, with how often its hosts began anew."""
-    facts, manifests = builder.facts, builder.facts.declared.manifests
+    manifests, workers = builder.facts.declared.manifests, builder.workers
     uses: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    answers: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for name, application in sorted(manifests.applications.items()):
-        stages = {**dict.fromkeys(application.models, "live"), **{one.model: one.stage for one in application.trials}}
-        for ref, stage in stages.items():
-            uses[ref].append((name, stage))
-    reports: defaultdict[str, list[HostReport]] = defaultdict(list)
-    for _, report in sorted(facts.hosts.reports.items()):
-        reports[report.model].append(report)
+        for ref in application.models:
+            uses[ref].append((name, "live"))
+        for trial in application.trials:
+            uses[trial.model].append((name, trial.stage))
+        for ref, counts in builder.recent.window(name, builder.now_s, builder.window_s).versions.items():
+            answers[ref][0] += counts.cached
+            answers[ref][1] += counts.answered
     found = []
     for ref, model in sorted(manifests.models.items()):
-        windows = (builder.recent.window(name, builder.now_s, builder.window_s) for name, _ in uses[ref])
-        counts = [window.of(ref) for window in windows]
-        hosts, answered = reports[ref], sum(one.answered for one in counts)
+        hosts, users, (cached, answered) = builder.facts.hosts_of(ref), uses.get(ref, ()), answers.get(ref, (0, 0))
+        ready = len([one for one in hosts if one.state == "ready"])
         found.append(
-            ModelSummary(
+            VersionSummary(
                 ref=ref,
-                applications=tuple(name for name, _ in uses[ref]),
-                stages=tuple(stage for _, stage in uses[ref]),
-                hosts_ready=None if model.colocated else sum(one.state == "ready" for one in hosts),
+                applications=tuple([name for name, _ in users]),
+                stages=tuple([stage for _, stage in users]),
+                hosts_ready=None if model.colocated else ready,
                 replicas=wanted_hosts(model),
                 colocated=model.colocated,
                 retired=model.retired,
-                batch_limit=builder.workers.batch_limits.get(ref),
+                batch_limit=workers.batch_limits.get(ref),
                 target_ms=model.batch.target_ms,
-                batch_latency=builder.workers.batches.get(ref),
-                cache_hit_ratio=sum(one.cached for one in counts) / answered if answered else None,
+                batch_latency=workers.batches.get(ref),
+                cache_hit_ratio=cached / answered if answered else None,
                 restarts=restarts.get(ref, 0),
-                failed={one.instance: one.reason or "no reason given" for one in hosts if one.state == "failed"},
-                starting=tuple(one.instance for one in hosts if one.state in {"starting", "draining"}),
+                failed=_failed(hosts) if ready < len(hosts) else {},
+                starting=tuple([one.instance for one in hosts if one.state in STARTING]),
             )
         )
     return found
+
+
+def _failed(hosts: Iterable[HostReport]) -> dict[str, str]:
+    return {one.instance: one.reason or "no reason given" for one in hosts if one.state == "failed"}
+
+
+def live_status(
+    builder: StatusBuilder,
+    prefix: str,
+    statuses: Mapping[str, ApplicationStatus],
+    unread: Iterable[str],
+    refused: Iterable[str],
+) -> Status:
+    """The deployment as whoever follows it sees it, for `problems`: without brokers and groups, hosts by their reports.
+
+    Args:
+        builder: What is known.
+        prefix: Of the deployment's topics.
+        statuses: Of applications, some of which may have been deleted since.
+        unread: Topics that were not read to their end in time.
+        refused: Topics that this user may not read.
+    """
+    manifests, reports = builder.facts.declared.manifests, builder.facts.hosts.reports
+    ready = Counter(one.model for one in reports.values() if one.state == "ready")
+    models = (
+        ModelStatus(ref=ref, colocated=one.colocated, replicas=wanted_hosts(one), live=ready[ref])
+        for ref, one in manifests.models.items()
+    )
+    return Status(
+        prefix=prefix,
+        at_s=builder.now_s,
+        applications={name: statuses[name] for name in sorted(manifests.applications.keys() & statuses.keys())},
+        models=tuple(models),
+        unreadable={key: found.advice for key, found in manifests.unreadable.items()},
+        unread_topics=tuple(unread),
+        refused_topics=tuple(sorted(refused)),
+    )
 
 
 def point_of(builder: StatusBuilder, name: str, seconds: int | None = None) -> tuple[Point, dict[str, Point]]:

@@ -88,7 +88,7 @@ class PastReader:
         async with aclosing(self._reader.lists(wanted)) as lists:
             async for _, records in lists:
                 for record in records:
-                    found[record.key].append(record)
+                    found[record.key or b""].append(record)
         return found
 
     async def _read(self, recent: TrafficWindow, first: Offsets, end: Offsets, until_s: int) -> None:

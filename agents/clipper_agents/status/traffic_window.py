@@ -231,7 +231,7 @@ class TrafficWindow:
         end = int(min(now_s, self.until_s))
         begin = max(end - seconds, min(end, math.ceil(self.since_s)))
         found, window = self._seconds.get(application, {}), self._windows[application].get(seconds)
-        if window is None or not window.begin <= begin <= window.end <= end:
+        if window is None or not window.begin <= begin < window.end <= end:
             window = _Window(begin, begin, TrafficCounts())
         for second in range(window.begin, begin):
             if second in found:

@@ -1,8 +1,5 @@
 """What the console's pages show: a deployment as it is now, followed on its topics, a second at a time.
 
-    topics --DeploymentTailer--> facts, recent --when asked for--> pages
-    hosts' metrics ---each 10 s---^      '--------each 10 s--> history
-
 Rules of this file:
 - Nothing ends it. A Kafka that is away is waited for, and topics that are missing, deleted or made again are read anew;
   until then what was read last stays, with the reason why it is stale.
@@ -11,28 +8,21 @@ Rules of this file:
 """
 
 import asyncio
-import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar, cast
 
-from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.kafka.errors import checked_partitions
-from clipper_agents.kafka.reader import open_reader
-from clipper_agents.kafka.retry import STATUS
+from clipper_agents.status import figures
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.collect import readable_partitions
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.figures import ApplicationSummary, ModelSummary, Point, model_summaries, point_of, summary_of
 from clipper_agents.status.host_watch import HostWatch
-from clipper_agents.status.model import ApplicationStatus, ModelStatus, Status
-from clipper_agents.status.past import PastReader
+from clipper_agents.status.model import ApplicationStatus
 from clipper_agents.status.problems import reasons_of
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
@@ -44,16 +34,14 @@ from clipper_stream.errors import ClipperError
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
-Clock = Callable[[], float]
 
-SAMPLE_PER_S = 300
+SAMPLE_PER_S = 200
 AGAIN_S, SILENT_S = 1.0, 3.0
 """Between two attempts; without an answer, until that is told."""
 TICK_AT_S = 0.25
 """Behind the second: what was written in it has been read by then."""
-POINTS_A_SECOND, STATUSES_A_SECOND, MODELS_A_SECOND = 20, 10, 500
+POINTS_A_SECOND, STATUSES_A_SECOND, MODELS_A_SECOND = 20, 5, 250
 """What is made at most: of more than two hundred applications, each has a point more seldom than every ten seconds."""
 SCRAPE_S, LOOKED_TICKS = 10.0, 30
 """Between two readings of metrics; so long is something looked at by whoever asked for it once."""
@@ -74,7 +62,6 @@ class LiveView:
     Attributes:
         facts: What is declared, changed and learned.
         recent: What flowed.
-        history: Figures of hours.
         at_s: When it last heard of Kafka, seconds since the epoch.
         is_read: Whether the topics were read to their end once.
         stale_reason: Why it does not follow now; empty while it does.
@@ -82,7 +69,11 @@ class LiveView:
     """
 
     def __init__(
-        self, kafka: KafkaConnection, catalogue: Catalogue, history: SeriesHistory, clock: Clock = time.time
+        self,
+        kafka: KafkaConnection,
+        catalogue: Catalogue,
+        history: SeriesHistory,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.facts, self.recent, self.history = DeploymentView(contexts_read=False), TrafficWindow(), history
         self.at_s, self.is_read, self.tick, self.stale_reason = 0.0, False, 0, READING
@@ -107,10 +98,12 @@ class LiveView:
         return self.tick
 
     # --- what pages show --------------------------------------------------------------------------------------------
-    def summaries(self) -> Sequence[ApplicationSummary]:
+    def summaries(self) -> Sequence[figures.ApplicationSummary]:
         """All applications in the order of their names."""
         builder, known = self._builder(), self._statuses
-        return self._once(SUMMARIES, lambda: [summary_of(builder, name, known.get(name)) for name in self._names()])
+        return self._once(
+            SUMMARIES, lambda: [figures.summary_of(builder, name, known.get(name)) for name in self._names()]
+        )
 
     def status(self, name: str) -> ApplicationStatus | None:
         """One application, whole; None: it is not declared."""
@@ -120,10 +113,10 @@ class LiveView:
         """What is wrong, a line each with what helps."""
         return self._once(PROBLEMS, self._reasons, 1 + len(self.facts.declared.manifests.models) // MODELS_A_SECOND)
 
-    def models(self) -> Sequence[ModelSummary]:
+    def models(self) -> Sequence[figures.VersionSummary]:
         """Every declared version."""
         ticks = 1 + len(self.facts.declared.manifests.models) // MODELS_A_SECOND
-        return self._once(VERSIONS, lambda: model_summaries(self._builder(), self._hosts.restarts), ticks)
+        return self._once(VERSIONS, lambda: figures.version_summaries(self._builder(), self._hosts.restarts), ticks)
 
     def _once(self, what: str, make: Callable[[], T], ticks: int = 1) -> T:
         """What was made within the last ticks, or is made now."""
@@ -144,22 +137,10 @@ class LiveView:
 
     def _reasons(self) -> Sequence[str]:
         """What is wrong, by statuses that are made in turns."""
-        names, manifests = self._names(), self.facts.declared.manifests
-        for name in islice((name for name in names if name not in self._statuses), STATUSES_A_SECOND):
+        for name in islice((name for name in self._names() if name not in self._statuses), STATUSES_A_SECOND):
             self._status(name)
-        ready = Counter(one.model for one in self.facts.hosts.reports.values() if one.state == "ready")
-        models = (
-            ModelStatus(ref=ref, colocated=one.colocated, replicas=wanted_hosts(one), live=ready[ref])
-            for ref, one in manifests.models.items()
-        )
-        status = Status(
-            prefix=self._catalogue.prefix,
-            at_s=self._clock(),
-            applications={name: self._statuses[name] for name in names if name in self._statuses},
-            models=tuple(models),
-            unreadable={key: refused.advice for key, refused in manifests.unreadable.items()},
-            unread_topics=tuple(self._unread),
-            refused_topics=tuple(sorted(self._refused)),
+        status = figures.live_status(
+            self._builder(), self._catalogue.prefix, self._statuses, self._unread, self._refused
         )
         return [*filter(None, [self.history.reason]), *reasons_of(status)]
 
@@ -192,17 +173,9 @@ class LiveView:
             self._unread = await tailer.catch_up(partitions)
             self.facts, self.recent, self._refused = tailer.facts, tailer.recent, tailer.refused
             self.is_read, self.stale_reason, self.at_s = True, "", self._clock()
-            tasks.create_task(self._rebuild(partitions))
+            tasks.create_task(rebuild(self.history, kafka, catalogue, partitions, self.facts))
             while True:
                 await tailer.poll()
-
-    async def _rebuild(self, partitions: Iterable[TopicPartition]) -> None:
-        try:
-            async with open_reader(self._kafka, isolation_level="read_committed", policy=STATUS) as reader:
-                past = PastReader(reader, self._catalogue, partitions, self.facts)
-                await rebuild(self.history, past, self._clock())
-        except (ClipperError, KafkaError, OSError, TimeoutError) as error:
-            logger.warning("the history of the console keeps gaps: %s", error)
 
     # --- each second ------------------------------------------------------------------------------------------------
     async def _tick(self) -> None:
@@ -229,7 +202,7 @@ class LiveView:
     async def keep(self, now_s: int) -> None:
         """Add points of the applications whose turn it is; see how others are while somebody reads what is wrong."""
         names = self._names()
-        points: dict[str, tuple[Point, dict[str, Point]]] = {"": ({}, {})}
+        points: dict[str, tuple[figures.Point, dict[str, figures.Point]]] = {"": ({}, {})}
         is_looked_at = bool(self._made.keys() & {PROBLEMS, SUMMARIES})
         point_turns = max(FINEST.step_s, math.ceil(len(names) / POINTS_A_SECOND))
         status_turns = math.ceil(len(names) / STATUSES_A_SECOND)
@@ -237,7 +210,7 @@ class LiveView:
             for at, name in enumerate(names):
                 has_point, has_status = (second - at) % point_turns == 0, (second - at) % status_turns == 0
                 if has_point:
-                    points[name] = point_of(self._builder(), name)
+                    points[name] = figures.point_of(self._builder(), name)
                 if has_status and is_looked_at:
                     self._status(name)
                 if has_point or has_status:
@@ -245,13 +218,12 @@ class LiveView:
         self._second, self._statuses = now_s, self._statuses if is_looked_at else {}
         await asyncio.to_thread(self._add, now_s, points)
 
-    def _add(self, at_s: int, points: Mapping[str, tuple[Point, dict[str, Point]]]) -> None:
+    def _add(self, at_s: int, points: Mapping[str, tuple[figures.Point, dict[str, figures.Point]]]) -> None:
         for name, point in points.items():
             self.history.add(name, at_s, *point)
 
     async def _scrape(self) -> None:
         while True:
             await asyncio.sleep(SCRAPE_S)
-            applications = self.facts.declared.manifests.applications
-            looked = {ref for name in self._made if name in applications for ref in applications[name].refs}
-            await self._hosts.read(self.facts.hosts.reports.values(), looked)
+            looked_at = [one for name, one in self.facts.declared.manifests.applications.items() if name in self._made]
+            await self._hosts.read(self.facts.hosts.reports.values(), {ref for one in looked_at for ref in one.refs})

@@ -3,8 +3,7 @@
     10 s for 30 min --mean of 6--> 1 min for 6 h --mean of 10--> 10 min for 48 h
 
 Rules of this file:
-- A ring is a database that drops its oldest points when it has too many bytes: of more versions than fit, the history
-  is shorter.
+- A ring drops its oldest points when it has too many bytes: of more versions than fit, the history is shorter.
 - Nothing here is the truth: what cannot be read is removed and begun anew. A disk that takes no more points ends the
   keeping of them, with a `reason`, until it takes some again.
 - A figure has two bytes, three significant digits, and is at most 4 million.
@@ -33,6 +32,7 @@ from clipper_stream.errors import ClipperError
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Figures = npt.NDArray[np.float32]
+Clock = Callable[[], float]
 Point = Mapping[str, float]
 Points = Mapping[str, Point]
 
@@ -48,22 +48,17 @@ DROPPED_BITS = 2
 """Of the ten behind the point of a half-precision number: what is left takes three quarters of the space."""
 MOST, UNIT = 65408.0, 64.0
 """The largest half-precision number of so many bits, and what a figure is divided by."""
-DECIMALS = 5
 
 
 class Ring(NamedTuple):
-    """A point each `step_s` seconds, of which so many are kept."""
+    """A point each `step_s` seconds, of which so many are kept: it reaches back `span_s`."""
 
     step_s: int
     points: int
-
-    @property
-    def span_s(self) -> int:
-        """Seconds that it reaches back."""
-        return self.step_s * self.points
+    span_s: int
 
 
-RINGS = FINEST, *_ = (Ring(10, 180), Ring(60, 360), Ring(600, 288))
+RINGS = FINEST, *_ = (Ring(10, 180, 30 * 60), Ring(60, 360, 6 * 3_600), Ring(600, 288, 48 * 3_600))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +97,14 @@ class SeriesHistory:
         reason: Why nothing is kept any more; empty while it is.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder, self._clock, self.reason = folder, clock, ""
         self._rings: dict[Ring, Database] = {}
         self._claim: int | None = None
         self._retry_s, self._lock = 0.0, Lock()
 
     @classmethod
-    def open(cls, folder: Path, clock: Callable[[], float]) -> Self:
+    def open(cls, folder: Path, clock: Clock) -> Self:
         """The history in this folder; what cannot be opened is removed and begun anew."""
         found = cls(folder, clock)
         found._guarded(lambda: None)
@@ -144,7 +139,7 @@ class SeriesHistory:
         last = int(min(until_s, now_s)) // ring.step_s
         buckets = range(max(int(since_s) // ring.step_s, last - ring.points + 1), last + 1)
         names, versions, table = _table(self._guarded(lambda: self._with_last(ring, application, buckets)) or [])
-        rounded: npt.NDArray[np.object_] = np.round(table.astype(float), DECIMALS).astype(object)
+        rounded: npt.NDArray[np.object_] = np.round(table.astype(float), 5).astype(object)
         rounded[~np.isfinite(table)] = None
         columns = rounded.T.tolist()
         usual = np.array([not name.startswith("default:") for name in _columns(names, versions)], bool)
@@ -186,11 +181,9 @@ class SeriesHistory:
             return _encoded(names, versions, np.nansum(table, axis=0) / np.isfinite(table).sum(axis=0))
 
     def _with_last(self, ring: Ring, application: str, buckets: range) -> list[_Point | None]:
-        """The points of these steps, the last one of what is known of it so far."""
         found = self._read(ring, application, buckets)
         if ring != FINEST and found and found[-1] is None:
-            finer = RINGS[RINGS.index(ring) - 1]
-            found[-1] = _decoded(self._mean(finer, ring, application, buckets[-1]))
+            found[-1] = _decoded(self._mean(RINGS[RINGS.index(ring) - 1], ring, application, buckets[-1]))
         return found
 
     def _read(self, ring: Ring, application: str, buckets: Sequence[int]) -> list[_Point | None]:

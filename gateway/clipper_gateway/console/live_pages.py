@@ -87,7 +87,7 @@ def drift(view: LiveView, request: PageRequest) -> Page:
 
 def changes(view: LiveView, request: PageRequest) -> Page:
     """Who changed what and why, the newest first: of all applications or of one; or one change with its difference."""
-    name, revision, declared = request.text("application"), request.number("revision", 0), view.facts.declared
+    name, revision, declared = request.text("application"), int(request.number("revision", 0)), view.facts.declared
     seen = [each for each in declared.changes if request.sees(each) and name in ("", each)]
     found = [one for each in seen for one in declared.changes[each].values()]
     if not name or not revision:

@@ -1,10 +1,13 @@
 """A page of the console before it is HTML, and the request that asks for one."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from clipper_gateway.access import Caller
+
+NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +41,10 @@ class PageRequest:
         """Return a parameter of the query, empty when it is not given."""
         return self.query.get(name, "").strip()
 
-    def number(self, name: str, otherwise: int) -> int:
+    def number(self, name: str, otherwise: float) -> float:
         """Return a parameter of the query as a number of at least 0; what is none counts as `otherwise`."""
         text = self.text(name)
-        return int(text) if text.isdecimal() and len(text) < len(str(2**63)) else otherwise
+        return float(text) if NUMBER.fullmatch(text) else otherwise
 
 
 class Sheet(NamedTuple):
@@ -61,5 +64,5 @@ def sheet_of(rows: Sequence[Any], request: PageRequest, size: int) -> Sheet:
     Sheet(rows='e', number=3, sheets=3, total=5)
     """
     sheets = max(1, -(-len(rows) // size))
-    number = max(1, min(request.number("sheet", 1), sheets))
+    number = max(1, min(int(request.number("sheet", 1)), sheets))
     return Sheet(rows[size * (number - 1) : size * number], number, sheets, len(rows))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
-import numpy as np
 
 from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter, NoSuchLetter, opened_letters
 from clipper_agents.kafka.reader import Range
@@ -46,8 +45,6 @@ BACK_H = 24
 """So far back a query is looked for where nothing else is said, in hours."""
 MOST_REPORT_BYTES = 32 << 20
 """Of a file of a report: one of a hundred candidates has less than a tenth."""
-DIGITS = 5
-"""Behind the point of what charts show."""
 
 
 class Pages:
@@ -90,7 +87,7 @@ class Pages:
         found: deque[Letter] = deque(maxlen=SHOWN_LETTERS)
         async with self._opened_letters(request) as letters:
             first, end = letters.positions
-            end = max(first, min(end, request.number("before", end)))
+            end = max(first, min(end, int(request.number("before", end))))
             span = Range(max(first, end - SEARCHED_LETTERS), end)
             async for letter in letters.all(wanted, within=span):
                 found.append(replace(letter, value=None))
@@ -128,7 +125,7 @@ class Pages:
 
     async def _query(self, request: PageRequest) -> Page:
         query_id, application, context = map(request.text, ("id", "application", "context"))
-        hours, history = max(1, request.number("hours", BACK_H)), None
+        hours, history = max(1, int(request.number("hours", BACK_H))), None
         if query_id:
             if application or request.caller.applications is not None:
                 request.caller.require("read", application)
@@ -154,8 +151,8 @@ def series_json(series: ApplicationSeries, after_s: float = 0.0) -> bytes:
     """Return the points of a series later than a time, as JSON; what is not known is null."""
     first = bisect_right(series.times_s, after_s)
 
-    def points(columns: Mapping[str, list[float | None]]) -> dict[str, list[float]]:
-        return {name: np.round(np.array(one[first:], float), DIGITS).tolist() for name, one in columns.items()}
+    def points(columns: Mapping[str, list[float | None]]) -> dict[str, list[float | None]]:
+        return {name: one[first:] for name, one in columns.items()}
 
     versions = {ref: points(columns) for ref, columns in series.versions.items()}
     content = {"step_s": series.step_s, "times_s": series.times_s[first:], "values": points(series.values)}

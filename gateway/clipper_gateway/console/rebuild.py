@@ -7,18 +7,42 @@ Rules of this file:
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from clipper_agents.kafka.reader import open_reader
+from clipper_agents.kafka.retry import STATUS
+from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.figures import point_of
 from clipper_agents.status.past import PastReader
 from clipper_gateway.console.history import RINGS, Ring, SeriesHistory
+from clipper_stream.errors import ClipperError
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
+
+logger = logging.getLogger(__name__)
+Partitions = Iterable[TopicPartition]
 
 PAUSE_RATIO = 9
 """Seconds of rest for each second of work."""
 
 
-async def rebuild(history: SeriesHistory, past: PastReader, now_s: float, pause_ratio: float = PAUSE_RATIO) -> None:
+async def rebuild(
+    history: SeriesHistory, kafka: KafkaConnection, catalogue: Catalogue, partitions: Partitions, facts: DeploymentView
+) -> None:
+    """Fill what is missing before now from these partitions; where they cannot be read, that is logged."""
+    try:
+        async with open_reader(kafka, isolation_level="read_committed", policy=STATUS) as reader:
+            await fill(history, PastReader(reader, catalogue, partitions, facts), time.time())
+    except (ClipperError, KafkaError, OSError, TimeoutError) as error:
+        logger.warning("the history of the console keeps gaps: %s", error)
+
+
+async def fill(history: SeriesHistory, past: PastReader, now_s: float, pause_ratio: float = PAUSE_RATIO) -> None:
     """Fill what is missing before now, with a pause of so many times what a step took.
 
     Raises:

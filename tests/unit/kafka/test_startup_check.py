@@ -50,6 +50,20 @@ def test_every_knock_in_vain_is_said_when_the_interval_has_passed(caplog):
     assert len(caplog.records) == 3
 
 
+def test_a_process_is_unready_while_nobody_answers_and_no_longer():
+    health, said = ProcessHealth("the model is loading"), []
+
+    async def knock(kafka):
+        said.append(health.reasons())
+        if len(said) < 3:
+            raise BrokerUnavailable("nobody")
+
+    assert asyncio.run(wait_for_access(KAFKA, health, again_s=0.0, check=knock))
+    waiting = ["no broker answers", "the model is loading"]
+    assert said == [["the model is loading"], waiting, waiting]
+    assert health.reasons() == ["the model is loading"]
+
+
 def test_a_refusal_ends_the_wait_at_once():
     door = Door(BrokerUnavailable("nobody"), AccessRefused("wrong password"))
     with pytest.raises(AccessRefused, match="wrong password"):

@@ -159,6 +159,16 @@ def test_the_disk_is_looked_at_in_each_scrape_also_when_the_folder_is_not_there(
     assert value("free") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
 
 
+def test_every_stage_of_a_query_is_measured_in_routers_and_hosts():
+    stages = {role: set() for role in ("router", "host")}
+    for role, registry in everything_counted().items():
+        for sample in (one for family in registry.collect() for one in family.samples):
+            if sample.name == "clipper_stage_latency_seconds_count":
+                stages[role].add(sample.labels["stage"])
+    hosted = {"request", "queue", "batch", "model"}
+    assert stages == {"host": hosted, "router": {"wait", "models", "return", "combine", "record"} | hosted}
+
+
 def test_a_comparison_that_has_left_and_a_figure_that_is_not_known_are_not_scraped():
     metrics = StewardMetrics()
     labels = {"application": "a", "model": "m:1", "stage": "shadow"}

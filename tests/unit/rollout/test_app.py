@@ -96,3 +96,14 @@ async def test_a_change_that_other_writers_interrupt_is_tried_again():
     await fixture.follow(fixture.read(60, a=1, worse=0))
     assert fixture.asked == [("abort", "worse:1")] * 2
     assert fixture.made == [("abort", "worse:1")]
+
+
+async def test_the_series_of_an_application_that_is_withdrawn_end():
+    fixture = Fixture()
+    metrics = fixture.controller._metrics
+    for name in ("digits", "gone"):
+        metrics.count_decision(name, "step", "made")
+        metrics.count_drift(name, f"{name}:1", worse=True)
+    fixture.controller._take_control([])
+    found = [sample for family in metrics.registry.collect() for sample in family.samples]
+    assert {one.labels["application"] for one in found if "application" in one.labels} == {"digits"}

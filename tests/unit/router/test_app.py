@@ -6,6 +6,7 @@ from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.app import RouterProcess
+from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION
 from clipper_agents.settings.workers import RouterSettings
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -20,6 +21,38 @@ async def test_every_part_is_built_without_a_broker(tmp_path):
     (agents, connected, sender) = [*process.app.agents], process._effects._sender, process._sender
     assert agents == ["route", "gather", "learn"]
     assert connected is sender
+
+
+async def test_a_router_that_starts_says_what_it_waits_for(tmp_path):
+    router = SimpleNamespace(
+        app=SimpleNamespace(generation=-1, unready=lambda: ["partition 1 is not recovered yet"]),
+        _colocated=SimpleNamespace(loading=["svm:1"]),
+    )
+    assert RouterProcess._unready(router) == ["partition 1 is not recovered yet", "model svm:1 is loading"]
+    router.app = SimpleNamespace(generation=0, unready=list)
+    assert RouterProcess._unready(router) == [], "it goes on answering while a model that came later is loaded"
+
+
+async def test_weights_are_those_of_registered_applications_and_series_end_with_them():
+    applications = [SimpleNamespace(name="a", refs=["svm:1"]), SimpleNamespace(name="b", refs=[])]
+    router = SimpleNamespace(
+        metrics=RouterMetrics(),
+        _registry=SimpleNamespace(applications=applications),
+        _selection=SimpleNamespace(prepare=lambda *_: SimpleNamespace(weights={"svm:1": 1.0})),
+    )
+
+    def value(name, **labels):
+        return router.metrics.registry.get_sample_value(name, labels)
+
+    for name in ("a", "b", UNKNOWN_APPLICATION):
+        router.metrics.count_queries(name)
+    RouterProcess._report_applications(router)
+    assert value("clipper_selection_weight", application="a", model="svm:1") == 1.0
+    del applications[0]
+    RouterProcess._report_applications(router)
+    assert value("clipper_selection_weight", application="a", model="svm:1") is None
+    counts = [value("clipper_queries_total", application=name) for name in ("a", "b", UNKNOWN_APPLICATION)]
+    assert counts == [None, 1.0, 1.0]
 
 
 async def test_feedback_is_read_from_the_beginning_where_nothing_was_learned():

@@ -70,6 +70,7 @@ async def test_a_model_that_does_not_load_holds_up_no_other(gate):
             await colocated.load(slow)
         threads.add(threading.active_count())
     assert len(threads) == 1
+    assert colocated.loading == ["slow:1"]
     opened.set()
     while True:
         try:
@@ -77,6 +78,7 @@ async def test_a_model_that_does_not_load_holds_up_no_other(gate):
             break
         except ModelNotLoaded:
             continue
+    assert colocated.loading == []
     await colocated.stop()
 
 

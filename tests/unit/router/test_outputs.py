@@ -26,8 +26,9 @@ class Fixture:
 
     def __init__(self, *refs):
         self.producer, self.answers, self.answered, self.acked, self.dead = FakeProducer(), [], [], [], []
+        self.counted = RouterMetrics()
         self.router = make_router(application("app", refs or ("a:1",)))
-        self.effects = EffectRunner(self.router, self, SimpleNamespace(put=list), self, RouterMetrics(), None)
+        self.effects = EffectRunner(self.router, self, SimpleNamespace(put=list), self, self.counted, None)
         self.tasks = Tasks()
         self.effects.connect(SimpleNamespace(put=list, forget=list), SimpleNamespace(take=None))
         self.agent = OutputAgent(
@@ -83,6 +84,8 @@ def test_outputs_answer_the_query_that_waits_and_those_of_others_do_not():
     assert fixture.answered == [(number, 2)]
     assert fixture.acked == [(TOPIC, [0, 1], 3)]
     assert fixture.took_s == fixture.router.return_s * MEMORY_CHUNKS > 0
+    count = "clipper_stage_latency_seconds_count"
+    assert fixture.counted.registry.get_sample_value(count, {"stage": "combine"}) == 1, "both frames came together"
 
 
 def test_a_host_answers_no_request_to_another_model_whose_frame_it_guesses():

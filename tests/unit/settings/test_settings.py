@@ -104,16 +104,19 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own():
     other = Settings(kafka=KafkaSection(prefix="staging"))
     assert other.router_settings("router-1", kafka).data_dir == Path("data/staging/router/router-1")
     assert other.host_data_dir("svm.1.0") == Path("data/staging/host/svm.1.0")
+    assert settings.gateway_settings("gateway", kafka).console_dir == Path("data/gateway/gateway")
+    assert other.gateway_settings("second", kafka).console_dir == Path("data/staging/gateway/second")
     host = settings.host_settings("svm.1.0", ModelManifest(name="svm", uri="m:f"), kafka)
     assert host.data_dir == Path("/x/svm.1.0")
 
 
 def test_a_gateway_gets_its_section_with_files_beside_the_configuration(written, tmp_path):
-    path = written('[gateway]\nkeys_file = "keys.json"\ntls_certfile = "/c"\ntls_keyfile = "k"')
+    path = written('[gateway]\nkeys_file = "keys.json"\ntls_certfile = "/c"\ntls_keyfile = "k"\nreports_dir = "r"')
     settings = load_settings(path, {"CLIPPER_GATEWAY_CORS_ORIGINS": "https://a, https://b"}, {"kafka.bootstrap": "a:1"})
     gateway = settings.gateway_settings("gateway-b", settings.connection({}))
     files = gateway.section.keys_file, gateway.section.tls_certfile, gateway.section.tls_keyfile
     assert files == (str(tmp_path / "keys.json"), "/c", str(tmp_path / "k"))
+    assert gateway.section.reports_dir == str(tmp_path / "r")
     assert gateway.section.cors_origins == ["https://a", "https://b"]
     assert (gateway.instance, gateway.horizon_s) == ("gateway-b", 3600.0)
 
@@ -167,6 +170,7 @@ def test_a_gateway_gets_its_section_with_files_beside_the_configuration(written,
         ('[[model]]\nname = "a"\nuri = "m:_f"', "_f is a private name"),
         ('[models]\nallowed_modules = "acme"', "models.allowed_modules = 'acme': expected array | null"),
         ('[router]\ndata_dir = "x"', "give broker.data_dir (or kafka.bootstrap) as well"),
+        ('[gateway]\nconsole_dir = "x"', "gateway.console_dir outlive the temporary embedded broker"),
         ("router =", "not toml"),
         ("[gateway]\nport = 70000", "gateway.port = 70000: expected int <= 65535"),
         ('[gateway]\ntls_keyfile = "k"', "gateway.tls_keyfile is given without gateway.tls_certfile"),

@@ -4,7 +4,7 @@ import pytest
 from builders.status import DIGITS, MODELS, NOW_S, compared, facts, recent, report
 
 from clipper_agents.status.build import StatusBuilder
-from clipper_agents.status.figures import model_summaries, point_of, summary_of
+from clipper_agents.status.figures import point_of, summary_of, version_summaries
 from clipper_agents.status.model import Latency, WorkerMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_stream.intervals import confidence_sequence
@@ -52,7 +52,7 @@ def test_a_summary_without_traffic_has_no_latency_and_no_shares() -> None:
 def test_every_declared_version_is_summed_up_with_its_hosts_and_uses() -> None:
     known = builder()
     report(known.facts, "nn:3", "host.nn.3.1", "starting")
-    found = {one.ref: one for one in model_summaries(known, {"svm:1": 2})}
+    found = {one.ref: one for one in version_summaries(known, {"svm:1": 2})}
     assert found.keys() == {one.ref for one in MODELS}
     svm, knn, rf, nn, old = (found[ref] for ref in ("svm:1", "knn:1", "rf:2", "nn:3", "old:1"))
     assert (svm.applications, svm.stages, svm.hosts_ready, svm.replicas, svm.restarts) == (

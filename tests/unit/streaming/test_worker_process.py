@@ -4,6 +4,7 @@ import pytest
 from aiokafka.errors import ProducerClosed
 from faust.exceptions import ConsumerNotStarted
 
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.worker_process import failed_while_stopping
 
 
@@ -19,3 +20,17 @@ from clipper_agents.streaming.worker_process import failed_while_stopping
 )
 def test_use_of_a_closed_or_unstarted_client_is_no_failure_of_a_stopped_worker(crashed, reason, failed):
     assert failed_while_stopping(SimpleNamespace(crashed=crashed, crash_reason=reason)) is failed
+
+
+@pytest.mark.parametrize(
+    ("generation", "inputs", "reasons"),
+    [
+        (-1, {}, ["no partition is assigned yet"]),
+        (-1, {3, 0}, ["partition 0 is not recovered yet", "partition 3 is not recovered yet"]),
+        (2, {3, 0}, []),
+        (2, {}, ["no partition is assigned: there are more such processes than partitions"]),
+    ],
+    ids=["before the group", "in recovery", "serving", "one too many"],
+)
+def test_a_worker_is_ready_once_its_partitions_are_recovered(generation, inputs, reasons):
+    assert ClipperApp.unready(SimpleNamespace(generation=generation, inputs=frozenset(inputs))) == reasons

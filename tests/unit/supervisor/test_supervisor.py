@@ -62,15 +62,16 @@ def is_alive(pid):
 
 def test_the_reason_of_a_childs_own_end_is_told_and_none_of_a_stopped_one():
     async def scenario():
-        heard = []
+        heard, restarted = [], []
         async with Supervisor(Recorded().all) as supervisor:
-            supervisor.on_failure = lambda *said: heard.append(said)
+            supervisor.on_failure, supervisor.on_restart = lambda *said: heard.append(said), restarted.append
             await supervisor.start([spec(SERVING), spec(SERVING, "b")])
             await supervisor.stop("b")
             supervisor.kill("a")
             await supervisor.child("a").wait_ready()
             with pytest.raises(ChildNotReady):
                 await supervisor.start([spec("print('error: no such file')\nexit(3)", "c")])
+        assert restarted == ["a"]
         (first, killed), (second, given_up) = heard
         assert (first, second) == ("a", "c")
         assert killed.startswith("was ended by signal 9, failures in a row: 1, next start after 0.0 s")

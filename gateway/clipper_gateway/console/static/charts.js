@@ -35,7 +35,8 @@
     if (isNew) data = null;
     const mine = ++turn;
     const after = data && data.times_s.length ? data.times_s.at(-1) - data.step_s : 0;
-    const url = `/console/series/${encodeURIComponent(section.dataset.application)}?hours=${hours}&after=${after}`;
+    const back = (hours - 0.003).toFixed(3); // within what the finest points reach back to
+    const url = `/console/series/${encodeURIComponent(section.dataset.application)}?hours=${back}&after=${after}`;
     try {
       const answer = await fetch(url);
       if (answer.ok) {

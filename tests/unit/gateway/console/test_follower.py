@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from builders.status import DIGITS, NOW_S, facts, recent, report
 
-from clipper_agents.status.figures import ModelSummary
+from clipper_agents.status.figures import VersionSummary
 from clipper_gateway.console.follower import LOOKED_TICKS, POINTS_A_SECOND, STATUSES_A_SECOND, LiveView
 from clipper_gateway.console.history import SeriesHistory
 from clipper_topics import codec
@@ -85,7 +85,7 @@ def test_what_several_look_at_is_made_once_a_second(page: str, view: LiveView) -
 
 def test_restarts_are_counted_while_hosts_are_followed(view: LiveView) -> None:
     def restarts() -> int:
-        (found,) = [one.restarts for one in view.models() if isinstance(one, ModelSummary) and one.ref == "svm:1"]
+        (found,) = [one.restarts for one in view.models() if isinstance(one, VersionSummary) and one.ref == "svm:1"]
         return found
 
     view.look()

@@ -1,7 +1,5 @@
 """Do the pages that follow a deployment show what it is, to those who may see it, with every name as text?"""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,10 +23,8 @@ EACH = {path or "overview": make for path, make in LIVE_PAGES.items()}
 
 
 @pytest.fixture
-def view(tmp_path: Path) -> Iterator[LiveView]:
-    found = followed(tmp_path)
-    yield found
-    found.history.close()
+def view() -> LiveView:
+    return followed()
 
 
 def change(view: LiveView, revision: int, **fields: Any) -> None:

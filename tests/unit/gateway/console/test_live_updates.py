@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 
 import pytest
 from builders.console import asked, followed, renderer
@@ -54,10 +53,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
-    view = followed(tmp_path)
-    yield Watched(view)
-    view.history.close()
+def watched() -> Watched:
+    return Watched(followed())
 
 
 async def heard(stream: AsyncGenerator[bytes, None]) -> tuple[str, dict[str, str]]:

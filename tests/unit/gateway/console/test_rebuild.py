@@ -12,7 +12,7 @@ from builders.past_logs import BEGAN_S, CATALOGUE, NOW_S, TRIED_S, FakeLogReader
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.status.past import MOST_OF_A_TIME, PastReader
 from clipper_gateway.console.history import FINEST, RINGS, ApplicationSeries, SeriesHistory
-from clipper_gateway.console.rebuild import gaps, rebuild
+from clipper_gateway.console.rebuild import fill, gaps
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def history(tmp_path: Path) -> Iterator[SeriesHistory]:
 
 def rebuilt(history: SeriesHistory, reader: FakeLogReader) -> None:
     past = PastReader(cast("LogReader", reader), CATALOGUE, reader.partitions, facts())
-    asyncio.run(rebuild(history, past, NOW_S, pause_ratio=0.0))
+    asyncio.run(fill(history, past, NOW_S, pause_ratio=0.0))
 
 
 def series(history: SeriesHistory, hours: float) -> ApplicationSeries:
