@@ -34,6 +34,7 @@ BENCHMARKS = {
     "K": "deploying",
     "L": "http_servers",
     "N": "gateway_limits",
+    "console": "console_view",
     "memory": "memory",
     "reading": "replay_reading",
     "estimates": "estimating",

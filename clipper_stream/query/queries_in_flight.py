@@ -1,7 +1,8 @@
 """The queries whose predictions are not recorded yet; a query that is read again joins its first record."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
+from typing import Any
 
 from clipper_stream.query.in_flight import DecodedQuery, InFlightQuery
 from clipper_stream.query.query_block import QueryBlock
@@ -78,6 +79,14 @@ class QueriesInFlight:
         for index in indices:
             pop((partition, ids[index]), None)
         return ()
+
+    def traces(self) -> Iterator[Any]:
+        """The traces of sampled queries; of a block, also of those that are recorded."""
+        for owner in {*self._queries.values()}:
+            if isinstance(owner, QueryBlock):
+                yield from owner.queries.traces.values()
+            elif owner.query.trace is not None:
+                yield owner.query.trace
 
     def clear(self) -> None:
         """Drop all queries."""

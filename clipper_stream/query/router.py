@@ -99,6 +99,10 @@ class Router:
         """Whether the query was read, and its prediction is not recorded yet."""
         return query in self._queries
 
+    def traces(self) -> list[Any]:
+        """The traces of sampled queries in flight."""
+        return [*self._queries.traces()]
+
     def is_audited(self, query: DecodedQuery) -> bool:
         """Whether an audit of the query is in flight: its prediction may be recorded, its audit is not."""
         return (query.partition, query.offset) in self._audits

@@ -10,6 +10,7 @@ from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 ON_KAFKA = (
+    "console_view",
     "deploying",
     "feedback",
     "latency",

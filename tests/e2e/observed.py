@@ -41,6 +41,11 @@ def late(rows):
     return rows.sum(axis=1)
 
 
+def crowded(rows):
+    time.sleep(6.0)
+    return rows.sum(axis=1)
+
+
 def raising(rows):
     if mood("raises"):
         raise ValueError("a bad mood")
@@ -242,13 +247,13 @@ class Observed:
 
     @contextmanager
     def crowd(self) -> Iterator[None]:
-        """More callers at the gateway than may wait for a model that is late."""
-        with self.mood("is late"), ExitStack() as stack:
+        """More callers at the gateway than may wait, for a model that takes 6 s."""
+        with ExitStack() as stack:
             over = threading.Event()
 
             def work() -> None:
                 while not over.wait(0.05):
-                    self.call("late")
+                    self.call("crowded")
 
             callers = [threading.Thread(target=work) for _ in range(6)]
             for caller in callers:

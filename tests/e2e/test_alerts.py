@@ -110,11 +110,11 @@ REST = (
         },
     ),
     Cause(
-        "six callers at a gateway that lets two wait, for a model that is late",
+        "six callers at a gateway that lets two wait, for a model that is always late",
         Observed.crowd,
         {
-            "ClipperGatewayOverload": {"application": "late"},
-            "ClipperLatencyObjectiveBurnsSlowly": {"application": "late"},
+            "ClipperGatewayOverload": {"application": "crowded"},
+            "ClipperLatencyObjectiveBurnsSlowly": {"application": "crowded"},
         },
     ),
 )

@@ -106,7 +106,7 @@ class ProbeServer:
         self, registry: CollectorRegistry, health: ProcessHealth, answer_within_s: float = ANSWER_WITHIN_S
     ) -> None:
         self._registry, self._health, self._answer_within_s = registry, health, answer_within_s
-        self._connections: dict[asyncio.Task[None], None] = {}
+        self._connections: dict[asyncio.Task[None], StreamWriter] = {}
 
     def start(self, port: int = 0, address: str = "127.0.0.1") -> int:
         """Serve until `stop` or the end of the process, and return the port; 0 asks for a free one.
@@ -138,16 +138,22 @@ class ProbeServer:
 
     async def _close(self) -> None:
         self._server.close()
-        for task in (open_tasks := list(self._connections)):
-            task.cancel()
+        open_tasks = list(self._connections)
+        for task in open_tasks:
+            self._drop(task)
         await asyncio.gather(*open_tasks, return_exceptions=True)
 
     def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         task = self._loop.create_task(self._serve(reader, writer))
-        self._connections[task] = None
-        task.add_done_callback(self._connections.pop)
+        self._connections[task] = writer
+        task.add_done_callback(lambda done: self._connections.pop(done, None))
         if len(self._connections) > MOST_CONNECTIONS:
-            next(iter(self._connections)).cancel()
+            self._drop(next(iter(self._connections)))
+
+    def _drop(self, task: "asyncio.Task[None]") -> None:
+        """Close a connection, also one whose task has not begun."""
+        task.cancel()
+        self._connections.pop(task).transport.abort()
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Answer one request; who is too slow, or sends none, gets no answer."""

@@ -1,11 +1,12 @@
 """Traces of sampled queries: the spans of a worker, on their way to an OpenTelemetry collector.
 
-    worker: spans as tuples --pipe--> `span_exporter`, a process beside it: the SDK --OTLP--> collector
+    what was noted --> a thread --spans through a pipe--> `span_exporter`, a process: the SDK --OTLP--> collector
 
 Rules of this file:
 - The sampled bit of a `traceparent` decides: for a query without it no clock is read, and nothing is kept.
-- A worker makes a span when its end is known, as a tuple. For the SDK to make and to encode it takes fifty times as
-  long, so that is done in another process, which begins with the first span. No thread of the SDK is in a worker.
+- Who serves queries notes times, and gives what it has noted away; a thread makes the spans of many at once, because
+  code that seldom runs is several times as dear. To make and to encode one by the SDK takes a tenth of a millisecond:
+  that is done in another process, which begins with the first span. No thread of the SDK is in a worker.
 - A query never waits for a span: beyond `MOST_WAITING` the newest are dropped.
 - The variables OTEL_... are read by the SDK. Whoever starts a trace samples it (the gateway, or an application), and no
   worker samples again. Without an endpoint, or without the packages, nothing is recorded.
@@ -18,11 +19,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from queue import Empty, SimpleQueue
 from random import getrandbits
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"
 """Kinds of spans, as OpenTelemetry names them."""
 MOST_WAITING = 4_000
-"""Calls whose spans wait for the pipe: with some spans a call, and half a kilobyte each, ten megabytes."""
+"""Notes that wait for the thread, each of a round of queries; what they hold is forgotten a moment later otherwise."""
 FLUSH_S = 0.25
 END_WITHIN_S = 1.0
 """For what is left when a process ends: with a collector that is away, spans are lost and no time."""
@@ -65,6 +66,11 @@ class Span(NamedTuple):
     error: str = ""
 
 
+MakeSpans: TypeAlias = Callable[..., Iterable[Span]]
+"""Makes spans of what was noted; it is called in a thread, after the queries have gone."""
+Notes: TypeAlias = tuple[MakeSpans, tuple[Any, ...]]
+
+
 def new_span_id() -> str:
     """Return a new id of a span: 16 hexadecimal digits, not all of them 0."""
     return f"{getrandbits(64) or 1:016x}"
@@ -79,19 +85,19 @@ class SpanSink:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
-        self._spans: SimpleQueue[Sequence[Span] | None] = SimpleQueue()
+        self._notes: SimpleQueue[Notes | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._begun_s, self._dropped = -AGAIN_S, 0
         self._ends = threading.Event()
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def put(self, *spans: Span) -> None:
-        """Take some spans, or drop them where too many wait."""
-        if self._spans.qsize() < MOST_WAITING:
-            self._spans.put(spans)
+    def put(self, make: MakeSpans, *noted: Any) -> None:
+        """Have spans made of what was noted, in the thread, or drop them where too many wait."""
+        if self._notes.qsize() < MOST_WAITING:
+            self._notes.put((make, noted))
         else:
-            self._dropped += len(spans)
+            self._dropped += 1
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
             self._thread.start()
@@ -102,21 +108,21 @@ class SpanSink:
         if self._thread is None:
             return
         end_s = time.monotonic() + END_WITHIN_S
-        self._spans.put(None)
+        self._notes.put(None)
         self._thread.join(END_WITHIN_S)
         if self._process is not None and not self._thread.is_alive():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(max(0.0, end_s - time.monotonic()))
 
     def _run(self) -> None:
-        found: list[Sequence[Span] | None] = []
+        found: list[Notes | None] = []
         while None not in found:
-            found = [self._spans.get()]
+            found = [self._notes.get()]
             self._ends.wait(FLUSH_S)
             with contextlib.suppress(Empty):
                 while True:
-                    found.append(self._spans.get_nowait())
-            if spans := [span for some in found if some is not None for span in some]:
+                    found.append(self._notes.get_nowait())
+            if spans := [span for notes in found if notes is not None for span in _made(*notes)]:
                 self._write(spans)
             if self._dropped:
                 event(logger, "more spans than can be sent", logging.WARNING, dropped=self._dropped)
@@ -143,6 +149,14 @@ class SpanSink:
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0
             )
         return self._process
+
+
+def _made(make: MakeSpans, noted: tuple[Any, ...]) -> Iterable[Span]:
+    try:
+        return [*make(*noted)]
+    except Exception:
+        logger.exception("spans cannot be made")  # a defect of ours, which costs no further span
+        return ()
 
 
 # --- the parts of one process -----------------------------------------------------------------------------------------

@@ -262,7 +262,6 @@ class RouterProcess:
         applications = self._registry.applications
         self._router.admission.shared = len(applications) > 1
         self.app.pace.keep(one.objective_s for one in applications)
-        self.metrics.set_objectives({one.name: one.objective_s for one in applications})
 
     def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         if self._hosts.take(records):
@@ -338,7 +337,7 @@ class RouterProcess:
         Kafka gives them away when this returns. What is on its way to the broker then would come after the next owner
         has read the log; so it is waited for, as long as that cannot cost the membership.
         """
-        traces = self._traces.open()
+        traces = self._router.traces()
         self._router.reset()
         self._queries.update_room()
         with contextlib.suppress(TimeoutError):
@@ -390,9 +389,10 @@ class RouterProcess:
             self._report_applications()
 
     def _report_applications(self) -> None:
-        """Show the weights of applications that have series of their own; end the series of those that have left."""
+        """Show objectives and weights of applications with series of their own; end the series of those that left."""
         found = {one.name: one for one in self._registry.applications}
         self.metrics.keep_applications({UNKNOWN_APPLICATION, *found})
+        self.metrics.set_objectives({name: one.objective_s for name, one in found.items()})
         shown = [found[name] for name in self.metrics.shown_applications(found) if found[name].refs]
         weights = {one.name: self._selection.prepare(one, 0, None).weights for one in shown}
         shares = {(name, model): weight for name, of in weights.items() for model, weight in of.items()}

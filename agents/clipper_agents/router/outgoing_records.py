@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from itertools import count, repeat
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from clipper_agents.streaming.outbox import Record
 from clipper_stream.query import BlockAnswers, DecodedQuery, QueryAnswer
@@ -48,6 +48,11 @@ class Outgoing(NamedTuple):
         """Whether another application's query has the same id."""
         return self.answer is not None and self.answer.pending.shares_id
 
+    @property
+    def traces(self) -> Iterable[tuple[int, Any]]:
+        """Place of each record that is about a sampled query, and the query's trace."""
+        return () if self.query.trace is None else ((0, self.query.trace),)
+
     def records(self) -> Iterable[Record]:
         """The records as they are sent."""
         headers, echoed = headers_of(self.content_type, state_json=True), self.query.echoed
@@ -90,6 +95,12 @@ class OutgoingBlock(NamedTuple):
     def shares_id(self) -> bool:
         """Whether another application's query has the same id as one of these."""
         return self.answers.block.shares_id
+
+    @property
+    def traces(self) -> Iterable[tuple[int, Any]]:
+        """Place of each record that is about a sampled query, and the query's trace."""
+        traces, indices = self.answers.block.queries.traces, self.answers.indices
+        return [(indices.index(index), trace) for index, trace in traces.items() if index in indices] if traces else ()
 
     def records(self) -> Iterable[Record]:
         """The records as they are sent."""

@@ -104,7 +104,7 @@ def decode_queries(
                 continue
             query = without_rows
         if trace is not None:
-            sampled[record.offset] = trace.decoded()
+            trace.decoded_ns, sampled[record.offset] = time.time_ns(), trace
         if not raw and is_plain(query):
             plain[query.application, kind].append((query, record, echoed))
         else:
@@ -133,20 +133,20 @@ def _block(
     sampled: Mapping[int, QueryTrace],
 ) -> DecodedBlock:  # fmt: skip
     bounds_s = [_seconds(query.deadline_ms) for query, _, _ in found]
-    echoed = [headers for _, _, headers in found]
+    echoed, offsets = [headers for _, _, headers in found], [record.offset for _, record, _ in found]
     return DecodedBlock(
         [query.query_id for query, _, _ in found],  # type: ignore[misc]
         application,
         [query.input for query, _, _ in found],
         [min(record.timestamp / 1000, now_s) for _, record, _ in found],
         found[0][1].partition,
-        [record.offset for _, record, _ in found],
+        offsets,
         generation,
         [record.key for _, record, _ in found],
         kind,
         bounds_s if any(bounds_s) else None,
         echoed if any(echoed) else None,
-        {at: sampled[one[1].offset] for at, one in enumerate(found) if one[1].offset in sampled} if sampled else {},
+        {offsets.index(offset): trace for offset, trace in sampled.items() if offset in offsets} if sampled else {},
     )
 
 

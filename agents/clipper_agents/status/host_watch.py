@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from http.client import HTTPException
 
 from clipper_agents.status.model import WorkerMetrics
 from clipper_agents.status.processes import read_metrics
@@ -54,7 +53,7 @@ class HostWatch:
         left = MOST_READ
         for ref in sorted(addresses, key=lambda ref: (ref not in first, self._read.get(ref, (0,))[0])):
             if left > 0:
-                with suppress(HTTPException):
+                with suppress(Exception):  # whoever may write reports names addresses, and anything may answer there
                     self._read[ref] = self._round, await read_metrics(addresses[ref][:MOST_READ])
                 left -= len(addresses[ref])
         self.workers = WorkerMetrics(

@@ -28,7 +28,7 @@ from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_agents.status.watch import WINDOW_S
 from clipper_agents.streaming.reachability import watch_topics
-from clipper_gateway.console.history import FINEST, SeriesHistory
+from clipper_gateway.console.history import FINEST, Clock, SeriesHistory
 from clipper_gateway.console.rebuild import rebuild
 from clipper_stream.errors import ClipperError
 from clipper_topics.catalogue import Catalogue
@@ -37,10 +37,8 @@ from clipper_topics.connection import KafkaConnection
 T = TypeVar("T")
 
 SAMPLE_PER_S = 200
-AGAIN_S, SILENT_S = 1.0, 3.0
-"""Between two attempts; without an answer, until that is told."""
-TICK_AT_S = 0.25
-"""Behind the second: what was written in it has been read by then."""
+AGAIN_S, SILENT_S, TICK_AT_S = 1.0, 3.0, 0.25
+"""Between two attempts; without an answer, until that is told; behind a second, when all of it has been read."""
 POINTS_A_SECOND, STATUSES_A_SECOND, MODELS_A_SECOND = 20, 5, 250
 """What is made at most: of more than two hundred applications, each has a point more seldom than every ten seconds."""
 SCRAPE_S, LOOKED_TICKS = 10.0, 30
@@ -69,18 +67,13 @@ class LiveView:
     """
 
     def __init__(
-        self,
-        kafka: KafkaConnection,
-        catalogue: Catalogue,
-        history: SeriesHistory,
-        clock: Callable[[], float] = time.time,
+        self, kafka: KafkaConnection, catalogue: Catalogue, history: SeriesHistory, clock: Clock = time.time
     ) -> None:
         self.facts, self.recent, self.history = DeploymentView(contexts_read=False), TrafficWindow(), history
         self.at_s, self.is_read, self.tick, self.stale_reason = 0.0, False, 0, READING
         self._kafka, self._catalogue, self._clock = kafka, catalogue, clock
         self._ticked, self._second = asyncio.Event(), 0
-        self._unread: Iterable[str] = ()
-        self._refused: Iterable[str] = ()
+        self._left_out: tuple[Iterable[str], Iterable[str]] = (), ()
         self._hosts = HostWatch()
         self._statuses: dict[str, ApplicationStatus] = {}
         self._made: dict[str, tuple[int, object]] = {}
@@ -139,9 +132,7 @@ class LiveView:
         """What is wrong, by statuses that are made in turns."""
         for name in islice((name for name in self._names() if name not in self._statuses), STATUSES_A_SECOND):
             self._status(name)
-        status = figures.live_status(
-            self._builder(), self._catalogue.prefix, self._statuses, self._unread, self._refused
-        )
+        status = figures.live_status(self._builder(), self._catalogue.prefix, self._statuses, *self._left_out)
         return [*filter(None, [self.history.reason]), *reasons_of(status)]
 
     # --- Kafka ------------------------------------------------------------------------------------------------------
@@ -170,8 +161,8 @@ class LiveView:
         partitions = await readable_partitions(kafka, catalogue)
         checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
         async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=SAMPLE_PER_S) as tailer:
-            self._unread = await tailer.catch_up(partitions)
-            self.facts, self.recent, self._refused = tailer.facts, tailer.recent, tailer.refused
+            self._left_out = await tailer.catch_up(partitions), tailer.refused
+            self.facts, self.recent = tailer.facts, tailer.recent
             self.is_read, self.stale_reason, self.at_s = True, "", self._clock()
             tasks.create_task(rebuild(self.history, kafka, catalogue, partitions, self.facts))
             while True:

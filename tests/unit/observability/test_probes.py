@@ -177,11 +177,26 @@ def test_more_clients_than_there_is_room_for_push_out_the_oldest(serve):
         assert status(port, "/livez") == 200
 
 
-def test_a_client_that_reads_nothing_is_let_go_with_what_it_did_not_read(serve):
+@pytest.fixture(scope="module")
+def large():
+    """A registry whose text is far more than any buffer holds."""
     registry = CollectorRegistry()
     for number in range(2_000):
         Counter(f"filler_{number}", "x" * 10_000, registry=registry)
-    port = serve(registry=registry, answer_within_s=1.0)
+    return registry
+
+
+def test_who_says_that_no_more_comes_gets_the_whole_answer_still(serve, large):
+    with socket.create_connection(("127.0.0.1", serve(registry=large)), timeout=30) as client:
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        head, _, body = read_to_the_end(client).partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert len(body) > 20_000_000
+
+
+def test_a_client_that_reads_nothing_is_let_go_with_what_it_did_not_read(serve, large):
+    port = serve(registry=large, answer_within_s=1.0)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(30)

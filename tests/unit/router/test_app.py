@@ -33,8 +33,11 @@ async def test_a_router_that_starts_says_what_it_waits_for(tmp_path):
     assert RouterProcess._unready(router) == [], "it goes on answering while a model that came later is loaded"
 
 
-async def test_weights_are_those_of_registered_applications_and_series_end_with_them():
-    applications = [SimpleNamespace(name="a", refs=["svm:1"]), SimpleNamespace(name="b", refs=[])]
+async def test_objectives_and_weights_are_of_registered_applications_and_end_with_them():
+    applications = [
+        SimpleNamespace(name="a", refs=["svm:1"], objective_s=0.1),
+        SimpleNamespace(name="b", refs=[], objective_s=None),
+    ]
     router = SimpleNamespace(
         metrics=RouterMetrics(),
         _registry=SimpleNamespace(applications=applications),
@@ -48,6 +51,7 @@ async def test_weights_are_those_of_registered_applications_and_series_end_with_
         router.metrics.count_queries(name)
     RouterProcess._report_applications(router)
     assert value("clipper_selection_weight", application="a", model="svm:1") == 1.0
+    assert [value("clipper_objective_seconds", application=name) for name in "ab"] == [0.1, None]
     del applications[0]
     RouterProcess._report_applications(router)
     assert value("clipper_selection_weight", application="a", model="svm:1") is None

@@ -67,6 +67,8 @@ def test_metrics_are_those_of_the_hosts_that_answer() -> None:
         reported(("ready", 1, 1), metrics=address("svm")),
         reported(("ready", 2, 1), "h1", metrics="127.0.0.1:1"),
         reported(("ready", 3, 1), "h2", "nn:1", metrics="nonsense"),
+        reported(("ready", 3, 1), "h2", "nn:2", metrics="127.0.0.1:99999"),
+        reported(("ready", 3, 1), "h2", "nn:3", metrics="127.0.0.1\n:80"),
         reported(("ready", 4, 1), "h3", "knn:1"),
     ]
     watch = HostWatch()
