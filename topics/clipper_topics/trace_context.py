@@ -60,15 +60,20 @@ def traced_rows_header(rows: Iterable[TracedRows]) -> list[tuple[str, bytes]]:
     return [(TRACED_ROWS, ";".join(f"{one.start},{one.stop},{one.traceparent}" for one in rows).encode())]
 
 
-def read_traced_rows(headers: Headers) -> tuple[TracedRows, ...]:
-    """Return the rows of sampled queries that the headers of a frame's record name.
+def header_of_rows(headers: Headers) -> bytes | None:
+    """Return the header of a frame's record that names rows of sampled queries; None where there is none."""
+    return next((value for name, value in headers if name == TRACED_ROWS), None)
+
+
+def rows_in_header(value: bytes) -> tuple[TracedRows, ...]:
+    """Return the rows that the header names.
 
     >>> rows = TracedRows(2, 3, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-    >>> read_traced_rows(traced_rows_header([rows])) == (rows,)
+    >>> rows_in_header(header_of_rows(traced_rows_header([rows]))) == (rows,)
     True
     """
-    text = b";".join(value for name, value in headers if name == TRACED_ROWS and value).decode("ascii", "replace")
-    return tuple(TracedRows(int(start), int(stop), context) for start, stop, context in _ROWS.findall(text))
+    found = _ROWS.findall(value.decode("ascii", "replace"))
+    return tuple(TracedRows(int(start), int(stop), context) for start, stop, context in found)
 
 
 def record_attributes(

@@ -61,7 +61,8 @@ def status(
 def watch(deployment: DeploymentContext, application: Application = None, as_json: Json = False) -> None:
     """Show throughput, latency, defaults, versions, trials and events, each second, until Ctrl-C.
 
-    In a pipe: a line an application and second. Exit code 0: Ctrl-C or SIGTERM. 3: no broker answers.
+    A terminal with room for them has curves of the last minutes as well. In a pipe: a line an application and second.
+    Exit code 0: Ctrl-C or SIGTERM. 3: no broker answers.
     """
     view, show = _view(as_json, deployment.prefix)
     with view:
@@ -90,8 +91,19 @@ def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show
     if screen.is_terminal:
         from rich.live import Live
 
+        from clipper_agents.cli.sparklines import RecentCurves
+
         live = Live(console=screen, auto_refresh=False, vertical_overflow="visible")
-        return live, lambda look: live.update(page(look, prefix), refresh=True)
+        curves = RecentCurves()
+
+        def draw(look: "Snapshot") -> None:
+            curves.add(look)
+            shown = page(look, prefix, curves.tables(screen))
+            if len(screen.render_lines(shown, pad=False)) >= screen.height:  # a page that scrolls cannot be drawn over
+                shown = page(look, prefix, {})
+            live.update(shown, refresh=True)
+
+        return live, draw
     told: list[str] = []
 
     def print_lines(look: "Snapshot") -> None:

@@ -1,6 +1,6 @@
 """What `status` and `watch` show: a deployment as tables of at most 100 columns, as lines, and as an object."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -85,12 +85,14 @@ def _group_rows(status: GroupStatus) -> Iterator[tuple[str, ...]]:
 
 # --- the page and the lines of `watch` ------------------------------------------------------------------------------
 @group()
-def page(look: Snapshot, prefix: str) -> Iterator[RenderableType]:
-    """Yield the whole page for a terminal, of a deployment whose topics have this prefix."""
+def page(look: Snapshot, prefix: str, curves: Mapping[str, TextTable]) -> Iterator[RenderableType]:
+    """Yield the whole page for a terminal: of a deployment with this prefix, with these curves by application."""
     yield Text(f"{prefix} at {clock(look.at_s)}; Ctrl-C ends it")
     for name, status in look.applications.items():
         yield Text()
         yield from application_parts(name, status, changes=False)
+        if name in curves:
+            yield curves[name]
     if look.latest:
         yield Text()
     for event in look.latest[-SHOWN_EVENTS:]:
@@ -110,7 +112,7 @@ def lines(look: Snapshot, told: Sequence[str]) -> Iterator[str]:
 def json_line(look: Snapshot) -> str:
     """Return one JSON object, with the events since the snapshot before."""
     content = msgspec.to_builtins(look)
-    del content["latest"]
+    del content["latest"], content["kafka_answers"]  # events and reasons tell both
     return msgspec.json.encode(content).decode()
 
 

@@ -12,7 +12,7 @@ from clipper_stream.models.model import Rows
 from clipper_stream.query.inputs import LISTED, NUMERIC
 from clipper_topics.codec import Headers
 from clipper_topics.frames import RequestFrame, UnknownFrame, decode_request
-from clipper_topics.trace_context import TracedRows, read_traced_rows
+from clipper_topics.trace_context import TracedRows, header_of_rows, rows_in_header
 
 _DEADLINE_BYTES = 8
 MOST_ROWS = 16_384
@@ -61,7 +61,8 @@ def read_request(value: bytes | None, partitions: int, headers: Headers = ()) ->
         raise UnknownFrame(f"reply partition {frame.reply}, the outputs topic has {partitions}")
     if len(frame.router) > MOST_IDENTITY_BYTES:
         raise UnknownFrame(f"a router's identity of {len(frame.router)} bytes: at most {MOST_IDENTITY_BYTES}")
-    return rows_of_request(frame, read_traced_rows(headers) if headers else ())
+    header = header_of_rows(headers)
+    return rows_of_request(frame, () if header is None else rows_in_header(header))
 
 
 def rows_of_request(frame: RequestFrame, traced: tuple[TracedRows, ...] = ()) -> RequestRows:

@@ -237,6 +237,11 @@ class LogReader:
                 self._consumer.seek(tp, ranges[tp].first)
 
     @property
+    def heard_ms(self) -> int:
+        """When a broker last answered a fetch of `unread`, in milliseconds since the epoch; 0: it never did."""
+        return max([self._consumer.last_poll_timestamp(tp) or 0 for tp in self._unread], default=0)
+
+    @property
     def unread(self) -> AbstractSet[TopicPartition]:
         """Partitions of which the end of the range has not been reached."""
         return self._unread.keys()

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 from opentelemetry import trace
@@ -24,9 +24,21 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+from clipper_agents.host.batch_notes import BatchRun, QueuedRows, SentOutputs
 from clipper_agents.observability.logging import LogOptions
 from clipper_agents.observability.tracing import LENGTH_BYTES, Span, end_within
+from clipper_agents.router.query_notes import (
+    AnsweredQuery,
+    GatheredOutputs,
+    ProcessedRecord,
+    RecordedNote,
+    SentRequest,
+)
 
+Note: TypeAlias = (
+    AnsweredQuery | BatchRun | GatheredOutputs | ProcessedRecord | QueuedRows | RecordedNote | SentOutputs | SentRequest
+)
+"""What workers write."""
 NAME = "clipper_stream"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 NICENESS = 5
@@ -97,9 +109,9 @@ def _context(trace_id: str, span_id: str) -> trace.SpanContext:
     return trace.SpanContext(int(trace_id, 16), int(span_id, 16), True, trace.TraceFlags(trace.TraceFlags.SAMPLED))  # noqa: FBT003
 
 
-def batches(source: BinaryIO) -> Iterator[list[Span]]:
+def batches(source: BinaryIO) -> Iterator[list[Note]]:
     """Yield the batches that a worker has written, until its end; what it could not write wholly is left out."""
-    decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(list[Span])
+    decoder = msgspec.msgpack.Decoder(list[Note])
     while len(length := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
         value = source.read(size := int.from_bytes(length))
         if len(value) == size:
@@ -114,8 +126,8 @@ def main() -> None:
     role, instance, logs = sys.argv[1:4]
     LogOptions(format=logs).configure(os.environ)
     recorder = SpanRecorder(role, instance)
-    for spans in batches(sys.stdin.buffer):
-        for span in spans:
+    for notes in batches(sys.stdin.buffer):
+        for span in (span for note in notes for span in note.spans()):
             recorder.record(span)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stderr.fileno())

@@ -1,13 +1,12 @@
-"""Traces of sampled queries: the spans of a worker, on their way to an OpenTelemetry collector.
+"""Traces of sampled queries: what a worker notes of them, on its way to an OpenTelemetry collector.
 
-    what was noted --> a thread --spans through a pipe--> `span_exporter`, a process: the SDK --OTLP--> collector
+    notes --> a thread --pipe--> `span_exporter`, a process beside the worker: spans, the SDK --OTLP--> collector
 
 Rules of this file:
 - The sampled bit of a `traceparent` decides: for a query without it no clock is read, and nothing is kept.
-- Who serves queries notes times, and gives what it has noted away; a thread makes the spans of many at once, because
-  code that seldom runs is several times as dear. To make and to encode one by the SDK takes a tenth of a millisecond:
-  that is done in another process, which begins with the first span. No thread of the SDK is in a worker.
-- A query never waits for a span: beyond `MOST_WAITING` the newest are dropped.
+- A worker notes what it knows when it is done with a query. To make spans of it by the SDK, and to encode them, takes
+  a millisecond: that is done in another process, which begins with the first note. No thread of the SDK is in a worker.
+- A query never waits for its trace: beyond `MOST_WAITING` the newest notes are dropped.
 - The variables OTEL_... are read by the SDK. Whoever starts a trace samples it (the gateway, or an application), and no
   worker samples again. Without an endpoint, or without the packages, nothing is recorded.
 """
@@ -19,11 +18,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from queue import Empty, SimpleQueue
 from random import getrandbits
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -33,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"
 """Kinds of spans, as OpenTelemetry names them."""
-MOST_WAITING = 4_000
-"""Notes that wait for the thread, each of a round of queries; what they hold is forgotten a moment later otherwise."""
+MOST_WAITING = 20_000
+"""Notes that wait for the pipe: ten megabytes or so."""
 FLUSH_S = 0.25
 END_WITHIN_S = 1.0
 """For what is left when a process ends: with a collector that is away, spans are lost and no time."""
@@ -66,18 +65,13 @@ class Span(NamedTuple):
     error: str = ""
 
 
-MakeSpans: TypeAlias = Callable[..., Iterable[Span]]
-"""Makes spans of what was noted; it is called in a thread, after the queries have gone."""
-Notes: TypeAlias = tuple[MakeSpans, tuple[Any, ...]]
-
-
 def new_span_id() -> str:
     """Return a new id of a span: 16 hexadecimal digits, not all of them 0."""
     return f"{getrandbits(64) or 1:016x}"
 
 
-class SpanSink:
-    """Gives spans to an exporter process, from a thread that sleeps while there are none.
+class TraceSink:
+    """Gives notes to an exporter process, from a thread that sleeps while there are none.
 
     Args:
         command: Begins the process, which reads batches on its standard input.
@@ -85,17 +79,17 @@ class SpanSink:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
-        self._notes: SimpleQueue[Notes | None] = SimpleQueue()
+        self._notes: SimpleQueue[msgspec.Struct | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._begun_s, self._dropped = -AGAIN_S, 0
         self._ends = threading.Event()
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def put(self, make: MakeSpans, *noted: Any) -> None:
-        """Have spans made of what was noted, in the thread, or drop them where too many wait."""
+    def put(self, note: msgspec.Struct) -> None:
+        """Have spans made of a note, of those that the exporter knows, or drop it where too many wait."""
         if self._notes.qsize() < MOST_WAITING:
-            self._notes.put((make, noted))
+            self._notes.put(note)
         else:
             self._dropped += 1
         if self._thread is None:
@@ -115,31 +109,31 @@ class SpanSink:
                 self._process.wait(max(0.0, end_s - time.monotonic()))
 
     def _run(self) -> None:
-        found: list[Notes | None] = []
+        found: list[msgspec.Struct | None] = []
         while None not in found:
             found = [self._notes.get()]
             self._ends.wait(FLUSH_S)
             with contextlib.suppress(Empty):
                 while True:
                     found.append(self._notes.get_nowait())
-            if spans := [span for notes in found if notes is not None for span in _made(*notes)]:
-                self._write(spans)
+            if notes := [note for note in found if note is not None]:
+                self._write(notes)
             if self._dropped:
-                event(logger, "more spans than can be sent", logging.WARNING, dropped=self._dropped)
+                event(logger, "more is traced than can be sent", logging.WARNING, dropped=self._dropped)
                 self._dropped = 0
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
 
-    def _write(self, spans: list[Span]) -> None:
-        value = self._encode(spans)
+    def _write(self, notes: list[msgspec.Struct]) -> None:
+        value = self._encode(notes)
         try:
             process = self._running()
             if process is not None and process.stdin is not None:
                 process.stdin.write(len(value).to_bytes(LENGTH_BYTES) + value)
                 process.stdin.flush()
         except OSError as error:
-            event(logger, "spans are lost, their exporter does not run", logging.WARNING, reason=error)
+            event(logger, "traces are lost, their exporter does not run", logging.WARNING, reason=error)
             self._process = None
 
     def _running(self) -> subprocess.Popen[bytes] | None:
@@ -151,25 +145,17 @@ class SpanSink:
         return self._process
 
 
-def _made(make: MakeSpans, noted: tuple[Any, ...]) -> Iterable[Span]:
-    try:
-        return [*make(*noted)]
-    except Exception:
-        logger.exception("spans cannot be made")  # a defect of ours, which costs no further span
-        return ()
-
-
 # --- the parts of one process -----------------------------------------------------------------------------------------
 _open: list[Callable[[], object]] = []
 """What sends the rest at the end of the process."""
 
 
-def start_tracing(role: str, instance: str, environ: Mapping[str, str] = os.environ) -> SpanSink | None:
-    """Return where a worker puts its spans; None where nobody wants any."""
+def start_tracing(role: str, instance: str, environ: Mapping[str, str] = os.environ) -> TraceSink | None:
+    """Return where a worker puts its notes; None where nobody wants any."""
     if not _is_wanted(environ):
         return None
     logs = "json" if writes_json() else "text"
-    sink = SpanSink((sys.executable, "-P", "-m", "clipper_agents.observability.span_exporter", role, instance, logs))
+    sink = TraceSink((sys.executable, "-P", "-m", "clipper_agents.observability.span_exporter", role, instance, logs))
     _open.append(sink.close)
     return sink
 

@@ -19,7 +19,7 @@ from clipper_agents.host.predictor import Predictor
 from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
-from clipper_agents.observability.tracing import SpanSink
+from clipper_agents.observability.tracing import TraceSink
 from clipper_agents.router.query_traces import rows_in_process
 from clipper_agents.router.requests import OutputReceiver
 from clipper_agents.streaming.app import TaskRunner
@@ -42,7 +42,7 @@ class ColocatedModels:
         allowed: Packages, modules and directories that this process may load models from.
         load_within_s: Longest wait of `load`, in seconds; the loading itself goes on.
         files: What the operator says about model files.
-        sink: Takes the spans of sampled rows.
+        sink: Takes notes of sampled rows.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ColocatedModels:
         allowed: Sequence[str],
         load_within_s: float = LOAD_WITHIN_S,
         files: FileRules = STRICT,
-        sink: SpanSink | None = None,
+        sink: TraceSink | None = None,
     ) -> None:
         self._metrics, self._receiver, self._tasks, self._allowed = metrics, receiver, tasks, allowed
         self._models: dict[str, ColocatedModel] = {}

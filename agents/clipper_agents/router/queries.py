@@ -35,6 +35,7 @@ from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, read_headers
 from clipper_topics.query import MOST_ROWS, Query, check_query, is_plain
 from clipper_topics.query_ids import answered_id
+from clipper_topics.trace_context import sampled
 
 QUERIES_A_CHUNK = 1000
 BYTES_A_CHUNK = 1 << 20
@@ -89,10 +90,12 @@ def decode_queries(
     decoded = DecodedQueries()
     queries, decode = decoded.queries, codec.queries.decode_as
     plain: defaultdict[tuple[str, str], list[PlainQuery]] = defaultdict(list)
-    sampled: dict[int, QueryTrace] = {}  # by offset
+    traced: dict[int, QueryTrace] = {}  # by offset
+    is_traced = traces.is_on
     for record in records:
         kind, echoed = read_headers(record.headers) if record.headers else (codec.JSON, ())
-        trace = traces.begin(record, echoed) if echoed and traces.is_on else None
+        parent = sampled(echoed) if echoed and is_traced else None
+        trace = None if parent is None else traces.begin(record, parent)
         raw = len(record.value or b"") > LARGE_BYTES
         try:
             query = _decode_raw(kind, record.value) if raw else decode(kind, record.value)
@@ -104,17 +107,17 @@ def decode_queries(
                 continue
             query = without_rows
         if trace is not None:
-            trace.decoded_ns, sampled[record.offset] = time.time_ns(), trace
+            trace.decoded_ns, traced[record.offset] = time.time_ns(), trace
         if not raw and is_plain(query):
             plain[query.application, kind].append((query, record, echoed))
         else:
             queries.append(_received(query, record, generation, kind, echoed, now_s, raw, trace))
     for (application, kind), found in plain.items():
         if len(found) >= BLOCK_FROM:
-            decoded.blocks.append(_block(application, kind, found, generation, now_s, sampled))
+            decoded.blocks.append(_block(application, kind, found, generation, now_s, traced))
         else:
             queries += (
-                _received(query, record, generation, kind, echoed, now_s, False, sampled.get(record.offset))  # noqa: FBT003
+                _received(query, record, generation, kind, echoed, now_s, False, traced.get(record.offset))  # noqa: FBT003
                 for query, record, echoed in found
             )
     return decoded
@@ -130,7 +133,7 @@ def _without_rows(kind: str, value: bytes | None) -> Query | None:
 
 def _block(
     application: str, kind: str, found: list[PlainQuery], generation: int, now_s: float,
-    sampled: Mapping[int, QueryTrace],
+    traced: Mapping[int, QueryTrace],
 ) -> DecodedBlock:  # fmt: skip
     bounds_s = [_seconds(query.deadline_ms) for query, _, _ in found]
     echoed, offsets = [headers for _, _, headers in found], [record.offset for _, record, _ in found]
@@ -146,7 +149,7 @@ def _block(
         kind,
         bounds_s if any(bounds_s) else None,
         echoed if any(echoed) else None,
-        {offsets.index(offset): trace for offset, trace in sampled.items() if offset in offsets} if sampled else {},
+        {offsets.index(offset): trace for offset, trace in traced.items() if offset in offsets} if traced else {},
     )
 
 

@@ -1,4 +1,4 @@
-"""What a router notes of sampled queries on their way: which they are, and when what was done with them.
+"""Notes of sampled queries on their way through a router: which they are, and when what was done with them.
 
 Rules of this file:
 - A trace is part of its query or of its block, and is forgotten with it: nobody looks for sampled queries among others.
@@ -8,19 +8,25 @@ Rules of this file:
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
 from aiokafka import ConsumerRecord
 
 from clipper_agents.feedback.feedback_step import Step
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.observability.tracing import SpanSink, new_span_id
-from clipper_agents.router import query_spans
-from clipper_agents.router.outgoing_records import Sendable
+from clipper_agents.observability.tracing import TraceSink, new_span_id
+from clipper_agents.router.outgoing_records import OutgoingBlock, Sendable
+from clipper_agents.router.query_notes import (
+    AnsweredQuery,
+    GatheredOutputs,
+    ProcessedRecord,
+    RecordedNote,
+    SentRequest,
+)
 from clipper_stream.query import BlockAnswers, QueryAnswer, QueryBlock, Request
-from clipper_topics.codec import Headers
-from clipper_topics.trace_context import TracedRows, sampled, traced_rows_header
+from clipper_topics.prediction import NAMED
+from clipper_topics.trace_context import TracedRows, header_of_rows, sampled, traced_rows_header
 
 TRACE_END = 35
 """Where the trace ends in a `traceparent`."""
@@ -63,6 +69,11 @@ class TracedPart(NamedTuple):
         """The rows, as they are named to whom they are given in this span."""
         return TracedRows(self.start, self.stop, f"{self.trace.parent[:TRACE_END]}-{span_id}-01")
 
+    def told(self) -> tuple[str, str, str, int, bool, int]:
+        """The rows, as a `SentRequest` has them."""
+        trace = self.trace
+        return trace.parent, trace.span_id, self.span_id, self.stop - self.start, self.is_served, trace.decided_ns
+
 
 def traced_parts(request: Request) -> list[TracedPart]:
     """Return the parts of a request that are of sampled queries; the rows of one query, or one block, are together."""
@@ -73,10 +84,10 @@ def traced_parts(request: Request) -> list[TracedPart]:
             traces = owner.queries.traces
             if traces:
                 start = owners.index(owner)
-                places = dict(zip(slots[start : start + owners.count(owner)], count(start)))
+                some = slots[start : start + owners.count(owner)]
                 for index, trace in traces.items():
-                    rows = [places[slot] for slot in owner.slots_of(index) if slot in places]
-                    found += (TracedPart(row, row + 1, trace, True, new_span_id()) for row in rows)
+                    rows = [start + some.index(slot) for slot in owner.slots_of(index) if slot in some]
+                    found += (TracedPart(row, row + 1, trace, is_served=True, span_id=new_span_id()) for row in rows)
         elif owner.query.trace is not None:
             start, is_served = owners.index(owner), owner.audit_of is None
             part = TracedPart(start, start + owners.count(owner), owner.query.trace, is_served, new_span_id())
@@ -90,10 +101,10 @@ def rows_in_process(request: Request) -> tuple[TracedRows, ...]:
 
 
 class QueryTraces:
-    """Notes what becomes of sampled queries, and has spans made of it.
+    """Notes what becomes of sampled queries.
 
     Args:
-        sink: Takes what was noted; None: nothing is recorded, whatever is sampled.
+        sink: Takes the notes; None: nothing is recorded, whatever is sampled.
         metrics: Are told of sampled queries, as the examples of their latencies.
 
     Attributes:
@@ -102,16 +113,13 @@ class QueryTraces:
         undecided: Traces that were begun since the last decisions.
     """
 
-    def __init__(self, sink: SpanSink | None = None, metrics: RouterMetrics | None = None) -> None:
+    def __init__(self, sink: TraceSink | None = None, metrics: RouterMetrics | None = None) -> None:
         self.sink, self._metrics, self.is_on = sink, metrics, sink is not None
         self.undecided: list[QueryTrace] = []
 
     # --- queries ----------------------------------------------------------------------------------------------------
-    def begin(self, record: Record, headers: Headers) -> QueryTrace | None:
-        """Begin the trace of a query; None where its headers do not say that it is sampled."""
-        parent = sampled(headers)
-        if parent is None:
-            return None
+    def begin(self, record: Record, parent: str) -> QueryTrace:
+        """Begin the trace of a query that came in a sampled context."""
         trace = QueryTrace(record, parent)
         self.undecided.append(trace)
         return trace
@@ -140,22 +148,26 @@ class QueryTraces:
             trace.answered_ns = now_ns
 
     def recorded(self, topic: str, outgoing: Iterable[Sendable], offsets: Sequence[int]) -> None:
-        """Make the spans of sampled queries whose predictions are in the log, at these offsets."""
-        if found := _traced(outgoing, offsets):
-            for trace, _, _, _ in found:
-                trace.is_recorded = True
-            self._put(query_spans.of_predictions, topic, found, time.time_ns(), self._metrics)
+        """Note that predictions are in the log, at these offsets."""
+        for trace, one, place, offset in _traced(outgoing, offsets):
+            trace.is_recorded = True
+            note = _answered(trace, one, place, (topic, offset))
+            self._put(note)
+            if self._metrics is not None and note.policy:
+                self._metrics.keep_trace(*_observed(one, place), trace.parent[3:TRACE_END])
 
     def audited(self, topic: str, outgoing: Iterable[Sendable], offsets: Sequence[int], took_s: float) -> None:
-        """Make the spans of sampled queries whose audits are in the log, in a round of so many seconds."""
-        if found := _traced(outgoing, offsets):
-            self._put(query_spans.of_audits, topic, found, time.time_ns(), took_s)
+        """Note that audits are in the log, at these offsets, since a round of so many seconds."""
+        for trace, one, _, offset in _traced(outgoing, offsets):
+            now_ns = time.time_ns()
+            began_ns = now_ns - round(took_s * 1e9)
+            self._put(RecordedNote(trace.parent, trace.span_id, one.partition, began_ns, now_ns, (topic, offset)))
 
     def drop(self, traces: Iterable[QueryTrace], why: str = "partition_taken") -> None:
-        """End those of the traces whose query has no prediction, because its partition was taken away."""
+        """Note that queries without a prediction get none here: their partitions were taken away."""
         for trace in traces:
             if not trace.is_recorded:
-                self._put(query_spans.of_dropped, trace, time.time_ns(), why)
+                self._put(_processed(trace, {}, why))
 
     # --- requests, outputs, feedback --------------------------------------------------------------------------------
     def sending(self, request: Request, topic: str) -> tuple[list[tuple[str, bytes]], Callable[[Any], None]]:
@@ -164,12 +176,18 @@ class QueryTraces:
         return traced_rows_header(rows), partial(self._sent, request, topic)
 
     def _sent(self, request: Request, topic: str, sent: Any) -> None:
-        self._put(query_spans.of_request, topic, request.ref, len(request.rows), request.traced, sent, time.time_ns())
+        is_lost = sent.cancelled() or sent.exception() is not None
+        partition, offset = (None, -1) if is_lost else (sent.result().partition, sent.result().offset)
+        parts = [part.told() for part in request.traced]
+        self._put(SentRequest(topic, partition, offset, request.ref, len(request.rows), time.time_ns(), parts))
 
-    def gathered(self, records: Sequence[Record], began_ns: int) -> None:
-        """Make the spans of records with outputs of sampled queries that were gathered from a moment until now."""
-        if records:
-            self._put(query_spans.of_outputs, records, began_ns, time.time_ns())
+    def gathered(self, records: Iterable[Record], began_ns: int) -> None:
+        """Note that outputs of sampled queries were gathered from a moment until now."""
+        for record in records:
+            header = header_of_rows(record.headers)
+            if header is not None:
+                place = record.topic, record.partition, record.offset
+                self._put(GatheredOutputs(header, *place, began_ns, time.time_ns()))
 
     def begin_feedback(self, records: Iterable[Record]) -> TracedFeedback | None:
         """Return those of the records that are sampled, None where none is."""
@@ -177,12 +195,19 @@ class QueryTraces:
         return (found, time.time_ns()) if found else None
 
     def learned(self, feedback: TracedFeedback, step: Step, forwarded: Collection[int]) -> None:
-        """Make the spans of sampled feedback that was learned from in a step, or forwarded, by its offset."""
-        self._put(query_spans.of_feedback, *feedback, time.time_ns(), step, forwarded)
+        """Note that sampled feedback was learned from in a step, or forwarded, by its offset."""
+        records, began_ns = feedback
+        refused = {record.offset: type(error).__name__ for record, error in step.refused}
+        used = {*step.applied_feedback.values()}
+        for record, parent in records:
+            outcome = "forwarded" if record.offset in forwarded else "used" if record.offset in used else "duplicate"
+            found: dict[str, Any] = {"clipper.feedback.outcome": refused.get(record.offset, outcome)}
+            place = record.topic, record.partition, record.offset
+            self._put(ProcessedRecord(parent, *place, began_ns, time.time_ns(), found))
 
-    def _put(self, make: Callable[..., Any], *noted: Any) -> None:
+    def _put(self, note: msgspec.Struct) -> None:
         if self.sink is not None:
-            self.sink.put(make, *noted)
+            self.sink.put(note)
 
 
 def _traced(outgoing: Iterable[Sendable], offsets: Sequence[int]) -> list[tuple[QueryTrace, Sendable, int, int]]:
@@ -192,6 +217,69 @@ def _traced(outgoing: Iterable[Sendable], offsets: Sequence[int]) -> list[tuple[
         found += [(trace, one, place, offsets[at + place]) for place, trace in one.traces]
         at += one.size
     return found
+
+
+def _processed(trace: QueryTrace, attributes: dict[str, Any], error: str = "") -> ProcessedRecord:
+    record = trace.record
+    place = record.topic, record.partition, record.offset
+    return ProcessedRecord(trace.parent, *place, trace.began_ns, time.time_ns(), attributes, trace.span_id, error)
+
+
+def _note(trace: QueryTrace, about: dict[str, Any], at_s: float, log: tuple[str, int]) -> AnsweredQuery:
+    times = trace.decoded_ns, trace.decided_ns, round(at_s * 1e9), trace.answered_ns
+    return AnsweredQuery(_processed(trace, about), *times, log)
+
+
+def _answered(trace: QueryTrace, one: Sendable, place: int, log: tuple[str, int]) -> AnsweredQuery:
+    if isinstance(one, OutgoingBlock):
+        return _answered_in_block(trace, one.answers, place, log)
+    answer, query = one.answer, one.query
+    about: dict[str, Any] = {"clipper.application": query.application, "clipper.query_id": query.query_id}
+    if answer is None:
+        about["clipper.repeated"] = True
+        return _note(trace, about, 0.0, log)
+    about |= {"clipper.rows": answer.pending.count, "clipper.default": answer.failure is not None}
+    if answer.failure is not None:
+        about["clipper.default.reason"] = answer.failure.reason
+    note = _note(trace, about, answer.decided_at_s, log)
+    if answer.application is not None:
+        note.policy = answer.application.policy.name if query.models is None else NAMED
+        note.revision, note.propensity = answer.application.revision, answer.served_propensity
+    note.models = [*(one.ref for one in answer.used), *(one.ref for one in answer.missing)]
+    note.confidence, note.cached = answer.confidence, [one.ref for one in answer.used if one.cached]
+    note.missing = [f"{one.ref} {one.failure.reason}" for one in answer.missing]
+    return note
+
+
+def _answered_in_block(trace: QueryTrace, answers: BlockAnswers, place: int, log: tuple[str, int]) -> AnsweredQuery:
+    block, indices, at_s, combined, refusals = answers
+    index, application = indices[place], block.application
+    about: dict[str, Any] = {
+        "clipper.application": application.name, "clipper.query_id": block.queries.query_ids[index], "clipper.rows": 1,
+        "clipper.default": bool(refusals),
+    }  # fmt: skip
+    if refusals:
+        about["clipper.default.reason"] = refusals[place].reason
+    note = _note(trace, about, at_s, log)
+    note.policy, note.revision = application.policy.name, application.revision
+    if not refusals:
+        chosen = block.decisions[index]
+        note.models, note.propensity = [*chosen.models], chosen.served_propensity
+        note.confidence = combined[place].confidence if combined else 1.0
+        slots = zip(chosen.models, block.slots_of(index), strict=True)
+        note.cached = [ref for ref, slot in slots if not block.arrived_s[slot]]
+    return note
+
+
+def _observed(one: Sendable, place: int) -> tuple[str, str, float]:
+    """Application, outcome and latency in seconds, as metrics have them."""
+    if isinstance(one, OutgoingBlock):
+        block, indices, at_s, _, refusals = one.answers
+        latency_s = at_s - block.queries.queried_at_s[indices[place]]
+        return block.application.name, "default" if refusals else "model", max(0.0, latency_s)
+    assert one.answer is not None
+    latency_s = one.answer.decided_at_s - one.query.queried_at_s
+    return one.query.application, "default" if one.answer.default else "model", max(0.0, latency_s)
 
 
 UNTRACED = QueryTraces()

@@ -35,9 +35,7 @@ LAST_RECORDS = 5_000
 """Of each partition of a log that are read back at first: a second's worth where there are so many."""
 LAST_ROWS = 5_000
 """Of each partition of the selection changelog, which may be gigabytes long between two compactions."""
-
-
-SAMPLE_EVERY_S = 0.25
+SAMPLE_EVERY_S = 0.2
 """Apart are two readings of a sample: figures are complete up to the one before."""
 SAMPLE_FETCH_BYTES = 32 << 10
 """Of a partition: a sample is a few records of each."""
@@ -106,6 +104,11 @@ class DeploymentTailer:
     ) -> None:
         with suppress(KafkaError, OSError):
             await self._tailer.close()
+
+    @property
+    def heard_s(self) -> float:
+        """When a broker last answered, seconds since the epoch."""
+        return self._tailer.reader.heard_ms / 1000
 
     async def catch_up(self, existing: Iterable[TopicPartition]) -> list[str]:
         """Read what is there now, and return the names of topics that were not read to their end in time.

@@ -101,7 +101,10 @@ class VersionCounts:
         self.served += sign * other.served
         for reason, weight in other.unanswered.items():
             _add(self.unanswered, reason, sign * weight)
-        self.said = (other.said if sign > 0 and other.said else self.said) if self.unanswered else ""
+        if "error" not in self.unanswered:
+            self.said = ""
+        elif sign > 0 and "error" in other.unanswered:
+            self.said = other.said
         _add_samples(self.latencies_ms, other.latencies_ms, sign)
 
 
@@ -190,7 +193,7 @@ class TrafficWindow:
         self._seconds: defaultdict[str, dict[int, TrafficCounts]] = defaultdict(dict)
         self._windows: defaultdict[str, dict[int, _Window]] = defaultdict(dict)
         """By application and length: a window that moves costs the seconds by which it does."""
-        self._oldest = 0
+        self._oldest, self._shown = 0, 0
 
     def predicted(self, prediction: Prediction, at_s: float, now_s: float, weight: float = 1) -> None:
         """Take a prediction in, with its timestamp and the time now, seconds since the epoch.
@@ -241,6 +244,7 @@ class TrafficWindow:
                 window.counts.add(found[second])
         window.begin, window.end, window.counts.seconds = begin, end, end - begin
         self._windows[application][seconds] = window
+        self._shown = max(self._shown, end)
         return window.counts
 
     def forget(self, now_s: float) -> None:
@@ -267,10 +271,8 @@ class TrafficWindow:
         seconds = self._seconds[application]
         if (counts := seconds.get(second)) is None:
             counts = seconds[second] = TrafficCounts()
-        for window in self._windows.get(application, {}).values():
-            if window.end > second:  # it came late
-                del self._windows[application]
-                break
+        if second < self._shown:  # it came late
+            self._windows.pop(application, None)
         counts.estimated += weight > 1
         return counts
 

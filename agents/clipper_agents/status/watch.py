@@ -1,5 +1,6 @@
 """Looks at a deployment that is followed, once a second."""
 
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from clipper_topics.connection import KafkaConnection
 
 WINDOW_S = 10
 """Seconds of the figures: long enough for a p99, short enough to see a change."""
+SILENT_S = 3.0
+"""A broker answers a fetch several times a second, unless it pauses for a moment."""
+SILENT = "no broker answers: figures are not known until one does"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,7 @@ class Snapshot:
         events: What happened since the snapshot before.
         latest: The last events, these included, the newest last.
         reasons: What is wrong with applications and versions.
+        kafka_answers: Whether a broker answered within the last `SILENT_S`.
     """
 
     at_s: float
@@ -37,6 +42,7 @@ class Snapshot:
     events: Sequence[DeploymentEvent] = ()
     latest: Sequence[DeploymentEvent] = ()
     reasons: Sequence[str] = ()
+    kafka_answers: bool = True
 
 
 def take_snapshot(
@@ -46,8 +52,12 @@ def take_snapshot(
     seen: int,
     application: str | None = None,
     refused: Iterable[str] = (),
+    heard_s: float = math.inf,
 ) -> Snapshot:
-    """What there is to see now, of one application or of all; `seen` events were shown before."""
+    """What there is to see now, of one application or of all.
+
+    `seen` events were shown before; a broker answered last at `heard_s`, seconds since the epoch.
+    """
 
     def wanted(event: DeploymentEvent) -> bool:
         return application is None or event.application in {None, application}
@@ -55,13 +65,16 @@ def take_snapshot(
     found = StatusBuilder(facts=facts, recent=recent, now_s=now_s, window_s=WINDOW_S).applications(
         None if application is None else [application]
     )
+    answers = now_s - heard_s < SILENT_S
     missing = [f"application {application} is not declared: run `clipper-stream apply`, or correct the name"]
     return Snapshot(
         at_s=now_s,
         applications=found,
         events=[event for event in facts.events_since(seen) if wanted(event)],
         latest=sorted((event for event in facts.events if wanted(event)), key=attrgetter("at_s")),
+        kafka_answers=answers,
         reasons=[
+            *([] if answers else [SILENT]),
             *map(refused_reason, sorted(refused)),
             *([] if application is None or found else missing),
             *application_reasons(found, now_s),
@@ -87,5 +100,6 @@ async def snapshots(
             if (left_s := due_s - time.time()) > 0:
                 await following.poll(min(left_s, POLL_S))
                 continue
-            yield take_snapshot(following.facts, following.recent, time.time(), seen, application, following.refused)
+            facts, recent, heard_s = following.facts, following.recent, following.heard_s
+            yield take_snapshot(facts, recent, time.time(), seen, application, following.refused, heard_s)
             seen, due_s = following.facts.seen, float(int(time.time()) + 1)

@@ -1,7 +1,9 @@
 """What a terminal and a pipe show, letter by letter."""
 
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from clipper_agents.status.model import (
     WorkerMetrics,
 )
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_agents.status.watch import take_snapshot
+from clipper_agents.status.watch import SILENT, take_snapshot
 
 APPLICATION = """\
 application digits: exp3, objective 100 ms, revision 4
@@ -47,6 +49,12 @@ revision  changed at            by       what          why
 3         2023-11-14T21:53:20Z  ada      shadow nn:3
 2         2023-11-14T20:13:20Z  ada      retire old:1  worst of three
 """
+KEYS_OF: dict[type, str] = {
+    Status: "the deployment",
+    ApplicationStatus: "each of `applications`, by name",
+    VersionStatus: "each of its `versions`",
+    TrialStatus: "each of its `trials`",
+}
 WORKERS = WorkerMetrics(
     batch_limits={"svm:1": 64.0},
     batches={"svm:1": Latency(p50_ms=1.5, p99_ms=20.0, source="metrics")},
@@ -117,6 +125,14 @@ def test_the_reference_shows_an_application_as_the_program_does() -> None:
     assert "".join(f"    {line}\n" for line in LINES.splitlines()[:1]) in page
 
 
+@pytest.mark.parametrize("record", [Status, ApplicationStatus, VersionStatus, TrialStatus], ids=attrgetter("__name__"))
+def test_the_reference_names_every_key_of_the_status_as_json(record: type) -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/status.md").read_text()
+    (told,) = re.findall(rf"^- {re.escape(KEYS_OF[record])}: ([^.]*)\.$", page, re.MULTILINE)
+    named = set(re.findall("`([a-z0-9_]+)`", told))
+    assert named == {one.name for one in fields(record)} | ({"reasons"} if record is Status else set())
+
+
 def test_contexts_that_may_be_more_are_told_as_the_least() -> None:
     few = replace(status(), contexts=12, contexts_whole=False)
     assert "contexts with weights of their own: at least 12\n" in shown(*application_parts("digits", few))
@@ -168,7 +184,7 @@ knn:1 live share=30% weight=0.02 loss=0.500 | rf:2 canary@5% share=5% loss=0.100
 
 
 def test_a_page_of_watch_has_the_same_table_the_last_events_and_what_is_wrong() -> None:
-    found = shown(page(take_snapshot(facts(), recent(), NOW_S, 0), "clipper"))
+    found = shown(page(take_snapshot(facts(), recent(), NOW_S, 0), "clipper", {}))
     assert found.startswith(WATCHED)
     assert found.endswith(EVENTS)
     assert CHANGES not in found
@@ -179,7 +195,7 @@ def test_a_page_of_watch_has_the_same_table_the_last_events_and_what_is_wrong() 
 def test_a_terminal_of_eighty_columns_shows_every_column() -> None:
     console = Console(width=80, force_terminal=False, color_system=None)
     with console.capture() as said:
-        console.print(page(take_snapshot(facts(), recent(), NOW_S, 0), "clipper"))
+        console.print(page(take_snapshot(facts(), recent(), NOW_S, 0), "clipper", {}))
     found = "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
     assert "svm:1   live           98 %  62 % 0.100 [0.055 0.174] 2/2        5.0    8.1\n" in found
     assert max(map(cell_len, found.splitlines())) <= 80
@@ -221,6 +237,13 @@ def test_an_application_that_is_asked_for_and_not_there_is_told() -> None:
     assert look.applications == {}
     assert look.reasons == ["application letters is not declared: run `clipper-stream apply`, or correct the name"]
     assert all(event.application is None for event in look.events)
+
+
+@pytest.mark.parametrize(("silent_s", "answers"), [(1.0, True), (3.5, False)])
+def test_a_broker_that_is_silent_for_three_seconds_is_told(silent_s: float, answers: bool) -> None:
+    look = take_snapshot(facts(), recent(), NOW_S, 0, heard_s=NOW_S - silent_s)
+    assert look.kafka_answers is answers
+    assert (look.reasons[0] == SILENT) is not answers
 
 
 def test_topics_that_may_not_be_read_are_told() -> None:

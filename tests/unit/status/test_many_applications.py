@@ -8,6 +8,7 @@ import pytest
 from builders.status import NOW_S, report
 from rich.console import Console
 
+from clipper_agents.cli.sparklines import RecentCurves
 from clipper_agents.cli.status_view import COLUMNS, lines, page, show
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.deployment_view import DeploymentView
@@ -73,8 +74,11 @@ def test_a_page_and_the_lines_of_two_hundred_applications_take_less_than_a_secon
     facts, recent = deployment
     began_s, shown = time.process_time(), io.StringIO()
     look = take_snapshot(facts, recent, NOW_S, 0)
-    Console(file=shown, width=COLUMNS).print(page(look, "clipper"))
+    screen, curves = Console(file=shown, width=COLUMNS), RecentCurves()
+    curves.add(look)
+    screen.print(page(look, "clipper", curves.tables(screen)))
     told = [*lines(look, ())]
     assert time.process_time() - began_s < ANSWERS_WITHIN_S
     assert sum(" q/s" in line for line in told) == APPLICATIONS
+    assert shown.getvalue().count("weight model-7:2") == 1
     assert shown.getvalue().count(": exp3, objective 100 ms") == APPLICATIONS

@@ -143,7 +143,7 @@ def test_a_window_that_moves_counts_what_one_counts_that_is_made_anew(
         for ref, ago_s, weight, fails in fresh:
             one = prediction(len(records), ref)
             if fails and one.missing:
-                one.missing[0].reason, one.missing[0].explanation = "error", "ValueError"
+                one.missing[0].reason, one.missing[0].explanation = "error", f"ValueError: {len(records)}"
             records.append((one, now_s + ago_s, now_s, weight))
             moving.predicted(*records[-1])
         anew = TrafficWindow()

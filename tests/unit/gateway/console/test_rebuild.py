@@ -66,9 +66,9 @@ def test_what_was_learned_and_compared_is_of_its_time(history: SeriesHistory) ->
 
 
 def test_of_many_records_a_sample_stands_for_all(history: SeriesHistory) -> None:
-    reader = FakeLogReader(logs(every_s=0.02, hours=0.5))
+    reader, times = FakeLogReader(logs(every_s=0.02, hours=0.5)), len([*gaps(history, NOW_S)])
     rebuilt(history, reader)
-    assert reader.read < 2 * MOST_OF_A_TIME * len([*gaps(SeriesHistory(Path(), lambda: NOW_S), NOW_S)])
+    assert reader.read < 2 * MOST_OF_A_TIME * times
     rates = known(series(history, 10.0).values["queries_per_s"])
     assert rates[-3:-1] == pytest.approx([50.0, 50.0], rel=0.02)
 
