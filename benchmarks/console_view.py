@@ -135,7 +135,7 @@ def targets(found: Summary) -> list[Target]:
         ("CPU of the view, ten pages, %", "ten pages", CPU, "<=", 3.0),
         ("age of figures, s", "ten pages", AGE, "<=", 1.0),
         ("history of two days, MiB", "two days", SIZE, "<=", 50.0),
-        ("growth of memory over half an hour, %", "two days", GROWTH, "<=", 1.0),
+        ("growth of memory over half an hour, %", "two days", GROWTH, "<=", 2.0),
     ]
     return [
         Target.of("console", what, (found, row, measure), sense, bound) for what, row, measure, sense, bound in rows

@@ -134,9 +134,10 @@ SCENES = (
     ),
     Scene(
         "A canary while it is watched",
-        "`watch` on a terminal, until Ctrl-C; in a pipe it prints a line an application and second.",
+        "`watch` on a terminal, until Ctrl-C, with curves of what it has seen; in a pipe it prints a line an "
+        "application and second.",
         ("watch", "--application", "worth"),
-        ("canary 20 %", "event: host host.careful.1.0 of careful:1 is ready"),
+        ("trial careful:1", "███", "event: host host.careful.1.0 of careful:1 is ready"),
         code=None,
     ),
     Scene(

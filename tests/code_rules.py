@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-FIELD_NOUNS = frozenset({"batching", "caching", "combining", "logging", "streaming", "testing", "string"})
+FIELD_NOUNS = frozenset({"batching", "caching", "combining", "logging", "streaming", "testing", "tracing", "string"})
 """Words of the field that end like a gerund or participle."""
 
 IRREGULAR = frozenset({"kept", "told", "seen", "known", "given", "held", "sent", "met", "drawn"})

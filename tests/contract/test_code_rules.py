@@ -37,55 +37,64 @@ BUDGETS: dict[str, int] = {
     # the evidence of a trial in a line, tables that cut nothing, what became of a feedback, `up MODEL`, addresses
     # that are found, models loaded before they are published, `model delete`, what was sent by a command that breaks,
     # missing extras, refused records of the control topic, a worker for all hosts, publishing only what is new, the
-    # commands of the gateway, questions over HTTP
-    "clipper_agents.cli": 4290,
+    # commands of the gateway, questions over HTTP, logs in two formats, sparklines
+    "clipper_agents.cli": 4430,
     # deleted versions, failures since a deploy, refused records that a command replaces, what is new in a file and
-    # what differs, with who changed it
-    "clipper_agents.control": 2176,
-    "clipper_agents.dead_letters": 370,
+    # what differs, with who changed it, plans that the console shows
+    "clipper_agents.control": 2215,
+    # letters by position, and a list of them sent again, for the console
+    "clipper_agents.dead_letters": 425,
     "clipper_agents.demo": 1240,
     "clipper_agents.examples": 75,
     # the note of where a policy or loss took effect, forgotten contexts, acknowledgements
     "clipper_agents.feedback": 450,
-    # refused formats of databases, an allocated journal, how long batches wait, models that fail, outputs that are safe
-    # at once
-    "clipper_agents.host": 1460,
+    # refused formats of databases, an allocated journal, how long batches wait, models that fail, outputs that are
+    # safe at once, spans of batches, probes, stages of a batch
+    "clipper_agents.host": 1735,
     # offsets without a record, positions outside of a log, ids of topics, limits of brokers, incremental fetches,
     # packed requests, connections without a task and a timer for each answer, groups asked for at once, batches
-    # nobody can read, one check of a topic's partitions, a task for each broker, a pause between fetches
-    "clipper_agents.kafka": 2720,
-    # latency by stage, batches that failed, errors without a traceback, metrics of the gateway
-    "clipper_agents.observability": 1050,
+    # nobody can read, one check of a topic's partitions, a task for each broker, a pause between fetches, what is
+    # skipped
+    "clipper_agents.kafka": 2750,
+    # latency by stage, batches that failed, errors without a traceback, metrics of the gateway, probes, exemplars,
+    # bounded series, logs as JSON, spans and their exporter
+    "clipper_agents.observability": 1910,
     # the part of a range that was not sent
     "clipper_agents.replay": 5110,
-    # ids of two applications, ids of topics, decisions that wait for feedback, shares, known losses
-    "clipper_agents.rollout": 1730,
+    # ids of two applications, ids of topics, decisions that wait for feedback, shares, known losses, comparisons as
+    # records
+    "clipper_agents.rollout": 1810,
     # one writer a changelog partition, ends of logs, the bound of contexts, large steps in turns, deferred queries,
     # rows that stay bytes, partitions apart, backlogs left for later, queries in blocks, rows that cannot be decoded,
-    # echoed headers, ensembles in blocks
-    "clipper_agents.router": 4460,
-    # the address of the `up` of a folder, two keys of what may be loaded, rows that applications state, data by prefix,
-    # the gateway
-    "clipper_agents.settings": 885,
+    # echoed headers, ensembles in blocks, spans of sampled queries, reasons why a router is not ready
+    "clipper_agents.router": 5020,
+    # the address of the `up` of a folder, two keys of what may be loaded, rows that applications state, data by
+    # prefix, the gateway, the console, the supervisor's metrics
+    "clipper_agents.settings": 915,
     # ids of topics, text that a terminal does not obey, models that fail or are late, what became of a feedback,
-    # retired versions that leave, losses of a trial, what the logs say about one query
-    "clipper_agents.status": 2160,
+    # retired versions that leave, losses of a trial, what the logs say about one query, comparisons, a log of which a
+    # sample is read, moving windows, figures of pages, the past read again
+    "clipper_agents.status": 2940,
     # one writer a changelog partition, one process of a name, the log's time, deleted rows, limits of brokers,
     # partitions apart, dead letters in a task of their own, offsets left for later, records beside rows, one wait for
-    # records
-    "clipper_agents.streaming": 2650,
+    # records, reasons why a process is not ready, topics that are followed, a database of bounded size
+    "clipper_agents.streaming": 2780,
     # the template of workers, and the processes forked from it, a start that keeps what is live and tells its steps,
-    # a gateway without which all else goes on
-    "clipper_agents.supervisor": 1715,
-    # HTTP and gRPC, who may ask, tensors, repeats, overload, slow clients, the OpenAPI document and its page
-    "clipper_gateway": 3620,
+    # a gateway without which all else goes on, metrics of its own, a file of targets
+    "clipper_agents.supervisor": 1885,
+    # HTTP and gRPC, who may ask, tensors, repeats, overload, slow clients, the OpenAPI document and its page, spans
+    # of calls, callers with a session
+    "clipper_gateway": 3850,
+    # what pages show, sessions, actions, a history of hours
+    "clipper_gateway.console": 1915,
     "clipper_loadgen": 1495,
-    # text that a terminal does not obey
-    "clipper_stream": 180,
+    # text that a terminal does not obey, an interval that holds at all times
+    "clipper_stream": 210,
     "clipper_stream.batching": 765,
     "clipper_stream.caching": 280,
-    # two lines an outage in place of aiokafka's, queries and feedback as records, with keys and headers
-    "clipper_stream.client": 1310,
+    # two lines an outage in place of aiokafka's, queries and feedback as records, with keys and headers, spans of
+    # what is sent
+    "clipper_stream.client": 1430,
     "clipper_stream.combining": 201,
     "clipper_stream.drift": 350,
     # joint intervals, support of candidates that learn, rows of a query
@@ -96,16 +105,16 @@ BUDGETS: dict[str, int] = {
     # runtimes by the name of a file, models loaded in another process within a bound
     "clipper_stream.models": 3060,
     # shares of applications, rows that stay bytes, queries that have waited too long, queries in blocks, integers in
-    # float form, ensembles in blocks
-    "clipper_stream.query": 2930,
+    # float form, ensembles in blocks, the header of a trace
+    "clipper_stream.query": 2955,
     # states that age by the time of the log, draws of many queries
     "clipper_stream.selection": 1880,
     # scores of drawn queries, losses that are not known, silence, samples, candidates over the same queries
     "clipper_stream.sequential_testing": 886,
     # ids of topics, timestamps of queries, refused formats, forgotten contexts, states that age, plain queries,
     # schemas that say what is accepted, integers in float form, nested fields of later releases, acknowledgements,
-    # echoed headers, bodies of the gateway's API
-    "clipper_topics": 3155,
+    # echoed headers, bodies of the gateway's API, comparisons, trace contexts
+    "clipper_topics": 3385,
 }
 """Lines that a package may have; above a number that was raised, what the lines do that no existing module could."""
 

@@ -135,15 +135,16 @@ class Course:
 
 
 def caused(pipeline: Observed, causes: Iterable[Cause]) -> list[Course]:
-    """Have things go wrong together until every alert fires, then mend them."""
-    courses, waiting = list[Course](), list[Course]()
+    """Have things go wrong together until every alert fires, then mend them; none of them fires before."""
+    courses, causes = list[Course](), [*causes]
+    early = [Course(cause, name, 0.0, labels=labels) for cause in causes for name, labels in cause.alerts.items()]
+    resolved(pipeline, early)
     with ExitStack() as stack:
         for cause in causes:
             began_s = time.monotonic()
             stack.enter_context(cause.happens(pipeline))
             courses += (Course(cause, name, began_s, labels=labels) for name, labels in cause.alerts.items())
-        waiting = [*courses]
-        for course, at_s in changes(pipeline, waiting, FIRES_S, fires=True):
+        for course, at_s in changes(pipeline, [*courses], FIRES_S, fires=True):
             course.fires_s = at_s - course.began_s
     for course in courses:
         course.mended_s = time.monotonic()

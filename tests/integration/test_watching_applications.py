@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from builders.status import DIGITS, MODELS, audit, prediction, row
-from e2e.programs import Program, environment_of, until
+from e2e.programs import Program, environment_of, run, until
 
+from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.status.collect import readable_partitions
 from clipper_agents.status.tailer import DeploymentTailer
+from clipper_agents.status.watch import SILENT
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
@@ -221,3 +223,25 @@ def check_look(look: dict[str, Any]) -> None:
     shares = {one["model"]: one["share"] for one in digits["versions"]}
     assert shares == {"svm:1": 0.7, "knn:1": 0.1, "rf:2": 0.1, "nn:3": 1.0}
     assert "model nn:3: none of 1 hosts is ready (h3 not yet)" in "\n".join(look["reasons"])
+
+
+def test_a_watch_says_that_no_broker_answers_until_one_does_again(catalogue: Catalogue, tmp_path: Path):
+    (tmp_path / "clipper.toml").write_text("[kafka]\npartitions = 2\n")
+    with EmbeddedBroker() as broker:
+        environ = environment_of(broker.connection, catalogue)
+        assert run("apply", folder=tmp_path, environ=environ).code == 0
+        with Program("watch", "--json", folder=tmp_path, environ=environ) as watching:
+
+            def reasons() -> Any:
+                return json.loads(watching.lines[-1])["reasons"]
+
+            until("a look", lambda: watching.lines)
+            assert reasons() == []
+            try:
+                broker.node(1).freeze()
+                until("it is told", lambda: reasons() == [SILENT])
+            finally:
+                broker.node(1).thaw()
+            until("it is over", lambda: reasons() == [])
+            watching.signal(signal.SIGINT)
+            assert watching.ended() == 0

@@ -22,6 +22,8 @@ SLOTS = 60
 HEADINGS = ("figure", "scale", f"{SLOT_S} s each, newest last")
 SCALE_WIDTH = 16
 """More than `0 to 1234567` and the blanks between columns take."""
+LEAST_LINES = 6
+"""Of an application with its curves."""
 WEIGHT = "weight "
 
 
@@ -52,7 +54,7 @@ class RecentCurves:
         self._slots[-1] = {name: _point(status) for name, status in answered.items()}
 
     def tables(self, screen: Console) -> dict[str, TextTable]:
-        """A table of curves for each application; none where the screen's encoding has no blocks."""
+        """A table of curves for each application; none where the screen is too low, or its encoding has no blocks."""
         try:
             BLOCKS.encode(screen.encoding)
         except (UnicodeEncodeError, LookupError):
@@ -60,6 +62,8 @@ class RecentCurves:
         room = max(len(HEADINGS[-1]), screen.width - FOLDED_WIDTH - SCALE_WIDTH - 4)
         shown = list(self._slots)[-room:]
         names = dict.fromkeys(name for slot in shown for name in slot)
+        if len(names) * LEAST_LINES > screen.height:
+            return {}
         return {name: _curves([slot.get(name, {}) for slot in shown]) for name in names}
 
 

@@ -14,7 +14,7 @@ from secrets import token_hex
 
 import msgspec
 
-from clipper_agents.observability.tracing import CONSUMER, INTERNAL, PRODUCER, Span, new_span_id
+from clipper_agents.observability.tracing import CONSUMER, INTERNAL, PRODUCER, TimedSpan, new_span_id
 from clipper_topics.trace_context import record_attributes, trace_and_span
 
 
@@ -28,11 +28,11 @@ class QueuedRows(msgspec.Struct, array_like=True, tag="queued"):
     ended_ns: int
     error: str = ""
 
-    def spans(self) -> Iterator[Span]:
+    def spans(self) -> Iterator[TimedSpan]:
         """Yield the span of the waiting."""
         trace_id, parent_id = trace_and_span(self.context)
         began_ns, about = min(self.admitted_ns, self.ended_ns), {"clipper.model": self.model, "clipper.rows": self.rows}
-        yield Span("queue", INTERNAL, trace_id, "", parent_id, began_ns, self.ended_ns, about, (), self.error)
+        yield TimedSpan("queue", INTERNAL, trace_id, "", parent_id, began_ns, self.ended_ns, about, (), self.error)
 
 
 class BatchRun(msgspec.Struct, array_like=True, tag="batch"):
@@ -52,7 +52,7 @@ class BatchRun(msgspec.Struct, array_like=True, tag="batch"):
     now_ns: int
     queued: list[QueuedRows]
 
-    def spans(self) -> Iterator[Span]:
+    def spans(self) -> Iterator[TimedSpan]:
         """Yield the span of the batch, and those of each query."""
         about = {"clipper.model": self.model, "clipper.batch.rows": self.rows}
         whole = trace_id, span_id = token_hex(16), new_span_id()
@@ -62,14 +62,16 @@ class BatchRun(msgspec.Struct, array_like=True, tag="batch"):
             kind, name = CONSUMER, f"process {self.topic}"
             own = {**about, **record_attributes("process", "process", self.topic)}
             own["messaging.batch.message_count"] = self.frames
-        yield Span(name, kind, trace_id, span_id, "", self.taken_ns, self.now_ns, own, links)
+        yield TimedSpan(name, kind, trace_id, span_id, "", self.taken_ns, self.now_ns, own, links)
         of_model = {**about, "clipper.rows.failed": self.failed}
         for one in self.queued:
             trace_id, parent_id = trace_and_span(one.context)
             batch_id, of_batch = new_span_id(), {**about, "clipper.rows": one.rows}
             yield from one.spans()
-            yield Span("batch", INTERNAL, trace_id, batch_id, parent_id, self.taken_ns, self.now_ns, of_batch, (whole,))
-            yield Span(
+            yield TimedSpan(
+                "batch", INTERNAL, trace_id, batch_id, parent_id, self.taken_ns, self.now_ns, of_batch, (whole,)
+            )
+            yield TimedSpan(
                 "model", INTERNAL, trace_id, "", batch_id, self.began_ns, self.ended_ns, of_model, (), self.error
             )
 
@@ -85,10 +87,10 @@ class SentOutputs(msgspec.Struct, array_like=True, tag="outputs"):
     began_ns: int
     ended_ns: int
 
-    def spans(self) -> Iterator[Span]:
+    def spans(self) -> Iterator[TimedSpan]:
         """Yield the span of the sending."""
         trace_id, parent_id = trace_and_span(self.context)
         about = record_attributes("send", "send", self.topic, self.partition, self.offset)
-        yield Span(
+        yield TimedSpan(
             f"send {self.topic}", PRODUCER, trace_id, self.span_id, parent_id, self.began_ns, self.ended_ns, about
         )

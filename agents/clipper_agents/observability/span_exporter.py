@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from clipper_agents.host.batch_notes import BatchRun, QueuedRows, SentOutputs
 from clipper_agents.observability.logging import LogOptions
-from clipper_agents.observability.tracing import LENGTH_BYTES, Span, end_within
+from clipper_agents.observability.tracing import LENGTH_BYTES, TimedSpan, end_within
 from clipper_agents.router.query_notes import (
     AnsweredQuery,
     GatheredOutputs,
@@ -89,7 +89,7 @@ class SpanRecorder:
         self.provider = make_provider(role, instance, id_generator=self._ids, sampler=ALWAYS_ON)
         self._tracer = self.provider.get_tracer(NAME)
 
-    def record(self, span: Span) -> None:
+    def record(self, span: TimedSpan) -> None:
         """Record a span."""
         self._ids.trace_id, self._ids.span_id = int(span.trace_id, 16), int(span.span_id or "0", 16)
         parent = trace.set_span_in_context(trace.INVALID_SPAN)

@@ -43,7 +43,7 @@ LENGTH_BYTES = 4
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
-class Span(NamedTuple):
+class TimedSpan(NamedTuple):
     """One span of a sampled trace, in hexadecimal ids and nanoseconds since the epoch.
 
     Attributes:

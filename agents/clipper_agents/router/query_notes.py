@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from clipper_agents.observability.tracing import CONSUMER, INTERNAL, PRODUCER, Span
+from clipper_agents.observability.tracing import CONSUMER, INTERNAL, PRODUCER, TimedSpan
 from clipper_topics.trace_context import record_attributes, rows_in_header, trace_and_span
 
 Attributes = dict[str, Any]
@@ -33,12 +33,12 @@ class ProcessedRecord(msgspec.Struct, array_like=True, tag="processed"):
     span_id: str = ""
     error: str = ""
 
-    def spans(self) -> Iterator[Span]:
+    def spans(self) -> Iterator[TimedSpan]:
         """Yield the span of the record."""
         trace_id, parent_id = trace_and_span(self.context)
         about = {**self.attributes, **record_attributes("process", "process", self.topic, self.partition, self.offset)}
         name, links = f"process {self.topic}", ((trace_id, parent_id),)
-        yield Span(
+        yield TimedSpan(
             name, CONSUMER, trace_id, self.span_id, parent_id, self.began_ns, self.ended_ns, about, links, self.error
         )
 
@@ -61,7 +61,7 @@ class AnsweredQuery(msgspec.Struct, array_like=True, tag="answered"):
     cached: list[str] = []
     missing: list[str] = []
 
-    def spans(self) -> Iterator[Span]:
+    def spans(self) -> Iterator[TimedSpan]:
         """Yield the spans of what the router did, but for those of requests and outputs."""
         record = self.record
         yield self._within("decode", record.began_ns, self.decoded_ns, {})
@@ -84,9 +84,9 @@ class AnsweredQuery(msgspec.Struct, array_like=True, tag="answered"):
         found = {"clipper.policy": self.policy, "clipper.revision": self.revision, "clipper.models": self.models}
         return found if self.propensity is None else {**found, "clipper.propensity": self.propensity}
 
-    def _within(self, name: str, began_ns: int, ended_ns: int, attributes: Attributes) -> Span:
+    def _within(self, name: str, began_ns: int, ended_ns: int, attributes: Attributes) -> TimedSpan:
         trace_id, _ = trace_and_span(self.record.context)
-        return Span(name, INTERNAL, trace_id, "", self.record.span_id, began_ns, ended_ns, attributes)
+        return TimedSpan(name, INTERNAL, trace_id, "", self.record.span_id, began_ns, ended_ns, attributes)
 
 
 class RecordedNote(msgspec.Struct, array_like=True, tag="recorded"):
@@ -99,12 +99,12 @@ class RecordedNote(msgspec.Struct, array_like=True, tag="recorded"):
     ended_ns: int
     log: tuple[str, int]
 
-    def spans(self) -> Iterator[Span]:
+    def spans(self) -> Iterator[TimedSpan]:
         """Yield the span of the writing."""
         trace_id, _ = trace_and_span(self.context)
         (topic, offset), name = self.log, f"record {self.log[0]}"
         stored = record_attributes("record", "send", topic, self.partition, offset)
-        yield Span(name, PRODUCER, trace_id, "", self.parent_id, self.began_ns, self.ended_ns, stored)
+        yield TimedSpan(name, PRODUCER, trace_id, "", self.parent_id, self.began_ns, self.ended_ns, stored)
 
 
 class SentRequest(msgspec.Struct, array_like=True, tag="sent"):
@@ -119,7 +119,7 @@ class SentRequest(msgspec.Struct, array_like=True, tag="sent"):
     parts: list[tuple[str, str, str, int, bool, int]]
     """Of each query: context, span of the query, span of the sending, rows, whether they are served, since when."""
 
-    def spans(self) -> Iterator[Span]:
+    def spans(self) -> Iterator[TimedSpan]:
         """Yield the span of each query."""
         common = record_attributes("send", "send", self.topic, self.partition, self.offset)
         common |= {"clipper.model": self.model, "clipper.request.rows": self.rows}
@@ -127,7 +127,7 @@ class SentRequest(msgspec.Struct, array_like=True, tag="sent"):
         for context, parent_id, span_id, rows, is_served, began_ns in self.parts:
             trace_id, _ = trace_and_span(context)
             about = {**common, "clipper.rows": rows, "clipper.served": is_served}
-            yield Span(
+            yield TimedSpan(
                 f"send {self.topic}", PRODUCER, trace_id, span_id, parent_id, began_ns, self.ended_ns, about, (), error
             )
 
@@ -142,7 +142,7 @@ class GatheredOutputs(msgspec.Struct, array_like=True, tag="gathered"):
     began_ns: int
     ended_ns: int
 
-    def spans(self) -> Iterator[Span]:
+    def spans(self) -> Iterator[TimedSpan]:
         """Yield the span of each query's rows."""
         for rows in rows_in_header(self.header):
             record = ProcessedRecord(

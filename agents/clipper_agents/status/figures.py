@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.status.build import StatusBuilder, weights_of
 from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus, Status
-from clipper_agents.status.problems import application_reasons
 from clipper_agents.status.traffic_window import quantile
 from clipper_stream.intervals import confidence_sequence
 from clipper_stream.selection.state import ModelTotals
@@ -80,8 +79,8 @@ class VersionSummary:
     starting: tuple[str, ...]
 
 
-def summary_of(builder: StatusBuilder, name: str, status: ApplicationStatus | None) -> ApplicationSummary:
-    """A declared application in a line; what is wrong with it is told by a `status` that may be some seconds old."""
+def summary_of(builder: StatusBuilder, name: str, problems: int = 0) -> ApplicationSummary:
+    """A declared application in a line, with how many things are wrong with it."""
     manifest = builder.facts.declared.manifests.applications[name]
     counts = builder.recent.window(name, builder.now_s, builder.window_s)
     (p50_ms, p99_ms), seconds, queries = _quantiles(counts.latencies_ms), counts.seconds or 1, counts.queries
@@ -96,7 +95,7 @@ def summary_of(builder: StatusBuilder, name: str, status: ApplicationStatus | No
         feedback_per_s=counts.feedback / seconds,
         models=len(manifest.refs),
         trials=len(manifest.trials),
-        problems=0 if status is None else len(application_reasons({name: status}, builder.now_s)),
+        problems=problems,
         revision=manifest.revision,
         is_estimate=counts.sampled,
     )

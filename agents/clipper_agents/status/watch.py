@@ -96,10 +96,11 @@ async def snapshots(
     async with DeploymentTailer(connection, catalogue, contexts=False) as following:
         await following.catch_up(partitions)
         seen, due_s = following.facts.seen, time.time()
+        heard_s = due_s  # it has just said what there is
         while not stopped():
             if (left_s := due_s - time.time()) > 0:
                 await following.poll(min(left_s, POLL_S))
                 continue
-            facts, recent, heard_s = following.facts, following.recent, following.heard_s
+            facts, recent, heard_s = following.facts, following.recent, max(heard_s, following.heard_s)
             yield take_snapshot(facts, recent, time.time(), seen, application, following.refused, heard_s)
             seen, due_s = following.facts.seen, float(int(time.time()) + 1)

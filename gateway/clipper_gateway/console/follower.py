@@ -23,7 +23,7 @@ from clipper_agents.status.collect import readable_partitions
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.host_watch import HostWatch
 from clipper_agents.status.model import ApplicationStatus
-from clipper_agents.status.problems import reasons_of
+from clipper_agents.status.problems import application_reasons, reasons_of
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_agents.status.watch import WINDOW_S
@@ -76,6 +76,7 @@ class LiveView:
         self._left_out: tuple[Iterable[str], Iterable[str]] = (), ()
         self._hosts = HostWatch()
         self._statuses: dict[str, ApplicationStatus] = {}
+        self._problems: dict[str, int] = {}
         self._made: dict[str, tuple[int, object]] = {}
 
     async def run(self) -> None:
@@ -93,9 +94,9 @@ class LiveView:
     # --- what pages show --------------------------------------------------------------------------------------------
     def summaries(self) -> Sequence[figures.ApplicationSummary]:
         """All applications in the order of their names."""
-        builder, known = self._builder(), self._statuses
+        builder, of = self._builder(), self._problems
         return self._once(
-            SUMMARIES, lambda: [figures.summary_of(builder, name, known.get(name)) for name in self._names()]
+            SUMMARIES, lambda: [figures.summary_of(builder, name, of.get(name, 0)) for name in self._names()]
         )
 
     def status(self, name: str) -> ApplicationStatus | None:
@@ -126,6 +127,7 @@ class LiveView:
 
     def _status(self, name: str) -> ApplicationStatus | None:
         self._statuses |= (found := self._builder().applications([name]))
+        self._problems[name] = len(application_reasons(found, self._clock()))
         return found.get(name)
 
     def _reasons(self) -> Sequence[str]:
@@ -206,7 +208,8 @@ class LiveView:
                     self._status(name)
                 if has_point or has_status:
                     await asyncio.sleep(0)
-        self._second, self._statuses = now_s, self._statuses if is_looked_at else {}
+        self._second = now_s
+        self._statuses, self._problems = (self._statuses, self._problems) if is_looked_at else ({}, {})
         await asyncio.to_thread(self._add, now_s, points)
 
     def _add(self, at_s: int, points: Mapping[str, tuple[figures.Point, dict[str, figures.Point]]]) -> None:

@@ -100,6 +100,7 @@ class SeriesHistory:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder, self._clock, self.reason = folder, clock, ""
         self._rings: dict[Ring, Database] = {}
+        self._folded: dict[str, int] = {}
         self._claim: int | None = None
         self._retry_s, self._lock = 0.0, Lock()
 
@@ -122,7 +123,9 @@ class SeriesHistory:
             key = _key(application, int(at_s) // (ring or FINEST).step_s)
             if ring is None or self._rings[ring].get(key) is None:
                 self._rings[ring or FINEST].put(key, point)
-            if ring is None and at_s % RINGS[1].step_s < FINEST.step_s:
+            if ring is not None:
+                self._folded.pop(application, None)
+            elif at_s % RINGS[1].step_s < FINEST.step_s:
                 self._fold(application, int(at_s))
 
         self._guarded(put)
@@ -165,11 +168,13 @@ class SeriesHistory:
     def _fold(self, application: str, at_s: int) -> None:
         """Give the coarser rings what they lack of the finer ones."""
         for finer, ring in pairwise(RINGS):
-            buckets = range((at_s - finer.span_s) // ring.step_s + 1, at_s // ring.step_s)
+            since_s = max(self._folded.get(application, 0), at_s - finer.span_s + ring.step_s)
+            buckets = range(since_s // ring.step_s, at_s // ring.step_s)
             known = self._rings[ring].get([_key(application, bucket) for bucket in buckets])
             for bucket in (bucket for bucket, there in zip(buckets, known, strict=True) if there is None):
                 if (point := self._mean(finer, ring, application, bucket)) is not None:
                     self._rings[ring].put(_key(application, bucket), point)
+        self._folded[application] = at_s
 
     def _mean(self, finer: Ring, ring: Ring, application: str, bucket: int) -> bytes | None:
         parts = ring.step_s // finer.step_s

@@ -133,6 +133,13 @@ def test_the_page_has_the_curves_below_their_application() -> None:
     ]
 
 
+def test_more_applications_than_a_screen_can_hold_have_no_curves() -> None:
+    curves = RecentCurves()
+    curves.add(Snapshot(at_s=NOW_S, applications={f"app-{number}": application(1, None) for number in range(5)}))
+    assert curves.tables(Console(width=100, height=29)) == {}
+    assert len(curves.tables(Console(width=100, height=30))) == 5
+
+
 @pytest.mark.parametrize(("encoding", "has"), [("utf-8", True), ("cp437", False), ("ascii", False), ("no-such", False)])
 def test_an_encoding_without_blocks_has_no_curves(encoding: str, has: bool) -> None:
     curves, file = RecentCurves(), io.TextIOWrapper(io.BytesIO(), encoding="ascii")

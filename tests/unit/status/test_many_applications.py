@@ -74,7 +74,7 @@ def test_a_page_and_the_lines_of_two_hundred_applications_take_less_than_a_secon
     facts, recent = deployment
     began_s, shown = time.process_time(), io.StringIO()
     look = take_snapshot(facts, recent, NOW_S, 0)
-    screen, curves = Console(file=shown, width=COLUMNS), RecentCurves()
+    screen, curves = Console(file=shown, width=COLUMNS, height=10 * APPLICATIONS), RecentCurves()
     curves.add(look)
     screen.print(page(look, "clipper", curves.tables(screen)))
     told = [*lines(look, ())]
