@@ -6,9 +6,9 @@
 200 applications of 10 versions, `exp3`, a host each. The view is a process of its own, on uvloop as in a gateway.
 
 - `nobody looks`, `ten pages`: it follows a Kafka to which 5,000 records a second are written: predictions with two
-  versions asked, feedback, and totals. A page asks once a second for what it shows: an overview, the versions, eight
-  different applications. CPU is that of the whole process, which does nothing else; rendering is not in it. The age is
-  that of the end of the last second that the figures have, when they are given to pages: the worst of all.
+  versions asked, a feedback and totals for each. A page asks once a second for what it shows: an overview, the
+  versions, eight different applications. CPU is that of the whole process, which does nothing else; rendering is not in
+  it. The age is that of the end of the last second that the figures have, when pages get them: the worst of all.
 - `two days`: points with all values of all versions, lognormal noise, which compresses worst, in all rings; then an
   hour of simulated updates: 360 points an application, made by the view of 300 predictions and as many feedbacks a
   second. The largest size of the folder, looked at each 10 s; resident memory after each minute: its growth is that of
@@ -44,7 +44,7 @@ MEASURES: Measures = {
     GROWTH: lambda run: growth_percent(run["rss_mib"]) if "rss_mib" in run else None,
 }
 QUICK = {"applications": 10, "seconds": 3.0, "per_s": 200, "hour_s": 130, "steps": 0.02}
-PACE_S, MOST_QUEUED = 0.02, 20_000
+PACE_S, FLUSH_S, MOST_QUEUED = 0.02, 30.0, 20_000
 """A broker that does not keep up gets fewer records, and the result says how many."""
 
 
@@ -92,12 +92,12 @@ def write(
         due = int((time.monotonic() - began_s) * options.per_s)
         while sent < due and len(producer) < MOST_QUEUED:
             topic, key, value = records[sent % len(records)]
-            partition = 0 if topic == "selection" else sent // 2 % catalogue.partitions
+            partition = 0 if topic == "selection" else sent // 3 % catalogue.partitions
             producer.produce(getattr(catalogue, topic), value, key, partition=partition, on_delivery=_checked)
             sent += 1
         producer.poll(0)
         time.sleep(PACE_S)
-    producer.flush()
+    producer.flush(FLUSH_S)
     return round(sent / (time.monotonic() - began_s), 1)
 
 

@@ -174,7 +174,7 @@ class RouterPath:
             kafka, CATALOGUE, identity, reply_partitions=lambda: [0], dtype_of=lambda _: "float32", receiver=effects,
             tasks=kafka, traces=traces,
         )  # fmt: skip
-        sender._lanes.update({ref: Lane(CATALOGUE.requests(*ref.split(":"))) for ref in MODELS})
+        sender._lanes.update({ref: Lane(CATALOGUE.requests(*ref.split(":"))) for ref in MODELS})  # noqa: SLF001 (no topic is looked up)
         effects.connect(sender, unused)
         fresh = FreshQueries(router, decisions, self.log, traces=traces)
         self.queries = QueryAgent(kafka, router, effects, fresh, self.log, unused, self.metrics, unused, traces=traces)
@@ -292,9 +292,9 @@ async def compared(case: Case, pairs: int) -> Run:
 
 def _later_s(sink: Any) -> float:
     """CPU seconds of the thread that gives spans to their exporter."""
-    if sink is None or sink._thread is None:
+    if sink is None or sink._thread is None:  # noqa: SLF001 (whose time it is)
         return 0.0
-    return time.clock_gettime(time.pthread_getcpuclockid(sink._thread.ident))
+    return time.clock_gettime(time.pthread_getcpuclockid(sink._thread.ident))  # noqa: SLF001
 
 
 @contextmanager

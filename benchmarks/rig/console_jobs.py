@@ -110,16 +110,15 @@ def prediction(number: int, versions: int) -> Prediction:
 
 
 def flowing(applications: int, versions: int, count: int) -> list[Entry]:
-    """So many records as they come, most of them predictions and feedback."""
+    """So many records as they come: predictions, a feedback to each, and totals after each."""
     found: list[Entry] = []
-    for _ in range(count // 2):
+    for _ in range(count // 3):
         number = random.randrange(applications)
         one = prediction(number, versions)
         found.append(("predictions", b"k", codec.predictions.encode(one)))
         told = Feedback(query_id=one.query_id, application=one.application, label=1)
         found.append(("feedback", b"k", codec.feedback.encode(told)))
-        if random.random() < 0.08:
-            found.append(totals(number, versions))
+        found.append(totals(number, versions))
     return found
 
 

@@ -1,16 +1,21 @@
 """A collector of spans for tests: what arrives over OTLP/HTTP, or what a Jaeger has stored, in one form."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
+from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 JAEGER_S = 30.0
 
@@ -158,3 +163,24 @@ def _of_jaeger(span: dict[str, Any], service: str) -> SeenSpan:
         frozenset((trace_id, span_id) for kind, trace_id, span_id in refs if kind == "FOLLOWS_FROM"),
         tags.get("error") is True,
     )
+
+
+@cache
+def _in_memory() -> InMemorySpanExporter:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)  # once a process, which OpenTelemetry does not take back
+    return exporter
+
+
+def recorded_spans() -> Callable[[], list[Any]]:
+    """What gives the spans that this process has recorded since it was last asked."""
+    exporter = _in_memory()
+
+    def take() -> list[Any]:
+        found = [*exporter.get_finished_spans()]
+        exporter.clear()
+        return found
+
+    take()
+    return take

@@ -58,7 +58,7 @@ BUDGETS: dict[str, int] = {
     "clipper_agents.kafka": 2750,
     # latency by stage, batches that failed, errors without a traceback, metrics of the gateway, probes, exemplars,
     # bounded series, logs as JSON, spans and their exporter
-    "clipper_agents.observability": 1910,
+    "clipper_agents.observability": 2160,
     # the part of a range that was not sent
     "clipper_agents.replay": 5110,
     # ids of two applications, ids of topics, decisions that wait for feedback, shares, known losses, comparisons as

@@ -61,7 +61,7 @@ class RecentCurves:
             return {}
         room = max(len(HEADINGS[-1]), screen.width - FOLDED_WIDTH - SCALE_WIDTH - 4)
         shown = list(self._slots)[-room:]
-        names = dict.fromkeys(name for slot in shown for name in slot)
+        names = dict.fromkeys(name for slot in shown for name, point in slot.items() if point)
         if len(names) * LEAST_LINES > screen.height:
             return {}
         return {name: _curves([slot.get(name, {}) for slot in shown]) for name in names}

@@ -64,7 +64,7 @@ def watch(deployment: DeploymentContext, application: Application = None, as_jso
     A terminal with room for them has curves of the last minutes as well. In a pipe: a line an application and second.
     Exit code 0: Ctrl-C or SIGTERM. 3: no broker answers.
     """
-    view, show = _view(as_json, deployment.prefix)
+    view, show = view_of(as_json, deployment.prefix)
     with view:
         asyncio.run(_watch(deployment, application, show))
 
@@ -81,7 +81,7 @@ async def _watch(deployment: DeploymentContext, application: str | None, show: S
             show(look)
 
 
-def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show]:
+def view_of(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show]:
     """Return the context manager of the live view, and the function that shows a snapshot."""
     from clipper_agents.cli.status_view import json_line, lines, page
 
@@ -98,7 +98,7 @@ def _view(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show
 
         def draw(look: "Snapshot") -> None:
             curves.add(look)
-            shown = page(look, prefix, curves.tables(screen))
+            shown = page(look, prefix, curves.tables(screen) if len(look.applications) < screen.height else {})
             if len(screen.render_lines(shown, pad=False)) >= screen.height:  # a page that scrolls cannot be drawn over
                 shown = page(look, prefix, {})
             live.update(shown, refresh=True)

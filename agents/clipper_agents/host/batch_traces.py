@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clipper_agents.host.batch_notes import BatchRun, QueuedRows, SentOutputs
 from clipper_agents.host.batching import Batch
 from clipper_agents.host.outputs import Reply, RowSpan
 from clipper_agents.host.predictor import TimedOutcome
+from clipper_agents.observability.batch_notes import BatchRun, QueuedRows, SentOutputs
 from clipper_agents.observability.tracing import TraceSink, new_span_id
 from clipper_topics.trace_context import TracedRows, trace_and_span, traced_rows_header, traceparent_of
 

@@ -24,16 +24,16 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from clipper_agents.host.batch_notes import BatchRun, QueuedRows, SentOutputs
+from clipper_agents.observability.batch_notes import BatchRun, QueuedRows, SentOutputs
 from clipper_agents.observability.logging import LogOptions
-from clipper_agents.observability.tracing import LENGTH_BYTES, TimedSpan, end_within
-from clipper_agents.router.query_notes import (
+from clipper_agents.observability.query_notes import (
     AnsweredQuery,
     GatheredOutputs,
     ProcessedRecord,
     RecordedNote,
     SentRequest,
 )
+from clipper_agents.observability.tracing import LENGTH_BYTES, TimedSpan, end_within
 
 Note: TypeAlias = (
     AnsweredQuery | BatchRun | GatheredOutputs | ProcessedRecord | QueuedRows | RecordedNote | SentOutputs | SentRequest
@@ -43,6 +43,8 @@ NAME = "clipper_stream"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 NICENESS = 5
 """Spans may wait for queries."""
+LAST_S = 5.0
+"""For the last spans of a worker that has ended, which waits less for them."""
 
 
 def make_provider(role: str, instance: str, **how: Any) -> TracerProvider:
@@ -131,7 +133,7 @@ def main() -> None:
             recorder.record(span)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stderr.fileno())
-    end_within(recorder.provider.shutdown)
+    end_within(recorder.provider.shutdown, LAST_S)
     os._exit(0)
 
 

@@ -75,14 +75,18 @@ class TraceSink:
 
     Args:
         command: Begins the process, which reads batches on its standard input.
+
+    Attributes:
+        dropped: Notes for which there was no room, since that was last said in the log.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
+        self.dropped = 0
         self._notes: SimpleQueue[msgspec.Struct | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._begun_s, self._dropped = -AGAIN_S, 0
+        self._begun_s = -AGAIN_S
         self._ends = threading.Event()
         self._encode = msgspec.msgpack.Encoder().encode
 
@@ -91,7 +95,7 @@ class TraceSink:
         if self._notes.qsize() < MOST_WAITING:
             self._notes.put(note)
         else:
-            self._dropped += 1
+            self.dropped += 1
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
             self._thread.start()
@@ -118,9 +122,9 @@ class TraceSink:
                     found.append(self._notes.get_nowait())
             if notes := [note for note in found if note is not None]:
                 self._write(notes)
-            if self._dropped:
-                event(logger, "more is traced than can be sent", logging.WARNING, dropped=self._dropped)
-                self._dropped = 0
+            if self.dropped:
+                event(logger, "more is traced than can be sent", logging.WARNING, dropped=self.dropped)
+                self.dropped = 0
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -177,11 +181,11 @@ def stop_tracing() -> None:
         _open.pop()()
 
 
-def end_within(shutdown: Callable[[], object]) -> None:
-    """Call what may wait for a collector, and return when it has, or after `END_WITHIN_S`."""
+def end_within(shutdown: Callable[[], object], seconds: float = END_WITHIN_S) -> None:
+    """Call what may wait for a collector; return when it has, or after so many seconds."""
     thread = threading.Thread(target=shutdown, name="last spans", daemon=True)
     thread.start()
-    thread.join(END_WITHIN_S)
+    thread.join(seconds)
 
 
 def _is_wanted(environ: Mapping[str, str]) -> bool:

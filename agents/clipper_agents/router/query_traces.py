@@ -15,15 +15,15 @@ from aiokafka import ConsumerRecord
 
 from clipper_agents.feedback.feedback_step import Step
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.observability.tracing import TraceSink, new_span_id
-from clipper_agents.router.outgoing_records import OutgoingBlock, Sendable
-from clipper_agents.router.query_notes import (
+from clipper_agents.observability.query_notes import (
     AnsweredQuery,
     GatheredOutputs,
     ProcessedRecord,
     RecordedNote,
     SentRequest,
 )
+from clipper_agents.observability.tracing import TraceSink, new_span_id
+from clipper_agents.router.outgoing_records import OutgoingBlock, Sendable
 from clipper_stream.query import BlockAnswers, QueryAnswer, QueryBlock, Request
 from clipper_topics.prediction import NAMED
 from clipper_topics.trace_context import TracedRows, header_of_rows, sampled, traced_rows_header
@@ -79,7 +79,7 @@ def traced_parts(request: Request) -> list[TracedPart]:
     """Return the parts of a request that are of sampled queries; the rows of one query, or one block, are together."""
     assert request.asked is not None
     owners, slots, found = request.asked.owners, request.asked.slots, list[TracedPart]()
-    for owner in {*owners}:
+    for owner in dict.fromkeys(owners):
         if isinstance(owner, QueryBlock):
             traces = owner.queries.traces
             if traces:

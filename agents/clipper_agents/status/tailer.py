@@ -35,7 +35,7 @@ LAST_RECORDS = 5_000
 """Of each partition of a log that are read back at first: a second's worth where there are so many."""
 LAST_ROWS = 5_000
 """Of each partition of the selection changelog, which may be gigabytes long between two compactions."""
-SAMPLE_EVERY_S = 0.2
+SAMPLE_EVERY_S = 0.5
 """Apart are two readings of a sample: figures are complete up to the one before."""
 SAMPLE_FETCH_BYTES = 32 << 10
 """Of a partition: a sample is a few records of each."""
@@ -45,7 +45,8 @@ class DeploymentTailer:
     """Follows the topics of a deployment. An asynchronous context manager: it connects, and closes.
 
     For the totals of a `context` the changelog is read whole; without `contexts` it is not read at all. With
-    `sample_per_s` so many records a second are read of each log at most, and what they tell is scaled up.
+    `sample_per_s` so many records a second are read of each log at most, and what they tell is scaled up; so many are
+    read of the totals too, of which the last ones may be missing when many end at once.
 
     Attributes:
         facts: What is declared, changed and learned.
@@ -127,7 +128,8 @@ class DeploymentTailer:
         while (behind := self._tailer.behind) and time.monotonic() < end_s:
             await self.poll()
         if self._sample_per_s is not None:
-            self._sampler = LogSampler(self._tailer.reader, self._logs, self._sample_per_s)
+            sampled = self._logs | {self._catalogue.selection}  # of totals, a later record says what a skipped one did
+            self._sampler = LogSampler(self._tailer.reader, sampled, self._sample_per_s)
             self._sampled_s = time.time()
         return sorted({tp.topic for tp in behind})
 

@@ -214,7 +214,7 @@ class SeriesHistory:
     def _close(self) -> None:
         for database in self._rings.values():
             database.close()
-        self._rings = {}
+        self._rings, self._folded = {}, {}
         if self._claim is not None:
             os.close(self._claim)
             self._claim = None

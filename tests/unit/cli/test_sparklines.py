@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from clipper_agents.cli.sparklines import HEADINGS, SLOT_S, SLOTS, RecentCurves, sparkline
+from clipper_agents.cli.status import view_of
 from clipper_agents.cli.status_view import page
 from clipper_agents.status.model import ApplicationStatus, Latency, VersionStatus
 from clipper_agents.status.watch import Snapshot, take_snapshot
@@ -43,7 +44,9 @@ def drawn(*looks: Snapshot, width: int = 100) -> list[list[str]]:
     ],
     ids=["each height", "nothing flows", "rounded above the top"],
 )
-def test_a_value_is_a_block_as_high_as_its_part_of_the_scale(values: list[float | None], top: float, blocks: str):
+def test_a_value_is_a_block_as_high_as_its_part_of_the_scale(
+    values: list[float | None], top: float, blocks: str
+) -> None:
     assert sparkline(values, top) == blocks
 
 
@@ -92,6 +95,12 @@ def test_what_is_not_known_is_a_gap() -> None:
     ]
 
 
+def test_an_application_of_which_nothing_is_known_has_no_curves() -> None:
+    curves = RecentCurves()
+    curves.add(look(0, replace(application(0, None), window_s=0)))
+    assert curves.tables(Console(width=100)) == {}
+
+
 def test_the_newest_sixty_are_kept_and_a_narrow_terminal_shows_fewer() -> None:
     looks = [look(at, application(1 if at < SLOTS else 2, None)) for at in range(SLOTS + 9)]
     assert drawn(*looks) == [["queries/s", "0 to 2.0", "▅" * (SLOTS - 9) + "█" * 9]]
@@ -138,6 +147,28 @@ def test_more_applications_than_a_screen_can_hold_have_no_curves() -> None:
     curves.add(Snapshot(at_s=NOW_S, applications={f"app-{number}": application(1, None) for number in range(5)}))
     assert curves.tables(Console(width=100, height=29)) == {}
     assert len(curves.tables(Console(width=100, height=30))) == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "has"),
+    [
+        ({"FORCE_COLOR": "1", "LINES": "10"}, True),
+        ({"FORCE_COLOR": "1", "LINES": "9"}, False),
+        ({}, False),
+    ],
+    ids=["ten lines", "nine lines", "a pipe"],
+)
+def test_the_view_has_curves_in_a_terminal_that_can_hold_the_page(
+    settings: dict[str, str], has: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings.items() | {("COLUMNS", "100")}:
+        monkeypatch.setenv(name, value)
+    view, show = view_of(as_json=False, prefix="clipper")
+    with view:
+        show(look(0, application(1, None, svm=0.5)))
+    said = capsys.readouterr().out
+    assert "svm:1" in said
+    assert (HEADINGS[2] in said) is has
 
 
 @pytest.mark.parametrize(("encoding", "has"), [("utf-8", True), ("cp437", False), ("ascii", False), ("no-such", False)])

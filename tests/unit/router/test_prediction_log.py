@@ -42,7 +42,7 @@ class Fixture:
     def recorded(self, one):
         return self.repeats.pop(one.query_id, [])
 
-    def observe_predictions(self, application, outcome, reason, latencies_s):
+    def observe_predictions(self, application, outcome, reason, latencies_s, objective_s):
         self.sent += latencies_s
 
     def observe_stages(self, waits_s, models_s, recorded_s):

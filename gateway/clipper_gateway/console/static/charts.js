@@ -23,6 +23,7 @@
 
   function format(value, unit) {
     if (value === null || value === undefined) return "–";
+    if (unit === "ms" && Math.abs(value) >= 1000) return format(value / 1000, "s");
     if (unit === "%") return (100 * value).toFixed(Math.abs(value) < 0.1 && value ? 1 : 0) + "\u00a0%";
     const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : unit === "loss" ? 3 : 2;
     const text = String(Number(value.toFixed(digits)));
@@ -68,6 +69,13 @@
       values: columns(old.values, fresh.values),
       versions: Object.fromEntries([...refs].map((ref) => [ref, columns(old.versions[ref], fresh.versions[ref])])),
     };
+  }
+
+  // a step before the first figure: a short history fills the charts too, one of a minute at least
+  function begin() {
+    const columns = [data.values, ...Object.values(data.versions)].flatMap((each) => Object.values(each));
+    const first = data.times_s.findIndex((_, at) => columns.some((points) => (points[at] ?? null) !== null));
+    return Math.min(data.times_s[Math.max(first - 1, 0)], data.times_s.at(-1) - 60);
   }
 
   function linesOf({ values, prefix, versions, only }) {
@@ -153,10 +161,10 @@
       return [low && low - (high - low) / 10, high + (high - low) / 10];
     };
     return {
-      width: widthOf(figure), height: HEIGHT, series, bands, legend: { show: false }, padding: [18, 12, 0, 0],
+      width: widthOf(figure), height: HEIGHT, series, bands, legend: { show: false }, padding: [18, 22, 0, 0],
       cursor: { sync: { key: "console" }, drag: { x: false, y: false }, points: { size: 7 } },
       scales: {
-        x: { range: () => [data.times_s.at(-1) - 3600 * hours, data.times_s.at(-1)] },
+        x: { range: () => [Math.max(data.times_s.at(-1) - 3600 * hours, begin()), data.times_s.at(-1)] },
         y: { range: range ? range.split(" ").map(Number) : fitted },
       },
       axes: [
