@@ -38,6 +38,7 @@ BENCHMARKS = {
     "memory": "memory",
     "reading": "replay_reading",
     "estimates": "estimating",
+    "tracing": "tracing",
 }
 
 

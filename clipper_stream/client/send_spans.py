@@ -77,12 +77,12 @@ class SendSpans:
         """Begin to send feedback, with a link to its query's trace, or in that where no span is current."""
         api, query = sys.modules.get("opentelemetry.trace"), self._queries.get(query_id)
         parent = None if api is None else api.get_current_span().get_span_context()
-        if parent is None or not parent.is_valid:
-            parent = query
         if api is None or parent is None:
             return SendSpan(headers)
-        links = () if query is None else (api.Link(query),)
-        return _begun(api, parent, links, topic, partition, headers)[0]
+        if parent.is_valid:
+            links = () if query is None else (api.Link(query),)
+            return _begun(api, parent, links, topic, partition, headers)[0]
+        return SendSpan(headers) if query is None else _begun(api, query, (), topic, partition, headers)[0]
 
 
 def _begun(

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import signal
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -143,7 +143,7 @@ async def _ask_oddly(client: Client, kafka: KafkaConnection) -> None:
         await asyncio.sleep(ODD_EVERY_S)
 
 
-async def _end(work: list["asyncio.Future[Any]"]) -> None:
+async def _end(work: "Sequence[asyncio.Future[Any]]") -> None:
     for task in work:
         task.cancel()
     await asyncio.wait(work)
@@ -153,7 +153,7 @@ async def observe(follow: Path | None, rate: float, factor: float) -> None:
     """Run everything until cancelled."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, cast("Any", asyncio.current_task()).cancel)
     async with AsyncExitStack() as stack:
-        targets = follow or await stack.enter_async_context(observed_pipeline(rate))
+        targets = await stack.enter_async_context(observed_pipeline(rate)) if follow is None else follow
         servers = stack.enter_context(ExitStack())
         folder = Path(servers.enter_context(tempfile.TemporaryDirectory(prefix="prometheus-")))
         url = servers.enter_context(prometheus(folder / "prometheus", targets, factor))
@@ -175,6 +175,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0, help="queries a second, without --follow")
     parser.add_argument("--faster", type=float, default=1.0, metavar="N", help="alerts have N times shorter windows")
     options = parser.parse_args()
+    if options.follow is not None and not options.follow.exists():
+        raise SystemExit(f"error: {options.follow} is not there: `clipper-stream up` keeps it while it runs")
     try:
         asyncio.run(observe(options.follow, options.rate, options.faster))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -11,6 +11,7 @@ import numpy as np
 from clipper_agents.host.outputs import Reply
 from clipper_agents.host.request_rows import RequestRows, rows_of_request
 from clipper_topics.frames import OutputFrame, RequestFrame
+from clipper_topics.trace_context import TracedRows
 
 ROUTER = b"router-1"
 
@@ -144,6 +145,6 @@ def request(
     return RequestFrame(**common, shape=list(matrix.shape), matrix=matrix.tobytes())
 
 
-def asked(rows: Sequence[Any], **how: Any) -> RequestRows:
+def asked(rows: Sequence[Any], *, traced: tuple[TracedRows, ...] = (), **how: Any) -> RequestRows:
     """The rows of a request frame."""
-    return rows_of_request(request(rows, **how))
+    return rows_of_request(request(rows, **how), traced)

@@ -1,8 +1,9 @@
 """A collector of spans for tests: what arrives over OTLP/HTTP, or what a Jaeger has stored, in one form."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,10 +52,15 @@ class Collector:
 
     def __init__(self, port: int = 0) -> None:
         self.spans: list[SeenSpan] = []
+        self._connections: list[socket.socket] = []
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                collector._connections.append(self.connection)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
@@ -82,9 +88,12 @@ class Collector:
         return [span for span in self.spans if span.trace_id == trace_id]
 
     def close(self) -> None:
-        """Refuse further connections, as a collector that was killed."""
+        """Refuse connections, and end those that there are, as a collector that was killed."""
         self._server.shutdown()
         self._server.server_close()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

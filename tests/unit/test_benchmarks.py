@@ -9,7 +9,7 @@ from builders.benchmarks import BENCHMARKS, ON_KAFKA, benchmark_module, check_fi
 from clipper_agents.settings import load_settings
 from clipper_stream.selection.registry import make_policy
 
-WITHOUT_KAFKA = ("batching", "batching_quality", "delayed_batching", "estimating")
+WITHOUT_KAFKA = ("batching", "batching_quality", "delayed_batching", "estimating", "tracing")
 PAGES = ("coverage", "decisions", "drift", "learning_candidates", "regret")
 NO_BENCHMARKS = {"all", "figures", "models"}
 

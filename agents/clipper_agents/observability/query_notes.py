@@ -5,7 +5,7 @@
 
 Rules of this file:
 - A note is made where queries are served, and is cheap; `spans` is called in the process that exports them.
-- A span about a record has the record's writer as its parent, and a link to it.
+- A span about a record has the span that wrote it as its parent: that is what is known of one record's trace.
 - Times are nanoseconds since the epoch. A context is a `traceparent`.
 """
 
@@ -37,10 +37,8 @@ class ProcessedRecord(msgspec.Struct, array_like=True, tag="processed"):
         """Yield the span of the record."""
         trace_id, parent_id = trace_and_span(self.context)
         about = {**self.attributes, **record_attributes("process", "process", self.topic, self.partition, self.offset)}
-        name, links = f"process {self.topic}", ((trace_id, parent_id),)
-        yield TimedSpan(
-            name, CONSUMER, trace_id, self.span_id, parent_id, self.began_ns, self.ended_ns, about, links, self.error
-        )
+        ids, times = (trace_id, self.span_id, parent_id), (self.began_ns, self.ended_ns)
+        yield TimedSpan(f"process {self.topic}", CONSUMER, *ids, *times, about, (), self.error)
 
 
 class AnsweredQuery(msgspec.Struct, array_like=True, tag="answered"):

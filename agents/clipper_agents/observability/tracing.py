@@ -40,6 +40,8 @@ END_WITHIN_S = 1.0
 AGAIN_S = 30.0
 """Between two starts of an exporter that does not run."""
 LENGTH_BYTES = 4
+THREAD = "traces"
+"""Name of the thread that writes notes."""
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -97,7 +99,7 @@ class TraceSink:
         else:
             self.dropped += 1
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+            self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
             self._thread.start()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from clipper_stream.intervals import confidence_sequence
 from clipper_stream.selection.state import ModelTotals
 from clipper_topics.comparison import Comparison
 from clipper_topics.host_report import HostReport
+from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import REASONS
 
 STARTING = frozenset({"starting", "draining"})
@@ -79,9 +80,13 @@ class VersionSummary:
     starting: tuple[str, ...]
 
 
-def summary_of(builder: StatusBuilder, name: str, problems: int = 0) -> ApplicationSummary:
-    """A declared application in a line, with how many things are wrong with it."""
-    manifest = builder.facts.declared.manifests.applications[name]
+def application_summaries(builder: StatusBuilder, problems: Mapping[str, int]) -> list[ApplicationSummary]:
+    """Every application, in the order of the names, with how many things are wrong with it as far as that is known."""
+    declared = builder.facts.declared.manifests.applications
+    return [_summary(builder, name, declared[name], problems.get(name, 0)) for name in sorted(declared)]
+
+
+def _summary(builder: StatusBuilder, name: str, manifest: ApplicationManifest, problems: int) -> ApplicationSummary:
     counts = builder.recent.window(name, builder.now_s, builder.window_s)
     (p50_ms, p99_ms), seconds, queries = _quantiles(counts.latencies_ms), counts.seconds or 1, counts.queries
     return ApplicationSummary(
@@ -93,7 +98,7 @@ def summary_of(builder: StatusBuilder, name: str, problems: int = 0) -> Applicat
         p99_ms=p99_ms,
         defaults={reason: count / queries for reason, count in counts.defaults.items()} if queries else {},
         feedback_per_s=counts.feedback / seconds,
-        models=len(manifest.refs),
+        models=len(manifest.models) + len(manifest.trials),
         trials=len(manifest.trials),
         problems=problems,
         revision=manifest.revision,

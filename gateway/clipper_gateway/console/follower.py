@@ -37,7 +37,7 @@ from clipper_topics.connection import KafkaConnection
 T = TypeVar("T")
 
 SAMPLE_PER_S = 200
-AGAIN_S, SILENT_S, TICK_AT_S = 1.0, 3.0, 0.6
+AGAIN_S, SILENT_S, TICK_AT_S = 1.0, 3.0, 0.7
 """Between two attempts; without an answer, until that is told; behind a second, when all of it has been read."""
 POINTS_A_SECOND, STATUSES_A_SECOND, MODELS_A_SECOND = 20, 5, 250
 """What is made at most: of more than two hundred applications, each has a point more seldom than every ten seconds."""
@@ -94,10 +94,7 @@ class LiveView:
     # --- what pages show --------------------------------------------------------------------------------------------
     def summaries(self) -> Sequence[figures.ApplicationSummary]:
         """All applications in the order of their names."""
-        builder, of = self._builder(), self._problems
-        return self._once(
-            SUMMARIES, lambda: [figures.summary_of(builder, name, of.get(name, 0)) for name in self._names()]
-        )
+        return self._once(SUMMARIES, lambda: figures.application_summaries(self._builder(), self._problems))
 
     def status(self, name: str) -> ApplicationStatus | None:
         """One application, whole; None: it is not declared."""

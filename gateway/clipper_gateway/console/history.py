@@ -40,14 +40,11 @@ VERSION_VALUES = (
     *("weight", "share", "loss", "loss_lower", "loss_upper", "difference", "difference_lower", "difference_upper"),
     *("p50_ms", "p99_ms", "batch_limit", "batch_p99_ms", "cache_hit_ratio"),
 )
-"""Names of the figures of a version."""
 TABLE_BYTES = 44 << 20
 """Of all rings: with the logs of writes that are in no table yet, at most 50 MiB."""
 MOST_FOLDERS, WAIT_FOR_OTHER_S, RETRY_S = 9, 2.0, 60.0
-DROPPED_BITS = 2
-"""Of the ten behind the point of a half-precision number: what is left takes three quarters of the space."""
-MOST, UNIT = 65408.0, 64.0
-"""The largest half-precision number of so many bits, and what a figure is divided by."""
+DROPPED_BITS, MOST, UNIT = 2, 65408.0, 64.0
+"""Of ten behind a half-precision number's point, to save a quarter of the space; the largest; divisor of figures."""
 
 
 class Ring(NamedTuple):

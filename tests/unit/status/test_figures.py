@@ -4,7 +4,7 @@ import pytest
 from builders.status import DIGITS, MODELS, NOW_S, compared, facts, recent, report
 
 from clipper_agents.status.build import StatusBuilder
-from clipper_agents.status.figures import point_of, summary_of, version_summaries
+from clipper_agents.status.figures import application_summaries, point_of, version_summaries
 from clipper_agents.status.model import Latency, WorkerMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_stream.intervals import confidence_sequence
@@ -27,18 +27,18 @@ def builder(*comparisons: Comparison, flows: bool = True) -> StatusBuilder:
 
 def test_a_summary_has_the_rates_shares_and_problems_of_the_application() -> None:
     known = builder()
-    found = summary_of(known, "digits", problems=2)
+    (found,) = application_summaries(known, {"digits": 2})
     assert (found.name, found.policy, found.objective_ms, found.revision) == ("digits", "exp3", 100, 4)
     assert (found.queries_per_s, found.feedback_per_s, found.defaults) == (10.0, 5.0, {"late": 0.03})
     assert found.p50_ms is not None
     assert found.p99_ms is not None
     assert found.p50_ms < found.p99_ms
     assert (found.models, found.trials, found.is_estimate) == (4, 2, False)
-    assert (found.problems, summary_of(known, "digits").problems) == (2, 0)
+    assert (found.problems, application_summaries(known, {})[0].problems) == (2, 0)
 
 
 def test_a_summary_without_traffic_has_no_latency_and_no_shares() -> None:
-    found = summary_of(builder(flows=False), "digits")
+    (found,) = application_summaries(builder(flows=False), {})
     assert (found.queries_per_s, found.feedback_per_s, found.p50_ms, found.p99_ms, found.defaults) == (
         0,
         0,

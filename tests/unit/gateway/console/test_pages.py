@@ -79,7 +79,7 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-@pytest.mark.parametrize("path", Pages.live, ids=str)
+@pytest.mark.parametrize("path", sorted(Pages.live))
 async def test_until_the_topics_are_read_every_live_page_says_that_it_loads(path: str, site: Site) -> None:
     site.view.is_read = False
     page = await site.page(path)
