@@ -62,7 +62,10 @@ def traced_rows_header(rows: Iterable[TracedRows]) -> list[tuple[str, bytes]]:
 
 def header_of_rows(headers: Headers) -> bytes | None:
     """Return the header of a frame's record that names rows of sampled queries; None where there is none."""
-    return next((value for name, value in headers if name == TRACED_ROWS), None)
+    for name, value in headers:
+        if name == TRACED_ROWS:
+            return value
+    return None
 
 
 def rows_in_header(value: bytes) -> tuple[TracedRows, ...]:

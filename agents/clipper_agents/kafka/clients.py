@@ -202,3 +202,13 @@ async def unreachable(kafka: KafkaConnection, error: BaseException) -> SetupErro
     """The error with the address and the reason in it: `KafkaUnreachable` or `AccessRefused`."""
     reason = await explained(kafka, "no Kafka answers", error)
     return KafkaUnreachable(str(reason)) if isinstance(reason, BrokerUnavailable) else reason
+
+
+async def learn_leaders(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> None:
+    """Ask for leaders that are not known yet; aiokafka would send the question and sleep a tenth of a second."""
+    client = consumer._client
+    unknown = {tp.topic for tp in partitions if client.cluster.leader_for_partition(tp) is None}
+    for topic in unknown:
+        client.add_topic(topic)
+    if unknown:
+        await client.force_metadata_update()

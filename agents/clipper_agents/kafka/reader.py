@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
 
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
-from clipper_agents.kafka.clients import IsolationLevel, make_consumer, stop, translated_errors
+from clipper_agents.kafka.clients import IsolationLevel, learn_leaders, make_consumer, stop, translated_errors
 from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import COMMANDS, RetryPolicy, retry
@@ -112,7 +112,7 @@ class LogReader:
             TopicAuthorizationFailedError: this user may not see it.
         """
         consumer = await self._started()
-        await _learn_leaders(consumer, [TopicPartition(topic, 0)])
+        await learn_leaders(consumer, [TopicPartition(topic, 0)])
         while not (found := consumer.partitions_for_topic(topic)):
             if topic in consumer._client.cluster.unauthorized_topics:
                 raise TopicAuthorizationFailedError(topic)
@@ -327,7 +327,7 @@ class LogReader:
             return {}
         async with self._lock:
             consumer = await self._started()
-        await _learn_leaders(consumer, partitions)  # without the lock: who reads, or has no leader, holds up nobody
+        await learn_leaders(consumer, partitions)  # without the lock: who reads, or has no leader, holds up nobody
         return dict(await self._ask(what, lambda: ask(consumer)))
 
     async def _started(self) -> AIOKafkaConsumer:
@@ -393,16 +393,6 @@ async def read_topic(
     async with open_reader(kafka, isolation_level=isolation_level) as reader:
         every = dict.fromkeys(TopicPartition(topic, number) for number in range(partitions))
         await reader.read(every, lambda _, records: take(records))
-
-
-async def _learn_leaders(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> None:
-    """Ask for leaders that are not known yet; aiokafka would send the question and sleep a tenth of a second."""
-    client = consumer._client
-    unknown = {tp.topic for tp in partitions if client.cluster.leader_for_partition(tp) is None}
-    for topic in unknown:
-        client.add_topic(topic)
-    if unknown:
-        await client.force_metadata_update()
 
 
 def _before(records: list[Record], end: int) -> list[Record]:

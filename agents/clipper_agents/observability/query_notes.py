@@ -42,15 +42,30 @@ class ProcessedRecord(msgspec.Struct, array_like=True, tag="processed"):
 
 
 class AnsweredQuery(msgspec.Struct, array_like=True, tag="answered"):
-    """A query whose prediction is in the log; without models nobody was asked."""
+    """A query whose prediction is in the log.
 
-    record: ProcessedRecord
-    decoded_ns: int
-    decided_ns: int
-    combining_ns: int
-    answered_ns: int
+    Attributes:
+        times_ns: When its record was read; it was decoded; decided about; its answer written down; that stored.
+        log: Topic and offset of the prediction.
+        rows: 0 for a query that was answered before.
+        combining_ns: When what came of the models began to be combined.
+        reason: Of a default.
+        models: Those asked; none for a query that asked nobody.
+        missing: Those that did not answer, each with the reason.
+    """
+
+    context: str
+    span_id: str
+    topic: str
+    partition: int
+    offset: int
+    times_ns: tuple[int, int, int, int, int]
     log: tuple[str, int]
-    """Topic and offset of the prediction."""
+    application: str
+    query_id: str
+    rows: int
+    combining_ns: int
+    reason: str | None
     policy: str = ""
     revision: int = 0
     models: list[str] = []
@@ -61,20 +76,18 @@ class AnsweredQuery(msgspec.Struct, array_like=True, tag="answered"):
 
     def spans(self) -> Iterator[TimedSpan]:
         """Yield the spans of what the router did, but for those of requests and outputs."""
-        record = self.record
-        yield self._within("decode", record.began_ns, self.decoded_ns, {})
-        yield self._within("decide", self.decoded_ns, self.decided_ns, self._decision())
+        began_ns, decoded_ns, decided_ns, answered_ns, stored_ns = self.times_ns
+        yield self._within("decode", began_ns, decoded_ns, {})
+        if self.rows:
+            yield self._within("decide", decoded_ns, decided_ns, self._decision())
         if self.models:
-            found: Attributes = {
-                "clipper.confidence": self.confidence,
-                "clipper.models.cached": self.cached,
-                "clipper.models.missing": self.missing,
-            }
-            began_ns = max(self.decided_ns, self.combining_ns)
-            yield self._within("combine", began_ns, max(began_ns, self.answered_ns), found)
-        times = self.answered_ns, record.ended_ns
-        yield from RecordedNote(record.context, record.span_id, record.partition, *times, self.log).spans()
-        yield from record.spans()
+            found: Attributes = {"clipper.confidence": self.confidence, "clipper.models.cached": self.cached}
+            found["clipper.models.missing"] = self.missing
+            combining_ns = max(decided_ns, self.combining_ns)
+            yield self._within("combine", combining_ns, max(combining_ns, answered_ns), found)
+        yield from RecordedNote(self.context, self.span_id, self.partition, answered_ns, stored_ns, self.log).spans()
+        place = self.topic, self.partition, self.offset
+        yield from ProcessedRecord(self.context, *place, began_ns, stored_ns, self._outcome(), self.span_id).spans()
 
     def _decision(self) -> Attributes:
         if not self.models:
@@ -82,9 +95,16 @@ class AnsweredQuery(msgspec.Struct, array_like=True, tag="answered"):
         found = {"clipper.policy": self.policy, "clipper.revision": self.revision, "clipper.models": self.models}
         return found if self.propensity is None else {**found, "clipper.propensity": self.propensity}
 
+    def _outcome(self) -> Attributes:
+        found: Attributes = {"clipper.application": self.application, "clipper.query_id": self.query_id}
+        if not self.rows:
+            return {**found, "clipper.repeated": True}
+        found |= {"clipper.rows": self.rows, "clipper.default": self.reason is not None}
+        return found if self.reason is None else {**found, "clipper.default.reason": self.reason}
+
     def _within(self, name: str, began_ns: int, ended_ns: int, attributes: Attributes) -> TimedSpan:
-        trace_id, _ = trace_and_span(self.record.context)
-        return TimedSpan(name, INTERNAL, trace_id, "", self.record.span_id, began_ns, ended_ns, attributes)
+        trace_id, _ = trace_and_span(self.context)
+        return TimedSpan(name, INTERNAL, trace_id, "", self.span_id, began_ns, ended_ns, attributes)
 
 
 class RecordedNote(msgspec.Struct, array_like=True, tag="recorded"):

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from random import getrandbits
 from typing import Any, NamedTuple
 
@@ -34,7 +34,8 @@ INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = "INTERNAL", "SERVER", "CLIENT", "
 """Kinds of spans, as OpenTelemetry names them."""
 MOST_WAITING = 20_000
 """Notes that wait for the pipe: ten megabytes or so."""
-FLUSH_S = 0.25
+FLUSH_S = 1.0
+"""Notes that are written together are cheaper, and an exporter waits longer by itself."""
 END_WITHIN_S = 1.0
 """For what is left when a process ends: with a collector that is away, spans are lost and no time."""
 AGAIN_S = 30.0
@@ -119,9 +120,7 @@ class TraceSink:
         while None not in found:
             found = [self._notes.get()]
             self._ends.wait(FLUSH_S)
-            with contextlib.suppress(Empty):
-                while True:
-                    found.append(self._notes.get_nowait())
+            found += [self._notes.get() for _ in range(self._notes.qsize())]
             if notes := [note for note in found if note is not None]:
                 self._write(notes)
             if self.dropped:

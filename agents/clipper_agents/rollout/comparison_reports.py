@@ -32,7 +32,7 @@ class ComparisonReports:
     """The comparisons of one steward, on their way to the comparisons topic.
 
     >>> from clipper_topics.examples import COMPARISON
-    >>> reports = ComparisonReports(KafkaConnection(), Catalogue())
+    >>> reports = ComparisonReports(KafkaConnection(bootstrap="localhost:9092"), Catalogue())
     >>> reports.put([COMPARISON], now_s=0.0); reports.put([COMPARISON], now_s=1.0); len(reports.due)
     1
     """

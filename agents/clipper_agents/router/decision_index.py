@@ -34,7 +34,7 @@ from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget
 from clipper_agents.streaming.rocksdb_options import options
 from clipper_agents.streaming.storage import storage_failed
 from clipper_topics.feedback import queried_between, repeated_between
-from clipper_topics.logged_records import LoggedRecord, decides, prediction_head
+from clipper_topics.logged_records import LoggedRecord, audit_key, decides, prediction_head
 
 logger = logging.getLogger(__name__)
 
@@ -344,3 +344,35 @@ class LogIndex:
         """Close the indexes of all other partitions."""
         for partition in self._open.keys() - set(partitions):
             self._open.pop(partition).close()
+
+
+class DecisionLookup:
+    """The indexed decisions that feedback is about, and their audits, each looked up once.
+
+    Attributes:
+        decisions: By query id and application, as feedback names them, and its time; None where none is indexed.
+        audits: Likewise, of the decisions that have an audit; None where it is not indexed.
+    """
+
+    def __init__(self, decisions: PartitionIndex, audits: PartitionIndex, asked: Iterable[Asked]) -> None:
+        self._decision_index, self._audit_index = decisions, audits
+        self.decisions: dict[Asked, LoggedRecord | None] = dict.fromkeys(asked)
+        self.audits: dict[Asked, LoggedRecord | None] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look up again what was missing, after a wait."""
+        missing = [asked for asked, logged in self.decisions.items() if logged is None]
+        self.decisions.update(zip(missing, self._decision_index.about(missing), strict=True))
+        keys = {
+            asked: audit_key(asked[0], prediction_head(logged).query_offset)
+            for asked, logged in self.decisions.items()
+            if logged is not None and logged.audited and self.audits.get(asked) is None
+        }
+        if keys:
+            self.audits.update(zip(keys, self._audit_index.find([*keys.values()]), strict=True))
+
+    def is_complete(self, asked: Asked) -> bool:
+        """Return whether the decision is known, and its audit if it has one."""
+        decision = self.decisions[asked]
+        return decision is not None and self.audits.get(asked, decision) is not None

@@ -29,7 +29,7 @@ from clipper_agents.feedback.feedback_step import JoinedFeedback, Record, Step, 
 from clipper_agents.feedback.restore_markers import Restored, is_marker, read_markers
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.decision_index import Asked, LogIndex, PartitionIndex
+from clipper_agents.router.decision_index import Asked, DecisionLookup, LogIndex
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.router.selection_store import SelectionStore
@@ -40,7 +40,6 @@ from clipper_agents.streaming.partition_writer import PartitionTakenOver
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, FORWARDED, Feedback
-from clipper_topics.logged_records import LoggedRecord, audit_key, prediction_head
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
 
@@ -56,38 +55,6 @@ LOOKS = 4
 FEEDBACK_A_STEP = 2_000
 """In a backlog a step's transaction, of some ten milliseconds, is shared by so many."""
 FEEDBACK_A_TURN = 250  # folded in some fifteen milliseconds, then answers have their turn, and another partition
-
-
-class DecisionLookup:
-    """The indexed decisions that feedback is about, and their audits, each looked up once.
-
-    Attributes:
-        decisions: By query id and application, as feedback names them, and its time; None where none is indexed.
-        audits: Likewise, of the decisions that have an audit; None where it is not indexed.
-    """
-
-    def __init__(self, decisions: PartitionIndex, audits: PartitionIndex, asked: Iterable[Asked]) -> None:
-        self._decision_index, self._audit_index = decisions, audits
-        self.decisions: dict[Asked, LoggedRecord | None] = dict.fromkeys(asked)
-        self.audits: dict[Asked, LoggedRecord | None] = {}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Look up again what was missing, after a wait."""
-        missing = [asked for asked, logged in self.decisions.items() if logged is None]
-        self.decisions.update(zip(missing, self._decision_index.about(missing), strict=True))
-        keys = {
-            asked: audit_key(asked[0], prediction_head(logged).query_offset)
-            for asked, logged in self.decisions.items()
-            if logged is not None and logged.audited and self.audits.get(asked) is None
-        }
-        if keys:
-            self.audits.update(zip(keys, self._audit_index.find([*keys.values()]), strict=True))
-
-    def is_complete(self, asked: Asked) -> bool:
-        """Return whether the decision is known, and its audit if it has one."""
-        decision = self.decisions[asked]
-        return decision is not None and self.audits.get(asked, decision) is not None
 
 
 class FeedbackProcessor:

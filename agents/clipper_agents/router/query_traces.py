@@ -23,14 +23,17 @@ from clipper_agents.observability.query_notes import (
     SentRequest,
 )
 from clipper_agents.observability.tracing import TraceSink, new_span_id
-from clipper_agents.router.outgoing_records import OutgoingBlock, Sendable
+from clipper_agents.router.outgoing_records import Outgoing, OutgoingBlock, Sendable
 from clipper_stream.query import BlockAnswers, QueryAnswer, QueryBlock, Request
+from clipper_stream.query.row_batch import Owner
 from clipper_topics.prediction import NAMED
 from clipper_topics.trace_context import TracedRows, header_of_rows, sampled, traced_rows_header
 
 TRACE_END = 35
 """Where the trace ends in a `traceparent`."""
 Record: TypeAlias = ConsumerRecord[Any, Any]
+Traced: TypeAlias = tuple["QueryTrace", Sendable, int, int]
+"""A trace, the records that its query's is among, its place there, and its offset."""
 TracedFeedback: TypeAlias = tuple[list[tuple[Record, str]], int]
 """Records with the context of each, and when their turn came, in nanoseconds since the epoch."""
 
@@ -76,23 +79,34 @@ class TracedPart(NamedTuple):
 
 
 def traced_parts(request: Request) -> list[TracedPart]:
-    """Return the parts of a request that are of sampled queries; the rows of one query, or one block, are together."""
+    """Return the parts of a request that are of sampled queries; the rows of one in no block are together."""
     assert request.asked is not None
     owners, slots, found = request.asked.owners, request.asked.slots, list[TracedPart]()
     for owner in dict.fromkeys(owners):
         if isinstance(owner, QueryBlock):
-            traces = owner.queries.traces
-            if traces:
-                start = owners.index(owner)
-                some = slots[start : start + owners.count(owner)]
-                for index, trace in traces.items():
-                    rows = [start + some.index(slot) for slot in owner.slots_of(index) if slot in some]
-                    found += (TracedPart(row, row + 1, trace, is_served=True, span_id=new_span_id()) for row in rows)
+            for index, trace in owner.queries.traces.items():
+                models = owner.decisions[index].models
+                if request.ref in models:
+                    row = _row_of(owner, models.index(request.ref) * owner.count + index, owners, slots)
+                    if row is not None:
+                        found.append(TracedPart(row, row + 1, trace, True, new_span_id()))  # noqa: FBT003
         elif owner.query.trace is not None:
             start, is_served = owners.index(owner), owner.audit_of is None
             part = TracedPart(start, start + owners.count(owner), owner.query.trace, is_served, new_span_id())
             found.append(part)
     return found
+
+
+def _row_of(block: QueryBlock, slot: int, owners: list[Owner], slots: list[int]) -> int | None:
+    """Return the row of a block's slot; None where a cache had it, or another query asks for the same."""
+    row = -1
+    try:
+        while True:
+            row = slots.index(slot, row + 1)
+            if owners[row] is block:
+                return row
+    except ValueError:
+        return None
 
 
 def rows_in_process(request: Request) -> tuple[TracedRows, ...]:
@@ -148,13 +162,18 @@ class QueryTraces:
             trace.answered_ns = now_ns
 
     def recorded(self, topic: str, outgoing: Iterable[Sendable], offsets: Sequence[int]) -> None:
-        """Note that predictions are in the log, at these offsets."""
-        for trace, one, place, offset in _traced(outgoing, offsets):
+        """Note that predictions are in the log, at these offsets; one of a round is the example of its latency."""
+        found = _traced(outgoing, offsets)
+        if not found:
+            return
+        now_ns = time.time_ns()
+        for trace, one, place, offset in found:
             trace.is_recorded = True
-            note = _answered(trace, one, place, (topic, offset))
-            self._put(note)
-            if self._metrics is not None and note.policy:
-                self._metrics.keep_trace(*_observed(one, place), trace.parent[3:TRACE_END])
+            self._put(_answered(trace, one, place, (topic, offset), now_ns))
+        trace, one, place, _ = found[-1]
+        observed = _observed(one, place)
+        if self._metrics is not None and observed is not None:
+            self._metrics.keep_trace(*observed, trace.parent[3:TRACE_END])
 
     def audited(self, topic: str, outgoing: Iterable[Sendable], offsets: Sequence[int], took_s: float) -> None:
         """Note that audits are in the log, at these offsets, since a round of so many seconds."""
@@ -167,7 +186,9 @@ class QueryTraces:
         """Note that queries without a prediction get none here: their partitions were taken away."""
         for trace in traces:
             if not trace.is_recorded:
-                self._put(_processed(trace, {}, why))
+                place = trace.record.topic, trace.record.partition, trace.record.offset
+                times = trace.began_ns, time.time_ns()
+                self._put(ProcessedRecord(trace.parent, *place, *times, {}, trace.span_id, why))
 
     # --- requests, outputs, feedback --------------------------------------------------------------------------------
     def sending(self, request: Request, topic: str) -> tuple[list[tuple[str, bytes]], Callable[[Any], None]]:
@@ -210,76 +231,62 @@ class QueryTraces:
             self.sink.put(note)
 
 
-def _traced(outgoing: Iterable[Sendable], offsets: Sequence[int]) -> list[tuple[QueryTrace, Sendable, int, int]]:
-    """Return each trace, the records that its query's is among, its place there, and its offset."""
-    found, at = [], 0
+def _traced(outgoing: Iterable[Sendable], offsets: Sequence[int]) -> list[Traced]:
+    found, at = list[Traced](), 0
     for one in outgoing:
         found += [(trace, one, place, offsets[at + place]) for place, trace in one.traces]
         at += one.size
     return found
 
 
-def _processed(trace: QueryTrace, attributes: dict[str, Any], error: str = "") -> ProcessedRecord:
-    record = trace.record
-    place = record.topic, record.partition, record.offset
-    return ProcessedRecord(trace.parent, *place, trace.began_ns, time.time_ns(), attributes, trace.span_id, error)
-
-
-def _note(trace: QueryTrace, about: dict[str, Any], at_s: float, log: tuple[str, int]) -> AnsweredQuery:
-    times = trace.decoded_ns, trace.decided_ns, round(at_s * 1e9), trace.answered_ns
-    return AnsweredQuery(_processed(trace, about), *times, log)
-
-
-def _answered(trace: QueryTrace, one: Sendable, place: int, log: tuple[str, int]) -> AnsweredQuery:
-    if isinstance(one, OutgoingBlock):
-        return _answered_in_block(trace, one.answers, place, log)
-    answer, query = one.answer, one.query
-    about: dict[str, Any] = {"clipper.application": query.application, "clipper.query_id": query.query_id}
-    if answer is None:
-        about["clipper.repeated"] = True
-        return _note(trace, about, 0.0, log)
-    about |= {"clipper.rows": answer.pending.count, "clipper.default": answer.failure is not None}
-    if answer.failure is not None:
-        about["clipper.default.reason"] = answer.failure.reason
-    note = _note(trace, about, answer.decided_at_s, log)
-    if answer.application is not None:
-        note.policy = answer.application.policy.name if query.models is None else NAMED
-        note.revision, note.propensity = answer.application.revision, answer.served_propensity
-    note.models = [*(one.ref for one in answer.used), *(one.ref for one in answer.missing)]
-    note.confidence, note.cached = answer.confidence, [one.ref for one in answer.used if one.cached]
-    note.missing = [f"{one.ref} {one.failure.reason}" for one in answer.missing]
-    return note
-
-
-def _answered_in_block(trace: QueryTrace, answers: BlockAnswers, place: int, log: tuple[str, int]) -> AnsweredQuery:
-    block, indices, at_s, combined, refusals = answers
-    index, application = indices[place], block.application
-    about: dict[str, Any] = {
-        "clipper.application": application.name, "clipper.query_id": block.queries.query_ids[index], "clipper.rows": 1,
-        "clipper.default": bool(refusals),
-    }  # fmt: skip
-    if refusals:
-        about["clipper.default.reason"] = refusals[place].reason
-    note = _note(trace, about, at_s, log)
-    note.policy, note.revision = application.policy.name, application.revision
-    if not refusals:
-        chosen = block.decisions[index]
-        note.models, note.propensity = [*chosen.models], chosen.served_propensity
-        note.confidence = combined[place].confidence if combined else 1.0
-        slots = zip(chosen.models, block.slots_of(index), strict=True)
-        note.cached = [ref for ref, slot in slots if not block.arrived_s[slot]]
-    return note
-
-
-def _observed(one: Sendable, place: int) -> tuple[str, str, float]:
-    """Application, outcome and latency in seconds, as metrics have them."""
+def _observed(one: Sendable, place: int) -> tuple[str, str, float] | None:
+    """Return application, outcome and latency in seconds as metrics have them; None for what is in no series."""
     if isinstance(one, OutgoingBlock):
         block, indices, at_s, _, refusals = one.answers
         latency_s = at_s - block.queries.queried_at_s[indices[place]]
         return block.application.name, "default" if refusals else "model", max(0.0, latency_s)
-    assert one.answer is not None
-    latency_s = one.answer.decided_at_s - one.query.queried_at_s
-    return one.query.application, "default" if one.answer.default else "model", max(0.0, latency_s)
+    answer = one.answer
+    if answer is None or answer.application is None:
+        return None
+    latency_s = answer.decided_at_s - answer.query.queried_at_s
+    return answer.application.name, "default" if answer.default else "model", max(0.0, latency_s)
+
+
+def _answered(trace: QueryTrace, one: Sendable, place: int, log: tuple[str, int], now_ns: int) -> AnsweredQuery:
+    record, times = trace.record, (trace.began_ns, trace.decoded_ns, trace.decided_ns, trace.answered_ns, now_ns)
+    where = trace.parent, trace.span_id, record.topic, record.partition, record.offset, times, log
+    return _in_block(where, one.answers, place) if isinstance(one, OutgoingBlock) else _alone(where, one)
+
+
+def _in_block(where: tuple[Any, ...], answers: BlockAnswers, place: int) -> AnsweredQuery:
+    block, indices, at_s, combined, refusals = answers
+    index, application = indices[place], block.application
+    query = application.name, block.queries.query_ids[index], 1, round(at_s * 1e9)
+    if refusals:
+        return AnsweredQuery(*where, *query, refusals[place].reason)
+    chosen = block.decisions[index]
+    slots = zip(chosen.models, block.slots_of(index), strict=True)
+    return AnsweredQuery(
+        *where, *query, None, application.policy.name, application.revision, [*chosen.models],
+        chosen.served_propensity, combined[place].confidence if combined else 1.0,
+        [ref for ref, slot in slots if not block.arrived_s[slot]],
+    )  # fmt: skip
+
+
+def _alone(where: tuple[Any, ...], one: Outgoing) -> AnsweredQuery:
+    answer, query = one.answer, one.query
+    if answer is None:
+        return AnsweredQuery(*where, query.application, query.query_id, 0, 0, None)
+    reason = None if answer.failure is None else answer.failure.reason
+    rows, at_ns = answer.pending.count, round(answer.decided_at_s * 1e9)
+    note = AnsweredQuery(*where, query.application, query.query_id, rows, at_ns, reason)
+    if answer.application is not None:
+        note.policy = answer.application.policy.name if query.models is None else NAMED
+        note.revision, note.propensity = answer.application.revision, answer.served_propensity
+    note.models = [*(each.ref for each in answer.used), *(each.ref for each in answer.missing)]
+    note.confidence, note.cached = answer.confidence, [each.ref for each in answer.used if each.cached]
+    note.missing = [f"{each.ref} {each.failure.reason}" for each in answer.missing]
+    return note
 
 
 UNTRACED = QueryTraces()

@@ -125,6 +125,12 @@ class Gateway:
             await self.server.stop(0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+async def one_loop(anyio_backend):
+    """One for all tests of this file: gRPC gives late events of a loop that is closed to the loop of the next test."""
+    yield  # noqa: PT022 - the loop is there until the fixture ends
+
+
 @pytest.fixture
 async def gateway():
     async with Gateway().running() as gateway:

@@ -61,18 +61,18 @@ class Path:
         self.traces.answered(effects.answers, effects.block_answers)
         alone = [Outgoing(one.query, b"", "application/json", one) for one in effects.answers]
         blocks = [OutgoingBlock(some, [b""] * len(some.indices)) for some in effects.block_answers]
-        outgoing = [*blocks, *alone]
+        outgoing: list[Outgoing | OutgoingBlock] = [*blocks, *alone]
         self.traces.recorded(PREDICTIONS, outgoing, range(100, 100 + sum(one.size for one in outgoing)))
 
 
 def by_id(notes):
-    return {note.record.attributes["clipper.query_id"]: note for note in notes}
+    return {note.query_id: note for note in notes}
 
 
 def test_only_what_is_sampled_is_noted_in_a_block():
     path = Path(*(asked(number, number, flags=SAMPLED if number in (3, 7) else UNSAMPLED) for number in range(10)))
     assert [len(block) for block in path.decoded.blocks] == [10]
-    assert {note.record.attributes["clipper.query_id"] for note in path.serve()} == {"q3", "q7"}
+    assert {note.query_id for note in path.serve()} == {"q3", "q7"}
 
 
 def test_a_query_has_the_same_spans_in_a_block_and_alone():
@@ -172,7 +172,7 @@ def test_the_span_of_a_request_is_the_parent_of_what_its_host_does():
     assert [(one.start, one.stop) for one in rows] == [(0, 2), (2, 3)]
     assert [trace_and_span(one.traceparent) for one in rows] == [(span.trace_id, span.span_id) for span in spans]
     answered = by_id(path.serve())
-    assert [span.parent_id for span in spans] == [answered[name].record.span_id for name in ("q0", "q1")]
+    assert [span.parent_id for span in spans] == [answered[name].span_id for name in ("q0", "q1")]
     assert [span.attributes["clipper.rows"] for span in spans] == [2, 1]
     assert {span.attributes["messaging.kafka.offset"] for span in spans} == {9}
 
@@ -188,7 +188,7 @@ def test_a_request_that_kafka_does_not_take_is_an_error():
 def test_rows_for_a_model_in_the_process_are_in_the_span_of_their_query():
     path = Path(asked(0, 1.0))
     (rows,) = rows_in_process(path.effects.requests[0])
-    assert trace_and_span(rows.traceparent) == (TRACE, path.serve()[0].record.span_id)
+    assert trace_and_span(rows.traceparent) == (TRACE, path.serve()[0].span_id)
 
 
 def test_outputs_are_processed_within_the_span_of_their_sending():
@@ -227,7 +227,7 @@ def test_an_audit_is_recorded_in_its_querys_trace():
     path.traces.audited("audits", outgoing, [8], 0.5)
     for note in path.notes.of(RecordedNote):
         (span,) = note.spans()
-        assert (span.parent_id, span.name) == (answer.record.span_id, "record audits")
+        assert (span.parent_id, span.name) == (answer.span_id, "record audits")
 
 
 def test_a_sampled_query_is_the_example_of_its_latency():
