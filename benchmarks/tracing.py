@@ -9,7 +9,7 @@ are JSON of 64 numbers, 400 together, of which one of two models is asked by `ex
 writes them, `correlation-id` and `traceparent`, but those of `no headers`.
 
 What tracing does is too little to be seen in the whole, so it is timed by itself: decoding of the same records with
-tracing off and on; in place, all that is noted while queries are served; and the thread that gives notes to the exporter.
+tracing off and on; in place, all that is noted while queries are served; and the thread that gives notes away.
 Of a list, and of the chunks, the least counts, and so it does of what a query costs with tracing off: what disturbs a
 measurement only makes it longer. The exporter is not in the figures: it is another process, and takes a millisecond of
 CPU a trace.

@@ -6,7 +6,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ async def _page(view: LiveView, pages: int) -> None:
     """The next second, in which every page asks for what it shows: the overview, the models, and applications."""
     await view.next_tick(view.tick)
     if pages:
-        view.summaries(), view.reasons(), view.models()
+        _ = view.summaries(), view.reasons(), view.models()
         for number in range(pages - 2):
             view.status(f"app-{number}")
 
@@ -203,7 +203,7 @@ async def _keep(
         _, key, value = totals(second % applications, versions)
         view.facts.totals(key, value)
         view.look()
-        view.summaries(), view.reasons(), view.models()
+        _ = view.summaries(), view.reasons(), view.models()
         await view.keep(int(now[0]))
         if second % 10 == 0:
             largest_mib = max(largest_mib, _size_mib(folder))
@@ -263,6 +263,8 @@ def _rss_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
 
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {"follow": follow, "keep": keep}
+
 if __name__ == "__main__":
     job = json.loads(sys.argv[1])
-    print(json.dumps({"follow": follow, "keep": keep}[job.pop("job")](**job)))
+    print(json.dumps(JOBS[job.pop("job")](**job)))

@@ -39,18 +39,20 @@ TracedFeedback: TypeAlias = tuple[list[tuple[Record, str]], int]
 
 
 class QueryTrace:
-    """The trace of one query: its record, the context that came with it, and when what was done.
+    """The trace of one query: where its record is, the context that came with it, and when what was done.
 
     Attributes:
+        place: Topic, partition and offset of the record.
         span_id: Of the span in which all is that is done for the query here.
         is_recorded: Whether its prediction is in the log.
         began_ns, decoded_ns, decided_ns, answered_ns: Nanoseconds since the epoch, each at first the one before.
     """
 
-    __slots__ = ("answered_ns", "began_ns", "decided_ns", "decoded_ns", "is_recorded", "parent", "record", "span_id")
+    __slots__ = ("answered_ns", "began_ns", "decided_ns", "decoded_ns", "is_recorded", "parent", "place", "span_id")
 
     def __init__(self, record: Record, parent: str) -> None:
-        self.record, self.parent, self.span_id, self.is_recorded = record, parent, new_span_id(), False
+        self.place = record.topic, record.partition, record.offset
+        self.parent, self.span_id, self.is_recorded = parent, new_span_id(), False
         self.began_ns = self.decoded_ns = self.decided_ns = self.answered_ns = time.time_ns()
 
 
@@ -184,11 +186,10 @@ class QueryTraces:
 
     def drop(self, traces: Iterable[QueryTrace], why: str = "partition_taken") -> None:
         """Note that queries without a prediction get none here: their partitions were taken away."""
-        for trace in traces:
+        for trace in {*traces}:
             if not trace.is_recorded:
-                place = trace.record.topic, trace.record.partition, trace.record.offset
                 times = trace.began_ns, time.time_ns()
-                self._put(ProcessedRecord(trace.parent, *place, *times, {}, trace.span_id, why))
+                self._put(ProcessedRecord(trace.parent, *trace.place, *times, {}, trace.span_id, why))
 
     # --- requests, outputs, feedback --------------------------------------------------------------------------------
     def sending(self, request: Request, topic: str) -> tuple[list[tuple[str, bytes]], Callable[[Any], None]]:
@@ -253,12 +254,16 @@ def _observed(one: Sendable, place: int) -> tuple[str, str, float] | None:
 
 
 def _answered(trace: QueryTrace, one: Sendable, place: int, log: tuple[str, int], now_ns: int) -> AnsweredQuery:
-    record, times = trace.record, (trace.began_ns, trace.decoded_ns, trace.decided_ns, trace.answered_ns, now_ns)
-    where = trace.parent, trace.span_id, record.topic, record.partition, record.offset, times, log
+    times = trace.began_ns, trace.decoded_ns, trace.decided_ns, trace.answered_ns, now_ns
+    where = trace.parent, trace.span_id, *trace.place, times, log
     return _in_block(where, one.answers, place) if isinstance(one, OutgoingBlock) else _alone(where, one)
 
 
-def _in_block(where: tuple[Any, ...], answers: BlockAnswers, place: int) -> AnsweredQuery:
+_Where: TypeAlias = tuple[str, str, str, int, int, tuple[int, int, int, int, int], tuple[str, int]]
+"""The first fields of an `AnsweredQuery`."""
+
+
+def _in_block(where: _Where, answers: BlockAnswers, place: int) -> AnsweredQuery:
     block, indices, at_s, combined, refusals = answers
     index, application = indices[place], block.application
     query = application.name, block.queries.query_ids[index], 1, round(at_s * 1e9)
@@ -273,7 +278,7 @@ def _in_block(where: tuple[Any, ...], answers: BlockAnswers, place: int) -> Answ
     )  # fmt: skip
 
 
-def _alone(where: tuple[Any, ...], one: Outgoing) -> AnsweredQuery:
+def _alone(where: _Where, one: Outgoing) -> AnsweredQuery:
     answer, query = one.answer, one.query
     if answer is None:
         return AnsweredQuery(*where, query.application, query.query_id, 0, 0, None)

@@ -136,7 +136,7 @@ def test_a_query_that_asks_nobody_has_no_combination_and_its_reason(reason, coun
 def rows_of(path, ref):
     (request,) = [one for one in path.effects.requests if one.ref == ref]
     return [
-        (part.trace.record.offset, [float(row[0]) for row in request.rows[part.start : part.stop]])
+        (part.trace.place[2], [float(row[0]) for row in request.rows[part.start : part.stop]])
         for part in sorted(request.traced)
     ]
 
@@ -210,13 +210,14 @@ def test_a_record_that_holds_no_query_ends_with_an_error():
 
 
 def test_a_query_whose_partition_is_taken_ends_with_an_error_unless_it_is_recorded():
-    path = Path(*(asked(number, number) for number in range(BLOCK_FROM)), asked(50, 1.0, 2.0))
+    path = Path(*(asked(number, number) for number in range(BLOCK_FROM)), asked(50, 61.0, 62.0))
     path.serve(rows=(0, 2))  # of the one request, the first two rows
+    path.serve(rows=(2, 3), failed={2: ("error", "no")})  # a query that leaves the block
     recorded = set(by_id(path.notes.of(AnsweredQuery)))
     path.traces.drop(path.router.traces())
     left = [note for note in path.notes if getattr(note, "error", "") == "partition_taken"]
-    assert recorded == {"q0", "q1"}
-    assert {note.offset for note in left} == {*range(2, BLOCK_FROM), 50}
+    assert recorded == {"q0", "q1", "q2"}
+    assert sorted(note.offset for note in left) == [*range(3, BLOCK_FROM), 50]
 
 
 def test_an_audit_is_recorded_in_its_querys_trace():

@@ -154,7 +154,8 @@
   function options(figure, lines, series, bands) {
     const { unit, range } = figure.dataset, text = style("--muted"), grid = { stroke: style("--grid"), width: 1 };
     const line = Number(figure.dataset.line), own = Number.isFinite(line) ? line : null;
-    const time = (seconds) => new Date(1000 * seconds).toISOString();
+    const clock = (seconds, step) =>
+      new Date(1000 * seconds).toISOString().slice(hours > 24 ? 5 : 11, step < 60 ? 19 : 16).replace("T", " ");
     const axis = { stroke: text, grid, ticks: grid, font: "12px system-ui, sans-serif" };
     const fitted = (_, least, most) => {
       const [low, high] = [Math.min(least ?? 0, 0, own ?? 0), Math.max(most ?? 0, own ?? 0) || 1];
@@ -168,7 +169,7 @@
         y: { range: range ? range.split(" ").map(Number) : fitted },
       },
       axes: [
-        { ...axis, values: (_, at) => at.map((each) => time(each).slice(hours > 24 ? 5 : 11, 16).replace("T", " ")), space: hours > 24 ? 90 : 60 },
+        { ...axis, values: (_, at, __, ___, step) => at.map((each) => clock(each, step)), space: hours > 24 ? 90 : 70 },
         { ...axis, size: 62, values: (_, at) => at.map((each) => format(each, unit)) },
       ],
       hooks: {
@@ -209,7 +210,8 @@
 
   function legend(figure, lines, at) {
     const list = figure.querySelector(".legend");
-    const place = at ?? (data ? data.times_s.length - 1 : 0);
+    let place = at ?? data.times_s.length - 1; // the step that has just begun may have no figure yet
+    while (at == null && place > 0 && lines.every((one) => (one.points[place] ?? null) === null)) place -= 1;
     while (list.children.length > lines.length) list.lastChild.remove();
     lines.forEach((one, number) => {
       const item = list.children[number] || list.appendChild(legendItem());
