@@ -97,61 +97,48 @@ CASES = (
 NONE = CASES[1]
 WARM = 12
 """Chunks that are not measured: caches are empty, and the exporter begins."""
-DECODED, LISTS, REPEATS = 100, 20, 30
+DECODED, LISTS, REPEATS = 100, 20, 40
 """Records of a list that is decoded, as the router has them; lists, and how often each is decoded."""
 
 
-class TimedTraces(QueryTraces):
-    """Notes as the router's, and how long that takes where it serves queries.
+class Stopwatch:
+    """Adds up the CPU time of calls.
 
     Attributes:
-        spent_s: CPU seconds.
+        spent_s: CPU seconds of this thread, without those of looking at the clock.
     """
 
-    spent_s = 0.0
+    def __init__(self) -> None:
+        self.spent_s, self._clock_s = 0.0, 0.0
+        self._clock_s = min(self._empty_s() for _ in range(1_000))
 
-    def decided(self, *given: Any) -> None:
-        with self._timed():
-            super().decided(*given)
+    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, timed."""
 
-    def answered(self, *given: Any) -> None:
-        with self._timed():
-            super().answered(*given)
+        def timed(*given: Any) -> Any:
+            began_s = time.thread_time()
+            found = call(*given)
+            self.spent_s += time.thread_time() - began_s - self._clock_s
+            return found
 
-    def recorded(self, *given: Any) -> None:
-        with self._timed():
-            super().recorded(*given)
+        return timed
 
-    def gathered(self, *given: Any) -> None:
-        with self._timed():
-            super().gathered(*given)
+    def _empty_s(self) -> float:
+        self.spent_s = 0.0
+        self.timed(lambda: None)()
+        return self.spent_s
 
-    def sending(self, *given: Any) -> tuple[list[tuple[str, bytes]], Callable[[Any], None]]:
-        with self._timed():
-            headers, sent = super().sending(*given)
 
-        def timed(stored: Any) -> None:
-            with self._timed():
-                sent(stored)
+NOTING = ("decided", "answered", "sending", "_sent", "gathered", "recorded")
+"""What is called of `QueryTraces` where queries are served, but for what is called while they are decoded."""
 
-        return headers, timed
 
-    def __init__(self, sink: TraceSink, metrics: RouterMetrics) -> None:
-        super().__init__(sink, metrics)
-        self._clock_s = 0.0
-        empty = []
-        for _ in range(1_000):
-            self.spent_s = 0.0
-            with self._timed():
-                pass
-            empty.append(self.spent_s)
-        self._clock_s = min(empty)
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        began_s = time.thread_time()
-        yield
-        self.spent_s += time.thread_time() - began_s - self._clock_s
+def timed_traces(sink: TraceSink, metrics: RouterMetrics, watch: Stopwatch) -> QueryTraces:
+    """A router's notes, which are timed."""
+    traces = QueryTraces(sink, metrics)
+    for name in NOTING:
+        setattr(traces, name, watch.timed(getattr(traces, name)))
+    return traces
 
 
 class MemoryKafka:
@@ -337,7 +324,8 @@ async def measured(options: argparse.Namespace) -> list[Run]:
 async def added(case: Case, chunks: int) -> Run:
     """Answer chunks of queries, with tracing on in every other one, and add up what tracing does."""
     with recording() as sink, tempfile.TemporaryDirectory(prefix="clipper-benchmark-") as folder:
-        traces = TimedTraces(sink, metrics := RouterMetrics())
+        watch = Stopwatch()
+        traces = timed_traces(sink, metrics := RouterMetrics(), watch)
         path = RouterPath(Path(folder), traces, metrics)
         await path.open()
         settle_memory()
@@ -345,14 +333,14 @@ async def added(case: Case, chunks: int) -> Run:
         base, spent_us, before_s = [], [], 0.0
         for number in range(-WARM, chunks):
             is_on = bool(number % 2)
-            records, traces.is_on, traces.spent_s = records_of(case if is_on else NONE, number), is_on, 0.0
+            records, traces.is_on, watch.spent_s = records_of(case if is_on else NONE, number), is_on, 0.0
             began_s = time.thread_time()
             await path.answer(records)
             took_s = time.thread_time() - began_s
             if number == 0:
                 before_s = _later_s()
             if number >= 0:
-                (spent_us if is_on else base).append((traces.spent_s if is_on else took_s) / TOGETHER * 1e6)
+                (spent_us if is_on else base).append((watch.spent_s if is_on else took_s) / TOGETHER * 1e6)
         path.close()
         later_us = (_later_s() - before_s) / len(spent_us) / TOGETHER * 1e6
     base_us = min(base)
@@ -367,9 +355,9 @@ def decoding(case: Case, traces: QueryTraces) -> float:
     """How much longer a query takes to decode with tracing on, in microseconds, by the least of many times."""
     least: dict[tuple[int, bool], float] = {}
     lists = [records_of(case, 10_000 + number, DECODED) for number in range(LISTS)]
-    for _ in range(REPEATS):
+    for repeat in range(REPEATS):
         for number, records in enumerate(lists):
-            for is_on in (False, True):
+            for is_on in (False, True) if repeat % 2 else (True, False):
                 traces.is_on = is_on
                 began_s = time.thread_time()
                 decode_queries(records, 0, math.inf, traces)

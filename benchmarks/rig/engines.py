@@ -120,8 +120,8 @@ async def _wait(run: EngineRun, seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-async def _safe(_partition: int, _pieces: list[Any]) -> None:
-    """The answers are safe."""
+def _safe(_reply: Any) -> None:
+    """The answers are safe at once."""
 
 
 def backlog(rows: NDArray[Any]) -> Feed:

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from clipper_topics.trace_context import TRACEPARENT, record_attributes
+from clipper_topics.codec import TRACEPARENT
+from clipper_topics.trace_context import record_attributes
 
 MOST_REMEMBERED = 4_096
 """Traces of queries, for their feedback; a few hundred bytes each."""

@@ -74,8 +74,7 @@ class Visitor:
     def open(self, path: str = "/console", *, theme: str = "light", width: int = 1280) -> Page:
         """Open a page, and wait until it shows what it knows."""
         page = self.context.new_page()
-        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-        page.set_viewport_size({"width": width, "height": 900})
+        look(page, theme, width)
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
         page.on("dialog", lambda dialog: self.complaints.append(f"{page.url}: a dialog: {dialog.message}"))
@@ -104,18 +103,28 @@ class Visitor:
         assert told, self.complaints
         self.complaints[:] = [one for one in self.complaints if one not in told]
 
-    def forge(self, origin: str, action: str, fields: Mapping[str, str]) -> int:
-        """Press a button on a page of another origin, which posts a form to the console; the status of the answer."""
-        page = self.context.new_page()
-        inputs = "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in fields.items())
-        form = f'<form method="post" action="{action}">{inputs}<button>A game</button></form>'
-        page.route(f"{origin}/**", lambda route: route.fulfill(content_type="text/html", body=form))
-        page.goto(f"{origin}/")
-        with page.expect_navigation() as navigation:
-            page.get_by_role("button").click()
-        answer = navigation.value
+    def forge(self, origin: str, forms: Mapping[str, Mapping[str, str]]) -> list[int]:
+        """Press the buttons of a page of another origin, which post forms to the console; the statuses of its answers.
+
+        Args:
+            origin: Of the page.
+            forms: Fields by the URL to which they are posted.
+        """
+        html = "".join(
+            f'<form method="post" action="{url}">'
+            + "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in fields.items())
+            + "<button>A game</button></form>"
+            for url, fields in forms.items()
+        )
+        page, statuses = self.context.new_page(), []
+        page.route(f"{origin}/**", lambda route: route.fulfill(content_type="text/html", body=html))
+        for number in range(len(forms)):
+            page.goto(f"{origin}/")
+            with page.expect_navigation() as navigation:
+                page.get_by_role("button").nth(number).click()
+            statuses.append(navigation.value.status if navigation.value else 0)
         page.close()
-        return answer.status if answer else 0
+        return statuses
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
@@ -124,6 +133,12 @@ class Visitor:
     def _on_request(self, url: str) -> None:
         if urlsplit(url).netloc != self._host and not url.startswith("data:"):
             self.complaints.append(f"another host was asked: {url}")
+
+
+def look(page: Page, theme: str, width: int) -> None:
+    """Look at a page in a theme of the system and a window of a width."""
+    page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 900})
 
 
 def tab_to(page: Page, wanted: Locator) -> None:

@@ -21,7 +21,7 @@ from clipper_topics.connection import KafkaConnection
 
 CONFIGURATION = Path(__file__).with_name("console.toml")
 MARKUP = "<img src=x onerror=alert(1)>"
-RATE = 20.0
+RATE = 10.0
 """Queries a second: enough for figures that move each second."""
 MODELS = f"""
 def raising(rows):

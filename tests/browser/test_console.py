@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import pytest
-from browser.chromium import Visitor, blemishes, chromium, tab_to
+from browser.chromium import Visitor, blemishes, chromium, look, tab_to
 from browser.scene import MARKUP, Scene, staged
 from e2e.programs import run
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -77,31 +77,36 @@ PAGES = {
         f"/console/queries?id={quote(MARKUP)}&context={quote(MARKUP)}", f"Query {MARKUP}", (f"ValueError: {MARKUP}",)
     ),
 }
-LOOKS = [
-    pytest.param(
-        theme,
-        width,
-        id=f"{theme}, {width}",
-        marks=[] if (theme, width) in (("light", 1280), ("dark", 360)) else pytest.mark.long,
-    )
-    for theme in ("light", "dark")
-    for width in (360, 1280, 2560)
-]
+LONG = {"application", "trial", "a model", "queries"}
+"""Pages of templates that another page has as well."""
+LOOKS = [(theme, width) for theme in ("light", "dark") for width in (1280, 360, 2560)]
 
 
-@pytest.mark.parametrize(("theme", "width"), LOOKS)
-@pytest.mark.parametrize("name", PAGES)
-def test_every_page_shows_what_it_is_about_to_everybody(
-    ada: Visitor, name: str, theme: str, width: int, tmp_path: Path
-) -> None:
-    shown = PAGES[name]
-    page = ada.open(shown.path, theme=theme, width=width)
+def is_for_everybody(page: Page, shown: Shown) -> None:
+    """Check what a page says, that nothing of it is markup, and that everybody can read and use it."""
     expect(page.get_by_role("heading", level=1)).to_have_text(shown.heading)
     for text in shown.says:
         expect(page.locator("main")).to_contain_text(text)
     expect(page.locator('img[src="x"], [onerror]')).to_have_count(0)
-    page.screenshot(path=tmp_path / "page.png", full_page=True)
     assert blemishes(page) == []
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in PAGES])
+def test_every_page_says_what_it_is_about_and_everybody_can_use_it(ada: Visitor, name: str) -> None:
+    page = ada.open(PAGES[name].path, theme="light", width=1280)
+    is_for_everybody(page, PAGES[name])
+    look(page, "dark", 360)
+    is_for_everybody(page, PAGES[name])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_as_good_in_both_themes_and_three_widths(ada: Visitor, name: str, tmp_path: Path) -> None:
+    for theme, width in LOOKS:
+        page = ada.open(PAGES[name].path, theme=theme, width=width)
+        is_for_everybody(page, PAGES[name])
+        page.screenshot(path=tmp_path / f"{theme}-{width}.png", full_page=True)
+        page.close()
 
 
 REFLECTED = {
@@ -116,6 +121,7 @@ REFLECTED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", REFLECTED)
 def test_what_an_address_says_is_text(ada: Visitor, case: str) -> None:
     path, status = REFLECTED[case]
@@ -240,16 +246,19 @@ def test_what_somebody_else_has_done_meanwhile_is_shown_and_nothing_is_done(ada:
 
 
 # --- who may do what ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("origin", ["http://127.0.0.1", "http://other.example"])
+@pytest.mark.parametrize("origin", ["http://127.0.0.1", pytest.param("http://other.example", marks=pytest.mark.long)])
 def test_a_form_of_another_origin_is_refused_and_nothing_is_written(ada: Visitor, scene: Scene, origin: str) -> None:
     """The first is the same site as the console, so that its cookie is sent."""
-    before, url = scene.control(), f"{scene.gateway.http}/console"
-    change = {"application": "picks", "model": "twin:1", "seen": "2", "why": "a game"}
-    for action in ("promote", "promote/preview", "abort"):
-        assert ada.forge(origin, f"{url}/actions/{action}", change) == 403
-    assert ada.forge(origin, f"{url}/actions/resend", {"position": "1", "again": "1"}) == 403
-    assert ada.forge(origin, f"{url}/login", {"key": scene.keys["grace"]}) == 403
-    assert ada.forge(origin, f"{url}/logout", {}) == 403
+    before, change = scene.control(), {"application": "picks", "model": "twin:1", "seen": "2", "why": "a game"}
+    forms = {
+        "actions/promote": change,
+        "actions/promote/preview": change,
+        "actions/resend": {"position": "1", "again": "1"},
+        "login": {"key": scene.keys["grace"]},
+        "logout": {},
+    }
+    url = f"{scene.gateway.http}/console"
+    assert ada.forge(origin, {f"{url}/{path}": fields for path, fields in forms.items()}) == [403] * len(forms)
     assert scene.control() == before
     expect(ada.open().locator(".who")).to_have_text("ada")  # as before
 

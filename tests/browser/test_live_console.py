@@ -159,10 +159,9 @@ def test_a_broker_that_goes_away_is_told_and_pages_are_live_again_when_it_is_bac
 
 
 def test_without_keys_a_form_of_another_origin_is_refused_too(visitor: Visitor, deployment: Deployment) -> None:
-    url = f"{deployment.url}/console/actions"
+    change = {"application": "picks", "model": "twin:1", "seen": "1"}
+    forms = {f"{deployment.url}/console/actions/{path}": change for path in ("promote", "promote/preview")}
     for origin in ("http://127.0.0.1", "http://other.example"):
-        for action in ("promote", "promote/preview"):
-            change = {"application": "picks", "model": "twin:1", "seen": "1"}
-            assert visitor.forge(origin, f"{url}/{action}", change) == 403
+        assert visitor.forge(origin, forms) == [403, 403]
     page = visitor.open("/console/applications/picks")
     expect(page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="twin:1"))).to_contain_text("canary")

@@ -114,7 +114,7 @@ BUDGETS: dict[str, int] = {
     # ids of topics, timestamps of queries, refused formats, forgotten contexts, states that age, plain queries,
     # schemas that say what is accepted, integers in float form, nested fields of later releases, acknowledgements,
     # echoed headers, bodies of the gateway's API, comparisons, trace contexts
-    "clipper_topics": 3385,
+    "clipper_topics": 3400,
 }
 """Lines that a package may have; above a number that was raised, what the lines do that no existing module could."""
 

@@ -251,6 +251,7 @@ PAGES: list[tuple[str, dict[str, str], dict[int, int]]] = [
     ("how-to/when-something-is-wrong.md", {"HOST:PORT": "BOOTSTRAP"}, {}),
     ("how-to/read-dead-letters.md", {"replay 41 42": "replay 0 1", "show 41": "show 0"}, {}),
     ("how-to/change-models-live.md", {}, {3: exits.FAILURE}),
+    ("how-to/use-the-console.md", {}, {}),
     ("how-to/watch-for-drift.md", {}, {}),
     ("how-to/evaluate-before-switching.md", {}, {}),
     ("how-to/verify-and-restore.md", VERIFIED, {11: exits.FAILURE}),  # nothing was interrupted

@@ -200,7 +200,7 @@ def check_status(seen: dict[str, Any]) -> None:
     assert [one["revision"] for one in digits["changes"]] == [4, 3]
     canary, shadow = digits["trials"]
     assert (canary["feedbacks"], canary["source"]) == (30, "totals")
-    assert canary["waits_for"] == "its evidence was not read: run `clipper-stream status`", "there is no steward"
+    assert canary["waits_for"] == "the steward's next report of its evidence", "there is no steward"
     assert shadow["feedbacks"] == 0
     reasons = "\n".join(seen["reasons"])
     assert "host h2 of model rf:2 failed: no module named shop" in reasons

@@ -90,6 +90,7 @@ received = st.builds(
     content_type=st.sampled_from([codec.JSON, codec.MSGPACK]),
     invalid=st.one_of(st.none(), texts.filter(bool)),
     raw=st.just(False),  # noqa: FBT003 (a field of a record)
+    trace=st.none(),
 )
 input_specs = st.builds(RowSpec, st.sampled_from([*NUMERIC, *LISTED]), st.sampled_from([None, (), (1,), (2, 2)]))
 

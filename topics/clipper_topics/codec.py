@@ -7,7 +7,7 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -26,8 +26,11 @@ from clipper_topics.restore import Restore
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 CONTENT_TYPE = "content-type"
-ECHOED = ("correlation-id", "traceparent")
+TRACEPARENT = "traceparent"
+ECHOED = ("correlation-id", TRACEPARENT)
 """Headers of a query or a feedback that what is written about it repeats."""
+_SAMPLED = frozenset(b"13579bdf")
+"""The last digit of the `traceparent` of what is sampled."""
 MSGPACK_HEADERS: list[tuple[str, bytes]] = [(CONTENT_TYPE, MSGPACK.encode())]
 MSGPACK_ALIASES = ("application/x-msgpack", "application/vnd.msgpack")
 """Other names of msgpack that clients use."""
@@ -42,19 +45,34 @@ class UndecodableRecord(ValueError):
     """The bytes are no record of the topic's kind; the message says where and why."""
 
 
-_USUAL = {(): (JSON, ()), tuple(MSGPACK_HEADERS): (MSGPACK, ()), tuple(JSON_HEADERS): (JSON, ())}
+ReadHeaders: TypeAlias = tuple[str, tuple[tuple[str, bytes], ...], bytes | None]
+NO_HEADERS: ReadHeaders = (JSON, (), None)
+_USUAL: dict[Any, ReadHeaders] = {
+    (): NO_HEADERS, tuple(JSON_HEADERS): NO_HEADERS, tuple(MSGPACK_HEADERS): (MSGPACK, (), None),
+}  # fmt: skip
 
 
-def read_headers(headers: Headers) -> tuple[str, tuple[tuple[str, bytes], ...]]:
-    """Return the content type that the headers state, and those of them that an answer repeats.
+def read_headers(headers: Headers) -> ReadHeaders:
+    """Return the content type that the headers state, those that an answer repeats, and the `traceparent` if sampled.
 
-    >>> read_headers([("traceparent", b"00-4bf9-00f0-01"), ("tenant", b"7")])
-    ('application/json', (('traceparent', b'00-4bf9-00f0-01'),))
+    Whether that has the right form is for `trace_context` to say: most queries are not sampled.
+
+    >>> read_headers([("traceparent", b"00-4bf9-00f0-00"), ("tenant", b"7")])
+    ('application/json', (('traceparent', b'00-4bf9-00f0-00'),), None)
     """
     if type(headers) is tuple and (usual := _USUAL.get(headers)):
         return usual
-    echoed = tuple(one for one in headers if one[0].lower() in ECHOED and one[1] is not None)
-    return content_type(headers), echoed
+    kind: str | None = None
+    echoed, sampled = list[tuple[str, bytes]](), None
+    for one in headers:
+        name, value = one[0].lower(), one[1]
+        if name in ECHOED and value is not None:
+            echoed.append(one)
+            if name == TRACEPARENT and value and value[-1] in _SAMPLED:
+                sampled = sampled or value
+        elif name == CONTENT_TYPE and kind is None:
+            kind = _stated(value)
+    return JSON if kind is None else kind, tuple(echoed), sampled
 
 
 def content_type(headers: Headers) -> str:
@@ -67,9 +85,13 @@ def content_type(headers: Headers) -> str:
         return usual[0]
     for name, value in headers:
         if name.lower() == CONTENT_TYPE:
-            stated = (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()
-            return MSGPACK if stated in MSGPACK_ALIASES else stated
+            return _stated(value)
     return JSON
+
+
+def _stated(value: bytes | None) -> str:
+    stated = (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()
+    return MSGPACK if stated in MSGPACK_ALIASES else stated
 
 
 def headers_of(kind: str, *, state_json: bool = False) -> list[tuple[str, bytes]]:

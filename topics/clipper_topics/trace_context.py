@@ -11,14 +11,10 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from clipper_topics.codec import Headers
+from clipper_topics.codec import Headers, read_headers
 
-TRACEPARENT = "traceparent"
 TRACED_ROWS = "clipper-traces"
 """Header of a frame's record with rows of sampled queries: `start,stop,traceparent`, several apart by `;`."""
-_SAMPLED = frozenset(b"13579bdf")
-"""The last digit of the flags of what is sampled."""
-_NAME_LENGTH = len(TRACEPARENT)  # compared first: most records have none, and many have other headers
 _FORM = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _ROWS = re.compile(r"(\d{1,6}),(\d{1,6}),(00-[0-9a-f]{32}-[0-9a-f]{16}-01)")
 
@@ -41,18 +37,19 @@ def trace_and_span(traceparent: str) -> tuple[str, str]:
     return traceparent[3:35], traceparent[36:52]
 
 
-def sampled(headers: Headers) -> str | None:
-    """Return the `traceparent` of a record whose trace is sampled; None for any other.
+def well_formed(traceparent: bytes) -> str | None:
+    """Return a `traceparent` as text; None for one of another form.
 
-    >>> sampled([("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")])
+    >>> well_formed(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
-    >>> sampled([("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")])
     """
-    for name, value in headers:
-        is_sampled = len(name) == _NAME_LENGTH and value and value[-1] in _SAMPLED
-        if is_sampled and name.lower() == TRACEPARENT and _FORM.fullmatch(value):
-            return value.decode()
-    return None
+    return traceparent.decode() if _FORM.fullmatch(traceparent) else None
+
+
+def sampled_context(headers: Headers) -> str | None:
+    """Return the `traceparent` of a record whose trace is sampled; None for any other."""
+    _, _, traceparent = read_headers(headers)
+    return None if traceparent is None else well_formed(traceparent)
 
 
 def traced_rows_header(rows: Iterable[TracedRows]) -> list[tuple[str, bytes]]:

@@ -132,7 +132,7 @@ def _ack_record(
     record: Record, said: Feedback | AckRequest, outcome: str, explanation: str | None
 ) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
     """Return key, value and headers of the acknowledgement of a record, in its content type."""
-    kind, echoed = read_headers(record.headers)
+    kind, echoed, _ = read_headers(record.headers)
     ack = FeedbackAck(
         query_id=said.query_id,
         application=said.application,

@@ -69,7 +69,7 @@ class TimedSpan(NamedTuple):
 
 
 def new_span_id() -> str:
-    """Return a new id of a span: 16 hexadecimal digits, not all of them 0."""
+    """Return a new id of a span: 16 hexadecimal digits, not all of them 0. `random` has another seed after a fork."""
     return f"{getrandbits(64) or 1:016x}"
 
 

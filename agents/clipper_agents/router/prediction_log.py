@@ -119,7 +119,7 @@ class PredictionLog:
                 Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
                 for answer, value in map(encode_answer, answers)
             )
-        if self._traces.is_on:
+        if self._traces.is_on and outgoing:
             self._traces.answered(answers, blocks)
         self._log.add(outgoing)
         if audits:

@@ -35,7 +35,6 @@ from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, read_headers
 from clipper_topics.query import MOST_ROWS, Query, check_query, is_plain
 from clipper_topics.query_ids import answered_id
-from clipper_topics.trace_context import sampled
 
 QUERIES_A_CHUNK = 1000
 BYTES_A_CHUNK = 1 << 20
@@ -93,9 +92,8 @@ def decode_queries(
     traced: dict[int, QueryTrace] = {}  # by offset
     is_traced = traces.is_on
     for record in records:
-        kind, echoed = read_headers(record.headers) if record.headers else (codec.JSON, ())
-        parent = sampled(echoed) if echoed and is_traced else None
-        trace = None if parent is None else traces.begin(record, parent)
+        kind, echoed, sampled = read_headers(record.headers) if record.headers else codec.NO_HEADERS
+        trace = None if sampled is None or not is_traced else traces.begin(record, sampled)
         raw = len(record.value or b"") > LARGE_BYTES
         try:
             query = _decode_raw(kind, record.value) if raw else decode(kind, record.value)

@@ -27,10 +27,12 @@ from clipper_agents.router.outgoing_records import Outgoing, OutgoingBlock, Send
 from clipper_stream.query import BlockAnswers, QueryAnswer, QueryBlock, Request
 from clipper_stream.query.row_batch import Owner
 from clipper_topics.prediction import NAMED
-from clipper_topics.trace_context import TracedRows, header_of_rows, sampled, traced_rows_header
+from clipper_topics.trace_context import TracedRows, header_of_rows, sampled_context, traced_rows_header, well_formed
 
 TRACE_END = 35
 """Where the trace ends in a `traceparent`."""
+EXAMPLE_EVERY_NS = 100_000_000
+"""More examples of latencies than ten a second nobody scrapes."""
 Record: TypeAlias = ConsumerRecord[Any, Any]
 Traced: TypeAlias = tuple["QueryTrace", Sendable, int, int]
 """A trace, the records that its query's is among, its place there, and its offset."""
@@ -132,10 +134,14 @@ class QueryTraces:
     def __init__(self, sink: TraceSink | None = None, metrics: RouterMetrics | None = None) -> None:
         self.sink, self._metrics, self.is_on = sink, metrics, sink is not None
         self.undecided: list[QueryTrace] = []
+        self._example_ns = 0
 
     # --- queries ----------------------------------------------------------------------------------------------------
-    def begin(self, record: Record, parent: str) -> QueryTrace:
-        """Begin the trace of a query that came in a sampled context."""
+    def begin(self, record: Record, traceparent: bytes) -> QueryTrace | None:
+        """Begin the trace of a query that is sampled; None where its context has another form."""
+        parent = well_formed(traceparent)
+        if parent is None:
+            return None
         trace = QueryTrace(record, parent)
         self.undecided.append(trace)
         return trace
@@ -164,7 +170,7 @@ class QueryTraces:
             trace.answered_ns = now_ns
 
     def recorded(self, topic: str, outgoing: Iterable[Sendable], offsets: Sequence[int]) -> None:
-        """Note that predictions are in the log, at these offsets; one of a round is the example of its latency."""
+        """Note that predictions are in the log, at these offsets; now and then one is the example of its latency."""
         found = _traced(outgoing, offsets)
         if not found:
             return
@@ -172,10 +178,12 @@ class QueryTraces:
         for trace, one, place, offset in found:
             trace.is_recorded = True
             self._put(_answered(trace, one, place, (topic, offset), now_ns))
-        trace, one, place, _ = found[-1]
-        observed = _observed(one, place)
-        if self._metrics is not None and observed is not None:
-            self._metrics.keep_trace(*observed, trace.parent[3:TRACE_END])
+        if self._metrics is not None and now_ns >= self._example_ns:
+            self._example_ns = now_ns + EXAMPLE_EVERY_NS
+            trace, one, place, _ = found[-1]
+            observed = _observed(one, place)
+            if observed is not None:
+                self._metrics.keep_trace(*observed, trace.parent[3:TRACE_END])
 
     def audited(self, topic: str, outgoing: Iterable[Sendable], offsets: Sequence[int], took_s: float) -> None:
         """Note that audits are in the log, at these offsets, since a round of so many seconds."""
@@ -213,7 +221,9 @@ class QueryTraces:
 
     def begin_feedback(self, records: Iterable[Record]) -> TracedFeedback | None:
         """Return those of the records that are sampled, None where none is."""
-        found = [(record, parent) for record in records if record.headers and (parent := sampled(record.headers))]
+        found = [
+            (record, parent) for record in records if record.headers and (parent := sampled_context(record.headers))
+        ]
         return (found, time.time_ns()) if found else None
 
     def learned(self, feedback: TracedFeedback, step: Step, forwarded: Collection[int]) -> None:

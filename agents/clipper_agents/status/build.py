@@ -206,7 +206,7 @@ class StatusBuilder:
             from_s=None if found is None else found.since_s,
             upto_s=None if found is None or not found.scores else found.upto_s,
             waits_for=("" if trial.automatic else "somebody to decide, it is not automatic; ")
-            + ("its evidence was not read: run `clipper-stream status`" if found is None else found.waits_for),
+            + ("the steward's next report of its evidence" if found is None else found.waits_for),
             loss=loss,
             answers=answers,
         )

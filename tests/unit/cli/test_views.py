@@ -39,9 +39,8 @@ nn:3     shadow 100 %       -  100 %  -                    1/1          -      8
 old:1    retired            -    0 %  0.900 [0.596 0.982]  -            -       -       -    -
 host host.rf.2.0 failed: no module named shop
 trial rf:2: loss 0.100 of 30 feedbacks, models 0.300 of 200: -0.200; in [-0.293 -0.033] by these
-totals; waits: its evidence was not read: run `clipper-stream status`
-trial nn:3 waits: somebody to decide, it is not automatic; its evidence was not read: run
-`clipper-stream status`
+totals; waits: the steward's next report of its evidence
+trial nn:3 waits: somebody to decide, it is not automatic; the steward's next report of its evidence
 """
 CHANGES = """\
 revision  changed at            by       what          why

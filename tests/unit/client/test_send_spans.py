@@ -7,7 +7,7 @@ from builders.otlp import recorded_spans
 from opentelemetry import trace
 
 from clipper_stream.client.send_spans import MOST_REMEMBERED, SendSpans
-from clipper_topics.trace_context import TRACEPARENT
+from clipper_topics.codec import TRACEPARENT
 
 TRACE, PARENT = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 OTHER = 0x4BF92F3577B34DA6A3CE929D0E0E4736

@@ -122,7 +122,7 @@ def test_the_stewards_comparison_counts_before_totals() -> None:
     assert shadow.source == "totals"
     assert (
         shadow.waits_for
-        == "somebody to decide, it is not automatic; its evidence was not read: run `clipper-stream status`"
+        == "somebody to decide, it is not automatic; the steward's next report of its evidence"
     )
 
 

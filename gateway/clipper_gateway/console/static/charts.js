@@ -162,14 +162,14 @@
       return [low && low - (high - low) / 10, high + (high - low) / 10];
     };
     return {
-      width: widthOf(figure), height: HEIGHT, series, bands, legend: { show: false }, padding: [18, 22, 0, 0],
+      width: widthOf(figure), height: HEIGHT, series, bands, legend: { show: false }, padding: [18, 30, 0, 0],
       cursor: { sync: { key: "console" }, drag: { x: false, y: false }, points: { size: 7 } },
       scales: {
         x: { range: () => [Math.max(data.times_s.at(-1) - 3600 * hours, begin()), data.times_s.at(-1)] },
         y: { range: range ? range.split(" ").map(Number) : fitted },
       },
       axes: [
-        { ...axis, values: (_, at, __, ___, step) => at.map((each) => clock(each, step)), space: hours > 24 ? 90 : 70 },
+        { ...axis, values: (_, at, __, ___, step) => at.map((each) => clock(each, step)), space: hours > 24 ? 90 : 80 },
         { ...axis, size: 62, values: (_, at) => at.map((each) => format(each, unit)) },
       ],
       hooks: {
