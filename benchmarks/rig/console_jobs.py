@@ -1,4 +1,4 @@
-"""What the console's view is asked to do, in a process of its own: `console_jobs.py JOB`, as JSON; the result too."""
+"""What a console or its view is asked to do, in a process of its own: `console_jobs.py JOB`, as JSON, and answers so."""
 
 import asyncio
 import gc
@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import uvloop
+from rig.processes import cpu_s_by_process
 
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.history import FINEST, RINGS, VERSION_VALUES, SeriesHistory
@@ -28,7 +30,8 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicyS
 from clipper_topics.prediction import REASONS, ModelAnswer, Prediction
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
-PAGES = 10
+PAGES = ["/console", "/console/models", *(f"/console/applications/app-{number}" for number in range(8))]
+OK, POLL_S, WAIT_S, SETTLE_S, FIRSTS, LEAST_BYTES = 200, 0.5, 60.0, 3.0, 20, 2_000
 Entry = tuple[str, bytes, bytes]
 """Topic, by its name in the catalogue, key and value."""
 
@@ -123,29 +126,69 @@ def flowing(applications: int, versions: int, count: int) -> list[Entry]:
 
 
 # --- jobs -----------------------------------------------------------------------------------------------------------
-def follow(bootstrap: str, prefix: str, partitions: int, folder: str, seconds: float, pages: int) -> dict[str, Any]:
-    """Follow a deployment on a Kafka, with so many pages open: CPU, and how old what is shown is."""
+def look(url: str, pid: int, seconds: float, pages: int | None) -> dict[str, Any]:
+    """Look at a gateway's console with so many pages, None: it has none; its CPU, and how long a first page takes."""
+    with httpx.Client(base_url=url, timeout=WAIT_S, trust_env=False) as client:
+        while client.get("/readyz").status_code != OK or "aria-busy" in client.get("/console").text:
+            time.sleep(POLL_S)
+    firsts_ms = sorted(_first_ms(url) for _ in range(0 if pages is None else FIRSTS))
+    cpu_percent, events_per_s = asyncio.run(_look(url, pid, seconds, PAGES[: pages or 0]))
+    found = {"cpu_percent": cpu_percent, "events_per_s": events_per_s}
+    return (
+        {**found, "first_page_ms": firsts_ms[-1], "first_page_p50_ms": firsts_ms[FIRSTS // 2]} if firsts_ms else found
+    )
+
+
+def _first_ms(url: str) -> float:
+    """Milliseconds until a browser that has no connection yet has all of the overview, at any time of a second."""
+    time.sleep(random.random())
+    with httpx.Client(base_url=url, timeout=WAIT_S, trust_env=False) as browser:
+        began_s = time.perf_counter()
+        assert len(browser.get("/console").content) > LEAST_BYTES
+        return round(1_000 * (time.perf_counter() - began_s), 1)
+
+
+async def _look(url: str, pid: int, seconds: float, pages: list[str]) -> tuple[float, float]:
+    events = [0]
+    async with httpx.AsyncClient(base_url=url, timeout=WAIT_S, trust_env=False) as client:
+        watching = [asyncio.create_task(_watch(client, page, events)) for page in pages]
+        await asyncio.sleep(SETTLE_S)
+        before, began_s, cpu_s = events[0], time.monotonic(), sum(cpu_s_by_process([pid]).values())
+        await asyncio.sleep(seconds)
+        took_s, used_s = time.monotonic() - began_s, sum(cpu_s_by_process([pid]).values()) - cpu_s
+        for page in watching:
+            assert not page.done()
+            page.cancel()
+    return round(100 * used_s / took_s, 3), round((events[0] - before) / took_s, 2)
+
+
+async def _watch(client: httpx.AsyncClient, page: str, events: list[int]) -> None:
+    """Read what changes on a page, and count."""
+    async with client.stream("GET", "/console/live", params={"page": page}) as response:
+        async for line in response.aiter_lines():
+            events[0] += line.startswith("event: regions")
+
+
+def follow(bootstrap: str, prefix: str, partitions: int, folder: str, seconds: float) -> dict[str, Any]:
+    """Follow a deployment on a Kafka, with all pages open: how old what is shown is."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_follow(bootstrap, prefix, partitions, Path(folder), seconds, pages))
+        return runner.run(_follow(bootstrap, prefix, partitions, Path(folder), seconds))
 
 
-async def _follow(
-    bootstrap: str, prefix: str, partitions: int, folder: Path, seconds: float, pages: int
-) -> dict[str, Any]:
+async def _follow(bootstrap: str, prefix: str, partitions: int, folder: Path, seconds: float) -> dict[str, Any]:
     history = SeriesHistory.open(folder, time.time)
     view = LiveView(KafkaConnection(bootstrap), Catalogue(prefix=prefix, partitions=partitions), history)
     running = asyncio.create_task(view.run())
     while not view.is_read:
         await view.next_tick(view.tick)
     while [*gaps(history, int(time.time()) - FINEST.step_s)]:
-        await _page(view, pages)
+        await _page(view)
     ages_s, rates, began_s, cpu_s = [], [], time.monotonic(), time.process_time()
     while time.monotonic() < began_s + seconds:
-        await _page(view, pages)
+        await _page(view)
         now_s = time.time()
         ages_s.append(now_s - int(min(now_s, view.recent.until_s)))
-        if pages:
-            rates.append(sum(one.queries_per_s for one in view.summaries()))
+        rates.append(sum(one.queries_per_s for one in view.summaries()))
     took_s, used_s = time.monotonic() - began_s, time.process_time() - cpu_s
     running.cancel()
     await asyncio.wait([running])
@@ -155,19 +198,18 @@ async def _follow(
         "cpu_percent": round(100 * used_s / took_s, 3),
         "age_s": round(max(ages_s), 3),
         "age_p50_s": round(sorted(ages_s)[len(ages_s) // 2], 3),
-        "queries_per_s": round(sum(rates) / len(rates), 1) if rates else None,
+        "queries_per_s": round(sum(rates) / len(rates), 1),
         "sampled": view.recent.window("app-0", time.time(), 10).sampled,
         "applications": len(view.facts.declared.manifests.applications),
     }
 
 
-async def _page(view: LiveView, pages: int) -> None:
+async def _page(view: LiveView) -> None:
     """The next second, in which every page asks for what it shows: the overview, the models, and applications."""
     await view.next_tick(view.tick)
-    if pages:
-        _ = view.summaries(), view.reasons(), view.models()
-        for number in range(pages - 2):
-            view.status(f"app-{number}")
+    _ = view.summaries(), view.reasons(), view.models()
+    for number in range(len(PAGES) - 2):
+        view.status(f"app-{number}")
 
 
 def keep(folder: str, applications: int, versions: int, seconds: int, per_s: int, steps: float) -> dict[str, Any]:
@@ -263,7 +305,7 @@ def _rss_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
 
-JOBS: dict[str, Callable[..., dict[str, Any]]] = {"follow": follow, "keep": keep}
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {"look": look, "follow": follow, "keep": keep}
 
 if __name__ == "__main__":
     job = json.loads(sys.argv[1])

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from e2e.any_client import AnyClient
+from e2e.console_forms import Browser
+from e2e.gateways import client_of
 from e2e.programs import Program, environment, run, until
 from oracle import table
 from secured_kafka import SecuredKafka
@@ -132,7 +134,7 @@ def test_the_documented_rights_suffice_to_answer_learn_and_keep_bad_records(kafk
             acks.until("the feedback is acknowledged", bool)
 
 
-def test_a_gateway_with_the_documented_rights_answers_over_http(kafka, deployed, folder):
+def test_a_gateway_with_the_documented_rights_answers_and_acts(kafka, deployed, folder):
     ports = ("--set", "gateway.port=0", "--set", "gateway.grpc_port=0")
     with Program("gateway", *ports, folder=folder / "gateway", environ=as_role(kafka, "gateway")) as gateway:
         url = gateway.ready()["http"]
@@ -149,6 +151,10 @@ def test_a_gateway_with_the_documented_rights_answers_over_http(kafka, deployed,
                 return None
 
         until("an answer", lambda: output() == 3.0, 60.0)
+        with client_of(url) as client:
+            anybody = Browser(client, "")
+            assert "retire sum:1" in anybody.do("retire", application="sums", model="sum:1")
+            assert "rollback" in anybody.do("rollback", application="sums")
         gateway.signal(signal.SIGTERM)
         assert gateway.ended() == 0, gateway.log
         assert "was destroyed" not in gateway.log, "it leaves tasks behind"

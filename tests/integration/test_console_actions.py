@@ -3,13 +3,13 @@
 import json
 import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from e2e.any_client import AnyClient
+from e2e.console_forms import Browser, hidden_in
 from e2e.gateways import FREE_PORTS, client_of, events
 from e2e.programs import Program, environment_of, until
 
@@ -32,43 +32,6 @@ uri = "acme.models:svm"
 """
 NEW = ("--uri", "acme.models:svm", "--application", "digits", "--unchecked")
 FEEDBACK = b'{"query_id": "0-1", "loss": 0}'
-
-
-class Browser:
-    """A browser in which somebody has signed in: it sends the cookie, and with forms what browsers send."""
-
-    def __init__(self, client: httpx.Client, secret: str) -> None:
-        self._client = client
-        assert client.post("/console/login", data={"key": secret}).status_code == 303
-        page = client.get("/console")
-        self.token = re.findall(r'x-csrf-token": "([^"]+)"', page.text)[0]
-        self.headers = {"origin": str(client.base_url).rstrip("/"), "sec-fetch-site": "same-origin"}
-
-    def post(self, path: str, fields: Mapping[str, object], **headers: str) -> httpx.Response:
-        """Send a form as the console's script does."""
-        own = {**self.headers, "x-csrf-token": self.token, "hx-request": "true"}
-        return self._client.post(f"/console/actions/{path}", data=fields, headers=own | headers)
-
-    def preview(self, action: str, **fields: object) -> tuple[str, dict[str, list[str]]]:
-        """What an action would do, and the fields of the form that has it done."""
-        found = self.post(f"{action}/preview", fields)
-        assert found.status_code == 200, found.text
-        return found.text, hidden_in(found.text)
-
-    def do(self, action: str, why: str = "", **fields: object) -> str:
-        """What was written by an action that is previewed and confirmed."""
-        _, form = self.preview(action, **fields)
-        done = self.post(action, {**form, "why": why})
-        assert done.status_code == 200, done.text
-        return done.text
-
-
-def hidden_in(html: str) -> dict[str, list[str]]:
-    fields: dict[str, list[str]] = {}
-    for name, value in re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', html):
-        if name != "csrf":
-            fields.setdefault(name, []).append(value)
-    return fields
 
 
 class Operators:

@@ -120,10 +120,7 @@ def test_the_stewards_comparison_counts_before_totals() -> None:
     assert canary.waits_for == "it is to be a canary"
     assert [(one.mean, one.count) for one in (canary.loss, canary.answers) if one] == [(0.2, 50), (0.3, 40)]
     assert shadow.source == "totals"
-    assert (
-        shadow.waits_for
-        == "somebody to decide, it is not automatic; the steward's next report of its evidence"
-    )
+    assert shadow.waits_for == "somebody to decide, it is not automatic; the steward's next report of its evidence"
 
 
 @pytest.mark.parametrize(
