@@ -39,7 +39,7 @@ from clipper_agents.broker.properties import free_port
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_topics.catalogue import Catalogue
 
-JOBS = Path(__file__).resolve().parent / "rig/console_jobs.py"
+HERE = Path(__file__).resolve().parent
 CPU, FIRST, AGE, SIZE, GROWTH = "CPU, % of a core", "first page, ms", "age, s", "largest MiB on disk", "RSS growth, %"
 MORE = "CPU, % more than without console"
 MEASURES: Measures = {
@@ -52,7 +52,7 @@ MEASURES: Measures = {
     "RSS, MiB": lambda run: run["rss_mib"][-1] if "rss_mib" in run else None,
     GROWTH: lambda run: growth_percent(run["rss_mib"]) if "rss_mib" in run else None,
 }
-QUICK = {"applications": 10, "seconds": 3.0, "per_s": 200, "hour_s": 130, "steps": 0.02}
+QUICK = {"applications": 10, "seconds": 3.0, "firsts": 2, "per_s": 200, "hour_s": 130, "steps": 0.02}
 INSTANCE = "one"
 """Of the gateways, one after the other; the history is in a folder of that name."""
 PACE_S, FLUSH_S, MOST_QUEUED = 0.02, 30.0, 20_000
@@ -88,7 +88,14 @@ def jobs(options: argparse.Namespace, here: Session) -> Any:
     without = None
     for name, pages in (("no console", None), ("nobody looks", 0), ("ten pages", 10)):
         with gateway(here, catalogue, history, console=pages is not None) as (pid, url):
-            job = {"job": "look", "url": url, "pid": pid, "seconds": options.seconds, "pages": pages}
+            job = {
+                "job": "look",
+                "url": url,
+                "pid": pid,
+                "seconds": options.seconds,
+                "firsts": options.firsts,
+                "pages": pages,
+            }
             found = beside_records(producer, catalogue, options, here, job)
         if pages is None:
             without = found.get("cpu_percent")
@@ -155,8 +162,9 @@ def _started(job: dict[str, Any], here: Session) -> "subprocess.Popen[str]":
     """The job in a process of its own, on the system's CPUs."""
     with on_cpus(here.cpus.system):
         return subprocess.Popen(
-            [sys.executable, str(JOBS), json.dumps(job)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-m", "rig.console_jobs", json.dumps(job)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE,
+        )  # fmt: skip
 
 
 def result(process: "subprocess.Popen[str]") -> dict[str, Any]:
@@ -193,6 +201,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--versions", type=int, default=10, help="of each application")
     parser.add_argument("--per-s", type=int, default=5_000, help="records that are written a second")
     parser.add_argument("--seconds", type=float, default=40.0, help="of following, without the start")
+    parser.add_argument("--firsts", type=int, default=20, help="first pages that are asked for")
     parser.add_argument("--hour-s", type=int, default=3_600, help="simulated seconds")
     parser.add_argument("--steps", type=float, default=1.0, help="share of each ring that is filled before")
     return parsed(parser, QUICK)

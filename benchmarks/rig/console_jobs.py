@@ -1,4 +1,4 @@
-"""What a console or its view is asked to do, in a process of its own: `console_jobs.py JOB`, as JSON, and answers so."""
+"""What a console or its view is asked to do, in a process of its own: `rig.console_jobs JOB`; both sides are JSON."""
 
 import asyncio
 import gc
@@ -31,7 +31,7 @@ from clipper_topics.prediction import REASONS, ModelAnswer, Prediction
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
 PAGES = ["/console", "/console/models", *(f"/console/applications/app-{number}" for number in range(8))]
-OK, POLL_S, WAIT_S, SETTLE_S, FIRSTS, LEAST_BYTES = 200, 0.5, 60.0, 3.0, 20, 2_000
+OK, POLL_S, WAIT_S, SETTLE_S, LEAST_BYTES = 200, 0.5, 60.0, 3.0, 2_000
 Entry = tuple[str, bytes, bytes]
 """Topic, by its name in the catalogue, key and value."""
 
@@ -126,16 +126,16 @@ def flowing(applications: int, versions: int, count: int) -> list[Entry]:
 
 
 # --- jobs -----------------------------------------------------------------------------------------------------------
-def look(url: str, pid: int, seconds: float, pages: int | None) -> dict[str, Any]:
+def look(url: str, pid: int, seconds: float, firsts: int, pages: int | None) -> dict[str, Any]:
     """Look at a gateway's console with so many pages, None: it has none; its CPU, and how long a first page takes."""
     with httpx.Client(base_url=url, timeout=WAIT_S, trust_env=False) as client:
         while client.get("/readyz").status_code != OK or "aria-busy" in client.get("/console").text:
             time.sleep(POLL_S)
-    firsts_ms = sorted(_first_ms(url) for _ in range(0 if pages is None else FIRSTS))
+    firsts_ms = sorted(_first_ms(url) for _ in range(0 if pages is None else firsts))
     cpu_percent, events_per_s = asyncio.run(_look(url, pid, seconds, PAGES[: pages or 0]))
     found = {"cpu_percent": cpu_percent, "events_per_s": events_per_s}
     return (
-        {**found, "first_page_ms": firsts_ms[-1], "first_page_p50_ms": firsts_ms[FIRSTS // 2]} if firsts_ms else found
+        {**found, "first_page_ms": firsts_ms[-1], "first_page_p50_ms": firsts_ms[firsts // 2]} if firsts_ms else found
     )
 
 
