@@ -37,7 +37,7 @@ from clipper_topics.connection import KafkaConnection
 T = TypeVar("T")
 
 SAMPLE_PER_S = 200
-AGAIN_S, SILENT_S, TICK_AT_S = 1.0, 3.0, 0.7
+AGAIN_S, SILENT_S, TICK_AT_S = 1.0, 3.0, 0.85
 """Between two attempts; without an answer, until that is told; behind a second, when all of it has been read."""
 POINTS_A_SECOND, STATUSES_A_SECOND, MODELS_A_SECOND = 20, 5, 250
 """What is made at most: of more than two hundred applications, each has a point more seldom than every ten seconds."""
