@@ -22,7 +22,9 @@ DRAWN = """(figure) => {
   if (!canvas || !key) return false;
   const colour = key.getAttribute("stroke").match(/../g) && key.getAttribute("stroke").slice(1).match(/../g);
   const wanted = colour.map((part) => parseInt(part, 16));
-  const found = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const found = copy.getImageData(0, 0, canvas.width, canvas.height).data;
   for (let at = 0; at < found.length; at += 4)
     if (found[at + 3] === 255 && wanted.every((value, part) => found[at + part] === value)) return true;
   return false;
