@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.sequential_testing.score_sums import Capital
+from clipper_stream.sequential_testing.score_sums import WAITING_COSTS, Capital
 from clipper_stream.sequential_testing.trial_evidence import TrialEvidence
 
 SAME_SHARE = 1e-9
@@ -188,12 +188,20 @@ def _waits_for(rule: TrialRule, whole: Capital, step: Capital, evidence: TrialEv
     if whole.below < -math.log(rule.alpha):
         unknown = f", {whole.unknown:.4f} of it by losses that are not known" if whole.unknown > rule.margin else ""
         worst = f"it may lose {whole.upper(rule.alpha):.4f} more than the answers{unknown}"
-        return f"{worst}, not below the margin {rule.margin:g}"
+        return f"{worst}, not below the margin {rule.margin:g}{_left_out(whole)}"
     if evidence.step_losses < rule.least:
         return f"{evidence.step_losses} feedbacks about it at this step of at least {rule.least}"
     if step.mean is not None and step.mean - step.standard_error > rule.margin:
         return f"at this step it lost {step.mean:.4f} more than the answers, above the margin {rule.margin:g}"
     return None
+
+
+def _left_out(whole: Capital) -> str:
+    """What to know where feedback is so late, or so seldom, that fewer queries count than do not."""
+    if whole.left_out <= whole.scores:
+        return ""
+    waiting = f"more than one in {WAITING_COSTS} of them waits for feedback"
+    return f"; {whole.left_out} queries do not count yet: {waiting}"
 
 
 def numbers_of(rule: TrialRule, evidence: TrialEvidence, found: Capital) -> dict[str, Any]:

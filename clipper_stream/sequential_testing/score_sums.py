@@ -59,6 +59,7 @@ class Capital:
     Attributes:
         upto: That second.
         margin: What the mean is compared with.
+        left_out: How many newer scores there are, of which too many are waited for.
 
     >>> sums = ScoreSums(margin=0.02)
     >>> for second in range(40):
@@ -73,6 +74,7 @@ class Capital:
     upto: int
     margin: float
     _sums: Floats
+    left_out: int = 0
 
     @property
     def scores(self) -> int:
@@ -187,7 +189,8 @@ class ScoreSums:
         known = np.cumsum(rows[:count, _SCORES] - WAITING_COSTS * rows[:count, _WAITING])
         at = count - int(np.argmax(np.append(known[::-1], 0.0)))
         upto = int(seconds[at - 1]) if at else self._settled_upto
-        return Capital(upto + 1, self.margin, self._settled + rows[:at].sum(axis=0))
+        left_out = round(float(rows[at:count, _SCORES].sum()))
+        return Capital(upto + 1, self.margin, self._settled + rows[:at].sum(axis=0), left_out)
 
     def settle(self, before: float) -> None:
         """Put the seconds before this one together, once they are a quarter of all: none of them is left out then."""

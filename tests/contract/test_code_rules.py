@@ -110,7 +110,7 @@ BUDGETS: dict[str, int] = {
     # states that age by the time of the log, draws of many queries
     "clipper_stream.selection": 1880,
     # scores of drawn queries, losses that are not known, silence, samples, candidates over the same queries
-    "clipper_stream.sequential_testing": 886,
+    "clipper_stream.sequential_testing": 897,
     # ids of topics, timestamps of queries, refused formats, forgotten contexts, states that age, plain queries,
     # schemas that say what is accepted, integers in float form, nested fields of later releases, acknowledgements,
     # echoed headers, bodies of the gateway's API, comparisons, trace contexts

