@@ -52,7 +52,7 @@ MEASURES: Measures = {
     "RSS, MiB": lambda run: run["rss_mib"][-1] if "rss_mib" in run else None,
     GROWTH: lambda run: growth_percent(run["rss_mib"]) if "rss_mib" in run else None,
 }
-QUICK = {"applications": 10, "seconds": 3.0, "firsts": 2, "per_s": 200, "hour_s": 130, "steps": 0.02}
+QUICK = {"applications": 10, "seconds": 1.0, "firsts": 2, "per_s": 200, "hour_s": 130, "steps": 0.02}
 INSTANCE = "one"
 """Of the gateways, one after the other; the history is in a folder of that name."""
 PACE_S, FLUSH_S, MOST_QUEUED = 0.02, 30.0, 20_000

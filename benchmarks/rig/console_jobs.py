@@ -31,7 +31,7 @@ from clipper_topics.prediction import REASONS, ModelAnswer, Prediction
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
 PAGES = ["/console", "/console/models", *(f"/console/applications/app-{number}" for number in range(8))]
-OK, POLL_S, WAIT_S, SETTLE_S, LEAST_BYTES = 200, 0.5, 60.0, 3.0, 2_000
+OK, POLL_S, WAIT_S, SETTLE_S, LEAST_BYTES = 200, 0.2, 60.0, 1.0, 2_000
 Entry = tuple[str, bytes, bytes]
 """Topic, by its name in the catalogue, key and value."""
 

@@ -76,8 +76,7 @@ class Deployment:
         with Program("gateway", "--instance", name, folder=self.folder / name, environ=environ) as program:
             fields = program.ready()
             gateway = Gateway(program, fields["http"], fields["grpc"], f"http://127.0.0.1:{fields['metrics']}/metrics")
-            with client_of(gateway.http) as client:
-                until("the gateway serves", lambda: client.get("/readyz").status_code == 200)
+            serves(gateway.http)
             yield gateway
 
     @contextmanager
@@ -101,13 +100,22 @@ def deployed(
     (folder / "gateway_models.py").write_text(MODELS)
     try:
         with Program("up", "--config", str(config), folder=folder, environ=environ) as up:
-            yield Deployment(up, up.ready().get("gateway", ""), catalogue, environ, folder)
+            url = up.ready().get("gateway", "")
+            if url:
+                serves(url)
+            yield Deployment(up, url, catalogue, environ, folder)
     finally:
         asyncio.run(_delete(kafka, catalogue.prefix))
 
 
 async def _delete(kafka: KafkaConnection, prefix: str) -> None:
     await delete_topics(kafka, list(await existing_topics(kafka, prefix)))
+
+
+def serves(url: str) -> None:
+    """Wait until a gateway serves: it listens before it has read the topics."""
+    with client_of(url) as client:
+        until("the gateway serves", lambda: client.get("/readyz").status_code == 200)
 
 
 def client_of(url: str, **headers: str) -> httpx.Client:

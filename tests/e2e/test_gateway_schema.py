@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
+from e2e.gateways import serves
 from e2e.programs import Program, environment_of
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import APIOperation, Case, GenerationMode
@@ -52,7 +53,9 @@ def served(kafka: KafkaConnection, catalogue: Catalogue, folder: Path) -> Iterat
     ports = {"CLIPPER_GATEWAY_PORT": "0", "CLIPPER_GATEWAY_GRPC_PORT": "0"}
     environ = environment_of(kafka, catalogue, CLIPPER_GATEWAY_ENABLED="true", CLIPPER_GATEWAY_TIMEOUT_S="10", **ports)
     with Program("up", f"shop_models:{NAME}", folder=folder, environ=environ) as up:
-        yield up.ready()["gateway"]
+        url = up.ready()["gateway"]
+        serves(url)
+        yield url
 
 
 def explain_refusal(case: Case, problem: dict[str, Any]) -> str | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.pages import blocks
+from e2e.gateways import serves
 from e2e.programs import CLIPPER_STREAM, Program, environment, environment_of, until
 
 from clipper_agents import exits
@@ -194,6 +195,7 @@ def pipeline(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -
     with Program("up", folder=folder, environ=shell.environ | {"CLIPPER_GATEWAY_ENABLED": "true"}) as up:
         ready = up.ready()
         ask(kafka, topics)
+        serves(ready["gateway"])
         yield Pipeline(shell, kafka.bootstrap, ready["gateway"])
         up.signal(signal.SIGTERM)
         assert up.ended() == 0

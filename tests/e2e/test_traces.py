@@ -111,8 +111,6 @@ def deployment(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory,
         "OTEL_TRACES_SAMPLER": "parentbased_always_off",
     }
     with deployed(kafka, tmp_path_factory.mktemp("traces"), CONFIGURATION, **variables) as deployment:
-        with client_of(deployment.url) as client:
-            until("the gateway serves", lambda: client.get("/readyz").status_code == 200)
         yield deployment
 
 

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from e2e.any_client import AnyClient
 from e2e.console_forms import Browser, hidden_in
-from e2e.gateways import FREE_PORTS, client_of, events
+from e2e.gateways import FREE_PORTS, client_of, events, serves
 from e2e.programs import Program, environment_of, until
 
 from clipper_gateway.keys import make_key, revoke_key
@@ -90,8 +90,7 @@ def operators(kafka, catalogue, shell, tmp_path):
     with Program("gateway", folder=tmp_path / "gateway", environ=environ) as program:
         fields = program.ready()
         assert fields["console"] == f"{fields['http']}/console"
-        with client_of(fields["http"]) as client:
-            until("the gateway serves", lambda: client.get("/readyz").status_code == 200)
+        serves(fields["http"])
         operators = Operators(kafka, catalogue, program, fields["http"], file, keys)
         yield operators
         operators.close()

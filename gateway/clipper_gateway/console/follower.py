@@ -139,12 +139,18 @@ class LiveView:
         of = self._catalogue
         topics = [*of.logs, of.control, of.hosts, of.selection, of.comparisons]
         while True:
+            parts = [
+                asyncio.ensure_future(each) for each in (watch_topics(self._kafka, topics, self._note), self._read())
+            ]
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(watch_topics(self._kafka, topics, self._note))
-                    tasks.create_task(self._read(tasks))
-            except* (ClipperError, KafkaError, OSError, TimeoutError) as group:
-                self.stale_reason = str(group.exceptions[0]) or repr(group.exceptions[0])
+                await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+                for part in parts:
+                    if part.done():
+                        part.result()
+            except (ClipperError, KafkaError, OSError, TimeoutError) as error:
+                self.stale_reason = str(error) or repr(error)
+            finally:
+                await _ended(parts)
             await asyncio.sleep(AGAIN_S)
 
     def _note(self, answered: bool) -> None:
@@ -154,7 +160,7 @@ class LiveView:
         elif not self.stale_reason and self._clock() - self.at_s > SILENT_S:
             self.stale_reason = f"{SILENT} since {time.strftime('%H:%M:%SZ', time.gmtime(self.at_s))}"
 
-    async def _read(self, tasks: asyncio.TaskGroup) -> None:
+    async def _read(self) -> None:
         """Read what the topics hold, then what comes."""
         kafka, catalogue = self._kafka, self._catalogue
         partitions = await readable_partitions(kafka, catalogue)
@@ -163,9 +169,12 @@ class LiveView:
             self._left_out = await tailer.catch_up(partitions), tailer.refused
             self.facts, self.recent = tailer.facts, tailer.recent
             self.is_read, self.stale_reason, self.at_s = True, "", self._clock()
-            tasks.create_task(rebuild(self.history, kafka, catalogue, partitions, self.facts))
-            while True:
-                await tailer.poll()
+            rebuilding = asyncio.ensure_future(rebuild(self.history, kafka, catalogue, partitions, self.facts))
+            try:
+                while True:
+                    await tailer.poll()
+            finally:
+                await _ended([rebuilding])
 
     # --- each second ------------------------------------------------------------------------------------------------
     async def _tick(self) -> None:
@@ -218,3 +227,14 @@ class LiveView:
             await asyncio.sleep(SCRAPE_S)
             looked_at = [one for name, one in self.facts.declared.manifests.applications.items() if name in self._made]
             await self._hosts.read(self.facts.hosts.reports.values(), {ref for one in looked_at for ref in one.refs})
+
+
+async def _ended(tasks: Iterable["asyncio.Future[None]"]) -> None:
+    """Cancel tasks, and wait for their ends.
+
+    A task group, which does the same, swallows a cancellation from outside while it ends by an error.
+    """
+    tasks = [*tasks]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

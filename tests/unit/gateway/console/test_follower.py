@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from builders.status import DIGITS, NOW_S, facts, recent, report
 
+from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.status.figures import VersionSummary
+from clipper_gateway.console import follower
 from clipper_gateway.console.follower import LOOKED_TICKS, POINTS_A_SECOND, STATUSES_A_SECOND, LiveView
 from clipper_gateway.console.history import SeriesHistory
 from clipper_topics import codec
@@ -166,3 +168,28 @@ def test_a_history_that_is_not_kept_is_told(tmp_path: Path) -> None:
     assert view.reasons()[0].startswith("the console keeps no history: ")
     assert view.summaries() == []
     assert DIGITS.name not in view.facts.declared.manifests.applications
+
+
+async def test_it_ends_at_once_also_while_an_attempt_to_follow_ends(
+    view: LiveView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> None:
+        raise KafkaUnreachable("nobody is there")
+
+    async def closes_slowly(*_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr(follower, "watch_topics", fails)
+    monkeypatch.setattr(LiveView, "_read", closes_slowly)
+    for turns in range(15):
+        running = asyncio.ensure_future(view.run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=5)
+        assert done, f"cancelled after {turns} turns of the loop"
+        assert running.cancelled()
