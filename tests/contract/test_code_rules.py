@@ -86,7 +86,7 @@ BUDGETS: dict[str, int] = {
     # of calls, callers with a session
     "clipper_gateway": 3850,
     # what pages show, sessions, actions, a history of hours
-    "clipper_gateway.console": 1915,
+    "clipper_gateway.console": 1921,
     "clipper_loadgen": 1495,
     # text that a terminal does not obey, an interval that holds at all times
     "clipper_stream": 210,

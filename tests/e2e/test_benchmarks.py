@@ -29,9 +29,7 @@ SYSTEMS = (
     *SAME_WORK,
     "bare-router-json",
     "colocated-json",
-    "cached-90-json",
     "separate-msgpack",
-    "packed-msgpack",
     "vote-json",
     "late-json",
 )

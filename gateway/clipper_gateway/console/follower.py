@@ -143,10 +143,9 @@ class LiveView:
                 asyncio.ensure_future(each) for each in (watch_topics(self._kafka, topics, self._note), self._read())
             ]
             try:
-                await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-                for part in parts:
-                    if part.done():
-                        part.result()
+                done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+                for part in done:
+                    part.result()
             except (ClipperError, KafkaError, OSError, TimeoutError) as error:
                 self.stale_reason = str(error) or repr(error)
             finally:
