@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 from confluent_kafka import Consumer, TopicPartition
-from e2e.programs import Program, environment_of, until
+from e2e.programs import READY_S, Program, environment_of, until
 
 from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
@@ -112,10 +112,10 @@ async def _delete(kafka: KafkaConnection, prefix: str) -> None:
     await delete_topics(kafka, list(await existing_topics(kafka, prefix)))
 
 
-def serves(url: str) -> None:
+def serves(url: str, within_s: float = READY_S) -> None:
     """Wait until a gateway serves: it listens before it has read the topics."""
     with client_of(url) as client:
-        until("the gateway serves", lambda: client.get("/readyz").status_code == 200)
+        until("the gateway serves", lambda: client.get("/readyz").status_code == 200, within_s)
 
 
 def client_of(url: str, **headers: str) -> httpx.Client:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from e2e.gateways import serves
 from e2e.programs import Program, until
 from faults.deployment import OwnDeployment
 
@@ -136,7 +137,7 @@ class Gateways:
         return rng.choice([*self.urls.values()])
 
     def wait_ready(self, number: int) -> None:
-        until("readiness", lambda: readiness(self.urls[number])[0] == 200, LONG_S)
+        serves(self.urls[number], LONG_S)
 
     def restart(self, number: int) -> None:
         """kill -9, and start another one, at another address; returns when that one serves."""

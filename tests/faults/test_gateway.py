@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from e2e.gateways import serves
 from e2e.programs import run, until
 from faults.deployment import OwnDeployment
 from faults.gateway_calls import (
@@ -156,7 +157,7 @@ def test_a_gateway_whose_topics_are_made_anew_ends_and_is_started_again(
     settings = ("--set", "gateway.enabled=true", "--set", f"gateway.port={free_port()}", *SETTINGS)
     with deployment.start("up", *settings) as up:
         url = up.ready()["gateway"]
-        until("readiness", lambda: readiness(url)[0] == 200, LONG_S)
+        serves(url, LONG_S)
         first = ask(url, Question(0))
         assert first is not None
         assert first.content["output"] == 3
