@@ -170,7 +170,8 @@ class Guard:
         topics = deployment.catalogue.queries, deployment.catalogue.feedback
         self._partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
         self._client, self._marks = client_of(gateway.http), itertools.count()
-        self._count, self._seen = self._records(), len(self._lines())
+        self._count, self._seen = self._records(), 0
+        self._lines_of_all(0)  # of who waited until it serves, too
 
     def _records(self) -> int:
         ends = (self._consumer.get_watermark_offsets(partition, timeout=ANSWER_S) for partition in self._partitions)
@@ -179,14 +180,8 @@ class Guard:
     def _lines(self) -> list[str]:
         return self._gateway.program.log.splitlines()
 
-    def check(self, requests: int, *, told: int = 0, writes: int = 0) -> list[dict[str, Any]]:
-        """Check what was left since the last check; the lines of its log about requests.
-
-        Args:
-            requests: How many were sent: each has one line at most.
-            told: How many of them have a line for certain; that of a call over gRPC comes after its answer.
-            writes: How many records they write.
-        """
+    def _lines_of_all(self, told: int) -> tuple[list[str], str]:
+        """The lines that came since they were last looked at, with those of all requests; and the id of the last."""
         mark = f"mark-{next(self._marks)}"
         assert self._client.get("/livez", headers={"x-request-id": mark}).status_code == 200
 
@@ -197,6 +192,17 @@ class Guard:
 
         lines = until("lines of the log", lines_of_all) or []
         self._seen += len(lines)
+        return lines, mark
+
+    def check(self, requests: int, *, told: int = 0, writes: int = 0) -> list[dict[str, Any]]:
+        """Check what was left since the last check; the lines of its log about requests.
+
+        Args:
+            requests: How many were sent: each has one line at most.
+            told: How many of them have a line for certain; that of a call over gRPC comes after its answer.
+            writes: How many records they write.
+        """
+        lines, mark = self._lines_of_all(told)
         before, self._count = self._count, self._records()
         assert self._count - before == writes
         strange = [line for line in lines if not line.isprintable() or LINE.fullmatch(line) is None]

@@ -1,7 +1,7 @@
 """What the topics say when everything has come to rest: what was lost, what differs, what was counted wrongly."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,16 +140,21 @@ def verification(client: AnyClient, prefix: str, horizon_s: float = 3600.0) -> V
 
 
 def answered_again(queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:
-    """Queries under an id that was answered before, and whose answer stands in the log once more for each of them."""
+    """Queries under an id of which another one was decided about, and whose answer stands once more for each of them.
+
+    Mostly the first in the log is decided about; but what finds no room is read again later.
+    """
     given = Counter(about for about in map(identity, answers) if about is not None)
-    seen: Counter[tuple[int, str, str]] = Counter()
-    again = set()
+    own = {*map(_about, answers)}
+    asked: defaultdict[tuple[int, str, str], list[Place]] = defaultdict(list)
     for one in queries:
         about = identity(one)
         if about is not None:
-            seen[about] += 1
-            if 1 < seen[about] <= given[about]:
-                again.add((one.partition, one.offset))
+            asked[about].append((one.partition, one.offset))
+    again = set()
+    for about, places in asked.items():
+        others = [place for place in places if place not in own]
+        again.update(others[: max(0, given[about] - len(places) + len(others))])
     return again
 
 

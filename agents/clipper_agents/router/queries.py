@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -238,7 +238,7 @@ class FreshQueries:
         undecodable: Refused,
         repeated: Counter[int],
     ) -> Iterator[DecodedQuery | DecodedBlock]:
-        """Return the new queries of a chunk, in log order but for those that are not plain.
+        """Return the new queries of a chunk: plain ones in blocks, then the others, in log order.
 
         Args:
             chunk: Records by partition.
@@ -276,14 +276,14 @@ class FreshQueries:
 def _undecided(decoded: DecodedQueries, index: PartitionIndex) -> tuple[list[DecodedBlock], list[DecodedQuery]]:
     """Return the blocks that are decided about before the others, and all other queries one by one, in log order.
 
-    A query that is decided, or has the id of one that is not in the block, is not decided about before others.
+    A query that is decided is not decided about before others; and where an id comes twice, none is: of two queries
+    with one id the first in the log is decided about, and the second is its repetition.
     """
     blocks, queries = list[DecodedBlock](), decoded.queries
-    ids = {query.query_id for query in queries}
-    alone = len(queries)
+    ids = list(chain((query.query_id for query in queries), *(block.query_ids for block in decoded.blocks)))
+    comes_twice = len({*ids}) < len(ids)
     for block in decoded.blocks:
-        newest_ms = block.queried_at_s[-1] * 1000
-        new = index.undecided(block.query_ids, newest_ms) if ids.isdisjoint(block.query_ids) else []
+        new = [] if comes_twice else index.undecided(block.query_ids, block.queried_at_s[-1] * 1000)
         if len(new) == len(block):
             blocks.append(block)
         elif len(new) < BLOCK_FROM:
@@ -291,8 +291,7 @@ def _undecided(decoded: DecodedQueries, index: PartitionIndex) -> tuple[list[Dec
         else:
             blocks.append(block.at(new))
             queries += block.at(sorted({*range(len(block))}.difference(new)))
-    if len(queries) > alone:
-        queries.sort(key=attrgetter("offset"))
+    queries.sort(key=attrgetter("offset"))
     return blocks, queries
 
 

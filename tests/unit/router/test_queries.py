@@ -6,8 +6,10 @@ The queries are years old, so that the router decides at once: each is past its 
 import asyncio
 import json
 from collections import Counter
+from itertools import permutations
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from builders.feedback import logged
 from builders.kafka import FakeProducer, Tasks, record
@@ -66,16 +68,25 @@ class Fixture:
         self.dead.append((topic, kind, count))
 
     async def receive(self, *values, generation=0):
-        records = [record(offset, value, None, CATALOGUE.queries) for offset, value in enumerate(values)]
+        headers = [[("content-type", b"application/msgpack")] if value[:1] >= b"\x80" else () for value in values]
+        records = [
+            record(offset, value, None, CATALOGUE.queries, headers=some)
+            for offset, (value, some) in enumerate(zip(values, headers, strict=True))
+        ]
         self.agent.receive({TOPIC: records}, generation)
         while self.dead_letters._is_sending:
             await asyncio.sleep(0)
 
     @property
     def decided(self):
+        return [query.query_id for query in self.queries]
+
+    @property
+    def queries(self):
+        """Those that were decided about."""
         blocks = [answers_of(some) for effects in self.effects for some in effects.block_answers]
         alone = [effects.answers for effects in self.effects]
-        return [answer.query.query_id for answers in (*alone, *blocks) for answer in answers]
+        return [answer.query for answers in (*alone, *blocks) for answer in answers]
 
 
 def query(query_id, name="app", number=1.0):
@@ -115,6 +126,25 @@ async def test_a_query_that_is_repeated_under_an_id_of_two_applications_is_answe
     fixture.decisions.of(0).index([("q1", logged(7, "q1", "other")), ("q1", logged(8, "q1"))], 8, 1e9)
     await fixture.receive(query("q1"))
     assert (fixture.repeated, fixture.decided) == ([("q1", 8)], [])
+
+
+SAME_ID = {
+    "JSON": query("q"),
+    "with a context": json.dumps({"query_id": "q", "application": "app", "input": [1.0], "context": "ada"}).encode(),
+    "msgpack": msgspec.msgpack.encode(json.loads(query("q"))),
+}
+
+
+@pytest.mark.parametrize("others", [1, 2 * BLOCK_FROM], ids=["alone", "in blocks"])
+@pytest.mark.parametrize(("first", "second"), [*permutations(SAME_ID, 2)])
+async def test_of_queries_with_one_id_the_first_in_the_log_is_decided_about(fixture, first, second, others):
+    ids = [f"q{number}" for number in range(others)]
+    before, after = [*map(query, ids)], [msgspec.msgpack.encode(json.loads(query(f"packed {one}"))) for one in ids]
+    if second == "msgpack":  # so that its block is found first
+        before, after = after, before
+    await fixture.receive(*before, SAME_ID[first], SAME_ID[second], *after)
+    assert [one.offset for one in fixture.queries if one.query_id == "q"] == [others]
+    assert len(fixture.queries) == 2 * others + 1
 
 
 async def test_what_is_no_query_is_a_dead_letter_and_then_acknowledged(fixture):
