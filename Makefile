@@ -33,10 +33,9 @@ conformance: $(STAMP) ## Clients in Go, Java and JavaScript, and judges of the g
 observe: $(STAMP) ## The demo's models under endless traffic, with a real Prometheus beside them, until Ctrl-C
 	$(BIN)/python deploy/observe/run.py $(ARGS)
 
-# the second part waits for processes a third of its time: three workers on two cores
 test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
 	$(BIN)/pytest -m "not (integration or e2e or faults or long)" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none
-	$(BIN)/pytest -m "(integration or e2e or short) and not long" --short -n 3 --dist loadfile --no-loadscope-reorder -q $(ARGS) || test $$? = 5
+	$(BIN)/pytest -m "(integration or e2e or short) and not long" --short -n 2 --dist loadfile --no-loadscope-reorder -q $(ARGS) || test $$? = 5
 
 test-browser: $(STAMP) ## The console in a real Chromium (Debian: apt install chromium), and the pictures of docs/
 	$(BIN)/pytest -m browser -q $(ARGS)

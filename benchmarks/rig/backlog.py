@@ -220,7 +220,7 @@ class Ends:
         consumer.assign([TopicPartition(self._predictions, partition, 0) for partition in range(PARTITIONS)])
         still_open, give_up_s = PARTITIONS, time.monotonic() + TIMEOUT_S
         while still_open and time.monotonic() < give_up_s:
-            for record in consumer.consume(10_000, 1):
+            for record in consumer.consume(10_000, 0.1):
                 if record.error():
                     still_open -= 1
                     continue

@@ -1,5 +1,6 @@
 """What stands on the predictions topic: which queries were answered, how, and by whom."""
 
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -16,9 +17,10 @@ from clipper_topics.connection import KafkaConnection
 AnsweredQuery = tuple[int, bytes | None, str]
 """Partition, key and query id."""
 
-
 LOOK_BACK = 100
 """Offsets without a record that may stand before the end of a partition: the markers of transactions."""
+SILENT_S = 10.0
+"""So long without a record, and the end of a partition will not come."""
 
 
 def ends_of(connection: KafkaConnection, topic: str, partitions: int) -> list[int]:
@@ -33,9 +35,12 @@ def records_from(connection: KafkaConnection, topic: str, starts: Sequence[int])
     settings = {"group.id": "benchmark", "enable.auto.commit": False, "enable.partition.eof": True}
     with closing(Consumer({**connection.librdkafka(), **settings})) as consumer:
         consumer.assign([TopicPartition(topic, number, start) for number, start in enumerate(starts)])
+        last_s = time.monotonic()
         while unread:
-            records = consumer.consume(10_000, timeout=10.0)
-            assert records, f"partitions {unread} could not be read to their ends"
+            # it returns when it has as many as asked for, or has waited as long
+            records = consumer.consume(10_000, timeout=0.1)
+            last_s = time.monotonic() if records else last_s
+            assert time.monotonic() - last_s < SILENT_S, f"partitions {unread} could not be read to their ends"
             ends = [one for one in records if one.error()]
             assert all(one.error().code() == KafkaError._PARTITION_EOF for one in ends)  # noqa: SLF001
             unread -= {one.partition() for one in ends}
