@@ -19,20 +19,21 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import msgspec
-from rig.flood import Record, TopicEnd, produce_all
+from confluent_kafka import Message
+from rig.flood import Record, produce_all
 from rig.measuring import rows
 from rig.metrics import Growth, counters
-from rig.predictions import default_ratio_of_last
+from rig.predictions import ends_of, records_from
 from rig.results import Measures, Run, load_average
 from rig.session import Session, parsed, report, session, system_options, told
 from rig.systems import Place, served, tables_of
 
 from clipper_agents.broker.properties import free_port
 from clipper_agents.kafka.topics import ensure_topics
+from clipper_loadgen.run import decode_answer
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
@@ -49,6 +50,7 @@ MEASURES: Measures = {
     "read a second": lambda run: run.get("read_per_s"),
     "in recovery": lambda run: run.get("read_per_s_in_recovery"),
 }
+ANSWER_S = 60.0
 QUICK = {"rounds": 1, "decisions": 5_000, "feedback": 500}
 
 
@@ -86,23 +88,30 @@ def restarts(here: Session, options: argparse.Namespace) -> Iterator[Run]:
 def started(place: Place) -> dict[str, Any]:
     """Start with a query in the topic, wait for its answer, and stop."""
     load_before = load_average()
-    with closing(TopicEnd(place.connection, place.catalogue.predictions, place.catalogue.partitions)) as end:
-        produce_all(place.connection, place.catalogue.queries, iter([(0, None, query())]))
-        began_s = time.monotonic()
-        with Growth(lambda: {"answers": end.grown()}, every_s=0.02) as growth, served(place, CONFIG):
-            ready_s = time.monotonic() - began_s
-            assert growth.reached("answers", 1), "the query was not answered"
-        answered_s = growth.when("answers", 1) - began_s
+    before = ends_of(place.connection, place.catalogue.predictions, place.catalogue.partitions)
+    produce_all(place.connection, place.catalogue.queries, iter([(0, None, query())]))
+    began_s = time.time()
+    with served(place, CONFIG):
+        ready_s = time.time() - began_s
+        answer = first_answer(place, before)
     log = (place.logs / f"{place.catalogue.prefix}-{CONFIG}.log").read_text(errors="replace")
     found = [float(seconds) for seconds in RECOVERED.findall(log)]
     return {
-        "first_answer_s": round(answered_s, 2),
+        "first_answer_s": round(answer.timestamp()[1] / 1000 - began_s, 2),
         "ready_s": round(ready_s, 2),
         "recovery_s": max(found, default=None),
-        "default_ratio": default_ratio_of_last(place.connection, place.catalogue.predictions, count=1),
+        "default": (told := decode_answer(answer.value(), answer.headers() or ())) is None or told.default,
         "load_before": load_before,
         "load_after": load_average(),
     }
+
+
+def first_answer(place: Place, before: list[int]) -> Message:
+    """The first prediction behind these offsets; a marker of the router's is no prediction, and comes earlier."""
+    give_up_s = time.monotonic() + ANSWER_S
+    while not (answers := records_from(place.connection, place.catalogue.predictions, before)):
+        assert time.monotonic() < give_up_s, "the query was not answered"
+    return answers[0]
 
 
 def query() -> bytes:
