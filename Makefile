@@ -4,6 +4,9 @@ PYTHON ?= python3
 ARGS   ?=
 BENCH  ?= all
 
+# where the tests are that start processes: they are found sooner there than among all tests
+PROCESSES := tests/integration tests/e2e tests/faults tests/browser
+
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -35,7 +38,7 @@ observe: $(STAMP) ## The demo's models under endless traffic, with a real Promet
 
 test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
 	$(BIN)/pytest -m "not (integration or e2e or faults or long)" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none
-	$(BIN)/pytest -m "(integration or e2e or short) and not long" --short -n 2 --dist loadfile --no-loadscope-reorder -q $(ARGS) || test $$? = 5
+	$(BIN)/pytest -m "(integration or e2e or short) and not long" --short -n 2 --dist loadfile --no-loadscope-reorder -q -o "testpaths=$(PROCESSES)" $(ARGS) || test $$? = 5
 
 test-browser: $(STAMP) ## The console in a real Chromium (Debian: apt install chromium), and the pictures of docs/
 	$(BIN)/pytest -m browser -q $(ARGS)

@@ -82,6 +82,13 @@ def test_every_folder_of_tests_is_collected() -> None:
     assert {f"tests/{folder}" for folder in folders} <= set(listed)
 
 
+def test_tests_of_processes_are_where_the_makefile_looks_for_them() -> None:
+    (listed,) = re.findall(r"^PROCESSES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    marks = re.compile(r"\bmark\.(integration|e2e|browser|faults|short)\b")
+    marked = {module for module in (ROOT / "tests").rglob("*.py") if marks.search(module.read_text())}
+    assert {f"tests/{relative(module).split('/')[1]}" for module in marked} == set(listed.split())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for link in links_of(page):
