@@ -26,14 +26,13 @@ from confluent_kafka import Message
 from rig.flood import Record, produce_all
 from rig.measuring import rows
 from rig.metrics import Growth, counters
-from rig.predictions import ends_of, records_from
+from rig.predictions import ends_of, is_default, records_from
 from rig.results import Measures, Run, load_average
 from rig.session import Session, parsed, report, session, system_options, told
 from rig.systems import Place, served, tables_of
 
 from clipper_agents.broker.properties import free_port
 from clipper_agents.kafka.topics import ensure_topics
-from clipper_loadgen.run import decode_answer
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
@@ -100,7 +99,7 @@ def started(place: Place) -> dict[str, Any]:
         "first_answer_s": round(answer.timestamp()[1] / 1000 - began_s, 2),
         "ready_s": round(ready_s, 2),
         "recovery_s": max(found, default=None),
-        "default": (told := decode_answer(answer.value(), answer.headers() or ())) is None or told.default,
+        "default": is_default(answer),
         "load_before": load_before,
         "load_after": load_average(),
     }

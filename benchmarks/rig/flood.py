@@ -58,7 +58,7 @@ class Progress:
 
 
 class TopicEnd:
-    """How many records a topic has got since this was made."""
+    """How much longer a topic has become since this was made: by records, and by markers of transactions."""
 
     def __init__(self, connection: KafkaConnection, topic: str, partitions: int) -> None:
         self._consumer = Consumer({**connection.librdkafka(), "group.id": "benchmark", "enable.auto.commit": False})
@@ -66,7 +66,7 @@ class TopicEnd:
         self._first = sum(self.ends())
 
     def grown(self) -> int:
-        """Records since then."""
+        """Offsets since then."""
         return sum(self.ends()) - self._first
 
     def ends(self) -> list[int]:

@@ -23,17 +23,19 @@ def _total(lines: list[str], name: str, *labels: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in found if all(label in line for label in labels))
 
 
+LOOK_S = 0.1
+
+
 class Growth:
-    """Looks at counters ten times a second, in a thread, for the time of a block.
+    """Looks at counters ten times a second, in a thread, for the time of a block: the error of every time.
 
     Args:
         count: The counters now.
-        every_s: Seconds between two looks, and so the error of every time.
         base: What growth is counted from; absent: what the counters are now.
     """
 
-    def __init__(self, count: Callable[[], dict[str, float]], every_s: float = 0.1, base: float | None = None) -> None:
-        self._count, self._every_s = count, every_s
+    def __init__(self, count: Callable[[], dict[str, float]], base: float | None = None) -> None:
+        self._count = count
         self._first = count() if base is None else dict.fromkeys(count(), base)
         self._seen: list[tuple[float, dict[str, float]]] = [(time.monotonic(), dict.fromkeys(self._first, 0.0))]
         self._over = threading.Event()
@@ -59,7 +61,7 @@ class Growth:
                 before, moved_s = now, time.monotonic()
             elif time.monotonic() - moved_s > stalled_s:
                 return False
-            time.sleep(self._every_s)
+            time.sleep(LOOK_S)
         return True
 
     def when(self, name: str, count: float) -> float:
@@ -73,6 +75,6 @@ class Growth:
         return round(self.grown(name) / (ended_s - began_s), 1) if ended_s > began_s else None
 
     def _look(self) -> None:
-        while not self._over.wait(self._every_s):
+        while not self._over.wait(LOOK_S):
             now = self._count()
             self._seen.append((time.monotonic(), {name: now[name] - first for name, first in self._first.items()}))

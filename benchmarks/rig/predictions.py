@@ -58,11 +58,16 @@ def answered_since(connection: KafkaConnection, topic: str, starts: Sequence[int
     return found
 
 
-def default_ratio_of_last(connection: KafkaConnection, topic: str, count: int = 1_000) -> float:
-    """Share of defaults among the last answers of partition 0: what was counted is to be predictions."""
-    records = last_records(connection, topic, count)
-    answers = [decode_answer(record.value(), record.headers() or ()) for record in records]
-    return sum(answer is None or answer.default for answer in answers) / max(1, len(records))
+def is_default(record: Message) -> bool:
+    """Whether a record is a default answer, or none at all: what was counted is to be predictions."""
+    answer = decode_answer(record.value(), record.headers() or ())
+    return answer is None or answer.default
+
+
+def default_ratio_of_last(connection: KafkaConnection, topic: str) -> float:
+    """Share of defaults among the last answers of partition 0."""
+    records = last_records(connection, topic)
+    return sum(map(is_default, records)) / max(1, len(records))
 
 
 def last_records(connection: KafkaConnection, topic: str, count: int = 1_000) -> list[Message]:

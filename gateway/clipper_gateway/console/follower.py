@@ -139,9 +139,8 @@ class LiveView:
         of = self._catalogue
         topics = [*of.logs, of.control, of.hosts, of.selection, of.comparisons]
         while True:
-            parts = [
-                asyncio.ensure_future(each) for each in (watch_topics(self._kafka, topics, self._note), self._read())
-            ]
+            work = watch_topics(self._kafka, topics, self._note), self._read()
+            parts = [asyncio.ensure_future(each) for each in work]
             try:
                 done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
                 for part in done:
@@ -172,6 +171,8 @@ class LiveView:
             try:
                 while True:
                     await tailer.poll()
+                    if rebuilding.done():
+                        rebuilding.result()  # it tells what it expects; anything else is a bug, and ends this process
             finally:
                 await _ended([rebuilding])
 
@@ -228,12 +229,11 @@ class LiveView:
             await self._hosts.read(self.facts.hosts.reports.values(), {ref for one in looked_at for ref in one.refs})
 
 
-async def _ended(tasks: Iterable["asyncio.Future[None]"]) -> None:
+async def _ended(tasks: Sequence["asyncio.Future[None]"]) -> None:
     """Cancel tasks, and wait for their ends.
 
     A task group, which does the same, swallows a cancellation from outside while it ends by an error.
     """
-    tasks = [*tasks]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from builders.status import DIGITS, NOW_S, facts, recent, report
@@ -168,6 +169,24 @@ def test_a_history_that_is_not_kept_is_told(tmp_path: Path) -> None:
     assert view.reasons()[0].startswith("the console keeps no history: ")
     assert view.summaries() == []
     assert DIGITS.name not in view.facts.declared.manifests.applications
+
+
+async def test_a_bug_in_rebuilding_is_not_kept_quiet(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise LookupError("a bug")
+
+    async def polls() -> None:
+        await asyncio.sleep(0)
+
+    tailer = AsyncMock(refused=0)
+    tailer.__aenter__.return_value = tailer
+    tailer.poll.side_effect = polls
+    monkeypatch.setattr(follower, "readable_partitions", AsyncMock(return_value=()))
+    monkeypatch.setattr(follower, "checked_partitions", lambda *_: 1)
+    monkeypatch.setattr(follower, "DeploymentTailer", lambda *_, **__: tailer)
+    monkeypatch.setattr(follower, "rebuild", fails)
+    with pytest.raises(LookupError, match="a bug"):
+        await asyncio.wait_for(view._read(), 5)
 
 
 async def test_it_ends_at_once_also_while_an_attempt_to_follow_ends(
