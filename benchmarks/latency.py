@@ -11,6 +11,9 @@ An open loop at fixed rates, each latency counted from the intended send time (n
 of the rate at which the same pipeline, in the same round, answered when a bounded number of queries was always
 outstanding. The echoes run at the fixed rates only: half of what they saturate at would be another load.
 
+At half of saturation the generator sends every 5 ms, as Kafka's own producers do by default: with a request for each
+query or two, generator and broker alone use up the CPU that they share, and their own queue is what is measured.
+
 Then the same rates on an application with an objective of 50 ms: how many answers are the default?
 
 CPU by process from /proc. Where broker and generator share a CPU and use more than 0.8 of it, the queue before them is
@@ -26,9 +29,12 @@ from rig.session import Session, in_rounds, parsed, report, session, system_opti
 from rig.systems import RIVAL_OF, SYSTEMS
 
 from clipper_loadgen import LoadPlan
+from clipper_loadgen.plan import MAX_LINGER_S
 
 HALF, SATURATION = "half", "saturation"
 IN_A_HURRY = "50 ms objective"
+TICK_S = MAX_LINGER_S
+"""Of the generator, at half of saturation."""
 MEASURES: Measures = {
     "p50 ms": lambda run: run["p50_ms"],
     "p99 ms": lambda run: run["p99_ms"],
@@ -83,11 +89,11 @@ def measured(name: str, number: int, here: Session, options: argparse.Namespace)
             if HALF in options.rates:
                 rates[load_name(HALF)] = (most["throughput_per_s"] or 0.0) / 2 or 1.0
         for seed, (load, rate_per_s) in enumerate(rates.items(), 2):
-            yield run(load, paced("digits", rate_per_s, seed, options))
+            yield run(load, paced("digits", load, rate_per_s, seed, options))
         hurried = [load_name("200"), load_name(HALF)] if name in RIVAL_OF else []
         for seed, load in enumerate(hurried, 12):
             if load in rates:
-                yield run(f"{load}, {IN_A_HURRY}", paced("digits-50ms", rates[load], seed, options))
+                yield run(f"{load}, {IN_A_HURRY}", paced("digits-50ms", load, rates[load], seed, options))
 
 
 def load_name(rate: str) -> str:
@@ -109,7 +115,7 @@ def saturating(options: argparse.Namespace) -> LoadPlan:
     )
 
 
-def paced(application: str, rate_per_s: float, seed: int, options: argparse.Namespace) -> LoadPlan:
+def paced(application: str, load: str, rate_per_s: float, seed: int, options: argparse.Namespace) -> LoadPlan:
     return LoadPlan(
         application,
         rate_per_s=rate_per_s,
@@ -118,6 +124,7 @@ def paced(application: str, rate_per_s: float, seed: int, options: argparse.Name
         arrivals="constant",
         dataset=rows(round(rate_per_s * (options.warmup + options.seconds)), seed),
         encoding=options.encoding,
+        linger_s=TICK_S if load == load_name(HALF) else 0.0,
     )
 
 

@@ -171,6 +171,9 @@ class MemoryKafka:
         self._offsets[topic] += count
         return stored
 
+    async def confirmed(self) -> None:
+        """Do nothing: the partitions are its own."""
+
     def acknowledge(self, *_: object) -> None:
         """Do nothing."""
 

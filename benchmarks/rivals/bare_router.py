@@ -87,6 +87,9 @@ class BareRouter:
             print(repr(task.exception()), file=sys.stderr, flush=True)
             os._exit(1)
 
+    async def confirmed(self) -> None:
+        """Nobody else reads these partitions."""
+
     def acknowledge(self, partition: int, offsets: list[int], _generation: int, /) -> None:
         """The queries at these offsets are finished."""
         self.frontiers[partition].finish(offsets)

@@ -77,8 +77,9 @@ BUDGETS: dict[str, int] = {
     "clipper_agents.status": 2940,
     # one writer a changelog partition, one process of a name, the log's time, deleted rows, limits of brokers,
     # partitions apart, dead letters in a task of their own, offsets left for later, records beside rows, one wait for
-    # records, reasons why a process is not ready, topics that are followed, a database of bounded size
-    "clipper_agents.streaming": 2780,
+    # records, reasons why a process is not ready, topics that are followed, a database of bounded size, a process that
+    # asks whether it is still a member
+    "clipper_agents.streaming": 2830,
     # the template of workers, and the processes forked from it, a start that keeps what is live and tells its steps,
     # a gateway without which all else goes on, metrics of its own, a file of targets
     "clipper_agents.supervisor": 1885,

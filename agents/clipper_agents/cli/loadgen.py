@@ -45,7 +45,7 @@ def loadgen(
         float, typer.Option(help="Share of feedback with a wrong label; without labels, of losses of 1.")
     ] = 0.0,
     encoding: Annotated[str, typer.Option(help="json or msgpack.")] = "json",
-    linger_ms: Annotated[float, typer.Option(help="Wait so long for queries to share a request, 0 to 1.")] = 0.0,
+    linger_ms: Annotated[float, typer.Option(help="Wait so long for queries to share a request, 0 to 5.")] = 0.0,
     drain_seconds: Annotated[float, typer.Option(help="Give up when no answer has come for so long.")] = 10.0,
     seed: Annotated[int, typer.Option(help="Seeds every draw.")] = 0,
     json_file: Annotated[

@@ -4,7 +4,8 @@ Rules of this file:
 - One round of a partition at a time: everything that is finished goes out as one batch, and while the broker takes it,
   the next round gathers. So records of a partition are indexed in the order in which they stand in the log; and no
   partition waits for another, whose leader may be away.
-- Order of a round: send; wait for the broker; index each record with its offset; report that it is written.
+- Order of a round: be sure that the partition is still this process's own; send; wait for the broker; index each record
+  with its offset; report that it is written.
 - Offsets that are not the successors of the last ones mean that somebody else wrote, a process that lost the partition
   and did not know it yet: what lies between is read from the log, and of two records about a query the first counts.
 - What belongs to an older generation of the consumer is dropped: its queries are read again, here or elsewhere.
@@ -162,6 +163,7 @@ class IndexedLog:
             self._idle.set()
 
     async def _round(self, partition: int, outgoing: list[Sendable]) -> None:
+        await self._consumer.confirmed()
         generation = self._consumer.generation
         current = [one for one in outgoing if one.generation == generation]
         if not current:

@@ -21,6 +21,10 @@ class QueryConsumer(Protocol):
         """The consumer's generation now; -1 while a rebalance is under way."""
         ...
 
+    async def confirmed(self) -> None:
+        """Wait until the partitions are this process's own for certain, or the generation has ended."""
+        ...
+
     def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
         """Mark the queries at these offsets as finished."""
         ...
@@ -54,6 +58,10 @@ class BoundedQueryConsumer:
     def generation(self) -> int:
         """The consumer's generation now; -1 while a rebalance is under way."""
         return self._app.generation
+
+    async def confirmed(self) -> None:
+        """Wait until the partitions are this process's own for certain, or the generation has ended."""
+        await self._app.membership.confirmed()
 
     def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
         """Mark the queries at these offsets as finished."""

@@ -22,6 +22,7 @@ from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.streaming.consumer import BulkTransport
+from clipper_agents.streaming.consumer_thread import Membership
 from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, StrictProducer
 from clipper_agents.streaming.reachability import watch_brokers
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 LEAVE_S = 5.0
+SESSION_S = 10.0
 REQUEST_TIMEOUT_S = 12.0
 """Of the group's consumer. A join waits for the others, up to 10 s, so it is longer than that; and a frozen coordinator
 holds up a heartbeat for so long, so it is not much longer: the next coordinator waits 10 s for a sign."""
@@ -68,6 +70,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         rebalances: Counts both the beginnings and the ends of rebalances.
         topic_ids: The topics that it refers to; the app crashes when one of them is made anew.
         pace: How long fetches wait while the process is busy.
+        membership: Whether the partitions are still this process's own, after it stood still.
     """
 
     logger = LIBRARY
@@ -79,6 +82,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     inputs_flow: asyncio.Event
     topic_ids: TopicIds
     pace: FetchPace
+    membership: Membership
     generation: int = -1
     inputs: frozenset[int] = frozenset()
     outgrown: bool = False
@@ -94,6 +98,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         """End the generation: partitions are revoked, and what is under way in it no longer counts."""
         self.rebalances += 1
         self.generation = -1
+        self.membership.ended()
 
     def unready(self) -> list[str]:
         """Say in sentences why no inputs flow, empty when they do; any thread may ask."""
@@ -234,7 +239,7 @@ def make_app(
         producer_metadata_max_age_ms=10_000,
         broker_commit_every=10**9,
         broker_commit_interval=commit_interval_s,
-        broker_session_timeout=10.0,
+        broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=0.5,
         broker_rebalance_timeout=10.0,
         broker_request_timeout=REQUEST_TIMEOUT_S,
@@ -254,4 +259,5 @@ def make_app(
     app.inputs_flow = asyncio.Event()
     app.topic_ids = TopicIds()
     app.pace = FetchPace()
+    app.membership = Membership(SESSION_S)
     return app

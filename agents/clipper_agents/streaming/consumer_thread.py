@@ -3,12 +3,16 @@
 Rules of this file:
 - Beside a committed offset stands the topic's id: what was committed for an earlier topic of the name does not count.
 - Only committed records are read.
+- A process that stood still for half a session asks before it writes: its group has to answer a heartbeat that was sent
+  since, or the generation ends, and with it what was to be written. A coordinator that does not answer is no reason to
+  wait by itself: nobody else gets the partitions meanwhile.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,6 +34,49 @@ FETCH_MAX_WAIT_MS = 100
 """At most so long a newly resumed partition waits for a fetch that is under way without it."""
 PREFETCH_BACKOFF_S = 0.005
 """aiokafka holds back fetches from a broker while it has undrained records of it; its default is 0.1 s."""
+TURN_S = 1.0
+"""How often the event loop shows that it runs."""
+
+
+class Membership:
+    """Knows whether this process stood still, and whether its group has answered since.
+
+    Args:
+        session_s: After so long without a sign of a member, its group gives its partitions to others.
+        clock: Monotonic seconds, which pass while the process stands still.
+    """
+
+    def __init__(self, session_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._longest_s, self._clock = session_s / 2, clock
+        self._turned_s = self._woke_s = clock()
+        self._confirmed = asyncio.Event()
+        self._confirmed.set()
+
+    def watch_loop(self) -> None:
+        """Have the running event loop show from now on that it runs."""
+        self._look()
+        asyncio.get_running_loop().call_later(TURN_S, self.watch_loop)
+
+    def answered(self, sent_s: float) -> None:
+        """The group knows this member, by the answer to a heartbeat that was sent at this time of the clock."""
+        if sent_s >= self._woke_s:
+            self._confirmed.set()
+
+    def ended(self) -> None:
+        """The generation has ended: what waited for an answer of the group is not written any more."""
+        self._confirmed.set()
+
+    async def confirmed(self) -> None:
+        """Wait until the partitions are this process's own for certain, or its generation has ended."""
+        self._look()
+        await self._confirmed.wait()
+
+    def _look(self) -> None:
+        now_s = self._clock()
+        if now_s - self._turned_s >= self._longest_s:
+            self._woke_s = now_s
+            self._confirmed.clear()
+        self._turned_s = now_s
 
 
 class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -116,6 +163,14 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetcher.pause_s = self.consumer.app.pace.pause_s
         coordinator = consumer._coordinator
         coordinator._do_rejoin_group = partial(self._join, coordinator, coordinator._do_rejoin_group)
+        coordinator._do_heartbeat = partial(self._beat, coordinator._do_heartbeat)
+        self.consumer.app.membership.watch_loop()
+
+    async def _beat(self, beat: Callable[[], Awaitable[bool]]) -> bool:
+        sent_s = time.monotonic()
+        if is_member := await beat():
+            self.consumer.app.membership.answered(sent_s)
+        return is_member
 
     async def _join(self, coordinator: Any, join: Any, subscription: Any) -> bool:
         """Join the group, but not while another process has the instance name that this one had.

@@ -38,6 +38,9 @@ class Fixture:
             tasks=self.tasks, audits=self.auditing,
         )  # fmt: skip
 
+    async def confirmed(self):
+        """Nothing stood still."""
+
     def acknowledge(self, partition, offsets, generation):
         self.acknowledged += offsets
 

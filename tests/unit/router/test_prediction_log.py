@@ -34,6 +34,8 @@ class Fixture:
         self.decisions = LogIndex(folder, 3600.0)
         self.tasks = Tasks()
         self.generation, self.acknowledged, self.repeats, self.sent = 0, [], {}, []
+        self.sure = asyncio.Event()
+        self.sure.set()
         self.recorder = PredictionLog(
             Outbox(self.producer), self.reader, TOPIC, self.decisions, consumer=self, router=self, tasks=self.tasks,
             metrics=self, **settings,
@@ -47,6 +49,9 @@ class Fixture:
 
     def observe_stages(self, waits_s, models_s, recorded_s):
         assert len(waits_s) == len(models_s)
+
+    async def confirmed(self):
+        await self.sure.wait()
 
     def acknowledge(self, partition, offsets, generation):
         self.acknowledged += [(partition, offset, generation) for offset in offsets]
@@ -114,6 +119,19 @@ async def test_what_belongs_to_an_older_generation_is_neither_sent_nor_acknowled
     await fixture.recorder.idle()
     assert fixture.ids() == ["new"]
     assert [generation for *_, generation in fixture.acknowledged] == [1]
+
+
+async def test_a_process_that_stood_still_writes_what_is_still_its_own(fixture):
+    fixture.sure.clear()
+    fixture.recorder.put([answer_to(query("lost", 1))])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert fixture.ids() == []
+    fixture.generation = 1  # its partitions were with somebody else meanwhile
+    fixture.recorder.put([answer_to(query("own", 1, generation=1))])
+    fixture.sure.set()
+    await fixture.recorder.idle()
+    assert fixture.ids() == ["own"]
 
 
 async def test_a_generation_that_ends_meanwhile_leaves_the_rest_to_the_next(fixture):

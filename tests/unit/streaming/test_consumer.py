@@ -51,6 +51,7 @@ class Channel:
 class App(SimpleNamespace):
     generation, rebalances, _generations, in_recovery = -1, 0, 0, False
     begin_generation, end_generation = ClipperApp.begin_generation, ClipperApp.end_generation
+    membership = SimpleNamespace(ended=lambda: None)
 
 
 @pytest.fixture
