@@ -1,6 +1,5 @@
 """Queries that are all encoded and written before a run, and the predictions about them, counted and read back."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, TopicPartition
 from models import INPUTS, digits
 from rig.flood import TopicEnd, TopicRecord, produce
+from rig.predictions import records_from
 
 from clipper_loadgen.script import encode_input
 from clipper_topics.catalogue import Catalogue
@@ -120,10 +119,6 @@ ENCODERS: dict[str, Callable[[str, Any], bytes]] = {
 }
 
 
-TIMEOUT_S = 60.0
-"""A broker on a busy machine answers in seconds."""
-
-
 class _Model(msgspec.Struct):
     cached: bool = False
 
@@ -159,7 +154,6 @@ class Ends:
 
     def __init__(self, connection: KafkaConnection, catalogue: Catalogue) -> None:
         self._connection = connection
-        self._client: dict[str, Any] = {**connection.librdkafka(), "log_level": 0}
         self._queries, self._predictions = catalogue.queries, catalogue.predictions
         self._end = TopicEnd(connection, catalogue.predictions, PARTITIONS)
 
@@ -197,7 +191,9 @@ class Ends:
         label_of = dict(zip(backlog.ids, backlog.labels, strict=True))
         seen: Counter[str] = Counter()
         tally: Counter[str] = Counter()
-        for found in self._read():
+        for record in records_from(self._connection, self._predictions, [0] * PARTITIONS):
+            value = record.value() or b""
+            found = (_from_json if value.startswith(b"{") else _from_msgpack).decode(value)
             query_id = found.query_id or found.id
             if query_id not in label_of:  # a probe
                 continue
@@ -214,16 +210,3 @@ class Ends:
             "default_ratio": round(tally["defaults"] / max(1, seen.total()), 6),
             "hit_ratio": round(tally["hits"] / max(1, tally["warm"]), 4),
         }
-
-    def _read(self) -> Iterable[Found]:
-        consumer = Consumer({**self._client, "group.id": "check", "enable.partition.eof": True})
-        consumer.assign([TopicPartition(self._predictions, partition, 0) for partition in range(PARTITIONS)])
-        still_open, give_up_s = PARTITIONS, time.monotonic() + TIMEOUT_S
-        while still_open and time.monotonic() < give_up_s:
-            for record in consumer.consume(10_000, 0.1):
-                if record.error():
-                    still_open -= 1
-                    continue
-                value = record.value() or b""
-                yield (_from_json if value.startswith(b"{") else _from_msgpack).decode(value)
-        consumer.close()

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from aiokafka.consumer import consumer, fetcher
@@ -31,11 +32,13 @@ MOST_PAUSE_S = 0.008
 OBJECTIVE_SHARE = 0.1
 """Of the tightest latency objective, or of a model's target, which a wait is at most."""
 BUSY_SHARE = 0.5
-"""Of a processor, from which on fetches wait."""
+"""Of a processor that the process has or waits for, from which on fetches wait."""
 FULL_SHARE = 0.7
 """From which on they wait the longest."""
 WINDOW_S = 0.1
 """Over which the use of the processor is measured."""
+SCHEDULED = Path("/proc/self/schedstat")
+"""Of the main thread, which has the event loop: nanoseconds on a processor, nanoseconds ready and without one."""
 
 
 class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyped
@@ -194,6 +197,18 @@ class EagerSender(sender.Sender):  # type: ignore[misc]
             self._start_requests()
 
 
+def processor_wanted_s() -> float:
+    """For how long the event loop had a processor or was waiting for one, which others had, in seconds.
+
+    Systems other than Linux tell only how long this process had one.
+    """
+    try:
+        had_ns, waited_ns, _ = map(int, SCHEDULED.read_text().split())
+    except (OSError, ValueError):
+        return time.process_time()
+    return (had_ns + waited_ns) / 1e9
+
+
 class FetchPace:
     """Says how long a fetch waits until it is worth its price, which is the same however many records it brings.
 
@@ -202,14 +217,14 @@ class FetchPace:
 
     Args:
         clock: Monotonic seconds.
-        cpu: Processor time of this process, in seconds.
+        wanted: As `processor_wanted_s`.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.process_time
+        self, clock: Callable[[], float] = time.monotonic, wanted: Callable[[], float] = processor_wanted_s
     ) -> None:
-        self._most_s, self._clock, self._cpu = MOST_PAUSE_S, clock, cpu
-        self._since_s, self._used_s = clock(), cpu()
+        self._most_s, self._clock, self._wanted = MOST_PAUSE_S, clock, wanted
+        self._since_s, self._wanted_s = clock(), wanted()
         self._share = 0.0
 
     def keep(self, objectives_s: Iterable[float | None]) -> None:
@@ -221,9 +236,9 @@ class FetchPace:
         """How long the next fetch waits, in seconds."""
         passed_s = self._clock() - self._since_s
         if passed_s >= WINDOW_S:
-            used_s = self._cpu()
-            self._share = (used_s - self._used_s) / passed_s
-            self._since_s, self._used_s = self._since_s + passed_s, used_s
+            wanted_s = self._wanted()
+            self._share = (wanted_s - self._wanted_s) / passed_s
+            self._since_s, self._wanted_s = self._since_s + passed_s, wanted_s
         return self._most_s * min(1.0, max(0.0, (self._share - BUSY_SHARE) / (FULL_SHARE - BUSY_SHARE)))
 
 

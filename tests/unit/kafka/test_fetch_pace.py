@@ -1,12 +1,15 @@
 """A fetch waits only while the process is busy, and never for long."""
 
+import time
+
 import pytest
 
-from clipper_agents.kafka.broker_tasks import MOST_PAUSE_S, OBJECTIVE_SHARE, WINDOW_S, FetchPace
+from clipper_agents.kafka import broker_tasks
+from clipper_agents.kafka.broker_tasks import MOST_PAUSE_S, OBJECTIVE_SHARE, WINDOW_S, FetchPace, processor_wanted_s
 
 
 class Machine:
-    """A clock, and processor time that a process has used by it."""
+    """A clock, and processor time that a process has had or waited for by it."""
 
     def __init__(self, objective_s=None):
         self.now_s = self.used_s = 0.0
@@ -41,3 +44,18 @@ def test_it_is_a_share_of_the_tightest_objective_at_most():
     assert machine.pace.pause_s() == MOST_PAUSE_S
     machine.pace.keep([])
     assert machine.pace.pause_s() == MOST_PAUSE_S
+
+
+def test_a_process_that_waits_for_its_processor_wants_it_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(broker_tasks, "SCHEDULED", tmp_path / "schedstat")
+    (tmp_path / "schedstat").write_text("1500000000 250000000 17\n")
+    assert processor_wanted_s() == 1.75
+
+
+@pytest.mark.parametrize("told", [None, "", "1 2", "a b c"])
+def test_where_the_system_does_not_tell_the_time_that_it_had_counts(tmp_path, monkeypatch, told):
+    monkeypatch.setattr(broker_tasks, "SCHEDULED", tmp_path / "schedstat")
+    if told is not None:
+        (tmp_path / "schedstat").write_text(told)
+    before_s = time.process_time()
+    assert before_s <= processor_wanted_s() <= time.process_time()
