@@ -11,7 +11,7 @@ with its mark cleared (its second chance), any other is evicted.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from clipper_stream.errors import InvalidSetting
 
@@ -33,6 +33,13 @@ class CacheStore(Protocol):
     def items(self) -> Iterable[tuple[bytes, bytes]]:
         """All entries, in any order."""
         ...
+
+
+class OutputCodec(Protocol):
+    """Outputs to bytes and back, for the cache."""
+
+    def dumps(self, output: Any, /) -> bytes: ...
+    def loads(self, value: bytes, /) -> Any: ...
 
 
 class DictStore:

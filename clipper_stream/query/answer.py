@@ -10,13 +10,14 @@ Rules of this file:
 import marshal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from clipper_stream.combining.combiner import VOTE, Combined, combine
 from clipper_stream.errors import ModelFailed, shown
 from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import LATE, NO_FAILURES, DecodedQuery, Failure, InFlightQuery
-from clipper_stream.query.lifecycle import ARRIVED_LATE, COMPLETE, REFUSED, TransitionPath
+from clipper_stream.query.lifecycle import ARRIVED_LATE, COMPLETE, EXPIRED, REFUSED, TransitionPath
 from clipper_stream.query.query_block import BlockAnswers, QueryBlock
 from clipper_stream.query.row_batch import MARSHAL_FORMAT
 
@@ -131,6 +132,12 @@ def conclude_block(block: QueryBlock, indices: Sequence[int], now_s: float) -> t
     return BlockAnswers(block, answered, now_s, combined), unusual
 
 
+def conclude_silent(block: QueryBlock, indices: Sequence[int], now_s: float) -> BlockAnswers:
+    """The default for queries of a block of which nothing has come by their deadline."""
+    asked = ((block.decisions[n].served, block.deadlines_s[n] - block.queries.queried_at_s[n]) for n in indices)
+    return BlockAnswers(block, indices, now_s, refusals=[_no_output(served, round(s * 1000)) for served, s in asked])
+
+
 def _combined_together(block: QueryBlock, indices: Sequence[int]) -> Iterator[Combined | None]:
     """The answer to each query, None where its outputs cannot be combined; labels are few, and so are their votes."""
     kind, refs, weights = block.application.combiner, block.decisions[0].models, block.weights
@@ -162,14 +169,14 @@ def _ballots(outputs: list[Any]) -> bytes:
 def answers_of(some: BlockAnswers) -> list[QueryAnswer]:
     """The answers to queries of a block, one by one."""
     block, at_s, answers = some.block, some.decided_at_s, list[QueryAnswer]()
-    for index, failure in zip(some.indices, some.refusals, strict=False):
+    for index, failure in zip(some.indices, () if block.decisions else some.refusals, strict=False):
         pending = InFlightQuery(block.queries.query(index))
         pending.shares_id = block.shares_id
         answers.append(refuse(pending, block.application, failure, at_s, ARRIVED_LATE))
-    for index in () if some.refusals else some.indices:
+    for index in some.indices if block.decisions else ():
         pending = block.leave(index)
         answers.append(conclude(pending, at_s))
-        pending.move(COMPLETE[0])
+        pending.move(EXPIRED[1] if some.refusals else COMPLETE[0])
     return answers
 
 
@@ -250,11 +257,15 @@ def _why_default(pending: InFlightQuery, combined: list[Combined | None], confid
 def _why_nobody(pending: InFlightQuery, rows: list[int]) -> Failure:
     """Why there is no output of a served model for these rows."""
     served = pending.decision.served
-    who = ", ".join(served)
     where = f" for rows {shown(rows)}" if pending.query.packed else ""
     outputs = [pending.outputs[model * pending.count + row] for row in rows for model in range(len(served))]
     failures = [output if isinstance(output, Failure) else LATE for output in outputs]
     if any(failure.reason == "late" for failure in failures):
         bound_ms = round((pending.deadline_s - pending.query.queried_at_s) * 1000)
-        return Failure("late", f"no output of {who} within {bound_ms} ms of the query's timestamp{where}")
-    return Failure("errors", f"{who} failed{where}: {failures[0].explanation}")
+        return _no_output(served, bound_ms, where)
+    return Failure("errors", f"{', '.join(served)} failed{where}: {failures[0].explanation}")
+
+
+@lru_cache(maxsize=1024)
+def _no_output(served: tuple[str, ...], bound_ms: int, where: str = "") -> Failure:
+    return Failure("late", f"no output of {', '.join(served)} within {bound_ms} ms of the query's timestamp{where}")

@@ -71,7 +71,7 @@ class QueryEvent(IntEnum):
     REFUSE = auto()
     """The application, the models named or the input cannot be used."""
     ARRIVE_LATE = auto()
-    """Its deadline has passed when it is read."""
+    """Its deadline has passed when it is read, or is so near that no model answers by then."""
     SELECT = auto()
     """The policy chooses."""
     ASK = auto()

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -43,7 +43,8 @@ class Planner:
     """Decides about queries of one application, all at one time: `asked` wait for models, some with an audit.
 
     At most `room` queries may ask; the others are `deferred`, and those refused whose deadline is near. Counted in
-    `behind`, by partition: those that have waited for longer than they may still wait.
+    `behind`, by partition: those that have waited for longer than they may still wait. Of these, those are refused that
+    have less than `trip_s` seconds left, in which no model answers.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Planner:
         now_s: float,
         room: int = UNBOUNDED,
         behind: Counter[int] | None = None,
+        trip_s: float = 0.0,
     ) -> None:
         self.application, self._prepare, self._now_s, self._room = application, prepare, now_s, room
-        self._behind = Counter[int]() if behind is None else behind
+        self._behind, self._trip_s = Counter[int]() if behind is None else behind, trip_s
         self._choices: dict[tuple[int, str | None], tuple[PolicyChoice, Decision | None, bool]] = {}
         self._input_features = application.input_features if application.spec.numeric else 0
         self._unconverted: list[InFlightQuery] = []
@@ -86,12 +88,12 @@ class Planner:
         """Decide about queries together; none, and about none of them, where one needs to be looked at by itself."""
         now_s = self._now_s
         deadlines_s = block_deadlines_s(queries, self.application, now_s)
-        late = [index for index, due_s in enumerate(deadlines_s) if due_s <= now_s]
+        late = self._too_late(deadlines_s, queries.queried_at_s)
         asked, refused = list[QueryBlock](), list[BlockAnswers]()
         if late:
             if not self.application.answers:
                 return []
-            in_time = [index for index, due_s in enumerate(deadlines_s) if due_s > now_s]
+            in_time = sorted({*range(len(queries))}.difference(late))
             refused.append(self._refused_late(queries.at(late), [deadlines_s[index] for index in late]))
             chosen, chosen_s = queries.at(in_time), [deadlines_s[index] for index in in_time]
         else:
@@ -133,6 +135,14 @@ class Planner:
         queries.rows.clear()
         return QueryBlock(queries, application, decisions, choice.weights, rows, deadlines_s, self._now_s)
 
+    def _too_late(self, deadlines_s: Sequence[float], queried_at_s: Sequence[float]) -> list[int]:
+        """The indices of those whose deadline has come, or comes before any model answers."""
+        now_s, trip_s = self._now_s, self._trip_s
+        if min(deadlines_s) - now_s > trip_s:
+            return []
+        asked = enumerate(zip(deadlines_s, queried_at_s, strict=True))
+        return [index for index, (due_s, at_s) in asked if due_s <= now_s or due_s - now_s < min(trip_s, now_s - at_s)]
+
     def _count_behind(self, queries: DecodedBlock, deadlines_s: list[float]) -> None:
         """Count the queries with a deadline that have waited for longer than they may still wait."""
         own_s, now_s = queries.deadlines_s, self._now_s
@@ -169,7 +179,7 @@ class Planner:
         answers = self.application.answers
         if due_s - now_s < now_s - query.queried_at_s and self._has_deadline(query):
             self._behind[query.partition] += 1
-        if query.invalid is None and due_s > now_s and answers:
+        if query.invalid is None and answers and not self._too_late([due_s], [query.queried_at_s]):
             if self._room > 0:
                 return True
             deferred_until_s = self._deferred_until_s(pending)
@@ -289,7 +299,8 @@ class Planner:
 
 def _why_late(due_s: float, queried_at_s: float, now_s: float) -> str:
     late_ms, age_ms = round((now_s - due_s) * 1000), round((now_s - queried_at_s) * 1000)
-    return f"read {late_ms} ms after its deadline, {age_ms} ms after its timestamp; nobody was asked"
+    when = f"{late_ms} ms after" if due_s <= now_s else f"{-late_ms} ms, too little for any model, before"
+    return f"read {when} its deadline, {age_ms} ms after its timestamp; nobody was asked"
 
 
 def audited_models(query: DecodedQuery, application: Application, choice: PolicyChoice) -> dict[str, float]:

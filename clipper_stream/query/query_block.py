@@ -197,6 +197,17 @@ class QueryBlock:
         self.queries.rows.clear()
         self.open_queries = 0
 
+    def expire(self, indices: Sequence[int]) -> list[int]:
+        """Close the queries, of these, of which nothing has come, by index; what comes later finds no open slot."""
+        silent = [index for index in indices if self._open_slots[index] == self.width]
+        for index in silent:
+            for slot in self.slots_of(index):
+                self.outputs[slot] = LATE
+            self._open_slots[index] = 0
+        self.failed.update(silent)
+        self.open_queries -= len(silent)
+        return silent
+
     def leave(self, index: int) -> InFlightQuery:
         """Take a query out of the block, with what has arrived; what arrives later finds no open slot."""
         pending = InFlightQuery(self.queries.query(index))
@@ -219,7 +230,7 @@ class BlockAnswers(NamedTuple):
         indices: Of the queries that are answered.
         decided_at_s: When, seconds since the epoch.
         combined: The answer to each, where it asked several models; where it asked one, its output is the answer.
-        refusals: Why each gets the default output instead, when nobody was asked.
+        refusals: Why each gets the default output instead, when nobody was asked, or nobody answered by the deadline.
     """
 
     block: QueryBlock

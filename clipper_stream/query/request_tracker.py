@@ -27,6 +27,7 @@ FRAME_TOKEN_BITS = 64
 FORGET_AFTER_S = 10.0
 MAX_OVERDUE_ROWS = 16_384
 """With some kilobytes a query these take tens of megabytes."""
+TRIPS_MEMORY_S = 1.0
 MOST_RETURN_RATIO = 0.25
 """Of the time that a row has left when it is asked: a wrong measurement may cost no more."""
 
@@ -121,6 +122,35 @@ class SingleFlight(Generic[K, W]):
     def resolve(self, key: K) -> list[W]:
         """All waiters of the key, in the order they joined; the key is in flight no longer."""
         return self._waiting.pop(key, [])
+
+
+class ShortestTrips:
+    """The least time from a decision to an output of a model version, in the last second or two.
+
+    It says what cannot be in time. When nothing was asked for so long, it says nothing, so that it is tried again.
+    """
+
+    def __init__(self) -> None:
+        self._since_s = 0.0
+        self._lately: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+
+    def observe(self, ref: str, trip_s: float, now_s: float) -> None:
+        """Note a time from a decision to an output."""
+        self._turn(now_s)
+        self._lately[ref] = min(trip_s, self._lately.get(ref, trip_s))
+
+    def least_s(self, refs: Iterable[str], now_s: float) -> float:
+        """The least time of any of these versions, in seconds; 0.0 where one's is not known."""
+        self._turn(now_s)
+        noted = (self._lately, self._before)
+        return min((min((trips[ref] for trips in noted if ref in trips), default=0.0) for ref in refs), default=0.0)
+
+    def _turn(self, now_s: float) -> None:
+        age_s = now_s - self._since_s
+        if not 0 <= age_s < TRIPS_MEMORY_S:
+            self._before = self._lately if 0 <= age_s < 2 * TRIPS_MEMORY_S else {}
+            self._since_s, self._lately = now_s, {}
 
 
 class RequestTracker:

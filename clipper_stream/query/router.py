@@ -2,7 +2,8 @@
 
 Rules of this file:
 - A query is answered exactly once: when its last slot is filled, or at its deadline, whichever is first.
-- A query past its deadline on arrival asks nobody: overload never piles up.
+- A query past its deadline on arrival, or so near to it that no model answers by then, asks nobody: overload never
+  piles up.
 - A query that is in flight already waits for its own answer; another application's query of the same id is another.
 - What is asked for the log only is a query of its own beside it, an audit: it joins caches and rows in flight as any
   other, ends when its own last slot is filled or at the same deadline, and the query waits for none of it.
@@ -11,12 +12,20 @@ Rules of this file:
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
-from clipper_stream.caching.clock import ClockCache
+from clipper_stream.caching.clock import ClockCache, OutputCodec
 from clipper_stream.errors import shown
 from clipper_stream.query.admission import UNBOUNDED, Admission
-from clipper_stream.query.answer import QueryAnswer, conclude, conclude_audit, conclude_block, lost_audit, refuse
+from clipper_stream.query.answer import (
+    QueryAnswer,
+    conclude,
+    conclude_audit,
+    conclude_block,
+    conclude_silent,
+    lost_audit,
+    refuse,
+)
 from clipper_stream.query.application import Application
 from clipper_stream.query.deadlines import DeadlineQueue
 from clipper_stream.query.effects import Arrived, Effects
@@ -25,18 +34,11 @@ from clipper_stream.query.lifecycle import COMPLETE, DUPLICATED, EXPIRED, QueryS
 from clipper_stream.query.planner import Planner, Prepare, audited_models
 from clipper_stream.query.queries_in_flight import QueriesInFlight
 from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
-from clipper_stream.query.request_tracker import OutputPiece, RequestTracker, Waiter
+from clipper_stream.query.request_tracker import OutputPiece, RequestTracker, ShortestTrips, Waiter
 from clipper_stream.query.row_batch import Owner, RowBatch, rows_by_cache
 
 MOST_LEAD_RATIO = 0.1
 MOST_AUDITS_RATIO = 0.5
-
-
-class OutputCodec(Protocol):
-    """Outputs to bytes and back, for the cache."""
-
-    def dumps(self, output: Any, /) -> bytes: ...
-    def loads(self, value: bytes, /) -> Any: ...
 
 
 class Router:
@@ -68,6 +70,7 @@ class Router:
         """By partition and offset of the query."""
         self._deadlines: DeadlineQueue[Owner] = DeadlineQueue()
         self._tracker = RequestTracker()
+        self._trips = ShortestTrips()
 
     # --- what is in flight ----------------------------------------------------------------------------------------
     @property
@@ -79,11 +82,6 @@ class Router:
     def is_full(self) -> bool:
         """Whether nothing more is to be read before something is answered."""
         return self.admission.is_full or self._queries.repeats >= self.admission.most
-
-    @property
-    def audits(self) -> int:
-        """Number of audits not yet recorded."""
-        return len(self._audits)
 
     @property
     def surplus_audits(self) -> int:
@@ -129,12 +127,11 @@ class Router:
 
     def _planner(self, name: str, planners: dict[str, Planner | None], effects: Effects) -> Planner | None:
         if name not in planners:
-            application, room = self._application(name), self.admission.room(name)
-            planners[name] = (
-                None
-                if application is None
-                else Planner(application, self._prepare, effects.now_s, room, effects.behind)
-            )
+            planners[name], application = None, self._application(name)
+            if application is not None:
+                room, now_s = self.admission.room(name), effects.now_s
+                trip_s = self._trips.least_s(application.refs, now_s)
+                planners[name] = Planner(application, self._prepare, now_s, room, effects.behind, trip_s)
         return planners[name]
 
     def _receive_together(self, queries: DecodedBlock, planner: Planner | None) -> bool:
@@ -232,6 +229,8 @@ class Router:
         for piece in pieces:
             rows = self._tracker.take(piece)
             if rows is not None:
+                if rows.owners:
+                    self._trips.observe(rows.ref, now_s - rows.owners[0].asked_at_s, now_s)
                 self._fill(rows, arrived)
         self._conclude_blocks(arrived)
         for partition, found in arrived.entries.items():
@@ -309,17 +308,24 @@ class Router:
         effects = Effects(now_s=now_s)
         due: list[InFlightQuery] = []
         for owner in self._deadlines.pop_due(now_s):
-            due += self._due_of(owner, now_s) if isinstance(owner, QueryBlock) else (owner,)
+            due += self._due_of(owner, effects) if isinstance(owner, QueryBlock) else (owner,)
         self._end(due, effects)
         effects.forgotten = self._tracker.forget(now_s)
         return effects
 
-    def _due_of(self, block: QueryBlock, now_s: float) -> list[InFlightQuery]:
-        """The queries of a block whose deadline has come; those that are open still are looked at again."""
-        due_s = block.deadlines_s
+    def _due_of(self, block: QueryBlock, effects: Effects) -> list[InFlightQuery]:
+        """Answer the queries of a block whose deadline has come, but those of which something has come.
+
+        Those are returned; those that are open still are looked at again.
+        """
+        due_s, now_s = block.deadlines_s, effects.now_s
         indices = [index for index in block.open() if self._led(due_s[index], block.asked_at_s) <= now_s]
         self._tracker.abandon(block, block.open_rows(indices), now_s)
-        due = [self._leave(block, index) for index in indices]
+        silent = block.expire(indices)
+        if silent:
+            effects.block_answers.append(conclude_silent(block, silent, now_s))
+            self.admission.leave(block.application.name, len(silent))
+        due = [self._leave(block, index) for index in sorted({*indices}.difference(silent))]
         if block.open_queries:
             self._deadlines.push(self._led(block.next_due_s(), block.asked_at_s), block)
         return due

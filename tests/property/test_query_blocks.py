@@ -67,6 +67,7 @@ class Served:
         for some in effects.block_answers:
             values = encode_block(some)
             if values is None:
+                assert not some.refusals, "a default can be written in any block"
                 answers += answers_of(some)
             else:
                 outgoing.append(OutgoingBlock(some, values))

@@ -15,7 +15,7 @@ _Ratio = Annotated[float, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum
 
 REASONS = {
     "late": "nothing arrived by the deadline",
-    "arrived_late": "the query was past its deadline when it was read",
+    "arrived_late": "the query was read after its deadline, or too shortly before it for any model",
     "overloaded": "too many queries of the application wait already, and others need the room",
     "no_models": "the application has no model to ask",
     "errors": "every model asked failed on this input",

@@ -244,7 +244,7 @@ def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer], recorded_
 def _count_block(metrics: RouterMetrics, answers: BlockAnswers, recorded_s: float) -> None:
     block, indices, decided_s, _, refusals = answers
     queried_s = [block.queries.queried_at_s[index] for index in indices]
-    asked_s, reason = (decided_s, refusals[0].reason) if refusals else (block.asked_at_s, None)
+    asked_s, reason = block.asked_at_s or decided_s, refusals[0].reason if refusals else None
     metrics.observe_stages([asked_s - at_s for at_s in queried_s], [decided_s - asked_s] * len(indices), recorded_s)
     latencies_s = [max(0.0, decided_s - at_s) for at_s in queried_s]
     one = block.application

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from operator import mod
 from typing import Any, TypeAlias
@@ -20,6 +20,7 @@ from clipper_stream.query import (
     QueryAnswer,
     QueryBlock,
 )
+from clipper_stream.query.in_flight import LATE
 from clipper_stream.selection.distribution import Decision
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -111,23 +112,28 @@ def _latencies(arrived_s: Sequence[float], block: QueryBlock, dumps: Dumps) -> I
         yield latency
 
 
-def _forms(block: QueryBlock, indices: Sequence[int], cached: Iterable[tuple[bool, ...]]) -> Iterator[bytes]:
+def _forms(block: QueryBlock, indices: Sequence[int], cached: Iterable[tuple[bool, ...] | None]) -> Iterator[bytes]:
     application, kind, made = block.application, block.queries.content_type, dict[Any, bytes]()
     for index, each in zip(indices, cached, strict=True):
         decision = block.decisions[index]
         form = made.get((id(decision), each))
         if form is None:
             policy = application.policy.name, application.revision
-            form = made[id(decision), each] = _model_form(application.name, policy, decision, kind, each)
+            make = _late_form if each is None else partial(_model_form, cached=each)
+            form = made[id(decision), each] = make(application.name, policy, decision, kind)
         yield form
 
 
 def _refusals(answers: BlockAnswers) -> list[bytes]:
     block, failures = answers.block, answers.refusals
     kind, application = block.queries.content_type, block.application
-    dumps, form = _DUMPS[kind], _refused_form(application.name, failures[0].reason, kind)
+    dumps = _DUMPS[kind]
+    if block.decisions:
+        forms = _forms(block, answers.indices, [None] * len(answers.indices))
+    else:
+        forms = repeat(_refused_form(application.name, failures[0].reason, kind))
     explanations = [dumps(failure.explanation) for failure in failures]
-    return _filled(repeat(form), answers, dumps, repeat(dumps(application.default_output)), explanations)
+    return _filled(forms, answers, dumps, repeat(dumps(application.default_output)), explanations)
 
 
 def _filled(
@@ -170,11 +176,25 @@ def _model_form(
 
 
 @lru_cache(maxsize=1024)
+def _late_form(application: str, policy: tuple[str, int], decision: Decision, kind: str) -> bytes:
+    """Return a prediction of which no model's output came, with holes as in a refused one."""
+    form = _default_form(application, LATE.reason)
+    form.policy, form.served_propensity = policy_ref(*policy), decision.served_propensity
+    asked = zip(decision.models, decision.propensities, strict=True)
+    form.missing = [_missing(MissingModel(ref, chance, served=True, failure=LATE)) for ref, chance in asked]
+    return _with_holes(form, kind)
+
+
+@lru_cache(maxsize=1024)
 def _refused_form(application: str, reason: str, kind: str) -> bytes:
     """Return a prediction with holes for id, output, explanation, and what follows."""
+    return _with_holes(_default_form(application, reason), kind)
+
+
+def _default_form(application: str, reason: str) -> Prediction:
     form = _form(application)
     form.confidence, form.default, form.reason, form.explanation = 0.0, True, reason, _HOLE
-    return _with_holes(form, kind)
+    return form
 
 
 def _form(application: str) -> Prediction:

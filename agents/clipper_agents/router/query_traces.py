@@ -277,15 +277,19 @@ def _in_block(where: _Where, answers: BlockAnswers, place: int) -> AnsweredQuery
     block, indices, at_s, combined, refusals = answers
     index, application = indices[place], block.application
     query = application.name, block.queries.query_ids[index], 1, round(at_s * 1e9)
-    if refusals:
-        return AnsweredQuery(*where, *query, refusals[place].reason)
+    note = AnsweredQuery(*where, *query, refusals[place].reason if refusals else None)
+    if not block.decisions:
+        return note
     chosen = block.decisions[index]
-    slots = zip(chosen.models, block.slots_of(index), strict=True)
-    return AnsweredQuery(
-        *where, *query, None, application.policy.name, application.revision, [*chosen.models],
-        chosen.served_propensity, combined[place].confidence if combined else 1.0,
-        [ref for ref, slot in slots if not block.arrived_s[slot]],
-    )  # fmt: skip
+    note.policy, note.revision, note.models = application.policy.name, application.revision, [*chosen.models]
+    note.propensity = chosen.served_propensity
+    if refusals:
+        note.missing = [f"{ref} {note.reason}" for ref in chosen.models]
+    else:
+        note.confidence = combined[place].confidence if combined else 1.0
+        slots = zip(chosen.models, block.slots_of(index), strict=True)
+        note.cached = [ref for ref, slot in slots if not block.arrived_s[slot]]
+    return note
 
 
 def _alone(where: _Where, one: Outgoing) -> AnsweredQuery:

@@ -80,6 +80,19 @@ def test_those_that_are_too_late_are_refused_together_and_the_others_are_asked()
     assert effects.behind == {0: 2}
 
 
+def test_those_that_nobody_answers_by_their_deadline_get_the_default_together():
+    router = make_router(SINGLE)
+    answers, silent = router.receive([asked(*"abcdefghijklmnop")], NOW_S).requests
+    router.gather([outputs_of(answers, int)], NOW_S + 0.1)
+    expired = router.expire(NOW_S + 100.0)
+    (some,) = expired.block_answers
+    assert expired.answers == []
+    assert len(some.indices) == len(silent.rows)
+    assert {(one.failure.reason, one.missing[0].ref) for one in answers_of(some)} == {("late", silent.ref)}
+    assert router.gather([outputs_of(silent, int)], NOW_S + 101.0).block_answers == []
+    assert router.admission.waiting == 0
+
+
 def test_where_a_row_does_not_fit_it_alone_is_refused():
     router = make_router(SINGLE)
     block = asked("x", "y")

@@ -1,9 +1,11 @@
 """What the router says and counts; who is asked, and what is answered when, is what `RouterMachine` compares."""
 
 import pytest
+from builders.query_blocks import block_of
 from builders.query_router import NOW_S, application, make_router, outputs_of, query
 
 from clipper_stream.query import OutputPiece
+from clipper_stream.query.answer import answers_of
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
 from clipper_stream.query.inputs import RowSpec
 from clipper_stream.query.request_tracker import FORGET_AFTER_S, MAX_OVERDUE_ROWS
@@ -105,6 +107,34 @@ def test_a_query_past_its_deadline_asks_nobody():
     effects = router.receive([query("q1", 1, queried_at_s=NOW_S - 1)], NOW_S)
     assert effects.requests == []
     assert (answer_of(effects).failure.reason, answer_of(effects).outputs) == ("arrived_late", ["default"])
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["alone", "in a block"])
+def test_a_query_whose_deadline_comes_before_any_model_answers_asks_nobody(count):
+    router = make_router(application())
+    first = router.receive([query("q0", 0)], NOW_S)
+    router.gather([outputs_of(first.requests[0], double)], NOW_S + 0.3)  # so long the model takes at least
+
+    def asked(offset, age_s, now_s):
+        numbers = range(offset, offset + count)
+        queries = [query(f"q{n}", n, offset=n, queried_at_s=now_s - age_s) for n in numbers]
+        effects = router.receive([block_of(queries)] if count > 1 else queries, now_s)
+        answers = effects.answers + [answer for some in effects.block_answers for answer in answers_of(some)]
+        return {answer.failure.explanation for answer in answers}
+
+    now_s = NOW_S + 0.5
+    why = "read 200 ms, too little for any model, before its deadline, 800 ms after its timestamp; nobody was asked"
+    assert asked(10, 0.8, now_s) == {why}
+    assert asked(20, 0.6, now_s) == set()  # 400 ms are enough
+    assert asked(30, 0.8, now_s + 2.0) == set()  # what was known is too old
+
+
+def test_a_model_that_takes_long_is_asked_while_queries_are_read_at_once():
+    router = make_router(application())
+    first = router.receive([query("q0", 0)], NOW_S)
+    router.gather([outputs_of(first.requests[0], double)], NOW_S + 0.99)
+    later = query("q1", 1, offset=1, queried_at_s=NOW_S + 0.97, deadline_s=0.1)
+    assert router.receive([later], NOW_S + 1.0).requests != []
 
 
 def test_queries_that_have_waited_for_longer_than_they_may_still_wait_are_counted():
@@ -262,7 +292,7 @@ def test_a_shadow_that_hangs_leaves_room_for_queries():
     asked = by_ref(router.receive([query(f"q{number}", number, offset=number) for number in range(10)], NOW_S))
     router.gather([outputs_of(asked["a:1"], double)], NOW_S)
     router.receive([query("o", 2, application="other", offset=20)], NOW_S)  # waits for a row that an audit asked for
-    assert router.audits == 10
+    assert len(router._audits) == 10
     router.admission.most = 8
     ended = router.end_audits(NOW_S + 0.5)
     assert [audit.query.query_id for audit in ended.audits] == [f"q{number}" for number in range(6)]
@@ -270,7 +300,7 @@ def test_a_shadow_that_hangs_leaves_room_for_queries():
     assert router.end_audits(NOW_S + 0.5).audits == []  # they are on their way into the log
     for audit in ended.audits:
         router.audit_recorded(audit.query)
-    assert (router.audits, router.end_audits(NOW_S + 0.5).audits) == (4, [])
+    assert (len(router._audits), router.end_audits(NOW_S + 0.5).audits) == (4, [])
 
 
 def test_a_canary_alone_makes_the_answer_and_what_the_policy_chose_is_asked_besides():
