@@ -229,7 +229,7 @@ class Router:
         for piece in pieces:
             rows = self._tracker.take(piece)
             if rows is not None:
-                if rows.owners:
+                if len(piece.failures) < len(rows.owners):
                     self._trips.observe(rows.ref, now_s - rows.owners[0].asked_at_s, now_s)
                 self._fill(rows, arrived)
         self._conclude_blocks(arrived)

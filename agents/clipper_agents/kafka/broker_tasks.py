@@ -184,6 +184,12 @@ class EagerSender(sender.Sender):  # type: ignore[misc]
             self.client.force_metadata_update().add_done_callback(self._leader_looked_for)
 
     def _leader_looked_for(self, _: Any) -> None:
+        self._start_requests()
+        asyncio.get_running_loop().call_later(
+            self._retry_backoff, self._look_again
+        )  # brokers that are away tell at once
+
+    def _look_again(self) -> None:
         self._looks_for_leader = False
         self._start_requests()
 

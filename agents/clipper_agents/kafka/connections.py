@@ -91,7 +91,11 @@ class FramedConnection(conn.AIOKafkaConnection):  # type: ignore[misc]  # aiokaf
             raise KafkaConnectionError(f"No connection to broker at {self._host}:{self._port}")
         built, number = request.prepare(self._versions), self._next_correlation_id()
         message = built.build_request_header(correlation_id=number, client_id=self._client_id).encode() + built.encode()
-        self._writer.write(_SIZE.pack(len(message)) + message)
+        try:
+            self._writer.write(_SIZE.pack(len(message)) + message)
+        except (OSError, RuntimeError) as error:  # the latter from uvloop, where the transport has ended
+            self.close(reason=conn.CloseReason.CONNECTION_BROKEN, exc=error)
+            raise KafkaConnectionError(f"Connection to broker at {self._host}:{self._port} has ended") from error
         if not expect_response:
             return self._writer.drain()
         answer = self._loop.create_future()

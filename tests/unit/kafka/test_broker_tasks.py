@@ -6,7 +6,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.errors import OutOfOrderSequenceNumber
+from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber
 from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.fetch import FetchResponse_v11
@@ -313,6 +313,21 @@ async def test_records_without_a_leader_wait_for_one_and_ask_once():
     assert node_id == 2
     future.set_result(stored(0))
     assert (await waiting).offset == 3
+    await one.sender.close()
+
+
+async def test_brokers_that_know_no_leader_are_asked_again_after_a_while():
+    one = Producing(Brokers({A: -1}))
+    one.sender._retry_backoff = 3600.0
+    await one.sender.start()
+    await one.add(A)
+    await some_turns()
+    one.brokers.updates[0].set_result(False)
+    await some_turns(100)
+    assert len(one.brokers.updates) == 1
+    one.sender._look_again()
+    assert len(one.brokers.updates) == 2
+    one.queue.fail_all(KafkaError())
     await one.sender.close()
 
 

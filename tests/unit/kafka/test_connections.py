@@ -7,7 +7,7 @@ from io import BytesIO
 from types import SimpleNamespace
 
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,6 +111,22 @@ async def test_what_is_not_answered_in_time_ends_and_the_others_do_not():
         broker.may_speak.set()
         assert await answer == b"in time"
         await connection.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the handler is closed"), BrokenPipeError()], ids=["uvloop", "socket"])
+async def test_a_request_on_a_connection_that_has_ended_is_a_connection_error(monkeypatch, error):
+    def write(_):
+        raise error
+
+    async with Broker(speaks=False) as place:
+        connection = await connect_in_time(*place, request_timeout_ms=60_000)
+        waiting = connection.send(Echo(b"a"))
+        monkeypatch.setattr(connection._writer, "write", write)
+        with pytest.raises(KafkaConnectionError):
+            connection.send(Echo(b"b"))
+        with pytest.raises(KafkaConnectionError):
+            await waiting
+        assert not connection.connected()
 
 
 @pytest.mark.parametrize("answer", [lambda _: framed(b"\0\0\0\7 of another request"), None])

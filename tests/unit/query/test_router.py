@@ -129,6 +129,15 @@ def test_a_query_whose_deadline_comes_before_any_model_answers_asks_nobody(count
     assert asked(30, 0.8, now_s + 2.0) == set()  # what was known is too old
 
 
+def test_a_row_that_was_not_answered_says_nothing_about_the_time_that_a_model_takes():
+    router = make_router(application())
+    for offset, (now_s, failed) in enumerate([(NOW_S, {}), (NOW_S + 0.4, {0: ("late", "dropped")})]):
+        (request,) = router.receive([query(f"q{offset}", offset, offset=offset)], now_s).requests
+        router.gather([outputs_of(request, double, failed=failed)], now_s + (0.01 if failed else 0.3))
+    later = query("q2", 2, offset=2, queried_at_s=NOW_S - 0.3)
+    assert answer_of(router.receive([later], NOW_S + 0.5)).failure.reason == "arrived_late"
+
+
 def test_a_model_that_takes_long_is_asked_while_queries_are_read_at_once():
     router = make_router(application())
     first = router.receive([query("q0", 0)], NOW_S)
