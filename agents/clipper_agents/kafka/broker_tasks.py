@@ -184,10 +184,9 @@ class EagerSender(sender.Sender):  # type: ignore[misc]
             self.client.force_metadata_update().add_done_callback(self._leader_looked_for)
 
     def _leader_looked_for(self, _: Any) -> None:
+        """Send what has a leader now, and look again only after a while: a broker that is away is found out at once."""
         self._start_requests()
-        asyncio.get_running_loop().call_later(
-            self._retry_backoff, self._look_again
-        )  # brokers that are away tell at once
+        asyncio.get_running_loop().call_later(self._retry_backoff, self._look_again)
 
     def _look_again(self) -> None:
         self._looks_for_leader = False
