@@ -1,6 +1,6 @@
 """What does it bring to let rows wait for company, where a call of the model has a fixed cost?
 
-    python benchmarks/delayed_batching.py --json results/delayed_batching.json        # about two minutes
+    python benchmarks/delayed_batching.py --json results/delayed_batching.json        # about a minute
     python benchmarks/delayed_batching.py --quick
 
 Clipper's figure 5: scikit-learn's linear SVM, whose call costs about 0.15 ms and whose row almost nothing, under the
@@ -133,7 +133,7 @@ def targets(found: Summary) -> list[Target]:
 
 def arguments() -> argparse.Namespace:
     parser = result_options(__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rate", type=float, default=4000.0, help="rows a second")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each delay in each round")
     parser.add_argument("--delays-ms", type=float, nargs="+", default=[0.0, 1.0, 2.0, 3.0, 5.0, 10.0])

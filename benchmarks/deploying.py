@@ -1,6 +1,6 @@
 """What does it cost everybody else when versions of models are deployed and retired all the time?
 
-    python benchmarks/deploying.py --json results/deploying.json        # about four minutes
+    python benchmarks/deploying.py --json results/deploying.json        # about three minutes
     python benchmarks/deploying.py --quick
 
 One application with an objective of 250 ms, asked at a steady rate (Poisson, latency from the intended send time). In
@@ -147,7 +147,7 @@ def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rate", type=float, default=200.0, help="queries a second")
-    parser.add_argument("--seconds", type=float, default=45.0, help="of measured load in each half")
+    parser.add_argument("--seconds", type=float, default=25.0, help="of measured load in each half")
     parser.add_argument("--stay", type=float, default=5.0, help="seconds until a version goes again")
     parser.add_argument("--warmup", type=float, default=3.0, help="seconds at the same rate before")
     return parsed(parser, QUICK)

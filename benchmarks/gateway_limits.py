@@ -1,6 +1,6 @@
 """What do many, slow and vanishing clients cost the others at the gateway, and what does overload do?
 
-    python benchmarks/gateway_limits.py --json results/gateway_limits.json        # about six minutes
+    python benchmarks/gateway_limits.py --json results/gateway_limits.json        # about three minutes
     python benchmarks/gateway_limits.py --quick
 
 First, other clients ask a prompt model at a steady rate (an open loop, latency from the intended send time): `alone`;
@@ -289,7 +289,7 @@ def targets(found: Summary) -> list[Target]:
 
 def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second of the others")
     parser.add_argument("--beside", type=float, default=15.0, help="seconds of that, beside each kind of client")
     parser.add_argument("--warmup", type=float, default=5.0, help="seconds of that before")

@@ -1,6 +1,6 @@
 """How fast is this pipeline beside model servers that a user would pick instead, and for how much CPU?
 
-    python benchmarks/http_servers.py --json results/http_servers.json      # about a quarter of an hour
+    python benchmarks/http_servers.py --json results/http_servers.json      # about eight minutes
     python benchmarks/http_servers.py --quick
 
 The same model behind MLServer (batches of a fixed size and wait), BentoML (sized by a regression), Ray Serve (fixed)
@@ -191,9 +191,9 @@ def targets(found: Summary) -> list[Target]:
 def arguments() -> argparse.Namespace:
     systems = [*SERVERS, *OURS]
     parser = system_options(__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--rates", nargs="+", type=float, default=[200, 1_000], help="queries a second")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of measured latency at each rate")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of measured latency at each rate")
     parser.add_argument("--warmup", type=float, default=2.0, help="seconds at the same rate before")
     parser.add_argument("--queries", type=int, default=20_000, help="at saturation")
     parser.add_argument("--outstanding", type=int, default=256, help="queries without an answer, at saturation")

@@ -1,6 +1,6 @@
 """How long does a router take to serve again, with a million decisions that feedback may still be about?
 
-    python benchmarks/recovery.py --json results/recovery.json      # about three minutes
+    python benchmarks/recovery.py --json results/recovery.json      # about two minutes
     python benchmarks/recovery.py --quick
 
 The pipeline with its model inside the router (`configs/colocated.toml`) starts three ways: with nothing in its topics;
@@ -176,7 +176,7 @@ def query_id(partition: int, number: int) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--decisions", type=int, default=1_000_000)
     parser.add_argument("--feedback", type=int, default=100_000)
     return parsed(parser, QUICK)

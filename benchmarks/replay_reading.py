@@ -1,6 +1,6 @@
 """How many decisions a second are read from the logs and from files, and does memory stay within 2 GiB?
 
-    python benchmarks/replay_reading.py --json results/replay_reading.json      # about ten minutes
+    python benchmarks/replay_reading.py --json results/replay_reading.json      # about five minutes
     python benchmarks/replay_reading.py --quick
 
 A log of four partitions by the project's own encoders: `epsilon_greedy` over three models, 2 % audited, 90 % with
@@ -112,8 +112,8 @@ def targets(found: Summary) -> list[Target]:
 
 def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
-    parser.add_argument("--decisions", type=int, default=2_000_000, help="in each log")
-    parser.add_argument("--file-decisions", type=int, default=10_000_000, help="in the file")
+    parser.add_argument("--decisions", type=int, default=1_000_000, help="in each log")
+    parser.add_argument("--file-decisions", type=int, default=3_000_000, help="in the file")
     return parsed(parser, {"decisions": 5_000, "file_decisions": 10_000})
 
 

@@ -1,6 +1,6 @@
 """Do replicas of a model, and routers, multiply what a pipeline answers while their models only wait?
 
-    python benchmarks/replicas.py --json results/replicas.json        # about four minutes
+    python benchmarks/replicas.py --json results/replicas.json        # about two minutes
     python benchmarks/replicas.py --quick
 
 Clipper's figure 6, with a simulated accelerator: each batch, of at most 32 rows, takes 50 ms without using a CPU
@@ -121,7 +121,7 @@ def targets(found: Summary) -> list[Target]:
 
 def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=6.0, help="of queries at the models' limit")
     parser.add_argument("--outstanding", type=int, default=256, help="queries without an answer, for each model")
     parser.add_argument("--warm", type=int, default=20_000, help="queries through an echo before the first system")

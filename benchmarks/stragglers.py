@@ -1,6 +1,6 @@
 """Does an ensemble answer within its objective however many models it asks, and what does that cost in accuracy?
 
-    python benchmarks/stragglers.py --json results/stragglers.json        # about four minutes
+    python benchmarks/stragglers.py --json results/stragglers.json        # about two minutes
     python benchmarks/stragglers.py --quick
 
 Clipper's figure 9: ensembles (exp4) of 1 to 16 models, each wrong about 30 % of the rows, each about others. A model
@@ -83,7 +83,7 @@ def targets(found: Summary, options: argparse.Namespace) -> list[Target]:
 
 def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--rate", type=float, default=40.0, help="queries a second")
     parser.add_argument("--seconds", type=float, default=7.0, help="of measured load on each ensemble")
     parser.add_argument("--warmup", type=float, default=1.0, help="seconds at the same rate before")

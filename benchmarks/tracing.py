@@ -1,6 +1,6 @@
 """What does tracing cost a router a query, by the share of queries that are sampled?
 
-    python benchmarks/tracing.py            # three minutes; in memory, without Kafka or a collector
+    python benchmarks/tracing.py            # two minutes; in memory, without Kafka or a collector
     python benchmarks/tracing.py --quick
 
 The router's own parts in one process, from the records of queries to their indexed predictions: decode, decide, request
@@ -312,7 +312,7 @@ def records_of(case: Case, seed: int, count: int = TOGETHER) -> list[Any]:
 
 def main() -> None:
     parser = result_options(__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--chunks", type=int, default=200, help="of 400 queries, in a case and a round")
     options = parsed(parser, {"rounds": 1, "chunks": 8})
     runs = [{"round": number, **run} for number in range(options.rounds) for run in asyncio.run(measured(options))]
