@@ -55,7 +55,7 @@ BUDGETS: dict[str, int] = {
     # packed requests, connections without a task and a timer for each answer, groups asked for at once, batches
     # nobody can read, one check of a topic's partitions, a task for each broker, a pause between fetches, what is
     # skipped
-    "clipper_agents.kafka": 2770,
+    "clipper_agents.kafka": 2775,
     # latency by stage, batches that failed, errors without a traceback, metrics of the gateway, probes, exemplars,
     # bounded series, logs as JSON, spans and their exporter
     "clipper_agents.observability": 2160,

@@ -1,12 +1,18 @@
 """Connections read whole answers however the bytes come, and end what takes too long."""
 
 import asyncio
+import contextlib
+import socket
+import ssl
 import struct
+import threading
 import time
 from io import BytesIO
 from types import SimpleNamespace
 
 import pytest
+import trustme
+import uvloop
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,3 +162,46 @@ async def test_requests_on_the_connection_keep_their_own_timeout():
             connection = await connect_in_time(*place, request_timeout_ms=request_ms)
             assert connection._request_timeout == request_ms / 1000
             await connection.close()
+
+
+@contextlib.contextmanager
+def silent_peer(context):
+    """Address of somebody who accepts a connection, agrees on TLS if there is a context, and then reads nothing."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            accepted, _ = listening.accept()
+            with accepted if context is None else context.wrap_socket(accepted, server_side=True):
+                done.wait()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()
+        finally:
+            done.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "tls"])
+def test_a_connection_ends_though_its_peer_takes_nothing_any_more(loop, is_secure):
+    server, options = None, {}
+    if is_secure:
+        authority, client = trustme.CA(), ssl.create_default_context()
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(server)
+        authority.configure_trust(client)
+        options = {"security_protocol": "SSL", "ssl_context": client}
+
+    async def closed():
+        connection = await connect_in_time(*place, request_timeout_ms=60_000, **options)
+        waiting = connection.send(Echo(b"a" * 20_000_000))
+        async with asyncio.timeout(20):
+            await connection.close()
+            with pytest.raises(KafkaConnectionError):
+                await waiting
+
+    with silent_peer(server) as place, asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(closed())
