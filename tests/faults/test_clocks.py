@@ -89,7 +89,6 @@ def through_a_wiped_router(deployment: OwnDeployment, queries: int, *, once: boo
             return judge_twice(deployment, second, once=once)
 
 
-@pytest.mark.short
 @pytest.mark.usefixtures("host")
 def test_wrong_clocks_of_applications_make_nothing_late_and_nothing_count_twice(
     deployment: OwnDeployment, short: bool, fault_report: FaultReport

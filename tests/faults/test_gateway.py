@@ -111,7 +111,6 @@ def test_a_gateway_without_a_broker_says_so_and_comes_back(tmp_path: Path, short
     verdict.check()
 
 
-@pytest.mark.short
 def test_a_call_that_no_router_answers_in_time_has_its_answer_later(
     kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, short: bool, fault_report: FaultReport
 ):

@@ -237,6 +237,7 @@ def test_supervisors(deployment: OwnDeployment, short: bool, fault_report: Fault
     assert verdict.defaults.keys() <= REASONS
 
 
+@pytest.mark.long
 def test_children_of_one_supervisor(tmp_path: Path):
     """With the embedded Kafka: killed workers come back, and nothing at all outlives a killed supervisor."""
     with Program("up", "--config", str(CONFIGURATION), folder=tmp_path) as up:

@@ -13,6 +13,7 @@ from clipper_agents.broker.runtime import find_runtime
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_cache_is_ignored_when_damaged_made_when_missing_and_used_when_complete(tmp_path: Path):
     jars = find_runtime().jars

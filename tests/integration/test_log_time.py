@@ -62,7 +62,7 @@ async def test_feedback_that_comes_before_its_query_waits_for_it(at):
     assert await at.read(at.catalogue.dead_letters) == []
 
 
-@pytest.mark.parametrize("wiped", [False, True], ids=["kept", "wiped"])
+@pytest.mark.parametrize("wiped", [pytest.param(False, marks=pytest.mark.long), True], ids=["kept", "wiped"])
 async def test_feedback_in_time_counts_however_long_routers_were_down(at, wiped):
     """With the router's clock, all of it was refused: 48 s down, a horizon of 20 s, 1,000 of 1,500."""
     await at.declare(APP, MODEL)
