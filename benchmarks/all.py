@@ -1,6 +1,6 @@
 """Is the pipeline as fast as it is expected to be? All benchmarks in turn, and every expectation in one table.
 
-    python benchmarks/all.py                       # an hour, when the rivals are installed
+    python benchmarks/all.py                       # an hour
     python benchmarks/all.py --only A,B,memory
     python benchmarks/all.py --quick               # do they still run? Their numbers then say nothing
 

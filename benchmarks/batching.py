@@ -1,6 +1,6 @@
 """Does a batch limit that is learned serve as much as the best one that is known, and stay within its target?
 
-    python benchmarks/batching.py --json results/batching.json        # about four minutes
+    python benchmarks/batching.py --json results/batching.json        # about three minutes
     python benchmarks/batching.py --quick
 
 Clipper's figure 4: five scikit-learn models (`rig/digit_models.py`) and a target of 20 ms for the 99th percentile of
@@ -159,7 +159,7 @@ def best_static(found: Summary, name: str, options: argparse.Namespace) -> float
 
 def arguments() -> argparse.Namespace:
     parser = result_options(__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each configuration in each round")
     parser.add_argument("--first", type=float, default=4.0, help="seconds for a learned limit to find its place")
     parser.add_argument("--probe", type=float, default=0.25, help="seconds for each static size in the sweep")

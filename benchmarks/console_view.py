@@ -1,6 +1,6 @@
 """What does the console cost its gateway, how old are its figures, and how large do memory and history grow?
 
-    python benchmarks/console_view.py --json results/console_view.json      # about six minutes
+    python benchmarks/console_view.py --json results/console_view.json      # about five minutes
     python benchmarks/console_view.py --quick
 
 200 applications of 10 versions, `exp3`, a host each.
@@ -200,7 +200,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--applications", type=int, default=200)
     parser.add_argument("--versions", type=int, default=10, help="of each application")
     parser.add_argument("--per-s", type=int, default=5_000, help="records that are written a second")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of following, without the start")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of following, without the start")
     parser.add_argument("--firsts", type=int, default=20, help="first pages that are asked for")
     parser.add_argument("--hour-s", type=int, default=3_600, help="simulated seconds")
     parser.add_argument("--steps", type=float, default=1.0, help="share of each ring that is filled before")

@@ -147,7 +147,7 @@ def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rate", type=float, default=200.0, help="queries a second")
-    parser.add_argument("--seconds", type=float, default=25.0, help="of measured load in each half")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of measured load in each half")
     parser.add_argument("--stay", type=float, default=5.0, help="seconds until a version goes again")
     parser.add_argument("--warmup", type=float, default=3.0, help="seconds at the same rate before")
     return parsed(parser, QUICK)

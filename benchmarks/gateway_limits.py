@@ -291,7 +291,7 @@ def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second of the others")
-    parser.add_argument("--beside", type=float, default=15.0, help="seconds of that, beside each kind of client")
+    parser.add_argument("--beside", type=float, default=10.0, help="seconds of that, beside each kind of client")
     parser.add_argument("--warmup", type=float, default=5.0, help="seconds of that before")
     parser.add_argument("--warm", type=int, default=20_000, help="queries through an echo before the first system")
     parser.add_argument("--idle", type=int, default=2_000, help="connections that ask nothing any more")

@@ -193,7 +193,7 @@ def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--rates", nargs="+", type=float, default=[200, 1_000], help="queries a second")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of measured latency at each rate")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of measured latency at each rate")
     parser.add_argument("--warmup", type=float, default=2.0, help="seconds at the same rate before")
     parser.add_argument("--queries", type=int, default=20_000, help="at saturation")
     parser.add_argument("--outstanding", type=int, default=256, help="queries without an answer, at saturation")

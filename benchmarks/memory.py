@@ -1,11 +1,11 @@
-"""Does a router, or a host, grow with the number of queries? Resident memory over six million of them, at saturation.
+"""Does a router, or a host, grow with the number of queries? Resident memory over eight million of them, at saturation.
 
-    python benchmarks/memory.py --json results/memory.json          # six million queries, or four minutes
+    python benchmarks/memory.py --json results/memory.json          # eight million queries, or eight minutes
     python benchmarks/memory.py --quick
 
 One router and one host (`configs/memory.toml`): rows of four numbers, none twice, as msgpack with the row's bytes
-(`--rows packed`) or as a list of numbers. So the cache fills up to its budget and then evicts, and the decision log
-holds every query of the run, as it does within the feedback horizon. About 2 GB of disk for six million.
+(`--rows packed`) or as a list of numbers. So caches fill up to their budgets, which takes some four million, and the
+decision log holds every query of the run, as it does within the feedback horizon. About 3 GB of disk for eight million.
 
 Resident memory by process from /proc, once a second, all of it (`VmRSS`) and without pages of files (`RssAnon`).
 Growth is the slope of a straight line through the last half of the queries, times that half, as a share of the line's
@@ -155,8 +155,8 @@ def targets(run: dict[str, Any]) -> list[Target]:
 
 def arguments() -> argparse.Namespace:
     parser = system_options(__doc__)
-    parser.add_argument("--queries", type=int, default=6_000_000)
-    parser.add_argument("--minutes", type=float, default=4.0, help="send nothing after so many")
+    parser.add_argument("--queries", type=int, default=8_000_000)
+    parser.add_argument("--minutes", type=float, default=8.0, help="send nothing after so many")
     parser.add_argument("--outstanding", type=int, default=10_000, help="queries without an answer")
     parser.add_argument("--rows", choices=["packed", "list"], default="packed")
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two looks at the memory")
