@@ -1,6 +1,6 @@
 """What does it cost everybody else when versions of models are deployed and retired all the time?
 
-    python benchmarks/deploying.py --json results/deploying.json        # about three minutes
+    python benchmarks/deploying.py --json results/deploying.json        # about two minutes
     python benchmarks/deploying.py --quick
 
 One application with an objective of 250 ms, asked at a steady rate (Poisson, latency from the intended send time). In

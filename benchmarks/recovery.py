@@ -1,6 +1,6 @@
 """How long does a router take to serve again, with a million decisions that feedback may still be about?
 
-    python benchmarks/recovery.py --json results/recovery.json      # about two minutes
+    python benchmarks/recovery.py --json results/recovery.json      # about a minute
     python benchmarks/recovery.py --quick
 
 The pipeline with its model inside the router (`configs/colocated.toml`) starts three ways: with nothing in its topics;

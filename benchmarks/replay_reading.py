@@ -1,6 +1,6 @@
 """How many decisions a second are read from the logs and from files, and does memory stay within 2 GiB?
 
-    python benchmarks/replay_reading.py --json results/replay_reading.json      # about five minutes
+    python benchmarks/replay_reading.py --json results/replay_reading.json      # about three minutes
     python benchmarks/replay_reading.py --quick
 
 A log of four partitions by the project's own encoders: `epsilon_greedy` over three models, 2 % audited, 90 % with

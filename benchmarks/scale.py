@@ -1,6 +1,6 @@
 """How does a router's CPU a query grow with contexts, with partitions and with models?
 
-    python benchmarks/scale.py --json results/scale.json            # about six minutes
+    python benchmarks/scale.py --json results/scale.json            # about three minutes
     python benchmarks/scale.py --quick
 
 One router with its models inside (rows of four numbers, a cheap model), at saturation, its CPU from /proc. One thing

@@ -314,9 +314,7 @@ def main() -> None:
     parser = result_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--chunks", type=int, default=200, help="of 400 queries, in a case and a round")
-    parser.add_argument(
-        "--repeats", type=int, default=40, help="of decoding a list of queries, of which the fastest counts"
-    )
+    parser.add_argument("--repeats", type=int, default=40, help="of decoding a list, of which the fastest counts")
     options = parsed(parser, {"rounds": 1, "chunks": 8, "repeats": 2})
     runs = [{"round": number, **run} for number in range(options.rounds) for run in asyncio.run(measured(options))]
     report(options, "median (least to most) of the rounds", runs, MEASURES, targets)
