@@ -46,7 +46,7 @@ test-browser: $(STAMP) ## The console in a real Chromium (Debian: apt install ch
 test-fast: $(STAMP) ## Tests that need no Kafka
 	$(BIN)/pytest -m "not (integration or e2e or faults or long)" -n 2 -q $(ARGS)
 
-faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost: 90 minutes (ARGS="-n 2 --dist loadfile" on 4 cores)
+faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost: 110 minutes (ARGS="-n 2 --dist loadfile" on 4 cores)
 	$(BIN)/pytest -m "faults or long" -q $(ARGS)
 
 soak: $(STAMP) ## Half an hour at half of the sustained rate: does anything grow? Writes benchmarks/results/soak.md

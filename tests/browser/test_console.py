@@ -150,7 +150,7 @@ def test_the_theme_that_somebody_chooses_is_kept(ada: Visitor) -> None:
 # --- actions --------------------------------------------------------------------------------------------------------
 def version(page: Page, ref: str) -> Locator:
     """The row of a version on the page of an application."""
-    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=ref))
+    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=ref, exact=True))
 
 
 def confirmed(page: Page, title: str, why: str) -> None:
@@ -209,6 +209,7 @@ def test_a_trial_is_aborted_and_that_is_rolled_back(ada: Visitor) -> None:
 def test_weights_are_set_back_to_those_of_a_revision(ada: Visitor, scene: Scene) -> None:
     trial = ("model", "shadow", "sum:1", "--application", "slow", "--why", "a second one")
     assert run(*trial, folder=scene.deployment.folder, environ=scene.deployment.environ).code == 0
+    expect(version(ada.open("/console/applications/slow"), "sum:1")).to_be_visible()  # the gateway has read of it
     page = ada.open("/console/changes?application=slow&revision=2")
     page.get_by_role("button", name="Set weights back to then").click()
     dialog = page.get_by_role("dialog", name="Set the weights of slow back to revision 2")

@@ -14,6 +14,9 @@ from plain_msgpack import pack, unpack
 
 JSON = {"content-type": b"application/json"}
 MSGPACK = {"content-type": b"application/msgpack"}
+IMPATIENT = {"socket.timeout.ms": "5000", "topic.metadata.refresh.interval.ms": "1000"}
+"""By default librdkafka waits 60 s for a frozen broker, and looks for new leaders every 5 min: then a stall
+that a test measures is the client's, not the pipeline's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ class AnyClient:
 
     def __init__(self, bootstrap: str, settings: Mapping[str, str] | None = None) -> None:
         self.bootstrap = bootstrap
-        self._settings = {"bootstrap.servers": bootstrap, **(settings or {})}
+        self._settings = {"bootstrap.servers": bootstrap, **IMPATIENT, **(settings or {})}
         # the partitioner of Java's client: librdkafka's own default is another one
         self._producer = Producer(
             {**self._settings, "partitioner": "murmur2_random", "linger.ms": 0, "message.max.bytes": 8_000_000}

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from confluent_kafka import Producer
-from e2e.any_client import MSGPACK, AnyClient, Record
+from e2e.any_client import IMPATIENT, MSGPACK, AnyClient, Record
 from plain_msgpack import pack
 
 APPLICATIONS = ("picks", "picks", "blends", "blends", "chooses", "slow")
@@ -125,7 +125,7 @@ class Traffic:
 
     def _producer(self) -> Producer:
         settings = {"partitioner": "murmur2_random", "linger.ms": 0, "enable.idempotence": True}  # else a retry doubles
-        return Producer({"bootstrap.servers": self._client.bootstrap, **settings})
+        return Producer({"bootstrap.servers": self._client.bootstrap, **IMPATIENT, **settings})
 
     def _now_ms(self, rng: random.Random) -> int:
         """What the clock of an application says, milliseconds since the epoch."""
