@@ -1,17 +1,16 @@
-"""Five times more than it can do, for a minute: memory is bounded, everybody is answered, and it recovers by itself."""
+"""More than it can do: memory is bounded, everybody is answered, and it recovers by itself."""
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from confluent_kafka import Producer
 from e2e.any_client import AnyClient
 from e2e.programs import Program, environment_of
+from faults.asking import Asking
 from faults.report import FaultReport
 from faults.tally import Tally
 from faults.watching import Watch
@@ -22,11 +21,21 @@ from clipper_topics.connection import KafkaConnection
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
 
 CONFIGURATION = Path(__file__).with_name("overload.toml")
-TIMES = 5
 HOST_ROWS_PER_S = 800
 """Sixteen rows in twenty milliseconds, one batch at a time."""
 QUIET_PER_S, QUIET_S = 100, 10.0
-SLICE_S = 0.01
+
+
+class Load(NamedTuple):
+    """What is asked for a time, and before, during and after it, both in parts of what is sustained."""
+
+    times: float
+    seconds: float
+    beside: float | None = None
+    """Absent: `QUIET_PER_S`."""
+
+
+LOADS = {"overload": Load(5, 60.0), "a burst beside half load": Load(2.5, 10.0, 0.5)}
 MEMORY_MIB = 1_024
 """A router under the heaviest load; five thousand queries are open at most, the rest is what Kafka delivers at once."""
 NORMAL_AGAIN_S, NORMAL_RATIO = 5.0, 0.99
@@ -51,64 +60,6 @@ def up(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path) -> Iterator
         yield program
 
 
-class Asking:
-    """Asks at a rate, in a thread of its own, for the time of the block.
-
-    Args:
-        bootstrap: Of the Kafka.
-        topic: The queries topic.
-        application: Who asks.
-        rate_per_s: Queries a second.
-        value: What is sent instead of a query that can be answered.
-    """
-
-    def __init__(
-        self,
-        bootstrap: str,
-        topic: str,
-        application: str,
-        rate_per_s: float,
-        value: bytes | None = None,
-    ) -> None:
-        self.asked = 0
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "linger.ms": 5,
-                "partitioner": "murmur2_random",
-                "message.max.bytes": 2_000_000,
-            }
-        )
-        self._topic, self._rate_per_s = topic, rate_per_s
-        self._value = value or b'{"application": "%s", "input": [1, 2, 3]}' % application.encode()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
-
-    def _ask(self) -> None:
-        began_s = time.monotonic()
-        while not self._over.wait(SLICE_S):
-            due = int((time.monotonic() - began_s) * self._rate_per_s)
-            while self.asked < due:
-                try:
-                    self._producer.produce(self._topic, self._value)
-                except BufferError:  # the broker is slower than we are: so be it
-                    self._producer.poll(0.1)
-                else:
-                    self.asked += 1
-            self._producer.poll(0)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-        assert self._producer.flush(60) == 0
-
-
 def sustained_per_s(client: AnyClient, catalogue: Catalogue, queries: int) -> float:
     """What the router answers a second of a backlog, all of it by the model."""
     producer = Producer({"bootstrap.servers": client.bootstrap, "partitioner": "murmur2_random", "linger.ms": 5})
@@ -121,18 +72,20 @@ def sustained_per_s(client: AnyClient, catalogue: Catalogue, queries: int) -> fl
     return queries / (time.monotonic() - began_s)
 
 
+@pytest.mark.parametrize("kind", LOADS)
 @pytest.mark.parametrize("application", ["hosted", "colocated"])
-def test_five_times_the_sustainable_rate(application, up, kafka, catalogue, short, fault_report: FaultReport):
-    client, burst_s = AnyClient(kafka.bootstrap), 5.0 if short else 60.0
+def test_more_than_is_sustainable(application, kind, up, kafka, catalogue, short, fault_report: FaultReport):
+    client, load = AnyClient(kafka.bootstrap), LOADS[kind]
+    burst_s = 5.0 if short else load.seconds
     sustained = HOST_ROWS_PER_S if application == "hosted" else sustained_per_s(client, catalogue, 50_000)
     pids = [up.pid, *(process.pid for process in up.children())]
     ask = (kafka.bootstrap, catalogue.queries, application)
     tally = Tally(kafka.bootstrap, catalogue.predictions)
     with Watch(client, catalogue.dead_letters, lambda: pids) as watch:
-        with Asking(*ask, QUIET_PER_S):
+        with Asking(*ask, QUIET_PER_S if load.beside is None else load.beside * sustained):
             time.sleep(QUIET_S)
             began_s = time.time()
-            with Asking(*ask, TIMES * sustained) as burst:
+            with Asking(*ask, load.times * sustained) as burst:
                 time.sleep(burst_s)
             ended_s = time.time()
             tally.read_to(burst.asked)  # a backlog takes its time, but every query in it is answered
@@ -144,7 +97,7 @@ def test_five_times_the_sustainable_rate(application, up, kafka, catalogue, shor
     abnormal, after = tally.abnormal(ended_s + NORMAL_AGAIN_S, 2 * normal_ms + 50)
     by_model = float(np.sum(~tally.is_default(began_s, ended_s)))
     fault_report.add(
-        f"overload of the {'host' if application == 'hosted' else 'router'}",
+        f"{kind} of the {'host' if application == 'hosted' else 'router'}",
         tally.verdict(),
         memory_mib=watch.most_mib,
         note=(

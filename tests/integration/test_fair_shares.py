@@ -3,11 +3,8 @@
 from collections import Counter
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from builders.placed_topics import lead_from_afar
 from builders.router_deployment import Deployment
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
-from e2e.programs import until
 
 from clipper_agents.broker import EmbeddedCluster
 from clipper_topics.catalogue import Catalogue
@@ -63,29 +60,10 @@ def cluster():
         yield running
 
 
-def coordinator(admin, group):
-    """The node that coordinates a group; None while none does yet."""
-    try:
-        return admin.describe_consumer_groups([group])[group].result(30).coordinator.id
-    except (KafkaException, TimeoutError):
-        return None
-
-
 async def test_a_partition_without_a_leader_and_dead_letters_without_one_hold_up_no_other(cluster, tmp_path):
     """Node `away` leads one partition of the predictions, and the dead letters; it is killed."""
-    admin, catalogue = AdminClient({"bootstrap.servers": cluster.bootstrap}), Catalogue(prefix="apart", partitions=2)
-    coordinates = until("groups have coordinators", lambda: coordinator(admin, catalogue.router_group))
-    away, stays = [one for one in cluster.node_ids if one != coordinates]
-    topics = []
-    for spec in [*catalogue.fixed_topics(), catalogue.requests_topic("well", "1", 1)]:
-        leaders = {number: [stays] for number in range(spec.partitions)}
-        if spec.name in {catalogue.predictions, catalogue.dead_letters}:
-            leaders[0] = [away]
-        topics.append(NewTopic(spec.name, -1, -1, replica_assignments=leaders, topic_configs=spec.config))
-    kafka = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)
-    await kafka.start()
-    await kafka.create_topics(topics)
-    await kafka.close()
+    catalogue = Catalogue(prefix="apart", partitions=2)
+    away = lead_from_afar(cluster, catalogue, catalogue.requests_topic("well", "1", 1))
     at = Deployment(KafkaConnection(bootstrap=cluster.bootstrap), catalogue, tmp_path)
     await at.declare(app("well", 20_000), MODELS[1])
     async with at.router() as router, at.host({"well:1": total}):
