@@ -35,7 +35,11 @@ class Load(NamedTuple):
     """Absent: `QUIET_PER_S`."""
 
 
-LOADS = {"overload": Load(5, 60.0), "a burst beside half load": Load(2.5, 10.0, 0.5)}
+LOADS = {
+    "overload": Load(5, 60.0),
+    "twice what is sustained": Load(2, 60.0),
+    "a burst beside half load": Load(2.5, 10.0, 0.5),
+}
 MEMORY_MIB = 1_024
 """A router under the heaviest load; five thousand queries are open at most, the rest is what Kafka delivers at once."""
 NORMAL_AGAIN_S, NORMAL_RATIO = 5.0, 0.99
@@ -97,7 +101,7 @@ def test_more_than_is_sustainable(application, kind, up, kafka, catalogue, short
     abnormal, after = tally.abnormal(ended_s + NORMAL_AGAIN_S, 2 * normal_ms + 50)
     by_model = float(np.sum(~tally.is_default(began_s, ended_s)))
     fault_report.add(
-        f"{kind} of the {'host' if application == 'hosted' else 'router'}",
+        f"{kind}, {'host' if application == 'hosted' else 'router'}",
         tally.verdict(),
         memory_mib=watch.most_mib,
         note=(
