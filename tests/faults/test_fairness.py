@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from builders.placed_topics import lead_from_afar
-from e2e.programs import Program, environment
+from e2e.programs import Program, environment_of
 from faults.asking import Asking
 from faults.report import FaultReport
 from faults.tally import Tally
@@ -29,11 +29,10 @@ PAUSE_MS = 50
 """A pause of the machine is a pause of each query, and a 99th percentile of 3,000 queries is that of 30."""
 
 
-def pipeline(bootstrap: str, catalogue: Catalogue, folder: Path) -> Program:
-    environ = environment(
-        KAFKA_BOOTSTRAP_SERVERS=bootstrap,
-        CLIPPER_KAFKA_PREFIX=catalogue.prefix,
-        CLIPPER_KAFKA_PARTITIONS=str(catalogue.partitions),
+def pipeline(kafka: KafkaConnection, catalogue: Catalogue, folder: Path) -> Program:
+    environ = environment_of(
+        kafka,
+        catalogue,
         CLIPPER_KAFKA_REPLICATION="1",
         CLIPPER_ROUTER_DATA_DIR=str(folder / "data"),
         CLIPPER_ROUTER_MAX_IN_FLIGHT=str(MOST),
@@ -54,7 +53,7 @@ def test_an_application_whose_host_is_frozen(
     kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, fault_report: FaultReport
 ):
     tally = Tally(kafka.bootstrap, catalogue.predictions)
-    with pipeline(kafka.bootstrap, catalogue, tmp_path) as up:
+    with pipeline(kafka, catalogue, tmp_path) as up:
         up.ready()
         (host,) = [one for one in up.children() if "host slow:1 " in one.command and one.runs]
         with Asking(kafka.bootstrap, catalogue.queries, "colocated", PER_S) as well:
@@ -84,7 +83,7 @@ def test_a_partition_of_predictions_and_the_dead_letters_have_no_leader(
 ):
     catalogue = Catalogue(prefix="apart", partitions=2)
     away = lead_from_afar(cluster, catalogue, catalogue.requests_topic("slow", "1", 1))
-    with pipeline(cluster.bootstrap, catalogue, tmp_path) as up:
+    with pipeline(KafkaConnection(bootstrap=cluster.bootstrap), catalogue, tmp_path) as up:
         up.ready()
         tally = Tally(cluster.bootstrap, catalogue.predictions)
         ask = (cluster.bootstrap, catalogue.queries, "colocated")
