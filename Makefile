@@ -6,6 +6,7 @@ BENCH  ?= all
 
 # where the tests are that start processes: they are found sooner there than among all tests
 PROCESSES := tests/integration tests/e2e tests/faults tests/browser
+TOGETHER  := --short -n 2 --dist loadfile --no-loadscope-reorder -q -o "testpaths=$(PROCESSES)"
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lifecycle demo-replay conformance observe test test-browser test-fast faults soak lint format bench audit ci clean
+.PHONY: help demo demo-lifecycle demo-replay conformance observe test test-all test-browser test-fast faults soak lint format bench audit ci clean
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -36,15 +37,19 @@ conformance: $(STAMP) ## Clients in Go, Java and JavaScript, and judges of the g
 observe: $(STAMP) ## The demo's models under endless traffic, with a real Prometheus beside them, until Ctrl-C
 	$(BIN)/python deploy/observe/run.py $(ARGS)
 
-test: $(STAMP) ## All tests, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
-	$(BIN)/pytest -m "not (integration or e2e or faults or long)" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none
-	$(BIN)/pytest -m "(integration or e2e or short) and not long" --short -n 2 --dist loadfile --no-loadscope-reorder -q -o "testpaths=$(PROCESSES)" $(ARGS) || test $$? = 5
+test: $(STAMP) ## The tests to run before each change, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
+	$(BIN)/pytest -m "not (integration or e2e or faults or long or slow)" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none
+	$(BIN)/pytest -m "(integration or e2e or short) and not (long or slow)" $(TOGETHER) $(ARGS) || test $$? = 5
+
+test-all: $(STAMP) ## All tests but the fault suite: benchmarks, rivals, pages, brute force and short faults too (CI runs it)
+	$(BIN)/pytest -m "not (integration or e2e or faults or long)" -n 2 -q $(ARGS) || test $$? = 5
+	$(BIN)/pytest -m "(integration or e2e or short) and not long" $(TOGETHER) $(ARGS) || test $$? = 5
 
 test-browser: $(STAMP) ## The console in a real Chromium (Debian: apt install chromium), and the pictures of docs/
 	$(BIN)/pytest -m browser -q $(ARGS)
 
 test-fast: $(STAMP) ## Tests that need no Kafka
-	$(BIN)/pytest -m "not (integration or e2e or faults or long)" -n 2 -q $(ARGS)
+	$(BIN)/pytest -m "not (integration or e2e or faults or long or slow)" -n 2 -q $(ARGS)
 
 faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost: 110 minutes (ARGS="-n 2 --dist loadfile" on 4 cores)
 	$(BIN)/pytest -m "faults or long" -q $(ARGS)
@@ -70,7 +75,7 @@ audit: $(STAMP) ## Known vulnerabilities of what uv.lock installs
 	$(BIN)/uv export --quiet --frozen --all-extras --no-emit-project --no-hashes --output-file $(VENV)/audited.txt
 	$(BIN)/python .ci/audit.py $(VENV)/audited.txt
 
-ci: lint audit test ## What the continuous integration runs
+ci: lint audit test-all ## What the continuous integration runs
 
 clean: ## Remove the environment, caches and local state
 	rm -rf $(VENV) data demo-report fault-report dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
