@@ -16,6 +16,7 @@ from e2e.programs import Program, environment, run, until
 
 from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.broker.properties import free_port
+from clipper_agents.kafka.topic_ids import CREATE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -129,12 +130,12 @@ def test_hosts_that_wait_for_kafka_say_so_and_end_when_they_are_told(stack, tmp_
 def test_workers_that_start_or_serve_or_have_lost_kafka_leave_no_task_when_they_end(stack, tmp_path):
     broker = stack.enter_context(EmbeddedBroker())
     without_topics = Workers(stack, tmp_path / "start", broker.bootstrap)
-    without_topics.say("waiting for topics", "not found in cluster metadata")
-    assert without_topics.said("/readyz") == {
-        "router": unready("no partition is assigned yet"),
-        "host slow-sum:1": unready("no partition is assigned yet"),
-        "steward": unready("the control topic is not read yet"),
-    }
+    without_topics.say("waiting for topics=")
+    told = without_topics.said("/readyz")
+    assert told["host slow-sum:1"] == unready(f"topic clipper.requests.slow-sum.1 is missing: {CREATE}")
+    assert told["steward"] == unready("the control topic is not read yet")
+    status, router = told["router"]
+    assert (status, "clipper.queries, " in router["reasons"][0]) == (503, True)
     assert set(without_topics.end().values()) == {0}
     environ = environment(KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap)
     assert run("apply", "-c", str(EXAMPLE), folder=tmp_path, environ=environ).code == 0

@@ -14,6 +14,7 @@ from clipper_stream.combining.combiner import combine
 from clipper_stream.query import Failure, OutputPiece, QueryBlock
 from clipper_stream.query.answer import answers_of
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
+from clipper_stream.query.request_tracker import ShortestTrips
 from clipper_stream.selection.distribution import forced_decision
 from clipper_stream.selection.rng import query_rng
 
@@ -111,6 +112,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.waiting, self.answered, self.repeats = {}, {}, Counter()
         self.requests, self.askers, self.flying = {}, {}, {}
         self.in_blocks = {}
+        self.trips, self.asked_at_s = ShortestTrips(), {}
         self.count = 0
 
     # --- what happens -----------------------------------------------------------------------------------------
@@ -144,6 +146,7 @@ class RouterMachine(RuleBasedStateMachine):
         if known:
             again = random.choice(known).query
             self.repeats[again.query_id] += 1
+            self.trip_s(APPLICATIONS.get(again.application))
             self.compare(self.router.receive([again], self.now_s))
 
     @rule(random=st.randoms(use_true_random=False), pieces=st.integers(1, 3))
@@ -154,6 +157,7 @@ class RouterMachine(RuleBasedStateMachine):
             if open_frames:
                 sent.append(self.piece(self.requests[random.choice(open_frames)], random))
         for piece in sent:
+            self.observe_trip(piece)
             for row, output in enumerate(piece.outputs, piece.row0):
                 self.arrives(piece.frame, row, output, piece.failures.get(row))
         self.compare(self.router.gather(sent, self.now_s))
@@ -200,12 +204,15 @@ class RouterMachine(RuleBasedStateMachine):
     def naive(self, one):
         app = APPLICATIONS.get(one.application)
         found = Naive(one, list(one.rows))
+        trip_s, self.asked_at_s[one.query_id] = self.trip_s(app), self.now_s
         if app is None or not app.answers or one.models == ["z"]:
             return [found]
         asked_at_s = min(one.queried_at_s, self.now_s)
         deadline_s = self.now_s + THROUGHPUT_WAIT_S if app.objective_s is None else asked_at_s + app.objective_s
         found.deadline_s = deadline_s if one.deadline_s is None else min(deadline_s, asked_at_s + one.deadline_s)
-        if found.deadline_s <= self.now_s or None in map(app.candidate_ref, one.models or ()):
+        left_s = found.deadline_s - self.now_s
+        no_model_answers = left_s < min(trip_s, self.now_s - one.queried_at_s)
+        if left_s <= 0 or no_model_answers or None in map(app.candidate_ref, one.models or ()):
             return [found]
         decision = (
             prepare(app, 0, None).select(query_rng(app.seed, one.query_id))
@@ -222,6 +229,17 @@ class RouterMachine(RuleBasedStateMachine):
                     known = ref != VOLATILE and self.cache and (one.partition, ref, value) in self.cache
                     part.slots[ref, row] = MODELS[ref](value) if known else OPEN
         return [found, audit] if besides.models else [found]
+
+    def trip_s(self, app):
+        return 0.0 if app is None else self.trips.least_s(app.refs, self.now_s)
+
+    def observe_trip(self, piece):
+        """Note how long the first of the rows was under way that the piece answers for the first time."""
+        rows = range(piece.row0, piece.row0 + len(piece.outputs))
+        askers = [self.askers[piece.frame, row] for row in rows if (piece.frame, row) in self.askers]
+        if len(piece.failures) < len(askers):
+            asked_at_s = self.asked_at_s[askers[0][0].removesuffix("/audit")]
+            self.trips.observe(self.requests[piece.frame].ref, self.now_s - asked_at_s, self.now_s)
 
     def piece(self, request, random):
         first = random.randrange(len(request.rows))

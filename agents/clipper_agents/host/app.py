@@ -83,8 +83,8 @@ class HostProcess:
         self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)
         metrics.health.serves(self.app.unready)
         self.app.pace.keep([model.batch.target_ms / 1000])
-        topic = catalogue.requests(model.name, model.version)
-        traces = BatchTraces(start_tracing("host", settings.instance), model.ref, topic)
+        self._topic = catalogue.requests(model.name, model.version)
+        traces = BatchTraces(start_tracing("host", settings.instance), model.ref, self._topic)
         server = RequestServer(self.app, catalogue, metrics, poison_rows, traces)
         self._tell_deaths(model, poison_rows)
         watch = ModelWatch(self._hung, self._outgrown)
@@ -99,15 +99,17 @@ class HostProcess:
         async def requests(stream: Any) -> None:
             await server.serve(stream, self._engine)
 
-        self.app.agent(self.app.raw_topic(topic), name="requests")(requests)
+        self.app.agent(self.app.raw_topic(self._topic), name="requests")(requests)
 
     async def start(self) -> None:
         """Run the engine and join the group."""
         self._running = self._spawn(self._engine.run())
+        await self.app.maybe_start_producer()
+        self._tasks.append(self.app.watch_brokers(self._metrics.set_broker_reachable))
+        await self.app.topic_ids.learn(self.app.kafka_producer.client, [self._topic])
         await self.app.start()
         self._spawn(self._observe_lag())
         self._spawn(self._reports.watch_rights())
-        self._tasks.append(self.app.watch_brokers(self._metrics.set_broker_reachable))
 
     async def stop(self) -> None:
         """Finish the rows that are in the process, then leave."""

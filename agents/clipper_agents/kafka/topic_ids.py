@@ -33,6 +33,8 @@ from clipper_agents.kafka.retry import retry
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 0.1
+CREATE = "run `clipper-stream topics create`"
+"""What brings topics that are missing."""
 _TEXT, _NUMBERS, _TAGS = CompactString("utf-8"), CompactArray(Int32), ("tags", TaggedFields)
 
 
@@ -161,11 +163,13 @@ class TopicIds:
 
     Attributes:
         known: Their ids by name, from when they were seen first.
+        missing: Names of those that `learn` waits for, because no broker has them.
     """
 
     def __init__(self, partitions: Mapping[str, int] | None = None) -> None:
         self._partitions = partitions or {}
         self.known: dict[str, bytes] = {}
+        self.missing: frozenset[str] = frozenset()
 
     async def learn(self, client: AIOKafkaClient, topics: Iterable[str]) -> None:
         """Refer to these topics too, and wait until they are there.
@@ -174,15 +178,13 @@ class TopicIds:
             TopicMismatch: one of them has another number of partitions than it must have.
             TopicAuthorizationFailedError: this user may not see one of them.
         """
-        wanted, said = set(topics), False
+        wanted = frozenset(topics)
         while missing := wanted - self.known.keys():
             self.note(await retry("ids of topics", partial(find_topics, client, missing)))
-            if missing := wanted - self.known.keys():
-                if not said:
-                    logger.warning(
-                        "waiting for topics=%s: run `clipper-stream topics create`", ",".join(sorted(missing))
-                    )
-                said = True
+            waits, self.missing = bool(self.missing), missing - self.known.keys()
+            if self.missing:
+                if not waits:
+                    logger.warning("waiting for topics=%s: %s", ",".join(sorted(self.missing)), CREATE)
                 await asyncio.sleep(AGAIN_S)
 
     def note(self, found: Mapping[str, FoundTopic]) -> None:

@@ -20,7 +20,7 @@ from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.broker_tasks import FetchPace
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
-from clipper_agents.kafka.topic_ids import TopicIds
+from clipper_agents.kafka.topic_ids import CREATE, TopicIds
 from clipper_agents.streaming.consumer import BulkTransport
 from clipper_agents.streaming.consumer_thread import Membership
 from clipper_agents.streaming.faust_logs import LIBRARY
@@ -102,6 +102,8 @@ class ClipperApp(faust.App):  # type: ignore[misc]
 
     def unready(self) -> list[str]:
         """Say in sentences why no inputs flow, empty when they do; any thread may ask."""
+        if missing := sorted(self.topic_ids.missing):
+            return [f"topic {', '.join(missing)} is missing: {CREATE}"]
         if self.generation < 0:
             found = [f"partition {number} is not recovered yet" for number in sorted(self.inputs)]
             return found or ["no partition is assigned yet"]

@@ -39,8 +39,16 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(caplog):
         Client(answer((UnknownTopicOrPartitionError.errno, "a", bytes(16))), answer((0, "a", NEW))),
         TopicIds(),
     )
-    asyncio.run(ids.learn(client, ["a"]))
-    assert ids.known == {"a": NEW}
+
+    async def learn():
+        learning = asyncio.ensure_future(ids.learn(client, ["a"]))
+        while not ids.missing:
+            await asyncio.sleep(0)
+        assert ids.missing == {"a"}
+        await learning
+
+    asyncio.run(learn())
+    assert (ids.known, ids.missing) == ({"a": NEW}, frozenset())
     assert "waiting for topics=a: run `clipper-stream topics create`" in caplog.text
 
 

@@ -23,14 +23,20 @@ def test_use_of_a_closed_or_unstarted_client_is_no_failure_of_a_stopped_worker(c
 
 
 @pytest.mark.parametrize(
-    ("generation", "inputs", "reasons"),
+    ("generation", "inputs", "missing", "reasons"),
     [
-        (-1, {}, ["no partition is assigned yet"]),
-        (-1, {3, 0}, ["partition 0 is not recovered yet", "partition 3 is not recovered yet"]),
-        (2, {3, 0}, []),
-        (2, {}, ["no partition is assigned: there are more such processes than partitions"]),
+        (-1, {}, {"b", "a"}, ["topic a, b is missing: run `clipper-stream topics create`"]),
+        (2, {}, {"a"}, ["topic a is missing: run `clipper-stream topics create`"]),
+        (-1, {}, {}, ["no partition is assigned yet"]),
+        (-1, {3, 0}, {}, ["partition 0 is not recovered yet", "partition 3 is not recovered yet"]),
+        (2, {3, 0}, {}, []),
+        (2, {}, {}, ["no partition is assigned: there are more such processes than partitions"]),
     ],
-    ids=["before the group", "in recovery", "serving", "one too many"],
+    ids=["topics missing", "topic missing", "before the group", "in recovery", "serving", "one too many"],
 )
-def test_a_worker_is_ready_once_its_partitions_are_recovered(generation, inputs, reasons):
-    assert ClipperApp.unready(SimpleNamespace(generation=generation, inputs=frozenset(inputs))) == reasons
+def test_a_worker_is_ready_once_its_topics_are_there_and_its_partitions_are_recovered(
+    generation, inputs, missing, reasons
+):
+    topic_ids = SimpleNamespace(missing=frozenset(missing))
+    app = SimpleNamespace(generation=generation, inputs=frozenset(inputs), topic_ids=topic_ids)
+    assert ClipperApp.unready(app) == reasons
