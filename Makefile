@@ -39,11 +39,11 @@ observe: $(STAMP) ## The demo's models under endless traffic, with a real Promet
 
 test: $(STAMP) ## The tests to run before each change, those without a Kafka first (ARGS="tests/unit -k aimd" for some of them)
 	$(BIN)/pytest -m "not (integration or e2e or faults or long or slow)" -n 2 -q $(ARGS) || test $$? = 5 # 5: ARGS selects none
-	$(BIN)/pytest -m "(integration or e2e or short) and not (long or slow)" $(TOGETHER) $(ARGS) || test $$? = 5
+	$(BIN)/pytest -m "(integration or e2e or seeded) and not (long or slow)" $(TOGETHER) $(ARGS) || test $$? = 5
 
 test-all: $(STAMP) ## All tests but the fault suite: benchmarks, rivals, pages, brute force and short faults too (CI runs it)
 	$(BIN)/pytest -m "not (integration or e2e or faults or long)" -n 2 -q $(ARGS) || test $$? = 5
-	$(BIN)/pytest -m "(integration or e2e or short) and not long" $(TOGETHER) $(ARGS) || test $$? = 5
+	$(BIN)/pytest -m "(integration or e2e or seeded or short) and not long" $(TOGETHER) $(ARGS) || test $$? = 5
 
 test-browser: $(STAMP) ## The console in a real Chromium (Debian: apt install chromium), and the pictures of docs/
 	$(BIN)/pytest -m browser -q $(ARGS)

@@ -18,17 +18,15 @@ QUERIES = 200
 """Enough for each context of each application to be learned about again."""
 
 
-def judge_twice(deployment: OwnDeployment, *running: Program, once: bool = False) -> Verdict:
+def judge_twice(deployment: OwnDeployment, *running: Program) -> Verdict:
     """Judge a deployment that is asked nothing more, and once more when it has lost everything but its topics.
 
     Args:
         deployment: All of its routers are among what runs, or have ended.
         running: Ended in between; hosts may stay.
-        once: Leave the second out: it takes ten seconds, and in the short form `test_routers` and
-            `test_routers_that_join_and_leave` have it.
     """
     before = judge(deployment.client, deployment.catalogue.prefix, APPLICATIONS)
-    return before if once else judge_restored(deployment, before, *running)
+    return judge_restored(deployment, before, *running)
 
 
 def judge_restored(deployment: OwnDeployment, before: Verdict, *running: Program) -> Verdict:
@@ -58,6 +56,7 @@ def judge_restored(deployment: OwnDeployment, before: Verdict, *running: Program
     return replace(
         after,
         lost=before.lost | after.lost,
+        unaudited=before.unaudited | after.unaudited,
         double_counted=max(before.double_counted, after.double_counted),
         uncounted=max(before.uncounted, after.uncounted),
         rows_differing={**after.rows_differing, **before.rows_differing},

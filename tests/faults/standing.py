@@ -52,13 +52,13 @@ class Standing:
         until("more queries", lambda: self.traffic.asked > asked + SOME, within_s)
         until("more answers", lambda: len(self.watch.arrivals_s) > seen + 5, within_s)
 
-    def verdict(self, *, once: bool = False) -> Verdict:
+    def verdict(self) -> Verdict:
         """Ask no more, and look what the logs say, as `judge_twice`.
 
         After an outage a producer may have written a query twice, and the second takes the answer of the first.
         """
         self.traffic.finish(lambda: without_prediction(self.client, PREFIX))
-        return judge_twice(self.deployment, self.up, once=once)
+        return judge_twice(self.deployment, self.up)
 
     @property
     def stalls_s(self) -> list[float]:

@@ -57,7 +57,7 @@ class Tally:
             queries=sum(self._asked.values()),
             answers=(),
             lost=self.lost,
-            differing=frozenset(self.differing),
+            differing=dict.fromkeys(self.differing, (0.0, 0.0)),
             double_counted=0,
             uncounted=0,
             rows_differing={},
@@ -86,6 +86,11 @@ class Tally:
         """Of the queries of this time, by their timestamps."""
         at_s = np.array(self._queried_at_s)
         return float(np.percentile(np.array(self._latency_ms)[(at_s >= since_s) & (at_s < until_s)], 99))
+
+    def usual_p99_ms(self, since_s: float, until_s: float) -> float:
+        """The median of the 99th percentiles of its seconds: a pause of the machine is in one or two of them."""
+        seconds = np.arange(since_s, until_s - 1.0)
+        return float(np.median([self.p99_ms(at_s, at_s + 1.0) for at_s in seconds]))
 
     def abnormal(self, since_s: float, bound_ms: float) -> tuple[int, int]:
         """How many queries of the time from here on were later than the bound, or had a default; and of how many."""

@@ -66,7 +66,7 @@ def keep_the_clocks_of_applications(kafka: KafkaConnection, topic: str) -> None:
     done.result(60)
 
 
-def through_a_wiped_router(deployment: OwnDeployment, queries: int, *, once: bool) -> Verdict:
+def through_a_wiped_router(deployment: OwnDeployment, queries: int) -> Verdict:
     """Ask and tell, wipe the router, tell everything again; what the logs say then."""
     client, catalogue = deployment.client, deployment.catalogue
     with ExitStack() as stack:
@@ -86,14 +86,14 @@ def through_a_wiped_router(deployment: OwnDeployment, queries: int, *, once: boo
         with router(deployment) as second:
             second.ready()
             tell_again(client, traffic.feedback)
-            return judge_twice(deployment, second, once=once)
+            return judge_twice(deployment, second)
 
 
 @pytest.mark.usefixtures("host")
 def test_wrong_clocks_of_applications_make_nothing_late_and_nothing_count_twice(
     deployment: OwnDeployment, short: bool, fault_report: FaultReport
 ):
-    verdict = through_a_wiped_router(deployment, 240 if short else 2000, once=short)
+    verdict = through_a_wiped_router(deployment, 240 if short else 2000)
     fault_report.add("clocks of applications 10 min early and late", verdict, kills=1)
     verdict.check()
     asked_s = [one.content["queried_at_ms"] / 1000 for one in verdict.answers]
@@ -106,7 +106,7 @@ def test_with_client_clocks_early_queries_are_late_and_late_ones_count_as_now(
     kafka: KafkaConnection, deployment: OwnDeployment, short: bool, fault_report: FaultReport
 ):
     keep_the_clocks_of_applications(kafka, deployment.catalogue.queries)
-    verdict = through_a_wiped_router(deployment, 240 if short else 1000, once=short)
+    verdict = through_a_wiped_router(deployment, 240 if short else 1000)
     fault_report.add("the same, on a topic with CreateTime", verdict, kills=1)
     verdict.check()
     late = [one.content for one in verdict.answers if one.content.get("reason") == "arrived_late"]

@@ -67,15 +67,13 @@ def conclude(
     report: FaultReport,
     case: str,
     stalls_s: Callable[[], Sequence[float]] = list,
-    *,
-    once: bool,
     **line: Any,
 ) -> None:
     """Everything is answered, then told once more; nothing is lost, nothing counted twice."""
     traffic.finish()
     stalls = stalls_s()
     tell_again(deployment.client, traffic.feedback)
-    verdict = judge_twice(deployment, running, once=once)
+    verdict = judge_twice(deployment, running)
     report.add(case, verdict, stalls_s=stalls, **line)
     verdict.check(LEAST_APPLIED)
     assert verdict.defaults.keys() <= REASONS
@@ -112,7 +110,7 @@ def test_a_full_disk_ends_the_router_loudly_and_it_recovers_with_space(
         disk.free()
         conclude(
             deployment, up, traffic, fault_report, "the disk is full", kills=1, stalls_s=lambda: watch.stalls_s([at_s]),
-            once=short, note=type(disk).__name__,
+            note=type(disk).__name__,
         )  # fmt: skip
         log = up.log.splitlines()
     told = [line for line in log if "worker cannot go on" in line]
@@ -181,7 +179,7 @@ def test_a_directory_that_vanishes_is_built_anew(deployment: OwnDeployment, shor
         with deployment.worker("router") as router, deployment.worker("host", "slow-sum:1") as host:
             router.ready()
             host.ready()
-            conclude(deployment, router, traffic, fault_report, "the data directory vanishes", once=short, kills=rounds)
+            conclude(deployment, router, traffic, fault_report, "the data directory vanishes", kills=rounds)
 
 
 # --- corrupt --------------------------------------------------------------------------------------------------------
@@ -247,7 +245,6 @@ def test_corrupt_databases_are_built_anew_from_the_logs(
             fault_report,
             "corrupt databases",
             kills=starts,
-            once=short,
             note=f"{harmed} databases damaged",
         )
         log += router.log.splitlines()
@@ -274,7 +271,5 @@ def test_a_database_that_is_damaged_while_it_is_used_is_built_anew(
             (router,) = until("a router", lambda: routers(up))
             os.kill(router.pid, signal.SIGTERM)
             until("it has ended", lambda router=router: not router.runs)
-        conclude(
-            deployment, up, traffic, fault_report, "databases damaged while they are used", once=short, kills=rounds
-        )
+        conclude(deployment, up, traffic, fault_report, "databases damaged while they are used", kills=rounds)
     assert "corrupt, set aside to be built anew from the logs" in up.log

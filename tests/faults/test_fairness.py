@@ -23,10 +23,8 @@ CONFIGURATION = Path(__file__).with_name("overload.toml")
 PER_S, WARM_S, SECONDS = 200, 5.0, 15.0
 MOST = 500
 """Queries in flight: what hangs has asked for more after three seconds."""
-HANGING, AWAY = 1.5, 2.0
+MOST_RATIO = 2.0
 """The 99th percentile beside it, in parts of what it was before."""
-PAUSE_MS = 50
-"""A pause of the machine is a pause of each query, and a 99th percentile of 3,000 queries is that of 30."""
 
 
 def pipeline(kafka: KafkaConnection, catalogue: Catalogue, folder: Path) -> Program:
@@ -40,13 +38,13 @@ def pipeline(kafka: KafkaConnection, catalogue: Catalogue, folder: Path) -> Prog
     return Program("up", "--config", str(CONFIGURATION), folder=folder, environ=environ)
 
 
-def compared(tally: Tally, began_s: float, fault_s: float, most: float, report: FaultReport, case: str) -> None:
+def compared(tally: Tally, began_s: float, fault_s: float, report: FaultReport, case: str) -> None:
     """The 99th percentile from the fault on, beside that of before."""
-    before_ms, meanwhile_ms = tally.p99_ms(began_s, fault_s), tally.p99_ms(fault_s, time.time())
+    before_ms, meanwhile_ms = tally.usual_p99_ms(began_s, fault_s), tally.usual_p99_ms(fault_s, fault_s + SECONDS)
     note = f"p99 of the others {before_ms:.0f} ms before, {meanwhile_ms:.0f} ms meanwhile"
     report.add(case, tally.verdict(), kills=1, note=note)
     assert tally.reasons == {}
-    assert meanwhile_ms <= most * before_ms + PAUSE_MS, note
+    assert meanwhile_ms <= MOST_RATIO * before_ms, note
 
 
 def test_an_application_whose_host_is_frozen(
@@ -66,7 +64,7 @@ def test_an_application_whose_host_is_frozen(
                 time.sleep(SECONDS)
         tally.read_to(well.asked)
         case = f"the host of an application is frozen that asks {hung.asked} queries"
-        compared(tally, began_s, fault_s, HANGING, fault_report, case)
+        compared(tally, began_s, fault_s, fault_report, case)
         os.kill(host.pid, signal.SIGCONT)
         tally.read_all(catalogue.queries)
         assert not tally.lost
@@ -97,5 +95,5 @@ def test_a_partition_of_predictions_and_the_dead_letters_have_no_leader(
                 time.sleep(SECONDS)
         tally.read_to(well.asked)
         case = "a partition of predictions and the dead letters have no leader"
-        compared(tally, began_s, fault_s, AWAY, fault_report, case)
+        compared(tally, began_s, fault_s, fault_report, case)
         cluster.node(away).start()

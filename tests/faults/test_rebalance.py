@@ -17,7 +17,7 @@ from faults.deployment import APPLICATIONS, OwnDeployment
 from faults.report import FaultReport
 from faults.restored import judge_restored
 from faults.standing import SOME
-from faults.verdict import Verdict, judge
+from faults.verdict import STOPS_WITHIN_MS, Span, Verdict, judge
 from faults.watching import Watch
 from plain_msgpack import unpack
 
@@ -209,10 +209,12 @@ def test_a_router_that_is_frozen_beyond_its_session(routers: Routers, short: boo
     routers.settled("router-0", "router-1")
     routers.flows()
     routers.faults_s.clear()
-    restarts = 0
+    restarts, stood_still = 0, list[Span]()
     for _ in range(1 if short else 3):
         routers.fault()
+        since_ms = 1e3 * time.time()
         zombie.signal(signal.SIGSTOP)
+        stood_still.append((since_ms, 1e3 * time.time() + STOPS_WITHIN_MS))
         routers.settled("router-0")
         routers.flows()
         routers.fault()
@@ -228,13 +230,15 @@ def test_a_router_that_is_frozen_beyond_its_session(routers: Routers, short: boo
     fault_report.add(
         "a router frozen beyond its session", verdict, kills=len(routers.faults_s), stalls_s=routers.stalls_s, note=note
     )
-    verdict.check_counts()
+    verdict.check(stood_still=stood_still)
 
 
 def test_two_routers_with_one_instance_name(routers: Routers, fault_report: FaultReport):
     """By mistake, on two machines: the newer one serves, the other says so and waits until that one is gone."""
     first = routers.running["router-0"]
+    since_ms = 1e3 * time.time()
     second = routers.start("router-0", place="elsewhere")
+    taken_over = since_ms, 1e3 * time.time()
     said = "another process runs as instance=router-0"
     until("the first says what is wrong", lambda: said in first.log)
     routers.flows()
@@ -244,4 +248,4 @@ def test_two_routers_with_one_instance_name(routers: Routers, fault_report: Faul
     verdict = routers.verdict()
     assert (first.log.count(said), second.log.count(said)) == (1, 0)
     fault_report.add("two routers with one name", verdict, kills=1, stalls_s=routers.stalls_s)
-    verdict.check_counts()
+    verdict.check(stood_still=[taken_over])

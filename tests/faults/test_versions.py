@@ -217,7 +217,7 @@ def test_versions_that_come_and_go_leave_nothing_behind(
         left = until_no_trace(running, before)
         grown_mib, asked = memory_mib(router) - memory_before_mib, traffic.asked - asked_before
         traffic.finish()
-    verdict = judge_twice(running.deployment, running.up, once=short)
+    verdict = judge_twice(running.deployment, running.up)
     by_traffic_mib = asked * a_query_mib
     note = (
         f"{rounds * TOGETHER} in {took_s:.0f} s, router {grown_mib:+.1f} MiB, of which {by_traffic_mib:.1f} by traffic"
