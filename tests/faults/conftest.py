@@ -1,5 +1,8 @@
-"""The fault suite's two sizes, and its report."""
+"""The fault suite's two sizes, its report, and the machine: some cases have it to themselves."""
 
+import fcntl
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from faults.report import FaultReport
 
 REPORT = pytest.StashKey[FaultReport]()
 FOLDER = Path("fault-report")
+MACHINE = Path(tempfile.gettempdir()) / "clipper-stream-faults.lock"
 
 
 class _Listener:
@@ -26,6 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Listener(config.stash[REPORT]))
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """With -n, let cases run side by side, but those that are measured alone (before their timeout begins)."""
+    with MACHINE.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        return (yield)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     report = config.stash[REPORT]
     if report.lines:
@@ -42,5 +54,5 @@ def fault_report(request: pytest.FixtureRequest) -> FaultReport:
 
 @pytest.fixture
 def short(request: pytest.FixtureRequest) -> bool:
-    """Whether the suite runs in its short form, as a part of `make test`."""
+    """Whether the suite runs in its short form, as a part of `make test-all`."""
     return bool(request.config.getoption("--short"))

@@ -17,7 +17,7 @@ from clipper_agents.broker import EmbeddedCluster
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.alone, pytest.mark.timeout(300)]
 
 CONFIGURATION = Path(__file__).with_name("overload.toml")
 PER_S, WARM_S, SECONDS = 200, 5.0, 15.0

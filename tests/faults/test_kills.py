@@ -25,7 +25,7 @@ from faults.watching import Watch
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-pytestmark = [pytest.mark.faults, pytest.mark.short, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.faults, pytest.mark.alone, pytest.mark.short, pytest.mark.timeout(1800)]
 
 REASONS = {"late", "arrived_late", "errors", "no_models"}
 """Why an answer may be a default while processes are killed; without a model while colocated ones are made again."""

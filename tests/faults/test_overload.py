@@ -18,7 +18,7 @@ from faults.watching import Watch
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.faults, pytest.mark.alone, pytest.mark.timeout(1500)]
 
 CONFIGURATION = Path(__file__).with_name("overload.toml")
 HOST_ROWS_PER_S = 800
@@ -36,8 +36,8 @@ class Load(NamedTuple):
 
 
 LOADS = {
-    "overload": Load(5, 60.0),
-    "twice what is sustained": Load(2, 60.0),
+    "overload": Load(5, 20.0),
+    "twice what is sustained": Load(2, 20.0),
     "a burst beside half load": Load(2.5, 10.0, 0.5),
 }
 MEMORY_MIB = 1_024
