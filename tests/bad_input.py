@@ -1,5 +1,6 @@
-"""Records that are wrong in one way or another: Hypothesis strategies, for searches and for pools of many records."""
+"""Records that are wrong: what is no valid query or feedback, and Hypothesis strategies of anything between."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,65 @@ from clipper_stream.query.inputs import LISTED, NUMERIC
 from clipper_topics.codec import CONTENT_TYPE
 from clipper_topics.frames import FRAME_VERSION
 
+Fields = list[tuple[dict[str, Any], str]]
+INVALID_QUERIES: Fields = [
+    ({}, "neither input nor inputs"),
+    ({"input": 1, "inputs": [1]}, "both input"),
+    ({"inputs": []}, "inputs is empty"),
+    ({"inputs": [1] * 10_001}, "10001 rows"),
+    ({"input": 1, "deadline_ms": 0}, "deadline_ms is 0:"),
+    ({"input": 1, "deadline_ms": 0.5}, "deadline_ms is 0.5"),
+    ({"input": 1, "deadline_ms": -5}, "deadline_ms is -5"),
+    ({"input": 1, "models": []}, "models is empty"),
+    ({"input": 1, "query_id": ""}, "query_id has 0 characters"),
+    ({"input": 1, "query_id": "x" * 257}, "query_id has 257 characters"),
+    ({"input": 1, "query_id": "3@41"}, "query_id '3@41'"),
+    ({"input": 1, "context": ""}, "context has 0 characters"),
+    ({"input": 1, "context": "x" * 257}, "context has 257 characters"),
+    ({"input": 1, "features": []}, "0 features"),
+    ({"input": 1, "features": [0.0] * 17}, "17 features"),
+    ({"input": 1, "features": [1.0, -1.1e6]}, "the feature -1.1e"),
+]
+"""What makes a query of an application no valid one, and what its refusal names: the codecs, the check and the schema
+refuse all of it (`unit/topics`, `contract`), so a door that queries come in by needs one row to show that it asks."""
+NO_NUMBERS: Fields = [
+    ({"input": 1, "deadline_ms": math.nan}, "deadline_ms is nan"),
+    ({"input": 1, "deadline_ms": math.inf}, "deadline_ms is inf"),
+    ({"input": 1, "features": [math.nan]}, "the feature nan"),
+    ({"input": 1, "features": [1.0, math.inf]}, "the feature inf"),
+]
+"""The same of what only msgpack can write."""
+VALID_QUERIES: list[dict[str, Any]] = [
+    {"input": None},
+    {"input": []},
+    {"inputs": [None]},
+    {"input": None, "inputs": [1]},
+    {"inputs": [1] * 10_000},
+    {"input": 1, "features": [-1e6] * 16},
+    {"input": 1, "deadline_ms": 1, "models": ["svm"], "query_id": "x" * 256, "context": "é"},
+]
+INVALID_FEEDBACK: Fields = [
+    ({}, "no truth"),
+    ({"loss": None, "reward": None}, "no truth"),
+    ({"label": 1, "loss": 0.5}, "label and loss"),
+    ({"label": None, "loss": 0.5, "reward": 0.5}, "loss and reward"),
+    ({"label": 1, "loss": 0.5, "reward": 0.5}, "label and loss and reward"),
+    ({"loss": 1.5}, "loss"),
+    ({"reward": -0.5}, "reward"),
+    ({"query_id": "", "label": 1}, "query_id is empty"),
+]
+"""The same of feedback about query `0-1`."""
+VALID_FEEDBACK: list[dict[str, Any]] = [
+    {"label": None}, {"label": [1, 2]}, {"loss": 0.0}, {"reward": 1.0}, {"label": None, "loss": 0.5}
+]  # fmt: skip
+
+# --- anything -------------------------------------------------------------------------------------------------------
 GOLDEN = [path.read_bytes() for path in sorted((Path(__file__).with_name("contract") / "golden").iterdir())]
+ODD = [b"[" * 9, b"NaN", b"\\ud800", b"1e999", b"\xcb\x7f\xf8"]
 
 texts = st.one_of(st.text(max_size=8), st.sampled_from(["\0", "a b", "x" * 300, "0-1", "7-x", "sum:1"]))
 numbers = st.one_of(
-    st.integers(), st.floats(), st.sampled_from([10**400, -(10**4000), 2**63, 2**64, -1, 0, 1e308, float("nan")])
+    st.integers(), st.floats(), st.sampled_from([10**400, -(10**4000), 2**63, 2**64, -1, 0, 1e308, math.nan])
 )
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), numbers, texts),
@@ -28,9 +83,6 @@ deep = st.builds(
     st.sampled_from([b"[", b'{"input":', b'{"a":[', b"\x91", b"\x81\xa1a"]),
     st.sampled_from([b"]", b"}", b"]}", b""]),
 )
-
-
-ODD = [b"[" * 9, b"NaN", b"\\ud800", b"1e999", b"\xcb\x7f\xf8"]
 
 
 @st.composite
@@ -65,46 +117,30 @@ queries = nearly(
     deadline_ms=numbers, models=st.lists(texts, max_size=3),
 )  # fmt: skip
 feedback = nearly(query_id=texts, application=texts, context=texts, label=values, loss=numbers, reward=numbers)
-specs = nearly(dtype=st.sampled_from([*NUMERIC, *LISTED]), shape=st.lists(numbers, max_size=3))
+dtypes = st.sampled_from([*NUMERIC, *LISTED])
+parameters = st.sampled_from(["eta", "exploration", "half_life", "epsilon", "shares", "model", "weights"])
 policies = nearly(
     name=st.sampled_from(["single", "split", "exp3", "exp4", "epsilon_greedy"]),
-    parameters=st.dictionaries(
-        st.sampled_from(["eta", "exploration", "half_life", "epsilon", "shares", "model", "weights"]),
-        values,
-        max_size=3,
-    ),
+    parameters=st.dictionaries(parameters, values, max_size=3),
 )
-manifests = st.builds(
-    lambda required, more: required | more,
-    st.just({"name": "app", "models": ["a:1"], "uri": "m:f"}),
-    nearly(
-        revision=numbers, policy=policies, input=specs, objective_ms=numbers, seed=st.integers(), default_output=values,
-        confidence_threshold=numbers, audit_ratio=numbers, models=st.lists(st.just("a:1")), parameters=values,
-    ),
-)  # fmt: skip
+manifests = nearly(
+    revision=numbers, policy=policies, input=nearly(dtype=dtypes, shape=st.lists(numbers, max_size=3)),
+    objective_ms=numbers, seed=st.integers(), default_output=values, confidence_threshold=numbers, audit_ratio=numbers,
+    models=st.lists(st.just("a:1")), parameters=values,
+).map(lambda more: {"name": "app", "models": ["a:1"], "uri": "m:f"} | more)  # fmt: skip
 contents = st.one_of(
     st.none(), st.binary(max_size=40), mutated(), deep, written(values), written(queries), written(feedback)
 )
-headers = st.lists(
-    st.tuples(
-        st.one_of(st.just(CONTENT_TYPE), st.sampled_from(["Content-Type", "", "clipper-forwarded"])),
-        st.one_of(
-            st.sampled_from([b"application/json", b"application/msgpack", b"APPLICATION/JSON; charset=x", b""]),
-            st.none(),
-            st.binary(max_size=5),
-        ),
-    ),
-    max_size=3,
-).map(tuple)
+kinds = st.sampled_from([b"application/json", b"application/msgpack", b"APPLICATION/JSON; charset=x", b""])
+names = st.one_of(st.just(CONTENT_TYPE), st.sampled_from(["Content-Type", "", "clipper-forwarded"]))
+headers = st.lists(st.tuples(names, st.one_of(kinds, st.none(), st.binary(max_size=5))), max_size=3).map(tuple)
 frames = st.one_of(contents, st.builds(lambda content: bytes([FRAME_VERSION]) + (content or b""), contents))
-
-
 request_frames = st.builds(
     lambda *fields: bytes([FRAME_VERSION]) + msgspec.msgpack.encode(fields),
     st.binary(max_size=100),
     st.integers(0, 2**64 - 1),
     st.integers(-1, 3),
-    st.sampled_from([*NUMERIC, *LISTED, "object"]),
+    dtypes | st.just("object"),
     st.lists(st.one_of(st.integers(-1, 3), st.sampled_from([2**40, 2**63])), max_size=70),
     st.binary(max_size=32),
     st.lists(st.integers(0, 3), max_size=3),
@@ -115,11 +151,9 @@ request_frames = st.builds(
 def pool(strategy: st.SearchStrategy[Any], size: int) -> list[Any]:
     """About so many examples of a strategy, the same ones at each run."""
     found: list[Any] = []
+    checks = list(HealthCheck)
 
-    @settings(
-        max_examples=size, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    @settings(max_examples=size, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=checks)
     @given(strategy)
     def collect(example: Any) -> None:
         found.append(example)

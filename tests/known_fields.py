@@ -4,20 +4,17 @@ The wire contract ignores fields that a record does not know, whatever is in the
 everything or nothing, so for such a record the one of msgspec is asked for the known fields alone.
 """
 
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import msgspec
 
+from clipper_topics.codec import no_extension
 
-class Readable(Protocol):
-    """A record, as `e2e.any_client.Record`."""
-
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def content(self) -> Any: ...
+DECODERS = {
+    "application/json": msgspec.json.decode,
+    "application/msgpack": partial(msgspec.msgpack.decode, ext_hook=no_extension),
+}
 
 
 class Identity(msgspec.Struct):
@@ -36,12 +33,8 @@ class Told(Identity):
     reward: Any = msgspec.UNSET
 
 
-def _no_extension(code: int, _: memoryview) -> Any:
-    raise ValueError(f"extension type {code}")
-
-
-def known_fields(record: Readable, fields: type[msgspec.Struct]) -> Any:
-    """The content, at least those fields of it.
+def known_fields(record: Any, fields: type[msgspec.Struct]) -> Any:
+    """The content of an `e2e.any_client.Record`, at least those fields of it.
 
     Raises:
         ValueError: it is no record at all.
@@ -49,15 +42,10 @@ def known_fields(record: Readable, fields: type[msgspec.Struct]) -> Any:
     try:
         return record.content
     except ValueError:
-        if record.kind not in ("application/json", "application/msgpack"):
+        if record.kind not in DECODERS:
             raise
-    value, as_json = record.value or b"", record.kind == "application/json"
     try:
-        found = (
-            msgspec.json.decode(value, type=fields)
-            if as_json
-            else msgspec.msgpack.decode(value, type=fields, ext_hook=_no_extension)
-        )
+        found = DECODERS[record.kind](record.value or b"", type=fields)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     return {name: value for name, value in msgspec.structs.asdict(found).items() if value is not msgspec.UNSET}

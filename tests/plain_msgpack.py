@@ -1,4 +1,4 @@
-"""msgpack in sixty lines of the standard library, so that tests do not read bytes with the code that wrote them.
+"""msgpack by the standard library, so that tests do not read bytes with the code that wrote them.
 
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md; no extension types, and what is written is not as short
 as it could be.
@@ -14,22 +14,18 @@ def pack(value: Any) -> bytes:
         case None | bool():
             return {None: b"\xc0", False: b"\xc2", True: b"\xc3"}[value]
         case int():
-            tag, body = 0xD3, struct.pack(">q", value)
+            return struct.pack(">Bq", 0xD3, value)
         case float():
-            tag, body = 0xCB, struct.pack(">d", value)
+            return struct.pack(">Bd", 0xCB, value)
         case str():
-            tag, body = 0xDB, _counted(len(value.encode()), value.encode())
+            tag, body = 0xDB, value.encode()
         case bytes():
-            tag, body = 0xC6, _counted(len(value), value)
+            tag, body = 0xC6, value
         case dict():
-            tag, body = 0xDF, _counted(len(value), b"".join(pack(k) + pack(v) for k, v in value.items()))
+            tag, body = 0xDF, b"".join(pack(key) + pack(each) for key, each in value.items())
         case _:
-            tag, body = 0xDD, _counted(len(value), b"".join(map(pack, value)))
-    return bytes([tag]) + body
-
-
-def _counted(count: int, body: bytes) -> bytes:
-    return struct.pack(">I", count) + body
+            tag, body = 0xDD, b"".join(map(pack, value))
+    return struct.pack(">BI", tag, len(body if tag in (0xDB, 0xC6) else value)) + body
 
 
 def unpack(data: bytes) -> Any:
@@ -39,14 +35,13 @@ def unpack(data: bytes) -> Any:
     return value
 
 
-_NUMBERS = {
-    0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i",
-    0xD3: ">q",
-}  # fmt: skip
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
-_SIZED = {
-    0xC4: (">B", "bytes"), 0xC5: (">H", "bytes"), 0xC6: (">I", "bytes"), 0xD9: (">B", "text"), 0xDA: (">H", "text"),
-    0xDB: (">I", "text"), 0xDC: (">H", "list"), 0xDD: (">I", "list"), 0xDE: (">H", "map"), 0xDF: (">I", "map"),
+_FORMS = {
+    0xCA: (">f", "number"), 0xCB: (">d", "number"), 0xCC: (">B", "number"), 0xCD: (">H", "number"),
+    0xCE: (">I", "number"), 0xCF: (">Q", "number"), 0xD0: (">b", "number"), 0xD1: (">h", "number"),
+    0xD2: (">i", "number"), 0xD3: (">q", "number"), 0xC4: (">B", "bytes"), 0xC5: (">H", "bytes"),
+    0xC6: (">I", "bytes"), 0xD9: (">B", "text"), 0xDA: (">H", "text"), 0xDB: (">I", "text"),
+    0xDC: (">H", "list"), 0xDD: (">I", "list"), 0xDE: (">H", "map"), 0xDF: (">I", "map"),
 }  # fmt: skip
 
 
@@ -56,16 +51,13 @@ def _value(data: bytes, at: int) -> tuple[Any, int]:
         return (tag if tag <= 0x7F else tag - 0x100), at
     if tag in _CONSTANTS:
         return _CONSTANTS[tag], at
-    if tag in _NUMBERS:
-        size = struct.calcsize(_NUMBERS[tag])
-        return struct.unpack_from(_NUMBERS[tag], data, at)[0], at + size
-    if tag in _SIZED:
-        form, kind = _SIZED[tag]
-        return _sized(data, at + struct.calcsize(form), kind, struct.unpack_from(form, data, at)[0])
-    for lowest, kind, mask in ((0xA0, "text", 0x1F), (0x90, "list", 0x0F), (0x80, "map", 0x0F)):
-        if tag >= lowest:
-            return _sized(data, at, kind, tag & mask)
-    raise AssertionError(tag)
+    for lowest, short, mask in ((0xA0, "text", 0x1F), (0x90, "list", 0x0F), (0x80, "map", 0x0F)):
+        if lowest <= tag < 0xC0:
+            return _sized(data, at, short, tag & mask)
+    assert tag in _FORMS, tag
+    form, kind = _FORMS[tag]
+    (found,), at = struct.unpack_from(form, data, at), at + struct.calcsize(form)
+    return (found, at) if kind == "number" else _sized(data, at, kind, found)
 
 
 def _sized(data: bytes, at: int, kind: str, size: int) -> tuple[Any, int]:

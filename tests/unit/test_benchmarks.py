@@ -1,6 +1,8 @@
 """What benchmarks are made of, and smoke runs of those without Kafka; tests/e2e/test_benchmarks.py has the others."""
 
 import math
+import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -11,22 +13,32 @@ from clipper_stream.selection.registry import make_policy
 
 WITHOUT_KAFKA = ("batching", "batching_quality", "delayed_batching", "estimating", "tracing")
 PAGES = ("coverage", "decisions", "drift", "learning_candidates", "regret")
-NO_BENCHMARKS = {"all", "figures", "models"}
+OTHERS = ("all", "figures", "gateway_limits", "http_servers", "throughput")
 
 
 def test_every_benchmark_is_run_by_a_test():
     scripts = {path.stem for path in BENCHMARKS.glob("*.py")}
-    assert (
-        scripts == {"throughput", "http_servers", "gateway_limits", *ON_KAFKA, *WITHOUT_KAFKA, *PAGES} | NO_BENCHMARKS
-    )
+    assert scripts == {"models", *ON_KAFKA, *WITHOUT_KAFKA, *PAGES, *OTHERS}
 
 
+@pytest.mark.parametrize("name", [*ON_KAFKA, *WITHOUT_KAFKA, *PAGES, *OTHERS])
+def test_a_benchmark_can_be_imported_and_says_how_it_is_run(name, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert f"usage: {name}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", WITHOUT_KAFKA)
 def test_a_benchmark_without_kafka_runs_and_has_figures(name, tmp_path):
     check_figures(result(name, tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_simulated_benchmark_writes_its_page(name, tmp_path):
@@ -65,31 +77,25 @@ def test_the_worlds_of_the_regret_benchmark_are_what_their_names_say():
 
 
 def test_the_figures_of_which_policy_when_are_those_of_the_regret_page():
-    """A second number of a cell is that of the policy with a half-life."""
+    """Regret after the last query; a second number of a cell is that of the policy with a half-life."""
+    measured, world = {}, ""
+    for line in (BENCHMARKS / "results/regret.md").read_text().splitlines():
+        world = line.removeprefix("## ") if line.startswith("## ") else world
+        cells = line.strip("| ").split(" | ")
+        if line.startswith("| `") and len(cells) == 6:
+            measured[world, cells[0].strip("`")] = cells[3]
     page = (BENCHMARKS.parent / "docs/explanation/which-policy-when.md").read_text()
     table = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith(("| policy", "| `"))][:10]
-    worlds, measured = [name.split(",")[0] for name in table[0][1:]], figures_of_regret()
     for name, *cells in table[1:]:
-        for world, cell in zip(worlds, cells, strict=True):
+        for world, cell in zip(table[0][1:], cells, strict=True):
             policies = (name.strip("`"), f"{name.strip('`')} half_life=300")
             for policy, number in zip(policies, cell.split(", "), strict=False):
-                assert measured[world, policy] == number, (world, policy)
+                assert measured[world.split(",")[0], policy] == number, (world, policy)
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_page_of_figures():
     readme, page = BENCHMARKS.parent / "README.md", BENCHMARKS / "results/figures.md"
     assert benchmark_module("figures").with_numbers(readme.read_text(), page.read_text()) == readme.read_text()
-
-
-def figures_of_regret():
-    """Regret after the last query, by world and policy, as the page has it."""
-    measured, world = {}, ""
-    for line in (BENCHMARKS.parent / "benchmarks/results/regret.md").read_text().splitlines():
-        world = line.removeprefix("## ") if line.startswith("## ") else world
-        cells = line.strip("| ").split(" | ")
-        if line.startswith("| `") and len(cells) == 6:
-            measured[world, cells[0].strip("`")] = cells[3]
-    return measured
 
 
 def answers(*took_s, every_s=0.1, refused=()):

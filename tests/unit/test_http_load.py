@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from builders.benchmarks import benchmark_module
 
 http_load, http_flood = benchmark_module("rig.http_load"), benchmark_module("rig.http_flood")
@@ -29,14 +31,8 @@ def loaded(load):
     async def run():
         app = web.Application()
         app.router.add_post("/", doubled)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        try:
-            return await load(f"http://127.0.0.1:{runner.addresses[0][1]}/")
-        finally:
-            await runner.cleanup()
+        async with TestServer(app) as server:
+            return await load(str(server.make_url("/")))
 
     return asyncio.run(run())
 
@@ -93,35 +89,26 @@ def test_a_flood_says_what_became_of_each_request_of_each_phase():
     assert (second.took_s > 0).all()
 
 
-class Connections(asyncio.Protocol):
-    """All connections to a server that answers each whole request of one byte, and what they sent."""
-
-    def __init__(self, received, ended):
-        self.received, self.ended = received, ended
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.received[self] = b""
-
-    def data_received(self, data):
-        self.received[self] += data
-        if self.received[self].endswith(b"\r\n\r\nxx"):
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42")
-
-    def connection_lost(self, error):
-        self.ended.put_nowait(self)
-
-
 def careless(clients):
-    """Run clients against such a server; what was received by connection, all of which have ended."""
+    """Run clients against a server that answers each whole request `xx`; what each connection received, all ended."""
 
     async def run():
-        received, ended = {}, asyncio.Queue()
-        server = await asyncio.get_running_loop().create_server(lambda: Connections(received, ended), "127.0.0.1", 0)
-        async with server:
+        received, ended = {}, []
+
+        async def serve(reader, writer):
+            received[writer] = b""
+            with suppress(ConnectionResetError):
+                while byte := await reader.read(1):
+                    received[writer] += byte
+                    if received[writer].endswith(b"\r\n\r\nxx"):
+                        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42")
+            writer.close()
+            ended.append(writer)
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             await clients(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/p", received)
-            for _ in received:
-                await ended.get()
+            while len(ended) < len(received):
+                await asyncio.sleep(0.01)
         return list(received.values())
 
     return asyncio.run(run())

@@ -21,28 +21,20 @@ NOW_MS = 1_700_000_000_000
 ROW = [0.0] * 63 + [1.0]
 
 
-class Clock:
-    """A clock that stands, or goes on by so many milliseconds at each look."""
+class Answered:
+    """A `Work` on dictionaries, by a clock that stands, or goes on by so many milliseconds at each look."""
 
     def __init__(self, step_ms=0):
-        self.now_ms, self.step_ms = NOW_MS, step_ms
+        self.state, self.now_ms, self.step_ms = [{}, {}, {}, {}], NOW_MS, step_ms
+        self.work = same_work.Work(*self.state, clock_ms=self.clock_ms)
 
-    def __call__(self):
+    def clock_ms(self):
         self.now_ms += self.step_ms
         return self.now_ms - self.step_ms
 
-
-class Answered:
-    """A `Work` on dictionaries."""
-
-    def __init__(self, step_ms=0):
-        self.state, self.clock = [{}, {}, {}, {}], Clock(step_ms)
-        self.work = same_work.Work(*self.state, clock_ms=self.clock)
-
     def ask(self, *query_ids, row=ROW, timestamp_ms=NOW_MS):
         queries = [{"query_id": each, "application": "digits", "input": row} for each in query_ids]
-        records = [same_work.Received(msgspec.json.encode(query), timestamp_ms) for query in queries]
-        answers = self.work.answer(records)
+        answers = self.work.answer([same_work.Received(msgspec.json.encode(query), timestamp_ms) for query in queries])
         assert [query_id for query_id, _ in answers] == [*query_ids]
         return [msgspec.json.decode(value) for _, value in answers]
 
@@ -70,20 +62,16 @@ def test_a_repeat_is_answered_from_the_log_in_the_same_batch_and_later():
 def test_an_id_is_another_query_after_the_horizon():
     system = Answered()
     (first,) = system.ask("0-a")
-    system.clock.now_ms += 3_600_001
-    (later,) = system.ask("0-a", timestamp_ms=system.clock.now_ms)
+    system.now_ms += 3_600_001
+    (later,) = system.ask("0-a", timestamp_ms=system.now_ms)
     assert later["predicted_at_ms"] - first["predicted_at_ms"] == 3_600_001
 
 
-def test_a_query_past_its_deadline_gets_the_default():
-    (answer,) = Answered().ask("0-a", timestamp_ms=NOW_MS - 501)
-    assert (answer["output"], answer["default"], answer["reason"]) == (-1, True, "arrived_late")
-    assert "models" not in answer
-
-
-def test_a_query_whose_batch_ends_after_its_deadline_gets_the_default():
-    (answer,) = Answered(step_ms=501).ask("0-a")
-    assert (answer["output"], answer["reason"]) == (-1, "late")
+@pytest.mark.parametrize(("sent_ms", "step_ms", "reason"), [(NOW_MS - 501, 0, "arrived_late"), (NOW_MS, 501, "late")])
+def test_a_query_that_comes_or_whose_batch_ends_past_its_deadline_gets_the_default(sent_ms, step_ms, reason):
+    (answer,) = Answered(step_ms).ask("0-a", timestamp_ms=sent_ms)
+    assert (answer["output"], answer["reason"]) == (-1, reason)
+    assert reason == "late" or "models" not in answer
 
 
 def test_a_row_that_was_asked_before_is_answered_from_the_cache():
@@ -97,6 +85,8 @@ def test_a_row_that_was_asked_before_is_answered_from_the_cache():
 
 def test_feedback_moves_the_weights_once_by_its_importance_weighted_loss():
     system = Answered()
+    system.tell("0-unknown", label=1)
+    assert system.propensity_of("digits:1") == 0.5
     (answer,) = system.ask("0-a")
     asked = answer["models"][0]
     for _ in range(2):
@@ -104,12 +94,6 @@ def test_feedback_moves_the_weights_once_by_its_importance_weighted_loss():
     weight = math.exp(-same_work.ETA * 1.0 / 0.5)
     expected = (1 - same_work.EXPLORATION) * weight / (weight + 1) + same_work.EXPLORATION / 2
     assert system.propensity_of(f"{asked['model']}:1") == pytest.approx(expected)
-
-
-def test_feedback_without_a_decision_changes_nothing():
-    system = Answered()
-    system.tell("0-unknown", label=1)
-    assert system.propensity_of("digits:1") == 0.5
 
 
 def test_a_mapping_in_memory_keeps_an_entry_for_one_to_two_horizons():
@@ -158,49 +142,38 @@ def log_of(workload, last, scored):
     return found
 
 
-class Forgetful:
+LATER = 80
+"""Where the first later query stands in the log: nothing is learned from it."""
+
+
+def changed(log, at=LATER, **fields):
+    """The log, with other fields in an answer."""
+    return [*log[:at], msgspec.structs.replace(log[at], **fields), *log[at + 1 :]]
+
+
+class Forgetful(dict):
     """What counts every feedback again."""
 
     def get(self, key):
         return None
 
-    def __setitem__(self, key, value):
-        pass
 
-
-LATER = 80
-"""Where the first later query stands in the log: nothing is learned from it."""
-
-
-def changed(log, **fields):
-    """The log, with other fields in the answer of a later query."""
-    return [*log[:LATER], msgspec.structs.replace(log[LATER], **fields), *log[LATER + 1 :]]
-
-
-SPOILED = {
-    "nothing": (lambda log: log, set()),
-    "a query is not answered": (lambda log: log[:LATER] + log[LATER + 1 :], {"missing"}),
-    "a query is answered twice": (lambda log: [log[LATER], *log], {"duplicates"}),
-    "an output is not the model's": (lambda log: changed(log, output=99), {"wrong"}),
-    "a query in time gets the default": (lambda log: changed(log, output=-1, default=True), {"wrong"}),
-    "a repeat is answered anew": (
-        lambda log: [msgspec.structs.replace(log[0], application="b"), *log[1:]],
-        {"changed"},
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", SPOILED)
-def test_a_log_is_complete_when_all_of_the_work_was_done(kind):
-    spoil, noticed = SPOILED[kind]
+@pytest.mark.parametrize(
+    ("spoil", "scored", "noticed"),
+    [
+        pytest.param(lambda log: log, {}, set(), id="nothing"),
+        pytest.param(lambda log: log[:LATER] + log[LATER + 1 :], {}, {"missing"}, id="a query is not answered"),
+        pytest.param(lambda log: [log[LATER], *log], {}, {"duplicates"}, id="a query is answered twice"),
+        pytest.param(lambda log: changed(log, output=99), {}, {"wrong"}, id="an output is not the model's"),
+        pytest.param(lambda log: changed(log, output=-1, default=True), {}, {"wrong"}, id="a default in time"),
+        pytest.param(lambda log: changed(log, 0, application="b"), {}, {"changed"}, id="a repeat is answered anew"),
+        pytest.param(lambda log: log, Forgetful(), {"unlearned"}, id="a feedback counts twice"),
+    ],
+)
+def test_a_log_is_complete_when_all_of_the_work_was_done_once(spoil, scored, noticed):
     workload, last = run.make_workload(CATALOGUE, 400), run.last_queries(CATALOGUE, 0)
-    checked = run.check(spoil(log_of(workload, last, {})), workload, last, CONTENDER)
+    checked = run.check(spoil(log_of(workload, last, scored)), workload, last, CONTENDER)
     assert {name for name in ("missing", "duplicates", "wrong", "changed", "unlearned") if checked[name]} == noticed
     assert checked["complete"] == (not noticed)
     assert checked["hit_ratio"] > 0.1
-
-
-def test_a_feedback_that_counted_twice_is_noticed():
-    workload, last = run.make_workload(CATALOGUE, 400), run.last_queries(CATALOGUE, 0)
-    checked = run.check(log_of(workload, last, Forgetful()), workload, last, CONTENDER)
-    assert (checked["unlearned"], checked["complete"]) == (4, False)
+    assert checked["unlearned"] in (0, 4)

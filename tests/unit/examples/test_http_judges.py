@@ -16,36 +16,27 @@ from examples.clients.http_judges import (
     verdict,
 )
 
-
-@pytest.fixture
-def gateway(tmp_path: Path) -> JudgedGateway:
-    return JudgedGateway(address="127.0.0.1:9", grpc_address="127.0.0.1:9", folder=tmp_path, tools=tmp_path, requests=1)
-
-
-def raising(error: Exception):
-    def judge(_: JudgedGateway) -> str:
-        raise error
-
-    return judge
+GATEWAY = JudgedGateway(address="h:9", grpc_address="h:9", folder=Path("/none"), tools=Path("/none"), requests=1)
 
 
 @pytest.mark.parametrize(
-    ("judge", "said"),
+    ("found", "said", "printed"),
     [
-        (lambda _: "", "ok"),
-        (lambda _: "10,000 rows", "ok, 10,000 rows"),
-        (raising(ToolMissing("go")), "not installed: go"),
-        (raising(JudgeFailed("no sum")), "failed: no sum"),
-        (raising(KeyError("outputs")), "failed: an answer cannot be read: KeyError('outputs')"),
+        ("", "ok", ""),
+        ("10,000 rows", "ok, 10,000 rows", ""),
+        (ToolMissing("go"), "not installed: go", ""),
+        (JudgeFailed("no sum", "two\nlines"), "failed: no sum", "two\nlines\n"),
+        (KeyError("outputs"), "failed: an answer cannot be read: KeyError('outputs')", ""),
     ],
 )
-def test_a_judge_says_in_a_line_how_it_went(gateway, judge, said):
-    assert verdict(judge, gateway) == said
+def test_a_judge_says_in_a_line_how_it_went_and_prints_what_it_has_printed(found, said, printed, capsys):
+    def judge(_):
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-
-def test_what_a_judge_that_failed_has_printed_is_printed(gateway, capsys):
-    verdict(raising(JudgeFailed("no sum", "two\nlines")), gateway)
-    assert capsys.readouterr().err == "two\nlines\n"
+    assert verdict(judge, GATEWAY) == said
+    assert capsys.readouterr().err == printed
 
 
 def test_a_command_that_fails_says_its_last_line():

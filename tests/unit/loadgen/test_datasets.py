@@ -6,10 +6,13 @@ from clipper_stream.errors import InvalidSetting
 from clipper_topics.manifests import InputSpec
 
 
-def test_random_rows_have_the_shape_of_the_spec_and_are_all_different():
-    rows = random_dataset(InputSpec(dtype="float32", shape=[4, 3]), 500, seed=0).rows
-    assert np.array(rows).shape == (500, 4, 3)
+def test_random_rows_have_the_shape_of_the_spec_are_all_different_and_those_of_their_seed():
+    spec = InputSpec(dtype="float32", shape=[4, 3])
+    rows, same, other = (np.array(random_dataset(spec, 500, seed=seed).rows) for seed in (0, 0, 1))
+    assert rows.shape == (500, 4, 3)
     assert len(np.unique(rows, axis=0)) == 500
+    assert (rows == same).all()
+    assert (rows != other).any()
 
 
 @pytest.mark.parametrize(
@@ -25,13 +28,6 @@ def test_large_rows_are_made_in_a_bounded_number():
     side = 512
     rows = random_dataset(InputSpec(shape=[side, side]), 10_000, seed=0).rows
     assert len(rows) == MAX_RANDOM_BYTES // (8 * side * side)
-
-
-def test_the_same_seed_gives_the_same_rows():
-    spec = InputSpec(shape=[8])
-    first, same, other = (random_dataset(spec, 10, seed=seed).rows for seed in (1, 1, 2))
-    assert (first == same).all()
-    assert (first != other).any()
 
 
 def test_rows_and_labels_come_from_npy_files(tmp_path):
@@ -73,11 +69,8 @@ def test_a_file_that_gives_no_rows_is_refused_with_the_reason(tmp_path, name, co
         load_dataset(str(tmp_path / name))
 
 
-def test_a_data_set_that_scikit_learn_does_not_have_is_refused():
+def test_an_unknown_data_set_and_another_number_of_labels_than_rows_are_refused():
     with pytest.raises(InvalidSetting, match="sklearn:nothing"):
         load_dataset("sklearn:nothing")
-
-
-def test_there_is_one_label_a_row():
     with pytest.raises(InvalidSetting, match="1 labels for 2 rows"):
         Dataset(rows=[1, 2], labels=[0])

@@ -9,17 +9,19 @@ from clipper_loadgen.feedback import DelayedFeedback
 
 
 class CollectingOutlet:
+    """Numbers of the queries that feedback was sent about, and when."""
+
     def __init__(self):
         self.sent = []
 
     async def send(self, records):
-        self.sent += [(record, time.perf_counter()) for record in records]
+        self.sent += [(query, time.perf_counter()) for query in records]
 
 
 @given(st.lists(st.integers(0, 100), max_size=50), st.lists(st.integers(0, 100), max_size=10).map(sorted))
 def test_what_is_due_is_taken_once_and_in_order_of_time(due_s, looks_s):
     now_s = 0
-    feedback = DelayedFeedback(lambda query: (0, b"", b""), due_s, CollectingOutlet(), lambda: now_s)
+    feedback = DelayedFeedback(int, due_s, CollectingOutlet(), lambda: now_s)
     for query in range(len(due_s)):
         feedback.answered(query, 0)
     taken = []
@@ -32,39 +34,34 @@ def test_what_is_due_is_taken_once_and_in_order_of_time(due_s, looks_s):
     assert feedback.pending == len(due_s) - len(taken)
 
 
-def delayed(delays_s, *, answer_gap_s=0.0, wait_s=10.0):
+async def delayed(delays_s, wait_s=10.0):
     """Answer every query in turn; what was sent when, after the start, and what is left."""
-
-    async def drive():
-        outlet = CollectingOutlet()
-        feedback = DelayedFeedback(lambda query: (0, b"", b"%d" % query), delays_s, outlet, time.perf_counter)
-        running = asyncio.create_task(feedback.run())
-        start_s = time.perf_counter()
-        for query in range(len(delays_s)):
-            feedback.answered(query, time.perf_counter())
-            feedback.arm()
-            await asyncio.sleep(answer_gap_s)
-        await feedback.drained(wait_s)
-        running.cancel()
-        return [(int(value), at - start_s) for (_, _, value), at in outlet.sent], feedback
-
-    return asyncio.run(drive())
+    outlet = CollectingOutlet()
+    feedback = DelayedFeedback(int, delays_s, outlet, time.perf_counter)
+    running = asyncio.create_task(feedback.run())
+    start_s = time.perf_counter()
+    for query in range(len(delays_s)):
+        feedback.answered(query, time.perf_counter())
+        feedback.arm()
+    await feedback.drained(wait_s)
+    running.cancel()
+    return [(query, at - start_s) for query, at in outlet.sent], feedback
 
 
-def test_no_feedback_leaves_before_its_delay_and_all_of_it_leaves():
+async def test_no_feedback_leaves_before_its_delay_and_all_of_it_leaves():
     delays_s = np.random.default_rng(0).exponential(0.02, 200).tolist()
-    sent, feedback = delayed(delays_s)
+    sent, feedback = await delayed(delays_s)
     assert sorted(query for query, _ in sent) == list(range(200))
     assert all(at >= delays_s[query] for query, at in sent)
     assert (feedback.sent_count, feedback.pending) == (200, 0)
 
 
-def test_a_later_answer_with_a_shorter_delay_goes_first():
-    sent, _ = delayed([0.2, 0.01])
+async def test_a_later_answer_with_a_shorter_delay_goes_first():
+    sent, _ = await delayed([0.2, 0.01])
     assert [query for query, _ in sent] == [1, 0]
 
 
-def test_feedback_that_is_not_due_by_the_end_is_left_and_told():
-    sent, feedback = delayed([0.0, 3600.0], wait_s=0.05)
+async def test_feedback_that_is_not_due_by_the_end_is_left_and_told():
+    sent, feedback = await delayed([0.0, 3600.0], wait_s=0.05)
     assert [query for query, _ in sent] == [0]
     assert feedback.pending == 1

@@ -20,19 +20,13 @@ def report_of(ledger, **options):
     return summarise(ledger, application="digits", mode="rate", **options)
 
 
-def test_a_latency_counts_from_the_intended_time():
-    ledger = Ledger([1.0])
+@pytest.mark.parametrize(("due_s", "latency_s", "late_ms"), [(1.0, 4.5, 4000.0), (math.nan, 1.5, 1000.0)])
+def test_a_latency_counts_from_the_intended_time_or_else_from_when_the_sending_began(due_s, latency_s, late_ms):
+    ledger = Ledger([due_s])
     ledger.sent(0, began_s=4.0, now_s=5.0)
     ledger.answered(0, 5.5, reason=None)
-    assert ledger.latencies_s().tolist() == [4.5]
-    assert report_of(ledger).late_p99_ms == 4000.0
-
-
-def test_a_query_without_an_intended_time_counts_from_when_its_sending_began():
-    ledger = Ledger([math.nan])
-    ledger.sent(0, began_s=4.0, now_s=5.0)
-    ledger.answered(0, 5.5, reason=None)
-    assert ledger.latencies_s().tolist() == [1.5]
+    assert ledger.latencies_s().tolist() == [latency_s]
+    assert report_of(ledger).late_p99_ms == late_ms
 
 
 def test_the_first_answer_counts_and_a_second_is_a_duplicate():
@@ -70,18 +64,17 @@ def test_queries_that_were_never_sent_are_not_missing():
     assert (report.queries, report.answered, report.missing) == (4, 1, 3)
 
 
-def test_throughput_leaves_out_the_start_and_the_tail():
-    slow_start, steady, slow_end = [0.0, 5.0, 10.0], np.arange(94) * 0.01 + 20.0, [30.0, 40.0, 50.0]
-    assert steady_rate_per_s(np.array([*slow_start, *steady, *slow_end])) == 100.0
+STEADY = [0.0, 5.0, 10.0, *(np.arange(94) * 0.01 + 20.0), 30.0, 40.0, 50.0]
 
 
-@pytest.mark.parametrize("times_s", [[], [1.0], [1.0] * 100])
-def test_answers_at_one_moment_have_no_rate(times_s):
-    assert steady_rate_per_s(np.array(times_s)) is None
+@pytest.mark.parametrize(("times_s", "rate"), [(STEADY, 100.0), ([], None), ([1.0], None), ([1.0] * 100, None)])
+def test_throughput_leaves_out_the_start_and_the_tail_and_answers_at_one_moment_have_none(times_s, rate):
+    assert steady_rate_per_s(np.array(times_s)) == rate
 
 
-def test_the_offered_rate_is_that_of_the_sending():
-    assert report_of(filled(101)).offered_per_s == 100.0
+def test_the_offered_rate_is_that_of_the_sending_and_further_fields_are_taken_as_they_are():
+    report = report_of(filled(101), feedback_sent=7, seed=3)
+    assert (report.offered_per_s, report.feedback_sent, report.seed) == (100.0, 7, 3)
 
 
 def test_default_answers_are_counted_by_reason():
@@ -102,7 +95,3 @@ def test_the_warm_up_is_in_no_number():
     report = report_of(ledger, first=1)
     assert (report.queries, report.answered, report.duplicates, report.defaults) == (3, 3, 0, {})
     assert (report.latency["max_ms"], report.late_p99_ms) == (500.0, 0.0)
-
-
-def test_further_fields_are_taken_as_they_are():
-    assert report_of(filled(1), feedback_sent=7, seed=3).feedback_sent == 7

@@ -27,3 +27,8 @@ def test_a_plan_outside_a_bound_is_refused_with_value_and_bound(changes, message
 def test_an_unknown_name_is_answered_with_those_that_exist(name):
     with pytest.raises(UnknownName, match=rf"{name} 'other': use one of \w+, \w+"):
         LoadPlan("digits", **{name: "other"})
+
+
+@pytest.mark.parametrize("mode", ["bounded", "saturation"])
+def test_queries_may_gather_for_longer_in_modes_that_measure_from_the_sending(mode):
+    assert LoadPlan("digits", mode=mode, linger_s=0.02).linger_s == 0.02

@@ -1,86 +1,89 @@
-"""What lets queries of a run through, and what an observer of it is told; no Kafka."""
+"""A run against a stand-in for Kafka: what is let through, what an observer is told, and what the report counts."""
 
 import asyncio
-import math
+import time
+from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
 from clipper_loadgen import Dataset, LoadPlan
-from clipper_loadgen.run import ANSWER_STATUSES, AnswerStatus, LoadRun
+from clipper_loadgen.run import ANSWER_STATUSES, AnswerStatus, LoadRun, decode_answer
 from clipper_loadgen.script import write_script
+from clipper_topics import codec
+from clipper_topics.codec import JSON, MSGPACK, headers_of
+from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
 
 ROWS = Dataset(np.eye(4), labels=[0, 1, 2, 3])
 
 
-class Observer:
-    """Keeps what it is told."""
+class PatientPipeline:
+    """Outlets, consumer and observer of a run: answers a query when so many are open, or all of them are sent."""
 
-    answers = ANSWER_STATUSES
+    answers, failures, first_failure = ANSWER_STATUSES, 0, None
 
-    def __init__(self):
-        self.released, self.answers_of = [], {}
+    def __init__(self, most_open):
+        self.most_open, self.open, self.sent, self.let_through, self.told = most_open, [], [], 0, {}
+
+    async def send(self, records):
+        for _, _, value in records:
+            self.open.append(codec.queries.decode(value).query_id)
+            self.sent.append(len(self.open))
+            assert len(self.sent) <= self.let_through
+
+    async def getmany(self, timeout_ms):
+        while not self.open or (len(self.open) < self.most_open and len(self.sent) < 20):
+            await asyncio.sleep(0)
+        query_id = self.open.pop(0)
+        reason = {0: "late", 1: None}.get(len(self.told), "")
+        answers = [Prediction(query_id=query_id, application="digits", default=reason != "", reason=reason or None)]
+        twice = answers * 2 if len(self.told) == 2 else answers
+        foreign = Prediction(query_id="0-somebody-else", application="digits")
+        values = [b"nonsense", *map(codec.predictions.encode, (*twice, foreign))]
+        return {0: [SimpleNamespace(value=value, headers=()) for value in values]}
 
     def releasing(self, count):
-        self.released.append(count)
+        self.let_through = max(self.let_through, count)
 
     def answered(self, query, answer):
-        self.answers_of[query] = answer
+        self.told[query] = answer
 
 
-def run_of(plan, observer=None):
+@pytest.mark.parametrize(("mode", "most_open"), [("rate", 20), ("bounded", 5), ("saturation", 5)])
+async def test_a_run_lets_through_what_is_due_and_in_a_closed_loop_no_more_than_may_be_outstanding(mode, most_open):
+    plan = LoadPlan(
+        "digits", mode=mode, rate_per_s=1e3, duration_s=0.02, queries=20, outstanding=5, arrivals="constant"
+    )
     script = write_script(plan, ROWS, partitions=2, run="0123abcd")
-    return LoadRun(plan, script, feedback=None, clock=lambda: 0.0, observer=observer)
-
-
-def bounded():
-    return LoadPlan("digits", mode="bounded", rate_per_s=10.0, duration_s=2.0, outstanding=5, arrivals="constant")
-
-
-def answer_to(run, query, **fields):
-    return AnswerStatus(run.script.query_id(query), **fields)
-
-
-def test_a_bounded_run_lets_through_what_is_due_and_not_more_than_may_be_outstanding():
-    run = run_of(bounded())
-    run._release(3)
-    assert asyncio.run(run._gate.beyond(2)) == 3
-    run._release(20)
-    assert asyncio.run(run._gate.beyond(3)) == 5
-    run._on_answers([answer_to(run, query) for query in range(4)], 0.1)
-    assert asyncio.run(run._gate.beyond(5)) == 9
-
-
-def test_a_bounded_run_counts_latencies_from_when_a_query_was_sent():
-    run = run_of(bounded())
-    run.ledger.sent(0, began_s=7.0, now_s=7.1)
-    run._on_answers([answer_to(run, 0)], 7.5)
-    assert run.ledger.latencies_s()[:2].tolist() == [0.5, math.inf]
-
-
-def test_an_open_loop_lets_through_what_is_due_whatever_the_answers_do():
-    run = run_of(LoadPlan("digits", rate_per_s=10.0, duration_s=2.0, outstanding=5, arrivals="constant"))
-    run._release(20)
-    assert asyncio.run(run._gate.beyond(0)) == 20
-
-
-def test_an_observer_is_told_of_queries_before_the_gate_opens_and_of_first_answers():
-    observer = Observer()
-    run = run_of(bounded(), observer)
-    run._release(2)
-    assert observer.released == [2]
-    first = answer_to(run, 1)
-    run._on_answers([first, answer_to(run, 1, default=True), AnswerStatus("0-somebody-else")], 0.1)
-    assert observer.answers_of == {1: first}
-    assert run.ledger.duplicates.total() == 1
-
-
-def test_a_default_answer_counts_with_its_reason():
-    run = run_of(bounded())
-    run._on_answers([answer_to(run, 0, default=True, reason="late"), answer_to(run, 1, default=True)], 0.1)
+    pipeline = PatientPipeline(most_open)
+    run = LoadRun(plan, script, pipeline, time.perf_counter, pipeline)
+    assert np.isnan(run.ledger.due_s).all() == (mode != "rate")  # latencies count from when a query was sent
+    await run.run(pipeline, pipeline, None)
+    assert max(pipeline.sent) == most_open
+    assert sorted(pipeline.told) == list(range(20))
+    assert pipeline.told[3] == AnswerStatus(script.query_id(3))
     assert run.ledger.reasons == {0: "late", 1: "unstated"}
+    report = run.report(pipeline, pipeline)
+    assert (report.mode, report.queries, report.answered, report.duplicates) == (mode, 20, 20, 1)
 
 
-@pytest.mark.parametrize("mode", ["bounded", "saturation"])
-def test_queries_may_gather_for_longer_in_modes_that_measure_from_the_sending(mode):
-    assert LoadPlan("digits", mode=mode, linger_s=0.02).linger_s == 0.02
+PREDICTION = Prediction(
+    query_id="3-41",
+    application="digits",
+    default=True,
+    reason="late",
+    policy=PolicyRef(name="exp3"),
+    models=[ModelAnswer(model="m", version="1", propensity=0.5, output=[1.0, 2.0])],
+)
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+def test_a_prediction_is_decoded_as_far_as_it_is_counted(kind):
+    value = codec.predictions.encode(PREDICTION, kind)
+    assert decode_answer(value, headers_of(kind)) == AnswerStatus(query_id="3-41", default=True, reason="late")
+
+
+@pytest.mark.parametrize("value", [None, b"", b"nonsense", b"[]", msgspec.json.encode({"application": "digits"})])
+def test_bytes_that_are_no_prediction_are_passed_over(value):
+    assert decode_answer(value, ()) is None

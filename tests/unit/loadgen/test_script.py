@@ -66,22 +66,16 @@ def test_feedback_about_rows_without_labels_is_a_loss():
     assert codec.feedback.decode(script.feedback(0)[2]).loss == 1.0
 
 
-def test_labels_are_those_of_the_rows_asked_about():
-    script = script_of(LABELLED, repeat_ratio=0.1)
-    assert script.labels == [row % 3 for row in script.rows]
+def test_labels_are_those_of_the_rows_and_noise_leaves_the_other_labels_as_they_were():
+    clean, noisy = (script_of(LABELLED, repeat_ratio=0.1, label_noise_ratio=ratio) for ratio in (0.0, 0.1))
+    assert clean.labels == [row % 3 for row in clean.rows]
+    assert clean.rows == noisy.rows
+    assert 0 < sum(a != b for a, b in zip(clean.labels, noisy.labels, strict=True)) < 200
 
 
 def test_another_number_of_contexts_leaves_rows_and_labels_as_they_were():
-    few, many, none = (script_of(LABELLED, contexts=contexts, label_noise_ratio=0.1) for contexts in (2, 100, 0))
-    assert few.rows == many.rows == none.rows
-    assert few.labels == many.labels == none.labels
-
-
-def test_noise_leaves_the_other_labels_as_they_were():
-    clean, noisy = (script_of(LABELLED, label_noise_ratio=ratio) for ratio in (0.0, 0.1))
-    changed = sum(a != b for a, b in zip(clean.labels, noisy.labels, strict=True))
-    assert 0 < changed < 200
-    assert clean.rows == noisy.rows
+    scripts = [script_of(LABELLED, contexts=contexts, label_noise_ratio=0.1) for contexts in (2, 100, 0)]
+    assert all((script.rows, script.labels) == (scripts[0].rows, scripts[0].labels) for script in scripts)
 
 
 def test_the_same_seed_draws_the_same_run():

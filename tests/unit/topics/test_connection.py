@@ -2,11 +2,11 @@
 
 import logging
 import ssl
-from pathlib import Path
 
 import pytest
 import trustme
 from aiokafka.protocol.admin import SaslAuthenticateRequest_v1
+from confluent_kafka.admin import AdminClient
 from cryptography.hazmat.primitives import serialization
 
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
@@ -20,37 +20,18 @@ SASL = {
 }
 
 
-def test_an_address_alone_is_a_plaintext_connection():
-    connection = KafkaConnection.from_environment({"KAFKA_BOOTSTRAP_SERVERS": "a:1,b:2"})
-    assert connection.aiokafka() == {
-        "bootstrap_servers": "a:1,b:2",
-        "security_protocol": "PLAINTEXT",
-    }
-    assert connection.librdkafka() == {
-        "bootstrap.servers": "a:1,b:2",
-        "security.protocol": "PLAINTEXT",
-    }
+def test_an_address_alone_is_a_plaintext_connection_of_both_clients():
+    """An empty variable counts as absent."""
+    environ = dict.fromkeys(VARIABLES.values(), "") | {"KAFKA_BOOTSTRAP_SERVERS": "a:1,b:2"}
+    connection = KafkaConnection.from_environment(environ)
+    assert connection == KafkaConnection("a:1,b:2")
+    assert connection.aiokafka() == {"bootstrap_servers": "a:1,b:2", "security_protocol": "PLAINTEXT"}
+    assert connection.librdkafka() == {"bootstrap.servers": "a:1,b:2", "security.protocol": "PLAINTEXT"}
+    AdminClient(connection.librdkafka())  # takes it
+    assert KafkaConnection.from_environment(environ, bootstrap="c:3").bootstrap == "c:3"
 
 
-def test_the_argument_takes_precedence_over_the_variable():
-    connection = KafkaConnection.from_environment({"KAFKA_BOOTSTRAP_SERVERS": "a:1"}, bootstrap="b:2")
-    assert connection.bootstrap == "b:2"
-
-
-def test_an_empty_variable_counts_as_absent():
-    environ = dict.fromkeys(VARIABLES.values(), "") | {"KAFKA_BOOTSTRAP_SERVERS": "a:1"}
-    assert KafkaConnection.from_environment(environ) == KafkaConnection("a:1")
-
-
-def test_names_of_protocol_and_mechanism_are_read_in_any_case():
-    connection = KafkaConnection.from_environment(SASL)
-    assert (connection.security_protocol, connection.sasl_mechanism) == (
-        "SASL_SSL",
-        "SCRAM-SHA-512",
-    )
-
-
-def test_a_sasl_connection_gives_both_clients_the_credential():
+def test_a_sasl_connection_gives_both_clients_the_credential_whatever_case_its_names_have():
     connection = KafkaConnection.from_environment(SASL)
     arguments = connection.aiokafka()
     assert isinstance(arguments.pop("ssl_context"), ssl.SSLContext)
@@ -76,15 +57,8 @@ def test_the_mechanism_of_a_sasl_connection_is_plain_unless_it_is_named():
     assert connection.librdkafka()["sasl.mechanism"] == "PLAIN"
 
 
-def test_a_password_is_in_no_repr_and_in_no_message():
-    assert "xyzzy" not in repr(KafkaConnection.from_environment(SASL))
-    for broken in (
-        {"KAFKA_SASL_USERNAME": ""},
-        {"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"},
-    ):
-        with pytest.raises(InvalidConnection) as raised:
-            KafkaConnection.from_environment(SASL | broken)
-        assert "xyzzy" not in str(raised.value)
+NO_CREDENTIAL = {"KAFKA_SASL_USERNAME": "", "KAFKA_SASL_PASSWORD": ""}
+SASL_PLAINTEXT = {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SSL_CAFILE": "ca.pem"}
 
 
 @pytest.mark.parametrize(
@@ -92,55 +66,33 @@ def test_a_password_is_in_no_repr_and_in_no_message():
     [
         ({"KAFKA_BOOTSTRAP_SERVERS": ""}, "set KAFKA_BOOTSTRAP_SERVERS"),
         ({"KAFKA_BOOTSTRAP_SERVERS": " "}, "KAFKA_BOOTSTRAP_SERVERS is empty"),
-        (
-            {"KAFKA_SECURITY_PROTOCOL": "TLS"},
-            "KAFKA_SECURITY_PROTOCOL='TLS': use one of PLAINTEXT, SSL",
-        ),
-        (
-            {"KAFKA_SASL_MECHANISM": "GSSAPI"},
-            "KAFKA_SASL_MECHANISM='GSSAPI': use one of PLAIN",
-        ),
+        ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "KAFKA_SECURITY_PROTOCOL='TLS': use one of PLAINTEXT, SSL"),
+        ({"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"}, "KAFKA_SASL_MECHANISM is set, but PLAINTEXT ignores it"),
+        ({"KAFKA_SASL_MECHANISM": "GSSAPI"}, "KAFKA_SASL_MECHANISM='GSSAPI': use one of PLAIN"),
         ({"KAFKA_SASL_PASSWORD": ""}, "KAFKA_SASL_PASSWORD is not set"),
         ({"KAFKA_SASL_USERNAME": ""}, "KAFKA_SASL_USERNAME is not set"),
-        (
-            {"KAFKA_SASL_USERNAME": "", "KAFKA_SASL_PASSWORD": ""},
-            "SASL_SSL needs KAFKA_SASL_USERNAME",
-        ),
+        (NO_CREDENTIAL, "SASL_SSL needs KAFKA_SASL_USERNAME"),
         ({"KAFKA_SSL_CERTFILE": "c.pem"}, "KAFKA_SSL_KEYFILE is not set"),
         ({"KAFKA_SSL_KEYFILE": "k.pem"}, "KAFKA_SSL_CERTFILE is not set"),
+        ({"KAFKA_SECURITY_PROTOCOL": "SSL"}, "KAFKA_SASL_MECHANISM is set, but SSL ignores it"),
+        ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SASL_MECHANISM": ""}, "KAFKA_SASL_USERNAME is set, but SSL"),
         (
-            {"KAFKA_SECURITY_PROTOCOL": "SSL"},
-            "KAFKA_SASL_MECHANISM is set, but SSL ignores it",
-        ),
-        (
-            {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SASL_MECHANISM": ""},
-            "KAFKA_SASL_USERNAME is set, but SSL",
-        ),
-        (
-            {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SSL_CAFILE": "ca.pem"},
+            SASL_PLAINTEXT,
             "KAFKA_SSL_CAFILE is set, but SASL_PLAINTEXT ignores it: set KAFKA_SECURITY_PROTOCOL=SASL_SSL",
         ),
     ],
 )
-def test_settings_that_do_not_fit_together_are_refused_by_name(changes: dict[str, str], message: str):
+def test_settings_that_do_not_fit_together_are_refused_by_name_and_without_the_password(changes, message):
     with pytest.raises(InvalidConnection) as raised:
         KafkaConnection.from_environment(SASL | changes)
     assert message in str(raised.value)
+    assert "xyzzy" not in str(raised.value) + repr(KafkaConnection.from_environment(SASL))
 
 
-def test_a_certificate_file_is_read_by_the_client_and_not_before(tmp_path: Path):
+def test_a_certificate_file_is_read_by_the_client_and_not_before(tmp_path):
     connection = KafkaConnection("a:1", security_protocol="SSL", cafile=str(tmp_path / "ca.pem"))
-    with pytest.raises(
-        InvalidConnection,
-        match=r"cannot read the certificates \(KAFKA_SSL_CAFILE=.*ca\.pem\)",
-    ):
+    with pytest.raises(InvalidConnection, match=r"KAFKA_SSL_CAFILE=.*ca\.pem"):
         connection.aiokafka()
-
-
-def test_both_clients_accept_what_a_plaintext_connection_gives_them():
-    from confluent_kafka.admin import AdminClient
-
-    AdminClient(KafkaConnection("127.0.0.1:1").librdkafka())
 
 
 def test_what_is_sent_to_log_in_is_not_logged_at_debug_level(caplog):

@@ -22,6 +22,7 @@ from clipper_topics.selection_rows import SavedRow
 
 ODD = (0.1 + 0.2, 5e-324, 1.7976931348623157e308, 1 / 3)
 MOMENTS = (1.0, 0.1 + 0.2, -1.5, 1 / 3, -1e100)
+A = {"a:1": ODD}
 ROW = SavedRow(
     partition=1,
     context="c",
@@ -32,38 +33,31 @@ ROW = SavedRow(
 )
 
 
-def moving(moments):
-    return SavedRow(partition=0, totals={"a:1": ODD}, moments={"a:1": moments})
-
-
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("fields", "said"),
     [
-        (SavedRow(partition=2), r"row of partition 2, context None: there are partitions 0 to 1"),
-        (SavedRow(partition=-1), "there are partitions 0 to 1"),
-        (ROW, "comes twice"),
-        (SavedRow(partition=0, context=""), "a context has 1 to 256 characters"),
-        (SavedRow(partition=0, totals={"a": (1.0, 0.0, 1.0, 0.0)}), "'a' is no model version"),
-        (SavedRow(partition=0, totals={"a:1": (1.0, math.nan, 1.0, 0.0)}), "the sums of a:1 are .*finite"),
-        (SavedRow(partition=0, totals={"a:1": (1.0, math.inf, 1.0, 0.0)}), "finite"),
-        (SavedRow(partition=0, totals={"a:1": (-1.0, 0.0, 1.0, 0.0)}), "not negative"),
-        (SavedRow(partition=0, at_ms=-1), "give a time and a positive number"),
-        (SavedRow(partition=0, half_life_s=0.0), "give a time and a positive number"),
-        (SavedRow(partition=0, half_life_s=math.nan), "give a time and a positive number"),
-        (SavedRow(partition=0, moments={"a:1": (0.0,) * 5}), "'a:1' has moments and no totals: give both"),
-        (moving((0.0,) * 6), "6 moments of a:1: 16 features at most have 170"),
-        (moving((0.0,) * 2), "2 moments of a:1"),
-        (moving((0.0,) * 189), "189 moments of a:1"),
-        (
-            moving((0.0, 0.0, 0.0, math.nan, 0.0)),
-            "a moment of a:1 is no number or too large: give numbers of at most 1e",
-        ),
-        (moving((0.0, -1.1e100, 0.0, 0.0, 0.0)), "a moment of a:1 is no number or too large"),
+        (dict(partition=2), r"row of partition 2, context None: there are partitions 0 to 1"),
+        (dict(partition=-1), "there are partitions 0 to 1"),
+        (dict(partition=1, context="c"), "comes twice"),
+        (dict(context=""), "a context has 1 to 256 characters"),
+        (dict(totals={"a": (1.0, 0.0, 1.0, 0.0)}), "'a' is no model version"),
+        (dict(totals={"a:1": (1.0, math.nan, 1.0, 0.0)}), "the sums of a:1 are .*finite"),
+        (dict(totals={"a:1": (1.0, math.inf, 1.0, 0.0)}), "finite"),
+        (dict(totals={"a:1": (-1.0, 0.0, 1.0, 0.0)}), "not negative"),
+        (dict(at_ms=-1), "give a time and a positive number"),
+        (dict(half_life_s=0.0), "give a time and a positive number"),
+        (dict(half_life_s=math.nan), "give a time and a positive number"),
+        (dict(moments={"a:1": (0.0,) * 5}), "'a:1' has moments and no totals: give both"),
+        (dict(totals=A, moments={"a:1": (0.0,) * 6}), "6 moments of a:1: 16 features at most have 170"),
+        (dict(totals=A, moments={"a:1": (0.0,) * 2}), "2 moments of a:1"),
+        (dict(totals=A, moments={"a:1": (0.0,) * 189}), "189 moments of a:1"),
+        (dict(totals=A, moments={"a:1": (0.0, 0.0, 0.0, math.nan, 0.0)}), "a moment of a:1 is no number or too large"),
+        (dict(totals=A, moments={"a:1": (0.0, -1.1e100, 0.0, 0.0, 0.0)}), "a moment of a:1 is no number or too large"),
     ],
 )
-def test_rows_that_no_state_can_have_are_refused(row, said):
+def test_rows_that_no_state_can_have_are_refused(fields, said):
     with pytest.raises(UnusableRows, match=said):
-        check_rows([ROW, row], 2)
+        check_rows([ROW, SavedRow(**{"partition": 0} | fields)], 2)
 
 
 def test_every_partition_has_a_marker_and_every_bit_comes_back():
@@ -78,10 +72,8 @@ def test_every_partition_has_a_marker_and_every_bit_comes_back():
 
 
 def test_a_marker_that_no_topic_would_take_is_refused_with_rows_and_bytes():
-    rows = [SavedRow(partition=1, context=f"context-{n}", totals={"a:1": ODD}) for n in range(12_000)]
-    with pytest.raises(
-        UnusableRows, match=rf"partition 1 has 12000 rows in \d+ bytes: at most {MAX_MARKER_BYTES} bytes"
-    ):
+    rows = [SavedRow(partition=1, context=f"context-{n}", totals=A) for n in range(12_000)]
+    with pytest.raises(UnusableRows, match=rf"partition 1 has 12000 rows in \d+ bytes: at most {MAX_MARKER_BYTES}"):
         markers_of("app", rows, 2)
     assert len(markers_of("app", rows[:8_000], 2)[1]) <= MAX_MARKER_BYTES
 

@@ -1,0 +1,43 @@
+"""Files that are generated are what would be generated now."""
+
+import importlib.util
+import json
+
+import pytest
+from sources import ROOT
+
+from clipper_agents.cli import reference as command_line
+from clipper_gateway import openapi
+from clipper_topics import generate
+
+SPEC = importlib.util.spec_from_file_location("library_reference", ROOT / "docs/library_reference.py")
+library = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(library)
+
+
+@pytest.mark.parametrize(
+    ("path", "generated", "command"),
+    [
+        (ROOT / command_line.PAGE, command_line.reference, "python -m clipper_agents.cli.reference"),
+        (library.PAGE, library.reference, "python docs/library_reference.py"),
+        (
+            openapi.FILE,
+            lambda: json.dumps(openapi.document(), indent=2, ensure_ascii=False) + "\n",
+            "python -m clipper_gateway.openapi",
+        ),
+    ],
+)
+def test_a_generated_file_is_what_would_be_written_now(path, generated, command):
+    assert path.read_text(encoding="utf-8") == generated(), f"run {command} > {path}"
+
+
+def test_the_packaged_schemas_are_what_would_be_written_now():
+    packaged = {file.name: file.read_text(encoding="utf-8") for file in generate.FOLDER.iterdir()}
+    assert packaged == generate.documents(), "run python -m clipper_topics.generate"
+
+
+def test_every_public_name_of_the_library_has_a_line_that_says_something():
+    assert library.PUBLIC - library.names() == set()
+    lines = [line for line in library.reference().splitlines() if line.startswith("- `")]
+    assert len(lines) >= len(library.PUBLIC)
+    assert [line for line in lines if len(line.split("`: ")[-1]) < 10] == []

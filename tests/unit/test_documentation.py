@@ -1,0 +1,130 @@
+"""Pages can be used as they stand: programs run, configurations load, links lead somewhere, promises name tests."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from builders.pages import blocks
+from sources import FOLDERS, PAGES, ROOT, relative
+
+from clipper_agents.settings import load_settings
+from clipper_topics import codec
+
+DOCS, README = ROOT / "docs", ROOT / "README.md"
+INDEX, TUTORIAL = DOCS / "README.md", DOCS / "tutorial/first-pipeline.md"
+NEEDS_KAFKA = "clipper_stream.client"
+
+
+# --- code -----------------------------------------------------------------------------------------------------------
+def test_every_configuration_is_toml_and_every_program_is_python():
+    for page in DOCS.rglob("*.md"):
+        for block in blocks(page, "toml"):
+            tomllib.loads(block)
+        for block in blocks(page, "python"):
+            ast.parse(block, str(page))
+
+
+def test_the_programs_of_the_readme_run_or_import_what_exists_where_they_need_a_kafka():
+    programs = blocks(README, "python")
+    assert {NEEDS_KAFKA in program for program in programs} == {True, False}
+    for program in map(ast.parse, programs):
+        if NEEDS_KAFKA in ast.unparse(program):
+            program.body = [node for node in program.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(program, str(README), "exec"), {"__name__": "readme"})
+
+
+def test_the_records_of_the_readme_are_those_of_the_wire_contract():
+    kinds = {"input": codec.queries, "predicted_at_ms": codec.predictions, "label": codec.feedback}
+    for line in filter(None, "".join(blocks(README, "json")).splitlines()):
+        fields = json.loads(line).keys()
+        kind = next(kinds[field] for field in kinds if field in fields)
+        assert fields <= msgspec.structs.asdict(kind.decode(line.encode())).keys()
+
+
+def test_the_tutorial_has_a_configuration_and_models_that_differ(tmp_path):
+    (tmp_path / "clipper.toml").write_text(next(text for text in blocks(TUTORIAL, "toml") if "[[application]]" in text))
+    settings = load_settings(tmp_path / "clipper.toml", {})
+    assert [model.ref for model in settings.models] == ["careful:1", "careless:1"]
+    shop = {}
+    exec(blocks(TUTORIAL, "python")[0], shop)
+    basket = np.array([[0.2, 0.3, 0.4, 1.9]], dtype="float32")
+    assert [shop[name](basket).tolist() for name in ("careful", "careless")] == [[1], [0]]
+
+
+def test_the_program_of_the_evaluation_evaluates(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pyarrow")
+    from builders.known_truth import log_of
+
+    from clipper_stream.evaluation.log.parquet import FileFacts, writing
+
+    monkeypatch.chdir(tmp_path)
+    with writing(Path("day.parquet"), FileFacts(application="digits", loss_kind="zero_one")) as writer:
+        writer.write(log_of(1_500)[0])
+    exec(blocks(DOCS / "how-to/evaluate-before-switching.md", "python")[0], {})
+    assert capsys.readouterr().out.startswith("model b:1 Estimate(")
+    assert "<svg" in Path("digits.html").read_text()
+
+
+# --- links and names ------------------------------------------------------------------------------------------------
+def anchors_of(page):
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links_of(page):
+    """Targets in the repository, each as its file and its anchor."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            path, _, anchor = target.partition("#")
+            yield (page.parent / path).resolve() if path else page, anchor
+
+
+def test_every_link_leads_somewhere_and_every_page_is_in_the_index():
+    anchors = {page: anchors_of(page) for page in PAGES}
+    links = [(page, *link) for page in PAGES for link in links_of(page)]
+    lost = [link for link in links if not link[1].exists() or (link[2] and link[2] not in anchors[link[1]])]
+    assert lost == []
+    assert {*DOCS.rglob("*.md")} - {INDEX} - {target for target, _ in links_of(INDEX)} == set()
+
+
+def test_every_promise_names_tests_that_exist_and_every_case_of_the_fault_suite_is_promised():
+    promises = [
+        DOCS / name for name in ("explanation/delivery.md", "reference/faults.md", "reference/wrong-decisions.md")
+    ]
+    named = {name for page in promises for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    defined = {
+        folder: {
+            name
+            for path in (ROOT / "tests" / folder).rglob("test_*.py")
+            for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.MULTILINE)
+        }
+        for folder in ("", "faults")
+    }
+    assert named - defined[""] == set()
+    assert defined["faults"] - {*re.findall(r"`(test_\w+)`", promises[0].read_text())} == set()
+
+
+def test_the_readme_is_short_and_its_layout_has_every_package():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    layout = text.split("## Layout")[1].split("\n## ")[0]
+    packages = [
+        path.parent.name
+        for folder in set(FOLDERS) - {ROOT / "gateway/clipper_gateway"}
+        for path in folder.glob("*/__init__.py")
+    ]
+    assert [name for name in packages if f"`{name}/`" not in layout] == []
+
+
+def test_pages_give_only_commands_that_the_makefile_has_and_kill_no_process_by_name():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text()
+        assert set(re.findall(r"^\s*make ([a-z-]+)", text, flags=re.MULTILINE)) <= targets, relative(page)
+        assert not re.search(r"pkill|killall|kill [^\n]*pgrep", text), relative(page)
