@@ -105,15 +105,18 @@ def archive(path, arrays=None, schema=None, added=()):
     return path
 
 
-def test_a_pickle_as_a_skops_file_or_in_one_is_not_loaded(payload, canary, tmp_path):
-    path, objects = tmp_path / "model.skops", io.BytesIO()
+def test_a_pickle_with_the_name_of_a_skops_file_is_not_loaded(payload, tmp_path):
+    (tmp_path / "model.skops").write_bytes(payload)
+    with pytest.raises(ModelNotLoaded, match="cannot be loaded"):
+        loaded(tmp_path / "model.skops")
+
+
+def test_a_pickle_in_a_skops_file_is_not_loaded(payload, canary, tmp_path):
+    objects = io.BytesIO()
     np.save(objects, np.array([Canary(canary)], dtype=object), allow_pickle=True)
     for members in ({"arrays": payload}, {"arrays": objects.getvalue()}, {"schema": payload}):
         with pytest.raises(ModelNotLoaded, match="cannot be loaded"):
-            loaded(archive(path, **members))
-    path.write_bytes(payload)
-    with pytest.raises(ModelNotLoaded, match="cannot be loaded"):
-        loaded(path)
+            loaded(archive(tmp_path / "model.skops", **members))
 
 
 @pytest.mark.parametrize(
