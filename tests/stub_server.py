@@ -3,26 +3,23 @@
 import json
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 PATH = "/v2/models/digits"
 
 
 @dataclass
 class Answer:
-    """What the server gives; `close` says that the connection ends with it."""
+    """What the server gives: JSON, bytes or an iterator of bytes; `close` says that the connection ends with it."""
 
     content: Any = field(default_factory=dict)
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     close: bool = False
-
-    @property
-    def body(self) -> bytes:
-        return self.content if isinstance(self.content, bytes) else json.dumps(self.content).encode()
 
 
 @dataclass
@@ -38,14 +35,13 @@ def first_numbers(asked: Asked) -> Answer:
     """The first number of each row, as one tensor."""
     tensor = asked.body["inputs"][0]
     rows = tensor["shape"][0]
-    width = len(tensor["data"]) // max(1, rows)
-    data = [tensor["data"][row * width] for row in range(rows)]
+    data = tensor["data"][:: len(tensor["data"]) // max(1, rows) or 1]
     return Answer({"outputs": [{"name": "y", "shape": [rows], "datatype": tensor["datatype"], "data": data}]})
 
 
 @dataclass
 class StubServer:
-    """Answers `infer` as it is told, and says that it is ready."""
+    """Answers `infer` as it is told, says that it is ready, and gives its metadata to all other requests."""
 
     infer: Callable[[Asked], Answer | None] = first_numbers
     ready: Answer = field(default_factory=Answer)
@@ -55,8 +51,12 @@ class StubServer:
     port: int = 0
 
     @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}{PATH}"
+        return self.root + PATH
 
     @property
     def batches(self) -> list[Asked]:
@@ -75,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     stub: StubServer
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         content = json.loads(body) if body else None
@@ -83,18 +83,16 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is None:
             self.close_connection = True
             return
+        given = answer.content if isinstance(answer.content, bytes | Iterator) else json.dumps(answer.content).encode()
+        length = {} if isinstance(given, Iterator) else {"content-length": str(len(given))}
         self.send_response(answer.status)
-        for name, value in {"content-length": str(len(answer.body)), **answer.headers}.items():
+        for name, value in (length | answer.headers).items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(answer.body)
+        if self.command != "HEAD":
+            for part in [given] if isinstance(given, bytes) else given:
+                self.wfile.write(part)
         self.close_connection = answer.close
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
 
     def log_message(self, *said: Any) -> None:
         pass
@@ -107,25 +105,23 @@ class _Server(ThreadingHTTPServer):
         """A client that hung up is no news: a test says what its client saw."""
 
 
-class serving:  # noqa: N801 - used as a function
+Stub = TypeVar("Stub", bound=StubServer)
+
+
+@contextmanager
+def serving(stub: Stub, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
     """Runs a stub server as long as the block lasts."""
-
-    def __init__(self, stub: StubServer, tls: ssl.SSLContext | None = None) -> None:
-        self._stub = stub
-        self._tls = tls
-
-    def __enter__(self) -> StubServer:
-        handler = type("Handler", (_Handler,), {"stub": self._stub})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        if self._tls is not None:
-            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
-        self._stub.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self._thread.start()
-        return self._stub
-
-    def __exit__(self, *_: object) -> None:
-        self._stub.let_go.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    methods = dict.fromkeys(["do_GET", "do_HEAD", "do_POST"], _Handler.answer)
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": stub, **methods}))
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    stub.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield stub
+    finally:
+        stub.let_go.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

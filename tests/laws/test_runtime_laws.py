@@ -5,12 +5,14 @@ models keep what a host relies on, as the model development kit finds it.
 import hashlib
 import os
 import pickle
+import re
 import shutil
 import sys
 
+import joblib
 import pytest
 import skops.io
-from builders.boosters import CLASSES, TWO, X, lightgbm_file, xgboost_file
+from builders.boosters import CLASSES, TWO, X, trained
 from builders.pickles import Canary
 from sklearn.linear_model import LogisticRegression
 from stub_server import StubServer, serving
@@ -21,7 +23,9 @@ from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_stream.models.testing import assert_model
 
 OF_FILES = sorted(name for name, runtime in RUNTIMES.items() if runtime.NEEDS_DIGEST)
-UNPICKLING = {"joblib", "mlflow", "torch_export"}
+UNPICKLING = ["joblib", "mlflow", "torch_export"]
+ESTIMATOR = LogisticRegression().fit(X, TWO)
+PERMITTED = FileRules(unpickle=True)
 LIBRARIES = {
     "sklearn": ["sklearn", "skops.io"],
     "joblib": ["joblib"],
@@ -31,10 +35,13 @@ LIBRARIES = {
     "torch_export": ["torch"],
     "lightgbm": ["lightgbm"],
     "xgboost": ["xgboost"],
+    "oip": ["urllib3"],
 }
-"""What each runtime of files imports when it loads a model."""
+"""What each runtime imports when it loads a model."""
 EXTRAS = {"joblib": "sklearn", "torch_export": "torch"}
 """Optional extras that are not named like their runtime."""
+ELSEWHERE = "http://127.0.0.1:1/v2/models/a"
+of_files = pytest.mark.parametrize("name", OF_FILES)
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def canary(tmp_path):
 
 
 @pytest.fixture
-def written(tmp_path, canary):
+def written(tmp_path):
     """Writes a model file; gives its path and digest."""
 
     def write(content):
@@ -55,12 +62,7 @@ def written(tmp_path, canary):
     return write
 
 
-def test_the_runtimes_that_unpickle_are_these():
-    assert {name for name, runtime in RUNTIMES.items() if runtime.UNPICKLES} == UNPICKLING
-    assert all(RUNTIMES[name].NEEDS_DIGEST for name in UNPICKLING)
-
-
-@pytest.mark.parametrize("name", OF_FILES)
+@of_files
 @pytest.mark.parametrize("protocol", [0, 2, pickle.HIGHEST_PROTOCOL])
 def test_a_pickle_does_not_run_without_a_permission(name, protocol, written, canary):
     uri, digest = written(pickle.dumps(Canary(canary), protocol))
@@ -69,152 +71,170 @@ def test_a_pickle_does_not_run_without_a_permission(name, protocol, written, can
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("name", OF_FILES)
+def test_the_runtimes_that_unpickle_are_these():
+    assert sorted(name for name, runtime in RUNTIMES.items() if runtime.UNPICKLES) == UNPICKLING
+    assert set(UNPICKLING) <= set(OF_FILES)
+
+
+@pytest.mark.parametrize("name", UNPICKLING)
+@pytest.mark.parametrize("parameters", [{}, {"unpickle": True}, {"trusted": ["os.mkdir"]}], ids=str)
+def test_no_manifest_permits_itself_to_unpickle(name, parameters, written, canary):
+    uri, digest = written(pickle.dumps(Canary(canary)))
+    for read in (load_model, check_declared):
+        with pytest.raises(ModelNotLoaded, match=r"set \[models\] unpickle = true"):
+            read(name, uri, digest, parameters, allowed=[uri])
+    assert not canary.exists()
+
+
+@of_files
 def test_a_permission_does_not_make_a_runtime_unpickle_that_does_not(name, written, canary):
     uri, digest = written(pickle.dumps(Canary(canary)))
     with pytest.raises(ModelNotLoaded):
-        load_model(name, uri, digest, {}, files=FileRules(unpickle=True))
+        load_model(name, uri, digest, {}, files=PERMITTED)
     assert canary.exists() is (name == "joblib"), "the others that unpickle take archives"
 
 
-@pytest.mark.parametrize("name", OF_FILES)
+@of_files
 def test_a_file_has_the_digest_that_was_declared_before_it_is_looked_at(name, written, canary):
     uri, digest = written(pickle.dumps(Canary(canary)))
-    rules = FileRules(unpickle=True)
     for declared, said in ((None, f'add sha256 = "{digest}"'), ("0" * 64, f"has sha256 {digest}")):
         with pytest.raises(ModelNotLoaded, match=said):
-            load_model(name, uri, declared, {}, files=rules)
+            load_model(name, uri, declared, {}, files=PERMITTED)
     with pytest.raises(ModelNotLoaded, match="has no sha256"):
-        check_declared(name, uri, None, {}, [uri], rules)
-    check_declared(name, uri, digest, {}, [uri], rules)
+        check_declared(name, uri, None, {}, [uri], PERMITTED)
+    check_declared(name, uri, digest, {}, [uri], PERMITTED)
     assert file_digest(name, uri) == digest
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("name", OF_FILES)
+@of_files
 def test_a_file_outside_of_what_is_allowed_is_not_read(name, tmp_path):
-    rules = FileRules(unpickle=True)
     for uri in ("/dev/zero", str(tmp_path / "models/../secret"), "s3://acme/models", "acme.models"):
         with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
-            load_model(name, uri, "0" * 64, {}, allowed=[str(tmp_path / "models"), "acme.models"], files=rules)
+            load_model(name, uri, "0" * 64, {}, allowed=[str(tmp_path / "models"), "acme.models"], files=PERMITTED)
 
 
-@pytest.mark.parametrize("name", OF_FILES)
+@of_files
 def test_a_file_that_is_not_there_is_explained(name, tmp_path):
     with pytest.raises(ModelNotLoaded, match="put it where the model runs"):
-        load_model(name, str(tmp_path / "none"), "0" * 64, {}, files=FileRules(unpickle=True))
+        load_model(name, str(tmp_path / "none"), "0" * 64, {}, files=PERMITTED)
 
 
-@pytest.mark.parametrize("name", OF_FILES)
-def test_a_parameter_that_a_runtime_does_not_know_is_refused(name, written):
-    uri, digest = written(b"no model")
-    with pytest.raises(ModelNotLoaded):
-        load_model(name, uri, digest, {"no_such_parameter": 1}, files=FileRules(unpickle=True))
+KNOWN = {
+    name: getattr(runtime, "parameters", None) or getattr(runtime, "PARAMETERS", {})
+    for name, runtime in RUNTIMES.items()
+}
+REFUSED = {
+    "threads": [0, 1025, True, "2"],
+    "threshold": [-0.1, 1.1, True, "0.5"],
+    "timeout_s": [0, 3601, True, "5"],
+    "max_response_mib": [0.5, 1025, True],
+    "labels": ["ab", 5, [None]],
+    "trusted": ["numpy", True, [1]],
+    **{name: ["", 7, ["a"]] for name in ("output", "prepare", "input", "content_type", "token_env")},
+}
+"""Values that no runtime takes, by the parameter."""
 
 
-@pytest.mark.parametrize(
-    ("name", "library"), [(name, library) for name in OF_FILES for library in LIBRARIES[name]], ids=str
-)
+@pytest.mark.parametrize("name", sorted(RUNTIMES.keys() - {"python"}))
+def test_a_parameter_that_a_runtime_does_not_know_or_take_is_refused(name, written):
+    uri, digest = written(b"no model") if name in OF_FILES else (ELSEWHERE, None)
+    with pytest.raises(ModelNotLoaded, match=rf"\['no_such'\] are unknown, the runtime {name} takes"):
+        load_model(name, uri, digest, {"no_such": 1}, files=PERMITTED)
+    for parameter, value in [(each, value) for each in KNOWN[name] for value in REFUSED[each]]:
+        with pytest.raises(ModelNotLoaded, match=rf"{parameter} is .*, give "):
+            load_model(name, uri, digest, {parameter: value}, files=PERMITTED)
+
+
+@pytest.mark.parametrize(("name", "library"), [(name, each) for name in LIBRARIES for each in LIBRARIES[name]], ids=str)
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(name, library, written, monkeypatch):
-    uri, digest = written(b"no model")
+    uri, digest = written(b"no model") if name in OF_FILES else (ELSEWHERE, None)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ModelNotLoaded, match=rf"pip install 'clipper-stream\[{EXTRAS.get(name, name)}\]'"):
-        load_model(name, uri, digest, {}, files=FileRules(unpickle=True))
+        load_model(name, uri, digest, {}, files=PERMITTED)
 
 
-def of_python(tmp_path):
-    yield "clipper_agents.examples.models:sum_of_row", {}
-
-
-def of_sklearn(tmp_path):
-    path = tmp_path / "model.skops"
-    skops.io.dump(LogisticRegression().fit(X, TWO), path)
-    yield str(path), {}
-
-
-def of_onnx(tmp_path):
+def write_onnx(path):
     skl2onnx = pytest.importorskip("skl2onnx", reason="what converts to ONNX is not installed")
     converted = skl2onnx.to_onnx(LogisticRegression().fit(X, CLASSES), X[:1], options={"zipmap": False})
-    (tmp_path / "model.onnx").write_bytes(converted.SerializeToString())
-    yield str(tmp_path / "model.onnx"), {"output": "probab"}
+    path.write_bytes(converted.SerializeToString())
 
 
-def of_joblib(tmp_path):
-    import joblib
-
-    joblib.dump(LogisticRegression().fit(X, TWO), tmp_path / "model.joblib")
-    yield str(tmp_path / "model.joblib"), {}
-
-
-def of_mlflow(tmp_path):
+def write_mlflow(path):
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    pyfunc = pytest.importorskip("mlflow.pyfunc", reason="the extra mlflow is not installed")
+    import mlflow.pyfunc
 
-    class Sums(pyfunc.PythonModel):  # type: ignore[name-defined]
+    class Sums(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         def predict(self, context, model_input, params=None):
             return model_input.sum(axis=1)
 
-    pyfunc.save_model(str(tmp_path / "in/sums"), python_model=Sums(), pip_requirements=["numpy"])
-    yield shutil.make_archive(str(tmp_path / "sums"), "zip", tmp_path / "in"), {}
+    mlflow.pyfunc.save_model(str(path.parent / "in/sums"), python_model=Sums(), pip_requirements=["numpy"])
+    shutil.move(shutil.make_archive(str(path), "zip", path.parent / "in"), path)
 
 
-def of_torch(tmp_path):
-    torch = pytest.importorskip("torch", reason="the extra torch is not installed")
-    torch.jit.trace(torch.nn.Linear(4, 3).eval(), torch.zeros(1, 4)).save(str(tmp_path / "model.pt"))
-    yield str(tmp_path / "model.pt"), {}
+def write_torch(path):
+    import torch
+
+    torch.jit.trace(torch.nn.Linear(4, 3).eval(), torch.zeros(1, 4)).save(str(path))
 
 
-def of_torch_export(tmp_path):
-    torch = pytest.importorskip("torch", reason="the extra torch is not installed")
+def write_torch_export(path):
+    import torch
+
     shapes = ({0: torch.export.Dim("rows")},)
     exported = torch.export.export(torch.nn.Linear(4, 3).eval(), (torch.zeros(3, 4),), dynamic_shapes=shapes)
-    torch.export.save(exported, tmp_path / "model.pt2")
-    yield str(tmp_path / "model.pt2"), {}
+    torch.export.save(exported, path)
 
 
-def of_lightgbm(tmp_path):
-    pytest.importorskip("lightgbm", reason="the extra lightgbm is not installed")
-    yield lightgbm_file(tmp_path, objective="multiclass", labels=CLASSES, num_class=3)[0], {"output": "probabilities"}
-
-
-def of_xgboost(tmp_path):
-    pytest.importorskip("xgboost", reason="the extra xgboost is not installed")
-    yield xgboost_file(tmp_path)[0], {"output": "probabilities"}
-
-
-def of_oip(tmp_path):
-    pytest.importorskip("urllib3", reason="the extra oip is not installed")
-    with serving(StubServer()) as stub:
-        yield stub.url, {"timeout_s": 60}
-
-
-MAKERS = {
-    "python": of_python,
-    "sklearn": of_sklearn,
-    "onnx": of_onnx,
-    "joblib": of_joblib,
-    "mlflow": of_mlflow,
-    "torch": of_torch,
-    "torch_export": of_torch_export,
-    "lightgbm": of_lightgbm,
-    "xgboost": of_xgboost,
-    "oip": of_oip,
+WRITERS = {
+    "sklearn": lambda path: skops.io.dump(ESTIMATOR, path),
+    "joblib": lambda path: joblib.dump(ESTIMATOR, path),
+    "onnx": write_onnx,
+    "mlflow": write_mlflow,
+    "torch": write_torch,
+    "torch_export": write_torch_export,
+    "lightgbm": lambda path: trained("lightgbm", path, CLASSES, objective="multiclass", num_class=3),
+    "xgboost": lambda path: trained("xgboost", path),
 }
+PARAMETERS = {name: {"output": "probabilities"} for name in ("onnx", "lightgbm", "xgboost")}
 
 
-def test_a_model_of_every_registered_runtime_is_made_here():
-    assert MAKERS.keys() == RUNTIMES.keys()
+@pytest.fixture
+def model_file(name, tmp_path, monkeypatch):
+    """A file of this runtime's, where its libraries are installed."""
+    monkeypatch.chdir(tmp_path)  # MLflow copies the uv.lock of the folder that it is run in
+    for library in LIBRARIES[name]:
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    WRITERS[name](tmp_path / "model.ubj")  # as XGBoost wants to have it called
+    return tmp_path / "model.ubj"
+
+
+def keeps_every_law(runtime, uri, parameters):
+    # a model and no URI: another process would import each framework once more, which takes seconds
+    model = load_model(runtime, uri, file_digest(runtime, uri), parameters, files=PERMITTED)
+    assert_model(model, X[:8].tolist(), shape=[4])
 
 
 @pytest.mark.runtime
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("runtime", MAKERS)
-def test_a_model_of_each_runtime_keeps_every_law(runtime, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # MLflow copies the uv.lock of the folder that it is run in
-    making = MAKERS[runtime](tmp_path)
-    uri, parameters = next(making)
-    files = FileRules(unpickle=RUNTIMES[runtime].UNPICKLES)
-    # a model and no URI: another process would import each framework once more, which takes seconds
-    model = load_model(runtime, uri, file_digest(runtime, uri), parameters, files=files)
-    assert_model(model, X[:8].tolist(), shape=[4])
-    assert next(making, None) is None
+@of_files
+def test_a_model_of_each_runtime_of_files_keeps_every_law(name, model_file):
+    keeps_every_law(name, str(model_file), PARAMETERS.get(name, {}))
+
+
+@pytest.mark.runtime
+def test_a_function_and_a_model_on_a_server_keep_every_law():
+    assert RUNTIMES.keys() - OF_FILES == {"python", "oip"}
+    keeps_every_law("python", "clipper_agents.examples.models:sum_of_row", {})
+    with serving(StubServer()) as stub:
+        keeps_every_law("oip", stub.url, {"timeout_s": 60})
+
+
+@pytest.mark.runtime
+@pytest.mark.filterwarnings("ignore")
+@of_files
+def test_what_is_cut_off_or_no_model_is_refused_with_how_one_is_written(name, model_file, written):
+    whole = model_file.read_bytes()
+    for content in (b"no model", *(whole[:size] for size in (0, 1, 12, len(whole) // 4, len(whole) // 2))):
+        with pytest.raises(ModelNotLoaded, match=re.escape(RUNTIMES[name].advice)):
+            load_model(name, *written(content), {}, files=PERMITTED)

@@ -10,58 +10,47 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from clipper_agents.broker.properties import LOOPBACK, free_port
 from clipper_stream.client import AccessRefused, BrokerUnavailable
 from clipper_stream.client.access import check_access, explained, refused_right
 from clipper_topics.connection import KafkaConnection
 
+NOWHERE = KafkaConnection("127.0.0.1:1")
+ANYBODY = KafkaConnection("here:1")
 ADA = KafkaConnection("here:1", security_protocol="SASL_PLAINTEXT", username="ada", password="xyzzy")
+CERTIFIED = KafkaConnection("here:1", security_protocol="SSL", certfile="a.pem", keyfile="a.key")
+TOPIC, GROUP, CLUSTER = TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("who", "error", "said"),
     [
-        (TopicAuthorizationFailedError("a.b"), "user 'ada' may not use topic a.b at here:1"),
-        (TopicAuthorizationFailedError(["a", "b"]), "user 'ada' may not use topic a, b at here:1"),
-        (TopicAuthorizationFailedError(), "user 'ada' may not use topic (Kafka does not say which)"),
-        (GroupAuthorizationFailedError("a.router"), "user 'ada' may not use group a.router"),
-        (ClusterAuthorizationFailedError(), "user 'ada' may not use cluster (no topic to write to, nor"),
+        (ADA, TOPIC("a.b"), "user 'ada' may not use topic a.b at here:1"),
+        (ADA, TOPIC(["a", "b"]), "user 'ada' may not use topic a, b at here:1"),
+        (ADA, TOPIC(), "user 'ada' may not use topic (Kafka does not say which)"),
+        (ADA, GROUP("a.router"), "user 'ada' may not use group a.router"),
+        (ADA, CLUSTER(), "user 'ada' may not use cluster (no topic to write to, nor"),
+        (ANYBODY, TOPIC("a"), "a client without credentials may not"),
+        (CERTIFIED, TOPIC("a"), "the certificate a.pem may not"),
     ],
 )
-def test_a_missing_right_names_whose_and_which(error, said):
-    refused = str(refused_right(ADA, error))
+def test_a_missing_right_names_whose_and_which(who, error, said):
+    refused = str(refused_right(who, error))
     assert refused.startswith(said)
     assert "docs/how-to/secure-kafka.md" in refused
     assert "xyzzy" not in refused
 
 
-def test_who_has_no_name_is_named_by_the_certificate():
-    anybody = KafkaConnection("here:1")
-    certified = KafkaConnection("here:1", security_protocol="SSL", certfile="a.pem", keyfile="a.key")
-    error = TopicAuthorizationFailedError("a")
-    assert str(refused_right(anybody, error)).startswith("a client without credentials may not")
-    assert str(refused_right(certified, error)).startswith("the certificate a.pem may not")
+async def test_an_address_where_nobody_listens_is_unavailable_and_not_refused():
+    said = r"no Kafka answers at 127.0.0.1:1 .PLAINTEXT.: Connect call failed"
+    with pytest.raises(BrokerUnavailable, match=said):
+        await check_access(NOWHERE)
+    reason = await explained(NOWHERE, "cannot read", KafkaConnectionError("Unable to bootstrap"))
+    assert isinstance(reason, BrokerUnavailable)
+    assert isinstance(await explained(NOWHERE, "cannot read", TOPIC("a")), AccessRefused)
 
 
-def test_an_address_where_nobody_listens_is_unavailable_and_not_refused():
-    where = f"{LOOPBACK}:{free_port()}"
-    with pytest.raises(BrokerUnavailable, match=f"no Kafka answers at {where} .PLAINTEXT.: Connect call failed"):
-        asyncio.run(check_access(KafkaConnection(where)))
-
-
-def test_a_port_that_says_nothing_is_unavailable_when_the_time_is_over():
-    async def silent():
-        server = await asyncio.start_server(lambda reader, writer: reader.read(), LOOPBACK, 0)
+async def test_a_port_that_says_nothing_is_unavailable_when_the_time_is_over():
+    async with await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0) as server:
         where = "{}:{}".format(*server.sockets[0].getsockname())
         with pytest.raises(BrokerUnavailable, match="no Kafka answers"):
             await check_access(KafkaConnection(where), answer_s=0.05)
-        server.close()
-
-    asyncio.run(silent())
-
-
-def test_an_error_of_a_client_is_explained_by_knocking_again():
-    where = KafkaConnection(f"{LOOPBACK}:{free_port()}")
-    error = KafkaConnectionError("Unable to bootstrap")
-    assert isinstance(asyncio.run(explained(where, "cannot read", error)), BrokerUnavailable)
-    assert isinstance(asyncio.run(explained(where, "cannot read", TopicAuthorizationFailedError("a"))), AccessRefused)

@@ -1,8 +1,11 @@
+"""From what a caller says to the record to send, and from the record of an answer to what a caller sees."""
+
 import numpy as np
 import pytest
 from msgspec import structs
 
-from clipper_stream.client import Client, InvalidFeedback, InvalidQuery
+from clipper_stream import http
+from clipper_stream.client import Client, InvalidFeedback, InvalidQuery, errors
 from clipper_stream.client.answer import answer_of
 from clipper_stream.client.client_records import prepare_feedback, prepare_query
 from clipper_stream.client.keys import partition_for
@@ -13,42 +16,45 @@ from clipper_topics.query import Query
 from clipper_topics.query_ids import partition_of
 
 PREDICTION = Prediction(query_id="order", application="digits", context="me", output=3, confidence=0.5)
-ANSWER = answer_of(PREDICTION, partition=3, key=b"me", latency_s=0.5)
+HOW = dict(partition=3, key=b"me", latency_s=0.5)
+ANSWER = answer_of(PREDICTION, **HOW)
 
 
 def feedback(query, context=None, **truth):
     return prepare_feedback(query, truth, context, 4, codec.JSON)
 
 
-def test_an_answer_shows_the_models_that_gave_it():
+def test_an_answer_shows_the_models_that_gave_it_and_has_none_where_the_record_has_nothing():
     models = [ModelAnswer(model="svm", version="2", propensity=0.25, output=3)]
-    answer = answer_of(structs.replace(PREDICTION, models=models), partition=3, key=b"me", latency_s=0.5)
+    answer = answer_of(structs.replace(PREDICTION, models=models), **HOW)
     assert "models=(ModelAnswer(model='svm', version='2', propensity=0.25, output=3" in repr(answer)
+    assert (ANSWER.output, ANSWER.outputs, ANSWER.policy, ANSWER.models) == (3, None, None, ())
 
 
-def test_a_query_without_an_id_gets_one_that_names_its_partition():
+def test_a_query_keeps_its_own_id_or_gets_one_that_names_its_partition():
     prepared = prepare_query(Query(application="digits", input=[1]), 4, codec.JSON)
     assert partition_of(prepared.query_id) == prepared.partition == partition_for(prepared.key, 4)
     assert codec.queries.decode(prepared.value).query_id == prepared.query_id
-
-
-def test_a_query_keeps_its_own_id():
     query = Query(application="digits", input=[1], query_id="order 7")
     assert prepare_query(query, 4, codec.JSON).query_id == "order 7"
 
 
-def test_an_id_that_names_another_partition_is_refused():
-    query = Query(application="digits", input=[1], query_id=f"9-{'a' * 32}")
-    with pytest.raises(InvalidQuery, match=r"'9-a+' names partition 9, the key of this query is in "):
-        prepare_query(query, 4, codec.JSON)
-
-
-def test_a_query_that_fails_a_check_or_cannot_be_written_is_refused():
-    for query in (Query(application="a"), Query(application="\ud800", input=1)):
-        with pytest.raises(InvalidQuery):
-            prepare_query(query, 4, codec.JSON)
-    with pytest.raises(InvalidQuery, match="cannot be written as application/msgpack"):
-        prepare_query(Query(application="a", input=2**70), 4, codec.MSGPACK)
+@pytest.mark.parametrize(
+    ("query", "content_type", "message"),
+    [
+        (
+            {"input": 1, "query_id": f"9-{'a' * 32}"},
+            codec.JSON,
+            r"'9-a+' names partition 9, the key of this query is in ",
+        ),
+        ({}, codec.JSON, "input"),
+        ({"application": "\ud800", "input": 1}, codec.JSON, "cannot be written as application/json"),
+        ({"input": 2**70}, codec.MSGPACK, "cannot be written as application/msgpack"),
+    ],
+)
+def test_a_query_that_fails_a_check_or_cannot_be_written_is_refused(query, content_type, message):
+    with pytest.raises(InvalidQuery, match=message):
+        prepare_query(Query(**{"application": "a", **query}), 4, content_type)
 
 
 def test_feedback_about_an_answer_goes_to_the_answers_partition_under_its_key():
@@ -66,7 +72,7 @@ def test_feedback_by_id_goes_where_the_id_says_or_else_where_the_context_is():
 @pytest.mark.parametrize(
     ("query", "truth", "message"),
     [
-        ("order", {"label": 1}, "nothing says which partition query 'order' is in: give its answer, or its context"),
+        ("order", {"label": 1}, "which partition query 'order' is in: give its answer, or its context"),
         ("4@7", {"label": 1}, "names partition 4, there are 4"),
         ("2@7", {}, "give exactly one of label, loss, reward"),
         ("2@7", {"label": 1, "loss": 1}, "the feedback has label and loss"),
@@ -83,22 +89,23 @@ def test_feedback_that_cannot_be_given_says_what_to_do(query, truth, message):
         feedback(query, **truth)
 
 
-def test_an_answer_has_none_where_the_record_has_nothing():
-    assert (ANSWER.output, ANSWER.outputs, ANSWER.policy, ANSWER.models) == (3, None, None, ())
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"content_type": "text/csv"}, "'text/csv': use application/json"),
+        ({"send_timeout_s": 0}, "send_timeout_s is 0"),
+    ],
+)
+def test_a_client_refuses_settings_that_it_cannot_use(settings, message):
+    with pytest.raises(InvalidSetting, match=message):
+        Client("localhost:9092", **settings)
 
 
-def test_a_client_refuses_settings_that_it_cannot_use():
-    with pytest.raises(InvalidSetting, match="content_type 'text/csv': use application/json"):
-        Client("localhost:9092", content_type="text/csv")
-    with pytest.raises(InvalidSetting, match="send_timeout_s is 0"):
-        Client("localhost:9092", send_timeout_s=0)
-
-
-def test_every_error_of_the_client_has_one_of_the_two_roots():
-    from clipper_stream.client import errors
-
-    own = [error for error in vars(errors).values() if isinstance(error, type) and error.__module__ == errors.__name__]
-    assert len(own) == 7
+@pytest.mark.parametrize(("module", "count"), [(errors, 7), (http.errors, 5)])
+def test_every_error_of_a_client_has_one_of_the_two_roots(module, count):
+    own = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__]
+    own = [error for error in own if error is not http.errors.HttpProblem]
+    assert len(own) == count
     for error in own:
         assert issubclass(error, ClipperError)
         assert issubclass(error, RequestError) != issubclass(error, SetupError)

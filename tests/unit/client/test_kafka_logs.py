@@ -4,7 +4,7 @@ import asyncio
 import logging
 import subprocess
 import sys
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,22 +12,6 @@ from clipper_stream.client import BrokerUnavailable, Client
 from clipper_stream.client.kafka_logs import OutageLog, quiet
 
 CONNECTIONS = logging.getLogger("aiokafka.conn")
-
-
-@dataclass
-class Brokers:
-    """When aiokafka last asked for the brokers, when it last had an answer, and how often it is to ask at once."""
-
-    _last_refresh_ms: float = 0
-    _last_successful_refresh_ms: float = 0
-    forced: int = 0
-
-    @property
-    def cluster(self):
-        return self
-
-    def force_metadata_update(self):
-        self.forced += 1
 
 
 @pytest.fixture
@@ -39,14 +23,10 @@ def logged(caplog):
     return lambda: [record.getMessage() for record in caplog.records if record.name != "asyncio"]
 
 
-def test_a_client_that_finds_no_kafka_raises_and_logs_nothing(logged):
+async def test_a_client_that_finds_no_kafka_raises_and_logs_nothing(logged):
     with pytest.raises(BrokerUnavailable):
-        asyncio.run(_opened("127.0.0.1:1"))
+        await Client("127.0.0.1:1").open()
     assert logged() == []
-
-
-async def _opened(where):
-    await Client(where).open()
 
 
 async def test_what_aiokafka_says_in_tasks_of_a_client_alone_is_dropped(logged):
@@ -62,10 +42,8 @@ async def test_what_aiokafka_says_in_tasks_of_a_client_alone_is_dropped(logged):
 
 
 @pytest.mark.parametrize("name", ["aiokafka", "aiokafka.conn"])
-def test_who_sets_a_level_of_aiokafka_has_its_records_from_there_on(logged, name, request):
-    asked = logging.getLogger(name)
-    request.addfinalizer(lambda: asked.setLevel(logging.NOTSET))
-    asked.setLevel(logging.WARNING)
+def test_who_sets_a_level_of_aiokafka_has_its_records_from_there_on(logged, caplog, name):
+    caplog.set_level(logging.WARNING, name)
     with quiet():
         CONNECTIONS.info("less than was asked for")
         CONNECTIONS.warning("asked for")
@@ -73,20 +51,19 @@ def test_who_sets_a_level_of_aiokafka_has_its_records_from_there_on(logged, name
 
 
 def test_an_outage_is_a_line_at_its_begin_and_a_line_at_its_end(logged):
-    brokers = Brokers()
-    outages = OutageLog(brokers, "a:9092")
+    cluster, forced = SimpleNamespace(), []
+    outages = OutageLog(SimpleNamespace(cluster=cluster, force_metadata_update=lambda: forced.append(1)), "a:9092")
     for attempt_ms, success_ms in [(10, 10), (20, 10), (30, 10), (40, 40), (50, 50)]:
-        brokers._last_refresh_ms, brokers._last_successful_refresh_ms = attempt_ms, success_ms
+        cluster._last_refresh_ms, cluster._last_successful_refresh_ms = attempt_ms, success_ms
         outages.look()
-    assert brokers.forced == 2
+    assert len(forced) == 2
     assert logged() == [
         "no Kafka answers at a:9092: calls wait for it until their time is over",
         "Kafka at a:9092 answers again",
     ]
 
 
-def test_importing_the_client_changes_nothing_of_an_applications_logging():
-    code = """
+IMPORTS = """
 import logging
 logging.basicConfig(level="INFO")
 before = logging.root.level, list(logging.root.handlers)
@@ -96,5 +73,8 @@ changed = [one.name for one in loggers if one.level or one.handlers or one.filte
 assert (logging.root.level, list(logging.root.handlers)) == before
 assert [name for name in changed if name.startswith(("aiokafka", "clipper"))] == [], changed
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_importing_the_client_changes_nothing_of_an_applications_logging():
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

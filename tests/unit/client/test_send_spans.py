@@ -1,5 +1,6 @@
 """A client's records carry the context that is current, and a span of their sending where that is sampled."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -11,22 +12,24 @@ from clipper_topics.codec import TRACEPARENT
 
 TRACE, PARENT = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 OTHER = 0x4BF92F3577B34DA6A3CE929D0E0E4736
-GIVEN = [("tenant", b"7")]
+UNSAMPLED = (TRACEPARENT, f"00-{TRACE:032x}-{PARENT:016x}-00".encode())
+GIVEN = ("tenant", b"7")
+OWN = ("Traceparent", b"anything")
 
 
 def current(trace_id=TRACE, *, sampled=True):
     """Have a span of somebody else be current for a block."""
-    flags = trace.TraceFlags(trace.TraceFlags.SAMPLED if sampled else trace.TraceFlags.DEFAULT)
-    return trace.use_span(
-        trace.NonRecordingSpan(trace.SpanContext(trace_id, PARENT, is_remote=False, trace_flags=flags))
-    )
+    context = trace.SpanContext(trace_id, PARENT, is_remote=False, trace_flags=trace.TraceFlags(sampled))
+    return trace.use_span(trace.NonRecordingSpan(context))
 
 
-def stored(offset=5, error=None):
-    """The future metadata of a record."""
-    return SimpleNamespace(
-        cancelled=lambda: False, exception=lambda: error, result=lambda: SimpleNamespace(offset=offset)
-    )
+def send(begin, query_id="q", headers=(), error=None):
+    """Send a record, which Kafka takes or not; the headers that it has."""
+    metadata = SimpleNamespace(offset=5)
+    with begin("clipper.queries", 3, query_id, headers) as sending:
+        pass
+    sending.done(SimpleNamespace(cancelled=lambda: False, exception=lambda: error, result=lambda: metadata))
+    return sending.headers
 
 
 @pytest.fixture
@@ -39,41 +42,32 @@ def client():
     return SendSpans()
 
 
-def test_without_a_span_records_have_the_headers_that_the_caller_gives(client, spans):
+@pytest.mark.parametrize(
+    ("context", "given", "sent"),
+    [
+        (nullcontext, [GIVEN], [GIVEN]),
+        (lambda: current(sampled=False), [GIVEN], [GIVEN, UNSAMPLED]),
+        (current, [GIVEN, OWN], [GIVEN, OWN]),
+    ],
+    ids=["no context", "one that is not sampled", "one of the caller's own"],
+)
+def test_without_a_sampled_context_a_record_goes_on_without_a_span(client, spans, context, given, sent):
     for begin in (client.query, client.feedback):
-        with begin("topic", 0, "q", GIVEN) as sending:
-            assert sending.headers == GIVEN
-        sending.done(stored())
+        with context():
+            assert send(begin, headers=given) == sent
     assert spans() == []
 
 
 def test_a_query_of_a_sampled_trace_is_a_span_whose_context_goes_with_the_record(client, spans):
-    with current(), client.query("clipper.queries", 3, "q", GIVEN) as sending:
-        headers = dict(sending.headers)
-    assert spans() == []
-    sending.done(stored(5))
+    with current():
+        headers = dict(send(client.query, headers=[GIVEN]))
     (span,) = spans()
     assert (span.name, span.kind) == ("send clipper.queries", trace.SpanKind.PRODUCER)
     assert (span.context.trace_id, span.parent.span_id) == (TRACE, PARENT)
     assert headers[TRACEPARENT].decode() == f"00-{TRACE:032x}-{span.context.span_id:016x}-01"
     assert headers["tenant"] == b"7"
-    assert (span.attributes["messaging.destination.partition.id"], span.attributes["messaging.kafka.offset"]) == (
-        "3",
-        5,
-    )
-
-
-def test_a_context_that_is_not_sampled_goes_on_without_a_span(client, spans):
-    with current(sampled=False), client.query("clipper.queries", 3, "q", []) as sending:
-        assert sending.headers == [(TRACEPARENT, f"00-{TRACE:032x}-{PARENT:016x}-00".encode())]
-    sending.done(stored())
-    assert spans() == []
-
-
-def test_a_context_that_the_caller_gives_goes_on_as_it_is(client, spans):
-    with current(), client.query("clipper.queries", 3, "q", [("Traceparent", b"anything")]) as sending:
-        assert sending.headers == [("Traceparent", b"anything")]
-    assert spans() == []
+    assert span.attributes["messaging.destination.partition.id"] == "3"
+    assert span.attributes["messaging.kafka.offset"] == 5
 
 
 class Refused(Exception):
@@ -81,43 +75,31 @@ class Refused(Exception):
 
 
 def test_a_record_that_kafka_does_not_take_is_an_error(client, spans):
-    def refuse():
-        with current(), client.query("clipper.queries", 3, "q", []):
-            raise Refused
-
-    with pytest.raises(Refused):
-        refuse()
-    with current(), client.query("clipper.queries", 3, "q", []) as sending:
-        sending.done(stored(error=Refused()))
-    for span in spans():
-        assert (span.status.status_code, span.attributes["error.type"]) == (trace.StatusCode.ERROR, "Refused")
+    with pytest.raises(Refused), current(), client.query("clipper.queries", 3, "q", []):
+        raise Refused
+    with current():
+        send(client.query, error=Refused())
+    refused = (trace.StatusCode.ERROR, "Refused")
+    assert [(span.status.status_code, span.attributes["error.type"]) for span in spans()] == [refused] * 2
 
 
-def test_feedback_is_linked_with_the_trace_of_its_query(client, spans):
-    with current(), client.query("clipper.queries", 3, "q", []) as sending:
-        sending.done(stored())
-    with current(OTHER), client.feedback("clipper.feedback", 3, "q", []) as sending:
-        sending.done(stored())
-    query, feedback = spans()
-    assert (feedback.context.trace_id, [link.context for link in feedback.links]) == (OTHER, [query.context])
-
-
-def test_feedback_outside_of_a_trace_is_in_that_of_its_query(client, spans):
-    with current(), client.query("clipper.queries", 3, "q", []) as sending:
-        sending.done(stored())
-    with client.feedback("clipper.feedback", 3, "q", []) as sending:
-        sending.done(stored())
-    with client.feedback("clipper.feedback", 3, "another", []) as sending:
-        sending.done(stored())
-    query, feedback = spans()
-    assert (feedback.context.trace_id, feedback.parent.span_id) == (TRACE, query.context.span_id)
+def test_feedback_is_linked_with_the_trace_of_its_query_or_in_it_where_no_other_is_current(client, spans):
+    with current():
+        send(client.query)
+    with current(OTHER):
+        send(client.feedback)
+    send(client.feedback)
+    send(client.feedback, "another")
+    query, linked, within = spans()
+    assert (linked.context.trace_id, [link.context for link in linked.links]) == (OTHER, [query.context])
+    assert (within.context.trace_id, within.parent.span_id) == (TRACE, query.context.span_id)
 
 
 def test_a_bounded_number_of_queries_is_remembered(client, spans):
     with current():
         for number in range(MOST_REMEMBERED + 1):
-            client.query("clipper.queries", 3, f"q{number}", []).done(stored())
+            send(client.query, f"q{number}")
     spans()
     for number, count in ((0, 0), (1, 1)):
-        client.feedback("clipper.feedback", 3, f"q{number}", []).done(stored())
+        send(client.feedback, f"q{number}")
         assert len(spans()) == count

@@ -1,24 +1,14 @@
 """`predict --http` and `feedback --http`: what they print, and with which code they end."""
 
 import json
-from dataclasses import dataclass, field
 
 import pytest
-from stub_server import Answer, Asked, StubServer, serving
+from stub_server import Answer, StubServer, serving
 
 from clipper_agents import exits
 from clipper_agents.cli import main as program
 
-
-@dataclass
-class OneAnswer(StubServer):
-    """Gives every request the same answer."""
-
-    given: Answer = field(default_factory=Answer)
-
-    def answer(self, asked: Asked) -> Answer:
-        self.asked.append(asked)
-        return self.given
+PREDICTION = {"query_id": "7", "application": "sums", "output": 6.0, "confidence": 1.0}
 
 
 @pytest.fixture
@@ -27,33 +17,22 @@ def ended(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
 
-    def run(answer, *arguments, key=None):
-        monkeypatch.setenv("CLIPPER_API_KEY", key or "")
-        with serving(OneAnswer(given=answer)) as stub:
-            code = program.main([*arguments, "--http", f"http://127.0.0.1:{stub.port}"])
+    def run(answer, *arguments, key=""):
+        monkeypatch.setenv("CLIPPER_API_KEY", key)
+        with serving(StubServer(metadata=answer)) as stub:
+            code = program.main([*arguments, "--http", stub.root])
         return (code, *capsys.readouterr(), stub.asked)
 
     return run
 
 
-PREDICTION = {"query_id": "7", "application": "sums", "output": 6.0, "confidence": 1.0}
-
-
 def test_a_prediction_is_printed_as_a_line_of_json(ended):
     options = ["--context", "ada", "--model", "sum:1", "--feature", "0.5", "--deadline-ms", "50"]
     code, out, err, (asked,) = ended(Answer(PREDICTION), "predict", "sums", "[1, 2, 3]", *options, key="a key")
-    assert (code, err) == (exits.OK, "")
-    assert json.loads(out)["output"] == 6.0
-    assert asked.path == "/v1/applications/sums/predict"
-    assert asked.headers["x-api-key"] == "a key"
-    del asked.body["query_id"]
-    assert asked.body == {
-        "input": [1, 2, 3],
-        "context": "ada",
-        "deadline_ms": 50,
-        "models": ["sum:1"],
-        "features": [0.5],
-    }
+    assert (code, json.loads(out)["output"], err) == (exits.OK, 6.0, "")
+    assert (asked.path, asked.headers["x-api-key"]) == ("/v1/applications/sums/predict", "a key")
+    said = {"context": "ada", "deadline_ms": 50, "models": ["sum:1"], "features": [0.5]}
+    assert asked.body == {"query_id": asked.body["query_id"], "input": [1, 2, 3], **said}
 
 
 def test_a_default_that_is_the_querys_own_fault_ends_with_5(ended):
@@ -62,15 +41,11 @@ def test_a_default_that_is_the_querys_own_fault_ends_with_5(ended):
     assert (code, json.loads(out)["default"], err) == (exits.REFUSED, True, "error: no row of numbers\n")
 
 
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [(400, exits.REFUSED), (404, exits.REFUSED), (401, exits.SETUP), (500, exits.SETUP), (504, exits.FAILURE)],
-)
+@pytest.mark.parametrize(("status", "code"), [(404, exits.REFUSED), (401, exits.SETUP), (504, exits.FAILURE)])
 def test_an_answer_that_is_none_is_one_line_with_the_code_of_its_kind(ended, status, code):
     answer = Answer({"error": "no such luck"}, status=status)
-    found, out, err, asked = ended(answer, "predict", "sums", "[1]", key="the-secret-key")
+    found, out, err, _ = ended(answer, "predict", "sums", "[1]", key="the-secret-key")
     assert (found, out, err) == (code, "", f"error: the gateway answered {status}: no such luck\n")
-    assert "x-api-key" in asked[0].headers
 
 
 def test_feedback_is_given_through_the_gateway(ended):
@@ -96,7 +71,6 @@ def test_options_that_exclude_each_other_are_a_wrong_usage(ended, arguments, sai
 
 def test_a_gateway_that_is_not_there_is_named_in_one_line(ended, capsys):
     code = program.main(["predict", "sums", "[1]", "--http", "http://127.0.0.1:1", "--timeout-s", "0.3"])
-    err = capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
     assert code == exits.SETUP
-    assert err.startswith("error: the gateway at http://127.0.0.1:1 does not answer")
-    assert len(err.splitlines()) == 1
+    assert line.startswith("error: the gateway at http://127.0.0.1:1 does not answer")

@@ -1,4 +1,4 @@
-"""What a manifest from the control topic can name reaches nothing but what the allowed modules themselves define."""
+"""What a manifest from the control topic can name reaches nothing but what the operator's list allows."""
 
 import sys
 from pathlib import Path
@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName
-from clipper_stream.models.allowlist import allows_file, allows_module
+from clipper_stream.models.allowlist import allows_file, allows_module, allows_url
 from clipper_stream.models.registry import RUNTIMES, load_model
 
 SOURCE = """
-import os
-import subprocess
-import functools
-import operator
+import functools, operator, os, subprocess
 from functools import lru_cache, partial
 from os import system
 from os.path import exists as there
@@ -22,7 +19,6 @@ from subprocess import Popen, run
 
 def double(rows): return [2 * row for row in rows]
 def _hidden(rows): return rows
-
 @lru_cache
 def cached(rows): return rows
 
@@ -36,10 +32,7 @@ class Times:
     def made(cls, rows): return rows
     @property
     def lazy(self): raise SystemExit(3)
-
-class Command(File):
-    pass
-
+class Command(File): pass
 class Nested:
     class Inner:
         def predict(self, rows): return [0 for _ in rows]
@@ -54,150 +47,69 @@ cached_shell = lru_cache(system)
 getter = operator.methodcaller("system")
 environ = os.environ
 """
+DEFINED = "double cached Times Times.made instance instance.predict_batch Nested.Inner tripled"
+IMPORTED = """
+os subprocess os.system subprocess.run os.path.exists system there File File.unlink Popen run partial functools.partial
+Times.helper Times.helper.system Times.shell Times.popen shell nested_shell cached_shell getter environ environ.clear
+Command.unlink Command.write_bytes instance.helper.system instance_with_module.os.system instance.lazy double.fget
+tripled.func.missing Times.mro cached.cache_clear
+"""
+PRIVATE = """
+_hidden __builtins__ __loader__.load_module double.__globals__ double.__globals__.get double.__class__ Times.__init__
+Times.__init__.__globals__ Times.__subclasses__ Times.__base__ instance.__class__.__base__.__subclasses__
+instance.__reduce__ __spec__.loader double.__code__
+"""
+OUTSIDE = """
+os:system subprocess:run builtins:eval builtins:exec importlib:import_module pickle:loads sys:exit runpy:run_path
+webbrowser:open antigravity:x clipper_agents.supervisor.process:ChildProcess.start
+"""
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch):
-    package = f"acme_{tmp_path.name}".replace("-", "_")
-    folder = tmp_path / package
-    (folder / "other").mkdir(parents=True)
-    (folder / "__init__.py").write_text("")
-    (folder / "models.py").write_text(SOURCE)
-    (folder / "other" / "__init__.py").write_text(
-        f"open({str(tmp_path / 'imported')!r}, 'w')\ndef f(rows): return rows"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    yield f"{package}.models"
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
-        del sys.modules[name]
+def package(module, tmp_path):
+    return module(models=SOURCE, other=f"open({str(tmp_path / 'imported')!r}, 'w')\ndef f(rows): return rows")
 
 
-@pytest.mark.parametrize(
-    "attribute",
-    ["double", "cached", "Times", "Times.made", "instance", "instance.predict_batch", "Nested.Inner", "tripled"],
-)
-def test_what_an_allowed_module_defines_is_a_model(module, attribute):
-    assert load_model("python", f"{module}:{attribute}", allowed=[f"{module}:"])
+@pytest.mark.parametrize("attribute", DEFINED.split())
+def test_what_an_allowed_module_defines_is_a_model(package, attribute):
+    assert load_model("python", f"{package}.models:{attribute}", allowed=[f"{package}.models:"])
 
 
-@pytest.mark.parametrize(
-    "attribute",
-    [
-        "os",
-        "subprocess",
-        "os.system",
-        "subprocess.run",
-        "os.path.exists",
-        "system",
-        "there",
-        "File",
-        "File.unlink",
-        "Popen",
-        "run",
-        "partial",
-        "functools.partial",
-        "Times.helper",
-        "Times.helper.system",
-        "Times.shell",
-        "Times.popen",
-        "shell",
-        "nested_shell",
-        "cached_shell",
-        "getter",
-        "environ",
-        "environ.clear",
-        "Command.unlink",
-        "Command.write_bytes",
-        "instance.helper.system",
-        "instance_with_module.os.system",
-        "instance.lazy",
-        "double.fget",
-        "tripled.func.missing",
-        "Times.mro",
-        "cached.cache_clear",
-    ],
-)
-def test_what_an_allowed_module_has_imported_is_none(module, attribute):
+@pytest.mark.parametrize("attribute", IMPORTED.split())
+def test_what_an_allowed_module_has_imported_is_none(package, attribute):
     with pytest.raises(ModelNotLoaded):
-        load_model("python", f"{module}:{attribute}", allowed=[module])
+        load_model("python", f"{package}.models:{attribute}", allowed=[f"{package}.models"])
 
 
-@pytest.mark.parametrize(
-    "attribute",
-    [
-        "_hidden",
-        "__builtins__",
-        "__loader__.load_module",
-        "double.__globals__",
-        "double.__globals__.get",
-        "double.__class__",
-        "Times.__init__",
-        "Times.__init__.__globals__",
-        "Times.__subclasses__",
-        "Times.__base__",
-        "instance.__class__.__base__.__subclasses__",
-        "instance.__reduce__",
-        "__spec__.loader",
-        "double.__code__",
-    ],
-)
-def test_a_private_name_is_none_before_anything_is_imported(module, attribute):
+@pytest.mark.parametrize("attribute", PRIVATE.split())
+def test_a_private_name_is_none_before_anything_is_imported(package, attribute):
     with pytest.raises(ModelNotLoaded, match="is a private name"):
-        load_model("python", f"{module}:{attribute}", allowed=[module])
-    assert module not in sys.modules
+        load_model("python", f"{package}.models:{attribute}", allowed=[f"{package}.models"])
+    assert f"{package}.models" not in sys.modules
 
 
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "os:system",
-        "subprocess:run",
-        "builtins:eval",
-        "builtins:exec",
-        "importlib:import_module",
-        "pickle:loads",
-        "sys:exit",
-        "runpy:run_path",
-        "webbrowser:open",
-        "clipper_agents.supervisor.process:ChildProcess.start",
-        "antigravity:x",
-    ],
-)
-def test_a_module_that_is_not_allowed_is_not_imported(module, uri):
+@pytest.mark.parametrize("uri", OUTSIDE.split())
+def test_a_module_that_is_not_allowed_is_not_imported(package, uri):
     before = set(sys.modules)
     with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
-        load_model("python", uri, parameters={"shell": True, "args": "true"}, allowed=[module])
+        load_model("python", uri, parameters={"shell": True, "args": "true"}, allowed=[f"{package}.models"])
     assert set(sys.modules) == before
 
 
-def test_an_exact_module_does_not_allow_the_package_around_it_nor_what_is_below_it(module, tmp_path):
-    package = module.partition(".")[0]
-    for allowed in ([f"{package}:"], [f"{module}:"], [module], [package[:-1]], [f"{package}.oth"]):
+def test_an_exact_module_does_not_allow_the_package_around_it_nor_what_is_below_it(package, tmp_path):
+    exact = f"{package}.models"
+    for allowed in (f"{package}:", f"{exact}:", exact, package[:-1], f"{package}.oth"):
         with pytest.raises(ModelNotLoaded, match="outside"):
-            load_model("python", f"{package}.other:f", allowed=allowed)
+            load_model("python", f"{package}.other:f", allowed=[allowed])
     assert not (tmp_path / "imported").exists()
     assert load_model("python", f"{package}.other:f", allowed=[package])
     assert (tmp_path / "imported").exists()
 
 
-def test_an_allowed_package_does_not_offer_its_submodules_as_attributes(module):
-    package = module.partition(".")[0]
-    assert load_model("python", f"{module}:double", allowed=[package])
+def test_an_allowed_package_does_not_offer_its_submodules_as_attributes(package):
+    assert load_model("python", f"{package}.models:double", allowed=[package])
     with pytest.raises(ModelNotLoaded, match="models is a module, name it before the colon"):
         load_model("python", f"{package}:models.os.system", allowed=[package])
-
-
-def test_a_model_that_raises_anything_while_it_is_loaded_does_not_end_the_process(tmp_path, monkeypatch):
-    name = f"ends_{tmp_path.name}".replace("-", "_")
-    monkeypatch.syspath_prepend(tmp_path)
-    for error in ("KeyboardInterrupt", "SystemExit", "GeneratorExit", "BaseException"):
-        (tmp_path / f"{name}.py").write_text(f"class Ends:\n    def __init__(self): raise {error}(3)\n")
-        with pytest.raises(ModelNotLoaded):
-            load_model("python", f"{name}:Ends", allowed=[name])
-        (tmp_path / f"{name}_{error.lower()}.py").write_text(f"raise {error}(3)\n")
-        with pytest.raises(ModelNotLoaded):
-            load_model("python", f"{name}_{error.lower()}:Ends", allowed=[f"{name}_{error.lower()}"])
-        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("path", ["\0", "/models/\0", "/" + "x" * 5000, "/proc/self/root/etc/passwd", "/dev/zero", ""])
@@ -205,17 +117,15 @@ def test_a_name_that_no_file_system_takes_is_outside(path):
     assert not allows_file(["/models"], path)
 
 
-def test_links_that_go_round_in_a_circle_are_outside(tmp_path):
-    (tmp_path / "a").symlink_to(tmp_path / "b")
-    (tmp_path / "b").symlink_to(tmp_path / "a")
-    with pytest.raises(ModelNotLoaded):
-        load_model("sklearn", str(tmp_path / "a"), allowed=[str(tmp_path)])
-
-
-def test_a_module_entry_allows_no_file_and_a_directory_no_module():
-    assert not allows_file(["acme"], str(Path("acme").resolve()))
-    assert not allows_module(["/acme"], "acme")
-    assert not allows_module(["/acme", "acme/", ""], "acme.models")
+def test_a_file_that_leaves_its_directory_or_a_circle_of_links_is_refused(tmp_path):
+    inside, outside = tmp_path / "models", tmp_path / "secret.skops"
+    inside.mkdir()
+    outside.write_bytes(b"")
+    for link, target in (("link", outside), ("a", inside / "b"), ("b", inside / "a")):
+        (inside / link).symlink_to(target)
+    for uri in (inside / ".." / "secret.skops", inside / "link", inside / "a", outside):
+        with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
+            load_model("sklearn", str(uri), allowed=[str(inside)])
 
 
 def test_an_unknown_runtime_is_answered_with_those_that_exist():
@@ -223,11 +133,80 @@ def test_an_unknown_runtime_is_answered_with_those_that_exist():
         load_model("pickle", "x")
 
 
-def test_a_file_that_leaves_its_directory_is_refused(tmp_path):
-    inside, outside = tmp_path / "models", tmp_path / "secret.skops"
-    inside.mkdir()
-    outside.write_bytes(b"")
-    (inside / "link.skops").symlink_to(outside)
-    for uri in (inside / ".." / "secret.skops", inside / "link.skops", outside):
-        with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
-            load_model("sklearn", str(uri), allowed=[str(inside)])
+@pytest.mark.parametrize(
+    ("entry", "uri", "allowed"),
+    [
+        ("s3://acme/models", "s3://acme/models/a.onnx", True),
+        ("s3://acme/models/", "s3://acme/models/2/a.onnx", True),
+        ("s3://acme", "s3://acme/models/a.onnx", True),
+        ("https://host/m/a?version=2", "https://host/m/a?version=2", True),
+        ("s3://acme/models", "s3://acme/models-of-others/a.onnx", False),
+        ("s3://acme/models", "s3://acme2/models/a.onnx", False),
+        ("s3://acme/models", "gs://acme/models/a.onnx", False),
+        ("https://host/models", "http://host/models/a", False),
+        ("https://host/models", "https://host:8443/models/a", False),
+        ("https://host/models", "https://host@evil/models/a", False),
+        ("https://host/models", "https://host/models/../a", False),
+        ("https://host/models", "https://host/models/%2e%2e/a", False),
+        ("https://host/models", "https://host/models/%252e%252e/a", False),
+        ("https://host/models", "https://host/models/..\\a", False),
+        ("https://host/models", "https://host/models/a?file=../../b", False),
+        ("https://host/models", "https://[host/models/a", False),
+        ("/models", "s3://models/a", False),
+        ("acme.models", "s3://acme.models/a", False),
+        ("s3://acme/models", "s3:/acme/models/a", False),
+        ("/models", "file:///models/a", True),
+        ("file:///models", "/models/a", True),
+        ("/models", "file:///models/../a", False),
+        ("acme", str(Path("acme").resolve()), False),
+        ("http://models:8080", "http:/models:8080/a", False),
+    ],
+)
+def test_a_file_is_allowed_by_an_entry_above_it(entry, uri, allowed):
+    assert allows_file([entry], uri) is allowed
+
+
+def test_a_directory_or_a_url_allows_no_module():
+    assert not allows_module(["/acme", "acme/", ""], "acme.models")
+    assert not allows_module(["/acme"], "acme")
+    assert not allows_module(["http://models:8080"], "http")
+
+
+MODEL = "http://models:8080/v2/models/digits"
+ABOVE = f"""
+{MODEL} http://models:8080 http://models:8080/ http://models:8080/v2/models http://models:8080/v2/models/
+HTTP://Models:8080/v2
+"""
+ELSEWHERE = f"""
+https://models:8080 http://models:8081 http://models http://model:8080 http://models.evil:8080 http://user@models:8080
+http://models:8080/v2/models/digit {MODEL}2 {MODEL}/versions models:8080 /models:8080 http:// :// http://[::1
+"""
+AMBIGUOUS = """
+http://models:8080@evil/v2/models/a http://models:8080/v2/models/../../admin http://models:8080/v2/models/./a
+http://models:8080/v2/models/%2e%2e/admin http://models:8080//evil/v2/models/a http://models:8080/v2/models/a?x=1
+http://models:8080/v2/models/a#b http://models:8080\\@evil/v2/models/a http://models:8080/v2/models/\u0430
+http://models:port/v2/models/a http://models:0/v2/models/a file:///etc/passwd ftp://models:8080/v2/models/a
+"""
+UNPRINTABLE = [f"{MODEL} b", f"{MODEL}\r\nHost: evil", f"\t{MODEL}"]
+
+
+@pytest.mark.parametrize("entry", ABOVE.split())
+def test_a_server_below_an_entry_is_allowed(entry):
+    assert allows_url(["acme.models", "/srv/models", entry], MODEL)
+    assert allows_url([entry], f"{MODEL}/versions/2")
+
+
+@pytest.mark.parametrize("entry", ELSEWHERE.split())
+def test_another_scheme_host_port_or_path_is_not(entry):
+    assert not allows_url([entry], MODEL)
+
+
+@pytest.mark.parametrize("url", [*AMBIGUOUS.split(), *UNPRINTABLE])
+def test_what_two_programs_read_differently_is_below_nothing(url):
+    assert not allows_url(["http://models:8080", "http://models", url], url)
+
+
+def test_the_default_port_is_the_one_that_is_not_written():
+    assert allows_url(["https://models:443"], "https://models/v2/models/a")
+    assert allows_url(["http://models"], "http://models:80/v2/models/a")
+    assert not allows_url(["http://models"], "http://models:443/v2/models/a")

@@ -1,8 +1,6 @@
 """The runtime `python` takes functions, classes and instances, and says what to do when it cannot."""
 
 import hashlib
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,6 +9,7 @@ from clipper_stream.models.registry import load_model
 from clipper_stream.models.warm_up import warm_up
 
 SOURCE = """
+import builtins
 from dataclasses import dataclass
 
 def double(rows): return [2 * row for row in rows]
@@ -26,8 +25,8 @@ class Times:
 class Sklearnish:
     def predict(self, rows): return [-row for row in rows]
 
-class Exits:
-    def __init__(self): raise SystemExit(1)
+class Raises:
+    def __init__(self, error): raise getattr(builtins, error)(3)
 
 class Plain: pass
 
@@ -42,15 +41,12 @@ class Outer:
 instance = Times(5)
 number = 3
 """
+ENDS = ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "BaseException"]
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch):
-    name = f"written_{tmp_path.name}".replace("-", "_")
-    (tmp_path / f"{name}.py").write_text(SOURCE)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield name
-    sys.modules.pop(name, None)
+def models(module):
+    return module(SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +61,8 @@ def module(tmp_path, monkeypatch):
         ("Outer.instance", {}, [7, 14]),
     ],
 )
-def test_functions_classes_and_instances_are_models(module, attribute, parameters, outputs):
-    model = load_model("python", f"{module}:{attribute}", parameters=parameters)
-    assert model.predict_batch([1, 2]) == outputs
+def test_functions_classes_and_instances_are_models(models, attribute, parameters, outputs):
+    assert load_model("python", f"{models}:{attribute}", parameters=parameters).predict_batch([1, 2]) == outputs
 
 
 @pytest.mark.parametrize(
@@ -79,15 +74,15 @@ def test_functions_classes_and_instances_are_models(module, attribute, parameter
         ("no_rows", {}, "too many positional arguments"),
         ("later", {}, "async function"),
         ("Times", {"colour": 1}, "unexpected keyword argument 'colour'"),
-        ("Exits", {}, "SystemExit"),
+        *[("Raises", {"error": error}, f"failed with {error}: 3") for error in ENDS],
         ("Plain", {}, "of kind Plain"),
         ("number", {}, "of kind int"),
         ("instance", {"factor": 1}, "takes no parameters"),
     ],
 )
-def test_what_is_no_model_is_refused_with_what_to_do(module, attribute, parameters, words):
+def test_what_is_no_model_is_refused_with_what_to_do(models, attribute, parameters, words):
     with pytest.raises(ModelNotLoaded, match=words):
-        load_model("python", f"{module}:{attribute}", parameters=parameters)
+        load_model("python", f"{models}:{attribute}", parameters=parameters)
 
 
 @pytest.mark.parametrize("uri", ["", "module", "module:", ":x", "a b:c", "../x:y", "a.:b", "a:b c", "a:b:c"])
@@ -102,30 +97,24 @@ def test_a_missing_module_is_explained(name):
         load_model("python", f"{name}:x")
 
 
-@pytest.mark.parametrize("source", ["raise SystemExit(3)", "1 / 0", "import no_such_dependency", "def ("])
-def test_a_module_that_fails_while_imported_is_explained(tmp_path, monkeypatch, source):
-    name = f"broken_{tmp_path.name}".replace("-", "_")
-    (tmp_path / f"{name}.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
+@pytest.mark.parametrize(
+    "source", [*(f"raise {error}(3)" for error in ENDS), "1 / 0", "import no_such_module", "def ("]
+)
+def test_a_module_that_fails_while_imported_is_explained(module, source):
+    name = module(source)
     with pytest.raises(ModelNotLoaded, match=f"importing {name} failed"):
         load_model("python", f"{name}:x")
 
 
-def test_the_digest_of_the_modules_file_is_compared(module, tmp_path):
-    digest = hashlib.sha256((tmp_path / f"{module}.py").read_bytes()).hexdigest()
-    assert load_model("python", f"{module}:double", sha256=digest.upper())
-    with pytest.raises(ModelNotLoaded, match="deploy it as another version"):
-        load_model("python", f"{module}:double", sha256="0" * 64)
-
-
-def test_nothing_of_a_module_with_another_digest_is_run(tmp_path, monkeypatch):
+def test_the_digest_of_the_modules_file_is_compared_before_anything_of_it_is_run(module, tmp_path):
     trace = tmp_path / "trace"
-    name = f"eager_{tmp_path.name}".replace("-", "_")
-    (tmp_path / f"{name}.py").write_text(f"open({str(trace)!r}, 'w')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModelNotLoaded):
-        load_model("python", f"{name}:x", sha256="0" * 64)
-    assert not Path(trace).exists()
+    source = f"open({str(trace)!r}, 'w')\ndef same(rows): return rows"
+    uri, digest = f"{module(source)}:same", hashlib.sha256(source.encode()).hexdigest()
+    with pytest.raises(ModelNotLoaded, match="deploy it as another version"):
+        load_model("python", uri, sha256="0" * 64)
+    assert not trace.exists()
+    assert load_model("python", uri, sha256=digest.upper())
+    assert trace.exists()
 
 
 def test_a_module_without_a_file_has_no_digest():
@@ -134,7 +123,7 @@ def test_a_module_without_a_file_has_no_digest():
         load_model("python", "builtins:sorted", sha256="0" * 64)
 
 
-def test_a_models_own_warm_up_is_used(module):
-    model = load_model("python", f"{module}:Warm")
+def test_a_models_own_warm_up_is_used(models):
+    model = load_model("python", f"{models}:Warm")
     assert warm_up(model, None) is None
     assert model.predict_batch([0]) == [True]

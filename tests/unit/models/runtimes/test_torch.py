@@ -3,7 +3,6 @@
 Torch is an optional extra that CI does not install; `test_extras` says whether it is here.
 """
 
-import hashlib
 import io
 import pickle
 import zipfile
@@ -14,13 +13,10 @@ import pytest
 from builders.pickles import Canary
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
-from clipper_stream.models.runtimes.model_files import FileRules
 
 torch: Any = pytest.importorskip("torch")
 pytestmark = [pytest.mark.runtime, pytest.mark.filterwarnings("ignore")]
-PERMITTED = FileRules(unpickle=True)
 X = np.array([[3, 2], [0, 1]], dtype=np.float32)
 
 
@@ -41,10 +37,17 @@ class Lengths(torch.nn.Module):
         return torch.tensor([len(row) for row in rows])
 
 
-def scripted(module):
-    content = io.BytesIO()
-    torch.jit.save(torch.jit.script(module), content)
-    return content.getvalue()
+@pytest.fixture
+def scripted(loaded):
+    """Scripts a module, and loads its file, of which one member may be replaced by another content."""
+
+    def load(module, parameters=None, replaced=None):
+        content = io.BytesIO()
+        torch.jit.save(torch.jit.script(module), content)
+        content = with_member(content.getvalue(), *replaced) if replaced else content.getvalue()
+        return loaded("torch", content, parameters)
+
+    return load
 
 
 def exported(module):
@@ -58,80 +61,72 @@ def with_member(content, ending, payload):
     """The archive with another content of one of its members."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(out, "w") as changed:
-        names = [name for name in archive.namelist() if name.endswith(ending)]
-        assert names
+        assert any(name.endswith(ending) for name in archive.namelist())
         for name in archive.namelist():
-            changed.writestr(name, payload if name in names else archive.read(name))
+            changed.writestr(name, payload if name.endswith(ending) else archive.read(name))
     return out.getvalue()
 
 
-def loaded(tmp_path, runtime, content, parameters=None, **how):
-    path = tmp_path / "model.pt"
-    path.write_bytes(content)
-    return load_model(runtime, str(path), hashlib.sha256(content).hexdigest(), parameters, **how)
+@pytest.mark.parametrize(
+    ("module", "parameters", "rows", "outputs"),
+    [
+        (Scores(), {}, X, [[4.0, 3.0], [1.0, 2.0]]),
+        (Scores(), {"labels": ["first", "second"], "threads": 1}, X, ["first", "second"]),
+        (Named(), {"output": "sum"}, X, [5.0, 1.0]),
+        (Named(), {"output": "first"}, X, [3.0, 0.0]),
+        (Lengths(), {}, ["abc", ""], [3, 0]),
+    ],
+    ids=["scores", "labels", "a dictionary", "a column of a dictionary", "texts as a list"],
+)
+def test_a_scripted_module_is_one_call_and_gives_plain_values(scripted, module, parameters, rows, outputs):
+    outcome = predict_rows(scripted(module, parameters), rows)
+    assert (outcome.outputs, outcome.calls) == (outputs, 1)
 
 
-def test_a_scripted_module_is_one_call_and_gives_plain_values(tmp_path):
-    outcome = predict_rows(loaded(tmp_path, "torch", scripted(Scores())), X)
-    assert outcome.outputs == [[4.0, 3.0], [1.0, 2.0]]
-    assert outcome.calls == 1
-    labels = {"labels": ["first", "second"], "threads": 1}
-    assert predict_rows(loaded(tmp_path, "torch", scripted(Scores()), labels), X).outputs == ["first", "second"]
+def test_an_output_that_is_not_named_fails_with_the_names(scripted):
+    assert "gave a dict with sum, first" in predict_rows(scripted(Named()), X).failed[0]
 
 
-def test_an_output_of_a_dictionary_is_named(tmp_path):
-    assert predict_rows(loaded(tmp_path, "torch", scripted(Named()), {"output": "sum"}), X).outputs == [5.0, 1.0]
-    assert predict_rows(loaded(tmp_path, "torch", scripted(Named()), {"output": "first"}), X).outputs == [3.0, 0.0]
-    assert "gave a dict with sum, first" in predict_rows(loaded(tmp_path, "torch", scripted(Named())), X).failed[0]
-
-
-def test_texts_are_given_as_a_list(tmp_path):
-    assert predict_rows(loaded(tmp_path, "torch", scripted(Lengths())), ["abc", ""]).outputs == [3, 0]
-
-
-def test_a_row_that_the_module_refuses_fails_alone(tmp_path):
-    outcome = predict_rows(loaded(tmp_path, "torch", scripted(Scores())), np.array([[1, 2], [np.nan, 0], [3, 4]]))
+def test_a_row_that_the_module_refuses_fails_alone(scripted):
+    outcome = predict_rows(scripted(Scores()), np.array([[1, 2], [np.nan, 0], [3, 4]]))
     assert outcome.outputs == [[2.0, 3.0], None, [4.0, 5.0]]
     assert "rows are finite" in outcome.failed[1]
 
 
 @pytest.mark.parametrize("ending", ["data.pkl", "constants.pkl", ".debug_pkl"])
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_a_pickle_in_a_scripted_module_does_not_run(tmp_path, ending, protocol):
-    payload = pickle.dumps(Canary(tmp_path / "canary"), protocol)
-    try:
-        model = loaded(tmp_path, "torch", with_member(scripted(Scores()), ending, payload))
-    except ModelNotLoaded:
-        assert ending != ".debug_pkl", "which is read when something fails"
+def test_a_pickle_in_a_scripted_module_does_not_run(scripted, tmp_path, ending, protocol):
+    replaced = (ending, pickle.dumps(Canary(tmp_path / "canary"), protocol))
+    if ending == ".debug_pkl":  # which is read when something fails
+        assert predict_rows(scripted(Scores(), replaced=replaced), np.array([[np.nan]])).failed
     else:
-        assert predict_rows(model, np.array([[np.nan]])).failed
+        with pytest.raises(ModelNotLoaded):
+            scripted(Scores(), replaced=replaced)
     assert not (tmp_path / "canary").exists()
 
 
-def test_what_torch_save_wrote_is_refused_and_does_not_run(tmp_path):
-    for legacy in (False, True):
-        content = io.BytesIO()
-        torch.save(Canary(tmp_path / "canary"), content, _use_new_zipfile_serialization=not legacy)
-        with pytest.raises(ModelNotLoaded, match=r"torch.jit.script\(module\).save"):
-            loaded(tmp_path, "torch", content.getvalue())
-    with pytest.raises(ModelNotLoaded):
-        loaded(tmp_path, "torch", pickle.dumps(Canary(tmp_path / "canary")))
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_torch_save_wrote_is_refused_and_does_not_run(loaded, tmp_path, legacy):
+    content = io.BytesIO()
+    torch.save(Canary(tmp_path / "canary"), content, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ModelNotLoaded, match=r"torch.jit.script\(module\).save"):
+        loaded("torch", content.getvalue())
     assert not (tmp_path / "canary").exists()
 
 
-def test_an_exported_program_needs_a_permission_because_torch_unpickles_it(tmp_path):
+def test_an_exported_program_needs_a_permission_because_torch_unpickles_it(loaded, tmp_path):
     payload = io.BytesIO()
     torch.save(((Canary(tmp_path / "canary"),), {}), payload)
     content = with_member(exported(Named()), "sample_inputs/model.pt", payload.getvalue())
     for runtime in ("torch_export", "torch"):
         with pytest.raises(ModelNotLoaded):
-            loaded(tmp_path, runtime, content)
+            loaded(runtime, content)
     assert not (tmp_path / "canary").exists()
-    loaded(tmp_path, "torch_export", content, files=PERMITTED)
+    loaded("torch_export", content, unpickle=True)
     assert (tmp_path / "canary").exists(), "if this ends, torch has become safe and the permission can go"
 
 
-def test_an_exported_program_predicts_where_it_is_permitted(tmp_path):
-    model = loaded(tmp_path, "torch_export", exported(Named()), {"output": "sum"}, files=PERMITTED)
+def test_an_exported_program_predicts_where_it_is_permitted(loaded):
+    model = loaded("torch_export", exported(Named()), {"output": "sum"}, unpickle=True)
     for rows in (X, X[:1], np.zeros((7, 2), dtype=np.float32)):
         assert predict_rows(model, rows).outputs == rows.sum(axis=1).tolist()

@@ -18,12 +18,8 @@ WHOLE = [
 
 
 @pytest.mark.parametrize("content", WHOLE)
-def test_a_whole_object_is_taken(content):
+def test_a_whole_object_is_taken_and_one_that_is_cut_off_anywhere_is_refused(content):
     check_whole(content)
-
-
-@pytest.mark.parametrize("content", WHOLE)
-def test_an_object_that_is_cut_off_anywhere_is_refused(content):
     for size in range(len(content)):
         with pytest.raises(ValueError):
             check_whole(content[:size])
