@@ -18,45 +18,38 @@ async def test_every_part_is_built_without_a_broker(tmp_path):
     )
     process = RouterProcess(settings, RouterMetrics())
     await process.app.kafka_producer.stop()
-    (agents, connected, sender) = [*process.app.agents], process._effects._sender, process._sender
-    assert agents == ["route", "gather", "learn"]
-    assert connected is sender
+    assert [*process.app.agents] == ["route", "gather", "learn"]
+    assert process._effects._sender is process._sender
 
 
-async def test_a_router_that_starts_says_what_it_waits_for(tmp_path):
-    router = SimpleNamespace(
-        app=SimpleNamespace(generation=-1, unready=lambda: ["partition 1 is not recovered yet"]),
-        _colocated=SimpleNamespace(loading=["svm:1"]),
-    )
+async def test_a_router_that_starts_says_what_it_waits_for():
+    app = SimpleNamespace(generation=-1, unready=lambda: ["partition 1 is not recovered yet"])
+    router = SimpleNamespace(app=app, _colocated=SimpleNamespace(loading=["svm:1"]))
     assert RouterProcess._unready(router) == ["partition 1 is not recovered yet", "model svm:1 is loading"]
     router.app = SimpleNamespace(generation=0, unready=list)
     assert RouterProcess._unready(router) == [], "it goes on answering while a model that came later is loaded"
 
 
 async def test_objectives_and_weights_are_of_registered_applications_and_end_with_them():
+    declared = {"a": (["svm:1"], 0.1), "b": ([], None)}
     applications = [
-        SimpleNamespace(name="a", refs=["svm:1"], objective_s=0.1),
-        SimpleNamespace(name="b", refs=[], objective_s=None),
+        SimpleNamespace(name=name, refs=refs, objective_s=objective_s) for name, (refs, objective_s) in declared.items()
     ]
     router = SimpleNamespace(
         metrics=RouterMetrics(),
         _registry=SimpleNamespace(applications=applications),
         _selection=SimpleNamespace(prepare=lambda *_: SimpleNamespace(weights={"svm:1": 1.0})),
     )
-
-    def value(name, **labels):
-        return router.metrics.registry.get_sample_value(name, labels)
-
+    value = router.metrics.registry.get_sample_value
     for name in ("a", "b", UNKNOWN_APPLICATION):
         router.metrics.count_queries(name)
-    RouterProcess._report_applications(router)
-    assert value("clipper_selection_weight", application="a", model="svm:1") == 1.0
-    assert [value("clipper_objective_seconds", application=name) for name in "ab"] == [0.1, None]
-    del applications[0]
-    RouterProcess._report_applications(router)
-    assert value("clipper_selection_weight", application="a", model="svm:1") is None
-    counts = [value("clipper_queries_total", application=name) for name in ("a", "b", UNKNOWN_APPLICATION)]
-    assert counts == [None, 1.0, 1.0]
+    for weight, objectives_s, counts in ((1.0, [0.1, None], [1.0] * 3), (None, [None, None], [None, 1.0, 1.0])):
+        RouterProcess._report_applications(router)
+        assert value("clipper_selection_weight", {"application": "a", "model": "svm:1"}) == weight
+        assert [value("clipper_objective_seconds", {"application": name}) for name in "ab"] == objectives_s
+        names = ("a", "b", UNKNOWN_APPLICATION)
+        assert [value("clipper_queries_total", {"application": name}) for name in names] == counts
+        applications[:] = applications[1:]
 
 
 async def test_feedback_is_read_from_the_beginning_where_nothing_was_learned():

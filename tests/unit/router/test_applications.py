@@ -9,81 +9,110 @@ from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec, Trial
 
 
-@pytest.fixture
-def changed():
-    return []
-
-
-@pytest.fixture
-def registry(changed):
-    return ApplicationRegistry(changed.append)
-
-
 def app(name="app", models=("m:1", "n:1"), **changes):
     return ApplicationManifest(name=name, models=list(models), **changes)
 
 
 def model(name="m", **changes):
-    return ModelManifest(name=name, uri="x:y", **changes)
+    return ModelManifest(**{"name": name, "uri": "x:y"} | changes)
 
 
 def take(registry, *manifests):
-    records = []
     for manifest in manifests:
-        kind = "application" if isinstance(manifest, ApplicationManifest) else "model"
-        name = manifest.name if kind == "application" else manifest.ref
-        records.append(record(0, msgspec.json.encode(manifest), f"{kind}/{name}".encode(), "control"))
-    registry.take(records)
+        kind, name = ("model", manifest.ref) if isinstance(manifest, ModelManifest) else ("application", manifest.name)
+        registry.take([record(0, msgspec.json.encode(manifest), f"{kind}/{name}".encode(), "control")])
 
 
-def test_a_model_is_a_candidate_once_it_is_declared_and_reached(registry):
-    take(registry, app(), model("m"))
-    assert registry.application("app").refs == ()
-    assert [one.ref for one in registry.unreached] == ["m:1"]
-    registry.reached("m:1")
-    assert registry.application("app").refs == ("m:1",)
-    registry.reached("n:1")
-    take(registry, model("n"))
-    assert registry.application("app").refs == ("m:1", "n:1")
+def withdraw(registry, key, value=None):
+    registry.take([record(3, value, key, "control")])
 
 
-def test_an_application_has_what_its_manifest_says(registry):
-    take(
-        registry,
-        app(
-            input=InputSpec(dtype="int64", shape=[2]), objective_ms=250, revision=3, combiner="mean", loss="squared",
-            default_output=7, confidence_threshold=0.5, audit_ratio=0.1, seed=9, input_features=4,
-            policy=PolicySpec(name="exp4"),
-        ),
-    )  # fmt: skip
+def registered(*manifests, reached=(), **settings):
+    found = ApplicationRegistry(**settings)
+    take(found, *manifests)
+    for ref in reached:
+        found.reached(ref)
+    return found
+
+
+def asked(registry):
+    """The candidates of `app`, and its versions on trial."""
     found = registry.application("app")
-    assert (found.spec.dtype, found.spec.shape, found.objective_s, found.revision) == ("int64", (2,), 0.25, 3)
-    assert (found.combiner, found.loss, found.default_output, found.policy.name) == ("mean", "squared", 7, "exp4")
-    assert (found.confidence_threshold, found.audit_ratio, found.seed) == (0.5, 0.1, 9)
-    assert found.input_features == 4
+    return found.refs, [(one.candidate.ref, one.stage, one.share) for one in found.trials]
+
+
+TRIAL = ("n:1", "canary", 0.25)
+TRIED = app(models=["m:1"], trials=[Trial(model="n:1", stage="canary", share=0.25)])
+BOTH = (("m:1",), [TRIAL])
+NEITHER = ((), [])
+
+
+def test_a_model_is_a_candidate_or_on_trial_once_it_is_declared_and_reached():
+    registry = registered(TRIED, app("other"), model("m"))
+    assert (asked(registry), [one.ref for one in registry.unreached]) == (NEITHER, ["m:1"])
+    registry.reached("m:1")
+    registry.reached("n:1")
+    assert asked(registry) == (("m:1",), [])
+    take(registry, model("n"))
+    assert (asked(registry), registry.application("other").refs) == (BOTH, ("m:1", "n:1"))
+
+
+def test_a_retired_version_is_not_asked_and_can_come_back():
+    retired = model("m", retired=True), model("n", retired=True)
+    registry = registered(TRIED, *retired)
+    assert registry.unreached == []
+    registry.reached("m:1")
+    registry.reached("n:1")
+    assert asked(registry) == NEITHER
+    take(registry, model("m"), model("n"))
+    assert asked(registry) == BOTH
+
+
+def test_a_version_counts_while_a_host_of_it_is_ready():
+    ready = set()
+    registry = registered(TRIED, model("m"), model("n"), reached=("m:1", "n:1"), ready=ready.__contains__)
+    assert asked(registry) == NEITHER
+    for changed, expected in (({"m:1", "n:1"}, BOTH), ({"m:1"}, ((), [TRIAL]))):
+        ready ^= changed
+        registry.resolve()
+        assert asked(registry) == expected
+
+
+def test_a_colocated_version_is_ready_when_it_is_reached():
+    registry = registered(TRIED, model(colocated=True), reached=["m:1"], ready=lambda _: False, allowed=["x:"])
+    assert asked(registry) == (("m:1",), [])
+
+
+def test_an_application_has_what_its_manifest_says():
+    said = dict(
+        combiner="mean", loss="squared", default_output=7, confidence_threshold=0.5, audit_ratio=0.1, seed=9,
+        input_features=4, revision=3,
+    )  # fmt: skip
+    declared = app(input=InputSpec(dtype="int64", shape=[2]), objective_ms=250, policy=PolicySpec(name="exp4"), **said)
+    registry = registered(declared)
+    found = registry.application("app")
+    assert (found.spec.dtype, found.spec.shape, found.objective_s, found.policy.name) == ("int64", (2,), 0.25, "exp4")
+    assert {name: getattr(found, name) for name in said} == said
     take(registry, app(objective_ms=None))
     assert registry.application("app").objective_s is None
 
 
-def test_a_manifest_that_is_taken_away_takes_its_application_or_candidate_away(registry):
-    take(registry, app(), model("m"), model("n"))
-    registry.reached("m:1")
-    registry.reached("n:1")
-    registry.take([record(3, None, b"model/m:1", "control")])
+def test_a_manifest_that_is_taken_away_takes_its_application_or_candidate_away():
+    registry = registered(app(), model("m"), model("n"), reached=("m:1", "n:1"))
+    withdraw(registry, b"model/m:1")
     assert registry.application("app").refs == ("n:1",)
-    registry.take([record(4, b"", b"application/app", "control")])
-    assert registry.application("app") is None
-    assert registry.applications == []
+    withdraw(registry, b"application/app", b"")
+    assert (registry.application("app"), registry.applications) == (None, [])
 
 
-def test_only_applications_that_are_others_than_before_are_said_to_have_changed(registry, changed):
-    take(registry, app(), app("other", ["n:1"]), model("m"))
+def test_only_applications_that_are_others_than_before_are_said_to_have_changed():
+    changed = []
+    registry = registered(app(), app("other", ["n:1"]), model("m"), changed=changed.append)
     assert changed == ["app", "other"]
     registry.reached("m:1")
-    assert changed == ["app", "other", "app"]
     take(registry, app(), model("m"))
-    assert changed == ["app", "other", "app"]
-    registry.take([record(4, b"", b"application/other", "control")])
+    assert changed[2:] == ["app"]
+    withdraw(registry, b"application/other")
     assert changed[3:] == ["other"]
 
 
@@ -93,143 +122,72 @@ def test_only_applications_that_are_others_than_before_are_said_to_have_changed(
         app(policy=PolicySpec(name="no such policy")),
         app(policy=PolicySpec(name="exp3", parameters={"eta": -1})),
         app(input=InputSpec(dtype="float99")),
+        b'{"name": "app", "models": ["m:1"], "objective_ms": 1' + b"0" * 400 + b"}",
     ],
-    ids=["policy", "parameter", "dtype"],
+    ids=["policy", "parameter", "dtype", "a number that is no float"],
 )
-def test_a_manifest_that_cannot_be_resolved_leaves_what_was_there(registry, wrong):
-    take(registry, app(objective_ms=250))
-    take(registry, wrong, app("other"))
+def test_a_manifest_that_cannot_be_resolved_leaves_what_was_there(wrong):
+    registry = registered(app(objective_ms=250))
+    if isinstance(wrong, bytes):
+        withdraw(registry, b"application/app", wrong)
+    else:
+        take(registry, wrong)
+    take(registry, app("other"))
     assert registry.application("app").objective_s == 0.25
     assert registry.application("other") is not None
 
 
-def test_records_that_are_no_manifests_are_ignored(registry):
-    junk = [
-        record(0, b"{", b"application/app"),
-        record(1, b"{}", None),
-        record(2, b"\xff", b"\xff"),
-        record(3, b"1", b"model/m"),
-    ]
-    registry.take(junk)
+def test_records_that_are_no_manifests_are_ignored():
+    registry, junk = registered(), ((b"{", b"application/app"), (b"{}", None), (b"\xff", b"\xff"), (b"1", b"model/m"))
+    registry.take([record(offset, value, key) for offset, (value, key) in enumerate(junk)])
     take(registry, app())
     assert registry.application("app") is not None
 
 
-def test_other_bytes_of_a_model_are_another_digest(registry):
-    digests = set()
-    for changes in ({}, {"sha256": "0" * 64}, {"sha256": "1" * 64}, {"parameters": {"x": 1}}):
-        take(registry, app(), model("m", **changes))
-        registry.reached("m:1")
+def digest(**changes):
+    return registered(app(), model(**changes), reached=["m:1"]).application("app").candidates[0].digest
+
+
+def test_other_bytes_of_a_model_are_another_digest_which_outlives_the_process_only_where_the_bytes_are_known():
+    first, second = "0" * 64, "1" * 64
+    assert digest(sha256=first) == digest(sha256=first) != digest(sha256=second)
+    registry, digests = registered(app(), reached=["m:1"]), set()
+    for changes in ({}, {"uri": "x:z"}, {"parameters": {"x": 1}}, {"sha256": first}):
+        take(registry, model(**changes))
         digests.add(registry.application("app").candidates[0].digest)
-    assert len(digests) == 4
+    assert len({*digests, digest()}) == 5
 
 
-def test_a_digest_outlives_the_process_only_where_the_bytes_are_known(registry):
-    digests = {known: set() for known in (True, False)}
-    for known in (True, False):
-        for one in (ApplicationRegistry(), ApplicationRegistry()):
-            take(one, app(), model("m", sha256="0" * 64 if known else None))
-            one.reached("m:1")
-            digests[known].add(one.application("app").candidates[0].digest)
-    assert {known: len(found) for known, found in digests.items()} == {True: 1, False: 2}
-
-
-def test_a_refused_policy_or_colocated_model_leaves_the_one_before_in_force(changed, caplog):
+def test_a_refused_policy_or_colocated_model_leaves_the_one_before_in_force_and_is_told_once(caplog):
     refused = []
-    one = ApplicationRegistry(changed.append, refused=lambda: refused.append(1), allowed=["acme.models:", "/models"])
-    take(one, app(models=["m:1"]), ModelManifest(name="m", uri="acme.models:f", colocated=True))
-    one.reached("m:1")
-    before = one.application("app")
-    take(one, app(models=["m:1"], policy=PolicySpec(name="best")))
-    take(one, ModelManifest(name="m", uri="os:system", colocated=True))
-    take(one, ModelManifest(name="m", uri="/etc/passwd", runtime="pickle", colocated=True))
-    take(one, ModelManifest(name="m", uri="/models/a.skops", runtime="sklearn", colocated=True))
-    assert one.application("app") == before
-    assert one.model("m:1").uri == "acme.models:f"
-    assert len(refused) == 4
+    registry = registered(
+        app(models=["m:1"]), model(uri="acme.models:f", colocated=True), reached=["m:1"],
+        refused=lambda: refused.append(1), allowed=["acme.models:", "/models"],
+    )  # fmt: skip
+    before = registry.application("app")
+    take(
+        registry,
+        app(models=["m:1"], policy=PolicySpec(name="best")),
+        model(uri="os:system", colocated=True),
+        model(uri="/etc/passwd", runtime="pickle", colocated=True),
+        model(uri="/models/a.skops", runtime="sklearn", colocated=True),
+        app("other", models=()),
+    )
+    assert (registry.application("app"), registry.model("m:1").uri, len(refused)) == (before, "acme.models:f", 4)
     lines = [each.fields for each in caplog.records if each.getMessage() == "manifest refused"]
     assert [line["key"] for line in lines] == ["application/app", *["model/m:1"] * 3]
     assert all(line["offset"] == 0 and line["reason"] for line in lines)
     assert "has no sha256" in lines[-1]["reason"]
 
 
-def test_an_unpickled_colocated_model_needs_the_operators_permission(changed):
-    manifest = ModelManifest(name="m", uri="/models/a", runtime="joblib", sha256="0" * 64, colocated=True)
-    for rules, accepted in ((STRICT, False), (FileRules(unpickle=True), True)):
-        refused = []
-        one = ApplicationRegistry(
-            changed.append, refused=lambda refused=refused: refused.append(1), allowed=["/models"], files=rules
-        )
-        take(one, manifest)
-        assert (one.model("m:1") is not None, not refused) == (accepted, accepted)
-
-
-def test_a_refused_manifest_is_told_once_however_many_records_follow(changed):
+@pytest.mark.parametrize(("rules", "accepted"), [(STRICT, False), (FileRules(unpickle=True), True)])
+def test_an_unpickled_colocated_model_needs_the_operators_permission(rules, accepted):
     refused = []
-    one = ApplicationRegistry(changed.append, refused=lambda: refused.append(1))
-    take(one, app(policy=PolicySpec(name="best")))
-    for number in range(3):
-        take(one, app(f"other{number}", models=()))
-    assert refused == [1]
+    manifest = model(uri="/models/a", runtime="joblib", sha256="0" * 64, colocated=True)
+    registry = registered(manifest, refused=lambda: refused.append(1), allowed=["/models"], files=rules)
+    assert (registry.model("m:1") is not None, not refused) == (accepted, accepted)
 
 
-def test_which_model_a_host_loads_is_the_hosts_to_refuse(registry):
-    take(registry, model("m", runtime="of-a-later-version"))
+def test_which_model_a_host_loads_is_the_hosts_to_refuse():
+    registry = registered(model(runtime="of-a-later-version"))
     assert registry.model("m:1").runtime == "of-a-later-version"
-
-
-def test_a_number_that_is_no_float_does_not_end_the_process(registry):
-    registry.reached("m:1")
-    take(registry, model(), app(objective_ms=500))
-    before = registry.application("app")
-    value = b'{"name": "app", "models": ["m:1"], "objective_ms": 1' + b"0" * 400 + b"}"
-    registry.take([record(9, value, b"application/app")])
-    assert registry.application("app") == before
-
-
-def trial(model, stage="shadow", share=1.0):
-    return Trial(model=model, stage=stage, share=share)
-
-
-def tried(registry):
-    return [(one.candidate.ref, one.stage, one.share) for one in registry.application("app").trials]
-
-
-def test_a_version_is_on_trial_once_it_is_declared_and_reached(registry):
-    take(registry, app(models=["m:1"], trials=[trial("n:1", "canary", 0.25)]), model("m"), model("n"))
-    registry.reached("m:1")
-    assert (registry.application("app").refs, tried(registry)) == (("m:1",), [])
-    registry.reached("n:1")
-    assert (registry.application("app").refs, tried(registry)) == (("m:1",), [("n:1", "canary", 0.25)])
-
-
-def test_a_retired_version_is_not_asked_and_can_come_back(registry):
-    take(registry, app(models=["m:1"], trials=[trial("n:1")]), model("m", retired=True), model("n", retired=True))
-    assert registry.unreached == []
-    registry.reached("m:1")
-    registry.reached("n:1")
-    assert (registry.application("app").refs, tried(registry)) == ((), [])
-    take(registry, model("m"), model("n"))
-    assert (registry.application("app").refs, [ref for ref, *_ in tried(registry)]) == (("m:1",), ["n:1"])
-
-
-def test_a_version_counts_while_a_host_of_it_is_ready(changed):
-    ready = set()
-    one = ApplicationRegistry(changed.append, ready=ready.__contains__)
-    take(one, app(models=["m:1"], trials=[trial("n:1")]), model("m"), model("n"))
-    one.reached("m:1")
-    one.reached("n:1")
-    assert (one.application("app").refs, tried(one)) == ((), [])
-    ready.update(("m:1", "n:1"))
-    one.resolve()
-    assert (one.application("app").refs, [ref for ref, *_ in tried(one)]) == (("m:1",), ["n:1"])
-    ready.remove("m:1")
-    one.resolve()
-    assert one.application("app").refs == ()
-
-
-def test_a_colocated_version_is_ready_when_it_is_reached(changed):
-    one = ApplicationRegistry(changed.append, ready=lambda _: False, allowed=["x:"])
-    take(one, app(models=["m:1"]), model("m", colocated=True))
-    one.reached("m:1")
-    assert one.application("app").refs == ("m:1",)

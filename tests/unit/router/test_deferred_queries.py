@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 from builders.kafka import FakeLogReader, FakeProducer
-from builders.query_router import query
+from unit.router.rig import query, settle
 
 from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_stream.query.admission import Admission
@@ -13,14 +13,13 @@ from clipper_stream.query.admission import Admission
 TOPIC = "queries"
 
 
-class Fixture:
-    """A log of queries, and an agent that takes what is read again."""
+class Surroundings:
+    """A log of ten queries a partition, their consumer, and an agent that takes what is read again."""
 
     def __init__(self):
         producer = FakeProducer()
-        for partition in (0, 1):
-            for number in range(10):
-                producer.append(TOPIC, partition, None, b"%d" % number)
+        for number in range(20):
+            producer.append(TOPIC, number % 2, None, b"query")
         self.admission, self.generation, self.taken, self.gone = Admission(8), 0, [], []
         self.admission.shared = True
         self.admission.enter("app", 6)  # all of what is for everybody
@@ -28,73 +27,63 @@ class Fixture:
 
     def receive(self, chunk, generation):
         for tp, records in chunk.items():
+            self.admission.enter("app", len(records))
             self.taken += [(tp.partition, record.offset) for record in records]
 
     def acknowledge(self, partition, offsets, generation):
         self.gone.append((partition, offsets))
 
-    def put(self, *offsets, partition=0, until_s=inf):
-        queries = (query(f"q{one}", 1, application="app", offset=one, partition=partition) for one in offsets)
-        self.deferred.put([(one, until_s) for one in queries])
-
-    async def until(self, condition):
-        while not condition():
-            await asyncio.sleep(0)
+    async def put(self, *offsets, partition=0, until_s=inf):
+        self.deferred.put([(query("q", 1, offset=one, partition=partition), until_s) for one in offsets])
+        await settle(1.0)
 
 
 @pytest.fixture
-async def fixture():
-    made = Fixture()
+async def around():
+    made = Surroundings()
     running = asyncio.create_task(made.deferred.run(made))
     yield made
     running.cancel()
 
 
-async def test_they_wait_until_there_is_room_and_no_more_are_read_than_that(fixture):
-    fixture.put(1, 2, 5)
-    fixture.put(3, partition=1)
-    await asyncio.sleep(0)
-    assert (fixture.taken, fixture.admission.deferred) == ([], 4)
-    fixture.admission.leave("app")
-    fixture.admission.leave("app")
-    assert fixture.admission.room("app") == 2
-    await fixture.until(lambda: len(fixture.taken) == 4)
-    assert sorted(fixture.taken) == [(0, 1), (0, 2), (0, 5), (1, 3)]
-    assert fixture.admission.deferred == 0
+async def test_they_wait_until_there_is_room_and_no_more_are_read_than_that(around):
+    await around.put(1, 2, 5)
+    await around.put(3, partition=1)
+    assert (around.taken, around.admission.deferred) == ([], 4)
+    for first, taken, deferred in ((0, [(0, 1), (0, 2)], 2), (2, [(0, 5), (1, 3)], 0)):
+        around.admission.leave("app", 2)
+        await settle(1.0)
+        assert (around.taken[first:], around.admission.deferred) == (taken, deferred)
 
 
-async def test_what_the_log_has_no_more_is_acknowledged(fixture):
-    fixture.admission.clear()
-    fixture.put(9, 10)
-    await fixture.until(lambda: fixture.gone)
-    assert (fixture.taken, fixture.gone) == ([(0, 9)], [(0, [10])])
+async def test_what_the_log_has_no_more_is_acknowledged(around):
+    around.admission.clear()
+    await around.put(9, 10)
+    assert (around.taken, around.gone) == ([(0, 9)], [(0, [10])])
 
 
-async def test_those_of_a_generation_that_has_ended_are_left_to_the_next(fixture):
-    fixture.put(1)
-    fixture.deferred.clear()
-    fixture.admission.clear()
-    fixture.put(2)
-    await fixture.until(lambda: fixture.taken)
-    assert (fixture.taken, fixture.admission.deferred) == ([(0, 2)], 0)
+async def test_those_of_a_generation_that_has_ended_are_left_to_the_next(around):
+    await around.put(1)
+    around.deferred.clear()
+    around.admission.clear()
+    await around.put(2)
+    assert (around.taken, around.admission.deferred) == ([(0, 2)], 0)
 
 
-async def test_what_is_due_is_read_again_without_room_and_nothing_else(fixture):
-    fixture.put(1, 3)
-    fixture.put(2, until_s=1.0)
-    await fixture.until(lambda: fixture.taken)
-    assert (fixture.taken, fixture.admission.deferred) == ([(0, 2)], 2)
+async def test_what_is_due_is_read_again_without_room_and_nothing_else(around):
+    await around.put(1, 3)
+    await around.put(2, until_s=1.0)
+    assert (around.taken, around.admission.deferred) == ([(0, 2)], 2)
 
 
-async def test_nothing_is_read_again_while_partitions_are_being_given(fixture):
-    fixture.generation = -1
-    fixture.admission.clear()
-    fixture.put(1)
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert fixture.taken == []
-    fixture.generation = 1
-    await fixture.until(lambda: fixture.taken)
+async def test_nothing_is_read_again_while_partitions_are_being_given(around):
+    around.generation = -1
+    around.admission.clear()
+    await around.put(1)
+    assert around.taken == []
+    around.generation = 1
+    await settle(1.0)
+    assert around.taken == [(0, 1)]
 
 
 def test_reading_stops_when_a_million_are_deferred():

@@ -1,103 +1,84 @@
 """The runner does what the router asks for, and wakes it when a deadline has come."""
 
-import asyncio
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from builders.kafka import Tasks
+from unit.router.rig import settle
 
+from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.effects import EffectRunner
 from clipper_stream.query import Effects, Request
 
 
-class Fixture:
+class Surroundings:
     """A router with one deadline, and notes of what is carried where."""
 
     def __init__(self):
-        self.next_deadline_s, self.expired, self.failure = None, asyncio.Event(), None
-        self.answers, self.audits, self.requests, self.forgotten, self.cache, self.coalesced = [], [], [], [], {}, 0
+        self.next_deadline_s, self.expired, self.failure = None, 0, None
+        self.put, self.requests, self.forgotten, self.rooms = [], [], [], []
+        self.metrics, self.tasks = RouterMetrics(), Tasks()
         sender = SimpleNamespace(put=self.requests.extend, forget=self.forgotten.extend)
-        recorder = SimpleNamespace(put=self.put)
-        metrics = SimpleNamespace(count_cache=self.count_cache, count_coalesced=self.count_coalesced)
-        self.spawned = asyncio.Event()
-        self.effects = EffectRunner(
-            self, SimpleNamespace(update_room=list), SimpleNamespace(put=list), recorder, metrics, tasks=self
-        )
-        self.effects.connect(sender, SimpleNamespace(take=lambda request: request.ref == "here:1"))
+        self.runner = EffectRunner(
+            self, SimpleNamespace(update_room=lambda: self.rooms.append(1)), SimpleNamespace(put=list),
+            SimpleNamespace(put=lambda *parts: self.put.append(parts)), self.metrics, self.tasks,
+        )  # fmt: skip
+        self.runner.connect(sender, SimpleNamespace(take=lambda request: request.ref == "here:1"))
 
-    def put(self, answers, audits, blocks):
-        self.answers += [*answers, *blocks]
-        self.audits += audits
-
-    def watched(self, work):
-        self.task = asyncio.create_task(work)
-        self.spawned.set()
-        return self.task
-
-    def count_cache(self, ref, lookups, hits):
-        self.cache[ref] = lookups, hits
-
-    def count_coalesced(self, count):
-        self.coalesced += count
+    def run(self, after_s, **effects):
+        """Run effects that leave a query with a deadline after so many seconds."""
+        self.next_deadline_s = None if after_s is None else time.time() + after_s
+        self.runner.run(Effects(now_s=0.0, **effects))
 
     def expire(self, now_s):
+        self.expired, self.next_deadline_s = self.expired + 1, None
         if self.failure:
             raise self.failure
-        if now_s >= self.next_deadline_s:
-            self.next_deadline_s = None
-            self.expired.set()
         return Effects(now_s=now_s, answers=["late"], forgotten=[7])
 
 
 @pytest.fixture
-def fixture():
-    return Fixture()
+async def around():
+    return Surroundings()
 
 
-def request(frame, ref):
-    return Request(ref, frame, np.zeros((1, 1)), np.zeros(1))
+async def test_everything_that_is_asked_for_is_carried_out(around):
+    here, there = (Request(ref, 1, np.zeros((1, 1)), np.zeros(1)) for ref in ("here:1", "there:1"))
+    around.run(
+        None, requests=[here, there], answers=["a"], audits=["b"], block_answers=["c"], forgotten=[5], coalesced=3,
+        lookups={"m:1": 4, "n:1": 2}, hits={"m:1": 1}, queries={"app": 2, None: 1},
+    )  # fmt: skip
+    assert (around.put, around.requests, around.forgotten) == ([(["a"], ["b"], ["c"])], [there], [5])
+    value = around.metrics.registry.get_sample_value
+    assert [value(f"clipper_cache_{kind}_total", {"model": "m:1"}) for kind in ("lookups", "hits")] == [4, 1]
+    assert [value(f"clipper_cache_{kind}_total", {"model": "n:1"}) for kind in ("lookups", "hits")] == [2, 0]
+    assert [value("clipper_queries_total", {"application": name}) for name in ("app", "unknown")] == [2, 1]
+    assert (value("clipper_coalesced_total"), len(around.rooms)) == (3, 1)
+    await settle(3600.0)
+    assert around.expired == 0
 
 
-async def test_everything_that_is_asked_for_is_carried_out(fixture):
-    here, there = request(1, "here:1"), request(2, "there:1")
-    effects = Effects(now_s=0.0, requests=[here, there], answers=["a"], audits=["b"], forgotten=[5], coalesced=3)
-    effects.block_answers = ["c"]
-    effects.lookups, effects.hits = {"m:1": 4, "n:1": 2}, {"m:1": 1}
-    fixture.effects.run(effects)
-    assert (fixture.answers, fixture.audits, fixture.requests, fixture.forgotten) == (
-        ["a", "c"],
-        ["b"],
-        [there],
-        [5],
-    )
-    assert (fixture.cache, fixture.coalesced) == ({"m:1": (4, 1), "n:1": (2, 0)}, 3)
-    assert fixture.effects._timer is None
+@pytest.mark.parametrize("after_s", [(20.0,), (3600.0, 20.0), (20.0, 30.0)])
+async def test_the_router_is_woken_once_at_its_earliest_deadline(around, after_s):
+    for deadline_s in after_s:
+        around.run(deadline_s)
+    await settle(18.0)
+    assert around.expired == 0
+    await settle(3600.0)
+    assert (around.expired, around.put[len(after_s) :], around.forgotten) == (1, [(["late"], [], [])], [7])
 
 
-async def test_the_router_is_woken_at_its_earliest_deadline(fixture):
-    fixture.next_deadline_s = time.time() + 3600
-    fixture.effects.run(Effects(now_s=0.0))
-    fixture.next_deadline_s = time.time() + 0.01
-    fixture.effects.run(Effects(now_s=0.0))
-    await fixture.expired.wait()
-    assert (fixture.answers, fixture.forgotten) == (["late"], [7])
+async def test_a_runner_that_is_stopped_wakes_nobody(around):
+    around.run(20.0)
+    around.runner.stop()
+    await settle(30.0)
+    assert around.expired == 0
 
 
-async def test_a_later_deadline_moves_no_timer(fixture):
-    fixture.next_deadline_s = time.time() + 3600
-    fixture.effects.run(Effects(now_s=0.0))
-    timer = fixture.effects._timer
-    fixture.next_deadline_s += 1
-    fixture.effects.run(Effects(now_s=0.0))
-    assert fixture.effects._timer is timer
-    fixture.effects.stop()
-    assert timer.cancelled()
-
-
-async def test_a_defect_in_expiring_is_heard_of(fixture):
-    fixture.failure, fixture.next_deadline_s = ZeroDivisionError(), 0.0
-    fixture.effects.run(Effects(now_s=0.0))
-    await fixture.spawned.wait()
-    with pytest.raises(ZeroDivisionError):
-        await fixture.task
+async def test_a_defect_in_expiring_is_heard_of(around):
+    around.failure = ZeroDivisionError()
+    around.run(0.0)
+    await settle()
+    assert around.tasks.failures == [around.failure]

@@ -9,13 +9,22 @@ from types import SimpleNamespace
 import pytest
 from builders.kafka import record
 from faust.types import TP
+from unit.router.rig import settle
 
-from clipper_agents.router import left_backlogs
-from clipper_agents.router.left_backlogs import BUSY_S, READ_ALONE, READ_TOGETHER, LatePart, LeftBacklogs
+from clipper_agents.router.left_backlogs import (
+    BUSY_S,
+    READ_ALONE,
+    READ_TOGETHER,
+    SMALLEST,
+    LatePart,
+    LeftBacklogs,
+)
 from clipper_agents.streaming.frontier import Frontier
 
 P0, P1 = TP("queries", 0), TP("queries", 1)
 COUNT = 5 * READ_TOGETHER
+LEFT = [offset for offset in range(10, COUNT) if offset % 100 not in (50, 51)]
+"""What is left of a partition, of which two offsets in a hundred hold no record."""
 
 
 def queries(tp, offsets, age_s=100.0):
@@ -24,52 +33,56 @@ def queries(tp, offsets, age_s=100.0):
 
 
 class RangeReader:
-    """Reads what it is told to; of each partition two offsets in a row hold no record."""
+    """Reads what it is told to."""
 
     def __init__(self):
         self.unread, self.positions, self.most = {}, {}, []
 
     async def start(self):
-        pass
+        """It is connected."""
 
     def assign(self, ranges):
         self.unread = {tp: one.end for tp, one in ranges.items()}
         self.positions = {tp: one.first for tp, one in ranges.items()}
 
     async def fetch(self, wanted, most, wait_s):
-        await asyncio.sleep(0)
         self.most.append(most)
+        await asyncio.sleep(0.01)
         found = {}
         for tp in wanted:
             first, end = self.positions[tp], min(self.positions[tp] + most, self.unread[tp])
-            found[tp] = queries(tp, (offset for offset in range(first, end) if offset % 100 not in (50, 51)))
+            found[tp] = queries(tp, (offset for offset in range(first, end) if offset in LEFT))
             self.positions[tp] = end
             if end == self.unread[tp]:
                 del self.unread[tp]
         return found
 
 
-class Fixture:
+class Surroundings:
     """The consumer of a topic, and an agent that takes what was left."""
 
     def __init__(self):
         self.frontiers, self.generation, self.consumer = defaultdict(Frontier), 0, self
-        self.taken, self.held, self.asked = [], set(), []
-        self.room = asyncio.Event()
+        self.taken, self.held, self.asked, self.room = [], set(), [], asyncio.Event()
         self.room.set()
         self.indexes = defaultdict(lambda: SimpleNamespace(left_ms=math.inf))
-        decisions = SimpleNamespace(of=self.indexes.__getitem__)
         self.reader, self.now_s = RangeReader(), 0.0
+        decisions = SimpleNamespace(of=self.indexes.__getitem__)
         self.backlogs = LeftBacklogs(self, self.reader, self, decisions, lambda: self.now_s)
 
-    def read(self, tp, offsets, age_s=100.0):
+    def look(self, tp, offsets, late, age_s=100.0):
         self.now_s += 0.1
         self.frontiers[tp].admit([*offsets])
-        return {tp: queries(tp, offsets, age_s)}
+        self.backlogs.look({tp: queries(tp, offsets, age_s)}, late)
 
-    def leave(self, tp):
-        self.backlogs.look(self.read(tp, range(5)), {tp.partition})
-        self.backlogs.look(self.read(tp, range(5, 10)), {tp.partition})
+    def leave(self, *tps):
+        for tp in tps:
+            self.look(tp, range(5), {tp.partition})
+            self.look(tp, range(5, 10), {tp.partition})
+
+    def kept(self):
+        """Partitions whose index keeps decisions for queries that were left."""
+        return [partition for partition, index in sorted(self.indexes.items()) if index.left_ms < math.inf]
 
     def leave_backlog(self, tp, least):
         self.asked.append((tp, least))
@@ -83,19 +96,12 @@ class Fixture:
         return tp in self.held
 
     def receive(self, chunk, generation):
-        for tp, records in chunk.items():
-            self.taken += [(tp.partition, one.offset) for one in records]
-
-    async def until(self, condition):
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0)
+        self.taken += [(tp.partition, one.offset) for tp, records in chunk.items() for one in records]
 
 
 @pytest.fixture
-async def fixture(monkeypatch):
-    monkeypatch.setattr(left_backlogs, "LOOK_AGAIN_S", 0.0)
-    made = Fixture()
+async def around():
+    made = Surroundings()
     running = asyncio.create_task(made.backlogs.run(made))
     yield made
     running.cancel()
@@ -108,59 +114,53 @@ def test_an_age_that_falls_fast_catches_up(took_s, age_s, catches_up):
     assert LatePart(1.0 + took_s, age_s).catches_up(LatePart(1.0, 100.0)) == catches_up
 
 
-async def test_it_is_left_when_two_chunks_in_a_row_are_late_and_no_younger(fixture):
-    look = fixture.backlogs.look
-    look(fixture.read(P0, range(10)), {0})
-    look(fixture.read(P0, range(10, 20), 1.0), {0, 1})
-    look(fixture.read(P0, range(20, 30)), {1})
-    look(fixture.read(P0, range(30, 40)), {0})
-    assert fixture.asked == [], "younger, in time, and the first of its kind"
-    look(fixture.read(P0, range(40, 50)), {0})
-    assert fixture.asked == [(P0, left_backlogs.SMALLEST)]
+async def test_it_is_left_when_two_chunks_in_a_row_are_late_and_no_younger(around):
+    around.look(P0, range(10), {0})
+    around.look(P0, range(10, 20), {0, 1}, age_s=1.0)
+    around.look(P0, range(20, 30), {1})
+    around.look(P0, range(30, 40), {0})
+    assert around.asked == [], "younger, in time, and the first of its kind"
+    around.look(P0, range(40, 50), {0})
+    assert around.asked == [(P0, SMALLEST)]
 
 
-async def test_all_that_was_left_is_read_in_order_while_there_is_room(fixture):
-    fixture.room.clear()
-    fixture.leave(P0)
-    fixture.leave(P1)
-    assert fixture.backlogs.left == 2 * (COUNT - 10)
-    assert fixture.indexes[0].left_ms < math.inf
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert fixture.taken == []
-    fixture.held = {P0}
-    fixture.room.set()
-    expected = [offset for offset in range(10, COUNT) if offset % 100 not in (50, 51)]
-    await fixture.until(lambda: len(fixture.taken) == len(expected))
-    assert fixture.taken == [(1, offset) for offset in expected]
-    assert fixture.indexes[0].left_ms < math.inf
-    fixture.held.clear()
-    await fixture.until(lambda: fixture.indexes[0].left_ms == math.inf)
-    assert fixture.taken[len(expected) :] == [(0, offset) for offset in expected]
-    assert (fixture.backlogs.left, fixture.indexes[1].left_ms) == (0, math.inf)
+async def test_all_that_was_left_is_read_in_order_while_there_is_room(around):
+    around.room.clear()
+    around.leave(P0, P1)
+    assert (around.backlogs.left, around.kept()) == (2 * (COUNT - 10), [0, 1])
+    await settle(10.0)
+    assert around.taken == []
+    around.held = {P0}
+    around.room.set()
+    await settle(10.0)
+    assert around.taken == [(1, offset) for offset in LEFT]
+    around.held.clear()
+    await settle(10.0)
+    assert around.taken[len(LEFT) :] == [(0, offset) for offset in LEFT]
+    assert (around.backlogs.left, around.kept()) == (0, [])
     for tp in (P0, P1):
-        fixture.frontiers[tp].finish([*range(10), *expected])
-        assert fixture.frontiers[tp].committable == COUNT
+        around.frontiers[tp].finish([*range(10), *LEFT])
+        assert around.frontiers[tp].committable == COUNT
 
 
-async def test_more_of_it_is_read_together_while_no_new_query_comes(fixture):
-    fixture.leave(P0)
-    await fixture.until(lambda: fixture.reader.most)
-    fixture.now_s += BUSY_S
-    await fixture.until(lambda: fixture.indexes[0].left_ms == math.inf)
-    assert (fixture.reader.most[0], fixture.reader.most[-1]) == (READ_TOGETHER, READ_ALONE)
+async def test_more_of_it_is_read_together_while_no_new_query_comes(around):
+    around.leave(P0)
+    await settle()
+    around.now_s += BUSY_S
+    await settle(10.0)
+    assert around.kept() == []
+    assert (around.reader.most[0], around.reader.most[-1]) == (READ_TOGETHER, READ_ALONE)
 
 
-async def test_what_was_left_in_an_earlier_generation_is_forgotten(fixture):
-    fixture.held = {P0, P1}
-    fixture.leave(P0)
-    fixture.leave(P1)
-    fixture.frontiers.clear()
-    fixture.generation += 1
-    fixture.backlogs.clear({0})
-    fixture.held.clear()
-    assert (fixture.backlogs.left, fixture.indexes[0].left_ms) == (0, math.inf)
-    assert fixture.indexes[1].left_ms < math.inf, "its database is closed, and not opened again"
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert fixture.taken == []
+async def test_what_was_left_in_an_earlier_generation_is_forgotten(around):
+    around.held = {P0, P1}
+    around.leave(P0, P1)
+    around.frontiers.clear()
+    around.generation += 1
+    around.backlogs.clear({0})
+    around.held.clear()
+    assert (around.backlogs.left, around.kept()) == (0, [1]), (
+        "the database of the other is closed, and not opened again"
+    )
+    await settle(10.0)
+    assert around.taken == []

@@ -1,120 +1,87 @@
 """Outputs for this process reach the queries that wait, those for others are left alone, and everything is acked."""
 
-import asyncio
-from types import SimpleNamespace
-
-from builders.kafka import FakeProducer, Tasks, record
-from builders.query_router import NOW_S, application, make_router, query
+import pytest
+from builders.kafka import record
+from builders.query_router import application
 from faust.types import TP
+from unit.router.rig import CATALOGUE, query, settle
 
-from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.outputs import MEMORY_CHUNKS, OutputAgent
-from clipper_agents.streaming.dead_letters import DeadLetterSender
-from clipper_agents.streaming.outbox import Outbox
-from clipper_topics.catalogue import Catalogue
+from clipper_agents.router.outputs import MEMORY_CHUNKS
 from clipper_topics.frames import FailedRow, OutputFrame, encode_frame
 
-CATALOGUE = Catalogue(partitions=1)
-TOPIC = TP(CATALOGUE.outputs, 0)
 
-
-class Fixture:
-    """An agent and a router that waits for the rows of one request."""
+class Stream:
+    """Gives one chunk of outputs, and notes what of it is acknowledged in its generation."""
 
     generation = 3
 
-    def __init__(self, *refs):
-        self.producer, self.answers, self.answered, self.acked, self.dead = FakeProducer(), [], [], [], []
-        self.counted = RouterMetrics()
-        self.router = make_router(application("app", refs or ("a:1",)))
-        self.effects = EffectRunner(self.router, self, SimpleNamespace(put=list), self, self.counted, None)
-        self.tasks = Tasks()
-        self.effects.connect(SimpleNamespace(put=list, forget=list), SimpleNamespace(take=None))
-        self.agent = OutputAgent(
-            b"mine", self.router, self.effects, self,
-            DeadLetterSender(Outbox(self.producer), CATALOGUE.dead_letters, self.tasks), metrics=self,
-        )  # fmt: skip
-        self.requests = {one.ref: one for one in self.router.receive([query("q", 1, 2)], NOW_S).requests}
-        self.request = self.requests["a:1"]
-
-    def put(self, answers, audits, blocks):
-        self.answers += answers
-
-    def update_room(self):
-        pass
-
-    def count_answered(self, frame, rows):
-        self.answered.append((frame, rows))
-
-    def count_dead_letters(self, topic, kind, count):
-        self.dead.append((topic, kind, count))
-
-    def observe_return(self, took_s):
-        self.took_s = took_s
-
-    def ack(self, tp, offsets, generation):
-        self.acked.append((tp, offsets, generation))
+    def __init__(self, *values):
+        self.records, self.acked = [record(n, value, None, CATALOGUE.outputs) for n, value in enumerate(values)], []
 
     async def chunks(self, most, held):
-        yield [(TOPIC, [record(offset, value, None, CATALOGUE.outputs) for offset, value in enumerate(self.values)])]
+        yield [(TP(CATALOGUE.outputs, 0), self.records)]
 
-    def serve(self, *values):
-        self.values = values
+    def ack(self, tp, offsets, generation):
+        self.acked += offsets if (tp, generation) == (TP(CATALOGUE.outputs, 0), 3) else []
 
-        async def body():
-            await self.agent.serve(self)
-            self.effects.stop()
-            while self.agent._dead_letters._is_sending:
-                await asyncio.sleep(0)
 
-        asyncio.run(body())
+@pytest.fixture
+async def rig(make_rig):
+    return make_rig(application(refs=("a:1", "b:1")), application("one"))
+
+
+async def serve(rig, *values):
+    """Serve these outputs; the offsets that are acknowledged."""
+    stream = Stream(*values)
+    await rig.outputs.serve(stream)
+    rig.effects.stop()  # the deadline is years past
+    await settle()
+    return stream.acked
 
 
 def frame(number, router=b"mine", outputs=(5, 6), failed=()):
     return encode_frame(OutputFrame(router=router, frame=number, row0=0, outputs=list(outputs), failed=list(failed)))
 
 
-def test_outputs_answer_the_query_that_waits_and_those_of_others_do_not():
-    fixture = Fixture()
-    number = fixture.request.frame
-    fixture.serve(frame(number, b"another"), frame(number))
-    ((answer,),) = [fixture.answers]
-    assert answer.outputs == [5, 6]
-    assert fixture.answered == [(number, 2)]
-    assert fixture.acked == [(TOPIC, [0, 1], 3)]
-    assert fixture.took_s == fixture.router.return_s * MEMORY_CHUNKS > 0
-    count = "clipper_stage_latency_seconds_count"
-    assert fixture.counted.registry.get_sample_value(count, {"stage": "combine"}) == 1, "both frames came together"
+async def test_outputs_answer_the_query_that_waits_and_those_of_others_do_not(rig):
+    number = rig.ask(query("q", 1, 2, application="one"))["a:1"].frame
+    assert await serve(rig, frame(number, b"another", [7, 8]), frame(number)) == [0, 1]
+    (answer,) = rig.predictions()
+    assert (answer.outputs, rig.answered) == ([5, 6], [(number, 2)])
+    counts, sums = (rig.counts(f"clipper_stage_latency_seconds_{one}", "stage") for one in ("count", "sum"))
+    assert sums["return"] == pytest.approx(rig.router.return_s * MEMORY_CHUNKS)
+    assert (counts["return"], counts["combine"]) == (1, 1), "both frames came together"
+    assert sums["return"] > 0
 
 
-def test_a_host_answers_no_request_to_another_model_whose_frame_it_guesses():
-    fixture = Fixture("a:1", "b:1")
-    seen = fixture.request.frame
-    fixture.serve(*(frame(seen + step, outputs=[66, 66]) for step in range(-500, 501) if step))
-    fixture.serve(frame(seen), frame(fixture.requests["b:1"].frame))
-    ((answer,),) = [fixture.answers]
-    assert [(use.ref, use.outputs) for use in answer.used] == [("a:1", [5, 6]), ("b:1", [5, 6])]
+async def test_a_host_answers_no_request_to_another_model_whose_frame_it_guesses(rig):
+    requests = rig.ask(query("q", 1, 2))
+    seen = requests["a:1"].frame
+    await serve(rig, *(frame(seen + step, outputs=[66, 66]) for step in range(-500, 501) if step))
+    await serve(rig, frame(seen), frame(requests["b:1"].frame))
+    (answer,) = rig.predictions()
+    assert [(use.model, use.outputs) for use in answer.models] == [("a", [5, 6]), ("b", [5, 6])]
 
 
-def test_a_failed_row_is_missing_in_the_answer_and_says_why():
-    fixture = Fixture()
-    fixture.serve(frame(fixture.request.frame, failed=[FailedRow(row=1, reason="error", explanation="no such digit")]))
-    ((answer,),) = [fixture.answers]
-    assert answer.used[0].failures[1].explanation == "no such digit"
+async def test_a_failed_row_is_missing_in_the_answer_and_says_why(rig):
+    number = rig.ask(query("q", 1, 2, application="one"))["a:1"].frame
+    await serve(rig, frame(number, failed=[FailedRow(row=1, reason="error", explanation="no such digit")]))
+    ((missing,),) = [answer.models[0].missing_rows for answer in rig.predictions()]
+    assert (missing.row, missing.explanation) == (1, "no such digit")
 
 
-def test_what_is_no_frame_is_a_dead_letter_and_acked():
-    fixture = Fixture()
-    fixture.serve(b"junk")
-    assert len(fixture.producer.logs[CATALOGUE.dead_letters, 0]) == 1
-    assert (fixture.dead, fixture.acked[-1]) == ([(CATALOGUE.outputs, "undecodable", 1)], (TOPIC, [0], 3))
+async def test_what_is_no_frame_is_a_dead_letter_and_acked(rig):
+    assert await serve(rig, b"junk") == [0]
+    assert len(rig.log(CATALOGUE.dead_letters)) == 1
+    assert rig.counts("clipper_dead_letters_total", "topic") == {CATALOGUE.outputs: 1}
+    assert rig.counts("clipper_dead_letters_total", "reason") == {"undecodable": 1}
 
 
-async def test_the_rows_of_a_request_that_cannot_be_sent_fail_at_once():
-    fixture = Fixture()
-    fixture.effects.fail(fixture.request, "no broker takes it")
-    fixture.effects.stop()
-    ((answer,),) = [fixture.answers]
-    assert (answer.outputs, answer.failure.reason) == (["default", "default"], "errors")
-    assert "no broker takes it" in answer.missing[0].failure.explanation
+async def test_the_rows_of_a_request_that_cannot_be_sent_fail_at_once(rig):
+    request = rig.ask(query("q", 1, 2, application="one"))["a:1"]
+    rig.effects.fail(request, "no broker takes it")
+    rig.effects.stop()
+    await settle()
+    (answer,) = rig.predictions()
+    assert (answer.outputs, answer.reason) == (["default", "default"], "errors")
+    assert "no broker takes it" in answer.missing[0].explanation

@@ -7,224 +7,134 @@ import asyncio
 import json
 from collections import Counter
 from itertools import permutations
-from types import SimpleNamespace
 
 import msgspec
 import pytest
-from builders.feedback import logged
-from builders.kafka import FakeProducer, Tasks, record
-from builders.query_router import application, make_router
-from faust.types import TP
+from unit.router.rig import AT_S, CATALOGUE, QUERIES, query_records, settle
 
-from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.queries import BLOCK_FROM, MOST_UNWRITTEN, FreshQueries, QueryAgent
-from clipper_agents.router.query_consumer import BoundedQueryConsumer
-from clipper_agents.streaming.dead_letters import MOST_WAITING, DeadLetterSender
-from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query.answer import answers_of
-from clipper_topics.catalogue import Catalogue
-
-CATALOGUE = Catalogue(partitions=1)
-TOPIC = TP(CATALOGUE.queries, 0)
+from clipper_agents.router.queries import BLOCK_FROM, MOST_UNWRITTEN
+from clipper_agents.streaming.dead_letters import MOST_WAITING
 
 
-class Fixture:
-    """An agent, a router of `app`, and the answers known of before."""
-
-    def __init__(self, folder, max_in_flight=100):
-        self.producer, self.effects, self.repeated, self.acknowledged, self.dead = FakeProducer(), [], [], [], []
-        self.waiting, self.behind = Counter(), []
-        self.app = SimpleNamespace(generation=0, consumer=SimpleNamespace(acknowledge=self.acknowledge))
-        self.router, self.decisions = (
-            make_router(application("app", ("a:1",)), most_waiting=max_in_flight),
-            LogIndex(folder, 3600.0),
-        )
-        self.consumer = BoundedQueryConsumer(self.app, CATALOGUE.queries, self.router)
-        self.dead_letters = DeadLetterSender(Outbox(self.producer), CATALOGUE.dead_letters, Tasks())
-        self.agent = QueryAgent(
-            self.consumer, self.router, self, FreshQueries(self.router, self.decisions, self), self,
-            self.dead_letters, self, self,
-        )  # fmt: skip
-
-    def run(self, effects):
-        self.effects.append(effects)
-
-    def look(self, chunk, behind):
-        self.behind.append(behind)
-
-    def end_audits(self):
-        pass
-
-    def unwritten(self, partition):
-        return self.waiting[partition]
-
-    def repeat(self, query, before):
-        self.repeated.append((query.query_id, before.offset))
-
-    def acknowledge(self, tp, offsets, generation):
-        self.acknowledged.append((tp, offsets, generation))
-
-    def count_dead_letters(self, topic, kind, count):
-        self.dead.append((topic, kind, count))
-
-    async def receive(self, *values, generation=0):
-        headers = [[("content-type", b"application/msgpack")] if value[:1] >= b"\x80" else () for value in values]
-        records = [
-            record(offset, value, None, CATALOGUE.queries, headers=some)
-            for offset, (value, some) in enumerate(zip(values, headers, strict=True))
-        ]
-        self.agent.receive({TOPIC: records}, generation)
-        while self.dead_letters._is_sending:
-            await asyncio.sleep(0)
-
-    @property
-    def decided(self):
-        return [query.query_id for query in self.queries]
-
-    @property
-    def queries(self):
-        """Those that were decided about."""
-        blocks = [answers_of(some) for effects in self.effects for some in effects.block_answers]
-        alone = [effects.answers for effects in self.effects]
-        return [answer.query for answers in (*alone, *blocks) for answer in answers]
+def query(query_id, **more):
+    return json.dumps({"query_id": query_id, "application": "app", "input": [1.0]} | more).encode()
 
 
-def query(query_id, name="app", number=1.0):
-    return json.dumps({"query_id": query_id, "application": name, "input": [number]}).encode()
+def packed(value):
+    return msgspec.msgpack.encode(json.loads(value))
 
 
-@pytest.fixture
-async def make(tmp_path):
-    made = []
-
-    def build(**settings):
-        made.append(Fixture(tmp_path, **settings))
-        return made[-1]
-
-    yield build
-    made[-1].decisions.keep_only(())
+def answered(rig, query_id):
+    """Offsets of the queries that predictions under an id are about: the same one, where one is repeated."""
+    return [one.query_offset for one in rig.predictions() if one.query_id == query_id]
 
 
-@pytest.fixture
-async def fixture(make):
-    return make()
+@pytest.mark.parametrize(
+    ("decided", "about"),
+    [({"app": 70}, 70), ({"other": 70}, 0), ({"other": 70, "app": 80}, 80)],
+    ids=["answered before", "the id is another application's", "the id is of two"],
+)
+async def test_a_query_that_was_answered_is_answered_again_and_a_new_one_is_decided(rig, decided, about):
+    for name, offset in decided.items():
+        await rig.decide("q1", application=name, query_offset=offset)
+    await rig.read(query("q1"), query("q2"))
+    assert (answered(rig, "q1"), answered(rig, "q2")) == ([*decided.values(), about], [1])
+    assert sorted(rig.acknowledged) == [(0, 0), (0, 1)]
 
 
-async def test_a_query_that_was_answered_is_answered_again_and_a_new_one_is_decided(fixture):
-    fixture.decisions.of(0).index([("q1", logged(7, "q1"))], 7, 1e9)
-    await fixture.receive(query("q1"), query("q2"))
-    assert (fixture.repeated, fixture.decided) == ([("q1", 7)], ["q2"])
-
-
-async def test_the_answer_of_another_application_is_not_that_of_a_query_of_the_same_id(fixture):
-    fixture.decisions.of(0).index([("q1", logged(7, "q1", "other"))], 7, 1e9)
-    await fixture.receive(query("q1"))
-    assert (fixture.repeated, fixture.decided) == ([], ["q1"])
-
-
-async def test_a_query_that_is_repeated_under_an_id_of_two_applications_is_answered_again(fixture):
-    fixture.decisions.of(0).index([("q1", logged(7, "q1", "other")), ("q1", logged(8, "q1"))], 8, 1e9)
-    await fixture.receive(query("q1"))
-    assert (fixture.repeated, fixture.decided) == ([("q1", 8)], [])
-
-
-SAME_ID = {
-    "JSON": query("q"),
-    "with a context": json.dumps({"query_id": "q", "application": "app", "input": [1.0], "context": "ada"}).encode(),
-    "msgpack": msgspec.msgpack.encode(json.loads(query("q"))),
-}
+SAME_ID = {"JSON": query("q"), "with a context": query("q", context="ada"), "msgpack": packed(query("q"))}
 
 
 @pytest.mark.parametrize("others", [1, 2 * BLOCK_FROM], ids=["alone", "in blocks"])
 @pytest.mark.parametrize(("first", "second"), [*permutations(SAME_ID, 2)])
-async def test_of_queries_with_one_id_the_first_in_the_log_is_decided_about(fixture, first, second, others):
+async def test_of_queries_with_one_id_the_first_in_the_log_is_decided_about(rig, first, second, others):
     ids = [f"q{number}" for number in range(others)]
-    before, after = [*map(query, ids)], [msgspec.msgpack.encode(json.loads(query(f"packed {one}"))) for one in ids]
+    before, after = [*map(query, ids)], [packed(query(f"packed {one}")) for one in ids]
     if second == "msgpack":  # so that its block is found first
         before, after = after, before
-    await fixture.receive(*before, SAME_ID[first], SAME_ID[second], *after)
-    assert [one.offset for one in fixture.queries if one.query_id == "q"] == [others]
-    assert len(fixture.queries) == 2 * others + 1
+    await rig.read(*before, SAME_ID[first], SAME_ID[second], *after)
+    assert answered(rig, "q") == [others] * 2
+    assert len(rig.ids()) == len(rig.acknowledged) == 2 * others + 2
 
 
-async def test_what_is_no_query_is_a_dead_letter_and_then_acknowledged(fixture):
-    await fixture.receive(b"{", query("q1"), b"")
-    assert len(fixture.producer.logs[CATALOGUE.dead_letters, 0]) == 2
-    assert fixture.dead == [(CATALOGUE.queries, "undecodable", 2)]
-    assert fixture.acknowledged == [(TOPIC, [0, 2], 0)]
+async def test_what_is_no_query_is_a_dead_letter_and_then_acknowledged(rig):
+    await rig.read(b"{", query("q1"), b"")
+    assert len(rig.log(CATALOGUE.dead_letters)) == 2
+    assert rig.counts("clipper_dead_letters_total", "reason") == {"undecodable": 2}
+    assert rig.counts("clipper_dead_letters_total", "topic") == {CATALOGUE.queries: 2}
+    assert sorted(rig.acknowledged) == [(0, 0), (0, 1), (0, 2)]
 
 
-async def test_records_of_a_generation_that_has_ended_are_left_alone(fixture):
-    fixture.app.generation = 1
-    await fixture.receive(query("q1"), b"{", generation=0)
-    assert (fixture.effects, fixture.acknowledged, fixture.producer.logs) == ([], [], {})
+async def test_records_of_a_generation_that_has_ended_are_left_alone(rig):
+    rig.generation = 1
+    await rig.read(query("q1"), b"{", generation=0)
+    assert (rig.producer.logs, rig.acknowledged) == ({}, [])
 
 
-async def test_no_more_is_read_while_as_many_as_may_wait_for_models(make):
-    fixture = make(max_in_flight=2)
-    fixture.router.admission.enter("app", 2)
-    fixture.consumer.update_room()
-    waiting = asyncio.create_task(fixture.consumer.wait_for_room())
-    await asyncio.sleep(0)
+async def test_no_more_is_read_while_as_many_as_may_wait_for_models(make_rig):
+    rig = make_rig(most_waiting=2)
+    rig.router.admission.enter("app", 2)
+    rig.queries.update_room()
+    waiting = asyncio.create_task(rig.queries.wait_for_room())
+    await settle()
     assert not waiting.done()
-    fixture.router.admission.leave("app")
-    fixture.consumer.update_room()
+    rig.router.admission.leave("app")
+    rig.queries.update_room()
     await waiting
 
 
-async def test_a_drain_ends_when_no_query_is_in_flight_and_reads_no_more(fixture):
-    await fixture.receive(query("q1"))
-    draining = asyncio.create_task(fixture.consumer.drain())
-    waiting = asyncio.create_task(fixture.consumer.wait_for_room())
-    await asyncio.sleep(0)
+async def test_a_drain_ends_when_no_query_is_in_flight_and_reads_no_more(rig):
+    rig.producer.hold = True
+    await rig.read(query("q1"))
+    draining, waiting = asyncio.create_task(rig.queries.drain()), asyncio.create_task(rig.queries.wait_for_room())
+    await settle()
     assert not draining.done()
-    fixture.router.reset()
-    fixture.consumer.acknowledge(0, [0], 0)
+    rig.producer.release()
     await draining
     assert not waiting.done()
     waiting.cancel()
 
 
-def test_a_partition_of_which_much_waits_for_the_broker_is_held_for_a_while(tmp_path):
-    fixture = Fixture(tmp_path)
-    fixture.waiting[0] = MOST_UNWRITTEN
-    assert (fixture.agent.is_held(TOPIC), fixture.agent.is_held(TOPIC._replace(partition=1))) == (True, False)
+async def test_a_partition_of_which_much_waits_for_the_broker_is_held_for_a_while(rig):
+    rig.producer.hold = True
+    for count, held in ((MOST_UNWRITTEN - 1, False), (1, True)):
+        await rig.read(*(query(f"q{count}/{number}") for number in range(count)))
+        assert (rig.agent.is_held(QUERIES), rig.agent.is_held(QUERIES._replace(partition=1))) == (held, False)
+    rig.producer.hold = False
+    rig.producer.release()
+    await settle()
+    assert not rig.agent.is_held(QUERIES)
 
 
-async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partition(fixture):
-    fixture.producer.hold = True
-    records = [record(offset, value, None, CATALOGUE.queries) for offset, value in enumerate([b"{", query("q1")])]
-    fixture.agent.receive({TOPIC: records}, 0)
-    await asyncio.sleep(0)
-    assert (fixture.decided, fixture.acknowledged, fixture.agent.is_held(TOPIC)) == (["q1"], [], False)
-    fixture.agent.receive({TOPIC: [record(2 + n, b"{", None, CATALOGUE.queries) for n in range(MOST_WAITING)]}, 0)
-    assert fixture.agent.is_held(TOPIC)
-    while fixture.dead_letters._is_sending:
-        fixture.producer.release()
-        await asyncio.sleep(0)
-    assert not fixture.agent.is_held(TOPIC)
-    assert [offset for _, offsets, _ in fixture.acknowledged for offset in offsets] == [0, *range(2, 2002)]
+async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partition(rig):
+    rig.producer.hold = True
+    await rig.read(b"{", query("q1"))
+    assert (rig.ids(), rig.acknowledged, rig.agent.is_held(QUERIES)) == (["q1"], [], False)
+    await rig.read(*[b"{"] * MOST_WAITING, first=2)
+    assert rig.agent.is_held(QUERIES)
+    rig.producer.hold = False
+    rig.producer.release()
+    await settle()
+    assert not rig.agent.is_held(QUERIES)
+    assert sorted(rig.acknowledged) == [(0, offset) for offset in range(MOST_WAITING + 2)]
 
 
-async def test_of_queries_in_a_block_those_that_were_answered_are_answered_again(fixture):
-    ids = [f"q{number}" for number in range(2 * BLOCK_FROM)]
-    fixture.decisions.of(0).index([("q3", logged(7, "q3"))], 7, 1e9)
-    await fixture.receive(*[query(one) for one in ids])
-    assert fixture.repeated == [("q3", 7)]
-    assert sorted(fixture.decided) == sorted({*ids} - {"q3"})
-    assert len({id(owner) for owner in fixture.router._queries._queries.values()}) == 1, "the others stay one block"
+async def test_of_queries_in_a_block_those_that_were_answered_are_answered_again_and_the_others_stay_one(rig):
+    ids, undecodable, repeated = [f"q{number}" for number in range(2 * BLOCK_FROM)], [], Counter()
+    await rig.decide("q3", query_offset=70)
+    (block,) = rig.fresh.of({QUERIES: query_records(*map(query, ids))}, 0, AT_S, undecodable, repeated)
+    await rig.idle()
+    assert (block.query_ids, repeated, undecodable) == ([one for one in ids if one != "q3"], {0: 1}, [])
+    assert (answered(rig, "q3"), rig.acknowledged) == ([70, 70], [(0, 3)])
 
 
-async def test_of_queries_in_a_block_none_is_decided_twice(fixture):
-    ids = [f"q{number}" for number in range(BLOCK_FROM)]
-    await fixture.receive(*[query(one) for one in ids])
-    await fixture.receive(*[query(one) for one in ids])
-    assert fixture.router._queries.repeats == len(fixture.decided) == BLOCK_FROM
-
-
-async def test_of_two_records_of_a_query_the_first_in_the_log_is_decided_about(fixture):
-    """Also where the second is in a block and the first is not."""
-    first = json.dumps({"query_id": "q1", "application": "app", "input": [1.0], "context": "ada"}).encode()
-    await fixture.receive(first, *[query(f"q{number}") for number in range(BLOCK_FROM)])
-    again = fixture.router._queries._again
-    assert [one.offset for records in again.values() for one in records] == [2]
+async def test_of_queries_in_a_block_none_is_decided_twice(rig):
+    values = [query(f"q{number}") for number in range(BLOCK_FROM)]
+    rig.producer.hold = True
+    await rig.read(*values)
+    await rig.read(*values, first=BLOCK_FROM)
+    rig.producer.hold = False
+    rig.producer.release()
+    await settle()
+    assert [answered(rig, f"q{number}") for number in range(BLOCK_FROM)] == [[one] * 2 for one in range(BLOCK_FROM)]
+    assert len(rig.acknowledged) == 2 * BLOCK_FROM

@@ -9,38 +9,37 @@ from clipper_agents.router.queries import BLOCK_FROM, decode_queries
 from clipper_agents.router.raw_rows import LARGE_BYTES
 from clipper_topics import codec
 
-MSGPACK = codec.MSGPACK_HEADERS
+INF, NAN = float("inf"), float("nan")
+DIGITS = b"9" * 400
+PLAIN = b'{"application": "app", "input": 1}'
 
 
 def query_of(value, **changes):
-    decoded = decode_queries([record(7, value, **({"partition": 2} | changes))], generation=4)
-    (found,) = decoded.queries
+    (found,) = decode_queries([record(7, value, **({"partition": 2} | changes))], generation=4).queries
     return found
 
 
+def with_fields(fields):
+    """A query in JSON with more fields, given as they are written."""
+    return b'{"application": "app", "input": 1, ' + fields + b"}"
+
+
 def test_a_query_has_what_its_record_says():
-    text = (
-        b'{"query_id": "q", "application": "app", "input": [1, 2], "context": "c", "deadline_ms": 250, "models": ["m"]}'
-    )
-    found = query_of(text, timestamp=1_500, key=b"c")
-    assert (found.query_id, found.application, found.rows, found.packed) == ("q", "app", [[1, 2]], False)
+    fields = b'"query_id": "q", "context": "c", "deadline_ms": 250, "models": ["m"], "features": [1, 0.5]'
+    found = query_of(with_fields(fields), timestamp=1_500, key=b"c")
+    assert (found.query_id, found.application, found.rows, found.packed) == ("q", "app", [1], False)
     assert (found.context, found.deadline_s, found.models, found.queried_at_s) == ("c", 0.25, ["m"], 1.5)
     assert (found.partition, found.offset, found.generation, found.key) == (2, 7, 4, b"c")
-    assert (found.content_type, found.invalid) == (codec.JSON, None)
-
-
-@pytest.mark.parametrize(("text", "features"), [(b"[1, 0.5]", [1.0, 0.5]), (b"null", None)])
-def test_a_query_has_the_features_that_it_gives(text, features):
-    assert query_of(b'{"application": "app", "input": 1, "features": ' + text + b"}").features == features
+    assert (found.content_type, found.invalid, found.features) == (codec.JSON, None, [1.0, 0.5])
 
 
 def test_a_query_without_an_id_is_named_by_its_place():
-    assert query_of(b'{"application": "app", "input": 1}').query_id == "2@7"
+    assert query_of(PLAIN).query_id == "2@7"
 
 
 @pytest.mark.parametrize("claimed", [b"2@8", b"0@0", b"99999999@1"])
 def test_a_query_that_claims_an_id_of_a_router_is_refused_under_its_own(claimed):
-    found = query_of(b'{"application": "app", "input": 1, "query_id": "%s"}' % claimed)
+    found = query_of(with_fields(b'"query_id": "%s"' % claimed))
     assert (found.query_id, "choose another id" in found.invalid) == ("2@7", True)
 
 
@@ -50,8 +49,18 @@ def test_any_other_id_is_an_applications_own(own):
     assert (found.query_id, found.invalid) == (own, None)
 
 
-def test_msgpack_is_answered_in_msgpack():
-    found = query_of(msgspec.msgpack.encode({"application": "app", "inputs": [b"1", b"2"]}), headers=MSGPACK)
+@pytest.mark.parametrize(
+    "stated",
+    [
+        codec.MSGPACK.encode(),
+        b"application/x-msgpack",
+        b"application/vnd.msgpack",
+        b"APPLICATION/X-MSGPACK; charset=binary",
+    ],
+)
+def test_msgpack_under_any_of_its_names_is_answered_in_msgpack(stated):
+    value = msgspec.msgpack.encode({"application": "app", "inputs": [b"1", b"2"]})
+    found = query_of(value, headers=[(codec.CONTENT_TYPE, stated)])
     assert (found.rows, found.packed, found.content_type) == ([b"1", b"2"], True, codec.MSGPACK)
 
 
@@ -59,7 +68,7 @@ TRACE = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0
 CORRELATION = ("Correlation-Id", b"\x00order 7")
 
 
-@pytest.mark.parametrize("value", [b'{"application": "app", "input": 1}', b'{"application": "app", "inputs": [1, 2]}'])
+@pytest.mark.parametrize("value", [PLAIN, b'{"application": "app", "inputs": [1, 2]}'])
 def test_a_query_keeps_the_headers_that_its_prediction_repeats(value):
     given = [("tenant", b"7"), TRACE, *codec.JSON_HEADERS, CORRELATION, ("traceparent", None)]
     assert query_of(value, headers=given).echoed == (TRACE, CORRELATION)
@@ -67,57 +76,50 @@ def test_a_query_keeps_the_headers_that_its_prediction_repeats(value):
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("value", "why"),
     [
         (b'{"application": "app"}', "neither input nor inputs"),
-        (b'{"application": "app", "input": 1, "inputs": [2]}', "both input"),
+        (with_fields(b'"inputs": [2]'), "both input"),
         (b'{"application": "app", "inputs": []}', "at least one row"),
-        (b'{"application": "app", "input": 1, "query_id": ""}', "query_id has 0 characters"),
-        (b'{"application": "app", "input": 1, "models": []}', "name at least one model"),
-        (b'{"application": "app", "input": 1, "deadline_ms": -' + b"9" * 400 + b"}", "give at least 1"),
+        (with_fields(b'"query_id": ""'), "query_id has 0 characters"),
+        (with_fields(b'"models": []'), "name at least one model"),
     ],
 )
-def test_what_can_be_read_but_not_answered_says_why(text, why):
-    assert why in query_of(text).invalid
-
-
-def test_a_deadline_of_any_length_is_a_number():
-    found = query_of(b'{"application": "app", "input": 1, "deadline_ms": ' + b"9" * 400 + b"}")
-    assert found.invalid is None
-    assert found.deadline_s > 1e8
-
-
-@pytest.mark.parametrize("deadline", [b"250", b"250.0", b"2.5e2"])
-def test_a_deadline_is_a_number_however_it_is_written(deadline):
-    found = query_of(b'{"application": "app", "input": 1, "deadline_ms": ' + deadline + b"}")
-    assert (found.deadline_s, found.invalid) == (0.25, None)
-
-
-@pytest.mark.parametrize("deadline", [float("nan"), float("inf"), -0.0, 0.5])
-def test_a_deadline_that_is_no_time_from_now_is_refused(deadline):
-    value = msgspec.msgpack.encode({"application": "app", "input": 1, "deadline_ms": deadline})
-    found = query_of(value, headers=MSGPACK)
-    assert f"deadline_ms is {deadline}" in found.invalid
-    assert found.deadline_s >= 0.0
+def test_what_can_be_read_but_not_answered_says_why(value, why):
+    assert why in query_of(value).invalid
 
 
 @pytest.mark.parametrize(
-    "stated", [b"application/x-msgpack", b"application/vnd.msgpack", b"APPLICATION/X-MSGPACK; charset=binary"]
+    ("given", "least_s", "most_s"),
+    [(b"250", 0.25, 0.25), (b"250.0", 0.25, 0.25), (b"2.5e2", 0.25, 0.25), (DIGITS, 1e8, 1e10)],
 )
-def test_msgpack_under_another_of_its_names_is_answered_in_msgpack(stated):
-    value = msgspec.msgpack.encode({"application": "app", "input": 1})
-    assert query_of(value, headers=[(codec.CONTENT_TYPE, stated)]).content_type == codec.MSGPACK
+def test_a_deadline_is_a_number_however_it_is_written(given, least_s, most_s):
+    found = query_of(with_fields(b'"deadline_ms": ' + given))
+    assert found.invalid is None
+    assert least_s <= found.deadline_s <= most_s
+
+
+@pytest.mark.parametrize("deadline", [NAN, INF, -0.0, 0.5, b"-" + DIGITS])
+def test_a_deadline_that_is_no_time_from_now_is_refused(deadline):
+    if isinstance(deadline, bytes):
+        found = query_of(with_fields(b'"deadline_ms": ' + deadline))
+    else:
+        value = msgspec.msgpack.encode({"application": "app", "input": 1, "deadline_ms": deadline})
+        found = query_of(value, headers=codec.MSGPACK_HEADERS)
+        assert f"deadline_ms is {deadline}" in found.invalid
+    assert "give at least 1" in found.invalid
+    assert found.deadline_s >= 0.0
 
 
 def test_of_a_key_that_stands_twice_the_last_counts():
-    assert query_of(b'{"application": "a", "input": 1, "input": 2, "application": "b"}')[1:3] == ("b", [2])
+    assert query_of(with_fields(b'"input": 2, "application": "b"'))[1:3] == ("b", [2])
 
 
 def test_what_is_no_query_is_kept_apart_in_order():
     values = [b"", None, b"\xff", b"[]", b'{"input": 1}', b'{"application": 5}', b"[" * 100_000]
     records = [record(offset, value) for offset, value in enumerate(values)]
-    records.insert(3, record(99, b'{"application": "app", "input": 1}'))
-    records.append(record(100, b'{"application": "app", "input": 1}', headers=[(codec.CONTENT_TYPE, b"text/html")]))
+    records.insert(3, record(99, PLAIN))
+    records.append(record(100, PLAIN, headers=[(codec.CONTENT_TYPE, b"text/html")]))
     decoded = decode_queries(records, generation=0)
     assert [found.offset for found in decoded.queries] == [99]
     assert [found.offset for found, _ in decoded.undecodable] == [0, 1, 2, 3, 4, 5, 6, 100]
@@ -125,8 +127,7 @@ def test_what_is_no_query_is_kept_apart_in_order():
 
 
 def test_a_timestamp_in_the_future_counts_as_now():
-    records = [record(0, b'{"application": "a", "input": 1}', timestamp=at_ms) for at_ms in (1_000, 9_000)]
-    decoded = decode_queries(records, 0, now_s=5.0)
+    decoded = decode_queries([record(0, PLAIN, timestamp=at_ms) for at_ms in (1_000, 9_000)], 0, now_s=5.0)
     assert [query.queried_at_s for query in decoded.queries] == [1.0, 5.0]
 
 
@@ -139,33 +140,26 @@ def test_a_query_of_too_many_rows_is_refused_without_an_output_for_each():
     assert (answer.failure.reason, answer.outputs) == ("invalid_input", ["x" * 100_000])
 
 
-def records_of(*contents, **changes):
-    return [record(n, msgspec.json.encode({"application": "app"} | one), **changes) for n, one in enumerate(contents)]
+def records_of(*contents):
+    values = [msgspec.json.encode({"application": "app"} | one) for one in contents]
+    return [record(offset, value, b"k", partition=3, timestamp=1_500) for offset, value in enumerate(values)]
 
 
 def test_queries_of_one_row_with_ids_are_a_block_and_any_other_is_by_itself():
     plain = [{"query_id": f"q{number}", "input": [number]} for number in range(BLOCK_FROM)]
     plain[1]["deadline_ms"] = 250
-    others = [
-        {"input": 1},
-        {"query_id": "2@8", "input": 1},
-        {"query_id": "x" * 257, "input": 1},
-        {"query_id": "p", "inputs": [1]},
-        {"query_id": "c", "input": 1, "context": "ada"},
-        {"query_id": "m", "input": 1, "models": ["a"]},
-        {"query_id": "f", "input": 1, "features": [1]},
-        {"query_id": "d", "input": 1, "deadline_ms": 0},
-        {"query_id": "n"},
-        {"query_id": "r", "input": "x" * LARGE_BYTES},
-        {"query_id": "o", "input": 1, "application": "other"},
+    one = {"query_id": "o", "input": 1}
+    changes = [
+        *({"query_id": None}, {"query_id": "2@8"}, {"query_id": "x" * 257}, {"context": "ada"}, {"models": ["a"]}),
+        *({"features": [1]}, {"deadline_ms": 0}, {"input": "x" * LARGE_BYTES}, {"application": "other"}),
     ]
-    decoded = decode_queries(records_of(*plain, *others, key=b"k", partition=3, timestamp=1_500), generation=4)
+    others = [{"query_id": "n"}, {"query_id": "p", "inputs": [1]}, *(one | change for change in changes)]
+    decoded = decode_queries(records_of(*plain, *others), generation=4)
     (block,) = decoded.blocks
-    alone = [decode_queries([one], 4).queries[0] for one in records_of(*plain, key=b"k", partition=3, timestamp=1_500)]
-    assert [*block] == alone
+    assert [*block] == [decode_queries([each], 4).queries[0] for each in records_of(*plain)]
     assert sorted(query.offset for query in decoded.queries) == [*range(len(plain), len(plain) + len(others))]
 
 
 def test_a_few_queries_are_no_block():
-    decoded = decode_queries(records_of(*[{"query_id": f"q{n}", "input": n} for n in range(BLOCK_FROM - 1)]), 0)
+    decoded = decode_queries(records_of(*({"query_id": f"q{n}", "input": n} for n in range(BLOCK_FROM - 1))), 0)
     assert (len(decoded.queries), decoded.blocks) == (BLOCK_FROM - 1, [])

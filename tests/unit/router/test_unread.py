@@ -1,58 +1,43 @@
 """What a router restores begins where the first record that it still has to read may reach back to."""
 
+import pytest
 from aiokafka import TopicPartition
 from builders.kafka import FakeLogReader, FakeProducer
 
 from clipper_agents.router.indexed_log import first_unread_ms
 
-
-async def test_the_oldest_unread_record_of_a_partition_counts_else_its_last_prediction():
-    producer = FakeProducer()
-    reader = FakeLogReader(producer, timestamp_ms=90_000)
-    for number in range(3):
-        producer.append("feedback", 0, None, b"%d" % number)
-        producer.append("predictions", 1, None, b"")
-    positions = {TopicPartition("feedback", 0): 1, TopicPartition("queries", 0): 0}
-    positions |= {TopicPartition("feedback", partition): 0 for partition in (1, 2)}
-    assert await first_unread_ms(reader, positions, "predictions", {}) == {0: 90_000, 1: 90_000, 2: 0}
-
-
-async def test_of_an_unread_query_and_an_unread_feedback_the_older_one_counts():
-    producer = FakeProducer()
-    for topic in ("feedback", "queries"):
-        producer.append(topic, 0, None, b"")
-    reader = StampedReader(producer, {"feedback": 70_000, "queries": 50_000})
-    positions = {TopicPartition(topic, 0): 0 for topic in ("feedback", "queries")}
-    assert await first_unread_ms(reader, positions, "predictions", {}) == {0: 50_000}
-
-
-async def test_an_end_that_a_broker_names_too_early_leaves_nothing_unread():
-    producer = FakeProducer()
-    producer.append("feedback", 0, None, b"")
-    reader, tp = FakeLogReader(producer, timestamp_ms=50_000), TopicPartition("feedback", 0)
-    reader.stale_ends = [0, 0]
-    assert await first_unread_ms(reader, {tp: 0}, "predictions", {}) == {0: 0}
-    assert await first_unread_ms(reader, {tp: 0}, "predictions", {tp: 1}) == {0: 50_000}
-
-
-async def test_a_marker_behind_the_last_record_is_nothing_unread():
-    """All of the log was read to find the time of a record that is not there."""
-    producer = FakeProducer()
-    producer.append("predictions", 0, None, b"")
-    reader, tp = FakeLogReader(producer, timestamp_ms=50_000), TopicPartition("feedback", 0)
-    assert await first_unread_ms(reader, {tp: 0}, "predictions", {tp: 1}) == {0: 50_000}
+FEEDBACK, QUERIES = TopicPartition("feedback", 0), TopicPartition("queries", 0)
+PREDICTIONS = TopicPartition("predictions", 0)
+STAMPS_MS = {"feedback": 70_000, "queries": 50_000, "predictions": 90_000}
 
 
 class StampedReader(FakeLogReader):
     """Records have the timestamp of their topic."""
 
-    def __init__(self, producer, stamps):
-        super().__init__(producer)
-        self._stamps = stamps
-
     async def read(self, starts, apply, ends=None, since_ms=None):
-        count = 0
         for tp in starts:
-            self._timestamp_ms = self._stamps[tp.topic]
-            count += await super().read({tp: starts[tp]}, apply, ends, since_ms)
-        return count
+            self._timestamp_ms = STAMPS_MS[tp.topic]
+            await super().read({tp: starts[tp]}, apply, ends, since_ms)
+
+
+CASES = {
+    "the oldest unread record counts": ([FEEDBACK] * 3, {FEEDBACK: 1, QUERIES: 0}, [], {}, 70_000),
+    "of an unread query and feedback the older": ([FEEDBACK, QUERIES], {FEEDBACK: 0, QUERIES: 0}, [], {}, 50_000),
+    "else the last prediction": ([PREDICTIONS] * 3, {FEEDBACK: 0}, [], {}, 90_000),
+    "else nothing": ([], {FEEDBACK: 0}, [], {}, 0),
+    "a broker names an end too early": ([FEEDBACK], {FEEDBACK: 0}, [0], {}, 0),
+    "but an end is proven": ([FEEDBACK], {FEEDBACK: 0}, [0], {FEEDBACK: 1}, 70_000),
+    "a marker behind the last record is nothing unread": ([PREDICTIONS], {FEEDBACK: 0}, [], {FEEDBACK: 1}, 90_000),
+}
+
+
+@pytest.mark.parametrize(("records", "positions", "stale_ends", "proven", "expected_ms"), CASES.values(), ids=CASES)
+async def test_what_is_unread_begins(records, positions, stale_ends, proven, expected_ms):
+    producer = FakeProducer()
+    for tp in records:
+        producer.append(*tp, None, b"")
+    reader = StampedReader(producer)
+    reader.stale_ends = stale_ends
+    elsewhere = {TopicPartition("feedback", 1): 0}
+    found = await first_unread_ms(reader, positions | elsewhere, "predictions", proven)
+    assert found == {0: expected_ms, 1: 0}

@@ -1,0 +1,244 @@
+"""A router without a process: its real parts on logs in memory, in a loop whose time passes at once."""
+
+import asyncio
+import selectors
+from collections import Counter
+from functools import partial
+from types import SimpleNamespace
+
+from builders import query_router
+from builders.feedback import AT_MS, feedback, prediction
+from builders.kafka import FakeLogReader, FakeProducer, Tasks, record
+from builders.query_router import application, make_router, outputs_of
+from faust.types import TP
+
+from clipper_agents.control.state import ControlState
+from clipper_agents.observability.metrics import RouterMetrics
+from clipper_agents.router.audit_log import AuditLog
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.feedback import FeedbackProcessor
+from clipper_agents.router.outputs import OutputAgent
+from clipper_agents.router.prediction_log import PredictionLog
+from clipper_agents.router.queries import FreshQueries, QueryAgent
+from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.router.selection_store import SelectionStore
+from clipper_agents.streaming.dead_letters import DeadLetterSender
+from clipper_agents.streaming.outbox import NO_RECORDS, Outbox
+from clipper_agents.streaming.recovery import StateLock
+from clipper_stream.query.admission import UNBOUNDED
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+
+CATALOGUE = Catalogue(partitions=3)
+QUERIES = TP(CATALOGUE.queries, 0)
+AT_S = AT_MS / 1000
+"""When queries are asked and feedback is given, unless told: years ago."""
+HORIZON_S = 3600.0
+query = partial(query_router.query, queried_at_s=AT_S)
+
+
+class FakeTime(selectors.DefaultSelector):
+    """Where a loop would wait for its next timer, the moment of that timer is now."""
+
+    now_s = 0.0
+
+    def select(self, timeout=None):
+        found = super().select(timeout and 0.0)
+        self.now_s += 0.0 if found else timeout or 0.0
+        return found
+
+
+class FakeTimeLoop(asyncio.SelectorEventLoop):
+    """A loop whose time passes only while nothing can run: a sleep takes no time, and ends after all that is ready."""
+
+    def __init__(self):
+        self._fake_time = FakeTime()
+        super().__init__(self._fake_time)
+
+    def time(self):
+        return self._fake_time.now_s
+
+
+async def settle(seconds=0.001):
+    """Let everything run that can, for so long by the loop's time."""
+    await asyncio.sleep(seconds)
+
+
+def query_records(*values, first=0):
+    """Records of the queries topic, from an offset on, in JSON or msgpack."""
+    kinds = [codec.MSGPACK_HEADERS if value[:1] >= b"\x80" else () for value in values]
+    several = enumerate(zip(values, kinds, strict=True), first)
+    return [record(offset, value, None, CATALOGUE.queries, headers=kind) for offset, (value, kind) in several]
+
+
+def one(offset, query_id, **changes):
+    """A record of the feedback topic."""
+    return feedback(offset, query_id, **changes)[0]
+
+
+class FakeTable:
+    """Rows by partition in memory; what is written beside them goes to its topics.
+
+    Attributes:
+        writes: The keys of each step.
+        looked: How many rows were looked at in their order.
+    """
+
+    def __init__(self, producer=None):
+        self.partitions, self.writes, self.looked, self._outbox = {}, [], 0, Outbox(producer)
+
+    def get_row(self, partition, key):
+        return self.partitions.get(partition, {}).get(key)
+
+    def items(self, partition, first=b""):
+        for row in sorted(row for row in self.partitions.get(partition, {}).items() if row[0] >= first):
+            self.looked += 1
+            yield row
+
+    async def write(self, partition, rows, beside=NO_RECORDS):
+        for topic, records in beside.items():
+            await self._outbox.send(topic, partition, records)
+        self.partitions.setdefault(partition, {}).update(rows)
+        self.writes.append([*rows])
+
+
+class RouterRig:
+    """The parts of a router, for which it plays app, consumer, and the sender of requests.
+
+    Attributes:
+        acknowledged: Partition and offset of each query that was acknowledged in its generation.
+        unfinished: By topic, how many records at the end of its partitions were not finished.
+        followed: Up to where the control topic was read.
+        sure: Cleared while this process cannot be sure that its partitions are its own.
+        answered: Frame and rows of each output that came back.
+    """
+
+    def __init__(self, folder, *applications, most_waiting=UNBOUNDED, selection=None, **log_settings):
+        self.producer, self.tasks, self.state_lock = FakeProducer(batch_bytes=700), Tasks(), StateLock()
+        self.log_reader, self.outbox = FakeLogReader(self.producer, AT_MS), Outbox(self.producer)
+        self.consumer = self.membership = self
+        self.generation, self.followed, self.unfinished, self.sure = 0, 0, Counter(), asyncio.Event()
+        self.acknowledged, self.answered = [], []
+        self.sure.set()
+        self.control, self.metrics, self.table = ControlState(), RouterMetrics(), FakeTable(self.producer)
+        known = {app.name: app for app in applications or (application(), application("other"))}
+        self.router = make_router(*known.values(), most_waiting=most_waiting)
+        self.decisions, self.audits = (LogIndex(folder / name, HORIZON_S) for name in ("decisions", "audits"))
+        self.selection = selection or SelectionStore(self.table, CATALOGUE.partitions)
+        self.queries = BoundedQueryConsumer(self, CATALOGUE.queries, self.router)
+        self.dead_letters = DeadLetterSender(self.outbox, CATALOGUE.dead_letters, self.tasks)
+        self.audit_log = AuditLog(
+            self.outbox, self.log_reader, CATALOGUE.audits, self.audits, self.queries, self.router, self.tasks
+        )
+        self.prediction_log = PredictionLog(
+            self.outbox, self.log_reader, CATALOGUE.predictions, self.decisions, self.queries, self.router, self.tasks,
+            **dict(audits=self.audit_log, metrics=self.metrics, clock=lambda: AT_S) | log_settings,
+        )  # fmt: skip
+        nothing = SimpleNamespace(put=list, take=lambda request: False)
+        self.effects = EffectRunner(
+            self.router, self.queries, nothing, self.prediction_log, self.metrics, self.tasks
+        )  # fmt: skip
+        self.effects.connect(SimpleNamespace(put=list, forget=list), nothing)
+        self.fresh = FreshQueries(self.router, self.decisions, self.prediction_log)
+        self.agent = QueryAgent(
+            self.queries, self.router, self.effects, self.fresh, self.prediction_log, self.dead_letters, self.metrics,
+            nothing,
+        )  # fmt: skip
+        self.outputs = OutputAgent(b"mine", self.router, self.effects, self, self.dead_letters, self.metrics)
+        self.learner = FeedbackProcessor(
+            self, CATALOGUE, SimpleNamespace(application=known.get, restore=self.control.restores.get), self.selection,
+            self.decisions, self.audits, self.prediction_log, self.metrics, lambda: self.followed,
+            asyncio.get_running_loop().time,
+        )  # fmt: skip
+
+    def close(self):
+        self.effects.stop()
+        self.decisions.keep_only(())
+        self.audits.keep_only(())
+
+    # --- as its parts see it ---
+    async def confirmed(self):
+        await self.sure.wait()
+
+    def acknowledge(self, tp, offsets, generation):
+        if generation == self.generation:
+            self.acknowledged += [(tp.partition, offset) for offset in offsets]
+
+    def finished_upto(self, tp):
+        return len(self.log(tp.topic, tp.partition)) - self.unfinished[tp.topic]
+
+    def owned_partitions(self, topic):
+        return [0]
+
+    def count_answered(self, frame, rows):
+        self.answered.append((frame, rows))
+
+    # --- what is done to it ---
+    def ask(self, *queries, at_s=AT_S):
+        """Have queries decided about at a time; the requests by model."""
+        return self.carry_out(self.router.receive(queries, at_s))
+
+    def answer(self, request, model=int, at_s=AT_S + 0.1):
+        """A host answers all rows of a request."""
+        self.carry_out(self.router.gather([outputs_of(request, model)], at_s))
+
+    def carry_out(self, effects):
+        self.prediction_log.put(effects.answers, effects.audits, effects.block_answers)
+        return {request.ref: request for request in effects.requests}
+
+    async def read(self, *values, first=0, generation=0):
+        """Queries of these values are read, and what becomes of them at once happens."""
+        self.agent.receive({QUERIES: query_records(*values, first=first)}, generation)
+        await settle()
+
+    async def feed(self, *records, partition=0, generation=0):
+        return await self.learner.learn(partition, [*records], generation)
+
+    def predict(self, *query_ids, partition=0, **changes):
+        """Another process writes predictions, which nobody has read yet."""
+        for query_id in query_ids:
+            value = codec.predictions.encode(prediction(query_id, **changes))
+            self.producer.append(CATALOGUE.predictions, partition, b"key", value)
+
+    async def decide(self, *query_ids, partition=0, **changes):
+        """The same, and they are read."""
+        self.predict(*query_ids, partition=partition, **changes)
+        await self.prediction_log.catch_up([partition])
+
+    async def restore(self):
+        """Partition 0 is taken over: its logs are read on, and nothing is in flight."""
+        topics = CATALOGUE.predictions, CATALOGUE.audits
+        marks = self.producer.mark(topics[0]) | self.producer.mark(topics[1])
+        self.router.reset()
+        return await self.prediction_log.restore({0: 0}, marks)
+
+    async def idle(self):
+        """Wait until nothing is being sent."""
+        for _ in range(3):
+            await self.prediction_log.idle()
+
+    # --- what came of it ---
+    def log(self, topic, partition=0):
+        """Key, value and headers of each record."""
+        return self.producer.logs.get((topic, partition), [])
+
+    def predictions(self, partition=0):
+        return [
+            codec.predictions.decode(value, headers)
+            for _, value, headers in self.log(CATALOGUE.predictions, partition)
+            if value
+        ]
+
+    def ids(self, partition=0):
+        """The queries that predictions in the log are about."""
+        return [one.query_id for one in self.predictions(partition)]
+
+    def found(self, *query_ids, partition=0):
+        """Where the indexed predictions stand."""
+        return [known and known.offset for known in self.decisions.of(partition).find(query_ids)]
+
+    def counts(self, name, label):
+        """Values of a counter by one of its labels."""
+        samples = (sample for family in self.metrics.registry.collect() for sample in family.samples)
+        return {sample.labels[label]: sample.value for sample in samples if sample.name == name}
