@@ -35,11 +35,16 @@ def cut(path: Path, share: float) -> None:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
 
+def folder_in_place_of(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 ON_TABLES = {
     "a table file cut in the middle": lambda folder: cut(oldest(folder, "*.sst"), 0.5),
     "a table file of length zero": lambda folder: cut(oldest(folder, "*.sst"), 0),
     "a table file that is gone": lambda folder: oldest(folder, "*.sst").unlink(),
-    "a table file that is a folder": lambda folder: _folder_in_place_of(oldest(folder, "*.sst")),
+    "a table file that is a folder": lambda folder: folder_in_place_of(oldest(folder, "*.sst")),
     "bytes flipped in a table file": lambda folder: flip(oldest(folder, "*.sst"), 0.3),
     "bytes flipped in the index of a table file": lambda folder: flip(oldest(folder, "*.sst"), 0.99, 16),
     "bytes flipped at the end of a table file": lambda folder: flip(oldest(folder, "*.sst"), 1 - 1e-9 - 0.0005, 8),
@@ -68,8 +73,3 @@ HARMLESS = {
     "IDENTITY of length zero": lambda folder: cut(folder / "IDENTITY", 0),
     "a LOG that is gone": lambda folder: (folder / "LOG").unlink(),
 }
-
-
-def _folder_in_place_of(path: Path) -> None:
-    path.unlink()
-    path.mkdir()

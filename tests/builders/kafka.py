@@ -21,6 +21,13 @@ def record(offset, value=b"value", key=b"key", topic="topic", partition=0, heade
     )
 
 
+async def settle():
+    """Let all that can go on go on, until everything waits."""
+    await asyncio.sleep(0)
+    while asyncio.get_running_loop()._ready:
+        await asyncio.sleep(0)
+
+
 class Tasks:
     """Runs work as an app does, and keeps what failed."""
 
@@ -58,11 +65,6 @@ class FakeBatch:
         self.closed = True
 
 
-class FakeMetadata:
-    def __init__(self, offset, timestamp=-1):
-        self.offset, self.timestamp = offset, timestamp
-
-
 class FakeProducer:
     """Appends batches to logs in memory.
 
@@ -76,9 +78,8 @@ class FakeProducer:
     """
 
     def __init__(self, batch_bytes=1000):
-        self.logs, self.away, self.hide_offsets, self.hold = {}, 0, False, False
-        self.writers = {}
-        self.timestamp_ms = -1
+        self.logs, self.writers = {}, {}
+        self.away, self.hide_offsets, self.hold, self.timestamp_ms = 0, False, False, -1
         self.failure, self.outage = None, KafkaTimeoutError
         self._batch_bytes, self._held = batch_bytes, []
 
@@ -94,10 +95,9 @@ class FakeProducer:
         if self.failure is not None:
             future.set_exception(self.failure)
             return future
-        log = self.logs.setdefault((topic, partition), [])
-        offset = len(log)
-        log += batch.records
-        found = FakeMetadata(-1 if self.hide_offsets else offset, self.timestamp_ms)
+        offset = self.end(topic, partition)
+        self.logs[topic, partition] += batch.records
+        found = SimpleNamespace(offset=-1 if self.hide_offsets else offset, timestamp=self.timestamp_ms)
         if self.hold:
             self._held.append((future, found))
         else:
@@ -109,16 +109,18 @@ class FakeProducer:
             future.set_result(found)
         self._held.clear()
 
+    def end(self, topic, partition):
+        return len(self.logs.setdefault((topic, partition), []))
+
     def mark(self, topic, partition=0):
         """Somebody takes the partition over; its marker stands where a record of nobody does."""
-        tp = TopicPartition(topic, partition)
-        return {tp: self.append(topic, partition, None, None)}
+        return {TopicPartition(topic, partition): self.append(topic, partition, None, None)}
 
     def append(self, topic, partition, key, value, headers=()):
         """Somebody else writes."""
-        log = self.logs.setdefault((topic, partition), [])
-        log.append((key, value, list(headers)))
-        return len(log) - 1
+        offset = self.end(topic, partition)
+        self.logs[topic, partition].append((key, value, list(headers)))
+        return offset
 
 
 class FakeWriter:
@@ -129,8 +131,7 @@ class FakeWriter:
 
     async def take_over(self):
         self._producer.writers[self._place] = self
-        tp = TopicPartition(*self._place)
-        return {tp: TransactionMarker(tp.topic, tp.partition, 1, 1)}
+        return {TopicPartition(*self._place): TransactionMarker(*self._place, 1, 1)}
 
     async def write(self, records, beside):
         if self._producer.writers.get(self._place) is not self:
@@ -149,34 +150,33 @@ class FakeLogReader:
 
     def __init__(self, producer, timestamp_ms=1_000_000_000_000):
         self._logs, self._timestamp_ms = producer.logs, timestamp_ms
-        self.reads = 0
-        self.stale_ends = []
-        """What is said first about any partition's end, one for each time that it is asked for."""
+        self.reads, self.stale_ends = 0, []
+        """`stale_ends`: said first about any partition's end, one for each time that it is asked for."""
 
     async def end_offsets(self, partitions):
         if self.stale_ends:
             return dict.fromkeys(partitions, self.stale_ends.pop(0))
-        return {tp: len(self._logs.get((tp.topic, tp.partition), ())) for tp in partitions}
+        return {tp: len(self._logs.get(tp, ())) for tp in partitions}
 
     async def proven_ends(self, starts, markers):
-        assert all(starts[tp] <= len(self._logs.get((tp.topic, tp.partition), ())) for tp in markers)
-        return {tp: len(self._logs.get((tp.topic, tp.partition), ())) for tp in markers}
+        ends = {tp: len(self._logs.get(tp, ())) for tp in markers}
+        assert all(starts[tp] <= end for tp, end in ends.items())
+        return ends
 
     async def read(self, starts, apply, ends=None, since_ms=None):
         await asyncio.sleep(0)
         self.reads += 1
         total = 0
         for tp, start in starts.items():
-            end = (ends or {}).get(tp)
-            log = self._logs.get((tp.topic, tp.partition), [])[: end if end is not None else None]
+            log = self._logs.get(tp, [])[: (ends or {}).get(tp)]
             found = [
-                record(offset, value, key, tp.topic, tp.partition, headers, self._timestamp_ms)
+                record(offset, value, key, *tp, headers, self._timestamp_ms)
                 for offset, (key, value, headers) in enumerate(log)
                 if offset >= (start or 0)
             ]
             total += len(found)
             if found:
-                apply(TopicPartition(tp.topic, tp.partition), found)
+                apply(TopicPartition(*tp), found)
         return total
 
 
@@ -185,62 +185,3 @@ class BehindReader(LogReader):
 
     async def end_offsets(self, partitions):
         return {tp: max(0, end - 2) for tp, end in (await super().end_offsets(partitions)).items()}
-
-
-class FakeConsumer:
-    """Fetches from where each partition stands whenever its caller waits, as aiokafka does."""
-
-    def __init__(self, ends):
-        self.ends, self.positions, self.paused, self.fetched_from = ends, {}, set(), []
-        self.open = {}
-        self.leaders = dict.fromkeys(ends, 0)
-        self._client = SimpleNamespace(
-            cluster=SimpleNamespace(leader_for_partition=self.leaders.get),
-            add_topic=lambda _: None,
-            force_metadata_update=self._learn_leaders,
-        )
-
-    async def _learn_leaders(self):
-        self.leaders |= dict.fromkeys(self.ends, 0)
-
-    def assign(self, partitions):
-        self.positions = dict.fromkeys(partitions, 0)
-
-    def unsubscribe(self):
-        self.positions = {}
-
-    def pause(self, *partitions):
-        self.paused |= {*partitions}
-
-    def seek(self, tp, offset):
-        self.positions[tp] = offset
-
-    async def _waited(self):
-        self.fetched_from += [(tp.partition, at) for tp, at in self.positions.items() if tp not in self.paused]
-        await asyncio.sleep(0)
-
-    async def end_offsets(self, partitions):
-        await self._waited()
-        return {tp: self.ends[tp] for tp in partitions}
-
-    async def beginning_offsets(self, partitions):
-        await self._waited()
-        return dict.fromkeys(partitions, 0)
-
-    async def position(self, tp):
-        return self.positions[tp]
-
-    def highwater(self, tp):
-        return self.ends[tp]
-
-    def last_stable_offset(self, tp):
-        return self.ends[tp] - self.open.get(tp, 0)
-
-    async def getmany(self, *partitions, timeout_ms, max_records=None):
-        await self._waited()
-        found = {}
-        for tp in partitions:
-            if offsets := range(self.positions[tp], self.ends[tp]):
-                found[tp] = [SimpleNamespace(offset=offset) for offset in offsets]
-                self.positions[tp] = self.ends[tp]
-        return found

@@ -54,7 +54,7 @@ WRITERS = Sizes(ids=2, queries=2, feedback=3, ticks=0)
 Wrong = Callable[[World, Rules], str | None]
 
 
-def explored(start: World, sizes: Sizes, rules: Rules, wrong: Wrong) -> Exploration[World]:
+def explored(start: World, sizes: Sizes, rules: Rules, wrong: Wrong) -> Exploration:
     return explore(start, lambda world: successors(world, rules, sizes), lambda world: wrong(world, rules))
 
 
@@ -85,16 +85,17 @@ def differs_in_the_end(world: World, rules: Rules) -> str | None:
 
 
 # --- as it is ---------------------------------------------------------------------------------------------------------
+SLOW, LONG = pytest.mark.slow, [pytest.mark.long, pytest.mark.timeout(3600)]
 TRUE = [
-    pytest.param(NOTHING_YET, Sizes(feedback=2, ticks=3), id="from nothing"),
+    pytest.param(NOTHING_YET, Sizes(), id="from nothing"),
     pytest.param(TWO_ANSWERED, WRITERS._replace(takeovers=3), id="two writers"),
-    pytest.param(FAR_BEHIND, Sizes(queries=2, feedback=2, ticks=4, takeovers=2), id="far behind"),
-]
-LONG = [
-    pytest.param(NOTHING_YET, Sizes(feedback=3, ticks=3), id="three feedbacks"),
-    pytest.param(NOTHING_YET, Sizes(feedback=2, ticks=2, takeovers=2), id="two takeovers"),
-    pytest.param(NOTHING_YET, Sizes(queries=2, feedback=2, ticks=3), id="a query twice"),
-    pytest.param(FAR_BEHIND, Sizes(queries=2, feedback=3, ticks=6), id="far behind"),
+    pytest.param(FAR_BEHIND, Sizes(queries=2, feedback=2, ticks=4), id="far behind"),
+    pytest.param(NOTHING_YET, Sizes(ticks=3), marks=SLOW, id="from nothing, three ticks"),
+    pytest.param(FAR_BEHIND, Sizes(queries=2, feedback=2, ticks=4, takeovers=2), marks=SLOW, id="far behind, twice"),
+    pytest.param(NOTHING_YET, Sizes(feedback=3, ticks=3), marks=LONG, id="three feedbacks"),
+    pytest.param(NOTHING_YET, Sizes(takeovers=2), marks=LONG, id="two takeovers"),
+    pytest.param(NOTHING_YET, Sizes(queries=2, ticks=3), marks=LONG, id="a query twice"),
+    pytest.param(FAR_BEHIND, Sizes(queries=2, feedback=3, ticks=6), marks=LONG, id="far behind, six ticks"),
 ]
 
 
@@ -106,64 +107,38 @@ def test_in_every_order_the_rows_are_what_the_logs_say(start: World, sizes: Size
     assert found.wrong is None, str(found)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("start", "sizes"), LONG)
-def test_in_every_longer_order_the_rows_are_what_the_logs_say(start: World, sizes: Sizes) -> None:
-    test_in_every_order_the_rows_are_what_the_logs_say(start, sizes)
-
-
 # --- without one of the rules -----------------------------------------------------------------------------------------
-MUTATIONS = [
-    pytest.param(
-        Rules(fencing=False),
-        TWO_ANSWERED,
-        WRITERS,
-        ["router B takes over", "the step of router B is committed", "the step of router A is committed"],
-        id="no fencing",
+def believed(log: str) -> Rules:
+    """A router takes any end of a log for true that a broker names."""
+    return Rules(proven=LOGS - {log})
+
+
+WAITED = "sends what it learned from feedback 0 to 0, after it has waited"
+COMMITTED = [f"the step of router {name} is committed" for name in "AB"]
+LATER = Sizes(queries=2, ticks=4)
+MUTATIONS = {
+    "no fencing": (Rules(fencing=False), TWO_ANSWERED, WRITERS, ["router B takes over", *reversed(COMMITTED)]),
+    "a believed end of the changelog": (
+        believed("changelog"), TWO_ANSWERED, WRITERS,
+        ["router B takes over (takes 1 for the end of changelog, which is 2)", COMMITTED[1]],
     ),
-    pytest.param(
-        Rules(proven=LOGS - {"changelog"}),
-        TWO_ANSWERED,
-        WRITERS,
-        ["router B takes over (takes 1 for the end of changelog, which is 2)", "the step of router B is committed"],
-        id="a believed end of the changelog",
-    ),
-    pytest.param(
-        Rules(proven=LOGS - {"predictions"}),
-        FAR_BEHIND,
-        Sizes(ticks=4),
+    "a believed end of the predictions": (
+        believed("predictions"), FAR_BEHIND, Sizes(ticks=4),
         ["router B reads decisions since 0 (takes 0 for the end of predictions, which is 1)"],
-        id="a believed end of the predictions",
     ),
-    pytest.param(
-        Rules(proven=LOGS - {"queries"}),
-        NOTHING_YET,
-        Sizes(feedback=1),
-        ["query 0 is asked", "router A sends what it learned from feedback 0 to 0, after it has waited"],
-        id="a believed end of the queries",
+    "a believed end of the queries": (
+        believed("queries"), NOTHING_YET, Sizes(feedback=1), ["query 0 is asked", f"router A {WAITED}"],
     ),
-    pytest.param(
-        Rules(proven=LOGS - {"feedback"}),
-        FAR_BEHIND,
-        Sizes(queries=2, ticks=4),
-        ["router A forgets old decisions", "router A sends what it learned from feedback 0 to 0, after it has waited"],
-        id="a believed end of the feedback",
+    "a believed end of the feedback": (
+        believed("feedback"), FAR_BEHIND, LATER, ["router A forgets old decisions", f"router A {WAITED}"],
     ),
-    pytest.param(
-        Rules(log_time=False),
-        FAR_BEHIND,
-        Sizes(queries=2, ticks=4),
-        [
-            "router B reads decisions since 3",
-            "router B sends what it learned from feedback 0 to 0, after it has waited",
-        ],
-        id="the router's clock",
+    "the router's clock": (
+        Rules(log_time=False), FAR_BEHIND, LATER, ["router B reads decisions since 3", f"router B {WAITED}"],
     ),
-]
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("rules", "start", "sizes", "happens"), MUTATIONS)
+@pytest.mark.parametrize(("rules", "start", "sizes", "happens"), MUTATIONS.values(), ids=MUTATIONS)
 def test_without_a_rule_there_is_a_way_to_a_wrong_row(
     rules: Rules, start: World, sizes: Sizes, happens: Sequence[str]
 ) -> None:
@@ -181,50 +156,34 @@ def test_without_fencing_the_row_of_the_later_feedback_counts_until_compaction()
 
 
 # --- what is looked at ------------------------------------------------------------------------------------------------
-REACHED = [
-    pytest.param(NOTHING_YET, Sizes(), lambda world: contents(world) == [0, 1], id="a second prediction, come late"),
-    pytest.param(
-        NOTHING_YET, Sizes(queries=2), lambda world: contents(world) == [0, 0], id="a repeated query, answered again"
-    ),
-    pytest.param(
-        NOTHING_YET,
-        Sizes(),
-        lambda world: applied(world) == 1 and world.feedback[0].at < world.queries[0].at,
-        id="feedback that came before its query and counted",
-    ),
-    pytest.param(
-        NOTHING_YET,
-        Sizes(),
-        lambda world: len(world.predictions) == 1 and position(world) == 1 and applied(world) == 0,
-        id="feedback that came too early or too late",
-    ),
-    pytest.param(
-        FAR_BEHIND,
-        Sizes(queries=2, ticks=4),
-        lambda world: world.epoch == 0 and world.routers[0].ages[0].number == world.now,
-        id="decisions that were forgotten",
-    ),
-    pytest.param(
-        FAR_BEHIND,
-        Sizes(queries=2, ticks=4),
-        lambda world: contents(world) == [0, 1] and applied(world) == 2,
-        id="feedback about two queries of one id",
-    ),
-]
-
-
 def contents(world: World) -> list[int]:
     return [one.content for one in world.predictions]
 
 
-def applied(world: World) -> int:
-    return content(table_of(world.changelog, Table(), world.end, RULES).row)[1]
+def stored(world: World) -> tuple[int, int]:
+    """The feedback up to which the changelog goes, and how many of it have counted."""
+    table = table_of(world.changelog, Table(), world.end, RULES)
+    return table.position, content(table.row)[1]
 
 
-def position(world: World) -> int:
-    return table_of(world.changelog, Table(), world.end, RULES).position
+REACHED = {
+    "a second prediction, come late": (NOTHING_YET, Sizes(), lambda world: contents(world) == [0, 1]),
+    "a repeated query, answered again": (NOTHING_YET, Sizes(queries=2), lambda world: contents(world) == [0, 0]),
+    "feedback that came before its query and counted": (
+        NOTHING_YET, Sizes(), lambda world: stored(world)[1] == 1 and world.feedback[0].at < world.queries[0].at,
+    ),
+    "feedback that came too early or too late": (
+        NOTHING_YET, Sizes(), lambda world: len(world.predictions) == 1 and stored(world) == (1, 0),
+    ),
+    "decisions that were forgotten": (
+        FAR_BEHIND, LATER, lambda world: world.epoch == 0 and world.routers[0].ages[0].number == world.now,
+    ),
+    "feedback about two queries of one id": (
+        FAR_BEHIND, LATER, lambda world: contents(world) == [0, 1] and stored(world)[1] == 2,
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("start", "sizes", "reached"), REACHED)
+@pytest.mark.parametrize(("start", "sizes", "reached"), REACHED.values(), ids=REACHED)
 def test_the_model_has_states_in_which_there_is(start: World, sizes: Sizes, reached: Callable[[World], bool]) -> None:
     assert explored(start, sizes, RULES, lambda world, rules: "reached" if reached(world) else None).wrong

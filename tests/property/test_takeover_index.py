@@ -7,12 +7,13 @@ from builders.feedback import logged
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from takeover import index
-from takeover.state import HORIZON, TICK_MS, Feedback, Prediction
+from takeover.state import HORIZON, TICK_MS, Prediction, Query
 
 from clipper_agents.router.decision_index import PartitionIndex
 
 TIMES = range(9)
 QUERIES = range(2)
+ASKED = [Query(query, at) for query in QUERIES for at in TIMES]
 TICK_S = TICK_MS / 1000
 
 
@@ -26,19 +27,12 @@ def predictions(draw):
     ]
 
 
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("index"), st.integers(1, 3)),
-        st.tuples(st.just("note"), st.sampled_from(TIMES)),
-        st.tuples(st.just("forget"), st.sampled_from(TIMES)),
-        st.tuples(st.just("start again"), st.just(0)),
-    ),
-    max_size=8,
-)
+STEPS = {"index": range(1, 4), "note": TIMES, "forget": TIMES, "start again": [0]}
+steps = st.one_of(*(st.tuples(st.just(step), st.sampled_from(numbers)) for step, numbers in STEPS.items()))
 
 
 @settings(max_examples=30, deadline=None)
-@given(predictions(), steps)
+@given(predictions(), st.lists(steps, max_size=8))
 @example([Prediction(0, 0, 0)], [("index", 1), ("note", 4), ("forget", 4), ("start again", 0)])
 def test_the_index_of_the_model_is_that_of_routers(log, done):
     with TemporaryDirectory() as folder:
@@ -70,7 +64,7 @@ def indexed(routers, model, log, count):
 
 
 def seen_in_routers(routers, log):
-    asked = [(name(query), "app", at * TICK_MS) for query in QUERIES for at in TIMES]
+    asked = [(name(query), "app", at * TICK_MS) for query, at in ASKED]
     decided = [one.logged.offset if one and one.own else None for one in routers.decided(asked)]
     about = [one and one.offset for one in routers.about(asked)]
     noted = routers.applied_feedback(range(len(log)))
@@ -78,9 +72,8 @@ def seen_in_routers(routers, log):
 
 
 def seen_in_model(model, log):
-    asked = [(query, at) for query in QUERIES for at in TIMES]
-    decided = [index.decision_of(model, log, query, at) for query, at in asked]
-    about = [index.decision_about(model, log, Feedback(query, at)) for query, at in asked]
+    decided = [index.decision_of(model, log, one) for one in ASKED]
+    about = [index.decision_about(model, log, one) for one in ASKED]
     noted = [index.notes(model).get(offset) for offset in range(len(log))]
     ages = [age.number for age in model]
     return decided, about, noted, ages, index.indexed_upto(model), index.noted_upto(model)

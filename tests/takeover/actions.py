@@ -75,7 +75,6 @@ def settled(world: World, rules: Rules) -> World:
     return world
 
 
-# --- client and broker ------------------------------------------------------------------------------------------------
 def _client(world: World, sizes: Sizes) -> Next:
     if world.now < sizes.ticks:
         yield f"it is {world.now + 1}", world._replace(now=world.now + 1)
@@ -128,7 +127,6 @@ def _append_prediction(world: World, request: Request, rules: Rules) -> Next:
     yield f"{done}, and that router is killed before it indexes it", _killed(world, request.router)
 
 
-# --- takeover ---------------------------------------------------------------------------------------------------------
 def _take_over(world: World, number: int, rules: Rules) -> Next:
     epoch, before = world.epoch + 1, world.routers[number]
     requests = world.requests
@@ -150,13 +148,13 @@ def _take_over(world: World, number: int, rules: Rules) -> Next:
 def _losses(router: Router) -> dict[tuple[Table, index.Ages], str]:
     """What a router may still have stored, and what it has lost then."""
     table, ages = router.table, router.ages
-    losses = {
+    return {
+        (table, ages): "",
         (table, ages[:-1]): " loses its newest decisions, and",
         (table, ()): " loses its decisions, and",
         (Table(), ages): " loses its rows, and",
         (Table(), ()): " loses everything, and",
-    }
-    return {(table, ages): ""} | losses | {(table, ages): ""}
+    } | {(table, ages): ""}
 
 
 def _restore(world: World, number: int, rules: Rules) -> Next:
@@ -193,16 +191,15 @@ def _caught_up(world: World, ages: index.Ages, end: int, since: int = 0) -> inde
     return index.with_predictions(ages, world.predictions, offsets)
 
 
-# --- queries ----------------------------------------------------------------------------------------------------------
 def _decide(world: World, number: int) -> Next:
     """Send a prediction about the next query, unless it is the one that was answered."""
     router = world.routers[number]
     if router.read >= len(world.queries):
         return
-    offset, (query, at) = router.read, world.queries[router.read]
+    offset, query = router.read, world.queries[router.read].query
     if any(world.queries[one].query == query for one in router.pending):
         return
-    known = index.decision_of(router.ages, world.predictions, query, at)
+    known = index.decision_of(router.ages, world.predictions, world.queries[offset])
     if known is not None and world.predictions[known].query_offset == offset:
         after = _with(world, number, router._replace(read=offset + 1))
         yield f"router {NAMES[number]} finds query {query} answered", after
@@ -214,7 +211,6 @@ def _decide(world: World, number: int) -> Next:
     yield f"router {NAMES[number]} {done} query {query}", after
 
 
-# --- feedback ---------------------------------------------------------------------------------------------------------
 def _learn(world: World, number: int, rules: Rules) -> Next:
     """Send the transaction of a step over the next feedbacks, unless Kafka would refuse it whenever it arrives."""
     router = world.routers[number]

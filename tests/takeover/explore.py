@@ -1,20 +1,15 @@
 """Breadth-first exploration of a model: every state within its sizes, or the shortest way to one that is wrong."""
 
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-State = TypeVar("State", bound=Hashable)
-Successors = Callable[[State], Iterable[tuple[str, State]]]
+Successors = Callable[[Any], Iterable[tuple[str, Any]]]
 
 
-@dataclass(frozen=True)
-class Exploration(Generic[State]):
-    """What was found.
+class Exploration(NamedTuple):
+    """How many states were reached, and how many actions lead to the furthest of them.
 
     Attributes:
-        states: How many states were reached.
-        depth: How many actions lead to the furthest of them.
         wrong: What is wrong in the last state of `trace`; None: nothing is, anywhere.
         trace: What happened, from the start on.
     """
@@ -25,12 +20,11 @@ class Exploration(Generic[State]):
     trace: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(
-            [f"{self.states:,} states, {self.depth} actions deep", *self.trace, self.wrong or "nothing is wrong"]
-        )
+        counts = f"{self.states:,} states, {self.depth} actions deep"
+        return "\n".join([counts, *self.trace, self.wrong or "nothing is wrong"])
 
 
-def explore(start: State, successors: Successors[State], wrong: Callable[[State], str | None]) -> Exploration[State]:
+def explore(start: Any, successors: Successors, wrong: Callable[[Any], str | None]) -> Exploration:
     """Look at each state that can be reached, those with fewer actions first, until one is wrong.
 
     A state that was seen is known by its hash of 64 bits: among a million, two agree by chance once in 10^7 runs.
@@ -53,7 +47,7 @@ def explore(start: State, successors: Successors[State], wrong: Callable[[State]
     return Exploration(len(before), depth)
 
 
-def _trace(start: State, successors: Successors[State], before: dict[int, int], last: int) -> tuple[str, ...]:
+def _trace(start: Any, successors: Successors, before: dict[int, int], last: int) -> tuple[str, ...]:
     way = [last]
     while way[-1] != hash(start):
         way.append(before[way[-1]])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from takeover.state import HORIZON, NOTHING, Age, Feedback, Prediction, is_about, is_repeated
+from takeover.state import HORIZON, NOTHING, Age, Feedback, Prediction, Query, is_about, is_repeated
 
 Ages = tuple[Age, ...]
 
@@ -27,9 +27,9 @@ def decision_about(ages: Ages, predictions: Sequence[Prediction], told: Feedback
     return _first(ages, lambda offset: is_about(told, predictions[offset]))
 
 
-def decision_of(ages: Ages, predictions: Sequence[Prediction], query: int, at: int) -> int | None:
+def decision_of(ages: Ages, predictions: Sequence[Prediction], asked: Query) -> int | None:
     """Offset of the decision about a query."""
-    return _first(ages, lambda offset: is_repeated(query, at, predictions[offset]))
+    return _first(ages, lambda offset: is_repeated(asked, predictions[offset]))
 
 
 def with_predictions(ages: Ages, predictions: Sequence[Prediction], offsets: Sequence[int]) -> Ages:
@@ -38,8 +38,8 @@ def with_predictions(ages: Ages, predictions: Sequence[Prediction], offsets: Seq
         return ages
     opened = _open(ages, predictions[offsets[-1]].at)
     for offset in offsets:
-        new = predictions[offset]
-        if decision_of(opened, predictions, new.query, new.queried_at) is None:
+        new = Query(predictions[offset].query, predictions[offset].queried_at)
+        if decision_of(opened, predictions, new) is None:
             opened = (*opened[:-1], opened[-1]._replace(decisions=(*opened[-1].decisions, offset)))
     return (*opened[:-1], opened[-1]._replace(upto=max(indexed_upto(ages), offsets[-1])))
 

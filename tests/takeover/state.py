@@ -7,7 +7,7 @@ Rules of this file:
 - Time is counted in ticks of `EARLY_FEEDBACK_MS`, and the horizon is one tick.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import cache
 from typing import NamedTuple
@@ -56,20 +56,18 @@ class Sizes(NamedTuple):
     takeovers: int = 1
 
 
-class Phase(Enum):
-    """How far a router has come since it was started."""
-
-    DOWN = "down"
-    TAKEN_OVER = "taken over"
-    RUNNING = "running"
+Phase = Enum("Phase", ["DOWN", "TAKEN_OVER", "RUNNING"])
+"""How far a router has come since it was started."""
 
 
-# --- logs -------------------------------------------------------------------------------------------------------------
 class Query(NamedTuple):
-    """A record of the queries topic."""
+    """A record of the queries or the feedback topic."""
 
     query: int
     at: int = 0
+
+
+Feedback = Query
 
 
 class Prediction(NamedTuple):
@@ -82,13 +80,6 @@ class Prediction(NamedTuple):
     at: int = 0
 
 
-class Feedback(NamedTuple):
-    """A record of the feedback topic."""
-
-    query: int
-    at: int = 0
-
-
 class Committed(NamedTuple):
     """What compaction has left of a transaction of the changelog."""
 
@@ -97,7 +88,6 @@ class Committed(NamedTuple):
     position: int | None
 
 
-# --- a router's disk --------------------------------------------------------------------------------------------------
 class Table(NamedTuple):
     """Rows that a router has stored, and the changelog offset up to which they are."""
 
@@ -124,7 +114,6 @@ class Age(NamedTuple):
     noted_upto: int = NOTHING
 
 
-# --- everything -------------------------------------------------------------------------------------------------------
 class Step(NamedTuple):
     """What a learning step stores."""
 
@@ -196,20 +185,21 @@ class World(NamedTuple):
     routers: tuple[Router, Router] = (Router(phase=Phase.RUNNING, epoch=0), Router())
 
 
-# --- rules of time ----------------------------------------------------------------------------------------------------
 def is_about(told: Feedback, decision: Prediction) -> bool:
     """Whether feedback is about a decision, if it is about no earlier one."""
-    first_ms, last_ms = queried_between(told.at * TICK_MS, HORIZON * TICK_MS)
-    return told.query == decision.query and first_ms <= decision.queried_at * TICK_MS <= last_ms
+    return _is_of(queried_between, told, decision)
 
 
-def is_repeated(query: int, at: int, decision: Prediction) -> bool:
-    """Whether a query of this time is the one that was decided."""
-    first_ms, last_ms = repeated_between(at * TICK_MS, HORIZON * TICK_MS)
-    return query == decision.query and first_ms <= decision.queried_at * TICK_MS <= last_ms
+def is_repeated(asked: Query, decision: Prediction) -> bool:
+    """Whether a query is the one that was decided."""
+    return _is_of(repeated_between, asked, decision)
 
 
-# --- the changelog ----------------------------------------------------------------------------------------------------
+def _is_of(bounds_ms: Callable[[int, int], tuple[int, int]], one: Query, decision: Prediction) -> bool:
+    first_ms, last_ms = bounds_ms(one.at * TICK_MS, HORIZON * TICK_MS)
+    return one.query == decision.query and first_ms <= decision.queried_at * TICK_MS <= last_ms
+
+
 def table_of(changelog: Sequence[Committed], known: Table, end: int, rules: Rules) -> Table:
     """What a router has stored once it has read the changelog up to an end."""
     upto, row, position = known
@@ -225,16 +215,15 @@ def table_of(changelog: Sequence[Committed], known: Table, end: int, rules: Rule
 
 def compacted(changelog: tuple[Committed, ...]) -> tuple[Committed, ...]:
     """What is left when of each key the last record stays."""
-    row = max((one.offset for one in changelog if one.row is not None), default=NOTHING)
-    position = max((one.offset for one in changelog if one.position is not None), default=NOTHING)
-    left = [
+    row = max((offset for offset, value, _ in changelog if value is not None), default=NOTHING)
+    position = max((offset for offset, _, number in changelog if number is not None), default=NOTHING)
+    left = (
         Committed(offset, value if offset == row else None, number if offset == position else None)
         for offset, value, number in changelog
-    ]
+    )
     return tuple(one for one in left if one.row is not None or one.position is not None)
 
 
-# --- what is learned --------------------------------------------------------------------------------------------------
 Joined = tuple[int, Prediction | None, int, int | None]
 """Offset of a feedback, its decision, the decision's offset, and the feedback that counted for it before."""
 Content = tuple[int, int, dict[str, tuple[float, float]]]
@@ -269,7 +258,7 @@ def expected(predictions: tuple[Prediction, ...], told: tuple[Feedback, ...]) ->
     """What the row has to say, by the serial fold of the logs; it shares nothing with the routers' step."""
     decisions: dict[int, Prediction] = {}
     for number, one in enumerate(predictions):
-        if not any(is_repeated(one.query, one.queried_at, before) for before in decisions.values()):
+        if not any(is_repeated(Query(one.query, one.queried_at), before) for before in decisions.values()):
             decisions[number] = one
     counted: dict[int, int] = {}
     for offset, said in enumerate(told):

@@ -32,18 +32,18 @@ def test_a_java_that_knows_no_cache_is_not_given_any(tmp_path: Path, version: st
 
 
 def test_a_cache_has_another_name_with_another_java_or_other_jars(tmp_path: Path):
-    jar = tmp_path / "kafka.jar"
-    jar.write_bytes(b"one")
-    os.utime(jar, ns=(1, 1))
-    names = {aot_cache_file(a_java(tmp_path, "25.0.2"), [jar], tmp_path)}
-    names.add(aot_cache_file(a_java(tmp_path, "25.0.3"), [jar], tmp_path))
-    os.utime(jar, ns=(1, 2))
-    names.add(aot_cache_file(a_java(tmp_path, "25.0.3"), [jar], tmp_path))
-    jar.write_bytes(b"two and three")
-    os.utime(jar, ns=(1, 2))
-    names.add(aot_cache_file(a_java(tmp_path, "25.0.3"), [jar], tmp_path))
-    names.add(aot_cache_file(a_java(tmp_path / "elsewhere", "25.0.3"), [jar], tmp_path))
-    assert len(names) == 4, "a Java that only lies elsewhere takes the same cache"
+    jar, names = tmp_path / "kafka.jar", []
+    for version, content, changed_ns, place in [
+        ("25.0.2", "one", 1, "."),
+        ("25.0.3", "one", 1, "."),
+        ("25.0.3", "one", 2, "."),
+        ("25.0.3", "two and three", 2, "."),
+        ("25.0.3", "two and three", 2, "elsewhere"),
+    ]:
+        jar.write_text(content)
+        os.utime(jar, ns=(1, changed_ns))
+        names.append(aot_cache_file(a_java(tmp_path / place, version), [jar], tmp_path))
+    assert [names.index(name) for name in names] == [0, 1, 2, 3, 3], "a Java that only lies elsewhere takes the same"
 
 
 def test_a_cache_that_exists_is_used_and_not_made_again(tmp_path: Path):
@@ -51,12 +51,8 @@ def test_a_cache_that_exists_is_used_and_not_made_again(tmp_path: Path):
     assert runtime.command(["-Xmx1m"], "kafka.Kafka") == [str(runtime.java), "-Xmx1m", "-cp", "/a.jar", "kafka.Kafka"]
     runtime.aot_cache.touch()
     assert f"-XX:AOTCache={runtime.aot_cache}" in runtime.command([], "kafka.Kafka")
-    assert AotCacheProcess.start(runtime) is None
-
-
-def test_in_a_folder_that_cannot_be_written_none_is_made(tmp_path: Path):
-    (tmp_path / "file").touch()
-    assert AotCacheProcess.start(KafkaRuntime(tmp_path / "java", (), tmp_path / "file" / "kafka.aot")) is None
+    not_to_be_written = KafkaRuntime(tmp_path / "java", (), runtime.aot_cache / "kafka.aot")
+    assert [AotCacheProcess.start(one) for one in (runtime, not_to_be_written)] == [None, None]
 
 
 def test_one_process_makes_it_and_nothing_is_left_when_that_is_stopped(tmp_path: Path):

@@ -13,24 +13,26 @@ from aiokafka.protocol.fetch import FetchResponse_v11
 from aiokafka.protocol.metadata import MetadataResponse_v1
 from aiokafka.protocol.produce import ProduceResponse_v7
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from builders.kafka import settle
 
+from clipper_agents.kafka.aiokafka_patches import install
 from clipper_agents.kafka.broker_tasks import BrokerFetcher, EagerSender
-from clipper_agents.kafka.fetch_sessions import PackedProduceRequest, SessionFetchRequest
 
 A, B = TopicPartition("queries", 0), TopicPartition("queries", 1)
-OUT_OF_ORDER = 45
 SOON_S = 10.0
 
 
 class Brokers:
     """Stands in for aiokafka's client: each request is answered by hand."""
 
+    _metadata_max_age_ms = 60_000
+
     def __init__(self, leaders):
-        self._loop, self._metadata_max_age_ms = asyncio.get_running_loop(), 60_000
+        install()
+        self._loop = asyncio.get_running_loop()
         self.cluster = ClusterMetadata(metadata_max_age_ms=60_000)
         self.lead(leaders)
-        self.asked = asyncio.Queue()
-        self.updates = []
+        self.requests, self.updates = asyncio.Queue(), asyncio.Queue()
 
     def lead(self, leaders):
         brokers = [(node, "localhost", 9092, None) for node in {*leaders.values()} - {-1}]
@@ -39,23 +41,33 @@ class Brokers:
 
     async def send(self, node_id, request):
         answer = self._loop.create_future()
-        self.asked.put_nowait((node_id, request, answer))
+        self.requests.put_nowait((node_id, request, answer))
         return await answer
 
     def force_metadata_update(self):
-        self.updates.append(self._loop.create_future())
-        return self.updates[-1]
-
-    async def next_request(self):
-        return await asyncio.wait_for(self.asked.get(), SOON_S)
+        update = self._loop.create_future()
+        self.updates.put_nowait(update)
+        return update
 
     async def _maybe_wait_metadata(self):
         pass
 
 
-async def some_turns(count=20):
-    for _ in range(count):
-        await asyncio.sleep(0)
+class Rig:
+    """One client, and its requests that are under way, by broker."""
+
+    def __init__(self, leaders):
+        self.brokers, self.under_way = Brokers(leaders), {}
+
+    async def asked(self):
+        """The next request: of which broker, and for what."""
+        node_id, request, self.under_way[node_id] = await asyncio.wait_for(self.brokers.requests.get(), SOON_S)
+        return node_id, self.named_in(request)
+
+    async def is_quiet(self):
+        """Whether no further request comes by itself."""
+        await settle()
+        return self.brokers.requests.empty()
 
 
 # --- fetches --------------------------------------------------------------------------------------------------------
@@ -67,296 +79,250 @@ class Looking(BrokerFetcher):
         return super()._get_actions_per_node(assignment)
 
 
-def reading(brokers, positions, **options):
-    subscriptions = SubscriptionState()
-    subscriptions.assign_from_user({*positions})
-    for tp, offset in positions.items():
-        subscriptions.seek(tp, offset)
-    return Looking(brokers, subscriptions, fetcher_timeout=60, prefetch_backoff=60, **options), subscriptions
+class Reading(Rig):
+    """A fetcher of these positions."""
 
+    def __init__(self, leaders, positions, backoff_s=60):
+        super().__init__(leaders)
+        self.subscriptions = SubscriptionState()
+        self.read_at(positions)
+        self.fetcher = Looking(self.brokers, self.subscriptions, fetcher_timeout=60, prefetch_backoff=backoff_s)
 
-@pytest.fixture(autouse=True)
-def packed_requests(monkeypatch):
-    monkeypatch.setattr("aiokafka.consumer.fetcher.FetchRequest", SessionFetchRequest)
-    monkeypatch.setattr("aiokafka.producer.sender.ProduceRequest", PackedProduceRequest)
+    def read_at(self, positions):
+        self.subscriptions.assign_from_user({*positions})
+        for tp, offset in positions.items():
+            self.subscriptions.seek(tp, offset)
 
+    def named_in(self, request):
+        return {TopicPartition(*tp): offset for tp, (offset, _) in request.wanted.items()}
 
-def answer(found):
-    """One record of each of these partitions, at an offset."""
-    partitions = []
-    for tp, offset in found.items():
-        builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
-        builder.append(0, 1_000, b"key", b"value", [])
-        batch = bytearray(builder.build())
-        batch[:8] = offset.to_bytes(8, "big")
-        partitions.append((tp.partition, 0, offset + 1, offset + 1, 0, [], -1, bytes(batch)))
-    return FetchResponse_v11(0, 0, 5, [(A.topic, partitions)])
+    def answer(self, found, node_id=1):
+        """One record of each of these partitions, at an offset."""
+        partitions = []
+        for tp, offset in found.items():
+            builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+            builder.append(0, 1_000, b"key", b"value", [])
+            batch = bytearray(builder.build())
+            batch[:8] = offset.to_bytes(8, "big")
+            partitions.append((tp.partition, 0, offset + 1, offset + 1, 0, [], -1, bytes(batch)))
+        self.under_way[node_id].set_result(FetchResponse_v11(0, 0, 5, [(A.topic, partitions)]))
 
-
-async def wanted(brokers):
-    node_id, request, future = await brokers.next_request()
-    return node_id, {TopicPartition(*tp): offset for tp, (offset, _) in request.wanted.items()}, future
+    async def take(self):
+        return [one.offset for found in (await self.fetcher.fetched_records([A])).values() for one in found]
 
 
 async def test_the_task_of_a_broker_goes_on_when_its_records_were_taken():
-    brokers = Brokers({A: 1, B: 1})
-    fetcher, _ = reading(brokers, {A: 5, B: 7})
-    offset = 5
-    for _ in range(3):
-        node_id, asked, future = await wanted(brokers)
-        assert (node_id, asked) == (1, {A: offset, B: 7})
-        future.set_result(answer({A: offset}))
-        await fetcher.wait_for_records(SOON_S)
-        await some_turns()
-        assert brokers.asked.empty(), "nothing is fetched before the records were taken"
-        assert [one.offset for one in (await fetcher.fetched_records([A]))[A]] == [offset]
-        offset += 1
-    assert fetcher.looks == 1
-    await fetcher.close()
+    one = Reading({A: 1, B: 1}, {A: 5, B: 7})
+    for offset in (5, 6, 7):
+        assert await one.asked() == (1, {A: offset, B: 7})
+        one.answer({A: offset})
+        await one.fetcher.wait_for_records(SOON_S)
+        assert await one.is_quiet(), "nothing is fetched before the records were taken"
+        assert await one.take() == [offset]
+    assert one.fetcher.looks == 1
 
 
 async def test_what_is_not_taken_for_a_while_holds_up_no_other_partition():
-    brokers = Brokers({A: 1, B: 1})
-    fetcher, _ = reading(brokers, {A: 5, B: 7})
-    fetcher._prefetch_backoff = 0.01
-    _, _, future = await wanted(brokers)
-    future.set_result(answer({A: 5}))
-    _, asked, _ = await wanted(brokers)
-    assert asked == {B: 7}
-    await fetcher.close()
+    one = Reading({A: 1, B: 1}, {A: 5, B: 7}, 0.01)
+    await one.asked()
+    one.answer({A: 5})
+    assert await one.asked() == (1, {B: 7})
 
 
 async def test_a_paused_partition_is_left_out_and_a_resumed_one_fetched_again():
-    brokers = Brokers({A: 1, B: 1})
-    fetcher, subscriptions = reading(brokers, {A: 5, B: 7})
-    _, _, future = await wanted(brokers)
-    subscriptions.pause(B)
-    future.set_result(answer({}))
-    _, asked, future = await wanted(brokers)
-    assert asked == {A: 5}
-    subscriptions.pause(A)
-    future.set_result(answer({}))
-    await some_turns()
-    assert brokers.asked.empty()
-    subscriptions.resume(B)
-    _, asked, _ = await wanted(brokers)
-    assert asked == {B: 7}
-    await fetcher.close()
+    one = Reading({A: 1, B: 1}, {A: 5, B: 7})
+    await one.asked()
+    one.subscriptions.pause(B)
+    one.answer({})
+    assert await one.asked() == (1, {A: 5})
+    one.subscriptions.pause(A)
+    one.answer({})
+    assert await one.is_quiet()
+    one.subscriptions.resume(B)
+    assert await one.asked() == (1, {B: 7})
 
 
 async def test_another_position_is_fetched_from_wherever_it_was_set():
-    brokers = Brokers({A: 1, B: 2})
-    fetcher, subscriptions = reading(brokers, {A: 5, B: 7})
-    first = {node_id: future for node_id, _, future in [await wanted(brokers), await wanted(brokers)]}
-    subscriptions.pause(B)
-    first[2].set_result(answer({}))
-    await some_turns()
-    fetcher.seek_to(A, 9)
-    first[1].set_result(answer({A: 5}))
-    node_id, asked, _ = await wanted(brokers)
-    assert (node_id, asked) == (1, {A: 9}), "what was fetched for the earlier position is dropped"
-    looks = fetcher.looks
-    fetcher.seek_to(B, 3)
-    await some_turns()
-    assert fetcher.looks > looks, "the broker of this one has no task"
-    subscriptions.resume(B)
-    assert (await wanted(brokers))[:2] == (2, {B: 3})
-    await fetcher.close()
+    one = Reading({A: 1, B: 2}, {A: 5, B: 7})
+    await one.asked(), await one.asked()
+    one.subscriptions.pause(B)
+    one.answer({}, 2)
+    await settle()
+    one.fetcher.seek_to(A, 9)
+    one.answer({A: 5})
+    assert await one.asked() == (1, {A: 9}), "what was fetched for the earlier position is dropped"
+    looks = one.fetcher.looks
+    one.fetcher.seek_to(B, 3)
+    await settle()
+    assert one.fetcher.looks > looks, "the broker of this one has no task"
+    one.subscriptions.resume(B)
+    assert await one.asked() == (2, {B: 3})
 
 
 async def test_new_leaders_are_asked_as_soon_as_they_are_known():
-    brokers = Brokers({A: 1, B: 1})
-    fetcher, _ = reading(brokers, {A: 5, B: 7})
-    _, _, future = await wanted(brokers)
-    brokers.lead({A: 1, B: 2})
-    future.set_result(answer({}))
-    found = {node_id: asked for node_id, asked, _ in [await wanted(brokers), await wanted(brokers)]}
-    assert found == {1: {A: 5}, 2: {B: 7}}
-    await fetcher.close()
+    one = Reading({A: 1, B: 1}, {A: 5, B: 7})
+    await one.asked()
+    one.brokers.lead({A: 1, B: 2})
+    one.answer({})
+    assert dict([await one.asked(), await one.asked()]) == {1: {A: 5}, 2: {B: 7}}
 
 
 async def test_a_consumer_that_has_other_partitions_fetches_no_more_of_the_earlier_ones():
-    brokers = Brokers({A: 1, B: 1})
-    fetcher, subscriptions = reading(brokers, {A: 5})
-    _, _, future = await wanted(brokers)
-    future.set_result(answer({A: 5}))
-    await fetcher.wait_for_records(SOON_S)
-    subscriptions.unsubscribe()
-    subscriptions.assign_from_user({B})
-    subscriptions.seek(B, 7)
-    assert (await wanted(brokers))[1] == {B: 7}
-    await fetcher.close()
+    one = Reading({A: 1, B: 1}, {A: 5})
+    await one.asked()
+    one.answer({A: 5})
+    await one.fetcher.wait_for_records(SOON_S)
+    one.subscriptions.unsubscribe()
+    one.read_at({B: 7})
+    assert await one.asked() == (1, {B: 7})
 
 
 async def test_a_busy_process_waits_between_fetches_that_brought_records():
-    brokers = Brokers({A: 1})
-    fetcher, _ = reading(brokers, {A: 5})
-    gate, pauses = asyncio.get_running_loop().create_future(), []
+    one, gate, pauses = Reading({A: 1}, {A: 5}), asyncio.Event(), []
 
     async def sleep(pause_s):
         pauses.append(pause_s)
-        await gate
+        await gate.wait()
 
-    fetcher.pause_s, fetcher.sleep = lambda: 0.004, sleep
-    _, _, future = await wanted(brokers)
-    future.set_result(answer({}))
-    _, _, future = await wanted(brokers)
+    one.fetcher.pause_s, one.fetcher.sleep = lambda: 0.004, sleep
+    await one.asked()
+    one.answer({})
+    await one.asked()
     assert not pauses, "what brought nothing had waited at the broker"
-    future.set_result(answer({A: 5}))
-    await fetcher.wait_for_records(SOON_S)
-    assert await fetcher.fetched_records([A]), "they are served meanwhile"
-    await some_turns()
+    one.answer({A: 5})
+    await one.fetcher.wait_for_records(SOON_S)
+    assert await one.take() == [5], "they are served meanwhile"
+    assert await one.is_quiet()
     assert pauses == [0.004]
-    assert brokers.asked.empty()
-    gate.set_result(None)
-    assert (await wanted(brokers))[1] == {A: 6}
-    await fetcher.close()
+    gate.set()
+    assert await one.asked() == (1, {A: 6})
 
 
 async def test_a_wait_without_records_ends_in_time():
-    brokers = Brokers({A: 1})
-    fetcher, _ = reading(brokers, {A: 5})
-    await fetcher.wait_for_records(0.01)
-    assert await fetcher.fetched_records([A]) == {}
-    await fetcher.close()
+    one = Reading({A: 1}, {A: 5})
+    await one.fetcher.wait_for_records(0.01)
+    assert await one.take() == []
 
 
 # --- produce --------------------------------------------------------------------------------------------------------
-class Producing:
+class Producing(Rig):
     """A sender with the records that are queued for it."""
 
-    def __init__(self, brokers):
-        self.brokers = brokers
-        self.numbers = TransactionManager(None, 60_000)
-        self.numbers.set_pid_and_epoch(7, 0)
-        self.queue = MessageAccumulator(brokers.cluster, 10_000, 0, 60, txn_manager=self.numbers)
-        self.sender = EagerSender(
-            brokers, acks=-1, txn_manager=self.numbers, message_accumulator=self.queue,
-            retry_backoff_ms=1, request_timeout_ms=1_000,
+    def __init__(self, leaders, kind=EagerSender, backoff_ms=1):
+        super().__init__(leaders)
+        numbers = TransactionManager(None, 60_000)
+        numbers.set_pid_and_epoch(7, 0)
+        numbers.fatal_error = lambda error: None  # of a transaction, and there is none
+        self.queue = MessageAccumulator(self.brokers.cluster, 10_000, 0, 60, txn_manager=numbers)
+        self.sender = kind(
+            self.brokers, acks=-1, txn_manager=numbers, message_accumulator=self.queue,
+            retry_backoff_ms=backoff_ms, request_timeout_ms=1_000,
         )  # fmt: skip
 
-    async def add(self, tp, value=b"value"):
-        return await self.queue.add_message(tp, None, value, 1.0)
+    async def started(self):
+        await self.sender.start()
+        return self
 
-    async def request(self):
-        node_id, request, future = await self.brokers.next_request()
-        topics = [(topic, [partition for partition, _ in found]) for topic, found in request._topics]
-        return node_id, dict(topics).get(A.topic), future
+    async def add(self, tp):
+        return await self.queue.add_message(tp, None, b"value", 1.0)
 
+    def named_in(self, request):
+        return sorted(partition for topic, found in request._topics for partition, _ in found if topic == A.topic)
 
-def stored(*partitions, code=0):
-    return ProduceResponse_v7([(A.topic, [(partition, code, 3, -1, 0) for partition in partitions])], 0)
+    def answer(self, *partitions, node_id=1):
+        stored = [(partition, 0, 3, -1, 0) for partition in partitions]
+        self.under_way[node_id].set_result(ProduceResponse_v7([(A.topic, stored)], 0))
 
 
 async def test_records_of_one_turn_go_in_one_request_and_later_ones_follow_it():
-    one = Producing(Brokers({A: 1, B: 1}))
-    await one.sender.start()
+    one = await Producing({A: 1, B: 1}).started()
     first = [await one.add(A), await one.add(B)]
-    node_id, partitions, future = await one.request()
-    assert (node_id, sorted(partitions)) == (1, [0, 1])
+    assert await one.asked() == (1, [0, 1])
     later = await one.add(A)
-    await some_turns()
-    assert one.brokers.asked.empty(), "one request to a broker at a time"
-    future.set_result(stored(0, 1))
+    assert await one.is_quiet(), "one request to a broker at a time"
+    one.answer(0, 1)
     assert [(await found).offset for found in first] == [3, 3]
-    _, partitions, future = await one.request()
-    assert partitions == [0]
-    future.set_result(stored(0))
+    assert await one.asked() == (1, [0])
+    one.answer(0)
     assert (await later).offset == 3
-    await one.sender.close()
 
 
 async def test_a_broker_that_does_not_answer_holds_up_no_other():
-    one = Producing(Brokers({A: 1, B: 2}))
-    await one.sender.start()
+    one = await Producing({A: 1, B: 2}).started()
     await one.add(A)
-    _, _, held = await one.request()
+    await one.asked()
     for _ in range(3):
         written = await one.add(B)
-        node_id, _, future = await one.request()
-        assert node_id == 2
-        future.set_result(stored(1))
+        assert await one.asked() == (2, [1])
+        one.answer(1, node_id=2)
         await written
-    held.set_result(stored(0))
-    await one.sender.close()
+    one.answer(0)
 
 
 async def test_nothing_is_looked_at_while_nothing_is_queued():
-    one = Producing(Brokers({A: 1}))
-    drained = one.queue.drain_by_nodes
-    calls = []
+    one = await Producing({A: 1}).started()
+    drained, calls = one.queue.drain_by_nodes, []
     one.queue.drain_by_nodes = lambda *args: calls.append(args) or drained(*args)
-    await one.sender.start()
-    await some_turns()
+    await settle()
     written = await one.add(A)
-    _, _, future = await one.request()
-    future.set_result(stored(0))
+    await one.asked()
+    one.answer(0)
     await written
-    await some_turns(100)
+    await settle()
     assert len(calls) == 3, "at the start, for the record, and after its request"
-    await one.sender.close()
 
 
 async def test_records_without_a_leader_wait_for_one_and_ask_once():
-    one = Producing(Brokers({A: -1, B: 1}))
-    await one.sender.start()
+    one = await Producing({A: -1, B: 1}).started()
     waiting = await one.add(A)
     for _ in range(3):
         written = await one.add(B)
-        _, _, future = await one.request()
-        future.set_result(stored(1))
+        await one.asked()
+        one.answer(1)
         await written
-    assert len(one.brokers.updates) == 1
+    update = one.brokers.updates.get_nowait()
+    assert one.brokers.updates.empty()
     one.brokers.lead({A: 2, B: 1})
-    one.brokers.updates[0].set_result(True)
-    node_id, _, future = await one.request()
-    assert node_id == 2
-    future.set_result(stored(0))
+    update.set_result(True)
+    assert await one.asked() == (2, [0])
+    one.answer(0, node_id=2)
     assert (await waiting).offset == 3
-    await one.sender.close()
 
 
-async def test_brokers_that_know_no_leader_are_asked_again_after_a_while():
-    one = Producing(Brokers({A: -1}))
-    one.sender._retry_backoff = 3600.0
-    await one.sender.start()
+@pytest.mark.parametrize(("backoff_ms", "is_asked"), [(3_600_000, False), (0, True)])
+async def test_brokers_that_know_no_leader_are_asked_again_after_a_while(backoff_ms, is_asked):
+    one = await Producing({A: -1}, backoff_ms=backoff_ms).started()
     await one.add(A)
-    await some_turns()
-    one.brokers.updates[0].set_result(False)
-    await some_turns(100)
-    assert len(one.brokers.updates) == 1
-    one.sender._look_again()
-    assert len(one.brokers.updates) == 2
+    (await one.brokers.updates.get()).set_result(False)
+    await settle()
+    if is_asked:
+        await asyncio.wait_for(one.brokers.updates.get(), SOON_S)
+    assert one.brokers.updates.empty()
     one.queue.fail_all(KafkaError())
-    await one.sender.close()
 
 
-async def test_an_error_that_ends_the_producer_fails_all_that_is_queued(monkeypatch):
-    one = Producing(Brokers({A: 1, B: 1}))
+@pytest.mark.parametrize(
+    ("error", "told"), [(OutOfOrderSequenceNumber, OutOfOrderSequenceNumber), (ValueError, KafkaError)]
+)
+async def test_an_error_that_ends_the_producer_fails_all_that_is_queued(error, told):
+    class Failing(EagerSender):
+        async def _send_produce_req(self, node_id, batches):
+            raise error
 
-    async def fails(node_id, batches):
-        raise OutOfOrderSequenceNumber
-
-    monkeypatch.setattr(one.sender, "_send_produce_req", fails)
-    monkeypatch.setattr(one.numbers, "fatal_error", lambda error: None)  # of transactions, which there are none of
-    await one.sender.start()
+    one = await Producing({A: 1, B: 1}, Failing).started()
     written = await one.add(A)
-    with pytest.raises(OutOfOrderSequenceNumber):
-        await asyncio.wait_for(one.sender.sender_task, SOON_S)
-    with pytest.raises(OutOfOrderSequenceNumber):
-        await written
-    with pytest.raises(OutOfOrderSequenceNumber):
-        await one.add(B)
+    for failed in (one.sender.sender_task, written, one.add(B)):
+        with pytest.raises(told):
+            await asyncio.wait_for(failed, SOON_S)
 
 
 async def test_what_is_under_way_is_waited_for_at_the_end():
-    one = Producing(Brokers({A: 1}))
-    await one.sender.start()
+    one = await Producing({A: 1}).started()
     written = await one.add(A)
-    _, _, future = await one.request()
+    await one.asked()
     closing = asyncio.ensure_future(one.sender.close())
-    await some_turns()
+    await settle()
     assert not closing.done()
-    future.set_result(stored(0))
+    one.answer(0)
     await asyncio.wait_for(closing, SOON_S)
     assert (await written).offset == 3

@@ -23,19 +23,16 @@ NAME = st.text(max_size=20)
 A, B, C = ("queries", 0), ("queries", 1), ("outputs", 0)
 
 
-def topics(partition):
-    return st.dictionaries(NAME, st.lists(partition, max_size=4, unique_by=lambda one: one[0]), max_size=4).map(
-        lambda found: [*found.items()]
-    )
+def topics(*partition):
+    found = st.lists(st.tuples(*partition), max_size=4, unique_by=lambda one: one[0])
+    return st.dictionaries(NAME, found, max_size=4).map(lambda by_topic: [*by_topic.items()])
 
 
-def packed(request):
-    built = request.prepare(VERSIONS)
-    header = built.build_request_header(correlation_id=7, client_id="a client").encode()
-    return built, header + built.encode()
+def encoded(built):
+    return built.build_request_header(correlation_id=7, client_id="a client").encode() + built.encode()
 
 
-@given(topics(st.tuples(INT, LONG, INT)), NAME)
+@given(topics(INT, LONG, INT), NAME)
 def test_the_first_fetch_of_a_session_is_that_of_aiokafka_with_its_first_epoch(wanted, rack):
     wanted = [(topic, partitions) for topic, partitions in wanted if partitions]
     arguments = (500, 1, 1 << 20, 1, wanted, rack)
@@ -43,17 +40,13 @@ def test_the_first_fetch_of_a_session_is_that_of_aiokafka_with_its_first_epoch(w
     request.session = FetchSession()
     theirs = FetchRequest(*arguments).build(FetchRequest_v11)
     theirs.session_epoch = 0
-    header = theirs.build_request_header(correlation_id=7, client_id="a client").encode()
-    assert packed(request)[1] == header + theirs.encode()
+    assert encoded(request.prepare(VERSIONS)) == encoded(theirs)
 
 
-@given(
-    topics(
-        st.tuples(
-            INT, SHORT, LONG, LONG, LONG, st.none() | st.lists(st.tuples(LONG, LONG), max_size=2), INT, st.binary()
-        )
-    )
-)
+ABORTED = st.none() | st.lists(st.tuples(LONG, LONG), max_size=2)
+
+
+@given(topics(INT, SHORT, LONG, LONG, LONG, ABORTED, INT, st.binary()))
 def test_an_answer_to_a_fetch_is_read_as_by_aiokafka(found):
     content = FetchResponse_v11(0, 0, 5, found).encode()
     wanted = [(topic, [(number, 8, 9) for number, *_ in partitions]) for topic, partitions in found]
@@ -67,13 +60,11 @@ def test_an_answer_to_a_fetch_is_read_as_by_aiokafka(found):
     assert request.topics == wanted, "aiokafka looks at these alone"
 
 
-@given(topics(st.tuples(INT, st.binary())), st.none() | NAME)
+@given(topics(INT, st.binary()), st.none() | NAME)
 def test_a_produce_request_and_its_answer_are_those_of_aiokafka(batches, transaction):
     arguments = (transaction, -1, 5_000, batches)
-    theirs = ProduceRequest(*arguments).build(ProduceRequest_v7)
-    header = theirs.build_request_header(correlation_id=7, client_id="a client").encode()
-    built, content = packed(PackedProduceRequest(*arguments))
-    assert content == header + theirs.encode()
+    built = PackedProduceRequest(*arguments).prepare(VERSIONS)
+    assert encoded(built) == encoded(ProduceRequest(*arguments).build(ProduceRequest_v7))
     stored = [(topic, [(partition, 3, 2**40, -1, 9) for partition, _ in found]) for topic, found in batches]
     answer = ProduceResponse_v7(stored, 0).encode()
     assert built.decode(BytesIO(answer)).topics == ProduceResponse_v7.decode(answer).topics
@@ -81,52 +72,46 @@ def test_a_produce_request_and_its_answer_are_those_of_aiokafka(batches, transac
 
 def test_a_fetch_names_what_is_new_or_moved_and_has_the_rest_left_out():
     session = FetchSession()
-    assert session.next({A: (5, 9), B: (7, 9)}) == ({A: (5, 9), B: (7, 9)}, [])
-    session.answered(0, 12)
-    assert (session.number, session.epoch) == (12, 1)
-    assert session.next({A: (5, 9), B: (8, 9)}) == ({B: (8, 9)}, [])
-    session.answered(0, 12)
-    assert session.next({A: (5, 9), C: (0, 9)}) == ({C: (0, 9)}, [B])
-    session.answered(0, 12)
-    assert session.next({A: (5, 9), B: (8, 9), C: (0, 9)}) == ({B: (8, 9)}, [])
-    assert session.epoch == 3
-
-
-@pytest.mark.parametrize("end", ["an error", "no answer", "no session"])
-def test_a_session_begins_anew_with_all_its_partitions(end):
-    session = FetchSession()
-    session.next({A: (5, 9)})
-    session.answered(0, 12)
-    session.next({A: (6, 9)})
-    if end == "an error":
-        session.answered(70, 0)
-    elif end == "no session":
-        session.answered(0, 0)
-    assert session.next({A: (6, 9), B: (1, 9)}) == ({A: (6, 9), B: (1, 9)}, [])
-    assert (session.number, session.epoch) == (12, 0), "the broker forgets the earlier one"
-
-
-def test_epochs_begin_again_at_one():
-    session = FetchSession()
+    for wanted, named, left_out, epoch in [
+        ({A: (5, 9), B: (7, 9)}, {A: (5, 9), B: (7, 9)}, [], 1),
+        ({A: (5, 9), B: (8, 9)}, {B: (8, 9)}, [], 2),
+        ({A: (5, 9), C: (0, 9)}, {C: (0, 9)}, [B], 3),
+        ({A: (5, 9), B: (8, 9), C: (0, 9)}, {B: (8, 9)}, [], 4),
+    ]:
+        assert session.next(wanted) == (named, left_out)
+        session.answered(0, 12)
+        assert (session.number, session.epoch) == (12, epoch)
     session.epoch = LAST_EPOCH
     session.answered(0, 12)
     assert session.epoch == 1
 
 
+@pytest.mark.parametrize("answer", [(70, 0), (0, 0), None], ids=["an error", "no session", "no answer"])
+def test_a_session_begins_anew_with_all_its_partitions(answer):
+    session = FetchSession()
+    session.next({A: (5, 9)})
+    session.answered(0, 12)
+    session.next({A: (6, 9)})
+    if answer is not None:
+        session.answered(*answer)
+    assert session.next({A: (6, 9), B: (1, 9)}) == ({A: (6, 9), B: (1, 9)}, [])
+    assert (session.number, session.epoch) == (12, 0), "the broker forgets the earlier one"
+
+
+FETCH, PRODUCE = (500, 1, 1, 1, [("t", [(0, 1, 2)])]), (None, -1, 5, [("t", [(0, b"x")])])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "arguments"),
+    [(SessionFetchRequest, FetchRequest, FETCH), (PackedProduceRequest, ProduceRequest, PRODUCE)],
+)
 @pytest.mark.parametrize("versions", [{0: (0, 6), 1: (0, 10)}, {0: (8, 9), 1: (12, 13)}])
-def test_a_broker_of_other_versions_gets_what_aiokafka_sends(versions):
-    for ours, theirs, arguments in (
-        (SessionFetchRequest, FetchRequest, (500, 1, 1, 1, [("t", [(0, 1, 2)])])),
-        (PackedProduceRequest, ProduceRequest, (None, -1, 5, [("t", [(0, b"x")])])),
-    ):
-        built = [_prepared(kind(*arguments), versions) for kind in (ours, theirs)]
-        assert built[0] == built[1]
-
-
-def _prepared(request, versions):
-    if isinstance(request, SessionFetchRequest):
+def test_a_broker_of_other_versions_gets_what_aiokafka_sends(ours, theirs, arguments, versions):
+    def sent(request):
         request.session = FetchSession()
-    try:
-        return request.prepare(versions).encode()
-    except NotImplementedError as error:
-        return str(error)[-25:]
+        try:
+            return request.prepare(versions).encode()
+        except NotImplementedError as error:
+            return str(error)[-25:]
+
+    assert sent(ours(*arguments)) == sent(theirs(*arguments))

@@ -1,62 +1,49 @@
 """Is an outage waited for, and any other error raised?"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+from typing import Any
 
 import pytest
-from aiokafka.errors import (
-    KafkaConnectionError,
-    KafkaError,
-    KafkaTimeoutError,
-    NodeNotReadyError,
-    NotLeaderForPartitionError,
-    RequestTimedOutError,
-    TopicAuthorizationFailedError,
-)
+from aiokafka import errors
 
-from clipper_agents.kafka.retry import retry
+from clipper_agents.kafka import retry as retrying
+
+UNREACHABLE, LATE = errors.KafkaConnectionError("Unable to bootstrap"), errors.KafkaTimeoutError("not in 10000 ms")
+PASSES = [
+    UNREACHABLE, LATE, errors.NodeNotReadyError("node 1"), errors.NotLeaderForPartitionError(),
+    errors.RequestTimedOutError(), TimeoutError(), OSError("no route"),
+]  # fmt: skip
 
 
-def failing(*errors: Exception) -> Callable[[], Awaitable[str]]:
-    """Raises these, one a call, then answers."""
-    left = list(errors)
+def asked(*failures: Exception, within_s: float = math.inf) -> str:
+    """What is answered to a question that fails so often first."""
+    left = list(failures)
 
     async def ask() -> str:
-        await asyncio.sleep(0)
         if left:
             raise left.pop(0)
         return "answer"
 
-    return ask
+    return asyncio.run(retrying.retry("ends", ask, within_s))
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        KafkaConnectionError("Unable to bootstrap"),
-        KafkaTimeoutError("Failed to get offsets by times in 10000 ms"),
-        NodeNotReadyError("node 1"),
-        NotLeaderForPartitionError(),
-        RequestTimedOutError(),
-        TimeoutError(),
-        OSError("no route"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_what_an_outage_causes_is_asked_again(error: Exception) -> None:
-    assert asyncio.run(retry("ends", failing(error, error))) == "answer"
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "RETRY_WAIT_S", 0.001)
 
 
-@pytest.mark.parametrize("error", [TopicAuthorizationFailedError(), KafkaError("broken"), ValueError("ours")])
+def test_what_an_outage_causes_is_asked_again(caplog: Any) -> None:
+    assert asked(*PASSES, UNREACHABLE) == asked(UNREACHABLE, within_s=60.0) == "answer"
+    assert [line.rpartition("=")[2] for line in caplog.messages] == ["1", "2", "4", "8"], "it is no flood of lines"
+
+
+@pytest.mark.parametrize("error", [errors.TopicAuthorizationFailedError(), errors.KafkaError("x"), ValueError("ours")])
 def test_what_does_not_pass_is_raised(error: Exception) -> None:
     with pytest.raises(type(error)):
-        asyncio.run(retry("ends", failing(error)))
+        asked(error)
 
 
 def test_after_the_time_that_was_given_the_last_error_is_raised() -> None:
-    with pytest.raises(KafkaConnectionError, match="second"):
-        asyncio.run(retry("ends", failing(KafkaConnectionError("second")), within_s=0.0))
-
-
-def test_within_the_time_that_was_given_it_is_asked_again() -> None:
-    assert asyncio.run(retry("ends", failing(KafkaConnectionError("first")), within_s=60.0)) == "answer"
+    with pytest.raises(errors.KafkaTimeoutError):
+        asked(LATE, within_s=0.0)

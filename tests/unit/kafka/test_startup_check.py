@@ -11,64 +11,33 @@ from clipper_agents.observability.probes import ProcessHealth
 from clipper_stream.client import AccessRefused, BrokerUnavailable
 from clipper_topics.connection import KafkaConnection
 
-KAFKA = KafkaConnection("nowhere:9092")
+LOADING, NOBODY = "the model is loading", BrokerUnavailable("nobody")
 
 
-class Door:
-    """Answers knocks with these errors, one each; None lets in."""
+def knocked(*errors, **options):
+    """Knock at a door that answers with these errors, one each, and then lets in; what probes were told at each."""
+    health, left, told = ProcessHealth(LOADING), list(errors), []
 
-    def __init__(self, *errors):
-        self._errors = list(errors)
-        self.knocks = 0
+    async def check(kafka):
+        told.append(health.reasons())
+        if left:
+            raise left.pop(0)
 
-    async def __call__(self, kafka):
-        self.knocks += 1
-        error = self._errors.pop(0) if self._errors else None
-        if error is not None:
-            raise error
-
-
-def wait(door, **options):
-    return asyncio.run(wait_for_access(KAFKA, ProcessHealth(), again_s=0.0, check=door, **options))
+    assert asyncio.run(wait_for_access(KafkaConnection("nowhere:9092"), health, again_s=0.0, check=check, **options))
+    assert health.reasons() == [LOADING]
+    return told
 
 
-def test_who_is_let_in_does_not_wait(caplog):
-    door = Door()
-    assert wait(door)
-    assert (door.knocks, caplog.text) == (1, "")
-
-
-def test_a_kafka_that_is_not_there_yet_is_waited_for_and_said_at_intervals(caplog):
-    door = Door(*[BrokerUnavailable("nobody")] * 5)
-    assert wait(door, say_every_s=60.0)
-    assert door.knocks == 6
-    assert [record.getMessage() for record in caplog.records] == ["waiting for kafka since 0 s: nobody"]
-
-
-def test_every_knock_in_vain_is_said_when_the_interval_has_passed(caplog):
-    assert wait(Door(*[BrokerUnavailable("nobody")] * 3), say_every_s=0.0)
-    assert len(caplog.records) == 3
-
-
-def test_a_process_is_unready_while_nobody_answers_and_no_longer():
-    health, said = ProcessHealth("the model is loading"), []
-
-    async def knock(kafka):
-        said.append(health.reasons())
-        if len(said) < 3:
-            raise BrokerUnavailable("nobody")
-
-    assert asyncio.run(wait_for_access(KAFKA, health, again_s=0.0, check=knock))
-    waiting = ["no broker answers", "the model is loading"]
-    assert said == [["the model is loading"], waiting, waiting]
-    assert health.reasons() == ["the model is loading"]
+@pytest.mark.parametrize(("knocks", "say_every_s", "lines"), [(0, 60.0, 0), (5, 60.0, 1), (3, 0.0, 3)])
+def test_a_kafka_that_is_not_there_yet_is_waited_for_and_said_at_intervals(caplog, knocks, say_every_s, lines):
+    told = knocked(*[NOBODY] * knocks, say_every_s=say_every_s)
+    assert told == [[LOADING], *[["no broker answers", LOADING]] * knocks], "unready while nobody answers"
+    assert caplog.messages == ["waiting for kafka since 0 s: nobody"] * lines
 
 
 def test_a_refusal_ends_the_wait_at_once():
-    door = Door(BrokerUnavailable("nobody"), AccessRefused("wrong password"))
     with pytest.raises(AccessRefused, match="wrong password"):
-        wait(door)
-    assert door.knocks == 2
+        knocked(NOBODY, AccessRefused("wrong password"), AssertionError("knocked again"))
 
 
 def test_who_is_told_to_end_while_waiting_does_not_start():
@@ -77,5 +46,5 @@ def test_who_is_told_to_end_while_waiting_does_not_start():
         await asyncio.Event().wait()
 
     before = signal.getsignal(signal.SIGTERM)
-    assert not wait(never)
+    assert not asyncio.run(wait_for_access(KafkaConnection("nowhere:9092"), ProcessHealth(), check=never))
     assert signal.getsignal(signal.SIGTERM) is before

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,67 +10,53 @@ from hypothesis import strategies as st
 from clipper_agents.kafka.time_order import TimeOrder
 
 A, B = TopicPartition("predictions", 0), TopicPartition("feedback", 0)
-RANKS = {A: 0, B: 1}
-NEVER = float("inf")
+EMPTY, ALL, NEVER = set(), {A, B}, float("inf")
 
 
-def record(tp, offset, at_ms):
-    return SimpleNamespace(topic=tp.topic, partition=tp.partition, offset=offset, timestamp=at_ms)
+def records(tp, times):
+    return [SimpleNamespace(topic=tp.topic, partition=0, offset=n, timestamp=at_ms) for n, at_ms in enumerate(times)]
 
 
-def places(released):
-    return [(at_ms, one.topic, one.offset) for at_ms, one in released]
+def released(order, at_end, sure_ms):
+    """Time, topic and offset of each record that is released."""
+    return [(at_ms, one.topic[0], one.offset) for at_ms, one in order.release(at_end, sure_ms)]
 
 
-def test_a_record_waits_until_nothing_can_come_before_it():
-    order = TimeOrder(RANKS)
-    order.add(A, [record(A, 0, 10), record(A, 1, 30)])
-    assert places(order.release(set(), NEVER)) == [], "the other partition was not read yet"
-    order.add(B, [record(B, 0, 20)])
-    assert places(order.release(set(), NEVER)) == [(10, "predictions", 0), (20, "feedback", 0)]
-    assert places(order.release({B}, 20)) == [], "the brokers' clock had not passed 30"
-    assert places(order.release({B}, 31)) == [(30, "predictions", 1)]
-
-
-def test_of_one_millisecond_a_prediction_comes_before_its_feedback():
-    order = TimeOrder(RANKS)
-    order.add(B, [record(B, 0, 10)])
-    order.add(A, [record(A, 0, 10)])
-    assert places(order.release({A, B}, NEVER)) == [(10, "predictions", 0), (10, "feedback", 0)]
-
-
-def test_a_record_of_the_brokers_present_millisecond_waits_for_others():
-    order = TimeOrder(RANKS)
-    order.add(B, [record(B, 0, 10)])
-    assert places(order.release({A, B}, 10)) == []
-    order.add(A, [record(A, 0, 10)])
-    assert places(order.release({A, B}, 11)) == [(10, "predictions", 0), (10, "feedback", 0)]
-
-
-def test_within_a_partition_time_does_not_go_back():
-    order = TimeOrder(RANKS)
-    order.add(A, [record(A, 0, 50), record(A, 1, 5)])
-    order.add(B, [record(B, 0, 20)])
-    expected = [(20, "feedback", 0), (50, "predictions", 0), (50, "predictions", 1)]
-    assert places(order.release({A, B}, NEVER)) == expected
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [
+            ({A: [10, 30]}, EMPTY, NEVER, []),  # the other partition was not read yet
+            ({B: [20]}, EMPTY, NEVER, [(10, "p", 0), (20, "f", 0)]),
+            ({}, {B}, 20, []),  # the brokers' clock had not passed 30
+            ({}, {B}, 31, [(30, "p", 1)]),
+        ],
+        [({B: [10]}, ALL, 10, []), ({A: [10]}, ALL, 11, [(10, "p", 0), (10, "f", 0)])],
+        [({B: [10], A: [10]}, ALL, NEVER, [(10, "p", 0), (10, "f", 0)])],
+        [({A: [50, 5], B: [20]}, ALL, NEVER, [(20, "f", 0), (50, "p", 0), (50, "p", 1)])],
+    ],
+    ids=["what may be earlier", "the present millisecond", "a prediction and its feedback", "time that went back"],
+)
+def test_a_record_waits_until_nothing_can_come_before_it(steps):
+    order = TimeOrder({A: 0, B: 1})
+    for came, at_end, sure_ms, expected in steps:
+        for tp, times in came.items():
+            order.add(tp, records(tp, times))
+        assert released(order, at_end, sure_ms) == expected
 
 
 times = st.lists(st.integers(0, 30), max_size=25)
 
 
-@given(of_a=times, of_b=times, cuts=st.lists(st.tuples(st.booleans(), st.integers(1, 4)), max_size=30))
+@given(of_a=times, of_b=times, cuts=st.lists(st.tuples(st.sampled_from([A, B]), st.integers(1, 4)), max_size=30))
 def test_whatever_is_fetched_first_the_order_is_the_same(of_a, of_b, cuts):
-    logs = {A: [record(A, *one) for one in enumerate(of_a)], B: [record(B, *one) for one in enumerate(of_b)]}
-    at_once = TimeOrder(RANKS)
-    for tp, records in logs.items():
-        at_once.add(tp, records)
-    expected = places(at_once.release({A, B}, NEVER))
-    piecewise, found = TimeOrder(RANKS), []
-    left = {tp: list(records) for tp, records in logs.items()}
-    for first, count in [*cuts, (True, 30), (False, 30)]:
-        tp = A if first else B
+    left, at_once, piecewise = {A: records(A, of_a), B: records(B, of_b)}, *(TimeOrder({A: 0, B: 1}) for _ in "12")
+    for tp, some in left.items():
+        at_once.add(tp, some)
+    expected, found = released(at_once, ALL, NEVER), []
+    for tp, count in [*cuts, (A, 30), (B, 30)]:
         piecewise.add(tp, left[tp][:count])
         left[tp] = left[tp][count:]
-        found += places(piecewise.release({one for one in RANKS if not left[one]}, NEVER))
+        found += released(piecewise, {one for one in ALL if not left[one]}, NEVER)
     assert found == expected
     assert len(found) == len(of_a) + len(of_b)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+from builders.kafka import settle
 
 from clipper_agents.kafka.errors import TopicMadeAnew, TopicMismatch
 from clipper_agents.kafka.topic_ids import FoundTopic, TopicIds, read_topic_ids
@@ -12,16 +13,12 @@ from clipper_agents.kafka.topic_renewal import replaced_logs
 from clipper_topics.catalogue import Catalogue
 
 OLD, NEW = b"o" * 16, b"n" * 16
+UNKNOWN, REFUSED = UnknownTopicOrPartitionError.errno, TopicAuthorizationFailedError.errno
 CATALOGUE = Catalogue()
 
 
-def answer(*topics):
-    """What a broker says: error code, name and id of each topic."""
-    return SimpleNamespace(topics=[(*one, False, [], 0, {}) for one in topics])
-
-
 class Client:
-    """Gives one answer after the other."""
+    """Says one thing after the other of one topic: an error code and an id."""
 
     def __init__(self, *answers):
         self.answers = [*answers]
@@ -30,63 +27,54 @@ class Client:
         return 1
 
     async def send(self, _, request):
-        assert request.build(lambda *fields: fields)[1] is False, "no topic is to be created"
-        return self.answers.pop(0)
+        (topic,), is_created, _, _ = request.build(lambda *fields: fields)
+        assert not is_created
+        code, topic_id = self.answers.pop(0)
+        return SimpleNamespace(topics=[(code, topic[1], topic_id, False, [], 0, {})])
 
 
-def test_a_topic_that_is_not_there_yet_is_waited_for(caplog):
-    client, ids = (
-        Client(answer((UnknownTopicOrPartitionError.errno, "a", bytes(16))), answer((0, "a", NEW))),
-        TopicIds(),
-    )
-
-    async def learn():
-        learning = asyncio.ensure_future(ids.learn(client, ["a"]))
-        while not ids.missing:
-            await asyncio.sleep(0)
-        assert ids.missing == {"a"}
-        await learning
-
-    asyncio.run(learn())
-    assert (ids.known, ids.missing) == ({"a": NEW}, frozenset())
-    assert "waiting for topics=a: run `clipper-stream topics create`" in caplog.text
-
-
-def test_a_topic_with_another_id_is_another_topic():
+async def test_a_topic_that_is_not_there_yet_is_waited_for(caplog):
     ids = TopicIds()
-    ids.note({"a": FoundTopic(OLD, 1)})
-    ids.note({})
-    ids.note({"a": FoundTopic(OLD, 2)})
-    with pytest.raises(TopicMadeAnew, match="topic a was deleted and created again"):
-        ids.note({"a": FoundTopic(NEW, 2)})
-
-
-def test_a_topic_that_grew_is_told_where_its_partitions_matter():
-    ids = TopicIds({"a": 2})
-    ids.note({"a": FoundTopic(OLD, 2), "b": FoundTopic(OLD, 7)})
-    with pytest.raises(TopicMismatch, match="topic a has 3 partitions, 2 are configured"):
-        ids.note({"a": FoundTopic(OLD, 3)})
-
-
-def test_a_topic_that_may_not_be_seen_is_a_missing_right():
-    client = Client(answer((TopicAuthorizationFailedError.errno, "a", bytes(16))))
-    with pytest.raises(TopicAuthorizationFailedError):
-        asyncio.run(read_topic_ids(client, ["a"]))
-    assert asyncio.run(read_topic_ids(Client(answer((0, "b", OLD))), ["b"])) == {"b": OLD}
+    learning = asyncio.ensure_future(ids.learn(Client((UNKNOWN, bytes(16)), (0, NEW)), ["a"]))
+    await settle()
+    assert (ids.known, ids.missing) == ({}, {"a"})
+    await learning
+    assert (ids.known, ids.missing) == ({"a": NEW}, frozenset())
+    assert "topics=a: run `clipper-stream topics create`" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("noted", "now", "replaced"),
+    ("later", "error"),
     [
-        ([], OLD, []),
-        ([OLD, OLD], OLD, []),
-        ([OLD, OLD], NEW, [CATALOGUE.feedback]),
-        ([OLD, NEW], NEW, [CATALOGUE.feedback]),
-        ([OLD], None, [CATALOGUE.feedback]),
+        ({}, None),
+        ({"a": FoundTopic(OLD, 2), "b": FoundTopic(OLD, 8)}, None),
+        ({"a": FoundTopic(NEW, 2)}, (TopicMadeAnew, "topic a was deleted and created again")),
+        ({"a": FoundTopic(OLD, 3)}, (TopicMismatch, "topic a has 3 partitions, 2 are configured")),
     ],
+    ids=["unknown now", "grown where it does not matter", "made anew", "grown where it matters"],
 )
-def test_logs_that_any_position_knows_as_other_ones_are_replaced(noted, now, replaced):
+def test_a_topic_with_another_id_or_number_of_partitions_is_another_topic(later, error):
+    ids = TopicIds({"a": 2})
+    ids.note({"a": FoundTopic(OLD, 2), "b": FoundTopic(OLD, 7)})
+    if error is None:
+        ids.note(later)
+        return
+    with pytest.raises(error[0], match=error[1]):
+        ids.note(later)
+
+
+async def test_a_topic_that_may_not_be_seen_is_a_missing_right():
+    with pytest.raises(TopicAuthorizationFailedError):
+        await read_topic_ids(Client((REFUSED, bytes(16))), ["a"])
+    assert await read_topic_ids(Client((0, OLD)), ["b"]) == {"b": OLD}
+
+
+@pytest.mark.parametrize(
+    ("noted", "now", "is_replaced"),
+    [([], OLD, False), ([OLD, OLD], OLD, False), ([OLD, OLD], NEW, True), ([OLD, NEW], NEW, True), ([OLD], None, True)],
+)
+def test_logs_that_any_position_knows_as_other_ones_are_replaced(noted, now, is_replaced):
     there = {name: OLD for name in CATALOGUE.logs if name != CATALOGUE.feedback}
     there |= {} if now is None else {CATALOGUE.feedback: now}
     positions = [(OLD, OLD, OLD, one) for one in noted]
-    assert replaced_logs(CATALOGUE, positions, there) == replaced
+    assert replaced_logs(CATALOGUE, positions, there) == [CATALOGUE.feedback] * is_replaced

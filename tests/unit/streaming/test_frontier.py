@@ -1,6 +1,6 @@
 """Only the contiguous finished prefix of what was admitted is ever committed."""
 
-from itertools import count
+from itertools import accumulate, count
 from random import Random
 
 from hypothesis import given
@@ -11,26 +11,20 @@ from clipper_agents.streaming.frontier import MOST_FINISHED, Frontier
 
 @given(gaps=st.lists(st.integers(1, 4), max_size=30), seed=st.integers(0, 2**32))
 def test_the_frontier_stands_after_the_finished_prefix_whatever_finishes_first(gaps, seed):
-    random = Random(seed)
-    offsets = [sum(gaps[: place + 1]) for place in range(len(gaps))]
-    frontier, admitted, finished = Frontier(), [], set()
-    todo, moved_to, expected = list(offsets), 0, None
-    while todo or len(finished) < len(offsets):
+    random, todo = Random(seed), [*accumulate(gaps)]
+    frontier, admitted, finished, moved_to, expected = Frontier(), [], set(), 0, None
+    while todo or len(finished) < len(gaps):
         if todo and random.random() < 0.4:
-            count = random.randint(1, 5)
-            frontier.admit(todo[:count])
-            admitted += todo[:count]
-            todo = todo[count:]
+            number = random.randint(1, 5)
+            frontier.admit(todo[:number])
+            admitted, todo = admitted + todo[:number], todo[number:]
         elif admitted:
             done = random.choices(admitted, k=random.randint(1, 3))  # some of them again
             finished |= set(done)
             frontier.finish(done)
-        prefix = 0
-        while prefix < len(admitted) and admitted[prefix] in finished:
-            prefix += 1
-        following = [*admitted[prefix:], *(one + 1 for one in admitted[-1:])]
+        prefix = next((place for place, one in enumerate(admitted) if one not in finished), len(admitted))
         if prefix > moved_to:
-            moved_to, expected = prefix, following[0]
+            moved_to, expected = prefix, [*admitted, admitted[-1] + 1][prefix]
         assert frontier.committable == expected
         assert frontier.unfinished == len({*admitted} - finished)
     assert not frontier._runs[0].waiting

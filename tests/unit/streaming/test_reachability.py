@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka.errors import NodeNotReadyError, UnknownMemberIdError, for_code
 
 from clipper_agents.kafka.aiokafka_patches import install
@@ -28,38 +29,23 @@ def test_a_return_is_said_when_the_silence_was() -> None:
     assert silence.reachable
 
 
-def watched(send: Any) -> list[bool]:
-    """What is told of two brokers until the first attempt has ended."""
+@pytest.mark.parametrize("refusing", [{1}, {1, 2}], ids=["one broker that answers is enough", "no silence yet"])
+async def test_brokers_are_asked_until_one_answers_and_a_refusal_ends_nothing(refusing: set[int]) -> None:
+    asked: list[int] = []
+    told: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def send(node: int, *_: Any, **__: Any) -> Any:
+        asked.append(node)
+        if node in refusing:
+            raise NodeNotReadyError
+        return await asyncio.sleep(0, SimpleNamespace(topics=[]))
+
     brokers = [SimpleNamespace(nodeId=1), SimpleNamespace(nodeId=2)]
     client = SimpleNamespace(cluster=SimpleNamespace(brokers=lambda: brokers), send=send)
-    told: list[bool] = []
-
-    async def until_told() -> None:
-        heard = asyncio.Event()
-        watching = watch_brokers(client, lambda reachable: (told.append(reachable), heard.set()), TopicIds())
-        task = asyncio.create_task(watching)
-        await asyncio.wait_for(heard.wait(), 10)
-        task.cancel()
-
-    asyncio.run(until_told())
-    return told
-
-
-def test_one_broker_that_answers_is_enough() -> None:
-    async def send(node: int, *_: Any, **__: Any) -> Any:
-        if node == 1:
-            raise NodeNotReadyError
-        await asyncio.sleep(0)
-        return SimpleNamespace(topics=[])
-
-    assert watched(send) == [True]
-
-
-def test_a_broker_that_refuses_is_no_reason_to_end() -> None:
-    async def send(*_: Any, **__: Any) -> None:
-        raise NodeNotReadyError
-
-    assert watched(send) == [True], "one attempt is not a silence yet"
+    watching = asyncio.create_task(watch_brokers(client, told.put_nowait, TopicIds()))
+    assert await asyncio.wait_for(told.get(), 10)
+    assert asked == [1, 2]
+    watching.cancel()
 
 
 def test_a_member_whose_name_another_process_has_is_unknown_to_its_group() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from builders.kafka import settle
+
 from clipper_agents.streaming.recovery import StateLock
 
 
@@ -11,15 +13,10 @@ async def entered(context, let_go, log, name):
         await let_go.wait()
 
 
-async def settled():
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 async def test_no_partition_waits_for_another_and_each_has_one_step_at_a_time():
     lock, let_go, log = StateLock(), asyncio.Event(), []
     tasks = [asyncio.create_task(entered(lock.of(one), let_go, log, one)) for one in (0, 1, 0)]
-    await settled()
+    await settle()
     assert log == [0, 1]
     let_go.set()
     await asyncio.gather(*tasks)
@@ -29,14 +26,14 @@ async def test_no_partition_waits_for_another_and_each_has_one_step_at_a_time():
 async def test_a_recovery_waits_for_all_steps_and_steps_wait_for_it():
     lock, step, recovery, log = StateLock(), asyncio.Event(), asyncio.Event(), []
     tasks = [asyncio.create_task(entered(lock.of(0), step, log, "step"))]
-    await settled()
+    await settle()
     tasks.append(asyncio.create_task(entered(lock.of_all(), recovery, log, "recovery")))
-    await settled()
+    await settle()
     tasks += [asyncio.create_task(entered(lock.of(one), step, log, one)) for one in (0, 1)]
-    await settled()
+    await settle()
     assert log == ["step"], "nor does a step of a partition begin that had none before"
     step.set()
-    await settled()
+    await settle()
     assert log == ["step", "recovery"]
     recovery.set()
     await asyncio.gather(*tasks)

@@ -19,6 +19,7 @@ from clipper_agents.streaming.storage import (
 )
 from clipper_stream.errors import SetupError
 
+DATA = Path("/data")
 HOLDER = """
 import sys, pathlib
 from clipper_agents.streaming.storage import claim
@@ -29,30 +30,32 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize(
-    ("number", "says"),
+    ("number", "wrong", "remedy", "kind"),
     [
-        (errno.ENOSPC, "no space is left .*free some"),
-        (errno.EDQUOT, "no space is left .*free some"),
-        (errno.EFBIG, "no space is left .*free some"),
-        (errno.EROFS, "read-only .*mount it for writing"),
-        (errno.EACCES, "this user may not write there .*owner"),
-        (errno.ENOTDIR, "a file is where a directory has to be"),
-        (errno.EMFILE, "too many files .*ulimit -n"),
-        (errno.ENOENT, "vanished .*put the disk back"),
+        (errno.ENOSPC, "no space", "free some", StorageFailed),
+        (errno.EDQUOT, "no space", "free some", StorageFailed),
+        (errno.EFBIG, "no space", "free some", StorageFailed),
+        (errno.EROFS, "read-only", "mount it for writing", StorageRefused),
+        (errno.EACCES, "may not write", "owner", StorageRefused),
+        (errno.ENOTDIR, "a file is where", "move the file", StorageRefused),
+        (errno.EMFILE, "too many files", "ulimit -n", StorageFailed),
+        (errno.ENOENT, "vanished", "put the disk back", StorageRefused),
     ],
 )
-def test_the_operating_systems_errors_and_rocksdbs_messages_are_told_alike(number, says):
+def test_the_operating_systems_errors_and_rocksdbs_messages_are_told_alike(number, wrong, remedy, kind):
+    """Only what may be over at the next start is worth another one."""
     error = OSError(number, os.strerror(number))
     message = f"IO error: While appending to file: /data/000007.log: {os.strerror(number)}"
-    for reason in (error, message):
-        assert str(storage_failed(Path("/data"), reason)).startswith("/data: ")
-        with pytest.raises(StorageFailed, match=says):
-            raise storage_failed(Path("/data"), reason)
+    for told in (storage_failed(DATA, error), storage_failed(DATA, message), not_started(DATA, error)):
+        place, said, to_do = str(told).split(": ", 2)
+        assert (place, wrong in said, remedy in to_do) == ("/data", True, True)
+    assert type(told) is kind
+    assert not issubclass(StorageFailed, SetupError)
 
 
 def test_what_is_not_known_is_told_in_its_own_words():
-    assert explained(Path("/data"), "Busy: try again") is None
-    assert "/data: Busy: try again: look at the disk" in str(storage_failed(Path("/data"), "Busy: try again"))
+    assert explained(DATA, "Busy: try again") is None
+    assert "/data: Busy: try again: look at the disk" in str(storage_failed(DATA, "Busy: try again"))
 
 
 def test_a_directory_is_made_and_claimed(tmp_path):
@@ -61,17 +64,12 @@ def test_a_directory_is_made_and_claimed(tmp_path):
     os.close(descriptor)
 
 
-def test_a_file_in_place_of_the_directory_is_for_an_operator(tmp_path):
+def test_a_place_that_cannot_be_a_directory_is_for_an_operator(tmp_path):
+    """Nobody may make one in /proc/self, root neither."""
     (tmp_path / "data").write_text("")
-    for place in (tmp_path / "data", tmp_path / "data" / "router-0"):
-        with pytest.raises(StorageRefused, match=r"a file is where a directory has to be.*move the file away"):
+    for place in (tmp_path / "data", tmp_path / "data" / "router-0", Path("/proc/self/data")):
+        with pytest.raises(StorageRefused, match=f"{place}: "):
             claim(place)
-
-
-def test_a_directory_that_cannot_be_written_is_for_an_operator():
-    """Nobody may make a directory there, root neither."""
-    with pytest.raises(SetupError, match="/proc/self/data: "):
-        claim(Path("/proc/self/data"))
 
 
 def test_a_directory_that_another_process_uses_is_refused_until_that_one_ends(tmp_path):
@@ -83,13 +81,6 @@ def test_a_directory_that_another_process_uses_is_refused_until_that_one_ends(tm
             claim(tmp_path, wait_s=0.0)
         holder.kill()
         os.close(claim(tmp_path, wait_s=30.0))
-
-
-def test_only_what_may_be_over_at_the_next_start_is_worth_another_one():
-    full, denied = (not_started(Path("/data"), OSError(one, os.strerror(one))) for one in (errno.ENOSPC, errno.EACCES))
-    assert isinstance(full, StorageFailed)
-    assert isinstance(denied, StorageRefused)
-    assert not isinstance(full, SetupError)
 
 
 def test_what_was_read_from_other_topics_is_deleted(tmp_path: Path) -> None:
