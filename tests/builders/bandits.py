@@ -4,13 +4,10 @@ import random
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from clipper_stream.feedback.update import LoggedDecision, score
-from clipper_stream.feedback.values import GivenLoss, Label
 from clipper_stream.selection.distribution import Decision
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import SelectionState
-from clipper_stream.selection.trials import ChoiceWithTrials, PolicyChoice
+from clipper_stream.selection.trials import ChoiceWithTrials
 
 
 def queries_of(
@@ -54,36 +51,3 @@ def outcomes(choice: ChoiceWithTrials) -> list[tuple[Decision, float]]:
         for treatment, tried_on in zip(choice.treatments, tried, strict=True)
         for decision, chance in zip(choice.choice.decisions, chosen, strict=True)
     ]
-
-
-def check_unbiased(choice: PolicyChoice, rates: Mapping[str, float], truth: type[Label] | type[GivenLoss]) -> None:
-    """Losses over propensities estimate the loss of each model that feedback scores, within five standard errors.
-
-    Args:
-        choice: Draws the decisions.
-        rates: Probability of an error of each model that may be asked.
-        truth: What feedback says: the label, or the loss of the answer.
-    """
-    queries, world = 40_000, random.Random(1)
-    sums, squares = dict.fromkeys(rates, 0.0), dict.fromkeys(rates, 0.0)
-    for number in range(queries):
-        decision = choice.select(query_rng(5, f"0-{number}"))
-        wrong = {model: int(world.random() < rate) for model, rate in rates.items()}
-        answer = wrong[decision.served[0]]
-        logged = LoggedDecision(
-            outputs={model: wrong[model] for model in decision.models},
-            propensities=dict(zip(decision.models, decision.propensities, strict=True)),
-            served=decision.served,
-            served_propensity=decision.served_propensity,
-            answer=answer,
-        )
-        scores = score(logged, Label(0) if truth is Label else GivenLoss(answer), "zero_one")
-        for model, loss in scores.losses.items():
-            weighted = loss / scores.propensities[model]
-            sums[model] += weighted
-            squares[model] += weighted * weighted
-    scored = [model for model in rates if truth is Label or "shadow" not in model]
-    for model in scored:
-        mean = sums[model] / queries
-        deviation = (max(squares[model] / queries - mean * mean, 0.0) / queries) ** 0.5
-        assert abs(mean - rates[model]) <= 5.0 * deviation

@@ -1,6 +1,5 @@
 """Laws that every registered selection policy obeys. A policy that is excused from one is named with the reason."""
 
-import json
 import math
 import pickle
 import random
@@ -16,51 +15,54 @@ from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 
 CANDIDATES = ("a:1", "b:1", "c:2")
-STATE = SelectionState(
-    {
-        "a:1": ModelTotals(40.0, 8.0, 80.0, 16.0),
-        "b:1": ModelTotals(30.0, 3.0, 75.0, 7.5),
-        "c:2": ModelTotals(20.0, 9.0, 85.0, 38.25),
-        "left:1": ModelTotals(7.0, 1.0, 9.0, 1.25),
-    }
-)
+KNOWN = {
+    "a:1": ModelTotals(40.0, 8.0, 80.0, 16.0),
+    "b:1": ModelTotals(30.0, 3.0, 75.0, 7.5),
+    "c:2": ModelTotals(20.0, 9.0, 85.0, 38.25),
+    "left:1": ModelTotals(7.0, 1.0, 9.0, 1.25),
+}
+STATE = SelectionState(KNOWN)
 LEARNING = [name for name in POLICIES if name not in ("single", "split")]
+EXPLORING = {name: "exploration" for name in POLICIES if hasattr(make_policy(name), "exploration")}
 POLICIES_UNDER_LAW = [
     *((name, {}) for name in POLICIES),
     *((name, {"half_life": 50.0}) for name in LEARNING),
     ("tsallis_inf", {"delay": 20.0}),
 ]
-
 EXCUSED = {
-    ("single", "learns"): "it serves the model that its operator named",
-    ("split", "learns"): "an A/B test keeps its shares whatever it sees, or it would be none",
-    ("single", "joins"): "it serves the model that its operator named",
-    (
-        "epsilon_greedy",
-        "joins",
-    ): "weights are the greedy share or the uniform share; a new model has the mean loss instead",
-    ("lin_ucb", "joins"): "as epsilon_greedy; for a query with features a new model is believed to have the mean loss",
-    ("ucb1", "joins"): "weights are the chosen one's share or the uniform share; a new model is asked first",
-    ("thompson", "joins"): "weights are probabilities of being the best; a new model has the mean loss instead",
-    ("exp4_clipper", "partitions"): "it divides by shares that each partition has of its own, as the original does",
+    "joins": {
+        "single": "it serves the model that its operator named",
+        "epsilon_greedy": "weights are the greedy or the uniform share; a new model has the mean loss instead",
+        "lin_ucb": "as epsilon_greedy; for a query with features a new model is believed to have the mean loss",
+        "ucb1": "weights are the chosen one's share or the uniform share; a new model is asked first",
+        "thompson": "weights are probabilities of being the best; a new model has the mean loss instead",
+    },
+    "repaired": {"exp4_clipper": "what divides by a small weight is charged more than a half-life forgets"},
+    "partitions": {"exp4_clipper": "it divides by shares that each partition has of its own, as the original does"},
 }
+REPAIRED = {"a:1": 0.0, "b:1": 0.3}
 FEATURES = [(), (0.5,), (-1.0, 2.0, 0.0), (1e6,) * 16]
 """Of a query that has none, few, several, and the largest."""
 
 
-def policies_under(law: str) -> list:
-    return [
+def not_excused(law: str, names) -> list[str]:
+    return [name for name in names if name not in EXCUSED[law]]
+
+
+each_policy = pytest.mark.parametrize(
+    "policy",
+    [
         pytest.param(make_policy(name, parameters), id="-".join([name, *parameters]))
         for name, parameters in POLICIES_UNDER_LAW
-        if (name, law) not in EXCUSED
-    ]
+    ],
+)
 
 
 def test_every_excuse_names_a_registered_policy():
-    assert {name for name, _ in EXCUSED} <= set(POLICIES)
+    assert {name for excused in EXCUSED.values() for name in excused} <= set(POLICIES)
 
 
-@pytest.mark.parametrize("policy", policies_under("weights"))
+@each_policy
 @pytest.mark.parametrize("state", [SelectionState(), STATE], ids=["new", "known"])
 def test_weights_of_the_candidates_in_their_order_sum_to_one(policy: SelectionPolicy, state):
     weights = policy.weights(state, CANDIDATES)
@@ -69,7 +71,7 @@ def test_weights_of_the_candidates_in_their_order_sum_to_one(policy: SelectionPo
     assert min(weights.values()) >= 0.0
 
 
-@pytest.mark.parametrize("policy", policies_under("alone"))
+@each_policy
 def test_a_lone_candidate_is_asked_with_certainty(policy: SelectionPolicy):
     decision = policy.select(STATE, ["b:1"], query_rng(0, "0-1"))
     assert (decision.models, decision.served) == (("b:1",), ("b:1",))
@@ -77,7 +79,7 @@ def test_a_lone_candidate_is_asked_with_certainty(policy: SelectionPolicy):
 
 
 @pytest.mark.parametrize("features", FEATURES, ids=len)
-@pytest.mark.parametrize("policy", policies_under("propensities"))
+@each_policy
 def test_whatever_the_features_models_are_asked_as_often_as_the_propensities_say(policy: SelectionPolicy, features):
     prepared = policy.prepare_for(learned_by_features(policy), CANDIDATES, features)
     assert tuple(prepared.weights) == CANDIDATES
@@ -92,22 +94,12 @@ def test_whatever_the_features_models_are_asked_as_often_as_the_propensities_say
             assert math.isclose(propensity, asked[model], abs_tol=1e-12)
 
 
-@pytest.mark.parametrize("policy", policies_under("features"))
-def test_features_make_no_difference_to_a_policy_that_says_so(policy: SelectionPolicy):
-    if policy.by_features(STATE, CANDIDATES) is None:
-        assert policy.prepare_for(STATE, CANDIDATES, [0.5]) == policy.prepare(STATE, CANDIDATES)
-        assert policy.observe_for(STATE, {"a:1": 1.0}, {"a:1": 0.5}, [0.5]) == policy.observe(
-            STATE, {"a:1": 1.0}, {"a:1": 0.5}
-        )
-
-
-@pytest.mark.parametrize("policy", policies_under("features"))
-def test_without_features_a_query_is_decided_and_learned_from_as_if_there_were_none(policy: SelectionPolicy):
-    state = learned_by_features(policy)
-    assert policy.prepare_for(state, CANDIDATES, ()) == policy.prepare(state, CANDIDATES)
-    assert policy.observe_for(state, {"a:1": 1.0}, {"a:1": 0.5}, ()) == policy.observe(
-        state, {"a:1": 1.0}, {"a:1": 0.5}
-    )
+@each_policy
+def test_features_make_no_difference_where_there_are_none_or_the_policy_says_so(policy: SelectionPolicy):
+    state, feedback = learned_by_features(policy), ({"a:1": 1.0}, {"a:1": 0.5})
+    for features in ((), (0.5,)) if policy.by_features(STATE, CANDIDATES) is None else ((),):
+        assert policy.prepare_for(state, CANDIDATES, features) == policy.prepare(state, CANDIDATES)
+        assert policy.observe_for(state, *feedback, features) == policy.observe(state, *feedback)
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -117,69 +109,64 @@ def test_a_policy_that_looks_at_no_features_keeps_what_another_has_learned_from_
     assert after.of("a:1").moments == state.of("a:1").moments != ()
 
 
-@pytest.mark.parametrize("policy", policies_under("seed"))
-def test_the_same_query_has_the_same_decision_in_another_process(policy: SelectionPolicy):
-    copy = pickle.loads(pickle.dumps(policy))
-    state = pickle.loads(pickle.dumps(STATE))
-    for number in range(50):
-        query = f"1-{number}"
-        assert policy.select(STATE, CANDIDATES, query_rng(9, query)) == copy.select(
-            state, CANDIDATES, query_rng(9, query)
-        )
+@each_policy
+def test_what_was_pickled_is_the_same_decides_the_same_and_learns_the_same_bits(policy: SelectionPolicy):
+    for thing in (policy, STATE, policy.prepare(STATE, CANDIDATES)):
+        assert pickle.loads(pickle.dumps(thing)) == thing
+    copy, state = pickle.loads(pickle.dumps((policy, STATE)))
+    for query in range(50):
+        decision = copy.select(state, CANDIDATES, query_rng(9, f"1-{query}"))
+        assert policy.select(STATE, CANDIDATES, query_rng(9, f"1-{query}")) == decision
+    assert _bits(_learned_from_log(policy)) == _bits(_learned_from_log(copy))
 
 
-@pytest.mark.parametrize("policy", policies_under("source"))
-def test_any_source_of_random_numbers_will_do(policy: SelectionPolicy):
-    prepared = policy.prepare(STATE, CANDIDATES)
-    assert prepared.select(random.Random(5)) == policy.select(STATE, CANDIDATES, random.Random(5))
-
-
-@pytest.mark.parametrize("policy", policies_under("purity"))
+@each_policy
 def test_deciding_and_learning_change_neither_state_nor_policy(policy: SelectionPolicy):
     before = pickle.dumps((policy, STATE))
-    policy.select(STATE, CANDIDATES, query_rng(0, "0-1"))
+    decision = policy.select(STATE, CANDIDATES, random.Random(5))
+    assert policy.prepare(STATE, CANDIDATES).select(random.Random(5)) == decision, "any source of numbers will do"
     policy.weights(STATE, CANDIDATES)
     after = policy.observe(STATE, {"a:1": 1.0}, {"a:1": 0.5})
     assert after is not STATE
+    assert policy.observe(STATE, {}, {}) == STATE
     assert pickle.dumps((policy, STATE)) == before
     with pytest.raises(TypeError):
         STATE.totals["a:1"] = ModelTotals()  # type: ignore[index]
 
 
-@pytest.mark.parametrize("policy", policies_under("pickle"))
-def test_policy_state_and_prepared_choice_survive_pickling(policy: SelectionPolicy):
-    for thing in (policy, STATE, policy.prepare(STATE, CANDIDATES)):
-        assert pickle.loads(pickle.dumps(thing)) == thing
-
-
-@pytest.mark.parametrize("policy", policies_under("bits"))
-def test_learning_from_the_same_log_twice_has_the_same_bits(policy: SelectionPolicy):
-    first, second = (_learned_from_log(policy, random.Random(11)) for _ in range(2))
-    assert _bits(first) == _bits(second)
-
-
-@pytest.mark.parametrize("policy", policies_under("learns"))
-def test_the_model_with_steadily_lower_loss_ends_with_the_largest_weight(policy: SelectionPolicy):
-    world, state = random.Random(4), SelectionState()
-    error = {"a:1": 0.3, "b:1": 0.1, "c:2": 0.3}
-    for number in range(3_000):
-        decision = policy.select(state, CANDIDATES, query_rng(4, f"0-{number}"))
-        losses = {model: float(world.random() < error[model]) for model in decision.models}
-        state = policy.observe(state, losses, dict(zip(decision.models, decision.propensities, strict=True)))
+@pytest.mark.parametrize("name", LEARNING)
+def test_the_model_with_steadily_lower_loss_ends_with_the_largest_weight(name):
+    policy, error = make_policy(name), {"a:1": 0.3, "b:1": 0.1, "c:2": 0.3}
+    *_, (_, state) = queries_of(policy, error, 3_000, 4)
     weights = policy.weights(state, CANDIDATES)
     assert max(weights, key=weights.__getitem__) == "b:1"
 
 
-@pytest.mark.parametrize("policy", policies_under("joins"))
-def test_a_model_that_joins_has_the_mean_weight_of_the_others(policy: SelectionPolicy):
-    weights = policy.weights(STATE, [*CANDIDATES, "new:1"])
-    if policy.name == "split":  # without named shares every model has the mean
-        assert set(weights.values()) == {0.25}
+@pytest.mark.parametrize("name", not_excused("repaired", LEARNING))
+def test_with_a_half_life_a_repaired_model_is_trusted_again(name):
+    policy = make_policy(name, {"half_life": 100.0})
+    *_, (_, state) = queries_of(policy, {"a:1": 0.9, "b:1": 0.3}, 1_000, 2)
+    later = [policy.weights(one, CANDIDATES[:2])["a:1"] for _, one in queries_of(policy, REPAIRED, 2_000, 3, state)]
+    assert later[0] < 0.2
+    assert sum(later[-500:]) / 500 > 0.6
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("epsilon_greedy", "epsilon"), *EXPLORING.items()])
+def test_what_is_explored_is_spread_evenly(name, parameter):
+    good, bad = ModelTotals(1e6, 1e5, 1e6, 1e5), ModelTotals(1e6, 9e5, 1e6, 9e5)
+    prepared = make_policy(name, {parameter: 0.1}).prepare(SelectionState({"a:1": good, "b:1": bad}), ("a:1", "b:1"))
+    chances = {decision.served: decision.served_propensity for decision in prepared.decisions}
+    assert chances == pytest.approx({("a:1",): 0.95, ("b:1",): 0.05})
+
+
+@pytest.mark.parametrize("name", not_excused("joins", POLICIES))
+def test_a_model_that_joins_has_the_mean_weight_of_the_others(name):
+    weights = make_policy(name).weights(STATE, [*CANDIDATES, "new:1"])
     mean = sum(weights[model] for model in CANDIDATES) / len(CANDIDATES)
     assert math.isclose(weights["new:1"], mean, rel_tol=1e-9)
 
 
-@pytest.mark.parametrize("policy", policies_under("leaves"))
+@each_policy
 def test_a_model_that_left_keeps_its_totals_and_its_loss_on_average(policy: SelectionPolicy):
     state = policy.observe(STATE, {"a:1": 0.0}, {"a:1": 0.5})
     before, after = STATE.of("left:1"), state.of("left:1")
@@ -187,43 +174,28 @@ def test_a_model_that_left_keeps_its_totals_and_its_loss_on_average(policy: Sele
     assert math.isclose(after.loss / after.count, before.loss / before.count)
 
 
-@pytest.mark.parametrize("policy", policies_under("nothing"))
-def test_feedback_that_scores_nobody_changes_nothing(policy: SelectionPolicy):
-    assert policy.observe(STATE, {}, {}) == STATE
-
-
-@pytest.mark.parametrize("policy", policies_under("size"))
-def test_a_state_is_bounded_by_its_models_not_by_its_feedback(policy: SelectionPolicy):
-    state = SelectionState()
-    for _ in range(3_000):
-        state = policy.observe(state, {"a:1": 0.1, "b:1": 1.0}, {"a:1": 0.3, "b:1": 0.7})
-    size = len(json.dumps({model: astuple(totals) for model, totals in state.totals.items()}))
-    # name, four doubles of at most 24 characters, and punctuation
-    assert size <= len(state.totals) * (len("a:1") + 4 * 24 + 20)
-
-
-@pytest.mark.parametrize("policy", policies_under("size"))
-def test_a_state_of_features_is_bounded_by_their_number_not_by_its_feedback(policy: SelectionPolicy):
+@each_policy
+def test_a_state_is_bounded_by_its_models_and_features_not_by_its_feedback(policy: SelectionPolicy):
     state, world = SelectionState(), random.Random(8)
-    for _ in range(300):
-        features = [world.random() for _ in range(world.randrange(5))]
-        state = policy.observe_for(state, {"a:1": world.random()}, {"a:1": 0.3}, features)
+    for _ in range(1_000):
+        features, losses = [world.random()] * world.randrange(5), {"a:1": world.random(), "b:1": 1.0}
+        state = policy.observe_for(state, losses, {"a:1": 0.3, "b:1": 0.7}, features)
+    assert set(state.totals) == {"a:1", "b:1"}
     assert len(state.of("a:1").moments) in (0, 20)  # of a constant and four features: 15 products, 5 with the loss
 
 
-@pytest.mark.parametrize("policy", policies_under("extremes"))
-@pytest.mark.parametrize(
-    "totals",
-    [
-        (ModelTotals(1e6, 1e6, 1e8, 1e8), ModelTotals(1e6, 0.0, 1e8, 0.0), ModelTotals()),
-        (ModelTotals(1e6, 1e6, 1e6, 1e6),) * 3,
-        (ModelTotals(1e6, 0.0, 1e6, 0.0),) * 3,
-        (ModelTotals(1.0, 1.0, 1e12, 1e12), ModelTotals(1e6, 5e5, 1e6, 5e5), ModelTotals(1.0, 0.0, 1.0, 0.0)),
-        (ModelTotals(1e-300, 1e-300, 1e-300, 1e-300), ModelTotals(1e6, 5e5, 1e6, 5e5), ModelTotals()),
-        (ModelTotals(5e-324, 5e-324, 5e-324, 5e-324), ModelTotals(5e-324, 0.0, 5e-324, 0.0), ModelTotals()),
-    ],
-    ids=["one bad one perfect", "all bad", "all perfect", "one huge weight", "one forgotten", "all forgotten"],
-)
+EXTREMES = {
+    "one bad one perfect": [ModelTotals(1e6, 1e6, 1e8, 1e8), ModelTotals(1e6, 0.0, 1e8, 0.0), ModelTotals()],
+    "all bad": [ModelTotals(1e6, 1e6, 1e6, 1e6)] * 3,
+    "all perfect": [ModelTotals(1e6, 0.0, 1e6, 0.0)] * 3,
+    "one huge weight": [ModelTotals(1.0, 1.0, 1e12, 1e12), ModelTotals(1e6, 5e5, 1e6, 5e5), ModelTotals(1.0, 0.0, 1.0)],
+    "one forgotten": [ModelTotals(*[1e-300] * 4), ModelTotals(1e6, 5e5, 1e6, 5e5), ModelTotals()],
+    "all forgotten": [ModelTotals(*[5e-324] * 4), ModelTotals(5e-324, 0.0, 5e-324, 0.0), ModelTotals()],
+}
+
+
+@each_policy
+@pytest.mark.parametrize("totals", EXTREMES.values(), ids=EXTREMES)
 def test_extreme_totals_never_overflow(policy: SelectionPolicy, totals):
     state = SelectionState(dict(zip(CANDIDATES, totals, strict=True)))
     weights = policy.weights(state, CANDIDATES)
@@ -233,7 +205,7 @@ def test_extreme_totals_never_overflow(policy: SelectionPolicy, totals):
     assert all(0.0 < propensity <= 1.0 for propensity in decision.propensities)
 
 
-@pytest.mark.parametrize("name", [name for name in POLICIES if (name, "partitions") not in EXCUSED])
+@pytest.mark.parametrize("name", not_excused("partitions", POLICIES))
 def test_without_forgetting_partitions_add_up_to_the_whole(name):
     policy = make_policy(name, {"gamma": 0.0} if name == "exp3_ix" else {})  # any other gamma is not exact in binary
     parts, whole = [SelectionState()] * 3, SelectionState()
@@ -251,7 +223,7 @@ def test_without_forgetting_partitions_add_up_to_the_whole(name):
         assert policy.prepare_for(merge(parts), CANDIDATES, features) == policy.prepare_for(whole, CANDIDATES, features)
 
 
-@pytest.mark.parametrize("name", [name for name in LEARNING if (name, "partitions") not in EXCUSED])
+@pytest.mark.parametrize("name", not_excused("partitions", LEARNING))
 def test_what_ages_by_time_adds_up_however_it_is_divided(name):
     """So a partition that hears nothing forgets as the others do."""
     policy = make_policy(name, {"half_life_s": 5.0})
@@ -276,13 +248,8 @@ def test_what_ages_by_time_adds_up_however_it_is_divided(name):
 def test_a_change_of_the_half_life_counts_from_the_next_feedback_on():
     fast, slow, never = (make_policy("exp3", given) for given in ({"half_life_s": 1}, {"half_life_s": 10.0}, {}))
     state = SelectionState()
-    for policy, at_s, count in (
-        (fast, 10, 1.0),
-        (slow, 11, 1.5),
-        (slow, 21, 1.75),
-        (never, 31, 1.875),
-        (fast, 99, 2.875),
-    ):
+    counts = {10: (fast, 1.0), 11: (slow, 1.5), 21: (slow, 1.75), 31: (never, 1.875), 99: (fast, 2.875)}
+    for at_s, (policy, count) in counts.items():
         state = policy.observe_at(1_000 * at_s, state, {"a:1": 0.0}, {"a:1": 1.0})
         assert state.of("a:1").count == count
     assert fast.observe_at(99_000, state, {}, {}) is state
@@ -290,8 +257,8 @@ def test_a_change_of_the_half_life_counts_from_the_next_feedback_on():
     assert fast.observe_at(90_000, state, {"a:1": 0.0}, {"a:1": 1.0}).of("a:1").count == 3.875, "time goes not back"
 
 
-def _learned_from_log(policy: SelectionPolicy, world: random.Random) -> SelectionState:
-    state = SelectionState()
+def _learned_from_log(policy: SelectionPolicy) -> SelectionState:
+    state, world = SelectionState(), random.Random(11)
     for _ in range(500):
         model = world.choice(CANDIDATES)
         losses, propensities = {model: world.random()}, {model: world.uniform(0.01, 1.0)}
@@ -318,9 +285,10 @@ def _numbers(totals: ModelTotals) -> list[float]:
     return [*sums, *moments]
 
 
-@pytest.mark.parametrize("feedbacks", [1e4, 1e8, 1e12])
-@pytest.mark.parametrize("policy", [make_policy(name) for name in LEARNING], ids=LEARNING)
-def test_a_model_that_joins_is_known_as_soon_whatever_the_history(policy: SelectionPolicy, feedbacks):
+@pytest.mark.parametrize("feedbacks", [1e4, pytest.param(1e8, marks=pytest.mark.slow), 1e12])
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_model_that_joins_is_known_as_soon_whatever_the_history(name, feedbacks):
+    policy = make_policy(name)
     history = {  # of the second, which is asked seldom, the sums are as if it had been asked always
         "a:1": ModelTotals(0.95 * feedbacks, 0.095 * feedbacks, feedbacks, 0.1 * feedbacks),
         "b:1": ModelTotals(0.05 * feedbacks, 0.015 * feedbacks, feedbacks, 0.3 * feedbacks),

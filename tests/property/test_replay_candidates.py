@@ -1,10 +1,11 @@
 """Logs of any policy, with any audits: what is derived from them is what they were made with."""
 
 import numpy as np
-from builders.logged_truth import Truth
+from builders.known_truth import MODELS, Truth
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipper_stream.errors import SetupError
 from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.log.arrays import logged
@@ -13,7 +14,6 @@ from clipper_stream.evaluation.log.joint_propensity import audit_ratio_of, joint
 from clipper_stream.evaluation.sequential.rejection_sampling import sequential_dr
 from clipper_stream.selection.registry import make_policy
 
-MODELS = ("svm:1", "knn:1", "tree:1")
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -88,22 +88,8 @@ def test_a_combined_loss_is_that_of_combining_each_row_by_itself(seed, values, c
     assert combined_losses(columns, MODELS, {ANY_CONTEXT: weights}, answering).tolist() == expected
 
 
-@given(
-    st.sampled_from(["", "frozen "]),
-    st.floats(1e-4, 10.0),
-    st.floats(0.0, 1.0),
-    st.lists(st.sampled_from(MODELS), min_size=1, unique=True),
-)
-def test_any_policy_is_parsed_with_its_parameters_and_models(frozen, eta, exploration, models):
-    candidate = parse_candidate(f"{frozen}exp3:eta={eta!r},exploration={exploration!r} of {'+'.join(models)}", MODELS)
-    assert (candidate.policy.eta, candidate.policy.exploration) == (eta, exploration)
-    assert candidate.models == tuple(models)
-
-
 @given(st.text(max_size=30))
 def test_no_text_is_parsed_by_accident_or_ends_in_a_defect(text):
-    from clipper_stream.errors import SetupError
-
     try:
         candidate = parse_candidate(text, MODELS)
     except SetupError:

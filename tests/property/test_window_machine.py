@@ -61,11 +61,7 @@ class WindowMachine(RuleBasedStateMachine):
         self.window, self.naive = Window(delay_s), NaiveWindow(delay_s)
         self.now_s, self.added, self.given = 100.0, 0, []
 
-    @rule(
-        shape=st.sampled_from("ABC"),
-        wait_s=st.integers(-2, 12) | st.just(math.inf),
-        count=st.integers(1, 4),
-    )
+    @rule(shape=st.sampled_from("ABC"), wait_s=st.integers(-2, 12) | st.just(math.inf), count=st.integers(1, 4))
     def add(self, shape, wait_s, count):
         for _ in range(count):
             row = (self.added, shape, self.now_s + wait_s, self.now_s)
@@ -79,30 +75,28 @@ class WindowMachine(RuleBasedStateMachine):
 
     @rule(limit_rows=st.integers(1, 6), needed_s=st.integers(0, 5))
     def take(self, limit_rows, needed_s):
+        self.taken(limit_rows, needed_s)
+
+    @rule(limit_rows=st.integers(1, 6))
+    def sleep_until_told_to_wake(self, limit_rows):
+        taken = self.taken(limit_rows)
+        if taken.wake_at_s is not None:
+            self.now_s = max(self.now_s, taken.wake_at_s)
+            taken = self.taken(limit_rows)
+            assert taken.batch or taken.late
+
+    def taken(self, limit_rows, needed_s=0.0):
         taken = self.window.take(self.now_s, limit_rows, needed_s)
         batch, late = self.naive.take(self.now_s, limit_rows, needed_s)
         assert taken.batch == batch
         assert sorted(taken.late) == sorted(late)
-        assert len({row[1] for row in taken.batch}) <= 1
-        assert all(row[2] > self.now_s for row in taken.batch)
-        assert all(row[2] <= self.now_s + needed_s for row in taken.late)
-        shapes = self.naive.shapes()
-        expected = min((self.naive.go_at_s(shape, limit_rows) for shape in shapes), default=None)
-        assert taken.wake_at_s == expected
-        self.given += [row[0] for row in taken.batch + taken.late]
-
-    @rule(limit_rows=st.integers(1, 6))
-    def sleep_until_told_to_wake(self, limit_rows):
-        taken = self.window.take(self.now_s, limit_rows)
-        batch, late = self.naive.take(self.now_s, limit_rows)
+        assert len({row[1] for row in batch}) <= 1
+        assert all(row[2] > self.now_s for row in batch)
+        assert all(row[2] <= self.now_s + needed_s for row in late)
+        waits = (self.naive.go_at_s(shape, limit_rows) for shape in self.naive.shapes())
+        assert taken.wake_at_s == min(waits, default=None)
         self.given += [row[0] for row in batch + late]
-        if taken.wake_at_s is None:
-            return
-        self.now_s = max(self.now_s, taken.wake_at_s)
-        taken = self.window.take(self.now_s, limit_rows)
-        self.naive.take(self.now_s, limit_rows)
-        assert taken.batch or taken.late
-        self.given += [row[0] for row in taken.batch + taken.late]
+        return taken
 
     @invariant()
     def every_row_waits_or_has_come_out_once(self):

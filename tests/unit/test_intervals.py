@@ -9,11 +9,23 @@ MOST_MISSED = 0.05 + 3 * (0.05 * 0.95 / PATHS) ** 0.5
 
 
 @pytest.mark.parametrize(
-    ("wrong", "count", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (5, 100, 0.0215, 0.1118), (10, 10, 0.7225, 1.0), (0, 0, 0.0, 1.0)],
+    ("interval", "wrong", "count", "ends"),
+    [
+        (wilson, 0, 10, (0.0, 0.2775)),  # as in textbooks
+        (wilson, 5, 100, (0.0215, 0.1118)),
+        (wilson, 10, 10, (0.7225, 1.0)),
+        (wilson, 0, 0, (0.0, 1.0)),
+        (confidence_sequence, 0, 0, (0.0, 1.0)),  # narrows as losses come
+        (confidence_sequence, 0, 1, (0.0, 0.9972)),
+        (confidence_sequence, 0, 1_000, (0.0, 0.0058)),
+        (confidence_sequence, 500, 5_000, (0.0862, 0.1151)),
+        (confidence_sequence, 5, 5, (0.3153, 1.0)),
+    ],
 )
-def test_wilson_gives_the_textbook_interval(wrong, count, low, high):
-    assert wilson(wrong, count) == pytest.approx((low, high), abs=1e-4)
+def test_ends_are_those_of_the_formula_and_change_places_with_the_losses(interval, wrong, count, ends):
+    lower, upper = interval(wrong, count)
+    assert (lower, upper) == pytest.approx(ends, abs=1e-4)
+    assert interval(count - wrong, count) == pytest.approx((1 - upper, 1 - lower), abs=1e-9)
 
 
 def independent(mean):
@@ -63,16 +75,3 @@ def test_a_confidence_sequence_holds_at_all_times_at_once(kind):
 
 def test_an_interval_for_one_look_does_not_hold_at_all_times():
     assert ever_outside(wilson, "often") > 2 * MOST_MISSED
-
-
-@pytest.mark.parametrize(
-    ("wrong", "count", "low", "high"),
-    [(0, 0, 0.0, 1.0), (0, 1, 0.0, 0.9972), (0, 1_000, 0.0, 0.0058), (500, 5_000, 0.0862, 0.1151), (5, 5, 0.3153, 1.0)],
-)
-def test_a_confidence_sequence_narrows_as_losses_come(wrong, count, low, high):
-    assert confidence_sequence(wrong, count) == pytest.approx((low, high), abs=1e-4)
-
-
-def test_the_ends_of_a_confidence_sequence_change_places_with_the_losses():
-    lower, upper = confidence_sequence(30, 200)
-    assert confidence_sequence(170, 200) == pytest.approx((1 - upper, 1 - lower))

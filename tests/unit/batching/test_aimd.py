@@ -34,7 +34,7 @@ def settled(start_rows: int = 100) -> RelaxedTarget:
     return limit
 
 
-def observe_full(limit: RelaxedTarget, *latencies_s: float) -> RelaxedTarget:
+def observe_full(limit, *latencies_s: float):
     for latency_s in latencies_s:
         limit.observe(limit.rows, latency_s)
     return limit
@@ -50,92 +50,59 @@ def test_full_batches_move_the_limit_by_their_latency(latency_s, expected):
     assert observe_full(aimd(), *[latency_s] * batches).rows == expected
 
 
-def test_a_settled_limit_takes_one_step_a_round():
-    limit = settled()
-    seen = [observe_full(limit, FAST_S).rows for _ in range(2 * ROUND_BATCHES)]
-    assert seen == [90] * (ROUND_BATCHES - 1) + [93] * ROUND_BATCHES + [96]
+@pytest.mark.parametrize(
+    ("start_rows", "latencies_s", "expected"),
+    [
+        pytest.param(100, [FAST_S] * (ROUND_BATCHES - 1), 90, id="no step before the end of a round"),
+        pytest.param(100, [FAST_S] * ROUND_BATCHES, 93, id="one step a round"),
+        pytest.param(100, [FAST_S] * (2 * ROUND_BATCHES - 1), 93, id="no second step before the end of the second"),
+        pytest.param(100, [FAST_S] * 2 * ROUND_BATCHES, 96, id="a second step in the second round"),
+        pytest.param(100, [FAST_S] * (ROUND_BATCHES - 1) + [ABOVE_CEILING_S], 90, id="one slow batch in a round"),
+        pytest.param(1000, [FAST_S] * 3 * ROUND_BATCHES, 993, id="three steps win a late batch back"),
+        pytest.param(4, [FAST_S] * ROUND_BATCHES, 4, id="small limits grow by single rows"),
+        pytest.param(100, [0.001] * ROUND_BATCHES, 180, id="a model that became fast is probed again"),
+        pytest.param(100, [0.001] * ROUND_BATCHES + [0.002] * PROBE_BATCHES, 360, id="and by doubling"),
+    ],
+)
+def test_a_settled_limit_moves_by_rounds(start_rows, latencies_s, expected):
+    assert observe_full(settled(start_rows), *latencies_s).rows == expected
 
 
-def test_one_slow_batch_in_a_round_keeps_the_limit_from_growing():
-    limit = settled()
-    assert observe_full(limit, *[FAST_S] * (ROUND_BATCHES - 1), ABOVE_CEILING_S).rows == 90
-
-
-def test_three_steps_win_a_late_batch_back():
-    limit = observe_full(settled(1000), *[FAST_S] * (3 * ROUND_BATCHES))
-    assert limit.rows == 993
-
-
-def test_small_limits_grow_by_single_rows():
-    assert observe_full(settled(4), *[FAST_S] * ROUND_BATCHES).rows == 4
-
-
-def test_a_model_that_became_fast_is_probed_again_by_doubling():
-    limit = observe_full(settled(), *[0.001] * ROUND_BATCHES)
-    assert limit.rows == 180
-    assert observe_full(limit, *[0.002] * PROBE_BATCHES).rows == 360
-
-
-def test_late_batches_lower_the_ceiling_and_batches_in_time_raise_it():
-    limit = settled()
-    start = limit.ceiling_ratio
-    lowered = observe_full(limit, ABOVE_CEILING_S, LATE_S).ceiling_ratio
-    assert lowered == pytest.approx(start - 0.0198)
-    assert observe_full(limit, *[ABOVE_CEILING_S] * 198).ceiling_ratio == pytest.approx(start)
-
-
-def test_the_ceiling_stays_within_its_bounds():
+def test_late_batches_lower_the_ceiling_and_batches_in_time_raise_it_within_its_bounds():
     limit = settled(1000)
-    for _ in range(30):
-        observe_full(limit, ABOVE_CEILING_S, LATE_S)
-    assert limit.ceiling_ratio == pytest.approx(LOWEST_CEILING)
+    assert limit.ceiling_ratio == FIRST_CEILING, "the first late batch ends the probing and teaches it nothing"
+    assert observe_full(limit, ABOVE_CEILING_S, LATE_S).ceiling_ratio == pytest.approx(FIRST_CEILING - 0.0198)
+    assert observe_full(limit, *[ABOVE_CEILING_S] * 198).ceiling_ratio == pytest.approx(FIRST_CEILING)
+    assert observe_full(limit, *[ABOVE_CEILING_S, LATE_S] * 30).ceiling_ratio == pytest.approx(LOWEST_CEILING)
     assert observe_full(limit, *[ABOVE_CEILING_S] * 10_000).ceiling_ratio == HIGHEST_CEILING
 
 
 @pytest.mark.parametrize("latencies_s", [(ABOVE_CEILING_S, 0.5), (LATE_S, LATE_S)], ids=["a pause", "a slower model"])
 def test_what_no_ceiling_avoids_does_not_lower_it(latencies_s):
-    limit = settled()
-    observe_full(limit, *latencies_s)
-    assert limit.ceiling_ratio >= FIRST_CEILING
+    assert observe_full(settled(), *latencies_s).ceiling_ratio >= FIRST_CEILING
 
 
-def test_the_first_late_batch_ends_the_probing_and_teaches_the_ceiling_nothing():
-    assert settled().ceiling_ratio == FIRST_CEILING
+@pytest.mark.parametrize(
+    ("start_rows", "batches", "expected"),
+    [
+        pytest.param(100, [(100, float("nan")), (100, -1.0)] * 10, 100, id="no clock can measure these"),
+        pytest.param(100, [(1, FAST_S), (1, 0.5), (1, FAST_S), (1, 0.5), (1, FAST_S)], 100, id="pauses on single rows"),
+        pytest.param(100, [(50, LATE_S)] * 3, 81, id="late thin batches in a row take ten percent each"),
+        pytest.param(10, [(100, LATE_S)], 10, id="a late batch of an older limit does not raise a lowered one"),
+    ],
+)
+def test_batches_of_fewer_or_more_rows_than_the_limit(start_rows, batches, expected):
+    limit = aimd(start_rows)
+    for rows, latency_s in batches:
+        limit.observe(rows, latency_s)
+    assert limit.rows == expected
 
 
-@pytest.mark.parametrize("latency_s", [float("nan"), -1.0], ids=str)
-def test_a_latency_that_no_clock_can_measure_is_ignored(latency_s):
-    assert observe_full(aimd(), *[latency_s] * 20).rows == 100
-
-
-def test_the_limit_starts_at_one_row():
+def test_the_limit_starts_at_one_row_or_within_its_bound():
     assert RelaxedTarget(target_s=0.02, max_rows=10).rows == 1
-
-
-def test_one_pause_on_a_single_row_does_not_lower_the_limit():
-    limit = aimd()
-    for latency_s in (FAST_S, 0.5, FAST_S, 0.5, FAST_S):
-        limit.observe(1, latency_s)
-    assert limit.rows == 100
-
-
-def test_late_thin_batches_in_a_row_take_ten_percent_each():
-    limit = aimd()
-    for _ in range(3):
-        limit.observe(50, LATE_S)
-    assert limit.rows == 81
-
-
-def test_a_late_batch_of_an_older_limit_does_not_raise_a_lowered_one():
-    limit = aimd(start_rows=10)
-    limit.observe(100, LATE_S)
-    assert limit.rows == 10
-
-
-@pytest.mark.parametrize("arguments", [dict(start_rows=0), dict(start_rows=1001), dict(start_rows=-3)], ids=str)
-def test_a_start_outside_its_bound_is_refused_with_the_value(arguments):
-    with pytest.raises(InvalidSetting, match=str(arguments["start_rows"])):
-        aimd(**arguments)
+    for start_rows in (0, 1001, -3):
+        with pytest.raises(InvalidSetting, match=str(start_rows)):
+            aimd(start_rows)
 
 
 def hopeless(one_row_s: float = 0.030) -> RelaxedTarget:
@@ -146,9 +113,9 @@ def hopeless(one_row_s: float = 0.030) -> RelaxedTarget:
 def test_a_target_that_one_row_alone_misses_gives_way_to_twice_what_it_takes():
     limit = hopeless()
     assert (limit.rows, limit.target_s) == (1, pytest.approx(0.060))
-    seen = [observe_full(limit, 0.031).rows for _ in range(2 * PROBE_BATCHES)]
-    assert seen[-1] > 1  # a call of two rows takes as long, so rows share it from now on
-    assert observe_full(limit, 0.060).rows < seen[-1] + 1
+    shared = observe_full(limit, *[0.031] * 2 * PROBE_BATCHES).rows
+    assert shared > 1  # a call of two rows takes as long, so rows share it from now on
+    assert observe_full(limit, 0.060).rows < shared + 1
 
 
 def test_few_rows_that_are_late_now_and_then_do_not_relax_the_target():
@@ -176,18 +143,15 @@ def test_the_target_is_in_force_again_when_a_round_keeps_it():
 
 def test_the_target_is_tried_again_after_a_while():
     limit = hopeless()
-    in_force = []
-    for _ in range(ROUND_BATCHES * RELAXED_ROUNDS):
-        limit.observe(limit.rows, 0.045)  # within the longer target, and not within the one asked for
-        in_force.append(round(limit.target_s, 3))
+    # within the longer target, and not within the one asked for
+    in_force = [round(observe_full(limit, 0.045).target_s, 3) for _ in range(ROUND_BATCHES * RELAXED_ROUNDS)]
     assert in_force[0] == 0.060
     assert 0.020 in in_force
 
 
 def test_the_papers_rule_steps_up_in_time_and_ten_percent_down_when_late():
     limit = Aimd(target_s=0.02, max_rows=100, start_rows=90)
-    seen = [(limit.observe(limit.rows, latency_s), limit.rows)[1] for latency_s in (FAST_S, FAST_S, LATE_S, FAST_S)]
-    assert seen == [93, 96, 86, 88]
+    assert [observe_full(limit, latency_s).rows for latency_s in (FAST_S, FAST_S, LATE_S, FAST_S)] == [93, 96, 86, 88]
 
 
 @pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace["name"])

@@ -1,55 +1,39 @@
 """Rules of the window one by one; `WindowMachine` compares all of them with a plain list."""
 
-import math
+from math import inf, nan, nextafter
 
 import pytest
 
 from clipper_stream.batching.window import Taken, Window
 from clipper_stream.errors import InvalidSetting
 
-NEVER = math.inf
+AB = [("a", "s", inf, 0.0), ("b", "s", inf, 0.25)]
+BY_SHAPE = [("a", "A", inf, 0.0), ("b1", "B", inf, 0.1), ("b2", "B", inf, 0.1)]
+SOON = [("a", "s", 1.0, 0.0)]
 
 
-def filled(items, max_delay_s=0.0, shape="s", deadline_s=NEVER, now_s=0.0):
+@pytest.mark.parametrize(
+    ("max_delay_s", "rows", "at_s", "limit_rows", "needed_s", "expected"),
+    [
+        pytest.param(0.5, AB, 0.25, 8, 0.0, ([], [], 0.5), id="fewer rows than the limit wait"),
+        pytest.param(0.5, AB, 0.5, 8, 0.0, (["a", "b"], [], None), id="until the oldest has waited long enough"),
+        pytest.param(9.0, AB, 0.25, 2, 0.0, (["a", "b"], [], None), id="a full batch does not wait"),
+        pytest.param(1.0, BY_SHAPE, 0.1, 2, 0.0, (["b1", "b2"], [], 1.0), id="nor does a full shape for an older one"),
+        pytest.param(0.0, SOON, nextafter(1.0, 0.0), 8, 0.0, (["a"], [], None), id="in time before its deadline"),
+        pytest.param(0.0, SOON, 1.0, 8, 0.0, ([], ["a"], None), id="late at its deadline"),
+        pytest.param(0.0, SOON, 0.7, 8, 0.3, ([], ["a"], None), id="late when it cannot be answered in time"),
+        pytest.param(0.0, SOON, 0.6, 8, 0.3, (["a"], [], None), id="in time when it can"),
+        pytest.param(0.0, SOON, 0.05, 8, 5.0, (["a"], [], None), id="tried at once however little time it has"),
+    ],
+)
+def test_rows_go_wait_or_are_late(max_delay_s, rows, at_s, limit_rows, needed_s, expected):
     window = Window(max_delay_s)
-    for item in items:
-        window.add(item, shape, deadline_s, now_s)
-    return window
+    for row in rows:
+        window.add(*row)
+    assert window.take(at_s, limit_rows, needed_s) == Taken(batch=expected[0], late=expected[1], wake_at_s=expected[2])
 
 
-def test_fewer_rows_than_the_limit_wait_until_the_oldest_has_waited_long_enough():
-    window = filled("a", max_delay_s=0.5)
-    window.add("b", "s", NEVER, 0.25)
-    assert window.take(0.25, 8) == Taken(batch=[], late=[], wake_at_s=0.5)
-    assert window.take(0.5, 8) == Taken(batch=["a", "b"], late=[], wake_at_s=None)
-
-
-def test_a_full_batch_does_not_wait():
-    assert filled("ab", max_delay_s=10.0).take(0.0, 2).batch == ["a", "b"]
-
-
-def test_a_full_shape_does_not_wait_for_an_older_one_that_is_not():
-    window = filled("a", max_delay_s=1.0, shape="A")
-    window.add("b1", "B", NEVER, 0.1)
-    window.add("b2", "B", NEVER, 0.1)
-    assert window.take(0.1, 2) == Taken(batch=["b1", "b2"], late=[], wake_at_s=1.0)
-
-
-def test_a_row_is_late_at_its_deadline_and_not_before():
-    assert filled("a", deadline_s=1.0).take(math.nextafter(1.0, 0.0), 8).batch == ["a"]
-    assert filled("a", deadline_s=1.0).take(1.0, 8) == Taken(batch=[], late=["a"], wake_at_s=None)
-
-
-def test_a_row_that_cannot_be_answered_in_time_is_late_before_its_deadline():
-    assert filled("a", deadline_s=1.0).take(0.7, 8, needed_s=0.3).late == ["a"]
-    assert filled("a", deadline_s=1.0).take(0.6, 8, needed_s=0.3).batch == ["a"]
-
-
-def test_a_row_that_has_just_come_is_tried_however_little_time_it_has():
-    assert filled("a", deadline_s=0.1).take(0.05, 8, needed_s=5.0).batch == ["a"]
-
-
-@pytest.mark.parametrize("max_delay_s", [-0.001, math.nan])
+@pytest.mark.parametrize("max_delay_s", [-0.001, nan])
 def test_a_negative_delay_is_refused(max_delay_s):
     with pytest.raises(InvalidSetting, match="max_delay_s"):
         Window(max_delay_s)

@@ -67,8 +67,7 @@ def test_a_put_writes_entries_and_evictions_together_and_no_key_in_both():
 
 
 def test_nothing_to_put_writes_nothing():
-    store = CountingStore()
-    cache_of("", budget_bytes=4, store=store).put_many([])
+    cache_of("", budget_bytes=4, store=(store := CountingStore())).put_many([])
     assert store.writes == []
 
 

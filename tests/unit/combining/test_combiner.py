@@ -1,6 +1,6 @@
 """One answer from several outputs, and the share of the asked models that agree with it."""
 
-import math
+from math import inf, nan
 
 import pytest
 
@@ -10,39 +10,48 @@ from clipper_stream.errors import ModelFailed, UnknownName
 WEIGHTS = {"a:1": 0.5, "b:1": 0.3, "c:1": 0.2}
 
 
-def test_the_label_with_the_most_weight_wins_not_the_one_with_most_models():
-    outputs = {"a:1": "cat", "b:1": "dog", "c:1": "dog"}
-    assert combine("vote", outputs, {"a:1": 0.6, "b:1": 0.2, "c:1": 0.2}, 3) == Combined("cat", 1 / 3)
+@pytest.mark.parametrize(
+    ("combiner", "outputs", "weights", "asked", "expected"),
+    [
+        # the label with the most weight, not the one with most models
+        ("vote", ["cat", "dog", "dog"], {"a:1": 0.6, "b:1": 0.2, "c:1": 0.2}, 3, Combined("cat", 1 / 3)),
+        # models that did not answer lower the confidence
+        ("vote", [7, 7], WEIGHTS, 4, Combined(7, 0.5)),
+        ("mean", [7.0, 7.0], WEIGHTS, 4, Combined(7.0, 0.5)),
+        # a single output is the answer as it is
+        ("vote", [{"x": [1]}], {}, 1, Combined({"x": [1]}, 1.0)),
+        ("mean", [3], {}, 2, Combined(3, 0.5)),
+        # a mean is weighted, and of lists taken element by element
+        ("mean", [1.0, 2.0, 4.0], WEIGHTS, 3, Combined(pytest.approx(1.9), 0.0)),
+        ("mean", [[[1.0, 0.0]], [[0.0, 1.0]]], {"a:1": 3.0, "b:1": 1.0}, 2, Combined([[0.75, 0.25]], 0.0)),
+        # where no model that answered has weight, all count alike
+        *(
+            ("mean", outputs, weights, 2, Combined(mean, 0.0))
+            for outputs, mean in (([1.0, 3.0], 2.0), ([[1.0], [3.0]], [2.0]))
+            for weights in ({}, {"a:1": 0.0, "b:1": 0.0, "c:1": 1.0}, {"c:1": 1.0})
+        ),
+        # an output that is no finite number counts as missing
+        *(("mean", [wrong, 3.0], WEIGHTS, 2, Combined(3.0, 0.5)) for wrong in (nan, inf, 10**400)),
+        ("mean", [[nan, 0.0], [3.0, 4.0]], WEIGHTS, 2, Combined([3.0, 4.0], 0.5)),
+        # numbers agree within five percent of the answer, and near zero within a twentieth
+        *(("mean", [100.0, other], {}, 2, Combined((100.0 + other) / 2, 1.0)) for other in (104.0, 110.3)),
+        ("mean", [100.0, 112.0], {}, 2, Combined(106.0, 0.0)),
+        ("mean", [0.0, 0.09], {}, 2, Combined(0.045, 1.0)),
+        ("mean", [0.0, 0.11], {}, 2, Combined(0.055, 0.0)),
+    ],
+)
+def test_outputs_are_combined_and_the_share_of_models_that_agree_is_told(combiner, outputs, weights, asked, expected):
+    assert combine(combiner, dict(zip(WEIGHTS, outputs, strict=False)), weights, asked) == expected
 
 
 def test_a_tie_goes_to_the_earliest_candidate_whoever_answered_first():
     weights = {"a:1": 0.5, "b:1": 0.25, "c:1": 0.25}
     for order in (["c:1", "b:1", "a:1"], ["a:1", "b:1", "c:1"], ["b:1", "a:1", "c:1"]):
-        outputs = {model: {"a:1": 1, "b:1": 0, "c:1": 0}[model] for model in order}
-        assert combine("vote", outputs, weights, 3).output == 1
+        assert combine("vote", {model: int(model == "a:1") for model in order}, weights, 3).output == 1
 
 
-def test_models_that_did_not_answer_lower_the_confidence():
-    assert combine("vote", {"a:1": 7, "b:1": 7}, WEIGHTS, 4) == Combined(7, 0.5)
-    assert combine("mean", {"a:1": 7.0, "b:1": 7.0}, WEIGHTS, 4) == Combined(7.0, 0.5)
-
-
-def test_a_single_output_is_the_answer_as_it_is():
-    assert combine("vote", {"a:1": {"x": [1]}}, {}, 1) == Combined({"x": [1]}, 1.0)
-    assert combine("mean", {"a:1": 3}, {}, 2) == Combined(3, 0.5)
-
-
-@pytest.mark.parametrize("weights", [{}, {"a:1": 0.0, "b:1": 0.0, "c:1": 1.0}, {"c:1": 1.0}])
-def test_where_no_model_that_answered_has_weight_all_count_alike(weights):
-    assert combine("mean", {"a:1": 1.0, "b:1": 3.0}, weights, 2).output == 2.0
-    assert combine("mean", {"a:1": [1.0], "b:1": [3.0]}, weights, 2).output == [2.0]
-
-
-def test_a_model_without_a_weight_has_no_say_beside_one_that_has():
+def test_a_model_without_a_weight_has_no_say_beside_one_that_has_and_shares_are_in_candidate_order():
     assert combine("vote", {"z:1": 1, "y:1": 1, "c:1": 2}, WEIGHTS, 3).output == 2
-
-
-def test_shares_are_in_candidate_order():
     assert list(renormalized_weights(["z:1", "c:1", "y:1", "a:1"], WEIGHTS)) == ["a:1", "c:1", "y:1", "z:1"]
 
 
@@ -56,64 +65,25 @@ def test_shares_are_in_candidate_order():
         ({"x": 1, "y": [2]}, {"y": [2], "x": 1}, True),
         ({"x": 1}, [["x", 1]], False),
         (None, None, True),
-        (math.nan, math.nan, True),
+        (nan, nan, True),
     ],
 )
 def test_labels_of_any_kind_are_counted_together_when_equal(first, second, equal):
-    combined = combine("vote", {"a:1": first, "b:1": second}, WEIGHTS, 2)
-    assert combined.confidence == (1.0 if equal else 0.5)
-
-
-def test_a_mean_of_numbers_is_weighted():
-    assert combine("mean", {"a:1": 1.0, "b:1": 2.0, "c:1": 4.0}, WEIGHTS, 3).output == pytest.approx(1.9)
-
-
-def test_a_mean_of_lists_is_taken_element_by_element():
-    outputs = {"a:1": [[1.0, 0.0]], "b:1": [[0.0, 1.0]]}
-    combined = combine("mean", outputs, {"a:1": 3.0, "b:1": 1.0}, 2)
-    assert combined == Combined([[0.75, 0.25]], 0.0)
-
-
-@pytest.mark.parametrize(("other", "agreeing"), [(104.0, 1.0), (110.3, 1.0), (112.0, 0.0)])
-def test_numbers_agree_within_five_percent_of_the_answer(other, agreeing):
-    combined = combine("mean", {"a:1": 100.0, "b:1": other}, {}, 2)
-    assert combined.confidence == agreeing
-
-
-def test_near_zero_numbers_agree_within_a_twentieth():
-    assert combine("mean", {"a:1": 0.0, "b:1": 0.09}, {}, 2).confidence == 1.0
-    assert combine("mean", {"a:1": 0.0, "b:1": 0.11}, {}, 2).confidence == 0.0
-
-
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, 10**400])
-def test_an_output_that_is_no_finite_number_counts_as_missing(wrong):
-    assert combine("mean", {"a:1": wrong, "b:1": 3.0}, WEIGHTS, 2) == Combined(3.0, 0.5)
-
-
-def test_a_list_with_nan_counts_as_missing():
-    assert combine("mean", {"a:1": [math.nan, 0.0], "b:1": [3.0, 4.0]}, WEIGHTS, 2) == Combined([3.0, 4.0], 0.5)
+    assert combine("vote", {"a:1": first, "b:1": second}, WEIGHTS, 2).confidence == (1.0 if equal else 0.5)
 
 
 @pytest.mark.parametrize(
-    "outputs",
+    ("combiner", "outputs", "error", "words"),
     [
-        {"a:1": [1.0], "b:1": [1.0, 2.0]},
-        {"a:1": 1.0, "b:1": [1.0]},
-        {"a:1": "cat", "b:1": "dog"},
-        {"a:1": math.nan, "b:1": math.inf},
-        {"a:1": [[1.0], [1.0, 2.0]], "b:1": None},
+        ("mean", [[1.0], [1.0, 2.0]], ModelFailed, "use `vote`"),
+        ("mean", [1.0, [1.0]], ModelFailed, "use `vote`"),
+        ("mean", ["cat", "dog"], ModelFailed, "use `vote`"),
+        ("mean", [nan, inf], ModelFailed, "use `vote`"),
+        ("mean", [[[1.0], [1.0, 2.0]], None], ModelFailed, "use `vote`"),
+        ("vote", [], ModelFailed, "default output"),
+        ("median", [1], UnknownName, "use one of mean, vote"),
     ],
 )
-def test_a_mean_of_what_has_no_mean_is_refused(outputs):
-    with pytest.raises(ModelFailed, match="use `vote` for labels"):
-        combine("mean", outputs, WEIGHTS, 2)
-
-
-def test_nothing_to_combine_is_refused():
-    with pytest.raises(ModelFailed, match="default output"):
-        combine("vote", {}, WEIGHTS, 2)
-
-
-def test_an_unknown_combiner_is_answered_with_those_that_exist():
-    with pytest.raises(UnknownName, match="use one of mean, vote"):
-        combine("median", {"a:1": 1}, WEIGHTS, 1)
+def test_what_cannot_be_combined_is_refused(combiner, outputs, error, words):
+    with pytest.raises(error, match=words):
+        combine(combiner, dict(zip(WEIGHTS, outputs, strict=False)), WEIGHTS, 2)

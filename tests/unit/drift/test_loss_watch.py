@@ -1,5 +1,6 @@
 import random
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -17,16 +18,8 @@ class AtEach(DetectorSpec):
     count: int = 10
 
     def make(self):
-        return _Counting(self.count)
-
-
-class _Counting:
-    def __init__(self, count):
-        self._left = count
-
-    def update(self, loss):
-        self._left -= 1
-        return self._left == 0
+        left = iter(range(self.count - 1, -1, -1))
+        return SimpleNamespace(update=lambda loss: next(left) == 0)
 
 
 def test_means_before_and_after_are_those_of_the_two_levels():

@@ -22,7 +22,7 @@ def found(columns, *texts: str, size: int = 1_000, **question):
 
 
 def test_the_truth_lies_in_the_intervals_of_fixed_candidates():
-    columns, truth = log_of(6_000)
+    columns, truth = log_of(6_000, 1)
     result = found(columns, "b:1", "split:a:1=0.5,b:1=0.5")
     for one, value in zip(result.candidates, (truth[:, 1].mean(), truth[:, :2].mean()), strict=True):
         for name, estimate in one.estimates.items():
@@ -60,19 +60,14 @@ def test_a_learning_policy_is_simulated_where_all_losses_are_known():
     assert shares[-1] > 0.8 > shares[0]
 
 
-def test_a_learning_policy_is_estimated_where_they_are_not():
-    columns, truth = log_of(6_000)
+@pytest.mark.parametrize(("audit_ratio", "besides"), [(0.0, set()), (0.3, {"simulation"})])
+def test_a_learning_policy_is_estimated_where_they_are_not_and_simulated_besides_by_audits(audit_ratio, besides):
+    columns, truth = log_of(4_000, audit_ratio=audit_ratio)
     one = found(columns, "epsilon_greedy").candidates[0]
     assert one.headline == "sequential_dr"
-    assert set(one.estimates) == {"sequential_dr", "rejection"}
-    assert truth[:, 1].mean() - 0.03 < one.loss.value < 0.3
-
-
-def test_audits_let_a_learning_policy_be_simulated_besides():
-    columns, _ = log_of(4_000, audit_ratio=0.3)
-    estimates = found(columns, "epsilon_greedy").candidates[0].estimates
-    assert set(estimates) == {"sequential_dr", "rejection", "simulation"}
-    assert estimates["simulation"].value == pytest.approx(estimates["sequential_dr"].value, abs=0.05)
+    assert set(one.estimates) == {"sequential_dr", "rejection", *besides}
+    for name in ("sequential_dr", *besides):
+        assert truth[:, 1].mean() - 0.03 < one.estimates[name].value < 0.3
 
 
 def test_a_candidate_without_support_is_warned_about():
@@ -100,14 +95,11 @@ def test_contexts_are_told_apart():
         assert by_name[f"user-{number}"].candidate == pytest.approx(truth[mine, 1].mean(), abs=0.05)
 
 
-def test_only_the_contexts_with_the_most_decisions_are_listed():
-    columns, _ = log_of(2_000, contexts=9)
-    assert len(found(columns, "b:1", contexts=4).candidates[0].contexts) == 4
-
-
-def test_the_same_question_has_the_same_answer():
-    columns, _ = log_of(1_000)
-    assert found(columns, "b:1", "exp3") == found(columns, "b:1", "exp3")
+def test_only_the_contexts_with_the_most_decisions_are_listed_and_the_same_each_time():
+    columns, _ = log_of(1_000, contexts=9)
+    first, again = (found(columns, "b:1", "exp3", contexts=4) for _ in range(2))
+    assert len(first.candidates[0].contexts) == 4
+    assert first == again, "the same question has the same answer"
 
 
 def test_calibration_is_of_answers_with_feedback():
@@ -117,17 +109,15 @@ def test_calibration_is_of_answers_with_feedback():
     assert sum(one.answers for one in bins) == pytest.approx(1_500, abs=150)
 
 
-@pytest.mark.parametrize("empty", ["nothing", "no feedback"])
-def test_a_log_that_says_nothing_is_refused(empty):
-    columns, _ = log_of(50, missing=1.0)
-    with pytest.raises(InvalidSetting, match="decisions"):
-        found(columns.take(slice(0, 0 if empty == "nothing" else 50)), "b:1")
-
-
-def test_without_a_candidate_there_is_no_question():
-    columns, _ = log_of(50)
-    with pytest.raises(InvalidSetting, match="no candidate"):
-        found(columns)
+@pytest.mark.parametrize(
+    ("rows", "missing", "texts", "said"),
+    [(0, 1.0, ["b:1"], "decisions"), (50, 1.0, ["b:1"], "decisions"), (50, 0.0, [], "no candidate")],
+    ids=["no decision", "no feedback", "no candidate"],
+)
+def test_what_is_no_question_is_refused(rows, missing, texts, said):
+    columns, _ = log_of(50, missing=missing)
+    with pytest.raises(InvalidSetting, match=said):
+        found(columns.take(slice(0, rows)), *texts)
 
 
 def test_a_learning_candidate_is_warned_of_models_that_were_never_scored():
@@ -152,12 +142,8 @@ def test_where_feedback_comes_late_rejection_is_read_first_and_the_horizon_is_sa
 
 def test_a_candidate_of_models_that_were_never_asked_is_unknown_and_not_zero():
     columns, _ = log_of(500, shares=(0.5, 0.5), means=(0.3, 0.2))
-    one = evaluate(
-        "digits",
-        in_chunks(columns, 100),
-        [LearningPolicy(policy=make_policy("exp4"), models=("a:1", "c:1"))],
-        Question(),
-    ).candidates[0]
+    ensemble = LearningPolicy(policy=make_policy("exp4"), models=("a:1", "c:1"))
+    one = evaluate("digits", in_chunks(columns, 100), [ensemble], Question()).candidates[0]
     assert math.isnan(one.loss.value)
     assert "audit_ratio" in one.warnings[0]
 

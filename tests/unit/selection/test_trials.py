@@ -1,56 +1,81 @@
-"""Trials: canaries that serve, shadows that are asked besides, and how probable each of it is."""
+"""Audits and trials: who is asked for the log besides whom the policy chose, and how probable each of it is."""
 
 import math
+import random
 
 import pytest
-from builders.bandits import check_unbiased, outcomes
+from builders.bandits import outcomes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.feedback.update import LoggedDecision, score
 from clipper_stream.feedback.values import GivenLoss, Label
-from clipper_stream.selection.distribution import all_of, audited, one_of
+from clipper_stream.selection.distribution import all_of, audited, forced_decision, one_of
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.trials import NOBODY, ChoiceWithTrials, with_trials
 
 ERROR = {"a:1": 0.1, "b:1": 0.3, "new:1": 0.2, "new:2": 0.6, "shadow:1": 0.4, "shadow:2": 0.5}
 ONE = one_of({"a:1": 0.75, "b:1": 0.25}, (0.75, 0.25))
+UNEVEN = one_of({"a:1": 0.9, "b:1": 0.08, "new:2": 0.02}, (0.9, 0.08, 0.02))
 ENSEMBLE = all_of({"a:1": 0.75, "b:1": 0.25})
 
 
-def test_without_trials_the_choice_is_the_same_object():
+def test_without_audits_and_trials_the_choice_is_the_same():
+    assert audited(ONE, 0.0).decisions == ONE.decisions
+    assert {d.propensities for d in audited(ENSEMBLE, 0.3).decisions} == {(1.0, 1.0)}, "it is audited already"
     assert with_trials(ONE, {}, {}) is ONE
     assert with_trials(ONE, {"new:1": 0.0}, {"shadow:1": 0.0}) is ONE
 
 
-def test_a_shadow_of_every_query_leaves_an_ensemble_certain():
-    decision = with_trials(ENSEMBLE, {}, {"shadow:1": 1.0}).certain
-    assert (decision.served, decision.split()[1].models, decision.propensities) == (
-        ("a:1", "b:1"),
-        ("shadow:1",),
-        (1.0,) * 3,
-    )
+def test_an_audit_serves_whom_the_policy_chose_and_asks_the_others_for_the_log():
+    decisions = audited(UNEVEN, 1.0).decisions
+    assert [d.served for d in decisions] == [("a:1",), ("b:1",), ("new:2",)]
+    assert all(d.models == ("a:1", "b:1", "new:2") for d in decisions)
+    assert decisions[1].split()[1].models == ("a:1", "new:2")
 
 
-def test_where_a_canary_serves_the_whole_ensemble_is_asked_for_the_log():
-    (serving, _), (usual, _) = outcomes(with_trials(ENSEMBLE, {"new:1": 0.25}, {}))
-    assert (serving.served, serving.served_propensity, serving.split()[1].models) == (("new:1",), 0.25, ("a:1", "b:1"))
-    assert (usual.served, usual.served_propensity, usual.split()[1].models) == (("a:1", "b:1"), 0.75, ())
+def test_a_model_that_the_policy_never_serves_is_asked_as_often_as_audits_happen():
+    never = one_of({"a:1": 1.0, "b:1": 0.0}, (1.0, 0.0))
+    audit = next(d for d in audited(never, 0.25).decisions if len(d.models) == 2)
+    assert audit.propensities == (1.0, 0.25)
+
+
+def test_a_query_that_names_its_models_has_no_chance_in_it():
+    decision = forced_decision(["b:1", "a:1"])
+    assert (decision.models, decision.propensities, decision.served_propensity) == (("b:1", "a:1"), (1.0, 1.0), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("choice", "canaries", "shadows", "expected"),
+    [
+        pytest.param(
+            ENSEMBLE, {}, {"shadow:1": 1.0}, [(("a:1", "b:1"), 1.0, ("shadow:1",))],
+            id="a shadow of every query leaves an ensemble certain",
+        ),
+        pytest.param(
+            ENSEMBLE, {"new:1": 0.25}, {}, [(("new:1",), 0.25, ("a:1", "b:1")), (("a:1", "b:1"), 0.75, ())],
+            id="where a canary serves, the whole ensemble is asked for the log",
+        ),
+        pytest.param(
+            NOBODY, {"new:1": 0.25}, {"shadow:1": 1.0}, [(("new:1",), 0.25, ()), ((), 0.75, ())],
+            id="without candidates a canary answers its share, and no shadow is asked",
+        ),
+    ],
+)  # fmt: skip
+def test_who_serves_how_often_and_who_is_asked_for_the_log(choice, canaries, shadows, expected):
+    found = outcomes(with_trials(choice, canaries, shadows))
+    assert [
+        (decision.served, decision.served_propensity, decision.split()[1].models) for decision, _ in found
+    ] == expected
+    assert [chance for _, chance in found] == [served_propensity for _, served_propensity, _ in expected]
 
 
 def test_canaries_that_answer_everything_leave_the_policy_nothing_to_serve():
     shares = {f"new:{number}": 0.1 for number in range(10)}  # their sum is rounded below 1
-    choice = with_trials(ONE, shares, {})
-    assert {decision.served for decision, _ in outcomes(choice)} == {(ref,) for ref in shares}
-    assert all(len(decision.split()[1].models) == 1 for decision, _ in outcomes(choice))
-
-
-def test_without_candidates_a_canary_answers_its_share_and_no_shadow_is_asked():
-    served = {
-        decision.served: chance
-        for decision, chance in outcomes(with_trials(NOBODY, {"new:1": 0.25}, {"shadow:1": 1.0}))
-    }
-    assert served == {("new:1",): 0.25, (): 0.75}
+    found = outcomes(with_trials(ONE, shares, {}))
+    assert {decision.served for decision, _ in found} == {(ref,) for ref in shares}
+    assert all(len(decision.split()[1].models) == 1 for decision, _ in found)
 
 
 def test_a_trial_changes_no_choice_of_the_policy():
@@ -72,6 +97,13 @@ def test_decisions_grow_by_the_trials_and_not_by_their_combinations():
 def test_shares_out_of_bounds_are_refused(shares):
     with pytest.raises(InvalidSetting, match=r"share of new:1 is|together"):
         with_trials(ONE, *shares)
+
+
+class Numbers:
+    """A source whose numbers are all the same."""
+
+    def __init__(self, number):
+        self.random = lambda: number
 
 
 shares = st.one_of(st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.floats(0.0, 1.0))
@@ -106,22 +138,43 @@ def test_probabilities_of_all_decisions_sum_to_one_and_explain_every_propensity(
         for model, propensity in zip(decision.models, decision.propensities, strict=True):
             assert 0.0 < propensity <= 1.0
             assert math.isclose(propensity, asked[model], abs_tol=1e-9)
-    assert all(math.isclose(asked.get(ref, 0.0), share, abs_tol=1e-9) for ref, share in canary_refs.items())
-    if choice is not NOBODY:
-        assert all(math.isclose(asked.get(ref, 0.0), share, abs_tol=1e-9) for ref, share in shadow_refs.items())
-    drawn = found.select(_Numbers(draw, draw))
-    assert drawn in [decision for decision, _ in all_of_them]
+    refs = canary_refs if choice is NOBODY else canary_refs | shadow_refs
+    assert all(math.isclose(asked.get(ref, 0.0), share, abs_tol=1e-9) for ref, share in refs.items())
+    assert found.select(Numbers(draw)) in [decision for decision, _ in all_of_them]
 
 
-class _Numbers:
-    def __init__(self, *numbers):
-        self._numbers = iter(numbers)
-
-    def random(self):
-        return next(self._numbers)
+CHOICES = {
+    "no audit": UNEVEN,
+    "audits": audited(UNEVEN, 0.05),
+    "trials": with_trials(audited(ONE, 0.05), {"new:1": 0.05, "new:2": 0.1}, {"shadow:1": 0.3, "shadow:2": 1.0}),
+}
 
 
 @pytest.mark.parametrize("truth", [Label, GivenLoss])
-def test_weighted_losses_estimate_every_trial_without_bias(truth):
-    shares = {"new:1": 0.05, "new:2": 0.1}, {"shadow:1": 0.3, "shadow:2": 1.0}
-    check_unbiased(with_trials(audited(ONE, 0.05), *shares), ERROR, truth)
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+def test_losses_over_propensities_estimate_every_models_loss_within_five_standard_errors(choice, truth):
+    queries, world = 20_000, random.Random(1)
+    sums, squares = dict.fromkeys(ERROR, 0.0), dict.fromkeys(ERROR, 0.0)
+    for number in range(queries):
+        decision = choice.select(query_rng(5, f"0-{number}"))
+        wrong = {model: int(world.random() < rate) for model, rate in ERROR.items()}
+        answer = wrong[decision.served[0]]
+        propensities = dict(zip(decision.models, decision.propensities, strict=True))
+        logged = LoggedDecision(
+            outputs={model: wrong[model] for model in decision.models}, propensities=propensities,
+            served=decision.served, served_propensity=decision.served_propensity, answer=answer,
+        )  # fmt: skip
+        scores = score(logged, Label(0) if truth is Label else GivenLoss(answer), "zero_one")
+        for model, loss in scores.losses.items():
+            sums[model] += loss / scores.propensities[model]
+            squares[model] += (loss / scores.propensities[model]) ** 2
+    asked = {model for model in ERROR if any(model in d.models for d in possible(choice))}
+    scored = {model for model in asked if truth is Label or "shadow" not in model}
+    assert {model for model in ERROR if sums[model]} == scored
+    for model in scored:
+        deviation = ((squares[model] / queries - (sums[model] / queries) ** 2) / queries) ** 0.5
+        assert abs(sums[model] / queries - ERROR[model]) <= 5.0 * deviation
+
+
+def possible(choice):
+    return [decision for decision, _ in outcomes(choice)] if isinstance(choice, ChoiceWithTrials) else choice.decisions

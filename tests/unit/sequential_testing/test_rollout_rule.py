@@ -40,7 +40,7 @@ def drawn(count, evidence=None):
 def test_nothing_is_done_while_nothing_is_known():
     verdict = judge(RULE, "shadow", 1.0, TrialEvidence(RULE.margin))
     assert (verdict.action, verdict.numbers["scores"], verdict.numbers["difference"]) == ("wait", 0, None)
-    assert verdict.why == "it has not answered yet, of 0 queries that asked it"
+    assert "has not answered yet" in verdict.why
     evidence = TrialEvidence(RULE.margin)
     evidence.decide(pair())
     assert "no feedback" in judge(RULE, "shadow", 1.0, evidence).why
@@ -51,8 +51,8 @@ def test_it_is_told_when_most_queries_do_not_count_as_too_many_wait_for_feedback
     for _ in range(2):
         evidence.decide(pair())
     why = judge(RULE, "shadow", 1.0, evidence).why
-    assert why.startswith("it may lose 1.0000 more than the answers, not below the margin 0.1")
-    assert why.endswith("; 10 queries do not count yet: more than one in 10 of them waits for feedback")
+    assert "it may lose 1.0000 more than the answers, not below the margin 0.1" in why
+    assert "10 queries do not count yet" in why
     assert "do not count" not in judge(RULE, "shadow", 1.0, after(11, 0.0, 1.0, evidence, second=1)).why
 
 
@@ -73,17 +73,14 @@ def test_a_better_version_goes_from_shadow_to_canary_to_candidate():
 
 def test_a_step_needs_its_least_feedbacks_however_sure_the_interval():
     evidence = stepped(after(1000, 0.0, 1.0))
-    assert judge(RULE, "canary", 0.05, evidence).why == "0 feedbacks about it at this step of at least 30"
+    assert "0 feedbacks about it at this step of at least 30" in judge(RULE, "canary", 0.05, evidence).why
     assert judge(RULE, "canary", 0.05, after(29, 0.0, 1.0, evidence)).action == "wait"
     assert judge(RULE, "canary", 0.05, after(1, 0.0, 1.0, evidence)).action == "step"
 
 
-def test_an_equal_version_is_stepped_up_once_the_interval_lies_below_the_margin():
+def test_an_equal_version_is_stepped_up_once_the_interval_lies_below_the_margin_by_labels_or_the_same_outputs():
     assert judge(RULE, "shadow", 1.0, after(40, 0.5, 0.5)).action == "wait"
     assert judge(RULE, "shadow", 1.0, after(100, 0.5, 0.5)).action == "step"
-
-
-def test_outputs_that_are_the_same_need_no_label():
     evidence = after(RULE.least, 0.0, 0.0)
     assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
     for _ in range(70):
@@ -118,15 +115,13 @@ def test_a_step_above_the_margin_waits_although_the_whole_is_below_it():
     assert "at this step it lost" in verdict.why
 
 
-def test_losses_of_separate_queries_are_evidence_as_well():
-    verdict = judge(RULE, "canary", 0.05, drawn(150))
+def test_losses_of_separate_queries_are_evidence_and_promote_a_canary_that_answers_everything():
+    evidence = drawn(150)
+    verdict = judge(RULE, "canary", 0.05, evidence)
     assert verdict.action == "step"
     assert verdict.numbers["scores"] == 300
     assert verdict.numbers["difference"] == pytest.approx(-1.0, abs=0.1)
-
-
-def test_a_canary_that_answers_everything_is_promoted_by_earlier_evidence():
-    evidence = stepped(drawn(150))
+    evidence.next_step()
     for _ in range(30):
         opened = evidence.decide(TrialDecision(second=1, share=1.0, asked=True, canary=True))
         evidence.learn(opened, "reward", 0.0, None)
@@ -135,8 +130,7 @@ def test_a_canary_that_answers_everything_is_promoted_by_earlier_evidence():
 
 def test_losing_at_first_and_being_better_for_long_is_no_abort():
     """The interval of the version before crossed itself, and the better version was aborted by the crossed one."""
-    evidence = TrialEvidence(0.02)
-    after(40, 1.0, 0.0, evidence)
+    evidence = after(40, 1.0, 0.0, TrialEvidence(0.02))
     for number in range(2_000):
         after(1, 0.0, float(number % 8 == 0), evidence)
     evidence.next_step()
@@ -179,22 +173,17 @@ def test_what_is_unknown_is_named_when_it_keeps_the_rule_waiting():
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("name", "values"),
     [
-        {"confidence": 1.0},
-        {"confidence": 0.0},
-        {"margin": -0.1},
-        {"margin": 1.1},
-        {"steps": ()},
-        {"steps": (0.5, 0.1)},
-        {"steps": (0.1, 0.1)},
-        {"steps": (0.0, 0.1)},
-        {"steps": (0.5, 1.5)},
+        ("confidence", [1.0, 0.0]),
+        ("margin", [-0.1, 1.1]),
+        ("steps", [(), (0.5, 0.1), (0.1, 0.1), (0.0, 0.1), (0.5, 1.5)]),
     ],
 )
-def test_a_rule_of_impossible_values_is_refused(wrong):
-    with pytest.raises(InvalidSetting, match="such as"):
-        TrialRule(**wrong)
+def test_a_rule_of_impossible_values_is_refused(name, values):
+    for value in values:
+        with pytest.raises(InvalidSetting, match=name):
+            TrialRule(**{name: value})
 
 
 def test_a_share_between_two_steps_goes_to_the_next_one():

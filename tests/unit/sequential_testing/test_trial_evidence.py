@@ -1,7 +1,5 @@
 """What each query says about a trial."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 
@@ -10,33 +8,25 @@ from clipper_stream.sequential_testing.rollout_rule import TrialRule, numbers_of
 from clipper_stream.sequential_testing.score_sums import Score, ScoreSums
 from clipper_stream.sequential_testing.trial_evidence import TrialDecision, TrialEvidence
 
-PAIR = TrialDecision(second=1, share=1.0, asked=True, canary=False)
-SERVED = TrialDecision(second=1, share=0.25, asked=True, canary=True)
-OTHERS = TrialDecision(second=1, share=0.25, asked=False, canary=True)
+
+def pair(second=1, **given):
+    return TrialDecision(second=second, share=1.0, asked=True, canary=False, **given)
 
 
-def begun(**changes):
+def canary(share=0.25, *, asked=True, second=1, **given):
+    return TrialDecision(second=second, share=share, asked=asked, canary=True, **given)
+
+
+def begun(kind="label"):
     """Evidence of a version that has answered, and is decided by labels or rewards."""
     evidence = TrialEvidence(0.02)
-    evidence.began, evidence.kind = 0, changes.get("kind", "label")
+    evidence.began, evidence.kind = 0, kind
     return evidence
-
-
-def sums_of(evidence):
-    found = evidence.whole.capital()
-    return found.scores, found.mean, found.unknown
-
-
-def test_a_pair_is_the_difference_of_both_losses():
-    evidence = begun()
-    evidence.learn(evidence.decide(PAIR), "label", 0.75, 0.5)
-    assert sums_of(evidence) == (1, 0.25, 0.0)
 
 
 def test_until_its_feedback_a_pair_is_as_far_apart_as_its_outputs_can_be():
     evidence = begun()
-    same = evidence.decide(TrialDecision(second=1, share=1.0, asked=True, canary=False, apart=0.0))
-    near = evidence.decide(TrialDecision(second=1, share=1.0, asked=True, canary=False, apart=0.25))
+    same, near = (evidence.decide(pair(apart=apart)) for apart in (0.0, 0.25))
     assert (same.score, near.score) == (Score(1.0, 0.0, 0.0, waiting=False), Score(1.0, -0.25, 0.25, waiting=True))
     evidence.give_up(near)
     assert near.score == Score(1.0, -0.25, 0.25, waiting=False)
@@ -47,7 +37,7 @@ def test_known_losses_have_one_difference_however_alike_the_outputs_were(trial, 
     """The lower end of the interval lay above the upper one."""
     evidence = begun()
     for apart in (0.0, 0.25) * 20:
-        opened = evidence.decide(TrialDecision(second=1, share=1.0, asked=True, canary=False, apart=apart))
+        opened = evidence.decide(pair(apart=apart))
         evidence.learn(opened, "label", trial, answer)
         assert (opened.score.low, opened.score.high) == (trial - answer, trial - answer)
     found = evidence.whole.capital()
@@ -57,17 +47,14 @@ def test_known_losses_have_one_difference_however_alike_the_outputs_were(trial, 
 @pytest.mark.parametrize("kind", ["label", "reward"])
 def test_the_difference_that_is_told_is_of_the_losses_that_feedback_told(kind):
     """Half of a loss stood for each that was not known: a trial without errors seemed worse than one with some."""
-    evidence = begun(kind=kind)
+    evidence = begun(kind)
     for number in range(400):
         asked = number % 4 == 0
         silent, heard = asked and number % 3 == 0, number % 10 < 8
-        one = TrialDecision(second=number, share=0.25, asked=asked, canary=True, silent=silent)
-        opened = evidence.decide(one)
+        opened = evidence.decide(canary(asked=asked, second=number, silent=silent))
+        answer = number % 8 / 8 if kind == "label" or not asked else None
         if heard:
-            served_answer = kind == "label" or not asked
-            evidence.learn(
-                opened, kind, 0.0 if asked and not silent else None, number % 8 / 8 if served_answer else None
-            )
+            evidence.learn(opened, kind, 0.0 if asked and not silent else None, answer)
         else:
             evidence.give_up(opened)
     found = numbers_of(TrialRule(), evidence, evidence.whole.capital())
@@ -82,59 +69,50 @@ def test_the_difference_that_is_told_is_of_the_losses_that_feedback_told(kind):
 
 
 def test_of_a_canary_that_labels_do_not_compare_who_served_is_scored_by_the_share():
-    evidence = begun(kind="reward")
-    served, others = evidence.decide(SERVED), evidence.decide(OTHERS)
+    evidence = begun("reward")
+    served, others = evidence.decide(canary()), evidence.decide(canary(asked=False))
     assert served.score == Score(0.1875, 0.75 * -0.5, 0.75 * 0.5, waiting=True)
     assert others.score == Score(0.1875, -0.25 * 0.5, -0.25 * -0.5, waiting=True)
     evidence.learn(served, "reward", 1.0, None)
     evidence.learn(others, "reward", None, 1.0)
     assert (served.score.low, served.score.high) == (0.375, 0.375)
     assert (others.score.low, others.score.high) == (-0.125, -0.125)
-    later = evidence.decide(SERVED)
+    later = evidence.decide(canary())
     assert later.recent > 0.8, "losses are compared with those that came before the query was drawn"
 
 
-@pytest.mark.parametrize("draws", [3])
-def test_the_expectation_of_a_score_is_the_difference_by_its_weight(draws):
-    rng = np.random.default_rng(draws)
-    for share in (0.1, 0.5, 0.9):
-        scores = []
-        evidence = begun(kind="reward")
-        for asked in rng.random(20_000) < share:
-            opened = evidence.decide(TrialDecision(second=1, share=share, asked=bool(asked), canary=True))
-            evidence.learn(opened, "reward", 0.7 if asked else None, None if asked else 0.4)
-            scores.append(opened.score.low)
-        assert np.mean(scores) == pytest.approx(0.3 * share * (1 - share), abs=3 * np.std(scores) / 141)
-        assert evidence.whole.capital().mean == pytest.approx(0.3, abs=0.05)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_expectation_of_a_score_is_the_difference_by_its_weight(share):
+    scores, evidence, queries = [], begun("reward"), 10_000
+    for asked in np.random.default_rng(3).random(queries) < share:
+        opened = evidence.decide(canary(share, asked=bool(asked)))
+        evidence.learn(opened, "reward", 0.7 if asked else None, None if asked else 0.4)
+        scores.append(opened.score.low)
+    assert np.mean(scores) == pytest.approx(0.3 * share * (1 - share), abs=3 * np.std(scores) / np.sqrt(queries))
+    assert evidence.whole.capital().mean == pytest.approx(0.3, abs=0.05)
 
 
 def test_a_label_that_knows_no_answer_where_the_canary_served_scores_who_served():
     ensemble = begun()
-    asked = TrialDecision(second=1, share=0.5, asked=True, canary=True, answer_known=False)
-    opened = ensemble.decide(asked)
+    opened = ensemble.decide(canary(0.5, answer_known=False))
     ensemble.learn(opened, "label", 1.0, None)
     assert opened.score == Score(0.25, 0.25, 0.25, waiting=False, trial=1.0)
 
 
 def test_nothing_counts_before_its_first_answer():
-    evidence = begun()
-    evidence.began = None
-    assert [
-        evidence.decide(TrialDecision(second=second, share=1.0, asked=True, canary=False, silent=True))
-        for second in (1, 2)
-    ] == [None, None]
-    assert evidence.decide(TrialDecision(second=5, share=1.0, asked=True, canary=False)) is not None
-    assert evidence.decide(TrialDecision(second=4, share=1.0, asked=True, canary=False)) is None
+    evidence = TrialEvidence(0.02)
+    assert [evidence.decide(pair(second, silent=True)) for second in (1, 2)] == [None, None]
+    assert evidence.decide(pair(5)) is not None
+    assert evidence.decide(pair(4)) is None
     assert (evidence.began, evidence.asked) == (5, 4)
     assert evidence.silence.capital().mean is None
 
 
 def test_who_did_not_answer_is_left_out_of_pairs_and_unknown_where_one_is_drawn():
     for silent in ({"silent": True}, {"models_silent": True}):
-        pairs, drawn = begun(), begun(kind="reward")
-        assert pairs.decide(TrialDecision(second=1, share=1.0, asked=True, canary=False, **silent)).score is None
-        asked = "silent" in silent
-        opened = drawn.decide(TrialDecision(second=1, share=0.5, asked=asked, canary=True, **silent))
+        drawn, asked = begun("reward"), "silent" in silent
+        assert begun().decide(pair(**silent)).score is None
+        opened = drawn.decide(canary(0.5, asked=asked, **silent))
         assert (opened.score.high - opened.score.low, opened.score.waiting) == (0.5, False)
         drawn.learn(opened, "reward", 1.0 if asked else None, None if asked else 1.0)
         assert opened.score.high - opened.score.low == 0.5, "the feedback is about what was given instead"
@@ -143,15 +121,14 @@ def test_who_did_not_answer_is_left_out_of_pairs_and_unknown_where_one_is_drawn(
 def test_silence_is_counted_by_the_second_and_less_that_of_the_models():
     evidence = begun()
     for second, silent, models_silent in ((1, True, False), (1, False, False), (2, True, True), (3, False, False)):
-        asked = {"silent": silent, "models_silent": models_silent}
-        evidence.decide(TrialDecision(second=second, share=1.0, asked=True, canary=False, **asked))
+        evidence.decide(pair(second, silent=silent, models_silent=models_silent))
     found = evidence.silence.capital()
     assert (found.scores, found.mean) == (2, 0.25), "half of one second, none of the next, and the third is not over"
 
 
 def test_the_first_feedback_says_by_what_a_trial_is_decided():
     evidence = TrialEvidence(0.02)
-    first, second, third = (evidence.decide(SERVED) for _ in range(3))
+    first, second, third = (evidence.decide(canary()) for _ in range(3))
     evidence.give_up(third)
     assert evidence.whole.capital().scores == 0
     evidence.learn(first, "reward", 1.0, None)
@@ -164,76 +141,52 @@ def test_the_first_feedback_says_by_what_a_trial_is_decided():
 
 def test_late_feedback_about_an_earlier_step_does_not_count_for_the_next():
     evidence = begun()
-    early = evidence.decide(PAIR)
+    early = evidence.decide(pair())
     evidence.next_step()
     evidence.learn(early, "label", 1.0, 0.0)
-    evidence.give_up(evidence.decide(PAIR, of_step=False))
-    evidence.learn(evidence.decide(PAIR), "label", 0.0, 0.0)
+    evidence.give_up(evidence.decide(pair(), of_step=False))
+    evidence.learn(evidence.decide(pair()), "label", 0.0, 0.0)
     assert (evidence.whole.capital().scores, evidence.step.capital().scores) == (3, 1)
     assert evidence.step.capital().mean == 0.0
 
 
-def test_queries_that_are_left_out_by_chance_count_as_drawn_alone():
+def test_queries_that_are_left_out_by_chance_count_as_drawn_alone_and_a_loss_outside_of_its_range_is_refused():
     evidence = begun()
-    assert evidence.decide(TrialDecision(second=1, share=0.5, asked=True, canary=True, scored=False)) is None
+    assert evidence.decide(canary(0.5, scored=False)) is None
     assert (evidence.share.capital().mean, evidence.whole.capital().scores) == (0.5, 0)
-
-
-def test_a_loss_outside_of_its_range_is_refused():
-    evidence = begun()
     with pytest.raises(InvalidLabel):
-        evidence.learn(evidence.decide(PAIR), "label", 1.5, 0.0)
+        evidence.learn(evidence.decide(pair()), "label", 1.5, 0.0)
 
 
-@dataclass
-class Naive:
-    """The same, once all is known, as the formulas of the page have it."""
-
-    margin: float = 0.02
-    scores: list = field(default_factory=list)
-
-    def take(self, decision, recent, trial, answer, kind):
-        if kind == "label":
-            if decision.asked:
-                self.scores.append((1.0, trial - answer))
-            return
-        p = decision.share
-        drawn = (1 - p) * (trial - recent) if decision.asked else -p * (answer - recent)
-        self.scores.append((p * (1 - p), drawn))
-
-    def sums(self):
-        found = ScoreSums(self.margin)
-        for weight, value in self.scores:
-            found.add(0, Score(weight, value, value))
-        return found.capital()
+def by_formula(kind, decision, recent, trial, answer):
+    """The scores of a query once all is known, as the formulas of the page have them."""
+    p = decision.share
+    if kind == "label":
+        return [Score(1.0, trial - answer, trial - answer)] if decision.asked else []
+    drawn = (1 - p) * (trial - recent) if decision.asked else -p * (answer - recent)
+    return [Score(p * (1 - p), drawn, drawn)]
 
 
 @pytest.mark.parametrize("kind", ["label", "reward"])
 def test_in_whichever_order_feedback_comes_the_evidence_is_that_of_the_formulas(kind):
-    rng = np.random.default_rng(11)
-    evidence, naive, waiting = begun(kind=kind), Naive(), []
+    rng, evidence, known, waiting = np.random.default_rng(11), begun(kind), ScoreSums(0.02), []
+
+    def learn_one():
+        late, (trial, answer) = waiting.pop(int(rng.integers(len(waiting))))
+        asked = late.decision.asked
+        evidence.learn(late, kind, trial if asked else None, answer if kind == "label" or not asked else None)
+
     for second in range(300):
-        share = 0.1 + 0.8 * second / 300
-        decision = TrialDecision(second=second, share=share, asked=bool(rng.random() < share), canary=True)
-        losses = float(rng.random()), float(rng.random())
+        share, losses = 0.1 + 0.8 * second / 300, (float(rng.random()), float(rng.random()))
+        decision = canary(share, asked=bool(rng.random() < share), second=second)
         opened = evidence.decide(decision)
-        naive.take(decision, opened.recent, *losses, kind)
+        for score in by_formula(kind, decision, opened.recent, *losses):
+            known.add(0, score)
         waiting.append((opened, losses))
         if rng.random() < 0.5:
-            late, (trial, answer) = waiting.pop(int(rng.integers(len(waiting))))
-            evidence.learn(
-                late,
-                kind,
-                trial if late.decision.asked else None,
-                answer if kind == "label" or not late.decision.asked else None,
-            )
-    for late, (trial, answer) in waiting:
-        evidence.learn(
-            late,
-            kind,
-            trial if late.decision.asked else None,
-            answer if kind == "label" or not late.decision.asked else None,
-        )
-    found, expected = evidence.whole.capital(), naive.sums()
+            learn_one()
+    while waiting:
+        learn_one()
+    found, expected = evidence.whole.capital(), known.capital()
     assert (found.scores, found.waiting) == (expected.scores, 0)
     assert (found.below, found.above, found.mean) == pytest.approx((expected.below, expected.above, expected.mean))

@@ -4,96 +4,82 @@ from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.evaluation.candidates.candidate import Ensemble, FixedPolicy, LearningPolicy, OneModel
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.log.ensembles import Answering
+from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
-MODELS = ["svm:1", "knn:1"]
+MODELS = ("svm:1", "knn:1")
+ALIKE, UNLIKE = {"svm:1": 1.0, "svm:2": 1.0}, {"svm:1": 2.0, "knn:1": 0.5}
+AS_THE_APPLICATION = Answering(combiner="mean", loss="absolute", default_output=0.0, confidence_threshold=0.5)
+SURE = Answering(combiner="mean", loss="absolute", default_output="none", confidence_threshold=0.6)
 
 
 def parse(text, **given):
-    return parse_candidate(text, MODELS, known=["svm:2"], **given)
+    return parse_candidate(text, MODELS, known=["svm:2"], answering=AS_THE_APPLICATION, **given)
 
 
-def test_a_policy_learns_on_the_way():
-    candidate = parse("exp3:eta=0.2,exploration=0.1")
-    assert isinstance(candidate, LearningPolicy)
-    assert (candidate.policy.eta, candidate.policy.exploration, candidate.models) == (0.2, 0.1, ("svm:1", "knn:1"))  # type: ignore[attr-defined]
+def learning(name, models=MODELS, **parameters):
+    return LearningPolicy(policy=make_policy(name, parameters), models=models)
 
 
-def test_a_frozen_one_does_not():
-    candidate = parse("frozen exp3")
-    assert isinstance(candidate, FixedPolicy)
-
-
-@pytest.mark.parametrize("text", ["single", "split:svm:1=0.9,knn:1=0.1", "single:model=knn:1"])
-def test_one_that_never_learns_is_a_fixed_one(text):
-    candidate = parse(text)
-    assert isinstance(candidate, FixedPolicy)
-    assert candidate.name == f"frozen {text}"
-
-
-def test_a_policy_may_choose_among_other_models():
-    assert parse("exp3 of svm:2+knn:1").models == ("svm:2", "knn:1")
-    assert parse("frozen exp3:eta=1 of svm:2").models == ("svm:2",)
-
-
-@pytest.mark.parametrize("text", ["svm:2", "model svm:2", " model  svm:2 "])
-def test_a_model_is_named_with_or_without_saying_so(text):
-    assert parse(text) == OneModel(model="svm:2")
-
-
-def test_an_ensemble_combines_as_the_application_does():
-    answering = Answering(combiner="mean", loss="absolute", default_output=0.0, confidence_threshold=0.5)
-    assert parse("ensemble svm:1+svm:2", answering=answering) == Ensemble(
-        weights={"svm:1": 1.0, "svm:2": 1.0}, answering=answering
-    )
-
-
-def test_an_ensemble_may_have_weights_and_options_of_its_own():
-    candidate = parse("ensemble svm:1=2+knn:1=0.5,combiner=mean,threshold=0.6,default=none")
-    assert candidate.weights == {"svm:1": 2, "knn:1": 0.5}
-    assert candidate.answering == Answering(combiner="mean", confidence_threshold=0.6, default_output="none")
+def frozen(name, models=MODELS, **parameters):
+    policy = make_policy(name, parameters)
+    return FixedPolicy(policy=policy, models=models, states={}, answering=AS_THE_APPLICATION)
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "expected", "name"),
     [
-        "exp3",
-        "exp3:eta=0.2,exploration=0.1",
-        "frozen exp3:half_life=50",
-        "exp4",
-        "model svm:2",
-        "ensemble svm:1+knn:1",
-        "ensemble svm:1=2+knn:1=1,combiner=mean,threshold=0.6",
+        ("exp3", learning("exp3"), "exp3"),
+        ("exp4", learning("exp4"), "exp4"),
+        ("exp3:eta=0.2,exploration=0.1", learning("exp3", eta=0.2, exploration=0.1), "exp3:eta=0.2,exploration=0.1"),
+        ("exp3 of svm:2+knn:1", learning("exp3", ("svm:2", "knn:1")), "exp3"),
+        ("frozen exp3:half_life=50", frozen("exp3", half_life=50), "frozen exp3:half_life=50"),
+        ("frozen exp3:eta=1 of svm:2", frozen("exp3", ("svm:2",), eta=1), "frozen exp3:eta=1"),
+        ("single", frozen("single"), "frozen single"),
+        ("single:model=knn:1", frozen("single", model="knn:1"), "frozen single:model=knn:1"),
+        (
+            "split:svm:1=0.9,knn:1=0.1",
+            frozen("split", shares={"svm:1": 0.9, "knn:1": 0.1}),
+            "frozen split:svm:1=0.9,knn:1=0.1",
+        ),
+        *((text, OneModel(model="svm:2"), "model svm:2") for text in ("svm:2", "model svm:2", " model  svm:2 ")),
+        (
+            "ensemble svm:1+svm:2",
+            Ensemble(weights=ALIKE, answering=AS_THE_APPLICATION),
+            "ensemble svm:1+svm:2,combiner=mean,threshold=0.5",
+        ),
+        (
+            "ensemble svm:1=2+knn:1=0.5,combiner=mean,threshold=0.6,default=none",
+            Ensemble(weights=UNLIKE, answering=SURE),
+            "ensemble svm:1=2+knn:1=0.5,combiner=mean,threshold=0.6",
+        ),
     ],
 )
-def test_the_name_is_the_text_that_it_is_parsed_from(text):
+def test_a_text_is_a_candidate_whose_name_is_again_a_text(text, expected, name):
     candidate = parse(text)
-    assert candidate.name == text
-    assert parse(candidate.name) == candidate
+    assert candidate == expected
+    assert candidate.name == name
+    assert parse(candidate.name).name == name
 
 
 def test_what_was_learned_is_where_a_candidate_begins():
     one = SelectionState({"svm:1": ModelTotals(1.0, 1.0, 1.0, 1.0)})
     states = {(None, 0): one, (None, 3): one, ("north", 2): one}
     assert parse("exp3", states=states).start == states
-    frozen = parse("frozen exp3", states=states).states
-    assert frozen[None].of("svm:1").count == 2.0
-    assert frozen["north"] == one
+    begun = parse("frozen exp3", states=states).states
+    assert begun[None].of("svm:1").count == 2.0
+    assert begun["north"] == one
 
 
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        (
-            "exp33",
-            UnknownName,
-            r"did you mean 'exp3'\? give a policy \(.*exp3, .*exp4.*\), a model \(svm:1, knn:1, svm:2\)",
-        ),
+        ("exp33", UnknownName, r"'exp3'\? give a policy \(.*exp3, .*exp4.*\), a model \(svm:1, knn:1, svm:2\)"),
         ("svm:3", UnknownName, "did you mean 'svm:"),
         ("", UnknownName, "give a policy"),
         ("model", InvalidSetting, "model ''"),
-        ("model svm:9", InvalidSetting, r"model 'svm:9': did you mean 'svm:\d'\? give one of svm:1, knn:1, svm:2"),
-        ("exp3:eta", InvalidSetting, r"'eta' in candidate 'exp3:eta': write NAME=VALUE, as exp3:eta=0.2"),
+        ("model svm:9", InvalidSetting, r"'svm:9': did you mean 'svm:\d'\? give one of svm:1, knn:1, svm:2"),
+        ("exp3:eta", InvalidSetting, r"'eta' in candidate 'exp3:eta': write NAME=VALUE"),
         ("exp3:eta=", InvalidSetting, "'eta='"),
         ("exp3:eat=0.2", InvalidSetting, "parameter 'eat'"),
         ("exp3:eta=-1", InvalidSetting, "eta is -1"),

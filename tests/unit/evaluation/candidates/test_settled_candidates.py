@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from builders.logged_truth import MODELS, truth
+from builders.known_truth import MODELS, truth
 
 from clipper_stream.evaluation.candidates.candidate import (
     Candidate,
@@ -14,16 +14,12 @@ from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
-BAD = ModelTotals(50.0, 40.0, 50.0, 40.0)
-GOOD = ModelTotals(50.0, 5.0, 50.0, 5.0)
+BAD, GOOD = ModelTotals(50.0, 40.0, 50.0, 40.0), ModelTotals(50.0, 5.0, 50.0, 5.0)
 
 
 def test_each_context_has_its_own_choice():
     columns = truth(50, 1, contexts=3).whole()
-    states = {
-        "north": SelectionState({"svm:1": BAD, "knn:1": GOOD}),
-        None: SelectionState({"svm:1": GOOD, "knn:1": BAD}),
-    }
+    states = {"north": SelectionState({"a:1": BAD, "b:1": GOOD}), None: SelectionState({"a:1": GOOD, "b:1": BAD})}
     policy = make_policy("exp3")
     found = FixedPolicy(policy=policy, models=MODELS[:2], states=states).targeted(columns)
     for code, context in enumerate(columns.contexts):
@@ -50,34 +46,19 @@ def test_an_ensemble_is_certain_of_its_own_column():
 
 
 def test_a_frozen_ensemble_policy_has_the_weights_of_each_context():
-    columns = logged(
-        np.ones((2, 2)),
-        np.zeros((2, 2)),
-        outputs=[["a", "b"]] * 2,
-        labels=["a"] * 2,
-        contexts=(None, "x"),
-        context=[0, 1],
-    )
-    states = {
-        None: SelectionState({"m0:1": BAD, "m1:1": GOOD}),
-        "x": SelectionState({"m0:1": GOOD, "m1:1": BAD}),
-    }
+    given = {"outputs": [["a", "b"]] * 2, "labels": ["a"] * 2, "contexts": (None, "x"), "context": [0, 1]}
+    columns = logged(np.ones((2, 2)), np.zeros((2, 2)), **given)
+    states = {None: SelectionState({"m0:1": BAD, "m1:1": GOOD}), "x": SelectionState({"m0:1": GOOD, "m1:1": BAD})}
     found = FixedPolicy(policy=make_policy("exp4"), models=columns.models, states=states).targeted(columns)
     assert found.columns.loss[:, -1].tolist() == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("rows", [0, 20])
 @pytest.mark.parametrize("name", sorted(POLICIES))
-def test_every_policy_has_a_target_that_is_a_distribution(name):
-    columns = truth(20, 1, contexts=3).whole()
-    found = FixedPolicy(policy=make_policy(name), models=MODELS).targeted(columns)
-    assert found.target.shape == (20, len(found.columns.models))
+def test_every_policy_has_a_target_that_is_a_distribution(name, rows):
+    found = FixedPolicy(policy=make_policy(name), models=MODELS).targeted(truth(rows, 1, contexts=3).whole())
+    assert found.target.shape == (rows, len(found.columns.models))
     assert np.allclose(found.target.sum(axis=1), 1.0, rtol=0, atol=1e-9)
-
-
-def test_a_chunk_without_decisions_has_no_rows():
-    columns = truth(20, 1).whole().take(slice(0, 0))
-    assert FixedPolicy(policy=make_policy("exp3"), models=MODELS).targeted(columns).target.shape == (0, 3)
-    assert Ensemble(weights=dict.fromkeys(MODELS, 1.0)).targeted(columns).target.shape == (0, 4)
 
 
 def test_what_learns_is_told_from_what_does_not():

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -6,23 +6,18 @@ from builders.estimators import choices, some_choices, taken
 
 from clipper_stream.evaluation.estimators.block_sums import folds_of
 from clipper_stream.evaluation.estimators.outcome_model import PRIOR_DECISIONS, OutcomeSums, with_predictions
+from clipper_stream.evaluation.estimators.support import SupportSums
 
 
 def in_contexts(some, count=2):
     return replace(some, context=np.random.default_rng(0).integers(0, count, len(some)).astype(np.int32))
 
 
-def predicted(sums, some):
-    return with_predictions(some, sums.table()).predicted
-
-
 def test_a_decision_is_predicted_without_its_own_loss():
     some = in_contexts(some_choices(1))
-    before = predicted(OutcomeSums.of(some, 2), some)
-    other = taken(some, np.arange(400))
-    fold = folds_of(some.block) == 2
+    fold, other = folds_of(some.block) == 2, taken(some, np.arange(400))
     other.loss[fold] = 1 - other.loss[fold]
-    after = predicted(OutcomeSums.of(other, 2), some)
+    before, after = (with_predictions(some, OutcomeSums.of(each, 2).table()).predicted for each in (some, other))
     assert np.array_equal(before[fold], after[fold])
     assert not np.array_equal(before[~fold], after[~fold])
 
@@ -49,8 +44,10 @@ def test_what_was_seen_little_is_drawn_towards_its_model_and_that_towards_all():
     assert table[0, 2] == pytest.approx(overall), "a model that was never asked"
 
 
-def test_sums_of_chunks_are_those_of_the_whole():
+@pytest.mark.parametrize("sums", [OutcomeSums, SupportSums])
+def test_sums_of_chunks_are_those_of_the_whole(sums):
     some = in_contexts(some_choices(3), 3)
-    first, second = (OutcomeSums.of(taken(some, chunk), 3) for chunk in (slice(0, 200), slice(200, 400)))
-    merged = first.merged(second)
-    assert np.allclose(merged.table(), OutcomeSums.of(some, 3).table(), atol=1e-12)
+    first, second = (sums.of(taken(some, chunk), 3) for chunk in (slice(0, 150), slice(150, 400)))
+    merged, whole = first.merged(second), sums.of(some, 3)
+    for field in fields(sums):
+        assert getattr(merged, field.name) == pytest.approx(getattr(whole, field.name)), field.name

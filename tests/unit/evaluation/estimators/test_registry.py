@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.estimators import choices, some_choices
-from obp_figures import arrays
 
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.evaluation.estimators.registry import ESTIMATORS, make_estimators
+
+from .obp_figures import arrays
 
 FIGURES = json.loads((Path(__file__).parent / "obp_figures.json").read_text())
 CASES = [pytest.param(case, name, id=f"{case['seed']}-{name}") for case in FIGURES["cases"] for name in case["values"]]

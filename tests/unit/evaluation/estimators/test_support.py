@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,19 +9,19 @@ from clipper_stream.evaluation.estimators.support import SupportSums
 NAMES = ["a:1", "b:1", "c:1"]
 
 
-def support(some, contexts=1):
-    return SupportSums.of(some, contexts)
-
-
 def warnings(found, contexts=(None,)):
     return found.warnings(NAMES[: found.target.shape[1]], contexts)
 
 
-def one_of(n, propensity, target, seed=0):
-    """A log of two models, of which the first is chosen with a probability."""
-    chosen = (np.random.default_rng(seed).random(n) > propensity).astype(int)
+def support(some):
+    return SupportSums.of(some, 1)
+
+
+def one_of(n, propensity, target):
+    """What is known of a log of two models, of which the first is chosen with a probability."""
+    chosen = (np.random.default_rng(0).random(n) > propensity).astype(int)
     logged = np.tile([propensity, 1 - propensity], (n, 1))
-    return choices(logged, np.tile(target, (n, 1)), chosen, np.zeros(n))
+    return support(choices(logged, np.tile(target, (n, 1)), chosen, np.zeros(n)))
 
 
 def test_a_candidate_that_does_what_was_logged_has_every_decision_and_no_warning():
@@ -39,17 +39,16 @@ def test_the_effective_sample_size_is_kishs():
 
 
 def test_few_decisions_that_count_are_warned_of_with_their_number():
-    found = support(one_of(1_000, 0.02, [1.0, 0.0]))
+    found = one_of(1_000, 0.02, [1.0, 0.0])
     assert found.carrying == pytest.approx(found.effective), "all that count, count the same"
     assert found.carrying < 50
-    assert warnings(found)[0].startswith(
-        f"only {found.carrying:,.0f} of 1,000 decisions carry the estimate (below 100)"
-    )
-    assert "audit_ratio" in warnings(found)[0]
+    (warning,) = warnings(found)
+    assert f"only {found.carrying:,.0f} of 1,000 decisions" in warning
+    assert "audit_ratio" in warning
 
 
 def test_seldom_asked_models_that_matter_are_warned_of_though_many_decisions_count():
-    found = support(one_of(1_000, 0.02, [0.3, 0.7]))
+    found = one_of(1_000, 0.02, [0.3, 0.7])
     assert found.effective > 60
     assert found.carrying < 30
     assert warnings(found)
@@ -60,11 +59,10 @@ def test_a_model_that_was_never_asked_in_a_context_is_named():
     context = (np.arange(n) % 2).astype(np.int32)
     chosen = np.where(context == 0, np.arange(n) // 2 % 2, 0)
     logged = np.where(context[:, None] == 0, [0.5, 0.5], [1.0, 0.0])
-    found = support(choices(logged, np.tile([0.8, 0.2], (n, 1)), chosen, np.zeros(n), context=context), 2)
+    some = choices(logged, np.tile([0.8, 0.2], (n, 1)), chosen, np.zeros(n), context=context)
+    found = SupportSums.of(some, 2)
     assert found.unsupported_ratio == pytest.approx(0.1)
-    assert warnings(found, ("x", "y"))[0].startswith(
-        "10.0% of the candidate's choices were never scored in their context, most of all b:1 in context 'y'"
-    )
+    assert "never scored in their context, most of all b:1 in context 'y'" in warnings(found, ("x", "y"))[0]
 
 
 def test_one_decision_that_decides_alone_is_warned_of():
@@ -88,18 +86,8 @@ def test_no_decision_counts_more_than_the_smallest_propensities_allow():
     some = some_choices(4, n=3_000)
     found = support(some)
     assert some.importance.max() <= found.largest_importance <= some.weight.max()
-    assert support(one_of(500, 0.1, [1.0, 0.0])).largest_importance == pytest.approx(10)
-    assert support(one_of(500, 0.1, [0.2, 0.8])).largest_importance == pytest.approx(2 + 0.8 / 0.9)
-
-
-def test_sums_of_chunks_are_those_of_the_whole():
-    some = some_choices(6)
-    some = replace(some, context=(np.arange(400) % 3).astype(np.int32))
-    whole = SupportSums.of(some, 3)
-    first, second = (SupportSums.of(taken(some, chunk), 3) for chunk in (slice(0, 150), slice(150, 400)))
-    merged = first.merged(second)
-    for field in fields(SupportSums):
-        assert getattr(merged, field.name) == pytest.approx(getattr(whole, field.name)), field.name
+    assert one_of(500, 0.1, [1.0, 0.0]).largest_importance == pytest.approx(10)
+    assert one_of(500, 0.1, [0.2, 0.8]).largest_importance == pytest.approx(2 + 0.8 / 0.9)
 
 
 def test_without_a_decision_nothing_is_supported():

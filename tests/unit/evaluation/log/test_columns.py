@@ -12,41 +12,27 @@ def columns(models, contexts, values, **given):
 
 
 FIRST = columns(
-    ["a:1", "b:1"],
-    ("x", None),
-    offset=[0, 1],
-    context=[0, 1],
-    propensity=[[0.5, 0], [0, 0.25]],
-    values=("1", "2"),
-    output=[[0, -1], [-1, 1]],
-    label=[1, -1],
-)
+    ["a:1", "b:1"], ("x", None), ("1", "2"),
+    offset=[0, 1], context=[0, 1], propensity=[[0.5, 0], [0, 0.25]], output=[[0, -1], [-1, 1]], label=[1, -1],
+)  # fmt: skip
 SECOND = columns(
-    ["b:1", "c:2"],
-    (None, "y"),
-    offset=[7],
-    context=[1],
-    propensity=[[0.75, 1.0]],
-    values=("2", "3"),
-    output=[[0, 1]],
-    label=[0],
-)
+    ["b:1", "c:2"], (None, "y"), ("2", "3"),
+    offset=[7], context=[1], propensity=[[0.75, 1.0]], output=[[0, 1]], label=[0],
+)  # fmt: skip
+
+
+def words(values, codes):
+    return [None if code < 0 else values[code] for code in codes]
 
 
 def test_parts_with_other_models_contexts_and_values_become_one():
     both = DecisionColumns.concatenated([FIRST, DecisionColumns.empty(["z:1"]), SECOND])
     assert both.models == ("a:1", "b:1", "c:2")
     assert both.propensity.tolist() == [[0.5, 0, 0], [0, 0.25, 0], [0, 0.75, 1.0]]
-    assert [both.contexts[code] for code in both.context] == ["x", None, "y"]
-    assert [[both.values[code] if code >= 0 else None for code in row] for row in both.output] == [
-        ["1", None, None],
-        [None, "2", None],
-        [None, "2", "3"],
-    ]
-    assert [both.values[code] if code >= 0 else None for code in both.label] == ["2", None, "2"]
-
-
-def test_no_parts_are_no_decisions():
+    assert words(both.contexts, both.context) == ["x", None, "y"]
+    outputs = [words(both.values, row) for row in both.output]
+    assert outputs == [["1", None, None], [None, "2", None], [None, "2", "3"]]
+    assert words(both.values, both.label) == ["2", None, "2"]
     assert len(DecisionColumns.concatenated([])) == 0
 
 
@@ -64,15 +50,11 @@ def test_a_model_that_was_never_asked_has_an_empty_column():
 
 def test_contexts_are_counted_through_other_names():
     whole = FIRST.of_contexts((None, "y", "x"))
-    assert [whole.contexts[code] for code in whole.context] == ["x", None]
-
-
-def test_without_features_there_is_a_row_of_none_for_each_decision():
-    assert FIRST.features.shape == (2, 0)
-    assert DecisionColumns.concatenated([FIRST, SECOND]).features.shape == (3, 0)
+    assert words(whole.contexts, whole.context) == ["x", None]
 
 
 def test_features_go_with_their_decisions_and_missing_ones_are_unknown():
+    assert DecisionColumns.concatenated([FIRST, SECOND]).features.shape == (3, 0)
     long, short = replace(FIRST, features=np.array([[1.0, 2.0], [3.0, 4.0]])), replace(SECOND, features=np.ones((1, 1)))
     both = DecisionColumns.concatenated([short, long, SECOND])
     assert both.take([2, 0]).features[:, 0].tolist() == [3.0, 1.0]

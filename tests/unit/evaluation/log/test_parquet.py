@@ -79,33 +79,32 @@ def test_of_columns_that_are_not_wanted_nothing_is_known(tmp_path):
     assert (back.propensity == 0.0).all()
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all"])
-def test_what_is_no_parquet_is_refused(tmp_path, content):
-    (tmp_path / "x.parquet").write_bytes(content)
-    with pytest.raises(UnusableFile, match="cannot be read"):
-        read_facts(tmp_path / "x.parquet")
-
-
-def test_a_parquet_of_something_else_and_an_empty_folder_are_refused(tmp_path):
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "x.parquet")
-    with pytest.raises(UnusableFile, match="no file of decisions"):
-        read_facts(tmp_path / "x.parquet")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(UnusableFile, match=r"has no file \.parquet"):
-        read_facts(tmp_path / "folder")
-
-
-def test_a_file_that_was_cut_off_is_refused(tmp_path):
-    with writing(tmp_path / "x.parquet", FACTS) as writer:
+def cut_off(path):
+    with writing(path, FACTS) as writer:
         writer.write(some(1_000))
-    content = (tmp_path / "x.parquet").read_bytes()
-    (tmp_path / "x.parquet").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UnusableFile, match="cannot be read"):
-        read_facts(tmp_path / "x.parquet")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
 
 
-def test_a_later_schema_version_is_refused(tmp_path):
+def of_a_later_schema(path):
     said = {b"clipper-stream": json.dumps({"schema_version": 99}).encode()}
-    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(said), tmp_path / "x.parquet")
-    with pytest.raises(UnusableFile, match="schema version 99, this code reads 2"):
+    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(said), path)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.write_bytes(b"PAR1"), "cannot be read"),
+        (lambda path: path.write_bytes(b"no parquet at all"), "cannot be read"),
+        (cut_off, "cannot be read"),
+        (lambda path: pq.write_table(pa.table({"a": [1]}), path), "no file of decisions"),
+        (lambda path: path.mkdir(), r"no file \.parquet"),
+        (of_a_later_schema, "schema version 99, this code reads 2"),
+    ],
+    ids=["empty", "a beginning", "a text", "cut off", "other columns", "an empty folder", "a later schema"],
+)
+def test_what_is_no_file_of_decisions_is_refused(tmp_path, made, said):
+    made(tmp_path / "x.parquet")
+    with pytest.raises(UnusableFile, match=said):
         read_facts(tmp_path / "x.parquet")

@@ -1,12 +1,13 @@
 """Statistics of the three walks: fixed seeds, and bounds computed from the spread over them."""
 
+from functools import cache
+
 import numpy as np
 import pytest
-from builders.known_truth import in_chunks
-from builders.logged_truth import ERROR_RATIOS, MODELS, truth, value
+from builders.known_truth import ERROR_RATIOS, MODELS, in_chunks, truth, value
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.candidates.candidate import LearningPolicy
+from clipper_stream.evaluation.candidates.candidate import FixedPolicy, LearningPolicy
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.log_summary import summarize_log
@@ -14,16 +15,19 @@ from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.replicates import run_replicates
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import LeastRatio, reject, sequential_dr
-from clipper_stream.evaluation.sequential.replay import replay_rng
+from clipper_stream.evaluation.sequential.replay import features_of, replay_rng
 from clipper_stream.selection.distribution import audited, one_of
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.rng import query_rng
+from clipper_stream.selection.state import SelectionState
 
 EXP3 = LearningPolicy(policy=make_policy("exp3", {"eta": 0.3}), models=MODELS)
-SPLIT = LearningPolicy(policy=make_policy("split", {"shares": {"svm:1": 1, "knn:1": 1}}), models=MODELS)
+GREEDY = LearningPolicy(policy=make_policy("epsilon_greedy"), models=MODELS)
+SPLIT = LearningPolicy(policy=make_policy("split", {"shares": {"a:1": 1, "b:1": 1}}), models=MODELS)
 SPLIT_LOSS = (ERROR_RATIOS[0] + ERROR_RATIOS[1]) / 2
-SEEDS = range(40)
-ONLINE_ROWS = 300
+each_size = pytest.mark.parametrize("seeds", [10, pytest.param(40, marks=pytest.mark.slow)])
+LIN_UCB = make_policy("lin_ucb", {"exploration": 0.1})
+ONLINE_ROWS, FEATURE_ROWS = 300, 1_200
 
 
 def within(found, expected, deviations: float = 3.0) -> None:
@@ -38,12 +42,13 @@ def first_taken(run, rows: int) -> float:
     return float(losses[:rows].mean())
 
 
-@pytest.fixture(scope="module")
-def online() -> list[float]:
+@cache
+def online(seeds) -> list[float]:
     """Loss of the learning policy on streams of its own."""
-    return [value(simulate([truth(ONLINE_ROWS, 1_000 + seed).whole()], EXP3, seed=seed)) for seed in range(120)]
+    return [value(simulate([truth(ONLINE_ROWS, 1_000 + seed).whole()], EXP3, seed=seed)) for seed in range(seeds)]
 
 
+@each_size
 @pytest.mark.parametrize(
     ("probabilities", "audit_ratio", "ratio", "rows"),
     [
@@ -53,10 +58,10 @@ def online() -> list[float]:
     ],
     ids=["uniform", "uneven", "audited"],
 )
-def test_rejection_is_unbiased(online, probabilities, audit_ratio, ratio, rows):
-    logs = [truth(rows, seed).logged(probabilities, seed, audit_ratio) for seed in SEEDS]
+def test_rejection_is_unbiased(seeds, probabilities, audit_ratio, ratio, rows):
+    logs = [truth(rows, seed).logged(probabilities, seed, audit_ratio) for seed in range(seeds)]
     found = [first_taken(next(reject([log], EXP3, ratio=ratio, seed=3)), ONLINE_ROWS) for log in logs]
-    within(found, online)
+    within(found, online(3 * seeds))
 
 
 def test_a_ratio_that_is_too_large_is_told_by_what_is_clipped():
@@ -73,14 +78,21 @@ def test_a_ratio_that_is_none_is_refused(ratio):
         next(reject([truth(1, 1).whole()], EXP3, ratio=ratio))
 
 
-def test_sequential_dr_is_near_to_what_the_policy_does_on_as_long_a_stream():
-    # nothing is clipped once the least ratio was seen, so only the spread over seeds is left
-    logs = [truth(900, seed).logged([0.4, 0.3, 0.3], seed) for seed in SEEDS]
-    runs = [next(sequential_dr([log], EXP3, seed=3)) for log in logs]
-    lengths = [int(run.learned.sum()) for run in runs]
-    expected = [
-        value(simulate([truth(length, 500 + seed).whole()], EXP3, seed=seed)) for seed, length in enumerate(lengths)
-    ]
+@each_size
+@pytest.mark.parametrize(
+    ("candidate", "shares", "rows"),
+    [
+        (EXP3, [0.4, 0.3, 0.3], 900),  # nothing is clipped once the least ratio was seen: only the spread is left
+        (GREEDY, [0.02, 0.96, 0.02], 2_000),  # its first model is asked in one query of fifty: a loss counts for 47
+    ],
+    ids=["even", "one decision weighs much"],
+)
+def test_sequential_dr_is_near_to_what_the_policy_does_on_as_long_a_stream(candidate, shares, rows, seeds):
+    logs = [truth(rows, seed).logged(shares, seed) for seed in range(seeds)]
+    runs = [next(sequential_dr([log], candidate, seed=3)) for log in logs]
+    length = int(np.mean([run.learned.sum() for run in runs]))
+    streams = [truth(length, 500 + seed).whole() for seed in range(2 * seeds)]
+    expected = [value(simulate([stream], candidate, seed=seed)) for seed, stream in enumerate(streams)]
     within([value([run]) for run in runs], expected)
 
 
@@ -96,8 +108,7 @@ def test_audits_alone_tell_the_loss_by_their_probability():
 
 def test_a_candidate_does_not_draw_what_the_log_drew():
     # with the router's own numbers, those of audited queries lie in three intervals of a tenth of [0, 1)
-    uniform = one_of(dict.fromkeys(MODELS, 1 / 3), [1 / 3] * 3)
-    router = audited(uniform, 0.1)
+    router = audited(one_of(dict.fromkeys(MODELS, 1 / 3), [1 / 3] * 3), 0.1)
     rows = [row for row in range(6_000) if len(router.select(query_rng(7, f"2-{row}")).models) == 3]
     ours = np.histogram([replay_rng(7, 2, row).random() for row in rows], 10, (0.0, 1.0))[0]
     theirs = np.histogram([query_rng(7, f"2-{row}").random() for row in rows], 10, (0.0, 1.0))[0]
@@ -114,21 +125,17 @@ def test_a_policy_that_learns_beats_one_that_does_not_and_later_more_than_at_fir
 
 
 def test_delay_costs():
-    losses = {}
-    for delay_ms in (0, 800):
-        full = [truth(800, seed, delay_ms=delay_ms) for seed in range(10)]
-        losses[delay_ms] = np.mean([value(simulate([each.whole()], EXP3)) for each in full])
-    assert losses[0] + 0.02 < losses[800]
+    at_once, late = (
+        np.mean([value(simulate([truth(800, seed, delay_ms=delay_ms).whole()], EXP3)) for seed in range(10)])
+        for delay_ms in (0, 800)
+    )
+    assert at_once + 0.02 < late
 
 
 def test_an_ensemble_is_scored_with_the_weights_that_it_has_learned():
     rows = 40
-    columns = logged(
-        np.ones((rows, 3)),
-        [[0.0, 1.0, 1.0]] * rows,
-        outputs=[["a", "b", "b"]] * rows,
-        labels=["a"] * rows,
-    )
+    outputs, labels = [["a", "b", "b"]] * rows, ["a"] * rows
+    columns = logged(np.ones((rows, 3)), [[0.0, 1.0, 1.0]] * rows, outputs=outputs, labels=labels)
     exp4 = LearningPolicy(policy=make_policy("exp4", {"eta": 1.0}), models=columns.models)
     (run,) = simulate([columns], exp4, answering=Answering())
     assert run.numerator[0] == 1.0
@@ -146,16 +153,6 @@ def test_a_course_has_the_loss_of_its_runs():
     assert estimated.estimate.decisions == estimated.known == found.used
 
 
-def test_sequential_dr_is_not_led_by_the_first_decision_that_weighs_much():
-    # the log asks the candidate's first model for one query of fifty, so that one known loss counts for 47 decisions
-    greedy = LearningPolicy(policy=make_policy("epsilon_greedy"), models=MODELS)
-    logs = [truth(2_000, seed).logged([0.02, 0.96, 0.02], seed) for seed in SEEDS]
-    runs = [next(sequential_dr([log], greedy)) for log in logs]
-    length = int(np.mean([run.learned.sum() for run in runs]))
-    expected = [value(simulate([truth(length, 500 + seed).whole()], greedy, seed=seed)) for seed in range(80)]
-    within([value([run]) for run in runs], expected)
-
-
 def test_the_ratio_is_the_least_read_low_by_two_percent_at_most():
     ratio, least = LeastRatio(), 1.0
     for number, importance in enumerate(np.exp(np.random.default_rng(3).normal(0.0, 1.0, 5_000)).tolist(), 1):
@@ -164,3 +161,50 @@ def test_the_ratio_is_the_least_read_low_by_two_percent_at_most():
         if number % 97 == 0:
             ratio.renew()
             assert least / 2 ** (1 / 32) * (1 - 1e-9) <= ratio.value <= least * (1 + 1e-9)
+
+
+def by_feature(propensity):
+    """Two models, each right on half of the queries: which half the first feature says."""
+    rng = np.random.default_rng(4)
+    feature = rng.integers(0, 2, FEATURE_ROWS)
+    loss = np.stack([feature, 1 - feature], axis=1).astype(float)
+    asked = (
+        np.ones((FEATURE_ROWS, 2), bool)
+        if propensity == 1.0
+        else np.eye(2, dtype=bool)[rng.integers(0, 2, FEATURE_ROWS)]
+    )
+    features = np.stack([feature.astype(float), np.full(FEATURE_ROWS, np.nan)], axis=1)
+    losses = np.where(asked, loss, np.nan)
+    given = {"served": asked, "served_propensity": propensity, "features": features}
+    return logged(np.where(asked, propensity, 0.0), losses, **given)
+
+
+WAYS = {
+    "simulate": (by_feature(1.0), simulate),
+    "reject": (by_feature(0.5), lambda chunks, candidate: reject(chunks, candidate, ratio=0.5)),
+    "sequential_dr": (by_feature(0.5), sequential_dr),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_policy_learns_which_model_is_right_where(way):
+    # an explored query is wrong half of the time: 0.05; context-free policies lose 0.5
+    columns, walk = WAYS[way]
+    assert value(walk([columns], LearningPolicy(policy=LIN_UCB, models=columns.models))) < 0.15
+    assert value(walk([columns], LearningPolicy(policy=make_policy("exp3"), models=columns.models))) > 0.4
+
+
+def test_a_frozen_one_chooses_by_the_features_of_each_query():
+    columns = by_feature(1.0)
+    state = SelectionState()
+    for row, features in enumerate(features_of(columns)):
+        losses = dict(zip(columns.models, columns.loss[row].tolist(), strict=True))
+        state = LIN_UCB.observe_for(state, losses, dict.fromkeys(columns.models, 1.0), features)
+    found = FixedPolicy(policy=LIN_UCB, models=columns.models, states={None: state}).targeted(columns)
+    assert found.target[columns.features[:, 0] == 0.0].min(axis=0).tolist() == pytest.approx([0.95, 0.05])
+    assert found.target[columns.features[:, 0] == 1.0].min(axis=0).tolist() == pytest.approx([0.05, 0.95])
+
+
+def test_what_stands_for_nothing_is_no_feature():
+    columns = logged([[1.0]] * 3, [[0.0]] * 3, features=[[1.0, 2.0], [3.0, np.nan], [np.nan, np.nan]])
+    assert features_of(columns) == [(1.0, 2.0), (3.0,), ()]

@@ -3,13 +3,11 @@
 import math
 
 import pytest
-from builders.bandits import regret_of
 
 from clipper_stream.selection.policies.tsallis_inf import TsallisInf, feedbacks
 from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses
 
 MODELS = ("a:1", "b:1", "c:1", "d:1")
-MEANS = {"a:1": 0.1, "b:1": 0.3, "c:1": 0.3}
 
 
 def same_history(losses, count):
@@ -53,11 +51,9 @@ def test_with_a_delay_the_weights_minimise_loss_and_both_entropies(delay):
 
 def test_more_delay_keeps_the_weights_closer_together():
     state = same_history((3.0, 9.0, 9.5, 40.0), 100.0)
-    spans = []
-    for delay in (0.0, 10.0, 100.0):
-        weights = TsallisInf(delay=delay).weights(state, MODELS).values()
-        spans.append(max(weights) / min(weights))
-    assert spans[0] > spans[1] > spans[2] > 1.0
+    weights = [TsallisInf(delay=delay).weights(state, MODELS).values() for delay in (0.0, 10.0, 100.0)]
+    first, second, third = (max(each) / min(each) for each in weights)
+    assert first > second > third > 1.0
 
 
 def test_the_worst_model_keeps_a_probability_that_can_be_drawn():
@@ -72,17 +68,5 @@ def test_feedbacks_are_counted_once_whether_one_model_is_scored_or_all():
         single = add_losses(single, {MODELS[number % 4]: 0.5}, {MODELS[number % 4]: 0.25})
         every = add_losses(every, dict.fromkeys(MODELS, 0.5), dict.fromkeys(MODELS, 1.0))
     assert feedbacks(single, MODELS) == feedbacks(every, MODELS) == 40.0
-
-
-def test_one_improbable_choice_does_not_stand_for_many_feedbacks():
-    state = add_losses(SelectionState(), {"a:1": 0.5}, {"a:1": 1e-6})
-    assert feedbacks(state, MODELS) == 1.0
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_regret_stays_within_the_bound_of_the_paper(seed):
-    """Theorem 1 bounds the expectation by 4 sqrt(K T) + 1 against anybody; where models differ it is far below."""
-    queries = 4_000
-    assert regret_of(TsallisInf(), MEANS, queries, seed) <= min(
-        4.0 * math.sqrt(3 * queries) + 1.0, 0.25 * queries * (sum(MEANS.values()) / 3 - 0.1)
-    )
+    improbable = add_losses(SelectionState(), {"a:1": 0.5}, {"a:1": 1e-6})
+    assert feedbacks(improbable, MODELS) == 1.0, "one improbable choice does not stand for many"

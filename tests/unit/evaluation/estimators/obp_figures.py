@@ -1,7 +1,7 @@
 """Values of the Open Bandit Pipeline's estimators on arrays that a seed gives, for tests/unit/evaluation/estimators.
 
     uv venv obp && uv pip install --python obp --no-deps obp==0.5.7 && uv pip install --python obp scikit-learn pandas
-    obp/bin/python tests/obp_figures.py tests/unit/evaluation/estimators/obp_figures.json
+    obp/bin/python obp_figures.py obp_figures.json
 
 Its pinned dependencies cannot be installed beside ours, so its figures are committed. Of its modules only
 `ope/estimators.py` is loaded, without torch, which that file names in annotations alone.
@@ -59,36 +59,25 @@ def estimators():
 
 def figures(ope, case):
     logged, target, predicted, chosen, loss = arrays(**case)
-    given = {
-        "reward": loss,
-        "action": chosen,
-        "pscore": logged[np.arange(len(chosen)), chosen],
-        "action_dist": target[:, :, None],
+    made = {
+        "ips": ope.InverseProbabilityWeighting(),
+        "snips": ope.SelfNormalizedInverseProbabilityWeighting(),
+        "clipped_ips": ope.InverseProbabilityWeighting(lambda_=case["largest"]),
+        "dm": ope.DirectMethod(),
+        "dr": ope.DoublyRobust(),
+        "sndr": ope.SelfNormalizedDoublyRobust(),
+        "switch_dr": ope.SwitchDoublyRobust(lambda_=case["largest"]),
     }
-    modelled = given | {"estimated_rewards_by_reg_model": predicted[:, :, None]}
-    largest = case["largest"]
-    return {
-        "ips": ope.InverseProbabilityWeighting().estimate_policy_value(**given),
-        "snips": ope.SelfNormalizedInverseProbabilityWeighting().estimate_policy_value(**given),
-        "clipped_ips": ope.InverseProbabilityWeighting(lambda_=largest).estimate_policy_value(**given),
-        "dm": ope.DirectMethod().estimate_policy_value(
-            action_dist=target[:, :, None], estimated_rewards_by_reg_model=predicted[:, :, None]
-        ),
-        "dr": ope.DoublyRobust().estimate_policy_value(**modelled),
-        "sndr": ope.SelfNormalizedDoublyRobust().estimate_policy_value(**modelled),
-        "switch_dr": ope.SwitchDoublyRobust(lambda_=largest).estimate_policy_value(**modelled),
-    }
+    pscore = logged[np.arange(len(chosen)), chosen]
+    given = {"reward": loss, "action": chosen, "pscore": pscore, "action_dist": target[:, :, None]}
+    given["estimated_rewards_by_reg_model"] = predicted[:, :, None]  # all take **kwargs
+    return {name: estimator.estimate_policy_value(**given) for name, estimator in made.items()}
 
 
 def main():
-    ope = estimators()
-    found = {
-        "made_by": f"tests/obp_figures.py with obp {metadata.version('obp')} and numpy {np.__version__}",
-        "cases": [
-            case | {"values": {name: float(value) for name, value in figures(ope, case).items()}} for case in CASES
-        ],
-    }
-    Path(sys.argv[1]).write_text(json.dumps(found, indent=2) + "\n")
+    ope, made_by = estimators(), f"obp_figures.py with obp {metadata.version('obp')} and numpy {np.__version__}"
+    cases = [case | {"values": {name: float(each) for name, each in figures(ope, case).items()}} for case in CASES]
+    Path(sys.argv[1]).write_text(json.dumps({"made_by": made_by, "cases": cases}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
