@@ -17,7 +17,7 @@ from builders.pickles import Canary
 from sklearn.linear_model import LogisticRegression
 from stub_server import StubServer, serving
 
-from clipper_stream.errors import ModelNotLoaded
+from clipper_stream.errors import ModelNotLoaded, UnknownName
 from clipper_stream.models.registry import RUNTIMES, check_declared, file_digest, load_model
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_stream.models.testing import assert_model
@@ -108,16 +108,18 @@ def test_a_file_has_the_digest_that_was_declared_before_it_is_looked_at(name, wr
 
 
 @of_files
-def test_a_file_outside_of_what_is_allowed_is_not_read(name, tmp_path):
+def test_a_file_outside_of_what_is_allowed_is_not_read_and_one_that_is_not_there_is_explained(name, tmp_path):
+    allowed = [str(tmp_path / "models"), "acme.models"]
     for uri in ("/dev/zero", str(tmp_path / "models/../secret"), "s3://acme/models", "acme.models"):
         with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
-            load_model(name, uri, "0" * 64, {}, allowed=[str(tmp_path / "models"), "acme.models"], files=PERMITTED)
-
-
-@of_files
-def test_a_file_that_is_not_there_is_explained(name, tmp_path):
+            load_model(name, uri, "0" * 64, {}, allowed=allowed, files=PERMITTED)
     with pytest.raises(ModelNotLoaded, match="put it where the model runs"):
-        load_model(name, str(tmp_path / "none"), "0" * 64, {}, files=PERMITTED)
+        load_model(name, str(tmp_path / "models/none"), "0" * 64, {}, allowed=allowed, files=PERMITTED)
+
+
+def test_an_unknown_runtime_is_answered_with_those_that_exist():
+    with pytest.raises(UnknownName, match=f"'pickle': use one of {', '.join(sorted(RUNTIMES))}"):
+        load_model("pickle", "x")
 
 
 KNOWN = {

@@ -57,13 +57,10 @@ def test_a_query_that_fails_a_check_or_cannot_be_written_is_refused(query, conte
         prepare_query(Query(**{"application": "a", **query}), 4, content_type)
 
 
-def test_feedback_about_an_answer_goes_to_the_answers_partition_under_its_key():
+def test_feedback_goes_where_its_answer_or_its_id_or_else_its_context_says():
     prepared = feedback(ANSWER, label=np.int64(3))
     assert (prepared.partition, prepared.key) == (3, b"me")
     assert prepared.value == b'{"query_id":"order","application":"digits","context":"me","label":3}'
-
-
-def test_feedback_by_id_goes_where_the_id_says_or_else_where_the_context_is():
     assert (feedback("2@7", loss=0).partition, feedback("2@7", loss=0).key) == (2, None)
     by_context = feedback("order", context="me", loss=0)
     assert (by_context.partition, by_context.key) == (partition_for(b"me", 4), b"me")

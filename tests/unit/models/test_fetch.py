@@ -122,13 +122,6 @@ def test_hosts_that_start_at_once_fetch_a_file_once(tmp_path, server):
     assert kept_in(tmp_path) == {DIGEST}
 
 
-def test_a_digest_is_never_taken_from_bytes_that_came_over_http(server, memory):
-    with pytest.raises(ModelNotLoaded, match="only with a sha256"):
-        registry.file_digest("onnx", server.uri)
-    assert server.asked == []
-    assert registry.file_digest("onnx", memory) == DIGEST
-
-
 FOREIGN = """
 ssh://host/etc/passwd sftp://host/a reference://a github://acme:models/a local:///etc/passwd simplecache::memory://a
 memory://zip://a::file:///etc/passwd data://text/plain,abc ://a HTTP://host/a
@@ -155,31 +148,27 @@ def test_what_is_not_fetched_says_why_and_leaves_nothing(tmp_path, monkeypatch, 
     assert kept_in(tmp_path) == set()
 
 
-def test_a_file_elsewhere_is_read_by_the_same_protocols_and_within_a_bound(tmp_path, memory):
+def test_a_file_elsewhere_is_read_by_the_same_protocols_within_a_bound_and_kept_where_one_can_write(tmp_path, memory):
     for uri in FOREIGN.split():
         with pytest.raises(ModelNotLoaded, match="give the path of a file, or a URI with one of"):
             read_remote(uri)
     with pytest.raises(ModelNotLoaded, match="more than 1000 bytes"):
         fetched(memory, DIGEST, tmp_path, max_bytes=1000)
     assert kept_in(tmp_path) == set()
-
-
-def test_a_cache_that_cannot_be_written_is_named(tmp_path, memory):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ModelNotLoaded, match=r"cache_dir = .*file"):
         fetched(memory, DIGEST, tmp_path / "file")
 
 
-def test_every_runtime_of_files_takes_a_uri(tmp_path, memory):
-    rules = FileRules(unpickle=True, cache_dir=str(tmp_path / "cache"))
-    for name in (name for name, runtime in registry.RUNTIMES.items() if runtime.NEEDS_DIGEST):
-        with pytest.raises(ModelNotLoaded, match="expected sha256"):
-            registry.load_model(name, memory, "0" * 64, allowed=[memory], files=rules)
-
-
-def test_a_file_uri_is_the_path_of_a_file(tmp_path):
+def test_a_runtime_takes_a_uri_but_no_digest_from_bytes_that_came_over_http(tmp_path, memory, server):
+    rules = FileRules(cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(ModelNotLoaded, match="expected sha256"):
+        registry.load_model("onnx", memory, "0" * 64, allowed=[memory], files=rules)
+    with pytest.raises(ModelNotLoaded, match="only with a sha256"):
+        registry.file_digest("onnx", server.uri)
+    assert server.asked == []
     (tmp_path / "a").write_bytes(CONTENT)
-    assert registry.file_digest("onnx", f"file://{tmp_path}/a") == DIGEST
+    assert registry.file_digest("onnx", memory) == registry.file_digest("onnx", f"file://{tmp_path}/a") == DIGEST
 
 
 def test_the_cache_folder_is_the_users_own_by_default(tmp_path, monkeypatch, memory):

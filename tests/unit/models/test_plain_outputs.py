@@ -32,7 +32,7 @@ ENDLESS.append(ENDLESS)
         (np.array(["a", "b"]), ["a", "b"]),
         (np.array([[1.0, 2.0], [3.0, 4.0]]), [[1.0, 2.0], [3.0, 4.0]]),
         (np.array([{"a": 1}, None, "x"], object)[[0, 2]], [{"a": 1}, "x"]),
-        ([np.float32(0.5), np.int64(3), np.True_, np.str_("x")], [0.5, 3, True, "x"]),
+        ([np.float32(0.5), np.float64(1), np.int64(3), np.True_, np.str_("x")], [0.5, 1.0, 3, True, "x"]),
         ([np.array([1, 2]), (3, np.float64(4))], [[1, 2], [3, 4.0]]),
         ([{"class": np.int64(3), "scores": np.array([0.5])}], [{"class": 3, "scores": [0.5]}]),
         ([Colour("red")], ["red"]),
@@ -43,15 +43,10 @@ ENDLESS.append(ENDLESS)
 )
 def test_outputs_become_plain_values(outputs, plain):
     converted, failed = plain_outputs(outputs)
-    assert converted == plain
-    assert failed == {}
+    assert (converted, failed) == (plain, {})
+    assert [type(output) for output in converted] == [type(output) for output in plain]
     assert msgspec.json.decode(msgspec.json.encode(converted)) == plain
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(converted)) == plain
-
-
-def test_numpy_values_become_the_types_of_python():
-    converted, _ = plain_outputs([np.float64(1.0), np.str_("a"), np.int32(1), np.False_, Colour("red")])
-    assert [type(value) for value in converted] == [float, str, int, bool, str]
 
 
 @pytest.mark.parametrize(
@@ -83,9 +78,4 @@ def test_an_output_that_cannot_be_written_down_fails_its_own_row(output, words):
     assert converted == [1, None, 3]
     assert list(failed) == [1]
     assert words in failed[1]
-
-
-def test_a_nan_in_an_array_fails_its_own_row():
-    converted, failed = plain_outputs(np.array([[1.0, 2.0], [np.nan, 1.0]]))
-    assert converted == [[1.0, 2.0], None]
-    assert list(failed) == [1]
+    assert plain_outputs(np.array([[1.0, 2.0], [np.nan, 1.0]]))[0] == [[1.0, 2.0], None]

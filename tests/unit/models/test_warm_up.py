@@ -8,33 +8,22 @@ from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.warm_up import sample_rows, warm_up
 
 
-def test_a_numeric_row_of_known_shape_is_zeros():
+def test_a_row_is_zeros_or_empty_or_not_known():
     sample = sample_rows("float32", [8, 8], 3)
     assert (sample.shape, sample.dtype, sample.any()) == ((3, 8, 8), np.float32, False)
+    assert [sample_rows(dtype, None, 2) for dtype in ("text", "bytes", "float32", "json")] == [
+        [""] * 2,
+        [b""] * 2,
+        None,
+        None,
+    ]
+    assert sample_rows("json", [1], 2) is None
 
 
-@pytest.mark.parametrize(
-    ("dtype", "shape", "sample"),
-    [
-        ("float32", None, None),
-        ("json", None, None),
-        ("json", [1], None),
-        ("text", None, ["", ""]),
-        ("bytes", None, [b"", b""]),
-    ],
-)
-def test_other_rows_are_empty_or_not_known(dtype, shape, sample):
-    assert sample_rows(dtype, shape, 2) == sample
-
-
-@pytest.mark.parametrize(("sample", "sizes"), [([""], [1]), (None, [])])
-def test_a_model_is_warmed_up_with_the_sample_where_there_is_one(sample, sizes):
+def test_a_model_is_warmed_up_with_the_sample_where_there_is_one():
     model = CountingModel(FunctionOfRow(len))
-    assert warm_up(model, sample) is None
-    assert model.sizes == sizes
-
-
-def test_a_sample_that_the_model_refuses_is_told_and_no_error():
+    assert warm_up(model, None) is warm_up(model, [""]) is None
+    assert model.sizes == [1]
     assert warm_up(FunctionOfRow(lambda row: row[0]), [""]) == "IndexError: string index out of range"
 
 

@@ -83,16 +83,9 @@ def test_a_file_twice_is_refused(tmp_path):
         unpack(zipped(("a", b"1"), ("a", b"2")), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        (b"", ValueError),
-        (b"text", ValueError),
-        (b"PK\x03\x04 cut", ValueError),
-        (tarred(("a", b"x" * 100))[:60], EOFError),
-    ],
-    ids=["nothing", "text", "cut zip", "cut tar"],  # a gzip begins with the time at which it was made
-)
-def test_what_is_no_archive_is_refused(tmp_path, content, error):
-    with pytest.raises(error):
-        unpack(content, tmp_path)
+def test_what_is_no_archive_is_refused(tmp_path):
+    for content in (b"", b"text", b"PK\x03\x04 cut"):
+        with pytest.raises(ValueError, match="neither a zip nor a tar archive"):
+            unpack(content, tmp_path)
+    with pytest.raises(EOFError):
+        unpack(tarred(("a", b"x" * 100))[:60], tmp_path)

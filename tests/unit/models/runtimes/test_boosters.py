@@ -41,49 +41,38 @@ def made(tmp_path, loaded):
     return make
 
 
-def own_values(runtime, booster):
-    return booster.predict(X) if runtime == "lightgbm" else booster.inplace_predict(X)
+LEVELS = ["low", "mid", "high"]
+OUTPUTS = [
+    ("two", {}, lambda values: values >= 0.5),
+    ("two", {"output": "value"}, lambda values: values),
+    ("two", {"output": "probabilities"}, lambda values: np.stack([1 - values, values], axis=1)),
+    ("two", {"threshold": 0.0}, np.ones_like),
+    ("two", {"threshold": 1.0}, np.zeros_like),
+    ("two", {"threshold": 0.7, "labels": ["no", "yes"]}, lambda values: np.where(values >= 0.7, "yes", "no")),
+    ("three", {}, lambda values: values.argmax(axis=1)),
+    ("three", {"output": "probabilities"}, lambda values: values),
+    ("three", {"labels": LEVELS}, lambda values: [LEVELS[best] for best in values.argmax(axis=1)]),
+    ("numbers", {}, lambda values: values),
+]
 
 
 @runtimes
-def test_a_classifier_gives_labels_by_default_in_one_call(made, runtime):
+@pytest.mark.parametrize(("kind", "parameters", "expected"), OUTPUTS)
+def test_outputs_are_made_of_the_values_of_the_library(made, runtime, kind, parameters, expected):
+    model, booster = made(runtime, kind, **parameters)
+    outcome = predict_rows(model, X)
+    values = booster.predict(X) if runtime == "lightgbm" else booster.inplace_predict(X)
+    np.testing.assert_array_equal(outcome.outputs, expected(values))
+    assert (outcome.failed, outcome.calls) == ({}, 1)
+    label = str if "labels" in parameters else int
+    plain = {"value": float, "probabilities": list}.get(parameters.get("output"), float if kind == "numbers" else label)
+    assert {type(output) for output in outcome.outputs} == {plain}
+
+
+@runtimes
+def test_labels_are_the_classes_that_the_booster_was_trained_with(made, runtime):
     for kind, truth in (("two", TWO), ("three", CLASSES)):
-        outcome = predict_rows(made(runtime, kind)[0], X)
-        assert {type(output) for output in outcome.outputs} == {int}
-        assert np.mean(np.array(outcome.outputs) == truth) > 0.95
-        assert outcome.calls == 1
-
-
-@runtimes
-@pytest.mark.parametrize("kind", ["two", "three"])
-def test_probabilities_are_those_of_the_library_one_a_class(made, runtime, kind):
-    model, booster = made(runtime, kind, output="probabilities")
-    values = own_values(runtime, booster)
-    expected = values if kind == "three" else np.stack([1 - values, values], axis=1)
-    outcome = predict_rows(model, X)
-    np.testing.assert_allclose(outcome.outputs, expected)
-    assert outcome.failed == {}
-
-
-@runtimes
-def test_a_regression_gives_the_numbers_of_the_library(made, runtime):
-    model, booster = made(runtime, "numbers")
-    outcome = predict_rows(model, X)
-    np.testing.assert_array_equal(outcome.outputs, own_values(runtime, booster))
-    assert {type(output) for output in outcome.outputs} == {float}
-
-
-@runtimes
-def test_classes_have_the_names_that_the_manifest_gives(made, runtime):
-    names = ["low", "mid", "high"]
-    named, numbers = (predict_rows(made(runtime, "three", labels=labels)[0], X).outputs for labels in (names, None))
-    assert named == [names[number] for number in numbers]
-
-
-@runtimes
-def test_the_threshold_moves_the_label(made, runtime):
-    ones = [sum(predict_rows(made(runtime, threshold=bound)[0], X).outputs) for bound in (0.0, 0.5, 1.0)]
-    assert len(X) == ones[0] > ones[1] > ones[2] == 0
+        assert np.mean(np.array(predict_rows(made(runtime, kind)[0], X).outputs) == truth) > 0.95
 
 
 @runtimes

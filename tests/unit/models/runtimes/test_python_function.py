@@ -11,33 +11,24 @@ from clipper_stream.models.warm_up import warm_up
 SOURCE = """
 import builtins
 from dataclasses import dataclass
-
 def double(rows): return [2 * row for row in rows]
 def times(rows, *, factor): return [factor * row for row in rows]
 def no_rows(): return []
 async def later(rows): return rows
-
 @dataclass
 class Times:
     factor: int = 3
     def predict_batch(self, rows): return [self.factor * row for row in rows]
-
 class Sklearnish:
     def predict(self, rows): return [-row for row in rows]
-
 class Raises:
     def __init__(self, error): raise getattr(builtins, error)(3)
-
 class Plain: pass
-
 class Warm:
     warm = False
     def predict_batch(self, rows): return [self.warm] * len(rows)
     def warm_up(self): self.warm = True
-
-class Outer:
-    instance = Times(7)
-
+class Outer: instance = Times(7)
 instance = Times(5)
 number = 3
 """

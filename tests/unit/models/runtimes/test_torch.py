@@ -83,11 +83,8 @@ def test_a_scripted_module_is_one_call_and_gives_plain_values(scripted, module, 
     assert (outcome.outputs, outcome.calls) == (outputs, 1)
 
 
-def test_an_output_that_is_not_named_fails_with_the_names(scripted):
+def test_an_output_that_is_not_named_fails_with_the_names_and_a_row_that_is_refused_alone(scripted):
     assert "gave a dict with sum, first" in predict_rows(scripted(Named()), X).failed[0]
-
-
-def test_a_row_that_the_module_refuses_fails_alone(scripted):
     outcome = predict_rows(scripted(Scores()), np.array([[1, 2], [np.nan, 0], [3, 4]]))
     assert outcome.outputs == [[2.0, 3.0], None, [4.0, 5.0]]
     assert "rows are finite" in outcome.failed[1]
