@@ -1,9 +1,8 @@
 """Hours of a deployment's records without a Kafka, and a reader of them."""
 
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections import defaultdict
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 from aiokafka import TopicPartition
@@ -25,75 +24,69 @@ BEGAN_S = NOW_S - 3 * 3_600
 TRIED_S = NOW_S - 1_200
 """When a version was put on trial."""
 CATALOGUE = Catalogue(partitions=2)
-Logs = Mapping[TopicPartition, list[Any]]
 
 
-def facts() -> DeploymentView:
+def facts():
     """An application with one model, which has a second one on trial lately."""
     found = DeploymentView(contexts_read=False)
     before = msgspec.structs.replace(DIGITS, revision=1, models=["svm:1"], trials=[])
     for model in MODELS:
         found.control(key_of(model), codec.models.encode(model))
     found.control(key_of(DIGITS), codec.applications.encode(DIGITS))
-    changes = (("create", 1, BEGAN_S, None), ("canary", 2, TRIED_S, before))
-    for command, revision, at_s, was in changes:
+    for command, revision, at_s, was in (("create", 1, BEGAN_S, None), ("canary", 2, TRIED_S, before)):
         one = Change(application="digits", revision=revision, command=command, at_ms=1000 * at_s, by="ada", before=was)
         found.control(change_key("digits", revision), codec.changes.encode(one))
     return found
 
 
-def logs(every_s: float = 1.0, hours: float = 3.0) -> dict[TopicPartition, list[Any]]:
+def logs(every_s=1.0, hours=3.0):
     """A query each so many seconds in one of two partitions, and a feedback to every second one; totals and more."""
-    found: dict[TopicPartition, list[Any]] = {}
+    found = defaultdict(list)
 
-    def add(topic: str, partition: int, at_s: float, value: bytes | None, key: bytes = b"k") -> None:
-        log = found.setdefault(TopicPartition(topic, partition), [])
+    def add(topic, partition, at_s, value, key=b"k"):
+        log = found[TopicPartition(topic, partition)]
         log.append(record(len(log), value, key, topic, partition, timestamp=int(1000 * at_s)))
 
+    told = codec.feedback.encode(Feedback(query_id="0-1", application="digits", label=1))
     for number in range(int(hours * 3_600 / every_s)):
         at_s = NOW_S - hours * 3_600 + number * every_s
         answer = prediction(number % 50, "svm:1", latency_ms=20.0)
         answer.predicted_at_ms = int(1000 * at_s) - 5
         add(CATALOGUE.predictions, number % 2, at_s, codec.predictions.encode(answer))
         if number % 2 == 0:
-            told = Feedback(query_id="0-1", application="digits", label=1)
-            add(CATALOGUE.feedback, 0, at_s, codec.feedback.encode(told))
+            add(CATALOGUE.feedback, 0, at_s, told)
     for at_s, loss in ((BEGAN_S + 60, 30.0), (NOW_S - 600, 10.0)):
         key, value = row(0, {"svm:1": (100.0, loss)})
         add(CATALOGUE.selection, 0, at_s, value, key)
     for at_s in range(TRIED_S, NOW_S, 60):
-        add(
-            CATALOGUE.comparisons, 0, at_s, codec.comparisons.encode(compared("rf:2")), comparison_key("digits", "rf:2")
-        )
+        value = codec.comparisons.encode(compared("rf:2"))
+        add(CATALOGUE.comparisons, 0, at_s, value, comparison_key("digits", "rf:2"))
     return found
 
 
 class FakeLogReader:
-    """Reads logs in memory, as `LogReader` does.
+    """Reads logs in memory, as `LogReader` does, and fails after so many records.
 
     Attributes:
         partitions: Those that there are.
         read: How many records were read.
-        fails_after: Reading fails after so many records.
     """
 
-    def __init__(self, logs: Logs, fails_after: float = float("inf")) -> None:
-        self._logs, self.read, self.fails_after = logs, 0, fails_after
-        self.partitions = [*logs]
+    def __init__(self, logs, fails_after=float("inf")):
+        self._logs, self.partitions = logs, [*logs]
+        self.read, self.fails_after = 0, fails_after
 
-    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    async def end_offsets(self, partitions):
         return {tp: len(self._logs[tp]) for tp in partitions}
 
-    async def ranges(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Range]:
+    async def ranges(self, partitions):
         return {tp: Range(0, len(self._logs[tp])) for tp in partitions}
 
-    async def offsets_at(self, partitions: Iterable[TopicPartition], at_ms: int) -> dict[TopicPartition, int]:
+    async def offsets_at(self, partitions, at_ms):
         firsts = {tp: bisect_left(self._logs[tp], at_ms, key=attrgetter("timestamp")) for tp in partitions}
         return {tp: first for tp, first in firsts.items() if first < len(self._logs[tp])}
 
-    async def lists(
-        self, ranges: Mapping[TopicPartition, Range], max_records: int | None = None
-    ) -> AsyncGenerator[tuple[TopicPartition, list[Any]], None]:
+    async def lists(self, ranges, max_records=None):
         for tp, (first, end) in ranges.items():
             for at in range(first, end, max_records or max(1, end - first)):
                 found = self._logs[tp][at : min(at + (max_records or end), end)]

@@ -4,7 +4,7 @@ import pytest
 from builders.kafka import record
 
 from clipper_agents.control.state import ControlState
-from clipper_agents.feedback.restore_markers import RefusedMarker, read_marker, read_markers
+from clipper_agents.feedback.restore_markers import read_marker, read_markers
 from clipper_topics import codec
 from clipper_topics.control_keys import restore_key
 from clipper_topics.manifests import MAX_MANIFEST_BYTES
@@ -36,37 +36,28 @@ def test_a_marker_counts_with_its_declaration_and_knows_where_that_stands():
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("claim", "changes", "reason"),
     [
-        (marker(MARKERS[0], "r-1"), "no restore 'r-1' is declared"),
-        (marker(MARKERS[0], partition=1), "declares sha256"),
-        (marker(b""), "declares sha256"),
+        (marker(MARKERS[0], "r-1"), {}, "no restore 'r-1' is declared"),
+        (marker(MARKERS[0], partition=1), {}, "declares sha256"),
+        (marker(b""), {}, "declares sha256"),
+        (marker(MARKERS[0]), {"application": "other"}, "is about other, the marker about app"),
+        (marker(b"junk"), {"digests": digests_of([b"junk"])}, "no marker"),
     ],
 )
-def test_a_marker_that_is_not_declared_is_refused(record, said):
-    with pytest.raises(RefusedMarker, match=said):
-        read_marker(record, declared(declaration(0)).get, 2)
-
-
-@pytest.mark.parametrize(
-    ("changes", "value", "said"),
-    [
-        ({"application": "other"}, MARKERS[0], "is about other, the marker about app"),
-        ({"digests": digests_of([b"junk"])}, b"junk", "no marker"),
-    ],
-)
-def test_a_marker_that_is_declared_and_no_state_of_its_application_is_refused(changes, value, said):
-    counted, ((_, error),) = read_markers([marker(value)], declared(declaration(0, **changes)).get, 2)
-    assert counted == []
-    assert said in str(error)
+def test_a_marker_that_is_not_declared_or_no_state_of_its_application_is_refused(claim, changes, reason):
+    good = marker(MARKERS[0], "r-2")
+    found = declared(declaration(0, **changes), declaration(1, "r-2"))
+    ((counted, _),), ((refused, error),) = read_markers([claim, good], found.get, 2)
+    assert (counted, refused) == (good, claim)
+    assert reason in str(error)
 
 
 def test_the_first_declaration_of_an_id_stays_until_it_is_taken_back():
-    restores = declared(declaration(3), declaration(7, by="eve"))
-    assert (restores.get("r-0").offset, restores.get("r-0").restore.by) == (3, "ada")
-    later = [record(8, b"", restore_key("r-0")), declaration(9, by="eve")]
-    restores = declared(declaration(3), declaration(7, by="eve"), *later)
-    assert restores.get("r-0").offset == 9
+    twice = [declaration(3), declaration(7, by="eve")]
+    found = declared(*twice).get("r-0")
+    assert (found.offset, found.restore.by) == (3, "ada")
+    assert declared(*twice, record(8, b"", restore_key("r-0")), declaration(9, by="eve")).get("r-0").offset == 9
 
 
 def test_the_newest_declarations_are_kept_without_the_rows_before():

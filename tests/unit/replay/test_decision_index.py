@@ -4,7 +4,6 @@ import msgspec
 import pytest
 
 from clipper_agents.replay.decision_index import DecisionIndex
-from clipper_topics.feedback import EARLY_FEEDBACK_MS
 from clipper_topics.logged_records import LoggedRecord
 
 HORIZON_MS = 10_000
@@ -22,13 +21,13 @@ def logged(offset, at_ms=0, application="app"):
     return LoggedRecord(offset, msgspec.json.encode(said), msgpack=False)
 
 
-def found(index, *wanted, application=None):
-    known = index.find([(query_id, application, at_ms) for query_id, at_ms in wanted])
+def found(index, *times_ms, query_id="a", application=None):
+    known = index.find([(query_id, application, at_ms) for at_ms in times_ms])
     return [one and one.offset for one in known]
 
 
 def test_nothing_is_known_and_no_file_is_made_before_something_is_added(index, tmp_path):
-    assert found(index, ("a", 0)) == [None]
+    assert found(index, 0) == [None]
     assert index.credits([1]) == {1: None}
     index.credit({})
     assert not (tmp_path / "index").exists()
@@ -37,28 +36,13 @@ def test_nothing_is_known_and_no_file_is_made_before_something_is_added(index, t
 def test_of_two_decisions_about_a_query_the_first_counts_also_within_one_list(index):
     index.add([("a", logged(1)), ("b", logged(2)), ("a", logged(3))])
     index.add([("b", logged(4))])
-    assert found(index, ("a", 5), ("b", 5), ("c", 5)) == [1, 2, None]
+    assert [found(index, 5, query_id=name) for name in "abc"] == [[1], [2], [None]]
 
 
 def test_what_was_logged_comes_back_as_it_was(index):
     one = LoggedRecord(7, b"\x81", msgpack=True, audited=True)
     index.add([("a", one)])
     assert index.first(["a", "b"]) == [one, None]
-
-
-def test_feedback_counts_from_shortly_before_its_query_to_a_horizon_behind_it(index):
-    index.add([("a", logged(1, at_ms=10**9))])
-    times = [at_ms + 10**9 for at_ms in (-EARLY_FEEDBACK_MS - 1, -EARLY_FEEDBACK_MS, HORIZON_MS, HORIZON_MS + 1)]
-    assert found(index, *(("a", at_ms) for at_ms in times)) == [None, 1, 1, None]
-
-
-def test_a_query_with_the_id_of_one_asked_long_before_is_another_query(index):
-    long_ms = HORIZON_MS + EARLY_FEEDBACK_MS
-    index.add([("a", logged(1))])
-    index.add([("a", logged(2, at_ms=long_ms)), ("a", logged(3, at_ms=long_ms + 1))])
-    index.add([("a", logged(4, at_ms=long_ms + 2)), ("a", logged(5, at_ms=3 * long_ms))])
-    times = (HORIZON_MS, HORIZON_MS + 1, long_ms + 1, 3 * long_ms)
-    assert found(index, *(("a", at_ms) for at_ms in times)) == [1, 3, 3, 5]
 
 
 def test_a_credit_belongs_to_one_decision(index):
@@ -69,8 +53,5 @@ def test_a_credit_belongs_to_one_decision(index):
 
 def test_the_decisions_of_two_applications_under_one_id_are_two(index):
     index.add([("a", logged(number, number, name)) for number, name in ((1, "app"), (2, "other"), (3, "other"))])
-    asked = [("a", 5), ("a", HORIZON_MS + 2)]
-    assert found(index, *asked, application="app") == [1, None]
-    assert found(index, *asked, application="other") == [2, 2]
-    assert found(index, *asked) == [1, 2], "the first that is no more than a horizon older"
-    assert found(index, *asked, application="third") == [None, None]
+    expected = {"app": [1, None], "other": [2, 2], None: [1, 2], "third": [None, None]}
+    assert {name: found(index, 5, HORIZON_MS + 2, application=name) for name in expected} == expected

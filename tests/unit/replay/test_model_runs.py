@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from builders.input_files import write_inputs
 
@@ -44,8 +46,7 @@ def test_every_input_is_answered_by_several_processes(scored, tmp_path):
     inputs = write_inputs(tmp_path / "in.parquet", 230, lost=(7,))
     outcome = scored(inputs, processes=2, chunk_rows=40, told=lambda done, of: told.append((done, of)))
     assert (outcome.queries, outcome.failed, outcome.chunks, outcome.computed) == (229, 0, 9, 9)
-    assert told[0] == (0, 9)
-    assert told[-1] == (9, 9)
+    assert (told[0], told[-1]) == ((0, 9), (9, 9))
     said, placed = read_answers(tmp_path / "out.parquet")
     assert said["model"] == "sum:1"
     outputs = [float(placed.answers.output[number]) for number in placed.number]
@@ -64,20 +65,16 @@ def test_a_second_run_computes_nothing(scored, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("rows", "other"),
     [
-        {"uri": "clipper_agents.examples.models:most_common_digit"},
-        {"spec": RowSpec("float64", (2,))},
-        {"sha256": None},
+        (10, {"uri": "clipper_agents.examples.models:most_common_digit"}),
+        (10, {"spec": RowSpec("float64", (2,))}),
+        (11, {}),
     ],
 )
-def test_what_is_kept_belongs_to_this_model_and_these_inputs(scored, tmp_path, other):
-    inputs = write_inputs(tmp_path / "in.parquet", 10)
-    scored(inputs)
-    if other == {"sha256": None}:
-        write_inputs(tmp_path / "in.parquet", 11)
-        other = {}
-    assert scored(inputs, source(**other)).computed == 1
+def test_what_is_kept_belongs_to_this_model_and_these_inputs(scored, tmp_path, rows, other):
+    scored(write_inputs(tmp_path / "in.parquet", 10))
+    assert scored(write_inputs(tmp_path / "in.parquet", rows), source(**other)).computed == 1
 
 
 def test_other_bytes_of_the_module_are_another_model(scored, tmp_path, acme):
@@ -104,10 +101,8 @@ def test_a_model_that_cannot_be_loaded_says_why(scored, tmp_path, acme):
 
 
 def test_a_model_that_ends_its_process_keeps_what_was_computed(scored, tmp_path, acme):
-    acme(
-        "acme_deadly",
-        "import os\ndef f(rows):\n    if (rows[:, 0] == 70).any(): os._exit(3)\n    return rows.sum(axis=1)\n",
-    )
+    text = "import os\ndef f(rows):\n    if (rows[:, 0] == 70).any(): os._exit(3)\n    return rows.sum(axis=1)\n"
+    acme("acme_deadly", text)
     inputs = write_inputs(tmp_path / "in.parquet", 100)
     with pytest.raises(ModelFailed, match="sum:1 ended the process that ran it; what was computed is kept"):
         scored(inputs, source("acme_deadly:f"), processes=1)
@@ -124,40 +119,31 @@ def test_a_folder_of_files_is_one_log(scored, tmp_path):
 
 
 def test_inputs_without_inputs_are_refused(scored, tmp_path):
-    path = tmp_path / "in.parquet"
-    with pytest.raises(InvalidSetting, match="cannot be read"):
-        scored(path)
-    path.write_bytes(b"no parquet")
-    with pytest.raises(InvalidSetting, match="cannot be read"):
-        scored(path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidSetting, match="has no file"):
-        scored(tmp_path / "empty")
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    path, empty = tmp_path / "in.parquet", tmp_path / "empty"
+    empty.mkdir()
 
+    def refused(read, place, reason):
+        with pytest.raises(InvalidSetting, match=reason):
+            read(place)
+
+    refused(scored, path, "cannot be read")
+    path.write_bytes(b"no parquet")
+    refused(scored, path, "cannot be read")
+    refused(scored, empty, "has no file")
     pq.write_table(pa.table({"partition": [0]}), path)
-    with pytest.raises(InvalidSetting, match="no column query_offset, input: export the decisions again"):
-        scored(path)
-    with pytest.raises(InvalidSetting, match="no file of answers"):
-        read_answers(path)
+    refused(scored, path, "no column query_offset, input: export the decisions again")
+    refused(read_answers, path, "no file of answers")
 
 
 def test_the_command_says_what_it_did(tmp_path, capsys):
-    inputs = write_inputs(tmp_path / "in.parquet", 60, lost=(5,))
-    arguments = ["replay", "score", str(inputs), "--model", "sum:2", "--uri", SUM, "--shape", "2", "--processes", "0"]
-    places = ["--out", str(tmp_path / "out.parquet"), "--cache-dir", str(tmp_path / "cache")]
-    assert program.main([*arguments, *places, "--json"]) == exits.OK
-    said = json.loads(capsys.readouterr().out)
-    assert said == {
-        "file": str(tmp_path / "out.parquet"), "model": "sum:2", "queries": 59, "failed": 0, "chunks": 2, "computed": 2,
-    }  # fmt: skip
-    assert program.main([*arguments, *places]) == exits.OK
+    inputs, out = write_inputs(tmp_path / "in.parquet", 60, lost=(5,)), str(tmp_path / "out.parquet")
+    arguments = ["replay", "score", str(inputs), "--uri", SUM, "--shape", "2", "--processes", "0", "--out", out]
+    arguments += ["--cache-dir", str(tmp_path / "cache"), "--model"]
+    assert program.main([*arguments, "sum:2", "--json"]) == exits.OK
+    expected = {"file": out, "model": "sum:2", "queries": 59, "failed": 0, "chunks": 2, "computed": 2}
+    assert json.loads(capsys.readouterr().out) == expected
+    assert program.main([*arguments, "sum:2"]) == exits.OK
     assert "0 chunks computed, 2 were there already" in capsys.readouterr().out
     assert np.array_equal(np.unique(read_answers(tmp_path / "out.parquet")[1].places >> 48), [0, 1])
-
-
-def test_a_model_without_a_version_is_wrong_usage(tmp_path, capsys):
-    arguments = ["replay", "score", "in.parquet", "--model", "sum", "--uri", SUM, "--out", str(tmp_path / "o.parquet")]
-    assert program.main(arguments) == exits.USAGE
+    assert program.main([*arguments, "sum"]) == exits.USAGE
     assert "write NAME:VERSION" in capsys.readouterr().err

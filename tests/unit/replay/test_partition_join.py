@@ -1,242 +1,354 @@
-"""The rules of the join, one by one; that it equals a naive one on any log is in `property/`."""
+"""The join of predictions, audits and feedback: its rules one by one, and beside a naive one on any log."""
 
+from contextlib import suppress
+
+import hypothesis.strategies as st
+import msgspec
 import pytest
-from builders.decision_logs import Log, answer, decided, joined, missing, naive, plain
+from builders.decision_logs import answer, decided, missing
+from hypothesis import HealthCheck, given, settings
+from msgspec import UNSET
+from unit.replay.deployment import CATALOGUE, MemoryLogs, joined
 
+from clipper_stream.errors import InvalidLabel
+from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.feedback.join import disagreement, feedback_value, join
+from clipper_stream.feedback.update import answer_loss, score
+from clipper_stream.feedback.values import Label
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.feedback import FORWARDED, Feedback
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.feedback import FORWARDED, Feedback, check_feedback
+from clipper_topics.prediction import Prediction
 from clipper_topics.restore import RESTORE
 
-
-def told(query_id="0-1", label=1, **changes):
-    return Feedback(
-        query_id=query_id, **(changes if {"loss", "reward"} & changes.keys() else {"label": label} | changes)
-    )
+TOPICS = {Prediction: CATALOGUE.predictions, Audit: CATALOGUE.audits, Feedback: CATALOGUE.feedback}
+CODECS = {Prediction: codec.predictions, Audit: codec.audits, Feedback: codec.feedback}
+A = answer("a:1", 1)
 
 
-def only(log, **rules):
-    """The one decision of a log."""
-    columns, _ = joined(log, **rules)
-    (row,) = plain(columns)
-    assert [row] == naive(log, horizon_ms=rules.get("horizon_ms", float("inf")))
-    return row
+class Log(MemoryLogs):
+    """The three topics of one partition; each record is a second behind the one before, unless `at_ms` says."""
+
+    def __init__(self, *contents, partition=0):
+        super().__init__(now_ms=1_000, step_ms=1_000)
+        self.partition = partition
+        for one in contents:
+            self.add(one)
+
+    def add(self, content, *, at_ms=None, kind=codec.JSON, headers=()):
+        """A record of a prediction, an audit or a feedback, or the bytes of one."""
+        of, value = content if isinstance(content, tuple) else (type(content), None)
+        encoded = value if isinstance(content, tuple) else CODECS[of].encode(content, kind)
+        self.now_ms = self.now_ms if at_ms is None else at_ms
+        return self.append(TOPICS[of], encoded, self.partition, headers=(*codec.headers_of(kind), *headers))
+
+    def contents(self, kind):
+        """Records that can be read, with what they say."""
+        for one in self.topics[TOPICS[kind], self.partition]:
+            with suppress(UndecodableRecord):
+                yield one, CODECS[kind].decode(one.value, one.headers)
 
 
-def test_a_decision_has_what_the_prediction_says_and_the_losses_of_the_learner():
-    log = Log(partition=3).add(decided("3-1", answer("a:1", 1, 0.25, latency_ms=2.5), context="u", confidence=0.5))
-    row = only(log.add(told("3-1", label=2)))
-    assert row == dict(
-        partition=3, offset=0, query_offset=0, at_ms=5, revision=2, confidence=0.5, default=False, context="u",
-        policy="epsilon_greedy", answer="1", label="2", served_propensity=0.25, answer_loss=1.0,
-        feedback=(0, 2_000), features=[],
-        models={
-            "a:1": dict(propensity=0.25, served=True, answered=True, latency_ms=2.5, output="1", loss=1.0),
-        },
+def told(query_id="q", **changes):
+    return Feedback(query_id=query_id, **({} if {"loss", "reward"} & changes.keys() else {"label": 1}) | changes)
+
+
+def audit(*models, query_id="q", query_offset=0):
+    answers, others = ([one for one in models if hasattr(one, "output") is said] for said in (True, False))
+    return Audit(query_id=query_id, models=answers, missing=others, query_offset=query_offset)
+
+
+def beside(output):
+    return answer("b:1", output, 0.1, served=False)
+
+
+# --- a naive join, from whole records and by the learner's own functions, decision by decision ------------------------
+def naive(log, models, loss_kind="zero_one", horizon_ms=float("inf"), first_offset=0, **_):
+    decisions = {}
+    for one, found in log.contents(Prediction):
+        decisions.setdefault(found.query_id, {}).setdefault(found.application, (one, found))
+    wanted = [(*under["app"], next(iter(under)) == "app") for under in decisions.values() if "app" in under]
+    return [
+        naive_row(log, one, found, is_first, models, loss_kind, one.timestamp + horizon_ms)
+        for one, found, is_first in sorted(wanted, key=lambda each: each[0].offset)
+        if one.offset >= first_offset
+    ]
+
+
+def naive_row(log, one, found, is_first, models, loss_kind, until_ms):
+    about = (found.query_id, found.query_offset)
+    audits = [
+        said
+        for other, said in log.contents(Audit)
+        if found.audited and (said.query_id, said.query_offset) == about and other.timestamp <= until_ms
+    ]
+    decision = join(found, audits[0] if audits else None)
+    used = naive_feedback(log, found, decision, is_first, loss_kind, until_ms)
+    record, value, losses = used or (None, None, {})
+    by_ref = {f"{each.model}:{each.version}": each for said in (*audits[:1], found) for each in said.models}
+    outputs = decision.outputs
+    return dict(
+        models=models, partition=log.partition, offset=one.offset, query_offset=found.query_offset,
+        at_ms=found.predicted_at_ms, confidence=found.confidence, default=found.default, context=found.context,
+        features=list(found.features), answer=text(decision.answer), several_rows=decision.several_rows,
+        policy=found.policy and found.policy.name, revision=found.policy.version if found.policy else -1,
+        label=text(value.value) if isinstance(value, Label) else None,
+        served_propensity=decision.probability if decision.served else decision.served_propensity,
+        answer_loss=None if used is None else answer_loss(decision, value, loss_kind),
+        feedback_offset=-1 if used is None else record.offset,
+        feedback_at_ms=-1 if used is None else record.timestamp,
+        propensity=[decision.propensities.get(ref, 0.0) for ref in models],
+        served=[ref in decision.served for ref in models],
+        answered=[ref in outputs for ref in models],
+        latency_ms=[by_ref[ref].latency_ms if ref in outputs else None for ref in models],
+        output=[text(outputs[ref]) if ref in outputs else None for ref in models],
+        loss=[losses.get(ref) for ref in models],
     )  # fmt: skip
 
 
-def test_a_decision_without_feedback_has_no_losses():
-    row = only(Log().add(decided("0-1", answer("a:1", 1))))
-    assert (row["feedback"], row["answer_loss"], row["models"]["a:1"]["loss"]) == ((-1, -1), None, None)
+def naive_feedback(log, found, decision, is_first, loss_kind, until_ms):
+    """The first feedback that can be used: its record, what it says, and the losses."""
+    for other, said in log.contents(Feedback):
+        about = said.query_id == found.query_id and (said.application or ("app" if is_first else "")) == "app"
+        marker = any(name == RESTORE for name, _ in other.headers)
+        if marker or not about or check_feedback(said) or disagreement(said, found) or other.timestamp > until_ms:
+            continue
+        with suppress(InvalidLabel):
+            return other, feedback_value(said), score(decision, feedback_value(said), loss_kind).losses
+    return None
 
 
-def test_of_two_predictions_about_a_query_the_first_is_the_decision():
-    log = Log().add(decided("0-1", answer("a:1", 1))).add(decided("0-1", answer("b:1", 2))).add(told())
-    columns, counts = joined(log)
-    assert plain(columns) == naive(log)
-    assert columns.models == ("a:1",)
-    assert counts["repeated"] == 1
+def text(value):
+    return msgspec.json.encode(None if value is UNSET else value).decode()
 
 
-def test_repetitions_in_one_list_leave_the_decisions_in_log_order():
-    log = Log()
-    for query_id in ("0-1", "0-2", "0-1", "0-3"):
-        log.add(decided(query_id, answer("a:1", 1)))
-    columns, _ = joined(log, lists_of=10)
-    assert columns.offset.tolist() == [0, 1, 3]
+WORDS = dict(context="contexts", policy="policies", answer="values", label="values", output="values")
 
 
-def test_the_first_feedback_counts_and_later_ones_are_duplicates():
-    log = Log().add(decided("0-1", answer("a:1", 1))).add(told(label=1)).add(told(label=2)).add(told(label=3))
-    assert only(log)["feedback"][0] == 0
-    assert joined(log)[1]["duplicates"] == 2
+def plain(columns):
+    """Columns as one dictionary a decision, words instead of their numbers, None for what is not known."""
+
+    def known(value, words):
+        if isinstance(value, list):
+            return [known(one, words) for one in value]
+        if words is not None:
+            return words[value] if value >= 0 else None
+        return None if value != value else value  # noqa: PLR0124 - not a number
+
+    names = DecisionColumns.__dataclass_fields__.keys() - {"models", *WORDS.values()}
+    rows = [
+        {
+            name: known(getattr(columns, name)[at].tolist(), getattr(columns, WORDS.get(name, ""), None))
+            for name in names
+        }
+        for at in range(len(columns))
+    ]
+    return [
+        row | dict(models=columns.models, features=[one for one in row["features"] if one is not None]) for row in rows
+    ]
 
 
-@pytest.mark.parametrize("wrong", [dict(context="other"), dict(label=None)])
-def test_feedback_that_cannot_be_used_leaves_the_place_to_the_next(wrong):
-    log = Log().add(decided("0-1", answer("a:1", 1), context="u")).add(told(**wrong)).add(told(context="u"))
-    assert only(log)["feedback"][0] == 1
-    assert joined(log)[1]["invalid"] == 1
+def rows_of(log, **rules):
+    """The decisions of a log, which are those of the naive join, and the counts."""
+    columns, counts = joined(log, log.partition, **rules)
+    rows = plain(columns)
+    assert rows == naive(log, columns.models, **rules)
+    return rows, counts
 
 
-def test_a_marker_is_no_feedback():
-    log = Log().add(decided("0-1", answer("a:1", 1))).add(told(label=2), headers=[(RESTORE, b"r-1")]).add(told())
-    assert only(log)["feedback"][0] == 1
-    assert joined(log)[1]["markers"] == 1
-
-
-@pytest.mark.parametrize("topic", ["predictions", "audits", "feedback"])
-@pytest.mark.parametrize("value", [b"{", None, b"", b"\xff", b'{"query_id": 3}', b"[]"])
-def test_what_cannot_be_read_is_counted_and_costs_nothing_else(topic, value):
-    log = Log().add_bytes(topic, value).add(decided("0-1", answer("a:1", 1))).add_bytes(topic, value).add(told())
-    log.add_bytes(topic, value)
-    assert only(log)["models"]["a:1"]["loss"] == 0.0
-    assert joined(log)[1]["undecodable"] == 3
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        dict(),
-        dict(label=1, loss=0.5),
-        dict(loss=0.5, reward=0.5),
-        dict(loss=1.5),
-        dict(reward=-0.1),
-        dict(query_id="", label=1),
-    ],
-)
-def test_feedback_that_says_nothing_or_too_much_is_counted_as_such(said):
-    log = Log().add(decided("0-1", answer("a:1", 1)))
-    log.add_bytes("feedback", codec.feedback.encode(Feedback(**({"query_id": "0-1"} | said)))).add(told())
-    assert only(log)["feedback"][0] == 1
-    assert joined(log)[1]["undecodable"] == 1
-
-
-@pytest.mark.parametrize(
-    ("said", "loss"),
-    [
-        (b'"label": 2, "loss": null, "reward": null', 1.0),
-        (b'"label": null, "loss": 0.25, "reward": null', 0.25),
-        (b'"label": null, "loss": null, "reward": 0.25', 0.75),
-    ],
-)
-def test_null_beside_another_truth_is_absent(said, loss):
-    log = Log().add(decided("0-1", answer("a:1", 1)))
-    log.add_bytes("feedback", b'{"query_id": "0-1", "application": null, "context": null, ' + said + b"}")
-    assert only(log)["models"]["a:1"]["loss"] == loss
-    assert not joined(log)[1]["undecodable"]
-
-
-def test_msgpack_and_json_are_read_alike():
-    log = Log().add(decided("0-1", answer("a:1", 1)), kind=codec.MSGPACK).add(told(), kind=codec.MSGPACK)
-    assert only(log)["models"]["a:1"]["loss"] == 0.0
-    log.add(decided("0-2", answer("a:1", 1))).add(told("0-2"))
-    columns, _ = joined(log, lists_of=10)
-    assert plain(columns) == naive(log)
-
-
-def test_an_audit_adds_whom_it_asked_and_they_are_scored():
-    log = Log().add(decided("0-1", answer("a:1", 1, 0.5), audited=True, query_offset=7))
-    audit = Audit(query_id="0-1", application="app", models=[answer("b:1", 2, 0.1, served=False)], query_offset=7)
-    audit.missing = [missing("c:1", 0.2, served=False)]
-    row = only(log.add(audit).add(told(label=2)))
-    assert [(ref, one["served"], one["loss"]) for ref, one in row["models"].items()] == [
-        ("a:1", True, 1.0), ("b:1", False, 0.0), ("c:1", False, None),
+# --- rules ------------------------------------------------------------------------------------------------------------
+def test_a_decision_has_what_the_prediction_says_and_the_losses_of_the_learner():
+    asked = decided("q", answer("a:1", 1, 0.25, latency_ms=2.5), context="u", confidence=0.5)
+    assert rows_of(Log(asked, told(label=2), partition=3))[0] == [
+        dict(
+            partition=3, offset=0, query_offset=0, at_ms=5, revision=2, confidence=0.5, default=False, context="u",
+            policy="epsilon_greedy", answer="1", label="2", served_propensity=0.25, answer_loss=1.0, features=[],
+            feedback_offset=0, feedback_at_ms=2_000, several_rows=False, models=("a:1",), propensity=[0.25],
+            served=[True], answered=[True], latency_ms=[2.5], output=["1"], loss=[1.0],
+        )
     ]  # fmt: skip
 
 
-def test_an_audit_of_another_record_of_the_query_is_another_decisions():
-    log = Log().add(decided("0-1", answer("a:1", 1), audited=True, query_offset=7))
-    for offset in (6, 7, 7):
-        log.add(Audit(query_id="0-1", models=[answer("b:1", offset, 0.1, served=False)], query_offset=offset))
-    assert only(log)["models"]["b:1"]["output"] == "7"
+Q = decided("q", A)
+SILENT = decided("q", A, audited=True)
+UNREADABLE = [(kind, value) for kind in TOPICS for value in (b"{", None, b"", b"\xff", b'{"query_id": 3}', b"[]")]
+MARKER = {"headers": [(RESTORE, b"r-1")]}
+SENT_ON = {"headers": [(FORWARDED, b"1")]}
+# Who told what in which partition; the feedback of each decision, and the counts. What a learner learns as well stands
+# in `test_log_stories.py`.
+STORIES = {
+    "a decision without feedback": (Log(Q), [-1], {}),
+    "the first prediction is the decision": (Log(Q, decided("q", answer("b:1", 2)), told()), [0], {"repeated": 1}),
+    "repetitions in between": (Log(Q, decided("p", A), Q, decided("r", A)), [-1] * 3, {"repeated": 1}),
+    "a marker is no feedback": (Log(Q).add(told(label=2), **MARKER).add(told()), [1], {"markers": 1}),
+    "no audit": (Log(SILENT, told()), [0], {"no_audit": 1}),
+    "before the prediction": (Log(told(), audit(beside(1)), SILENT), [0], {}),
+    "of others": (
+        Log(decided("q", A, application="other"), told(), told("p", application="other")), [], {"not_wanted": 2},
+    ),
+    "read in the partition that the id names": (
+        Log(told("2@1"), told("9@1"), told("2-1"), partition=1).add(told("2@2"), **SENT_ON), [],
+        {"forwarded": 1, "orphans": 3},
+    ),
+    "forwarded to here": (Log(decided("2-1", A), partition=2).add(told("2-1"), **SENT_ON), [0], {}),
+    "an id that names another partition, decided here": (Log(decided("2-1", A), told("2-1"), partition=1), [0], {}),
+    "msgpack": (Log().add(Q, kind=codec.MSGPACK).add(told(), kind=codec.MSGPACK).add(decided("p", A)), [0, -1], {}),
+    "nothing that can be read": (Log(*UNREADABLE, Q, *UNREADABLE, told()), [12], {"undecodable": 36}),
+    "no query": (Log(Q, (Feedback, b'{"query_id": "", "label": 1}'), told()), [1], {"undecodable": 1}),
+    "no truth": (Log(Q, (Feedback, b'{"query_id": "q"}'), told()), [1], {"undecodable": 1}),
+    "two truths": (Log(Q, told(label=1, loss=0.5), told(loss=0.5, reward=0.5), told()), [2], {"undecodable": 2}),
+}  # fmt: skip
 
 
-def test_an_audit_that_no_prediction_announces_is_left_out():
-    log = Log().add(decided("0-1", answer("a:1", 1), query_offset=7))
-    log.add(Audit(query_id="0-1", models=[answer("b:1", 2, 0.1, served=False)], query_offset=7))
-    assert only(log)["models"].keys() == {"a:1"}
+@pytest.mark.parametrize("lists_of", [1, 3, 40])
+@pytest.mark.parametrize(("log", "feedback", "counts"), STORIES.values(), ids=STORIES)
+def test_a_story_is_joined_and_counted(log, feedback, counts, lists_of):
+    rows, found = rows_of(log, lists_of=lists_of)
+    assert [row["feedback_offset"] for row in rows] == feedback
+    assert (found.pop("decisions", 0), found.pop("with_feedback", 0)) == (
+        len(rows),
+        len([*filter((-1).__ne__, feedback)]),
+    )
+    assert {name: number for name, number in found.items() if name != "feedback"} == counts
 
 
-def test_an_audit_that_is_not_there_is_counted():
-    log = Log().add(decided("0-1", answer("a:1", 1), audited=True)).add(told())
-    assert joined(log)[1]["no_audit"] == 1
+def test_an_audit_adds_whom_it_asked_and_only_that_of_the_decision_does():
+    at = dict(query_offset=7)
+    first, others = audit(beside(2), missing("c:1", 0.2, served=False), **at), [audit(beside(3), query_offset=6)]
+    asked = decided("q", answer("a:1", 1, 0.5), audited=True, **at)
+    (row,), _ = rows_of(Log(asked, *others, first, audit(beside(4), **at), told(label=2)))
+    assert row["models"] == ("a:1", "b:1", "c:1")
+    assert (row["served"], row["output"], row["loss"]) == ([True, False, False], ["1", "2", None], [1.0, 0.0, None])
+    assert rows_of(Log(decided("q", A, **at), first))[0][0]["models"] == ("a:1",), "no prediction announces it"
 
 
-def test_feedback_and_audit_may_be_read_before_their_prediction():
-    log = Log().add(told()).add(Audit(query_id="0-1", models=[answer("b:1", 1, 0.1, served=False)], query_offset=0))
-    row = only(log.add(decided("0-1", answer("a:1", 1), audited=True)))
-    assert [one["loss"] for one in row["models"].values()] == [0.0, 0.0]
-
-
-def test_feedback_about_nothing_is_an_orphan_and_about_another_application_is_not():
-    log = Log().add(told("0-9")).add(decided("0-1", answer("a:1", 1), application="other")).add(told("0-1"))
-    log.add(told("0-8", application="other"))
-    columns, counts = joined(log)
-    assert len(columns) == 0
-    assert (counts["orphans"], counts["not_wanted"]) == (1, 2)
+def test_a_horizon_a_span_and_chunks_leave_out_what_is_beyond_them():
+    log = Log().add(decided("p", A), at_ms=1_000).add(Q, at_ms=2_000)
+    log.add(told(), at_ms=11_000).add(told("p"), at_ms=11_001)
+    rows, counts = rows_of(log, horizon_ms=10_000)
+    assert ([row["feedback_offset"] for row in rows], counts["late"]) == ([-1, 0], 1)
+    rows, counts = rows_of(Log(Q, Q, told(), decided("p", A)), first_offset=1)
+    assert ([row["offset"] for row in rows], counts["repeated"], counts["not_wanted"]) == ([2], 1, 1)
+    many = Log(*(decided(f"{number}", A) for number in range(4)))
+    columns, counts = joined(many.add(told("0"), at_ms=50_000), chunk_rows=2, horizon_ms=5_000)
+    assert (len(columns), counts["late"]) == (4, 1), "chunks leave as soon as nothing more can come"
 
 
 @pytest.mark.parametrize("early", [True, False])
 @pytest.mark.parametrize("first", ["app", "other"])
 def test_an_id_of_two_applications_is_two_decisions(first, early):
     second = "other" if first == "app" else "app"
-    log, asked = Log(), [decided("q", answer(f"{name}:1", 1), application=name) for name in (first, second)]
-    said = [told("q"), told("q", application="other"), told("q", application="app"), told("q", application="third")]
-    for one in (*said, *asked, *asked) if early else (*asked, *asked, *said):
-        log.add(one)
+    asked = [decided("q", answer(f"{name}:1", 1), application=name) for name in (first, second)] * 2
+    said = [told(application=name) for name in (None, "other", "app", "third")]
+    of_others = 2 if first == "app" else 3
     for memory in (1, 1_000):
-        counts = joined(log, most_in_memory=memory)[1]
-        assert only(log, most_in_memory=memory, lists_of=1)["feedback"][0] == (0 if first == "app" else 2)
-        of_others = 2 if first == "app" else 3
+        rules = dict(most_in_memory=memory, lists_of=1 if early else 3)
+        rows, counts = rows_of(Log(*said, *asked) if early else Log(*asked, *said), **rules)
+        assert [row["feedback_offset"] for row in rows] == [0 if first == "app" else 2]
         assert (counts["not_wanted"], counts["duplicates"], counts["repeated"]) == (of_others, 3 - of_others, 1)
 
 
-def test_feedback_whose_id_names_another_partition_is_read_there():
-    log = Log(partition=1).add(told("2@1")).add(told("2@2"), headers=[(FORWARDED, b"2")])
-    log.add(told("9@1")).add(told("2-1"))
-    counts = joined(log)[1]
-    assert (counts["forwarded"], counts["orphans"]) == (1, 3)
-
-
-def test_forwarded_feedback_counts_where_it_was_forwarded_to():
-    log = Log(partition=2).add(decided("2-1", answer("a:1", 1))).add(told("2-1"), headers=[(FORWARDED, b"1")])
-    assert only(log)["feedback"][0] == 0
-
-
-def test_an_id_that_names_another_partition_and_was_decided_here_stays():
-    assert only(Log(partition=1).add(decided("2-1", answer("a:1", 1))).add(told("2-1")))["feedback"][0] == 0
-
-
-def test_feedback_counts_up_to_the_horizon_of_its_decision_and_not_behind_it():
-    log = Log().add(decided("0-1", answer("a:1", 1)), at_ms=1_000).add(decided("0-2", answer("a:1", 1)), at_ms=2_000)
-    log.add(told("0-2"), at_ms=11_000).add(told("0-1"), at_ms=11_001)
-    columns, counts = joined(log, horizon_ms=10_000)
-    assert plain(columns) == naive(log, horizon_ms=10_000)
-    assert columns.feedback_offset.tolist() == [-1, 0]
-    assert counts["late"] == 1
-
-
-def test_a_decision_before_the_span_is_known_by_its_id_only():
-    log = Log().add(decided("0-1", answer("a:1", 1))).add(decided("0-1", answer("a:1", 1))).add(told("0-1"))
-    log.add(decided("0-2", answer("a:1", 1)))
-    columns, counts = joined(log, first_offset=1)
-    assert plain(columns) == naive(log, first_offset=1)
-    assert (counts["repeated"], counts["not_wanted"]) == (1, 1)
-
-
-def test_chunks_leave_as_soon_as_nothing_more_can_come():
-    log = Log()
-    for number in range(4):
-        log.add(decided(f"0-{number}", answer("a:1", 1)), at_ms=number * 1_000)
-    log.add(told("0-0"), at_ms=50_000)
-    columns, counts = joined(log, chunk_rows=2, horizon_ms=5_000)
-    assert (len(columns), counts["late"]) == (4, 1)
-
-
-@pytest.mark.parametrize("memory", [1, 2, 5, 1_000])
-@pytest.mark.parametrize("rows", [1, 3, 1_000])
-def test_what_fits_into_memory_changes_nothing(memory, rows):
+def test_what_fits_into_memory_changes_nothing():
     log = Log()
     for number in range(40):
-        log.add(told(f"0-{number + 1}", label=number % 3)).add(
-            decided(f"0-{number}", answer("a:1", number % 3), audited=True)
-        )
-        log.add(decided(f"0-{number // 2}", answer("b:1", 1)))
+        log.add(told(f"{number + 1}", label=number % 3))
+        log.add(decided(f"{number}", answer("a:1", number % 3), audited=True))
+        log.add(decided(f"{number // 2}", answer("b:1", 1)))
     for number in reversed(range(40)):
-        log.add(Audit(query_id=f"0-{number}", models=[answer("b:1", 2, 0.1, served=False)], query_offset=0))
-        log.add(told(f"0-{number}", loss=0.5))
-    columns, counts = joined(log, chunk_rows=rows, most_in_memory=memory)
-    assert plain(columns) == naive(log)
-    assert counts == joined(log)[1]
+        log.add(audit(beside(2), query_id=f"{number}")).add(told(f"{number}", loss=0.5))
+    rows, counts = rows_of(log)
+    for memory in (1, 2, 5):
+        for chunk_rows in (1, 3, 1_000):
+            columns, found = joined(log, chunk_rows=chunk_rows, most_in_memory=memory)
+            assert (plain(columns), found) == (rows, counts), (memory, chunk_rows)
+
+
+# --- any log ----------------------------------------------------------------------------------------------------------
+PACKED = {"0-3", "é"}
+"""Queries of several rows."""
+IDS = st.sampled_from(["0-0", "0-1", "0-2", "order 7", "9-1", *PACKED])
+VALUES = st.sampled_from([0, 1, 1.0, True, "1", "x", 0.5, None, [1, 2], [1, 2.0], [], {"a": 1}, 2**70, float("inf")])
+UNITS = st.sampled_from([0.0, 0.25, 0.3, 1.0])
+TRUTHS = st.one_of(
+    st.fixed_dictionaries({"label": VALUES | st.lists(VALUES, max_size=2)}),
+    st.fixed_dictionaries({"loss": UNITS}),
+    st.fixed_dictionaries({"reward": UNITS}),
+)
+CONTEXTS = st.sampled_from([None, "u", "v"])
+KINDS = st.sampled_from([codec.JSON, codec.JSON, codec.MSGPACK])
+
+
+@st.composite
+def outputs(draw, several):
+    if several:
+        return dict(output=UNSET, outputs=draw(st.lists(VALUES, min_size=2, max_size=2)))
+    return dict(output=draw(VALUES))
+
+
+@st.composite
+def asked_models(draw, several, served):
+    """Answers of models, and missing ones."""
+    found = []
+    for ref in draw(st.lists(st.sampled_from(["a:1", "b:1", "c:2"]), unique=True, max_size=3)):
+        asked = dict(propensity=draw(st.sampled_from([0.1, 0.25, 0.5, 1.0, 1.5])), served=draw(served))
+        if draw(st.integers(0, 3)) == 0:
+            found.append(missing(ref, **asked))
+        else:
+            found.append(answer(ref, **asked, latency_ms=draw(st.sampled_from([0.0, 2.5])), **draw(outputs(several))))
+    return found
+
+
+@st.composite
+def predictions(draw):
+    query_id, rarely = draw(IDS), st.integers(0, 4).map(lambda number: number == 0)
+    changes = dict(context=draw(CONTEXTS), audited=draw(st.booleans()), query_offset=draw(st.integers(0, 1)))
+    changes |= dict(features=draw(st.lists(st.sampled_from([0.5, -1.0, 2.0]), max_size=2)))
+    changes |= draw(outputs(several=True)) if query_id in PACKED else {}
+    changes |= dict(default=True, reason=draw(st.sampled_from(["late", "low_confidence"]))) if draw(rarely) else {}
+    changes |= dict(served_propensity=draw(st.sampled_from([None, 0.3]))) if draw(rarely) else {}
+    changes |= dict(policy=None) if draw(rarely) else {}
+    application = draw(st.sampled_from(["app", "app", "app", "other"]))
+    models = draw(asked_models(query_id in PACKED, st.booleans()))
+    return decided(query_id, *models, application=application, **changes)
+
+
+@st.composite
+def audits(draw):
+    query_id = draw(IDS)
+    models = draw(asked_models(query_id in PACKED, st.just(value=False)))
+    return audit(*models, query_id=query_id, query_offset=draw(st.integers(0, 1)))
+
+
+FEEDBACK = st.builds(
+    lambda query_id, application, context, truth: Feedback(
+        query_id=query_id, application=application, context=context, **truth
+    ),
+    IDS, st.sampled_from([None, None, "app", "other"]), CONTEXTS, TRUTHS,
+)  # fmt: skip
+
+
+@st.composite
+def logs(draw):
+    log = Log()
+    for content in draw(st.lists(st.one_of(predictions(), audits(), FEEDBACK, FEEDBACK), max_size=25)):
+        kind, at_ms = draw(KINDS), log.now_ms - 1_000 + draw(st.sampled_from([0, 1, 1_000, 5_000]))
+        marker = isinstance(content, Feedback) and draw(st.integers(0, 9)) == 0
+        try:
+            log.add(content, kind=kind, at_ms=at_ms, headers=[(RESTORE, b"r-1")] if marker else [])
+        except (OverflowError, ValueError):  # a number that is none in the kind
+            continue
+    return log
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    log=logs(),
+    loss_kind=st.sampled_from(["zero_one", "absolute", "squared"]),
+    lists_of=st.integers(1, 9),
+    chunk_rows=st.sampled_from([1, 2, 7, 1_000]),
+    most_in_memory=st.sampled_from([1, 3, 1_000]),
+    horizon_ms=st.sampled_from([0.0, 5_000.0, float("inf")]),
+)
+def test_the_join_of_any_log_is_the_naive_one(log, **rules):
+    rows_of(log, **rules)

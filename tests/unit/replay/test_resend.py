@@ -1,24 +1,244 @@
-import asyncio
+"""A log that is sent again: what each record becomes, when it is sent, and what is said about the run."""
 
+import asyncio
+import json
+
+import msgspec
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError, TopicAuthorizationFailedError
-from builders.rerun import SOURCE, FakeTimer, Sent, feedback, log_of, query, resending
+from builders.kafka import record
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clipper_agents.kafka.reader import Range
 from clipper_agents.replay.resend import Rerun, RerunSummary
+from clipper_agents.replay.resent_records import RecordResender, SentQueries
+from clipper_agents.replay.run_ids import NewIds, new_run, same_id
+from clipper_stream.client.keys import partition_for
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.query import ID_CHARACTERS
+from clipper_topics.query_ids import is_offset_id
+
+SOURCE = Catalogue(prefix="clipper", partitions=4)
+FROM = "clipper-replayed-from"
 
 
-def ran(*records, speed=1.0, error=None, stop_at_s=None):
-    """A run over these records: its summary, what was sent, and the timer."""
+def query(offset, partition=0, key=b"ada", headers=(), **said):
+    """A record of the queries topic; `said` is its JSON."""
+    value = json.dumps({"application": "digits", "input": [1]} | said).encode()
+    return record(offset, value, key, SOURCE.queries, partition, headers)
+
+
+def feedback(offset, query_id, partition=0, key=b"ada", headers=(), **said):
+    """A record of the feedback topic."""
+    value = json.dumps({"query_id": query_id, "loss": 0.5} | said).encode()
+    return record(offset, value, key, SOURCE.feedback, partition, headers)
+
+
+def resending(partitions=4, prefix="staging", ids=None, **options):
+    """To a deployment of so many partitions, with new ids of the run `r1` unless others are given."""
+    return RecordResender(SOURCE, Catalogue(prefix=prefix, partitions=partitions), ids or NewIds("r1"), **options)
+
+
+def said(copy):
+    return json.loads(copy.value)
+
+
+def id_of(copy):
+    return said(copy)["query_id"]
+
+
+# --- what a record becomes --------------------------------------------------------------------------------------------
+def test_a_query_keeps_everything_but_its_id_and_says_where_it_stood():
+    sent = resending().copy(query(41, partition=3, query_id="3-abc", context="ada", deadline_ms=20))
+    assert (sent.topic, sent.partition, sent.key) == ("staging.queries", 3, b"ada")
+    expected = {"application": "digits", "input": [1], "query_id": "3-abc~r1", "context": "ada", "deadline_ms": 20}
+    assert said(sent) == expected
+    assert sent.headers == [(FROM, b"clipper.queries/3/41")]
+
+
+def test_unknown_fields_and_digits_of_numbers_stay_as_written():
+    value = b'{"application":"digits","input":[1.10,1e2,12345678901234567890123],"mine":{"a":null},"query_id":"q"}'
+    sent = resending().copy(record(0, value, topic=SOURCE.queries))
+    assert sent.value == value.replace(b'"query_id":"q"', b'"query_id":"q~r1"')
+
+
+def test_headers_are_kept_but_for_the_place_of_an_earlier_run():
+    sent = resending().copy(query(1, headers=[("trace", b"7"), (FROM, b"12"), ("trace", b"8")]))
+    assert sent.headers == [("trace", b"7"), ("trace", b"8"), (FROM, b"clipper.queries/0/1")]
+
+
+def test_msgpack_is_rewritten_as_msgpack():
+    value = msgspec.msgpack.encode({"application": "digits", "input": b"\x00\xff", "query_id": "2-a"})
+    sent = resending().copy(record(5, value, None, SOURCE.queries, 2, codec.MSGPACK_HEADERS))
+    assert msgspec.msgpack.decode(sent.value) == {"application": "digits", "input": b"\x00\xff", "query_id": "2-a~r1"}
+
+
+@pytest.mark.parametrize("ids", [None, same_id])
+@pytest.mark.parametrize("unnamed", [{}, {"query_id": None}, {"query_id": ""}])
+def test_a_query_without_an_id_gets_the_one_that_its_feedback_names(ids, unnamed):
+    run = resending(ids=ids)
+    asked, told = run.copy(query(41, partition=3, **unnamed)), run.copy(feedback(7, "3@41", partition=3))
+    assert id_of(asked) == id_of(told) == ("3@41~" if ids else "3@41~r1")
+
+
+def test_with_the_same_ids_not_a_byte_changes():
+    run = resending(ids=same_id)
+    asked, told = query(1, query_id="0-a"), feedback(2, "0-a")
+    assert [run.copy(asked).value, run.copy(told).value] == [asked.value, told.value]
+
+
+def test_a_query_that_claims_a_routers_id_is_sent_under_the_one_that_it_was_given():
+    assert id_of(resending().copy(query(41, partition=3, query_id="2@17"))) == "3@41~r1"
+
+
+def test_with_other_partitions_the_key_says_where_and_feedback_follows():
+    run = resending(partitions=3)
+    sent = run.copy(query(41, partition=2, key=b"user-42", query_id="2-abc"))
+    assert sent.partition == partition_for(b"user-42", 3)
+    told = run.copy(feedback(9, "2-abc", partition=2, key=None))
+    assert (told.partition, id_of(told)) == (sent.partition, id_of(sent))
+
+
+def test_feedback_is_sent_about_queries_of_this_run_only():
+    run = resending()
+    run.copy(query(1, query_id="0-a"))
+    assert id_of(run.copy(feedback(1, "0-a"))) == "0-a~r1"
+    assert run.copy(feedback(2, "0-b")) == "no_query"
+    assert run.copy(feedback(3, "0-a", partition=1)) == "no_query", "there it was an orphan"
+
+
+@pytest.mark.parametrize("ids", [None, same_id])
+def test_feedback_alone_is_sent_whatever_it_is_about_and_as_it_is(ids):
+    told, run = feedback(2, "0@41"), resending(partitions=2, queries=False, ids=ids)
+    assert resending(queries=False, ids=ids).copy(told).value == told.value
+    assert run.copy(feedback(2, "0-b", key=None)) == "no_key"
+    assert run.copy(feedback(2, "0-b", key=b"k")).partition == partition_for(b"k", 2)
+
+
+def test_only_the_chosen_applications_are_sent_with_feedback_that_does_not_name_any():
+    run = resending(applications=["digits"])
+    assert run.copy(query(1, query_id="0-a", application="other")) == "other_application"
+    run.copy(query(2, query_id="0-b"))
+    assert run.copy(feedback(1, "0-a")) == "no_query"
+    assert id_of(run.copy(feedback(2, "0-b"))) == "0-b~r1"
+    assert run.copy(record(3, b"\xff", topic=SOURCE.queries)) == "unreadable"
+
+
+@pytest.mark.parametrize("topic", [SOURCE.queries, SOURCE.feedback])
+def test_what_cannot_be_read_is_sent_as_it_is_and_what_is_empty_is_left_out(topic):
+    for value in (b"\xff", b"[1]", b"", None, b'{"query_id": 7}', b'{"a": ' + b"[" * 10_000):
+        assert resending().copy(record(3, value, topic=topic)).value == value
+    assert resending().copy(record(3, None, key=None, topic=topic)) == "empty"
+
+
+def test_a_marker_of_a_restore_is_never_sent():
+    marker = [("clipper-restore", b"r-0123456789abcdef")]
+    for run in (resending(), resending(queries=False, ids=same_id, prefix="clipper")):
+        assert run.copy(feedback(2, "0-b", headers=marker)) == "restore_marker"
+
+
+def test_feedback_follows_the_query_of_its_application_under_an_id_of_two():
+    run = resending(partitions=3)
+    for offset, (application, key) in enumerate((("digits", b"ada"), ("spam", b"user-42"))):
+        run.copy(query(offset, key=key, query_id="q", application=application))
+    asked = [("digits", b"ada"), ("spam", b"user-42"), (None, b"ada")]
+    told = [run.copy(feedback(2, "q", key=None, application=name)).partition for name, _ in asked]
+    assert told == [partition_for(key, 3) for _, key in asked]
+    assert told[0] != told[1]
+    assert run.copy(feedback(3, "q", application="nobody")) == "no_query"
+
+
+def test_only_the_last_queries_are_remembered():
+    sent = SentQueries(most=10)
+    for number in range(100):
+        sent.note(0, str(number), "digits", 1)
+    known = [number for number in range(100) if sent.partition_of(0, str(number), None) is not None]
+    assert 5 <= len(known) <= 10
+    assert known[-1] == 99
+
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+PARTITIONS = st.integers(0, 3)
+MADE = st.builds("{}-{}".format, st.integers(0, 9), st.integers(0, 9)) | st.sampled_from(["a", "a~r1", "0@0~r1"])
+IDS = MADE | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=ID_CHARACTERS)
+QUERIES = st.tuples(PARTITIONS, IDS | st.none(), st.none() | st.binary(min_size=1, max_size=4))
+
+
+@given(queries=st.lists(QUERIES, min_size=1, max_size=12), partitions=st.integers(1, 6))
+def test_feedback_names_the_query_that_it_named_and_reaches_its_partition(queries, partitions):
+    run, asked = resending(partitions=partitions), {}
+    for offset, (partition, query_id, key) in enumerate(queries):
+        old = query_id or f"{partition}@{offset}"
+        sent = run.copy(query(offset, partition, key, query_id=query_id))
+        asked[partition, old] = sent  # of two with one id in one partition the later one's place is known
+    for (partition, old), sent in asked.items():
+        told = run.copy(feedback(0, old, partition, key=None))
+        assert (told.partition, id_of(told)) == (sent.partition, id_of(sent))
+
+
+@given(st.sets(IDS, max_size=12))
+def test_different_queries_have_different_new_ids_and_none_is_too_long(queries):
+    new = {*map(NewIds("r1"), queries)}
+    assert len(new) == len(queries)
+    assert all(len(one) <= ID_CHARACTERS for one in new)
+
+
+def test_an_id_is_the_same_each_time_and_no_run_has_the_name_of_another():
+    ids, long = NewIds("r1"), "x" * ID_CHARACTERS
+    assert ids(long) == ids(long) != ids(long[:-1] + "y")
+    assert len(ids(long)) <= ID_CHARACTERS
+    assert same_id("3-41") == "3-41"
+    assert not is_offset_id(same_id("3@41"))
+    assert new_run() != new_run()
+    assert "~" not in new_run()
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+class FakeTimer:
+    """A `RunTimer` whose seconds pass by waiting alone; it is stopped when they reach `stop_at_s`."""
+
+    def __init__(self, stop_at_s=float("inf")):
+        self.at_s, self.waits_s, self.stopped, self._stop_at_s = 100.0, [], False, stop_at_s
+
+    def now_s(self):
+        return self.at_s
+
+    async def wait(self, seconds):
+        self.waits_s.append(seconds)
+        self.at_s += seconds
+        self.stopped = self.at_s >= self._stop_at_s
+
+
+def ran(*records, speed=1.0, error=None, stop_at_s=float("inf"), summary=None, broken=None):
+    """A run over these records, after which the log may be broken: summary, copies, when each was sent, and waits."""
+    timer, copies, times_s = FakeTimer(stop_at_s), [], []
+    summary = RerunSummary() if summary is None else summary
+
+    async def send(copy):
+        copies.append(copy)
+        times_s.append(timer.now_s())
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(None) if error is None else future.set_exception(error)
+        return future
+
+    async def log():
+        for one in records:
+            yield one
+        if broken is not None:
+            raise broken
 
     async def run():
-        timer = FakeTimer(stop_at_s)
-        sent = Sent(timer, error)
-        summary = await Rerun(resending(), sent, speed=speed, timer=timer).run(log_of(*records))
-        return summary, sent, timer
+        await Rerun(resending(), send, speed=speed, timer=timer, summary=summary).run(log())
 
-    return asyncio.run(run())
+    if broken is None:
+        asyncio.run(run())
+    else:
+        with pytest.raises(type(broken)):
+            asyncio.run(run())
+    return summary, copies, times_s, timer.waits_s
 
 
 LOG = [
@@ -30,69 +250,45 @@ LOG = [
 
 
 def test_records_are_sent_in_order_with_the_spacing_of_the_log():
-    summary, sent, timer = ran(*LOG)
-    assert sent.times_s == [100.0, 100.5, 102.0, 102.0]
-    assert [copy.topic for copy in sent.copies] == [
-        f"staging.{name}" for name in ("queries", "feedback", *["queries"] * 2)
-    ]
+    summary, copies, times_s, waits_s = ran(*LOG)
+    assert times_s == [100.0, 100.5, 102.0, 102.0]
+    assert [copy.topic for copy in copies] == ["staging.queries", "staging.feedback", *["staging.queries"] * 2]
     assert (summary.span_s, summary.took_s, summary.speed) == (2.0, 2.0, 1.0)
     assert summary.lateness.percentile_ms(100) == 0.0
-    assert timer.waits_s == [0.5, 1.5], "records of one time are sent together"
+    assert waits_s == [0.5, 1.5], "records of one time are sent together"
 
 
-def test_ten_times_faster_is_a_tenth_of_the_spacing():
-    summary, sent, _ = ran(*LOG, speed=10.0)
-    assert sent.times_s == [100.0, 100.05, 100.2, 100.2]
-    assert summary.speed == pytest.approx(10.0)
-
-
-def test_as_fast_as_possible_waits_for_nothing_and_nothing_is_late():
-    summary, _, timer = ran(*LOG, speed=None)
-    assert timer.waits_s == []
+def test_a_run_is_so_many_times_faster_or_as_fast_as_possible():
+    summary, _, times_s, _ = ran(*LOG, speed=10.0)
+    assert (times_s, summary.speed) == ([100.0, 100.05, 100.2, 100.2], pytest.approx(10.0))
+    summary, _, _, waits_s = ran(*LOG, speed=None)
+    assert (waits_s, summary.lateness.percentile_ms(50)) == ([], None)
     assert summary.sent == {"staging.queries": 3, "staging.feedback": 1}
-    assert summary.lateness.percentile_ms(50) is None
 
 
 def test_what_is_left_out_is_counted_by_reason_and_delays_nobody():
-    summary, sent, timer = ran((0, feedback(0, "gone")), (9_000, query(1)), (9_000, feedback(1, "gone")))
+    summary, copies, _, waits_s = ran((0, feedback(0, "gone")), (9_000, query(1)), (9_000, feedback(1, "gone")))
     assert summary.left_out == {"no_query": 2}
-    assert (summary.read, len(sent.copies), timer.waits_s) == (3, 1, [])
+    assert (summary.read, len(copies), waits_s) == (3, 1, [])
 
 
 def test_a_stop_ends_the_run_before_the_next_record_and_says_what_was_sent():
-    summary, sent, _ = ran(*LOG, stop_at_s=101.0)
-    assert summary.interrupted
-    assert (summary.read, summary.sent.total(), len(sent.copies)) == (2, 2, 2)
+    summary, copies, _, _ = ran(*LOG, stop_at_s=101.0)
+    assert (summary.interrupted, summary.read, summary.sent.total(), len(copies)) == (True, 2, 2, 2)
 
 
 def test_records_that_the_brokers_do_not_take_are_counted_and_the_run_goes_on():
-    summary, sent, _ = ran(*LOG, speed=None, error=MessageSizeTooLargeError("much"))
-    assert (summary.failed, len(sent.copies)) == (4, 4)
+    summary, copies, _, _ = ran(*LOG, speed=None, error=MessageSizeTooLargeError("much"))
+    assert (summary.failed, len(copies), summary.interrupted, summary.refused) == (4, 4, False, None)
     assert "much" in summary.first_failure
-    assert not summary.interrupted
-    assert summary.refused is None
+    summary, *_ = ran(*LOG, error=TopicAuthorizationFailedError("staging.queries"))
+    assert isinstance(summary.refused, TopicAuthorizationFailedError)
 
 
 def test_a_run_whose_log_breaks_says_what_was_sent_and_what_is_left():
-    async def broken():
-        for found in LOG[:3]:
-            yield found
-        raise KafkaConnectionError("gone")
-
-    async def run():
-        timer, summary = FakeTimer(), RerunSummary(interrupted=True)
-        first, second = TopicPartition(SOURCE.queries, 0), TopicPartition(SOURCE.queries, 1)
-        summary.unread = {first: Range(0, 2), second: Range(2, 5)}
-        sent = Sent(timer)
-        with pytest.raises(KafkaConnectionError):
-            await Rerun(resending(), sent, speed=None, timer=timer, summary=summary).run(broken())
-        return summary, sent, first, second
-
-    summary, sent, first, second = asyncio.run(run())
-    assert (summary.interrupted, summary.read, summary.sent.total(), len(sent.copies)) == (True, 3, 3, 3)
+    first, second = TopicPartition(SOURCE.queries, 0), TopicPartition(SOURCE.queries, 1)
+    summary = RerunSummary(interrupted=True)
+    summary.unread = {first: Range(0, 2), second: Range(2, 5)}
+    _, copies, _, _ = ran(*LOG[:3], summary=summary, broken=KafkaConnectionError("gone"))
+    assert (summary.interrupted, summary.read, summary.sent.total(), len(copies)) == (True, 3, 3, 3)
     assert summary.unread == {first: Range(2, 2), second: Range(2, 5)}
-
-
-def test_a_right_that_is_missing_is_reported_as_such():
-    summary, _, _ = ran(*LOG, error=TopicAuthorizationFailedError("staging.queries"))
-    assert isinstance(summary.refused, TopicAuthorizationFailedError)

@@ -2,7 +2,6 @@
 
 import pytest
 
-from clipper_agents.replay.patches import FeedbackPatch, OrphanBuffer
 from clipper_agents.replay.spill_store import SpillingDict, SpillStore
 
 
@@ -38,18 +37,3 @@ def test_a_value_that_is_taken_is_on_disk_no_more(numbers):
     numbers.spill(kept=0)
     assert numbers.take_older(["a", "x"]) == {"a": 1}
     assert numbers.older(["a", "b"]) == [None, 2]
-
-
-@pytest.mark.parametrize("memory", [0, 1, 2, 100])
-def test_orphans_come_back_in_their_order_wherever_they_waited(tmp_path, memory):
-    orphans = OrphanBuffer(tmp_path / "orphans", memory)
-    for offset in range(12):
-        orphans.put(f"q{offset % 3}", FeedbackPatch(-1, offset, 0, "x", None, None))
-    assert orphans.feedback_left == 12
-    taken = orphans.take(["q0", "q2", "none"])
-    assert {name: [one.offset for one in found] for name, found in taken.items()} == {
-        "q0": [0, 3, 6, 9],
-        "q2": [2, 5, 8, 11],
-    }
-    assert (orphans.feedback_left, orphans.take(["q0"])) == (4, {})
-    orphans.close()

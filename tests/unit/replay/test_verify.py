@@ -1,304 +1,293 @@
-"""The table is compared with the fold of the logs: what differs is found and named, and what is equal is called so."""
+"""What is false in a table is found and named; what nobody can tell is said."""
 
 import dataclasses
 
 import msgspec
 import oracle
 import pytest
-from builders.learner_logs import CATALOGUE, LATER_MS, SAVED, Deployment, aged, encode, flipped, manifest, verified
+from builders.learner_logs import flipped
+from unit.replay.deployment import CATALOGUE, HORIZON_MS, LATER_MS, SAVED, Deployment, is_told_alike, manifest, verified
 
-from clipper_topics.selection_rows import RowKey, SelectionRow
+from clipper_agents.streaming.outbox import MAX_BATCH_BYTES
+from clipper_stream.selection.state import MOST_MODELS
+from clipper_topics.manifests import REF_CHARACTERS
+from clipper_topics.query import ID_CHARACTERS, MOST_FEATURES
+from clipper_topics.selection_rows import (
+    MOST_CONFIGS,
+    RowKey,
+    config_context,
+    decode_row,
+    encode_key,
+    encode_row,
+)
+
+APP, KEY = ("app", None), encode_key(RowKey("app", None, 0))
 
 
 @pytest.fixture
 def at():
-    return Deployment(manifest())
+    return Deployment(manifest(), manifest("other"))
 
 
-def test_a_table_that_a_learner_wrote_is_equal_in_every_partition_and_context():
-    at = Deployment(manifest(), manifest("other"))
-    at.work(20, every=3)
-    at.work(20, "other", partition=1, context="c")
-    at.work(5, partition=1, first=100)
-    found = verified(at)
-    assert found.equal
-    assert (found.feedbacks, found.rows) == (45, 5)
-    assert [one.position for one in found.partitions] == [19, 24]
-    assert found.partitions[0].checkpoints == 7
-
-
-def test_a_deployment_of_which_nothing_is_known_is_equal():
-    assert verified(Deployment()).equal
-
-
-def test_a_flipped_last_bit_in_the_newest_row_is_found_with_its_feedback(at):
-    at.work(12)
-    log = at.logs.topics[CATALOGUE.selection_changelog, 0]
-    place = len(log) - 2
-    log[place] = dataclasses.replace(log[place], value=encode(flipped(at.rows["app", None, 0])))
-    found = verified(at)
-    (parting,) = found.partings
-    assert not found.equal
-    assert (parting.application, parting.context, parting.partition) == ("app", None, 0)
-    assert (parting.last_equal, parting.first_different, parting.feedbacks) == (10, 11, 1)
-    (record,) = parting.between
-    assert (record.topic, record.partition, record.offset, record.query_id) == ("clipper.feedback", 0, 11, "app-11")
-    assert parting.table != parting.logs
-    assert parting.table.applied == parting.logs.applied == 12
-
-
-def test_the_first_row_that_differs_is_named_when_a_learner_went_on_from_it(at):
-    at.work(8)
-    at.write(("app", None), flipped(msgspec.structs.replace(at.rows["app", None, 0], offset=8)))
-    at.rows["", None, 0] = msgspec.structs.replace(at.rows["", None, 0], offset=8)
-    at.ask("app-lost")
-    at.tell("app-lost")
-    at.work(10, first=20)
-    (parting,) = verified(at).partings
-    assert (parting.last_equal, parting.first_different) == (7, 9)
-    assert [one.query_id for one in parting.between] == ["app-lost", "app-20"]
-
-
-def test_of_several_feedbacks_in_a_step_all_are_named(at):
-    at.work(6)
-    at.ask("x", context="c")
-    at.tell("x")
-    for number in (1, 2):
-        at.ask(f"y{number}")
-        at.tell(f"y{number}")
-    at.learn()
-    at.write(("app", None), flipped(msgspec.structs.replace(at.rows["app", None, 0], offset=9)))
-    (parting,) = verified(at).partings
-    assert parting.last_equal == 8
-    assert (parting.feedbacks, parting.between) == (0, [])
-    assert parting.first_different == 9
-
-
-def test_a_row_of_which_no_feedback_tells_is_found(at):
-    at.work(4)
-    at.write(("app", "nobody"), at.rows["app", None, 0])
-    (parting,) = verified(at).partings
-    assert (parting.context, parting.logs, parting.feedbacks) == ("nobody", None, 0)
-
-
-def test_a_row_under_the_key_of_another_partition_is_found(at):
-    at.work(4)
-    row = encode(at.rows["app", None, 0])
-    at.logs.append(CATALOGUE.selection_changelog, row, 0, encode(RowKey("app", None, 1)))
-    assert [one.partition for one in verified(at).partings] == [1]
-
-
-def test_a_row_that_is_missing_is_found(at):
-    at.work(4)
-    log = at.logs.topics[CATALOGUE.selection_changelog, 0]
-    at.logs.topics[CATALOGUE.selection_changelog, 0] = [one for one in log if one.key != encode(RowKey("app", None, 0))]
-    (parting,) = verified(at).partings
-    assert parting.table is None
-    assert parting.feedbacks == 4
-
-
-def test_an_update_that_was_lost_is_found(at):
-    at.work(4)
-    log = at.logs.topics[CATALOGUE.selection_changelog, 0]
-    del log[-2]
-    (parting,) = verified(at).partings
-    assert (parting.last_equal, parting.logs.offset, parting.table.offset) == (2, 3, 2)
-    assert [one.query_id for one in parting.between] == ["app-3"]
-
-
-def test_a_position_beyond_the_log_is_found(at):
-    at.work(4)
-    at.logs.topics[CATALOGUE.feedback, 0].pop()
-    found = verified(at)
-    assert {(one.application, one.first_different) for one in found.partings} == {("", 3), ("app", 3)}
+def test_a_verdict_counts_what_was_compared(at):
+    found = verified(at.work(20, every=3).work(20, "other", partition=1, context="c").work(5, partition=1, first=100))
+    assert (found.equal, found.feedbacks, found.rows) == (True, 45, 5)
+    assert [(one.position, one.checkpoints) for one in found.partitions] == [(19, 7), (24, 25)]
+    assert is_told_alike(at)
 
 
 def test_feedback_that_was_not_learned_yet_is_no_difference(at):
-    at.work(4)
-    at.ask("later")
-    at.tell("later")
-    found = verified(at)
-    assert found.equal
-    assert found.partitions[0].behind == 1
+    found = verified(at.work(4).tell("app-0").tell("nobody").learn().ask("later").tell("later"))
+    assert (found.equal, found.feedbacks, found.partitions[0].behind) == (True, 6, 1)
 
 
-def test_rows_without_their_position_are_compared_where_they_are(at):
-    at.work(4)
-    at.ask("last")
-    at.tell("last")
-    at.learn()
-    log = at.logs.topics[CATALOGUE.selection_changelog, 0]
-    log.pop()
-    assert verified(at).equal
-    log[-1] = dataclasses.replace(log[-1], value=encode(flipped(at.rows["app", None, 0])))
-    assert [one.query_id for one in verified(at).partings[0].between] == ["last"]
+def test_only_the_application_that_is_asked_about_is_compared(at):
+    at.work(4).work(4, "other").put(("other", "x"), at.rows["other", None, 0])
+    assert [verified(at, application=name).equal for name in ("app", "other")] == [True, False]
 
 
-def test_an_older_row_behind_a_newer_one_is_found_because_compaction_keeps_it(at):
-    at.work(4)
-    log = at.logs.topics[CATALOGUE.selection_changelog, 0]
-    at.logs.append(CATALOGUE.selection_changelog, log[0].value, 0, log[0].key)
-    assert not verified(at).equal
+# --- what is false ----------------------------------------------------------------------------------------------------
+def flip(at, number):
+    """Another last bit in a row of the changelog."""
+    one = at.changelog[number]
+    at.changelog[number] = dataclasses.replace(one, value=encode_row(flipped(decode_row(one.value))))
+    return at
 
 
-def test_a_row_that_was_wrong_once_and_is_right_now_is_no_difference(at):
-    at.work(8)
-    log = at.logs.topics[CATALOGUE.selection_changelog, 0]
-    log[5] = dataclasses.replace(log[5], value=encode(flipped(msgspec.msgpack.decode(log[5].value, type=SelectionRow))))
-    assert verified(at).equal
+def without_row(at):
+    at.changelog[:] = [one for one in at.changelog if one.key != KEY]
+    return at
 
 
-def test_repetitions_orphans_and_unreadable_feedback_change_nothing(at):
-    at.work(4)
-    at.tell("app-1", 3)
-    at.tell("nobody")
-    at.learn()
-    found = verified(at)
-    assert found.equal
-    assert found.feedbacks == 6
+def lose(at, topic, number):
+    del at.logs.topics[topic, 0][number]
+    return at
 
 
-def test_feedback_is_an_orphan_or_not_by_the_times_of_the_logs_alone(at):
-    """Dead letters were believed: so what was refused by mistake was called equal."""
-    at.work(2)
-    at.tell("early")
-    at.ask("early")
-    at.learn()
-    assert at.rows["app", None, 0].applied == 3
-    at.tell("too early")
-    at.learn()
-    at.ask("too early")
-    at.tell("app-0")
-    at.ask("late")
-    at.logs.now_ms += LATER_MS
-    at.tell("late")
-    at.learn()
-    assert at.rows["app", None, 0].applied == 3
-    at.logs.topics.pop((CATALOGUE.dead_letters, 0))
-    assert verified(at).equal
+def append(at, key, value):
+    at.logs.append(CATALOGUE.selection_changelog, value, 0, key)
+    return at
 
 
-def test_only_the_application_that_is_asked_about_is_compared():
-    at = Deployment(manifest(), manifest("other"))
-    at.work(4)
-    at.work(4, "other")
-    at.write(("other", "x"), at.rows["other", None, 0])
-    assert verified(at, application="app").equal
-    assert not verified(at, application="other").equal
+# What happened, and how the one row that differs is described: as far as it is given.
+FALSE = {
+    "a bit of the newest row": (
+        lambda at: flip(at.work(12), -2),
+        dict(application="app", context=None, partition=0, last_equal=10, first_different=11, between=["app-11"]),
+    ),
+    "a row that a learner went on from": (
+        lambda at: at.work(8).falsify(8).ask("lost").tell("lost").skip().work(10, first=20),
+        dict(last_equal=7, first_different=8, feedbacks=1, between=["lost"]),
+    ),
+    "a position that was not written": (
+        lambda at: lose(
+            at.work(8).falsify(8).ask("lost").tell("lost").skip(), CATALOGUE.selection_changelog, -1
+        ).work(10, first=20),
+        dict(last_equal=7, first_different=9, feedbacks=2, between=["lost", "app-20"]),
+    ),
+    "a row behind a step of several": (
+        lambda at: at.work(6).ask("x", context="c").tell("x").work(2, first=20, every=0).learn().falsify(9),
+        dict(last_equal=8, first_different=9, feedbacks=0, between=[]),
+    ),
+    "a row of which no feedback tells": (
+        lambda at: at.work(4).put(("app", "nobody"), at.rows[*APP, 0]), dict(context="nobody", logs=None, feedbacks=0),
+    ),
+    "a row of another partition": (
+        lambda at: append(at.work(4), encode_key(RowKey("app", None, 1)), encode_row(at.rows[*APP, 0])),
+        dict(partition=1),
+    ),
+    "a row that is missing": (lambda at: without_row(at.work(4)), dict(table=None, feedbacks=4)),
+    "an update that was lost": (
+        lambda at: lose(at.work(4), CATALOGUE.selection_changelog, -2), dict(last_equal=2, between=["app-3"]),
+    ),
+    "an older row behind a newer one, which compaction keeps": (
+        lambda at: append(at.work(4), KEY, next(one.value for one in at.changelog if one.key == KEY)),
+        dict(last_equal=3, first_different=0),
+    ),
+    "a row behind the position": (
+        lambda at: flip(lose(at.work(5), CATALOGUE.selection_changelog, -1), -1), dict(between=["app-4"]),
+    ),
+    "a row behind a beginning that was deleted": (lambda at: at.age(10, 20).falsify(30), dict(last_equal=29)),
+    "a row beside a change": (
+        lambda at: at.work(6).declare(manifest(half_life=3.0)).follow().work(3, first=20).falsify(9),
+        dict(last_equal=8),
+    ),
+    **{
+        f"a feedback that was lost {count} behind a change": (
+            lambda at, count=count: at.work(6).declare(manifest(half_life=3.0)).follow().work(count, first=20)
+            .ask("lost").tell("lost").skip().work(2, first=40),
+            dict(application="app"),
+        )
+        for count in (0, 3)
+    },
+    "a context that was deleted and not forgotten": (
+        lambda at: append(
+            at.work(3, context="a").work(3, first=10, context="b"), encode_key(RowKey("app", "b", 0)), None
+        ),
+        dict(context="b", table=None),
+    ),
+}  # fmt: skip
 
 
-# --- restored states ------------------------------------------------------------------------------------------------
-def test_a_restored_state_is_part_of_the_log():
-    at = Deployment(manifest(), manifest("other"))
-    at.work(6, context="c")
-    at.work(6)
-    at.work(3, "other")
-    at.restore("app", SAVED)
-    at.learn()
-    at.learn(1)
-    at.work(5, first=50, every=2)
-    found = verified(at)
-    assert found.equal
-    assert at.rows["app", "c", 0].totals == []
+@pytest.mark.parametrize(("happened", "described"), FALSE.values(), ids=FALSE)
+def test_what_is_false_is_found_and_named(at, happened, described):
+    found = verified(happened(at))
+    (parting,) = found.partings
+    shown = msgspec.structs.asdict(parting) | {"between": [one.query_id for one in parting.between]}
+    assert {name: shown[name] for name in described} == described
+    assert (found.equal, parting.table != parting.logs) == (False, True)
 
 
-def test_a_marker_that_a_learner_passed_over_is_named(at):
-    at.work(6)
-    at.restore("app", SAVED)
-    at.write(("", None), msgspec.structs.replace(at.rows["", None, 0], offset=6))
-    found = verified(at)
-    parting = next(one for one in found.partings if one.application == "app")
-    assert [one.query_id for one in parting.between] == [None]
-    assert next(one for one in found.partings if one.application == "").context == "app"
+def test_a_row_that_differs_is_shown_with_the_records_between(at):
+    (parting,) = verified(flip(at.work(12), -2)).partings
+    (record,) = parting.between
+    assert (record.topic, record.partition, record.offset, record.query_id) == ("clipper.feedback", 0, 11, "app-11")
+    assert (parting.table.applied, parting.logs.applied, parting.logs.offset) == (12, 12, 11)
+    assert parting.logs.totals["b:1"] == {
+        name: getattr(at.rows[*APP, 0].totals[1], name) for name in ("count", "loss", "weighted_count", "weighted_loss")
+    }
 
 
-# --- logs of which the beginning is gone ----------------------------------------------------------------------------
-def test_a_log_without_its_beginning_is_verified_from_the_first_row_on():
-    at = aged(Deployment(manifest()), 10, 20)
-    found = verified(at)
-    assert found.equal
+def test_a_position_beyond_the_log_or_behind_a_marker_is_found(at):
+    found = verified(lose(at.work(4), CATALOGUE.feedback, -1))
+    assert {(one.application, one.first_different) for one in found.partings} == {("", 3), ("app", 3)}
+    passed_over = verified(Deployment().work(6).restore(SAVED).skip()).partings
+    described = {one.application: (one.context, [each.query_id for each in one.between]) for one in passed_over}
+    assert described.keys() == {"", "app"}
+    assert (described["app"][1], described[""][0]) == ([None], "app")
+
+
+def test_rows_without_their_position_or_wrong_only_once_are_no_difference(at):
+    assert verified(lose(at.work(5), CATALOGUE.selection_changelog, -1)).equal
+    assert verified(flip(Deployment().work(8), 5)).equal
+
+
+# --- logs of which the beginning is gone ------------------------------------------------------------------------------
+# What happened; the first feedback that is folded, how many were, and how many rows are unproven.
+BEGINNINGS = {
+    "from the first row on": (lambda at: at.age(10, 20), (10, 20, 0)),
+    "a row whose feedback was deleted": (lambda at: at.work(5, context="old").age(10, 3), (15, 3, 1)),
+    "all feedback": (lambda at: at.work(5).delete_before(5, [CATALOGUE.feedback]), (5, 0, 2)),
+    "a first certain feedback within a step": (
+        lambda at: at.work(6).work(3, first=20, every=0).wait(LATER_MS).work(5, first=30, every=0).learn()
+        .work(4, first=50).delete_before(4),
+        (9, 9, 0),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("happened", "expected"), BEGINNINGS.values(), ids=BEGINNINGS)
+def test_a_log_without_its_beginning_is_verified_as_far_as_it_tells(happened, expected):
+    found = verified(happened(Deployment()))
     one = found.partitions[0]
-    assert one.since == 10
-    assert one.feedbacks == 20
-    assert one.unproven == 0
+    assert (found.equal, (one.since, one.feedbacks, one.unproven)) == (True, expected)
 
 
-def test_a_wrong_row_is_found_behind_a_beginning_that_was_deleted():
-    at = aged(Deployment(manifest()), 10, 20)
-    at.write(("app", None), flipped(msgspec.structs.replace(at.rows["app", None, 0], offset=30)))
-    (parting,) = verified(at).partings
-    assert parting.last_equal == 29
+def test_a_marker_begins_the_rows_of_its_application(at):
+    at.work(6).wait(LATER_MS).work(2, "other", first=60).restore(SAVED).learn().work(6, first=100)
+    found = verified(at.delete_before(4).compact(dirty=4))
+    assert (found.equal, found.partitions[0].unproven) == (True, 1), "that of the other application"
+    without_row(at.falsify(at.position()))
+    (parting,) = verified(append(at, KEY, encode_row(at.rows[*APP, 0]))).partings
+    assert parting.application == "app"
 
 
-def test_a_row_begins_behind_the_step_in_which_its_first_certain_feedback_is(at):
-    at.work(6)
-    for number in range(8):
-        at.logs.now_ms += LATER_MS if number == 3 else 0
-        at.ask(f"x{number}")
-        at.tell(f"x{number}", number % 2)
-    at.learn()
-    at.work(4, first=50)
-    for topic in (CATALOGUE.predictions, CATALOGUE.feedback):
-        at.logs.delete_before(topic, 0, 4)
-    found = verified(at)
+@pytest.mark.parametrize("before", [2, 9])
+def test_contexts_forgotten_around_the_beginning_of_the_logs_are_no_difference(at, before):
+    """What was forgotten before the first feedback that is left, and what after it."""
+    for name in "abcd":
+        at.work(2, first=10 * ord(name), context=name)
+    at.forget(4).wait(HORIZON_MS + 1)
+    for name in "ace":
+        at.work(2, first=1000 + 10 * ord(name), context=name)
+    found = verified(at.forget(before + 4).work(2, first=5000, context="a").delete_before(before))
     assert found.equal
-    assert found.partitions[0].since == 9
+    assert found.partitions[0].since > 0
 
 
-def test_a_row_whose_feedback_was_deleted_is_called_unproven(at):
-    at.work(5, context="old")
-    found = verified(aged(at, 10, 3))
-    assert found.equal
-    assert found.partitions[0].unproven == 1
+# --- changes of which nothing tells -----------------------------------------------------------------------------------
+def forget_configs(at):
+    """The changelog and table as an older version has written them: nothing says what a row was folded under."""
+    key = encode_key(RowKey("", config_context("app"), 0))
+    at.changelog[:] = [one for one in at.changelog if one.key != key]
+    del at.rows["", config_context("app"), 0]
+    return at
 
 
-def test_a_marker_begins_the_rows_of_its_application():
-    at = Deployment(manifest(), manifest("other"))
-    at.work(6)
-    at.logs.now_ms += LATER_MS
-    at.work(2, "other", first=60)
-    at.restore("app", SAVED)
-    at.learn()
-    at.work(6, first=100)
-    at.logs.delete_before(CATALOGUE.predictions, 0, 4)
-    at.logs.delete_before(CATALOGUE.feedback, 0, 4)
-    at.logs.compact(CATALOGUE.selection_changelog, 0, dirty=4)
-    found = verified(at)
-    assert found.equal
-    assert found.partitions[0].unproven == 1, "that of the other application"
-    at.write(("app", None), flipped(at.rows["app", None, 0]))
-    log = at.logs.topics[CATALOGUE.selection_changelog, 0]
-    log[:] = [one for one in log if one.key != encode(RowKey("app", None, 0))] + log[-1:]
-    assert [one.application for one in verified(at).partings] == ["app"]
+@pytest.mark.parametrize(("changes", "unlogged"), [({"audit_ratio": 0.5}, []), ({"half_life": 3.0}, ["app"])])
+def test_rows_of_an_older_version_are_verified_where_nothing_changed(at, changes, unlogged):
+    at = forget_configs(at.work(6).work(6, "other")).declare(manifest(**changes)).follow()
+    found = verified(at.work(3, first=20))
+    assert (found.equal, found.partitions[0].unlogged) == (True, unlogged)
 
 
-def test_nothing_is_verified_when_all_feedback_was_deleted(at):
-    at.work(5)
-    at.logs.delete_before(CATALOGUE.feedback, 0, 5)
-    found = verified(at)
-    assert found.equal
-    assert found.partitions[0].unproven == 2
+def test_few_changes_are_remembered_and_it_is_said_when_one_was_forgotten(at):
+    for number in range(MOST_CONFIGS):
+        at.work(1, first=number).declare(manifest(half_life=2.0 + number)).follow()
+    found = verified(at.work(1, first=50))
+    assert len(at.rows["", config_context("app"), 0].configs) == MOST_CONFIGS
+    assert (found.equal, found.partitions[0].unlogged) == (True, ["app"])
 
 
-def test_an_id_that_is_used_again_after_the_horizon_is_another_decision(at):
-    at.work(3)
-    at.logs.now_ms += LATER_MS
-    at.ask("app-1", outputs=[("a:1", 7), ("b:1", 8)])
-    at.tell("app-1", 8)
-    at.learn()
-    assert at.rows["app", None, 0].applied == 4
+def test_a_step_done_again_after_a_crash_is_noted_where_it_began(at):
+    at.work(5).ask("q").tell("q").learn(crash_after=1).declare(manifest(half_life=2.0)).follow().work(3, first=20)
+    assert [one.first for one in at.rows["", config_context("app"), 0].configs] == [0, 6]
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+LONGEST = "m" * (REF_CHARACTERS - 33)
+STAYS = f"{LONGEST}:stays"
+
+
+@pytest.mark.parametrize(("policy", "features"), [("lin_ucb", MOST_FEATURES), ("exp4", 0)])
+def test_a_row_of_hundreds_of_versions_fits_into_a_record(policy, features):
+    at = Deployment(manifest(policy=policy))
+    for number in range(700):
+        outputs = [(f"{LONGEST}:{number:032}", number % 2), (STAYS, 1)]
+        at.ask(f"{number}", outputs=outputs, features=[0.5 / (1 + number)] * features).tell(f"{number}")
+        if number % 100 == 0:
+            at.learn()
+    changelog = at.learn().logs.read_all(CATALOGUE.selection_changelog)
+    assert max(len(one.value) for one in changelog) < MAX_BATCH_BYTES // 2
+    totals = oracle.table(changelog)["app", None, 0].totals
+    assert (len(totals), totals[STAYS][0]) == (MOST_MODELS, 700.0)
+    assert is_told_alike(at)
+
+
+def test_a_version_that_was_dropped_and_comes_back_begins_anew(at):
+    for place, number in enumerate([*range(MOST_MODELS), 0, MOST_MODELS, 1]):
+        at.ask(f"{place}", outputs=((f"a:{number}", 1),)).tell(f"{place}")
+    totals = {one.model: one.count for one in at.learn().rows[*APP, 0].totals}
+    assert (totals["a:0"], totals["a:1"], len(totals)) == (2.0, 1.0, MOST_MODELS)
+    assert is_told_alike(at)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"context": "c" * (ID_CHARACTERS + 1)},
+        {"features": [0.5] * (MOST_FEATURES + 1)},
+        {"outputs": [("m" * REF_CHARACTERS + ":1", 1)]},
+        {"outputs": [(f"m:{number}", 1) for number in range(MOST_MODELS + 1)]},
+    ],
+    ids=["context", "features", "name", "models"],
+)
+def test_what_no_row_can_hold_is_refused_and_the_next_feedback_counts(at, forged):
+    at.ask("forged", **forged).tell("forged").work(2)
+    (letter,) = at.logs.read_all(CATALOGUE.dead_letters)
+    assert b"no router wrote it" in letter.headers["__streams.errors.message"]
+    assert at.rows[*APP, 0].applied == 2
     assert verified(at).equal
 
 
-def test_the_oracle_of_the_tests_agrees():
-    at = Deployment(manifest(), manifest("other"))
-    at.work(20, every=3)
-    at.work(7, "other", partition=1, context="c")
-    expected = oracle.fold(
-        at.logs.read_all(CATALOGUE.predictions),
-        sorted(at.logs.read_all(CATALOGUE.feedback), key=lambda one: (one.partition, one.offset)),
-        {"app": {}, "other": {}},
-    )
-    table = oracle.table(at.logs.read_all(CATALOGUE.selection_changelog))
-    assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in expected.items()}
-    assert verified(at).equal
+@pytest.mark.parametrize("dirty", [None, 0, 5])
+def test_contexts_that_were_forgotten_and_come_back_begin_anew(at, dirty):
+    at.work(6)
+    for turn, names in enumerate(["abc", "bcd", "ae", "af"]):
+        for name in names:
+            at.work(2, first=100 * turn + 10 * ord(name), context=name)
+        if turn in {1, 2}:
+            at.forget(at.position() - 3)
+    assert {context for name, context, _ in at.rows if name and context} == {"a", "e", "f"}
+    assert at.rows["app", "a", 0].applied == 4
+    assert is_told_alike(at if dirty is None else at.compact(dirty))

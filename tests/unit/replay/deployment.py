@@ -1,0 +1,397 @@
+"""The topics of a deployment in memory, and a learner that writes what a router would write."""
+
+import asyncio
+import hashlib
+import tempfile
+from collections import Counter, defaultdict
+from itertools import groupby, islice
+from pathlib import Path
+
+import msgspec
+import oracle
+from builders.feedback import prediction
+from builders.kafka import record
+from builders.learner_logs import flipped
+from builders.router_deployment import Read
+from msgspec import UNSET
+
+from clipper_agents.control.state import ControlState
+from clipper_agents.feedback.feedback_step import JoinedFeedback, decode_feedback, learn
+from clipper_agents.feedback.learning_config import config_digest
+from clipper_agents.feedback.restore_markers import is_marker, read_markers
+from clipper_agents.replay.partition_join import JoinRules, PartitionJoin
+from clipper_agents.replay.state_at import state_at
+from clipper_agents.replay.verify import verify
+from clipper_agents.router.selection_store import SelectionStore
+from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.query import Application
+from clipper_stream.selection.registry import make_policy
+from clipper_topics import codec
+from clipper_topics.audit import Audit
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.change import Change
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.control_keys import application_key, change_key, restore_key
+from clipper_topics.dead_letter import dead_letter_headers
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, queried_between, repeated_between
+from clipper_topics.logged_records import audit_key, decides, prediction_head, read_audit, read_prediction
+from clipper_topics.manifests import ApplicationManifest, PolicySpec
+from clipper_topics.restore import RESTORE, Restore, markers_of
+from clipper_topics.selection_rows import (
+    POSITION,
+    RowKey,
+    SavedRow,
+    decode_key,
+    decode_row,
+    encode_key,
+    encode_row,
+    note_row,
+)
+
+HORIZON_S = 3600.0
+HORIZON_MS = HORIZON_S * 1000
+LATER_MS = round(2 * (HORIZON_MS + EARLY_FEEDBACK_MS)) + 1
+"""After so long no feedback can be about what was asked before, nor about what such feedback may be about."""
+START_MS = 1_700_000_000_000
+CATALOGUE = Catalogue(partitions=2)
+SAVED = [SavedRow(partition=0, totals={"b:1": (3.0, 1.0, 4.0, 2.0)})]
+
+
+def manifest(name="app", policy="exp4", loss="zero_one", audit_ratio=0.0, **parameters):
+    """An application that observes all models, and forgets when it has a half-life."""
+    spec = PolicySpec(name=policy, parameters=parameters)
+    return ApplicationManifest(name=name, models=["a:1", "b:1"], policy=spec, loss=loss, audit_ratio=audit_ratio)
+
+
+def restore_id(number):
+    return f"r-{number:016x}"
+
+
+class MemoryLogs:
+    """Records by topic and partition, given in lists of three; the next one is stamped `now_ms`."""
+
+    def __init__(self, now_ms=START_MS, step_ms=1):
+        self.topics, self._starts = defaultdict(list), Counter()
+        self.now_ms, self._step_ms = now_ms, step_ms
+
+    def append(self, topic, value, partition=0, key=b"", headers=()):
+        log = self.topics[topic, partition]
+        offset = log[-1].offset + 1 if log else self._starts[topic, partition]
+        log.append(record(offset, value, key, topic, partition, headers, self.now_ms))
+        self.now_ms += self._step_ms
+        return self
+
+    def delete_before(self, topic, offset):
+        """What retention does in partition 0."""
+        self._starts[topic, 0] = offset
+        self.topics[topic, 0] = [one for one in self.topics[topic, 0] if one.offset >= offset]
+
+    async def bounds(self, topic, partition):
+        log, start = self.topics[topic, partition], self._starts[topic, partition]
+        return start, log[-1].offset + 1 if log else start
+
+    async def offset_at(self, topic, partition, at_ms):
+        found = (one.offset for one in self.topics[topic, partition] if one.timestamp >= at_ms)
+        return next(found, (await self.bounds(topic, partition))[1])
+
+    async def read(self, topic, partition, start, end):
+        wanted = [one for one in self.topics[topic, partition] if start <= one.offset < end]
+        for first in range(0, len(wanted), 3):
+            yield wanted[first : first + 3]
+
+    def read_all(self, topic):
+        """As `oracle` reads them."""
+        return [
+            Read(one.partition, one.offset, one.key, one.value, dict(one.headers), one.timestamp)
+            for number in range(CATALOGUE.partitions)
+            for one in self.topics[topic, number]
+        ]
+
+
+class Deployment:
+    """Applications, their traffic, and a learner of each partition; what happens to it is told one after the other.
+
+    Attributes:
+        logs: What all of them wrote.
+        rows: The selection table, by application, context and partition.
+        outcomes: How many feedbacks ended how.
+        manifests: The applications that are declared.
+        changed: Whether one of them was declared more than once.
+    """
+
+    def __init__(self, *manifests):
+        self.logs, self.rows, self.outcomes = MemoryLogs(), {}, Counter()
+        self.manifests, self._revisions, self._applications = {}, Counter(), {}
+        self._control, self._selection, self._crash_after = ControlState(), SelectionStore(self, 2), None
+        self._decisions, self._audits, self._credits, self._markers = defaultdict(list), {}, {}, []
+        self.declare(*(manifests or [manifest()])).follow()
+
+    @property
+    def changed(self):
+        return any(number > 1 for number in self._revisions.values())
+
+    @property
+    def changelog(self):
+        """The records of partition 0, to be falsified."""
+        return self.logs.topics[CATALOGUE.selection_changelog, 0]
+
+    def wait(self, ms):
+        self.logs.now_ms += int(ms)
+        return self
+
+    # --- operators ----------------------------------------------------------------------------------------------
+    def declare(self, *manifests):
+        """Publish applications, with the records of their changes."""
+        for one in manifests:
+            self._revisions[one.name] += 1
+            after = msgspec.structs.replace(one, revision=self._revisions[one.name])
+            self._change(one.name, codec.applications.encode(after), before=self.manifests.get(one.name), after=after)
+            self.manifests[one.name] = after
+        return self
+
+    def withdraw(self, name):
+        """Delete an application, and have the learners follow."""
+        self._revisions[name] += 1
+        self._change(name, b"", before=self.manifests.pop(name))
+        del self._applications[name]
+        return self
+
+    def _change(self, name, value, **sides):
+        revision = self._revisions[name]
+        change = Change(
+            application=name, revision=revision, command="update", at_ms=self.logs.now_ms, by="ada", **sides
+        )
+        self.logs.append(CATALOGUE.control, value, 0, application_key(name))
+        self.logs.append(CATALOGUE.control, codec.changes.encode(change), 0, change_key(name, revision))
+
+    def follow(self):
+        """The learners know now what is declared."""
+        for name, one in self.manifests.items():
+            policy = make_policy(one.policy.name, one.policy.parameters)
+            self._applications[name] = Application(
+                name=name, candidates=(), policy=policy, loss=one.loss, learning_config=config_digest(one)
+            )
+        self._control.take(self.logs.topics[CATALOGUE.control, 0])
+        return self
+
+    def restore(self, rows, name="app"):
+        """Declare a restore, and mark it in every partition."""
+        return self.declare_restore(rows, name).mark(len(self._markers) - 1)
+
+    def declare_restore(self, rows, name="app", digests=None):
+        values = markers_of(name, rows, CATALOGUE.partitions)
+        digests = digests or {str(number): hashlib.sha256(value).hexdigest() for number, value in enumerate(values)}
+        said = Restore(application=name, at_ms=self.logs.now_ms, by="ada", digests=digests)
+        key = restore_key(restore_id(len(self._markers)))
+        self.logs.append(CATALOGUE.control, codec.restores.encode(said), 0, key)
+        self._markers.append(values)
+        self._control.take(self.logs.topics[CATALOGUE.control, 0])
+        return self
+
+    def mark(self, number):
+        """The markers of a restore, whether it is declared or not."""
+        headers = [*codec.MSGPACK_HEADERS, (RESTORE, restore_id(number).encode())]
+        for partition, value in enumerate([*self._markers, [b""] * 2][min(number, len(self._markers))]):
+            self.logs.append(CATALOGUE.feedback, value, partition, None, headers)
+        return self
+
+    # --- brokers ------------------------------------------------------------------------------------------------
+    def delete_before(self, offset, topics=(CATALOGUE.predictions, CATALOGUE.feedback)):
+        """What retention does in partition 0."""
+        for topic in topics:
+            self.logs.delete_before(topic, offset)
+        return self
+
+    def compact(self, dirty=0):
+        """What compaction does to all but the last records of the changelog of partition 0."""
+        end = len(self.changelog) - dirty
+        clean = {one.key: one for one in self.changelog[:end]}
+        self.changelog[:end] = sorted(clean.values(), key=lambda one: one.offset)
+        return self
+
+    # --- applications -------------------------------------------------------------------------------------------
+    def ask(self, query_id, application="app", partition=0, **changes):
+        """A decision about a query."""
+        asked = prediction(query_id, application, **{"queried_at_ms": self.logs.now_ms} | changes)
+        self.logs.append(CATALOGUE.predictions, codec.predictions.encode(asked), partition)
+        _, logged = read_prediction(self.logs.topics[CATALOGUE.predictions, partition][-1])
+        known, repeats = self._decisions[partition, query_id], repeated_between(asked.queried_at_ms, HORIZON_MS)
+        if not any(decides(one, application, *repeats) for one in known):
+            known.append(logged)
+        return self
+
+    def audit(self, query_id, *models, partition=0, **changes):
+        """What models said that were asked for an audit, and which of them said nothing."""
+        answers = [one for one in models if hasattr(one, "output")]
+        missing = [one for one in models if not hasattr(one, "output")]
+        said = Audit(query_id=query_id, models=answers, missing=missing, **changes)
+        self.logs.append(CATALOGUE.audits, codec.audits.encode(said), partition)
+        key, logged = read_audit(self.logs.topics[CATALOGUE.audits, partition][-1])
+        self._audits.setdefault((partition, key), logged)
+        return self
+
+    def tell(self, query_id, label=UNSET, partition=0, **changes):
+        """Feedback about a query."""
+        given = any(changes.get(name) is not None for name in ("loss", "reward"))
+        truth = {} if label is UNSET and given else {"label": 1 if label is UNSET else label}
+        said = {"query_id": query_id} | truth | changes
+        self.logs.append(CATALOGUE.feedback, msgspec.json.encode(said), partition, b"key")
+        return self
+
+    def work(self, count, application="app", partition=0, first=0, every=1, **changes):
+        """So many queries with feedback, learned in steps of `every`; 0: not learned."""
+        for number in range(first, first + count):
+            query_id = f"{application}-{number}"
+            self.ask(query_id, application, partition, outputs=[("a:1", number % 3), ("b:1", number % 2)], **changes)
+            self.tell(query_id, number % 5, partition)
+            if every and (number + 1 - first) % every == 0:
+                self.learn(partition)
+        return self.learn(partition) if every else self
+
+    def age(self, before, after):
+        """Traffic, an hour, and more traffic; then the first part is deleted."""
+        return self.work(before).wait(LATER_MS).work(after, first=100).delete_before(before - 2)
+
+    # --- learners -----------------------------------------------------------------------------------------------
+    def position(self, partition=0):
+        """The last feedback offset that is in the rows."""
+        return self._selection.position(partition)
+
+    def learn(self, partition=0, most=None, crash_after=None):
+        """One step over feedback behind the position, of so many records; a crash comes after so many of its rows."""
+        position, log = self.position(partition), self.logs.topics[CATALOGUE.feedback, partition]
+        records = [one for one in log if one.offset > position][:most]
+        if not records:
+            return self
+        markers, refused = read_markers(filter(is_marker, records), self._control.restores.get, CATALOGUE.partitions)
+        feedback = [one for record in records if not is_marker(record) for one in self._joined(record)]
+        if any(one.decision is None for one in feedback):
+            self.wait(EARLY_FEEDBACK_MS + 1)  # so long it was waited for
+        step = learn(
+            feedback,
+            {
+                one.decision.offset: self._credits.get((partition, one.decision.offset))
+                for one in feedback
+                if one.decision
+            },
+            lambda row: self._selection.row(*row, partition),
+            lambda name, _: self._applications.get(name),
+            markers,
+            lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
+        )
+        self._crash_after = crash_after
+        asyncio.run(self._selection.write(partition, step.rows, records[-1].offset))
+        if self.position(partition) < records[-1].offset:
+            return self  # the next process does it again
+        self._credits |= {(partition, decision): offset for decision, offset in step.applied_feedback.items()}
+        self.outcomes.update(step.outcomes)
+        for one, error in [*refused, *step.refused]:
+            headers = dead_letter_headers(one.topic, one.partition, one.offset, error)
+            self.logs.append(CATALOGUE.dead_letters, one.value, 0, one.key, headers)
+        return self
+
+    def _joined(self, told):
+        """A feedback with the decision that it is about and its audit, if it can be read."""
+        try:
+            said = decode_feedback(told)
+        except UndecodableRecord:
+            return
+        known = self._decisions[told.partition, said.query_id]
+        span = queried_between(told.timestamp, HORIZON_MS)
+        decision = next((one for one in known if decides(one, said.application, *span)), None)
+        head = prediction_head(decision) if decision and decision.audited else None
+        audit = head and self._audits.get((told.partition, audit_key(head.query_id, head.query_offset)))
+        yield JoinedFeedback(told, said, decision, audit)
+
+    def forget(self, before, partition=0):
+        """Forget the contexts whose last feedback is before an offset."""
+        keys = [encode_key(RowKey(*one)) for one in self.rows if one[0] and one[1] is not None and one[2] == partition]
+        asyncio.run(self._selection.forget_contexts(partition, before, keys))
+        return self
+
+    # --- what no router writes ------------------------------------------------------------------------------------
+    def put(self, place, row, partition=0):
+        """A row into the table and its changelog."""
+        asyncio.run(self.write(partition, {encode_key(RowKey(*place, partition)): encode_row(row)}))
+        return self
+
+    def falsify(self, offset, place=("app", None), partition=0):
+        """A row with another last bit, as of a feedback."""
+        return self.put(place, flipped(msgspec.structs.replace(self.rows[*place, partition], offset=offset)), partition)
+
+    def skip(self):
+        """The position goes to the last feedback, which is not learned."""
+        return self.put(POSITION, note_row(self.logs.topics[CATALOGUE.feedback, 0][-1].offset))
+
+    # --- the table, as `SelectionStore` uses it -------------------------------------------------------------------
+    def get_row(self, _, key):
+        row = self.rows.get(msgspec.structs.astuple(decode_key(key)))
+        return None if row is None else encode_row(row)
+
+    def items(self, partition, first=b""):
+        encoded = [(encode_key(RowKey(*one)), encode_row(row)) for one, row in self.rows.items() if one[2] == partition]
+        return iter(sorted(one for one in encoded if one[0] >= first))
+
+    async def write(self, partition, rows, _=()):
+        for key, value in islice(rows.items(), self._crash_after):
+            self.rows |= {msgspec.structs.astuple(decode_key(key)): value and decode_row(value)}
+            self.logs.append(CATALOGUE.selection_changelog, value, partition, key)
+        self.rows = {place: row for place, row in self.rows.items() if row is not None}
+        self._crash_after = None
+
+
+def verified(at, **changes):
+    """The verification of a deployment's logs."""
+    return asyncio.run(verify(at.logs, CATALOGUE, HORIZON_S, **changes))
+
+
+def state(at, **upto):
+    """The state of an application as of then."""
+    return asyncio.run(state_at(at.logs, CATALOGUE, "app", HORIZON_S, **upto))
+
+
+def joined(logs, partition=0, *, first_offset=0, lists_of=3, **rules):
+    """The columns of the decisions of an application, and the counts; records go in by their time, some at once."""
+    settings = JoinRules(**(dict(application="app", loss_kind="zero_one", partitions=4) | rules))
+    names = {getattr(CATALOGUE, name): name for name in ("predictions", "audits", "feedback")}
+    records = sorted((one for topic in names for one in logs.topics[topic, partition]), key=lambda one: one.timestamp)
+    parts = []
+    with tempfile.TemporaryDirectory() as folder:
+        join = PartitionJoin(partition, settings, first_offset, Path(folder))
+        for topic, found in groupby(records, key=lambda one: one.topic):
+            while some := [*islice(found, lists_of)]:
+                getattr(join, names[topic])(some)
+                parts += join.finished(some[-1].timestamp)
+        parts += join.end()
+        join.close()
+    return DecisionColumns.concatenated(parts), +join.counts
+
+
+def folded(at, partitions=(0, 1), changelog=None):
+    """The rows that the logs of a deployment lead to, by the oracle."""
+    read = at.logs.read_all
+    return oracle.fold(
+        read(CATALOGUE.predictions),
+        [
+            one
+            for one in read(CATALOGUE.feedback)
+            if one.partition in partitions and one.offset <= at.position(one.partition)
+        ],
+        msgspec.to_builtins(at.manifests),
+        read(CATALOGUE.audits),
+        read(CATALOGUE.control),
+        read(CATALOGUE.selection_changelog) if changelog is None else changelog,
+        HORIZON_S,
+    )
+
+
+def in_bits(rows):
+    return {key: row.bits for key, row in rows.items()}
+
+
+def is_told_alike(at):
+    """Whether the table is verified; unless an application was changed, the oracle folds it as well."""
+    if not at.changed:
+        table = oracle.table(at.logs.read_all(CATALOGUE.selection_changelog))
+        assert in_bits(table) == in_bits(folded(at))
+    return verified(at).equal
