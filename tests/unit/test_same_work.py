@@ -45,23 +45,12 @@ class Answered:
         return same_work.propensities(msgspec.json.decode(self.state[2].get("digits", b"{}")))[model]
 
 
-def test_a_query_is_answered_by_one_model_with_its_propensity():
-    (answer,) = Answered().ask("0-a")
-    (asked,) = answer["models"]
-    assert asked["propensity"] == 0.5
-    assert answer["output"] == asked["output"] == (63 if asked["model"] == "largest" else asked["output"])
-    assert answer["latency_ms"] == 0
-
-
-def test_a_repeat_is_answered_from_the_log_in_the_same_batch_and_later():
+def test_a_query_is_answered_by_one_model_and_its_repeat_from_the_log_until_the_horizon():
     system = Answered()
     first, second = system.ask("0-a", "0-a")
+    (asked,) = first["models"]
+    assert (first["output"], first["latency_ms"], asked["propensity"]) == (asked["output"], 0, 0.5)
     assert first == second == system.ask("0-a", row=[1.0] * 64)[0]
-
-
-def test_an_id_is_another_query_after_the_horizon():
-    system = Answered()
-    (first,) = system.ask("0-a")
     system.now_ms += 3_600_001
     (later,) = system.ask("0-a", timestamp_ms=system.now_ms)
     assert later["predicted_at_ms"] - first["predicted_at_ms"] == 3_600_001
@@ -71,16 +60,14 @@ def test_an_id_is_another_query_after_the_horizon():
 def test_a_query_that_comes_or_whose_batch_ends_past_its_deadline_gets_the_default(sent_ms, step_ms, reason):
     (answer,) = Answered(step_ms).ask("0-a", timestamp_ms=sent_ms)
     assert (answer["output"], answer["reason"]) == (-1, reason)
-    assert reason == "late" or "models" not in answer
 
 
 def test_a_row_that_was_asked_before_is_answered_from_the_cache():
     system = Answered()
-    cold = system.ask(*(f"0-{number}" for number in range(20)))
-    assert not any(answer["models"][0]["cached"] for answer in cold)
+    cold = [answer["models"][0] for answer in system.ask(*(f"0-{number}" for number in range(20)))]
+    assert not any(asked["cached"] for asked in cold)
     warm = system.ask("0-warm")[0]["models"][0]
-    known = {answer["models"][0]["model"]: answer["output"] for answer in cold}
-    assert (warm["cached"], warm["output"]) == (True, known[warm["model"]])
+    assert (warm["cached"], warm["output"]) == (True, {each["model"]: each["output"] for each in cold}[warm["model"]])
 
 
 def test_feedback_moves_the_weights_once_by_its_importance_weighted_loss():
@@ -113,16 +100,6 @@ def test_the_configuration_of_the_same_work_is_that_of_the_rivals():
         assert application.default_output == same_work.DEFAULT_OUTPUT
     assert [f"{model.name}:{model.version}" for model in settings.models] == [*same_work.MODELS]
     assert all(model.colocated and model.deterministic for model in settings.models)
-
-
-def test_the_workload_has_every_kind_of_record():
-    workload = run.make_workload(CATALOGUE, 400)
-    topics = Counter(record.topic for record in workload.later)
-    rows = [msgspec.json.decode(one.value)["input"] for one in queries_of(workload.earlier + workload.later)]
-    assert (len(workload.earlier), topics) == (80, {CATALOGUE.queries: 324, CATALOGUE.feedback: 86})
-    assert workload.records.total() == 404
-    assert len({*map(tuple, rows)}) < 300
-    assert len(workload.records) - len(workload.labels) == 2
 
 
 def queries_of(records):
@@ -172,6 +149,7 @@ class Forgetful(dict):
 )
 def test_a_log_is_complete_when_all_of_the_work_was_done_once(spoil, scored, noticed):
     workload, last = run.make_workload(CATALOGUE, 400), run.last_queries(CATALOGUE, 0)
+    assert Counter(record.topic for record in workload.later) == {CATALOGUE.queries: 324, CATALOGUE.feedback: 86}
     checked = run.check(spoil(log_of(workload, last, scored)), workload, last, CONTENDER)
     assert {name for name in ("missing", "duplicates", "wrong", "changed", "unlearned") if checked[name]} == noticed
     assert checked["complete"] == (not noticed)

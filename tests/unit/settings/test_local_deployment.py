@@ -19,24 +19,26 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_command_uses_the_up_of_its_folder_and_says_so(capsys):
     with recorded(KAFKA):
-        found = DeploymentContext().settings.kafka
-    assert (found.bootstrap, found.prefix, found.partitions) == ("127.0.0.1:4711", "shop", 2)
+        assert DeploymentContext().settings.kafka == KAFKA
     assert capsys.readouterr().err == "using 127.0.0.1:4711, where `up` runs in this folder\n"
     assert DeploymentContext().settings.kafka == KafkaSection()
 
 
+TOML = '[kafka]\nbootstrap = "kafka:9092"\nprefix = "toml"\n'
+
+
 def test_a_command_uses_the_configuration_of_its_folder_and_says_so(folder, capsys):
-    (folder / "clipper.toml").write_text('[kafka]\nbootstrap = "kafka:9092"\nprefix = "toml"\n')
+    (folder / "clipper.toml").write_text(TOML)
     assert DeploymentContext().settings.kafka == KafkaSection(bootstrap="kafka:9092", prefix="toml")
     assert capsys.readouterr().err == "using clipper.toml\n"
     (folder / "clipper.toml").write_text('[router]\nprocesses = 2\n[kafka]\nprefix = "toml"\n')
     with recorded(KAFKA):
         settings = DeploymentContext().settings
-    assert (settings.kafka.bootstrap, settings.kafka.prefix, settings.router.processes) == ("127.0.0.1:4711", "shop", 2)
+    assert (settings.kafka, settings.router.processes) == (KAFKA, 2)
 
 
 def test_an_address_that_is_given_is_used_as_before(folder, monkeypatch, capsys):
-    (folder / "clipper.toml").write_text('[kafka]\nbootstrap = "kafka:9092"\nprefix = "toml"\n')
+    (folder / "clipper.toml").write_text(TOML)
     with recorded(KAFKA):
         assert DeploymentContext(bootstrap="a:1").settings.kafka == KafkaSection(bootstrap="a:1")
         assert DeploymentContext(starts_kafka=True).settings.kafka == KafkaSection()

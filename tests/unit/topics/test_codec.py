@@ -10,8 +10,7 @@ from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS, UndecodableReco
 from clipper_topics.manifests import ModelManifest
 
 
-def test_one_function_gives_the_headers_of_a_content_type_whoever_writes_the_record():
-    """Routers state JSON with what they write, applications need not: the bytes on the wire stay as they were."""
+def test_routers_state_json_with_what_they_write_and_applications_need_not():
     stated = [(codec.CONTENT_TYPE, b"application/json")]
     assert (codec.headers_of(JSON), codec.headers_of(JSON, state_json=True)) == ([], stated)
     assert codec.headers_of(MSGPACK) == codec.headers_of(MSGPACK, state_json=True) == MSGPACK_HEADERS
