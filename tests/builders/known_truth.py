@@ -22,14 +22,17 @@ class Truth:
     context: np.ndarray
     contexts: tuple[str | None, ...] = (None, "north", "south")
 
-    def logged(self, shares, seed: int = 0, audit_ratio: float = 0.0, missing: float = 0.0) -> DecisionColumns:
-        """What is logged when models are served with these probabilities, (M,) or (n, M)."""
+    def logged(self, shares, seed: int = 0, audit_ratio: float = 0.0, missing=0.0) -> DecisionColumns:
+        """What is logged when models are served with these probabilities, (M,) or (n, M).
+
+        Feedback is missing with a probability, which may be one a model.
+        """
         rng, (rows, models) = np.random.default_rng([seed, 1]), self.loss.shape
         served_with = np.broadcast_to(np.asarray(shares, float), (rows, models))
         chosen = (rng.random(rows)[:, None] > np.cumsum(served_with, axis=1)[:, :-1]).sum(axis=1)
         audited, served = rng.random(rows) < audit_ratio, np.eye(models, dtype=bool)[chosen]
         propensity = np.where(served | audited[:, None], audit_ratio + (1.0 - audit_ratio) * served_with, 0.0)
-        fed = rng.random(rows) >= missing
+        fed = rng.random(rows) >= np.broadcast_to(missing, models)[chosen]
         return self._columns(propensity, served, served_with[np.arange(rows), chosen], fed, confidence=rng.random(rows))
 
     def whole(self) -> DecisionColumns:

@@ -118,27 +118,21 @@ def test_a_target_that_one_row_alone_misses_gives_way_to_twice_what_it_takes():
     assert observe_full(limit, 0.060).rows < shared + 1
 
 
-def test_few_rows_that_are_late_now_and_then_do_not_relax_the_target():
-    limit = aimd(start_rows=1)
-    for _ in range(20):
-        observe_full(limit, *[0.010] * 2 * ROUND_BATCHES, LATE_S)
-    assert limit.target_s == pytest.approx(0.020)
-    assert limit.rows > FEW_ROWS
-
-
-def test_few_rows_that_are_late_every_third_time_do():
-    """On a busy processor single rows take anything; eight in time in a row are rare then, and growth with them."""
-    limit = observe_full(aimd(start_rows=1), *[FAST_S, 0.030, FAST_S] * ROUND_BATCHES)
-    assert limit.target_s == pytest.approx(0.060)
-
-
-def test_the_target_is_in_force_again_when_a_round_keeps_it():
-    limit = observe_full(hopeless(), *[0.031] * 6)
-    rows = limit.rows
-    assert rows > 1
-    observe_full(limit, *[0.010] * ROUND_BATCHES)
-    assert limit.target_s == pytest.approx(0.020)
-    assert limit.rows >= rows
+@pytest.mark.parametrize(
+    ("latencies_s", "target_s", "least_rows"),
+    [
+        pytest.param(([0.010] * 2 * ROUND_BATCHES + [LATE_S]) * 20, 0.020, FEW_ROWS + 1, id="late now and then"),
+        pytest.param([FAST_S, 0.030, FAST_S] * ROUND_BATCHES, 0.060, 1, id="late every third time"),
+        pytest.param([0.030] * ROUND_BATCHES + [0.031] * 6, 0.060, 2, id="late always"),
+        pytest.param(
+            [0.030] * ROUND_BATCHES + [0.031] * 6 + [0.010] * ROUND_BATCHES, 0.020, 2, id="until a round keeps it"
+        ),
+    ],
+)
+def test_few_rows_that_are_late_relax_the_target(latencies_s, target_s, least_rows):
+    limit = observe_full(aimd(start_rows=1), *latencies_s)
+    assert limit.target_s == pytest.approx(target_s)
+    assert limit.rows >= least_rows
 
 
 def test_the_target_is_tried_again_after_a_while():

@@ -1,6 +1,4 @@
-"""What the cache asks of its store, and that it keeps what is used; its entries are those of `ClockMachine`."""
-
-import random
+"""What the cache asks of its store; its entries are those of `ClockMachine`."""
 
 import pytest
 
@@ -32,18 +30,6 @@ def cache_of(names: str, budget_bytes: int, store=None) -> ClockCache:
     for name in names:
         cache.put_many([(name.encode(), b"v")])
     return cache
-
-
-def held(cache: ClockCache, names: str) -> str:
-    found = cache.get_many([name.encode() for name in names])
-    return "".join(name for name, value in zip(names, found, strict=True) if value is not None)
-
-
-def test_a_pair_larger_than_the_budget_is_not_kept_and_takes_its_old_value_along():
-    store = CountingStore()
-    cache = cache_of("ab", budget_bytes=4, store=store)
-    cache.put_many([(b"a", b"12345")])
-    assert (held(cache, "ab"), cache.size_bytes, store.items()) == ("b", 2, [(b"b", b"v")])
 
 
 def test_a_lookup_reads_the_store_once_and_only_for_what_it_holds():
@@ -82,17 +68,3 @@ def test_a_restart_under_a_smaller_budget_deletes_the_rest_in_one_write():
 def test_negative_sizes_are_refused(arguments):
     with pytest.raises(InvalidSetting, match="-1"):
         ClockCache(DictStore(), **arguments)
-
-
-def test_what_is_asked_for_often_stays():
-    rng = random.Random(0)
-    cache = ClockCache(DictStore(), budget_bytes=100 * 10, entry_bytes=0)
-    hot = [b"hot%05d" % number for number in range(20)]
-    hits = asked = 0
-    for number in range(2000):
-        wanted = rng.sample(hot, 5)
-        found = cache.get_many(wanted)
-        missed = [key for key, value in zip(wanted, found, strict=True) if value is None]
-        cache.put_many([(key, b"vv") for key in [*missed, b"cold%04d" % number]])
-        hits, asked = hits + 5 - len(missed), asked + 5
-    assert hits >= asked - 2 * len(hot)  # first time each, and at most once more

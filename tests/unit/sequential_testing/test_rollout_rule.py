@@ -37,23 +37,48 @@ def drawn(count, evidence=None):
     return evidence
 
 
-def test_nothing_is_done_while_nothing_is_known():
-    verdict = judge(RULE, "shadow", 1.0, TrialEvidence(RULE.margin))
-    assert (verdict.action, verdict.numbers["scores"], verdict.numbers["difference"]) == ("wait", 0, None)
-    assert "has not answered yet" in verdict.why
-    evidence = TrialEvidence(RULE.margin)
-    evidence.decide(pair())
-    assert "no feedback" in judge(RULE, "shadow", 1.0, evidence).why
+def given_up(count, evidence):
+    for _ in range(count):
+        evidence.give_up(evidence.decide(pair()))
+    return evidence
 
 
-def test_it_is_told_when_most_queries_do_not_count_as_too_many_wait_for_feedback():
-    evidence = after(8, 0.0, 1.0)
-    for _ in range(2):
-        evidence.decide(pair())
-    why = judge(RULE, "shadow", 1.0, evidence).why
-    assert "it may lose 1.0000 more than the answers, not below the margin 0.1" in why
-    assert "10 queries do not count yet" in why
-    assert "do not count" not in judge(RULE, "shadow", 1.0, after(11, 0.0, 1.0, evidence, second=1)).why
+def waiting(count, evidence=None, **fields):
+    evidence = evidence or TrialEvidence(RULE.margin)
+    for _ in range(count):
+        evidence.decide(pair(**fields))
+    return evidence
+
+
+def asked_too_often():
+    evidence = drawn(150)
+    for number in range(400):
+        evidence.decide(TrialDecision(second=1, share=0.5, asked=number % 4 > 0, canary=True))
+    return evidence
+
+
+STORIES = {
+    "nothing is known": (lambda: waiting(0), "wait", "has not answered yet"),
+    "it has answered": (lambda: waiting(1), "wait", "no feedback"),
+    "few equal": (lambda: after(40, 0.5, 0.5), "wait", "below the margin 0.1"),
+    "many equal": (lambda: after(100, 0.5, 0.5), "step", "0.1 more was allowed"),
+    "few without loss": (lambda: after(30, 0.0, 0.0), "wait", "below the margin 0.1"),
+    "and many with the same outputs": (lambda: waiting(70, after(30, 0.0, 0.0), apart=0.0), "step", "0.1 more"),
+    "few that are worse": (lambda: after(15, 1.0, 0.0), "abort", "above the margin 0.1"),
+    "many unknown": (lambda: given_up(100, after(100, 0.0, 0.0)), "wait", "by losses that are not known"),
+    "many wait": (lambda: waiting(2, after(8, 0.0, 1.0)), "wait", "10 queries do not count yet"),
+    "fewer wait": (lambda: after(11, 0.0, 1.0, waiting(2, after(8, 0.0, 1.0)), second=1), "wait", "at least 30"),
+    "more often than the share": (asked_too_often, "wait", "more often than its share says"),
+}
+
+
+@pytest.mark.parametrize(("evidence", "action", "said"), STORIES.values(), ids=STORIES)
+def test_a_verdict_about_a_version_says_why(evidence, action, said):
+    verdict = judge(RULE, "shadow", 1.0, evidence())
+    assert verdict.action == action
+    assert said in verdict.why
+    assert (verdict.numbers["difference"] is None) == (verdict.numbers["scores"] == 0)
+    assert (verdict.numbers["lower"] > RULE.margin) == (action == "abort")
 
 
 def test_a_better_version_goes_from_shadow_to_canary_to_candidate():
@@ -76,23 +101,6 @@ def test_a_step_needs_its_least_feedbacks_however_sure_the_interval():
     assert "0 feedbacks about it at this step of at least 30" in judge(RULE, "canary", 0.05, evidence).why
     assert judge(RULE, "canary", 0.05, after(29, 0.0, 1.0, evidence)).action == "wait"
     assert judge(RULE, "canary", 0.05, after(1, 0.0, 1.0, evidence)).action == "step"
-
-
-def test_an_equal_version_is_stepped_up_once_the_interval_lies_below_the_margin_by_labels_or_the_same_outputs():
-    assert judge(RULE, "shadow", 1.0, after(40, 0.5, 0.5)).action == "wait"
-    assert judge(RULE, "shadow", 1.0, after(100, 0.5, 0.5)).action == "step"
-    evidence = after(RULE.least, 0.0, 0.0)
-    assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
-    for _ in range(70):
-        evidence.decide(pair(apart=0.0))
-    assert judge(RULE, "shadow", 1.0, evidence).action == "step"
-
-
-def test_a_worse_version_is_aborted_before_the_least_number_of_feedbacks():
-    verdict = judge(RULE, "shadow", 1.0, after(15, 1.0, 0.0))
-    assert verdict.action == "abort"
-    assert verdict.numbers["lower"] > RULE.margin
-    assert "above the margin 0.1" in verdict.why
 
 
 def test_a_version_that_fails_only_as_a_canary_is_aborted_quickly():
@@ -154,22 +162,6 @@ def test_a_host_is_waited_for_while_it_starts_and_for_a_while():
     verdict = judge(RULE, "shadow", 1.0, evidence)
     assert verdict.action == "abort"
     assert "of its queries unanswered" in verdict.why
-
-
-def test_where_it_is_not_asked_as_often_as_the_log_says_nothing_is_decided():
-    evidence = drawn(150)
-    for number in range(400):
-        evidence.decide(TrialDecision(second=1, share=0.5, asked=number % 4 > 0, canary=True))
-    verdict = judge(RULE, "canary", 0.05, evidence)
-    assert verdict.action == "wait"
-    assert "more often than its share says" in verdict.why
-
-
-def test_what_is_unknown_is_named_when_it_keeps_the_rule_waiting():
-    evidence = after(100, 0.0, 0.0)
-    for _ in range(100):
-        evidence.give_up(evidence.decide(pair()))
-    assert "of it by losses that are not known" in judge(RULE, "shadow", 1.0, evidence).why
 
 
 @pytest.mark.parametrize(

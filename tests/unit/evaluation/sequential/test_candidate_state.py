@@ -2,11 +2,10 @@ import pytest
 from builders.known_truth import MODELS
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.sequential.replay import CandidateState, policy_choices, replay_rng
+from clipper_stream.evaluation.sequential.replay import CandidateState, policy_choices
 from clipper_stream.selection.distribution import ActionDistribution, forced_decision, one_of
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import make_policy
-from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
 EXP3 = make_policy("exp3", {"eta": 0.5})
@@ -40,8 +39,3 @@ def test_a_policy_that_draws_among_sets_or_has_no_models_is_refused():
         policy_choices(TwoSets(), SelectionState(), ["a:1", "b:1"])
     with pytest.raises(InvalidSetting, match="no model"):
         CandidateState(EXP3, [])
-
-
-def test_replay_draws_other_numbers_than_the_router_that_was_logged():
-    assert replay_rng(7, 3, 41).random() != query_rng(7, "3-41").random()
-    assert replay_rng(7, 3, 41).random() == replay_rng(7, 3, 41).random()

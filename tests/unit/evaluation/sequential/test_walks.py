@@ -117,21 +117,6 @@ def test_a_candidate_does_not_draw_what_the_log_drew():
     assert np.abs(theirs - len(rows) / 10).max() > within_chance
 
 
-def test_a_policy_that_learns_beats_one_that_does_not_and_later_more_than_at_first():
-    full = truth(3_000, 9)
-    runs = list(simulate([full.whole()], EXP3))
-    assert value(runs) < SPLIT_LOSS
-    assert runs[0].numerator[-300:].mean() < runs[0].numerator[:300].mean()
-
-
-def test_delay_costs():
-    at_once, late = (
-        np.mean([value(simulate([truth(800, seed, delay_ms=delay_ms).whole()], EXP3)) for seed in range(10)])
-        for delay_ms in (0, 800)
-    )
-    assert at_once + 0.02 < late
-
-
 def test_an_ensemble_is_scored_with_the_weights_that_it_has_learned():
     rows = 40
     outputs, labels = [["a", "b", "b"]] * rows, ["a"] * rows

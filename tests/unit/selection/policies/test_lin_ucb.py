@@ -79,60 +79,35 @@ def test_where_no_feature_matters_it_ends_with_the_best_model():
     assert others <= half * chance + 5.0 * math.sqrt(half * chance * (1.0 - chance))
 
 
-def test_a_linear_loss_is_found_within_its_width():
-    world, truth = random.Random(2), np.array([0.5, 0.2, -0.1, 0.05])
-    totals, ridge, n = ModelTotals(), 1.0, 4_000
-    for _ in range(n):
-        features = [world.uniform(-1.0, 1.0) for _ in range(3)]
-        loss = float(world.random() < truth @ [1.0, *features])
-        totals += ModelTotals(1.0, loss, 1.0, loss, moments_of(features, loss))
-    losses = linear_losses([totals], ridge, mean=totals.loss / n)
-    for _ in range(20):
-        features = [world.uniform(-1.0, 1.0) for _ in range(3)]
-        (loss,), (width,) = losses.at(features)
-        # five standard deviations of noise of at most 0.5, and what the ridge pulls towards no slope
-        assert abs(loss - truth @ [1.0, *features]) <= width * (
-            5.0 * 0.5 + math.sqrt(ridge) * np.abs(truth[1:]).sum() + 0.1
-        )
-    assert width < 0.05
-
-
-def test_loss_and_width_are_those_of_an_independent_bayesian_regression():
-    linear_model = pytest.importorskip("river.linear_model", reason="the extra drift is not installed")
-    world = random.Random(6)
-    known, regressions = [ModelTotals()] * 3, [linear_model.BayesianLinearRegression() for _ in range(3)]
-    for number in range(200):
-        model = number % 2  # of the third nothing is known
-        features, loss = [world.gauss(0.0, 2.0) for _ in range(4)], world.random()
-        known[model] += ModelTotals(moments=moments_of(features, loss))
-        regressions[model].learn_one(dict(enumerate([1.0, *features])), loss)
-    losses = linear_losses(known, ridge=1.0, mean=0.0)
-    for _ in range(20):
-        features = [world.gauss(0.0, 2.0) for _ in range(4)]
-        for regression, loss, width in zip(regressions, *losses.at(features), strict=True):
-            told = regression.predict_one(dict(enumerate([1.0, *features])), with_dist=True)
-            if regression is not regressions[2]:
-                assert loss == pytest.approx(told.mu, abs=1e-9)
-                assert 1.0 + width**2 == pytest.approx(told.sigma**2, rel=1e-9)  # its own noise has a variance of 1
-
-
-def test_an_unknown_model_has_the_mean_loss_of_the_others():
-    state = SelectionState({"a:1": ModelTotals(10.0, 2.0), "b:1": ModelTotals(10.0, 6.0)})
-    place = LinUcb().by_features(state, [*MODELS]).place
-    losses, widths = place.func.__self__.at([0.25, -3.0])  # type: ignore[attr-defined]
-    assert losses == pytest.approx([0.4, 0.4, 0.4])
-    assert widths == pytest.approx([math.sqrt(1.0 + 0.25**2 + 9.0)] * 3)
-
-
-def test_a_query_may_have_more_features_than_were_learned_from_and_fewer():
-    totals = ModelTotals(moments=moments_of([0.5], 1.0))
-    losses = linear_losses([totals], ridge=2.0, mean=0.0)
-    (loss,), (width,) = losses.at([0.5, 3.0])
-    (zeros,), (narrow,) = losses.at([0.5, 0.0])
-    assert loss == pytest.approx(zeros)
-    assert width**2 == pytest.approx(narrow**2 + 9.0 / 2.0)
-    wide = linear_losses([ModelTotals(moments=moments_of([0.5, 2.0], 1.0))], ridge=2.0, mean=0.0)
-    assert wide.at([0.5])[0] == pytest.approx(wide.at([0.5, 0.0])[0])
+@pytest.mark.parametrize("seed", range(10))
+def test_loss_and_width_are_those_of_a_ridge_regression_and_the_least_bound_is_chosen(seed):
+    """Of the first model nothing is known; a query may have fewer features than others, and more than were learned."""
+    rng = np.random.default_rng(seed)
+    ridge, alpha, known, regressions = rng.uniform(0.5, 3.0), rng.uniform(0.0, 2.0), [], []
+    for count in (0, 5, 200):
+        totals, x, y = ModelTotals(), np.zeros((count, 8)), rng.random(count)
+        for row, loss in zip(x, y.tolist(), strict=True):
+            features = rng.normal(0.0, 2.0, rng.integers(1, 5)).tolist()
+            row[: len(features) + 1] = [1.0, *features]
+            totals += ModelTotals(1.0, loss, 1.0, loss, moments_of(features, loss))
+        known.append(totals)
+        regressions.append((np.linalg.inv(x.T @ x + ridge * np.eye(8)), x.T @ y))
+    mean = np.mean([totals.loss / totals.count for totals in known[1:]])
+    losses = linear_losses(known, ridge, mean)
+    policy, state = (
+        LinUcb(alpha=alpha, ridge=ridge, exploration=0.0),
+        SelectionState(dict(zip(MODELS, known, strict=True))),
+    )
+    for _ in range(10):
+        features = rng.normal(0.0, 2.0, rng.integers(1, 8)).tolist()
+        x = np.array([1.0, *features, *[0.0] * (7 - len(features))])
+        expected = [inverse @ (vector + ridge * mean * np.eye(8)[0]) @ x for inverse, vector in regressions]
+        widths = [np.sqrt(x @ inverse @ x) for inverse, _ in regressions]
+        found = losses.at(features)
+        assert found[0] == pytest.approx(expected)
+        assert found[1] == pytest.approx(widths)
+        best = MODELS[np.argmin(np.array(expected) - alpha * np.array(widths))]
+        assert policy.prepare_for(state, MODELS, features).weights[best] == 1.0
 
 
 def test_moments_of_fewer_features_are_those_of_more_that_are_zero():
