@@ -136,9 +136,7 @@ class RouterRig:
             **dict(audits=self.audit_log, metrics=self.metrics, clock=lambda: AT_S) | log_settings,
         )  # fmt: skip
         nothing = SimpleNamespace(put=list, take=lambda request: False)
-        self.effects = EffectRunner(
-            self.router, self.queries, nothing, self.prediction_log, self.metrics, self.tasks
-        )  # fmt: skip
+        self.effects = EffectRunner(self.router, self.queries, nothing, self.prediction_log, self.metrics, self.tasks)
         self.effects.connect(SimpleNamespace(put=list, forget=list), nothing)
         self.fresh = FreshQueries(self.router, self.decisions, self.prediction_log)
         self.agent = QueryAgent(
@@ -195,6 +193,15 @@ class RouterRig:
     async def feed(self, *records, partition=0, generation=0):
         return await self.learner.learn(partition, [*records], generation)
 
+    async def begin_to_feed(self, *records, seconds, unfinished=1):
+        """Feed while a query is not finished; so long later the feedback waits still."""
+        self.unfinished[CATALOGUE.queries] = unfinished
+        self.producer.append(CATALOGUE.queries, 0, None, b"")
+        learning = asyncio.ensure_future(self.feed(*records))
+        await settle(seconds)
+        assert not learning.done()
+        return learning
+
     def predict(self, *query_ids, partition=0, **changes):
         """Another process writes predictions, which nobody has read yet."""
         for query_id in query_ids:
@@ -224,11 +231,8 @@ class RouterRig:
         return self.producer.logs.get((topic, partition), [])
 
     def predictions(self, partition=0):
-        return [
-            codec.predictions.decode(value, headers)
-            for _, value, headers in self.log(CATALOGUE.predictions, partition)
-            if value
-        ]
+        log = self.log(CATALOGUE.predictions, partition)
+        return [codec.predictions.decode(value, headers) for _, value, headers in log if value]
 
     def ids(self, partition=0):
         """The queries that predictions in the log are about."""

@@ -35,52 +35,39 @@ def registered(*manifests, reached=(), **settings):
     return found
 
 
-def asked(registry):
-    """The candidates of `app`, and its versions on trial."""
-    found = registry.application("app")
-    return found.refs, [(one.candidate.ref, one.stage, one.share) for one in found.trials]
-
-
 TRIAL = ("n:1", "canary", 0.25)
 TRIED = app(models=["m:1"], trials=[Trial(model="n:1", stage="canary", share=0.25)])
-BOTH = (("m:1",), [TRIAL])
-NEITHER = ((), [])
+M, N = model("m"), model("n")
+OLD_M, OLD_N = model("m", retired=True), model("n", retired=True)
+CASES = {
+    "neither reached nor declared": ([], [], "m:1 n:1", ((), []), []),
+    "not reached": ([M, N], [], "m:1 n:1", ((), []), ["m:1", "n:1"]),
+    "not declared": ([M], ["m:1", "n:1"], "m:1 n:1", (("m:1",), []), []),
+    "declared and reached": ([M, N], ["m:1", "n:1"], "m:1 n:1", (("m:1",), [TRIAL]), []),
+    "no host is ready": ([M, N], ["m:1", "n:1"], "", ((), []), []),
+    "one host is ready": ([M, N], ["m:1", "n:1"], "n:1", ((), [TRIAL]), []),
+    "in this process": ([model("m", colocated=True), N], ["m:1", "n:1"], "", (("m:1",), []), []),
+    "retired": ([OLD_M, OLD_N], ["m:1", "n:1"], "m:1 n:1", ((), []), []),
+    "retired before they were reached": ([OLD_M, OLD_N], [], "m:1 n:1", ((), []), []),
+    "back": ([OLD_M, OLD_N, M, N], ["m:1", "n:1"], "m:1 n:1", (("m:1",), [TRIAL]), []),
+}
+"""Declared and reached models, those with a host, candidates and trials of the application, and who is unreached."""
 
 
-def test_a_model_is_a_candidate_or_on_trial_once_it_is_declared_and_reached():
-    registry = registered(TRIED, app("other"), model("m"))
-    assert (asked(registry), [one.ref for one in registry.unreached]) == (NEITHER, ["m:1"])
-    registry.reached("m:1")
-    registry.reached("n:1")
-    assert asked(registry) == (("m:1",), [])
-    take(registry, model("n"))
-    assert (asked(registry), registry.application("other").refs) == (BOTH, ("m:1", "n:1"))
-
-
-def test_a_retired_version_is_not_asked_and_can_come_back():
-    retired = model("m", retired=True), model("n", retired=True)
-    registry = registered(TRIED, *retired)
-    assert registry.unreached == []
-    registry.reached("m:1")
-    registry.reached("n:1")
-    assert asked(registry) == NEITHER
-    take(registry, model("m"), model("n"))
-    assert asked(registry) == BOTH
-
-
-def test_a_version_counts_while_a_host_of_it_is_ready():
-    ready = set()
-    registry = registered(TRIED, model("m"), model("n"), reached=("m:1", "n:1"), ready=ready.__contains__)
-    assert asked(registry) == NEITHER
-    for changed, expected in (({"m:1", "n:1"}, BOTH), ({"m:1"}, ((), [TRIAL]))):
-        ready ^= changed
-        registry.resolve()
-        assert asked(registry) == expected
-
-
-def test_a_colocated_version_is_ready_when_it_is_reached():
-    registry = registered(TRIED, model(colocated=True), reached=["m:1"], ready=lambda _: False, allowed=["x:"])
-    assert asked(registry) == (("m:1",), [])
+@pytest.mark.parametrize(("models", "reached", "ready", "expected", "unreached"), CASES.values(), ids=CASES)
+def test_a_model_is_asked_once_it_is_declared_and_reached_and_ready(models, reached, ready, expected, unreached):
+    with_host = {*ready.split()}
+    early = registered(TRIED, *models, reached=reached, allowed=["x:"], ready=with_host.__contains__)
+    later, hosts = registered(allowed=["x:"], ready=lambda ref: ref in hosts), set()
+    for ref in reached:
+        later.reached(ref)
+    take(later, TRIED, *models)
+    hosts |= with_host
+    later.resolve()
+    for registry in (early, later):
+        found = registry.application("app")
+        trials = [(one.candidate.ref, one.stage, one.share) for one in found.trials]
+        assert ((found.refs, trials), [one.ref for one in registry.unreached]) == (expected, unreached)
 
 
 def test_an_application_has_what_its_manifest_says():

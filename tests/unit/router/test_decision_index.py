@@ -72,13 +72,6 @@ def test_decisions_are_found_by_query_id(decisions):
     assert (decisions.find(["q2", "unknown"]), decisions.last_offset) == ([packed, None], 1)
 
 
-def test_the_first_of_two_decisions_about_a_query_stays(decisions):
-    decisions.index([("q", value(3, "first")), ("q", value(4, "second"))], 4, HOUR_S)
-    decisions.index([("q", value(5, "third"))], 5, HOUR_S)
-    decisions.index([("q", value(6, "an hour later"))], 6, 2.5 * HOUR_S)
-    assert found(decisions, "q") == [value(3, "first")]
-
-
 def test_a_query_with_the_id_of_one_asked_long_before_is_another_query(opened, decisions):
     """Whoever restored its state after the horizon decided anew, and who had kept it knew only the old decision."""
     long_ms = int(HOUR_S) * 1000 + EARLY_FEEDBACK_MS
@@ -105,12 +98,13 @@ def test_the_decisions_of_two_applications_under_one_id_are_two(opened, decision
     assert [found(reopened, "q", application=name) for name in names] == [[first], [second], [third], [first]]
 
 
-def test_when_the_first_decision_under_an_id_is_dropped_the_next_one_is_the_first(decisions):
+def test_when_the_first_decision_under_an_id_is_dropped_the_next_one_is_the_first(folder, decisions):
     index(decisions, 10.5, q=0)
     decisions.index([("q", value(1, application="other"))], 1, 11.5 * HOUR_S)
-    assert offsets(decisions, "q") == [0]
-    decisions.forget_before(12.1 * HOUR_S)
-    assert [offsets(decisions, "q", application=name) for name in (None, "other")] == [[1], [1]]
+    for before_hours, first in ((10.9, 0), (11.1, 1)):
+        decisions.forget_before(before_hours * HOUR_S)
+        assert [offsets(decisions, "q", application=name) for name in (None, "other")] == [[first], [1]]
+    assert databases(folder) == ["11"]
 
 
 def test_an_id_of_any_characters_meets_no_other_and_no_applied_feedback(decisions):
@@ -119,18 +113,6 @@ def test_an_id_of_any_characters_meets_no_other_and_no_applied_feedback(decision
     decisions.index([*((one, value(number)) for number, one in enumerate(ids)), *others], 6, 0)
     decisions.note_applied_feedback([(0, 0)], 0, HOUR_S)
     assert offsets(decisions, *ids, "q", "qa") == [*range(6), None]
-
-
-def test_the_first_of_two_applied_feedbacks_of_a_query_stays(decisions):
-    decisions.note_applied_feedback([(7, 3), (7, 4)], 4, HOUR_S)
-    decisions.note_applied_feedback([(7, 5)], 5, 2.5 * HOUR_S)
-    assert (decisions.applied_feedback([7, 8]), decisions.applied_feedback_upto) == ([3, None], 5)
-
-
-def test_records_that_hold_no_decision_count_as_read(decisions):
-    decisions.index([], 7, HOUR_S)
-    decisions.note_applied_feedback([], 9, HOUR_S)
-    assert (decisions.last_offset, decisions.applied_feedback_upto) == (7, 9)
 
 
 def crashed(folder, cut=None):
@@ -142,30 +124,13 @@ def crashed(folder, cut=None):
     return copy
 
 
-@pytest.mark.parametrize("ends", [lambda folder: folder, crashed], ids=["stopped", "killed"])
-def test_everything_is_there_after_a_restart(folder, opened, decisions, ends):
-    """A process that was killed read everything again that it had not flushed, megabytes, before it answered."""
-    index(decisions, 1, q1=0)
-    index(decisions, 2.5, q2=1)
-    decisions.note_applied_feedback([(0, 5)], 6, 2.5 * HOUR_S)
-    again = opened(ends(folder))
-    assert (offsets(again, "q1", "q2"), again.applied_feedback([0])) == ([0, 1], [5])
-    assert (again.last_offset, again.applied_feedback_upto) == (1, 6)
-
-
-def test_decisions_are_kept_until_feedback_is_a_horizon_past_their_age(folder, decisions):
-    for offset, at_hours in enumerate((10.5, 11.4, 12.4)):
-        index(decisions, at_hours, **{IDS[offset]: offset})
-    for before_hours, first in ((0, None), (10.9, None), (11.1, 0)):
-        decisions.forget_before(before_hours * HOUR_S)
-        assert offsets(decisions, *IDS[:3]) == [None if first == 0 else 0, 1, 2]
-    assert databases(folder) == ["11", "12"]
-
-
-def test_a_clock_that_goes_back_opens_no_older_age(folder, decisions):
+def test_a_process_that_is_killed_loses_nothing_of_its_index(folder, opened, decisions):
+    """It read everything again that it had not flushed, eight megabytes a partition, before it answered."""
     index(decisions, 10.5, q1=0)
-    index(decisions, 9.5, q2=1)
-    assert databases(folder) == ["10"]
+    decisions.note_applied_feedback([(0, 3)], 3, 10.5 * HOUR_S)
+    again = opened(crashed(folder))
+    assert (offsets(again, "q1"), again.applied_feedback([0])) == ([0], [3])
+    assert (again.last_offset, again.applied_feedback_upto) == (0, 3)
 
 
 def test_a_database_that_a_crash_left_half_deleted_is_removed(folder, opened, decisions):
@@ -189,7 +154,9 @@ def test_an_index_of_another_log_is_forgotten(decisions):
     assert (offsets(decisions, "q"), decisions.applied_feedback([100])) == ([None], [None])
     assert (decisions.last_offset, decisions.applied_feedback_upto) == (-1, -1)
     index(decisions, 1, q=0)
-    assert offsets(decisions, "q") == [0]
+    decisions.index([], 7, HOUR_S)  # records that hold no decision count as read, and so does feedback
+    decisions.note_applied_feedback([], 9, HOUR_S)
+    assert (offsets(decisions, "q"), decisions.last_offset, decisions.applied_feedback_upto) == ([0], 7, 9)
 
 
 def test_partitions_that_are_owned_no_more_are_closed_and_can_be_opened_again(tmp_path):

@@ -46,13 +46,39 @@ async def learned(rig, *entries, position=None):
     return applied(rig), rig.decisions.of(0).applied_feedback_upto
 
 
-async def test_feedback_is_stored_and_noted_as_applied(rig):
-    await rig.decide("q1", "q2")
-    reads = rig.log_reader.reads
-    assert await rig.feed(one(0, "q1"), one(1, "q2"), one(2, "q1"))
-    assert (count(rig), rig.selection.position(0), applied(rig)) == (2, 2, [0, 1])
-    assert outcomes(rig) == {"applied": 2, "duplicate": 1}
-    assert rig.log_reader.reads == reads, "nothing was waited for"
+STORIES = {
+    "each query counts once": ("q1 q2", "", "q1 q2 q1", dict(applied=2, duplicate=1), [0, 1]),
+    "one without a decision is an orphan": ("q2", "", "q1 q2", dict(orphan=1, applied=1), [1, None]),
+    "another process wrote the decision": ("", "q1", "q1", dict(applied=1), [0, None]),
+    "an id that looks like a place": ("", "2-1001", "2-1001", dict(applied=1), [0, None]),
+    "a place in no partition of ours": ("", "77@1", "77@1", dict(applied=1), [0, None]),
+    "a place elsewhere whose decision is here": ("2@1", "", "2@1", dict(applied=1), [0, None]),
+    "a place elsewhere": ("", "", "2@77 0@5", dict(forwarded=1, orphan=1), [None, None]),
+    "two applications have the id": ("q/other q", "", "q/app q q/other", dict(applied=2, duplicate=1), [1, 0]),
+    "an application without it has the id": ("q", "", "q/x q", dict(applied=1, orphan=1), [1, None]),
+    "another application has the id": ("q/other", "q", "q/app", dict(applied=1), [None, 0]),
+}  # fmt: skip
+"""Queries whose decisions are read and unread, feedback about queries, what becomes of it, and of which decision."""
+
+
+@pytest.mark.parametrize(("read", "unread", "told", "expected", "by_decision"), STORIES.values(), ids=STORIES)
+async def test_feedback_counts_once_where_its_decision_is(rig, read, unread, told, expected, by_decision):
+    def named(words):
+        return [(query_id, name or None) for query_id, _, name in (word.partition("/") for word in words.split())]
+
+    for query_id, name in named(read):
+        await rig.decide(query_id, application=name or "app")
+    for query_id, name in named(unread):
+        rig.predict(query_id, application=name or "app")
+    reads, entries = rig.log_reader.reads, named(told)
+    assert await rig.feed(*(one(offset, query_id, application=name) for offset, (query_id, name) in enumerate(entries)))
+    assert (outcomes(rig), applied(rig), rig.selection.position(0)) == (expected, by_decision, len(entries) - 1)
+    assert count(rig) + count(rig, "other") == expected.get("applied", 0)
+    assert (rig.log_reader.reads > reads) == bool(unread or "orphan" in expected), (
+        "the log is read where one is missing"
+    )
+    assert len(rig.log(CATALOGUE.feedback, 2)) == expected.get("forwarded", 0)
+    assert refusals(rig)[0].get("OrphanFeedback", 0) == expected.get("orphan", 0)
 
 
 async def test_feedback_up_to_the_position_is_skipped(rig):
@@ -79,10 +105,9 @@ async def test_a_large_step_is_folded_in_turns_and_written_once(rig):
 @pytest.mark.parametrize("unfinished", [1, 0], ids=["its query is finished", "the log is later"])
 async def test_feedback_before_its_prediction_waits_for_it(rig, unfinished):
     """An application may say what was true before its query is in the log: the two topics know no order."""
-    rig.unfinished[CATALOGUE.queries] = unfinished
-    rig.producer.append(CATALOGUE.queries, 0, None, b"")
-    learning = asyncio.ensure_future(rig.feed(one(0, "q1")))
-    await settle(2 * EARLY_S if unfinished else EARLY_S / 2)
+    learning = await rig.begin_to_feed(
+        one(0, "q1"), seconds=2 * EARLY_S if unfinished else EARLY_S / 2, unfinished=unfinished
+    )
     assert (count(rig), rig.log_reader.reads) == (0, 0)
     await rig.decide("q1")
     reads = rig.log_reader.reads
@@ -90,27 +115,10 @@ async def test_feedback_before_its_prediction_waits_for_it(rig, unfinished):
     assert (count(rig), outcomes(rig), rig.log_reader.reads) == (1, {"applied": 1}, reads)
 
 
-@pytest.mark.parametrize("query_id", ["q1", "2-1001", "77@1"])
-async def test_a_decision_that_another_process_wrote_is_read_from_the_log(rig, query_id):
-    """And an id that names no partition, or none of ours, is waited for here."""
-    rig.predict(query_id)
-    assert await rig.feed(one(0, query_id))
-    assert (count(rig), rig.log(CATALOGUE.feedback, 2)) == (1, [])
-
-
-async def test_feedback_without_a_decision_is_a_dead_letter_once_all_is_answered(rig):
-    await rig.decide("q2")
-    assert await rig.feed(one(0, "q1"), one(1, "q2"))
-    kinds, (why,) = refusals(rig)
-    assert (count(rig), kinds) == (1, {"OrphanFeedback": 1})
-    assert "no decision about query 'q1'" in why
-    assert b'"q1"' in rig.log(CATALOGUE.dead_letters)[0][1]
-
-
 async def test_an_undecodable_feedback_becomes_a_dead_letter_and_moves_the_position(rig):
-    broken = (b"{", b'{"query_id": "q1"}', b'{"query_id": "q1", "loss": 2}', b"")
+    broken = [b"{", b'{"query_id": "q1"}', b'{"query_id": "q1", "loss": 2}', b""]
     assert await rig.feed(*(replace(one(number, "q1"), value=value) for number, value in enumerate(broken)))
-    assert (len(rig.log(CATALOGUE.dead_letters)), rig.selection.position(0)) == (4, 3)
+    assert ([value for _, value, _ in rig.log(CATALOGUE.dead_letters)], rig.selection.position(0)) == (broken, 3)
     assert outcomes(rig) == {"invalid": 4}
 
 
@@ -138,52 +146,21 @@ async def test_feedback_that_asks_for_it_is_acknowledged_with_what_became_of_it(
     assert set(outcomes(rig)) <= set(OUTCOMES)
 
 
-async def test_feedback_for_another_partition_is_sent_on_once_unless_its_decision_is_here(rig):
-    assert await rig.feed(one(0, "2@77"), one(1, "0@5"))
+async def test_feedback_for_another_partition_is_sent_on_once(rig):
+    assert await rig.feed(one(0, "2@77"))
     ((key, value, headers),) = rig.log(CATALOGUE.feedback, 2)
-    assert (key, dict(headers)[FORWARDED]) == (b"2@77", b"0")
-    assert b"2@77" in value
-    assert outcomes(rig) == {"forwarded": 1, "orphan": 1}
+    assert (key, dict(headers)[FORWARDED], b"2@77" in value) == (b"2@77", b"0", True)
     assert await rig.feed(one(9, "1@77", partition=2, headers=[(FORWARDED, b"0")]), partition=2)
-    await rig.decide("1@1")
-    assert await rig.feed(one(2, "1@1"))
-    assert (count(rig), rig.log(CATALOGUE.feedback, 1)) == (1, [])
+    assert rig.log(CATALOGUE.feedback, 1) == []
 
 
-async def test_an_id_of_two_applications_takes_a_feedback_about_each_of_its_decisions(rig):
-    await rig.decide("q", application="other")
-    await rig.decide("q")
-    whose = ("app", None, "app", "other", "nobody")
-    assert await rig.feed(*(one(offset, "q", application=name) for offset, name in enumerate(whose)))
-    assert (count(rig), count(rig, "other"), applied(rig)) == (1, 1, [1, 0])
-    assert outcomes(rig) == {"applied": 2, "duplicate": 2, "orphan": 1}
-    assert "query 'q' of application 'nobody'" in refusals(rig)[1][0]
-
-
-async def test_feedback_waits_for_its_applications_decision_while_another_has_the_id(rig):
-    await rig.decide("q", application="other")
-    rig.predict("q")
-    assert await rig.feed(one(0, "q", application="app"))
-    assert (count(rig), refusals(rig)[0]) == (1, {})
-
-
-async def test_nothing_is_learned_in_another_generation(rig):
-    await rig.decide("q1")
-    rig.generation = 1
-    assert not await rig.feed(one(0, "q1"), generation=0)
-    assert (count(rig), rig.selection.position(0)) == (0, -1)
-
-
-@pytest.mark.parametrize("waited_s", [EARLY_S / 2, 2 * EARLY_S], ids=["its time", "its query"])
-async def test_a_generation_that_ends_while_a_decision_is_waited_for_ends_the_step(rig, waited_s):
-    rig.unfinished[CATALOGUE.queries] = 1
-    rig.producer.append(CATALOGUE.queries, 0, None, b"")
-    learning = asyncio.ensure_future(rig.feed(one(0, "q1")))
-    await settle(waited_s)
-    assert not learning.done()
+@pytest.mark.parametrize("waited_s", [0.0, EARLY_S / 2, 2 * EARLY_S], ids=["nothing", "its time", "its query"])
+async def test_nothing_is_learned_once_its_generation_has_ended_whatever_it_waits_for(rig, waited_s):
+    await rig.decide("q2")
+    learning = await rig.begin_to_feed(one(0, "q2"), one(1, "q1"), seconds=waited_s)
     rig.generation = -1
     assert not await learning
-    assert (rig.selection.position(0), rig.log(CATALOGUE.dead_letters)) == (-1, [])
+    assert (count(rig), rig.selection.position(0), rig.log(CATALOGUE.dead_letters)) == (0, -1, [])
     async with rig.state_lock.of_all():
         """Nobody holds it any more."""
 
@@ -251,7 +228,7 @@ async def test_old_decisions_stay_while_feedback_or_queries_are_behind(rig):
 
 
 ROWS = [SavedRow(partition=0, totals={"a:1": (2.0, 1.0, 2.0, 1.0)})]
-MARKER = markers_of("app", ROWS, 3)[0]
+MARKER, RESTORE_KEY = markers_of("app", ROWS, 3)[0], restore_key("r-0")
 
 
 def marker(offset, value=MARKER):
@@ -259,34 +236,29 @@ def marker(offset, value=MARKER):
     return record(offset, value, None, CATALOGUE.feedback, headers=headers)
 
 
-async def wait_for_declaration(rig, *records):
-    """Declare a restore, which nobody has followed yet; the record, and the learning that waits for it."""
+def declare(rig, key=RESTORE_KEY):
+    """Declare a restore, which nobody has followed yet."""
     restore = Restore(application="app", at_ms=0, by="ada", digests=digests_of(markers_of("app", ROWS, 3)))
-    key, value = restore_key("r-0"), codec.restores.encode(restore)
-    declared = record(rig.producer.append(CATALOGUE.control, 0, key, value), value, key)
-    learning = asyncio.ensure_future(rig.feed(*records))
-    await settle(2 * EARLY_S)
-    assert rig.selection.position(0) == -1
-    return declared, learning
+    value = codec.restores.encode(restore)
+    return record(rig.producer.append(CATALOGUE.control, 0, key, value), value, key)
 
 
 async def test_a_marker_waits_until_its_declaration_has_been_followed(rig):
     await rig.decide("q1", "q2")
-    declared, learning = await wait_for_declaration(rig, one(0, "q1"), marker(1), one(2, "q2"))
+    declared = declare(rig)
+    learning = await rig.begin_to_feed(one(0, "q1"), marker(1), one(2, "q2"), seconds=EARLY_S)
+    assert rig.selection.position(0) == -1
     rig.control.take([declared])
     rig.followed = 1
     assert await learning
     (totals,) = rig.selection.row("app", None, 0).totals
     assert (totals.count, count(rig), rig.selection.position(0)) == (3.0, 2, 2)
-    assert outcomes(rig) == {"applied": 2, "restored": 1}
-    assert rig.log(CATALOGUE.dead_letters) == []
+    assert (outcomes(rig), rig.log(CATALOGUE.dead_letters)) == ({"applied": 2, "restored": 1}, [])
 
 
 async def test_an_undeclared_marker_is_a_dead_letter_once_the_control_topic_is_read(rig):
-    rig.producer.append(CATALOGUE.control, 0, b"model/a:1", b"{}")
-    learning = asyncio.ensure_future(rig.feed(marker(0), marker(1, b"junk")))
-    await settle(2 * EARLY_S)
-    assert not learning.done()
+    declare(rig, b"model/a:1")
+    learning = await rig.begin_to_feed(marker(0), marker(1, b"junk"), seconds=EARLY_S)
     rig.followed = 1
     assert await learning
     assert (rig.selection.row("app", None, 0).offset, rig.selection.position(0)) == (-1, 1)
@@ -296,7 +268,8 @@ async def test_an_undeclared_marker_is_a_dead_letter_once_the_control_topic_is_r
 
 
 async def test_a_generation_that_ends_while_a_declaration_is_waited_for_ends_the_step(rig):
-    _, learning = await wait_for_declaration(rig, marker(0))
+    declare(rig)
+    learning = await rig.begin_to_feed(marker(0), seconds=EARLY_S)
     rig.generation = -1
     assert not await learning
     assert (rig.selection.position(0), rig.log(CATALOGUE.dead_letters)) == (-1, [])
@@ -321,12 +294,8 @@ def losses(rig):
 
 
 async def test_feedback_about_an_audited_query_waits_for_the_audit_and_scores_it_too(rig):
-    rig.unfinished[CATALOGUE.queries] = 1
-    rig.producer.append(CATALOGUE.queries, 0, None, b"")
     await rig.decide("q1", audited=True, query_offset=7)
-    learning = asyncio.ensure_future(rig.feed(one(0, "q1")))
-    await settle(2 * EARLY_S)
-    assert losses(rig) == {}
+    learning = await rig.begin_to_feed(one(0, "q1"), seconds=2 * EARLY_S)
     await audit(rig, 7)
     assert await learning
     assert losses(rig) == {"a:1": 0.0, "shadow:1": 1.0}

@@ -1,94 +1,208 @@
-"""A prediction is sent, acknowledged, indexed, and only then is its query acknowledged, whoever else writes."""
+"""Predictions and audits are sent and indexed, and only then is their query acknowledged, whoever dies or writes."""
 
 import asyncio
 
 import pytest
 from builders.query_router import application
-from unit.router.rig import AT_S, CATALOGUE, query, settle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.router.rig import AT_S, CATALOGUE, FakeTimeLoop, RouterRig, query, settle
 
 from clipper_agents.router.clock_skew import STAMP_S, ClockSkew
-from clipper_stream.query.answer import refuse
-from clipper_stream.query.in_flight import Failure, InFlightQuery
-from clipper_topics.codec import JSON_HEADERS
+from clipper_stream.query.answer import LOST_AUDIT
+from clipper_topics import codec
+from clipper_topics.audit import Audit
+from clipper_topics.logged_records import audit_key, decode_audit
+from clipper_topics.prediction import ModelAnswer
 
 TOPIC = CATALOGUE.predictions
+AUDITED = application("app", ("a:1",), "exp4", shadows={"s:1": 1.0}, canaries={"c:1": 0.0})
 
 
-def put(rig, *queries):
-    """Answer queries."""
-    why = Failure("invalid_input", "for the test")
-    rig.prediction_log.put([refuse(InFlightQuery(one), application(), why, AT_S) for one in queries])
+@pytest.fixture
+async def rig(make_rig):
+    return make_rig(AUDITED, application("other"))
 
 
-async def sent(rig, *queries):
-    """Answer them, and wait until the answers are in the log."""
-    put(rig, *queries)
-    await rig.idle()
+def plain(query_id, **changes):
+    """A query that names its models, and so is not audited."""
+    return query(query_id, 1, **dict(models=["a:1"]) | changes)
 
 
-def values(rig):
-    return [value for _, value, _ in rig.log(TOPIC)]
-
-
-async def test_queries_are_acknowledged_when_their_predictions_are_in_the_log_and_indexed(rig):
-    ids = [f"q{number}" for number in range(5)]
-    rig.producer.hold = True
-    put(rig, *(query(name, 1, offset=number, key=b"key") for number, name in enumerate(ids)))
+async def answer(rig, *queries):
+    for request in rig.ask(*queries).values():
+        rig.answer(request)
     await settle()
-    assert (rig.acknowledged, rig.found("q0")) == ([], [None])
-    rig.producer.hold = False
-    rig.producer.release()
-    await rig.idle()
-    assert (rig.ids(), rig.found(*ids), rig.log(TOPIC)[0][0]) == (ids, [0, 1, 2, 3, 4], b"key")
+
+
+def audits(rig):
+    return [codec.audits.decode(value, headers) for _, value, headers in rig.log(CATALOGUE.audits) if value]
+
+
+class Life:
+    """What happens to one query, of which two records may be read, word by word.
+
+    Attributes:
+        requests: Rows of it at the models, by model.
+        models: Which it names.
+    """
+
+    def __init__(self, rig):
+        self.rig, self.requests, self.models = rig, {}, None
+
+    def one(self, offset=4):
+        generation = self.rig.generation
+        return query("q", 3, offset=offset, key=b"key", models=self.models, generation=generation)
+
+    def read(self, offset=4):
+        one = self.one(offset)
+        (known,) = self.rig.decisions.of(0).find(["q"])
+        if self.rig.generation < 0:
+            return  # nothing is read
+        if known is None or self.rig.router.is_in_flight(one):
+            self.requests |= self.rig.ask(one)
+        else:
+            self.rig.prediction_log.repeat(one, known)
+
+    def copied(self):
+        self.read(offset=9)
+
+    def plain(self):
+        self.models = ["a:1"]
+        self.read()
+
+    def served(self, ref="a:1", model=int):
+        if ref in self.requests:
+            self.rig.answer(self.requests[ref], model)
+
+    def shadowed(self):
+        self.served("s:1", lambda value: 7)
+
+    def expired(self):
+        self.rig.carry_out(self.rig.router.expire(AT_S + 1.0))
+
+    def held(self):
+        self.rig.producer.hold = True
+
+    def released(self):
+        self.rig.producer.hold = False
+        self.rig.producer.release()
+
+    def doubted(self):
+        self.rig.sure.clear()
+
+    def sure(self):
+        self.rig.sure.set()
+
+    def revoked(self):
+        self.rig.generation = -1
+        self.rig.router.reset()
+
+    async def lives(self, words):
+        """Predictions and audits in the log afterwards, and the offsets that are acknowledged."""
+        for word in words.split():
+            if word == "restored":
+                self.revoked(), self.released(), self.sure()
+                await self.rig.idle()
+                self.rig.generation = 1
+                await self.rig.restore()
+            else:
+                getattr(self, word)()
+                await settle()
+        return len(self.rig.predictions()), len(audits(self.rig)), [offset for _, offset in self.rig.acknowledged]
+
+
+LIVES = {
+    "the broker has it before it is acknowledged": [("held plain served", 1, 0, []), ("released", 1, 0, [4])],
+    "the same record read again is done": [("plain served read", 1, 0, [4, 4]), ("copied", 2, 0, [4, 4, 9])],
+    "it is read again in flight": [("plain read copied", 0, 0, []), ("served", 2, 0, [4, 4, 9])],
+    "the answer does not wait for a shadow, the offset does": [("read served", 1, 0, []), ("shadowed", 1, 1, [4])],
+    "an audit that is complete first waits": [("read shadowed", 0, 0, []), ("served", 1, 1, [4])],
+    "the deadline ends an audit": [("read served", 1, 0, []), ("expired", 1, 1, [4])],
+    "it is read again during its audit": [("read served read", 1, 0, []), ("shadowed read", 1, 1, [4, 4])],
+    "another record of it owes no audit": [("read served copied", 2, 0, [9]), ("shadowed", 2, 1, [9, 4])],
+    "its router dies before its audit": [("read served restored", 1, 0, []), ("read read", 1, 1, [4, 4])],
+    "its partition is lost before it is sent": [("doubted plain served", 0, 0, []), ("revoked sure", 0, 0, [])],
+    "it is lost on the way": [("held plain served revoked released", 1, 0, []), ("restored read", 1, 0, [4])],
+    "its partition is lost before its audit": [("read served revoked shadowed", 1, 0, [])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("life", LIVES.values(), ids=LIVES)
+async def test_a_query_is_acknowledged_when_its_prediction_and_its_audit_are_in_the_log(rig, life):
+    one = Life(rig)
+    for words, *written in life:
+        assert await one.lives(words) == tuple(written)
+
+
+WORDS = "read copied plain served shadowed expired held released doubted sure revoked restored"
+
+
+@settings(max_examples=40)
+@given(words=st.lists(st.sampled_from(WORDS.split()), max_size=12))
+def test_whatever_happens_a_query_has_one_decision_and_both_its_records_are_acknowledged_behind_it(
+    words, tmp_path_factory
+):
+    async def live():
+        rig = RouterRig(tmp_path_factory.mktemp("rig"), AUDITED)
+        life = Life(rig)
+        for word in [*words, "restored", "read", "copied", "served", "expired"]:
+            predictions, audited, acknowledged = await life.lives(word)
+            assert predictions >= len({*acknowledged})
+            decided = rig.predictions()[:1]
+            assert audited >= sum(one.audited and one.query_offset in acknowledged for one in decided)
+        assert {4, 9} == {*acknowledged}
+        assert len({value for _, value, _ in rig.log(TOPIC) if value}) == 1
+        assert audited == sum(one.audited for one in decided)
+        assert rig.tasks.failures == []
+        rig.close()
+
+    with asyncio.Runner(loop_factory=FakeTimeLoop) as runner:
+        runner.run(live())
+
+
+async def test_records_are_indexed_where_they_are_and_counted(rig):
+    ids = [f"q{number}" for number in range(5)]
+    await answer(rig, *(plain(name, offset=number, key=b"key") for number, name in enumerate(ids)))
+    assert (rig.ids(), rig.found(*ids), rig.log(TOPIC)[0][0], rig.log_reader.reads) == (ids, [0, 1, 2, 3, 4], b"key", 0)
     assert rig.acknowledged == [(0, number) for number in range(5)]
-    assert rig.log_reader.reads == 0
     assert rig.counts("clipper_predictions_total", "application") == {"app": 5}
     stages = rig.counts("clipper_stage_latency_seconds_count", "stage")
     assert [stages[name] for name in ("wait", "models", "record")] == [5, 5, 5]
 
 
+async def test_an_audit_says_what_was_asked_for_the_log_only(rig):
+    await Life(rig).lives("read served shadowed")
+    ((prediction,), (audit,)) = rig.predictions(), audits(rig)
+    assert (prediction.output, prediction.audited, [use.model for use in prediction.models]) == (3, True, ["a"])
+    assert (audit.query_id, audit.application, audit.query_offset, audit.missing) == ("q", "app", 4, [])
+    (use,) = audit.models
+    assert (f"{use.model}:{use.version}", use.output, use.propensity, use.served) == ("s:1", 7, 1.0, False)
+    assert (rig.log(CATALOGUE.audits)[0][0], rig.router.in_flight) == (b"key", 0)
+    assert rig.audits.of(0).find([audit_key("q", 4)])[0].offset == 0
+
+
+@pytest.mark.parametrize(("end", "reason"), [("expired", "late"), ("restored read", LOST_AUDIT[0])])
+async def test_an_audit_says_who_is_missing(rig, end, reason):
+    await Life(rig).lives(f"read served {end}")
+    (audit,) = audits(rig)
+    assert [(one.model, one.reason, one.served) for one in audit.missing] == [("s", reason, False)]
+    assert (audit.models, rig.router.in_flight) == ([], 0)
+
+
 async def test_a_prediction_repeats_the_headers_of_the_record_that_it_answers(rig):
     first, second = (("correlation-id", b"first"),), (("correlation-id", b"second"), ("traceparent", b"00-1-2-01"))
-    await sent(rig, query("q", 1, 2, echoed=first), query("plain", 1, offset=1))
+    await answer(rig, plain("q", echoed=first), plain("plain", offset=1))
     (before,) = rig.decisions.of(0).find(["q"])
-    rig.prediction_log.repeat(query("q", 1, 2, offset=2, echoed=second), before)
-    await rig.idle()
-    (_, value, headers), (_, _, plain), (_, again, others) = rig.log(TOPIC)
+    rig.prediction_log.repeat(plain("q", offset=2, echoed=second), before)
+    await settle()
+    (_, value, headers), (_, _, others), (_, again, repeated) = rig.log(TOPIC)
     assert value == again
-    assert (headers, plain, others) == ([*JSON_HEADERS, *first], JSON_HEADERS, [*JSON_HEADERS, *second])
+    json = codec.JSON_HEADERS
+    assert (headers, others, repeated) == ([*json, *first], json, [*json, *second])
 
 
-async def test_what_belongs_to_an_older_generation_is_neither_sent_nor_acknowledged(rig):
-    rig.generation = 1
-    await sent(rig, query("old", 1, generation=0), query("new", 1, offset=3, generation=1))
-    assert (rig.ids(), rig.acknowledged) == (["new"], [(0, 3)])
-
-
-async def test_a_process_that_stood_still_writes_what_is_still_its_own(rig):
-    rig.sure.clear()
-    put(rig, query("lost", 1))
-    await settle()
-    assert rig.ids() == []
-    rig.generation = 1  # its partitions were with somebody else meanwhile
-    rig.sure.set()
-    await sent(rig, query("own", 1, generation=1))
-    assert rig.ids() == ["own"]
-
-
-async def test_a_generation_that_ends_meanwhile_leaves_the_rest_to_the_next(rig):
-    rig.producer.hold = True
-    put(rig, query("q0", 1))
-    await settle()
-    rig.generation = -1
-    rig.producer.release()
-    await rig.idle()
-    assert (rig.ids(), rig.acknowledged, rig.found("q0")) == (["q0"], [], [None])
-    rig.generation = 1
-    await rig.restore()
-    assert rig.found("q0") == [0]
-
-
-async def test_a_partition_whose_leader_is_away_keeps_no_other_waiting_and_a_generation_may_end_meanwhile(rig):
+async def test_a_partition_whose_leader_is_away_keeps_no_other_waiting_and_its_generation_may_end(rig):
     back, submit = asyncio.Event(), rig.outbox.submit
 
     async def submit_where_there_is_a_leader(topic, partition, records):
@@ -97,36 +211,51 @@ async def test_a_partition_whose_leader_is_away_keeps_no_other_waiting_and_a_gen
         return await submit(topic, partition, records)
 
     rig.outbox.submit = submit_where_there_is_a_leader
-    put(rig, query("p0", 1), query("p1", 1, partition=1))
-    await settle()
+    await answer(rig, plain("p0"), plain("p1", partition=1))
     assert (rig.ids(1), rig.acknowledged) == (["p1"], [(1, 0)])
     assert [rig.prediction_log.unwritten(partition) for partition in (0, 1)] == [1, 0]
-    put(rig, query("late", 1, offset=1))
+    await answer(rig, plain("late", offset=1))
     rig.generation = -1
     back.set()
-    await rig.idle()
-    assert (rig.ids(), rig.prediction_log.unwritten(0)) == (["p0"], 0)
-    assert rig.acknowledged == [(1, 0)]
+    await settle()
+    assert (rig.ids(), rig.prediction_log.unwritten(0), rig.acknowledged) == (["p0"], 0, [(1, 0)])
 
 
-async def test_a_prediction_that_somebody_else_wrote_first_is_the_decision(rig):
+@pytest.mark.parametrize("read", [False, True])
+async def test_a_prediction_that_somebody_else_wrote_first_is_the_decision_whether_or_not_it_was_read(rig, read):
+    """Found with two routers of one name: feedback had the log read on, and what followed looked like ours alone."""
     rig.predict("q0")
     rig.producer.append(TOPIC, 0, b"key", b"no prediction at all")
-    await sent(rig, query("q0", 1, offset=4), query("q1", 1, offset=5))
+    if read:
+        await rig.decide()
+    await answer(rig, plain("q0", offset=4), plain("q1", offset=5))
     assert (rig.found("q0", "q1"), rig.acknowledged) == ([0, 3], [(0, 4), (0, 5)])
     assert rig.decisions.of(0).last_offset == 3
 
 
-async def test_another_routers_prediction_read_before_ours_is_the_decision(rig):
-    """Found with two routers of one name: feedback had the log read on, and what followed looked like ours alone."""
-    await rig.decide("q0")
-    await sent(rig, query("q0", 1, offset=4))
-    assert (rig.ids(), rig.found("q0")) == (["q0", "q0"], [0])
+async def test_somebody_elses_prediction_that_came_first_is_owed_an_audit(rig):
+    """A router that had lost the partition decided on an audit, ours on none: the first prediction counts."""
+    rig.predict("q", audited=True, query_offset=4)
+    assert await Life(rig).lives("plain served") == (2, 1, [4])
+    (audit,) = audits(rig)
+    assert (audit.query_id, audit.query_offset, audit.models) == ("q", 4, [])
+
+
+async def test_of_two_audits_the_first_in_the_log_counts_whoever_wrote_it(rig):
+    theirs = Audit(query_id="q", query_offset=4, models=[ModelAnswer(model="x", version="1", propensity=1.0, output=9)])
+    for value in (codec.audits.encode(theirs), b"no audit at all"):
+        rig.producer.append(CATALOGUE.audits, 0, b"key", value)
+    life = Life(rig)
+    for word in ("read", "served", "shadowed"):
+        getattr(life, word)()
+        await settle()
+    (first,) = rig.audits.of(0).find([audit_key("q", 4)])
+    assert (decode_audit(first), len(rig.log(CATALOGUE.audits)), rig.acknowledged) == (theirs, 3, [(0, 4)])
 
 
 async def test_a_query_that_shares_its_id_with_another_application_takes_no_decision_away(rig):
-    await sent(rig, query("q", 1, offset=4, application="other"))
-    await sent(rig, query("q", 1, offset=5, shares_id=True))
+    await answer(rig, query("q", 1, offset=4, application="other"))
+    await answer(rig, plain("q", offset=5, shares_id=True))
     found = rig.decisions.of(0).about([("q", name, AT_S * 1000) for name in ("other", "app", None)])
     assert (rig.ids(), [one.offset for one in found]) == (["q", "q"], [0, 1, 0])
     assert rig.decisions.of(0).last_offset == 1
@@ -134,32 +263,13 @@ async def test_a_query_that_shares_its_id_with_another_application_takes_no_deci
 
 async def test_offsets_that_the_broker_did_not_tell_are_read_from_the_log(rig):
     rig.producer.hide_offsets = True
-    await sent(rig, *(query(f"q{number}", 1, offset=number) for number in range(8)))
+    await answer(rig, *(plain(f"q{number}", offset=number) for number in range(8)))
     assert (rig.found("q0", "q7"), len(rig.acknowledged)) == ([0, 7], 8)
 
 
-async def test_the_same_record_read_again_is_done_and_another_record_is_answered_again(rig):
-    await sent(rig, query("q", 1, offset=4))
-    (before,) = rig.decisions.of(0).find(["q"])
-    rig.prediction_log.repeat(query("q", 1, offset=4), before)
-    assert rig.acknowledged == [(0, 4)] * 2
-    rig.prediction_log.repeat(query("q", 1, offset=9, key=b"other"), before)
-    await rig.idle()
-    assert (values(rig), rig.log(TOPIC)[1][0]) == ([before.value] * 2, b"other")
-    assert (rig.found("q"), rig.acknowledged[2:]) == ([0], [(0, 9)])
-
-
-async def test_repeats_of_a_query_in_flight_are_answered_with_it(rig):
-    request = rig.ask(query("q", 1, offset=4))["a:1"]
-    assert rig.ask(query("q", 1, offset=4), query("q", 1, offset=9)) == {}
-    rig.answer(request)
-    await rig.idle()
-    assert (rig.ids(), rig.acknowledged) == (["q", "q"], [(0, 4), (0, 4), (0, 9)])
-
-
-async def test_an_end_that_a_broker_said_after_a_freeze_does_not_cost_the_index_also_where_nothing_is_audited(make_rig):
+async def test_an_end_that_a_broker_said_after_a_freeze_does_not_cost_the_index_without_audits_too(make_rig):
     rig = make_rig(audits=None)
-    await sent(rig, query("a", 0), query("b", 1))
+    await answer(rig, plain("a"), plain("b", offset=1))
     await rig.decide("c")
     rig.log_reader.stale_ends = [1]
     assert await rig.restore() == 0
@@ -178,8 +288,7 @@ async def test_an_index_that_is_ahead_of_its_log_is_built_anew(rig):
 
 async def test_a_record_that_the_broker_refuses_ends_the_recorder(rig):
     rig.producer.failure = RuntimeError("refused")
-    put(rig, query("q", 1))
-    await settle()
+    await answer(rig, plain("q"))
     assert (rig.tasks.failures.pop(), rig.acknowledged) == (rig.producer.failure, [])
 
 
@@ -187,7 +296,7 @@ async def test_the_brokers_stamp_is_told_with_when_the_batch_was_sent_and_acknow
     skew, times = ClockSkew(), iter((100.0, 100.0, 100.5))
     rig = make_rig(skew=skew, clock=lambda: next(times))
     rig.producer.timestamp_ms = 99_000
-    put(rig)  # nothing is sent: nothing is told
+    rig.prediction_log.put([])  # nothing is sent: nothing is told
     assert skew.take() is None
-    await sent(rig, query("q", 1))
+    await answer(rig, plain("q"))
     assert skew.take() == pytest.approx(1.0 - STAMP_S)

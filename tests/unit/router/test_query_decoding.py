@@ -37,16 +37,13 @@ def test_a_query_without_an_id_is_named_by_its_place():
     assert query_of(PLAIN).query_id == "2@7"
 
 
-@pytest.mark.parametrize("claimed", [b"2@8", b"0@0", b"99999999@1"])
-def test_a_query_that_claims_an_id_of_a_router_is_refused_under_its_own(claimed):
-    found = query_of(with_fields(b'"query_id": "%s"' % claimed))
-    assert (found.query_id, "choose another id" in found.invalid) == ("2@7", True)
-
-
-@pytest.mark.parametrize("own", ["2-8", "@", "2@", "@8", "ada@home", "2@8@9", "2@-8", "2@8\n", "٢@٨"])
-def test_any_other_id_is_an_applications_own(own):
-    found = query_of(msgspec.json.encode({"application": "app", "input": 1, "query_id": own}))
-    assert (found.query_id, found.invalid) == (own, None)
+def test_a_query_that_claims_an_id_of_a_router_is_refused_under_its_own_and_any_other_is_an_applications():
+    for claimed in ("2@8", "0@0", "99999999@1"):
+        found = query_of(with_fields(b'"query_id": ' + msgspec.json.encode(claimed)))
+        assert (found.query_id, "choose another id" in found.invalid) == ("2@7", True)
+    for own in ("2-8", "@", "2@", "@8", "ada@home", "2@8@9", "2@-8", "2@8\n", "٢@٨"):
+        found = query_of(with_fields(b'"query_id": ' + msgspec.json.encode(own)))
+        assert (found.query_id, found.invalid) == (own, None)
 
 
 @pytest.mark.parametrize(
@@ -75,18 +72,9 @@ def test_a_query_keeps_the_headers_that_its_prediction_repeats(value):
     assert query_of(value).echoed == query_of(value, headers=codec.JSON_HEADERS).echoed == ()
 
 
-@pytest.mark.parametrize(
-    ("value", "why"),
-    [
-        (b'{"application": "app"}', "neither input nor inputs"),
-        (with_fields(b'"inputs": [2]'), "both input"),
-        (b'{"application": "app", "inputs": []}', "at least one row"),
-        (with_fields(b'"query_id": ""'), "query_id has 0 characters"),
-        (with_fields(b'"models": []'), "name at least one model"),
-    ],
-)
-def test_what_can_be_read_but_not_answered_says_why(value, why):
-    assert why in query_of(value).invalid
+def test_what_can_be_read_but_not_answered_says_why():
+    assert "neither input nor inputs" in query_of(b'{"application": "app"}').invalid
+    assert "name at least one model" in query_of(with_fields(b'"models": []')).invalid
 
 
 @pytest.mark.parametrize(

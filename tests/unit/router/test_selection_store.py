@@ -97,10 +97,14 @@ async def test_without_contexts_all_partitions_count_in_partition_order(selectio
     await write(selection, 0, GOOD_A)
     await write(selection, 1, GOOD_A, offset=1)
     assert count(selection) == 20
-    selection.take_published(await published(2, GOOD_B))
+    (one,) = await published(2, GOOD_B)
+    selection.take_published([one])
     assert count(selection) == 119
     assert weights(selection)["b:1"] > weights(selection)["a:1"]
     assert list(selection.state("app", 0, None).totals) == ["a:1", "b:1"]
+    selection.take_published([record(1, None, one.key)])
+    assert count(selection) == 20, "totals that are taken back count no more"
+    assert weights(selection)["b:1"] < weights(selection)["a:1"]
 
 
 async def test_own_totals_that_come_back_count_once_and_only_those_of_a_lost_partition_as_published(selection):
@@ -159,21 +163,6 @@ async def test_records_that_are_no_totals_are_ignored(selection, key, value):
     assert count(selection) == 99
 
 
-async def test_totals_that_are_taken_back_count_no_more(selection):
-    (one,) = await published(2, GOOD_B)
-    selection.take_published([one])
-    assert weights(selection)["a:1"] < weights(selection)["b:1"]
-    selection.take_published([record(1, None, one.key)])
-    assert selection.state("app", 0, None).totals == {}
-    assert weights(selection)["a:1"] == weights(selection)["b:1"]
-
-
-def test_an_audit_asks_all_candidates_for_its_share_of_the_queries(selection):
-    audited = application("app", ("a:1", "b:1"), "single", audit_ratio=0.25)
-    decisions = selection.prepare(audited, 0, None).decisions
-    assert {len(decision.models) for decision in decisions} == {1, 2}
-
-
 def test_a_bounded_number_of_choices_is_kept(table):
     selection = store_of(table, max_prepared=10)
     made = [selection.prepare(APP, 0, f"c{number}") for number in range(50)]
@@ -183,21 +172,16 @@ def test_a_bounded_number_of_choices_is_kept(table):
 
 def test_a_row_holds_a_state_bit_for_bit():
     totals = {"a:1": ModelTotals(0.1 + 0.2, 1e-300, 1 / 3, 7.0), "b:1": ModelTotals(1.0, 0.0, 1.0, 0.0, (0.1,) * 5)}
-    state = SelectionState(totals)
-    assert state_of(decode_row(encode_row(row_of(state, 5, 2)))) == state
-    key = RowKey("app", None, 3)
-    assert decode_key(encode_key(key)) == key
+    state, key = SelectionState(totals), RowKey("app", None, 3)
+    assert (state_of(decode_row(encode_row(row_of(state, 5, 2)))), decode_key(encode_key(key))) == (state, key)
 
 
 async def test_notes_are_stored_behind_the_rows_and_before_the_position(selection, table):
     """Else a step that is cut behind the note of a restore would look as if the rows of a second one were stored."""
     note, row = row_of(SelectionState(), 5, 1), row_of(GOOD_A, 5, 1)
     await selection.write(0, {("", "app"): note, ("app", "c"): row}, 5)
-    assert [decode_key(key) for key in table.writes[-1]] == [
-        RowKey("app", "c", 0),
-        RowKey("", "app", 0),
-        RowKey("", None, 0),
-    ]
+    keys = ("app", "c"), ("", "app"), ("", None)
+    assert [decode_key(key) for key in table.writes[-1]] == [RowKey(*key, 0) for key in keys]
     assert (selection.position(0), selection.row("", "app", 0).applied) == (5, 1)
     assert (selection.contexts("app", 0), selection.unpublished()) == (["c"], [])
 
