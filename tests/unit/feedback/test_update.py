@@ -31,37 +31,28 @@ SCORED = {
     "a lone model that is right": (decided(LONE), Label(3), {"a:1": (0.0, 0.25)}),
     "a lone model that is wrong": (decided(LONE), Label(4), {"a:1": (1.0, 0.25)}),
     "an ensemble, each by its own output": (
-        decided(ENSEMBLE), Label(3), {"a:1": (0.0, 1.0), "b:1": (1.0, 1.0), "c:1": (0.0, 1.0)},
-    ),
+        decided(ENSEMBLE), Label(3), {"a:1": (0.0, 1.0), "b:1": (1.0, 1.0), "c:1": (0.0, 1.0)}),
     "audited models, at the probability of asking them": (
-        decided(AUDIT), Label(3), {"a:1": (0.0, 0.55), "b:1": (1.0, 0.95)},
-    ),
-    "outputs beside a default answer": (
-        decided(ENSEMBLE, default=True, answer=None), Label(4),
-        {"a:1": (1.0, 1.0), "b:1": (0.0, 1.0), "c:1": (1.0, 1.0)},
-    ),
-    "the mean over rows": (
-        decided(ENSEMBLE, **ROWS | {"outputs": {"a:1": [1, 2], "b:1": [1, None]}}), Label([1, 2]),
-        {"a:1": (0.0, 1.0), "b:1": (0.5, 1.0)},
-    ),
+        decided(AUDIT), Label(3), {"a:1": (0.0, 0.55), "b:1": (1.0, 0.95)}),
+    "outputs beside a default answer": (decided(ENSEMBLE, default=True, answer=None), Label(4),
+        {"a:1": (1.0, 1.0), "b:1": (0.0, 1.0), "c:1": (1.0, 1.0)}),
+    "the mean over rows": (decided(ENSEMBLE, **ROWS | {"outputs": {"a:1": [1, 2], "b:1": [1, None]}}), Label([1, 2]),
+        {"a:1": (0.0, 1.0), "b:1": (0.5, 1.0)}),
     "a lone model that did not answer, by a label": (decided(LONE, **SILENT), Label(3), {"a:1": (1.0, 0.25)}),
     "a lone model that did not answer, by a loss": (decided(LONE, **SILENT), GivenLoss(0.25), {"a:1": (1.0, 0.25)}),
     "a served model that is missing, at its serving odds": (
-        decided(AUDIT, **SILENT | {"outputs": {"b:1": 4}}), Label(4), {"a:1": (1.0, 0.1), "b:1": (0.0, 0.95)},
-    ),
+        decided(AUDIT, **SILENT | {"outputs": {"b:1": 4}}), Label(4), {"a:1": (1.0, 0.1), "b:1": (0.0, 0.95)}),
     "not an audited model that did not answer": (decided(AUDIT, outputs={"a:1": 3}), Label(4), {"a:1": (1.0, 0.55)}),
     "not who is missing from an ensemble": (decided(ENSEMBLE, outputs={"a:1": 3}), Label(3), {"a:1": (0.0, 1.0)}),
     "by a loss who alone made the answer": (decided(AUDIT), GivenLoss(0.25), {"a:1": (0.25, 0.1)}),
     "by a loss those who said what the answer was": (
-        decided(ENSEMBLE), GivenLoss(0.75), {"a:1": (0.75, 1.0), "c:1": (0.75, 1.0)},
-    ),
+        decided(ENSEMBLE), GivenLoss(0.75), {"a:1": (0.75, 1.0), "c:1": (0.75, 1.0)}),
     "by a loss nobody who said something else": (decided(ENSEMBLE, answer=3.4), GivenLoss(0.75), {}),
     "by a loss those who agree in all rows": (decided(ENSEMBLE, **ROWS), GivenLoss(0.5), {"a:1": (0.5, 1.0)}),
     "by the loss of a default nobody who answered alone": (decided(LONE, default=True, answer=9), GivenLoss(1.0), {}),
     "by the loss of a default nobody of an ensemble": (decided(ENSEMBLE, default=True), GivenLoss(1.0), {}),
     "an output of another kind, as wrong": (
-        decided(AUDIT, outputs={"a:1": 3, "b:1": [0]}), Label([0]), {"a:1": (1.0, 0.55), "b:1": (0.0, 0.95)},
-    ),
+        decided(AUDIT, outputs={"a:1": 3, "b:1": [0]}), Label([0]), {"a:1": (1.0, 0.55), "b:1": (0.0, 0.95)}),
 }  # fmt: skip
 
 

@@ -180,17 +180,16 @@ SENT_ON = {"headers": [(FORWARDED, b"1")]}
 STORIES = {
     "a decision without feedback": (Log(Q), [-1], {}),
     "the first prediction is the decision": (Log(Q, decided("q", answer("b:1", 2)), told()), [0], {"repeated": 1}),
+    "an output that is left out": (Log(decided("q", answer("a:1", UNSET)), told(label=None)), [-1], {"invalid": 1}),
     "repetitions in between": (Log(Q, decided("p", A), Q, decided("r", A)), [-1] * 3, {"repeated": 1}),
     "a marker is no feedback": (Log(Q).add(told(label=2), **MARKER).add(told()), [1], {"markers": 1}),
     "no audit": (Log(SILENT, told()), [0], {"no_audit": 1}),
     "before the prediction": (Log(told(), audit(beside(1)), SILENT), [0], {}),
     "of others": (
-        Log(decided("q", A, application="other"), told(), told("p", application="other")), [], {"not_wanted": 2},
-    ),
+        Log(decided("q", A, application="other"), told(), told("p", application="other")), [], {"not_wanted": 2}),
     "read in the partition that the id names": (
         Log(told("2@1"), told("9@1"), told("2-1"), partition=1).add(told("2@2"), **SENT_ON), [],
-        {"forwarded": 1, "orphans": 3},
-    ),
+        {"forwarded": 1, "orphans": 3}),
     "forwarded to here": (Log(decided("2-1", A), partition=2).add(told("2-1"), **SENT_ON), [0], {}),
     "an id that names another partition, decided here": (Log(decided("2-1", A), told("2-1"), partition=1), [0], {}),
     "msgpack": (Log().add(Q, kind=codec.MSGPACK).add(told(), kind=codec.MSGPACK).add(decided("p", A)), [0, -1], {}),
@@ -231,8 +230,9 @@ def test_a_horizon_a_span_and_chunks_leave_out_what_is_beyond_them():
     rows, counts = rows_of(Log(Q, Q, told(), decided("p", A)), first_offset=1)
     assert ([row["offset"] for row in rows], counts["repeated"], counts["not_wanted"]) == ([2], 1, 1)
     many = Log(*(decided(f"{number}", A) for number in range(4)))
-    columns, counts = joined(many.add(told("0"), at_ms=50_000), chunk_rows=2, horizon_ms=5_000)
-    assert (len(columns), counts["late"]) == (4, 1), "chunks leave as soon as nothing more can come"
+    many.add(told("0"), at_ms=50_000).add(told("0"))
+    columns, counts = joined(many, chunk_rows=2, horizon_ms=5_000, lists_of=1)
+    assert (len(columns), counts["late"]) == (4, 2), "chunks leave as soon as nothing more can come"
 
 
 @pytest.mark.parametrize("early", [True, False])

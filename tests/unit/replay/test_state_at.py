@@ -20,35 +20,25 @@ STATES = {
     "before an offset, within a step": (lambda at: at.work(20, every=5), dict(ends={0: 7}), lambda at: at.work(7)),
     "a partition that is not named counts whole": (
         lambda at: at.work(6).work(4, partition=1, first=50), dict(ends={1: 4}),
-        lambda at: at.work(6).work(4, partition=1, first=50),
-    ),
-    "before a time": (
-        lambda at: at.work(5).wait(MINUTE_MS).work(5, first=20), dict(at_ms=START_MS + MINUTE_MS),
-        lambda at: at.work(5),
-    ),
-    "behind all": (
-        lambda at: at.work(5).wait(MINUTE_MS).work(5, first=20), dict(at_ms=START_MS + 2 * MINUTE_MS),
-        lambda at: at.work(5).work(5, first=20),
-    ),
+        lambda at: at.work(6).work(4, partition=1, first=50)),
+    "before a time": (lambda at: at.work(5).wait(MINUTE_MS).work(5, first=20), dict(at_ms=START_MS + MINUTE_MS),
+        lambda at: at.work(5)),
+    "behind all": (lambda at: at.work(5).wait(MINUTE_MS).work(5, first=20), dict(at_ms=START_MS + 2 * MINUTE_MS),
+        lambda at: at.work(5).work(5, first=20)),
     "before the beginning": (lambda at: at.work(5), dict(at_ms=START_MS - 1), lambda at: at),
     "behind the table": (lambda at: at.work(5).work(3, first=20, every=0), dict(ends={0: 8}),
                          lambda at: at.work(5).work(3, first=20)),
     "a half-life that changed within a step": (
         lambda at: at.work(4).declare(FORGETS).work(6, first=20, every=0).follow().learn(most=3).learn(),
         dict(ends={0: 7}),
-        lambda at: at.work(4).declare(FORGETS).work(6, first=20, every=0).follow().learn(most=3),
-    ),
+        lambda at: at.work(4).declare(FORGETS).work(6, first=20, every=0).follow().learn(most=3)),
     "a half-life that changed behind it": (
         lambda at: at.work(4).declare(FORGETS).work(6, first=20, every=0).learn(most=3).follow().learn(),
-        dict(ends={0: 6}), lambda at: at.work(4).work(2, first=20),
-    ),
+        dict(ends={0: 6}), lambda at: at.work(4).work(2, first=20)),
     "before a restore": (
-        lambda at: at.work(4).restore(SAVED).learn().work(2, first=50), dict(ends={0: 4}), lambda at: at.work(4),
-    ),
-    "behind a restore": (
-        lambda at: at.work(4).restore(SAVED).learn().work(2, first=50), dict(ends={0: 5}),
-        lambda at: at.restore(SAVED).learn(),
-    ),
+        lambda at: at.work(4).restore(SAVED).learn().work(2, first=50), dict(ends={0: 4}), lambda at: at.work(4)),
+    "behind a restore": (lambda at: at.work(4).restore(SAVED).learn().work(2, first=50), dict(ends={0: 5}),
+        lambda at: at.restore(SAVED).learn()),
     "behind logs that were deleted": (lambda at: at.age(10, 20), dict(ends={0: 30}), lambda at: at.age(10, 20)),
     **{
         f"the contexts that were remembered before {offset}": (
@@ -80,8 +70,7 @@ REFUSED = {
     "a row that deleted logs led to": (lambda at: at.age(10, 20).work(1, first=99, context="c"), {0: 30}, "not known"),
     "a table whose beginning was deleted": (
         lambda at: at.work(4).wait(HORIZON_MS + 1).ask("late").tell("late").tell("late").delete_before(3), {0: 6},
-        "not known",
-    ),
+        "not known"),
 }  # fmt: skip
 
 

@@ -71,47 +71,36 @@ def append(at, key, value):
 
 # What happened, and how the one row that differs is described: as far as it is given.
 FALSE = {
-    "a bit of the newest row": (
-        lambda at: flip(at.work(12), -2),
-        dict(application="app", context=None, partition=0, last_equal=10, first_different=11, between=["app-11"]),
-    ),
+    "a bit of the newest row": (lambda at: flip(at.work(12), -2),
+        dict(application="app", context=None, partition=0, last_equal=10, first_different=11, between=["app-11"])),
     "a row that a learner went on from": (
         lambda at: at.work(8).falsify(8).ask("lost").tell("lost").skip().work(10, first=20),
-        dict(last_equal=7, first_different=8, feedbacks=1, between=["lost"]),
-    ),
-    "a position that was not written": (
-        lambda at: lose(
+        dict(last_equal=7, first_different=8, feedbacks=1, between=["lost"])),
+    "a position that was not written": (lambda at: lose(
             at.work(8).falsify(8).ask("lost").tell("lost").skip(), CATALOGUE.selection_changelog, -1
         ).work(10, first=20),
-        dict(last_equal=7, first_different=9, feedbacks=2, between=["lost", "app-20"]),
-    ),
+        dict(last_equal=7, first_different=9, feedbacks=2, between=["lost", "app-20"])),
     "a row behind a step of several": (
         lambda at: at.work(6).ask("x", context="c").tell("x").work(2, first=20, every=0).learn().falsify(9),
-        dict(last_equal=8, first_different=9, feedbacks=0, between=[]),
-    ),
+        dict(last_equal=8, first_different=9, feedbacks=0, between=[])),
     "a row of which no feedback tells": (
         lambda at: at.work(4).put(("app", "nobody"), at.rows[*APP, 0]), dict(context="nobody", logs=None, feedbacks=0),
     ),
     "a row of another partition": (
         lambda at: append(at.work(4), encode_key(RowKey("app", None, 1)), encode_row(at.rows[*APP, 0])),
-        dict(partition=1),
-    ),
+        dict(partition=1)),
     "a row that is missing": (lambda at: without_row(at.work(4)), dict(table=None, feedbacks=4)),
     "an update that was lost": (
-        lambda at: lose(at.work(4), CATALOGUE.selection_changelog, -2), dict(last_equal=2, between=["app-3"]),
-    ),
+        lambda at: lose(at.work(4), CATALOGUE.selection_changelog, -2), dict(last_equal=2, between=["app-3"])),
     "an older row behind a newer one, which compaction keeps": (
         lambda at: append(at.work(4), KEY, next(one.value for one in at.changelog if one.key == KEY)),
-        dict(last_equal=3, first_different=0),
-    ),
+        dict(last_equal=3, first_different=0)),
     "a row behind the position": (
-        lambda at: flip(lose(at.work(5), CATALOGUE.selection_changelog, -1), -1), dict(between=["app-4"]),
-    ),
+        lambda at: flip(lose(at.work(5), CATALOGUE.selection_changelog, -1), -1), dict(between=["app-4"])),
     "a row behind a beginning that was deleted": (lambda at: at.age(10, 20).falsify(30), dict(last_equal=29)),
     "a row beside a change": (
         lambda at: at.work(6).declare(manifest(half_life=3.0)).follow().work(3, first=20).falsify(9),
-        dict(last_equal=8),
-    ),
+        dict(last_equal=8)),
     **{
         f"a feedback that was lost {count} behind a change": (
             lambda at, count=count: at.work(6).declare(manifest(half_life=3.0)).follow().work(count, first=20)
@@ -120,12 +109,10 @@ FALSE = {
         )
         for count in (0, 3)
     },
-    "a context that was deleted and not forgotten": (
-        lambda at: append(
+    "a context that was deleted and not forgotten": (lambda at: append(
             at.work(3, context="a").work(3, first=10, context="b"), encode_key(RowKey("app", "b", 0)), None
         ),
-        dict(context="b", table=None),
-    ),
+        dict(context="b", table=None)),
 }  # fmt: skip
 
 
@@ -171,8 +158,7 @@ BEGINNINGS = {
     "a first certain feedback within a step": (
         lambda at: at.work(6).work(3, first=20, every=0).wait(LATER_MS).work(5, first=30, every=0).learn()
         .work(4, first=50).delete_before(4),
-        (9, 9, 0),
-    ),
+        (9, 9, 0)),
 }  # fmt: skip
 
 
