@@ -12,6 +12,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PROGRAM = next(filter(None, map(shutil.which, NAMES)), None)
+needs_chromium = pytest.mark.skipif(
+    PROGRAM is None, reason=f"none of {', '.join(NAMES)} is on the PATH: apt install chromium"
+)
+"""Mark of a module, so that nothing is started for tests that are skipped."""
 PATIENCE_MS = 90_000
 """For whatever a page is to show; an idle machine needs a hundredth of it."""
 STANDARDS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
@@ -28,18 +33,15 @@ WIDER = """() => [...document.body.querySelectorAll("*")].filter((one) =>
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The browser of this machine, without a window; tests are skipped where there is none.
+    """The browser of this machine, without a window.
 
     Playwright's loop counts as running until the end of the block: `asyncio.run` must be called before or after it,
     or by another thread.
     """
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(NAMES)} is on the PATH: apt install chromium")
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=path, args=arguments, timeout=PATIENCE_MS)
+        browser = playwright.chromium.launch(executable_path=PROGRAM, args=arguments, timeout=PATIENCE_MS)
         try:
             yield browser
         finally:
@@ -49,13 +51,8 @@ def chromium() -> Iterator[Browser]:
 class Visitor:
     """Somebody who looks at one console; as a context manager its pages are closed at the end.
 
-    Args:
-        browser: Of which it is a profile.
-        url: Of the console.
-
-    Attributes:
-        complaints: What the browser has reported about the pages: errors, forbidden content, dialogs of scripts, what
-            was asked of other hosts.
+    `complaints` is what the browser has reported about the pages: errors, forbidden content, dialogs of scripts, what
+    was asked of other hosts.
     """
 
     def __init__(self, browser: Browser, url: str) -> None:
@@ -104,12 +101,7 @@ class Visitor:
         self.complaints[:] = [one for one in self.complaints if one not in told]
 
     def forge(self, origin: str, forms: Mapping[str, Mapping[str, str]]) -> list[int]:
-        """Press the buttons of a page of another origin, which post forms to the console; the statuses of its answers.
-
-        Args:
-            origin: Of the page.
-            forms: Fields by the URL to which they are posted.
-        """
+        """Press the buttons of a page of another origin, which post fields to URLs; the statuses of their answers."""
         html = "".join(
             f'<form method="post" action="{url}">'
             + "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in fields.items())

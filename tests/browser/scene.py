@@ -33,12 +33,7 @@ Number = int | float | str
 
 @dataclass(frozen=True)
 class Scene:
-    """A deployment under traffic whose console asks for a key.
-
-    Attributes:
-        keys: Secrets by name: `ada` may act, `grace` and `guest` only look.
-        keys_file: Where their digests are.
-    """
+    """A deployment under traffic whose console asks for a key: `ada` may act, `grace` and `guest` only look."""
 
     deployment: Deployment
     gateway: Gateway
@@ -82,11 +77,8 @@ def staged(kafka: KafkaConnection, folder: Path) -> Iterator[Scene]:
 def _put_markup(deployment: Deployment, client: AnyClient) -> None:
     """Say it as a user, a caller, a host and a detector, and wait until the router has said it too."""
     of = deployment.catalogue
-    client.send_json(
-        of.queries,
-        {"query_id": MARKUP, "application": "marked", "context": MARKUP, "input": MARKUP},
-        key=MARKUP.encode(),
-    )
+    query = {"query_id": MARKUP, "application": "marked", "context": MARKUP, "input": MARKUP}
+    client.send_json(of.queries, query, key=MARKUP.encode())
     client.send(of.queries, MARKUP.encode(), headers={MARKUP: MARKUP.encode()})
     host = {"model": "raising:1", "instance": MARKUP, "state": "failed", "reason": MARKUP, "at_ms": _now_ms()}
     client.send_json(of.hosts, host, key=f"raising:1/{MARKUP}".encode())

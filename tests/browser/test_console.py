@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import pytest
-from browser.chromium import Visitor, blemishes, chromium, look, tab_to
+from browser.chromium import Visitor, blemishes, chromium, look, needs_chromium, tab_to
 from browser.scene import MARKUP, Scene, staged
 from e2e.programs import run
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from clipper_gateway.keys import revoke_key
 from clipper_topics.connection import KafkaConnection
 
-pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.e2e, needs_chromium, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from browser.chromium import Visitor, chromium
+from browser.chromium import Visitor, chromium, needs_chromium
 from browser.scene import CONFIGURATION, RATE
 from e2e.any_client import AnyClient
 from e2e.gateways import PARTITIONS, Deployment, deployed
@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from clipper_agents.broker import EmbeddedBroker
 
-pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.long, needs_chromium, pytest.mark.timeout(600)]
 
 HEAP_MIB = 256
 DRAWN = """(figure) => {
@@ -115,33 +115,24 @@ def test_charts_draw_what_is_known_and_more_of_it_as_it_comes(visitor: Visitor) 
     expect(chart.locator("canvas")).to_be_visible()
 
 
-def frozen(broker: EmbeddedBroker) -> None:
-    broker.node(1).freeze()
-
-
-def thawed(broker: EmbeddedBroker) -> None:
-    broker.node(1).thaw()
-
-
-def killed(broker: EmbeddedBroker) -> None:
-    elsewhere(lambda: broker.stop(kill=True))
-
-
-def started(broker: EmbeddedBroker) -> None:
-    elsewhere(broker.start)
-
-
 def elsewhere(work: Callable[[], object]) -> None:
     """Where no loop runs."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(work).result()
 
 
-@pytest.mark.parametrize(("goes", "comes"), [(frozen, thawed), (killed, started)], ids=["frozen", "killed"])
+OUTAGES: dict[str, tuple[Callable[[EmbeddedBroker], object], Callable[[EmbeddedBroker], object]]] = {
+    "frozen": (lambda broker: broker.node(1).freeze(), lambda broker: broker.node(1).thaw()),
+    "killed": (lambda broker: elsewhere(lambda: broker.stop(kill=True)), lambda broker: elsewhere(broker.start)),
+}
+"""How a broker goes away, and how it comes back."""
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
 def test_a_broker_that_goes_away_is_told_and_pages_are_live_again_when_it_is_back(
-    visitor: Visitor, broker: EmbeddedBroker, goes: Callable[[EmbeddedBroker], None],
-    comes: Callable[[EmbeddedBroker], None],
-) -> None:  # fmt: skip
+    visitor: Visitor, broker: EmbeddedBroker, outage: str
+) -> None:
+    goes, comes = OUTAGES[outage]
     pages = [visitor.open(path) for path in ("/console", "/console/applications/picks")]
     for page in pages:
         page.evaluate("window.isTheSame = true")

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browser.chromium import Visitor, blemishes, chromium
+from browser.chromium import Visitor, blemishes, chromium, needs_chromium
 from e2e.gateways import FREE_PORTS
 from e2e.programs import environment, until
 from playwright.sync_api import Locator, Page, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.long, needs_chromium, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/lifecycle/run.py"

@@ -1,4 +1,4 @@
-"""A collector of spans for tests: what arrives over OTLP/HTTP, or what a Jaeger has stored, in one form."""
+"""A collector of spans for tests: what arrives over OTLP/HTTP, in one form."""
 
 import socket
 import threading
@@ -9,7 +9,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
+from e2e.programs import reserved_port
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
@@ -17,8 +17,6 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-JAEGER_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,21 @@ class SeenSpan:
 
 
 class Collector:
-    """Takes spans over OTLP/HTTP, on a port of its own that stays the same.
+    """Takes spans over OTLP/HTTP.
 
     Attributes:
         spans: All that have come.
+        url: The endpoint to give to exporters.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int) -> None:
         self.spans: list[SeenSpan] = []
-        self._connections: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{port}"
+        self._port, self._connections = port, list[socket.socket]()
+        self.open()
+
+    def open(self) -> None:
+        """Take connections, at the same port as before."""
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -72,16 +76,9 @@ class Collector:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
         self._server.daemon_threads = True
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """The endpoint to give to exporters."""
-        return f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def trace(self, trace_id: str) -> list[SeenSpan]:
         """The spans of a trace that have come."""
@@ -99,11 +96,12 @@ class Collector:
 @contextmanager
 def collecting() -> Iterator[Collector]:
     """A collector for the length of a block."""
-    collector = Collector()
-    try:
-        yield collector
-    finally:
-        collector.close()
+    with reserved_port() as port:
+        collector = Collector(port)
+        try:
+            yield collector
+        finally:
+            collector.close()
 
 
 def _spans_of(request: ExportTraceServiceRequest) -> Iterator[SeenSpan]:
@@ -111,18 +109,12 @@ def _spans_of(request: ExportTraceServiceRequest) -> Iterator[SeenSpan]:
         service = _values(of.resource.attributes)["service.name"]
         for span in (span for scope in of.scope_spans for span in scope.spans):
             yield SeenSpan(
-                service,
-                span.name,
-                ProtoSpan.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
-                span.trace_id.hex(),
-                span.span_id.hex(),
-                span.parent_span_id.hex(),
-                span.start_time_unix_nano,
-                span.end_time_unix_nano,
-                _values(span.attributes),
+                service, span.name, ProtoSpan.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+                span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(),
+                span.start_time_unix_nano, span.end_time_unix_nano, _values(span.attributes),
                 frozenset((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
                 span.status.code == Status.STATUS_CODE_ERROR,
-            )
+            )  # fmt: skip
 
 
 def _values(attributes: Iterable[Any]) -> dict[str, Any]:
@@ -133,45 +125,6 @@ def _value(value: Any) -> Any:
     kind = value.WhichOneof("value")
     found = getattr(value, kind)
     return [_value(each) for each in found.values] if kind == "array_value" else found
-
-
-class Jaeger:
-    """The traces that a Jaeger has stored, by its own interface.
-
-    Args:
-        url: Of its query service.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=JAEGER_S, trust_env=False)
-
-    def trace(self, trace_id: str) -> list[SeenSpan]:
-        """The spans of a trace; none while it does not know it."""
-        found = self._client.get(f"/api/traces/{trace_id}")
-        if found.status_code == httpx.codes.NOT_FOUND:
-            return []
-        (trace,) = found.json()["data"]
-        services = {key: process["serviceName"] for key, process in trace["processes"].items()}
-        return [_of_jaeger(span, services[span["processID"]]) for span in trace["spans"]]
-
-
-def _of_jaeger(span: dict[str, Any], service: str) -> SeenSpan:
-    tags = {tag["key"]: tag["value"] for tag in span["tags"]}
-    refs = [(ref["refType"], ref["traceID"], ref["spanID"]) for ref in span["references"]]
-    start_ns = span["startTime"] * 1000  # it has microseconds
-    return SeenSpan(
-        service,
-        span["operationName"],
-        str(tags.get("span.kind", "internal")).upper(),
-        span["traceID"],
-        span["spanID"],
-        next((span_id for kind, _, span_id in refs if kind == "CHILD_OF"), ""),
-        start_ns,
-        start_ns + span["duration"] * 1000,
-        tags,
-        frozenset((trace_id, span_id) for kind, trace_id, span_id in refs if kind == "FOLLOWS_FROM"),
-        tags.get("error") is True,
-    )
 
 
 @cache

@@ -35,11 +35,7 @@ class Record:
 
     @cached_property
     def content(self) -> Any:
-        """The value, by its content type.
-
-        Raises:
-            ValueError: it is not of that type.
-        """
+        """The value, by its content type; a ValueError when it is not of that type."""
         if self.kind == "application/msgpack":
             try:
                 return unpack(self.value or b"")
@@ -62,15 +58,7 @@ class Record:
 
 
 class AnyClient:
-    """Produces and consumes; as a context manager it closes.
-
-    Args:
-        bootstrap: Address of Kafka.
-        settings: More of librdkafka's settings.
-
-    Attributes:
-        bootstrap: As given.
-    """
+    """Produces and consumes, with further settings of librdkafka; as a context manager it closes."""
 
     def __init__(self, bootstrap: str, settings: Mapping[str, str] | None = None) -> None:
         self.bootstrap = bootstrap
@@ -93,20 +81,13 @@ class AnyClient:
         """Produce one record and wait until it is stored."""
         delivered: list[tuple[Any, Message]] = []
         self._producer.produce(
-            topic,
-            value,
-            key,
-            partition,
-            on_delivery=lambda error, message: delivered.append((error, message)),
-            timestamp=timestamp_ms,
+            topic, value, key, partition, on_delivery=lambda *told: delivered.append(told), timestamp=timestamp_ms,
             headers=list((headers or {}).items()),
-        )
+        )  # fmt: skip
         self._producer.flush(60)
         error, message = delivered[0]
         assert error is None, error
-        stored, offset = message.partition(), message.offset()
-        assert stored is not None
-        assert offset is not None
+        _, stored, offset = _place(message)
         return Record(topic=topic, partition=stored, offset=offset, key=key, value=value, headers=headers or {})
 
     def send_json(self, topic: str, content: Any, **options: Any) -> Record:
@@ -138,11 +119,7 @@ class AnyClient:
 
 
 class Reading:
-    """Reads every partition of a topic, without a group.
-
-    Attributes:
-        records: Everything read so far.
-    """
+    """Reads every partition of a topic, without a group; `records` is everything so far."""
 
     def __init__(self, settings: Mapping[str, str], topic: str) -> None:
         self.records: list[Record] = []
@@ -162,11 +139,16 @@ class Reading:
 
     def more(self, within_s: float = 0.1) -> list[Record]:
         """What has arrived."""
-        messages = self._consumer.consume(1000, within_s)
-        fresh = [_record(message) for message in messages if message.error() is None]
+        fresh = []
+        for message in self._consumer.consume(1000, within_s):
+            error = message.error()
+            if error is None:
+                fresh.append(_record(message))
+                self._next[fresh[-1].partition] = fresh[-1].offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                _, partition, end = _place(message)
+                self._next[partition] = end  # behind a transaction, not behind the last record
         self.records += fresh
-        self._next |= {record.partition: record.offset + 1 for record in fresh}
-        self._next |= dict(map(_end, filter(_is_end, messages)))
         return fresh
 
     def to_the_end(self) -> list[Record]:
@@ -201,30 +183,21 @@ class Reading:
         self._consumer.close()
 
 
-def _is_end(message: Message) -> bool:
-    error = message.error()
-    return error is not None and error.code() == KafkaError._PARTITION_EOF
-
-
-def _end(message: Message) -> tuple[int, int]:
-    """Partition, and where it ends: behind a transaction that is not behind the last record."""
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None
-    assert offset is not None
-    return partition, offset
-
-
-def _record(message: Message) -> Record:
+def _place(message: Message) -> tuple[str, int, int]:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None
     assert partition is not None
     assert offset is not None
+    return topic, partition, offset
+
+
+def _record(message: Message) -> Record:
+    topic, partition, offset = _place(message)
     all_headers = [(name, None if value is None else bytes(value)) for name, value in message.headers() or []]
     headers = {name: value or b"" for name, value in all_headers}
-    key, value = message.key(), message.value()
     return Record(
-        topic=topic, partition=partition, offset=offset, key=key, value=value, headers=headers, all_headers=all_headers,
-        timestamp_ms=message.timestamp()[1],
+        topic=topic, partition=partition, offset=offset, key=message.key(), value=message.value(), headers=headers,
+        all_headers=all_headers, timestamp_ms=message.timestamp()[1],
     )  # fmt: skip
 
 

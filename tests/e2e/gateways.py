@@ -20,8 +20,9 @@ from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-CONFIGURATION = Path(__file__).with_name("gateway.toml")
+CONFIGURATION = Path(__file__).with_name("shared.toml")
 FREE_PORTS = {"CLIPPER_GATEWAY_PORT": "0", "CLIPPER_GATEWAY_GRPC_PORT": "0"}
+WITH_GATEWAY = {"CLIPPER_GATEWAY_ENABLED": "true", **FREE_PORTS}
 ANSWER_S = 60.0
 PARTITIONS = 2
 LINE = re.compile(r'\{"at":.*\}|\d{4}-\d\d-\d\dT[\d:.]+Z( [a-z_]+=("([^"\\]|\\.)*"|[\w\-.:/,+@%\[\]()]+))+')
@@ -42,6 +43,12 @@ def held(rows):
         time.sleep(0.01)
     return rows.sum(axis=1)
 """
+
+
+def traced(url: str) -> dict[str, str]:
+    """Settings of a deployment with a gateway that sends its spans to this URL, and begins no trace of its own."""
+    spans = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    return {**WITH_GATEWAY, **spans, "OTEL_TRACES_SAMPLER": "parentbased_always_off"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,11 @@ class Deployment:
     environ: Mapping[str, str]
     folder: Path
 
+    @property
+    def bootstrap(self) -> str:
+        """Of its Kafka."""
+        return self.environ["KAFKA_BOOTSTRAP_SERVERS"]
+
     @contextmanager
     def gateway(self, name: str, **settings: str) -> Iterator[Gateway]:
         """Start a further gateway; `settings` are variables of its environment."""
@@ -91,25 +103,32 @@ class Deployment:
 
 
 @contextmanager
-def deployed(
-    kafka: KafkaConnection, folder: Path, config: Path = CONFIGURATION, **settings: str
-) -> Iterator[Deployment]:
-    """A deployment on topics of its own, which are deleted at the end; `settings` are variables of its environment."""
+def own_topics(kafka: KafkaConnection) -> Iterator[Catalogue]:
+    """Names of topics that nobody else has, which are deleted at the end."""
     catalogue = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=PARTITIONS)
-    environ = environment_of(kafka, catalogue, **FREE_PORTS, **settings)
-    (folder / "gateway_models.py").write_text(MODELS)
     try:
-        with Program("up", "--config", str(config), folder=folder, environ=environ) as up:
-            url = up.ready().get("gateway", "")
-            if url:
-                serves(url)
-            yield Deployment(up, url, catalogue, environ, folder)
+        yield catalogue
     finally:
         asyncio.run(_delete(kafka, catalogue.prefix))
 
 
 async def _delete(kafka: KafkaConnection, prefix: str) -> None:
     await delete_topics(kafka, list(await existing_topics(kafka, prefix)))
+
+
+@contextmanager
+def deployed(
+    kafka: KafkaConnection, folder: Path, config: Path = CONFIGURATION, **settings: str
+) -> Iterator[Deployment]:
+    """A deployment on topics of its own; `settings` are variables of its environment."""
+    (folder / "shared_models.py").write_text(MODELS)
+    with own_topics(kafka) as catalogue:
+        environ = environment_of(kafka, catalogue, **FREE_PORTS | settings)
+        with Program("up", "--config", str(config), folder=folder, environ=environ) as up:
+            url = up.ready().get("gateway", "")
+            if url:
+                serves(url)
+            yield Deployment(up, url, catalogue, environ, folder)
 
 
 def serves(url: str, within_s: float = READY_S) -> None:
@@ -154,19 +173,11 @@ def exchange(port: int, sent: bytes) -> tuple[list[int], bytes]:
 
 
 class Guard:
-    """Sees whether requests leave anything in the topics, or anything in the log that should not be there.
-
-    Args:
-        deployment: Whose topics are looked at.
-        gateway: That is asked.
-        secrets: What no log may contain.
-    """
+    """Sees whether requests leave anything in the topics, or in the log what should not be there, as `secrets`."""
 
     def __init__(self, deployment: Deployment, gateway: Gateway, secrets: Iterable[str]) -> None:
         self._gateway, self._secrets = gateway, [*secrets]
-        self._consumer = Consumer(
-            {"bootstrap.servers": deployment.environ["KAFKA_BOOTSTRAP_SERVERS"], "group.id": "nobody"}
-        )
+        self._consumer = Consumer({"bootstrap.servers": deployment.bootstrap, "group.id": "nobody"})
         topics = deployment.catalogue.queries, deployment.catalogue.feedback
         self._partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
         self._client, self._marks = client_of(gateway.http), itertools.count()
@@ -177,16 +188,13 @@ class Guard:
         ends = (self._consumer.get_watermark_offsets(partition, timeout=ANSWER_S) for partition in self._partitions)
         return sum(end for _, end in filter(None, ends))
 
-    def _lines(self) -> list[str]:
-        return self._gateway.program.log.splitlines()
-
     def _lines_of_all(self, told: int) -> tuple[list[str], str]:
         """The lines that came since they were last looked at, with those of all requests; and the id of the last."""
         mark = f"mark-{next(self._marks)}"
         assert self._client.get("/livez", headers={"x-request-id": mark}).status_code == 200
 
         def lines_of_all() -> list[str] | None:
-            lines = self._lines()[self._seen :]
+            lines = self._gateway.program.log.splitlines()[self._seen :]
             is_marked = any(f'"{mark}"' in line for line in lines)
             return lines if is_marked and sum(line.startswith("{") for line in lines) > told else None
 
@@ -195,12 +203,9 @@ class Guard:
         return lines, mark
 
     def check(self, requests: int, *, told: int = 0, writes: int = 0) -> list[dict[str, Any]]:
-        """Check what was left since the last check; the lines of its log about requests.
+        """Check what so many requests left since the last check; the lines of the log about them.
 
-        Args:
-            requests: How many were sent: each has one line at most.
-            told: How many of them have a line for certain; that of a call over gRPC comes after its answer.
-            writes: How many records they write.
+        Each has one line at most, and `told` of them one for certain: that of a call over gRPC comes after its answer.
         """
         lines, mark = self._lines_of_all(told)
         before, self._count = self._count, self._records()

@@ -103,14 +103,16 @@ def empty_panels(url: str) -> list[str]:
     return empty
 
 
-class Observed:
-    """A pipeline with traffic, watched by Prometheus.
+def shows_data(url: str, within_s: float) -> None:
+    """Wait until every panel of the board shows data."""
+    try:
+        until("data in every panel", lambda: not empty_panels(url), within_s)
+    except AssertionError as error:
+        raise AssertionError(empty_panels(url)) from error
 
-    Attributes:
-        up: The process of the pipeline.
-        folder: Where it runs: a file there sets the mood of a model.
-        url: Of Prometheus.
-    """
+
+class Observed:
+    """A pipeline with traffic, watched by the Prometheus at `url`; a file in its folder sets the mood of a model."""
 
     def __init__(self, up: Program, folder: Path, url: str, gateway: str, client: AnyClient) -> None:
         self.up, self.folder, self.url, self.gateway, self.client = up, folder, url, gateway, client
@@ -222,19 +224,8 @@ class Observed:
     def bad_trial(self) -> Iterator[None]:
         """A version that is always wrong answers half of the queries, until the rule aborts it."""
         environ = environment(KAFKA_BOOTSTRAP_SERVERS=self.client.bootstrap)
-        trial = (
-            "model",
-            "canary",
-            "wrong:1",
-            "--application",
-            "tried",
-            "--share",
-            "0.5",
-            "--automatic",
-            "--why",
-            "test",
-        )
-        done = run(*trial, folder=self.folder, environ=environ)
+        trial = "model canary wrong:1 --application tried --share 0.5 --automatic --why test"
+        done = run(*trial.split(), folder=self.folder, environ=environ)
         assert done.code == 0, done
         yield
 

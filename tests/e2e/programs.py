@@ -112,22 +112,18 @@ def environment_of(kafka: KafkaConnection, catalogue: Catalogue, **settings: str
     )
 
 
-class Program:
-    """A `clipper-stream` command that runs; as a context manager it ends with all that it started.
+def _given(environ: Mapping[str, str] | None) -> dict[str, str]:
+    return environment() if environ is None else {**environ}
 
-    Args:
-        arguments: Of the command line.
-        folder: Where it runs, and where its output is kept.
-        environ: Its environment; absent: `environment()`.
-        through: A command that starts it in its own place.
+
+class Program:
+    """A `clipper-stream` command that runs in a folder, which keeps its output; it ends with all that it started.
+
+    `through` is a command that starts it in its own place.
     """
 
     def __init__(
-        self,
-        *arguments: str,
-        folder: Path,
-        environ: Mapping[str, str] | None = None,
-        through: Sequence[str] = (),
+        self, *arguments: str, folder: Path, environ: Mapping[str, str] | None = None, through: Sequence[str] = ()
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.stdout")))
@@ -135,13 +131,9 @@ class Program:
         self._seen: set[RunningProcess] = set()
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
             self._process = subprocess.Popen(
-                [*through, CLIPPER_STREAM, *arguments],
-                cwd=folder,
-                env=dict(environ) if environ is not None else environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-            )
+                [*through, CLIPPER_STREAM, *arguments], cwd=folder, env=_given(environ), stdin=subprocess.DEVNULL,
+                stdout=out, stderr=err,
+            )  # fmt: skip
 
     @property
     def pid(self) -> int:
@@ -212,21 +204,15 @@ class Done(NamedTuple):
 def run(*arguments: str, folder: Path, environ: Mapping[str, str] | None = None, within_s: float = READY_S) -> Done:
     """Run a `clipper-stream` command to its end."""
     done = subprocess.run(
-        [CLIPPER_STREAM, *arguments],
-        cwd=folder,
-        env=dict(environ) if environ is not None else environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=within_s,
-        check=False,
-    )
+        [CLIPPER_STREAM, *arguments], cwd=folder, env=_given(environ), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=within_s, check=False,
+    )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr.splitlines())
 
 
 def run_here(*arguments: str, folder: Path, environ: Mapping[str, str] | None = None) -> Done:
     """Run a `clipper-stream` command as `run` does, but in this process, which spares the time of a start."""
-    wanted, out, err = dict(environ) if environ is not None else environment(), io.StringIO(), io.StringIO()
+    wanted, out, err = _given(environ), io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
         for name in os.environ.keys() - wanted.keys():
             patched.delenv(name)

@@ -1,13 +1,14 @@
 """From a model to its first answer: one file, two commands, and nothing said twice."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import skops.io
-from e2e.programs import Program, environment, environment_of, run
+from e2e.programs import Program, environment_of, run_here
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
@@ -38,18 +39,24 @@ def write_onnx(folder: Path) -> str:
     return "larger.onnx"
 
 
-@pytest.mark.parametrize("write", [write_function, write_skops, write_onnx])
+@pytest.mark.parametrize(
+    "write", [write_function, *(pytest.param(each, marks=pytest.mark.slow) for each in (write_skops, write_onnx))]
+)
 def test_two_commands_lead_from_one_file_to_its_first_answer(
     write: Callable[[Path], str], kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
 ):
     target = write(tmp_path)
     with Program("up", target, folder=tmp_path, environ=environment_of(kafka, catalogue)) as up:
-        up.ready()
-        asked = run("predict", "larger", "[0.9, 0.8]", folder=tmp_path, environ=environment())
+        assert up.ready() == {"bootstrap": kafka.bootstrap}
+        assert not any("kafka.Kafka" in process.command for process in up.children()), "one of its own"
+        asked = run_here("predict", "larger", "[0.9, 0.8]", folder=tmp_path)
         assert asked.code == 0, asked.err
         assert asked.err == [f"using {kafka.bootstrap}, where `up` runs in this folder"]
-        assert json.loads(asked.out).items() >= {"output": 1, "default": False}.items()
+        answer = json.loads(asked.out)
+        assert (answer["output"], answer["default"], answer["query_id"][1]) == (1, False, "-")
         outside = ("model", "deploy", "other:1", "--uri", "os.path:join", "-a", "larger", "--unchecked", "--wait", "60")
-        refused = run(*outside, folder=tmp_path, environ=environment(), within_s=50.0)
+        refused = run_here(*outside, folder=tmp_path)
         assert refused.code == 1
         assert "outside of what this process may load" in refused.err[-1]
+        up.signal(signal.SIGTERM)
+        assert up.ended() == 0, up.log[-4000:]

@@ -5,9 +5,9 @@ Nothing means: no record in the topics, one line of the log at most, and no key 
 
 import base64
 import gzip
-import hmac
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from e2e.gateways import Gateway, Guard, client_of, deployed, events, exchange
-from e2e.programs import environment, run, until
+from e2e.gateways import Deployment, Gateway, Guard, client_of, events, exchange
+from e2e.programs import environment, run_here, until
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from joserfc import jwt
@@ -27,48 +27,36 @@ from open_inference.grpc.service import GRPCInferenceServiceStub
 from stub_server import Answer, StubServer, serving
 
 from clipper_gateway.keys import make_key
-from clipper_topics.connection import KafkaConnection
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 ISSUER, AUDIENCE = "https://issuer.example", "clipper"
 ISSUED = generate_key("RSA", 2048, {"kid": "issued"})
-STRANGE = generate_key("RSA", 2048, {"kid": "strange"})
+STRANGE = generate_key("RSA", 2048)
 MOST_BYTES = 100_000
 PATH = "/v1/applications/sums/predict"
 BODY = b'{"input": [1, 2]}'
 SCOPES = "clipper:predict clipper:feedback clipper:read"
-CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-}
+Code = grpc.StatusCode
+CODES = {400: Code.INVALID_ARGUMENT, 401: Code.UNAUTHENTICATED, 403: Code.PERMISSION_DENIED}
 Headers = Mapping[str, str]
 
 
 # --- tokens and keys --------------------------------------------------------------------------------------------------
-def token(*, alg: str = "RS256", key: Key = ISSUED, header: Mapping[str, Any] | None = None, **claims: Any) -> str:
+def token(*, key: Key = ISSUED, **claims: Any) -> str:
     given = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": int(time.time()) + 3600, "scope": SCOPES, **claims}
-    return jwt.encode({"alg": alg, "kid": key.kid, **(header or {})}, given, key)
+    return jwt.encode({"alg": "RS256", "kid": "issued"}, given, key)
 
 
-def part(content: Any) -> str:
-    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+def unsigned(made: str) -> str:
+    head = base64.urlsafe_b64encode(b'{"alg": "none"}').rstrip(b"=").decode()
+    return f"{head}.{made.split('.')[1]}."
 
 
-def unsigned_token() -> str:
-    return f"{part({'alg': 'none'})}.{token().split('.')[1]}."
-
-
-def token_by_the_public_key() -> str:
-    head = f"{part({'alg': 'HS256', 'kid': 'issued'})}.{token().split('.')[1]}"
-    return f"{head}.{part(hmac.digest(ISSUED.as_pem(private=False), head.encode(), 'sha256'))}"
-
-
-def token_with_more_rights() -> str:
-    head, _, signature = token(scope="").split(".")
-    return f"{head}.{token().split('.')[1]}.{signature}"
+def changed(made: str, other: str) -> str:
+    """A token with the claims of another."""
+    head, _, signature = made.split(".")
+    return f"{head}.{other.split('.')[1]}.{signature}"
 
 
 class Issuer(StubServer):
@@ -95,16 +83,20 @@ class Fortress:
     def post(self, headers: Headers, path: str = PATH, body: bytes = BODY) -> httpx.Response:
         return httpx.post(self.gateway.http + path, content=body, headers=headers, trust_env=False, timeout=60)
 
-    def call(self, headers: Headers, method: str = "ModelInfer", request: Any = None) -> grpc.StatusCode:
+    def exchange(self, sent: bytes) -> tuple[list[int], bytes]:
+        """Send bytes with the key that may do everything; the statuses of the answers, and all that came."""
+        return exchange(self.gateway.port, sent.replace(b"$KEY", self.keys["all"].encode()))
+
+    def call(self, headers: Headers, method: str = "ModelInfer", request: Any = None) -> Code:
         """Call over gRPC; the status."""
         with grpc.insecure_channel(self.gateway.grpc) as channel:
             try:
                 stub = GRPCInferenceServiceStub(channel)
                 getattr(stub, method)(request or inference(), metadata=[*headers.items()], timeout=60)
             except grpc.RpcError as error:
-                status: grpc.StatusCode = error.code()
+                status: Code = error.code()
                 return status
-            return grpc.StatusCode.OK
+            return Code.OK
 
 
 def inference(name: str = "sums", values: int = 2) -> Any:
@@ -115,17 +107,15 @@ def inference(name: str = "sums", values: int = 2) -> Any:
 
 
 @pytest.fixture(scope="module")
-def fortress(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fortress]:
-    folder = tmp_path_factory.mktemp("fortress")
-    file, given = folder / "keys.json", {"rate": None, "now_ms": 0}
-    rights = ["predict", "feedback", "read"]
+def fortress(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fortress]:
+    file = tmp_path_factory.mktemp("fortress") / "keys.json"
+    asks = ["predict", "feedback", "read"]
+    rights = {"all": (None, asks), "sums": (["sums"], asks), "letters": (["letters"], asks), "reader": (None, ["read"])}
     keys = {
-        "all": make_key(file, "all", applications=None, rights=rights, **given),
-        "sums": make_key(file, "sums", applications=["sums"], rights=rights, **given),
-        "letters": make_key(file, "letters", applications=["letters"], rights=rights, **given),
-        "reader": make_key(file, "reader", applications=None, rights=["read"], **given),
+        name: make_key(file, name, applications=applications, rights=given, rate=None, now_ms=0)
+        for name, (applications, given) in rights.items()
     }
-    with deployed(kafka, folder) as deployment, serving(Issuer()) as issuer:
+    with serving(Issuer()) as issuer:
         settings = {
             "CLIPPER_GATEWAY_KEYS_FILE": str(file),
             "CLIPPER_GATEWAY_OIDC_ISSUER": ISSUER,
@@ -145,81 +135,60 @@ def bearer(made: str) -> Headers:
     return {"authorization": f"Bearer {made}"}
 
 
-LET_IN: dict[str, tuple[str, Callable[[Mapping[str, str]], Headers]]] = {
-    "a key": ("sums", lambda keys: {"x-api-key": keys["sums"]}),
-    "a key as a token": ("sums", lambda keys: bearer(keys["sums"])),
-    "a token": ("ada", lambda _: bearer(token(clipper_applications=["sums"]))),
-}
-
-
-@pytest.mark.parametrize("case", LET_IN)
-def test_who_may_ask_is_answered(fortress, case):
-    caller, credentials = LET_IN[case]
-    headers = credentials(fortress.keys)
-    assert fortress.post(headers).json()["output"] == 3.0
-    assert fortress.call(headers) == grpc.StatusCode.OK
-    assert [each["caller"] for each in fortress.guard.check(2, told=2, writes=2)] == [caller] * 2
+def test_who_may_ask_is_answered(fortress):
+    sums = fortress.keys["sums"]
+    for headers in ({"x-api-key": sums}, bearer(sums), bearer(token(clipper_applications=["sums"]))):
+        assert fortress.post(headers).json()["output"] == 3.0
+        assert fortress.call(headers) == Code.OK
+    callers = [each["caller"] for each in fortress.guard.check(6, told=6, writes=6)]
+    assert sorted(callers) == ["ada"] * 2 + ["sums"] * 4
 
 
 KEPT_OUT: dict[str, tuple[int, Callable[[Mapping[str, str]], Headers]]] = {
     "nothing": (401, lambda _: {}),
-    "an empty key": (401, lambda _: {"x-api-key": ""}),
     "an unknown key": (401, lambda _: {"x-api-key": "cs_" + "A" * 43}),
-    "an unknown key as a token": (401, lambda _: bearer("cs_" + "A" * 43)),
-    "half a key": (401, lambda keys: {"x-api-key": keys["all"][:20]}),
     "a key of another application": (403, lambda keys: {"x-api-key": keys["letters"]}),
     "a key without the right": (403, lambda keys: {"x-api-key": keys["reader"]}),
     "two different credentials": (400, lambda keys: {"x-api-key": keys["all"], **bearer(token())}),
-    "a password": (401, lambda keys: {"authorization": f"Basic {part(keys['all'].encode())}"}),
     "an expired token": (401, lambda _: bearer(token(exp=int(time.time()) - 3600))),
-    "a token of tomorrow": (401, lambda _: bearer(token(nbf=int(time.time()) + 3600))),
-    "a token without an end": (401, lambda _: bearer(token(exp=None))),
-    "an unsigned token": (401, lambda _: bearer(unsigned_token())),
-    "a token signed with the public key": (401, lambda _: bearer(token_by_the_public_key())),
-    "a token for another audience": (401, lambda _: bearer(token(aud="elsewhere"))),
-    "a token of another issuer": (401, lambda _: bearer(token(iss="https://elsewhere.example"))),
-    "a token of an unknown key": (401, lambda _: bearer(token(key=STRANGE))),
-    "a token of a key by a known name": (401, lambda _: bearer(token(key=STRANGE, header={"kid": "issued"}))),
-    "a token that brings its key": (
-        401,
-        lambda _: bearer(token(key=STRANGE, header={"kid": "issued", "jwk": STRANGE.as_dict(private=False)})),
-    ),
-    "a token that was changed": (401, lambda _: bearer(token_with_more_rights())),
+    "an unsigned token": (401, lambda _: bearer(unsigned(token()))),
+    "a token of a strange key": (401, lambda _: bearer(token(key=STRANGE))),
+    "a token that was changed": (401, lambda _: bearer(changed(token(scope=""), token()))),
     "a token without rights": (403, lambda _: bearer(token(scope="openid"))),
     "a token of another application": (403, lambda _: bearer(token(clipper_applications=["letters"]))),
-    "a token of null applications": (401, lambda _: bearer(token(clipper_applications=None))),
-    "garbage": (401, lambda _: bearer("A" * 8_000)),
-    "garbage with dots": (401, lambda _: bearer(f"{part(b'[' * 3_000)}.e30.e30")),
+    "garbage with dots": (401, lambda _: bearer(f"{'A' * 4_000}.e30.e30")),
 }
 
 
-@pytest.mark.parametrize("case", KEPT_OUT)
-def test_who_may_not_ask_is_refused(fortress, case):
-    status, credentials = KEPT_OUT[case]
-    headers = credentials(fortress.keys)
-    answer = fortress.post(headers)
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    assert ("www-authenticate" in answer.headers) == (status == 401)
-    assert not any(value in answer.text for value in headers.values() if len(value) > 20)
-    assert fortress.call(headers) == CODES[status]
-    assert [each["status"] for each in fortress.guard.check(2, told=2)] == [status] * 2
+def test_who_may_not_ask_is_refused(fortress):
+    for case, (status, credentials) in KEPT_OUT.items():
+        headers = credentials(fortress.keys)
+        answer = fortress.post(headers)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), case
+        assert ("www-authenticate" in answer.headers) == (status == 401), case
+        assert not any(value in answer.text for value in headers.values() if len(value) > 20), case
+        assert fortress.call(headers) == CODES[status], case
+    asked = fortress.guard.check(2 * len(KEPT_OUT), told=2 * len(KEPT_OUT))
+    assert Counter(each["status"] for each in asked) == Counter(2 * [status for status, _ in KEPT_OUT.values()])
 
 
 def test_a_revoked_key_is_refused_while_the_gateway_runs(fortress, tmp_path):
-    made = run("keys", "create", "guest", "--file", str(fortress.file), folder=tmp_path, environ=environment())
-    headers, asked = {"x-api-key": made.out.strip()}, 0
+    def keys(command: str) -> str:
+        done = run_here("keys", command, "guest", "--file", str(fortress.file), folder=tmp_path, environ=environment())
+        assert done.code == 0, done.err
+        return done.out.strip()
+
+    headers, asked = {"x-api-key": keys("create")}, 0
 
     def status_is(wanted: int) -> bool:
         nonlocal asked
         asked += 1
-        return fortress.post(headers, "/v1/applications/sums/predict", b"").status_code == wanted
+        return fortress.post(headers, body=b"").status_code == wanted
 
     until("the new key is known", lambda: status_is(400))
-    assert (
-        run("keys", "revoke", "guest", "--file", str(fortress.file), folder=tmp_path, environ=environment()).code == 0
-    )
+    keys("revoke")
     until("the revoked key is not", lambda: status_is(401))
-    assert fortress.call(headers) == grpc.StatusCode.UNAUTHENTICATED
+    assert fortress.call(headers) == Code.UNAUTHENTICATED
     fortress.guard.check(asked + 1, told=asked + 1)
 
 
@@ -265,7 +234,7 @@ def test_a_key_of_one_application_sees_no_other(fortress):
         assert [each["name"] for each in client.get("/v1/models").json()] == ["letters"]
     for method, name in (("ModelMetadata", "name"), ("ModelReady", "name"), ("ModelInfer", "model_name")):
         request = getattr(oip, f"{method}Request")(**{name: "sums"})
-        assert fortress.call(key, method, request) == grpc.StatusCode.PERMISSION_DENIED
+        assert fortress.call(key, method, request) == Code.PERMISSION_DENIED
     fortress.guard.check(len(refused) + 6, told=len(refused) + 6)
 
 
@@ -280,29 +249,17 @@ def request(
     return b"\r\n".join([*raw, b"", body])
 
 
-def chunked(*chunks: bytes, trailer: bytes = b"") -> bytes:
-    parts = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+def chunked(*chunks: bytes, extension: bytes = b"", trailer: bytes = b"") -> bytes:
+    parts = b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks)
     return request("transfer-encoding: chunked", length=False, body=parts + b"0\r\n" + trailer + b"\r\n")
 
 
-def without_key(sent: bytes) -> bytes:
-    return sent.replace(b"x-api-key: $KEY\r\n", b"", 1)
-
-
-def question(**fields: Any) -> bytes:
-    return request(body=json.dumps(fields).encode())
-
-
 def feedback(*query_ids: str) -> bytes:
-    return json.dumps([{"query_id": query_id, "loss": 1} for query_id in query_ids]).encode()
+    body = json.dumps([{"query_id": query_id, "loss": 1} for query_id in query_ids]).encode()
+    return request(path="/v1/feedback", body=body)
 
 
-def nested(levels: int) -> bytes:
-    return b'{"input": ' + b"[" * levels + b"]" * levels + b"}"
-
-
-CLOSED: list[int] = []
-"""The connection ends without a word."""
+KEY = b"x-api-key: $KEY\r\n"
 WIRE: dict[str, tuple[int, bytes]] = {
     # where a body ends
     "a length beside chunks": (400, request("transfer-encoding: chunked", body=b"0\r\n\r\n")),
@@ -311,19 +268,15 @@ WIRE: dict[str, tuple[int, bytes]] = {
     "two equal lengths": (400, request(f"content-length: {len(BODY)}")),
     "a list of lengths": (400, request("content-length: 17, 17", length=False)),
     "a signed length": (400, request("content-length: +17", length=False)),
-    "a negative length": (400, request("content-length: -17", length=False)),
     "a length in hexadecimal": (400, request("content-length: 0x11", length=False)),
     "a length of 30 digits": (400, request(f"content-length: {10**30}", length=False)),
     "an unknown transfer-encoding": (400, request("transfer-encoding: xchunked", length=False)),
     "chunks that are not last": (400, request("transfer-encoding: chunked, identity", length=False)),
     "two transfer-encodings": (400, request("transfer-encoding: chunked", "transfer-encoding: identity", length=False)),
     "a chunk of no size": (400, request("transfer-encoding: chunked", length=False, body=b"z\r\n\r\n")),
-    "a key behind the body": (401, without_key(chunked(BODY, trailer=b"x-api-key: $KEY\r\n"))),
+    "a key behind the body": (401, chunked(BODY, trailer=KEY).replace(KEY, b"", 1)),
     "a megabyte behind the body": (431, chunked(BODY, trailer=b"x-large: " + b"a" * 2**20 + b"\r\n")),
-    "a chunk of a megabyte's extension": (
-        431,
-        request("transfer-encoding: chunked", length=False, body=b"5;" + b"a" * 2**20 + b"\r\n"),
-    ),
+    "a chunk of a megabyte's extension": (431, chunked(BODY, extension=b";" + b"a" * 2**20)),
     "a chunk of a negative size": (400, request("transfer-encoding: chunked", length=False, body=b"-1\r\n\r\n")),
     # headers
     "a folded header": (400, request("x-folded: a\r\n b")),
@@ -338,12 +291,10 @@ WIRE: dict[str, tuple[int, bytes]] = {
     "two cookies": (400, request("cookie: a=b", "cookie: clipper-console=a")),
     "two idempotency keys": (400, request("idempotency-key: a", "Idempotency-Key: a")),
     "two content types": (400, request("content-type: application/json", "content-type: text/plain")),
-    "an empty idempotency key": (400, request("idempotency-key: ")),
     "a long idempotency key": (400, request(f"idempotency-key: {'a' * 257}")),
     "10 000 headers": (431, request(*(f"x-{number}: a" for number in range(10_000)))),
     "101 headers": (431, request(*(f"x-{number}: a" for number in range(101)))),
     "a header of a megabyte": (431, request(f"x-large: {'a' * 2**20}")),
-    "a header name of a megabyte": (431, request(f"{'a' * 2**20}: a")),
     "a path of a megabyte": (431, request(path=f"/v1/{'a' * 2**20}")),
     "a foreign origin": (403, request("origin: https://elsewhere.example")),
     "a null origin": (403, request("origin: null")),
@@ -352,23 +303,19 @@ WIRE: dict[str, tuple[int, bytes]] = {
     "chunks beyond the bound": (413, chunked(*[b"[" * 20_000] * 6)),
     "a body beyond the bound": (413, request(body=b" " * (MOST_BYTES + 1))),
     "a gzip bomb": (415, request("content-encoding: gzip", body=gzip.compress(b" " * 50_000_000))),
-    "a twice packed body": (415, request("content-encoding: gzip, gzip", body=BODY)),
     "another content type": (415, request("content-type: application/xml")),
     # paths and methods
     "a path of dots": (404, request(path="/v1/applications/../../etc/passwd/predict")),
     "a path of escaped dots": (404, request(path="/v1/applications/%2e%2e/predict")),
     "a path of escaped slashes": (404, request(path="/v1/applications/..%2f..%2fetc/predict")),
-    "a path of escaped backslashes": (404, request(path="/v1/applications/..%5c..%5cetc/predict")),
     "a name of a zero byte": (404, request(path="/v1/applications/sums%00/predict")),
     "a name that is no UTF-8": (404, request(path="/v1/applications/%ff%fe/predict")),
     "a model of dots": (404, request(path="/v2/models/../../etc/infer")),
-    "a version of escaped slashes": (404, request(path="/v2/models/sums/versions/..%2f1/infer")),
     "a query of slashes": (404, request(method="GET", path="/v1/queries/..%2f..%2fetc?application=sums", body=b"")),
     "doubled slashes": (404, request(path="//v1//applications/sums/predict")),
     "another method": (405, request(method="DELETE")),
     "a method that echoes": (405, request(method="TRACE")),
     "a method for proxies": (400, request(method="CONNECT", path="elsewhere.example:80")),
-    "a path of all": (404, request(method="OPTIONS", path="*")),
     "an unknown method": (400, request(method="PREDICT")),
     "an unknown version of HTTP": (400, request().replace(b"HTTP/1.1", b"HTTP/7.9", 1)),
     "a preface of HTTP/2": (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
@@ -376,87 +323,46 @@ WIRE: dict[str, tuple[int, bytes]] = {
     # JSON
     "no JSON": (400, request(body=b"input=1")),
     "nothing": (400, request(body=b"")),
-    "two values": (400, request(body=BODY + BODY)),
-    "no UTF-8": (400, request(body=b'{"input": "\xff"}')),
-    "half a character": (400, request(body=b'{"input": "\\ud800"}')),
-    "40 000 levels": (400, request(body=nested(40_000))),
+    "40 000 levels": (400, request(body=b'{"input": ' + b"[" * 40_000 + b"]" * 40_000 + b"}")),
     "an infinite number": (400, request(body=b'{"input": [1e999]}')),
-    "an infinite deadline": (400, request(body=b'{"input": [1], "deadline_ms": 1e999}')),
     "no number": (400, request(body=b'{"input": [NaN]}')),
     "a number of 90 000 digits": (400, request(body=b'{"input": ' + b"9" * 90_000 + b"}")),
-    "a number of 4 000 digits": (400, request(body=b'{"input": ' + b"9" * 4_000 + b"}")),
-    "5 000 fields of one name": (400, request(body=b"{" + b'"input": [1], ' * 5_000 + b'"input": [1e999]}')),
-    "an empty id": (400, question(input=[1], query_id="")),
-    "a long id": (400, question(input=[1], query_id="a" * 257)),
-    "an id as routers give them": (400, question(input=[1], query_id="0@1")),
-    "two different ids": (400, request("idempotency-key: a", body=b'{"input": [1], "query_id": "b"}')),
-    "10 001 rows": (400, question(inputs=[1] * 10_001)),
-    "a tensor of a wrong shape": (
-        400,
-        request(
-            path="/v2/models/sums/infer",
-            body=b'{"inputs": [{"name": "a", "datatype": "FP32", "shape": [1000000000, 1000000000], "data": [1]}]}',
-        ),
-    ),
-    "a tensor of a negative shape": (
-        400,
-        request(
-            path="/v2/models/sums/infer",
-            body=b'{"inputs": [{"name": "a", "datatype": "FP32", "shape": [-1, -1], "data": [1]}]}',
-        ),
-    ),
-    "a JSON part longer than the body": (
-        400,
-        request("inference-header-content-length: 1000", path="/v2/models/sums/infer"),
-    ),
-    "1 001 feedbacks": (400, request(path="/v1/feedback", body=feedback(*["1"] * 1_001))),
-    "one feedback of many that says nothing": (
-        400,
-        request(path="/v1/feedback", body=b'[{"query_id": "1", "loss": 1}, {"query_id": "1"}]'),
-    ),
-    "one feedback of many about another partition": (
-        400,
-        request(
-            path="/v1/feedback",
-            body=feedback("1", f"7-{'0' * 32}"),
-        ),
-    ),
+    "10 001 rows": (400, request(body=b'{"inputs": [' + b"1, " * 10_000 + b"1]}")),
+    "a JSON part too long": (400, request("inference-header-content-length: 1000", path="/v2/models/sums/infer")),
+    "1 001 feedbacks": (400, feedback(*["1"] * 1_001)),
+    "feedback about no partition": (400, feedback("1", f"7-{'0' * 32}")),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", WIRE)
-def test_strange_bytes_are_refused(fortress, case):
-    status, sent = WIRE[case]
-    statuses, received = exchange(fortress.gateway.port, sent.replace(b"$KEY", fortress.keys["all"].encode()))
-    assert statuses == [status], received[:500]
+def test_strange_bytes_are_refused(fortress):
+    found = {case: fortress.exchange(sent) for case, (_, sent) in WIRE.items()}
+    assert {case: statuses for case, (statuses, _) in found.items()} == {case: [one] for case, (one, _) in WIRE.items()}
+    received = b"".join(text for _, text in found.values())
     assert b"Traceback" not in received
     assert fortress.keys["all"].encode() not in received
-    assert {each["status"] for each in fortress.guard.check(1)} <= {status, 499}
+    asked = Counter(each["status"] for each in fortress.guard.check(len(WIRE)))
+    del asked[499]
+    assert asked <= Counter(status for status, _ in WIRE.values())
 
 
 def test_what_follows_a_refused_body_is_no_request(fortress):
-    hidden = request(method="GET", path="/v1/applications", body=b"").replace(b"$KEY", fortress.keys["all"].encode())
+    hidden = request(method="GET", path="/v1/applications", body=b"")
+    probe = request(method="GET", path="/livez", body=b"")
     begun = request("content-length: 10000000", length=False, body=hidden)
-    statuses, _ = exchange(fortress.gateway.port, begun.replace(b"$KEY", fortress.keys["all"].encode()))
-    assert statuses == [413]
+    assert fortress.exchange(begun)[0] == [413]
     kept = request(body=hidden).replace(b"connection: close", b"connection: keep-alive", 1)
-    statuses, _ = exchange(fortress.gateway.port, kept + request(method="GET", path="/livez", body=b""))
-    assert statuses == [401, 200]
+    assert exchange(fortress.gateway.port, kept + probe)[0] == [401, 200]
     asked = fortress.guard.check(3)
     assert [each["route"] for each in asked] == [PATH.replace("sums", "{name}")] * 2 + ["/livez"]
 
 
-@pytest.mark.parametrize("protocol", ["h2c", "websocket", "h2c, websocket"])
-def test_an_offer_of_another_protocol_is_ignored_and_a_body_stays_one(fortress, protocol):
-    offer = "connection: Upgrade, HTTP2-Settings", f"upgrade: {protocol}", "http2-settings: AAEAAEAA"
-    key = fortress.keys["all"].encode()
-    statuses, received = exchange(fortress.gateway.port, request(*offer).replace(b"$KEY", key))
+def test_an_offer_of_another_protocol_is_ignored_and_a_body_stays_one(fortress):
+    offer = "connection: Upgrade, HTTP2-Settings", "upgrade: h2c, websocket", "http2-settings: AAEAAEAA"
+    statuses, received = fortress.exchange(request(*offer))
     assert (statuses, b'"output":3.0' in received) == ([200], True)
-    hidden = request(method="GET", path="/v1/applications", body=b"").replace(b"$KEY", key)
-    statuses, _ = exchange(fortress.gateway.port, request(*offer, body=hidden).replace(b"$KEY", key))
-    assert statuses == [400]
-    statuses, _ = exchange(fortress.gateway.port, request(*offer, method="GET", path="/livez", body=b""))
-    assert statuses == [200]
+    hidden = request(method="GET", path="/v1/applications", body=b"")
+    assert fortress.exchange(request(*offer, body=hidden))[0] == [400]
+    assert fortress.exchange(request(*offer, method="GET", path="/livez", body=b""))[0] == [200]
     fortress.guard.check(3, writes=1)
 
 
@@ -467,10 +373,9 @@ def test_no_text_of_a_caller_begins_a_line_or_colours_it(fortress):
     key = {"x-api-key": fortress.keys["all"]}
     path = f"/v1/applications/{httpx.URL('/', params={'a': FORGED}).query.decode()[2:].replace('+', '%20')}/predict"
     assert fortress.post(key, path).status_code == 404
-    assert fortress.call(key, request=inference(FORGED)) == grpc.StatusCode.NOT_FOUND
+    assert fortress.call(key, request=inference(FORGED)) == Code.NOT_FOUND
     sent = request("x-request-id: a b", "traceparent: 00-x", "user-agent: \u00e9", path="/v1/applications/a/predict")
-    statuses, _ = exchange(fortress.gateway.port, sent.replace(b"$KEY", fortress.keys["all"].encode()))
-    assert statuses == [404]
+    assert fortress.exchange(sent)[0] == [404]
     found = fortress.guard.check(3, told=3)
     assert sorted(each["application"] for each in found) == [FORGED, FORGED, "a"]
     assert "a b" not in {each["request_id"] for each in found}
@@ -491,43 +396,34 @@ def test_an_id_with_line_breaks_stays_in_its_place(fortress):
 
 # --- gRPC -------------------------------------------------------------------------------------------------------------
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+MUCH = Code.RESOURCE_EXHAUSTED
 CALLS: dict[str, tuple[grpc.StatusCode, dict[str, Any]]] = {
-    "two authorizations": (CODES[400], {"metadata": [("authorization", "Bearer a"), ("authorization", "Bearer b")]}),
     "two keys": (CODES[400], {"metadata": [("x-api-key", "a")]}),
-    "two idempotency keys": (CODES[400], {"metadata": [("idempotency-key", "a"), ("idempotency-key", "a")]}),
     "a long idempotency key": (CODES[400], {"metadata": [("idempotency-key", "a" * 257)]}),
-    "metadata of 20 kB": (grpc.StatusCode.RESOURCE_EXHAUSTED, {"metadata": [("x-large", "a" * 20_000)]}),
-    "metadata of a megabyte": (grpc.StatusCode.RESOURCE_EXHAUSTED, {"metadata": [("x-large", "a" * 2**20)]}),
-    "10 000 pieces of metadata": (
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        {"metadata": [(f"x-{number}", "a") for number in range(10_000)]},
-    ),
-    "a message beyond the bound": (
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        {"message": inference(values=MOST_BYTES).SerializeToString()},
-    ),
-    "a packed message": (grpc.StatusCode.UNIMPLEMENTED, {"compression": grpc.Compression.Gzip}),
+    "metadata of 20 kB": (MUCH, {"metadata": [("x-large", "a" * 20_000)]}),
+    "10 000 pieces of metadata": (MUCH, {"metadata": [(f"x-{number}", "a") for number in range(10_000)]}),
+    "a message beyond the bound": (MUCH, {"message": inference(values=MOST_BYTES).SerializeToString()}),
+    "a packed message": (Code.UNIMPLEMENTED, {"compression": grpc.Compression.Gzip}),
     "garbage": (CODES[400], {"message": b"\xff" * 100}),
-    "an unknown method": (grpc.StatusCode.UNIMPLEMENTED, {"method": f"{INFER}/../ModelInfer"}),
-    "an unknown service": (grpc.StatusCode.UNIMPLEMENTED, {"method": "/grpc.reflection.v1.ServerReflection/List"}),
-    "a name of slashes": (grpc.StatusCode.NOT_FOUND, {"message": inference("../../etc").SerializeToString()}),
-    "no name": (grpc.StatusCode.NOT_FOUND, {"message": b""}),
+    "an unknown method": (Code.UNIMPLEMENTED, {"method": f"{INFER}/../ModelInfer"}),
+    "a name of slashes": (Code.NOT_FOUND, {"message": inference("../../etc").SerializeToString()}),
     "no tensor": (CODES[400], {"message": oip.ModelInferRequest(model_name="sums").SerializeToString()}),
 }
 
 
-@pytest.mark.parametrize("case", CALLS)
-def test_strange_calls_are_refused(fortress, case):
-    expected, how = CALLS[case]
-    metadata = [("x-api-key", fortress.keys["all"]), *how.get("metadata", ())]
-    message = how.get("message", inference().SerializeToString())
-    with grpc.insecure_channel(fortress.gateway.grpc) as channel:
-        call = channel.unary_unary(how.get("method", INFER))
-        with pytest.raises(grpc.RpcError) as caught:
-            call(message, metadata=metadata, compression=how.get("compression"), timeout=60)
-    assert caught.value.code() == expected, caught.value.details()
-    assert fortress.keys["all"] not in caught.value.details()
-    fortress.guard.check(1, told="x-request-id" in dict(caught.value.trailing_metadata() or ()))
+def test_strange_calls_are_refused(fortress):
+    told = 0
+    for case, (expected, how) in CALLS.items():
+        metadata = [("x-api-key", fortress.keys["all"]), *how.get("metadata", ())]
+        message = how.get("message", inference().SerializeToString())
+        with grpc.insecure_channel(fortress.gateway.grpc) as channel:
+            call = channel.unary_unary(how.get("method", INFER))
+            with pytest.raises(grpc.RpcError) as caught:
+                call(message, metadata=metadata, compression=how.get("compression"), timeout=60)
+        assert caught.value.code() == expected, (case, caught.value.details())
+        assert fortress.keys["all"] not in caught.value.details()
+        told += "x-request-id" in dict(caught.value.trailing_metadata() or ())
+    fortress.guard.check(len(CALLS), told=told)
 
 
 def test_health_is_told_to_anybody_and_nothing_else(fortress):
@@ -535,11 +431,10 @@ def test_health_is_told_to_anybody_and_nothing_else(fortress):
         assert HealthStub(channel).Check(HealthCheckRequest(), timeout=60).status == 1
         with pytest.raises(grpc.RpcError) as caught:
             HealthStub(channel).Check(HealthCheckRequest(service="a\nb"), timeout=60)
-        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
-    assert fortress.call({}, "ServerLive", oip.ServerLiveRequest()) == grpc.StatusCode.OK
-    assert fortress.call({}, "ServerReady", oip.ServerReadyRequest()) == grpc.StatusCode.OK
+        assert caught.value.code() == Code.NOT_FOUND
+    assert fortress.call({}, "ServerLive", oip.ServerLiveRequest()) == Code.OK
+    assert fortress.call({}, "ServerReady", oip.ServerReadyRequest()) == Code.OK
     for method in ("ServerMetadata", "ModelMetadata", "ModelReady", "ModelInfer"):
-        assert fortress.call({}, method, getattr(oip, f"{method}Request")()) == grpc.StatusCode.UNAUTHENTICATED
-    statuses, _ = exchange(int(fortress.gateway.grpc.rpartition(":")[2]), request())
-    assert statuses == CLOSED
+        assert fortress.call({}, method, getattr(oip, f"{method}Request")()) == Code.UNAUTHENTICATED
+    assert exchange(int(fortress.gateway.grpc.rpartition(":")[2]), request())[0] == []  # closed without a word
     fortress.guard.check(9, told=8)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from e2e.programs import CLIPPER_STREAM, until
+from e2e.programs import reserved_port, run_here, until
 
-from clipper_agents.broker.properties import free_port
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
@@ -50,11 +49,10 @@ def url(mlserver, tmp_path_factory):
     """The URL of a model that runs."""
     folder = tmp_path_factory.mktemp("models")
     shutil.copytree(MODELS / "sum", folder / "sum")
-    port = free_port()
-    settings = {"host": LOOPBACK, "http_port": port, "grpc_port": free_port(), "metrics_endpoint": None}
-    (folder / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0, "debug": False}))
-    model = f"http://{LOOPBACK}:{port}/v2/models/sum"
-    with (folder / "log").open("wb") as log:
+    with reserved_port() as port, reserved_port() as grpc_port, (folder / "log").open("wb") as log:
+        settings = {"host": LOOPBACK, "http_port": port, "grpc_port": grpc_port, "metrics_endpoint": None}
+        (folder / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0, "debug": False}))
+        model = f"http://{LOOPBACK}:{port}/v2/models/sum"
         process = subprocess.Popen([mlserver, "start", folder], stdout=log, stderr=log, cwd=folder)
         try:
             until("MLServer is ready", lambda: is_ready(process, model, folder / "log"))
@@ -100,12 +98,10 @@ def test_a_model_that_the_server_has_not_is_not_loaded(url):
         loaded(f"{url}m")
 
 
-def test_the_model_keeps_every_law_as_the_command_line_finds_them(url):
+def test_the_model_keeps_every_law_as_the_command_line_finds_them(url, tmp_path):
     options = ["--shape", "4", "--max-rows", "64", "--parameters", '{"timeout_s": 60}', "--json"]
-    ended = subprocess.run(
-        [CLIPPER_STREAM, "model", "test", url, *options], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr + ended.stdout
-    report = json.loads(ended.stdout)
+    ended = run_here("model", "test", url, *options, folder=tmp_path)
+    assert ended.code == 0, ended
+    report = json.loads(ended.out)
     assert {finding["state"] for finding in report["findings"]} == {"kept"}
     assert [each["rows"] for each in report["latencies"]] == [1, 2, 4, 8, 16, 32, 64]

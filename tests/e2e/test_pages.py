@@ -1,7 +1,7 @@
 """The tutorial and the how-tos, typed line by line in a new folder by somebody who does nothing else.
 
 What a page cannot know, the address of a Kafka, ids and numbers, is put in by `PAGES`, where it can be seen. What is
-not typed: Docker (`test_compose_commands`), a Kafka with users (`test_rights`), and Kafka's own tools.
+not typed: Docker (`test_compose_commands`), a Kafka with users (`test_secured_kafka`), and Kafka's own tools.
 """
 
 import ast
@@ -15,15 +15,15 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from builders.pages import blocks
-from e2e.gateways import serves
-from e2e.programs import CLIPPER_STREAM, Program, environment, environment_of, until
+from e2e.gateways import FREE_PORTS, WITH_GATEWAY, own_topics, serves
+from e2e.programs import CLIPPER_STREAM, Program, environment, environment_of, reserved_port, until
 
 from clipper_agents import exits
-from clipper_agents.broker.properties import free_port
 from clipper_stream.client import SyncClient
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -94,8 +94,15 @@ def alike(line: str) -> str:
 # ---- The tutorial ------------------------------------------------------------------------------------------------
 
 
-def test_the_tutorial_works_as_it_is_typed(tmp_path: Path) -> None:
-    page, port = "tutorial/first-pipeline.md", free_port()
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
+
+
+def test_the_tutorial_works_as_it_is_typed_and_ctrl_c_ends_all_of_it(tmp_path: Path, port: int) -> None:
+    page, temporary = "tutorial/first-pipeline.md", tmp_path / "temporary"
+    temporary.mkdir()
     for program in blocks(DOCS / page, "python"):
         name = re.match(r"# (\w+\.py)\n", program)
         assert name
@@ -106,7 +113,7 @@ def test_the_tutorial_works_as_it_is_typed(tmp_path: Path) -> None:
     configuration = tmp_path / "clipper.toml"
     configuration.write_text(whole.replace(f"[broker]\nport = {port}\n", kept))  # chapter 5, from the beginning
     up, predict, feedback, teach, apply = (typed.line for typed in typed_on(page, {}) if "kill" not in typed.line)
-    shell = Shell(tmp_path, environment(PYTHONUNBUFFERED="1"))
+    shell = Shell(tmp_path, environment(PYTHONUNBUFFERED="1", TMPDIR=str(temporary)))
     with Program(*shlex.split(up)[1:], folder=tmp_path, environ=shell.environ) as pipeline:
         assert pipeline.ready() == {"bootstrap": f"127.0.0.1:{port}"}
         answer = json.loads(shell.type(predict).stdout)
@@ -122,18 +129,25 @@ def test_the_tutorial_works_as_it_is_typed(tmp_path: Path) -> None:
         until("the router answers in time", lambda: not json.loads(shell.type(predict).stdout)["default"])
         configuration.write_text(configuration.read_text().replace(policy[0], ensemble))
         assert "policy" in shell.type(apply).stdout
-        both = until(
-            "both models are asked",
-            lambda: next((one for one in [json.loads(shell.type(predict).stdout)] if len(one["models"]) == 2), None),
-        )
-        assert {"confidence", "output"} <= set(both)
+
+        def both() -> dict[str, Any]:
+            found: dict[str, Any] = json.loads(shell.type(predict).stdout)
+            return found if len(found["models"]) == 2 else {}
+
+        assert {"confidence", "output"} <= set(until("both models are asked", both))
+        started = pipeline.children()
+        assert any("kafka.Kafka" in process.command for process in started)
         pipeline.signal(signal.SIGINT)
-        assert pipeline.ended() == 0
+        assert pipeline.ended() == 0, pipeline.log[-4000:]
+        assert len(pipeline.lines) == 1
+        until("no process is left", lambda: not any(process.runs for process in started), 10.0)
+        assert list(temporary.iterdir()) == []
 
 
 # ---- What a terminal shows ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_of_captures_has_the_scenes_that_a_terminal_shows_today(tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("terminal_captures", DOCS / "terminal_captures.py")
     assert spec
@@ -184,21 +198,21 @@ class Pipeline:
 @pytest.fixture(scope="module")
 def pipeline(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """The example's pipeline with `digits` beside it, three hundred answered queries, and two dead letters."""
-    folder, topics = tmp_path_factory.mktemp("pages"), Catalogue(prefix="pages", partitions=2)
+    folder = tmp_path_factory.mktemp("pages")
     (folder / "acme").mkdir()
     (folder / "acme/models.py").write_text(blocks(DOCS / "how-to/add-a-model.md", "python")[0])
     write_estimator(folder / "models/svm-2.skops")
     example = EXAMPLE.read_text().replace("partitions = 4 ", "partitions = 2 ").replace("objective_ms = 200 ", "")
     (folder / "clipper.toml").write_text(example + DIGITS)
-    ports = dict.fromkeys(("CLIPPER_GATEWAY_PORT", "CLIPPER_GATEWAY_GRPC_PORT"), "0")
-    shell = Shell(folder, environment_of(kafka, topics, USER="ada", PYTHONPATH=str(folder), **ports))
-    with Program("up", folder=folder, environ=shell.environ | {"CLIPPER_GATEWAY_ENABLED": "true"}) as up:
-        ready = up.ready()
-        ask(kafka, topics)
-        serves(ready["gateway"])
-        yield Pipeline(shell, kafka.bootstrap, ready["gateway"])
-        up.signal(signal.SIGTERM)
-        assert up.ended() == 0
+    with own_topics(kafka) as topics:
+        shell = Shell(folder, environment_of(kafka, topics, USER="ada", PYTHONPATH=str(folder), **FREE_PORTS))
+        with Program("up", folder=folder, environ=shell.environ | WITH_GATEWAY) as up:
+            ready = up.ready()
+            ask(kafka, topics)
+            serves(ready["gateway"])
+            yield Pipeline(shell, kafka.bootstrap, ready["gateway"])
+            up.signal(signal.SIGTERM)
+            assert up.ended() == 0
 
 
 def write_estimator(path: Path) -> None:
@@ -220,6 +234,7 @@ def ask(kafka: KafkaConnection, topics: Catalogue) -> None:
             client.feedback(client.predict("sums", [number]), label="much")
 
 
+@pytest.mark.slow
 def test_the_how_tos_work_as_they_are_typed(pipeline: Pipeline) -> None:
     """In an order in which an operator could: look, try, change, go back."""
     shell, failed = pipeline.shell, []

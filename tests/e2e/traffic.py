@@ -1,6 +1,7 @@
 """Applications that ask at a steady rate, whatever the answers do, and tell the truth about each answer."""
 
 import heapq
+import itertools
 import json
 import random
 import threading
@@ -29,13 +30,11 @@ class Held(Generic[T]):
     """What is sent later than now."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, T]] = []
-        self._pushed = 0
+        self._heap, self._numbers = list[tuple[float, int, T]](), itertools.count()
 
     def push(self, delay_s: float, item: T) -> None:
         """Hold it for so long."""
-        self._pushed += 1
-        heapq.heappush(self._heap, (time.monotonic() + delay_s, self._pushed, item))
+        heapq.heappush(self._heap, (time.monotonic() + delay_s, next(self._numbers), item))
 
     def due(self, *, everything: bool = False) -> Iterator[T]:
         """Take out what was held for long enough."""
@@ -47,11 +46,6 @@ class Traffic:
     """One thread asks, another reads the answers and tells; as a context manager it starts and stops them.
 
     Args:
-        client: Reads the answers.
-        prefix: Of the deployment's topics.
-        partitions: Of the deployment.
-        rate_per_s: Queries a second.
-        seed: Seeds what is asked and told.
         clock_errors_s: The clocks of the applications are wrong by one of these, in seconds.
         ids: Own ids begin with it.
         early_s: Of queries with an own id and a context, some are told about up to so long before they are asked.
@@ -85,11 +79,7 @@ class Traffic:
         self._answered: set[tuple[int, int]] = set()
 
     def finish(self, refused: Callable[[], Collection[tuple[int, int]]] = tuple) -> None:
-        """Ask no more, and wait until every query is answered and everything has been told.
-
-        Args:
-            refused: Queries, by partition and offset, that are dead letters instead.
-        """
+        """Ask no more, and wait until all is told, and all queries are answered or `refused`, dead letters."""
         self._enough.set()
         self._threads[0].join()
         every = {(one.partition, one.offset): one for one in self._client.read(self.queries)}

@@ -1,0 +1,159 @@
+"""A Kafka that lets nobody in without a certificate or a password, and allows only what it was told to allow."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import trustme
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+from cryptography.hazmat.primitives import serialization
+from e2e.programs import reserved_port
+
+from clipper_agents.broker import EmbeddedBroker
+from clipper_agents.broker.properties import LOOPBACK
+
+NAME, PASSWORD = "ada", "correct-horse"
+"""Of the user who may do everything, by any mechanism or by certificate."""
+SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+SESSION_MS = 2_000
+"""After so long a connection of the listener for brief sessions is made, and the password asked for, again."""
+
+
+def _certificates(folder: Path) -> dict[str, Path]:
+    """PEM files: of the authority, of another one, of the broker, and of a client with its key."""
+    authority, broker_key = trustme.CA(), serialization.PrivateFormat.PKCS8  # the form that Kafka reads
+    broker, client = authority.issue_cert(LOOPBACK), authority.issue_cert("ada@example.org", common_name=NAME)
+    key = serialization.load_pem_private_key(broker.private_key_pem.bytes(), None)
+    contents = {
+        "authority": authority.cert_pem.bytes(),
+        "stranger": trustme.CA().cert_pem.bytes(),
+        "broker": key.private_bytes(serialization.Encoding.PEM, broker_key, serialization.NoEncryption())
+        + _chain(broker),
+        "client": _chain(client),
+        "client_key": client.private_key_pem.bytes(),
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.pem").write_bytes(content)
+    return {name: folder / f"{name}.pem" for name in contents}
+
+
+def _chain(certificate: trustme.LeafCert) -> bytes:
+    return b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+
+
+class SecuredKafka:
+    """One broker with a listener for its operator, one for passwords and one for certificates.
+
+    Attributes:
+        certificates: To connect with: PEM files by name.
+        plain: Address of the listener without any of it, whose clients may do everything.
+        passwords: Address of the listener for SASL_SSL.
+        mutual: Address of the listener for SSL with client certificates.
+        brief: Address of a listener as `passwords`, which ends every session after `SESSION_MS`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.certificates = _certificates(folder)
+
+    @contextmanager
+    def running(self) -> Iterator["SecuredKafka"]:
+        """Run it for the time of the block, with the user `NAME` in it."""
+        with ExitStack() as stack:
+            port, *others, controller = (stack.enter_context(reserved_port()) for _ in range(5))
+            self.plain, self.passwords, self.mutual, self.brief = (f"{LOOPBACK}:{each}" for each in (port, *others))
+            settings = self._properties(f"{LOOPBACK}:{controller}")
+            stack.enter_context(EmbeddedBroker(port=port, extra_properties=settings, ports=lambda: controller))
+            for mechanism in SCRAM:
+                self.set_password(mechanism, NAME, PASSWORD)
+            yield self
+
+    def _properties(self, controller: str) -> dict[str, object]:
+        """Broker settings."""
+        listeners = f"PLAINTEXT://{self.plain},PASSWORDS://{self.passwords},MUTUAL://{self.mutual},BRIEF://{self.brief}"
+        plain_login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        scram_login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PASSWORDS:SASL_SSL,MUTUAL:SSL,BRIEF:SASL_SSL"
+        return {
+            "listeners": f"{listeners},CONTROLLER://{controller}",
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": protocols,
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": self.certificates["broker"],
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": self.certificates["authority"],
+            "listener.name.mutual.ssl.client.auth": "required",
+            "ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/",
+            "listener.name.passwords.sasl.enabled.mechanisms": ",".join(["PLAIN", *SCRAM]),
+            "listener.name.passwords.plain.sasl.jaas.config": f'{plain_login} user_{NAME}="{PASSWORD}";',
+            "listener.name.passwords.scram-sha-256.sasl.jaas.config": scram_login,
+            "listener.name.passwords.scram-sha-512.sasl.jaas.config": scram_login,
+            "listener.name.brief.sasl.enabled.mechanisms": "SCRAM-SHA-256",
+            "listener.name.brief.scram-sha-256.sasl.jaas.config": scram_login,
+            "listener.name.brief.scram-sha-256.connections.max.reauth.ms": SESSION_MS,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": f"User:ANONYMOUS;User:{NAME}",
+        }
+
+    @cached_property
+    def admin(self) -> AdminClient:
+        """An operator's client, who may do everything; what it is asked for fails when it is not kept."""
+        return AdminClient({"bootstrap.servers": self.plain})
+
+    def set_password(self, mechanism: str, name: str, password: str) -> None:
+        """Let a user in with this password."""
+        info = ScramCredentialInfo(ScramMechanism[mechanism.replace("-", "_")], 4096)
+        change = UserScramCredentialUpsertion(name, info, password.encode())
+        for done in self.admin.alter_user_scram_credentials([change]).values():
+            done.result(30)
+
+    def allow(self, name: str, rights: Mapping[tuple[str, str], list[str]]) -> None:
+        """Allow a user operations by kind and name of a resource; a name that ends with `*` is a prefix."""
+        bindings = [_acl(name, *resource, operation) for resource, found in rights.items() for operation in found]
+        for done in self.admin.create_acls(bindings).values():
+            done.result(30)
+
+    def with_password(self, mechanism: str, name: str = NAME, password: str = PASSWORD) -> dict[str, str]:
+        """Environment variables of who logs in."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.passwords,
+            "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "KAFKA_SASL_MECHANISM": mechanism,
+            "KAFKA_SASL_USERNAME": name,
+            "KAFKA_SASL_PASSWORD": password,
+            "KAFKA_SSL_CAFILE": str(self.certificates["authority"]),
+        }
+
+    def with_certificate(self) -> dict[str, str]:
+        """Environment variables of who shows a certificate."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.mutual,
+            "KAFKA_SECURITY_PROTOCOL": "SSL",
+            "KAFKA_SSL_CAFILE": str(self.certificates["authority"]),
+            "KAFKA_SSL_CERTFILE": str(self.certificates["client"]),
+            "KAFKA_SSL_KEYFILE": str(self.certificates["client_key"]),
+        }
+
+
+def _acl(user: str, kind: str, name: str, operation: str) -> AclBinding:
+    """One right, by Kafka's names of kinds and operations as its command line spells them."""
+    return AclBinding(
+        ResourceType[{"cluster": "BROKER"}.get(kind, kind.replace("-", "_").upper())],
+        "kafka-cluster" if kind == "cluster" else name.rstrip("*"),
+        ResourcePatternType.PREFIXED if name.endswith("*") else ResourcePatternType.LITERAL,
+        f"User:{user}",
+        "*",
+        AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()],
+        AclPermissionType.ALLOW,
+    )
