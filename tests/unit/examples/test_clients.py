@@ -1,12 +1,23 @@
-"""Clients in other languages: what they print is checked, and one without its toolchain is named."""
+"""Clients in other languages, and clients that others wrote: each says in a line how it went."""
 
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from examples.clients.http_judges import (
+    JudgedGateway,
+    JudgeFailed,
+    ToolMissing,
+    check_equal,
+    command_output,
+    grpcurl_of,
+    named_document,
+    verdict,
+)
 from examples.clients.run import PROGRAMS, plain_lines, problem
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/write-a-client.md"
@@ -14,25 +25,24 @@ PREDICTION = {"query_id": "q", "application": "sums", "output": 3.0}
 ACK = {"query_id": "q", "outcome": "applied", "feedback_offset": 0}
 
 
-def test_a_prediction_and_its_acknowledgement_are_what_a_client_prints():
-    assert problem([json.dumps(PREDICTION), json.dumps(ACK)]) is None
-
-
-def test_codes_of_a_terminal_are_no_lines_of_a_client():
-    assert plain_lines("\x1b[0m{}\n\n{}\n\x1b[0m\x1b[1;31m\n") == ["{}", "{}"]
-
-
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
+        ([PREDICTION, ACK], ""),
         ([PREDICTION], "1 lines"),
         ([PREDICTION | {"output": -1, "default": True}, ACK], "not the sum"),
         ([PREDICTION, ACK | {"outcome": "orphan"}], "not acknowledged"),
         ([PREDICTION, ACK | {"query_id": "other"}], "not acknowledged"),
     ],
 )
-def test_a_client_that_prints_anything_else_has_failed(lines, said):
-    assert said in problem([json.dumps(line) for line in lines])
+def test_a_client_that_prints_anything_but_a_prediction_and_its_acknowledgement_has_failed(lines, said):
+    found = problem([json.dumps(line) for line in lines])
+    assert (found is None) == (said == "")
+    assert said in (found or "")
+
+
+def test_codes_of_a_terminal_are_no_lines_of_a_client():
+    assert plain_lines("\x1b[0m{}\n\n{}\n\x1b[0m\x1b[1;31m\n") == ["{}", "{}"]
 
 
 def test_a_client_whose_toolchain_is_not_installed_says_which_tool_is_missing():
@@ -43,3 +53,48 @@ def test_a_client_whose_toolchain_is_not_installed_says_which_tool_is_missing():
 def test_every_client_is_on_the_page():
     folders = re.findall(r"examples/clients/(\w+)/", PAGE.read_text())
     assert folders == [program.language for program in PROGRAMS]
+
+
+# --- judges of the gateway ------------------------------------------------------------------------------------------
+GATEWAY = JudgedGateway(address="h:9", grpc_address="h:9", folder=Path("/none"), tools=Path("/none"), requests=1)
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "printed"),
+    [
+        ("", "ok", ""),
+        ("10,000 rows", "ok, 10,000 rows", ""),
+        (ToolMissing("go"), "not installed: go", ""),
+        (JudgeFailed("no sum", "two\nlines"), "failed: no sum", "two\nlines\n"),
+        (KeyError("outputs"), "failed: an answer cannot be read: KeyError('outputs')", ""),
+    ],
+)
+def test_a_judge_says_in_a_line_how_it_went_and_prints_what_it_has_printed(found, said, printed, capsys):
+    def judge(_):
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    assert verdict(judge, GATEWAY) == said
+    assert capsys.readouterr().err == printed
+
+
+def test_a_command_that_fails_says_its_last_line_and_one_that_does_not_end_fails():
+    assert command_output(sys.executable, "-c", "print(3)") == "3\n"
+    with pytest.raises(JudgeFailed, match=r"ended with 1: two$") as caught:
+        command_output(sys.executable, "-c", "raise SystemExit('one\\ntwo')")
+    assert caught.value.output == "one\ntwo"
+    with pytest.raises(JudgeFailed, match="did not end within"):
+        command_output(sys.executable, "-c", "import time; time.sleep(60)", within_s=0.0)
+
+
+def test_what_is_not_as_expected_is_said():
+    check_equal("the sum", 3, 3)
+    with pytest.raises(JudgeFailed, match="the sum: 2, not 3"):
+        check_equal("the sum", 2, 3)
+
+
+def test_a_program_is_not_built_again_and_the_document_is_about_the_application(tmp_path):
+    (tmp_path / "grpcurl").touch()
+    assert grpcurl_of(tmp_path) == tmp_path / "grpcurl"
+    assert named_document("/v2/models/${MODEL_NAME}/versions/${MODEL_VERSION}") == "/v2/models/sums/versions/1"
