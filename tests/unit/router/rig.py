@@ -173,13 +173,13 @@ class RouterRig:
         self.answered.append((frame, rows))
 
     # --- what is done to it ---
-    def ask(self, *queries, at_s=AT_S):
-        """Have queries decided about at a time; the requests by model."""
-        return self.carry_out(self.router.receive(queries, at_s))
+    def ask(self, *queries):
+        """Have queries decided about; the requests by model."""
+        return self.carry_out(self.router.receive(queries, AT_S))
 
-    def answer(self, request, model=int, at_s=AT_S + 0.1):
+    def answer(self, request, model=int):
         """A host answers all rows of a request."""
-        self.carry_out(self.router.gather([outputs_of(request, model)], at_s))
+        self.carry_out(self.router.gather([outputs_of(request, model)], AT_S + 0.1))
 
     def carry_out(self, effects):
         self.prediction_log.put(effects.answers, effects.audits, effects.block_answers)
@@ -215,15 +215,10 @@ class RouterRig:
 
     async def restore(self):
         """Partition 0 is taken over: its logs are read on, and nothing is in flight."""
-        topics = CATALOGUE.predictions, CATALOGUE.audits
-        marks = self.producer.mark(topics[0]) | self.producer.mark(topics[1])
+        await self.prediction_log.idle()
         self.router.reset()
+        marks = self.producer.mark(CATALOGUE.predictions) | self.producer.mark(CATALOGUE.audits)
         return await self.prediction_log.restore({0: 0}, marks)
-
-    async def idle(self):
-        """Wait until nothing is being sent."""
-        for _ in range(3):
-            await self.prediction_log.idle()
 
     # --- what came of it ---
     def log(self, topic, partition=0):

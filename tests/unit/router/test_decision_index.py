@@ -111,8 +111,9 @@ def test_an_id_of_any_characters_meets_no_other_and_no_applied_feedback(decision
     ids = ["q\0a", "q\u00ffa", "\0offset", "dq", ""]
     others = [("q", value(5)), ("q", value(6, application="a"))]
     decisions.index([*((one, value(number)) for number, one in enumerate(ids)), *others], 6, 0)
-    decisions.note_applied_feedback([(0, 0)], 0, HOUR_S)
-    assert offsets(decisions, *ids, "q", "qa") == [*range(6), None]
+    for offset in (3, 4):  # of two the first stays
+        decisions.note_applied_feedback([(0, offset)], offset, HOUR_S)
+    assert (offsets(decisions, *ids, "q", "qa"), decisions.applied_feedback([0])) == ([*range(6), None], [3])
 
 
 def crashed(folder, cut=None):

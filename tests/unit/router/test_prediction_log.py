@@ -2,13 +2,15 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from builders.query_router import application
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.router.rig import AT_S, CATALOGUE, FakeTimeLoop, RouterRig, query, settle
+from unit.router.rig import AT_S, CATALOGUE, FakeTimeLoop, RouterRig, query, query_records, settle
 
 from clipper_agents.router.clock_skew import STAMP_S, ClockSkew
+from clipper_agents.router.queries import BLOCK_FROM, decode_queries
 from clipper_stream.query.answer import LOST_AUDIT
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -98,14 +100,18 @@ class Life:
         self.rig.generation = -1
         self.rig.router.reset()
 
+    async def restored(self):
+        for word in ("revoked", "released", "sure"):
+            getattr(self, word)()
+        await settle()
+        self.rig.generation = 1
+        await self.rig.restore()
+
     async def lives(self, words):
         """Predictions and audits in the log afterwards, and the offsets that are acknowledged."""
         for word in words.split():
             if word == "restored":
-                self.revoked(), self.released(), self.sure()
-                await self.rig.idle()
-                self.rig.generation = 1
-                await self.rig.restore()
+                await self.restored()
             else:
                 getattr(self, word)()
                 await settle()
@@ -190,6 +196,16 @@ async def test_an_audit_says_who_is_missing(rig, end, reason):
     assert (audit.models, rig.router.in_flight) == ([], 0)
 
 
+async def test_queries_of_a_block_whose_outputs_no_record_holds_are_answered_one_by_one(rig):
+    contents = ({"query_id": f"q{number}", "application": "other", "input": [number]} for number in range(BLOCK_FROM))
+    (block,) = decode_queries(query_records(*map(msgspec.msgpack.encode, contents)), 0, AT_S).blocks
+    (request,) = rig.ask(block).values()
+    rig.answer(request, lambda row: 10**400 if row == 3 else 1)
+    await settle()
+    assert [(one.query_id, one.reason) for one in rig.predictions() if one.default] == [("q3", "errors")]
+    assert (len(rig.ids()), len(rig.acknowledged)) == (BLOCK_FROM, BLOCK_FROM)
+
+
 async def test_a_prediction_repeats_the_headers_of_the_record_that_it_answers(rig):
     first, second = (("correlation-id", b"first"),), (("correlation-id", b"second"), ("traceparent", b"00-1-2-01"))
     await answer(rig, plain("q", echoed=first), plain("plain", offset=1))
@@ -268,7 +284,7 @@ async def test_offsets_that_the_broker_did_not_tell_are_read_from_the_log(rig):
 
 
 async def test_an_end_that_a_broker_said_after_a_freeze_does_not_cost_the_index_without_audits_too(make_rig):
-    rig = make_rig(audits=None)
+    rig = make_rig(audits=None, metrics=None)
     await answer(rig, plain("a"), plain("b", offset=1))
     await rig.decide("c")
     rig.log_reader.stale_ends = [1]

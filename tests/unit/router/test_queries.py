@@ -123,7 +123,7 @@ async def test_of_queries_in_a_block_those_that_were_answered_are_answered_again
     ids, undecodable, repeated = [f"q{number}" for number in range(2 * BLOCK_FROM)], [], Counter()
     await rig.decide("q3", query_offset=70)
     (block,) = rig.fresh.of({QUERIES: query_records(*map(query, ids))}, 0, AT_S, undecodable, repeated)
-    await rig.idle()
+    await settle()
     assert (block.query_ids, repeated, undecodable) == ([one for one in ids if one != "q3"], {0: 1}, [])
     assert (answered(rig, "q3"), rig.acknowledged) == ([70, 70], [(0, 3)])
 

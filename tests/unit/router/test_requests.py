@@ -149,24 +149,23 @@ async def test_requests_that_wait_past_their_deadlines_are_dropped(around):
     assert await around.put() == [(A, 0, 0), (A, 1, 97), (A, 0, 98), (A, 1, 99)]
 
 
-async def test_a_model_whose_topic_is_gone_fails_its_own_requests_at_once(around):
-    del around.topics[A]
-    assert await around.put(request(1), request(2, "b:1")) == [(B, 0, 2)]
-    ((frame, why),) = around.unsent
-    assert (frame, "deploy it again" in why) == (1, True)
-
-
-async def test_without_partitions_to_answer_to_nothing_is_asked(around):
-    around.replies = []
-    assert (await around.put(request(1)), [frame for frame, _ in around.unsent]) == ([], [1])
-
-
-async def test_a_request_that_cannot_be_queued_fails_and_counts_no_more(around):
-    around.refused[A] = KafkaTimeoutError()
-    await around.put(request(1, rows=3))
-    assert [frame for frame, _ in around.unsent] == [1]
-    around.refused.clear()
-    assert await around.put(request(2), request(3)) == [(A, 0, 2), (A, 1, 3)]
+@pytest.mark.parametrize(
+    ("where", "what", "why"),
+    [
+        ("topics", {B: {0}}, "deploy it again"),
+        ("replies", [], "deploy it again"),
+        ("refused", {A: KafkaTimeoutError()}, "could not be sent"),
+    ],
+    ids=["its topic is gone", "nowhere to answer to", "it cannot be queued"],
+)
+async def test_a_request_that_cannot_be_sent_fails_at_once_and_counts_no_more(around, where, what, why):
+    before = getattr(around, where)
+    setattr(around, where, what)
+    await around.put(request(1, rows=3), request(2, "b:1"))
+    assert [(frame, why in said) for frame, said in around.unsent if frame == 1] == [(1, True)]
+    assert [topic for topic, *_ in around.sent] == ([] if where == "replies" else [B]), "others are asked"
+    setattr(around, where, before)
+    assert (await around.put(request(3), request(4)))[-2:] == [(A, 0, 3), (A, 1, 4)]
 
 
 async def test_a_request_that_was_queued_and_lost_is_an_error(around):
