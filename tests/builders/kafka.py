@@ -1,7 +1,6 @@
 """Stand-ins for Kafka's clients and for Faust, for tests of what is put on Faust's plug points."""
 
 import asyncio
-import struct
 from types import SimpleNamespace
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -15,10 +14,8 @@ from clipper_agents.streaming.partition_writer import PartitionTakenOver
 
 def record(offset, value=b"value", key=b"key", topic="topic", partition=0, headers=(), timestamp=1_000_000_000_000):
     """A record as aiokafka's consumer gives it."""
-    size = len(value or b"")
-    return ConsumerRecord(
-        topic, partition, offset, timestamp, 0, key, value, None, len(key or b""), size, tuple(headers)
-    )
+    sizes = len(key or b""), len(value or b"")
+    return ConsumerRecord(topic, partition, offset, timestamp, 0, key, value, None, *sizes, tuple(headers))
 
 
 async def settle():
@@ -56,7 +53,7 @@ class FakeBatch:
             return None
         self._left -= size
         self.records.append((key, value, headers))
-        return struct.Struct("q")
+        return len(self.records)
 
     def record_count(self):
         return len(self.records)
@@ -69,11 +66,10 @@ class FakeProducer:
     """Appends batches to logs in memory.
 
     Attributes:
-        logs: Records by topic and partition.
+        logs, writers: Records, and the `FakeWriter` who may write in transactions, by topic and partition.
         away: So many offers fail first, with `outage`.
         hide_offsets: Acknowledge without saying where the batch stands.
         timestamp_ms: Of the broker in acknowledgements; -1 for a topic that keeps the timestamps of those who write.
-        writers: Who may write in transactions, by topic and partition: a `FakeWriter`.
         hold: When set, batches are acknowledged only once `release` is called.
     """
 
@@ -98,10 +94,9 @@ class FakeProducer:
         offset = self.end(topic, partition)
         self.logs[topic, partition] += batch.records
         found = SimpleNamespace(offset=-1 if self.hide_offsets else offset, timestamp=self.timestamp_ms)
-        if self.hold:
-            self._held.append((future, found))
-        else:
-            future.set_result(found)
+        self._held.append((future, found))
+        if not self.hold:
+            self.release()
         return future
 
     def release(self):
@@ -136,10 +131,10 @@ class FakeWriter:
     async def write(self, records, beside):
         if self._producer.writers.get(self._place) is not self:
             raise PartitionTakenOver
-        outbox, partition = Outbox(self._producer), self._place[1]
+        outbox, (own, partition) = Outbox(self._producer), self._place
         for topic, others in beside.items():
             await outbox.send(topic, partition, others)
-        return await outbox.send(self._place[0], partition, records)
+        return await outbox.send(own, partition, records)
 
     async def stop(self):
         self._producer.writers.pop(self._place, None)
@@ -150,13 +145,11 @@ class FakeLogReader:
 
     def __init__(self, producer, timestamp_ms=1_000_000_000_000):
         self._logs, self._timestamp_ms = producer.logs, timestamp_ms
-        self.reads, self.stale_ends = 0, []
-        """`stale_ends`: said first about any partition's end, one for each time that it is asked for."""
+        self.reads, self.stale_ends = 0, []  # the latter are said first about any partition's end, one a question
 
     async def end_offsets(self, partitions):
-        if self.stale_ends:
-            return dict.fromkeys(partitions, self.stale_ends.pop(0))
-        return {tp: len(self._logs.get(tp, ())) for tp in partitions}
+        stale = self.stale_ends.pop(0) if self.stale_ends else None
+        return {tp: len(self._logs.get(tp, ())) if stale is None else stale for tp in partitions}
 
     async def proven_ends(self, starts, markers):
         ends = {tp: len(self._logs.get(tp, ())) for tp in markers}

@@ -7,17 +7,12 @@ Successors = Callable[[Any], Iterable[tuple[str, Any]]]
 
 
 class Exploration(NamedTuple):
-    """How many states were reached, and how many actions lead to the furthest of them.
-
-    Attributes:
-        wrong: What is wrong in the last state of `trace`; None: nothing is, anywhere.
-        trace: What happened, from the start on.
-    """
+    """How many states were reached, and how many actions lead to the furthest of them."""
 
     states: int
     depth: int
-    wrong: str | None = None
-    trace: tuple[str, ...] = ()
+    wrong: str | None = None  # what is wrong in the last state of `trace`; None: nothing is, anywhere
+    trace: tuple[str, ...] = ()  # what happened, from the start on
 
     def __str__(self) -> str:
         counts = f"{self.states:,} states, {self.depth} actions deep"

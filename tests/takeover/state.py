@@ -31,19 +31,12 @@ KEY = ("app", None)
 
 
 class Rules(NamedTuple):
-    """What the pipeline relies on; a mutation takes something away.
+    """What the pipeline relies on; a mutation takes something away."""
 
-    Attributes:
-        fencing: A takeover ends and refuses the writes of earlier writers.
-        last_row: Of the rows with one key a router takes the last, as compaction does; else that of the later feedback.
-        proven: Logs of which a router knows the end; of the others it believes whatever end a broker names.
-        log_time: What a router forgets and reads follows the log's time; else its own clock.
-    """
-
-    fencing: bool = True
-    last_row: bool = True
-    proven: frozenset[str] = LOGS
-    log_time: bool = True
+    fencing: bool = True  # a takeover ends and refuses the writes of earlier writers
+    last_row: bool = True  # of the rows with one key a router takes the last; else that of the later feedback
+    proven: frozenset[str] = LOGS  # logs of which a router knows the end; of others it believes what a broker names
+    log_time: bool = True  # what a router forgets and reads follows the log's time; else its own clock
 
 
 class Sizes(NamedTuple):
@@ -97,21 +90,13 @@ class Table(NamedTuple):
 
 
 class Age(NamedTuple):
-    """A database of the index of decisions.
+    """A database of the index of decisions."""
 
-    Attributes:
-        number: The horizon of the log's time that it is for.
-        decisions: Their offsets.
-        upto: Predictions up to this offset are indexed.
-        notes: Offset of a decision, and of the feedback that counted.
-        noted_upto: Feedback up to this offset is noted.
-    """
-
-    number: int
-    decisions: tuple[int, ...] = ()
-    upto: int = NOTHING
-    notes: tuple[tuple[int, int], ...] = ()
-    noted_upto: int = NOTHING
+    number: int  # the horizon of the log's time that it is for
+    decisions: tuple[int, ...] = ()  # their offsets
+    upto: int = NOTHING  # predictions up to this offset are indexed
+    notes: tuple[tuple[int, int], ...] = ()  # offset of a decision, and of the feedback that counted
+    noted_upto: int = NOTHING  # feedback up to this offset is noted
 
 
 class Step(NamedTuple):
@@ -123,38 +108,25 @@ class Step(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is on its way to the broker: the transaction of a step, or a prediction.
-
-    Attributes:
-        query_offset: The query that the prediction is about.
-        repeated: Offset of the prediction that it repeats.
-    """
+    """What is on its way to the broker: the transaction of a step, or a prediction."""
 
     router: int
     epoch: int
-    query_offset: int = NOTHING
-    repeated: int = NOTHING
+    query_offset: int = NOTHING  # the query that the prediction is about
+    repeated: int = NOTHING  # offset of the prediction that it repeats
     step: Step | None = None
 
 
 class Router(NamedTuple):
-    """A router.
-
-    Attributes:
-        table, ages: What is on its disk; the rest is lost when it is killed.
-        epoch: Of its takeover.
-        read: The next query to read.
-        pending: Offsets of queries whose predictions are on their way.
-        busy: Whether a step is on its way.
-    """
+    """A router; all but what is on its disk, its rows and decisions, is lost when it is killed."""
 
     table: Table = Table()
     ages: tuple[Age, ...] = ()
     phase: Phase = Phase.DOWN
-    epoch: int = NOTHING
-    read: int = 0
-    pending: tuple[int, ...] = ()
-    busy: bool = False
+    epoch: int = NOTHING  # of its takeover
+    read: int = 0  # the next query to read
+    pending: tuple[int, ...] = ()  # offsets of queries whose predictions are on their way
+    busy: bool = False  # whether a step is on its way
 
     @property
     def finished(self) -> int:
@@ -163,24 +135,17 @@ class Router(NamedTuple):
 
 
 class World(NamedTuple):
-    """Everything.
-
-    Attributes:
-        end: One past the last offset of the changelog.
-        epoch: Of the newest takeover.
-        committed: The next query, as the consumer group knows it.
-        answered: The same, as the owner may have committed it meanwhile.
-    """
+    """Everything."""
 
     now: int = 0
     queries: tuple[Query, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     feedback: tuple[Feedback, ...] = ()
     changelog: tuple[Committed, ...] = ()
-    end: int = 0
-    epoch: int = 0
-    committed: int = 0
-    answered: int = 0
+    end: int = 0  # one past the last offset of the changelog
+    epoch: int = 0  # of the newest takeover
+    committed: int = 0  # the next query, as the consumer group knows it
+    answered: int = 0  # the same, as the owner may have committed it meanwhile
     requests: frozenset[Request] = frozenset()
     routers: tuple[Router, Router] = (Router(phase=Phase.RUNNING, epoch=0), Router())
 

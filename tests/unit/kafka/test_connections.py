@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import socket
 import ssl
 import struct
-import threading
 from io import BytesIO
 from types import SimpleNamespace
 
@@ -17,8 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_agents.kafka.connections import Frames, connect_in_time
-
-API_VERSIONS = (18).to_bytes(2, "big")
 
 
 def framed(*contents):
@@ -64,58 +60,64 @@ class Echo:
         return SimpleNamespace(correlation_id=int.from_bytes(answer.read(4), "big"))
 
 
-def greeting(request):
-    """The answer to the first request of a connection, which asks for the versions of requests that a broker takes."""
-    return framed(request[4:8] + bytes(6))
-
-
 class Broker:
-    """Answers each request by what it holds, when it is told to."""
+    """Answers each request by what it holds; a silent one answers the first, about versions, and takes nothing then.
 
-    def __init__(self, *, greets=True, speaks=True):
+    Args:
+        context: Of TLS; None: there is none.
+    """
+
+    def __init__(self, *, greets=True, is_silent=False, context=None):
         self.may_speak, self.answer, self.writers = asyncio.Event(), framed, []
-        self.greets = greets
-        if speaks:
+        self.greets, self.context = greets, context
+        if not is_silent:
             self.may_speak.set()
 
     async def __aenter__(self):
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        return self.server.sockets[0].getsockname()
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=self.context)
+        self.address = self.server.sockets[0].getsockname()
+        return self
 
     async def serve(self, reader, writer):
         self.writers.append(writer)
+        request = await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
+        if self.greets:
+            writer.write(framed(request[4:8] + bytes(6)))
         while size := await reader.read(4):
-            request = await reader.readexactly(int.from_bytes(size, "big"))
-            if len(request) > 2 and request[:2] == API_VERSIONS:
-                writer.write(greeting(request) if self.greets else b"")
-                continue
             await self.may_speak.wait()
-            writer.write(self.answer(request))
+            writer.write(self.answer(await reader.readexactly(int.from_bytes(size, "big"))))
 
     async def __aexit__(self, *_):
         for writer in self.writers:
-            writer.close()
+            writer.transport.abort()
         self.server.close()
 
 
+@contextlib.asynccontextmanager
+async def connected(timeout_ms=60_000, attempt_ms=1_000, client_options=None, **of_broker):
+    """A broker, and a connection to it."""
+    async with Broker(**of_broker) as broker:
+        options = client_options or {}
+        connection = await connect_in_time(
+            *broker.address, request_timeout_ms=timeout_ms, attempt_ms=attempt_ms, **options
+        )
+        yield broker, connection
+        connection.close()
+
+
 async def test_answers_come_in_the_order_of_their_requests():
-    async with Broker() as place:
-        connection = await connect_in_time(*place, request_timeout_ms=10_000)
+    async with connected() as (_, connection):
         contents = [b"a", b"b" * 300_000, b""]
         assert await asyncio.gather(*(connection.send(Echo(one)) for one in contents)) == contents
-        await connection.close()
 
 
 async def test_what_is_not_answered_in_time_ends_and_the_others_do_not():
-    broker = Broker(speaks=False)
-    async with broker as place:
-        connection = await connect_in_time(*place, request_timeout_ms=1_000, attempt_ms=1_000)
+    async with connected(timeout_ms=1_000, is_silent=True) as (broker, connection):
         with pytest.raises(TimeoutError):
             await connection.send(Echo(b"late"))
         answer = connection.send(Echo(b"in time"))
         broker.may_speak.set()
         assert await answer == b"in time"
-        await connection.close()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the handler is closed"), BrokenPipeError()], ids=["uvloop", "socket"])
@@ -123,8 +125,7 @@ async def test_a_request_on_a_connection_that_has_ended_is_a_connection_error(er
     def write(_):
         raise error
 
-    async with Broker(speaks=False) as place:
-        connection = await connect_in_time(*place, request_timeout_ms=60_000)
+    async with connected(is_silent=True) as (_, connection):
         waiting = connection.send(Echo(b"a"))
         connection._writer.write = write
         with pytest.raises(KafkaConnectionError):
@@ -136,10 +137,8 @@ async def test_a_request_on_a_connection_that_has_ended_is_a_connection_error(er
 
 @pytest.mark.parametrize("answer", [lambda _: framed(b"\0\0\0\7 of another request"), None])
 async def test_a_broken_connection_fails_what_waits_for_it(answer):
-    broker = Broker()
-    broker.answer = answer or (lambda _: broker.writers[0].close() or b"")
-    async with broker as place:
-        connection = await connect_in_time(*place, request_timeout_ms=60_000)
+    async with connected() as (broker, connection):
+        broker.answer = answer or (lambda _: broker.writers[0].close() or b"")
         with pytest.raises(KafkaError):
             await connection.send(Echo(b"a"))
         assert not connection.connected()
@@ -148,58 +147,34 @@ async def test_a_broken_connection_fails_what_waits_for_it(answer):
 
 
 async def test_a_broker_that_accepts_and_never_speaks_is_given_up_soon():
-    async with Broker(greets=False) as place:
-        with pytest.raises(TimeoutError):
-            await connect_in_time(*place, request_timeout_ms=600_000, attempt_ms=50)
+    with pytest.raises(TimeoutError):
+        async with connected(timeout_ms=600_000, attempt_ms=50, greets=False):
+            pass
 
 
-async def test_requests_on_the_connection_keep_their_own_timeout():
-    async with Broker() as place:
-        for request_ms in (60_000, 500):
-            connection = await connect_in_time(*place, request_timeout_ms=request_ms)
-            assert connection._request_timeout == request_ms / 1000
-            await connection.close()
-
-
-@contextlib.contextmanager
-def silent_peer(context):
-    """Address of a broker that agrees on TLS if there is a context, answers once, and then reads nothing."""
-    done = threading.Event()
-
-    def serve():
-        accepted, _ = listening.accept()
-        with accepted if context is None else context.wrap_socket(accepted, server_side=True) as peer:
-            peer.sendall(greeting(peer.recv(1000)[4:]))
-            done.wait()
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listening.getsockname()
-        finally:
-            done.set()
-            thread.join()
+@pytest.mark.parametrize("request_ms", [60_000, 500])
+async def test_requests_on_the_connection_keep_their_own_timeout(request_ms):
+    async with connected(request_ms) as (_, connection):
+        assert connection._request_timeout == request_ms / 1000
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "tls"])
 def test_a_connection_ends_though_its_peer_takes_nothing_any_more(loop, is_secure):
-    server, options = None, {}
+    options = {}
     if is_secure:
         authority, client = trustme.CA(), ssl.create_default_context()
         server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("127.0.0.1").configure_cert(server)
         authority.configure_trust(client)
-        options = {"security_protocol": "SSL", "ssl_context": client}
+        options = dict(client_options={"security_protocol": "SSL", "ssl_context": client}, context=server)
 
-    async def closed():
-        connection = await connect_in_time(*place, request_timeout_ms=60_000, **options)
-        waiting = connection.send(Echo(b"a" * 20_000_000))
-        async with asyncio.timeout(20):
-            await connection.close()
+    async def close():
+        async with connected(is_silent=True, attempt_ms=3_000, **options) as (_, connection):
+            waiting = connection.send(Echo(b"a" * 20_000_000))
+            await asyncio.wait_for(connection.close(), 20)
             with pytest.raises(KafkaConnectionError):
-                await waiting
+                await asyncio.wait_for(waiting, 20)
 
-    with silent_peer(server) as place, asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(closed())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(close())

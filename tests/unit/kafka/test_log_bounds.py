@@ -34,9 +34,10 @@ class Consumer:
     [
         (4, {TP: 10}, [("seek", 10)], "offset=4: records up to 9 were deleted"),
         (21, {}, [("pause",)], "offset=21: the log ends at 20"),
-        (15, {}, [], ""),
+        (10, {}, [], ""),
+        (20, {}, [], ""),
     ],
-    ids=["before the log", "behind it", "in it by now"],
+    ids=["before the log", "behind it", "its first record", "its end"],
 )
 async def test_a_position_goes_on_at_the_first_record_or_waits(caplog, offset, moved, calls, said):
     consumer, keeper = Consumer(), PositionKeeper()

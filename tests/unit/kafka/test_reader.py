@@ -130,10 +130,10 @@ async def test_a_reading_that_is_given_up_leaves_nothing_assigned():
 def test_a_reading_that_gets_no_further_ends_with_an_error():
     class Standing(FakeConsumer):
         async def getmany(self, *_, **__):
-            return await asyncio.sleep(0.001, {})
+            return await asyncio.sleep(0, {})
 
     with pytest.raises(TimeoutError):
-        read(Standing({FIRST: 10}), {FIRST: 0}, SimpleNamespace(request_s=1.0, within_s=0.0, silence_s=0.01))
+        read(Standing({FIRST: 10}), {FIRST: 0}, SimpleNamespace(request_s=1.0, within_s=0.0, silence_s=0.05))
 
 
 def test_workers_wait_without_end_and_commands_for_half_a_minute():

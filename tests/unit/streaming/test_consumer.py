@@ -82,21 +82,6 @@ class Member(BulkConsumer):
         return {tp: offset for one in self.group.commits for tp, offset in one.items()}
 
 
-class Stream(ChunkStream):
-    """The stream's loop, without Faust's service around it."""
-
-    should_stop = False
-
-    def __init__(self, app, channel):
-        self.app, self.channel = app, channel
-
-    async def maybe_start(self):
-        return False
-
-    def _channel_stop_iteration(self, channel):
-        pass
-
-
 async def _nothing(*_):
     pass
 
@@ -108,7 +93,7 @@ async def consumer(tmp_path):
     app.topics._tp_index = defaultdict(lambda: [channel])
     app.tables._changelogs = {CHANGELOG.topic: None}
     app.consumer = member = Member(app.transport, _nothing, _nothing, _nothing)
-    member.stream = Stream(app, channel)
+    member.stream = app.stream(channel)
     await member.recover()
     return member
 

@@ -59,10 +59,12 @@ def test_a_dead_letter_leaves_no_reference_cycle():
     async def step():
         large = Large()
         seen.append(weakref.ref(large))
+        error = RuntimeError("no")
         try:
             int("no number")
-        except ValueError as error:
-            refused = [(record(0), error)]
+        except ValueError as cause:
+            error.__cause__ = cause
+        refused = [(record(0), error)]
         await send_dead_letters(Outbox(FakeProducer()), "dead", refused)
 
     gc.collect()

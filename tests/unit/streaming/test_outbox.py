@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -54,8 +55,8 @@ def test_a_record_larger_than_a_batch_goes_in_one_of_its_own():
 
 @pytest.mark.parametrize("outage", [KafkaTimeoutError, UnknownTopicOrPartitionError])
 def test_a_batch_that_cannot_be_queued_is_offered_again_and_that_is_said_every_ten_seconds(caplog, outage):
-    producer, times_s = FakeProducer(), count(0.0, 0.5)
-    producer.away, producer.outage = 50, outage
+    producer, times_s = FakeProducer(), count(0.0, 5.0)
+    producer.away, producer.outage = 5, outage
     assert send(producer, 300, 300, clock=lambda: next(times_s)) == [0, 1]
     assert keys(producer) == [b"0", b"1"]
     assert caplog.messages == ["broker does not take records topic=topic partition=0: trying on"] * 3
@@ -110,12 +111,13 @@ async def test_a_producer_that_finds_no_broker_at_its_start_waits_for_one(starts
     assert starts == [app.kafka_producer]
 
 
+async def _nothing(*_):
+    pass
+
+
 @pytest.fixture
 async def writer(starts, monkeypatch):
-    async def no_markers(*_):
-        return {}
-
-    monkeypatch.setattr(partition_writer, "write_markers", no_markers)
+    monkeypatch.setattr(partition_writer, "write_markers", _nothing)
     found = PartitionWriter(NOWHERE, "topic", 0)
     await found.take_over()
     return found
@@ -129,9 +131,15 @@ async def test_what_the_writer_of_a_partition_has_queued_outlasts_an_outage(writ
 async def test_a_writer_that_kafka_has_forgotten_says_so(writer, starts):
     """A transactional id that wrote nothing for seven days is forgotten, whether its producer is connected or not."""
 
-    async def fails(*_):
+    async def fails(*_, **__):
         raise KafkaError("Unexpected error during batch delivery") from InvalidProducerIdMapping()
 
-    starts[-1].begin_transaction = fails
+    producer = starts[-1]
+    producer.begin_transaction, producer.create_batch, producer.send_batch = (
+        _nothing,
+        FakeProducer().create_batch,
+        fails,
+    )
+    producer._txn_manager = SimpleNamespace(_transaction_waiter=asyncio.Future())
     with pytest.raises(WriterForgotten, match="topic-0"):
-        await writer.write([(b"k", b"v", ())])
+        await writer.write([(b"k", b"v", ())], {"other": [(b"k", b"v", ())]})
