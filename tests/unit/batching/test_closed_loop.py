@@ -97,17 +97,6 @@ def test_a_model_that_becomes_slow_and_recovers_is_followed_both_ways(kind):
     assert again == pytest.approx(first, rel=0.1)
 
 
-@pytest.mark.parametrize("kind", ["aimd", "quantile"])
-def test_thin_traffic_between_bursts_keeps_the_limit_for_the_next_burst(kind):
-    host = Host(0.001, 2e-5, seed=4)
-    limit = make_limit(kind, TARGET_S, 4096)
-    before = limits_seen(limit, host, 1000)[-1]
-    for batch in range(5000):
-        rows = 1 + batch % 20
-        limit.observe(rows, 0.5 if batch % 200 == 0 else host.latency_s(rows))
-    assert limit.rows == pytest.approx(before, rel=0.1)
-
-
 def test_aimd_on_a_busy_processor_shares_a_calls_cost_among_many_rows():
     """A call alone misses the target: with one row a batch it would serve 30 rows a second."""
     host = Host(0.030, 5e-5, seed=3)

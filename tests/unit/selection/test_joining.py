@@ -6,7 +6,7 @@ import random
 import pytest
 
 from clipper_stream.selection.policies.exp4 import Exp4
-from clipper_stream.selection.policies.exponential_weights import exponential_weights, par
+from clipper_stream.selection.policies.exponential_weights import par
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 
 OLD = ("a:1", "b:1")
@@ -27,12 +27,6 @@ def test_par_is_the_loss_per_feedback_whose_weight_is_the_mean():
     level = par(0.3, known)
     mean = sum(math.exp(-0.3 * (totals.weighted_loss - level * totals.weighted_count)) for totals in known) / 3
     assert mean == pytest.approx(1.0, rel=1e-9)
-
-
-def test_with_equal_history_par_drops_out():
-    state = SelectionState({"a:1": ModelTotals(5, 2, 5.0, 2.0), "b:1": ModelTotals(5, 4, 5.0, 4.0)})
-    weights = exponential_weights(1.0, state, OLD)
-    assert weights["a:1"] / weights["b:1"] == pytest.approx(math.exp(2.0))
 
 
 def test_first_feedbacks_move_a_new_model_no_further_than_they_would_anybody():

@@ -1,4 +1,4 @@
-"""Where river has the same algorithm, it makes the same choices, or has the same weights, from the same rewards."""
+"""Where river has the same algorithm, it makes the same choices, or as often, from the same rewards."""
 
 import math
 import random
@@ -6,8 +6,6 @@ from collections import Counter
 
 import pytest
 
-from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy
-from clipper_stream.selection.policies.exp3 import Exp3
 from clipper_stream.selection.policies.thompson import Thompson
 from clipper_stream.selection.policies.ucb1 import UCB1
 from clipper_stream.selection.state import ModelTotals, SelectionState
@@ -31,22 +29,6 @@ def test_ucb1_makes_the_choices_of_river(seed):
         state = ours.observe(state, {asked: loss}, {asked: 1.0})
 
 
-def test_exp3_has_the_weights_of_river_where_all_were_asked_alike():
-    """With gamma=1 river draws evenly and multiplies by exp(reward / (p K)): an eta of 1 / K, for losses."""
-    theirs, ours, state = bandit.Exp3(gamma=1.0, seed=1), Exp3(eta=1.0 / 3.0), SelectionState()
-    world, left = random.Random(1), Counter(dict.fromkeys(MODELS, 12))
-    while left.total():
-        asked = theirs.pull(list(MODELS))
-        if left[asked]:
-            left[asked] -= 1
-            loss = world.random()
-            theirs.update(asked, 1.0 - loss)
-            state = ours.observe(state, {asked: loss}, {asked: 1.0 / 3.0})
-    total = sum(theirs._weights.values())
-    expected = {model: theirs._weights[model] / total for model in MODELS}
-    assert ours.weights(state, MODELS) == pytest.approx(expected, rel=1e-9)
-
-
 def test_thompson_asks_as_often_as_river_draws():
     """Both begin at Beta(1, 1) where the average of means is a half."""
     errors, asked = {"a:1": (12, 30), "b:1": (15, 30), "c:1": (18, 30)}, 20_000
@@ -59,14 +41,3 @@ def test_thompson_asks_as_often_as_river_draws():
     for model, chance in Thompson().weights(state, MODELS).items():
         # five standard deviations of a binomial, and the worst error of the integral
         assert abs(drawn[model] - asked * chance) <= 5.0 * math.sqrt(asked * chance * (1.0 - chance)) + asked * 1e-4
-
-
-def test_the_greedy_model_is_that_of_river_where_all_were_asked_alike():
-    world = random.Random(7)
-    for _ in range(50):
-        theirs, state = bandit.EpsilonGreedy(epsilon=0.0, seed=1), SelectionState()
-        for model in MODELS * 4:
-            loss = world.random()
-            theirs.update(model, 1.0 - loss)
-            state = EpsilonGreedy().observe(state, {model: loss}, {model: 1.0})
-        assert EpsilonGreedy(epsilon=0.0).weights(state, MODELS)[theirs.pull(list(MODELS))] == 1.0

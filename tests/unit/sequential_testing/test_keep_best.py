@@ -69,9 +69,18 @@ def test_what_is_not_known_makes_no_candidate_better_or_retired():
     assert silent.capital("b:1").upper(0.025) > 0.6
 
 
-def test_one_that_is_asked_seldom_is_retired_by_what_it_says():
-    seldom = {"a:1": 0.98, "b:1": 0.02}
-    assert asked_one(1, lambda _: seldom, lambda _: {"a:1": 0.1, "b:1": 0.8}, queries=20_000) == "b:1"
+@pytest.mark.parametrize(
+    ("share", "means", "retired"),
+    [
+        pytest.param(0.02, {"a:1": 0.1, "b:1": 0.8}, "b:1", id="seldom, by what it says"),
+        pytest.param(
+            0.001, {"a:1": 0.3, "b:1": 0.3}, None, id="more seldom than counts, as by a policy without a floor"
+        ),
+    ],
+)
+def test_one_that_is_asked_seldom_is_retired_or_not_wronged(share, means, retired):
+    shares = {"a:1": 1.0 - share, "b:1": share}
+    assert asked_one(1, lambda _: shares, lambda _: means, queries=20_000) == retired
 
 
 @pytest.mark.parametrize("seeds", [5, pytest.param(20, marks=pytest.mark.slow)])
@@ -88,9 +97,3 @@ def test_shares_that_follow_the_difficulty_do_not_retire_the_better_one(better, 
 
     retired = [asked_one(seed, shares, means) for seed in range(seeds)]
     assert retired.count("a:1") <= binom.ppf(0.999, seeds, 0.025)
-
-
-def test_a_candidate_that_is_asked_more_seldom_than_counts_is_not_wronged():
-    """Its share falls with its losses, as a policy without a floor lets it fall."""
-    shares = {"a:1": 0.999, "b:1": 0.001}
-    assert asked_one(3, lambda _: shares, lambda _: {"a:1": 0.3, "b:1": 0.3}, queries=20_000) is None

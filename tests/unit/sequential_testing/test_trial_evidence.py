@@ -81,17 +81,6 @@ def test_of_a_canary_that_labels_do_not_compare_who_served_is_scored_by_the_shar
     assert later.recent > 0.8, "losses are compared with those that came before the query was drawn"
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_the_expectation_of_a_score_is_the_difference_by_its_weight(share):
-    scores, evidence, queries = [], begun("reward"), 10_000
-    for asked in np.random.default_rng(3).random(queries) < share:
-        opened = evidence.decide(canary(share, asked=bool(asked)))
-        evidence.learn(opened, "reward", 0.7 if asked else None, None if asked else 0.4)
-        scores.append(opened.score.low)
-    assert np.mean(scores) == pytest.approx(0.3 * share * (1 - share), abs=3 * np.std(scores) / np.sqrt(queries))
-    assert evidence.whole.capital().mean == pytest.approx(0.3, abs=0.05)
-
-
 def test_a_label_that_knows_no_answer_where_the_canary_served_scores_who_served():
     ensemble = begun()
     opened = ensemble.decide(canary(0.5, answer_known=False))

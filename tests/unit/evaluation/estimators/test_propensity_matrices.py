@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from builders.estimators import columns, some_choices
+from builders.estimators import columns
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.block_sums import BLOCKS, FOLDS, blocks_of, folds_of
@@ -56,8 +56,3 @@ def test_blocks_are_even_and_follow_from_the_place_in_the_log_alone():
     assert same < 0.02, "another partition is another place"
     assert BLOCKS % FOLDS == 0
     assert set(folds_of(found).tolist()) == set(range(FOLDS))
-
-
-def test_the_importance_of_decisions_is_one_on_average():
-    found = some_choices(1, n=50_000).importance
-    assert abs(found.mean() - 1) < 4 * found.std() / np.sqrt(len(found))

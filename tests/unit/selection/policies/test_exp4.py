@@ -33,25 +33,6 @@ def test_clippers_weights_are_those_of_the_rule_as_it_is_written():
     assert policy.weights(state, MODELS) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_model_of_a_tenth_of_the_weight_pays_ten_times_for_a_mistake():
-    policy, state = Exp4Clipper(eta=0.1), SelectionState()
-    while policy.weights(state, MODELS[:2])["a:1"] > 0.1:
-        state = policy.observe(state, {"a:1": 1.0, "b:1": 0.0}, BOTH)
-    share, before = policy.weights(state, MODELS[:2])["a:1"], state.of("a:1").weighted_loss
-    charged = policy.observe(state, BOTH, BOTH).of("a:1").weighted_loss - before
-    assert charged == pytest.approx(1.0 / share, rel=1e-9)
-    assert charged >= 10.0
-
-
-def test_a_repaired_model_comes_back_under_exp4_and_not_under_the_original():
-    bad, good = {"a:1": 1.0, "b:1": 0.0}, {"a:1": 0.0, "b:1": 1.0}
-    for policy, comes_back in ((Exp4(), True), (Exp4Clipper(), False)):
-        state = SelectionState()
-        for loss in [bad] * 100 + [good] * 200:
-            state = policy.observe(state, loss, BOTH)
-        assert (policy.weights(state, MODELS[:2])["a:1"] > 0.5) == comes_back
-
-
 def test_a_model_without_weight_keeps_its_sums_finite():
     policy, state = Exp4Clipper(eta=1.0), SelectionState()
     for _ in range(1_000):

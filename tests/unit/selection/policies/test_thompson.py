@@ -46,11 +46,6 @@ def test_two_posteriors_have_the_probability_that_can_be_counted():
     assert best_arm_probabilities([1.0, 1.0], [1.0, 2.0]) == pytest.approx([1 / 3, 2 / 3], abs=1e-6)
 
 
-def test_models_with_the_same_record_are_asked_alike():
-    state = SelectionState(dict.fromkeys("abcde", ModelTotals(30.0, 3.0)))
-    assert Thompson().weights(state, "abcde") == pytest.approx(dict.fromkeys("abcde", 0.2), abs=1e-12)
-
-
 def test_a_model_that_joins_has_the_mean_of_the_others_and_little_of_it():
     alphas, betas = posteriors(STATE, ["a:1", "b:1", "c:1", "new:1"])
     average = (6 / 40 + 5 / 25 + 1 / 9) / 3

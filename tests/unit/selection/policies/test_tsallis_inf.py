@@ -49,13 +49,6 @@ def test_with_a_delay_the_weights_minimise_loss_and_both_entropies(delay):
     assert max(derivatives) - min(derivatives) <= 1e-6 * max(abs(one) for one in derivatives)
 
 
-def test_more_delay_keeps_the_weights_closer_together():
-    state = same_history((3.0, 9.0, 9.5, 40.0), 100.0)
-    weights = [TsallisInf(delay=delay).weights(state, MODELS).values() for delay in (0.0, 10.0, 100.0)]
-    first, second, third = (max(each) / min(each) for each in weights)
-    assert first > second > third > 1.0
-
-
 def test_the_worst_model_keeps_a_probability_that_can_be_drawn():
     decisions = TsallisInf().prepare(same_history((0.0, 1e6, 1e6, 1e6), 1e6), MODELS).decisions
     assert len(decisions) == 4

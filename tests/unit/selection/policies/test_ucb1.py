@@ -2,17 +2,10 @@
 
 import math
 
-from builders.bandits import queries_of
-
 from clipper_stream.selection.policies.ucb1 import UCB1
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
 MEANS = {"a:1": 0.3, "b:1": 0.1, "c:1": 0.5}
-
-
-def test_every_model_is_asked_once_before_any_is_asked_again():
-    asked = [max(shares, key=shares.__getitem__) for shares, _ in queries_of(UCB1(exploration=0.0), MEANS, 3, seed=1)]
-    assert asked == list(MEANS)
 
 
 def test_the_least_lower_bound_wins_and_without_padding_the_least_mean():
