@@ -39,13 +39,17 @@ def first_numbers(asked: Asked) -> Answer:
     return Answer({"outputs": [{"name": "y", "shape": [rows], "datatype": tensor["datatype"], "data": data}]})
 
 
+Given = Answer | None | Callable[[Asked], Answer | None]
+"""An answer, or what gives one; None: the connection is closed without a word."""
+
+
 @dataclass
 class StubServer:
     """Answers `infer` as it is told, says that it is ready, and gives its metadata to all other requests."""
 
-    infer: Callable[[Asked], Answer | None] = first_numbers
-    ready: Answer = field(default_factory=Answer)
-    metadata: Answer = field(default_factory=Answer)
+    infer: Given = first_numbers
+    ready: Given = field(default_factory=Answer)
+    metadata: Given = field(default_factory=Answer)
     asked: list[Asked] = field(default_factory=list)
     let_go: threading.Event = field(default_factory=threading.Event)
     port: int = 0
@@ -63,11 +67,10 @@ class StubServer:
         return [each for each in self.asked if each.path.endswith("/infer")]
 
     def answer(self, asked: Asked) -> Answer | None:
-        """None: the connection is closed without a word."""
         self.asked.append(asked)
-        if asked.path.endswith("/infer"):
-            return self.infer(asked)
-        return self.ready if asked.path.endswith("/ready") else self.metadata
+        answers: dict[str, Given] = {"infer": self.infer, "ready": self.ready}
+        given = answers.get(asked.path.rpartition("/")[2], self.metadata)
+        return given(asked) if callable(given) else given
 
 
 class _Handler(BaseHTTPRequestHandler):

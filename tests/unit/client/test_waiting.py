@@ -22,13 +22,8 @@ def waiting():
 
 async def test_an_answer_reaches_who_waits_for_it_and_the_first_one_counts(waiting):
     with waiting.answer(A) as first, waiting.answer(B) as second:
-        for partition, answer in (
-            (0, prediction("b", 2)),
-            (0, prediction("b", 3)),
-            (0, prediction("nobody")),
-            (1, prediction("a")),
-            (0, prediction("a", application="other")),
-        ):
+        strangers = [(0, prediction("nobody")), (1, prediction("a")), (0, prediction("a", application="other"))]
+        for partition, answer in ((0, prediction("b", 2)), (0, prediction("b", 3)), *strangers):
             waiting.resolve(partition, answer)
         assert not first.done()
         assert A in waiting
@@ -60,13 +55,9 @@ async def test_a_failure_reaches_every_call_now_and_later_with_the_first_reason(
         pass
 
 
-def test_a_failure_that_nobody_awaited_is_not_logged_as_lost(waiting):
+async def test_a_failure_that_nobody_awaited_is_not_logged_as_lost(waiting):
     complaints = []
-
-    async def run():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
-        with waiting.answer(A):
-            waiting.fail(lambda: ClientClosed("closed"))
-
-    asyncio.run(run())
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    with waiting.answer(A):
+        waiting.fail(lambda: ClientClosed("closed"))
     assert complaints == []

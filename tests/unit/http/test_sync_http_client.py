@@ -2,7 +2,6 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import pytest
 from stub_server import Answer, StubServer, serving
@@ -10,27 +9,18 @@ from stub_server import Answer, StubServer, serving
 from clipper_stream.http import GatewayUnavailable, RequestRefused, SyncHttpClient
 
 
-@dataclass
-class StubGateway(StubServer):
-    """Answers queries by their input, and of one only when it is told to."""
-
-    opened: threading.Event = field(default_factory=threading.Event)
-
-    def answer(self, asked):
-        self.asked.append(asked)
-        if not asked.path.endswith("/predict"):
-            return Answer({"error": "no such query"}, 202 if asked.path == "/v1/feedback" else 404)
-        if asked.body.get("input") == "wait":
-            self.opened.set()
-            self.let_go.wait(10)
-        given = {name: asked.body.get(field) for name, field in (("output", "input"), ("outputs", "inputs"))}
-        given = {name: value for name, value in given.items() if value is not None}
-        return Answer({"query_id": asked.body["query_id"], "application": "digits", **given})
+def by_input(asked):
+    if not asked.path.endswith("/predict"):
+        return Answer({"error": "no such query"}, 202 if asked.path == "/v1/feedback" else 404)
+    rows = {
+        f"output{name.removeprefix('input')}": rows for name, rows in asked.body.items() if name.startswith("input")
+    }
+    return Answer({"query_id": asked.body["query_id"], "application": "digits", **rows})
 
 
 @pytest.fixture
 def gateway():
-    with serving(StubGateway()) as stub:
+    with serving(StubServer(metadata=by_input)) as stub:
         yield stub
 
 
@@ -50,10 +40,12 @@ def test_the_five_lines_work_from_any_thread(gateway):
 
 
 def test_calls_that_wait_fail_when_the_client_is_closed_and_no_thread_is_left(gateway):
+    opened = threading.Event()
+    gateway.metadata = lambda asked: opened.set() or (gateway.let_go.wait(10) and None)
     with ThreadPoolExecutor(1) as threads:
         with SyncHttpClient(gateway.root) as client:
-            waiting = threads.submit(client.predict, "digits", "wait")
-            assert gateway.opened.wait(10)
+            waiting = threads.submit(client.predict, "digits", 1)
+            assert opened.wait(10)
             assert "clipper http client" in {thread.name for thread in threading.enumerate()}
         with pytest.raises(GatewayUnavailable):
             waiting.result(10)

@@ -3,7 +3,6 @@
 import itertools
 import re
 import threading
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from clipper_stream.models.testing.subprocess_check import load_in_subprocess
 from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
 
 ROWS = [[1, 2], [3, 4], [5, 6], [7, 9]]
+PYTHON = {"runtime": "python", "sha256": None, "parameters": {}, "files": STRICT}
 THREAD = threading.get_ident()
 PRINTS = "print('hello')\ndef f(rows): print('rows'); return rows.sum(axis=1)"
 NUMBERS = itertools.count()
@@ -61,24 +61,23 @@ def test_a_model_that_depends_on_the_hash_seed_is_found_in_another_process(modul
     assert laws("broken", model, ["a", "b"], dtype="text", shape=None, deterministic=False) == set()
 
 
-@pytest.mark.parametrize(
-    ("code", "within_s", "said"),
-    [
-        ("import threading\nthreading.Event().wait()", 0.5, "no answer after 0.5 s"),
-        ("raise ImportError('libmodel')", 60.0, r"model '\w+:f': importing \w+ failed with ImportError"),
-        ("import os\nos._exit(7)", 60.0, "exit code 7"),
-        ("def f(rows): return rows", 60.0, None),
-    ],
-    ids=["it hangs", "it raises", "it ends the process", "it is there"],
-)
-def test_a_model_is_loaded_in_another_process_within_a_bound(module, code, within_s, said):
-    source = {"runtime": "python", "uri": f"{module(code)}:f", "sha256": None, "parameters": {}, "files": STRICT}
-    with pytest.raises(OSError, match=f"^{said}") if said else nullcontext():
-        load_in_subprocess(source, "float32", [2], within_s)
+SUBPROCESSES = {
+    "it hangs": ("import threading; threading.Event().wait()", 0.5, "no answer after 0.5 s"),
+    "it raises": ("raise ImportError('libmodel')", 60.0, r"model '\w+:f': importing \w+ failed with ImportError"),
+    "it ends the process": ("import os; os._exit(7)", 60.0, "exit code 7"),
+}
+
+
+@pytest.mark.parametrize("name", SUBPROCESSES)
+def test_a_model_that_another_process_cannot_load_within_a_bound_is_told(module, name):
+    code, within_s, said = SUBPROCESSES[name]
+    with pytest.raises(OSError, match=f"^{said}"):
+        load_in_subprocess(PYTHON | {"uri": f"{module(code)}:f"}, "float32", [2], within_s)
 
 
 def test_a_model_that_is_right_keeps_every_law_though_it_prints(module):
     model = f"{module(PRINTS)}:f"
+    load_in_subprocess(PYTHON | {"uri": model}, "float32", [2])
     report = check_model(model, ROWS, shape=[2], budget_s=0.0)
     assert report.kept
     assert {finding.state for finding in report.findings} == {"kept"}
@@ -143,6 +142,7 @@ def test_latencies_are_measured_up_to_the_largest_batch_until_the_time_is_spent(
     assert {round(each.median_ms, 6) for each in found} == {1.0}
     assert found[-1].rows_per_s == pytest.approx(100_000)
     assert [each.rows for each in measure(model, rows, 100, 0.04, TickingTimer(0.001))] == [1, 2, 4]
+    assert [each.rows for each in measure(model, rows, 2, 1e9, TickingTimer(0.001))] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +152,7 @@ def test_latencies_are_measured_up_to_the_largest_batch_until_the_time_is_spent(
         ([5, 10, 19], "batching gains nothing, max_rows = 1 will do"),
         ([5, 6, 7], "4 rows take 7.00 ms, within target_ms = 20, 3 times as many a second .* max_rows = 4 or more"),
         ([5, 6, 25], "2 rows take 6.00 ms"),
+        ([20, 30], "1 rows take 20.00 ms, within"),
         ([5, 6, 7, 18], "4 rows take 7.00 ms, .*: max_rows = 4$"),
         ([], "^$"),
     ],

@@ -83,7 +83,7 @@ def test_rows_of_a_dtype_that_the_protocol_has_not_are_refused():
     ],
 )
 def test_a_tensor_is_one_output_a_row_and_what_is_no_number_fails_its_row_alone(stub, data, shape, outputs):
-    stub.infer = lambda _: tensor(data, shape)
+    stub.infer = tensor(data, shape)
     outcome = predict_rows(loaded(stub), ROWS)
     assert (outcome.outputs, outcome.calls) == (outputs, 1)
 
@@ -115,8 +115,8 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_answer_fails_the_batch_and_then_each_row(stub, name):
     answer, message = ODD[name]
-    rows_in = lambda asked: asked.body["inputs"][0]["shape"][0]  # noqa: E731
-    stub.infer = lambda asked: answer if rows_in(asked) == 3 else tensor([7, 8][: rows_in(asked)])
+    few = {1: tensor([7]), 2: tensor([7, 8])}
+    stub.infer = lambda asked: few.get(asked.body["inputs"][0]["shape"][0], answer)
     model = loaded(stub)
     with pytest.raises(ModelFailed, match=message):
         model.predict_batch(ROWS)
@@ -127,7 +127,7 @@ def test_an_odd_answer_fails_the_batch_and_then_each_row(stub, name):
 @pytest.mark.parametrize("status", [301, 302, 307, 401, 403, 404, 408, 429, 502, 503, 504])
 def test_what_fails_for_all_rows_is_asked_once_and_not_row_by_row(stub, status):
     model = loaded(stub)
-    stub.infer = lambda _: Answer({"error": "no"}, status, {"location": "http://127.0.0.1:1/elsewhere"})
+    stub.infer = Answer({"error": "no"}, status, {"location": "http://127.0.0.1:1/elsewhere"})
     outcome = predict_rows(model, ROWS)
     assert (outcome.outputs, [*outcome.failed]) == ([None] * 3, [0, 1, 2])
     assert outcome.failed[0] == f"ModelUnavailable: the server answered {status}: no (POST {PATH}/infer)"
@@ -142,35 +142,24 @@ def dripping(stub):
         yield b" "
 
 
-@pytest.mark.parametrize(
-    ("parameters", "given", "why", "posts"),
-    [
-        ({}, lambda stub: None, "the server cannot be asked, ProtocolError", 2),
-        ({}, lambda stub: Answer(headers={"content-length": "99"}, close=True), "the server cannot be asked", 2),
-        (
-            {"timeout_s": 0.2},
-            lambda stub: stub.let_go.wait(30) and None,
-            "no answer after 0.2 s: raise parameters.t",
-            1,
-        ),
-        ({"timeout_s": 0.3}, lambda stub: Answer(dripping(stub), 200, LONG), "no whole answer after 0.3 s: raise", 1),
-        ({"max_response_mib": 1}, lambda stub: Answer(b" " * (2**20 + 1)), "more than 1 MiB: raise parameters.max", 1),
-    ],
-    ids=[
-        "it hangs up",
-        "it gives less than it announces",
-        "it is silent",
-        "it gives a byte now and then",
-        "it is large",
-    ],
-)
-def test_an_answer_that_does_not_come_whole_is_given_up_for_all_rows(stub, parameters, given, why, posts):
+ENDLESS = {
+    "it hangs up": ({}, lambda stub: None, "the server cannot be asked, ProtocolError", 2),
+    "it gives too little": ({}, lambda stub: Answer(headers=LONG, close=True), "the server cannot be asked", 2),
+    "it is silent": ({"timeout_s": 0.2}, lambda stub: stub.let_go.wait(30) and None, "no answer after 0.2 s: raise", 1),
+    "it drips": ({"timeout_s": 0.3}, lambda stub: Answer(dripping(stub), headers=LONG), "no whole answer after 0.3", 1),
+    "it is large": ({"max_response_mib": 1}, lambda stub: Answer(b" " * (2**20 + 1)), "more than 1 MiB: raise", 1),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_answer_that_does_not_come_whole_is_given_up_for_all_rows(stub, name):
+    parameters, given, why, posts = ENDLESS[name]
     model = loaded(stub, **parameters)
     stub.infer = lambda _: given(stub)
     outcome = predict_rows(model, ROWS)
     assert why in outcome.failed[0]
     assert (outcome.outputs, outcome.calls, len(stub.batches)) == ([None] * 3, 1, posts)
-    stub.infer = lambda _: tensor([1, 2, 3])
+    stub.infer = tensor([1, 2, 3])
     assert predict_rows(model, ROWS).outputs == [1, 2, 3], "the next batch has a connection of its own"
 
 
@@ -183,6 +172,7 @@ def test_a_connection_is_kept_and_opened_anew_when_the_server_has_closed_it(stub
     answers = [None, tensor([7, 8, 9])]
     stub.infer = lambda _: answers.pop(0)
     assert predict_rows(model, ROWS).outputs == [7, 8, 9]
+    assert len(stub.batches) == 7
 
 
 def test_a_server_that_is_gone_is_explained_and_costs_one_attempt_a_batch():
@@ -196,49 +186,34 @@ def test_a_server_that_is_gone_is_explained_and_costs_one_attempt_a_batch():
 
 
 @pytest.mark.parametrize(
-    ("request_", "answer", "message"),
+    ("about", "answer", "message"),
     [
-        (
-            "ready",
-            Answer({"error": "Model digits not found"}, 404),
-            "not ready, it answered 404: Model digits not found",
-        ),
+        ("ready", Answer({"error": "digits not found"}, 404), "not ready, it answered 404: digits not found"),
         ("ready", Answer({}, 503), "not ready, it answered 503"),
         ("ready", Answer({"name": "digits", "ready": False}), "is not ready, it answered 200"),
         ("ready", Answer({}, 401), "correct its name, version or token"),
         ("metadata", Answer({"inputs": [{"name": "a"}, {"name": "b"}]}), r"\['a', 'b'\].*parameters.input"),
     ],
 )
-def test_a_model_is_loaded_when_its_server_is_ready_and_takes_one_tensor(stub, request_, answer, message):
-    setattr(stub, request_, answer)
+def test_a_model_is_loaded_when_its_server_is_ready_and_takes_one_tensor(stub, about, answer, message):
+    setattr(stub, about, answer)
     with pytest.raises(ModelNotLoaded, match=message):
         loaded(stub)
-    assert [asked.path for asked in stub.asked] == [f"{PATH}/ready", PATH][: 1 + (request_ == "metadata")]
+    assert [asked.path for asked in stub.asked] == [f"{PATH}/ready", PATH][: 1 + (about == "metadata")]
 
 
-PIXELS = Answer({"name": "digits", "inputs": [{"name": "pixels", "datatype": "FP32", "shape": [-1, 2]}]})
-
-
-@pytest.mark.parametrize(
-    ("metadata", "parameters", "name"),
-    [
-        (PIXELS, {}, "pixels"),
-        (PIXELS, {"input": "other"}, "other"),
-        *[
-            (odd, {}, "input-0")
-            for odd in (Answer([1]), Answer(b"<p>"), Answer({}, 404), Answer({"inputs": [1, {}]}), None)
-        ],
-    ],
-)
-def test_the_name_of_the_input_is_the_one_that_the_server_declares(stub, metadata, parameters, name):
-    stub.metadata = metadata
-    predict_rows(loaded(stub, **parameters), ROWS)
-    assert [asked.body["inputs"][0]["name"] for asked in stub.batches] == [name]
+def test_the_name_of_the_input_is_the_one_that_the_server_declares(stub):
+    pixels = Answer({"name": "digits", "inputs": [{"name": "pixels", "datatype": "FP32", "shape": [-1, 2]}]})
+    odd = [Answer([1]), Answer(b"<p>"), Answer({}, 404), Answer({"inputs": [1, {}]}), None]
+    declared = [(pixels, {}, "pixels"), (pixels, {"input": "other"}, "other"), *((each, {}, "input-0") for each in odd)]
+    for stub.metadata, parameters, name in declared:
+        predict_rows(loaded(stub, **parameters), ROWS)
+        assert stub.batches[-1].body["inputs"][0]["name"] == name
 
 
 def test_one_tensor_of_several_is_chosen_by_name(stub):
     two = [{"name": name, "shape": [3], "data": data} for name, data in (("a", [1, 2, 3]), ("b", [4, 5, 6]))]
-    stub.infer = lambda _: Answer({"outputs": two})
+    stub.infer = Answer({"outputs": two})
     assert predict_rows(loaded(stub, output="b"), ROWS).outputs == [4, 5, 6]
     assert stub.batches[0].body["outputs"] == [{"name": "b"}]
 
@@ -246,7 +221,7 @@ def test_one_tensor_of_several_is_chosen_by_name(stub):
 def test_a_token_comes_from_the_environment_and_is_shown_nowhere(stub, monkeypatch):
     monkeypatch.setenv("CLIPPER_OIP_TOKEN_DIGITS", "s3cret\n")
     model = loaded(stub, token_env="CLIPPER_OIP_TOKEN_DIGITS")
-    stub.infer = lambda _: Answer({"error": "no"}, 401)
+    stub.infer = Answer({"error": "no"}, 401)
     assert "s3cret" not in f"{model!r} {predict_rows(model, ROWS).failed}"
     assert [asked.headers["authorization"] for asked in stub.asked] == ["Bearer s3cret"] * 3
 
@@ -274,13 +249,11 @@ def test_secrets_and_what_cannot_be_sent_are_refused_before_anything_is_sent(stu
     assert "s3c" not in str(told.value)
 
 
-@pytest.mark.parametrize(
-    "path", ["", "/v2/models/", "/v2/models/a/infer", "/v1/models/a", "/v2/models/a?x=y", "/v2/models/.."]
-)
-def test_a_url_that_is_no_model_is_refused(path):
-    for allowed in (None, [f"http://h{path}"], ["http://h"]):
-        with pytest.raises(ModelNotLoaded, match="takes http://HOST:PORT/v2/models/NAME"):
-            load_model("oip", f"http://h{path}", None, {}, allowed=allowed)
+def test_a_url_that_is_no_model_is_refused():
+    for path in ("", "/v2/models/", "/v2/models/a/infer", "/v1/models/a", "/v2/models/a?x=y", "/v2/models/.."):
+        for allowed in (None, [f"http://h{path}"], ["http://h"]):
+            with pytest.raises(ModelNotLoaded, match="takes http://HOST:PORT/v2/models/NAME"):
+                load_model("oip", f"http://h{path}", None, {}, allowed=allowed)
 
 
 def test_a_manifest_asks_no_server_that_the_operator_has_not_named(stub):
