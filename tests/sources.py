@@ -4,28 +4,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [
-    ROOT / name
-    for name in (
-        "topics/clipper_topics",
-        "clipper_stream",
-        "agents/clipper_agents",
-        "gateway/clipper_gateway",
-        "loadgen/clipper_loadgen",
-    )
+    *(ROOT / name / f"clipper_{name}" for name in ("topics", "agents", "gateway", "loadgen")),
+    ROOT / "clipper_stream",
 ]
 MODULES = {
     ".".join([folder.name, *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__"): path
     for folder in FOLDERS
     for path in sorted(folder.rglob("*.py"))
 }
-PAGES = sorted(
-    page
-    for page in [
-        *ROOT.glob("*.md"),
-        *(page for name in ("docs", "benchmarks", "examples") for page in (ROOT / name).rglob("*.md")),
-    ]
-    if "node_modules" not in page.parts
-)
+WRITTEN = [
+    page for where in ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "examples/**/*.md") for page in ROOT.glob(where)
+]
+PAGES = sorted(page for page in WRITTEN if "node_modules" not in page.parts)
 
 
 def relative(path: Path) -> str:

@@ -54,12 +54,7 @@ def test_without_a_file_every_setting_has_its_default(loaded):
     settings = loaded()
     assert settings == Settings()
     assert settings.catalogue.queries == "clipper.queries"
-    assert (settings.forgets, settings.allowed, settings.files.cache_dir, settings.files.unpickle) == (
-        True,
-        (),
-        None,
-        False,
-    )
+    assert (settings.forgets, settings.allowed, settings.files) == (True, (), FileRules())
 
 
 def test_command_line_beats_environment_beats_file_beats_default(loaded):
@@ -233,15 +228,11 @@ SAID = '[models]\nallowed_modules = ["models"]\nallowed_locations = ["models", "
         ("[models]\nallowed_modules = []", []),
     ],
 )
-def test_a_process_may_load_what_its_own_configuration_declares_or_what_it_says_and_nothing_more(
-    loaded, tmp_path, text, allowed
-):
+def test_a_process_may_load_what_its_own_configuration_declares_or_says(loaded, tmp_path, text, allowed):
     settings = loaded(text)
     assert settings.allowed == tuple(each.format(tmp_path) for each in allowed)
     assert settings.router_settings("r", KafkaConnection("a:1")).allowed == settings.allowed
-    assert [model.uri for model in settings.models if "http" in model.uri] == ["http://models:80/v2/models/a"] * (
-        "http" in text
-    )
+    assert all(model.uri in text for model in settings.models if "http" in model.uri)
 
 
 def test_variables_and_options_say_what_is_allowed_too(loaded):
@@ -255,9 +246,8 @@ def test_variables_and_options_say_what_is_allowed_too(loaded):
     [("http://other:80", URL), ("s3://other", DIGITS.replace("models/svm.skops", S3)), ("models", ONNX)],
 )
 def test_what_is_outside_of_what_is_said_is_refused(refused, location, text):
-    assert "is outside of what this process may load" in refused(
-        f'[models]\nallowed_locations = ["{location}"]\n{text}'
-    )
+    said = f'[models]\nallowed_locations = ["{location}"]\n'
+    assert "is outside of what this process may load" in refused(said + text)
 
 
 def test_a_model_that_is_unpickled_is_refused_unless_the_operator_permits_it(loaded, refused):
