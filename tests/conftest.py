@@ -1,16 +1,13 @@
 """Fixtures of every test: a Kafka for the session, and topics of one's own for each test."""
 
-import asyncio
 import logging
 import signal
-import uuid
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-from kafka_fixture import provided_kafka
+from kafka_fixture import provided_kafka, temporary_topics
 
-from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -61,14 +58,8 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaConnection]:
 @pytest.fixture
 def catalogue(kafka: KafkaConnection) -> Iterator[Catalogue]:
     """Topics of this test alone, 2 partitions each: created before it, deleted after it with all that joined them."""
-    own = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=2)
-    asyncio.run(ensure_topics(kafka, own))
-    yield own
-    asyncio.run(_remove(kafka, own))
-
-
-async def _remove(kafka: KafkaConnection, own: Catalogue) -> None:
-    await delete_topics(kafka, list(await existing_topics(kafka, own.prefix)))
+    with temporary_topics(kafka) as own:
+        yield own
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,9 @@
 """Where the tests' Kafka comes from: a container, a running broker that the environment names, or an embedded one."""
 
+import asyncio
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ from urllib.parse import urlsplit
 
 from clipper_agents.broker import KAFKA_VERSION, EmbeddedBroker
 from clipper_agents.broker.properties import free_port
+from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
+from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES, KafkaConnection
 
 Source = Literal["auto", "container", "embedded"]
@@ -33,6 +37,22 @@ def provided_kafka(source: Source) -> Iterator[KafkaConnection]:
     else:
         with EmbeddedBroker() as broker:
             yield broker.connection
+
+
+@contextmanager
+def temporary_topics(kafka: KafkaConnection, partitions: int = 2, *, create: bool = True) -> Iterator[Catalogue]:
+    """Topics of a deployment's own, created before the block, and deleted behind it with all that joined them."""
+    own = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=partitions)
+    if create:
+        asyncio.run(ensure_topics(kafka, own))
+    try:
+        yield own
+    finally:
+        asyncio.run(_delete(kafka, own))
+
+
+async def _delete(kafka: KafkaConnection, own: Catalogue) -> None:
+    await delete_topics(kafka, list(await existing_topics(kafka, own.prefix)))
 
 
 def docker_answers() -> bool:

@@ -1,13 +1,14 @@
-"""A router process with a stand-in for hosts and for applications around it, on a real Kafka."""
+"""A router with a stand-in for hosts and for applications around it, on a real Kafka."""
 
 import asyncio
+import atexit
 import json
 import os
 import signal
-import sys
 from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -17,14 +18,30 @@ from clipper_agents.control.apply import apply_manifests
 from clipper_agents.control.plan import Edit, Plan
 from clipper_agents.control.writer import change_control
 from clipper_agents.kafka.topics import ensure_topics
+from clipper_agents.supervisor.forked_process import WorkerTemplate
+from clipper_agents.supervisor.process import ChildProcess, ChildSpec
+from clipper_agents.supervisor.workers import PROGRAM, worker_environment
 from clipper_topics import codec
-from clipper_topics.control_keys import parse_key
 from clipper_topics.frames import FailedRow, OutputFrame, decode_request, encode_frame
 from clipper_topics.host_report import HostReport, report_key
-from clipper_topics.manifests import ModelManifest
+from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
 
 WITHIN_S = 90
-"""A start takes three seconds on an idle machine; other people's tests may share it."""
+"""A start takes a second on an idle machine; other people's tests may share it."""
+ENVIRONMENT = worker_environment(os.environ)
+MODELS = [ModelManifest(name=name, uri="x:y", input=InputSpec(shape=[2])) for name in ("m", "n")]
+
+
+def app(name="app", **changes):
+    """An application of both models whose queries have time enough."""
+    settings = dict(
+        models=["m:1", "n:1"], input=InputSpec(shape=[2]), policy=PolicySpec(name="exp4"), objective_ms=60_000
+    )
+    return ApplicationManifest(name=name, **(settings | changes))
+
+
+def total(row):
+    return int(row.sum())
 
 
 @dataclass(frozen=True)
@@ -43,24 +60,45 @@ class Read:
         return msgspec.json.decode(self.value or b"")
 
 
+@cache
+def template():
+    """The process that routers are forked from, as those of a supervisor are: a tenth of the time of a start."""
+    made = WorkerTemplate(PROGRAM, ENVIRONMENT)
+    made.start()
+    atexit.register(made.close)
+    return made
+
+
 class RunningRouter:
-    """A router process."""
+    """A router process, and what it has written on its standard error."""
 
-    def __init__(self, process, log):
-        self.process, self.line, self._log = process, "", log
+    def __init__(self, child, lines):
+        self._child, self.lines = child, lines
+        self._end = asyncio.create_task(child.wait())
 
-    async def ready(self):
-        self.line = (await asyncio.wait_for(self.process.stdout.readline(), WITHIN_S)).decode()
-        assert self.line.startswith("ready role=router "), f"{self.line}\n{self.log}"
-
-    async def ended(self, number=None):
-        if number is not None:
-            self.process.send_signal(number)
-        return await asyncio.wait_for(self.process.wait(), WITHIN_S)
+    @property
+    def runs(self):
+        return not self._end.done()
 
     @property
     def log(self):
-        return self._log.read_text()[-6000:]
+        return "\n".join(self.lines)
+
+    async def ready(self):
+        """Wait until it serves; the fields of its ready line."""
+        async with asyncio.timeout(WITHIN_S):
+            await asyncio.wait([self._child.ready, self._end], return_when=asyncio.FIRST_COMPLETED)
+        assert self.runs, self.log[-6000:]
+        return self._child.ready.result()
+
+    def signal(self, number):
+        os.kill(self._child.pid, number)
+
+    async def ended(self, number=None):
+        """Wait for its end, if need be after a signal; the exit code."""
+        if number is not None:
+            self.signal(number)
+        return await asyncio.wait_for(asyncio.shield(self._end), WITHIN_S)
 
 
 async def publish_manifests(kafka, catalogue, manifests, signature=None):
@@ -70,19 +108,13 @@ async def publish_manifests(kafka, catalogue, manifests, signature=None):
     await apply_manifests(kafka, catalogue, [one for one in given if one not in models], models, signature)
 
 
-async def withdraw_manifests(kafka, catalogue, keys, signature=None):
-    """Take manifests away, by their keys on the control topic."""
-    named = [parse_key(key) for key in keys]
+async def withdraw_manifests(kafka, catalogue, *, models=(), applications=(), signature=None):
+    """Take manifests away, whoever uses them."""
 
     def decide(state):
         there = state.manifests.applications
-        edits = (
-            Edit(application=name, command="delete", before=there[name])
-            for kind, name in named
-            if kind == "application" and name in there
-        )
-        gone = tuple(name for kind, name in named if kind == "model" and name in state.manifests.models)
-        return Plan(edits=tuple(edits), withdrawn=gone)
+        edits = (Edit(application=name, command="delete", before=there[name]) for name in applications)
+        return Plan(edits=tuple(edits), withdrawn=tuple(models))
 
     await change_control(kafka, catalogue, decide, signature)
 
@@ -93,46 +125,39 @@ class Deployment:
     def __init__(self, kafka, catalogue, folder):
         self.kafka, self.catalogue, self.folder = kafka, catalogue, folder
 
-    async def declare(self, *manifests, ready=True):
-        """Publish manifests, of models that have hosts with the report of a stand-in that says it is ready."""
-        models = [manifest for manifest in manifests if hasattr(manifest, "ref")]
+    async def declare(self, *manifests):
+        """Publish manifests, of models with the report of a stand-in that says it is ready."""
+        models = [manifest for manifest in manifests if isinstance(manifest, ModelManifest)]
         await ensure_topics(self.kafka, self.catalogue, models)
-        if ready:
-            await self.report(*(HostReport(model=one.ref, instance="stand-in", state="ready") for one in models))
+        await report(
+            self.kafka, self.catalogue, *(HostReport(model=one.ref, instance="h", state="ready") for one in models)
+        )
         await publish_manifests(self.kafka, self.catalogue, manifests)
-
-    async def report(self, *reports):
-        async with self.producer() as producer:
-            for one in reports:
-                key, value = report_key(one.model, one.instance), codec.host_reports.encode(one)
-                await producer.send_and_wait(self.catalogue.hosts, value, key, partition=0)
 
     @asynccontextmanager
     async def router(self, name="router-0", *, ready=True, **settings):
-        """Run a router for the time of the block; one that still runs at its end is killed."""
-        config, log = self.folder / f"{name}.json", self.folder / f"{name}.log"
-        kafka = {
-            "bootstrap": self.kafka.bootstrap,
-            "prefix": self.catalogue.prefix,
-            "partitions": self.catalogue.partitions,
-        }
+        """Run a router for the time of the block; at its end it is told to end, and has to end well."""
+        kafka = {name: getattr(self.catalogue, name) for name in ("prefix", "partitions")}
+        kafka["bootstrap"] = self.kafka.bootstrap
+        config, lines = self.folder / f"{name}.json", []
         config.write_text(json.dumps({"kafka": kafka, "router": {"data_dir": str(self.folder / "data"), **settings}}))
-        with log.open("ab") as stderr:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "clipper_agents.cli.main", "worker", "router",
-                "--instance", name, "--config", str(config),
-                stdout=asyncio.subprocess.PIPE, stderr=stderr, env=os.environ,
-            )  # fmt: skip
-        running = RunningRouter(process, log)
+        words = ("worker", "router", "--instance", name, "--config", str(config), "--ends-with-stdin")
+        spec = ChildSpec(name=name, command=(*PROGRAM, *words), environment=ENVIRONMENT)
+        child = await ChildProcess.start(
+            spec, lambda line: lines.append(line.removeprefix(f"child={name} ")), template().launch
+        )
+        running = RunningRouter(child, lines)
         try:
             if ready:
                 await running.ready()
             yield running
+            if running.runs:
+                assert await running.ended(signal.SIGTERM) == 0, running.log[-6000:]
         finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
-            await process.wait()
+            if running.runs:
+                running.signal(signal.SIGCONT)
+                child.kill()
+            await running.ended()
 
     @asynccontextmanager
     async def host(self, models):
@@ -144,7 +169,7 @@ class Deployment:
         topics = {self.catalogue.requests(*ref.split(":")): model for ref, model in models.items()}
         async with (
             AIOKafkaConsumer(*topics, **self.kafka.aiokafka(), auto_offset_reset="earliest") as consumer,
-            AIOKafkaProducer(**self.kafka.aiokafka()) as producer,
+            self.producer() as producer,
         ):
 
             async def serve():
@@ -161,21 +186,15 @@ class Deployment:
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)
 
-    @asynccontextmanager
-    async def producer(self, **settings):
-        async with AIOKafkaProducer(**self.kafka.aiokafka(), **settings) as producer:
-            yield producer
+    def producer(self, **settings):
+        return AIOKafkaProducer(**self.kafka.aiokafka(), **settings)
 
     async def send(self, topic, *values, partition=0, headers=None, key=None):
         """Produce values: bytes as they are, anything else as JSON. Their offsets."""
+        place = {"partition": partition, "headers": headers, "key": key}
         async with self.producer() as producer:
-            sent = [
-                await producer.send(
-                    topic, value if isinstance(value, bytes) else json.dumps(value).encode(),
-                    partition=partition, headers=headers, key=key,
-                )
-                for value in values
-            ]  # fmt: skip
+            encoded = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in values]
+            sent = [await producer.send(topic, value, **place) for value in encoded]
             return [(await one).offset for one in sent]
 
     async def ask(self, *queries, **place):
@@ -183,9 +202,14 @@ class Deployment:
         named = [query if isinstance(query, bytes) else {"application": "app"} | query for query in queries]
         return await self.send(self.catalogue.queries, *named, **place)
 
+    async def tell(self, *truths, **place):
+        """Give feedback."""
+        return await self.send(self.catalogue.feedback, *truths, **place)
+
     async def read(self, topic, holds=lambda records: True, numbers=None):
         """All records of a topic, or of some partitions of it, read on until they are as wanted."""
-        partitions = [TopicPartition(topic, number) for number in numbers or range(self._count(topic))]
+        counts = {spec.name: spec.partitions for spec in self.catalogue.fixed_topics()}
+        partitions = [TopicPartition(topic, number) for number in numbers or range(counts.get(topic, 1))]
         found = []
         async with AIOKafkaConsumer(
             **self.kafka.aiokafka(), auto_offset_reset="earliest", isolation_level="read_committed"
@@ -193,32 +217,30 @@ class Deployment:
             consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
             async with asyncio.timeout(WITHIN_S):
-                while await self._behind(consumer, ends) or not holds(found):
+                while any([await consumer.position(tp) < end for tp, end in ends.items()]) or not holds(found):
                     for records in (await consumer.getmany(timeout_ms=100)).values():
                         found += [
                             Read(r.partition, r.offset, r.key, r.value, dict(r.headers), r.timestamp) for r in records
                         ]
         return sorted(found, key=lambda record: (record.partition, record.offset))
 
-    def _count(self, topic):
-        shared = {spec.name: spec.partitions for spec in self.catalogue.fixed_topics()}
-        return shared.get(topic, 1)
-
-    @staticmethod
-    async def _behind(consumer, ends):
-        return any([await consumer.position(tp) < end for tp, end in ends.items()])
-
     async def predictions(self, *query_ids, numbers=None):
         """The first prediction of each query, once all of these are there, and how many predictions each has."""
         records = await self.read(
-            self.catalogue.predictions,
-            lambda found: set(query_ids) <= {decoded(one).query_id for one in found},
-            numbers,
+            self.catalogue.predictions, lambda found: {*query_ids} <= {decoded(one).query_id for one in found}, numbers
         )
         by_query = defaultdict(list)
         for one in map(decoded, records):
             by_query[one.query_id].append(one)
         return {query_id: found[0] for query_id, found in by_query.items()}, {q: len(f) for q, f in by_query.items()}
+
+
+async def report(kafka, catalogue, *reports):
+    """Say what hosts say of themselves."""
+    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
+        for one in reports:
+            key, value = report_key(one.model, one.instance), codec.host_reports.encode(one)
+            await producer.send_and_wait(catalogue.hosts, value, key, partition=0)
 
 
 def decoded(record):

@@ -14,7 +14,6 @@ from builders.past_logs import BEGAN_S, CATALOGUE, NOW_S, facts, logs
 from builders.status import DIGITS
 from integration.test_watching_applications import declared, flowing, write
 
-from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.reader import open_reader
 from clipper_agents.kafka.retry import STATUS
@@ -102,27 +101,6 @@ async def test_topics_that_are_missing_deleted_or_made_again_are_waited_for(
                 assert [one.name for one in view.summaries()] == [DIGITS.name], "what was read last stays"
     finally:
         await delete_topics(kafka, list(await existing_topics(kafka, catalogue.prefix)))
-
-
-async def test_a_broker_that_goes_away_and_comes_back_is_told_and_followed_on(tmp_path: Path) -> None:
-    catalogue = Catalogue(partitions=2)
-    broker = EmbeddedBroker(tmp_path / "broker")
-    await asyncio.to_thread(broker.start)
-    try:
-        kafka = broker.connection
-        await ensure_topics(kafka, catalogue)
-        await write(kafka, declared(catalogue, int(time.time() * 1000)), "test")
-        async with followed(kafka, catalogue, tmp_path / "history") as view:
-            await shows(view, lambda: view.summaries() and not view.stale_reason)
-            await asyncio.to_thread(broker.stop)
-            await shows(view, lambda: view.stale_reason.startswith("no broker answers since "))
-            assert view.summaries()
-            await asyncio.to_thread(broker.start)
-            await shows(view, lambda: not view.stale_reason)
-            await write(kafka, flowing(catalogue), "test")
-            await shows(view, lambda: view.summaries()[0].queries_per_s == 1.0)
-    finally:
-        await asyncio.to_thread(broker.stop)
 
 
 async def test_hours_are_rebuilt_from_records_of_a_real_log(

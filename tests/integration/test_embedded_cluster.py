@@ -3,12 +3,12 @@
 import asyncio
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from builders.greetings import consume, create, is_gone, produce, state_of
+from builders.placed_topics import lead_from_afar
+from builders.router_deployment import MODELS, Deployment, app, total
 from confluent_kafka.admin import AdminClient
 from e2e.programs import until
 
@@ -18,58 +18,58 @@ from clipper_stream.errors import UnknownName
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[EmbeddedCluster]:
+def cluster():
     with EmbeddedCluster() as running:
         create(running.bootstrap, 3)
         produce(running.bootstrap, b"first")
         yield running
 
 
-def address_of(cluster: EmbeddedCluster, node: int) -> str:
+def address_of(cluster, node):
     return cluster.node(node).connection.bootstrap
 
 
-@pytest.mark.parametrize("kill", [False, True], ids=["in order", "by force"])
-def test_a_record_is_written_and_read_without_one_node_and_the_node_comes_back(cluster: EmbeddedCluster, kill: bool):
+def test_a_record_is_written_and_read_without_one_node_and_the_node_comes_back(cluster):
     address, others = address_of(cluster, 1), ",".join(address_of(cluster, number) for number in (2, 3))
-    cluster.wait_until_in_sync()
-    cluster.node(1).stop(kill=kill)
-    assert cluster.node(1).pid is None
-    produce(others, b"second")
-    cluster.node(1).start()
-    assert address_of(cluster, 1) == address
-    assert consume(address)[:2] == [b"first", b"second"]
+    for kill in (False, True):
+        cluster.wait_until_in_sync()
+        cluster.node(1).stop(kill=kill)
+        assert cluster.node(1).pid is None
+        produce(others, b"second")
+        cluster.node(1).start()
+        assert address_of(cluster, 1) == address
+    assert consume(address) == [b"first", b"second", b"second"]
 
 
-def test_a_frozen_node_is_alive_and_ends_in_order_when_it_is_stopped(cluster: EmbeddedCluster):
+def stopped_in_order(folder):
+    return [path.parent for path in folder.rglob(".kafka_cleanshutdown")]
+
+
+def test_a_frozen_node_is_alive_and_ends_in_order_when_it_is_stopped(cluster):
+    with pytest.raises(UnknownName, match="node 4: there is 1, 2, 3"):
+        cluster.node(4).stop()
     pid = cluster.node(3).pid
     cluster.node(3).freeze()
     until("the node is frozen", lambda: state_of(pid) == "T")
-    began_s = time.monotonic()
     cluster.node(3).stop()
-    assert time.monotonic() - began_s < 25, "it was asked, and not killed after half a minute"
+    assert is_gone(pid)
+    assert len(stopped_in_order(cluster.node(3).log_file.parent)) == 1, "it was asked, and not killed"
     cluster.node(3).start()
     assert cluster.node(3).pid not in (None, pid)
 
 
-def test_a_node_that_there_is_not_is_an_error_that_names_those_that_there_are(cluster: EmbeddedCluster):
-    with pytest.raises(UnknownName, match="node 4: there is 1, 2, 3"):
-        cluster.node(4).stop()
-
-
 @pytest.mark.long
-def test_a_data_dir_keeps_records_and_addresses_and_nothing_temporary_is_left(tmp_path: Path):
+def test_a_data_dir_keeps_records_and_addresses_and_nothing_temporary_is_left(tmp_path):
     with EmbeddedCluster(data_dir=tmp_path) as first:
         bootstrap, pids = first.bootstrap, [first.node(number).pid for number in first.node_ids]
         create(bootstrap, 3)
         produce(bootstrap, b"kept")
-        began_s = time.monotonic()
-    assert time.monotonic() - began_s < 25, "the last node does not wait for a majority that is not there any more"
     assert all(is_gone(pid) for pid in pids)
+    assert len(stopped_in_order(tmp_path)) == 3, "the last node does not wait for a majority that is not there any more"
     with EmbeddedCluster(data_dir=tmp_path) as second:
         assert second.bootstrap == bootstrap
         assert consume(bootstrap) == [b"kept"]
@@ -78,9 +78,6 @@ def test_a_data_dir_keeps_records_and_addresses_and_nothing_temporary_is_left(tm
 def test_nothing_outlives_a_parent_that_is_killed_not_even_a_frozen_node():
     code = """
 import sys
-from confluent_kafka.admin import AdminClient
-
-from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.broker import EmbeddedCluster
 cluster = EmbeddedCluster().start()
 cluster.node(2).freeze()
@@ -96,10 +93,31 @@ sys.stdin.read()
         until("it is gone", lambda pid=pid, folder=folder: is_gone(int(pid)) and not Path(folder).exists())
 
 
-def test_topics_that_were_just_created_are_known_to_every_node(cluster: EmbeddedCluster):
+def test_topics_that_were_just_created_are_known_to_every_node(cluster):
     for number in range(3):
         catalogue = Catalogue(prefix=f"fresh{number}")
         asyncio.run(ensure_topics(KafkaConnection(cluster.bootstrap), catalogue, [], replication_factor=3))
         for node in cluster.node_ids:
             known = AdminClient({"bootstrap.servers": address_of(cluster, node)}).list_topics(timeout=30).topics
             assert {spec.name for spec in catalogue.fixed_topics()} <= known.keys()
+
+
+async def test_a_partition_without_a_leader_and_dead_letters_without_one_hold_up_no_other(cluster, tmp_path):
+    """Node `away` leads one partition of the predictions, and the dead letters; it is killed."""
+    catalogue = Catalogue(prefix="apart", partitions=2)
+    away = lead_from_afar(cluster, catalogue, catalogue.requests_topic("m", "1", 1))
+    at = Deployment(KafkaConnection(cluster.bootstrap), catalogue, tmp_path)
+    well = [{"query_id": f"well {number}", "input": [number, 1]} for number in range(20)]
+    await at.declare(app(models=["m:1"]), MODELS[0])
+    async with at.router(), at.host({"m:1": total}):
+        await at.ask(*well[:10], partition=1)
+        await at.predictions("well 9")
+        cluster.node(away).stop(kill=True)
+        await at.ask(*well[10:], b"{", partition=0)
+        await at.ask(b"{", {"query_id": "after a bad one", "input": [1, 1]}, partition=1)
+        found, _ = await at.predictions("after a bad one", numbers=[1])
+        assert not found["after a bad one"].default
+        cluster.node(away).start()
+        found, counts = await at.predictions("well 9", "well 19", "after a bad one")
+        await at.read(catalogue.dead_letters, lambda records: len(records) == 2)
+        assert {query_id: count for query_id, count in counts.items() if count != 1} == {}

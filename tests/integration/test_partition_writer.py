@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from builders.kafka import BehindReader
 
 from clipper_agents.kafka.clients import transaction
@@ -12,54 +12,56 @@ from clipper_agents.kafka.reader import open_reader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.partition_writer import PartitionTakenOver, PartitionWriter
-from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(60)]
 
 
-async def read(kafka: KafkaConnection, topic: str) -> list[tuple[bytes, bytes]]:
+@pytest.fixture
+async def writers(kafka, catalogue):
+    """Makes writers of partition 0 of the table, which leave at the end."""
+    made = []
+
+    def make(*marked):
+        made.append(PartitionWriter(kafka, catalogue.selection_changelog, 0, marked))
+        return made[-1]
+
+    yield make
+    for writer in made:
+        await writer.stop()
+
+
+async def read(kafka, topic):
     async with open_reader(kafka, isolation_level="read_committed") as reader:
         return [(one.key, one.value) for one in await reader.read_all([TopicPartition(topic, 0)])]
 
 
-async def test_who_takes_over_shuts_the_earlier_writer_out(kafka: KafkaConnection, catalogue: Catalogue):
-    topic = catalogue.selection_changelog
-    first, second = (PartitionWriter(kafka, topic, 0) for _ in range(2))
-    await first.take_over()
-    await first.write([(b"a", b"1", ())])
-    await second.take_over()
-    with pytest.raises(PartitionTakenOver, match=f"another process writes partition 0 of {topic}"):
-        await first.write([(b"a", b"late", ())])
-    await second.write([(b"b", b"2", ()), (b"a", b"3", ())])
-    assert await read(kafka, topic) == [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]
-    await second.take_over()  # again, after a rebalance
-    await second.write([(b"b", b"4", ())])
-    assert (await read(kafka, topic))[-1] == (b"b", b"4")
-    await first.stop()
-    await second.stop()
-
-
-async def test_records_of_other_topics_are_written_with_the_rows_or_not_at_all(
-    kafka: KafkaConnection, catalogue: Catalogue
-):
-    topic, acks = catalogue.selection_changelog, catalogue.feedback_acks
-    first, second = (PartitionWriter(kafka, topic, 0) for _ in range(2))
+async def test_who_takes_over_shuts_the_earlier_writer_out_also_of_what_it_writes_beside(kafka, catalogue, writers):
+    topic, acks, first, second = catalogue.selection_changelog, catalogue.feedback_acks, writers(), writers()
     await first.take_over()
     await first.write([(b"a", b"1", ())], {acks: [(b"q", b"told", ())]})
     await second.take_over()
-    with pytest.raises(PartitionTakenOver):
+    with pytest.raises(PartitionTakenOver, match=f"another process writes partition 0 of {topic}"):
         await first.write([(b"a", b"late", ())], {acks: [(b"q", b"late", ())]})
-    assert (await read(kafka, acks), await read(kafka, topic)) == ([(b"q", b"told")], [(b"a", b"1")])
-    await first.stop()
-    await second.stop()
+    await second.write([(b"b", b"2", ()), (b"a", b"3", ())])
+    assert await read(kafka, topic) == [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]
+    assert await read(kafka, acks) == [(b"q", b"told")]
+    await second.take_over()  # again, after a rebalance
+    await second.write([(b"b", b"4", ())])
+    assert (await read(kafka, topic))[-1] == (b"b", b"4")
 
 
-async def test_what_a_writer_has_begun_and_not_ended_is_taken_back(kafka: KafkaConnection, catalogue: Catalogue):
-    topic = catalogue.selection_changelog
-    dead, living = (PartitionWriter(kafka, topic, 0) for _ in range(2))
+async def test_an_earlier_writer_is_shut_out_before_it_has_written(kafka, catalogue, writers):
+    first, second = writers(), writers()
+    await first.take_over()
+    await second.take_over()
+    with pytest.raises(PartitionTakenOver):
+        await first.write([(b"a", b"late", ())])
+    assert await read(kafka, catalogue.selection_changelog) == []
+
+
+async def test_what_a_writer_has_begun_and_not_ended_is_taken_back(kafka, catalogue, writers):
+    topic, dead, living = catalogue.selection_changelog, writers(), writers()
     await dead.take_over()
-    assert dead._producer is not None
     with contextlib.suppress(ConnectionError):
         async with transaction(dead._producer):
             await Outbox(dead._producer).send(topic, 0, [(b"a", b"half", ())])
@@ -67,27 +69,12 @@ async def test_what_a_writer_has_begun_and_not_ended_is_taken_back(kafka: KafkaC
     await living.take_over()
     await living.write([(b"a", b"whole", ())])
     assert await read(kafka, topic) == [(b"a", b"whole")]
-    await dead.stop()
-    await living.stop()
 
 
-async def test_an_earlier_writer_is_shut_out_before_it_has_written(kafka: KafkaConnection, catalogue: Catalogue):
-    first, second = (PartitionWriter(kafka, catalogue.selection_changelog, 0) for _ in range(2))
-    await first.take_over()
-    await second.take_over()
-    with pytest.raises(PartitionTakenOver):
-        await first.write([(b"a", b"late", ())])
-    assert await read(kafka, catalogue.selection_changelog) == []
-    await first.stop()
-    await second.stop()
-
-
-async def test_the_end_of_a_log_is_where_the_own_marker_stands_and_it_is_waited_for(
-    kafka: KafkaConnection, catalogue: Catalogue
-):
+async def test_the_end_of_a_log_is_where_the_own_marker_stands_and_it_is_waited_for(kafka, catalogue, writers):
     """A broker that leads no more, and does not know it, has neither the marker nor what stands before it."""
     logs = [TopicPartition(name, 0) for name in (catalogue.selection_changelog, catalogue.predictions)]
-    writer = PartitionWriter(kafka, catalogue.selection_changelog, 0, [catalogue.predictions])
+    writer = writers(catalogue.predictions)
     async with open_reader(kafka, isolation_level="read_committed") as reader:
         assert await reader.end_offsets(logs) == dict.fromkeys(logs, 0)
         markers = await writer.take_over()
@@ -98,31 +85,20 @@ async def test_the_end_of_a_log_is_where_the_own_marker_stands_and_it_is_waited_
         assert await writer.take_over() == later
         assert await waiting == {logs[0]: 3, logs[1]: 1}, "behind a marker, a row and the marker of its step"
         assert await reader.proven_ends({}, {}) == {}
-    assert await read(kafka, catalogue.predictions) == []
-    await writer.stop()
+    for isolation_level in ("read_committed", "read_uncommitted"):
+        async with open_reader(kafka, isolation_level=isolation_level) as reader:
+            assert await reader.read_all([logs[1]]) == [], "nobody is given a marker"
 
 
-async def test_a_log_is_read_to_the_own_marker_whatever_end_a_broker_names(
-    kafka: KafkaConnection, catalogue: Catalogue
-):
+async def test_a_log_is_read_to_the_own_marker_whatever_end_a_broker_names(kafka, catalogue, writers, at):
     tp = TopicPartition(catalogue.predictions, 0)
-    async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
-        for _ in range(3):
-            await producer.send_and_wait(tp.topic, b"prediction", partition=0)
-    writer = PartitionWriter(kafka, catalogue.selection_changelog, 0, [tp.topic])
+    await at.send(tp.topic, *[b"prediction"] * 3)
+    writer = writers(tp.topic)
     reader = BehindReader(kafka, isolation_level="read_committed", policy=WORKERS)
     named = await reader.end_offsets([tp])
-    ends = await reader.proven_ends(dict.fromkeys(writer._marked, 0) | named, await writer.take_over())
+    markers = await writer.take_over()
+    ends = await reader.proven_ends(dict.fromkeys(markers, 0) | named, markers)
     assert (named[tp], ends[tp]) == (1, 3)
     assert await reader.read({tp: None}, lambda _, records: None) < 3
     assert await reader.read({tp: None}, lambda _, records: None, ends) == 3
     await reader.close()
-    await writer.stop()
-
-
-async def test_who_reads_uncommitted_records_is_given_no_marker(kafka: KafkaConnection, catalogue: Catalogue):
-    writer = PartitionWriter(kafka, catalogue.selection_changelog, 0, [catalogue.predictions])
-    await writer.take_over()
-    async with open_reader(kafka, isolation_level="read_uncommitted") as reader:
-        assert await reader.read_all([TopicPartition(catalogue.predictions, 0)]) == []
-    await writer.stop()

@@ -1,38 +1,37 @@
-"""A selection state is set back through the feedback log: exactly, under traffic and kills, and never forged."""
+"""A selection state is verified and set back through the feedback log: exactly, under traffic and kills, unforged."""
 
 import asyncio
 import json
-import re
 import shutil
 import signal
-import urllib.request
+import time
 
+import msgspec
 import pytest
-from builders.live_traffic import Traffic, learned, rows_of, served, settled
+from builders.learner_logs import flipped
 from builders.router_deployment import WITHIN_S
 from e2e.any_client import AnyClient
-from typer.testing import CliRunner
+from integration.live_traffic import Traffic, counted, learned, rows_of, served, settled
 
-from clipper_agents.cli.main import app as program
+from clipper_agents import exits
 from clipper_agents.control.change_records import Signature
-from clipper_agents.control.restore import (
-    carry_out,
-    plan_restore,
-    plan_resumed,
-    restore_state,
-)
+from clipper_agents.control.restore import carry_out, plan_restore, plan_resumed, restore_state
 from clipper_agents.control.selection_states import state_of_rows
 from clipper_agents.control.state import read_control
-from clipper_stream.errors import ClipperError
+from clipper_agents.observability.exposition import scrape
+from clipper_agents.replay.verdicts import Verification
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import change_key, restore_key
 from clipper_topics.dead_letter import read_dead_letter
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
-from clipper_topics.selection_rows import SavedRow
+from clipper_topics.selection_rows import RowKey, SavedRow, decode_key, decode_row
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+ADA = Signature(by="ada", why="wrong labels")
+FORGED = [SavedRow(partition=0, totals={"m:1": (900.0, 900.0, 900.0, 900.0), "n:1": (900.0, 0.0, 900.0, 0.0)})]
 
 
 @pytest.fixture
@@ -41,7 +40,26 @@ async def at(at):
         yield at
 
 
-FORGED = [SavedRow(partition=0, totals={"m:1": (900.0, 900.0, 900.0, 900.0), "n:1": (900.0, 0.0, 900.0, 0.0)})]
+@pytest.fixture
+def command(shell):
+    """Runs a command beside this loop; the lines that it prints."""
+
+    async def run(*arguments, **expected):
+        return await asyncio.to_thread(shell, *arguments, **expected)
+
+    return run
+
+
+@pytest.fixture
+def verified(command):
+    async def verify(*arguments, equal=True):
+        code = exits.OK if equal else exits.FAILURE
+        (printed,) = await command("replay", "verify", "--json", *arguments, code=code)
+        found = msgspec.json.decode(printed, type=Verification)
+        assert found.equal is equal
+        return found
+
+    return verify
 
 
 async def declared_restores(at):
@@ -50,108 +68,118 @@ async def declared_restores(at):
 
 async def mark(at, restore_id, *values, partition=0):
     headers = [*codec.MSGPACK_HEADERS, (RESTORE, restore_id.encode())]
-    return await at.send(at.catalogue.feedback, *values, partition=partition, headers=headers)
+    return await at.tell(*values, partition=partition, headers=headers)
 
 
 async def declare(at, restore_id, restore):
     await at.send(at.catalogue.control, codec.restores.encode(restore), key=restore_key(restore_id))
 
 
-def weights_shown(router):
-    """The weights that the router's metrics show."""
-    port = router.line.split("metrics=")[1].split()[0]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
-        text = page.read().decode()
-    lines = re.findall(r"^clipper_selection_weight{(.*)} (\S+)$", text, flags=re.MULTILINE)
-    labels = [(dict(re.findall(r'(\w+)="([^"]*)"', names)), float(value)) for names, value in lines]
-    return {one["model"]: value for one, value in labels if one["application"] == "app"}
-
-
-async def shows(router, weights):
-    """The router decides by these weights, to the last digit that its metrics print."""
-    async with asyncio.timeout(WITHIN_S):
-        while (await asyncio.to_thread(weights_shown, router)) != pytest.approx(weights, rel=1e-12):
-            await asyncio.sleep(0.1)
-
-
-async def test_a_restore_under_traffic_is_the_saved_state_plus_what_came_after(at):
-    traffic = Traffic(at)
+async def test_a_restore_under_traffic_is_the_saved_state_plus_what_came_after_and_a_false_row_is_named(
+    at, command, verified
+):
     async with at.router() as router:
-        asking = asyncio.create_task(traffic.ask())
-        await learned(at, 100)
-        saved = await rows_of(at)
-        await traffic.reaches(150)
-        first = await restore_state(at.kafka, at.catalogue, "app", saved, Signature(by="ada", why="wrong labels"))
-        await traffic.reaches(150)
-        traffic.stop()
-        await asking
+        async with Traffic(at).going_on() as traffic:
+            await learned(at, 100)
+            await verified()
+            saved = await rows_of(at)
+            await traffic.reaches(100)
+            first = await restore_state(at.kafka, at.catalogue, "app", saved, ADA)
+            await traffic.reaches(100)
         table = await settled(at)
-        assert sum(row.applied for key, row in table.items() if key[0]) == traffic.asked
+        assert counted(table) == traffic.asked
+        found = await verified()
+        assert (found.rows, found.feedbacks) == (len(table), traffic.asked + 2), "and a marker in each partition"
         assert {row.context for row in saved} > {None, "c1"}
         before, other = await rows_of(at), await rows_of(at, "other")
         assert before != saved
 
-        second = await restore_state(
-            at.kafka, at.catalogue, "app", saved, Signature(by="ada", why="again, and nobody asks")
-        )
+        second = await restore_state(at.kafka, at.catalogue, "app", saved, ADA)
         await settled(at)
-        assert await rows_of(at) == saved
-        assert await rows_of(at, "other") == other
-        policy = make_policy("exp4")
-        await shows(router, policy.prepare(state_of_rows(saved, None), ["m:1", "n:1"]).weights)
+        assert (await rows_of(at), await rows_of(at, "other")) == (saved, other)
+        weights = make_policy("exp4").prepare(state_of_rows(saved, None), ["m:1", "n:1"]).weights
+        port = int((await router.ready())["metrics"])
+        async with asyncio.timeout(WITHIN_S):
+            while (await asyncio.to_thread(scrape, port)).by(
+                "model", "clipper_selection_weight", application="app"
+            ) != pytest.approx(weights, rel=1e-12):
+                await asyncio.sleep(0.1)
         declared = await declared_restores(at)
         assert [(one.restore_id, one.restore.by) for one in declared] == [(first, "ada"), (second, "ada")]
         assert declared[1].restore.before == before
 
         await at.ask({"query_id": "last", "input": [4, 1]})
-        await at.send(at.catalogue.feedback, {"query_id": "last", "label": 5}, {"query_id": "q0", "label": 0})
+        await at.tell({"query_id": "last", "label": 5}, {"query_id": "q0", "label": 0})
         await settled(at)
-        ((old, new),) = [
-            pair
-            for pair in zip(saved, await rows_of(at), strict=True)
-            if pair[0] != pair[1]
-        ]  # fmt: skip
-        assert (new.totals["m:1"][0], new.totals["n:1"][0]) == (old.totals["m:1"][0] + 1, old.totals["n:1"][0] + 1)
-        assert await router.ended(signal.SIGTERM) == 0, router.log
+        pairs = zip(saved, await rows_of(at), strict=True)
+        ((old, new),) = [(one, later) for one, later in pairs if one != later]
+        assert [new.totals[ref][0] - old.totals[ref][0] for ref in ("m:1", "n:1")] == [1, 1]
+        found = await verified()
+    printed = "\n".join(await command("replay", "verify"))
+    assert f"equal: {found.rows} rows of {found.feedbacks:,} feedbacks in 2 partitions" in printed
+    await falsify(at, verified, command)
+
+
+async def falsify(at, verified, command):
+    """Write a row with another last bit behind a feedback that no router has seen."""
+    rows = [(decode_key(one.key), decode_row(one.value)) for one in await at.read(at.catalogue.selection_changelog)]
+    of_app = [one for one in rows if (one[0].application, one[0].context) == ("app", None)]
+    key, row = max(of_app, key=lambda one: one[1].offset)
+    await at.ask({"query_id": "next", "input": [4, 1]}, partition=key.partition)
+    (offset,) = await at.tell({"query_id": "next", "label": 5}, partition=key.partition)
+    false = flipped(msgspec.structs.replace(row, offset=offset))
+    place = {"partition": key.partition, "key": msgspec.msgpack.encode(key)}
+    await at.send(at.catalogue.selection_changelog, msgspec.msgpack.encode(false), **place)
+    (parting,) = (await verified(equal=False)).partings
+    assert RowKey(parting.application, parting.context, parting.partition) == key
+    assert (parting.last_equal, parting.first_different) == (row.offset, offset)
+    await verified("other")
+    told = "\n".join(await command("replay", "verify", "app", code=exits.FAILURE))
+    assert f"row of app in partition {key.partition} differs" in told
+    assert f"equal up to feedback offset {row.offset}, different at {offset}" in told
 
 
 async def test_an_undeclared_marker_changes_nothing_and_is_a_dead_letter(at):
-    async with at.router() as router:
+    async with at.router():
         ids = [f"q{number}" for number in range(10)]
         await at.ask(*({"query_id": one, "input": [place, 1]} for place, one in enumerate(ids)))
-        await at.send(at.catalogue.feedback, *({"query_id": one, "label": 1} for one in ids))
+        await at.tell(*({"query_id": one, "label": 1} for one in ids))
         before = (await settled(at))["app", None, 0]
 
         forged, empty = markers_of("app", FORGED, 2)
         other = markers_of("other", FORGED, 2)
         await mark(at, "r-00000000", forged)
-        await declare(at, "r-11111111", Restore(application="app", at_ms=0, by="a", digests=digests_of([empty] * 2)))
-        await mark(at, "r-11111111", forged)
-        await declare(at, "r-22222222", Restore(application="app", at_ms=0, by="a", digests=digests_of(other)))
-        await mark(at, "r-22222222", other[0])
-        await declare(at, "r-33333333", Restore(application="app", at_ms=0, by="a", digests=digests_of([forged] * 2)))
-        await mark(at, "r-33333333", forged, partition=1)
+        for number, markers in enumerate(([empty] * 2, other, [forged] * 2), 1):
+            restore = Restore(application="app", at_ms=0, by="a", digests=digests_of(markers))
+            await declare(at, f"r-{number}", restore)
+        await mark(at, "r-1", forged)
+        await mark(at, "r-2", other[0])
+        await mark(at, "r-3", forged, partition=1)
         await at.send(at.catalogue.control, b"{", key=restore_key("r-44444444"))
         await mark(at, "r-44444444", forged, b"")
         letters = await at.read(at.catalogue.dead_letters, lambda found: len(found) >= 6)
         said = sorted(read_dead_letter(one.headers.items()).message for one in letters)
-        assert len(said) == 6
-        assert [message.split(":")[0][:60] for message in said] == [
-            "no restore 'r-00000000' is declared on the control topic",
-            "no restore 'r-44444444' is declared on the control topic",
-            "no restore 'r-44444444' is declared on the control topic",
-            "restore r-11111111 declares sha256 "[:60] + digests_of([empty])["0"][: 60 - 35],
-            "restore r-22222222 is about app, the marker about other",
-            "the marker of partition 1 has rows of partitions [0]",
-        ]
+        for message, begin in zip(
+            said,
+            [
+                "no restore 'r-00000000' is declared",
+                "no restore 'r-44444444' is declared",
+                "no restore 'r-44444444' is declared",
+                f"restore r-1 declares sha256 {digests_of([empty])['0']}",
+                "restore r-2 is about app, the marker about other",
+                "the marker of partition 1 has rows of partitions [0]",
+            ],
+            strict=True,
+        ):
+            assert message.startswith(begin)
         table = await settled(at)
         assert table["app", None, 0].bits == before.bits
         assert {key for key in table if key[0]} == {("app", None, 0)}
 
-        real = await restore_state(at.kafka, at.catalogue, "app", [], Signature(by="ada", why=""))
+        real = await restore_state(at.kafka, at.catalogue, "app", [], ADA)
         assert (await settled(at))["app", None, 0].totals == {}
-        later = await restore_state(at.kafka, at.catalogue, "app", [], Signature(by="ada", why=""))
-        plan = await plan_restore(at.kafka, at.catalogue, "app", FORGED, Signature(by="ada", why=""))
+        later = await restore_state(at.kafka, at.catalogue, "app", [], ADA)
+        plan = await plan_restore(at.kafka, at.catalogue, "app", FORGED, ADA)
         await carry_out(at.kafka, at.catalogue, plan)
         await settled(at)
         assert await rows_of(at) == FORGED
@@ -159,112 +187,129 @@ async def test_an_undeclared_marker_changes_nothing_and_is_a_dead_letter(at):
         await mark(at, real, empty)
         await mark(at, plan.restore_id, plan.markers[0])
         letters = await at.read(at.catalogue.dead_letters, lambda found: len(found) >= 8)
-        assert {read_dead_letter(one.headers.items()).message for one in letters[6:]} == {
-            "a later restore of app was counted before this one: repeat it if it is still wanted"
-        }
+        (message,) = {read_dead_letter(one.headers.items()).message for one in letters[6:]}
+        assert message.startswith("a later restore of app was counted before this one")
         await settled(at)
         assert await rows_of(at) == FORGED
-        assert await router.ended(signal.SIGTERM) == 0, router.log
 
 
-async def test_the_command_line_shows_keeps_restores_and_undoes(at):
+async def test_the_command_line_shows_keeps_restores_and_undoes(at, command):
     kept = [SavedRow(partition=1, context="c1", totals={"m:1": (4.0, 1.0, 4.0, 1.0)})]
     change = Change(application="app", revision=7, command="update", at_ms=0, by="ada", rows=kept)
-    async with at.router() as router:
+    restore = ("selection", "restore", "app", "--yes")
+    async with at.router():
         await at.ask({"query_id": "q", "input": [1, 1]})
-        await at.send(at.catalogue.feedback, {"query_id": "q", "label": 2})
+        await at.tell({"query_id": "q", "label": 2})
         await settled(at)
         before = await rows_of(at)
         async with at.producer(transactional_id=f"{at.catalogue.prefix}-writer") as producer, producer.transaction():
             await producer.send(at.catalogue.control, codec.changes.encode(change), key=change_key("app", 7))
         log = await asyncio.to_thread(AnyClient(at.kafka.bootstrap).read, at.catalogue.control)
         assert log[-1].key == change_key("app", 7)  # read to the end, which holds no record
-        shown = json.loads(await command(at, "show", "app", "--json"))
-        assert {one["model"]: (one["count"], one["loss"]) for one in shown["models"]} == {
-            "m:1": (1.0, 0.0),
-            "n:1": (1.0, 1.0),
-        }
-        assert sum(one["weight"] for one in shown["models"]) == pytest.approx(1.0)
+        (line,) = await command("selection", "show", "app", "--json")
+        shown = json.loads(line)["models"]
+        assert [(one["model"], one["count"], one["loss"]) for one in shown] == [("m:1", 1.0, 0.0), ("n:1", 1.0, 1.0)]
+        assert sum(one["weight"] for one in shown) == pytest.approx(1.0)
         file = at.folder / "app.json"
-        file.write_text(await command(at, "export", "app"))
+        file.write_text("\n".join(await command("selection", "export", "app")))
 
         await mark(at, "r-00000000", b"")  # the control topic ends with a transaction, which holds no record
-        first = (await command(at, "restore", "app", "--revision", "7", "--why", "a drill", "--by", "ada")).strip()
+        (first,) = await command(*restore, "--revision", 7, "--why", "a drill", "--by", "ada")
         assert len(await at.read(at.catalogue.dead_letters, lambda found: len(found) > 0)) == 1
         await settled(at)
         assert await rows_of(at) == kept
-        assert "c1; 1 contexts" in await command(at, "show", "app", "--context", "c1")
-        assert (await command(at, "restore", "app", "--revision", "7", "--resume", first)).strip() == first
-        second = (await command(at, "restore", "app", "--from", str(file))).strip()
+        assert "c1; 1 contexts" in "\n".join(await command("selection", "show", "app", "--context", "c1"))
+        assert await command(*restore, "--revision", 7, "--resume", first) == [first]
+        (second,) = await command(*restore, "--from", file)
         await settled(at)
         assert await rows_of(at) == before
         for undone, left in ((second, kept), (first, before)):
-            await command(at, "restore", "app", "--undo")
+            await command(*restore, "--undo")
             await settled(at)
             assert await rows_of(at) == left
-            newest = (await declared_restores(at))[-1].restore
-            assert newest.undoes == undone
-        for arguments, said in {
-            ("--undo",): "no restore of app to undo",
-            ("--revision", "8"): "no change of app to revision 8",
-            ("--from", str(file), "--resume", first): f"restore {first} of app is older than",
-            ("--from", str(at.folder / "none.json")): "give a file that `selection export` wrote",
-        }.items():
-            with pytest.raises(ClipperError, match=said):
-                await command(at, "restore", "app", *arguments)
-        assert await router.ended(signal.SIGTERM) == 0, router.log
+            assert (await declared_restores(at))[-1].restore.undoes == undone
+        for code, arguments, said in (
+            (exits.FAILURE, ("--undo",), "no restore of app to undo"),
+            (exits.FAILURE, ("--revision", "8"), "no change of app to revision 8"),
+            (exits.FAILURE, ("--from", file, "--resume", first), f"restore {first} of app is older than"),
+            (exits.SETUP, ("--from", at.folder / "none.json"), "give a file that `selection export` wrote"),
+        ):
+            await command(*restore, *arguments, code=code, said=said)
 
 
-async def command(at, *arguments):
-    """What a command of the selection prints."""
-    words = ["selection", *arguments, "--bootstrap", at.kafka.bootstrap, "--set", f"kafka.prefix={at.catalogue.prefix}"]
-    words += ["--set", f"kafka.partitions={at.catalogue.partitions}", *(["--yes"] if arguments[0] == "restore" else [])]
-    done = await asyncio.to_thread(CliRunner().invoke, program, words)
-    if done.exception is not None:
-        raise done.exception
-    return done.stdout
+async def test_a_state_of_then_is_restored_and_verified_and_taken_back(at, command, verified):
+    restore = ("replay", "restore", "app")
+    async with at.router():
+        async with Traffic(at).going_on() as traffic:
+            await traffic.reaches(120)
+        await settled(at)
+        then = await rows_of(at)
+        feedback = await at.read(at.catalogue.feedback)
+        ends = ",".join(
+            f"{number}:{offset + 1}" for number, offset in {r.partition: r.offset for r in feedback}.items()
+        )
+        at_ms = round(time.time() * 1000) + 1
+        async with asyncio.timeout(WITHIN_S):
+            while time.time() * 1000 <= at_ms:
+                await asyncio.sleep(0.01)
+        async with Traffic(at, 10_000).going_on() as later:
+            await later.reaches(60)
+        await settled(at)
+        now, other = await rows_of(at), await rows_of(at, "other")
+        assert now != then
+
+        stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at_ms / 1000))}.{at_ms % 1000:03}+00:00"
+        assert await command(*restore, "--at", stamp, "--dry-run") == []
+        assert await rows_of(at) == now
+        found = []
+        for arguments, wanted in (
+            ((*restore, "--at", stamp), then),
+            (("selection", "restore", "app", "--undo"), now),
+            ((*restore, "--offsets", ends), then),
+        ):
+            found.append(await command(*arguments, "--yes"))
+            await settled(at)
+            assert (await rows_of(at), await rows_of(at, "other")) == (wanted, other)
+            await verified()
+        assert found[0] != found[2]
+        beyond = ("--offsets", "0:1000000", "--dry-run")
+        await command(*restore, *beyond, code=exits.SETUP, said="goes from 0 to")
 
 
 @pytest.mark.long
 async def test_restores_are_exact_through_kills_with_and_without_local_data(at):
     traffic = Traffic(at)
-    asking, saved = None, []
-    for number, wiped in enumerate((False, True, True, False)):
-        async with at.router() as router:
-            asking = asking or asyncio.create_task(traffic.ask())
-            await traffic.reaches(100)
-            if number == 0:
-                await learned(at, 50)
-                saved = await rows_of(at)
-            restoring = asyncio.create_task(
-                restore_state(at.kafka, at.catalogue, "app", saved, Signature(by="ada", why=""))
-            )
-            if number == 1:
+    saved = []
+    async with traffic.going_on():
+        for number, wiped in enumerate((False, True, True, False)):
+            async with at.router() as router:
+                await traffic.reaches(100)
+                if number == 0:
+                    await learned(at, 50)
+                    saved = await rows_of(at)
+                restoring = asyncio.create_task(restore_state(at.kafka, at.catalogue, "app", saved, ADA))
+                if number == 1:
+                    await restoring
+                elif number == 2:
+                    await at.read(at.catalogue.control, lambda found, seen=number: restores_in(found) > seen)
+                await router.ended(signal.SIGKILL)
                 await restoring
-            elif number == 2:
-                await at.read(at.catalogue.control, lambda found, seen=number: restores_in(found) > seen)
-            await router.ended(signal.SIGKILL)
-            await restoring
-        if wiped:
-            shutil.rmtree(at.folder / "data", ignore_errors=True)
-    plan = await plan_restore(
-        at.kafka, at.catalogue, "app", saved, Signature(by="ada", why="broken off behind the declaration")
-    )
-    await declare(at, plan.restore_id, plan.restore)
-    async with at.router() as router:
-        await traffic.reaches(50)
-        resumed = await plan_resumed(at.kafka, at.catalogue, "app", plan.restore_id, saved)
-        await mark(at, plan.restore_id, plan.markers[1], partition=1)
-        await carry_out(at.kafka, at.catalogue, resumed)
-        await traffic.reaches(50)
-        traffic.stop()
-        await asking
-        table = await settled(at)
-        assert sum(row.applied for key, row in table.items() if key[0]) == traffic.asked
-        (declared,) = [one for one in await declared_restores(at) if one.restore_id == plan.restore_id]
-        assert declared.restore == plan.restore
-        assert len({row.applied for key, row in table.items() if key[:2] == ("", "app")}) == 1
-        assert await router.ended(signal.SIGTERM) == 0, router.log
+            if wiped:
+                shutil.rmtree(at.folder / "data", ignore_errors=True)
+        plan = await plan_restore(at.kafka, at.catalogue, "app", saved, ADA)
+        await declare(at, plan.restore_id, plan.restore)  # and broken off behind the declaration
+        async with at.router():
+            await traffic.reaches(50)
+            resumed = await plan_resumed(at.kafka, at.catalogue, "app", plan.restore_id, saved)
+            await mark(at, plan.restore_id, plan.markers[1], partition=1)
+            await carry_out(at.kafka, at.catalogue, resumed)
+            await traffic.reaches(50)
+            await traffic.stop()
+            table = await settled(at)
+    assert counted(table) == traffic.asked
+    (declared,) = [one for one in await declared_restores(at) if one.restore_id == plan.restore_id]
+    assert declared.restore == plan.restore
+    assert len({row.applied for key, row in table.items() if key[:2] == ("", "app")}) == 1
 
 
 def restores_in(records):

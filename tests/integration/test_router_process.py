@@ -1,144 +1,205 @@
-"""A router process: every query answered once, every feedback counted once, however it starts and ends."""
+"""A router process: every query answered once, every feedback counted once. One router serves all tests."""
 
-import signal
+import asyncio
+import json
 from collections import Counter
 
 import msgspec
 import oracle
 import pytest
+from builders.router_deployment import MODELS, Deployment, app, decoded, total
+from kafka_fixture import temporary_topics
 
+from clipper_agents.replay.verdicts import Verification
 from clipper_topics import codec
 from clipper_topics.dead_letter import read_dead_letter
-from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
+from clipper_topics.manifests import InputSpec, ModelManifest
+from clipper_topics.query_ids import offset_id
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-MODELS = [ModelManifest(name=name, uri="x:y", input=InputSpec(shape=[2])) for name in ("m", "n")]
-
-
-def app(name="app", **changes):
-    settings = dict(
-        models=["m:1", "n:1"], input=InputSpec(shape=[2]), policy=PolicySpec(name="exp4"), objective_ms=20_000
-    )
-    return ApplicationManifest(name=name, **(settings | changes))
-
-
-def total(row):
-    return int(row.sum())
-
 
 def total_or_fail(row):
-    if row[0] == 13:
-        raise ValueError("thirteen")
-    return int(row.sum())
+    if row[0] == 1313:
+        raise ValueError("no such row")
+    return total(row)
 
 
-HOSTS = {"m:1": total, "n:1": total_or_fail}
+HOSTS = {"m:1": total, "n:1": total_or_fail, "wrong:1": lambda row: -1, "hangs:1": None}
+APPLICATIONS = [
+    app(),
+    app("aborted"),
+    app("own"),
+    app("learns", models=["m:1", "wrong:1"]),
+    app("hasty", objective_ms=300, models=["hangs:1"], default_output=-1),
+]
+OTHERS = [ModelManifest(name=name, uri="x:y", input=InputSpec(shape=[2])) for name in ("wrong", "hangs")]
+
+
+@pytest.fixture(scope="module")
+def catalogue(kafka):
+    with temporary_topics(kafka) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+async def at(kafka, catalogue, tmp_path_factory):
+    at = Deployment(kafka, catalogue, tmp_path_factory.mktemp("router"))
+    await at.declare(*APPLICATIONS, *MODELS, *OTHERS)
+    async with at.router(), at.host(HOSTS):
+        yield at
+
+
+def asked(application, count):
+    ids = [f"{application} {number}" for number in range(count)]
+    queries = [{"application": application, "query_id": one, "input": [place, 1]} for place, one in enumerate(ids)]
+    return ids, queries
+
+
+def labels(ids, shift=0):
+    return [{"query_id": one, "label": place + 1 + shift} for place, one in enumerate(ids)]
+
+
+async def learned(at, application, count):
+    """Wait until so much feedback counted in partition 0 and the routers told each other; sums of each model."""
+
+    def row(records):
+        return oracle.table(records).get((application, None, 0), oracle.Row())
+
+    await at.read(at.catalogue.selection, lambda records: row(records).applied >= count)
+    found = row(await at.read(at.catalogue.selection_changelog))
+    assert found.applied == count
+    return {model: sums[:2] for model, sums in found.totals.items()}
+
+
+async def dead_letters(at, *wanted):
+    """Topic and message of the dead letters with these values, which are there once each."""
+
+    def kept(records):
+        return [(one.value, read_dead_letter(one.headers.items())) for one in records if one.value in wanted]
+
+    letters = kept(await at.read(at.catalogue.dead_letters, lambda found: len(kept(found)) >= len(wanted)))
+    assert Counter(value for value, _ in letters) == Counter(wanted)
+    return {value: (letter.topic, letter.message) for value, letter in letters}
 
 
 async def test_queries_are_answered_by_models_or_with_the_reason_why_not(at):
-    await at.declare(app(), app("hasty", objective_ms=300, models=["m:1"], default_output=-1), *MODELS[:1], *MODELS[1:])
-    async with at.router() as router:
-        async with at.host(HOSTS):
-            await at.ask(
-                {"query_id": "one", "input": [1, 2]},
-                {"query_id": "rows", "inputs": [[1, 2], [3, 4]]},
-                {"query_id": "a row fails", "inputs": [[13, 0], [3, 4]]},
-                {"query_id": "named", "input": [1, 2], "models": ["n"]},
-                {"query_id": "wrong", "input": "text"},
-                {"query_id": "neither"},
-                {"query_id": "unknown model", "input": [1, 2], "models": ["z"]},
-                {"query_id": "unknown application", "input": [1, 2], "application": "z"},
-                key=b"key",
-            )
-            packed = msgspec.msgpack.encode({"query_id": "packed", "application": "app", "input": [1, 2]})
-            await at.ask(packed, partition=1, headers=codec.MSGPACK_HEADERS)
-            found, counts = await at.predictions("one", "packed", "unknown application")
-        (offset,) = await at.ask({"application": "hasty", "input": [5, 6]}, partition=1)  # no row that may be cached
-        found |= (await at.predictions(f"1@{offset}"))[0]
-        assert await router.ended(signal.SIGTERM) == 0, router.log
+    await at.ask(
+        {"query_id": "one", "input": [1, 2]},
+        {"query_id": "rows", "inputs": [[1, 2], [3, 4]]},
+        {"query_id": "a row fails", "inputs": [[1313, 0], [3, 4]]},
+        {"query_id": "named", "input": [1, 2], "models": ["n"]},
+        {"query_id": "wrong", "input": "text"},
+        {"query_id": "neither"},
+        {"query_id": "unknown model", "input": [1, 2], "models": ["z"]},
+        {"query_id": "unknown application", "input": [1, 2], "application": "z"},
+        {"query_id": "hangs", "input": [5, 6], "application": "hasty"},
+        key=b"key",
+    )
+    packed = msgspec.msgpack.encode({"query_id": "packed", "application": "app", "input": [1, 2]})
+    await at.ask(packed, partition=1, headers=codec.MSGPACK_HEADERS)
+    found, counts = await at.predictions("hangs", "packed", "unknown application")
+    assert set(counts.values()) == {1}
     assert (found["one"].output, found["one"].confidence, found["one"].default) == (3, 1.0, False)
     assert {f"{use.model}:{use.version}" for use in found["one"].models} == {"m:1", "n:1"}
     assert found["rows"].outputs == [3, 7]
-    assert (found["a row fails"].outputs, found["a row fails"].confidence) == ([13, 7], 0.5)
+    assert (found["a row fails"].outputs, found["a row fails"].confidence) == ([1313, 7], 0.5)
     (partly,) = [use for use in found["a row fails"].models if use.model == "n"]
-    assert (partly.outputs, [(one.row, one.explanation) for one in partly.missing_rows]) == (
-        [None, 7],
-        [(0, "thirteen")],
-    )
+    assert partly.outputs == [None, 7]
+    assert [(one.row, one.explanation) for one in partly.missing_rows] == [(0, "no such row")]
     assert [use.model for use in found["named"].models] == ["n"]
     assert found["packed"].output == 3
-    reasons = {query_id: one.reason for query_id, one in found.items() if one.default}
-    assert reasons == {
-        "wrong": "invalid_input",
-        "neither": "invalid_input",
-        "unknown model": "unknown_model",
-        "unknown application": "unknown_application",
-        f"1@{offset}": "late",
+    assert {query_id: (one.reason, one.output) for query_id, one in found.items() if one.default} == {
+        "wrong": ("invalid_input", None),
+        "neither": ("invalid_input", None),
+        "unknown model": ("unknown_model", None),
+        "unknown application": ("unknown_application", None),
+        "hangs": ("late", -1),
     }
-    assert found[f"1@{offset}"].output == -1
-    assert set(counts.values()) == {1}
 
 
 async def test_what_cannot_be_read_is_kept_as_a_dead_letter_and_holds_up_nobody(at):
-    await at.declare(app(), *MODELS)
-    async with at.router() as router, at.host(HOSTS):
-        await at.ask(b"{", b"\xff" * 900_000, {"query_id": "q", "input": [1, 2]})
-        await at.send(at.catalogue.outputs, b"\x01junk", b"")
-        await at.predictions("q")
-        await at.send(at.catalogue.feedback, b"{", {"query_id": "nobody", "label": 1}, {"query_id": "q", "label": 3})
-        letters = await at.read(at.catalogue.dead_letters, lambda found: len(found) >= 6)
-        assert await router.ended(signal.SIGTERM) == 0, router.log
-    where = Counter(read_dead_letter(one.headers.items()).topic for one in letters)
-    assert where == {at.catalogue.queries: 2, at.catalogue.outputs: 2, at.catalogue.feedback: 2}
-    assert max(len(one.value or b"") for one in letters) == 900_000
-    assert any("no decision about query 'nobody'" in read_dead_letter(one.headers.items()).message for one in letters)
+    nobody, large = b'{"query_id": "nobody", "label": 1}', b"\xff" * 900_000
+    other = b'{"query_id": "q", "application": "own", "label": 3}'
+    await at.ask(b"{", large, {"query_id": "q", "input": [1, 2]})
+    await at.send(at.catalogue.outputs, b"\x01junk", b"")
+    await at.predictions("q")
+    await at.tell(b"[", nobody, other, {"query_id": "q", "label": 3})
+    letters = await dead_letters(at, b"{", large, b"\x01junk", b"", b"[", nobody, other)
+    assert {value: topic for value, (topic, _) in letters.items()} == {
+        **dict.fromkeys((b"{", large), at.catalogue.queries),
+        **dict.fromkeys((b"\x01junk", b""), at.catalogue.outputs),
+        **dict.fromkeys((b"[", nobody, other), at.catalogue.feedback),
+    }
+    assert "'nobody'" in letters[nobody][1]
+    assert "no decision about query 'q' of application 'own' in partition 0" in letters[other][1]
 
 
 async def test_feedback_moves_the_weights_and_reaches_the_other_routers(at):
-    await at.declare(app(), *MODELS)
-    async with at.router() as router, at.host({"m:1": total, "n:1": lambda row: -1}):
-        ids = [f"q{number}" for number in range(20)]
-        await at.ask(*({"query_id": one, "input": [place, 1]} for place, one in enumerate(ids)))
-        found, _ = await at.predictions(*ids)
-        await at.send(at.catalogue.feedback, *({"query_id": one, "label": place + 1} for place, one in enumerate(ids)))
-        await at.read(
-            at.catalogue.selection,
-            lambda records: any(oracle.table([one])["app", None, 0].applied == 20 for one in records),
-        )
-        await at.ask({"query_id": "after", "input": [100, 1]})
-        after = (await at.predictions("after"))[0]["after"]
-        assert await router.ended(signal.SIGTERM) == 0, router.log
-    assert found["q0"].output in (1, -1)
-    assert after.output == 101
-    table = oracle.table(await at.read(at.catalogue.selection_changelog))
-    assert {model: sums[:2] for model, sums in table["app", None, 0].totals.items()} == {
-        "m:1": [20, 0],
-        "n:1": [20, 20],
-    }
+    ids, queries = asked("learns", 20)
+    await at.ask(*queries)
+    await at.predictions(*ids)
+    await at.tell(*labels(ids))
+    assert await learned(at, "learns", 20) == {"m:1": [20, 0], "wrong:1": [20, 20]}
+    await at.ask({"application": "learns", "query_id": "after", "input": [100, 1]})
+    assert (await at.predictions("after"))[0]["after"].output == 101
 
 
-async def test_a_log_that_ends_with_a_transaction_marker_holds_up_no_feedback(at):
-    await at.declare(app(), *MODELS)
-    async with at.router() as router, at.host(HOSTS):
+async def test_what_was_aborted_counts_for_nobody_and_once_when_sent_again(at):
+    ids, queries = asked("aborted", 100)
+
+    async def send(topic, values, *, commit):
         async with at.producer(transactional_id=f"{at.catalogue.prefix}-application") as producer:
-            for number in range(3):
-                async with producer.transaction():
-                    value = msgspec.json.encode({"query_id": f"q{number}", "application": "app", "input": [number, 1]})
-                    await producer.send(at.catalogue.queries, value, partition=0)
-        _, counts = await at.predictions("q0", "q1", "q2")
-        assert counts == {"q0": 1, "q1": 1, "q2": 1}
-        await at.send(at.catalogue.feedback, {"query_id": "nobody", "label": 1}, {"query_id": "q1", "label": 2})
-        await at.read(at.catalogue.selection, lambda records: len(records) > 0)
-        assert await router.ended(signal.SIGTERM) == 0, router.log
+            await producer.begin_transaction()
+            for value in values:
+                await producer.send(topic, json.dumps(value).encode(), partition=0)
+            await producer.flush()
+            await (producer.commit_transaction if commit else producer.abort_transaction)()
+
+    await send(at.catalogue.queries, [*queries, {**queries[0], "query_id": "ghost"}], commit=False)
+    await send(at.catalogue.queries, queries, commit=True)
+    _, counts = await at.predictions(*ids)
+    assert {one: counts.get(one) for one in [*ids, "ghost"]} == dict.fromkeys(ids, 1) | {"ghost": None}
+    await send(at.catalogue.feedback, labels(ids, -1), commit=False)
+    await send(at.catalogue.feedback, labels(ids), commit=True)
+    assert await learned(at, "aborted", 100) == {"m:1": [100, 0], "n:1": [100, 0]}
 
 
-async def test_queries_in_flight_are_answered_before_a_router_ends(at):
-    await at.declare(app(objective_ms=1500), *MODELS)
-    async with at.router() as router, at.host({"m:1": None, "n:1": None}):
-        await at.ask(*({"query_id": f"q{number}", "input": [number, 1]} for number in range(50)))
-        await at.read(at.catalogue.requests("m", "1"), lambda records: len(records) > 0)
-        assert await router.ended(signal.SIGTERM) == 0, router.log
-    found, counts = await at.predictions(*(f"q{number}" for number in range(50)))
-    assert {one.reason for one in found.values()} <= {"late", "arrived_late"}
-    assert set(counts.values()) == {1}
+async def test_an_open_transaction_delays_only_what_is_behind_it_in_its_partition(at):
+    behind, beside = ({"query_id": one, "input": [1, 2]} for one in ("behind", "beside"))
+    value = json.dumps({"application": "app", "query_id": "open", "input": [1, 2]}).encode()
+    transactional_id = f"{at.catalogue.prefix}-application"
+    async with at.producer(transactional_id=transactional_id) as producer, producer.transaction():
+        await producer.send_and_wait(at.catalogue.queries, value, partition=0)
+        await at.ask(behind, partition=0)
+        await at.ask(beside, partition=1)
+        _, counts = await at.predictions("beside")
+        assert [counts.get(one) for one in ("beside", "open", "behind")] == [1, None, None]
+    _, counts = await at.predictions("open", "behind")
+    assert [counts[one] for one in ("beside", "open", "behind")] == [1, 1, 1]
+
+
+async def test_a_client_that_claims_the_next_id_of_a_router_is_not_in_the_way(at):
+    (last,) = await at.ask({"query_id": "last", "input": [1, 1]}, partition=1)
+    refused, claimed = (offset_id(1, last + number) for number in (1, 2))
+    await at.ask({"query_id": claimed, "input": [20, 2]}, {"input": [2, 1]}, partition=1)
+    found, _ = await at.predictions(refused, claimed, numbers=[1])
+    assert (found[refused].default, found[refused].reason) == (True, "invalid_input")
+    assert "choose another id" in found[refused].explanation
+    assert (found[claimed].output, found[claimed].default) == (3, False)
+
+
+async def test_feedback_about_an_own_id_that_begins_with_a_partition_stays_and_counts(at):
+    own = {"application": "own", "query_id": "1-1001"}
+    await at.ask({**own, "input": [1, 2]}, partition=0)
+    await at.tell({**own, "label": 3}, partition=0)
+    assert await learned(at, "own", 1) == {"m:1": [1, 0], "n:1": [1, 0]}
+    records = await at.read(at.catalogue.feedback, numbers=[1])
+    assert [one for one in records if b"1-1001" in one.value] == []
+
+
+async def test_what_this_router_has_written_is_answered_once_and_verified(at, shell):
+    times = Counter((one.application, one.query_id) for one in map(decoded, await at.read(at.catalogue.predictions)))
+    assert {query: many for query, many in times.items() if many != 1} == {}
+    (line,) = await asyncio.to_thread(shell, "replay", "verify", "--json")
+    assert msgspec.json.decode(line, type=Verification).equal

@@ -5,20 +5,12 @@ import json
 from contextlib import asynccontextmanager
 
 import oracle
+from builders.router_deployment import MODELS, WITHIN_S, app, total
 
-from builders.router_deployment import WITHIN_S
 from clipper_agents.control.selection_states import read_rows
-from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
 
-MODELS = [ModelManifest(name=name, uri="x:y", input=InputSpec(shape=[2])) for name in ("m", "n")]
-APPLICATIONS = [
-    ApplicationManifest(
-        name=name, models=["m:1", "n:1"], input=InputSpec(shape=[2]), policy=PolicySpec(name="exp4"),
-        objective_ms=120_000,
-    )
-    for name in ("app", "other")
-]  # fmt: skip
-HOSTS = {"m:1": lambda row: int(row.sum()), "n:1": lambda row: int(row.sum()) + int(row[0]) % 2}
+APPLICATIONS = [app(), app("other")]
+HOSTS = {"m:1": total, "n:1": lambda row: total(row) + int(row[0]) % 2}
 
 
 @asynccontextmanager
@@ -30,15 +22,33 @@ async def served(at):
 
 
 class Traffic:
-    """Asks both applications in both partitions, with and without contexts, and says the truth about every query."""
+    """Asks both applications in both partitions, with and without contexts, and says the truth about every query.
 
-    def __init__(self, at):
-        self.at, self.asked, self._going_on = at, 0, asyncio.Event()
-        self._going_on.set()
-        self._stopped = False
+    Args:
+        at: The deployment.
+        first: Number of the first query.
+
+    Attributes:
+        asked: Number of the next query.
+    """
+
+    def __init__(self, at, first=0):
+        self.at, self.asked, self._stopped = at, first, False
         self._progress = asyncio.Condition()
 
-    async def ask(self):
+    @asynccontextmanager
+    async def going_on(self):
+        """Ask until the end of the block, or until it is stopped."""
+        self._asking = asyncio.create_task(self._ask())
+        yield self
+        await self.stop()
+
+    async def stop(self):
+        """Ask no more."""
+        self._stopped = True
+        await self._asking
+
+    async def _ask(self):
         async with self.at.producer() as producer:
             while not self._stopped:
                 number, partition = self.asked, self.asked % 2
@@ -58,8 +68,15 @@ class Traffic:
         async with self._progress, asyncio.timeout(WITHIN_S):
             await self._progress.wait_for(lambda: self.asked >= goal)
 
-    def stop(self):
-        self._stopped = True
+
+def counted(table):
+    """How many feedbacks counted, for all applications together."""
+    return sum(row.applied for key, row in table.items() if key[0])
+
+
+async def learned(at, count):
+    """So many feedbacks are in the table."""
+    await at.read(at.catalogue.selection_changelog, lambda records: counted(oracle.table(records)) >= count)
 
 
 async def settled(at):
@@ -74,14 +91,6 @@ async def settled(at):
     table = oracle.table(changelog)
     assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in expected.items()}
     return table
-
-
-async def learned(at, count):
-    """So many feedbacks are in the table."""
-    await at.read(
-        at.catalogue.selection_changelog,
-        lambda records: sum(row.applied for key, row in oracle.table(records).items() if key[0]) >= count,
-    )
 
 
 async def rows_of(at, application="app"):

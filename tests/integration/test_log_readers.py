@@ -1,0 +1,161 @@
+"""Whatever clients, transactions, retention and compression do to a log, a reader of it sees what it should, once."""
+
+import json
+import struct
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import NotLeaderForPartitionError
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
+from builders.router_deployment import publish_manifests
+from confluent_kafka import KafkaError, Producer
+
+from clipper_agents.control.state import read_control
+from clipper_agents.kafka.clients import administration
+from clipper_agents.kafka.reader import Range, open_reader
+from clipper_agents.replay.log_ranges import KafkaLogs
+from clipper_agents.replay.merged_log import MergedLog, TimeRange, log_reader, ranges_of
+from clipper_agents.replay.verify import read_known
+from clipper_agents.rollout.log_tailer import MergedLogTailer
+from clipper_agents.rollout.read_comparisons import read_comparisons
+from clipper_agents.status.collect import read_status
+from clipper_topics import codec
+from clipper_topics.control_keys import application_key
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
+
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(180)]
+
+
+async def read(kafka, topic):
+    async with open_reader(kafka, isolation_level="read_uncommitted") as reader:
+        return await reader.read_all([TopicPartition(topic, 0)])
+
+
+# --- transactions ---------------------------------------------------------------------------------------------------
+async def test_a_transaction_that_was_aborted_is_seen_by_nobody(kafka, catalogue, at):
+    models = [ModelManifest(name="svm", version=version, uri="m:f") for version in "12"]
+    digits, ghost = (
+        ApplicationManifest(name=name, models=["svm:1"], trials=[Trial(model="svm:2")], revision=1)
+        for name in ("digits", "ghost")
+    )
+    await publish_manifests(kafka, catalogue, [digits, *models])
+    truths = [{"query_id": f"q{number}", "label": number} for number in range(20)]
+    async with at.producer(transactional_id=f"{catalogue.prefix}.ghost") as producer:
+        for commits in (False, True):
+            await producer.begin_transaction()
+            for one in truths:
+                await producer.send(catalogue.feedback, json.dumps(one).encode(), partition=0)
+            if commits:
+                await producer.commit_transaction()
+                continue
+            value = codec.applications.encode(ghost)
+            await (await producer.send(catalogue.control, value, application_key(ghost.name), partition=0))
+            await producer.abort_transaction()
+
+    state = await read_control(kafka, catalogue)
+    assert list(state.manifests.applications) == ["digits"]
+    assert list((await read_status(kafka, catalogue)).applications) == ["digits"]
+    assert {one.application for one in await read_comparisons(kafka, catalogue, state)} == {"digits"}
+    assert list((await read_known(KafkaLogs(kafka, catalogue), catalogue, 3600.0)).configs) == ["digits"]
+    tailer = MergedLogTailer(kafka, catalogue)
+    await tailer.start(0)
+    of_rollouts = [one for _, one in [each async for found in tailer.to_the_end() for each in found]]
+    await tailer.stop()
+    async with log_reader(kafka) as reader:
+        ranges = await ranges_of(reader, [TopicPartition(catalogue.feedback, 0)], TimeRange(since_ms=0))
+        of_replays = [one async for _, one in MergedLog(reader, ranges).records()]
+    for found in (of_rollouts, of_replays):
+        assert [json.loads(one.value) for one in found] == truths
+
+
+# --- positions ------------------------------------------------------------------------------------------------------
+async def read_range(at, tp, wanted, after=None):
+    """Offsets that are read of a range; `after` happens when the first fetch has brought nothing."""
+    async with open_reader(at.kafka, isolation_level="read_committed") as reader:
+        reader.assign({tp: wanted})
+        found = (await reader.fetch(wait_s=1.0)).get(tp, [])
+        if after is not None:
+            assert found == []
+            await after
+        while reader.unread:
+            found += (await reader.fetch(wait_s=0.1)).get(tp, [])
+        return [one.offset for one in found]
+
+
+async def test_a_reader_goes_on_behind_deleted_records_and_waits_behind_the_end_of_a_log(at, caplog):
+    deleted, short = (TopicPartition(at.catalogue.feedback, number) for number in (0, 1))
+    await at.send(deleted.topic, *range(10), partition=0)
+    await at.send(short.topic, *range(3), partition=1)
+    async with administration(at.kafka) as admin:
+        await admin.delete_records({deleted: RecordsToDelete(before_offset=5)})
+    assert await read_range(at, deleted, Range(2, 10)) == [5, 6, 7, 8, 9]
+    assert "offset=2: records up to 4 were deleted before they were read" in caplog.text
+    assert await read_range(at, short, Range(5, 7), at.send(short.topic, *range(4), partition=1)) == [5, 6]
+    assert "offset=5: the log ends at 3" in caplog.text
+
+
+# --- batches of clients of other languages --------------------------------------------------------------------------
+async def test_records_are_read_however_a_client_compresses_them(kafka, catalogue):
+    """What applications write is stored plain, all else as the cluster says."""
+    topics, kinds = ("queries", "feedback", "control", "predictions"), ("gzip", "snappy", "lz4", "zstd")
+    for kind in kinds:
+        producer = Producer({"bootstrap.servers": kafka.bootstrap, "compression.type": kind})
+        for topic in topics:
+            producer.produce(getattr(catalogue, topic), kind.encode() * 2_000, b"k", 0)
+        assert producer.flush(60) == 0
+    for topic in topics:
+        found = await read(kafka, getattr(catalogue, topic))
+        assert [one.value for one in found] == [kind.encode() * 2_000 for kind in kinds], topic
+
+
+def test_a_compressed_batch_is_bounded_by_its_size_unpacked(kafka, catalogue):
+    large = {"message.max.bytes": 8_000_000, "batch.size": 8_000_000, "linger.ms": 60_000, "compression.type": "zstd"}
+    for records, code in ((2, None), (3, KafkaError.MSG_SIZE_TOO_LARGE)):
+        producer, found = Producer({"bootstrap.servers": kafka.bootstrap, **large}), []
+        for _ in range(records):
+            producer.produce(
+                catalogue.queries, b"v" * 400_000, b"k", 0,
+                on_delivery=lambda error, _, found=found: found.append(error and error.code()),
+            )  # fmt: skip
+        assert producer.flush(60) == 0
+        assert found == [code] * records
+
+
+def batch_of(records):
+    """A batch of keys, values and headers; what is called `strange` gets a name that is no UTF-8."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    for offset, (key, value, headers) in enumerate(records):
+        builder.append(offset, 1_000, key, value, headers)
+    batch = bytearray(bytes(builder.build()).replace(b"strange", b"\xfftrange"))
+    crc_at, crc_of = 17, 21
+    struct.pack_into(">I", batch, crc_at, calc_crc32c(memoryview(bytes(batch))[crc_of:]))
+    return bytes(batch)
+
+
+async def store(kafka, topic, batch):
+    """Put a batch into partition 0, as it is."""
+    client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
+    await client.bootstrap()
+    try:
+        await client.force_metadata_update()
+        (node,) = {broker.nodeId for broker in client.cluster.brokers()}
+        request = ProduceRequest(transactional_id=None, required_acks=1, timeout=10_000, topics=[(topic, [(0, batch)])])
+        error_code = NotLeaderForPartitionError.errno
+        while error_code == NotLeaderForPartitionError.errno:  # the topic is new
+            response = await client.send(node, request)
+            ((_, ((_, error_code, *_),)),) = response.topics
+        assert error_code == 0, response
+    finally:
+        await client.close()
+
+
+async def test_a_header_whose_name_is_no_utf_8_stops_no_consumer(kafka, catalogue):
+    records = [(b"k", b"%d" % number, [("strange", b"x")] if number == 1 else []) for number in range(3)]
+    await store(kafka, catalogue.queries, batch_of(records))
+    found = await read(kafka, catalogue.queries)
+    assert [one.value for one in found] == [b"0", b"1", b"2"]
+    assert found[1].headers == (("\ufffdtrange", b"x"),)
