@@ -1,5 +1,6 @@
 """Predictions of one model or an ensemble, and what each of them said."""
 
+from clipper_topics.audit import Audit
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 
 
@@ -27,3 +28,9 @@ def decided(query_id, *models, application="app", **changes):
         predicted_at_ms=5,
     )
     return Prediction(query_id=query_id, application=application, **(settings | changes))
+
+
+def audit_of(query_id, *models, **changes):
+    """What models said that were asked for an audit, and which of them said nothing."""
+    answers, missing = ([one for one in models if isinstance(one, kind)] for kind in (ModelAnswer, Missing))
+    return Audit(query_id=query_id, models=answers, missing=missing, **changes)

@@ -65,7 +65,7 @@ def feedbacks(draw):
 def test_without_discount_a_fold_is_the_merge_of_its_partitions_folds(log, half_life):
     def folded(*partitions):
         known = (one[1:] for one in log if one[0] in partitions)
-        return reduce(lambda state, one: fold(state, *one, policy, "zero_one").state, known, SelectionState())
+        return reduce(lambda state, one: fold(state, one[0], one[1], policy, "zero_one").state, known, SelectionState())
 
     policy = Exp4(half_life=half_life)
     whole = folded(0, 1, 2)

@@ -1,26 +1,21 @@
 """A prediction, its audit and a feedback as one decision."""
 
 import pytest
-from builders.decision_logs import answer, decided, missing
+from builders.decision_logs import answer, audit_of, decided, missing
 from msgspec import UNSET
 
 from clipper_stream.feedback.join import disagreement, feedback_value, is_policy_choice, join
 from clipper_stream.feedback.update import answer_loss
 from clipper_stream.feedback.values import GivenLoss, Label
-from clipper_topics.audit import Audit
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import NAMED, PolicyRef
 
 A3 = answer("a:1", 3, 0.5)
 
 
-def audit_of(*answers, missing=()):
-    return Audit(query_id="q", models=list(answers), missing=list(missing))
-
-
 def test_a_decision_has_all_that_were_asked_and_only_the_served_ones_are_served():
     prediction = decided("q", A3, missing("b:1", 0.25), audited=True)
-    decision = join(prediction, audit_of(answer("c:1", 4, 0.1), missing=[missing("d:1", 0.2)]))
+    decision = join(prediction, audit_of("q", answer("c:1", 4, 0.1), missing("d:1", 0.2)))
     assert (dict(decision.outputs), decision.answer) == ({"a:1": 3, "c:1": 4}, 3)
     assert dict(decision.propensities) == {"a:1": 0.5, "b:1": 0.25, "c:1": 0.1, "d:1": 0.2}
     assert (decision.served, decision.unanswered) == (("a:1", "b:1"), {"b:1", "d:1"})
@@ -28,14 +23,14 @@ def test_a_decision_has_all_that_were_asked_and_only_the_served_ones_are_served(
 
 
 def test_of_a_model_in_prediction_and_audit_the_prediction_counts():
-    twice = join(decided("q", A3), audit_of(answer("a:1", 1, 0.25), missing=[missing("b:1")]))
+    twice = join(decided("q", A3), audit_of("q", answer("a:1", 1, 0.25), missing("b:1")))
     assert (dict(twice.outputs), dict(twice.propensities)) == ({"a:1": 3}, {"a:1": 0.5, "b:1": 1.0})
-    silent = join(decided("q", missing("a:1")), audit_of(A3))
+    silent = join(decided("q", missing("a:1")), audit_of("q", A3))
     assert (dict(silent.outputs), silent.unanswered) == ({}, {"a:1"})
 
 
 def test_an_output_that_is_left_out_is_null_or_a_list_without_rows():
-    prediction, beside = decided("q", answer("a:1", UNSET), output=1), audit_of(answer("b:1", 1))
+    prediction, beside = decided("q", answer("a:1", UNSET), output=1), audit_of("q", answer("b:1", 1))
     assert dict(join(prediction, beside).outputs) == {"a:1": None, "b:1": 1}
     prediction.output, prediction.outputs = UNSET, [1, 2]
     decision = join(prediction, beside)

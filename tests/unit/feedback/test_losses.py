@@ -2,6 +2,7 @@
 
 import math
 from functools import reduce
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_numeric_losses_are_clipped_and_averaged_over_elements(kind, label, outp
     assert loss_of(kind, label, output) == loss
 
 
-REFUSED = {
+REFUSED: dict[str, list[tuple[Any, Any]]] = {
     "zero_one": [
         (None, 3), ("cat", 3), ({"class": "cat"}, 3), ([0], 3), (3, "cat"), (True, "true"), (3, [3]), ("cat", ["cat"]),
         (["cat"], [3]), ([[1], [2]], [1, 2]), ({"x": 1}, "x"), (math.nan, 3), (10**400, 3), ("inf", 3),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import oracle
+from builders.decision_logs import audit_of
 from builders.feedback import prediction
 from builders.kafka import record
 from builders.learner_logs import flipped
@@ -27,7 +28,6 @@ from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
-from clipper_topics.audit import Audit
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
 from clipper_topics.codec import UndecodableRecord
@@ -221,11 +221,9 @@ class Deployment:
         return self
 
     def audit(self, query_id, *models, partition=0, **changes):
-        """What models said that were asked for an audit, and which of them said nothing."""
-        answers = [one for one in models if hasattr(one, "output")]
-        missing = [one for one in models if not hasattr(one, "output")]
-        said = Audit(query_id=query_id, models=answers, missing=missing, **changes)
-        self.logs.append(CATALOGUE.audits, codec.audits.encode(said), partition)
+        """An audit of a query."""
+        value = codec.audits.encode(audit_of(query_id, *models, **changes))
+        self.logs.append(CATALOGUE.audits, value, partition)
         key, logged = read_audit(self.logs.topics[CATALOGUE.audits, partition][-1])
         self._audits.setdefault((partition, key), logged)
         return self
@@ -312,7 +310,7 @@ class Deployment:
     # --- what no router writes ------------------------------------------------------------------------------------
     def put(self, place, row, partition=0):
         """A row into the table and its changelog."""
-        asyncio.run(self.write(partition, {encode_key(RowKey(*place, partition)): encode_row(row)}))
+        asyncio.run(self.write(partition, {encode_key(RowKey(place[0], place[1], partition)): encode_row(row)}))
         return self
 
     def falsify(self, offset, place=("app", None), partition=0):

@@ -1,21 +1,30 @@
-"""The input of a logged query as an export has it."""
+"""The inputs of logged queries as an export has them."""
 
-import pytest
+import asyncio
+from types import SimpleNamespace
+
+import numpy as np
+from aiokafka import TopicPartition
 from builders.kafka import record
+from builders.past_logs import CATALOGUE, FakeLogReader
 
-from clipper_agents.replay.inputs import _text
-from clipper_agents.replay.wire import LeanQuery, ListDecoder
+from clipper_agents.replay.inputs import InputReader
+
+# What a query says, and its input; null beside the other of `input` and `inputs` is absent.
+INPUTS = {
+    b'{"application": "a", "input": [1], "inputs": null}': '{"input":[1]}',
+    b'{"application": "a", "input": null, "inputs": [[1]]}': '{"inputs":[[1]]}',
+    b'{"application": "a", "input": null}': '{"input":null}',
+    b'{"application": "a", "inputs": null}': None,
+    b"{": None,
+}
 
 
-@pytest.mark.parametrize(
-    ("said", "text"),
-    [
-        (b'"input": [1], "inputs": null', '{"input":[1]}'),
-        (b'"input": null, "inputs": [[1]]', '{"inputs":[[1]]}'),
-        (b'"input": null', '{"input":null}'),
-        (b'"inputs": null', None),
-    ],
-)
-def test_null_beside_the_other_of_input_and_inputs_is_absent(said, text):
-    (query,) = ListDecoder(LeanQuery).decode([record(0, b'{"application": "a", ' + said + b"}")])
-    assert _text(query) == text
+def test_the_input_of_each_decision_is_read_whatever_their_order():
+    queries = TopicPartition(CATALOGUE.queries, 1)
+    log = [record(offset, value, topic=queries.topic, partition=1) for offset, value in enumerate(INPUTS)]
+    reader = InputReader(FakeLogReader({queries: log}), CATALOGUE, 1)
+    offsets, texts = np.array([3, -1, 4, 0, 99, 2, 1]), [*INPUTS.values()]
+    found = asyncio.run(reader.of(SimpleNamespace(query_offset=offsets)))
+    assert found == (texts[3], None, texts[4], texts[0], None, texts[2], texts[1])
+    assert asyncio.run(reader.of(SimpleNamespace(query_offset=np.array([-1])))) == (None,)

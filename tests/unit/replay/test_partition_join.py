@@ -1,11 +1,12 @@
 """The join of predictions, audits and feedback: its rules one by one, and beside a naive one on any log."""
 
 from contextlib import suppress
+from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from builders.decision_logs import answer, decided, missing
+from builders.decision_logs import answer, audit_of, decided, missing
 from hypothesis import HealthCheck, given, settings
 from msgspec import UNSET
 from unit.replay.deployment import CATALOGUE, MemoryLogs, joined
@@ -23,7 +24,7 @@ from clipper_topics.prediction import Prediction
 from clipper_topics.restore import RESTORE
 
 TOPICS = {Prediction: CATALOGUE.predictions, Audit: CATALOGUE.audits, Feedback: CATALOGUE.feedback}
-CODECS = {Prediction: codec.predictions, Audit: codec.audits, Feedback: codec.feedback}
+CODECS: dict[type, Any] = {Prediction: codec.predictions, Audit: codec.audits, Feedback: codec.feedback}
 A = answer("a:1", 1)
 
 
@@ -55,8 +56,7 @@ def told(query_id="q", **changes):
 
 
 def audit(*models, query_id="q", query_offset=0):
-    answers, others = ([one for one in models if hasattr(one, "output") is said] for said in (True, False))
-    return Audit(query_id=query_id, models=answers, missing=others, query_offset=query_offset)
+    return audit_of(query_id, *models, query_offset=query_offset)
 
 
 def beside(output):

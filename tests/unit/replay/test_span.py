@@ -8,7 +8,7 @@ from clipper_agents.replay.span import EmptySpan, PartitionSpan, Span
 from clipper_agents.replay.workers import shared_out
 
 EMPTY = dict(since_ms=5, until_ms=5), dict(since_ms=6, until_ms=5), dict(offsets={0: (4, 4)})
-MINUTE = "1970-01-01T00:00:10+00:00", "1970-01-01T00:01:00+00:00", None, "2h"
+MINUTE = "1970-01-01T00:00:10+00:00", "1970-01-01T00:01:00+00:00", None, "2h", 60.0
 
 
 @pytest.mark.parametrize("wrong", [*EMPTY, dict(offsets={0: (None, None)}, since_ms=1)])
@@ -20,13 +20,13 @@ def test_a_span_that_is_empty_or_says_two_things_is_refused(wrong):
 @pytest.mark.parametrize(
     ("options", "span"),
     [
-        ((None, None, None, None), dict(horizon_s=60.0)),
+        ((None, None, None, None, 60.0), dict(horizon_s=60.0)),
         (MINUTE, dict(since_ms=10_000, until_ms=60_000, horizon_s=7_200.0)),
-        ((None, None, ["0=1:2", "3=:"], None), dict(offsets={0: (1, 2), 3: (None, None)}, horizon_s=60.0)),
+        ((None, None, ["0=1:2", "3=:"], None, 60.0), dict(offsets={0: (1, 2), 3: (None, None)}, horizon_s=60.0)),
     ],
 )
 def test_options_say_times_offsets_and_the_horizon(options, span):
-    assert span_from(*options, 60.0) == Span(**span)
+    assert span_from(*options) == Span(**span)
 
 
 def test_an_age_is_the_same_with_a_sign_and_without():
