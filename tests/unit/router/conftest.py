@@ -15,7 +15,7 @@ async def make_rig(tmp_path):
     made = []
 
     def make(*applications, **settings):
-        made.append(RouterRig(tmp_path, *applications, **settings))
+        made.append(RouterRig(tmp_path / f"{len(made)}", *applications, **settings))
         return made[-1]
 
     yield make

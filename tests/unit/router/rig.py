@@ -22,6 +22,7 @@ from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.queries import FreshQueries, QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.outbox import NO_RECORDS, Outbox
@@ -114,7 +115,7 @@ class RouterRig:
         answered: Frame and rows of each output that came back.
     """
 
-    def __init__(self, folder, *applications, most_waiting=UNBOUNDED, selection=None, **log_settings):
+    def __init__(self, folder, *applications, most_waiting=UNBOUNDED, selection=None, sink=None, **log_settings):
         self.producer, self.tasks, self.state_lock = FakeProducer(batch_bytes=700), Tasks(), StateLock()
         self.log_reader, self.outbox = FakeLogReader(self.producer, AT_MS), Outbox(self.producer)
         self.consumer = self.membership = self
@@ -122,6 +123,7 @@ class RouterRig:
         self.acknowledged, self.answered = [], []
         self.sure.set()
         self.control, self.metrics, self.table = ControlState(), RouterMetrics(), FakeTable(self.producer)
+        self.traces = QueryTraces(sink, self.metrics)
         known = {app.name: app for app in applications or (application(), application("other"))}
         self.router = make_router(*known.values(), most_waiting=most_waiting)
         self.decisions, self.audits = (LogIndex(folder / name, HORIZON_S) for name in ("decisions", "audits"))
@@ -129,11 +131,12 @@ class RouterRig:
         self.queries = BoundedQueryConsumer(self, CATALOGUE.queries, self.router)
         self.dead_letters = DeadLetterSender(self.outbox, CATALOGUE.dead_letters, self.tasks)
         self.audit_log = AuditLog(
-            self.outbox, self.log_reader, CATALOGUE.audits, self.audits, self.queries, self.router, self.tasks
-        )
+            self.outbox, self.log_reader, CATALOGUE.audits, self.audits, self.queries, self.router, self.tasks,
+            self.traces,
+        )  # fmt: skip
         self.prediction_log = PredictionLog(
             self.outbox, self.log_reader, CATALOGUE.predictions, self.decisions, self.queries, self.router, self.tasks,
-            **dict(audits=self.audit_log, metrics=self.metrics, clock=lambda: AT_S) | log_settings,
+            **dict(audits=self.audit_log, metrics=self.metrics, clock=lambda: AT_S, traces=self.traces) | log_settings,
         )  # fmt: skip
         nothing = SimpleNamespace(put=list, take=lambda request: False)
         self.effects = EffectRunner(self.router, self.queries, nothing, self.prediction_log, self.metrics, self.tasks)
@@ -175,11 +178,13 @@ class RouterRig:
     # --- what is done to it ---
     def ask(self, *queries):
         """Have queries decided about; the requests by model."""
-        return self.carry_out(self.router.receive(queries, AT_S))
+        effects = self.router.receive(queries, AT_S)
+        self.traces.decided(effects.requests)
+        return self.carry_out(effects)
 
-    def answer(self, request, model=int):
-        """A host answers all rows of a request."""
-        self.carry_out(self.router.gather([outputs_of(request, model)], AT_S + 0.1))
+    def answer(self, request, model=int, **rows):
+        """A host answers a request, or some rows of it."""
+        self.carry_out(self.router.gather([outputs_of(request, model, **rows)], AT_S + 0.1))
 
     def carry_out(self, effects):
         self.prediction_log.put(effects.answers, effects.audits, effects.block_answers)

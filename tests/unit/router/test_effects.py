@@ -18,11 +18,11 @@ class Surroundings:
 
     def __init__(self):
         self.next_deadline_s, self.expired, self.failure = None, 0, None
-        self.put, self.requests, self.forgotten, self.rooms = [], [], [], []
+        self.put, self.requests, self.forgotten, self.deferred, self.rooms = [], [], [], [], []
         self.metrics, self.tasks = RouterMetrics(), Tasks()
         sender = SimpleNamespace(put=self.requests.extend, forget=self.forgotten.extend)
         self.runner = EffectRunner(
-            self, SimpleNamespace(update_room=lambda: self.rooms.append(1)), SimpleNamespace(put=list),
+            self, SimpleNamespace(update_room=lambda: self.rooms.append(1)), SimpleNamespace(put=self.deferred.extend),
             SimpleNamespace(put=lambda *parts: self.put.append(parts)), self.metrics, self.tasks,
         )  # fmt: skip
         self.runner.connect(sender, SimpleNamespace(take=lambda request: request.ref == "here:1"))
@@ -47,15 +47,16 @@ async def around():
 async def test_everything_that_is_asked_for_is_carried_out(around):
     here, there = (Request(ref, 1, np.zeros((1, 1)), np.zeros(1)) for ref in ("here:1", "there:1"))
     around.run(
-        None, requests=[here, there], answers=["a"], audits=["b"], block_answers=["c"], forgotten=[5], coalesced=3,
-        lookups={"m:1": 4, "n:1": 2}, hits={"m:1": 1}, queries={"app": 2, None: 1},
+        None, requests=[here, there], answers=["a"], audits=["b"], block_answers=["c"], deferred=["d"], forgotten=[5],
+        coalesced=3, lookups={"m:1": 4, "n:1": 2}, hits={"m:1": 1}, queries={"app": 2, None: 1},
     )  # fmt: skip
     assert (around.put, around.requests, around.forgotten) == ([(["a"], ["b"], ["c"])], [there], [5])
+    assert (around.deferred, len(around.rooms)) == (["d"], 1)
     value = around.metrics.registry.get_sample_value
     assert [value(f"clipper_cache_{kind}_total", {"model": "m:1"}) for kind in ("lookups", "hits")] == [4, 1]
     assert [value(f"clipper_cache_{kind}_total", {"model": "n:1"}) for kind in ("lookups", "hits")] == [2, 0]
     assert [value("clipper_queries_total", {"application": name}) for name in ("app", "unknown")] == [2, 1]
-    assert (value("clipper_coalesced_total"), len(around.rooms)) == (3, 1)
+    assert value("clipper_coalesced_total") == 3
     await settle(3600.0)
     assert around.expired == 0
 

@@ -16,14 +16,7 @@ from clipper_topics.manifests import ModelManifest
 
 
 class Surroundings:
-    """A registry of declared and of leaving models, lanes that may be busy, and models in this process.
-
-    Attributes:
-        did: What was done, in order.
-        takes_s: How long it takes to open a lane or to unload, by model.
-        failures: What opening or loading raises, by model.
-        busy: How often a lane is not closed yet.
-    """
+    """A registry, lanes that take long, fail or are busy, and models in this process."""
 
     def __init__(self, *models, leaving=()):
         self.unreached, self.leaving, self.declared = list(models), [*leaving], {}

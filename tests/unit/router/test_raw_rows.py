@@ -41,10 +41,10 @@ def encoded(kind, **rows):
 
 def outcome(spec, value, kind):
     """The rows that a model is asked about, or why it is not."""
-    effects = make_router(application(spec=spec)).receive(decoded(value, kind).queries, NOW_S)
-    if effects.answers:
-        return [answer.failure.reason for answer in effects.answers]
-    return [repr(row) for request in effects.requests for row in request.rows]
+    queries = decoded(value, kind).queries
+    effects = make_router(application(spec=spec)).receive(queries, NOW_S)
+    reasons = [(answer.query.query_id, answer.failure.reason, answer.query.invalid) for answer in effects.answers]
+    return [*reasons, *((queries[0].packed, repr(row)) for request in effects.requests for row in request.rows)]
 
 
 @KINDS
@@ -57,40 +57,31 @@ def test_a_large_query_is_understood_as_a_small_one(kind):
     assert differing == []
 
 
-@pytest.mark.parametrize("rows", [{}, {"input": [1], "inputs": [[1]]}, {"inputs": []}])
-def test_what_is_wrong_with_a_large_query_is_said_as_of_a_small_one(rows):
-    small, large = (decoded(value, JSON).queries[0].invalid for value in encoded(JSON, **rows))
-    assert small == large is not None
-
-
-UNDECODABLE_ROWS = {
-    "not UTF-8": (JSON, b'{"application":"app","query_id":"q","input":"\xff"}'),
-    "too large for a double": (JSON, b'{"application":"app","query_id":"q","inputs":[[1],[1e999]]}'),
-    "an extension": (MSGPACK, b"\x83\xabapplication\xa3app\xa8query_id\xa1q\xa5input\xd4\x05\x00"),
-    "text that is not UTF-8": (MSGPACK, b"\x83\xabapplication\xa3app\xa8query_id\xa1q\xa5input\xa1\xff"),
+NO_QUERY, REFUSED = "[]", "[('q', 'invalid_input', None)]"
+ODD = {
+    "a number in place of rows": (JSON, b'{"application":"app","inputs":3}', NO_QUERY),
+    "an object in place of rows": (JSON, b'{"application":"app","inputs":{"a":1}}', NO_QUERY),
+    "rows that do not end": (JSON, b'{"application":"app","inputs":[1}', NO_QUERY),
+    "not UTF-8": (JSON, b'{"application":"app","query_id":"q","input":"\xff"}', REFUSED),
+    "too large for a double": (JSON, b'{"application":"app","query_id":"q","inputs":[[1],[1e999]]}', REFUSED),
+    "an extension": (MSGPACK, b"\x83\xabapplication\xa3app\xa8query_id\xa1q\xa5input\xd4\x05\x00", REFUSED),
+    "text that is not UTF-8": (MSGPACK, b"\x83\xabapplication\xa3app\xa8query_id\xa1q\xa5input\xa1\xff", REFUSED),
+    "neither": (JSON, b'{"application":"app"}', "neither input nor inputs"),
+    "no rows": (JSON, b'{"application":"app","inputs":[]}', "give at least one row"),
+    "both": (JSON, b'{"application":"app","input":1,"inputs":[1]}', "both input (one row) and inputs"),
+    "null for rows": (JSON, b'{"application":"app","input":1,"inputs":null}', "[(False, '1')]"),
+    "null for a row": (JSON, b'{"application":"app","input":null,"inputs":[1]}', "[(True, '1')]"),
+    "null for both": (JSON, b'{"application":"app","input":null,"inputs":null}', "[(False, 'None')]"),
+    "null in msgpack": (MSGPACK, b"\x83\xabapplication\xa3app\xa5input\x01\xa6inputs\xc0", "[(False, '1')]"),
+    "and for the row": (MSGPACK, b"\x83\xabapplication\xa3app\xa5input\xc0\xa6inputs\x91\x01", "[(True, '1')]"),
 }
 
 
-@pytest.mark.parametrize(("kind", "value"), UNDECODABLE_ROWS.values(), ids=UNDECODABLE_ROWS)
-def test_a_query_with_a_row_that_cannot_be_decoded_is_answered(kind, value):
-    for either in sizes(value, kind):
-        queries = decoded(either, kind).queries
-        (answer,) = make_router(application(spec=RowSpec("json"))).receive(queries, NOW_S).answers
-        assert (answer.query.query_id, answer.failure.reason) == ("q", "invalid_input")
-
-
-@KINDS
-@pytest.mark.parametrize(("row", "rows"), [([1], None), (None, [[1]]), (None, None)])
-def test_null_beside_the_other_of_input_and_inputs_is_absent(row, rows, kind):
-    for value in encoded(kind, input=row, inputs=rows):
-        (found,) = decoded(value, kind).queries
-        assert (found.packed, len(found.rows), found.invalid) == (rows is not None, 1, None)
-
-
-@pytest.mark.parametrize("inputs", [b"3", b'{"a": 1}', b"[1"])
-def test_rows_that_are_no_list_are_no_query(inputs):
-    for value in sizes(b'{"application": "app", "inputs": %b}' % inputs, JSON):
-        assert len(decoded(value, JSON).undecodable) == 1
+@pytest.mark.parametrize(("kind", "value", "expected"), ODD.values(), ids=ODD)
+def test_a_large_query_is_refused_as_a_small_one(kind, value, expected):
+    small, large = (outcome(RowSpec("json"), either, kind) for either in sizes(value, kind))
+    assert small == large
+    assert expected in str(small)
 
 
 @pytest.mark.parametrize(("age_s", "reason"), [(0, "invalid_input"), (3600, "arrived_late")])
