@@ -1,6 +1,7 @@
 """Stand-ins for Kafka's clients and for Faust, for tests of what is put on Faust's plug points."""
 
 import asyncio
+from collections import defaultdict
 from types import SimpleNamespace
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -65,16 +66,13 @@ class FakeBatch:
 class FakeProducer:
     """Appends batches to logs in memory.
 
-    Attributes:
-        logs, writers: Records, and the `FakeWriter` who may write in transactions, by topic and partition.
-        away: So many offers fail first, with `outage`.
-        hide_offsets: Acknowledge without saying where the batch stands.
-        timestamp_ms: Of the broker in acknowledgements; -1 for a topic that keeps the timestamps of those who write.
-        hold: When set, batches are acknowledged only once `release` is called.
+    So many offers as `away` fail first, with `outage`; each batch fails with `failure`, if there is one. Offsets are
+    not told with `hide_offsets`. Batches are acknowledged with `timestamp_ms`, that of the broker (-1: it keeps those
+    of who writes), and with `hold` only once `release` is called. `writers` may write in transactions.
     """
 
     def __init__(self, batch_bytes=1000):
-        self.logs, self.writers = {}, {}
+        self.logs, self.writers = defaultdict(list), {}
         self.away, self.hide_offsets, self.hold, self.timestamp_ms = 0, False, False, -1
         self.failure, self.outage = None, KafkaTimeoutError
         self._batch_bytes, self._held = batch_bytes, []
@@ -91,7 +89,7 @@ class FakeProducer:
         if self.failure is not None:
             future.set_exception(self.failure)
             return future
-        offset = self.end(topic, partition)
+        offset = len(self.logs[topic, partition])
         self.logs[topic, partition] += batch.records
         found = SimpleNamespace(offset=-1 if self.hide_offsets else offset, timestamp=self.timestamp_ms)
         self._held.append((future, found))
@@ -104,18 +102,14 @@ class FakeProducer:
             future.set_result(found)
         self._held.clear()
 
-    def end(self, topic, partition):
-        return len(self.logs.setdefault((topic, partition), []))
-
     def mark(self, topic, partition=0):
         """Somebody takes the partition over; its marker stands where a record of nobody does."""
         return {TopicPartition(topic, partition): self.append(topic, partition, None, None)}
 
     def append(self, topic, partition, key, value, headers=()):
         """Somebody else writes."""
-        offset = self.end(topic, partition)
         self.logs[topic, partition].append((key, value, list(headers)))
-        return offset
+        return len(self.logs[topic, partition]) - 1
 
 
 class FakeWriter:
@@ -161,12 +155,8 @@ class FakeLogReader:
         self.reads += 1
         total = 0
         for tp, start in starts.items():
-            log = self._logs.get(tp, [])[: (ends or {}).get(tp)]
-            found = [
-                record(offset, value, key, *tp, headers, self._timestamp_ms)
-                for offset, (key, value, headers) in enumerate(log)
-                if offset >= (start or 0)
-            ]
+            log = [*enumerate(self._logs.get(tp, []))][start or 0 : (ends or {}).get(tp)]
+            found = [record(at, value, key, *tp, headers, self._timestamp_ms) for at, (key, value, headers) in log]
             total += len(found)
             if found:
                 apply(TopicPartition(*tp), found)

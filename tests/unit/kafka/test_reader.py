@@ -23,7 +23,7 @@ class FakeConsumer:
 
     def __init__(self, ends):
         self.ends, self.positions, self.paused, self.fetched_from = ends, {}, set(), []
-        self.open, self.leaders = {}, dict.fromkeys(ends, 0)
+        self.open, self.leaders = {}, {}
         cluster = SimpleNamespace(leader_for_partition=self.leaders.get)
         self._client = SimpleNamespace(
             cluster=cluster, add_topic=lambda _: None, force_metadata_update=self._learn_leaders
@@ -96,12 +96,6 @@ def test_nothing_before_the_range_is_fetched():
     consumer = FakeConsumer({FIRST: 1_000, SECOND: 7})
     assert read(consumer, {FIRST: 998, SECOND: 7}) == [(FIRST, 998), (FIRST, 999)]
     assert consumer.fetched_from == [(0, 998)]
-
-
-def test_leaders_are_asked_for_before_offsets():
-    consumer = FakeConsumer({FIRST: 5})
-    consumer.leaders.clear()
-    assert asyncio.run(reader_of(consumer).end_offsets([FIRST])) == {FIRST: 5}
 
 
 def test_where_there_is_nothing_to_read_nothing_is_assigned():

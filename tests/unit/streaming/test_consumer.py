@@ -115,29 +115,24 @@ def offsets_of(chunk):
 
 
 @pytest.mark.parametrize(
-    ("fetches", "lists", "seeks"),
+    ("fetches", "lists", "seeks", "has_markers"),
     [
-        ([(0, 1, 4), (5,)], [[0, 1, 4], [5]], []),
-        ([(0, 1, 2), (1, 2), (1, 2, 3, 4)], [[0, 1, 2], [3, 4]], []),
-        ([(0,), (3,), (1, 2, 3)], [[0], [1, 2, 3]], [(0, 1)]),
+        ([(0, 1, 4), (5,)], [[0, 1, 4], [5]], [], False),
+        ([(0, 1, 2), (1, 2), (1, 2, 3, 4)], [[0, 1, 2], [3, 4]], [], False),
+        ([(0,), (3,), (1, 2, 3)], [[0], [1, 2, 3]], [(0, 1)], False),
+        ([(0,), (2,), (4,)], [[0], [2], [4]], [], True),
     ],
-    ids=["a list as it is", "no record twice", "what was lost here is fetched again"],
+    ids=["a list as it is", "no record twice", "what was lost here is fetched again", "an empty offset is no jump"],
 )
-async def test_what_was_fetched_is_delivered_in_whole_lists(consumer, caplog, fetches, lists, seeks):
+async def test_what_was_fetched_is_delivered_in_whole_lists(consumer, caplog, fetches, lists, seeks, has_markers):
     for offsets in fetches:
         await consumer.fetch(P0, *offsets)
+        if has_markers:
+            consumer.empty.add(P0, offsets[-1] + 1, offsets[-1] + 2)
     assert delivered(consumer) == [(0, one, 0) for one in lists]
     assert consumer.group.seeks == seeks
     assert ["topic=topic partition=0 offsets=1..2" in line for line in caplog.messages] == [True] * len(seeks)
     assert consumer.finished_upto(P0) == 0
-
-
-async def test_offsets_that_a_fetch_has_found_empty_are_no_jump(consumer, caplog):
-    for offset in range(0, 20, 2):  # a record and a marker each
-        await consumer.fetch(P0, offset)
-        consumer.empty.add(P0, offset + 1, offset + 2)
-    assert delivered(consumer) == [(0, [offset], 0) for offset in range(0, 20, 2)]
-    assert (consumer.group.seeks, caplog.messages) == ([], [])
 
 
 async def test_records_of_a_partition_that_no_agent_reads_in_this_generation_are_dropped(consumer):

@@ -36,21 +36,16 @@ def keys(producer):
     return [key for key, *_ in producer.logs["topic", 0]]
 
 
-def test_records_of_several_batches_stand_in_the_log_in_order_with_their_offsets():
-    producer = FakeProducer(batch_bytes=1000)
+@pytest.mark.parametrize(
+    ("batch_bytes", "sizes_bytes"),
+    [(1000, [300] * 10), (100, [1, 500, 1]), (100, [])],
+    ids=["several batches", "one that is larger than a batch", "no records"],
+)
+def test_records_stand_in_the_log_in_order_with_their_offsets(batch_bytes, sizes_bytes):
+    producer = FakeProducer(batch_bytes)
     producer.append("topic", 0, b"before", b"")
-    assert send(producer, *[300] * 10) == [*range(1, 11)]
-    assert keys(producer) == [b"before", *(b"%d" % number for number in range(10))]
-
-
-def test_nothing_is_sent_for_no_records():
-    producer = FakeProducer()
-    assert send(producer) == []
-    assert producer.logs == {}
-
-
-def test_a_record_larger_than_a_batch_goes_in_one_of_its_own():
-    assert send(FakeProducer(batch_bytes=100), 1, 500, 1) == [0, 1, 2]
+    assert send(producer, *sizes_bytes) == [*range(1, len(sizes_bytes) + 1)]
+    assert keys(producer) == [b"before", *(b"%d" % number for number in range(len(sizes_bytes)))]
 
 
 @pytest.mark.parametrize("outage", [KafkaTimeoutError, UnknownTopicOrPartitionError])

@@ -2,8 +2,7 @@
 
 import errno
 import os
-import subprocess
-import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ from clipper_agents.streaming.storage import (
 from clipper_stream.errors import SetupError
 
 DATA = Path("/data")
-HOLDER = """
-import sys, pathlib
-from clipper_agents.streaming.storage import claim
-claim(pathlib.Path(sys.argv[1]))
-print("claimed", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.mark.parametrize(
@@ -58,10 +50,14 @@ def test_what_is_not_known_is_told_in_its_own_words():
     assert "/data: Busy: try again: look at the disk" in str(storage_failed(DATA, "Busy: try again"))
 
 
-def test_a_directory_is_made_and_claimed(tmp_path):
-    descriptor = claim(tmp_path / "a" / "b")
-    assert f"process {os.getpid()} on " in (tmp_path / "a" / "b" / "in-use").read_text()
-    os.close(descriptor)
+def test_a_directory_is_made_claimed_and_refused_to_others_until_its_process_ends(tmp_path):
+    place = tmp_path / "a" / "b"
+    descriptor = claim(place)
+    assert f"process {os.getpid()} on " in (place / "in-use").read_text()
+    with pytest.raises(StorageRefused, match=f"{place}: process {os.getpid()} on .* uses it: .*--instance"):
+        claim(place, wait_s=0.0)
+    threading.Timer(0.05, os.close, [descriptor]).start()
+    os.close(claim(place, wait_s=30.0))
 
 
 def test_a_place_that_cannot_be_a_directory_is_for_an_operator(tmp_path):
@@ -70,17 +66,6 @@ def test_a_place_that_cannot_be_a_directory_is_for_an_operator(tmp_path):
     for place in (tmp_path / "data", tmp_path / "data" / "router-0", Path("/proc/self/data")):
         with pytest.raises(StorageRefused, match=f"{place}: "):
             claim(place)
-
-
-def test_a_directory_that_another_process_uses_is_refused_until_that_one_ends(tmp_path):
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "claimed\n"
-        with pytest.raises(StorageRefused, match=f"{tmp_path}: process {holder.pid} on .* uses it: .*--instance"):
-            claim(tmp_path, wait_s=0.0)
-        holder.kill()
-        os.close(claim(tmp_path, wait_s=30.0))
 
 
 def test_what_was_read_from_other_topics_is_deleted(tmp_path: Path) -> None:
