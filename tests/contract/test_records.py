@@ -7,6 +7,7 @@ import json
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import msgspec
@@ -24,7 +25,7 @@ from clipper_topics.selection_rows import ModelTotalsRecord, RowKey, SavedRow, S
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = {"json": codec.JSON, "msgpack": codec.MSGPACK}
-CODECS = {
+CODECS: dict[str, codec.Codec[Any]] = {
     "query": codec.queries,
     "prediction": codec.predictions,
     "audit": codec.audits,
@@ -120,18 +121,12 @@ def test_a_row_is_written_as_it_always_was(name):
 
 
 def test_a_reader_from_before_there_were_features_reads_the_rest():
-    fields = [("model", str), *((name, float) for name in ("count", "loss", "weighted_loss", "weighted_count"))]
-    totals = list[msgspec.defstruct("Totals", fields, array_like=True)]
-    numbers = [("version", int), ("offset", int), ("applied", int)]
-    row = msgspec.defstruct("Row", [*numbers, ("totals", totals)], array_like=True)
-    found = msgspec.msgpack.decode(golden("selection-row-moments", "msgpack"), type=row)
-    assert [one.weighted_count for one in found.totals] == [24.0, 2.0]
-    saved = msgspec.defstruct("Saved", [("totals", dict[str, tuple[float, float, float, float]])])
-    rows = msgspec.msgpack.decode(golden("marker-moments", "msgpack"))["rows"]
-    assert msgspec.convert(rows, list[saved])[0].totals == SAVED
+    *_, totals = msgspec.msgpack.decode(golden("selection-row-moments", "msgpack"))[:4]
+    assert [total[:5] for total in totals] == [["svm:1", 12.0, 1.5, 3.25, 24.0], ["knn:2", 1.0, 1.0, 2.0, 2.0]]
+    (row,) = msgspec.msgpack.decode(golden("marker-moments", "msgpack"))["rows"]
+    assert row["totals"] == {"svm:1": [12.0, 1.5, 24.0, 3.25]}
     for name in ("query-features", "prediction-features"):
-        content = json.loads(golden(name, "json"))
-        assert content["features"] == read(name).features == [0.5, -1.0]
+        assert json.loads(golden(name, "json"))["features"] == read(name).features == [0.5, -1.0]
 
 
 def test_every_golden_file_is_there():
@@ -158,7 +153,7 @@ def test_a_message_has_a_sentence_a_field_and_examples_that_fit_its_schema_and_c
 
 
 DIGITS, SVM_1 = {"name": "digits", "models": ["svm:1"]}, {"name": "svm", "uri": "a:b"}
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     "query": [{"input": 1}, *({"application": "digits", **fields} for fields, _ in INVALID_QUERIES)],
     "feedback": [{"query_id": "0-1", **fields} for fields, _ in INVALID_FEEDBACK],
     "application": [DIGITS | {"name": "Digits"}, DIGITS | {"models": ["svm"]}, DIGITS | {"audit_ratio": 2}],

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidInput
-from clipper_stream.query.inputs import NUMERIC, RowSpec, to_matrix, to_rows
+from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec, to_matrix, to_rows
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=3), st.binary(max_size=16)
@@ -17,9 +17,8 @@ anything = st.recursive(
 pairs = st.one_of(
     st.lists(st.one_of(st.integers(-300, 300), st.floats(allow_nan=False)), min_size=2, max_size=2), anything
 )
-specs = st.builds(
-    RowSpec, st.sampled_from([*NUMERIC, "text", "bytes", "json"]), st.sampled_from([None, (), (2,), (1, 2)])
-)
+dtypes = st.sampled_from([*NUMERIC]) | st.sampled_from([*LISTED])
+specs = st.builds(RowSpec, dtypes, st.sampled_from([None, (), (2,), (1, 2)]))
 
 
 @given(specs, st.lists(pairs, max_size=5))

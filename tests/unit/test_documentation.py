@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -39,7 +40,7 @@ def test_the_programs_of_the_readme_run_or_import_what_exists_where_they_need_a_
 
 
 def test_the_records_of_the_readme_are_those_of_the_wire_contract():
-    kinds = {"input": codec.queries, "predicted_at_ms": codec.predictions, "label": codec.feedback}
+    kinds: dict[str, Any] = {"input": codec.queries, "predicted_at_ms": codec.predictions, "label": codec.feedback}
     for line in filter(None, "".join(blocks(README, "json")).splitlines()):
         fields = json.loads(line).keys()
         kind = next(kinds[field] for field in kinds if field in fields)

@@ -1,4 +1,5 @@
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,7 +117,8 @@ def test_a_plan_that_says_nothing_is_refused(wrong, message):
 
 
 def test_every_policy_of_the_demo_exists_and_forgets():
-    assert all(make_policy(name, parameters).half_life is not None for name, parameters in POLICIES.items())
+    policies: list[Any] = [make_policy(*each) for each in POLICIES.items()]
+    assert None not in [policy.half_life for policy in policies]
 
 
 def test_queries_alternate_between_the_applications_and_are_due_evenly(script):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -103,7 +104,8 @@ def test_one_sample_is_enough_and_none_is_refused_with_what_to_do(tmp_path):
 
 def test_more_versions_than_colours_can_still_be_told_apart():
     many = LifecycleSample(at_s=START_S, shares={f"m{number}:1": 0.05 for number in range(20)})
-    looks = {(line.get_color(), str(line._dash_pattern)) for line in lifecycle_figure([], [many]).axes[0].lines}
+    lines: Any = lifecycle_figure([], [many]).axes[0].lines
+    looks = {(line.get_color(), str(line._dash_pattern)) for line in lines}
     assert len(looks) == 20
 
 

@@ -115,9 +115,9 @@ def report():
 
 
 def test_the_table_shows_the_numbers_of_the_report_and_a_dash_where_there_is_none(report):
-    console = Console(file=io.StringIO(), width=100)
-    console.print(report_table(report))
-    cells = [line.split("│") for line in console.file.getvalue().splitlines() if "│" in line]
+    text = io.StringIO()
+    Console(file=text, width=100).print(report_table(report))
+    cells = [line.split("│") for line in text.getvalue().splitlines() if "│" in line]
     lines = {name.strip(): value.strip() for _, name, value, _ in cells}
     shown = {"queries sent": "3", "missing": "1", "default outputs": "50.00%", "late": "1"}
     assert lines | shown | {"latency p50": "20.00 ms", "latency p99": "-"} == lines

@@ -19,28 +19,31 @@ ROWS = Dataset(np.eye(4), labels=[0, 1, 2, 3])
 
 
 class PatientPipeline:
-    """Outlets, consumer and observer of a run: answers a query when so many are open, or all of them are sent."""
+    """Outlets, consumer and observer of a run of 20 queries: answers one when so many are open, or all are sent."""
 
     answers, failures, first_failure = ANSWER_STATUSES, 0, None
 
-    def __init__(self, most_open):
-        self.most_open, self.open, self.sent, self.let_through, self.told = most_open, [], [], 0, {}
+    def __init__(self, most_open, let_through=0):
+        self.most_open, self.let_through = most_open, let_through
+        self.ids, self.most_seen, self.answered_count, self.told = [], 0, 0, {}
 
     async def send(self, records):
-        for _, _, value in records:
-            self.open.append(codec.queries.decode(value).query_id)
-            self.sent.append(len(self.open))
-            assert len(self.sent) <= self.let_through
+        self.ids += [codec.queries.decode(value).query_id for _, _, value in records]
+        self.most_seen = max(self.most_seen, len(self.ids) - self.answered_count)
+        assert len(self.ids) <= self.let_through
 
     async def getmany(self, timeout_ms):
-        while not self.open or (len(self.open) < self.most_open and len(self.sent) < 20):
+        number = self.answered_count
+        while len(self.ids) < min(number + self.most_open, 20) or number == 20:
             await asyncio.sleep(0)
-        query_id = self.open.pop(0)
-        reason = {0: "late", 1: None}.get(len(self.told), "")
-        answers = [Prediction(query_id=query_id, application="digits", default=reason != "", reason=reason or None)]
-        twice = answers * 2 if len(self.told) == 2 else answers
+        self.answered_count += 1
+        reason = {0: "late", 1: None}.get(number, "")
+        answer = Prediction(
+            query_id=self.ids[number], application="digits", default=reason != "", reason=reason or None
+        )
         foreign = Prediction(query_id="0-somebody-else", application="digits")
-        values = [b"nonsense", *map(codec.predictions.encode, (*twice, foreign))]
+        answers = [answer, foreign, *([answer] if number == 2 else [])]
+        values = [b"nonsense", *map(codec.predictions.encode, answers)]
         return {0: [SimpleNamespace(value=value, headers=()) for value in values]}
 
     def releasing(self, count):
@@ -50,19 +53,18 @@ class PatientPipeline:
         self.told[query] = answer
 
 
+@pytest.mark.parametrize("observed", [True, False])
 @pytest.mark.parametrize(("mode", "most_open"), [("rate", 20), ("bounded", 5), ("saturation", 5)])
-async def test_a_run_lets_through_what_is_due_and_in_a_closed_loop_no_more_than_may_be_outstanding(mode, most_open):
-    plan = LoadPlan(
-        "digits", mode=mode, rate_per_s=1e3, duration_s=0.02, queries=20, outstanding=5, arrivals="constant"
-    )
+async def test_a_run_lets_through_what_is_due_and_in_a_closed_loop_no_more_than_may_be_open(mode, most_open, observed):
+    amount = {"queries": 20} if mode == "saturation" else {"rate_per_s": 1e3, "duration_s": 0.02}
+    plan = LoadPlan("digits", mode=mode, outstanding=5, arrivals="constant", **amount)
     script = write_script(plan, ROWS, partitions=2, run="0123abcd")
-    pipeline = PatientPipeline(most_open)
-    run = LoadRun(plan, script, pipeline, time.perf_counter, pipeline)
+    pipeline = PatientPipeline(most_open, 0 if observed else 20)
+    run = LoadRun(plan, script, pipeline, time.perf_counter, pipeline if observed else None)
     assert np.isnan(run.ledger.due_s).all() == (mode != "rate")  # latencies count from when a query was sent
     await run.run(pipeline, pipeline, None)
-    assert max(pipeline.sent) == most_open
-    assert sorted(pipeline.told) == list(range(20))
-    assert pipeline.told[3] == AnswerStatus(script.query_id(3))
+    assert pipeline.most_seen == most_open
+    assert [answer.query_id for _, answer in sorted(pipeline.told.items())] == (pipeline.ids if observed else [])
     assert run.ledger.reasons == {0: "late", 1: "unstated"}
     report = run.report(pipeline, pipeline)
     assert (report.mode, report.queries, report.answered, report.duplicates) == (mode, 20, 20, 1)

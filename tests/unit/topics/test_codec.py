@@ -100,11 +100,17 @@ def test_unknown_fields_and_whole_floats_are_read_at_every_level_of_a_manifest(k
     assert codec.changes.decode_as(kind, write(change)).after == found
 
 
-@pytest.mark.parametrize("revision", ["2.5", "true", '"2"', "0.0", "9007199254740994.0"])
-def test_what_is_no_whole_number_within_its_bounds_is_no_revision(revision):
-    value = f'{{"name": "digits", "models": [], "revision": {revision}}}'.encode()
-    with pytest.raises(UndecodableRecord, match=r"\$\.revision"):
-        codec.applications.decode(value)
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        *((f'"revision": {value}', "revision") for value in ("2.5", "true", '"2"', "0.0", "9007199254740994.0")),
+        ('"models": ["svm:1"], "trials": [{"model": "svm:1", "share": 0.1}]', "svm:1 on trial twice"),
+        ('"trials": [{"model": "b:1", "share": 0.1}, {"model": "b:1", "share": 0.1}]', "b:1 on trial twice"),
+    ],
+)
+def test_what_is_no_revision_or_no_trial_is_undecodable(fields, said):
+    with pytest.raises(UndecodableRecord, match=said):
+        codec.applications.decode(f'{{"name": "digits", "models": [], {fields}}}'.encode())
 
 
 def test_a_misspelt_manifest_field_is_ignored_on_the_topic_but_refused_in_a_file():
