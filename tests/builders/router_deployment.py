@@ -62,15 +62,15 @@ class Read:
 
 @cache
 def template():
-    """The process that routers are forked from, as those of a supervisor are: a tenth of the time of a start."""
+    """The process that workers are forked from, as those of a supervisor are: a tenth of the time of a start."""
     made = WorkerTemplate(PROGRAM, ENVIRONMENT)
     made.start()
     atexit.register(made.close)
     return made
 
 
-class RunningRouter:
-    """A router process, and what it has written on its standard error."""
+class RunningWorker:
+    """A process, and what it has written on its standard error."""
 
     def __init__(self, child, lines):
         self._child, self.lines = child, lines
@@ -134,19 +134,23 @@ class Deployment:
         )
         await publish_manifests(self.kafka, self.catalogue, manifests)
 
-    @asynccontextmanager
-    async def router(self, name="router-0", *, ready=True, **settings):
+    def router(self, name="router-0", *, ready=True, **settings):
         """Run a router for the time of the block; at its end it is told to end, and has to end well."""
+        section = {"data_dir": str(self.folder / "data"), **settings}
+        return self.worker("router", name=name, ready=ready, router=section)
+
+    @asynccontextmanager
+    async def worker(self, *role, name, ready=True, **sections):
+        """Run a worker, with these sections in its configuration."""
         kafka = {name: getattr(self.catalogue, name) for name in ("prefix", "partitions")}
-        kafka["bootstrap"] = self.kafka.bootstrap
         config, lines = self.folder / f"{name}.json", []
-        config.write_text(json.dumps({"kafka": kafka, "router": {"data_dir": str(self.folder / "data"), **settings}}))
-        words = ("worker", "router", "--instance", name, "--config", str(config), "--ends-with-stdin")
+        config.write_text(json.dumps({"kafka": {"bootstrap": self.kafka.bootstrap, **kafka}, **sections}))
+        words = ("worker", *role, "--instance", name, "--config", str(config), "--ends-with-stdin")
         spec = ChildSpec(name=name, command=(*PROGRAM, *words), environment=ENVIRONMENT)
         child = await ChildProcess.start(
             spec, lambda line: lines.append(line.removeprefix(f"child={name} ")), template().launch
         )
-        running = RunningRouter(child, lines)
+        running = RunningWorker(child, lines)
         try:
             if ready:
                 await running.ready()

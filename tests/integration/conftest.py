@@ -1,5 +1,6 @@
 """A deployment of a test's own, and the commands of its operator."""
 
+import asyncio
 import json
 import sys
 
@@ -47,3 +48,13 @@ def shell(kafka, catalogue, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     return Shell(tmp_path, capsys)
+
+
+@pytest.fixture
+def command(shell):
+    """Runs a command beside this loop; the lines that it prints."""
+
+    async def run(*arguments, **expected):
+        return await asyncio.to_thread(shell, *arguments, **expected)
+
+    return run

@@ -58,6 +58,7 @@ def queries(view: LiveView, since_s: float) -> float:
     return sum(one * found.step_s for one in found.values.get("queries_per_s", []) if one is not None)
 
 
+@pytest.mark.slow  # a point of the history is of ten seconds
 async def test_the_view_shows_the_records_and_its_history_outlives_it_and_its_folder(
     kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
 ) -> None:
@@ -83,57 +84,43 @@ async def test_the_view_shows_the_records_and_its_history_outlives_it_and_its_fo
         assert versions["svm:1"].keys() >= {"weight", "loss", "loss_lower", "loss_upper", "p50_ms"}
 
 
-async def test_topics_that_are_missing_deleted_or_made_again_are_waited_for(
-    kafka: KafkaConnection, tmp_path: Path
-) -> None:
-    catalogue = Catalogue(prefix=f"t{time.time_ns() % 10**9}", partitions=2)
-    transaction = f"{catalogue.prefix}.test"
-    try:
-        async with followed(kafka, catalogue, tmp_path / "history") as view:
+async def test_topics_that_are_missing_deleted_or_made_again_are_waited_for(kafka, catalogue, tmp_path):
+    async with followed(kafka, catalogue, tmp_path / "history") as view:
+        for _ in range(2):
+            await delete_topics(kafka, list(await existing_topics(kafka, catalogue.prefix)))
             await shows(view, lambda: "clipper-stream topics create" in view.stale_reason)
-            assert not view.is_read
-            for _ in range(2):
-                await ensure_topics(kafka, catalogue)
-                await write(kafka, declared(catalogue, int(time.time() * 1000)), transaction)
-                await shows(view, lambda: view.is_read and not view.stale_reason and view.summaries())
-                await delete_topics(kafka, list(await existing_topics(kafka, catalogue.prefix)))
-                await shows(view, lambda: view.stale_reason)
-                assert [one.name for one in view.summaries()] == [DIGITS.name], "what was read last stays"
-    finally:
+            await ensure_topics(kafka, catalogue)
+            await write(kafka, declared(catalogue, int(time.time() * 1000)), f"{catalogue.prefix}.test")
+            await shows(view, lambda: view.is_read and not view.stale_reason and view.summaries())
         await delete_topics(kafka, list(await existing_topics(kafka, catalogue.prefix)))
+        await shows(view, lambda: view.stale_reason)
+        assert [one.name for one in view.summaries()] == [DIGITS.name], "what was read last stays"
 
 
-async def test_hours_are_rebuilt_from_records_of_a_real_log(
-    kafka: KafkaConnection, tmp_path: Path, catalogue: Catalogue
-) -> None:
-    names = {getattr(CATALOGUE, kind): f"{catalogue.prefix}-past.{kind}" for kind in KINDS}
-    past = Catalogue(prefix=f"{catalogue.prefix}-past", partitions=2)
+async def test_hours_are_rebuilt_from_records_of_a_real_log(kafka, tmp_path, catalogue):
+    past = Catalogue(prefix=f"{catalogue.prefix}.past", partitions=2)  # deleted with the others
+    names = {getattr(CATALOGUE, kind): getattr(past, kind) for kind in KINDS}
     kept = {"retention.ms": "-1"}  # these records are years old
     async with administration(kafka) as admin:
         await admin.create_topics([NewTopic(name, 2, 1, topic_configs=kept) for name in names.values()])
-    try:
-        async with AIOKafkaProducer(**kafka.aiokafka(), linger_ms=5) as producer:
-            sent = [
-                await producer.send(
-                    names[tp.topic], one.value, one.key, partition=tp.partition, timestamp_ms=one.timestamp
-                )
-                for tp, records in logs(every_s=5.0).items()
-                for one in records
-            ]
-            await asyncio.gather(*sent)
-        history = SeriesHistory.open(tmp_path / "history", lambda: NOW_S)
-        async with open_reader(kafka, isolation_level="read_committed", policy=STATUS) as reader:
-            partitions = [TopicPartition(name, number) for name in names.values() for number in range(2)]
-            await fill(history, PastReader(reader, past, partitions, facts()), NOW_S, pause_ratio=0.0)
-        found = history.series("digits", NOW_S - 3 * 3_600, NOW_S)
-        rates = dict(zip(found.times_s, found.values["queries_per_s"], strict=True))
-        assert rates[BEGAN_S + 3_600] == pytest.approx(0.2, rel=0.01)
-        assert rates[NOW_S - 7_200] == pytest.approx(0.2, rel=0.01)
-        assert found.versions["svm:1"]["loss"][-60] == pytest.approx(0.3, rel=0.01)
-        assert [*gaps(history, NOW_S)] == []
-        history.close()
-    finally:
-        await delete_topics(kafka, [*names.values()])
+    async with AIOKafkaProducer(**kafka.aiokafka(), linger_ms=5) as producer:
+        sent = [
+            await producer.send(names[tp.topic], one.value, one.key, partition=tp.partition, timestamp_ms=one.timestamp)
+            for tp, records in logs(every_s=5.0).items()
+            for one in records
+        ]
+        await asyncio.gather(*sent)
+    history = SeriesHistory.open(tmp_path / "history", lambda: NOW_S)
+    async with open_reader(kafka, isolation_level="read_committed", policy=STATUS) as reader:
+        partitions = [TopicPartition(name, number) for name in names.values() for number in range(2)]
+        await fill(history, PastReader(reader, past, partitions, facts()), NOW_S, pause_ratio=0.0)
+    found = history.series("digits", NOW_S - 3 * 3_600, NOW_S)
+    rates = dict(zip(found.times_s, found.values["queries_per_s"], strict=True))
+    assert rates[BEGAN_S + 3_600] == pytest.approx(0.2, rel=0.01)
+    assert rates[NOW_S - 7_200] == pytest.approx(0.2, rel=0.01)
+    assert found.versions["svm:1"]["loss"][-60] == pytest.approx(0.3, rel=0.01)
+    assert [*gaps(history, NOW_S)] == []
+    history.close()
 
 
 KINDS = ("predictions", "feedback", "selection", "comparisons")

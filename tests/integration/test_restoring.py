@@ -41,16 +41,6 @@ async def at(at):
 
 
 @pytest.fixture
-def command(shell):
-    """Runs a command beside this loop; the lines that it prints."""
-
-    async def run(*arguments, **expected):
-        return await asyncio.to_thread(shell, *arguments, **expected)
-
-    return run
-
-
-@pytest.fixture
 def verified(command):
     async def verify(*arguments, equal=True):
         code = exits.OK if equal else exits.FAILURE

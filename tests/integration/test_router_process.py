@@ -1,6 +1,5 @@
 """A router process: every query answered once, every feedback counted once. One router serves all tests."""
 
-import asyncio
 import json
 from collections import Counter
 
@@ -198,8 +197,8 @@ async def test_feedback_about_an_own_id_that_begins_with_a_partition_stays_and_c
     assert [one for one in records if b"1-1001" in one.value] == []
 
 
-async def test_what_this_router_has_written_is_answered_once_and_verified(at, shell):
+async def test_what_this_router_has_written_is_answered_once_and_verified(at, command):
     times = Counter((one.application, one.query_id) for one in map(decoded, await at.read(at.catalogue.predictions)))
     assert {query: many for query, many in times.items() if many != 1} == {}
-    (line,) = await asyncio.to_thread(shell, "replay", "verify", "--json")
+    (line,) = await command("replay", "verify", "--json")
     assert msgspec.json.decode(line, type=Verification).equal

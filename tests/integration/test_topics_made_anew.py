@@ -1,7 +1,5 @@
 """A topic that was deleted and created again: nothing is skipped in silence, nothing answered with another's answer."""
 
-import asyncio
-
 import pytest
 from aiokafka.admin import NewPartitions
 from builders.router_deployment import MODELS, app, total
@@ -53,7 +51,7 @@ def anew(topic):
 RENEW = "clipper-stream topics renew"
 
 
-async def test_a_feedback_topic_made_anew_is_told_and_none_is_skipped(at, shell):
+async def test_a_feedback_topic_made_anew_is_told_and_none_is_skipped(at, command):
     names = [f"q{number}" for number in range(10)]
     queries = [{"query_id": name, "input": [1, 1]} for name in names]
     truths = [{"query_id": name, "label": 2} for name in names]
@@ -65,11 +63,11 @@ async def test_a_feedback_topic_made_anew_is_told_and_none_is_skipped(at, shell)
     await at.tell(*truths)
 
     await ends(at, exits.SETUP, anew(at.catalogue.feedback), RENEW)
-    told = "\n".join(await asyncio.to_thread(shell, "status", code=exits.FAILURE))
+    told = "\n".join(await command("status", code=exits.FAILURE))
     assert anew(at.catalogue.feedback) in told
     assert RENEW in told
 
-    await asyncio.to_thread(shell, "topics", "renew", "--yes")
+    await command("topics", "renew", "--yes")
     async with at.router():
         letters = await at.read(at.catalogue.dead_letters, lambda found: len(found) >= len(names))
         assert {read_dead_letter(one.headers.items()).topic for one in letters} == {at.catalogue.feedback}
@@ -79,7 +77,7 @@ async def test_a_feedback_topic_made_anew_is_told_and_none_is_skipped(at, shell)
         assert counted(await settled(at)) == len(names)
 
 
-async def test_a_queries_topic_made_anew_is_told_and_every_query_is_answered(at, shell):
+async def test_a_queries_topic_made_anew_is_told_and_every_query_is_answered(at, command):
     async with at.router() as router:
         await ask(at, 40)
         assert await answers(at, 40) == [*range(40)]
@@ -88,20 +86,20 @@ async def test_a_queries_topic_made_anew_is_told_and_every_query_is_answered(at,
         assert await router.ended() == exits.CRASHED
         assert anew(at.catalogue.queries) in router.log
     await ends(at, exits.SETUP, anew(at.catalogue.queries), RENEW)
-    await asyncio.to_thread(shell, "topics", "renew", "--yes")
+    await command("topics", "renew", "--yes")
     async with at.router():
         assert await answers(at, 45) == [*range(100, 145)]
 
 
 @pytest.mark.parametrize("topic", ["predictions", pytest.param("audits", marks=pytest.mark.slow)])
-async def test_another_log_made_anew_is_told(at, shell, topic):
+async def test_another_log_made_anew_is_told(at, command, topic):
     name = getattr(at.catalogue, topic)
     async with at.router():
         await ask(at, 3)
         await answers(at, 3)
     await make_anew(at, name)
     await ends(at, exits.SETUP, anew(name), RENEW)
-    await asyncio.to_thread(shell, "topics", "renew", "--yes")
+    await command("topics", "renew", "--yes")
     await ask(at, 3, first=7)
     async with at.router():
         assert await answers(at, 3) == [7, 8, 9]
@@ -120,7 +118,7 @@ async def test_all_topics_made_anew_by_hand_are_a_new_deployment_for_kept_data(a
             await make_anew(at, *logs, catalogue.selection_changelog, catalogue.selection)
 
 
-async def test_a_topic_that_alone_gets_more_partitions_is_told_and_no_router_runs(at, shell):
+async def test_a_topic_that_alone_gets_more_partitions_is_told_and_no_router_runs(at, command):
     said = f"topic {at.catalogue.queries} has 3 partitions, 2 are configured"
     async with at.router() as router:
         await ask(at, 3)
@@ -130,7 +128,7 @@ async def test_a_topic_that_alone_gets_more_partitions_is_told_and_no_router_run
         assert await router.ended() == exits.SETUP
         assert said in router.log
     await ends(at, exits.SETUP, f"error: {said}")
-    assert said in "\n".join(await asyncio.to_thread(shell, "status", code=exits.FAILURE))
+    assert said in "\n".join(await command("status", code=exits.FAILURE))
 
 
 async def test_a_router_starts_again_when_the_outputs_topic_is_made_anew(at):

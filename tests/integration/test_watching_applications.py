@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,7 +97,7 @@ def check_read_back(kafka: KafkaConnection, catalogue: Catalogue, began_s: float
     assert asyncio.run(read_back(kafka, catalogue, 100)).recent.since_s == 0.0
 
 
-def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, shell):
+def test_status_and_watch_say_what_the_records_say(kafka, catalogue, tmp_path, shell):
     environ = environment_of(kafka, catalogue)
     transaction, began_s = f"{catalogue.prefix}.test", time.time() - 1
     asyncio.run(write(kafka, declared(catalogue, int(time.time() * 1000)), transaction))
@@ -139,62 +138,50 @@ def test_status_and_watch_say_what_the_records_say(kafka: KafkaConnection, catal
     assert any("wrong: host h0 of model svm:1 failed: out of memory" in one for one in watching.lines)
 
 
-@pytest.mark.parametrize(("per_s", "sampled"), [(100, True), (5_000, False)], ids=["a sample", "all"])
-async def test_a_sample_of_the_logs_tells_how_much_was_written(kafka, catalogue, per_s, sampled):
+async def test_a_sample_of_the_logs_tells_how_much_was_written(kafka, catalogue):
     """Ten times as many predictions as may be read, and a feedback record now and then."""
-    answers = [codec.predictions.encode(prediction(number, "svm:1")) for number in range(4_000)]
-    async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=per_s) as following:
+    answers = [codec.predictions.encode(prediction(number, "svm:1")) for number in range(2_000)]
+    async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=100) as following:
         await following.catch_up(await readable_partitions(kafka, catalogue))
         for chunk in range(0, len(answers), 100):
-            written = [
-                (catalogue.predictions, b"k", value, chunk % catalogue.partitions)
-                for value in answers[chunk : chunk + 100]
-            ]
+            values = answers[chunk : chunk + 100]
+            written = [(catalogue.predictions, b"k", value, chunk // 100 % catalogue.partitions) for value in values]
             labels = [(catalogue.feedback, b"k", codec.feedback.encode(labelled(chunk)), 0)]
             await write(kafka, written + labels, f"{catalogue.prefix}.test")
             await following.poll()
-        least = len(answers) * (0.9 if sampled else 1)
+
+        def counted():
+            return following.recent.window("digits", time.time(), 60)
+
         async with asyncio.timeout(30):
-            while (
-                counts := following.recent.window("digits", time.time(), 60)
-            ).feedback < 40 or counts.queries < least:
+            while counted().feedback < 20 or counted().queries < 0.9 * len(answers):
                 await following.poll()
-    assert counts.sampled == sampled
-    assert counts.feedback == 40, "of a log that has few records all are read"
-    assert counts.queries == pytest.approx(len(answers), rel=0.1 if sampled else 1e-9)
+    counts = counted()
+    assert counts.sampled
+    assert counts.feedback == 20, "of a log that has few records all are read"
+    assert counts.queries == pytest.approx(len(answers), rel=0.1)
     assert counts.of("svm:1").served == counts.queries
-    assert (len(counts.latencies_ms) < len(answers) / 2) == sampled
+    assert len(counts.latencies_ms) < len(answers) / 2
 
 
 def check_status(seen: dict[str, Any]) -> None:
     digits = seen["applications"]["digits"]
     versions = {one["model"]: one for one in digits["versions"]}
-    assert {ref: one["stage"] for ref, one in versions.items()} == {
-        "svm:1": "live",
-        "knn:1": "live",
-        "rf:2": "canary",
-        "nn:3": "shadow",
+
+    def column(*names):
+        return {ref: tuple(one[name] for name in names) for ref, one in versions.items()}
+
+    assert column("stage", "share", "hosts", "replicas") == {
+        "svm:1": ("live", 0.7, 1, 2),
+        "knn:1": ("live", 0.1, None, 0),
+        "rf:2": ("canary", 0.1, 0, 1),
+        "nn:3": ("shadow", 1.0, 0, 1),
     }
     assert (digits["policy"], digits["revision"], digits["contexts"], digits["contexts_whole"]) == ("exp3", 4, 1, True)
-    assert digits["queries"] == 10
-    assert digits["defaults"] == {"late": 1}
-    assert digits["feedback"] == 5
+    assert (digits["queries"], digits["defaults"], digits["feedback"]) == (10, {"late": 1}, 5)
     assert digits["latency"] == {"p50_ms": 20.0, "p99_ms": 20.0, "source": "predictions"}
-    assert {ref: one["share"] for ref, one in versions.items()} == {
-        "svm:1": 0.7,
-        "knn:1": 0.1,
-        "rf:2": 0.1,
-        "nn:3": 1.0,
-    }
-    assert {ref: (one["hosts"], one["replicas"]) for ref, one in versions.items()} == {
-        "svm:1": (1, 2),
-        "knn:1": (None, 0),
-        "rf:2": (0, 1),
-        "nn:3": (0, 1),
-    }
-    assert versions["svm:1"]["loss"] == pytest.approx(
-        {"count": 100.0, "mean": 0.1, "lower": 0.0552, "upper": 0.1744}, abs=1e-4
-    )
+    loss = {"count": 100.0, "mean": 0.1, "lower": 0.0552, "upper": 0.1744}
+    assert versions["svm:1"]["loss"] == pytest.approx(loss, abs=1e-4)
     assert versions["rf:2"]["loss"]["count"] == 30.0, "the newest row of a partition counts"
     assert versions["svm:1"]["weight"] > 0.95
     assert versions["nn:3"]["weight"] is None
