@@ -323,8 +323,10 @@ async def test_a_partition_that_fails_ends_the_agent_with_its_error(consumer):
         raise ValueError("a bug")
 
     await consumer.fetch(P0, 0)
+    await consumer.stream.start()
     with pytest.raises(ValueError, match="a bug"):
         await consumer.stream.serve_partitions(2, serve)
+    assert not consumer.stream.should_stop, "who has started the stream stops it"
 
 
 def test_the_stream_hides_nothing_that_fausts_own_has_under_the_same_name():

@@ -137,4 +137,4 @@ async def test_a_writer_that_kafka_has_forgotten_says_so(writer, starts):
     )
     producer._txn_manager = SimpleNamespace(_transaction_waiter=asyncio.Future())
     with pytest.raises(WriterForgotten, match="topic-0"):
-        await writer.write([(b"k", b"v", ())], {"other": [(b"k", b"v", ())]})
+        await writer.write([(b"k", b"v", ())])
