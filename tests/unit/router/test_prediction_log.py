@@ -1,6 +1,7 @@
 """Predictions and audits are sent and indexed, and only then is their query acknowledged, whoever dies or writes."""
 
 import asyncio
+from itertools import count
 
 import msgspec
 import pytest
@@ -42,23 +43,29 @@ def audits(rig):
 
 
 class Life:
-    """What happens to one query, of which two records may be read, word by word.
-
-    Attributes:
-        requests: Rows of it at the models, by model.
-        models: Which it names.
-    """
+    """What happens to one query, of which two records may be read, word by word."""
 
     def __init__(self, rig):
-        self.rig, self.requests, self.models = rig, {}, None
+        self.rig, self.requests, self.models, generations = rig, {}, None, count(1)
+        self.words = {
+            "read": self.read,
+            "copied": lambda: self.read(offset=9),
+            "plain": lambda: self.read(models=["a:1"]),
+            "served": lambda: self.answer("a:1", int),
+            "shadowed": lambda: self.answer("s:1", lambda value: 7),
+            "expired": lambda: rig.carry_out(rig.router.expire(AT_S + 1.0)),
+            "held": lambda: setattr(rig.producer, "hold", True),
+            "released": lambda: (setattr(rig.producer, "hold", False), rig.producer.release()),
+            "doubted": rig.sure.clear,
+            "sure": rig.sure.set,
+            "revoked": lambda: (setattr(rig, "generation", -1), rig.router.reset()),
+            "begun": lambda: setattr(rig, "generation", next(generations)),
+        }
 
-    def one(self, offset=4):
-        generation = self.rig.generation
-        return query("q", 3, offset=offset, key=b"key", models=self.models, generation=generation)
-
-    def read(self, offset=4):
-        one = self.one(offset)
+    def read(self, offset=4, models=None):
+        self.models = models or self.models
         (known,) = self.rig.decisions.of(0).find(["q"])
+        one = query("q", 3, offset=offset, key=b"key", models=self.models, generation=self.rig.generation)
         if self.rig.generation < 0:
             return  # nothing is read
         if known is None or self.rig.router.is_in_flight(one):
@@ -66,55 +73,17 @@ class Life:
         else:
             self.rig.prediction_log.repeat(one, known)
 
-    def copied(self):
-        self.read(offset=9)
-
-    def plain(self):
-        self.models = ["a:1"]
-        self.read()
-
-    def served(self, ref="a:1", model=int):
+    def answer(self, ref, model):
         if ref in self.requests:
             self.rig.answer(self.requests[ref], model)
 
-    def shadowed(self):
-        self.served("s:1", lambda value: 7)
-
-    def expired(self):
-        self.rig.carry_out(self.rig.router.expire(AT_S + 1.0))
-
-    def held(self):
-        self.rig.producer.hold = True
-
-    def released(self):
-        self.rig.producer.hold = False
-        self.rig.producer.release()
-
-    def doubted(self):
-        self.rig.sure.clear()
-
-    def sure(self):
-        self.rig.sure.set()
-
-    def revoked(self):
-        self.rig.generation = -1
-        self.rig.router.reset()
-
-    async def restored(self):
-        for word in ("revoked", "released", "sure"):
-            getattr(self, word)()
-        await settle()
-        self.rig.generation = 1
-        await self.rig.restore()
-
     async def lives(self, words):
         """Predictions and audits in the log afterwards, and the offsets that are acknowledged."""
-        for word in words.split():
-            if word == "restored":
-                await self.restored()
-            else:
-                getattr(self, word)()
-                await settle()
+        for word in words.replace("restored", "revoked released sure begun").split():
+            self.words[word]()
+            await settle()
+            if word == "begun":
+                await self.rig.restore()
         return len(self.rig.predictions()), len(audits(self.rig)), [offset for _, offset in self.rig.acknowledged]
 
 
@@ -141,11 +110,11 @@ async def test_a_query_is_acknowledged_when_its_prediction_and_its_audit_are_in_
         assert await one.lives(words) == tuple(written)
 
 
-WORDS = "read copied plain served shadowed expired held released doubted sure revoked restored"
+WORDS = sorted({word for life in LIVES.values() for words, *_ in life for word in words.split()})
 
 
 @settings(max_examples=40)
-@given(words=st.lists(st.sampled_from(WORDS.split()), max_size=12))
+@given(words=st.lists(st.sampled_from(WORDS), max_size=12))
 def test_whatever_happens_a_query_has_one_decision_and_both_its_records_are_acknowledged_behind_it(
     words, tmp_path_factory
 ):
@@ -263,7 +232,7 @@ async def test_of_two_audits_the_first_in_the_log_counts_whoever_wrote_it(rig):
         rig.producer.append(CATALOGUE.audits, 0, b"key", value)
     life = Life(rig)
     for word in ("read", "served", "shadowed"):
-        getattr(life, word)()
+        life.words[word]()
         await settle()
     (first,) = rig.audits.of(0).find([audit_key("q", 4)])
     assert (decode_audit(first), len(rig.log(CATALOGUE.audits)), rig.acknowledged) == (theirs, 3, [(0, 4)])
