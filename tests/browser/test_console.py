@@ -77,8 +77,10 @@ PAGES = {
         f"/console/queries?id={quote(MARKUP)}&context={quote(MARKUP)}", f"Query {MARKUP}", (f"ValueError: {MARKUP}",)
     ),
 }
+OFTEN = {"overview", "an application that fails", "a change", "a query"}
 LONG = {"application", "trial", "a model", "queries"}
 """Pages of templates that another page has as well."""
+MARKS = dict.fromkeys(OFTEN, ()) | dict.fromkeys(LONG, pytest.mark.long)
 LOOKS = [(theme, width) for theme in ("light", "dark") for width in (1280, 360, 2560)]
 
 
@@ -91,7 +93,7 @@ def is_for_everybody(page: Page, shown: Shown) -> None:
     assert blemishes(page) == []
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in PAGES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, pytest.mark.slow)) for name in PAGES])
 def test_every_page_says_what_it_is_about_and_everybody_can_use_it(ada: Visitor, name: str) -> None:
     page = ada.open(PAGES[name].path, theme="light", width=1280)
     is_for_everybody(page, PAGES[name])

@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ import httpx
 from confluent_kafka import Producer
 from e2e.any_client import AnyClient
 from e2e.programs import Program, RunningProcess, environment, run, until
+from stub_server import Answer, StubServer, serving
 
 from clipper_topics.catalogue import Catalogue
 from deploy.observe.servers import BOARD, prometheus
@@ -141,8 +141,11 @@ class Observed:
         for thread in self._threads:
             thread.join()
 
+    def _producer(self) -> Producer:
+        return Producer({"bootstrap.servers": self.client.bootstrap, "linger.ms": 0})
+
     def _ask(self) -> None:
-        producer, number = Producer({"bootstrap.servers": self.client.bootstrap, "linger.ms": 0}), 0
+        producer, number = self._producer(), 0
         while not self._ending.wait(TURN_S):
             for application in QUERIES:
                 number += 1
@@ -152,7 +155,7 @@ class Observed:
         producer.flush(10)
 
     def _tell(self) -> None:
-        producer = Producer({"bootstrap.servers": self.client.bootstrap, "linger.ms": 0})
+        producer = self._producer()
         with self.client.reading(self.catalogue.predictions) as reading:
             while not self._ending.is_set():
                 for answer in reading.more():
@@ -213,7 +216,7 @@ class Observed:
     def backlog(self) -> Iterator[None]:
         """So many queries at once that it takes minutes to answer them one by one."""
         with self.mood("is narrow"):
-            producer = Producer({"bootstrap.servers": self.client.bootstrap})
+            producer = self._producer()
             for number in range(4_000):
                 content = {"application": "narrow", "input": [number, 1]}
                 producer.produce(self.catalogue.queries, json.dumps(content).encode())
@@ -257,27 +260,15 @@ class Observed:
     def told_by_nobody(self, metrics: str) -> Iterator[None]:
         """A process of ours that is none: it serves these metrics, and nothing else."""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(metrics.encode())
-
-            def log_message(self, *_: object) -> None:
-                """No line."""
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            target = {"targets": [f"127.0.0.1:{server.server_port}"], "labels": {"instance": "nobody"}}
+        answer = Answer(metrics.encode(), headers={"content-type": "text/plain; version=0.0.4"})
+        with serving(StubServer(metadata=answer)) as server:
+            target = {"targets": [f"127.0.0.1:{server.port}"], "labels": {"instance": "nobody"}}
             path = self.folder / "data" / "metrics-targets-nobody.json"
             path.write_text(json.dumps([target]))
             try:
                 yield
             finally:
                 path.write_text("[]")
-                server.shutdown()
-                thread.join()
 
 
 @contextmanager

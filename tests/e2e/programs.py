@@ -210,7 +210,7 @@ def run(*arguments: str, folder: Path, environ: Mapping[str, str] | None = None,
     return Done(done.returncode, done.stdout, done.stderr.splitlines())
 
 
-def run_here(*arguments: str, folder: Path, environ: Mapping[str, str] | None = None) -> Done:
+def run_here(*arguments: str, folder: Path, environ: Mapping[str, str] | None = None, typed: str = "") -> Done:
     """Run a `clipper-stream` command as `run` does, but in this process, which spares the time of a start."""
     wanted, out, err = _given(environ), io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
@@ -219,6 +219,11 @@ def run_here(*arguments: str, folder: Path, environ: Mapping[str, str] | None = 
         for name, value in wanted.items():
             patched.setenv(name, value)
         patched.setattr(sys, "path", [*sys.path])
+        patched.setattr(sys, "stdin", io.StringIO(typed))
         patched.chdir(folder)
+        before = {*sys.modules}
         code = program.main([*arguments])
+        for name in {*sys.modules} - before:
+            if str(folder) in str(getattr(sys.modules[name], "__file__", "")):  # another folder has one of that name
+                del sys.modules[name]
     return Done(code, out.getvalue(), err.getvalue().splitlines())

@@ -109,7 +109,7 @@ def test_every_answer_is_one_that_the_document_has(gateway, session, valid, inva
         answered[operation.path] = ask(operation, session, GenerationMode.POSITIVE, valid if is_varied else 4)
         if is_varied:
             assert 400 in ask(operation, session, GenerationMode.NEGATIVE, invalid)
-    assert 200 in answered["/v1/applications/{name}/predict"]
+    assert answered["/v1/applications/{name}/predict"] >= {200, 202}
     assert 202 in answered["/v1/feedback"]
     ready = session.get(f"{gateway.http}/readyz", timeout=ANSWER_S)
     assert (ready.status_code, ready.json()) == (200, {"ready": True, "reasons": []})

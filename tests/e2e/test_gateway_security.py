@@ -59,13 +59,6 @@ def changed(made: str, other: str) -> str:
     return f"{head}.{other.split('.')[1]}.{signature}"
 
 
-class Issuer(StubServer):
-    """Gives the issuer's public keys to who asks."""
-
-    def answer(self, asked: Any) -> Answer:
-        return Answer({"keys": [ISSUED.as_dict(private=False)]})
-
-
 @dataclass(frozen=True)
 class Fortress:
     """A gateway with keys and tokens.
@@ -115,7 +108,7 @@ def fortress(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -
         name: make_key(file, name, applications=applications, rights=given, rate=None, now_ms=0)
         for name, (applications, given) in rights.items()
     }
-    with serving(Issuer()) as issuer:
+    with serving(StubServer(metadata=Answer({"keys": [ISSUED.as_dict(private=False)]}))) as issuer:
         settings = {
             "CLIPPER_GATEWAY_KEYS_FILE": str(file),
             "CLIPPER_GATEWAY_OIDC_ISSUER": ISSUER,

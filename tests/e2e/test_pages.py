@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from builders.pages import blocks
 from e2e.gateways import FREE_PORTS, WITH_GATEWAY, own_topics, serves
-from e2e.programs import CLIPPER_STREAM, Program, environment, environment_of, reserved_port, until
+from e2e.programs import CLIPPER_STREAM, Program, environment, environment_of, reserved_port, run_here, until
 
 from clipper_agents import exits
 from clipper_stream.client import SyncClient
@@ -79,6 +79,9 @@ class Shell:
                 program.ready()
                 program.signal(signal.SIGTERM)
                 return subprocess.CompletedProcess(line, program.ended(), "", program.log)
+        if line.startswith("clipper-stream ") and not re.search(r"[|<>&;$]", line):
+            done = run_here(*shlex.split(line)[1:], folder=self.folder, environ=self.environ, typed="y\n")
+            return subprocess.CompletedProcess(line, done.code, done.out, "\n".join(done.err))
         path = f"{CLIPPER_STREAM.parent}:{os.environ['PATH']}"
         return subprocess.run(
             line, shell=True, cwd=self.folder, env=self.environ | {"PATH": path}, input="y\n",
