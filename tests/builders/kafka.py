@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import defaultdict
+from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
@@ -21,8 +23,9 @@ def record(offset, value=b"value", key=b"key", topic="topic", partition=0, heade
 
 async def settle():
     """Let all that can go on go on, until everything waits."""
+    loop: Any = asyncio.get_running_loop()
     await asyncio.sleep(0)
-    while asyncio.get_running_loop()._ready:
+    while loop._ready:
         await asyncio.sleep(0)
 
 
@@ -72,10 +75,9 @@ class FakeProducer:
     """
 
     def __init__(self, batch_bytes=1000):
-        self.logs, self.writers = defaultdict(list), {}
+        self.logs, self.writers, self._held, self._batch_bytes = defaultdict(list), {}, [], batch_bytes
         self.away, self.hide_offsets, self.hold, self.timestamp_ms = 0, False, False, -1
         self.failure, self.outage = None, KafkaTimeoutError
-        self._batch_bytes, self._held = batch_bytes, []
 
     def create_batch(self):
         return FakeBatch(self._batch_bytes)
@@ -89,10 +91,9 @@ class FakeProducer:
         if self.failure is not None:
             future.set_exception(self.failure)
             return future
-        offset = len(self.logs[topic, partition])
+        offset = -1 if self.hide_offsets else len(self.logs[topic, partition])
         self.logs[topic, partition] += batch.records
-        found = SimpleNamespace(offset=-1 if self.hide_offsets else offset, timestamp=self.timestamp_ms)
-        self._held.append((future, found))
+        self._held.append((future, SimpleNamespace(offset=offset, timestamp=self.timestamp_ms)))
         if not self.hold:
             self.release()
         return future
@@ -126,9 +127,8 @@ class FakeWriter:
         if self._producer.writers.get(self._place) is not self:
             raise PartitionTakenOver
         outbox, (own, partition) = Outbox(self._producer), self._place
-        for topic, others in beside.items():
-            await outbox.send(topic, partition, others)
-        return await outbox.send(own, partition, records)
+        found = [await outbox.send(topic, partition, some) for topic, some in {**beside, own: records}.items()]
+        return found[-1]
 
     async def stop(self):
         self._producer.writers.pop(self._place, None)
@@ -152,11 +152,11 @@ class FakeLogReader:
 
     async def read(self, starts, apply, ends=None, since_ms=None):
         await asyncio.sleep(0)
-        self.reads += 1
-        total = 0
+        self.reads, total = self.reads + 1, 0
         for tp, start in starts.items():
             log = [*enumerate(self._logs.get(tp, []))][start or 0 : (ends or {}).get(tp)]
-            found = [record(at, value, key, *tp, headers, self._timestamp_ms) for at, (key, value, headers) in log]
+            of_tp = partial(record, topic=tp.topic, partition=tp.partition, timestamp=self._timestamp_ms)
+            found = [of_tp(offset, value, key, headers=headers) for offset, (key, value, headers) in log]
             total += len(found)
             if found:
                 apply(TopicPartition(*tp), found)

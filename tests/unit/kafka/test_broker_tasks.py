@@ -1,6 +1,7 @@
 """Fetches that go on by themselves and requests that begin at once do what aiokafka's own do, with fewer wake-ups."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from aiokafka import TopicPartition
@@ -55,6 +56,8 @@ class Brokers:
 
 class Rig:
     """One client, and its requests that are under way, by broker."""
+
+    named_in: Callable
 
     def __init__(self, leaders):
         self.brokers, self.under_way = Brokers(leaders), {}
