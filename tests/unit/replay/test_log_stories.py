@@ -127,9 +127,9 @@ def applied(at):
 HISTORIES = {
     "nothing": (lambda at: at, {}),
     "no application": (lambda at: at.work(3, "nobody"), {}),
-    "an id that is used again after the horizon": (
-        lambda at: at.work(3).wait(LATER_MS).ask("app-1", outputs=[("a:1", 7), ("b:1", 8)]).tell("app-1", 8).learn(),
-        {"app": 4}),
+    "an id that is used again and again after the horizon": (
+        lambda at: at.work(3).wait(LATER_MS).ask("app-1", outputs=[("a:1", 7), ("b:1", 8)]).tell("app-1", 8).learn()
+        .wait(LATER_MS).ask("app-1").tell("app-1").learn(), {"app": 5}),
     "ids of two applications": (
         lambda at: at.ask("q", "linear").ask("q").tell("q").tell("q", application="app").tell("q").learn(),
         {"app": 1, "linear": 1}),
