@@ -29,7 +29,6 @@ from takeover.state import (
     HORIZON,
     NOTHING,
     Committed,
-    Feedback,
     Phase,
     Prediction,
     Query,
@@ -78,24 +77,20 @@ def settled(world: World, rules: Rules) -> World:
 def _client(world: World, sizes: Sizes) -> Next:
     if world.now < sizes.ticks:
         yield f"it is {world.now + 1}", world._replace(now=world.now + 1)
-    if len(world.queries) < sizes.queries:
-        for query in range(sizes.ids):
-            yield f"query {query} is asked", world._replace(queries=(*world.queries, Query(query, world.now)))
-    if len(world.feedback) < sizes.feedback:
-        for query in range(sizes.ids):
-            told = Feedback(query, world.now)
-            yield f"feedback about query {query} comes", world._replace(feedback=(*world.feedback, told))
+    for new in (Query(query, world.now) for query in range(sizes.ids)):
+        if len(world.queries) < sizes.queries:
+            yield f"query {new.query} is asked", world._replace(queries=(*world.queries, new))
+        if len(world.feedback) < sizes.feedback:
+            yield f"feedback about query {new.query} comes", world._replace(feedback=(*world.feedback, new))
 
 
 def _arrivals(world: World, rules: Rules) -> Next:
     for request in sorted(world.requests, key=_order):
-        yield from _arrive(world._replace(requests=world.requests - {request}), request, rules)
+        arrive = _append_prediction if request.step is None else _commit_step
+        yield from arrive(world._replace(requests=world.requests - {request}), request, rules)
 
 
-def _arrive(world: World, request: Request, rules: Rules) -> Next:
-    if request.step is None:
-        yield from _append_prediction(world, request, rules)
-        return
+def _commit_step(world: World, request: Request, rules: Rules) -> Next:
     written = Committed(world.end, request.step.row, request.step.position)
     world = world._replace(changelog=(*world.changelog, written), end=world.end + 1)
     done = f"the step of router {NAMES[request.router]} is committed"
@@ -128,21 +123,20 @@ def _append_prediction(world: World, request: Request, rules: Rules) -> Next:
 
 
 def _take_over(world: World, number: int, rules: Rules) -> Next:
-    epoch, before = world.epoch + 1, world.routers[number]
-    requests = world.requests
-    if rules.fencing:
-        requests = frozenset(one for one in requests if one.step is None)
+    epoch = world.epoch + 1
+    requests = frozenset(one for one in world.requests if one.step is None or not rules.fencing)
     logs = {compacted(world.changelog): "the changelog is compacted, and "} | {world.changelog: ""}
-    losses = _losses(before)
-    offsets = range(world.committed, world.answered + 1)
-    for changelog, (disk, lost), committed in product(logs, losses.items(), offsets):
+    losses, offsets = _losses(world.routers[number]), range(world.committed, world.answered + 1)
+    for log, (disk, lost), committed in product(logs, losses.items(), offsets):
         for end in _ends(world, "changelog", rules):
             table, ages = disk
-            rows = table_of(changelog, table if table.upto < end else Table(), end, rules)
+            rows = table_of(log, table if table.upto < end else Table(), end, rules)
             router = Router(rows, ages, Phase.TAKEN_OVER, epoch, committed)
-            after = world._replace(epoch=epoch, changelog=changelog, committed=committed, answered=committed)
-            done = f"{logs[changelog]}router {NAMES[number]}{lost} takes over{_upto(world, 'changelog', end)}"
-            yield done, _with(after._replace(requests=requests), number, router)
+            after = world._replace(
+                epoch=epoch, changelog=log, committed=committed, answered=committed, requests=requests
+            )
+            done = f"{logs[log]}router {NAMES[number]}{lost} takes over{_upto(world, 'changelog', end)}"
+            yield done, _with(after, number, router)
 
 
 def _losses(router: Router) -> dict[tuple[Table, index.Ages], str]:
@@ -200,15 +194,15 @@ def _decide(world: World, number: int) -> Next:
     if any(world.queries[one].query == query for one in router.pending):
         return
     known = index.decision_of(router.ages, world.predictions, world.queries[offset])
+    router = router._replace(read=offset + 1)
     if known is not None and world.predictions[known].query_offset == offset:
-        after = _with(world, number, router._replace(read=offset + 1))
-        yield f"router {NAMES[number]} finds query {query} answered", after
+        yield f"router {NAMES[number]} finds query {query} answered", _with(world, number, router)
         return
     request = Request(number, router.epoch, query_offset=offset, repeated=NOTHING if known is None else known)
-    sent = router._replace(read=offset + 1, pending=(*router.pending, offset))
+    sent = world._replace(requests=world.requests | {request})
     done = "decides about" if known is None else "repeats its prediction about"
-    after = _with(world._replace(requests=world.requests | {request}), number, sent)
-    yield f"router {NAMES[number]} {done} query {query}", after
+    router = router._replace(pending=(*router.pending, offset))
+    yield f"router {NAMES[number]} {done} query {query}", _with(sent, number, router)
 
 
 def _learn(world: World, number: int, rules: Rules) -> Next:
