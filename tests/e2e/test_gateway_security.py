@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import httpx
@@ -37,7 +37,7 @@ MOST_BYTES = 100_000
 PATH = "/v1/applications/sums/predict"
 BODY = b'{"input": [1, 2]}'
 SCOPES = "clipper:predict clipper:feedback clipper:read"
-Code = grpc.StatusCode
+Code: TypeAlias = grpc.StatusCode
 CODES = {400: Code.INVALID_ARGUMENT, 401: Code.UNAUTHENTICATED, 403: Code.PERMISSION_DENIED}
 Headers = Mapping[str, str]
 

@@ -135,8 +135,8 @@ def jaeger(program: Path) -> Iterator[tuple[str, httpx.Client]]:
     with ExitStack() as stack:
         urls = {flag: f"http://127.0.0.1:{stack.enter_context(reserved_port())}" for flag in flags}
         arguments = [f"--{flag}.host-port={url.removeprefix('http://')}" for flag, url in urls.items()]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = stack.enter_context(subprocess.Popen([program, *arguments], **quiet))
+        nowhere = subprocess.DEVNULL
+        process = stack.enter_context(subprocess.Popen([program, *arguments], stdout=nowhere, stderr=nowhere))
         stack.callback(process.kill)
         until("Jaeger serves", lambda: answers(urls["admin.http"]))
         query = httpx.Client(base_url=urls["query.http-server"], timeout=JAEGER_S, trust_env=False)
