@@ -45,12 +45,6 @@ of_files = pytest.mark.parametrize("name", OF_FILES)
 
 
 @pytest.fixture
-def canary(tmp_path):
-    """The path of a folder that is there once something is unpickled."""
-    return tmp_path / "canary"
-
-
-@pytest.fixture
 def written(tmp_path):
     """Writes a model file; gives its path and digest."""
 
@@ -61,10 +55,15 @@ def written(tmp_path):
     return write
 
 
+@pytest.fixture(params=[0, 2, pickle.HIGHEST_PROTOCOL])
+def pickled(request, tmp_path, written):
+    """The path and digest of a pickle, and the folder that is there once it is unpickled."""
+    return *written(pickle.dumps(Canary(tmp_path / "canary"), request.param)), tmp_path / "canary"
+
+
 @of_files
-@pytest.mark.parametrize("protocol", [0, 2, pickle.HIGHEST_PROTOCOL])
-def test_a_pickle_does_not_run_without_a_permission(name, protocol, written, canary):
-    uri, digest = written(pickle.dumps(Canary(canary), protocol))
+def test_a_pickle_does_not_run_without_a_permission(name, pickled):
+    uri, digest, canary = pickled
     with pytest.raises(ModelNotLoaded):
         load_model(name, uri, digest, {})
     assert not canary.exists()
@@ -76,8 +75,8 @@ def test_the_runtimes_that_unpickle_are_these():
 
 
 @pytest.mark.parametrize("name", UNPICKLING)
-def test_no_manifest_permits_itself_to_unpickle(name, written, canary):
-    uri, digest = written(pickle.dumps(Canary(canary)))
+def test_no_manifest_permits_itself_to_unpickle(name, pickled):
+    uri, digest, canary = pickled
     for read in (load_model, check_declared):
         for parameters in ({}, {"unpickle": True}, {"trusted": ["os.mkdir"]}):
             with pytest.raises(ModelNotLoaded, match=r"set \[models\] unpickle = true"):
@@ -86,16 +85,8 @@ def test_no_manifest_permits_itself_to_unpickle(name, written, canary):
 
 
 @of_files
-def test_a_permission_does_not_make_a_runtime_unpickle_that_does_not(name, written, canary):
-    uri, digest = written(pickle.dumps(Canary(canary)))
-    with pytest.raises(ModelNotLoaded):
-        load_model(name, uri, digest, {}, files=PERMITTED)
-    assert canary.exists() is (name == "joblib"), "the others that unpickle take archives"
-
-
-@of_files
-def test_a_file_has_the_digest_that_was_declared_before_it_is_looked_at(name, written, canary):
-    uri, digest = written(pickle.dumps(Canary(canary)))
+def test_a_file_has_the_digest_that_was_declared_before_it_is_looked_at(name, pickled):
+    uri, digest, canary = pickled
     for declared, said in ((None, f'add sha256 = "{digest}"'), ("0" * 64, f"has sha256 {digest}")):
         with pytest.raises(ModelNotLoaded, match=said):
             load_model(name, uri, declared, {}, files=PERMITTED)
@@ -104,6 +95,9 @@ def test_a_file_has_the_digest_that_was_declared_before_it_is_looked_at(name, wr
     check_declared(name, uri, digest, {}, [uri], PERMITTED)
     assert file_digest(name, uri) == digest
     assert not canary.exists()
+    with pytest.raises(ModelNotLoaded):
+        load_model(name, uri, digest, {}, files=PERMITTED)
+    assert canary.exists() is (name == "joblib"), "the others do not unpickle, or take archives"
 
 
 @of_files

@@ -28,6 +28,7 @@ def test_an_answer_shows_the_models_that_gave_it_and_has_none_where_the_record_h
     models = [ModelAnswer(model="svm", version="2", propensity=0.25, output=3)]
     answer = answer_of(structs.replace(PREDICTION, models=models), **HOW)
     assert "models=(ModelAnswer(model='svm', version='2', propensity=0.25, output=3" in repr(answer)
+    assert "missing=" not in repr(answer)
     assert (ANSWER.output, ANSWER.outputs, ANSWER.policy, ANSWER.models) == (3, None, None, ())
 
 
@@ -86,16 +87,16 @@ def test_feedback_that_cannot_be_given_says_what_to_do(query, truth, message):
         feedback(query, **truth)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"content_type": "text/csv"}, "'text/csv': use application/json"),
-        ({"send_timeout_s": 0}, "send_timeout_s is 0"),
-    ],
-)
-def test_a_client_refuses_settings_that_it_cannot_use(settings, message):
-    with pytest.raises(InvalidSetting, match=message):
-        Client("localhost:9092", **settings)
+def test_a_client_refuses_settings_that_it_cannot_use():
+    with pytest.raises(InvalidSetting, match="'text/csv': use application/json"):
+        Client("localhost:9092", content_type="text/csv")
+    with pytest.raises(InvalidSetting, match="send_timeout_s is 0"):
+        Client("localhost:9092", send_timeout_s=0)
+
+
+def test_a_timeout_names_its_query():
+    late = errors.PredictionTimeout("no answer", "order 7")
+    assert (str(late), late.query_id) == ("no answer", "order 7")
 
 
 @pytest.mark.parametrize(("module", "count"), [(errors, 7), (http.errors, 5)])

@@ -79,6 +79,7 @@ def test_rows_of_a_dtype_that_the_protocol_has_not_are_refused():
         ([[[1, 2]], [[3, 4]], [[5, 6]]], [3, 1, 2], [[[1, 2]], [[3, 4]], [[5, 6]]]),
         (["a", "b", "c"], [3], ["a", "b", "c"]),
         ([True, False, True], [3, 1], [True, False, True]),
+        ([], [3, 0], [[], [], []]),
         ([1.0, float("nan"), None], [3], [1.0, None, None]),
     ],
 )

@@ -76,12 +76,7 @@ def test_a_trusted_type_lies_in_an_allowed_module(loaded, foreign, tmp_path):
     name = trusted.partition(".")[0]
     for allowed in (name, trusted):
         assert loaded("sklearn", content, {"trusted": [trusted]}, allowed=[str(tmp_path), allowed])
-    for allowed in ([], [name[:-1]], [f"{trusted}2"]):
-        with pytest.raises(ModelNotLoaded, match=f"trusted type '{trusted}' is outside"):
-            loaded("sklearn", content, {"trusted": [trusted]}, allowed=[str(tmp_path), *allowed])
-
-
-@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.Popen", "functools.partial"])
-def test_a_function_of_the_system_cannot_be_trusted_by_a_manifest(loaded, tmp_path, name):
-    with pytest.raises(ModelNotLoaded, match=f"trusted type '{name}' is outside"):
-        loaded("sklearn", b"", {"trusted": [name]}, allowed=[str(tmp_path)])
+    for allowed in (name[:-1], f"{trusted}2"):
+        for outside in (trusted, "os.system", "builtins.eval", "subprocess.Popen", "functools.partial"):
+            with pytest.raises(ModelNotLoaded, match=f"trusted type '{outside}' is outside"):
+                loaded("sklearn", content, {"trusted": [outside]}, allowed=[str(tmp_path), allowed])
