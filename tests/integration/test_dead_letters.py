@@ -1,14 +1,11 @@
 """Dead letters as an operator sees them: listed, shown, replayed once, and never cut in silence."""
 
 import json
-from collections.abc import Callable
 
 import pytest
-from e2e.any_client import AnyClient, Record
-from e2e.programs import Done
+from e2e.any_client import AnyClient
 
-from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
+from clipper_agents import exits
 from clipper_topics.dead_letter import CUT, dead_letter_headers
 
 pytestmark = pytest.mark.integration
@@ -19,94 +16,91 @@ FEEDBACK = b'{"query_id": "0-1", "loss": 0}'
 class Operator:
     """Writes letters, and runs commands."""
 
-    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue, run: Callable[..., Done]) -> None:
-        self.client, self.catalogue, self._run = AnyClient(kafka.bootstrap), catalogue, run
+    def __init__(self, kafka, catalogue, shell):
+        self.client, self.catalogue, self.shell = AnyClient(kafka.bootstrap), catalogue, shell
 
-    def letter(
-        self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = 0, **headers: bytes
-    ) -> int:
+    def letter(self, topic, value, key=None, partition=0, **headers):
         """Put a letter there, as the pipeline does; its position."""
         said = dead_letter_headers(topic, partition, 41, ValueError("\x1b[31mno such \u00e9 thing"))
         kept = {name.replace("_", "-"): content for name, content in headers.items()}
         return self.client.send(self.catalogue.dead_letters, value, key=key, headers={**kept, **dict(said)}).offset
 
-    def run(self, *arguments: str) -> Done:
-        return self._run("dead-letters", *arguments)
+    def run(self, *arguments, code=exits.OK, said=""):
+        """What a command prints; it says at most one line of what is wrong."""
+        done = self.shell.run("dead-letters", *arguments)
+        assert (done.code, len(done.err) < 2) == (code, True), done
+        assert said in "".join(done.err)
+        return done.out
 
-    def read(self, topic: str) -> list[Record]:
-        return self.client.read(topic)
+    def listed(self, *arguments):
+        return [json.loads(line) for line in self.run("list", "--json", *arguments).splitlines()]
+
+    def read(self, topic):
+        return [(one.partition, one.key, one.value) for one in self.client.read(topic)]
 
 
 @pytest.fixture
-def operator(kafka, catalogue, shell) -> Operator:
-    return Operator(kafka, catalogue, shell.run)
+def operator(kafka, catalogue, shell):
+    return Operator(kafka, catalogue, shell)
 
 
-def test_letters_are_listed_shown_and_replayed_once(operator: Operator) -> None:
+def test_letters_are_listed_shown_and_replayed_once(operator):
     catalogue = operator.catalogue
-    assert operator.run("list").out.strip() == "no dead letters"
+    assert operator.run("list").strip() == "no dead letters"
     first = operator.letter(catalogue.feedback, FEEDBACK, b"ada", 1, content_type=b"application/json")
     second = operator.letter(catalogue.queries, b"\xff\x00\x01", b"alan")
-    cut = operator.letter(catalogue.outputs, b"xxx", None, 0, **{CUT: b"value of 9 bytes"})
+    cut = operator.letter(catalogue.outputs, b"xxx", **{CUT: b"value of 9 bytes"})
     foreign = operator.letter("somebody.else", b"{}")
     strange = operator.client.send(catalogue.dead_letters, b"no letter").offset
-    rows = [json.loads(line) for line in operator.run("list", "--json").out.splitlines()]
+    rows = operator.listed()
     assert [row["position"] for row in rows] == [strange, foreign, cut, second, first]
     assert (rows[-1]["topic"], rows[-1]["partition"], rows[-1]["offset"]) == (catalogue.feedback, 1, 41)
     assert (rows[-1]["error"], rows[-1]["message"]) == ("ValueError", "\x1b[31mno such \u00e9 thing")
-    chosen = operator.run("list", "--json", "--topic", "feedback", "--since", "1h", "--error", "SUCH", "--limit", "5")
-    assert [json.loads(line)["position"] for line in chosen.out.splitlines()] == [first]
-    table = operator.run("list").out
+    chosen = operator.listed("--topic", "feedback", "--since", "1h", "--error", "SUCH", "--limit", "5")
+    assert [row["position"] for row in chosen] == [first]
+    table = operator.run("list")
     assert "ValueError" in table
     assert "\x1b" not in table
-    shown = operator.run("show", str(first)).out
+    shown = operator.run("show", str(first))
     assert all(part in shown for part in ('"query_id": "0-1"', "content-type: application/json", "ValueError"))
-    assert "ff 00 01" in operator.run("show", str(second)).out
+    assert "ff 00 01" in operator.run("show", str(second))
 
     done = operator.run("replay", str(first), str(second), "--yes")
-    assert done.code == 0, done
-    assert f"{first}: sent to {catalogue.feedback}[1] at offset 0" in done.out
-    (feedback,) = operator.read(catalogue.feedback)
+    assert f"{first}: sent to {catalogue.feedback}[1] at offset 0" in done
+    (feedback,) = operator.client.read(catalogue.feedback)
     assert (feedback.partition, feedback.key, feedback.value) == (1, b"ada", FEEDBACK)
     assert feedback.headers == {"content-type": b"application/json", "clipper-replayed-from": str(first).encode()}
-    (query,) = operator.read(catalogue.queries)
-    assert (query.partition, query.key, query.value) == (0, b"alan", b"\xff\x00\x01")
+    assert operator.read(catalogue.queries) == [(0, b"alan", b"\xff\x00\x01")]
 
-    refused = operator.run("replay", "--all", "--yes")
-    assert refused.code == 1
-    assert refused.out.count("it was replayed before") == 2
-    assert "it was cut when it was kept (value of 9 bytes)" in refused.out
-    assert "'somebody.else' is none that this deployment" in refused.out
-    assert f"{strange}: not replayed, it is no dead letter" in refused.out
-    assert "0 replayed, 5 not" in refused.out
-    assert len(operator.read(catalogue.feedback)) == 1
-
-    assert operator.run("replay", str(first), "--yes", "--again").code == 0
-    assert len(operator.read(catalogue.feedback)) == 2
+    refused = operator.run("replay", "--all", "--yes", code=exits.FAILURE)
+    assert refused.count("it was replayed before") == 2
+    assert "it was cut when it was kept (value of 9 bytes)" in refused
+    assert "'somebody.else' is none that this deployment" in refused
+    assert f"{strange}: not replayed, it is no dead letter" in refused
+    assert "0 replayed, 5 not" in refused
+    operator.run("replay", str(first), "--yes", "--again")
+    assert operator.read(catalogue.feedback) == [(1, b"ada", FEEDBACK)] * 2
 
 
-def test_a_letter_with_neither_key_nor_value_keeps_no_other_from_its_replay(operator: Operator) -> None:
+def test_a_letter_with_neither_key_nor_value_keeps_no_other_from_its_replay(operator):
     topic = operator.catalogue.feedback
     first, empty, last = (operator.letter(topic, value) for value in (FEEDBACK, None, FEEDBACK))
-    done = operator.run("replay", "--all", "--yes")
-    assert (done.code, done.err) == (1, [])
-    assert f"{empty}: not replayed, it has neither key nor value" in done.out
-    assert done.out.splitlines()[-1] == "2 replayed, 1 not"
-    assert [one.value for one in operator.read(topic)] == [FEEDBACK, FEEDBACK]
-    broken = operator.run("replay", str(first), str(last), str(last + 1), "--again", "--yes")
-    assert (broken.code, len(broken.err)) == (1, 1)
-    assert broken.out.startswith(f"0 replayed, 0 not\nbroken off before position {first}: the same command goes on")
+    done = operator.run("replay", "--all", "--yes", code=exits.FAILURE)
+    assert f"{empty}: not replayed, it has neither key nor value" in done
+    assert done.splitlines()[-1] == "2 replayed, 1 not"
+    assert [value for _, _, value in operator.read(topic)] == [FEEDBACK, FEEDBACK]
+    missing = ("replay", str(first), str(last), str(last + 1), "--again", "--yes")
+    broken = operator.run(*missing, code=exits.FAILURE, said=str(last + 1))
+    assert broken.startswith(f"0 replayed, 0 not\nbroken off before position {first}: the same command goes on")
 
 
-def test_what_is_wrong_is_said_in_one_line(operator: Operator) -> None:
+def test_what_is_wrong_is_said_in_one_line(operator):
     position = operator.letter(operator.catalogue.feedback, FEEDBACK)
-    missing = operator.run("show", str(position + 7))
-    assert (missing.code, len(missing.err)) == (1, 1)
-    assert f"no dead letter at position {position + 7}, positions go from 0 to {position}" in missing.err[0]
-    elsewhere = operator.run("list", "--set", "kafka.prefix=nowhere")
-    assert (elsewhere.code, len(elsewhere.err)) == (3, 1)
-    assert "topic nowhere.dead-letters does not exist" in elsewhere.err[0]
-    unconfirmed = operator.run("replay", str(position))
-    assert unconfirmed.code != 0
+    missing = f"no dead letter at position {position + 7}, positions go from 0 to {position}"
+    operator.run("show", str(position + 7), code=exits.FAILURE, said=missing)
+    elsewhere = "topic nowhere.dead-letters does not exist"
+    operator.run("list", "--set", "kafka.prefix=nowhere", code=exits.SETUP, said=elsewhere)
+    assert operator.shell.run("dead-letters", "replay", str(position)).code == exits.FAILURE, "nobody has confirmed"
     assert operator.read(operator.catalogue.feedback) == []
-    assert operator.run("replay").code == operator.run("list", "--since", "yesterday").code == 2
+    for wrong in (("replay",), ("list", "--since", "yesterday")):
+        assert operator.shell.run("dead-letters", *wrong).code == exits.USAGE

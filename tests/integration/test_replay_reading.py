@@ -1,21 +1,21 @@
 """Decisions are read back from a real Kafka, whatever part of the logs is asked for, and exported by the command."""
 
 import asyncio
+import dataclasses
 import json
-import os
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from builders.decision_logs import answer, decided
 from builders.router_deployment import publish_manifests
-from typer.testing import CliRunner
+from kafka_fixture import temporary_topics
 
-from clipper_agents.cli.main import app as program
+from clipper_agents import exits
 from clipper_agents.replay.logs import KafkaLog
 from clipper_agents.replay.source import read_decisions
 from clipper_agents.replay.span import EmptySpan, Span
 from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_stream.evaluation.log.parquet import UnusableFile, read_chunks_with_inputs, read_facts
+from clipper_stream.evaluation.log.parquet import read_chunks_with_inputs, read_facts
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.feedback import FORWARDED, Feedback
@@ -29,10 +29,16 @@ DECISIONS = 60
 """Decision `number` is in partition `number % 2`, by a:1 with 0.75 or by b:1, every fifth audited."""
 
 
+@pytest.fixture(scope="module")
+def catalogue(kafka):
+    """Topics with repetitions, markers, orphans, undecodable and forwarded records, in two partitions."""
+    with temporary_topics(kafka) as own:
+        asyncio.run(write(kafka, own))
+        yield own
+
+
 @pytest.fixture
 def log(kafka, catalogue):
-    """A log with repetitions, markers, orphans, undecodable and forwarded records, in two partitions."""
-    asyncio.run(write(kafka, catalogue))
     return KafkaLog(kafka=kafka, catalogue=catalogue, application="app", loss_kind="zero_one")
 
 
@@ -85,7 +91,7 @@ def read(log, **changes):
 
 
 def changed(log, **changes):
-    return KafkaLog(**{name: getattr(log, name) for name in KafkaLog.__dataclass_fields__} | changes)
+    return dataclasses.replace(log, **changes)
 
 
 def check_whole(columns, counts):
@@ -102,9 +108,9 @@ def check_whole(columns, counts):
     assert (both.answer_loss[told] == (number[told] % 3 != 1)).all()
 
 
-@pytest.mark.parametrize("processes", [0, 2])
-def test_the_whole_log_is_read_by_this_process_or_by_several(log, processes):
-    columns, inputs, counts = read(log, processes=processes)
+@pytest.mark.parametrize(("processes", "memory"), [(0, {}), (2, {}), (0, {"chunk_rows": 3, "most_in_memory": 4})])
+def test_the_whole_log_is_read_by_this_process_or_by_several_or_in_little_memory(log, processes, memory):
+    columns, inputs, counts = read(changed(log, **memory), processes=processes)
     check_whole(columns, +counts)
     assert inputs == []
 
@@ -142,30 +148,17 @@ def test_inputs_come_with_their_decisions(log):
     assert [json.loads(text) for text in inputs] == [{"input": [one, 0.5]} for one in number]
 
 
-def test_little_memory_changes_nothing(log):
-    columns, _, counts = read(changed(log, chunk_rows=3, most_in_memory=4))
-    check_whole(columns, +counts)
-
-
 def test_a_partition_that_is_not_there_is_refused(log):
     with pytest.raises(EmptySpan, match="partition 7 is not there"):
         read(changed(log, span=Span(offsets={7: (None, None)})))
 
 
-def command(log, *words):
-    environ = {"KAFKA_BOOTSTRAP_SERVERS": log.kafka.bootstrap, "PATH": os.environ["PATH"]}
-    options = ["--set", f"kafka.prefix={log.catalogue.prefix}", "--set", "kafka.partitions=2"]
-    return CliRunner().invoke(program, ["replay", "export", *words, *options], env=environ)
-
-
-def test_the_command_writes_a_file_and_says_what_is_in_it(log, tmp_path):
+def test_the_command_writes_a_file_and_says_what_is_in_it(log, shell):
     manifest = ApplicationManifest(name="app", models=["a:1", "b:1"], input=InputSpec(shape=[2]))
     models = [ModelManifest(name=name, uri="x:y", input=InputSpec(shape=[2])) for name in ("a", "b")]
     asyncio.run(publish_manifests(log.kafka, log.catalogue, [*models, manifest]))
-    path = tmp_path / "app.parquet"
-    done = command(log, "app", "--out", str(path), "--inputs", "--json", "--processes", "2")
-    assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
+    path, export = shell.folder / "app.parquet", ("replay", "export", "app", "--out", "app.parquet")
+    (said,) = shell.json(*export, "--inputs", "--processes", "2")
     assert (said["decisions"], said["with_feedback"], said["without_feedback"], said["orphans"]) == (60, 54, 6, 2)
     facts = read_facts(path)
     assert (facts.application, facts.decisions, set(facts.models)) == ("app", 60, {"a:1", "b:1"})
@@ -174,9 +167,6 @@ def test_the_command_writes_a_file_and_says_what_is_in_it(log, tmp_path):
     counts = {name: count for name, count in facts.counts.items() if count and name != "without_feedback"}
     check_whole(DecisionColumns.concatenated([columns for columns, _ in rows]), counts)
     assert len({text for _, inputs in rows for text in inputs}) == 60
-    again = command(log, "app", "--out", str(path))
-    assert isinstance(again.exception, UnusableFile)
-
-
-def test_the_command_says_which_applications_there_are(log, tmp_path):
-    assert "no application 'nobody'" in str(command(log, "nobody", "--out", str(tmp_path / "x.parquet")).exception)
+    shell(*export, code=exits.SETUP, said="app.parquet")
+    nobody = ("replay", "export", "nobody", "--out", "x.parquet")
+    shell(*nobody, code=exits.SETUP, said="no application 'nobody'")
