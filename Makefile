@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-lifecycle demo-replay conformance observe test test-all test-browser test-fast faults soak lint format bench audit ci clean
+.PHONY: help demo demo-lifecycle demo-replay conformance observe test test-all test-browser test-fast faults soak lint format rivals bench audit ci clean
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -68,6 +68,9 @@ format: $(STAMP) ## Format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix-only .
 
+rivals: $(STAMP) ## Install the systems that benchmarks compare with, each into an environment of its own
+	cd benchmarks && $(CURDIR)/$(BIN)/python -m rig.contenders
+
 bench: $(STAMP) ## All benchmarks (BENCH=latency is benchmarks/latency.py alone, ARGS="--help" lists options)
 	$(BIN)/python benchmarks/$(BENCH).py $(ARGS)
 
@@ -75,6 +78,7 @@ audit: $(STAMP) ## Known vulnerabilities of what uv.lock installs
 	$(BIN)/uv export --quiet --frozen --all-extras --no-emit-project --no-hashes --output-file $(VENV)/audited.txt
 	$(BIN)/python .ci/audit.py $(VENV)/audited.txt
 
+ci: ARGS += --strict-skips
 ci: lint audit test-all ## What the continuous integration runs
 
 clean: ## Remove the environment, caches and local state

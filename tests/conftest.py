@@ -15,6 +15,9 @@ from clipper_topics.connection import KafkaConnection
 settings.register_profile("tests", deadline=None, max_examples=50)
 settings.load_profile("tests")
 
+NAMED_SKIPS = ("there is no Jaeger",)
+"""Why tests may be skipped by CI, which installs what others look for: to build a Jaeger takes minutes."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -26,13 +29,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--seed", type=int, help="of the random schedule of the fault suite, to repeat one; absent: a new one"
     )
-    parser.addoption("--short", action="store_true", help="the fault suite in the form that `make test` runs")
+    parser.addoption("--short", action="store_true", help="the fault suite in the form that `make test-all` runs")
+    parser.addoption("--strict-skips", action="store_true", help="fail when a skip is none of conftest's NAMED_SKIPS")
 
 
 def pytest_configure() -> None:
     """Have Ctrl-C reach what the tests start: a shell that starts them in the background has it ignored by all."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With --strict-skips, fail where a test was skipped for a reason that is not named here."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and session.config.getoption("--strict-skips"):
+        reasons = {str(report.longrepr[2]) for report in reporter.stats.get("skipped", ())}
+        if new := sorted(reason for reason in reasons if not any(name in reason for name in NAMED_SKIPS)):
+            reporter.write_line("\nskipped, and not named in tests/conftest.py:\n" + "\n".join(new), red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

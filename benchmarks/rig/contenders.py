@@ -310,10 +310,24 @@ def rival_python(package: str, suffix: str = "", *, install: bool = True) -> Pat
 
 def _install(folder: Path, requirements: Path) -> None:
     venv.create(folder, with_pip=True)
-    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)]
+    command = [
+        str(folder / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-compile",
+        "--requirement",
+        str(requirements),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_S)
     except subprocess.TimeoutExpired as error:
         raise NotInstalled(f"pip did not end within {INSTALL_S:.0f} s") from error
     if done.returncode:
         raise NotInstalled(f"pip: {(done.stderr.strip().splitlines() or ['no words'])[-1]}")
+
+
+if __name__ == "__main__":
+    for requirements in sorted(RIVALS.glob("requirements*.txt")):
+        rival_python("", requirements.stem.removeprefix("requirements"))

@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 MODELS = Path(misdeeds.__file__)
 ROW = 'input = { dtype = "float32", shape = [2] }\n'
+STEADY_P95_S = 0.5
+"""Measured: 0.02 to 0.04; a host that ends beside it is started again, which takes one of two cores for a second."""
 DEATHS = {"exits": misdeeds.EXITS, "crashes": misdeeds.CRASHES, "hangs": misdeeds.HANGS, "locks": misdeeds.LOCKS}
 
 
@@ -138,7 +140,7 @@ def test_misdeeds(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path, 
         assert log.count('msg="child ended, restarting"') >= 2 * len(deadly)
         note = f"p95 of others {p95(quiet_s) * 1000:.0f} ms before, {p95(busy_s) * 1000:.0f} ms meanwhile"
         fault_report.add("models that misbehave", kills=2 * len(deadly), note=note)
-        assert p95(busy_s) < 2.0
+        assert p95(busy_s) < STEADY_P95_S
 
 
 def p95(times_s: list[float]) -> float:
@@ -230,14 +232,14 @@ def test_memory_and_moods(kafka: KafkaConnection, catalogue: Catalogue, tmp_path
         until("backoff", lambda: running.program.log.count("child=host.moody.1.0 end=") >= 4)
         late = answer(running, "moody", (0, 1))
         assert late["default"]
-        assert p95(steady_times_s(running, 40)) < 2.0
+        assert p95(steady_times_s(running, 40)) < STEADY_P95_S
         running.mood.unlink()
         until("an answer", lambda: not answer(running, "moody", (0, 1)).get("default"))
 
         frozen = running.host("moody")
         os.kill(frozen.pid, signal.SIGSTOP)
         assert answer(running, "moody", (0, 2))["default"]
-        assert p95(steady_times_s(running, 40)) < 2.0
+        assert p95(steady_times_s(running, 40)) < STEADY_P95_S
         os.kill(frozen.pid, signal.SIGCONT)
         until("an answer", lambda: not answer(running, "moody", (0, 3)).get("default"))
         fault_report.add("models that leak, start no more, freeze", kills=2)
