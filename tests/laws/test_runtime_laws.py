@@ -19,10 +19,11 @@ from stub_server import StubServer, serving
 
 from clipper_stream.errors import ModelNotLoaded, UnknownName
 from clipper_stream.models.registry import RUNTIMES, check_declared, file_digest, load_model
-from clipper_stream.models.runtimes.model_files import FileRules
+from clipper_stream.models.runtimes import oip_http
+from clipper_stream.models.runtimes.model_files import FileRules, FileRuntime
 from clipper_stream.models.testing import assert_model
 
-OF_FILES = sorted(name for name, runtime in RUNTIMES.items() if runtime.NEEDS_DIGEST)
+OF_FILES = {name: runtime for name, runtime in RUNTIMES.items() if isinstance(runtime, FileRuntime)}
 UNPICKLING = ["joblib", "mlflow", "torch_export"]
 ESTIMATOR = LogisticRegression().fit(X, TWO)
 PERMITTED = FileRules(unpickle=True)
@@ -71,7 +72,7 @@ def test_a_pickle_does_not_run_without_a_permission(name, pickled):
 
 def test_the_runtimes_that_unpickle_are_these():
     assert sorted(name for name, runtime in RUNTIMES.items() if runtime.UNPICKLES) == UNPICKLING
-    assert set(UNPICKLING) <= set(OF_FILES)
+    assert {name for name, runtime in RUNTIMES.items() if runtime.NEEDS_DIGEST} == OF_FILES.keys()
 
 
 @pytest.mark.parametrize("name", UNPICKLING)
@@ -115,11 +116,8 @@ def test_an_unknown_runtime_is_answered_with_those_that_exist():
         load_model("pickle", "x")
 
 
-KNOWN = {
-    name: getattr(runtime, "parameters", None) or getattr(runtime, "PARAMETERS", {})
-    for name, runtime in RUNTIMES.items()
-}
-REFUSED = {
+KNOWN = {name: runtime.parameters for name, runtime in OF_FILES.items()} | {"oip": oip_http.PARAMETERS}
+REFUSED: dict[str, list] = {
     "threads": [0, 1025, True, "2"],
     "threshold": [-0.1, 1.1, True, "0.5"],
     "timeout_s": [0, 3601, True, "5"],
@@ -131,7 +129,7 @@ REFUSED = {
 """Values that no runtime takes, by the parameter."""
 
 
-@pytest.mark.parametrize("name", sorted(RUNTIMES.keys() - {"python"}))
+@pytest.mark.parametrize("name", KNOWN)
 def test_a_parameter_that_a_runtime_does_not_know_or_take_is_refused(name, written):
     uri, digest = written(b"no model") if name in OF_FILES else (ELSEWHERE, None)
     with pytest.raises(ModelNotLoaded, match=rf"\['no_such'\] are unknown, the runtime {name} takes"):
@@ -219,7 +217,7 @@ def test_a_model_of_each_runtime_of_files_keeps_every_law(name, model_file):
 
 @pytest.mark.runtime
 def test_a_function_and_a_model_on_a_server_keep_every_law():
-    assert RUNTIMES.keys() - OF_FILES == {"python", "oip"}
+    assert RUNTIMES.keys() - OF_FILES.keys() == {"python", "oip"}
     keeps_every_law("python", "clipper_agents.examples.models:sum_of_row", {})
     with serving(StubServer()) as stub:
         keeps_every_law("oip", stub.url, {"timeout_s": 60})
@@ -231,5 +229,5 @@ def test_a_function_and_a_model_on_a_server_keep_every_law():
 def test_what_is_cut_off_or_no_model_is_refused_with_how_one_is_written(name, model_file, written):
     whole = model_file.read_bytes()
     for content in (b"no model", *(whole[:size] for size in (0, 1, 12, len(whole) // 4, len(whole) // 2))):
-        with pytest.raises(ModelNotLoaded, match=re.escape(RUNTIMES[name].advice)):
+        with pytest.raises(ModelNotLoaded, match=re.escape(OF_FILES[name].advice)):
             load_model(name, *written(content), {}, files=PERMITTED)
