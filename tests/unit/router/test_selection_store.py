@@ -62,13 +62,6 @@ def count(selection):
     return selection.state("app", 0, None).of("a:1").count
 
 
-async def test_the_position_is_stored_with_the_rows_and_after_them(selection, table):
-    await write(selection, 0, GOOD_A, offset=41)
-    assert (selection.position(0), selection.position(1)) == (41, -1)
-    assert (selection.row("app", None, 0).offset, selection.row("app", None, 1)) == (41, NO_ROW)
-    assert [decode_key(key).application for key in table.writes[-1]] == ["app", ""]
-
-
 async def test_positions_say_which_topics_they_refer_to_and_no_others_are_taken(selection, table):
     topics = {"queries": b"q" * 16, "feedback": b"f" * 16}
     await selection.refer_to(topics)
@@ -179,10 +172,11 @@ def test_a_row_holds_a_state_bit_for_bit():
 async def test_notes_are_stored_behind_the_rows_and_before_the_position(selection, table):
     """Else a step that is cut behind the note of a restore would look as if the rows of a second one were stored."""
     note, row = row_of(SelectionState(), 5, 1), row_of(GOOD_A, 5, 1)
-    await selection.write(0, {("", "app"): note, ("app", "c"): row}, 5)
+    await selection.write(0, {("", "app"): note, ("app", "c"): row}, 41)
     keys = ("app", "c"), ("", "app"), ("", None)
     assert [decode_key(key) for key in table.writes[-1]] == [RowKey(*key, 0) for key in keys]
-    assert (selection.position(0), selection.row("", "app", 0).applied) == (5, 1)
+    assert (selection.position(0), selection.position(1), selection.row("", "app", 0).applied) == (41, -1, 1)
+    assert (selection.row("app", "c", 0), selection.row("app", "c", 1)) == (row, NO_ROW)
     assert (selection.contexts("app", 0), selection.unpublished()) == (["c"], [])
 
 
