@@ -179,7 +179,7 @@ def write_torch_export(path):
     torch.export.save(exported, path)
 
 
-WRITERS = {
+MAKERS = {
     "sklearn": lambda path: skops.io.dump(ESTIMATOR, path),
     "joblib": lambda path: joblib.dump(ESTIMATOR, path),
     "onnx": write_onnx,
@@ -198,7 +198,7 @@ def model_file(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MLflow copies the uv.lock of the folder that it is run in
     for library in LIBRARIES[name]:
         pytest.importorskip(library, reason=f"{library} is not installed")
-    WRITERS[name](tmp_path / "model.ubj")  # as XGBoost wants to have it called
+    MAKERS[name](tmp_path / "model.ubj")  # as XGBoost wants to have it called
     return tmp_path / "model.ubj"
 
 

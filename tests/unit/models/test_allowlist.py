@@ -144,6 +144,7 @@ def test_a_file_that_leaves_its_directory_or_a_circle_of_links_is_refused(tmp_pa
         ("s3://acme", "s3://acme/models/a", "s3://acme2/a"),
         ("https://host/m/a?version=2", "https://host/m/a?version=2", "https://host/m/a?version=3"),
         ("https://host/m", "https://host/m/a", HTTP),
+        ("http://models:8080", "http://models:8080/a", "http:/models:8080/a"),
         ("/models", "/models/a file:///models/a", "s3://models/a file:///models/../a http:/models/a"),
         ("file:///models", "/models/a", "/models2/a"),
         ("acme.models", "", f"s3://acme.models/a {Path('acme.models').resolve()}"),
