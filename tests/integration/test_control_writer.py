@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced
 from builders.kafka import BehindReader
-from builders.router_deployment import publish_manifests, withdraw_manifests
+from builders.router_deployment import publish_manifests
 
 from clipper_agents.control import changes as rules
 from clipper_agents.control.change_records import Signature, os_user, records_of, sign
@@ -197,16 +197,6 @@ async def test_a_change_decided_on_a_stale_end_is_not_written(kafka, digits):
     assert (state.manifests.applications["digits"].revision, state.manifests.unreadable) == (1, {})
     await change_control(kafka, digits, promoting("svm:3"))
     assert list((await read_control(kafka, digits)).history("digits")) == [1, 2]
-
-
-async def test_an_application_that_comes_back_goes_on_counting(kafka, digits):
-    await withdraw_manifests(kafka, digits, applications=["digits"], signature=Signature(by="ada", why="over"))
-    await publish_manifests(kafka, digits, [DIGITS])
-    state = await read_control(kafka, digits)
-    assert state.manifests.applications["digits"].revision == 3
-    assert [(each.revision, each.command) for each in state.history("digits").values()] == [
-        (1, "create"), (2, "delete"), (3, "create")
-    ]  # fmt: skip
 
 
 async def test_a_change_keeps_the_application_s_rows_and_how_far_feedback_was(kafka, digits):

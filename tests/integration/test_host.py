@@ -127,16 +127,6 @@ async def test_replicas_share_the_partitions_and_one_takes_over_from_the_other(o
     assert await own.committed() == {0: 30, 1: 30}
 
 
-async def test_a_failing_row_is_answered_with_the_reason(own):
-    await own.serve("flaky", failing_ratio=1.0)
-    async with own.process():
-        await own.request(*frames(1))
-        failures = [failure for _, piece in await own.outputs(ROWS) for failure in piece.failed]
-    failures.sort(key=lambda failure: failure.row)  # batches of one frame go out as they are done
-    assert [(failure.row, failure.reason) for failure in failures] == [(row, "error") for row in range(ROWS)]
-    assert failures[0].explanation == "ValueError: row 0 is one that this model cannot stand"
-
-
 async def test_a_model_that_cannot_be_loaded_ends_the_process_with_one_line(own):
     await own.serve("no_such_model")
     async with own.process(ready=False) as host:

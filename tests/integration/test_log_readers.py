@@ -1,16 +1,10 @@
 """Whatever clients, transactions, retention and compression do to a log, a reader of it sees what it should, once."""
 
 import json
-import struct
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
-from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import NotLeaderForPartitionError
-from aiokafka.protocol.produce import ProduceRequest
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.util import calc_crc32c
 from builders.router_deployment import publish_manifests
 from confluent_kafka import KafkaError, Producer
 
@@ -123,39 +117,3 @@ def test_a_compressed_batch_is_bounded_by_its_size_unpacked(kafka, catalogue):
             )  # fmt: skip
         assert producer.flush(60) == 0
         assert found == [code] * records
-
-
-def batch_of(records):
-    """A batch of keys, values and headers; what is called `strange` gets a name that is no UTF-8."""
-    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
-    for offset, (key, value, headers) in enumerate(records):
-        builder.append(offset, 1_000, key, value, headers)
-    batch = bytearray(bytes(builder.build()).replace(b"strange", b"\xfftrange"))
-    crc_at, crc_of = 17, 21
-    struct.pack_into(">I", batch, crc_at, calc_crc32c(memoryview(bytes(batch))[crc_of:]))
-    return bytes(batch)
-
-
-async def store(kafka, topic, batch):
-    """Put a batch into partition 0, as it is."""
-    client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
-    await client.bootstrap()
-    try:
-        await client.force_metadata_update()
-        (node,) = {broker.nodeId for broker in client.cluster.brokers()}
-        request = ProduceRequest(transactional_id=None, required_acks=1, timeout=10_000, topics=[(topic, [(0, batch)])])
-        error_code = NotLeaderForPartitionError.errno
-        while error_code == NotLeaderForPartitionError.errno:  # the topic is new
-            response = await client.send(node, request)
-            ((_, ((_, error_code, *_),)),) = response.topics
-        assert error_code == 0, response
-    finally:
-        await client.close()
-
-
-async def test_a_header_whose_name_is_no_utf_8_stops_no_consumer(kafka, catalogue):
-    records = [(b"k", b"%d" % number, [("strange", b"x")] if number == 1 else []) for number in range(3)]
-    await store(kafka, catalogue.queries, batch_of(records))
-    found = await read(kafka, catalogue.queries)
-    assert [one.value for one in found] == [b"0", b"1", b"2"]
-    assert found[1].headers == (("\ufffdtrange", b"x"),)

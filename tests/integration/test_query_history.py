@@ -11,13 +11,11 @@ import pytest
 from faults.test_clocks import keep_the_clocks_of_applications
 from integration.live_traffic import served, settled
 
-from clipper_agents.feedback.feedback_step import OrphanFeedback
 from clipper_agents.kafka.clients import make_producer, transaction
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partition_of_query
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.dead_letter import dead_letter_headers
 from clipper_topics.query_ids import minted_id, offset_id
 
 CREATE_TIME = 0
@@ -88,33 +86,6 @@ async def test_queries_answers_and_feedback_of_a_router_are_found(at, reader):
         assert await history(reader, nobody) == QueryHistory()
 
 
-async def test_an_orphan_is_told_by_its_dead_letter_and_by_its_acknowledgement(at, reader):
-    topics, query_id = at.catalogue, minted_id(1)
-    place = {"query_id": query_id, "application": "app"}
-    await at.send(topics.predictions, place | {"queried_at_ms": int(time.time() * 1000)}, partition=1)
-    await at.tell(*[place | {"label": 1, "ack": ack} for ack in (False, True)], partition=1)
-    letter = dead_letter_headers(topics.feedback, 1, 0, OrphanFeedback("no decision"))
-    await at.send(topics.dead_letters, place | {"label": 1}, headers=letter)
-    ack = {"outcome": "orphan", "explanation": "too late", "feedback_offset": 1}
-    await at.send(topics.feedback_acks, place | ack, partition=1)
-    found = await history(reader, query_id)
-    assert [(one.outcome, one.explanation) for one in found.feedback] == [
-        ("orphan", "no decision"),
-        ("orphan", "too late"),
-    ]
-
-
-async def test_a_query_without_an_answer_is_being_decided(at, reader):
-    (own,) = await at.ask(
-        {"query_id": "order 7", "input": [1]}, key=b"order 7", partition=partition_of_query("order 7", None, 2)
-    )
-    (unnamed,) = await at.ask({"input": [2]}, partition=1)
-    for query_id, offset in (("order 7", own), (offset_id(1, unnamed), unnamed)):
-        found = await history(reader, query_id)
-        assert (found.query.offset, found.prediction, found.complete) == (offset, None, True)
-        assert abs(found.query.queried_at_ms - time.time() * 1000) < 60_000
-
-
 async def test_a_query_of_a_transaction_that_was_aborted_can_be_compared_only(at, reader, kafka):
     topic = at.catalogue.queries
     async with make_producer(kafka, transactional_id=topic) as producer:
@@ -161,6 +132,7 @@ async def test_searches_do_not_wait_for_each_other_and_are_cancelled_cleanly(at,
     assert [one.prediction.query_id for one in found] == ids
 
 
+@pytest.mark.slow  # it tries for five seconds
 async def test_without_a_broker_the_reader_says_so():
     with socket.socket() as reserved:  # bound and not listening: nobody answers there
         reserved.bind(("127.0.0.1", 0))

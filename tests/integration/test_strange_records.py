@@ -1,12 +1,18 @@
 """What clients of other languages may put into a record, and each reader of ours has to survive."""
 
 import asyncio
+import struct
 
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import NotLeaderForPartitionError
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 from builders.rollout_logs import RecordedChanges, answered, steward, until, writing
 from builders.router_deployment import MODELS, Deployment, app, total
 from integration.live_traffic import rows_of
-from integration.test_log_readers import batch_of, read, store
+from integration.test_log_readers import read
 from kafka_fixture import temporary_topics
 
 from clipper_agents import exits
@@ -26,6 +32,34 @@ STRANGE = [
     (None, None, []),
 ]
 """Without the keys of compacted topics, what brokers take of anybody."""
+
+
+def batch_of(records):
+    """A batch of keys, values and headers; what is called `strange` gets a name that is no UTF-8."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    for offset, (key, value, headers) in enumerate(records):
+        builder.append(offset, 1_000, key, value, headers)
+    batch = bytearray(bytes(builder.build()).replace(b"strange", b"\xfftrange"))
+    crc_at, crc_of = 17, 21
+    struct.pack_into(">I", batch, crc_at, calc_crc32c(memoryview(bytes(batch))[crc_of:]))
+    return bytes(batch)
+
+
+async def store(kafka, topic, batch):
+    """Put a batch into partition 0, as it is."""
+    client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
+    await client.bootstrap()
+    try:
+        await client.force_metadata_update()
+        (node,) = {broker.nodeId for broker in client.cluster.brokers()}
+        request = ProduceRequest(transactional_id=None, required_acks=1, timeout=10_000, topics=[(topic, [(0, batch)])])
+        error_code = NotLeaderForPartitionError.errno
+        while error_code == NotLeaderForPartitionError.errno:  # the topic is new
+            response = await client.send(node, request)
+            ((_, ((_, error_code, *_),)),) = response.topics
+        assert error_code == 0, response
+    finally:
+        await client.close()
 
 
 @pytest.fixture(scope="module")
