@@ -1,10 +1,11 @@
 """Statistics of the three walks: fixed seeds, and bounds computed from the spread over them."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
-from builders.known_truth import ERROR_RATIOS, MODELS, in_chunks, truth, value
+from builders.known_truth import ERROR_RATIOS, MODELS, Truth, in_chunks, truth, value
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.candidates.candidate import FixedPolicy, LearningPolicy
@@ -27,7 +28,7 @@ SPLIT = LearningPolicy(policy=make_policy("split", {"shares": {"a:1": 1, "b:1": 
 SPLIT_LOSS = (ERROR_RATIOS[0] + ERROR_RATIOS[1]) / 2
 each_size = pytest.mark.parametrize("seeds", [10, pytest.param(40, marks=pytest.mark.slow)])
 LIN_UCB = make_policy("lin_ucb", {"exploration": 0.1})
-ONLINE_ROWS, FEATURE_ROWS = 300, 1_200
+ONLINE_ROWS = 300
 
 
 def within(found, expected, deviations: float = 3.0) -> None:
@@ -148,26 +149,18 @@ def test_the_ratio_is_the_least_read_low_by_two_percent_at_most():
             assert least / 2 ** (1 / 32) * (1 - 1e-9) <= ratio.value <= least * (1 + 1e-9)
 
 
-def by_feature(propensity):
-    """Two models, each right on half of the queries: which half the first feature says."""
-    rng = np.random.default_rng(4)
-    feature = rng.integers(0, 2, FEATURE_ROWS)
-    loss = np.stack([feature, 1 - feature], axis=1).astype(float)
-    asked = (
-        np.ones((FEATURE_ROWS, 2), bool)
-        if propensity == 1.0
-        else np.eye(2, dtype=bool)[rng.integers(0, 2, FEATURE_ROWS)]
-    )
-    features = np.stack([feature.astype(float), np.full(FEATURE_ROWS, np.nan)], axis=1)
-    losses = np.where(asked, loss, np.nan)
-    given = {"served": asked, "served_propensity": propensity, "features": features}
-    return logged(np.where(asked, propensity, 0.0), losses, **given)
+def by_feature(shares=None):
+    """Two models, each right on half of the queries: which half the first feature says. All are asked, or one is."""
+    rows, feature = np.arange(1_200), np.random.default_rng(4).integers(0, 2, 1_200)
+    full = Truth(np.stack([feature, 1.0 - feature], axis=1), rows, rows, 0 * rows, 0 * rows)
+    columns = full.logged(shares) if shares else full.whole()
+    return replace(columns, features=np.stack([feature.astype(float), np.full(1_200, np.nan)], axis=1))
 
 
 WAYS = {
-    "simulate": (by_feature(1.0), simulate),
-    "reject": (by_feature(0.5), lambda chunks, candidate: reject(chunks, candidate, ratio=0.5)),
-    "sequential_dr": (by_feature(0.5), sequential_dr),
+    "simulate": (by_feature(), simulate),
+    "reject": (by_feature([0.5, 0.5]), lambda chunks, candidate: reject(chunks, candidate, ratio=0.5)),
+    "sequential_dr": (by_feature([0.5, 0.5]), sequential_dr),
 }
 
 
@@ -180,7 +173,7 @@ def test_a_policy_learns_which_model_is_right_where(way):
 
 
 def test_a_frozen_one_chooses_by_the_features_of_each_query():
-    columns = by_feature(1.0)
+    columns = by_feature()
     state = SelectionState()
     for row, features in enumerate(features_of(columns)):
         losses = dict(zip(columns.models, columns.loss[row].tolist(), strict=True))
