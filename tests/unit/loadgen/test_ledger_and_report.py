@@ -15,10 +15,10 @@ from clipper_loadgen.terminal import progress_bar, report_table, warnings
 
 def filled(count, latency_s=0.01):
     """A query every 10 ms, each answered after `latency_s`."""
-    ledger = Ledger([0.01 * query for query in range(count)])
-    for query in range(count):
-        ledger.sent(query, began_s=0.01 * query, now_s=0.01 * query)
-        ledger.answered(query, 0.01 * query + latency_s, reason=None)
+    ledger = Ledger([5.0 + 0.01 * query for query in range(count)])
+    for query, due_s in enumerate(ledger.due_s):
+        ledger.sent(query, began_s=due_s, now_s=due_s)
+        ledger.answered(query, due_s + latency_s, reason=None)
     return ledger
 
 

@@ -21,7 +21,7 @@ ROWS = Dataset(np.eye(4), labels=[0, 1, 2, 3])
 class PatientPipeline:
     """Outlets, consumer and observer of a run of 20 queries: answers one when so many are open, or all are sent."""
 
-    answers, failures, first_failure = ANSWER_STATUSES, 0, None
+    answers, failures, first_failure = ANSWER_STATUSES, 1, "full"
 
     def __init__(self, most_open, let_through=0):
         self.most_open, self.let_through = most_open, let_through
@@ -68,6 +68,7 @@ async def test_a_run_lets_through_what_is_due_and_in_a_closed_loop_no_more_than_
     assert run.ledger.reasons == {0: "late", 1: "unstated"}
     report = run.report(pipeline, pipeline)
     assert (report.mode, report.queries, report.answered, report.duplicates) == (mode, 20, 20, 1)
+    assert (report.send_failures, report.send_failure, report.distinct_inputs) == (2, "full", 4)
 
 
 PREDICTION = Prediction(
