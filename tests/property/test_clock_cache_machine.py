@@ -9,6 +9,7 @@ from clipper_stream.caching.clock import ClockCache, DictStore
 ENTRY_BYTES = 3
 keys = st.sampled_from([b"%d" % number for number in range(12)])
 values = st.binary(max_size=9)
+budgets = st.sampled_from([0, 6, 10, 14, 30, 60])  # an entry is of 4 to 14 bytes
 
 
 class Ring:
@@ -53,7 +54,7 @@ class Ring:
 
 
 class ClockMachine(RuleBasedStateMachine):
-    @initialize(budget_bytes=st.integers(0, 60), entries=st.dictionaries(keys, values, max_size=6))
+    @initialize(budget_bytes=budgets, entries=st.dictionaries(keys, values, max_size=6))
     def start(self, budget_bytes, entries):
         self.store = DictStore(entries.items())
         self.cache = ClockCache(self.store, budget_bytes, ENTRY_BYTES)
@@ -69,11 +70,11 @@ class ClockMachine(RuleBasedStateMachine):
         self.cache.put_many(pairs)
         self.ring.put_all(dict(pairs).items())
 
-    @rule()
-    def restart(self):
-        self.cache = ClockCache(self.store, self.ring.budget_bytes, ENTRY_BYTES)
-        by_key = {slot[0]: slot for slot in self.ring.slots}
-        self.ring.slots = [[key, by_key[key][1], False] for key, _ in self.store.items()]
+    @rule(budget_bytes=budgets)
+    def restart(self, budget_bytes):
+        self.ring = Ring(budget_bytes)
+        self.ring.put_all(self.store.items())
+        self.cache = ClockCache(self.store, budget_bytes, ENTRY_BYTES)
 
     @invariant()
     def the_store_holds_what_is_on_the_ring(self):

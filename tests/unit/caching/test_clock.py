@@ -32,6 +32,12 @@ def cache_of(names: str, budget_bytes: int, store=None) -> ClockCache:
     return cache
 
 
+def test_a_pair_larger_than_the_budget_is_not_kept_and_takes_its_old_value_along():
+    cache = cache_of("ab", budget_bytes=4, store=(store := CountingStore()))
+    cache.put_many([(b"a", b"12345")])
+    assert (cache.get_many([b"a", b"b"]), cache.size_bytes, store.items()) == ([None, b"v"], 2, [(b"b", b"v")])
+
+
 def test_a_lookup_reads_the_store_once_and_only_for_what_it_holds():
     store = CountingStore()
     cache = cache_of("ab", budget_bytes=10, store=store)

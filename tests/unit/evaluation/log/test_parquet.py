@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from builders.columns import made_up
 
+from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.parquet import FileFacts, UnusableFile, read_chunks, read_facts, writing
 
 pa = pytest.importorskip("pyarrow")
@@ -57,6 +58,12 @@ def test_a_folder_is_of_several_files_and_each_says_what_is_in_it(tmp_path):
     assert read_facts(tmp_path / "decisions" / files[1]).decisions == 10
     assert read_facts(tmp_path / "decisions").decisions == 20
     assert [len(columns) for columns in read_chunks(tmp_path / "decisions")] == [5, 5, 5, 5]
+
+
+def test_a_file_without_decisions_can_be_read(tmp_path):
+    with writing(tmp_path / "none.parquet", FACTS) as writer:
+        writer.write(DecisionColumns.empty(["a:1"]))
+    assert (read_facts(tmp_path / "none.parquet").decisions, list(read_chunks(tmp_path / "none.parquet"))) == (0, [])
 
 
 def test_of_columns_that_are_not_wanted_nothing_is_known(tmp_path):
