@@ -80,7 +80,7 @@ def test_an_unknown_policy_or_parameter_is_answered_with_those_that_exist():
         make_policy("exp3", {"gamma": 0.1})
 
 
-OUT_OF_BOUNDS = {
+OUT_OF_BOUNDS: dict[str, dict[str, list]] = {
     "epsilon_greedy": {"epsilon": [-0.1]},
     "exp3": {"eta": [0, "0.1", True], "exploration": [1.5], "half_life": [-1]},
     "exp3_ix": {"eta": [0], "gamma": [-0.1], "half_life": [0]},
