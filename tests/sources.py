@@ -12,10 +12,12 @@ MODULES = {
     for folder in FOLDERS
     for path in sorted(folder.rglob("*.py"))
 }
-WRITTEN = [
-    page for where in ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "examples/**/*.md") for page in ROOT.glob(where)
-]
-PAGES = sorted(page for page in WRITTEN if "node_modules" not in page.parts)
+PAGES = sorted(
+    page
+    for where in ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "examples/**/*.md")
+    for page in ROOT.glob(where)
+    if not any(part == "node_modules" or part.startswith(".") for part in page.relative_to(ROOT).parts)
+)
 
 
 def relative(path: Path) -> str:
