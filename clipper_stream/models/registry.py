@@ -26,7 +26,6 @@ from clipper_stream.models.runtimes import (
     onnx_model,
     python_function,
     sklearn_estimators,
-    torch_modules,
 )
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 
@@ -76,8 +75,6 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
         "onnx": onnx_model.ONNX,
         "joblib": sklearn_estimators.JOBLIB,
         "mlflow": mlflow_pyfunc.PYFUNC,
-        "torch": torch_modules.SCRIPT,
-        "torch_export": torch_modules.EXPORT,
         "lightgbm": boosters.LIGHTGBM,
         "xgboost": boosters.XGBOOST,
         "oip": oip_http,
@@ -89,8 +86,6 @@ _RUNTIMES_BY_SUFFIX = {
     ".onnx": "onnx",
     ".joblib": "joblib",
     ".pkl": "joblib",
-    ".pt": "torch",
-    ".pt2": "torch_export",
     ".txt": "lightgbm",
     ".lgb": "lightgbm",
     ".ubj": "xgboost",

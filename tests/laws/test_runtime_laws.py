@@ -24,7 +24,7 @@ from clipper_stream.models.runtimes.model_files import FileRules, FileRuntime
 from clipper_stream.models.testing import assert_model
 
 OF_FILES = {name: runtime for name, runtime in RUNTIMES.items() if isinstance(runtime, FileRuntime)}
-UNPICKLING = ["joblib", "mlflow", "torch_export"]
+UNPICKLING = ["joblib", "mlflow"]
 ESTIMATOR = LogisticRegression().fit(X, TWO)
 PERMITTED = FileRules(unpickle=True)
 LIBRARIES = {
@@ -32,14 +32,12 @@ LIBRARIES = {
     "joblib": ["joblib"],
     "onnx": ["onnxruntime"],
     "mlflow": ["mlflow.pyfunc", "pandas"],
-    "torch": ["torch"],
-    "torch_export": ["torch"],
     "lightgbm": ["lightgbm"],
     "xgboost": ["xgboost"],
     "oip": ["urllib3"],
 }
 """What each runtime imports when it loads a model."""
-EXTRAS = {"joblib": "sklearn", "torch_export": "torch"}
+EXTRAS = {"joblib": "sklearn"}
 """Optional extras that are not named like their runtime."""
 ELSEWHERE = "http://127.0.0.1:1/v2/models/a"
 of_files = pytest.mark.parametrize("name", OF_FILES)
@@ -165,27 +163,11 @@ def write_mlflow(path):
     shutil.move(shutil.make_archive(str(path), "zip", path.parent / "in"), path)
 
 
-def write_torch(path):
-    import torch
-
-    torch.jit.trace(torch.nn.Linear(4, 3).eval(), torch.zeros(1, 4)).save(str(path))
-
-
-def write_torch_export(path):
-    import torch
-
-    shapes = ({0: torch.export.Dim("rows")},)
-    exported = torch.export.export(torch.nn.Linear(4, 3).eval(), (torch.zeros(3, 4),), dynamic_shapes=shapes)
-    torch.export.save(exported, path)
-
-
 MAKERS = {
     "sklearn": lambda path: skops.io.dump(ESTIMATOR, path),
     "joblib": lambda path: joblib.dump(ESTIMATOR, path),
     "onnx": write_onnx,
     "mlflow": write_mlflow,
-    "torch": write_torch,
-    "torch_export": write_torch_export,
     "lightgbm": lambda path: trained("lightgbm", path, CLASSES, objective="multiclass", num_class=3),
     "xgboost": lambda path: trained("xgboost", path),
 }

@@ -220,8 +220,8 @@ class ModelManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
     version: Version = "1"
     """Version of the model; other bytes are another version."""
     runtime: Text = "python"
-    """A registered runtime: `python`, `sklearn`, `onnx`, `torch`, `lightgbm`, `xgboost`, `oip`; where unpickling is
-    permitted `joblib`, `mlflow`, `torch_export`."""
+    """A registered runtime: `python`, `sklearn`, `onnx`, `lightgbm`, `xgboost`, `oip`; where unpickling is
+    permitted `joblib`, `mlflow`."""
     uri: Text
     """`package.module:attribute` for `python`, a server's URL for `oip`; for the others the path of a file, or a URI
     such as `s3://bucket/a.onnx`."""

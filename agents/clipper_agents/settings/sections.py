@@ -158,6 +158,6 @@ class ModelsSection(Section, frozen=True):
     allowed_locations: list[str] | None = None
     """Directories and files (`models`, `/srv/models`) and URIs (`s3://acme/models`, `http://models:8080`)."""
     unpickle: bool = False
-    """Whether joblib, mlflow and torch_export may be used: they unpickle, which runs whatever the model file says."""
+    """Whether joblib and mlflow may be used: they unpickle, which runs whatever the model file says."""
     cache_dir: str | None = None
     """Folder that model files from elsewhere are kept in; absent: clipper-stream/models in the user's cache folder."""

@@ -122,8 +122,6 @@ def test_a_model_of_a_configuration_is_named(tmp_path):
         ("models/a.skops", "sklearn"),
         ("a.onnx", "onnx"),
         ("a.joblib", "joblib"),
-        ("a.pt", "torch"),
-        ("a.pt2", "torch_export"),
         ("s3://acme/a.onnx", "onnx"),
         ("a.txt", "lightgbm"),
         ("a.ubj", "xgboost"),

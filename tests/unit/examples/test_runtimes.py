@@ -40,12 +40,9 @@ def example(monkeypatch, tmp_path):
         ("onnx_estimator", ["setosa", "versicolor", "virginica"]),
         ("joblib_estimator", [0, 1, 2]),
         ("mlflow_model", [6.0, 14.0]),
-        ("torch_module", ["first", "second"]),
     ],
 )
 def test_an_example_writes_a_model_and_serves_it(name, outputs, example, tmp_path):
-    if name == "torch_module":
-        pytest.importorskip("torch")
     assert example(name).main(tmp_path) == outputs
 
 

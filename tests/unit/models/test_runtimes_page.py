@@ -13,7 +13,7 @@ from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.fetch import PROTOCOLS
 from clipper_stream.models.registry import RUNTIMES
 from clipper_stream.models.runner import predict_rows
-from clipper_stream.models.runtimes import boosters, oip_http, onnx_model, torch_modules
+from clipper_stream.models.runtimes import boosters, oip_http, onnx_model
 
 PAGE = (Path(__file__).parents[3] / "docs/reference/runtimes.md").read_text()
 RECIPE = re.findall(r"^```python\n(.*?)^```", PAGE.split("## Add a runtime")[1], flags=re.MULTILINE | re.DOTALL)[0]
@@ -54,11 +54,10 @@ def test_every_runtime_is_in_the_table_and_those_that_unpickle_are_named_as_such
 def test_every_parameter_and_protocol_is_on_the_page():
     for section, known in (
         ("## ONNX", onnx_model.PARAMETERS),
-        ("## TorchScript", torch_modules.PARAMETERS),
         ("## LightGBM and XGBoost", boosters.PARAMETERS),
         ("## Open Inference Protocol", oip_http.PARAMETERS),
     ):
         listed = PAGE.split(section)[1].split("Parameters, with defaults:\n\n")[1].split("\n\n")[0]
         assert set(re.findall(r"^- `(\w+)` \(", listed, flags=re.MULTILINE)) == set(known)
     assert all(f"`{protocol}://" in PAGE for protocol in PROTOCOLS)
-    assert "No parameters" in PAGE.split("`mlflow`: the directory")[1].split("- `torch_export`")[0]
+    assert "No parameters" in PAGE.split("`mlflow`: the directory")[1].split("## ")[0]
