@@ -110,7 +110,7 @@ async def test_a_query_is_acknowledged_when_its_prediction_and_its_audit_are_in_
         assert await one.lives(words) == tuple(written)
 
 
-WORDS = sorted({word for life in LIVES.values() for words, *_ in life for word in words.split()})
+WORDS = sorted({word for life in LIVES.values() for step in life for word in str(step[0]).split()})
 
 
 @settings(max_examples=40)

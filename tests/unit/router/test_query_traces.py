@@ -78,6 +78,8 @@ async def test_only_what_is_sampled_is_noted_in_a_block(walk):
     path = await walk(*(asked(number, number, sampled=number in (3, 7)) for number in range(10)))
     assert [len(block) for block in path.decoded.blocks] == [10]
     assert {*await path.serve()} == {"q3", "q7"}
+    alone = await walk(asked(0, 1.0, sampled=False))
+    assert (await alone.serve(), alone.notes) == ({}, [])
 
 
 def timeless(note):

@@ -35,7 +35,7 @@ CASES = {
 async def test_what_is_unread_begins(records, positions, stale_ends, proven, expected_ms):
     producer = FakeProducer()
     for tp in records:
-        producer.append(*tp, None, b"")
+        producer.append(tp.topic, tp.partition, None, b"")
     reader = StampedReader(producer)
     reader.stale_ends = stale_ends
     elsewhere = {TopicPartition("feedback", 1): 0}
