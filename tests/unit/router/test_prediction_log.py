@@ -87,7 +87,7 @@ class Life:
         return len(self.rig.predictions()), len(audits(self.rig)), [offset for _, offset in self.rig.acknowledged]
 
 
-LIVES = {
+LIVES: dict[str, list] = {
     "the broker has it before it is acknowledged": [("held plain served", 1, 0, []), ("released", 1, 0, [4])],
     "the same record read again is done": [("plain served read", 1, 0, [4, 4]), ("copied", 2, 0, [4, 4, 9])],
     "it is read again in flight": [("plain read copied", 0, 0, []), ("served", 2, 0, [4, 4, 9])],
