@@ -135,7 +135,7 @@ def digest(**changes):
     return registered(app(), model(**changes), reached=["m:1"]).application("app").candidates[0].digest
 
 
-def test_other_bytes_of_a_model_are_another_digest_which_outlives_the_process_only_where_the_bytes_are_known():
+def test_other_bytes_of_a_model_are_another_digest_that_outlives_the_process_only_where_they_are_known():
     first, second = "0" * 64, "1" * 64
     assert digest(sha256=first) == digest(sha256=first) != digest(sha256=second)
     registry, digests = registered(app(), reached=["m:1"]), set()
