@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipper_loadgen import Dataset, LoadPlan
-from clipper_loadgen.run import ANSWER_STATUSES, AnswerStatus, LoadRun, decode_answer
+from clipper_loadgen.run import ANSWER_STATUSES, DUPLICATES_S, AnswerStatus, LoadRun, decode_answer
 from clipper_loadgen.script import write_script
 from clipper_topics import codec
 from clipper_topics.codec import JSON, MSGPACK, headers_of
@@ -35,7 +35,7 @@ class PatientPipeline:
     async def getmany(self, timeout_ms):
         number = self.answered_count
         while len(self.ids) < min(number + self.most_open, 20) or number == 20:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
         self.answered_count += 1
         reason = {0: "late", 1: None}.get(number, "")
         answer = Prediction(
@@ -66,9 +66,19 @@ async def test_a_run_lets_through_what_is_due_and_in_a_closed_loop_no_more_than_
     assert pipeline.most_seen == most_open
     assert [answer.query_id for _, answer in sorted(pipeline.told.items())] == (pipeline.ids if observed else [])
     assert run.ledger.reasons == {0: "late", 1: "unstated"}
-    report = run.report(pipeline, pipeline)
+    report = run.report(SimpleNamespace(failures=1, first_failure=None), pipeline)
     assert (report.mode, report.queries, report.answered, report.duplicates) == (mode, 20, 20, 1)
     assert (report.send_failures, report.send_failure, report.distinct_inputs) == (2, "full", 4)
+
+
+async def test_a_run_whose_answers_do_not_come_ends_after_the_drain_and_is_reported_as_it_is():
+    plan, began_s = LoadPlan("digits", mode="saturation", queries=20, outstanding=5, drain_s=0.3), time.perf_counter()
+    pipeline = PatientPipeline(most_open=20, let_through=5)
+    run = LoadRun(plan, write_script(plan, ROWS, partitions=2, run="0123abcd"), pipeline, time.perf_counter)
+    await run.run(pipeline, pipeline, None)
+    assert time.perf_counter() - began_s > 0.3 + DUPLICATES_S
+    report = run.report(pipeline, pipeline)
+    assert (report.queries, report.answered, report.missing) == (5, 0, 5)
 
 
 PREDICTION = Prediction(

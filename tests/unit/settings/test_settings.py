@@ -114,6 +114,7 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own(loaded):
     for found, folder in ((settings, "data"), (other, "data/staging")):
         assert found.router_settings("router-1", kafka).data_dir == Path(folder, "router/router-1")
         assert found.gateway_settings("second", kafka).console_dir == Path(folder, "gateway/second")
+        assert found.metrics_targets == Path(folder, "metrics-targets.json")
 
 
 def test_a_gateway_gets_its_section_with_files_beside_the_configuration(loaded, tmp_path):
