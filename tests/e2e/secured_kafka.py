@@ -54,14 +54,10 @@ def _chain(certificate: trustme.LeafCert) -> bytes:
 
 
 class SecuredKafka:
-    """One broker with a listener for its operator, one for passwords and one for certificates.
+    """One broker with four listeners.
 
-    Attributes:
-        certificates: To connect with: PEM files by name.
-        plain: Address of the listener without any of it, whose clients may do everything.
-        passwords: Address of the listener for SASL_SSL.
-        mutual: Address of the listener for SSL with client certificates.
-        brief: Address of a listener as `passwords`, which ends every session after `SESSION_MS`.
+    `plain` asks for nothing, and its clients may do everything; `passwords` is for SASL_SSL, `mutual` for SSL with
+    client certificates; `brief` is as `passwords`, and ends every session after `SESSION_MS`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,11 +108,24 @@ class SecuredKafka:
         return AdminClient({"bootstrap.servers": self.plain})
 
     def set_password(self, mechanism: str, name: str, password: str) -> None:
-        """Let a user in with this password."""
+        """Let a user in with this password, and wait until the broker does."""
         info = ScramCredentialInfo(ScramMechanism[mechanism.replace("-", "_")], 4096)
         change = UserScramCredentialUpsertion(name, info, password.encode())
         for done in self.admin.alter_user_scram_credentials([change]).values():
             done.result(30)
+        user = AdminClient(self.for_librdkafka(mechanism, name, password))
+        assert user.list_topics(timeout=60), "it logs in again until it is let in"
+
+    def for_librdkafka(self, mechanism: str, name: str, password: str) -> dict[str, str]:
+        """Settings of somebody else's client that logs in."""
+        return {
+            "bootstrap.servers": self.passwords,
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": mechanism,
+            "sasl.username": name,
+            "sasl.password": password,
+            "ssl.ca.location": str(self.certificates["authority"]),
+        }
 
     def allow(self, name: str, rights: Mapping[tuple[str, str], list[str]]) -> None:
         """Allow a user operations by kind and name of a resource; a name that ends with `*` is a prefix."""
@@ -126,24 +135,18 @@ class SecuredKafka:
 
     def with_password(self, mechanism: str, name: str = NAME, password: str = PASSWORD) -> dict[str, str]:
         """Environment variables of who logs in."""
-        return {
-            "KAFKA_BOOTSTRAP_SERVERS": self.passwords,
-            "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
-            "KAFKA_SASL_MECHANISM": mechanism,
-            "KAFKA_SASL_USERNAME": name,
-            "KAFKA_SASL_PASSWORD": password,
-            "KAFKA_SSL_CAFILE": str(self.certificates["authority"]),
-        }
+        who = {"SASL_MECHANISM": mechanism, "SASL_USERNAME": name, "SASL_PASSWORD": password}
+        return self._environment(self.passwords, "SASL_SSL", who)
 
     def with_certificate(self) -> dict[str, str]:
         """Environment variables of who shows a certificate."""
-        return {
-            "KAFKA_BOOTSTRAP_SERVERS": self.mutual,
-            "KAFKA_SECURITY_PROTOCOL": "SSL",
-            "KAFKA_SSL_CAFILE": str(self.certificates["authority"]),
-            "KAFKA_SSL_CERTFILE": str(self.certificates["client"]),
-            "KAFKA_SSL_KEYFILE": str(self.certificates["client_key"]),
-        }
+        files = {"SSL_CERTFILE": str(self.certificates["client"]), "SSL_KEYFILE": str(self.certificates["client_key"])}
+        return self._environment(self.mutual, "SSL", files)
+
+    def _environment(self, address: str, protocol: str, who: Mapping[str, str]) -> dict[str, str]:
+        where = {"BOOTSTRAP_SERVERS": address, "SECURITY_PROTOCOL": protocol}
+        files = {"SSL_CAFILE": str(self.certificates["authority"])}
+        return {f"KAFKA_{name}": value for name, value in {**where, **files, **who}.items()}
 
 
 def _acl(user: str, kind: str, name: str, operation: str) -> AclBinding:

@@ -271,14 +271,7 @@ def as_role(kafka: SecuredKafka, role: str, **settings: str) -> dict[str, str]:
 
 def talking(kafka: SecuredKafka, role: str) -> AnyClient:
     """A client of somebody else with a role's rights."""
-    settings = {
-        "security.protocol": "SASL_SSL",
-        "sasl.mechanism": MECHANISM,
-        "sasl.username": role,
-        "sasl.password": f"password of {role}",
-        "ssl.ca.location": str(kafka.certificates["authority"]),
-    }
-    return AnyClient(kafka.passwords, settings)
+    return AnyClient(kafka.passwords, kafka.for_librdkafka(MECHANISM, role, f"password of {role}"))
 
 
 @pytest.fixture(scope="module")
@@ -293,8 +286,8 @@ def roles(kafka: SecuredKafka, folder: Path) -> Iterator[SecuredKafka]:
         "router", "host", "steward", "gateway", "operator", "application", "loadgen", "dead-letter-reader"
     }  # fmt: skip
     for role, rights in RIGHTS.items():
-        kafka.set_password(MECHANISM, role, f"password of {role}")
         kafka.allow(role, rights)
+        kafka.set_password(MECHANISM, role, f"password of {role}")
     config = folder / "clipper.toml"
     compared = "default_output = -1\naudit_ratio = 1.0\nkeep_best = 2"
     config.write_text(EXAMPLE.read_text().replace("default_output = -1", compared))
@@ -442,8 +435,8 @@ def test_a_right_less_is_refused_with_a_line_that_says_whose_and_which(
         ]
         for (of_kind, named), operations in RIGHTS[role].items()
     }
+    kafka.allow(user, rights)  # before the password: who is let in has them
     kafka.set_password(MECHANISM, user, f"password of {user}")
-    kafka.allow(user, rights)
     environ = as_role(kafka, user, CLIPPER_KAFKA_PREFIX=prefix.rstrip("."), CLIPPER_LOG_LEVEL="error")
     # each worker its own name: under the name of the one before it would get that one's partitions back (KIP-345)
     is_worker = role in {"router", "host"}
