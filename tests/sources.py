@@ -21,5 +21,4 @@ PAGES = sorted(
 
 
 def relative(path: Path) -> str:
-    """The path as seen from the root of the repository."""
     return str(path.relative_to(ROOT))
