@@ -77,8 +77,9 @@ FEEDBACK = {
         lambda at: at.ask("q", outputs=TWO).tell("q", loss=0.25).ask("p").tell("p", reward=0.25), {"a:1": (2, 1)},
         {"applied": 2}),
     "a query of several rows": (
-        lambda at: at.ask("q", rows=[1, 2], models=[answer("a:1", None, outputs=[1, 2])]).tell("q", [1, 3]),
-        {"a:1": (1, 0.5)}, {"applied": 1}),
+        lambda at: at.ask("q", rows=[1, 2], models=[answer("a:1", None, outputs=[1, 2])]).tell("q", [1])
+        .tell("q", [1, 3]),
+        {"a:1": (1, 0.5)}, {"invalid": 1, "applied": 1}),
     "contexts have rows of their own": (
         lambda at: at.ask("q", context="x").ask("p", context="y").ask("r").tell("q").tell("p").tell("r", 0),
         {"a:1": (1, 1)}, {"applied": 3}),
