@@ -1,6 +1,5 @@
 """Who is let in by which headers, what a caller may do, and when everybody is."""
 
-import json
 import time
 
 import pytest
@@ -17,6 +16,13 @@ from clipper_stream.errors import InvalidSetting
 
 ISSUER, AUDIENCE = "https://issuer.example", "clipper"
 KEY = generate_key("EC", "P-256", {"kid": "one"})
+SHOP = Caller("shop", frozenset({"digits"}), frozenset({"predict"}))
+INVALID = 'Bearer error="invalid_token"'
+
+
+def token(**claims):
+    given = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": int(time.time()) + 60, **claims}
+    return jwt.encode({"alg": "ES256", "kid": "one"}, given, KEY)
 
 
 @pytest.fixture
@@ -25,177 +31,156 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def secret(path):
-    return make_key(path, "shop", applications=["digits"], rights=["predict"], rate=None, now_ms=1)
+def credentials(path, tmp_path):
+    """Values that a header may have, by their names."""
+    made = {
+        name: make_key(path, name, applications=["digits"], rights=["predict"], rate=rate, now_ms=1)
+        for name, rate in (("shop", None), ("slow", 0.01), ("gone", None))
+    }
+    revoke_key(path, "gone", 2)
+    made["foreign"] = make_key(tmp_path / "other.json", "shop", applications=None, rights=["read"], rate=None, now_ms=1)
+    return made | {"wrong": "cs_wrong", "token": token(), "forged": f"{token()}x"}
 
 
 @pytest.fixture
-def by_keys(path, secret):
-    return Access(keys=KeyRing(path))
-
-
-@pytest.fixture
-def by_tokens():
+def doors(path, credentials):
+    """Access by keys, by tokens, by both and by nothing."""
     with serving(StubServer(metadata=Answer({"keys": [KEY.as_dict(private=False)]}))) as server:
-        url = f"http://127.0.0.1:{server.port}/jwks"
-        yield Access(tokens=TokenVerifier(ISSUER, AUDIENCE, url))
+        keys, tokens = KeyRing(path), TokenVerifier(ISSUER, AUDIENCE, f"{server.root}/jwks")
+        yield {
+            "keys": Access(keys=keys),
+            "tokens": Access(tokens=tokens),
+            "both": Access(keys=keys, tokens=tokens),
+            "open": Access(),
+        }
 
 
-def token(**claims):
-    given = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": int(time.time()) + 60, **claims}
-    return jwt.encode({"alg": "ES256", "kid": "one"}, given, KEY)
+@pytest.mark.parametrize(
+    ("door", "authorization", "api_key", "name"),
+    [
+        ("keys", None, "shop", "shop"),
+        ("keys", "Bearer shop", None, "shop"),
+        ("keys", "bearer shop", "shop", "shop"),
+        ("both", None, "shop", "shop"),
+        ("both", "Bearer token", None, "ada"),
+        ("tokens", "Bearer token", None, "ada"),
+        ("open", None, None, "anybody"),
+    ],
+)
+async def test_credentials_are_taken_from_either_header(doors, credentials, door, authorization, api_key, name):
+    caller = await identified(doors[door], credentials, authorization, api_key)
+    assert caller == {"shop": SHOP, "ada": Caller("ada", None, frozenset()), "anybody": ANYBODY}[name]
 
 
-async def refusal_of(access, authorization=None, api_key=None):
+def identified(access, credentials, authorization, api_key):
+    """The caller of headers in which credentials stand by their names."""
+    scheme, gap, name = (authorization or "").partition(" ")
+    bearer = authorization and f"{scheme}{gap}{credentials.get(name, name)}"
+    return access.identify(bearer, credentials.get(api_key, api_key))
+
+
+@pytest.mark.parametrize(
+    ("door", "authorization", "api_key", "status", "challenge"),
+    [
+        ("keys", "Bearer wrong", "shop", 400, None),
+        ("keys", None, None, 401, "Bearer"),
+        ("keys", "", "", 401, "Bearer"),
+        ("keys", None, "", 401, "Bearer"),
+        *(
+            ("keys", authorization, None, 401, "Bearer")
+            for authorization in ("Basic YTpi", "Bearer", "Bearer ", "cs_a")
+        ),
+        *(("keys", None, api_key, 401, INVALID) for api_key in ("wrong", "foreign", "gone")),
+        ("keys", "Bearer token", None, 401, INVALID),
+        ("tokens", None, "token", 401, INVALID),
+        ("tokens", "Bearer shop", None, 401, INVALID),
+        ("both", "Bearer forged", None, 401, INVALID),
+        ("open", None, "shop", 401, INVALID),
+        ("open", "Bearer x", None, 401, INVALID),
+    ],
+)
+async def test_other_credentials_are_refused_without_a_word_of_them(
+    doors, credentials, door, authorization, api_key, status, challenge
+):
     with pytest.raises(Refusal) as refused:
-        await access.identify(authorization, api_key)
-    challenge = refused.value.headers.get("www-authenticate")
-    return refused.value.status, challenge, str(refused.value)
+        await identified(doors[door], credentials, authorization, api_key)
+    assert (refused.value.status, refused.value.headers.get("www-authenticate")) == (status, challenge)
+    said = str(refused.value)
+    assert not any(part in said for secret in credentials.values() for part in ("YTpi", *secret.split(".")))
+    if api_key in {"wrong", "foreign", "gone"}:
+        assert said == "the API key is unknown or revoked: ask for another"
 
 
-async def test_a_key_is_taken_from_either_header(by_keys, secret):
-    shop = Caller("shop", frozenset({"digits"}), frozenset({"predict"}))
-    assert await by_keys.identify(None, secret) == shop
-    assert await by_keys.identify(f"Bearer {secret}", None) == shop
-    assert await by_keys.identify(f"bearer {secret}", secret) == shop
+async def test_a_used_up_rate_is_429(doors, credentials):
+    await identified(doors["keys"], credentials, None, "slow")
+    with pytest.raises(Refusal) as refused:
+        await identified(doors["keys"], credentials, None, "slow")
+    assert refused.value.status == 429
 
 
-async def test_two_headers_that_differ_are_a_bad_request(by_keys, secret):
-    status, challenge, text = await refusal_of(by_keys, f"Bearer {secret}x", secret)
-    assert (status, challenge) == (400, None)
-    assert secret not in text
-
-
-async def test_without_credentials_a_closed_gateway_asks_for_some(by_keys):
-    for authorization, api_key in ((None, None), ("", ""), (None, "")):
-        status, challenge, text = await refusal_of(by_keys, authorization, api_key)
-        assert (status, challenge) == (401, "Bearer")
-        assert "x-api-key" in text
-
-
-@pytest.mark.parametrize("authorization", ["Basic YTpi", "Bearer", "Bearer ", "cs_abc"])
-async def test_an_authorization_that_is_no_bearer_token_is_refused(by_keys, authorization):
-    status, challenge, text = await refusal_of(by_keys, authorization)
-    assert (status, challenge) == (401, "Bearer")
-    assert "YTpi" not in text
-
-
-async def test_a_wrong_a_foreign_and_a_revoked_key_are_refused_alike(by_keys, path, tmp_path, secret):
-    foreign = make_key(tmp_path / "other.json", "shop", applications=None, rights=["read"], rate=None, now_ms=1)
-    revoke_key(path, "shop", 2)
-    said = [await refusal_of(Access(keys=KeyRing(path)), None, key) for key in ("cs_wrong", foreign, secret)]
-    assert said == 3 * [(401, 'Bearer error="invalid_token"', "the API key is unknown or revoked: ask for another")]
-
-
-async def test_a_used_up_rate_is_429(path):
-    secret = make_key(path, "slow", applications=None, rights=["read"], rate=0.01, now_ms=1)
-    access = Access(keys=KeyRing(path))
-    await access.identify(None, secret)
-    assert (await refusal_of(access, None, secret))[0] == 429
-
-
-async def test_a_token_says_who_it_is_and_what_that_may_do(by_tokens):
-    caller = await by_tokens.identify(f"Bearer {token(scope='openid clipper:predict clipper:read')}", None)
-    assert caller == Caller("ada", None, frozenset({"predict", "read"}))
-    listed = token(scp=["clipper:operate", "clipper:fly"], clipper_applications=["digits"])
-    assert await by_tokens.identify(f"Bearer {listed}", None) == Caller(
-        "ada", frozenset({"digits"}), frozenset({"operate"})
-    )
-
-
-async def test_a_token_with_an_empty_list_of_applications_may_use_none(by_tokens):
-    caller = await by_tokens.identify(f"Bearer {token(scope='clipper:predict', clipper_applications=[])}", None)
-    assert caller.applications == frozenset()
-
-
-async def test_a_token_is_no_key_and_a_key_is_no_token(by_keys, by_tokens, secret):
-    jwt_alone = token()
-    assert (await refusal_of(by_keys, f"Bearer {jwt_alone}"))[:2] == (401, 'Bearer error="invalid_token"')
-    assert (await refusal_of(by_tokens, None, jwt_alone))[0] == 401
-    assert (await refusal_of(by_tokens, f"Bearer {secret}"))[0] == 401
-
-
-async def test_keys_and_tokens_are_accepted_side_by_side(by_keys, by_tokens, secret):
-    both = Access(keys=by_keys.keys, tokens=by_tokens.tokens)
-    assert (await both.identify(None, secret)).name == "shop"
-    assert (await both.identify(f"Bearer {token()}", None)).name == "ada"
-
-
-async def test_open_access_lets_anybody_in_but_no_wrong_credentials(secret):
-    assert await Access().identify(None, None) is ANYBODY
-    assert ANYBODY.rights == frozenset(RIGHTS)
-    assert (await refusal_of(Access(), None, secret))[0] == 401
-    assert (await refusal_of(Access(), "Bearer x"))[0] == 401
+@pytest.mark.parametrize(
+    ("claims", "applications", "rights"),
+    [
+        ({"scope": "openid clipper:predict clipper:read"}, None, {"predict", "read"}),
+        ({"scp": ["clipper:operate", "clipper:fly"], "clipper_applications": ["digits"]}, {"digits"}, {"operate"}),
+        ({"scope": "clipper:predict", "clipper_applications": []}, set(), {"predict"}),
+    ],
+)
+async def test_a_token_says_who_it_is_and_what_that_may_do(doors, claims, applications, rights):
+    caller = await doors["tokens"].identify(f"Bearer {token(**claims)}", None)
+    assert (caller.name, caller.applications, caller.rights) == ("ada", applications, rights)
 
 
 def test_a_caller_may_do_what_its_rights_and_applications_allow():
-    caller = Caller("shop", frozenset({"digits"}), frozenset({"predict"}))
-    caller.require("predict")
-    caller.require("predict", "digits")
-    for right, application, said in (
-        ("operate", "digits", "'shop' has no right 'operate', has predict"),
-        ("predict", "sums", r"'shop' may not use application 'sums', only \['digits'\]"),
-    ):
+    SHOP.require("predict")
+    SHOP.require("predict", "digits")
+    for right, application, said in (("operate", "digits", "has predict"), ("predict", "sums", r"only \['digits'\]")):
         with pytest.raises(Refusal, match=said) as refused:
-            caller.require(right, application)
+            SHOP.require(right, application)
         assert refused.value.status == 403
+    assert ANYBODY.rights == frozenset(RIGHTS)
     for right in RIGHTS:
         ANYBODY.require(right, "any")
 
 
+# --- settings -------------------------------------------------------------------------------------------------------
+OF_ISSUER = {"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE}
+HERE = "anybody on this machine may ask: no keys are configured (127.0.0.1 only)"
+
+
 @pytest.mark.parametrize(
-    ("settings", "allowed"),
+    ("settings", "notice"),
     [
-        (dict(), True),
-        (dict(address="127.0.0.2"), True),
-        (dict(address="::1"), True),
-        (dict(address="localhost"), True),
-        (dict(address="0.0.0.0"), False),
-        (dict(address="::"), False),
-        (dict(address=""), False),
-        (dict(address="localhost.example"), False),
-        (dict(address="10.0.0.1"), False),
-        (dict(address="10.0.0.1", insecure=True), True),
-        (dict(address="10.0.0.1", keys_file="keys.json"), True),
-        (dict(address="10.0.0.1", keys_file=""), False),
-        (dict(address="10.0.0.1", oidc_issuer=ISSUER, oidc_audience=AUDIENCE), True),
+        (dict(), HERE),
+        (dict(address="127.0.0.2"), HERE.replace("127.0.0.1", "127.0.0.2")),
+        (dict(address="::1"), HERE.replace("127.0.0.1", "::1")),
+        (dict(address="localhost"), HERE.replace("127.0.0.1", "localhost")),
+        *((dict(address=address), None) for address in ("0.0.0.0", "::", "", "localhost.example", "10.0.0.1")),
+        (dict(address="10.0.0.1", insecure=True), "anybody who reaches this machine may ask"),
+        (dict(address="10.0.0.1", keys_file="$PATH"), "holders of 0 API keys in $PATH may ask"),
+        (dict(address="10.0.0.1", keys_file=""), None),
+        (dict(address="10.0.0.1") | OF_ISSUER, f"holders of tokens of {ISSUER} for {AUDIENCE} may ask"),
     ],
 )
-def test_other_machines_are_let_in_without_keys_only_on_request(settings, allowed):
+async def test_other_machines_are_let_in_without_keys_only_on_request_and_the_notice_says_who_is(
+    path, settings, notice
+):
+    settings = {name: str(path) if value == "$PATH" else value for name, value in settings.items()}
     section = GatewaySection(**settings)
-    assert may_start(section) == allowed
-    if not allowed:
+    assert may_start(section) == (notice is not None)
+    if notice is None:
         with pytest.raises(InvalidSetting, match=r"clipper-stream keys create NAME.*--insecure"):
             Access.from_settings(section)
+        return
+    access = Access.from_settings(section)
+    assert access.notice().startswith(notice.replace("$PATH", str(path)))
+    assert access.is_open == notice.startswith("anybody")
+    if not access.is_open:
+        with pytest.raises(Refusal) as refused:
+            await access.identify(None, None)
+        assert refused.value.status == 401
 
 
-async def test_a_keys_file_that_is_not_there_yet_lets_nobody_in(path):
-    access = Access.from_settings(GatewaySection(address="0.0.0.0", keys_file=str(path)))
-    assert not access.is_open
-    assert (await refusal_of(access))[0] == 401
-    assert access.notice() == f"holders of 0 API keys in {path} may ask"
-
-
-def test_settings_of_an_issuer_give_a_verifier_of_its_tokens():
-    access = Access.from_settings(GatewaySection(oidc_issuer=ISSUER, oidc_audience=AUDIENCE))
-    assert not access.is_open
-    assert access.notice() == f"holders of tokens of {ISSUER} for {AUDIENCE} may ask"
+def test_an_issuer_has_a_url_that_nobody_forges():
     with pytest.raises(InvalidSetting, match="use https://"):
         Access.from_settings(GatewaySection(oidc_issuer="http://issuer.example", oidc_audience=AUDIENCE))
-
-
-def test_the_notice_of_open_access_says_for_whom_it_is_open():
-    assert Access.from_settings(GatewaySection()).notice() == (
-        "anybody on this machine may ask: no keys are configured (127.0.0.1 only)"
-    )
-    exposed = Access.from_settings(GatewaySection(address="0.0.0.0", insecure=True))
-    assert exposed.notice().startswith("anybody who reaches this machine may ask")
-
-
-async def test_no_refusal_holds_what_was_presented(by_keys, by_tokens, secret):
-    forged = token() + "x"
-    both = Access(keys=by_keys.keys, tokens=by_tokens.tokens)
-    for authorization, api_key in ((f"Bearer {forged}", None), (None, f"{secret}x"), (f"Bearer {secret}x", secret)):
-        _, _, text = await refusal_of(both, authorization, api_key)
-        assert not any(part in text for part in (secret, forged, *forged.split(".")))
-        json.dumps(text)
