@@ -5,7 +5,8 @@ from collections import defaultdict
 
 from clipper_stream.caching.clock import ClockCache, DictStore
 from clipper_stream.caching.keys import version_digest
-from clipper_stream.query import Application, CandidateModel, DecodedQuery, Failure, OutputPiece, Router, TrialModel
+from clipper_stream.query import Application, CandidateModel, DecodedBlock, DecodedQuery, Failure, OutputPiece, Router
+from clipper_stream.query.application import TrialModel
 from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
@@ -50,14 +51,24 @@ def query(query_id, *values, **changes):
     return DecodedQuery(query_id=query_id, **(settings | changes))
 
 
+def block_of(queries):
+    """The block of queries of one application, each of one row."""
+    first, deadlines_s = queries[0], [one.deadline_s for one in queries]
+    return DecodedBlock(
+        [one.query_id for one in queries], first.application, [one.rows[0] for one in queries],
+        [one.queried_at_s for one in queries], first.partition, [one.offset for one in queries], first.generation,
+        [one.key for one in queries], first.content_type, None if first.deadline_s is None else deadlines_s,
+    )  # fmt: skip
+
+
 def prepare(app, partition, context):
     """The choice of an application that has learned nothing."""
     return app.choice(SelectionState())
 
 
-def make_router(*applications, budget_bytes=1_000_000, **settings):
+def make_router(*applications, known=None, budget_bytes=1_000_000, **settings):
     """A router of these applications, with a cache a partition."""
-    known = {app.name: app for app in applications}
+    known = {app.name: app for app in applications} if known is None else known
     caches = defaultdict(lambda: ClockCache(DictStore(), budget_bytes))
     return Router(known.get, prepare, caches.__getitem__, JsonCodec(), **settings)
 

@@ -4,8 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from builders.query_blocks import block_of
-from builders.query_router import NOW_S, application, make_router, prepare, query
+from builders.query_router import NOW_S, application, block_of, make_router, prepare, query
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule

@@ -8,12 +8,13 @@ from clipper_stream.query.planner import NEAR_S
 MOST = 16
 
 
-def ask(router, name, count, first=0, **changes):
-    found = router.receive(
-        [query(f"{name}{number}", number, application=name, offset=number, **changes)
-         for number in range(first, first + count)],
-        NOW_S,
-    )  # fmt: skip
+def numbered(name, count, first=0, **changes):
+    numbers = range(first, first + count)
+    return [query(f"{name}{number}", number, application=name, offset=number, **changes) for number in numbers]
+
+
+def ask(router, *which, **changes):
+    found = router.receive(numbered(*which, **changes), NOW_S)
     rows = sum(len(request.rows) for request in found.requests)
     return rows, [answer.failure.reason for answer in found.answers], [one.offset for one, _ in found.deferred]
 
@@ -74,19 +75,13 @@ def test_what_is_late_or_invalid_is_told_as_such_also_without_room():
 
 def test_there_is_room_again_once_outputs_arrive_deadlines_pass_or_all_is_forgotten():
     router = make()
-    (request,) = router.receive([query(f"q{n}", n, application="hangs") for n in range(12)], NOW_S).requests
+    (request,) = router.receive(numbered("hangs", 12), NOW_S).requests
     router.gather([outputs_of(request, int, rows=(0, 4))], NOW_S)
     assert (router.admission.room("hangs"), router.admission.waiting) == (4, 8)
+    assert ask(router, "hangs", 4) == (0, [], []), "rows from the cache take no room"
+    assert router.admission.waiting == 8
     router.expire(NOW_S + 1)
     assert (router.admission.room("hangs"), router.admission.waiting) == (12, 0)
     ask(router, "hangs", 12, 100)
     router.reset()
     assert router.admission.room("hangs") == 12
-
-
-def test_rows_from_the_cache_take_no_room():
-    router = make()
-    (request,) = router.receive([query(f"q{n}", n, application="hangs") for n in range(12)], NOW_S).requests
-    router.gather([outputs_of(request, int)], NOW_S)
-    router.receive([query(f"r{n}", n, application="hangs") for n in range(12)], NOW_S)
-    assert router.admission.waiting == 0

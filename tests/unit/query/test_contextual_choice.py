@@ -66,7 +66,7 @@ def test_the_first_numbers_of_an_input_are_the_features_of_a_query_that_gives_no
 )
 def test_features_of_an_input_are_the_numbers_that_the_models_get(spec, row, features):
     app = replace(APP, spec=spec, input_features=3)
-    ((_, noted),) = decided(app, query("q")._replace(rows=[row], packed=False))
+    ((_, noted),) = decided(app, query("q", rows=[row]))
     assert noted == features
 
 

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from builders.query_blocks import block_of
-from builders.query_router import NOW_S, application, make_router, outputs_of, query
+from builders.query_router import NOW_S, application, block_of, make_router, outputs_of, query
 
 from clipper_stream.query import Failure
 from clipper_stream.query.answer import answers_of

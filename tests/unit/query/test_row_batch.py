@@ -12,11 +12,8 @@ from clipper_stream.query.row_batch import MAX_FRAME_BYTES, MAX_FRAME_ROWS
 
 
 def requests_of(spec, rows):
-    router = make_router(application(spec=spec))
-    queries = [query(f"q{place}", 0) for place in range(len(rows))]
-    for one, row in zip(queries, rows, strict=True):
-        one.rows[0] = row
-    return router.receive(queries, NOW_S).requests
+    queries = [query(f"q{place}", rows=[row]) for place, row in enumerate(rows)]
+    return make_router(application(spec=spec)).receive(queries, NOW_S).requests
 
 
 def test_rows_of_different_lengths_go_in_different_requests():
