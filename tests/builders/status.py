@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.deployment_view import DeploymentView
+from clipper_agents.status.model import ApplicationStatus
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.change import Change, Command
+from clipper_topics.change import Change
 from clipper_topics.comparison import Comparison
 from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.host_report import HostReport, report_key
@@ -25,13 +27,22 @@ DIGITS = ApplicationManifest(
     policy=PolicySpec(name="exp3", parameters={"eta": 0.1}),
 )
 MODELS = (
-    ModelManifest(name="svm", version="1", uri="shop:svm", replicas=2),
-    ModelManifest(name="knn", version="1", uri="shop:knn", colocated=True),
+    ModelManifest(name="svm", uri="shop:svm", replicas=2),
+    ModelManifest(name="knn", uri="shop:knn", colocated=True),
     ModelManifest(name="rf", version="2", uri="shop:rf"),
     ModelManifest(name="nn", version="3", uri="shop:nn"),
-    ModelManifest(name="old", version="1", uri="shop:old", retired=True),
-    ModelManifest(name="others", version="1", uri="shop:others", retired=True),
+    ModelManifest(name="old", uri="shop:old", retired=True),
+    ModelManifest(name="others", uri="shop:others", retired=True),
 )
+CHANGES = (
+    (2, "retire", "old:1", 7200, "ada", "worst of three"),
+    (3, "shadow", "nn:3", 1200, "ada", ""),
+    (4, "canary", "rf:2", 60, "rollout", "upper end -0.010 below 0.02"),
+)
+COMPARED = {"application": "digits", "stage": "canary", "difference": -0.1, "lower": -0.2, "upper": -0.01} | {
+    "feedbacks": 60, "loss": 0.2, "loss_lower": 0.1, "loss_upper": 0.3, "scores": 80, "waiting": 3, "since_s": 1,
+    "upto_s": 61, "trial_loss": 0.2, "trial_feedbacks": 50, "answer_loss": 0.3, "answer_feedbacks": 40,
+}  # fmt: skip
 
 
 def facts() -> DeploymentView:
@@ -40,20 +51,10 @@ def facts() -> DeploymentView:
     for model in MODELS:
         found.control(key_of(model), codec.models.encode(model))
     found.control(key_of(DIGITS), codec.applications.encode(DIGITS))
-    changes: list[tuple[int, Command, str, float, str, str]] = [
-        (2, "retire", "old:1", 7200.0, "ada", "worst of three"),
-        (3, "shadow", "nn:3", 1200.0, "ada", ""),
-        (4, "canary", "rf:2", 60.0, "rollout", "upper end -0.010 below 0.02"),
-    ]
-    for revision, command, model, ago_s, by, why in changes:
+    for revision, command, model, ago_s, by, why in CHANGES:
+        at_ms = int(1000 * (NOW_S - ago_s))
         change = Change(
-            application="digits",
-            revision=revision,
-            command=command,
-            model=model,
-            at_ms=int(1000 * (NOW_S - ago_s)),
-            by=by,
-            why=why,
+            application="digits", revision=revision, command=command, model=model, at_ms=at_ms, by=by, why=why
         )
         found.control(change_key("digits", revision), codec.changes.encode(change))
     report(found, "svm:1", "host.svm.1.0", "ready")
@@ -69,42 +70,21 @@ def report(
     found: DeploymentView, model: str, instance: str, state: str, reason: str | None = None, ago_s: float = 30.0
 ) -> None:
     """A host says how it is."""
-    said = HostReport(
-        model=model,
-        instance=instance,
-        state=state,  # type: ignore[arg-type]
-        reason=reason,
-        at_ms=int(1000 * (NOW_S - ago_s)),
-    )
+    at_ms = int(1000 * (NOW_S - ago_s))
+    said = HostReport(model=model, instance=instance, state=state, reason=reason, at_ms=at_ms)
     found.host(report_key(model, instance), codec.host_reports.encode(said))
 
 
 def compared(model: str, waits_for: str = "upper end 0.030 is not below 0.02", **fields: Any) -> Comparison:
     """What a steward writes of a version."""
-    numbers = {
-        "difference": -0.1,
-        "lower": -0.2,
-        "upper": -0.01,
-        "scores": 80,
-        "waiting": 3,
-        "since_s": 1,
-        "upto_s": 61,
-    }
-    losses = {"trial_loss": 0.2, "trial_feedbacks": 50, "answer_loss": 0.3, "answer_feedbacks": 40}
-    own = {"stage": "canary", "feedbacks": 60, "loss": 0.2, "loss_lower": 0.1, "loss_upper": 0.3}
-    return Comparison(
-        **{"application": "digits", "model": model, "waits_for": waits_for, **numbers, **losses, **own, **fields}
-    )
+    return Comparison(model=model, waits_for=waits_for, **COMPARED | fields)
 
 
 def row(
     partition: int, losses: dict[str, tuple[float, float]], context: str | None = None, offset: int = 9
 ) -> tuple[bytes, bytes]:
     """Key and value of a row of totals: count and sum of losses by model."""
-    totals = [
-        ModelTotalsRecord(model=model, count=count, loss=loss, weighted_count=count, weighted_loss=loss)
-        for model, (count, loss) in losses.items()
-    ]
+    totals = [ModelTotalsRecord(model, count, loss, loss, count) for model, (count, loss) in losses.items()]
     content = SelectionRow(version=ROW_VERSION, offset=offset, applied=9, totals=totals)
     return encode_key(RowKey("digits", context, partition)), encode_row(content)
 
@@ -112,6 +92,19 @@ def row(
 def learn(found: DeploymentView, partition: int, losses: dict[str, tuple[float, float]]) -> None:
     """A router publishes totals."""
     found.totals(*row(partition, losses))
+
+
+def looking(found: DeploymentView | None = None, traffic: TrafficWindow | None = None, **fields: Any) -> StatusBuilder:
+    """Who looks at ten seconds of it."""
+    seen = {"facts": found or facts(), "recent": traffic or recent(), "now_s": NOW_S, "window_s": 10}
+    return StatusBuilder(**seen | fields)
+
+
+def digits(
+    found: DeploymentView | None = None, traffic: TrafficWindow | None = None, **fields: Any
+) -> ApplicationStatus:
+    """The status of its application, as `looking` sees it."""
+    return looking(found, traffic, **fields).applications()["digits"]
 
 
 def recent() -> TrafficWindow:
@@ -130,17 +123,14 @@ def recent() -> TrafficWindow:
 def prediction(number: int, ref: str | None, latency_ms: float | None = None) -> Prediction:
     """An answer by one version; None: a default, because it was late."""
     name, _, version = (ref or "svm:1").partition(":")
-    missing = Missing(model=name, version=version, propensity=0.5, reason="late")
-    answer = ModelAnswer(model=name, version=version, propensity=0.5, output=1, latency_ms=2.0 + number / 10)
-    return Prediction(
-        query_id=f"0-{number}",
-        application="digits",
-        models=[answer] if ref else [],
-        missing=[] if ref else [missing],
-        default=ref is None,
-        reason=None if ref else "late",
-        latency_ms=10.0 + number if latency_ms is None else latency_ms,
-    )
+    of = {"model": name, "version": version, "propensity": 0.5}
+    took_ms = 10.0 + number if latency_ms is None else latency_ms
+    found = Prediction(query_id=f"0-{number}", application="digits", latency_ms=took_ms)
+    if ref:
+        found.models = [ModelAnswer(**of, output=1, latency_ms=2.0 + number / 10)]
+    else:
+        found.default, found.reason, found.missing = True, "late", [Missing(**of, reason="late")]
+    return found
 
 
 def audit(number: int) -> Audit:

@@ -15,9 +15,8 @@ def test_totals_of_all_partitions_are_added_and_the_newest_of_one_counts() -> No
     found = facts()
     assert found.state("digits").of("svm:1").count == 100.0
     learn(found, 1, {"svm:1": (41.0, 5.0)})
-    assert found.state("digits").of("svm:1").count == 101.0
-    assert found.state("digits").of("svm:1").loss == 11.0
-    assert found.state("others").totals == {}
+    svm = found.state("digits").of("svm:1")
+    assert (svm.count, svm.loss, found.state("others").totals) == (101.0, 11.0, {})
 
 
 def test_of_the_rows_of_a_context_the_last_counts() -> None:
@@ -28,19 +27,24 @@ def test_of_the_rows_of_a_context_the_last_counts() -> None:
     assert found.context_counts()["digits"] == 1
 
 
-def test_rows_are_taken_from_the_topic_that_owns_their_kind() -> None:
+def test_rows_of_another_topic_or_a_newer_release_are_left_out() -> None:
     found = DeploymentView()
     found.context(*row(0, {"svm:1": (1.0, 0.0)}))
     found.totals(*row(0, {"svm:1": (1.0, 0.0)}, "ada"))
+    newer = encode_row(SelectionRow(version=ROW_VERSION + 1, offset=7))
+    found.totals(encode_key(RowKey("digits", None, 0)), newer)
+    found.context(encode_key(RowKey("digits", "ada", 0)), newer)
     assert (found.published, found.contexts) == ({}, {})
 
 
-def test_a_host_that_left_is_forgotten() -> None:
+def test_a_host_that_left_is_forgotten_and_so_is_a_manifest_that_is_withdrawn() -> None:
     found = facts()
     assert [one.state for one in found.hosts_of("svm:1")] == ["ready", "ready"]
     found.host(report_key("svm:1", "host.svm.1.0"), b"", at_s=NOW_S)
     assert [one.instance for one in found.hosts_of("svm:1")] == ["host.svm.1.1"]
     assert found.events[-1].text == "host host.svm.1.0 of svm:1 left"
+    found.control(key_of(DIGITS), b"")
+    assert found.declared.manifests.applications == {}
 
 
 def test_the_last_comparison_of_a_version_counts_until_it_is_not_compared_any_more() -> None:
@@ -78,43 +82,26 @@ def test_changes_are_the_newest_first_also_when_they_are_read_in_another_order()
 def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> None:
     found = facts()
     before = (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits"))
-    found.control(b"change/digits/9", value)
-    found.control(b"restore/1", value)
-    found.comparison(value, value)
-    found.comparison(b"digits/svm:2", value)
-    found.totals(value, value)
-    found.context(value, value)
-    found.host(b"nobody", value)
+    for take, key in (
+        (found.control, b"change/digits/9"),
+        (found.control, b"restore/1"),
+        (found.comparison, value),
+        (found.comparison, b"digits/svm:2"),
+        (found.totals, value),
+        (found.context, value),
+        (found.host, b"nobody"),
+    ):
+        take(key, value)
     assert (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits")) == before
     assert list(found.declared.manifests.applications) == ["digits"]
 
 
-def test_rows_of_a_newer_release_are_left_out() -> None:
-    found = DeploymentView()
-    newer = encode_row(SelectionRow(version=ROW_VERSION + 1, offset=7))
-    found.totals(encode_key(RowKey("digits", None, 0)), newer)
-    found.context(encode_key(RowKey("digits", "ada", 0)), newer)
-    assert (found.published, found.contexts) == ({}, {})
-
-
-def test_a_manifest_that_is_withdrawn_is_gone() -> None:
-    found = facts()
-    found.control(key_of(DIGITS), b"")
-    assert found.declared.manifests.applications == {}
-
-
-def test_events_are_shown_once_and_the_last_hundred_kept() -> None:
+def test_events_are_shown_once_as_plain_text_and_the_last_hundred_kept() -> None:
     found = DeploymentView()
     for number in range(KEPT_EVENTS + 5):
         report(found, "svm:1", f"host-{number}", "ready")
     assert len(found.events_since(0)) == KEPT_EVENTS
     seen = found.seen
-    report(found, "svm:1", "host-0", "draining")
-    assert [event.text for event in found.events_since(seen)] == ["host host-0 of svm:1 is draining"]
+    report(found, "svm:1", "host-0", "failed", "bad\x1b[2J\nmodel")
+    assert [event.text for event in found.events_since(seen)] == ["host host-0 of svm:1 is failed: bad [2J model"]
     assert found.events_since(found.seen) == []
-
-
-def test_text_of_somebody_else_cannot_move_the_cursor_of_a_terminal() -> None:
-    found = DeploymentView()
-    report(found, "svm:1", "h", "failed", "bad\x1b[2J\nmodel")
-    assert found.events[-1].text == "host h of svm:1 is failed: bad [2J model"

@@ -35,16 +35,12 @@ LIVES: dict[str, tuple[int, tuple[Told, ...]]] = {
     "a start that was seen": (1, (("ready", 7, 1), ("starting", 8, 2), ("ready", 8, 3))),
     "the same pid in a container": (2, (("ready", 1, 1), ("starting", 1, 2), ("ready", 1, 3), ("ready", 1, 4))),
     "a loop of crashes": (3, tuple(("starting", pid, pid) for pid in (1, 2, 3, 4))),
-    "a start after the supervisor's word": (
-        1,
-        (("ready", 7, 1), ("failed", None, 2), ("starting", 8, 3), ("ready", 8, 4)),
-    ),
+    "a start after a supervisor": (1, (("ready", 7, 1), ("failed", None, 2), ("starting", 8, 3), ("ready", 8, 4))),
 }
 
 
-@pytest.mark.parametrize("life", LIVES)
-def test_each_further_life_of_a_host_is_a_restart(life: str) -> None:
-    expected, told = LIVES[life]
+@pytest.mark.parametrize(("expected", "told"), LIVES.values(), ids=LIVES)
+def test_each_further_life_of_a_host_is_a_restart(expected: int, told: tuple[Told, ...]) -> None:
     assert restarts(*told) == expected
 
 

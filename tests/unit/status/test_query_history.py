@@ -9,11 +9,14 @@ import pytest
 from builders.kafka import record
 
 from clipper_agents.feedback.feedback_step import OrphanFeedback, UnusableFeedback
-from clipper_agents.status.query_history import LogSearch, id_part, named_offset, partition_of_query
+from clipper_agents.status.feedback_outcome import FeedbackTrace
+from clipper_agents.status.query_history import LogSearch, QueryHistory, id_part, named_offset, partition_of_query
 from clipper_stream.client.keys import partition_for
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.dead_letter import dead_letter_headers
+from clipper_topics.prediction import REASONS, REFUSALS
 from clipper_topics.query_ids import offset_id
+from clipper_topics.selection_rows import POSITION, RowKey, config_context, encode_key, encode_row, note_row
 
 TOPICS = Catalogue()
 NOW_MS = 1_700_000_000_000
@@ -80,11 +83,14 @@ def ask(logs, age_s, query_id="q", application="app"):
 
 
 # --- ids --------------------------------------------------------------------------------------------------------------
+ROUTERS_ID = "3-a78691257be86c432499de70199ce80c"
+
+
 @pytest.mark.parametrize(
     ("query_id", "context", "partition"),
     [
-        ("3-a78691257be86c432499de70199ce80c", None, 3),
-        ("3-a78691257be86c432499de70199ce80c", "ada", 3),
+        (ROUTERS_ID, None, 3),
+        (ROUTERS_ID, "ada", 3),
         (offset_id(2, 41), None, 2),
         ("order 7", None, partition_for(b"order 7", 4)),
         ("order 7", "ada", partition_for(b"ada", 4)),
@@ -108,14 +114,9 @@ def test_a_part_of_an_id_stands_in_every_record_as_it_is(query_id):
     assert all(id_part(query_id) in one for one in encoded)
 
 
-def test_of_plain_ids_the_whole_id_is_looked_for():
+def test_of_plain_ids_the_whole_id_is_looked_for_and_an_id_of_a_router_names_an_offset():
     assert [id_part(one) for one in ("order-7", offset_id(1, 2), "'")] == [b"order-7", b"1@2", b""]
-
-
-def test_an_id_of_a_router_names_an_offset_and_no_other_does():
-    assert [
-        named_offset(one) for one in ("3@41", "ada@41", "3-a78691257be86c432499de70199ce80c", "3@" + "9" * 5000)
-    ] == [41, None, None, None]
+    assert [named_offset(one) for one in ("3@41", "ada@41", ROUTERS_ID, "3@" + "9" * 5000)] == [41, None, None, None]
 
 
 # --- looking back -----------------------------------------------------------------------------------------------------
@@ -139,23 +140,17 @@ async def test_a_query_of_any_age_is_found_and_nothing_is_read_twice(logs, age_s
     assert len(read) == len(set(read))
 
 
-async def test_what_is_older_than_the_time_that_is_asked_for_is_not_found(logs):
-    predict(logs, 3601)
+async def test_of_predictions_about_a_query_within_the_time_that_is_asked_for_the_first_counts(logs):
+    predict(logs, 3601, output=0)
     assert (await history(logs)).query is None
-
-
-async def test_of_predictions_about_a_query_the_first_counts(logs):
-    predict(logs, 2, output=1)
-    predict(logs, 1, output=2)
-    assert (await history(logs)).prediction.output == 1
-
-
-async def test_a_prediction_that_is_repeated_much_later_is_found_where_it_was_first(logs):
     predict(logs, 3000, "other")
     first = predict(logs, 2000, output=1)
     predict(logs, 1, asked_age_s=2000, output=2)
     assert (await history(logs)).prediction.output == 1
     assert min(logs.read_offsets[TOPICS.predictions]) == first
+    predict(logs, 1, "r", output=1)
+    predict(logs, 1, "r", output=2)
+    assert (await history(logs, "r")).prediction.output == 1
 
 
 async def test_other_ids_and_applications_and_nonsense_are_passed_over(logs):
@@ -178,10 +173,12 @@ async def test_a_query_that_is_being_decided_is_known_without_reading_old_predic
     assert TOPICS.predictions not in logs.read_offsets
 
 
-async def test_an_old_query_without_an_answer_is_found_too(logs):
+async def test_an_old_query_without_an_answer_is_found_too_and_nothing_of_an_id_that_nobody_has(logs):
     offset = ask(logs, 3000)
     ask(logs, 20, application="other")
     assert (await history(logs)).query == (0, offset, NOW_MS - 3_000_000)
+    tell(logs, 1, "r")
+    assert await history(logs, "r") == QueryHistory()
 
 
 async def test_an_id_of_a_router_leads_to_its_query_and_the_answer_behind_it(logs):
@@ -287,7 +284,27 @@ async def test_feedback_about_others_is_passed_over(logs):
     assert [one.offset for one in (await history(logs, application=None)).feedback] == [early, own]
 
 
-async def test_nothing_is_known_of_an_id_that_nobody_has(logs):
-    tell(logs, 1)
-    found = await history(logs)
-    assert (found.query, found.prediction, found.feedback, found.complete) == (None, None, (), True)
+# --- what the changelog says about one feedback -------------------------------------------------------------------
+ROW, NOTE = RowKey("digits", None, 3), RowKey(*POSITION, 3)
+
+
+@pytest.mark.parametrize(
+    ("records", "position", "is_learned"),
+    [
+        ([(RowKey("digits", "ada", 3), 41), (NOTE, 41)], 41, True),
+        ([(ROW, 40), (NOTE, 40)], 40, False),
+        ([(RowKey("digits", None, 2), 41)], -1, False),
+        ([(RowKey("", config_context("digits"), 3), 41)], -1, False),
+        ([(ROW, None), (b"nonsense", 41)], -1, False),
+    ],
+    ids=["it ends at the feedback", "it ends before", "of another partition", "another note", "deleted, and no row"],
+)
+def test_a_row_that_ends_at_the_feedback_was_changed_by_it(records, position, is_learned):
+    trace = FeedbackTrace(3, 41)
+    for key, value in records:
+        trace.take(key if isinstance(key, bytes) else encode_key(key), value and encode_row(note_row(value)))
+    assert (trace.position, trace.is_learned) == (position, is_learned)
+
+
+def test_a_refusal_is_one_of_the_reasons():
+    assert REASONS.keys() >= REFUSALS
