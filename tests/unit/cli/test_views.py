@@ -1,18 +1,21 @@
-"""What a terminal and a pipe show, letter by letter."""
+"""What a terminal and a pipe show, letter by letter, curves of the last minutes included."""
 
+import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import fields, replace
-from operator import attrgetter
 from pathlib import Path
+from textwrap import indent
 
 import pytest
-from builders.status import NOW_S, facts, recent, report
+from builders.status import NOW_S, digits, facts, recent, report
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 
+from clipper_agents.cli.sparklines import HEADINGS, SLOT_S, SLOTS, RecentCurves, sparkline
+from clipper_agents.cli.status import view_of
 from clipper_agents.cli.status_view import COLUMNS, application_parts, json_line, lines, page, show, trial_line
-from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import (
     ApplicationStatus,
@@ -24,83 +27,109 @@ from clipper_agents.status.model import (
     VersionStatus,
     WorkerMetrics,
 )
-from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_agents.status.watch import SILENT, take_snapshot
+from clipper_agents.status.watch import SILENT, Snapshot, take_snapshot
 
-APPLICATION = """\
-application digits: exp3, objective 100 ms, revision 4
-last 10 s: 10.0 queries/s; 5.0 feedback/s; p50 59 ms; p99 108 ms; defaults: late 3
-p50, p99 ms by stage: wait 52, 108; models 6.6, 12
-version  stage         weight  share  loss to date, 95 %   hosts    batch  p50 ms  p99 ms  lag
-svm:1    live            98 %   62 %  0.100 [0.055 0.174]  2/2         64     1.5      20    7
-knn:1    live             2 %   30 %  0.500 [0.404 0.596]  routers      -     9.6      11    -
-rf:2     canary 5 %         -    5 %  0.100 [0.035 0.256]  0/1          -      11      12    -
-nn:3     shadow 100 %       -  100 %  -                    1/1          -      80      80    -
-old:1    retired            -    0 %  0.900 [0.596 0.982]  -            -       -       -    -
-host host.rf.2.0 failed: no module named shop
-trial rf:2: loss 0.100 of 30 feedbacks, models 0.300 of 200: -0.200; in [-0.293 -0.033] by these
-totals; waits: the steward's next report of its evidence
-trial nn:3 waits: somebody to decide, it is not automatic; the steward's next report of its evidence
-"""
-CHANGES = """\
-revision  changed at            by       what          why
-4         2023-11-14T22:12:20Z  rollout  canary rf:2   upper end -0.010 below 0.02
-3         2023-11-14T21:53:20Z  ada      shadow nn:3
-2         2023-11-14T20:13:20Z  ada      retire old:1  worst of three
-"""
-KEYS_OF: dict[type, str] = {
-    Status: "the deployment",
-    ApplicationStatus: "each of `applications`, by name",
-    VersionStatus: "each of its `versions`",
-    TrialStatus: "each of its `trials`",
-}
+GOLDEN = Path(__file__).parents[2] / "golden"
+REFERENCE = (Path(__file__).parents[3] / "docs/reference/status.md").read_text()
 WORKERS = WorkerMetrics(
     batch_limits={"svm:1": 64.0},
     batches={"svm:1": Latency(p50_ms=1.5, p99_ms=20.0, source="metrics")},
     lag={"svm:1": 7},
 )
+STATUS = digits(workers=WORKERS)
 
 
-def status(workers: WorkerMetrics = WORKERS, window_s: int = 10) -> ApplicationStatus:
-    looking = StatusBuilder(facts=facts(), recent=recent(), now_s=NOW_S, window_s=window_s, workers=workers)
-    return looking.applications()["digits"]
+def screen(width: int = COLUMNS, **options: object) -> Console:
+    """As in a pipe."""
+    return Console(width=width, force_terminal=False, color_system=None, **options)
 
 
-def shown(*parts: RenderableType) -> str:
-    """As in a pipe, without the blanks at the ends of lines."""
-    console = Console(width=COLUMNS, force_terminal=False, color_system=None)
+def shown(*parts: RenderableType, width: int = COLUMNS) -> str:
+    """Without the blanks at the ends of lines."""
+    console = screen(width)
     with console.capture() as said:
         console.print(Group(*parts))
     return "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
 
 
-def test_an_application_is_a_table_of_its_versions_with_its_trials_and_changes() -> None:
-    assert shown(*application_parts("digits", status())) == APPLICATION + CHANGES
+def watched(width: int = COLUMNS, *, curves: bool = True) -> str:
+    seen, drawn = take_snapshot(facts(), recent(), NOW_S, 0), RecentCurves()
+    drawn.add(seen)
+    return shown(page(seen, "clipper", drawn.tables(screen(width)) if curves else {}), width=width)
+
+
+def whole() -> str:
+    """What `status` shows; of models without an application, the one that is in force is named."""
+    models = [ModelStatus(ref=ref, colocated=False, replicas=0, live=0, retired=ref != "a:1") for ref in ("a:1", "b:1")]
+    status = Status(prefix="clipper", at_s=NOW_S, applications={"digits": STATUS}, models=tuple(models))
+    console = screen()
+    with console.capture() as said:
+        show(console, status, ["host h failed"])
+    return "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
+
+
+def drained() -> tuple[DeploymentView, int]:
+    """The deployment, and how many events there were before its shadow began to end."""
+    found = facts()
+    report(found, "rf:2", "host.rf.2.0", "ready")
+    seen = found.seen
+    report(found, "nn:3", "host.nn.3.0", "draining")
+    return found, seen
+
+
+def piped() -> str:
+    """A line an application, and besides only what is new."""
+    found, seen = drained()
+    look = take_snapshot(found, recent(), NOW_S, seen)
+    told = [reason for reason in look.reasons if "none of 1 hosts is ready" in reason]
+    assert len(told) == 1
+    assert len([*lines(take_snapshot(found, recent(), NOW_S, found.seen), look.reasons)]) == 1
+    return "".join(f"{line}\n" for line in lines(look, told))
+
+
+VIEWS = {
+    "watch": watched,
+    "watch-narrow": lambda: watched(80, curves=False),
+    "status": whole,
+    "watch-pipe": piped,
+}
+
+
+@pytest.mark.parametrize(("name", "view"), VIEWS.items(), ids=VIEWS)
+def test_a_view_is_that_of_the_golden_text(name: str, view: Callable[[], str]) -> None:
+    assert view() == (GOLDEN / f"{name}.txt").read_text()
+
+
+def test_the_reference_shows_an_application_as_the_program_does() -> None:
+    text = shown(*application_parts("digits", STATUS))
+    assert text in whole()
+    assert indent(text, "    ") in REFERENCE
+    assert indent(piped().partition("\n")[0], "    ") in REFERENCE
+
+
+def test_the_reference_names_every_key_of_the_status_as_json() -> None:
+    for record, what, more in (
+        (Status, "the deployment", {"reasons"}),
+        (ApplicationStatus, "each of `applications`, by name", set()),
+        (VersionStatus, "each of its `versions`", set()),
+        (TrialStatus, "each of its `trials`", set()),
+    ):
+        (told,) = re.findall(rf"^- {re.escape(what)}: ([^.]*)\.$", REFERENCE, re.MULTILINE)
+        assert set(re.findall("`([a-z0-9_]+)`", told)) == {one.name for one in fields(record)} | more, what
 
 
 def test_with_the_longest_names_nothing_is_lost_or_over_100_columns_wide() -> None:
     ref = f"{'long-name-' * 6}abcd:{'9' * 32}"
+    latency = Latency(p50_ms=12345.0, p99_ms=123456.0, source="predictions")
     version = VersionStatus(
-        model=ref,
-        stage="canary",
-        declared_share=0.025,
-        weight=0.0049,
-        share=1.0,
-        loss=status().versions[0].loss,
-        hosts=256,
-        replicas=256,
-        batch_limit=65536,
-        latency=Latency(p50_ms=12345.0, p99_ms=123456.0, source="predictions"),
-        lag=1234567,
-    )
+        model=ref, stage="canary", declared_share=0.025, weight=0.0049, share=1.0, loss=STATUS.versions[0].loss,
+        hosts=256, replicas=256, batch_limit=65536, latency=latency, lag=1234567,
+    )  # fmt: skip
     trial = TrialStatus(model=ref, feedbacks=0, difference=0, lower=-1, upper=1, source="totals", waits_for="you " * 40)
-    found = shown(*application_parts("a" * 64, replace(status(), versions=(version,), trials=(trial,))))
+    found = shown(*application_parts("a" * 64, replace(STATUS, versions=(version,), trials=(trial,))))
     assert max(map(cell_len, found.splitlines())) <= COLUMNS
-    assert "256/256" in found
-    assert "1234567" in found
-    assert "0.5 %" in found
-    column = "".join(line[:20].split(" ")[0] for line in found.splitlines()[3:])
-    assert ref in column
+    assert [text for text in ("256/256", "1234567", "0.5 %") if text not in found] == []
+    assert ref in "".join(line[:20].split(" ")[0] for line in found.splitlines()[3:])
 
 
 def test_a_trial_says_by_which_queries_it_is_compared() -> None:
@@ -118,107 +147,18 @@ def test_a_trial_says_by_which_queries_it_is_compared() -> None:
     assert "from 2023-11-14T22:13:20Z to 2023-11-16T02:00:00Z" in unheard
 
 
-def test_the_reference_shows_an_application_as_the_program_does() -> None:
-    page = (Path(__file__).parents[3] / "docs/reference/status.md").read_text()
-    assert "".join(f"    {line}\n" for line in (APPLICATION + CHANGES).splitlines()) in page
-    assert "".join(f"    {line}\n" for line in LINES.splitlines()[:1]) in page
-
-
-@pytest.mark.parametrize("record", [Status, ApplicationStatus, VersionStatus, TrialStatus], ids=attrgetter("__name__"))
-def test_the_reference_names_every_key_of_the_status_as_json(record: type) -> None:
-    page = (Path(__file__).parents[3] / "docs/reference/status.md").read_text()
-    (told,) = re.findall(rf"^- {re.escape(KEYS_OF[record])}: ([^.]*)\.$", page, re.MULTILINE)
-    named = set(re.findall("`([a-z0-9_]+)`", told))
-    assert named == {one.name for one in fields(record)} | ({"reasons"} if record is Status else set())
-
-
-def test_contexts_that_may_be_more_are_told_as_the_least() -> None:
-    few = replace(status(), contexts=12, contexts_whole=False)
-    assert "contexts with weights of their own: at least 12\n" in shown(*application_parts("digits", few))
-    named = replace(status(), contexts=12, context="ada")
-    found = shown(*application_parts("digits", named))
-    assert "revision 4, context ada\n" in found
-    assert "contexts with weights of their own: 12\n" in found
-
-
-def test_the_status_shows_groups_then_applications_then_unnamed_models() -> None:
-    models = [ModelStatus(ref=ref, colocated=False, replicas=0, live=0, retired=ref != "a:1") for ref in ("a:1", "b:1")]
-    whole = Status(prefix="clipper", at_s=NOW_S, applications={"digits": status()}, models=tuple(models))
-    console = Console(width=COLUMNS, force_terminal=False, color_system=None)
-    with console.capture() as said:
-        show(console, whole, ["host h failed"])
-    found = "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
-    assert found.startswith("clipper at 2023-11-14T22:13:20Z\n")
-    assert APPLICATION + CHANGES in found
-    others = "models of no application: a:1\n"
-    assert found.endswith(f"{others}dead letters within the last hour: 0\nwrong: host h failed\n")
-
-
-WATCHED = """\
-clipper at 22:13:20Z; Ctrl-C ends it
-
-application digits: exp3, objective 100 ms, revision 4
-"""
-EVENTS = """\
-
-20:13:20Z event: digits revision 2: retire old:1 by ada: worst of three
-21:53:20Z event: digits revision 3: shadow nn:3 by ada
-22:12:20Z event: digits revision 4: canary rf:2 by rollout: upper end -0.010 below 0.02
-22:12:50Z event: host host.svm.1.0 of svm:1 is ready
-22:12:50Z event: host host.svm.1.1 of svm:1 is ready
-22:12:50Z event: host host.rf.2.0 of rf:2 is failed: no module named shop
-22:12:50Z event: host host.nn.3.0 of nn:3 is ready
-wrong: host host.rf.2.0 of model rf:2 failed: no module named shop: correct the model or its
-manifest, then `clipper-stream apply`, or look at the host's log
-wrong: application digits: trial nn:3 got no feedback for 20 min: send labels with the ids of its
-queries, or abort it
-"""
-LINES = """\
-22:12:50Z event: host host.nn.3.0 of nn:3 is draining
-22:13:20Z wrong: application digits: trial nn:3 got no feedback for 20 min: send labels with the ids of its queries, \
-or abort it
-22:13:20Z digits 10.0 q/s p50=59ms p99=108ms default:late=3 | svm:1 live share=62% weight=0.98 loss=0.100 | \
-knn:1 live share=30% weight=0.02 loss=0.500 | rf:2 canary@5% share=5% loss=0.100 | nn:3 shadow@100% share=100%
-"""
-
-
-def test_a_page_of_watch_has_the_same_table_the_last_events_and_what_is_wrong() -> None:
-    found = shown(page(take_snapshot(facts(), recent(), NOW_S, 0), "clipper", {}))
-    assert found.startswith(WATCHED)
-    assert found.endswith(EVENTS)
-    assert CHANGES not in found
-    assert "version  stage         weight  share  loss to date, 95 %   hosts    p50 ms  p99 ms\n" in found
-    assert "rf:2     canary 5 %         -    5 %  0.100 [0.035 0.256]  0/1          11      12\n" in found
-
-
-def test_a_terminal_of_eighty_columns_shows_every_column() -> None:
-    console = Console(width=80, force_terminal=False, color_system=None)
-    with console.capture() as said:
-        console.print(page(take_snapshot(facts(), recent(), NOW_S, 0), "clipper", {}))
-    found = "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
-    assert "svm:1   live           98 %  62 % 0.100 [0.055 0.174] 2/2        5.0    8.1\n" in found
-    assert max(map(cell_len, found.splitlines())) <= 80
-    assert "0.100 [0.055 0.174]" in found
-
-
-def drained() -> tuple[DeploymentView, int]:
-    """The deployment, and how many events there were before its shadow began to end."""
-    found = facts()
-    seen = found.seen
-    report(found, "nn:3", "host.nn.3.0", "draining")
-    report(found, "rf:2", "host.rf.2.0", "ready")
-    found.events.pop()  # that another one is ready is told elsewhere
-    found.seen -= 1
-    return found, seen
-
-
-def test_in_a_pipe_an_application_is_a_line_and_only_what_is_new_is_told_besides() -> None:
-    found, seen = drained()
-    look = take_snapshot(found, recent(), NOW_S, seen)
-    told = [reason for reason in look.reasons if "none of 1 hosts is ready" in reason]
-    assert len(told) == 1
-    assert "".join(f"{line}\n" for line in lines(look, told)) == LINES
-    assert len([*lines(take_snapshot(found, recent(), NOW_S, found.seen), look.reasons)]) == 1
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (replace(STATUS, contexts=12, contexts_whole=False), "contexts with weights of their own: at least 12\n"),
+        (replace(STATUS, contexts=12), "contexts with weights of their own: 12\n"),
+        (replace(STATUS, context="ada"), "revision 4, context ada\n"),
+        (digits(), "last 10 s: 10.0 queries/s;"),
+        (digits(window_s=60), "last 60 s: 1.7 queries/s;"),
+    ],
+)
+def test_an_application_says_of_which_contexts_and_seconds_it_is(status: ApplicationStatus, said: str) -> None:
+    assert said in shown(*application_parts("digits", status))
 
 
 def test_an_object_has_what_the_page_has_with_new_events_alone() -> None:
@@ -240,17 +180,136 @@ def test_an_application_that_is_asked_for_and_not_there_is_told() -> None:
 
 @pytest.mark.parametrize(("silent_s", "answers"), [(1.0, True), (3.5, False)])
 def test_a_broker_that_is_silent_for_three_seconds_is_told(silent_s: float, answers: bool) -> None:
-    look = take_snapshot(facts(), recent(), NOW_S, 0, heard_s=NOW_S - silent_s)
+    look = take_snapshot(facts(), recent(), NOW_S, 0, heard_s=NOW_S - silent_s, refused={"clipper.audits"})
     assert look.kafka_answers is answers
     assert (look.reasons[0] == SILENT) is not answers
+    assert sum(reason.startswith("topic clipper.audits: this user may not read it") for reason in look.reasons) == 1
 
 
-def test_topics_that_may_not_be_read_are_told() -> None:
-    (first, *_) = take_snapshot(facts(), TrafficWindow(), NOW_S, 0, refused={"clipper.audits"}).reasons
-    assert first.startswith("topic clipper.audits: this user may not read it")
+# --- curves -----------------------------------------------------------------------------------------------------------
+def flowing(rate: int, p99_ms: float | None = None, **weights: float | None) -> ApplicationStatus:
+    """One with so many queries a second, and versions 1 of these models."""
+    latency = None if p99_ms is None else Latency(p50_ms=1.0, p99_ms=p99_ms, source="predictions")
+    versions = tuple(VersionStatus(model=f"{name}:1", stage="live", weight=one) for name, one in weights.items())
+    return ApplicationStatus(models=("svm:1",), window_s=10, queries=10 * rate, latency=latency, versions=versions)
 
 
-@pytest.mark.parametrize(("window_s", "rate"), [(10, "10.0 queries/s"), (60, "1.7 queries/s")])
-def test_rates_are_of_the_window_that_is_told(window_s: int, rate: str) -> None:
-    found = shown(*application_parts("digits", status(window_s=window_s)))
-    assert f"last {window_s} s: {rate};" in found
+UNREAD = replace(flowing(0), window_s=0)
+
+
+def look(slot: float, status: ApplicationStatus, *, kafka_answers: bool = True) -> Snapshot:
+    return Snapshot(at_s=NOW_S + slot * SLOT_S, applications={"digits": status}, kafka_answers=kafka_answers)
+
+
+def curves_of(*looks: Snapshot) -> RecentCurves:
+    curves = RecentCurves()
+    for one in looks:
+        curves.add(one)
+    return curves
+
+
+@pytest.mark.parametrize(
+    ("values", "top", "blocks"),
+    [
+        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 7.0, "▁▂▃▄▅▆▇█"),
+        ([0.0, None, 0.0], 0.0, "▁ ▁"),
+        ([1.2], 1.0, "█"),
+    ],
+    ids=["each height", "nothing flows", "rounded above the top"],
+)
+def test_a_value_is_a_block_as_high_as_its_part_of_the_scale(
+    values: list[float | None], top: float, blocks: str
+) -> None:
+    assert sparkline(values, top) == blocks
+
+
+LONG = [look(at, flowing(1 if at < SLOTS else 2)) for at in range(SLOTS + 9)]
+DRAWN = {
+    "each has its scale": (
+        [look(0, flowing(2, 50.0, svm=0.5)), look(1, flowing(4, 9.0, svm=0.25))],
+        100,
+        ["queries/s|0 to 4.0|▅█", "p99 ms|0 to 50|█▂", "weight svm:1|0 to 1|▅▃"],
+    ),
+    "the last of a slot counts": (
+        [look(at, flowing(rate)) for at, rate in ((0, 9), (0.2, 3), (0.8, 6), (1, 6))],
+        100,
+        ["queries/s|0 to 6.0|██"],
+    ),
+    "what is not known is a gap": (
+        [
+            look(0, flowing(5, 7.0)),
+            look(1, UNREAD),
+            look(4, flowing(5, svm=1.0)),
+            look(6, flowing(0, svm=0.5), kafka_answers=False),
+        ],
+        100,
+        ["queries/s|0 to 5.0|█   █  ", "p99 ms|0 to 7.0|█      ", "weight svm:1|0 to 1|    █  "],
+    ),
+    "sixty are kept": (LONG, 100, [f"queries/s|0 to 2.0|{'▅' * (SLOTS - 9)}{'█' * 9}"]),
+    "a narrow terminal": (LONG, 80, [f"queries/s|0 to 2.0|{'▅' * 35}{'█' * 9}"]),
+    "a long silence": ([LONG[0], look(10 * SLOTS, flowing(1))], 100, [f"queries/s|0 to 1.0|{' ' * 59}█"]),
+    "a clock goes back": (
+        [look(3, flowing(1)), look(0, flowing(2)), look(4, flowing(2))],
+        100,
+        ["queries/s|0 to 2.0|██"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("looks", "width", "rows"), DRAWN.values(), ids=DRAWN)
+def test_each_figure_is_a_row_of_five_seconds_a_character(looks: list[Snapshot], width: int, rows: list[str]) -> None:
+    table = curves_of(*looks).tables(screen(width))["digits"]
+    assert ["|".join(cell.plain for cell in row) for row in table.rows] == rows
+
+
+def test_the_reference_shows_curves_as_the_program_does() -> None:
+    rates = (0, 4, 5, 7, 8, 9, None, None, 0, 3, 8, 12, 11, 11)
+    p99s_ms = (None, 40.0, 36.0, 33.0, 36.0, 40.0, None, None, None, 108.0, 66.0, 45.0, 38.0, 36.0)
+    looks = [
+        look(at, flowing(rate, p99_ms, svm=0.5 + 0.03 * at, knn=0.5 - 0.03 * at))
+        for at, (rate, p99_ms) in enumerate(zip(rates, p99s_ms, strict=True))
+        if rate is not None
+    ]
+    text = shown(curves_of(*looks).tables(screen())["digits"])
+    assert len(text.splitlines()) == 5
+    assert indent(text, "    ") in REFERENCE
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_with_the_longest_names_every_curve_is_one_line_of_the_terminal(width: int) -> None:
+    name = "long-name-" * 6
+    looks = [look(at, flowing(123_456, 123_456.0, **{name: 0.5})) for at in range(SLOTS)]
+    found = shown(curves_of(*looks).tables(screen(width))["digits"], width=width).splitlines()
+    assert max(map(cell_len, found)) <= width
+    assert [line.count("█") for line in found[1:3]] == [min(SLOTS, width - 36)] * 2
+    assert "".join(line.split("  ")[0] for line in found[3:]).replace(" ", "") == f"weight{name}:1"
+
+
+def test_there_are_no_curves_of_what_is_not_known_or_of_more_than_a_screen_can_hold() -> None:
+    assert curves_of(look(0, UNREAD)).tables(screen()) == {}
+    five = curves_of(Snapshot(at_s=NOW_S, applications={f"app-{number}": flowing(1) for number in range(5)}))
+    assert [len(five.tables(screen(height=height))) for height in (29, 30)] == [0, 5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "has"),
+    [({"FORCE_COLOR": "1", "LINES": "10"}, True), ({"FORCE_COLOR": "1", "LINES": "9"}, False), ({}, False)],
+    ids=["ten lines", "nine lines", "a pipe"],
+)
+def test_the_view_has_curves_in_a_terminal_that_can_hold_the_page(
+    settings: dict[str, str], has: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings.items() | {("COLUMNS", "100")}:
+        monkeypatch.setenv(name, value)
+    view, tell = view_of(as_json=False, prefix="clipper")
+    with view:
+        tell(look(0, flowing(1, svm=0.5)))
+    said = capsys.readouterr().out
+    assert "svm:1" in said
+    assert (HEADINGS[2] in said) is has
+
+
+@pytest.mark.parametrize(("encoding", "has"), [("utf-8", True), ("cp437", False), ("ascii", False), ("no-such", False)])
+def test_an_encoding_without_blocks_has_no_curves(encoding: str, has: bool) -> None:
+    file = type("File", (io.StringIO,), {"encoding": encoding})()
+    assert bool(curves_of(look(0, flowing(1))).tables(screen(file=file))) is has
