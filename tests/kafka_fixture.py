@@ -40,11 +40,10 @@ def provided_kafka(source: Source) -> Iterator[KafkaConnection]:
 
 
 @contextmanager
-def temporary_topics(kafka: KafkaConnection, partitions: int = 2, *, create: bool = True) -> Iterator[Catalogue]:
+def temporary_topics(kafka: KafkaConnection, partitions: int = 2) -> Iterator[Catalogue]:
     """Topics of a deployment's own, created before the block, and deleted behind it with all that joined them."""
     own = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=partitions)
-    if create:
-        asyncio.run(ensure_topics(kafka, own))
+    asyncio.run(ensure_topics(kafka, own))
     try:
         yield own
     finally:
