@@ -64,7 +64,9 @@ def test_a_query_that_names_its_models_has_no_chance_in_it():
     ],
 )  # fmt: skip
 def test_who_serves_how_often_and_who_is_asked_for_the_log(choice, canaries, shadows, expected):
-    found = outcomes(with_trials(choice, canaries, shadows))
+    with_them = with_trials(choice, canaries, shadows)
+    found = outcomes(with_them)
+    assert with_them.certain == (found[0][0] if len(found) == 1 else None)
     assert [
         (decision.served, decision.served_propensity, decision.split()[1].models) for decision, _ in found
     ] == expected
