@@ -1,7 +1,5 @@
 """The number of series stays bounded, whatever applications there are, go, or are invented by callers."""
 
-import pytest
-
 from clipper_agents.observability.metrics import GatewayMetrics, RouterMetrics, StewardMetrics
 from clipper_agents.observability.specs import MOST_NAMES, OTHERS
 
@@ -18,8 +16,8 @@ def series(metrics):
     return [sample for family in metrics.registry.collect() for sample in family.samples]
 
 
-def value(metrics, name, **labels):
-    return metrics.registry.get_sample_value(name, labels)
+def queries(metrics, name):
+    return metrics.registry.get_sample_value("clipper_queries_total", {"application": name})
 
 
 def ask(metrics, names):
@@ -39,32 +37,18 @@ def report(metrics, names):
     metrics.set_selection_weights({(name, f"{name}:{version}"): 0.5 for name in shown for version in (1, 2)})
 
 
-@pytest.fixture(scope="module")
-def many():
-    """A router that knows 10,000 applications, and was asked for each of them."""
+def test_ten_thousand_applications_have_bounded_series_with_sums_of_all_and_gauges_of_one_each():
     metrics = RouterMetrics()
     report(metrics, APPLICATIONS)
     ask(metrics, APPLICATIONS)
     report(metrics, APPLICATIONS)
-    return metrics
-
-
-def test_ten_thousand_applications_have_no_more_series_than_the_bound(many):
-    found = series(many)
+    found = series(metrics)
     assert MOST_NAMES * SERIES_A_NAME / 2 < len(found) <= BOUND
     assert len({one.labels["application"] for one in found if "application" in one.labels}) == MOST_NAMES + 1
-
-
-def test_sums_are_those_of_all_applications(many):
-    others = value(many, "clipper_queries_total", application=OTHERS)
-    own = sum(one.value for one in series(many) if one.name == "clipper_queries_total")
-    assert (own, others) == (20_000, 2 * (10_000 - MOST_NAMES))
-
-
-def test_gauges_are_of_one_application_each(many):
+    assert sum(one.value for one in found if one.name == "clipper_queries_total") == 20_000
+    assert queries(metrics, OTHERS) == 2 * (10_000 - MOST_NAMES)
     gauges = {"clipper_objective_seconds", "clipper_selection_weight"}
-    shown = {one.labels["application"] for one in series(many) if one.name in gauges}
-    assert shown == set(APPLICATIONS[:MOST_NAMES])
+    assert {one.labels["application"] for one in found if one.name in gauges} == set(APPLICATIONS[:MOST_NAMES])
 
 
 def test_names_that_callers_invent_are_one_series_in_the_gateway():
@@ -73,16 +57,8 @@ def test_names_that_callers_invent_are_one_series_in_the_gateway():
         for _ in APPLICATIONS:
             metrics.count_request(ROUTE, status, "", 0.01)
     metrics.keep_applications(["digits"])
-    assert (
-        value(
-            metrics,
-            "clipper_gateway_requests_total",
-            route="/v1/applications/{name}/predict",
-            status="404",
-            application="",
-        )
-        == 10_000
-    )
+    labels = {"route": ROUTE, "status": "404", "application": ""}
+    assert metrics.registry.get_sample_value("clipper_gateway_requests_total", labels) == 10_000
     assert len(series(metrics)) < SERIES_OF_ALL
 
 
@@ -96,13 +72,12 @@ def test_applications_that_come_and_go_leave_nothing_and_make_room():
         report(metrics, ["digits", *names])
         ask(metrics, names)
         assert len(series(metrics)) <= BOUND
-        assert value(metrics, "clipper_queries_total", application=names[-1]) == 2, "the newest have their own"
+        assert queries(metrics, names[-1]) == 2, "the newest have their own"
         for name in names:
             metrics.forget_model(f"{name}:1")
     report(metrics, ["digits"])
     assert len(series(metrics)) == before
-    assert value(metrics, "clipper_queries_total", application="digits") == 2
-    assert value(metrics, "clipper_queries_total", application=OTHERS) is None
+    assert (queries(metrics, "digits"), queries(metrics, OTHERS)) == (2, None)
 
 
 def test_versions_that_come_and_go_leave_nothing_in_router_and_steward():
@@ -124,10 +99,9 @@ def test_versions_that_come_and_go_leave_nothing_in_router_and_steward():
 
 
 def test_an_application_is_counted_on_its_own_again_once_another_has_left():
-    metrics = RouterMetrics()
+    metrics, last = RouterMetrics(), APPLICATIONS[MOST_NAMES]
     ask(metrics, APPLICATIONS[: MOST_NAMES + 1])
-    last = APPLICATIONS[MOST_NAMES]
-    assert value(metrics, "clipper_queries_total", application=last) is None
+    assert queries(metrics, last) is None
     metrics.keep_applications(APPLICATIONS[1 : MOST_NAMES + 1])
     ask(metrics, [last])
-    assert value(metrics, "clipper_queries_total", application=last) == 2
+    assert queries(metrics, last) == 2

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -21,12 +22,16 @@ from clipper_agents.observability.logging import (
     child_line,
     error_line,
     event,
+    log_file,
 )
 from clipper_agents.streaming.storage import StorageFailed
 from clipper_stream.errors import InvalidSetting
 
+MENDED = StorageFailed("it has vanished: put the disk back")
+FIELDS = {"s": 0.5, "calm": True, "worst": float("nan"), "why": None}
 
-def logged(emit, clock=lambda: 0.0, formatter=KeyValueFormatter):
+
+def logged(emit, formatter=KeyValueFormatter, clock=lambda: 0.0):
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter())
@@ -37,40 +42,57 @@ def logged(emit, clock=lambda: 0.0, formatter=KeyValueFormatter):
     return stream.getvalue().splitlines()
 
 
-def test_an_event_is_one_line_of_fields():
-    (line,) = logged(lambda logger: event(logger, "child ended", child="router-0", line='a "b"\nc'))
-    assert line.split(" ", 1)[1] == (
-        r'level=info logger=aiokafka.conn msg="child ended" child=router-0 line="a \"b\"\nc"'
-    )
+def run(*command, **environ):
+    environ = {**os.environ, **environ}
+    return subprocess.run([sys.executable, *command], env=environ, capture_output=True, text=True, check=False)
 
 
-def test_a_traceback_stays_on_the_line_of_its_event():
+@pytest.mark.parametrize(
+    ("emit", "text", "fields"),
+    [
+        (
+            lambda logger: event(logger, "ended", child="r", line='a "b"\nc', **FIELDS),
+            r'level=info logger=aiokafka.conn msg=ended child=r line="a \"b\"\nc" s=0.5 calm=True worst=nan why=None',
+            {"level": "info", "msg": "ended", "child": "r", "line": 'a "b"\nc', **FIELDS, "worst": "nan"},
+        ),
+        (
+            lambda logger: logger.error("agent crashed", exc_info=MENDED),  # an error of ours needs no traceback
+            f'level=error logger=aiokafka.conn msg="agent crashed" error="{MENDED}"',
+            {"level": "error", "msg": "agent crashed", "error": str(MENDED)},
+        ),
+    ],
+    ids=["an event", "an error of ours that a library logs"],
+)
+def test_a_line_has_the_same_fields_as_text_and_as_json_with_the_time_as_rfc_3339_says(emit, text, fields):
+    (line,) = logged(emit)
+    assert line.split(" ", 1)[1] == text
+    (written,) = logged(emit, JsonFormatter)
+    found = json.loads(written)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", found.pop("at"))
+    assert [word.partition("=")[0] for word in re.findall(r"\w+=", text)] == list(found)
+    assert found == fields | {"logger": "aiokafka.conn"}
+
+
+def test_a_line_is_one_line_whatever_is_in_it_and_no_terminal_obeys_it():
     def emit(logger):
         try:
-            int("first\nsecond")
+            int("first\nsecond\x1b[31m\u2028\u202e")
         except ValueError:
-            logger.exception("broke")
+            logger.exception("broke\r\n")
 
-    (line,) = logged(emit)
-    assert "ValueError: invalid literal" in line
-
-
-def test_an_error_of_ours_that_a_library_logs_says_what_to_do_and_has_no_traceback():
-    error = StorageFailed("it has vanished: put the disk back")
-    (line,) = logged(lambda logger: logger.error("agent crashed", exc_info=error))
-    assert line.split(" ", 1)[1] == (
-        'level=error logger=aiokafka.conn msg="agent crashed" error="it has vanished: put the disk back"'
-    )
+    for formatter in (KeyValueFormatter, JsonFormatter):
+        (text,) = logged(emit, formatter)
+        assert "ValueError: invalid literal" in text
+    assert text.isprintable()
+    line = json.loads(text)
+    assert (line["msg"], "ValueError" in line["traceback"]) == ("broke\r\n", True)
 
 
 def test_a_library_that_repeats_itself_is_cut_short_and_the_count_is_told():
     now = iter([*(0.0 for _ in range(50)), PERIOD_S])
-
-    def emit(logger):
-        for number in range(51):
-            logger.error("no connection to %s", number)
-
-    lines = logged(emit, lambda: next(now))
+    lines = logged(
+        lambda logger: [logger.error("no connection to %s", number) for number in range(51)], clock=lambda: next(now)
+    )
     assert len(lines) == BURST + 1
     assert lines[-1].endswith(f"suppressed={50 - BURST}")
 
@@ -79,61 +101,13 @@ def test_what_passes_by_itself_after_a_topic_is_made_is_written_only_when_it_las
     now = [0.0]
     flood = FloodFilter(lambda: now[0])
     record = logging.LogRecord("aiokafka.x", logging.ERROR, "", 0, "Failed: %s", ("NotLeaderForPartitionError",), None)
-    assert not flood.filter(record)
-    now[0] = PASSES_WITHIN_S
-    assert not flood.filter(record)
-    now[0] = PASSES_WITHIN_S + 1.0
-    assert flood.filter(record)
-    now[0] += 2 * PERIOD_S
-    assert not flood.filter(record)
+    written = []
+    for now[0] in (0.0, PASSES_WITHIN_S, PASSES_WITHIN_S + 1.0, PASSES_WITHIN_S + 1.0 + 2 * PERIOD_S):
+        written.append(bool(flood.filter(record)))
+    assert written == [False, False, True, False]
 
 
-def logged_json(emit):
-    return [json.loads(line) for line in logged(emit, formatter=JsonFormatter)]
-
-
-def test_a_json_line_has_the_fields_of_a_text_line_and_the_time_as_rfc_3339_says():
-    def emit(logger):
-        fields = {"exit_code": -9, "seconds": 0.5, "calm": True, "worst": float("nan"), "why": None}
-        event(logger, "child ended", child="router-0", **fields)
-
-    (line,) = logged_json(emit)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("at"))
-    assert line == {
-        "level": "info",
-        "logger": "aiokafka.conn",
-        "msg": "child ended",
-        "child": "router-0",
-        "exit_code": -9,
-        "seconds": 0.5,
-        "calm": True,
-        "worst": "nan",
-        "why": None,
-    }
-    (text,) = logged(emit)
-    assert re.findall(r"(\w+)=", text) == list(line)
-
-
-def test_a_json_line_is_one_line_whatever_is_in_it_and_no_terminal_obeys_it():
-    def emit(logger):
-        try:
-            int("first\nsecond\x1b[31m\u2028\u202e")
-        except ValueError:
-            logger.exception("broke\r\n")
-
-    (text,) = logged(emit, formatter=JsonFormatter)
-    assert text.isprintable()
-    line = json.loads(text)
-    assert line["msg"] == "broke\r\n"
-    assert "ValueError: invalid literal" in line["traceback"]
-
-
-def test_an_error_of_ours_in_json_has_no_traceback():
-    error = StorageFailed("it has vanished: put the disk back")
-    (line,) = logged_json(lambda logger: logger.error("agent crashed", exc_info=error))
-    assert (line["error"], "traceback" in line) == ("it has vanished: put the disk back", False)
-
-
+# --- processes --------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def formats():
     """Have the logs of this process in a format, until the test ends."""
@@ -149,15 +123,9 @@ def formats():
     ("line", "fields"),
     [
         ('{"at": "T", "level": "info", "msg": "hello"}', {"at": "T", "level": "info", "msg": "hello"}),
-        (
-            '{"at":"T","route":"/readyz","ms":0.1}',
-            {"at": "T", "route": "/readyz", "ms": 0.1},
-        ),
-        ("Traceback (most recent call last):", {"msg": "Traceback (most recent call last):"}),
-        ('{"half": ', {"msg": '{"half": '}),
-        ("[1, 2]", {"msg": "[1, 2]"}),
+        ('{"at":"T","route":"/readyz","ms":0.1}', {"at": "T", "route": "/readyz", "ms": 0.1}),
+        *((line, {"msg": line}) for line in ("Traceback (most recent call last):", '{"half": ', "[1, 2]")),
     ],
-    ids=["a log line", "an access line", "a line of Python", "half an object", "no object"],
 )
 def test_a_supervisor_that_writes_json_puts_the_name_of_a_child_into_its_lines(formats, line, fields):
     assert child_line("router-0", line) == f"child=router-0 {line}", "text is passed on as it is"
@@ -173,27 +141,63 @@ def test_the_last_line_of_a_process_is_json_as_well(formats):
 
 
 def test_options_come_before_the_environment_and_an_unknown_format_is_refused(formats, capsys):
-    LogOptions(format="text").configure({"CLIPPER_LOG_FORMAT": "json"})
-    logging.getLogger("clipper").info("text")
-    LogOptions().configure({"CLIPPER_LOG_FORMAT": "json"})
-    logging.getLogger("clipper").info("json")
+    for options in (LogOptions(format="text"), LogOptions()):
+        options.configure({"CLIPPER_LOG_FORMAT": "json"})
+        logging.getLogger("clipper").info("hello")
     first, second = capsys.readouterr().err.splitlines()
-    assert first.endswith("level=info logger=clipper msg=text")
-    assert json.loads(second)["msg"] == "json"
+    assert first.endswith("level=info logger=clipper msg=hello")
+    assert json.loads(second)["msg"] == "hello"
     with pytest.raises(InvalidSetting, match="log format 'xml': use one of text, json"):
         LogOptions(format="xml").configure({})
 
 
 def test_a_command_that_writes_json_says_so_why_it_ends():
-    command = [sys.executable, "-m", "clipper_agents.cli.main", "worker", "router", "--instance", "r"]
-    done = subprocess.run(
-        [*command, "--bootstrap", "127.0.0.1:1", "--set", "router.metrics_port=1", "--log-format", "json"],
-        env={**os.environ, "CLIPPER_ROUTER_METRICS_ADDRESS": "192.0.2.1"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    command = "-m clipper_agents.cli.main worker router --instance r --bootstrap 127.0.0.1:1 --log-format json"
+    done = run(*command.split(), "--set", "router.metrics_port=1", CLIPPER_ROUTER_METRICS_ADDRESS="192.0.2.1")
     assert done.returncode == 3
     (line,) = map(json.loads, done.stderr.splitlines())
     assert (line["level"], line["msg"][:34]) == ("error", "metrics_port 192.0.2.1:1: Cannot a")
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+def test_a_block_has_its_logs_and_warnings_in_the_file(tmp_path):
+    with log_file(tmp_path / "log", None, {}) as lines:
+        logging.getLogger("clipper").info("hello")
+        warnings.warn("be careful", stacklevel=1)
+        print("a line of a child", file=lines)
+    first, second, *_, last = (tmp_path / "log").read_text().splitlines()
+    assert first.endswith("level=info logger=clipper msg=hello")
+    assert "be careful" in second
+    assert last == "a line of a child"
+
+
+def test_after_the_block_handlers_and_levels_are_those_of_before(tmp_path, capsys):
+    root, noisy = logging.getLogger(), logging.getLogger("asyncio")
+    handlers, levels = root.handlers[:], (root.level, noisy.level)
+    with log_file(tmp_path / "log", "debug", {}) as lines:
+        assert root.handlers != handlers
+    assert lines.closed
+    with pytest.raises(InvalidSetting, match="log level 'loud'"), log_file(tmp_path / "log", "loud", {}):
+        pass
+    assert (root.handlers, (root.level, noisy.level)) == (handlers, levels)
+    root.warning("nobody may write this to the closed file")
+    assert "Logging error" not in capsys.readouterr().err
+
+
+FIRST_FIGURE = """
+import logging, os, sys
+from pathlib import Path
+from clipper_agents.observability.logging import log_file
+
+logging.getLogger().addHandler(logging.NullHandler())  # as the program does
+with log_file(Path(sys.argv[1]), "info", os.environ):
+    pass
+import matplotlib.font_manager
+"""
+
+
+def test_matplotlib_without_a_font_cache_logs_into_no_closed_file(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run("-c", FIRST_FIGURE, str(tmp_path / "log"), MPLCONFIGDIR=str(tmp_path), HOME=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.glob("fontlist-*.json"))

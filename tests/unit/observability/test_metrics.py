@@ -1,28 +1,107 @@
-"""Counting by batches gives what counting one by one gives, and can be read by another process."""
+"""Counting by batches gives what counting one by one gives, as Prometheus wants it, and another process reads it."""
 
 import math
 import random
 import shutil
+import subprocess
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
 import pytest
-from builders.metrics import compared, everything_counted, served
+from builders.metrics import served
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from clipper_agents.observability.exposition import Scrape, scrape
 from clipper_agents.observability.histogram import BatchHistogram
 from clipper_agents.observability.metrics import (
     BatchMetrics,
+    GatewayMetrics,
     HostMetrics,
     RouterMetrics,
     StewardMetrics,
+    SupervisorMetrics,
 )
 from clipper_agents.observability.reference import PAGE, reference
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
+from clipper_topics.comparison import Comparison
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 ROOT = Path(__file__).parents[3]
+ROLES = ("router", "host", "steward", "gateway", "supervisor")
+LATENCY = "clipper_prediction_latency_seconds"
+BASE_UNITS = {"bytes", "celsius", "grams", "joules", "meters", "ratio", "seconds", "volts"}
+
+
+def samples(registry):
+    return [sample for family in registry.collect() for sample in family.samples]
+
+
+def value(metrics, name, **labels):
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def count_batch(batches, rows=8, *, failed=0, raised=False):
+    times = {"waited_s": 0.002, "latency_s": 0.1, "took_s": 0.2}
+    batches.batch(rows=rows, failed=failed, raised=raised, limit_rows=8, **times)
+
+
+def compared(**fields):
+    """How a version stands in a comparison."""
+    usual = {"difference": 0.1, "lower": -0.2, "upper": 0.3, "loss": 0.2, "loss_lower": 0.1, "loss_upper": 0.4}
+    return Comparison(application="a", model="m:1", stage="shadow", feedbacks=9, **{**usual, **fields})
+
+
+def everything_counted(router=None):
+    """The registries by role, with a value in each metric."""
+    router = router or RouterMetrics()
+    router.count_queries("a")
+    router.observe_predictions("a", "default", "late", [0.1])
+    router.set_objectives({"a": 0.1})
+    router.observe_stages([0.001], [0.01], 0.002)
+    router.observe_return(0.001)
+    router.observe_combine(0.001)
+    router.set_deferred(2)
+    router.count_cache("m:1", lookups=2, hits=1)
+    router.set_cache_bytes(10)
+    router.count_coalesced(1)
+    router.count_feedback("applied")
+    router.set_selection_weights({("a", "m:1"): 1.0})
+    router.set_ready_hosts({"m:1": 1})
+    router.count_refused_manifest()
+    router.count_rebalances(2)
+    router.set_in_flight(3)
+    router.set_clock_skew(0.0)
+    host = HostMetrics()
+    for each in (host, HostMetrics(router.families)):
+        each.observe_request(0.001)
+        each.watch_disk(Path(__file__).parent)
+        each.set_broker_reachable(True)
+        each.set_consumer_lag({("q", 0): 4})
+        each.count_dead_letters("q", "undecodable")
+        batches = BatchMetrics(each, "m", "1")
+        count_batch(batches, failed=1, raised=True)
+        batches.late(1)
+        batches.queued(2)
+    steward = StewardMetrics()
+    steward.set_comparisons([compared()])
+    steward.count_decision("a", "step", "made")
+    steward.count_drift("a", "m:1", worse=True)
+    steward.count_drift_refused("a")
+    steward.set_dropped({"full": 2})
+    steward.set_remembered(7)
+    gateway = GatewayMetrics()
+    gateway.count_request("/v2/models/{name}/infer", 200, "a", 0.01)
+    gateway.watch_in_flight(lambda: 1)
+    supervisor = SupervisorMetrics()
+    supervisor.watch_children("router", lambda: 2, lambda: 1)
+    supervisor.count_restart("router")
+    return {role: one.registry for role, one in zip(ROLES, (router, host, steward, gateway, supervisor), strict=True)}
+
+
+COUNTED = cache(everything_counted)
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 32, 500])
@@ -34,92 +113,98 @@ def test_a_batch_histogram_scrapes_as_one_observed_value_by_value(size):
     ours.register(batch)
     single = Histogram("latency_seconds", "x", ["model"], buckets=BOUNDS, registry=theirs).labels("svm")
     batch.labels("svm").observe_many(values)
-    for value in values:
-        single.observe(value)
+    for one in values:
+        single.observe(one)
     for name in ("latency_seconds_count", "latency_seconds_sum"):
         found, expected = (each.get_sample_value(name, {"model": "svm"}) for each in (ours, theirs))
         assert found == pytest.approx(expected)
-    buckets = [line for line in generate_latest(theirs).decode().splitlines() if "_bucket" in line]
-    assert buckets == [line for line in generate_latest(ours).decode().splitlines() if "_bucket" in line]
+    texts = [generate_latest(each).decode().splitlines() for each in (ours, theirs)]
+    found, expected = ([line for line in text if "_bucket" in line] for text in texts)
+    assert found == expected
 
 
-def test_another_process_reads_what_was_counted():
+def test_another_process_reads_what_was_counted_and_where_a_quantile_lies():
     metrics = RouterMetrics()
     metrics.count_queries("digits", 5)
-    metrics.observe_predictions("digits", "model", None, [0.004, 0.004, 0.04])
+    metrics.observe_predictions("digits", "model", None, [0.004] * 98 + [0.6, 0.6])
     metrics.observe_predictions("digits", "default", "late", [0.1])
     seen = scrape(served(metrics))
     assert seen.value("clipper_queries_total") == 5
-    assert seen.by("outcome", "clipper_predictions_total", application="digits") == {"model": 3.0, "default": 1.0}
+    assert seen.by("outcome", "clipper_predictions_total", application="digits") == {"model": 100.0, "default": 1.0}
     assert seen.by("reason", "clipper_predictions_total", outcome="default") == {"late": 1.0}
     assert seen.value("process_resident_memory_bytes") > 0
-
-
-def test_a_quantile_lies_in_the_bucket_of_its_value():
-    metrics = RouterMetrics()
-    metrics.observe_predictions("digits", "model", None, [0.004] * 98 + [0.6, 0.6])
-    seen = scrape(served(metrics))
-    assert 0.002 <= seen.quantile(0.5, "clipper_prediction_latency_seconds") <= 0.005
-    assert 0.5 <= seen.quantile(0.99, "clipper_prediction_latency_seconds", outcome="model") <= 0.7
-    assert seen.quantile(0.5, "clipper_prediction_latency_seconds", application="other") is None
+    assert 0.002 <= seen.quantile(0.5, LATENCY) <= 0.005
+    assert 0.5 <= seen.quantile(0.99, LATENCY, outcome="model") <= 0.7
+    assert seen.quantile(0.5, LATENCY, application="other") is None
+    beyond = Scrape({("x_bucket", frozenset({("le", bound)})): of for bound, of in (("1.0", 0.0), ("+Inf", 2.0))})
+    assert beyond.quantile(0.5, "x") == 1.0, "the last bound"
 
 
 def test_two_scrapes_tell_what_happened_in_between():
     metrics = HostMetrics()
     batches = BatchMetrics(metrics, "svm", "1")
-    batches.batch(rows=3, failed=0, raised=False, waited_s=0.002, latency_s=0.1, took_s=0.2, limit_rows=8)
+    count_batch(batches, 3)
     port = served(metrics)
     before = scrape(port)
-    batches.batch(rows=2, failed=0, raised=False, waited_s=0.002, latency_s=0.1, took_s=0.2, limit_rows=8)
-    batches.batch(rows=4, failed=3, raised=True, waited_s=0.002, latency_s=0.1, took_s=0.2, limit_rows=8)
+    count_batch(batches, 2)
+    count_batch(batches, 4, failed=3, raised=True)
     batches.late(1)
     between = scrape(port).since(before)
     assert between.by("model", "clipper_failed_batches_total") == {"svm": 1.0}
     assert between.by("outcome", "clipper_rows_total") == {"ok": 3.0, "late": 1.0, "error": 3.0}
 
 
-def test_a_value_beyond_the_last_bound_is_estimated_as_that_bound():
-    infinite = frozenset({("le", "+Inf")})
-    seen = Scrape({("x_bucket", frozenset({("le", "1.0")})): 0.0, ("x_bucket", infinite): 2.0})
-    assert seen.quantile(0.5, "x") == 1.0
+GONE = {  # what sets a metric twice, and its values by label after that
+    "a model that left an application": (
+        RouterMetrics, "set_selection_weights", [{("d", "a:1"): 0.5, ("d", "b:1"): 0.5}, {("d", "b:1"): 1.0}],
+        "clipper_selection_weight", "model", {"b:1": 1.0},
+    ),
+    "a partition that moved to another process": (
+        HostMetrics, "set_consumer_lag", [{("q", 0): 4, ("q", 1): 5}, {("q", 1): 6}],
+        "clipper_consumer_lag", "partition", {"1": 6.0},
+    ),
+    "an application that lost its objective or has left": (
+        RouterMetrics, "set_objectives", [{"a": 0.1, "b": 0.2, "c": None}, {"b": 0.3}],
+        "clipper_objective_seconds", "application", {"b": 0.3},
+    ),
+    "a figure that is not known": (
+        StewardMetrics, "set_comparisons", [[compared(difference=None)]], "clipper_comparison_difference", "model", {},
+    ),
+    "a figure that is known": (
+        StewardMetrics, "set_comparisons", [[compared(difference=None)]], "clipper_comparison_difference_upper",
+        "model", {"m:1": 0.3},
+    ),
+    "a comparison": (
+        StewardMetrics, "set_comparisons", [[compared()]], "clipper_comparison_feedbacks", "model", {"m:1": 9.0},
+    ),
+    "a comparison that has left": (
+        StewardMetrics, "set_comparisons", [[compared()], []], "clipper_comparison_feedbacks", "model", {},
+    ),
+    "what a steward drops is counted on when it reads anew": (
+        StewardMetrics, "set_dropped", [{"full": count} for count in (2, 5, 0, 1)],
+        "clipper_comparison_dropped_total", "reason", {"full": 6.0},
+    ),
+}  # fmt: skip
 
 
-def test_a_model_that_leaves_an_application_is_not_scraped_any_more():
-    metrics = RouterMetrics()
-    metrics.set_selection_weights({("digits", "a:1"): 0.5, ("digits", "b:1"): 0.5})
-    metrics.set_selection_weights({("digits", "b:1"): 1.0})
-    labels = {"application": "digits", "model": "a:1"}
-    assert metrics.registry.get_sample_value("clipper_selection_weight", labels) is None
-    assert metrics.registry.get_sample_value("clipper_selection_weight", {**labels, "model": "b:1"}) == 1.0
+@pytest.mark.parametrize(("kind", "setter", "given", "name", "label", "left"), GONE.values(), ids=GONE)
+def test_a_scrape_has_what_was_set_last(kind, setter, given, name, label, left):
+    metrics = kind()
+    for one in given:
+        getattr(metrics, setter)(one)
+    assert {one.labels[label]: one.value for one in samples(metrics.registry) if one.name == name} == left
 
 
 def test_a_model_that_left_the_process_has_no_series_in_any_family():
     router = RouterMetrics()
     everything_counted(router)
-    series = [sample for family in router.registry.collect() for sample in family.samples]
-    assert any(sample.labels.get("model") == "m:1" for sample in series)
+    assert any(one.labels.get("model") == "m:1" for one in samples(router.registry))
     router.forget_model("m:1")
-    left = [sample for family in router.registry.collect() for sample in family.samples]
+    left = samples(router.registry)
     assert not [one for one in left if one.labels.get("model") in {"m", "m:1"}]
     assert any(one.labels.get("application") == "a" for one in left), "others are not touched"
     router.count_cache("m:1", lookups=2, hits=1)
-    labels = {"model": "m:1"}
-    assert router.registry.get_sample_value("clipper_cache_lookups_total", labels) == 2.0, "counted anew"
-
-
-def test_a_partition_that_moved_to_another_process_is_not_scraped_any_more():
-    metrics = HostMetrics()
-    metrics.set_consumer_lag({("q", 0): 4, ("q", 1): 5})
-    metrics.set_consumer_lag({("q", 1): 6})
-    lags = [metrics.registry.get_sample_value("clipper_consumer_lag", {"topic": "q", "partition": p}) for p in "01"]
-    assert lags == [None, 6.0]
-
-
-def test_colocated_models_are_scraped_with_their_router():
-    router = RouterMetrics()
-    batches = BatchMetrics(HostMetrics(router.families), "svm", "1")
-    batches.batch(rows=8, failed=0, raised=False, waited_s=0.002, latency_s=0.004, took_s=0.2, limit_rows=8)
-    assert router.registry.get_sample_value("clipper_batch_rows_count", {"model": "svm", "version": "1"}) == 1.0
+    assert value(router, "clipper_cache_lookups_total", model="m:1") == 2.0, "counted anew"
 
 
 def test_what_misses_the_objective_is_late_or_had_no_time_to_be_answered():
@@ -133,73 +218,50 @@ def test_what_misses_the_objective_is_late_or_had_no_time_to_be_answered():
         ("model", None, [], 0.1),
     ]:
         metrics.observe_predictions("a", outcome, reason, latencies_s, objective_s)
-    assert metrics.registry.get_sample_value("clipper_objective_missed_total", {"application": "a"}) == 2 + 2 + 1
-
-
-def test_an_application_that_lost_its_objective_or_has_left_has_none_in_a_scrape():
-    metrics = RouterMetrics()
-    metrics.set_objectives({"a": 0.1, "b": 0.2, "c": None})
-    metrics.set_objectives({"b": 0.3})
-    found = [metrics.registry.get_sample_value("clipper_objective_seconds", {"application": name}) for name in "abc"]
-    assert found == [None, 0.3, None]
+    assert value(metrics, "clipper_objective_missed_total", application="a") == 2 + 2 + 1
 
 
 def test_the_disk_is_looked_at_in_each_scrape_also_when_the_folder_is_not_there(tmp_path: Path):
     metrics, folder = HostMetrics(), tmp_path / "host"
     metrics.watch_disk(folder)
-
-    def value(name):
-        return metrics.registry.get_sample_value(f"clipper_disk_{name}_bytes", {"folder": str(folder)})
-
-    assert value("used") == 0
-    assert math.isnan(value("free"))
+    assert value(metrics, "clipper_disk_used_bytes", folder=str(folder)) == 0
+    assert math.isnan(value(metrics, "clipper_disk_free_bytes", folder=str(folder)))
     (folder / "deeper").mkdir(parents=True)
     (folder / "deeper" / "file").write_bytes(b"x" * 100_000)
-    assert 100_000 <= value("used") < 200_000
-    assert value("free") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+    assert 100_000 <= value(metrics, "clipper_disk_used_bytes", folder=str(folder)) < 200_000
+    free = value(metrics, "clipper_disk_free_bytes", folder=str(folder))
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
 
 
-def test_every_stage_of_a_query_is_measured_in_routers_and_hosts():
-    stages = {role: set() for role in ("router", "host")}
-    for role, registry in everything_counted().items():
-        for sample in (one for family in registry.collect() for one in family.samples):
-            if sample.name == "clipper_stage_latency_seconds_count":
-                stages[role].add(sample.labels["stage"])
+def test_every_stage_of_a_query_is_measured_in_routers_and_in_hosts_colocated_or_not():
+    name = "clipper_stage_latency_seconds_count"
+    stages = {role: {one.labels["stage"] for one in samples(of) if one.name == name} for role, of in COUNTED().items()}
     hosted = {"request", "queue", "batch", "model"}
-    assert stages == {"host": hosted, "router": {"wait", "models", "return", "combine", "record"} | hosted}
-
-
-def test_a_comparison_that_has_left_and_a_figure_that_is_not_known_are_not_scraped():
-    metrics = StewardMetrics()
-    labels = {"application": "a", "model": "m:1", "stage": "shadow"}
-
-    def value(name):
-        return metrics.registry.get_sample_value(f"clipper_comparison_{name}", labels)
-
-    metrics.set_comparisons([compared(difference=None)])
-    assert (value("difference"), value("feedbacks"), value("difference_upper"), value("loss_lower")) == (
-        None,
-        9,
-        0.3,
-        0.1,
-    )
-    metrics.set_comparisons([])
-    assert value("feedbacks") is None
-
-
-def test_what_a_steward_drops_is_counted_on_when_it_begins_to_read_anew():
-    metrics = StewardMetrics()
-    for count in (2, 5, 0, 1):
-        metrics.set_dropped({"full": count})
-    assert metrics.registry.get_sample_value("clipper_comparison_dropped_total", {"reason": "full"}) == 6
+    asked = {"wait", "models", "return", "combine", "record"}
+    assert stages == {role: set() for role in ROLES} | {"host": hosted, "router": asked | hosted}
 
 
 def test_every_specified_metric_is_counted_and_no_other():
-    collected = chain.from_iterable(registry.collect() for registry in everything_counted().values())
-    families = {family.name for family in collected if family.samples}
-    specified = {spec.name.removesuffix("_total") for spec in SPECS}
-    assert families == specified | {name.removesuffix("_total") for name in PROCESS_METRICS}
+    collected = chain.from_iterable(registry.collect() for registry in COUNTED().values())
+    specified = {*(spec.name for spec in SPECS), *PROCESS_METRICS}
+    assert {one.name for one in collected if one.samples} == {name.removesuffix("_total") for name in specified}
 
 
 def test_the_reference_page_is_that_of_the_code():
     assert (ROOT / PAGE).read_text() == reference(), "run python -m clipper_agents.observability.reference"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_units_are_last_in_the_names_of_a_role_and_its_text_parses_as_openmetrics(role):
+    families = [*COUNTED()[role].collect()]
+    assert [one.name for one in families if BASE_UNITS.intersection(one.name.split("_")[:-1])] == []
+    read = text_string_to_metric_families(generate_openmetrics(COUNTED()[role]).decode())
+    assert {family.name for family in read} == {family.name for family in families}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt install prometheus")
+@pytest.mark.parametrize("role", ROLES)
+def test_promtool_has_nothing_to_say_about_a_role(role):
+    text = generate_latest(COUNTED()[role])
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")

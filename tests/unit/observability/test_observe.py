@@ -19,7 +19,7 @@ from clipper_agents.observability.metrics import WANT_OF_TIME
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
 from clipper_agents.router.clock_skew import TOLERATED_S
 from clipper_topics.prediction import LOW_CONFIDENCE, REASONS, REFUSALS
-from deploy.observe.servers import BOARD, CONFIGURATION, RULES, faster, grafana, prometheus
+from deploy.observe.servers import BOARD, RULES, faster, grafana, prometheus
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "docs/how-to/runbooks.md"
@@ -33,8 +33,8 @@ PANELS = [panel for panel in CONTENT["panels"] if panel["type"] != "row"]
 LABELS = {spec.name: {*spec.labels} for spec in SPECS} | {name: set[str]() for name in PROCESS_METRICS}
 LABELS |= {"up": set(), "ALERTS": {"alertname", "alertstate"}} | {name: {"application"} for name in RECORDED}
 OF_TARGETS = {"job", "instance"}
+PART = re.compile("_(bucket|sum|count)$")
 NAME = re.compile(r"\b(?:application:)?(?:clipper|process)_[a-z_]+(?::[a-z_]+\d*[a-z]*)?|\bup\b|\bALERTS\b")
-PANEL_IDS = [panel["title"] for panel in PANELS]
 
 
 def expressions() -> Iterator[tuple[str, str]]:
@@ -50,74 +50,58 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 def known_labels(name: str) -> set[str]:
     """The labels of a series, without those of its target."""
-    family = re.sub(r"_(bucket|sum|count)$", "", name)
     of_bucket = {"le"} if name.endswith("_bucket") else set()
-    return LABELS[name if name in LABELS else family] | of_bucket
+    return LABELS[name if name in LABELS else PART.sub("", name)] | of_bucket
 
 
 def strange(expression: str) -> list[str]:
     """Metrics and labels in the expression that there are not."""
     bare = re.sub(r'"[^"]*"', '""', expression)
-    found = [
-        name
-        for name in NAME.findall(bare)
-        if name not in LABELS and re.sub(r"_(bucket|sum|count)$", "", name) not in LABELS
-    ]
+    names = NAME.findall(bare)
+    found = [name for name in names if not {name, PART.sub("", name)} & LABELS.keys()]
     if found:
         return found
     for name, selector in re.findall(rf"({NAME.pattern})\{{([^}}]*)\}}", bare):
-        found += [
-            f"{name}.{label}"
-            for label in re.findall(r"(\w+)(?:=~|!~|!=|=)", selector)
-            if label not in known_labels(name) | OF_TARGETS
-        ]
-    everything = set().union(OF_TARGETS, *(known_labels(name) for name in NAME.findall(bare)))
-    for labels in re.findall(r"\b(?:by|on|without|ignoring) \(([^)]*)\)", bare):
-        found += [label for label in re.findall(r"\w+", labels) if label not in everything]
-    return found
+        labels = re.findall(r"(\w+)(?:=~|!~|!=|=)", selector)
+        found += [f"{name}.{label}" for label in labels if label not in known_labels(name) | OF_TARGETS]
+    everything = OF_TARGETS.union(*map(known_labels, names))
+    groups = re.findall(r"\b(?:by|on|without|ignoring) \(([^)]*)\)", bare)
+    return found + [label for labels in groups for label in re.findall(r"\w+", labels) if label not in everything]
 
 
-@pytest.mark.parametrize(("of", "expression"), [*expressions()], ids=lambda text: text[:30])
-def test_every_expression_asks_for_metrics_and_labels_that_there_are(of: str, expression: str):
-    assert strange(expression) == [], of
+def test_every_expression_asks_for_metrics_and_labels_that_there_are():
+    assert [(of, found) for of, expression in expressions() if (found := strange(expression))] == []
+    for wrong in ("clipper_querys_total", 'clipper_queries_total{app="a"}', "sum by (model) (clipper_queries_total)"):
+        assert strange(wrong) != []
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    ["clipper_querys_total", 'clipper_queries_total{app="a"}', "sum by (model) (clipper_queries_total)"],
-    ids=["metric", "label", "grouping"],
-)
-def test_a_metric_or_a_label_that_there_is_not_is_found(wrong: str):
-    assert strange(wrong) != []
-
-
-@pytest.mark.parametrize("panel", PANELS, ids=PANEL_IDS)
-def test_every_panel_has_a_unit_a_sentence_and_legends_of_its_own_labels(panel: dict[str, Any]):
-    assert panel["fieldConfig"]["defaults"]["unit"]
-    assert panel["description"].endswith(".")
-    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
-    for target in panel["targets"]:
-        for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
-            assert re.search(rf"by \([^)]*\b{label}\b", target["expr"]), label
+def test_every_panel_has_a_unit_a_sentence_and_legends_of_its_own_labels():
+    for panel in PANELS:
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
+        for target in panel["targets"]:
+            for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+                assert re.search(rf"by \([^)]*\b{label}\b", target["expr"]), (panel["title"], label)
 
 
 def test_no_two_panels_have_one_id_or_one_place():
-    places = [(one["id"], one["gridPos"]) for one in CONTENT["panels"]]
-    assert len({number for number, _ in places}) == len(places)
-    for (_, a), (_, b) in combinations(places, 2):
+    places = [one["gridPos"] for one in CONTENT["panels"]]
+    assert len({one["id"] for one in CONTENT["panels"]}) == len(places)
+    assert all(a["x"] + a["w"] <= 24 for a in places)
+    for a, b in combinations(places, 2):
         beside = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
         above = a["y"] + a["h"] <= b["y"] or b["y"] + b["h"] <= a["y"]
         assert beside or above, (a, b)
-        assert a["x"] + a["w"] <= 24
 
 
-@pytest.mark.parametrize("name", ALERTS)
-def test_every_alert_says_how_bad_it_is_what_it_means_and_where_its_runbook_is(name: str):
-    rule = ALERTS[name]
-    assert rule["labels"]["severity"] in {"critical", "warning", "info"}
-    assert rule["annotations"]["summary"]
-    assert rule["annotations"]["description"].endswith(".")
-    assert rule["annotations"]["runbook_url"] == f"docs/how-to/runbooks.md#{name.lower()}"
+def test_every_alert_says_how_bad_it_is_what_it_means_and_where_its_runbook_is():
+    for name, rule in ALERTS.items():
+        notes = rule["annotations"]
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}, name
+        assert notes["summary"], name
+        assert notes["description"].endswith("."), name
+        assert notes["runbook_url"] == f"docs/how-to/runbooks.md#{name.lower()}"
 
 
 def test_every_alert_has_a_runbook_with_all_its_parts_and_every_runbook_an_alert():
@@ -150,32 +134,24 @@ def test_faster_rules_are_the_same_rules_with_shorter_windows():
     assert "for: 1000ms" in faster(RULES.read_text(), 60)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt install prometheus")
-@pytest.mark.parametrize(
-    "arguments",
-    [("check", "rules", RULES.name), ("check", "config", CONFIGURATION.name), ("test", "rules", "alerts_test.yml")],
-    ids=["rules", "configuration", "windows"],
-)
-def test_promtool_has_nothing_to_say_against(arguments: tuple[str, ...]):
-    done = subprocess.run(["promtool", *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False)
+def promtool(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "SUCCESS" in done.stdout
+    return done.stdout
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt install prometheus")
-@pytest.mark.parametrize("number", [0, 1], ids=["compose", "kubernetes"])
-def test_promtool_takes_the_configurations_of_the_page(number: int, tmp_path: Path):
-    page = ROOT / "docs/how-to/observe.md"
-    configurations = [block for block in blocks(page, "yaml") if "scrape_configs" in block]
-    assert len(configurations) == 2
+def test_promtool_has_nothing_to_say_against_rules_and_configurations(tmp_path: Path):
+    for arguments in ("check rules alerts.yml", "check config prometheus.yml", "test rules alerts_test.yml"):
+        assert "SUCCESS" in promtool(RULES.parent, *arguments.split())
+    configurations = [block for block in blocks(ROOT / "docs/how-to/observe.md", "yaml") if "scrape_configs" in block]
+    assert len(configurations) == 2, "of compose and of kubernetes"
     shutil.copy(RULES, tmp_path)
     pods = "kubernetes_sd_configs:\n      - role: pod"  # which not every build has
-    (tmp_path / "prometheus.yml").write_text(configurations[number].replace(pods, "static_configs: [{targets: [a:1]}]"))
-    assert yaml.safe_load(configurations[number])["scrape_configs"][0]["job_name"] == "clipper"
-    done = subprocess.run(
-        ["promtool", "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    for text in configurations:
+        (tmp_path / "prometheus.yml").write_text(text.replace(pods, "static_configs: [{targets: [a:1]}]"))
+        assert yaml.safe_load(text)["scrape_configs"][0]["job_name"] == "clipper"
+        promtool(tmp_path, "check", "config", "prometheus.yml")
 
 
 def test_without_a_prometheus_the_message_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

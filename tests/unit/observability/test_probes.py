@@ -20,7 +20,48 @@ from clipper_stream.errors import InvalidSetting
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0, text/plain;q=0.5"}
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-LABELS = 'application="digits",le="0.005",outcome="model"'
+LATENCY = "clipper_prediction_latency_seconds"
+BUCKET = f'{LATENCY}_bucket{{application="digits",le="0.005",outcome="model"}} 1.0'
+LIVES = (200, {"live": True})
+LONG_S = 60
+
+
+class Client(ExitStack):
+    """Asks a server on a port, and holds connections open until the test ends."""
+
+    def __init__(self, port):
+        super().__init__()
+        self.port = port
+
+    def ask(self, path, method="GET", **request):
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=LONG_S)
+        self.callback(connection.close)
+        connection.request(method, path, **request)
+        answer = connection.getresponse()
+        return answer, answer.read()
+
+    def told(self, path):
+        answer, body = self.ask(path)
+        return answer.status, json.loads(body)
+
+    def connect(self, sent=b"", receive_bytes=None):
+        connection = self.enter_context(socket.socket())
+        connection.settimeout(LONG_S)
+        if receive_bytes:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        connection.connect(("127.0.0.1", self.port))
+        connection.sendall(sent)
+        return connection
+
+
+def read_to_the_end(connection):
+    found = b""
+    try:
+        while some := connection.recv(65536):
+            found += some
+    except ConnectionResetError:
+        pass
+    return found
 
 
 @pytest.fixture
@@ -29,54 +70,34 @@ def serve():
 
         def start(health=None, registry=None, **options):
             server = ProbeServer(registry or HostMetrics().registry, health or ProcessHealth(), **options)
-            port = server.start()
+            client = stack.enter_context(Client(server.start()))
             stack.callback(server.stop)
-            return port
+            return client
 
         yield start
 
 
-def ask(port, path, method="GET", headers=None):
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request(method, path, headers=headers or {})
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    return answer, body
-
-
-def status(port, path, method="GET"):
-    return ask(port, path, method)[0].status
-
-
-def told(port, path):
-    answer, body = ask(port, path)
-    return answer.status, json.loads(body)
-
-
-def test_a_process_is_ready_once_it_serves_and_until_it_is_told_to_end(serve):
-    health = ProcessHealth("model svm:1 is loading")
-    port = serve(health)
-    assert told(port, "/readyz") == (503, {"ready": False, "reasons": ["model svm:1 is loading"]})
-    why = ["partition 3 is not recovered yet"]
-    health.serves(lambda: why)
-    assert told(port, "/readyz") == (503, {"ready": False, "reasons": why})
-    why.clear()
-    assert told(port, "/readyz") == (200, {"ready": True, "reasons": []})
-    health.is_draining = True
-    assert told(port, "/readyz") == (503, {"ready": False, "reasons": ["the process ends"]})
-    assert told(port, "/livez") == (200, {"live": True})
-
-
-def test_a_broker_that_is_away_makes_a_process_unready_and_never_dead(serve):
+def test_a_process_is_ready_once_it_serves_while_a_broker_answers_and_until_it_is_told_to_end(serve):
     metrics = HostMetrics()
-    metrics.health.serves(tuple)
-    port = serve(metrics.health)
+    health, why = metrics.health, ["partition 3 is not recovered yet"]
+    health.waits_for = "model svm:1 is loading"
+    client = serve(health)
+
+    def is_unready_by(*reasons):
+        assert client.told("/readyz") == (503 if reasons else 200, {"ready": not reasons, "reasons": [*reasons]})
+        assert client.told("/livez") == LIVES
+
+    is_unready_by("model svm:1 is loading")
+    health.serves(lambda: why)
+    is_unready_by(*why)
+    why.clear()
+    is_unready_by()
     metrics.set_broker_reachable(False)
-    assert told(port, "/readyz") == (503, {"ready": False, "reasons": ["no broker answers"]})
-    assert told(port, "/livez") == (200, {"live": True})
+    is_unready_by("no broker answers")
     metrics.set_broker_reachable(True)
-    assert status(port, "/readyz") == 200
+    is_unready_by()
+    health.is_draining = True
+    is_unready_by("the process ends")
 
 
 def test_a_loop_that_is_stuck_for_too_long_makes_a_process_dead_until_it_runs_again(serve):
@@ -86,23 +107,23 @@ def test_a_loop_that_is_stuck_for_too_long_makes_a_process_dead_until_it_runs_ag
     async def process():
         health.watch_loop()
         stuck.set()
-        held.wait(60)
+        held.wait(LONG_S)
         await asyncio.sleep(BEAT_S)
         goes_on.set()
 
-    port = serve(health)
+    client = serve(health)
     now[0] = 2 * WEDGED_S
-    assert status(port, "/livez") == 200, "a model loads before there is a loop"
+    assert client.told("/livez") == LIVES, "a model loads before there is a loop"
     thread = threading.Thread(target=asyncio.run, args=(process(),))
     thread.start()
-    assert stuck.wait(60)
+    assert stuck.wait(LONG_S)
     now[0] += WEDGED_S - 1
-    assert status(port, "/livez") == 200
+    assert client.told("/livez") == LIVES
     now[0] += 1
-    assert told(port, "/livez") == (503, {"live": False})
+    assert client.told("/livez") == (503, {"live": False})
     held.set()
-    assert goes_on.wait(60)
-    assert status(port, "/livez") == 200
+    assert goes_on.wait(LONG_S)
+    assert client.told("/livez") == LIVES
     thread.join()
 
 
@@ -120,61 +141,36 @@ def test_a_loop_that_is_stuck_for_too_long_makes_a_process_dead_until_it_runs_ag
     ],
 )
 def test_only_get_and_head_of_the_three_paths_are_answered(serve, method, path, expected):
-    answer, body = ask(serve(), path, method)
-    assert answer.status == expected
+    answer, body = serve().ask(path, method, body=b"x" * 1_000_000 if method == "POST" else None)
+    assert answer.status == expected, "a body that nobody reads costs no client its answer"
     assert (answer.getheader("Allow") == "GET, HEAD") is (expected == 405)
     if method == "HEAD":
         assert (body, int(answer.getheader("Content-Length")) > 0) == (b"", True)
 
 
-def test_a_body_that_nobody_reads_costs_no_client_its_answer(serve):
-    connection = HTTPConnection("127.0.0.1", serve(), timeout=30)
-    connection.request("POST", "/livez", body=b"x" * 1_000_000)
-    assert connection.getresponse().status == 405
-    connection.close()
-
-
 def test_what_is_no_request_is_not_answered(serve):
-    port = serve()
+    client = serve()
     for sent in (b"GET /livez HTTP/1.1\r\n" + b"x: y\r\n" * 5_000, b"\x16\x03\x01\x02\x00"):
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-            client.sendall(sent)
-            client.shutdown(socket.SHUT_WR)
-            assert read_to_the_end(client) == b""
-    assert status(port, "/livez") == 200
-
-
-def read_to_the_end(client):
-    found = b""
-    try:
-        while some := client.recv(65536):
-            found += some
-    except ConnectionResetError:
-        pass
-    return found
+        connection = client.connect(sent)
+        connection.shutdown(socket.SHUT_WR)
+        assert read_to_the_end(connection) == b""
+    assert client.told("/livez") == LIVES
 
 
 def test_clients_that_send_nothing_hold_up_no_probe_and_are_let_go(serve):
-    port, threads = serve(answer_within_s=0.5), threading.active_count()
-    with ExitStack() as stack:
-        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(20)]
-        for client in idle:
-            client.sendall(b"GET /livez HTTP/1.1\r\nx:")
-        assert status(port, "/livez") == 200
-        assert threading.active_count() == threads
-        assert [read_to_the_end(client) for client in idle] == [b""] * 20
+    client, threads = serve(answer_within_s=0.5), threading.active_count()
+    idle = [client.connect(b"GET /livez HTTP/1.1\r\nx:") for _ in range(20)]
+    assert client.told("/livez") == LIVES
+    assert threading.active_count() == threads
+    assert [read_to_the_end(connection) for connection in idle] == [b""] * 20
 
 
 def test_more_clients_than_there_is_room_for_push_out_the_oldest(serve):
-    port = serve(answer_within_s=600.0)
-    with ExitStack() as stack:
-        idle = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
-            for _ in range(3 * MOST_CONNECTIONS)
-        ]
-        assert status(port, "/livez") == 200
-        assert read_to_the_end(idle[0]) == b""
-        assert status(port, "/livez") == 200
+    client = serve(answer_within_s=600.0)
+    idle = [client.connect() for _ in range(3 * MOST_CONNECTIONS)]
+    assert client.told("/livez") == LIVES
+    assert read_to_the_end(idle[0]) == b""
+    assert client.told("/livez") == LIVES
 
 
 @pytest.fixture(scope="module")
@@ -187,73 +183,66 @@ def large():
 
 
 def test_who_says_that_no_more_comes_gets_the_whole_answer_still(serve, large):
-    with socket.create_connection(("127.0.0.1", serve(registry=large)), timeout=30) as client:
-        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-        client.shutdown(socket.SHUT_WR)
-        head, _, body = read_to_the_end(client).partition(b"\r\n\r\n")
+    connection = serve(registry=large).connect(b"GET /metrics HTTP/1.0\r\n\r\n")
+    connection.shutdown(socket.SHUT_WR)
+    head, _, body = read_to_the_end(connection).partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
     assert len(body) > 20_000_000
 
 
 def test_a_client_that_reads_nothing_is_let_go_with_what_it_did_not_read(serve, large):
-    port = serve(registry=large, answer_within_s=1.0)
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(30)
-        client.connect(("127.0.0.1", port))
-        client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-        assert status(port, "/livez") == 200
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as later:  # let go after the one before it
-            assert read_to_the_end(later) == b""
-        assert len(read_to_the_end(client)) < 20_000_000
-
-
-class SlowCollector:
-    def __init__(self):
-        self.begun, self.may_end = threading.Event(), threading.Event()
-
-    def collect(self):
-        self.begun.set()
-        self.may_end.wait(60)
-        yield GaugeMetricFamily("slow", "Slow.", value=7)
-
-    def describe(self):
-        return []
+    client = serve(registry=large, answer_within_s=1.0)
+    deaf = client.connect(b"GET /metrics HTTP/1.1\r\n\r\n", receive_bytes=4096)
+    assert client.told("/livez") == LIVES
+    assert read_to_the_end(client.connect()) == b"", "let go after the one before it"
+    assert len(read_to_the_end(deaf)) < 20_000_000
 
 
 def test_a_scrape_that_takes_long_holds_up_no_probe(serve):
-    registry, slow = CollectorRegistry(), SlowCollector()
-    registry.register(slow)
-    port, found = serve(registry=registry), []
-    scraping = threading.Thread(target=lambda: found.append(ask(port, "/metrics")[1]))
+    begun, may_end, found = threading.Event(), threading.Event(), []
+
+    class SlowCollector:
+        def collect(self):
+            begun.set()
+            may_end.wait(LONG_S)
+            yield GaugeMetricFamily("slow", "Slow.", value=7)
+
+        def describe(self):
+            return []
+
+    registry = CollectorRegistry()
+    registry.register(SlowCollector())
+    client = serve(registry=registry)
+    scraping = threading.Thread(target=lambda: found.append(client.ask("/metrics")[1]))
     scraping.start()
-    assert slow.begun.wait(60)
-    assert status(port, "/livez") == 200
-    slow.may_end.set()
+    assert begun.wait(LONG_S)
+    assert client.told("/livez") == LIVES
+    may_end.set()
     scraping.join()
     assert b"slow 7.0" in found[0]
 
 
-def test_exemplars_are_for_who_asks_for_openmetrics_and_text_is_for_all_others(serve):
+def test_exemplars_are_for_who_asks_for_openmetrics_and_text_is_for_all_others_compressed_for_who_reads_that(serve):
     metrics = RouterMetrics()
-    series = metrics.families.histogram("clipper_prediction_latency_seconds", "digits", "model")
+    series = metrics.families.histogram(LATENCY, "digits", "model")
     series.observe_many([0.004, 0.04])
     series.keep_trace(0.004, "f" * 32)
     series.keep_trace(0.0045, TRACE)
-    port = serve(metrics.health, metrics.registry)
-    answer, text = ask(port, "/metrics")
-    assert answer.getheader("Content-Type").startswith("text/plain; version=0.0.4")
-    assert b"trace_id" not in text
-    assert f"clipper_prediction_latency_seconds_bucket{{{LABELS}}} 1.0\n" in text.decode()
-    answer, text = ask(port, "/metrics", headers=OPENMETRICS)
+    client = serve(metrics.health, metrics.registry)
+    for headers in ({}, {"Accept-Encoding": "gzip"}):
+        answer, text = client.ask("/metrics", headers=headers)
+        assert answer.getheader("Content-Type").startswith("text/plain; version=0.0.4")
+        assert answer.getheader("Content-Encoding") == headers.get("Accept-Encoding")
+        text = gzip.decompress(text) if headers else text
+        assert b"trace_id" not in text
+        assert f"{BUCKET}\n" in text.decode()
+    answer, text = client.ask("/metrics", headers=OPENMETRICS)
     assert answer.getheader("Content-Type").startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith(b"# EOF\n")
     traced = [line for line in text.decode().splitlines() if "trace_id" in line]
-    assert [re.sub(r"\d{10}\.\d+$", "T", line) for line in traced] == [
-        f'clipper_prediction_latency_seconds_bucket{{{LABELS}}} 1.0 # {{trace_id="{TRACE}"}} 0.0045 T'
-    ]
+    assert [re.sub(r"\d{10}\.\d+$", "T", line) for line in traced] == [f'{BUCKET} # {{trace_id="{TRACE}"}} 0.0045 T']
     families = {family.name: family for family in text_string_to_metric_families(text.decode())}
-    exemplars = [sample.exemplar for sample in families["clipper_prediction_latency_seconds"].samples]
+    exemplars = [sample.exemplar for sample in families[LATENCY].samples]
     assert [one.labels for one in exemplars if one] == [{"trace_id": TRACE}]
 
 
@@ -266,27 +255,19 @@ def test_a_series_has_at_most_an_exemplar_a_bucket_the_newest():
     assert (newest.labels, newest.value) == ({"trace_id": f"{999:032x}"}, 99.9)
 
 
-def test_a_scrape_is_compressed_for_who_says_that_it_reads_that(serve):
-    metrics = HostMetrics()
-    port = serve(metrics.health, metrics.registry)
-    answer, body = ask(port, "/metrics", headers={"Accept-Encoding": "gzip"})
-    assert answer.getheader("Content-Encoding") == "gzip"
-    assert b"clipper_broker_reachable" in gzip.decompress(body)
-
-
 def test_a_port_that_is_taken_is_a_setting_to_change(serve):
-    taken = serve()
+    taken = serve().port
     with pytest.raises(InvalidSetting, match=rf"metrics_port 127\.0\.0\.1:{taken}: Address already in use"):
         ProbeServer(CollectorRegistry(), ProcessHealth()).start(taken)
 
 
 def test_a_server_that_was_stopped_leaves_no_thread_and_no_open_port():
     threads, server = threading.active_count(), ProbeServer(CollectorRegistry(), ProcessHealth())
-    port = server.start()
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-        assert status(port, "/metrics") == 200
+    with Client(server.start()) as client:
+        idle = client.connect()
+        assert client.ask("/metrics")[0].status == 200
         server.stop()
-        assert read_to_the_end(client) == b""
-    assert threading.active_count() == threads
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=30)
+        assert read_to_the_end(idle) == b""
+        assert threading.active_count() == threads
+        with pytest.raises(ConnectionRefusedError):
+            client.connect()

@@ -5,54 +5,48 @@ import logging
 from clipper_agents.observability.stages import REPORT_EVERY_S, StageTimers, untimed
 
 
-class Clock:
+class Profile:
+    """Stages on a clock that goes on by what is spent in them."""
+
     def __init__(self):
         self.now_s = 0.0
+        self.stages = StageTimers(lambda: self.now_s)
 
-    def __call__(self):
-        return self.now_s
+    def spend(self, name, items, seconds, *within):
+        with self.stages(name, items):
+            for inner in within:
+                self.spend(*inner)
+            self.now_s += seconds
 
 
-def spend(clock, stages, name, items, seconds):
-    with stages(name, items):
-        clock.now_s += seconds
-
-
-def test_batches_of_a_stage_are_added_up_and_the_most_expensive_stage_comes_first():
-    clock = Clock()
-    stages = StageTimers(clock)
-    spend(clock, stages, "decode", 10, 0.25)
-    spend(clock, stages, "decode", 30, 0.75)
-    spend(clock, stages, "encode", 40, 2.0)
-    assert stages.lines() == [
+def test_batches_of_a_stage_are_added_up_and_what_is_inside_another_counts_for_both():
+    profile = Profile()
+    for spent in (
+        ("decode", 10, 0.25),
+        ("outer", 1, 1.0, ("inner", 1, 4.0)),
+        ("decode", 30, 0.75),
+        ("encode", 40, 2.0),
+    ):
+        profile.spend(*spent)
+    assert profile.stages.lines() == [
+        "stage=outer calls=1 items=1 us_a_call=5000000.0 us_an_item=5000000.00",
+        "stage=inner calls=1 items=1 us_a_call=4000000.0 us_an_item=4000000.00",
         "stage=encode calls=1 items=40 us_a_call=2000000.0 us_an_item=50000.00",
         "stage=decode calls=2 items=40 us_a_call=500000.0 us_an_item=25000.00",
     ]
 
 
-def test_what_is_inside_another_stage_counts_for_both():
-    clock = Clock()
-    stages = StageTimers(clock)
-    with stages("outer", 1):
-        spend(clock, stages, "inner", 1, 1.0)
-        clock.now_s += 1.0
-    outer, inner = stages.lines()
-    assert outer.startswith("stage=outer calls=1 items=1 us_a_call=2000000.0")
-    assert inner.startswith("stage=inner calls=1 items=1 us_a_call=1000000.0")
-
-
 def test_the_sums_are_said_every_so_often_and_at_the_end(caplog):
     caplog.set_level(logging.INFO)
-    clock = Clock()
-    stages = StageTimers(clock)
-    spend(clock, stages, "decode", 0, 0.0)
-    stages.report()
+    profile = Profile()
+    profile.spend("decode", 0, 0.0)
+    profile.stages.report()
     assert caplog.messages == []
-    clock.now_s = REPORT_EVERY_S
-    stages.report()
-    stages.report()
+    profile.now_s = REPORT_EVERY_S
+    for _ in range(2):
+        profile.stages.report()
     assert len(caplog.messages) == 1
-    stages.report(now=True)
+    profile.stages.report(now=True)
     assert caplog.messages[1] == "profile stage=decode calls=1 items=0 us_a_call=0.0 us_an_item=0.00"
 
 

@@ -38,18 +38,14 @@ def written(tmp_path):
 
 def test_notes_are_written_in_order_and_all_of_them_at_the_end(written):
     path, command = written
+    TraceSink(command).close()
+    assert not path.exists(), "no process begins before there is a note"
     sink = TraceSink(command)
     for number in range(3_000):
         sink.put(processed(number))
     sink.close()
     with path.open("rb") as source:
         assert [note.offset for notes in batches(source) for note in notes] == [*range(3_000)]
-
-
-def test_no_process_begins_before_there_is_a_note(written):
-    path, command = written
-    TraceSink(command).close()
-    assert not path.exists()
 
 
 @pytest.mark.parametrize("command", [("/nonexistent",), (sys.executable, "-c", "")], ids=["none", "one that ends"])
@@ -63,24 +59,19 @@ def test_an_exporter_that_does_not_run_loses_notes_and_nothing_else(command, cap
 
 def test_notes_that_an_exporter_does_not_take_are_dropped_and_counted():
     sink = TraceSink((sys.executable, "-c", "import time\ntime.sleep(10)"))
-    for number in range(4 * MOST_WAITING):
-        sink.put(processed(number))
-        if sink.dropped:
-            break
+    numbers = iter(range(4 * MOST_WAITING))
+    while not sink.dropped:
+        sink.put(processed(next(numbers)))
     assert sink.dropped == 1
     sink.close()
 
 
-@pytest.mark.parametrize(
-    "environ",
-    [
-        {},
-        {ENDPOINT: ""},
-        {ENDPOINT: NOWHERE, "OTEL_SDK_DISABLED": "true"},
-        {ENDPOINT: NOWHERE, "OTEL_TRACES_EXPORTER": "none"},
-    ],
-    ids=["nothing", "empty", "disabled", "no exporter"],
-)
+NO_TRACES = ({}, {ENDPOINT: ""}, *({ENDPOINT: NOWHERE, name: value} for name, value in (
+    ("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none"),
+)))  # fmt: skip
+
+
+@pytest.mark.parametrize("environ", NO_TRACES, ids=["nothing", "empty", "disabled", "no exporter"])
 def test_nothing_is_recorded_unless_an_endpoint_says_where_to(environ):
     assert start_tracing("router", "r-0", environ) is None
 
@@ -95,13 +86,8 @@ print(start_tracing("router", "r-0"), start_tracer("gateway", "g-0"))
 
 
 def test_without_the_packages_nothing_is_recorded_and_the_log_says_what_to_install():
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT],
-        env={**os.environ, ENDPOINT: NOWHERE},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    environ = {**os.environ, ENDPOINT: NOWHERE}
+    done = subprocess.run([sys.executable, "-c", WITHOUT], env=environ, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", "None"]
     assert "clipper-stream[tracing]" in done.stderr
 
@@ -109,15 +95,15 @@ def test_without_the_packages_nothing_is_recorded_and_the_log_says_what_to_insta
 def exported(*notes, **environ):
     """The spans that a collector has when an exporter process has read these notes and ended."""
     with collecting() as collector:
-        subprocess.run(
-            [*EXPORTER, "router", "router-7", "text"],
-            input=b"".join(notes), env={**os.environ, ENDPOINT: collector.url, **environ}, check=True, timeout=60,
-        )  # fmt: skip
+        environ = {**os.environ, ENDPOINT: collector.url, **environ}
+        subprocess.run([*EXPORTER, "router", "router-7", "text"], input=b"".join(notes), env=environ, check=True)
         return collector.spans
 
 
-def test_a_note_is_a_span_with_the_ids_and_times_that_it_says():
-    (span,) = exported(framed(processed(4, span_id="00f067aa0ba902b7", error="undecodable")))
+def test_a_note_is_a_span_with_the_ids_and_times_that_it_says_and_what_was_not_written_wholly_is_left_out():
+    sent = SentOutputs(CONTEXT, "10f067aa0ba902b7", "outputs", 3, 8, AT_NS, AT_NS + 9)
+    note = processed(4, span_id="00f067aa0ba902b7", error="undecodable")
+    span, output = exported(framed(note, sent), framed(processed(2))[:-3])
     assert (span.service, span.name, span.kind) == ("clipper-router", "process queries", "CONSUMER")
     assert (span.trace_id, span.span_id, span.parent_id) == (TRACE, "00f067aa0ba902b7", PARENT)
     assert (span.start_ns, span.end_ns, span.is_error) == (AT_NS, AT_NS + 5_000, True)
@@ -127,28 +113,17 @@ def test_a_note_is_a_span_with_the_ids_and_times_that_it_says():
         "messaging.operation.type": "process", "messaging.destination.name": "queries",
         "messaging.destination.partition.id": "1", "messaging.kafka.offset": 4, "error.type": "undecodable",
     }  # fmt: skip
+    assert (output.name, output.kind, output.context) == ("send outputs", "PRODUCER", (TRACE, "10f067aa0ba902b7"))
+    assert (output.parent_id, output.attributes["messaging.destination.partition.id"]) == (PARENT, "3")
 
 
-def test_the_variables_name_the_service_and_no_sampler_drops_what_is_sampled():
-    spans = exported(
-        framed(processed(1)),
-        framed(processed(2)),
-        OTEL_SERVICE_NAME="shop",
-        OTEL_TRACES_SAMPLER="parentbased_always_off",
-    )
-    assert [span.service for span in spans] == ["shop", "shop"]
-
-
-def test_what_a_worker_could_not_write_wholly_is_left_out():
-    spans = exported(framed(processed(1)), framed(processed(2))[:-3])
-    assert [span.attributes["messaging.kafka.offset"] for span in spans] == [1]
-
-
-def test_a_batch_is_a_trace_of_its_own_and_is_linked_with_all_its_sampled_rows():
+def test_a_batch_is_a_trace_of_its_own_linked_with_its_sampled_rows_under_the_name_that_the_variables_say():
     others = CONTEXT.replace(TRACE, TRACE[::-1])
     queued = [QueuedRows("sum:1", context, 1, AT_NS, AT_NS + 10) for context in (CONTEXT, others)]
     times = AT_NS + 10, AT_NS + 20, AT_NS + 30, AT_NS + 40
-    spans = exported(framed(BatchRun("sum:1", "requests.sum.1", 32, 5, 1, "", *times, queued)))
+    note = framed(BatchRun("sum:1", "requests.sum.1", 32, 5, 1, "", *times, queued))
+    spans = exported(note, OTEL_SERVICE_NAME="shop", OTEL_TRACES_SAMPLER="parentbased_always_off")
+    assert {span.service for span in spans} == {"shop"}, "no sampler drops what is sampled"
     (whole,) = [span for span in spans if span.name == "process requests.sum.1"]
     assert (whole.kind, whole.parent_id, whole.links) == ("CONSUMER", "", {(TRACE, PARENT), (TRACE[::-1], PARENT)})
     assert whole.attributes["messaging.batch.message_count"] == 5
@@ -160,9 +135,3 @@ def test_a_batch_is_a_trace_of_its_own_and_is_linked_with_all_its_sampled_rows()
         assert [own[name].start_ns - AT_NS for name in ("queue", "batch", "model")] == [0, 10, 20]
         assert [own[name].end_ns - AT_NS for name in ("queue", "batch", "model")] == [10, 40, 30]
         assert own["batch"].attributes == {"clipper.model": "sum:1", "clipper.batch.rows": 32, "clipper.rows": 1}
-
-
-def test_outputs_are_sent_in_the_context_of_their_request():
-    (span,) = exported(framed(SentOutputs(CONTEXT, "00f067aa0ba902b7", "outputs", 3, 8, AT_NS, AT_NS + 9)))
-    assert (span.name, span.kind, span.context) == ("send outputs", "PRODUCER", (TRACE, "00f067aa0ba902b7"))
-    assert (span.parent_id, span.attributes["messaging.destination.partition.id"]) == (PARENT, "3")
