@@ -1,9 +1,8 @@
 """A collector of spans for tests: what arrives over OTLP/HTTP, in one form."""
 
-import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,6 +40,23 @@ class SeenSpan:
         return self.trace_id, self.span_id
 
 
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    collector: "Collector"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.close_connection = self.collector.is_away
+        if not self.collector.is_away:
+            self.collector.spans += _spans_of(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name
+        """Say nothing."""
+
+
 class Collector:
     """Takes spans over OTLP/HTTP.
 
@@ -51,32 +67,13 @@ class Collector:
 
     def __init__(self, port: int) -> None:
         self.spans: list[SeenSpan] = []
-        self.url = f"http://127.0.0.1:{port}"
-        self._port, self._connections = port, list[socket.socket]()
+        self.url, self._port = f"http://127.0.0.1:{port}", port
         self.open()
 
     def open(self) -> None:
         """Take connections, at the same port as before."""
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def setup(self) -> None:
-                super().setup()
-                collector._connections.append(self.connection)
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector.spans += _spans_of(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        self.is_away = False
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), type("Of", (_Handler,), {"collector": self}))
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -85,12 +82,10 @@ class Collector:
         return [span for span in self.spans if span.trace_id == trace_id]
 
     def close(self) -> None:
-        """Refuse connections, and end those that there are, as a collector that was killed."""
+        """Refuse connections, and end those that there are at their next word."""
+        self.is_away = True
         self._server.shutdown()
         self._server.server_close()
-        for connection in self._connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,8 +36,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 PREDICT = "POST /v1/applications/{name}/predict"
 CLOCK_NS = 2_000_000
 """By how much times of two processes, or from two clocks, may differ; broker's are in milliseconds."""
-JAEGER = "jaeger-all-in-one"
-JAEGER_S = 30.0
 
 
 class Trace:
@@ -47,6 +45,7 @@ class Trace:
         self.spans, self._by_name = spans, defaultdict[str, list[SeenSpan]](list)
         for span in spans:
             self._by_name[span.name.replace(f"{prefix}.", "")].append(span)
+        self.names = {name: len(spans) for name, spans in self._by_name.items()}
 
     def all(self, name: str) -> list[SeenSpan]:
         """All spans of a name."""
@@ -61,32 +60,19 @@ class Trace:
         (span,) = self._by_name[name]
         return span
 
-    @property
-    def names(self) -> dict[str, int]:
-        """How many there are of each name."""
-        return {name: len(spans) for name, spans in self._by_name.items()}
-
 
 @dataclass(frozen=True)
 class Traces:
-    """A deployment, and whoever has its spans.
+    """A deployment whose gateway begins no trace of its own, and whoever gives the spans of a trace that have come."""
 
-    Attributes:
-        spans_of: The spans of a trace that have come.
-        deployment: Its gateway begins no trace of its own.
-    """
-
-    spans_of: Callable[[str], list[SeenSpan]]
     deployment: Deployment
-
-    def __getitem__(self, trace_id: str) -> Trace:
-        return Trace(self.spans_of(trace_id), self.deployment.catalogue.prefix)
+    spans_of: Callable[[str], list[SeenSpan]]
 
     def whole(self, trace_id: str, *names: str) -> Trace:
         """A trace once spans of these names are in it."""
 
         def found() -> Trace | None:
-            trace = self[trace_id]
+            trace = Trace(self.spans_of(trace_id), self.deployment.catalogue.prefix)
             return trace if trace.names.keys() >= {*names} else None
 
         trace = until(f"{names} in trace {trace_id}", found, 60.0)
@@ -98,83 +84,25 @@ class Traces:
         with AnyClient(self.deployment.bootstrap) as reader:
             return reader.read(topic)
 
-    def about(self, topic: str, query_id: str) -> Record:
-        """The one record about a query."""
-        (found,) = [one for one in self.records(topic) if query_id.encode() in (one.value or b"")]
+    def record(self, topic: str, about: str) -> Record:
+        """The one record that has an id of a query in its value, or of a trace among those of its rows."""
+        sought = about.encode()
+        (found,) = [
+            one
+            for one in self.records(topic)
+            if sought in (one.value or b"") or sought in one.headers.get(TRACED_ROWS, b"")
+        ]
         return found
 
-    def carrying(self, topic: str, trace_id: str) -> Record:
-        """The one record between router and host that has rows of a trace."""
-        (found,) = [one for one in self.records(topic) if trace_id.encode() in one.headers.get(TRACED_ROWS, b"")]
-        return found
+
+@pytest.fixture(scope="module")
+def traces(deployment: Deployment, collector: Collector) -> Traces:
+    return Traces(deployment, collector.trace)
 
 
-@pytest.fixture(scope="module", params=["collector", pytest.param("jaeger", marks=pytest.mark.slow)])
-def traces(
-    request: pytest.FixtureRequest, kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Traces]:
-    if request.param == "collector":
-        yield Traces(request.getfixturevalue("collector").trace, request.getfixturevalue("deployment"))
-        return
-    found = os.environ.get("CLIPPER_JAEGER") or shutil.which(JAEGER)
-    program = Path(found) if found else Path.home() / ".cache" / "clipper-stream" / JAEGER
-    if not program.exists():
-        pytest.skip("there is no Jaeger: docs/how-to/trace-a-query.md says how to build it")
-    folder = tmp_path_factory.mktemp("traces")
-    with jaeger(program) as (url, query), deployed(kafka, folder, **traced(url)) as deployment:
-        yield Traces(lambda trace_id: stored_by_jaeger(query, trace_id), deployment)
-
-
-@contextmanager
-def jaeger(program: Path) -> Iterator[tuple[str, httpx.Client]]:
-    """Where exporters send spans, and who asks for them."""
-    flags = (
-        "query.http-server", "collector.otlp.http", "admin.http", "collector.otlp.grpc", "query.grpc-server",
-        "collector.grpc-server", "collector.http-server",
-    )  # fmt: skip
-    with ExitStack() as stack:
-        urls = {flag: f"http://127.0.0.1:{stack.enter_context(reserved_port())}" for flag in flags}
-        arguments = [f"--{flag}.host-port={url.removeprefix('http://')}" for flag, url in urls.items()]
-        nowhere = subprocess.DEVNULL
-        process = stack.enter_context(subprocess.Popen([program, *arguments], stdout=nowhere, stderr=nowhere))
-        stack.callback(process.kill)
-        until("Jaeger serves", lambda: answers(urls["admin.http"]))
-        query = httpx.Client(base_url=urls["query.http-server"], timeout=JAEGER_S, trust_env=False)
-        yield urls["collector.otlp.http"], query
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
-
-
-def stored_by_jaeger(query: httpx.Client, trace_id: str) -> list[SeenSpan]:
-    """The spans of a trace; none while it does not know it."""
-    found = query.get(f"/api/traces/{trace_id}")
-    if found.status_code == httpx.codes.NOT_FOUND:
-        return []
-    (trace,) = found.json()["data"]
-    services = {key: process["serviceName"] for key, process in trace["processes"].items()}
-    return [of_jaeger(span, services[span["processID"]]) for span in trace["spans"]]
-
-
-def of_jaeger(span: dict[str, Any], service: str) -> SeenSpan:
-    tags = {tag["key"]: tag["value"] for tag in span["tags"]}
-    refs = [(ref["refType"], ref["traceID"], ref["spanID"]) for ref in span["references"]]
-    start_ns = span["startTime"] * 1000  # it has microseconds
-    parent_id = next((span_id for kind, _, span_id in refs if kind == "CHILD_OF"), "")
-    links = frozenset((trace_id, span_id) for kind, trace_id, span_id in refs if kind == "FOLLOWS_FROM")
-    return SeenSpan(
-        service, span["operationName"], str(tags.get("span.kind", "internal")).upper(), span["traceID"],
-        span["spanID"], parent_id, start_ns, start_ns + span["duration"] * 1000, tags, links, tags.get("error") is True,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def client(traces: Traces) -> Iterator[httpx.Client]:
-    with client_of(traces.deployment.url) as client:
+@pytest.fixture(scope="module")
+def client(deployment: Deployment) -> Iterator[httpx.Client]:
+    with client_of(deployment.url) as client:
         yield client
 
 
@@ -189,8 +117,7 @@ def ask(client: httpx.Client, name: str, traceparent: str | None = None, **body:
     headers = {} if traceparent is None else {"traceparent": traceparent}
     answer = client.post(PREDICT.removeprefix("POST ").format(name=name), json=body, headers=headers)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    return dict(answer.json())
 
 
 REQUESTS = "requests.hosted-sum.1"
@@ -257,17 +184,17 @@ def check_order(trace: Trace) -> None:
 def check_records(trace: Trace, traces: Traces, query_id: str) -> None:
     """Check places, times and attributes against the records."""
     topics, sent, query = traces.deployment.catalogue, trace["send queries"], trace["process queries"]
-    asked, answer = traces.about(topics.queries, query_id), traces.about(topics.predictions, query_id)
+    asked, answer = traces.record(topics.queries, query_id), traces.record(topics.predictions, query_id)
     requests, outputs = (
-        traces.carrying(topic, sent.trace_id) for topic in (topics.requests("hosted-sum", "1"), topics.outputs)
+        traces.record(topic, sent.trace_id) for topic in (topics.requests("hosted-sum", "1"), topics.outputs)
     )
     prediction = answer.content
     places = {
         "send queries": asked, "process queries": asked, "record predictions": answer, f"send {REQUESTS}": requests,
         "send outputs": outputs, "process outputs": outputs,
     }  # fmt: skip
-    found = {name: place_of(trace[name]) for name in places}
-    assert found == {name: (record.partition, record.offset) for name, record in places.items()}
+    for name, record in places.items():
+        assert place_of(trace[name]) == (record.partition, record.offset), name
     context_of_query = f"00-{sent.trace_id}-{sent.span_id}-01".encode()
     assert asked.headers["traceparent"] == answer.headers["traceparent"] == context_of_query
     for record, span in ((requests, trace[f"send {REQUESTS}"]), (outputs, trace["send outputs"])):
@@ -297,8 +224,7 @@ def place_of(span: SeenSpan) -> tuple[int, int]:
 
 def values_of(attribute: Any) -> list[Any]:
     """A list, which Jaeger has as its text."""
-    found: list[Any] = json.loads(attribute) if isinstance(attribute, str) else attribute
-    return found
+    return list(json.loads(attribute) if isinstance(attribute, str) else attribute)
 
 
 def test_an_answer_from_the_cache_has_no_model_in_its_trace_and_a_default_has_its_reason(traces, client):
@@ -341,7 +267,7 @@ def test_a_gateway_begins_traces_as_its_sampler_says_and_traces_calls_over_grpc(
         request.inputs.add(name="x", datatype="FP32", shape=[1, 2]).contents.fp32_contents.extend([9, 9])
         with grpc.insecure_channel(gateway.grpc) as channel:
             GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=(("traceparent", traceparent),))
-        header = traces.about(deployment.catalogue.queries, answer["query_id"]).headers["traceparent"].decode()
+        header = traces.record(deployment.catalogue.queries, answer["query_id"]).headers["traceparent"].decode()
         _, trace_id, parent_id, _ = header.split("-")
         trace = traces.whole(trace_id, "process queries", "process outputs", PREDICT)
         assert (trace[PREDICT].parent_id, trace["send queries"].span_id) == ("", parent_id)
@@ -376,7 +302,7 @@ def test_what_is_not_sampled_leaves_no_span_and_no_header(traces, client):
     topics = traces.deployment.catalogue
     named = [one.headers.get(TRACED_ROWS) for one in traces.records(topics.requests("hosted-sum", "1"))]
     assert not any(unsampled.encode() in (value or b"") for value in named)
-    assert traces.about(topics.predictions, answer["query_id"]).headers["traceparent"] == traceparent.encode()
+    assert traces.record(topics.predictions, answer["query_id"]).headers["traceparent"] == traceparent.encode()
 
 
 def test_a_collector_that_is_away_costs_no_query_its_answer(deployment: Deployment, collector: Collector):
@@ -391,4 +317,62 @@ def test_a_collector_that_is_away_costs_no_query_its_answer(deployment: Deployme
         collector.open()
         trace_id, traceparent = context()
         ask(client, "hosted", traceparent, input=[50, 0.5])
-        Traces(collector.trace, deployment).whole(trace_id, "process queries", "send outputs", PREDICT)
+        Traces(deployment, collector.trace).whole(trace_id, "process queries", "send outputs", PREDICT)
+
+
+# --- Jaeger -----------------------------------------------------------------------------------------------------------
+JAEGER, JAEGER_S = "jaeger-all-in-one", 30.0
+OTLP, QUERY = "collector.otlp.http", "query.http-server"
+PORTS = [OTLP, QUERY, "admin.http", "collector.otlp.grpc", "query.grpc-server"]
+PORTS += ["collector.grpc-server", "collector.http-server"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_jaeger_has_what_the_collector_has(kafka: KafkaConnection, tmp_path: Path):
+    """All of the above that asks for a trace, once more."""
+    found = os.environ.get("CLIPPER_JAEGER") or shutil.which(JAEGER)
+    program = Path(found) if found else Path.home() / ".cache" / "clipper-stream" / JAEGER
+    if not program.exists():
+        pytest.skip("there is no Jaeger: docs/how-to/trace-a-query.md says how to build it")
+    with ExitStack() as stack:
+        urls = {flag: f"http://127.0.0.1:{stack.enter_context(reserved_port())}" for flag in PORTS}
+        command = [program, *(f"--{flag}.host-port={url.removeprefix('http://')}" for flag, url in urls.items())]
+        nowhere = subprocess.DEVNULL
+        stack.callback(stack.enter_context(subprocess.Popen(command, stdout=nowhere, stderr=nowhere)).kill)
+        patient = httpx.HTTPTransport(retries=8)  # until it serves
+        query = stack.enter_context(
+            httpx.Client(base_url=urls[QUERY], timeout=JAEGER_S, transport=patient, trust_env=False)
+        )
+        assert query.get("/").is_success
+        deployment = stack.enter_context(deployed(kafka, tmp_path, **traced(urls[OTLP])))
+        traces = Traces(deployment, lambda trace_id: stored_by_jaeger(query, trace_id))
+        client = stack.enter_context(client_of(deployment.url))
+        test_a_sampled_query_is_one_trace_that_agrees_with_its_records(traces, client)
+        test_an_answer_from_the_cache_has_no_model_in_its_trace_and_a_default_has_its_reason(traces, client)
+        test_each_batch_is_linked_with_every_sampled_query_in_it(traces, client)
+        test_a_gateway_begins_traces_as_its_sampler_says_and_traces_calls_over_grpc(traces)
+        test_feedback_is_in_the_trace_of_its_caller_and_linked_with_its_querys(traces, client)
+        test_what_is_not_sampled_leaves_no_span_and_no_header(traces, client)
+
+
+def stored_by_jaeger(query: httpx.Client, trace_id: str) -> list[SeenSpan]:
+    """The spans of a trace; none while it does not know it."""
+    found = query.get(f"/api/traces/{trace_id}")
+    if found.status_code == httpx.codes.NOT_FOUND:
+        return []
+    (trace,) = found.json()["data"]
+    services = {key: process["serviceName"] for key, process in trace["processes"].items()}
+    return [of_jaeger(span, services[span["processID"]]) for span in trace["spans"]]
+
+
+def of_jaeger(span: dict[str, Any], service: str) -> SeenSpan:
+    tags = {tag["key"]: tag["value"] for tag in span["tags"]}
+    refs = [(ref["refType"], ref["traceID"], ref["spanID"]) for ref in span["references"]]
+    start_ns = span["startTime"] * 1000  # it has microseconds
+    parent_id = next((span_id for kind, _, span_id in refs if kind == "CHILD_OF"), "")
+    links = frozenset((trace_id, span_id) for kind, trace_id, span_id in refs if kind == "FOLLOWS_FROM")
+    return SeenSpan(
+        service, span["operationName"], str(tags.get("span.kind", "internal")).upper(), span["traceID"],
+        span["spanID"], parent_id, start_ns, start_ns + span["duration"] * 1000, tags, links, tags.get("error") is True,
+    )  # fmt: skip
