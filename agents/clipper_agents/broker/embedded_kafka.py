@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from clipper_agents.broker.aot_cache import AotCacheProcess
 from clipper_agents.broker.data_dir import DataDir
 from clipper_agents.broker.errors import BrokerNotStarted, PortTaken
 from clipper_agents.broker.node import START_S, KafkaNode, Making, new_cluster_id
@@ -68,7 +67,6 @@ class EmbeddedCluster:
         self._runtime, self._ports = runtime, ports
         self._folders: dict[int, DataDir] = {}
         self._nodes: dict[int, KafkaNode] = {}
-        self._aot_cache: AotCacheProcess | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -110,7 +108,6 @@ class EmbeddedCluster:
                 self._stop_nodes(kill=True)
                 if not isinstance(error, PortTaken) or attempt == ATTEMPTS:
                     raise
-        self._aot_cache = self._aot_cache or AotCacheProcess.start(runtime)
         return self
 
     def stop(self, kill: bool = False) -> None:
@@ -182,9 +179,6 @@ class EmbeddedCluster:
         for node in self._nodes.values():
             running = sum(each.pid is not None for each in self._nodes.values())
             node.stop(kill or running <= len(self._nodes) // 2)
-        if self._aot_cache is not None:
-            self._aot_cache.stop()
-            self._aot_cache = None
 
     def _forget(self) -> None:
         """Remove what is temporary."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clipper_agents.broker.data_dir import DataDir
 from clipper_agents.broker.errors import BrokerNotStarted, PortTaken
-from clipper_agents.broker.process import STOP_S, GuardedProcess
+from clipper_agents.broker.process import GuardedProcess
 from clipper_agents.broker.properties import LOOPBACK, Node, server_properties
 from clipper_agents.broker.readiness import knows, wait_until
 from clipper_agents.broker.runtime import KAFKA_VERSION, KafkaRuntime
@@ -26,16 +26,12 @@ FIRST_TIER_ONLY = "-XX:TieredStopAtLevel=1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making:
-    """How the JVM of a node is made; the folder of a `temporary` node goes when we die without stopping it.
-
-    `recording` are options that record an AOT cache.
-    """
+    """How the JVM of a node is made; the folder of a `temporary` node goes when we die without stopping it."""
 
     heap_mib: int
     extra_properties: Mapping[str, object] = field(default_factory=dict)
     for_long: bool = False
     temporary: bool = False
-    recording: tuple[str, ...] = ()
 
     def options(self, folder: DataDir) -> list[str]:
         """Options of the JVM."""
@@ -101,9 +97,7 @@ class KafkaNode:
                 self._format()
             self._logged = folder.log_size()
             self._process = GuardedProcess(
-                self._runtime.command(
-                    [*self._making.options(folder), *self._making.recording], "kafka.Kafka", str(folder.config_file)
-                ),
+                self._runtime.command(self._making.options(folder), "kafka.Kafka", str(folder.config_file)),
                 folder.log_file,
                 temporary=folder.path if self._making.temporary else None,
                 keeps=(lock.fileno(),),
@@ -123,14 +117,14 @@ class KafkaNode:
         self.stop(kill=True)
         raise self._failure(code, self._folder.logged_since(self._logged))
 
-    def stop(self, kill: bool = False, within_s: float = STOP_S) -> None:
+    def stop(self, kill: bool = False) -> None:
         """End it; nothing happens when it does not run. What it keeps stays for another `start`.
 
         A frozen one is thawed, so that it can end in order; `kill` is a power cut, without any shutdown work.
         """
         if self._process is not None:
             self.thaw()
-            self._process.stop(kill, within_s)
+            self._process.stop(kill)
             self._process = None
 
     def freeze(self) -> None:

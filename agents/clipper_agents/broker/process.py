@@ -62,16 +62,15 @@ class GuardedProcess:
         """Exit code; None while the process runs."""
         return self._process.poll()
 
-    def stop(self, kill: bool = False, within_s: float = STOP_S) -> None:
+    def stop(self, kill: bool = False) -> None:
         """End it and wait for the end.
 
         Args:
             kill: Like a power cut, without any shutdown work. A process that does not stop in time is killed anyway.
-            within_s: That time, in seconds.
         """
         self.send(signal.SIGKILL if kill else signal.SIGTERM)
         try:
-            self._process.wait(within_s)
+            self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.send(signal.SIGKILL)
             self._process.wait()

@@ -1,14 +1,12 @@
-"""What runs Apache Kafka: a Java and the jars, and the AOT cache of both when there is one.
+"""What runs Apache Kafka: a Java and the jars.
 
 Rules of this file:
 - The jars are resolved once by jgo, which takes seconds even when all are there; the result is a small file, and it
   counts as long as every jar in it exists.
 - One process resolves at a time: jgo writes a jar in place, so a second one would take half a jar for a whole one.
-- The name of an AOT cache is a digest of what it fits: a new Java, or jars that were downloaded again, have another.
 """
 
 import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -28,8 +26,6 @@ LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 """Kafka logs through slf4j 1.7 and brings no implementation: without this one a failed start would leave no trace."""
 OLDEST_JAVA = 17
 """Apache Kafka 4 runs on nothing older (KIP-1013)."""
-OLDEST_AOT_JAVA = 24
-"""JEP 483. An older one ends when it is given an option that it does not know."""
 INSTEAD = "or name a running Kafka in KAFKA_BOOTSTRAP_SERVERS"
 INSTALL = "pip install 'clipper-stream[broker]'"
 
@@ -38,23 +34,14 @@ Resolver = Callable[[], Sequence[Path]]
 
 @dataclass(frozen=True, slots=True)
 class KafkaRuntime:
-    """A Java and the jars for it.
-
-    Attributes:
-        aot_cache: File of the classes as this Java keeps them, loaded and linked, used when it exists; None: this Java
-            keeps none.
-    """
+    """A Java and the jars for it."""
 
     java: Path
     jars: tuple[Path, ...]
-    aot_cache: Path | None = None
 
     def command(self, options: Sequence[str], main: str, *arguments: str) -> list[str]:
         """The command line that runs a main class of the jars."""
-        cached = self.aot_cache is not None and self.aot_cache.is_file()
-        # a cache that does not fit is nothing to log: Java goes on without it
-        aot = (f"-XX:AOTCache={self.aot_cache}", "-Xlog:aot*=off") if cached else ()
-        return [str(self.java), *options, *aot, "-cp", os.pathsep.join(map(str, self.jars)), main, *arguments]
+        return [str(self.java), *options, "-cp", os.pathsep.join(map(str, self.jars)), main, *arguments]
 
 
 def find_runtime(resolver: Resolver | None = None, cache_dir: Path | None = None) -> KafkaRuntime:
@@ -63,9 +50,7 @@ def find_runtime(resolver: Resolver | None = None, cache_dir: Path | None = None
     Raises:
         BrokerNotStarted: no suitable Java, or the jars cannot be had.
     """
-    java, cache_dir = find_java(), cache_dir or default_cache_dir()
-    jars = kafka_jars(resolver or _resolve_by_jgo, cache_dir)
-    return KafkaRuntime(java, jars, aot_cache_file(java, jars, cache_dir))
+    return KafkaRuntime(find_java(), kafka_jars(resolver or _resolve_by_jgo, cache_dir or default_cache_dir()))
 
 
 def default_cache_dir() -> Path:
@@ -109,18 +94,6 @@ def kafka_jars(resolver: Resolver, cache_dir: Path) -> tuple[Path, ...]:
             return _listed_jars(listed) or _resolved_jars(resolver, listed)
     except OSError as error:
         raise BrokerNotStarted(f"{cache_dir}: {error.strerror}; set XDG_CACHE_HOME to a writable folder") from error
-
-
-def aot_cache_file(java: Path, jars: Sequence[Path], cache_dir: Path) -> Path | None:
-    """Where the AOT cache of this Java and these jars is, or is to be made; None: this Java keeps none."""
-    release = java.resolve().parent.parent / "release"
-    text = release.read_text(encoding="utf-8") if release.is_file() else ""
-    version = re.search(r'JAVA_VERSION="(\d+)', text)
-    if version is None or int(version[1]) < OLDEST_AOT_JAVA:
-        return None
-    facts = [text, *(f"{jar} {jar.stat().st_size} {jar.stat().st_mtime_ns}" for jar in jars)]
-    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    return cache_dir / f"kafka-{KAFKA_VERSION}-{digest[:16]}.aot"
 
 
 def _listed_jars(listed: Path) -> tuple[Path, ...]:
