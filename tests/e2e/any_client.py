@@ -18,6 +18,9 @@ IMPATIENT = {"socket.timeout.ms": "5000", "topic.metadata.refresh.interval.ms": 
 """By default librdkafka waits 60 s for a frozen broker, and looks for new leaders every 5 min: then a stall
 that a test measures is the client's, not the pipeline's."""
 
+AS_JAVA = {"partitioner": "murmur2_random", "linger.ms": 0}
+"""The partitioner of Java's client: librdkafka's own default is another one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -44,7 +47,7 @@ class Record:
         if self.kind != "application/json":
             raise ValueError(f"content type {self.kind}")
         try:
-            return json.loads((self.value or b"").decode(), parse_constant=_no_number, parse_float=_finite)
+            return json.loads((self.value or b"").decode(), parse_constant=_finite, parse_float=_finite)
         except RecursionError as error:
             raise ValueError("nested too deep") from error
 
@@ -63,10 +66,7 @@ class AnyClient:
     def __init__(self, bootstrap: str, settings: Mapping[str, str] | None = None) -> None:
         self.bootstrap = bootstrap
         self._settings = {"bootstrap.servers": bootstrap, **IMPATIENT, **(settings or {})}
-        # the partitioner of Java's client: librdkafka's own default is another one
-        self._producer = Producer(
-            {**self._settings, "partitioner": "murmur2_random", "linger.ms": 0, "message.max.bytes": 8_000_000}
-        )
+        self._producer = Producer({**self._settings, **AS_JAVA, "message.max.bytes": 8_000_000})
 
     def send(
         self,
@@ -123,15 +123,8 @@ class Reading:
 
     def __init__(self, settings: Mapping[str, str], topic: str) -> None:
         self.records: list[Record] = []
-        self._consumer = Consumer(
-            {
-                **settings,
-                "group.id": "nobody",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-            }
-        )
+        own = {"group.id": "nobody", "isolation.level": "read_committed", "enable.auto.commit": False}
+        self._consumer = Consumer({**settings, **own, "enable.partition.eof": True})
         found = self._consumer.list_topics(topic, timeout=60).topics[topic].partitions
         self._partitions = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in found]
         self._consumer.assign(self._partitions)
@@ -184,10 +177,8 @@ class Reading:
 
 
 def _place(message: Message) -> tuple[str, int, int]:
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None
-    assert partition is not None
-    assert offset is not None
+    found: Any = message.topic(), message.partition(), message.offset()
+    topic, partition, offset = found
     return topic, partition, offset
 
 
@@ -201,12 +192,7 @@ def _record(message: Message) -> Record:
     )  # fmt: skip
 
 
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no JSON")
-
-
 def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is out of range")
-    return number
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is no JSON, or out of range")
+    return float(text)

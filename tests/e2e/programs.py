@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
@@ -54,7 +54,7 @@ class RunningProcess(NamedTuple):
     def runs(self) -> bool:
         """Whether it has not ended; one that nobody waited for has."""
         stat = _stat(self.pid)
-        return stat is not None and stat[19] == self.started and stat[0] not in "ZX"
+        return bool(stat) and stat[19] == self.started and stat[0] not in "ZX"
 
     @property
     def command(self) -> str:
@@ -67,30 +67,21 @@ class RunningProcess(NamedTuple):
 
 def descendants(pid: int) -> set[RunningProcess]:
     """Every process that this one started, and those that they started."""
-    return {process for child in _children(pid) for process in _with_descendants(child)}
+    found = set[RunningProcess]()
+    with suppress(OSError):  # it ends meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                stat = _stat(child)
+                found |= {RunningProcess(child, stat[19]), *descendants(child)} if stat else set()
+    return found
 
 
-def _with_descendants(pid: int) -> Iterator[RunningProcess]:
-    stat = _stat(pid)
-    if stat is not None:
-        yield RunningProcess(pid, stat[19])
-        yield from descendants(pid)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        lists = [(task / "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
-    except OSError:
-        return []
-    return [int(child) for children in lists for child in children.split()]
-
-
-def _stat(pid: int) -> list[str] | None:
-    """The fields behind the command's name: the state comes first."""
+def _stat(pid: int) -> list[str]:
+    """The fields behind the command's name, the state first; none of a process that there is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None
+        return []
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -135,10 +126,7 @@ class Program:
                 stdout=out, stderr=err,
             )  # fmt: skip
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
+        self.pid, self.poll = self._process.pid, self._process.poll
 
     @property
     def code(self) -> int | None:
@@ -157,15 +145,11 @@ class Program:
 
     def ready(self) -> dict[str, str]:
         """Wait for its ready line; the fields of that line."""
-        until("a ready line", lambda: self.lines or self._process.poll() is not None)
-        assert self.lines, f"ended with {self._process.returncode}\n{self.log[-4000:]}"
+        until("a ready line", lambda: self.lines or self.code is not None)
+        assert self.lines, f"ended with {self.code}\n{self.log[-4000:]}"
         word, *fields = self.lines[0].split()
         assert word == "ready"
         return dict(field.split("=", 1) for field in fields)
-
-    def poll(self) -> int | None:
-        """The exit code; None while it runs."""
-        return self._process.poll()
 
     def children(self) -> set[RunningProcess]:
         """Every process below it, now."""

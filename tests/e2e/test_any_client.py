@@ -26,15 +26,9 @@ Place = tuple[int, int]
 """Partition and offset of a record."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Case:
-    """A query, and what becomes of it.
-
-    Attributes:
-        value: Of the record.
-        expected: Fields of the prediction; None for a record that becomes a dead letter.
-        says: Part of the explanation, or of the dead letter's message.
-    """
+    """A query, and fields of its prediction, None when it becomes a dead letter; what explanation or letter `says`."""
 
     value: bytes | None
     expected: Mapping[str, Any] | None
@@ -54,16 +48,16 @@ def packed(**fields: Any) -> dict[str, Any]:
 def answered(output: Any, value: bytes, query_id: str | None = None, context: str | None = None, **more: Any) -> Case:
     expected = {"outputs" if isinstance(output, list) else "output": output, "default": None, "reason": None}
     own = {"context": context, **({"query_id": query_id} if query_id else {})}
-    return Case(value=value, expected=expected | own, **more)
+    return Case(value, expected | own, **more)
 
 
 def refused(value: bytes, reason: str, says: str, output: Any = -1) -> Case:
     expected = {"outputs" if isinstance(output, list) else "output": output, "default": True, "reason": reason}
-    return Case(value=value, expected=expected, says=says)
+    return Case(value, expected, says)
 
 
 def dead(value: bytes | None, says: str, **more: Any) -> Case:
-    return Case(value=value, expected=None, says=says, **more)
+    return Case(value, None, says, **more)
 
 
 def nested(levels: int) -> bytes:
@@ -71,6 +65,7 @@ def nested(levels: int) -> bytes:
 
 
 ABSENT = dict.fromkeys(("inputs", "query_id", "context", "deadline_ms", "models", "features"))
+CHARSET = {"Content-Type": b"Application/JSON; charset=utf-8"}
 CASES = {
     "without an id": answered(6.0, query(input=[1, 2, 3])),
     "with an id": answered(3.0, query(query_id="mine", input=[1, 2]), query_id="mine"),
@@ -86,9 +81,7 @@ CASES = {
     "in msgpack": answered(3.5, **packed(input=[1.5, 2])),
     "in msgpack, rows": answered([1.5, 2.0], **packed(query_id="packed", inputs=[[1.5], [2]]), query_id="packed"),
     "in msgpack, raw bytes": answered(7.0, **packed(input=struct.pack("<3f", 1, 2, 4))),
-    "with a parameter in its content type": answered(
-        8.0, query(input=[1, 7]), headers={"Content-Type": b"Application/JSON; charset=utf-8"}
-    ),
+    "with a parameter in its content type": answered(8.0, query(input=[1, 7]), headers=CHARSET),
     "of 300 000 numbers": answered(300_000.0, query(input=[1] * 300_000, models=["sum"])),
     "to nobody": refused(query("nobody", input=[1]), "unknown_application", "'nobody'", None),
     "of another shape": refused(query("pairs", input=[1, 2, 3]), "invalid_input", "shape [2]", None),
@@ -178,12 +171,10 @@ def asker(deployment: Deployment) -> Iterator[Asker]:
 @pytest.fixture(scope="module")
 def sent(asker: Asker) -> dict[str, Record]:
     """Every case, sent at once; everything that is answered has been."""
-    records = {
-        name: asker.ask(
-            case.value, key=case.key, headers=case.headers, partition=-1 if case.key else number % PARTITIONS
-        )
-        for number, (name, case) in enumerate(CASES.items())
-    }
+    records = {}
+    for number, (name, case) in enumerate(CASES.items()):
+        how = {"key": case.key} if case.key else {"partition": number % PARTITIONS}
+        records[name] = asker.ask(case.value, headers=case.headers, **how)
     last = [asker.ask(query(input=[1]), partition=number) for number in range(PARTITIONS)]
     wanted = [*last, *(records[name] for name, case in CASES.items() if case.expected is not None)]
     asker.predictions.until("every answer", lambda _: all(map(asker.answers, wanted)))
@@ -251,35 +242,20 @@ def test_an_answer_repeats_the_headers_that_correlate_it(asker):
     assert asker.answer(several).headers == MSGPACK | headers
 
 
-@dataclass(frozen=True)
-class Truth:
-    """Feedback about a query of its own, and what becomes of it.
-
-    Attributes:
-        told: Each is sent as one record, about the query.
-        loss: Of the answer, when the first of them is learned from; None: nothing is learned.
-        asked: Fields of the query, besides its context.
-        how: The first: sent in msgpack; or without a key, to another partition than the query's.
-    """
-
-    told: tuple[Mapping[str, Any], ...]
-    loss: float | None
-    asked: Mapping[str, Any] = field(default_factory=lambda: {"input": [1, 2]})
-    how: str = ""
-
-
-TRUTHS = {
-    "a label": Truth(({"label": 3.25},), 0.25),
-    "a loss": Truth(({"loss": 0.75},), 0.75),
-    "a reward": Truth(({"reward": 0.75},), 0.25),
-    "a loss beside null": Truth(({"label": None, "loss": 0.625, "reward": None, "application": None},), 0.625),
-    "labels of rows": Truth(({"label": [3, 8]},), 0.5, {"inputs": [[1, 2], [3, 4]]}),
-    "msgpack": Truth(({"label": 3.5},), 0.5, how="packed"),
-    "an id and no key": Truth(({"label": 3.125},), 0.125, how="elsewhere"),
-    "a second time": Truth(({"loss": 0.5}, {"loss": 0.0}, {"label": 9}), 0.5),
-    "a mistake first": Truth(({"label": "three"}, {"loss": 0.5}), 0.5),
-    "a model that was named": Truth(({"label": 3.5},), None, {"input": [1, 2], "models": ["sum"]}),
-    "no answer": Truth(({"label": 3.5},), None, {"input": "1, 2"}),
+ROW: Mapping[str, Any] = {"input": [1, 2]}
+TRUTHS: dict[str, tuple[float | None, Mapping[str, Any], list[dict[str, Any]]]] = {
+    # the loss that is learned, None when nothing is; fields of a query of its own, and what is told about it
+    "a label": (0.25, ROW, [{"label": 3.25}]),
+    "a loss": (0.75, ROW, [{"loss": 0.75}]),
+    "a reward": (0.25, ROW, [{"reward": 0.75}]),
+    "a loss beside null": (0.625, ROW, [{"label": None, "loss": 0.625, "reward": None, "application": None}]),
+    "labels of rows": (0.5, {"inputs": [[1, 2], [3, 4]]}, [{"label": [3, 8]}]),
+    "msgpack": (0.5, ROW, [{"label": 3.5}]),
+    "an id and no key": (0.125, ROW, [{"label": 3.125}]),  # to another partition than the query's
+    "a second time": (0.5, ROW, [{"loss": 0.5}, {"loss": 0.0}, {"label": 9}]),
+    "a mistake first": (0.5, ROW, [{"label": "three"}, {"loss": 0.5}]),
+    "a model that was named": (None, {"input": [1, 2], "models": ["sum"]}, [{"label": 3.5}]),
+    "no answer": (None, {"input": "1, 2"}, [{"label": 3.5}]),
 }
 
 
@@ -315,39 +291,36 @@ class Learned:
 @pytest.fixture(scope="module")
 def learned(asker: Asker, sent: dict[str, Record]) -> Learned:
     """All feedback, sent at once, about queries with a context each."""
-    asked = {name: asker.ask(query(context=name, **truth.asked), key=name.encode()) for name, truth in TRUTHS.items()}
+    asked = {name: asker.ask(query(context=name, **of), key=name.encode()) for name, (_, of, _) in TRUTHS.items()}
     answers = {name: asker.answer(record) for name, record in asked.items()}
-    feedback = {
-        name: [_tell(asker, truth.how, asked[name], answers[name], one) for one in truth.told]
-        for name, truth in TRUTHS.items()
-    }
+    feedback = {name: [_tell(asker, name, answers[name], one) for one in told] for name, (*_, told) in TRUTHS.items()}
     asker.answer(asker.ask(query(query_id="refused", input=[1, 2]), key=b"refused"))
     topic = asker.topics.feedback
     feedback |= {name: [asker.client.send(topic, value, key=b"refused")] for name, (value, _) in REFUSED.items()}
     return Learned(answers, feedback, asker.learned(), asker.dead_letters(topic))
 
 
-def _tell(asker: Asker, how: str, asked: Record, answer: Record, truth: Mapping[str, Any]) -> Record:
+def _tell(asker: Asker, name: str, answer: Record, truth: Mapping[str, Any]) -> Record:
     content = {"query_id": answer.content["query_id"], **truth}
-    if how == "packed":
-        return asker.client.send_msgpack(asker.topics.feedback, content, key=asked.key)
-    if how == "elsewhere":
-        return asker.tell(content, partition=(asked.partition + 1) % PARTITIONS)
-    return asker.tell(content, key=asked.key)
+    if name == "msgpack":
+        return asker.client.send_msgpack(asker.topics.feedback, content, key=answer.key)
+    if name == "an id and no key":
+        return asker.tell(content, partition=(answer.partition + 1) % PARTITIONS)
+    return asker.tell(content, key=answer.key)
 
 
 @pytest.mark.parametrize("name", TRUTHS)
 def test_feedback_counts_once_for_who_was_asked(learned, name):
-    truth, answer = TRUTHS[name], learned.answers[name]
+    loss, answer = TRUTHS[name][0], learned.answers[name]
     row = learned.rows.get(("learns", name, answer.partition))
-    if truth.loss is None:
+    if loss is None:
         assert row is None
         return
     (model,) = answer.content["models"]
     propensity = model["propensity"]
     assert row is not None
     assert row.applied == 1
-    assert row.totals == {f"{model['model']}:1": [1.0, truth.loss, truth.loss / propensity, 1.0 / propensity]}
+    assert row.totals == {f"{model['model']}:1": [1.0, loss, loss / propensity, 1.0 / propensity]}
 
 
 def test_feedback_that_cannot_be_used_becomes_a_dead_letter_as_it_was_and_no_other_does(learned):
@@ -362,6 +335,9 @@ def test_feedback_that_cannot_be_used_becomes_a_dead_letter_as_it_was_and_no_oth
 
 
 def test_feedback_that_asks_for_it_is_acknowledged_with_its_outcome(asker):
+    def about(records):
+        return [one for one in records if one.key == b"told"]
+
     headers, place = {"correlation-id": b"told"}, {"key": b"told"}
     asked = asker.ask(query(query_id="told", inputs=[[1, 2], [3, 4]]), **place)
     content = {"query_id": "told", "label": [3, 7], "ack": True}
@@ -370,16 +346,11 @@ def test_feedback_that_asks_for_it_is_acknowledged_with_its_outcome(asker):
     asker.tell({**content, "ack": False}, **place)
     lost = asker.tell({**content, "query_id": "never"}, **place)
     with asker.client.reading(asker.topics.feedback_acks) as acks:
-        found = acks.until("three acknowledgements", lambda records: len(_about(records, b"told")) == 3)
-    outcomes = [(ack.content["outcome"], ack.content["feedback_offset"]) for ack in _about(found, b"told")]
+        found = acks.until("three acknowledgements", lambda records: len(about(records)) == 3)
+    outcomes = [(one.content["outcome"], one.content["feedback_offset"]) for one in about(found)]
     assert outcomes == [("applied", first.offset), ("duplicate", second.offset), ("orphan", lost.offset)]
-    assert {(ack.partition, ack.headers.get("correlation-id")) for ack in _about(found, b"told")[:2]} == {
-        (asked.partition, b"told")
-    }
-
-
-def _about(records, key):
-    return [one for one in records if one.key == key]
+    whose = {(one.partition, one.headers.get("correlation-id")) for one in about(found)[:2]}
+    assert whose == {(asked.partition, b"told")}
 
 
 def test_any_client_sees_which_applications_there_are(asker):

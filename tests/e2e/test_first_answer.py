@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,32 +19,18 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 ROWS = np.array([[0.0, 0.0], [1.0, 1.0]], np.float32)
 
 
-def write_function(folder: Path) -> str:
-    """A module of the user's own."""
-    (folder / "shop_models.py").write_text("def larger(rows):\n    return (rows.mean(axis=1) > 0.5).astype(int)\n")
-    return "shop_models:larger"
+SLOW = [pytest.param(f"larger.{kind}", marks=pytest.mark.slow) for kind in ("skops", "onnx")]
 
 
-def write_skops(folder: Path) -> str:
-    """An estimator as skops writes it."""
-    skops.io.dump(LogisticRegression(C=100.0).fit(ROWS, [0, 1]), folder / "larger.skops")
-    return "larger.skops"
-
-
-def write_onnx(folder: Path) -> str:
-    """The same in ONNX."""
-    model = to_onnx(LogisticRegression(C=100.0).fit(ROWS, [0, 1]), ROWS)
-    (folder / "larger.onnx").write_bytes(model.SerializeToString())
-    return "larger.onnx"
-
-
-@pytest.mark.parametrize(
-    "write", [write_function, *(pytest.param(each, marks=pytest.mark.slow) for each in (write_skops, write_onnx))]
-)
+@pytest.mark.parametrize("target", ["shop:larger", *SLOW])
 def test_two_commands_lead_from_one_file_to_its_first_answer(
-    write: Callable[[Path], str], kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
+    target: str, kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
 ):
-    target = write(tmp_path)
+    """A function in a module, or an estimator as skops or ONNX has it."""
+    (tmp_path / "shop.py").write_text("def larger(rows):\n    return (rows.mean(axis=1) > 0.5).astype(int)\n")
+    estimator = LogisticRegression(C=100.0).fit(ROWS, [0, 1])
+    skops.io.dump(estimator, tmp_path / "larger.skops")
+    (tmp_path / "larger.onnx").write_bytes(to_onnx(estimator, ROWS).SerializeToString())
     with Program("up", target, folder=tmp_path, environ=environment_of(kafka, catalogue)) as up:
         assert up.ready() == {"bootstrap": kafka.bootstrap}
         assert not any("kafka.Kafka" in process.command for process in up.children()), "one of its own"
@@ -54,9 +39,8 @@ def test_two_commands_lead_from_one_file_to_its_first_answer(
         assert asked.err == [f"using {kafka.bootstrap}, where `up` runs in this folder"]
         answer = json.loads(asked.out)
         assert (answer["output"], answer["default"], answer["query_id"][1]) == (1, False, "-")
-        outside = ("model", "deploy", "other:1", "--uri", "os.path:join", "-a", "larger", "--unchecked", "--wait", "60")
-        refused = run_here(*outside, folder=tmp_path)
-        assert refused.code == 1
-        assert "outside of what this process may load" in refused.err[-1]
+        outside = "model deploy other:1 --uri os.path:join -a larger --unchecked --wait 60"
+        refused = run_here(*outside.split(), folder=tmp_path)
+        assert (refused.code, "outside of what this process may load" in refused.err[-1]) == (1, True)
         up.signal(signal.SIGTERM)
         assert up.ended() == 0, up.log[-4000:]

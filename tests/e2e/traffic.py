@@ -7,11 +7,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from confluent_kafka import Producer
-from e2e.any_client import IMPATIENT, MSGPACK, AnyClient, Record
+from e2e.any_client import AS_JAVA, IMPATIENT, MSGPACK, AnyClient, Record
 from plain_msgpack import pack
 
 APPLICATIONS = ("picks", "picks", "blends", "blends", "chooses", "slow")
@@ -20,8 +19,6 @@ FINISH_S = 300.0
 """For the last answers: other programs may have the machine."""
 T = TypeVar("T")
 CONTEXTS = (None, None, "ada", "alan", "grace")
-
-
 Told = tuple[bytes | None, int, bytes]
 """A feedback: key, partition and value."""
 
@@ -66,9 +63,8 @@ class Traffic:
         delay_s: float = 0.0,
         numbers: int = 4,
     ) -> None:
-        self.queries, self.predictions, self.feedback = (
-            f"{prefix}.{name}" for name in ("queries", "predictions", "feedback")
-        )
+        topics = (f"{prefix}.{name}" for name in ("queries", "predictions", "feedback"))
+        self.queries, self.predictions, self.feedback = topics
         self.asked = self._named = 0
         self._client, self._partitions, self._interval_s = client, partitions, 1.0 / rate_per_s
         self._seed, self.clock_errors_s, self._ids = seed, clock_errors_s, ids
@@ -99,9 +95,7 @@ class Traffic:
             thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._enough.set()
         self._all_answered.set()
         for thread in self._threads:
@@ -114,14 +108,13 @@ class Traffic:
             self._failures.append(error)
 
     def _producer(self) -> Producer:
-        settings = {"partitioner": "murmur2_random", "linger.ms": 0, "enable.idempotence": True}  # else a retry doubles
-        return Producer({"bootstrap.servers": self._client.bootstrap, **IMPATIENT, **settings})
+        settings = {**IMPATIENT, **AS_JAVA, "enable.idempotence": True}  # else a retry doubles
+        return Producer({"bootstrap.servers": self._client.bootstrap, **settings})
 
     def _now_ms(self, rng: random.Random) -> int:
         """What the clock of an application says, milliseconds since the epoch."""
         errors_s = self.clock_errors_s
-        error_s = rng.choice(errors_s) if len(errors_s) > 1 else errors_s[0]
-        return round((time.time() + error_s) * 1000)
+        return round((time.time() + (rng.choice(errors_s) if len(errors_s) > 1 else errors_s[0])) * 1000)
 
     # --- asking -------------------------------------------------------------------------------------------------
     def _ask(self) -> None:
