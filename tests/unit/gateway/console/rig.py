@@ -5,12 +5,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from builders.status import NOW_S, facts, recent
+
 from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.page import Page, PageRequest
 from clipper_gateway.console.renderer import Renderer
+from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.control_keys import key_of
+from clipper_topics.manifests import ApplicationManifest
 
 MARKUP = "<img src=x onerror=alert(1)>"
 """What somebody may call a thing, so that it is more than text."""
@@ -21,9 +25,20 @@ STRANGER = Caller("stranger", frozenset({"others"}), frozenset({"read"}))
 def followed() -> LiveView:
     """A view that has read the application `digits`, at a time that stands, and keeps no history."""
     history: Any = SimpleNamespace(reason="")
-    view = LiveView(KafkaConnection("127.0.0.1:9"), Catalogue(), history, lambda: NOW_S)
+    return has_read(LiveView(KafkaConnection("127.0.0.1:9"), Catalogue(), history, lambda: NOW_S))
+
+
+def has_read(view: LiveView) -> LiveView:
     view.facts, view.recent, view.is_read, view.stale_reason, view.at_s = facts(), recent(), True, "", NOW_S
     return view
+
+
+def declare(view: LiveView, count: int, model: str = "svm:1") -> list[str]:
+    """Declare applications without queries, and return their names."""
+    made = [ApplicationManifest(name=f"app-{number:04}", models=[model]) for number in range(count)]
+    for one in made:
+        view.facts.control(key_of(one), codec.applications.encode(one))
+    return [one.name for one in made]
 
 
 def asked(caller: Caller = ANYBODY, path: dict[str, str] | None = None, **query: str) -> PageRequest:
