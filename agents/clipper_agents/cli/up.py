@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from clipper_agents.settings import Settings
     from clipper_agents.supervisor.deployment import Deployment
 
-Profile = Annotated[bool, typer.Option("--profile", help="As --set router.profile=true: routers time their stages.")]
 Apply = Annotated[bool, typer.Option("--apply", help="Publish the configuration also over what is live.")]
 WATCH_S = 1.0
 """How often `up` looks whether its broker is still there."""
@@ -36,7 +35,6 @@ def up(
     dtype: Dtype = None,
     shape: Shape = None,
     apply: Apply = False,
-    profile: Profile = False,
 ) -> None:
     """Start broker (unless there is an address), routers, model hosts and gateway, until Ctrl-C or SIGTERM.
 
@@ -51,8 +49,7 @@ def up(
 
     logs.configure(os.environ)
     config = deployment.config or (DEFAULT_CONFIG if model is None else None)
-    assignments = (*deployment.assignments, *(["router.profile=true"] if profile else []))
-    settings = replace(deployment, config=config, assignments=assignments, starts_kafka=True).settings
+    settings = replace(deployment, config=config, starts_kafka=True).settings
     if model is not None:
         settings = _with_model_alone(settings, model, {"dtype": dtype, "shape": shape_of(shape)})
     asyncio.run(serve(Deployment(settings, overwrite=apply, logs=logs)))

@@ -22,7 +22,6 @@ from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
-from clipper_agents.observability.stages import Stages, StageTimers, untimed
 from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.audit_log import AuditLog
@@ -97,8 +96,6 @@ class RouterProcess:
         self.metrics = metrics
         metrics.health.serves(self._unready)
         metrics.watch_disk(folder)
-        self._timers = StageTimers() if settings.profile else None
-        stage: Stages = self._timers or untimed
         self._traces = traces = QueryTraces(start_tracing("router", settings.instance), metrics)
         self._skew = ClockSkew()
         self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
@@ -149,7 +146,6 @@ class RouterProcess:
             metrics=metrics,
             traces=traces,
             skew=self._skew,
-            stage=stage,
         )
 
         read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
@@ -167,7 +163,6 @@ class RouterProcess:
             self._prediction_log,
             metrics,
             app,
-            stage,
         )
         self._sender = RequestSender(
             app.kafka_producer,
@@ -191,12 +186,11 @@ class RouterProcess:
             self._queries,
             self._router,
             self._effects,
-            FreshQueries(self._router, self._decisions, self._prediction_log, stage, traces),
+            FreshQueries(self._router, self._decisions, self._prediction_log, traces),
             self._prediction_log,
             dead_letters,
             metrics,
             self._backlogs,
-            stage,
             traces,
         )
         outputs = OutputAgent(identity, self._router, self._effects, self._sender, dead_letters, metrics, traces)
@@ -234,8 +228,6 @@ class RouterProcess:
         """Let the queries in flight finish, then stop; the next process reads again what was not acknowledged."""
         if self.app.generation < 0:
             return  # nothing is owned, so nothing is under way
-        if self._timers is not None:
-            self._timers.report(now=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._queries.drain(), DRAIN_S)
         await self._prediction_log.idle()
@@ -376,8 +368,6 @@ class RouterProcess:
             rebalances = self.app.rebalances
             self.metrics.set_in_flight(self._router.in_flight)
             self.metrics.set_deferred(self._router.admission.deferred + self._backlogs.left)
-            if self._timers is not None:
-                self._timers.report()
             self.metrics.set_cache_bytes(self._caches.size_bytes)
             if (skew_s := self._skew.take()) is not None:
                 self.metrics.set_clock_skew(skew_s)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable
 
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION, PredictionLog
@@ -31,7 +30,6 @@ class EffectRunner:
         prediction_log: Records and sends answers.
         metrics: Counts.
         tasks: Runs what a deadline brings.
-        stage: Times the gathering of outputs.
     """
 
     _sender: RequestSender
@@ -45,11 +43,10 @@ class EffectRunner:
         prediction_log: PredictionLog,
         metrics: RouterMetrics,
         tasks: TaskRunner,
-        stage: Stages = untimed,
     ) -> None:
         self._router, self._prediction_log = router, prediction_log
         self._consumer, self._deferred = consumer, deferred
-        self._metrics, self._tasks, self._stage = metrics, tasks, stage
+        self._metrics, self._tasks = metrics, tasks
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._expiring: asyncio.Task[None] | None = None
@@ -85,10 +82,10 @@ class EffectRunner:
                 pieces.append(OutputPiece(frame.frame, frame.row0 + start, outputs, failures))
                 rows += len(outputs)
                 if rows >= ROWS_GATHERED_TOGETHER:
-                    self._gather(pieces, rows)
+                    self._gather(pieces)
                     pieces, rows = [], 0
         if pieces:
-            self._gather(pieces, rows)
+            self._gather(pieces)
 
     def fail(self, request: Request, reason: str) -> None:
         """Fail all rows of a request that could not be sent."""
@@ -106,11 +103,9 @@ class EffectRunner:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _gather(self, pieces: list[OutputPiece], rows: int) -> None:
+    def _gather(self, pieces: list[OutputPiece]) -> None:
         began_s = time.perf_counter()
-        with self._stage("gather", rows):
-            effects = self._router.gather(pieces, time.time())
-        self.run(effects)
+        self.run(self._router.gather(pieces, time.time()))
         self._metrics.observe_combine(time.perf_counter() - began_s)
 
     def _set_timer(self) -> None:

@@ -22,7 +22,6 @@ from typing import Any, Protocol
 from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.reader import LogReader
-from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.router.outgoing_records import Decided, Sendable
@@ -76,7 +75,6 @@ class IndexedLog:
         tasks: Runs the rounds.
         skew: Compares this process's clock with the stamps of the broker.
         clock: Seconds since the epoch.
-        stage: Times the parts of a round.
     """
 
     def __init__(
@@ -90,12 +88,11 @@ class IndexedLog:
         *,
         skew: ClockSkew | None = None,
         clock: Callable[[], float] = time.time,
-        stage: Stages = untimed,
     ) -> None:
         self._outbox, self._reader, self._owner, self._topic = outbox, reader, owner, owner.topic
         self.index = index
         self._consumer, self._tasks = consumer, tasks
-        self._skew, self._clock, self._stage = skew or ClockSkew(), clock, stage
+        self._skew, self._clock = skew or ClockSkew(), clock
         self._waiting: dict[int, list[Sendable]] = {}
         self._unwritten = Counter[int]()
         self._sending: set[int] = set()
@@ -192,10 +189,8 @@ class IndexedLog:
             if self._consumer.generation != generation:
                 return False
         else:
-            with self._stage("index", len(offsets)):
-                self._index(index, outgoing, first, at_s, look=partition in self._read)
-        with self._stage("acknowledge", len(offsets)):
-            self._owner.written(partition, outgoing, generation, alone=partition not in self._read)
+            self._index(index, outgoing, first, at_s, look=partition in self._read)
+        self._owner.written(partition, outgoing, generation, alone=partition not in self._read)
         return True
 
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:

@@ -17,7 +17,6 @@ from aiokafka import TopicPartition
 
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex
@@ -70,7 +69,7 @@ class PredictionLog:
         audits: Records audits; None where none are ever made.
         metrics: Counts answers.
         traces: Makes the spans of sampled queries.
-        skew, clock, stage: As in `IndexedLog`.
+        skew, clock: As in `IndexedLog`.
     """
 
     key = attrgetter("query_id")
@@ -91,12 +90,11 @@ class PredictionLog:
         traces: QueryTraces = UNTRACED,
         skew: ClockSkew | None = None,
         clock: Callable[[], float] = time.time,
-        stage: Stages = untimed,
     ) -> None:
         self.topic = topic
-        self._log = IndexedLog(outbox, reader, self, decisions, consumer, tasks, skew=skew, clock=clock, stage=stage)
+        self._log = IndexedLog(outbox, reader, self, decisions, consumer, tasks, skew=skew, clock=clock)
         self._consumer, self._router, self._audits = consumer, router, audits
-        self._metrics, self._stage, self._traces = metrics, stage, traces
+        self._metrics, self._traces = metrics, traces
         self._delivery_s = 0.0
         """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
 
@@ -108,17 +106,16 @@ class PredictionLog:
     ) -> None:
         """Send answers, and audits once their predictions are in the log."""
         outgoing = list[Sendable]()
-        with self._stage("encode", len(answers) + sum(len(some.indices) for some in blocks)):
-            for some in blocks:
-                values = encode_block(some)
-                if values is None:
-                    answers = [*answers, *answers_of(some)]
-                else:
-                    outgoing.append(OutgoingBlock(some, values))
-            outgoing += (
-                Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
-                for answer, value in map(encode_answer, answers)
-            )
+        for some in blocks:
+            values = encode_block(some)
+            if values is None:
+                answers = [*answers, *answers_of(some)]
+            else:
+                outgoing.append(OutgoingBlock(some, values))
+        outgoing += (
+            Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
+            for answer, value in map(encode_answer, answers)
+        )
         if self._traces.is_on and outgoing:
             self._traces.answered(answers, blocks)
         self._log.add(outgoing)

@@ -19,7 +19,6 @@ from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.observability.stages import Stages, untimed
 from clipper_agents.router.decision_index import Known, LogIndex, PartitionIndex
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.left_backlogs import LeftBacklogs
@@ -215,7 +214,6 @@ class FreshQueries:
         router: Has the queries in flight.
         decisions: Index of the decisions in the log.
         prediction_log: Repeats predictions.
-        stage: Times decoding and looking up.
         traces: Notes which queries are sampled.
     """
 
@@ -224,10 +222,9 @@ class FreshQueries:
         router: Router,
         decisions: LogIndex,
         prediction_log: PredictionLog,
-        stage: Stages = untimed,
         traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._router, self._decisions, self._prediction_log, self._stage = router, decisions, prediction_log, stage
+        self._router, self._decisions, self._prediction_log = router, decisions, prediction_log
         self._traces = traces
 
     def of(
@@ -249,14 +246,12 @@ class FreshQueries:
         """
         for tp, records in chunk.items():
             for some in decoded_together(records):
-                with self._stage("decode", len(some)):
-                    decoded = decode_queries(some, generation, now_s, self._traces)
+                decoded = decode_queries(some, generation, now_s, self._traces)
                 undecodable += decoded.undecodable
-                with self._stage("known", len(some)):
-                    index = self._decisions.of(tp.partition)
-                    blocks, queries = _undecided(decoded, index)
-                    asked = [(one.query_id, one.application, one.queried_at_s * 1000) for one in queries]
-                    decided = index.decided(asked)
+                index = self._decisions.of(tp.partition)
+                blocks, queries = _undecided(decoded, index)
+                asked = [(one.query_id, one.application, one.queried_at_s * 1000) for one in queries]
+                decided = index.decided(asked)
                 yield from blocks
                 yield from self._new(queries, decided, repeated)
 
@@ -307,7 +302,6 @@ class QueryAgent:
         dead_letters: Takes records that hold no query.
         metrics: Counts dead letters.
         backlogs: Leaves backlogs of which queries are read too late.
-        stage: Times decisions.
         traces: Notes when sampled queries are decided about.
     """
 
@@ -321,13 +315,12 @@ class QueryAgent:
         dead_letters: DeadLetterSender,
         metrics: RouterMetrics,
         backlogs: LeftBacklogs,
-        stage: Stages = untimed,
         traces: QueryTraces = UNTRACED,
     ) -> None:
         self._backlogs, self._traces = backlogs, traces
         self._consumer, self._router, self._effects, self._fresh = consumer, router, effects, fresh
         self._prediction_log, self._dead_letters = prediction_log, dead_letters
-        self._metrics, self._stage = metrics, stage
+        self._metrics = metrics
 
     async def serve(self, stream: Any) -> None:
         """Serve chunks of records until the process stops."""
@@ -348,8 +341,7 @@ class QueryAgent:
         undecodable: Refused = []
         repeated = Counter[int]()
         now_s = time.time()
-        with self._stage("decide", sum(map(len, chunk.values()))):
-            effects = self._router.receive(self._fresh.of(chunk, generation, now_s, undecodable, repeated), now_s)
+        effects = self._router.receive(self._fresh.of(chunk, generation, now_s, undecodable, repeated), now_s)
         if self._traces.undecided:
             self._traces.decided(effects.requests)
         self._effects.run(effects)

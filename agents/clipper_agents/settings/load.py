@@ -122,7 +122,6 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
             horizon_s=self.router.horizon_s,
             max_contexts=self.router.max_contexts,
             cache_bytes=int(self.router.cache_mib * MIB),
-            profile=self.router.profile,
         )
 
     def host_data_dir(self, instance: str) -> Path:

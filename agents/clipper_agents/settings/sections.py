@@ -66,8 +66,6 @@ class RouterSection(Section, frozen=True):
     are forgotten, an eighth at a time."""
     cache_mib: Annotated[float, msgspec.Meta(ge=0)] = 32.0
     """Budget of the prediction cache, in MiB a partition; 0: no cache."""
-    profile: bool = False
-    """Time every stage of a query's way and log the sums every ten seconds."""
     metrics_port: Port = 0
     metrics_address: str = "127.0.0.1"
     """Port of the metrics of the first process, the next process has the next port; 0: free ports."""

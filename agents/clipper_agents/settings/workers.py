@@ -41,8 +41,6 @@ class RouterSettings(WorkerSettings):
     """Contexts with state that a partition has at most, of all applications."""
     cache_bytes: int = 32 * MIB
     """Budget of the prediction cache, bytes a partition; 0: no cache."""
-    profile: bool = False
-    """Whether stages are timed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
