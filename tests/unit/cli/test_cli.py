@@ -1,56 +1,38 @@
 """What the program says and with which code it ends, without a Kafka."""
 
+import dataclasses
+import inspect
+import io
+import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from typer.testing import CliRunner
 
 from clipper_agents import exits
 from clipper_agents.cli import main as program
+from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.reference import commands
-
-NO_ADDRESS = (
-    "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap, "
-    "or run `clipper-stream up` in this folder"
-)
-COMMANDS = [tuple(name.split()) for name, _ in commands()]
+from clipper_agents.cli.worker import find_models_here
+from clipper_agents.supervisor.workers import PROGRAM
+from clipper_loadgen import LoadPlan
 
 
-@pytest.fixture(autouse=True)
-def _without_settings_from_outside(monkeypatch, tmp_path):
-    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def ended(capsys):
-    """Run the program; its exit code, and its lines on standard error."""
-
-    def run(*arguments, **replaced):
-        code = program.main(list(arguments), **replaced)
-        return code, capsys.readouterr().err.splitlines()
-
-    return run
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_the_help_of_each_command_has_an_example(command):
-    shown = CliRunner().invoke(program.app, [*command, "--help"])
-    assert shown.exit_code == exits.OK
-    assert f"Example: clipper-stream {command[0]}" in " ".join(shown.output.split())
-
-
-@pytest.mark.parametrize("command", [(), *COMMANDS], ids=" ".join)
-def test_the_help_names_no_file_that_only_the_repository_has(command):
-    shown = CliRunner().invoke(program.app, [*command, "--help"]).output
-    assert [name for name in ("examples/", "docs/", "benchmarks/", "deploy/") if name in shown] == []
-
-
-def test_the_help_names_every_command_and_exit_code():
-    shown = CliRunner().invoke(program.app, ["--help"]).output
-    assert all(f"  {command[0]} " in shown for command in COMMANDS)
-    assert "0 done, 1 failed, 2 wrong usage, 3 wrong setup" in shown
+def test_the_help_of_each_command_has_an_example_and_names_no_file_that_only_the_repository_has():
+    names = [tuple(name.split()) for name, _ in commands()]
+    assert len(names) > 30
+    for command in [(), *names]:
+        shown = CliRunner().invoke(program.app, [*command, "--help"])
+        text = " ".join(shown.output.split())
+        assert shown.exit_code == exits.OK
+        assert [name for name in ("examples/", "docs/", "benchmarks/", "deploy/") if name in text] == [], command
+        if command:
+            assert f"Example: clipper-stream {' '.join(command)}" in text
+        else:
+            assert [name for name, *_ in names if f" {name} " not in text] == []
+            assert "0 done, 1 failed, 2 wrong usage, 3 wrong setup" in text
 
 
 def test_help_and_version_import_nothing_of_kafka_numpy_or_rich():
@@ -65,84 +47,128 @@ sys.exit(f"imported {heavy}" if heavy else 0)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_version_is_that_of_the_distribution(capsys):
-    assert program.main(["--version"]) == exits.OK
-    assert capsys.readouterr().out.startswith("clipper-stream 0.")
+def test_the_version_is_that_of_the_distribution(ran):
+    code, out, _ = ran("--version")
+    assert (code, out[:17]) == (exits.OK, "clipper-stream 0.")
+
+
+ONE_OUTCOME = "exactly one of --label, --loss and --reward"
+ONE_STATE = "exactly one of --revision, --from and --undo"
+NO_FILE = "No such file or directory; give the path of a clipper.toml"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("line", "said"),
     [
-        (("frobnicate",), "No such command 'frobnicate'"),
-        (("predict", "sums"), "Missing argument"),
-        (("predict", "sums", "[1,"), "'[1,' is no JSON"),
-        (("feedback", "0-1"), "exactly one of --label, --loss and --reward"),
-        (("feedback", "0-1", "--label", "1", "--loss", "0"), "exactly one of --label, --loss and --reward"),
-        (("feedback", "0-1", "--loss", "2"), "2.0 is not in the range 0<=x<=1"),
-        (("selection", "restore", "sums"), "exactly one of --revision, --from and --undo"),
-        (("selection", "restore", "sums", "--undo", "--revision", "2"), "exactly one of --revision, --from and --undo"),
-        (("topics", "list", "--set", "router.processes"), "write SECTION.KEY=VALUE"),
-        (("model", "deploy", "svm:2", "-a", "digits", "--stage", "sunny"), "'sunny' is not one of"),
-        (("model", "deploy", "svm:2", "-a", "digits", "--shape", "8x8"), "--shape 8x8: write numbers with commas"),
-        (("model", "canary", "svm:2"), "Missing option '--share'"),
-        (("application", "update", "digits", "--field", "loss"), "--field loss: write KEY=VALUE"),
+        ("frobnicate", "No such command 'frobnicate'"),
+        ("predict sums", "Missing argument"),
+        ("predict sums [1,", "'[1,' is no JSON"),
+        ("feedback 0-1", ONE_OUTCOME),
+        ("feedback 0-1 --label 1 --loss 0", ONE_OUTCOME),
+        ("feedback 0-1 --loss 2", "2.0 is not in the range 0<=x<=1"),
+        ("selection restore sums", ONE_STATE),
+        ("selection restore sums --undo --revision 2", ONE_STATE),
+        ("topics list --set router.processes", "write SECTION.KEY=VALUE"),
+        ("model deploy svm:2 -a digits --stage sunny", "'sunny' is not one of"),
+        ("model deploy svm:2 -a digits --shape 8x8", "--shape 8x8: write numbers with commas"),
+        ("model canary svm:2", "Missing option '--share'"),
+        ("application update digits --field loss", "--field loss: write KEY=VALUE"),
+        ("replay evaluate digits", "candidate"),
     ],
 )
-def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(ended, arguments, said):
-    code, lines = ended(*arguments)
-    assert code == exits.USAGE
-    assert said in lines[-1]
+def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(ran, line, said):
+    code, out, err = ran(*shlex.split(line))
+    assert (code, out) == (exits.USAGE, "")
+    assert said in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("line", "said"),
     [
-        (("up",), "error: clipper.toml: No such file or directory; give the path of a clipper.toml"),
-        (("apply", "--config", "x.toml"), "error: x.toml: No such file or directory; give the path of a clipper.toml"),
-        (
-            ("topics", "list"),
-            f"error: {NO_ADDRESS}",
-        ),
-        (
-            ("topics", "list", "--bootstrap", "a:1", "--set", "kafka.username=ada"),
-            "error: KAFKA_SASL_PASSWORD is not set: KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD go together",
-        ),
-        (("up", "--log-level", "loud"), "error: log level 'loud': use one of debug, info, warning, error"),
+        ("up", f"clipper.toml: {NO_FILE}"),
+        ("apply --config x.toml", f"x.toml: {NO_FILE}"),
+        ("topics list", "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap"),
+        ("topics list --bootstrap a:1 --set kafka.username=ada", "KAFKA_SASL_PASSWORD is not set"),
+        ("up --log-level loud", "log level 'loud': use one of debug, info, warning, error"),
+        ("predict sums [1] --bootstrap 127.0.0.1:1", "127.0.0.1:1"),
+        ("keys create Shop", "API key: name = 'Shop': expected str of lower case letters"),
+        ("keys create shop --right fly", "use one of feedback, operate, predict, read"),
+        ("keys create shop --rate 0", "rate = 0.0"),
+        ("keys create shop --file no/keys.json", "no/keys.json: No such file or directory"),
+        ("keys list --config no.toml", "no.toml: No such file or directory"),
+        ("loadgen --application digits --linger-ms 100", "linger_s is 0.1"),
+        ("loadgen --application digits --feedback-delay-ms -50", "feedback_delay_s is -0.05"),
+        ("loadgen --application digits --seconds 4 --warmup-seconds 1 --rate 2e6", "10000000 queries: at most"),
+        ("loadgen --application digits --saturate --queries 0 --warmup-seconds -1", "queries is 0"),
+        ("loadgen --application digits --labels labels.npy", "give --inputs"),
+        ("loadgen --application digits --inputs rows.csv", "use a .npy file"),
     ],
 )
-def test_a_wrong_setup_ends_with_3_and_one_line(ended, arguments, said):
-    assert ended(*arguments) == (exits.SETUP, [said])
+def test_a_wrong_setup_ends_with_3_and_one_line(ran, line, said):
+    code, out, err = ran(*shlex.split(line))
+    assert (code, out, err.count("\n"), err[:7]) == (exits.SETUP, "", 1, "error: ")
+    assert said in err
 
 
-def test_each_problem_of_a_configuration_has_its_line(ended, tmp_path):
+def test_each_problem_of_a_configuration_has_its_line(ran, tmp_path):
     (tmp_path / "clipper.toml").write_text('[[application]]\nname = "a"\nmodels = ["b:1", "c:1"]\n')
-    code, lines = ended("up")
+    code, _, err = ran("up")
     assert code == exits.SETUP
-    assert [line.startswith("error: clipper.toml: application 'a': model") for line in lines] == [True, True]
+    told = "error: clipper.toml: application 'a': model"
+    assert [line[: len(told)] for line in err.splitlines()] == [told, told]
 
 
-def test_a_defect_ends_with_1_and_keeps_its_traceback(ended):
-    def broken(arguments):
-        raise ZeroDivisionError("no such luck")
+def test_a_defect_ends_with_1_and_its_traceback_an_interrupt_with_130_and_none(ran):
+    def raises(error):
+        def ended(arguments):
+            raise error
 
-    code, lines = ended("up", program=broken)
-    assert code == exits.FAILURE
-    assert "ZeroDivisionError: no such luck" in lines[-2]
+        return ended
 
-
-def test_an_interrupt_ends_with_130_and_no_traceback(ended):
-    def interrupted(arguments):
-        raise KeyboardInterrupt
-
-    assert ended("up", program=interrupted) == (exits.INTERRUPTED, [])
+    code, _, err = ran("up", program=raises(ZeroDivisionError("no such luck")))
+    assert (code, "ZeroDivisionError: no such luck" in err.splitlines()[-2]) == (exits.FAILURE, True)
+    assert ran("up", program=raises(KeyboardInterrupt())) == (exits.INTERRUPTED, "", "")
 
 
-def test_a_kafka_that_does_not_answer_is_named_in_one_line(ended):
-    code, lines = ended("predict", "sums", "[1]", "--bootstrap", "127.0.0.1:1")
-    assert code == exits.SETUP
-    assert "127.0.0.1:1" in lines[-1]
+def test_an_input_can_come_from_standard_input(ran, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"[1, 2")))
+    code, _, err = ran("predict", "sums", "-", "--bootstrap", "127.0.0.1:1")
+    assert (code, "'[1, 2' is no JSON" in err) == (exits.USAGE, True)
 
 
-def test_an_input_can_come_from_standard_input():
-    shown = CliRunner().invoke(program.app, ["predict", "sums", "-", "--bootstrap", "127.0.0.1:1"], input="[1, 2")
-    assert (shown.exit_code, "'[1, 2' is no JSON" in shown.output) == (exits.USAGE, True)
+OPTION_OF = {
+    "rate_per_s": "rate",
+    "duration_s": "seconds",
+    "warmup_s": "warmup_seconds",
+    "zipf_exponent": "zipf",
+    "repeat_ratio": "repeats",
+    "feedback_delay_s": "feedback_delay_ms",
+    "label_noise_ratio": "label_noise",
+    "linger_s": "linger_ms",
+    "drain_s": "drain_seconds",
+    "dataset": "inputs",
+}
+"""Fields of a plan whose option has another name."""
+
+
+def test_every_field_of_a_plan_of_load_is_an_option_with_the_same_default():
+    offered = inspect.signature(loadgen).parameters
+    defaults = {field.name: field.default for field in dataclasses.fields(LoadPlan) if field.name != "application"}
+    assert (defaults.pop("mode"), offered["saturate"].default) == ("rate", False)
+    assert {name: offered[OPTION_OF.get(name, name)].default for name in defaults} == defaults
+
+
+# --- workers find models beside the user, and nothing there stands for a module of the library ---------------------
+def test_modules_of_the_working_directory_are_found_behind_those_that_are_installed(tmp_path, monkeypatch):
+    for name in ("models_of_a_user", "fsspec"):
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    find_models_here()
+    assert find_spec("models_of_a_user").origin == str(tmp_path / "models_of_a_user.py")
+    assert find_spec("fsspec").origin != str(tmp_path / "fsspec.py")
+
+
+def test_a_process_of_the_supervisor_imports_nothing_from_there_by_itself(tmp_path):
+    (tmp_path / "typer.py").write_text("raise SystemExit('of the working directory')")
+    done = subprocess.run([*PROGRAM, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout[:15]) == (0, "clipper-stream ")

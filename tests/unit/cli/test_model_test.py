@@ -1,4 +1,4 @@
-"""`clipper-stream model test` tries a model on this machine, and ends with 0 when it can be served and 1 when not."""
+"""`clipper-stream model test` tries a model here, and what a model is that options, a file or an address name."""
 
 import hashlib
 import json
@@ -11,102 +11,103 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from clipper_agents import exits
-from clipper_agents.cli import main as program
-from clipper_agents.cli.model_target import read_samples, read_target
+from clipper_agents.cli.model_target import manifest_of, read_samples, read_target
 from clipper_stream.errors import InvalidSetting
-from clipper_topics.manifests import ModelManifest
+from clipper_topics.manifests import InputSpec, ModelManifest
 
 SUM = "clipper_agents.examples.models:sum_of_row"
 FLAKY = "clipper_agents.examples.models:flaky"
-QUICK = ("--max-rows", "1", "--random")  # --random: no other process is started
+QUICK = "--max-rows 1 --random"
+"""Without another process, which is started for what is not random."""
 
 
 @pytest.fixture
-def ended(capsys):
-    def run(*arguments):
-        code = program.main(["model", "test", *arguments])
-        return code, capsys.readouterr()
+def ended(ran, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(target, options):
+        code, out, err = ran("model", "test", target, *options.split())
+        return code, " ".join(out.split()), err
 
     return run
 
 
 def test_a_good_model_ends_with_0_and_tables(ended):
-    code, said = ended(SUM, "--shape", "4", "--max-rows", "4")
+    code, text, _ = ended(SUM, "--shape 4 --max-rows 4")
     assert code == exits.OK
-    assert "every law that was looked at is kept" in said.out
-    assert "order does not matter" in said.out
-    assert "another process has the same output  kept" in said.out
-    assert "latency by batch size" in said.out
-    assert "advice: 4 rows take" in said.out
+    for said in (
+        "every law that was looked at is kept",
+        "order does not matter",
+        "another process has the same output kept",
+        "latency by batch size",
+        "advice: 4 rows take",
+    ):
+        assert said in text
 
 
-def test_a_bad_model_ends_with_1_and_says_what_to_do(ended):
-    code, said = ended(FLAKY, "--shape", "4", "--parameters", '{"failing_ratio": 0.5}', *QUICK)
-    assert code == exits.FAILURE
-    assert "answers every sample" in said.out
-    assert "BROKEN" in said.out
-    assert "that this model cannot stand; correct the model" in " ".join(said.out.split())
+@pytest.mark.parametrize(
+    ("target", "options", "said"),
+    [
+        (FLAKY, f'--shape 4 --parameters {{"failing_ratio":0.5}} {QUICK}', "cannot stand; correct the model"),
+        ("acme.nothing:here", "--shape 4", "No module named 'acme'"),
+        ("a.joblib", f"--shape 1 {QUICK}", "set [models] unpickle = true"),
+    ],
+)
+def test_a_bad_model_ends_with_1_and_says_what_to_do(ended, target, options, said):
+    joblib.dump(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), "a.joblib")
+    code, text, _ = ended(target, options)
+    assert (code, said in text, "BROKEN" in text) == (exits.FAILURE, True, True)
 
 
-def test_a_module_of_the_working_directory_is_found_as_by_up(ended, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.chdir(tmp_path)
+def test_a_module_of_the_working_directory_is_found_as_by_up(ended, tmp_path):
     (tmp_path / "models_beside_the_user.py").write_text("def brightness(rows):\n    return rows.mean(axis=1)\n")
-    assert ended("models_beside_the_user:brightness", "--shape", "2", *QUICK)[0] == exits.OK
-
-
-def test_a_model_that_cannot_be_loaded_ends_with_1(ended):
-    code, said = ended("acme.nothing:here", "--shape", "4")
-    assert code == exits.FAILURE
-    assert "No module named 'acme'" in " ".join(said.out.split())
+    assert ended("models_beside_the_user:brightness", f"--shape 2 {QUICK}")[0] == exits.OK
 
 
 def test_the_report_is_json_for_programs(ended):
-    code, said = ended(SUM, "--shape", "2,2", "--json", *QUICK)
-    report = json.loads(said.out)
-    assert code == exits.OK
-    assert report["kept"] is True
+    code, text, _ = ended(SUM, f"--shape 2,2 --json {QUICK}")
+    report = json.loads(text)
+    assert (code, report["kept"]) == (exits.OK, True)
     assert {"law", "state", "found", "advice"} == set(report["findings"][0])
     assert [each["rows"] for each in report["latencies"]] == [1]
 
 
-def test_rows_that_nobody_can_guess_are_asked_for(ended):
-    code, said = ended(SUM)
-    assert code == exits.SETUP
-    assert "cannot be guessed: give some (--rows FILE), or the shape of one (--shape 64)" in said.err
-
-
-def test_samples_of_a_file_are_asked_about(ended, tmp_path):
+def test_samples_of_a_file_are_asked_about_and_those_that_nobody_can_guess_are_asked_for(ended, tmp_path):
     (tmp_path / "rows.json").write_text("[[1, 2, 3], [4, 5, 6], [7, 8, 9]]")
-    code, said = ended(SUM, "--rows", str(tmp_path / "rows.json"), *QUICK)
-    assert code == exits.OK
-    assert "3 rows answered in one call" in said.out
+    code, text, _ = ended(SUM, f"--rows rows.json {QUICK}")
+    assert (code, "3 rows answered in one call" in text) == (exits.OK, True)
+    code, _, err = ended(SUM, "")
+    assert (code, "give some (--rows FILE), or the shape of one (--shape 64)" in err) == (exits.SETUP, True)
 
 
-@pytest.mark.parametrize("options", [("--shape", "a"), ("--parameters", "{"), ("--parameters", "[]")])
+@pytest.mark.parametrize("options", ["--shape a", "--parameters {", "--parameters []"])
 def test_options_of_another_form_are_wrong_usage(ended, options):
-    code, _ = ended(SUM, *options)
-    assert code == exits.USAGE
+    assert ended(SUM, options)[0] == exits.USAGE
 
 
+def test_a_file_that_is_unpickled_is_tested_where_the_configuration_permits_it(ended, tmp_path):
+    joblib.dump(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), tmp_path / "a.joblib")
+    digest = hashlib.sha256((tmp_path / "a.joblib").read_bytes()).hexdigest()
+    model = f'[[model]]\nname = "a"\nruntime = "joblib"\nuri = "a.joblib"\nsha256 = "{digest}"\n'
+    (tmp_path / "clipper.toml").write_text(f"[models]\nunpickle = true\n{model}input = {{ shape = [1] }}\n")
+    code, text, _ = ended("clipper.toml", "--max-rows 1")
+    assert (code, "another process has the same output kept" in text) == (exits.OK, True)
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
 def test_a_manifest_says_all_of_it_and_options_say_it_instead(tmp_path):
-    manifest = {
-        "name": "sum",
-        "version": "2",
-        "uri": SUM,
+    manifest = {"name": "sum", "version": "2", "uri": SUM, "deterministic": False} | {
         "input": {"dtype": "int64", "shape": [3]},
         "batch": {"target_ms": 7.0, "max_rows": 64},
-        "deterministic": False,
     }
     (tmp_path / "model.json").write_text(json.dumps(manifest))
-    found, _ = read_target(str(tmp_path / "model.json"), None, {"dtype": "float32", "shape": None})
+    found, _ = read_target("model.json", None, {"dtype": "float32", "shape": None})
     assert found == msgspec.convert(manifest | {"input": {"dtype": "float32", "shape": [3]}}, ModelManifest)
 
 
 def test_a_model_of_a_configuration_is_named(tmp_path):
-    (tmp_path / "clipper.toml").write_text(
-        f'[[model]]\nname = "a"\nuri = "{SUM}"\n[[model]]\nname = "b"\nruntime = "sklearn"\nuri = "b.skops"\n'
-    )
+    tables = f'[[model]]\nname = "a"\nuri = "{SUM}"\n[[model]]\nname = "b"\nruntime = "sklearn"\nuri = "b.skops"\n'
+    (tmp_path / "clipper.toml").write_text(tables)
     path = str(tmp_path / "clipper.toml")
     assert read_target(path, "a:1", {})[0].uri == SUM
     assert read_target(path, "b:1", {})[0].uri == str(tmp_path / "b.skops")
@@ -135,24 +136,30 @@ def test_the_runtime_is_told_by_the_form_of_the_target(text, runtime):
     assert read_target(text, None, {"runtime": "other"})[0].runtime == "other"
 
 
-def test_a_file_that_is_unpickled_is_tested_where_the_configuration_permits_it(ended, tmp_path):
-    joblib.dump(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), tmp_path / "a.joblib")
-    digest = hashlib.sha256((tmp_path / "a.joblib").read_bytes()).hexdigest()
-    model = f'[[model]]\nname = "a"\nruntime = "joblib"\nuri = "a.joblib"\nsha256 = "{digest}"\n'
-    (tmp_path / "clipper.toml").write_text(f"[models]\nunpickle = true\n{model}input = {{ shape = [1] }}\n")
-    code, said = ended(str(tmp_path / "clipper.toml"), "--max-rows", "1")
-    assert code == exits.OK
-    assert "another process has the same output  kept" in said.out
-    code, said = ended(str(tmp_path / "a.joblib"), "--shape", "1", *QUICK)
-    assert code == exits.FAILURE
-    assert "set [models] unpickle = true" in " ".join(said.out.split())
+# --- manifests --------------------------------------------------------------------------------------------------------
+def test_options_win_over_the_table_of_their_version_in_a_file(tmp_path):
+    file = tmp_path / "models.toml"
+    file.write_text(
+        '[[model]]\nname = "svm"\nuri = "a:b"\n[[model]]\nname = "svm"\nversion = "2"\nuri = "m.skops"\n'
+        'runtime = "sklearn"\nreplicas = 3\ninput = { dtype = "uint8" }\n'
+    )
+    row = InputSpec(dtype="uint8", shape=[64])
+    svm = ModelManifest(name="svm", version="2", uri=str(tmp_path / "m.skops"), runtime="sklearn", input=row)
+    assert manifest_of("svm:2", {"replicas": 1, "shape": [64], "dtype": None}, file) == svm
+    assert manifest_of("svm:2", {"uri": "m:f"}) == ModelManifest(name="svm", version="2", uri="m:f")
+    with pytest.raises(InvalidSetting, match=r"0 \[\[model\]\] tables are named 'other': one of version '2'"):
+        manifest_of("other:2", {}, file)
 
 
-def test_a_target_whose_runtime_cannot_be_told_is_refused():
-    with pytest.raises(InvalidSetting, match="give --runtime"):
-        read_target("models/thing", None, {})
+def test_a_file_has_the_runtime_of_its_name_and_the_row_of_the_application(tmp_path):
+    row = InputSpec(dtype="uint8", shape=[64])
+    found = manifest_of("rf:1", {"uri": "rf.skops"}, row=row)
+    assert (found.runtime, found.uri, found.input) == ("sklearn", str(tmp_path / "rf.skops"), row)
+    other = manifest_of("rf:1", {"uri": "rf.skops", "runtime": "joblib", "dtype": "int64"}, row=row)
+    assert (other.runtime, other.input) == ("joblib", InputSpec(dtype="int64", shape=[64]))
 
 
+# --- rows -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "content", "dtype", "rows"),
     [
@@ -167,20 +174,47 @@ def test_rows_are_read_from_files(tmp_path, name, content, dtype, rows):
     assert read_samples(tmp_path / name, dtype) == rows
 
 
-def test_rows_are_read_from_an_array_that_holds_no_objects(tmp_path):
+def test_rows_are_read_from_an_array(tmp_path):
     np.save(tmp_path / "a.npy", np.eye(2))
     assert read_samples(tmp_path / "a.npy", "float32") == [[1, 0], [0, 1]]
-    np.save(tmp_path / "b.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InvalidSetting, match="cannot be read"):
-        read_samples(tmp_path / "b.npy", "float32")
+
+
+@pytest.fixture
+def no_rows(tmp_path):
+    """Reads a file of this name, none of which holds rows."""
+    for name, content in (("a.json", "{}"), ("b.json", "["), ("a.parquet", "[]"), ("a.csv", "x,y")):
+        (tmp_path / name).write_text(content)
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    return lambda name: read_samples(tmp_path / name, "float32")
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.json", "{}"), ("a.json", "["), ("a.parquet", "[]"), ("a.csv", "x,y")]
+    ("name", "said"),
+    [
+        ("a.json", r"\.csv"),
+        ("b.json", r"\.csv"),
+        ("a.parquet", r"\.csv"),
+        ("a.csv", r"\.csv"),
+        ("objects.npy", "cannot be read"),
+        ("none.json", "No such file"),
+    ],
 )
-def test_rows_of_another_form_are_refused(tmp_path, name, content):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(InvalidSetting, match=r"\.csv"):
-        read_samples(tmp_path / name, "float32")
-    with pytest.raises(InvalidSetting, match="No such file"):
-        read_samples(tmp_path / "none.json", "float32")
+def test_rows_of_another_form_are_refused(no_rows, name, said):
+    with pytest.raises(InvalidSetting, match=said):
+        no_rows(name)
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (lambda: manifest_of("svm:2", {}), "model svm:2 has no uri: give --uri, or --manifest FILE"),
+        (lambda: manifest_of("SVM:2", {"uri": "m:f"}), "model SVM:2: name = 'SVM': expected str of lower case"),
+        (lambda: manifest_of("svm", {"uri": "m:f"}), "model svm: version = '': expected str of letters"),
+        (lambda: manifest_of("svm:2", {"uri": "m:f", "shape": [2**30]}), "has 1073741824 elements"),
+        (lambda: manifest_of("rf:1", {"uri": "rf.bin"}), "known file: give --runtime, one of python, sklearn"),
+        (lambda: read_target("models/thing", None, {}), "give --runtime"),
+    ],
+)
+def test_a_model_that_is_none_is_refused_with_its_key(refused, said):
+    with pytest.raises(InvalidSetting, match=said):
+        refused()

@@ -1,4 +1,4 @@
-"""Whatever other people call their things: a terminal shows it, and obeys nothing of it."""
+"""Tables of what other people call their things: a terminal shows it all, and obeys nothing of it."""
 
 import ast
 import json
@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 from rich.text import Text
 
-from clipper_agents.cli import terminal
+from clipper_agents.cli import registry_view, terminal
+from clipper_agents.cli.dead_letters import letters_table
+from clipper_agents.control.state import Manifests
+from clipper_agents.dead_letters.reader import Letter
 from clipper_agents.observability.logging import KeyValueFormatter
+from clipper_topics.change import Change
+from clipper_topics.dead_letter import DeadLetter
+from clipper_topics.host_report import HostReport
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 
 CLI = Path(terminal.__file__).parent
 FOREIGN = "[bold red]\x1b[31m \x9b31m \x85 \x7f \u202e \U000e0001 :smile: caf\u00e9\n\ud800"
@@ -43,19 +50,45 @@ def test_a_console_has_no_markup_and_escapes_whatever_it_is_given(capsys):
     assert text.count(":smile:") == 4
 
 
-@pytest.mark.parametrize("wrapped", [("why",), ("record", "why"), ()])
-def test_a_table_of_eighty_columns_cuts_neither_headings_nor_cells(capsys, monkeypatch, wrapped):
-    monkeypatch.setenv("COLUMNS", "80")
-    headings = ("revision", "changed at", "record", "partition", "under-replicated", "why")
-    cells = ("123", "2026-11-25 23:57:15", f"{'long-name-' * 6}:12", "3", "1,2,3,4,5,6,7,8,9,10,11", "worse " * 20)
-    terminal.console().print(terminal.table(headings, [cells], wrapped=wrapped))
-    heading, *lines = shown(capsys).splitlines()
+def columns_of(text: str, headings: tuple[str, ...]) -> list[str]:
+    """The text of each column as a terminal of eighty columns shows it, without blanks."""
+    heading, *lines = text.splitlines()
     assert heading.split() == " ".join(headings).split()
     assert max(map(len, [heading, *lines])) <= 80
     starts = [heading.index(name) for name in headings]
     ends = [*starts[1:], 80]
     columns = ["".join(line[at:end] for line in lines) for at, end in zip(starts, ends, strict=True)]
-    assert [text.replace(" ", "") for text in columns] == [cell.replace(" ", "") for cell in cells]
+    return [column.replace(" ", "") for column in columns]
+
+
+@pytest.mark.parametrize("wrapped", [("why",), ("record", "why"), ()])
+def test_a_table_of_eighty_columns_cuts_neither_headings_nor_cells(capsys, wrapped):
+    headings = ("revision", "changed at", "record", "partition", "under-replicated", "why")
+    cells = ("123", "2026-11-25 23:57:15", f"{'long-name-' * 6}:12", "3", "1,2,3,4,5,6,7,8,9,10,11", "worse " * 20)
+    terminal.console(80).print(terminal.table(headings, [cells], wrapped=wrapped))
+    assert columns_of(shown(capsys), headings) == [cell.replace(" ", "") for cell in cells]
+
+
+MESSAGE = (
+    "no decision about query '3-0123456789abcdef0123456789abcdef' in partition 3: send the feedback with the query's "
+    "key, at most 5 s before it and the feedback horizon after it"
+)
+ORPHAN = DeadLetter(
+    exception="clipper_agents.feedback.OrphanFeedback", message=MESSAGE, topic="clipper.feedback", partition=3,
+    offset=123_456,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "cells"),
+    [(ORPHAN, ["feedback[3]@123456", f"OrphanFeedback:{MESSAGE}".replace(" ", "")]), (None, ["", ""])],
+    ids=["a letter", "a record that is none"],
+)
+def test_a_dead_letter_keeps_its_record_and_its_whole_message_at_eighty_columns(capsys, said, cells):
+    letter = Letter(position=41, at_ms=1_700_000_000_000, key=None, value=None, headers=(), said=said)
+    terminal.console(80).print(letters_table([letter], "clipper"))
+    text = shown(capsys)
+    assert columns_of(text, tuple(text.partition("\n")[0].split())) == ["41", "2023-11-1422:13:20", *cells]
 
 
 def test_json_with_such_names_is_the_same_json(capsys):
@@ -72,17 +105,10 @@ def test_a_log_line_escapes_the_same():
 
 
 def test_commands_write_by_the_module_of_the_terminal_alone():
-    found = []
-    for path in sorted(CLI.glob("*.py")):
-        if path.name in {"terminal.py", "reference.py"}:
-            continue
+    found, writers = [], {"print", "typer.echo", "Console", "click.echo"}
+    for path in {*CLI.glob("*.py")} - {CLI / "terminal.py", CLI / "reference.py"}:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in {
-                "print",
-                "typer.echo",
-                "Console",
-                "click.echo",
-            }:
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in writers:
                 to_a_file = any(each.arg == "file" and ast.unparse(each.value) == "lines" for each in node.keywords)
                 found += [] if to_a_file else [f"{path.name}:{node.lineno}"]
     assert found == []
@@ -93,3 +119,58 @@ def test_a_line_of_a_table_ends_without_blanks(capsys):
     terminal.console(80).print(terminal.table(("name", "count", "note"), rows, right=("count",)))
     lines = shown(capsys).splitlines()
     assert lines == ["name  count  note", "a         1  its text ends so", "b         2"]
+
+
+# --- models and changes -----------------------------------------------------------------------------------------------
+MODELS = (
+    ModelManifest(name="svm", version="2", uri="m:f", colocated=True),
+    ModelManifest(name="svm", uri="m:f"),
+    ModelManifest(name="svm", version="0", uri="m:f", retired=True),
+)
+DIGITS = ApplicationManifest(
+    name="digits", models=["svm:1"], trials=[Trial(model="svm:2", stage="canary", share=0.05, automatic=True)]
+)
+
+
+@pytest.fixture
+def lines(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+
+    def run(show, *arguments):
+        show(*arguments)
+        return [" ".join(line.split()) for line in shown(capsys).splitlines()]
+
+    return run
+
+
+def test_each_version_is_shown_with_its_stage_at_each_application(lines):
+    published = Manifests(applications={"digits": DIGITS}, models={each.ref: each for each in MODELS})
+    assert lines(registry_view.print_models, published) == [
+        "model runtime hosts stages",
+        "svm:0 python 1 retired",
+        "svm:1 python 1 digits: live",
+        "svm:2 python in routers digits: canary 5% automatic",
+    ]
+    assert lines(registry_view.print_models, Manifests()) == ["no models"]
+
+
+def test_the_history_tells_when_who_what_why_and_the_evidence(lines):
+    numbers = {
+        "scores": 120, "waiting": 7, "since_s": 40, "upto_s": 59,
+        "trial_feedbacks": 90, "trial_loss": 0.1, "answer_feedbacks": 90, "answer_loss": 0.112345678,
+        "difference": -0.012345678, "lower": -0.03, "upper": 0.005, "of": {"a:1": 1},
+    }  # fmt: skip
+    changes = [
+        Change(application="digits", revision=1, command="create", at_ms=0, by="\x1b[31mada", why="[bold]why"),
+        Change(
+            application="digits", revision=2, command="step", model="svm:2", at_ms=60_000, by="rollout", why="better",
+            numbers=numbers,
+        ),
+    ]  # fmt: skip
+    assert " ".join(lines(registry_view.print_history, changes)) == (
+        r"revision when who what why numbers 1 1970-01-01 00:00:00 \x1b[31mada create [bold]why - "
+        "2 1970-01-01 00:01:00 rollout step svm:2 better 120 queries 00:00:40Z to 00:00:59Z, 7 open, trial loss 0.1 of "
+        "90 feedbacks, answer loss 0.11 of 90 feedbacks, difference -0.012 [-0.03, 0.005], of a:1 1"
+    )
+    failed = HostReport(model="svm:2", instance="a", state="failed", reason="no\nfile")
+    assert lines(lambda: terminal.say(registry_view.report_line(failed))) == [r"host a failed: no\nfile"]

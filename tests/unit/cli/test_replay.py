@@ -1,0 +1,236 @@
+"""What the commands of the replay print, and what they refuse."""
+
+import json
+
+import pytest
+import typer
+from aiokafka import TopicPartition
+from builders.evaluation import candidate, evaluation
+from builders.known_truth import log_of
+
+from clipper_agents.cli.evaluation_view import as_json, show_evaluation
+from clipper_agents.cli.replay_produce import figures_of, lines_of, speed_of, wanted
+from clipper_agents.cli.replay_restore import changed_contexts, offsets_of
+from clipper_agents.cli.replay_verify import parting_lines, print_verification
+from clipper_agents.cli.terminal import console
+from clipper_agents.kafka.reader import Range
+from clipper_agents.replay.merged_log import TimeRange
+from clipper_agents.replay.resend import RerunSummary
+from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, ShownRow, Verification, shown_row
+from clipper_stream.evaluation.results import NOTHING, EvidenceSize
+from clipper_topics.selection_rows import ModelTotalsRecord, SavedRow, SelectionRow
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    pytest.importorskip("pyarrow")
+    from clipper_stream.evaluation.log.parquet import FileFacts, writing
+
+    path = tmp_path_factory.mktemp("log") / "day.parquet"
+    with writing(path, FileFacts(application="digits", loss_kind="zero_one")) as writer:
+        writer.write(log_of(2_000)[0])
+    return path
+
+
+@pytest.fixture
+def evaluated(ran, file):
+    def run(options, application="digits"):
+        return ran("replay", "evaluate", application, "--log", file, "--offline", *options.split())
+
+    return run
+
+
+def test_a_line_a_candidate_and_a_page(evaluated, tmp_path):
+    code, out, err = evaluated("--candidate b:1 --candidate split --report page.html")
+    assert code == 0, err
+    assert "model b:1" in out
+    assert "would have lost" in out.replace("\n", " ")
+    assert "model b:1" in (tmp_path / "page.html").read_text()
+
+
+def test_json_for_programs_on_standard_output_and_in_a_file(evaluated, tmp_path):
+    _, out, _ = evaluated("--candidate b:1 --estimator snips --json --save found.json")
+    found = json.loads(out)
+    assert found == json.loads((tmp_path / "found.json").read_text())
+    assert found["candidates"][0]["headline"] == "snips"
+    assert 0.0 < found["candidates"][0]["estimates"]["snips"]["value"] < 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "application", "code", "said"),
+    [
+        ("--candidate exp5", "digits", 3, "did you mean"),
+        ("--candidate b:1 --estimator magic", "digits", 3, "estimator 'magic'"),
+        ("--candidate b:1 --since 1d", "digits", 2, "--log is read whole"),
+        ("--candidate b:1 --confidence 1.5", "digits", 3, "confidence"),
+        ("--candidate b:1", "letters", 2, "not of letters"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said(evaluated, options, application, code, said):
+    found, out, err = evaluated(options, application)
+    assert (found, out) == (code, "")
+    assert said in " ".join(err.split())
+
+
+def shown(what) -> str:
+    screen = console(160)
+    with screen.capture() as said:
+        show_evaluation(screen, what)
+    return said.get()
+
+
+def test_a_line_a_candidate_with_its_verdict_and_warnings_and_notes_below():
+    warned = candidate("knn:1", 0.1, warnings=("few decisions",))
+    text = shown(evaluation(candidate("exp3", 0.08), candidate("svm:2", 0.12), warned))
+    for name, said in (("exp3", ("better", "-0.0200", "4,321")), ("svm:2", ("worse",)), ("knn:1", ("not told apart",))):
+        line = next(each for each in text.splitlines() if each.startswith(name))
+        assert [word for word in said if word not in line] == []
+    assert "! knn:1: few decisions" in text
+    assert "- 1,000 decisions have no feedback yet." in text
+    assert "\x1b" not in shown(evaluation(candidate("a\x1b[31m", 0.1))), "names do not reach the terminal as they are"
+
+
+def test_what_is_not_known_is_called_so_and_is_null_in_json():
+    unknown = evaluation(candidate("a:1", 0, estimates={"dr": NOTHING}, difference=NOTHING, standing=EvidenceSize()))
+    assert "unknown" in shown(unknown)
+    found = json.loads(as_json(unknown))["candidates"][0]
+    assert (found["estimates"]["dr"]["value"], found["standing"]["effective"]) == (None, None)
+
+
+# --- produce ----------------------------------------------------------------------------------------------------------
+def test_a_range_is_one_of_times_or_of_offsets():
+    assert wanted("1h", "30m", None, 7_200.0) == TimeRange(since_ms=3_600_000, until_ms=5_400_000)
+    assert wanted("1h", None, None, 7_200.0).until_ms is None
+    ranges = {("queries", 0): Range(1, 2), ("feedback", 3): Range(0, 9)}
+    assert wanted(None, None, ["queries/0=1:2", "feedback/3=0:9"], 0.0) == ranges
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (lambda: wanted(None, None, None, 86_400.0), "--since"),
+        (lambda: wanted("1h", None, ["queries/0=1:2"], 86_400.0), "leave one of them out"),
+        (lambda: wanted("1h", "2h", None, 86_400.0), "the range is empty"),
+        (lambda: wanted("1h", "soon", None, 86_400.0), "--until soon"),
+        (lambda: wanted(None, None, ["outputs/0=1:2"], 86_400.0), "outputs/0=1:2"),
+        (lambda: wanted(None, None, ["queries/0=2:2"], 86_400.0), "the end behind it"),
+        *((lambda text=text: speed_of(text), "--speed") for text in ("0", "-1", "fast", "1e9", "nan", "")),
+        *(
+            (lambda text=text: offsets_of(text), "write each partition once")
+            for text in ("0", "0:1,0:2", "a:1", "0:1,", "0:-1", "0:1:2")
+        ),
+    ],
+)
+def test_what_is_no_range_no_speed_and_no_offsets_is_said(refused, said):
+    with pytest.raises(typer.BadParameter, match=said):
+        refused()
+
+
+def test_the_summary_says_what_was_sent_how_fast_and_how_late():
+    summary = RerunSummary(read=3, first_ms=1_000, last_ms=5_000, took_s=0.5)
+    summary.sent["staging.queries"] = 2
+    summary.left_out["no_query"] = 1
+    summary.lateness.add(0.001)
+    assert lines_of(figures_of(summary, run="r1", dry=False)) == [
+        "sent      2 of 3 records, logged within 4.0 s",
+        "  staging.queries: 2",
+        "left out  feedback about queries that this run did not send: 1",
+        "run       r1: the new ids end with it",
+        "pace      4 records/s, 8 times as fast as logged",
+        "late      1.0 ms (p50), 1.0 ms (p99), 1.0 ms (most)",
+    ]
+    figures = figures_of(RerunSummary(interrupted=True), run=None, dry=True)
+    assert figures["pace"] is None
+    assert lines_of(figures) == [
+        "would be sent 0 of 0 records, logged within 0.0 s",
+        "interrupted before the end of the range",
+    ]
+
+
+def test_a_run_that_did_not_reach_its_end_says_with_which_offsets_to_go_on():
+    left = {("queries", 0): Range(7, 9), ("feedback", 1): Range(0, 4)}
+    summary = RerunSummary(interrupted=True)
+    for (topic, partition), span in (left | {("queries", 1): Range(3, 3)}).items():
+        summary.unread[TopicPartition(f"clipper.{topic}", partition)] = span
+    figures = figures_of(summary, run=None, dry=False)
+    assert figures["unread"] == ["queries/0=7:9", "feedback/1=0:4"]
+    assert lines_of(figures)[-1].endswith(": --offsets queries/0=7:9 --offsets feedback/1=0:4")
+    assert wanted(None, None, figures["unread"], 0.0) == left
+
+
+# --- verify and restore -----------------------------------------------------------------------------------------------
+ROW = SelectionRow(version=1, offset=7, applied=2, totals=[ModelTotalsRecord("a:1", 2.0, 0.1 + 0.2, 1.5, 4.0)])
+
+
+def parting(**changes):
+    settings = dict(application="app", context="c", partition=1, last_equal=5, first_different=7, logs=None)
+    return RowMismatch(table=shown_row(ROW), **(settings | changes))
+
+
+def verdict(**changes):
+    settings = dict(position=9, behind=0, feedbacks=10, rows=2, checkpoints=5, unproven=0, partition=1, since=0)
+    return PartitionVerdict(**(settings | changes))
+
+
+def test_a_row_is_shown_with_every_digit():
+    totals = {"count": 2.0, "loss": 0.1 + 0.2, "weighted_count": 4.0, "weighted_loss": 1.5}
+    assert shown_row(ROW) == ShownRow(offset=7, applied=2, totals={"a:1": totals})
+
+
+BETWEEN = [FeedbackAt(topic="clipper.feedback", partition=1, offset=7, query_id="q\x1b7")]
+RESTORED = [FeedbackAt(topic="t", partition=0, offset=1, query_id=None)]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ([verdict(), verdict(partition=0)], ["equal: 4 rows of 20 feedbacks in 2 partitions, 0.2 s"]),
+        (
+            [verdict(partings=[parting(feedbacks=1, between=BETWEEN)])],
+            [
+                "row of app in context c in partition 1 differs",
+                "equal up to feedback offset 5, different at 7",
+                r"clipper.feedback[1] offset 7: query q\x1b7",
+                "logs:  no such row",
+                "1 rows differ",
+                "loss=0.30000000000000004",
+            ],
+        ),
+        (
+            [verdict(since=12, unproven=1, unlogged=["app"])],
+            [
+                "verified from feedback offset 12 on; 1 rows stand as they were",
+                "partition 1: rows of app cannot be verified: an older version folded",
+            ],
+        ),
+    ],
+    ids=["equal", "a row differs", "unproven"],
+)
+def test_a_verification_is_a_line_a_partition_and_a_row_that_differs_is_named_with_its_record(capsys, verdicts, said):
+    partings = [row for one in verdicts for row in one.partings]
+    print_verification(Verification(equal=not partings, seconds=0.25, partitions=verdicts))
+    text = capsys.readouterr().out
+    assert [line for line in said if line not in text] == []
+    assert ("differs" in text) is bool(partings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"feedbacks": 30, "between": RESTORED}, "  t[0] offset 1: a restored state"),
+        ({"feedbacks": 30, "between": RESTORED}, "  and 29 more"),
+        ({}, "no learner wrote this row"),
+        ({"application": "", "context": None}, "position in partition 1"),
+        ({"application": "", "context": "app"}, "newest restore of app in"),
+    ],
+)
+def test_of_a_row_that_differs_the_records_in_between_are_named_or_counted(changes, said):
+    assert any(said in line for line in parting_lines(parting(**changes)))
+
+
+def test_contexts_that_change_are_counted_once():
+    totals = {"a:1": (1.0, 0.0, 1.0, 0.0)}
+    x, y, z, none = (SavedRow(partition=0, context=name, totals=totals) for name in ("x", "y", "z", None))
+    assert changed_contexts([x, y, none], [x, z]) == 2
+    assert changed_contexts([x, y, none], [x, y, none]) == 0
