@@ -28,23 +28,20 @@ def waiting_calls(admission, now_s, most=2_000):
     return count
 
 
-@pytest.mark.parametrize(("in_time", "late"), [(1_000, 0), (1_000, 40), (0, 1_000)])
-def test_all_may_wait_when_answers_are_in_time_or_all_are_late(in_time, late):
+@pytest.mark.parametrize(
+    ("in_time", "late", "calls"),
+    [
+        (1_000, 0, 1_000),
+        (1_000, 40, 1_000),
+        (0, 1_000, 1_000),
+        (500, 2_000, pytest.approx(500 * OBJECTIVE_S * 0.8, rel=0.05)),
+        (8, 8, LEAST_CALLS),
+    ],
+    ids=["in time", "few late", "all late", "overloaded", "hardly any"],
+)
+def test_as_many_calls_may_wait_as_are_answered_in_time_when_many_are_late(in_time, late, calls):
     admission = CallAdmission(most=1_000)
-    now_s = answered(admission, in_time=in_time, late=late)
-    assert waiting_calls(admission, now_s) == 1_000
-
-
-def test_an_overloaded_application_has_as_many_calls_as_it_answers_in_time():
-    admission = CallAdmission(most=1_000)
-    now_s = answered(admission, in_time=500, late=2_000)
-    assert waiting_calls(admission, now_s) == pytest.approx(500 * OBJECTIVE_S * 0.8, rel=0.05)
-
-
-def test_a_few_calls_may_wait_whatever_was_measured():
-    admission = CallAdmission(most=1_000)
-    now_s = answered(admission, in_time=8, late=8)
-    assert waiting_calls(admission, now_s) == LEAST_CALLS
+    assert waiting_calls(admission, answered(admission, in_time=in_time, late=late)) == calls
 
 
 def test_nothing_is_refused_any_more_some_seconds_after_an_overload():

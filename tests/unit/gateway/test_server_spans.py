@@ -79,18 +79,16 @@ def test_where_nothing_is_recorded_the_callers_context_goes_on_as_it_is():
     assert headers == {"traceparent": SAMPLED}
 
 
-ENDS = {
-    "a defect": (KeyError("secret"), 500, True),
-    "a refusal": (Refusal(429, "too many"), 429, False),
-    "an outage": (Refusal(503, "no broker"), 503, True),
-    "a client that is gone": (asyncio.CancelledError(), 499, False),
-}
-
-
-@pytest.mark.parametrize("case", ENDS)
-def test_a_span_ends_with_the_status_of_what_ends_its_call(case):
-    error, status, is_error = ENDS[case]
-
+@pytest.mark.parametrize(
+    ("error", "status", "is_error"),
+    [
+        (KeyError("secret"), 500, True),
+        (Refusal(429, "too many"), 429, False),
+        (Refusal(503, "no broker"), 503, True),
+        (asyncio.CancelledError(), 499, False),
+    ],
+)
+def test_a_span_ends_with_the_status_of_what_ends_its_call(error, status, is_error):
     def work(_):
         raise error
 
