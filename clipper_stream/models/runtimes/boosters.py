@@ -3,7 +3,7 @@
 Rules of this file:
 - Neither library's format runs code; a pickled booster and XGBoost's binary format of old are refused.
 - Both readers trust a file: one that was cut off makes LightGBM's read beyond its memory, and ends the process or asks
-  for all memory there is in XGBoost's. So a file is looked through to its end before.
+  for all memory there is in XGBoost's. So the end of a file is looked at before.
 - A booster gives values: a number, the probability of class 1 of two, or one probability a class. What an application
   asks for is one of three: `label`, `probabilities` (one a class, two of two) or `value` (what the booster gives).
 - Nothing says `label` of a booster that does not tell classes apart: a number would be taken for a class.
@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from clipper_stream.errors import ModelFailed, ModelNotLoaded
 from clipper_stream.models.model import Rows
 from clipper_stream.models.runtimes.model_files import THREADS, FileRuntime, ModelFile, Parameter, import_extra, number
-from clipper_stream.models.runtimes.ubjson import check_whole
 
 _MATRIX = 2
 _OUTPUTS = ("label", "probabilities", "value")
@@ -136,8 +135,8 @@ def _load_xgboost(file: ModelFile) -> BoosterModel:
     xgboost, threads = import_extra("xgboost", "xgboost"), file.parameters["threads"]
     if file.content[:2] in _JSON_BEGINS:
         json.loads(file.content)
-    else:
-        check_whole(file.content)
+    elif not (file.content.startswith(b"{") and file.content.endswith(b"}")):
+        raise ValueError("a model in UBJSON begins with b'{' and ends with b'}'")
     booster = xgboost.Booster({"nthread": threads})
     booster.load_model(bytearray(file.content))  # the bytes whose digest was compared: no file is opened twice
     booster.set_param({"nthread": threads, "device": "cpu"})
