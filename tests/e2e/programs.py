@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
@@ -211,3 +213,21 @@ def run_here(*arguments: str, folder: Path, environ: Mapping[str, str] | None = 
             if str(folder) in str(getattr(sys.modules[name], "__file__", "")):  # another folder has one of that name
                 del sys.modules[name]
     return Done(code, out.getvalue(), err.getvalue().splitlines())
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A terminal in a folder; commands run in this process."""
+
+    folder: Path
+    environ: Mapping[str, str]
+
+    def run(self, line: str, **settings: str) -> Done:
+        """How a command ends; `settings` are further variables of its environment."""
+        return run_here(*shlex.split(line), folder=self.folder, environ={**self.environ, **settings})
+
+    def printed(self, line: str, **settings: str) -> str:
+        """What a command prints that must succeed."""
+        done = self.run(line, **settings)
+        assert done.code == 0, (line, done)
+        return done.out

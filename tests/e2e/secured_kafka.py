@@ -7,17 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 import trustme
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-    ScramCredentialInfo,
-    ScramMechanism,
-    UserScramCredentialUpsertion,
-)
+from confluent_kafka import admin
+from confluent_kafka.admin import AdminClient
 from cryptography.hazmat.primitives import serialization
 from e2e.programs import reserved_port
 
@@ -109,8 +100,8 @@ class SecuredKafka:
 
     def set_password(self, mechanism: str, name: str, password: str) -> None:
         """Let a user in with this password, and wait until the broker does."""
-        info = ScramCredentialInfo(ScramMechanism[mechanism.replace("-", "_")], 4096)
-        change = UserScramCredentialUpsertion(name, info, password.encode())
+        info = admin.ScramCredentialInfo(admin.ScramMechanism[mechanism.replace("-", "_")], 4096)
+        change = admin.UserScramCredentialUpsertion(name, info, password.encode())
         for done in self.admin.alter_user_scram_credentials([change]).values():
             done.result(30)
         user = AdminClient(self.for_librdkafka(mechanism, name, password))
@@ -149,14 +140,10 @@ class SecuredKafka:
         return {f"KAFKA_{name}": value for name, value in {**where, **files, **who}.items()}
 
 
-def _acl(user: str, kind: str, name: str, operation: str) -> AclBinding:
+def _acl(user: str, kind: str, name: str, operation: str) -> admin.AclBinding:
     """One right, by Kafka's names of kinds and operations as its command line spells them."""
-    return AclBinding(
-        ResourceType[{"cluster": "BROKER"}.get(kind, kind.replace("-", "_").upper())],
-        "kafka-cluster" if kind == "cluster" else name.rstrip("*"),
-        ResourcePatternType.PREFIXED if name.endswith("*") else ResourcePatternType.LITERAL,
-        f"User:{user}",
-        "*",
-        AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()],
-        AclPermissionType.ALLOW,
-    )
+    resource = admin.ResourceType[{"cluster": "BROKER"}.get(kind, kind.replace("-", "_").upper())]
+    pattern = admin.ResourcePatternType["PREFIXED" if name.endswith("*") else "LITERAL"]
+    allowed = admin.AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()]
+    place, who = "kafka-cluster" if kind == "cluster" else name.rstrip("*"), f"User:{user}"
+    return admin.AclBinding(resource, place, pattern, who, "*", allowed, admin.AclPermissionType.ALLOW)

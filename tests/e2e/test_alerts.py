@@ -351,7 +351,7 @@ def sulks(name: str) -> Callable[[Observed], AbstractContextManager[None]]:
 
 
 def each(*alerts: str, **labels: str) -> dict[str, dict[str, str]]:
-    return {name: labels for name in alerts}
+    return dict.fromkeys(alerts, labels)
 
 
 LATE = "LatencyObjectiveBurnsFast"

@@ -1,6 +1,10 @@
-"""An operator's session: every command by hand, against the session's Kafka."""
+"""An operator's session: every command by hand, against the session's Kafka.
+
+What a message tells to type is typed, and then the refused command is taken, or there is nothing left to do.
+"""
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ from typing import Any
 import pytest
 from e2e.any_client import AnyClient
 from e2e.gateways import own_topics
-from e2e.programs import Done, Program, environment_of, reserved_port, run_here, until
+from e2e.programs import Program, Shell, environment_of, reserved_port, until
 from oracle import table
 
 from clipper_agents import exits
@@ -19,48 +23,55 @@ from clipper_topics.connection import KafkaConnection
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-EXAMPLE = Path(__file__).parents[2] / "examples/clipper.toml"
+EXAMPLE = (Path(__file__).parents[2] / "examples/clipper.toml").read_text()
+DEPLOY = "model deploy slow-sum:2 --uri clipper_agents.examples.models:slow --application sums --unchecked"
 
 
 @dataclass(frozen=True)
-class Session:
-    """A shell: a folder, and an environment that names the Kafka."""
+class Session(Shell):
+    """A shell with the example's configuration, and topics that are not made yet."""
 
-    folder: Path
-    environ: dict[str, str]
     topics: Catalogue
     client: AnyClient
 
-    def run(self, *arguments: str) -> Done:
-        """Run a command to its end."""
-        return run_here(*arguments, folder=self.folder, environ=self.environ)
-
-    def printed(self, *arguments: str) -> str:
+    def quiet(self, line: str) -> str:
         """What a command prints that succeeds, and says nothing else."""
-        done = self.run(*arguments)
-        assert (done.code, done.err) == (0, [])
+        done = self.run(line)
+        assert (done.code, done.err) == (0, []), line
         return done.out
 
-    def ask(self, *arguments: str) -> dict[str, Any]:
+    def ask(self, words: str) -> dict[str, Any]:
         """The answer to a question at `sums`."""
-        answer: dict[str, Any] = json.loads(self.run("predict", "sums", *arguments).out)
-        return answer
+        return dict(json.loads(self.run(f"predict sums {words}").out))
+
+    def advised(self, line: str, code: int = exits.FAILURE) -> list[str]:
+        """The commands that the message of a refused one tells to type."""
+        done = self.run(line)
+        assert done.code == code, (line, done)
+        return re.findall(r"`clipper-stream ([^`]+)`", "\n".join([done.out, *done.err]))
 
 
-@pytest.fixture(scope="module")
-def session(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    folder = tmp_path_factory.mktemp("session")
-    (folder / "clipper.toml").write_text(EXAMPLE.read_text().replace("objective_ms = 200 ", "objective_ms = 60000 "))
+def in_folder(kafka: KafkaConnection, folder: Path) -> Iterator[Session]:
+    (folder / "clipper.toml").write_text(EXAMPLE.replace("objective_ms = 200 ", "objective_ms = 60000 "))
     with own_topics(kafka) as topics, AnyClient(kafka.bootstrap) as client:
         environ = environment_of(kafka, topics, CLIPPER_MODELS_ALLOWED_MODULES="clipper_agents.examples.models:")
         yield Session(folder, environ, topics, client)
 
 
+@pytest.fixture
+def fresh(kafka: KafkaConnection, tmp_path: Path) -> Iterator[Session]:
+    yield from in_folder(kafka, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def session(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    yield from in_folder(kafka, tmp_path_factory.mktemp("session"))
+
+
 @pytest.fixture(scope="module")
 def applied(session: Session) -> list[str]:
     """The topics and manifests are there; what `topics create` and `apply` printed."""
-    printed = session.printed("topics", "create", "-c", "clipper.toml") + session.printed("apply", "-c", "clipper.toml")
-    return printed.splitlines()
+    return (session.quiet("topics create -c clipper.toml") + session.quiet("apply -c clipper.toml")).splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -84,45 +95,42 @@ def test_topics_are_created_and_manifests_published_once(session, applied):
     names = [spec.name for spec in session.topics.fixed_topics()] + [session.topics.requests("slow-sum", "1")]
     published = ["model sum:1", "model slow-sum:1", "application sums revision 1: create"]
     assert applied == [*(f"created {name}" for name in names), *published]
-    assert session.printed("topics", "create", "-c", "clipper.toml").count("existing ") == len(names)
-    assert session.printed("apply", "-c", "clipper.toml") == "nothing changed\n"
+    assert session.quiet("topics create -c clipper.toml").count("existing ") == len(names)
+    assert session.quiet("apply -c clipper.toml") == "nothing changed\n"
     listed = {f"{session.topics.requests('slow-sum', '1')} 1"}
     listed |= {f"{spec.name} {spec.partitions}" for spec in session.topics.fixed_topics()}
-    assert {*session.printed("topics", "list").splitlines()} == listed
+    assert {*session.quiet("topics list").splitlines()} == listed
 
 
 def test_a_question_is_answered_in_one_line_of_json(session, workers):
-    answer = json.loads(session.printed("predict", "sums", "[1, 2, 3]"))
+    answer = json.loads(session.quiet("predict sums '[1, 2, 3]'"))
     assert (answer["output"], answer["default"], answer["application"]) == (6.0, False, "sums")
-    by_name = json.loads(session.printed("predict", "sums", "[4]", "--model", "slow-sum:1", "--deadline-ms", "50000"))
+    by_name = json.loads(session.quiet("predict sums [4] --model slow-sum:1 --deadline-ms 50000"))
     assert [(one["model"], one["propensity"]) for one in by_name["models"]] == [("slow-sum", 1.0)]
 
 
 def test_a_default_is_an_answer_with_its_reason(session, workers):
     workers["host"].signal(signal.SIGSTOP)
-    done = session.run("predict", "sums", "[5]", "--deadline-ms", "1000", "--model", "slow-sum:1")
+    done = session.run("predict sums [5] --deadline-ms 1000 --model slow-sum:1")
     workers["host"].signal(signal.SIGCONT)
     assert done.code == exits.OK
     assert json.loads(done.out).items() >= {"output": -1, "default": True, "reason": "late"}.items()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (("sums", '"text"'), "invalid_input"),
-        (("nobody", "[1]"), "unknown_application"),
-        (("sums", "[1]", "--model", "who:1"), "unknown_model"),
-    ],
-)
-def test_a_query_at_fault_ends_with_5_and_its_default(session, workers, arguments, reason):
-    done = session.run("predict", *arguments)
-    assert (done.code, json.loads(done.out)["reason"]) == (exits.REFUSED, reason)
-    assert [line.startswith("error: ") for line in done.err] == [True], done.err
+def test_a_query_at_fault_ends_with_5_and_its_default(session, workers):
+    for line, reason in (
+        ("sums '\"text\"'", "invalid_input"),
+        ("nobody [1]", "unknown_application"),
+        ("sums [1] --model who:1", "unknown_model"),
+    ):
+        done = session.run(f"predict {line}")
+        assert (done.code, json.loads(done.out)["reason"]) == (exits.REFUSED, reason)
+        assert [line.startswith("error: ") for line in done.err] == [True], done.err
 
 
 def test_feedback_by_hand_is_learned_from(session, workers):
-    answer = session.ask("[1, 2]", "--context", "ada")
-    assert session.printed("feedback", answer["query_id"], "--label", "2.5", "--context", "ada") == ""
+    answer = session.ask("'[1, 2]' --context ada")
+    assert session.quiet(f"feedback {answer['query_id']} --label 2.5 --context ada") == ""
     key = ("sums", "ada", int(answer["query_id"].partition("-")[0]))
     row = until("it is learned", lambda: table(session.client.read(session.topics.selection_changelog)).get(key))
     (model,) = answer["models"]
@@ -131,20 +139,20 @@ def test_feedback_by_hand_is_learned_from(session, workers):
 
 def test_feedback_that_is_waited_for_says_what_became_of_it(session, workers):
     def told(query_id, label):
-        done = session.run("feedback", query_id, "--label", label, "--wait", "60")
+        done = session.run(f"feedback {query_id} --label {label} --wait 60")
         return done.code, done.out.strip(), [line.partition(":")[0] for line in done.err]
 
     first, second = session.ask("[7]")["query_id"], session.ask("[8]")["query_id"]
     assert told(first, "7") == (exits.OK, "applied", [])
     assert told(first, "7") == (exits.REPEATED, "repeated", ["error"])
-    assert told(second, '"eight"') == (exits.REFUSED, "refused", ["error"])
+    assert told(second, "'\"eight\"'") == (exits.REFUSED, "refused", ["error"])
     assert told(second, "8") == (exits.OK, "applied", [])
     assert told(f"0-{'0' * 32}", "1") == (exits.ORPHAN, "orphan", ["error"])
 
 
 def test_load_is_answered_and_reported(session, workers):
-    arguments = ("--application", "sums", "--rate", "100", "--seconds", "1", "--feedback-delay-ms", "10")
-    done = session.run("loadgen", *arguments, "--json", "-")
+    line = "loadgen --application sums --rate 100 --seconds 1 --feedback-delay-ms 10 --json -"
+    done = session.run(line)
     report = json.loads(done.out)
     assert (done.code, [line for line in done.err if not line.startswith("warning: ")]) == (0, [])
     assert report["queries"] == report["answered"] == report["feedback_sent"] > 50
@@ -168,8 +176,7 @@ def test_load_is_answered_and_reported(session, workers):
 )
 def test_each_problem_is_told_in_one_line_with_an_exit_code(session, applied, line, code, says):
     with reserved_port() as nobody:
-        words = [word.replace("NOBODY", f"127.0.0.1:{nobody}") for word in line.split(maxsplit=2 if code == 2 else -1)]
-        done = session.run(*words)
+        done = session.run(line.replace("NOBODY", f"127.0.0.1:{nobody}"))
         assert says.replace("NOBODY", f"127.0.0.1:{nobody}") in done.err[-1]
     assert (done.code, done.out) == (code, "")
     assert code == exits.USAGE or all(line.startswith("error: ") for line in done.err)
@@ -178,21 +185,57 @@ def test_each_problem_is_told_in_one_line_with_an_exit_code(session, applied, li
 def test_a_manifest_that_changes_is_followed_by_running_workers(session, workers):
     configuration = (session.folder / "clipper.toml").read_text()
     (session.folder / "changed.toml").write_text(configuration.replace("default_output = -1", "default_output = -7"))
-    told = session.printed("apply", "--config", "changed.toml").splitlines()
-    assert told[0] == "~ application sums"
-    assert "default_output -1 -> -7" in told[1]
-    assert told[-1] == "application sums revision 2: update"
-    until("the new default", lambda: session.ask('"text"')["output"] == -7)
+    first, second, *_, last = session.quiet("apply --config changed.toml").splitlines()
+    assert (first, last) == ("~ application sums", "application sums revision 2: update")
+    assert "default_output -1 -> -7" in second
+    until("the new default", lambda: session.ask("'\"text\"'")["output"] == -7)
 
 
 def test_a_question_that_nobody_answers_ends_with_1(session, kafka):
     with own_topics(kafka) as idle:
-        elsewhere = ("--set", f"kafka.prefix={idle.prefix}")
-        session.printed("topics", "create", *elsewhere)
-        for command, says in (
-            (("predict", "sums", "[1]", "--timeout-s", "1"), "no answer"),
-            (("feedback", "0@1", "--label", "1", "--wait", "1"), "no router"),
-        ):
-            done = session.run(*command, *elsewhere)
+        elsewhere = f"--set kafka.prefix={idle.prefix}"
+        session.quiet(f"topics create {elsewhere}")
+        waits = {"predict sums [1] --timeout-s 1": "no answer", "feedback 0@1 --label 1 --wait 1": "no router"}
+        for line, says in waits.items():
+            done = session.run(f"{line} {elsewhere}")
             assert (done.code, done.out, len(done.err)) == (exits.FAILURE, "", 1)
             assert says in done.err[0]
+
+
+# --- what messages advise ---------------------------------------------------------------------------------------------
+def test_where_topics_are_missing_the_command_that_makes_them_is_named(fresh: Session) -> None:
+    for line in ("watch", "feedback 0-1 --label 1", "replay verify"):
+        assert fresh.advised(line, exits.SETUP)[0] == "topics create", line
+    assert fresh.advised("status")[0] == "topics create"
+    fresh.printed("topics create")
+    fresh.printed("apply")
+    assert "sums" in fresh.printed("application list")
+
+
+def test_each_refused_change_names_the_one_that_is_meant(fresh: Session) -> None:
+    for line in ("topics create", "apply", DEPLOY, "model abort slow-sum:2 --application sums"):
+        fresh.printed(line)
+    promote = "model promote slow-sum:2 --application sums"
+    for line, advised in (
+        (promote, "model shadow slow-sum:2 --application sums"),
+        (f"{promote} --revision 1", "application history sums"),
+        ("", promote),
+        ("model abort slow-sum:2 --application sums", "model retire slow-sum:2 --application sums"),
+        ("model delete slow-sum:1", "model retire slow-sum:1 --application sums"),
+        ("model retire sum:1 --application sums", "application delete sums"),
+        ("", "model delete slow-sum:1"),
+    ):
+        assert not line or fresh.advised(line) == [advised]
+        fresh.printed(advised)
+    done = fresh.run("application list")
+    assert "no applications" in "".join([done.out, *done.err])
+
+
+def test_a_position_without_a_letter_and_a_record_nobody_reads_are_found_as_told(fresh: Session) -> None:
+    fresh.printed("topics create")
+    assert fresh.advised("dead-letters show 7") == ["dead-letters list"]
+    fresh.printed("dead-letters list")
+    fresh.client.send(fresh.topics.control, b"no manifest", key=b"model/broken:1", partition=0)
+    (discard,) = {each for each in fresh.advised("status") if "discard" in each}
+    fresh.printed(discard)
+    assert not any("discard" in each for each in fresh.advised("status"))

@@ -1,15 +1,83 @@
-"""The examples as a reader runs them: every step of a model's life happens, and replay predicts what then comes."""
+"""The demo and the examples as a reader runs them.
+
+The demo is shortened: with so few queries policies cannot be judged, but nothing may be lost. In the examples every
+step of a model's life happens, and replay predicts what then comes.
+"""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.programs import environment
+from e2e.programs import CLIPPER_STREAM, descendants, environment, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(630)]
+pytest.importorskip("skops")
+pytest.importorskip("pyarrow")
+pytest.importorskip("matplotlib")
+
+QUERIES = 600
+
+
+def test_every_query_is_answered_once_and_every_truth_counted_once(tmp_path: Path):
+    out = tmp_path / "report"
+    options = ("--queries", str(QUERIES), "--rate", "400", "--json", str(tmp_path / "result.json"), "--out", str(out))
+    environ = {**os.environ, "MPLCONFIGDIR": str(tmp_path / "matplotlib")}  # as on a machine without a font cache
+    command = [CLIPPER_STREAM, "demo", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environ)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{(out / 'processes.log').read_text()[-3000:]}"
+    assert [line for line in done.stderr.splitlines() if not line.startswith("downloading ")] == []
+    assert re.findall(r"^console: http://127\.0\.0\.1:\d+/console$", done.stdout, re.MULTILINE)
+
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["queries"] == result["answered"] == result["distinct_answered"] == QUERIES
+    feedback, verified = result["feedback"], result["verified"]
+    assert feedback["sent"] == feedback["applied"] + feedback.get("unlearned", 0) == verified["feedbacks"] == QUERIES
+    assert (feedback["duplicates"], result["committed"], verified["equal"]) == (0, True, True)
+    assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p90"] <= result["latency_ms"]["p99"]
+    assert result["throughput_per_s"] > 0
+    assert 0 < result["cache"]["hits"] < result["cache"]["lookups"]
+    assert set(result["policies"]) == {"exp3", "exp4"}
+    assert len(result["single_models"]) == len(result["batch"]) == 5
+    assert all(batch["mean"] >= 1 and batch["limit_final"] >= 1 for batch in result["batch"].values())
+    for errors in (*result["policies"].values(), *result["single_models"].values()):
+        for phase in ("before", "failed", "restored"):
+            low, high = errors[f"interval_{phase}"]
+            assert low <= errors[f"error_{phase}"] <= high
+    broken = result["single_models"][result["broken_model"]]
+    assert broken["error_failed"] > 0.5 > broken["error_before"]
+
+    assert (out / "report.html").read_text().count("data:image/png;base64,") == 4
+    assert {path.name for path in out.glob("*.png")} == {"errors.png", "weights.png", "batches.png", "latency.png"}
+
+
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [
+        pytest.param(signal.SIGTERM, "starting Kafka", id="starting", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "ms p99=", id="answering", marks=pytest.mark.long),
+    ],
+)
+def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, when: str):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [CLIPPER_STREAM, "demo", "--rate", "200", "--out", str(tmp_path / "report")]
+    environ = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as demo:
+        assert demo.stdout is not None
+        assert any(when in line for line in demo.stdout)
+        started = descendants(demo.pid)
+        demo.send_signal(number)
+        demo.stdout.read()
+        assert demo.wait(timeout=60) == 130
+    assert list(temporary.iterdir()) == []
+    until("the end of all that it started", lambda: not any(one.runs for one in started), 10.0)
+
 
 ROOT = Path(__file__).parents[2]
 STORY = ["create", "shadow", "step", "promote", "canary", "abort", "rollback", "canary", "promote", "update", "retire"]
@@ -24,6 +92,7 @@ def run_example(name: str, folder: Path, *options: str) -> tuple[str, dict[str, 
     return done.stdout, json.loads((folder / f"{name}.json").read_text()), (folder / f"{name}.html").read_text()
 
 
+@pytest.mark.long
 def test_a_model_lives_through_its_stages_and_a_bad_version_ends_by_itself(tmp_path: Path):
     said, figures, page = run_example("lifecycle", tmp_path)
     assert (figures["lost"], figures["feedbacks"]) == (0, figures["queries"])
@@ -37,9 +106,8 @@ def test_a_model_lives_through_its_stages_and_a_bad_version_ends_by_itself(tmp_p
     assert "nothing is wrong" in said
 
 
+@pytest.mark.long
 def test_the_best_candidate_of_a_logged_day_is_as_good_as_predicted(tmp_path: Path):
-    for extra in ("skops", "pyarrow", "matplotlib"):
-        pytest.importorskip(extra)
     said, figures, page = run_example("replay", tmp_path, "--seconds", "15")
     assert figures["inside"]
     assert figures["best"] == "model svm:1"

@@ -1,27 +1,29 @@
 """The tutorial and the how-tos, typed line by line in a new folder by somebody who does nothing else.
 
 What a page cannot know, the address of a Kafka, ids and numbers, is put in by `PAGES`, where it can be seen. What is
-not typed: Docker (`test_compose_commands`), a Kafka with users (`test_secured_kafka`), and Kafka's own tools.
+not typed: Docker (`test_first_answer`), a Kafka with users (`test_secured_kafka`), and Kafka's own tools.
 """
 
 import ast
-import importlib.util
 import json
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import skops.io
 from builders.pages import blocks
 from e2e.gateways import FREE_PORTS, WITH_GATEWAY, own_topics, serves
 from e2e.programs import CLIPPER_STREAM, Program, environment, environment_of, reserved_port, run_here, until
+from sklearn.linear_model import LogisticRegression
 
 from clipper_agents import exits
 from clipper_stream.client import SyncClient
@@ -36,32 +38,19 @@ STAYS = re.compile(r"clipper-stream (up|worker|watch|gateway)\b")
 """Commands that run until they are ended."""
 
 
-@dataclass(frozen=True)
-class Typed:
-    """One command of a page.
-
-    Attributes:
-        line: As it stands there, in one line.
-        shown: The lines of output below it.
-    """
-
-    line: str
-    shown: list[str] = field(default_factory=list)
-
-
-def typed_on(page: str, put_in: Mapping[str, str]) -> list[Typed]:
-    """What a page tells to type, in its order, with what it cannot know."""
+def typed_on(page: str, put_in: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """What a page tells to type, in its order, with what it cannot know; and the lines of output below each."""
     text = re.sub(r"\\\n\s*", "", (DOCS / page).read_text())
     for written, meant in put_in.items():
         assert written in text, written
         text = text.replace(written, meant)
-    found: list[Typed] = []
+    found: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
         command = re.fullmatch(r"(?: {4,}|(?=\$))(?:\$ )?((?:clipper-stream|python) .+)", line)
         if command:
-            found.append(Typed(command[1]))
+            found.append((command[1], []))
         elif found and line.startswith("    ") and not line.strip().startswith(("git ", "make ", "mkdir ", "pip ")):
-            found[-1].shown.append(line.strip())
+            found[-1][1].append(line.strip())
     return found
 
 
@@ -97,25 +86,22 @@ def alike(line: str) -> str:
 # ---- The tutorial ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
+def test_the_tutorial_works_as_it_is_typed_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
     with reserved_port() as port:
-        yield port
+        type_the_tutorial(tmp_path, port)
 
 
-def test_the_tutorial_works_as_it_is_typed_and_ctrl_c_ends_all_of_it(tmp_path: Path, port: int) -> None:
+def type_the_tutorial(tmp_path: Path, port: int) -> None:
     page, temporary = "tutorial/first-pipeline.md", tmp_path / "temporary"
     temporary.mkdir()
     for program in blocks(DOCS / page, "python"):
-        name = re.match(r"# (\w+\.py)\n", program)
-        assert name
-        (tmp_path / name[1]).write_text(program.replace("9092", str(port)))
+        (name,) = re.findall(r"\A# (\w+\.py)\n", program)
+        (tmp_path / name).write_text(program.replace("9092", str(port)))
     whole, kept, ensemble = (text.replace("9092", str(port)) for text in blocks(DOCS / page, "toml"))
-    policy = re.search(r"^policy = .*\n", whole, re.MULTILINE)
-    assert policy
+    policy, *_ = re.findall(r"^policy = .*\n", whole, re.MULTILINE)
     configuration = tmp_path / "clipper.toml"
     configuration.write_text(whole.replace(f"[broker]\nport = {port}\n", kept))  # chapter 5, from the beginning
-    up, predict, feedback, teach, apply = (typed.line for typed in typed_on(page, {}) if "kill" not in typed.line)
+    up, predict, feedback, teach, apply = (line for line, _ in typed_on(page, {}) if "kill" not in line)
     shell = Shell(tmp_path, environment(PYTHONUNBUFFERED="1", TMPDIR=str(temporary)))
 
     def asked_of(models: int) -> dict[str, Any]:
@@ -136,7 +122,7 @@ def test_the_tutorial_works_as_it_is_typed_and_ctrl_c_ends_all_of_it(tmp_path: P
         serves = re.findall(r'msg="child serves" child=router-0 pid=(\d+)', pipeline.log)
         os.kill(int(serves[-1]), signal.SIGKILL)
         until("the router answers in time", lambda: asked_of(1))
-        configuration.write_text(configuration.read_text().replace(policy[0], ensemble))
+        configuration.write_text(configuration.read_text().replace(policy, ensemble))
         assert "policy" in shell.type(apply).stdout
         assert {"confidence", "output"} <= set(until("both models are asked", lambda: asked_of(2)))
         started = pipeline.children()
@@ -153,13 +139,10 @@ def test_the_tutorial_works_as_it_is_typed_and_ctrl_c_ends_all_of_it(tmp_path: P
 
 @pytest.mark.slow
 def test_the_page_of_captures_has_the_scenes_that_a_terminal_shows_today(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("terminal_captures", DOCS / "terminal_captures.py")
-    assert spec
-    assert spec.loader
-    captures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(captures)
-    shown = re.findall(r"^## (.+)\n(?:\n.*)*?\n```\n\$ (.+)\n((?:.*\n)*?)```$", captures.PAGE.read_text(), re.MULTILINE)
-    seen = [(scene.title, scene.typed, scene.shows) for scene, _ in captures.scenes(tmp_path)]
+    captures = runpy.run_path(str(DOCS / "terminal_captures.py"))
+    page = captures["PAGE"].read_text()
+    shown = re.findall(r"^## (.+)\n(?:\n.*)*?\n```\n\$ (.+)\n((?:.*\n)*?)```$", page, re.MULTILINE)
+    seen = [(scene.title, scene.typed, scene.shows) for scene, _ in captures["scenes"](tmp_path)]
     assert [(title, typed) for title, typed, _ in shown] == [(title, typed) for title, typed, _ in seen]
     for (title, _, text), (_, _, shows) in zip(shown, seen, strict=True):
         assert all(each in text for each in shows), title
@@ -220,11 +203,9 @@ def pipeline(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def write_estimator(path: Path) -> None:
-    skops = pytest.importorskip("skops.io")
-    linear = pytest.importorskip("sklearn.linear_model")
     rows = np.random.default_rng(0).random((50, 64), np.float32)
     path.parent.mkdir()
-    skops.dump(linear.LogisticRegression().fit(rows, rows.mean(axis=1) > 0.5), path)
+    skops.io.dump(LogisticRegression().fit(rows, rows.mean(axis=1) > 0.5), path)
     np.savetxt(path.parent.parent / "samples.csv", rows[:20], delimiter=",")
 
 
@@ -246,14 +227,14 @@ def test_the_how_tos_work_as_they_are_typed(pipeline: Pipeline) -> None:
         known = {"BOOTSTRAP": pipeline.bootstrap, "GATEWAY": pipeline.gateway}
         given = {written: known.get(meant, meant) for written, meant in put_in.items()}
         restores: list[str] = []
-        for number, typed in enumerate(typed_on(page, given)):
-            done = shell.type(typed.line.replace(INTERRUPTED, restores[0] if restores else INTERRUPTED))
+        for number, (line, shown) in enumerate(typed_on(page, given)):
+            done = shell.type(line.replace(INTERRUPTED, restores[0] if restores else INTERRUPTED))
             restores += re.findall(r"r-[0-9a-f]{16}", done.stdout)
             if done.returncode != ends.get(number, exits.OK):
-                failed.append((page, typed.line, done.returncode, done.stdout[-500:], done.stderr[-500:]))
-            told = [alike(line) for line in (done.stdout + done.stderr).splitlines()]
-            shown = [alike(line) for line in typed.shown] if page in TRANSCRIPTS else []
-            failed += [(page, typed.line, line, told) for line in shown if line not in {*told, "0"}]
+                failed.append((page, line, done.returncode, done.stdout[-500:], done.stderr[-500:]))
+            told = [*map(alike, (done.stdout + done.stderr).splitlines())]
+            expected = map(alike, shown) if page in TRANSCRIPTS else ()
+            failed += [(page, line, each, told) for each in expected if each not in {*told, "0"}]
     assert not failed, "\n".join(map(str, failed))
 
 
