@@ -42,105 +42,88 @@ async def template():
 
 
 async def started(made, wanted):
-    """The child, once it has said something."""
-    said = asyncio.Event()
-    child = await ChildProcess.start(wanted, lambda _: said.set(), made.launch)
+    """The child, once it has said something, and whether it was forked."""
+    said, programs = asyncio.Event(), []
+
+    async def launch(asked):
+        programs.append(await made.launch(asked))
+        return programs[0]
+
+    child = await ChildProcess.start(wanted, lambda _: said.set(), launch)
     await said.wait()
-    return child
-
-
-def run(scenario):
-    asyncio.run(asyncio.wait_for(scenario, 120))
+    return child, isinstance(programs[0], ForkedProcess)
 
 
 def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_a_forked_worker_runs_its_command_line_and_its_exit_code_is_told():
-    async def scenario():
-        async with template() as made:
-            for arguments, code, line in ((("--version",), 0, "clipper-stream"), (("none",), 2, "No such command")):
-                child = await started(made, spec(*arguments))
-                assert isinstance(child._process, ForkedProcess)
-                assert await child.wait() == code
-                assert any(line in one for one in child.tail)
-
-    run(scenario())
+async def test_a_forked_worker_runs_its_command_line_and_its_exit_code_is_told():
+    async with template() as made:
+        for arguments, code, line in ((("--version",), 0, "clipper-stream"), (("none",), 2, "No such command")):
+            child, is_forked = await started(made, spec(*arguments))
+            assert (is_forked, await child.wait()) == (True, code)
+            assert any(line in one for one in child.tail)
 
 
-def test_a_forked_worker_looks_as_if_it_had_been_executed(tmp_path):
-    async def scenario():
-        async with template() as made:
-            wanted = router(tmp_path)
-            child = await started(made, wanted)
-            assert WAITING in child.tail[0]
-            assert parent_of(child.pid) == made.pid
-            assert os.getpgid(child.pid) == child.pid
-            shown = Path(f"/proc/{child.pid}/cmdline").read_bytes().rstrip(b"\0").decode().split("\0")
-            assert shown == list(wanted.command)
-            pipes = {Path(f"/proc/{child.pid}/fd/{number}").readlink().name for number in range(3)}
-            assert len(pipes) == 3
-            other = await started(made, wanted)
-            shared = pipes & {path.readlink().name for path in Path(f"/proc/{other.pid}/fd").iterdir()}
-            assert not shared, "the end of one's standard input is held by another"
-            assert await child.stop() == 0, "SIGTERM drains it"
-            other.kill()
-            assert await other.wait() == -signal.SIGKILL
-
-    run(scenario())
+async def test_a_forked_worker_looks_as_if_it_had_been_executed(tmp_path):
+    async with template() as made:
+        wanted = router(tmp_path)
+        child, _ = await started(made, wanted)
+        assert WAITING in child.tail[0]
+        assert parent_of(child.pid) == made.pid
+        assert os.getpgid(child.pid) == child.pid
+        shown = Path(f"/proc/{child.pid}/cmdline").read_bytes().rstrip(b"\0").decode().split("\0")
+        assert shown == list(wanted.command)
+        pipes = {Path(f"/proc/{child.pid}/fd/{number}").readlink().name for number in range(3)}
+        assert len(pipes) == 3
+        other, _ = await started(made, wanted)
+        shared = pipes & {path.readlink().name for path in Path(f"/proc/{other.pid}/fd").iterdir()}
+        assert not shared, "the end of one's standard input is held by another"
+        assert await child.stop() == 0, "SIGTERM drains it"
+        other.kill()
+        assert await other.wait() == -signal.SIGKILL
 
 
-def test_another_program_or_another_environment_is_executed():
-    async def scenario():
-        async with template() as made:
-            # it runs until it is told to end, so that its parent can be looked up
-            code = "import os, time; print(os.environ['OMP_NUM_THREADS'], flush=True); time.sleep(600)"
-            other = await started(made, spec("-c", code, program=(sys.executable,)))
-            assert parent_of(other.pid) == os.getpid()
-            other.kill()
-            assert await other.wait() == -signal.SIGKILL
-            assert [*other.tail] == ["1"]
-            threads = await started(made, spec("--version", environment={**ENVIRONMENT, "OMP_NUM_THREADS": "2"}))
-            assert not isinstance(threads._process, ForkedProcess)
-            assert await threads.wait() == 0
-
-    run(scenario())
+async def test_another_program_or_another_environment_is_executed():
+    async with template() as made:
+        # it runs until it is told to end, so that its parent can be looked up
+        code = "import os, time; print(os.environ['OMP_NUM_THREADS'], flush=True); time.sleep(600)"
+        other, _ = await started(made, spec("-c", code, program=(sys.executable,)))
+        assert parent_of(other.pid) == os.getpid()
+        other.kill()
+        assert await other.wait() == -signal.SIGKILL
+        assert [*other.tail] == ["1"]
+        threads = spec("--version", environment={**ENVIRONMENT, "OMP_NUM_THREADS": "2"})
+        child, is_forked = await started(made, threads)
+        assert (is_forked, await child.wait()) == (False, 0)
 
 
-def test_without_its_template_a_child_goes_on_and_the_next_one_has_another(tmp_path):
-    async def scenario():
-        async with template() as made:
-            child = await started(made, router(tmp_path))
-            first = made.pid
-            os.kill(first, signal.SIGKILL)
-            os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
-            executed = await started(made, spec("--version"))
-            assert not isinstance(executed._process, ForkedProcess)
-            assert await executed.wait() == 0
-            forked = await started(made, router(tmp_path / "other"))
-            assert isinstance(forked._process, ForkedProcess)
-            assert parent_of(forked.pid) == made.pid != first
-            forked.kill()
-            assert await forked.wait() == -signal.SIGKILL
-            child.kill()
-            assert await child.wait() == UNKNOWN_END
-
-    run(scenario())
+async def test_without_its_template_a_child_goes_on_and_the_next_one_has_another(tmp_path):
+    async with template() as made:
+        child, _ = await started(made, router(tmp_path))
+        first = made.pid
+        os.kill(first, signal.SIGKILL)
+        os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+        executed, is_forked = await started(made, spec("--version"))
+        assert (is_forked, await executed.wait()) == (False, 0)
+        forked, is_forked = await started(made, router(tmp_path / "other"))
+        assert is_forked
+        assert parent_of(forked.pid) == made.pid != first
+        forked.kill()
+        assert await forked.wait() == -signal.SIGKILL
+        child.kill()
+        assert await child.wait() == UNKNOWN_END
 
 
-def test_a_template_that_cannot_import_is_not_tried_again(tmp_path):
-    async def scenario():
-        # the first module of that name is found, and fails
-        (tmp_path / "uvloop.py").write_text("raise ImportError")
-        broken = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
-        made = WorkerTemplate(PROGRAM, broken)
-        made.start()
-        child = await started(made, spec("--version", environment=broken))
-        assert await child.wait() == 0
-        assert made.pid is None
-
-    run(scenario())
+async def test_a_template_that_cannot_import_is_not_tried_again(tmp_path):
+    (tmp_path / "uvloop.py").write_text("raise ImportError")  # the first of that name is found
+    broken = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
+    made = WorkerTemplate(PROGRAM, broken)
+    made.start()
+    child, _ = await started(made, spec("--version", environment=broken))
+    assert await child.wait() == 0
+    assert made.pid is None
 
 
 PRELOAD = """
@@ -162,7 +145,7 @@ import asyncio, sys
 from unit.supervisor.test_forked_process import router, started, template
 async def main():
     async with template() as made:
-        child = await started(made, router(sys.argv[1]))
+        child, _ = await started(made, router(sys.argv[1]))
         print(made.pid, child.pid, flush=True)
         await asyncio.Event().wait()
 asyncio.run(main())

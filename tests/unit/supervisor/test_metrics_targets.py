@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from unit.router.rig import FakeTimeLoop, settle
 
-from clipper_agents.supervisor import metrics_targets
-from clipper_agents.supervisor.metrics_targets import MetricsTargets
+from clipper_agents.supervisor.metrics_targets import LOOK_S, MetricsTargets
 
 LISTENS = {"router": "127.0.0.1", "host": "0.0.0.0", "gateway": "::", "steward": "10.1.2.3"}
 
@@ -53,31 +53,23 @@ def test_a_process_that_died_stays_listed_until_it_has_another_port_or_is_not_wa
     assert told(path) == {"router-0": ("router", "127.0.0.1:3")}
 
 
-def test_the_file_is_kept_while_the_deployment_runs_and_removed_at_its_end(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(metrics_targets, "LOOK_S", 0.001)
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": FakeTimeLoop})])
+async def test_the_file_is_kept_while_the_deployment_runs_and_removed_at_its_end(tmp_path: Path):
     path, processes = tmp_path / "targets.json", {"router-0": ready("router", 1)}
-
-    async def scenario() -> None:
-        following = asyncio.create_task(MetricsTargets(path, LISTENS.__getitem__, lambda: processes).follow())
-        async with asyncio.timeout(30):
-            while not path.exists():
-                await asyncio.sleep(0)
-            processes["router-0"] = ready("router", 2)
-            while told(path)["router-0"][1] != "127.0.0.1:2":
-                await asyncio.sleep(0)
-        following.cancel()
-        await asyncio.wait({following})
-
-    asyncio.run(scenario())
+    following = asyncio.create_task(MetricsTargets(path, LISTENS.__getitem__, lambda: processes).follow())
+    for port in (1, 2):
+        processes["router-0"] = ready("router", port)
+        await settle(2 * LOOK_S)
+        assert told(path) == {"router-0": ("router", f"127.0.0.1:{port}")}
+    following.cancel()
+    await asyncio.wait({following})
     assert not path.exists()
 
 
-def test_where_the_file_cannot_be_written_the_log_says_so_and_nothing_else_happens(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_where_the_file_cannot_be_written_the_log_says_so_and_nothing_else_happens(tmp_path: Path, caplog):
     (tmp_path / "data").write_text("a file is in the folder's place")
     targets = MetricsTargets(tmp_path / "data" / "targets.json", LISTENS.__getitem__, lambda: {"a": ready("router", 1)})
     with caplog.at_level(logging.WARNING):
-        targets.write()
-        targets.write()
+        for _ in range(2):
+            targets.write()
     assert len(caplog.records) == 1
