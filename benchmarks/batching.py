@@ -10,7 +10,7 @@ batch latency. Each runs under the host's own engine, in this process and withou
 - `static`: sizes from 1 up by doubling, then finer around the largest that is in time; the two that serve most while
   their 99th percentile is within 95 % of the target compete in the rounds, and the better one of those that keep it
   counts (the one nearest to it when none does);
-- `quantile` and `aimd`: the first run begins at one row and shows how long it takes until the limit is within 10 % of
+- `aimd`: the first run begins at one row and shows how long it takes until the limit is within 10 % of
   where it ends; the same limit then goes on in the rounds, as in a host that is up.
 
 Rounds rotate the order of the configurations. Throughput: rows answered a second of wall time. Latency of a batch: in
@@ -35,7 +35,7 @@ from clipper_stream.batching.registry import Fixed, make_limit
 MAX_ROWS = 4096
 """As a manifest has it when it says nothing else."""
 OPEN_ROWS = 4 * MAX_ROWS
-LEARNED = ("quantile", "aimd")
+LEARNED = "aimd"
 NONE, STATIC = "no batching", "static"
 NEAR_RATIO = 0.9
 QUICK = {"rounds": 1, "seconds": 0.2, "probe": 0.03, "first": 0.3, "models": ["no-op", "linear SVM"]}
@@ -81,14 +81,13 @@ def main() -> None:
 def configurations(
     name: str, model: Any, feed: Feed, options: argparse.Namespace, converged: list[Run]
 ) -> dict[str, BatchLimit]:
-    """What is compared, learned limits after their first run."""
+    """What is compared, the learned limit after its first run."""
     limits: dict[str, BatchLimit] = {NONE: Fixed(1)}
     for best in best_sizes(model, feed, options.target, options.probe, MAX_ROWS, OPEN_ROWS):
         limits[f"{STATIC} {best['size']}"] = Fixed(best["size"])
-    for kind in LEARNED:
-        limits[kind] = make_limit(kind, options.target, MAX_ROWS)
-        run = run_engine(model, limits[kind], feed, options.first, open_rows=OPEN_ROWS)
-        converged.append(said({"system": name, "load": kind, **convergence(run)}))
+    limits[LEARNED] = make_limit(LEARNED, options.target, MAX_ROWS)
+    run = run_engine(model, limits[LEARNED], feed, options.first, open_rows=OPEN_ROWS)
+    converged.append(said({"system": name, "load": LEARNED, **convergence(run)}))
     return limits
 
 

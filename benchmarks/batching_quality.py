@@ -69,7 +69,7 @@ def main() -> None:
     runs = [
         {"round": seed, "system": f"{scenario}, {kind}", "model": name, **simulated(name, scenario, kind, seed)}
         for scenario in SCENARIOS
-        for kind in ("fixed", "aimd", "quantile")
+        for kind in ("fixed", "aimd")
         for name in MODELS
         for seed in range(options.seeds)
     ]

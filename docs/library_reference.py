@@ -16,7 +16,7 @@ PAGE = ROOT / "docs/reference/library.md"
 INTERNAL = "query"
 """The stages of a query's way are the routers' own."""
 _PUBLIC = """
-BatchLimit make_limit Aimd RelaxedTarget Fixed QuantileRegression Window
+BatchLimit make_limit Aimd RelaxedTarget Fixed Window
 CacheStore ClockCache DictStore version_digest row_hashes
 Client SyncClient Answer
 HttpClient SyncHttpClient HttpAnswer

@@ -5,7 +5,6 @@ from types import MappingProxyType
 
 from clipper_stream.batching.aimd import RelaxedTarget
 from clipper_stream.batching.limit import BatchLimit, checked_rows, checked_target
-from clipper_stream.batching.quantile import QuantileRegression
 from clipper_stream.errors import UnknownName
 
 
@@ -44,7 +43,6 @@ LIMITS: Mapping[str, Callable[[float, int], BatchLimit]] = MappingProxyType(
     {
         "aimd": RelaxedTarget,
         "fixed": lambda _target_s, max_rows: Fixed(max_rows),
-        "quantile": QuantileRegression,
     }
 )
 """Every limit by its name; each is made from `(target_s, max_rows)`."""

@@ -200,7 +200,7 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
 class BatchSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """How a model version batches."""
 
-    limit: Literal["aimd", "fixed", "quantile"] = "aimd"
+    limit: Literal["aimd", "fixed"] = "aimd"
     """Which controller sets the largest batch."""
     target_ms: Annotated[float, Meta(gt=0.0, le=3_600_000.0)] = 20.0
     """Latency that a batch should stay below, in milliseconds."""

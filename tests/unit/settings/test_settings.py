@@ -141,7 +141,7 @@ ACME = '[models]\nallowed_modules = ["acme"]\n'
         ("[kafka]\npartitions = 0", "kafka.partitions = 0: expected int >= 1"),
         ("[router]\nprocesses = 5", "router.processes = 5: at most kafka.partitions = 4"),
         (MODEL + 'batch = {limit = "x"}', "batch.limit = 'x'"),
-        (MODEL + 'batch = {limit = "x"}', "use one of aimd, fixed, quantile"),
+        (MODEL + 'batch = {limit = "x"}', "use one of aimd, fixed"),
         (MODEL.replace('"a"', '"a_b"'), "name = 'a_b': expected str of lower case letters, digits and dashes"),
         (MODEL + 'version = "1.0"', "version = '1.0': expected str of letters, digits and dashes"),
         (MODEL + "replicas = 0", "replicas = 0: expected int >= 1"),
