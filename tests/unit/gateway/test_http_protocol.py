@@ -74,34 +74,21 @@ async def answers(transport, count):
     return [json.loads(part.partition(b"\r\n\r\n")[2]) for part in transport.written.split(b"HTTP/1.1 200 OK\r\n")[1:]]
 
 
-async def drip(protocol, transport):
-    """Send a byte now and then until the connection ends."""
+@pytest.mark.parametrize(
+    "begin", [b"GET / HTTP/1.1\r\nx: ", b"POST / HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n", b""]
+)
+async def test_a_connection_whose_headers_or_body_do_not_come_to_an_end_is_ended(begin):
+    protocol, transport = connected(HurriedProtocol)
+    if begin:
+        protocol.data_received(begin)
     async with asyncio.timeout(SOON_S):
-        while not transport.is_closing():
+        while begin and not transport.is_closing():
             protocol.data_received(b"a")
             await asyncio.sleep(0.001)
-
-
-async def test_headers_that_come_byte_by_byte_end_the_connection():
-    protocol, transport = connected(HurriedProtocol)
-    protocol.data_received(b"GET / HTTP/1.1\r\nx-slow: ")
-    await drip(protocol, transport)
-    assert (transport.is_aborted, transport.written) == (True, b"")
-
-
-async def test_a_body_that_comes_byte_by_byte_ends_the_connection():
-    protocol, transport = connected(HurriedProtocol)
-    protocol.data_received(b"POST / HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n")
-    await drip(protocol, transport)
-    assert (transport.is_aborted, transport.written) == (True, b"")
-    protocol.connection_lost(None)
-
-
-async def test_a_connection_that_asks_nothing_ends():
-    _, transport = connected(HurriedProtocol)
-    async with asyncio.timeout(SOON_S):
         await transport.ended.wait()
-    assert transport.is_aborted
+    assert (transport.is_aborted, transport.written) == (True, b"")
+    if begin.startswith(b"POST"):
+        protocol.connection_lost(None)
 
 
 @pytest.mark.parametrize("connection", ["Upgrade", "Upgrade, close"])

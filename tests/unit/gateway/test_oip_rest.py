@@ -7,7 +7,6 @@ import pytest
 from open_inference.openapi.client import AsyncOpenInferenceClient
 from open_inference.openapi.core.api_error import ApiError
 from open_inference.openapi.types import InferenceRequest
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from unit.gateway.wires import ROW, HttpWire, Refused, content_of
 
 from clipper_gateway.oip_rest import HEADER_LENGTH
@@ -17,7 +16,6 @@ ROWS = [[1.0, 2.0], [3.0, 4.0]]
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": ROWS}
 BINARY = {"name": "x", "datatype": "FP32", "shape": [2, 2]}
 IMAGE = {"name": "x", "datatype": "BYTES", "shape": [1], "parameters": {"content_type": "base64"}}
-OUTPUT = InferRequestedOutput("output")
 
 
 @pytest.fixture
@@ -26,35 +24,11 @@ async def wire():
         yield wire
 
 
+def body(*tensors, **fields):
+    return json.dumps({"inputs": tensors, **fields}).encode()
+
+
 # --- other people's clients -----------------------------------------------------------------------------------------
-async def asked_by_triton(wire, array, *, datatype="FP32", model="digits", binary_data=True, **options):
-    tensor = InferInput("anything", list(array.shape), datatype)
-    tensor.set_data_from_numpy(array, binary_data=binary_data)
-    body, length = InferenceServerClient.generate_request_body([tensor], **options)
-    found = await wire.post(body, model, **({} if length is None else {HEADER_LENGTH: str(length)}))
-    stated = found.headers.get(HEADER_LENGTH)
-    assert (found.headers["content-type"] == "application/octet-stream") == (stated is not None)
-    return InferenceServerClient.parse_response_body(found.content, header_length=stated and int(stated))
-
-
-@pytest.mark.parametrize("outputs", [None, [OUTPUT], [InferRequestedOutput("output", binary_data=False)]])
-@pytest.mark.parametrize("binary_data", [True, False])
-async def test_triton_asks_and_reads_in_both_forms(wire, outputs, binary_data):
-    array = np.array(ROWS, np.float32)
-    answer = await asked_by_triton(wire, array, binary_data=binary_data, outputs=outputs, request_id="9")
-    assert answer.as_numpy("output").tolist() == ROWS
-    assert answer.get_response()["id"] == "9"
-    assert ("data" in answer.get_output("output")) == (outputs not in (None, [OUTPUT]))
-
-
-@pytest.mark.parametrize("binary_data", [True, False])
-async def test_triton_asks_about_text(wire, binary_data):
-    texts = np.array(["a", "ä"], object)
-    answer = await asked_by_triton(wire, texts, datatype="BYTES", model="texts", binary_data=binary_data)
-    assert wire.calls.query.inputs == ["a", "ä"]
-    assert answer.as_numpy("output").tolist() == [b"a", "ä".encode()]
-
-
 async def test_the_clients_of_the_protocol_ask_and_read(wire):
     wire.client.headers = wire.headers
     others = AsyncOpenInferenceClient(base_url="http://127.0.0.1:8080", httpx_client=wire.client)
@@ -85,15 +59,31 @@ async def test_an_application_elsewhere_asks_by_the_runtime_oip(wire, name, rows
     assert outputs_of(found.content, 2, "output") == [0.5, 1.5]
 
 
+def wanted(binary_data):
+    return [{"name": "output", "parameters": {"binary_data": binary_data}}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_binary"),
+    [
+        ({}, False),
+        ({"parameters": {"binary_data_output": True}}, True),
+        ({"outputs": wanted(binary_data=True)}, True),
+        ({"outputs": wanted(binary_data=False), "parameters": {"binary_data_output": True}}, False),
+    ],
+)
+async def test_the_output_is_binary_where_that_is_asked_for(wire, fields, is_binary):
+    found = await wire.post(body(TENSOR, **fields))
+    kind = "application/octet-stream" if is_binary else "application/json"
+    assert (HEADER_LENGTH in found.headers, found.headers["content-type"]) == (is_binary, kind)
+    assert content_of(found)["outputs"][0]["data"] == [1.0, 2.0, 3.0, 4.0]
+
+
 async def test_a_request_without_an_id_has_an_answer_without_one(wire):
     assert "id" not in content_of(await wire.post(json.dumps({"inputs": [TENSOR]})))
 
 
 # --- refused requests -----------------------------------------------------------------------------------------------
-def body(*tensors, **fields):
-    return json.dumps({"inputs": tensors, **fields}).encode()
-
-
 async def refused(wire, content, error, status=400, model="digits", **headers):
     found = await wire.post(content, model, **headers)
     with pytest.raises(Refused, match=error):
@@ -115,7 +105,7 @@ async def refused(wire, content, error, status=400, model="digits", **headers):
         (body(TENSOR | {"data": None}), "input 'x' has no data"),
         (body(TENSOR | {"shape": [4, 1]}), "nested otherwise"),
         (body(TENSOR, parameters={"binary_data_output": 1}), "give true or false"),
-        (body(TENSOR, outputs=[{"name": "output", "parameters": {"binary_data": "no"}}]), "give true or false"),
+        (body(TENSOR, outputs=wanted("no")), "give true or false"),
         (body(TENSOR, parameters={"features": ["a"]}), "features"),
     ],
 )

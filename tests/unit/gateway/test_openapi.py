@@ -131,7 +131,8 @@ def check_given(body):
 
 def check_of_clipper(body):
     found = api.decoded(msgspec.json.Decoder(ClipperUpdate if "label" in json.loads(body) else ClipperQuery), body)
-    return check_query(Query(application="digits", context=found.uid and str(found.uid), input=found.input))
+    context = None if found.uid is None else str(found.uid)
+    return check_query(Query(application="digits", context=context, input=found.input))
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,8 @@ from clipper_stream.errors import InvalidSetting
 
 AUDIENCE = "clipper"
 NOW_S = int(Clock().now_s)
-RSA, EC, ED = [
-    generate_key(kind, size, {"kid": kid})
-    for kind, size, kid in (("RSA", 2048, "rsa"), ("EC", "P-256", "ec"), ("OKP", "Ed25519", "ed"))
-]
-OWN = generate_key("EC", "P-256", {"kid": "ec"})
+RSA, ED = generate_key("RSA", 2048, {"kid": "rsa"}), generate_key("OKP", "Ed25519", {"kid": "ed"})
+EC, OWN, NEW, NEWER = [generate_key("EC", "P-256", {"kid": kid}) for kid in ("ec", "ec", "new", "newer")]
 KEYS = {"RS256": RSA, "PS256": RSA, "ES256": EC, "EdDSA": ED}
 ANY = JWSRegistry(algorithms=[*JWSRegistry.algorithms], strict_check_header=False)
 DISCOVERY = "/.well-known/openid-configuration"
@@ -216,37 +213,45 @@ async def test_a_token_is_checked_once_until_it_expires(verifier, issuer, clock)
     await refused(verifier, value, said="expired")
 
 
-async def test_a_token_outlives_its_withdrawn_key_by_ten_minutes_at_most(verifier, issuer, clock):
-    value = token(issuer, exp=NOW_S + 86_400)
-    await verifier.claims(value)
-    issuer.keys = [ED]
-    clock.now_s += 599.0
-    await verifier.claims(value)
-    clock.now_s += 1.0
-    await refused(verifier, value, said="(invalid_key_id)")
-
-
 # --- how often keys are fetched -------------------------------------------------------------------------------------
-async def test_a_new_key_of_the_issuer_is_fetched_when_a_token_names_it(verifier, issuer, clock):
-    await verifier.claims(token(issuer))
-    new = generate_key("EC", "P-256", {"kid": "new"})
-    issuer.keys = [new]
-    value = token(issuer, key=new)
-    clock.now_s += 9.9
-    await refused(verifier, value, said="(invalid_key_id)")
-    assert issuer.paths.count("/jwks") == 1
-    clock.now_s += 0.1
-    assert (await verifier.claims(value)).sub == "ada"
-    assert issuer.paths.count("/jwks") == 2
+@pytest.mark.parametrize(
+    ("then", "steps"),
+    [
+        ({}, [(0, "ada", 200, 1), (599, "bob", 200, 1), (1, "eve", 200, 2)]),
+        ({}, [(0, "ada", 200, 1), (-3600, "bob", 200, 2)]),
+        ({"keys": [NEW]}, [(0, "ada", 200, 1), (9.9, "new", 401, 1), (0.1, "new", 200, 2)]),
+        ({"keys": [NEW]}, [(0, "ada", 200, 1), (599, "ada", 200, 1), (1, "ada", 401, 2)]),
+        ({}, [(0, "ada", 200, 1), (10, "new", 401, 2), (0, "newer", 401, 2), (10, "newer", 401, 3)]),
+        (
+            {"answers": {"/jwks": Answer(status=500)}},
+            [(0, "ada", 200, 1), (10, "new", 503, 2), (0, "bob", 200, 2), (600, "ada", 503, 3)],
+        ),
+    ],
+    ids=["after ten minutes", "a clock set back", "a new key", "a withdrawn key", "unknown keys", "a failed fetch"],
+)
+async def test_keys_are_fetched_when_they_are_old_or_a_token_names_another(verifier, issuer, clock, then, steps):
+    """Steps are seconds that pass, whose token comes, how it is answered, and fetches by then."""
+    keys = {"new": NEW, "newer": NEWER}
+    tokens = {
+        name: token(issuer, key=keys.get(name), sub=name, exp=NOW_S + 86_400)
+        for name in ("ada", "bob", "eve", "new", "newer")
+    }
+    for passed_s, name, status, fetches in steps:
+        clock.now_s += passed_s
+        if status == 200:
+            assert (await verifier.claims(tokens[name])).sub == name
+        else:
+            await refused(verifier, tokens[name], status, "(invalid_key_id)" if status == 401 else "")
+        assert issuer.paths.count("/jwks") == fetches
+        vars(issuer).update(then)
 
 
-async def test_unknown_keys_cost_one_fetch_in_ten_seconds(verifier, issuer, clock):
+async def test_calls_at_once_for_an_unknown_key_share_a_fetch(verifier, issuer, clock):
     await verifier.claims(token(issuer))
     clock.now_s += 10.0
-    values = [token(issuer, key=generate_key("EC", "P-256", {"kid": f"other-{n}"})) for n in range(5)]
-    outcomes = await asyncio.gather(*map(verifier.claims, values), return_exceptions=True)
+    calls = [verifier.claims(token(issuer, key=NEW, sub=f"caller-{n}")) for n in range(5)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert [each.status for each in outcomes] == 5 * [401]
-    await refused(verifier, values[0])
     assert issuer.paths.count("/jwks") == 2
 
 
@@ -256,16 +261,6 @@ async def test_calls_at_once_share_a_fetch_and_one_that_goes_away_ends_none(veri
     gone.cancel()
     assert [claims.sub for claims in await asyncio.gather(*others)] == [f"caller-{n}" for n in range(1, 6)]
     assert issuer.paths.count("/jwks") == 1
-
-
-@pytest.mark.parametrize(("passed_s", "fetches"), [(599.0, 1), (600.0, 2), (-3600.0, 2)])
-async def test_keys_are_fetched_again_after_ten_minutes_or_when_the_clock_is_set_back(
-    verifier, issuer, clock, passed_s, fetches
-):
-    await verifier.claims(token(issuer))
-    clock.now_s += passed_s
-    await verifier.claims(token(issuer, sub="bob", exp=NOW_S + 660))
-    assert issuer.paths.count("/jwks") == fetches
 
 
 async def test_keys_of_a_kind_that_is_not_known_spoil_no_other(verifier, issuer):
@@ -314,14 +309,6 @@ async def test_an_issuer_that_is_not_there_is_503(clock):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     await refused(TokenVerifier(url, AUDIENCE, None, clock), unsigned({"alg": "ES256", "kid": "ec"}), 503)
-
-
-async def test_a_failed_fetch_leaves_known_keys_good_and_unknown_ones_open(verifier, issuer, clock):
-    await verifier.claims(token(issuer))
-    issuer.answers = {"/jwks": Answer(status=500)}
-    clock.now_s += 10.0
-    await refused(verifier, token(issuer, key=generate_key("EC", "P-256", {"kid": "new"})), 503)
-    assert (await verifier.claims(token(issuer, sub="bob"))).sub == "bob"
 
 
 PLAIN = "http://issuer.example ftp://issuer.example file:///etc/passwd https:// https://u:p@i x https://[a"
