@@ -2,56 +2,21 @@
 
 import asyncio
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 
-import msgspec
 from aiokafka import AIOKafkaProducer
 
 from clipper_agents.control.apply import apply_manifests
 from clipper_agents.control.plan import refs_of
-from clipper_agents.control.state import ControlState, read_control
+from clipper_agents.control.state import read_control
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
 from clipper_agents.rollout.decisions import ControlChanges
 from clipper_agents.settings.workers import StewardSettings
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.change import Change
-from clipper_topics.control_keys import application_key, change_key
-from clipper_topics.drift import DriftEvent
 from clipper_topics.feedback import Feedback
-from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
+from clipper_topics.manifests import ModelManifest
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
-
-SHADOW, CANARY = Trial(model="new:1"), Trial(model="new:1", stage="canary", share=1.0)
-PLAIN = ApplicationManifest(name="digits", models=["a:1"])
-
-
-def control_record(key, value, at_ms=0):
-    return SimpleNamespace(key=key, value=value, headers=(), timestamp=at_ms, offset=0)
-
-
-def control_records(manifest, revision, *, noted=True):
-    """A manifest as this revision of its application, and its change."""
-    after = msgspec.structs.replace(manifest, revision=revision)
-    change = Change(
-        application=after.name, revision=revision, command="update", at_ms=revision * 1000, by="ada", after=after
-    )
-    yield control_record(application_key(after.name), codec.applications.encode(after), revision * 1000 + 7)
-    if noted:
-        yield control_record(change_key(after.name, revision), codec.changes.encode(change))
-
-
-def control_of(*manifests, noted=True):
-    """The control topic after these manifests of one application, revisions from 1 on, a second apart."""
-    control = ControlState(notes=("change", "drift"), saved_rows=False)
-    for revision, manifest in enumerate(manifests, 1):
-        control.take(control_records(manifest, revision, noted=noted))
-    return control
-
-
-def with_trials(*trials, **fields):
-    return msgspec.structs.replace(PLAIN, trials=list(trials), **fields)
 
 
 def answered(ref, output, *, propensity=1.0, served=True):
@@ -90,6 +55,16 @@ def audit_of(query_id, *asked, application="digits"):
     )
 
 
+def records_of(catalogue, query_id, served, audited=(), label=1, **fields):
+    """Topics and values of the records of one query, in order: prediction, audit where others were asked, feedback."""
+    prediction = decided(query_id, *served, audited=bool(audited), **fields)
+    yield catalogue.predictions, codec.predictions.encode(prediction)
+    if audited:
+        audit = audit_of(query_id, *audited, application=prediction.application)
+        yield catalogue.audits, codec.audits.encode(audit)
+    yield catalogue.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=label))
+
+
 class LogWriter:
     """Writes predictions, audits and feedback; a query's partition follows from its number."""
 
@@ -103,13 +78,7 @@ class LogWriter:
             self._count += 1
             partition = self._count % self._catalogue.partitions
             query_id = f"{partition}-{self._count}"
-            prediction = decided(query_id, *served, audited=bool(audited), **fields)
-            records = [(self._catalogue.predictions, codec.predictions.encode(prediction))]
-            if audited:
-                audit = audit_of(query_id, *audited, application=prediction.application)
-                records.append((self._catalogue.audits, codec.audits.encode(audit)))
-            records.append((self._catalogue.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=label))))
-            for topic, value in records:
+            for topic, value in records_of(self._catalogue, query_id, served, audited, label, **fields):
                 await self._producer.send_and_wait(topic, value, key=query_id.encode(), partition=partition)
 
 
@@ -120,19 +89,13 @@ async def writing(kafka, catalogue):
 
 
 class RecordedChanges(ControlChanges):
-    """The changes of the rollout controller, which are remembered too.
-
-    Attributes:
-        made: Every change, in order.
-        noted: Every detection that was news, in order.
-    """
+    """Remembers the changes of the rollout controller (`made`), and detections that were news (`noted`), in order."""
 
     def __init__(self, kafka, catalogue):
         super().__init__(kafka, catalogue)
-        self.made: list[Change] = []
-        self.noted: list[DriftEvent] = []
+        self.made, self.noted = [], []
 
-    async def create(self, *manifests: ApplicationManifest) -> None:
+    async def create(self, *manifests):
         named = {ref.partition(":")[::2] for manifest in manifests for ref in refs_of(manifest)}
         models = [ModelManifest(name=name, version=version, uri="models:any") for name, version in named]
         await apply_manifests(self._kafka, self._catalogue, manifests, models)

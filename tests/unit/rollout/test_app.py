@@ -1,43 +1,34 @@
 """What the controller does about decisions: none keeps another from being made, and an abort is made first."""
 
 import math
-from types import SimpleNamespace
 
-from builders.rollout_logs import answered, audit_of, control_of, control_records, decided, with_trials
+import pytest
+from builders.rollout_logs import answered
+from unit.rollout.rig import CATALOGUE, control_of, control_records, fold_of, query, with_trials
 
 from clipper_agents.control.errors import WriteContention
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout import app
-from clipper_agents.rollout.comparison_spec import comparison_specs
 from clipper_agents.rollout.decisions import plan_of
-from clipper_agents.rollout.evidence import EvidenceFold
 from clipper_agents.settings.workers import StewardSettings
-from clipper_topics import codec
-from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.feedback import Feedback
-from clipper_topics.manifests import ModelManifest, RolloutRule, Trial
+from clipper_topics.manifests import RolloutRule, Trial
 
-CATALOGUE = Catalogue(partitions=1)
 RULE = RolloutRule(margin=0.2, steps=[0.25, 0.5], least=20)
 SHARES = {"half:1": 0.5, "better:1": 0.25, "worse:1": 0.25}
 TRIALS = [Trial(model=ref, stage="canary", share=share, automatic=ref != "half:1") for ref, share in SHARES.items()]
 
 
-class Fixture:
+class Rollout:
     """A controller whose changes are made in memory, and what it reads."""
 
     def __init__(self):
-        self.control = control_of(with_trials(*TRIALS, rollout=RULE))
-        for ref in ("a:1", *SHARES):
-            name, _, version = ref.partition(":")
-            self.control.manifests.models[ref] = ModelManifest(name=name, version=version, uri="models:svm")
+        self.control = control_of(with_trials(*TRIALS, rollout=RULE), published=("a:1", *SHARES))
         kafka = KafkaConnection(bootstrap="nowhere:9092")
         settings = StewardSettings(kafka=kafka, catalogue=CATALOGUE, instance="steward")
         self.controller = app.RolloutController(settings, self, StewardMetrics())
         self.controller._control, self.controller._caught_up = self.control, True
-        self.fold = EvidenceFold(CATALOGUE, self.control.current, 3600.0, 1000)
-        self.fold.follow(comparison_specs(self.control))
+        self.fold = fold_of(self.control)
         self.asked, self.made, self.errors, self.queries = [], [], [], 0
 
     async def apply(self, decision):
@@ -48,62 +39,57 @@ class Fixture:
         self.made.append((decision.command, decision.model))
         self.control.take(control_records(edit.after, decision.revision + 1))
 
-    async def read(self, count, **outputs):
+    def read(self, count, **outputs):
         """So many queries with the true output 1, each served by a canary; the versions of these names say this."""
         for _ in range(count):
             self.queries += 1
-            query_id, revision = f"0-{self.queries}", self.control.current("digits")
             canaries = [one.model for one in self.control.manifests.applications["digits"].trials]
             turn = [ref for ref in canaries for _ in range(int(4 * SHARES[ref]))]
             ref = turn[self.queries % len(turn)]
             canary = answered(ref, outputs.get(ref.partition(":")[0], outputs["a"]), propensity=SHARES[ref])
-            prediction = decided(query_id, canary, audited=True, revision=revision)
-            for topic, value in (
-                (CATALOGUE.predictions, codec.predictions.encode(prediction)),
-                (CATALOGUE.audits, codec.audits.encode(audit_of(query_id, answered("a:1", outputs["a"])))),
-                (CATALOGUE.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=1))),
-            ):
-                yield SimpleNamespace(topic=topic, partition=0, offset=self.queries, value=value, headers=())
+            revision = self.control.current("digits")
+            beside = [answered("a:1", outputs["a"])]
+            yield from query(f"0-{self.queries}", canary, beside=beside, offset=self.queries, revision=revision)
 
-    async def follow(self, records):
-        """The controller's loop over these records, each the last for a while."""
-        async for record in records:
+    async def follow(self, count, **outputs):
+        """The controller's loop over these queries, each record the last for a while."""
+        for record in self.read(count, **outputs):
             await self.controller._take(self.fold, record, self.queries)
             self.controller._news_s = -math.inf
             await self.controller._look(self.fold, news=False)
 
 
-async def test_a_step_that_is_refused_keeps_no_other_trial_from_its_abort():
-    fixture = Fixture()
-    await fixture.follow(fixture.read(120, a=0, better=1))
-    assert fixture.asked == [("step", "better:1")], "it is refused, and not asked for again at this revision"
-    await fixture.follow(fixture.read(120, a=1, better=1, worse=0))
-    assert fixture.made[:2] == [("abort", "worse:1"), ("step", "better:1")], "with the share of the other there is room"
+@pytest.fixture
+def rollout():
+    return Rollout()
 
 
-async def test_of_several_changes_an_abort_is_made_first():
-    fixture = Fixture()
+async def test_a_step_that_is_refused_keeps_no_other_trial_from_its_abort(rollout):
+    await rollout.follow(120, a=0, better=1)
+    assert rollout.asked == [("step", "better:1")], "it is refused, and not asked for again at this revision"
+    await rollout.follow(120, a=1, better=1, worse=0)
+    assert rollout.made[:2] == [("abort", "worse:1"), ("step", "better:1")], "with the share of the other there is room"
+
+
+async def test_of_several_changes_an_abort_is_made_first(rollout):
     for answers in ({"a": 0, "better": 1}, {"a": 1, "worse": 0}):
-        async for record in fixture.read(120, **answers):
-            fixture.fold.take(record, fixture.queries * 1000)
-    await fixture.controller._follow(fixture.fold)
-    assert fixture.asked[0] == ("abort", "worse:1")
+        for record in rollout.read(120, **answers):
+            rollout.fold.take(record, rollout.queries * 1000)
+    await rollout.controller._follow(rollout.fold)
+    assert rollout.asked[0] == ("abort", "worse:1")
 
 
-async def test_a_change_that_other_writers_interrupt_is_tried_again():
-    fixture = Fixture()
-    fixture.errors = [WriteContention("a command runs in a loop")]
-    await fixture.follow(fixture.read(60, a=1, worse=0))
-    assert fixture.asked == [("abort", "worse:1")] * 2
-    assert fixture.made == [("abort", "worse:1")]
+async def test_a_change_that_other_writers_interrupt_is_tried_again(rollout):
+    rollout.errors = [WriteContention("a command runs in a loop")]
+    await rollout.follow(60, a=1, worse=0)
+    assert (rollout.asked, rollout.made) == ([("abort", "worse:1")] * 2, [("abort", "worse:1")])
 
 
-async def test_the_series_of_an_application_that_is_withdrawn_end():
-    fixture = Fixture()
-    metrics = fixture.controller._metrics
+async def test_the_series_of_an_application_that_is_withdrawn_end(rollout):
+    metrics = rollout.controller._metrics
     for name in ("digits", "gone"):
         metrics.count_decision(name, "step", "made")
         metrics.count_drift(name, f"{name}:1", worse=True)
-    fixture.controller._take_control([])
+    rollout.controller._take_control([])
     found = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert {one.labels["application"] for one in found if "application" in one.labels} == {"digits"}

@@ -5,6 +5,7 @@ import logging
 from contextlib import suppress
 
 import msgspec
+import pytest
 
 from clipper_agents.rollout.comparison_reports import AGAIN_S, CHANGED_S, ComparisonReports
 from clipper_topics import codec
@@ -34,18 +35,19 @@ def counted(feedbacks):
     return msgspec.structs.replace(COMPARISON, feedbacks=feedbacks)
 
 
-def test_a_comparison_that_changes_each_second_is_written_every_five():
+@pytest.mark.parametrize(
+    ("seconds", "feedbacks", "written_s"),
+    [
+        (12, lambda second: second, [0, CHANGED_S, 2 * CHANGED_S]),
+        (130, lambda second: 1 if second < 90 else 2, [0, AGAIN_S, 90]),
+    ],
+    ids=["it changes each second", "it stays for a minute, and changes"],
+)
+def test_a_comparison_is_written_each_minute_or_when_it_changes_though_not_each_second(seconds, feedbacks, written_s):
     written = Written()
-    for second in range(12):
-        written.put(second, counted(second))
-    assert written.at_s == {KEY: [0, CHANGED_S, 2 * CHANGED_S]}
-
-
-def test_a_comparison_that_stays_is_written_each_minute_or_when_it_changes():
-    written = Written()
-    for second in range(130):
-        written.put(second, counted(1 if second < 90 else 2))
-    assert written.at_s == {KEY: [0, AGAIN_S, 90]}
+    for second in range(seconds):
+        written.put(second, counted(feedbacks(second)))
+    assert written.at_s == {KEY: written_s}
 
 
 def test_a_version_that_is_not_compared_any_more_is_said_once():

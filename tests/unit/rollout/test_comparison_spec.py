@@ -1,11 +1,15 @@
-"""What is compared since when, from the control topic alone."""
+"""What is compared since when, from the control topic alone, and what a decision about it changes."""
 
-import msgspec
-from builders.rollout_logs import CANARY, PLAIN, SHADOW, control_of, control_record, with_trials
+import pytest
+from unit.rollout.rig import CANARY, PLAIN, SHADOW, control_of, control_record, specs_of, with_trials
 
+from clipper_agents.control.errors import RefusedChange
 from clipper_agents.rollout.comparison_spec import comparison_specs, needs_history
+from clipper_agents.rollout.decisions import RolloutDecision, plan_of
 from clipper_topics.control_keys import change_key
 from clipper_topics.manifests import PolicySpec, RolloutRule, Trial
+
+KEPT = with_trials(models=["a:1", "b:1"], keep_best=1)
 
 
 def test_an_application_without_trials_or_keep_best_is_not_compared():
@@ -14,47 +18,41 @@ def test_an_application_without_trials_or_keep_best_is_not_compared():
     assert (control.current("digits"), control.current("other")) == (1, 0)
 
 
-def test_a_trial_began_when_it_came_and_its_step_when_stage_and_share_became_these():
-    found = comparison_specs(
-        control_of(PLAIN, with_trials(SHADOW), with_trials(CANARY), with_trials(CANARY, audit_ratio=0.5))
-    )
-    (trial,) = found["digits"].trials
-    assert (trial.since, trial.step_since) == (2, 3)
-    assert found["digits"].begins_ms == 2000
-    assert found["digits"].revision == 4
-
-
-def test_a_trial_that_ended_and_came_again_began_again():
-    (trial,) = comparison_specs(control_of(with_trials(SHADOW), PLAIN, with_trials(SHADOW)))["digits"].trials
-    assert trial.since == 3
-
-
-def test_other_candidates_another_policy_or_another_loss_make_another_comparison():
-    for change in (
-        {"models": ["a:1", "b:1"]},
-        {"policy": PolicySpec(name="exp4")},
-        {"loss": "squared"},
-        {"default_output": 7},
-        {"rollout": RolloutRule(confidence=0.99)},
-    ):
-        (trial,) = comparison_specs(control_of(with_trials(SHADOW), with_trials(SHADOW, **change)))["digits"].trials
-        assert trial.since == 2, change
-
-
-def test_a_change_of_anything_else_changes_nothing_about_a_comparison():
-    for change in ({"objective_ms": 50}, {"rollout": RolloutRule(margin=0.1)}, {"rollout": RolloutRule(least=7)}):
-        (trial,) = comparison_specs(control_of(with_trials(SHADOW), with_trials(SHADOW, **change)))["digits"].trials
-        assert trial.since == 1, change
+@pytest.mark.parametrize(
+    ("manifests", "since", "step_since", "begins_ms"),
+    [
+        ([PLAIN, with_trials(SHADOW), with_trials(CANARY), with_trials(CANARY, audit_ratio=0.5)], 2, 3, 2000),
+        ([with_trials(SHADOW), PLAIN, with_trials(SHADOW)], 3, 3, 3000),
+        *(
+            ([with_trials(SHADOW), with_trials(SHADOW, **another)], 2, 2, 2000)
+            for another in (
+                {"models": ["a:1", "b:1"]},
+                {"policy": PolicySpec(name="exp4")},
+                {"loss": "squared"},
+                {"default_output": 7},
+                {"rollout": RolloutRule(confidence=0.99)},
+            )
+        ),
+        *(
+            ([with_trials(SHADOW), with_trials(SHADOW, **same)], 1, 1, 1000)
+            for same in ({"objective_ms": 50}, {"rollout": RolloutRule(margin=0.1)}, {"rollout": RolloutRule(least=7)})
+        ),
+    ],
+)
+def test_a_trial_is_compared_since_it_came_or_its_comparison_became_another(manifests, since, step_since, begins_ms):
+    found = specs_of(*manifests)
+    (trial,) = found.trials
+    assert (trial.since, trial.step_since, found.begins_ms) == (since, step_since, begins_ms)
+    assert found.revision == len(manifests)
 
 
 def test_candidates_are_compared_since_they_are_these():
-    kept = msgspec.structs.replace(PLAIN, models=["a:1", "b:1"], keep_best=1)
-    found = comparison_specs(control_of(PLAIN, kept, msgspec.structs.replace(kept, audit_ratio=0.1)))["digits"]
+    found = specs_of(PLAIN, KEPT, with_trials(models=["a:1", "b:1"], keep_best=1, audit_ratio=0.1))
     assert (found.candidates_since, found.begins_ms, found.keep_best) == (2, 2000, 1)
 
 
 def test_without_changes_on_the_topic_everything_began_with_the_present_revision():
-    found = comparison_specs(control_of(PLAIN, with_trials(SHADOW), with_trials(SHADOW), noted=False))["digits"]
+    found = specs_of(PLAIN, with_trials(SHADOW), with_trials(SHADOW), noted=False)
     assert (found.trials[0].since, found.begins_ms) == (3, 3007)
 
 
@@ -64,13 +62,45 @@ def test_a_change_that_cannot_be_read_and_a_rule_that_is_none_stop_nobody():
     control.take([control_record(change_key("digits", 9), b"{")])
 
 
-def test_what_began_before_it_was_compared_needs_what_was_read_already():
+@pytest.mark.parametrize(
+    ("after", "needed"),
+    [
+        (with_trials(CANARY), False),
+        (with_trials(SHADOW, Trial(model="newer:1")), False),
+        (with_trials(SHADOW, keep_best=1), True),
+    ],
+    ids=["a step", "another trial", "its candidates are these since revision 1"],
+)
+def test_what_began_before_it_was_compared_needs_what_was_read_already(after, needed):
     before = control_of(PLAIN, with_trials(SHADOW))
-    stepped = control_of(PLAIN, with_trials(SHADOW), with_trials(CANARY))
-    assert not needs_history(comparison_specs(before), comparison_specs(stepped), {"digits": before.current("digits")})
-    another = control_of(PLAIN, with_trials(SHADOW), with_trials(SHADOW, Trial(model="newer:1")))
-    assert not needs_history(comparison_specs(before), comparison_specs(another), {"digits": before.current("digits")})
-    kept = control_of(PLAIN, with_trials(SHADOW), with_trials(SHADOW, keep_best=1))
-    assert needs_history(comparison_specs(before), comparison_specs(kept), {"digits": before.current("digits")}), (
-        "its candidates are these since revision 1"
+    now = comparison_specs(control_of(PLAIN, with_trials(SHADOW), after))
+    assert needs_history(comparison_specs(before), now, {"digits": before.current("digits")}) is needed
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+def changed(manifest, command, model="new:1", share=None):
+    """The edits of a decision."""
+    decision = RolloutDecision(
+        command=command, application="digits", model=model, revision=1, share=share, why="why", numbers={"lower": 0.5}
     )
+    return plan_of(decision, control_of(manifest, published=["a:1", "b:1", "new:1"]).manifests).edits
+
+
+@pytest.mark.parametrize(
+    ("there", "decision", "trials", "models"),
+    [
+        (with_trials(SHADOW), ("step", "new:1", 0.25), [("new:1", "canary", 0.25)], ["a:1"]),
+        (with_trials(CANARY), ("promote",), [], ["a:1", "new:1"]),
+        (with_trials(CANARY), ("abort",), [], ["a:1"]),
+        (with_trials(models=["a:1", "b:1"]), ("retire", "b:1"), [], ["a:1"]),
+    ],
+)
+def test_a_decision_becomes_the_change_that_an_operator_would_make(there, decision, trials, models):
+    (edit,) = changed(there, *decision)
+    assert [(one.model, one.stage, one.share) for one in edit.after.trials] == trials
+    assert edit.after.models == models
+
+
+def test_a_decision_about_what_is_on_trial_no_more_is_refused():
+    with pytest.raises(RefusedChange):
+        changed(PLAIN, "promote")

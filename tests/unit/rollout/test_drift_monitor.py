@@ -2,42 +2,26 @@
 
 import random
 import sys
-from types import SimpleNamespace
 
-import msgspec
 import pytest
-from builders.rollout_logs import PLAIN, answered, audit_of, control_of, decided, missing, with_trials
+from builders.rollout_logs import answered, missing
+from unit.rollout.rig import CATALOGUE, PLAIN, control_of, fold_of, log_record, query, specs_of, with_trials
 
 from clipper_agents.rollout.comparison_spec import DriftSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import is_newer
 from clipper_agents.rollout.drift_monitor import MOST, DriftMonitor
-from clipper_agents.rollout.evidence import EvidenceFold
-from clipper_topics import codec
-from clipper_topics.catalogue import Catalogue
-from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import DriftRule, Trial
 
-CATALOGUE = Catalogue(partitions=1)
 RULE = DriftRule()
+WATCHED = with_trials(drift=RULE)
 
 
-def record(topic, value, offset):
-    return SimpleNamespace(topic=topic, partition=0, offset=offset, value=value, headers=())
-
-
-def log(*phases, seed=1, context=None):
+def log(*phases):
     """Records of queries to `a:1`, in order; each phase is how many, and how often the model is wrong."""
-    draw, found, number = random.Random(seed), [], 0
-    for count, wrong in phases:
-        for _ in range(count):
-            query_id = f"0-{number}"
-            prediction = decided(query_id, answered("a:1", int(draw.random() >= wrong)), context=context)
-            found.append(record(CATALOGUE.predictions, codec.predictions.encode(prediction), number))
-            found.append(
-                record(CATALOGUE.feedback, codec.feedback.encode(Feedback(query_id=query_id, label=1)), number)
-            )
-            number += 1
-    return found
+    draw = random.Random(1)
+    wrongs = [wrong for count, wrong in phases for _ in range(count)]
+    answers = [answered("a:1", int(draw.random() >= wrong)) for wrong in wrongs]
+    return [one for number, said in enumerate(answers) for one in query(f"0-{number}", said, offset=number)]
 
 
 LOG = log((400, 0.1), (300, 0.6), (400, 0.1))
@@ -45,42 +29,29 @@ LOG = log((400, 0.1), (300, 0.6), (400, 0.1))
 
 def detected(records, control=None, known=None):
     """Every detection of a fold over these records, a record a millisecond."""
-    control = control or control_of(msgspec.structs.replace(PLAIN, drift=RULE))
-    fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000, known)
-    fold.follow(comparison_specs(control))
+    fold = fold_of(control or control_of(WATCHED), known)
     for one in records:
         fold.take(one, one.offset)
     return fold.detected
 
 
 def test_drift_is_watched_from_the_revision_that_asks_for_it():
-    assert comparison_specs(control_of(PLAIN)) == {}
-    watches = msgspec.structs.replace(PLAIN, drift=RULE)
-    found = comparison_specs(control_of(PLAIN, watches, msgspec.structs.replace(watches, objective_ms=7)))["digits"]
+    found = specs_of(PLAIN, WATCHED, with_trials(drift=RULE, objective_ms=7))
     assert (found.drift, found.since, found.begins_ms) == (DriftSpec(rule=RULE, since=2), 2, 2000)
-    other = msgspec.structs.replace(watches, loss="absolute")
-    assert comparison_specs(control_of(watches, other))["digits"].drift.since == 2
-    assert comparison_specs(control_of(watches), drift=False) == {}
+    assert specs_of(WATCHED, with_trials(drift=RULE, loss="absolute")).drift.since == 2
+    assert comparison_specs(control_of(WATCHED), drift=False) == {}
 
 
 def test_what_is_watched_since_before_what_was_read_needs_history():
-    before = comparison_specs(control_of(PLAIN, PLAIN))
-    now = comparison_specs(control_of(msgspec.structs.replace(PLAIN, drift=RULE)))
+    before, now = comparison_specs(control_of(PLAIN, PLAIN)), comparison_specs(control_of(WATCHED))
     assert needs_history(before, now, {"digits": 2})
     assert not needs_history(before, now, {})
 
 
 def test_a_rise_and_the_fall_after_it_are_detected_with_the_losses_of_both_sides():
     rise, fall = detected(LOG)
-    assert (rise.application, rise.model, rise.detector, rise.revision, rise.context) == (
-        "digits",
-        "a:1",
-        "adwin",
-        1,
-        None,
-    )
-    assert rise.worse
-    assert not fall.worse
+    assert (rise.application, rise.model, rise.detector, rise.revision) == ("digits", "a:1", "adwin", 1)
+    assert (rise.worse, fall.worse, rise.context) == (True, False, None)
     assert abs(rise.loss_before - 0.1) < 0.06, "four standard errors of 400"
     assert rise.loss_after > 0.3
     assert 400 <= rise.offset < 500
@@ -96,9 +67,8 @@ def test_reading_again_comes_to_the_same_detections_also_when_they_are_known():
     first = detected(LOG)
     assert detected(LOG) == first
     assert detected(LOG, known={("digits", "a:1"): first[-1]}) == first
-    assert not is_newer(first[0], first[-1])
-    assert not is_newer(first[-1], first[-1])
-    assert is_newer(first[-1], first[0])
+    pairs = ((first[0], first[-1]), (first[-1], first[-1]), (first[-1], first[0]))
+    assert [is_newer(*pair) for pair in pairs] == [False, False, True]
 
 
 @pytest.mark.parametrize("cut", [50, 333, 401])
@@ -109,27 +79,21 @@ def test_reading_from_later_on_finds_the_same_later_detections(cut):
 
 
 def test_a_version_is_watched_by_its_own_answers_only():
-    control = control_of(msgspec.structs.replace(with_trials(Trial(model="new:1")), drift=RULE))
-    fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000)
-    fold.follow(comparison_specs(control))
+    records = []
     for number in range(600):
-        query_id, gone = f"0-{number}", number >= 300
-        prediction = decided(query_id, missing("a:1") if gone else answered("a:1", 1), audited=True)
-        fold.take(record(CATALOGUE.predictions, codec.predictions.encode(prediction), number), number)
-        audit = audit_of(query_id, answered("new:1", int(number < 300)))
-        fold.take(record(CATALOGUE.audits, codec.audits.encode(audit), number), number)
-        feedback = Feedback(query_id=query_id, label=1)
-        fold.take(record(CATALOGUE.feedback, codec.feedback.encode(feedback), number), number)
-    assert {one.model for one in fold.detected} == {"new:1"}
+        served = missing("a:1") if number >= 300 else answered("a:1", 1)
+        beside = [answered("new:1", int(number < 300))]
+        records += query(f"0-{number}", served, beside=beside, offset=number)
+    found = detected(records, control_of(with_trials(Trial(model="new:1"), drift=RULE)))
+    assert {one.model for one in found} == {"new:1"}
 
 
-def drifts(per_context=False, detector="adwin"):
-    watched = DriftSpec(rule=DriftRule(detector=detector, per_context=per_context), since=1)
-    return DriftMonitor("digits", watched, "zero_one", {})
+def drifts(since=1, **rule):
+    return DriftMonitor("digits", DriftSpec(rule=DriftRule(**rule), since=since), "zero_one", {})
 
 
 def observed(monitor, loss, offset, context=None):
-    return monitor.observe({"a:1": loss}, record("feedback", None, offset), offset, revision=1, context=context)
+    return monitor.observe({"a:1": loss}, log_record("feedback", None, offset), offset, revision=1, context=context)
 
 
 def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
@@ -152,20 +116,14 @@ def test_contexts_without_end_do_not_fill_the_memory():
 
 
 def test_queries_of_an_older_revision_are_not_watched():
-    watched = DriftSpec(rule=DriftRule(), since=2)
-    found = DriftMonitor("digits", watched, "zero_one", {})
-    for number in range(600):
-        assert observed(found, float(number >= 300), number) == []
+    found = drifts(since=2)
+    assert [one for number in range(600) for one in observed(found, float(number >= 300), number)] == []
 
 
 def test_an_unknown_or_missing_detector_is_reported_and_stops_nothing(monkeypatch):
-    wrong = DriftSpec(rule=DriftRule(detector="ddm"), since=1)
-    assert "use one of adwin" in DriftMonitor("digits", wrong, "absolute", {}).refused
+    assert "use one of adwin" in drifts(detector="ddm").refused
     monkeypatch.setitem(sys.modules, "river.drift", None)
     found = drifts()
     assert "pip install 'clipper-stream[drift]'" in found.refused
     assert observed(found, 1.0, 1) == []
-    control = control_of(msgspec.structs.replace(PLAIN, drift=RULE))
-    fold = EvidenceFold(CATALOGUE, control.current, 3600.0, 1000)
-    fold.follow(comparison_specs(control))
-    assert fold.refused == {"digits": found.refused}
+    assert fold_of(control_of(WATCHED)).refused == {"digits": found.refused}

@@ -19,14 +19,12 @@ class GrowingLog:
         pass
 
     async def end_offsets(self, partitions):
-        ends = dict.fromkeys(partitions, self.records)
         self.records += 1
-        return ends
+        return dict.fromkeys(partitions, self.records - 1)
 
     async def offsets_for_times(self, times):
-        found = dict.fromkeys(times)  # none of that time or later
         self.records += 1
-        return found
+        return dict.fromkeys(times)  # none of that time or later
 
     def seek(self, tp, offset):
         self.sought.add(offset)

@@ -1,18 +1,19 @@
-import msgspec
 import pytest
-from builders.rollout_logs import PLAIN, answered, control_of, decided, missing, with_trials
+from builders.rollout_logs import answered, decided, missing
+from unit.rollout.rig import specs_of, with_trials
 
-from clipper_agents.rollout.comparison_spec import comparison_specs
 from clipper_agents.rollout.query_losses import QueryLosses
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence, OpenTrial
 from clipper_stream.feedback.join import join
 from clipper_topics.manifests import Trial
 
-KEPT = msgspec.structs.replace(PLAIN, models=["a:1", "b:1"], keep_best=1)
+
+def evidence_of(*trials, **fields):
+    return ApplicationEvidence(specs_of(with_trials(*trials, **fields)), 3600.0)
 
 
 def standings():
-    return ApplicationEvidence(comparison_specs(control_of(KEPT))["digits"], 3600.0)
+    return evidence_of(models=["a:1", "b:1"], keep_best=1)
 
 
 def asked(found, second, **losses):
@@ -45,7 +46,7 @@ CANARY = Trial(model="new:1", stage="canary", share=0.2)
 
 
 def test_while_a_canary_has_no_host_nobody_draws_for_it_and_that_is_no_wrong_share():
-    found = ApplicationEvidence(comparison_specs(control_of(with_trials(CANARY)))["digits"], 3600.0)
+    found = evidence_of(CANARY)
     evidence = found._trials["new:1"].evidence
 
     def decide(second, *asked, probability):
@@ -65,8 +66,7 @@ def test_while_a_canary_has_no_host_nobody_draws_for_it_and_that_is_no_wrong_sha
 @pytest.mark.parametrize(("ratio", "asked_by"), [(0.0, 0.6), (0.25, 0.7), (1.0, 1.0)])
 def test_audits_ask_oftener_than_who_serves_and_that_is_no_wrong_share(ratio, asked_by):
     """All queries that the canary did not answer were left out: it seemed to be asked always."""
-    manifest = with_trials(CANARY, models=["a:1", "b:1"], audit_ratio=ratio)
-    found = ApplicationEvidence(comparison_specs(control_of(manifest))["digits"], 3600.0)
+    found = evidence_of(CANARY, models=["a:1", "b:1"], audit_ratio=ratio)
     for number in range(1_000):
         one = answered("new:1", 1, propensity=0.2) if number % 5 == 0 else answered("a:1", 1, propensity=asked_by)
         probability = 0.2 if number % 5 == 0 else 0.8 * 0.6
@@ -79,9 +79,7 @@ def test_a_canary_beside_one_that_answers_everything_has_no_evidence():
     """Its share of nothing ended the steward."""
     others = Trial(model="all:1", stage="canary", share=1.0)
     paused = Trial(model="new:1", stage="canary", share=0.0)
-    found = ApplicationEvidence(
-        comparison_specs(control_of(with_trials(others, paused, audit_ratio=1.0)))["digits"], 3600.0
-    )
+    found = evidence_of(others, paused, audit_ratio=1.0)
     for served in ("all:1", "a:1"):
         found.decide(1, join(decided("q", answered(served, 1), served_propensity=1.0)), (), 1_000)
     assert found._trials["new:1"].evidence.share.capital().scores == 0
