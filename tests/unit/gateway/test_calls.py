@@ -4,10 +4,10 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from unit.gateway.rig import refused
 
 from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.calls import GRACE_S, AskOptions, Calls, is_same_question
-from clipper_gateway.errors import Refusal
 from clipper_stream.client import BrokerUnavailable
 from clipper_stream.client.client import AskedQuery
 from clipper_stream.client.client_records import prepare_query
@@ -91,13 +91,6 @@ async def waiting(pipeline, coroutine):
     return call
 
 
-async def refused(coroutine, status, said=None):
-    with pytest.raises(Refusal, match=said) as found:
-        await coroutine
-    assert found.value.status == status
-    return found.value
-
-
 async def test_a_query_is_waited_for_a_little_beyond_its_deadline(calls, pipeline):
     assert await asked(calls) == 7
     await asked(calls, deadline_ms=50)
@@ -175,8 +168,7 @@ async def test_a_query_that_kafka_did_not_take_is_not_accepted(calls, pipeline):
 
 async def test_feedback_of_a_limited_caller_names_its_application(calls, pipeline):
     caller = Caller(name="a", applications=frozenset({"digits"}), rights=frozenset({"feedback"}))
-    with pytest.raises(Refusal, match="give application"):
-        await calls.give(caller, [Feedback(query_id="order-7", label=1)], [])
+    await refused(calls.give(caller, [Feedback(query_id="order-7", label=1)], []), 400, "give application")
     await calls.give(caller, [Feedback(query_id="order-7", application="digits", label=1)], [])
     assert pipeline.given == [b"order-7"]
 

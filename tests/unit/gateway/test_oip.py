@@ -4,7 +4,8 @@ from importlib import metadata
 
 import numpy as np
 import pytest
-from unit.gateway.wires import ROW, GrpcWire, HttpWire, Refused, Sent
+from unit.gateway.rig import refused
+from unit.gateway.wires import ROW, GrpcWire, HttpWire, Sent
 
 from clipper_gateway.errors import Refusal
 from clipper_gateway.inference import query_of, response_parameters
@@ -19,13 +20,6 @@ TEXTS = b"\3\0\0\0gut\6\0\0\0sch\xc3\xb6n"
 async def wire(request, one_loop):
     async with request.param() as wire:
         yield wire
-
-
-async def refused(call, status, error=None):
-    with pytest.raises(Refused, match=error) as found:
-        await call
-    assert found.value.status == status
-    return found.value
 
 
 # --- rows and outputs -----------------------------------------------------------------------------------------------
@@ -162,7 +156,7 @@ async def test_an_idempotency_key_is_the_query_id_and_may_not_differ(wire):
 
 async def test_a_refusal_says_when_to_come_again_of_which_query_and_why(wire):
     wire.calls.fails = Refusal(429, "too many wait", retry_after_s=2.0, reason="overloaded")
-    about = (await refused(wire.infer(ROW), 429, "^too many wait$")).about
+    about = (await refused(wire.infer(ROW), 429, "^too many wait$")).headers
     assert (about["retry-after"], about["reason"]) == ("2", "overloaded")
 
 
@@ -172,7 +166,7 @@ async def test_anybody_may_ask_whether_the_server_lives_and_is_ready_and_nothing
     assert (await wire.ask("ServerLive"))["live"]
     assert (await wire.ask("ServerReady"))["ready"]
     for call in (wire.infer(ROW), wire.ask("ServerMetadata"), wire.ask("ModelReady", "digits")):
-        assert (await refused(call, 401)).about["www-authenticate"] == "Bearer"
+        assert (await refused(call, 401)).headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,13 @@ from bad_input import INVALID_FEEDBACK, INVALID_QUERIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.routing import Router
+from unit.gateway.rig import settings_of
 
 import clipper_gateway
 from clipper_agents.observability.metrics import GatewayMetrics
-from clipper_agents.settings.sections import GatewaySection
-from clipper_agents.settings.workers import GatewaySettings
 from clipper_gateway import api
 from clipper_gateway.openapi import ASSETS, OPERATIONS, REFUSALS, document, openapi_routes
 from clipper_gateway.server import Gateway
-from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
 from clipper_topics.feedback import Feedback, check_feedback
 from clipper_topics.http_messages import EXAMPLES, ClipperQuery, ClipperUpdate, PredictBody
 from clipper_topics.json_schema import components
@@ -45,14 +42,7 @@ def is_valid(name, body):
 
 @pytest.fixture
 def gateway(tmp_path):
-    settings = GatewaySettings(
-        kafka=KafkaConnection("127.0.0.1:9"),
-        catalogue=Catalogue(),
-        instance="gateway-0",
-        section=GatewaySection(),
-        console_dir=tmp_path,
-    )
-    return Gateway(settings, GatewayMetrics())
+    return Gateway(settings_of(tmp_path), GatewayMetrics())
 
 
 def test_the_document_is_openapi_3_1_and_its_schemas_are_json_schemas():

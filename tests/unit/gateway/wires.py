@@ -137,14 +137,6 @@ class Sent:
 ROW = Sent(data=[0.5, 1.0])
 
 
-class Refused(Exception):
-    """How a request was refused: the status of HTTP, and headers or metadata, with the fields of a problem."""
-
-    def __init__(self, status, error, about):
-        super().__init__(error)
-        self.status, self.error, self.about = status, error, about
-
-
 PATHS = {
     "ServerLive": "/health/live",
     "ServerReady": "/health/ready",
@@ -194,12 +186,12 @@ def of(model, version):
 
 
 def content_of(found):
-    """What a response of HTTP holds, with the values of a binary output in their place."""
+    """What a response of HTTP holds, with the values of a binary output in their place; a problem is a refusal."""
     length = int(found.headers.get(HEADER_LENGTH, len(found.content)))
     content = json.loads(found.content[:length])
     if "error" in content:
         assert found.headers["content-type"] == "application/problem+json"
-        raise Refused(found.status_code, content["error"], {**found.headers, **content})
+        raise Refusal(found.status_code, content["error"], headers={**found.headers, **content})
     if tail := found.content[length:]:
         (output,) = content["outputs"]
         assert output.pop("parameters")["binary_data_size"] == len(tail)
@@ -240,7 +232,7 @@ class GrpcWire:
         self.told = await self.ended()
         assert (200 if error is None else error.code().name) == CODES.get(self.told[2], self.told[2])
         if error is not None:
-            raise Refused(self.told[2], error.details(), dict(error.trailing_metadata()))
+            raise Refusal(self.told[2], error.details(), headers=dict(error.trailing_metadata()))
         return response
 
     def call(self, method, request, **options):

@@ -5,14 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from builders.status import NOW_S, facts, recent
+from unit.gateway.rig import NO_KAFKA
 
 from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.page import Page, PageRequest
 from clipper_gateway.console.renderer import Renderer
 from clipper_topics import codec
-from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import key_of
 from clipper_topics.manifests import ApplicationManifest
 
@@ -25,7 +24,7 @@ STRANGER = Caller("stranger", frozenset({"others"}), frozenset({"read"}))
 def followed() -> LiveView:
     """A view that has read the application `digits`, at a time that stands, and keeps no history."""
     history: Any = SimpleNamespace(reason="")
-    return has_read(LiveView(KafkaConnection("127.0.0.1:9"), Catalogue(), history, lambda: NOW_S))
+    return has_read(LiveView(*NO_KAFKA, history, lambda: NOW_S))
 
 
 def has_read(view: LiveView) -> LiveView:

@@ -4,14 +4,13 @@ import asyncio
 import threading
 
 import pytest
+from unit.gateway.rig import NO_KAFKA, refused, refuses
 
 from clipper_agents.control.errors import RefusedChange
 from clipper_gateway.access import Caller
 from clipper_gateway.console import actions
 from clipper_gateway.console.actions import MOST_LETTERS, ActionForm, ActionPreview, Actions, Doer
 from clipper_gateway.errors import Refusal
-from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
 
 ADA = Caller("ada", None, frozenset({"read", "operate"}))
 READER = Caller("grace", None, frozenset({"read"}))
@@ -27,7 +26,7 @@ class Recorder:
         self.entered, self.leave = threading.Event(), threading.Event()
         self.leave.set()
         doers = dict.fromkeys(("promote", "resend"), Doer(self._preview, self._perform))
-        self.actions = Actions(KafkaConnection("127.0.0.1:9"), Catalogue(), self._check, doers)
+        self.actions = Actions(*NO_KAFKA, self._check, doers)
 
     def _check(self):
         if self.away is not None:
@@ -83,9 +82,8 @@ def test_a_form_is_read_with_empty_fields_left_out():
     ],
 )
 def test_a_form_with_a_wrong_field_is_refused(field, texts):
-    with pytest.raises(Refusal, match=field) as refused:
+    with refuses(400, field):
         ActionForm.of({field: texts})
-    assert refused.value.status == 400
 
 
 def test_a_form_that_saw_nothing_saw_revision_0():
@@ -107,9 +105,7 @@ def test_a_form_that_saw_nothing_saw_revision_0():
 async def test_who_may_not_act_is_refused_and_nothing_is_done(recorder, action, caller, fields, status, said):
     recorder.away = Refusal(503, "no broker answers: try again")
     for work in (recorder.actions.preview, recorder.actions.perform):
-        with pytest.raises(Refusal, match=said) as refused:
-            await work(action, caller, ActionForm.of(fields))
-        assert refused.value.status == status
+        await refused(work(action, caller, ActionForm.of(fields)), status, said)
     assert recorder.done == []
 
 
@@ -157,6 +153,4 @@ async def test_what_failed_may_be_tried_again_with_the_same_confirmation(recorde
 async def test_an_action_that_takes_too_long_is_given_up(recorder, monkeypatch):
     monkeypatch.setattr(actions, "WITHIN_S", 0.05)
     recorder.leave.clear()
-    with pytest.raises(Refusal, match="has not answered") as refused:
-        await recorder.actions.preview("promote", ADA, ActionForm.of(PROMOTE))
-    assert refused.value.status == 503
+    await refused(recorder.actions.preview("promote", ADA, ActionForm.of(PROMOTE)), 503, "has not answered")

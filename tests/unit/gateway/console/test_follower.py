@@ -6,20 +6,19 @@ from unittest.mock import AsyncMock
 import pytest
 from builders.status import DIGITS, NOW_S, report
 from unit.gateway.console.rig import declare, has_read
+from unit.gateway.rig import NO_KAFKA
 
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.status.figures import VersionSummary
 from clipper_gateway.console import follower
 from clipper_gateway.console.follower import LOOKED_TICKS, POINTS_A_SECOND, STATUSES_A_SECOND, TICK_AT_S, LiveView
-from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
 
 
 @pytest.fixture
 def fresh(clock, history):
     """A view that has read nothing, at a time that stands shortly before the next second is seen."""
     clock.now_s = NOW_S + TICK_AT_S - 0.01
-    return LiveView(KafkaConnection("127.0.0.1:9"), Catalogue(), history, clock)
+    return LiveView(*NO_KAFKA, history, clock)
 
 
 @pytest.fixture
@@ -127,7 +126,7 @@ async def test_a_kafka_that_is_away_is_waited_for_and_told(fresh):
 
 def test_a_history_that_is_not_kept_is_told(tmp_path, open_history):
     (tmp_path / "file").write_text("")
-    view = LiveView(KafkaConnection("127.0.0.1:9"), Catalogue(), open_history("file/history"), lambda: NOW_S)
+    view = LiveView(*NO_KAFKA, open_history("file/history"), lambda: NOW_S)
     assert view.reasons()[0].startswith("the console keeps no history: ")
     assert view.summaries() == []
     assert DIGITS.name not in view.facts.declared.manifests.applications

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from builders.status import DIGITS, NOW_S, report
 from unit.gateway.console.rig import ANYBODY, MARKUP, READER, STRANGER, asked, declare, followed, html, renderer
+from unit.gateway.rig import NO_KAFKA, refused
 
 from clipper_agents.cli.evaluation_view import as_json
 from clipper_agents.dead_letters.reader import Letter
@@ -17,12 +18,9 @@ from clipper_gateway.console import live_pages
 from clipper_gateway.console.history import ApplicationSeries
 from clipper_gateway.console.page import Page
 from clipper_gateway.console.pages import Pages, read_report, series_json
-from clipper_gateway.errors import Refusal
 from clipper_stream.evaluation.results import CandidateResult, Estimate, Evaluation
 from clipper_topics import codec
-from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
-from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.dead_letter import DeadLetter
 from clipper_topics.examples import DRIFT, LABEL, PREDICTION
@@ -69,8 +67,7 @@ class Site:
     def __init__(self, folder):
         self.view, self.queries, self.reports = followed(), Queries(), folder / "reports"
         self.reports.mkdir()
-        kafka, catalogue = KafkaConnection("127.0.0.1:9"), Catalogue()
-        self.pages = Pages(self.view, self.queries, kafka, catalogue, self.reports, lambda: 4)
+        self.pages = Pages(self.view, self.queries, *NO_KAFKA, self.reports, lambda: 4)
 
     async def page(self, at, caller=ANYBODY, *, of=(), **query):
         path = {"name": "digits", "ref": "rf:2", "position": "7", **dict(of)}
@@ -155,9 +152,8 @@ async def test_a_key_for_others_sees_nothing_of_an_application(path, site):
 async def test_what_is_not_there_or_not_for_the_caller_is_refused(site, path, caller, of, query, status):
     (site.reports.parent / "a.json").write_text(as_json(EVALUATION))
     (site.reports / "x.json").write_text("[" * 100_000)
-    with pytest.raises(Refusal) as refused:
-        await site.page(path, caller, of=of, **query)
-    assert (refused.value.status, site.queries.asked) == (status, [])
+    await refused(site.page(path, caller, of=of, **query), status)
+    assert site.queries.asked == []
 
 
 # --- what pages show ------------------------------------------------------------------------------------------------

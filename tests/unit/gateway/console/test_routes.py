@@ -9,17 +9,15 @@ import re
 import httpx
 import pytest
 from starlette.routing import Router
+from unit.gateway.rig import settings_of
 
 from clipper_agents.observability.metrics import GatewayMetrics
 from clipper_agents.settings.sections import GatewaySection
-from clipper_agents.settings.workers import GatewaySettings
 from clipper_gateway.access import Access
 from clipper_gateway.console.routes import Console, run_again
 from clipper_gateway.keys import make_key
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RequestLog
-from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
 
 URL = "http://localhost:8080"
 PROMOTE = {"application": "digits", "model": "svm:2", "seen": "4"}
@@ -30,13 +28,7 @@ class Site:
     """A console, with clients that look at it as browsers do."""
 
     def __init__(self, folder, section):
-        settings = GatewaySettings(
-            kafka=KafkaConnection("127.0.0.1:9"),
-            catalogue=Catalogue(),
-            instance="gateway",
-            section=section,
-            console_dir=folder / "console",
-        )
+        settings = settings_of(folder / "console", section)
         self.lines = io.BytesIO()
         self.log = RequestLog(GatewayMetrics(), {}, self.lines)
         self.console = Console(settings, Access.from_settings(section), Pipeline(settings, bool), self.log)
@@ -190,26 +182,31 @@ async def test_who_signs_in_sees_the_page_that_was_asked_for_until_signing_out(k
     assert keys["ada"] not in str(keyed.written())
 
 
+ELSEWHERE = ("", "https://elsewhere.example//evil", f"{URL}/docs", f"{URL}/console/login", f"{URL}//evil.example")
+
+
 @pytest.mark.parametrize(
-    "referer", ["", "https://elsewhere.example//evil", f"{URL}/docs", f"{URL}/console/login", f"{URL}//evil.example"]
+    ("key", "headers", "path", "content", "status", "said", "answered"),
+    [
+        # signing in leads nowhere but into the console, and behind a link of another site a browser is to ask again
+        *(("", {"referer": one}, "/login", {"key": "$grace"}, 303, "", {"location": "/console"}) for one in ELSEWHERE),
+        ("", {"sec-fetch-site": "cross-site"}, "/models", None, 401, "", {"refresh": "0"}),
+        ("", {"sec-fetch-site": "same-origin"}, "/models", None, 401, "", {}),
+        ("", {}, "/login", {"key": "cs_guessed"}, 401, "unknown or revoked", {}),
+        ("grace", {"hx-request": "true"}, "/actions/abort/preview", PROMOTE, 403, "--right operate", {}),
+        *(("ada", {}, "/actions/retire", body, 400, "", {}) for body in (b"\xff=1", b"a=1&" * 2_000)),
+        ("ada", {}, "/actions/retire", b"application=<img src=x onerror=alert(1)>", 400, "", {}),
+    ],
 )
-async def test_signing_in_leads_nowhere_but_into_the_console(keyed, keys, referer):
-    async with keyed.browser(referer=referer) as browser:
-        found = await browser.post("/console/login", data={"key": keys["grace"]})
-    assert found.headers["location"] == "/console"
-
-
-@pytest.mark.parametrize(("site_of", "again"), [("cross-site", "0"), ("same-origin", None)])
-async def test_behind_a_link_of_another_site_a_browser_is_to_ask_again(keyed, site_of, again):
-    async with keyed.browser(**{"sec-fetch-site": site_of}) as browser:
-        found = await browser.get("/console/models")
-    assert (found.status_code, found.headers.get("refresh")) == (401, again)
-
-
-async def test_a_wrong_key_is_refused_on_the_page_to_sign_in(keyed):
-    async with keyed.browser() as browser:
-        found = await browser.post("/console/login", data={"key": "cs_guessed"})
-    assert (found.status_code, "unknown or revoked" in found.text, "cs_guessed" in found.text) == (401, True, False)
+async def test_a_request_is_answered_with_what_helps(keyed, keys, key, headers, path, content, status, said, answered):
+    method, given = ("GET" if content is None else "POST"), {"content": content}
+    if isinstance(content, dict):
+        given = {"data": {name: value.replace("$grace", keys["grace"]) for name, value in content.items()}}
+    async with keyed.browser(**headers, **({"x-api-key": keys[key]} if key else {})) as browser:
+        found = await browser.request(method, f"/console{path}", **given)
+    assert (found.status_code, said in found.text) == (status, True)
+    assert {name: found.headers[name] for name in ("location", "refresh") if name in found.headers} == answered
+    assert not any(text in found.text for text in ("cs_guessed", "<img src=x"))
 
 
 async def test_a_key_without_the_right_to_read_and_another_host_without_keys_see_nothing(site, keyed, keys):
@@ -240,19 +237,6 @@ async def test_a_forged_request_is_refused_before_anything_is_asked(keyed, keys,
             away = await browser.post(path, data=PROMOTE, headers=own)
             assert (away.status_code, "not connected" in away.text) == (503, True)
             assert 'id="action-title"' in away.text
-
-
-async def test_a_reader_is_told_which_right_is_missing(keyed, keys):
-    async with keyed.browser(**{"x-api-key": keys["grace"], "hx-request": "true"}) as browser:
-        found = await browser.post("/console/actions/abort/preview", data=PROMOTE)
-    assert (found.status_code, "no right" in found.text, "--right operate" in found.text) == (403, True, True)
-
-
-@pytest.mark.parametrize("body", [b"\xff=1", b"a=1&" * 2_000, b"application=<img src=x onerror=alert(1)>"])
-async def test_a_body_that_is_no_form_of_the_console_is_refused(keyed, keys, body):
-    async with keyed.browser(**{"x-api-key": keys["ada"]}) as browser:
-        found = await browser.post("/console/actions/retire", content=body)
-    assert (found.status_code, "<img src=x" in found.text) == (400, False)
 
 
 # --- what follows the topics ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 from starlette.datastructures import QueryParams
+from unit.gateway.rig import refused, refuses
 
 from clipper_gateway.access import ANYBODY, NOBODY, Access
 from clipper_gateway.console.sessions import FORGIVEN_S, LASTS_S, MOST_FAILURES, MOST_SESSIONS, Sessions
@@ -55,13 +56,6 @@ def call(headers=None, peer="10.0.0.1"):
 async def signed_in(sessions, secret):
     """The header that a browser sends after it has signed in."""
     return {"cookie": f"theme=dark; {(await sessions.sign_in(call(), secret)).partition(';')[0]}"}
-
-
-async def refused(coroutine, status, said=None):
-    with pytest.raises(Refusal, match=said) as found:
-        await coroutine
-    assert found.value.status == status
-    return found.value
 
 
 async def test_a_key_begins_a_session_that_counts_none_of_its_rate(sessions, secret):
@@ -177,15 +171,14 @@ async def test_what_no_page_of_the_console_sent_is_refused(sessions, secret, is_
     else:
         headers = await signed_in(sessions, secret)
     token = sessions.csrf_of(headers)
-    with pytest.raises(Refusal) as found:
+    with refuses(403):
         sessions.check_forgery(headers | added, given.replace("$TOKEN", token))
-    assert found.value.status == 403
     sessions.check_forgery(headers | {"sec-fetch-site": "same-origin"}, token)
     sessions.check_forgery(headers | {"x-csrf-token": token}, "")
 
 
 async def test_the_token_of_one_session_is_none_of_another(sessions, guest):
     first, second = [await signed_in(sessions, guest) for _ in range(2)]
-    with pytest.raises(Refusal, match="reload it"):
+    with refuses(403, "reload it"):
         sessions.check_forgery(first, sessions.csrf_of(second))
     await refused(sessions.sign_in(call({"sec-fetch-site": "cross-site"}), guest), 403, "another site")
