@@ -2,11 +2,16 @@
 
 import fcntl
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from faults.deployment import Deployment
 from faults.report import FaultReport
+
+from clipper_agents.broker import EmbeddedBroker, EmbeddedCluster
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
 
 REPORT = pytest.StashKey[FaultReport]()
 FOLDER = Path("fault-report")
@@ -56,3 +61,20 @@ def fault_report(request: pytest.FixtureRequest) -> FaultReport:
 def short(request: pytest.FixtureRequest) -> bool:
     """Whether the suite runs in its short form, as a part of `make test-all`."""
     return bool(request.config.getoption("--short"))
+
+
+@pytest.fixture
+def deployment(kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path) -> Deployment:
+    return Deployment.on(kafka, catalogue, tmp_path)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker(tmp_path / "kafka") as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster(data_dir=tmp_path / "kafka") as running:
+        yield running

@@ -5,12 +5,14 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 BLOCK_BYTES = 4096
+SHORT_BYTES = 64 * 1024
+"""What a limited process prints goes to a file too: so it may write to short ones still."""
 WITHOUT_OVERRIDE = (
     sys.executable,
     "-c",
@@ -24,75 +26,48 @@ def respecting_modes() -> tuple[str, ...]:
     return WITHOUT_OVERRIDE if os.geteuid() == 0 else ()
 
 
-class Disk(Protocol):
+class Disk(NamedTuple):
     """A folder on a disk that can be filled up.
 
     Attributes:
-        folder: Where it is.
+        fill: From now on the process finds no space there.
+        free: There is space again, at the latest for the next process.
     """
 
+    kind: str
     folder: Path
-
-    def fill(self, pid: int) -> None:
-        """From now on the process finds no space there."""
-
-    def free(self) -> None:
-        """There is space again, at the latest for the next process."""
-
-
-class SmallDisk:
-    """A file system of its own of a few MiB: the error is ENOSPC. Mounting is not everybody's right."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def fill(self, pid: int) -> None:
-        with (self.folder / "filler").open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"\0" * BLOCK_BYTES)
-            except OSError:
-                return
-
-    def free(self) -> None:
-        (self.folder / "filler").unlink()
-
-
-class LimitedFiles:
-    """No file of the process may grow (RLIMIT_FSIZE): the error is EFBIG, and nobody needs a right for it.
-
-    What it prints goes to a file too: so it may write to short ones still.
-    """
-
-    SHORT_BYTES = 64 * 1024
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def fill(self, pid: int) -> None:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (self.SHORT_BYTES, resource.RLIM_INFINITY))
-
-    def free(self) -> None:
-        """The next process has no such limit."""
+    fill: Callable[[int], object]
+    free: Callable[[], object]
 
 
 @contextmanager
-def small_disk(folder: Path, size: str = "48m") -> Iterator[Disk]:
-    """A disk that can be filled: mounted where that is allowed, else one whose files cannot grow."""
+def small_disk(folder: Path) -> Iterator[Disk]:
+    """A file system of its own, mounted where that is allowed: the error is ENOSPC. Else its files are limited."""
     folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    allowed = shutil.which("mount") and subprocess.run(mount, check=False, capture_output=True).returncode == 0
-    if not allowed:
-        yield LimitedFiles(folder)
+    filler = folder / "filler"
+
+    def fill(_: int) -> None:
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"\0" * BLOCK_BYTES)
+
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, check=False, capture_output=True).returncode:
+        yield limited(folder)
         return
     try:
-        yield SmallDisk(folder)
+        yield Disk("SmallDisk", folder, fill, filler.unlink)
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def limited(folder: Path) -> Disk:
+    limits = SHORT_BYTES, resource.RLIM_INFINITY
+    return Disk("LimitedFiles", folder, lambda pid: resource.prlimit(pid, resource.RLIMIT_FSIZE, limits), lambda: None)
+
+
 @contextmanager
 def limited_files(folder: Path) -> Iterator[Disk]:
-    """A disk whose files cannot grow, wherever mounting is allowed too."""
+    """No file of the process may grow (RLIMIT_FSIZE): the error is EFBIG, and nobody needs a right for it."""
     folder.mkdir(parents=True)
-    yield LimitedFiles(folder)
+    yield limited(folder)

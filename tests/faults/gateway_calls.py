@@ -1,105 +1,64 @@
 """Gateways that are killed, and callers who ask them the sums of rows whatever happens."""
 
 import itertools
-import json
-import os
 import random
 import signal
 import threading
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+import httpx
 from e2e.gateways import serves
 from e2e.programs import Program, until
-from faults.deployment import OwnDeployment
+from faults.under_traffic import Rig
 
-CONFIGURATION = Path(__file__).with_name("gateway.toml")
 PREDICT, FEEDBACK = "/v1/applications/sums/predict", "/v1/feedback"
 WAIT_S = 3.0
 """A gateway waits so long for an answer."""
-SETTINGS = ("--set", "gateway.grpc_port=0", "--set", f"gateway.timeout_s={WAIT_S}")
+SETTINGS = {"gateway_grpc_port": 0, "gateway_timeout_s": WAIT_S}
 HANG_S = 15.0
 """No call takes longer, on a busy machine either: beyond its wait it reads no log for longer than a few seconds."""
 THREADS = 8
 PAUSE_S = 0.1
-"""Of a thread between two of its questions."""
 LONG_S, MORE = 120.0, 100
 RETRIED = {429, 503, 504}
+T = TypeVar("T")
 
 
-class HttpAnswer(NamedTuple):
-    """What a gateway answered."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    took_s: float
-
-    @property
-    def content(self) -> Any:
-        return json.loads(self.body)
-
-
-def call(url: str, path: str, content: Any = None, **headers: str) -> HttpAnswer | None:
+def call(url: str, path: str, content: Any = None, **headers: str) -> httpx.Response | None:
     """POST a content, or GET without one; None when nobody is there, or ends before it answers. A hang is an error."""
-    connection = HTTPConnection(url.removeprefix("http://"), timeout=HANG_S)
-    body, since_s = None if content is None else json.dumps(content), time.monotonic()
-    try:
-        connection.request("GET" if body is None else "POST", path, body, headers)
-        found = connection.getresponse()
-        named = {name.lower(): value for name, value in found.getheaders()}
-        return HttpAnswer(found.status, named, found.read(), time.monotonic() - since_s)
-    except (ConnectionError, HTTPException):
-        return None
-    finally:
-        connection.close()
+    with httpx.Client(base_url=url, timeout=HANG_S, trust_env=False, verify=False) as client:
+        try:
+            return client.request("GET" if content is None else "POST", path, json=content, headers=headers)
+        except (httpx.NetworkError, httpx.RemoteProtocolError):
+            return None
 
 
-class Question(NamedTuple):
+class Question:
     """One row, asked under an id of its own, or under one that the gateway gives; every third one has a context."""
 
-    number: int
-    given_id: str | None = None
-
-    @property
-    def query_id(self) -> str:
-        return self.given_id or f"order-{self.number}"
-
-    @property
-    def key(self) -> dict[str, str]:
-        return {"Idempotency-Key": self.query_id}
-
-    @property
-    def total(self) -> int:
-        return self.number + 3
-
-    @property
-    def context(self) -> dict[str, str]:
-        return {} if self.number % 3 else {"context": f"user {self.number % 5}"}
-
-    @property
-    def is_told(self) -> bool:
-        return self.number % 5 == 0
+    def __init__(self, number: int, given_id: str | None = None) -> None:
+        self.number, self.query_id, self.total = number, given_id or f"order-{number}", number + 3
+        self.key = {"Idempotency-Key": self.query_id}
+        self.context = {} if number % 3 else {"context": f"user {number % 5}"}
+        self.is_told = number % 5 == 0
 
 
-def ask(url: str, question: Question, **headers: str) -> HttpAnswer | None:
+def ask(url: str, question: Question, **headers: str) -> httpx.Response | None:
     body = {"input": [question.number, 1, 2], **question.context}
     return call(url, PREDICT, body, **headers)
 
 
-def tell(url: str, question: Question) -> HttpAnswer | None:
+def tell(url: str, question: Question) -> httpx.Response | None:
     about = {"query_id": question.query_id, "application": "sums", "label": question.total, "ack": True}
     return call(url, FEEDBACK, about | question.context)
 
 
-def get(url: str, path: str) -> HttpAnswer:
+def get(url: str, path: str) -> httpx.Response:
     found = call(url, path)
     assert found is not None
     return found
@@ -109,49 +68,46 @@ def status_of(url: str, question: Question, wait_s: float = 0.0) -> dict[str, An
     """What the logs have about a query; empty when they could not be read in time."""
     said = {"application": "sums", "wait_s": wait_s, **question.context}
     found = get(url, f"/v1/queries/{question.query_id}?{urlencode(said)}")
-    assert found.status in {200, 202, 503}, found
-    return {} if found.status == 503 else found.content
+    assert found.status_code in {200, 202, 503}, found.text
+    return {} if found.status_code == 503 else found.json()
 
 
 def readiness(url: str) -> tuple[int, list[str]]:
     found = get(url, "/readyz")
-    return found.status, found.content["reasons"]
+    return found.status_code, found.json()["reasons"]
 
 
-class Gateways:
-    """Gateways of one deployment that serve.
+class Gateways(Rig):
+    """A router, and gateways in front of it by number, all of which serve at their URL."""
 
-    Attributes:
-        programs: All of them, by number.
-        urls: Of those that run.
-    """
+    def start(self, count: int) -> None:
+        self.programs, self.urls = dict[int, Program](), dict[int, str]()
+        self.start_router()
+        for number in range(count):
+            self._start(number)
 
-    def __init__(self, stack: ExitStack, deployment: OwnDeployment, count: int) -> None:
-        self._stack, self._deployment = stack, deployment
-        self.programs = {number: self._program(number) for number in range(count)}
-        self.urls = {number: program.ready()["http"] for number, program in self.programs.items()}
-        for number in self.urls:
-            self.wait_ready(number)
+    def start_router(self) -> None:
+        self.router = self.serve(self.deployment.worker("router"))
+
+    def kill(self, program: Program) -> None:
+        self.fault()
+        program.signal(signal.SIGKILL)
+        program.ended()
 
     def any_url(self, rng: random.Random) -> str:
         return rng.choice([*self.urls.values()])
 
-    def wait_ready(self, number: int) -> None:
-        serves(self.urls[number], LONG_S)
-
     def restart(self, number: int) -> None:
         """kill -9, and start another one, at another address; returns when that one serves."""
-        os.kill(self.programs[number].pid, signal.SIGKILL)
-        self.programs[number].ended()
+        self.kill(self.programs[number])
         del self.urls[number]
-        self.programs[number] = self._program(number)
-        self.urls[number] = self.programs[number].ready()["http"]
-        self.wait_ready(number)
+        self._start(number)
 
-    def _program(self, number: int) -> Program:
-        name = f"gateway-{number}"
-        program = self._deployment.start("gateway", "--instance", name, "--set", "gateway.port=0", *SETTINGS)
-        return self._stack.enter_context(program)
+    def _start(self, number: int) -> None:
+        program = self.deployment.start("gateway", "--instance", f"gateway-{number}", gateway_port=0, **SETTINGS)
+        self.programs[number] = self.enter_context(program)
+        self.urls[number] = program.ready()["http"]
+        serves(self.urls[number], LONG_S)
 
 
 @contextmanager
@@ -173,6 +129,11 @@ def callers(work: Callable[[int], object]) -> Iterator[None]:
         one.result()
 
 
+def in_parallel(work: Callable[[T], object], over: Sequence[T]) -> None:
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert len([*pool.map(work, over)]) == len(over)
+
+
 class KeyedCalls:
     """Asks keys again and again until each is answered, and tells about some of them, at whichever gateway.
 
@@ -184,10 +145,8 @@ class KeyedCalls:
     """
 
     def __init__(self, gateways: Gateways) -> None:
-        self._gateways = gateways
-        self.bodies: defaultdict[int, set[bytes]] = defaultdict(set)
-        self.told: list[Question] = []
-        self.broken, self.refused = 0, Counter[int]()
+        self._gateways, self.bodies = gateways, defaultdict[int, set[bytes]](set)
+        self.told, self.broken, self.refused = list[Question](), 0, Counter[int]()
 
     def ask(self, number: int) -> None:
         """Ask under a new key until there is an answer, once more, and tell about every fifth one, twice."""
@@ -200,30 +159,26 @@ class KeyedCalls:
             self.told.append(question)
 
     def ask_at(self, url: str, question: Question) -> bool:
-        """Ask at one gateway; whether it answered."""
         found = self._done(ask(url, question, **question.key), 200)
         if found is None:
             return False
-        content = found.content
+        content = found.json()
         assert (content["query_id"], content["output"]) == (question.query_id, question.total), content
-        self.bodies[question.number].add(found.body)
+        self.bodies[question.number].add(found.content)
         return True
 
     def ask_everywhere(self) -> None:
-        """Ask every key once more, at each gateway."""
         asked = [(url, Question(number)) for number in [*self.bodies] for url in self._gateways.urls.values()]
-        with ThreadPoolExecutor(THREADS) as pool:
-            for _ in pool.map(lambda one: until("an answer", lambda: self.ask_at(*one), LONG_S), asked):
-                pass
+        in_parallel(lambda one: until("an answer", lambda: self.ask_at(*one), LONG_S), asked)
 
-    def _done(self, found: HttpAnswer | None, status: int) -> HttpAnswer | None:
-        if found is not None and found.status == status:
+    def _done(self, found: httpx.Response | None, status: int) -> httpx.Response | None:
+        if found is not None and found.status_code == status:
             return found
         if found is None:
             self.broken += 1
         else:
-            assert found.status in RETRIED, found
-            self.refused[found.status] += 1
+            assert found.status_code in RETRIED, found.text
+            self.refused[found.status_code] += 1
         return None
 
 
@@ -239,11 +194,8 @@ class SingleCalls:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self.accepted: list[Question] = []
-        self.told: list[Question] = []
-        self.late: list[Question] = []
-        self.refusals, self.slowest_s = 0, 0.0
+        self._url, self.refusals, self.slowest_s = url, 0, 0.0
+        self.accepted, self.told, self.late = list[Question](), list[Question](), list[Question]()
 
     def __str__(self) -> str:
         counts = f"{len(self.accepted)} accepted, 503: {self.refusals}, 504: {len(self.late)}"
@@ -254,8 +206,8 @@ class SingleCalls:
         question = Question(number)
         later = {"Prefer": "respond-async"} if number % 2 else {}
         found = ask(self._url, question, **({} if number % 4 == 0 else question.key), **later)
-        if found is not None and found.status != 503:
-            question = question._replace(given_id=found.content["query_id"])
+        if found is not None and found.status_code != 503:
+            question = Question(number, found.json()["query_id"])
             assert number % 4 == 0 or question.query_id == Question(number).query_id
         if self._is_taken(question, found):
             self.accepted.append(question)
@@ -269,25 +221,23 @@ class SingleCalls:
 
     def wait_for_answers(self) -> None:
         """Wait until everything that was accepted, and everything that was late, has its answer."""
-        with ThreadPoolExecutor(THREADS) as pool:
-            for _ in pool.map(self._wait_for_answer, [*self.accepted, *self.late]):
-                pass
+        in_parallel(self._wait_for_answer, [*self.accepted, *self.late])
 
     def _wait_for_answer(self, question: Question) -> None:
         found = until("an answer", lambda: status_of(self._url, question, wait_s=1).get("prediction"), LONG_S)
         assert found["output"] == question.total, found
 
-    def _is_taken(self, question: Question, found: HttpAnswer | None) -> bool:
+    def _is_taken(self, question: Question, found: httpx.Response | None) -> bool:
         assert found is not None
-        self.slowest_s = max(self.slowest_s, found.took_s)
-        if found.status == 503:
+        self.slowest_s = max(self.slowest_s, found.elapsed.total_seconds())
+        if found.status_code == 503:
             assert int(found.headers["retry-after"]) > 0, found
             self.refusals += 1
-        elif found.status == 504:
+        elif found.status_code == 504:
             self.late.append(question)
         else:
-            assert found.status in {200, 202}, found
-        return found.status in {200, 202}
+            assert found.status_code in {200, 202}, found.text
+        return found.status_code in {200, 202}
 
 
 def outcomes(url: str, question: Question) -> Counter[str] | None:

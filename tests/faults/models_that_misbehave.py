@@ -2,9 +2,9 @@
 
 import ctypes
 import os
-import sys
 import threading
 import time
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -18,35 +18,31 @@ class Escape(BaseException):
     """No Exception."""
 
 
-def wild(rows):  # noqa: C901 - a list of misdeeds
+def wild(rows):
     """The sum of each row, and a misdeed for each row that asks for one."""
     kinds = rows[:, 0].astype(int).tolist()
-    if RAISES in kinds:
-        raise ValueError("a row that this model cannot stand")
-    if LEAVES in kinds:
-        sys.exit(0)
-    if ESCAPES in kinds:
-        raise Escape
     if TOO_FEW in kinds:
         return [0.0] * (len(rows) - 1)
     if WRITES in kinds:
         rows += 1000
-        raise ValueError("after writing into the rows")
+    errors = {
+        RAISES: ValueError("a row that this model cannot stand"), WRITES: ValueError("after writing into the rows"),
+        LEAVES: SystemExit(0), ESCAPES: Escape(),
+    }  # fmt: skip
+    for kind in errors.keys() & {*kinds}:
+        raise errors[kind]
     if SHOUTS in kinds:
         for number in range(2000):
             print("ready metrics=1", "shout" * 20, number)  # noqa: T201 - what a model does
     if SLOW in kinds:
         time.sleep(10)
-    outputs = [float(total) for total in rows.sum(axis=1)]
-    odd = {NAN: float("nan"), INFINITE: float("inf"), A_SET: {1, 2}, NESTED: nested(1000)}
-    return [odd.get(kind, output) for kind, output in zip(kinds, outputs, strict=True)]
-
-
-def nested(levels):
-    value = []
-    for _ in range(levels):
-        value = [value]
-    return value
+    odd = {
+        NAN: float("nan"),
+        INFINITE: float("inf"),
+        A_SET: {1, 2},
+        NESTED: reduce(lambda inner, _: [inner], range(1000)),
+    }
+    return [odd.get(kind, float(total)) for kind, total in zip(kinds, rows.sum(axis=1), strict=True)]
 
 
 def deadly(rows):
@@ -72,22 +68,18 @@ def hoarder(rows):
 
 
 def steady(rows):
-    """The sum of each row."""
     return rows.sum(axis=1)
 
 
-MOOD = "bad" if Path(os.environ.get("MOODY_FILE", "nowhere")).exists() else "good"
+BAD_MOOD = Path(os.environ.get("MOODY_FILE", "nowhere")).exists()
 
 
 class Moody:
     """Starts only while a file does not exist."""
 
     def __init__(self):
-        if MOOD == "bad":
+        if BAD_MOOD:
             os._exit(7)
 
     def predict_batch(self, rows):
-        """The sum of each row, unless it ends the process."""
-        if EXITS in rows[:, 0].astype(int).tolist():
-            os._exit(0)
         return rows.sum(axis=1)

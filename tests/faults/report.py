@@ -13,24 +13,12 @@ COLUMNS = (
     "case", "kills", "queries", "lost", "differing", "double-counted", "rows differing", "stall p50", "stall max",
     "memory", "note",
 )  # fmt: skip
+COUNTED = ("kills", "queries", "lost", "differing", "double_counted", "rows_differing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One case.
-
-    Attributes:
-        case: What was done.
-        kills: How many processes were killed, frozen or cut off.
-        queries: How many queries were asked.
-        lost: How many have no prediction.
-        differing: How many have two that are not the same.
-        double_counted: Feedbacks counted more often than once, or counted though they must not be.
-        rows_differing: Rows of the selection table that are not, bit for bit, the fold of the logs.
-        stalls_s: The longest time without any answer after each fault, seconds.
-        memory_mib: The most that a process of ours had, MiB.
-        note: What else was seen, in a few words.
-    """
+    """One case; the words are explained in `HEAD`."""
 
     case: str
     kills: int = 0
@@ -45,18 +33,10 @@ class Line:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The line, by column."""
-        p50, longest = (statistics.median(self.stalls_s), max(self.stalls_s)) if self.stalls_s else (None, None)
-        counts = (self.kills, self.queries, self.lost, self.differing, self.double_counted, self.rows_differing)
-        return (self.case, *map(str, counts), _seconds(p50), _seconds(longest), _mib(self.memory_mib), self.note)
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f} s"
-
-
-def _mib(value: float | None) -> str:
-    return "" if value is None else f"{value:.0f} MiB"
+        stalls_s = (statistics.median(self.stalls_s), max(self.stalls_s)) if self.stalls_s else ()
+        stalls = [f"{stall_s:.1f} s" for stall_s in stalls_s] or ["", ""]
+        memory = "" if self.memory_mib is None else f"{self.memory_mib:.0f} MiB"
+        return (self.case, *(str(getattr(self, name)) for name in COUNTED), *stalls, memory, self.note)
 
 
 HEAD = """\
@@ -83,7 +63,7 @@ class FaultReport:
     """
 
     def __init__(self, properties: list[tuple[str, object]] | None = None) -> None:
-        self.lines: list[Line] = []
+        self.lines = list[Line]()
         self._properties = properties
 
     def take(self, properties: Iterable[tuple[str, Any]]) -> bool:
@@ -92,48 +72,24 @@ class FaultReport:
         self.lines += lines
         return bool(lines)
 
-    def add(
-        self,
-        case: str,
-        verdict: Verdict | None = None,
-        *,
-        kills: int = 0,
-        stalls_s: Sequence[float] = (),
-        memory_mib: float | None = None,
-        note: str = "",
-    ) -> None:
+    def add(self, case: str, verdict: Verdict | None = None, stalls_s: Sequence[float] = (), **line: Any) -> None:
         """Note a case, before its verdict is checked: a case that fails is in the table too."""
-        found = verdict and {
-            "queries": verdict.queries,
-            "lost": len(verdict.lost),
-            "differing": len(verdict.differing),
-            "double_counted": verdict.double_counted + verdict.uncounted,
-            "rows_differing": len(verdict.rows_differing),
-        }
-        line = Line(case=case, kills=kills, stalls_s=[*stalls_s], memory_mib=memory_mib, note=note, **(found or {}))
-        self.lines.append(line)
+        if verdict is not None:
+            line |= {name: len(getattr(verdict, name)) for name in ("lost", "differing", "rows_differing")}
+            line |= {"queries": verdict.queries, "double_counted": verdict.double_counted + verdict.uncounted}
+        self.lines.append(Line(case=case, stalls_s=[*stalls_s], **line))
         if self._properties is not None:
-            self._properties.append((PROPERTY, asdict(line)))
-
-    @property
-    def total(self) -> Line:
-        """All cases together."""
-        counted = ("kills", "queries", "lost", "differing", "double_counted", "rows_differing")
-        return Line(case="all", **{name: sum(getattr(line, name) for line in self.lines) for name in counted})
+            self._properties.append((PROPERTY, asdict(self.lines[-1])))
 
     def markdown(self) -> str:
-        """The table."""
-        rows = [COLUMNS, ("---",) * len(COLUMNS), *(line.cells for line in self.lines), self.total.cells]
+        """The table, and a line for all cases together."""
+        total = Line(case="all", **{name: sum(getattr(line, name) for line in self.lines) for name in COUNTED})
+        rows = [COLUMNS, ("---",) * len(COLUMNS), *(line.cells for line in (*self.lines, total))]
         return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
-    def page(self) -> str:
-        """The table as a page of the reference."""
-        return f"{HEAD}\n{self.markdown()}"
-
     def write(self, folder: Path) -> None:
-        """`faults.md` and `faults.json` in this folder."""
+        """As a page of the reference, `faults.md`, and `faults.json`, in this folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "faults.md").write_text(self.page(), encoding="utf-8")
-        (folder / "faults.json").write_text(
-            json.dumps([asdict(line) for line in self.lines], indent=1) + "\n", encoding="utf-8"
-        )
+        (folder / "faults.md").write_text(f"{HEAD}\n{self.markdown()}", encoding="utf-8")
+        lines = json.dumps([asdict(line) for line in self.lines], indent=1)
+        (folder / "faults.json").write_text(f"{lines}\n", encoding="utf-8")

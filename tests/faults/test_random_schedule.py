@@ -5,21 +5,17 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import oracle
 import pytest
-from e2e.programs import Program, RunningProcess
-from e2e.traffic import Traffic
-from faults.compaction import compact_often
-from faults.deployment import CONFIGURATION, OwnDeployment
-from faults.report import FaultReport
-from faults.restored import judge_twice, without_prediction
-from faults.verdict import STOPS_WITHIN_MS, Span
+from e2e.programs import RunningProcess
+from faults.deployment import CONFIGURATION, Deployment, running
+from faults.restored import compact_often
+from faults.under_traffic import UnderTraffic
 
 from clipper_agents.broker import EmbeddedBroker
 from clipper_topics.catalogue import Catalogue
@@ -43,53 +39,29 @@ WEIGHTS = {
 }  # fmt: skip
 
 
-class Fault(NamedTuple):
-    """What is done, and when.
-
-    Attributes:
-        after_s: Since the fault before has been done, in seconds.
-        what: One of `WEIGHTS`.
-        number: Of the router or host.
-        for_s: How long something is frozen.
-    """
-
-    after_s: float
-    what: str
-    number: int
-    for_s: float
-
-
-def schedule(seed: int, lasts_s: float) -> Iterator[Fault]:
-    """The faults of a seed, in order."""
+def schedule(seed: int, lasts_s: float) -> Iterator[tuple[float, str, int, float]]:
+    """The faults of a seed: how long after the one before, what, to which router or host, and for how long."""
     rng = random.Random(seed)
     while (lasts_s := lasts_s - (after_s := rng.uniform(1.0, PAUSE_S))) > 0.0:
         (what,) = rng.choices([*WEIGHTS], [*WEIGHTS.values()])
         longest_s = 1.5 * SESSION_S if what == "freeze a router" else 0.6 * SESSION_S
         for_s = rng.uniform(1.2, 1.6) * SESSION_S if "beyond" in what else rng.uniform(0.1, longest_s)
-        yield Fault(after_s, what, rng.randrange(HOSTS if "host" in what else ROUTERS), for_s)
+        yield after_s, what, rng.randrange(HOSTS if "host" in what else ROUTERS), for_s
 
 
-@dataclass
-class Chaos:
-    """A deployment to which faults are done.
+class Chaos(UnderTraffic):
+    """A deployment to which faults are done; `frozen` is what is frozen until when, and how it is resumed."""
 
-    Attributes:
-        frozen: Until when, by `time.monotonic`, and how it is resumed.
-        done: What was done how often.
-        stood_still: When routers were frozen.
-    """
+    elsewhere = True
 
-    broker: EmbeddedBroker
-    deployment: OwnDeployment
-    stack: ExitStack
-    frozen: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
-    done: Counter[str] = field(default_factory=Counter)
-    stood_still: list[Span] = field(default_factory=list)
+    def __init__(self, broker: EmbeddedBroker, deployment: Deployment, report, **asked: Any) -> None:
+        super().__init__(deployment, report, **asked)
+        self.broker, self.done = broker, Counter[str]()
+        self.frozen = list[tuple[float, Callable[[], object]]]()
+        self.callback(self.thaw)
 
-    def start(self) -> None:
-        """Start the supervisor; it serves when this returns."""
-        self.up: Program = self.stack.enter_context(self.deployment.start("up", "--set", f"router.processes={ROUTERS}"))
-        self.up.ready()
+    def start_up(self) -> None:
+        self.up = self.serve(self.deployment.start("up", router_processes=ROUTERS))
 
     def wait(self, for_s: float) -> None:
         """Let time pass, and resume what was frozen for long enough."""
@@ -100,113 +72,84 @@ class Chaos:
                 one[1]()
             time.sleep(POLL_S)
 
-    def run(self, fault: Fault) -> None:
+    def do(self, what: str, number: int, for_s: float) -> None:
         """Do it; a process that is being started again is left alone."""
-        routers = [self._child(f"router-{(fault.number + each) % ROUTERS}") for each in range(ROUTERS)]
-        host = self._child(f"host.slow-sum.1.{fault.number}")
-        data = self.deployment.data / f"router-{fault.number}"
-        act = {
-            "kill a router": lambda: _send(routers[0], signal.SIGKILL),
-            "kill a host": lambda: _send(host, signal.SIGKILL),
-            "wipe a router": lambda: self._wipe(routers[0], data),
-            "kill the supervisor": self._kill_supervisor,
-            "kill the broker": self._kill_broker,
-            "freeze a router": lambda: self._freeze_router(routers[0], fault.for_s),
-            "freeze a host": lambda: self._freeze(host, fault.for_s),
-            "freeze the broker": lambda: self._freeze_broker(fault.for_s),
-            "freeze two routers beyond their session": lambda: self._freeze_two(routers, fault.for_s),
-        }[fault.what]
-        self.done[fault.what] += act()
+        names = f"router-{number}", f"router-{(number + 1) % ROUTERS}", f"host.slow-sum.1.{number}"
+        router, other, host = (next(iter(running(self.up, f"--instance {name} ")), None) for name in names)
+        acts: dict[str, tuple[Any, ...]] = {
+            "kill a router": (_kill, router),
+            "kill a host": (_kill, host),
+            "wipe a router": (partial(self.wipe, self.deployment.data / names[0]), router),
+            "kill the supervisor": (self.kill_supervisor,),
+            "kill the broker": (self.kill_broker,),
+            "freeze a router": (partial(self.freeze, for_s, self.freeze_router), router),
+            "freeze a host": (partial(self.freeze, for_s, lambda one: os.kill(one.pid, signal.SIGSTOP)), host),
+            "freeze the broker": (partial(self.freeze_broker, for_s),),
+            "freeze two routers beyond their session": (partial(self.freeze_two, for_s), router, other),
+        }
+        act, *processes = acts[what]
+        if all(one is not None and one.runs for one in processes):
+            act(*processes)
+            self.done[what] += 1
 
     def thaw(self) -> None:
-        """Resume everything now."""
         for _, resume in self.frozen:
             resume()
         self.frozen.clear()
 
-    def _child(self, name: str) -> RunningProcess | None:
-        running = (one for one in self.up.children() if f"--instance {name} " in one.command)
-        return next((one for one in running if one.runs), None)
+    def wipe(self, data: Path, router: RunningProcess) -> None:
+        if data.exists():
+            self.lose(router, data)
+        _kill(router)
 
-    def _wipe(self, process: RunningProcess | None, data: Path) -> bool:
-        if not data.exists() or not _send(process, signal.SIGSTOP):
-            return False
-        data.rename(data.with_name(f"{data.name} {self.done.total()}"))
-        return _send(process, signal.SIGKILL)
-
-    def _kill_supervisor(self) -> bool:
+    def kill_supervisor(self) -> None:
         self.thaw()  # a frozen router would hold the directory of the next one
         self.up.signal(signal.SIGKILL)
         self.up.ended()
-        self.start()
-        return True
+        self.start_up()
 
-    def _kill_broker(self) -> bool:
+    def kill_broker(self) -> None:
         self.broker.stop(kill=True)
         self.broker.start()
-        return True
 
-    def _freeze(self, process: RunningProcess | None, for_s: float) -> bool:
-        self.frozen.append((time.monotonic() + for_s, lambda: _send(process, signal.SIGCONT)))
-        return _send(process, signal.SIGSTOP)
+    def freeze(self, for_s: float, stop: Callable[[RunningProcess], object], process: RunningProcess) -> None:
+        self.frozen.append((time.monotonic() + for_s, lambda: process.runs and os.kill(process.pid, signal.SIGCONT)))
+        stop(process)
 
-    def _freeze_router(self, process: RunningProcess | None, for_s: float) -> bool:
-        since_ms = 1e3 * time.time()
-        frozen = self._freeze(process, for_s)
-        self.stood_still.append((since_ms, 1e3 * time.time() + STOPS_WITHIN_MS))
-        return frozen
-
-    def _freeze_broker(self, for_s: float) -> bool:
+    def freeze_broker(self, for_s: float) -> None:
         self.broker.node(1).freeze()
         self.frozen.append((time.monotonic() + for_s, self.broker.node(1).thaw))
-        return True
 
-    def _freeze_two(self, routers: Sequence[RunningProcess | None], for_s: float) -> bool:
+    def freeze_two(self, for_s: float, *routers: RunningProcess) -> None:
         """With the broker frozen for a moment before, so that steps of both are on their way for longer."""
-        self._freeze_broker(STALL_S)
-        first, second = (self._freeze_router(one, for_s) for one in routers[:2])
-        return first and second
+        self.freeze_broker(STALL_S)
+        for one in routers:
+            self.freeze(for_s, self.freeze_router, one)
 
 
-def _send(process: RunningProcess | None, number: signal.Signals) -> bool:
-    if process is None or not process.runs:
-        return False
-    os.kill(process.pid, number)
-    return True
+def _kill(process: RunningProcess) -> None:
+    os.kill(process.pid, signal.SIGKILL)
 
 
-def test_a_random_schedule(tmp_path: Path, pytestconfig: pytest.Config, short: bool, fault_report: FaultReport):
+def test_a_random_schedule(broker, tmp_path, pytestconfig, short, fault_report):
     """Kills, freezes, wipes and compaction while feedback comes early, late and twice: each counts once."""
     seed = pytestconfig.getoption("--seed")
     if seed is None:
         seed = SHORT_SEED if short else random.SystemRandom().randrange(1_000_000)
     print(f"--seed {seed} repeats this schedule")  # noqa: T201 (shown when the test fails)
-    configuration = tmp_path / "kills.toml"
-    configuration.write_text(
-        CONFIGURATION.read_text().replace('name = "slow-sum"\n', f'name = "slow-sum"\nreplicas = {HOSTS}\n')
-    )
-    catalogue = Catalogue(partitions=4)
-    with ExitStack() as stack:
-        broker = stack.enter_context(EmbeddedBroker(tmp_path / "kafka"))
-        deployment = OwnDeployment.on(broker.connection, catalogue, tmp_path, configuration=configuration)
-        client = deployment.client
-        compact_often(client, catalogue.selection_changelog, segment_ms=1000)
-        chaos = Chaos(broker, deployment, stack)
-        stack.callback(chaos.thaw)
-        chaos.start()
-        traffic = stack.enter_context(
-            Traffic(
-                client, catalogue.prefix, catalogue.partitions, QUERIES_PER_S, seed, early_s=EARLY_S, delay_s=DELAY_S
-            )
-        )
-        for fault in schedule(seed, SHORT_S if short else LASTS_S):
-            chaos.wait(fault.after_s)
-            chaos.run(fault)
+    configuration, slow = tmp_path / "kills.toml", 'name = "slow-sum"\n'
+    configuration.write_text(CONFIGURATION.read_text().replace(slow, f"{slow}replicas = {HOSTS}\n"))
+    deployment = Deployment.on(broker.connection, Catalogue(partitions=4), tmp_path, configuration)
+    compact_often(deployment.client, deployment.catalogue.selection_changelog, segment_ms=1000)
+    asked = dict(rate_per_s=QUERIES_PER_S, seed=seed, early_s=EARLY_S, delay_s=DELAY_S)
+    with Chaos(broker, deployment, fault_report, **asked) as chaos:
+        chaos.start_up()
+        for after_s, *fault in schedule(seed, SHORT_S if short else LASTS_S):
+            chaos.wait(after_s)
+            chaos.do(*fault)
         chaos.thaw()
-        learned = oracle.positions(oracle.table(client.read(catalogue.selection_changelog)))
-        traffic.finish(lambda: without_prediction(client, catalogue.prefix))
-        verdict = judge_twice(deployment, chaos.up)
+        learned = oracle.positions(oracle.table(chaos.client.read(deployment.catalogue.selection_changelog)))
+        verdict = chaos.judged(chaos.up)
     done = ", ".join(f"{times} x {what}" for what, times in sorted(chaos.done.items()))
     note = f"seed {seed}: {done}; {sum(learned.values())} feedbacks read meanwhile"
-    fault_report.add("a random schedule", verdict, kills=chaos.done.total(), note=note)
-    verdict.check(stood_still=chaos.stood_still)
+    chaos.conclude("a random schedule", verdict, kills=chaos.done.total(), note=note)

@@ -3,58 +3,59 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import oracle
-from e2e.any_client import AnyClient, Reading, Record
+from e2e.any_client import Reading, Record
 from e2e.programs import until
+from faults.deployment import Deployment
 from known_fields import Identity, known_fields
+from plain_msgpack import unpack
 
 from clipper_agents.replay.log_ranges import KafkaLogs
-from clipper_agents.replay.verdicts import RowMismatch, Verification
+from clipper_agents.replay.verdicts import RowMismatch
 from clipper_agents.replay.verify import verify
-from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
 Place = tuple[int, int]
 """Partition and offset of a query."""
 Span = tuple[float, float]
 """From one time to another, milliseconds since the epoch."""
+HORIZON_S = 3600.0
+MAY_BE_DEFAULT = {"late", "arrived_late", "errors", "no_models"}
+"""Reasons of defaults while processes are killed; without a model while colocated ones are made again."""
 STOPS_WITHIN_MS = 20.0
 """So long a process may run on after SIGSTOP, until the kernel looks at it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Verdict:
-    """The end of a case, as the logs tell it.
+    """The end of a case, as the logs tell it; answers and audits are all that there are, repeated ones too.
 
     Attributes:
-        queries: How many records the queries topic has.
-        answers: Every prediction, repeated ones too.
         lost: Queries without a prediction and without a dead letter.
         differing: Queries with two predictions that are not the same bytes, each from when it was asked to when it was
             answered first, by the log.
         double_counted: Feedbacks that the table counts and the serial fold does not.
         uncounted: Feedbacks that the serial fold counts and the table does not.
         rows_differing: Rows of which not every bit is what the serial fold gives: as it is, and as the fold has it.
-        applied: Feedbacks in the table, by application.
-        audits: Every audit, repeated ones too.
         unaudited: Decisions that say that an audit follows, where none does.
         parted: Rows that `replay verify` finds to differ: the same question, asked of the project itself.
+        late_rows: Positions in the changelog that are not above the one before in their partition.
     """
 
     queries: int
-    answers: Sequence[Record]
+    answers: Sequence[Record] = ()
     lost: frozenset[Place]
     differing: Mapping[Place, Span]
-    double_counted: int
-    uncounted: int
-    rows_differing: Mapping[oracle.RowKey, tuple[oracle.Row, oracle.Row]]
-    applied: Counter[str]
-    audits: Sequence[Record]
-    unaudited: frozenset[oracle.AuditKey]
+    double_counted: int = 0
+    uncounted: int = 0
+    rows_differing: Mapping[oracle.RowKey, tuple[oracle.Row, oracle.Row]] = field(default_factory=dict)
+    applied: Counter[str] = field(default_factory=Counter)
+    audits: Sequence[Record] = ()
+    unaudited: frozenset[oracle.AuditKey] = frozenset()
     parted: Sequence[RowMismatch] = ()
+    late_rows: int = 0
 
     @property
     def repeated(self) -> int:
@@ -63,7 +64,6 @@ class Verdict:
 
     @property
     def defaults(self) -> Counter[str]:
-        """Default answers by reason, each query once."""
         first = {_about(one): one.content for one in reversed(self.answers)}
         return Counter(content["reason"] for content in first.values() if content.get("default"))
 
@@ -77,45 +77,25 @@ class Verdict:
             place for place, (asked_ms, answered_ms) in self.differing.items()
             if not any(asked_ms <= until_ms and answered_ms >= since_ms for since_ms, until_ms in stood_still)
         }  # fmt: skip
-        wrong = self.lost, said_twice, self.unaudited, self.double_counted, self.uncounted, self.rows_differing
-        assert not any((*wrong, self.parted)), self
+        counted = ("lost", "unaudited", "double_counted", "uncounted", "rows_differing", "parted")
+        wrong = {name: getattr(self, name) for name in counted} | {"differing": said_twice}
+        assert not any(wrong.values()), {name: one for name, one in wrong.items() if one}
         assert min(self.applied.values(), default=0) >= least_applied, self.applied
 
-    def __repr__(self) -> str:
-        return (
-            f"Verdict(queries={self.queries}, lost={sorted(self.lost)[:5]}, "
-            f"differing={sorted(self.differing.items())[:5]}, double_counted={self.double_counted}, "
-            f"uncounted={self.uncounted}, "
-            f"unaudited={sorted(self.unaudited)[:5]}, parted={list(self.parted)[:3]}, "
-            f"rows_differing={list(self.rows_differing.items())[:3]})"
-        )
 
-
-def judge(
-    client: AnyClient, prefix: str, applications: Mapping[str, Mapping[str, Any]], within_s: float = 300.0
-) -> Verdict:
-    """Read the topics of a deployment that is asked nothing more, once all its feedback is in the table.
-
-    Args:
-        client: Reads.
-        prefix: Of the topics.
-        applications: The manifests by name, as the configuration declares them.
-        within_s: How long the last feedback may take.
-    """
-    with client.reading(f"{prefix}.feedback") as told, client.reading(f"{prefix}.router-selection-changelog") as rows:
+def judge(deployment: Deployment, within_s: float = 300.0) -> Verdict:
+    """Read the topics of a deployment that is asked nothing more, once all its feedback is in the table."""
+    client, catalogue, applications = deployment.client, deployment.catalogue, deployment.applications
+    with client.reading(catalogue.feedback) as told, client.reading(catalogue.selection_changelog) as rows:
         table = until("all feedback is in the table", lambda: _settled(told, rows), within_s)
-    feedback = told.records
-    answers = client.read(f"{prefix}.predictions")
+    feedback, answers, asked = told.records, client.read(catalogue.predictions), client.read(catalogue.queries)
     by_query: defaultdict[Place, list[Record]] = defaultdict(list)
     for one in answers:
         by_query[_about(one)].append(one)
-    asked = client.read(f"{prefix}.queries")
     queries = {(one.partition, one.offset): one.timestamp_ms for one in asked}
-    restored = any(oracle.RESTORE in one.headers for one in feedback)
-    control = client.read(f"{prefix}.control") if restored else ()
-    audits = client.read(f"{prefix}.audits")
-    changelog = client.read(f"{prefix}.router-selection-changelog")
-    expected = oracle.fold(answers, feedback, applications, audits, control, changelog)
+    audits, changelog = client.read(catalogue.audits), client.read(catalogue.selection_changelog)
+    logs = KafkaLogs(KafkaConnection(client.bootstrap), catalogue)
+    expected = oracle.fold(answers, feedback, applications, audits, changelog=changelog)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
     applied = Counter(dict.fromkeys(applications, 0))
     for (application, _, _), row in table.items():
@@ -124,7 +104,7 @@ def judge(
     return Verdict(
         queries=len(queries),
         answers=answers,
-        lost=frozenset(queries.keys() - by_query.keys() - elsewhere(client, prefix, asked, answers)),
+        lost=frozenset(queries.keys() - by_query.keys() - elsewhere(deployment, asked, answers)),
         differing={
             place: (queries[place], some[0].timestamp_ms)
             for place, some in by_query.items()
@@ -136,7 +116,8 @@ def judge(
         applied=applied,
         audits=audits,
         unaudited=frozenset(oracle.unaudited(answers, audits)),
-        parted=verification(client, prefix).partings,
+        parted=asyncio.run(verify(logs, catalogue, HORIZON_S)).partings,
+        late_rows=_rows_out_of_order(changelog),
     )
 
 
@@ -146,11 +127,16 @@ def _settled(feedback: Reading, changelog: Reading) -> dict[oracle.RowKey, oracl
     return table if oracle.positions(table) == ends else None
 
 
-def verification(client: AnyClient, prefix: str, horizon_s: float = 3600.0) -> Verification:
-    """What `replay verify` says about the same logs."""
-    catalogue = Catalogue(prefix=prefix, partitions=client.partitions(f"{prefix}.feedback"))
-    logs = KafkaLogs(KafkaConnection(bootstrap=client.bootstrap), catalogue)
-    return asyncio.run(verify(logs, catalogue, horizon_s))
+def _rows_out_of_order(changelog: Sequence[Record]) -> int:
+    late, highest = 0, dict[int, int]()
+    for record in changelog:
+        application, context, partition = unpack(record.key or b"")
+        assert partition == record.partition
+        if not application and context is None:
+            offset = unpack(record.value or b"")[1]
+            late += offset <= highest.get(partition, -2)  # -1: before the first feedback
+            highest[partition] = max(offset, highest.get(partition, -1))
+    return late
 
 
 def answered_again(queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:
@@ -187,16 +173,22 @@ def identity(record: Record) -> tuple[int, str, str] | None:
     return (record.partition, *names) if all(isinstance(name, str) for name in names) else None
 
 
-def elsewhere(client: AnyClient, prefix: str, queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:
+def elsewhere(deployment: Deployment, queries: Sequence[Record], answers: Sequence[Record]) -> set[Place]:
     """Queries that have no prediction of their own and need none: dead letters, and repetitions of an id."""
-    letters = refused(client, prefix, f"{prefix}.queries").keys()
+    letters = refused(deployment, deployment.catalogue.queries).keys()
     return letters | answered_again([one for one in queries if (one.partition, one.offset) not in letters], answers)
 
 
-def refused(client: AnyClient, prefix: str, of: str) -> Counter[Place]:
+def without_prediction(deployment: Deployment) -> set[Place]:
+    """The same of what the topics hold now."""
+    catalogue, read = deployment.catalogue, deployment.client.read
+    return elsewhere(deployment, read(catalogue.queries), read(catalogue.predictions))
+
+
+def refused(deployment: Deployment, of: str) -> Counter[Place]:
     """How often each record of a topic is among the dead letters."""
     places = []
-    for one in client.read(f"{prefix}.dead-letters"):
+    for one in deployment.client.read(deployment.catalogue.dead_letters):
         topic, *place = (one.headers[f"__streams.errors.{name}"].decode() for name in ("topic", "partition", "offset"))
         if topic == of:
             places.append((int(place[0]), int(place[1])))

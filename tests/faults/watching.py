@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from e2e.any_client import AnyClient, Record
 
 POLL_S = 0.02
+Pids = Callable[[], Iterable[int]]
 
 
 def memory_mib(pid: int) -> float:
@@ -28,25 +28,17 @@ class Watch:
     """Notes when answers arrive, and the most memory that processes have; as a context manager it starts and ends.
 
     Args:
-        client: Reads the predictions.
-        topic: The predictions topic.
         pids: The processes to look at, asked again and again.
         counts: Which answers count.
     """
 
     def __init__(
-        self,
-        client: AnyClient,
-        topic: str,
-        pids: Callable[[], Iterable[int]] = tuple,
-        counts: Callable[[Record], bool] = lambda _: True,
+        self, client: AnyClient, topic: str, pids: Pids = tuple, counts: Callable[[Record], bool] = bool
     ) -> None:
-        self.arrivals_s: list[float] = []
-        self.arrivals_of_s: dict[int, list[float]] = {}
-        self.most_mib = 0.0
+        self.arrivals_s, self.most_mib = list[float](), 0.0
+        self.arrivals_of_s = {number: list[float]() for number in range(client.partitions(topic))}
         self._client, self._topic, self._pids, self._counts = client, topic, pids, counts
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._over, self._thread = threading.Event(), threading.Thread(target=self._look)
 
     def stalls_of_partitions_s(self, faults_s: Iterable[float]) -> list[float]:
         """As `stalls_s`, where a partition in which nobody is answered is a stall already."""
@@ -75,15 +67,13 @@ class Watch:
                 if fresh:
                     self.arrivals_s.append(now_s)
                 for partition in {record.partition for record in fresh}:
-                    self.arrivals_of_s.setdefault(partition, []).append(now_s)
+                    self.arrivals_of_s[partition].append(now_s)
                 self.most_mib = max([self.most_mib, *map(memory_mib, self._pids())])
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()

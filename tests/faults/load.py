@@ -1,24 +1,71 @@
-"""Answers by the million: which queries have one, and how late it was, in arrays instead of records."""
+"""Queries at a rate, whatever becomes of them, and answers by the million, in arrays instead of records."""
 
 import json
+import threading
 import time
 import zlib
 from array import array
 from collections import Counter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from faults.deployment import Deployment
 from faults.verdict import Place, Verdict
 from numpy.typing import NDArray
 
+SLICE_S = 0.01
 RECORDS = 10_000
 SILENCE_S = 30.0
 """When nothing more comes for so long, nothing more will."""
 
 
+def producer(deployment: Deployment) -> Producer:
+    usual = {"linger.ms": 5, "partitioner": "murmur2_random", "message.max.bytes": 2_000_000}
+    return Producer({"bootstrap.servers": deployment.client.bootstrap, **usual})
+
+
+class Asking:
+    """Asks for an application at a rate, for the time of the block.
+
+    Args:
+        value: What is sent instead of a query that can be answered.
+        partition: Where all of it goes; absent: anywhere.
+    """
+
+    def __init__(
+        self, deployment: Deployment, application: str, per_s: float, value: bytes = b"", partition: int = -1
+    ) -> None:
+        self.asked, self._per_s, self._partition = 0, per_s, partition
+        self._producer, self._topic = producer(deployment), deployment.catalogue.queries
+        self._value = value or b'{"application": "%s", "input": [1, 2, 3]}' % application.encode()
+        self._over, self._thread = threading.Event(), threading.Thread(target=self._ask)
+
+    def _ask(self) -> None:
+        began_s = time.monotonic()
+        while not self._over.wait(SLICE_S):
+            due = int((time.monotonic() - began_s) * self._per_s)
+            while self.asked < due:
+                try:
+                    self._producer.produce(self._topic, self._value, partition=self._partition)
+                except BufferError:  # the broker is slower than we are: so be it
+                    self._producer.poll(0.1)
+                else:
+                    self.asked += 1
+            self._producer.poll(0)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        assert self._producer.flush(60) == 0
+
+
 class Tally:
-    """Reads a predictions topic (JSON) from its beginning.
+    """Reads a deployment's predictions (JSON) from their beginning.
 
     Attributes:
         answered: How many queries have an answer.
@@ -27,23 +74,20 @@ class Tally:
         differing: Queries with two answers that are not the same bytes.
     """
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._consumer = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": "nobody", "enable.auto.commit": False, "fetch.wait.max.ms": 50}
-        )
-        partitions = self._consumer.list_topics(topic, timeout=60).topics[topic].partitions
-        self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+    def __init__(self, deployment: Deployment) -> None:
+        client, catalogue = deployment.client, deployment.catalogue
+        alone = {"group.id": "nobody", "enable.auto.commit": False, "fetch.wait.max.ms": 50}
+        self._consumer, self._queries = Consumer({"bootstrap.servers": client.bootstrap, **alone}), catalogue.queries
+        partitions = range(catalogue.partitions)
+        self._consumer.assign([TopicPartition(catalogue.predictions, each, OFFSET_BEGINNING) for each in partitions])
         self._sums = {number: array("q") for number in partitions}
         self._asked = dict.fromkeys(partitions, 0)
         self._queried_at_s, self._latency_ms, self._default = array("d"), array("d"), array("b")
-        self.answered = 0
-        self.reasons: Counter[str] = Counter()
-        self.explained = True
-        self.differing: set[Place] = set()
+        self.answered, self.explained = 0, True
+        self.reasons, self.differing = Counter[str](), set[Place]()
 
     @property
     def lost(self) -> frozenset[Place]:
-        """Queries without an answer."""
         return frozenset(
             (partition, offset)
             for partition, asked in self._asked.items()
@@ -53,18 +97,8 @@ class Tally:
 
     def verdict(self) -> Verdict:
         """For the report; feedback is no part of it."""
-        return Verdict(
-            queries=sum(self._asked.values()),
-            answers=(),
-            lost=self.lost,
-            differing=dict.fromkeys(self.differing, (0.0, 0.0)),
-            double_counted=0,
-            uncounted=0,
-            rows_differing={},
-            applied=Counter(),
-            audits=(),
-            unaudited=frozenset(),
-        )
+        differing = dict.fromkeys(self.differing, (0.0, 0.0))
+        return Verdict(queries=sum(self._asked.values()), lost=self.lost, differing=differing)
 
     def read_to(self, answers: int, within_s: float = 900.0) -> None:
         """Read on until so many queries are answered."""
@@ -73,10 +107,10 @@ class Tally:
             assert time.monotonic() < end_s, f"{answers - self.answered} answers are missing"
             self._read()
 
-    def read_all(self, queries: str) -> None:
-        """Read on until every query that the topic holds now is answered, or nothing comes any more."""
+    def read_all(self) -> None:
+        """Read on until every query that there is now is answered, or nothing comes any more."""
         for partition in self._asked:
-            _, self._asked[partition] = self._consumer.get_watermark_offsets(TopicPartition(queries, partition))
+            _, self._asked[partition] = self._consumer.get_watermark_offsets(TopicPartition(self._queries, partition))
         heard_s = time.monotonic()
         while self.answered < sum(self._asked.values()) and time.monotonic() < heard_s + SILENCE_S:
             if self._read():
@@ -99,7 +133,6 @@ class Tally:
         return int(bad.sum()), len(bad)
 
     def is_default(self, since_s: float, until_s: float) -> NDArray[np.bool_]:
-        """Of each query of this time."""
         at_s = np.array(self._queried_at_s)
         return np.array(self._default, dtype=bool)[(at_s >= since_s) & (at_s < until_s)]
 
