@@ -2,10 +2,12 @@
 
 import asyncio
 from collections import Counter
+from functools import partial
+from itertools import count
 from math import inf
 
 import numpy as np
-from builders.host import FakeClock, FunctionOfRow, Observed, asked, rows_of
+from builders.host import FunctionOfRow, asked, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -13,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
+from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
 from clipper_stream.batching.aimd import RelaxedTarget
 from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
@@ -141,14 +144,6 @@ class UnevenSend:
         self.safe += [(reply.partition, piece) for piece in reply.pieces]
 
 
-class SlowClock(FakeClock):
-    """Half a millisecond passes between two readings, so that windows come to their end and far deadlines do not."""
-
-    def __call__(self):
-        self.advance(0.0005)
-        return self.now_s
-
-
 @given(
     submissions=st.lists(st.lists(frames(), max_size=4), min_size=1, max_size=5),
     make_limit=st.sampled_from(
@@ -172,10 +167,9 @@ def test_every_row_is_answered_once_and_every_frame_finished_after_that(
 
     async def serve():
         core = HostBatcher(Window(max_delay_s), make_limit())
-        engine = HostEngine(
-            core, Predictor(MODEL, inline=inline), send, finish, Observed(),
-            max_open_rows=max_open_rows, clock=SlowClock(),
-        )  # fmt: skip
+        clock = partial(next, count(NOW_S, 0.0005))  # so that windows come to their end and far deadlines do not
+        predictor, observer = Predictor(MODEL, inline=inline), BatchMetrics(HostMetrics(), "m", "1")
+        engine = HostEngine(core, predictor, send, finish, observer, max_open_rows=max_open_rows, clock=clock)
         running = asyncio.create_task(engine.run())
         for number, submission in enumerate(submissions):
             await engine.submit([(10 * number + place, rows) for place, rows in enumerate(submission)])

@@ -1,9 +1,7 @@
 """Rows of sampled queries are noted with the batch that they were in, and no others are."""
 
-import asyncio
-
 import pytest
-from builders.host import FunctionOfRow, Observed, Outputs, asked
+from builders.host import FunctionOfRow, asked
 
 from clipper_agents.host.batch_traces import UNTRACED, BatchTraces
 from clipper_agents.host.batching import HostBatcher
@@ -11,7 +9,8 @@ from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.outputs import OpenFrame, RowSpan
 from clipper_agents.host.predictor import Predictor
 from clipper_agents.host.request_rows import read_request
-from clipper_agents.observability.batch_notes import BatchRun, QueuedRows, SentOutputs
+from clipper_agents.observability.batch_notes import QueuedRows, SentOutputs
+from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
 from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
 from clipper_topics.frames import RequestFrame, encode_frame
@@ -28,21 +27,16 @@ class Notes(list):
     put = list.append
 
 
-def served(*frames, limit=4, model=DOUBLE):
+async def served(*frames, limit=4, model=DOUBLE):
     """The notes of an engine that has served frames of rows, each with its traced rows."""
     notes = Notes()
-
-    async def serve():
-        core, traces = HostBatcher(Window(0.0), Fixed(limit)), BatchTraces(notes, "sum:1", "requests")
-        predictor = Predictor(model, inline=True)
-        engine = HostEngine(core, predictor, Outputs(), lambda _: None, Observed(), traces=traces)
-        running = asyncio.create_task(engine.run())
-        requests = [(number, asked(rows, frame=number, **how)) for number, (rows, how) in enumerate(frames)]
-        await engine.submit(requests)
-        engine.drain()
-        await running
-
-    asyncio.run(serve())
+    core, traces = HostBatcher(Window(0.0), Fixed(limit)), BatchTraces(notes, "sum:1", "requests")
+    observer = BatchMetrics(HostMetrics(), "sum", "1")
+    predictor = Predictor(model, inline=True)
+    engine = HostEngine(core, predictor, lambda _: None, lambda _: None, observer, traces=traces)
+    await engine.submit([(number, asked(rows, frame=number, **how)) for number, (rows, how) in enumerate(frames)])
+    engine.drain()
+    await engine.run()
     return notes
 
 
@@ -50,33 +44,25 @@ def traced(start, stop):
     return {"traced": (TracedRows(start, stop, CONTEXT),)}
 
 
-def test_a_batch_is_noted_with_its_rows_and_those_that_are_sampled():
-    (note,) = served(([1, 2], traced(1, 2)), ([3], {}))
+async def test_a_batch_is_noted_with_its_rows_and_those_that_are_sampled():
+    (note,) = await served(([1, 2], traced(1, 2)), ([3], {}))
     assert (note.model, note.topic, note.rows, note.frames, note.failed) == ("sum:1", "requests", 3, 2, 0)
     assert [(one.context, one.rows) for one in note.queued] == [(CONTEXT, 1)]
     assert note.queued[0].admitted_ns <= note.taken_ns <= note.began_ns <= note.ended_ns <= note.now_ns
     assert note.queued[0].ended_ns == note.taken_ns
+    assert [span.name for span in note.spans()] == ["process requests", "queue", "batch", "model"]
+    assert await served(([1, 2], {}), ([3], {})) == [], "without a sampled row"
 
 
-def test_a_batch_without_a_sampled_row_is_not_noted():
-    assert served(([1, 2], {}), ([3], {})) == []
-
-
-def test_rows_of_one_query_are_noted_with_each_batch_that_they_are_in():
-    notes = served(([1, 2, 3, 4, 5], traced(1, 4)), limit=2)
+async def test_rows_of_one_query_are_noted_with_each_batch_that_they_are_in():
+    notes = await served(([1, 2, 3, 4, 5], traced(1, 4)), limit=2)
     assert [(note.rows, [one.rows for one in note.queued]) for note in notes] == [(2, [1]), (2, [2])]
 
 
-def test_a_model_that_fails_is_the_error_of_its_batch():
-    def fail(_):
-        raise ValueError("no")
-
-    (note,) = served(([1], traced(0, 1)), model=FunctionOfRow(fail))
+async def test_a_model_that_fails_is_the_error_of_its_batch_and_late_rows_are_noted_as_such():
+    (note,) = await served((["no number"], traced(0, 1)), model=FunctionOfRow(int))
     assert (note.failed, note.error) == (1, "ValueError")
-
-
-def test_rows_past_their_deadline_are_noted_as_late():
-    (note,) = served(([1], {**traced(0, 1), "deadline_s": 1.0}))
+    (note,) = await served(([1], {**traced(0, 1), "deadline_s": 1.0}))
     assert (type(note), note.error, note.context) == (QueuedRows, "late", CONTEXT)
 
 
@@ -107,12 +93,5 @@ def test_where_nothing_is_recorded_the_context_goes_on_as_it_came():
 def test_a_header_of_another_form_names_no_rows(header):
     frame = encode_frame(RequestFrame(router=b"r", frame=1, reply=0, dtype="json", shape=[1], rows=[1]))
     assert read_request(frame, 1, [("clipper-traces", header)]).traced == ()
-    assert read_request(frame, 1, traced_rows_header([TracedRows(0, 1, CONTEXT)])).traced == (
-        TracedRows(0, 1, CONTEXT),
-    )
-
-
-def test_a_batch_is_told_in_what_an_exporter_reads():
-    (note,) = served(([1], traced(0, 1)))
-    assert isinstance(note, BatchRun)
-    assert [span.name for span in note.spans()] == ["process requests", "queue", "batch", "model"]
+    rows = TracedRows(0, 1, CONTEXT)
+    assert read_request(frame, 1, traced_rows_header([rows])).traced == (rows,)
