@@ -1,7 +1,12 @@
-"""What the controller does about decisions: none keeps another from being made, and an abort is made first."""
+"""What the controller does about decisions, what it publishes how often, and where it begins to read."""
 
+import asyncio
+import logging
 import math
+from contextlib import suppress
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 from builders.rollout_logs import answered
 from unit.rollout.rig import CATALOGUE, control_of, control_records, fold_of, query, with_trials
@@ -9,9 +14,14 @@ from unit.rollout.rig import CATALOGUE, control_of, control_records, fold_of, qu
 from clipper_agents.control.errors import WriteContention
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout import app
+from clipper_agents.rollout.comparison_reports import AGAIN_S, CHANGED_S, ComparisonReports
 from clipper_agents.rollout.decisions import plan_of
+from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.settings.workers import StewardSettings
+from clipper_topics import codec
+from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.examples import CANDIDATE_COMPARISON, COMPARISON
 from clipper_topics.manifests import RolloutRule, Trial
 
 RULE = RolloutRule(margin=0.2, steps=[0.25, 0.5], least=20)
@@ -93,3 +103,105 @@ async def test_the_series_of_an_application_that_is_withdrawn_end(rollout):
     rollout.controller._take_control([])
     found = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert {one.labels["application"] for one in found if "application" in one.labels} == {"digits"}
+
+
+KEY, OTHER = b"digits/svm:2", b"digits/forest:2"
+NOWHERE = KafkaConnection("127.0.0.1:1")
+
+
+class Written:
+    """What would be written at each second, as the value by key that a broker took then."""
+
+    def __init__(self):
+        self.reports, self.at_s = ComparisonReports(NOWHERE, Catalogue()), {}
+
+    def put(self, now_s, *comparisons):
+        self.reports.put(comparisons, now_s)
+        for key in self.reports.due:
+            self.at_s.setdefault(key, []).append(now_s)
+        due, self.reports.due = self.reports.due, {}
+        return due
+
+
+def counted(feedbacks):
+    return msgspec.structs.replace(COMPARISON, feedbacks=feedbacks)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "feedbacks", "written_s"),
+    [
+        (12, lambda second: second, [0, CHANGED_S, 2 * CHANGED_S]),
+        (130, lambda second: 1 if second < 90 else 2, [0, AGAIN_S, 90]),
+    ],
+    ids=["it changes each second", "it stays for a minute, and changes"],
+)
+def test_a_comparison_is_written_each_minute_or_when_it_changes_though_not_each_second(seconds, feedbacks, written_s):
+    written = Written()
+    for second in range(seconds):
+        written.put(second, counted(feedbacks(second)))
+    assert written.at_s == {KEY: written_s}
+
+
+def test_a_version_that_is_not_compared_any_more_is_said_once():
+    written = Written()
+    written.put(0, COMPARISON, CANDIDATE_COMPARISON)
+    assert written.put(1, CANDIDATE_COMPARISON) == {KEY: None}
+    assert written.put(2, CANDIDATE_COMPARISON) == {}
+    assert written.put(3) == {OTHER: None}
+    assert written.put(4, COMPARISON) == {KEY: codec.comparisons.encode(COMPARISON)}
+
+
+def test_only_the_newest_comparison_of_a_version_waits_to_be_written():
+    reports = ComparisonReports(NOWHERE, Catalogue())
+    for minute in range(100):
+        reports.put([counted(minute)], minute * 60.0)
+    assert reports.due == {KEY: codec.comparisons.encode(counted(99))}
+    reports.put([], 6_000.0)
+    assert reports.due == {KEY: None}
+
+
+async def test_a_kafka_that_is_away_is_said_once_and_waited_for(caplog):
+    reports, attempts = ComparisonReports(NOWHERE, Catalogue()), []
+
+    async def sleep(seconds):
+        attempts.append(seconds)
+        if len(attempts) == 3:
+            raise asyncio.CancelledError
+
+    with caplog.at_level(logging.WARNING, "clipper_agents.rollout"), suppress(asyncio.CancelledError):
+        reports.put([COMPARISON], 0.0)
+        await reports.run(sleep)
+    (said,) = [one for one in caplog.records if one.name.startswith("clipper_agents.rollout")]
+    assert said.getMessage() == "comparisons are not published, decisions are made all the same"
+    assert reports.due.keys() == {KEY}, "it is written when Kafka is back"
+
+
+class GrowingLog:
+    """A consumer of logs that are empty when they are first asked about, and grow with each question."""
+
+    def __init__(self):
+        self.records, self.sought = 0, set()
+        self._client = SimpleNamespace(cluster=SimpleNamespace(leader_for_partition=lambda tp: 0))
+
+    def assign(self, partitions):
+        pass
+
+    async def end_offsets(self, partitions):
+        self.records += 1
+        return dict.fromkeys(partitions, self.records - 1)
+
+    async def offsets_for_times(self, times):
+        self.records += 1
+        return dict.fromkeys(times)  # none of that time or later
+
+    def seek(self, tp, offset):
+        self.sought.add(offset)
+
+
+def test_what_is_written_while_a_reading_of_empty_logs_begins_is_not_passed():
+    """The end was asked for after the time: records written in between were neither of that time nor behind the end."""
+    log = GrowingLog()
+    logs = MergedLogTailer(KafkaConnection("127.0.0.1:1"), Catalogue(partitions=1))
+    logs._tailer.reader._consumer = log
+    asyncio.run(logs.start(0))
+    assert log.sought == {0}

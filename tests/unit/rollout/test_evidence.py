@@ -1,9 +1,10 @@
 """The fold of the logs: what is known at a place does not depend on when the control topic was read."""
 
 import random
+import sys
 
 import pytest
-from builders.rollout_logs import answered, decided
+from builders.rollout_logs import answered, decided, missing
 from unit.rollout.rig import (
     CANARY,
     CATALOGUE,
@@ -14,14 +15,20 @@ from unit.rollout.rig import (
     fold_of,
     log_record,
     query,
+    specs_of,
     with_trials,
 )
 
-from clipper_agents.rollout.comparison_spec import comparison_specs
+from clipper_agents.rollout.comparison_spec import DriftSpec, comparison_specs, needs_history
+from clipper_agents.rollout.decisions import is_newer
+from clipper_agents.rollout.drift_monitor import MOST, DriftMonitor
 from clipper_agents.rollout.evidence import UnknownRevision
+from clipper_agents.rollout.query_losses import QueryLosses
+from clipper_agents.rollout.trial_evidence import ApplicationEvidence, OpenTrial
+from clipper_stream.feedback.join import join
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
-from clipper_topics.manifests import RolloutRule, Trial
+from clipper_topics.manifests import DriftRule, RolloutRule, Trial
 from clipper_topics.restore import RESTORE
 
 RULE = RolloutRule(margin=0.2, steps=[1.0], least=20)
@@ -121,3 +128,197 @@ def test_who_is_no_longer_watched_is_forgotten():
     assert len(fold.comparisons()) == 2
     fold.follow({})
     assert (fold.comparisons(), fold.decisions(["digits"], all_read=True)) == ([], [])
+
+
+def evidence_of(*trials, **fields):
+    return ApplicationEvidence(specs_of(with_trials(*trials, **fields)), 3600.0)
+
+
+def standings():
+    return evidence_of(models=["a:1", "b:1"], keep_best=1)
+
+
+def asked(found, second, **losses):
+    """A query that asked both candidates, and its label; a loss of None: no answer."""
+    said = [missing(f"{name}:1") if loss is None else answered(f"{name}:1", 0) for name, loss in losses.items()]
+    known = {f"{name}:1": loss for name, loss in losses.items() if loss is not None}
+    (opened,) = found.decide(9, join(decided("q", *said)), (), second * 1000)
+    opened.learn(QueryLosses(models=known, chances=dict.fromkeys(known, 1.0), answer=0.0), "label")
+
+
+def test_the_worst_candidate_is_retired_by_losses_over_the_same_queries():
+    found = standings()
+    for second in range(200):
+        asked(found, second, a=0.0, b=1.0)
+    (decision,) = found.decisions()
+    assert (decision.command, decision.model, decision.numbers["feedbacks"]) == ("retire", "b:1", 200)
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+def test_silence_is_no_loss_of_a_candidate(answers):
+    """Its host may be starting."""
+    found = standings()
+    for second in range(200):
+        asked(found, second, a=0.0, b=0.0 if second < answers else None)
+    assert list(found.decisions()) == []
+    assert {one.model: one.feedbacks for one in found.comparisons()} == {"a:1": 200, "b:1": answers}
+
+
+SMALL = Trial(model="new:1", stage="canary", share=0.2)
+
+
+def test_while_a_canary_has_no_host_nobody_draws_for_it_and_that_is_no_wrong_share():
+    found = evidence_of(SMALL)
+    evidence = found._trials["new:1"].evidence
+
+    def decide(second, *asked, probability):
+        decision = join(decided("q", *asked, served_propensity=probability))
+        return [one for one in found.decide(1, decision, (), second * 1000) if isinstance(one, OpenTrial)]
+
+    canary = decide(1, answered("new:1", 1, propensity=0.2), answered("a:1", 1, served=False), probability=0.2)
+    assert [one.model for one in canary] == ["new:1"]
+    assert len(decide(2, answered("a:1", 1), probability=0.8)) == 1
+    for second in range(3, 400):
+        assert decide(second, answered("a:1", 1), probability=1.0) == []
+    assert evidence.share.capital().scores == 2
+    assert decide(400, answered("new:1", 1, propensity=0.5), probability=0.5) == []
+    assert found.mismatched == 1
+
+
+@pytest.mark.parametrize(("ratio", "asked_by"), [(0.0, 0.6), (0.25, 0.7), (1.0, 1.0)])
+def test_audits_ask_oftener_than_who_serves_and_that_is_no_wrong_share(ratio, asked_by):
+    """All queries that the canary did not answer were left out: it seemed to be asked always."""
+    found = evidence_of(SMALL, models=["a:1", "b:1"], audit_ratio=ratio)
+    for number in range(1_000):
+        one = answered("new:1", 1, propensity=0.2) if number % 5 == 0 else answered("a:1", 1, propensity=asked_by)
+        probability = 0.2 if number % 5 == 0 else 0.8 * 0.6
+        found.decide(1, join(decided("q", one, served_propensity=probability)), (), 1_000 * number)
+    drawn = found._trials["new:1"].evidence.share.capital()
+    assert (drawn.scores, drawn.mean) == (1_000, pytest.approx(0.0))
+
+
+def test_a_canary_beside_one_that_answers_everything_has_no_evidence():
+    """Its share of nothing ended the steward."""
+    others = Trial(model="all:1", stage="canary", share=1.0)
+    paused = Trial(model="new:1", stage="canary", share=0.0)
+    found = evidence_of(others, paused, audit_ratio=1.0)
+    for served in ("all:1", "a:1"):
+        found.decide(1, join(decided("q", answered(served, 1), served_propensity=1.0)), (), 1_000)
+    assert found._trials["new:1"].evidence.share.capital().scores == 0
+
+
+DRIFT_RULE = DriftRule()
+WATCHED = with_trials(drift=DRIFT_RULE)
+
+
+def log(*phases):
+    """Records of queries to `a:1`, in order; each phase is how many, and how often the model is wrong."""
+    draw = random.Random(1)
+    wrongs = [wrong for count, wrong in phases for _ in range(count)]
+    answers = [answered("a:1", int(draw.random() >= wrong)) for wrong in wrongs]
+    return [one for number, said in enumerate(answers) for one in query(f"0-{number}", said, offset=number)]
+
+
+LOG = log((400, 0.1), (300, 0.6), (400, 0.1))
+
+
+def detected(records, control=None, known=None):
+    """Every detection of a fold over these records, a record a millisecond."""
+    fold = fold_of(control or control_of(WATCHED), known)
+    for one in records:
+        fold.take(one, one.offset)
+    return fold.detected
+
+
+def test_drift_is_watched_from_the_revision_that_asks_for_it():
+    found = specs_of(PLAIN, WATCHED, with_trials(drift=DRIFT_RULE, objective_ms=7))
+    assert (found.drift, found.since, found.begins_ms) == (DriftSpec(rule=DRIFT_RULE, since=2), 2, 2000)
+    assert specs_of(WATCHED, with_trials(drift=DRIFT_RULE, loss="absolute")).drift.since == 2
+    assert comparison_specs(control_of(WATCHED), drift=False) == {}
+
+
+def test_what_is_watched_since_before_what_was_read_needs_history():
+    before, now = comparison_specs(control_of(PLAIN, PLAIN)), comparison_specs(control_of(WATCHED))
+    assert needs_history(before, now, {"digits": 2})
+    assert not needs_history(before, now, {})
+
+
+def test_a_rise_and_the_fall_after_it_are_detected_with_the_losses_of_both_sides():
+    rise, fall = detected(LOG)
+    assert (rise.application, rise.model, rise.detector, rise.revision) == ("digits", "a:1", "adwin", 1)
+    assert (rise.worse, fall.worse, rise.context) == (True, False, None)
+    assert abs(rise.loss_before - 0.1) < 0.06, "four standard errors of 400"
+    assert rise.loss_after > 0.3
+    assert 400 <= rise.offset < 500
+    assert 700 <= fall.offset < 800
+    assert (rise.topic, rise.partition, rise.at_ms) == (CATALOGUE.feedback, 0, rise.offset)
+
+
+def test_losses_that_do_not_change_are_no_drift():
+    assert detected(log((3_000, 0.2))) == []
+
+
+def test_reading_again_comes_to_the_same_detections_also_when_they_are_known():
+    first = detected(LOG)
+    assert detected(LOG) == first
+    assert detected(LOG, known={("digits", "a:1"): first[-1]}) == first
+    pairs = ((first[0], first[-1]), (first[-1], first[-1]), (first[-1], first[0]))
+    assert [is_newer(*pair) for pair in pairs] == [False, False, True]
+
+
+@pytest.mark.parametrize("cut", [50, 333, 401])
+def test_reading_from_later_on_finds_the_same_later_detections(cut):
+    rise, fall = detected(LOG)
+    again = detected(LOG[2 * cut :], known={("digits", "a:1"): rise})
+    assert [one for one in again if is_newer(one, rise)] == [fall]
+
+
+def test_a_version_is_watched_by_its_own_answers_only():
+    records = []
+    for number in range(600):
+        served = missing("a:1") if number >= 300 else answered("a:1", 1)
+        beside = [answered("new:1", int(number < 300))]
+        records += query(f"0-{number}", served, beside=beside, offset=number)
+    found = detected(records, control_of(with_trials(Trial(model="new:1"), drift=DRIFT_RULE)))
+    assert {one.model for one in found} == {"new:1"}
+
+
+def drifts(since=1, **rule):
+    return DriftMonitor("digits", DriftSpec(rule=DriftRule(**rule), since=since), "zero_one", {})
+
+
+def observed(monitor, loss, offset, context=None):
+    return monitor.observe({"a:1": loss}, log_record("feedback", None, offset), offset, revision=1, context=context)
+
+
+def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
+    apart, together = drifts(per_context=True), drifts()
+    found = {"apart": [], "together": []}
+    for number in range(1_200):
+        context = "ada" if number % 12 == 0 else "others"
+        loss = float(context == "ada" and number >= 600)
+        found["apart"] += observed(apart, loss, number, context)
+        found["together"] += observed(together, loss, number, context)
+    assert [one.context for one in found["apart"]] == ["ada"]
+    assert all(one.context is None for one in found["together"])
+
+
+def test_contexts_without_end_do_not_fill_the_memory():
+    found = drifts(per_context=True)
+    for number in range(2 * MOST):
+        observed(found, 0.0, number, str(number))
+    assert len(found._watches) == MOST
+
+
+def test_queries_of_an_older_revision_are_not_watched():
+    found = drifts(since=2)
+    assert [one for number in range(600) for one in observed(found, float(number >= 300), number)] == []
+
+
+def test_an_unknown_or_missing_detector_is_reported_and_stops_nothing(monkeypatch):
+    assert "use one of adwin" in drifts(detector="ddm").refused
+    monkeypatch.setitem(sys.modules, "river.drift", None)
+    found = drifts()
+    assert "pip install 'clipper-stream[drift]'" in found.refused
+    assert observed(found, 1.0, 1) == []
+    assert fold_of(control_of(WATCHED)).refused == {"digits": found.refused}

@@ -1,26 +1,140 @@
-"""Does the status of an application follow from its records as they say?"""
+"""Do the status of an application and its figures follow from the records of its deployment, however wrong?"""
 
+from collections.abc import Mapping
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
-from builders.status import DIGITS, NOW_S, compared, digits, facts, learn, looking, prediction, report
+from builders.status import (
+    DIGITS,
+    MODELS,
+    NOW_S,
+    compared,
+    digits,
+    facts,
+    learn,
+    looking,
+    prediction,
+    recent,
+    report,
+    row,
+)
 
 from clipper_agents.cli.status_view import application_parts, drift_line, line_of
-from clipper_agents.status.build import DRIFT_SHOWN_S
-from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, DeploymentView
+from clipper_agents.status.build import DRIFT_SHOWN_S, StatusBuilder
+from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, KEPT_EVENTS, DeploymentView
+from clipper_agents.status.figures import ApplicationSummary, application_summaries, point_of, version_summaries
 from clipper_agents.status.model import ApplicationStatus, DriftStatus, Latency, Loss, WorkerMetrics
 from clipper_agents.status.problems import application_reasons
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_stream.intervals import newcombe, wilson
+from clipper_stream.intervals import confidence_sequence, newcombe, wilson
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
-from clipper_topics.comparison import comparison_key
-from clipper_topics.control_keys import drift_key, key_of
+from clipper_topics.comparison import Comparison, comparison_key
+from clipper_topics.control_keys import change_key, drift_key, key_of
 from clipper_topics.examples import DRIFT
+from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
+from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow, encode_key, encode_row
+
+
+def test_totals_of_all_partitions_are_added_and_the_newest_of_one_counts() -> None:
+    found = facts()
+    assert found.state("digits").of("svm:1").count == 100.0
+    learn(found, 1, {"svm:1": (41.0, 5.0)})
+    svm = found.state("digits").of("svm:1")
+    assert (svm.count, svm.loss, found.state("others").totals) == (101.0, 11.0, {})
+
+
+def test_of_the_rows_of_a_context_the_last_counts() -> None:
+    found = DeploymentView()
+    for offset in (7, 9, 8):
+        found.context(*row(0, {"svm:1": (float(offset), 0.0)}, "ada", offset))
+    assert found.state("digits", "ada").of("svm:1").count == 8.0
+    assert found.context_counts()["digits"] == 1
+
+
+def test_rows_of_another_topic_or_a_newer_release_are_left_out() -> None:
+    found = DeploymentView()
+    found.context(*row(0, {"svm:1": (1.0, 0.0)}))
+    found.totals(*row(0, {"svm:1": (1.0, 0.0)}, "ada"))
+    newer = encode_row(SelectionRow(version=ROW_VERSION + 1, offset=7))
+    found.totals(encode_key(RowKey("digits", None, 0)), newer)
+    found.context(encode_key(RowKey("digits", "ada", 0)), newer)
+    assert (found.published, found.contexts) == ({}, {})
+
+
+def test_a_host_that_left_is_forgotten_and_so_is_a_manifest_that_is_withdrawn() -> None:
+    found = facts()
+    assert [one.state for one in found.hosts_of("svm:1")] == ["ready", "ready"]
+    found.host(report_key("svm:1", "host.svm.1.0"), b"", at_s=NOW_S)
+    assert [one.instance for one in found.hosts_of("svm:1")] == ["host.svm.1.1"]
+    assert found.events[-1].text == "host host.svm.1.0 of svm:1 left"
+    found.control(key_of(DIGITS), b"")
+    assert found.declared.manifests.applications == {}
+
+
+def test_the_last_comparison_of_a_version_counts_until_it_is_not_compared_any_more() -> None:
+    found = DeploymentView()
+    for ago_s, waits_for in ((20.0, "more feedback"), (10.0, "nothing")):
+        one = compared("svm:2", waits_for)
+        found.comparison(comparison_key("digits", "svm:2"), codec.comparisons.encode(one), at_s=NOW_S - ago_s)
+    of = ("digits", "svm:2")
+    assert found.comparisons[of].waits_for == "nothing"
+    assert found.fresh_comparison(of, NOW_S) == found.comparisons[of]
+    assert found.fresh_comparison(of, NOW_S + COMPARED_WITHIN_S) is None
+    found.comparison(comparison_key("digits", "svm:3"), b"", at_s=NOW_S)
+    found.comparison(comparison_key(*of), b"", at_s=NOW_S)
+    assert (found.comparisons, found.compared_at_s, found.fresh_comparison(of, NOW_S)) == ({}, {}, None)
+
+
+def test_addresses_of_metrics_are_those_that_hosts_report() -> None:
+    found = facts()
+    for instance, metrics in (("a", "127.0.0.1:1"), ("b", "127.0.0.1:1"), ("c", "10.0.0.2:9100"), ("d", None)):
+        said = HostReport(model="svm:1", instance=instance, state="ready", metrics=metrics)
+        found.host(report_key("svm:1", instance), codec.host_reports.encode(said))
+    found.host(report_key("svm:1", "c"), b"")
+    assert found.metrics_addresses == {"127.0.0.1:1"}
+
+
+def test_changes_are_the_newest_first_also_when_they_are_read_in_another_order() -> None:
+    found = DeploymentView()
+    known = facts().changes_of("digits")
+    for change in sorted(known, key=lambda one: one.revision % 3):
+        found.control(change_key("digits", change.revision), codec.changes.encode(change))
+    assert [change.revision for change in found.changes_of("digits")] == [4, 3, 2]
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{", b"\xff" * 20, b"[]", b'{"application": 3}'])
+def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> None:
+    found = facts()
+    before = (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits"))
+    for take, key in (
+        (found.control, b"change/digits/9"),
+        (found.control, b"restore/1"),
+        (found.comparison, value),
+        (found.comparison, b"digits/svm:2"),
+        (found.totals, value),
+        (found.context, value),
+        (found.host, b"nobody"),
+    ):
+        take(key, value)
+    assert (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits")) == before
+    assert list(found.declared.manifests.applications) == ["digits"]
+
+
+def test_events_are_shown_once_as_plain_text_and_the_last_hundred_kept() -> None:
+    found = DeploymentView()
+    for number in range(KEPT_EVENTS + 5):
+        report(found, "svm:1", f"host-{number}", "ready")
+    assert len(found.events_since(0)) == KEPT_EVENTS
+    seen = found.seen
+    report(found, "svm:1", "host-0", "failed", "bad\x1b[2J\nmodel")
+    assert [event.text for event in found.events_since(seen)] == ["host host-0 of svm:1 is failed: bad [2J model"]
+    assert found.events_since(found.seen) == []
 
 
 def test_live_versions_come_first_then_trials_then_retired_ones_each_with_its_hosts_and_share() -> None:
@@ -219,3 +333,95 @@ def test_a_drift_that_counts_no_longer_is_not_shown(fields: dict[str, Any]) -> N
 def test_text_of_a_drift_cannot_move_a_cursor() -> None:
     *_, drifts = detected(context="a\x1b[2J", detector="ad\nwin")
     assert drift_line("m:1", drifts["svm:1"]).isprintable()
+
+
+SERVED = Latency(p50_ms=5.0, p99_ms=9.0, source="metrics")
+LOSS = ("loss", "loss_lower", "loss_upper")
+
+
+def builder(*comparisons: Comparison, flows: bool = True) -> StatusBuilder:
+    """Ten seconds of the application `digits`."""
+    found = facts()
+    for one in comparisons:
+        found.comparison(comparison_key("digits", one.model), codec.comparisons.encode(one), (), NOW_S - 1)
+    workers = WorkerMetrics(batch_limits={"svm:1": 64.0}, batches={"svm:1": SERVED})
+    return looking(found, recent() if flows else TrafficWindow(), workers=workers)
+
+
+@pytest.mark.parametrize(
+    ("flows", "problems", "rate", "feedback", "p50_ms", "p99_ms", "defaults"),
+    [(True, {"digits": 2}, 10.0, 5.0, 59.0, 108.0, {"late": 0.03}), (False, {}, 0.0, 0.0, None, None, {})],
+    ids=["traffic", "none"],
+)
+def test_a_summary_has_the_rates_shares_and_problems_of_the_application(
+    flows: bool,
+    problems: dict[str, int],
+    rate: float,
+    feedback: float,
+    p50_ms: float | None,
+    p99_ms: float | None,
+    defaults: dict[str, float],
+) -> None:
+    assert application_summaries(builder(flows=flows), problems) == [
+        ApplicationSummary(
+            name="digits", policy="exp3", objective_ms=100, queries_per_s=rate, p50_ms=p50_ms, p99_ms=p99_ms,
+            defaults=defaults, feedback_per_s=feedback, models=4, trials=2, problems=problems.get("digits", 0),
+            revision=4, is_estimate=False,
+        )
+    ]  # fmt: skip
+
+
+def test_every_declared_version_is_summed_up_with_its_hosts_and_uses() -> None:
+    known = builder()
+    report(known.facts, "nn:3", "host.nn.3.1", "starting")
+    found = {one.ref: one for one in version_summaries(known, {"svm:1": 2})}
+    assert found.keys() == {one.ref for one in MODELS}
+    of = attrgetter("applications", "stages", "hosts_ready", "replicas", "colocated", "retired", "restarts")
+    assert {ref: of(one) for ref, one in found.items() if ref != "others:1"} == {
+        "svm:1": (("digits",), ("live",), 2, 2, False, False, 2),
+        "knn:1": (("digits",), ("live",), None, 0, True, False, 0),
+        "rf:2": (("digits",), ("canary",), 0, 1, False, False, 0),
+        "nn:3": (("digits",), ("shadow",), 1, 1, False, False, 0),
+        "old:1": ((), (), 0, 0, False, True, 0),
+    }
+    assert found["rf:2"].failed == {"host.rf.2.0": "no module named shop"}
+    assert found["nn:3"].starting == ("host.nn.3.1",)
+    svm = found["svm:1"]
+    assert (svm.batch_limit, svm.batch_latency, svm.target_ms, svm.cache_hit_ratio) == (64.0, SERVED, 20.0, 0.0)
+    assert (found["knn:1"].batch_limit, found["old:1"].cache_hit_ratio) == (None, None)
+
+
+def test_a_point_has_the_figures_of_the_application_by_stage_and_reason() -> None:
+    values, versions = point_of(builder(), "digits")
+    assert (values["queries_per_s"], values["feedback_per_s"], values["default:late"]) == (10.0, 5.0, 0.03)
+    assert values["default:errors"] == 0.0
+    assert values["wait_ms"] + values["models_ms"] == pytest.approx(values["p50_ms"], abs=6.0)
+    assert "record_ms" not in values, "these records do not say when they were decided"
+    assert [*versions] == DIGITS.refs
+    assert [one["share"] for one in versions.values()] == [0.62, 0.3, 0.05, 1.0]
+    svm, knn, rf, nn = versions.values()
+    assert svm["weight"] > knn["weight"]
+    assert (svm["batch_limit"], svm["batch_p99_ms"]) == (64.0, 9.0)
+    assert (nn["p50_ms"], nn["cache_hit_ratio"]) == (80.0, 0.0)
+    assert losses(svm) == (0.1, *confidence_sequence(10.0, 100.0)), "it holds at all times"
+    assert not nn.keys() & {"weight", "loss"}
+    assert "difference" not in rf, "totals are a look at one moment"
+    assert point_of(builder(), "digits", seconds=100)[0]["queries_per_s"] == 1.0, "rates may be of another time"
+
+
+def losses(version: Mapping[str, float]) -> tuple[float, ...]:
+    return tuple(version[name] for name in LOSS)
+
+
+def test_the_stewards_comparison_goes_before_totals() -> None:
+    _, versions = point_of(builder(compared("rf:2"), compared("nn:3", difference=None, loss=None)), "digits")
+    rf = versions["rf:2"]
+    assert losses(rf) == (0.2, 0.1, 0.3)
+    assert (rf["difference"], rf["difference_lower"], rf["difference_upper"]) == (-0.1, -0.2, -0.01)
+    assert not versions["nn:3"].keys() & {"loss", "difference"}
+
+
+def test_without_traffic_only_rates_and_what_was_learned_are_known() -> None:
+    values, versions = point_of(builder(flows=False), "digits")
+    assert values == {"queries_per_s": 0.0, "feedback_per_s": 0.0}
+    assert versions["knn:1"].keys() == {"weight", *LOSS}

@@ -10,7 +10,7 @@ from builders.kafka import record
 
 from clipper_agents.feedback.feedback_step import OrphanFeedback, UnusableFeedback
 from clipper_agents.status.feedback_outcome import FeedbackTrace
-from clipper_agents.status.query_history import LogSearch, QueryHistory, id_part, named_offset, partition_of_query
+from clipper_agents.status.query_history import LogSearch, id_part, named_offset, partition_of_query
 from clipper_stream.client.keys import partition_for
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.dead_letter import dead_letter_headers
@@ -72,14 +72,28 @@ async def history(logs, query_id="q", application="app", *, most_records=1_000_0
     return await search.history(NOW_MS)
 
 
-def predict(logs, age_s, query_id="q", *, asked_age_s=None, **fields):
+# --- records: topic, age and content ----------------------------------------------------------------------------------
+def prediction(age_s, query_id="q", *, asked_age_s=None, **fields):
     asked_ms = NOW_MS - int((age_s if asked_age_s is None else asked_age_s) * 1000)
     content = {"query_id": query_id, "application": "app", "query_offset": 7, "queried_at_ms": asked_ms}
-    return logs.add(TOPICS.predictions, age_s, content | fields)
+    return TOPICS.predictions, age_s, content | fields
 
 
-def ask(logs, age_s, query_id="q", application="app"):
-    return logs.add(TOPICS.queries, age_s, {"query_id": query_id, "application": application, "input": [1]})
+def query(age_s, query_id="q", application="app"):
+    return TOPICS.queries, age_s, {"query_id": query_id, "application": application, "input": [1]}
+
+
+def feedback(age_s, query_id="q", **fields):
+    return TOPICS.feedback, age_s, {"query_id": query_id, "label": 1} | fields
+
+
+def acknowledgement(offset, outcome, explanation=None):
+    content = {"query_id": "q", "outcome": outcome, "explanation": explanation, "feedback_offset": offset}
+    return TOPICS.feedback_acks, 1, content
+
+
+def letter(offset, error, topic=TOPICS.feedback):
+    return TOPICS.dead_letters, 1, {"query_id": "q", "label": 1}, dead_letter_headers(topic, 0, offset, error)
 
 
 # --- ids --------------------------------------------------------------------------------------------------------------
@@ -120,91 +134,67 @@ def test_of_plain_ids_the_whole_id_is_looked_for_and_an_id_of_a_router_names_an_
 
 
 # --- looking back -----------------------------------------------------------------------------------------------------
-async def test_of_a_new_query_nothing_old_is_read(logs):
-    for age_s in (3000, 300, 30):
-        predict(logs, age_s, "other")
-    found = predict(logs, 1)
-    assert (await history(logs)).prediction.query_id == "q"
-    assert logs.read_offsets == {TOPICS.predictions: [found]}
+OTHERS = [prediction(age_s, "other") for age_s in (3000, 300, 30)]
+REPEATED = [OTHERS[0], prediction(2000, output=1), prediction(1, asked_age_s=2000, output=2)]
+NONSENSE = [
+    prediction(1, "q1"),
+    (TOPICS.predictions, 1, b"q {"),
+    (TOPICS.predictions, 1, {"query_id": "q", "application": "app", "models": 1}),
+    (TOPICS.predictions, 1, {"query_id": "x", "application": "q"}),
+    prediction(1, application="other", output=1),
+]
+NAMELESS = [(TOPICS.queries, age_s, {"application": "app", "input": [1]}) for age_s in (3001, 3000)]
+NAMED = offset_id(0, 1)
+ANSWERED = [*NAMELESS, prediction(3100, "other"), prediction(2999, NAMED, output=1), prediction(1, "other")]
+OWN_ID = [query(1, "own"), (TOPICS.queries, 1, b"nonsense")]
+
+
+@pytest.mark.parametrize(
+    ("records", "asked", "query_offset", "age_s", "output", "read"),
+    [
+        ([*OTHERS, prediction(1, output=1)], {}, 7, 1, 1, [3]),
+        ([prediction(3601, output=1)], {}, None, None, None, []),
+        ([prediction(2, output=1), prediction(1, output=2)], {}, 7, 2, 1, [0, 1]),
+        (REPEATED, {}, 7, 2000, 1, [2, 1]),
+        (NONSENSE, {}, None, None, None, [0, 1, 2, 3, 4]),
+        (NONSENSE, {"application": None}, 7, 1, 1, [0, 1, 2, 3, 4]),
+        ([*OTHERS, query(2), query(1)], {}, 0, 2, None, []),
+        ([query(3000), query(20, application="other")], {}, 0, 3000, None, []),
+        ([feedback(1)], {}, None, None, None, []),
+        (NAMELESS, {"query_id": NAMED}, 1, 3000, None, []),
+        (ANSWERED, {"query_id": NAMED}, 7, 2999, 1, [1, 2]),
+        *((OWN_ID, {"query_id": query_id}, None, None, None, []) for query_id in ("0@0", "0@1", "0@77", "0@00")),
+    ],
+)
+async def test_the_first_record_about_a_query_is_found_and_little_is_read(
+    logs, records, asked, query_offset, age_s, output, read
+):
+    """Within the time that is asked for: what is new without what is old, and what is being decided without answers.
+
+    An id of a router leads to its query and the answer behind it, unless that query has an id of its own.
+    """
+    for one in records:
+        logs.add(*one)
+    found = await history(logs, **asked)
+    assert found.query == (None if query_offset is None else (0, query_offset, NOW_MS - age_s * 1000))
+    assert (found.prediction.output if found.prediction else None) == output
+    assert (found.feedback, found.complete) == ((), True)
+    assert logs.read_offsets.get(TOPICS.predictions, []) == read
 
 
 @pytest.mark.parametrize("age_s", [1, 30, 300, 3000])
 async def test_a_query_of_any_age_is_found_and_nothing_is_read_twice(logs, age_s):
-    ages_s = sorted((age_s, 3500, 3000.5, 300.5, 30.5, 1.5), reverse=True)
-    for each in ages_s:
-        predict(logs, each, "q" if each == age_s else "other")
+    for each in sorted((age_s, 3500, 3000.5, 300.5, 30.5, 1.5), reverse=True):
+        logs.add(*prediction(each, "q" if each == age_s else "other"))
     found = await history(logs)
-    assert found.query == (0, 7, NOW_MS - age_s * 1000)
-    assert found.complete
+    assert (found.query, found.complete) == ((0, 7, NOW_MS - age_s * 1000), True)
     read = logs.read_offsets[TOPICS.predictions]
     assert len(read) == len(set(read))
 
 
-async def test_of_predictions_about_a_query_within_the_time_that_is_asked_for_the_first_counts(logs):
-    predict(logs, 3601, output=0)
-    assert (await history(logs)).query is None
-    predict(logs, 3000, "other")
-    first = predict(logs, 2000, output=1)
-    predict(logs, 1, asked_age_s=2000, output=2)
-    assert (await history(logs)).prediction.output == 1
-    assert min(logs.read_offsets[TOPICS.predictions]) == first
-    predict(logs, 1, "r", output=1)
-    predict(logs, 1, "r", output=2)
-    assert (await history(logs, "r")).prediction.output == 1
-
-
-async def test_other_ids_and_applications_and_nonsense_are_passed_over(logs):
-    predict(logs, 1, "q1")
-    predict(logs, 1, application="other")
-    logs.add(TOPICS.predictions, 1, b"q {")
-    logs.add(TOPICS.predictions, 1, {"query_id": "q", "application": "app", "models": 1})
-    logs.add(TOPICS.predictions, 1, {"query_id": "x", "application": "q"})
-    assert (await history(logs)).prediction is None
-    assert (await history(logs, application=None)).prediction.application == "other"
-
-
-async def test_a_query_that_is_being_decided_is_known_without_reading_old_predictions(logs):
-    for age_s in (3000, 300, 30):
-        predict(logs, age_s, "other")
-    offset = ask(logs, 2)
-    ask(logs, 1)
-    found = await history(logs)
-    assert (found.query, found.prediction) == ((0, offset, NOW_MS - 2000), None)
-    assert TOPICS.predictions not in logs.read_offsets
-
-
-async def test_an_old_query_without_an_answer_is_found_too_and_nothing_of_an_id_that_nobody_has(logs):
-    offset = ask(logs, 3000)
-    ask(logs, 20, application="other")
-    assert (await history(logs)).query == (0, offset, NOW_MS - 3_000_000)
-    tell(logs, 1, "r")
-    assert await history(logs, "r") == QueryHistory()
-
-
-async def test_an_id_of_a_router_leads_to_its_query_and_the_answer_behind_it(logs):
-    query_id = offset_id(0, 1)
-    logs.add(TOPICS.queries, 3001, {"application": "app", "input": [1]})
-    logs.add(TOPICS.queries, 3000, {"application": "app", "input": [1]})
-    assert (await history(logs, query_id)).query == (0, 1, NOW_MS - 3_000_000)
-    predict(logs, 3100, "other")
-    found = predict(logs, 2999, query_id)
-    predict(logs, 1, "other")
-    assert (await history(logs, query_id)).prediction is not None
-    assert logs.read_offsets[TOPICS.predictions] == [found, found + 1]
-
-
-@pytest.mark.parametrize("query_id", ["0@0", "0@1", "0@77", "0@00"])
-async def test_an_id_of_a_router_for_a_query_with_an_id_of_its_own_is_unknown(logs, query_id):
-    ask(logs, 1, "own")
-    logs.add(TOPICS.queries, 1, b"nonsense")
-    found = await history(logs, query_id)
-    assert (found.query, found.complete) == (None, True)
-
-
-# --- bounds -----------------------------------------------------------------------------------------------------------
 async def test_a_search_ends_after_so_many_records_and_says_so(logs):
     for _ in range(3000):
-        predict(logs, 100, "other")
+        logs.add(*prediction(100, "other"))
     assert (await history(logs)).complete
     logs.read_offsets.clear()
     found = await history(logs, most_records=1000)
@@ -213,75 +203,65 @@ async def test_a_search_ends_after_so_many_records_and_says_so(logs):
 
 
 async def test_a_search_that_takes_too_long_says_what_it_knows(logs):
-    predict(logs, 1)
-    logs.add(TOPICS.feedback, 0.5, {"query_id": "other", "label": 1})
-    logs.add(TOPICS.feedback_acks, 0.5, {"query_id": "other", "outcome": "applied", "feedback_offset": 0})
+    for one in (prediction(1), feedback(0.5, "other"), acknowledgement(0, "applied")):
+        logs.add(*one)
     found = await history(logs, until_s=time.monotonic() - 1)
     assert (found.prediction.query_id, found.complete) == ("q", False)
     assert TOPICS.feedback_acks not in logs.read_offsets
 
 
 # --- feedback ---------------------------------------------------------------------------------------------------------
-def tell(logs, age_s, query_id="q", **fields):
-    return logs.add(TOPICS.feedback, age_s, {"query_id": query_id, "label": 1} | fields)
+ORPHAN = letter(0, OrphanFeedback("no decision"))
+"""It may be written twice, by a step that was cut in two."""
+TOLD = {
+    "acknowledged": [
+        acknowledgement(77, "applied"),
+        acknowledgement(0, "applied"),
+        acknowledgement(1, "repeated", "why"),
+    ],
+    "refused": [
+        letter(2, ValueError("no query"), TOPICS.queries),
+        *(ORPHAN, ORPHAN, letter(1, UnusableFeedback("no number"))),
+        (TOPICS.dead_letters, 1, b"q is no letter"),
+    ],
+}
+OF_OTHERS = [feedback(9, "q1"), feedback(8, application="other"), (TOPICS.feedback, 8, b"q {")]
 
 
-def acknowledge(logs, offset, outcome, explanation=None, query_id="q"):
-    content = {"query_id": query_id, "outcome": outcome, "explanation": explanation, "feedback_offset": offset}
-    logs.add(TOPICS.feedback_acks, 1, content)
-
-
-def refuse(logs, offset, error, topic=TOPICS.feedback):
-    logs.add(TOPICS.dead_letters, 1, {"query_id": "q", "label": 1}, dead_letter_headers(topic, 0, offset, error))
-
-
-async def test_feedback_has_the_outcome_that_its_acknowledgement_tells(logs):
-    predict(logs, 10)
-    applied, duplicate = tell(logs, 9, ack=True), tell(logs, 8, ack=True)
-    waits, unasked = tell(logs, 7, ack=True), tell(logs, 6)
-    acknowledge(logs, 77, "applied")
-    acknowledge(logs, applied, "applied")
-    acknowledge(logs, duplicate, "duplicate", "why")
-    found = (await history(logs)).feedback
-    assert [(one.offset, one.outcome, one.explanation) for one in found] == [
-        (applied, "applied", None), (duplicate, "duplicate", "why"), (waits, None, None), (unasked, None, None),
-    ]  # fmt: skip
-    assert [one.said.label for one in found] == [1, 1, 1, 1]
+@pytest.mark.parametrize(
+    ("records", "outcomes"),
+    [
+        (
+            [*(feedback(age_s, ack=age_s > 6) for age_s in (9, 8, 7, 6)), *TOLD["acknowledged"]],
+            [(0, "applied", None), (1, "repeated", "why"), (2, None, None), (3, None, None)],
+        ),
+        (
+            [*(feedback(age_s, ack=age_s == 8) for age_s in (9, 8, 7)), *TOLD["refused"]],
+            [(0, "orphan", "no decision"), (1, "invalid", "no number"), (2, None, None)],
+        ),
+        (
+            [feedback(15.1), feedback(14.9), *OF_OTHERS, feedback(7, application="app")],
+            [(1, None, None), (5, None, None)],
+        ),
+    ],
+    ids=["acknowledged", "refused", "too early and about others"],
+)
+async def test_feedback_has_the_outcome_that_its_acknowledgement_or_a_dead_letter_tells(logs, records, outcomes):
+    for one in (prediction(10), *records):
+        logs.add(*one)
+    found = (await history(logs, application=None)).feedback
+    assert [(one.offset, one.outcome, one.explanation) for one in found] == outcomes
+    assert {one.said.label for one in found} == {1}
 
 
 async def test_acknowledgements_are_read_until_all_are_known(logs):
-    predict(logs, 10)
-    acknowledge(logs, tell(logs, 9, ack=True), "applied")
+    for one in (prediction(10), feedback(9, ack=True), acknowledgement(0, "applied")):
+        logs.add(*one)
     for _ in range(1000):
-        acknowledge(logs, 88, "applied")
+        logs.add(*acknowledgement(88, "applied"))
     assert (await history(logs)).feedback[0].outcome == "applied"
     assert len(logs.read_offsets[TOPICS.feedback_acks]) == 500
     assert TOPICS.dead_letters not in logs.read_offsets
-
-
-async def test_feedback_that_was_refused_is_found_among_the_dead_letters(logs):
-    predict(logs, 10)
-    orphan, invalid, counted = tell(logs, 9), tell(logs, 8, ack=True), tell(logs, 7)
-    refuse(logs, counted, ValueError("no query"), TOPICS.queries)
-    refuse(logs, orphan, OrphanFeedback("no decision"))
-    refuse(logs, orphan, OrphanFeedback("no decision"))  # written twice by a step that was cut in two
-    refuse(logs, invalid, UnusableFeedback("no number"))
-    logs.add(TOPICS.dead_letters, 1, b"q is no letter")
-    found = (await history(logs)).feedback
-    assert [(one.outcome, one.explanation) for one in found] == [
-        ("orphan", "no decision"), ("invalid", "no number"), (None, None),
-    ]  # fmt: skip
-
-
-async def test_feedback_about_others_is_passed_over(logs):
-    tell(logs, 15.1)  # earlier than feedback may be
-    early = tell(logs, 14.9)
-    predict(logs, 10)
-    tell(logs, 9, "q1")
-    tell(logs, 8, application="other")
-    logs.add(TOPICS.feedback, 8, b"q {")
-    own = tell(logs, 7, application="app")
-    assert [one.offset for one in (await history(logs, application=None)).feedback] == [early, own]
 
 
 # --- what the changelog says about one feedback -------------------------------------------------------------------
