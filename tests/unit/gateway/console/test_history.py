@@ -110,7 +110,14 @@ OF_OTHERS = {
     "of a newer release": lambda folder: (folder / "FORMAT").write_text("99"),
     "of nobody": lambda folder: (folder / "FORMAT").write_text("nonsense"),
 }
-HARMS = damage.ON_TABLES | damage.ON_LOGS | OF_OTHERS
+DAMAGED = (
+    "a table file cut in the middle",
+    "bytes flipped in a table file",
+    "a manifest that is gone",
+    "a write-ahead log that has lost its end",
+)
+HARMS = {name: (damage.ON_TABLES | damage.ON_LOGS)[name] for name in DAMAGED} | OF_OTHERS
+"""Some of those that `unit/streaming` has: one a way in which a database can be found to be damaged."""
 
 
 @pytest.mark.parametrize("harm", HARMS)
