@@ -23,7 +23,7 @@ import numpy as np
 from rig.full_information import Floats, Traffic, exploring, far, near
 from rig.session import page_options, parsed, write_page
 
-from clipper_stream.evaluation.estimators.intervals import bernstein, bootstrap, draws
+from clipper_stream.evaluation.estimators.intervals import bootstrap, draws
 from clipper_stream.evaluation.estimators.propensity_matrices import Choices
 from clipper_stream.evaluation.estimators.registry import Estimator, make_estimators
 from clipper_stream.evaluation.estimators.support import FEWEST_CARRYING, SupportSums
@@ -121,9 +121,9 @@ def row_of(traffic: Traffic, setting: Setting, seeds: int, drawn: Floats) -> Row
     for seed in range(seeds):
         choices = traffic.logged(policy, audits, candidate, setting.decisions, seed)
         supports.append(SupportSums.of(choices, len(policy)))
-        for estimator in make_estimators(decisions=setting.decisions):
+        for estimator in make_estimators():
             truth = traffic.truth(policy if estimator.name == "on_policy" else candidate)
-            for method, interval in intervals(estimator, choices, supports[-1].largest_importance, drawn).items():
+            for method, interval in intervals(estimator, choices, drawn).items():
                 width = interval.high - interval.low
                 found.setdefault((estimator.name, method), []).append((interval.covers(truth), width))
     effective, carrying = np.median([(support.effective, support.carrying) for support in supports], axis=0)
@@ -132,17 +132,16 @@ def row_of(traffic: Traffic, setting: Setting, seeds: int, drawn: Floats) -> Row
     return Row(setting, effective, carrying, warned, {key: np.array(each, float) for key, each in found.items()})
 
 
-def intervals(estimator: Estimator, choices: Choices, largest: float, drawn: Floats) -> dict[str, Estimate]:
-    sums, width = estimator.sums(choices), estimator.width(largest)
+def intervals(estimator: Estimator, choices: Choices, drawn: Floats) -> dict[str, Estimate]:
+    sums = estimator.sums(choices)
     radius = min(1.0, 1.96 * sums.standard_error)
     normal = Estimate(value=sums.value, low=max(0.0, sums.value - radius), high=min(1.0, sums.value + radius))
-    found = {"normal": normal, "bca": bootstrap(sums, drawn)}
-    return found if width is None else {**found, "bernstein": bernstein(sums, width)}
+    return {"normal": normal, "bca": bootstrap(sums, drawn)}
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
 def by_estimator(rows: list[Row]) -> Iterator[str]:
-    names = [estimator.name for estimator in make_estimators(decisions=1)]
+    names = [estimator.name for estimator in make_estimators()]
     yield "## By estimator: bootstrap (BCa)\n"
     yield (
         "Share of the seeds in which the interval covers, bold below 93 %, and its mean width. Losses lie in [0, 1].\n"
@@ -159,7 +158,7 @@ def by_estimator(rows: list[Row]) -> Iterator[str]:
 
 
 def by_interval(rows: list[Row]) -> Iterator[str]:
-    columns = [(name, method) for name in ("ips", "dr") for method in ("normal", "bca", "bernstein")]
+    columns = [(name, method) for name in ("ips", "dr") for method in ("normal", "bca")]
     yield "## By interval\n"
     yield f"| decisions | log | candidate | {' | '.join(f'`{name}`, {method}' for name, method in columns)} |"
     yield "|---|---|---|" + "---|" * len(columns)
@@ -177,10 +176,10 @@ def conclusions(rows: list[Row]) -> Iterator[str]:
     """Coverage of each estimator in the seeds that gave no warning."""
     yield "## What covers where nothing is warned of\n"
     yield f"All seeds without a warning together; in parentheses the worst row with at least {FEWEST_SEEDS} of them.\n"
-    yield "| estimator | bootstrap | normal | empirical Bernstein |"
-    yield "|---|---|---|---|"
-    for estimator in make_estimators(decisions=1):
-        shown = [summary(rows, estimator.name, method) for method in ("bca", "normal", "bernstein")]
+    yield "| estimator | bootstrap | normal |"
+    yield "|---|---|---|"
+    for estimator in make_estimators():
+        shown = [summary(rows, estimator.name, method) for method in ("bca", "normal")]
         yield f"| `{estimator.name}` | {' | '.join(shown)} |"
 
 
@@ -199,7 +198,7 @@ def plot(rows: list[Row], file: Path) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415 (after the choice of what draws)
 
     figure, axes = plt.subplots(figsize=(8.0, 4.5), layout="constrained")
-    for name, mark in (("ips", "o"), ("snips", "s"), ("dr", "^"), ("sndr", "v"), ("clipped_ips", "x"), ("dm", "+")):
+    for name, mark in (("ips", "o"), ("snips", "s"), ("dr", "^"), ("sndr", "v"), ("dm", "+")):
         carrying = [row.carrying for row in rows]
         axes.plot(carrying, [100 * row.covered(name, "bca") for row in rows], mark, label=name, alpha=0.8)
     axes.axhline(95, color="black", linewidth=1)

@@ -77,7 +77,7 @@ def works_of(columns: DecisionColumns) -> dict[str, Work]:
     first = choices_of(columns, target)
     table = OutcomeSums.of(first, CONTEXTS).table()
     choices = with_predictions(first, table)
-    estimators = make_estimators(decisions=DECISIONS)
+    estimators = make_estimators()
 
     def everything() -> None:
         made = choices_of(columns, target)

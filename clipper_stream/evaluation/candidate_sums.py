@@ -139,9 +139,9 @@ def sum_stationary(
     log: Log, candidates: Sequence[StationaryCandidate], question: Question, found: LogSummary
 ) -> tuple[CandidateSums, list[CandidateSums]]:
     """Sums of what was logged, and of each candidate, which is asked what it would have done chunk by chunk."""
-    (on_policy,) = make_estimators([ON_POLICY], decisions=found.used)
+    (on_policy,) = make_estimators([ON_POLICY])
     names = [name for name in question.estimators if name != ON_POLICY]
-    estimators, contexts = make_estimators(names, decisions=found.used), len(found.outline.contexts)
+    estimators, contexts = make_estimators(names), len(found.outline.contexts)
     prepared = [_predicted(candidate, log, found) for candidate in candidates]
     logged = CandidateSums(outline=found.outline, models=found.outline.models)
     tallies = [CandidateSums(outline=found.outline, models=each.models) for each in prepared]

@@ -18,7 +18,7 @@ class Estimate:
         value: The estimate.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        interval: How the interval was made: `bootstrap`, `empirical_bernstein`, ...
+        interval: How the interval was made: `bootstrap`, `normal`, ...
 
     >>> Estimate(value=-0.02, low=-0.03, high=-0.01).excludes_zero
     True

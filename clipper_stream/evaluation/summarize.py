@@ -5,7 +5,6 @@ Rules of this file:
   choices have no support it leans on predictions alone, as any estimate must; the warning says so.
 - Of one that learns, the simulation is read first where the losses of all models are known, else sequential DR, and
   where feedback comes late, rejection.
-- The interval to be read is that of the bootstrap. Empirical Bernstein holds at any size, and is several times as wide.
 """
 
 import math
@@ -18,18 +17,16 @@ import numpy as np
 from clipper_stream.evaluation.candidate_sums import ON_POLICY, BinnedSums, CandidateSums
 from clipper_stream.evaluation.candidates.candidate import StationaryCandidate
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
-from clipper_stream.evaluation.estimators.intervals import bernstein, bootstrap, bootstrap_difference
+from clipper_stream.evaluation.estimators.intervals import bootstrap, bootstrap_difference
 from clipper_stream.evaluation.estimators.registry import make_estimators
-from clipper_stream.evaluation.estimators.support import SupportSums
 from clipper_stream.evaluation.log.columns import Floats
 from clipper_stream.evaluation.log_summary import LogSummary
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.replicates import SIMULATION, Replicate
 from clipper_stream.evaluation.results import NOTHING, CandidateResult, ContextResult, Estimate, EvidenceSize
 
-BERNSTEIN = "_bernstein"
 WITHOUT_BIAS = "which does not show its bias"
-PREFERRED = ("dr", "sndr", "snips", "ips", "switch_dr", "dm", "clipped_ips")
+PREFERRED = ("dr", "sndr", "snips", "ips", "dm")
 WHY = {
     "dr": "unbiased whatever the predicted losses, with less variance where they are right",
     "simulation": "the losses of all models are known: nothing is estimated",
@@ -83,7 +80,7 @@ class Summarizer:
             kind=candidate.kind,
             headline=headline,
             why=WHY.get(headline, "the first of those that were asked for"),
-            estimates=dict(self._estimates(tally, support)),
+            estimates=dict(self._estimates(tally)),
             difference=self._difference(tally.estimates[headline]),
             standing=EvidenceSize(
                 used=support.decisions,
@@ -127,15 +124,10 @@ class Summarizer:
     def _difference(self, sums: BlockSums) -> Estimate:
         return bootstrap_difference(sums, self.logged.estimates[ON_POLICY], self.drawn, self.confidence)
 
-    def _estimates(self, tally: CandidateSums, support: SupportSums) -> Iterator[tuple[str, Estimate]]:
-        """Each estimator with its interval, and where it has one that holds at any size, with that too."""
-        for one in make_estimators(list(tally.estimates), decisions=support.decisions):
-            sums = tally.estimates[one.name]
-            found = self._estimate(sums)
+    def _estimates(self, tally: CandidateSums) -> Iterator[tuple[str, Estimate]]:
+        for one in make_estimators(list(tally.estimates)):
+            found = self._estimate(tally.estimates[one.name])
             yield one.name, found if one.covers else replace(found, interval=f"{found.interval}, {WITHOUT_BIAS}")
-            width = one.width(support.largest_importance)
-            if width is not None and one.covers and not self.question.reweigh:
-                yield one.name + BERNSTEIN, bernstein(sums, width, self.confidence)
 
     def _contexts(self, tally: CandidateSums) -> tuple[ContextResult, ...]:
         """The contexts that are looked at, when there are several; intervals are normal ones."""

@@ -14,10 +14,9 @@ from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.intervals import bootstrap, draws
 from clipper_stream.evaluation.estimators.registry import ESTIMATORS, make_estimators
 
-EVERY = {estimator.name: estimator for estimator in make_estimators(decisions=400)}
+EVERY = {estimator.name: estimator for estimator in make_estimators()}
 DRAWN = draws(seed=1, resamples=200)
 SEEDS = st.integers(0, 10_000)
-MEANS = [name for name, estimator in EVERY.items() if estimator.width(1.0) is not None]
 
 
 def others(**left_out):
@@ -33,7 +32,6 @@ def sums(name, some):
     dm="is what is predicted, whoever chose",
     dr="is the mean in expectation only: the prediction of what was not chosen is not cancelled",
     sndr="as dr",
-    switch_dr="as dr",
 )
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS)
@@ -51,8 +49,6 @@ def test_the_logged_policy_estimates_its_own_mean_within_four_errors(name):
 
 @others(
     ips="counts what it does not see as 0: that is what self-normalising mends",
-    clipped_ips="as ips",
-    switch_dr="shifts with it, but for the decisions that are left to the prediction",
 )
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, by=st.floats(-2.0, 2.0))
@@ -69,10 +65,8 @@ def test_shifting_losses_and_predictions_shifts_the_value(name, seed, by):
 
 @others(
     ips="exceeds 1 where a large weight meets a loss",
-    clipped_ips="as ips",
     dr="corrects a prediction by as much",
     sndr="is a mean of predictions and one of corrections, which lie in [0, 1] and [-1, 1]",
-    switch_dr="as dr",
 )
 @settings(max_examples=50, deadline=None)
 @given(seed=SEEDS, n=st.integers(1, 30))
@@ -93,7 +87,6 @@ def test_neither_the_order_of_rows_nor_the_cut_into_chunks_changes_anything(name
     whole = sums(name, some)
     assert merged.decisions == whole.decisions
     assert merged.value == pytest.approx(whole.value, abs=1e-12)
-    assert merged.squares == pytest.approx(whole.squares, rel=1e-12)
     found, expected = bootstrap(merged, DRAWN), bootstrap(whole, DRAWN)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
@@ -114,17 +107,7 @@ def test_without_a_decision_there_is_no_value_and_nothing_is_known(name):
     assert (found.low, found.high) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("name", MEANS)
-@settings(max_examples=50, deadline=None)
-@given(seed=SEEDS)
-def test_no_two_terms_are_further_apart_than_the_width_says(name, seed):
-    some = some_choices(seed)
-    terms = EVERY[name].terms(some)
-    each = sum(part for part in (terms.base, terms.numerator) if part is not None)
-    assert np.ptp(each) <= EVERY[name].width(float(some.weight.max())) + 1e-12
-
-
-@pytest.mark.parametrize("name", ["dm", "dr", "sndr", "switch_dr"])
+@pytest.mark.parametrize("name", ["dm", "dr", "sndr"])
 def test_an_estimator_that_predicts_asks_for_predictions(name):
     with pytest.raises(InvalidSetting, match="no predicted losses"):
         sums(name, replace(some_choices(1), predicted=None))
@@ -133,8 +116,6 @@ def test_an_estimator_that_predicts_asks_for_predictions(name):
 @others(
     on_policy="is about the log, not the candidate",
     dm="errs as its predictions do",
-    clipped_ips="errs by what is cut off",
-    switch_dr="errs as its predictions do where it is switched",
 )
 def test_the_estimate_has_no_bias_beyond_chance(name):
     """The mean over 400 logs is within four standard errors of the truth, though predictions are far too high."""

@@ -9,7 +9,7 @@ from builders.benchmarks import benchmark_module
 from builders.known_truth import log_of
 from scipy.stats import binom
 
-from clipper_stream.evaluation.estimators.intervals import bernstein, bootstrap, draws
+from clipper_stream.evaluation.estimators.intervals import bootstrap, draws
 from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
 from clipper_stream.evaluation.estimators.registry import make_estimators
 from clipper_stream.evaluation.estimators.support import SupportSums
@@ -24,7 +24,7 @@ each_size = pytest.mark.parametrize("seeds", [100, pytest.param(500, marks=pytes
 
 @cache
 def hits(case, seeds):
-    """In how many seeds each interval covers, by estimator and method; and how many seeds gave a warning."""
+    """In how many seeds each interval covers, by estimator; and how many seeds gave a warning."""
     world, drawn, found, warned = benchmark_module("rig.full_information"), draws(0, 500), Counter(), 0
     traffic, (exploration, audits, candidate) = world.synthetic(3), CASES[case]
     policy = world.exploring(traffic, exploration, 2)
@@ -34,11 +34,8 @@ def hits(case, seeds):
         some = traffic.logged(policy, audits, target, DECISIONS, seed)
         support = SupportSums.of(some, len(policy))
         warned += bool(support.warnings("abcde", range(len(policy))))
-        for estimator in make_estimators([*RECOMMENDED, "dm"], decisions=DECISIONS):
-            sums, width = estimator.sums(some), estimator.width(support.largest_importance)
-            found[estimator.name, "bca"] += bootstrap(sums, drawn).covers(truth)
-            if width is not None:
-                found[estimator.name, "bernstein"] += bernstein(sums, width).covers(truth)
+        for estimator in make_estimators([*RECOMMENDED, "dm"]):
+            found[estimator.name] += bootstrap(estimator.sums(some), drawn).covers(truth)
     return found, warned
 
 
@@ -47,15 +44,13 @@ def hits(case, seeds):
 def test_intervals_cover_as_often_as_they_say_within_chance(case, seeds):
     found, warned = hits(case, seeds)
     for name in RECOMMENDED:
-        assert binom.ppf(FALSE_ALARM, seeds, 0.95) <= found[name, "bca"] <= binom.isf(FALSE_ALARM, seeds, 0.95), name
-    for name in ("ips", "dr"):
-        assert found[name, "bernstein"] >= 0.95 * seeds, "more often than it says"
-    assert found["dm", "bca"] < 0.5 * seeds, "which is why predictions alone are not recommended"
+        assert binom.ppf(FALSE_ALARM, seeds, 0.95) <= found[name] <= binom.isf(FALSE_ALARM, seeds, 0.95), name
+    assert found["dm"] < 0.5 * seeds, "which is why predictions alone are not recommended"
     assert warned <= 0.05 * seeds, "a log with enough of the candidate"
 
 
 def test_the_estimators_that_say_that_they_cover_are_the_recommended_ones():
-    assert {each.name for each in make_estimators(decisions=1) if each.covers} == {"on_policy", *RECOMMENDED}
+    assert {each.name for each in make_estimators() if each.covers} == {"on_policy", *RECOMMENDED}
 
 
 @each_size
@@ -65,6 +60,6 @@ def test_with_full_information_the_interval_covers_as_often_as_it_says(seeds):
     for seed in range(seeds):
         columns, _ = log_of(rows, seed, audit_ratio=1.0, means=means)
         choices = choices_of(columns, np.tile(target, (rows, 1)))
-        for one in make_estimators(("ips", "snips"), decisions=rows):
+        for one in make_estimators(("ips", "snips")):
             covered[one.name] += bootstrap(one.sums(choices), drawn).covers(float(np.dot(means, target)))
     assert min(covered.values()) >= binom.ppf(0.035, seeds, 0.95), covered  # 1.8 standard errors

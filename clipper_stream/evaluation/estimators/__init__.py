@@ -1,6 +1,6 @@
 """Estimating: the loss that a candidate would have had on logged decisions, with an interval and what to be wary of.
 
-    DecisionColumns, target --> [choices] --> [an estimator] --> [block sums] --> [bootstrap, bernstein] --> Estimate
+    DecisionColumns, target --> [choices] --> [an estimator] --> [block sums] --> [bootstrap] --> Estimate
           |                        ^  ^
           +--> [outcome] predicted-+  +-- weights of [censored_feedback]
           +--> [support] what the log cannot say about the candidate

@@ -105,7 +105,6 @@ class BlockSums(AdditiveSums):
     Attributes:
         decisions: n.
         blocks: Sums of base, share, numerator and denominator of each block, (BLOCKS, 4).
-        squares: Sum of squares of base + numerator.
 
     >>> none = BlockSums.empty()
     >>> none.decisions, none.value
@@ -116,11 +115,10 @@ class BlockSums(AdditiveSums):
 
     decisions: int
     blocks: Floats
-    squares: float
 
     @classmethod
     def empty(cls) -> Self:
-        return cls(decisions=0, blocks=np.zeros((BLOCKS, 4)), squares=0.0)
+        return cls(decisions=0, blocks=np.zeros((BLOCKS, 4)))
 
     @classmethod
     def of(cls, terms: Terms, block: Blocks, share: Floats | None = None) -> Self:
@@ -143,9 +141,7 @@ class BlockSums(AdditiveSums):
             nothing if numerator is None else summed(numerator, block, BLOCKS),
             shares if denominator is None else summed(denominator, block, BLOCKS),
         )
-        parts = [part for part in (base, numerator) if part is not None]
-        squares = sum(float(one @ other) for one in parts for other in parts)
-        return cls(decisions=len(block), blocks=np.column_stack(columns), squares=squares)
+        return cls(decisions=len(block), blocks=np.column_stack(columns))
 
     @property
     def value(self) -> float:

@@ -1,4 +1,4 @@
-"""Intervals of a value: the bootstrap over blocks, and empirical Bernstein, which holds at any number of decisions.
+"""Intervals of a value, by the bootstrap over blocks.
 
 Rules of this file:
 - Losses lie in [0, 1], so an end outside is moved there. Where nothing is known the interval is all of it.
@@ -9,7 +9,7 @@ Rules of this file:
   is not blurred by what they have in common.
 - Percentiles are corrected for bias and acceleration (BCa), because terms are skewed: docs/explanation/decisions.md has
   the coverage of the other kinds. Below a hundred decisions that carry an estimate, none of them covers.
-- Where all known losses are equal there is nothing to draw from, and the bootstrap has no width: read `bernstein`.
+- Where all known losses are equal there is nothing to draw from, and the interval has no width.
 """
 
 import math
@@ -96,36 +96,6 @@ def joint_confidence(
     return max(confidence, 2.0 * _NORMAL.cdf(float(np.quantile(most, confidence))) - 1.0)
 
 
-def bernstein(sums: BlockSums, width: float | None, confidence: float = CONFIDENCE) -> Estimate:
-    """Empirical Bernstein: holds at any number of decisions, without any approximation, and is wide for it.
-
-    The radius is sqrt(2 V log(4 / a) / n) + 7 width log(4 / a) / (3 (n - 1)), a being 1 - confidence and V the terms'
-    variance; log(4 / a), not log(2 / a), because both ends are to hold.
-
-    Args:
-        sums: Of an estimator that is a mean of terms: `Estimator.width` is not None.
-        width: `Estimator.width` of the largest importance: no two terms lie further apart. It is no guess from the
-            terms: it follows from the smallest logged propensity of each model.
-        confidence: In (0, 1).
-
-    Raises:
-        InvalidSetting: a confidence outside of (0, 1), a quotient of sums, or decisions that count differently.
-
-    Source: Maurer and Pontil, "Empirical Bernstein bounds and sample variance penalization", COLT 2009, theorem 4.
-    """
-    check_confidence(confidence)
-    base, share, numerator, denominator = sums.blocks.sum(axis=0)
-    n = sums.decisions
-    if width is None or share != n or denominator != share:
-        raise InvalidSetting("empirical Bernstein is for means of equal decisions: use bootstrap for quotients of sums")
-    radius = math.nan
-    mean, logarithm = (base + numerator) / max(1, n), math.log(4.0 / (1.0 - confidence))
-    if n > 1:  # one term has no variance
-        variance = max(0.0, (sums.squares - n * mean * mean) / (n - 1))
-        radius = math.sqrt(2.0 * variance * logarithm / n) + 7.0 * width * logarithm / (3.0 * (n - 1))
-    return _bounded(sums.value, mean - radius, mean + radius, "empirical Bernstein")
-
-
 def check_confidence(confidence: float) -> None:
     """Check that a confidence lies in (0, 1).
 
@@ -140,10 +110,10 @@ def _corrected(value: float, resampled: Floats, pulls: Floats, confidence: float
     check_confidence(confidence)
     known = resampled[~np.isnan(resampled)]
     if np.isnan(value) or len(known) < _FEWEST:
-        return _bounded(value, np.nan, np.nan, "bootstrap", least)
+        return _bounded(value, np.nan, np.nan, least)
     tail = (1.0 - confidence) / 2.0
     lower, upper = np.quantile(known, [_place(end, value, known, pulls) for end in (tail, 1.0 - tail)])
-    return _bounded(value, lower, upper, "bootstrap", least)
+    return _bounded(value, lower, upper, least)
 
 
 def _place(end: float, value: float, resampled: Floats, pulls: Floats) -> float:
@@ -157,8 +127,8 @@ def _place(end: float, value: float, resampled: Floats, pulls: Floats) -> float:
     return _NORMAL.cdf(z + moved / (1.0 - a * moved)) if a * moved < 1.0 else float(moved > 0.0)
 
 
-def _bounded(value: float, lower: float, upper: float, made_by: str, least: float = 0.0) -> Estimate:
+def _bounded(value: float, lower: float, upper: float, least: float) -> Estimate:
     """The interval inside [least, 1]; all of that where an end is no number."""
     known = not (math.isnan(lower) or math.isnan(upper))
     low, high = np.clip((lower, upper), least, 1.0) if known else (least, 1.0)
-    return Estimate(value=value, low=float(low), high=float(high), interval=made_by)
+    return Estimate(value=value, low=float(low), high=float(high), interval="bootstrap")

@@ -5,14 +5,12 @@ Rules of this file:
 - The terms of a decision are made of its own row alone.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.errors import UnknownName
 from clipper_stream.evaluation.estimators.block_sums import BlockSums, Terms
 from clipper_stream.evaluation.estimators.propensity_matrices import Choices, row_sums
 from clipper_stream.evaluation.log.columns import Floats
@@ -25,22 +23,18 @@ class Estimator:
     Attributes:
         name: The registered name, for example `ips`.
         terms: Parts of n decisions. Raises InvalidSetting where predicted losses are needed and not there.
-        width: Largest possible distance between the terms of two decisions, losses being in [0, 1], by the most that a
-            decision can count (`SupportSums.largest_importance`). None for one that divides by what it sums: its terms
-            alone are no estimate.
         covers: Whether an interval covers the candidate's loss as often as it says, given support. Not where a
-            prediction, or a bound, makes an error that more decisions do not show: benchmarks/results/coverage.md has
+            prediction makes an error that more decisions do not show: benchmarks/results/coverage.md has
             the figures.
 
-    >>> [one.width(20.0) for one in make_estimators(["ips", "snips", "dr"], decisions=1)]
-    [20.0, None, 41.0]
+    >>> [one.covers for one in make_estimators(["dm", "dr"])]
+    [False, True]
 
     Source: that of each function.
     """
 
     name: str
     terms: Callable[[Choices], Terms]
-    width: Callable[[float], float | None]
     covers: bool = True
 
     def sums(self, choices: Choices) -> BlockSums:
@@ -83,16 +77,6 @@ def snips(choices: Choices) -> Terms:
     return Terms(numerator=row_sums(choices.ratio, choices.loss), denominator=choices.importance)
 
 
-def clipped_ips(choices: Choices, largest: float) -> Terms:
-    """Mean of min(sum(pi w L), largest): of bounded variance, and too low by what is cut off.
-
-    Source: Ionides, "Truncated importance sampling", J. Comput. Graph. Stat. 17, 2008.
-    """
-    importance = choices.importance
-    kept = np.divide(largest, importance, out=np.ones_like(importance), where=importance > largest)
-    return Terms(numerator=row_sums(choices.ratio, choices.loss) * kept)
-
-
 def direct_method(choices: Choices) -> Terms:
     """Mean of sum(pi q): of least variance, and exactly as wrong as the predictions, which no interval of it shows.
 
@@ -119,79 +103,36 @@ def self_normalized_doubly_robust(choices: Choices) -> Terms:
     return Terms(base=base, numerator=_corrections(choices), denominator=choices.importance)
 
 
-def switch_doubly_robust(choices: Choices, largest: float) -> Terms:
-    """`doubly_robust`, but decisions that would count more than `largest` are left to the prediction.
-
-    Source: Wang, Agarwal and Dudik, "Optimal and adaptive off-policy evaluation in contextual bandits", ICML 2017,
-    section 4 (SWITCH-DR).
-    """
-    base = row_sums(choices.target, choices.prediction)
-    return Terms(base=base, numerator=_corrections(choices) * (choices.importance <= largest))
-
-
 def _corrections(choices: Choices) -> Floats:
     return row_sums(choices.ratio, np.subtract(choices.loss, choices.prediction))
 
 
-def _every(largest: float) -> tuple[Estimator, ...]:
-    """A new estimator is added here, and the laws in tests/laws then hold it."""
-    clipped, switched = partial(clipped_ips, largest=largest), partial(switch_doubly_robust, largest=largest)
-
-    def corrected(most: float) -> float:
-        return 1.0 + 2.0 * most
-
-    return (
-        Estimator(name="on_policy", terms=on_policy, width=lambda _: 1.0),
-        Estimator(name="ips", terms=ips, width=lambda most: most),
-        Estimator(name="snips", terms=snips, width=lambda _: None),
-        Estimator(name="clipped_ips", terms=clipped, width=lambda most: min(largest, most), covers=False),
-        Estimator(name="dm", terms=direct_method, width=lambda _: 1.0, covers=False),
-        Estimator(name="dr", terms=doubly_robust, width=corrected),
-        Estimator(name="sndr", terms=self_normalized_doubly_robust, width=lambda _: None),
-        Estimator(name="switch_dr", terms=switched, width=lambda most: corrected(min(largest, most)), covers=False),
+_EVERY = {
+    estimator.name: estimator
+    for estimator in (
+        Estimator(name="on_policy", terms=on_policy),
+        Estimator(name="ips", terms=ips),
+        Estimator(name="snips", terms=snips),
+        Estimator(name="dm", terms=direct_method, covers=False),
+        Estimator(name="dr", terms=doubly_robust),
+        Estimator(name="sndr", terms=self_normalized_doubly_robust),
     )
-
-
-ESTIMATORS = tuple(estimator.name for estimator in _every(1.0))
+}
+"""A new estimator is added here, and the laws in tests/laws then hold it."""
+ESTIMATORS = tuple(_EVERY)
 """Names of all estimators."""
 
 
-def largest_weight(decisions: int) -> float:
-    """sqrt(n): what is cut off then vanishes faster than the standard error, and no decision decides alone.
+def make_estimators(names: Sequence[str] = ESTIMATORS) -> tuple[Estimator, ...]:
+    """The estimators of these names, of `ESTIMATORS`; all of them without any.
 
-    Args:
-        decisions: With feedback, n.
-
-    >>> largest_weight(10_000), largest_weight(0)
-    (100.0, 1.0)
-
-    Source: Ionides, "Truncated importance sampling", J. Comput. Graph. Stat. 17, 2008, section 3 (n^(1/2)).
-    """
-    return math.sqrt(max(1, decisions))
-
-
-def make_estimators(
-    names: Sequence[str] = ESTIMATORS, *, decisions: int, largest: float | None = None
-) -> tuple[Estimator, ...]:
-    """The estimators of these names, for a log of so many decisions.
-
-    Args:
-        names: Some of `ESTIMATORS`; all of them without any.
-        decisions: With feedback, in all chunks together.
-        largest: The most that a decision may count in `clipped_ips` and `switch_dr`; `largest_weight` when left out.
-
-    >>> [estimator.name for estimator in make_estimators(["ips", "dr"], decisions=100)]
+    >>> [estimator.name for estimator in make_estimators(["ips", "dr"])]
     ['ips', 'dr']
 
     Raises:
         UnknownName: there is no such estimator.
-        InvalidSetting: `largest` is below 1: the logged policy itself would be cut.
     """
-    bound = largest_weight(decisions) if largest is None else largest
-    if not bound >= 1.0:
-        raise InvalidSetting(f"largest is {largest!r}: give the most that a loss may count, at least 1")
-    every = {estimator.name: estimator for estimator in _every(bound)}
-    unknown = [name for name in names if name not in every]
+    unknown = [name for name in names if name not in _EVERY]
     if unknown:
         raise UnknownName(f"estimator {unknown[0]!r}: use some of {', '.join(ESTIMATORS)}")
-    return tuple(every[name] for name in names)
+    return tuple(_EVERY[name] for name in names)

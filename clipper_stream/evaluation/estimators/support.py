@@ -93,8 +93,6 @@ class SupportSums(ChoiceSums):
         fourths: Sum of the fourth powers.
         distances: Sum of the squared distances of that from its expectation, the share.
         largest: The most that one of them counts.
-        most: Largest probability of each column under the candidate, (K,).
-        heaviest: Largest weight of each column in the log, 1 / its smallest propensity, (K,).
 
     Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.3 (diagnostics of weights).
     """
@@ -105,8 +103,6 @@ class SupportSums(ChoiceSums):
     fourths: float
     distances: float
     largest: float = field(metadata=LARGEST)
-    most: Floats = field(metadata=LARGEST)
-    heaviest: Floats = field(metadata=LARGEST)
 
     @classmethod
     def of(cls, choices: Choices, contexts: int) -> Self:
@@ -122,8 +118,6 @@ class SupportSums(ChoiceSums):
             fourths=float(squares @ squares),
             distances=float(away @ away),
             largest=float(counts.max(initial=0.0)),
-            most=choices.target.max(axis=0, initial=0.0),
-            heaviest=choices.weight.max(axis=0, initial=0.0),
             target=totals(choices.context, contexts, choices.target),
             scored=totals(choices.context, contexts, choices.weight > 0.0),
         )
@@ -153,15 +147,6 @@ class SupportSums(ChoiceSums):
     def largest_share(self) -> float:
         """Share of all importance that one decision has, in [0, 1]."""
         return self.largest / self.importance if self.importance else 0.0
-
-    @property
-    def largest_importance(self) -> float:
-        """The most that a decision can count, by the smallest propensities in the log.
-
-        A sum of pi w is at most the largest w, and at most the sum of the largest of each.
-        """
-        chosen = self.heaviest[self.most > 0.0]
-        return float(min(chosen.max(initial=0.0), self.most @ self.heaviest))
 
     def warnings(self, models: Sequence[str], contexts: Sequence[str | None]) -> tuple[str, ...]:
         """Warnings, a sentence each, the worst first; empty when there is none.

@@ -122,7 +122,7 @@ def test_chi_square_is_that_of_scipy():
 
 def test_weights_give_the_models_whose_feedback_seldom_comes_their_share_again():
     some = log(sent=(0.9, 0.3), slow=20_000.0)
-    target, (ips,) = np.full((len(some), 2), 0.5), make_estimators(["ips"], decisions=len(some))
+    target, (ips,) = np.full((len(some), 2), 0.5), make_estimators(["ips"])
     weights = weights_of(some, Delays.of(some, NOW_MS), NOW_MS)
     naive, weighted = (ips.sums(choices_of(some, target, censoring=each)) for each in (None, weights))
     assert abs(naive.value - 0.4) > 8 * weighted.standard_error, "the better model answers three times as often"

@@ -3,15 +3,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders.estimators import choices, some_choices, taken
+from builders.estimators import choices, some_choices
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.estimators.intervals import bernstein, bootstrap, bootstrap_difference, draws
+from clipper_stream.evaluation.estimators.intervals import bootstrap, bootstrap_difference, draws
 from clipper_stream.evaluation.estimators.registry import make_estimators
 
 DRAWN = draws(seed=0, resamples=1_000)
 NAMES = ("ips", "snips", "dr", "sndr")
-ESTIMATORS = {estimator.name: estimator for estimator in make_estimators(decisions=400)}
+ESTIMATORS = {estimator.name: estimator for estimator in make_estimators()}
 
 
 def sums(name, some):
@@ -63,35 +63,10 @@ def test_a_difference_is_narrower_than_two_subtracted_intervals():
     assert bootstrap_difference(sums("snips", best), sums("snips", worst), DRAWN).high < 0
 
 
-def test_bernstein_is_the_formula():
-    losses = np.r_[np.zeros(90), np.ones(10)]
-    some = choices(np.ones((100, 1)), np.ones((100, 1)), np.zeros(100, int), losses)
-    logarithm = math.log(4 / 0.05)
-    radius = math.sqrt(2 * losses.var(ddof=1) * logarithm / 100) + 7 * 3.0 * logarithm / (3 * 99)
-    assert ends(bernstein(sums("on_policy", some), 3.0)) == pytest.approx((0.0, 0.1 + radius))
-
-
-def test_bernstein_knows_that_losses_that_were_never_seen_may_come():
-    some = choices(np.ones((1000, 1)), np.ones((1000, 1)), np.zeros(1000, int), np.zeros(1000))
-    assert ends(bootstrap(sums("ips", some), DRAWN)) == (0.0, 0.0)
-    assert 0.005 < bernstein(sums("ips", some), 1.0).high < 0.02
-
-
-def test_bernstein_is_refused_where_it_does_not_hold():
-    some = some_choices(1)
-    weighted = replace(some, share=np.linspace(0.5, 1.0, len(some)))
-    for name, choices_of_it, width in (("snips", some, None), ("snips", some, 1.0), ("ips", weighted, 1.0)):
-        with pytest.raises(InvalidSetting, match="for means"):
-            bernstein(sums(name, choices_of_it), width)
-    assert ESTIMATORS["snips"].width(9.0) is None
-    assert ends(bernstein(sums("ips", taken(some, [0])), 1.0)) == (0.0, 1.0)
-
-
 def test_confidence_and_resamples_have_bounds():
     found = sums("ips", some_choices(1))
     for confidence in (0.0, 1.0, math.nan):
-        for interval in (lambda c: bernstein(found, 1.0, c), lambda c: bootstrap(found, DRAWN, c)):
-            with pytest.raises(InvalidSetting, match="confidence"):
-                interval(confidence)
+        with pytest.raises(InvalidSetting, match="confidence"):
+            bootstrap(found, DRAWN, confidence)
     with pytest.raises(InvalidSetting, match="at least 100"):
         draws(0, 99)

@@ -77,14 +77,6 @@ def test_propensities_that_are_not_true_are_noticed():
     assert warnings(found)[0].startswith(f"decisions count {found.mean_importance:.3f} on average")
 
 
-def test_no_decision_counts_more_than_the_smallest_propensities_allow():
-    some = some_choices(4, n=3_000)
-    found = support(some)
-    assert some.importance.max() <= found.largest_importance <= some.weight.max()
-    assert one_of(500, 0.1, [1.0, 0.0]).largest_importance == pytest.approx(10)
-    assert one_of(500, 0.1, [0.2, 0.8]).largest_importance == pytest.approx(2 + 0.8 / 0.9)
-
-
 def test_without_a_decision_nothing_is_supported():
     found = support(taken(some_choices(1), slice(0, 0)))
     assert (found.effective, found.unsupported_ratio) == (0.0, 1.0)
