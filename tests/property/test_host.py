@@ -3,14 +3,13 @@
 import asyncio
 from collections import Counter
 from functools import partial
-from itertools import count
+from itertools import count, cycle
 from math import inf
 
 import numpy as np
 from builders.host import FunctionOfRow, asked, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
@@ -19,7 +18,6 @@ from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
 from clipper_stream.batching.aimd import RelaxedTarget
 from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
-from clipper_stream.models.runner import predict_rows
 
 NOW_S = 1000.0
 POISON = 13
@@ -59,87 +57,14 @@ def expected_answer(row, deadline_s):
     return "error" if value == POISON else value + 1
 
 
-class Core(RuleBasedStateMachine):
-    """Frames come, batches go, replies are acknowledged in any order, time passes."""
-
-    def __init__(self):
-        super().__init__()
-        self.core = HostBatcher(Window(0.01), Fixed(3))
-        self.now_s = NOW_S
-        self.rows = {}
-        self.sent, self.unacknowledged, self.finished = [], [], []
-
-    @rule(frame=frames())
-    def a_frame_comes(self, frame):
-        number = len(self.rows)
-        rows = asked(frame.pop("rows"), frame=number, **frame)
-        self.rows[number] = rows.deadlines_s
-        if self.core.admit(number, rows, self.now_s):
-            self.finished.append(number)
-
-    @rule(seconds=st.sampled_from([0.0, 0.005, 0.02, 60.0]))
-    def time_passes(self, seconds):
-        self.now_s += seconds
-
-    @rule()
-    def a_batch_goes(self):
-        step = self.core.step(self.now_s)
-        replies = list(step.late)
-        if step.batch is not None:
-            owners = [run.frame.request for run in step.batch.runs for _ in range(len(run))]
-            assert len({owner.kind for owner in owners}) == 1
-            assert len(owners) == len(step.batch.inputs) <= 3
-            replies += self.core.complete(step.batch, predict_rows(MODEL, step.batch.inputs), 0.001)
-        else:
-            assert step.wake_at_s is None or step.wake_at_s > self.now_s
-        self.sent += [piece for reply in replies for piece in reply.pieces]
-        self.unacknowledged += replies
-
-    @rule(random=st.randoms(use_true_random=False))
-    def a_reply_is_acknowledged(self, random):
-        if self.unacknowledged:
-            reply = self.unacknowledged.pop(random.randrange(len(self.unacknowledged)))
-            self.finished += self.core.acknowledge(reply)
-
-    @invariant()
-    def no_row_is_answered_twice(self):
-        assert all(len(answers) == 1 for answers in rows_of(self.sent).values())
-
-    @invariant()
-    def only_frames_whose_answers_are_all_safe_are_finished(self):
-        open_rows = Counter(frame for frame, deadlines in self.rows.items() for _ in deadlines)
-        open_rows.subtract(piece.frame for piece in self.safe() for _ in piece.outputs)
-        assert sorted(self.finished) == sorted(frame for frame in self.rows if open_rows[frame] == 0)
-        assert self.core.open_rows == open_rows.total()
-
-    def safe(self):
-        waiting = {id(piece) for reply in self.unacknowledged for piece in reply.pieces}
-        return [piece for piece in self.sent if id(piece) not in waiting]
-
-    def teardown(self):
-        self.now_s += 1000
-        while self.core.queued_rows:
-            self.a_batch_goes()
-        answered = Counter(frame for frame, _ in rows_of(self.sent))
-        assert answered == Counter({frame: len(rows) for frame, rows in self.rows.items() if rows})
-
-
-TestCore = Core.TestCase
-TestCore.settings = settings(max_examples=150, stateful_step_count=30)
-
-
 class UnevenSend:
     """Acknowledges after as many turns of the loop as it is told, so that sends overtake one another."""
 
     def __init__(self, turns):
-        self.turns = turns
-        self.calls = 0
-        self.safe = []
+        self.turns, self.safe = cycle(turns), []
 
     async def __call__(self, reply):
-        turns = self.turns[self.calls % len(self.turns)]
-        self.calls += 1
-        for _ in range(turns):
+        for _ in range(next(self.turns)):
             await asyncio.sleep(0)
         self.safe += [(reply.partition, piece) for piece in reply.pieces]
 

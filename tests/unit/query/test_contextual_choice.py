@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 from builders.bandits import outcomes
-from builders.query_router import NOW_S, JsonCodec, application, outputs_of, query
+from builders.query_router import NOW_S, JsonCodec, application, query
 
 from clipper_stream.caching.clock import ClockCache, DictStore
-from clipper_stream.query import Router
+from clipper_stream.query import OutputPiece, Router
 from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.policies.lin_ucb import LinUcb
+from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 
 LOW, HIGH = "low:1", "high:1"
@@ -34,22 +35,44 @@ def router_of(app):
 
 
 def decided(app, *queries):
-    """Who is to answer each query, and the features that were noted."""
+    """Who answers each query, and the features that are noted with its answer."""
     router = router_of(app)
-    router.receive(queries, NOW_S)
-    pendings = [router._queries[one] for one in queries]
-    return [(*pending.decision.served, pending.features) for pending in pendings]
+    requests = router.receive(queries, NOW_S).requests
+    pieces = [OutputPiece(request.frame, 0, [0] * len(request.rows)) for request in requests]
+    answers = router.gather(pieces, NOW_S).answers
+    found = {answer.query.query_id: (*(use.ref for use in answer.used), answer.pending.features) for answer in answers}
+    return [found[one.query_id] for one in queries]
 
 
-def test_queries_of_one_batch_are_decided_each_by_its_own_features():
-    asked = [query("a", 7, features=[-1.0]), query("b", 7, features=[1.0]), query("c", 7)]
-    assert decided(APP, *asked) == [(LOW, [-1.0]), (HIGH, [1.0]), (LOW, None)]
-
-
-def test_the_first_numbers_of_an_input_are_the_features_of_a_query_that_gives_none():
-    app = replace(APP, input_features=1)
-    given = query("given", 1, features=[-0.5])
-    assert decided(app, query("low", -1), query("high", 1), given) == [(LOW, [-1.0]), (HIGH, [1.0]), (LOW, [-0.5])]
+@pytest.mark.parametrize(
+    ("changes", "asked", "expected"),
+    [
+        (
+            {},
+            [query("a", 7, features=[-1.0]), query("b", 8, features=[1.0]), query("c", 9)],
+            [(LOW, [-1.0]), (HIGH, [1.0]), (LOW, None)],
+        ),
+        (
+            {"input_features": 1},
+            [query("low", -1), query("high", 1), query("given", 2, features=[-0.5])],
+            [(LOW, [-1.0]), (HIGH, [1.0]), (LOW, [-0.5])],
+        ),
+        (
+            {"input_features": 1},
+            [query("rows", 1, 1), query("with", 2, 2, features=[1.0])],
+            [(LOW, None), (HIGH, [1.0])],
+        ),
+        (
+            {"input_features": 1, "policy": make_policy("single", {})},
+            [query("a", 3), query("b", 4, features=[0.5])],
+            [(LOW, [3.0]), (LOW, [0.5])],
+        ),
+        ({}, [query("q", 7, models=[LOW], features=[1.0])], [(LOW, [1.0])]),
+    ],
+    ids=["its own", "numbers of its input", "packed", "whatever the policy makes of them", "models that it names"],
+)
+def test_each_query_is_decided_by_its_own_features(changes, asked, expected):
+    assert decided(replace(APP, **changes), *asked) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,22 +91,6 @@ def test_features_of_an_input_are_the_numbers_that_the_models_get(spec, row, fea
     app = replace(APP, spec=spec, input_features=3)
     ((_, noted),) = decided(app, query("q", rows=[row]))
     assert noted == features
-
-
-def test_a_packed_query_has_the_features_that_it_gives_and_no_others():
-    app = replace(APP, input_features=1)
-    asked = [query("rows", 1, 1), query("with", 1, 1, features=[1.0])]
-    assert decided(app, *asked) == [(LOW, None), (HIGH, [1.0])]
-
-
-def test_features_are_noted_whatever_the_policy_makes_of_them():
-    app = application("app", (LOW, HIGH), "single", input_features=1)
-    assert decided(app, query("a", 3), query("b", 3, features=[0.5])) == [(LOW, [3.0]), (LOW, [0.5])]
-
-
-def test_a_query_that_names_its_models_is_answered_by_them():
-    ((served, _),) = decided(APP, query("q", 7, models=[LOW], features=[1.0]))
-    assert served == LOW
 
 
 def test_audits_and_trials_go_with_the_choice_for_the_features():
@@ -107,10 +114,3 @@ def test_the_audit_that_was_lost_is_that_of_the_decision_by_features():
         assert {request.ref for request in requests} == {LOW, HIGH}
         lost = router_of(app).lost_audit(one, [], NOW_S)
         assert [each.ref for each in lost.missing] == [HIGH if value < 0 else LOW]
-
-
-def test_the_answer_says_by_which_features_it_was_chosen():
-    router = router_of(replace(APP, input_features=1))
-    (request,) = router.receive([query("q", 1)], NOW_S).requests
-    (answer,) = router.gather([outputs_of(request, lambda value: value)], NOW_S).answers
-    assert answer.pending.features == [1.0]
