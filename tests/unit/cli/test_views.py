@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from textwrap import indent
 
@@ -19,10 +20,14 @@ from clipper_agents.cli.status_view import COLUMNS, application_parts, json_line
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import (
     ApplicationStatus,
+    BrokerStatus,
+    GroupStatus,
     Latency,
     Loss,
+    MemberStatus,
     ModelStatus,
     Status,
+    TopicStatus,
     TrialStatus,
     VersionStatus,
     WorkerMetrics,
@@ -44,12 +49,16 @@ def screen(width: int = COLUMNS, **options: object) -> Console:
     return Console(width=width, force_terminal=False, color_system=None, **options)
 
 
-def shown(*parts: RenderableType, width: int = COLUMNS) -> str:
+def trimmed(text: str) -> str:
     """Without the blanks at the ends of lines."""
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+def shown(*parts: RenderableType, width: int = COLUMNS) -> str:
     console = screen(width)
     with console.capture() as said:
         console.print(Group(*parts))
-    return "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
+    return trimmed(said.get())
 
 
 def watched(width: int = COLUMNS, *, curves: bool = True) -> str:
@@ -61,11 +70,20 @@ def watched(width: int = COLUMNS, *, curves: bool = True) -> str:
 def whole() -> str:
     """What `status` shows; of models without an application, the one that is in force is named."""
     models = [ModelStatus(ref=ref, colocated=False, replicas=0, live=0, retired=ref != "a:1") for ref in ("a:1", "b:1")]
-    status = Status(prefix="clipper", at_s=NOW_S, applications={"digits": STATUS}, models=tuple(models))
+    topic, away = "clipper.queries", BrokerStatus(node_id=2, address="10.0.0.9:9092", reachable=False)
+    members = (
+        MemberStatus(instance="router-0", host="10.0.0.1", partitions={topic: (0, 2)}),
+        MemberStatus(instance="router-1", host="10.0.0.2", partitions={topic: (1,)}),
+    )
+    status = Status(
+        prefix="clipper", at_s=NOW_S, applications={"digits": STATUS}, models=tuple(models), brokers=(away,),
+        topics=(TopicStatus(name=topic, partitions=3, leaderless=(1,)),), dead_letters=4,
+        groups=(GroupStatus(group="router", state="Stable", members=members, inputs={topic: 3}, lag={topic: 7}),),
+    )  # fmt: skip
     console = screen()
     with console.capture() as said:
         show(console, status, ["host h failed"])
-    return "".join(f"{line.rstrip()}\n" for line in said.get().splitlines())
+    return trimmed(said.get())
 
 
 def drained() -> tuple[DeploymentView, int]:
@@ -87,12 +105,8 @@ def piped() -> str:
     return "".join(f"{line}\n" for line in lines(look, told))
 
 
-VIEWS = {
-    "watch": watched,
-    "watch-narrow": lambda: watched(80, curves=False),
-    "status": whole,
-    "watch-pipe": piped,
-}
+NARROW = partial(watched, 80, curves=False)
+VIEWS = {"watch": watched, "watch-narrow": NARROW, "status": whole, "watch-pipe": piped}
 
 
 @pytest.mark.parametrize(("name", "view"), VIEWS.items(), ids=VIEWS)
@@ -171,19 +185,17 @@ def test_an_object_has_what_the_page_has_with_new_events_alone() -> None:
     assert content["applications"]["digits"]["versions"][3]["starting"] == ["host.nn.3.0"]
 
 
-def test_an_application_that_is_asked_for_and_not_there_is_told() -> None:
-    look = take_snapshot(facts(), recent(), NOW_S, 0, application="letters")
-    assert look.applications == {}
-    assert look.reasons == ["application letters is not declared: run `clipper-stream apply`, or correct the name"]
-    assert all(event.application is None for event in look.events)
-
-
 @pytest.mark.parametrize(("silent_s", "answers"), [(1.0, True), (3.5, False)])
-def test_a_broker_that_is_silent_for_three_seconds_is_told(silent_s: float, answers: bool) -> None:
-    look = take_snapshot(facts(), recent(), NOW_S, 0, heard_s=NOW_S - silent_s, refused={"clipper.audits"})
-    assert look.kafka_answers is answers
-    assert (look.reasons[0] == SILENT) is not answers
-    assert sum(reason.startswith("topic clipper.audits: this user may not read it") for reason in look.reasons) == 1
+def test_what_is_not_there_not_to_be_read_or_silent_for_three_seconds_is_told(silent_s: float, answers: bool) -> None:
+    missing = "application letters is not declared: run `clipper-stream apply`, or correct the name"
+    refused = "topic clipper.audits: this user may not read it"
+    seen = take_snapshot(
+        facts(), recent(), NOW_S, 0, application="letters", heard_s=NOW_S - silent_s, refused={"clipper.audits"}
+    )
+    assert (seen.applications, seen.kafka_answers) == ({}, answers)
+    told = [reason if reason in (SILENT, missing) else reason[: len(refused)] for reason in seen.reasons]
+    assert told == [*([] if answers else [SILENT]), refused, missing]
+    assert all(event.application is None for event in seen.events)
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -208,51 +220,27 @@ def curves_of(*looks: Snapshot) -> RecentCurves:
     return curves
 
 
-@pytest.mark.parametrize(
-    ("values", "top", "blocks"),
-    [
-        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 7.0, "▁▂▃▄▅▆▇█"),
-        ([0.0, None, 0.0], 0.0, "▁ ▁"),
-        ([1.2], 1.0, "█"),
-    ],
-    ids=["each height", "nothing flows", "rounded above the top"],
-)
-def test_a_value_is_a_block_as_high_as_its_part_of_the_scale(
-    values: list[float | None], top: float, blocks: str
-) -> None:
-    assert sparkline(values, top) == blocks
+def test_a_value_is_a_block_as_high_as_its_part_of_the_scale() -> None:
+    assert sparkline([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 7.0) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0.0, None, 0.0], 0.0) == "▁ ▁", "nothing flows"
+    assert sparkline([1.2], 1.0) == "█", "rounded above the top"
 
 
 LONG = [look(at, flowing(1 if at < SLOTS else 2)) for at in range(SLOTS + 9)]
+SCALED = [look(0, flowing(2, 50.0, svm=0.5)), look(1, flowing(4, 9.0, svm=0.25))]
+GAPS = [look(0, flowing(5, 7.0)), look(1, UNREAD), look(4, flowing(5, svm=1.0))]
+SILENT_AT_LAST = look(6, flowing(0, svm=0.5), kafka_answers=False)
+BACK = [look(3, flowing(1)), look(0, flowing(2)), look(4, flowing(2))]
+IN_ONE_SLOT = [look(at, flowing(rate)) for at, rate in ((0, 9), (0.2, 3), (0.8, 6), (1, 6))]
+GAPPED = ["queries/s|0 to 5.0|█   █  ", "p99 ms|0 to 7.0|█      ", "weight svm:1|0 to 1|    █  "]
 DRAWN = {
-    "each has its scale": (
-        [look(0, flowing(2, 50.0, svm=0.5)), look(1, flowing(4, 9.0, svm=0.25))],
-        100,
-        ["queries/s|0 to 4.0|▅█", "p99 ms|0 to 50|█▂", "weight svm:1|0 to 1|▅▃"],
-    ),
-    "the last of a slot counts": (
-        [look(at, flowing(rate)) for at, rate in ((0, 9), (0.2, 3), (0.8, 6), (1, 6))],
-        100,
-        ["queries/s|0 to 6.0|██"],
-    ),
-    "what is not known is a gap": (
-        [
-            look(0, flowing(5, 7.0)),
-            look(1, UNREAD),
-            look(4, flowing(5, svm=1.0)),
-            look(6, flowing(0, svm=0.5), kafka_answers=False),
-        ],
-        100,
-        ["queries/s|0 to 5.0|█   █  ", "p99 ms|0 to 7.0|█      ", "weight svm:1|0 to 1|    █  "],
-    ),
+    "each has its scale": (SCALED, 100, ["queries/s|0 to 4.0|▅█", "p99 ms|0 to 50|█▂", "weight svm:1|0 to 1|▅▃"]),
+    "the last of a slot counts": (IN_ONE_SLOT, 100, ["queries/s|0 to 6.0|██"]),
+    "what is not known is a gap": ([*GAPS, SILENT_AT_LAST], 100, GAPPED),
     "sixty are kept": (LONG, 100, [f"queries/s|0 to 2.0|{'▅' * (SLOTS - 9)}{'█' * 9}"]),
     "a narrow terminal": (LONG, 80, [f"queries/s|0 to 2.0|{'▅' * 35}{'█' * 9}"]),
     "a long silence": ([LONG[0], look(10 * SLOTS, flowing(1))], 100, [f"queries/s|0 to 1.0|{' ' * 59}█"]),
-    "a clock goes back": (
-        [look(3, flowing(1)), look(0, flowing(2)), look(4, flowing(2))],
-        100,
-        ["queries/s|0 to 2.0|██"],
-    ),
+    "a clock goes back": (BACK, 100, ["queries/s|0 to 2.0|██"]),
 }
 
 

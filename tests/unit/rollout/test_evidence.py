@@ -130,37 +130,25 @@ def test_who_is_no_longer_watched_is_forgotten():
     assert (fold.comparisons(), fold.decisions(["digits"], all_read=True)) == ([], [])
 
 
+# --- candidates and shares --------------------------------------------------------------------------------------------
 def evidence_of(*trials, **fields):
     return ApplicationEvidence(specs_of(with_trials(*trials, **fields)), 3600.0)
 
 
-def standings():
-    return evidence_of(models=["a:1", "b:1"], keep_best=1)
-
-
-def asked(found, second, **losses):
-    """A query that asked both candidates, and its label; a loss of None: no answer."""
-    said = [missing(f"{name}:1") if loss is None else answered(f"{name}:1", 0) for name, loss in losses.items()]
-    known = {f"{name}:1": loss for name, loss in losses.items() if loss is not None}
-    (opened,) = found.decide(9, join(decided("q", *said)), (), second * 1000)
-    opened.learn(QueryLosses(models=known, chances=dict.fromkeys(known, 1.0), answer=0.0), "label")
-
-
-def test_the_worst_candidate_is_retired_by_losses_over_the_same_queries():
-    found = standings()
-    for second in range(200):
-        asked(found, second, a=0.0, b=1.0)
-    (decision,) = found.decisions()
-    assert (decision.command, decision.model, decision.numbers["feedbacks"]) == ("retire", "b:1", 200)
-
-
-@pytest.mark.parametrize("answers", [0, 1])
-def test_silence_is_no_loss_of_a_candidate(answers):
-    """Its host may be starting."""
-    found = standings()
-    for second in range(200):
-        asked(found, second, a=0.0, b=0.0 if second < answers else None)
-    assert list(found.decisions()) == []
+@pytest.mark.parametrize(
+    ("losses", "answers", "retired"),
+    [([1.0] * 200, 200, [("retire", "b:1", 200)]), ([None] * 200, 0, []), ([0.0] + [None] * 199, 1, [])],
+    ids=["the worst", "silent", "answered once"],
+)
+def test_the_worst_candidate_is_retired_by_losses_over_the_same_queries_and_silence_is_none(losses, answers, retired):
+    """The host of who is silent may be starting; `a:1` is always right."""
+    found = evidence_of(models=["a:1", "b:1"], keep_best=1)
+    for second, loss in enumerate(losses):
+        known = {"a:1": 0.0} if loss is None else {"a:1": 0.0, "b:1": loss}
+        said = [answered("a:1", 0), missing("b:1") if loss is None else answered("b:1", 0)]
+        (opened,) = found.decide(9, join(decided("q", *said)), (), second * 1000)
+        opened.learn(QueryLosses(models=known, chances=dict.fromkeys(known, 1.0), answer=0.0), "label")
+    assert [(one.command, one.model, one.numbers["feedbacks"]) for one in found.decisions()] == retired
     assert {one.model: one.feedbacks for one in found.comparisons()} == {"a:1": 200, "b:1": answers}
 
 
@@ -207,6 +195,7 @@ def test_a_canary_beside_one_that_answers_everything_has_no_evidence():
     assert found._trials["new:1"].evidence.share.capital().scores == 0
 
 
+# --- drift: detections follow from the logs alone ---------------------------------------------------------------------
 DRIFT_RULE = DriftRule()
 WATCHED = with_trials(drift=DRIFT_RULE)
 
@@ -235,12 +224,8 @@ def test_drift_is_watched_from_the_revision_that_asks_for_it():
     assert (found.drift, found.since, found.begins_ms) == (DriftSpec(rule=DRIFT_RULE, since=2), 2, 2000)
     assert specs_of(WATCHED, with_trials(drift=DRIFT_RULE, loss="absolute")).drift.since == 2
     assert comparison_specs(control_of(WATCHED), drift=False) == {}
-
-
-def test_what_is_watched_since_before_what_was_read_needs_history():
     before, now = comparison_specs(control_of(PLAIN, PLAIN)), comparison_specs(control_of(WATCHED))
-    assert needs_history(before, now, {"digits": 2})
-    assert not needs_history(before, now, {})
+    assert [needs_history(before, now, read) for read in ({"digits": 2}, {})] == [True, False]
 
 
 def test_a_rise_and_the_fall_after_it_are_detected_with_the_losses_of_both_sides():
@@ -252,10 +237,7 @@ def test_a_rise_and_the_fall_after_it_are_detected_with_the_losses_of_both_sides
     assert 400 <= rise.offset < 500
     assert 700 <= fall.offset < 800
     assert (rise.topic, rise.partition, rise.at_ms) == (CATALOGUE.feedback, 0, rise.offset)
-
-
-def test_losses_that_do_not_change_are_no_drift():
-    assert detected(log((3_000, 0.2))) == []
+    assert detected(log((3_000, 0.2))) == [], "losses that do not change are no drift"
 
 
 def test_reading_again_comes_to_the_same_detections_also_when_they_are_known():
@@ -291,16 +273,14 @@ def observed(monitor, loss, offset, context=None):
     return monitor.observe({"a:1": loss}, log_record("feedback", None, offset), offset, revision=1, context=context)
 
 
-def test_each_context_has_a_detector_of_its_own_where_that_is_wanted():
-    apart, together = drifts(per_context=True), drifts()
-    found = {"apart": [], "together": []}
+@pytest.mark.parametrize(("per_context", "contexts"), [(True, {"ada"}), (False, {None})])
+def test_each_context_has_a_detector_of_its_own_where_that_is_wanted(per_context, contexts):
+    monitor, found = drifts(per_context=per_context), []
     for number in range(1_200):
         context = "ada" if number % 12 == 0 else "others"
-        loss = float(context == "ada" and number >= 600)
-        found["apart"] += observed(apart, loss, number, context)
-        found["together"] += observed(together, loss, number, context)
-    assert [one.context for one in found["apart"]] == ["ada"]
-    assert all(one.context is None for one in found["together"])
+        found += observed(monitor, float(context == "ada" and number >= 600), number, context)
+    assert {one.context for one in found} <= contexts
+    assert len(found) == 1 or not per_context
 
 
 def test_contexts_without_end_do_not_fill_the_memory():

@@ -8,7 +8,9 @@ from clipper_agents.rollout.query_buffer import QueryBuffer
 from clipper_agents.rollout.query_losses import apart, losses_of
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import feedback_value, join
+from clipper_topics.audit import Audit
 from clipper_topics.feedback import Feedback
+from clipper_topics.prediction import Prediction
 
 
 @pytest.fixture
@@ -25,21 +27,27 @@ PREDICTION = decided("0-1", answered("a:1", 1), audited=True)
 AUDIT = audit_of("0-1", answered("b:1", 1))
 
 
-def test_a_query_is_complete_with_prediction_audit_and_feedback(buffer):
-    assert buffer.prediction(0, PREDICTION, 10) is None
-    assert buffer.audit(0, AUDIT, 20) is None
-    joined = buffer.feedback(0, truth(), 30)
-    assert (joined.prediction, joined.audit, joined.feedback) == (PREDICTION, AUDIT, truth())
-
-
-def test_an_audit_may_come_before_its_prediction_or_after_the_feedback(buffer):
-    buffer.audit(0, AUDIT, 5)
-    buffer.prediction(0, PREDICTION, 10)
-    assert buffer.feedback(0, truth(), 30) is not None
-    other = QueryBuffer(1.0, 3)
-    other.prediction(0, PREDICTION, 10)
-    assert other.feedback(0, truth(), 20) is None
-    assert other.audit(0, AUDIT, 30).feedback == truth()
+@pytest.mark.parametrize(
+    ("records", "completes"),
+    [
+        ([PREDICTION, AUDIT, truth()], [False, False, True]),
+        ([AUDIT, PREDICTION, truth()], [False, False, True]),
+        ([PREDICTION, truth(), AUDIT], [False, False, True]),
+        (
+            [A, truth(application="other"), truth(context="other"), truth("0-2"), truth(application="digits")],
+            [False] * 4 + [True],
+        ),
+    ],
+)
+def test_a_query_is_complete_with_prediction_audit_if_there_is_to_be_one_and_feedback_about_it(
+    buffer, records, completes
+):
+    take = {Prediction: buffer.prediction, Audit: buffer.audit, Feedback: buffer.feedback}
+    found = [take[type(one)](0, one, at_ms) for at_ms, one in enumerate(records)]
+    assert [one is not None for one in found] == completes
+    joined = found[-1]
+    assert (joined.prediction in records, joined.audit) == (True, AUDIT if AUDIT in records else None)
+    assert joined.feedback == truth(application=joined.feedback.application)
 
 
 def test_the_first_prediction_and_the_first_feedback_count(buffer):
@@ -57,15 +65,9 @@ def test_the_first_prediction_and_the_first_feedback_count(buffer):
 
 def test_without_an_audit_nobody_waits_for_one_and_feedback_that_cannot_be_used_leaves_its_place_to_the_next(buffer):
     buffer.prediction(0, A, 10)
+    assert buffer.feedback(1, truth(), 20) is None, "the same id in another partition is another query"
     buffer.reopen(buffer.feedback(0, truth(), 20))
     assert buffer.feedback(0, truth(), 21) is not None
-
-
-def test_feedback_about_another_application_context_partition_or_query_is_left_out(buffer):
-    buffer.prediction(0, A, 10)
-    others = ((0, truth(application="other")), (0, truth(context="other")), (1, truth()), (0, truth("0-2")))
-    assert [buffer.feedback(partition, one, 20) for partition, one in others] == [None] * 4
-    assert buffer.feedback(0, truth(application="digits"), 20) is not None
 
 
 @pytest.mark.parametrize("named", [True, False])

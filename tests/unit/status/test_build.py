@@ -49,15 +49,7 @@ def test_totals_of_all_partitions_are_added_and_the_newest_of_one_counts() -> No
     assert (svm.count, svm.loss, found.state("others").totals) == (101.0, 11.0, {})
 
 
-def test_of_the_rows_of_a_context_the_last_counts() -> None:
-    found = DeploymentView()
-    for offset in (7, 9, 8):
-        found.context(*row(0, {"svm:1": (float(offset), 0.0)}, "ada", offset))
-    assert found.state("digits", "ada").of("svm:1").count == 8.0
-    assert found.context_counts()["digits"] == 1
-
-
-def test_rows_of_another_topic_or_a_newer_release_are_left_out() -> None:
+def test_the_last_row_of_a_context_counts_and_rows_of_another_topic_or_a_newer_release_are_left_out() -> None:
     found = DeploymentView()
     found.context(*row(0, {"svm:1": (1.0, 0.0)}))
     found.totals(*row(0, {"svm:1": (1.0, 0.0)}, "ada"))
@@ -65,6 +57,9 @@ def test_rows_of_another_topic_or_a_newer_release_are_left_out() -> None:
     found.totals(encode_key(RowKey("digits", None, 0)), newer)
     found.context(encode_key(RowKey("digits", "ada", 0)), newer)
     assert (found.published, found.contexts) == ({}, {})
+    for offset in (7, 9, 8):
+        found.context(*row(0, {"svm:1": (float(offset), 0.0)}, "ada", offset))
+    assert (found.state("digits", "ada").of("svm:1").count, found.context_counts()["digits"]) == (8.0, 1)
 
 
 def test_a_host_that_left_is_forgotten_and_so_is_a_manifest_that_is_withdrawn() -> None:
@@ -78,16 +73,14 @@ def test_a_host_that_left_is_forgotten_and_so_is_a_manifest_that_is_withdrawn() 
 
 
 def test_the_last_comparison_of_a_version_counts_until_it_is_not_compared_any_more() -> None:
-    found = DeploymentView()
+    found, of, key = DeploymentView(), ("digits", "svm:2"), comparison_key("digits", "svm:2")
     for ago_s, waits_for in ((20.0, "more feedback"), (10.0, "nothing")):
-        one = compared("svm:2", waits_for)
-        found.comparison(comparison_key("digits", "svm:2"), codec.comparisons.encode(one), at_s=NOW_S - ago_s)
-    of = ("digits", "svm:2")
+        found.comparison(key, codec.comparisons.encode(compared("svm:2", waits_for)), at_s=NOW_S - ago_s)
     assert found.comparisons[of].waits_for == "nothing"
     assert found.fresh_comparison(of, NOW_S) == found.comparisons[of]
     assert found.fresh_comparison(of, NOW_S + COMPARED_WITHIN_S) is None
     found.comparison(comparison_key("digits", "svm:3"), b"", at_s=NOW_S)
-    found.comparison(comparison_key(*of), b"", at_s=NOW_S)
+    found.comparison(key, b"", at_s=NOW_S)
     assert (found.comparisons, found.compared_at_s, found.fresh_comparison(of, NOW_S)) == ({}, {}, None)
 
 
@@ -112,16 +105,12 @@ def test_changes_are_the_newest_first_also_when_they_are_read_in_another_order()
 def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> None:
     found = facts()
     before = (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits"))
-    for take, key in (
-        (found.control, b"change/digits/9"),
-        (found.control, b"restore/1"),
-        (found.comparison, value),
-        (found.comparison, b"digits/svm:2"),
-        (found.totals, value),
-        (found.context, value),
-        (found.host, b"nobody"),
-    ):
+    found.control(b"change/digits/9", value)
+    found.control(b"restore/1", value)
+    found.host(b"nobody", value)
+    for take, key in ((found.comparison, b"digits/svm:2"), (found.totals, value), (found.context, value)):
         take(key, value)
+        take(value, value)
     assert (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits")) == before
     assert list(found.declared.manifests.applications) == ["digits"]
 
@@ -163,12 +152,8 @@ def test_a_retired_version_leaves_the_status_a_day_after_its_application_left_it
 
 def test_weights_are_the_policys_of_the_sum_of_all_partitions() -> None:
     weights = make_policy("exp3", {"eta": 0.1}).weights(facts().state("digits"), ["svm:1", "knn:1"])
-    assert {one.model: one.weight for one in digits().versions} == {
-        **weights,
-        "rf:2": None,
-        "nn:3": None,
-        "old:1": None,
-    }
+    trials = dict.fromkeys(("rf:2", "nn:3", "old:1"))
+    assert {one.model: one.weight for one in digits().versions} == weights | trials
 
 
 @pytest.mark.parametrize("policy", [{"name": "nobody"}, {"parameters": {"eta": "much"}}, {"parameters": {"x": 1}}])
@@ -188,14 +173,10 @@ def test_without_traffic_reports_or_contexts_shares_hosts_and_contexts_are_unkno
     silent.contexts_read = False
     found = digits(silent, workers=WorkerMetrics(members={"svm:1": 1}))
     assert ([one.hosts for one in found.versions][:3], found.contexts) == ([1, None, None], None)
-
-
-def test_a_host_that_starts_or_drains_is_not_ready() -> None:
-    found = facts()
-    report(found, "svm:1", "host.svm.1.0", "draining")
-    report(found, "svm:1", "host.svm.1.1", "starting")
-    version = digits(found).versions[0]
-    assert (version.hosts, version.starting) == (0, ("host.svm.1.0", "host.svm.1.1"))
+    report(silent, "svm:1", "host.svm.1.0", "draining")
+    report(silent, "svm:1", "host.svm.1.1", "starting")
+    version = digits(silent).versions[0]
+    assert (version.hosts, version.starting) == (0, ("host.svm.1.0", "host.svm.1.1")), "neither is ready"
 
 
 def interval(wrong: float, count: float) -> Loss:
@@ -322,7 +303,7 @@ def test_a_rise_is_shown_beside_its_version_and_as_an_event() -> None:
         {"loss_before": 0.4},
         {"at_ms": int(1000 * (NOW_S - DRIFT_SHOWN_S - 1))},
         {"model": "old:1"},
-        {"application": "others"},
+        {"application": "x"},
     ],
     ids=["a fall", "a week ago", "retired", "of another application"],
 )
@@ -348,27 +329,16 @@ def builder(*comparisons: Comparison, flows: bool = True) -> StatusBuilder:
     return looking(found, recent() if flows else TrafficWindow(), workers=workers)
 
 
-@pytest.mark.parametrize(
-    ("flows", "problems", "rate", "feedback", "p50_ms", "p99_ms", "defaults"),
-    [(True, {"digits": 2}, 10.0, 5.0, 59.0, 108.0, {"late": 0.03}), (False, {}, 0.0, 0.0, None, None, {})],
-    ids=["traffic", "none"],
-)
-def test_a_summary_has_the_rates_shares_and_problems_of_the_application(
-    flows: bool,
-    problems: dict[str, int],
-    rate: float,
-    feedback: float,
-    p50_ms: float | None,
-    p99_ms: float | None,
-    defaults: dict[str, float],
-) -> None:
-    assert application_summaries(builder(flows=flows), problems) == [
-        ApplicationSummary(
-            name="digits", policy="exp3", objective_ms=100, queries_per_s=rate, p50_ms=p50_ms, p99_ms=p99_ms,
-            defaults=defaults, feedback_per_s=feedback, models=4, trials=2, problems=problems.get("digits", 0),
-            revision=4, is_estimate=False,
-        )
-    ]  # fmt: skip
+QUIET = {"queries_per_s": 0.0, "feedback_per_s": 0.0, "p50_ms": None, "p99_ms": None, "defaults": {}, "problems": 0}
+BUSY = {"queries_per_s": 10.0, "feedback_per_s": 5.0, "p50_ms": 59.0, "p99_ms": 108.0, "problems": 2}
+
+
+@pytest.mark.parametrize("figures", [QUIET, BUSY | {"defaults": {"late": 0.03}}], ids=["no traffic", "traffic"])
+def test_a_summary_has_the_rates_shares_and_problems_of_the_application(figures: dict[str, Any]) -> None:
+    declared = {"name": "digits", "policy": "exp3", "objective_ms": 100, "revision": 4, "models": 4, "trials": 2}
+    flows, problems = bool(figures["queries_per_s"]), figures["problems"]
+    found = application_summaries(builder(flows=flows), {"digits": problems} if problems else {})
+    assert found == [ApplicationSummary(**declared, **figures, is_estimate=False)]
 
 
 def test_every_declared_version_is_summed_up_with_its_hosts_and_uses() -> None:

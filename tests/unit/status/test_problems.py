@@ -4,9 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from clipper_agents.cli.status_view import show
 from clipper_agents.kafka.consumer_groups import instance_of
 from clipper_agents.status.model import (
     ApplicationStatus,
@@ -173,16 +171,6 @@ def test_a_failed_host_is_told_beside_its_version_that_has_no_process() -> None:
 
 def test_the_operator_says_how_much_lag_is_fine() -> None:
     assert [len(reasons_of(HEALTHY, most_lag=lag)) for lag in (7, 6)] == [0, 1]
-
-
-def test_the_page_has_every_member_with_its_partitions_and_ends_with_the_reasons() -> None:
-    console = Console(width=120, record=True, force_terminal=False)
-    with console.capture() as said:
-        show(console, HEALTHY, ["broker 2 is away"])
-    page = said.get()
-    told = ("router-0", "10.0.0.2", "0,2", "dead letters within the last hour: 4")
-    assert [text for text in told if text not in page] == []
-    assert page.rstrip().endswith("wrong: broker 2 is away")
 
 
 def test_a_static_member_is_called_by_its_instance() -> None:
