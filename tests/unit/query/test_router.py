@@ -1,7 +1,8 @@
 """What the router says and counts; who is asked, and what is answered when, is what `RouterMachine` compares."""
 
 import pytest
-from builders.query_router import NOW_S, application, block_of, make_router, outputs_of, query
+from builders.query_router import NOW_S, application, block_of, make_router, query
+from unit.query.rig import Rig, answer_of
 
 from clipper_stream.query import OutputPiece
 from clipper_stream.query.answer import answers_of
@@ -10,35 +11,6 @@ from clipper_stream.query.inputs import RowSpec
 from clipper_stream.query.request_tracker import FORGET_AFTER_S, MAX_OVERDUE_ROWS
 
 DROPPED = {0: ("late", "dropped")}
-
-
-def double(value):
-    return 2 * value
-
-
-def answer_of(effects):
-    (answer,) = effects.answers
-    return answer
-
-
-class Rig:
-    """A router of these applications; times are seconds after `NOW_S`."""
-
-    def __init__(self, *applications, **settings):
-        self.router = make_router(*(applications or [application()]), **settings)
-
-    def receive(self, *queries, at_s=0.0):
-        return self.router.receive(queries, NOW_S + at_s)
-
-    def ask(self, *queries, at_s=0.0):
-        """The requests to models, by reference."""
-        return {request.ref: request for request in self.receive(*queries, at_s=at_s).requests}
-
-    def gather(self, request, model=double, at_s=0.0, **how):
-        return self.router.gather([outputs_of(request, model, **how)], NOW_S + at_s)
-
-    def expire(self, at_s):
-        return self.router.expire(NOW_S + at_s)
 
 
 def numbered(count, **changes):
