@@ -3,13 +3,13 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Self
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PROGRAM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -39,16 +39,15 @@ def chromium() -> Iterator[Browser]:
     or by another thread.
     """
     expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=PROGRAM, args=arguments, timeout=PATIENCE_MS)
-        try:
-            yield browser
-        finally:
-            browser.close()
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=PROGRAM, args=arguments, timeout=PATIENCE_MS) as browser,
+    ):
+        yield browser
 
 
-class Visitor:
+class Visitor(AbstractContextManager["Visitor"]):
     """Somebody who looks at one console; as a context manager its pages are closed at the end.
 
     `complaints` is what the browser has reported about the pages: errors, forbidden content, dialogs of scripts, what
@@ -56,14 +55,11 @@ class Visitor:
     """
 
     def __init__(self, browser: Browser, url: str) -> None:
+        self.browser, self._host = browser, urlsplit(url).netloc
         self.context: BrowserContext = browser.new_context(base_url=url, reduced_motion="reduce")
         self.context.set_default_timeout(PATIENCE_MS)
         self.context.add_init_script(REPORTS_VIOLATIONS)
         self.complaints: list[str] = []
-        self._host = urlsplit(url).netloc
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.context.close()
@@ -75,7 +71,7 @@ class Visitor:
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
         page.on("dialog", lambda dialog: self.complaints.append(f"{page.url}: a dialog: {dialog.message}"))
-        page.on("request", lambda request: self._on_request(request.url))
+        page.on("request", self._on_request)
         page.goto(path)
         self.settled(page)
         return page
@@ -102,12 +98,10 @@ class Visitor:
 
     def forge(self, origin: str, forms: Mapping[str, Mapping[str, str]]) -> list[int]:
         """Press the buttons of a page of another origin, which post fields to URLs; the statuses of their answers."""
-        html = "".join(
-            f'<form method="post" action="{url}">'
-            + "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in fields.items())
-            + "<button>A game</button></form>"
-            for url, fields in forms.items()
-        )
+        html = ""
+        for url, fields in forms.items():
+            hidden = [f'<input type="hidden" name="{name}" value="{value}">' for name, value in fields.items()]
+            html += f'<form method="post" action="{url}">{"".join(hidden)}<button>A game</button></form>'
         page, statuses = self.context.new_page(), []
         page.route(f"{origin}/**", lambda route: route.fulfill(content_type="text/html", body=html))
         for number in range(len(forms)):
@@ -122,15 +116,20 @@ class Visitor:
         if message.type in {"error", "warning"}:
             self.complaints.append(f"{message.page.url if message.page else ''}: {message.text}")
 
-    def _on_request(self, url: str) -> None:
-        if urlsplit(url).netloc != self._host and not url.startswith("data:"):
-            self.complaints.append(f"another host was asked: {url}")
+    def _on_request(self, request: Request) -> None:
+        if urlsplit(request.url).netloc != self._host and not request.url.startswith("data:"):
+            self.complaints.append(f"another host was asked: {request.url}")
 
 
 def look(page: Page, theme: str, width: int) -> None:
     """Look at a page in a theme of the system and a window of a width."""
     page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
     page.set_viewport_size({"width": width, "height": 900})
+
+
+def version(page: Page, ref: str) -> Locator:
+    """The row of a version on the page of an application."""
+    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=ref, exact=True))
 
 
 def tab_to(page: Page, wanted: Locator) -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 from builders.evaluation import candidate, evaluation
 from e2e.any_client import AnyClient, Record
 from e2e.gateways import PARTITIONS, Deployment, Gateway, deployed
-from e2e.programs import run
+from e2e.programs import Shell
 from e2e.traffic import Traffic
 
 from clipper_agents.cli.evaluation_view import as_json
 from clipper_gateway.keys import make_key
-from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
 CONFIGURATION = Path(__file__).with_name("console.toml")
@@ -28,7 +27,6 @@ def raising(rows):
     raise ValueError("{MARKUP}")
 """
 RIGHTS = {"ada": ["read", "operate"], "grace": ["read"], "guest": ["read"]}
-Number = int | float | str
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,9 @@ class Scene:
     keys: Mapping[str, str]
     keys_file: Path
 
-    @property
-    def catalogue(self) -> Catalogue:
-        """Of the deployment."""
-        return self.deployment.catalogue
-
     def control(self) -> list[bytes | None]:
         """All that was ever written to the control topic."""
-        return [record.value for record in self.client.read(self.catalogue.control)]
+        return [record.value for record in self.client.read(self.deployment.catalogue.control)]
 
 
 @contextmanager
@@ -76,30 +69,27 @@ def staged(kafka: KafkaConnection, folder: Path) -> Iterator[Scene]:
 
 def _put_markup(deployment: Deployment, client: AnyClient) -> None:
     """Say it as a user, a caller, a host and a detector, and wait until the router has said it too."""
-    of = deployment.catalogue
+    of, now_ms = deployment.catalogue, round(time.time() * 1000)
     query = {"query_id": MARKUP, "application": "marked", "context": MARKUP, "input": MARKUP}
     client.send_json(of.queries, query, key=MARKUP.encode())
     client.send(of.queries, MARKUP.encode(), headers={MARKUP: MARKUP.encode()})
-    host = {"model": "raising:1", "instance": MARKUP, "state": "failed", "reason": MARKUP, "at_ms": _now_ms()}
+    host = {"model": "raising:1", "instance": MARKUP, "state": "failed", "reason": MARKUP, "at_ms": now_ms}
     client.send_json(of.hosts, host, key=f"raising:1/{MARKUP}".encode())
-    drift = {"application": "marked", "model": "raising:1", "context": MARKUP, "at_ms": _now_ms(), "detector": MARKUP}
-    sums: Mapping[str, Number] = {"losses": 900, "after": 50, "loss_before": 0.1, "loss_after": 0.6, "revision": 1}
-    place: Mapping[str, Number] = {"topic": of.feedback, "partition": 0, "offset": 0}
-    client.send_json(of.control, {**drift, **sums, **place}, key=b"drift/marked/raising:1")
-    trial = ("model", "shadow", "flaky:1", "--application", "picks", "--share", "0.2", "--by", MARKUP, "--why", MARKUP)
-    done = run(*trial, folder=deployment.folder, environ=deployment.environ)
-    assert done.code == 0, done
+    drift = {
+        "application": "marked", "model": "raising:1", "context": MARKUP, "at_ms": now_ms, "detector": MARKUP,
+        "losses": 900, "after": 50, "loss_before": 0.1, "loss_after": 0.6, "revision": 1,
+        "topic": of.feedback, "partition": 0, "offset": 0,
+    }  # fmt: skip
+    client.send_json(of.control, drift, key=b"drift/marked/raising:1")
+    trial = f"model shadow flaky:1 --application picks --share 0.2 --by '{MARKUP}' --why '{MARKUP}'"
+    Shell(deployment.folder, deployment.environ).printed(trial)
+
+    def is_answer(record: Record) -> bool:
+        return bool(record.content["query_id"] == MARKUP)
+
     with client.reading(of.predictions) as predictions, client.reading(of.dead_letters) as letters:
-        answers = predictions.until("the answer", lambda found: any(map(_is_answer, found)))
+        answers = predictions.until("the answer", lambda found: any(map(is_answer, found)))
         letters.until("the dead letter", lambda found: any(one.value == MARKUP.encode() for one in found))
-    partition = next(filter(_is_answer, answers)).partition
+    partition = next(filter(is_answer, answers)).partition
     told = {"query_id": MARKUP, "context": MARKUP, "label": MARKUP}
     client.send_json(of.feedback, told, key=MARKUP.encode(), partition=partition)
-
-
-def _is_answer(record: Record) -> bool:
-    return bool(record.content["query_id"] == MARKUP)
-
-
-def _now_ms() -> int:
-    return round(time.time() * 1000)

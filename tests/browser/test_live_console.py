@@ -3,100 +3,85 @@
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import pytest
-from browser.chromium import Visitor, chromium, needs_chromium
+from browser.chromium import Visitor, chromium, needs_chromium, version
 from browser.scene import CONFIGURATION, RATE
 from e2e.any_client import AnyClient
-from e2e.gateways import PARTITIONS, Deployment, deployed
+from e2e.gateways import PARTITIONS, deployed
 from e2e.traffic import Traffic
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from clipper_agents.broker import EmbeddedBroker
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.long, needs_chromium, pytest.mark.timeout(600)]
 
-HEAP_MIB = 256
 DRAWN = """(figure) => {
   const canvas = figure.querySelector("canvas"), key = figure.querySelector(".legend line");
   if (!canvas || !key) return false;
-  const colour = key.getAttribute("stroke").match(/../g) && key.getAttribute("stroke").slice(1).match(/../g);
-  const wanted = colour.map((part) => parseInt(part, 16));
+  const colour = key.getAttribute("stroke").slice(1).match(/../g).map((part) => parseInt(part, 16));
   const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
   copy.drawImage(canvas, 0, 0);
   const found = copy.getImageData(0, 0, canvas.width, canvas.height).data;
-  for (let at = 0; at < found.length; at += 4)
-    if (found[at + 3] === 255 && wanted.every((value, part) => found[at + part] === value)) return true;
-  return false;
+  return found.some((_, at) => at % 4 === 0 && [...colour, 255].every((value, part) => found[at + part] === value));
 }"""
 """Whether a chart has a pixel of the colour of its first line."""
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker(heap_mib=HEAP_MIB) as broker:
-        yield broker
+class Live(NamedTuple):
+    """A deployment under traffic whose gateway asks for no key, its broker, and a browser."""
+
+    broker: EmbeddedBroker
+    url: str
+    browser: Browser
 
 
 @pytest.fixture(scope="module")
-def deployment(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """With a gateway that asks for no key."""
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The browser is closed before the deployment: what ends that calls `asyncio.run`."""
     folder = tmp_path_factory.mktemp("live")
     (folder / "marked.py").write_text("def raising(rows):\n    raise ValueError\n")
     with (
+        EmbeddedBroker(heap_mib=256) as broker,
         deployed(broker.connection, folder, CONFIGURATION, CLIPPER_GATEWAY_ENABLED="true") as deployment,
         AnyClient(broker.bootstrap) as client,
         Traffic(client, deployment.catalogue.prefix, PARTITIONS, RATE),
+        chromium() as browser,
     ):
-        yield deployment
-
-
-@pytest.fixture(scope="module")
-def browser(deployment: Deployment) -> Iterator[Browser]:
-    """Closed before the deployment: what ends that calls `asyncio.run`."""
-    with chromium() as browser:
-        yield browser
+        yield Live(broker, deployment.url, browser)
 
 
 @pytest.fixture
-def visitor(browser: Browser, deployment: Deployment) -> Iterator[Visitor]:
-    with Visitor(browser, deployment.url) as visitor:
+def visitor(live: Live) -> Iterator[Visitor]:
+    with Visitor(live.browser, live.url) as visitor:
         yield visitor
         assert visitor.complaints == []
 
 
-def figure(page: Page, label: str) -> Locator:
-    """The value of a tile."""
-    return page.locator(".tiles > div", has_text=label).first.locator("dd")
-
-
-def moves(page: Page, shown: Locator) -> None:
-    """Wait until a figure is another one."""
-    before = shown.inner_text()
-    expect(shown).not_to_have_text(before)
+def moves(page: Page) -> None:
+    """Wait until the rate of queries is another one."""
+    shown = page.locator(".tiles > div", has_text="Queries").first.locator("dd")
+    expect(shown).not_to_have_text(shown.inner_text())
     expect(shown).to_contain_text("/s")
 
 
-def test_figures_move_and_the_focus_stays_without_a_reload(visitor: Visitor) -> None:
+def test_figures_move_and_focus_and_what_is_typed_stay_without_a_reload(visitor: Visitor) -> None:
     page = visitor.open()
     page.evaluate("window.isTheSame = true")
     link = page.get_by_role("rowheader", name="picks").get_by_role("link")
-    link.focus()
     row = page.get_by_role("row").filter(has=link)
+    link.focus()
     before = row.inner_text()
-    moves(page, figure(page, "Queries"))
+    moves(page)
     expect(row).not_to_have_text(before)
     expect(link).to_be_focused()
-    assert page.evaluate("window.isTheSame")
-
-
-def test_what_is_typed_stays_while_figures_move(visitor: Visitor) -> None:
-    page = visitor.open()
     search = page.get_by_label("Name")
     search.press_sequentially("pic")
-    moves(page, figure(page, "Queries"))
+    moves(page)
     search.press_sequentially("ks")
     expect(search).to_have_value("picks")
+    assert page.evaluate("window.isTheSame")
     search.press("Enter")
     expect(page.locator("#live_applications tbody tr")).to_have_count(1)
 
@@ -130,31 +115,30 @@ OUTAGES: dict[str, tuple[Callable[[EmbeddedBroker], object], Callable[[EmbeddedB
 
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_a_broker_that_goes_away_is_told_and_pages_are_live_again_when_it_is_back(
-    visitor: Visitor, broker: EmbeddedBroker, outage: str
+    visitor: Visitor, live: Live, outage: str
 ) -> None:
     goes, comes = OUTAGES[outage]
     pages = [visitor.open(path) for path in ("/console", "/console/applications/picks")]
     for page in pages:
         page.evaluate("window.isTheSame = true")
-    goes(broker)
+    goes(live.broker)
     try:
         for page in pages:
             expect(page.locator("#connection")).to_have_attribute("data-state", "stale")
             expect(page.locator("[data-stale]")).to_contain_text(re.compile(r"no broker answers since \d\d:\d\d:\d\dZ"))
         expect(pages[0].get_by_role("rowheader", name="picks")).to_be_visible()  # what was known still stands there
     finally:
-        comes(broker)
+        comes(live.broker)
     for page in pages:
         expect(page.locator("#connection")).to_have_attribute("data-state", "live")
         expect(page.locator("[data-stale]")).to_have_count(0)
-        moves(page, figure(page, "Queries"))
+        moves(page)
         assert page.evaluate("window.isTheSame")
 
 
-def test_without_keys_a_form_of_another_origin_is_refused_too(visitor: Visitor, deployment: Deployment) -> None:
+def test_without_keys_a_form_of_another_origin_is_refused_too(visitor: Visitor, live: Live) -> None:
     change = {"application": "picks", "model": "twin:1", "seen": "1"}
-    forms = {f"{deployment.url}/console/actions/{path}": change for path in ("promote", "promote/preview")}
+    forms = {f"{live.url}/console/actions/{path}": change for path in ("promote", "promote/preview")}
     for origin in ("http://127.0.0.1", "http://other.example"):
         assert visitor.forge(origin, forms) == [403, 403]
-    page = visitor.open("/console/applications/picks")
-    expect(page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="twin:1"))).to_contain_text("canary")
+    expect(version(visitor.open("/console/applications/picks"), "twin:1")).to_contain_text("canary")

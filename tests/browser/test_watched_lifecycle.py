@@ -9,18 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browser.chromium import Visitor, blemishes, chromium, needs_chromium
+from browser.chromium import Visitor, blemishes, chromium, needs_chromium, version
 from e2e.gateways import FREE_PORTS
 from e2e.programs import environment, until
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.long, needs_chromium, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples/lifecycle/run.py"
-PICTURES = ROOT / "docs/images"
-MOST_BYTES = 150_000
-RATE = 60
+MOST_BYTES, RATE = 150_000, 60
 DECIDED_MS = 300_000.0
 """For a decision of the rule."""
 STORY = [
@@ -34,21 +31,16 @@ STORY = [
 
 @contextmanager
 def example(folder: Path) -> Iterator[str]:
-    """The example as a process, which is to come to its end; the URL of the gateway that its pipeline has.
-
-    How fast it answers is asked by `tests/e2e`, where no browser has half of the machine.
-    """
+    """The example as a process, which is to come to its end; the URL of the gateway that its pipeline has."""
     settings = {"CLIPPER_GATEWAY_ENABLED": "true", "PYTHONUNBUFFERED": "1", **FREE_PORTS}
-    command = [sys.executable, EXAMPLE, "--rate", str(RATE), "--out", folder / "report"]
+    command = [sys.executable, "examples/lifecycle/run.py", "--rate", str(RATE), "--out", folder / "report"]
     printed = folder / "printed"
     with printed.open("wb") as out:
         process = subprocess.Popen(command, cwd=ROOT, env=environment(**settings), stdout=out, stderr=out)
         try:
-            found = until(
-                "the pipeline is ready", lambda: re.search(r"^ready .*gateway=(\S+)", printed.read_text(), re.MULTILINE)
-            )
-            assert found
-            yield found[1]
+            ready = re.compile(r"^ready .*gateway=(\S+)", re.MULTILINE)
+            (url,) = until("the pipeline is ready", lambda: ready.findall(printed.read_text()))
+            yield url
             process.wait(300)
             assert (folder / "report/lifecycle.html").exists(), printed.read_text()[-4000:]
         finally:
@@ -59,7 +51,7 @@ def example(folder: Path) -> Iterator[str]:
 @pytest.fixture
 def picture(request: pytest.FixtureRequest, tmp_path: Path):
     """Takes a picture for the documentation, or only tries to."""
-    folder = PICTURES if request.config.getoption("--pictures", default=False) else tmp_path
+    folder = ROOT / "docs/images" if request.config.getoption("--pictures", default=False) else tmp_path
 
     def take(page: Page, name: str, top: str = "body") -> None:
         path = folder / f"console-{name}.png"
@@ -69,11 +61,6 @@ def picture(request: pytest.FixtureRequest, tmp_path: Path):
         assert path.stat().st_size <= MOST_BYTES
 
     return take
-
-
-def version(page: Page, ref: str) -> Locator:
-    """The row of a version on the page of its application."""
-    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=ref))
 
 
 def test_a_models_life_is_seen_on_the_console(tmp_path: Path, picture) -> None:
