@@ -90,6 +90,7 @@ def test_those_that_are_too_late_are_refused_together_and_the_others_are_asked()
     ]  # fmt: skip
     assert rows_asked(effects) == rig.router.admission.waiting == 1
     assert effects.behind == {0: 2}
+    assert (rig.router.in_flight, [*rig.router.block_recorded(refused)], rig.router.in_flight) == (3, [], 1)
 
 
 def test_those_that_nobody_answers_by_their_deadline_get_the_default_together():
