@@ -38,24 +38,20 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("split", {}),
     ("epsilon_greedy", {}),
     ("exp3", {}),
-    ("exp3_ix", {}),
     ("tsallis_inf", {}),
     ("tsallis_inf", {"rate": 4}),
     ("thompson", {}),
-    ("ucb1", {}),
-    ("ucb1", {"exploration": 0}),
     ("exp4", {}),
     ("exp4_clipper", {}),
 ]
 FORGETTING: list[tuple[str, dict[str, Any]]] = [
-    (name, {"half_life": 300})
-    for name in ("epsilon_greedy", "exp3", "exp3_ix", "tsallis_inf", "thompson", "ucb1", "exp4")
-] + [("ucb1", {"half_life": 300, "padding": 0.5})]
+    (name, {"half_life": 300}) for name in ("epsilon_greedy", "exp3", "tsallis_inf", "thompson", "exp4")
+]
 FOR_DELAY: list[tuple[str, dict[str, Any]]] = [("tsallis_inf", {"delay": LATE})]
 STEPS = 20
 """Points of a curve, at equal distances, the last one after the last query."""
 ARMS = (5, 50)
-LEFT_OUT_OF_PLOTS = ("split", "ucb1", "exp4_clipper")
+LEFT_OUT_OF_PLOTS = ("split", "exp4_clipper")
 
 
 class Run(NamedTuple):
@@ -252,7 +248,7 @@ def plot(measured: Measured, queries: int, file: Path) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415 (after the choice of what draws)
 
     shown = [name for name in dict.fromkeys(name for name, _ in POLICIES) if name not in LEFT_OUT_OF_PLOTS]
-    colours = {name: f"C{number}" for number, name in enumerate([*shown, "ucb1"])}
+    colours = {name: f"C{number}" for number, name in enumerate(shown)}
     at = np.linspace(queries / STEPS, queries, STEPS)
     found = worlds(queries)
     figure, axes = plt.subplots(5, 2, figsize=(10, 15), layout="constrained")

@@ -46,14 +46,13 @@ NOTHING = FoldedRow()
 
 
 def fold_columns(
-    parts: Iterable[DecisionColumns], start: Mapping[Place, FoldedRow] | None = None, damping: float = 0.0
+    parts: Iterable[DecisionColumns], start: Mapping[Place, FoldedRow] | None = None
 ) -> dict[Place, FoldedRow]:
     """The rows after all feedback of these decisions, of a policy that forgets nothing and looks at no features.
 
     Args:
         parts: Decisions, in any order; 40 bytes of each loss are kept until all are here.
         start: Rows before; what the parts say must have come later.
-        damping: What is added to each propensity before it divides, >= 0; see `exp3_ix`.
 
     Returns:
         Rows of all places with feedback, and of `start`.
@@ -69,7 +68,7 @@ def fold_columns(
             gathered.setdefault(partition, _Gathered(partition)).add(part)
     rows = dict(start or {})
     for partition in sorted(gathered):
-        gathered.pop(partition).fold_into(rows, damping)
+        gathered.pop(partition).fold_into(rows)
     return rows
 
 
@@ -154,7 +153,7 @@ class _Gathered:
         for gathered, own in zip(self._columns, found, strict=True):
             gathered.append(own)
 
-    def fold_into(self, rows: dict[Place, FoldedRow], damping: float) -> None:
+    def fold_into(self, rows: dict[Place, FoldedRow]) -> None:
         """Add everything to the rows, in the order of the feedback; nothing is left here."""
         offset, context, model, loss, propensity = self._columns
         order = np.argsort(_joined(offset), kind="stable")
@@ -166,8 +165,8 @@ class _Gathered:
         sums = [
             _sums(before, "count", cell, np.ones(len(cell))),
             _sums(before, "loss", cell, losses),
-            _sums(before, "weighted_count", cell, 1.0 / (propensities + damping)),
-            _sums(before, "weighted_loss", cell, losses / (propensities + damping)),
+            _sums(before, "weighted_count", cell, 1.0 / propensities),
+            _sums(before, "weighted_loss", cell, losses / propensities),
         ]
         met = np.bincount(cell, minlength=len(before)) > 0
         for number, (applied, last) in self._seen.items():

@@ -9,7 +9,7 @@ from rig.worlds import ADVERSARY_MODELS, BAD, GOOD, LATE, MODELS, Floats
 Measured = Mapping[tuple[str, str], Floats]
 """Mean regret at equal steps up to the last query, by world and policy."""
 TSALLIS, LATE_TSALLIS = "tsallis_inf", f"tsallis_inf delay={LATE}"
-PURE_UCB, THOMPSON = "ucb1 exploration=0", "thompson"
+THOMPSON = "thompson"
 GAP = BAD - GOOD
 
 
@@ -29,10 +29,7 @@ def expectations(measured: Measured, queries: int) -> Iterator[Target]:
 def where_losses_are_random(measured: Measured, queries: int) -> Iterator[Target]:
     log, others = math.log(queries), MODELS - 1
     end = {policy: float(regret[-1]) for (world, policy), regret in measured.items() if world == "easy"}
-    close = {policy: float(regret[-1]) for (world, policy), regret in measured.items() if world == "close"}
     divergence = BAD * math.log(BAD / GOOD) + (1 - BAD) * math.log((1 - BAD) / (1 - GOOD))
-    bound = others * (8.0 * log / GAP + (1.0 + math.pi**2 / 3.0) * GAP)
-    yield at_most("easy", "ucb1 without exploration: theorem 1 of Auer et al. (2002)", end[PURE_UCB], bound)
     bound = others * (4.0 * log + 20.0) / GAP + 4.0 * math.sqrt(MODELS)
     yield at_most("easy", "tsallis_inf: theorem 1 of Zimmert and Seldin (2021)", end[TSALLIS], bound)
     # the theorem is a limit; what it says of finite times is the order, for which twice and a start are allowed
@@ -42,9 +39,6 @@ def where_losses_are_random(measured: Measured, queries: int) -> Iterator[Target
         yield at_most("easy", f"{policy}: grows slower than with the root", growth(measured["easy", policy]), 0.5)
     yield at_least("easy", "epsilon_greedy: grows on, by what it explores", end["epsilon_greedy"], explored(queries))
     yield at_most("easy", "exp4: bounded (all losses are seen), growth", growth(measured["easy", "exp4"]), 0.1)
-    for name, ends in (("easy", end), ("close", close)):
-        yield at_most(name, "tsallis_inf over ucb1, x (Zimmert and Seldin, 2021)", ends[TSALLIS] / ends[PURE_UCB], 1.0)
-    yield at_most("close", "thompson over ucb1, x (Chapelle and Li, 2011)", close[THOMPSON] / close[PURE_UCB], 1.0)
 
 
 def explored(queries: int) -> float:
@@ -59,13 +53,9 @@ def against_adversaries(measured: Measured, queries: int) -> Iterator[Target]:
     yield at_most(
         "adversary", "tsallis_inf: about logarithmic (published), growth", growth(measured["adversary", TSALLIS]), 0.5
     )
-    for policy in (THOMPSON, PURE_UCB):
-        exponent = growth(measured["adversary", policy])
-        yield at_least("adversary", f"{policy}: almost linear (published), growth", exponent, 0.75)
+    exponent = growth(measured["adversary", THOMPSON])
+    yield at_least("adversary", f"{THOMPSON}: almost linear (published), growth", exponent, 0.75)
     knowing = {policy: float(regret[-1]) for (world, policy), regret in measured.items() if world == "knowing"}
-    least = queries * (1.0 - 1.0 / MODELS)
-    yield at_least("knowing", "ucb1 without exploration: (1 - 1/K) T, as all that leave nothing to chance",
-                   knowing[PURE_UCB], least - 1.0)  # fmt: skip
     bound = math.log(MODELS) / 0.1 + 0.1 * MODELS * queries / 2.0 + 0.05 * queries
     yield at_most("knowing", "exp3: ln K / eta + eta K T / 2 + exploration", knowing["exp3"], bound)
     bound = math.log(MODELS) / 0.3 + 0.3 * queries / 8.0
@@ -75,13 +65,12 @@ def against_adversaries(measured: Measured, queries: int) -> Iterator[Target]:
 
 def where_losses_drift(measured: Measured) -> Iterator[Target]:
     for world in ("abrupt", "gradual"):
-        for policy in ("epsilon_greedy", "exp3", "exp3_ix", TSALLIS, THOMPSON, "ucb1", "exp4"):
+        for policy in ("epsilon_greedy", "exp3", TSALLIS, THOMPSON, "exp4"):
             share = measured[world, f"{policy} half_life=300"][-1] / measured[world, policy][-1]
             yield at_most(world, f"{policy}: with a half-life over without, x", float(share), 1.0)
 
 
 def where_feedback_is_late(measured: Measured, queries: int) -> Iterator[Target]:
-    lost = LATE * GAP * (MODELS - 1) / MODELS
     for world in ("late", "geometric", "batches"):
         for policy in (THOMPSON, TSALLIS):
             more = float(measured[world, policy][-1] - measured["easy", policy][-1])
@@ -89,8 +78,6 @@ def where_feedback_is_late(measured: Measured, queries: int) -> Iterator[Target]
             outstanding = LATE + (5.0 * math.sqrt(LATE) if world == "geometric" else 0.0)
             what = f"{policy}: added by delay, at most what is outstanding x gaps (Joulani et al., 2013)"
             yield at_most(world, what, more, outstanding * GAP * (MODELS - 1))
-    first = float(measured["late", PURE_UCB][-1] - measured["easy", PURE_UCB][-1])
-    yield at_least("late", "ucb1: loses more by delay than asking evenly for as long", first, lost)
     bound = 4.0 * math.sqrt(MODELS * queries) + math.sqrt(8.0 * LATE * queries * math.log(MODELS))
     end = float(measured["knowing, late", LATE_TSALLIS][-1])
     what = f"{LATE_TSALLIS}: 4 sqrt(K T) + sqrt(8 D ln K) of Zimmert and Seldin (2020)"

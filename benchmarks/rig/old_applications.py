@@ -10,7 +10,7 @@ from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 
-POLICIES = ("epsilon_greedy", "ucb1", "thompson", "tsallis_inf", "exp3", "exp3_ix", "exp4", "lin_ucb")
+POLICIES = ("epsilon_greedy", "thompson", "tsallis_inf", "exp3", "exp4", "lin_ucb")
 HISTORIES = (1e4, 1e8)
 FEEDBACKS = 2_000
 OLD = {"a:1": 0.1, "b:1": 0.3}

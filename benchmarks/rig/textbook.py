@@ -24,12 +24,10 @@ class Sums:
     Attributes:
         arms: K.
         keep: What each feedback leaves of the sums before it.
-        damping: Added to a probability that divides a loss.
     """
 
     arms: int
     keep: float = 1.0
-    damping: float = 0.0
     count: Floats = field(init=False)
     loss: Floats = field(init=False)
     weighted: Floats = field(init=False)
@@ -46,7 +44,7 @@ class Sums:
         self.rounds = self.rounds * self.keep + 1.0
         self.count[arm] += 1.0
         self.loss[arm] += loss
-        self.weighted[arm] += loss / (chance + self.damping)
+        self.weighted[arm] += loss / chance
 
     @property
     def means(self) -> Floats:
@@ -56,12 +54,6 @@ class Sums:
 def epsilon_greedy(sums: Sums, _: Rng) -> Floats:
     """Sutton and Barto (2018), section 2.4, with an epsilon of 0.1."""
     return 0.9 * _only(sums.means.argmin(), sums.arms) + 0.1 / sums.arms
-
-
-def ucb1(sums: Sums, _: Rng) -> Floats:
-    """Auer, Cesa-Bianchi and Fischer (2002), figure 1; discounted as Garivier and Moulines (2011) do, xi = 1/2."""
-    width = np.sqrt(2.0 * math.log(max(1.0, sums.rounds)) / np.maximum(sums.count, 1e-9))
-    return _only((sums.means - width).argmin(), sums.arms)
 
 
 def thompson(sums: Sums, rng: Rng) -> Floats:
@@ -83,7 +75,7 @@ def tsallis_inf(sums: Sums, _: Rng) -> Floats:
 
 
 def exponential(eta: float, exploration: float) -> Callable[[Sums, Rng], Floats]:
-    """Auer et al. (2002) and, with damped losses and no exploration, Neu (2015), algorithm 1."""
+    """Auer et al. (2002)."""
 
     def rule(sums: Sums, _: Rng) -> Floats:
         parts = np.exp(-eta * (sums.weighted - sums.weighted.min()))
@@ -97,22 +89,20 @@ def _only(arm: Any, arms: int) -> Floats:
     return np.eye(arms)[arm]
 
 
-RULES: dict[str, tuple[Callable[[Sums, Rng], Floats], float]] = {
-    "epsilon_greedy": (epsilon_greedy, 0.0),
-    "ucb1": (ucb1, 0.0),
-    "thompson": (thompson, 0.0),
-    "tsallis_inf": (tsallis_inf, 0.0),
-    "exp3": (exponential(0.1, 0.05), 0.0),
-    "exp3_ix": (exponential(0.02, 0.0), 0.01),
+RULES: dict[str, Callable[[Sums, Rng], Floats]] = {
+    "epsilon_greedy": epsilon_greedy,
+    "thompson": thompson,
+    "tsallis_inf": tsallis_inf,
+    "exp3": exponential(0.1, 0.05),
 }
-"""By the policy's name: the rule with that policy's defaults, and what damps its losses."""
+"""By the policy's name: the rule with that policy's defaults."""
 
 
 def textbook_regret(name: str, world: World, seed: int, half_life: float | None = None) -> float:
     """Pseudo-regret after all queries, as `rig.worlds.cumulative_regret` counts it."""
     rng, means = np.random.default_rng(seed), world.means
-    rule, damping = RULES[name]
-    sums = Sums(means.shape[1], 1.0 if half_life is None else 0.5 ** (1.0 / half_life), damping)
+    rule = RULES[name]
+    sums = Sums(means.shape[1], 1.0 if half_life is None else 0.5 ** (1.0 / half_life))
     due = np.zeros(len(means), int) if world.due is None else world.due(rng)
     waiting: dict[int, list[tuple[int, float, float]]] = defaultdict(list)
     best = means.min(axis=1) if world.moving else means[:, means.sum(axis=0).argmin()]

@@ -6,18 +6,17 @@ from typing import Any
 
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy
-from clipper_stream.selection.policies.exp3 import Exp3, Exp3IX
+from clipper_stream.selection.policies.exp3 import Exp3
 from clipper_stream.selection.policies.exp4 import Exp4, Exp4Clipper
 from clipper_stream.selection.policies.lin_ucb import LinUcb
 from clipper_stream.selection.policies.operator_choice import Single, Split
 from clipper_stream.selection.policies.thompson import Thompson
 from clipper_stream.selection.policies.tsallis_inf import TsallisInf
-from clipper_stream.selection.policies.ucb1 import UCB1
 from clipper_stream.selection.policy import SelectionPolicy
 
 POLICIES: Mapping[str, Callable[..., SelectionPolicy]] = {
     policy.name: policy
-    for policy in (Single, Split, EpsilonGreedy, Exp3, Exp3IX, Exp4, Exp4Clipper, LinUcb, Thompson, TsallisInf, UCB1)
+    for policy in (Single, Split, EpsilonGreedy, Exp3, Exp4, Exp4Clipper, LinUcb, Thompson, TsallisInf)
 }
 """Every policy by its name. A new one is added here, and the laws in tests/laws then hold it."""
 

@@ -32,7 +32,7 @@ class ModelTotals:
         count: Feedbacks in which the model's own output was scored.
         loss: Sum of the model's losses, each in [0, 1].
         weighted_count: Sum of 1 / propensity.
-        weighted_loss: Sum of loss / propensity. What `exp3_ix` learned is damped, in both alike.
+        weighted_loss: Sum of loss / propensity.
         moments: Sums of products of features and losses, as `moments` has them; empty unless a policy that looks at
             features has learned from queries that have some.
 
@@ -132,7 +132,6 @@ def add_losses(
     losses: Mapping[str, float],
     propensities: Mapping[str, float],
     keep: float = 1.0,
-    damping: float = 0.0,
     features: Features = (),
 ) -> SelectionState:
     """The state after one feedback; beyond `MOST_MODELS` models, those that were scored longest ago are dropped.
@@ -142,7 +141,6 @@ def add_losses(
         losses: Loss in [0, 1] of each model that is scored; with none, the state stays as it is.
         propensities: Probability in (0, 1] with which each of these models was to be scored.
         keep: What all totals are scaled by first, in (0, 1]; see `discount_factor`.
-        damping: What is added to each propensity before it divides, >= 0; see `exp3_ix`.
         features: Of the query, for moments; with none, the moments stay as they are.
 
     Raises:
@@ -155,7 +153,7 @@ def add_losses(
         totals = {model: old.scaled(keep) for model, old in totals.items()}
     take = totals.get if len(totals) < MOST_MODELS // 2 else totals.pop  # from there on in the order of the last score
     for model, loss in losses.items():
-        totals[model] = _with_loss(take(model, _NOTHING), model, loss, propensities.get(model, 0.0), damping, features)
+        totals[model] = _with_loss(take(model, _NOTHING), model, loss, propensities.get(model, 0.0), features)
     if len(totals) > MOST_MODELS:
         totals = dict([*totals.items()][-MOST_MODELS:])
     return SelectionState(totals, state.at_ms, state.half_life_s)
@@ -166,19 +164,16 @@ def impossible_propensity(model: str, propensity: float) -> InvalidLabel:
     return InvalidLabel(f"propensity {propensity} of {model}: log a probability in (0, 1] with each decision")
 
 
-def _with_loss(
-    before: ModelTotals, model: str, loss: float, propensity: float, damping: float, features: Features
-) -> ModelTotals:
+def _with_loss(before: ModelTotals, model: str, loss: float, propensity: float, features: Features) -> ModelTotals:
     if not 0.0 <= loss <= 1.0:
         raise InvalidLabel(f"loss {loss} of {model}: give a loss in [0, 1]")
     if not 0.0 < propensity <= 1.0:
         raise impossible_propensity(model, propensity)
-    divisor = propensity + damping
     return ModelTotals(
         before.count + 1.0,
         before.loss + loss,
-        before.weighted_count + 1.0 / divisor,
-        before.weighted_loss + loss / divisor,
+        before.weighted_count + 1.0 / propensity,
+        before.weighted_loss + loss / propensity,
         added(before.moments, moments_of(features, loss)) if features else before.moments,
     )
 

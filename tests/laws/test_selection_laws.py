@@ -34,7 +34,6 @@ EXCUSED = {
         "single": "it serves the model that its operator named",
         "epsilon_greedy": "weights are the greedy or the uniform share; a new model has the mean loss instead",
         "lin_ucb": "as epsilon_greedy; for a query with features a new model is believed to have the mean loss",
-        "ucb1": "weights are the chosen one's share or the uniform share; a new model is asked first",
         "thompson": "weights are probabilities of being the best; a new model has the mean loss instead",
     },
     "repaired": {"exp4_clipper": "what divides by a small weight is charged more than a half-life forgets"},
@@ -203,7 +202,7 @@ def test_without_forgetting_partitions_add_up_to_the_whole(name):
         features = [world.choice((-1.0, 0.0, 0.25)) for _ in range(world.randrange(4))]
         return world.choice((0.0, 0.25, 1.0)), world.choice((0.125, 0.5, 1.0)), features
 
-    policy = make_policy(name, {"gamma": 0.0} if name == "exp3_ix" else {})  # any other gamma is not exact in binary
+    policy = make_policy(name)
     parts, whole, _ = learned_apart(policy, exact_in_binary)
     assert merge(parts) == whole
     for features in FEATURES:

@@ -53,10 +53,9 @@ def as_bits(rows):
 @given(
     seed=st.integers(0, 2**32),
     sizes=st.lists(st.integers(0, 40), max_size=4),
-    policy=st.sampled_from([("exp3", {}), ("exp3_ix", {"gamma": 0.1})]),
     started=st.booleans(),
 )
-def test_the_fold_of_columns_is_the_serial_one_to_the_bit(seed, sizes, policy, started):
+def test_the_fold_of_columns_is_the_serial_one_to_the_bit(seed, sizes, started):
     """The serial fold is that of the router: `unit/replay/test_log_stories.py` says so."""
     rng = np.random.default_rng(seed)
     parts, first = [], 0
@@ -68,7 +67,7 @@ def test_the_fold_of_columns_is_the_serial_one_to_the_bit(seed, sizes, policy, s
         parts.append(replace(part, served_propensity=served, feedback_offset=moved))
     before = SelectionState({"a:1": ModelTotals(3.0, 1 / 3, 7.1, 0.7), "old:1": ModelTotals(1.0, 1.0, 1.0, 1.0)})
     start = {(None, 0): FoldedRow(state=before, applied=3, offset=0), ("gone", 1): FoldedRow()} if started else {}
-    expected = as_bits(fold_one_by_one(parts, make_policy(*policy), start))
+    expected = as_bits(fold_one_by_one(parts, make_policy("exp3"), start))
     shuffled = [parts[at] for at in rng.permutation(len(parts))]
-    assert as_bits(fold_columns(shuffled, start, policy[1].get("gamma", 0.0))) == expected
-    assert as_bits(fold_one_by_one(shuffled, make_policy(*policy), start)) == expected
+    assert as_bits(fold_columns(shuffled, start)) == expected
+    assert as_bits(fold_one_by_one(shuffled, make_policy("exp3"), start)) == expected

@@ -85,8 +85,8 @@ class PolicySpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknow
     """A selection policy by name."""
 
     name: Text = "exp3"
-    """A registered policy: `single`, `split`, `epsilon_greedy`, `ucb1`, `thompson`, `tsallis_inf`, `exp3`, `exp3_ix`,
-    `lin_ucb`, which ask one model, or `exp4`, `exp4_clipper`, which ask all."""
+    """A registered policy: `single`, `split`, `epsilon_greedy`, `thompson`, `tsallis_inf`, `exp3`, `lin_ucb`,
+    which ask one model, or `exp4`, `exp4_clipper`, which ask all."""
     parameters: dict[str, Any] = {}
     """Its parameters, for example `{"eta": 0.1}`."""
 

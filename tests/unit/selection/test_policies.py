@@ -83,7 +83,6 @@ def test_an_unknown_policy_or_parameter_is_answered_with_those_that_exist():
 OUT_OF_BOUNDS: dict[str, dict[str, list]] = {
     "epsilon_greedy": {"epsilon": [-0.1]},
     "exp3": {"eta": [0, "0.1", True], "exploration": [1.5], "half_life": [-1]},
-    "exp3_ix": {"eta": [0], "gamma": [-0.1], "half_life": [0]},
     "exp4": {"eta": [math.nan], "half_life": [math.inf]},
     "exp4_clipper": {"eta": [0], "half_life": [0]},
     "lin_ucb": {"alpha": [-0.1], "ridge": [0, None], "exploration": [2], "half_life": [0]},
@@ -91,7 +90,6 @@ OUT_OF_BOUNDS: dict[str, dict[str, list]] = {
     "split": {"shares": [{"a:1": -1}, {"a:1": 0}, ["a:1"]]},
     "thompson": {"exploration": [1.1], "half_life": [0]},
     "tsallis_inf": {"rate": [0], "delay": [-1], "half_life": [0]},
-    "ucb1": {"padding": [-1], "exploration": [-0.1], "half_life": [0]},
 }
 
 
