@@ -171,9 +171,8 @@ async def test_a_child_that_served_once_is_tried_for_ever_and_says_how_it_ended(
     ],
 )
 async def test_a_child_that_is_not_ready_is_given_up_and_the_others_are_not(around, code, options, said, delays):
-    await around.supervisor.start([spec(SERVING, "b")])
     with pytest.raises(ChildNotReady, match=said):
-        await around.start(code, **options)
+        await around.supervisor.start([spec(code, **options), spec(SERVING, "b")])
     assert around.delays == delays
     assert len(around.lines) > 40 or code is not HANGS, "the log has the stack"
     assert await around.supervisor.child("b").wait_ready()
