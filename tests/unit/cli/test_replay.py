@@ -1,6 +1,7 @@
 """What the commands of the replay print, and what they refuse."""
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -11,7 +12,7 @@ from builders.known_truth import log_of
 from clipper_agents.cli.evaluation_view import as_json, show_evaluation
 from clipper_agents.cli.replay_produce import figures_of, lines_of, speed_of, wanted
 from clipper_agents.cli.replay_restore import changed_contexts, offsets_of
-from clipper_agents.cli.replay_verify import parting_lines, print_verification
+from clipper_agents.cli.replay_verify import print_verification
 from clipper_agents.cli.terminal import console
 from clipper_agents.kafka.reader import Range
 from clipper_agents.replay.merged_log import TimeRange
@@ -19,6 +20,8 @@ from clipper_agents.replay.resend import RerunSummary
 from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, ShownRow, Verification, shown_row
 from clipper_stream.evaluation.results import NOTHING, EvidenceSize
 from clipper_topics.selection_rows import ModelTotalsRecord, SavedRow, SelectionRow
+
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------
@@ -127,36 +130,22 @@ def test_what_is_no_range_no_speed_and_no_offsets_is_said(refused, said):
         refused()
 
 
-def test_the_summary_says_what_was_sent_how_fast_and_how_late():
-    summary = RerunSummary(read=3, first_ms=1_000, last_ms=5_000, took_s=0.5)
-    summary.sent["staging.queries"] = 2
-    summary.left_out["no_query"] = 1
-    summary.lateness.add(0.001)
-    assert lines_of(figures_of(summary, run="r1", dry=False)) == [
-        "sent      2 of 3 records, logged within 4.0 s",
-        "  staging.queries: 2",
-        "left out  feedback about queries that this run did not send: 1",
-        "run       r1: the new ids end with it",
-        "pace      4 records/s, 8 times as fast as logged",
-        "late      1.0 ms (p50), 1.0 ms (p99), 1.0 ms (most)",
-    ]
-    figures = figures_of(RerunSummary(interrupted=True), run=None, dry=True)
-    assert figures["pace"] is None
-    assert lines_of(figures) == [
-        "would be sent 0 of 0 records, logged within 0.0 s",
-        "interrupted before the end of the range",
-    ]
-
-
-def test_a_run_that_did_not_reach_its_end_says_with_which_offsets_to_go_on():
+def test_the_summary_of_a_run_is_that_of_the_golden_text():
+    """A run that did not reach its end says with which offsets to go on."""
+    sent = RerunSummary(read=3, first_ms=1_000, last_ms=5_000, took_s=0.5)
+    sent.sent["staging.queries"], sent.left_out["no_query"] = 2, 1
+    sent.lateness.add(0.001)
     left = {("queries", 0): Range(7, 9), ("feedback", 1): Range(0, 4)}
-    summary = RerunSummary(interrupted=True)
+    cut = RerunSummary(interrupted=True)
     for (topic, partition), span in (left | {("queries", 1): Range(3, 3)}).items():
-        summary.unread[TopicPartition(f"clipper.{topic}", partition)] = span
-    figures = figures_of(summary, run=None, dry=False)
-    assert figures["unread"] == ["queries/0=7:9", "feedback/1=0:4"]
-    assert lines_of(figures)[-1].endswith(": --offsets queries/0=7:9 --offsets feedback/1=0:4")
+        cut.unread[TopicPartition(f"clipper.{topic}", partition)] = span
+    figures = figures_of(cut, run=None, dry=False)
     assert wanted(None, None, figures["unread"], 0.0) == left
+    dry = figures_of(RerunSummary(interrupted=True), run=None, dry=True)
+    assert dry["pace"] is None
+    runs = [figures_of(sent, run="r1", dry=False), dry, figures]
+    text = "".join(f"{line}\n" for run in runs for line in (*lines_of(run), ""))
+    assert text == (GOLDEN / "replay-produce.txt").read_text()
 
 
 # --- verify and restore -----------------------------------------------------------------------------------------------
@@ -180,53 +169,23 @@ def test_a_row_is_shown_with_every_digit():
 
 BETWEEN = [FeedbackAt(topic="clipper.feedback", partition=1, offset=7, query_id="q\x1b7")]
 RESTORED = [FeedbackAt(topic="t", partition=0, offset=1, query_id=None)]
+PARTINGS = [
+    parting(feedbacks=1, between=BETWEEN),
+    parting(feedbacks=30, between=RESTORED),
+    parting(application="", context=None),
+    parting(application="", context="app"),
+]
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "said"),
-    [
-        ([verdict(), verdict(partition=0)], ["equal: 4 rows of 20 feedbacks in 2 partitions, 0.2 s"]),
-        (
-            [verdict(partings=[parting(feedbacks=1, between=BETWEEN)])],
-            [
-                "row of app in context c in partition 1 differs",
-                "equal up to feedback offset 5, different at 7",
-                r"clipper.feedback[1] offset 7: query q\x1b7",
-                "logs:  no such row",
-                "1 rows differ",
-                "loss=0.30000000000000004",
-            ],
-        ),
-        (
-            [verdict(since=12, unproven=1, unlogged=["app"])],
-            [
-                "verified from feedback offset 12 on; 1 rows stand as they were",
-                "partition 1: rows of app cannot be verified: an older version folded",
-            ],
-        ),
-    ],
-    ids=["equal", "a row differs", "unproven"],
-)
-def test_a_verification_is_a_line_a_partition_and_a_row_that_differs_is_named_with_its_record(capsys, verdicts, said):
-    partings = [row for one in verdicts for row in one.partings]
-    print_verification(Verification(equal=not partings, seconds=0.25, partitions=verdicts))
-    text = capsys.readouterr().out
-    assert [line for line in said if line not in text] == []
-    assert ("differs" in text) is bool(partings)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"feedbacks": 30, "between": RESTORED}, "  t[0] offset 1: a restored state"),
-        ({"feedbacks": 30, "between": RESTORED}, "  and 29 more"),
-        ({}, "no learner wrote this row"),
-        ({"application": "", "context": None}, "position in partition 1"),
-        ({"application": "", "context": "app"}, "newest restore of app in"),
-    ],
-)
-def test_of_a_row_that_differs_the_records_in_between_are_named_or_counted(changes, said):
-    assert any(said in line for line in parting_lines(parting(**changes)))
+def test_a_verification_is_that_of_the_golden_text(capsys):
+    """A line a partition, and a row that differs with the records in between, which are named or counted."""
+    for verdicts in (
+        [verdict(), verdict(partition=0)],
+        [verdict(partings=PARTINGS), verdict(since=12, unproven=1, unlogged=["app"])],
+    ):
+        equal = not any(one.partings for one in verdicts)
+        print_verification(Verification(equal=equal, seconds=0.25, partitions=verdicts))
+    assert capsys.readouterr().out == (GOLDEN / "replay-verify.txt").read_text()
 
 
 def test_contexts_that_change_are_counted_once():

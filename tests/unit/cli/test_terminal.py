@@ -121,45 +121,20 @@ DIGITS = ApplicationManifest(
 )
 
 
-@pytest.fixture
-def lines(capsys, monkeypatch):
+def test_models_and_history_are_those_of_the_golden_text(capsys, monkeypatch):
+    """Each version with its stage at each application; when who changed what, why, and the evidence."""
     monkeypatch.setenv("COLUMNS", "150")
-
-    def run(show, *arguments):
-        show(*arguments)
-        return [" ".join(line.split()) for line in shown(capsys).splitlines()]
-
-    return run
-
-
-def test_each_version_is_shown_with_its_stage_at_each_application(lines):
-    published = Manifests(applications={"digits": DIGITS}, models={each.ref: each for each in MODELS})
-    assert lines(registry_view.print_models, published) == [
-        "model runtime hosts stages",
-        "svm:0 python 1 retired",
-        "svm:1 python 1 digits: live",
-        "svm:2 python in routers digits: canary 5% automatic",
-    ]
-    assert lines(registry_view.print_models, Manifests()) == ["no models"]
-
-
-def test_the_history_tells_when_who_what_why_and_the_evidence(lines):
     numbers = {
         "scores": 120, "waiting": 7, "since_s": 40, "upto_s": 59,
         "trial_feedbacks": 90, "trial_loss": 0.1, "answer_feedbacks": 90, "answer_loss": 0.112345678,
         "difference": -0.012345678, "lower": -0.03, "upper": 0.005, "of": {"a:1": 1},
     }  # fmt: skip
-    changes = [
-        Change(application="digits", revision=1, command="create", at_ms=0, by="\x1b[31mada", why="[bold]why"),
-        Change(
-            application="digits", revision=2, command="step", model="svm:2", at_ms=60_000, by="rollout", why="better",
-            numbers=numbers,
-        ),
-    ]  # fmt: skip
-    assert " ".join(lines(registry_view.print_history, changes)) == (
-        r"revision when who what why numbers 1 1970-01-01 00:00:00 \x1b[31mada create [bold]why - "
-        "2 1970-01-01 00:01:00 rollout step svm:2 better 120 queries 00:00:40Z to 00:00:59Z, 7 open, trial loss 0.1 of "
-        "90 feedbacks, answer loss 0.11 of 90 feedbacks, difference -0.012 [-0.03, 0.005], of a:1 1"
-    )
+    of = {"application": "digits", "at_ms": 60_000}
+    step = Change(**of, revision=2, command="step", model="svm:2", by="rollout", why="better", numbers=numbers)
+    registry_view.print_models(Manifests(applications={"digits": DIGITS}, models={each.ref: each for each in MODELS}))
+    registry_view.print_models(Manifests())
+    registry_view.print_history([Change(**of, revision=1, command="create", by="\x1b[31mada", why="[bold]why"), step])
     failed = HostReport(model="svm:2", instance="a", state="failed", reason="no\nfile")
-    assert lines(lambda: terminal.say(registry_view.report_line(failed))) == [r"host a failed: no\nfile"]
+    terminal.say(registry_view.report_line(failed))
+    text = "".join(f"{line.rstrip()}\n" for line in shown(capsys).splitlines())
+    assert text == (CLI.parents[2] / "tests/golden/models-and-history.txt").read_text()

@@ -284,9 +284,7 @@ def test_there_are_no_curves_of_what_is_not_known_or_of_more_than_a_screen_can_h
     [({"FORCE_COLOR": "1", "LINES": "10"}, True), ({"FORCE_COLOR": "1", "LINES": "9"}, False), ({}, False)],
     ids=["ten lines", "nine lines", "a pipe"],
 )
-def test_the_view_has_curves_in_a_terminal_that_can_hold_the_page(
-    settings: dict[str, str], has: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_view_has_curves_in_a_terminal_that_can_hold_the_page(settings, has, capsys, monkeypatch) -> None:
     for name, value in settings.items() | {("COLUMNS", "100")}:
         monkeypatch.setenv(name, value)
     view, tell = view_of(as_json=False, prefix="clipper")

@@ -261,9 +261,7 @@ def test_a_model_that_raises_or_gives_another_number_of_outputs_is_named_with_wh
 
 
 @pytest.mark.parametrize(("first", "second"), [((0, 10), (0, 20)), ((10, 10), (0, 20)), ((3.5, 7.2), (1.5, 30))])
-def test_the_interval_of_a_difference_holds_it_and_turns_around_with_it(
-    first: tuple[float, float], second: tuple[float, float]
-) -> None:
+def test_the_interval_of_a_difference_holds_it_and_turns_around_with_it(first, second) -> None:
     difference, (lower, upper) = newcombe(first, second)
     assert -1 <= lower <= difference <= upper <= 1
     turned, ends = newcombe(second, first)
