@@ -116,24 +116,22 @@ def test_a_model_of_a_configuration_is_named(tmp_path):
             read_target(path, ref, {})
 
 
-@pytest.mark.parametrize(
-    ("text", "runtime"),
-    [
-        ("acme.models:f", "python"),
-        ("models/a.skops", "sklearn"),
-        ("a.onnx", "onnx"),
-        ("a.joblib", "joblib"),
-        ("s3://acme/a.onnx", "onnx"),
-        ("a.txt", "lightgbm"),
-        ("a.ubj", "xgboost"),
-        ("a.json", "xgboost"),
-        ("http://h/v2/models/a", "oip"),
-        ("https://h:8080/v2/models/a", "oip"),
-    ],
-)
-def test_the_runtime_is_told_by_the_form_of_the_target(text, runtime):
-    assert read_target(text, None, {})[0].runtime == runtime
-    assert read_target(text, None, {"runtime": "other"})[0].runtime == "other"
+RUNTIMES = {
+    "python": ["acme.models:f"],
+    "sklearn": ["models/a.skops"],
+    "onnx": ["a.onnx", "s3://acme/a.onnx"],
+    "joblib": ["a.joblib"],
+    "lightgbm": ["a.txt"],
+    "xgboost": ["a.ubj", "a.json"],
+    "oip": ["http://h/v2/models/a", "https://h:8080/v2/models/a"],
+}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_runtime_is_told_by_the_form_of_the_target(runtime):
+    for text in RUNTIMES[runtime]:
+        assert read_target(text, None, {})[0].runtime == runtime
+        assert read_target(text, None, {"runtime": "other"})[0].runtime == "other"
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------
@@ -174,34 +172,16 @@ def test_rows_are_read_from_files(tmp_path, name, content, dtype, rows):
     assert read_samples(tmp_path / name, dtype) == rows
 
 
-def test_rows_are_read_from_an_array(tmp_path):
+def test_rows_are_read_from_an_array_and_what_holds_none_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.eye(2))
     assert read_samples(tmp_path / "a.npy", "float32") == [[1, 0], [0, 1]]
-
-
-@pytest.fixture
-def no_rows(tmp_path):
-    """Reads a file of this name, none of which holds rows."""
     for name, content in (("a.json", "{}"), ("b.json", "["), ("a.parquet", "[]"), ("a.csv", "x,y")):
         (tmp_path / name).write_text(content)
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-    return lambda name: read_samples(tmp_path / name, "float32")
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("a.json", r"\.csv"),
-        ("b.json", r"\.csv"),
-        ("a.parquet", r"\.csv"),
-        ("a.csv", r"\.csv"),
-        ("objects.npy", "cannot be read"),
-        ("none.json", "No such file"),
-    ],
-)
-def test_rows_of_another_form_are_refused(no_rows, name, said):
-    with pytest.raises(InvalidSetting, match=said):
-        no_rows(name)
+    told = dict.fromkeys(("a.json", "b.json", "a.parquet", "a.csv"), r"\.csv")
+    for name, said in (told | {"objects.npy": "cannot be read", "none.json": "No such file"}).items():
+        with pytest.raises(InvalidSetting, match=said):
+            read_samples(tmp_path / name, "float32")
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,7 @@ canary_by_hand = partial(rules.canary, automatic=False)
         (digits("svm:1"), (rules.deploy, "new:1", "live", 1.0), "promote", ["svm:1", "new:1"], [], [("new:1", False)]),
     ],
 )
-def test_each_command_moves_a_version_and_publishes_what_changes_about_its_hosts(
-    before, move, command, models, trials, published
-):
+def test_each_command_moves_a_version_and_publishes_its_hosts(before, move, command, models, trials, published):
     """Those that nobody names any more end; a retired version that comes back has hosts again."""
     there = registry(before, BESIDE, models=("svm:1", "svm:2", "svm:3", "shared:1", "old:1"), retired={"old:1"})
     rule, ref, *more = move
@@ -97,12 +95,10 @@ def test_an_application_is_created_updated_and_deleted():
     (created,) = rules.create(registry(), digits("svm:1")).edits
     fields = {"objective_ms": None, "policy": {"name": "exp4"}}
     (updated,) = rules.update(registry(digits("svm:1")), "digits", fields).edits
+    expected = digits("svm:1", objective_ms=None, policy=PolicySpec(name="exp4"))
     gone = rules.delete(registry(digits("svm:1", SHADOW)), "digits")
     assert (created.command, created.after) == ("create", digits("svm:1"))
-    assert (updated.command, updated.after) == (
-        "update",
-        digits("svm:1", objective_ms=None, policy=PolicySpec(name="exp4")),
-    )
+    assert (updated.command, updated.after) == ("update", expected)
     assert (gone.edits[0].command, gone.edits[0].after) == ("delete", None)
     assert gone.models == (model("svm:1", retired=True), model("svm:2", retired=True))
 
@@ -311,10 +307,7 @@ def test_a_rollback_undoes_changes_with_the_state_before_them(there, history, to
     before = there.applications.get("digits")
     assert found.plan.edits == (Edit(application="digits", command="rollback", before=before, after=after),)
     assert (found.plan.models, found.undone, found.rows) == (models, tuple(history[at] for at in undone), rows)
-
-
-def test_going_back_to_where_one_is_changes_nothing():
-    assert plan_rollback(published(THIRD), HISTORY, "digits", 3).plan == Plan()
+    assert plan_rollback(published(THIRD), HISTORY, "digits", 3).plan == Plan(), "one is there"
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,14 @@ def said(state, model="m:1", instance="h0"):
     return record(0, codec.host_reports.encode(report) if state else None, report_key(model, instance), "hosts")
 
 
-@pytest.mark.parametrize("state", ["starting", "failed", "draining"])
-def test_only_a_host_that_serves_makes_its_version_ready(state):
+@pytest.mark.parametrize("other", ["starting", "failed", "draining", None])
+def test_a_version_is_ready_once_a_host_serves_and_stays_so_while_its_hosts_come_and_go(other):
     hosts = ReadyHosts()
-    assert not hosts.take([said(state)])
+    assert not hosts.take([said(other)])
     assert not hosts.is_ready("m:1")
     assert hosts.take([said("ready")])
-    assert (hosts.is_ready("m:1"), hosts.is_ready("n:1")) == (True, False)
-
-
-@pytest.mark.parametrize("after", ["draining", "failed", "starting", None])
-def test_a_version_that_was_ready_stays_so_while_its_hosts_come_and_go(after):
-    hosts = ReadyHosts()
-    hosts.take([said("ready")])
-    assert hosts.hosts("m:1") == 1
-    hosts.take([said(after)])
+    assert (hosts.hosts("m:1"), hosts.is_ready("m:1"), hosts.is_ready("n:1")) == (1, True, False)
+    hosts.take([said(other)])
     assert (hosts.hosts("m:1"), hosts.is_ready("m:1")) == (0, True)
 
 

@@ -128,17 +128,14 @@ def counted(feedbacks):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "feedbacks", "written_s"),
-    [
-        (12, lambda second: second, [0, CHANGED_S, 2 * CHANGED_S]),
-        (130, lambda second: 1 if second < 90 else 2, [0, AGAIN_S, 90]),
-    ],
+    ("feedbacks", "written_s"),
+    [(range(12), [0, CHANGED_S, 2 * CHANGED_S]), ([1] * 90 + [2] * 40, [0, AGAIN_S, 90])],
     ids=["it changes each second", "it stays for a minute, and changes"],
 )
-def test_a_comparison_is_written_each_minute_or_when_it_changes_though_not_each_second(seconds, feedbacks, written_s):
+def test_a_comparison_is_written_each_minute_or_when_it_changes_though_not_each_second(feedbacks, written_s):
     written = Written()
-    for second in range(seconds):
-        written.put(second, counted(feedbacks(second)))
+    for second, count in enumerate(feedbacks):
+        written.put(second, counted(count))
     assert written.at_s == {KEY: written_s}
 
 

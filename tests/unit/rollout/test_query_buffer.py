@@ -55,7 +55,7 @@ def test_the_first_prediction_and_the_first_feedback_count(buffer):
     assert (joined.prediction, joined.audit) == (None, None), "nothing of it is needed any more"
 
 
-def test_without_an_audit_nobody_waits_for_one_and_feedback_that_cannot_be_used_leaves_its_place_to_the_next(buffer):
+def test_feedback_that_cannot_be_used_leaves_its_place_to_the_next(buffer):
     buffer.prediction(0, A, 10)
     assert buffer.feedback(1, truth(), 20) is None, "the same id in another partition is another query"
     buffer.reopen(buffer.feedback(0, truth(), 20))

@@ -166,9 +166,7 @@ OWN_ID = [query(1, "own"), (TOPICS.queries, 1, b"nonsense")]
         *((OWN_ID, {"query_id": query_id}, None, None, None, []) for query_id in ("0@0", "0@1", "0@77", "0@00")),
     ],
 )
-async def test_the_first_record_about_a_query_is_found_and_little_is_read(
-    logs, records, asked, query_offset, age_s, output, read
-):
+async def test_the_first_record_about_a_query_is_found(logs, records, asked, query_offset, age_s, output, read):
     """Within the time that is asked for: what is new without what is old, and what is being decided without answers.
 
     An id of a router leads to its query and the answer behind it, unless that query has an id of its own.
