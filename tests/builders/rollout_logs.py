@@ -19,40 +19,38 @@ from clipper_topics.manifests import ModelManifest
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 
 
-def answered(ref, output, *, propensity=1.0, served=True):
+def answered(ref, output, **fields):
     model, _, version = ref.rpartition(":")
-    return ModelAnswer(model=model, version=version, propensity=propensity, output=output, served=served)
+    return ModelAnswer(model=model, version=version, output=output, **{"propensity": 1.0, **fields})
 
 
-def missing(ref, *, propensity=1.0, served=True, reason="late"):
+def missing(ref, **fields):
     model, _, version = ref.rpartition(":")
-    return Missing(model=model, version=version, propensity=propensity, reason=reason, served=served)
+    return Missing(model=model, version=version, **{"propensity": 1.0, "reason": "late", **fields})
 
 
-def decided(query_id, *served, application="digits", revision=1, audited=False, output=None, **fields):
+def parted(asked):
+    """Who answered, and who did not."""
+    return {
+        "models": [one for one in asked if isinstance(one, ModelAnswer)],
+        "missing": [one for one in asked if isinstance(one, Missing)],
+    }
+
+
+def decided(query_id, *served, revision=1, output=None, **fields):
     """A prediction; the first of those who answered gives its output."""
-    said = [one for one in served if isinstance(one, ModelAnswer)]
-    failed = [one for one in served if isinstance(one, Missing)]
-    default = {} if said else {"default": True, "reason": "late"}
-    return Prediction(
-        query_id=query_id,
-        application=application,
-        output=said[0].output if said and output is None else output,
-        models=said,
-        missing=failed,
-        policy=PolicyRef(name="exp3", version=revision),
-        audited=audited,
-        **{"served_propensity": 1.0 / max(1, len(served)), **default, **fields},
-    )
+    known = parted(served)
+    if known["models"]:
+        output = known["models"][0].output if output is None else output
+    else:
+        known |= {"default": True, "reason": "late"}
+    usual = {"application": "digits", "audited": False, "served_propensity": 1.0 / max(1, len(served))}
+    policy = PolicyRef(name="exp3", version=revision)
+    return Prediction(query_id=query_id, output=output, policy=policy, **usual | known | fields)
 
 
 def audit_of(query_id, *asked, application="digits"):
-    return Audit(
-        query_id=query_id,
-        application=application,
-        models=[one for one in asked if isinstance(one, ModelAnswer)],
-        missing=[one for one in asked if isinstance(one, Missing)],
-    )
+    return Audit(query_id=query_id, application=application, **parted(asked))
 
 
 def records_of(catalogue, query_id, served, audited=(), label=1, **fields):

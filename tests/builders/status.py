@@ -16,6 +16,8 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicyS
 from clipper_topics.prediction import Missing, ModelAnswer, Prediction
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
+Losses = dict[str, tuple[float, float]]
+"""Count and sum of losses by model."""
 NOW_S = 1_700_000_000.0
 """2023-11-14T22:13:20Z."""
 DIGITS = ApplicationManifest(
@@ -52,10 +54,8 @@ def facts() -> DeploymentView:
         found.control(key_of(model), codec.models.encode(model))
     found.control(key_of(DIGITS), codec.applications.encode(DIGITS))
     for revision, command, model, ago_s, by, why in CHANGES:
-        at_ms = int(1000 * (NOW_S - ago_s))
-        change = Change(
-            application="digits", revision=revision, command=command, model=model, at_ms=at_ms, by=by, why=why
-        )
+        change = Change(application="digits", revision=revision, command=command, model=model, by=by, why=why, at_ms=0)
+        change.at_ms = int(1000 * (NOW_S - ago_s))
         found.control(change_key("digits", revision), codec.changes.encode(change))
     report(found, "svm:1", "host.svm.1.0", "ready")
     report(found, "svm:1", "host.svm.1.1", "ready")
@@ -66,12 +66,10 @@ def facts() -> DeploymentView:
     return found
 
 
-def report(
-    found: DeploymentView, model: str, instance: str, state: str, reason: str | None = None, ago_s: float = 30.0
-) -> None:
+def report(found: DeploymentView, model: str, instance: str, state: str, reason: str = "", ago_s: float = 30) -> None:
     """A host says how it is."""
     at_ms = int(1000 * (NOW_S - ago_s))
-    said = HostReport(model=model, instance=instance, state=state, reason=reason, at_ms=at_ms)
+    said = HostReport(model=model, instance=instance, state=state, reason=reason or None, at_ms=at_ms)
     found.host(report_key(model, instance), codec.host_reports.encode(said))
 
 
@@ -80,29 +78,25 @@ def compared(model: str, waits_for: str = "upper end 0.030 is not below 0.02", *
     return Comparison(model=model, waits_for=waits_for, **COMPARED | fields)
 
 
-def row(
-    partition: int, losses: dict[str, tuple[float, float]], context: str | None = None, offset: int = 9
-) -> tuple[bytes, bytes]:
-    """Key and value of a row of totals: count and sum of losses by model."""
+def row(partition: int, losses: Losses, context: str | None = None, offset: int = 9) -> tuple[bytes, bytes]:
+    """Key and value of a row of totals."""
     totals = [ModelTotalsRecord(model, count, loss, loss, count) for model, (count, loss) in losses.items()]
     content = SelectionRow(version=ROW_VERSION, offset=offset, applied=9, totals=totals)
     return encode_key(RowKey("digits", context, partition)), encode_row(content)
 
 
-def learn(found: DeploymentView, partition: int, losses: dict[str, tuple[float, float]]) -> None:
+def learn(found: DeploymentView, partition: int, losses: Losses) -> None:
     """A router publishes totals."""
     found.totals(*row(partition, losses))
 
 
-def looking(found: DeploymentView | None = None, traffic: TrafficWindow | None = None, **fields: Any) -> StatusBuilder:
+def looking(found: Any = None, traffic: Any = None, **fields: Any) -> StatusBuilder:
     """Who looks at ten seconds of it."""
     seen = {"facts": found or facts(), "recent": traffic or recent(), "now_s": NOW_S, "window_s": 10}
     return StatusBuilder(**seen | fields)
 
 
-def digits(
-    found: DeploymentView | None = None, traffic: TrafficWindow | None = None, **fields: Any
-) -> ApplicationStatus:
+def digits(found: Any = None, traffic: Any = None, **fields: Any) -> ApplicationStatus:
     """The status of its application, as `looking` sees it."""
     return looking(found, traffic, **fields).applications()["digits"]
 
