@@ -201,8 +201,11 @@ async def test_open_calls_are_answered_while_the_server_ends(wire):
     wire.calls.let.clear()
     waits = asyncio.ensure_future(wire.infer(ROW))
     await wire.calls.asked_once.wait()
+    watch = wire.health.Watch(HealthCheckRequest())
+    assert (await watch.read()).status == HealthCheckResponse.SERVING
     ending = asyncio.ensure_future(wire.server.stop(60))
-    await asyncio.sleep(0)
+    while await watch.read() is not grpc.aio.EOF:
+        """It may say first that it serves no more."""
     wire.calls.let.set()
     assert (await waits)["model_name"] == "digits"
     await ending
