@@ -1,4 +1,4 @@
-"""How near do rejection and sequential DR come to what a policy that learns really loses, and how fast are they?
+"""How near does rejection come to what a policy that learns really loses, and how fast is it?
 
     python benchmarks/learning_candidates.py                                              # two minutes; seeded
     python benchmarks/learning_candidates.py --page benchmarks/results/learning-candidates.md  # and the page
@@ -26,7 +26,7 @@ from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
-from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
+from clipper_stream.evaluation.sequential.rejection_sampling import reject
 from clipper_stream.evaluation.sequential.replay import ReplayRun
 
 MODELS = ("good:1", "middling:1", "bad:1")
@@ -53,7 +53,6 @@ LOGS = (
 Walk = Callable[[DecisionColumns, LearningPolicy], Iterator[ReplayRun]]
 WALKS: dict[str, Walk] = {
     "rejection": lambda log, candidate: reject([log], candidate, ratio=least_propensity(log)),
-    "sequential DR": lambda log, candidate: sequential_dr([log], candidate),
     "simulation of audits": lambda log, candidate: simulate([log], candidate),
 }
 

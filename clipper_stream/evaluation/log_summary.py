@@ -111,12 +111,6 @@ class LogSummary:
     used: int
     least_propensity: float
 
-    @property
-    def delayed_decisions(self) -> float:
-        """How many decisions, on average, are made until the feedback of 99 % of those before has come."""
-        timeline = self.outline.timeline
-        return self.maturity_ms * self.outline.decisions / max(1, timeline.until_ms - timeline.since_ms)
-
     def usable(self, log: Log) -> Iterator[DecisionColumns]:
         """The log's decisions that are old enough, with the models and contexts of all of it."""
         for columns in log():

@@ -20,22 +20,19 @@ from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.evaluation.log_summary import LogSummary
 from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
-from clipper_stream.evaluation.sequential.rejection_sampling import reject, sequential_dr
+from clipper_stream.evaluation.sequential.rejection_sampling import reject
 from clipper_stream.evaluation.sequential.replay import ReplayRun
 
-SIMULATION, SEQUENTIAL_DR, REJECTION = "simulation", "sequential_dr", "rejection"
+SIMULATION, REJECTION = "simulation", "rejection"
 MOSTLY = 0.95
 """Of the decisions with feedback: where so many hold the losses of all models, nothing has to be estimated."""
-MOST_DELAYED = 10
-"""Decisions between a decision and its feedback. With more, sequential DR covers too seldom: it thins the candidate's
-history, but not the delay, and counts the time before the first feedback as often as in the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicate:
     """One replay of the log with one sequence of draws: its sums, and how many decisions it learned from.
 
-    `known` decisions say something about the candidate, `clipped` ones should have counted more than they can.
+    `known` decisions say something about the candidate.
     """
 
     tally: CandidateSums
@@ -43,7 +40,6 @@ class Replicate:
     estimate: BlockSums
     learned: int
     known: int
-    clipped: int
 
 
 def run_replicates(
@@ -52,9 +48,7 @@ def run_replicates(
     """Replay a learning candidate, and return its replicates by method; the first method is to be read first."""
     share = full_information_ratio(log, candidate, found)
     together = bool(candidate.learner().standing(None, 0).together)
-    ways = [SIMULATION] if share >= MOSTLY or together else [SEQUENTIAL_DR, REJECTION]
-    if ways[0] == SEQUENTIAL_DR and found.delayed_decisions > MOST_DELAYED:
-        ways.reverse()
+    ways = [SIMULATION] if share >= MOSTLY or together else [REJECTION]
     if ways[0] != SIMULATION and share > 0.0:
         ways.append(SIMULATION)
     seeds = range(question.seed, question.seed + question.courses)
@@ -74,7 +68,7 @@ def _course(
 ) -> Replicate:
     tally, estimate = CandidateSums(outline=found.outline, models=candidate.models), BlockSums.empty()
     contexts, support = len(found.outline.contexts), None
-    learned = known = clipped = 0
+    learned = known = 0
     chunks, walked = tee(found.usable(log))
     for columns, run in zip(chunks, _walk(way, walked, candidate, question, found, seed), strict=True):
         counts = run.denominator > 0.0
@@ -88,9 +82,8 @@ def _course(
         support = plus(support, part)
         learned += int(run.learned.sum())
         known += int(counts.sum())
-        clipped += int(run.clipped.sum())
     assert support is not None
-    return Replicate(tally=tally, support=support, estimate=estimate, learned=learned, known=known, clipped=clipped)
+    return Replicate(tally=tally, support=support, estimate=estimate, learned=learned, known=known)
 
 
 def _walk(
@@ -103,6 +96,4 @@ def _walk(
 ) -> Iterator[ReplayRun]:
     if way == SIMULATION:
         return simulate(chunks, candidate, seed=seed, answering=question.answering)
-    if way == REJECTION:
-        return reject(chunks, candidate, ratio=found.least_propensity, seed=seed)
-    return sequential_dr(chunks, candidate, seed=seed)
+    return reject(chunks, candidate, ratio=found.least_propensity, seed=seed)

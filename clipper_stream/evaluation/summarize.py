@@ -3,8 +3,7 @@
 Rules of this file:
 - Of a candidate that stays as it is, DR is read first: it is unbiased as IPS is, and mostly of less variance. Where its
   choices have no support it leans on predictions alone, as any estimate must; the warning says so.
-- Of one that learns, the simulation is read first where the losses of all models are known, else sequential DR, and
-  where feedback comes late, rejection.
+- Of one that learns, the simulation is read first where the losses of all models are known, else rejection.
 """
 
 import math
@@ -30,13 +29,11 @@ PREFERRED = ("dr", "sndr", "snips", "ips", "dm")
 WHY = {
     "dr": "unbiased whatever the predicted losses, with less variance where they are right",
     "simulation": "the losses of all models are known: nothing is estimated",
-    "sequential_dr": "it uses every decision with feedback, and lets the candidate learn from those that it would take",
-    "rejection": "feedback comes late, and only what the candidate would have decided itself is then late as for it",
+    "rejection": "decisions that the candidate would have made itself are its history, so nothing has to be predicted",
     ON_POLICY: "the mean loss of the answers that were given",
 }
 FEW_LEARNED = 0.2
 """Of the decisions with feedback: a candidate that learned from fewer is judged by its first steps."""
-MANY_CLIPPED = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,12 +164,6 @@ def _learning_warnings(walked: dict[str, list[Replicate]], found: LogSummary) ->
         said.append(
             f"it could learn from {learned:.1%} of the feedback only, so it is judged as if it learned so much more "
             "slowly than it would: switched on it does better, or as well. Set audit_ratio, and log again"
-        )
-    clipped = float(np.mean([course.clipped for course in courses])) / max(1, courses[0].known)
-    if clipped > MANY_CLIPPED:
-        said.append(
-            f"{clipped:.1%} of the decisions should have counted more than they can: the estimate leans to what was "
-            "logged. More exploration in the log makes it right"
         )
     if headline == SIMULATION and courses[0].known < found.used:
         said.append(f"{courses[0].known:,} of {found.used:,} decisions were simulated, those that asked all its models")

@@ -6,13 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.errors import SetupError
-from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.ensembles import ANY_CONTEXT, Answering, combined_losses
 from clipper_stream.evaluation.log.joint_propensity import audit_ratio_of, joint_propensity
-from clipper_stream.evaluation.sequential.rejection_sampling import sequential_dr
-from clipper_stream.selection.registry import make_policy
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -47,25 +44,6 @@ def test_the_order_of_models_changes_no_joint_probability(seed, ratio, order):
     columns = any_log(seed, ratio)
     models = [MODELS[place] for place in order]
     assert np.array_equal(joint_propensity(columns.of_models(models), models), joint_propensity(columns, MODELS))
-
-
-@given(seeds, st.sampled_from([0.0, 0.3]))
-def test_sequential_dr_is_the_formula_of_the_paper_row_by_row(seed, ratio):
-    columns = any_log(seed, ratio)
-    candidate = LearningPolicy(policy=make_policy("exp3", {"eta": 1.0}), models=MODELS)
-    (run,) = sequential_dr([columns], candidate, seed=seed)
-    counts, losses = np.ones(3), np.full(3, 0.5)  # of each model so far, weighed; they predict its loss
-    for row in range(len(columns)):
-        seen = columns.feedback_offset[row] >= 0
-        assert (run.denominator[row] > 0.0) == seen
-        if not seen:
-            continue
-        guess, asked = losses / counts, columns.propensity[row] > 0.0
-        weight = np.where(asked, 1.0 / np.where(asked, columns.propensity[row], 1.0), 0.0)
-        loss = np.where(asked, columns.loss[row], 0.0)
-        expected = float((run.target[row] * (guess + weight * (loss - guess))).sum())
-        assert abs(run.numerator[row] / run.denominator[row] - expected) < 1e-9 * max(1.0, abs(expected))
-        counts, losses = counts + weight, losses + weight * loss
 
 
 @given(seeds, st.integers(1, 4), st.sampled_from(["vote", "mean"]), st.floats(0.0, 1.0))

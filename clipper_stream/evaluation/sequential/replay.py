@@ -43,7 +43,6 @@ class ReplayRun:
         numerator: Weighed loss, (n,).
         denominator: Weight, (n,); 0 where the decision says nothing.
         learned: Decisions that the candidate learns from, when their feedback comes, (n,).
-        clipped: Decisions that should have counted more than they can, so that the estimate leans to the log, (n,).
 
     Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.2 (the self-normalised mean).
     """
@@ -52,7 +51,6 @@ class ReplayRun:
     numerator: Floats
     denominator: Floats
     learned: Bools
-    clipped: Bools
 
     @classmethod
     def blank(cls, rows: int, models: int) -> "ReplayRun":
@@ -62,7 +60,6 @@ class ReplayRun:
             numerator=np.zeros(rows),
             denominator=np.zeros(rows),
             learned=np.zeros(rows, np.bool_),
-            clipped=np.zeros(rows, np.bool_),
         )
 
 

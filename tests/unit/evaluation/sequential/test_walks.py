@@ -1,4 +1,4 @@
-"""Statistics of the three walks: fixed seeds, and bounds computed from the spread over them."""
+"""Statistics of both walks: fixed seeds, and bounds computed from the spread over them."""
 
 from dataclasses import replace
 from functools import cache
@@ -15,7 +15,7 @@ from clipper_stream.evaluation.log_summary import summarize_log
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.replicates import run_replicates
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
-from clipper_stream.evaluation.sequential.rejection_sampling import LeastRatio, reject, sequential_dr
+from clipper_stream.evaluation.sequential.rejection_sampling import reject
 from clipper_stream.evaluation.sequential.replay import features_of, replay_rng
 from clipper_stream.selection.distribution import audited, one_of
 from clipper_stream.selection.registry import make_policy
@@ -23,7 +23,6 @@ from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.state import SelectionState
 
 EXP3 = LearningPolicy(policy=make_policy("exp3", {"eta": 0.3}), models=MODELS)
-GREEDY = LearningPolicy(policy=make_policy("epsilon_greedy"), models=MODELS)
 SPLIT = LearningPolicy(policy=make_policy("split", {"shares": {"a:1": 1, "b:1": 1}}), models=MODELS)
 SPLIT_LOSS = (ERROR_RATIOS[0] + ERROR_RATIOS[1]) / 2
 each_size = pytest.mark.parametrize("seeds", [10, pytest.param(40, marks=pytest.mark.slow)])
@@ -65,36 +64,10 @@ def test_rejection_is_unbiased(seeds, probabilities, audit_ratio, ratio, rows):
     within(found, online(3 * seeds))
 
 
-def test_a_ratio_that_is_too_large_is_told_by_what_is_clipped():
-    log = truth(2_000, 1).logged([0.05, 0.5, 0.45])
-    fit, large = (next(reject([log], EXP3, ratio=ratio)) for ratio in (0.05, 0.5))
-    assert not fit.clipped.any()
-    assert large.clipped.any()
-    assert fit.learned.sum() < large.learned.sum() < 10 * fit.learned.sum()
-
-
 @pytest.mark.parametrize("ratio", [0.0, 1.5, float("nan")])
 def test_a_ratio_that_is_none_is_refused(ratio):
     with pytest.raises(InvalidSetting, match="ratio"):
         next(reject([truth(1, 1).whole()], EXP3, ratio=ratio))
-
-
-@each_size
-@pytest.mark.parametrize(
-    ("candidate", "shares", "rows"),
-    [
-        (EXP3, [0.4, 0.3, 0.3], 900),  # nothing is clipped once the least ratio was seen: only the spread is left
-        (GREEDY, [0.02, 0.96, 0.02], 2_000),  # its first model is asked in one query of fifty: a loss counts for 47
-    ],
-    ids=["even", "one decision weighs much"],
-)
-def test_sequential_dr_is_near_to_what_the_policy_does_on_as_long_a_stream(candidate, shares, rows, seeds):
-    logs = [truth(rows, seed).logged(shares, seed) for seed in range(seeds)]
-    runs = [next(sequential_dr([log], candidate, seed=3)) for log in logs]
-    length = int(np.mean([run.learned.sum() for run in runs]))
-    streams = [truth(length, 500 + seed).whole() for seed in range(2 * seeds)]
-    expected = [value(simulate([stream], candidate, seed=seed)) for seed, stream in enumerate(streams)]
-    within([value([run]) for run in runs], expected)
 
 
 def test_audits_alone_tell_the_loss_by_their_probability():
@@ -131,22 +104,16 @@ def test_an_ensemble_is_scored_with_the_weights_that_it_has_learned():
 def test_a_course_has_the_loss_of_its_runs():
     log, question = in_chunks(truth(900, 2).logged([1 / 3] * 3), 400), Question(courses=1)
     found = summarize_log(log, question)
-    (estimated,), (rejected,) = run_replicates(log, EXP3, question, found).values()
+    ((rejected,),) = run_replicates(log, EXP3, question, found).values()
     runs = list(reject(found.usable(log), EXP3, ratio=found.least_propensity))
     assert rejected.estimate.value == pytest.approx(value(runs), abs=1e-12)
-    assert rejected.estimate.decisions == rejected.learned == sum(run.learned.sum() for run in runs) < 400
-    assert estimated.estimate.value == pytest.approx(value(sequential_dr(found.usable(log), EXP3)), abs=1e-12)
-    assert estimated.estimate.decisions == estimated.known == found.used
-
-
-def test_the_ratio_is_the_least_read_low_by_two_percent_at_most():
-    ratio, least = LeastRatio(), 1.0
-    for number, importance in enumerate(np.exp(np.random.default_rng(3).normal(0.0, 1.0, 5_000)).tolist(), 1):
-        ratio.add(importance)
-        least = min(least, 1.0 / importance)
-        if number % 97 == 0:
-            ratio.renew()
-            assert least / 2 ** (1 / 32) * (1 - 1e-9) <= ratio.value <= least * (1 + 1e-9)
+    assert (
+        rejected.estimate.decisions
+        == rejected.known
+        == rejected.learned
+        == sum(run.learned.sum() for run in runs)
+        < 400
+    )
 
 
 def by_feature(shares=None):
@@ -160,7 +127,6 @@ def by_feature(shares=None):
 WAYS = {
     "simulate": (by_feature(), simulate),
     "reject": (by_feature([0.5, 0.5]), lambda chunks, candidate: reject(chunks, candidate, ratio=0.5)),
-    "sequential_dr": (by_feature([0.5, 0.5]), sequential_dr),
 }
 
 
