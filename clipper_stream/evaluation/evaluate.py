@@ -6,7 +6,7 @@ from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.candidate_sums import ON_POLICY, sum_stationary
 from clipper_stream.evaluation.candidates.candidate import Candidate, LearningPolicy, StationaryCandidate
 from clipper_stream.evaluation.estimators.intervals import draws, joint_confidence
-from clipper_stream.evaluation.log_summary import LogSummary, calibration, summarize_log
+from clipper_stream.evaluation.log_summary import LogSummary, summarize_log
 from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.replicates import run_replicates
 from clipper_stream.evaluation.results import CandidateResult, Evaluation
@@ -58,7 +58,6 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
         confidence=question.confidence,
         logged=summarizer.of_logged(),
         candidates=tuple(results[id(each)] for each in candidates),
-        calibration=calibration(found.usable(log)),
         notes=(*_notes(found, question), *_joint_note(len(candidates), question.confidence)),
     )
 

@@ -152,28 +152,6 @@ class CandidateResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationBin:
-    """Answers whose confidence lies in one range.
-
-    Attributes:
-        low: Least confidence.
-        high: Greatest confidence.
-        answers: How many, with feedback.
-        confidence: Their mean confidence.
-        right: 1 less their mean loss.
-
-    Source: Niculescu-Mizil and Caruana, "Predicting good probabilities with supervised learning", ICML 2005
-    (reliability diagrams).
-    """
-
-    low: float
-    high: float
-    answers: int
-    confidence: float
-    right: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """A finished evaluation: its settings, the log's figures, and the estimates for each candidate.
 
@@ -186,7 +164,6 @@ class Evaluation:
         confidence: Of all intervals, in (0, 1).
         logged: What really decided.
         candidates: In the order in which they were asked for.
-        calibration: Of the logged answers' confidence, by range.
         notes: What was left out or assumed, a sentence each.
 
     >>> logged = CandidateResult(name="exp3", kind="logged", headline="on_policy", estimates={"on_policy": NOTHING})
@@ -205,7 +182,6 @@ class Evaluation:
     confidence: float
     logged: CandidateResult
     candidates: Sequence[CandidateResult]
-    calibration: Sequence[CalibrationBin] = ()
     notes: Sequence[str] = ()
 
     @property

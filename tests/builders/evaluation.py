@@ -3,7 +3,6 @@
 import math
 
 from clipper_stream.evaluation.results import (
-    CalibrationBin,
     CandidateResult,
     ContextResult,
     Estimate,
@@ -36,13 +35,9 @@ def evaluation(*candidates: CandidateResult, **given) -> Evaluation:
     logged = candidate(
         "epsilon_greedy", 0.1, kind="logged", headline="on_policy", estimates={"on_policy": estimate(0.1, 0.004)}
     )
-    bins = [
-        CalibrationBin(low=n / 5, high=(n + 1) / 5, answers=100 * (n + 1), confidence=n / 5 + 0.1, right=n / 5 + 0.15)
-        for n in range(5)
-    ]
     plain = {
         "application": "digits", "since_ms": SPANS[0], "until_ms": SPANS[-1], "decisions": 10_000,
-        "with_feedback": 9_000, "confidence": 0.95, "logged": logged, "candidates": candidates, "calibration": bins,
+        "with_feedback": 9_000, "confidence": 0.95, "logged": logged, "candidates": candidates,
         "notes": ("1,000 decisions have no feedback yet.",),
     }  # fmt: skip
     return Evaluation(**{**plain, **given})

@@ -1,11 +1,9 @@
 """The figures of an evaluation. Needs matplotlib, which the extra `replay` brings."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clipper_stream.evaluation.report.plots import (
@@ -19,7 +17,7 @@ from clipper_stream.evaluation.report.plots import (
     time_axis,
     times,
 )
-from clipper_stream.evaluation.results import CandidateResult, Evaluation
+from clipper_stream.evaluation.results import Evaluation
 
 MOST_PANELS = 6
 """Of a figure with a panel a candidate; the tables of the page have all of them."""
@@ -31,9 +29,7 @@ def draw_figures(evaluation: Evaluation) -> dict[str, Figure]:
         "losses": losses,
         "over_time": over_time,
         "shares": shares,
-        "estimators": estimators,
         "contexts": contexts,
-        "calibration": calibration,
     }
     with mpl.rc_context(SVG):
         figures = {name: draw(evaluation) for name, draw in drawn.items()}
@@ -79,8 +75,12 @@ def shares(evaluation: Evaluation) -> Figure | None:
     if not results:
         return None
     models = list(dict.fromkeys(model for one in results for model in one.series.shares))
-    figure, all_axes = _grid(results, 2.5, 0.6, sharey=True)
-    for axes, one in zip(all_axes, results, strict=True):
+    columns = min(3, len(results))
+    rows = -(-len(results) // columns)
+    figure, all_axes = panels(rows, columns, 0.6 + 2.5 * rows, sharey=True)
+    for unused in all_axes[len(results) :]:
+        unused.set_axis_off()
+    for axes, one in zip(all_axes, results, strict=False):
         parts = [np.nan_to_num(one.series.shares.get(model, [0.0] * len(one.series.at_ms))) for model in models]
         axes.stackplot(
             times(one.series.at_ms), parts, labels=models, alpha=0.85, lw=0,
@@ -91,20 +91,6 @@ def shares(evaluation: Evaluation) -> Figure | None:
         time_axis(axes)
     handles, names = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=9, reverse=True)
-    return figure
-
-
-def estimators(evaluation: Evaluation) -> Figure | None:
-    """All estimators of each candidate: where they part, an assumption of one of them does not hold."""
-    results = [one for one in evaluation.candidates if len(one.estimates) > 1][:MOST_PANELS]
-    if not results:
-        return None
-    figure, all_axes = _grid(results, 0.9 + 0.26 * max(len(one.estimates) for one in results))
-    for axes, one in zip(all_axes, results, strict=True):
-        names = list(one.estimates)
-        interval_rows(axes, names, list(one.estimates.values()), color=COLOURS[2])
-        axes.axvline(evaluation.logged.loss.value, **REFERENCE)
-        axes.set_title(one.name, fontsize=10)
     return figure
 
 
@@ -122,38 +108,3 @@ def contexts(evaluation: Evaluation) -> Figure | None:
         axes.set_title(one.name, fontsize=10)
         axes.set_xlabel("difference, lower is better")
     return figure
-
-
-def calibration(evaluation: Evaluation) -> Figure | None:
-    """Plot how often answers of each confidence were right."""
-    bins = evaluation.calibration
-    if not bins:
-        return None
-    figure, (left, right) = panels(1, 2, 3.6)
-    left.plot([0, 1], [0, 1], **REFERENCE)
-    left.plot([one.confidence for one in bins], [one.right for one in bins], "o-", color=COLOURS[0], lw=1.6)
-    left.set_title("Right at a confidence")
-    left.set_xlabel("confidence")
-    left.set_ylabel("1 - loss")
-    left.set_xlim(-0.03, 1.03)
-    left.set_ylim(-0.03, 1.03)
-    middles = [(one.low + one.high) / 2 for one in bins]
-    right.bar(
-        middles, [one.answers for one in bins], width=[0.9 * (one.high - one.low) for one in bins], color=COLOURS[5]
-    )
-    right.set_title("Answers with it")
-    right.set_xlabel("confidence")
-    right.set_xlim(-0.03, 1.03)
-    return figure
-
-
-def _grid(
-    results: Sequence[CandidateResult], row_height: float, above: float = 0.0, **shared: Any
-) -> tuple[Figure, list[Axes]]:
-    """A panel a result, three in a row."""
-    columns = min(3, len(results))
-    rows = -(-len(results) // columns)
-    figure, axes = panels(rows, columns, above + row_height * rows, **shared)
-    for unused in axes[len(results) :]:
-        unused.set_axis_off()
-    return figure, axes[: len(results)]

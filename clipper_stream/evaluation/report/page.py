@@ -17,15 +17,8 @@ apart from what decided; the intervals of two losses may overlap all the same.""
 Of each span of the log: what was answered, and what each candidate is estimated to have lost.""",
     "shares": """Who would have answered
 Share of the queries that each model is served for, in each span: the weights as they act.""",
-    "estimators": """All estimators
-They assume different things: IPS only that the logged probabilities are right, DM only that the losses that are
-predicted from the log are, DR one of the two. Where they agree, any of them will do. Where they part, read the
-warnings.""",
     "contexts": """By context
 The contexts with the most decisions. A candidate that is better on the whole can be worse for somebody.""",
-    "calibration": """Confidence
-A confidence is calibrated when answers of confidence 0.9 are right nine times of ten: then the points lie on the
-dashed line, and a threshold on it means what it says.""",
 }
 """Title, in the first line, and text of each figure."""
 SIGNED = "+.4f"

@@ -33,7 +33,6 @@ def test_the_truth_lies_in_the_intervals_of_fixed_candidates():
     as_logged = result.candidates[2]
     assert as_logged.verdict == "not told apart"
     assert as_logged.difference.covers(0.0)
-    assert len(result.calibration) == 10
 
 
 def test_chunks_change_nothing():
@@ -78,7 +77,6 @@ def test_decisions_whose_feedback_may_still_come_are_left_out_and_it_is_said():
     result = found(columns, "b:1")
     late = columns.at_ms > columns.feedback_at_ms.max() - 20_000
     assert result.with_feedback <= int((columns.with_feedback & ~late).sum()) + 1
-    assert sum(one.answers for one in result.calibration) == result.with_feedback, "answers with feedback"
     assert any("may still come" in note for note in result.notes)
 
 

@@ -76,7 +76,7 @@ def test_names_are_shown_and_not_obeyed(name):
     [
         evaluation(),
         evaluation(candidate("a:1", 0.2, estimates={"dr": NOTHING}, difference=NOTHING, standing=EvidenceSize())),
-        evaluation(candidate("a:1", 0.2, series=Series()), calibration=()),
+        evaluation(candidate("a:1", 0.2, series=Series())),
         evaluation(*(candidate(f"exp3:eta={n}", 0.2) for n in range(12))),
     ],
     ids=["no candidate", "nothing known", "no series", "many candidates"],
