@@ -74,7 +74,7 @@ class Running:
         return self._metrics.registry.get_sample_value(f"clipper_{name}", {"model": "m", "version": "1", **labels})
 
 
-async def test_a_frame_is_finished_only_after_all_its_sends_were_acknowledged_and_the_next_is_predicted_meanwhile():
+async def test_a_frame_is_finished_after_all_its_sends_were_acknowledged_and_the_next_is_predicted_meanwhile():
     async with Running(rows=2, held=True) as host:
         await host.submit([1, 2, 3], [4, 5])
         await host.until_sent(4)

@@ -222,7 +222,7 @@ def test_a_scrape_that_takes_long_holds_up_no_probe(serve):
     assert b"slow 7.0" in found[0]
 
 
-def test_exemplars_are_for_who_asks_for_openmetrics_and_text_is_for_all_others_compressed_for_who_reads_that(serve):
+def test_exemplars_are_for_who_asks_for_openmetrics_and_text_for_others_compressed_for_who_reads_that(serve):
     metrics = RouterMetrics()
     series = metrics.families.histogram(LATENCY, "digits", "model")
     series.observe_many([0.004, 0.04])

@@ -100,7 +100,7 @@ def exported(*notes, **environ):
         return collector.spans
 
 
-def test_a_note_is_a_span_with_the_ids_and_times_that_it_says_and_what_was_not_written_wholly_is_left_out():
+def test_a_note_is_a_span_with_the_ids_and_times_that_it_says_and_one_not_written_wholly_is_left_out():
     sent = SentOutputs(CONTEXT, "10f067aa0ba902b7", "outputs", 3, 8, AT_NS, AT_NS + 9)
     note = processed(4, span_id="00f067aa0ba902b7", error="undecodable")
     span, output = exported(framed(note, sent), framed(processed(2))[:-3])
@@ -117,7 +117,7 @@ def test_a_note_is_a_span_with_the_ids_and_times_that_it_says_and_what_was_not_w
     assert (output.parent_id, output.attributes["messaging.destination.partition.id"]) == (PARENT, "3")
 
 
-def test_a_batch_is_a_trace_of_its_own_linked_with_its_sampled_rows_under_the_name_that_the_variables_say():
+def test_a_batch_is_a_trace_of_its_own_linked_with_its_sampled_rows_under_the_name_in_the_variables():
     others = CONTEXT.replace(TRACE, TRACE[::-1])
     queued = [QueuedRows("sum:1", context, 1, AT_NS, AT_NS + 10) for context in (CONTEXT, others)]
     times = AT_NS + 10, AT_NS + 20, AT_NS + 30, AT_NS + 40

@@ -139,7 +139,7 @@ def test_late_feedback_about_an_earlier_step_does_not_count_for_the_next():
     assert evidence.step.capital().mean == 0.0
 
 
-def test_queries_that_are_left_out_by_chance_count_as_drawn_alone_and_a_loss_outside_of_its_range_is_refused():
+def test_queries_left_out_by_chance_count_as_drawn_alone_and_a_loss_outside_of_its_range_is_refused():
     evidence = begun()
     assert evidence.decide(canary(0.5, scored=False)) is None
     assert (evidence.share.capital().mean, evidence.whole.capital().scores) == (0.5, 0)

@@ -56,7 +56,7 @@ def test_every_figure_has_its_caption_and_warnings_and_notes_are_shown():
         assert said in whole_page()
 
 
-def test_what_is_better_stands_in_the_first_sentence_and_a_difference_that_may_be_none_is_not_called_better():
+def test_what_is_better_stands_in_the_first_sentence_and_a_doubtful_difference_is_not_called_better():
     assert "exp3:eta=0.2 would have lost 0.0800: better by 0.0120 to 0.0280, with 95% confidence" in lead(WHOLE)
     same = evaluation(candidate("a:1", 0.095))
     assert lead(same).endswith("No candidate can be told to be better.")
