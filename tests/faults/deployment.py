@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
 from e2e.any_client import AnyClient
@@ -12,9 +12,8 @@ from e2e.programs import Program, RunningProcess, environment_of, run_here, unti
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-CONFIGURATION, OVERLOAD, GATEWAY = (
-    Path(__file__).with_name(f"{name}.toml") for name in ("kills", "overload", "gateway")
-)
+FOLDER = Path(__file__).parent
+CONFIGURATION, OVERLOAD, GATEWAY = (FOLDER / f"{name}.toml" for name in ("kills", "overload", "gateway"))
 
 
 class Deployment(NamedTuple):
@@ -28,14 +27,7 @@ class Deployment(NamedTuple):
     configuration: Path = CONFIGURATION
 
     @classmethod
-    def on(
-        cls,
-        kafka: KafkaConnection,
-        catalogue: Catalogue,
-        folder: Path,
-        configuration: Path = CONFIGURATION,
-        **environ: str,
-    ) -> Self:
+    def on(cls, kafka: KafkaConnection, catalogue: Catalogue, folder: Path, configuration=CONFIGURATION, **environ):
         folder.mkdir(parents=True, exist_ok=True)
         environ = environment_of(kafka, catalogue, **environ)
         applied = run_here("apply", "--config", str(configuration), folder=folder, environ=environ)

@@ -27,12 +27,7 @@ def respecting_modes() -> tuple[str, ...]:
 
 
 class Disk(NamedTuple):
-    """A folder on a disk that can be filled up.
-
-    Attributes:
-        fill: From now on the process finds no space there.
-        free: There is space again, at the latest for the next process.
-    """
+    """A folder on a disk that can be filled up for a process, and freed, at the latest for the next process."""
 
     kind: str
     folder: Path

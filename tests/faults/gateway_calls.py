@@ -137,11 +137,7 @@ def in_parallel(work: Callable[[T], object], over: Sequence[T]) -> None:
 class KeyedCalls:
     """Asks keys again and again until each is answered, and tells about some of them, at whichever gateway.
 
-    Attributes:
-        bodies: All bodies of answers, by number of the question.
-        told: Questions about which there is feedback.
-        broken: How many calls ended without an answer.
-        refused: How many had another status than 200 or 202, by status.
+    It notes all bodies of answers by number of the question, how many calls were broken off, and why some were refused.
     """
 
     def __init__(self, gateways: Gateways) -> None:
@@ -185,12 +181,7 @@ class KeyedCalls:
 class SingleCalls:
     """Asks each question once, every second one as `respond-async`, and tells about some of those that are answered.
 
-    Attributes:
-        accepted: Questions that were answered by 200 or 202.
-        told: Questions about which feedback was accepted.
-        late: Questions that were answered by 504.
-        refusals: How many calls were answered by 503.
-        slowest_s: Of all calls.
+    It notes which were accepted (200 or 202) and late (504), which feedback was accepted, and how often nothing (503).
     """
 
     def __init__(self, url: str) -> None:

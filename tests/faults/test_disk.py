@@ -42,9 +42,9 @@ class BadDisk(UnderTraffic):
 # --- full ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("make", [pytest.param(small_disk, marks=pytest.mark.short), limited_files])
 def test_a_full_disk_ends_the_router_loudly_and_it_recovers_with_space(kafka, catalogue, tmp_path, fault_report, make):
-    deployment = Deployment.on(kafka, catalogue, tmp_path)
-    with make(tmp_path / "disk") as disk, BadDisk(deployment._replace(data=disk.folder / "data"), fault_report) as bad:
-        up = bad.serve(deployment.start("up"))
+    applied = Deployment.on(kafka, catalogue, tmp_path)
+    with make(tmp_path / "disk") as disk, BadDisk(applied._replace(data=disk.folder / "data"), fault_report) as bad:
+        up = bad.serve(bad.deployment.start("up"))
         bad.asks(QUERIES_BETWEEN)
         first = child(up, " worker router ")
         bad.fault()

@@ -29,17 +29,10 @@ FROZEN_QUERIES = 400
 NEVER_TWICE = 1_000
 """So many numbers make a billion rows: none is asked twice, so each waits for the host, and none is cached."""
 KILLED, LOST, AGAIN, FROZEN = "", ", its data lost", ", and again while it starts", ", frozen before"
-"""How something is killed."""
 
 
 class Kills(UnderTraffic):
-    """What `up` keeps, and `up` itself, to kill.
-
-    Attributes:
-        up: The one that runs.
-        left: What ran below an `up` when that was killed.
-        hows: How it was done, of each fault.
-    """
+    """What `up` keeps, and `up` itself, to kill; `left` is what ran below an `up` when that was killed."""
 
     def __init__(self, deployment: Deployment, report, seed: int, watched: Any = None, **traffic: Any) -> None:
         super().__init__(deployment, report, watched, **traffic)

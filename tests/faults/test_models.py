@@ -179,7 +179,8 @@ def test_memory_and_moods(serving, tmp_path, fault_report):
         asked.append(running.ask("hoarder", (0, len(asked))))
         time.sleep(0.1)  # the rate at which is asked
         assert len(asked) < 200
-    assert [one["outputs"] for one in running.answers(asked)] == [[number] for number in range(len(asked))]
+    found = enumerate(running.answers(asked))
+    assert {one.get("explanation") for number, one in found if one["outputs"] != [number]} == set()
     assert "process has more memory than its model may" in running.up.log
     greedy = running.answer("hoarder", (misdeeds.RAISES, 1))
     assert "MemoryError" in str(greedy), greedy

@@ -19,6 +19,8 @@ PARTITIONS = 4
 class Routers(UnderTraffic):
     """Routers by instance; each that comes or goes disturbs the group."""
 
+    in_partitions = True
+
     def join(self, instance: str, place: str = "data") -> Program:
         """A router, on a machine of its own when a place is given."""
         self.fault()
@@ -51,12 +53,6 @@ class Routers(UnderTraffic):
         owned = until(f"{instances} share all partitions", complete)
         self.flows()
         return owned
-
-    def finish(self) -> None:
-        """A partition in which nobody is answered is a stall already."""
-        stalls_s = self.watch.stalls_of_partitions_s([*self.faults_s, time.monotonic()])[:-1]
-        super().finish()
-        self.stalls_s = stalls_s
 
 
 @pytest.fixture

@@ -109,6 +109,7 @@ class Versions(UnderTraffic):
 
     def traces(self) -> dict[str, Any]:
         groups, process = self._admin.list_consumer_groups().result(60).valid, Path(f"/proc/{self.router}")
+        data = self.deployment.data.resolve()  # more traffic makes more files of databases
         return {
             "processes": {one.command for one in self.up.children() if one.runs},
             "topics": self.topics(),
@@ -116,7 +117,7 @@ class Versions(UnderTraffic):
             "reports": {f"{key} {one['state']}" for key, one in self.reports().items()},
             "paths": {*self._hosts.glob("*"), *self._temporary.glob("*/*")},
             "series": {one for one in scrape(self._port).samples if _is_lasting(*one)},
-            "open files": sum(not self._is_data(one) for one in (process / "fd").iterdir()),
+            "open files": sum(not one.resolve().is_relative_to(data) for one in (process / "fd").iterdir()),
             "threads": len([*(process / "task").iterdir()]),
         }
 
@@ -128,13 +129,6 @@ class Versions(UnderTraffic):
         return {name: each for name, each in sets.items() if each} | {
             name: more for name, more in counts.items() if abs(more) > 2
         }
-
-    def _is_data(self, descriptor: Path) -> bool:
-        """Whether it is a file of a database, of which more traffic makes more."""
-        try:
-            return descriptor.readlink().is_relative_to(self.deployment.data)
-        except OSError:
-            return False
 
     def _is_ours(self, name: str) -> bool:
         return name.startswith(f"{self.catalogue.prefix}.")

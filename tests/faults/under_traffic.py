@@ -28,8 +28,10 @@ class Rig(ExitStack):
         watch: Notes when answers arrive.
         faults_s: When something was done, by `time.monotonic`.
         stood_still: When a router was made to stand still, or its name was taken.
-        stalls_s: The longest time without an answer after each fault, up to the next one, seconds; once judged.
+        stalls_s: The longest time without an answer (in some partition) after each fault, seconds; once judged.
     """
+
+    in_partitions = False
 
     def __init__(self, deployment: Deployment, report: FaultReport, **watched: Any) -> None:
         super().__init__()
@@ -47,7 +49,7 @@ class Rig(ExitStack):
 
     def finish(self) -> None:
         """Nothing more is done."""
-        self.stalls_s = self.watch.stalls_s([*self.faults_s, time.monotonic()])[:-1]
+        self.stalls_s = self.watch.stalls_s(self.faults_s, in_partitions=self.in_partitions)
 
     def conclude(self, case: str, verdict: Verdict, least_applied: int = 10, **line: Any) -> None:
         self.report.add(case, verdict, **{"kills": len(self.faults_s), "stalls_s": self.stalls_s, **line})

@@ -2,7 +2,6 @@
 
 import bisect
 import itertools
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -40,25 +39,15 @@ class Watch:
         self._client, self._topic, self._pids, self._counts = client, topic, pids, counts
         self._over, self._thread = threading.Event(), threading.Thread(target=self._look)
 
-    def stalls_of_partitions_s(self, faults_s: Iterable[float]) -> list[float]:
-        """As `stalls_s`, where a partition in which nobody is answered is a stall already."""
-        faults = [*faults_s]
-        each = [self.stalls_s(faults, arrivals_s) for arrivals_s in self.arrivals_of_s.values()]
-        return [max(stalls) for stalls in zip(*each, strict=True)]
+    def stalls_s(self, faults_s: Iterable[float], *, in_partitions: bool = False) -> list[float]:
+        """The longest time without an answer after each fault (by `time.monotonic`), up to the next fault or now.
 
-    def stalls_s(self, faults_s: Iterable[float], arrivals_s: Sequence[float] | None = None) -> list[float]:
-        """The longest time without an answer after each fault (by `time.monotonic`), up to the next fault.
-
-        If nobody was answered before the next fault, it lasts up to the first answer after that.
+        If nobody was answered before the next fault, it lasts up to the first answer after that. In partitions it is a
+        stall already when nobody is answered in one of them.
         """
-        faults, found = [*faults_s], []
-        arrivals = self.arrivals_s if arrivals_s is None else arrivals_s
-        for since_s, until_s in zip(faults, [*faults[1:], math.inf], strict=True):
-            after = [at_s for at_s in arrivals if at_s > since_s]
-            seen = [since_s, *after[: max(bisect.bisect_left(after, until_s), 1)]]
-            ended_s = [until_s] if seen[-1] < until_s < math.inf else []
-            found.append(max((later - earlier for earlier, later in itertools.pairwise(seen + ended_s)), default=0.0))
-        return found
+        each = [*self.arrivals_of_s.values()] if in_partitions else [self.arrivals_s]
+        spans = itertools.pairwise([*faults_s, time.monotonic()])
+        return [max(_longest_s(arrivals_s, *span) for arrivals_s in each) for span in spans]
 
     def _look(self) -> None:
         with self._client.reading(self._topic) as reading:
@@ -77,3 +66,10 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+
+
+def _longest_s(arrivals_s: Sequence[float], since_s: float, until_s: float) -> float:
+    after = [at_s for at_s in arrivals_s if at_s > since_s]
+    seen = [since_s, *after[: max(bisect.bisect_left(after, until_s), 1)]]
+    ended_s = [until_s] if seen[-1] < until_s else []
+    return max(later - earlier for earlier, later in itertools.pairwise(seen + ended_s))
