@@ -72,7 +72,8 @@ FEEDBACK = {
         {"unlearned": 1}),
     "the application is gone": (lambda at: at.ask("q", "gone").tell("q"), {}, {"unlearned": 1}),
     "a lone model did not answer": (
-        lambda at: at.ask("q", **LATE).tell("q", loss=0.25), {"a:1": (1, 1)}, {"applied": 1}),
+        lambda at: at.ask("q", **LATE).tell("q", loss=0.25).ask("p", **LATE).tell("p"), {"a:1": (2, 2)}, {"applied": 2},
+    ),
     "a loss is that of who gave the answer": (
         lambda at: at.ask("q", outputs=TWO).tell("q", loss=0.25).ask("p").tell("p", reward=0.25), {"a:1": (2, 1)},
         {"applied": 2}),

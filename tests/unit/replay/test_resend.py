@@ -8,7 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from builders.kafka import record
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipper_agents.kafka.reader import Range
@@ -42,12 +42,8 @@ def resending(partitions=4, prefix="staging", ids=None, **options):
     return RecordResender(SOURCE, Catalogue(prefix=prefix, partitions=partitions), ids or NewIds("r1"), **options)
 
 
-def said(copy):
-    return json.loads(copy.value)
-
-
 def id_of(copy):
-    return said(copy)["query_id"]
+    return json.loads(copy.value)["query_id"]
 
 
 # --- what a record becomes --------------------------------------------------------------------------------------------
@@ -55,7 +51,7 @@ def test_a_query_keeps_everything_but_its_id_and_says_where_it_stood():
     sent = resending().copy(query(41, partition=3, query_id="3-abc", context="ada", deadline_ms=20))
     assert (sent.topic, sent.partition, sent.key) == ("staging.queries", 3, b"ada")
     expected = {"application": "digits", "input": [1], "query_id": "3-abc~r1", "context": "ada", "deadline_ms": 20}
-    assert said(sent) == expected
+    assert json.loads(sent.value) == expected
     assert sent.headers == [(FROM, b"clipper.queries/3/41")]
 
 
@@ -97,42 +93,46 @@ def test_with_other_partitions_the_key_says_where_and_feedback_follows():
     assert (told.partition, id_of(told)) == (sent.partition, id_of(sent))
 
 
-def test_feedback_is_sent_about_queries_of_this_run_only():
-    run = resending()
-    run.copy(query(1, query_id="0-a"))
-    assert id_of(run.copy(feedback(1, "0-a"))) == "0-a~r1"
-    assert run.copy(feedback(2, "0-b")) == "no_query"
-    assert run.copy(feedback(3, "0-a", partition=1)) == "no_query", "there it was an orphan"
+A_QUERY, OF_OTHER = query(1, query_id="0-a"), query(1, query_id="0-a", application="other")
+CHOSEN, ALONE = {"applications": ["digits"]}, {"queries": False}
+MARKER = feedback(2, "0-a", headers=[("clipper-restore", b"r-0123456789abcdef")])
+LEFT_OUT = {
+    "of a query that was not sent": ({}, [A_QUERY, feedback(2, "0-b")], "no_query"),
+    "of another partition, where it was an orphan": ({}, [A_QUERY, feedback(3, "0-a", partition=1)], "no_query"),
+    "of no application with the id": ({}, [A_QUERY, feedback(3, "0-a", application="nobody")], "no_query"),
+    "of a query that was not chosen": (CHOSEN, [OF_OTHER, feedback(1, "0-a")], "no_query"),
+    "not chosen": (CHOSEN, [OF_OTHER], "other_application"),
+    "nobody knows whether it was chosen": (CHOSEN, [record(3, b"\xff", topic=SOURCE.queries)], "unreadable"),
+    "no key says where": (ALONE | {"partitions": 2}, [feedback(2, "0-b", key=None)], "no_key"),
+    "a marker of a restore": ({}, [A_QUERY, MARKER], "restore_marker"),
+    "a marker of a restore under the same ids": (ALONE | {"ids": same_id}, [MARKER], "restore_marker"),
+    "an empty query": ({}, [record(3, None, key=None, topic=SOURCE.queries)], "empty"),
+    "an empty feedback": ({}, [record(3, None, key=None, topic=SOURCE.feedback)], "empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "records", "why"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_what_is_left_out_says_why(options, records, why):
+    assert [*map(resending(**options).copy, records)][-1] == why
+
+
+@pytest.mark.parametrize("options", [{}, CHOSEN])
+def test_feedback_about_a_query_of_this_run_is_sent(options):
+    run = resending(**options)
+    assert [id_of(run.copy(one)) for one in (A_QUERY, feedback(1, "0-a"))] == ["0-a~r1"] * 2
 
 
 @pytest.mark.parametrize("ids", [None, same_id])
 def test_feedback_alone_is_sent_whatever_it_is_about_and_as_it_is(ids):
-    told, run = feedback(2, "0@41"), resending(partitions=2, queries=False, ids=ids)
-    assert resending(queries=False, ids=ids).copy(told).value == told.value
-    assert run.copy(feedback(2, "0-b", key=None)) == "no_key"
-    assert run.copy(feedback(2, "0-b", key=b"k")).partition == partition_for(b"k", 2)
-
-
-def test_only_the_chosen_applications_are_sent_with_feedback_that_does_not_name_any():
-    run = resending(applications=["digits"])
-    assert run.copy(query(1, query_id="0-a", application="other")) == "other_application"
-    run.copy(query(2, query_id="0-b"))
-    assert run.copy(feedback(1, "0-a")) == "no_query"
-    assert id_of(run.copy(feedback(2, "0-b"))) == "0-b~r1"
-    assert run.copy(record(3, b"\xff", topic=SOURCE.queries)) == "unreadable"
+    told = feedback(2, "0@41", key=b"k")
+    sent = resending(partitions=2, queries=False, ids=ids).copy(told)
+    assert (sent.value, sent.partition) == (told.value, partition_for(b"k", 2))
 
 
 @pytest.mark.parametrize("topic", [SOURCE.queries, SOURCE.feedback])
-def test_what_cannot_be_read_is_sent_as_it_is_and_what_is_empty_is_left_out(topic):
+def test_what_cannot_be_read_is_sent_as_it_is(topic):
     for value in (b"\xff", b"[1]", b"", None, b'{"query_id": 7}', b'{"a": ' + b"[" * 10_000):
         assert resending().copy(record(3, value, topic=topic)).value == value
-    assert resending().copy(record(3, None, key=None, topic=topic)) == "empty"
-
-
-def test_a_marker_of_a_restore_is_never_sent():
-    marker = [("clipper-restore", b"r-0123456789abcdef")]
-    for run in (resending(), resending(queries=False, ids=same_id, prefix="clipper")):
-        assert run.copy(feedback(2, "0-b", headers=marker)) == "restore_marker"
 
 
 def test_feedback_follows_the_query_of_its_application_under_an_id_of_two():
@@ -143,7 +143,6 @@ def test_feedback_follows_the_query_of_its_application_under_an_id_of_two():
     told = [run.copy(feedback(2, "q", key=None, application=name)).partition for name, _ in asked]
     assert told == [partition_for(key, 3) for _, key in asked]
     assert told[0] != told[1]
-    assert run.copy(feedback(3, "q", application="nobody")) == "no_query"
 
 
 def test_only_the_last_queries_are_remembered():
@@ -174,17 +173,16 @@ def test_feedback_names_the_query_that_it_named_and_reaches_its_partition(querie
         assert (told.partition, id_of(told)) == (sent.partition, id_of(sent))
 
 
+@example({"x" * ID_CHARACTERS, "x" * (ID_CHARACTERS - 1) + "y"})
 @given(st.sets(IDS, max_size=12))
 def test_different_queries_have_different_new_ids_and_none_is_too_long(queries):
-    new = {*map(NewIds("r1"), queries)}
-    assert len(new) == len(queries)
+    new = [*map(NewIds("r1"), queries)]
+    assert len({*new}) == len(queries)
+    assert new == [*map(NewIds("r1"), queries)]
     assert all(len(one) <= ID_CHARACTERS for one in new)
 
 
-def test_an_id_is_the_same_each_time_and_no_run_has_the_name_of_another():
-    ids, long = NewIds("r1"), "x" * ID_CHARACTERS
-    assert ids(long) == ids(long) != ids(long[:-1] + "y")
-    assert len(ids(long)) <= ID_CHARACTERS
+def test_no_run_has_the_name_of_another():
     assert new_run() != new_run()
     assert "~" not in new_run()
 
@@ -205,10 +203,9 @@ class FakeTimer:
         self.stopped = self.at_s >= self._stop_at_s
 
 
-def ran(*records, speed=1.0, error=None, stop_at_s=float("inf"), summary=None, broken=None):
-    """A run over these records, after which the log may be broken: summary, copies, when each was sent, and waits."""
-    timer, copies, times_s = FakeTimer(stop_at_s), [], []
-    summary = RerunSummary() if summary is None else summary
+def ran(*records, speed=1.0, error=None, stop_at_s=float("inf"), summary=None):
+    """A run over these records, of which the last may be an error: summary, copies, when each was sent, and waits."""
+    timer, copies, times_s, summary = FakeTimer(stop_at_s), [], [], summary or RerunSummary()
 
     async def send(copy):
         copies.append(copy)
@@ -219,18 +216,11 @@ def ran(*records, speed=1.0, error=None, stop_at_s=float("inf"), summary=None, b
 
     async def log():
         for one in records:
+            if isinstance(one, Exception):
+                raise one
             yield one
-        if broken is not None:
-            raise broken
 
-    async def run():
-        await Rerun(resending(), send, speed=speed, timer=timer, summary=summary).run(log())
-
-    if broken is None:
-        asyncio.run(run())
-    else:
-        with pytest.raises(type(broken)):
-            asyncio.run(run())
+    asyncio.run(Rerun(resending(), send, speed=speed, timer=timer, summary=summary).run(log()))
     return summary, copies, times_s, timer.waits_s
 
 
@@ -282,6 +272,7 @@ def test_a_run_whose_log_breaks_says_what_was_sent_and_what_is_left():
     first, second = TopicPartition(SOURCE.queries, 0), TopicPartition(SOURCE.queries, 1)
     summary = RerunSummary(interrupted=True)
     summary.unread = {first: Range(0, 2), second: Range(2, 5)}
-    _, copies, _, _ = ran(*LOG[:3], summary=summary, broken=KafkaConnectionError("gone"))
-    assert (summary.interrupted, summary.read, summary.sent.total(), len(copies)) == (True, 3, 3, 3)
+    with pytest.raises(KafkaConnectionError):
+        ran(*LOG[:3], KafkaConnectionError("gone"), summary=summary)
+    assert (summary.interrupted, summary.read, summary.sent.total()) == (True, 3, 3)
     assert summary.unread == {first: Range(2, 2), second: Range(2, 5)}
