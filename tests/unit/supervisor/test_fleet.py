@@ -107,8 +107,8 @@ def model(name="svm", **changes):
     return ModelManifest(name=name, uri=changes.pop("uri", "m:f"), **changes)
 
 
-def application(objective_ms):
-    return ApplicationManifest(name="a", models=["svm:1"], objective_ms=objective_ms)
+def application(objective_ms, name="a"):
+    return ApplicationManifest(name=name, models=["svm:1"], objective_ms=objective_ms)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ async def test_a_retired_or_withdrawn_version_loses_hosts_group_topic_folders_an
 
 @pytest.mark.parametrize("wanted_again", [False, True])
 async def test_hosts_end_only_when_their_requests_are_finished_or_are_kept_when_wanted_again(world, wanted_again):
-    await world.after(model(), application(DAY_MS))
+    await world.after(model(), application(DAY_MS), application(1, "b"))
     world.unread.add("svm:1")
     assert await world.after(model(retired=True)) == []
     if wanted_again:
@@ -158,6 +158,7 @@ async def test_hosts_end_only_when_their_requests_are_finished_or_are_kept_when_
     world.unread.clear()
     await settle(WAIT_S)
     assert list(world.children) == (["host.svm.1.0"] if wanted_again else [])
+    assert (world.did == []) == wanted_again
 
 
 async def test_hosts_that_do_not_get_on_are_ended_when_nobody_waits_any_more(world):
