@@ -19,23 +19,19 @@ time.sleep(60)
 """
 
 
-def hanging(model):
-    return subprocess.run(
-        [sys.executable, "-c", HANGING.format(model=model)], capture_output=True, text=True, timeout=50, check=False
-    )
-
-
-def test_a_model_that_waits_for_ever_ends_its_process_with_a_line_and_its_stack():
-    done = hanging("threading.Event().wait()")
-    assert done.returncode == exits.CRASHED
-    assert "model hangs, the process ends" in done.stderr
-    assert 'File "<string>", line 7' in done.stderr, "where it hangs"
-
-
-def test_a_model_that_holds_the_interpreter_lock_for_ever_ends_its_process_too():
-    done = hanging("ctypes.PyDLL(None).sleep(3600)")
-    assert done.returncode == exits.FAILURE
-    assert "Timeout (0:00:02" in done.stderr
+@pytest.mark.parametrize(
+    ("model", "code", "says"),
+    [
+        ("threading.Event().wait()", exits.CRASHED, "model hangs, the process ends"),
+        ("ctypes.PyDLL(None).sleep(3600)", exits.FAILURE, "Timeout (0:00:02"),
+    ],
+    ids=["waits for ever", "holds the interpreter lock for ever"],
+)
+def test_a_model_that_hangs_ends_its_process_with_a_line_and_its_stack(model, code, says):
+    command = [sys.executable, "-c", HANGING.format(model=model)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == code
+    assert says in done.stderr
     assert 'File "<string>", line 7' in done.stderr, "where it hangs"
 
 
