@@ -1,5 +1,4 @@
 import hashlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +7,9 @@ from unit.demo.fabricated import PLAN, demo_script
 from clipper_agents.demo.data import INK, TRAIN_ROWS, Digits, distort, draw_traffic, load_digits
 from clipper_agents.demo.models import TRUSTED, FaultyModel, best_of, train
 from clipper_agents.demo.plan import PHASES, POLICIES, DemoPlan, application_of
-from clipper_agents.demo.run import demo_settings
+from clipper_agents.demo.run import MAX_OPEN, demo_settings, load_plan
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.models.registry import load_model
-from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 
 pytest.importorskip("skops")
@@ -31,13 +29,10 @@ def loaded(model):
     return load_model("sklearn", str(model.path), model.sha256, {"trusted": list(TRUSTED)})
 
 
-def test_the_three_parts_are_the_whole_data_set_and_share_no_row(digits):
+def test_the_three_parts_are_the_whole_data_set_share_no_row_and_are_drawn_by_the_seed(digits):
     parts = (digits.train, digits.validation, digits.traffic)
     assert [len(part.labels) for part in parts] == [700, 200, 1797 - TRAIN_ROWS]
     assert len(np.unique(np.concatenate([part.rows for part in parts]), axis=0)) == 1797
-
-
-def test_a_seed_gives_the_same_data_and_another_seed_another_order(digits):
     assert np.array_equal(load_digits(0).traffic.rows, digits.traffic.rows)
     assert not np.array_equal(load_digits(1).traffic.labels, digits.traffic.labels)
 
@@ -99,11 +94,6 @@ def test_settings_declare_an_application_a_policy_and_let_the_best_model_break(t
 
 
 # --- queries --------------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def script():
-    return demo_script()
-
-
 def test_phases_cover_every_query_once():
     assert PLAN.edges == (0, 100, 200, 400)
     phases = [PLAN.phase_of(query) for query in range(PLAN.queries)]
@@ -116,26 +106,20 @@ def test_a_plan_that_says_nothing_is_refused(wrong, message):
         DemoPlan(**wrong)
 
 
-def test_every_policy_of_the_demo_exists_and_forgets():
-    policies: list[Any] = [make_policy(*each) for each in POLICIES.items()]
-    assert None not in [policy.half_life for policy in policies]
-
-
-def test_queries_alternate_between_the_applications_and_are_due_evenly(script):
+def test_queries_alternate_between_the_applications_are_due_evenly_and_only_so_many_are_open():
+    load, script = load_plan(PLAN, draw_traffic(load_digits(0), 1, 0)), demo_script()
+    assert (load.mode, load.most_outstanding) == ("bounded", MAX_OPEN)
     queries = [codec.queries.decode(script.record(number)[2]) for number in range(PLAN.queries)]
     assert [query.application for query in queries] == [*map(application_of, POLICIES)] * (PLAN.queries // 2)
     assert {len(query.input) for query in queries} == {64}
     assert np.allclose(np.diff(script.times_s), 1 / PLAN.rate_per_s)
 
 
-def test_a_tenth_of_the_queries_repeats_an_input_with_its_label(script):
+def test_a_tenth_of_the_queries_repeats_an_input_with_its_label_in_each_run_of_a_seed():
+    script, again = demo_script(), demo_script("ffffffff")
     labels = dict(zip(script.bodies, script.labels, strict=True))
     assert [labels[body] for body in script.bodies] == script.labels
     assert len(labels) == len(set(script.rows))
     assert 0.03 < 1 - len(labels) / PLAN.queries < 0.17  # five standard deviations of a tenth of 400
-
-
-def test_a_seed_gives_the_same_queries_and_delays_in_another_run(script):
-    again = demo_script("ffffffff")
     assert (again.bodies, again.delays_s) == (script.bodies, script.delays_s)
     assert again.query_id(0) != script.query_id(0)
