@@ -14,7 +14,7 @@ from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.manifest_text import plan_lines
 from clipper_agents.control.plan import Edit, Plan
 from clipper_agents.control.rollback import plan_rollback
-from clipper_agents.control.state import ControlState, Manifests
+from clipper_agents.control.state import ControlState, Manifests, RefusedRecord
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.change import Change
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec, Trial
@@ -200,7 +200,8 @@ BIGGER = ModelManifest(name="tree", uri="m:g", replicas=2)
 DIGITS, UNREVISED, UNBOUND = digits("svm:1", revision=4), digits("svm:1"), digits("svm:1", objective_ms=None)
 SHOP = ApplicationManifest(name="shop", models=["tree:1"], revision=2)
 DECLARED = Manifests(applications={"digits": DIGITS, "shop": SHOP}, models={"svm:1": SVM, "tree:1": TREE})
-BROKEN = replace(DECLARED, unreadable={"application/digits": "not JSON", "model/svm:1": "not JSON"})
+REFUSED = [RefusedRecord("application", "application/digits", 0, "{"), RefusedRecord("model", "model/svm:1", 1, "{")]
+BROKEN = replace(DECLARED, unreadable={one.key: one for one in REFUSED})
 DELETED = Plan(edits=(Edit(application="shop", command="delete", before=SHOP),), withdrawn=("tree:1",))
 
 

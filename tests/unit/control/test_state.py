@@ -53,7 +53,7 @@ def nested(levels):
 
 MODEL = {"name": "a", "version": "1", "uri": "acme:f"}
 APP = {"name": "app", "models": ["a:1"]}
-BAD_OF_MODEL = {
+BAD_OF_MODEL: dict[str, list] = {
     "name": ["b"],
     "version": ["2"],
     "uri": ["a" * 10_000],
@@ -62,7 +62,7 @@ BAD_OF_MODEL = {
     "input": [{"shape": [1024, 1024, 1024]}, {"shape": [1] * 100}],
     "parameters": [{"x": nested(200)}, {"x": 10**400}],
 }
-BAD_OF_APPLICATION = {
+BAD_OF_APPLICATION: dict[str, list] = {
     "name": ["apq"],
     "models": [[f"a:{number}" for number in range(1000)]],
     "objective_ms": [10**400],

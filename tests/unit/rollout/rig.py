@@ -60,7 +60,8 @@ def log_record(topic, value, offset=0, headers=()):
 
 def query(query_id, *served, beside=(), offset=0, **fields):
     """Records of a query, in order; its true output is 1."""
-    return [log_record(*one, offset) for one in records_of(CATALOGUE, query_id, served, beside, **fields)]
+    records = records_of(CATALOGUE, query_id, served, beside, **fields)
+    return [log_record(topic, value, offset) for topic, value in records]
 
 
 def fold_of(control, known=None):
