@@ -10,19 +10,19 @@ from clipper_agents.feedback.restore_markers import RefusedMarker, Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_topics.prediction import NAMED, PolicyRef
 from clipper_topics.restore import Marker
-from clipper_topics.selection_rows import NO_ROW, ConfigStart, SavedRow, config_context, config_note, note_row
+from clipper_topics.selection_rows import SavedRow, config_context, note_row
 
 APP = application("app", ("a:1", "b:1"))
 SAVED = [SavedRow(partition=0, totals={"b:1": (2.0, 1.0, 8.0, 3.0)})]
 
 
-def step_of(*told, rows=(), markers=(), app=APP, **decisions):
+def step_of(*told, rows=(), markers=(), **decisions):
     """A step over feedback about these decisions, by query id."""
     joined = [JoinedFeedback(one, said, decisions.get(said.query_id)) for one, said in told]
     unapplied = {decision.offset: None for decision in decisions.values()}
     found = Rows(rows)
     return learn(
-        joined, unapplied, found, lambda *_: app, markers, lambda name: [key for key in found if key[0] == name]
+        joined, unapplied, found, lambda *_: APP, markers, lambda name: [key for key in found if key[0] == name]
     )
 
 
@@ -69,12 +69,3 @@ def test_a_restore_that_was_declared_before_another_is_refused_behind_it():
     ((refused, error),) = step.refused
     assert (refused.offset, type(error), step.outcomes) == (6, RefusedMarker, {"restored": 1, "invalid": 1})
     assert "a later restore of app" in str(error)
-
-
-def test_a_policy_is_noted_behind_a_note_that_a_crash_left_ahead_of_the_position():
-    note = ("", config_context("app"))
-    rows = {note: config_note(NO_ROW, ConfigStart(5, 1))}
-    told = feedback(4, "a"), feedback(6, "b")
-    changed = application("app", ("a:1", "b:1"), learning_config=2)
-    step = step_of(*told, rows=rows, app=changed, a=logged(0, "a", policy=PolicyRef(name=NAMED)), b=logged(1, "b"))
-    assert step.rows[note].configs == (ConfigStart(5, 1), ConfigStart(6, 2))

@@ -39,13 +39,10 @@ def test_a_store_gives_what_was_written_and_not_deleted(tmp_path):
     store.close()
 
 
-@pytest.mark.parametrize("harm", damage.ON_TABLES)
-def test_a_corrupt_cache_is_empty_again(tmp_path, caches, harm):
-    for key in KEYS:
-        store = RocksCacheStore(tmp_path / "0")
-        store.write([(key, b"value" * 1000)], [])
-        store.close()
-    damage.ON_TABLES[harm](tmp_path / "0")
+def test_a_corrupt_cache_is_empty_again(tmp_path, caches):
+    caches.of(0).put_many([(KEYS[1], b"2")])
+    caches.keep_only([])
+    damage.cut(tmp_path / "0" / "CURRENT", 0)
     assert caches.of(0).get_many(KEYS) == [None, None]
     caches.of(0).put_many([(KEYS[0], b"1")])
     assert caches.of(0).get_many(KEYS) == [b"1", None]
