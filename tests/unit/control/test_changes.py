@@ -200,7 +200,10 @@ BIGGER = ModelManifest(name="tree", uri="m:g", replicas=2)
 DIGITS, UNREVISED, UNBOUND = digits("svm:1", revision=4), digits("svm:1"), digits("svm:1", objective_ms=None)
 SHOP = ApplicationManifest(name="shop", models=["tree:1"], revision=2)
 DECLARED = Manifests(applications={"digits": DIGITS, "shop": SHOP}, models={"svm:1": SVM, "tree:1": TREE})
-REFUSED = [RefusedRecord("application", "application/digits", 0, "{"), RefusedRecord("model", "model/svm:1", 1, "{")]
+REFUSED = [
+    RefusedRecord(kind=key.partition("/")[0], key=key, offset=0, reason="no JSON")
+    for key in ("application/digits", "model/svm:1")
+]
 BROKEN = replace(DECLARED, unreadable={one.key: one for one in REFUSED})
 DELETED = Plan(edits=(Edit(application="shop", command="delete", before=SHOP),), withdrawn=("tree:1",))
 
