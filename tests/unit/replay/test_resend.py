@@ -61,12 +61,9 @@ def test_headers_unknown_fields_and_digits_stay_as_written_but_for_the_place_of_
     sent = resending().copy(record(1, value, topic=SOURCE.queries, headers=headers))
     assert sent.value == value.replace(b'"query_id":"q"', b'"query_id":"q~r1"')
     assert sent.headers == [("trace", b"7"), ("trace", b"8"), (FROM, b"clipper.queries/0/1")]
-
-
-def test_msgpack_is_rewritten_as_msgpack():
-    content = {"application": "digits", "input": b"\x00\xff", "query_id": "2-a"}
-    sent = resending().copy(record(5, msgspec.msgpack.encode(content), None, SOURCE.queries, 2, codec.MSGPACK_HEADERS))
-    assert msgspec.msgpack.decode(sent.value) == content | {"query_id": "2-a~r1"}
+    packed = {"application": "digits", "input": b"\x00\xff", "query_id": "2-a"}
+    sent = resending().copy(record(5, msgspec.msgpack.encode(packed), None, SOURCE.queries, 2, codec.MSGPACK_HEADERS))
+    assert msgspec.msgpack.decode(sent.value) == packed | {"query_id": "2-a~r1"}
 
 
 @pytest.mark.parametrize("ids", [None, same_id])
@@ -83,14 +80,6 @@ def test_with_the_same_ids_not_a_byte_changes_but_of_an_id_that_only_routers_giv
     assert [run.copy(asked).value, run.copy(told).value] == [asked.value, told.value]
     assert id_of(resending().copy(query(41, partition=3, query_id="2@17"))) == "3@41~r1"
     assert not is_offset_id(same_id("3@41"))
-
-
-def test_with_other_partitions_the_key_says_where_and_feedback_follows():
-    run = resending(partitions=3)
-    sent = run.copy(query(41, partition=2, key=b"user-42", query_id="2-abc"))
-    assert sent.partition == partition_for(b"user-42", 3)
-    told = run.copy(feedback(9, "2-abc", partition=2, key=None))
-    assert (told.partition, id_of(told)) == (sent.partition, id_of(sent))
 
 
 A_QUERY, OF_OTHER = query(1, query_id="0-a"), query(1, query_id="0-a", application="other")
@@ -114,12 +103,6 @@ LEFT_OUT = {
 @pytest.mark.parametrize(("options", "records", "why"), LEFT_OUT.values(), ids=LEFT_OUT)
 def test_what_is_left_out_says_why(options, records, why):
     assert [*map(resending(**options).copy, records)][-1] == why
-
-
-@pytest.mark.parametrize("options", [{}, CHOSEN])
-def test_feedback_about_a_query_of_this_run_is_sent(options):
-    run = resending(**options)
-    assert [id_of(run.copy(one)) for one in (A_QUERY, feedback(1, "0-a"))] == ["0-a~r1"] * 2
 
 
 @pytest.mark.parametrize("ids", [None, same_id])
@@ -161,12 +144,19 @@ IDS = MADE | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_s
 QUERIES = st.tuples(PARTITIONS, IDS | st.none(), st.none() | st.binary(min_size=1, max_size=4))
 
 
-@given(queries=st.lists(QUERIES, min_size=1, max_size=12), partitions=st.integers(1, 6))
-def test_feedback_names_the_query_that_it_named_and_reaches_its_partition(queries, partitions):
-    run, asked = resending(partitions=partitions), {}
+@given(
+    queries=st.lists(QUERIES, min_size=1, max_size=12),
+    partitions=st.integers(1, 6),
+    options=st.sampled_from([{}, CHOSEN]),
+)
+def test_feedback_names_the_query_that_it_named_and_reaches_its_partition(queries, partitions, options):
+    run, asked = resending(partitions=partitions, **options), {}
     for offset, (partition, query_id, key) in enumerate(queries):
         old = query_id or f"{partition}@{offset}"
         sent = run.copy(query(offset, partition, key, query_id=query_id))
+        placed = partition_for(old.encode() if key is None else key, partitions)
+        kept = partition if partitions == SOURCE.partitions else placed
+        assert (sent.partition, sent.key) == (kept, key)
         asked[partition, old] = sent  # of two with one id in one partition the later one's place is known
     for (partition, old), sent in asked.items():
         told = run.copy(feedback(0, old, partition, key=None))
