@@ -198,7 +198,7 @@ def both_by_features(queries: int, seed: int) -> tuple[float, float]:
     models = [f"m{number}:1" for number in range(world.arms)]
     for x, means in zip(*world.queries(rng), strict=True):
         features = x[1:].tolist()
-        choice = policy.prepare_for(state, models, features)
+        choice = policy.by_features(state, models).given(features)
         regret += float(np.array(list(choice.weights.values())) @ means - means.min())
         decision = choice.select(draw)
         losses = {model: float(draw.random() < means[models.index(model)]) for model in decision.models}

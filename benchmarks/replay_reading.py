@@ -33,7 +33,7 @@ from rig.session import Session, parsed, report, said, session, system_options
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.replay.export import export_log
 from clipper_agents.replay.logs import KafkaLog
-from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks, writing
+from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks_with_inputs, writing
 from clipper_topics.catalogue import Catalogue
 
 JOBS = Path(__file__).resolve().parent / "rig/reading_jobs.py"
@@ -80,7 +80,7 @@ def exported(at: Session, catalogue: Catalogue, wanted: int) -> Path:
     facts = export_log(log, once, 2)
     with writing(path, FileFacts(application="digits", loss_kind="zero_one")) as writer:
         for number in range(max(1, wanted // facts.decisions)):
-            for columns in read_chunks(once):
+            for columns, _ in read_chunks_with_inputs(once):
                 told = np.where(columns.with_feedback, columns.feedback_offset + number * facts.decisions, -1)
                 writer.write(replace(columns, feedback_offset=told))
     return path

@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,7 +50,7 @@ from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
 from clipper_agents.streaming.worker_process import settle_memory
-from clipper_stream.caching.clock import ClockCache, DictStore
+from clipper_stream.caching.clock import ClockCache
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.query import Application, CandidateModel, Router
 from clipper_stream.query.inputs import RowSpec
@@ -203,6 +203,18 @@ class NoModels:
         return False
 
 
+class EntryStore(dict[bytes, bytes]):
+    """Cache entries in memory."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self.get(key) for key in keys]
+
+    def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
+        self.update(puts)
+        for key in deletes:
+            self.pop(key, None)
+
+
 class RouterPath:
     """A router without its consumers, and a host that answers at once."""
 
@@ -211,7 +223,7 @@ class RouterPath:
         self.kafka, self.metrics, self.traces = MemoryKafka(), metrics, traces
         kafka: Any = self.kafka
         application = _application()
-        caches: defaultdict[int, ClockCache] = defaultdict(lambda: ClockCache(DictStore(), CACHE_BYTES))
+        caches: defaultdict[int, ClockCache] = defaultdict(lambda: ClockCache(EntryStore(), CACHE_BYTES))
         router = Router(
             {application.name: application}.get,
             lambda of, _, __: of.choice(SelectionState()),

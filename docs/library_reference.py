@@ -17,7 +17,7 @@ INTERNAL = "query"
 """The stages of a query's way are the routers' own."""
 _PUBLIC = """
 BatchLimit make_limit Aimd RelaxedTarget Fixed Window
-CacheStore ClockCache DictStore version_digest row_hashes
+CacheStore ClockCache version_digest row_hashes
 Client SyncClient Answer
 HttpClient SyncHttpClient HttpAnswer
 ClipperError RequestError SetupError ModelFailed ModelUnavailable
@@ -28,7 +28,7 @@ LoggedDecision Label GivenLoss loss_of
 Model Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report
 Candidate parse_candidate DecisionColumns Estimator make_estimators
 Question
-evaluate Evaluation read_facts read_chunks write_page
+evaluate Evaluation read_facts read_in_time_order write_page
 SelectionPolicy SelectionState Decision make_policy query_rng
 """
 PUBLIC = frozenset(_PUBLIC.split())

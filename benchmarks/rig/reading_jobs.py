@@ -19,7 +19,7 @@ from column_fold import fold_columns
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
 from clipper_agents.replay.logs import KafkaLog
 from clipper_agents.replay.source import read_decisions
-from clipper_stream.evaluation.log.parquet import read_chunks
+from clipper_stream.evaluation.log.parquet import read_chunks_with_inputs
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -73,7 +73,7 @@ async def _bare(bootstrap: str, catalogue: Catalogue) -> int:
 
 def estimate(path: str) -> int:
     """A file into the arrays that estimators need."""
-    return sum(len(columns) for columns in read_chunks(Path(path), ESTIMATION))
+    return sum(len(columns) for columns, _ in read_chunks_with_inputs(Path(path), ESTIMATION))
 
 
 def fold(path: str) -> int:
@@ -82,7 +82,7 @@ def fold(path: str) -> int:
 
     def counted() -> Any:
         nonlocal decisions
-        for columns in read_chunks(Path(path), FOLD):
+        for columns, _ in read_chunks_with_inputs(Path(path), FOLD):
             decisions += len(columns)
             yield columns
 

@@ -42,36 +42,6 @@ class OutputCodec(Protocol):
     def loads(self, value: bytes, /) -> Any: ...
 
 
-class DictStore:
-    """Keeps cache entries in a dictionary: for the library without a table, and the reference for stores on disk.
-
-    >>> store = DictStore()
-    >>> store.write(puts=[(b"a", b"1"), (b"b", b"2")], deletes=[])
-    >>> store.write(puts=[], deletes=[b"a", b"missing"])
-    >>> store.get_many([b"b", b"a"])
-    [b'2', None]
-    """
-
-    __slots__ = ("_entries",)
-
-    def __init__(self, entries: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self._entries = dict(entries)
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The value of each key, in order; None where there is none."""
-        return [self._entries.get(key) for key in keys]
-
-    def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
-        """Put entries and delete keys; a key that is not there is no error."""
-        self._entries.update(puts)
-        for key in deletes:
-            self._entries.pop(key, None)
-
-    def items(self) -> list[tuple[bytes, bytes]]:
-        """All entries."""
-        return list(self._entries.items())
-
-
 class ClockCache:
     """Remembers outputs by key until the budget is full, then forgets those not asked for lately.
 
@@ -82,14 +52,6 @@ class ClockCache:
 
     Raises:
         InvalidSetting: an argument is negative.
-
-    >>> cache = ClockCache(DictStore(), budget_bytes=6, entry_bytes=0)
-    >>> cache.put_many([(b"a", b"1"), (b"b", b"2"), (b"c", b"3")])
-    >>> cache.get_many([b"a"])
-    [b'1']
-    >>> cache.put_many([(b"d", b"4")])
-    >>> cache.get_many([b"a", b"b", b"c", b"d"])
-    [b'1', None, b'3', b'4']
 
     Source: Corbato, A Paging Experiment with the Multics System (1969); Clipper, section 4.2.
     """

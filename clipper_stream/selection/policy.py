@@ -64,14 +64,6 @@ class SelectionPolicy(Protocol):
         """The choices for queries with features, kept like that of `prepare`; None: the policy ignores features."""
         return None
 
-    def prepare_for(self, state: SelectionState, candidates: Sequence[str], features: Features) -> ActionDistribution:
-        """The choice for a query with these features, empty for one without.
-
-        Who has many queries for one state keeps `by_features`, which this makes anew each time.
-        """
-        by_features = self.by_features(state, candidates)
-        return self.prepare(state, candidates) if by_features is None else by_features.given(features)
-
     def observe_for(
         self,
         state: SelectionState,

@@ -1,10 +1,10 @@
 """A world of steady mean losses, small enough for a test, and a policy that learns in it."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from clipper_stream.selection.distribution import Decision
+from clipper_stream.selection.distribution import ActionDistribution, Decision
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
 from clipper_stream.selection.trials import ChoiceWithTrials
@@ -30,6 +30,14 @@ def queries_of(
         losses = {model: float(draw.random() < means[model]) for model in decision.models}
         state = policy.observe(state, losses, dict(zip(decision.models, decision.propensities, strict=True)))
         yield shares, state
+
+
+def prepared_for(
+    policy: SelectionPolicy, state: SelectionState, models: Sequence[str], features: Sequence[float]
+) -> ActionDistribution:
+    """The choice for a query with these features, empty for one without."""
+    by_features = policy.by_features(state, models)
+    return policy.prepare(state, models) if by_features is None else by_features.given(features)
 
 
 def regret_of(policy: SelectionPolicy, means: Mapping[str, float], count: int, seed: int) -> float:

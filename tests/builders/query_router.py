@@ -3,7 +3,8 @@
 import json
 from collections import defaultdict
 
-from clipper_stream.caching.clock import ClockCache, DictStore
+from builders.cache_store import DictStore
+from clipper_stream.caching.clock import ClockCache
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.query import Application, CandidateModel, DecodedBlock, DecodedQuery, Failure, OutputPiece, Router
 from clipper_stream.query.application import TrialModel

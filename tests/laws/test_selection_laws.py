@@ -7,7 +7,7 @@ from dataclasses import astuple
 from itertools import pairwise
 
 import pytest
-from builders.bandits import queries_of
+from builders.bandits import prepared_for, queries_of
 
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import POLICIES, make_policy
@@ -84,7 +84,7 @@ def test_weights_sum_to_one_in_any_state_and_whoever_is_asked_has_a_propensity(p
 @pytest.mark.parametrize("features", FEATURES, ids=len)
 @each_policy
 def test_whatever_the_features_models_are_asked_as_often_as_the_propensities_say(policy: SelectionPolicy, features):
-    prepared = policy.prepare_for(learned_by_features(policy), CANDIDATES, features)
+    prepared = prepared_for(policy, learned_by_features(policy), CANDIDATES, features)
     assert tuple(prepared.weights) == CANDIDATES
     chances = [end - start for start, end in pairwise((0.0, *prepared.bounds, 1.0))]
     asked = dict.fromkeys(CANDIDATES, 0.0)
@@ -101,7 +101,7 @@ def test_whatever_the_features_models_are_asked_as_often_as_the_propensities_say
 def test_features_make_no_difference_where_there_are_none_or_the_policy_says_so(policy: SelectionPolicy):
     state, feedback = learned_by_features(policy), ({"a:1": 1.0}, {"a:1": 0.5})
     for features in ((), (0.5,)) if policy.by_features(STATE, CANDIDATES) is None else ((),):
-        assert policy.prepare_for(state, CANDIDATES, features) == policy.prepare(state, CANDIDATES)
+        assert prepared_for(policy, state, CANDIDATES, features) == policy.prepare(state, CANDIDATES)
         assert policy.observe_for(state, *feedback, features) == policy.observe(state, *feedback)
 
 
@@ -206,7 +206,9 @@ def test_without_forgetting_partitions_add_up_to_the_whole(name):
     parts, whole, _ = learned_apart(policy, exact_in_binary)
     assert merge(parts) == whole
     for features in FEATURES:
-        assert policy.prepare_for(merge(parts), CANDIDATES, features) == policy.prepare_for(whole, CANDIDATES, features)
+        assert prepared_for(policy, merge(parts), CANDIDATES, features) == prepared_for(
+            policy, whole, CANDIDATES, features
+        )
 
 
 @pytest.mark.parametrize("name", not_excused("partitions", LEARNING))

@@ -1,10 +1,11 @@
 """The CLOCK cache against a textbook ring: an array with a hand and a bit a slot."""
 
+from builders.cache_store import DictStore
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from clipper_stream.caching.clock import ClockCache, DictStore
+from clipper_stream.caching.clock import ClockCache
 
 ENTRY_BYTES = 3
 keys = st.sampled_from([b"%d" % number for number in range(12)])

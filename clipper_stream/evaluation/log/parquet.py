@@ -180,23 +180,19 @@ def read_facts(path: Path) -> FileFacts:
     return replace(found[-1], models=models, decisions=sum(one.decisions for one in found))
 
 
-def read_chunks(path: Path, wanted: Collection[str] = EVERYTHING) -> Iterator[DecisionColumns]:
+def read_chunks_with_inputs(
+    path: Path, wanted: Collection[str] = EVERYTHING, *, inputs: bool = False
+) -> Iterator[tuple[DecisionColumns, tuple[str | None, ...] | None]]:
     """The decisions of a file or a folder, a row group at a time, in the order in which they were written.
 
     Args:
         path: The file or the folder.
         wanted: Names of the arrays to read; in the others nothing is known.
+        inputs: Give the queries' inputs as JSON with each chunk; None where the file has none, or they are not wanted.
 
     Raises:
         UnusableFile: it holds no decisions, or in a newer form.
     """
-    return (columns for columns, _ in read_chunks_with_inputs(path, wanted))
-
-
-def read_chunks_with_inputs(
-    path: Path, wanted: Collection[str] = EVERYTHING, *, inputs: bool = False
-) -> Iterator[tuple[DecisionColumns, tuple[str | None, ...] | None]]:
-    """The same, each chunk with its queries' inputs as JSON; None where the file has none, or they are not wanted."""
     return (read_group(group, wanted, inputs=inputs) for group in row_groups(path))
 
 
@@ -217,7 +213,7 @@ class RowGroup(NamedTuple):
 
 
 def row_groups(path: Path) -> list[RowGroup]:
-    """All chunks of a file or a folder; errors as of `read_chunks`."""
+    """All chunks of a file or a folder; errors as of `read_chunks_with_inputs`."""
     models = read_facts(path).models
     files = map(_opened, _files(path))
     return [RowGroup(file, number, models) for file in files for number in range(file.num_row_groups)]

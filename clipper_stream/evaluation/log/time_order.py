@@ -75,7 +75,11 @@ ORDERED_BY = frozenset({"partition", "offset", "at_ms"})
 
 
 def read_in_time_order(path: Path, wanted: Collection[str] = EVERYTHING) -> Iterator[DecisionColumns]:
-    """The decisions of a file or a folder in the order of time; arguments and errors as of `parquet.read_chunks`."""
+    """The decisions of a file or a folder in the order of time; in arrays that are not `wanted` nothing is known.
+
+    Raises:
+        UnusableFile: it holds no decisions, or in a newer form.
+    """
     groups = row_groups(path)
     numbers = sorted({number for group in groups for number in group.partitions})
     names = {*wanted, *ORDERED_BY}

@@ -52,7 +52,7 @@ class LinUcb(SelectionPolicy):
     >>> for feature in (0.0, 1.0) * 20:  # a:1 is right about small ones, b:1 about large ones
     ...     losses = {"a:1": feature, "b:1": 1.0 - feature}
     ...     state = policy.observe_for(state, losses, dict.fromkeys(models, 1.0), [feature])
-    >>> [policy.prepare_for(state, models, [feature]).weights for feature in (0.1, 0.9)]
+    >>> [policy.by_features(state, models).given([feature]).weights for feature in (0.1, 0.9)]
     [{'a:1': 0.9500000000000001, 'b:1': 0.05}, {'a:1': 0.05, 'b:1': 0.9500000000000001}]
 
     Source: Li, Chu, Langford and Schapire, "A contextual-bandit approach to personalized news article recommendation",

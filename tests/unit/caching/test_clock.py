@@ -1,8 +1,9 @@
 """What the cache asks of its store; its entries are those of `ClockMachine`."""
 
 import pytest
+from builders.cache_store import DictStore
 
-from clipper_stream.caching.clock import ClockCache, DictStore
+from clipper_stream.caching.clock import ClockCache
 from clipper_stream.errors import InvalidSetting
 
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 from builders.bandits import outcomes
+from builders.cache_store import DictStore
 from builders.query_router import NOW_S, JsonCodec, application, query
 
-from clipper_stream.caching.clock import ClockCache, DictStore
+from clipper_stream.caching.clock import ClockCache
 from clipper_stream.query import OutputPiece, Router
 from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.contextual import ContextualChoice

@@ -7,7 +7,7 @@ import pytest
 from builders.columns import made_up
 
 from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_stream.evaluation.log.parquet import FileFacts, UnusableFile, read_chunks, read_facts, writing
+from clipper_stream.evaluation.log.parquet import FileFacts, UnusableFile, read_chunks_with_inputs, read_facts, writing
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -57,20 +57,21 @@ def test_a_folder_is_of_several_files_and_each_says_what_is_in_it(tmp_path):
     assert files == ["00000.parquet", "00001.parquet"]
     assert read_facts(tmp_path / "decisions" / files[1]).decisions == 10
     assert read_facts(tmp_path / "decisions").decisions == 20
-    assert [len(columns) for columns in read_chunks(tmp_path / "decisions")] == [5, 5, 5, 5]
+    assert [len(columns) for columns, _ in read_chunks_with_inputs(tmp_path / "decisions")] == [5, 5, 5, 5]
 
 
 def test_a_file_without_decisions_can_be_read(tmp_path):
     with writing(tmp_path / "none.parquet", FACTS) as writer:
         writer.write(DecisionColumns.empty(["a:1"]))
-    assert (read_facts(tmp_path / "none.parquet").decisions, list(read_chunks(tmp_path / "none.parquet"))) == (0, [])
+    none = tmp_path / "none.parquet"
+    assert (read_facts(none).decisions, list(read_chunks_with_inputs(none))) == (0, [])
 
 
 def test_of_columns_that_are_not_wanted_nothing_is_known(tmp_path):
     columns = some()
     with writing(tmp_path / "some.parquet", FACTS) as writer:
         writer.write(columns)
-    (back,) = read_chunks(tmp_path / "some.parquet", ("loss", "at_ms"))
+    ((back, _),) = read_chunks_with_inputs(tmp_path / "some.parquet", ("loss", "at_ms"))
     assert np.array_equal(back.loss, columns.of_models(back.models).loss, equal_nan=True)
     assert np.array_equal(back.at_ms, columns.at_ms)
     assert not back.served.any()

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+from builders.bandits import prepared_for
 
 from clipper_stream.selection.policies.lin_ucb import LinUcb, linear_losses
 from clipper_stream.selection.registry import POLICIES, make_policy
@@ -32,7 +33,7 @@ def regret(policy, seed):
     world, state, total = random.Random(seed), SelectionState(), 0.0
     for number in range(QUERIES):
         feature = world.random()
-        decision = policy.prepare_for(state, MODELS, [feature]).select(query_rng(seed, f"0-{number}"))
+        decision = prepared_for(policy, state, MODELS, [feature]).select(query_rng(seed, f"0-{number}"))
         (model,) = decision.models
         total += gap(model, feature)
         losses = {model: float(world.random() < error(model, feature))}
@@ -89,7 +90,7 @@ def test_loss_and_width_are_those_of_a_ridge_regression_and_the_least_bound_is_c
         assert found[0] == pytest.approx(expected)
         assert found[1] == pytest.approx(widths)
         best = MODELS[np.argmin(np.array(expected) - alpha * np.array(widths))]
-        assert policy.prepare_for(state, MODELS, features).weights[best] == 1.0
+        assert prepared_for(policy, state, MODELS, features).weights[best] == 1.0
 
 
 def test_moments_of_fewer_features_are_those_of_more_that_are_zero():
@@ -110,7 +111,7 @@ def test_with_a_half_life_a_model_that_turned_bad_for_some_queries_is_left_there
         for feature in (-1.0, 1.0):
             losses = {"a:1": float(turned and feature > 0.0), "b:1": 0.3}
             state = policy.observe_for(state, losses, dict.fromkeys(losses, 1.0), [feature])
-    chosen = [policy.prepare_for(state, ("a:1", "b:1"), [feature]).weights for feature in (-1.0, 1.0)]
+    chosen = [prepared_for(policy, state, ("a:1", "b:1"), [feature]).weights for feature in (-1.0, 1.0)]
     assert chosen == [{"a:1": 1.0, "b:1": 0.0}, {"a:1": 0.0, "b:1": 1.0}]
 
 
@@ -118,5 +119,5 @@ def test_sums_that_no_features_can_have_still_make_a_choice():
     """Somebody may restore anything: a matrix that is not positive, and numbers beyond all reason."""
     beyond = ModelTotals(1.0, 1.0, 1.0, 1.0, (-1e100, 1e100, 1e100, -1e100, -1e100))
     strange = SelectionState({"a:1": beyond, "b:1": ModelTotals(1.0, 0.0, 1.0, 0.0, (5e-324, 0.0, 1e100, 0.0, 0.0))})
-    decision = LinUcb().prepare_for(strange, MODELS, [1e6] * 16).select(query_rng(0, "q"))
+    decision = prepared_for(LinUcb(), strange, MODELS, [1e6] * 16).select(query_rng(0, "q"))
     assert 0.0 < decision.propensities[0] <= 1.0
