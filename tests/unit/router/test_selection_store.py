@@ -1,15 +1,19 @@
 """Choices follow the rows: own ones from the table, those of other routers as they were published."""
 
+import asyncio
+
 import msgspec
 import pytest
 from builders.kafka import record
 from builders.query_router import application
+from hypothesis import given
+from hypothesis import strategies as st
 from unit.router.rig import FakeTable
 
 from clipper_agents.control.selection_states import row_of, state_of
 from clipper_agents.kafka.errors import StaleReferences
 from clipper_agents.router.selection_store import SelectionStore
-from clipper_stream.selection.state import ModelTotals, SelectionState
+from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_topics.errors import UnknownRowVersion
 from clipper_topics.selection_rows import (
     NO_ROW,
@@ -48,18 +52,14 @@ async def write(selection, partition, state, offset=0, context=None, name="app")
     await selection.write(partition, {(name, context): row_of(state, offset, 1)}, offset)
 
 
-async def published(partition, state, offset=0):
-    other = store_of(FakeTable(), partition)
-    await write(other, partition, state, offset)
-    return [record(offset, value, key, "selection") for key, value, _ in other.unpublished()]
+def published(partition, state):
+    """A record of another router's totals; None takes them back."""
+    value = None if state is None else encode_row(row_of(state, 0, 1))
+    return record(0, value, encode_key(RowKey("app", None, partition)))
 
 
 def weights(selection, partition=0, context=None):
     return selection.prepare(APP, partition, context).weights
-
-
-def count(selection):
-    return selection.state("app", 0, None).of("a:1").count
 
 
 async def test_positions_say_which_topics_they_refer_to_and_no_others_are_taken(selection, table):
@@ -73,57 +73,42 @@ async def test_positions_say_which_topics_they_refer_to_and_no_others_are_taken(
         await store_of(table).refer_to(topics | {"feedback": b"g" * 16})
 
 
-async def test_a_choice_changes_when_a_row_changes_also_when_a_restore_empties_it(selection):
-    before = weights(selection)
-    assert before["a:1"] == before["b:1"]
-    await write(selection, 0, GOOD_A)
-    assert weights(selection)["a:1"] > before["a:1"]
-    assert weights(selection) is weights(selection)
-    selection.unpublished()
-    await write(selection, 0, SelectionState(), offset=1)
-    assert weights(selection) == before
-    ((_, value, _),) = selection.unpublished()
-    assert decode_row(value).totals == []
+EMPTY, PARTITIONS = SelectionState(), st.integers(0, 2)
+STATES = st.sampled_from([EMPTY, GOOD_A, GOOD_B])
+HAPPENED = st.one_of(
+    st.tuples(st.just("own"), st.sets(PARTITIONS)),
+    st.tuples(st.just("write"), PARTITIONS, st.sampled_from([None, "c"]), STATES),
+    st.tuples(st.just("take"), PARTITIONS, STATES | st.none()),
+    st.just(("publish",)),
+)
 
 
-async def test_without_contexts_all_partitions_count_in_partition_order(selection):
-    await write(selection, 0, GOOD_A)
-    await write(selection, 1, GOOD_A, offset=1)
-    assert count(selection) == 20
-    (one,) = await published(2, GOOD_B)
-    selection.take_published([one])
-    assert count(selection) == 119
-    assert weights(selection)["b:1"] > weights(selection)["a:1"]
-    assert list(selection.state("app", 0, None).totals) == ["a:1", "b:1"]
-    selection.take_published([record(1, None, one.key)])
-    assert count(selection) == 20, "totals that are taken back count no more"
-    assert weights(selection)["b:1"] < weights(selection)["a:1"]
-
-
-async def test_own_totals_that_come_back_count_once_and_only_those_of_a_lost_partition_as_published(selection):
-    await write(selection, 0, GOOD_A)
-    selection.take_published(await published(0, GOOD_B))
-    assert count(selection) == 10
-    selection.own([1])
-    assert (count(selection), selection.unpublished()) == (99, [])
-
-
-async def test_a_context_has_choices_of_its_own(selection):
-    await write(selection, 0, GOOD_A, context="somebody")
-    shared = weights(selection)
-    assert shared["a:1"] == shared["b:1"]
-    assert weights(selection, 0, "somebody")["a:1"] > shared["a:1"]
-    await write(selection, 0, GOOD_B, offset=1, context="somebody")
-    assert weights(selection, 0, "somebody")["a:1"] < shared["a:1"]
-
-
-async def test_only_changed_rows_without_context_are_published_once(selection):
-    await write(selection, 0, GOOD_A)
-    await write(selection, 0, GOOD_A, offset=1, context="somebody")
-    await write(selection, 0, GOOD_B, offset=2)
-    ((_, value, _),) = selection.unpublished()
-    assert state_of(decode_row(value)) == GOOD_B
-    assert selection.unpublished() == []
+@given(st.lists(HAPPENED, max_size=12))
+def test_choices_follow_the_rows_and_those_that_changed_are_published_once(happened):
+    """Without a context all partitions count: own rows as they are in the table, others as they were published last."""
+    selection, rows, theirs, owned, changed = store_of(FakeTable()), {}, {}, {0, 1}, set()
+    for offset, (what, *about) in enumerate(happened):
+        match what, *about:
+            case "own", owned:
+                selection.own(owned)
+                changed |= {partition for partition, context in rows if context is None}
+            case "write", partition, context, state if partition in owned:
+                asyncio.run(write(selection, partition, state, offset, context))
+                rows[partition, context] = state
+                changed |= {partition} if context is None else set()
+            case "take", partition, state:
+                selection.take_published([published(partition, state)])
+                theirs[partition] = state or EMPTY
+            case ("publish",):
+                found = {decode_key(key).partition: decode_row(value) for key, value, _ in selection.unpublished()}
+                wanted = {partition: rows[partition, None] for partition in changed & owned}
+                assert {partition: state_of(row) for partition, row in found.items()} == wanted
+                changed.clear()
+        parts = [rows.get((each, None), EMPTY) if each in owned else theirs.get(each, EMPTY) for each in range(3)]
+        contexts = {(each, "c"): rows.get((each, "c"), EMPTY) for each in range(3)}
+        for place, state in {(0, None): merge(parts), **contexts}.items():
+            assert selection.state("app", *place) == state
+            assert weights(selection, *place) == APP.choice(state).weights
 
 
 async def test_a_takeover_publishes_the_rows_without_a_context_and_looks_at_no_others(selection, table):
@@ -151,9 +136,9 @@ def test_a_changed_application_is_chosen_for_anew(selection):
 @pytest.mark.parametrize(
     ("key", "value"), [(None, b"x"), (b"junk", b"x"), (b"\x93\xa3app\xc0\x02", b"\xc1"), (b"\x01", None)]
 )
-async def test_records_that_are_no_totals_are_ignored(selection, key, value):
-    selection.take_published([record(0, value, key), *await published(2, GOOD_B)])
-    assert count(selection) == 99
+def test_records_that_are_no_totals_are_ignored(selection, key, value):
+    selection.take_published([record(0, value, key), published(2, GOOD_B)])
+    assert selection.state("app", 0, None) == GOOD_B
 
 
 def test_a_bounded_number_of_choices_is_kept(table):
