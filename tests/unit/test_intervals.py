@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clipper_stream.intervals import confidence_sequence, wilson
+from clipper_stream.intervals import confidence_sequence, mean_difference, wilson
 
 PATHS, LENGTH = 400, 2_000
 MOST_MISSED = 0.05 + 3 * (0.05 * 0.95 / PATHS) ** 0.5
@@ -28,14 +28,15 @@ def test_ends_are_those_of_the_formula_and_change_places_with_the_losses(interva
     assert interval(count - wrong, count) == pytest.approx((1 - upper, 1 - lower), abs=1e-9)
 
 
+def test_a_mean_difference_has_the_interval_of_the_normal_approximation():
+    mean, ends = mean_difference(np.array([0.0, 1.0, 0.0, -0.2] * 25))
+    assert (mean, *ends) == pytest.approx((0.2, 0.1081, 0.2919), abs=1e-4)
+    assert mean_difference(np.array([])) == (0.0, (-1.0, 1.0))
+
+
 def independent(mean):
     """Losses of 0 and 1, and what each is on average; the mean may be one a loss."""
     return lambda random: (random.random((PATHS, LENGTH)) < mean, np.broadcast_to(mean, (PATHS, LENGTH)))
-
-
-def between(random):
-    """Losses anywhere between 0 and 1."""
-    return random.beta(0.5, 1.0, (PATHS, LENGTH)), np.full((PATHS, LENGTH), 1 / 3)
 
 
 def in_runs(random):
@@ -50,7 +51,7 @@ def in_runs(random):
 LOSSES = {
     "rare": independent(0.02),
     "often": independent(0.4),
-    "between": between,
+    "between": lambda random: (random.beta(0.5, 1.0, (PATHS, LENGTH)), np.full((PATHS, LENGTH), 1 / 3)),
     "drifting": independent(np.linspace(0.05, 0.9, LENGTH)),
     "in runs": in_runs,
 }

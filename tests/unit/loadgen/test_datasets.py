@@ -6,13 +6,15 @@ from clipper_stream.errors import InvalidSetting
 from clipper_topics.manifests import InputSpec
 
 
-def test_random_rows_have_the_shape_of_the_spec_are_all_different_and_those_of_their_seed():
+def test_random_rows_have_the_shape_of_the_spec_are_all_different_those_of_their_seed_and_bounded():
     spec = InputSpec(dtype="float32", shape=[4, 3])
     rows, same, other = (np.array(random_dataset(spec, 500, seed=seed).rows) for seed in (0, 0, 1))
     assert rows.shape == (500, 4, 3)
     assert len(np.unique(rows, axis=0)) == 500
     assert (rows == same).all()
     assert (rows != other).any()
+    large = random_dataset(InputSpec(shape=[512, 512]), 10_000, seed=0).rows
+    assert len(large) == MAX_RANDOM_BYTES // (8 * 512 * 512)
 
 
 @pytest.mark.parametrize(
@@ -24,20 +26,11 @@ def test_random_rows_are_of_the_kind_that_a_query_of_the_spec_has(dtype, kind):
     assert isinstance(row[0] if isinstance(row, list) else row, kind)
 
 
-def test_large_rows_are_made_in_a_bounded_number():
-    side = 512
-    rows = random_dataset(InputSpec(shape=[side, side]), 10_000, seed=0).rows
-    assert len(rows) == MAX_RANDOM_BYTES // (8 * side * side)
-
-
-def test_rows_and_labels_come_from_npy_files(tmp_path):
+def test_rows_and_labels_come_from_npy_files_and_a_line_is_a_row_or_a_row_with_its_label(tmp_path):
     np.save(tmp_path / "rows.npy", np.arange(6.0).reshape(3, 2))
     np.save(tmp_path / "labels.npy", np.array([0, 1, 0]))
     dataset = load_dataset(str(tmp_path / "rows.npy"), str(tmp_path / "labels.npy"))
     assert [(dataset.row(i), dataset.label(i)) for i in range(3)] == [([0.0, 1.0], 0), ([2.0, 3.0], 1), ([4.0, 5.0], 0)]
-
-
-def test_a_line_is_a_row_or_a_row_with_its_label(tmp_path):
     (tmp_path / "rows.jsonl").write_text("[1, 2]\n\n[3, 4]\n")
     (tmp_path / "labelled.jsonl").write_text('{"input": "a", "label": 1}\n{"input": "b", "label": 0}\n')
     assert load_dataset(str(tmp_path / "rows.jsonl")).rows == [[1, 2], [3, 4]]

@@ -43,26 +43,17 @@ def test_the_first_answer_counts_and_a_second_is_a_duplicate():
     assert report.latency["max_ms"] == 10.0
 
 
-def test_percentiles_are_latencies_that_were_measured():
-    found = percentiles_ms(np.arange(1, 101) / 1e3)
-    # `higher` of 100 values: the value at rank ceil(share * 99), counted from 0
-    assert found == {"p50_ms": 51.0, "p90_ms": 91.0, "p99_ms": 100.0, "p99.9_ms": 100.0, "max_ms": 100.0}
-
-
 @pytest.mark.parametrize(("lost", "given"), [(0, 5), (1, 2), (11, 1), (51, 0)])
-def test_a_percentile_that_falls_on_a_lost_query_is_empty(lost, given):
-    latencies_s = np.array([0.001] * (100 - lost) + [np.inf] * lost)
-    assert sum(value is not None for value in percentiles_ms(latencies_s).values()) == given
+def test_percentiles_are_latencies_that_were_measured_and_empty_where_they_fall_on_a_lost_query(lost, given):
+    """`higher` of 100 values: the value at rank ceil(share * 99), counted from 0."""
+    found = percentiles_ms(np.array([*(np.arange(1, 101 - lost) / 1e3), *[np.inf] * lost]))
+    assert [*found.values()] == [51.0, 91.0, 100.0, 100.0, 100.0][:given] + [None] * (5 - given)
 
 
-def test_a_run_without_queries_has_a_report_without_numbers():
-    report = report_of(Ledger([]))
+def test_a_report_of_no_queries_has_no_numbers_and_those_that_were_never_sent_are_not_missing():
+    report, ledger = report_of(Ledger([])), Ledger([math.nan] * 10)
     assert (report.queries, report.missing, report.throughput_per_s, report.offered_per_s) == (0, 0, None, None)
     assert set(report.latency.values()) == {None}
-
-
-def test_queries_that_were_never_sent_are_not_missing():
-    ledger = Ledger([math.nan] * 10)
     for query in range(4):
         ledger.sent(query, began_s=1.0, now_s=1.0)
     ledger.answered(0, 1.5, reason=None)
@@ -83,47 +74,33 @@ def test_the_offered_rate_is_that_of_the_sending_and_further_fields_are_taken_as
     assert (report.offered_per_s, report.feedback_sent, report.seed) == (100.0, 7, 3)
 
 
-def test_default_answers_are_counted_by_reason():
-    ledger = Ledger([0.0] * 10)
-    for query in range(10):
-        ledger.sent(query, began_s=0.0, now_s=0.0)
-        ledger.answered(query, 1.0, reason={0: "late", 1: "late", 2: "errors"}.get(query))
-    report = report_of(ledger)
-    assert (report.defaults, report.default_ratio) == ({"late": 2, "errors": 1}, 0.3)
-
-
-def test_the_warm_up_is_in_no_number():
-    ledger = Ledger([0.0, 1.0, 2.0, 3.0])
-    for query in range(4):
+def test_default_answers_are_counted_by_reason_and_the_warm_up_is_in_no_number():
+    ledger = Ledger([float(query) for query in range(11)])
+    for query in range(11):
         ledger.sent(query, began_s=float(query), now_s=float(query) + (5.0 if query == 0 else 0.0))
-        ledger.answered(query, query + (9.0 if query == 0 else 0.5), reason="late" if query == 0 else None)
+        reason = {0: "late", 1: "late", 2: "late", 3: "errors"}.get(query)
+        ledger.answered(query, query + (9.0 if query == 0 else 0.5), reason=reason)
     ledger.answered(0, 9.0, reason=None)
     report = report_of(ledger, first=1)
-    assert (report.queries, report.answered, report.duplicates, report.defaults) == (3, 3, 0, {})
+    assert (report.queries, report.answered, report.duplicates) == (10, 10, 0)
+    assert (report.defaults, report.default_ratio) == ({"late": 2, "errors": 1}, 0.3)
     assert (report.latency["max_ms"], report.late_p99_ms) == (500.0, 0.0)
 
 
 # --- in a terminal --------------------------------------------------------------------------------------------------
-@pytest.fixture
-def report():
+def test_the_table_shows_numbers_and_a_dash_where_there_is_none_and_doubtful_ones_come_with_a_warning():
     ledger = Ledger([0.0, 0.1, 0.2])
     for query in range(3):
         ledger.sent(query, began_s=0.1 * query, now_s=0.1 * query)
     ledger.answered(0, 0.01, reason=None)
     ledger.answered(1, 0.12, reason="late")
-    return report_of(ledger)
-
-
-def test_the_table_shows_the_numbers_of_the_report_and_a_dash_where_there_is_none(report):
+    report = report_of(ledger)
     text = io.StringIO()
     Console(file=text, width=100).print(report_table(report))
     cells = [line.split("│") for line in text.getvalue().splitlines() if "│" in line]
     lines = {name.strip(): value.strip() for _, name, value, _ in cells}
     shown = {"queries sent": "3", "missing": "1", "default outputs": "50.00%", "late": "1"}
     assert lines | shown | {"latency p50": "20.00 ms", "latency p99": "-"} == lines
-
-
-def test_doubtful_numbers_come_with_a_warning(report):
     assert warnings(report) == ["1 queries had no answer; percentiles that fall on them are empty"]
     slow = replace(report, missing=0, late_p99_ms=15.0, send_failures=2, send_failure="KafkaTimeoutError()")
     assert [text.split(":")[0] for text in warnings(slow)] == [

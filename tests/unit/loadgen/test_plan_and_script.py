@@ -47,11 +47,6 @@ def test_an_id_of_somebody_else_is_no_query_of_ours(query_id):
     assert script_of(Dataset(ROWS["ints"]), queries=3).query_of(query_id) is None
 
 
-def test_without_contexts_the_key_is_a_digest_of_the_input():
-    script = script_of(Dataset(ROWS["ints"]), queries=4)
-    assert len({*zip(script.keys, script.rows, strict=True)}) == len(set(script.keys)) == 2
-
-
 def test_queries_and_feedback_go_to_several_applications_in_turn():
     script = script_of(LABELLED, ("a", "b", "c"), queries=6)
     asked = [codec.queries.decode(script.record(query)[2]).application for query in range(6)]
@@ -62,8 +57,9 @@ def test_queries_and_feedback_go_to_several_applications_in_turn():
     assert (found.query_id, found.application, found.label) == (script.query_id(4), "b", script.labels[4])
 
 
-def test_feedback_about_rows_without_labels_is_a_loss():
-    script = script_of(Dataset(ROWS["ints"]), queries=2, label_noise_ratio=1.0)
+def test_without_contexts_the_key_is_a_digest_of_the_input_and_without_labels_feedback_is_a_loss():
+    script = script_of(Dataset(ROWS["ints"]), queries=4, label_noise_ratio=1.0)
+    assert len({*zip(script.keys, script.rows, strict=True)}) == len(set(script.keys)) == 2
     assert codec.feedback.decode(script.feedback(0)[2]).loss == 1.0
 
 
@@ -74,12 +70,9 @@ def test_labels_are_those_of_the_rows_and_noise_leaves_the_other_labels_as_they_
     assert 0 < sum(a != b for a, b in zip(clean.labels, noisy.labels, strict=True)) < 200
 
 
-def test_another_number_of_contexts_leaves_rows_and_labels_as_they_were():
+def test_the_same_seed_draws_the_same_run_and_with_another_number_of_contexts_the_same_rows_and_labels():
     scripts = [script_of(LABELLED, contexts=contexts, label_noise_ratio=0.1) for contexts in (2, 100, 0)]
     assert all((script.rows, script.labels) == (scripts[0].rows, scripts[0].labels) for script in scripts)
-
-
-def test_the_same_seed_draws_the_same_run():
     first, same, other = (script_of(LABELLED, contexts=5, seed=seed) for seed in (1, 1, 2))
     assert first == same
     assert first.rows != other.rows
@@ -110,6 +103,5 @@ def test_an_unknown_name_is_answered_with_those_that_exist(name):
         LoadPlan("digits", **{name: "other"})
 
 
-@pytest.mark.parametrize("mode", ["bounded", "saturation"])
-def test_queries_may_gather_for_longer_in_modes_that_measure_from_the_sending(mode):
-    assert LoadPlan("digits", mode=mode, linger_s=0.02).linger_s == 0.02
+def test_queries_may_gather_for_longer_in_modes_that_measure_from_the_sending():
+    assert {LoadPlan("digits", mode=mode, linger_s=0.02).linger_s for mode in ("bounded", "saturation")} == {0.02}
