@@ -1,19 +1,28 @@
-"""The runner does what the router asks for, and wakes it when a deadline has come."""
+"""The router is told of outputs and woken at deadlines, what it asks for is done, and what it defers is read again."""
 
+import asyncio
 import time
+from math import inf
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from builders.kafka import Tasks
-from unit.router.rig import settle
+from builders.kafka import FakeLogReader, FakeProducer, Tasks, record
+from builders.query_router import application
+from faust.types import TP
+from unit.router.rig import CATALOGUE, query, settle
 
 from clipper_agents.observability.metrics import RouterMetrics
+from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.outputs import MEMORY_CHUNKS
 from clipper_stream.query import Effects, Request
+from clipper_stream.query.admission import Admission
+from clipper_topics.frames import FailedRow, OutputFrame, encode_frame
 
 
-class Surroundings:
+# --- what is asked for, and deadlines ---------------------------------------------------------------------------------
+class EffectsRig:
     """A router with one deadline, and notes of what is carried where."""
 
     def __init__(self):
@@ -39,12 +48,8 @@ class Surroundings:
         return Effects(now_s=now_s, answers=["late"], forgotten=[7])
 
 
-@pytest.fixture
-async def around():
-    return Surroundings()
-
-
-async def test_everything_that_is_asked_for_is_carried_out(around):
+async def test_everything_that_is_asked_for_is_carried_out():
+    around = EffectsRig()
     here, there = (Request(ref, 1, np.zeros((1, 1)), np.zeros(1)) for ref in ("here:1", "there:1"))
     around.run(
         None, requests=[here, there], answers=["a"], audits=["b"], block_answers=["c"], deferred=["d"], forgotten=[5],
@@ -62,7 +67,8 @@ async def test_everything_that_is_asked_for_is_carried_out(around):
 
 
 @pytest.mark.parametrize("after_s", [(20.0,), (3600.0, 20.0), (20.0, 30.0)])
-async def test_the_router_is_woken_once_at_its_earliest_deadline(around, after_s):
+async def test_the_router_is_woken_once_at_its_earliest_deadline(after_s):
+    around = EffectsRig()
     for deadline_s in after_s:
         around.run(deadline_s)
     await settle(18.0)
@@ -71,15 +77,171 @@ async def test_the_router_is_woken_once_at_its_earliest_deadline(around, after_s
     assert (around.expired, around.put[len(after_s) :], around.forgotten) == (1, [(["late"], [], [])], [7])
 
 
-async def test_a_runner_that_is_stopped_wakes_nobody(around):
+async def test_a_runner_that_is_stopped_wakes_nobody():
+    around = EffectsRig()
     around.run(20.0)
     around.runner.stop()
     await settle(30.0)
     assert around.expired == 0
 
 
-async def test_a_defect_in_expiring_is_heard_of(around):
+async def test_a_defect_in_expiring_is_heard_of():
+    around = EffectsRig()
     around.failure = ZeroDivisionError()
     around.run(0.0)
     await settle()
     assert around.tasks.failures == [around.failure]
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+class Stream:
+    """Gives one chunk of outputs, and notes what of it is acknowledged in its generation."""
+
+    generation = 3
+
+    def __init__(self, *values):
+        self.records, self.acked = [record(n, value, None, CATALOGUE.outputs) for n, value in enumerate(values)], []
+
+    async def chunks(self, most, held):
+        yield [(TP(CATALOGUE.outputs, 0), self.records)]
+
+    def ack(self, tp, offsets, generation):
+        self.acked += offsets if (tp, generation) == (TP(CATALOGUE.outputs, 0), 3) else []
+
+
+@pytest.fixture
+async def rig(make_rig):
+    return make_rig(application(refs=("a:1", "b:1")), application("one"))
+
+
+async def serve(rig, *values):
+    """Serve these outputs; the offsets that are acknowledged."""
+    stream = Stream(*values)
+    await rig.outputs.serve(stream)
+    rig.effects.stop()  # the deadline is years past
+    await settle()
+    return stream.acked
+
+
+def frame(number, router=b"mine", outputs=(5, 6), failed=()):
+    return encode_frame(OutputFrame(router=router, frame=number, row0=0, outputs=list(outputs), failed=list(failed)))
+
+
+async def test_outputs_answer_the_query_that_waits_and_those_of_others_do_not(rig):
+    number = rig.ask(query("q", 1, 2, application="one"))["a:1"].frame
+    assert await serve(rig, frame(number, b"another", [7, 8]), frame(number)) == [0, 1]
+    (answer,) = rig.predictions()
+    assert (answer.outputs, rig.answered) == ([5, 6], [(number, 2)])
+    counts, sums = (rig.counts(f"clipper_stage_latency_seconds_{one}", "stage") for one in ("count", "sum"))
+    assert sums["return"] == pytest.approx(rig.router.return_s * MEMORY_CHUNKS)
+    assert (counts["return"], counts["combine"]) == (1, 1), "both frames came together"
+    assert sums["return"] > 0
+
+
+async def test_a_host_answers_no_request_to_another_model_whose_frame_it_guesses(rig):
+    requests = rig.ask(query("q", 1, 2))
+    seen = requests["a:1"].frame
+    await serve(rig, *(frame(seen + step, outputs=[66, 66]) for step in range(-500, 501) if step))
+    await serve(rig, frame(seen), frame(requests["b:1"].frame))
+    (answer,) = rig.predictions()
+    assert [(use.model, use.outputs) for use in answer.models] == [("a", [5, 6]), ("b", [5, 6])]
+
+
+async def test_a_failed_row_is_missing_in_the_answer_and_says_why(rig):
+    number = rig.ask(query("q", 1, 2, application="one"))["a:1"].frame
+    await serve(rig, frame(number, failed=[FailedRow(row=1, reason="error", explanation="no such digit")]))
+    ((missing,),) = [answer.models[0].missing_rows for answer in rig.predictions()]
+    assert (missing.row, missing.explanation) == (1, "no such digit")
+
+
+async def test_what_is_no_frame_is_a_dead_letter_and_acked(rig):
+    assert await serve(rig, b"junk") == [0]
+    assert rig.counts("clipper_dead_letters_total", "topic") == {
+        CATALOGUE.outputs: len(rig.log(CATALOGUE.dead_letters))
+    }
+    assert rig.counts("clipper_dead_letters_total", "reason") == {"undecodable": 1}
+
+
+async def test_the_rows_of_a_request_that_cannot_be_sent_fail_at_once(rig):
+    request = rig.ask(query("q", 1, 2, application="one"))["a:1"]
+    rig.effects.fail(request, "no broker takes it")
+    rig.effects.stop()
+    await settle()
+    (answer,) = rig.predictions()
+    assert (answer.outputs, answer.reason) == (["default", "default"], "errors")
+    assert "no broker takes it" in answer.missing[0].explanation
+
+
+# --- deferred queries -------------------------------------------------------------------------------------------------
+class DeferredRig:
+    """A log of ten queries a partition, their consumer, and an agent that takes what is read again."""
+
+    def __init__(self):
+        producer = FakeProducer()
+        for number in range(20):
+            producer.append(CATALOGUE.queries, number % 2, None, b"query")
+        self.admission, self.generation, self.taken, self.gone = Admission(8), 0, [], []
+        self.admission.shared = True
+        self.admission.enter("app", 6)  # all of what is for everybody
+        self.deferred = DeferredQueries(FakeLogReader(producer), CATALOGUE.queries, self, self.admission)
+
+    def receive(self, chunk, generation):
+        for tp, records in chunk.items():
+            self.admission.enter("app", len(records))
+            self.taken += [(tp.partition, record.offset) for record in records]
+
+    def acknowledge(self, partition, offsets, generation):
+        self.gone.append((partition, offsets))
+
+    async def put(self, *offsets, partition=0, until_s=inf):
+        self.deferred.put([(query("q", 1, offset=one, partition=partition), until_s) for one in offsets])
+        await settle(1.0)
+
+
+@pytest.fixture
+async def around():
+    made = DeferredRig()
+    running = asyncio.create_task(made.deferred.run(made))
+    yield made
+    running.cancel()
+
+
+async def test_they_wait_until_there_is_room_and_no_more_are_read_than_that(around):
+    await around.put(1, 2, 5)
+    await around.put(3, partition=1)
+    assert (around.taken, around.admission.deferred) == ([], 4)
+    for first, taken, deferred in ((0, [(0, 1), (0, 2)], 2), (2, [(0, 5), (1, 3)], 0)):
+        around.admission.leave("app", 2)
+        await settle(1.0)
+        assert (around.taken[first:], around.admission.deferred) == (taken, deferred)
+
+
+async def test_those_of_a_generation_that_has_ended_are_left_to_the_next_and_what_the_log_has_no_more_is_done(around):
+    await around.put(1)
+    around.deferred.clear()
+    around.admission.clear()
+    await around.put(9, 10)
+    assert (around.taken, around.gone, around.admission.deferred) == ([(0, 9)], [(0, [10])], 0)
+
+
+async def test_what_is_due_is_read_again_without_room_and_nothing_else(around):
+    await around.put(1, 3)
+    await around.put(2, until_s=1.0)
+    assert (around.taken, around.admission.deferred) == ([(0, 2)], 2)
+
+
+async def test_nothing_is_read_again_while_partitions_are_being_given(around):
+    around.generation = -1
+    around.admission.clear()
+    await around.put(1)
+    assert around.taken == []
+    around.generation = 1
+    await settle(1.0)
+    assert around.taken == [(0, 1)]
+
+
+def test_reading_stops_when_a_million_are_deferred():
+    admission = Admission(8)
+    admission.shared = True
+    admission.deferred = 1_000_000
+    assert admission.is_full
