@@ -41,16 +41,10 @@ def test_a_client_that_prints_anything_but_a_prediction_and_its_acknowledgement_
     assert said in (found or "")
 
 
-def test_codes_of_a_terminal_are_no_lines_of_a_client():
-    assert plain_lines("\x1b[0m{}\n\n{}\n\x1b[0m\x1b[1;31m\n") == ["{}", "{}"]
-
-
-def test_a_client_whose_toolchain_is_not_installed_says_which_tool_is_missing():
+def test_every_client_is_on_the_page_says_which_tool_is_missing_and_prints_no_codes_of_a_terminal():
     (program, *_) = PROGRAMS
     assert dataclasses.replace(program, tools=("no-such-tool",)).missing == ["no-such-tool"]
-
-
-def test_every_client_is_on_the_page():
+    assert plain_lines("\x1b[0m{}\n\n{}\n\x1b[0m\x1b[1;31m\n") == ["{}", "{}"]
     folders = re.findall(r"examples/clients/(\w+)/", PAGE.read_text())
     assert folders == [program.language for program in PROGRAMS]
 
@@ -88,13 +82,10 @@ def test_a_command_that_fails_says_its_last_line_and_one_that_does_not_end_fails
         command_output(sys.executable, "-c", "import time; time.sleep(60)", within_s=0.0)
 
 
-def test_what_is_not_as_expected_is_said():
+def test_what_is_not_as_expected_is_said_and_a_program_is_not_built_again(tmp_path):
     check_equal("the sum", 3, 3)
     with pytest.raises(JudgeFailed, match="the sum: 2, not 3"):
         check_equal("the sum", 2, 3)
-
-
-def test_a_program_is_not_built_again_and_the_document_is_about_the_application(tmp_path):
     (tmp_path / "grpcurl").touch()
     assert grpcurl_of(tmp_path) == tmp_path / "grpcurl"
     assert named_document("/v2/models/${MODEL_NAME}/versions/${MODEL_VERSION}") == "/v2/models/sums/versions/1"

@@ -17,17 +17,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_command_uses_the_up_of_its_folder_and_says_so(capsys):
+TOML = '[kafka]\nbootstrap = "kafka:9092"\nprefix = "toml"\n'
+
+
+def test_a_command_uses_the_up_of_its_folder_or_its_configuration_and_says_so(folder, capsys):
     with recorded(KAFKA):
         assert DeploymentContext().settings.kafka == KAFKA
     assert capsys.readouterr().err == "using 127.0.0.1:4711, where `up` runs in this folder\n"
     assert DeploymentContext().settings.kafka == KafkaSection()
-
-
-TOML = '[kafka]\nbootstrap = "kafka:9092"\nprefix = "toml"\n'
-
-
-def test_a_command_uses_the_configuration_of_its_folder_and_says_so(folder, capsys):
     (folder / "clipper.toml").write_text(TOML)
     assert DeploymentContext().settings.kafka == KafkaSection(bootstrap="kafka:9092", prefix="toml")
     assert capsys.readouterr().err == "using clipper.toml\n"

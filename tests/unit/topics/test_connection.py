@@ -31,33 +31,20 @@ def test_an_address_alone_is_a_plaintext_connection_of_both_clients():
     assert KafkaConnection.from_environment(environ, bootstrap="c:3").bootstrap == "c:3"
 
 
-def test_a_sasl_connection_gives_both_clients_the_credential_whatever_case_its_names_have():
+def test_a_sasl_connection_gives_both_clients_the_credential_whatever_case_its_names_have_by_default_plain():
     connection = KafkaConnection.from_environment(SASL)
     arguments = connection.aiokafka()
+    values = ["kafka:9093", "SASL_SSL", "SCRAM-SHA-512", "clipper", "xyzzy"]
     assert isinstance(arguments.pop("ssl_context"), ssl.SSLContext)
-    assert arguments == {
-        "bootstrap_servers": "kafka:9093",
-        "security_protocol": "SASL_SSL",
-        "sasl_mechanism": "SCRAM-SHA-512",
-        "sasl_plain_username": "clipper",
-        "sasl_plain_password": "xyzzy",
-    }
-    assert connection.librdkafka() == {
-        "bootstrap.servers": "kafka:9093",
-        "security.protocol": "SASL_SSL",
-        "sasl.mechanism": "SCRAM-SHA-512",
-        "sasl.username": "clipper",
-        "sasl.password": "xyzzy",
-    }
-
-
-def test_the_mechanism_of_a_sasl_connection_is_plain_unless_it_is_named():
+    names = "bootstrap_servers", "security_protocol", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password"
+    assert arguments == dict(zip(names, values, strict=True))
+    names = "bootstrap.servers", "security.protocol", "sasl.mechanism", "sasl.username", "sasl.password"
+    assert connection.librdkafka() == dict(zip(names, values, strict=True))
     connection = KafkaConnection("a:1", security_protocol="SASL_PLAINTEXT", username="u", password="p")
     assert connection.aiokafka()["sasl_mechanism"] == "PLAIN"
     assert connection.librdkafka()["sasl.mechanism"] == "PLAIN"
 
 
-NO_CREDENTIAL = {"KAFKA_SASL_USERNAME": "", "KAFKA_SASL_PASSWORD": ""}
 SASL_PLAINTEXT = {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SSL_CAFILE": "ca.pem"}
 
 
@@ -71,7 +58,7 @@ SASL_PLAINTEXT = {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SSL_CAFILE
         ({"KAFKA_SASL_MECHANISM": "GSSAPI"}, "KAFKA_SASL_MECHANISM='GSSAPI': use one of PLAIN"),
         ({"KAFKA_SASL_PASSWORD": ""}, "KAFKA_SASL_PASSWORD is not set"),
         ({"KAFKA_SASL_USERNAME": ""}, "KAFKA_SASL_USERNAME is not set"),
-        (NO_CREDENTIAL, "SASL_SSL needs KAFKA_SASL_USERNAME"),
+        ({"KAFKA_SASL_USERNAME": "", "KAFKA_SASL_PASSWORD": ""}, "SASL_SSL needs KAFKA_SASL_USERNAME"),
         ({"KAFKA_SSL_CERTFILE": "c.pem"}, "KAFKA_SSL_KEYFILE is not set"),
         ({"KAFKA_SSL_KEYFILE": "k.pem"}, "KAFKA_SSL_CERTFILE is not set"),
         ({"KAFKA_SECURITY_PROTOCOL": "SSL"}, "KAFKA_SASL_MECHANISM is set, but SSL ignores it"),
@@ -89,12 +76,6 @@ def test_settings_that_do_not_fit_together_are_refused_by_name_and_without_the_p
     assert "xyzzy" not in str(raised.value) + repr(KafkaConnection.from_environment(SASL))
 
 
-def test_a_certificate_file_is_read_by_the_client_and_not_before(tmp_path):
-    connection = KafkaConnection("a:1", security_protocol="SSL", cafile=str(tmp_path / "ca.pem"))
-    with pytest.raises(InvalidConnection, match=r"KAFKA_SSL_CAFILE=.*ca\.pem"):
-        connection.aiokafka()
-
-
 def test_what_is_sent_to_log_in_is_not_logged_at_debug_level(caplog):
     KafkaConnection("a:1", security_protocol="SASL_PLAINTEXT", username="ada", password="xyzzy").aiokafka()
     logger = logging.getLogger("aiokafka.conn")
@@ -104,7 +85,10 @@ def test_what_is_sent_to_log_in_is_not_logged_at_debug_level(caplog):
     assert [record.args for record in caplog.records] == [("a:1", "Metadata")]
 
 
-def test_an_encrypted_key_is_an_error_and_not_a_question_at_the_terminal(tmp_path):
+def test_a_missing_certificate_file_and_an_encrypted_key_are_errors_and_no_question_at_the_terminal(tmp_path):
+    connection = KafkaConnection("a:1", security_protocol="SSL", cafile=str(tmp_path / "ca.pem"))
+    with pytest.raises(InvalidConnection, match=r"KAFKA_SSL_CAFILE=.*ca\.pem"):
+        connection.aiokafka()
     leaf = trustme.CA().issue_cert("ada@example.org")
     key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
     certificate, encrypted = tmp_path / "ada.pem", tmp_path / "ada.key"

@@ -23,14 +23,8 @@ from clipper_topics.selection_rows import SavedRow
 ODD = (0.1 + 0.2, 5e-324, 1.7976931348623157e308, 1 / 3)
 MOMENTS = (1.0, 0.1 + 0.2, -1.5, 1 / 3, -1e100)
 A = {"a:1": ODD}
-ROW = SavedRow(
-    partition=1,
-    context="c",
-    totals={"b:1": ODD, "a:1": (1.0, 0.0, 2.0, 0.0)},
-    moments={"a:1": MOMENTS},
-    at_ms=7,
-    half_life_s=0.1,
-)
+TOTALS = {"b:1": ODD, "a:1": (1.0, 0.0, 2.0, 0.0)}
+ROW = SavedRow(partition=1, context="c", totals=TOTALS, moments={"a:1": MOMENTS}, at_ms=7, half_life_s=0.1)
 
 
 @pytest.mark.parametrize(
@@ -86,16 +80,13 @@ def test_what_is_no_marker_or_that_of_another_partition_is_refused():
         decode_marker(markers_of("app", [ROW], 2)[1], 0, 2)
 
 
-def test_a_marker_counts_only_as_it_is_declared():
+def test_a_marker_counts_only_as_it_is_declared_and_its_header_may_say_anything():
     empty, full = markers_of("app", [ROW], 2)
     restore = Restore(application="app", at_ms=0, by="ada", digests=digests_of([empty, full]))
     assert refusal_of(restore, "r-1", full, 1) is None
     assert "no restore 'r-1' is declared" in refusal_of(None, "r-1", full, 1)
     assert "declares sha256" in refusal_of(restore, "r-1", full + b"\0", 1)
     assert "declares no marker for partition 2" in refusal_of(restore, "r-1", full, 2)
-
-
-def test_the_header_of_a_marker_may_say_anything():
     assert restore_id_of([("other", b"r-1")]) is None
     assert restore_id_of([(RESTORE, None)]) == ""
     assert restore_id_of([(RESTORE, b"\xff")]) == "\ufffd"
