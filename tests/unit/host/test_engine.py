@@ -6,6 +6,7 @@ import threading
 import pytest
 from builders.host import CountingModel, FunctionOfRow, asked, rows_of
 from builders.kafka import settle
+from unit.router.rig import FakeTimeLoop
 
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
@@ -115,12 +116,15 @@ async def test_submit_waits_while_the_process_is_full():
         assert (3, 1) in rows_of(host.sent)
 
 
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": FakeTimeLoop})])
 async def test_the_windows_alarm_sends_a_batch_that_did_not_fill():
-    async with Running(rows=10, max_delay_s=0.005) as host:
+    time = asyncio.get_running_loop().time
+    async with Running(rows=10, max_delay_s=60.0, clock=time) as host:
         await host.submit([1])
         await settle()
-        assert host.sent == []
+        assert (host.sent, time()) == ([], 0.0)
         await host.until_sent(1)
+        assert time() == pytest.approx(60.0, abs=0.1)
 
 
 async def test_an_idle_engine_does_nothing_until_it_is_asked_or_drains():
