@@ -132,7 +132,7 @@ class Deployment:
 
     @property
     def changelog(self):
-        """The records of partition 0, to be falsified."""
+        """Of partition 0, to be falsified."""
         return self.logs.topics[CATALOGUE.selection_changelog, 0]
 
     def wait(self, ms):
@@ -265,13 +265,10 @@ class Deployment:
         feedback = [one for record in records if not is_marker(record) for one in self._joined(record)]
         if any(one.decision is None for one in feedback):
             self.wait(EARLY_FEEDBACK_MS + 1)  # so long it was waited for
+        decided = [one.decision.offset for one in feedback if one.decision]
         step = learn(
             feedback,
-            {
-                one.decision.offset: self._credits.get((partition, one.decision.offset))
-                for one in feedback
-                if one.decision
-            },
+            {offset: self._credits.get((partition, offset)) for offset in decided},
             lambda row: self._selection.row(*row, partition),
             lambda name, _: self._applications.get(name),
             markers,
@@ -368,13 +365,10 @@ def joined(logs, partition=0, *, first_offset=0, lists_of=3, **rules):
 def folded(at, partitions=(0, 1), changelog=None):
     """The rows that the logs of a deployment lead to, by the oracle."""
     read = at.logs.read_all
+    told = [one for one in read(CATALOGUE.feedback) if one.partition in partitions]
     return oracle.fold(
         read(CATALOGUE.predictions),
-        [
-            one
-            for one in read(CATALOGUE.feedback)
-            if one.partition in partitions and one.offset <= at.position(one.partition)
-        ],
+        [one for one in told if one.offset <= at.position(one.partition)],
         msgspec.to_builtins(at.manifests),
         read(CATALOGUE.audits),
         read(CATALOGUE.control),
@@ -383,13 +377,9 @@ def folded(at, partitions=(0, 1), changelog=None):
     )
 
 
-def in_bits(rows):
-    return {key: row.bits for key, row in rows.items()}
-
-
 def is_told_alike(at):
     """Whether the table is verified; unless an application was changed, the oracle folds it as well."""
     if not at.changed:
         table = oracle.table(at.logs.read_all(CATALOGUE.selection_changelog))
-        assert in_bits(table) == in_bits(folded(at))
+        assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in folded(at).items()}
     return verified(at).equal

@@ -249,21 +249,6 @@ def test_an_id_of_two_applications_is_two_decisions(first, early):
         assert (counts["not_wanted"], counts["duplicates"], counts["repeated"]) == (of_others, 3 - of_others, 1)
 
 
-def test_what_fits_into_memory_changes_nothing():
-    log = Log()
-    for number in range(40):
-        log.add(told(f"{number + 1}", label=number % 3))
-        log.add(decided(f"{number}", answer("a:1", number % 3), audited=True))
-        log.add(decided(f"{number // 2}", answer("b:1", 1)))
-    for number in reversed(range(40)):
-        log.add(audit(beside(2), query_id=f"{number}")).add(told(f"{number}", loss=0.5))
-    rows, counts = rows_of(log)
-    for memory in (1, 3):
-        for chunk_rows in (1, 3, 1_000):
-            columns, found = joined(log, chunk_rows=chunk_rows, most_in_memory=memory)
-            assert (plain(columns), found) == (rows, counts), (memory, chunk_rows)
-
-
 # --- any log ----------------------------------------------------------------------------------------------------------
 PACKED = "é"
 """A query of several rows."""
@@ -350,5 +335,5 @@ def logs(draw):
     most_in_memory=st.sampled_from([1, 3, 1_000]),
     horizon_ms=st.sampled_from([0.0, 5_000.0, float("inf")]),
 )
-def test_the_join_of_any_log_is_the_naive_one(log, **rules):
-    rows_of(log, **rules)
+def test_the_join_of_any_log_is_the_naive_one_and_counts_alike_whatever_fits_into_memory(log, **rules):
+    assert rows_of(log, **rules)[1] == joined(log, **rules | dict(most_in_memory=1_000, chunk_rows=1_000))[1]

@@ -1,8 +1,10 @@
-"""What memory has no room for: the same values, in memory or on disk."""
+"""What memory has no room for comes back as it was; which decision a feedback is about tells `test_log_stories.py`."""
 
 import pytest
 
+from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.spill_store import SpillingDict, SpillStore
+from clipper_topics.logged_records import LoggedRecord
 
 
 @pytest.fixture
@@ -37,3 +39,15 @@ def test_a_value_that_is_taken_is_on_disk_no_more(numbers):
     numbers.spill(kept=0)
     assert numbers.take_older(["a", "x"]) == {"a": 1}
     assert numbers.older(["a", "b"]) == [None, 2]
+
+
+def test_an_index_makes_no_file_before_a_decision_is_added_and_a_credit_belongs_to_one(tmp_path):
+    index, one = DecisionIndex(tmp_path / "index", 10.0), LoggedRecord(7, b"\x81", msgpack=True, audited=True)
+    assert (index.find([("a", None, 0)]), index.first(["a"]), index.credits([1])) == ([None], [None], {1: None})
+    index.credit({})
+    assert not (tmp_path / "index").exists()
+    index.add([("a", one)])
+    assert index.first(["a", "b"]) == [one, None]
+    index.credit({7: 5})
+    assert index.credits([7, 8]) == {7: 5, 8: None}
+    index.close()

@@ -154,11 +154,16 @@ async def test_feedback_for_another_partition_is_sent_on_once(rig):
     assert rig.log(CATALOGUE.feedback, 1) == []
 
 
-@pytest.mark.parametrize("waited_s", [EARLY_S / 2, 2 * EARLY_S], ids=["its time", "its query"])
-async def test_nothing_is_learned_once_its_generation_has_ended_whatever_it_waits_for(rig, waited_s):
+WAITS = {"its time": EARLY_S / 2, "its query": 2 * EARLY_S, "a declaration": EARLY_S}
+
+
+@pytest.mark.parametrize("awaited", WAITS)
+async def test_nothing_is_learned_once_its_generation_has_ended_whatever_it_waits_for(rig, awaited):
     await rig.decide("q2")
     assert not await rig.feed(one(0, "q2"), generation=1)
-    learning = await rig.begin_to_feed(one(0, "q2"), one(1, "q1"), seconds=waited_s)
+    declare(rig)
+    last = marker(1) if awaited == "a declaration" else one(1, "q1")
+    learning = await rig.begin_to_feed(one(0, "q2"), last, seconds=WAITS[awaited])
     rig.generation = -1
     assert not await learning
     assert (count(rig), rig.selection.position(0), rig.log(CATALOGUE.dead_letters)) == (0, -1, [])
@@ -180,11 +185,11 @@ async def test_a_step_and_a_recovery_never_run_side_by_side(rig):
 
 async def test_applied_feedback_is_rebuilt_from_the_feedback_topic_up_to_the_position(rig):
     await rig.decide("q1", "q2")
-    entries = one(0, "q1"), one(1, "q1"), one(2, "q2"), one(3, "unknown")
+    entries = one(0, "q1"), one(1, "q1"), marker(2), one(3, "q2"), one(4, "unknown")
     assert await learned(rig, *entries, position=1) == ([0, None], 1)
-    assert count(rig) == 0
     for _ in range(2):  # the second time nothing is left to do
-        assert await learned(rig, position=3) == ([0, 2], 3)
+        assert await learned(rig, position=4) == ([0, 3], 4)
+    assert (count(rig), rig.log(CATALOGUE.dead_letters)) == (0, [])
 
 
 async def test_a_feedback_from_the_future_does_not_age_the_index(rig):
@@ -266,20 +271,6 @@ async def test_an_undeclared_marker_is_a_dead_letter_once_the_control_topic_is_r
     kinds, letters = refusals(rig)
     assert kinds == {"RefusedMarker": 2}
     assert all("no restore 'r-0' is declared on the control topic" in why for why in letters)
-
-
-async def test_a_generation_that_ends_while_a_declaration_is_waited_for_ends_the_step(rig):
-    declare(rig)
-    learning = await rig.begin_to_feed(marker(0), seconds=EARLY_S)
-    rig.generation = -1
-    assert not await learning
-    assert (rig.selection.position(0), rig.log(CATALOGUE.dead_letters)) == (-1, [])
-
-
-async def test_applied_feedback_is_rebuilt_across_markers(rig):
-    await rig.decide("q1", "q2")
-    assert await learned(rig, one(0, "q1"), marker(1), one(2, "q2")) == ([0, 2], 2)
-    assert rig.log(CATALOGUE.dead_letters) == []
 
 
 async def audit(rig, query_offset):

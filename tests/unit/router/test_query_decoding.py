@@ -141,8 +141,3 @@ def test_queries_of_one_row_with_ids_are_a_block_and_any_other_is_by_itself():
     (block,) = decoded.blocks
     assert [*block] == [decode_queries([each], 4).queries[0] for each in records_of(*plain)]
     assert sorted(query.offset for query in decoded.queries) == [*range(len(plain), len(plain) + len(others))]
-
-
-def test_a_few_queries_are_no_block():
-    decoded = decode_queries(records_of(*({"query_id": f"q{n}", "input": n} for n in range(BLOCK_FROM - 1))), 0)
-    assert (len(decoded.queries), decoded.blocks) == (BLOCK_FROM - 1, [])
