@@ -5,9 +5,10 @@ import math
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from plain_msgpack import pack, unpack
@@ -60,7 +61,7 @@ class Record:
         return "application/json"
 
 
-class AnyClient:
+class AnyClient(AbstractContextManager["AnyClient"]):
     """Produces and consumes, with further settings of librdkafka; as a context manager it closes."""
 
     def __init__(self, bootstrap: str, settings: Mapping[str, str] | None = None) -> None:
@@ -111,14 +112,11 @@ class AnyClient:
         """Read the topic from its beginning on, for as long as it takes."""
         return Reading(self._settings, topic)
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         del self._producer
 
 
-class Reading:
+class Reading(AbstractContextManager["Reading"]):
     """Reads every partition of a topic, without a group; `records` is everything so far."""
 
     def __init__(self, settings: Mapping[str, str], topic: str) -> None:
@@ -168,9 +166,6 @@ class Reading:
             assert time.monotonic() < end_s, f"not within {within_s:.0f} s: {what}"
             self.more()
         return self.records
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._consumer.close()

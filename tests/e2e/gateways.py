@@ -53,17 +53,13 @@ def traced(url: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway that runs alone."""
+    """A gateway that runs alone; `port` is that of HTTP."""
 
     program: Program
     http: str
+    port: int
     grpc: str
     metrics: str
-
-    @property
-    def port(self) -> int:
-        """Of HTTP."""
-        return int(self.http.rpartition(":")[2])
 
 
 @dataclass(frozen=True)
@@ -72,24 +68,19 @@ class Deployment:
 
     up: Program
     url: str
+    bootstrap: str
     catalogue: Catalogue
     environ: Mapping[str, str]
     folder: Path
-
-    @property
-    def bootstrap(self) -> str:
-        """Of its Kafka."""
-        return self.environ["KAFKA_BOOTSTRAP_SERVERS"]
 
     @contextmanager
     def gateway(self, name: str, **settings: str) -> Iterator[Gateway]:
         """Start a further gateway; `settings` are variables of its environment."""
         environ = {**self.environ, **FREE_PORTS, **settings}
         with Program("gateway", "--instance", name, folder=self.folder / name, environ=environ) as program:
-            fields = program.ready()
-            gateway = Gateway(program, fields["http"], fields["grpc"], f"http://127.0.0.1:{fields['metrics']}/metrics")
-            serves(gateway.http)
-            yield gateway
+            http, grpc, metrics = (program.ready()[name] for name in ("http", "grpc", "metrics"))
+            serves(http)
+            yield Gateway(program, http, int(http.rpartition(":")[2]), grpc, f"http://127.0.0.1:{metrics}/metrics")
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -106,14 +97,14 @@ class Deployment:
 def own_topics(kafka: KafkaConnection) -> Iterator[Catalogue]:
     """Names of topics that nobody else has, which are deleted at the end."""
     catalogue = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=PARTITIONS)
+
+    async def delete() -> None:
+        await delete_topics(kafka, [*await existing_topics(kafka, catalogue.prefix)])
+
     try:
         yield catalogue
     finally:
-        asyncio.run(_delete(kafka, catalogue.prefix))
-
-
-async def _delete(kafka: KafkaConnection, prefix: str) -> None:
-    await delete_topics(kafka, list(await existing_topics(kafka, prefix)))
+        asyncio.run(delete())
 
 
 @contextmanager
@@ -128,7 +119,7 @@ def deployed(
             url = up.ready().get("gateway", "")
             if url:
                 serves(url)
-            yield Deployment(up, url, catalogue, environ, folder)
+            yield Deployment(up, url, kafka.bootstrap, catalogue, environ, folder)
 
 
 def serves(url: str, within_s: float = READY_S) -> None:

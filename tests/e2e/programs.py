@@ -9,10 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, TypeVar
 
 import pytest
 
@@ -109,7 +109,7 @@ def _given(environ: Mapping[str, str] | None) -> dict[str, str]:
     return environment() if environ is None else {**environ}
 
 
-class Program:
+class Program(AbstractContextManager["Program"]):
     """A `clipper-stream` command that runs in a folder, which keeps its output; it ends with all that it started.
 
     `through` is a command that starts it in its own place.
@@ -167,9 +167,6 @@ class Program:
     def ended(self, within_s: float = 60.0) -> int:
         """Wait for its end; the exit code."""
         return self._process.wait(within_s)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.signal(signal.SIGKILL)

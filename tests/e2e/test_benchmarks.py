@@ -17,7 +17,7 @@ SYSTEMS = {
     *("bare-router-json", "colocated-json", "separate-msgpack", "vote-json", "late-json"),
 }
 SERVERS = {
-    *("mlserver", "bentoml", "ray-serve", "fastapi", "bare", "gateway", "gateway-packed", "colocated", "separate"),
+    *("mlserver", "bentoml", "ray-serve", "fastapi", "bare", "gateway", "gateway-packed", "colocated", "separate")
 }
 ABSENT = {"bytewax", "quix", "faststream", "mlserver", "bentoml", "ray"}
 """Rivals whose packages are not among the development dependencies: the benchmarks install them, not the tests."""

