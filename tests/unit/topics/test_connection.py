@@ -31,7 +31,7 @@ def test_an_address_alone_is_a_plaintext_connection_of_both_clients():
     assert KafkaConnection.from_environment(environ, bootstrap="c:3").bootstrap == "c:3"
 
 
-def test_a_sasl_connection_gives_both_clients_the_credential_whatever_case_its_names_have_by_default_plain():
+def test_a_sasl_connection_gives_both_clients_the_credential_whatever_the_case_of_its_names():
     connection = KafkaConnection.from_environment(SASL)
     arguments = connection.aiokafka()
     values = ["kafka:9093", "SASL_SSL", "SCRAM-SHA-512", "clipper", "xyzzy"]
