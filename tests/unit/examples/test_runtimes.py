@@ -64,22 +64,6 @@ def test_file_types_are_told_from_bytes_as_magika_itself_does(example):
     assert expected["errors.py"] == "python"
 
 
-def test_the_features_of_file_types_are_those_of_magika(example):
-    import io
-
-    from magika import Magika
-    from magika.types import Seekable
-
-    features = example("file_types").features
-    rows = [b"  abcdefgh \n", b"x" * 5000, bytes(range(256)) * 30, b" " * 4096 + b"a" * 2000, b"\n" * 9000, b""]
-    for row, found in zip(rows, features(rows), strict=True):
-        sizes = dict(beg_size=1024, mid_size=0, end_size=1024, padding_token=256, block_size=4096)
-        expected = Magika._extract_features_from_seekable(
-            Seekable(io.BytesIO(row)), **sizes, use_inputs_at_offsets=False
-        )
-        assert found.tolist() == [*expected.beg, *expected.end]
-
-
 def test_the_configuration_of_file_types_loads_its_model_as_a_host_does(example, tmp_path):
     (tmp_path / "clipper.toml").write_text(example("file_types").config())
     assert tomllib.loads((tmp_path / "clipper.toml").read_text())["model"][0]["runtime"] == "onnx"
