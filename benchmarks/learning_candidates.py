@@ -16,14 +16,13 @@ other probabilities than the candidate's. The candidate begins with nothing lear
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rig.session import page_options, parsed, write_page
 
 from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
-from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject
@@ -136,15 +135,22 @@ def columns(
 ) -> DecisionColumns:
     place = np.arange(len(whole))
     at_ms = place * span_ms // len(whole)
-    return logged(
-        propensity,
-        np.where(propensity > 0.0, whole, np.nan),
-        models=MODELS,
+    return replace(
+        DecisionColumns.empty(MODELS, len(whole)),
+        contexts=(None,),
+        policies=("logged",),
+        values=('"unsaid"',),
+        propensity=propensity,
+        answered=propensity > 0.0,
+        loss=np.where(propensity > 0.0, whole, np.nan),
         served=served,
         served_propensity=probability,
         at_ms=at_ms,
         feedback_at_ms=at_ms + place * 7919 % DELAY_MS,
-        partition=place % 4,
+        partition=(place % 4).astype(np.int32),
+        offset=place,
+        query_offset=place,
+        feedback_offset=place,
     )
 
 

@@ -22,13 +22,6 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
         candidates: At least one.
         question: How they are looked at.
 
-    >>> from clipper_stream.evaluation.candidates.candidate import OneModel
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> columns = logged([[1.0, 1.0]] * 5, [[0.0, 1.0]] * 5, answer_loss=[0.0, 1.0, 1.0, 1.0, 1.0])
-    >>> found = evaluate("digits", lambda: [columns], [OneModel(model="m0:1")], Question())
-    >>> found.logged.loss.value, found.best.loss.value
-    (0.75, 0.0)
-
     Raises:
         InvalidSetting: there is no candidate, or nothing that could be estimated from.
     """

@@ -65,10 +65,6 @@ class LogOutline:
         decisions: How many.
         timeline: From the first decision to the last.
         now_ms: The last that was heard of anything, milliseconds since the epoch.
-
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> outline_log(lambda: [logged([[1.0]], [[0.0]], at_ms=[7])], Question()).timeline.since_ms
-    7
     """
 
     models: tuple[str, ...]
@@ -96,10 +92,6 @@ class LogSummary:
         predictions: Predicted losses of the models, as of `OutcomeSums.table`.
         used: Decisions with feedback that are old enough.
         least_propensity: The least probability with which a model was scored, in (0, 1].
-
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> summarize_log(lambda: [logged([[0.5, 0.0]] * 9, [[0.0, np.nan]] * 9)], Question()).least_propensity
-    0.5
     """
 
     outline: LogOutline

@@ -1,11 +1,46 @@
-"""Columns of decisions made up by Hypothesis, or by a seed."""
+"""Columns of decisions: of plain arrays, or made up by Hypothesis or by a seed."""
+
+import json
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import numpy as np
 
-from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.evaluation.log.columns import UNKNOWN, DecisionColumns
 
 MODELS = ("a:1", "b:1", "c:2")
+
+
+def logged(
+    propensity, loss, *, models=None, served=None, served_propensity=None, contexts=(None,), policies=("logged",),
+    outputs=None, labels=None, **columns,
+) -> DecisionColumns:  # fmt: skip
+    """Decisions about which a model's loss is known wherever it is a number, (n, M); `columns` are any other arrays.
+
+    What is left out: models `m0:1` and so on; served is the first that was asked, with that probability; all that were
+    asked are scored; decided a millisecond after another in partition 0, with feedback in the same millisecond.
+    """
+    asked = np.asarray(propensity, float)
+    rows, count = asked.shape
+    number: dict[str, int] = {}
+
+    def code(value):
+        return UNKNOWN if value is None else number.setdefault(json.dumps(value), len(number))
+
+    label = np.full(rows, code("unsaid")) if labels is None else [code(value) for value in labels]
+    output = np.full((rows, count), UNKNOWN) if outputs is None else np.array([[*map(code, row)] for row in outputs])
+    chosen = np.eye(count, dtype=bool)[asked.argmax(axis=1)] if served is None else np.asarray(served, bool)
+    alone = asked.max(axis=1, where=chosen, initial=0.0) if served_propensity is None else served_propensity
+    given = {"at_ms": np.arange(rows), **columns}
+    place = dict.fromkeys(("offset", "query_offset", "feedback_offset"), np.arange(rows))
+    table = DecisionColumns.empty([f"m{each}:1" for each in range(count)] if models is None else models, rows)
+    filled = {
+        "propensity": asked, "loss": loss, "served": chosen, "served_propensity": np.broadcast_to(alone, (rows,)),
+        "answered": (asked > 0.0) & ((output != UNKNOWN) if outputs is not None else True), **place,
+        "feedback_at_ms": given["at_ms"], "output": output, "label": label, **given,
+    }  # fmt: skip
+    typed = {name: np.asarray(array).astype(getattr(table, name).dtype) for name, array in filled.items()}
+    return replace(table, contexts=tuple(contexts), policies=tuple(policies), values=tuple(number), **typed)
 
 
 @st.composite

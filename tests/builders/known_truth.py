@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipper_stream.evaluation.log.arrays import logged
+from builders.columns import logged
 from clipper_stream.evaluation.log.columns import DecisionColumns
 
 MODELS = ("a:1", "b:1", "c:1")

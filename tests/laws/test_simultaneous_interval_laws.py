@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from builders.columns import logged
 from scipy.stats import binom
 
 from clipper_stream.evaluation.candidates.candidate import OneModel
 from clipper_stream.evaluation.evaluate import evaluate
-from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.question import Question
 
 DECISIONS, CANDIDATES, LOSS = 1_000, 12, 0.3

@@ -1,13 +1,13 @@
 """Logs of any policy, with any audits: what is derived from them is what they were made with."""
 
 import numpy as np
+from builders.columns import logged
 from builders.known_truth import MODELS, Truth
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.errors import SetupError
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
-from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.ensembles import ANY_CONTEXT, Answering, combined_losses
 from clipper_stream.evaluation.log.joint_propensity import audit_ratio_of, joint_propensity
 

@@ -73,10 +73,6 @@ class OneModel:
     Attributes:
         model: Reference; that of a new model once its losses are a column (`DecisionColumns.with_model`).
 
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> OneModel(model="m1:1").targeted(logged([[0.5, 0.5]], [[0.0, 1.0]])).target.tolist()
-    [[0.0, 1.0]]
-
     Source: Bottou et al., "Counterfactual reasoning and learning systems", JMLR 14, 2013, section 4.
     """
 
@@ -154,12 +150,6 @@ class FixedPolicy:
         states: What it has learned, by context; None is "without one", over all partitions. A context that is not
             there has learned nothing.
         answering: How outputs are combined, for a policy that serves several models.
-
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> from clipper_stream.selection.registry import make_policy
-    >>> policy = make_policy("split", {"shares": {"m0:1": 3, "m1:1": 1}})
-    >>> FixedPolicy(policy=policy, models=("m0:1", "m1:1")).targeted(logged([[1, 1]], [[0, 1]])).target.tolist()
-    [[0.75, 0.25]]
 
     Source: Dudik, Langford and Li, "Doubly robust policy evaluation and learning", ICML 2011, section 2 (a stationary
     policy).

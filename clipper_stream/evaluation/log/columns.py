@@ -163,11 +163,6 @@ class DecisionColumns:
                 model that was run on every logged input, the probability of asking all its members for an ensemble.
             output: Index into `values`; -1 where there is none, (n,). Absent: none.
 
-        >>> from clipper_stream.evaluation.log.arrays import logged
-        >>> columns = logged([[1.0]], [[0.0]]).with_model("new:2", np.array([0.5]), np.array([1.0]))
-        >>> columns.models, columns.loss.tolist()
-        (('m0:1', 'new:2'), [[0.0, 0.5]])
-
         Raises:
             InvalidSetting: there is such a column, or an array has another length.
         """

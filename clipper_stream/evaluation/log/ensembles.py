@@ -153,12 +153,6 @@ def combined_losses(
         members: Models that are combined, at least one.
         weights: Trust in each member, by the code of a context; that of `ANY_CONTEXT` is for all decisions.
         answering: How they are combined, and what the answer costs.
-
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> columns = logged([[1.0, 1.0], [0.5, 0.0]], [[0.0, 1.0], [0.0, np.nan]],
-    ...                  outputs=[["cat", "dog"], ["cat", None]], labels=["cat", "cat"])
-    >>> combined_losses(columns, columns.models, {ANY_CONTEXT: {"m0:1": 1.0, "m1:1": 1.0}}, Answering()).tolist()
-    [0.0, nan]
     """
     rows = OutputRows(columns, members, answering)
     trusted = np.full(len(columns), ANY_CONTEXT) if ANY_CONTEXT in weights else columns.context

@@ -31,13 +31,7 @@ _TOLD = 1.0 - 1e-9
 
 
 def audit_ratio_of(columns: DecisionColumns, trials: Collection[str] = ()) -> Floats:
-    """Share of the queries that asked all candidates when this decision was made, (n,); NaN where it cannot be told.
-
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> columns = logged([[0.625, 0.625], [0.625, 0.0]], [[0.0, 1.0], [0.0, np.nan]], served_propensity=0.5)
-    >>> audit_ratio_of(columns).tolist()
-    [0.25, 0.25]
-    """
+    """Share of the queries that asked all candidates when this decision was made, (n,); NaN where it cannot be told."""
     chosen = np.array([model not in trials for model in columns.models], np.bool_)
     counted = columns.asked & chosen & ~_certain_beside(columns)
     served = _by_served(columns, counted)
@@ -51,11 +45,6 @@ def joint_propensity(columns: DecisionColumns, models: Sequence[str], trials: Co
     """Probability with which all of these models were asked about a query, (n,).
 
     It is 0 where one of them was not asked, or the query named its models. No policy chose `trials`.
-
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> columns = logged([[0.625, 0.625], [0.625, 0.0]], [[0.0, 1.0], [0.0, np.nan]], served_propensity=0.5)
-    >>> joint_propensity(columns, columns.models).tolist()
-    [0.25, 0.0]
     """
     asked = columns.of_models(models).propensity
     tried = np.array([model in trials for model in models], np.bool_)

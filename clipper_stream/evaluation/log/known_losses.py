@@ -31,10 +31,6 @@ class KnownLosses(NamedTuple):
 def known_losses(columns: DecisionColumns) -> KnownLosses:
     """Return the known losses of the decisions with feedback that a policy made.
 
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> known_losses(logged([[0.5, 0.0]], [[1.0, np.nan]], labels=["cat"])).weight.tolist()
-    [[2.0, 0.0]]
-
     Source: as `scored_propensity`.
     """
     shape, usable = columns.loss.shape, columns.with_feedback & by_policy(columns)
@@ -59,12 +55,7 @@ def scored_propensity(columns: DecisionColumns, model: int) -> Floats:
 
 
 def by_policy(columns: DecisionColumns) -> Bools:
-    """Decisions that a policy made, and not the application by naming models, (n,).
-
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> by_policy(logged([[1.0]] * 2, [[0.0]] * 2, policies=("exp3", "named"), policy=[0, 1])).tolist()
-    [True, False]
-    """
+    """Decisions that a policy made, and not the application by naming models, (n,)."""
     if NAMED not in columns.policies:
         return np.ones(len(columns), np.bool_)
     return np.asarray(columns.policy != columns.policies.index(NAMED))

@@ -182,12 +182,6 @@ def with_new_model(columns: DecisionColumns, name: str, placed: PlacedAnswers, l
         placed: What the model said; other queries than those of the columns may be among them.
         loss_kind: How labels are compared with outputs.
 
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> columns = logged([[1.0]] * 3, [[0.0]] * 3, labels=[3, 3, 3])
-    >>> said = ModelAnswers(output=["3", "4"], several_rows=[False] * 2, error=[None] * 2)
-    >>> with_new_model(columns, "new:2", PlacedAnswers.of([0, 0], [0, 2], said), "zero_one").loss[:, 1].tolist()
-    [0.0, nan, 1.0]
-
     Raises:
         InvalidSetting: there is such a column.
         UnknownName: there is no such loss.

@@ -21,11 +21,6 @@ def merged(partitions: Sequence[Iterable[DecisionColumns]]) -> Iterator[Decision
     Args:
         partitions: Chunks of each, in log order.
 
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> parts = [[logged([[1.0]] * 2, [[0.0]] * 2, at_ms=times)] for times in ([1, 5], [3, 4])]
-    >>> [columns.at_ms.tolist() for columns in merged(parts)]
-    [[1, 3], [4], [5]]
-
     Source: Knuth, "The art of computer programming", volume 3, section 5.4.1 (merging).
     """
     waiting = [_Partition(chunks) for chunks in partitions]

@@ -38,13 +38,6 @@ def simulate(
         seed: Of its draws. Another seed is another course: run several, and look how far they part.
         answering: How outputs are combined, for a policy that serves several models; None: by vote, zero-one loss.
 
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> from clipper_stream.selection.registry import make_policy
-    >>> columns = logged([[1.0, 1.0]] * 2, [[0.0, 1.0]] * 2)
-    >>> run = next(simulate([columns], LearningPolicy(policy=make_policy("exp3"), models=columns.models)))
-    >>> run.target.round(3).tolist(), run.numerator.round(3).tolist()
-    ([[0.5, 0.5], [0.5, 0.5]], [0.5, 0.5])
-
     Raises:
         InvalidSetting: the policy draws among several sets of models.
 

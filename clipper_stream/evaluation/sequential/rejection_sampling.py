@@ -52,13 +52,6 @@ def reject(
     Returns:
         The loss is the mean over the decisions taken: those with a denominator of 1.
 
-    >>> from clipper_stream.evaluation.log.arrays import logged
-    >>> from clipper_stream.selection.registry import make_policy
-    >>> single = LearningPolicy(policy=make_policy("single"), models=("m0:1", "m1:1"))
-    >>> columns = logged([[0.5, 0.0], [0.0, 0.5]], [[1.0, 0.0], [0.0, 1.0]])
-    >>> [int(run.learned.sum()) for run in reject([columns], single, ratio=0.5)]
-    [1]
-
     Raises:
         InvalidSetting: the ratio is none; the policy serves several models together.
     """

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from builders.columns import logged
 from builders.known_truth import MODELS, truth
 
 from clipper_stream.evaluation.candidates.candidate import (
@@ -10,7 +11,6 @@ from clipper_stream.evaluation.candidates.candidate import (
     OneModel,
     StationaryCandidate,
 )
-from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 

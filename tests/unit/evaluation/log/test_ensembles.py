@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from builders.columns import logged
 
-from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.columns import distinct_rows
 from clipper_stream.evaluation.log.ensembles import ANY_CONTEXT, Answering, combined_losses, with_ensemble
 

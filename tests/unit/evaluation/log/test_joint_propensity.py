@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from builders.columns import logged
 from builders.known_truth import MODELS, truth
 
-from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.joint_propensity import audit_ratio_of, joint_propensity
 
 AUDITED = truth(20_000, 1).logged((0.6, 0.3, 0.1), audit_ratio=0.2)

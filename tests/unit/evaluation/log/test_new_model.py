@@ -2,9 +2,9 @@ import json
 
 import numpy as np
 import pytest
+from builders.columns import logged
 
 from clipper_stream.errors import InvalidSetting, ModelUnavailable
-from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.new_model import ModelAnswers, PlacedAnswers, answers_of, planned, with_new_model
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.query.inputs import RowSpec

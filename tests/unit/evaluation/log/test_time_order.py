@@ -1,11 +1,11 @@
 import dataclasses
 
 import numpy as np
+from builders.columns import logged
 from builders.known_truth import log_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.parquet import FileFacts, writing
 from clipper_stream.evaluation.log.time_order import merged, read_in_time_order

@@ -5,11 +5,11 @@ from functools import cache
 
 import numpy as np
 import pytest
+from builders.columns import logged
 from builders.known_truth import ERROR_RATIOS, MODELS, Truth, in_chunks, truth, value
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.candidates.candidate import FixedPolicy, LearningPolicy
-from clipper_stream.evaluation.log.arrays import logged
 from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.log_summary import summarize_log
 from clipper_stream.evaluation.question import Question
