@@ -5,15 +5,7 @@ from collections import Counter
 import pytest
 from builders.benchmarks import benchmark_module
 from builders.decision_logs import answer, missing
-from unit.replay.deployment import (
-    HORIZON_MS,
-    LATER_MS,
-    SAVED,
-    Deployment,
-    is_told_alike,
-    joined,
-    manifest,
-)
+from unit.replay.deployment import HORIZON_MS, LATER_MS, SAVED, Deployment, is_told_alike, joined, manifest
 
 from clipper_agents.control.selection_states import row_of
 from clipper_stream.selection.registry import make_policy

@@ -212,16 +212,6 @@ def test_a_story_is_joined_and_counted(log, feedback, counts, lists_of):
     assert {name: number for name, number in found.items() if name != "feedback"} == counts
 
 
-def test_an_audit_adds_whom_it_asked_and_only_that_of_the_decision_does():
-    at = dict(query_offset=7)
-    first, others = audit(beside(2), missing("c:1", 0.2, served=False), **at), [audit(beside(3), query_offset=6)]
-    asked = decided("q", answer("a:1", 1, 0.5), audited=True, **at)
-    (row,), _ = rows_of(Log(asked, *others, first, audit(beside(4), **at), told(label=2)))
-    assert row["models"] == ("a:1", "b:1", "c:1")
-    assert (row["served"], row["output"], row["loss"]) == ([True, False, False], ["1", "2", None], [1.0, 0.0, None])
-    assert rows_of(Log(decided("q", A, **at), first))[0][0]["models"] == ("a:1",), "no prediction announces it"
-
-
 def test_a_horizon_a_span_and_chunks_leave_out_what_is_beyond_them():
     log = Log().add(decided("p", A), at_ms=1_000).add(Q, at_ms=2_000)
     log.add(told(), at_ms=11_000).add(told("p"), at_ms=11_001)

@@ -12,14 +12,7 @@ from clipper_agents.streaming.outbox import MAX_BATCH_BYTES
 from clipper_stream.selection.state import MOST_MODELS
 from clipper_topics.manifests import REF_CHARACTERS
 from clipper_topics.query import ID_CHARACTERS, MOST_FEATURES
-from clipper_topics.selection_rows import (
-    MOST_CONFIGS,
-    RowKey,
-    config_context,
-    decode_row,
-    encode_key,
-    encode_row,
-)
+from clipper_topics.selection_rows import MOST_CONFIGS, RowKey, config_context, decode_row, encode_key, encode_row
 
 APP, KEY = ("app", None), encode_key(RowKey("app", None, 0))
 

@@ -124,13 +124,6 @@ def test_a_manifest_that_cannot_be_resolved_leaves_what_was_there(wrong):
     assert registry.application("other") is not None
 
 
-def test_records_that_are_no_manifests_are_ignored():
-    registry, junk = registered(), ((b"{", b"application/app"), (b"{}", None), (b"\xff", b"\xff"), (b"1", b"model/m"))
-    registry.take([record(offset, value, key) for offset, (value, key) in enumerate(junk)])
-    take(registry, app())
-    assert registry.application("app") is not None
-
-
 def digest(**changes):
     return registered(app(), model(**changes), reached=["m:1"]).application("app").candidates[0].digest
 

@@ -65,10 +65,12 @@ def databases(folder):
 
 
 def test_decisions_are_found_by_query_id(decisions):
-    packed = LoggedRecord(1, b"\x80", msgpack=True)
+    packed, audited = LoggedRecord(1, b"\x80", msgpack=True), LoggedRecord(2, b"two", msgpack=False, audited=True)
     decisions.index([("q1", value(0, "one")), ("q2", packed)], 1, HOUR_S)
     assert found(decisions, "unknown", "q1") == [None, value(0, "one")]
     assert (decisions.find(["q2", "unknown"]), decisions.last_offset) == ([packed, None], 1)
+    decisions.index_new([("q3", 2, b"two", False, True), ("q4", 1, b"\x80", True, False)], 5, HOUR_S)
+    assert (decisions.find(["q3", "q4"]), decisions.last_offset) == ([audited, packed], 5)
 
 
 def test_a_query_with_the_id_of_one_asked_long_before_is_another_query(opened, decisions):
@@ -189,12 +191,6 @@ def test_all_of_one_database_is_on_disk_before_the_next_one_is_begun(folder, ope
         os.truncate(log, 0)
     again = opened(crashed(folder))
     assert (offsets(again, "q1", "q2"), again.last_offset) == ([0, 1], 1)
-
-
-def test_decisions_that_are_surely_new_are_indexed_without_a_look(decisions):
-    decisions.index_new([("q1", 0, b"one", False, True), ("q2", 1, b"\x80", True, False)], 5, HOUR_S)
-    audited, packed = LoggedRecord(0, b"one", msgpack=False, audited=True), LoggedRecord(1, b"\x80", msgpack=True)
-    assert (decisions.find(["q1", "q2"]), decisions.last_offset) == ([audited, packed], 5)
 
 
 class CountedIndex:
