@@ -87,7 +87,7 @@ def answers(*took_s, every_s=0.1, refused=()):
     return flood.Answers(np.arange(count) * every_s, np.array(took_s), np.zeros(count), status, np.zeros(count, bool))
 
 
-def test_a_gateway_is_normal_again_after_the_last_slow_window():
+def test_a_gateway_is_normal_after_the_last_slow_window_and_a_percentile_on_a_missing_answer_is_none():
     normal_after_s = benchmark_module("gateway_limits").normal_after_s
     calm, slow = [0.01] * 5, [0.03] * 5  # half a second each
     before = answers(*calm)
@@ -95,9 +95,6 @@ def test_a_gateway_is_normal_again_after_the_last_slow_window():
     assert normal_after_s(before, answers(*calm, *slow, *calm)) == 1.0
     assert normal_after_s(before, answers(*calm, *calm, refused=range(3))) == 0.5
     assert normal_after_s(before, answers(*calm, *slow)) is None
-
-
-def test_a_percentile_of_answers_that_falls_on_a_missing_one_is_none():
     percentile_ms = benchmark_module("gateway_limits").percentile_ms
     found = answers(0.01, 0.02, 0.03, np.inf)
     assert percentile_ms(found, 50) == 30.0

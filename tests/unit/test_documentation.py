@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import tomllib
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,9 @@ NEEDS_KAFKA = "clipper_stream.client"
 
 # --- code -----------------------------------------------------------------------------------------------------------
 def test_every_configuration_is_toml_and_every_program_is_python():
-    for page in DOCS.rglob("*.md"):
-        for block in blocks(page, "toml"):
-            tomllib.loads(block)
-        for block in blocks(page, "python"):
-            ast.parse(block, str(page))
+    for page, (kind, read) in product(DOCS.rglob("*.md"), {"toml": tomllib.loads, "python": ast.parse}.items()):
+        for block in blocks(page, kind):
+            read(block)
 
 
 def test_the_programs_of_the_readme_run_or_import_what_exists_where_they_need_a_kafka():

@@ -67,17 +67,15 @@ def test_a_manifest_and_what_it_carries_are_not_unpickled(payload):
         load_model("python", "acme:f", None, model.parameters, allowed=["acme"])
 
 
-def test_a_value_in_the_cache_is_not_unpickled(payload, tmp_path):
-    caches = PartitionCaches(tmp_path / "cache", 1 << 20)
+def test_a_value_in_the_cache_is_not_unpickled(canary, payload, tmp_path):
+    """Nor is one of a database that was written with pickled objects."""
+    caches = PartitionCaches(tmp_path / "caches", 1 << 20)
     caches.of(0).put_many([(b"k" * 32, payload)])
     (value,) = caches.of(0).get_many([b"k" * 32])
     assert value == payload
     with pytest.raises(Exception, match="MessagePack"):
         MsgpackOutputs.loads(value)
     caches.keep_only(())
-
-
-def test_a_database_that_was_written_with_pickled_objects_is_not_read_as_such(canary, tmp_path):
     written = rocksdict.Rdict(str(tmp_path / "cache"))
     written[b"key"] = Canary(canary)
     written.close()
@@ -105,13 +103,10 @@ def archive(path, arrays=None, schema=None, added=()):
     return path
 
 
-def test_a_pickle_with_the_name_of_a_skops_file_is_not_loaded(payload, tmp_path):
+def test_a_pickle_with_the_name_of_a_skops_file_is_not_loaded(payload, canary, tmp_path):
     (tmp_path / "model.skops").write_bytes(payload)
     with pytest.raises(ModelNotLoaded, match="cannot be loaded"):
         loaded(tmp_path / "model.skops")
-
-
-def test_a_pickle_in_a_skops_file_is_not_loaded(payload, canary, tmp_path):
     objects = io.BytesIO()
     np.save(objects, np.array([Canary(canary)], dtype=object), allow_pickle=True)
     for members in ({"arrays": payload}, {"arrays": objects.getvalue()}, {"schema": payload}):
@@ -120,15 +115,16 @@ def test_a_pickle_in_a_skops_file_is_not_loaded(payload, canary, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "node",
+    ("module", "name", "loader", "content"),
     [
-        {"__class__": "mkdir", "__module__": "posix", "__loader__": "FunctionNode", "content": {}},
-        {"__class__": "system", "__module__": "os", "__loader__": "FunctionNode", "content": {}},
-        {"__class__": "Popen", "__module__": "subprocess", "__loader__": "TypeNode", "content": {}},
-        {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode", "content": '"x"', "is_json": True},
+        ("posix", "mkdir", "FunctionNode", {}),
+        ("os", "system", "FunctionNode", {}),
+        ("subprocess", "Popen", "TypeNode", {}),
+        ("builtins", "str", "JsonNode", '"x"'),
     ],
 )
-def test_a_skops_file_that_names_a_function_of_the_system_is_not_loaded(tmp_path, node):
+def test_a_skops_file_that_names_a_function_of_the_system_is_not_loaded(tmp_path, module, name, loader, content):
+    node = {"__class__": name, "__module__": module, "__loader__": loader, "content": content, "is_json": True}
     schema = json.dumps({**node, "__id__": 1, "protocol": 2, "_skops_version": skops.__version__})
     with pytest.raises(ModelNotLoaded):
         loaded(archive(tmp_path / "model.skops", schema=schema.encode()))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from unit.demo.fabricated import PLAN, demo_script
 
-from clipper_agents.demo.data import INK, TRAIN_ROWS, Digits, distort, draw_traffic, load_digits
+from clipper_agents.demo.data import TRAIN_ROWS, Digits, draw_traffic, load_digits
 from clipper_agents.demo.models import TRUSTED, FaultyModel, best_of, train
 from clipper_agents.demo.plan import PHASES, POLICIES, DemoPlan, application_of
 from clipper_agents.demo.run import MAX_OPEN, demo_settings, load_plan
@@ -35,13 +35,6 @@ def test_the_three_parts_are_the_whole_data_set_share_no_row_and_are_drawn_by_th
     assert len(np.unique(np.concatenate([part.rows for part in parts]), axis=0)) == 1797
     assert np.array_equal(load_digits(0).traffic.rows, digits.traffic.rows)
     assert not np.array_equal(load_digits(1).traffic.labels, digits.traffic.labels)
-
-
-def test_distortion_moves_the_picture_by_one_pixel():
-    picture = np.zeros((1, 64))
-    picture[0, 27] = 1000.0  # row 3, column 3; far above the noise, clipped to full ink
-    (places,) = np.nonzero(distort(np.repeat(picture, 50, axis=0), np.random.default_rng(0)).max(axis=0) == INK)
-    assert {19, 26, 28, 35} <= set(places.tolist())
 
 
 def test_traffic_is_distinct_and_repeatable_and_has_every_picture_in_turn(digits):
@@ -94,16 +87,14 @@ def test_settings_declare_an_application_a_policy_and_let_the_best_model_break(t
 
 
 # --- queries --------------------------------------------------------------------------------------------------------
-def test_phases_cover_every_query_once():
+def test_phases_cover_every_query_once_and_a_plan_that_says_nothing_is_refused():
     assert PLAN.edges == (0, 100, 200, 400)
     phases = [PLAN.phase_of(query) for query in range(PLAN.queries)]
     assert phases == [PHASES[0]] * 100 + [PHASES[1]] * 100 + [PHASES[2]] * 200
-
-
-@pytest.mark.parametrize(("wrong", "message"), [({"queries": 10}, "at least 400"), ({"rate_per_s": 0}, "above 0")])
-def test_a_plan_that_says_nothing_is_refused(wrong, message):
-    with pytest.raises(InvalidSetting, match=message):
-        DemoPlan(**wrong)
+    with pytest.raises(InvalidSetting, match="at least 400"):
+        DemoPlan(queries=10)
+    with pytest.raises(InvalidSetting, match="above 0"):
+        DemoPlan(rate_per_s=0)
 
 
 def test_queries_alternate_between_the_applications_are_due_evenly_and_only_so_many_are_open():
