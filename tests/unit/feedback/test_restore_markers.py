@@ -4,7 +4,7 @@ import pytest
 from builders.kafka import record
 
 from clipper_agents.control.state import ControlState
-from clipper_agents.feedback.restore_markers import read_marker, read_markers
+from clipper_agents.feedback.restore_markers import read_markers
 from clipper_topics import codec
 from clipper_topics.control_keys import restore_key
 from clipper_topics.manifests import MAX_MANIFEST_BYTES
@@ -30,11 +30,6 @@ def marker(value, restore_id="r-0", partition=0):
     return record(9, value, None, partition=partition, headers=[*codec.MSGPACK_HEADERS, (RESTORE, restore_id.encode())])
 
 
-def test_a_marker_counts_with_its_declaration_and_knows_where_that_stands():
-    found = read_marker(marker(MARKERS[0]), declared(declaration(41)).get, 2)
-    assert (found.marker.rows, found.declared) == (ROWS, 41)
-
-
 @pytest.mark.parametrize(
     ("claim", "changes", "reason"),
     [
@@ -45,11 +40,11 @@ def test_a_marker_counts_with_its_declaration_and_knows_where_that_stands():
         (marker(b"junk"), {"digests": digests_of([b"junk"])}, "no marker"),
     ],
 )
-def test_a_marker_that_is_not_declared_or_no_state_of_its_application_is_refused(claim, changes, reason):
+def test_a_marker_counts_with_its_declaration_and_is_refused_without_one_that_is_about_it(claim, changes, reason):
     good = marker(MARKERS[0], "r-2")
-    found = declared(declaration(0, **changes), declaration(1, "r-2"))
-    ((counted, _),), ((refused, error),) = read_markers([claim, good], found.get, 2)
-    assert (counted, refused) == (good, claim)
+    found = declared(declaration(0, **changes), declaration(41, "r-2"))
+    ((counted, restored),), ((refused, error),) = read_markers([claim, good], found.get, 2)
+    assert (counted, restored.marker.rows, restored.declared, refused) == (good, ROWS, 41, claim)
     assert reason in str(error)
 
 

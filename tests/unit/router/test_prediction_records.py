@@ -15,18 +15,14 @@ def answer_of(outputs, *, packed=False, kind=codec.JSON, **changes):
     return QueryAnswer(InFlightQuery(asked), None, outputs, AT_S, confidence=1.0)._replace(**changes)
 
 
-def test_an_answer_that_fits_is_written_as_it_is():
-    answer = answer_of([1, 2], packed=True)
-    written, value = encode_answer(answer, most_bytes=1000)
-    assert written is answer
-    assert codec.predictions.decode(value).outputs == [1, 2]
-
-
 def test_a_model_that_failed_is_in_the_record_with_why_though_another_answered():
     why = explain(ValueError("no such\ndigit " + "x" * 1000))
     failed = MissingModel("svm:1", 0.5, served=True, failure=Failure("error", why))
-    _, value = encode_answer(answer_of([1], missing=(failed,), served_propensity=0.5))
-    (missing,) = codec.predictions.decode(value).missing
+    answer = answer_of([1, 2], packed=True, missing=(failed,), served_propensity=0.5)
+    written, value = encode_answer(answer, most_bytes=2000)
+    found = codec.predictions.decode(value)
+    assert (written, found.outputs) == (answer, [1, 2])
+    (missing,) = found.missing
     assert (missing.model, missing.reason, len(missing.explanation)) == ("svm", "error", 500)
     assert missing.explanation.startswith("ValueError: no such digit xxx")
 

@@ -33,11 +33,8 @@ def test_a_query_has_what_its_record_says():
     assert (found.content_type, found.invalid, found.features) == (codec.JSON, None, [1.0, 0.5])
 
 
-def test_a_query_without_an_id_is_named_by_its_place():
+def test_a_query_is_named_by_its_place_also_where_it_claims_the_id_of_a_router_and_any_other_id_is_its_own():
     assert query_of(PLAIN).query_id == "2@7"
-
-
-def test_a_query_that_claims_an_id_of_a_router_is_refused_under_its_own_and_any_other_is_an_applications():
     for claimed in ("2@8", "0@0", "99999999@1"):
         found = query_of(with_fields(b'"query_id": ' + msgspec.json.encode(claimed)))
         assert (found.query_id, "choose another id" in found.invalid) == ("2@7", True)
