@@ -124,7 +124,7 @@ ESTIMATORS = tuple(_EVERY)
 
 
 def make_estimators(names: Sequence[str] = ESTIMATORS) -> tuple[Estimator, ...]:
-    """The estimators of these names, of `ESTIMATORS`; all of them without any.
+    """The estimators of these names, by default all of `ESTIMATORS`.
 
     >>> [estimator.name for estimator in make_estimators(["ips", "dr"])]
     ['ips', 'dr']
