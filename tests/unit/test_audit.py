@@ -25,20 +25,11 @@ class Service:
         return [{"name": n, "version": v, "vulns": self.flaws if n == "bad" else []} for n, v in named]
 
 
-@pytest.mark.parametrize(
-    ("flaws", "code", "lines"),
-    [
-        ([], 0, ["audit: 2 of 2 packages asked about, 0 known vulnerabilities"]),
-        (
-            [{"id": "CVE-2026-1", "fix_versions": ["2.1"]}],
-            1,
-            ["bad 2.0: CVE-2026-1, fixed in 2.1", "audit: 2 of 2 packages asked about, 1 known vulnerabilities"],
-        ),
-    ],
-)
-def test_a_known_vulnerability_fails_and_its_line_says_where_it_is_fixed(flaws, code, lines):
-    service = Service(*flaws)
-    assert report(WANTED, service) == (code, lines)
+def test_a_known_vulnerability_fails_and_its_line_says_where_it_is_fixed():
+    told = "audit: 2 of 2 packages asked about, {} known vulnerabilities".format
+    assert report(WANTED, Service()) == (0, [told(0)])
+    service = Service({"id": "CVE-2026-1", "fix_versions": ["2.1"]})
+    assert report(WANTED, service) == (1, ["bad 2.0: CVE-2026-1, fixed in 2.1", told(1)])
     assert service.waited_s <= 30.0, "both questions together"
 
 

@@ -79,7 +79,7 @@ def test_the_model_that_fails_is_wrong_about_everything_while_its_flag_exists(tr
 
 def test_settings_declare_an_application_a_policy_and_let_the_best_model_break(trained, tmp_path):
     overrides = {"kafka.bootstrap": "h:1", "router.data_dir": str(tmp_path / "router")}
-    settings = demo_settings(DemoPlan(queries=400), trained, tmp_path / "broken", {}, overrides)
+    settings = demo_settings(PLAN, trained, tmp_path / "broken", {}, overrides)
     assert [application.policy.name for application in settings.applications] == list(POLICIES)
     assert all(application.models == [model.ref for model in trained] for application in settings.applications)
     assert [model.ref for model in settings.models if model.runtime == "python"] == [best_of(trained).ref]

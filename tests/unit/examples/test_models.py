@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
@@ -15,18 +16,10 @@ def outcome_of(attribute, rows=ROWS, **parameters):
     return predict_rows(load_model("python", f"clipper_agents.examples.models:{attribute}", None, parameters), rows)
 
 
-def test_the_sum_of_a_row_is_the_sum_of_all_its_numbers():
-    assert outcome_of("sum_of_row", np.ones((2, 4, 4), np.float32)).outputs == [16.0, 16.0]
-
-
-def test_the_most_common_digit_is_the_one_that_occurs_most_often():
-    from sklearn.datasets import load_digits
-
+def test_sums_are_those_of_all_numbers_of_a_row_also_of_the_slow_model_and_the_most_common_digit_is_that():
     ((digit, _),) = Counter(load_digits().target.tolist()).most_common(1)
     assert outcome_of("most_common_digit").outputs == [digit] * 1000
-
-
-def test_a_slow_model_answers_as_the_fast_one():
+    assert outcome_of("sum_of_row", np.ones((2, 4, 4), np.float32)).outputs == [16.0, 16.0]
     assert outcome_of("slow", seconds_per_batch=0.0).outputs == outcome_of("sum_of_row").outputs
 
 

@@ -104,7 +104,7 @@ def test_a_tick_lets_queries_gather_and_a_run_that_is_given_up_releases_nothing_
     assert list(releases([0.0, 5.0], clock=lambda: 0.0, wait=lambda _: True)) == [1]
 
 
-def test_the_pacer_tells_of_every_query_from_its_thread():
+def test_the_pacer_tells_of_every_query_from_its_thread_which_ends_with_it_before_the_schedule_does():
     start_s, released = time.perf_counter(), queue.Queue()
     with Pacer(
         [start_s + 0.002 * query for query in range(5)],
@@ -112,9 +112,6 @@ def test_the_pacer_tells_of_every_query_from_its_thread():
     ):
         while (told := released.get(timeout=10)) != (5, "pacer"):
             assert told[1] == "pacer"
-
-
-def test_leaving_the_pacer_ends_its_thread_before_the_schedule_does():
     with Pacer([time.perf_counter() + 3600.0], lambda _: None):
         assert "pacer" in {thread.name for thread in threading.enumerate()}
     assert "pacer" not in {thread.name for thread in threading.enumerate()}

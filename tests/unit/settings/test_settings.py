@@ -93,12 +93,6 @@ def test_settings_written_as_json_are_read_back_equal(loaded, tmp_path, objectiv
     assert load_settings(copy, {}) == settings
 
 
-def test_files_are_found_beside_the_configuration(loaded, tmp_path):
-    assert loaded(DIGITS).models[0].uri == str(tmp_path / "models" / "svm.skops")
-    assert loaded(DIGITS.replace('"models/', '"s3://models/')).models[0].uri.startswith("s3://")
-    assert loaded('[models]\ncache_dir = "kept"\n').files.cache_dir == str(tmp_path / "kept")
-
-
 def test_a_worker_gets_plain_values_and_a_folder_of_its_own(loaded):
     settings = loaded(overrides={"kafka.bootstrap": "a:1", "router.cache_mib": "0.5", "host.data_dir": "/x"})
     kafka = settings.connection({})
@@ -123,6 +117,9 @@ def test_a_gateway_gets_its_section_with_files_beside_the_configuration(loaded, 
     assert files == (str(tmp_path / "keys.json"), "/c", str(tmp_path / "k"), str(tmp_path / "r"))
     assert section.cors_origins == ["https://a", "https://b"]
     assert (gateway.instance, gateway.horizon_s) == ("gateway-b", 3600.0)
+    assert loaded(DIGITS).models[0].uri == str(tmp_path / "models" / "svm.skops")
+    assert loaded(DIGITS.replace('"models/', '"s3://models/')).models[0].uri.startswith("s3://")
+    assert loaded('[models]\ncache_dir = "kept"\n').files.cache_dir == str(tmp_path / "kept")
 
 
 MODEL, APPLICATION = '[[model]]\nname = "a"\nuri = "m:f"\n', '[[application]]\nname = "a"\nmodels = ["b:1"]\n'
