@@ -33,7 +33,7 @@ def test_a_query_has_what_its_record_says():
     assert (found.content_type, found.invalid, found.features) == (codec.JSON, None, [1.0, 0.5])
 
 
-def test_a_query_is_named_by_its_place_also_where_it_claims_the_id_of_a_router_and_any_other_id_is_its_own():
+def test_a_query_is_named_by_its_place_also_where_it_claims_the_id_of_a_router_and_keeps_any_other_id():
     assert query_of(PLAIN).query_id == "2@7"
     for claimed in ("2@8", "0@0", "99999999@1"):
         found = query_of(with_fields(b'"query_id": ' + msgspec.json.encode(claimed)))
