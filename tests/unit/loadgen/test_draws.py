@@ -1,16 +1,7 @@
 import numpy as np
 import pytest
 
-from clipper_loadgen.draws import (
-    arrival_times,
-    feedback_delays,
-    fresh_count,
-    noisy_labels,
-    repeated_from,
-    row_of_each,
-    wrong_losses,
-    zipf_contexts,
-)
+from clipper_loadgen import draws
 
 RATE, DURATION = 200.0, 100.0
 N = 20_000
@@ -24,29 +15,29 @@ def bound(share, count=N):
 
 # --- send times -----------------------------------------------------------------------------------------------------
 def test_poisson_arrivals_have_the_rate_vary_as_their_mean_and_have_exponential_gaps():
-    counts = np.array([len(arrival_times("poisson", RATE, 1.0, seed)) for seed in range(2_000)])
+    counts = np.array([len(draws.arrival_times("poisson", RATE, 1.0, seed)) for seed in range(2_000)])
     assert abs(counts.mean() - RATE) < SIGMAS * np.sqrt(RATE / len(counts))
     # the variance of a sample variance of n Poisson counts is about (2 m^2 + m) / n
     assert abs(counts.var(ddof=1) - RATE) < SIGMAS * np.sqrt((2 * RATE**2 + RATE) / len(counts))
-    gaps = np.sort(np.diff(arrival_times("poisson", RATE, DURATION, seed=1)))
+    gaps = np.sort(np.diff(draws.arrival_times("poisson", RATE, DURATION, seed=1)))
     distance = np.abs(1 - np.exp(-RATE * gaps) - np.arange(1, len(gaps) + 1) / len(gaps)).max()
     assert distance < 1.95 / np.sqrt(len(gaps))  # Kolmogorov-Smirnov, level 0.001
 
 
 @pytest.mark.parametrize("kind", ["poisson", "constant"])
 def test_arrivals_ascend_and_lie_inside_the_run_and_are_those_of_their_seed(kind):
-    times = arrival_times(kind, RATE, DURATION, seed=3)
+    times = draws.arrival_times(kind, RATE, DURATION, seed=3)
     assert (np.diff(times) >= 0).all()
     assert 0 <= times[0] <= times[-1] < DURATION
-    assert times == arrival_times(kind, RATE, DURATION, seed=3)
-    assert (times == arrival_times(kind, RATE, DURATION, seed=4)) is (kind == "constant")
+    assert times == draws.arrival_times(kind, RATE, DURATION, seed=3)
+    assert (times == draws.arrival_times(kind, RATE, DURATION, seed=4)) is (kind == "constant")
 
 
 @pytest.mark.parametrize(
     ("kind", "variance"), [("constant", 0.0), ("exponential", 0.05**2), ("uniform", (2 * 0.05) ** 2 / 12)]
 )
 def test_feedback_delays_have_the_mean_and_the_spread_of_their_distribution(kind, variance):
-    delays = np.array(feedback_delays(kind, 0.05, 20_000, seed=2))
+    delays = np.array(draws.feedback_delays(kind, 0.05, 20_000, seed=2))
     assert delays.min() >= 0
     assert abs(delays.mean() - 0.05) <= SIGMAS * np.sqrt(variance / len(delays)) + 1e-12
     # fourth central moments: 9 v^2 (exponential) and 1.8 v^2 (uniform), so a spread of the variance below 3 v / sqrt(n)
@@ -56,12 +47,12 @@ def test_feedback_delays_have_the_mean_and_the_spread_of_their_distribution(kind
 # --- rows -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("ratio", "repeats"), [(0.0, 0), (0.3, 0.3 * N), (1.0, N - 1)])
 def test_the_share_of_repeats_is_the_one_asked_for(ratio, repeats):
-    found = N - fresh_count(repeated_from(N, ratio, 100, seed=0))
+    found = N - draws.fresh_count(draws.repeated_from(N, ratio, 100, seed=0))
     assert abs(found - repeats) <= bound(ratio)
 
 
 def test_repeats_reach_back_uniformly_over_the_recent_queries_and_no_further():
-    origin = repeated_from(N, 0.5, 10, seed=1)
+    origin = draws.repeated_from(N, 0.5, 10, seed=1)
     back = (np.arange(N) - origin)[10:]
     back = back[back > 0]
     assert back.max() == 10
@@ -71,31 +62,31 @@ def test_repeats_reach_back_uniformly_over_the_recent_queries_and_no_further():
 
 
 def test_a_repeat_asks_about_the_row_of_its_origin_and_fresh_queries_about_new_rows():
-    origin = repeated_from(500, 0.4, 50, seed=2)
-    rows = row_of_each(origin, 1_000, seed=3)
+    origin = draws.repeated_from(500, 0.4, 50, seed=2)
+    rows = draws.row_of_each(origin, 1_000, seed=3)
     fresh = [row for query, row in enumerate(rows) if origin[query] == query]
     assert len(set(fresh)) == len(fresh)
     assert all(rows[query] == rows[source] for query, source in enumerate(origin))
-    assert np.bincount(row_of_each(np.arange(30), 10, seed=0)).tolist() == [3] * 10, "all rows equally often"
+    assert np.bincount(draws.row_of_each(np.arange(30), 10, seed=0)).tolist() == [3] * 10, "all rows equally often"
 
 
 # --- contexts and labels --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("exponent", [0.0, 0.8, 1.1, 2.0])
 def test_contexts_follow_zipfs_law(exponent):
-    drawn = np.bincount(zipf_contexts(N, 20, exponent, seed=4), minlength=20)
+    drawn = np.bincount(draws.zipf_contexts(N, 20, exponent, seed=4), minlength=20)
     shares = np.arange(1, 21.0) ** -exponent
     expected = N * shares / shares.sum()
     assert ((drawn - expected) ** 2 / expected).sum() < 43.8  # 19 degrees of freedom, level 0.001
-    assert set(zipf_contexts(100, 1, exponent, seed=0)) == {0}
+    assert set(draws.zipf_contexts(100, 1, exponent, seed=0)) == {0}
 
 
 def test_noise_flips_its_share_of_labels_to_others_evenly_and_a_share_of_losses_is_wrong():
-    noisy = np.array(noisy_labels([1] * N, [0, 1, 2, 3], 0.2, seed=5))
+    noisy = np.array(draws.noisy_labels([1] * N, [0, 1, 2, 3], 0.2, seed=5))
     assert abs((noisy != 1).sum() - 0.2 * N) < bound(0.2)
     for other in (0, 2, 3):
         assert abs((noisy == other).sum() - 0.2 / 3 * N) < bound(0.2 / 3)
-    assert noisy_labels(["a", "b", "a"], ["a", "b"], 0.0, seed=0) == ["a", "b", "a"]
-    assert noisy_labels(["a", "a"], ["a"], 1.0, seed=0) == ["a", "a"], "there is no other"
-    losses = wrong_losses(N, 0.2, seed=0)
+    assert draws.noisy_labels(["a", "b", "a"], ["a", "b"], 0.0, seed=0) == ["a", "b", "a"]
+    assert draws.noisy_labels(["a", "a"], ["a"], 1.0, seed=0) == ["a", "a"], "there is no other"
+    losses = draws.wrong_losses(N, 0.2, seed=0)
     assert set(losses) == {0.0, 1.0}
     assert abs(sum(losses) - 0.2 * N) < bound(0.2)
