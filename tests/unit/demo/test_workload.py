@@ -29,15 +29,12 @@ def loaded(model):
     return load_model("sklearn", str(model.path), model.sha256, {"trusted": list(TRUSTED)})
 
 
-def test_the_three_parts_are_the_whole_data_set_share_no_row_and_are_drawn_by_the_seed(digits):
+def test_the_three_parts_are_the_whole_data_set_share_no_row_and_traffic_has_every_picture_in_turn(digits):
     parts = (digits.train, digits.validation, digits.traffic)
     assert [len(part.labels) for part in parts] == [700, 200, 1797 - TRAIN_ROWS]
     assert len(np.unique(np.concatenate([part.rows for part in parts]), axis=0)) == 1797
     assert np.array_equal(load_digits(0).traffic.rows, digits.traffic.rows)
     assert not np.array_equal(load_digits(1).traffic.labels, digits.traffic.labels)
-
-
-def test_traffic_is_distinct_and_repeatable_and_has_every_picture_in_turn(digits):
     asked = draw_traffic(digits, 2_000, seed=0)
     assert len(np.unique(asked.rows, axis=0)) == 2_000
     assert np.array_equal(asked.rows, draw_traffic(digits, 2_000, seed=0).rows)
