@@ -36,7 +36,7 @@ SCORED = {
         decided(AUDIT, **SILENT | {"outputs": {"b:1": 4}}), Label(4), {"a:1": (1.0, 0.1), "b:1": (0.0, 0.95)}),
     "not an audited model that did not answer": (decided(AUDIT, outputs={"a:1": 3}), Label(4), {"a:1": (1.0, 0.55)}),
     "not who is missing from an ensemble": (decided(ENSEMBLE, outputs={"a:1": 3}), Label(3), {"a:1": (0.0, 1.0)}),
-    "by a loss who alone made the answer": (decided(AUDIT), GivenLoss(0.25), {"a:1": (0.25, 0.1)}),
+    "by a loss who alone made the answer": (decided(AUDIT, answer=3.4), GivenLoss(0.25), {"a:1": (0.25, 0.1)}),
     "by a loss those who said what the answer was": (
         decided(ENSEMBLE), GivenLoss(0.75), {"a:1": (0.75, 1.0), "c:1": (0.75, 1.0)}),
     "by a loss nobody who said something else": (decided(ENSEMBLE, answer=3.4), GivenLoss(0.75), {}),

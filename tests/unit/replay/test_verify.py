@@ -66,6 +66,9 @@ def append(at, key, value):
 FALSE = {
     "a bit of the newest row": (lambda at: flip(at.work(12), -2),
         dict(application="app", context=None, partition=0, last_equal=10, first_different=11, between=["app-11"])),
+    "a row behind feedback about nothing": (
+        lambda at: flip(at.work(4).tell("nobody").ask("p").tell("p").learn(), -2),
+        dict(last_equal=3, first_different=5, feedbacks=1, between=["p"])),
     "a row that a learner went on from": (
         lambda at: at.work(8).falsify(8).ask("lost").tell("lost").skip().work(10, first=20),
         dict(last_equal=7, first_different=8, feedbacks=1, between=["lost"])),
@@ -211,6 +214,9 @@ def test_few_changes_are_remembered_and_it_is_said_when_one_was_forgotten(at):
 def test_a_step_done_again_after_a_crash_is_noted_where_it_began(at):
     at.work(5).ask("q").tell("q").learn(crash_after=1).declare(manifest(half_life=2.0)).follow().work(3, first=20)
     assert [one.first for one in at.rows["", config_context("app"), 0].configs] == [0, 6]
+    at.ask("r").tell("r").declare(manifest(half_life=3.0)).follow().learn(crash_after=2)  # its note is stored
+    at.declare(manifest(half_life=4.0)).follow().work(1, first=40)
+    assert [one.first for one in at.rows["", config_context("app"), 0].configs] == [0, 6, 9, 10]
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
