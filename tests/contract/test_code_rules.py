@@ -174,8 +174,7 @@ def test_no_modules_import_each_other_not_even_for_types():
     """An import in a function is no part of importing its module; one behind `TYPE_CHECKING` is."""
     graph = {}
     for module in PRODUCT:
-        top = [
-            node for node in nodes(module)[0].body if isinstance(node, ast.Import | ast.ImportFrom | ast.If | ast.Try)
-        ]
+        kinds = ast.Import | ast.ImportFrom | ast.If | ast.Try
+        top = [node for node in nodes(module)[0].body if isinstance(node, kinds)]
         graph[module] = imports_of(inner for node in top for inner in ast.walk(node)) - {module}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules of a cycle

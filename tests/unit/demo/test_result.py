@@ -24,7 +24,7 @@ def test_the_flag_exists_from_before_the_first_query_of_the_failure_to_the_last(
     assert states == [False] * 100 + [True] * 100 + [False] * 200
 
 
-def test_live_percentiles_are_about_the_latest_queries():
+def test_live_percentiles_are_about_the_latest_queries_and_an_answer_is_recorded_where_it_is_a_digit():
     recorder = begun_recorder()
     assert asyncio.run(recorder.sample()).p50_ms is None
     for query, latency_s in enumerate((0.010, 0.020, 0.030)):
@@ -33,10 +33,6 @@ def test_live_percentiles_are_about_the_latest_queries():
     now = asyncio.run(recorder.sample())
     assert (now.sent, now.answered, round(now.p50_ms)) == (3, 3, 20)
     assert recorder.samples[-1] is now
-
-
-def test_an_answer_is_recorded_with_its_models_where_it_is_a_digit():
-    recorder = begun_recorder()
     for query, output in enumerate([-1, None, "x", 11, 4]):
         recorder.answered(query, Prediction(query_id="", application="digits", output=output))
     recorder.answered(7, answer_to(recorder.run.script, 7))

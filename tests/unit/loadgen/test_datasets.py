@@ -40,6 +40,8 @@ def test_rows_and_labels_come_from_npy_files_and_a_line_is_a_row_or_a_row_with_i
 
 def test_the_data_sets_of_scikit_learn_are_there_by_name():
     pytest.importorskip("sklearn")
+    with pytest.raises(InvalidSetting, match="sklearn:nothing"):
+        load_dataset("sklearn:nothing")
     dataset = load_dataset("sklearn:digits")
     assert (len(dataset.rows), len(dataset.rows[0]), sorted(set(dataset.labels))) == (1797, 64, list(range(10)))
 
@@ -62,8 +64,6 @@ def test_a_file_that_gives_no_rows_is_refused_with_the_reason(tmp_path, name, co
         load_dataset(str(tmp_path / name))
 
 
-def test_an_unknown_data_set_and_another_number_of_labels_than_rows_are_refused():
-    with pytest.raises(InvalidSetting, match="sklearn:nothing"):
-        load_dataset("sklearn:nothing")
+def test_another_number_of_labels_than_rows_is_refused():
     with pytest.raises(InvalidSetting, match="1 labels for 2 rows"):
         Dataset(rows=[1, 2], labels=[0])

@@ -45,13 +45,10 @@ def test_feedback_delays_have_the_mean_and_the_spread_of_their_distribution(kind
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("ratio", "repeats"), [(0.0, 0), (0.3, 0.3 * N), (1.0, N - 1)])
-def test_the_share_of_repeats_is_the_one_asked_for(ratio, repeats):
-    found = N - draws.fresh_count(draws.repeated_from(N, ratio, 100, seed=0))
-    assert abs(found - repeats) <= bound(ratio)
-
-
-def test_repeats_reach_back_uniformly_over_the_recent_queries_and_no_further():
+def test_repeats_have_the_share_asked_for_and_reach_back_evenly_over_the_recent_queries_and_no_further():
+    for ratio, repeats in ((0.0, 0), (0.3, 0.3 * N), (1.0, N - 1)):
+        found = N - draws.fresh_count(draws.repeated_from(N, ratio, 100, seed=0))
+        assert abs(found - repeats) <= bound(ratio)
     origin = draws.repeated_from(N, 0.5, 10, seed=1)
     back = (np.arange(N) - origin)[10:]
     back = back[back > 0]
