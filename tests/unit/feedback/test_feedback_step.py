@@ -10,19 +10,20 @@ from clipper_agents.feedback.restore_markers import RefusedMarker, Restored
 from clipper_stream.errors import InvalidLabel
 from clipper_topics.prediction import NAMED, PolicyRef
 from clipper_topics.restore import Marker
-from clipper_topics.selection_rows import SavedRow, config_context, note_row
+from clipper_topics.selection_rows import NO_ROW, ConfigStart, SavedRow, config_context, config_note, note_row
 
 APP = application("app", ("a:1", "b:1"))
+NOTE = ("", config_context("app"))
 SAVED = [SavedRow(partition=0, totals={"b:1": (2.0, 1.0, 8.0, 3.0)})]
 
 
-def step_of(*told, rows=(), markers=(), **decisions):
+def step_of(*told, rows=(), markers=(), app=APP, **decisions):
     """A step over feedback about these decisions, by query id."""
     joined = [JoinedFeedback(one, said, decisions.get(said.query_id)) for one, said in told]
     unapplied = {decision.offset: None for decision in decisions.values()}
     found = Rows(rows)
     return learn(
-        joined, unapplied, found, lambda *_: APP, markers, lambda name: [key for key in found if key[0] == name]
+        joined, unapplied, found, lambda *_: app, markers, lambda name: [key for key in found if key[0] == name]
     )
 
 
@@ -44,7 +45,7 @@ def test_what_is_refused_says_why_and_changes_nothing(said, outcome, error, reas
     ((refused, found),) = step.refused
     assert (refused.offset, type(found), step.outcomes) == (7, error, {outcome: 1})
     assert reason in str(found)
-    assert (step.applied_feedback, step.rows.keys() - {("", config_context("app"))}) == ({}, set())
+    assert (step.applied_feedback, step.rows.keys() - {NOTE}) == ({}, set())
 
 
 def test_what_is_used_is_noted_with_its_decision_whether_or_not_it_teaches():
@@ -69,3 +70,11 @@ def test_a_restore_that_was_declared_before_another_is_refused_behind_it():
     ((refused, error),) = step.refused
     assert (refused.offset, type(error), step.outcomes) == (6, RefusedMarker, {"restored": 1, "invalid": 1})
     assert "a later restore of app" in str(error)
+
+
+def test_a_policy_is_noted_behind_a_note_that_a_crash_left_ahead_of_the_position():
+    rows = {NOTE: config_note(NO_ROW, ConfigStart(5, 1))}
+    by_name = logged(0, "a", policy=PolicyRef(name=NAMED))
+    changed = application("app", ("a:1", "b:1"), learning_config=2)
+    step = step_of(feedback(4, "a"), feedback(6, "b"), rows=rows, app=changed, a=by_name, b=logged(1, "b"))
+    assert step.rows[NOTE].configs == (ConfigStart(5, 1), ConfigStart(6, 2))
