@@ -43,18 +43,10 @@ def test_a_query_is_named_by_its_place_also_where_it_claims_the_id_of_a_router_a
         assert (found.query_id, found.invalid) == (own, None)
 
 
-@pytest.mark.parametrize(
-    "stated",
-    [
-        codec.MSGPACK.encode(),
-        b"application/x-msgpack",
-        b"application/vnd.msgpack",
-        b"APPLICATION/X-MSGPACK; charset=binary",
-    ],
-)
-def test_msgpack_under_any_of_its_names_is_answered_in_msgpack(stated):
+@pytest.mark.parametrize("name", ["msgpack", "x-msgpack", "vnd.msgpack", "X-MSGPACK; charset=binary"])
+def test_msgpack_under_any_of_its_names_is_answered_in_msgpack(name):
     value = msgspec.msgpack.encode({"application": "app", "inputs": [b"1", b"2"]})
-    found = query_of(value, headers=[(codec.CONTENT_TYPE, stated)])
+    found = query_of(value, headers=[(codec.CONTENT_TYPE, f"application/{name}".encode())])
     assert (found.rows, found.packed, found.content_type) == ([b"1", b"2"], True, codec.MSGPACK)
 
 

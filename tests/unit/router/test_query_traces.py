@@ -119,17 +119,14 @@ async def test_the_spans_of_a_query_say_how_it_was_decided_and_where_it_is(walk)
     assert combine.end_ns <= stored.end_ns <= whole.end_ns
 
 
-@pytest.mark.parametrize(
-    ("reason", "changes"),
-    [
-        ("arrived_late", {"deadline_ms": 1, "age_s": 0.5}),
-        ("unknown_model", {"models": ["z"]}),
-        ("invalid_input", {"input": "text"}),
-    ],
-)
+LATE = {"deadline_ms": 1, "age_s": 0.5}
+REASONS = {"arrived_late": LATE, "unknown_model": {"models": ["z"]}, "invalid_input": {"input": "text"}}
+
+
+@pytest.mark.parametrize("reason", REASONS)
 @pytest.mark.parametrize("count", [1, BLOCK_FROM], ids=["alone", "block"])
-async def test_a_query_that_asks_nobody_has_no_combination_and_its_reason(reason, changes, count, walk):
-    notes = (await walk(*(asked(number, 1.0, **changes) for number in range(count)))).of(AnsweredQuery)
+async def test_a_query_that_asks_nobody_has_no_combination_and_its_reason(reason, count, walk):
+    notes = (await walk(*(asked(number, 1.0, **REASONS[reason]) for number in range(count)))).of(AnsweredQuery)
     assert len(notes) == count
     for spans in map(by_name, notes):
         assert "combine" not in spans
@@ -164,7 +161,10 @@ async def test_the_span_of_a_request_is_the_parent_of_what_its_host_does(walk):
     assert [(one.start, one.stop) for one in rows] == [(0, 2), (2, 3)]
     assert [trace_and_span(one.traceparent) for one in rows] == [(span.trace_id, span.span_id) for span in spans]
     answered = await path.serve()
-    assert [span.parent_id for span in spans] == [answered[name].span_id for name in ("q0", "q1")]
+    queries = [answered[name].span_id for name in ("q0", "q1")]
+    assert [span.parent_id for span in spans] == queries
+    in_process = [trace_and_span(one.traceparent) for one in rows_in_process(path.requests[0])]
+    assert in_process == [(TRACE, query) for query in queries]
     assert [span.attributes["clipper.rows"] for span in spans] == [2, 1]
     assert {span.attributes["messaging.kafka.offset"] for span in spans} == {9}
 
@@ -173,12 +173,6 @@ async def test_the_span_of_a_request_is_the_parent_of_what_its_host_does(walk):
 async def test_a_request_that_kafka_does_not_take_is_an_error(outcome, walk):
     (span,) = (await walk(asked(0, 1.0))).sent(**outcome)[1]
     assert span.error == "not_stored"
-
-
-async def test_rows_for_a_model_in_the_process_are_in_the_span_of_their_query(walk):
-    path = await walk(asked(0, 1.0))
-    (rows,) = rows_in_process(path.requests[0])
-    assert trace_and_span(rows.traceparent) == (TRACE, (await path.serve())["q0"].span_id)
 
 
 async def test_outputs_are_processed_within_the_span_of_their_sending(walk):
