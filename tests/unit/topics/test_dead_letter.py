@@ -6,7 +6,7 @@ from clipper_topics.dead_letter import NotADeadLetter, dead_letter_headers, read
 ERROR = UndecodableRecord("not application/json: Expected `object`, got `array`")
 
 
-def test_the_headers_have_the_names_and_the_text_values_of_KIP_1034_and_are_read_among_others():
+def test_the_headers_have_the_names_and_the_text_values_of_KIP_1034_and_the_last_death_is_read():
     headers = dead_letter_headers("clipper.queries", 3, 2**40, ERROR)
     assert dict(headers) == {
         "__streams.errors.exception": b"clipper_topics.codec.UndecodableRecord",
@@ -18,9 +18,6 @@ def test_the_headers_have_the_names_and_the_text_values_of_KIP_1034_and_are_read
     letter = read_dead_letter([("content-type", b"application/json"), ("x", None), *headers])
     assert (letter.topic, letter.partition, letter.offset) == ("clipper.queries", 3, 2**40)
     assert letter.message == str(ERROR)
-
-
-def test_of_a_letter_that_died_twice_the_last_death_is_read_even_if_its_message_is_no_valid_text():
     first = dead_letter_headers("t", 0, 1, ValueError("first"))
     assert read_dead_letter([*first, *dead_letter_headers("t", 0, 2, ValueError("\ud800"))]).message == "\\ud800"
 
