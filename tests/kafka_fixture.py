@@ -40,18 +40,21 @@ def provided_kafka(source: Source) -> Iterator[KafkaConnection]:
 
 
 @contextmanager
-def temporary_topics(kafka: KafkaConnection, partitions: int = 2) -> Iterator[Catalogue]:
-    """Topics of a deployment's own, created before the block, and deleted behind it with all that joined them."""
+def own_topics(kafka: KafkaConnection, partitions: int = 2) -> Iterator[Catalogue]:
+    """Names of topics that nobody else has; those that there are behind the block are deleted."""
     own = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=partitions)
-    asyncio.run(ensure_topics(kafka, own))
     try:
         yield own
     finally:
-        asyncio.run(_delete(kafka, own))
+        asyncio.run(delete_topics(kafka, [*asyncio.run(existing_topics(kafka, own.prefix))]))
 
 
-async def _delete(kafka: KafkaConnection, own: Catalogue) -> None:
-    await delete_topics(kafka, list(await existing_topics(kafka, own.prefix)))
+@contextmanager
+def temporary_topics(kafka: KafkaConnection, partitions: int = 2) -> Iterator[Catalogue]:
+    """Topics of a deployment's own, created before the block, and deleted behind it with all that joined them."""
+    with own_topics(kafka, partitions) as own:
+        asyncio.run(ensure_topics(kafka, own))
+        yield own
 
 
 def docker_answers() -> bool:

@@ -1,4 +1,4 @@
-"""A server of the Open Inference Protocol that answers as a test says, on a port of its own."""
+"""A server, of the Open Inference Protocol above all, that answers as a test says on a port of its own."""
 
 import json
 import ssl
@@ -81,7 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        content = json.loads(body) if body else None
+        is_json = body and "protobuf" not in headers.get("content-type", "")
+        content = json.loads(body) if is_json else body or None
         answer = self.stub.answer(Asked(self.command, self.path, headers, content, self.client_address))
         if answer is None:
             self.close_connection = True
@@ -115,7 +116,7 @@ Stub = TypeVar("Stub", bound=StubServer)
 def serving(stub: Stub, tls: ssl.SSLContext | None = None) -> Iterator[Stub]:
     """Runs a stub server as long as the block lasts."""
     methods = dict.fromkeys(["do_GET", "do_HEAD", "do_POST"], _Handler.answer)
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": stub, **methods}))
+    server = _Server(("127.0.0.1", stub.port), type("Handler", (_Handler,), {"stub": stub, **methods}))
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     stub.port = server.server_address[1]

@@ -82,7 +82,7 @@ def _put_markup(deployment: Deployment, client: AnyClient) -> None:
     }  # fmt: skip
     client.send_json(of.control, drift, key=b"drift/marked/raising:1")
     trial = f"model shadow flaky:1 --application picks --share 0.2 --by '{MARKUP}' --why '{MARKUP}'"
-    Shell(deployment.folder, deployment.environ).printed(trial)
+    Shell(deployment.folder, deployment.environ)(trial)
 
     def is_answer(record: Record) -> bool:
         return bool(record.content["query_id"] == MARKUP)

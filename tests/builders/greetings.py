@@ -1,6 +1,4 @@
-"""A topic with records, to see whether a broker keeps them, and whether its process has ended."""
-
-from pathlib import Path
+"""A topic with records, to see whether a broker keeps them."""
 
 from confluent_kafka.admin import AdminClient, NewTopic
 from e2e.any_client import AnyClient
@@ -20,15 +18,3 @@ def produce(bootstrap: str, value: bytes = b"hello") -> None:
 
 def consume(bootstrap: str) -> list[bytes | None]:
     return [record.value for record in AnyClient(bootstrap).read(TOPIC)]
-
-
-def state_of(pid: int) -> str:
-    """The letter of proc(5); `Z`, too, when there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return "Z"
-
-
-def is_gone(pid: int) -> bool:
-    return state_of(pid) == "Z"

@@ -21,5 +21,5 @@ def deployment(
 ) -> Iterator[Deployment]:
     """Started when the first test asks for it; its gateway begins no trace of its own."""
     folder = tmp_path_factory.mktemp("shared")
-    with deployed(kafka, folder, CONFIGURATION, **traced(collector.url)) as deployment:
+    with deployed(kafka, folder, CONFIGURATION, **traced(collector.root)) as deployment:
         yield deployment

@@ -1,11 +1,9 @@
 """Deployments with gateways, and what their tests ask them with: HTTP as it is on the wire, offsets, lines of logs."""
 
-import asyncio
 import itertools
 import json
 import re
 import socket
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from confluent_kafka import Consumer, TopicPartition
+from e2e.any_client import AnyClient
 from e2e.programs import READY_S, Program, environment_of, until
+from kafka_fixture import own_topics
 
-from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -94,20 +92,6 @@ class Deployment:
 
 
 @contextmanager
-def own_topics(kafka: KafkaConnection) -> Iterator[Catalogue]:
-    """Names of topics that nobody else has, which are deleted at the end."""
-    catalogue = Catalogue(prefix=f"t{uuid.uuid4().hex[:6]}", partitions=PARTITIONS)
-
-    async def delete() -> None:
-        await delete_topics(kafka, [*await existing_topics(kafka, catalogue.prefix)])
-
-    try:
-        yield catalogue
-    finally:
-        asyncio.run(delete())
-
-
-@contextmanager
 def deployed(
     kafka: KafkaConnection, folder: Path, config: Path = CONFIGURATION, **settings: str
 ) -> Iterator[Deployment]:
@@ -168,16 +152,11 @@ class Guard:
 
     def __init__(self, deployment: Deployment, gateway: Gateway, secrets: Iterable[str]) -> None:
         self._gateway, self._secrets = gateway, [*secrets]
-        self._consumer = Consumer({"bootstrap.servers": deployment.bootstrap, "group.id": "nobody"})
-        topics = deployment.catalogue.queries, deployment.catalogue.feedback
-        self._partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
+        self._kafka = AnyClient(deployment.bootstrap)
+        self._topics = deployment.catalogue.queries, deployment.catalogue.feedback
         self._client, self._marks = client_of(gateway.http), itertools.count()
-        self._count, self._seen = self._records(), 0
+        self._count, self._seen = self._kafka.written(*self._topics), 0
         self._lines_of_all(0)  # of who waited until it serves, too
-
-    def _records(self) -> int:
-        ends = (self._consumer.get_watermark_offsets(partition, timeout=ANSWER_S) for partition in self._partitions)
-        return sum(end for _, end in filter(None, ends))
 
     def _lines_of_all(self, told: int) -> tuple[list[str], str]:
         """The lines that came since they were last looked at, with those of all requests; and the id of the last."""
@@ -199,7 +178,7 @@ class Guard:
         Each has one line at most, and `told` of them one for certain: that of a call over gRPC comes after its answer.
         """
         lines, mark = self._lines_of_all(told)
-        before, self._count = self._count, self._records()
+        before, self._count = self._count, self._kafka.written(*self._topics)
         assert self._count - before == writes
         strange = [line for line in lines if not line.isprintable() or LINE.fullmatch(line) is None]
         assert not strange, strange
@@ -210,6 +189,5 @@ class Guard:
         return [each for each in asked if each["request_id"] != mark]
 
     def close(self) -> None:
-        """Leave Kafka."""
+        """Leave the gateway."""
         self._client.close()
-        self._consumer.close()

@@ -1,6 +1,7 @@
 """Starts `clipper-stream` as a user does, and sees what it leaves behind."""
 
 import io
+import json
 import os
 import shlex
 import signal
@@ -12,10 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
+from clipper_agents import exits
 from clipper_agents.cli import main as program
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -55,8 +57,7 @@ class RunningProcess(NamedTuple):
     @property
     def runs(self) -> bool:
         """Whether it has not ended; one that nobody waited for has."""
-        stat = _stat(self.pid)
-        return bool(stat) and stat[19] == self.started and stat[0] not in "ZX"
+        return not is_gone(self.pid) and stat_of(self.pid)[19:20] == [self.started]
 
     @property
     def command(self) -> str:
@@ -73,17 +74,22 @@ def descendants(pid: int) -> set[RunningProcess]:
     with suppress(OSError):  # it ends meanwhile
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in map(int, (task / "children").read_text().split()):
-                stat = _stat(child)
-                found |= {RunningProcess(child, stat[19]), *descendants(child)} if stat else set()
+                started = stat_of(child)[19:20]
+                found |= {RunningProcess(child, *started), *descendants(child)} if started else set()
     return found
 
 
-def _stat(pid: int) -> list[str]:
+def stat_of(pid: int) -> list[str]:
     """The fields behind the command's name, the state first; none of a process that there is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, though nobody waited for it."""
+    return stat_of(pid)[:1] in ([], ["Z"], ["X"])
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -214,17 +220,23 @@ def run_here(*arguments: str, folder: Path, environ: Mapping[str, str] | None = 
 
 @dataclass(frozen=True)
 class Shell:
-    """A terminal in a folder; commands run in this process."""
+    """A terminal in a folder; commands, each a line or its words, run in this process."""
 
     folder: Path
     environ: Mapping[str, str]
 
-    def run(self, line: str, **settings: str) -> Done:
+    def run(self, *words: object, **settings: str) -> Done:
         """How a command ends; `settings` are further variables of its environment."""
-        return run_here(*shlex.split(line), folder=self.folder, environ={**self.environ, **settings})
+        arguments = shlex.split(*words) if len(words) == 1 else map(str, words)
+        return run_here(*arguments, folder=self.folder, environ={**self.environ, **settings})
 
-    def printed(self, line: str, **settings: str) -> str:
-        """What a command prints that must succeed."""
-        done = self.run(line, **settings)
-        assert done.code == 0, (line, done)
-        return done.out
+    def __call__(self, *words: object, code: int = exits.OK, said: str = "", **settings: str) -> list[str]:
+        """The lines that a command prints; it ends with this code, and says this of errors."""
+        done = self.run(*words, **settings)
+        assert done.code == code, (words, done)
+        assert said in "\n".join(done.err)
+        return done.out.splitlines()
+
+    def json(self, *words: object) -> list[Any]:
+        """What a command prints as lines of JSON."""
+        return [json.loads(line) for line in self(*words, "--json")]

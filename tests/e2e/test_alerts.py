@@ -276,7 +276,7 @@ class Observed:
     def bad_trial(self) -> Iterator[None]:
         """A version that is always wrong answers half of the queries, until the rule aborts it."""
         shell = Shell(self.folder, environment(KAFKA_BOOTSTRAP_SERVERS=self.client.bootstrap))
-        shell.printed("model canary wrong:1 --application tried --share 0.5 --automatic --why test")
+        shell("model canary wrong:1 --application tried --share 0.5 --automatic --why test")
         yield
 
     @contextmanager

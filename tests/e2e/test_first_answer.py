@@ -58,7 +58,7 @@ def test_services_of_compose_serve_what_is_deployed_live_and_a_second_apply_keep
         return [word.replace(CONFIG, str(ROOT / "deploy/clipper.toml")) for word in program(service)[1:]]
 
     def does(service: str) -> list[str]:
-        return Shell(tmp_path, environ(service)).printed(" ".join(words(service))).splitlines()
+        return Shell(tmp_path, environ(service))(*words(service))
 
     does("topics")
     assert does("apply")[-1] == "application sums revision 1: create"
@@ -68,9 +68,9 @@ def test_services_of_compose_serve_what_is_deployed_live_and_a_second_apply_keep
             started = Program(*words(service), folder=tmp_path / service, environ=environ(service))
             stack.enter_context(started).ready()
         uri = "clipper_agents.examples.models:sum_of_row"
-        operator.printed(f"model deploy sum:2 --uri {uri} --application sums --wait 60")
-        operator.printed("model promote sum:2 --application sums")
-        answer = json.loads(operator.printed("predict sums '[1, 2, 3]' --model sum:2"))
+        operator(f"model deploy sum:2 --uri {uri} --application sums --wait 60")
+        operator("model promote sum:2 --application sums")
+        answer = json.loads("".join(operator("predict sums '[1, 2, 3]' --model sum:2")))
         assert (answer["output"], answer["models"][0]["version"]) == (6.0, "2")
         first, *said, last = does("apply")
         assert (first, last) == (KEPT, "nothing changed")

@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 import skops.io
 from builders.pages import blocks
-from e2e.gateways import FREE_PORTS, WITH_GATEWAY, own_topics, serves
+from e2e.gateways import FREE_PORTS, WITH_GATEWAY, serves
 from e2e.programs import CLIPPER_STREAM, Program, Shell, environment, environment_of, reserved_port, run_here, until
+from kafka_fixture import own_topics
 from sklearn.linear_model import LogisticRegression
 
 from clipper_agents import exits

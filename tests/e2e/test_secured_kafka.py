@@ -19,7 +19,7 @@ import pytest
 from e2e.any_client import AnyClient
 from e2e.console_forms import Browser
 from e2e.gateways import client_of
-from e2e.programs import Done, Program, environment, reserved_port, run, run_here, until
+from e2e.programs import Program, Shell, environment, reserved_port, run, run_here, until
 from e2e.secured_kafka import NAME, PASSWORD, SecuredKafka
 from oracle import table
 
@@ -42,13 +42,6 @@ LOAD = ("loadgen", "--application", "sums", "--rate", "50", "--seconds", "1", "-
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     with SecuredKafka(tmp_path_factory.mktemp("secured")).running() as kafka:
         yield kafka
-
-
-def done(*arguments: str, folder: Path, environ: Mapping[str, str]) -> Done:
-    """How a command ends that must succeed."""
-    found = run_here(*arguments, folder=folder, environ=environ)
-    assert found.code == exits.OK, found.err
-    return found
 
 
 # --- who gets in ------------------------------------------------------------------------------------------------------
@@ -112,7 +105,8 @@ def test_every_client_gets_in_and_nobody_tells_the_password(kafka, tmp_path, way
     environ, shown = environment(**credentials, **told), dict[str, str]()
 
     def typed(*arguments: str) -> str:
-        found = done(*arguments, folder=tmp_path, environ=environ)
+        found = run_here(*arguments, folder=tmp_path, environ=environ)
+        assert found.code == exits.OK, found.err
         shown[f"output of {arguments}"] = found.out + "\n".join(found.err)
         return found.out
 
@@ -211,7 +205,7 @@ def test_a_wrong_password_is_logged_and_the_worker_recovers_when_it_is_right(kaf
     """At a listener that asks for the password again every two seconds."""
     right = {**kafka.with_password("SCRAM-SHA-256"), "KAFKA_BOOTSTRAP_SERVERS": kafka.brief}
     brief = environment(**right, CLIPPER_KAFKA_PREFIX="brief")
-    done("topics", "create", folder=tmp_path, environ=brief)
+    Shell(tmp_path, brief)("topics create")
     with Program("worker", "router", "--instance", "r", folder=tmp_path, environ=brief) as router:
         router.ready()
         try:
@@ -277,7 +271,7 @@ def roles(kafka: SecuredKafka, folder: Path) -> Iterator[SecuredKafka]:
     compared = "default_output = -1\naudit_ratio = 1.0\nkeep_best = 2"
     config.write_text(EXAMPLE.read_text().replace("default_output = -1", compared))
     for command in ("topics create", "apply"):
-        done(*command.split(), "--config", str(config), folder=folder, environ=as_role(kafka, "operator"))
+        Shell(folder, as_role(kafka, "operator"))(*command.split(), "--config", config)
     with ExitStack() as stack:
         how = {role: {"folder": folder / role, "environ": as_role(kafka, role)} for role in WORKERS}
         started = (Program("worker", *line.split(), **how[role]) for role, line in WORKERS.items())
@@ -297,7 +291,7 @@ def ends_in_order(program: Program) -> None:
 
 def test_the_documented_rights_suffice_to_answer_learn_and_keep_bad_records(roles, folder):
     def typed(role: str, *arguments: str) -> Any:
-        return json.loads(done(*arguments, folder=folder, environ=as_role(roles, role)).out or "null")
+        return json.loads("".join(Shell(folder, as_role(roles, role))(*arguments)) or "null")
 
     (asked,) = typed("application", "predict", "sums", "[1, 2]", "--model", "slow-sum:1")["models"]
     assert asked["model"] == "slow-sum"
@@ -391,7 +385,7 @@ ONE_LESS = [pytest.param(*one, marks=() if one in FIRST_OF_ROLE.values() else py
 def less(kafka: SecuredKafka, folder: Path) -> None:
     """A deployment of the second prefix, with a query that nobody has answered."""
     environ = environment(KAFKA_BOOTSTRAP_SERVERS=kafka.plain, CLIPPER_KAFKA_PREFIX=LESS)
-    done("apply", "--config", str(EXAMPLE), folder=folder, environ=environ)
+    Shell(folder, environ)("apply", "--config", EXAMPLE)
     with AnyClient(kafka.plain) as client:
         client.send_json(f"{LESS}.queries", {"query_id": "q", "application": "sums", "input": [1, 2]})
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from confluent_kafka import Producer
+from e2e.programs import reserved_port
 from integration.stand_in_router import answer_by_default, stand_in_router
 
 from clipper_stream.client import (
@@ -171,18 +171,12 @@ async def test_an_id_can_be_asked_again_after_a_timeout_and_after_a_cancelled_ca
 
 
 async def test_what_cannot_be_asked_is_refused_before_anything_is_sent(client, router):
-    for wrong, options in [([1], {"deadline_ms": 0}), ([1], {"models": []}), ([object()], {}), ("\ud800", {})]:
-        with pytest.raises(InvalidQuery):
-            await client.predict("digits", wrong, **options)
-    with pytest.raises(InvalidQuery, match="names partition 7"):
+    with pytest.raises(InvalidQuery, match="names partition 7"):  # test_client_records has the other rules
         await client.predict("digits", [1], query_id=f"7-{'a' * 32}")
-    with pytest.raises(InvalidQuery, match="choose another id"):
-        await client.predict("digits", [1], query_id="1@41")
     with pytest.raises(RecordTooLarge, match="send fewer rows"):
         await client.predict("digits", "x" * 2_000_000)
-    for id_, truth in [("0@1", {}), ("0@1", {"loss": 2.0}), ("order", {"loss": 1.0}), ("7@1", {"label": 1})]:
-        with pytest.raises(InvalidFeedback):
-            await client.feedback(id_, **truth)
+    with pytest.raises(InvalidFeedback):
+        await client.feedback("7@1", label=1)
     assert (await client.predict("digits", [1])).output == [1]
     assert len(router.queries) == 1
 
@@ -232,9 +226,8 @@ def test_opening_that_is_cancelled_at_any_moment_leaves_nothing_behind(kafka, ca
 async def test_topics_that_do_not_exist_and_a_kafka_that_does_not_run_are_named(kafka):
     with pytest.raises(BrokerUnavailable, match=r"has no topic nowhere\.queries"):
         await Client(kafka, prefix="nowhere", send_timeout_s=0.5).open()
-    with socket.socket() as reserved:  # bound and not listening: nobody answers there
-        reserved.bind(("127.0.0.1", 0))
-        where = f"127.0.0.1:{reserved.getsockname()[1]}"
+    with reserved_port() as nobody:
+        where = f"127.0.0.1:{nobody}"
         with pytest.raises(BrokerUnavailable, match=f"no Kafka answers at {where}"):
             await Client(where).open()
         with pytest.raises(BrokerUnavailable, match=f"no Kafka answers at {where}"):

@@ -7,11 +7,10 @@ import signal
 from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from e2e.any_client import AnyClient
 from e2e.console_forms import Browser, hidden_in
 from e2e.gateways import FREE_PORTS, client_of, events, serves
-from e2e.programs import Program, environment_of, until
+from e2e.programs import Program, environment_of
 from kafka_fixture import temporary_topics
 
 from clipper_agents import exits
@@ -32,16 +31,14 @@ default_output = { label = -1 }
 name = "NAME-svm"
 uri = "acme.models:svm"
 """
-RIGHTS = {"ada": ["read", "operate"], "grace": ["read"], "alan": ["read", "operate"]}
+RIGHTS = {"ada": ["read", "operate"], "grace": ["read"]}
 
 
 @contextmanager
 def gateway(kafka, catalogue, folder):
-    """A gateway with keys, of which alan's is for another application."""
-    file, keys = folder / "keys.json", {}
-    for name, rights in RIGHTS.items():
-        applications = ["letters"] if name == "alan" else None
-        keys[name] = make_key(file, name, applications=applications, rights=rights, rate=None, now_ms=0)
+    """A gateway with keys."""
+    file, usual = folder / "keys.json", {"applications": None, "rate": None, "now_ms": 0}
+    keys = {name: make_key(file, name, rights=rights, **usual) for name, rights in RIGHTS.items()}
     environ = environment_of(kafka, catalogue, **FREE_PORTS, CLIPPER_GATEWAY_KEYS_FILE=str(file))
     with Program("gateway", folder=folder / "gateway", environ=environ) as program:
         url = program.ready()["http"]
@@ -54,7 +51,7 @@ class Operators:
 
     def __init__(self, kafka, catalogue, program, url, file, keys):
         self.program, self.url, self.file, self.keys, self.catalogue = program, url, file, keys, catalogue
-        self.client, self._bootstrap = AnyClient(kafka.bootstrap), kafka.bootstrap
+        self.client = AnyClient(kafka.bootstrap)
 
     @contextmanager
     def browser(self, name):
@@ -73,26 +70,10 @@ class Operators:
     @contextmanager
     def nothing_written(self):
         """The block leaves the topics that actions write to as they are."""
-        before = self._end()
+        topics = [self.catalogue.control, self.catalogue.feedback, self.catalogue.queries]
+        before = self.client.written(*topics)
         yield
-        assert self._end() == before
-
-    def _end(self):
-        counts = {self.catalogue.control: 1, self.catalogue.feedback: 2, self.catalogue.queries: 2}
-        parts = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
-        levels = [
-            Consumer({"bootstrap.servers": self._bootstrap, "group.id": "nobody", "isolation.level": f"read_{level}"})
-            for level in ("committed", "uncommitted")
-        ]
-
-        def end():
-            found = {sum(one.get_watermark_offsets(part, timeout=60)[1] for part in parts) for one in levels}
-            return found.pop() if len(found) == 1 else None
-
-        end_offset = until("no transaction is open", end)
-        for one in levels:
-            one.close()
-        return end_offset
+        assert self.client.written(*topics) == before
 
     def learned(self, application, count):
         """Have the routers' table say that so much was learned about the first version."""
@@ -138,7 +119,6 @@ def test_a_version_goes_through_its_life_from_the_console_and_the_history_tells(
         with operators.nothing_written():
             shown, form = ada.preview("promote", application=name, model=second)
         assert f"Promote {second} at {name}" in shown
-        assert f"models [&#34;{first}&#34;] -&gt; [&#34;{first}&#34;,&#34;{second}&#34;]" in shown
         assert (form["seen"], form["application"], form["model"]) == (["3"], [name], [second])
         confirmed = {**form, "why": "earned it"}
         done = f"application {name} revision 4: promote {second}"
@@ -147,9 +127,6 @@ def test_a_version_goes_through_its_life_from_the_console_and_the_history_tells(
             assert done in ada.post("promote", confirmed).text
         assert f"revision 5: abort {third}" in ada.do("abort", "too slow", application=name, model=third)
         assert f"revision 6: retire {first}" in ada.do("retire", application=name, model=first)
-        assert "there is nothing to do" in ada.preview("promote", application=name, model=second)[0].lower()
-        refused = ada.post("retire/preview", {"application": name, "model": second})
-        assert (refused.status_code, "is the last live version" in refused.text) == (409, True)
         undone = ada.do("rollback", "not yet", application=name)
         assert f"undone: revision 6, retire {first} by ada via console" in undone
         assert "selection state restored (r-" in undone
@@ -178,8 +155,6 @@ def test_what_was_changed_meanwhile_is_shown_and_nothing_is_written(operators, s
             stale = ada.post("abort", forms["abort"])
         assert "0.5" in stale.text
         assert f"revision 4: abort {second}" in ada.post("abort", hidden_in(stale.text)).text
-        late = ada.post("abort", forms["abort"])
-        assert (late.status_code, "is not on trial" in late.text) == (409, True)
 
 
 def test_weights_are_set_back_and_taken_back_again(operators, shell, name):
@@ -209,48 +184,37 @@ def test_weights_are_set_back_and_taken_back_again(operators, shell, name):
 def test_dead_letters_are_sent_again_once(operators):
     catalogue, feedback = operators.catalogue, b'{"query_id": "0-1", "loss": 0}'
 
-    def letter(topic):
-        said = dict(dead_letter_headers(topic, 1, 41, ValueError("no such thing")))
-        return operators.client.send(catalogue.dead_letters, feedback, key=b"ada", headers=said).offset
-
-    first, foreign, second = letter(catalogue.feedback), letter("somebody.else"), letter(catalogue.feedback)
+    first, foreign, second = (
+        operators.client.send(
+            catalogue.dead_letters, feedback, key=b"ada",
+            headers=dict(dead_letter_headers(topic, 1, 41, ValueError("no such thing"))),
+        ).offset
+        for topic in (catalogue.feedback, "somebody.else", catalogue.feedback)
+    )  # fmt: skip
     with operators.browser("ada") as ada:
         shown, form = ada.preview("resend", position=[first, foreign, second])
-        assert "Send 2 dead letters once more" in shown
-        assert f"{foreign} is not sent: topic &#39;somebody.else&#39; is none that this deployment" in shown
-        assert ada.post("resend", form).text.count(f"sent to {catalogue.feedback}[1]") == 2
-        ada.post("resend", form)
+        assert f"{foreign} is not sent: " in shown
+        for _ in range(2):
+            assert ada.post("resend", form).text.count(f"sent to {catalogue.feedback}[1]") == 2
         assert "nothing to do" in ada.preview("resend", position=[first, second])[0]
         assert "replayed before" in ada.post("resend", {**form, "number": "another"}).text
         assert f"{first}: sent to" in ada.do("resend", position=first, again=1)
         missing = ada.post("resend/preview", {"position": str(second + 9)})
         assert (missing.status_code, "no dead letter at position" in missing.text) == (404, True)
-    with operators.browser("alan") as alan:
-        assert alan.post("resend/preview", {"position": str(first)}).status_code == 403
     assert [one.value for one in operators.client.read(catalogue.feedback)].count(feedback) == 3
 
 
-def test_forged_requests_and_missing_rights_write_nothing(operators, shell, name):
+def test_a_forged_request_and_a_missing_right_write_nothing(operators, shell, name):
+    """test_sessions and test_actions of tests/unit/gateway/console have the other forms and rights."""
     deploy(shell, name, "2", "--stage", "canary")
     promote = {"application": name, "model": f"{name}-svm:2", "seen": "2", "number": "1"}
     path = "/console/actions/promote"
     with operators.nothing_written():
-        with operators.browser("ada") as ada:
-            for headers in (
-                {"x-csrf-token": "x" * 43},
-                {"origin": "http://127.0.0.1:1"},
-                {"sec-fetch-site": "same-site"},
-            ):
-                assert ada.post("promote", promote, **headers).status_code == 403, headers
-        for user, said in (("grace", "no right"), ("alan", "may not use application")):
+        for user, headers in (("ada", {"origin": "http://127.0.0.1:1"}), ("grace", {})):
             with operators.browser(user) as browser:
-                for action in ("promote", "promote/preview"):
-                    refused = browser.post(action, promote)
-                    assert (refused.status_code, said in refused.text) == (403, True)
+                assert browser.post("promote", promote, **headers).status_code == 403, user
         with client_of(operators.url) as stranger:
             assert stranger.post(path, data=promote).status_code == 401
-        with client_of(operators.url, **{"x-api-key": operators.keys["ada"]}) as script:
-            assert script.post(path, data=promote | {"seen": ""}).status_code == 409
     with client_of(operators.url, **{"x-api-key": operators.keys["ada"]}) as script:
         assert f"revision 3: promote {name}-svm:2" in script.post(path, data=promote).text
 

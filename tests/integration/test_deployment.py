@@ -11,10 +11,9 @@ import tempfile
 import httpx
 import msgspec
 import pytest
-from builders.greetings import is_gone
-from builders.rollout_logs import until
 from builders.router_deployment import publish_manifests, withdraw_manifests
-from e2e.programs import descendants, environment_of
+from e2e.programs import descendants, environment_of, is_gone
+from integration.running_steward import until
 
 from clipper_agents.control.apply import KEPT, apply_manifests
 from clipper_agents.control.change_records import Signature

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from builders.greetings import consume, create, is_gone, produce
-from e2e.programs import until
+from builders.greetings import consume, create, produce
+from e2e.programs import is_gone, until
 
 from clipper_agents.broker import BrokerNotStarted, EmbeddedBroker
 from clipper_agents.broker.properties import free_port

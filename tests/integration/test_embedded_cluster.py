@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from builders.greetings import consume, create, is_gone, produce, state_of
+from builders.greetings import consume, create, produce
 from builders.placed_topics import lead_from_afar
 from builders.router_deployment import MODELS, Deployment, app, total
 from confluent_kafka.admin import AdminClient
-from e2e.programs import until
+from e2e.programs import is_gone, stat_of, until
 
 from clipper_agents.broker import EmbeddedCluster
 from clipper_agents.kafka.topics import ensure_topics
@@ -55,7 +55,7 @@ def test_a_frozen_node_is_alive_and_ends_in_order_when_it_is_stopped(cluster):
         cluster.node(4).stop()
     pid = cluster.node(3).pid
     cluster.node(3).freeze()
-    until("the node is frozen", lambda: state_of(pid) == "T")
+    until("the node is frozen", lambda: stat_of(pid)[0] == "T")
     cluster.node(3).stop()
     assert is_gone(pid)
     assert len(stopped_in_order(cluster.node(3).log_file.parent)) == 1, "it was asked, and not killed"

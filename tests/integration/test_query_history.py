@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import socket
 import time
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from e2e.programs import reserved_port
 from faults.test_clocks import keep_the_clocks_of_applications
 from integration.live_traffic import served, settled
 
@@ -134,9 +134,8 @@ async def test_searches_do_not_wait_for_each_other_and_are_cancelled_cleanly(at,
 
 @pytest.mark.slow  # it tries for five seconds
 async def test_without_a_broker_the_reader_says_so():
-    with socket.socket() as reserved:  # bound and not listening: nobody answers there
-        reserved.bind(("127.0.0.1", 0))
-        lost = KafkaConnection(f"127.0.0.1:{reserved.getsockname()[1]}")
+    with reserved_port() as nobody:
+        lost = KafkaConnection(f"127.0.0.1:{nobody}")
         async with opened(lost, Catalogue()) as reader:
             with pytest.raises(KafkaUnreachable, match="no Kafka answers"):
                 await reader.read("order 7", "app", 0, since_ms=0)

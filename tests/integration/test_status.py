@@ -2,12 +2,11 @@
 
 import asyncio
 import json
-import socket
 
 import pytest
 from builders.router_deployment import WITHIN_S
 from e2e.any_client import AnyClient
-from e2e.programs import Program, environment_of, until
+from e2e.programs import Program, environment_of, reserved_port, until
 
 from clipper_agents import exits
 
@@ -121,9 +120,8 @@ def test_a_model_that_raises_is_told_and_its_traceback_is_in_the_log(kafka, cata
 
 
 def test_without_a_broker_the_exit_code_is_that_of_a_wrong_setup(shell):
-    with socket.socket() as reserved:  # bound and not listening: nobody answers there
-        reserved.bind(("127.0.0.1", 0))
-        done = shell.run("status", "--bootstrap", f"127.0.0.1:{reserved.getsockname()[1]}")
+    with reserved_port() as nobody:
+        done = shell.run("status", "--bootstrap", f"127.0.0.1:{nobody}")
     assert done.code == 3
     assert "no Kafka answers at" in done.err[-1]
 

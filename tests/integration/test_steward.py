@@ -7,7 +7,8 @@ import time
 
 import msgspec
 import pytest
-from builders.rollout_logs import RecordedChanges, answered, steward, until, writing
+from builders.rollout_logs import answered
+from integration.running_steward import RecordedChanges, steward, until, writing
 
 from clipper_agents import exits
 from clipper_agents.control.state import read_control

@@ -9,9 +9,10 @@ from aiokafka.errors import NotLeaderForPartitionError
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
-from builders.rollout_logs import RecordedChanges, answered, steward, until, writing
+from builders.rollout_logs import answered
 from builders.router_deployment import MODELS, Deployment, app, total
 from integration.live_traffic import rows_of
+from integration.running_steward import RecordedChanges, steward, until, writing
 from integration.test_log_readers import read
 from kafka_fixture import temporary_topics
 

@@ -1,7 +1,6 @@
 """Are the topics of a deployment what its catalogue says, and the manifests what was published last?"""
 
 import asyncio
-import socket
 import time
 
 import msgspec
@@ -9,6 +8,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 from builders.router_deployment import publish_manifests, withdraw_manifests
+from e2e.programs import reserved_port
 
 from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.clients import administration
@@ -90,9 +90,8 @@ async def test_topics_that_others_have_made_are_refused_or_reported_with_the_com
 
 
 async def test_an_address_where_nobody_listens_and_topics_that_are_missing_are_named(kafka):
-    with socket.socket() as reserved:  # bound and not listening: nobody answers there
-        reserved.bind(("127.0.0.1", 0))
-        nowhere = KafkaConnection(f"127.0.0.1:{reserved.getsockname()[1]}")
+    with reserved_port() as port:
+        nowhere = KafkaConnection(f"127.0.0.1:{port}")
         with pytest.raises(KafkaUnreachable, match=nowhere.bootstrap):
             await existing_topics(nowhere)
     nobody = Catalogue(prefix="tnobody")

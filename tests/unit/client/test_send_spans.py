@@ -3,8 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
-from builders.otlp import recorded_spans
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from clipper_stream.client.send_spans import MOST_REMEMBERED, SendSpans
 from clipper_topics.codec import TRACEPARENT
@@ -31,9 +33,25 @@ def send(begin, query_id="q", headers=(), error=None):
     return sending.headers
 
 
+@pytest.fixture(scope="module")
+def exporter():
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)  # once a process, which OpenTelemetry does not take back
+    return exporter
+
+
 @pytest.fixture
-def spans():
-    return recorded_spans()
+def spans(exporter):
+    """What gives the spans that were recorded since it was last asked."""
+
+    def take():
+        found = exporter.get_finished_spans()
+        exporter.clear()
+        return [*found]
+
+    take()
+    return take
 
 
 @pytest.fixture

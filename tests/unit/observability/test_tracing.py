@@ -95,7 +95,7 @@ def test_without_the_packages_nothing_is_recorded_and_the_log_says_what_to_insta
 def exported(*notes, **environ):
     """The spans that a collector has when an exporter process has read these notes and ended."""
     with collecting() as collector:
-        environ = {**os.environ, ENDPOINT: collector.url, **environ}
+        environ = {**os.environ, ENDPOINT: collector.root, **environ}
         subprocess.run([*EXPORTER, "router", "router-7", "text"], input=b"".join(notes), env=environ, check=True)
         return collector.spans
 
