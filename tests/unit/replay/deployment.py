@@ -13,7 +13,7 @@ from builders.decision_logs import audit_of
 from builders.feedback import prediction
 from builders.kafka import record
 from builders.learner_logs import flipped
-from builders.router_deployment import Read
+from e2e.any_client import Record
 from msgspec import UNSET
 
 from clipper_agents.control.state import ControlState
@@ -102,7 +102,15 @@ class MemoryLogs:
     def read_all(self, topic):
         """As `oracle` reads them."""
         return [
-            Read(one.partition, one.offset, one.key, one.value, dict(one.headers), one.timestamp)
+            Record(
+                topic=topic,
+                partition=one.partition,
+                offset=one.offset,
+                key=one.key,
+                value=one.value,
+                headers=dict(one.headers),
+                timestamp_ms=one.timestamp,
+            )
             for number in range(CATALOGUE.partitions)
             for one in self.topics[topic, number]
         ]
