@@ -7,12 +7,11 @@ import os
 import signal
 from collections import defaultdict
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import cache
 
-import msgspec
 import numpy as np
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from e2e.any_client import AnyClient
 
 from clipper_agents.control.apply import apply_manifests
 from clipper_agents.control.plan import Edit, Plan
@@ -42,22 +41,6 @@ def app(name="app", **changes):
 
 def total(row):
     return int(row.sum())
-
-
-@dataclass(frozen=True)
-class Read:
-    """A record of any topic, as `oracle` reads it."""
-
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: dict[str, bytes]
-    timestamp_ms: int = 0
-
-    @property
-    def content(self):
-        return msgspec.json.decode(self.value or b"")
 
 
 @cache
@@ -211,22 +194,17 @@ class Deployment:
         return await self.send(self.catalogue.feedback, *truths, **place)
 
     async def read(self, topic, holds=lambda records: True, numbers=None):
-        """All records of a topic, or of some partitions of it, read on until they are as wanted."""
-        counts = {spec.name: spec.partitions for spec in self.catalogue.fixed_topics()}
-        partitions = [TopicPartition(topic, number) for number in numbers or range(counts.get(topic, 1))]
-        found = []
-        async with AIOKafkaConsumer(
-            **self.kafka.aiokafka(), auto_offset_reset="earliest", isolation_level="read_committed"
-        ) as consumer:
-            consumer.assign(partitions)
-            ends = await consumer.end_offsets(partitions)
-            async with asyncio.timeout(WITHIN_S):
-                while any([await consumer.position(tp) < end for tp, end in ends.items()]) or not holds(found):
-                    for records in (await consumer.getmany(timeout_ms=100)).values():
-                        found += [
-                            Read(r.partition, r.offset, r.key, r.value, dict(r.headers), r.timestamp) for r in records
-                        ]
-        return sorted(found, key=lambda record: (record.partition, record.offset))
+        """All records of a topic, or of some partitions of it, read on until they are as wanted; in their order."""
+
+        def in_order(records):
+            return sorted(records, key=lambda record: (record.partition, record.offset))
+
+        def read_on():
+            with AnyClient(self.kafka.bootstrap).reading(topic, numbers) as reading:
+                reading.to_the_end()
+                return reading.until("what is wanted", lambda records: holds(in_order(records)), WITHIN_S)
+
+        return in_order(await asyncio.to_thread(read_on))
 
     async def predictions(self, *query_ids, numbers=None):
         """The first prediction of each query, once all of these are there, and how many predictions each has."""

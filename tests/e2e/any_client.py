@@ -119,22 +119,27 @@ class AnyClient(AbstractContextManager["AnyClient"]):
                 consumer.close()
         return ends["committed"]
 
-    def reading(self, topic: str) -> "Reading":
-        """Read the topic from its beginning on, for as long as it takes."""
-        return Reading(self._settings, topic)
+    def reading(self, topic: str, numbers: Sequence[int] | None = None) -> "Reading":
+        """Read the topic, or some of its partitions, from its beginning on, for as long as it takes."""
+        return Reading(self._settings, topic, numbers)
 
     def __exit__(self, *_: object) -> None:
         del self._producer
 
 
 class Reading(AbstractContextManager["Reading"]):
-    """Reads every partition of a topic, without a group; `records` is everything so far."""
+    """Reads partitions of a topic, by default all, without a group; `records` is everything so far."""
 
-    def __init__(self, settings: Mapping[str, str], topic: str) -> None:
+    def __init__(self, settings: Mapping[str, str], topic: str, numbers: Sequence[int] | None = None) -> None:
         self.records: list[Record] = []
-        own = {"group.id": "nobody", "isolation.level": "read_committed", "enable.auto.commit": False}
+        own = {
+            "group.id": "nobody",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": 50,
+        }
         self._consumer = Consumer({**settings, **own, "enable.partition.eof": True})
-        found = self._consumer.list_topics(topic, timeout=60).topics[topic].partitions
+        found = numbers or [*self._consumer.list_topics(topic, timeout=60).topics[topic].partitions]
         self._partitions = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in found]
         self._consumer.assign(self._partitions)
         self._next = dict.fromkeys(found, 0)

@@ -102,18 +102,14 @@ class MemoryLogs:
     def read_all(self, topic):
         """As `oracle` reads them."""
         return [
-            Record(
-                topic=topic,
-                partition=one.partition,
-                offset=one.offset,
-                key=one.key,
-                value=one.value,
-                headers=dict(one.headers),
-                timestamp_ms=one.timestamp,
-            )
+            Record(topic=topic, headers=dict(one.headers), timestamp_ms=one.timestamp, **of_place(one))
             for number in range(CATALOGUE.partitions)
             for one in self.topics[topic, number]
         ]
+
+
+def of_place(record):
+    return {name: getattr(record, name) for name in ("partition", "offset", "key", "value")}
 
 
 class Deployment:
