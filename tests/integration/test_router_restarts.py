@@ -12,7 +12,7 @@ import oracle
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from builders.router_deployment import MODELS, WITHIN_S, app, decoded, total
-from integration.live_traffic import counted, served, settled
+from integration.live_traffic import learned, served, settled
 
 from clipper_agents.replay.log_ranges import KafkaLogs
 from clipper_agents.replay.verify import verify
@@ -30,11 +30,6 @@ async def until_logged(router, text):
     async with asyncio.timeout(WITHIN_S):
         while text not in router.log:
             await asyncio.sleep(0.05)
-
-
-async def applied(at, wanted):
-    """Wait until so many feedbacks have counted."""
-    await at.read(at.catalogue.selection_changelog, lambda records: counted(oracle.table(records)) >= wanted)
 
 
 async def test_queries_in_flight_are_answered_before_a_router_ends(at):
@@ -71,7 +66,7 @@ async def test_a_transaction_for_each_query_gives_neither_warnings_nor_lag(at):
                     await producer.send(at.catalogue.queries, value, partition=0)
         assert (await at.predictions(*ids))[1] == dict.fromkeys(ids, 1)
         await at.tell({"query_id": "nobody", "label": 1}, {"query_id": "q1", "label": 2})
-        await applied(at, 1)
+        await learned(at, 1)
         async with asyncio.timeout(WITHIN_S):
             while sum((await read_status(at.kafka, at.catalogue)).groups[0].lag.values()):
                 await asyncio.sleep(0.1)
@@ -188,7 +183,7 @@ async def test_feedback_in_time_counts_once_however_long_routers_were_down_and_w
     async with at.router(horizon_s=HORIZON_S), at.host(HOSTS):
         await at.tell(told[0])
         await at.ask(early)
-        await applied(at, 1)
+        await learned(at, 1)
         await at.ask(*others)
         await at.predictions(*(one["query_id"] for one in others))
     shutil.rmtree(at.folder / "data")
@@ -197,11 +192,11 @@ async def test_feedback_in_time_counts_once_however_long_routers_were_down_and_w
     other = Prediction(query_id="other", application="app", output=1, policy=PolicyRef(name="exp3"), query_offset=-1)
     await at.send(at.catalogue.predictions, codec.predictions.encode(other))
     async with at.router(horizon_s=HORIZON_S), at.host(HOSTS):
-        await applied(at, COUNT)
+        await learned(at, COUNT)
         await at.ask({"query_id": "after", "input": [1, 1]})
         await at.predictions("after")
         await at.tell({"query_id": "after", "label": 2})
-        await applied(at, COUNT + 1)
+        await learned(at, COUNT + 1)
     table = oracle.table(await at.read(at.catalogue.selection_changelog))
     assert table["app", None, 0].applied == COUNT + 1
     assert await at.read(at.catalogue.dead_letters) == []

@@ -11,7 +11,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from builders.rollout_logs import answered
 from builders.router_deployment import MODELS, Deployment, app, total
-from integration.live_traffic import rows_of
+from integration.live_traffic import learned
 from integration.running_steward import RecordedChanges, steward, until, writing
 from integration.test_log_readers import read
 from kafka_fixture import temporary_topics
@@ -83,9 +83,7 @@ async def test_a_router_answers_and_learns_behind_whatever_others_wrote(kafka, c
     async with at.router(), at.host({"m:1": total}):
         await at.ask({"query_id": "q", "input": [1, 2]})
         await at.tell({"query_id": "q", "label": 3})
-        async with asyncio.timeout(90):
-            while not sum(row.totals["m:1"][0] for row in await rows_of(at) if "m:1" in row.totals):
-                await asyncio.sleep(0.1)
+        await learned(at, 1)
     answers = [one for one in await read(kafka, catalogue.predictions) if b'"query_id":"q"' in (one.value or b"")]
     assert len(answers) == 1
 
