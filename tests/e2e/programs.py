@@ -227,7 +227,7 @@ class Shell:
 
     def run(self, *words: object, **settings: str) -> Done:
         """How a command ends; `settings` are further variables of its environment."""
-        arguments = shlex.split(*words) if len(words) == 1 else map(str, words)
+        arguments = shlex.split(str(words[0])) if len(words) == 1 else map(str, words)
         return run_here(*arguments, folder=self.folder, environ={**self.environ, **settings})
 
     def __call__(self, *words: object, code: int = exits.OK, said: str = "", **settings: str) -> list[str]:
