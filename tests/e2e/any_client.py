@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from plain_msgpack import pack, unpack
+from plain_msgpack import unpack
 
 JSON = {"content-type": b"application/json"}
 MSGPACK = {"content-type": b"application/msgpack"}
@@ -94,10 +94,6 @@ class AnyClient(AbstractContextManager["AnyClient"]):
     def send_json(self, topic: str, content: Any, **options: Any) -> Record:
         """Produce a JSON value."""
         return self.send(topic, json.dumps(content).encode(), **options)
-
-    def send_msgpack(self, topic: str, content: Any, **options: Any) -> Record:
-        """Produce a msgpack value, and say so in the header."""
-        return self.send(topic, pack(content), headers=MSGPACK, **options)
 
     def read(self, topic: str) -> list[Record]:
         """Everything that the topic holds now, by partition in log order."""

@@ -112,9 +112,15 @@ def serves(url: str, within_s: float = READY_S) -> None:
         until("the gateway serves", lambda: client.get("/readyz").status_code == 200, within_s)
 
 
-def client_of(url: str, **headers: str) -> httpx.Client:
-    """A client that knows no proxy."""
-    return httpx.Client(base_url=url, headers=headers, timeout=ANSWER_S, trust_env=False)
+def client_of(url: str, *, timeout_s: float = ANSWER_S, **headers: str) -> httpx.Client:
+    """A client that knows no proxy and no certificates, which take longer to read than an answer."""
+    return httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=False)
+
+
+def readiness(url: str) -> tuple[int, list[str]]:
+    """What a probe answers, and why nobody should be sent there."""
+    found = httpx.get(f"{url}/readyz", trust_env=False, timeout=ANSWER_S)
+    return found.status_code, found.json()["reasons"]
 
 
 def metric(url: str, series: str) -> float:

@@ -303,7 +303,7 @@ def learned(asker: Asker, sent: dict[str, Record]) -> Learned:
 def _tell(asker: Asker, name: str, answer: Record, truth: Mapping[str, Any]) -> Record:
     content = {"query_id": answer.content["query_id"], **truth}
     if name == "msgpack":
-        return asker.client.send_msgpack(asker.topics.feedback, content, key=answer.key)
+        return asker.client.send(asker.topics.feedback, pack(content), key=answer.key, headers=MSGPACK)
     if name == "an id and no key":
         return asker.tell(content, partition=(answer.partition + 1) % PARTITIONS)
     return asker.tell(content, key=answer.key)

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from e2e.any_client import AnyClient, Record
-from e2e.gateways import FREE_PORTS, WITH_GATEWAY, Deployment, Gateway, client_of, deployed, events, metric
+from e2e.gateways import FREE_PORTS, WITH_GATEWAY, Deployment, Gateway, client_of, deployed, events, metric, readiness
 from e2e.programs import Program, environment, reserved_port, run, until
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -199,19 +199,14 @@ def test_a_gateway_that_is_told_to_end_answers_what_is_open(deployment):
                 answer = pool.submit(ask, client, "held", input=[7, 1])
                 until("it is asked", lambda: metric(gateway.metrics, "clipper_gateway_in_flight"))
                 gateway.program.signal(signal.SIGTERM)
-                until("it is not ready", lambda: unready_reasons(f"{gateway.http}/readyz") == ["the gateway ends"])
+                ends = (503, ["the gateway ends"])
+                until("it is not ready", lambda: readiness(gateway.http) == ends)
                 assert [each.status for each in health] == [HealthCheckResponse.NOT_SERVING]
-                assert unready_reasons(gateway.metrics.replace("/metrics", "/readyz")) == ["the gateway ends"]
+                assert readiness(gateway.metrics.removesuffix("/metrics")) == ends
                 assert gateway.program.code is None
             assert (answer.result().status_code, answer.result().json()["output"]) == (200, 8.0)
         assert gateway.program.ended() == exits.OK
         assert "Traceback" not in gateway.program.log
-
-
-def unready_reasons(url: str) -> list[str]:
-    found = httpx.get(url, trust_env=False)
-    assert found.status_code == (503 if found.json()["reasons"] else 200)
-    return list(found.json()["reasons"])
 
 
 def test_a_port_that_is_taken_ends_a_gateway_with_the_setting_to_change(deployment, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
 from e2e.any_client import AnyClient
-from e2e.programs import Program, RunningProcess, environment_of, run_here, until
+from e2e.programs import Program, RunningProcess, Shell, environment_of, until
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -30,8 +30,7 @@ class Deployment(NamedTuple):
     def on(cls, kafka: KafkaConnection, catalogue: Catalogue, folder: Path, configuration=CONFIGURATION, **environ):
         folder.mkdir(parents=True, exist_ok=True)
         environ = environment_of(kafka, catalogue, **environ)
-        applied = run_here("apply", "--config", str(configuration), folder=folder, environ=environ)
-        assert applied.code == 0, applied.err
+        Shell(folder, environ)("apply", "--config", configuration)
         return cls(AnyClient(kafka.bootstrap), catalogue, folder, folder / "data", environ, configuration)
 
     @property

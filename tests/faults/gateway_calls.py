@@ -7,12 +7,12 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import httpx
-from e2e.gateways import serves
+from e2e.gateways import client_of, serves
 from e2e.programs import Program, until
 from faults.under_traffic import Rig
 
@@ -31,11 +31,9 @@ T = TypeVar("T")
 
 def call(url: str, path: str, content: Any = None, **headers: str) -> httpx.Response | None:
     """POST a content, or GET without one; None when nobody is there, or ends before it answers. A hang is an error."""
-    with httpx.Client(base_url=url, timeout=HANG_S, trust_env=False, verify=False) as client:
-        try:
-            return client.request("GET" if content is None else "POST", path, json=content, headers=headers)
-        except (httpx.NetworkError, httpx.RemoteProtocolError):
-            return None
+    with client_of(url, timeout_s=HANG_S, **headers) as client, suppress(httpx.NetworkError, httpx.RemoteProtocolError):
+        return client.get(path) if content is None else client.post(path, json=content)
+    return None
 
 
 class Question:
@@ -58,23 +56,12 @@ def tell(url: str, question: Question) -> httpx.Response | None:
     return call(url, FEEDBACK, about | question.context)
 
 
-def get(url: str, path: str) -> httpx.Response:
-    found = call(url, path)
-    assert found is not None
-    return found
-
-
 def status_of(url: str, question: Question, wait_s: float = 0.0) -> dict[str, Any]:
     """What the logs have about a query; empty when they could not be read in time."""
     said = {"application": "sums", "wait_s": wait_s, **question.context}
-    found = get(url, f"/v1/queries/{question.query_id}?{urlencode(said)}")
+    found = call(url, f"/v1/queries/{question.query_id}?{urlencode(said)}")
     assert found.status_code in {200, 202, 503}, found.text
     return {} if found.status_code == 503 else found.json()
-
-
-def readiness(url: str) -> tuple[int, list[str]]:
-    found = get(url, "/readyz")
-    return found.status_code, found.json()["reasons"]
 
 
 class Gateways(Rig):

@@ -5,8 +5,8 @@ import random
 import re
 
 import pytest
-from e2e.gateways import serves
-from e2e.programs import reserved_port, run_here, until
+from e2e.gateways import readiness, serves
+from e2e.programs import Shell, reserved_port, until
 from faults import gateway_calls as http
 from faults.deployment import GATEWAY, Deployment
 from faults.gateway_calls import LONG_S, SETTINGS, THREADS, Gateways, KeyedCalls, Question, SingleCalls, callers
@@ -62,9 +62,9 @@ def test_a_gateway_without_a_broker_says_so_and_comes_back(broker, tmp_path, sho
                 goal = calls.refusals + 3 * THREADS
                 gateways.fault()
                 broker.stop(kill=kill)
-                until("the reason", lambda: http.readiness(url) == (503, ["no broker answers"]), LONG_S)
+                until("the reason", lambda: readiness(url) == (503, ["no broker answers"]), LONG_S)
                 until("refusals", lambda goal=goal: calls.refusals >= goal, LONG_S)
-                assert http.get(url, "/livez").status_code == 200
+                assert http.call(url, "/livez").status_code == 200
                 broker.start()
                 serves(url, LONG_S)
                 calls.wait_for_more()
@@ -115,8 +115,7 @@ def test_a_gateway_whose_topics_are_made_anew_ends_and_is_started_again(kafka, d
         until("its end", lambda: 'msg="child ended, restarting" child=gateway end="ended with exit code 4"' in up.log)
         assert re.search("worker cannot go on instance=gateway: topic .* was deleted and created again", up.log), up.log
         until("the next one", lambda: up.log.count('msg="child serves" child=gateway') == 2, LONG_S)
-        renewed = run_here("topics", "renew", "--yes", folder=tmp_path, environ=deployment.environ)
-        assert renewed.code == 0, renewed.err
+        Shell(tmp_path, deployment.environ)("topics renew --yes")
         again = until(
             "an answer", lambda: (found := http.ask(url, Question(1))) and found.status_code == 200 and found, LONG_S
         )

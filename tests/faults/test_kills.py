@@ -10,15 +10,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from e2e.any_client import AnyClient, Record
-from e2e.programs import Program, RunningProcess, environment, until
-from e2e.traffic import Traffic
+from e2e.any_client import Record
+from e2e.programs import Program, RunningProcess, until
 from faults.deployment import CONFIGURATION, Deployment, child
-from faults.under_traffic import SOME, UnderTraffic
-from faults.verdict import MAY_BE_DEFAULT, Verdict, judge
+from faults.under_traffic import UnderTraffic
+from faults.verdict import MAY_BE_DEFAULT, Verdict
 from faults.watching import Watch
-
-from clipper_topics.catalogue import Catalogue
 
 pytestmark = [pytest.mark.faults, pytest.mark.alone, pytest.mark.short, pytest.mark.timeout(1800)]
 
@@ -145,28 +142,9 @@ def test_supervisors(deployment, short, fault_report):
 
 
 @pytest.mark.long
-def test_children_of_one_supervisor(tmp_path):
-    """With the embedded Kafka: killed workers come back, and nothing at all outlives a killed supervisor."""
-    environ, catalogue = environment(), Catalogue()
-    with Program("up", "--config", str(CONFIGURATION), folder=tmp_path, environ=environ) as up:
-        client = AnyClient(up.ready()["bootstrap"])
-        deployment = Deployment(client, catalogue, tmp_path, tmp_path, environ)
-        with (
-            Traffic(client, "clipper", catalogue.partitions) as traffic,
-            client.reading(traffic.predictions) as reading,
-        ):
-            for role in ("host", "router"):
-                killed = child(up, f" worker {role} ")
-                os.kill(killed.pid, signal.SIGKILL)
-                until("it has ended", lambda killed=killed: not killed.runs)
-                child(up, f" worker {role} ")
-            before = len(reading.to_the_end())
-            reading.until(
-                "models answer again, so that there is something to learn from",
-                lambda records: sum("default" not in one.content for one in records[before:]) > SOME,
-            )
-            traffic.finish()
-            judge(deployment).check(least_applied=1)
+def test_nothing_outlives_a_supervisor_with_a_kafka_of_its_own(tmp_path):
+    with Program("up", "--config", str(CONFIGURATION), folder=tmp_path) as up:
+        up.ready()
         started = up.children()
         assert sum("kafka.Kafka" in process.command for process in started) == 1
         assert sum(" worker " in process.command for process in started) == 3  # with the steward
