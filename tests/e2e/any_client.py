@@ -15,6 +15,7 @@ from plain_msgpack import unpack
 
 JSON = {"content-type": b"application/json"}
 MSGPACK = {"content-type": b"application/msgpack"}
+ELECTION = {KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 IMPATIENT = {"socket.timeout.ms": "5000", "topic.metadata.refresh.interval.ms": "1000"}
 """By default librdkafka waits 60 s for a frozen broker, and looks for new leaders every 5 min: then a stall
 that a test measures is the client's, not the pipeline's."""
@@ -161,13 +162,13 @@ class Reading(AbstractContextManager["Reading"]):
         return self.records
 
     def _end_of(self, tp: TopicPartition, within_s: float = 60.0) -> int:
-        """Where a partition ends; a leader that was just elected cannot say so for a moment."""
+        """Where a partition ends; while its leader is elected, and just after that, nobody can say so."""
         end_s = time.monotonic() + within_s
         while True:
             try:
                 return int(self._consumer.get_watermark_offsets(tp, timeout=within_s)[1])
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.OFFSET_NOT_AVAILABLE or time.monotonic() > end_s:
+                if error.args[0].code() not in ELECTION or time.monotonic() > end_s:
                     raise
                 self.more()
 

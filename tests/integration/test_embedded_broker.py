@@ -44,8 +44,9 @@ def test_a_broker_in_an_event_loop_serves_says_nothing_and_leaves_nothing_behind
     assert is_gone(pid)
     assert not folder.exists()
     out, err = capfd.readouterr()
+    said = [line for line in err.splitlines() if not line.startswith("%")]  # librdkafka's, of a client of other tests
     assert out == ""
-    assert err in ("", "downloading Apache Kafka 4.3.1 (46 jars, 45 MB), once ...\n")
+    assert said in ([], ["downloading Apache Kafka 4.3.1 (46 jars, 45 MB), once ..."])
 
 
 def test_a_data_dir_has_one_broker_and_keeps_records_cluster_and_address(tmp_path):
