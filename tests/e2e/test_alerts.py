@@ -104,7 +104,7 @@ def played(name: str, labels: str, told: Mapping[str, str], minutes: Iterable[fl
     return {"name": f"{name} {told}", "interval": "1m", "input_series": inputs, "promql_expr_test": asked}
 
 
-@pytest.mark.slow  # promtool computes two hours of each of 17 rules
+@pytest.mark.slow  # half a minute of promtool
 def test_each_alert_fires_and_ends_with_the_series_it_is_about(tmp_path: Path):
     assert {name for name, *_ in PLAYED} == ALERTS.keys()
     tests = {"rule_files": [str(RULES)], "evaluation_interval": "15s", "tests": [played(*one) for one in PLAYED]}
