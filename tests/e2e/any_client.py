@@ -112,7 +112,7 @@ class AnyClient(AbstractContextManager["AnyClient"]):
         while len({*ends.values()}) > 1 or -1 in ends.values():
             for level in ends:
                 consumer = Consumer({**self._settings, "group.id": "nobody", "isolation.level": f"read_{level}"})
-                ends[level] = sum(consumer.get_watermark_offsets(one, timeout=60)[1] for one in places)
+                ends[level] = sum(_end_of(consumer, one, lambda c=consumer: c.poll(0.1)) for one in places)
                 consumer.close()
         return ends["committed"]
 
@@ -157,20 +157,9 @@ class Reading(AbstractContextManager["Reading"]):
 
     def to_the_end(self) -> list[Record]:
         """Read on to where the topic ends now; every record so far."""
-        ends = {tp.partition: self._end_of(tp) for tp in self._partitions}
+        ends = {tp.partition: _end_of(self._consumer, tp, self.more) for tp in self._partitions}
         self.until("the end of the topic", lambda _: all(self._next[number] >= end for number, end in ends.items()))
         return self.records
-
-    def _end_of(self, tp: TopicPartition, within_s: float = 60.0) -> int:
-        """Where a partition ends; while its leader is elected, and just after that, nobody can say so."""
-        end_s = time.monotonic() + within_s
-        while True:
-            try:
-                return int(self._consumer.get_watermark_offsets(tp, timeout=within_s)[1])
-            except KafkaException as error:
-                if error.args[0].code() not in ELECTION or time.monotonic() > end_s:
-                    raise
-                self.more()
 
     def until(self, what: str, holds: Callable[[Sequence[Record]], Any], within_s: float = 120.0) -> list[Record]:
         """Read until the records so far fulfil the condition; every record so far."""
@@ -182,6 +171,18 @@ class Reading(AbstractContextManager["Reading"]):
 
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
+
+
+def _end_of(consumer: Consumer, tp: TopicPartition, wait: Callable[[], object], within_s: float = 60.0) -> int:
+    """Where a partition ends; while its leader is elected, and just after that, nobody can say so."""
+    end_s = time.monotonic() + within_s
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(tp, timeout=within_s)[1])
+        except KafkaException as error:
+            if error.args[0].code() not in ELECTION or time.monotonic() > end_s:
+                raise
+            wait()
 
 
 def _place(message: Message) -> tuple[str, int, int]:
