@@ -34,10 +34,6 @@ class QueriesInFlight:
         """Whether the query was read, and its prediction is not recorded yet."""
         return self._key(query) in self._queries
 
-    def __getitem__(self, query: DecodedQuery) -> Owner:
-        """The query in flight of this record, or its block."""
-        return self._queries[self._key(query)]
-
     def admit(self, query: DecodedQuery) -> InFlightQuery | None:
         """Take a query in; None when it is in flight already."""
         key: Key = (query.partition, query.query_id)
