@@ -125,13 +125,14 @@ async def test_the_newest_queries_come_first_and_the_others_are_answered_once(at
             await router.ended(signal.SIGKILL)
         async with at.router():
             found = await answers(lambda found: {*late} <= {one.query_id for one in found})
-    assert next(number for number, one in enumerate(found) if is_new(one)) < LATE / 2, "it came behind all of them"
+    assert next(number for number, one in enumerate(found) if is_new(one)) < LATE, "it came behind all of them"
     assert {one.reason for one in found if not is_new(one)} == {None, "arrived_late"}
     times = Counter(one.query_id for one in found)
     assert {query_id: many for query_id, many in times.items() if many != 1} == {}
 
 
-LATE = 10_000
+LATE = 20_000
+"""More than the two fetches after which a router leaves the others for later."""
 
 
 @pytest.mark.parametrize("objective_ms", [3_600_000, None], ids=["an hour", "no objective"])
