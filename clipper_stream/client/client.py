@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
 
@@ -257,7 +257,6 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         key: bytes | None = None,
         headers: Iterable[tuple[str, bytes]] = (),
-        on_sent: "Callable[[asyncio.Future[Any]], None] | None" = None,
     ) -> AskedQuery:
         """Ask a query as its record has it, of plain values only, and return the answer's record.
 
@@ -266,7 +265,6 @@ class Client:
             timeout_s: How long to wait for the answer, in seconds.
             key: Key of the record; absent: the query's context or a digest of its input.
             headers: Further headers of the record.
-            on_sent: Is given the future metadata of the record once it is queued.
 
         Raises:
             InvalidQuery, RecordTooLarge, PredictionTimeout, BrokerUnavailable, ClientClosed: as `predict`.
@@ -287,8 +285,6 @@ class Client:
                         sent = await sender.begin(topic, record.partition, record.key, record.value, span.headers)
                     sent.add_done_callback(span.done)
                     sent.add_done_callback(fail)
-                    if on_sent is not None:
-                        on_sent(sent)
                     return AskedQuery(await answered, record, sent)
             except TimeoutError as error:
                 if not scope.expired():

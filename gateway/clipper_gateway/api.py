@@ -1,10 +1,9 @@
-"""The pipeline's own HTTP API, and the two paths of Clipper that the paper's users know."""
+"""The pipeline's own HTTP API."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import msgspec
 from sse_starlette import EventSourceResponse
@@ -15,21 +14,11 @@ from starlette.routing import Route
 from clipper_agents.status.query_history import partition_of_query
 from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal, refusal_of
-from clipper_gateway.pending_answers import PendingAnswer, PendingAnswers
 from clipper_gateway.rest import Endpoints, HttpCall, json_response
 from clipper_stream.errors import ClipperError, shown
 from clipper_topics import codec
-from clipper_topics.feedback import Feedback
-from clipper_topics.http_messages import (
-    Accepted,
-    ClipperQuery,
-    ClipperUpdate,
-    FeedbackReport,
-    PredictBody,
-    QueryStatus,
-)
+from clipper_topics.http_messages import Accepted, FeedbackReport, PredictBody, QueryStatus
 from clipper_topics.manifests import ModelManifest
-from clipper_topics.prediction import Prediction
 from clipper_topics.query import ID_CHARACTERS, Query
 
 MOST_FEEDBACK = 1_000
@@ -48,8 +37,6 @@ class _TextConvertor(PathConvertor):
 register_url_convertor("text", _TextConvertor())
 _bodies = msgspec.json.Decoder(PredictBody)
 _several = msgspec.json.Decoder(list[msgspec.Raw])
-_clipper_queries = msgspec.json.Decoder(ClipperQuery)
-_clipper_updates = msgspec.json.Decoder(ClipperUpdate)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -66,7 +53,7 @@ def decoded(decoder: Any, body: bytes) -> Any:
 
 
 class OwnApi:
-    """Handlers of the API under /v1, and of Clipper's two paths.
+    """Handlers of the API under /v1.
 
     Args:
         calls: Asks the pipeline.
@@ -75,7 +62,6 @@ class OwnApi:
 
     def __init__(self, calls: Calls, horizon_s: float) -> None:
         self._calls, self._horizon_s = calls, horizon_s
-        self.pending = PendingAnswers()
 
     def routes(self, endpoints: Endpoints) -> list[Route]:
         """Return the routes; the most frequent one first, as they are tried in order."""
@@ -84,16 +70,13 @@ class OwnApi:
             route("/v1/applications/{name}/predict", self.predict, admit=self._calls.admit),
             route("/v1/feedback", self.feedback),
             route("/v1/queries/{query_id:text}", self.query, method="GET"),
-            route("/v1/answers", self.answers, method="GET"),
             route("/v1/applications", self.applications, method="GET"),
             route("/v1/models", self.models, method="GET"),
-            route("/{name}/predict", self.clipper_predict, admit=self._calls.admit),
-            route("/{name}/update", self.clipper_update),
         ]
 
     # --- questions --------------------------------------------------------------------------------------------------
     async def predict(self, call: HttpCall) -> Response:
-        """Answer a query, or accept it when the client prefers that."""
+        """Answer a query."""
         _check_json(call)
         asked: PredictBody = decoded(_bodies, call.body)
         query = Query(
@@ -107,23 +90,8 @@ class OwnApi:
             features=asked.features,
         )
         options = AskOptions(strict=asked.strict, headers=call.record_headers)
-        if "respond-async" in call.headers.get("prefer", ""):
-            return await self._accepted(call, query, options)
         prediction = await self._calls.predict(call.caller, query, options)
         return Response(_encode(prediction), media_type="application/json")
-
-    async def _accepted(self, call: HttpCall, query: Query, options: AskOptions) -> Response:
-        query_id, task = await self._calls.begin(call.caller, query, options)
-        application, context = query.application, query.context
-        self.pending.add(
-            PendingAnswer(
-                application=application, context=context, query_id=query_id, caller=call.caller.name, task=task
-            )
-        )
-        named = {"application": application} | ({} if context is None else {"context": context})
-        where = f"/v1/queries/{quote(query_id, safe='')}?{urlencode(named)}"
-        headers = {"location": where, "preference-applied": "respond-async"}
-        return json_response(Accepted(query_id=query_id, application=application), 202, headers)
 
     async def feedback(self, call: HttpCall) -> Response:
         """Take one feedback or several; 202 once Kafka has them all, and none where one of them cannot be taken."""
@@ -134,7 +102,7 @@ class OwnApi:
         if not 1 <= len(given) <= MOST_FEEDBACK:
             raise Refusal(400, f"the list has {len(given)} feedbacks: give 1 to {MOST_FEEDBACK}")
         await self._calls.give(call.caller, given, call.record_headers)
-        return json_response(Accepted(accepted=len(given)), 202)
+        return json_response(Accepted(len(given)), 202)
 
     # --- answers ----------------------------------------------------------------------------------------------------
     async def query(self, call: HttpCall) -> Response:
@@ -162,9 +130,6 @@ class OwnApi:
 
     async def _waited(self, query_id: str, application: str, context: str | None, wait_s: float) -> QueryStatus | None:
         end_s = time.monotonic() + wait_s
-        pending = self.pending.get(application, context, query_id)
-        if pending is not None and not pending.task.done():
-            await asyncio.wait([pending.task], timeout=wait_s)
         back_s = self._horizon_s
         while True:
             found = await self._history(query_id, application, context, back_s)
@@ -201,17 +166,6 @@ class OwnApi:
         is_answered = found is not None and found.prediction is not None
         yield {"event": "answer" if is_answered else "unanswered", "id": query_id, "data": _encode(found).decode()}
 
-    async def answers(self, call: HttpCall) -> Response:
-        """Send the answers of all queries that the caller has this gateway answer later, as they come."""
-        call.caller.require("read")
-
-        async def events() -> AsyncIterator[dict[str, str]]:
-            with self.pending.listen(call.caller.name) as answers:
-                async for prediction in answers:
-                    yield {"event": "answer", "id": prediction.query_id, "data": _encode(prediction).decode()}
-
-        return EventSourceResponse(events())
-
     # --- what there is ----------------------------------------------------------------------------------------------
     async def applications(self, call: HttpCall) -> Response:
         """List the applications that the caller may ask about."""
@@ -227,36 +181,6 @@ class OwnApi:
         return json_response(
             [_public(one) for ref, one in sorted(deployed.models.items()) if of is None or ref in refs]
         )
-
-    # --- Clipper's --------------------------------------------------------------------------------------------------
-    async def clipper_predict(self, call: HttpCall) -> Response:
-        """Answer as Clipper's query frontend does."""
-        asked: ClipperQuery = decoded(_clipper_queries, call.body)
-        rows = [asked.input] if asked.input_batch is None else asked.input_batch
-        answers = await asyncio.gather(*(self._clipper_answer(call, row, asked.uid) for row in rows))
-        if len(answers) == 1:
-            return json_response(answers[0])
-        return json_response({"batch_predictions": answers})
-
-    async def clipper_update(self, call: HttpCall) -> Response:
-        """Ask the input again, which the cache answers, and say what its label was: as Clipper's prototype does."""
-        said: ClipperUpdate = decoded(_clipper_updates, call.body)
-        name, context = call.path["name"], None if said.uid is None else str(said.uid)
-        query_id = said.query_id
-        if query_id is None:
-            query_id = (await self._clipper_prediction(call, said.input, said.uid)).query_id
-        given = Feedback(query_id=query_id, application=name, context=context, label=said.label)
-        await self._calls.give(call.caller, [given], call.record_headers)
-        return json_response({"query_id": query_id})
-
-    async def _clipper_answer(self, call: HttpCall, row: Any, uid: int | str | None) -> dict[str, Any]:
-        prediction = await self._clipper_prediction(call, row, uid)
-        answer = {"query_id": prediction.query_id, "output": prediction.output, "default": prediction.default}
-        return answer | ({"default_explanation": prediction.explanation} if prediction.default else {})
-
-    async def _clipper_prediction(self, call: HttpCall, row: Any, uid: int | str | None) -> Prediction:
-        query = Query(application=call.path["name"], context=None if uid is None else str(uid), input=row)
-        return await self._calls.predict(call.caller, query, AskOptions(headers=call.record_headers))
 
 
 def own_id(call: HttpCall, in_body: str | None) -> str | None:

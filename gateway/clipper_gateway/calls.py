@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from aiokafka.errors import KafkaError
 
@@ -26,23 +26,17 @@ from clipper_gateway.errors import Refusal
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RecordHeaders
 from clipper_stream.client.client_records import place_feedback
-from clipper_stream.client.keys import partition_for, query_key
 from clipper_stream.errors import shown
 from clipper_topics.codec import MSGPACK
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import REFUSALS, Prediction
 from clipper_topics.query import Query
-from clipper_topics.query_ids import minted_id
 
 LATE = frozenset({"late", "arrived_late", "overloaded"})
 """Reasons of defaults that more time, or fewer calls, would have spared."""
 GRACE_S = 1.0
 """Beyond its deadline a query is answered by a default; so long that answer may take."""
-
-
-OnSent: TypeAlias = Callable[["asyncio.Future[Any]"], None]
-"""Is given the future metadata of a query's record."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,28 +115,6 @@ class Calls:
             raise Refusal(status, text, query_id=prediction.query_id, reason=prediction.reason)
         return prediction
 
-    async def begin(self, caller: Caller, query: Query, options: AskOptions) -> tuple[str, "asyncio.Task[Prediction]"]:
-        """Return the id of a query once Kafka has its record, and the task that waits for its answer.
-
-        Raises:
-            ClipperError: as `predict`.
-        """
-        caller.require("predict", query.application)
-        manifest = self.applications.manifest(query.application)
-        self.pipeline.check()
-        sent = asyncio.Event()
-        if query.query_id is not None:
-            task = self._repeatable(query, options, manifest, _note_in(sent))
-        else:
-            query.query_id = minted_id(partition_for(query_key(query), self.pipeline.client.partitions))
-            task = asyncio.create_task(self._asked(query, options, manifest, on_sent=_note_in(sent)))
-        stored = asyncio.ensure_future(sent.wait())
-        await asyncio.wait({task, stored}, return_when=asyncio.FIRST_COMPLETED)
-        stored.cancel()
-        if task.done():
-            task.result()
-        return query.query_id, task
-
     async def give(self, caller: Caller, feedback: Sequence[Feedback], headers: Iterable[tuple[str, bytes]]) -> None:
         """Send feedback; returns when Kafka has it.
 
@@ -173,7 +145,6 @@ class Calls:
         options: AskOptions,
         manifest: ApplicationManifest,
         *,
-        on_sent: OnSent | None = None,
         repeated: bool = False,
     ) -> Prediction:
         self.pipeline.check()
@@ -188,7 +159,6 @@ class Calls:
                 timeout_s=self._wait_s(query, options, manifest),
                 key=key,
                 headers=options.headers,
-                on_sent=on_sent,
             )
             is_late = asked.prediction.reason in LATE
         finally:
@@ -213,20 +183,18 @@ class Calls:
 
     # --- repeats ----------------------------------------------------------------------------------------------------
     def _repeatable(
-        self, query: Query, options: AskOptions, manifest: ApplicationManifest, on_sent: OnSent | None = None
+        self, query: Query, options: AskOptions, manifest: ApplicationManifest
     ) -> "asyncio.Task[Prediction]":
         """Return the task that answers a query of this id, begun now or by an earlier call."""
         assert query.query_id is not None
         call = query.application, query.context, query.query_id
         running = self._running.get(call)
         if running is None:
-            task = asyncio.create_task(self._asked(query, options, manifest, on_sent=on_sent, repeated=True))
+            task = asyncio.create_task(self._asked(query, options, manifest, repeated=True))
             running = self._running[call] = _Running(query, task)
             task.add_done_callback(lambda done: self._ended(call, done))
         elif not is_same_question(query, running.query):
             raise _other_question(query)
-        elif on_sent is not None:
-            on_sent(asyncio.ensure_future(asyncio.sleep(0)))
         return running.task
 
     def _ended(self, call: tuple[str, str | None, str], task: "asyncio.Task[Prediction]") -> None:
@@ -259,11 +227,3 @@ def is_same_question(query: Query, other: Query) -> bool:
 def _other_question(query: Query) -> Refusal:
     text = f"query_id {shown(query.query_id)} stands for another query already: give a new id, or the same body"
     return Refusal(422, text, query_id=query.query_id)
-
-
-def _note_in(stored: asyncio.Event) -> OnSent:
-    def note(sent: "asyncio.Future[Any]") -> None:
-        if not sent.cancelled() and sent.exception() is None:
-            stored.set()
-
-    return lambda sent: sent.add_done_callback(note)

@@ -1,16 +1,15 @@
-"""OpenAPI document of the HTTP API, and the page that shows it.
+"""OpenAPI document of the HTTP API.
 
 `python -m clipper_gateway.openapi > gateway/clipper_gateway/openapi.json` writes the packaged document; a test fails
 while it differs from what would be written.
 
-Source: OpenAPI 3.1.1; RFC 9457 (problems), RFC 7240 (`Prefer`); Open Inference Protocol, "HTTP/REST".
+Source: OpenAPI 3.1.1; RFC 9457 (problems); Open Inference Protocol, "HTTP/REST".
 """
 
 import json
 import re
 import sys
 from http import HTTPStatus
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -51,8 +50,6 @@ RESPONSE_HEADERS = {
     "X-Request-Id": ("", "The request's own id, or a new one; the gateway's log has it."),
     "Retry-After": ("429 503", "Seconds after which to try again."),
     "WWW-Authenticate": ("401", "`Bearer`, and what is wrong with a token."),
-    "Location": ("Accepted", "Of an accepted query: where its answer will be."),
-    "Preference-Applied": ("Accepted", "`respond-async`, where a query was accepted."),
     "Inference-Header-Content-Length": ("Binary", "Of a binary response: the bytes of its JSON."),
 }
 """In which responses a header may be, by status or content ("": in all), and what it says."""
@@ -73,22 +70,18 @@ class Operation(NamedTuple):
 _INFER = ("Ask the rows of a tensor as one query.", {200: "InferenceResponse Binary"}, (404, 422, 504))
 _INFER_OF = ("Idempotency-Key Inference-Header-Content-Length", "InferenceRequest Binary")
 _SERVED = ("Say whether a model is served.", {200: "ModelReady", 503: "ModelReady Problem"}, (404,))
-_CLIPPER_PREDICT = ("Ask as Clipper is asked.", {200: "ClipperResponse"}, (404, 504))
-_CLIPPER_UPDATE = ("Say what the label of an input was.", {200: "ClipperUpdated"}, (404, 504))
 _LIVES = ("Say that the gateway lives.", {200: "LiveReport"})
 _SERVES = ("Say whether the gateway serves.", {200: "ReadyReport", 503: "ReadyReport"})
 _FOUND = "Read a query's answer and the feedback about it, or wait for it. As events: one, `answer` or `unanswered`."
-_PREDICTED = {200: "Prediction", 202: "Accepted"}
 
 OPERATIONS = {
     "/v1/applications/{name}/predict": Operation(
-        "predict", "Ask an application.", _PREDICTED, (404, 422, 504), "Idempotency-Key Prefer", "PredictBody"
+        "predict", "Ask an application.", {200: "Prediction"}, (404, 422, 504), "Idempotency-Key", "PredictBody"
     ),
     "/v1/feedback": Operation("feedback", "Say what was true.", {202: "Accepted"}, (404,), body="FeedbackBody"),
     "/v1/queries/{query_id}": Operation(
         "query", _FOUND, {200: "QueryStatus Events", 202: "QueryStatus"}, (404,), "application context wait_s"
     ),
-    "/v1/answers": Operation("answers", "Follow the answers to queries that were accepted here.", {200: "Events"}),
     "/v1/applications": Operation("applications", "List the applications.", {200: "Applications"}),
     "/v1/models": Operation("models", "List the versions of models.", {200: "Models"}),
     "/v2/models/{name}/infer": Operation("infer", *_INFER, *_INFER_OF),
@@ -102,8 +95,6 @@ OPERATIONS = {
     "/v2/health/ready": Operation("serverReady", *_SERVES, is_public=True),
     "/livez": Operation("live", *_LIVES, is_public=True),
     "/readyz": Operation("ready", *_SERVES, is_public=True),
-    "/{name}/predict": Operation("clipperPredict", *_CLIPPER_PREDICT, body="ClipperQuery"),
-    "/{name}/update": Operation("clipperUpdate", *_CLIPPER_UPDATE, body="ClipperUpdate"),
 }
 
 
@@ -188,7 +179,6 @@ def _schemas() -> Json:
         "FeedbackBody": {"anyOf": [_ref("Feedback"), several]},
         "Applications": {"type": "array", "items": _ref("ApplicationManifest")},
         "Models": {"type": "array", "items": _ref("ModelSummary")},
-        "ClipperResponse": {"anyOf": [_ref("ClipperAnswer"), _ref("ClipperBatchAnswer")]},
         "Events": _TEXT | {"description": "Server-sent events, whose data is JSON."},
         "Binary": {"description": "JSON, and the values of its tensor behind it, little-endian."},
     }
@@ -205,7 +195,6 @@ def _parameters(asked: Json) -> Json:
         ("query", "context", context, "The query's context, if it has one."),
         ("query", "wait_s", seconds, "Wait so long for the answer."),
         ("header", "Idempotency-Key", query_id | _text("^[!-~]+$"), "The query's id, if the body has none."),
-        ("header", "Prefer", _TEXT | {"enum": ["respond-async"]}, "Accept the query, and answer it later."),
         ("header", "Inference-Header-Content-Length", _text("^[0-9]{1,12}$"), "Bytes of a binary body's JSON."),
         ("header", "X-Request-Id", _text("^[!-~]{1,128}$"), "For logs and records; ignored in another form."),
         ("header", "traceparent", _text(f"^{TRACEPARENT.pattern}$"), "For records; ignored in another form."),
@@ -221,39 +210,10 @@ def _text(pattern: str) -> Json:
     return _TEXT | {"pattern": pattern}
 
 
-# --- the page -------------------------------------------------------------------------------------------------------
-ASSETS = {"favicon-32x32.png": "image/png", "swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
-"""Files of `swagger_ui` that are served; no other can be asked for."""
-SECURED = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>clipper-stream: HTTP API</title>
-<link rel="icon" href="docs/static/favicon-32x32.png"><link rel="stylesheet" href="docs/static/swagger-ui.css"></head>
-<body><div id="swagger-ui"></div>
-<script src="docs/static/swagger-ui-bundle.js"></script><script src="docs/start.js"></script></body></html>
-"""
-KEPT = "public, max-age=86400"
-START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
-
-
-def openapi_routes() -> list[Route]:
-    """Return the routes of the document and of its page, which anybody may read."""
-    # importing swagger_ui would take half a second, for frameworks that are not used here
-    folder = Path(str(distribution("swagger-ui-py").locate_file("swagger_ui/static")))
-    served = {
-        "/openapi.json": (FILE.read_bytes(), "application/json", "no-cache"),
-        "/docs": (PAGE, "text/html", "no-cache"),
-        "/docs/start.js": (START, "text/javascript", "no-cache"),
-    }
-    served |= {f"/docs/static/{name}": ((folder / name).read_bytes(), kind, KEPT) for name, kind in ASSETS.items()}
-    return [
-        Route(path, Response(content, headers=SECURED | {"cache-control": cache}, media_type=kind), methods=["GET"])
-        for path, (content, kind, cache) in served.items()
-    ]
+def openapi_route() -> Route:
+    """Return the route of the document, which anybody may read."""
+    served = Response(FILE.read_bytes(), headers={"cache-control": "no-cache"}, media_type="application/json")
+    return Route("/openapi.json", served, methods=["GET"])
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ SINGLE = frozenset(
         b"idempotency-key",
         b"inference-header-content-length",
         b"origin",
-        b"prefer",
         b"sec-fetch-site",
         b"x-api-key",
         b"x-csrf-token",
@@ -85,9 +84,9 @@ Refuse: TypeAlias = Callable[[Refusal, Caller, Mapping[str, str]], Response]
 """Takes a refusal, the caller, `NOBODY` while unknown, and the request's headers."""
 
 
-def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(content: Any, status: int = 200) -> Response:
     """Return a response of JSON."""
-    return Response(msgspec.json.encode(content), status, headers, "application/json")
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
 class Endpoints:
@@ -156,7 +155,7 @@ class _EndpointRoute(Route):
 
 
 async def _no_path(_: HttpCall) -> Response:
-    raise Refusal(404, "there is no such path: /docs lists them")
+    raise Refusal(404, "there is no such path: /openapi.json lists them")
 
 
 class _Endpoint:

@@ -35,7 +35,7 @@ from clipper_gateway.console.routes import Console
 from clipper_gateway.http_protocol import BoundedHttpProtocol
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import oip_routes
-from clipper_gateway.openapi import openapi_routes
+from clipper_gateway.openapi import openapi_route
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.readiness import Readiness
 from clipper_gateway.request_log import RequestLog
@@ -91,15 +91,15 @@ class Gateway:
             CORSMiddleware,
             allow_origins=self.section.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "idempotency-key", "prefer", "traceparent", "x-api-key"],
-            expose_headers=["location", "retry-after", "x-request-id"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "traceparent", "x-api-key"],
+            expose_headers=["retry-after", "x-request-id"],
         )
         return Router(
             [
                 *self.api.routes(endpoints),
                 *oip_routes(self.calls, self.readiness, endpoints.route),
                 *self.readiness.routes(endpoints),
-                *openapi_routes(),
+                openapi_route(),
                 *(self.console.routes() if self.console else ()),
             ],
             redirect_slashes=False,
@@ -164,7 +164,6 @@ class Gateway:
         finally:
             self.pipeline.is_draining = True
             await asyncio.sleep(self.readiness.notice_s())
-            self.api.pending.close()
             if self.console:
                 await self.console.stop()
             server.should_exit = True

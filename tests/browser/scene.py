@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from builders.evaluation import candidate, evaluation
 from e2e.any_client import AnyClient, Record
 from e2e.gateways import PARTITIONS, Deployment, Gateway, deployed
 from e2e.programs import Shell
 from e2e.traffic import Traffic
 
-from clipper_agents.cli.evaluation_view import as_json
 from clipper_gateway.keys import make_key
 from clipper_topics.connection import KafkaConnection
 
@@ -51,12 +49,7 @@ def staged(kafka: KafkaConnection, folder: Path) -> Iterator[Scene]:
     rest = {"applications": None, "rate": None, "now_ms": 0}
     keys = {name: make_key(file, name, rights=rights, **rest) for name, rights in RIGHTS.items()}
     (folder / "marked.py").write_text(MODELS)
-    reports = folder / "reports"
-    reports.mkdir()
-    report = evaluation(candidate(MARKUP, 0.08, warnings=(MARKUP,)), notes=(MARKUP,), application="picks")
-    (reports / f"{MARKUP}.json").write_text(as_json(report))
-    (reports / "notes.json").write_text("{}")
-    settings = {"CLIPPER_GATEWAY_KEYS_FILE": str(file), "CLIPPER_GATEWAY_REPORTS_DIR": str(reports)}
+    settings = {"CLIPPER_GATEWAY_KEYS_FILE": str(file)}
     with (
         deployed(kafka, folder, CONFIGURATION) as deployment,
         AnyClient(kafka.bootstrap) as client,

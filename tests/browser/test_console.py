@@ -58,8 +58,6 @@ PAGES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "/drift": (SLOW, "Drift", (MARKUP, "has risen")),
     "/dead-letters": (SLOW, "Dead letters", ("UndecodableRecord",)),
     "/dead-letters/0": (SLOW, "Dead letter 0", (MARKUP,)),
-    "/reports": (SLOW, "Replay reports", (f"{MARKUP}.json", "This is no report")),
-    f"/reports/{quote(MARKUP)}.json": (SLOW, f"Replay report {MARKUP}.json", (MARKUP,)),
     "/queries": (LONG, "One query", ()),
     f"/queries?{CONTEXT}": (OFTEN, f"Query {MARKUP}", (f"ValueError: {MARKUP}",)),
 }
@@ -88,7 +86,7 @@ def test_every_page_says_what_it_is_about_without_markup_and_everybody_can_use_i
 
 REFLECTED = (
     *("?q={}", "/models?q={0}&model={0}", "/changes?application={}", "/dead-letters?topic={0}&error={0}"),
-    *("/queries?id={0}&application={0}&context={0}", "/applications/{}", "/reports/{}", "/{}"),
+    *("/queries?id={0}&application={0}&context={0}", "/applications/{}", "/{}"),
 )
 
 

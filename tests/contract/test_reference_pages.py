@@ -10,7 +10,7 @@ from sources import FOLDERS, ROOT
 
 from clipper_agents.settings import Settings
 from clipper_agents.settings.sections import GatewaySection
-from clipper_gateway import api, http_protocol, pending_answers, server
+from clipper_gateway import api, http_protocol, server
 from clipper_gateway.openapi import RESPONSE_HEADERS, document
 from clipper_stream.client import errors
 from clipper_stream.selection.registry import POLICIES
@@ -18,7 +18,6 @@ from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES
 from clipper_topics.feedback import OUTCOMES, Feedback, FeedbackAck, check_feedback
-from clipper_topics.http_messages import MOST_BATCH_ROWS
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import REASONS, Prediction
 from clipper_topics.query import MOST_ROWS, Query, check_query
@@ -151,7 +150,6 @@ BOUNDS = {
     "calls of an application that wait": f"`gateway.max_in_flight`, {DEFAULTS.max_in_flight:,}; ",
     "wait without an objective or a deadline": f"`gateway.timeout_s`, {DEFAULTS.timeout_s:g} s",
     "rows of a query": f"{MOST_ROWS:,}",
-    "rows of a Clipper batch": f"{MOST_BATCH_ROWS:,}",
     "feedback in one request": f"{api.MOST_FEEDBACK:,}",
 }
 
@@ -161,4 +159,3 @@ def test_the_page_has_the_bounds_that_count():
     assert sorted(what for what, _ in told) == sorted(BOUNDS)
     assert [(what, bound) for what, bound in told if not bound.startswith(BOUNDS[what])] == []
     assert f"`wait_s`, 0 to {api.MOST_WAIT_S:g}," in HTTP
-    assert f"more than {pending_answers.MOST_UNREAD:,}" in HTTP

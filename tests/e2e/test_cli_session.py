@@ -231,11 +231,7 @@ def test_each_refused_change_names_the_one_that_is_meant(fresh: Session) -> None
     assert "no applications" in "".join([done.out, *done.err])
 
 
-def test_a_position_without_a_letter_and_a_record_nobody_reads_are_found_as_told(fresh: Session) -> None:
+def test_a_position_without_a_letter_is_answered_by_the_command_that_lists_them(fresh: Session) -> None:
     fresh("topics create")
     assert fresh.advised("dead-letters show 7") == ["dead-letters list"]
     fresh("dead-letters list")
-    fresh.client.send(fresh.topics.control, b"no manifest", key=b"model/broken:1", partition=0)
-    (discard,) = {each for each in fresh.advised("status") if "discard" in each}
-    fresh(discard)
-    assert not any("discard" in each for each in fresh.advised("status"))

@@ -22,7 +22,6 @@ FIXED: dict[str, dict[str, Any]] = {
     "query": {"application": NAME, "wait_s": 0.1},
 }
 """Of every request, where its path has them: an application that is there, and a wait that is short."""
-STREAM = "/v1/answers"
 CHECKS = [
     getattr(checks, f"{what}_conformance")
     for what in ("status_code", "content_type", "response_headers", "response_schema")
@@ -90,13 +89,11 @@ def test_every_answer_is_one_that_the_document_has(gateway, session, valid, inva
     schema.config.update(base_url=gateway.http)
     answered = dict[str, set[int]]()
     for operation in (one.ok() for one in schema.get_all_operations()):
-        if operation.path == STREAM:  # it has no end: `test_gateway` reads it
-            continue
         is_varied = bool(operation.body or operation.query)
         answered[operation.path] = ask(operation, session, GenerationMode.POSITIVE, valid if is_varied else 4)
         if is_varied:
             assert 400 in ask(operation, session, GenerationMode.NEGATIVE, invalid)
-    assert answered["/v1/applications/{name}/predict"] >= {200, 202}
+    assert 200 in answered["/v1/applications/{name}/predict"]
     assert 202 in answered["/v1/feedback"]
     ready = session.get(f"{gateway.http}/readyz", timeout=ANSWER_S)
     assert (ready.status_code, ready.json()) == (200, {"ready": True, "reasons": []})
@@ -110,8 +107,6 @@ def test_examples_of_the_document_are_answered(gateway, session):
     for path, name, status in (
         (f"/v1/applications/{NAME}/predict", "PredictBody", 200),
         (f"/v2/models/{NAME}/infer", "InferenceRequest", 200),
-        (f"/{NAME}/predict", "ClipperQuery", 200),
-        (f"/{NAME}/update", "ClipperUpdate", 200),
         ("/v1/applications/nobody/predict", "PredictBody", 404),
     ):
         found = session.post(f"{gateway.http}{path}", json=examples[name], timeout=ANSWER_S)

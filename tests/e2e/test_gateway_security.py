@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import grpc
 import httpx
@@ -374,9 +375,9 @@ def test_an_id_with_line_breaks_stays_in_its_place(fortress):
     forged = "order\r\nset-cookie: a=b\r\n\r\nevent: forged\ndata: {}"
     body = json.dumps({"input": [1, 2], "query_id": forged}).encode()
     with client_of(fortress.gateway.http, **{"x-api-key": fortress.keys["all"]}) as client:
-        accepted = client.post(PATH, content=body, headers={"prefer": "respond-async"})
-        assert (accepted.status_code, "set-cookie" in accepted.headers) == (202, False)
-        where = f"{accepted.headers['location']}&wait_s=50"
+        answered = client.post(PATH, content=body)
+        assert (answered.status_code, "set-cookie" in answered.headers) == (200, False)
+        where = f"/v1/queries/{quote(forged, safe='')}?application=sums&wait_s=50"
         found = client.get(where, headers={"accept": "text/event-stream"})
         (event,) = events(found.iter_lines())
     assert (event["event"], json.loads(event["data"])["query_id"]) == ("answer", forged)

@@ -166,9 +166,9 @@ class KeyedCalls:
 
 
 class SingleCalls:
-    """Asks each question once, every second one as `respond-async`, and tells about some of those that are answered.
+    """Asks each question once, and tells about some of those that are answered.
 
-    It notes which were accepted (200 or 202) and late (504), which feedback was accepted, and how often nothing (503).
+    It notes which were accepted and late (504), which feedback was accepted, and how often nothing (503).
     """
 
     def __init__(self, url: str) -> None:
@@ -182,8 +182,7 @@ class SingleCalls:
     def ask(self, number: int) -> None:
         """Ask a new question, every fourth one without a key, and tell about every fifth one."""
         question = Question(number)
-        later = {"Prefer": "respond-async"} if number % 2 else {}
-        found = ask(self._url, question, **({} if number % 4 == 0 else question.key), **later)
+        found = ask(self._url, question, **({} if number % 4 == 0 else question.key))
         if found is not None and found.status_code != 503:
             question = Question(number, found.json()["query_id"])
             assert number % 4 == 0 or question.query_id == Question(number).query_id

@@ -16,13 +16,7 @@ from msgspec import Meta
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import InputSpec
 from clipper_topics.prediction import REASONS, Prediction
-from clipper_topics.query import ID_CHARACTERS
 
-MOST_BATCH_ROWS = 1_000
-"""Of a Clipper batch, whose rows are queries of their own."""
-
-_Id = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
-_User = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": ID_CHARACTERS})]
 _Length = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
 _Reason = Annotated[str, Meta(extra_json_schema={"examples": list(REASONS)})]
 
@@ -48,13 +42,10 @@ class PredictBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Whether a default output is an error (503, with the reason) instead of an answer."""
 
 
-class Accepted(msgspec.Struct, omit_defaults=True):
-    """What was taken, to be answered or counted later."""
+class Accepted(msgspec.Struct):
+    """Feedback that was taken, to be counted later."""
 
-    query_id: str | None = None
-    """Id to ask for the answer by."""
-    application: str | None = None
-    accepted: int | None = None
+    accepted: int
     """How many records were written."""
 
 
@@ -124,56 +115,6 @@ class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Of the query, where there is one already."""
     reason: _Reason | None = None
     """Why the default output was given, in a word; a reader must expect new ones."""
-
-
-# --- Clipper ----------------------------------------------------------------------------------------------------------
-class ClipperQuery(msgspec.Struct, kw_only=True):
-    """A question as applications of Clipper (NSDI 2017) ask it."""
-
-    input: Any = None
-    """One row."""
-    input_batch: Annotated[list[Any], Meta(max_length=MOST_BATCH_ROWS)] | None = None
-    """Several rows, decided one by one."""
-    uid: int | _User | None = None
-    """User: the query's context."""
-
-
-class ClipperAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The answer to one row as applications of Clipper read it."""
-
-    query_id: str
-    """Id of the query, for an update."""
-    output: Any
-    """The combined output."""
-    default: bool
-    """True when the application's default output was given."""
-    default_explanation: str = ""
-    """Why it was given."""
-
-
-class ClipperBatchAnswer(msgspec.Struct):
-    """The answers to several rows."""
-
-    batch_predictions: list[ClipperAnswer]
-
-
-class ClipperUpdate(msgspec.Struct, kw_only=True):
-    """What Clipper's applications say about an input later."""
-
-    label: Any
-    """The true output."""
-    input: Any = None
-    """The row that it is about, without a `query_id`."""
-    query_id: _Id | None = None
-    """The query that it is about."""
-    uid: int | _User | None = None
-    """User: the query's context."""
-
-
-class ClipperUpdated(msgspec.Struct):
-    """Which query an update was about."""
-
-    query_id: str
 
 
 # --- Open Inference Protocol V2 ---------------------------------------------------------------------------------------
@@ -280,7 +221,5 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "PredictBody": {"input": [0.0, 0.5, 1.0], "query_id": "order-7"},
     "Feedback": {"query_id": "order-7", "application": "digits", "label": 3},
     "InferenceRequest": {"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [0.0, 0.5, 1.0]}]},
-    "ClipperQuery": {"input": [0.0, 0.5, 1.0]},
-    "ClipperUpdate": {"input": [0.0, 0.5, 1.0], "label": 3},
 }
 """Of what clients send, by struct."""

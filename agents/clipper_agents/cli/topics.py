@@ -1,11 +1,10 @@
 """`clipper-stream topics`: create the topics of a deployment, list them, repair what others did to them."""
 
 import asyncio
-from typing import Annotated
 
 import typer
 
-from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, with_deployment, with_new
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Yes
 from clipper_agents.cli.terminal import say
 
@@ -52,17 +51,3 @@ def renew(deployment: DeploymentContext, yes: Yes = False) -> None:
         typer.confirm(f"Delete all that the other logs of {deployment.prefix} hold, and what was learned?", abort=True)
     for name in asyncio.run(renew_logs(*target, replaced, deployment.settings.kafka.replication)):
         say(f"renewed {name}")
-
-
-@topics.command(epilog="Example: clipper-stream topics discard 41")
-@with_new
-def discard(
-    change: ChangeRequest,
-    offset: Annotated[int, typer.Argument(min=0, metavar="OFFSET", help="Of the record, as `status` prints it.")],
-) -> None:
-    """Take a record off the control topic that everybody refuses; what was in force under its key stays so."""
-    from clipper_agents.control import changes
-    from clipper_agents.control.state import read_control_key
-
-    key = asyncio.run(read_control_key(change.deployment.kafka, change.deployment.catalogue, offset))
-    change.make(lambda state: changes.discard(state.manifests, key or b"", offset))

@@ -120,6 +120,5 @@ def records_of(written: CommittedChange) -> list[tuple[bytes, bytes | None]]:
         ),
         *(record for retired, record in models if retired),
         *((model_key(ref), None) for ref in plan.withdrawn),
-        *((key, None) for key in plan.discarded),
         *((change_key(each.application, each.revision), codec.changes.encode(each)) for each in written.changes),
     ]

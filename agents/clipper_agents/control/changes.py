@@ -17,7 +17,7 @@ import msgspec
 
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.plan import Edit, Plan, refs_of, same
-from clipper_agents.control.state import Manifests, shown_key
+from clipper_agents.control.state import Manifests
 from clipper_agents.settings.checks import manifest_problems
 from clipper_topics.change import Command
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
@@ -195,25 +195,6 @@ def delete_model(published: Manifests, ref: str) -> Plan:
             f"`clipper-stream model retire {ref} --application {naming[0]}` first"
         )
     return Plan(withdrawn=(ref,))
-
-
-def discard(published: Manifests, key: bytes, offset: int) -> Plan:
-    """Replace a refused record by what is in force under its key, or by nothing.
-
-    Raises:
-        RefusedChange: the record is not refused, or another one has its key since.
-    """
-    refused = published.unreadable.get(shown_key(key))
-    if refused is None or refused.offset != offset:
-        raise RefusedChange(
-            f"the record at offset {offset} is not refused: `clipper-stream status` names those that are"
-        )
-    kind, _, name = refused.key.partition("/")
-    if kind == "application" and (there := published.applications.get(name)) is not None:
-        return Plan(edits=(Edit(application=name, command="update", before=there, after=there),))
-    if kind == "model" and (model := published.models.get(name)) is not None:
-        return Plan(models=(model,))
-    return Plan(discarded=(key,))
 
 
 def plan_edit(

@@ -101,8 +101,7 @@ def written_lines(written: CommittedChange) -> list[str]:
     for made in written.changes:
         about = f" {made.model}" if made.model else ""
         lines.append(f"application {made.application} revision {made.revision}: {made.command}{about}")
-    lines += [f"model {ref} withdrawn" for ref in written.plan.withdrawn]
-    return [*lines, *(f"record of key {key!r} discarded" for key in written.plan.discarded)]
+    return [*lines, *(f"model {ref} withdrawn" for ref in written.plan.withdrawn)]
 
 
 def undone_lines(undone: Iterable[Change]) -> list[str]:

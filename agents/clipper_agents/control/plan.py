@@ -34,7 +34,6 @@ class Plan:
         edits: At most one an application.
         models: Manifests to publish.
         withdrawn: References of the models whose manifests are withdrawn.
-        discarded: Keys of refused records under which nothing is in force.
 
     >>> bool(Plan()), bool(Plan(withdrawn=("svm:1",)))
     (False, True)
@@ -43,10 +42,9 @@ class Plan:
     edits: tuple[Edit, ...] = ()
     models: tuple[ModelManifest, ...] = ()
     withdrawn: tuple[str, ...] = ()
-    discarded: tuple[bytes, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.edits or self.models or self.withdrawn or self.discarded)
+        return bool(self.edits or self.models or self.withdrawn)
 
 
 def same(one: ApplicationManifest | None, other: ApplicationManifest | None) -> bool:

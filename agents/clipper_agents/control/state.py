@@ -70,7 +70,7 @@ class RefusedRecord:
     @property
     def advice(self) -> str:
         """Return the reason, and what helps."""
-        return f"{self.reason}: publish it again, or take it away by `clipper-stream topics discard {self.offset}`"
+        return f"{self.reason}: publish it again, or write an empty value under its key"
 
 
 @dataclass(slots=True)
@@ -275,14 +275,6 @@ async def control_state(reader: LogReader, catalogue: Catalogue) -> ControlState
     async with asyncio.timeout(TIMEOUT_S):
         state.take(await reader.read_all([TopicPartition(catalogue.control, 0)]))
     return state
-
-
-async def read_control_key(connection: KafkaConnection, catalogue: Catalogue, offset: int) -> bytes | None:
-    """Return the key of the record at an offset of the control topic, None where there is none; errors as above."""
-    await require_control_topic(connection, catalogue)
-    async with open_reader(connection, isolation_level="read_committed") as reader:
-        records = await reader.read_all([TopicPartition(catalogue.control, 0)])
-    return next((one.key for one in records if one.offset == offset), None)
 
 
 async def require_control_topic(connection: KafkaConnection, catalogue: Catalogue) -> dict[str, int]:

@@ -255,7 +255,7 @@ def _with_paths_from(folder: Path, settings: Settings) -> Settings:
     if cache_dir is not None:
         cache_dir = absolute(cache_dir)
     loading = msgspec.structs.replace(settings.loading, allowed_locations=locations, cache_dir=cache_dir)
-    names = ("keys_file", "tls_certfile", "tls_keyfile", "reports_dir")
+    names = ("keys_file", "tls_certfile", "tls_keyfile")
     files = {name: absolute(path) for name in names if (path := getattr(settings.gateway, name))}
     gateway = msgspec.structs.replace(settings.gateway, **files)
     return msgspec.structs.replace(settings, models=models, loading=loading, gateway=gateway)

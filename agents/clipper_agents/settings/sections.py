@@ -132,8 +132,6 @@ class GatewaySection(Section, frozen=True):
     """Whether it serves the operator's console, at `/console`."""
     console_dir: str | None = None
     """Folder of the console's history, one below it a gateway, of at most 50 MiB; absent: `data/gateway`, likewise."""
-    reports_dir: str | None = None
-    """Folder of the replay reports that the console shows, as `replay evaluate --json` prints them."""
     metrics_port: Port = 0
     metrics_address: str = "127.0.0.1"
     """Port of its metrics; 0: a free one."""

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 PROGRAM = (sys.executable, "-P", "-m", "clipper_agents.cli.main")
 GATEWAY = "gateway"
 ROLES = ("router", "host", "steward", GATEWAY)
-GATEWAY_MODULES = ("grpc", "open_inference", "starlette", "swagger_ui", "uvicorn")
+GATEWAY_MODULES = ("grpc", "open_inference", "starlette", "uvicorn")
 """What a gateway cannot do without, of the extra of its name."""
 ENDS_WITHIN_S = 5.0
 """After its `drain_s`, which is for open calls, a gateway has so long to end."""

@@ -1,15 +1,12 @@
 """The pages of the console by their paths, with what those read that do not follow the deployment."""
 
-import json
-import math
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
@@ -22,9 +19,6 @@ from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.history import ApplicationSeries
 from clipper_gateway.console.page import Page, PageRequest
 from clipper_gateway.errors import Refusal
-from clipper_stream.errors import shown
-from clipper_stream.evaluation.report.page import carried_by, interval, lead, number
-from clipper_stream.evaluation.results import Evaluation
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -43,30 +37,26 @@ SEARCHED_LETTERS = 2_000
 SHOWN_LETTERS = 50
 BACK_H = 24
 """So far back a query is looked for where nothing else is said, in hours."""
-MOST_REPORT_BYTES = 32 << 20
-"""Of a file of a report: one of a hundred candidates has less than a tenth."""
 
 
 class Pages:
     """Makes the pages: `builders`, by path below `/console` with its parameters in braces; `live` have live regions.
 
-    The folder of replay reports may be None; `partitions` returns how many the topic of queries has.
+    `partitions` returns how many the topic of queries has.
     """
 
     live = frozenset(LIVE_PAGES)
 
     def __init__(
         self, view: LiveView, queries: QueryHistoryReader, kafka: KafkaConnection, catalogue: Catalogue,
-        reports_dir: Path | None, partitions: Callable[[], int],
+        partitions: Callable[[], int],
     ) -> None:  # fmt: skip
         self._view, self._queries, self._partitions = view, queries, partitions
-        self._kafka, self._catalogue, self._reports_dir = kafka, catalogue, reports_dir
+        self._kafka, self._catalogue = kafka, catalogue
         self.builders: Mapping[str, Builder] = {
             **{path: partial(self._live, make) for path, make in LIVE_PAGES.items()},
             "/dead-letters": self._letters,
             "/dead-letters/{position}": self._letter,
-            "/reports": self._reports,
-            "/reports/{file}": self._report,
             "/queries": self._query,
         }
 
@@ -104,25 +94,6 @@ class Pages:
             raise Refusal(404, str(error)) from error
         return _page(request, "dead_letter.html", f"Dead letter {letter.position}", letter=letter)
 
-    async def _reports(self, request: PageRequest) -> Page:
-        found = [(path.name, read_report(path)) for path in self._report_files()]
-        seen = [(name, one) for name, one in found if request.sees("" if one is None else one.application)]
-        return _page(request, "reports.html", "Replay reports", reports=seen, folder=self._reports_dir, lead=lead)
-
-    async def _report(self, request: PageRequest) -> Page:
-        name = request.path["file"]
-        found = next((read_report(path) for path in self._report_files() if path.name == name), None)
-        if found is None:
-            raise Refusal(404, f"there is no replay report {shown(name)}: the list has those that can be read")
-        request.caller.require("read", found.application)
-        parts = {"lead": lead(found), "interval": interval, "figure": number, "carried_by": carried_by}
-        return _page(request, "report.html", f"Replay report {name}", report=found, **parts)
-
-    def _report_files(self) -> Iterator[Path]:
-        """The files of the folder, the newest first."""
-        found = [*self._reports_dir.glob("*.json")] if self._reports_dir is not None else []
-        return iter(sorted(filter(Path.is_file, found), key=lambda one: one.stat().st_mtime, reverse=True))
-
     async def _query(self, request: PageRequest) -> Page:
         query_id, application, context = map(request.text, ("id", "application", "context"))
         hours, history = max(1, int(request.number("hours", BACK_H))), None
@@ -137,16 +108,6 @@ class Pages:
         return _page(request, "query.html", title, asked=asked, history=history)
 
 
-def read_report(path: Path) -> Evaluation | None:
-    """Return what `replay evaluate --json` wrote; None for another file."""
-    try:
-        if path.stat().st_size > MOST_REPORT_BYTES:
-            return None
-        return msgspec.convert(_known(json.loads(path.read_bytes())), Evaluation)
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
 def series_json(series: ApplicationSeries, after_s: float = 0.0) -> bytes:
     """Return the points of a series later than a time, as JSON; what is not known is null."""
     first = bisect_right(series.times_s, after_s)
@@ -157,15 +118,6 @@ def series_json(series: ApplicationSeries, after_s: float = 0.0) -> bytes:
     versions = {ref: points(columns) for ref, columns in series.versions.items()}
     content = {"step_s": series.step_s, "times_s": series.times_s[first:], "values": points(series.values)}
     return msgspec.json.encode({**content, "versions": versions})
-
-
-def _known(value: Any, key: str = "") -> Any:
-    """A report's content with NaN where a number is not known, which is null in JSON."""
-    if isinstance(value, dict):
-        return {name: _known(each, name) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_known(each) for each in value]
-    return math.nan if value is None and key not in {"context", "horizon"} else value
 
 
 def _page(request: PageRequest, template: str, title: str, **data: Any) -> Page:

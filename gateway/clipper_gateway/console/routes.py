@@ -38,14 +38,14 @@ from clipper_gateway.console.pages import Pages, series_json
 from clipper_gateway.console.renderer import Renderer
 from clipper_gateway.console.sessions import Sessions
 from clipper_gateway.errors import Refusal
-from clipper_gateway.openapi import SECURED
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RequestLog
 from clipper_gateway.rest import Endpoints, HttpCall
 
-POLICY = SECURED["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
-HEADERS = SECURED | {
-    "content-security-policy": f"{POLICY}; font-src 'self'",
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; font-src 'self'",
+    "x-content-type-options": "nosniff",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "same-origin",  # under no-referrer browsers send `origin: null` with forms
@@ -82,9 +82,8 @@ class Console:
         self._renderer = Renderer(lambda name: f"/console/static/{name}?v={self._digests[name]}")
         self._history = SeriesHistory.open(settings.console_dir, time.time)
         self._view = LiveView(kafka, catalogue, self._history)
-        folder = Path(section.reports_dir) if section.reports_dir else None
         client = pipeline.client
-        self._pages = Pages(self._view, pipeline.history, kafka, catalogue, folder, lambda: client.partitions)
+        self._pages = Pages(self._view, pipeline.history, kafka, catalogue, lambda: client.partitions)
         self._updates, self._streams = LiveUpdates(self._next_tick, self._renderer), 0
         self._actions = Actions(kafka, catalogue, pipeline.check)
         self._ended = asyncio.Event()

@@ -9,7 +9,7 @@ import pytest
 
 from clipper_agents.control import changes as rules
 from clipper_agents.control.apply import plan_declared, split_known, with_digests
-from clipper_agents.control.change_records import CommittedChange, is_committed, numbered, records_of
+from clipper_agents.control.change_records import CommittedChange, is_committed, numbered
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.manifest_text import plan_lines
 from clipper_agents.control.plan import Edit, Plan
@@ -176,24 +176,6 @@ def test_the_application_that_is_meant_is_the_one_that_names_the_version():
     assert rules.application_of(registry(digits("svm:1", SHADOW), BESIDE), "svm:2") == "digits"
 
 
-def test_a_refused_record_is_replaced_by_what_is_in_force_or_by_nothing():
-    state = ControlState(manifests=registry(digits("svm:1")))
-    keys = [b"application/digits", b"model/svm:1", b"model/\xff:1", b"nonsense"]
-    for offset, key in enumerate(keys):
-        state.apply(key, b"{", offset=offset)
-    there, plans = state.manifests, [rules.discard(state.manifests, key, at) for at, key in enumerate(keys)]
-    assert [edit.after for edit in plans[0].edits] == [there.applications["digits"]]
-    assert (plans[1].models, plans[1].edits) == ((there.models["svm:1"],), ())
-    assert [plan.discarded for plan in plans[2:]] == [(b"model/\xff:1",), (b"nonsense",)]
-    assert not is_committed(CommittedChange(plan=plans[1]), state)
-    for key, value in records_of(CommittedChange(plan=plans[3])):
-        state.apply(key, value)
-    assert sorted(there.unreadable) == ["application/digits", "model/svm:1", "model/\ufffd:1"]
-    for key, offset in ((b"nonsense", 3), (b"model/svm:1", 7), (b"", 9)):
-        with pytest.raises(RefusedChange, match="status"):
-            rules.discard(there, key, offset)
-
-
 # --- configurations ---------------------------------------------------------------------------------------------------
 SVM, TREE = ModelManifest(name="svm", uri="m:f"), ModelManifest(name="tree", uri="m:g")
 BIGGER = ModelManifest(name="tree", uri="m:g", replicas=2)
@@ -224,6 +206,14 @@ def updated(after):
 )
 def test_only_what_differs_from_what_is_in_force_is_written(there, application, models, prune, plan):
     assert plan_declared(there, [application], models, prune=prune) == plan
+
+
+def test_a_model_counts_as_written_once_no_record_of_its_key_is_refused():
+    written = CommittedChange(plan=Plan(models=(SVM,)))
+    state = ControlState(manifests=Manifests(models={"svm:1": SVM}))
+    assert is_committed(written, state)
+    state.apply(b"model/svm:1", b"{")
+    assert (is_committed(written, state), state.manifests.models["svm:1"]) == (False, SVM)
 
 
 def test_a_manifest_s_own_revision_counts_where_it_is_higher_than_the_next():

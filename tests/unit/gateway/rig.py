@@ -1,16 +1,25 @@
-"""What the gateway's tests share: a clock, settings without a Kafka, and how a refusal is expected."""
+"""What the gateway's tests share: a clock, callers, settings without a Kafka, a log, and how a refusal is expected."""
 
+import io
+import json
 from contextlib import contextmanager
 
+import httpx
 import pytest
 
+from clipper_agents.observability.metrics import GatewayMetrics
 from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.settings.workers import GatewaySettings
+from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.errors import Refusal
+from clipper_gateway.keys import make_key
+from clipper_gateway.request_log import RequestLog
+from clipper_gateway.tokens import INVALID_TOKEN, TokenClaims
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
 NO_KAFKA = KafkaConnection("127.0.0.1:9"), Catalogue()
+TOKEN = "eyJhbGci.eyJzdWIi.c2lnbmVk"
 
 
 class Clock:
@@ -21,6 +30,53 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+class StubAccess:
+    """Takes a right as the key of a shop that may use `texts`, and `all` as anybody's."""
+
+    is_open = False
+
+    async def identify(self, authorization, api_key):
+        key = api_key or authorization
+        if not key:
+            raise Refusal(401, "give a key", headers={"www-authenticate": "Bearer"})
+        return ANYBODY if key == "all" else Caller("shop", frozenset({"texts"}), frozenset({key}))
+
+
+class StubTokens:
+    """A verifier that takes `TOKEN` alone, for claims of `ada`; `claimed` may be changed."""
+
+    def __init__(self, **claimed):
+        self.claimed = {"sub": "ada", "exp": 1e12, **claimed}
+
+    async def claims(self, token):
+        if token != TOKEN:
+            raise Refusal(401, "no such token", headers=INVALID_TOKEN)
+        return TokenClaims(**self.claimed)
+
+
+class KeptLog(RequestLog):
+    """A log of requests whose lines can be read."""
+
+    def __init__(self, applications=()):
+        self._kept = io.BytesIO()
+        super().__init__(GatewayMetrics(), applications, self._kept)
+
+    def written(self):
+        self.flush()
+        return [*map(json.loads, self._kept.getvalue().split(b"\n")[:-1])]
+
+
+def key_in(file, name="shop", *rights, **changes):
+    """Make a key, by default of all applications and without a rate, and return its secret."""
+    given = {"applications": None, "rights": rights or ("predict",), "rate": None, "now_ms": 7}
+    return make_key(file, name, **given | changes)
+
+
+def browser_of(app, url="http://127.0.0.1:8080", **headers):
+    """A client of an application in this process."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=url, headers=headers)
 
 
 def settings_of(folder, section=None):

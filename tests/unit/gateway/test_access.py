@@ -1,58 +1,40 @@
 """Who is let in by which headers, what a caller may do, and when everybody is."""
 
-import time
-
 import pytest
-from joserfc import jwt
-from joserfc.jwk import generate_key
-from stub_server import Answer, StubServer, serving
-from unit.gateway.rig import refused, refuses
+from unit.gateway.rig import TOKEN, StubTokens, key_in, refused, refuses
 
 from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway.access import ANYBODY, RIGHTS, Access, Caller, may_start
-from clipper_gateway.keys import KeyRing, make_key, revoke_key
-from clipper_gateway.tokens import TokenVerifier
+from clipper_gateway.keys import KeyRing, revoke_key
+from clipper_gateway.tokens import INVALID_TOKEN
 from clipper_stream.errors import InvalidSetting
 
 ISSUER, AUDIENCE = "https://issuer.example", "clipper"
-KEY = generate_key("EC", "P-256", {"kid": "one"})
 SHOP = Caller("shop", frozenset({"digits"}), frozenset({"predict"}))
-INVALID = 'Bearer error="invalid_token"'
-
-
-def token(**claims):
-    given = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": int(time.time()) + 60, **claims}
-    return jwt.encode({"alg": "ES256", "kid": "one"}, given, KEY)
+INVALID = INVALID_TOKEN["www-authenticate"]
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "keys.json"
-
-
-@pytest.fixture
-def credentials(path, tmp_path):
+def credentials(keys_file, tmp_path):
     """Values that a header may have, by their names."""
-    made = {
-        name: make_key(path, name, applications=["digits"], rights=["predict"], rate=rate, now_ms=1)
-        for name, rate in (("shop", None), ("slow", 0.01), ("gone", None))
-    }
-    revoke_key(path, "gone", 2)
-    made["foreign"] = make_key(tmp_path / "other.json", "shop", applications=None, rights=["read"], rate=None, now_ms=1)
-    return made | {"wrong": "cs_wrong", "token": token(), "forged": f"{token()}x"}
+    rates = {"shop": None, "slow": 0.01, "gone": None}
+    made = {name: key_in(keys_file, name, applications=["digits"], rate=rate) for name, rate in rates.items()}
+    revoke_key(keys_file, "gone", 9)
+    foreign = key_in(tmp_path / "other.json", "shop", "read")
+    return made | {"foreign": foreign, "wrong": "cs_wrong", "token": TOKEN, "forged": f"{TOKEN}x"}
 
 
 @pytest.fixture
-def doors(path, credentials):
-    """Access by keys, by tokens, by both and by nothing."""
-    with serving(StubServer(metadata=Answer({"keys": [KEY.as_dict(private=False)]}))) as server:
-        keys, tokens = KeyRing(path), TokenVerifier(ISSUER, AUDIENCE, f"{server.root}/jwks")
-        yield {
-            "keys": Access(keys=keys),
-            "tokens": Access(tokens=tokens),
-            "both": Access(keys=keys, tokens=tokens),
-            "open": Access(),
-        }
+def doors(keys_file, credentials):
+    """Access by keys, of which the slow one was used already, by tokens, by both and by nothing."""
+    keys, tokens = KeyRing(keys_file), StubTokens()
+    keys.find(credentials["slow"])
+    return {
+        "keys": Access(keys=keys),
+        "tokens": Access(tokens=tokens),
+        "both": Access(keys=keys, tokens=tokens),
+        "open": Access(),
+    }
 
 
 @pytest.mark.parametrize(
@@ -91,6 +73,7 @@ def identified(access, credentials, authorization, api_key):
             for authorization in ("Basic YTpi", "Bearer", "Bearer ", "cs_a")
         ),
         *(("keys", None, api_key, 401, INVALID) for api_key in ("wrong", "foreign", "gone")),
+        ("keys", None, "slow", 429, None),
         ("keys", "Bearer token", None, 401, INVALID),
         ("tokens", None, "token", 401, INVALID),
         ("tokens", "Bearer shop", None, 401, INVALID),
@@ -110,11 +93,6 @@ async def test_other_credentials_are_refused_without_a_word_of_them(
         assert said == "the API key is unknown or revoked: ask for another"
 
 
-async def test_a_used_up_rate_is_429(doors, credentials):
-    await identified(doors["keys"], credentials, None, "slow")
-    await refused(identified(doors["keys"], credentials, None, "slow"), 429)
-
-
 @pytest.mark.parametrize(
     ("claims", "applications", "rights"),
     [
@@ -123,8 +101,8 @@ async def test_a_used_up_rate_is_429(doors, credentials):
         ({"scope": "clipper:predict", "clipper_applications": []}, set(), {"predict"}),
     ],
 )
-async def test_a_token_says_who_it_is_and_what_that_may_do(doors, claims, applications, rights):
-    caller = await doors["tokens"].identify(f"Bearer {token(**claims)}", None)
+async def test_a_token_says_who_it_is_and_what_that_may_do(claims, applications, rights):
+    caller = await Access(tokens=StubTokens(**claims)).identify(f"Bearer {TOKEN}", None)
     assert (caller.name, caller.applications, caller.rights) == ("ada", applications, rights)
 
 
@@ -159,9 +137,9 @@ HERE = "anybody on this machine may ask: no keys are configured (127.0.0.1 only)
     ],
 )
 async def test_other_machines_are_let_in_without_keys_only_on_request_and_the_notice_says_who_is(
-    path, settings, notice
+    keys_file, settings, notice
 ):
-    settings = {name: str(path) if value == "$PATH" else value for name, value in settings.items()}
+    settings = {name: str(keys_file) if value == "$PATH" else value for name, value in settings.items()}
     section = GatewaySection(**settings)
     assert may_start(section) == (notice is not None)
     if notice is None:
@@ -169,12 +147,7 @@ async def test_other_machines_are_let_in_without_keys_only_on_request_and_the_no
             Access.from_settings(section)
         return
     access = Access.from_settings(section)
-    assert access.notice().startswith(notice.replace("$PATH", str(path)))
+    assert access.notice().startswith(notice.replace("$PATH", str(keys_file)))
     assert access.is_open == notice.startswith("anybody")
     if not access.is_open:
         await refused(access.identify(None, None), 401)
-
-
-def test_an_issuer_has_a_url_that_nobody_forges():
-    with pytest.raises(InvalidSetting, match="use https://"):
-        Access.from_settings(GatewaySection(oidc_issuer="http://issuer.example", oidc_audience=AUDIENCE))

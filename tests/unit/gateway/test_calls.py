@@ -8,7 +8,6 @@ from unit.gateway.rig import refused
 
 from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.calls import GRACE_S, AskOptions, Calls, is_same_question
-from clipper_stream.client import BrokerUnavailable
 from clipper_stream.client.client import AskedQuery
 from clipper_stream.client.client_records import prepare_query
 from clipper_topics.codec import JSON
@@ -31,21 +30,14 @@ class StubPipeline:
         self.asked, self.given, self.looked_at = [], [], []
         self.let, self.is_asked = asyncio.Event(), asyncio.Event()
         self.let.set()
-        self.logged, self.said, self.refuses = None, {}, None
+        self.logged, self.said = None, {}
 
     def check(self):
         """Kafka is there."""
 
-    async def ask(self, query, *, timeout_s, key, headers, on_sent):
+    async def ask(self, query, *, timeout_s, key, headers):
         record = prepare_query(query, self.partitions, JSON, key)
         sent = asyncio.get_running_loop().create_future()
-        if on_sent is not None:
-            on_sent(sent)
-        if self.refuses is not None:
-            sent.set_exception(OSError("gone"))
-            for _ in range(5):  # as the answer's future, whose task runs after the callbacks of this one
-                await asyncio.sleep(0)
-            raise self.refuses
         said = {"output": query.input, "query_offset": len(self.asked), **self.said}
         sent.set_result(SimpleNamespace(offset=len(self.asked)))
         self.asked.append((timeout_s, record))
@@ -146,24 +138,6 @@ async def test_a_strict_call_has_a_default_as_an_error(calls, pipeline, reason, 
     pipeline.said = {"default": True, "reason": reason, "explanation": "nothing arrived"}
     assert (await calls.predict(ANYBODY, query(), AskOptions())).default
     assert (await refused(asked(calls, options=AskOptions(strict=True)), status, "nothing arrived")).reason == reason
-
-
-async def test_a_query_to_be_answered_later_is_accepted_once_kafka_has_it(calls, pipeline):
-    pipeline.let.clear()
-    query_id, task = await calls.begin(ANYBODY, query(), AskOptions())
-    assert query_id.startswith(f"{pipeline.asked[0][1].partition}-")
-    own_id, own = await calls.begin(ANYBODY, query(**ORDER), AskOptions())
-    again_id, again = await calls.begin(ANYBODY, query(**ORDER), AskOptions())
-    assert (own_id, again_id) == ("order-7", "order-7")
-    assert own is again
-    pipeline.let.set()
-    assert [(await each).output for each in (task, own)] == [7, 7]
-
-
-async def test_a_query_that_kafka_did_not_take_is_not_accepted(calls, pipeline):
-    pipeline.refuses = BrokerUnavailable("Kafka did not take it")
-    with pytest.raises(BrokerUnavailable):
-        await calls.begin(ANYBODY, query(), AskOptions())
 
 
 async def test_feedback_of_a_limited_caller_names_its_application(calls, pipeline):

@@ -7,49 +7,44 @@ import stat
 import threading
 
 import pytest
-from unit.gateway.rig import refuses
+from unit.gateway.rig import key_in, refuses
 
-from clipper_gateway.keys import ApiKey, KeyRing, make_key, read_keys, revoke_key
+from clipper_gateway.keys import ApiKey, KeyRing, read_keys, revoke_key
 from clipper_stream.errors import InvalidSetting, UnknownName
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "keys.json"
-
-
-def made(path, name="shop", **changes):
-    settings = dict(applications=None, rights=["predict"], rate=None, now_ms=7)
-    return make_key(path, name, **(settings | changes))
+def path(keys_file):
+    return keys_file
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
 def test_the_file_holds_the_digest_and_not_the_secret_for_its_owner_alone(path):
     (path.parent / f".{path.name}.partial").write_text("[")  # of a broken write
     given = {"applications": ["digits"], "rights": ["predict", "operate"], "rate": 2.5}
-    secret = made(path, **given)
+    secret = key_in(path, **given)
     assert (secret[:3], len(secret), secret in path.read_text()) == ("cs_", 3 + 43, False)
     digest = hashlib.sha256(secret.encode()).hexdigest()
     assert read_keys(path) == [ApiKey(name="shop", digest=digest, created_ms=7, **given)]
-    made(path, "other")
+    key_in(path, "other")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [*path.parent.iterdir()] == [path]
 
 
 def test_a_link_to_the_file_stays_one(path, tmp_path):
     link = tmp_path / "link.json"
-    made(path)
+    key_in(path)
     link.symlink_to(path)
-    made(link, "other")
+    key_in(link, "other")
     assert link.is_symlink()
     assert [key.name for key in read_keys(path)] == ["shop", "other"]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602])
 def test_a_file_that_others_may_use_is_refused_with_the_command_to_run(path, mode):
-    made(path)
+    key_in(path)
     path.chmod(mode)
-    for use in (read_keys, KeyRing, lambda path: made(path, "other")):
+    for use in (read_keys, KeyRing, lambda path: key_in(path, "other")):
         with pytest.raises(InvalidSetting, match=f"mode {mode:o}, .*: chmod 600 {path}"):
             use(path)
 
@@ -77,20 +72,20 @@ def test_a_file_of_something_else_is_refused(path, content):
 )
 def test_a_value_outside_its_bound_makes_no_key(path, changes, said):
     with pytest.raises(InvalidSetting, match=said):
-        made(path, **changes)
+        key_in(path, **changes)
     assert not path.exists()
 
 
 def test_a_name_is_free_again_after_its_key_was_revoked(path):
     with pytest.raises(UnknownName, match="in force are none"):
         revoke_key(path, "shop", 9)
-    made(path)
+    key_in(path)
     with pytest.raises(InvalidSetting, match="has a key 'shop'"):
-        made(path)
+        key_in(path)
     with pytest.raises(UnknownName, match=r"no key 'stop' in .*; in force are shop"):
         revoke_key(path, "stop", 9)
     revoke_key(path, "shop", 9)
-    made(path)
+    key_in(path)
     assert [key.revoked_ms for key in read_keys(path)] == [9, None]
     revoke_key(path, "shop", 11)
     assert [key.revoked_ms for key in read_keys(path)] == [9, 11]
@@ -98,11 +93,11 @@ def test_a_name_is_free_again_after_its_key_was_revoked(path):
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InvalidSetting, match=r"nowhere/keys\.json: No such file or directory"):
-        made(tmp_path / "nowhere/keys.json")
+        key_in(tmp_path / "nowhere/keys.json")
 
 
 def test_no_key_is_lost_when_several_are_made_at_once(path):
-    threads = [threading.Thread(target=made, args=(path, f"key-{n}")) for n in range(8)]
+    threads = [threading.Thread(target=key_in, args=(path, f"key-{n}")) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -113,7 +108,7 @@ def test_no_key_is_lost_when_several_are_made_at_once(path):
 # --- the ring -------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def secret(path):
-    return made(path)
+    return key_in(path)
 
 
 @pytest.fixture
@@ -140,7 +135,7 @@ def test_a_key_that_goes_is_refused_within_a_second_and_one_that_comes_counts(pa
     assert ring.find(secret) is not None
     clock.now_s += 0.001
     assert ring.find(secret) is None
-    again = made(path)
+    again = key_in(path)
     clock.now_s += 1.0
     assert ring.find(again).name == "shop"
 
@@ -171,7 +166,7 @@ def test_a_chmod_alone_makes_a_refused_file_count(path, ring, secret, clock):
     ("rate", "at_once", "wait_s", "retry_after"), [(2.0, 2, 0.5, "1"), (0.1, 1, 10.0, "10"), (1.0, 1, 1.0, "1")]
 )
 def test_a_key_sends_as_many_requests_a_second_as_its_rate_says(path, clock, rate, at_once, wait_s, retry_after):
-    secret = made(path, rate=rate)
+    secret = key_in(path, rate=rate)
     ring = KeyRing(path, clock)
 
     def sends(requests):
@@ -189,24 +184,24 @@ def test_a_key_sends_as_many_requests_a_second_as_its_rate_says(path, clock, rat
 
 
 def test_keys_have_rates_of_their_own_and_a_reload_fills_none(path, clock):
-    first, second = made(path, rate=0.01), made(path, "other", rate=0.01)
+    first, second = key_in(path, rate=0.01), key_in(path, "other", rate=0.01)
     ring = KeyRing(path, clock)
     ring.find(first)
     ring.find(second)
-    made(path, "third")
+    key_in(path, "third")
     clock.now_s += 1.0
     with refuses(429):
         ring.find(first)
 
 
 def test_no_message_and_no_log_holds_a_secret(path, clock, caplog):
-    secret = made(path, rate=0.01)
+    secret = key_in(path, rate=0.01)
     with caplog.at_level(logging.DEBUG):
         ring = KeyRing(path, clock)
         ring.find(secret)
         with refuses(429) as refused:
             ring.find(secret)
-        made(path, "other")
+        key_in(path, "other")
         clock.now_s += 1.0
         ring.find("cs_wrong")
     said = str(refused.value) + caplog.text + "".join(str(record.__dict__) for record in caplog.records)

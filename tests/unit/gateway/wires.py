@@ -2,14 +2,12 @@
 
 import asyncio
 import base64
-import io
 import json
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -17,14 +15,12 @@ from open_inference.grpc import protocol as oip
 from open_inference.grpc.service import GRPCInferenceServiceStub
 from starlette.applications import Starlette
 from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
+from unit.gateway.rig import KeptLog, StubAccess, browser_of
 
-from clipper_agents.observability.metrics import GatewayMetrics
-from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.errors import Refusal
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import HEADER_LENGTH, oip_routes
 from clipper_gateway.readiness import Readiness
-from clipper_gateway.request_log import RequestLog
 from clipper_gateway.rest import Endpoints
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
@@ -93,18 +89,6 @@ class StubCalls:
         return Prediction(query_id=query.query_id or "1-a", application=query.application, **about | self.answer)
 
 
-class StubAccess:
-    """Takes a right as the key of a shop that may use `texts`, and `all` as anybody's."""
-
-    is_open = False
-
-    async def identify(self, authorization, api_key):
-        key = api_key or authorization
-        if key is None:
-            raise Refusal(401, "give a key", headers={"www-authenticate": "Bearer"})
-        return ANYBODY if key == "all" else Caller("shop", frozenset({"texts"}), frozenset({key}))
-
-
 @dataclass
 class Sent:
     """A tensor of a request: its values, its bytes, or both; by HTTP, values that are bytes go as base64."""
@@ -152,10 +136,9 @@ class HttpWire:
 
     def __init__(self):
         self.calls, self.reasons, self.headers = StubCalls(), [], {"x-api-key": "all"}
-        endpoints = Endpoints(StubAccess(), RequestLog(GatewayMetrics(), MANIFESTS, io.BytesIO()), 2**20)
+        endpoints = Endpoints(StubAccess(), KeptLog(), 2**20)
         readiness = Readiness(SimpleNamespace(reasons=lambda: self.reasons))
-        app = Starlette(routes=oip_routes(self.calls, readiness, endpoints.route))
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1:8080")
+        self.client = browser_of(Starlette(routes=oip_routes(self.calls, readiness, endpoints.route)))
 
     async def __aenter__(self):
         return self

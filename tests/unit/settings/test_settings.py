@@ -109,12 +109,12 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own(loaded):
 
 
 def test_a_gateway_gets_its_section_with_files_beside_the_configuration(loaded, tmp_path):
-    text = '[gateway]\nkeys_file = "keys.json"\ntls_certfile = "/c"\ntls_keyfile = "k"\nreports_dir = "r"'
+    text = '[gateway]\nkeys_file = "keys.json"\ntls_certfile = "/c"\ntls_keyfile = "k"'
     settings = loaded(text, {"CLIPPER_GATEWAY_CORS_ORIGINS": "https://a, https://b"}, {"kafka.bootstrap": "a:1"})
     gateway = settings.gateway_settings("gateway-b", settings.connection({}))
     section = gateway.section
-    files = section.keys_file, section.tls_certfile, section.tls_keyfile, section.reports_dir
-    assert files == (str(tmp_path / "keys.json"), "/c", str(tmp_path / "k"), str(tmp_path / "r"))
+    files = section.keys_file, section.tls_certfile, section.tls_keyfile
+    assert files == (str(tmp_path / "keys.json"), "/c", str(tmp_path / "k"))
     assert section.cors_origins == ["https://a", "https://b"]
     assert (gateway.instance, gateway.horizon_s) == ("gateway-b", 3600.0)
     assert loaded(DIGITS).models[0].uri == str(tmp_path / "models" / "svm.skops")

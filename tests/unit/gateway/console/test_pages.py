@@ -1,9 +1,7 @@
 """Do pages show what there is, safely and to those who may see it, with every name as text?"""
 
 import json
-import math
-import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -11,14 +9,12 @@ from builders.status import DIGITS, NOW_S, report
 from unit.gateway.console.rig import ANYBODY, MARKUP, READER, STRANGER, asked, declare, followed, html, renderer
 from unit.gateway.rig import NO_KAFKA, refused
 
-from clipper_agents.cli.evaluation_view import as_json
 from clipper_agents.dead_letters.reader import Letter
 from clipper_agents.status.query_history import LoggedFeedback, LoggedQuery, QueryHistory
 from clipper_gateway.console import live_pages
 from clipper_gateway.console.history import ApplicationSeries
 from clipper_gateway.console.page import Page
-from clipper_gateway.console.pages import Pages, read_report, series_json
-from clipper_stream.evaluation.results import CandidateResult, Estimate, Evaluation
+from clipper_gateway.console.pages import Pages, series_json
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import change_key, key_of
@@ -28,19 +24,6 @@ from clipper_topics.manifests import ApplicationManifest
 
 APPLICATION, TRIAL = "/applications/{name}", "/applications/{name}/trials/{ref}"
 LIVE = sorted(Pages.live)
-ESTIMATES = {"ips": Estimate(value=0.25)}
-RESULT = CandidateResult(name=MARKUP, kind="model", headline="ips", estimates=ESTIMATES, warnings=[MARKUP])
-EVALUATION = Evaluation(
-    application="digits",
-    since_ms=0,
-    until_ms=1_700_000_000_000,
-    decisions=50,
-    with_feedback=49,
-    confidence=0.95,
-    logged=replace(RESULT, name="exp3", kind="logged"),
-    candidates=(RESULT,),
-    notes=(MARKUP,),
-)
 SAID = DeadLetter(exception="a.b.UndecodableRecord", message=MARKUP, topic="clipper.queries", partition=3, offset=41)
 LETTER = Letter(position=7, at_ms=2**62, key=b"\x00\xff", value=MARKUP.encode(), headers=((MARKUP, b"x"),), said=SAID)
 
@@ -62,12 +45,11 @@ class Queries:
 
 
 class Site:
-    """The pages of a deployment without Kafka, with a folder of reports."""
+    """The pages of a deployment without Kafka."""
 
-    def __init__(self, folder):
-        self.view, self.queries, self.reports = followed(), Queries(), folder / "reports"
-        self.reports.mkdir()
-        self.pages = Pages(self.view, self.queries, *NO_KAFKA, self.reports, lambda: 4)
+    def __init__(self):
+        self.view, self.queries = followed(), Queries()
+        self.pages = Pages(self.view, self.queries, *NO_KAFKA, lambda: 4)
 
     async def page(self, at, caller=ANYBODY, *, of=(), **query):
         path = {"name": "digits", "ref": "rf:2", "position": "7", **dict(of)}
@@ -85,8 +67,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path):
-    return Site(tmp_path)
+def site():
+    return Site()
 
 
 def letter_page(**fields):
@@ -144,14 +126,11 @@ async def test_a_key_for_others_sees_nothing_of_an_application(path, site):
         ("/changes", ANYBODY, {}, {"application": "digits", "revision": "99"}, 404),
         ("/dead-letters", STRANGER, {}, {}, 403),
         ("/dead-letters/{position}", STRANGER, {}, {}, 403),
-        *(("/reports/{file}", ANYBODY, {"file": name}, {}, 404) for name in ("../a.json", "nobody.json", "x.json")),
         ("/queries", STRANGER, {}, {"id": "order-7", "application": ""}, 403),
         ("/queries", STRANGER, {}, {"id": "order-7", "application": "digits"}, 403),
     ],
 )
 async def test_what_is_not_there_or_not_for_the_caller_is_refused(site, path, caller, of, query, status):
-    (site.reports.parent / "a.json").write_text(as_json(EVALUATION))
-    (site.reports / "x.json").write_text("[" * 100_000)
     await refused(site.page(path, caller, of=of, **query), status)
     assert site.queries.asked == []
 
@@ -167,7 +146,6 @@ async def test_what_is_not_there_or_not_for_the_caller_is_refused(site, path, ca
         (TRIAL, {}, {}, ["becomes a canary of 25 % of the queries", "with at least 50 feedbacks"]),
         (TRIAL, {"ref": "nn:3"}, {}, ["Nothing happens by itself", '<li class="here" aria-current="step">shadow']),
         (TRIAL, {"ref": "old:1"}, {}, ["is not on trial any more", "worst of three"]),
-        ("/reports", {}, {}, ["clipper-stream replay evaluate"]),
         ("/queries", {}, {"id": "nobody"}, ["not read whole in time"]),
     ],
 )
@@ -253,27 +231,7 @@ def test_who_may_act_is_offered_a_resend_and_nobody_else():
         assert ("/console/actions/resend/preview" in html(letter_page(can_operate=may))) == may
 
 
-# --- reports and charts ---------------------------------------------------------------------------------------------
-async def test_reports_are_the_newest_first_and_other_files_are_said_to_be_none(site):
-    for at_s, (name, text) in enumerate({"old.json": as_json(EVALUATION), "new.json": "{}"}.items()):
-        (site.reports / name).write_text(text)
-        os.utime(site.reports / name, (at_s, at_s))
-    page = await site.page("/reports")
-    assert [(name, one is None) for name, one in page.data["reports"]] == [("new.json", True), ("old.json", False)]
-    assert "This is no report" in html(page)
-    assert not (await site.page("/reports", STRANGER)).data["reports"]
-
-
-async def test_a_report_is_read_as_it_was_written(site):
-    (site.reports / "a.json").write_text(as_json(EVALUATION))
-    found = read_report(site.reports / "a.json")
-    assert math.isnan(found.logged.loss.low)
-    assert json.dumps(asdict(found)) == json.dumps(asdict(EVALUATION))
-    shown = html(await site.page("/reports/{file}", of={"file": "a.json"}))
-    assert "0.2500" in shown
-    assert "<img src=x" not in shown
-
-
+# --- charts ---------------------------------------------------------------------------------------------------------
 def test_of_a_series_only_what_is_new_is_sent():
     given = {"step_s": 10, "times_s": [10, 20, 30], "values": {"p50_ms": [1.0, 2.0, 3.0]}}
     given["versions"] = {"svm:1": {"loss": [None, 0.25, None]}}

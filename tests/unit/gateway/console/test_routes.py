@@ -1,23 +1,17 @@
 """The console as part of a gateway without Kafka: who gets in, what every answer has, and what is written down."""
 
 import asyncio
-import io
-import json
 import logging
 import re
 
-import httpx
 import pytest
 from starlette.routing import Router
-from unit.gateway.rig import settings_of
+from unit.gateway.rig import KeptLog, browser_of, key_in, settings_of
 
-from clipper_agents.observability.metrics import GatewayMetrics
 from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway.access import Access
 from clipper_gateway.console.routes import Console, run_again
-from clipper_gateway.keys import make_key
 from clipper_gateway.pipeline import Pipeline
-from clipper_gateway.request_log import RequestLog
 
 URL = "http://localhost:8080"
 PROMOTE = {"application": "digits", "model": "svm:2", "seen": "4"}
@@ -29,18 +23,12 @@ class Site:
 
     def __init__(self, folder, section):
         settings = settings_of(folder / "console", section)
-        self.lines = io.BytesIO()
-        self.log = RequestLog(GatewayMetrics(), {}, self.lines)
+        self.log = KeptLog()
         self.console = Console(settings, Access.from_settings(section), Pipeline(settings, bool), self.log)
         self.app = Router(self.console.routes(), redirect_slashes=False)
 
     def browser(self, **headers):
-        return httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url=URL, headers=headers)
-
-    def written(self):
-        """The lines of the log about requests."""
-        self.log.flush()
-        return [json.loads(line) for line in self.lines.getvalue().splitlines()]
+        return browser_of(self.app, URL, **headers)
 
 
 @pytest.fixture(scope="module")
@@ -52,23 +40,19 @@ async def site(anyio_backend, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def keys_file(tmp_path_factory):
-    return tmp_path_factory.mktemp("keys") / "keys.json"
-
-
-@pytest.fixture(scope="module")
-def keys(keys_file):
-    return {
-        name: make_key(keys_file, name, applications=None, rights=rights, rate=None, now_ms=0)
-        for name, rights in RIGHTS.items()
-    }
-
-
-@pytest.fixture(scope="module")
-async def keyed(anyio_backend, keys_file, keys, tmp_path_factory):
-    site = Site(tmp_path_factory.mktemp("keyed"), GatewaySection(keys_file=str(keys_file)))
+async def keyed(anyio_backend, tmp_path_factory):
+    """One with keys, of which it has the secrets."""
+    folder = tmp_path_factory.mktemp("keyed")
+    keys = {name: key_in(folder / "keys.json", name, *rights) for name, rights in RIGHTS.items()}
+    site = Site(folder, GatewaySection(keys_file=str(folder / "keys.json")))
+    site.keys = keys
     yield site
     await site.console.stop()
+
+
+@pytest.fixture
+def keys(keyed):
+    return keyed.keys
 
 
 def token_of(page):
@@ -89,8 +73,6 @@ async def test_every_answer_keeps_a_browser_from_what_is_not_the_consoles(site):
         assert {policy[name] for name in ("script-src", "style-src", "connect-src", "form-action")} == {"'self'"}
         wanted = {"x-content-type-options": "nosniff", "referrer-policy": "same-origin", "cache-control": "no-store"}
         assert {name: found.headers[name] for name in wanted} == wanted
-        if found.headers["content-type"].startswith("text/html"):
-            assert re.findall(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=|javascript:", found.text) == []
 
 
 async def test_files_are_kept_for_ever_under_their_digests_alone(site):
@@ -106,18 +88,14 @@ async def test_files_are_kept_for_ever_under_their_digests_alone(site):
         assert older.headers["cache-control"] == "no-store"
 
 
-async def test_no_other_file_can_be_asked_for(site):
-    names = ("../routes.py", "..%2froutes.py", "vendor/LICENSE-htmx", "", "%00", "/etc/passwd")
-    async with site.browser() as browser:
-        answers = [await browser.get(f"/console/static/{name}") for name in names]
-    assert [found.status_code for found in answers] == [404] * len(names)
+OTHER_FILES = ("../routes.py", "..%2froutes.py", "vendor/LICENSE-htmx", "", "%00", "/etc/passwd")
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
         ("GET", "/console/nothing", 404),
-        ("GET", "/console/reports/none.json", 404),
+        *(("GET", f"/console/static/{name}", 404) for name in OTHER_FILES),
         ("GET", "/console/live?page=/console/nothing", 404),
         ("DELETE", "/console/models", 405),
         ("GET", "/console/actions/promote", 405),
@@ -140,12 +118,12 @@ async def test_the_root_has_one_address_and_answers_head(site):
 
 
 async def test_requests_are_written_down_by_route_and_never_by_path(site):
-    before = len(site.written())
+    before = len(site.log.written())
     async with site.browser() as browser:
         overview = await browser.get("/console/applications/digits")
         await browser.get("/console/some/<script>")
         await browser.post("/console/actions/promote", data=PROMOTE)
-    assert [(one["route"], one["application"], one["status"]) for one in site.written()[before:]] == [
+    assert [(one["route"], one["application"], one["status"]) for one in site.log.written()[before:]] == [
         ("/console/applications/{name}", "digits", overview.status_code),
         ("/console/{rest:path}", "", 404),
         ("/console/actions/{action}", "", 403),
@@ -154,7 +132,7 @@ async def test_requests_are_written_down_by_route_and_never_by_path(site):
 
 # --- who gets in ----------------------------------------------------------------------------------------------------
 async def test_everything_but_the_page_to_sign_in_and_files_needs_a_key(keyed):
-    filled = {"name": "a", "ref": "m:1", "position": "1", "file": "f.json", "action": "promote", "rest:path": "x"}
+    filled = {"name": "a", "ref": "m:1", "position": "1", "action": "promote", "rest:path": "x"}
     statuses = {}
     async with keyed.browser() as browser:
         for route in keyed.console.routes():
@@ -179,10 +157,10 @@ async def test_who_signs_in_sees_the_page_that_was_asked_for_until_signing_out(k
         gone = await browser.post("/console/logout", data={"csrf": token_of(page)})
         assert (gone.status_code, gone.headers["location"]) == (303, "/console/login")
         assert (await browser.get("/console/models")).status_code == 401
-    assert keys["ada"] not in str(keyed.written())
+    assert keys["ada"] not in str(keyed.log.written())
 
 
-ELSEWHERE = ("", "https://elsewhere.example//evil", f"{URL}/docs", f"{URL}/console/login", f"{URL}//evil.example")
+ELSEWHERE = ("", "https://elsewhere.example//evil", f"{URL}/livez", f"{URL}/console/login", f"{URL}//evil.example")
 
 
 @pytest.mark.parametrize(

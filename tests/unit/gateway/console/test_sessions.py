@@ -4,49 +4,27 @@ import logging
 
 import pytest
 from starlette.datastructures import QueryParams
-from unit.gateway.rig import refused, refuses
+from unit.gateway.rig import TOKEN, StubTokens, key_in, refused, refuses
 
 from clipper_gateway.access import ANYBODY, NOBODY, Access
 from clipper_gateway.console.sessions import FORGIVEN_S, LASTS_S, MOST_FAILURES, MOST_SESSIONS, Sessions
-from clipper_gateway.errors import Refusal
-from clipper_gateway.keys import CHECK_INTERVAL_S, KeyRing, make_key, revoke_key
+from clipper_gateway.keys import CHECK_INTERVAL_S, KeyRing, revoke_key
 from clipper_gateway.rest import HttpCall
-from clipper_gateway.tokens import TokenClaims
-
-
-class Tokens:
-    """One token is good, until a time."""
-
-    until_s = 1e12
-
-    async def claims(self, token):
-        if token != "token":
-            raise Refusal(401, "no such token")
-        return TokenClaims(sub="grace", exp=self.until_s, scope="clipper:read clipper:operate")
 
 
 @pytest.fixture
-def file(tmp_path):
-    return tmp_path / "keys.json"
-
-
-def key_of(file, name, *rights, applications=None, rate=None):
-    return make_key(file, name, applications=applications, rights=rights, rate=rate, now_ms=0)
+def secret(keys_file):
+    return key_in(keys_file, "ada", "read", "operate", applications=["digits"], rate=1e-6)
 
 
 @pytest.fixture
-def secret(file):
-    return key_of(file, "ada", "read", "operate", applications=["digits"], rate=1e-6)
+def guest(keys_file):
+    return key_in(keys_file, "guest", "read")
 
 
 @pytest.fixture
-def guest(file):
-    return key_of(file, "guest", "read")
-
-
-@pytest.fixture
-def sessions(file, secret, guest, clock):
-    return Sessions(Access(keys=KeyRing(file, clock)), clock=clock)
+def sessions(keys_file, secret, guest, clock):
+    return Sessions(Access(keys=KeyRing(keys_file, clock)), clock=clock)
 
 
 def call(headers=None, peer="10.0.0.1"):
@@ -70,8 +48,8 @@ async def test_a_key_begins_a_session_that_counts_none_of_its_rate(sessions, sec
     [(False, {}, []), (True, {}, ["Secure"]), (False, {"origin": "https://console.example"}, ["Secure"])],
     ids=["without TLS", "with TLS", "behind a proxy with TLS"],
 )
-async def test_the_cookie_is_for_the_console_alone(file, secret, is_secure, headers, secured):
-    made = await Sessions(Access(keys=KeyRing(file)), is_secure=is_secure).sign_in(call(headers), secret)
+async def test_the_cookie_is_for_the_console_alone(keys_file, secret, is_secure, headers, secured):
+    made = await Sessions(Access(keys=KeyRing(keys_file)), is_secure=is_secure).sign_in(call(headers), secret)
     name, *rules = made.split("; ")
     assert len(name.partition("=")[2]) >= 43
     assert set(rules) == {f"Max-Age={LASTS_S}", "Path=/console", "HttpOnly", "SameSite=Strict", *secured}
@@ -89,20 +67,20 @@ async def test_a_session_ends_after_its_time_and_when_its_holder_signs_out(sessi
     assert sessions.csrf_of(second) == ""
 
 
-async def test_a_revoked_key_ends_its_sessions(sessions, secret, file, clock):
+async def test_a_revoked_key_ends_its_sessions(sessions, secret, keys_file, clock):
     headers = await signed_in(sessions, secret)
-    revoke_key(file, "ada", 1)
+    revoke_key(keys_file, "ada", 1)
     clock.now_s += CHECK_INTERVAL_S
     await refused(sessions.identify(headers), 401, "unknown or revoked")
 
 
 async def test_a_session_of_a_token_ends_with_the_token():
-    tokens = Tokens()
+    tokens = StubTokens(scope="clipper:read clipper:operate")
     sessions = Sessions(Access(tokens=tokens))
-    caller = await sessions.identify(await signed_in(sessions, "token"))
-    assert (caller.name, caller.rights) == ("grace", {"read", "operate"})
-    tokens.until_s = 1.0
-    await refused(sessions.sign_in(call(), "token"), 401, "time is over")
+    caller = await sessions.identify(await signed_in(sessions, TOKEN))
+    assert (caller.name, caller.rights) == ("ada", {"read", "operate"})
+    tokens.claimed["exp"] = 1.0
+    await refused(sessions.sign_in(call(), TOKEN), 401, "time is over")
 
 
 async def test_headers_with_credentials_need_no_session(sessions, guest):
