@@ -1,8 +1,7 @@
 """Each alert fires when what it is about happens, and ends when that is mended; each panel of the board shows data.
 
-promtool plays minutes of fixed series against deploy/observe/alerts.yml. A real Prometheus evaluates it with windows
-that are 60 times shorter, on a real pipeline. Two causes cannot be had in seconds, a clock that is wrong and a disk
-that is full: a target of the test's own tells of them.
+A real Prometheus evaluates deploy/observe/alerts.yml with windows that are 60 times shorter, on a real pipeline. A
+clock that is wrong and a disk that is full cannot be had in seconds: a target of the test's own tells of them.
 """
 
 import json
@@ -15,19 +14,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from itertools import count, cycle, takewhile
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import httpx
 import pytest
-import yaml
 from confluent_kafka import Producer
 from e2e.any_client import AnyClient
-from e2e.programs import Program, RunningProcess, Shell, descendants, environment, until
+from e2e.programs import Program, Shell, descendants, environment, until
+from e2e.test_alert_rules import ALERTS
+from faults.deployment import child
 from stub_server import Answer, StubServer, serving
 
 from clipper_topics.catalogue import Catalogue
@@ -40,81 +42,6 @@ pytestmark = [
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "benchmarks/results/alerts.md"
-ALERTS = {
-    rule["alert"].removeprefix("Clipper"): rule["labels"]["severity"]
-    for group in yaml.safe_load(RULES.read_text())["groups"]
-    for rule in group["rules"]
-    if "alert" in rule
-}
-
-# --- fixed series -----------------------------------------------------------------------------------------------------
-OF_A, CHILD, UP = 'application="a"', 'instance="i",role="host"', 'up{instance="i",job="clipper"}'
-BRIEFLY = "0+0x60 0+60x30 1800x600"
-ASKED, MISSED = {"clipper_predictions_total": "0+60x600"}, {"clipper_objective_missed_total": BRIEFLY}
-FAILED = {'clipper_predictions_total{application="a",reason="errors"}': BRIEFLY}
-ABORT = 'clipper_decisions_total{application="a",command="abort",outcome="made"}'
-DRIFT = 'clipper_drifts_total{application="a",direction="up",model="m:1"}'
-SERVED = {"clipper_children_ready": "2x9 1x19 2x9", "clipper_children_wanted": "2x40"}
-DISK = {"clipper_disk_free_bytes": "60x9 59x9 60x9", "clipper_disk_used_bytes": "-999999940x30"}
-
-
-def replies(route: str, status: int) -> str:
-    return f'clipper_gateway_requests_total{{application="a",route="{route}",status="{status}"}}'
-
-
-FAILING = {replies("/sums", 200): "0+94x40", replies("/sums", 503): "0x9 0+6x9 54x20"}
-FAILING[replies("/v2/health/live", 503)] = "0+99x40"  # a probe, which does not count
-CROWDED = {replies("/sums", 200): "0+90x40", replies("/sums", 429): "0x9 0+10x19 190x20"}
-PLAYED: list[tuple[str, str, dict[str, str], tuple[float, float, float]]] = [
-    # alert, its labels, series from minute to minute, and minutes in which it does not fire yet, fires, fires no more
-    ("LatencyObjectiveBurnsFast", OF_A, ASKED | MISSED, (63, 110, 125)),
-    ("LatencyObjectiveBurnsSlowly", OF_A, ASKED | MISSED, (61, 440, 460)),
-    ("DefaultsBurnFast", OF_A, ASKED | FAILED, (63, 110, 125)),
-    ("DefaultsBurnSlowly", OF_A, ASKED | FAILED, (61, 430, 460)),
-    ("NoReadyHosts", 'model="m:1"', {"clipper_ready_hosts": "1x9 0x9 1x9"}, (11, 13, 20)),
-    ("TrialAborted", OF_A, {ABORT: "0x9 1x90"}, (9, 38, 42)),
-    ("TrialAborted", OF_A, {ABORT: "_x9 1x90"}, (8, 38, 42)),
-    ("Drift", 'application="a",model="m:1"', {DRIFT: "0x9 1x90"}, (9, 68, 72)),
-    ("Drift", 'application="a",model="m:1"', {DRIFT: "_x9 1x90"}, (8, 68, 72)),
-    ("ProcessDown", 'instance="i",job="clipper"', {UP: "1x9 0x9 1x9"}, (10, 12, 20)),
-    ("ProcessDown", 'job="clipper"', {UP: "1x9 _x19 1x9"}, (13, 17, 30)),
-    ("ProcessesMissing", CHILD, SERVED, (19, 21, 30)),
-    ("Restarts", CHILD, {"clipper_restarts_total": "0x9 1 2 3 4x40"}, (11, 13, 40)),
-    ("BrokerUnreachable", 'instance="i"', {"clipper_broker_reachable": "1x9 0x9 1x9"}, (10.25, 10.75, 20)),
-    ("ConsumerLag", 'topic="t"', {"clipper_consumer_lag": "1000x9 1001x9 1000x9"}, (15, 17, 20)),
-    ("ConsumerLag", 'topic="deferred queries"', {"clipper_deferred_queries": "1000x9 1001x9 1000x9"}, (15, 17, 20)),
-    ("DeadLetters", 'reason="r",topic="t"', {"clipper_dead_letters_total": "_x9 1x90"}, (8, 18, 22)),
-    ("ClockSkew", 'instance="i"', {"clipper_clock_skew_seconds": "0.1x9 -0.11x9 0.1x9"}, (14, 16, 20)),
-    ("DiskAlmostFull", "", DISK, (14, 16, 20)),
-    ("GatewayErrors", "", FAILING, (16, 18, 26)),
-    ("GatewayOverload", OF_A, CROWDED, (17, 19, 36)),
-]  # fmt: skip
-
-
-def played(name: str, labels: str, told: Mapping[str, str], minutes: Iterable[float]) -> dict[str, Any]:
-    """A test as promtool reads it: the alert fires in the second of these minutes, and not in the others."""
-    firing = f'ALERTS{{alertname="Clipper{name}",alertstate="firing"'
-    sample = {"labels": f'{firing},severity="{ALERTS[name]}"{"," * bool(labels)}{labels}}}', "value": 1}
-    series = {of if "{" in of else f"{of}{{{labels}}}": values for of, values in told.items()}
-    asked = [
-        {"expr": firing + "}", "eval_time": f"{60 * minute:.0f}s", "exp_samples": [sample] * fires}
-        for minute, fires in zip(minutes, (0, 1, 0), strict=True)
-    ]
-    inputs = [{"series": of, "values": values} for of, values in series.items()]
-    return {"name": f"{name} {told}", "interval": "1m", "input_series": inputs, "promql_expr_test": asked}
-
-
-@pytest.mark.slow  # half a minute of promtool
-def test_each_alert_fires_and_ends_with_the_series_it_is_about(tmp_path: Path):
-    assert {name for name, *_ in PLAYED} == ALERTS.keys()
-    tests = {"rule_files": [str(RULES)], "evaluation_interval": "15s", "tests": [played(*one) for one in PLAYED]}
-    (tmp_path / "played.yml").write_text(json.dumps(tests))
-    command = ["promtool", "test", "rules", "played.yml"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-# --- a real pipeline --------------------------------------------------------------------------------------------------
 FACTOR = 60
 """How many times shorter the windows of the rules are: five minutes are five seconds."""
 PATIENCE_S, TURN_S = 900.0, 0.15
@@ -241,23 +168,15 @@ class Observed:
         yield
         path.unlink()
 
-    def child(self, words: str) -> RunningProcess:
-        """The process that has these words in its command line."""
-        return until(
-            words, lambda: next((one for one in self.up.children() if words in one.command and one.runs), None)
-        )
-
     @contextmanager
     def dead_host(self) -> Iterator[None]:
-        """The only host of `mortal` is killed, and ends again at each start."""
         with self.mood("is dead"):
-            os.kill(self.child("worker host mortal:1").pid, signal.SIGKILL)
+            os.kill(child(self.up, "worker host mortal:1").pid, signal.SIGKILL)
             yield
 
     @contextmanager
     def frozen_broker(self) -> Iterator[None]:
-        """Kafka is stopped, as a machine that hangs."""
-        pid = self.child("kafka.Kafka").pid
+        pid = child(self.up, "kafka.Kafka").pid
         os.kill(pid, signal.SIGSTOP)
         try:
             yield
@@ -266,7 +185,6 @@ class Observed:
 
     @contextmanager
     def backlog(self) -> Iterator[None]:
-        """So many queries at once that it takes minutes to answer them one by one."""
         with self.mood("is narrow"):
             for number in range(4_000):
                 self._send(self.topics.queries, {"application": "narrow", "input": [number, 1]})
@@ -275,21 +193,18 @@ class Observed:
 
     @contextmanager
     def bad_trial(self) -> Iterator[None]:
-        """A version that is always wrong answers half of the queries, until the rule aborts it."""
         shell = Shell(self.folder, environment(KAFKA_BOOTSTRAP_SERVERS=self.client.bootstrap))
         shell("model canary wrong:1 --application tried --share 0.5 --automatic --why test")
         yield
 
     @contextmanager
     def unreadable_records(self) -> Iterator[None]:
-        """Three records on the queries topic that are no queries."""
         for _ in range(3):
             self.client.send(self.topics.queries, b"no query")
         yield
 
     @contextmanager
     def crowd(self) -> Iterator[None]:
-        """More callers at the gateway than may wait, for a model that takes 6 s."""
         over = threading.Event()
 
         def work() -> None:
@@ -342,27 +257,22 @@ class Cause(NamedTuple):
     alerts: Mapping[str, Mapping[str, str]]
 
 
-def sulks(name: str) -> Callable[[Observed], AbstractContextManager[None]]:
-    """The models of a mood have it."""
-    return lambda pipeline: pipeline.mood(name)
-
-
 def each(*alerts: str, **labels: str) -> dict[str, dict[str, str]]:
     return dict.fromkeys(alerts, labels)
 
 
-LATE = "LatencyObjectiveBurnsFast"
+LATE, mood = "LatencyObjectiveBurnsFast", partial(methodcaller, "mood")
 AT_ONCE = (
     Cause(
         "a canary that is always wrong, aborted by its rule",
         Observed.bad_trial, each("TrialAborted", application="tried"),
     ),
-    Cause("a model's outputs are off by one from now on", sulks("drifts"), each("Drift", model="drifting:1")),
+    Cause("a model's outputs are off by one from now on", mood("drifts"), each("Drift", model="drifting:1")),
     Cause(
         "three records on the queries topic that are no queries",
         Observed.unreadable_records, each("DeadLetters", topic="clipper.queries", reason="undecodable"),
     ),
-    Cause("a model that takes 6 s a batch, with an objective of 5 s", sulks("is late"), each(LATE, application="late")),
+    Cause("a model that takes 6 s a batch, with an objective of 5 s", mood("is late"), each(LATE, application="late")),
     Cause(
         "the only host of a model is killed, and ends at each start",
         Observed.dead_host,
@@ -382,7 +292,7 @@ REST = (
     Cause("4,000 queries at once to a model that answers 20 a second", Observed.backlog, each("ConsumerLag")),
     Cause(
         "a model that fails on every batch",
-        sulks("raises"), each("DefaultsBurnFast", "DefaultsBurnSlowly", application="raising"),
+        mood("raises"), each("DefaultsBurnFast", "DefaultsBurnSlowly", application="raising"),
     ),
     Cause(
         "six callers at a gateway that lets two wait, for a model that is always late",
@@ -406,57 +316,46 @@ def when(pipeline: Observed, alerts: Mapping[str, Mapping[str, str]], *, fire: b
     return at_s
 
 
+def times_of(pipeline: Observed, causes: Iterable[Cause], later: Collection[str]) -> dict[str, list[float]]:
+    """Have these happen together: when each alert is caused, fires, is mended and, unless it does so `later`, ends."""
+    alerts = {name: labels for cause in causes for name, labels in cause.alerts.items()}
+    when(pipeline, alerts, fire=False)
+    caused_s = time.monotonic()
+    with ExitStack() as stack:
+        for cause in causes:
+            stack.enter_context(cause.happens(pipeline))
+        fired_s = when(pipeline, alerts, fire=True)
+    mended_s = time.monotonic()
+    ended_s = when(pipeline, {name: alerts[name] for name in alerts.keys() - later}, fire=False)
+    return {name: [caused_s, at_s, mended_s, ended_s.get(name, 0.0)] for name, at_s in fired_s.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_alerts_fire_and_end_and_every_panel_of_the_board_shows_data(tmp_path: Path):
-    alerts = {name: labels for cause in AT_ONCE for name, labels in cause.alerts.items()}
     with observed(tmp_path) as pipeline:
         until("no alert, for nothing is wrong yet", lambda: not pipeline.firing())
-        with ExitStack() as stack:
-            for cause in AT_ONCE:
-                stack.enter_context(cause.happens(pipeline))
-            when(pipeline, alerts, fire=True)
-        soon = alerts.keys() - {"TrialAborted", "Drift", LATE}  # which count for half a minute and longer
-        when(pipeline, {name: alerts[name] for name in soon}, fire=False)
+        times_of(pipeline, AT_ONCE, later={"TrialAborted", "Drift", LATE})  # which count for half a minute and longer
         shows_data(pipeline.url, 30)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_every_alert_fires_and_ends_and_the_table_says_after_how_long(tmp_path: Path):
-    began_s, fired_s, mended_s, ended_s = (dict[str, float]() for _ in range(4))
-    causes = (*AT_ONCE, *REST)
+    times_s, rows = dict[str, list[float]](), list[str]()
+    slow = {name: labels for one in REST for name, labels in one.alerts.items() if name.endswith("Slowly")}
     with observed(tmp_path) as pipeline:
-        for cause in causes:
-            when(pipeline, cause.alerts, fire=False)
-            began_s |= dict.fromkeys(cause.alerts, time.monotonic())
-            with cause.happens(pipeline):
-                fired_s |= when(pipeline, cause.alerts, fire=True)
-            mended_s |= dict.fromkeys(cause.alerts, time.monotonic())
-            soon = {name: labels for name, labels in cause.alerts.items() if not name.endswith("Slowly")}
-            ended_s |= when(pipeline, soon, fire=False)
-        for cause in REST:
-            ended_s = when(pipeline, cause.alerts, fire=False) | ended_s
-    assert fired_s.keys() == ALERTS.keys()
-    rows = [PAGE_HEAD.format(cores=len(os.sched_getaffinity(0)), machine=platform.machine(), factor=FACTOR)]
-    for title, name in ((cause.title, name) for cause in causes for name in cause.alerts):
-        times = f"{fired_s[name] - began_s[name]:.1f} | {ended_s[name] - mended_s[name]:.1f}"
-        rows.append(f"| {title} | `Clipper{name}` | {times} |\n")
-    PAGE.write_text("".join(rows))
-
-
-PAGE_HEAD = """# Alerts: from cause to alert, and from mending to its end
-
-<!-- Written by pytest -m long tests/e2e/test_alerts.py -->
-
-A real Prometheus on a real pipeline; {cores} cores, {machine}. The rules are those of
-[alerts.yml](../../deploy/observe/alerts.yml), their windows and waits {factor} times shorter: five minutes are five
-seconds. Scrapes and evaluations are a second apart. The clock and the disk are told by a target of the test's own;
-everything else happens.
-
-| cause | alert | fires after, s | ends after, s |
-|---|---|---|---|
-"""
+        for cause in (*AT_ONCE, *REST):
+            times_s |= times_of(pipeline, [cause], later=slow)
+        for name, ended_s in when(pipeline, slow, fire=False).items():
+            times_s[name][-1] = ended_s
+    assert times_s.keys() == ALERTS.keys()
+    for title, name in ((one.title, name) for one in (*AT_ONCE, *REST) for name in one.alerts):
+        caused_s, fired_s, mended_s, ended_s = times_s[name]
+        rows.append(f"| {title} | `Clipper{name}` | {fired_s - caused_s:.1f} | {ended_s - mended_s:.1f} |\n")
+    head, rule, _ = PAGE.read_text().partition("|---|---|---|---|\n")
+    machine = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}"
+    PAGE.write_text("".join((re.sub(r"\d+ cores, \w+", machine, head), rule, *rows)))
 
 
 @pytest.mark.long

@@ -99,8 +99,10 @@ async def test_a_query_has_the_same_spans_in_a_block_and_alone(walk):
         assert timeless(found[query_id]) == timeless(other)
 
 
-async def test_the_spans_of_a_query_say_how_it_was_decided_and_where_it_is(walk):
-    spans = by_name((await (await walk(asked(4, 5.0), **TWO_MODELS)).serve())["q4"])
+async def test_the_spans_of_a_query_say_what_its_prediction_says_and_where_it_is(walk):
+    path = await walk(asked(4, 5.0), refs=("a:1", "b:1"), policy="exp3")
+    spans = by_name((await path.serve())["q4"])
+    (prediction,) = path.rig.predictions()
     decode, decide, combine, stored, whole = spans.values()
     assert [*spans] == ["decode", "decide", "combine", f"record {CATALOGUE.predictions}", "process queries"]
     assert (whole.trace_id, whole.parent_id) == (TRACE, f"{5:016x}")
@@ -110,9 +112,13 @@ async def test_the_spans_of_a_query_say_how_it_was_decided_and_where_it_is(walk)
         "messaging.system": "kafka", "messaging.operation.name": "process", "messaging.operation.type": "process",
         "messaging.destination.name": "queries", "messaging.destination.partition.id": "0", "messaging.kafka.offset": 4,
     }  # fmt: skip
-    decision = {"clipper.policy": "exp4", "clipper.revision": 1, "clipper.models": ["a:1", "b:1"]}
-    assert decide.attributes == {**decision, "clipper.propensity": 1.0}
-    assert combine.attributes["clipper.confidence"] == 1.0
+    models = [f"{one.model}:{one.version}" for one in prediction.models]
+    assert decide.attributes == {
+        "clipper.policy": prediction.policy.name, "clipper.revision": 1, "clipper.models": models,
+        "clipper.propensity": prediction.served_propensity,
+    }  # fmt: skip
+    assert (prediction.policy.name, prediction.served_propensity) == ("exp3", 0.5)
+    assert combine.attributes["clipper.confidence"] == prediction.confidence
     assert (stored.kind, stored.attributes["messaging.operation.name"]) == ("PRODUCER", "record")
     assert stored.attributes["messaging.kafka.offset"] == 0
     assert whole.start_ns <= decode.end_ns <= decide.end_ns <= combine.start_ns
