@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from confluent_kafka import Producer
 from e2e.programs import reserved_port
 from integration.stand_in_router import answer_by_default, stand_in_router
 
@@ -91,20 +90,6 @@ async def test_queries_and_feedback_of_a_context_have_it_as_key_and_one_partitio
     await client.feedback("letter 3", context="user-42", loss=0.25)
     feedback = [(one.partition, one.key) for one in await at.read(catalogue.feedback)]
     assert router.records + feedback == [(partition_for(b"user-42", catalogue.partitions), b"user-42")] * 5
-
-
-def test_the_partition_of_a_key_is_that_of_librdkafka_with_murmur2_random(kafka, catalogue):
-    delivered = {}
-    producer = Producer({**kafka.librdkafka(), "partitioner": "murmur2_random"})
-    for number in range(50):
-        producer.produce(
-            catalogue.queries,
-            key=f"user {number}",
-            on_delivery=lambda error, message: delivered.update({message.key(): message.partition()}),
-        )
-    assert producer.flush(30) == 0
-    assert delivered == {key: partition_for(key, catalogue.partitions) for key in delivered}
-    assert len(delivered) == 50
 
 
 async def test_concurrent_calls_of_two_clients_get_each_their_own_answer(kafka, catalogue, client):

@@ -11,6 +11,7 @@ from e2e.any_client import AnyClient
 from e2e.console_forms import Browser, hidden_in
 from e2e.gateways import FREE_PORTS, client_of, events, serves
 from e2e.programs import Program, environment_of
+from integration.test_model_commands import CONFIGURATION
 from kafka_fixture import temporary_topics
 
 from clipper_agents import exits
@@ -20,17 +21,6 @@ from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-CONFIGURATION = """
-[[application]]
-name = "NAME"
-models = ["NAME-svm:1"]
-objective_ms = 200
-default_output = { label = -1 }
-
-[[model]]
-name = "NAME-svm"
-uri = "acme.models:svm"
-"""
 RIGHTS = {"ada": ["read", "operate"], "grace": ["read"]}
 
 
@@ -102,7 +92,8 @@ NUMBERS = itertools.count()
 def name(shell):
     """An application of this test alone."""
     name = f"digits-{next(NUMBERS)}"
-    (shell.folder / "clipper.toml").write_text(CONFIGURATION.replace("NAME", name))
+    named = CONFIGURATION.replace('"digits"', f'"{name}"').replace('"svm', f'"{name}-svm')
+    (shell.folder / "clipper.toml").write_text(named)
     shell("apply")
     return name
 

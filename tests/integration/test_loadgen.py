@@ -68,14 +68,6 @@ async def test_saturation_answers_every_query_and_measures_a_rate(load):
     assert report.throughput_per_s > 0
 
 
-@pytest.mark.parametrize(
-    "mode", [{"mode": "saturation", "queries": 500}, {"mode": "bounded", "rate_per_s": 500.0, "duration_s": 0.3}]
-)
-async def test_no_more_queries_are_outstanding_than_may_be(load, mode):
-    report, router = await load(lambda query: [], outstanding=50, **mode)
-    assert (len(router.queries), report.queries, report.answered, report.missing) == (50, 50, 0, 50)
-
-
 async def test_lost_queries_are_late_for_ever_second_answers_duplicates_and_defaults_have_reasons(load):
     def answering(query):
         one = answer_everything(query)

@@ -86,30 +86,16 @@ def test_a_malformed_control_record_is_a_problem_until_it_is_published_again_or_
     assert (application["name"], application["revision"]) == ("slow", 2)
 
 
-FAILING = """
-[[application]]
-name = "fails"
-models = ["fails:1"]
-policy = { name = "single" }
-objective_ms = 20000
-default_output = -1
-
-[[model]]
-name = "fails"
-uri = "clipper_agents.examples.models:flaky"
-parameters = { failing_ratio = 1.0 }
-"""
-
-
 def test_a_model_that_raises_is_told_and_its_traceback_is_in_the_log(kafka, catalogue, tmp_path, shell):
-    (tmp_path / "clipper.toml").write_text(FAILING)
+    failing = CONFIGURATION.replace("slow-sum", "fails").replace("slow", "flaky").replace("4000", "20000")
+    (tmp_path / "clipper.toml").write_text(failing + "parameters = { failing_ratio = 1.0 }\n")
     settings = ("--config", "clipper.toml", "--set", f"router.data_dir={tmp_path / 'data'}")
     client = AnyClient(kafka.bootstrap)
     with Program("up", *settings, folder=tmp_path, environ=environment_of(kafka, catalogue)) as up:
         up.ready()
         for _ in range(3):
-            client.send_json(catalogue.queries, {"application": "fails", "input": [1, 2]})
-        told = "application fails: model fails:1 failed 3 of 3 queries"
+            client.send_json(catalogue.queries, {"application": "flaky", "input": [1, 2]})
+        told = "application flaky: model fails:1 failed 3 of 3 queries"
         seen = until("the failures are told", lambda: (found := shell.run("status")).out.count(told) and found)
         assert seen.code == 1
         assert "ValueError: row 0 is one that this model cannot stand: look at the log of its host" in seen.out
@@ -124,25 +110,10 @@ def test_without_a_broker_the_exit_code_is_that_of_a_wrong_setup(shell):
     assert "no Kafka answers at" in done.err[-1]
 
 
-MANY = "".join(
-    f"""
-[[application]]
-name = "app-{number}"
-models = ["m-{number}:1"]
-policy = {{ name = "exp3" }}
-default_output = -1
-
-[[model]]
-name = "m-{number}"
-uri = "clipper_agents.examples.models:slow"
-"""
-    for number in range(200)
-)
-
-
 def test_two_hundred_applications_are_seen(shell):
-    (shell.folder / "clipper.toml").write_text(MANY)
+    many = (CONFIGURATION.replace("slow-sum", f"m-{n}").replace('"slow"', f'"app-{n}"') for n in range(200))
+    (shell.folder / "clipper.toml").write_text("".join(many))
     shell("apply")
     seen = shell.run("status")
-    assert seen.out.count(": exp3, objective 100 ms, revision 1") == 200
+    assert seen.out.count(": single, objective 4000 ms, revision 1") == 200
     assert seen.out.count("has 0 of 1 hosts") == 200
