@@ -129,7 +129,7 @@ HERE = "anybody on this machine may ask: no keys are configured (127.0.0.1 only)
         (dict(address="127.0.0.2"), HERE.replace("127.0.0.1", "127.0.0.2")),
         (dict(address="::1"), HERE.replace("127.0.0.1", "::1")),
         (dict(address="localhost"), HERE.replace("127.0.0.1", "localhost")),
-        *((dict(address=address), None) for address in ("0.0.0.0", "::", "", "localhost.example", "10.0.0.1")),
+        *((dict(address=address), None) for address in ("0.0.0.0", "::", "", "localhost.example", "127.0.0.1.example")),
         (dict(address="10.0.0.1", insecure=True), "anybody who reaches this machine may ask"),
         (dict(address="10.0.0.1", keys_file="$PATH"), "holders of 0 API keys in $PATH may ask"),
         (dict(address="10.0.0.1", keys_file=""), None),

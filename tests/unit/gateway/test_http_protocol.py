@@ -104,18 +104,29 @@ async def test_an_offer_of_another_protocol_leaves_a_body_a_body_wherever_it_is_
         assert answer == {"path": "/a", "headers": ["connection", "content-length"], "body": len(body)}
 
 
-async def test_requests_behind_an_offer_of_another_protocol_are_answered():
-    offer = b"GET /offer HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-    protocol, transport = connected()
-    protocol.data_received(offer + offer + b"GET /plain HTTP/1.1\r\n\r\n")
-    assert [each["path"] for each in await answers(transport, 3)] == ["/offer", "/offer", "/plain"]
+OFFER = b"GET /offer HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-api-key: a\r\n\r\n"
+LARGE = 2 * MOST_HEADER_BYTES
 
 
-async def test_a_header_behind_the_body_is_ignored():
+@pytest.mark.parametrize(
+    ("sent", "name", "told"),
+    [
+        ([OFFER + OFFER + b"GET /plain HTTP/1.1\r\n\r\n"], "path", ["/offer", "/offer", "/plain"]),
+        ([CHUNKED + b"GET / HTTP/1.1\r\n\r\n"], "headers", [["transfer-encoding"], []]),
+        (
+            [b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % LARGE, b"a" * LARGE + b"GET / HT", b"TP/1.1\r\n\r\n"],
+            "body",
+            [LARGE, 0],
+        ),
+    ],
+    ids=["behind offers of another protocol", "behind a header behind a body", "behind a large body"],
+)
+async def test_requests_of_one_connection_are_each_answered_for_themselves(sent, name, told):
     protocol, transport = connected()
-    head, chunks = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\na\r\n0\r\n"
-    protocol.data_received(head + chunks + b"x-api-key: a\r\n\r\nGET / HTTP/1.1\r\n\r\n")
-    assert [each["headers"] for each in await answers(transport, 2)] == [["transfer-encoding"], []]
+    for part in sent:
+        protocol.data_received(part)
+    assert [each[name] for each in await answers(transport, len(told))] == told
 
 
 @pytest.mark.parametrize("begin", [b"0\r\nx-large: ", b"1;"])
@@ -128,12 +139,3 @@ async def test_what_stands_around_a_body_is_bounded(begin):
     assert transport.is_closing()
     assert transport.written.startswith(b"HTTP/1.1 431 ")
     protocol.connection_lost(None)
-
-
-async def test_a_body_is_no_header_of_the_request_behind_it():
-    protocol, transport = connected()
-    size = 2 * MOST_HEADER_BYTES
-    protocol.data_received(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size)
-    protocol.data_received(b"a" * size + b"GET / HT")
-    protocol.data_received(b"TP/1.1\r\n\r\n")
-    assert [each["body"] for each in await answers(transport, 2)] == [size, 0]

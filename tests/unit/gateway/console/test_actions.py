@@ -64,6 +64,8 @@ def test_a_form_is_read_with_empty_fields_left_out():
     form = ActionForm.of(fields)
     assert (form.application, form.to_revision, form.undo) == ("digits", None, True)
     assert (form.position, form.model, form.again) == ([41, 7, 7], "", False)
+    for seen, revision in (("", 0), ("12 r-0a", 12)):
+        assert ActionForm.of({"application": ["a"], "seen": [seen]}).seen_revision == {"a": revision}
 
 
 @pytest.mark.parametrize(
@@ -84,11 +86,6 @@ def test_a_form_is_read_with_empty_fields_left_out():
 def test_a_form_with_a_wrong_field_is_refused(field, texts):
     with refuses(400, field):
         ActionForm.of({field: texts})
-
-
-def test_a_form_that_saw_nothing_saw_revision_0():
-    assert ActionForm.of({"application": ["a"], "seen": [""]}).seen_revision == {"a": 0}
-    assert ActionForm.of({"application": ["a"], "seen": ["12 r-0a"]}).seen_revision == {"a": 12}
 
 
 # --- who --------------------------------------------------------------------------------------------------------------
