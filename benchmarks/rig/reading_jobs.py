@@ -18,7 +18,7 @@ from column_fold import fold_columns
 
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
 from clipper_agents.replay.logs import KafkaLog
-from clipper_agents.replay.source import read_decisions
+from clipper_agents.replay.source import LogReading
 from clipper_stream.evaluation.log.parquet import read_chunks_with_inputs
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -39,7 +39,7 @@ def kafka(bootstrap: str, prefix: str, processes: int, most_in_memory: int) -> i
         loss_kind="zero_one",
         most_in_memory=most_in_memory,
     )
-    reading = read_decisions(log, processes)
+    reading = LogReading(log, processes)
     decisions = sum(len(chunk.columns) for chunk in reading)
     assert reading.counts["with_feedback"] == reading.counts["feedback"]
     return decisions

@@ -258,6 +258,6 @@ PAGES: list[tuple[str, dict[str, str], dict[int, int]]] = [
     ("how-to/scale-out.md", {}, {}),
     ("how-to/rerun-traffic.md", {"--until 1h": "--until 0s"}, {}),
     ("how-to/ask-over-http.md", {"http://localhost:8080": "GATEWAY"}, {}),
-    ("reference/replay-files.md", {"0=100:200": "0=10:20"}, {}),
+    ("reference/replay-files.md", {}, {}),
 ]
 """Pages in the order in which they are typed, what is put in, and the commands that do not end with 0, by number."""

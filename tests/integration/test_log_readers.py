@@ -12,7 +12,8 @@ from clipper_agents.control.state import read_control
 from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.reader import Range, open_reader
 from clipper_agents.replay.log_ranges import KafkaLogs
-from clipper_agents.replay.merged_log import MergedLog, TimeRange, log_reader, ranges_of
+from clipper_agents.replay.rerun import in_time_order, ranges_of
+from clipper_agents.replay.span import Span
 from clipper_agents.replay.verify import read_known
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.read_comparisons import read_comparisons
@@ -59,9 +60,9 @@ async def test_a_transaction_that_was_aborted_is_seen_by_nobody(kafka, catalogue
     await tailer.start(0)
     of_rollouts = [one for _, one in [each async for found in tailer.to_the_end() for each in found]]
     await tailer.stop()
-    async with log_reader(kafka) as reader:
-        ranges = await ranges_of(reader, [TopicPartition(catalogue.feedback, 0)], TimeRange(since_ms=0))
-        of_replays = [one async for _, one in MergedLog(reader, ranges).records()]
+    async with open_reader(kafka, isolation_level="read_committed") as reader:
+        ranges = await ranges_of(reader, catalogue, Span())
+        of_replays = [one async for _, one in in_time_order(reader, ranges)]
     for found in (of_rollouts, of_replays):
         assert [json.loads(one.value) for one in found] == truths
 

@@ -66,14 +66,7 @@ Since = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Decisions from here on: 30m, 2h, 7d ago, or 2026-01-31T12:00:00Z; else all."),
 ]
-Until = Annotated[str | None, typer.Option(metavar="TIME", help="Decisions before this; absent: up to now.")]
-Offsets = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PARTITION=FIRST:END",
-        help="Instead of times: predictions of a partition, without END, as 0=100:200 or 0=100:; repeatable.",
-    ),
-]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Up to here; absent: up to now.")]
 Horizon = Annotated[
     str | None,
     typer.Option(metavar="DURATION", help="Feedback counts so long after its prediction; absent: as for the routers."),
@@ -81,7 +74,6 @@ Horizon = Annotated[
 Processes = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Partitions that are read at once; absent: one a processor.")
 ]
-_OFFSETS = re.compile(r"(\d{1,6})=(\d{0,18}):(\d{0,18})")
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -193,12 +185,12 @@ def since_ms(text: str, now_s: float, option: str = "--since") -> int:
 
 
 def span_from(
-    since: str | None, until: str | None, offsets: list[str] | None, horizon: str | None, default_horizon_s: float
+    since: str | None, until: str | None, horizon: str | None = None, default_horizon_s: float = 0.0
 ) -> "Span":
     """The part of the logs that the options say.
 
     Raises:
-        BadParameter: a time, a duration or offsets that cannot be read.
+        BadParameter: a time or a duration that cannot be read.
         EmptySpan: it ends before it begins.
     """
     from clipper_agents.replay.span import Span
@@ -209,20 +201,6 @@ def span_from(
         raise typer.BadParameter(f"--horizon {horizon}: write 90s, 30m, 2h or 7d")
     return Span(
         since_ms=None if since is None else since_ms(since.removeprefix("-"), now_s),
-        until_ms=None if until is None else since_ms(until.removeprefix("-"), now_s),
-        offsets=dict(map(_range, offsets or ())),
+        until_ms=None if until is None else since_ms(until.removeprefix("-"), now_s, option="--until"),
         horizon_s=float(horizon_s),
     )
-
-
-def _range(text: str) -> tuple[int, tuple[int | None, int | None]]:
-    """Parse PARTITION=FIRST:END.
-
-    >>> _range("0=100:"), _range("3=:7")
-    ((0, (100, None)), (3, (None, 7)))
-    """
-    found = _OFFSETS.fullmatch(text)
-    if found is None:
-        raise typer.BadParameter(f"--offsets {text}: write PARTITION=FIRST:END, for example 0=100:200 or 0=100:")
-    partition, first, end = found.groups()
-    return int(partition), (int(first) if first else None, int(end) if end else None)

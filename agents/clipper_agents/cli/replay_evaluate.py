@@ -12,7 +12,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.extras import require_extra
-from clipper_agents.cli.options import ApplicationName, Horizon, Json, Offsets, Processes, Since, Until, span_from
+from clipper_agents.cli.options import ApplicationName, Horizon, Json, Processes, Since, Until, span_from
 from clipper_agents.cli.terminal import console, progress, say
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def evaluate(
     ] = False,
     since: Since = None,
     until: Until = None,
-    offsets: Offsets = None,
     horizon: Horizon = None,
     processes: Processes = None,
 ) -> None:
@@ -76,11 +75,11 @@ def evaluate(
     require_extra("replay", "pyarrow", *(["matplotlib"] if report else []))
     if offline and log is None:
         raise typer.BadParameter("--offline: give the decisions with --log")
-    if log is not None and (since or until or offsets or horizon):
-        raise typer.BadParameter("--log is read whole: export a shorter span instead of --since, --until, --offsets")
+    if log is not None and (since or until or horizon):
+        raise typer.BadParameter("--log is read whole: export a shorter span instead of --since, --until, --horizon")
     names = tuple(estimators or ESTIMATORS)
     question = Question(confidence=confidence, courses=courses, seed=seed, reweigh=reweigh, estimators=names)
-    span = span_from(since, until, offsets, horizon, deployment.settings.router.horizon_s)
+    span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
     with _decisions(deployment, application, log, span, processes) as path, progress(f"evaluating {application}"):
         opened = LogFile.opened(path, answers or ())
         if application != opened.facts.application:

@@ -10,7 +10,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.extras import require_extra
-from clipper_agents.cli.options import ApplicationName, Horizon, Json, Offsets, Processes, Since, Until, span_from
+from clipper_agents.cli.options import ApplicationName, Horizon, Json, Processes, Since, Until, span_from
 from clipper_agents.cli.terminal import progress, say
 
 SHOWN = {
@@ -38,7 +38,6 @@ def export(
     ],
     since: Since = None,
     until: Until = None,
-    offsets: Offsets = None,
     horizon: Horizon = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="With the queries' inputs, as JSON.")] = False,
     processes: Processes = None,
@@ -52,7 +51,7 @@ def export(
     from clipper_agents.replay.logs import log_of
 
     require_extra("replay", "pyarrow")
-    span = span_from(since, until, offsets, horizon, deployment.settings.router.horizon_s)
+    span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
     log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))
     with progress(f"reading {application}") as update:
         at_once = processes or os.cpu_count() or 1

@@ -32,7 +32,6 @@ def export_log(
     Raises:
         UnusableFile: the file or folder exists.
         KafkaUnreachable: no broker answers.
-        EmptySpan: the span names a partition that does not exist.
     """
     facts = FileFacts(
         application=log.application,

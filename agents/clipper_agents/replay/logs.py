@@ -109,7 +109,6 @@ async def spans_of(log: KafkaLog) -> list[PartitionSpan]:
 
     Raises:
         KafkaUnreachable: no broker answers.
-        EmptySpan: the span names a partition that does not exist.
     """
     async with open_reader(log.kafka, isolation_level=ISOLATION_LEVEL) as reader:
         return await partition_spans(reader, log.catalogue, log.span)

@@ -1,46 +1,41 @@
-"""One whole run of `replay produce`: find the ranges, check the target, read, and send."""
+"""Sends the queries and the feedback of a range of time again, at the pace of the log or a multiple of it.
+
+Rules of this file:
+- When a record is due follows from the log alone: a slow broker delays records, and never thins the load out.
+- A record that is due does not wait until earlier ones are acknowledged. Those of one partition keep their order: the
+  producer is idempotent.
+- A run that is stopped ends once all that it has sent is acknowledged.
+"""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Literal, Protocol
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from clipper_agents.kafka.clients import administration, make_producer, unreachable
-from clipper_agents.kafka.errors import checked_partitions
-from clipper_agents.kafka.reader import LogReader, Range
+from clipper_agents.kafka.clients import make_producer, started
+from clipper_agents.kafka.errors import TopicMismatch, checked_partitions
+from clipper_agents.kafka.reader import LogReader, Range, open_reader
+from clipper_agents.kafka.retry import WORKERS
+from clipper_agents.kafka.time_order import Record, TimeOrder
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.replay.merged_log import MergedLog, TimeRange, log_reader, ranges_of, within_log
-from clipper_agents.replay.resend import Rerun, RerunSummary, ResendProgress, RunTimer, only_counted, sender
-from clipper_agents.replay.resent_records import RecordResender
-from clipper_agents.replay.run_ids import Ids
-from clipper_stream.client.access import refused_right
-from clipper_stream.errors import InvalidSetting
+from clipper_agents.replay.resent_records import LeftOut, RecordResender, ResentRecord
+from clipper_agents.replay.span import Span, range_between
+from clipper_stream.client.access import RIGHTS, refused_right
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
 from clipper_topics.connection import KafkaConnection
 
-Kind = Literal["queries", "feedback"]
+FETCH_BYTES = 1 << 20
+MOST_WAITING = 1_000
+"""Records of a partition that wait for those of the others, before a fetch; each fetch brings a MiB at most."""
 
 
-class RerunProgress(ResendProgress, Protocol):
-    """Progress of a run that also knows the length of the range."""
-
-    def begin(self, offsets: int) -> None:
-        """Start with this number of offsets to read."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RerunEndpoint:
-    """A deployment.
-
-    Attributes:
-        kafka: How to reach its brokers.
-        prefix: Of its topics.
-    """
+class RerunEndpoint(NamedTuple):
+    """A deployment: how to reach its brokers, and the prefix of its topics."""
 
     kafka: KafkaConnection
     prefix: str
@@ -48,120 +43,198 @@ class RerunEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerunPlan:
-    """Which records to send, from where to where, and how fast.
+    """What to send, to where, and how fast.
 
     Attributes:
         source: Deployment with the logged records.
         target: Deployment to send them to.
-        kinds: Kinds of records to send.
-        wanted: A range of time, or of offsets by kind and partition.
+        span: The records to send, by their times.
         applications: Applications to send; empty: all.
-        ids: Makes the id of each query.
-        speed: Multiple of the logged speed; None: as fast as possible.
-        dry: Send nothing, and count what would be sent.
+        speed: Multiple of the logged speed; 0: as fast as possible.
     """
 
     source: RerunEndpoint
     target: RerunEndpoint
-    kinds: tuple[Kind, ...]
-    wanted: TimeRange | Mapping[tuple[Kind, int], Range]
+    span: Span
     applications: tuple[str, ...]
-    ids: Ids
-    speed: float | None
-    dry: bool
+    speed: float
 
 
-async def same_deployment(one: RerunEndpoint, other: RerunEndpoint) -> bool:
-    """Return whether two endpoints are one deployment, possibly under two addresses.
+@dataclass(slots=True, kw_only=True)
+class RerunSummary:
+    """What a run has done so far.
 
-    Raises:
-        KafkaUnreachable: no broker answers.
+    Attributes:
+        run: Name of the run; new ids end with it.
+        read: Records of the range, those that were left out too.
+        sent: Records sent, by topic.
+        left_out: Records not sent, by reason.
+        failed: Sent records that the brokers did not take.
+        first_failure: The first of those failures.
+        first_ms: Logged timestamp of the first record sent, milliseconds since the epoch; None before.
+        last_ms: That of the last one.
+        took_s: Seconds from the first record sent to the last.
+        complete: Whether the end of the range was reached.
     """
-    if one.prefix != other.prefix:
-        return False
-    return one.kafka.bootstrap == other.kafka.bootstrap or await _cluster(one) == await _cluster(other)
+
+    run: str
+    read: int = 0
+    sent: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[LeftOut] = field(default_factory=Counter)
+    failed: int = 0
+    first_failure: str | None = None
+    first_ms: int | None = None
+    last_ms: int = 0
+    took_s: float = 0.0
+    complete: bool = False
 
 
 async def rerun(
-    plan: RerunPlan, stop: asyncio.Event, summary: RerunSummary, progress: RerunProgress | None = None
+    plan: RerunPlan, summary: RerunSummary, stop: asyncio.Event, progress: Callable[[int], None] = lambda _: None
 ) -> None:
     """Send the records of a range again.
 
     Args:
         plan: What to send, and how.
+        summary: Says what was done, also when the run breaks.
         stop: Ends the run when it is set.
-        summary: Says what was sent, also when the run breaks.
-        progress: Called with the length of the range, then after each record.
+        progress: Called after each record with the number of records in the range.
 
     Raises:
         KafkaUnreachable: no broker answers.
-        TopicMismatch: a topic does not exist.
+        TopicMismatch: a topic does not exist, or the target has another number of partitions.
         AccessRefused: a right is missing.
-        InvalidSetting: a partition is named that the source does not have.
     """
     source, target = await _catalogue(plan.source), await _catalogue(plan.target)
-    _check_partitions(plan, source)
-    async with log_reader(plan.source.kafka) as reader:
-        summary.unread = await _ranges(reader, plan, source)
-        log = MergedLog(reader, summary.unread)
-        if progress is not None:
-            progress.begin(log.offsets)
-        resending = RecordResender(
-            source,
-            target,
-            plan.ids,
-            applications=plan.applications,
-            queries="queries" in plan.kinds,
-            feedback="feedback" in plan.kinds,
+    if source.partitions != target.partitions:
+        raise TopicMismatch(
+            f"topic {target.queries} has {target.partitions} partitions, {source.queries} has {source.partitions}: "
+            f"create a target with `--set kafka.partitions={source.partitions}`"
         )
-        make_run = partial(Rerun, resending, timer=RunTimer(stop), progress=progress, summary=summary)
-        if plan.dry:
-            await make_run(only_counted, speed=None).run(log.records())
-        else:
-            await _send(plan, make_run, log)
-
-
-async def _send(plan: RerunPlan, make_run: Callable[..., Rerun], log: MergedLog) -> None:
     producer = make_producer(plan.target.kafka, max_request_size=LARGEST_RECORD_BYTES)
-    try:
-        await producer.start()
-    except KafkaError as error:
-        await producer.stop()
-        raise await unreachable(plan.target.kafka, error) from error
-    try:
-        summary = await make_run(sender(producer), speed=plan.speed).run(log.records())
-    finally:
-        await producer.stop()
-    if summary.refused is not None:
-        raise refused_right(plan.target.kafka, summary.refused) from summary.refused
+    reading = open_reader(plan.source.kafka, isolation_level="read_committed", policy=WORKERS, fetch_bytes=FETCH_BYTES)
+    async with started(plan.target.kafka, producer), reading as reader:
+        ranges = await ranges_of(reader, source, plan.span)
+        total = sum(one.end - one.first for one in ranges.values())
+        run = Rerun(RecordResender(source, target, summary.run, plan.applications), producer, summary, plan.speed)
+        await run.send_all(in_time_order(reader, ranges), stop, lambda: progress(total))
+    if run.refused is not None:
+        raise refused_right(plan.target.kafka, run.refused) from run.refused
 
 
-async def _ranges(reader: LogReader, plan: RerunPlan, source: Catalogue) -> dict[TopicPartition, Range]:
-    names = {"queries": source.queries, "feedback": source.feedback}
-    if isinstance(plan.wanted, TimeRange):
-        every = [TopicPartition(names[kind], number) for kind in plan.kinds for number in range(source.partitions)]
-        return await ranges_of(reader, every, plan.wanted)
-    chosen = {(kind, at): one for (kind, at), one in plan.wanted.items() if kind in plan.kinds}
-    return await within_log(reader, {TopicPartition(names[kind], at): one for (kind, at), one in chosen.items()})
+class Rerun:
+    """Sends the records of a log when they are due.
+
+    Args:
+        resender: Makes the copies.
+        producer: Sends them.
+        summary: Says what was done so far.
+        speed: Multiple of the logged speed; 0: as fast as possible.
+
+    Attributes:
+        refused: The error of a right that is missing, with which the run has ended.
+    """
+
+    def __init__(
+        self, resender: RecordResender, producer: AIOKafkaProducer, summary: RerunSummary, speed: float
+    ) -> None:
+        self._resender, self._producer, self._summary, self._speed = resender, producer, summary, speed
+        self._started_s = 0.0
+        self._under_way: set[asyncio.Future[Any]] = set()
+        self.refused: KafkaError | None = None
+
+    async def send_all(
+        self,
+        log: AsyncGenerator[tuple[int, Record], None],
+        stop: asyncio.Event,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Send records, each given with its time in milliseconds, and wait until the brokers have acknowledged them."""
+        summary = self._summary
+        async with aclosing(log):
+            async for at_ms, record in log:
+                copy = self._resender.copy(record)
+                if not isinstance(copy, str):
+                    await self._wait_until_due(at_ms, stop)
+                if stop.is_set() or self.refused is not None:
+                    break
+                if isinstance(copy, str):
+                    summary.left_out[copy] += 1
+                else:
+                    await self._send(at_ms, copy)
+                summary.read += 1
+                progress()
+            else:
+                summary.complete = True
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def _wait_until_due(self, at_ms: int, stop: asyncio.Event) -> None:
+        """Wait until a record of this time is due, or the run is stopped."""
+        now_s = asyncio.get_running_loop().time()
+        if self._summary.first_ms is None:
+            self._summary.first_ms, self._started_s = at_ms, now_s
+        due_s = self._started_s + (at_ms - self._summary.first_ms) / 1000 / (self._speed or float("inf"))
+        if due_s > now_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due_s):
+                    await stop.wait()
+
+    async def _send(self, at_ms: int, copy: ResentRecord) -> None:
+        summary = self._summary
+        try:
+            future = await self._producer.send(copy.topic, copy.value, copy.key, copy.partition, headers=copy.headers)
+        except KafkaError as error:
+            self._note_failure(error)
+        else:
+            self._under_way.add(future)
+            future.add_done_callback(self._acknowledged)
+        summary.sent[copy.topic] += 1
+        summary.last_ms = max(summary.last_ms, at_ms)
+        summary.took_s = asyncio.get_running_loop().time() - self._started_s
+
+    def _acknowledged(self, future: "asyncio.Future[Any]") -> None:
+        self._under_way.discard(future)
+        if not future.cancelled() and (error := future.exception()) is not None:
+            self._note_failure(error)
+
+    def _note_failure(self, error: BaseException) -> None:
+        self._summary.failed += 1
+        self._summary.first_failure = self._summary.first_failure or repr(error)
+        if isinstance(error, RIGHTS):
+            self.refused = error
 
 
-def _check_partitions(plan: RerunPlan, source: Catalogue) -> None:
-    named = () if isinstance(plan.wanted, TimeRange) else plan.wanted
-    beyond = [f"{kind}/{at}" for kind, at in named if at >= source.partitions]
-    if beyond:
-        raise InvalidSetting(f"there is no {', '.join(beyond)}: partitions are 0 to {source.partitions - 1}")
+async def ranges_of(reader: LogReader, topics: Catalogue, span: Span) -> dict[TopicPartition, Range]:
+    """Return the offsets of queries and feedback in a span, of the partitions that have some."""
+    names = topics.queries, topics.feedback
+    there = await reader.ranges(TopicPartition(name, number) for name in names for number in range(topics.partitions))
+    found = {tp: await range_between(reader, tp, span.since_ms, span.until_ms, one) for tp, one in there.items()}
+    return {tp: one for tp, one in found.items() if one.first < one.end}
+
+
+async def in_time_order(
+    reader: LogReader, ranges: Mapping[TopicPartition, Range]
+) -> AsyncGenerator[tuple[int, Record], None]:
+    """Yield the records of the ranges as one log, each with its time in milliseconds, in bounded memory.
+
+    Args:
+        reader: A connected reader that reads nothing else meanwhile.
+        ranges: What to read; of records of one millisecond those of the partition that comes first here are first.
+    """
+    order = TimeOrder({tp: rank for rank, tp in enumerate(ranges)})
+    reader.assign(ranges)
+    while unread := reader.unread:
+        wanted = [tp for tp in unread if order.waiting(tp) < MOST_WAITING]
+        for tp, records in (await reader.fetch(wanted)).items():
+            order.add(tp, records)
+        for found in order.release(ranges.keys() - unread, float("inf")):
+            yield found
 
 
 async def _catalogue(place: RerunEndpoint) -> Catalogue:
     """Return the topics of a deployment with their actual number of partitions."""
-    found = Catalogue(prefix=place.prefix)
-    topics = await existing_topics(place.kafka, place.prefix)
-    for name in (found.queries, found.feedback):
-        checked_partitions(name, topics.get(name))
-    return replace(found, partitions=topics[found.queries])
-
-
-async def _cluster(place: RerunEndpoint) -> str | None:
-    async with administration(place.kafka) as admin:
-        found: str | None = (await admin.describe_cluster()).get("cluster_id")
-    return found
+    found, topics = Catalogue(prefix=place.prefix), await existing_topics(place.kafka, place.prefix)
+    partitions = checked_partitions(found.queries, topics.get(found.queries))
+    checked_partitions(found.feedback, topics.get(found.feedback), partitions)
+    return replace(found, partitions=partitions)

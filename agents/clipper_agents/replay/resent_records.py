@@ -1,124 +1,65 @@
-"""What a logged query or feedback becomes when it is sent again: its topic, partition, key, value and headers.
+"""What a logged query or feedback becomes when it is sent again.
 
 Rules of this file:
-- Only the query's id is ever changed; every other byte of a field stays as it was logged.
-- A query without an id gets the one that it was answered under, so that its feedback still names it.
-- Feedback goes to the partition that its query was sent to. Beside queries only feedback about them is sent; feedback
-  alone keeps its ids.
+- Only the query id changes: partition, key, headers and the bytes of every other field stay as they were logged.
+- A new id is a function of the run and of the id under which the query was answered, so feedback names its query again.
+- Feedback is sent about queries of this run alone: the target would wait for any other.
 - A marker of a restore is never sent: it would set the weights of another deployment back.
-- Memory is bounded: the last `REMEMBERED` queries are known, and feedback about older ones is left out.
 """
 
-import sys
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
-from aiokafka import ConsumerRecord
+import xxhash
 
 from clipper_agents.dead_letters.reader import REPLAYED_FROM
-from clipper_agents.replay.run_ids import Ids
-from clipper_stream.client.keys import partition_for
+from clipper_agents.kafka.time_order import Record
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import JSON, MSGPACK, content_type
+from clipper_topics.query import ID_CHARACTERS
 from clipper_topics.query_ids import answered_id
 from clipper_topics.restore import restore_id_of
 
-Record: TypeAlias = ConsumerRecord[Any, Any]
-LeftOut: TypeAlias = Literal["empty", "restore_marker", "other_application", "unreadable", "no_query", "no_key"]
-"""Why a record is not sent: neither key nor value, which aiokafka does not send; a marker; not of the applications that
-were chosen; of those nothing can be read; feedback about a query that this run did not send; feedback without a key
-where keys say the partition."""
+LeftOut: TypeAlias = Literal["unreadable", "other_application", "restore_marker", "no_query"]
+"""Why a record is not sent: its id cannot be read, it is of an application that was not chosen, it is a marker, or its
+query was not sent before it."""
 REMEMBERED = 1_000_000
-"""Queries: about 100 MB."""
+"""Queries that are remembered at least, twice as many at most: some 140 MB."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResentRecord:
-    """A record to send.
-
-    Attributes:
-        topic: The target's topic.
-        partition: Partition of that topic.
-        key: The logged key.
-        value: The logged value, with the new query id.
-        headers: The logged headers, and one with the place of the logged record.
-    """
+class ResentRecord(NamedTuple):
+    """A record to send."""
 
     topic: str
-    partition: int
+    value: bytes
     key: bytes | None
-    value: bytes | None
+    partition: int
     headers: list[tuple[str, bytes | None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Said:
-    """Id and application of a record, and all its fields as bytes of its own encoding."""
-
-    query_id: str | None
-    application: str | None
-    fields: dict[str, Any]
+class _Names(msgspec.Struct):
+    query_id: str | None = None
+    application: str | None = None
 
 
-class _Protocol(NamedTuple):
-    fields: Any
-    text: Any
-    encode: Any
-
-
-_Fields: TypeAlias = dict[str, msgspec.Raw]
-_Text: TypeAlias = str | None
-_PROTOCOLS = {
-    JSON: _Protocol(msgspec.json.Decoder(_Fields), msgspec.json.Decoder(_Text), msgspec.json.encode),
-    MSGPACK: _Protocol(msgspec.msgpack.Decoder(_Fields), msgspec.msgpack.Decoder(_Text), msgspec.msgpack.encode),
+_FORMATS: dict[str, tuple[Any, Any, Any]] = {
+    kind: (form.Decoder(_Names), form.Decoder(dict[str, msgspec.Raw]), form.encode)
+    for kind, form in ((JSON, msgspec.json), (MSGPACK, msgspec.msgpack))
 }
+"""By content type: decoders of what is looked at and of all fields as they are written, and the encoder."""
 
 
-class SentQueries:
-    """Target partitions of the last queries, by their old partition, id and application.
+def new_id(query_id: str, run: str) -> str:
+    """Return the id under which a run sends a query; a digest stands in it for an id that is too long to be extended.
 
-    >>> sent = SentQueries(most=4)
-    >>> sent.note(0, "a", "digits", 1)
-    >>> sent.partition_of(0, "a", "digits"), sent.partition_of(0, "a", None), sent.partition_of(1, "a", None)
-    (1, 1, None)
-
-    Args:
-        most: Most queries to remember; at least half as many are remembered.
+    >>> new_id("3@41", "r1"), len(new_id("x" * 1_000, "r1"))
+    ('3@41~r1', 37)
     """
-
-    def __init__(self, most: int = REMEMBERED) -> None:
-        self._half = max(1, most // 2)
-        self._young: dict[int, tuple[str | None, int]] = {}
-        self._old: dict[int, tuple[str | None, int]] = {}
-
-    def note(self, partition: int, query_id: str, application: str | None, sent_to: int) -> None:
-        """Note that a query of this partition was sent to another one."""
-        if len(self._young) >= self._half:
-            self._old, self._young = self._young, {}
-        name = None if application is None else sys.intern(application)
-        first = self._get(partition, query_id)
-        shared = first is not None and first[0] != name
-        self._young[hash((partition, query_id, name) if shared else (partition, query_id))] = name, sent_to
-
-    def partition_of(self, partition: int, query_id: str, application: str | None) -> int | None:
-        """Return the partition to which a query was sent; None if it was not sent, or is forgotten.
-
-        Args:
-            partition: Where the query was.
-            query_id: Its id.
-            application: Its application; None: the first query under the id is meant.
-        """
-        found = self._get(partition, query_id)
-        if found is not None and application is not None and found[0] != application:
-            found = self._get(partition, query_id, application)
-        return None if found is None else found[1]
-
-    def _get(self, *place: int | str | None) -> tuple[str | None, int] | None:
-        key = hash(place)
-        found = self._young.get(key)
-        return self._old.get(key) if found is None else found
+    extended = f"{query_id}~{run}"
+    if len(extended) <= ID_CHARACTERS:
+        return extended
+    return f"{xxhash.xxh3_128_hexdigest(query_id.encode())}~d.{run}"
 
 
 class RecordResender:
@@ -126,107 +67,49 @@ class RecordResender:
 
     Args:
         source: The topics that are read.
-        target: The topics that are written; `partitions` of both say whether partitions are kept.
-        ids: Makes the query id of the copy.
+        target: The topics that are written, with as many partitions.
+        run: Name of the run, without `~`; new ids end with it.
         applications: Applications to send; empty: all.
-        queries: Send queries.
-        feedback: Send feedback.
-        sent: Remembers the queries that were sent.
+        remembered: Queries that are remembered at least.
     """
 
     def __init__(
         self,
         source: Catalogue,
         target: Catalogue,
-        ids: Ids,
-        *,
+        run: str,
         applications: Collection[str] = (),
-        queries: bool = True,
-        feedback: bool = True,
-        sent: SentQueries | None = None,
+        remembered: int = REMEMBERED,
     ) -> None:
-        self._source, self._target, self._ids = source, target, ids
-        self._applications, self._both = frozenset(applications), queries and feedback
-        self._sent = SentQueries() if sent is None else sent
+        self._topics = {source.queries: target.queries, source.feedback: target.feedback}
+        self._queries, self._run, self._applications = source.queries, run, applications
+        self._remembered = remembered
+        self._newer, self._older = set[int](), set[int]()
 
     def copy(self, record: Record) -> ResentRecord | LeftOut:
         """Return the record to send, or why none is sent."""
-        if record.key is None and record.value is None:
-            return "empty"
-        return self._query(record) if record.topic == self._source.queries else self._feedback(record)
-
-    def _query(self, record: Record) -> ResentRecord | LeftOut:
-        said = _read(record)
-        wrong = self._unwanted(said)
-        if wrong is not None:
-            return wrong
-        old = answered_id(None if said is None else said.query_id, record.partition, record.offset)
-        partition = self._kept(record, old.encode("utf-8", "surrogatepass"))
-        if self._both:
-            self._sent.note(record.partition, old, None if said is None else said.application, partition)
-        return self._copied(record, self._target.queries, partition, said, self._ids(old))
-
-    def _feedback(self, record: Record) -> ResentRecord | LeftOut:
-        if restore_id_of(record.headers) is not None:
+        is_query = record.topic == self._queries
+        if not is_query and restore_id_of(record.headers) is not None:
             return "restore_marker"
-        said = _read(record)
-        partition = self._partition_of_query(record, said)
-        if isinstance(partition, str):
-            return partition
-        new = self._ids(said.query_id) if self._both and said is not None and said.query_id else None
-        return self._copied(record, self._target.feedback, partition, said, new)
-
-    def _unwanted(self, said: _Said | None) -> LeftOut | None:
-        if not self._applications:
-            return None
-        if said is None:
+        try:
+            decode_names, decode_fields, encode = _FORMATS[content_type(record.headers)]
+            names, fields = decode_names.decode(record.value or b""), decode_fields.decode(record.value)
+        except (KeyError, ValueError, RecursionError):
             return "unreadable"
-        return None if said.application in self._applications else "other_application"
-
-    def _partition_of_query(self, record: Record, said: _Said | None) -> int | LeftOut:
-        if said is None or not self._both:
-            wrong = self._unwanted(said)
-            if wrong is not None:
-                return wrong
-            kept = self._source.partitions == self._target.partitions
-            return self._kept(record, b"") if kept or record.key is not None else "no_key"
-        found = self._sent.partition_of(record.partition, said.query_id or "", said.application)
-        return "no_query" if found is None else found
-
-    def _kept(self, record: Record, key: bytes) -> int:
-        """Return the logged partition if both topics have as many, else that of the key or of its substitute."""
-        if self._source.partitions == self._target.partitions:
-            return int(record.partition)
-        return partition_for(key if record.key is None else record.key, self._target.partitions)
-
-    def _copied(
-        self, record: Record, topic: str, partition: int, said: _Said | None, query_id: str | None
-    ) -> ResentRecord:
-        value = record.value
-        if said is not None and query_id is not None and query_id != said.query_id:
-            value = _with_id(record, said, query_id)
+        if self._applications and (is_query or names.application) and names.application not in self._applications:
+            return "other_application"
+        query_id = answered_id(names.query_id, record.partition, record.offset) if is_query else names.query_id or ""
+        query = hash((record.partition, query_id))
+        if is_query:
+            self._remember(query)
+        elif query not in self._newer and query not in self._older:
+            return "no_query"
         place = f"{record.topic}/{record.partition}/{record.offset}".encode()
-        headers = [(name, content) for name, content in record.headers if name != REPLAYED_FROM]
-        return ResentRecord(
-            topic=topic, partition=partition, key=record.key, value=value, headers=[*headers, (REPLAYED_FROM, place)]
-        )
+        headers = [*(one for one in record.headers if one[0] != REPLAYED_FROM), (REPLAYED_FROM, place)]
+        value = encode(fields | {"query_id": new_id(query_id, self._run)})
+        return ResentRecord(self._topics[record.topic], value, record.key, record.partition, headers)
 
-
-def _read(record: Record) -> _Said | None:
-    """Return id, application and fields of a record; None for an unreadable one, which can only be sent unchanged."""
-    protocol = _PROTOCOLS.get(content_type(record.headers))
-    if protocol is None or not record.value:
-        return None
-    try:
-        fields = protocol.fields.decode(record.value)
-        texts = {name: protocol.text.decode(fields[name]) for name in ("query_id", "application") if name in fields}
-    except (ValueError, RecursionError):
-        return None
-    return _Said(query_id=texts.get("query_id"), application=texts.get("application"), fields=fields)
-
-
-def _with_id(record: Record, said: _Said, query_id: str) -> bytes:
-    """Return the value with another query id; every other field is copied byte by byte."""
-    protocol = _PROTOCOLS[content_type(record.headers)]
-    changed: bytes = protocol.encode(said.fields | {"query_id": query_id})
-    return changed
+    def _remember(self, query: int) -> None:
+        if len(self._newer) >= self._remembered:
+            self._older, self._newer = self._newer, set()
+        self._newer.add(query)

@@ -1,4 +1,4 @@
-"""Which part of the logs: from a time or an offset to another, and the offsets that this comes to in each topic.
+"""Which part of the logs: from a time to another, and the offsets that this comes to in each topic.
 
 Rules of this file:
 - A decision belongs to a span by the record of its prediction. What is about it may stand outside.
@@ -6,13 +6,11 @@ Rules of this file:
 - Feedback is read from a while before the span, and until the horizon behind its end, or to the end of the log.
 """
 
-from collections.abc import Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from clipper_agents.kafka.reader import NO_END, LogReader, Range
+from clipper_agents.kafka.reader import LogReader, Range
 from clipper_stream.errors import SetupError
 from clipper_topics.catalogue import Catalogue
 
@@ -21,7 +19,7 @@ LEAD_MS = 300_000
 
 
 class EmptySpan(SetupError):
-    """The span ends before it begins, or names a partition that does not exist."""
+    """The span ends before it begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,30 +29,22 @@ class Span:
     Attributes:
         since_ms: Predictions of this time and later, milliseconds since the epoch; None: from the oldest on.
         until_ms: Predictions before this time; None: up to the end of the log now.
-        offsets: By partition, the first offset and one past the last, None for the oldest or the end; partitions that
-            are not named are not read. Instead of times.
         horizon_s: How long after its prediction a feedback still counts, in seconds; None: as long as there is a log.
 
     >>> Span(since_ms=1_000, until_ms=2_000).horizon_ms
     inf
 
     Raises:
-        EmptySpan: the span ends before it begins, or has both times and offsets.
+        EmptySpan: the span ends before it begins.
     """
 
     since_ms: int | None = None
     until_ms: int | None = None
-    offsets: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
     horizon_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.offsets and (self.since_ms is not None or self.until_ms is not None):
-            raise EmptySpan("the span has times and offsets: give one of them")
         if self.since_ms is not None and self.until_ms is not None and self.since_ms >= self.until_ms:
             raise EmptySpan(f"the span begins at {self.since_ms} ms and ends at {self.until_ms} ms: give a later end")
-        for partition, (first, end) in self.offsets.items():
-            if first is not None and end is not None and first >= end:
-                raise EmptySpan(f"partition {partition} from offset {first} to {end}: give a later end")
 
     @property
     def horizon_ms(self) -> float:
@@ -95,15 +85,10 @@ async def partition_spans(reader: LogReader, catalogue: Catalogue, span: Span) -
         span: The part to read.
 
     Raises:
-        EmptySpan: the span names a partition that does not exist.
         KafkaError: no broker answers, or a right is missing.
         TimeoutError: no record came within the reader's patience.
     """
-    foreign = [number for number in span.offsets if not 0 <= number < catalogue.partitions]
-    if foreign:
-        raise EmptySpan(f"partition {foreign[0]} is not there: {catalogue.predictions} has {catalogue.partitions}")
-    numbers = sorted(span.offsets) or list(range(catalogue.partitions))
-    found = [await _partition_span(reader, catalogue, span, number) for number in numbers]
+    found = [await _partition_span(reader, catalogue, span, number) for number in range(catalogue.partitions)]
     return [one for one in found if one.first < one.predictions.end]
 
 
@@ -112,35 +97,32 @@ async def _partition_span(reader: LogReader, catalogue: Catalogue, span: Span, n
         TopicPartition(topic, number) for topic in (catalogue.predictions, catalogue.audits, catalogue.feedback)
     ]
     there = await reader.ranges(tps)
-    low, high = there[predictions]
-    first, end = await _wanted(reader, predictions, span, there[predictions])
+    first, end = await range_between(reader, predictions, span.since_ms, span.until_ms, there[predictions])
     since_ms, until_ms = span.since_ms, span.until_ms
-    if span.offsets and first < end:
-        since_ms = await _time_at(reader, predictions, first) if first > low else None
-        until_ms = await _time_at(reader, predictions, end - 1) if end < high else None
     lead_ms = None if since_ms is None else max(0, since_ms - LEAD_MS)
     last_ms = None if until_ms is None or span.horizon_s is None else until_ms + round(span.horizon_ms) + 1
-    lead = await _offset_at(reader, predictions, lead_ms, Range(low, end))
+    lead = await _offset_at(reader, predictions, lead_ms, Range(there[predictions].first, end))
     return PartitionSpan(
         partition=number,
         first=first,
         predictions=Range(min(first, lead), end),
-        audits=await _between(reader, audits, lead_ms, last_ms, there[audits]),
-        feedback=await _between(reader, feedback, lead_ms, last_ms, there[feedback]),
+        audits=await range_between(reader, audits, lead_ms, last_ms, there[audits]),
+        feedback=await range_between(reader, feedback, lead_ms, last_ms, there[feedback]),
     )
 
 
-async def _wanted(reader: LogReader, tp: TopicPartition, span: Span, there: Range) -> Range:
-    if span.offsets:
-        first, end = span.offsets[tp.partition]
-        return Range(max(there.first, first or 0), min(there.end, there.end if end is None else end))
-    first = await _offset_at(reader, tp, span.since_ms, there)
-    return Range(first, there.end if span.until_ms is None else await _offset_at(reader, tp, span.until_ms, there))
-
-
-async def _between(
+async def range_between(
     reader: LogReader, tp: TopicPartition, since_ms: int | None, until_ms: int | None, there: Range
 ) -> Range:
+    """Return the offsets of a partition's records from one time to another, milliseconds since the epoch.
+
+    Args:
+        reader: A connected reader.
+        tp: The partition.
+        since_ms: Records of this time and later; None: from the oldest on.
+        until_ms: Records before this time; None: up to the end.
+        there: What the partition holds.
+    """
     first = await _offset_at(reader, tp, since_ms, there)
     return Range(first, there.end if until_ms is None else max(first, await _offset_at(reader, tp, until_ms, there)))
 
@@ -150,11 +132,3 @@ async def _offset_at(reader: LogReader, tp: TopicPartition, at_ms: int | None, t
     if at_ms is None:
         return there.first
     return min(there.end, (await reader.offsets_at([tp], at_ms)).get(tp, there.end))
-
-
-async def _time_at(reader: LogReader, tp: TopicPartition, offset: int) -> int:
-    """Return the timestamp of the first record at or after an offset, milliseconds since the epoch."""
-    async with aclosing(reader.lists({tp: Range(offset, NO_END)}, max_records=1)) as lists:
-        _, records = await anext(lists)
-    timestamp: int = records[0].timestamp
-    return timestamp

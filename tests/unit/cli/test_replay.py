@@ -5,18 +5,15 @@ from pathlib import Path
 
 import pytest
 import typer
-from aiokafka import TopicPartition
 from builders.evaluation import candidate, evaluation
 from builders.known_truth import log_of
 
 from clipper_agents.cli.evaluation_view import as_json, show_evaluation
-from clipper_agents.cli.replay_produce import figures_of, lines_of, speed_of, wanted
+from clipper_agents.cli.replay_produce import lines_of
 from clipper_agents.cli.replay_restore import changed_contexts, offsets_of
 from clipper_agents.cli.replay_verify import print_verification
 from clipper_agents.cli.terminal import console
-from clipper_agents.kafka.reader import Range
-from clipper_agents.replay.merged_log import TimeRange
-from clipper_agents.replay.resend import RerunSummary
+from clipper_agents.replay.rerun import RerunSummary
 from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, ShownRow, Verification, shown_row
 from clipper_stream.evaluation.results import NOTHING, EvidenceSize
 from clipper_topics.selection_rows import ModelTotalsRecord, SavedRow, SelectionRow
@@ -102,48 +99,14 @@ def test_what_is_not_known_is_called_so_and_is_null_in_json():
 
 
 # --- produce ----------------------------------------------------------------------------------------------------------
-def test_a_range_is_one_of_times_or_of_offsets():
-    assert wanted("1h", "30m", None, 7_200.0) == TimeRange(since_ms=3_600_000, until_ms=5_400_000)
-    assert wanted("1h", None, None, 7_200.0).until_ms is None
-    ranges = {("queries", 0): Range(1, 2), ("feedback", 3): Range(0, 9)}
-    assert wanted(None, None, ["queries/0=1:2", "feedback/3=0:9"], 0.0) == ranges
-
-
-@pytest.mark.parametrize(
-    ("refused", "said"),
-    [
-        (lambda: wanted(None, None, None, 86_400.0), "--since"),
-        (lambda: wanted("1h", None, ["queries/0=1:2"], 86_400.0), "leave one of them out"),
-        (lambda: wanted("1h", "2h", None, 86_400.0), "the range is empty"),
-        (lambda: wanted("1h", "soon", None, 86_400.0), "--until soon"),
-        (lambda: wanted(None, None, ["outputs/0=1:2"], 86_400.0), "outputs/0=1:2"),
-        (lambda: wanted(None, None, ["queries/0=2:2"], 86_400.0), "the end behind it"),
-        *((lambda text=text: speed_of(text), "--speed") for text in ("0", "-1", "fast", "1e9", "nan", "")),
-        *(
-            (lambda text=text: offsets_of(text), "write each partition once")
-            for text in ("0", "0:1,0:2", "a:1", "0:1,", "0:-1", "0:1:2")
-        ),
-    ],
-)
-def test_what_is_no_range_no_speed_and_no_offsets_is_said(refused, said):
-    with pytest.raises(typer.BadParameter, match=said):
-        refused()
-
-
 def test_the_summary_of_a_run_is_that_of_the_golden_text():
-    """A run that did not reach its end says with which offsets to go on."""
-    sent = RerunSummary(read=3, first_ms=1_000, last_ms=5_000, took_s=0.5)
-    sent.sent["staging.queries"], sent.left_out["no_query"] = 2, 1
-    sent.lateness.add(0.001)
-    left = {("queries", 0): Range(7, 9), ("feedback", 1): Range(0, 4)}
-    cut = RerunSummary(interrupted=True)
-    for (topic, partition), span in (left | {("queries", 1): Range(3, 3)}).items():
-        cut.unread[TopicPartition(f"clipper.{topic}", partition)] = span
-    figures = figures_of(cut, run=None, dry=False)
-    assert wanted(None, None, figures["unread"], 0.0) == left
-    dry = figures_of(RerunSummary(interrupted=True), run=None, dry=True)
-    assert dry["pace"] is None
-    runs = [figures_of(sent, run="r1", dry=False), dry, figures]
+    """Of one that reached its end, one that was interrupted, and one that was so before its first record."""
+    sent = RerunSummary(run="r1", read=4, failed=1, first_failure="too large", complete=True)
+    sent.first_ms, sent.last_ms, sent.took_s = 1_000, 5_000, 0.5
+    sent.sent["staging.queries"], sent.left_out["no_query"] = 3, 1
+    cut = RerunSummary(run="r2", read=1, first_ms=1_000, last_ms=1_000)
+    cut.sent["staging.feedback"] = 1
+    runs = [sent, cut, RerunSummary(run="r3")]
     text = "".join(f"{line}\n" for run in runs for line in (*lines_of(run), ""))
     assert text == (GOLDEN / "replay-produce.txt").read_text()
 
@@ -186,6 +149,12 @@ def test_a_verification_is_that_of_the_golden_text(capsys):
         equal = not any(one.partings for one in verdicts)
         print_verification(Verification(equal=equal, seconds=0.25, partitions=verdicts))
     assert capsys.readouterr().out == (GOLDEN / "replay-verify.txt").read_text()
+
+
+@pytest.mark.parametrize("text", ["0", "0:1,0:2", "a:1", "0:1,", "0:-1", "0:1:2"])
+def test_offsets_that_cannot_be_read_are_refused(text):
+    with pytest.raises(typer.BadParameter, match="write each partition once"):
+        offsets_of(text)
 
 
 def test_contexts_that_change_are_counted_once():
