@@ -37,7 +37,6 @@ def catalogue(kafka):
 
 @pytest.fixture
 def target(kafka):
-    """Topics of another deployment, with as many partitions."""
     with temporary_topics(kafka) as own:
         yield own
 
@@ -59,8 +58,8 @@ async def test_a_second_deployment_answers_and_learns_a_range_as_often_as_it_is_
             assert summary["left_out"] == {"restore_marker": 1, "no_query": 1}
             assert (summary["complete"], summary["failed"]) == (True, 0)
             found, counts = await at.predictions(*(f"{query_id}~{summary['run']}" for query_id in ids))
-            assert {one.output for one in found.values()} <= set(range(1, QUERIES + 2))
-            assert (any(one.default for one in found.values()), set(counts.values())) == (False, {1})
+            assert {(one.default, one.output) for one in found.values()} <= {(False, n) for n in range(1, QUERIES + 2)}
+            assert set(counts.values()) == {1}
             async with asyncio.timeout(90):
                 while sum(row.totals["m:1"][0] for row in await rows_of(at) if "m:1" in row.totals) != times * QUERIES:
                     await asyncio.sleep(0.1)
@@ -70,16 +69,13 @@ async def test_a_second_deployment_answers_and_learns_a_range_as_often_as_it_is_
     assert all(one.headers["trace"] == one.key for one in copies)
 
 
-def test_a_run_sends_what_was_chosen_to_topics_that_are_alike_and_else_nothing(kafka, catalogue, target, shell):
+def test_a_run_sends_what_was_chosen_to_topics_that_are_alike(kafka, catalogue, target, shell):
     with temporary_topics(kafka, partitions=3) as wide, AnyClient(kafka.bootstrap) as client:
-        for arguments, code, said in (
-            (("--to", "nowhere"), exits.SETUP, "topic nowhere.queries does not exist"),
-            (("--to", wide.prefix), exits.SETUP, f"{wide.queries} has 3 partitions, {catalogue.queries} has 2"),
-            (("--to", target.prefix, "--until", "1h"), exits.SETUP, "give a later end"),
-            (("--to", target.prefix, "--until", "soon"), exits.USAGE, "--until soon: write 30m"),
-            (("--to", target.prefix, "--speed", "-1"), exits.USAGE, "--speed"),
+        for to, said in (
+            ("nowhere", "topic nowhere.queries does not exist"),
+            (wide.prefix, f"{wide.queries} has 3 partitions, {catalogue.queries} has 2"),
         ):
-            assert shell(*PRODUCE, *arguments, code=code, said=said) == []
+            assert shell(*PRODUCE, "--to", to, code=exits.SETUP, said=said) == []
         for chosen in ("--until", "30m"), ("--application", "other"):
             assert shell.json(*PRODUCE, "--to", target.prefix, *chosen)[0]["sent"] == {}
         assert [len(client.read(topic)) for topic in (catalogue.queries, target.queries)] == [QUERIES, 0]
