@@ -21,7 +21,8 @@ RIGHTS = {"ada": ("read", "operate"), "grace": ("read",), "shop": ("predict",)}
 class Site:
     """A console, with clients that look at it as browsers do."""
 
-    def __init__(self, folder, section):
+    def __init__(self, folder, section, keys=None):
+        self.keys = keys
         settings = settings_of(folder / "console", section)
         self.log = KeptLog()
         self.console = Console(settings, Access.from_settings(section), Pipeline(settings, bool), self.log)
@@ -44,8 +45,7 @@ async def keyed(anyio_backend, tmp_path_factory):
     """One with keys, of which it has the secrets."""
     folder = tmp_path_factory.mktemp("keyed")
     keys = {name: key_in(folder / "keys.json", name, *rights) for name, rights in RIGHTS.items()}
-    site = Site(folder, GatewaySection(keys_file=str(folder / "keys.json")))
-    site.keys = keys
+    site = Site(folder, GatewaySection(keys_file=str(folder / "keys.json")), keys)
     yield site
     await site.console.stop()
 
