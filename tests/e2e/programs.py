@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,25 @@ def until(what: str, holds: Callable[[], T], within_s: float = READY_S) -> T:
         assert time.monotonic() < end_s, f"not within {within_s:.0f} s: {what}"
         time.sleep(POLL_S)
     return found
+
+
+@contextmanager
+def repeatedly(work: Callable[[], object], threads: int = 1, pause_s: float = POLL_S) -> Iterator[None]:
+    """Call a function again and again in threads of its own until the end of the block, which raises its errors."""
+    enough = threading.Event()
+
+    def run_on() -> None:
+        while not enough.wait(pause_s):
+            work()
+
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(run_on) for _ in range(threads)]
+        try:
+            yield
+        finally:
+            enough.set()
+    for one in running:
+        one.result()
 
 
 @contextmanager

@@ -12,22 +12,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import count, cycle, takewhile
 from operator import methodcaller
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from confluent_kafka import Producer
 from e2e.any_client import AnyClient
-from e2e.programs import Program, Shell, descendants, environment, until
+from e2e.programs import Program, Shell, descendants, environment, repeatedly, until
 from e2e.test_alert_rules import ALERTS
 from faults.deployment import child
 from stub_server import Answer, StubServer, serving
@@ -110,48 +108,42 @@ class Observed:
 
     def __init__(self, up: Program, folder: Path, url: str, gateway: str, client: AnyClient) -> None:
         self.up, self.folder, self.url, self.gateway, self.client = up, folder, url, gateway, client
-        self.topics, self._ending = Catalogue(), threading.Event()
-        self._producer = Producer({"bootstrap.servers": client.bootstrap, "linger.ms": 0})
-        self._threads = [threading.Thread(target=work) for work in (self._ask, self._tell, self._call)]
+        self.topics, self._producer = Catalogue(), Producer({"bootstrap.servers": client.bootstrap, "linger.ms": 0})
 
     def firing(self) -> list[dict[str, str]]:
         """The labels of the alerts that fire now."""
         return [one["labels"] for one in asked(self.url, "alerts")["alerts"] if one["state"] == "firing"]
 
     # --- traffic ------------------------------------------------------------------------------------------------------
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
+    @contextmanager
+    def traffic(self) -> Iterator[None]:
+        """Ask each application in its turn, tell the truth about the answers, and call one over HTTP."""
+        asked = zip(count(), cycle(QUERIES), strict=False)
 
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        for thread in self._threads:
-            thread.join()
-        self._producer.flush(10)
+        def ask() -> None:
+            number, application = next(asked)
+            query = {"application": application, "query_id": f"q{number}", "input": [number % 5, 1]}
+            self._send(self.topics.queries, query)
+
+        def tell() -> None:
+            for answer in answers.more():
+                query_id = str(answer.content["query_id"])
+                if query_id[1:].isdecimal():
+                    told = {"query_id": query_id, "label": int(query_id[1:]) % 5 + 1}
+                    self._send(self.topics.feedback, told, answer.partition)
+
+        def call() -> None:
+            self.call("raising")  # nobody gives feedback about these, which a trial would wait for
+
+        with (
+            self.client.reading(self.topics.predictions) as answers,
+            repeatedly(ask, pause_s=TURN_S / len(QUERIES)), repeatedly(tell), repeatedly(call, pause_s=0.3),
+        ):  # fmt: skip
+            yield
 
     def _send(self, topic: str, content: Any, partition: int = -1) -> None:
         self._producer.produce(topic, json.dumps(content).encode(), partition=partition)
         self._producer.poll(0)
-
-    def _ask(self) -> None:
-        applications = cycle(QUERIES)
-        for number in takewhile(lambda _: not self._ending.wait(TURN_S / len(QUERIES)), count()):
-            query = {"application": next(applications), "query_id": f"q{number}", "input": [number % 5, 1]}
-            self._send(self.topics.queries, query)
-
-    def _tell(self) -> None:
-        with self.client.reading(self.topics.predictions) as reading:
-            while not self._ending.is_set():
-                for answer in reading.more():
-                    query_id = str(answer.content["query_id"])
-                    if query_id[1:].isdecimal():
-                        told = {"query_id": query_id, "label": int(query_id[1:]) % 5 + 1}
-                        self._send(self.topics.feedback, told, answer.partition)
-
-    def _call(self) -> None:
-        while not self._ending.wait(0.3):
-            self.call("raising")  # nobody gives feedback about these, which a trial would wait for
 
     def call(self, application: str) -> None:
         """Ask over HTTP, whatever comes."""
@@ -203,21 +195,8 @@ class Observed:
             self.client.send(self.topics.queries, b"no query")
         yield
 
-    @contextmanager
-    def crowd(self) -> Iterator[None]:
-        over = threading.Event()
-
-        def work() -> None:
-            while not over.wait(0.05):
-                self.call("crowded")
-
-        with ThreadPoolExecutor(6) as pool:
-            for _ in range(6):
-                pool.submit(work)
-            try:
-                yield
-            finally:
-                over.set()
+    def crowd(self) -> AbstractContextManager[None]:
+        return repeatedly(lambda: self.call("crowded"), 6)
 
     @contextmanager
     def told_by_nobody(self) -> Iterator[None]:
@@ -242,7 +221,7 @@ def observed(folder: Path) -> Iterator[Observed]:
         with (
             AnyClient(fields["bootstrap"]) as client,
             prometheus(folder / "prometheus", targets, FACTOR) as url,
-            Observed(up, folder, url, fields["gateway"], client) as pipeline,
+            (pipeline := Observed(up, folder, url, fields["gateway"], client)).traffic(),
         ):
             rates = 'sum by (application) (rate(clipper_predictions_total{outcome="model"}[5s])) > 0'
             until("answers", lambda: len(asked(url, "query", query=rates)["result"]) >= len(set(QUERIES)))

@@ -3,17 +3,16 @@
 import itertools
 import random
 import signal
-import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import httpx
 from e2e.gateways import client_of, serves
-from e2e.programs import Program, until
+from e2e.programs import Program, repeatedly, until
 from faults.under_traffic import Rig
 
 PREDICT, FEEDBACK = "/v1/applications/sums/predict", "/v1/feedback"
@@ -97,23 +96,10 @@ class Gateways(Rig):
         serves(self.urls[number], LONG_S)
 
 
-@contextmanager
-def callers(work: Callable[[int], object]) -> Iterator[None]:
+def callers(work: Callable[[int], object]) -> AbstractContextManager[None]:
     """Threads that call a function with one new number after the other; its errors are raised at the end."""
-    numbers, enough = itertools.count(), threading.Event()
-
-    def run_on() -> None:
-        while not enough.wait(PAUSE_S):
-            work(next(numbers))
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        running = [pool.submit(run_on) for _ in range(THREADS)]
-        try:
-            yield
-        finally:
-            enough.set()
-    for one in running:
-        one.result()
+    numbers = itertools.count()
+    return repeatedly(lambda: work(next(numbers)), THREADS, PAUSE_S)
 
 
 def in_parallel(work: Callable[[T], object], over: Sequence[T]) -> None:
