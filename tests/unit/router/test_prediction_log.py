@@ -146,23 +146,22 @@ async def test_records_are_indexed_where_they_are_and_counted(rig):
     assert [stages[name] for name in ("wait", "models", "record")] == [5, 5, 5]
 
 
-async def test_an_audit_says_what_was_asked_for_the_log_only(rig):
-    await Life(rig).lives("read served shadowed")
+ASKED = ("s:1", 7, 1.0, False)
+ENDS = [("shadowed", [ASKED], []), ("expired", [], [("s", "late")]), ("restored read", [], [("s", LOST_AUDIT[0])])]
+
+
+@pytest.mark.parametrize(("end", "models", "missing"), ENDS)
+async def test_an_audit_says_what_was_asked_for_the_log_only_and_who_is_missing(rig, end, models, missing):
+    await Life(rig).lives(f"read served {end}")
     ((prediction,), (audit,)) = rig.predictions(), audits(rig)
     assert (prediction.output, prediction.audited, [use.model for use in prediction.models]) == (3, True, ["a"])
-    assert (audit.query_id, audit.application, audit.query_offset, audit.missing) == ("q", "app", 4, [])
-    (use,) = audit.models
-    assert (f"{use.model}:{use.version}", use.output, use.propensity, use.served) == ("s:1", 7, 1.0, False)
-    assert (rig.log(CATALOGUE.audits)[0][0], rig.router.in_flight) == (b"key", 0)
-    assert rig.audits.of(0).find([audit_key("q", 4)])[0].offset == 0
-
-
-@pytest.mark.parametrize(("end", "reason"), [("expired", "late"), ("restored read", LOST_AUDIT[0])])
-async def test_an_audit_says_who_is_missing(rig, end, reason):
-    await Life(rig).lives(f"read served {end}")
-    (audit,) = audits(rig)
-    assert [(one.model, one.reason, one.served) for one in audit.missing] == [("s", reason, False)]
-    assert (audit.models, rig.router.in_flight) == ([], 0)
+    assert (audit.query_id, audit.application, audit.query_offset) == ("q", "app", 4)
+    uses = [(f"{use.model}:{use.version}", use.output, use.propensity, use.served) for use in audit.models]
+    assert (uses, [(one.model, one.reason) for one in audit.missing]) == (models, missing)
+    assert not any(one.served for one in audit.missing)
+    log = rig.log(CATALOGUE.audits)
+    assert (log[-1][0], rig.router.in_flight) == (b"key", 0)
+    assert rig.audits.of(0).find([audit_key("q", 4)])[0].offset == len(log) - 1
 
 
 async def test_queries_of_a_block_whose_outputs_no_record_holds_are_answered_one_by_one(rig):
