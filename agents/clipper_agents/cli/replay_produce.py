@@ -73,7 +73,7 @@ def _run(plan: "RerunPlan", summary: "RerunSummary") -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
         def end(number: int) -> None:
-            """Wait for acknowledgements; a second signal ends the run at once, since Kafka may be away."""
+            """End with the next acknowledgements; a second signal has its usual effect, since Kafka may be away."""
             stop.set()
             loop.remove_signal_handler(number)
 

@@ -71,23 +71,18 @@ class MemoryLogs:
     """Records by topic and partition, given in lists of three; the next one is stamped `now_ms`."""
 
     def __init__(self, now_ms=START_MS, step_ms=1):
-        self.topics, self._starts = defaultdict(list), Counter()
+        self.topics, self.starts = defaultdict(list), Counter()
         self.now_ms, self._step_ms = now_ms, step_ms
 
     def append(self, topic, value, partition=0, key=b"", headers=()):
         log = self.topics[topic, partition]
-        offset = log[-1].offset + 1 if log else self._starts[topic, partition]
+        offset = log[-1].offset + 1 if log else self.starts[topic, partition]
         log.append(record(offset, value, key, topic, partition, headers, self.now_ms))
         self.now_ms += self._step_ms
         return self
 
-    def delete_before(self, topic, offset):
-        """What retention does in partition 0."""
-        self._starts[topic, 0] = offset
-        self.topics[topic, 0] = [one for one in self.topics[topic, 0] if one.offset >= offset]
-
     async def bounds(self, topic, partition):
-        log, start = self.topics[topic, partition], self._starts[topic, partition]
+        log, start = self.topics[topic, partition], self.starts[topic, partition]
         return start, log[-1].offset + 1 if log else start
 
     async def offset_at(self, topic, partition, at_ms):
@@ -102,14 +97,13 @@ class MemoryLogs:
     def read_all(self, topic):
         """As `oracle` reads them."""
         return [
-            Record(topic=topic, headers=dict(one.headers), timestamp_ms=one.timestamp, **of_place(one))
+            Record(
+                topic=topic, partition=number, offset=one.offset, key=one.key, value=one.value,
+                headers=dict(one.headers), timestamp_ms=one.timestamp,
+            )
             for number in range(CATALOGUE.partitions)
             for one in self.topics[topic, number]
-        ]
-
-
-def of_place(record):
-    return {name: getattr(record, name) for name in ("partition", "offset", "key", "value")}
+        ]  # fmt: skip
 
 
 class Deployment:
@@ -203,7 +197,8 @@ class Deployment:
     def delete_before(self, offset, topics=(CATALOGUE.predictions, CATALOGUE.feedback)):
         """What retention does in partition 0."""
         for topic in topics:
-            self.logs.delete_before(topic, offset)
+            self.logs.starts[topic, 0] = offset
+            self.logs.topics[topic, 0] = [one for one in self.logs.topics[topic, 0] if one.offset >= offset]
         return self
 
     def compact(self, dirty=0):
