@@ -7,7 +7,6 @@ import pytest
 from unit.gateway.rig import refused
 from unit.gateway.wires import ROW, GrpcWire, HttpWire, Sent
 
-from clipper_gateway.errors import Refusal
 from clipper_gateway.inference import query_of, response_parameters
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
@@ -145,12 +144,6 @@ async def test_an_idempotency_key_is_the_query_id_and_may_not_differ(wire):
         await wire.infer(ROW, parameters=parameters, **own)
         assert wire.calls.query.query_id == "order-7"
     await refused(wire.infer(ROW, parameters={"query_id": "order-8"}, **own), 400, "differ")
-
-
-async def test_a_refusal_says_when_to_come_again_of_which_query_and_why(wire):
-    wire.calls.fails = Refusal(429, "too many wait", retry_after_s=2.0, reason="overloaded")
-    about = (await refused(wire.infer(ROW), 429, "^too many wait$")).headers
-    assert (about["retry-after"], about["reason"]) == ("2", "overloaded")
 
 
 # --- who, and what there is -----------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ async def test_typed_contents_are_those_of_the_datatype_and_finite(wire, sent):
         (PredictionTimeout("no answer yet", "order-7"), 504, "no answer yet", "order-8"),
         (BrokerUnavailable("kafka-1.internal is away"), 503, "try again", "internal"),
         (ZeroDivisionError("secret"), 500, "request-7", "secret"),
+        (Refusal(429, "too many wait", retry_after_s=2.0, reason="overloaded"), 429, "^too many wait$", "order-8"),
     ],
 )
 async def test_an_error_is_told_in_the_words_that_are_for_callers_and_a_defect_is_logged(
@@ -87,6 +88,8 @@ async def test_an_error_is_told_in_the_words_that_are_for_callers_and_a_defect_i
     found = await refused(wire.infer(ROW, **{"x-request-id": "request-7"}), status, said)
     assert kept_back not in str(found)
     assert found.headers.get("query-id") == ("order-7" if status == 504 else None)
+    if status == 429:
+        assert (found.headers["retry-after"], found.headers["reason"]) == ("2", "overloaded")
     logged = caplog.text + str([vars(record) for record in caplog.records])
     if status == 500:
         assert "request_id=request-7" in logged

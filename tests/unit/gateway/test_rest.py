@@ -27,7 +27,7 @@ async def echo(call):
 
 def admit(application):
     if application == "full":
-        raise Refusal(429, "too many", retry_after_s=2.0)
+        raise Refusal(429, "too many", retry_after_s=2.0, reason="overloaded")
 
 
 class Served:
@@ -65,7 +65,7 @@ async def test_a_request_is_answered_and_logged_in_one_line(served):
         ("POST", "/digits/echo", b"x" * 1025, {}, 413, {"connection": "close"}),
         ("POST", "/digits/echo", b"x", {"content-length": "-1"}, 413, {}),
         ("POST", "/digits/echo", b"x", {"content-encoding": "gzip"}, 415, {}),
-        ("POST", "/full/echo", b"x", {}, 429, {"retry-after": "2"}),
+        ("POST", "/full/echo", b"x", {}, 429, {"retry-after": "2", "reason": "overloaded"}),
         ("POST", "/digits/echo", b"timeout", {}, 504, {"query_id": "3-1"}),
         ("POST", "/digits/echo", b"broker", {}, 503, {}),
         ("POST", "/digits/echo", b"defect", {}, 500, {}),

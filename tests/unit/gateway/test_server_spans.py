@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, TraceIdRatioBased
 
 from clipper_gateway.errors import Refusal
-from clipper_gateway.server_spans import UNTRACED, ServerSpans
+from clipper_gateway.server_spans import ServerSpans
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
@@ -70,13 +70,6 @@ def test_a_call_that_is_not_sampled_has_no_span(sampler, given, goes_on):
     recorder = Recorder(sampler)
     headers, context = recorder.serve(given)
     assert (recorder.found, context.is_valid, headers.get("traceparent")) == ((), False, goes_on)
-
-
-def test_where_nothing_is_recorded_the_callers_context_goes_on_as_it_is():
-    headers = {"traceparent": SAMPLED}
-    with UNTRACED.serving(NAME, headers, {}):
-        assert not trace.get_current_span().get_span_context().is_valid
-    assert headers == {"traceparent": SAMPLED}
 
 
 @pytest.mark.parametrize(
