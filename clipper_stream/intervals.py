@@ -1,4 +1,4 @@
-"""95 % intervals by a formula: of a mean loss, and of the difference of two, over different queries or over the same.
+"""95 % intervals by a formula: of a mean loss, and of the difference of two over different queries.
 
 They are right for one look, apart from `confidence_sequence`. A rule that looks again and again needs
 `clipper_stream.sequential_testing`.
@@ -8,7 +8,6 @@ import math
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 Z = 1.959963984540054
 """Quantile of the normal distribution for 95 %."""
@@ -90,23 +89,3 @@ def newcombe(first: tuple[float, float], second: tuple[float, float]) -> tuple[f
     below = math.hypot(one - low_one, high_other - other)
     above = math.hypot(high_one - one, other - low_other)
     return difference, (difference - below, difference + above)
-
-
-def mean_difference(differences: npt.NDArray[np.float64]) -> tuple[float, Ends]:
-    """Mean of the differences of two losses, query by query, and its 95 % interval.
-
-    Two models that err on the same inputs differ by much less than each of them is uncertain.
-
-    Args:
-        differences: One a query, in [-1, 1].
-
-    >>> mean_difference(np.array([0.0, 1.0, 0.0, 0.0]))[0]
-    0.25
-
-    Source: the normal approximation.
-    """
-    if not len(differences):
-        return 0.0, (-1.0, 1.0)
-    mean = float(differences.mean())
-    half = Z * float(differences.std()) / math.sqrt(len(differences))
-    return mean, (mean - half, mean + half)

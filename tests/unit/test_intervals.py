@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clipper_stream.intervals import confidence_sequence, mean_difference, wilson
+from clipper_stream.intervals import confidence_sequence, wilson
 
 PATHS, LENGTH = 400, 2_000
 MOST_MISSED = 0.05 + 3 * (0.05 * 0.95 / PATHS) ** 0.5
@@ -26,12 +26,6 @@ def test_ends_are_those_of_the_formula_and_change_places_with_the_losses(interva
     lower, upper = interval(wrong, count)
     assert (lower, upper) == pytest.approx(ends, abs=1e-4)
     assert interval(count - wrong, count) == pytest.approx((1 - upper, 1 - lower), abs=1e-9)
-
-
-def test_a_mean_difference_has_the_interval_of_the_normal_approximation():
-    mean, ends = mean_difference(np.array([0.0, 1.0, 0.0, -0.2] * 25))
-    assert (mean, *ends) == pytest.approx((0.2, 0.1081, 0.2919), abs=1e-4)
-    assert mean_difference(np.array([])) == (0.0, (-1.0, 1.0))
 
 
 def independent(mean):

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,21 +12,18 @@ from clipper_agents.cli import terminal
 from clipper_agents.cli.extras import require_extra
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from clipper_agents.demo.report import DemoResult
 
-    from clipper_agents.demo.plan import DemoPlan
-    from clipper_agents.demo.result import DemoResult
-    from clipper_agents.demo.run_recorder import DemoRecorder
-
-LOG = "processes.log"
+LOG, PICTURE = "processes.log", "errors.png"
+LEAST_QUERIES = 400
+"""Fewer say nothing: a phase of one application would have fewer than 50."""
 
 
 def demo(
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here too.")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report.")] = Path("demo-report"),
-    queries: Annotated[int, typer.Option(help="Queries to both applications together.")] = 20_000,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the picture and the log.")] = Path("demo-report"),
+    queries: Annotated[int, typer.Option(min=LEAST_QUERIES, help="Queries to both applications together.")] = 20_000,
     rate: Annotated[
-        float, typer.Option(metavar="Q/S", help="Queries a second, where the machine can carry them.")
+        float, typer.Option(min=1, metavar="Q/S", help="Queries a second, where the machine can carry them.")
     ] = 250.0,
     seed: Annotated[int, typer.Option(min=0, help="Seeds data, models, traffic and decisions.")] = 0,
     open_console: Annotated[bool, typer.Option("--open", help="Open the console in the browser.")] = False,
@@ -42,46 +39,41 @@ def demo(
 
     require_extra("demo", "sklearn", "skops", "matplotlib")
     os.environ.update(ONE_THREAD)  # before numpy is imported, which reads it then
-    from clipper_agents.demo.plan import DemoPlan
+    from clipper_agents.demo.run import run_demo
 
-    plan, console = DemoPlan(queries=queries, rate_per_s=rate, seed=seed), terminal.console()
     out.mkdir(parents=True, exist_ok=True)
     with log_file(out / LOG, "info", os.environ) as lines:
-        result, recorder = _run(plan, console, lines, open_console=open_console)
-        _report(result, recorder, console, out, json_file)
+
+        async def run() -> "DemoResult":
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            return await run_demo(queries, rate, seed, os.environ, terminal.say, lines, opens_console=open_console)
+
+        try:
+            result = asyncio.run(run())
+        except asyncio.CancelledError as ended:  # SIGTERM ends it as Ctrl-C does
+            raise KeyboardInterrupt from ended
+        report(result, out / PICTURE)
 
 
-def _run(
-    plan: "DemoPlan", console: "Console", lines: IO[str], *, open_console: bool
-) -> "tuple[DemoResult, DemoRecorder]":
-    from clipper_agents.demo.run import run_demo
-    from clipper_agents.demo.view import DemoView
+def report(result: "DemoResult", picture: Path) -> None:
+    """Print the errors by phase and the numbers of a run, and draw its picture.
 
-    async def run() -> "tuple[DemoResult, DemoRecorder]":
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        view = DemoView(console, plan, open_console=open_console)
-        return await run_demo(plan, os.environ, view, lambda line: print(line, file=lines))
-
-    try:
-        return asyncio.run(run())
-    except asyncio.CancelledError as ended:  # SIGTERM ends it as Ctrl-C does
-        raise KeyboardInterrupt from ended
-
-
-def _report(
-    result: "DemoResult", recorder: "DemoRecorder", console: "Console", out: Path, json_file: Path | None
-) -> None:
+    Raises:
+        Exit: a promise was not kept.
+    """
     from clipper_agents import exits
-    from clipper_agents.demo.report import print_summary, write_json, write_report
-    from clipper_agents.demo.result import problems
+    from clipper_agents.demo.report import draw_errors, error_rows
+    from clipper_agents.demo.scenario import PHASES
+    from clipper_loadgen.terminal import report_table
 
-    failed = problems(result)
-    if json_file is not None:
-        write_json(result, json_file)
-    page = write_report(result, recorder, failed, out)
-    print_summary(console, result, failed)
-    console.print(f"report: {page.resolve()}", soft_wrap=True)
-    if failed:
+    picture.write_bytes(draw_errors(result))
+    console = terminal.console()
+    console.print(terminal.table(["errors in %", *PHASES], error_rows(result), right=PHASES))
+    console.print(report_table(result.load))
+    terminal.say(*(f"{name}: {value}" for name, value, _ in result.findings), f"picture: {picture.resolve()}")
+    broken = [f"FAILED {name}: {value}" for name, value, is_kept in result.findings if not is_kept]
+    if broken:
+        terminal.say(*broken)
         raise typer.Exit(exits.FAILURE)

@@ -69,7 +69,7 @@ def _add(command: Callable[..., None], short: str, example: str) -> None:
     app.command(short_help=short, epilog=f"Example: clipper-stream {example}")(command)
 
 
-_add(demo, "Watch a pipeline decide, learn and recover, in two minutes.", "demo --json result.json")
+_add(demo, "Watch a pipeline decide, learn and recover, in two minutes.", "demo --open")
 _add(up, "Start broker, routers, model hosts and gateway on this machine.", "up --config clipper.toml")
 _add(predict, "Ask one question.", "predict sums '[1, 2, 3]' --bootstrap localhost:9092")
 _add(feedback, "Say what was true about a query.", "feedback 2-5f0c9e --label 6 --bootstrap localhost:9092")

@@ -1,24 +1,18 @@
 """Five really different models of the same thing, trained in seconds, saved without pickle, one of them breakable."""
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from clipper_agents.demo.data import SIDE, Digits, distorted
-from clipper_agents.observability.logging import event
-from clipper_loadgen.draws import IntArray
 from clipper_stream.models.model import Rows
 from clipper_stream.models.registry import load_model
 from clipper_topics.manifests import BatchSpec, InputSpec, ModelManifest
-
-logger = logging.getLogger(__name__)
 
 VALIDATION_COPIES = 4
 """800 distorted validation pictures: the error of the best is known to about half a percent."""
@@ -38,7 +32,6 @@ class TrainedModel:
     """A model that can be served, from a skops file; `validation_error` is its share of wrong digits."""
 
     name: str
-    title: str
     path: Path
     sha256: str
     validation_error: float
@@ -50,19 +43,11 @@ class TrainedModel:
 
     def manifest(self, flag: Path | None = None) -> ModelManifest:
         """How it is served; with a flag, by a wrapper that the flag's file breaks."""
-        manifest = ModelManifest(
-            name=self.name,
-            runtime="sklearn",
-            uri=str(self.path),
-            sha256=self.sha256,
-            parameters={"trusted": list(TRUSTED)},
-            input=PICTURE,
-            batch=BATCH,
-        )
-        if flag is None:
-            return manifest
-        parameters = {"uri": manifest.uri, "sha256": self.sha256, "flag": str(flag)}
-        return msgspec.structs.replace(manifest, runtime="python", uri=FAULTY_MODEL, sha256=None, parameters=parameters)
+        path, parameters = str(self.path), {"trusted": list(TRUSTED)}
+        served: dict[str, Any] = {"runtime": "sklearn", "uri": path, "sha256": self.sha256, "parameters": parameters}
+        if flag is not None:
+            served = {"uri": FAULTY_MODEL, "parameters": {"uri": path, "sha256": self.sha256, "flag": str(flag)}}
+        return ModelManifest(name=self.name, input=PICTURE, batch=BATCH, **served)
 
 
 class FaultyModel:
@@ -72,57 +57,44 @@ class FaultyModel:
         # a manifest may give any parameters: which types are trusted must not be one of them
         self._model = load_model("sklearn", uri, sha256, {"trusted": list(TRUSTED)})
         self._flag = Path(flag)
-        self._rng = np.random.default_rng(list(hashlib.sha256(uri.encode()).digest()))
 
     def predict_batch(self, inputs: Rows) -> NDArray[Any]:
-        """The model's digits; while the flag exists, another random digit for each of them."""
-        outputs = np.asarray(self._model.predict_batch(inputs))
-        if not self._flag.exists():
-            return outputs
-        wrong: NDArray[Any] = (outputs + self._rng.integers(1, DIGITS, len(outputs))) % DIGITS
-        return wrong
+        """The model's digits; while the flag exists, the next one in place of each."""
+        outputs: NDArray[Any] = np.asarray(self._model.predict_batch(inputs))
+        return (outputs + 1) % DIGITS if self._flag.exists() else outputs
 
 
 def train(digits: Digits, folder: Path, seed: int) -> list[TrainedModel]:
     """Fit the model of every recipe and save it in the folder. The same seed gives the same models."""
     import skops.io  # noqa: PLC0415 - an optional extra
 
-    validation = distorted(digits.validation, VALIDATION_COPIES, np.random.default_rng([seed, 13]))
+    validation = distorted(digits.validation, VALIDATION_COPIES, np.random.default_rng([seed, 16]))
     models = []
-    for name, (title, copies, estimator) in _recipes(seed).items():
+    for name, (copies, estimator) in _recipes(seed).items():
         examples = distorted(digits.train, copies, np.random.default_rng([seed, 14, len(name)]))
         estimator.fit(examples.rows.astype(np.float32), examples.labels)
         path = folder / f"{name}.skops"
         skops.io.dump(estimator, path)
-        wrong: IntArray = estimator.predict(validation.rows.astype(np.float32)) != validation.labels
-        error, digest = float(wrong.mean()), hashlib.sha256(path.read_bytes()).hexdigest()
-        event(logger, "model trained", model=name, validation_error=round(error, 4))
-        models.append(TrainedModel(name, title, path.resolve(), digest, error))
+        error = float((estimator.predict(validation.rows.astype(np.float32)) != validation.labels).mean())
+        models.append(TrainedModel(name, path.resolve(), hashlib.sha256(path.read_bytes()).hexdigest(), error))
     return models
 
 
-def _recipes(seed: int) -> dict[str, tuple[str, int, Any]]:
-    """What each model is, for people, how many distorted copies of the training rows it is fitted to, and itself."""
+def _recipes(seed: int) -> dict[str, tuple[int, Any]]:
+    """By name: how many distorted copies of the training rows the model is fitted to, and the unfitted model."""
     # an optional extra, and slow to import
-    from sklearn.decomposition import PCA  # noqa: PLC0415
+    from sklearn import decomposition, ensemble, kernel_approximation, linear_model, neighbors, svm  # noqa: PLC0415
     from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis  # noqa: PLC0415
-    from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415
-    from sklearn.kernel_approximation import Nystroem  # noqa: PLC0415
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.svm import SVC  # noqa: PLC0415
 
-    svm = SVC(gamma=0.001, C=10.0, random_state=seed)  # pyright: ignore[reportArgumentType] (inferred)
-    bayes = make_pipeline(PCA(28, random_state=seed), QuadraticDiscriminantAnalysis(reg_param=0.02))
-    kernel_features = Nystroem(gamma=0.001, n_components=120, random_state=seed)
-    logistic = make_pipeline(kernel_features, LogisticRegression(C=10.0, max_iter=500))
+    components = decomposition.PCA(28, random_state=seed)
+    kernel_features = kernel_approximation.Nystroem(gamma=0.001, n_components=120, random_state=seed)
     return {
-        "svm": ("support vectors, RBF kernel", 4, svm),
-        "neighbors": ("3 nearest neighbours", 5, KNeighborsClassifier(3, algorithm="brute")),
-        "bayes": ("Gaussian Bayes on 28 principal components", 5, bayes),
-        "logistic": ("logistic regression on kernel features", 3, logistic),
-        "forest": ("random forest of 24 trees", 4, RandomForestClassifier(24, random_state=seed)),
+        "svm": (4, svm.SVC(gamma=0.001, C=10.0, random_state=seed)),  # pyright: ignore[reportArgumentType] (inferred)
+        "neighbors": (5, neighbors.KNeighborsClassifier(3, algorithm="brute")),
+        "bayes": (5, make_pipeline(components, QuadraticDiscriminantAnalysis(reg_param=0.02))),
+        "logistic": (3, make_pipeline(kernel_features, linear_model.LogisticRegression(C=10.0, max_iter=500))),
+        "forest": (4, ensemble.RandomForestClassifier(24, random_state=seed)),
     }
 
 

@@ -1,172 +1,114 @@
-"""What a demo leaves: a summary in the terminal, one HTML page with its figures, and the result as JSON."""
+"""What a demo found: errors by phase, whether its promises were kept, and a picture of the errors."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from itertools import cycle, pairwise
+from typing import NamedTuple
 
-import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import matplotlib as mpl
+import numpy as np
 
-from clipper_agents.demo.figures import draw_figures
-from clipper_agents.demo.models import TrainedModel
-from clipper_agents.demo.plan import PHASE_TITLES, PHASES, POLICIES
-from clipper_agents.demo.result import DemoResult
-from clipper_agents.demo.run_recorder import DemoRecorder
-from clipper_stream.evaluation.report import document as html
+from clipper_agents.demo.scenario import POLICIES, phase_edges
+from clipper_agents.observability.exposition import Scrape
+from clipper_agents.replay.verdicts import Verification
+from clipper_loadgen import LoadReport
+from clipper_loadgen.draws import FloatArray
+from clipper_stream.evaluation.report.plots import COLOURS, PLOT, panels, png
 
-TITLE = "A model fails, and nobody has to notice"
-CAPTIONS = {
-    "errors": """Who was wrong how often
-Each thin line is one model alone, as the ensemble's log has it; the thick lines are what the applications got. In the
-shaded part the best model answers wrong digits. A policy's error rises for a moment and falls back to that of the next
-best model; after the repair it returns. (The scale is logarithmic above 10 %.)""",
-    "weights": """Whom the policies trusted
-exp3 asks one model a query and learns from that one; exp4 asks all and weighs their votes. Both learn only from the
-true digits, which come back some time after each answer. Both forget, so that the repaired model is trusted again.""",
-    "batches": """How the hosts batched
-Each model has a process of its own, which adapts the largest batch to a latency target: a step up after a few full
-batches that were all fast, a tenth less after a slow one (AIMD, as in TCP).""",
-    "latency": """How long answers took
-From the moment at which a query was sent until its answer was read: through Kafka to the router, to the hosts, back to
-the router, and back.""",
-}
-"""Title, in the first line, and text of each figure."""
-
-NEXT = (
-    ("clipper-stream demo --queries 5000 --rate 150 --seed 1", "the same, shorter, gentler, with other data"),
-    ("clipper-stream up --config clipper.toml", "a pipeline of your own that stays up; then clipper-stream predict"),
-    ("clipper-stream loadgen --help", "load on any application, with percentiles that count stalls"),
-)
-VERIFIED = (
-    "Every query was answered exactly once, every feedback was counted once, what was learned is the serial fold of "
-    "the logs, and everything is committed."
-)
+WINDOW_SHARE, LEAST_WINDOW = 0.04, 50
+"""A moving error is about this share of an application's answers: 400 of 10,000."""
+FAILURE_COLOUR = COLOURS[1]
+POLICY_COLOURS = {"exp3": "#7A7A7A", "exp4": "#111111"}
+TICKS = (0, 2, 4, 6, 8, 10, 20, 50, 100)
 
 
-def print_summary(console: Console, result: DemoResult, failed: Sequence[str]) -> None:
-    """Print the errors by phase, the numbers of the run, and every check that failed."""
-    errors = Table(title="Errors in %, with 95 % intervals", title_justify="left", header_style="bold")
-    errors.add_column("who", no_wrap=True)
-    for phase in PHASES:
-        errors.add_column(PHASE_TITLES[phase], justify="right", no_wrap=True)
-    for name, kind, phases in error_rows(result):
-        if name == next(iter(result.single_models)):
-            errors.add_section()
-        cells = (f"{100 * error:.1f} ({100 * low:.1f}-{100 * high:.1f})" for error, low, high in phases)
-        errors.add_row(Text(f"{name} broke" if kind == "broken" else name, "bold" if kind == "policy" else ""), *cells)
-    grid = Table.grid(padding=(0, 2))
-    for name, value in numbers(result):
-        grid.add_row(Text(name, style="dim"), value)
-    console.print(errors, grid)
-    for line in statements(result):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    for line in failed:
-        console.print(Text(f"FAILED {line}", style="bold red"), soft_wrap=True)
+class DemoResult(NamedTuple):
+    """What a run showed.
 
-
-def write_report(result: DemoResult, recorder: DemoRecorder, failed: Sequence[str], folder: Path) -> Path:
-    """Draw and write everything into an existing folder; returns the page. `failed` is from `problems`.
-
-    Raises:
-        OSError: the folder cannot be written to.
+    Attributes:
+        broken: The model that failed, `name:version`: the one with the least validation error.
+        errors: As a `DemoRecorder` has them.
+        load: What the load generator counted.
+        findings: Name, value, and False where it shows that a promise was not kept.
     """
-    figures = draw_figures(recorder)
-    for name, png in figures.items():
-        (folder / f"{name}.png").write_bytes(png)
-    write_json(result, folder / "result.json")
-    page = folder / "report.html"
-    page.write_text(render_report(result, recorder, figures, failed), encoding="utf-8")
-    return page
+
+    broken: str
+    errors: Mapping[str, FloatArray]
+    load: LoadReport
+    findings: list[tuple[str, str, bool]]
 
 
-def write_json(result: DemoResult, path: Path) -> None:
-    """The result as indented JSON."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+def findings(
+    queries: int, load: LoadReport, metrics: Scrape, uncommitted: Mapping[str, int], verification: Verification
+) -> list[tuple[str, str, bool]]:
+    """Whether each query was answered once, each feedback counted once, all committed, and the logs lead to the same.
 
-
-def render_report(
-    result: DemoResult, recorder: DemoRecorder, figures: Mapping[str, bytes], failed: Sequence[str]
-) -> str:
-    """The page; `figures` are PNG by name, of `CAPTIONS`."""
-    lead = (
-        f"{result.queries:,} pictures of handwritten digits went through Kafka to two applications over the same five "
-        f"models. After a quarter of them the best model, {result.broken_model}, began to answer wrong digits; after "
-        f"half of them it was repaired. Only the true digits, sent back as feedback, told the pipeline."
-    )
-    errors = [
-        html.row(
-            [html.cell(name), *(html.cell(f"{error:.1%}", f"{low:.1%} to {high:.1%}") for error, low, high in phases)],
-            kind,
-        )
-        for name, kind, phases in error_rows(result)
-    ]
-    verdict = html.paragraph(" ".join(failed), "failed") if failed else html.paragraph(VERIFIED, "ok")
-    policies = "; ".join(
-        f"{name} with {', '.join(f'{key} {value:g}' for key, value in parameters.items())}"
-        for name, parameters in POLICIES.items()
-    )
-    sections = [
-        html.section(
-            "Errors",
-            html.paragraph("Share of wrong answers in each phase, with 95 % Wilson intervals. A model stands alone."),
-            html.table(["", *(PHASE_TITLES[phase] for phase in PHASES)], errors),
-            html.bullets(statements(result)),
+    Args:
+        queries: How many should have been sent.
+        load: What the load generator counted.
+        metrics: What the router had counted when that was over.
+        uncommitted: Records that are not committed, by topic.
+        verification: The comparison with the logs folded again.
+    """
+    hits, lookups = (metrics.value(f"clipper_cache_{what}_total") for what in ("hits", "lookups"))
+    outcomes = metrics.by("outcome", "clipper_feedback_total")
+    counted = ", ".join([f"{load.feedback_sent:,} sent", *(f"{n:,.0f} {outcome}" for outcome, n in outcomes.items())])
+    learned = outcomes.get("applied", 0) + outcomes.get("unlearned", 0)
+    rows = f"{verification.rows:,} rows of {verification.feedbacks:,} feedbacks"
+    verdict = "equal" if verification.equal else "DIFFER FROM"
+    return [
+        ("cache", f"{hits:,.0f} of {lookups:,.0f} rows were known", True),
+        (
+            "answers",
+            f"{load.answered:,} of {queries:,} queries, {load.duplicates:,} more than once",
+            load.answered == load.queries == queries and not load.duplicates,
         ),
-        *(html.captioned(CAPTIONS[name], html.png_image(png, name)) for name, png in figures.items()),
-        html.section("The run in numbers", verdict, html.definitions(numbers(result))),
-        html.section("The models", _models(recorder.models, result), html.paragraph(f"Policies: {policies}.")),
-        html.section("How to go on", html.definitions(NEXT)),
+        ("feedback", counted, learned == load.feedback_sent),
+        ("offsets", f"not committed: {uncommitted}" if uncommitted else "all committed", not uncommitted),
+        ("learned", f"{rows} {verdict} the serial fold of the logs", verification.equal),
     ]
-    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    return html.document(TITLE, lead, sections, footer=f"{versions}, seed {recorder.plan.seed}")
 
 
-def error_rows(result: DemoResult) -> Iterator[tuple[str, str, list[tuple[float, float, float]]]]:
-    """Name, kind, and error and its interval by phase, of each policy and of each model alone."""
-    kinds = dict.fromkeys(result.policies, "policy") | {result.broken_model: "broken"}
-    for name, errors in (result.policies | result.single_models).items():
-        yield name, kinds.get(name, ""), [(errors[f"error_{phase}"], *errors[f"interval_{phase}"]) for phase in PHASES]
+def error_rows(result: DemoResult) -> Iterator[list[str]]:
+    """The name of each policy and of each model, and its errors by phase in percent; `-` where no query counts."""
+    for name, wrong in result.errors.items():
+        phases = [wrong[start:stop] for start, stop in pairwise(phase_edges(len(wrong)))]
+        counted = [phase[~np.isnan(phase)] for phase in phases]
+        shares = [f"{100 * phase.mean():.1f}" if len(phase) else "-" for phase in counted]
+        yield [f"{name} broke" if name == result.broken else name, *shares]
 
 
-def numbers(result: DemoResult) -> Iterator[tuple[str, str]]:
-    """Name and value of each number of the run."""
-    latency, cache = result.latency_ms, result.cache
-    yield "queries", f"{result.queries:,} sent, {result.distinct_answered:,} answered, by {result.answered:,} answers"
-    yield "latency", ", ".join(f"{name} {value:.0f} ms" for name, value in latency.items() if value is not None)
-    yield "throughput", f"{result.throughput_per_s or 0:.0f} answers a second"
-    yield "defaults", ", ".join(f"{count} {reason}" for reason, count in result.defaults.items()) or "none"
-    yield "cache", f"{cache['hits']:,} of {cache['lookups']:,} rows were known"
-    yield "feedback", ", ".join(f"{count:,} {what}" for what, count in result.feedback.items())
-    yield "offsets", "all committed" if result.committed else f"not committed: {result.uncommitted}"
-    verified = result.verified
-    verdict = "equal" if verified["equal"] else "DIFFER FROM"
-    yield (
-        "verified",
-        f"{verified['rows']:,} rows of {verified['feedbacks']:,} feedbacks {verdict} the serial fold of the logs",
-    )
-    yield "time", f"{result.seconds:.0f} s, of which {result.setup_seconds:.0f} s before the first query"
+def draw_errors(result: DemoResult) -> bytes:
+    """Cumulative and moving error, of the policies beside every model alone, as PNG (Clipper, figure 8)."""
+    queries = len(result.errors["exp3"])
+    _, *failure, end = (edge / 1000 for edge in phase_edges(queries))
+    window = max(LEAST_WINDOW, round(WINDOW_SHARE * queries / len(POLICIES)))
+    others = cycle([COLOURS[0], *COLOURS[2:5]])
+    colours = {name: FAILURE_COLOUR if name == result.broken else next(others) for name in result.errors}
+    colours |= POLICY_COLOURS
+    with mpl.rc_context(PLOT):
+        figure, (left, right) = panels(1, 2, 4.6)
+        for axes, of_last in ((left, queries), (right, window)):
+            for name, wrong in result.errors.items():
+                counted = np.flatnonzero(~np.isnan(wrong))
+                width, label = (2.6, name) if name in POLICIES else (1.3, f"{name} alone")
+                shares = 100 * moving(wrong[counted], of_last)
+                axes.plot(counted / 1000, shares, color=colours[name], lw=width, zorder=1 + width, label=label)
+            axes.axvspan(*failure, color=FAILURE_COLOUR, alpha=0.09, lw=0)
+            axes.set_yscale("symlog", linthresh=10)
+            axes.set(xlim=(0, end), xlabel="queries, thousands", ylim=(0, 110), ylabel="wrong answers, %")
+            axes.set_yticks(TICKS, labels=map(str, TICKS))
+        left.set_title("Cumulative error")
+        right.set_title(f"Error of the last {window} answers")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=9)
+        return png(figure)
 
 
-def statements(result: DemoResult) -> Iterator[str]:
-    """The comparisons of policies with single models, a sentence each."""
-    for phase, compared in result.ensemble_minus_best_model.items():
-        low, high = compared["interval"]
-        holds = "no worse within noise" if low <= 0 else "worse"
-        yield (
-            f"{PHASE_TITLES[phase]}: exp4 less the best single model ({compared['model']}): "
-            f"{compared['difference']:+.2%}, 95 % interval {low:+.2%} to {high:+.2%} ({holds})"
-        )
-    ways = ", ".join(f"{policy} {way:.0%}" for policy, way in result.way_to_broken_model.items())
-    yield f"failed: share of the way from the error of the best working model to that of the broken one: {ways}"
+def moving(wrong: FloatArray, window: int) -> FloatArray:
+    """Share of wrong answers among the last ones up to each one; of fewer at the beginning.
 
-
-def _models(models: Sequence[TrainedModel], result: DemoResult) -> str:
-    rows = []
-    for model in models:
-        batch = result.batch[model.ref]
-        texts = (f"{model.ref}: {model.title}", f"{model.validation_error:.1%}", batch["mean"], batch["limit_final"])
-        rows.append(
-            html.row((html.cell(str(text)) for text in texts), "broken" if model.ref == result.broken_model else "")
-        )
-    return html.table(["model", "validation error", "rows a batch", "batch limit at the end"], rows)
+    >>> moving(np.array([1, 0, 1, 1]), window=2).tolist()
+    [1.0, 0.5, 0.5, 1.0]
+    """
+    sums = np.cumsum(wrong)
+    sums[window:] -= np.cumsum(wrong)[:-window]
+    return sums / np.minimum(np.arange(1, len(wrong) + 1), window)

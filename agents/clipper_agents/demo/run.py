@@ -1,112 +1,106 @@
 """The demo from its start to its result.
 
-models --> settings --> Deployment (Kafka, router, hosts) --> load, recorded --> counted --> committed --> verified
+models --> settings --> Deployment (Kafka, router, hosts) --> load, recorded --> counted and committed --> verified
 """
 
 import asyncio
 import contextlib
 import secrets
 import tempfile
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import webbrowser
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
+from typing import IO
 
 import msgspec
+import numpy as np
 
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.models import PICTURE, TrainedModel, best_of, train
-from clipper_agents.demo.plan import FAILS_AT, OBJECTIVE_MS, POLICIES, DemoPlan, application_of
-from clipper_agents.demo.result import DemoResult, demo_result
-from clipper_agents.demo.run_recorder import DemoRecorder
-from clipper_agents.demo.view import DemoView
-from clipper_agents.kafka.consumer_groups import unread
+from clipper_agents.demo.report import DemoResult, findings
+from clipper_agents.demo.scenario import FAILED, PHASES, POLICIES, DemoRecorder, application_of, demo_load, phase_of
 from clipper_agents.kafka.topics import delete_topics, existing_topics
+from clipper_agents.observability.exposition import Labels, Scrape, scrape
 from clipper_agents.observability.logging import LogOptions
 from clipper_agents.replay.log_ranges import open_logs
 from clipper_agents.replay.verify import verify
-from clipper_agents.settings import BrokerSection, GatewaySection, Settings, load_settings
+from clipper_agents.settings import BrokerSection, Settings, load_settings
+from clipper_agents.status.collect import read_status
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.supervised_process import ProcessEnvironment
-from clipper_loadgen import Dataset, LoadPlan, run_load
+from clipper_loadgen import run_load
 from clipper_loadgen.run import LoadRun
-from clipper_loadgen.terminal import progress_bar
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 
-MAX_OPEN = 32
-"""Queries without an answer: twice what an idle machine has at the default rate. On a busy one the demo then sends more
-slowly, so that it shows how policies choose and not how deadlines are missed: 32 are in time down to 64 a second."""
-TICK_S = 0.02
-"""Queries that are due within 20 ms leave together, as when a page asks about all its pictures: fewer wake-ups."""
-PATIENCE_S = 20.0
-"""Without an answer, though queries wait, until the run is given up: longer than a router needs to restart."""
-COUNTED_WITHIN_S = 15.0
-"""For the last feedback to reach the router's counters."""
-COMMITTED_WITHIN_S = 20.0
-"""Offsets are committed a few seconds after their records were finished."""
-LOOK_S = 0.25
+OBJECTIVE_MS = 500
+"""Of both applications: generous, since seven processes share the machine with whatever else runs there, and a late
+answer would be an error that tells nothing about the models."""
 NO_DIGIT = -1
 """The default output: wrong for every picture, so that a default counts as an error."""
+LINE_EVERY_S = 5.0
+RECENT = 500
+"""Queries that the percentiles of a line are about: two seconds' worth."""
+SETTLED_WITHIN_S = 30.0
+"""For the last feedback to be counted and the last offsets to be committed, which takes a few seconds."""
 
 
 async def run_demo(
-    plan: DemoPlan, environ: Mapping[str, str], view: DemoView, echo: Callable[[str], None]
-) -> tuple[DemoResult, DemoRecorder]:
-    """Run it; `view` is told what happens, `echo` gets every line that the processes print.
+    queries: int,
+    rate_per_s: float,
+    seed: int,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+    log: IO[str],
+    *,
+    opens_console: bool = False,
+) -> DemoResult:
+    """Run it; `say` is told what happens, and what the processes print goes to `log`.
 
     Raises:
         SetupError: no Kafka, a wrong setting, or a process that cannot start.
     """
-    started_s = time.perf_counter()
     async with contextlib.AsyncExitStack() as stack:
-        temporary = tempfile.TemporaryDirectory(prefix="clipper-demo-", ignore_cleanup_errors=True)
-        folder = Path(stack.enter_context(temporary))
-        flag = folder / "broken"
-        view.stage("training five models")
-        digits = await asyncio.to_thread(load_digits, plan.seed)
-        models = await asyncio.to_thread(train, digits, folder, plan.seed)
-        overrides = await stack.enter_async_context(_own_topics(environ, folder))
-        settings = demo_settings(plan, models, flag, environ, overrides)
-        view.stage("starting Kafka, the router and five model hosts")
-        process_environment = ProcessEnvironment(echo=echo)
-        deployment = await stack.enter_async_context(
-            Deployment(settings, environ, logs=LogOptions("info"), process_environment=process_environment)
-        )
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory("-demo", "clipper-", ignore_cleanup_errors=True)))
+        say("training five models")
+        digits = await asyncio.to_thread(load_digits, seed)
+        models = await asyncio.to_thread(train, digits, folder, seed)
+        broken, flag = best_of(models).ref, folder / "broken"
         errors = ", ".join(f"{model.name} {model.validation_error:.1%}" for model in models)
-        fails = f"{best_of(models).ref} will fail at {FAILS_AT:.0%} of the queries"
-        view.stage(f"validation errors: {errors}; {fails}")
-        options = f"--bootstrap {deployment.connection.bootstrap} --set kafka.prefix={deployment.catalogue.prefix}"
-        view.stage(f"all else there is to see: clipper-stream watch {options}")
+        say(f"validation errors: {errors}; {broken} will fail at {PHASES[FAILED]:.0%} of the queries")
+        overrides = await stack.enter_async_context(_own_topics(environ, folder))
+        settings = demo_settings(models, flag, seed, environ, overrides)
+        say("starting Kafka, the router and five model hosts")
+        processes = ProcessEnvironment(echo=lambda line: print(line, file=log))
+        deployment = Deployment(settings, environ, logs=LogOptions("info"), process_environment=processes)
+        await stack.enter_async_context(deployment)
+        connection, catalogue = deployment.connection, deployment.catalogue
+        options = f"--bootstrap {connection.bootstrap} --set kafka.prefix={catalogue.prefix}"
+        say(f"all else there is to see: clipper-stream watch {options}")
         if deployment.console:
-            view.console(deployment.console)
-        setup_s = time.perf_counter() - started_s
-        recorder = DemoRecorder(plan, models, flag, lambda: _metrics_ports(deployment), view.sample)
-        load = load_plan(plan, draw_traffic(digits, plan.queries, plan.seed))
-        with progress_bar("demo") as progress:
+            show_console(deployment.console, say, opens=opens_console)
+        recorder = DemoRecorder(queries, [model.ref for model in models], flag)
 
-            async def follow(run: LoadRun) -> None:
-                await asyncio.gather(progress(run), recorder.follow(run))
+        async def follow(run: LoadRun) -> None:
+            recorder.labels = run.script.labels or ()
+            while True:
+                await asyncio.sleep(LINE_EVERY_S)
+                say(progress_line(run, await _read_metrics(deployment)))
 
-            report = await run_load(load, deployment.connection, deployment.catalogue, follow, recorder)
-        view.stage("waiting for the last feedback and the last commits")
-        await _wait_counted(recorder, report.feedback_sent)
-        uncommitted = await wait_committed(deployment)
-        view.stage("folding the logs again, to compare what was learned")
-        logs = await open_logs(deployment.connection, deployment.catalogue)
-        verification = await verify(logs, deployment.catalogue, settings.router.horizon_s)
-        result = demo_result(
-            recorder,
-            report,
-            uncommitted=uncommitted,
-            verification=verification,
-            seconds=time.perf_counter() - started_s,
-            setup_seconds=setup_s,
-            embedded=deployment.broker is not None,
-        )
-        return result, recorder
+        load = demo_load(draw_traffic(digits, queries, seed), rate_per_s, seed)
+        report = await run_load(load, connection, catalogue, follow, recorder)
+        say("waiting for the last feedback and the last commits")
+        metrics, uncommitted = await _settled(deployment, report.feedback_sent)
+        say("folding the logs again, to compare what was learned")
+        verification = await verify(await open_logs(connection, catalogue), catalogue, settings.router.horizon_s)
+        found = findings(queries, report, metrics, uncommitted, verification)
+    return DemoResult(broken, recorder.errors, report, found)
 
 
 def demo_settings(
-    plan: DemoPlan, models: Sequence[TrainedModel], flag: Path, environ: Mapping[str, str], overrides: Mapping[str, str]
+    models: Sequence[TrainedModel], flag: Path, seed: int, environ: Mapping[str, str], overrides: Mapping[str, str]
 ) -> Settings:
     """The settings of the whole deployment, in which the best of the models breaks when the flag is there."""
     best = best_of(models)
@@ -115,69 +109,19 @@ def demo_settings(
             name=application_of(policy),
             input=PICTURE,
             models=[model.ref for model in models],
-            policy=PolicySpec(name=policy, parameters=dict(parameters)),
+            policy=PolicySpec(name=policy, parameters=parameters),
             objective_ms=OBJECTIVE_MS,
             default_output=NO_DIGIT,
-            seed=plan.seed,
+            seed=seed,
         )
         for policy, parameters in POLICIES.items()
     ]
-    loaded = load_settings(None, environ, overrides)
-    gateway = GatewaySection(
-        enabled=loaded.gateway.enabled, console_dir=loaded.gateway.console_dir, port=0, grpc_port=0
-    )
     return msgspec.structs.replace(
-        loaded,
+        load_settings(None, environ, {"gateway.port": "0", "gateway.grpc_port": "0", **overrides}),
         broker=BrokerSection(),
-        gateway=gateway,
         applications=applications,
         models=[model.manifest(flag if model is best else None) for model in models],
     )
-
-
-def load_plan(plan: DemoPlan, pictures: Dataset) -> LoadPlan:
-    """The load of a demo: queries to the applications in turn, and the true digit of each a while after its answer."""
-    return LoadPlan(
-        tuple(map(application_of, POLICIES)),
-        mode="bounded",
-        outstanding=MAX_OPEN,
-        rate_per_s=plan.rate_per_s,
-        duration_s=plan.queries / plan.rate_per_s,
-        arrivals="constant",
-        linger_s=TICK_S,
-        dataset=pictures,
-        repeat_ratio=0.1,
-        feedback_delay_s=0.075,
-        feedback_distribution="exponential",
-        drain_s=PATIENCE_S,
-        seed=plan.seed,
-    )
-
-
-async def wait_committed(deployment: Deployment) -> dict[str, int]:
-    """Wait until each worker's group has committed the ends of its topics; the records that are not, by topic."""
-    catalogue, end_s = deployment.catalogue, time.monotonic() + COMMITTED_WITHIN_S
-    groups = dict.fromkeys((catalogue.queries, catalogue.feedback, catalogue.outputs), catalogue.router_group)
-    for model in deployment.settings.models:
-        groups[catalogue.requests(model.name, model.version)] = catalogue.host_group(model.name, model.version)
-    while True:
-        counts = {topic: await unread(deployment.connection, group, topic) for topic, group in groups.items()}
-        behind = {topic: count for topic, count in counts.items() if count}
-        if not behind or time.monotonic() > end_s:
-            return behind
-        await asyncio.sleep(LOOK_S)
-
-
-async def _wait_counted(recorder: DemoRecorder, feedback_sent: int) -> None:
-    """Take a sample of when all feedback was counted, or of when that took too long."""
-    end_s = time.monotonic() + COUNTED_WITHIN_S
-    while sum((await recorder.sample()).feedback.values()) < feedback_sent and time.monotonic() < end_s:
-        recorder.samples.pop()
-        await asyncio.sleep(LOOK_S)
-
-
-def _metrics_ports(deployment: Deployment) -> list[int]:
-    return [child.metrics_port for child in deployment.supervisor.children.values() if child.metrics_port is not None]
 
 
 @contextlib.asynccontextmanager
@@ -193,8 +137,57 @@ async def _own_topics(environ: Mapping[str, str], folder: Path) -> AsyncIterator
         return
     connection, prefix = settings.connection(environ), f"demo-{secrets.token_hex(4)}"
     try:
-        keys = {"router": "router.data_dir", "host": "host.data_dir", "gateway": "gateway.console_dir"}
-        folders = {key: str(folder / name) for name, key in keys.items()}
+        folders = {key: str(folder / key) for key in ("router.data_dir", "host.data_dir", "gateway.console_dir")}
         yield {"kafka.prefix": prefix, **folders}
     finally:
         await delete_topics(connection, list(await existing_topics(connection, prefix)))
+
+
+def show_console(url: str, say: Callable[[str], None], *, opens: bool) -> None:
+    """Say where the console is, and open it in a browser if that is asked for."""
+    say(f"console: {url}")
+    if opens:
+        threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()  # which may wait for the browser
+
+
+def progress_line(run: LoadRun, metrics: Scrape) -> str:
+    """How far a run is, which model each policy trusts most, and what the router has counted."""
+    ledger, leaders = run.ledger, []
+    for policy in POLICIES:
+        weights = metrics.by("model", "clipper_selection_weight", application=application_of(policy))
+        ref, weight = max(weights.items(), key=lambda one: one[1], default=("-", 0.0))
+        leaders.append(f"{policy}={ref.partition(':')[0]}:{weight:.0%}")
+    latencies_s = ledger.latencies_s(max(0, ledger.sent_count - RECENT))
+    answered_s = latencies_s[np.isfinite(latencies_s)]
+    p50_s, p99_s = np.percentile(answered_s, (50, 99)) if len(answered_s) else (np.nan, np.nan)
+    phase, learned = phase_of(ledger.sent_count - 1, len(ledger)), metrics.value("clipper_feedback_total")
+    return (
+        f"{ledger.answered_count:,}/{len(ledger):,} {phase} {' '.join(leaders)} p50={1000 * p50_s:.0f}ms "
+        f"p99={1000 * p99_s:.0f}ms defaults={len(ledger.reasons):,} learned={learned:,.0f}/{run.feedback_sent:,}"
+    )
+
+
+def scrape_all(ports: Iterable[int | None]) -> Scrape:
+    """The metrics of several processes in one; one that does not serve them, or not any more, is left out."""
+    samples: dict[tuple[str, Labels], float] = {}
+    for port in filter(None, ports):
+        with contextlib.suppress(OSError, HTTPException):
+            samples.update(scrape(port).samples)
+    return Scrape(samples)
+
+
+async def _read_metrics(deployment: Deployment) -> Scrape:
+    children = deployment.supervisor.children.values()
+    return await asyncio.to_thread(scrape_all, [child.metrics_port for child in children])
+
+
+async def _settled(deployment: Deployment, feedback_sent: int) -> tuple[Scrape, dict[str, int]]:
+    """Wait until all feedback is counted and all input committed; the metrics, and what is not committed by topic."""
+    end_s = time.monotonic() + SETTLED_WITHIN_S
+    while True:
+        metrics = await _read_metrics(deployment)
+        status = await read_status(deployment.connection, deployment.catalogue)
+        behind = {topic: lag for group in status.groups for topic, lag in group.lag.items() if lag}
+        is_counted = metrics.value("clipper_feedback_total") >= feedback_sent
+        if (is_counted and not behind) or time.monotonic() > end_s:
+            return metrics, behind

@@ -1,6 +1,5 @@
 """The parts of an HTML page that needs nothing but itself: no script, no network, everything escaped."""
 
-import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from string import Template
@@ -12,15 +11,14 @@ main { max-width: 1080px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: 1.9rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 0 0 .4rem; }
 p { max-width: 46rem; margin: .4rem 0 1rem; } .lead { font-size: 1.08rem; color: #444; }
 section { background: #fff; border: 1px solid #e4e4e0; border-radius: 10px; padding: 1.4rem 1.6rem; margin: 1.2rem 0; }
-img { width: 100%; height: auto; display: block; } figure { margin: 0; } figure svg { width: 100%; height: auto; }
+figure { margin: 0; } figure svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
 th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid #ececea; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; } thead th { color: #666; font-weight: 600; }
-td small { color: #777; } tr.policy td:first-child { font-weight: 700; } tr.broken td { color: #b34700; }
+td small { color: #777; } tr.policy td:first-child { font-weight: 700; }
 td.text { text-align: left; white-space: normal; }
-.wide { overflow-x: auto; } dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: 0; }
-dt { color: #666; } dd { margin: 0; } code { background: #f1f1ee; padding: .1rem .35rem; border-radius: 4px; }
-.ok, .better { color: #1a7f4b; font-weight: 600; } .failed, .worse { color: #b3261e; font-weight: 600; }
+.wide { overflow-x: auto; } code { background: #f1f1ee; padding: .1rem .35rem; border-radius: 4px; }
+.better { color: #1a7f4b; font-weight: 600; } .worse { color: #b3261e; font-weight: 600; }
 footer { color: #777; font-size: .85rem; }
 """
 DOCUMENT = Template("""<!doctype html>
@@ -68,12 +66,6 @@ def bullets(lines: Iterable[str]) -> str:
     return f"<ul>{items}</ul>" if items else ""
 
 
-def definitions(pairs: Iterable[tuple[str, str]]) -> str:
-    """A list of names and values, plain text."""
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
-    return f"<dl>{items}</dl>"
-
-
 def table(head: Sequence[str], rows: Iterable[str]) -> str:
     """A table of `row`s that scrolls where it is too wide; the titles of its columns are plain text."""
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
@@ -81,7 +73,7 @@ def table(head: Sequence[str], rows: Iterable[str]) -> str:
 
 
 def row(cells: Iterable[str], kind: str = "") -> str:
-    """A table row of `cell`s; of the kinds, `policy` stands out and `broken` warns."""
+    """A table row of `cell`s; the kind `policy` stands out."""
     return f"<tr{_class(kind)}>{''.join(cells)}</tr>"
 
 
@@ -93,11 +85,6 @@ def cell(text: str, note: str = "", kind: str = "") -> str:
     """
     below = f"<br><small>{escape(note)}</small>" if note else ""
     return f"<td{_class(kind)}>{escape(text)}{below}</td>"
-
-
-def png_image(png: bytes, title: str) -> str:
-    """Return a PNG embedded in the page."""
-    return f'<img alt="{escape(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _class(kind: str) -> str:

@@ -1,73 +1,145 @@
-import io
+"""What a demo records of a run, says meanwhile, and finds at its end."""
+
 import queue
+import re
 import webbrowser
+from pathlib import Path
 
+import numpy as np
 import pytest
-from builders.pages import BrowsedPage
-from rich.console import Console
-from unit.demo.fabricated import PLAN, fabricate, sample
+import typer
+from builders.metrics import served
 
-from clipper_agents.demo.view import DemoView
+from clipper_agents import exits
+from clipper_agents.demo.run import scrape_all, show_console
+from clipper_agents.demo.scenario import FAILED, DemoRecorder, phase_of
+from clipper_agents.observability.exposition import Scrape
+from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.replay.verdicts import PartitionVerdict, Verification
+from clipper_loadgen.ledger import Ledger
+from clipper_loadgen.report import summarise
+from clipper_topics.prediction import ModelAnswer, Prediction
 
 pytest.importorskip("matplotlib")
 
-from clipper_agents.demo.report import CAPTIONS, print_summary, write_json, write_report
+from clipper_agents.cli.demo import report
+from clipper_agents.demo.report import DemoResult, error_rows, findings
+
+QUERIES = 400
+VERDICT = PartitionVerdict(
+    partition=0, since=0, position=39, behind=0, feedbacks=40, rows=16, checkpoints=16, unproven=0
+)
+METRICS = Scrape(
+    {
+        ("clipper_cache_lookups_total", frozenset()): 100.0,
+        ("clipper_cache_hits_total", frozenset()): 7.0,
+        ("clipper_feedback_total", frozenset({("outcome", "applied")})): 397.0,
+        ("clipper_feedback_total", frozenset({("outcome", "unlearned")})): 3.0,  # of what nobody decided
+    }
+)
 
 
-@pytest.fixture(scope="module")
-def run():
-    return fabricate()
+def recorded(skipped=()):
+    """`good` errs in the failure only, `fair` about a tenth of the queries; each application gets what `fair` says."""
+    recorder = DemoRecorder(QUERIES, ["good:1", "fair:1"], Path("/nonexistent/flag"))
+    recorder.labels = [query % 7 for query in range(QUERIES)]
+    for query in {*range(QUERIES)} - {*skipped}:
+        label = recorder.labels[query]
+        good, fair = label + (phase_of(query, QUERIES) == FAILED), label + (query % 20 < 2)
+        outputs = [("good", good), ("fair", fair)]
+        models = [ModelAnswer(model=name, version="1", propensity=1.0, output=digit) for name, digit in outputs]
+        recorder.answered(query, Prediction(query_id="", application="digits", output=fair, models=models))
+    return recorder
 
 
-@pytest.fixture
-def console():
-    return Console(record=True, width=140, force_terminal=False, file=io.StringIO())
+def summed_up(answers=(1,) * QUERIES, feedback=400):
+    """The load generator's report on queries with so many answers each."""
+    ledger = Ledger([0.01 * query for query in range(len(answers))])
+    for query, count in enumerate(answers):
+        ledger.sent(query, began_s=0.01 * query, now_s=0.01 * query)
+        for _ in range(count):
+            ledger.answered(query, 0.01 * query + 0.02, reason=None)
+    return summarise(ledger, application="digits", mode="bounded", feedback_sent=feedback)
 
 
-def test_the_report_needs_nothing_but_itself_says_what_happened_and_has_its_figures_beside_it(run, tmp_path):
-    recorder, result = run
-    page = write_report(result, recorder, [], tmp_path).read_text()
-    assert [address[:22] for address in BrowsedPage(page).addresses] == ["data:image/png;base64,"] * 4
-    assert [word for word in ("<script", "http://", "https://") if word in page] == []
-    assert "good:1, began to answer wrong digits" in page
-    assert "Every query was answered exactly once" in page
-    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir() if path.suffix == ".png"}
-    assert sizes.keys() == {f"{name}.png" for name in CAPTIONS}
-    assert min(sizes.values()) > 10_000
-    write_json(result, tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "result.json").read_bytes()
+def result_of(skipped=(), load=None, uncommitted=(), equal=True):
+    load, verification = load or summed_up(), Verification(equal=equal, seconds=0.5, partitions=[VERDICT])
+    found = findings(QUERIES, load, METRICS, dict(uncommitted), verification)
+    return DemoResult("good:1", recorded(skipped).errors, load, found)
 
 
-def test_the_report_says_what_failed_and_escapes_it_even_of_a_run_without_any_answer(tmp_path):
-    recorder, result = fabricate(skipped=range(PLAN.queries))
-    page = write_report(result, recorder, ["answers: 1 < 2"], tmp_path).read_text()
-    assert "answers: 1 &lt; 2" in page
-    assert "Every query was answered exactly once" not in page
+# --- meanwhile ------------------------------------------------------------------------------------------------------
+def test_the_flag_exists_from_before_the_first_query_of_the_failure_to_the_last(tmp_path):
+    flag, states = tmp_path / "broken", []
+    recorder = DemoRecorder(QUERIES, [], flag)
+    for count in range(QUERIES + 1):
+        recorder.releasing(count)
+        states.append(flag.exists())
+    assert states == [False] * 101 + [True] * 100 + [False] * 200
 
 
-# --- in a terminal -----------------------------------------------------------------------------------------------
-def test_the_summary_has_every_error_and_what_failed(run, console):
-    print_summary(console, run[1], ["offsets: not committed"])
-    text = console.export_text()
-    for said in ("exp3", "good:1 broke", "100.0 (92.9-100.0)", "FAILED offsets: not committed"):
-        assert said in text
-
-
-def test_a_line_says_how_far_the_run_is_every_few_seconds(console):
-    view = DemoView(console, PLAN)
-    view.stage("starting")
-    view.sample(sample(1.0, 300, {"applied": 90.0}))
-    view.sample(sample(1.1, 301, {}))
-    _, line = console.export_text().splitlines()
-    assert "300/400 restored exp3=fair:75%" in line
-    assert "cached=7% defaults=0 learned=90/300" in line
+def test_metrics_of_all_processes_are_joined_without_those_of_one_that_is_gone():
+    router, host = RouterMetrics(), HostMetrics()
+    router.count_feedback("applied", 4)
+    router.set_selection_weights({("digits-exp3", "svm:1"): 0.75, ("digits-exp3", "knn:1"): 0.25})
+    metrics = scrape_all([served(router), None, served(host), 1])
+    assert metrics.by("outcome", "clipper_feedback_total") == {"applied": 4}
+    weights = metrics.by("model", "clipper_selection_weight", application="digits-exp3")
+    assert weights == {"svm:1": 0.75, "knn:1": 0.25}
 
 
 @pytest.mark.parametrize("opens", [True, False], ids=["opened", "not opened"])
-def test_the_address_of_the_console_is_a_line_and_opened_if_asked_for(monkeypatch, console, opens):
-    opened = queue.Queue()
+def test_the_address_of_the_console_is_a_line_and_opened_if_asked_for(monkeypatch, opens):
+    opened, said = queue.Queue(), []
     monkeypatch.setattr(webbrowser, "open", opened.put)
-    DemoView(console, PLAN, open_console=opens).console("http://127.0.0.1:8080/console")
-    assert console.export_text().splitlines() == ["console: http://127.0.0.1:8080/console"]
+    show_console("http://127.0.0.1:8080/console", said.append, opens=opens)
+    assert said == ["console: http://127.0.0.1:8080/console"]
     assert opens is False or opened.get(timeout=10) == "http://127.0.0.1:8080/console"
     assert opened.empty()
+
+
+# --- at the end -----------------------------------------------------------------------------------------------------
+def test_errors_are_counted_by_phase_for_policies_and_for_models_by_the_ensembles_log():
+    assert [*error_rows(result_of())] == [
+        ["exp3", "10.0", "10.0", "10.0"],  # of its even queries one in ten is wrong
+        ["exp4", "10.0", "10.0", "10.0"],
+        ["good:1 broke", "0.0", "100.0", "0.0"],
+        ["fair:1", "10.0", "10.0", "10.0"],
+    ]
+    counted = {name: np.flatnonzero(~np.isnan(wrong)).tolist() for name, wrong in recorded().errors.items()}
+    odd = [*range(1, QUERIES, 2)]
+    assert counted == {"exp3": [*range(0, QUERIES, 2)], "exp4": odd, "good:1": odd, "fair:1": odd}
+
+
+def test_a_query_without_an_answer_is_an_error_of_the_policy_but_of_no_model():
+    rows = {name: errors for name, *errors in error_rows(result_of(skipped={3, 5}))}
+    assert (rows["exp4"][0], rows["good:1 broke"][0]) == ("14.0", "0.0")
+    nothing = {name: errors for name, *errors in error_rows(result_of(skipped=range(QUERIES)))}
+    assert (nothing["exp4"], nothing["good:1 broke"]) == (["100.0"] * 3, ["-"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ({}, []),
+        ({"skipped": range(QUERIES)}, []),  # of whose answers nothing is recorded, and which is drawn all the same
+        ({"load": summed_up([2, *[1] * 399])}, ["answers"]),
+        ({"load": summed_up([0, *[1] * 399])}, ["answers"]),
+        ({"load": summed_up([1] * 399)}, ["answers"]),  # one that was not sent
+        ({"load": summed_up(feedback=401)}, ["feedback"]),
+        ({"uncommitted": {"clipper.queries": 2}}, ["offsets"]),
+        ({"equal": False}, ["learned"]),
+    ],
+)
+def test_each_promise_that_is_broken_is_said_in_a_line_and_in_the_exit_code(tmp_path, capsys, change, broken):
+    result, code = result_of(**change), 0
+    try:
+        report(result, tmp_path / "errors.png")
+    except typer.Exit as ended:
+        code = ended.exit_code
+    said = capsys.readouterr().out
+    assert code == (exits.FAILURE if broken else exits.OK)
+    assert re.findall(r"^FAILED (\w+): ", said, re.MULTILINE) == broken
+    assert (tmp_path / "errors.png").stat().st_size > 10_000
+    for line in ("good:1 broke", "cache: 7 of 100 rows were known", f"picture: {tmp_path / 'errors.png'}"):
+        assert line in said

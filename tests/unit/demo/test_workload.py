@@ -1,14 +1,18 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from unit.demo.fabricated import PLAN, demo_script
 
+from clipper_agents import exits
+from clipper_agents.cli.main import main
 from clipper_agents.demo.data import TRAIN_ROWS, Digits, draw_traffic, load_digits
 from clipper_agents.demo.models import TRUSTED, FaultyModel, best_of, train
-from clipper_agents.demo.plan import PHASES, POLICIES, DemoPlan, application_of
-from clipper_agents.demo.run import MAX_OPEN, demo_settings, load_plan
-from clipper_stream.errors import InvalidSetting
+from clipper_agents.demo.run import demo_settings, progress_line
+from clipper_agents.demo.scenario import MAX_OPEN, POLICIES, application_of, demo_load
+from clipper_agents.observability.exposition import Scrape
+from clipper_loadgen.run import LoadRun
+from clipper_loadgen.script import write_script
 from clipper_stream.models.registry import load_model
 from clipper_topics import codec
 
@@ -76,7 +80,7 @@ def test_the_model_that_fails_is_wrong_about_everything_while_its_flag_exists(tr
 
 def test_settings_declare_an_application_a_policy_and_let_the_best_model_break(trained, tmp_path):
     overrides = {"kafka.bootstrap": "h:1", "router.data_dir": str(tmp_path / "router")}
-    settings = demo_settings(PLAN, trained, tmp_path / "broken", {}, overrides)
+    settings = demo_settings(trained, tmp_path / "broken", 0, {}, overrides)
     assert [application.policy.name for application in settings.applications] == list(POLICIES)
     assert all(application.models == [model.ref for model in trained] for application in settings.applications)
     assert [model.ref for model in settings.models if model.runtime == "python"] == [best_of(trained).ref]
@@ -84,23 +88,27 @@ def test_settings_declare_an_application_a_policy_and_let_the_best_model_break(t
 
 
 # --- queries --------------------------------------------------------------------------------------------------------
-def test_phases_cover_every_query_once_and_a_plan_that_says_nothing_is_refused():
-    assert PLAN.edges == (0, 100, 200, 400)
-    phases = [PLAN.phase_of(query) for query in range(PLAN.queries)]
-    assert phases == [PHASES[0]] * 100 + [PHASES[1]] * 100 + [PHASES[2]] * 200
-    with pytest.raises(InvalidSetting, match="at least 400"):
-        DemoPlan(queries=10)
-    with pytest.raises(InvalidSetting, match="above 0"):
-        DemoPlan(rate_per_s=0)
+LOAD = demo_load(draw_traffic(load_digits(0), 400, 0), rate_per_s=250.0, seed=0)
+
+
+def demo_script(run="0123abcd"):
+    """The queries of a demo, encoded for two partitions."""
+    return write_script(LOAD, LOAD.dataset, partitions=2, run=run)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--queries", "10"), ("--rate", "0"), ("--seed", "-1")])
+def test_a_run_that_says_nothing_is_refused(capsys, option, value):
+    assert main(["demo", option, value]) == exits.USAGE
+    assert f"{value} is not in the range" in capsys.readouterr().err
 
 
 def test_queries_alternate_between_the_applications_are_due_evenly_and_only_so_many_are_open():
-    load, script = load_plan(PLAN, draw_traffic(load_digits(0), 1, 0)), demo_script()
-    assert (load.mode, load.most_outstanding) == ("bounded", MAX_OPEN)
-    queries = [codec.queries.decode(script.record(number)[2]) for number in range(PLAN.queries)]
-    assert [query.application for query in queries] == [*map(application_of, POLICIES)] * (PLAN.queries // 2)
+    script = demo_script()
+    assert (LOAD.mode, LOAD.most_outstanding) == ("bounded", MAX_OPEN)
+    queries = [codec.queries.decode(script.record(number)[2]) for number in range(400)]
+    assert [query.application for query in queries] == [*map(application_of, POLICIES)] * 200
     assert {len(query.input) for query in queries} == {64}
-    assert np.allclose(np.diff(script.times_s), 1 / PLAN.rate_per_s)
+    assert np.allclose(np.diff(script.times_s), 1 / 250)
 
 
 def test_a_tenth_of_the_queries_repeats_an_input_with_its_label_in_each_run_of_a_seed():
@@ -108,6 +116,24 @@ def test_a_tenth_of_the_queries_repeats_an_input_with_its_label_in_each_run_of_a
     labels = dict(zip(script.bodies, script.labels, strict=True))
     assert [labels[body] for body in script.bodies] == script.labels
     assert len(labels) == len(set(script.rows))
-    assert 0.03 < 1 - len(labels) / PLAN.queries < 0.17  # five standard deviations of a tenth of 400
+    assert 0.03 < 1 - len(labels) / 400 < 0.17  # five standard deviations of a tenth of 400
     assert (again.bodies, again.delays_s) == (script.bodies, script.delays_s)
     assert again.query_id(0) != script.query_id(0)
+
+
+def test_a_line_says_how_far_a_run_is_whom_policies_trust_and_how_late_the_latest_answers_were():
+    run = LoadRun(LOAD, replace(demo_script(), delays_s=None), None, lambda: 0.0)
+    weights = {("exp3", "svm:1"): 0.75, ("exp3", "bayes:1"): 0.25}
+    series = [
+        ("clipper_selection_weight", value, {"application": application_of(policy), "model": model})
+        for (policy, model), value in weights.items()
+    ]
+    series += [("clipper_feedback_total", 40.0, {"outcome": "applied"})]
+    metrics = Scrape({(name, frozenset(labels.items())): value for name, value, labels in series})
+    assert progress_line(run, Scrape({})).startswith("0/400 healthy exp3=-")
+    for query in range(150):
+        run.ledger.sent(query, began_s=1.0, now_s=1.0)
+    for query, latency_s in enumerate((0.010, 0.020, 0.030)):
+        run.ledger.answered(query, 1.0 + latency_s, reason="late" if query else None)
+    line = progress_line(run, metrics)
+    assert line == "3/400 failed exp3=svm:75% exp4=-:0% p50=20ms p99=30ms defaults=2 learned=40/0"
