@@ -17,8 +17,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from column_fold import fold_columns
 
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
+from clipper_agents.replay.export import LogReading
 from clipper_agents.replay.logs import KafkaLog
-from clipper_agents.replay.source import LogReading
 from clipper_stream.evaluation.log.parquet import read_chunks_with_inputs
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
