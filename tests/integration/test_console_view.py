@@ -8,20 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import NewTopic
-from builders.past_logs import BEGAN_S, CATALOGUE, NOW_S, facts, logs
 from builders.status import DIGITS
 from integration.test_watching_applications import declared, flowing, write
 
-from clipper_agents.kafka.clients import administration
-from clipper_agents.kafka.reader import open_reader
-from clipper_agents.kafka.retry import STATUS
 from clipper_agents.kafka.topics import delete_topics, ensure_topics, existing_topics
-from clipper_agents.status.past import PastReader
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.history import SeriesHistory
-from clipper_gateway.console.rebuild import fill, gaps
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -95,32 +87,3 @@ async def test_topics_that_are_missing_deleted_or_made_again_are_waited_for(kafk
         await delete_topics(kafka, list(await existing_topics(kafka, catalogue.prefix)))
         await shows(view, lambda: view.stale_reason)
         assert [one.name for one in view.summaries()] == [DIGITS.name], "what was read last stays"
-
-
-async def test_hours_are_rebuilt_from_records_of_a_real_log(kafka, tmp_path, catalogue):
-    past = Catalogue(prefix=f"{catalogue.prefix}.past", partitions=2)  # deleted with the others
-    names = {getattr(CATALOGUE, kind): getattr(past, kind) for kind in KINDS}
-    kept = {"retention.ms": "-1"}  # these records are years old
-    async with administration(kafka) as admin:
-        await admin.create_topics([NewTopic(name, 2, 1, topic_configs=kept) for name in names.values()])
-    async with AIOKafkaProducer(**kafka.aiokafka(), linger_ms=5) as producer:
-        sent = [
-            await producer.send(names[tp.topic], one.value, one.key, partition=tp.partition, timestamp_ms=one.timestamp)
-            for tp, records in logs(every_s=5.0).items()
-            for one in records
-        ]
-        await asyncio.gather(*sent)
-    history = SeriesHistory.open(tmp_path / "history", lambda: NOW_S)
-    async with open_reader(kafka, isolation_level="read_committed", policy=STATUS) as reader:
-        partitions = [TopicPartition(name, number) for name in names.values() for number in range(2)]
-        await fill(history, PastReader(reader, past, partitions, facts()), NOW_S, pause_ratio=0.0)
-    found = history.series("digits", NOW_S - 3 * 3_600, NOW_S)
-    rates = dict(zip(found.times_s, found.values["queries_per_s"], strict=True))
-    assert rates[BEGAN_S + 3_600] == pytest.approx(0.2, rel=0.01)
-    assert rates[NOW_S - 7_200] == pytest.approx(0.2, rel=0.01)
-    assert found.versions["svm:1"]["loss"][-60] == pytest.approx(0.3, rel=0.01)
-    assert [*gaps(history, NOW_S)] == []
-    history.close()
-
-
-KINDS = ("predictions", "feedback", "selection", "comparisons")

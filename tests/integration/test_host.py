@@ -170,18 +170,15 @@ async def member(kafka, group, topic, instance):
     return consumer
 
 
-async def test_a_group_has_read_all_once_the_end_of_each_partition_is_committed(kafka, catalogue, group, topic):
+async def test_a_group_that_has_read_all_is_deleted_without_waiting_for_the_sessions_of_ended_hosts(
+    kafka, group, topic
+):
     assert not await unread(kafka, group, f"{topic}.none"), "no topic, so nothing to read"
     assert await unread(kafka, group, topic)
     consumer = await member(kafka, group, topic, "host-0")
     for offset, whole in ((0, False), (1, True)):
         await consumer.commit({TopicPartition(topic, 0): offset})
         assert (not await unread(kafka, group, topic)) is whole
-    await consumer.stop()
-
-
-async def test_the_group_of_ended_hosts_is_deleted_without_waiting_for_their_sessions(kafka, catalogue, group, topic):
-    consumer = await member(kafka, group, topic, "host-0")
     assert not await delete_group(kafka, group, empty_within_s=0.0), "somebody is in it"
     await consumer.stop()
     await remove_members(kafka, group, ["host-0", "nobody"])

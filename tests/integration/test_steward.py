@@ -180,18 +180,3 @@ async def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_
     assert (live[-1].model, live[-1].worse) == ("bad:1", False)
     assert control.drifts == {("digits", "bad:1"): live[-1]}
     assert not control.manifests.unreadable
-
-
-def test_the_declaration_of_an_unknown_detector_or_parameter_is_refused(shell):
-    (shell.folder / "clipper.toml").write_text(
-        '[[model]]\nname = "sum"\nuri = "clipper_agents.examples.models:sum_of_row"\n'
-        '[[application]]\nname = "sums"\nmodels = ["sum:1"]\n'
-    )
-    shell("apply")
-    for drift, code, said in (
-        ('{"parameters": {"nose": 1}}', exits.FAILURE, "parameter 'nose' of detector 'adwin': use one of delta"),
-        ('{"parameters": {"delta": 7}}', exits.FAILURE, "delta is 7: give a number above 0"),
-        ('{"detector": "nose"}', exits.FAILURE, "nose"),
-        ('{"detector": "adwin", "parameters": {"delta": 0.01}}', exits.OK, ""),
-    ):
-        shell("application", "update", "sums", "--field", f"drift={drift}", code=code, said=said)

@@ -3,11 +3,10 @@
 import asyncio
 import time
 
-import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
-from builders.router_deployment import publish_manifests, withdraw_manifests
+from builders.router_deployment import publish_manifests
 from e2e.programs import reserved_port
 
 from clipper_agents.control.state import read_manifests
@@ -16,7 +15,7 @@ from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRe
 from clipper_agents.kafka.topics import TopicsReport, delete_topics, ensure_topics, existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.manifests import ApplicationManifest, ModelManifest
+from clipper_topics.manifests import ModelManifest
 
 pytestmark = pytest.mark.integration
 
@@ -98,21 +97,6 @@ async def test_an_address_where_nobody_listens_and_topics_that_are_missing_are_n
     for refused in (read_manifests(kafka, nobody), publish_manifests(kafka, nobody, [svm()])):
         with pytest.raises(TopicMismatch, match="clipper-stream topics create"):
             await refused
-
-
-async def test_the_newest_manifest_of_a_name_counts_until_it_is_withdrawn(kafka, catalogue):
-    async def published():
-        found = await read_manifests(kafka, catalogue)
-        return found.applications, found.models, found.unreadable
-
-    digits = ApplicationManifest(name="digits", models=["svm:2"])
-    newer = msgspec.structs.replace(digits, objective_ms=70)
-    assert await published() == ({}, {}, {})
-    await publish_manifests(kafka, catalogue, [digits, svm()])
-    await publish_manifests(kafka, catalogue, [newer])
-    assert await published() == ({"digits": msgspec.structs.replace(newer, revision=2)}, {"svm:2": svm()}, {})
-    await withdraw_manifests(kafka, catalogue, applications=["digits"], models=["svm:2"])
-    assert await published() == ({}, {}, {})
 
 
 async def test_records_of_applications_have_the_brokers_clock(kafka, catalogue):
