@@ -240,7 +240,8 @@ def each(*alerts: str, **labels: str) -> dict[str, dict[str, str]]:
     return dict.fromkeys(alerts, labels)
 
 
-LATE, mood = "LatencyObjectiveBurnsFast", partial(methodcaller, "mood")
+LATE = "LatencyObjectiveBurnsFast"
+mood = partial(methodcaller, "mood")
 AT_ONCE = (
     Cause(
         "a canary that is always wrong, aborted by its rule",

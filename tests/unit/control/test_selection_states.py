@@ -40,6 +40,7 @@ from clipper_topics.selection_rows import (
     RowKey,
     SavedRow,
     SelectionRow,
+    decode_row,
     encode_key,
     encode_row,
     saved_rows,
@@ -58,7 +59,12 @@ def test_of_the_rows_with_one_key_every_reader_takes_the_last():
     key = RowKey("digits", "ada", 0)
     log = [record(key, 5, count=1), record(key, 5, count=2)]
     totals = {"svm:1": (2.0, 0.0, 0.0, 0.0)}
-    assert kept_rows(log, ["digits"])["digits"] == [SavedRow(partition=0, context="ada", totals=totals)]
+    others = [
+        record(RowKey("", None, 0), 5),
+        record(RowKey("other", None, 0), 5),
+        kafka_record(0, b"no row", b"no key"),
+    ]
+    assert kept_rows([*log, *others], ["digits"])["digits"] == [SavedRow(partition=0, context="ada", totals=totals)]
     checkpoints, shown = Checkpoints(0), DeploymentView()
     for one in log:
         checkpoints.take(one)
@@ -73,7 +79,7 @@ def test_a_saved_row_is_the_state_that_was_stored_with_its_moments():
     state = SelectionState(
         {"a:1": ModelTotals(0.1 + 0.2, 1e-300, 1 / 3, 7.0), "b:1": ModelTotals(1.0, 0.0, 1.0, 0.0, (0.1,) * 5)}
     )
-    (saved,) = saved_rows({RowKey("digits", None, 2): row_of(state, 5, 2)})
+    (saved,) = saved_rows({RowKey("digits", None, 2): decode_row(encode_row(row_of(state, 5, 2)))})
     assert state_of(unsaved(saved)) == state
     assert state_of_rows([saved, saved], None) == merge([state, state])
 

@@ -46,6 +46,9 @@ def test_with_time_left_they_are_read_again_and_without_they_are_refused(objecti
     assert ask(router, "hangs", 20) == (12, [], [*range(12, 20)])
     assert ask(router, "hangs", 1, 20, deadline_s=1.0) == (0, ["overloaded"], [])
     assert router.in_flight == 13, "those that are deferred are not in flight"
+    assert not router.is_full
+    router.admission.deferred = 1_000_000
+    assert router.is_full
 
 
 def test_a_deferred_query_is_read_again_while_it_can_still_be_answered():

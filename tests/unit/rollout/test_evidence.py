@@ -34,14 +34,15 @@ from clipper_topics.restore import RESTORE
 RULE = RolloutRule(margin=0.2, steps=[1.0], least=20)
 AUTOMATIC = Trial(model="new:1", automatic=True)
 STEPPED = Trial(model="new:1", stage="canary", share=1.0, automatic=True)
+ASKED = {1: ("a:1", "new:1"), 2: ("new:1", "a:1")}
+"""By revision, who serves and who is asked besides."""
 
 
 def queries(count, revision, seed=1):
     """Records of queries of one revision, which the canary of the second one answers."""
-    draw, asked = random.Random(seed), ("a:1", "new:1") if revision == 1 else ("new:1", "a:1")
-    found = []
+    draw, found = random.Random(seed), []
     for number in range(count):
-        served, beside = (answered(ref, int(draw.random() < 0.8)) for ref in asked)
+        served, beside = (answered(ref, int(draw.random() < 0.8)) for ref in ASKED[revision])
         found += query(f"0-{revision}-{number}", served, beside=[beside], revision=revision)
     return found
 
@@ -49,9 +50,7 @@ def queries(count, revision, seed=1):
 def better(fold, count, revision=1):
     """So many more queries of a revision, at each of which the trial alone is right."""
     for number in range(count):
-        served, beside = answered("a:1", 0), answered("new:1", 1)
-        if revision == 2:
-            served, beside = beside, served
+        served, beside = (answered(ref, int(ref == "new:1")) for ref in ASKED[revision])
         for one in query(f"0-{revision}-{number}", served, beside=[beside], revision=revision):
             fold.take(one, 0)
         yield number + 1, fold.decisions(["digits"], all_read=True)

@@ -148,12 +148,6 @@ def test_a_bounded_number_of_choices_is_kept(table):
     assert selection.prepare(APP, 0, "c39") is not made[39]
 
 
-def test_a_row_holds_a_state_bit_for_bit():
-    totals = {"a:1": ModelTotals(0.1 + 0.2, 1e-300, 1 / 3, 7.0), "b:1": ModelTotals(1.0, 0.0, 1.0, 0.0, (0.1,) * 5)}
-    state, key = SelectionState(totals), RowKey("app", None, 3)
-    assert (state_of(decode_row(encode_row(row_of(state, 5, 2)))), decode_key(encode_key(key))) == (state, key)
-
-
 async def test_notes_are_stored_behind_the_rows_and_before_the_position(selection, table):
     """Else a step that is cut behind the note of a restore would look as if the rows of a second one were stored."""
     note, row = row_of(SelectionState(), 5, 1), row_of(GOOD_A, 5, 1)
