@@ -205,10 +205,8 @@ STORIES = {
 def test_a_story_is_joined_and_counted(log, feedback, counts, lists_of):
     rows, found = rows_of(log, lists_of=lists_of)
     assert [row["feedback_offset"] for row in rows] == feedback
-    assert (found.pop("decisions", 0), found.pop("with_feedback", 0)) == (
-        len(rows),
-        len([*filter((-1).__ne__, feedback)]),
-    )
+    known = sum(offset >= 0 for offset in feedback)
+    assert (found.pop("decisions", 0), found.pop("with_feedback", 0)) == (len(rows), known)
     assert {name: number for name, number in found.items() if name != "feedback"} == counts
 
 
@@ -254,11 +252,10 @@ CONTEXTS = st.sampled_from([None, "u", "v"])
 KINDS = st.sampled_from([codec.JSON, codec.JSON, codec.MSGPACK])
 
 
-@st.composite
-def outputs(draw, several):
+def outputs(several):
     if several:
-        return dict(output=UNSET, outputs=draw(st.lists(VALUES, min_size=2, max_size=2)))
-    return dict(output=draw(VALUES))
+        return st.fixed_dictionaries(dict(output=st.just(UNSET), outputs=st.lists(VALUES, min_size=2, max_size=2)))
+    return st.fixed_dictionaries(dict(output=VALUES))
 
 
 @st.composite

@@ -29,11 +29,6 @@ def test_a_verdict_counts_what_was_compared(at):
     assert is_told_alike(at)
 
 
-def test_feedback_that_was_not_learned_yet_is_no_difference(at):
-    found = verified(at.work(4).tell("app-0").tell("nobody").learn().ask("later").tell("later"))
-    assert (found.equal, found.feedbacks, found.partitions[0].behind) == (True, 6, 1)
-
-
 def test_only_the_application_that_is_asked_about_is_compared(at):
     at.work(4).work(4, "other").put(("other", "x"), at.rows["other", None, 0])
     assert [verified(at, application=name).equal for name in ("app", "other")] == [True, False]
@@ -60,6 +55,48 @@ def lose(at, topic, number):
 def append(at, key, value):
     at.logs.append(CATALOGUE.selection_changelog, value, 0, key)
     return at
+
+
+def forget_configs(at):
+    """The changelog and table as an older version has written them: nothing says what a row was folded under."""
+    key = encode_key(RowKey("", config_context("app"), 0))
+    at.changelog[:] = [one for one in at.changelog if one.key != key]
+    del at.rows["", config_context("app"), 0]
+    return at
+
+
+# What happened; what is told of partition 0 though its beginning is gone or nothing tells of a change, as far as given.
+EQUAL = {
+    "feedback that was not learned yet": (
+        lambda at: at.work(4).tell("app-0").tell("nobody").learn().ask("later").tell("later"),
+        dict(feedbacks=6, behind=1)),
+    "rows without their position": (lambda at: lose(at.work(5), CATALOGUE.selection_changelog, -1), {}),
+    "a row that was wrong only once": (lambda at: flip(at.work(8), 5), {}),
+    "logs from the first row on": (lambda at: at.age(10, 20), dict(since=10, feedbacks=20, unproven=0)),
+    "a row whose feedback was deleted": (
+        lambda at: at.work(5, context="old").age(10, 3), dict(since=15, feedbacks=3, unproven=1)),
+    "all feedback was deleted": (
+        lambda at: at.work(5).delete_before(5, [CATALOGUE.feedback]), dict(since=5, feedbacks=0, unproven=2)),
+    "a first certain feedback within a step": (
+        lambda at: at.work(6).work(3, first=20, every=0).wait(LATER_MS).work(5, first=30, every=0).learn()
+        .work(4, first=50).delete_before(4),
+        dict(since=9, feedbacks=9, unproven=0)),
+    **{
+        f"rows of an older version and a change of {changes}": (
+            lambda at, changes=changes: forget_configs(at.work(6).work(6, "other")).declare(manifest(**changes))
+            .follow().work(3, first=20),
+            dict(unlogged=unlogged),
+        )
+        for changes, unlogged in (({"audit_ratio": 0.5}, []), ({"half_life": 3.0}, ["app"]))
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("happened", "described"), EQUAL.values(), ids=EQUAL)
+def test_what_cannot_be_called_false_is_equal_as_far_as_the_logs_tell(at, happened, described):
+    found = verified(happened(at))
+    assert found.equal
+    assert {name: getattr(found.partitions[0], name) for name in described} == described
 
 
 # What happened, and how the one row that differs is described: as far as it is given.
@@ -140,31 +177,7 @@ def test_a_position_beyond_the_log_or_behind_a_marker_is_found(at):
     assert (described["app"][1], described[""][0]) == ([None], "app")
 
 
-def test_rows_without_their_position_or_wrong_only_once_are_no_difference(at):
-    assert verified(lose(at.work(5), CATALOGUE.selection_changelog, -1)).equal
-    assert verified(flip(Deployment().work(8), 5)).equal
-
-
 # --- logs of which the beginning is gone ------------------------------------------------------------------------------
-# What happened; the first feedback that is folded, how many were, and how many rows are unproven.
-BEGINNINGS = {
-    "from the first row on": (lambda at: at.age(10, 20), (10, 20, 0)),
-    "a row whose feedback was deleted": (lambda at: at.work(5, context="old").age(10, 3), (15, 3, 1)),
-    "all feedback": (lambda at: at.work(5).delete_before(5, [CATALOGUE.feedback]), (5, 0, 2)),
-    "a first certain feedback within a step": (
-        lambda at: at.work(6).work(3, first=20, every=0).wait(LATER_MS).work(5, first=30, every=0).learn()
-        .work(4, first=50).delete_before(4),
-        (9, 9, 0)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("happened", "expected"), BEGINNINGS.values(), ids=BEGINNINGS)
-def test_a_log_without_its_beginning_is_verified_as_far_as_it_tells(happened, expected):
-    found = verified(happened(Deployment()))
-    one = found.partitions[0]
-    assert (found.equal, (one.since, one.feedbacks, one.unproven)) == (True, expected)
-
-
 def test_a_marker_begins_the_rows_of_its_application(at):
     at.work(6).wait(LATER_MS).work(2, "other", first=60).restore(SAVED).learn().work(6, first=100)
     found = verified(at.delete_before(4).compact(dirty=4))
@@ -188,21 +201,6 @@ def test_contexts_forgotten_around_the_beginning_of_the_logs_are_no_difference(a
 
 
 # --- changes of which nothing tells -----------------------------------------------------------------------------------
-def forget_configs(at):
-    """The changelog and table as an older version has written them: nothing says what a row was folded under."""
-    key = encode_key(RowKey("", config_context("app"), 0))
-    at.changelog[:] = [one for one in at.changelog if one.key != key]
-    del at.rows["", config_context("app"), 0]
-    return at
-
-
-@pytest.mark.parametrize(("changes", "unlogged"), [({"audit_ratio": 0.5}, []), ({"half_life": 3.0}, ["app"])])
-def test_rows_of_an_older_version_are_verified_where_nothing_changed(at, changes, unlogged):
-    at = forget_configs(at.work(6).work(6, "other")).declare(manifest(**changes)).follow()
-    found = verified(at.work(3, first=20))
-    assert (found.equal, found.partitions[0].unlogged) == (True, unlogged)
-
-
 def test_few_changes_are_remembered_and_it_is_said_when_one_was_forgotten(at):
     for number in range(MOST_CONFIGS):
         at.work(1, first=number).declare(manifest(half_life=2.0 + number)).follow()
