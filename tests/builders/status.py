@@ -78,11 +78,13 @@ def compared(model: str, waits_for: str = "upper end 0.030 is not below 0.02", *
     return Comparison(model=model, waits_for=waits_for, **COMPARED | fields)
 
 
-def row(partition: int, losses: Losses, context: str | None = None, offset: int = 9) -> tuple[bytes, bytes]:
+def row(
+    partition: int, losses: Losses, context: str | None = None, offset: int = 9, application: str = "digits"
+) -> tuple[bytes, bytes]:
     """Key and value of a row of totals."""
     totals = [ModelTotalsRecord(model, count, loss, loss, count) for model, (count, loss) in losses.items()]
     content = SelectionRow(version=ROW_VERSION, offset=offset, applied=9, totals=totals)
-    return encode_key(RowKey("digits", context, partition)), encode_row(content)
+    return encode_key(RowKey(application, context, partition)), encode_row(content)
 
 
 def learn(found: DeploymentView, partition: int, losses: Losses) -> None:

@@ -13,10 +13,6 @@ def answer_everything(query):
     return [Prediction(query_id=query.query_id or "", application=query.application, output=1, confidence=1.0)]
 
 
-def answer_by_default(query, reason="late"):
-    return Prediction(query_id=query.query_id or "", application=query.application, default=True, reason=reason)
-
-
 class StandInRouter:
     """Queries in, predictions out, in the query's partition and with its key.
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from e2e.programs import reserved_port
-from integration.stand_in_router import answer_by_default, stand_in_router
+from integration.stand_in_router import stand_in_router
 
 from clipper_stream.client import (
     BrokerUnavailable,
@@ -108,7 +108,8 @@ async def test_many_inputs_are_many_queries_and_a_packed_one_is_a_single_query(c
 
 
 async def test_a_default_answer_says_why(client, router):
-    router.answering = lambda query: [answer_by_default(query, "no_models")]
+    default = {"default": True, "reason": "no_models"}
+    router.answering = lambda query: [Prediction(query_id=query.query_id, application=query.application, **default)]
     answer = await client.predict("digits", [1])
     assert (answer.default, answer.reason, answer.output, answer.policy) == (True, "no_models", None, None)
 

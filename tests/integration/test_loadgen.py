@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
 from builders.router_deployment import Deployment
-from integration.stand_in_router import answer_by_default, answer_everything, stand_in_router
+from integration.stand_in_router import answer_everything, stand_in_router
 
 from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
 from clipper_stream.errors import InvalidSetting, UnknownName
@@ -66,21 +66,6 @@ async def test_saturation_answers_every_query_and_measures_a_rate(load):
     report, router = await load(mode="saturation", queries=3_000, outstanding=200)
     assert (report.queries, report.answered, len(router.queries)) == (3_000, 3_000, 3_000)
     assert report.throughput_per_s > 0
-
-
-async def test_lost_queries_are_late_for_ever_second_answers_duplicates_and_defaults_have_reasons(load):
-    def answering(query):
-        one = answer_everything(query)
-        late, errors = ([answer_by_default(query, reason)] for reason in ("late", "errors"))
-        return {0: [], 1: one * 2, 2: late, 3: errors}.get(digit_of(query), one)
-
-    report, router = await load(
-        answering, rate_per_s=500.0, duration_s=0.4, warmup_s=0.2, arrivals="constant", drain_s=1.0
-    )
-    assert (len(router.queries), report.queries, report.missing, report.duplicates) == (300, 200, 20, 20)
-    assert report.latency["p50_ms"] is not None
-    assert report.latency["p99_ms"] is None
-    assert report.defaults == {"late": 20, "errors": 20}
 
 
 async def test_without_inputs_rows_follow_the_newest_manifest_on_the_control_topic(kafka, catalogue):

@@ -12,7 +12,6 @@ from kafka_fixture import temporary_topics
 from clipper_agents.replay.verdicts import Verification
 from clipper_topics.dead_letter import read_dead_letter
 from clipper_topics.manifests import InputSpec, ModelManifest
-from clipper_topics.query_ids import offset_id
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -159,25 +158,6 @@ async def test_an_open_transaction_delays_only_what_is_behind_it_in_its_partitio
         assert [counts.get(one) for one in ("beside", "open", "behind")] == [1, None, None]
     _, counts = await at.predictions("open", "behind")
     assert [counts[one] for one in ("beside", "open", "behind")] == [1, 1, 1]
-
-
-async def test_a_client_that_claims_the_next_id_of_a_router_is_not_in_the_way(at):
-    (last,) = await at.ask({"query_id": "last", "input": [1, 1]}, partition=1)
-    refused, claimed = (offset_id(1, last + number) for number in (1, 2))
-    await at.ask({"query_id": claimed, "input": [20, 2]}, {"input": [2, 1]}, partition=1)
-    found, _ = await at.predictions(refused, claimed, numbers=[1])
-    assert (found[refused].default, found[refused].reason) == (True, "invalid_input")
-    assert "choose another id" in found[refused].explanation
-    assert (found[claimed].output, found[claimed].default) == (3, False)
-
-
-async def test_feedback_about_an_own_id_that_begins_with_a_partition_stays_and_counts(at):
-    own = {"application": "own", "query_id": "1-1001"}
-    await at.ask({**own, "input": [1, 2]}, partition=0)
-    await at.tell({**own, "label": 3}, partition=0)
-    assert await learned(at, "own", 1) == {"m:1": [1, 0], "n:1": [1, 0]}
-    records = await at.read(at.catalogue.feedback, numbers=[1])
-    assert [one for one in records if b"1-1001" in one.value] == []
 
 
 async def test_what_this_router_has_written_is_answered_once_and_verified(at, command):

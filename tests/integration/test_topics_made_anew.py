@@ -38,6 +38,11 @@ async def ends(at, code, *said):
     assert all(text in line for text in said), line
 
 
+async def is_told_and_renewed(at, command, topic):
+    await ends(at, exits.SETUP, anew(topic), "clipper-stream topics renew")
+    await command("topics", "renew", "--yes")
+
+
 async def answers(at, count):
     """The sums that the first `count` queries of partition 0 were answered with, in order."""
     ids = [f"0@{number}" for number in range(count)]
@@ -46,9 +51,6 @@ async def answers(at, count):
 
 def anew(topic):
     return f"topic {topic} was deleted and created again"
-
-
-RENEW = "clipper-stream topics renew"
 
 
 async def test_a_feedback_topic_made_anew_is_told_and_none_is_skipped(at, command):
@@ -62,12 +64,10 @@ async def test_a_feedback_topic_made_anew_is_told_and_none_is_skipped(at, comman
     await make_anew(at, at.catalogue.feedback)
     await at.tell(*truths)
 
-    await ends(at, exits.SETUP, anew(at.catalogue.feedback), RENEW)
     told = "\n".join(await command("status", code=exits.FAILURE))
     assert anew(at.catalogue.feedback) in told
-    assert RENEW in told
-
-    await command("topics", "renew", "--yes")
+    assert "clipper-stream topics renew" in told
+    await is_told_and_renewed(at, command, at.catalogue.feedback)
     async with at.router():
         letters = await at.read(at.catalogue.dead_letters, lambda found: len(found) >= len(names))
         assert {read_dead_letter(one.headers.items()).topic for one in letters} == {at.catalogue.feedback}
@@ -85,8 +85,7 @@ async def test_a_queries_topic_made_anew_is_told_and_every_query_is_answered(at,
         await ask(at, 45, first=100)
         assert await router.ended() == exits.CRASHED
         assert anew(at.catalogue.queries) in router.log
-    await ends(at, exits.SETUP, anew(at.catalogue.queries), RENEW)
-    await command("topics", "renew", "--yes")
+    await is_told_and_renewed(at, command, at.catalogue.queries)
     async with at.router():
         assert await answers(at, 45) == [*range(100, 145)]
 
@@ -98,8 +97,7 @@ async def test_another_log_made_anew_is_told(at, command, topic):
         await ask(at, 3)
         await answers(at, 3)
     await make_anew(at, name)
-    await ends(at, exits.SETUP, anew(name), RENEW)
-    await command("topics", "renew", "--yes")
+    await is_told_and_renewed(at, command, name)
     await ask(at, 3, first=7)
     async with at.router():
         assert await answers(at, 3) == [7, 8, 9]

@@ -90,12 +90,15 @@ def test_queries_of_before_the_trial_are_no_evidence_and_are_not_remembered():
     assert {one.feedbacks for one in fold.comparisons()} == {0}
 
 
-def test_a_rule_fires_for_an_automatic_trial_alone():
+def test_a_rule_fires_for_an_automatic_trial_alone_while_it_is_watched():
     by_hand, automatic = (fold_of(control_of(with_trials(trial, rollout=RULE))) for trial in (SHADOW, AUTOMATIC))
     assert [made for _, made in better(by_hand, 200) if made] == []
     feedbacks, (step,) = next((count, made) for count, made in better(automatic, 200) if made)
     assert (step.command, step.share, step.revision, step.numbers["scores"]) == ("step", 1.0, 1, feedbacks)
     assert RULE.least <= feedbacks < 30
+    assert (len(automatic.comparisons()), len(automatic.decisions(["digits"], all_read=True))) == (2, 1)
+    automatic.follow({})
+    assert (automatic.comparisons(), automatic.decisions(["digits"], all_read=True)) == ([], [])
 
 
 def test_late_feedback_about_queries_of_the_step_before_does_not_make_the_next_step():
@@ -120,13 +123,6 @@ def test_records_that_say_nothing_stop_nobody_and_are_counted():
     assert fold.dropped == {"undecodable": 6, "invalid": 1}
     (candidate,) = [one for one in fold.comparisons() if one.stage == "live"]
     assert (candidate.model, candidate.feedbacks, candidate.loss) == ("a:1", 1, 0.0)
-
-
-def test_who_is_no_longer_watched_is_forgotten():
-    fold = fold_of(control_of(with_trials(SHADOW)))
-    assert len(fold.comparisons()) == 2
-    fold.follow({})
-    assert (fold.comparisons(), fold.decisions(["digits"], all_read=True)) == ([], [])
 
 
 # --- candidates and shares --------------------------------------------------------------------------------------------

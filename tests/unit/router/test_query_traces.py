@@ -14,7 +14,6 @@ from clipper_agents.router.query_traces import UNTRACED, rows_in_process
 from clipper_topics.trace_context import TRACED_ROWS, header_of_rows, rows_in_header, trace_and_span
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-TWO_MODELS = dict(refs=("a:1", "b:1"), policy="exp4")
 
 
 def context(number, sampled=True):
@@ -142,7 +141,7 @@ async def test_a_query_that_asks_nobody_has_no_combination_and_its_reason(reason
 @pytest.mark.parametrize("count", [3, 20], ids=["alone", "block"])
 async def test_a_request_names_the_rows_of_sampled_queries(count, walk):
     records = [asked(number, number / 2, sampled=number % 3 == 1) for number in range(count)]
-    path = await walk(*records, asked(count, 107.0, 108.0, 109.0), **TWO_MODELS)
+    path = await walk(*records, asked(count, 107.0, 108.0, 109.0), refs=("a:1", "b:1"))
     expected = [*((number, [number / 2]) for number in range(1, count, 3)), (count, [107.0, 108.0, 109.0])]
     assert len(path.requests) == 2
     for request in path.requests:
