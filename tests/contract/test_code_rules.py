@@ -47,7 +47,7 @@ BUDGETS = """
 clipper_topics 3330
 clipper_stream 210 batching 560 caching 250 client 1430 combining 210 drift 280 evaluation 4730 feedback 540 http 410
                models 2880 query 3020 selection 1760 sequential_testing 900
-clipper_agents 30 broker 900 cli 4260 control 2180 dead_letters 420 demo 600 examples 60 feedback 450 host 1630
+clipper_agents 30 broker 900 cli 4260 control 2180 dead_letters 420 demo 590 examples 60 feedback 450 host 1630
                kafka 2780 observability 2070 replay 4460 rollout 1800 router 4870 settings 905 status 2930
                streaming 2830 supervisor 1880
 clipper_gateway 3600 console 1880

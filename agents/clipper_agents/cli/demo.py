@@ -12,7 +12,7 @@ from clipper_agents.cli import terminal
 from clipper_agents.cli.extras import require_extra
 
 if TYPE_CHECKING:
-    from clipper_agents.demo.report import DemoResult
+    from clipper_agents.demo.scenario import DemoResult
 
 LOG, PICTURE = "processes.log", "errors.png"
 LEAST_QUERIES = 400
@@ -69,11 +69,10 @@ def report(result: "DemoResult", picture: Path) -> None:
     from clipper_loadgen.terminal import report_table
 
     picture.write_bytes(draw_errors(result))
-    console = terminal.console()
-    console.print(terminal.table(["errors in %", *PHASES], error_rows(result), right=PHASES))
-    console.print(report_table(result.load))
-    terminal.say(*(f"{name}: {value}" for name, value, _ in result.findings), f"picture: {picture.resolve()}")
-    broken = [f"FAILED {name}: {value}" for name, value, is_kept in result.findings if not is_kept]
-    if broken:
-        terminal.say(*broken)
+    errors = terminal.table(["errors in %", *PHASES], error_rows(result), right=PHASES)
+    terminal.console().print(errors, report_table(result.load))
+    findings = [*result.findings()]
+    terminal.say(*(f"{name}: {value}" for name, value, _ in findings), f"picture: {picture.resolve()}")
+    if failed := [f"FAILED {name}: {value}" for name, value, is_kept in findings if not is_kept]:
+        terminal.say(*failed)
         raise typer.Exit(exits.FAILURE)

@@ -1,16 +1,12 @@
-"""What a demo found: errors by phase, whether its promises were kept, and a picture of the errors."""
+"""The errors of a demo, by phase and as a picture. Imported when the traffic is over: matplotlib takes 60 MB."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import cycle, pairwise
-from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 
-from clipper_agents.demo.scenario import POLICIES, phase_edges
-from clipper_agents.observability.exposition import Scrape
-from clipper_agents.replay.verdicts import Verification
-from clipper_loadgen import LoadReport
+from clipper_agents.demo.scenario import POLICIES, DemoResult, phase_edges
 from clipper_loadgen.draws import FloatArray
 from clipper_stream.evaluation.report.plots import COLOURS, PLOT, panels, png
 
@@ -19,53 +15,6 @@ WINDOW_SHARE, LEAST_WINDOW = 0.04, 50
 FAILURE_COLOUR = COLOURS[1]
 POLICY_COLOURS = {"exp3": "#7A7A7A", "exp4": "#111111"}
 TICKS = (0, 2, 4, 6, 8, 10, 20, 50, 100)
-
-
-class DemoResult(NamedTuple):
-    """What a run showed.
-
-    Attributes:
-        broken: The model that failed, `name:version`: the one with the least validation error.
-        errors: As a `DemoRecorder` has them.
-        load: What the load generator counted.
-        findings: Name, value, and False where it shows that a promise was not kept.
-    """
-
-    broken: str
-    errors: Mapping[str, FloatArray]
-    load: LoadReport
-    findings: list[tuple[str, str, bool]]
-
-
-def findings(
-    queries: int, load: LoadReport, metrics: Scrape, uncommitted: Mapping[str, int], verification: Verification
-) -> list[tuple[str, str, bool]]:
-    """Whether each query was answered once, each feedback counted once, all committed, and the logs lead to the same.
-
-    Args:
-        queries: How many should have been sent.
-        load: What the load generator counted.
-        metrics: What the router had counted when that was over.
-        uncommitted: Records that are not committed, by topic.
-        verification: The comparison with the logs folded again.
-    """
-    hits, lookups = (metrics.value(f"clipper_cache_{what}_total") for what in ("hits", "lookups"))
-    outcomes = metrics.by("outcome", "clipper_feedback_total")
-    counted = ", ".join([f"{load.feedback_sent:,} sent", *(f"{n:,.0f} {outcome}" for outcome, n in outcomes.items())])
-    learned = outcomes.get("applied", 0) + outcomes.get("unlearned", 0)
-    rows = f"{verification.rows:,} rows of {verification.feedbacks:,} feedbacks"
-    verdict = "equal" if verification.equal else "DIFFER FROM"
-    return [
-        ("cache", f"{hits:,.0f} of {lookups:,.0f} rows were known", True),
-        (
-            "answers",
-            f"{load.answered:,} of {queries:,} queries, {load.duplicates:,} more than once",
-            load.answered == load.queries == queries and not load.duplicates,
-        ),
-        ("feedback", counted, learned == load.feedback_sent),
-        ("offsets", f"not committed: {uncommitted}" if uncommitted else "all committed", not uncommitted),
-        ("learned", f"{rows} {verdict} the serial fold of the logs", verification.equal),
-    ]
 
 
 def error_rows(result: DemoResult) -> Iterator[list[str]]:

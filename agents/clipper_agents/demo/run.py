@@ -20,8 +20,16 @@ import numpy as np
 
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_agents.demo.models import PICTURE, TrainedModel, best_of, train
-from clipper_agents.demo.report import DemoResult, findings
-from clipper_agents.demo.scenario import FAILED, PHASES, POLICIES, DemoRecorder, application_of, demo_load, phase_of
+from clipper_agents.demo.scenario import (
+    FAILED,
+    PHASES,
+    POLICIES,
+    DemoRecorder,
+    DemoResult,
+    application_of,
+    demo_load,
+    phase_of,
+)
 from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_agents.observability.exposition import Labels, Scrape, scrape
 from clipper_agents.observability.logging import LogOptions
@@ -92,11 +100,10 @@ async def run_demo(
         load = demo_load(draw_traffic(digits, queries, seed), rate_per_s, seed)
         report = await run_load(load, connection, catalogue, follow, recorder)
         say("waiting for the last feedback and the last commits")
-        metrics, uncommitted = await _settled(deployment, report.feedback_sent)
+        counted = await _settled(deployment, report.feedback_sent)
         say("folding the logs again, to compare what was learned")
         verification = await verify(await open_logs(connection, catalogue), catalogue, settings.router.horizon_s)
-        found = findings(queries, report, metrics, uncommitted, verification)
-    return DemoResult(broken, recorder.errors, report, found)
+    return DemoResult(broken, recorder.errors, report, *counted, verification)
 
 
 def demo_settings(

@@ -1,12 +1,15 @@
-"""What happens in a demo: two applications, the load on them, the failure, and what is recorded of the answers."""
+"""What happens in a demo: two applications, the load on them, the failure, what is recorded, and what it shows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipper_loadgen import Dataset, LoadPlan
+from clipper_agents.observability.exposition import Scrape
+from clipper_agents.replay.verdicts import Verification
+from clipper_loadgen import Dataset, LoadPlan, LoadReport
+from clipper_loadgen.draws import FloatArray
 from clipper_topics import codec
 from clipper_topics.prediction import Prediction
 
@@ -107,3 +110,40 @@ class DemoRecorder:
         if policy == ENSEMBLE:
             for one in answer.models:
                 self.errors[f"{one.model}:{one.version}"][query] = one.output != label
+
+
+class DemoResult(NamedTuple):
+    """What a run showed.
+
+    Attributes:
+        broken: The model that failed, `name:version`: the one with the least validation error.
+        errors: As a `DemoRecorder` has them.
+        load: What the load generator counted.
+        metrics: What the router had counted when that was over.
+        uncommitted: Records that are not committed, by topic.
+        verification: The comparison with the logs folded again.
+    """
+
+    broken: str
+    errors: Mapping[str, FloatArray]
+    load: LoadReport
+    metrics: Scrape
+    uncommitted: Mapping[str, int]
+    verification: Verification
+
+    def findings(self) -> Iterator[tuple[str, str, bool]]:
+        """Name and value of what was found, and False where it shows that a promise was not kept."""
+        hits, lookups = (self.metrics.value(f"clipper_cache_{what}_total") for what in ("hits", "lookups"))
+        yield "cache", f"{hits:,.0f} of {lookups:,.0f} rows were known", True
+        load, queries = self.load, len(self.errors[ENSEMBLE])
+        once = load.answered == load.queries == queries and not load.duplicates
+        yield "answers", f"{load.answered:,} of {queries:,} queries, {load.duplicates:,} more than once", once
+        outcomes = self.metrics.by("outcome", "clipper_feedback_total")
+        counted = "".join(f", {count:,.0f} {outcome}" for outcome, count in outcomes.items())
+        learned = outcomes.get("applied", 0) + outcomes.get("unlearned", 0)
+        yield "feedback", f"{load.feedback_sent:,} sent{counted}", learned == load.feedback_sent
+        committed = f"not committed: {self.uncommitted}" if self.uncommitted else "all committed"
+        yield "offsets", committed, not self.uncommitted
+        rows = f"{self.verification.rows:,} rows of {self.verification.feedbacks:,} feedbacks"
+        verdict = "equal" if self.verification.equal else "DIFFER FROM"
+        yield "learned", f"{rows} {verdict} the serial fold of the logs", self.verification.equal

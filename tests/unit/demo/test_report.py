@@ -12,7 +12,7 @@ from builders.metrics import served
 
 from clipper_agents import exits
 from clipper_agents.demo.run import scrape_all, show_console
-from clipper_agents.demo.scenario import FAILED, DemoRecorder, phase_of
+from clipper_agents.demo.scenario import FAILED, DemoRecorder, DemoResult, phase_of
 from clipper_agents.observability.exposition import Scrape
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
@@ -23,7 +23,7 @@ from clipper_topics.prediction import ModelAnswer, Prediction
 pytest.importorskip("matplotlib")
 
 from clipper_agents.cli.demo import report
-from clipper_agents.demo.report import DemoResult, error_rows, findings
+from clipper_agents.demo.report import error_rows
 
 QUERIES = 400
 VERDICT = PartitionVerdict(
@@ -63,9 +63,9 @@ def summed_up(answers=(1,) * QUERIES, feedback=400):
 
 
 def result_of(skipped=(), load=None, uncommitted=(), equal=True):
-    load, verification = load or summed_up(), Verification(equal=equal, seconds=0.5, partitions=[VERDICT])
-    found = findings(QUERIES, load, METRICS, dict(uncommitted), verification)
-    return DemoResult("good:1", recorded(skipped).errors, load, found)
+    verification = Verification(equal=equal, seconds=0.5, partitions=[VERDICT])
+    errors = recorded(skipped).errors
+    return DemoResult("good:1", errors, load or summed_up(), METRICS, dict(uncommitted), verification)
 
 
 # --- meanwhile ------------------------------------------------------------------------------------------------------

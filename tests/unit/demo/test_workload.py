@@ -102,17 +102,13 @@ def test_a_run_that_says_nothing_is_refused(capsys, option, value):
     assert f"{value} is not in the range" in capsys.readouterr().err
 
 
-def test_queries_alternate_between_the_applications_are_due_evenly_and_only_so_many_are_open():
-    script = demo_script()
+def test_queries_alternate_a_tenth_repeats_an_input_and_only_so_many_are_open_in_each_run_of_a_seed():
+    script, again = demo_script(), demo_script("ffffffff")
     assert (LOAD.mode, LOAD.most_outstanding) == ("bounded", MAX_OPEN)
     queries = [codec.queries.decode(script.record(number)[2]) for number in range(400)]
     assert [query.application for query in queries] == [*map(application_of, POLICIES)] * 200
     assert {len(query.input) for query in queries} == {64}
     assert np.allclose(np.diff(script.times_s), 1 / 250)
-
-
-def test_a_tenth_of_the_queries_repeats_an_input_with_its_label_in_each_run_of_a_seed():
-    script, again = demo_script(), demo_script("ffffffff")
     labels = dict(zip(script.bodies, script.labels, strict=True))
     assert [labels[body] for body in script.bodies] == script.labels
     assert len(labels) == len(set(script.rows))
