@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from builders.otlp import Collector, collecting
-from e2e.gateways import CONFIGURATION, Deployment, deployed, traced
+from e2e.gateways import CONFIGURATION, Deployment, client_of, deployed, traced
 
 from clipper_topics.connection import KafkaConnection
 
@@ -23,3 +24,10 @@ def deployment(
     folder = tmp_path_factory.mktemp("shared")
     with deployed(kafka, folder, CONFIGURATION, **traced(collector.root)) as deployment:
         yield deployment
+
+
+@pytest.fixture(scope="session")
+def client(deployment: Deployment) -> Iterator[httpx.Client]:
+    """Of the gateway that `up` started."""
+    with client_of(deployment.url) as client:
+        yield client

@@ -39,13 +39,6 @@ def second(deployment: Deployment) -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="module")
-def client(deployment: Deployment) -> Iterator[httpx.Client]:
-    """Of the gateway that `up` started."""
-    with client_of(deployment.url) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def other(second: Gateway) -> Iterator[httpx.Client]:
     """Of the second gateway."""
     with client_of(second.http) as client:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from e2e.programs import reserved_port
@@ -49,19 +48,19 @@ async def history(reader, query_id, context=None, application="app") -> QueryHis
 
 async def test_queries_answers_and_feedback_of_a_router_are_found(at, reader):
     minted = minted_id(1)
-    asked: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        ({"query_id": minted}, {"partition": 1}),
-        ({"query_id": "order/7 é"}, {"key": "order/7 é".encode()}),
-        ({"query_id": "order 8", "context": "ada"}, {"key": b"ada"}),
-        ({"query_id": "order 8", "application": "other", "context": "ada"}, {"key": b"ada"}),
-        ({}, {"partition": 0}),
+    asked = [
+        ({"query_id": minted}, None),
+        ({"query_id": "order/7 é"}, "order/7 é"),
+        ({"query_id": "order 8", "context": "ada"}, "ada"),
+        ({"query_id": "order 8", "application": "other", "context": "ada"}, "ada"),
+        ({}, None),
     ]
     async with served(at), at.router():
         places = []
-        for query, place in asked:
-            key = place.get("key")
-            partition = place.get("partition", partition_of_query(key.decode(), None, 2) if key else 0)
-            (offset,) = await at.ask(query | {"input": [1, 2]}, partition=partition, key=key)
+        for query, key in asked:
+            named = key or query.get("query_id")
+            partition = partition_of_query(named, None, 2) if named else 0
+            (offset,) = await at.ask(query | {"input": [1, 2]}, partition=partition, key=key and key.encode())
             places.append((partition, offset))
         (again,) = await at.ask({"query_id": minted, "input": [9, 9]}, partition=1)
         await at.read(at.catalogue.predictions, lambda found: len(found) >= 6)
