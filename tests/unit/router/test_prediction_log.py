@@ -240,9 +240,12 @@ async def test_of_two_audits_the_first_in_the_log_counts_whoever_wrote_it(rig):
 async def test_a_query_that_shares_its_id_with_another_application_takes_no_decision_away(rig):
     await answer(rig, query("q", 1, offset=4, application="other"))
     await answer(rig, plain("q", offset=5, shares_id=True))
-    found = rig.decisions.of(0).about([("q", name, AT_S * 1000) for name in ("other", "app", None)])
-    assert (rig.ids(), [one.offset for one in found]) == (["q", "q"], [0, 1, 0])
-    assert rig.decisions.of(0).last_offset == 1
+    assert (rig.ids(), rig.decisions.of(0).last_offset) == (["q", "q"], 1)
+    for _ in range(2):  # the second time by what the log says alone
+        found = rig.decisions.of(0).about([("q", name, AT_S * 1000) for name in ("other", "app", None)])
+        assert [one.offset for one in found] == [0, 1, 0]
+        rig.decisions.of(0).clear()
+        await rig.restore()
 
 
 async def test_offsets_that_the_broker_did_not_tell_are_read_from_the_log(rig):
