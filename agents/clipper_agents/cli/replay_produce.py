@@ -1,6 +1,7 @@
 """`clipper-stream replay produce`: sends logged queries and feedback again."""
 
 import asyncio
+import math
 import signal
 import uuid
 from dataclasses import replace
@@ -44,6 +45,8 @@ def produce(
     """
     from clipper_agents.replay.rerun import RerunEndpoint, RerunPlan, RerunSummary
 
+    if math.isnan(speed):
+        raise typer.BadParameter("nan is no number of times", param_hint="--speed")
     kafka = deployment.kafka
     plan = RerunPlan(
         source=RerunEndpoint(kafka=kafka, prefix=deployment.prefix),

@@ -105,7 +105,8 @@ class RecordResender:
         elif query not in self._newer and query not in self._older:
             return "no_query"
         place = f"{record.topic}/{record.partition}/{record.offset}".encode()
-        headers = [*(one for one in record.headers if one[0] != REPLAYED_FROM), (REPLAYED_FROM, place)]
+        kept = (one for one in record.headers if one[0] != REPLAYED_FROM)
+        headers: list[tuple[str, bytes | None]] = [*kept, (REPLAYED_FROM, place)]
         value = encode(fields | {"query_id": new_id(query_id, self._run)})
         return ResentRecord(self._topics[record.topic], value, record.key, record.partition, headers)
 
