@@ -300,7 +300,7 @@ def _answered(value: bytes, headers: Any) -> Any:
 def _record(topic: str, offset: int, value: bytes, headers: Any) -> Any:
     return SimpleNamespace(
         topic=topic, partition=0, offset=offset, key=b"key", value=value, headers=tuple(headers),
-        timestamp=int(time.time() * 1000),
+        timestamp=int(time.time() * 1000), timestamp_type=1,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from plain_msgpack import unpack
 
 EARLY_MS = 5_000
 """Feedback may come so long before its query, by the timestamps of the broker."""
-RESTORE = "clipper-restore"
+RESTORE, FORWARDED = "clipper-restore", "clipper-forwarded"
 MOST_MODELS = 256
 """Of a row: beyond so many those that were scored longest ago are dropped."""
 TRUTHS = ("label", "loss", "reward")
@@ -132,7 +132,7 @@ def fold(
         row = rows.setdefault((name, context, record.partition), Row())
         row.offset, row.applied = record.offset, row.applied + 1
         if losses:
-            _add(row, losses, record.timestamp_ms, applications[name].get("policy", {}), decision.get("features", ()))
+            _add(row, losses, said_ms(record), applications[name].get("policy", {}), decision.get("features", ()))
     _forget(rows, forgotten)
     return rows
 
@@ -230,10 +230,20 @@ def _repeats(later: Content, first: Content, horizon_ms: float) -> bool:
     return bool(later["application"] == first["application"] and apart_ms <= horizon_ms + EARLY_MS)
 
 
+def said_ms(record: Record) -> int:
+    """When it was said: what a router has sent on from another partition has the time of its first record."""
+    words = next(
+        (value or b"" for name, value in record.all_headers or record.headers.items() if name == FORWARDED), b""
+    ).split(b" ")
+    known = len(words) == 2 and words[1].isdigit() and len(words[1]) <= 16
+    day_before_ms = record.timestamp_ms - 86_400_000
+    return max(day_before_ms, min(int(words[1]), record.timestamp_ms)) if known else record.timestamp_ms
+
+
 def _about(decisions: Decisions, record: Record, found: Content, horizon_ms: float) -> tuple[int, Content] | None:
     """The first decision of the application (any, when the feedback names none) whose query was asked in time."""
     for offset, one in decisions.get((record.partition, found["query_id"]), ()):
-        after_ms = record.timestamp_ms - one.get("queried_at_ms", 0)
+        after_ms = said_ms(record) - one.get("queried_at_ms", 0)
         if found.get("application") in (None, one["application"]) and -EARLY_MS <= after_ms <= horizon_ms:
             return offset, one
     return None

@@ -50,8 +50,9 @@ class Admission:
         return max(0, int(COMMON_RATIO * self.most) - self.waiting, even - own)
 
     def enter(self, application: str, count: int) -> None:
-        """Count queries that wait from now on."""
-        self._waiting[application] += count
+        """Count queries that wait from now on; an application of which none does has no share."""
+        if count:
+            self._waiting[application] += count
 
     def leave(self, application: str, count: int = 1) -> None:
         """Count queries that wait no more."""

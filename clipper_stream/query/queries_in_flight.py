@@ -1,5 +1,6 @@
 """The queries whose predictions are not recorded yet; a query that is read again joins its first record."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
@@ -19,7 +20,8 @@ class QueriesInFlight:
         self._queries: dict[Key, Owner] = {}
         self._again: dict[Key, list[DecodedQuery]] = {}
         """The records that were read again, which get the same prediction."""
-        self._repeats = self._sharing = 0
+        self._repeats, self._sharing = 0, Counter[Key]()
+        """Beside: how many other applications' queries have the id of one, by partition and id."""
 
     @property
     def repeats(self) -> int:
@@ -33,6 +35,10 @@ class QueriesInFlight:
     def __contains__(self, query: DecodedQuery) -> bool:
         """Whether the query was read, and its prediction is not recorded yet."""
         return self._key(query) in self._queries
+
+    def has_id(self, partition: int, query_id: str) -> bool:
+        """Whether a query with this id is in flight, of whichever application."""
+        return (partition, query_id) in self._queries or (partition, query_id) in self._sharing
 
     def admit(self, query: DecodedQuery) -> InFlightQuery | None:
         """Take a query in; None when it is in flight already."""
@@ -61,7 +67,8 @@ class QueriesInFlight:
         key = self._key(query)
         if self._queries.pop(key, None) is None:
             return ()
-        self._sharing -= len(key) > 2  # noqa: PLR2004 (with the application)
+        if len(key) > 2 and (left := self._sharing.pop(key[:2]) - 1) > 0:  # noqa: PLR2004 (with the application)
+            self._sharing[key[:2]] = left
         return self._repeats_of(key)
 
     def remove_block(self, block: QueryBlock, indices: Iterable[int]) -> Sequence[DecodedQuery]:
@@ -88,7 +95,8 @@ class QueriesInFlight:
         """Drop all queries."""
         self._queries.clear()
         self._again.clear()
-        self._repeats = self._sharing = 0
+        self._repeats = 0
+        self._sharing.clear()
 
     def _key(self, query: DecodedQuery) -> Key:
         """The key under which a query is in flight, or would be."""
@@ -109,7 +117,7 @@ class QueriesInFlight:
         pending = self._queries[key] = InFlightQuery(query)
         if len(key) > 2:  # noqa: PLR2004 (with the application)
             self._queries[key[:2]].shares_id = pending.shares_id = True
-            self._sharing += 1
+            self._sharing[key[:2]] += 1
         return pending
 
     def _repeats_of(self, key: Key) -> Sequence[DecodedQuery]:

@@ -97,6 +97,10 @@ class Router:
         """Whether the query was read, and its prediction is not recorded yet."""
         return query in self._queries
 
+    def has_id(self, partition: int, query_id: str) -> bool:
+        """Whether a query with this id was read, of any application, and its prediction is not recorded yet."""
+        return self._queries.has_id(partition, query_id)
+
     def traces(self) -> list[Any]:
         """The traces of sampled queries in flight."""
         return [*self._queries.traces()]

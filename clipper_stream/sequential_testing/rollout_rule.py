@@ -97,8 +97,8 @@ class TrialVerdict:
         share: Of the canary, for `step`.
         why: The rule that fired, with value and bound, or what is waited for.
         numbers: What it was made of: the scores and how many of them are waited for, from which second to which their
-            queries were asked, the mean losses that feedback told and their difference, the interval of the difference
-            over all scores, and the rule's confidence and margin.
+            queries were asked, the mean losses that feedback told, weighted as the scores, and their difference, the
+            interval of the difference over all scores, and the rule's confidence and margin.
 
     >>> judge(TrialRule(), "shadow", 1.0, TrialEvidence(0.02)).action
     'wait'

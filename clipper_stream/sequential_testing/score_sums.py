@@ -27,9 +27,10 @@ BETS: Floats = np.geomspace(0.02, 0.95, 10)
 WAITING_COSTS = 10
 """What the newest seconds say is left out while more than one in so many of their scores is waited for."""
 _BELOW, _ABOVE = slice(0, len(BETS)), slice(len(BETS), 2 * len(BETS))
-_WIDTH = 2 * len(BETS) + 10
-_WEIGHT, _TOTAL, _SQUARES, _UNKNOWN, _SCORES, _WAITING, _TRIAL, _TRIALS, _ANSWER, _ANSWERS = range(_WIDTH - 10, _WIDTH)
-"""Places of the sums: logarithms of the capitals of both sides, and then the others."""
+_WIDTH = 2 * len(BETS) + 12
+_WEIGHT, _TOTAL, _SQUARES, _UNKNOWN, _SCORES, _WAITING, _TRIAL, _ANSWER = *range(_WIDTH - 12, _WIDTH - 5), _WIDTH - 3
+"""Places of the sums: logarithms of the capitals of both sides, and then the others; of the trial's and the answers'
+known losses their weighted sum, their number, and the sum of their weights."""
 
 
 class Score(NamedTuple):
@@ -42,6 +43,7 @@ class Score(NamedTuple):
         waiting: Whether more of it may become known.
         trial: Loss of the trial in it, as feedback says; None: not known.
         answer: The same of what it is compared with.
+        known: Weight of these two in their means, with which both are about the same queries.
     """
 
     weight: float
@@ -50,6 +52,7 @@ class Score(NamedTuple):
     waiting: bool = False
     trial: float | None = None
     answer: float | None = None
+    known: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Capital:
 
     @property
     def trial(self) -> tuple[int, float | None]:
-        """Count and mean of the trial's known losses; unlike in the scores, nothing stands for those that are not."""
+        """Count and weighted mean of the trial's known losses; nothing stands for those that are not."""
         return self._known(_TRIAL)
 
     @property
@@ -131,7 +134,7 @@ class Capital:
 
     def _known(self, at: int) -> tuple[int, float | None]:
         count = round(float(self._sums[at + 1]))
-        return count, float(self._sums[at]) / count if count else None
+        return count, float(self._sums[at] / self._sums[at + 2]) if count and self._sums[at + 2] > 0.0 else None
 
     def _end(self, capitals: Floats, margin: float, alpha: float) -> float:
         """The margin at which the capital would have been 1 / alpha: a greater one would have been ruled out."""
@@ -232,13 +235,14 @@ class ScoreSums:
 @lru_cache(maxsize=4096)
 def _terms(margin: float, score: Score) -> Floats:
     """What a score adds to each sum; a score stands in several sums, and most are alike."""
-    weight, low, high, waiting, trial, answer = score
+    weight, low, high, waiting, trial, answer, of = score
     middle, stakes = (low + high) / 2, _bets(margin)
     terms = np.empty(_WIDTH)
     terms[_BELOW] = np.log1p(stakes * (weight * margin - high))
     terms[_ABOVE] = np.log1p(stakes * (low - weight * margin))
     terms[_WEIGHT:_TRIAL] = weight, middle, middle * middle, high - low, 1.0, waiting
-    terms[_TRIAL:] = trial or 0.0, trial is not None, answer or 0.0, answer is not None
+    terms[_TRIAL:_ANSWER] = of * (trial or 0.0), trial is not None, of * (trial is not None)
+    terms[_ANSWER:] = of * (answer or 0.0), answer is not None, of * (answer is not None)
     return terms
 
 

@@ -224,7 +224,9 @@ class TrialEvidence:
         else:
             low, high, silent, trial = -p * (answer_high - m), -p * (answer_low - m), one.models_silent, None
         known = (None, None) if silent else (trial, answer)
-        return Score(p * (1.0 - p), low, high, waiting and low < high and not silent, *known)
+        return Score(
+            p * (1.0 - p), low, high, waiting and low < high and not silent, *known, 1.0 - p if one.asked else p
+        )
 
     def _count_silence(self, one: TrialDecision) -> None:
         """Count a decision; a second is a score once a later one has begun."""

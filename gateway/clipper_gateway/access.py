@@ -18,7 +18,11 @@ _NO_TOKEN = {"www-authenticate": "Bearer"}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends a request: a key's name or a token's subject, with rights of `RIGHTS`; None is all applications."""
+    """Who sends a request, with rights of `RIGHTS`; None is all applications.
+
+    The name is that of a key, `ada`, or of a token, `ada of https://id.example.com`: no token has a key's name, nor one
+    of another issuer.
+    """
 
     name: str
     applications: frozenset[str] | None
@@ -84,6 +88,11 @@ class Access:
         """Whether callers need no credentials."""
         return self.keys is None and self.tokens is None
 
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether callers need no credentials because they are on this machine."""
+        return self.is_open and is_loopback(self.address)
+
     async def identify(self, authorization: str | None, api_key: str | None) -> Caller:
         """Return the caller who has sent these values of the headers `authorization` and `x-api-key`.
 
@@ -129,9 +138,11 @@ class Access:
 
     async def _caller_of_token(self, token: str) -> Caller:
         claims = await self._claims(token)
+        issuer = "" if self.tokens is None else self.tokens.issuer
         applications = claims.clipper_applications
         rights = frozenset(right for right in RIGHTS if f"clipper:{right}" in claims.scopes)
-        return Caller(claims.sub, frozenset(applications) if isinstance(applications, list) else None, rights)
+        allowed = frozenset(applications) if isinstance(applications, list) else None
+        return Caller(f"{claims.sub} of {issuer}", allowed, rights)
 
     def notice(self) -> str:
         """Return the line for the log at start that says who may ask."""

@@ -11,7 +11,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 from starlette.routing import Route
 
-from clipper_agents.status.query_history import partition_of_query
+from clipper_agents.status.query_history import partitions_of_query
 from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal, refusal_of
 from clipper_gateway.rest import Endpoints, HttpCall, json_response
@@ -142,9 +142,9 @@ class OwnApi:
     async def _history(self, query_id: str, application: str, context: str | None, back_s: float) -> QueryStatus | None:
         pipeline = self._calls.pipeline
         pipeline.check()
-        partition = partition_of_query(query_id, context, pipeline.client.partitions)
+        partitions = partitions_of_query(query_id, context, pipeline.client.partitions)
         since_ms = int((time.time() - back_s) * 1000)
-        history = await pipeline.history.read(query_id, application, partition, since_ms=since_ms)
+        history = await pipeline.history.read(query_id, application, partitions, since_ms=since_ms)
         if history.prediction is None and history.query is None:
             if not history.complete:
                 raise Refusal(503, "the logs could not be read whole in time: try again", retry_after_s=5.0)

@@ -10,7 +10,8 @@ it for who knows neither.
 """
 
 import asyncio
-from typing import Any
+from collections import Counter
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -21,6 +22,8 @@ HEADERS_S = 10.0
 """From the first byte of a request, or from the connection on, until its headers are there."""
 STALLED_S = 30.0
 """Without a byte of the answer taken."""
+MOST_OF_A_PEER = 2_000
+"""Connections of one address, a quarter of all, so that they keep nobody else out; behind a proxy all have its."""
 MOST_HEADER_BYTES = 32 * 1024
 MOST_HEADERS = 100
 
@@ -81,13 +84,17 @@ class _Parser(httptools.HttpRequestParser):
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """A connection whose every wait for the client has an end.
+    """A connection whose every wait for the client has an end: at each moment a timer runs, or the gateway works.
+
+    What begins no request ends no wait for one.
 
     Attributes:
+        peers: Connections that are open, by address.
         headers_s: Of `HEADERS_S`.
         body_s: Of `BODY_S`.
     """
 
+    peers: ClassVar[Counter[str]] = Counter()
     headers_s, body_s = HEADERS_S, BODY_S
     _in_headers = _headers_too_large = _has_read_body = False
     _body_is_there = True
@@ -99,9 +106,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_made(_CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
         self.parser = _Parser(self)
         self._end_in(self.headers_s)
+        self._peer = self.client[0] if self.client else ""
+        self.peers[self._peer] += 1
+        if self.peers[self._peer] > MOST_OF_A_PEER:
+            self.transport.write(STATUS_LINE[503] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.peers[self._peer] -= 1
+        if not self.peers[self._peer]:
+            del self.peers[self._peer]
         self._end_in(None)
+        self._end_idle()
         self.resume_writing()
         super().connection_lost(exc)
 
@@ -131,7 +147,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()
 
+    def _unset_keepalive_if_required(self) -> None:
+        """Keep the timer of an idle connection, whatever bytes came: a request that begins ends it."""
+
+    def _end_idle(self) -> None:
+        super()._unset_keepalive_if_required()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._body_is_there:  # of this request, or of one that has begun
+            self._end_idle()
+
     def on_message_begin(self) -> None:
+        self._end_idle()
         super().on_message_begin()
         self._in_headers, self._body_is_there, self._header_bytes = True, False, 0
 
@@ -162,6 +190,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_is_there = True
         self._end_in(None)
         super().on_message_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def pause_writing(self) -> None:
         super().pause_writing()

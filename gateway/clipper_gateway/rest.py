@@ -210,6 +210,8 @@ class _Endpoint:
             text = f"{scope['method'][:16]} is not for {self._path}: use {allowed}"
             raise Refusal(405, text, headers={"allow": allowed})
         _check_single(scope["headers"])
+        if self._of.access.is_of_this_machine:
+            _check_host(headers.get("host", ""))
         if (origin := headers.get("origin")) is not None and origin not in self._of.origins:
             _check_origin(origin, scope["scheme"], headers.get("host", ""), is_open=self._of.access.is_open)
         caller = ANYBODY
@@ -237,6 +239,12 @@ def _check_single(headers: list[tuple[bytes, bytes]]) -> None:
     if len(names) > 1 and len({*names}) < len(names):
         twice = next(name for name in names if names.count(name) > 1).decode()
         raise Refusal(400, f"header {twice} stands twice: send it once")
+
+
+def _check_host(host: str) -> None:
+    """Refuse what a page of another site sends under its own name, which it has made lead to this machine."""
+    if host and not names_this_machine(host):
+        raise Refusal(403, f"{shown(host)} is no name of this machine, for which alone no key is needed: ask 127.0.0.1")
 
 
 def _check_origin(origin: str, scheme: str, host: str, *, is_open: bool) -> None:

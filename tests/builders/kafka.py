@@ -15,10 +15,12 @@ from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
 
 
-def record(offset, value=b"value", key=b"key", topic="topic", partition=0, headers=(), timestamp=1_000_000_000_000):
-    """A record as aiokafka's consumer gives it."""
+def record(
+    offset, value=b"value", key=b"key", topic="topic", partition=0, headers=(), timestamp=1_000_000_000_000, clock=1
+):
+    """A record as aiokafka's consumer gives it, stamped by the broker, or by its writer where the `clock` is 0."""
     sizes = len(key or b""), len(value or b"")
-    return ConsumerRecord(topic, partition, offset, timestamp, 0, key, value, None, *sizes, tuple(headers))
+    return ConsumerRecord(topic, partition, offset, timestamp, clock, key, value, None, *sizes, tuple(headers))
 
 
 async def settle():
@@ -140,10 +142,14 @@ class FakeLogReader:
     def __init__(self, producer, timestamp_ms=1_000_000_000_000):
         self._logs, self._timestamp_ms = producer.logs, timestamp_ms
         self.reads, self.stale_ends = 0, []  # the latter are said first about any partition's end, one a question
+        self.older = set()  # topics whose records are older than any time that is asked for
 
     async def end_offsets(self, partitions):
         stale = self.stale_ends.pop(0) if self.stale_ends else None
         return {tp: len(self._logs.get(tp, ())) if stale is None else stale for tp in partitions}
+
+    async def offsets_at(self, partitions, _):
+        return {tp: 0 for tp in partitions if self._logs.get(tp) and tp.topic not in self.older}
 
     async def proven_ends(self, starts, markers):
         ends = {tp: len(self._logs.get(tp, ())) for tp in markers}

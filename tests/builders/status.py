@@ -3,8 +3,9 @@
 from typing import Any
 
 from clipper_agents.status.build import StatusBuilder
+from clipper_agents.status.cluster import ClusterStatus
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import ApplicationStatus
+from clipper_agents.status.model import ApplicationStatus, BrokerStatus, GroupStatus, MemberStatus
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -45,6 +46,23 @@ COMPARED = {"application": "digits", "stage": "canary", "difference": -0.1, "low
     "feedbacks": 60, "loss": 0.2, "loss_lower": 0.1, "loss_upper": 0.3, "scores": 80, "waiting": 3, "since_s": 1,
     "upto_s": 61, "trial_loss": 0.2, "trial_feedbacks": 50, "answer_loss": 0.3, "answer_feedbacks": 40,
 }  # fmt: skip
+
+
+def group(model: str | None, *instances: str) -> GroupStatus:
+    """The routers, or the hosts of a version, all on one machine."""
+    members = tuple(MemberStatus(instance=instance, host="10.0.0.1") for instance in instances)
+    return GroupStatus(group=model or "router", model=model, state="Stable" if members else "Empty", members=members)
+
+
+CLUSTER = ClusterStatus(
+    at_s=NOW_S, brokers=(BrokerStatus(node_id=1, address="10.0.0.9:9092", reachable=True),), controller=True,
+    silent_addresses=(), topics=(), missing_topics=(), replaced_topics=(), dead_letters=0,
+    groups=(
+        group(None, "router-0"), group("svm:1", "host.svm.1.0", "host.svm.1.1"), group("rf:2"),
+        group("nn:3", "host.nn.3.0"),
+    ),
+)  # fmt: skip
+"""What its brokers say: the host of `rf:2` has failed, all others are in their groups."""
 
 
 def facts() -> DeploymentView:

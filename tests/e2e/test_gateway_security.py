@@ -123,7 +123,7 @@ def test_who_may_ask_is_answered(fortress):
         assert fortress.post(headers).json()["output"] == 3.0
         assert fortress.call(headers) == Code.OK
     callers = [each["caller"] for each in fortress.guard.check(6, told=6, writes=6)]
-    assert sorted(callers) == ["ada"] * 2 + ["sums"] * 4
+    assert sorted(callers) == [f"ada of {ISSUER}"] * 2 + ["sums"] * 4
 
 
 def test_who_may_not_ask_is_refused(fortress):

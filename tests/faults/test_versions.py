@@ -94,7 +94,7 @@ class Versions(UnderTraffic):
     def reports(self) -> dict[str, Mapping[str, Any]]:
         """The newest report of each host that has one."""
         newest: dict[str, Record] = {(one.key or b"").decode(): one for one in self.client.read(self.catalogue.hosts)}
-        return {key: one.content for key, one in newest.items() if one.value}
+        return {key: one.content for key, one in newest.items() if one.value and one.content["model"]}
 
     def failures(self) -> dict[str, str]:
         return {one["model"]: one["reason"] for one in self.reports().values() if one["state"] == "failed"}

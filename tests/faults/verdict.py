@@ -83,7 +83,7 @@ class Verdict:
         assert min(self.applied.values(), default=0) >= least_applied, self.applied
 
 
-def judge(deployment: Deployment, within_s: float = 300.0) -> Verdict:
+def judge(deployment: Deployment, within_s: float = 300.0, horizon_s: float = HORIZON_S) -> Verdict:
     """Read the topics of a deployment that is asked nothing more, once all its feedback is in the table."""
     client, catalogue, applications = deployment.client, deployment.catalogue, deployment.applications
     with client.reading(catalogue.feedback) as told, client.reading(catalogue.selection_changelog) as rows:
@@ -95,7 +95,7 @@ def judge(deployment: Deployment, within_s: float = 300.0) -> Verdict:
     queries = {(one.partition, one.offset): one.timestamp_ms for one in asked}
     audits, changelog = client.read(catalogue.audits), client.read(catalogue.selection_changelog)
     logs = KafkaLogs(KafkaConnection(client.bootstrap), catalogue)
-    expected = oracle.fold(answers, feedback, applications, audits, changelog=changelog)
+    expected = oracle.fold(answers, feedback, applications, audits, changelog=changelog, horizon_s=horizon_s)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
     applied = Counter(dict.fromkeys(applications, 0))
     for (application, _, _), row in table.items():
@@ -116,7 +116,7 @@ def judge(deployment: Deployment, within_s: float = 300.0) -> Verdict:
         applied=applied,
         audits=audits,
         unaudited=frozenset(oracle.unaudited(answers, audits)),
-        parted=asyncio.run(verify(logs, catalogue, HORIZON_S)).partings,
+        parted=asyncio.run(verify(logs, catalogue, horizon_s)).partings,
         late_rows=_rows_out_of_order(changelog),
     )
 

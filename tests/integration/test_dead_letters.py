@@ -47,7 +47,8 @@ def operator(kafka, catalogue, shell):
 def test_letters_are_listed_shown_and_replayed_once(operator):
     catalogue = operator.catalogue
     assert operator.run("list").strip() == "no dead letters"
-    first = operator.letter(catalogue.feedback, FEEDBACK, b"ada", 1, content_type=b"application/json")
+    of_first = {"content_type": b"application/json", "clipper-forwarded": b"2 1700000000000"}
+    first = operator.letter(catalogue.feedback, FEEDBACK, b"ada", 1, **of_first)
     second = operator.letter(catalogue.queries, b"\xff\x00\x01", b"alan")
     cut = operator.letter(catalogue.outputs, b"xxx", **{CUT: b"value of 9 bytes"})
     foreign = operator.letter("somebody.else", b"{}")

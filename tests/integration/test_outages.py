@@ -92,7 +92,7 @@ def test_a_watch_says_that_no_broker_answers_until_one_does_again(broker, kafka,
         assert SILENT not in reasons()
         try:
             broker.node(1).freeze()
-            until("it is told", lambda: reasons() == [SILENT])
+            until("it is told", lambda: SILENT in reasons())
         finally:
             broker.node(1).thaw()
         until("it is over", lambda: SILENT not in reasons())

@@ -12,7 +12,8 @@ from integration.live_traffic import served, settled
 
 from clipper_agents.kafka.clients import make_producer, transaction
 from clipper_agents.kafka.errors import KafkaUnreachable
-from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partition_of_query
+from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partitions_of_query
+from clipper_stream.client.keys import partition_for
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.query_ids import minted_id, offset_id
@@ -42,15 +43,15 @@ def hour_ago_ms():
 
 
 async def history(reader, query_id, context=None, application="app") -> QueryHistory:
-    partition = partition_of_query(query_id, context, 2)
-    return await reader.read(query_id, application, partition, since_ms=hour_ago_ms())
+    partitions = partitions_of_query(query_id, context, 2)
+    return await reader.read(query_id, application, partitions, since_ms=hour_ago_ms())
 
 
 async def test_queries_answers_and_feedback_of_a_router_are_found(at, reader):
     minted = minted_id(1)
     asked = [
         ({"query_id": minted}, None),
-        ({"query_id": "order/7 é"}, "order/7 é"),
+        ({"query_id": "order/7 é"}, "of another key"),
         ({"query_id": "order 8", "context": "ada"}, "ada"),
         ({"query_id": "order 8", "application": "other", "context": "ada"}, "ada"),
         ({}, None),
@@ -59,7 +60,7 @@ async def test_queries_answers_and_feedback_of_a_router_are_found(at, reader):
         places = []
         for query, key in asked:
             named = key or query.get("query_id")
-            partition = partition_of_query(named, None, 2) if named else 0
+            partition = partition_for(named.encode(), 2) if named and named != minted else 1 if named else 0
             (offset,) = await at.ask(query | {"input": [1, 2]}, partition=partition, key=key and key.encode())
             places.append((partition, offset))
         (again,) = await at.ask({"query_id": minted, "input": [9, 9]}, partition=1)
@@ -92,7 +93,7 @@ async def test_a_query_of_a_transaction_that_was_aborted_can_be_compared_only(at
             value = b'{"application": "app", "query_id": "order 7", "input": [1, "%s"]}' % (b"x" * 300_000)
             sent = await producer.send_and_wait(topic, value, partition=0)
         assert (await reader.query_at(0, sent.offset)).query_id == "order 7"
-        assert await reader.read("order 7", "app", 0, since_ms=hour_ago_ms()) == QueryHistory()
+        assert await reader.read("order 7", "app", [0], since_ms=hour_ago_ms()) == QueryHistory()
     assert await reader.query_at(0, sent.offset + 1) is None  # the marker of the transaction
     assert await reader.query_at(0, 1_000) is None
     (nonsense,) = await at.ask(b"nonsense")
@@ -113,11 +114,11 @@ async def test_old_answers_are_found_among_many_of_others(at, reader, kafka):
             await producer.send(topic, json.dumps(content).encode(), partition=0, timestamp_ms=at_ms)
         await producer.flush()
     for number, query_id in wanted.items():
-        found = await reader.read(query_id, "app", 0, since_ms=now_ms - 3_600_000)
+        found = await reader.read(query_id, "app", [0], since_ms=now_ms - 3_600_000)
         assert (found.query.offset, found.complete) == (number, True)
-    assert await reader.read(minted_id(0), "app", 0, since_ms=now_ms - 3_600_000) == QueryHistory()
+    assert await reader.read(minted_id(0), "app", [0], since_ms=now_ms - 3_600_000) == QueryHistory()
     async with opened(kafka, at.catalogue, most_records=count // 4) as bounded:
-        found = await bounded.read(wanted[count // 10], "app", 0, since_ms=now_ms - 3_600_000)
+        found = await bounded.read(wanted[count // 10], "app", [0], since_ms=now_ms - 3_600_000)
     assert (found.query, found.complete) == (None, False)
 
 
@@ -137,4 +138,4 @@ async def test_without_a_broker_the_reader_says_so():
         lost = KafkaConnection(f"127.0.0.1:{nobody}")
         async with opened(lost, Catalogue()) as reader:
             with pytest.raises(KafkaUnreachable, match="no Kafka answers"):
-                await reader.read("order 7", "app", 0, since_ms=0)
+                await reader.read("order 7", "app", [0], since_ms=0)

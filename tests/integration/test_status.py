@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import re
+import signal
 
 import pytest
 from builders.router_deployment import WITHIN_S
 from e2e.any_client import AnyClient
 from e2e.programs import Program, environment_of, reserved_port, until
+from integration.test_console_view import followed
 
 from clipper_agents import exits
 
@@ -67,6 +70,58 @@ async def test_a_deployment_is_seen_while_it_comes_up_runs_and_loses_its_host(ca
         await status(lambda seen: any(missed in reason for reason in seen["reasons"]))
 
 
+STANDS_STILL = {
+    "router": (
+        "router router-0 on N finishes nothing, and N records of QUERIES wait",
+        "router router-0 says that it is",
+    ),
+    "host": (
+        "host of slow-sum:1 h on N finishes nothing, and N records of REQUESTS wait",
+        "host h of model slow-sum:1 says",
+    ),
+}
+
+
+@pytest.mark.parametrize("frozen", STANDS_STILL)
+async def test_who_stands_still_is_named_within_seconds_and_alike_by_status_and_console(
+    kafka, catalogue, shell, at, frozen
+):
+    """With the only router frozen, or none at all, the console said that nothing is wrong."""
+    (shell.folder / "clipper.toml").write_text(CONFIGURATION.replace("4000", "1000"))
+    await asyncio.to_thread(shell, "apply")
+    model = {"name": "slow-sum", "uri": "clipper_agents.examples.models:slow"}
+    topics = {catalogue.queries: "QUERIES", catalogue.requests("slow-sum", "1"): "REQUESTS"}
+
+    def plain(reasons):
+        """What is said without numbers and addresses, and with the topics' kinds."""
+        for name, kind in topics.items():
+            reasons = [line.replace(name, kind) for line in reasons]
+        return sorted({re.sub(r"(?<![\w:-])[\d.]+(?![\w])", "N", line) for line in reasons})
+
+    async def told(holds):
+        """What status and console say, once both say the same and it is as wanted."""
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                done = await asyncio.to_thread(shell.run, "status", "--json")
+                said = plain(json.loads(done.out)["reasons"])
+                if said == plain(view.reasons()) and holds(said):
+                    return said
+
+    host = at.worker("host", "slow-sum:1", name="h", model=[model], host={"data_dir": str(at.folder)})
+    async with host as sums, at.router() as router, followed(kafka, catalogue, shell.folder / "history") as view:
+        await at.ask({"application": "slow", "input": [1, 2]})
+        await told(lambda said: said == [])
+        stopped = router if frozen == "router" else sums
+        stopped.signal(signal.SIGSTOP)
+        await at.ask(*[{"application": "slow", "input": [number, 2]} for number in range(5)])
+        await told(lambda said: any(line.startswith(STANDS_STILL[frozen]) for line in said))
+        stopped.signal(signal.SIGCONT)
+        await told(lambda said: said == [])
+    await at.ask({"application": "slow", "input": [1, 2]})
+    async with followed(kafka, catalogue, shell.folder / "history") as view:
+        await told(lambda said: any("no router runs, so N records of QUERIES wait" in line for line in said))
+
+
 def test_a_malformed_control_record_is_a_problem_until_it_is_published_again_or_deleted(kafka, catalogue, shell):
     (shell.folder / "clipper.toml").write_text(CONFIGURATION)
     shell("apply")
@@ -98,7 +153,7 @@ def test_a_model_that_raises_is_told_and_its_traceback_is_in_the_log(kafka, cata
         told = "application flaky: model fails:1 failed 3 of 3 queries"
         seen = until("the failures are told", lambda: (found := shell.run("status")).out.count(told) and found)
         assert seen.code == 1
-        assert "ValueError: row 0 is one that this model cannot stand: look at the log of its host" in seen.out
+        assert "ValueError: row 0 is one that this model cannot stand: correct it, or take it out by" in seen.out
         until("a traceback", lambda: up.log.count("Traceback (most recent call last)") == 1)
         assert 'msg="model fails model=fails:1' in up.log
 

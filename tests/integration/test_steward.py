@@ -14,7 +14,8 @@ from clipper_agents import exits
 from clipper_agents.control.state import read_control
 from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_agents.rollout.read_comparisons import read_comparisons
-from clipper_agents.status.collect import read_status, readable_partitions
+from clipper_agents.status.cluster import readable_partitions
+from clipper_agents.status.collect import read_status
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_topics import codec
 from clipper_topics.comparison import comparison_key

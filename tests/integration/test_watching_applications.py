@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from builders.status import DIGITS, MODELS, audit, prediction, row
 from e2e.programs import Program, environment_of, until
 
-from clipper_agents.status.collect import readable_partitions
+from clipper_agents.status.cluster import readable_partitions
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -175,7 +175,7 @@ def check_status(seen: dict[str, Any]) -> None:
         "svm:1": ("live", 1, 2), "knn:1": ("live", None, 0), "rf:2": ("canary", 0, 1), "nn:3": ("shadow", 0, 1)
     }  # fmt: skip
     assert (digits["queries"], digits["defaults"], digits["feedback"]) == (10, {"late": 1}, 5)
-    assert digits["latency"] == {"p50_ms": 20.0, "p99_ms": 20.0, "source": "predictions"}
+    assert digits["latency"] == {"p50_ms": 20.0, "p99_ms": 20.0}
     losses = {ref: (one["loss"] or {"count": 0.0})["count"] for ref, one in versions.items()}
     assert losses == {"svm:1": 100.0, "knn:1": 100.0, "rf:2": 30.0, "nn:3": 0.0}, "the newest row of a partition counts"
     assert (versions["svm:1"]["weight"] > 0.95, digits["contexts"], digits["contexts_whole"]) == (True, 1, True)

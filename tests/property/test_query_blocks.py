@@ -43,7 +43,7 @@ class Served:
     """What a router makes of records, in blocks or not: records and entries of the index by id, and counts."""
 
     def __init__(self, application, records, outputs, delays_s, *, blocks):
-        decoded = decoding.decode_queries(records, 0, NOW_S)
+        decoded = decoding.decode_queries(records, 0)
         assert len(decoded.blocks) == 1
         arriving = decoded.blocks if blocks else [*decoded.blocks[0]]
         self.router, self.predictions, self.counts = make_router(application), {}, Counter()

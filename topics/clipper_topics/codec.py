@@ -16,7 +16,7 @@ from clipper_topics.audit import Audit
 from clipper_topics.change import Change
 from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
-from clipper_topics.feedback import AckRequest, Feedback, FeedbackAck
+from clipper_topics.feedback import AckRequest, Feedback, FeedbackAck, RawFeedback
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import Prediction
@@ -238,6 +238,7 @@ raw_queries = Codec(RawQuery)
 predictions = Codec(Prediction)
 audits = Codec(Audit)
 feedback = Codec(Feedback)
+raw_feedback = Codec(RawFeedback)
 ack_requests = Codec(AckRequest)
 feedback_acks = Codec(FeedbackAck)
 applications = Codec(ApplicationManifest)

@@ -28,7 +28,7 @@ class Comparison(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     """Upper end of that interval; 1: nothing is known."""
     loss: float | None = None
     """Mean of its own losses, in [0, 1]; of a candidate, estimated for all queries by the probabilities with which it
-    was asked; absent: not known."""
+    was asked, and cut to that range; absent: not known."""
     loss_lower: float
     """Lower end of the interval of its loss."""
     loss_upper: float
@@ -44,7 +44,8 @@ class Comparison(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     waits_for: str = ""
     """Why nothing is decided about a trial, or what is to be done and why."""
     trial_loss: float | None = None
-    """Mean of the trial's losses that feedback told about these decisions."""
+    """Mean of the trial's losses that feedback told about these decisions, weighted as in the interval: by how probably
+    the other side was asked, so that a share that was raised meanwhile does not compare different times."""
     trial_feedbacks: int = 0
     """How many gave that mean."""
     answer_loss: float | None = None

@@ -1,5 +1,6 @@
 """What an application learned later: one record on the feedback topic."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -19,11 +20,16 @@ _Outcome = Annotated[str, msgspec.Meta(extra_json_schema={"examples": list(OUTCO
 
 TRUTHS = ("label", "loss", "reward")
 """The three ways to say what was true; a feedback has exactly one."""
+LONGEST_MS = 16
+LONGEST_AWAY_MS = 86_400_000
+"""Routers may be away for so long, a day, before feedback that they send on is younger than it was said."""
+"""Digits of a time in milliseconds."""
 EARLY_FEEDBACK_MS = 5_000
 """Feedback may come so long before its query, by the timestamps of the two in the log; one that comes earlier is an
 orphan. Until then all later feedback of the partition waits behind it."""
 FORWARDED = "clipper-forwarded"
-"""Header of a feedback that a router sent on to the partition that its query's id names: it is sent on once."""
+"""Header of a feedback that a router sent on to the partition that its query's id names: it is sent on once, and the
+header says from which partition, and at what time of the log it was said there, as `<partition> <milliseconds>`."""
 
 
 class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -49,6 +55,12 @@ class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Whether to say on the topic of acknowledgements what became of this."""
 
 
+class RawFeedback(Feedback, kw_only=True, omit_defaults=True):
+    """A feedback whose label is not decoded."""
+
+    label: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 class FeedbackAck(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What became of one feedback with `ack: true`, written in one transaction with what was learned."""
 
@@ -70,6 +82,29 @@ class AckRequest(msgspec.Struct):
     query_id: str
     application: str | None = None
     ack: bool = False
+
+
+def forwarded_header(partition: int, at_ms: int) -> tuple[str, bytes]:
+    """The header of a feedback that is sent on, which was said in a partition at a time.
+
+    >>> forwarded_header(2, 1_767_225_600_000)
+    ('clipper-forwarded', b'2 1767225600000')
+    """
+    return FORWARDED, b"%d %d" % (partition, at_ms)
+
+
+def said_at_ms(timestamp_ms: int, headers: Iterable[tuple[str, bytes]]) -> int:
+    """When a feedback was said, by its record: one that was sent on was said when its first record was written.
+
+    >>> said_at_ms(9_000, [forwarded_header(2, 4_000)]), said_at_ms(9_000, [])
+    (4000, 9000)
+    """
+    for name, value in headers:
+        if name == FORWARDED:
+            said = (value or b"").partition(b" ")[2]
+            known = said.isdigit() and len(said) <= LONGEST_MS
+            return max(timestamp_ms - LONGEST_AWAY_MS, min(int(said), timestamp_ms)) if known else timestamp_ms
+    return timestamp_ms
 
 
 def queried_between(feedback_at_ms: float, horizon_ms: float) -> tuple[float, float]:

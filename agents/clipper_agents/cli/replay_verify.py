@@ -10,6 +10,10 @@ from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json
 from clipper_agents.cli.terminal import console, print_json, table
 
+CHECK = "replay verify"
+"""Stands for the name of a process, which has no blank."""
+TOLD_WITHIN_S = 3.0
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -27,7 +31,8 @@ def verify(
 ) -> None:
     """Fold the logs once more and compare with the stored selection table, bit for bit.
 
-    Ends with exit code 0 when they are equal, and with 1 when not. The table may be in use.
+    Ends with exit code 0 when they are equal, and with 1 when not; `status` says so then, until all are equal again,
+    if this user may write to the topic of hosts. The table may be in use.
     """
     from clipper_agents.replay.log_ranges import open_logs
     from clipper_agents.replay.verify import verify as verify_table
@@ -37,9 +42,26 @@ def verify(
         return await verify_table(await open_logs(deployment.kafka, catalogue), catalogue, horizon_s, application)
 
     found = asyncio.run(verified())
+    if application is None or not found.equal:
+        _tell(deployment, found)
     print_json(found) if as_json else print_verification(found)
     if not found.equal:
         raise typer.Exit(exits.FAILURE)
+
+
+def _tell(deployment: DeploymentContext, found: "Verification") -> None:
+    """Leave a word for `status`."""
+    from clipper_agents.control.host_reports import HostReports
+    from clipper_topics.host_report import HostReport
+
+    reports = HostReports(deployment.kafka, deployment.catalogue.hosts)
+    if found.equal:
+        reports.withdraw("", CHECK)
+    else:
+        count = sum(len(one.partings) for one in found.partitions)
+        problem = f"{count} rows of the selection table differ from the logs: `clipper-stream replay verify` names them"
+        reports.put(HostReport(model="", instance=CHECK, state="failed", problems=[problem]))
+    reports.close(TOLD_WITHIN_S)
 
 
 def print_verification(found: "Verification") -> None:

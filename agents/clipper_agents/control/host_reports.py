@@ -9,6 +9,7 @@ Rules of this file:
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 import time
 from concurrent.futures import Future
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 AGAIN_S = 0.5
 REFUSED_WAIT_S = 5.0
 REASON_CHARACTERS = 500
+ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (what it listens on, and no address to ask at)
 
 
 def one_line(reason: object) -> str:
@@ -36,6 +38,16 @@ def one_line(reason: object) -> str:
     'no such file: model.skops'
     """
     return shorten(str(reason), REASON_CHARACTERS, placeholder="...") or "no reason was given"
+
+
+def address_of(listens_on: str, port: int) -> str:
+    """Where others find what listens on this address: at the name of this machine, if it listens on all addresses.
+
+    >>> address_of("127.0.0.1", 9100), address_of("::1", 9100)
+    ('127.0.0.1:9100', '[::1]:9100')
+    """
+    host = socket.gethostname() if listens_on in ANYWHERE else listens_on
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class HostReports:

@@ -3,8 +3,8 @@
 Rules of this file:
 - A letter is noted as replayed before it is sent, and the note is taken back when the broker refuses it: whatever
   happens, it is not sent twice unless it is asked for.
-- Key, value and headers are the original's. A letter of which something was cut is not sent: that would be another
-  record.
+- Key, value and headers are the original's, but for when a feedback was said first: it is said again now. A letter of
+  which something was cut is not sent: that would be another record.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.dead_letter import PREFIX
+from clipper_topics.feedback import FORWARDED
 
 BATCH_LETTERS = 500
 BATCH_BYTES = 32 << 20
@@ -65,7 +66,8 @@ def refusal(letter: Letter, catalogue: Catalogue, topics: Mapping[str, int]) -> 
 
 def replayed_headers(letter: Letter) -> list[tuple[str, bytes | None]]:
     """The original's headers, and the position from which it was replayed."""
-    kept = [(name, value) for name, value in letter.headers if not name.startswith(PREFIX) and name != REPLAYED_FROM]
+    left_out = {REPLAYED_FROM, FORWARDED}
+    kept = [(name, value) for name, value in letter.headers if not name.startswith(PREFIX) and name not in left_out]
     return [*kept, (REPLAYED_FROM, str(letter.position).encode())]
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from operator import gt
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import row_of, state_of
@@ -27,9 +28,10 @@ from clipper_stream.feedback.update import LoggedDecision, fold
 from clipper_stream.query import Application
 from clipper_stream.selection.state import MOST_MODELS, SelectionState
 from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord, headers_of, read_headers
+from clipper_topics.codec import UndecodableRecord, content_type, headers_of, read_headers
+from clipper_topics.containers import LARGE_BYTES, check_containers
 from clipper_topics.dead_letter import MESSAGE_CHARACTERS
-from clipper_topics.feedback import EARLY_FEEDBACK_MS, AckRequest, Feedback, FeedbackAck, check_feedback
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, AckRequest, Feedback, FeedbackAck, check_feedback, said_at_ms
 from clipper_topics.logged_records import LoggedRecord, decode_audit, decode_prediction
 from clipper_topics.manifests import REF_CHARACTERS
 from clipper_topics.query import ID_CHARACTERS, MOST_FEATURES
@@ -113,11 +115,22 @@ def decode_feedback(record: Record) -> Feedback:
     Raises:
         UndecodableRecord: the record cannot be read, or does not give exactly one of label, loss and reward.
     """
+    if len(record.value or b"") > LARGE_BYTES:
+        _check_label(record)
     found = codec.feedback.decode(record.value, record.headers)
     wrong = check_feedback(found)
     if wrong is not None:
         raise UndecodableRecord(wrong)
     return found
+
+
+def _check_label(record: Record) -> None:
+    label = codec.raw_feedback.decode(record.value, record.headers).label
+    if isinstance(label, msgspec.Raw):
+        try:
+            check_containers(bytes(label), content_type(record.headers))
+        except (ValueError, RecursionError) as error:
+            raise UndecodableRecord(f"the label: {error}") from error
 
 
 def _ack_request(record: Record) -> AckRequest:
@@ -203,7 +216,8 @@ def _apply(
     try:
         _check_bounds(prediction.context, decision)
         state = step.states.get(key) or state_of(before)
-        learned = fold(state, decision, value, known.policy, known.loss, record.timestamp)
+        said_ms = said_at_ms(record.timestamp, record.headers)
+        learned = fold(state, decision, value, known.policy, known.loss, said_ms)
     except InvalidLabel as error:
         step.refuse(record, "invalid", error, found)
         return

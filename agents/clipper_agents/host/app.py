@@ -11,7 +11,7 @@ import logging
 import os
 from typing import Any
 
-from clipper_agents.control.host_reports import HostReports
+from clipper_agents.control.host_reports import HostReports, address_of
 from clipper_agents.host.batch_traces import BatchTraces
 from clipper_agents.host.cpu_affinity import limit_cores
 from clipper_agents.host.engine import HostEngine
@@ -19,7 +19,7 @@ from clipper_agents.host.engine_builder import make_engine, prepare
 from clipper_agents.host.poison_rows import BatchGuard, PoisonRows
 from clipper_agents.host.predictor import Predictor
 from clipper_agents.host.request_server import FrameOrigin, RequestServer
-from clipper_agents.host.self_report import SelfReports, address_of
+from clipper_agents.host.self_report import SelfReports
 from clipper_agents.host.watchdog import ModelWatch, bound_allocations, drain_self
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import HostMetrics

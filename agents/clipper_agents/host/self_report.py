@@ -11,26 +11,14 @@ Rules of this file:
 
 import asyncio
 import os
-import socket
 
 from clipper_agents.control.host_reports import HostReports, one_line
 from clipper_topics.host_report import HostReport, State
 from clipper_topics.manifests import ModelManifest
 
-ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (what it listens on, and no address to ask at)
 KNOWN_WITHIN_S = 5.0
 LAST_WORD_S = 2.0
 """A broker that is away must not hold up the end of a process."""
-
-
-def address_of(listens_on: str, port: int) -> str:
-    """Where others find what listens on this address: at the name of this machine, if it listens on all addresses.
-
-    >>> address_of("127.0.0.1", 9100), address_of("::1", 9100)
-    ('127.0.0.1:9100', '[::1]:9100')
-    """
-    host = socket.gethostname() if listens_on in ANYWHERE else listens_on
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class SelfReports:

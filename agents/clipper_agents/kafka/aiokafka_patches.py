@@ -7,6 +7,8 @@
 | `fetcher.PartitionRecords` | lean records, and header names that are no UTF-8, for consumers that ask for them |
 | | it can also say which offsets hold no record |
 | `fetcher.MemoryRecords` | the batch that was read last can be read again, leniently |
+| `GroupCoordinator._send_req` | a coordinator that is loading says so in a field that aiokafka does not read |
+| | it took that for "nothing is committed", and everything was read once more |
 | requests to fetch and to produce | see `fetch_sessions` |
 | `consumer.Fetcher`, `producer.Sender` | see `broker_tasks` |
 
@@ -30,6 +32,8 @@ import msgspec
 from aiokafka import client, errors
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -39,6 +43,7 @@ from clipper_agents.kafka.connections import connect_in_time
 logger = logging.getLogger(__name__)
 
 FENCED_INSTANCE_ID = 82
+LOG_APPEND_TIME = 1
 _LENGTH = struct.Struct(">i")
 _LENGTH_AT = 8
 """Bytes of the base offset, which come first in a batch."""
@@ -110,6 +115,22 @@ def install() -> None:
     install_tasks()
     errors.kafka_errors[FENCED_INSTANCE_ID] = errors.UnknownMemberIdError
     client.create_conn = connect_in_time
+    GroupCoordinator._send_req = _checked
+
+
+_send_req = GroupCoordinator._send_req
+
+
+async def _checked(coordinator: GroupCoordinator, request: Any) -> Any:
+    response = await _send_req(coordinator, request)
+    if (
+        isinstance(request, OffsetFetchRequest)
+        and (error := errors.for_code(getattr(response, "error_code", 0))) is not errors.NoError
+    ):
+        if error is errors.NotCoordinatorForGroupError:
+            coordinator.coordinator_dead()
+        raise error
+    return response
 
 
 def install_records() -> None:
@@ -130,6 +151,8 @@ class LeanRecord(msgspec.Struct, gc=False):
     offset: int
     timestamp: int
     """Milliseconds since the epoch."""
+    timestamp_type: int
+    """Whose clock that is: `LOG_APPEND_TIME`, the broker's; else that of whoever wrote the record."""
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
@@ -182,7 +205,7 @@ class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka 
             )  # fmt: skip
 
     def _records_of(self, batch: Any) -> Iterator[LeanRecord]:
-        topic, partition = self._tp
+        (topic, partition), clock = self._tp, batch.timestamp_type
         for record in batch:
             offset = record.offset
             if offset < self.next_fetch_offset:
@@ -191,7 +214,7 @@ class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka 
                 self._note_empty(offset)
             self.next_fetch_offset = offset + 1
             yield LeanRecord(
-                topic, partition, offset, record.timestamp, record.key, record.value, tuple(record.headers)
+                topic, partition, offset, record.timestamp, clock, record.key, record.value, tuple(record.headers)
             )
 
     def _is_skipped(self, batch: Any) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka import conn
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 
 CONNECT_TIMEOUT_MS = 3_000
 """For a connection, TLS, log-in and the broker's first words together; on one machine they take milliseconds. aiokafka
@@ -125,16 +125,21 @@ class FramedConnection(conn.AIOKafkaConnection):  # type: ignore[misc]  # aiokaf
 
 
 def _end_late(this: Callable[[], FramedConnection | None]) -> None:
-    """End the waits whose time is up, and look again when the next one is."""
+    """Close a connection on which a request took too long, or look again when the next one would.
+
+    aiokafka closes it once for each late answer, and the second time it knows none: that error ended a worker.
+    """
     connection = this()
     if connection is None:
         return
     waiting, now_s = connection._waiting, connection._loop.time()
-    while waiting and (waiting[0][1].done() or waiting[0][0] <= now_s):
-        _, answer = waiting.popleft()
-        if not answer.done():
-            answer.set_exception(TimeoutError())
-    connection._timer = connection._loop.call_at(waiting[0][0], _end_late, this) if waiting else None
+    while waiting and waiting[0][1].done():
+        waiting.popleft()
+    if waiting and waiting[0][0] <= now_s:
+        waiting.popleft()[1].set_exception(RequestTimedOutError())
+        connection.close(reason=conn.CloseReason.CONNECTION_TIMEOUT)
+    else:
+        connection._timer = connection._loop.call_at(waiting[0][0], _end_late, this) if waiting else None
 
 
 async def connect_in_time(

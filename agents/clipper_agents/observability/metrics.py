@@ -59,8 +59,8 @@ class ProcessMetrics:
 
     def watch_disk(self, folder: Path) -> None:
         """Have each scrape look how much the data folder takes on its disk, and how much is free there."""
-        self.families.gauge("clipper_disk_used_bytes", str(folder)).set_function(lambda: _used_bytes(folder))
-        self.families.gauge("clipper_disk_free_bytes", str(folder)).set_function(lambda: _free_bytes(folder))
+        self.families.gauge("clipper_disk_used_bytes", str(folder)).set_function(lambda: used_bytes(folder))
+        self.families.gauge("clipper_disk_free_bytes", str(folder)).set_function(lambda: free_bytes(folder))
 
     def count_dead_letters(self, topic: str, reason: str, count: int = 1) -> None:
         """So many records of the topic went to the dead letters; the reason is one of a few words, not a message."""
@@ -321,7 +321,7 @@ class GatewayMetrics(ProcessMetrics):
         self.families.gauge("clipper_gateway_in_flight").set_function(calls)
 
 
-def _used_bytes(folder: Path) -> float:
+def used_bytes(folder: Path) -> float:
     """Bytes that the files below a folder take; what is deleted meanwhile takes none."""
     found = 0
     for where, _, names in os.walk(folder):
@@ -331,7 +331,7 @@ def _used_bytes(folder: Path) -> float:
     return found
 
 
-def _free_bytes(folder: Path) -> float:
+def free_bytes(folder: Path) -> float:
     """Bytes that may still be written there, unknown where the folder cannot be looked at."""
     with suppress(OSError):
         return shutil.disk_usage(folder).free

@@ -79,8 +79,9 @@ class ProcessHealth:
         if self.is_draining:
             return ["the process ends"]
         found = [] if self.is_broker_reachable else ["no broker answers"]
-        found += [self.waits_for] if self._serving is None else self._serving()
-        return list(dict.fromkeys(found))
+        if self._serving is None:
+            return [*found, self.waits_for]
+        return found or list(dict.fromkeys(self._serving()))
 
     def watch_loop(self) -> None:
         """Have the running event loop show from now on that it runs."""

@@ -10,7 +10,7 @@ from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.refold import Entry
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
-from clipper_topics.feedback import Feedback
+from clipper_topics.feedback import Feedback, said_at_ms
 from clipper_topics.logged_records import LoggedRecord, audit_key, prediction_head, read_audit, read_prediction
 
 
@@ -46,7 +46,9 @@ class EntryReader:
         """Return the records that a learner can use, in log order."""
         given = list(self._readable(records))
         asked = [
-            (said.query_id, said.application, record.timestamp) for record, said in given if isinstance(said, Feedback)
+            (said.query_id, said.application, said_at_ms(record.timestamp, record.headers))
+            for record, said in given
+            if isinstance(said, Feedback)
         ]
         known = iter(self.decisions.find(asked))
         joined = [Entry(record, said, next(known) if isinstance(said, Feedback) else None) for record, said in given]

@@ -33,7 +33,7 @@ from clipper_agents.replay.wire import (
     given_loss,
 )
 from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_topics.feedback import FORWARDED
+from clipper_topics.feedback import FORWARDED, said_at_ms
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
 
@@ -267,8 +267,8 @@ class PartitionJoin:
                 if patches is None:
                     self.counts["late"] += 1
                 else:
-                    label = one.label if given is None else None
-                    patches.feedback.append((row, record.offset, record.timestamp, label, given, one.context))
+                    label, said_ms = one.label if given is None else None, said_at_ms(record.timestamp, record.headers)
+                    patches.feedback.append((row, record.offset, said_ms, label, given, one.context))
         return unknown
 
     def _unknown(self, record: Record, one: LeanFeedback, given: float | None) -> None:
@@ -280,8 +280,8 @@ class PartitionJoin:
         elif one.application is not None and one.application != self._rules.application:
             self.counts["not_wanted"] += 1
         else:
-            label = one.label if given is None else None
-            patch = FeedbackPatch(NOT_WANTED, record.offset, record.timestamp, label, given, one.context)
+            label, said_ms = one.label if given is None else None, said_at_ms(record.timestamp, record.headers)
+            patch = FeedbackPatch(NOT_WANTED, record.offset, said_ms, label, given, one.context)
             self._early.put((_FIRST if one.application is None else _OWN) + one.query_id, patch)
 
     def _deliver(self, ids: Sequence[str]) -> None:

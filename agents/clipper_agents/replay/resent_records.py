@@ -1,7 +1,8 @@
 """What a logged query or feedback becomes when it is sent again.
 
 Rules of this file:
-- Only the query id changes: partition, key, headers and the bytes of every other field stay as they were logged.
+- Only the query id changes: partition, key, headers and the bytes of every other field stay as they were logged. Only
+  when a feedback was said first is left out: it is said again now.
 - A new id is a function of the run and of the id under which the query was answered, so feedback names its query again.
 - Feedback is sent about queries of this run alone: the target would wait for any other.
 - A marker of a restore is never sent: it would set the weights of another deployment back.
@@ -17,6 +18,7 @@ from clipper_agents.dead_letters.reader import REPLAYED_FROM
 from clipper_agents.kafka.time_order import Record
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import JSON, MSGPACK, content_type
+from clipper_topics.feedback import FORWARDED
 from clipper_topics.query import ID_CHARACTERS
 from clipper_topics.query_ids import answered_id
 from clipper_topics.restore import restore_id_of
@@ -105,7 +107,7 @@ class RecordResender:
         elif query not in self._newer and query not in self._older:
             return "no_query"
         place = f"{record.topic}/{record.partition}/{record.offset}".encode()
-        kept = (one for one in record.headers if one[0] != REPLAYED_FROM)
+        kept = (one for one in record.headers if one[0] not in {REPLAYED_FROM, FORWARDED})
         headers: list[tuple[str, bytes | None]] = [*kept, (REPLAYED_FROM, place)]
         value = encode(fields | {"query_id": new_id(query_id, self._run)})
         return ResentRecord(self._topics[record.topic], value, record.key, record.partition, headers)

@@ -17,6 +17,7 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
+from clipper_agents.control.host_reports import HostReports, address_of
 from clipper_agents.control.readiness import ReadyHosts
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
@@ -33,7 +34,7 @@ from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.feedback import FeedbackProcessor
-from clipper_agents.router.indexed_log import first_unread_ms
+from clipper_agents.router.indexed_log import unread_since_ms
 from clipper_agents.router.left_backlogs import READ_BYTES, LeftBacklogs
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
@@ -43,6 +44,7 @@ from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import SelectionStore
+from clipper_agents.router.self_report import RouterReports
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.dead_letters import DeadLetterSender
@@ -59,6 +61,8 @@ DECISIONS, AUDITS = "decisions", "audits"
 PUBLISH_EVERY_S = 0.2
 """How often changed totals reach the other routers; two idle followers cost less than a hundredth of a core."""
 REPORT_EVERY_S = 1.0
+SAY_EVERY_S = 5.0
+LAST_WORD_S = 1.0
 FORGET_EVERY_S = 10.0
 HAND_OVER_S = 3.0
 """Longest wait for the broker before partitions are given away."""
@@ -78,7 +82,7 @@ def run(settings: RouterSettings, metrics: RouterMetrics, port: int) -> None:
     keep_ready_line()
     claim(settings.data_dir)
     ready = f"ready role=router instance={settings.instance} metrics={port}"
-    run_worker(lambda: RouterProcess(settings, metrics), ready, settings.kafka, metrics.health)
+    run_worker(lambda: RouterProcess(settings, metrics, port), ready, settings.kafka, metrics.health)
 
 
 class RouterProcess:
@@ -86,10 +90,10 @@ class RouterProcess:
 
     Attributes:
         app: The Faust app.
-        metrics: Metrics of the process.
+        metrics: Metrics of the process, served on `port`.
     """
 
-    def __init__(self, settings: RouterSettings, metrics: RouterMetrics) -> None:
+    def __init__(self, settings: RouterSettings, metrics: RouterMetrics, port: int) -> None:
         catalogue, folder = settings.catalogue, settings.data_dir
         identity = os.urandom(8)  # new at each start: outputs for another process are somebody else's
         self._settings = settings
@@ -97,7 +101,8 @@ class RouterProcess:
         metrics.health.serves(self._unready)
         metrics.watch_disk(folder)
         self._traces = traces = QueryTraces(start_tracing("router", settings.instance), metrics)
-        self._skew = ClockSkew()
+        self._skew, self._ahead_s = ClockSkew(), 0.0
+        self._reports: RouterReports | None = None
         self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
         app.topic_ids = TopicIds({spec.name: spec.partitions for spec in catalogue.fixed_topics()})
         app.restore_state = self._restore
@@ -149,7 +154,7 @@ class RouterProcess:
         )
 
         read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
-        self._backlogs = LeftBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries, self._decisions)
+        self._backlogs = LeftBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries)
         self._deferred = DeferredQueries(
             read_again(),
             catalogue.queries,
@@ -204,12 +209,14 @@ class RouterProcess:
             self._prediction_log,
             metrics,
             self._control.followed_upto,
+            self._agent.may_decide,
             traces=traces,
         )
         self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.max_contexts)
         app.agent(app.raw_topic(catalogue.queries), name="route")(queries.serve)
         app.agent(app.raw_topic(catalogue.outputs), name="gather")(outputs.serve)
         app.agent(app.raw_topic(catalogue.feedback), name="learn")(self._feedback.serve)
+        self._metrics_address = address_of(settings.metrics_address, port)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -220,14 +227,15 @@ class RouterProcess:
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
         await self._refer_to_topics()
         again = self._deferred.run(self._agent), self._backlogs.run(self._agent)
-        for work in (self._publish(), self._report(), self._follow_models(), self._forget(), *again):
+        for work in (self._publish(), self._report(), self._say(), self._follow_models(), self._forget(), *again):
             self._tasks.append(app.watched(work))
         await app.start()
 
     async def stop(self) -> None:
         """Let the queries in flight finish, then stop; the next process reads again what was not acknowledged."""
-        if self.app.generation < 0:
-            return  # nothing is owned, so nothing is under way
+        if self.app.generation < 0:  # nothing is owned, so nothing is under way
+            await self._withdraw()
+            return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._queries.drain(), DRAIN_S)
         await self._prediction_log.idle()
@@ -238,6 +246,7 @@ class RouterProcess:
             task.cancel()
         await self._colocated.stop()
         await self._selection.stop()
+        await self._withdraw()
         await self.app.log_reader.close()
         await self._deferred.close()
         await self._backlogs.close()
@@ -295,20 +304,20 @@ class RouterProcess:
         await self._prediction_log.idle()
         self._keep_only(owned)
         self._selection.own(owned)
+        await self._selection.drop_forgotten()
         await self._selection.refer_to({name: self.app.topic_ids.known[name] for name in self._settings.catalogue.logs})
-        unread = await self.app.consumer.committed(self._settings.catalogue.queries) | await self._positions()
-        positions = {TopicPartition(*tp): offset for tp, offset in unread.items()}
+        queries, feedback = await self._unread()
         predictions, ends = self._settings.catalogue.predictions, self._table.ends
-        unread_ms = await first_unread_ms(self.app.log_reader, positions, predictions, ends)
+        unread_ms = await unread_since_ms(self.app.log_reader, queries, feedback, predictions, ends)
         horizon_ms = self._settings.horizon_s * 1000
         feedback_since = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in unread_ms.items()}
         # to tell what that feedback was about
         since_ms = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in feedback_since.items()}
-        await self._prediction_log.restore(since_ms, ends)
+        await self._prediction_log.restore(since_ms, ends, unread_ms)
         await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
         self._deferred.clear()
-        self._backlogs.clear(owned)
+        self._backlogs.clear()
         self._sender.forget_all()
         self._queries.update_room()
 
@@ -316,6 +325,18 @@ class RouterProcess:
         """Close indexes and caches of partitions that are not owned."""
         for by_partition in (self._decisions, self._audits, self._caches):
             by_partition.keep_only(owned)
+
+    async def _unread(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """Return the next offsets to read: of the queries of owned partitions, and of the feedback of all."""
+        catalogue = self._settings.catalogue
+        everywhere = [(catalogue.feedback, number) for number in range(catalogue.partitions)]
+        owned = [(catalogue.queries, number) for number in self.app.owned_partitions(catalogue.queries)]
+        queries = await self.app.consumer.committed(owned)
+        feedback = await self.app.consumer.committed(everywhere) | await self._positions()
+        return (
+            {TopicPartition(*tp): offset for tp, offset in queries.items()},
+            {TopicPartition(*tp): offset for tp, offset in feedback.items()},
+        )
 
     async def _positions(self) -> dict[TP, int]:
         """Return the offsets to read feedback from: behind the rows' positions, whatever offset is committed."""
@@ -360,6 +381,18 @@ class RouterProcess:
             await self._feedback.forget_old()
             await self._contexts.hold()
 
+    async def _withdraw(self) -> None:
+        if self._reports is not None:
+            await asyncio.to_thread(self._reports.leave, LAST_WORD_S)
+
+    async def _say(self) -> None:
+        of = self._settings
+        reports = HostReports(of.kafka, of.catalogue.hosts)
+        self._reports = RouterReports(reports, of.instance, self._metrics_address, of.data_dir)
+        while True:
+            await asyncio.to_thread(self._reports.look, self._unready(), self._ahead_s)
+            await asyncio.sleep(SAY_EVERY_S)
+
     async def _report(self) -> None:
         rebalances = 0
         while True:
@@ -370,6 +403,7 @@ class RouterProcess:
             self.metrics.set_deferred(self._router.admission.deferred + self._backlogs.left)
             self.metrics.set_cache_bytes(self._caches.size_bytes)
             if (skew_s := self._skew.take()) is not None:
+                self._ahead_s = skew_s
                 self.metrics.set_clock_skew(skew_s)
                 self._skew.warn(skew_s, time.monotonic())
             if self.app.generation < 0:

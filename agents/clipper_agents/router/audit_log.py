@@ -111,10 +111,12 @@ class AuditLog:
             self._send([self._auditing.lost_audit(query, answered(), time.time())])
         return known is None
 
-    async def restore(self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int]) -> int:
+    async def restore(
+        self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int], unread_ms: Mapping[int, int]
+    ) -> int:
         """Restore as `IndexedLog.restore` does, and forget audits of the generation before."""
         self._early.clear()
-        return await self.log.restore(since_ms, ends)
+        return await self.log.restore(since_ms, ends, unread_ms)
 
     def _send(self, audits: Iterable[QueryAnswer]) -> None:
         self.log.add([Outgoing(one.query, encode_audit(one), one.query.content_type, one) for one in audits])

@@ -43,6 +43,8 @@ _MSGPACK, _AUDITED = 1, 2
 _OFFSET = struct.Struct("<q")
 _LAST_OFFSET = b"\0indexed"
 _APPLIED_UPTO = b"\0applied"
+_SINCE = b"\0since"
+_TIME = struct.Struct("<d")
 _DECISION = b"d"
 _APPLIED = b"a"
 _AND = b"\xff"
@@ -68,17 +70,16 @@ class PartitionIndex:
         last_offset: Offset of the last indexed prediction, -1 for none.
         applied_feedback_upto: Last feedback offset up to which applied feedback is noted, -1 for none.
         newest_s: The newest timestamp of a record that was indexed since this was opened, seconds since the epoch.
-        left_ms: Least timestamp of queries that were left for later, in milliseconds since the epoch.
+        since_ms: From when on no record of the log is missing, in milliseconds since the epoch; infinite while the
+            index is empty.
     """
 
-    newest_s, left_ms = 0.0, math.inf
+    newest_s, since_ms = 0.0, math.inf
 
     def __init__(self, folder: Path, horizon_s: float) -> None:
         self._folder, self._horizon_s = folder, horizon_s
         self._ages: dict[int, Database] = {}
         self.last_offset = self.applied_feedback_upto = NONE
-        self._queried_ms = 0.0
-        """Timestamp of the newest query that was looked up."""
         try:
             self._read()
         except DatabaseCorrupt:
@@ -93,13 +94,10 @@ class PartitionIndex:
 
     def decided(self, queries: Sequence[Asked]) -> list[Known | None]:
         """Return the decision about each query, given in log order, or another one under its id."""
-        if queries:
-            self._queried_ms = max(self._queried_ms, queries[-1][2])
         return self._first(queries, repeated_between)
 
-    def undecided(self, query_ids: Sequence[str], newest_ms: float) -> list[int]:
-        """Return the indices of queries, the newest of this timestamp, under whose ids nothing is decided."""
-        self._queried_ms = max(self._queried_ms, newest_ms)
+    def undecided(self, query_ids: Sequence[str]) -> list[int]:
+        """Return the indices of queries under whose ids nothing is decided."""
         keys, known = [*map(entry_key, query_ids)], set[int]()
         for age in self._ages.values():
             known.update(index for index, value in enumerate(age.get(keys) or ()) if value is not None)
@@ -172,28 +170,45 @@ class PartitionIndex:
         """Write with both offsets, so that they stay when older databases are dropped."""
         batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
         batch.put(_APPLIED_UPTO, _OFFSET.pack(self.applied_feedback_upto))
+        batch.put(_SINCE, _TIME.pack(self.since_ms))
         newest.write(batch)
 
-    def forgettable_s(self, feedback_at_s: float) -> float:
-        """Return up to when decisions are not needed any more, seconds since the epoch.
-
-        Args:
-            feedback_at_s: Timestamp that no later feedback is older than, seconds since the epoch.
-        """
-        oldest_ms = min(feedback_at_s * 1000, self._queried_ms, self.left_ms)
-        return repeated_between(oldest_ms, self._horizon_s * 1000)[0] / 1000
+    def needed_since_ms(self, oldest_ms: float) -> float:
+        """Return from when on decisions can be asked for by queries and feedback that are no older than a time."""
+        return repeated_between(oldest_ms, self._horizon_s * 1000)[0]
 
     def forget_before(self, at_s: float) -> None:
-        """Forget databases of which all decisions are older, but the newest."""
-        for age in sorted(self._ages)[:-1]:
-            if (age + 1) * self._horizon_s < at_s:
-                self._drop(age)
+        """Forget databases of which all decisions are older, but the newest.
+
+        That they are forgotten is on disk first: an index never takes itself for whole where it is not.
+        """
+        old = [age for age in sorted(self._ages)[:-1] if (age + 1) * self._horizon_s < at_s]
+        if not old:
+            return
+        self.since_ms = max(self.since_ms, (old[-1] + 1) * self._horizon_s * 1000)
+        newest = self._ages[max(self._ages)]
+        self._write(rocksdict.WriteBatch(raw_mode=True), newest)
+        newest.flush()
+        for age in old:
+            self._drop(age)
+
+    def begin(self, needed_ms: float, since_ms: float) -> None:
+        """Prepare for the part of the log behind the index: where what is needed is missing, it is read whole.
+
+        Args:
+            needed_ms: From when on no decision may be missing, in milliseconds since the epoch.
+            since_ms: From when on the log is read where it is read whole.
+        """
+        if self.since_ms > needed_ms:
+            self.clear()
+            self.since_ms = since_ms
 
     def clear(self) -> None:
-        """Forget everything, because the topic was created anew."""
-        for age in list(self._ages):
+        """Forget everything."""
+        for age in reversed(list(self._ages)):  # what is left by a crash meanwhile is whole up to its end
             self._drop(age)
         self.last_offset = self.applied_feedback_upto = NONE
+        self.since_ms = math.inf
 
     def close(self) -> None:
         """Close the databases."""
@@ -223,6 +238,8 @@ class PartitionIndex:
             self._ages[age] = self._opened(age)
         self.last_offset = self._highest(_LAST_OFFSET)
         self.applied_feedback_upto = self._highest(_APPLIED_UPTO)
+        times = [database.get(_SINCE) for database in self._ages.values()]
+        self.since_ms = max((_TIME.unpack(value)[0] for value in times if value is not None), default=math.inf)
 
     def _opened(self, age: int) -> Database:
         return Database(self._folder / str(age), options(), self._folder)

@@ -55,6 +55,10 @@ class EffectRunner:
         """Send requests for models in this process to `colocated`, and all others to `sender`."""
         self._sender, self._colocated = sender, colocated
 
+    def has_deferred(self, partition: int, query_id: str) -> bool:
+        """Return whether a query with this id may be among those that wait to be read again."""
+        return self._deferred.has_id(partition, query_id)
+
     def run(self, effects: Effects) -> None:
         """Carry out all effects, without waiting."""
         self._prediction_log.put(effects.answers, effects.audits, effects.block_answers)

@@ -4,8 +4,8 @@ Rules of this file:
 - Order of a step: dead letters; rows, position and acknowledgements, committed; rows here; applied feedback; offset.
 - A step of a process that has lost its partition, and does not know it yet, is refused by Kafka.
 - A feedback without a decision is an orphan only when the log's time is `EARLY_FEEDBACK_MS` behind it, every query that
-  was in the log then has been answered, and the predictions topic has been read to its end. One whose decision has an
-  audit waits for that likewise: a query is finished when its audit is in the log.
+  was in the log then has been read, none with its id is to be answered still, and the predictions topic has been read
+  to its end. One whose decision has an audit waits until its query is finished: its audit is in the log then.
 - Time is the log's: timestamps of the broker, and between them the time that passes, but no clock of this process.
 - Decisions and audits are looked up once for each list of records, and what was missing once more after each wait.
 - A marker is read once the control topic has been followed to where it ended when the marker was looked at.
@@ -18,9 +18,10 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeAlias
 
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
@@ -39,7 +40,8 @@ from clipper_agents.streaming.outbox import Record as Outgoing
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
-from clipper_topics.feedback import EARLY_FEEDBACK_MS, FORWARDED, Feedback
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, FORWARDED, Feedback, forwarded_header, said_at_ms
+from clipper_topics.logged_records import prediction_head
 from clipper_topics.query_ids import partition_of
 from clipper_topics.restore import restore_id_of
 
@@ -50,11 +52,23 @@ FORWARDED_BYTES = 512 * 1024
 LOOK_AGAIN_S = 0.05
 TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
+SETTLED_MS = 10_000
+"""Longer than a process takes to commit what it has read, and more than the clocks of brokers differ."""
 LOOKS = 4
 """Some ten seconds apart, so longer than a broker that was deposed takes to know it."""
 FEEDBACK_A_STEP = 2_000
 """In a backlog a step's transaction, of some ten milliseconds, is shared by so many."""
 FEEDBACK_A_TURN = 250  # folded in some fifteen milliseconds, then answers have their turn, and another partition
+
+
+Said: TypeAlias = tuple[Record, Feedback]
+
+
+class Look(NamedTuple):
+    """A time of the log up to which all feedback had been read when it was looked, and where the partition ended."""
+
+    at_ms: float
+    end: int
 
 
 class FeedbackProcessor:
@@ -70,6 +84,7 @@ class FeedbackProcessor:
         prediction_log: Reads predictions and audits of other processes into their indexes.
         metrics: Counts outcomes.
         followed_upto: Gives the offset up to which the registry has read the control topic.
+        may_decide: Says of a partition of queries whether one with an id, before an end, may still be decided about.
         passed: Seconds since any moment.
         traces: Makes the spans of sampled feedback.
     """
@@ -85,16 +100,18 @@ class FeedbackProcessor:
         prediction_log: PredictionLog,
         metrics: RouterMetrics,
         followed_upto: Callable[[], int],
+        may_decide: Callable[[TP, str, int], bool],
         passed: Callable[[], float] = time.monotonic,
         traces: QueryTraces = UNTRACED,
     ) -> None:
         self._app, self._catalogue, self._registry = app, catalogue, registry
         self._selection, self._decisions, self._audits = selection, decisions, audits
         self._prediction_log, self._metrics = prediction_log, metrics
-        self._followed_upto, self._passed, self._traces = followed_upto, passed, traces
+        self._followed_upto, self._may_decide = followed_upto, may_decide
+        self._passed, self._traces = passed, traces
         self._turn = asyncio.Lock()
-        self._all_read: dict[int, deque[float]] = {}
-        """By partition, the time of the newest prediction at each look that found nothing unread."""
+        self._looks: dict[int, list[Look]] = {}
+        """By partition, in the order of their time."""
         self._ahead_s: dict[int, float] = {}
         """By partition, how much the log's time is ahead of `passed`, at the least."""
 
@@ -152,38 +169,49 @@ class FeedbackProcessor:
             if last > position:
                 await self._selection.write(partition, step.rows, last, {self._catalogue.feedback_acks: step.acks})
                 self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
-            self._forget_before(partition, at_s)
             self._count(step, len(elsewhere))
             if traced is not None:
                 self._traces.learned(traced, step, {record.offset for record, _ in elsewhere})
             return True
 
     async def forget_old(self) -> None:
-        """Forget old decisions where all feedback was read: what comes later is younger than the newest prediction.
+        """Forget decisions that no query and no feedback can be about that is still to come.
 
-        All was read when each of `LOOKS` has said so: a broker that was deposed names an earlier end for a while.
+        Feedback of any partition may be sent on to this process's own. So it is forgotten up to a time of the log when
+        each partition's feedback up to then had been read `LOOKS` times in a row (a broker that was deposed names an
+        earlier end for a while), and here what stood in the log at each of these looks.
         """
         generation = self._app.generation
         owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
-        newest_s = {partition: self._decisions.of(partition).newest_s for partition in owned}
+        at_ms = max((self._decisions.of(one).newest_s for one in owned), default=0.0) * 1000 - SETTLED_MS
+        is_read = bool(owned) and await self._is_read(at_ms)
         tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
-        ends = await self._app.log_reader.end_offsets(tps)
+        ends = await self._app.log_reader.end_offsets(tps) if is_read else {}
+        self._looks = {one: looks for one, looks in self._looks.items() if one in owned} if is_read else {}
         if not self._current(generation):
             return
-        self._all_read = {one: looks for one, looks in self._all_read.items() if one in newest_s}
-        for tp, partition in tps.items():
-            looks = self._all_read.setdefault(partition, deque(maxlen=LOOKS))
-            if self._app.consumer.finished_upto(TP(*tp)) < ends[tp]:
-                looks.clear()
-                continue
-            looks.append(newest_s[partition])
-            if len(looks) == LOOKS:
-                self._forget_before(partition, looks[0])
+        for tp, end in ends.items():
+            looks = self._looks.setdefault(tp.partition, [])
+            passed = bisect_right(looks, self._app.consumer.finished_upto(TP(*tp)), key=attrgetter("end"))
+            if passed >= LOOKS:
+                del looks[: passed - LOOKS]
+                self._forget(tp.partition, looks[0].at_ms)
+            looks.append(Look(at_ms, end))
 
-    def _forget_before(self, partition: int, feedback_at_s: float) -> None:
-        at_s = self._decisions.of(partition).forgettable_s(feedback_at_s)
-        for index in (self._decisions, self._audits):
-            index.of(partition).forget_before(at_s)
+    async def _is_read(self, at_ms: float) -> bool:
+        """Whether the feedback of all partitions up to a time has been read, by whichever process."""
+        tps = [TopicPartition(self._catalogue.feedback, number) for number in range(self._catalogue.partitions)]
+        ends = await self._app.log_reader.end_offsets(tps)
+        later = await self._app.log_reader.offsets_at(tps, int(at_ms))
+        read = await self._app.consumer.committed(tps)
+        return all(read[TP(*tp)] >= later.get(tp, ends[tp]) for tp in tps)
+
+    def _forget(self, partition: int, at_ms: float) -> None:
+        unanswered_ms = self._app.consumer.frontiers[TP(self._catalogue.queries, partition)].since_ms
+        if unanswered_ms is not None:
+            needed_ms = self._decisions.of(partition).needed_since_ms(min(at_ms, unanswered_ms))
+            for index in (self._decisions, self._audits):
+                index.of(partition).forget_before(needed_ms / 1000)
 
     async def rebuild_applied_feedback(self, since_ms: Mapping[int, int]) -> None:
         """Rebuild the notes of applied feedback up to the rows' position, by the fold without its effect on rows.
@@ -210,7 +238,7 @@ class FeedbackProcessor:
     async def _fold(
         self,
         partition: int,
-        feedback: list[tuple[Record, Feedback]],
+        feedback: list[Said],
         lookup: DecisionLookup,
         markers: Sequence[tuple[Record, Restored]],
     ) -> Step:
@@ -227,7 +255,7 @@ class FeedbackProcessor:
     def _step(
         self,
         partition: int,
-        feedback: list[tuple[Record, Feedback]],
+        feedback: list[Said],
         lookup: DecisionLookup,
         markers: Sequence[tuple[Record, Restored]] = (),
         step: Step | None = None,
@@ -248,7 +276,7 @@ class FeedbackProcessor:
             step,
         )
 
-    def _look_up(self, partition: int, feedback: list[tuple[Record, Feedback]]) -> DecisionLookup:
+    def _look_up(self, partition: int, feedback: list[Said]) -> DecisionLookup:
         asked = (_asked(record, found) for record, found in feedback)
         return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), asked)
 
@@ -265,8 +293,8 @@ class FeedbackProcessor:
         return self._current(generation)
 
     def _split(
-        self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup
-    ) -> tuple[list[tuple[Record, Feedback]], list[tuple[Record, int]]]:
+        self, partition: int, feedback: list[Said], lookup: DecisionLookup
+    ) -> tuple[list[Said], list[tuple[Record, int]]]:
         """Split feedback into that of this partition, and that whose id names another partition, with its number."""
         here, elsewhere = [], []
         for record, found in feedback:
@@ -280,48 +308,59 @@ class FeedbackProcessor:
     async def _forward(self, elsewhere: list[tuple[Record, int]]) -> None:
         by_target: dict[int, list[Outgoing]] = {}
         for record, target in elsewhere:
-            headers = [*record.headers, (FORWARDED, str(record.partition).encode())]
+            headers = [*record.headers, forwarded_header(record.partition, record.timestamp)]
             by_target.setdefault(target, []).append((record.key, record.value, headers))
         for target, records in by_target.items():
             await self._app.outbox.send(self._catalogue.feedback, target, records)
 
     async def _await_decisions(
-        self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup, generation: int
+        self, partition: int, feedback: list[Said], lookup: DecisionLookup, generation: int
     ) -> bool:
         """Wait for decisions and audits that are still to come; return False if the generation ended meanwhile."""
-        awaited = self._incomplete(partition, feedback, lookup)
-        if not awaited:
+        missing = self._incomplete(partition, feedback, lookup)
+        if not missing:
             return True
-        without = [record for record, found in awaited if lookup.decisions[_asked(record, found)] is None]
+        queries, app = TP(self._catalogue.queries, partition), self._app
+        without = [record for record, found in missing if lookup.decisions[_asked(record, found)] is None]
         early_upto_ms = max((record.timestamp for record in without), default=0) + EARLY_FEEDBACK_MS
-        while awaited and self._log_time_ms(partition) <= early_upto_ms:
-            await asyncio.sleep(LOOK_AGAIN_S)
-            if not self._current(generation):
-                return False
-            lookup.refresh()
-            awaited = self._incomplete(partition, awaited, lookup)
-        queries = TopicPartition(self._catalogue.queries, partition)
-        end = (await self._app.log_reader.end_offsets([queries]))[queries]
-        while awaited and self._app.consumer.finished_upto(TP(*queries)) < end:
-            await asyncio.sleep(LOOK_AGAIN_S)
-            if not self._current(generation):
-                return False
-            lookup.refresh()
-            awaited = self._incomplete(partition, awaited, lookup)
-        if awaited:
+
+        def is_early(_: Said) -> bool:
+            return self._log_time_ms(partition) <= early_upto_ms
+
+        def is_undecided(one: Said) -> bool:
+            return lookup.decisions[_asked(*one)] is None and self._may_decide(queries, one[1].query_id, end)
+
+        def is_audited(one: Said) -> bool:
+            found = lookup.decisions[_asked(*one)]
+            return found is not None and self._is_open(queries, prediction_head(found).query_offset, end)
+
+        async def wait_while(holds: Callable[[Said], bool]) -> None:
+            while any(map(holds, missing)) and self._current(generation):
+                await asyncio.sleep(LOOK_AGAIN_S)
+                lookup.refresh()
+                missing[:] = self._incomplete(partition, missing, lookup)
+            lookup.refresh()  # after the last look: what was decided before it is in the index
+            missing[:] = self._incomplete(partition, missing, lookup)
+
+        await wait_while(is_early)
+        end = (await app.log_reader.end_offsets([TopicPartition(*queries)]))[TopicPartition(*queries)]
+        await wait_while(is_undecided)
+        await wait_while(is_audited)
+        if missing and self._current(generation):
             await self._prediction_log.catch_up([partition])
-        if not self._current(generation):
-            return False
-        lookup.refresh()
-        return True
+            lookup.refresh()
+        return self._current(generation)
+
+    def _is_open(self, queries: TP, offset: int, end: int) -> bool:
+        """Return whether a query that was decided is not finished yet, of those before an end or read since."""
+        frontier = self._app.consumer.frontiers[queries]
+        return offset < max(end, frontier.first) and not frontier.is_finished(offset)
 
     def _log_time_ms(self, partition: int) -> float:
         """Return a time that the log has passed for sure, in milliseconds since the epoch."""
         return max(self._decisions.of(partition).newest_s, self._ahead_s[partition] + self._passed()) * 1000
 
-    def _incomplete(
-        self, partition: int, feedback: list[tuple[Record, Feedback]], lookup: DecisionLookup
-    ) -> list[tuple[Record, Feedback]]:
+    def _incomplete(self, partition: int, feedback: list[Said], lookup: DecisionLookup) -> list[Said]:
         """Return the feedback of this partition whose decision or audit is not known yet."""
         return [
             (record, found)
@@ -353,8 +392,8 @@ class FeedbackProcessor:
 
 def _decoded(
     records: Iterable[Record],
-) -> tuple[list[tuple[Record, Feedback]], list[tuple[Record, Exception]]]:
-    found: list[tuple[Record, Feedback]] = []
+) -> tuple[list[Said], list[tuple[Record, Exception]]]:
+    found: list[Said] = []
     undecodable: list[tuple[Record, Exception]] = []
     for record in records:
         try:
@@ -365,7 +404,7 @@ def _decoded(
 
 
 def _asked(record: Record, found: Feedback) -> Asked:
-    return found.query_id, found.application, record.timestamp
+    return found.query_id, found.application, said_at_ms(record.timestamp, record.headers)
 
 
 def _size_bytes(record: Record) -> int:

@@ -16,12 +16,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from clipper_agents.kafka.reader import LogReader
+from clipper_agents.kafka.reader import Apply, LogReader
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
 from clipper_agents.router.outgoing_records import Decided, Sendable
@@ -29,12 +30,17 @@ from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import DecodedQuery
+from clipper_topics.feedback import LONGEST_AWAY_MS, said_at_ms
 from clipper_topics.logged_records import LoggedRecord
 
 logger = logging.getLogger(__name__)
 
 LOOK_AHEAD = 1_000
 """Offsets without a record that may follow a position, or stand before an end: the markers of transactions."""
+MOST_READ = 100_000
+"""Unread feedback that is read to see since when it is: a second's work; of more the first is asked."""
+OTHERS_S = 5.0
+"""For what others have to read."""
 
 
 class LoggedTopic(Protocol):
@@ -122,18 +128,23 @@ class IndexedLog:
         """Wait until no record is being sent."""
         await self._idle.wait()
 
-    async def restore(self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int]) -> int:
+    async def restore(
+        self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int], unread_ms: Mapping[int, int]
+    ) -> int:
         """Index the part of the log behind the index, and return the number of records.
 
         Args:
-            since_ms: By partition that this process owns now: older records are not needed, in milliseconds since the
-                epoch.
+            since_ms: By partition that this process owns now: older records are not needed where the log is read whole,
+                in milliseconds since the epoch.
             ends: Where the markers stand that this process has written.
+            unread_ms: Likewise, since when queries and feedback may be that are still to be read.
         """
         for number in since_ms:
-            if self.index.of(number).last_offset >= ends[TopicPartition(self._topic, number)]:
+            index = self.index.of(number)
+            if index.last_offset >= ends[TopicPartition(self._topic, number)]:
                 logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", self._topic, number)
-                self.index.of(number).clear()
+                index.clear()
+            index.begin(index.needed_since_ms(unread_ms[number]), since_ms[number])
         count = await self.catch_up(since_ms, since_ms, ends)
         for number in since_ms:
             self.index.of(number).pass_marker(ends[TopicPartition(self._topic, number)])
@@ -216,37 +227,62 @@ class IndexedLog:
             index.index_new(decided, offset - 1, at_s)
 
 
-async def first_unread_ms(
+async def unread_since_ms(
     reader: LogReader,
-    positions: Mapping[TopicPartition, int],
+    queries: Mapping[TopicPartition, int],
+    feedback: Mapping[TopicPartition, int],
     predictions: str,
     proven: Mapping[TopicPartition, int],
 ) -> dict[int, int]:
-    """Return the timestamp of the first unread record by partition, in milliseconds since the epoch.
+    """Return by owned partition since when queries or feedback may be that are still to be read there.
 
-    Where nothing is unread it is that of the last prediction, 0 without any: what comes later is younger.
+    In milliseconds since the epoch, by the logs. Feedback of any partition may be sent on to any other, and where
+    nothing is unread what comes is younger than the newest prediction.
 
     Args:
-        reader: Reads the first records.
-        positions: Next offset to read, of the partitions of one or several topics.
+        reader: Reads the first records, and feedback that is unread in owned partitions.
+        queries: Next offsets to read of the owned partitions.
+        feedback: Those of all partitions.
         predictions: Name of the predictions topic.
         proven: Ends of logs that are known for certain; of others the broker is asked.
     """
-    logged = [TopicPartition(predictions, one) for one in {tp.partition for tp in positions}]
-    ends = {**await reader.end_offsets([*positions, *logged]), **proven}
-    firsts: dict[TopicPartition, int] = {}
-    found: dict[int, int] = {}
+    owned = [tp.partition for tp in queries]
+    logged = [TopicPartition(predictions, one) for one in owned]
+    mine = [tp for tp in feedback if tp.partition in owned]
+    firsts = await reader.beginning_offsets([*queries, *mine])
+    ends = {**await reader.end_offsets([*queries, *mine, *logged]), **proven}
+    asked_ms: dict[int, int] = {}
+    said_ms: list[int] = []
+    newest_ms = [0]
 
-    def note_first(tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
-        firsts.setdefault(tp, records[0].timestamp)
+    def note_asked(tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
+        asked_ms.setdefault(tp.partition, records[0].timestamp)
 
-    def note_last(tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
-        found[tp.partition] = records[-1].timestamp
+    def note_said(_: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
+        said_ms.append(min(said_at_ms(record.timestamp, record.headers) for record in records))
 
-    unread = {tp: first for tp, first in positions.items() if first < ends[tp]}
-    await reader.read(unread, note_first, {tp: min(ends[tp], first + LOOK_AHEAD) for tp, first in unread.items()})
-    for tp, at_ms in firsts.items():
-        found[tp.partition] = min(at_ms, found.get(tp.partition, at_ms))
-    last = {tp: max(0, ends[tp] - LOOK_AHEAD) for tp in logged if tp.partition not in found}
-    await reader.read(last, note_last, {tp: ends[tp] for tp in last})
-    return {partition: found.get(partition, 0) for _, partition in logged}
+    def note_long_ago(_: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
+        said_ms.append(records[0].timestamp - LONGEST_AWAY_MS)
+
+    def note_last(_: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
+        newest_ms.append(records[-1].timestamp)
+
+    async def read_some(unread: Mapping[TopicPartition, int], note: Apply, upto: Mapping[TopicPartition, int]) -> None:
+        """The first records of what is unread."""
+        starts = {tp: first for tp, first in unread.items() if first < upto[tp]}
+        await reader.read(starts, note, {tp: min(upto[tp], first + LOOK_AHEAD) for tp, first in starts.items()})
+
+    await read_some({tp: max(first, firsts[tp]) for tp, first in queries.items()}, note_asked, ends)
+    told = {tp: max(feedback[tp], firsts[tp]) for tp in mine}
+    few = {tp: first for tp, first in told.items() if first < ends[tp] <= first + MOST_READ}
+    await reader.read(few, note_said, {tp: ends[tp] for tp in few})  # copies of what was said long ago may be in it
+    await read_some({tp: first for tp, first in told.items() if tp not in few}, note_long_ago, ends)
+    others = [tp for tp in feedback if tp not in mine]
+    with suppress(TimeoutError):  # one that has no leader is no reason to serve none
+        async with asyncio.timeout(OTHERS_S):
+            there = await reader.ranges(others)
+            upto = {tp: there[tp].end for tp in others}
+            await read_some({tp: max(feedback[tp], there[tp].first) for tp in others}, note_said, upto)
+    await reader.read({tp: max(0, ends[tp] - LOOK_AHEAD) for tp in logged}, note_last, {tp: ends[tp] for tp in logged})
+    known_ms = {one: [*said_ms, *([asked_ms[one]] if one in asked_ms else [])] for one in owned}
+    return {one: min(known_ms[one], default=max(newest_ms)) for one in owned}

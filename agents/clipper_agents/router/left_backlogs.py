@@ -22,7 +22,6 @@ from aiokafka import TopicPartition
 from faust.types import TP
 
 from clipper_agents.kafka.reader import LogReader, Range, Record
-from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.consumer import BulkConsumer
@@ -77,7 +76,6 @@ class LeftBacklogs:
         app: Consumes.
         reader: Reads what was left, `READ_BYTES` at a time.
         queries: Knows whether there is room for more.
-        decisions: Index that keeps the decisions which queries that were left may repeat.
         clock: Monotonic seconds.
     """
 
@@ -86,10 +84,9 @@ class LeftBacklogs:
         app: ClipperApp,
         reader: LogReader,
         queries: BoundedQueryConsumer,
-        decisions: LogIndex,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._app, self._reader, self._queries, self._decisions = app, reader, queries, decisions
+        self._app, self._reader, self._queries = app, reader, queries
         self._clock = clock
         self._late: dict[TP, LatePart] = {}
         self._partitions: set[TP] = set()
@@ -120,16 +117,10 @@ class LeftBacklogs:
             part = LatePart(now_s, time.time() - records[-1].timestamp / 1000)
             earlier, self._late[tp] = self._late.get(tp), part
             if earlier is not None and not part.catches_up(earlier):
-                self._leave(tp, records)
+                self._leave(tp)
 
-    def clear(self, owned: set[int]) -> None:
-        """Forget all: reading begins anew with what is not acknowledged.
-
-        Args:
-            owned: Partitions that this process owns now.
-        """
-        for partition in owned & {tp.partition for tp in self._partitions}:
-            self._decisions.of(partition).left_ms = math.inf
+    def clear(self) -> None:
+        """Forget all: reading begins anew with what is not acknowledged."""
         self._partitions.clear()
         self._late.clear()
 
@@ -157,13 +148,11 @@ class LeftBacklogs:
     def _consumer(self) -> BulkConsumer:
         return cast("BulkConsumer", self._app.consumer)
 
-    def _leave(self, tp: TP, records: Sequence[Record]) -> None:
+    def _leave(self, tp: TP) -> None:
         if not self._consumer.leave_backlog(tp, SMALLEST):
             return
         del self._late[tp]
         self._partitions.add(tp)
-        index = self._decisions.of(tp.partition)
-        index.left_ms = min(index.left_ms, records[-1].timestamp)
         self._work.set()
         if self._late_s - self._said_s >= SAY_EVERY_S:
             self._said_s = self._late_s
@@ -177,7 +166,6 @@ class LeftBacklogs:
                 found[TopicPartition(*tp)] = Range(*left)
             else:
                 self._partitions.remove(tp)
-                self._decisions.of(tp.partition).left_ms = math.inf
         return found
 
     async def _read_some(self, agent: LateReader, generation: int) -> float:
@@ -192,7 +180,6 @@ class LeftBacklogs:
             tp, records = TP(*partition), found.get(partition, [])
             self._consumer.frontiers[tp].admit_left([one.offset for one in records], self._reader.positions[partition])
             if records:
-                self._decisions.of(tp.partition).left_ms = records[0].timestamp
                 agent.receive({tp: records}, generation)
         if not found:
             return LOOK_AGAIN_S

@@ -141,11 +141,13 @@ class PredictionLog:
         audits = 0 if self._audits is None else self._audits.log.unwritten(partition)
         return self._log.unwritten(partition) + audits
 
-    async def restore(self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int]) -> int:
+    async def restore(
+        self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int], unread_ms: Mapping[int, int]
+    ) -> int:
         """Restore both logs as `IndexedLog.restore` does; return the number of predictions read."""
-        count = await self._log.restore(since_ms, ends)
+        count = await self._log.restore(since_ms, ends, unread_ms)
         if self._audits is not None:
-            await self._audits.restore(since_ms, ends)
+            await self._audits.restore(since_ms, ends, unread_ms)
         return count
 
     async def catch_up(self, partitions: Iterable[int]) -> None:

@@ -145,7 +145,7 @@ def _filled(
     offsets = [dumps(queries.offsets[index]) for index in answers.indices]
     queried_s = [queries.queried_at_s[index] for index in answers.indices]
     queried_ms = [dumps(round(asked_s * 1e3)) for asked_s in queried_s]
-    latencies_ms = [dumps(round((at_s - asked_s) * 1e6) / 1e3) for asked_s in queried_s]
+    latencies_ms = [dumps(max(0, round((at_s - asked_s) * 1e6)) / 1e3) for asked_s in queried_s]
     at_ms = repeat(dumps(round(at_s * 1e3)))
     return list(map(mod, forms, zip(ids, outputs, *others, offsets, queried_ms, at_ms, latencies_ms, strict=False)))
 
@@ -275,7 +275,8 @@ def prediction_of(answer: QueryAnswer) -> Prediction:
         query_offset=query.offset,
         queried_at_ms=round(queried_at_s * 1e3),
         predicted_at_ms=round(at_s * 1e3),
-        latency_ms=round((at_s - queried_at_s) * 1e6) / 1e3,  # to microseconds; round(x, 3) takes four times as long
+        latency_ms=max(0, round((at_s - queried_at_s) * 1e6))
+        / 1e3,  # to microseconds; round(x, 3) takes four times as long
     )
     if used or missing:
         prediction.served_propensity = served_propensity

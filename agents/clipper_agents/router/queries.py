@@ -18,6 +18,7 @@ import msgspec
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
+from clipper_agents.kafka.aiokafka_patches import LOG_APPEND_TIME
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.decision_index import Known, LogIndex, PartitionIndex
 from clipper_agents.router.effects import EffectRunner
@@ -25,13 +26,14 @@ from clipper_agents.router.left_backlogs import LeftBacklogs
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.query_traces import UNTRACED, QueryTrace, QueryTraces
-from clipper_agents.router.raw_rows import LARGE_BYTES, RawRow, raw_rows
+from clipper_agents.router.raw_rows import RawRow, raw_rows
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
 from clipper_stream.query import DecodedBlock, DecodedQuery, Router
 from clipper_stream.query.planner import CONVERTED_TOGETHER
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, read_headers
+from clipper_topics.containers import LARGE_BYTES
 from clipper_topics.query import MOST_ROWS, Query, check_query, is_plain
 from clipper_topics.query_ids import answered_id
 
@@ -79,7 +81,8 @@ def decode_queries(
 ) -> DecodedQueries:
     """Decode records of the queries topic.
 
-    A timestamp in the future counts as now: on a topic that keeps the clocks of applications, one of them is wrong.
+    A query was asked when the broker says, whatever this process's clock says: that is when feedback may be about it.
+    On a topic that keeps the clocks of applications, a time in the future counts as now: one of them is wrong.
 
     A query that cannot be answered although it can be read (both `input` and `inputs`, say) is still a query: it
     carries the reason as `invalid`, and gets an answer. One that claims an id of the form that routers give is answered
@@ -138,7 +141,7 @@ def _block(
         [query.query_id for query, _, _ in found],  # type: ignore[misc]
         application,
         [query.input for query, _, _ in found],
-        [min(record.timestamp / 1000, now_s) for _, record, _ in found],
+        [_asked_s(record, now_s) for _, record, _ in found],
         found[0][1].partition,
         offsets,
         generation,
@@ -150,6 +153,11 @@ def _block(
     )
 
 
+def _asked_s(record: Record, now_s: float) -> float:
+    asked_s: float = record.timestamp / 1000
+    return asked_s if record.timestamp_type == LOG_APPEND_TIME else min(asked_s, now_s)
+
+
 def _seconds(deadline_ms: float | None) -> float | None:
     return None if deadline_ms is None else max(0, min(deadline_ms, LONGEST_MS)) / 1000
 
@@ -158,10 +166,13 @@ def _decode_raw(kind: str, value: bytes | None) -> Query:
     """Decode a query, but not its rows."""
     found = codec.raw_queries.decode_as(kind, value)
     query: Query = found
-    rows = raw_rows(found.inputs, kind) if isinstance(found.inputs, msgspec.Raw) else None
-    query.inputs = None if rows is None else [RawRow(row, kind) for row in rows]
+    rows: Any = raw_rows(found.inputs, kind) if isinstance(found.inputs, msgspec.Raw) else None
+    if isinstance(rows, list):
+        whole: Any = found.inputs
+        rows = [RawRow(row, kind, None if number else whole) for number, row in enumerate(rows)]
+    query.inputs = rows
     if isinstance(found.input, msgspec.Raw):
-        row = RawRow(found.input, kind)
+        row = RawRow(found.input, kind, found.input)
         query.input = None if row.is_null and query.inputs is not None else row
     return query
 
@@ -189,7 +200,7 @@ def _received(
         answered_id(query.query_id, partition, offset),
         query.application,
         _rows(query),
-        min(record.timestamp / 1000, now_s),
+        _asked_s(record, now_s),
         partition,
         offset,
         generation,
@@ -278,7 +289,7 @@ def _undecided(decoded: DecodedQueries, index: PartitionIndex) -> tuple[list[Dec
     ids = list(chain((query.query_id for query in queries), *(block.query_ids for block in decoded.blocks)))
     comes_twice = len({*ids}) < len(ids)
     for block in decoded.blocks:
-        new = [] if comes_twice else index.undecided(block.query_ids, block.queried_at_s[-1] * 1000)
+        new = [] if comes_twice else index.undecided(block.query_ids)
         if len(new) == len(block):
             blocks.append(block)
         elif len(new) < BLOCK_FROM:
@@ -321,6 +332,9 @@ class QueryAgent:
         self._consumer, self._router, self._effects, self._fresh = consumer, router, effects, fresh
         self._prediction_log, self._dead_letters = prediction_log, dead_letters
         self._metrics = metrics
+        self._received: dict[TP, int] = {}
+        """One past the last offset that was received in a generation."""
+        self._received_in = -1
 
     async def serve(self, stream: Any) -> None:
         """Serve chunks of records until the process stops."""
@@ -338,6 +352,8 @@ class QueryAgent:
         """
         if generation != self._consumer.generation:
             return set()
+        if generation != self._received_in:
+            self._received, self._received_in = {}, generation
         undecodable: Refused = []
         repeated = Counter[int]()
         now_s = time.time()
@@ -348,8 +364,19 @@ class QueryAgent:
         self._effects.end_audits()
         for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
             self._refuse(partition, [*group], generation)
+        for tp, records in chunk.items():
+            if records:
+                self._received[tp] = max(records[-1].offset + 1, self._received.get(tp, 0))
         new = {tp.partition: len(records) - repeated[tp.partition] for tp, records in chunk.items()}
         return {partition for partition, count in effects.behind.items() if 2 * count > new[partition]}
+
+    def may_decide(self, tp: TP, query_id: str, end: int) -> bool:
+        """Return whether a query with this id that stands in a partition before an end may still be decided about."""
+        consumer = self._consumer
+        received = self._received.get(tp, 0) if self._received_in == consumer.generation else 0
+        if not consumer.has_taken(tp, received, end):
+            return True
+        return self._router.has_id(tp.partition, query_id) or self._effects.has_deferred(tp.partition, query_id)
 
     def is_held(self, tp: TP, most: int = MOST_UNWRITTEN) -> bool:
         """Return whether a partition has to wait until the broker has taken more of it: it has so many that wait."""

@@ -68,6 +68,15 @@ class BoundedQueryConsumer:
         self._app.consumer.acknowledge(TP(self._topic, partition), offsets, generation)
         self.update_room()
 
+    def has_taken(self, tp: TP, received: int, end: int) -> bool:
+        """Return whether all records of a partition before an end were taken, all of these before `received`.
+
+        What was finished before this generation counts as received.
+        """
+        consumer = self._app.consumer
+        frontier = consumer.frontiers[tp]
+        return bool(consumer.taken_upto(tp) >= end and frontier.first <= max(frontier.start, received))
+
     async def wait_for_room(self) -> None:
         """Wait until another query may be read."""
         await self._room.wait()

@@ -142,7 +142,7 @@ class SelectionStore:
             return None
         at = len(offsets) - most * 7 // 8
         before = int(np.partition(np.frombuffer(offsets, np.int64), at)[at])
-        return before, [key for key, offset in self._contexts(partition) if offset < before]
+        return before, self._older(partition, before)
 
     async def forget_contexts(self, partition: int, before: int, keys: Iterable[bytes]) -> int:
         """Delete rows whose last change is still before a feedback offset, and note it, in one step; how many.
@@ -163,6 +163,19 @@ class SelectionStore:
         await self._table.write(partition, {**deleted, encode_key(at): encode_row(note)})
         self._prepared.clear()
         return len(deleted)
+
+    async def drop_forgotten(self) -> None:
+        """Drop rows that were forgotten and are here still.
+
+        An old directory has them where compaction has removed their deletions from the changelog since.
+        """
+        for partition in self._owned:
+            if forgotten := self._row(RowKey(*POSITION, partition)).forgotten:
+                before = max(one.before for one in forgotten)
+                self._table.drop(partition, await asyncio.to_thread(self._older, partition, before))
+
+    def _older(self, partition: int, before: int) -> list[bytes]:
+        return [key for key, offset in self._contexts(partition) if offset < before]
 
     async def stop(self) -> None:
         """Write no more."""

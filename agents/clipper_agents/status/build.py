@@ -20,7 +20,14 @@ from clipper_agents.status.model import (
     VersionStatus,
     WorkerMetrics,
 )
-from clipper_agents.status.traffic_window import TrafficCounts, TrafficWindow, quantile
+from clipper_agents.status.traffic_window import (
+    LEAST_ASKED,
+    LONGEST_S,
+    WINDOW_S,
+    TrafficCounts,
+    TrafficWindow,
+    quantile,
+)
 from clipper_stream.errors import SetupError
 from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.selection.registry import make_policy
@@ -31,8 +38,15 @@ from clipper_topics.manifests import ApplicationManifest, Trial
 
 SHOWN_CHANGES = 5
 RETIRED_SHOWN_S = 86_400.0
+JOINS_WITHIN_S = 15.0
+"""A process that serves is a member; while its group divides the partitions anew it may be none."""
 DRIFT_SHOWN_S = 7 * 86_400.0
 """As long as the logs are kept in which one can look why."""
+
+
+def is_known(report: HostReport, asked_s: float) -> bool:
+    """Whether a process says that it is ready, and for so long that its group knew it when it was asked."""
+    return report.state == "ready" and report.at_ms / 1000 <= asked_s - JOINS_WITHIN_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +57,8 @@ class StatusBuilder:
         facts: What is declared, changed and learned.
         recent: What flowed.
         now_s: The time, seconds since the epoch.
-        window_s: Seconds that figures of what flowed are of.
+        window_s: Seconds that figures of what flowed are of; an application's are of the last minute where it has fewer
+            than `LEAST_ASKED` queries in these.
         context: Whose weights and losses are wanted.
         comparisons: What the logs say of trials of which the steward wrote nothing lately; one of which neither says
             anything is compared by totals.
@@ -52,7 +67,7 @@ class StatusBuilder:
     facts: DeploymentView
     recent: TrafficWindow
     now_s: float
-    window_s: int
+    window_s: int = WINDOW_S
     context: str | None = None
     comparisons: Sequence[Comparison] = ()
     workers: WorkerMetrics = field(default_factory=WorkerMetrics)
@@ -69,6 +84,8 @@ class StatusBuilder:
     def _application(self, manifest: ApplicationManifest, contexts: int | None) -> ApplicationStatus:
         name = manifest.name
         counts = self.recent.window(name, self.now_s, self.window_s)
+        if counts.queries < LEAST_ASKED:
+            counts = self.recent.window(name, self.now_s, LONGEST_S)
         state = self.facts.state(name, self.context)
         return ApplicationStatus(
             models=tuple(manifest.models),
@@ -79,7 +96,7 @@ class StatusBuilder:
             queries=round(counts.queries),
             defaults=_whole(counts.defaults),
             feedback=round(counts.feedback),
-            latency=self.workers.answers.get(name) or _latency(counts.latencies_ms),
+            latency=_latency(counts.latencies_ms),
             stages={stage: one for stage, ms in counts.stages_ms.items() if (one := _latency(ms)) is not None},
             versions=tuple(self._versions(manifest, state, counts)),
             trials=tuple(self._trial(manifest, trial, state) for trial in manifest.trials),
@@ -98,12 +115,15 @@ class StatusBuilder:
         weights = weights_of(manifest, state, present)
         for ref in manifest.models:
             drift = self._drift(manifest.name, ref)
-            yield self._version(ref, "live", state, counts, weight=weights.get(ref), drift=drift)
+            yield self._version(manifest.name, ref, "live", state, counts, weight=weights.get(ref), drift=drift)
         for trial in manifest.trials:
             drift = self._drift(manifest.name, trial.model)
-            yield self._version(trial.model, trial.stage, state, counts, declared_share=trial.share, drift=drift)
+            share = trial.share
+            yield self._version(
+                manifest.name, trial.model, trial.stage, state, counts, declared_share=share, drift=drift
+            )
         for ref in self._retired(manifest):
-            yield self._version(ref, "retired", state, counts)
+            yield self._version(manifest.name, ref, "retired", state, counts)
 
     def _retired(self, manifest: ApplicationManifest) -> list[str]:
         """Versions that left the application within the last day."""
@@ -116,6 +136,7 @@ class StatusBuilder:
 
     def _version(
         self,
+        application: str,
         ref: str,
         stage: Stage,
         state: SelectionState,
@@ -135,12 +156,12 @@ class StatusBuilder:
             stage=stage,
             declared_share=declared_share,
             weight=weight,
-            loss=_loss(totals.loss, totals.count),
+            loss=self._loss(application, ref, totals),
             share=min(1.0, had / counts.queries) if counts.queries else None,
             queries=round(counted.asked),
             unanswered=_whole(counted.unanswered),
             said=one_line(counted.said),
-            hosts=self._ready(ref, reports) if has_hosts else None,
+            hosts=len(self.ready_hosts(ref)) if has_hosts and self._hosts_known(ref) else None,
             replicas=0 if model is None else wanted_hosts(model),
             colocated=model is not None and model.colocated,
             declared=model is not None,
@@ -151,10 +172,21 @@ class StatusBuilder:
                 if report.state == "failed"
             },
             batch_limit=self.workers.batch_limits.get(ref),
-            latency=self.workers.batches.get(ref) or _latency(counted.latencies_ms),
+            latency=_latency(counted.latencies_ms),
             lag=self.workers.lag.get(ref),
             drift=drift,
         )
+
+    def _hosts_known(self, ref: str) -> bool:
+        """Whether the hosts of the version, or its group, say anything about how many there are."""
+        return bool(self.facts.hosts.reports) or ref in self.workers.members
+
+    def _loss(self, application: str, ref: str, totals: ModelTotals) -> Loss | None:
+        """What a version loses: as the steward has it, where it does; else, and in a context, by the totals."""
+        found = None if self.context is not None else self.facts.fresh_comparison((application, ref), self.now_s)
+        if found is None or found.loss is None:
+            return _loss(totals.loss, totals.count)
+        return Loss(count=found.feedbacks, mean=found.loss, lower=found.loss_lower, upper=found.loss_upper)
 
     def _drift(self, application: str, ref: str) -> DriftStatus | None:
         """The newest detection, when it was a rise, and of the last week: a fall after it ends it."""
@@ -170,11 +202,22 @@ class StatusBuilder:
             detector=one_line(found.detector),
         )
 
-    def _ready(self, ref: str, reports: Iterable[HostReport]) -> int | None:
-        """Hosts that say so; where no host of the deployment says anything, those in the group."""
-        if self.facts.hosts.reports:
-            return sum(report.state == "ready" for report in reports)
-        return self.workers.members.get(ref)
+    def ready_hosts(self, ref: str) -> frozenset[str]:
+        """Names of the hosts of a version that serve: they say so, and their group, where it was asked, hears of them.
+
+        One that may not say anything serves where it is in the group.
+        """
+        reports, members = self.facts.hosts_of(ref), self.workers.members.get(ref)
+        ready = frozenset(report.instance for report in reports if report.state == "ready")
+        if members is None:
+            return ready
+        return members - {report.instance for report in reports} | ready - self.unheard_hosts(ref)
+
+    def unheard_hosts(self, ref: str) -> frozenset[str]:
+        """Names of the hosts of a version that say that they are ready, and of which their group does not hear."""
+        members = self.workers.members.get(ref)
+        said = (one for one in self.facts.hosts_of(ref) if is_known(one, self.workers.members_at_s))
+        return frozenset() if members is None else frozenset({one.instance for one in said} - members)
 
     # --- trials and changes -----------------------------------------------------------------------------------------
     def _trial(self, manifest: ApplicationManifest, trial: Trial, state: SelectionState) -> TrialStatus:
@@ -249,4 +292,4 @@ def _latency(values: Sequence[float]) -> Latency | None:
     p50_ms, p99_ms = quantile(0.5, values), quantile(0.99, values)
     if p50_ms is None or p99_ms is None:
         return None
-    return Latency(p50_ms=p50_ms, p99_ms=p99_ms, source="predictions")
+    return Latency(p50_ms=p50_ms, p99_ms=p99_ms)

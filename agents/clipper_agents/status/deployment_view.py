@@ -96,7 +96,7 @@ class DeploymentView:
         self._hosts[report.model].pop(report.instance, None)
         if value:
             self._hosts[report.model][report.instance] = report
-        host = f"host {report.instance} of {report.model}"
+        host = f"host {report.instance} of {report.model}" if report.model else f"router {report.instance}"
         if not value:
             self._note(at_s, f"{host} left")
             return

@@ -1,12 +1,12 @@
 """Figures of applications and versions in short: a line of a list each, or a point of a curve."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.status.build import StatusBuilder, weights_of
-from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus, Status
+from clipper_agents.status.model import Latency
 from clipper_agents.status.traffic_window import quantile
 from clipper_stream.intervals import confidence_sequence
 from clipper_stream.selection.state import ModelTotals
@@ -122,7 +122,7 @@ def version_summaries(builder: StatusBuilder, restarts: Mapping[str, int]) -> li
     found = []
     for ref, model in sorted(manifests.models.items()):
         hosts, users, (cached, answered) = builder.facts.hosts_of(ref), uses.get(ref, ()), answers.get(ref, (0, 0))
-        ready = len([one for one in hosts if one.state == "ready"])
+        ready = len(builder.ready_hosts(ref))
         found.append(
             VersionSummary(
                 ref=ref,
@@ -146,39 +146,6 @@ def version_summaries(builder: StatusBuilder, restarts: Mapping[str, int]) -> li
 
 def _failed(hosts: Iterable[HostReport]) -> dict[str, str]:
     return {one.instance: one.reason or "no reason given" for one in hosts if one.state == "failed"}
-
-
-def live_status(
-    builder: StatusBuilder,
-    prefix: str,
-    statuses: Mapping[str, ApplicationStatus],
-    unread: Iterable[str],
-    refused: Iterable[str],
-) -> Status:
-    """The deployment as whoever follows it sees it, for `problems`: without brokers and groups, hosts by their reports.
-
-    Args:
-        builder: What is known.
-        prefix: Of the deployment's topics.
-        statuses: Of applications, some of which may have been deleted since.
-        unread: Topics that were not read to their end in time.
-        refused: Topics that this user may not read.
-    """
-    manifests, reports = builder.facts.declared.manifests, builder.facts.hosts.reports
-    ready = Counter(one.model for one in reports.values() if one.state == "ready")
-    models = (
-        ModelStatus(ref=ref, colocated=one.colocated, replicas=wanted_hosts(one), live=ready[ref])
-        for ref, one in manifests.models.items()
-    )
-    return Status(
-        prefix=prefix,
-        at_s=builder.now_s,
-        applications={name: statuses[name] for name in sorted(manifests.applications.keys() & statuses.keys())},
-        models=tuple(models),
-        unreadable={key: found.advice for key, found in manifests.unreadable.items()},
-        unread_topics=tuple(unread),
-        refused_topics=tuple(sorted(refused)),
-    )
 
 
 def point_of(builder: StatusBuilder, name: str, seconds: int | None = None) -> tuple[Point, dict[str, Point]]:

@@ -4,6 +4,7 @@ Times are seconds since the epoch, losses, weights and shares are in [0, 1], a v
 docs/reference/status.md explains the figures.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,11 +24,10 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """How long answers took: `metrics`, since the processes started; `predictions`, what the log has lately."""
+    """How long answers or batches took lately."""
 
     p50_ms: float
     p99_ms: float
-    source: Literal["metrics", "predictions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,18 +176,18 @@ class ApplicationStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMetrics:
-    """What is known of processes besides records: by version, and `answers` by application.
+    """What is known of processes besides records, by version.
 
     Attributes:
-        members: Processes in the group of a version's hosts.
+        members: Names of the processes in the group of a version's hosts, as of `members_at_s`.
         lag: Requests that the hosts of a version have not finished.
     """
 
-    members: Mapping[str, int] = field(default_factory=dict)
+    members: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    members_at_s: float = math.inf
     lag: Mapping[str, int] = field(default_factory=dict)
     batch_limits: Mapping[str, float] = field(default_factory=dict)
     batches: Mapping[str, Latency] = field(default_factory=dict)
-    answers: Mapping[str, Latency] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,10 +223,29 @@ class MemberStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRecords:
+    """Records of a partition of which the first should have been finished: that of a query within its objective.
+
+    Attributes:
+        records: How many are not finished.
+        since_s: Timestamp of the first.
+        stands_still: Whether none was finished between two looks; None: it was looked at once.
+    """
+
+    topic: str
+    partition: int
+    records: int
+    since_s: float
+    stands_still: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupStatus:
     """The routers, or the hosts of one model version.
 
     Attributes:
+        waiting: What of its topics should be finished and is not.
+        deleted: Records that were deleted from its topics before it had read them.
         model: `name:version` of a host group; None: the routers.
         state: As the coordinator says: `Stable`, `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Dead`.
         inputs: Partition counts of the topics that it has to read.
@@ -239,6 +258,8 @@ class GroupStatus:
     members: tuple[MemberStatus, ...] = ()
     inputs: Mapping[str, int] = field(default_factory=dict)
     lag: Mapping[str, int] = field(default_factory=dict)
+    waiting: tuple[WaitingRecords, ...] = ()
+    deleted: int = 0
 
     @property
     def unowned(self) -> dict[str, tuple[int, ...]]:
@@ -253,13 +274,19 @@ class GroupStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelStatus:
-    """One model version that is declared: `replicas` hosts are wanted, 0 when it is colocated or retired."""
+    """One model version that is declared: `replicas` hosts are wanted, 0 when it is colocated or retired.
+
+    Attributes:
+        live: How many hosts serve: they say so, and their group hears of them; of a colocated version the routers.
+        unheard: Names of hosts that say that they are ready, and are not in their group.
+    """
 
     ref: str
     colocated: bool
     replicas: int
     live: int
     retired: bool = False
+    unheard: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +303,11 @@ class Status:
         dead_letters: How many records were refused within the last hour.
         unread_topics: Those that were not read to their end in time, so that figures are incomplete.
         refused_topics: Those that this user may not read.
+        cluster_refused: Which right is missing to ask them.
+        cluster_at_s: When brokers and groups were asked; None: they were not, and nothing is known of them.
+        processes: What processes say is wrong with themselves, by name: their disk, their clock.
+        routers: Names of routers that say that they are ready.
+        pids: Process ids of routers and hosts, each on its own machine, by name.
     """
 
     prefix: str
@@ -293,3 +325,8 @@ class Status:
     dead_letters: int = 0
     unread_topics: tuple[str, ...] = ()
     refused_topics: tuple[str, ...] = ()
+    cluster_at_s: float | None = None
+    cluster_refused: str = ""
+    processes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    routers: tuple[str, ...] = ()
+    pids: Mapping[str, int] = field(default_factory=dict)

@@ -72,12 +72,8 @@ def workers_of(scrapes: Iterable[Scrape]) -> WorkerMetrics:
             sums[name, labels] = sums.get((name, labels), 0.0) + value
     whole = Scrape(sums)
     models = [dict(labels) for name, labels in sums if name == "clipper_batch_latency_seconds_count"]
-    applications = whole.by("application", "clipper_prediction_latency_seconds_count")
     batches = {_ref(labels): _latency(whole, "clipper_batch_latency_seconds", labels) for labels in models}
-    answers = {
-        name: _latency(whole, "clipper_prediction_latency_seconds", {"application": name}) for name in applications
-    }
-    return WorkerMetrics(batch_limits=limits, batches=_known(batches), answers=_known(answers))
+    return WorkerMetrics(batch_limits=limits, batches=_known(batches))
 
 
 def _latency(
@@ -88,7 +84,7 @@ def _latency(
     p50_s, p99_s = whole.quantile(0.5, name, **labels), whole.quantile(0.99, name, **labels)
     if p50_s is None or p99_s is None:
         return None
-    return Latency(p50_ms=1000 * p50_s, p99_ms=1000 * p99_s, source="metrics")
+    return Latency(p50_ms=1000 * p50_s, p99_ms=1000 * p99_s)
 
 
 def _known(found: Mapping[str, Latency | None]) -> dict[str, Latency]:

@@ -98,16 +98,21 @@ class QueryHistory:
     complete: bool = True
 
 
-def partition_of_query(query_id: str, context: str | None, partitions: int) -> int:
-    """Return the partition that an id names, or else that of the context, or else that of the id as a key.
+def partitions_of_query(query_id: str, context: str | None, partitions: int) -> list[int]:
+    """Return where a query may be: in the partition that its id names, or else in that of its context, or anywhere.
 
-    >>> partition_of_query("3@41", None, 4), partition_of_query("order 7", "user-42", 4)
-    (3, 0)
+    Any client may have given it any key; the first is that of the id as a key.
+
+    >>> partitions_of_query("3@41", None, 4), partitions_of_query("order 7", "user-42", 4)
+    ([3], [0])
+    >>> partitions_of_query("order 7", None, 3)
+    [2, 0, 1]
     """
     named = partition_of(query_id)
     if named is not None and named < partitions:
-        return named
-    return partition_for((query_id if context is None else context).encode(), partitions)
+        return [named]
+    first = partition_for((query_id if context is None else context).encode(), partitions)
+    return [first, *(one for one in range(partitions) if one != first and context is None)]
 
 
 def id_part(query_id: str) -> bytes:
@@ -280,13 +285,15 @@ class QueryHistoryReader:
         for reader in self._readers:
             self._idle.put_nowait(reader)
 
-    async def read(self, query_id: str, application: str | None, partition: int, *, since_ms: int) -> QueryHistory:
+    async def read(
+        self, query_id: str, application: str | None, partitions: Sequence[int], *, since_ms: int
+    ) -> QueryHistory:
         """Return what the logs say about a query.
 
         Args:
             query_id: Its id.
             application: Its application; None: any that has a query with the id.
-            partition: That of its records, see `partition_of_query`.
+            partitions: Those in which its records may be, all in one of them, see `partitions_of_query`.
             since_ms: Look no further back, milliseconds since the epoch.
 
         Raises:
@@ -300,14 +307,20 @@ class QueryHistoryReader:
                     reader = await self._idle.get()
             except TimeoutError:
                 return QueryHistory(complete=False)
+            found, records_left = QueryHistory(), self._most_records
             try:
-                search = LogSearch(
-                    reader=reader, topics=self._catalogue, query_id=query_id, application=application,
-                    partition=partition, since_ms=since_ms, records_left=self._most_records, until_s=until_s,
-                )  # fmt: skip
-                return await search.history(time.time() * 1000)
+                for partition in partitions:
+                    search = LogSearch(
+                        reader=reader, topics=self._catalogue, query_id=query_id, application=application,
+                        partition=partition, since_ms=since_ms, records_left=records_left, until_s=until_s,
+                    )  # fmt: skip
+                    found = await search.history(time.time() * 1000)
+                    if found.query is not None or not found.complete:
+                        break
+                    records_left = search.records_left
             finally:
                 self._idle.put_nowait(reader)
+            return found
 
     async def query_at(self, partition: int, offset: int) -> Query | None:
         """Return the query at an offset, committed or not; None where there is none. Errors as of `read`."""

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from clipper_topics.audit import Audit
 from clipper_topics.prediction import Missing, MissingRow, ModelAnswer, Prediction
 
-LONGEST_S = 60
-"""Seconds kept: shares of the last minute are shown."""
+WINDOW_S, LONGEST_S = 10, 60
+"""Seconds of the figures: long enough for a p99, short enough to see a change; longer where there are few queries."""
+LEAST_ASKED = 20
+"""Queries from which on something is said of answers."""
 _STEPS = 1024
 """Of a weight of 1: sums of such numbers are exact below 2**43."""
 
@@ -205,9 +207,10 @@ class TrafficWindow:
             return
         counts.queries += weight
         counts.latencies_ms.append(prediction.latency_ms)
-        in_models_ms = max([one.latency_ms for one in prediction.models], default=0.0)
-        counts.stages_ms["wait"].append(max(0.0, prediction.latency_ms - in_models_ms))
-        counts.stages_ms["models"].append(in_models_ms)
+        if prediction.models or not prediction.missing:  # else it is not known how long it waited before it asked them
+            in_models_ms = max([one.latency_ms for one in prediction.models], default=0.0)
+            counts.stages_ms["wait"].append(max(0.0, prediction.latency_ms - in_models_ms))
+            counts.stages_ms["models"].append(in_models_ms)
         if prediction.predicted_at_ms:
             counts.stages_ms["record"].append(max(0.0, at_s * 1000 - prediction.predicted_at_ms))
         if prediction.default:

@@ -1,5 +1,6 @@
 """Looks at a deployment that is followed, once a second."""
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -9,17 +10,16 @@ from operator import attrgetter
 from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.tailer import POLL_S
 from clipper_agents.status.build import StatusBuilder
-from clipper_agents.status.collect import readable_partitions
+from clipper_agents.status.cluster import ClusterStatus, ClusterWatch, readable_partitions
 from clipper_agents.status.deployment_view import DeploymentEvent, DeploymentView
-from clipper_agents.status.model import ApplicationStatus
-from clipper_agents.status.problems import application_reasons, refused_reason
+from clipper_agents.status.model import ApplicationStatus, WorkerMetrics
+from clipper_agents.status.problems import reasons_of
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
+from clipper_agents.status.whole import status_of, workers_of_groups
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-WINDOW_S = 10
-"""Seconds of the figures: long enough for a p99, short enough to see a change."""
 SILENT_S = 3.0
 """A broker answers a fetch several times a second, unless it pauses for a moment."""
 SILENT = "no broker answers: figures are not known until one does"
@@ -30,10 +30,10 @@ class Snapshot:
     """A deployment at one moment, as a view that goes on shows it.
 
     Attributes:
-        applications: By name; the figures of what flowed are of the last `WINDOW_S` seconds.
+        applications: By name.
         events: What happened since the snapshot before.
         latest: The last events, these included, the newest last.
-        reasons: What is wrong with applications and versions.
+        reasons: What is wrong, as `status` says it.
         kafka_answers: Whether a broker answered within the last `SILENT_S`.
     """
 
@@ -51,7 +51,11 @@ def take_snapshot(
     now_s: float,
     seen: int,
     application: str | None = None,
+    *,
+    prefix: str = "",
+    cluster: ClusterStatus | None = None,
     refused: Iterable[str] = (),
+    cluster_refused: str = "",
     heard_s: float = math.inf,
 ) -> Snapshot:
     """What there is to see now, of one application or of all.
@@ -62,10 +66,10 @@ def take_snapshot(
     def wanted(event: DeploymentEvent) -> bool:
         return application is None or event.application in {None, application}
 
-    found = StatusBuilder(facts=facts, recent=recent, now_s=now_s, window_s=WINDOW_S).applications(
-        None if application is None else [application]
-    )
     answers = now_s - heard_s < SILENT_S
+    workers, seen_s = workers_of_groups(cluster, WorkerMetrics()), now_s if answers else heard_s
+    builder = StatusBuilder(facts=facts, recent=recent, now_s=seen_s, workers=workers)
+    found = builder.applications(None if application is None else [application])
     missing = [f"application {application} is not declared: run `clipper-stream apply`, or correct the name"]
     return Snapshot(
         at_s=now_s,
@@ -75,9 +79,8 @@ def take_snapshot(
         kafka_answers=answers,
         reasons=[
             *([] if answers else [SILENT]),
-            *map(refused_reason, sorted(refused)),
             *([] if application is None or found else missing),
-            *application_reasons(found, now_s),
+            *reasons_of(status_of(builder, prefix, found, cluster, (), refused, cluster_refused)),
         ],
     )
 
@@ -95,12 +98,30 @@ async def snapshots(
     checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
     async with DeploymentTailer(connection, catalogue, contexts=False) as following:
         await following.catch_up(partitions)
+        watch = ClusterWatch(connection, catalogue, lambda: following.facts)
+        watching = asyncio.ensure_future(watch.run())
         seen, due_s = following.facts.seen, time.time()
         heard_s = due_s  # it has just said what there is
-        while not stopped():
-            if (left_s := due_s - time.time()) > 0:
-                await following.poll(min(left_s, POLL_S))
-                continue
-            facts, recent, heard_s = following.facts, following.recent, max(heard_s, following.heard_s)
-            yield take_snapshot(facts, recent, time.time(), seen, application, following.refused, heard_s)
-            seen, due_s = following.facts.seen, float(int(time.time()) + 1)
+        try:
+            await watch.first.wait()
+            while not stopped():
+                if (left_s := due_s - time.time()) > 0:
+                    await following.poll(min(left_s, POLL_S))
+                    continue
+                facts, heard_s = following.facts, max(heard_s, following.heard_s)
+                yield take_snapshot(
+                    facts,
+                    following.recent,
+                    time.time(),
+                    seen,
+                    application,
+                    prefix=catalogue.prefix,
+                    cluster=watch.newest,
+                    refused=following.refused,
+                    cluster_refused=watch.refused,
+                    heard_s=heard_s,
+                )
+                seen, due_s = facts.seen, float(int(time.time()) + 1)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)

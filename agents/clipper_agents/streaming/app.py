@@ -70,7 +70,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         rebalances: Counts both the beginnings and the ends of rebalances.
         topic_ids: The topics that it refers to; the app crashes when one of them is made anew.
         pace: How long fetches wait while the process is busy.
-        membership: Whether the partitions are still this process's own, after it stood still.
+        membership: Whether the partitions are still this process's own.
     """
 
     logger = LIBRARY
@@ -107,6 +107,8 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         if self.generation < 0:
             found = [f"partition {number} is not recovered yet" for number in sorted(self.inputs)]
             return found or ["no partition is assigned yet"]
+        if not self.membership.is_confirmed:
+            return ["the coordinator of its group does not answer: is a broker away, or cut off?"]
         return [] if self.inputs else ["no partition is assigned: there are more such processes than partitions"]
 
     @cached_property

@@ -156,7 +156,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
 
     def taken(self, tp: TP, records: list[Any]) -> None:
         """Note that an agent has taken these records of the partition off its queue."""
-        self.frontiers[tp].admit([record.offset for record in records])
+        self.frontiers[tp].admit([record.offset for record in records], records[0].timestamp)
         self.dropped(tp, records)
 
     def dropped(self, tp: TP, records: list[Any]) -> None:
@@ -202,12 +202,14 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             self.empty.clear(tp)
             await self.seek(tp, offset)
         self.frontiers.clear()
+        self.frontiers.update((tp, Frontier(offset)) for tp, offset in self._next.items())
         self._waiting.clear()
 
-    async def committed(self, topic: str) -> dict[TP, int]:
-        """Return the committed offset of each partition of a topic that this process owns; 0 where there is none."""
-        found = await self._thread.seek_to_committed()
-        return {TP(*tp): found.get(tp, 0) for tp in self.assignment() if tp.topic == topic}
+    async def committed(self, partitions: Iterable[tuple[str, int]]) -> dict[TP, int]:
+        """Return the group's committed offset of each of these partitions; 0 where there is none."""
+        asked = [driver.ensure_aiokafka_TP(TP(*tp)) for tp in partitions]
+        found = await self._thread.committed_offsets(asked)
+        return {TP(*tp): found.get(tp, 0) for tp in asked}
 
     async def _first_offsets(self, partitions: Iterable[TP]) -> dict[TP, int]:
         consumer, changelogs = self._thread._ensure_consumer(), self.app.tables.changelog_topics
@@ -277,6 +279,16 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         if (frontier is None or not frontier.unfinished) and not self._waiting[tp].records:
             return self._reached(tp) if tp in self._next else self._committed_offset.get(tp) or 0
         return (frontier.committable if frontier is not None else None) or self._committed_offset.get(tp) or 0
+
+    def taken_upto(self, tp: TP) -> int:
+        """One past the last offset up to which agents have taken all records of a partition, and left none for later.
+
+        Of a log whose last offsets hold no record that is its end.
+        """
+        frontier = self.frontiers[tp]
+        if frontier.left is not None:
+            return frontier.left[0]
+        return frontier.first if self._waiting[tp].records or tp not in self._next else self._reached(tp)
 
     async def check_rights(self) -> None:
         """Check that this user may use the group and its topics, as far as the brokers have said so.

@@ -3,16 +3,17 @@
 Rules of this file:
 - Beside a committed offset stands the topic's id: what was committed for an earlier topic of the name does not count.
 - Only committed records are read.
-- A process that stood still for half a session asks before it writes: its group has to answer a heartbeat that was sent
-  since, or the generation ends, and with it what was to be written. A coordinator that does not answer is no reason to
-  wait by itself: nobody else gets the partitions meanwhile.
+- What is written needs an answer of the group to a heartbeat of the last half of a session; else it waits for one, or
+  for the end of the generation, and with that is dropped. So a process that stood still or was cut off answers nothing
+  that another one may have answered meanwhile.
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -34,12 +35,13 @@ FETCH_MAX_WAIT_MS = 100
 """At most so long a newly resumed partition waits for a fetch that is under way without it."""
 PREFETCH_BACKOFF_S = 0.005
 """aiokafka holds back fetches from a broker while it has undrained records of it; its default is 0.1 s."""
-TURN_S = 1.0
-"""How often the event loop shows that it runs."""
 
 
 class Membership:
-    """Knows whether this process stood still, and whether its group has answered since.
+    """Knows whether the group counts on this process, so that nobody else has its partitions.
+
+    The answer to a heartbeat holds for half a session from when that was sent: the group waits for a whole one, and
+    what is written until then has the other half to reach the broker.
 
     Args:
         session_s: After so long without a sign of a member, its group gives its partitions to others.
@@ -47,36 +49,31 @@ class Membership:
     """
 
     def __init__(self, session_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._longest_s, self._clock = session_s / 2, clock
-        self._turned_s = self._woke_s = clock()
-        self._confirmed = asyncio.Event()
-        self._confirmed.set()
+        self._holds_s, self._clock = session_s / 2, clock
+        self._until_s, self._has_ended = -math.inf, False
+        self._heard = asyncio.Event()
 
-    def watch_loop(self) -> None:
-        """Have the running event loop show from now on that it runs."""
-        self._look()
-        asyncio.get_running_loop().call_later(TURN_S, self.watch_loop)
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the last answer of the group still holds."""
+        return self._clock() < self._until_s
 
     def answered(self, sent_s: float) -> None:
         """The group knows this member, by the answer to a heartbeat that was sent at this time of the clock."""
-        if sent_s >= self._woke_s:
-            self._confirmed.set()
+        self._until_s, self._has_ended = sent_s + self._holds_s, False
+        if self.is_confirmed:
+            self._heard.set()
 
     def ended(self) -> None:
         """The generation has ended: what waited for an answer of the group is not written any more."""
-        self._confirmed.set()
+        self._has_ended = True
+        self._heard.set()
 
     async def confirmed(self) -> None:
         """Wait until the partitions are this process's own for certain, or its generation has ended."""
-        self._look()
-        await self._confirmed.wait()
-
-    def _look(self) -> None:
-        now_s = self._clock()
-        if now_s - self._turned_s >= self._longest_s:
-            self._woke_s = now_s
-            self._confirmed.clear()
-        self._turned_s = now_s
+        if not self.is_confirmed and not self._has_ended:
+            self._heard.clear()
+            await self._heard.wait()
 
 
 class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -142,8 +139,11 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def seek_to_committed(self) -> dict[Any, int]:
         """Return the committed offsets of the partitions of this process, of the topics that are there now."""
+        return await self.committed_offsets(self._ensure_consumer().assignment())
+
+    async def committed_offsets(self, partitions: Collection[Any]) -> dict[Any, int]:
+        """Return what the group has committed of partitions, of the topics that are there now."""
         consumer, ids = self._ensure_consumer(), self.consumer.app.topic_ids
-        partitions = consumer.assignment()
         await ids.learn(consumer._client, {tp.topic for tp in partitions})
         found: dict[Any, int] = {}
         for tp, (offset, topic_id) in (await consumer._coordinator.fetch_committed_offsets(partitions)).items():
@@ -164,7 +164,6 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         coordinator = consumer._coordinator
         coordinator._do_rejoin_group = partial(self._join, coordinator, coordinator._do_rejoin_group)
         coordinator._do_heartbeat = partial(self._beat, coordinator._do_heartbeat)
-        self.consumer.app.membership.watch_loop()
 
     async def _beat(self, beat: Callable[[], Awaitable[bool]]) -> bool:
         sent_s = time.monotonic()
@@ -192,12 +191,15 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         if taken is not False:
             await asyncio.sleep(STAND_BY_S)
             return False
+        sent_s = time.monotonic()
         try:
             joined = bool(await join(subscription))
         except InvalidSessionTimeoutError:  # aiokafka would end its task, and nothing else
             await self.consumer.crash(BrokerLimit(SESSION_REFUSED))
             return False
-        self._was_member |= joined
+        if joined:
+            self._was_member = True
+            self.consumer.app.membership.answered(sent_s)
         return joined
 
     def hold(self, partitions: Iterable[TP]) -> None:

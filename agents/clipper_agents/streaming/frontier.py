@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from operator import attrgetter
 from typing import Any
 
+NOTED_EVERY_MS = 1_000
 MOST_FINISHED = 10_000
 """Offsets that are kept in their order although they are finished, because one before them is not."""
 
@@ -72,18 +73,31 @@ class Frontier:
     (102, None)
     """
 
-    __slots__ = ("_runs", "first")
+    __slots__ = ("_runs", "_times", "first", "start")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self._runs = [_Run(0)]
-        self.first = 0
-        """The least offset that may be admitted, but for those that were left for later."""
+        self._times: deque[tuple[int, int]] = deque()
+        self.first = self.start = first
+        """The least offset that may be admitted, but for those that were left for later; and what it was before any."""
 
-    def admit(self, offsets: Sequence[int]) -> None:
-        """Add offsets that are not finished yet; ascending, and above every offset that was added before."""
+    def admit(self, offsets: Sequence[int], at_ms: int = 0) -> None:
+        """Add offsets that are not finished yet; ascending, and above every offset that was added before.
+
+        `at_ms` is the timestamp of the first of them.
+        """
         if offsets:
             self._runs[-1].admit(offsets)
+            self._note(offsets[0], at_ms)
             self.first = offsets[-1] + 1
+
+    def _note(self, offset: int, at_ms: int) -> None:
+        """Note a time of what is not finished, at most one a second."""
+        times, first = self._times, self.committable or 0
+        while len(times) > 1 and times[1][0] <= first:
+            times.popleft()
+        if not times or not 0 <= at_ms - times[-1][1] < NOTED_EVERY_MS:
+            times.append((offset, at_ms))
 
     def finish(self, offsets: Iterable[int]) -> None:
         """Mark admitted offsets as finished; offsets behind the frontier are ignored."""
@@ -99,7 +113,7 @@ class Frontier:
         """Leave offsets for later: those behind all that were admitted, up to an end."""
         self._runs[-1].left = self.first
         self._runs.append(_Run(end))
-        self.first = end
+        self.first = self.start = end
 
     @property
     def left(self) -> tuple[int, int] | None:
@@ -122,6 +136,19 @@ class Frontier:
     def committable(self) -> int | None:
         """The offset to commit: the first that is not finished, or one past the last; None before any is finished."""
         return self._runs[0].committable
+
+    @property
+    def since_ms(self) -> int | None:
+        """A time that nothing which is not finished is older than, by its record; None before any was added."""
+        times, first = self._times, self.committable or 0
+        while len(times) > 1 and times[1][0] <= first:
+            times.popleft()
+        return times[0][1] if times else None
+
+    def is_finished(self, offset: int) -> bool:
+        """Whether an offset is finished, here or before this generation."""
+        run = self._runs[bisect_right(self._runs, offset, key=_FIRST) - 1]
+        return offset < self.first and offset not in run.open and (run.left is None or offset < run.left)
 
     @property
     def left_offsets(self) -> int:

@@ -126,6 +126,10 @@ class StepTable(faust.Table):  # type: ignore[misc]
         offsets = await self._writers[partition].write([(key, value, ()) for key, value in rows.items()], beside)
         self._write_local(partition, rows, offsets[-1])
 
+    def drop(self, partition: int, keys: Iterable[bytes]) -> None:
+        """Drop rows here that the changelog has deleted."""
+        self._write_local(partition, dict.fromkeys(keys), UNKNOWN_OFFSET)
+
     async def restore(self, reader: LogReader, partitions: Iterable[int]) -> int:
         """Take the changelog partitions over, and no others, and read them on from where the local rows end.
 

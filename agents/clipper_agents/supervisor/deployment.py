@@ -27,6 +27,13 @@ from clipper_agents.observability.logging import DEFAULT_LOGS, LogOptions, event
 from clipper_agents.observability.metrics import SupervisorMetrics
 from clipper_agents.observability.probes import ProbeServer
 from clipper_agents.settings import Settings
+from clipper_agents.status.build import StatusBuilder
+from clipper_agents.status.cluster import ClusterWatch
+from clipper_agents.status.deployment_view import DeploymentView
+from clipper_agents.status.model import WorkerMetrics
+from clipper_agents.status.problems import reasons_of
+from clipper_agents.status.traffic_window import TrafficWindow
+from clipper_agents.status.whole import status_of, workers_of_groups
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.forked_process import WorkerTemplate
 from clipper_agents.supervisor.kafka_resources import KafkaResources
@@ -93,6 +100,8 @@ class Deployment:
         self.supervisor = Supervisor(replace(process_environment, launch=self._template.launch))
         self.metrics, self.metrics_port = SupervisorMetrics(), 0
         self._stack = AsyncExitStack()
+        self._facts = DeploymentView()
+        self._watch: ClusterWatch | None = None
 
     @property
     def connection(self) -> KafkaConnection:
@@ -186,6 +195,10 @@ class Deployment:
         following = asyncio.create_task(fleet.follow(self.connection, self.catalogue.control), name="follow control")
         following.add_done_callback(_tell_failure)
         self._stack.push_async_callback(_end, following)
+        self._facts = DeploymentView(declared=fleet.control)
+        if not self._hosts_only:
+            self._watch = ClusterWatch(self.connection, self.catalogue, lambda: self._facts)
+            self._stack.push_async_callback(_end, asyncio.create_task(self._watch.run(), name="watch the cluster"))
         await fleet.settled.wait()
         await gateway
         targets.write()
@@ -212,9 +225,15 @@ class Deployment:
         return sum(role_of(name) == role and (bool(child.fields) or not ready) for name, child in children)
 
     def _unready(self) -> list[str]:
-        """Say which children do not serve, in sentences."""
+        """Say which children do not serve, and what `status` finds wrong with brokers and groups, in sentences."""
         children = self.supervisor.children.items()
-        return [f"{name} does not serve: {child.reason or 'it starts'}" for name, child in children if not child.fields]
+        own = [f"{name} does not serve: {child.reason or 'it starts'}" for name, child in children if not child.fields]
+        if own or self._watch is None or (cluster := self._watch.newest) is None:
+            return own
+        workers = workers_of_groups(cluster, WorkerMetrics())
+        builder = StatusBuilder(facts=self._facts, recent=TrafficWindow(), now_s=time.time(), workers=workers)
+        cluster = replace(cluster, dead_letters=0)  # what a client sends is no fault of who serves
+        return reasons_of(status_of(builder, self.catalogue.prefix, {}, cluster, (), ()))
 
     async def _start_gateway(self, specs: list[ChildSpec]) -> None:
         """A deployment whose gateway cannot start goes on: everything else works without it."""

@@ -39,6 +39,7 @@ class Fleet:
 
     Attributes:
         settled: Set when the hosts of all versions that were declared at first serve, or were given up.
+        control: What the control topic says.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class Fleet:
         self._refused: set[str] = set()
         self._caught_up = False
         self.settled = asyncio.Event()
-        self._control = ControlState(notes=(), accept=self._accept)
-        self._published = self._control.manifests
+        self.control = ControlState(notes=(), accept=self._accept)
+        self._published = self.control.manifests
 
     def begin(self, models: Sequence[ModelManifest]) -> list[ChildSpec]:
         """The hosts of these models, whose topics are there; whoever asks starts them."""
@@ -88,7 +89,7 @@ class Fleet:
 
     def take(self, records: list[Record]) -> None:
         """Take in records of the control topic."""
-        for record, taken in zip(records, self._control.take(records), strict=True):
+        for record, taken in zip(records, self.control.take(records), strict=True):
             refused = taken if isinstance(taken, RefusedRecord) else None
             if refused is not None:
                 event(log, "manifest refused", logging.ERROR, **refused.details)

@@ -19,14 +19,14 @@ from aiokafka.errors import KafkaError
 from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.status import figures
 from clipper_agents.status.build import StatusBuilder
-from clipper_agents.status.collect import readable_partitions
+from clipper_agents.status.cluster import ClusterWatch, readable_partitions
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.host_watch import HostWatch
 from clipper_agents.status.model import ApplicationStatus
 from clipper_agents.status.problems import application_reasons, reasons_of
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_agents.status.watch import WINDOW_S
+from clipper_agents.status.whole import status_of, workers_of_groups
 from clipper_agents.streaming.reachability import watch_topics
 from clipper_gateway.console.history import FINEST, Clock, SeriesHistory
 from clipper_gateway.console.rebuild import rebuild
@@ -43,7 +43,7 @@ POINTS_A_SECOND, STATUSES_A_SECOND, MODELS_A_SECOND = 20, 5, 250
 """What is made at most: of more than two hundred applications, each has a point more seldom than every ten seconds."""
 SCRAPE_S, LOOKED_TICKS = 10.0, 30
 """Between two readings of metrics; so long is something looked at by whoever asked for it once."""
-SUMMARIES, PROBLEMS, VERSIONS = "/summaries", "/problems", "/versions"
+SUMMARIES, PROBLEMS, VERSIONS, DEPLOYMENT = "/summaries", "/problems", "/versions", "/deployment"
 """Pages beside those of applications, which have no slash in their names."""
 READING, SILENT = "the topics are being read", "no broker answers"
 
@@ -64,6 +64,7 @@ class LiveView:
         is_read: Whether the topics were read to their end once.
         stale_reason: Why it does not follow now; empty while it does.
         tick: Seconds seen.
+        cluster: What brokers and groups say.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class LiveView:
         self._ticked, self._second = asyncio.Event(), 0
         self._left_out: tuple[Iterable[str], Iterable[str]] = (), ()
         self._hosts = HostWatch()
+        self.cluster = ClusterWatch(kafka, catalogue, lambda: self.facts, self._is_looked_at)
         self._statuses: dict[str, ApplicationStatus] = {}
         self._problems: dict[str, int] = {}
         self._made: dict[str, tuple[int, object]] = {}
@@ -82,7 +84,7 @@ class LiveView:
     async def run(self) -> None:
         """Follow the deployment, without end; a Kafka that is away is waited for."""
         async with asyncio.TaskGroup() as tasks:
-            for work in (self._tick(), self._keep(), self._follow(), self._scrape()):
+            for work in (self._tick(), self._keep(), self._follow(), self._scrape(), self.cluster.run()):
                 tasks.create_task(work)
 
     async def next_tick(self, after: int) -> int:
@@ -118,21 +120,36 @@ class LiveView:
     def _names(self) -> list[str]:
         return sorted(self.facts.declared.manifests.applications)
 
+    def _is_looked_at(self) -> bool:
+        return self.is_read and bool(self._made)
+
     def _builder(self) -> StatusBuilder:
-        now_s, workers = self._clock(), self._hosts.workers
-        return StatusBuilder(facts=self.facts, recent=self.recent, now_s=now_s, window_s=WINDOW_S, workers=workers)
+        """Figures of now, or of when Kafka was heard of last."""
+        now_s = self.at_s if self.stale_reason else self._clock()
+        workers = workers_of_groups(self.cluster.newest, self._hosts.workers)
+        return StatusBuilder(facts=self.facts, recent=self.recent, now_s=now_s, workers=workers)
 
     def _status(self, name: str) -> ApplicationStatus | None:
         self._statuses |= (found := self._builder().applications([name]))
         self._problems[name] = len(application_reasons(found, self._clock()))
         return found.get(name)
 
+    def deployment_reasons(self) -> Sequence[str]:
+        """What is wrong with brokers, groups and processes, and not with one application."""
+        return self._once(DEPLOYMENT, lambda: self._reasons_of({}) if self.cluster.newest else [])
+
     def _reasons(self) -> Sequence[str]:
         """What is wrong, by statuses that are made in turns."""
         for name in islice((name for name in self._names() if name not in self._statuses), STATUSES_A_SECOND):
             self._status(name)
-        status = figures.live_status(self._builder(), self._catalogue.prefix, self._statuses, *self._left_out)
-        return [*filter(None, [self.history.reason]), *reasons_of(status)]
+        return [*filter(None, [self.history.reason]), *self._reasons_of(self._statuses)]
+
+    def _reasons_of(self, applications: Mapping[str, ApplicationStatus]) -> list[str]:
+        cluster = self.cluster.newest
+        status = status_of(
+            self._builder(), self._catalogue.prefix, applications, cluster, *self._left_out, self.cluster.refused
+        )
+        return [*filter(None, [self.stale_reason]), *reasons_of(status)]
 
     # --- Kafka ------------------------------------------------------------------------------------------------------
     async def _follow(self) -> None:

@@ -7,7 +7,6 @@ Rules of this file:
 """
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import attrgetter
@@ -22,13 +21,15 @@ from clipper_gateway.console.page import Page, PageRequest, sheet_of
 from clipper_gateway.errors import Refusal
 from clipper_stream.errors import shown
 from clipper_topics.change import Change
-from clipper_topics.manifests import ApplicationManifest
+from clipper_topics.manifests import ApplicationManifest, Trial
 from clipper_topics.prediction import REASONS
 
 APPLICATIONS, MODELS, CHANGES = 200, 100, 50
 """Rows of a sheet."""
 SHOWN_EVENTS, MARKS = 10, 50
 """The newest, in the overview and in the charts of an application."""
+OF_ALL = "something is wrong with the whole deployment, so answers may not come: ask its operator"
+"""For who does not see all of it."""
 MARKED_S = 48 * 3600.0
 """As far back as charts go."""
 
@@ -38,6 +39,7 @@ def overview(view: LiveView, request: PageRequest) -> Page:
     """Every application in a line, what is wrong, and what happened last."""
     part, sees_all = request.text("q").lower(), request.caller.applications is None
     seen = [one for one in view.summaries() if request.sees(one.name)]
+    hosted = [one for one in view.models() if not one.colocated and not one.retired] if sees_all else []
     events = (one for one in reversed(view.facts.events) if sees_all or request.sees(one.application or ""))
     data = {
         "q": part,
@@ -46,7 +48,7 @@ def overview(view: LiveView, request: PageRequest) -> Page:
         "queries_per_s": sum(one.queries_per_s for one in seen),
         "feedback_per_s": sum(one.feedback_per_s for one in seen),
         "trials": sum(one.trials for one in seen),
-        "hosts": Counter(one.state for one in view.facts.hosts.reports.values()) if sees_all else {},
+        "hosts": (sum(one.hosts_ready or 0 for one in hosted), sum(one.replicas for one in hosted)) if sees_all else (),
         "reasons": _reasons(view, request),
         "events": [*islice(events, SHOWN_EVENTS)],
     }
@@ -129,6 +131,12 @@ def trial(view: LiveView, request: PageRequest) -> Page:
         "name": name,
         "ref": ref,
         "trial": on_trial,
+        "had": {
+            0 if one.stage == "shadow" else one.share
+            for change in decided
+            for one in _trials(change)
+            if one.model == ref
+        },
         "rule": manifest.rollout,
         "evidence": next((one for one in status.trials if one.model == ref), None),
         "version": next((one for one in status.versions if one.model == ref), None),
@@ -136,6 +144,10 @@ def trial(view: LiveView, request: PageRequest) -> Page:
         "marks": _marks(view, name),
     }
     return _page(view, request, "trial.html", f"Trial of {ref} for {name}", **data)
+
+
+def _trials(change: Change) -> Iterable[Trial]:
+    return change.after.trials if isinstance(change.after, ApplicationManifest) else ()
 
 
 def _application(view: LiveView, name: str) -> tuple[ApplicationManifest, ApplicationStatus]:
@@ -156,7 +168,7 @@ def _reasons(view: LiveView, request: PageRequest) -> Sequence[str]:
     if names is None:
         return view.reasons()
     found = {name: status for name in sorted(names) if (status := view.status(name)) is not None}
-    return application_reasons(found, view.at_s)
+    return [*application_reasons(found, view.at_s), *([OF_ALL] if view.deployment_reasons() else [])]
 
 
 def _marks(view: LiveView, name: str) -> list[tuple[float, str]]:

@@ -13,7 +13,7 @@ import msgspec
 
 from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter, NoSuchLetter, opened_letters
 from clipper_agents.kafka.reader import Range
-from clipper_agents.status.query_history import QueryHistoryReader, partition_of_query
+from clipper_agents.status.query_history import QueryHistoryReader, partitions_of_query
 from clipper_gateway.console import live_pages
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.history import ApplicationSeries
@@ -100,9 +100,9 @@ class Pages:
         if query_id:
             if application or request.caller.applications is not None:
                 request.caller.require("read", application)
-            partition = partition_of_query(query_id, context or None, self._partitions())
+            partitions = partitions_of_query(query_id, context or None, self._partitions())
             since_ms = int(1000 * (time.time() - 3600 * hours))
-            history = await self._queries.read(query_id, application or None, partition, since_ms=since_ms)
+            history = await self._queries.read(query_id, application or None, partitions, since_ms=since_ms)
         asked = {"id": query_id, "application": application, "context": context, "hours": hours}
         title = f"Query {query_id}" if query_id else "One query"
         return _page(request, "query.html", title, asked=asked, history=history)

@@ -35,7 +35,7 @@ class Clock:
 class StubAccess:
     """Takes a right as the key of a shop that may use `texts`, and `all` as anybody's."""
 
-    is_open = False
+    is_open = is_of_this_machine = False
 
     async def identify(self, authorization, api_key):
         key = api_key or authorization
@@ -46,6 +46,8 @@ class StubAccess:
 
 class StubTokens:
     """A verifier that takes `TOKEN` alone, for claims of `ada`; `claimed` may be changed."""
+
+    issuer = "https://id.example.com"
 
     def __init__(self, **claimed):
         self.claimed = {"sub": "ada", "exp": 1e12, **claimed}

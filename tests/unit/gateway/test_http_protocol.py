@@ -7,6 +7,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from clipper_gateway import http_protocol
 from clipper_gateway.http_protocol import MOST_HEADER_BYTES, BoundedHttpProtocol
 
 SOON_S = 10.0
@@ -58,8 +59,8 @@ async def tell(scope, receive, send):
     await send({"type": "http.response.body", "body": content})
 
 
-def connected(kind=BoundedHttpProtocol):
-    config = uvicorn.Config(tell, http=kind, ws="none", lifespan="off", log_config=None)
+def connected(kind=BoundedHttpProtocol, application=tell, **settings):
+    config = uvicorn.Config(application, http=kind, ws="none", lifespan="off", log_config=None, **settings)
     protocol, transport = kind(config, ServerState(), {}), Transport()
     protocol.connection_made(transport)
     return protocol, transport
@@ -72,6 +73,13 @@ async def answers(transport, count):
             transport.wrote.clear()
             await transport.wrote.wait()
     return [json.loads(part.partition(b"\r\n\r\n")[2]) for part in transport.written.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+
+
+async def answered(transport):
+    async with asyncio.timeout(SOON_S):
+        while b'"body"' not in transport.written:
+            transport.wrote.clear()
+            await transport.wrote.wait()
 
 
 @pytest.mark.parametrize(
@@ -89,6 +97,61 @@ async def test_a_connection_whose_headers_or_body_do_not_come_to_an_end_is_ended
     assert (transport.is_aborted, transport.written) == (True, b"")
     if begin.startswith(b"POST"):
         protocol.connection_lost(None)
+
+
+async def refuse(scope, receive, send):
+    await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"6")]})
+    await send({"type": "http.response.body", "body": b'"body"'})
+
+
+@pytest.mark.parametrize(
+    ("application", "sent"),
+    [
+        (tell, [b"GET / HTTP/1.1\r\n\r\n"]),
+        (refuse, [b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n", b"ab"]),
+    ],
+    ids=["answered", "answered before its body was there"],
+)
+async def test_what_begins_no_request_does_not_keep_a_connection_open(application, sent):
+    """Empty lines behind a finished request did: with 8,000 such connections everybody else was refused."""
+    protocol, transport = connected(HurriedProtocol, application, timeout_keep_alive=0.05)
+    for part in sent:
+        protocol.data_received(part)
+        await answered(transport)
+    async with asyncio.timeout(SOON_S):
+        while not transport.is_closing():
+            protocol.data_received(b"\r\n")
+            await asyncio.sleep(0.001)
+    protocol.connection_lost(None)
+
+
+async def test_a_request_that_began_before_an_answer_ended_is_answered_however_long_that_takes():
+    goes_on, times = asyncio.Event(), []
+
+    async def slow(scope, receive, send):
+        times.append(scope["path"])
+        if scope["path"] == "/slow":
+            await goes_on.wait()
+        await tell(scope, receive, send)
+
+    protocol, transport = connected(application=slow, timeout_keep_alive=0.02)
+    protocol.data_received(b"GET /quick HTTP/1.1\r\n\r\nGET /slow HT")
+    await answers(transport, 1)
+    protocol.data_received(b"TP/1.1\r\n\r\n")
+    await asyncio.sleep(0.1)  # five times the wait for a next request
+    assert (times, transport.is_closing()) == (["/quick", "/slow"], False)
+    goes_on.set()
+    assert [one["path"] for one in await answers(transport, 2)] == ["/quick", "/slow"]
+
+
+async def test_one_address_has_a_bound_of_its_own(monkeypatch):
+    monkeypatch.setattr(http_protocol, "MOST_OF_A_PEER", BoundedHttpProtocol.peers["127.0.0.1"] + 1)
+    (first, kept), (second, refused) = connected(), connected()
+    assert (kept.is_closing(), refused.is_closing()) == (False, True)
+    assert refused.written.startswith(b"HTTP/1.1 503 ")
+    for protocol in (first, second):
+        protocol.connection_lost(None)
+    assert not connected()[1].is_closing()
 
 
 @pytest.mark.parametrize("connection", ["Upgrade", "Upgrade, close"])

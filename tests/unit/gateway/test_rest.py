@@ -118,3 +118,17 @@ async def test_a_page_of_another_site_may_not_call_what_is_open_here(origin, hos
     access.is_open = True
     served = Served(access, frozenset({"https://console.example"}))
     assert (await served.post(headers={"origin": origin, "host": host})).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/digits/echo", "/live", "/nowhere"])
+@pytest.mark.parametrize("host", ["evil.example:8080", "127.0.0.1.evil.example", "[::1].evil.example", "10.0.0.1"])
+async def test_where_no_key_is_needed_on_this_machine_no_other_name_is_answered(path, host):
+    """A page of any site could read what is open here, once its name led to this machine."""
+    access = StubAccess()
+    access.is_open = access.is_of_this_machine = True
+    served = Served(access)
+    assert [
+        (await served.client.request(method, path, headers={"host": host, "x-api-key": "all"})).status_code
+        for method in ("GET", "POST")
+    ] in ([403, 403], [405, 403], [403, 405])
+    assert (await served.client.get("/live", headers={"host": "localhost:8080"})).status_code == 200

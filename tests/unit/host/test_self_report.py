@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from clipper_agents.host.self_report import SelfReports, address_of
+from clipper_agents.control.host_reports import address_of
+from clipper_agents.host.self_report import SelfReports
 from clipper_topics.manifests import ModelManifest
 
 

@@ -2,13 +2,19 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from aiokafka import TopicPartition, client
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.aiokafka_patches import (
     LEAN,
     EmptyOffsets,
@@ -142,3 +148,17 @@ def test_a_second_installation_changes_nothing():
     install()
     assert (client.create_conn, fetcher.PartitionRecords, fetcher.MemoryRecords) == installed
     assert client.create_conn is connect_in_time
+
+
+@pytest.mark.parametrize(("code", "forgotten"), [(14, 0), (16, 1)], ids=["it is loading", "it is another broker"])
+async def test_a_coordinator_that_does_not_know_what_is_committed_is_asked_again(monkeypatch, code, forgotten):
+    """It answers without partitions, which was taken for "nothing is committed": everything was read once more."""
+    install()
+    coordinator = SimpleNamespace(coordinator_dead=Mock())
+    answer = SimpleNamespace(topics=[], error_code=code)
+    monkeypatch.setattr(aiokafka_patches, "_send_req", AsyncMock(return_value=answer))
+    with pytest.raises(KafkaError) as refused:
+        await GroupCoordinator._send_req(coordinator, OffsetFetchRequest("group", []))
+    assert (refused.value.retriable, coordinator.coordinator_dead.call_count) == (True, forgotten)
+    answer.error_code = 0
+    assert await GroupCoordinator._send_req(coordinator, OffsetFetchRequest("group", [])) is answer

@@ -34,6 +34,17 @@ def test_an_application_that_hangs_leaves_room_for_the_others():
     assert ask(router, "hangs", 1, 20) == (0, ["overloaded"], [])
 
 
+def test_applications_of_which_every_query_was_refused_take_no_share():
+    """Each did until the next rebalance: of a room of 50 for another, 12 were left after six."""
+    router = make_router(*(application(f"late {number}") for number in range(6)), application("well"), most_waiting=100)
+    router.admission.shared = True
+    for number in range(6):
+        (answer,) = router.receive([query("q", 1, application=f"late {number}", deadline_s=-9.0)], NOW_S).answers
+        assert answer.failure.reason == "arrived_late"
+    router.admission.enter("hangs", 75)
+    assert router.admission.room("well") == 50
+
+
 def test_alone_it_may_take_all_there_is_and_then_reading_stops():
     router = make(shared=False)
     assert ask(router, "hangs", 20) == (20, [], [])

@@ -39,7 +39,7 @@ def resender(*applications, **options):
 # --- what a record becomes --------------------------------------------------------------------------------------------
 def test_of_a_query_only_the_id_changes_and_a_header_says_where_it_stood():
     value = b'{"application":"digits","input":[1.10,1e2,12345678901234567890123],"mine":{"a":null},"query_id":"q"}'
-    headers = [("trace", b"7"), (FROM, b"12"), ("trace", b"8")]
+    headers = [("trace", b"7"), (FROM, b"12"), ("clipper-forwarded", b"2 1700000000000"), ("trace", b"8")]
     sent = resender().copy(record(41, value, b"ada", SOURCE.queries, 3, headers))
     assert (sent.topic, sent.partition, sent.key) == ("staging.queries", 3, b"ada")
     assert sent.value == value.replace(b'"query_id":"q"', b'"query_id":"q~r1"')

@@ -97,6 +97,10 @@ class FakeTable:
             self.looked += 1
             yield row
 
+    def drop(self, partition, keys):
+        for key in keys:
+            del self.partitions[partition][key]
+
     async def write(self, partition, rows, beside=NO_RECORDS):
         for topic, records in beside.items():
             await self._outbox.send(topic, partition, records)
@@ -110,6 +114,7 @@ class RouterRig:
     Attributes:
         acknowledged: Partition and offset of each query that was acknowledged in its generation.
         unfinished: By topic, how many records at the end of its partitions were not finished.
+        since_ms: A time that no unfinished query is older than.
         followed: Up to where the control topic was read.
         sure: Cleared while this process cannot be sure that its partitions are its own.
         answered: Frame and rows of each output that came back.
@@ -121,12 +126,16 @@ class RouterRig:
         self.consumer = self.membership = self
         self.generation, self.followed, self.unfinished, self.sure = 0, 0, Counter(), asyncio.Event()
         self.acknowledged, self.answered = [], []
+        self.frontiers = {QUERIES: self}
+        self.since_ms, self.first, self.start = AT_MS, 0, 0
         self.sure.set()
         self.control, self.metrics, self.table = ControlState(), RouterMetrics(), FakeTable(self.producer)
         self.traces = QueryTraces(sink, self.metrics)
         known = {app.name: app for app in applications or (application(), application("other"))}
         self.router = make_router(*known.values(), most_waiting=most_waiting)
         self.decisions, self.audits = (LogIndex(folder / name, HORIZON_S) for name in ("decisions", "audits"))
+        for index in (self.decisions, self.audits):
+            index.of(0).begin(0.0, 0.0)
         self.selection = selection or SelectionStore(self.table, CATALOGUE.partitions)
         self.queries = BoundedQueryConsumer(self, CATALOGUE.queries, self.router)
         self.dead_letters = DeadLetterSender(self.outbox, CATALOGUE.dead_letters, self.tasks)
@@ -138,7 +147,7 @@ class RouterRig:
             self.outbox, self.log_reader, CATALOGUE.predictions, self.decisions, self.queries, self.router, self.tasks,
             **dict(audits=self.audit_log, metrics=self.metrics, clock=lambda: AT_S, traces=self.traces) | log_settings,
         )  # fmt: skip
-        nothing = SimpleNamespace(put=list, take=lambda request: False)
+        nothing = SimpleNamespace(put=list, take=lambda request: False, has_id=lambda *_: False)
         self.effects = EffectRunner(self.router, self.queries, nothing, self.prediction_log, self.metrics, self.tasks)
         self.effects.connect(SimpleNamespace(put=list, forget=list), nothing)
         self.fresh = FreshQueries(self.router, self.decisions, self.prediction_log)
@@ -150,7 +159,7 @@ class RouterRig:
         self.learner = FeedbackProcessor(
             self, CATALOGUE, SimpleNamespace(application=known.get, restore=self.control.restores.get), self.selection,
             self.decisions, self.audits, self.prediction_log, self.metrics, lambda: self.followed,
-            asyncio.get_running_loop().time,
+            lambda tp, _, end: self.finished_upto(tp) < end, asyncio.get_running_loop().time,
         )  # fmt: skip
 
     def close(self):
@@ -168,6 +177,15 @@ class RouterRig:
 
     def finished_upto(self, tp):
         return len(self.log(tp.topic, tp.partition)) - self.unfinished[tp.topic]
+
+    def taken_upto(self, tp):
+        return len(self.log(*tp))
+
+    def is_finished(self, offset):
+        return not self.unfinished[CATALOGUE.queries]
+
+    async def committed(self, partitions):
+        return {TP(*tp): self.finished_upto(TP(*tp)) for tp in partitions}
 
     def owned_partitions(self, topic):
         return [0]
@@ -223,7 +241,7 @@ class RouterRig:
         await self.prediction_log.idle()
         self.router.reset()
         marks = self.producer.mark(CATALOGUE.predictions) | self.producer.mark(CATALOGUE.audits)
-        return await self.prediction_log.restore({0: 0}, marks)
+        return await self.prediction_log.restore({0: 0}, marks, {0: AT_MS})
 
     # --- what came of it ---
     def log(self, topic, partition=0):

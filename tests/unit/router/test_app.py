@@ -16,7 +16,7 @@ async def test_every_part_is_built_without_a_broker(tmp_path):
     settings = RouterSettings(
         kafka=KafkaConnection("127.0.0.1:1"), catalogue=Catalogue(), data_dir=tmp_path / "router", instance="r"
     )
-    process = RouterProcess(settings, RouterMetrics())
+    process = RouterProcess(settings, RouterMetrics(), 9100)
     await process.app.kafka_producer.stop()
     assert [*process.app.agents] == ["route", "gather", "learn"]
     assert process._effects._sender is process._sender

@@ -1,6 +1,7 @@
 """A partition's contexts are bounded in number, and survive the loss of their files."""
 
 import asyncio
+import shutil
 from functools import partial
 
 import pytest
@@ -16,9 +17,8 @@ from clipper_topics.selection_rows import NO_ROW, ROW_VERSION, ModelTotalsRecord
 
 
 @pytest.fixture
-def owned(tmp_path):
+def owned(tmp_path, producer):
     """Makes the selection of a process that has taken partitions over, with files of its own."""
-    producer = FakeProducer(batch_bytes=900 * 1024)
 
     async def take_over(name="first"):
         table = StepTable(
@@ -35,6 +35,11 @@ def owned(tmp_path):
         return selection
 
     return take_over
+
+
+@pytest.fixture
+def producer():
+    return FakeProducer(batch_bytes=900 * 1024)
 
 
 def row(offset):
@@ -65,6 +70,20 @@ async def test_beyond_the_bound_contexts_without_feedback_for_longest_are_forgot
         assert len(found.contexts("other", 0)) == 20
         assert (found.row("app", "c2", 0), found.row("app", "c0", 0)) == (NO_ROW, row(80))
         assert found.position(0) == 82
+
+
+async def test_what_an_old_directory_has_still_of_forgotten_contexts_is_dropped(owned, producer, tmp_path):
+    """Where compaction had removed their deletions from the changelog, they came back with it."""
+    selection = await owned()
+    await learned(selection, 0, named(*range(16)))
+    shutil.copytree(tmp_path / "first", tmp_path / "second", ignore=shutil.ignore_patterns("LOCK"))
+    await selection.forget_contexts(0, *selection.surplus(0, 8))
+    (changelog,) = producer.logs.values()
+    changelog[:] = [changelog[-1] if value is None else (key, value, others) for key, value, others in changelog]
+    old = await owned("second")
+    assert len(old.contexts("app", 0)) == 17
+    await old.drop_forgotten()
+    assert {*old.contexts("app", 0)} == {*selection.contexts("app", 0)} == {None, *named(*range(9, 16))}
 
 
 async def test_contexts_with_feedback_since_they_were_looked_at_stay(owned):

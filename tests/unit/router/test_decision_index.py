@@ -142,11 +142,18 @@ def test_a_database_that_a_crash_left_half_deleted_is_removed(folder, opened, de
     assert (offsets(opened(), "q"), databases(folder)) == ([0], ["10"])
 
 
-def test_what_queries_that_were_left_may_repeat_is_kept(decisions):
-    decisions.decided([("q", "app", 9 * HOUR_S * 1000)])
-    without = decisions.forgettable_s(8 * HOUR_S)
-    decisions.left_ms = 5 * HOUR_S * 1000
-    assert decisions.forgettable_s(8 * HOUR_S) == pytest.approx(without - 3 * HOUR_S)
+@pytest.mark.parametrize("crashes", [False, True])
+def test_an_index_that_lacks_what_is_needed_again_is_read_whole(folder, opened, decisions, crashes):
+    """A directory that was kept answered queries anew that were read again later than the horizon."""
+    decisions.begin(8.2 * HOUR_S * 1000, 8.2 * HOUR_S * 1000)
+    index(decisions, 8.5, q=0)
+    index(decisions, 10.5, r=1)
+    decisions.forget_before(9.1 * HOUR_S)
+    again = opened(crashed(folder)) if crashes else opened()
+    again.begin(9.0 * HOUR_S * 1000, 0.0)
+    assert (again.last_offset, again.since_ms) == (1, 9.0 * HOUR_S * 1000), "all from then on is there"
+    again.begin(8.9 * HOUR_S * 1000, 7.0 * HOUR_S * 1000)
+    assert (again.last_offset, again.since_ms, offsets(again, "r")) == (-1, 7.0 * HOUR_S * 1000, [None])
 
 
 def test_an_index_of_another_log_is_forgotten(decisions):

@@ -206,6 +206,12 @@ async def test_they_wait_until_there_is_room_and_no_more_are_read_than_that(arou
     await around.put(1, 2, 5)
     await around.put(3, partition=1)
     assert (around.taken, around.admission.deferred) == ([], 4)
+    assert [around.deferred.has_id(*one) for one in ((0, "q"), (1, "q"), (0, "r"), (2, "q"))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     for first, taken, deferred in ((0, [(0, 1), (0, 2)], 2), (2, [(0, 5), (1, 3)], 0)):
         around.admission.leave("app", 2)
         await settle(1.0)

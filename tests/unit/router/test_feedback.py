@@ -4,14 +4,15 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from builders.feedback import AT_MS
 from builders.kafka import record
 from unit.router.rig import AT_S, CATALOGUE, one, settle
 
-from clipper_agents.router.feedback import FEEDBACK_A_TURN, FORWARDED, LOOKS
+from clipper_agents.router.feedback import FEEDBACK_A_TURN, LOOKS
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.control_keys import restore_key
-from clipper_topics.feedback import EARLY_FEEDBACK_MS, OUTCOMES
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, OUTCOMES, forwarded_header
 from clipper_topics.prediction import ModelAnswer
 from clipper_topics.restore import RESTORE, Restore, digests_of, markers_of
 from clipper_topics.selection_rows import SavedRow
@@ -149,9 +150,19 @@ async def test_feedback_that_asks_for_it_is_acknowledged_with_what_became_of_it(
 async def test_feedback_for_another_partition_is_sent_on_once(rig):
     assert await rig.feed(one(0, "2@77"))
     ((key, value, headers),) = rig.log(CATALOGUE.feedback, 2)
-    assert (key, dict(headers)[FORWARDED], b"2@77" in value) == (b"2@77", b"0", True)
-    assert await rig.feed(one(9, "1@77", partition=2, headers=[(FORWARDED, b"0")]), partition=2)
+    assert (key, headers[-1], b"2@77" in value) == (b"2@77", forwarded_header(0, AT_MS), True)
+    assert await rig.feed(one(9, "1@77", partition=2, headers=headers), partition=2)
     assert rig.log(CATALOGUE.feedback, 1) == []
+
+
+async def test_feedback_that_was_sent_on_counts_at_the_time_when_it_was_said(rig):
+    """Its copy came later than the horizon behind the query while routers were away."""
+    late_ms = AT_MS + 4 * 3_600_000
+    await rig.decide("0@1", "0@2")
+    sent_on, late = one(0, "0@1", headers=[forwarded_header(1, AT_MS)]), one(1, "0@2")
+    sent_on.timestamp = late.timestamp = late_ms
+    assert await rig.feed(sent_on, late)
+    assert outcomes(rig) == {"applied": 1, "orphan": 1}
 
 
 WAITS = {"its time": EARLY_S / 2, "its query": 2 * EARLY_S, "a declaration": EARLY_S}
@@ -210,13 +221,14 @@ async def test_feedback_that_came_too_early_is_an_orphan_also_when_it_is_read_ag
     assert await learned(rig, early) == ([None, None], 0)
 
 
-async def test_old_decisions_stay_while_feedback_or_queries_are_behind(rig):
+async def test_old_decisions_stay_while_feedback_or_queries_are_behind_in_any_partition(rig):
     """A router that was down for longer than the horizon refused feedback that had come in time."""
-    index, later_s = rig.decisions.of(0), AT_S + 4 * 3600
+    later_s = AT_S + 4 * 3600
     await rig.decide("q1")
     rig.log_reader._timestamp_ms = int(later_s * 1000)
     await rig.decide("q2")
-    rig.producer.append(CATALOGUE.feedback, 0, None, b"not read yet")
+    for partition in (0, 1):
+        rig.producer.append(CATALOGUE.feedback, partition, None, b"not read yet")
 
     async def forgotten_after(looks, unread):
         rig.unfinished[CATALOGUE.feedback] = unread
@@ -224,13 +236,15 @@ async def test_old_decisions_stay_while_feedback_or_queries_are_behind(rig):
             await rig.learner.forget_old()
         return [offset is None for offset in rig.found("q1", "q2")]
 
-    assert not any(await forgotten_after(LOOKS, 1))
-    assert not any(await forgotten_after(LOOKS, 0)), "queries may be behind as well"
-    index.decided([("q3", "app", later_s * 1000)])
-    assert not any(await forgotten_after(1, 1))
+    rig.since_ms = later_s * 1000
+    assert not any(await forgotten_after(2 * LOOKS, 1))
     rig.log_reader.stale_ends = [0] * (LOOKS - 1)
+    rig.log_reader.older.add(CATALOGUE.feedback)
     assert not any(await forgotten_after(LOOKS, 1)), "a broker that was deposed said for a while that all was read"
-    assert await forgotten_after(LOOKS, 0) == [True, False]
+    rig.since_ms = AT_MS
+    assert not any(await forgotten_after(2 * LOOKS, 0)), "a query of then is not answered yet"
+    rig.since_ms = later_s * 1000
+    assert await forgotten_after(1, 0) == [True, False]
 
 
 ROWS = [SavedRow(partition=0, totals={"a:1": (2.0, 1.0, 2.0, 1.0)})]
@@ -287,6 +301,7 @@ def losses(rig):
 
 async def test_feedback_about_an_audited_query_waits_for_the_audit_and_scores_it_too(rig):
     await rig.decide("q1", audited=True, query_offset=7)
+    rig.first = 8
     learning = await rig.begin_to_feed(one(0, "q1"), seconds=2 * EARLY_S)
     await audit(rig, 7)
     assert await learning

@@ -1,10 +1,8 @@
 """A backlog is left where most of what is read is too late and stays so, and is read when there is time."""
 
 import asyncio
-import math
 import time
 from collections import defaultdict
-from types import SimpleNamespace
 
 import pytest
 from builders.kafka import record
@@ -34,9 +32,7 @@ class Surroundings:
         self.taken, self.held, self.asked, self.room = [], set(), [], asyncio.Event()
         self.unread, self.positions, self.most = {}, {}, []
         self.room.set()
-        self.indexes = defaultdict(lambda: SimpleNamespace(left_ms=math.inf))
-        decisions = SimpleNamespace(of=self.indexes.__getitem__)
-        self.backlogs = LeftBacklogs(self, self, self, decisions, lambda: self.now_s)
+        self.backlogs = LeftBacklogs(self, self, self, lambda: self.now_s)
 
     async def start(self):
         """It is connected."""
@@ -66,10 +62,6 @@ class Surroundings:
         for tp in tps:
             self.look(tp, range(5), {tp.partition})
             self.look(tp, range(5, 10), {tp.partition})
-
-    def kept(self):
-        """Partitions whose index keeps decisions for queries that were left."""
-        return [partition for partition, index in sorted(self.indexes.items()) if index.left_ms < math.inf]
 
     def leave_backlog(self, tp, least):
         self.asked.append((tp, least))
@@ -112,7 +104,7 @@ async def test_it_is_left_when_two_chunks_in_a_row_are_late_and_no_younger(aroun
 async def test_all_that_was_left_is_read_in_order_while_there_is_room(around):
     around.room.clear()
     around.leave(P0, P1)
-    assert (around.backlogs.left, around.kept()) == (2 * (COUNT - 10), [0, 1])
+    assert around.backlogs.left == 2 * (COUNT - 10)
     await settle(10.0)
     assert around.taken == []
     around.held = {P0}
@@ -122,7 +114,7 @@ async def test_all_that_was_left_is_read_in_order_while_there_is_room(around):
     around.held.clear()
     await settle(10.0)
     assert around.taken[len(LEFT) :] == [(0, offset) for offset in LEFT]
-    assert (around.backlogs.left, around.kept()) == (0, [])
+    assert around.backlogs.left == 0
     for tp in (P0, P1):
         around.frontiers[tp].finish([*range(10), *LEFT])
         assert around.frontiers[tp].committable == COUNT
@@ -133,7 +125,6 @@ async def test_more_of_it_is_read_together_while_no_new_query_comes(around):
     await settle()
     around.now_s += left_backlogs.BUSY_S
     await settle(10.0)
-    assert around.kept() == []
     assert (around.most[0], around.most[-1]) == (READ_TOGETHER, left_backlogs.READ_ALONE)
 
 
@@ -142,10 +133,8 @@ async def test_what_was_left_in_an_earlier_generation_is_forgotten(around):
     around.leave(P0, P1)
     around.frontiers.clear()
     around.generation += 1
-    around.backlogs.clear({0})
+    around.backlogs.clear()
     around.held.clear()
-    assert (around.backlogs.left, around.kept()) == (0, [1]), (
-        "the database of the other is closed, and not opened again"
-    )
+    assert around.backlogs.left == 0
     await settle(10.0)
     assert around.taken == []

@@ -166,7 +166,7 @@ async def test_an_audit_says_what_was_asked_for_the_log_only_and_who_is_missing(
 
 async def test_queries_of_a_block_whose_outputs_no_record_holds_are_answered_one_by_one(rig):
     contents = ({"query_id": f"q{number}", "application": "other", "input": [number]} for number in range(BLOCK_FROM))
-    (block,) = decode_queries(query_records(*map(msgspec.msgpack.encode, contents)), 0, AT_S).blocks
+    (block,) = decode_queries(query_records(*map(msgspec.msgpack.encode, contents)), 0).blocks
     (request,) = rig.ask(block).values()
     rig.answer(request, lambda row: 10**400 if row == 3 else 1)
     await settle()

@@ -11,6 +11,7 @@ from itertools import permutations
 import msgspec
 import pytest
 from unit.router.rig import AT_S, CATALOGUE, QUERIES, query_records, settle
+from unit.router.rig import query as rig_query
 
 from clipper_agents.router.queries import BLOCK_FROM, MOST_UNWRITTEN
 from clipper_agents.streaming.dead_letters import MOST_WAITING
@@ -46,6 +47,26 @@ async def test_a_query_that_was_answered_is_answered_again_and_a_new_one_is_deci
     await rig.read(query("q1"), query("q2"))
     assert (answered(rig, "q1"), answered(rig, "q2")) == ([*decided.values(), about], [1])
     assert sorted(rig.acknowledged) == [(0, 0), (0, 1)]
+
+
+async def test_of_queries_that_are_in_the_log_no_more_none_is_received(rig):
+    assert rig.agent.receive({QUERIES: []}, rig.generation) == set()
+
+
+async def test_an_id_may_be_decided_about_while_its_query_is_in_flight_or_may_be_unread(rig):
+    """Feedback with an id that nobody has held up all other feedback while any query was open."""
+    assert not rig.agent.may_decide(QUERIES, "unknown", 0), "nothing was asked yet"
+    assert rig.agent.may_decide(QUERIES, "unknown", 1), "one is not read"
+    await rig.read(query("late"))
+    rig.ask(rig_query("open", 7))
+    assert [rig.agent.may_decide(QUERIES, one, 0) for one in ("open", "late", "unknown")] == [True, False, False]
+    assert rig.agent.may_decide(QUERIES, "unknown", 1), "the log has one more than was read"
+    rig.first = 2
+    assert rig.agent.may_decide(QUERIES, "unknown", 0), "one that was taken waits for room"
+    rig.generation += 1
+    assert rig.agent.may_decide(QUERIES, "unknown", 0)
+    rig.start = 2
+    assert not rig.agent.may_decide(QUERIES, "unknown", 0), "all of it was finished in an earlier generation"
 
 
 SAME_ID = {"JSON": query("q"), "with a context": query("q", context="ada"), "msgpack": packed(query("q"))}

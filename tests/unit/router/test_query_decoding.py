@@ -6,8 +6,8 @@ from builders.kafka import record
 from builders.query_router import application, make_router
 
 from clipper_agents.router.queries import BLOCK_FROM, decode_queries
-from clipper_agents.router.raw_rows import LARGE_BYTES
 from clipper_topics import codec
+from clipper_topics.containers import LARGE_BYTES
 
 INF, NAN = float("inf"), float("nan")
 DIGITS = b"9" * 400
@@ -98,14 +98,16 @@ def test_what_is_no_query_is_kept_apart_in_order():
     assert all(str(error) for _, error in decoded.undecodable)
 
 
-def test_a_timestamp_in_the_future_counts_as_now():
-    decoded = decode_queries([record(0, PLAIN, timestamp=at_ms) for at_ms in (1_000, 9_000)], 0, now_s=5.0)
-    assert [query.queried_at_s for query in decoded.queries] == [1.0, 5.0]
+def test_a_query_was_asked_when_the_log_says_whatever_the_clock_of_its_router():
+    """One that was an hour behind shortened the horizon: feedback in time was not counted."""
+    records = [record(0, PLAIN, timestamp=at_ms, clock=clock) for at_ms in (1_000, 3_609_000) for clock in (0, 1)]
+    decoded = decode_queries(records, 0, now_s=9.0)
+    assert [query.queried_at_s for query in decoded.queries] == [1.0, 1.0, 9.0, 3609.0]
 
 
 def test_a_query_of_too_many_rows_is_refused_without_an_output_for_each():
     value = b'{"application": "app", "inputs": [' + b"0," * 400_000 + b"0]}"
-    (query,) = decode_queries([record(3, value)], 0, now_s=5.0).queries
+    (query,) = decode_queries([record(3, value)], 0).queries
     assert query.invalid == "inputs has 400001 rows: give at most 10000, and the others in further queries"
     app = application(default_output="x" * 100_000)
     (answer,) = make_router(app).receive([query], query.queried_at_s).answers

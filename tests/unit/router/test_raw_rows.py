@@ -9,9 +9,10 @@ from builders.kafka import record
 from builders.query_router import NOW_S, application, make_router
 
 from clipper_agents.router.queries import decode_queries
-from clipper_agents.router.raw_rows import LARGE_BYTES
 from clipper_stream.query.inputs import RowSpec
 from clipper_topics.codec import JSON, MSGPACK, headers_of
+from clipper_topics.containers import LARGE_BYTES, MOST_CONTAINERS, MOST_LEVELS, check_containers
+from clipper_topics.query import MOST_ROWS
 
 SHAPES = ("float32", (3,)), ("float64", None), ("int64", (3,)), ("float32", ()), ("float32", (1, 3))
 SPECS = [*(RowSpec(*one) for one in SHAPES), RowSpec("text"), RowSpec("bytes"), RowSpec("json")]
@@ -61,6 +62,7 @@ NO_QUERY, REFUSED = "[]", "[('q', 'invalid_input', None)]"
 ODD = {
     "a number in place of rows": (JSON, b'{"application":"app","inputs":3}', NO_QUERY),
     "an object in place of rows": (JSON, b'{"application":"app","inputs":{"a":1}}', NO_QUERY),
+    "a text of commas in place of rows": (JSON, b'{"application":"app","inputs":"%s"}' % (b"," * MOST_ROWS), NO_QUERY),
     "rows that do not end": (JSON, b'{"application":"app","inputs":[1}', NO_QUERY),
     "not UTF-8": (JSON, b'{"application":"app","query_id":"q","input":"\xff"}', REFUSED),
     "too large for a double": (JSON, b'{"application":"app","query_id":"q","inputs":[[1],[1e999]]}', REFUSED),
@@ -84,17 +86,53 @@ def test_a_large_query_is_refused_as_a_small_one(kind, value, expected):
     assert expected in str(small)
 
 
+MAPS = {JSON: b"[" + b"{}," * 330_000 + b"{}]", MSGPACK: b"\xdd" + (10**6).to_bytes(4, "big") + b"\x80" * 10**6}
+PLACES = {"a row of numbers": ("input", "float32"), "a row of anything": ("input", "json")}
+PLACES |= {"rows of numbers": ("inputs", "float32"), "rows of anything": ("inputs", "json")}
+
+
+@KINDS
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("age_s", "reason"), [(0, "invalid_input"), (3600, "arrived_late")])
-def test_a_megabyte_of_maps_never_becomes_a_million_objects(age_s, reason):
-    """It took 69 MB each, and 70 of them that arrived while the router was full ended it."""
-    value = msgspec.msgpack.encode({"application": "app", "input": [{}] * 1_000_000})
-    router = make_router(application())
+def test_a_megabyte_of_maps_never_becomes_a_million_objects(kind, place, age_s, reason):
+    """Of one byte each they took 69 MB or 246 ms, and the router fell out of its group."""
+    (field, dtype), encode = PLACES[place], ENCODE[kind]
+    without, end = encode({"application": "app", field: None}), b"}" if kind == JSON else b""
+    value = without.removesuffix(encode(None) + end) + MAPS[kind] + end
+    router = make_router(application(spec=RowSpec(dtype)))
     tracemalloc.start()
     try:
-        found = decoded(value, MSGPACK, NOW_S - age_s).queries
+        found = decoded(value, kind, NOW_S - age_s).queries
         (answer,) = router.receive(found, NOW_S).answers
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (answer.failure.reason, found[0].rows) == (reason, [])
+    assert (answer.failure.reason, found[0].rows) == (reason if field == "input" else "invalid_input", [])
     assert most < 4 * len(value)
+
+
+PARTS = [[1.5] * 64, {"x": 1, "y": "z"}, "[{,", b"\x80" * 9, None, [[], [{}]], {"deep": {"er": [[[1]]]}}]
+
+
+def containers_in(value):
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, dict | list) + sum(map(containers_in, parts))
+
+
+@KINDS
+def test_lists_and_maps_are_counted_wherever_they_are_and_whatever_looks_like_them(kind):
+    plain = [one for one in PARTS if kind == MSGPACK or not isinstance(one, bytes)]
+    each = containers_in(plain)
+    most = (MOST_CONTAINERS - 1) // each
+    check_containers(ENCODE[kind]([plain] * most), kind)
+    with pytest.raises(ValueError, match="20000"):
+        check_containers(ENCODE[kind]([plain] * (most + 1)), kind)
+
+
+def test_many_that_are_deep_in_each_other_are_refused_before_each_level_is_looked_at():
+    """Nine hundred levels around a megabyte took two seconds."""
+    value = [b"\x90" * (MOST_CONTAINERS + 1)]
+    for _ in range(MOST_LEVELS):
+        value = [value]
+    with pytest.raises(ValueError, match="in each other"):
+        check_containers(ENCODE[MSGPACK](value), MSGPACK)

@@ -68,11 +68,26 @@ def test_the_difference_that_is_told_is_of_the_losses_that_feedback_told(kind):
     assert found["lower"] < found["difference"] < found["upper"]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_difference_lies_in_its_interval_also_when_the_share_was_raised_while_losses_changed(seed):
+    """The difference of plain means compared most answers of an easy time with most of the trial's of a hard one."""
+    rng, evidence = np.random.default_rng(seed), begun("reward")
+    for number in range(4_000):
+        share, hardness = (0.05, 0.1) if number < 3_000 else (0.5, 0.6)
+        asked = bool(rng.random() < share)
+        opened = evidence.decide(canary(asked=asked, share=share, second=number // 10))
+        loss = float(rng.random() < hardness + 0.05 * asked)
+        evidence.learn(opened, "reward", loss if asked else None, None if asked else loss)
+    found = numbers_of(TrialRule(), evidence, evidence.whole.capital())
+    assert found["lower"] < found["difference"] < found["upper"]
+    assert abs(found["difference"] - 0.05) < 0.1
+
+
 def test_of_a_canary_that_labels_do_not_compare_who_served_is_scored_by_the_share():
     evidence = begun("reward")
     served, others = evidence.decide(canary()), evidence.decide(canary(asked=False))
-    assert served.score == Score(0.1875, 0.75 * -0.5, 0.75 * 0.5, waiting=True)
-    assert others.score == Score(0.1875, -0.25 * 0.5, -0.25 * -0.5, waiting=True)
+    assert served.score == Score(0.1875, 0.75 * -0.5, 0.75 * 0.5, waiting=True, known=0.75)
+    assert others.score == Score(0.1875, -0.25 * 0.5, -0.25 * -0.5, waiting=True, known=0.25)
     evidence.learn(served, "reward", 1.0, None)
     evidence.learn(others, "reward", None, 1.0)
     assert (served.score.low, served.score.high) == (0.375, 0.375)
@@ -85,7 +100,7 @@ def test_a_label_that_knows_no_answer_where_the_canary_served_scores_who_served(
     ensemble = begun()
     opened = ensemble.decide(canary(0.5, answer_known=False))
     ensemble.learn(opened, "label", 1.0, None)
-    assert opened.score == Score(0.25, 0.25, 0.25, waiting=False, trial=1.0)
+    assert opened.score == Score(0.25, 0.25, 0.25, waiting=False, trial=1.0, known=0.5)
 
 
 def test_nothing_counts_before_its_first_answer():

@@ -171,7 +171,8 @@ def test_without_traffic_reports_or_contexts_shares_hosts_and_contexts_are_unkno
     silent = facts()
     silent.hosts.reports.clear()
     silent.contexts_read = False
-    found = digits(silent, workers=WorkerMetrics(members={"svm:1": 1}))
+    silent._hosts.clear()
+    found = digits(silent, workers=WorkerMetrics(members={"svm:1": frozenset({"host.svm.1.0"})}))
     assert ([one.hosts for one in found.versions][:3], found.contexts) == ([1, None, None], None)
     report(silent, "svm:1", "host.svm.1.0", "draining")
     report(silent, "svm:1", "host.svm.1.1", "starting")
@@ -226,19 +227,13 @@ def test_counts_of_a_sample_are_shown_as_whole_numbers() -> None:
     assert svm.share == pytest.approx(16.67 / 17.97, abs=1e-3)
 
 
-def test_metrics_of_workers_count_before_what_the_log_has_of_the_window() -> None:
-    served = Latency(p50_ms=1.0, p99_ms=2.0, source="metrics")
-    limits, lag = {"svm:1": 64.0}, {"svm:1": 7}
-    workers = WorkerMetrics(batch_limits=limits, batches={"svm:1": served}, answers={"digits": served}, lag=lag)
-    found = digits(workers=workers)
-    svm, knn, *_ = found.versions
-    assert (svm.batch_limit, svm.latency, svm.lag, found.latency) == (64.0, served, 7, served)
-    assert knn.latency is not None
-    assert knn.latency.source == "predictions"
-    assert digits().latency == Latency(p50_ms=59.0, p99_ms=108.0, source="predictions")
+def test_metrics_say_the_batch_limit_and_groups_the_lag_and_latencies_are_those_of_the_window() -> None:
+    svm, *_ = digits(workers=WorkerMetrics(batch_limits={"svm:1": 64.0}, lag={"svm:1": 7})).versions
+    assert (svm.batch_limit, svm.lag, svm.latency) == (64.0, 7, Latency(p50_ms=5.0, p99_ms=8.1))
+    assert digits().latency == Latency(p50_ms=59.0, p99_ms=108.0)
     one = TrafficWindow()
     one.predicted(prediction(0, "svm:1", latency_ms=5.0), NOW_S - 1, NOW_S)
-    assert digits(traffic=one).latency == Latency(p50_ms=5.0, p99_ms=5.0, source="predictions")
+    assert digits(traffic=one).latency == Latency(p50_ms=5.0, p99_ms=5.0)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +251,7 @@ def test_a_model_that_raises_or_gives_another_number_of_outputs_is_named_with_wh
         failed.missing[0].reason, failed.missing[0].explanation = "error", outcome.failed[0]
         found.predicted(failed, NOW_S - 1, NOW_S)
     reasons = application_reasons(looking(traffic=found).applications(), NOW_S)
-    told = f"application digits: model svm:1 failed 3 of 3 queries in the last 10 s: {why}"
+    told = f"application digits: model svm:1 failed 3 of 3 queries in the last 60 s: {why}"
     assert any(told in reason for reason in reasons)
 
 
@@ -314,7 +309,7 @@ def test_text_of_a_drift_cannot_move_a_cursor() -> None:
     assert drift_line("m:1", drifts["svm:1"]).isprintable()
 
 
-SERVED = Latency(p50_ms=5.0, p99_ms=9.0, source="metrics")
+SERVED = Latency(p50_ms=5.0, p99_ms=9.0)
 LOSS = ("loss", "loss_lower", "loss_upper")
 
 

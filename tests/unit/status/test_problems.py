@@ -10,12 +10,14 @@ from clipper_agents.status.model import (
     ApplicationStatus,
     BrokerStatus,
     GroupStatus,
+    Latency,
     MemberStatus,
     ModelStatus,
     Status,
     TopicStatus,
     TrialStatus,
     VersionStatus,
+    WaitingRecords,
 )
 from clipper_agents.status.problems import reasons_of
 
@@ -55,6 +57,7 @@ def trial(queries: int = 20, **fields: Any) -> dict[str, ApplicationStatus]:
 HEALTHY = Status(
     prefix="clipper",
     at_s=AT_S,
+    cluster_at_s=AT_S - 15.0,
     brokers=(BrokerStatus(node_id=1, address="10.0.0.9:9092", reachable=True),),
     topics=(TOPIC,),
     groups=(ROUTERS,),
@@ -73,8 +76,11 @@ def reasons(**fields: Any) -> list[str]:
     [
         ({"error": 1}, []),
         ({"late": 50}, []),
-        ({"error": 2, "late": 90}, ["failed 2 of 100 queries in the last 60 s: ValueError: no: look at the log"]),
-        ({"late": 51}, ["was late 51 of 100 times in the last 60 s: give it more hosts"]),
+        (
+            {"error": 2, "late": 90},
+            ["failed 2 of 100 queries in the last 60 s: ValueError: no: correct it, or take it out by `clipper-stream"],
+        ),
+        ({"late": 51}, ["was late 51 of 100 times in the last 60 s: nothing came in time"]),
     ],
 )
 def test_a_version_that_fails_or_is_late_too_often_is_told(unanswered: dict[str, int], said: list[str]) -> None:
@@ -83,13 +89,45 @@ def test_a_version_that_fails_or_is_late_too_often_is_told(unanswered: dict[str,
     assert [text in line for text, line in zip(said, found, strict=True)] == [True] * len(said)
 
 
-@pytest.mark.parametrize(("queries", "defaults", "is_told"), [(19, 19, False), (20, 10, False), (20, 11, True)])
-def test_an_application_that_gives_little_but_its_default_is_told(queries: int, defaults: int, is_told: bool) -> None:
-    counts = {"no_models": defaults - 1, "late": 1}
+DEFAULTS = [(19, 19, False), (20, 1, False), (20, 2, True), (500, 5, False), (500, 6, True)]
+
+
+@pytest.mark.parametrize(("queries", "defaults", "is_told"), DEFAULTS)
+def test_an_application_that_gives_its_default_more_often_than_promised_is_told(
+    queries: int, defaults: int, is_told: bool
+) -> None:
+    counts = {"no_models": defaults - 1, "late": 1, "invalid_input": 90, "low_confidence": 90}
     found = reasons(applications=application(SUM, window_s=60, queries=queries, defaults=counts))
     told = f"application sums: {defaults} of {queries} queries in the last 60 s got the default"
-    why = f"(no_models {defaults - 1}: the application has no model to ask; late 1: nothing arrived by the deadline)"
-    assert found == ([f"{told} {why}"] if is_told else [])
+    ways = [] if defaults == 1 else [f"no_models {defaults - 1}: the application has no model to ask"]
+    assert [told in line and all(way in line for way in ways) for line in found] == ([True] if is_told else [])
+
+
+def slow(wait_ms: float, models_ms: float, p99_ms: float = 566.0) -> dict[str, Any]:
+    """An application with an objective of 500 ms, and where its time goes."""
+    stages = {name: Latency(p50_ms=ms, p99_ms=2 * ms) for name, ms in (("wait", wait_ms), ("models", models_ms))}
+    version = replace(SUM, latency=Latency(p50_ms=models_ms, p99_ms=2 * models_ms))
+    latency = Latency(p50_ms=9.0, p99_ms=p99_ms)
+    of = application(version, window_s=10, queries=20, objective_ms=500, latency=latency, stages=stages)
+    return {"applications": of}
+
+
+SLOW = (
+    "application sums: the 99th percentile of its answers is 566 ms in the last 10 s, above its objective of 500 ms: "
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (slow(513, 1.8), f"{SLOW}queries wait 513 ms before any model is asked (p50): run another router by"),
+        (slow(10, 300), f"{SLOW}model sum:1 takes 600 ms (p99): give it more `replicas`, or the application more time"),
+    ],
+)
+def test_whoever_is_slow_is_named_by_where_the_time_goes(fields: dict[str, Any], said: str) -> None:
+    (line,) = reasons(**fields)
+    assert line.startswith(said)
+    assert reasons(**slow(513, 1.8, p99_ms=500.0)) == []
 
 
 def topic(**fields: Any) -> dict[str, Any]:
@@ -104,6 +142,11 @@ def sums(*versions: VersionStatus) -> dict[str, Any]:
     return {"applications": application(*versions)}
 
 
+def waiting(partition: int = 1, topic: str = "clipper.queries", **fields: Any) -> tuple[WaitingRecords, ...]:
+    return (WaitingRecords(topic=topic, partition=partition, records=2000, since_s=AT_S - 45, **fields),)
+
+
+WAIT = "2000 records of clipper.queries wait, the oldest for 45 s"
 HOSTS = GroupStatus(group="clipper.host.sum.1", model="sum:1", state="Empty", inputs={"requests": 1})
 UNDECLARED = VersionStatus(model="mean:2", stage="canary", declared=False)
 
@@ -126,6 +169,33 @@ UNDECLARED = VersionStatus(model="mean:2", stage="canary", declared=False)
         (routers(state="PreparingRebalance"), "group clipper.router is in state PreparingRebalance"),
         (routers(members=ROUTERS.members[:1]), "router: nobody reads partitions 1 of clipper.queries"),
         (routers(lag={"clipper.queries": 10_001}), "group clipper.router is 10001 records behind"),
+        (routers(members=(), state="Empty", waiting=waiting()), f"no router runs, so {WAIT}: run"),
+        (
+            routers(members=(), state="Empty", waiting=waiting())
+            | {"routers": ("router-0",), "pids": {"router-0": 76}},
+            f"router router-0 says that it is ready, and its group does not hear of it, so {WAIT}: it is frozen, cut",
+        ),
+        (
+            routers(waiting=waiting(stands_still=True)) | {"pids": {"router-1": 77}},
+            f"router router-1 on 10.0.0.2 finishes nothing, and {WAIT}: do its models answer (`clipper-stream",
+        ),
+        (
+            routers(waiting=waiting(stands_still=False)),
+            f"router router-1 on 10.0.0.2 is behind, and {WAIT}: run another by `clipper-stream worker router",
+        ),
+        (routers(deleted=9), "9 records were deleted before group clipper.router had read them"),
+        ({"cluster_at_s": None}, "brokers and groups are not known yet"),
+        ({"cluster_at_s": AT_S - 41}, "brokers and groups said nothing for 41 s"),
+        ({"cluster_at_s": None, "cluster_refused": "may not be read"}, "may not be read"),
+        (
+            {"dead_letters": 101},
+            "101 records could not be read within the last hour: `clipper-stream dead-letters list`",
+        ),
+        ({"processes": {"router-0": ("only 0.9 GB are free",)}}, "router-0: only 0.9 GB are free"),
+        (
+            {"models": (model(unheard=("h0",)),), "pids": {"h0": 78}},
+            "host h0 of model sum:1 says that it is ready, and its group does not hear of it",
+        ),
         ({"models": (model(replicas=2),)}, "model sum:1 has 0 of 2 hosts"),
         ({"models": (model(),), **sums(AWAY)}, "model sum:1 has 0 of 1 hosts"),
         ({"models": (model(),), **routers(HOSTS)}, "model sum:1 has 0 of 1 hosts"),
@@ -156,6 +226,8 @@ FINE = {
     "hardly anybody asked it": {"applications": trial(queries=19)},
     "no host ever reported": sums(replace(SUM, hosts=None)),
     "it is retired": sums(SUM, RETIRED),
+    "a router that left without a word is not missed": {"routers": ("router-0", "router-1", "router-2")},
+    "nor a host where there are enough": {"models": (model(live=1, unheard=("h9",)),)},
 }
 
 
@@ -164,9 +236,9 @@ def test_what_only_looks_like_a_fault_is_not_told(fine: dict[str, Any]) -> None:
     assert reasons(**fine) == []
 
 
-def test_a_failed_host_is_told_beside_its_version_that_has_no_process() -> None:
+def test_a_failed_host_is_told_and_of_its_version_only_the_hosts_that_are_missing_besides() -> None:
     failed = application(replace(AWAY, failed={"h0": "out of memory"}))
-    assert len(reasons(models=(model(),), applications=failed)) == 2
+    assert [len(reasons(models=(model(replicas=hosts),), applications=failed)) for hosts in (1, 2)] == [1, 2]
 
 
 def test_the_operator_says_how_much_lag_is_fine() -> None:

@@ -10,7 +10,7 @@ from builders.kafka import record
 
 from clipper_agents.feedback.feedback_step import OrphanFeedback, UnusableFeedback
 from clipper_agents.status.feedback_outcome import FeedbackTrace
-from clipper_agents.status.query_history import LogSearch, id_part, named_offset, partition_of_query
+from clipper_agents.status.query_history import LogSearch, id_part, named_offset, partitions_of_query
 from clipper_stream.client.keys import partition_for
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.dead_letter import dead_letter_headers
@@ -113,8 +113,11 @@ ROUTERS_ID = "3-a78691257be86c432499de70199ce80c"
         ("été", None, partition_for("été".encode(), 4)),
     ],
 )
-def test_the_id_names_the_partition_or_the_context_or_the_id_is_the_key(query_id, context, partition):
-    assert partition_of_query(query_id, context, 4) == partition
+def test_the_id_names_the_partition_or_the_context_is_the_key_or_else_it_may_be_any(query_id, context, partition):
+    first, *others = partitions_of_query(query_id, context, 4)
+    assert first == partition
+    is_named = context is not None or query_id in (ROUTERS_ID, offset_id(2, 41))
+    assert sorted(others) == ([] if is_named else [one for one in range(4) if one != partition])
 
 
 @pytest.mark.parametrize(

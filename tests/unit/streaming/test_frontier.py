@@ -34,12 +34,31 @@ def test_one_that_waits_for_long_does_not_keep_those_that_finish_meanwhile():
     frontier = Frontier()
     frontier.admit([0])
     for offset in range(1, 10 * MOST_FINISHED):
-        frontier.admit([offset])
+        frontier.admit([offset], at_ms=offset // 100)
         frontier.finish([offset])
     assert (frontier.committable, frontier.unfinished) == (None, 1)
     assert len(frontier._runs[0].waiting) <= MOST_FINISHED + 3
+    assert len(frontier._times) == 1, "a time a second"
     frontier.finish([0])
     assert frontier.committable == 10 * MOST_FINISHED
+
+
+def test_it_says_what_is_finished_and_a_time_that_nothing_open_is_older_than():
+    frontier = Frontier(10)
+    assert (frontier.since_ms, frontier.is_finished(9), frontier.is_finished(10)) == (None, True, False)
+    for first in (10, 20, 30):
+        frontier.admit(range(first, first + 10), 1_000 * first)
+    frontier.finish(range(10, 25))
+    assert (frontier.since_ms, frontier.is_finished(24), frontier.is_finished(25)) == (20_000, True, False)
+    assert (frontier.start, frontier.first) == (10, 40)
+    frontier.leave(60)
+    assert frontier.start == frontier.first, "nothing behind what was left is still to be received"
+    frontier.admit(range(60, 70), 60_000)
+    frontier.finish([*range(25, 40), *range(60, 70)])
+    assert (frontier.since_ms, frontier.is_finished(45), frontier.is_finished(65)) == (30_000, False, True)
+    frontier.admit_left(range(40, 60), 60)
+    frontier.finish(range(40, 60))
+    assert (frontier.since_ms, frontier.is_finished(45)) == (60_000, True)
 
 
 def test_offsets_of_an_earlier_life_leave_nothing_behind():

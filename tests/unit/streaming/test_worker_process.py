@@ -1,3 +1,4 @@
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -5,6 +6,7 @@ from aiokafka.errors import ProducerClosed
 from faust.exceptions import ConsumerNotStarted
 
 from clipper_agents.streaming.app import ClipperApp
+from clipper_agents.streaming.consumer_thread import Membership
 from clipper_agents.streaming.worker_process import failed_while_stopping
 
 
@@ -31,12 +33,16 @@ def test_use_of_a_closed_or_unstarted_client_is_no_failure_of_a_stopped_worker(c
         (-1, {3, 0}, {}, ["partition 0 is not recovered yet", "partition 3 is not recovered yet"]),
         (2, {3, 0}, {}, []),
         (2, {}, {}, ["no partition is assigned: there are more such processes than partitions"]),
+        (2, {1}, {}, ["the coordinator of its group does not answer: is a broker away, or cut off?"]),
     ],
-    ids=["topics missing", "topic missing", "before the group", "in recovery", "serving", "one too many"],
+    ids=["topics missing", "topic missing", "before the group", "in recovery", "serving", "one too many", "cut off"],
 )
 def test_a_worker_is_ready_once_its_topics_are_there_and_its_partitions_are_recovered(
-    generation, inputs, missing, reasons
+    generation, inputs, missing, reasons, request
 ):
-    topic_ids = SimpleNamespace(missing=frozenset(missing))
-    app = SimpleNamespace(generation=generation, inputs=frozenset(inputs), topic_ids=topic_ids)
+    topic_ids, membership = SimpleNamespace(missing=frozenset(missing)), Membership(10.0)
+    if request.node.callspec.id != "cut off":
+        membership.answered(time.monotonic())
+    parts = dict(topic_ids=topic_ids, membership=membership)
+    app = SimpleNamespace(generation=generation, inputs=frozenset(inputs), **parts)
     assert ClipperApp.unready(app) == reasons

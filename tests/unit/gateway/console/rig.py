@@ -4,7 +4,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from builders.status import NOW_S, facts, recent
+from builders.status import CLUSTER, NOW_S, facts, recent
 from unit.gateway.rig import NO_KAFKA
 
 from clipper_gateway.access import ANYBODY, Caller
@@ -29,6 +29,7 @@ def followed() -> LiveView:
 
 def has_read(view: LiveView) -> LiveView:
     view.facts, view.recent, view.is_read, view.stale_reason, view.at_s = facts(), recent(), True, "", NOW_S
+    view.cluster.newest = CLUSTER
     return view
 
 

@@ -40,7 +40,7 @@ def test_pages_get_what_was_read(view):
     assert "host host.rf.2.0 of model rf:2 failed: no module named shop" in "\n".join(view.reasons())
     assert view.summaries()[0].problems == 0, "made before anybody asked what is wrong"
     view.look()
-    assert view.summaries()[0].problems == 2
+    assert view.summaries()[0].problems == 3
 
 
 def test_a_version_with_fewer_hosts_than_it_should_have_is_told(view):
@@ -104,7 +104,7 @@ async def test_what_is_wrong_is_found_in_turns_while_somebody_looks(view):
     for second in range(3):
         await view.keep(int(NOW_S) - 3 + second)
     view.look()
-    assert sum(one.problems for one in view.summaries()) == 3 * STATUSES_A_SECOND + 1, "one has two problems"
+    assert sum(one.problems for one in view.summaries()) == 3 * STATUSES_A_SECOND + 2, "one has three problems"
     for _ in range(LOOKED_TICKS):
         view.look()
     await view.keep(int(NOW_S))

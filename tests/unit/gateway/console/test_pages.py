@@ -197,7 +197,7 @@ async def test_a_change_shows_the_difference_that_it_made_and_the_newest_comes_f
 
 async def test_a_query_shows_its_life_its_decision_and_its_feedback(site):
     shown = html(await site.page("/queries", id="order-7", context="user-42"))
-    assert site.queries.asked == [("order-7", None, 0, True)]
+    assert site.queries.asked == [("order-7", None, [0], True)]
     parts = ("partition 3, offset 41", "answered after 10\xa0ms", "feedback: applied", "0.9750", "svm:1", "forest:2")
     assert [part for part in (*parts, "&lt;img src=x") if part not in shown] == []
     assert "<img src=x" not in shown

@@ -78,7 +78,7 @@ async def test_a_session_of_a_token_ends_with_the_token():
     tokens = StubTokens(scope="clipper:read clipper:operate")
     sessions = Sessions(Access(tokens=tokens))
     caller = await sessions.identify(await signed_in(sessions, TOKEN))
-    assert (caller.name, caller.rights) == ("ada", {"read", "operate"})
+    assert (caller.name, caller.rights) == ("ada of https://id.example.com", {"read", "operate"})
     tokens.claimed["exp"] = 1.0
     await refused(sessions.sign_in(call(), TOKEN), 401, "time is over")
 

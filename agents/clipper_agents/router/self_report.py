@@ -1,0 +1,64 @@
+"""What a router says of itself on the hosts topic: that it serves, where its metrics are, and what ails it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipper_agents.control.host_reports import HostReports
+from clipper_agents.observability.metrics import free_bytes, used_bytes
+from clipper_agents.router.clock_skew import TOLERATED_S
+from clipper_topics.host_report import HostReport
+
+SPARE_BYTES = 1e9
+"""Free beside as much as the data take: databases that are compacted or built anew need that room."""
+
+
+class RouterReports:
+    """The reports of one router, each when something else is true than before.
+
+    Args:
+        reports: Writes them.
+        instance: Name of the process.
+        metrics: Address of its metrics, `host:port`.
+        folder: Of its data.
+    """
+
+    def __init__(self, reports: HostReports, instance: str, metrics: str, folder: Path) -> None:
+        self._reports, self._instance, self._metrics, self._folder = reports, instance, metrics, folder
+        self._said: tuple[object, ...] = ()
+
+    def look(self, unready: Sequence[str], ahead_s: float) -> None:
+        """Report what is true now: why it does not serve, and how many seconds its clock is ahead of the broker's."""
+        used, free = used_bytes(self._folder), free_bytes(self._folder)
+        is_full, is_wrong = free < used + SPARE_BYTES, abs(ahead_s) > TOLERATED_S
+        said = bool(unready), is_full, is_wrong
+        if said == self._said:
+            return
+        self._said = said
+        problems = []
+        if is_full:
+            problems.append(
+                f"only {free / 1e9:.1f} GB are free in {self._folder}, which has {used / 1e9:.1f} GB of data and may "
+                f"need as much again and 1 GB: make room, or give it another disk by router.data_dir"
+            )
+        if is_wrong:
+            problems.append(
+                f"its clock is {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} the broker's, so "
+                f"deadlines come too {'early' if ahead_s > 0 else 'late'}: synchronise it, by `chronyc makestep` say"
+            )
+        self._reports.put(
+            HostReport(
+                model="",
+                instance=self._instance,
+                state="starting" if unready else "ready",
+                reason="; ".join(unready) or None,
+                pid=os.getpid(),
+                metrics=self._metrics,
+                problems=problems,
+            )
+        )
+
+    def leave(self, within_s: float) -> None:
+        """Withdraw the report after an orderly end, and wait so long at most until that is written."""
+        self._reports.withdraw("", self._instance)
+        self._reports.close(within_s)
