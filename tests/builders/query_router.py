@@ -47,7 +47,6 @@ def application(name="app", refs=("a:1",), policy="exp4", **changes):
 
 
 def query(query_id, *values, **changes):
-    """A query of one row of one number a value; packed when there are several."""
     settings = dict(application="app", rows=[[value] for value in values], packed=len(values) > 1, queried_at_s=NOW_S)
     return DecodedQuery(query_id=query_id, **(settings | changes))
 
@@ -68,14 +67,12 @@ def prepare(app, partition, context):
 
 
 def make_router(*applications, known=None, budget_bytes=1_000_000, **settings):
-    """A router of these applications, with a cache a partition."""
     known = {app.name: app for app in applications} if known is None else known
     caches = defaultdict(lambda: ClockCache(DictStore(), budget_bytes))
     return Router(known.get, prepare, caches.__getitem__, JsonCodec(), **settings)
 
 
 def outputs_of(request, model, failed=None, rows=None):
-    """The answer of a host to rows of a request, all of them unless told."""
     first, last = rows or (0, len(request.rows))
     failed = {row: Failure(*why) for row, why in (failed or {}).items()}
     outputs = [None if row in failed else model(float(request.rows[row][0])) for row in range(first, last)]
