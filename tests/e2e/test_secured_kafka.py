@@ -285,7 +285,8 @@ def test_the_documented_rights_suffice_to_answer_learn_and_keep_bad_records(role
     def typed(role: str, *arguments: str) -> Any:
         return json.loads("".join(Shell(folder, as_role(roles, role))(*arguments)) or "null")
 
-    (asked,) = typed("application", "predict", "sums", "[1, 2]", "--model", "slow-sum:1")["models"]
+    one_model = ("predict", "sums", "[1, 2]", "--model", "slow-sum:1")
+    (asked,) = until("the model is in time", lambda: typed("application", *one_model)["models"])
     assert asked["model"] == "slow-sum"
     counts = typed("loadgen", *LOAD)
     assert counts["queries"] == counts["answered"] == counts["feedback_sent"]
