@@ -25,6 +25,7 @@ import statistics
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import rig.one_thread  # noqa: F401 - before numpy is there
@@ -92,7 +93,7 @@ def measured(
 def one_by_one(frames: list[RequestRows], rate_per_s: float, seed: int) -> Feed:
     """Each frame at its own time, however far behind the engine is; a loop's timer would let them come in clumps."""
 
-    async def feed(engine: HostEngine[Any], _run: EngineRun) -> None:
+    async def feed(engine: HostEngine, _run: EngineRun) -> None:
         loop, arrived, came, stop = asyncio.get_running_loop(), deque[float](), asyncio.Event(), threading.Event()
 
         def arrive() -> None:
@@ -114,15 +115,13 @@ def one_by_one(frames: list[RequestRows], rate_per_s: float, seed: int) -> Feed:
     return feed
 
 
-async def _submitted(
-    engine: HostEngine[Any], frames: list[RequestRows], arrived: deque[float], came: asyncio.Event
-) -> None:
+async def _submitted(engine: HostEngine, frames: list[RequestRows], arrived: deque[float], came: asyncio.Event) -> None:
     number = 0
     while True:
         await came.wait()
         came.clear()
         while arrived:
-            await engine.submit([(arrived.popleft(), frames[number % len(frames)])])
+            await engine.submit([replace(frames[number % len(frames)], origin=arrived.popleft())])
             number += 1
 
 

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -71,8 +71,15 @@ class EngineRun:
     def queued(self, rows: int) -> None:
         """Not asked."""
 
+    def send(self, partition: int, pieces: Any) -> None:
+        """The answers are safe at once."""
 
-Feed = Callable[[HostEngine[Any], EngineRun], Awaitable[None]]
+    def finish(self, origins: list[float]) -> None:
+        now_s = time.perf_counter()
+        self.waits_s.extend(now_s - began_s for began_s in origins)
+
+
+Feed = Callable[[HostEngine, EngineRun], Awaitable[None]]
 
 
 def run_engine(
@@ -96,14 +103,8 @@ async def _run_engine(
     model: Any, limit: BatchLimit, feed: Feed, seconds: float, max_delay_s: float, open_rows: int
 ) -> EngineRun:
     run = EngineRun()
-
-    def finished(origins: list[float]) -> None:
-        now_s = time.perf_counter()
-        run.waits_s.extend(now_s - began_s for began_s in origins)
-
-    core: HostBatcher[float] = HostBatcher(Window(max_delay_s), limit)
-    predictor = Predictor(model, inline=False)
-    engine = HostEngine(core, predictor, _safe, finished, run, max_open_rows=open_rows)
+    batcher = HostBatcher(Window(max_delay_s), limit, open_rows)
+    engine = HostEngine(batcher, Predictor(model, inline=False), run, run)
     tasks = [asyncio.create_task(engine.run()), asyncio.create_task(feed(engine, run))]
     tasks.append(asyncio.create_task(_wait(run, seconds)))
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -120,10 +121,6 @@ async def _wait(run: EngineRun, seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-def _safe(_reply: Any) -> None:
-    """The answers are safe at once."""
-
-
 def backlog(rows: NDArray[Any]) -> Feed:
     """Frames without end, as fast as the engine takes them."""
     frames = [
@@ -131,9 +128,9 @@ def backlog(rows: NDArray[Any]) -> Feed:
         for frame, start in enumerate(range(0, len(rows) - FRAME_ROWS + 1, FRAME_ROWS))
     ]
 
-    async def feed(engine: HostEngine[Any], _run: EngineRun) -> None:
+    async def feed(engine: HostEngine, _run: EngineRun) -> None:
         for frame in itertools.cycle(frames):
-            await engine.submit([(time.perf_counter(), frame)])
+            await engine.submit([replace(frame, origin=time.perf_counter())])
 
     return feed
 

@@ -126,12 +126,8 @@ class TailLatency:
     """Keeps the 99th percentile of batch latencies below the target.
 
     Late batches reach the inner limit one by one, batches in time as rounds: the slowest of a round stands for it, and
-    is held against the ceiling. A round between ceiling and target changes nothing.
-
-    Args:
-        limit: The inner limit.
-        target_s: Latency in seconds that 99 of 100 batches should stay below.
-        round_ended: Called with the slowest latency of a round before it is judged.
+    is held against the ceiling. A round between ceiling and target changes nothing. `round_ended` is called with the
+    slowest latency of a round before it is judged.
 
     Attributes:
         target_s: As given; whoever wraps this limit may change it.

@@ -25,16 +25,7 @@ class BatchLimit(Protocol):
 
 
 def checked_rows(setting: str, rows: int, most: int | None = None) -> int:
-    """Return the number of rows when it lies in its bounds.
-
-    Args:
-        setting: Name of the setting, for the message.
-        rows: A number of rows, at least 1.
-        most: The largest number allowed; None: any.
-
-    Raises:
-        InvalidSetting: the number lies outside.
-    """
+    """Return `rows` when it is at least 1 and at most `most`; raise `InvalidSetting` otherwise."""
     if rows < 1:
         raise InvalidSetting(f"{setting} is {rows}, a batch has at least 1 row: set it to 1 or more")
     if most is not None and rows > most:
@@ -43,11 +34,7 @@ def checked_rows(setting: str, rows: int, most: int | None = None) -> int:
 
 
 def checked_target(target_s: float) -> float:
-    """Return the target latency in seconds when it is finite and positive.
-
-    Raises:
-        InvalidSetting: it is not.
-    """
+    """Return `target_s` when it is finite and above 0; raise `InvalidSetting` otherwise."""
     if not 0.0 < target_s < math.inf:
         raise InvalidSetting(f"target_s is {target_s}, a latency in seconds is finite and above 0: set it to e.g. 0.02")
     return target_s

@@ -47,21 +47,20 @@ class ClockCache:
 
     Args:
         store: Its entries become the ring; those beyond the budget are deleted at once.
-        budget_bytes: Bound on the sum over entries of key, value and `entry_bytes`; 0 keeps nothing.
-        entry_bytes: What one entry costs beside its key and value, at least 0.
+        budget_bytes: Bound on the sum over entries of key, value and `ENTRY_BYTES`; 0 keeps nothing.
 
     Raises:
-        InvalidSetting: an argument is negative.
+        InvalidSetting: the budget is negative.
 
     Source: Corbato, A Paging Experiment with the Multics System (1969); Clipper, section 4.2.
     """
 
-    __slots__ = ("_budget_bytes", "_entry_bytes", "_ring", "_size_bytes", "_sizes", "_store", "_used")
+    __slots__ = ("_budget_bytes", "_ring", "_size_bytes", "_sizes", "_store", "_used")
 
-    def __init__(self, store: CacheStore, budget_bytes: int, entry_bytes: int = ENTRY_BYTES) -> None:
-        self._store = store
-        self._budget_bytes = _not_negative("budget_bytes", budget_bytes)
-        self._entry_bytes = _not_negative("entry_bytes", entry_bytes)
+    def __init__(self, store: CacheStore, budget_bytes: int) -> None:
+        if budget_bytes < 0:
+            raise InvalidSetting(f"budget_bytes is {budget_bytes}: set it to 0 or more")
+        self._store, self._budget_bytes = store, budget_bytes
         self._ring: deque[bytes] = deque()
         self._sizes: dict[bytes, int] = {}
         self._used: set[bytes] = set()
@@ -93,7 +92,7 @@ class ClockCache:
         sizes, ring, most_bytes = self._sizes, self._ring, self._budget_bytes
         gone: list[bytes] = []
         for key, value in puts.items():
-            size = len(key) + len(value) + self._entry_bytes
+            size = len(key) + len(value) + ENTRY_BYTES
             if key in sizes or self._size_bytes + size > most_bytes:
                 self._enter(key, len(value), gone)
             else:
@@ -117,7 +116,7 @@ class ClockCache:
 
     def _enter(self, key: bytes, value_bytes: int, gone: list[bytes]) -> None:
         """Make room, then place a new entry behind the hand: it cannot be evicted by its own arrival."""
-        size = len(key) + value_bytes + self._entry_bytes
+        size = len(key) + value_bytes + ENTRY_BYTES
         before = self._sizes.get(key)
         if size > self._budget_bytes:
             self._remove(key, gone)
@@ -149,9 +148,3 @@ class ClockCache:
             self._used.discard(key)
             self._size_bytes -= self._sizes.pop(key)
             gone.append(key)
-
-
-def _not_negative(setting: str, count: int) -> int:
-    if count < 0:
-        raise InvalidSetting(f"{setting} is {count}: set it to 0 or more")
-    return count

@@ -65,13 +65,7 @@ def combine(kind: str, outputs: Mapping[str, Any], weights: Mapping[str, float],
 def renormalized_weights(answered: Iterable[str], weights: Mapping[str, float]) -> dict[str, float]:
     """Weights of the models that answered, in candidate order, whatever order they answered in.
 
-    Args:
-        answered: References of the models that answered.
-        weights: Trust in each candidate, in the application's order. One that is not there counts 0, and comes
-            after the others by name.
-
-    Returns:
-        Their weights, unscaled; 1 for each where all are 0.
+    They are unscaled, and 1 for each where all are 0. A model that is no candidate has 0, and comes last, by name.
 
     >>> renormalized_weights(["b:1", "a:1"], {"a:1": 0.0, "b:1": 0.0, "c:1": 1.0})
     {'a:1': 1.0, 'b:1': 1.0}
@@ -87,10 +81,6 @@ def vote(outputs: Mapping[str, Any], shares: Mapping[str, float]) -> tuple[Any, 
 
     Labels may be any JSON value; 1, 1.0 and true are one label, 1 and "1" are two. Of labels with equal weight
     behind them that of the earliest candidate wins, so that a vote never depends on who answered first.
-
-    Args:
-        outputs: Label of each model, in candidate order.
-        shares: Weight of each model.
 
     >>> vote({"a:1": "cat", "b:1": "dog", "c:1": "dog"}, {"a:1": 0.5, "b:1": 0.25, "c:1": 0.25})
     ('cat', 1)
@@ -120,18 +110,9 @@ def label_key(label: Any) -> Hashable:
 def mean(outputs: Mapping[str, Any], shares: Mapping[str, float]) -> tuple[Any, int]:
     """The weighted mean, and how many models are near it.
 
-    A model agrees when it lies within `TOLERANCE` of the answer, in every element of a list. An output that is no
-    finite number counts like one that is missing.
-
-    Args:
-        outputs: A number, or a nested list of numbers, of each model, in candidate order.
-        shares: Weight of each model.
-
-    Returns:
-        A float, or nested lists of floats of the outputs' shape; and the number of models that agree.
-
-    Raises:
-        ModelFailed: no output is a finite number, or the outputs have different shapes.
+    Outputs are numbers, or nested lists of numbers of one shape, which the mean has too. A model agrees when it lies
+    within `TOLERANCE` of the answer, in every element of a list. An output that is no finite number counts like one
+    that is missing; `ModelFailed` where none is, or shapes differ.
 
     >>> mean({"a:1": 1.0, "b:1": 3.0}, {"a:1": 3.0, "b:1": 1.0})
     (1.5, 0)

@@ -13,8 +13,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from clipper_stream.feedback.update import LoggedDecision
-from clipper_stream.feedback.values import FeedbackValue, GivenLoss, Label
+from clipper_stream.feedback.update import FeedbackValue, GivenLoss, Label, LoggedDecision
 from clipper_topics.audit import Audit
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import LOW_CONFIDENCE, NAMED, Missing, ModelAnswer, Prediction
@@ -38,12 +37,12 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
     asked = decided if audit is None else decided | _beside(decided, audit)
     return LoggedDecision(
         outputs={
-            ref: absent if (said := one.outputs if several_rows else one.output) is UNSET else said
-            for ref, one in asked.items()
-            if isinstance(one, ModelAnswer)
+            ref: absent if (said := model.outputs if several_rows else model.output) is UNSET else said
+            for ref, model in asked.items()
+            if isinstance(model, ModelAnswer)
         },
-        propensities={ref: one.propensity for ref, one in asked.items()},
-        served=tuple(ref for ref, one in decided.items() if one.served),
+        propensities={ref: model.propensity for ref, model in asked.items()},
+        served=tuple(ref for ref, model in decided.items() if model.served),
         served_propensity=prediction.served_propensity,
         answer=absent if answer is UNSET else answer,
         default=prediction.default,
@@ -75,8 +74,8 @@ def is_policy_choice(prediction: Prediction) -> bool:
 
 def _asked(models: Sequence[ModelAnswer], missing: Sequence[Missing]) -> dict[str, ModelAnswer | Missing]:
     asked: list[ModelAnswer | Missing] = [*models, *missing]
-    return {f"{one.model}:{one.version}": one for one in asked}
+    return {f"{model.model}:{model.version}": model for model in asked}
 
 
 def _beside(decided: dict[str, ModelAnswer | Missing], audit: Audit) -> dict[str, ModelAnswer | Missing]:
-    return {ref: one for ref, one in _asked(audit.models, audit.missing).items() if ref not in decided}
+    return {ref: model for ref, model in _asked(audit.models, audit.missing).items() if ref not in decided}

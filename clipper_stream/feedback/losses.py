@@ -43,17 +43,7 @@ def loss_of(kind: str, label: Any, output: Any) -> float:
 
 
 def loss_of_rows(kind: str, labels: Any, outputs: Sequence[Any]) -> float:
-    """Mean loss over the rows of one query.
-
-    Args:
-        kind: As in `loss_of`.
-        labels: A list, one label a row.
-        outputs: The model's outputs, one a row.
-
-    Raises:
-        UnknownName: there is no such loss.
-        InvalidLabel: the labels are no list of as many as there are outputs, or one of them cannot be compared.
-    """
+    """Mean of `loss_of` over the rows of one query; `InvalidLabel` too where there is not one label a row."""
     if not isinstance(labels, list | tuple) or len(labels) != len(outputs) or not outputs:
         found = f"{len(labels)} labels" if isinstance(labels, list | tuple) else shown(labels)
         raise InvalidLabel(f"{found} for a query of {len(outputs)} rows: give a list with one label a row")

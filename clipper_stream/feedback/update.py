@@ -21,17 +21,62 @@ seldom equals an output, so an application that combines by `mean` and wants its
 In an ensemble a missing model is not scored: the answer did not fail, and its confidence was lower already.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
-from clipper_stream.feedback.values import FeedbackValue, GivenLoss, Label
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, impossible_propensity
 
 _NO_ANSWER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The true output; for a query of several rows a list, one a row.
+
+    >>> Label("cat").value
+    'cat'
+
+    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5 (feedback).
+    """
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class GivenLoss:
+    """What the answer cost, as the application reckons it.
+
+    Attributes:
+        value: Loss in [0, 1].
+
+    Raises:
+        InvalidLabel: the loss is no number in [0, 1].
+
+    >>> GivenLoss.of_reward(0.75)
+    GivenLoss(value=0.25)
+
+    Source: Auer et al., "The nonstochastic multiarmed bandit problem", SIAM J. Comput. 32, 2002 (rewards in [0, 1]).
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _check_unit("loss", self.value)
+
+    @classmethod
+    def of_reward(cls, reward: float) -> "GivenLoss":
+        """The loss `1 - reward`; `InvalidLabel` where the reward is no number in [0, 1]."""
+        _check_unit("reward", reward)
+        return cls(1.0 - reward)
+
+
+FeedbackValue = Label | GivenLoss
+"""What an application says about a query afterwards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,20 +153,6 @@ class Scores:
     propensities: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """The next state, and the losses that led to it (for metrics and for the log).
-
-    >>> Learned(SelectionState(), {}).losses
-    {}
-
-    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5, listing 2 (`observe`).
-    """
-
-    state: SelectionState
-    losses: Mapping[str, float]
-
-
 def fold(
     state: SelectionState,
     decision: LoggedDecision,
@@ -129,7 +160,7 @@ def fold(
     policy: SelectionPolicy,
     loss_kind: str,
     at_ms: int = 0,
-) -> Learned:
+) -> SelectionState:
     """The state after one feedback.
 
     Args:
@@ -141,21 +172,17 @@ def fold(
         at_ms: When the feedback came, by the log, in milliseconds since the epoch.
 
     Raises:
-        InvalidLabel: as `score`.
+        InvalidLabel: the label cannot be compared with any output, or the log holds impossible propensities.
         UnknownName: there is no such loss.
+
+    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5, listing 2 (`observe`).
     """
     scores = score(decision, feedback, loss_kind)
-    learned = policy.observe_at(at_ms, state, scores.losses, scores.propensities, decision.features)
-    return Learned(learned, scores.losses)
+    return policy.observe_at(at_ms, state, scores.losses, scores.propensities, decision.features)
 
 
 def score(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: str) -> Scores:
-    """Which models the feedback scores, and how; the arguments are those of `fold`.
-
-    Raises:
-        InvalidLabel: the label cannot be compared with any output, or the log holds impossible propensities.
-        UnknownName: there is no such loss.
-    """
+    """Which models the feedback scores, and how; arguments and errors are those of `fold`."""
     if isinstance(feedback, Label):
         losses = _by_label(decision, feedback, loss_kind)
         asking = {model: decision.propensities.get(model, 0.0) for model in losses}
@@ -175,9 +202,6 @@ def answer_loss(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: st
 
     A default because no model answered has the loss 1, and so has an answer that the label cannot be compared with; a
     default because the models agreed too little is an answer.
-
-    Raises:
-        UnknownName: there is no such loss.
     """
     if decision.default and not decision.low_confidence:
         return _NO_ANSWER
@@ -222,3 +246,9 @@ def _by_loss(decision: LoggedDecision, given: GivenLoss) -> dict[str, float]:
 def _missing(decision: LoggedDecision) -> dict[str, float]:
     lone = decision.lone
     return {} if lone is None or lone in decision.outputs else {lone: _NO_ANSWER}
+
+
+def _check_unit(name: str, value: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not (number and 0.0 <= value <= 1.0):
+        raise InvalidLabel(f"{name} is {value!r}: give a number in [0, 1]")

@@ -23,9 +23,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from clipper_stream.errors import InvalidSetting, shown
 from clipper_stream.http import messages
 from clipper_stream.http.errors import AnswerTimeout, GatewayUnavailable, HttpProblem
-from clipper_stream.http.messages import HttpAnswer, HttpOptions, HttpTruth
+from clipper_stream.http.messages import HttpAnswer, HttpOptions, HttpTruth, QueryStatus
 from clipper_stream.models.allowlist import plain_url
-from clipper_topics.http_messages import QueryStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,9 +9,9 @@ import msgspec
 from clipper_stream.errors import plain as printable
 from clipper_stream.http.errors import BY_STATUS, GatewayUnavailable, HttpProblem, RequestRefused
 from clipper_topics import codec
-from clipper_topics.http_messages import QueryStatus
+from clipper_topics.feedback import Feedback
 from clipper_topics.plain_values import UNENCODABLE, plain
-from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef
+from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
 
 T = TypeVar("T")
 
@@ -51,6 +51,26 @@ class HttpAnswer:
     models: tuple[ModelAnswer, ...]
     missing: tuple[Missing, ...] = field(repr=False)
     latency_s: float
+
+
+class FeedbackReport(Feedback, kw_only=True, omit_defaults=True):
+    """One feedback about a query, and what became of it."""
+
+    outcome: str | None = None
+    """A key of `clipper_topics.feedback.OUTCOMES`; absent: not known, or not read yet."""
+    explanation: str | None = None
+    """What is wrong with it, in words."""
+
+
+class QueryStatus(msgspec.Struct, omit_defaults=True):
+    """What the logs have about a query."""
+
+    query_id: str
+    prediction: Prediction | None = None
+    """The answer with its decision; absent while it is being decided."""
+    feedback: list[FeedbackReport] = []
+    complete: bool = True
+    """False when there was more in the logs than was read."""
 
 
 class _Problem(msgspec.Struct):

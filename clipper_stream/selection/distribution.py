@@ -109,12 +109,7 @@ def all_of(weights: Mapping[str, float]) -> ActionDistribution:
 
 
 def one_of(weights: Mapping[str, float], probabilities: Iterable[float]) -> ActionDistribution:
-    """Ask exactly one candidate, each with its probability.
-
-    Args:
-        weights: Share of trust in each candidate.
-        probabilities: How probable each candidate is, in the order of the weights, summing to 1.
-    """
+    """Ask exactly one candidate, each with its probability, in the order of the weights and summing to 1."""
     drawn = [(model, p) for model, p in zip(weights, probabilities, strict=True) if p >= _UNDRAWABLE]
     decisions = tuple(
         Decision(models=(model,), propensities=(p,), served=(model,), served_propensity=p) for model, p in drawn
@@ -146,10 +141,6 @@ def audited(prepared: ActionDistribution, ratio: float) -> ActionDistribution:
     instead of rarely at a huge one. A decision that serves all is unchanged. The propensity holds only if every
     model asked is given until the deadline to answer: if the log closed with the served model's answer, slow models
     would be scored less often than it says.
-
-    Args:
-        prepared: What the policy would do.
-        ratio: Share of the queries that ask every candidate, in [0, 1].
 
     >>> prepared = audited(one_of({"svm:1": 0.75, "knn:1": 0.25}, (0.75, 0.25)), 0.5)
     >>> [(decision.models, decision.served) for decision in prepared.decisions[:2]]

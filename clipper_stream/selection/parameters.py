@@ -1,4 +1,4 @@
-"""Parameters of policies: their bounds, and what a half-life means."""
+"""Parameters of policies, and their bounds."""
 
 import math
 from dataclasses import field, fields
@@ -39,22 +39,3 @@ def check_parameters(policy: Any) -> None:
         value = getattr(policy, parameter.name)
         if parameter.metadata and (value is not None or parameter.default is not None):
             check_number(parameter.name, value, **parameter.metadata)
-
-
-def discount_factor(half_life: float | None) -> float:
-    """The factor that scales every total before one feedback is added, so that older feedback weighs less.
-
-    A state of several partitions forgets in each partition by the feedbacks of that partition: with P partitions
-    evenly filled, the half-life of the whole is P times as many feedbacks. That keeps each partition's totals a
-    function of that partition's log alone. A partition without feedback forgets nothing: for that, states age by time.
-
-    Args:
-        half_life: Feedbacks after which the weight of one has halved, > 0; None: never forget.
-
-    >>> discount_factor(1.0), discount_factor(None)
-    (0.5, 1.0)
-
-    Source: Garivier and Moulines, "On upper-confidence bound policies for switching bandit problems", ALT 2011
-    (their gamma).
-    """
-    return 1.0 if half_life is None else 0.5 ** (1.0 / half_life)

@@ -6,9 +6,9 @@ from typing import ClassVar, Protocol
 
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, Decision
-from clipper_stream.selection.parameters import check_parameters, discount_factor
+from clipper_stream.selection.parameters import check_parameters
 from clipper_stream.selection.rng import RandomSource
-from clipper_stream.selection.state import SelectionState, add_losses
+from clipper_stream.selection.state import SelectionState, add_losses, discount_factor
 from clipper_stream.selection.sufficient_statistics import Features
 
 __all__ = ["ActionDistribution", "Decision", "SelectionPolicy"]
@@ -18,9 +18,9 @@ class SelectionPolicy(Protocol):
     """A rule that chooses models and learns from losses. Implementations are frozen dataclasses of parameters.
 
     A policy that names this protocol as its base needs `prepare` alone: all else follows. One that forgets has an
-    attribute `half_life` (feedbacks of one partition after which an observation weighs half; None: never), or
-    `half_life_s` (seconds of the log, in all partitions alike); one that sums losses otherwise has its own `observe`;
-    one that looks at a query's features has `by_features` and `observe_for`.
+    attribute `half_life` (feedbacks of one partition after which an observation weighs half, > 0; None: never), or
+    `half_life_s` (seconds of the log, > 0, in all partitions alike); one that sums losses otherwise has its own
+    `observe`; one that looks at a query's features has `by_features` and `observe_for`.
     """
 
     name: ClassVar[str]

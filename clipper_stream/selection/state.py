@@ -159,6 +159,23 @@ def add_losses(
     return SelectionState(totals, state.at_ms, state.half_life_s)
 
 
+def discount_factor(half_life: float | None) -> float:
+    """The factor that scales every total before one feedback is added, so that older feedback weighs less.
+
+    A state of several partitions forgets in each partition by the feedbacks of that partition: with P partitions
+    evenly filled, the half-life of the whole is P times as many feedbacks. That keeps each partition's totals a
+    function of that partition's log alone. A partition without feedback forgets nothing: for that, states age by time.
+    The half-life is the number of feedbacks after which the weight of one has halved, > 0; None: never forget.
+
+    >>> discount_factor(1.0), discount_factor(None)
+    (0.5, 1.0)
+
+    Source: Garivier and Moulines, "On upper-confidence bound policies for switching bandit problems", ALT 2011
+    (their gamma).
+    """
+    return 1.0 if half_life is None else 0.5 ** (1.0 / half_life)
+
+
 def impossible_propensity(model: str, propensity: float) -> InvalidLabel:
     """The error for a logged propensity that is outside of (0, 1]."""
     return InvalidLabel(f"propensity {propensity} of {model}: log a probability in (0, 1] with each decision")

@@ -120,12 +120,10 @@ class ChoiceWithTrials:
 def with_trials(
     choice: ActionDistribution, canaries: Mapping[str, float], shadows: Mapping[str, float]
 ) -> PolicyChoice:
-    """Add trials to a choice; without any, the choice is returned as it is.
+    """Add trials to a choice, which has its audits already and is `NOBODY` without candidates.
 
-    Args:
-        choice: What the policy would do, audits included; `NOBODY` where there are no candidates.
-        canaries: Share of the queries that each answers, in [0, 1], together 1 at most.
-        shadows: Share of the queries that ask each besides, in [0, 1].
+    Shares, in [0, 1], are of the queries that a canary answers (together 1 at most), or that ask a shadow besides.
+    Without trials the choice is returned as it is.
 
     Raises:
         InvalidSetting: a share is out of its bounds, or canaries have more than all queries.

@@ -14,10 +14,11 @@ from starlette.routing import Route
 from clipper_agents.status.query_history import partitions_of_query
 from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal, refusal_of
+from clipper_gateway.http_messages import Accepted, PredictBody
 from clipper_gateway.rest import Endpoints, HttpCall, json_response
 from clipper_stream.errors import ClipperError, shown
+from clipper_stream.http.messages import FeedbackReport, QueryStatus
 from clipper_topics import codec
-from clipper_topics.http_messages import Accepted, FeedbackReport, PredictBody, QueryStatus
 from clipper_topics.manifests import ModelManifest
 from clipper_topics.query import ID_CHARACTERS, Query
 

@@ -23,6 +23,7 @@ from starlette.routing import Route
 from clipper_gateway.api import decoded
 from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal
+from clipper_gateway.http_messages import InferenceRequest
 from clipper_gateway.inference import check_version, check_visible, outputs_of, query_of, response_parameters
 from clipper_gateway.readiness import Readiness
 from clipper_gateway.rest import HttpCall, json_response
@@ -39,7 +40,6 @@ from clipper_gateway.tensors import (
     tensor_of_json,
 )
 from clipper_stream.errors import shown
-from clipper_topics.http_messages import InferenceRequest
 from clipper_topics.manifests import ApplicationManifest
 
 JSON, BINARY = "application/json", "application/octet-stream"

@@ -17,10 +17,12 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
+from clipper_gateway import http_messages
 from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S
 from clipper_gateway.inference import QueryParameters
 from clipper_gateway.request_log import TRACEPARENT
-from clipper_topics import http_messages
+from clipper_stream.http.messages import QueryStatus
+from clipper_topics.feedback import Feedback
 from clipper_topics.json_schema import components
 from clipper_topics.manifests import NAME_PATTERN, ApplicationManifest
 from clipper_topics.query import Query
@@ -162,7 +164,8 @@ def _ref(name: str) -> Json:
 
 def _schemas() -> Json:
     bodies = [one for one in vars(http_messages).values() if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-    found = components([*bodies, QueryParameters, ApplicationManifest, Query], _ref("{name}")["$ref"])
+    records: list[type[msgspec.Struct]] = [Feedback, QueryStatus, *bodies, QueryParameters, ApplicationManifest, Query]
+    found = components(records, _ref("{name}")["$ref"])
     asked = found.pop("Query")
     for name in ("PredictBody", "QueryParameters"):
         for field, described in found[name]["properties"].items():

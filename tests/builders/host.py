@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from clipper_agents.host.request_rows import RequestRows, rows_of_request
-from clipper_topics.frames import OutputFrame, RequestFrame
-from clipper_topics.trace_context import TracedRows
+from clipper_agents.host.request_rows import RequestRows, read_request
+from clipper_topics.frames import OutputFrame, RequestFrame, encode_frame
+from clipper_topics.trace_context import TracedRows, traced_rows_header
 
 ROUTER = b"router-1"
 
@@ -78,5 +78,10 @@ def request(
     return RequestFrame(**common, shape=list(matrix.shape), matrix=matrix.tobytes())
 
 
-def asked(rows: Sequence[Any], *, traced: tuple[TracedRows, ...] = (), **how: Any) -> RequestRows:
-    return rows_of_request(request(rows, **how), traced)
+def asked(rows: Sequence[Any], *, traced: tuple[TracedRows, ...] = (), origin: Any = None, **how: Any) -> RequestRows:
+    headers = traced_rows_header(traced) if traced else ()
+    return read_request(encode_frame(request(rows, **how)), 64, headers, origin)
+
+
+def pieces_of(replies: dict[int, list[Any]]) -> list[OutputFrame]:
+    return [frame for pieces in replies.values() for _, frame in pieces]

@@ -1,13 +1,13 @@
 import importlib.util
 import json
 
+import generate_schemas
 import pytest
 from sources import ROOT
 
 from clipper_agents.cli import reference as command_line
 from clipper_agents.observability import reference as metrics
 from clipper_gateway import openapi
-from clipper_topics import generate
 
 SPEC = importlib.util.spec_from_file_location("library_reference", ROOT / "docs/library_reference.py")
 library = importlib.util.module_from_spec(SPEC)
@@ -30,8 +30,8 @@ def test_a_generated_file_is_what_would_be_written_now(path, generated, command)
 
 
 def test_the_packaged_schemas_are_what_would_be_written_now():
-    packaged = {file.name: file.read_text(encoding="utf-8") for file in generate.FOLDER.iterdir()}
-    assert packaged == generate.documents(), "run python -m clipper_topics.generate"
+    packaged = {file.name: file.read_text(encoding="utf-8") for file in generate_schemas.FOLDER.iterdir()}
+    assert packaged == generate_schemas.documents(), "run python tests/generate_schemas.py"
 
 
 def test_every_public_name_of_the_library_has_a_line_that_says_something():

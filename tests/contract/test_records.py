@@ -11,15 +11,15 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import generate_schemas
 import jsonschema
 import msgspec
 import pytest
 from bad_input import INVALID_FEEDBACK, INVALID_QUERIES
+from builders.messages import MESSAGES
 
-from clipper_topics import codec, frames, generate
-from clipper_topics.asyncapi import document
+from clipper_topics import codec, frames
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
-from clipper_topics.examples import MESSAGES
 from clipper_topics.frames import FailedRow, OutputFrame, RequestFrame
 from clipper_topics.json_schema import field_sentences
 from clipper_topics.restore import Marker
@@ -124,7 +124,7 @@ def test_every_golden_file_is_there():
 
 # --- schemas --------------------------------------------------------------------------------------------------------
 def validator(name):
-    schema = json.loads(generate.documents()[f"{name}.schema.json"])
+    schema = json.loads(generate_schemas.documents()[f"{name}.schema.json"])
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
@@ -156,7 +156,7 @@ def test_what_is_wrong_by_itself_does_not_fit_the_schema(name):
 
 # --- the AsyncAPI document ------------------------------------------------------------------------------------------
 def test_the_asyncapi_document_names_every_topic_message_and_header_and_its_references_resolve():
-    content = document(Catalogue(prefix="other", partitions=7), "1.0.0")
+    content = generate_schemas.asyncapi(Catalogue(prefix="other", partitions=7), "1.0.0")
     for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(content)):
         reduce(operator.getitem, reference.split("/"), content)
     assert content["asyncapi"] == "3.0.0"

@@ -5,6 +5,7 @@ import time
 
 import msgspec
 import pytest
+from builders.messages import COMPARISON
 from builders.rollout_logs import answered
 from integration.running_steward import RecordedChanges, steward, until, writing
 
@@ -17,7 +18,6 @@ from clipper_agents.status.collect import read_status
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_topics import codec
 from clipper_topics.comparison import comparison_key
-from clipper_topics.examples import COMPARISON
 from clipper_topics.manifests import ApplicationManifest, DriftRule, RolloutRule, Trial
 
 RULE = RolloutRule(margin=0.1, steps=[0.2], least=20)

@@ -5,12 +5,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from clipper_stream.caching.clock import ClockCache
+from clipper_stream.caching.clock import ENTRY_BYTES, ClockCache
 
-ENTRY_BYTES = 3
 keys = st.sampled_from([b"%d" % number for number in range(12)])
-values = st.binary(max_size=9)
-budgets = st.sampled_from([0, 6, 10, 14, 30, 60])  # an entry is of 4 to 14 bytes
+values = st.binary(max_size=9).map(lambda value: 60 * value)
+budgets = st.sampled_from([0, 330, 500, 742, 1500, 3000])  # an entry is of 201 to 742 bytes
 
 
 class Ring:
@@ -58,7 +57,7 @@ class ClockMachine(RuleBasedStateMachine):
     @initialize(budget_bytes=budgets, entries=st.dictionaries(keys, values, max_size=6))
     def start(self, budget_bytes, entries):
         self.store = DictStore(entries.items())
-        self.cache = ClockCache(self.store, budget_bytes, ENTRY_BYTES)
+        self.cache = ClockCache(self.store, budget_bytes)
         self.ring = Ring(budget_bytes)
         self.ring.put_all(entries.items())
 
@@ -75,7 +74,7 @@ class ClockMachine(RuleBasedStateMachine):
     def restart(self, budget_bytes):
         self.ring = Ring(budget_bytes)
         self.ring.put_all(self.store.items())
-        self.cache = ClockCache(self.store, budget_bytes, ENTRY_BYTES)
+        self.cache = ClockCache(self.store, budget_bytes)
 
     @invariant()
     def the_store_holds_what_is_on_the_ring(self):

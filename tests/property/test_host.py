@@ -63,10 +63,10 @@ class UnevenSend:
     def __init__(self, turns):
         self.turns, self.safe = cycle(turns), []
 
-    async def __call__(self, reply):
+    async def send(self, partition, pieces):
         for _ in range(next(self.turns)):
             await asyncio.sleep(0)
-        self.safe += [(reply.partition, piece) for piece in reply.pieces]
+        self.safe += [(partition, frame) for _, frame in pieces]
 
 
 @given(
@@ -90,14 +90,16 @@ def test_every_row_is_answered_once_and_every_frame_finished_after_that(
         assert all(safe[origin] == sum(frame == origin for frame, _ in expected) for origin in origins)
         finished.extend(origins)
 
+    send.finish = finish
+
     async def serve():
-        core = HostBatcher(Window(max_delay_s), make_limit())
+        core = HostBatcher(Window(max_delay_s), make_limit(), max_open_rows)
         clock = partial(next, count(NOW_S, 0.0005))  # so that windows come to their end and far deadlines do not
         predictor, observer = Predictor(MODEL, inline=inline), BatchMetrics(HostMetrics(), "m", "1")
-        engine = HostEngine(core, predictor, send, finish, observer, max_open_rows=max_open_rows, clock=clock)
+        engine = HostEngine(core, predictor, send, observer, clock=clock)
         running = asyncio.create_task(engine.run())
-        for number, submission in enumerate(submissions):
-            await engine.submit([(10 * number + place, rows) for place, rows in enumerate(submission)])
+        for submission in submissions:
+            await engine.submit(submission)
         engine.drain()
         await running
         assert core.open_rows == core.queued_rows == 0
@@ -109,7 +111,7 @@ def test_every_row_is_answered_once_and_every_frame_finished_after_that(
             rows, replies[name] = frame.pop("rows"), frame["reply"]
             for row, (value, deadline_s) in enumerate(zip(rows, frame["deadline_s"], strict=True)):
                 expected[name, row] = [expected_answer(value, deadline_s)]
-            submission[place] = asked(rows, frame=name, **frame)
+            submission[place] = asked(rows, frame=name, origin=name, **frame)
     asyncio.run(asyncio.wait_for(serve(), timeout=10))
     assert rows_of(piece for _, piece in send.safe) == expected
     assert all(replies[piece.frame] == partition for partition, piece in send.safe)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from clipper_stream.combining.combiner import combine
 from clipper_stream.feedback.losses import loss_of
-from clipper_stream.feedback.update import LoggedDecision, fold
-from clipper_stream.feedback.values import GivenLoss, Label
+from clipper_stream.feedback.update import GivenLoss, Label, LoggedDecision, fold
 from clipper_stream.selection.distribution import audited, one_of
 from clipper_stream.selection.policies.exp4 import Exp4
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
@@ -65,7 +64,7 @@ def feedbacks(draw):
 def test_without_discount_a_fold_is_the_merge_of_its_partitions_folds(log, half_life):
     def folded(*partitions):
         known = (one[1:] for one in log if one[0] in partitions)
-        return reduce(lambda state, one: fold(state, one[0], one[1], policy, "zero_one").state, known, SelectionState())
+        return reduce(lambda state, one: fold(state, one[0], one[1], policy, "zero_one"), known, SelectionState())
 
     policy = Exp4(half_life=half_life)
     whole = folded(0, 1, 2)

@@ -2,6 +2,7 @@
 
 import json
 
+import generate_schemas
 import jsonschema
 import msgspec
 import pytest
@@ -13,11 +14,10 @@ from hypothesis import strategies as st
 from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import decode_feedback
 from clipper_agents.router.queries import decode_queries
-from clipper_topics import generate
 from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, headers_of
 
 NAMES = ["query", "feedback", "application", "model"]
-SCHEMAS = {name: json.loads(generate.documents()[f"{name}.schema.json"]) for name in NAMES}
+SCHEMAS = {name: json.loads(generate_schemas.documents()[f"{name}.schema.json"]) for name in NAMES}
 VALIDATORS = {name: jsonschema.Draft202012Validator(schema) for name, schema in SCHEMAS.items()}
 BETWEEN_FIELDS = ("elements: a row has at most", "name each version once", "let their shares sum", "NaN", "64 bits")
 """Reasons of rules that no schema can state: between fields, and of values of any form."""

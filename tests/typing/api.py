@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 from clipper_stream.combining.combiner import Combined, combine
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
-from clipper_stream.feedback.update import Learned, LoggedDecision, Scores, fold, score
-from clipper_stream.feedback.values import FeedbackValue, GivenLoss, Label
+from clipper_stream.feedback.update import FeedbackValue, GivenLoss, Label, LoggedDecision, Scores, fold, score
 from clipper_stream.query.inputs import Rows, RowSpec, to_matrix, to_rows
 from clipper_stream.selection.distribution import audited, forced_decision, one_of
 from clipper_stream.selection.policy import ActionDistribution, Decision, SelectionPolicy
@@ -59,8 +58,7 @@ confidence: float = combined.confidence
 logged = LoggedDecision(outputs={"svm:1": 3}, propensities={"svm:1": 0.25}, served=("svm:1",), answer=3)
 truths: list[FeedbackValue] = [Label("cat"), GivenLoss(0.5), GivenLoss.of_reward(0.5)]
 scores: Scores = score(logged, truths[0], "zero_one")
-learned: Learned = fold(state, logged, truths[0], policy, "zero_one")
-next_state: SelectionState = learned.state
+next_state: SelectionState = fold(state, logged, truths[0], policy, "zero_one")
 loss: float = loss_of("absolute", 0.5, 0.25) + loss_of_rows("zero_one", [1, 2], [1, 3])
 
 # inputs

@@ -81,12 +81,7 @@ def content_type(headers: Headers) -> str:
     >>> content_type([("Content-Type", b"Application/x-msgpack; charset=utf-8")])
     'application/msgpack'
     """
-    if type(headers) is tuple and (usual := _USUAL.get(headers)):
-        return usual[0]
-    for name, value in headers:
-        if name.lower() == CONTENT_TYPE:
-            return _stated(value)
-    return JSON
+    return read_headers(headers)[0]
 
 
 def _stated(value: bytes | None) -> str:
@@ -97,10 +92,7 @@ def _stated(value: bytes | None) -> str:
 def headers_of(kind: str, *, state_json: bool = False) -> list[tuple[str, bytes]]:
     """Return the headers that a record of this content type carries.
 
-    Args:
-        kind: The content type.
-        state_json: Whether JSON is stated too. Routers state it with predictions and audits, for readers that know
-            nothing of this contract; in records of applications it is understood.
+    Routers state JSON too (`state_json`), for readers that know nothing of this contract; applications leave it out.
 
     >>> headers_of(JSON), headers_of(JSON, state_json=True)
     ([], [('content-type', b'application/json')])
@@ -113,20 +105,6 @@ def headers_of(kind: str, *, state_json: bool = False) -> list[tuple[str, bytes]
 def no_extension(code: int, _: memoryview) -> object:
     """Refuse what msgpack leaves to applications: bytes that come from anybody."""
     raise ValueError(f"msgpack extension type {code}: use numbers, text, binary, lists and maps")
-
-
-def _decoders(record: type[msgspec.Struct]) -> dict[str, Any]:
-    native: dict[str, Any] = {
-        JSON: msgspec.json.Decoder(record),
-        MSGPACK: msgspec.msgpack.Decoder(record, ext_hook=no_extension),
-    }
-    if not any(part.__struct_config__.forbid_unknown_fields for part in records_in([record])):
-        return native
-    parsers: dict[str, Any] = {
-        JSON: msgspec.json.Decoder(),
-        MSGPACK: msgspec.msgpack.Decoder(ext_hook=no_extension),
-    }
-    return {kind: TolerantDecoder(record, native[kind], parser) for kind, parser in parsers.items()}
 
 
 def records_in(records: Iterable[type[msgspec.Struct]]) -> list[type[msgspec.Struct]]:
@@ -167,70 +145,59 @@ def as_declared(value: Any, declared: inspect.Type) -> Any:
     return value
 
 
-class TolerantDecoder(Generic[T]):
-    """A decoder that ignores unknown fields also where the type of a record forbids them.
-
-    What does not fit the type is parsed once more, without it: records of newer releases and of other languages.
-    """
-
-    def __init__(self, record: type[T], native: Any, parser: Any) -> None:
-        self._record, self._native, self._parser = record, native, parser
-        self._declared = inspect.type_info(record)
-
-    def decode(self, value: bytes) -> T:
-        """The record.
-
-        Raises:
-            msgspec.MsgspecError: the bytes, or a field that the record knows, are not as they should be.
-        """
-        try:
-            found: T = self._native.decode(value)
-        except msgspec.ValidationError:
-            found = msgspec.convert(as_declared(self._parser.decode(value), self._declared), self._record)
-        return found
-
-
 # --- records ------------------------------------------------------------------------------------------------------
+_PARSERS: dict[str, Any] = {JSON: msgspec.json.Decoder(), MSGPACK: msgspec.msgpack.Decoder(ext_hook=no_extension)}
+_ENCODERS: dict[str, Any] = {JSON: msgspec.json.Encoder(), MSGPACK: msgspec.msgpack.Encoder()}
+
+
 class Codec(Generic[T]):
     """Encodes and decodes one kind of record.
+
+    Where its type forbids unknown fields, what does not fit the type is parsed once more, without it: records of newer
+    releases and of other languages.
+
+    Raises:
+        UndecodableRecord: from decoding: an empty value, an unknown content type, or bytes that are no such record.
 
     >>> queries.decode(b'{"application": "digits", "input": [1, 2]}').application
     'digits'
     """
 
     def __init__(self, record: type[T]) -> None:
-        self._decoders = _decoders(record)
-        self._encoders: dict[str, Any] = {JSON: msgspec.json.Encoder(), MSGPACK: msgspec.msgpack.Encoder()}
+        self._record, self._declared = record, inspect.type_info(record)
+        self._is_strict = any(part.__struct_config__.forbid_unknown_fields for part in records_in([record]))
+        self._decoders: dict[str, Any] = {
+            JSON: msgspec.json.Decoder(record),
+            MSGPACK: msgspec.msgpack.Decoder(record, ext_hook=no_extension),
+        }
 
     def decode(self, value: bytes | None, headers: Headers = ()) -> T:
-        """The record.
-
-        Raises:
-            UndecodableRecord: an empty value, an unknown content type, or bytes that are no such record.
-        """
+        """Decode a record of the content type that its headers state."""
         return self.decode_as(content_type(headers) if headers else JSON, value)
 
     def decode_as(self, kind: str, value: bytes | None) -> T:
-        """The record, of a content type that is known already.
-
-        Raises:
-            UndecodableRecord: as `decode`.
-        """
+        """Decode a record of a content type that is known already."""
         if not value:
             raise UndecodableRecord("the value is empty")
         decoder = self._decoders.get(kind)
         if decoder is None:
             raise UndecodableRecord(f"content-type {kind!r}: use {JSON} (the default) or {MSGPACK}")
         try:
-            record: T = decoder.decode(value)
+            return self._decode_strict(decoder, kind, value) if self._is_strict else decoder.decode(value)
         except (ValueError, RecursionError) as error:  # msgspec's own errors and UnicodeDecodeError are ValueErrors
             raise UndecodableRecord(f"not {kind}: {error}") from error
-        return record
 
     def encode(self, record: T, kind: str = JSON) -> bytes:
-        """The record as bytes of this content type."""
-        encoded: bytes = self._encoders[kind].encode(record)
+        """Return the record as bytes of this content type."""
+        encoded: bytes = _ENCODERS[kind].encode(record)
         return encoded
+
+    def _decode_strict(self, decoder: Any, kind: str, value: bytes) -> T:
+        try:
+            record: T = decoder.decode(value)
+        except msgspec.ValidationError:
+            record = msgspec.convert(as_declared(_PARSERS[kind].decode(value), self._declared), self._record)
+        return record
 
 
 queries = Codec(Query)

@@ -55,9 +55,5 @@ class Comparison(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
 
 def comparison_key(application: str, model: str) -> bytes:
-    """Key of the comparison of a version.
-
-    >>> comparison_key("digits", "svm:2")
-    b'digits/svm:2'
-    """
+    """Return the key of the comparison of a version."""
     return f"{application}/{model}".encode()

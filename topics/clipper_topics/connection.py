@@ -54,11 +54,9 @@ class KafkaConnection:
         bootstrap: One or several `host:port`, separated by commas.
         security_protocol: One of `PROTOCOLS`.
         sasl_mechanism: One of `MECHANISMS`; absent: `PLAIN` where the protocol is a SASL one.
-        username: SASL name.
-        password: SASL password.
+        username: SASL name, with its `password`.
         cafile: PEM file of the authorities to trust; absent: the system's.
-        certfile: PEM file of the client's certificate, for mutual TLS.
-        keyfile: PEM file of the client's private key.
+        certfile: PEM file of the client's certificate, for mutual TLS, with that of its private key, `keyfile`.
 
     Raises:
         InvalidConnection: an unknown name, half a credential, or a setting that the protocol would ignore.
@@ -88,19 +86,13 @@ class KafkaConnection:
             self._check_ignored("cafile", "certfile", use="SASL_SSL" if self._sasl else "SSL")
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], bootstrap: str | None = None) -> "KafkaConnection":
+    def from_environment(cls, environ: Mapping[str, str]) -> "KafkaConnection":
         """The connection that the variables in `VARIABLES` describe; an empty variable counts as absent.
-
-        Args:
-            environ: For example `os.environ`.
-            bootstrap: Takes precedence over the variable.
 
         Raises:
             InvalidConnection: no address at all, or settings that do not fit together.
         """
         found: dict[str, Any] = {name: environ[key] for name, key in VARIABLES.items() if environ.get(key)}
-        if bootstrap:
-            found["bootstrap"] = bootstrap
         if "bootstrap" not in found:
             raise InvalidConnection(f"no Kafka address: set {VARIABLES['bootstrap']} to host:port[,host:port...]")
         for name in ("security_protocol", "sasl_mechanism"):

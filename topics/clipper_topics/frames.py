@@ -73,25 +73,17 @@ _VERSION = bytes([FRAME_VERSION])
 
 
 def encode_frame(frame: RequestFrame | OutputFrame) -> bytes:
-    """The frame as bytes."""
+    """Return the frame as bytes."""
     return _VERSION + _encoder.encode(frame)
 
 
 def decode_request(data: bytes) -> RequestFrame:
-    """A request frame.
-
-    Raises:
-        UnknownFrame: another version, or bytes that are no request frame.
-    """
+    """Decode a request frame; `UnknownFrame` for another version, or bytes that are none."""
     return _decoded(data, _request)
 
 
 def decode_output(data: bytes) -> OutputFrame:
-    """An output frame.
-
-    Raises:
-        UnknownFrame: another version, or bytes that are no output frame.
-    """
+    """Decode an output frame; `UnknownFrame` as `decode_request`."""
     return _decoded(data, _output)
 
 

@@ -8,7 +8,6 @@ from typing import Literal
 import msgspec
 
 State = Literal["starting", "ready", "failed", "draining"]
-STATES = ("starting", "ready", "failed", "draining")
 
 
 class HostReport(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -35,9 +34,5 @@ class HostReport(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def report_key(model: str, instance: str) -> bytes:
-    """Key of a host's report.
-
-    >>> report_key("svm:2", "host.svm.2.0")
-    b'svm:2/host.svm.2.0'
-    """
+    """Return the key of a host's report."""
     return f"{model}/{instance}".encode()

@@ -42,12 +42,7 @@ def field_sentences(record: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def components(records: list[type[msgspec.Struct]], ref_template: str) -> dict[str, Any]:
-    """Schemas of the records and of those inside them, by the name of the record.
-
-    Args:
-        records: Records to describe.
-        ref_template: Where a schema points for another, with `{name}`.
-    """
+    """Schemas of the records and of those inside them, by name; they point for another to `ref_template`."""
     _, schemas = msgspec.json.schema_components(records, ref_template=ref_template)
     for record in records_in(records):
         _describe(schemas[record.__name__], record)

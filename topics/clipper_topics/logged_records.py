@@ -4,25 +4,14 @@ A router keeps the bytes of every prediction in an index, and a replay on disk. 
 times as much as its head, so only what feedback is about is ever decoded.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
 from clipper_topics import codec
 from clipper_topics.audit import Audit
-from clipper_topics.codec import Codec, Headers, UndecodableRecord, content_type
+from clipper_topics.codec import Codec, UndecodableRecord, content_type
 from clipper_topics.prediction import Prediction
-
-
-class LogRecord(Protocol):
-    """A record of a topic, as aiokafka reads it."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Headers: ...
 
 
 class LoggedRecord(NamedTuple):
@@ -77,11 +66,7 @@ def audit_key(query_id: str, query_offset: int) -> str:
 
 
 def prediction_head(logged: LoggedRecord) -> PredictionHead:
-    """The head of a prediction.
-
-    Raises:
-        UndecodableRecord: the bytes are no prediction.
-    """
+    """Decode the head of a prediction; `UndecodableRecord` where the bytes are none."""
     return _heads.decode_as(logged.content_type, logged.value)
 
 
@@ -98,21 +83,17 @@ def named_models(logged: LoggedRecord) -> list[str]:
 
 
 def decode_prediction(logged: LoggedRecord) -> Prediction:
-    """The whole prediction."""
+    """Decode the whole prediction."""
     return codec.predictions.decode_as(logged.content_type, logged.value)
 
 
 def decode_audit(logged: LoggedRecord) -> Audit:
-    """The whole audit.
-
-    Raises:
-        UndecodableRecord: the bytes are no audit.
-    """
+    """Decode the whole audit; `UndecodableRecord` where the bytes are none."""
     return codec.audits.decode_as(logged.content_type, logged.value)
 
 
-def read_prediction(record: LogRecord) -> tuple[str, LoggedRecord] | None:
-    """The query id and the content of a record of the predictions topic; None for a record that is no prediction."""
+def read_prediction(record: Any) -> tuple[str, LoggedRecord] | None:
+    """Return query id and content of a record of the predictions topic, as Kafka clients read it; None for no such."""
     logged = _logged(record)
     try:
         head = prediction_head(logged)
@@ -121,7 +102,7 @@ def read_prediction(record: LogRecord) -> tuple[str, LoggedRecord] | None:
     return head.query_id, logged._replace(audited=True) if head.audited else logged
 
 
-def read_audit(record: LogRecord) -> tuple[str, LoggedRecord] | None:
+def read_audit(record: Any) -> tuple[str, LoggedRecord] | None:
     """The `audit_key` and the content of a record of the audits topic; None for a record that is no audit.
 
     The audit is decoded wholly, so that whatever is indexed can be learned from.
@@ -134,5 +115,5 @@ def read_audit(record: LogRecord) -> tuple[str, LoggedRecord] | None:
     return audit_key(audit.query_id, audit.query_offset), logged
 
 
-def _logged(record: LogRecord) -> LoggedRecord:
+def _logged(record: Any) -> LoggedRecord:
     return LoggedRecord(record.offset, record.value or b"", content_type(record.headers) == codec.MSGPACK)

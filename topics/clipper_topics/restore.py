@@ -124,12 +124,8 @@ def _wrong_with_moments(row: SavedRow) -> str | None:
     return None
 
 
-def encode_marker(application: str, rows: Iterable[SavedRow]) -> bytes:
-    """Return the value of the marker of one partition, of which these are the rows; empty ones are left out.
-
-    Raises:
-        UnusableRows: it would be larger than a record of the feedback topic may be.
-    """
+def _marker(application: str, rows: Iterable[SavedRow]) -> bytes:
+    """Encode the marker of one partition, of which these are the rows; empty ones are left out."""
     kept = [row for row in rows if row.totals]
     value = _encode(Marker(application=application, rows=kept))
     if len(value) > MAX_MARKER_BYTES:
@@ -164,17 +160,15 @@ def markers_of(application: str, rows: Iterable[SavedRow], partitions: int) -> l
     [True, True]
 
     Raises:
-        UnusableRows: rows that no restore can have.
+        UnusableRows: rows that no restore can have, or more than a record of the feedback topic may hold.
     """
     given = list(rows)
     check_rows(given, partitions)
-    return [
-        encode_marker(application, [row for row in given if row.partition == number]) for number in range(partitions)
-    ]
+    return [_marker(application, (row for row in given if row.partition == number)) for number in range(partitions)]
 
 
 def saved_in(markers: Sequence[bytes]) -> int:
-    """Return how many rows the markers of all partitions have together; markers are in the order of partitions."""
+    """Return how many rows the markers of all partitions, in order, have together."""
     return sum(len(decode_marker(value, number, len(markers)).rows) for number, value in enumerate(markers))
 
 
@@ -199,10 +193,7 @@ def restore_id_of(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
 
 
 def refusal_of(restore: Restore | None, restore_id: str, value: bytes, partition: int) -> str | None:
-    """Return why a marker does not count, before it is decoded; None when nothing is wrong so far.
-
-    The restore is the declaration of the id in the marker's header, None when there is none.
-    """
+    """Return why a marker does not count, by its value and its declaration, before it is decoded; None when it may."""
     if restore is None:
         return (
             f"no restore {restore_id[:100]!r} is declared on the control topic: "

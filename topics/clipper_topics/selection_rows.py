@@ -139,12 +139,7 @@ def encode_row(row: SelectionRow) -> bytes:
 
 
 def decode_row(value: bytes) -> SelectionRow:
-    """Return the row in a record's value.
-
-    Raises:
-        UnknownRowVersion: a row of another version.
-        ValueError: the bytes are no row.
-    """
+    """Return the row in a record's value; `UnknownRowVersion` for another version, `ValueError` for no row."""
     row = _rows.decode(value)
     if row.version != ROW_VERSION:
         found = f"a selection row has version {row.version}, this release reads {ROW_VERSION}"
@@ -167,11 +162,7 @@ def encode_key(key: RowKey) -> bytes:
 
 
 def decode_key(key: bytes | None) -> RowKey:
-    """Return the key of a row.
-
-    Raises:
-        ValueError: the bytes are no key.
-    """
+    """Return the key of a row; `ValueError` where the bytes are none."""
     return _keys.decode(key or b"")
 
 
@@ -192,15 +183,14 @@ def is_context(key: RowKey) -> bool:
 def read_row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow | None] | None:
     """Return the row of a record, None in its place when it is deleted; None for bytes that are no row.
 
+    A row of another version raises `UnknownRowVersion`.
+
     >>> read_row(encode_key(RowKey("digits", None, 3)), encode_row(note_row(9)))[1].offset
     9
     >>> read_row(encode_key(RowKey("digits", "user-7", 3)), None)
     (RowKey(application='digits', context='user-7', partition=3), None)
     >>> read_row(b"", b"nonsense") is None
     True
-
-    Raises:
-        UnknownRowVersion: a row of another version.
     """
     try:
         return decode_key(key), None if value is None else decode_row(value)

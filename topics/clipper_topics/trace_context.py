@@ -81,12 +81,8 @@ def record_attributes(
 ) -> dict[str, Any]:
     """Return the attributes of a span about a record, or about several.
 
-    Args:
-        operation: Its name, the first word of the span's.
-        kind: Its type: `send` or `process`.
-        topic: The topic.
-        partition: None for records of several.
-        offset: None or negative where it is not known.
+    The kind of operation is `send` or `process`; there is no partition for records of several, and no offset or a
+    negative one where it is not known.
     """
     found: dict[str, Any] = {
         "messaging.system": "kafka",

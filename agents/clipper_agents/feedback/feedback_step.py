@@ -12,6 +12,7 @@ Rules of this file:
 - Nothing here is sent or stored: the step says what to write.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import gt
@@ -21,7 +22,7 @@ import msgspec
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import row_of, state_of
-from clipper_agents.feedback.restore_markers import RefusedMarker, Restored
+from clipper_agents.control.state import DeclaredRestore
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import disagreement, feedback_value, is_policy_choice, join
 from clipper_stream.feedback.update import LoggedDecision, fold
@@ -33,8 +34,9 @@ from clipper_topics.containers import LARGE_BYTES, check_containers
 from clipper_topics.dead_letter import MESSAGE_CHARACTERS
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, AckRequest, Feedback, FeedbackAck, check_feedback, said_at_ms
 from clipper_topics.logged_records import LoggedRecord, decode_audit, decode_prediction
-from clipper_topics.manifests import REF_CHARACTERS
+from clipper_topics.manifests import REF_CHARACTERS, ApplicationManifest
 from clipper_topics.query import ID_CHARACTERS, MOST_FEATURES
+from clipper_topics.restore import Marker, UnusableRows, decode_marker, refusal_of, restore_id_of
 from clipper_topics.selection_rows import (
     NOT_DECLARED,
     ConfigStart,
@@ -49,7 +51,25 @@ from clipper_topics.selection_rows import (
 Record: TypeAlias = ConsumerRecord[Any, Any]
 Row = tuple[str, str | None]
 """Application and context."""
+DIGEST_BYTES = 4
 FindApplication: TypeAlias = Callable[[str, int], Application | None]
+
+
+class RefusedMarker(ValueError):
+    """A record claims to restore a state and must not count; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """A valid marker of a restored state.
+
+    Attributes:
+        marker: The rows.
+        declared: Offset of its declaration on the control topic: of two restores the later one wins.
+    """
+
+    marker: Marker
+    declared: int
 
 
 class JoinedFeedback(NamedTuple):
@@ -117,11 +137,11 @@ def decode_feedback(record: Record) -> Feedback:
     """
     if len(record.value or b"") > LARGE_BYTES:
         _check_label(record)
-    found = codec.feedback.decode(record.value, record.headers)
-    wrong = check_feedback(found)
+    feedback = codec.feedback.decode(record.value, record.headers)
+    wrong = check_feedback(feedback)
     if wrong is not None:
         raise UndecodableRecord(wrong)
-    return found
+    return feedback
 
 
 def _check_label(record: Record) -> None:
@@ -156,6 +176,66 @@ def _ack_record(
     return record.key, codec.feedback_acks.encode(ack, kind), [*headers_of(kind, state_json=True), *echoed]
 
 
+def is_marker(record: Record) -> bool:
+    """Return whether a record of the feedback topic is, or claims to be, a marker."""
+    return restore_id_of(record.headers) is not None
+
+
+def read_markers(
+    claims: Iterable[Record], find: Callable[[str], DeclaredRestore | None], partitions: int
+) -> tuple[list[tuple[Record, Restored]], list[tuple[Record, Exception]]]:
+    """Return the valid markers, and the refused ones with the reason; arguments as of `read_marker`."""
+    counted: list[tuple[Record, Restored]] = []
+    refused: list[tuple[Record, Exception]] = []
+    for record in claims:
+        try:
+            counted.append((record, read_marker(record, find, partitions)))
+        except RefusedMarker as error:
+            refused.append((record, error))
+    return counted, refused
+
+
+def read_marker(record: Record, find: Callable[[str], DeclaredRestore | None], partitions: int) -> Restored:
+    """Decode and check the marker of a record.
+
+    Args:
+        record: Of the feedback topic, with the header.
+        find: Finds the declaration of a restore.
+        partitions: Number of partitions of the feedback topic.
+
+    Raises:
+        RefusedMarker: the marker must not count.
+    """
+    restore_id = restore_id_of(record.headers) or ""
+    declared = find(restore_id)
+    try:
+        value = record.value or b""
+        reason = refusal_of(None if declared is None else declared.restore, restore_id, value, record.partition)
+        if reason is not None or declared is None:
+            raise RefusedMarker(reason)
+        marker = decode_marker(value, record.partition, partitions)
+    except UnusableRows as error:
+        raise RefusedMarker(str(error)) from error
+    if marker.application != declared.restore.application:
+        raise RefusedMarker(
+            f"restore {restore_id} is about {declared.restore.application}, the marker about {marker.application}: "
+            "nothing is restored"
+        )
+    return Restored(marker=marker, declared=declared.offset)
+
+
+def config_digest(manifest: ApplicationManifest) -> int:
+    """Return the digest of a manifest's policy and loss; never 0.
+
+    >>> one = ApplicationManifest(name="digits", models=["svm:1"])
+    >>> config_digest(one) == config_digest(msgspec.structs.replace(one, revision=2, audit_ratio=0.5))
+    True
+    """
+    learning = (manifest.policy.name, manifest.policy.parameters, manifest.loss)
+    packed = msgspec.msgpack.encode(learning, order="deterministic")
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=DIGEST_BYTES).digest()) or 1
+
+
 def learn(
     feedback: Sequence[JoinedFeedback],
     applied_feedback: Mapping[int, int | None],
@@ -182,13 +262,13 @@ def learn(
         if not isinstance(entry, JoinedFeedback):
             _restore(step, *entry, row, stored)
             continue
-        record, found, logged, _ = entry
+        record, said, logged, _ = entry
         if logged is None:
-            step.refuse(record, "orphan", OrphanFeedback(_orphan(found, record)), found)
+            step.refuse(record, "orphan", OrphanFeedback(_orphan(said, record)), said)
             continue
         before = step.applied_feedback.get(logged.offset, applied_feedback[logged.offset])
         if before is not None and before < record.offset:
-            step.conclude(record, "duplicate", found)
+            step.conclude(record, "duplicate", said)
         else:
             _apply(step, entry, logged, row, application)
     return step
@@ -197,12 +277,12 @@ def learn(
 def _apply(
     step: Step, entry: JoinedFeedback, logged: LoggedRecord, row: Callable[[Row], SelectionRow], find: FindApplication
 ) -> None:
-    record, found, _, audit = entry
+    record, feedback, _, audit = entry
     prediction = decode_prediction(logged)
     known = find(prediction.application, record.offset)
-    wrong = disagreement(found, prediction)
+    wrong = disagreement(feedback, prediction)
     if wrong is not None:
-        step.refuse(record, "invalid", UnusableFeedback(wrong), found)
+        step.refuse(record, "invalid", UnusableFeedback(wrong), feedback)
         return
     key = (prediction.application, prediction.context)
     before = step.rows[key] if key in step.rows else row(key)
@@ -210,22 +290,22 @@ def _apply(
         _note_config(step, prediction.application, known, record.offset, row)
     if known is None or not is_policy_choice(prediction):
         step.applied_feedback[logged.offset] = record.offset
-        step.conclude(record, "unlearned", found)
+        step.conclude(record, "unlearned", feedback)
         return
-    decision, value = join(prediction, None if audit is None else decode_audit(audit)), feedback_value(found)
+    decision, value = join(prediction, None if audit is None else decode_audit(audit)), feedback_value(feedback)
     try:
         _check_bounds(prediction.context, decision)
         state = step.states.get(key) or state_of(before)
         said_ms = said_at_ms(record.timestamp, record.headers)
         learned = fold(state, decision, value, known.policy, known.loss, said_ms)
     except InvalidLabel as error:
-        step.refuse(record, "invalid", error, found)
+        step.refuse(record, "invalid", error, feedback)
         return
     step.applied_feedback[logged.offset] = record.offset
-    step.conclude(record, "applied", found)
+    step.conclude(record, "applied", feedback)
     if record.offset > before.offset:
-        step.rows[key] = row_of(learned.state, record.offset, before.applied + 1)
-        step.states[key] = learned.state
+        step.rows[key] = row_of(learned, record.offset, before.applied + 1)
+        step.states[key] = learned
 
 
 def _check_bounds(context: str | None, decision: LoggedDecision) -> None:
@@ -264,29 +344,29 @@ def _offset(entry: JoinedFeedback | tuple[Record, Restored]) -> int:
 def _restore(
     step: Step,
     record: Record,
-    found: Restored,
+    restored: Restored,
     row: Callable[[Row], SelectionRow],
     stored: Callable[[str], Iterable[Row]],
 ) -> None:
     """Set the rows, unless this or a later restore has set them before."""
-    name = found.marker.application
+    name = restored.marker.application
     note = ("", name)
     last = step.rows.get(note) or row(note)
     newest = last.applied if last.offset >= 0 else -1
-    if record.offset <= last.offset or found.declared == newest:
+    if record.offset <= last.offset or restored.declared == newest:
         step.count("duplicate")
         return
-    if found.declared < newest:
+    if restored.declared < newest:
         reason = f"a later restore of {name} was counted before this one: repeat it if it is still wanted"
         step.refuse(record, "invalid", RefusedMarker(reason))
         return
-    saved = {(name, one.context): one for one in found.marker.rows}
+    saved = {(name, one.context): one for one in restored.marker.rows}
     for key in dict.fromkeys([*stored(name), *(key for key in step.rows if key[0] == name), *saved]):
         before = step.rows.get(key) or row(key)
         if record.offset > before.offset:
             step.rows[key] = unsaved(saved.get(key, _EMPTY), record.offset, before.applied)
             step.states.pop(key, None)
-    step.rows[note] = note_row(record.offset, found.declared)
+    step.rows[note] = note_row(record.offset, restored.declared)
     step.count("restored")
 
 
@@ -295,8 +375,8 @@ _EMPTY = SavedRow(partition=0)
 _BOUNDS = (ID_CHARACTERS, MOST_FEATURES, MOST_MODELS, REF_CHARACTERS)
 
 
-def _orphan(found: Feedback, record: Record) -> str:
-    whose = "" if found.application is None else f" of application {found.application!r}"
-    where = f"query {found.query_id!r}{whose} in partition {record.partition}"
+def _orphan(feedback: Feedback, record: Record) -> str:
+    whose = "" if feedback.application is None else f" of application {feedback.application!r}"
+    where = f"query {feedback.query_id!r}{whose} in partition {record.partition}"
     early = f"at most {EARLY_FEEDBACK_MS // 1000} s before it and the feedback horizon after it"
     return f"no decision about {where}: send the feedback with the query's key, {early}"

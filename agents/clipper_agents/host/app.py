@@ -3,44 +3,46 @@
 start --> model loaded, warm, measured --> joined the group --> `ready` line --> SIGTERM --> drained --> left --> end
              | SetupError                                          | a send failed, a defect: the app crashes
 
-What it says of itself meanwhile on the hosts topic is in `self_report`.
+Meanwhile it reports its state on the hosts topic: starting, ready, draining, nothing more; or failed, with the reason.
+Serving never waits for that: reports are written from a thread of their own, as soon as a broker takes them.
 """
 
 import asyncio
 import logging
 import os
+import signal
 from typing import Any
 
-from clipper_agents.control.host_reports import HostReports, address_of
+from clipper_agents.control.host_reports import HostReports, address_of, one_line
 from clipper_agents.host.batch_traces import BatchTraces
 from clipper_agents.host.cpu_affinity import limit_cores
-from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.engine_builder import make_engine, prepare
-from clipper_agents.host.poison_rows import BatchGuard, PoisonRows
-from clipper_agents.host.predictor import Predictor
-from clipper_agents.host.request_server import FrameOrigin, RequestServer
-from clipper_agents.host.self_report import SelfReports
-from clipper_agents.host.watchdog import ModelWatch, bound_allocations, drain_self
+from clipper_agents.host.engine import make_engine
+from clipper_agents.host.poison_rows import PoisonRows
+from clipper_agents.host.predictor import Predictor, prepare
+from clipper_agents.host.request_server import RequestServer
+from clipper_agents.host.watchdog import ModelWatch, bound_allocations
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.settings.workers import HostSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
+from clipper_topics.host_report import HostReport, State
 from clipper_topics.manifests import ModelManifest
 
 logger = logging.getLogger(__name__)
 
 LAG_EVERY_S = 1.0
+KNOWN_WITHIN_S = 5.0
+"""The ready line waits so long for its report, so that routers know of a host that its supervisor calls ready."""
+LAST_WORD_S = 2.0
+"""A broker that is away must not hold up the end of a process."""
 
 
 def run(settings: HostSettings, metrics: HostMetrics, port: int) -> None:
     """Host the model until SIGTERM or SIGINT; prints `ready role=host model=... metrics=PORT` when it serves.
 
-    Its metrics and probes are served on `port` already.
-
-    Raises:
-        SetupError: the model cannot be loaded; the message says what to do.
+    Its metrics and probes are served on `port` already. `SetupError` where the model cannot be loaded.
     """
     metrics.health.waits_for = f"model {settings.model.ref} is loading"
     metrics.watch_disk(settings.data_dir)
@@ -57,13 +59,46 @@ def run(settings: HostSettings, metrics: HostMetrics, port: int) -> None:
         reports.fails(error)
         raise
     ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
-    run_worker(
-        lambda: HostProcess(settings, predictor, poison_rows, metrics, reports),
-        ready,
-        settings.kafka,
-        metrics.health,
-        reports,
-    )
+
+    def make() -> HostProcess:
+        return HostProcess(settings, predictor, poison_rows, metrics, reports)
+
+    run_worker(make, ready, settings.kafka, metrics.health, reports)
+
+
+class SelfReports:
+    """The reports of one host about itself; `metrics` is the address at which it serves its metrics, `host:port`."""
+
+    def __init__(self, reports: HostReports, model: ModelManifest, instance: str, metrics: str | None = None) -> None:
+        self._reports, self._model, self._instance, self._metrics = reports, model, instance, metrics
+        self._is_over = False
+
+    def say(self, state: State, reason: str | None = None) -> None:
+        if self._is_over:
+            return
+        report = HostReport(model=self._model.ref, instance=self._instance, state=state, reason=reason)
+        report.sha256, report.pid, report.metrics = self._model.sha256, os.getpid(), self._metrics
+        self._reports.put(report)
+
+    async def serves(self) -> None:
+        """Report `ready`, and wait until that is written, for at most `KNOWN_WITHIN_S`."""
+        self.say("ready")
+        await asyncio.to_thread(self._reports.wait_written, KNOWN_WITHIN_S)
+
+    def fails(self, reason: BaseException | str | None) -> None:
+        self.say("failed", one_line(reason))
+        self._is_over = True
+        self._reports.close(LAST_WORD_S)
+
+    async def leave(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._reports.withdraw(self._model.ref, self._instance)
+            await asyncio.to_thread(self._reports.close, LAST_WORD_S)
+
+    async def watch_rights(self) -> None:
+        """Wait for ever, or raise the error when this user may not write reports: then no router would ask it."""
+        await asyncio.wrap_future(self._reports.refused)
 
 
 class HostProcess:
@@ -88,10 +123,8 @@ class HostProcess:
         server = RequestServer(self.app, catalogue, metrics, poison_rows, traces)
         self._tell_deaths(model, poison_rows)
         watch = ModelWatch(self._hung, self._outgrown)
-        guard = BatchGuard(watch.add(model.ref, model.batch.hang_s, model.memory_mib), poison_rows)
-        self._engine: HostEngine[FrameOrigin] = make_engine(
-            model, predictor, server.send, server.finished, metrics, guard, traces
-        )
+        guards = poison_rows, watch.add(model.ref, model.batch.hang_s, model.memory_mib)
+        self._engine = make_engine(model, predictor, server, metrics, guards, traces)
         if model.memory_mib is not None:
             bound_allocations(2 * model.memory_mib)
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,7 +135,6 @@ class HostProcess:
         self.app.agent(self.app.raw_topic(self._topic), name="requests")(requests)
 
     async def start(self) -> None:
-        """Run the engine and join the group."""
         self._running = self._spawn(self._engine.run())
         await self.app.maybe_start_producer()
         self._tasks.append(self.app.watch_brokers(self._metrics.set_broker_reachable))
@@ -112,7 +144,6 @@ class HostProcess:
         self._spawn(self._reports.watch_rights())
 
     async def stop(self) -> None:
-        """Finish the rows that are in the process, then leave."""
         self._reports.say("draining")
         self._engine.drain()
         await asyncio.wait([self._running])
@@ -127,15 +158,13 @@ class HostProcess:
 
     def _outgrown(self) -> None:
         self.app.outgrown = True
-        drain_self()
+        os.kill(os.getpid(), signal.SIGTERM)  # as its supervisor would to drain it
 
     def _tell_deaths(self, model: ModelManifest, poison_rows: PoisonRows) -> None:
         if poison_rows.found:
-            text = (
-                "the run before ended while the model ran: its rows are asked alone, and not again after a second time"
-            )
-            rows = sum(one.stop - one.start for one in poison_rows.found)
-            deaths = max(one.deaths for one in poison_rows.found)
+            text = "the run before ended in the model: its rows are asked alone, and not again after a second time"
+            rows = sum(span.stop - span.start for span in poison_rows.found)
+            deaths = max(span.deaths for span in poison_rows.found)
             event(logger, text, logging.WARNING, model=model.ref, rows=rows, deaths=deaths)
 
     async def _observe_lag(self) -> None:

@@ -1,19 +1,17 @@
 """Notes of rows of sampled queries in a host, or in a router with a colocated model.
 
-Rules of this file:
-- What is noted when a batch is done is times that are known then; for a batch without a sampled row no clock is read.
-- Where nothing is recorded, the context that came with a row goes on with its output.
+For a batch without a sampled row no clock is read. Where nothing is recorded, the context that came with a row goes on
+with its output.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from clipper_agents.host.batching import Batch
-from clipper_agents.host.outputs import Reply, RowSpan
 from clipper_agents.host.predictor import TimedOutcome
+from clipper_agents.host.request_rows import RowSpan
 from clipper_agents.observability.batch_notes import BatchRun, QueuedRows, SentOutputs
 from clipper_agents.observability.tracing import TraceSink, new_span_id
 from clipper_topics.trace_context import TracedRows, trace_and_span, traced_rows_header, traceparent_of
@@ -29,23 +27,17 @@ class SentRows(NamedTuple):
 
 
 class BatchTraces:
-    """Notes what becomes of rows of sampled queries in one model's batches.
+    """Notes what becomes of rows of sampled queries in one model's batches; nothing without a sink.
 
-    Args:
-        sink: Takes the notes; None: nothing is recorded.
-        ref: The model.
-        topic: Where its requests are; empty in a router.
-
-    Attributes:
-        is_on: Whether anything is recorded.
+    The topic is that of the model's requests, empty in a router.
     """
 
     def __init__(self, sink: TraceSink | None = None, ref: str = "", topic: str = "") -> None:
         self._sink, self._ref, self._topic, self.is_on = sink, ref, topic, sink is not None
 
-    def ran(self, batch: Batch[Any], timed: TimedOutcome, taken_at_s: float) -> None:
+    def ran(self, spans: Sequence[RowSpan], timed: TimedOutcome, taken_at_s: float) -> None:
         """Note a batch whose outputs were handed on just now, taken at a time by `time.monotonic`."""
-        queued = [*self._queued(batch.runs)]
+        queued = [*self._queued(spans)]
         if not queued:
             return
         now_ns, now_s, outcome = time.time_ns(), time.monotonic(), timed.outcome
@@ -54,49 +46,53 @@ class BatchTraces:
         for rows in queued:
             rows.ended_ns = taken_ns
         error = "" if outcome.error is None else type(outcome.error).__name__
-        size = len(batch.inputs), len({id(run.frame) for run in batch.runs}), len(outcome.failed)
+        size = len(outcome.outputs), len({id(span.request) for span in spans}), len(outcome.failed)
         times = taken_ns, began_ns, began_ns + round(timed.latency_s * 1e9), now_ns
         self._put(BatchRun(self._ref, self._topic, *size, error, *times, queued))
 
-    def late(self, replies: Iterable[Reply[Any]]) -> None:
+    def late(self, spans: Iterable[RowSpan]) -> None:
         """Note rows that were dropped past their deadlines, before a batch."""
-        for rows in self._queued(run for reply in replies for run in reply.runs) if self.is_on else ():
+        for rows in self._queued(spans) if self.is_on else ():
             rows.ended_ns, rows.error = time.time_ns(), "late"
             self._put(rows)
 
-    def sending(self, run: RowSpan[Any], record: int, sent: list[SentRows]) -> list[tuple[str, bytes]]:
-        """Return the headers of the record with a run's outputs, and add the sampled rows in it to `sent`."""
-        traced = [rows for rows in run.frame.request.traced if _common(run, rows) > 0]
+    def sending(self, span: RowSpan, record: int, sent: list[SentRows]) -> list[tuple[str, bytes]]:
+        """Return the headers of the record with outputs of these rows, and add the sampled ones of them to `sent`."""
+        traced = [rows for rows in span.request.traced if _common(span, rows) > 0]
         if self.is_on and traced:
             own = [SentRows(record, rows, new_span_id(), time.time_ns()) for rows in traced]
-            traced = [_within(one) for one in own]
             sent += own
+            traced = [
+                outputs.rows._replace(
+                    traceparent=traceparent_of(trace_and_span(outputs.rows.traceparent)[0], outputs.span_id)
+                )
+                for outputs in own
+            ]
         return traced_rows_header(traced) if traced else []
 
     def sent(self, topic: str, partition: int, offsets: Sequence[int], sent: Iterable[SentRows]) -> None:
         """Note that Kafka has outputs now, at these offsets."""
-        for one in sent:
-            times = one.began_ns, time.time_ns()
-            self._put(SentOutputs(one.rows.traceparent, one.span_id, topic, partition, offsets[one.record], *times))
+        for outputs in sent:
+            times = outputs.began_ns, time.time_ns()
+            self._put(
+                SentOutputs(
+                    outputs.rows.traceparent, outputs.span_id, topic, partition, offsets[outputs.record], *times
+                )
+            )
 
-    def _queued(self, runs: Iterable[RowSpan[Any]]) -> Iterator[QueuedRows]:
-        for run in runs:
-            for rows in run.frame.request.traced:
-                if (count := _common(run, rows)) > 0:
-                    yield QueuedRows(self._ref, rows.traceparent, count, round(run.frame.admitted_s * 1e9), 0)
+    def _queued(self, spans: Iterable[RowSpan]) -> Iterator[QueuedRows]:
+        for span in spans:
+            for rows in span.request.traced:
+                if (count := _common(span, rows)) > 0:
+                    yield QueuedRows(self._ref, rows.traceparent, count, round(span.request.admitted_s * 1e9), 0)
 
     def _put(self, note: msgspec.Struct) -> None:
         if self._sink is not None:
             self._sink.put(note)
 
 
-def _common(run: RowSpan[Any], rows: TracedRows) -> int:
-    return min(run.stop, rows.stop) - max(run.start, rows.start)
-
-
-def _within(sent: SentRows) -> TracedRows:
-    trace_id, _ = trace_and_span(sent.rows.traceparent)
-    return sent.rows._replace(traceparent=traceparent_of(trace_id, sent.span_id))
+def _common(span: RowSpan, rows: TracedRows) -> int:
+    return min(span.stop, rows.stop) - max(span.start, rows.start)
 
 
 UNTRACED = BatchTraces()

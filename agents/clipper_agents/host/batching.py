@@ -1,107 +1,106 @@
-"""What a host decides: which rows go into the next batch, what is answered to whom, which frames are finished.
+"""What a host decides: which rows go into the next batch, what is answered to whom, which requests are finished.
 
 Rules of this file:
 - No clock, no event loop, no I/O. Time comes in as an argument, decisions go out.
-- Each row that is admitted is in exactly one reply, with its output or with the reason why it has none.
-- A frame is finished when all its rows are in acknowledged replies, and then once.
+- Each row that is admitted is in exactly one piece of a reply, with its output or with the reason why it has none.
+- A request is finished when all its rows are in acknowledged pieces, and then once.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, TypeAlias
 
-from clipper_agents.host.outputs import OpenFrame, Reply, RowSpan, expired_replies, inputs_of, output_replies, row_spans
-from clipper_agents.host.request_rows import RequestRows
+from clipper_agents.host.request_rows import RequestRows, RowSpan, inputs_of, row_spans
 from clipper_stream.batching.limit import BatchLimit
 from clipper_stream.batching.window import Window
 from clipper_stream.models.model import Rows
 from clipper_stream.models.runner import BatchOutcome
+from clipper_topics.frames import FailedRow, OutputFrame
 
-Origin = TypeVar("Origin")
-
+MAX_OPEN_ROWS = 20_000
+"""Two seconds of work for a model of 0.1 ms a row; at 1 KiB a row 20 MB."""
 MEMORY_BATCHES = 10
 """How long a row needs is smoothed over about so many batches."""
 DEVIATIONS = 4
-"""Mean deviations that are added to the mean, as RFC 6298 does for the time of a round trip: what waits first in a host
-with too much to do has no more time than that, and half of all batches take longer than the mean."""
+"""Mean deviations that are added to the mean as a margin, as RFC 6298 does for the time of a round trip: half of all
+batches take longer than the mean, and in a host with too much to do the first rows have no more time than that."""
+
+Piece: TypeAlias = tuple[RowSpan, OutputFrame]
+"""Rows, and the frame that answers them."""
+Replies: TypeAlias = dict[int, list[Piece]]
+"""The pieces for each partition of the outputs topic."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Generic[Origin]):
-    """Rows of one kind to predict together, and whose they are."""
+class BatchingStep:
+    """What the engine has to do now: predict a batch, send replies to late rows, and step again at `wake_at_s`.
 
+    Attributes:
+        spans: The rows of the batch, all of one kind; empty: there is none yet.
+        inputs: These rows for the model.
+        waited_s: How long the first of them has waited, in seconds.
+        late: Replies to rows past their deadlines.
+    """
+
+    spans: Sequence[RowSpan]
     inputs: Rows
-    runs: Sequence[RowSpan[Origin]]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchingStep(Generic[Origin]):
-    """What the engine has to do now: predict a batch, send replies to late rows, and step again at `wake_at_s`."""
-
-    batch: Batch[Origin] | None
-    late: list[Reply[Origin]]
-    late_rows: int
+    waited_s: float
+    late: Replies
     wake_at_s: float | None
-    waited_s: float = 0.0
 
 
-class HostBatcher(Generic[Origin]):
+class HostBatcher:
     """Decides which rows of one host form the next batch."""
 
-    def __init__(self, window: Window[tuple[OpenFrame[Origin], int]], limit: BatchLimit) -> None:
-        self._window = window
-        self._limit = limit
+    def __init__(
+        self, window: Window[tuple[RequestRows, int]], limit: BatchLimit, max_open_rows: int = MAX_OPEN_ROWS
+    ) -> None:
+        self._window, self._limit, self._max_open_rows = window, limit, max_open_rows
         self._now_s = 0.0
-        self._open_rows = 0
+        self.open_rows = 0
+        """Rows whose answer was not acknowledged yet: waiting, in the model, or on the way out."""
         self._mean_s = self._deviation_s = 0.0
 
     @property
     def queued_rows(self) -> int:
-        """Rows that wait for a batch."""
         return len(self._window)
 
     @property
-    def open_rows(self) -> int:
-        """Rows whose answer was not acknowledged yet: waiting, in the model, or on the way out."""
-        return self._open_rows
+    def is_full(self) -> bool:
+        """Whether no further request should be admitted: there are `max_open_rows`, and the rest of one request."""
+        return self.open_rows >= self._max_open_rows
 
     @property
     def limit_rows(self) -> int:
-        """Most rows that the next batch may have."""
         return self._limit.rows
 
-    def admit(self, origin: Origin, request: RequestRows, now_s: float) -> bool:
-        """Admit the rows of a request frame.
-
-        Returns:
-            True when there is nothing to do for it: a frame without rows is finished at once.
-        """
-        now_s = self._forward(now_s)
-        frame = OpenFrame(origin, request, len(request.rows), now_s)
+    def admit(self, request: RequestRows, now_s: float) -> bool:
+        """Admit the rows of a request; return whether there is nothing to do: one without rows is finished at once."""
+        now_s = request.admitted_s = self._forward(now_s)
         for row, deadline_s in enumerate(request.deadlines_s):
             kind = request.kind if row not in request.apart else (request.kind, request.router, request.frame, row)
-            self._window.add((frame, row), kind, deadline_s, now_s)
-        self._open_rows += frame.unanswered
-        return frame.unanswered == 0
+            self._window.add((request, row), kind, deadline_s, now_s)
+        self.open_rows += request.unanswered
+        return request.unanswered == 0
 
-    def step(self, now_s: float) -> BatchingStep[Origin]:
+    def step(self, now_s: float) -> BatchingStep:
         """Return the next batch, if one may go, and the rows that are too late for any."""
         now_s = self._forward(now_s)
         taken = self._window.take(now_s, self._limit.rows, self._mean_s + DEVIATIONS * self._deviation_s)
-        runs = row_spans(taken.batch)
-        batch = Batch(inputs_of(runs), runs) if runs else None
-        late = expired_replies(row_spans(taken.late), now_s) if taken.late else []
-        waited_s = now_s - min((run.frame.admitted_s for run in runs), default=now_s)
-        return BatchingStep(batch, late, len(taken.late), taken.wake_at_s, waited_s)
+        spans = row_spans(taken.batch)
+        late = _late_replies(taken.late, now_s) if taken.late else {}
+        waited_s = now_s - min((request.admitted_s for request, _, _ in spans), default=now_s)
+        return BatchingStep(spans, inputs_of(spans), waited_s, late, taken.wake_at_s)
 
-    def complete(self, batch: Batch[Origin], outcome: BatchOutcome, latency_s: float) -> list[Reply[Origin]]:
+    def complete(self, spans: Sequence[RowSpan], outcome: BatchOutcome, latency_s: float) -> Replies:
         """Return the replies with a batch's outputs, and let the limit learn from its latency.
 
         A batch that had to be asked again in parts teaches nothing: its latency is that of many batches.
         """
         if outcome.calls == 1:
-            self._limit.observe(len(batch.inputs), latency_s)
-        return output_replies(batch.runs, outcome)
+            self._limit.observe(len(outcome.outputs), latency_s)
+        return _replies(spans, outcome.outputs, outcome.failed, "error")
 
     def delivered(self, took_s: float) -> None:
         """Record the seconds from a batch's start to the acknowledgement of its answers."""
@@ -109,17 +108,41 @@ class HostBatcher(Generic[Origin]):
         self._mean_s += error_s / MEMORY_BATCHES
         self._deviation_s += (abs(error_s) - self._deviation_s) / MEMORY_BATCHES
 
-    def acknowledge(self, reply: Reply[Origin]) -> list[Origin]:
-        """Record that a reply is stored; return the origins of frames that are now finished, each once."""
+    def acknowledge(self, pieces: Iterable[Piece]) -> list[Any]:
+        """Record that pieces are stored; return the origins of requests that are now finished, each once."""
         finished = []
-        for run in reply.runs:
-            run.frame.unanswered -= len(run)
-            self._open_rows -= len(run)
-            if run.frame.unanswered == 0:
-                finished.append(run.frame.origin)
+        for span, _ in pieces:
+            request, rows = span.request, span.size
+            request.unanswered -= rows
+            self.open_rows -= rows
+            if request.unanswered == 0:
+                finished.append(request.origin)
         return finished
 
     def _forward(self, now_s: float) -> float:
         """Return the latest time seen so far: the wall clock may be set back, the window's may not."""
         self._now_s = max(self._now_s, now_s)
         return self._now_s
+
+
+def _late_replies(rows: Sequence[tuple[RequestRows, int]], now_s: float) -> Replies:
+    overdue_ms = (1000 * (now_s - request.deadlines_s[row]) for request, row in rows)
+    reasons = {place: f"dropped {ms:.1f} ms after its deadline, before a batch" for place, ms in enumerate(overdue_ms)}
+    return _replies(row_spans(rows), [None] * len(rows), reasons, "late")
+
+
+def _replies(spans: Iterable[RowSpan], outputs: list[Any], failed: Mapping[int, str], reason: str) -> Replies:
+    """Make the pieces of consecutive outputs; `failed` says by place why there is none, `reason` in a word."""
+    replies: Replies = defaultdict(list)
+    first = 0
+    for span in spans:
+        request, start, stop = span
+        last = first + stop - start
+        places = (place for place in range(first, last) if place in failed) if failed else ()
+        without = [FailedRow(start + place - first, reason, failed[place]) for place in places]
+        piece = OutputFrame(
+            router=request.router, frame=request.frame, row0=start, outputs=outputs[first:last], failed=without
+        )
+        replies[request.reply].append((span, piece))
+        first = last
+    return replies

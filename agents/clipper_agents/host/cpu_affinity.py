@@ -1,9 +1,7 @@
 """How many processor cores a host may use: an upper bound by affinity, which needs no rights and no control groups.
 
-Rules of this file:
-- Affinity counts whole cores: a fraction below 1 is one core, and 2.5 are two.
-- Which cores is a matter of the host's name, so that several hosts do not all take the first.
-- Affinity bounds and does not reserve: others run on the same cores.
+Affinity counts whole cores (a fraction below 1 is one, 2.5 are two), and does not reserve them. Which cores depends on
+the host's name, so that several hosts do not all take the first.
 """
 
 import logging

@@ -1,132 +1,103 @@
-"""Carries out what the core decides: waits for rows, runs batches, sends replies, reports finished frames.
+"""Carries out what the batcher decides: waits for rows, runs batches, sends replies, reports finished requests.
 
 Rules of this file:
 - Three things go on at once: a batch in the model, the next one gathering, replies on their way to the broker.
 - Nothing polls: rows that arrive, the window's alarm, an acknowledgement or a failure wake what waits for them.
-- At most `max_open_rows` rows (and the rest of one frame) are in the process; beyond that `submit` waits. `take` is for
-  who has a bound of its own.
+- `submit` waits while the process is full; `take` is for who has a bound of its own.
 - An error that is not the model's (a send that failed, a mistake of ours) ends `run` and every `submit` with it: no
   row is lost, because what is not acknowledged is read again by the next process.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 from clipper_agents.host.batch_traces import UNTRACED, BatchTraces
-from clipper_agents.host.batching import Batch, HostBatcher
-from clipper_agents.host.outputs import Reply
-from clipper_agents.host.poison_rows import BatchGuard
+from clipper_agents.host.batching import BatchingStep, HostBatcher, Piece, Replies
 from clipper_agents.host.predictor import Predictor, TimedOutcome
-from clipper_agents.host.request_rows import RequestRows
+from clipper_agents.host.request_rows import RequestRows, RowSpan
+from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
+from clipper_stream.batching.registry import make_limit
+from clipper_stream.batching.window import Window
 from clipper_stream.models.runner import BatchOutcome
+from clipper_topics.manifests import ModelManifest
 
-Origin = TypeVar("Origin")
-
-MAX_OPEN_ROWS = 20_000
-"""Two seconds of work for a model of 0.1 ms a row; at 1 KiB a row 20 MB."""
 _TIMER_SLACK_S = 0.0005
 """uvloop's timers round to milliseconds: so much later they are never early, and the alarm rings once."""
 
-Send = Callable[[Reply[Origin]], Awaitable[object] | None]
-"""Sends the pieces of a reply to its partition of the outputs topic: what it returns ends when they are safe, or raises
-when they are lost. None: they are safe already."""
 
+class OutputSink(Protocol):
+    """Where outputs go: a topic from a host, the router itself from a colocated model."""
 
-class HostObserver(Protocol):
-    """Hears what happens, a call a batch."""
+    def send(self, partition: int, pieces: Sequence[Piece], /) -> Awaitable[object] | None:
+        """Send all pieces that a batch has for one partition.
 
-    def batch(
-        self, *, rows: int, failed: int, raised: bool, waited_s: float, latency_s: float, took_s: float, limit_rows: int
-    ) -> None:
-        """A batch ran; so many of its rows failed, or a call (`raised`); the next may have `limit_rows`.
-
-        It took so long until its outputs were sent, of that the model's latency.
+        What is returned ends when they are safe, or raises when they are lost. None: they are safe already.
         """
         ...
 
-    def late(self, rows: int) -> None:
-        """So many rows were dropped, past their deadlines."""
-        ...
-
-    def queued(self, rows: int) -> None:
-        """So many rows wait for a batch."""
+    def finish(self, origins: list[Any], /) -> None:
+        """Take back requests whose answers are all safe, by their origins."""
         ...
 
 
-class HostEngine(Generic[Origin]):
-    """Batches the rows of many frames through one model.
+class BatchGuard(Protocol):
+    """Stands around each batch of a model: the watch over its time, and the memory of rows that ended the process."""
 
-    Args:
-        core: The decisions.
-        predictor: The model. The engine closes it.
-        send: Called once for all pieces that a batch has for one partition.
-        finished: Called with the origins of frames whose answers are all safe.
-        traces: Makes the spans of batches with rows of sampled queries.
-    """
+    def begin(self, batch: Sequence[RowSpan], /) -> str | None:
+        """Note that these rows go into the model, or return why they must not."""
+        ...
+
+    def end(self) -> None:
+        """Note that the model has returned."""
+        ...
+
+
+class HostEngine:
+    """Batches the rows of many requests through one model, which it closes at its end; `clock` is since the epoch."""
 
     def __init__(
         self,
-        core: HostBatcher[Origin],
+        batcher: HostBatcher,
         predictor: Predictor,
-        send: Send[Origin],
-        finished: Callable[[list[Origin]], None],
-        observer: HostObserver,
-        *,
-        guard: BatchGuard | None = None,
+        sink: OutputSink,
+        metrics: BatchMetrics,
+        guards: Sequence[BatchGuard] = (),
         traces: BatchTraces = UNTRACED,
-        max_open_rows: int = MAX_OPEN_ROWS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._core = core
-        self._predictor = predictor
-        self._send = send
-        self._finished = finished
-        self._observer = observer
-        self._guard = guard or BatchGuard()
-        self._traces = traces
-        self._max_open_rows = max_open_rows
-        self._clock = clock
+        self._batcher, self._predictor, self._sink, self._metrics = batcher, predictor, sink, metrics
+        self._guards, self._traces, self._clock = guards, traces, clock
         self._deliveries: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._failure: BaseException | None = None
         self._draining = False
 
-    async def submit(self, frames: Iterable[tuple[Origin, RequestRows]]) -> None:
-        """Take on frames; waits while the process is full, and for ever once it drains.
-
-        Raises:
-            BaseException: what ended `run`.
-        """
-        for origin, request in frames:
-            while self._failure is None and (self._draining or self._core.open_rows >= self._max_open_rows):
+    async def submit(self, requests: Iterable[RequestRows]) -> None:
+        """Take on requests; waits while the process is full, and for ever once it drains; raises what ended `run`."""
+        for request in requests:
+            while self._failure is None and (self._draining or self._batcher.is_full):
                 self._room.clear()
                 await self._room.wait()
-            self.take(origin, request)
+            self.take(request)
 
-    def take(self, origin: Origin, request: RequestRows) -> None:
-        """Take on a frame at once.
-
-        Raises:
-            BaseException: what ended `run`.
-        """
+    def take(self, request: RequestRows) -> None:
+        """Take on a request at once; raises as `submit`."""
         self._raise_failure()
-        if self._core.admit(origin, request, self._clock()):
-            self._finished([origin])
+        if self._batcher.admit(request, self._clock()):
+            self._sink.finish([request.origin])
         self._work.set()
 
     async def run(self) -> None:
-        """Run batches until drained.
-
-        Raises:
-            BaseException: a send failed, or something that is no model's fault.
-        """
+        """Run batches until drained; raises where a send failed, or something that is no model's fault."""
         try:
             while await self._turn():
                 pass
-            await self._delivered()
+            while self._deliveries:
+                await asyncio.wait(self._deliveries)
+            self._raise_failure()
         except BaseException as error:
             self._fail(error)
             raise
@@ -134,46 +105,47 @@ class HostEngine(Generic[Origin]):
             self._predictor.close()
 
     def drain(self) -> None:
-        """Let `run` return when all rows that were submitted are answered and their answers safe."""
         self._draining = True
         self._work.set()
 
     async def _turn(self) -> bool:
         """One batch, or one wait; False when drained."""
         self._raise_failure()
-        step = self._core.step(self._clock())
-        self._observer.queued(self._core.queued_rows)
+        step = self._batcher.step(self._clock())
+        self._metrics.queued(self._batcher.queued_rows)
         if step.late:
-            self._observer.late(step.late_rows)
-            self._traces.late(step.late)
+            spans = [span for pieces in step.late.values() for span, _ in pieces]
+            self._metrics.late(sum(span.size for span in spans))
+            self._traces.late(spans)
             self._dispatch(step.late)
-        if step.batch is None:
+        if not step.spans:
             return await self._wait(step.wake_at_s)
         taken_at_s = time.monotonic()
-        timed = await self._predicted(step.batch)
-        self._dispatch(self._core.complete(step.batch, timed.outcome, timed.latency_s), taken_at_s)
-        self._observer.batch(
-            rows=len(step.batch.inputs),
+        timed = await self._predicted(step)
+        self._dispatch(self._batcher.complete(step.spans, timed.outcome, timed.latency_s), taken_at_s)
+        self._metrics.batch(
+            rows=len(step.inputs),
             failed=len(timed.outcome.failed),
             raised=timed.outcome.error is not None,
             waited_s=step.waited_s,
             latency_s=timed.latency_s,
             took_s=time.monotonic() - taken_at_s,
-            limit_rows=self._core.limit_rows,
+            limit_rows=self._batcher.limit_rows,
         )
         if self._traces.is_on:
-            self._traces.ran(step.batch, timed, taken_at_s)
+            self._traces.ran(step.spans, timed, taken_at_s)
         return True
 
-    async def _predicted(self, batch: Batch[Origin]) -> TimedOutcome:
-        refusal = self._guard.begin(batch.runs)
+    async def _predicted(self, step: BatchingStep) -> TimedOutcome:
+        refusal = next(filter(None, (guard.begin(step.spans) for guard in self._guards)), None)
         if refusal is not None:
-            rows = len(batch.inputs)
+            rows = len(step.inputs)
             return TimedOutcome(BatchOutcome([None] * rows, dict.fromkeys(range(rows), refusal), calls=0), 0.0)
         try:
-            return await self._predictor.predict(batch.inputs)
+            return await self._predictor.predict(step.inputs)
         finally:
-            self._guard.end()
+            for guard in self._guards:
+                guard.end()
 
     async def _wait(self, wake_at_s: float | None) -> bool:
         if self._draining and wake_at_s is None:
@@ -188,35 +160,30 @@ class HostEngine(Generic[Origin]):
             alarm.cancel()
         return True
 
-    def _dispatch(self, replies: list[Reply[Origin]], taken_at_s: float | None = None) -> None:
-        for reply in replies:
-            sending = self._send(reply)
+    def _dispatch(self, replies: Replies, taken_at_s: float | None = None) -> None:
+        for partition, pieces in replies.items():
+            sending = self._sink.send(partition, pieces)
             if sending is None:
-                self._sent(reply, taken_at_s)
+                self._sent(pieces, taken_at_s)
                 continue
-            task = asyncio.get_running_loop().create_task(self._deliver(sending, reply, taken_at_s))
+            task = asyncio.get_running_loop().create_task(self._deliver(sending, pieces, taken_at_s))
             self._deliveries.add(task)
             task.add_done_callback(self._deliveries.discard)
 
-    async def _deliver(self, sending: Awaitable[object], reply: Reply[Origin], taken_at_s: float | None) -> None:
+    async def _deliver(self, sending: Awaitable[object], pieces: list[Piece], taken_at_s: float | None) -> None:
         try:
             await sending
-            self._sent(reply, taken_at_s)
+            self._sent(pieces, taken_at_s)
         except BaseException as error:  # noqa: BLE001 - ends `run`, which raises it
             self._fail(error)
 
-    def _sent(self, reply: Reply[Origin], taken_at_s: float | None) -> None:
+    def _sent(self, pieces: list[Piece], taken_at_s: float | None) -> None:
         if taken_at_s is not None:
-            self._core.delivered(time.monotonic() - taken_at_s)
-        finished = self._core.acknowledge(reply)
+            self._batcher.delivered(time.monotonic() - taken_at_s)
+        finished = self._batcher.acknowledge(pieces)
         if finished:
-            self._finished(finished)
+            self._sink.finish(finished)
         self._room.set()
-
-    async def _delivered(self) -> None:
-        while self._deliveries:
-            await asyncio.wait(self._deliveries)
-        self._raise_failure()
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
@@ -226,3 +193,18 @@ class HostEngine(Generic[Origin]):
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+
+def make_engine(
+    manifest: ModelManifest,
+    predictor: Predictor,
+    sink: OutputSink,
+    metrics: HostMetrics,
+    guards: Sequence[BatchGuard],
+    traces: BatchTraces,
+) -> HostEngine:
+    """Make an engine with the batching that the manifest says; `SetupError` where that lies outside its bounds."""
+    batch = manifest.batch
+    limit = make_limit(batch.limit, batch.target_ms / 1000, batch.max_rows)
+    batcher = HostBatcher(Window(batch.max_delay_ms / 1000), limit)
+    return HostEngine(batcher, predictor, sink, BatchMetrics(metrics, manifest.name, manifest.version), guards, traces)

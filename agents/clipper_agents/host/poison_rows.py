@@ -4,25 +4,21 @@
                             | the process dies here: the next one finds the names
     rows that were in one death are asked alone; a row that was alone in a second one is not asked again: it has failed
 
-Rules of this file:
-- The journal is a mapped file: a write costs a copy, and is there after any death of the process. Of a machine's it is
-  not; then rows are asked together again. Its blocks are taken at the start: a hole would be a SIGBUS on a full disk.
-- A row is known by the identity of its router, the token of its frame and its place in it: new in every frame.
+The journal is a mapped file: a write costs a copy, and survives any death of the process, but not the machine's; then
+rows are asked together again. Its blocks are taken at the start: a hole would be a SIGBUS on a full disk. A row is
+known by its router, the token of its frame and its place in it.
 """
 
 import mmap
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from clipper_agents.host.outputs import RowSpan
-from clipper_agents.host.request_rows import RequestRows
-from clipper_agents.host.watchdog import BatchWatch
+from clipper_agents.host.request_rows import RequestRows, RowSpan
 from clipper_agents.streaming.storage import not_started
 
 DEATHS = 2
@@ -44,10 +40,7 @@ class PoisonSpan(NamedTuple):
 
 
 class PoisonRows:
-    """Rows that were in the model when the process died, on disk.
-
-    Attributes:
-        found: What the run before this one left behind.
+    """Rows that were in the model when the process died, on disk; `found` are those of the run before this one.
 
     Raises:
         StorageRefused: the folder cannot be written.
@@ -60,83 +53,51 @@ class PoisonRows:
             folder.mkdir(parents=True, exist_ok=True)
             self._journal = _mapped(folder / "in-model")
             before = _decoded(remembered.read_bytes() if remembered.exists() else b"")
-            self.found = [_counted(one, before) for one in self._left_behind()]
+            (length,) = _LENGTH.unpack(self._journal[: _LENGTH.size])
+            found = _decoded(self._journal[_LENGTH.size : _LENGTH.size + length])
+            self.found = [_counted(span, before) for span in found]
             known = [*before, *self.found][-KEPT:]
             if self.found:
                 remembered.write_bytes(msgspec.msgpack.encode(known))
         except OSError as error:
             raise not_started(folder, error) from error
         self._by_frame: dict[tuple[bytes, int], list[PoisonSpan]] = {}
-        for one in known:
-            self._by_frame.setdefault((one.router, one.frame), []).append(one)
-        self.clear()
+        for span in known:
+            self._by_frame.setdefault((span.router, span.frame), []).append(span)
+        self.end()
 
-    def marked(self, request: RequestRows) -> RequestRows:
-        """Return the request with the rows marked that must run alone, because a process died with them."""
+    def mark(self, request: RequestRows) -> None:
+        """Mark the rows of a request that must run alone, because a process died with them."""
         spans = self._by_frame.get((request.router, request.frame)) if self._by_frame else None
-        if not spans:
-            return request
-        rows = (row for one in spans for row in range(one.start, min(one.stop, len(request.rows))))
-        return replace(request, apart=frozenset(rows))
+        if spans:
+            rows = (row for span in spans for row in range(span.start, min(span.stop, len(request.rows))))
+            request.apart = frozenset(rows)
 
-    def refusal(self, runs: Sequence[RowSpan[Any]]) -> str | None:
-        """Return why this batch must not run; None when it may."""
-        if not self._by_frame or len(runs) != 1 or len(runs[0]) != 1:
-            return None
-        request, row = runs[0].frame.request, runs[0].start
-        spans = self._by_frame.get((request.router, request.frame), ())
-        deaths = max((one.deaths for one in spans if one.start <= row < one.stop), default=0)
-        return (
-            f"the model's process died {deaths} times with this row in it: not asked again"
-            if deaths >= DEATHS
-            else None
-        )
-
-    def note(self, runs: Iterable[RowSpan[Any]]) -> None:
-        """Record that these rows go into the model."""
-        names = [(run.frame.request.router, run.frame.request.frame, run.start, run.stop, 0) for run in runs]
-        content = msgspec.msgpack.encode(names)
-        while len(content) > JOURNAL_BYTES - _LENGTH.size:
-            names = names[: len(names) // 2]
+    def begin(self, batch: Sequence[RowSpan]) -> str | None:
+        """Record that these rows go into the model, or return why they must not."""
+        refusal = self._refusal(batch)
+        if refusal is None:
+            names = [(request.router, request.frame, start, stop, 0) for request, start, stop in batch]
             content = msgspec.msgpack.encode(names)
-        self._journal[_LENGTH.size : _LENGTH.size + len(content)] = content
-        self._journal[: _LENGTH.size] = _LENGTH.pack(len(content))
+            while len(content) > JOURNAL_BYTES - _LENGTH.size:
+                names = names[: len(names) // 2]
+                content = msgspec.msgpack.encode(names)
+            self._journal[_LENGTH.size : _LENGTH.size + len(content)] = content
+            self._journal[: _LENGTH.size] = _LENGTH.pack(len(content))
+        return refusal
 
-    def clear(self) -> None:
+    def end(self) -> None:
         """Record that the model is done with the rows."""
         self._journal[: _LENGTH.size] = _LENGTH.pack(0)
 
-    def _left_behind(self) -> list[PoisonSpan]:
-        (length,) = _LENGTH.unpack(self._journal[: _LENGTH.size])
-        return _decoded(self._journal[_LENGTH.size : _LENGTH.size + length])
-
-
-class BatchGuard:
-    """What stands around each batch of a model: the watch over its time, and the memory of rows that ended the process.
-
-    A colocated model has no such memory: its requests do not outlive its process.
-    """
-
-    def __init__(self, watch: BatchWatch | None = None, poison_rows: PoisonRows | None = None) -> None:
-        self._watch, self._poison_rows = watch, poison_rows
-
-    def begin(self, runs: Sequence[RowSpan[Any]]) -> str | None:
-        """Record that these rows go into the model, or return why they must not."""
-        if self._poison_rows is not None:
-            refusal = self._poison_rows.refusal(runs)
-            if refusal is not None:
-                return refusal
-            self._poison_rows.note(runs)
-        if self._watch is not None:
-            self._watch.begin(sum(map(len, runs)))
-        return None
-
-    def end(self) -> None:
-        """Record that the batch has returned."""
-        if self._watch is not None:
-            self._watch.end()
-        if self._poison_rows is not None:
-            self._poison_rows.clear()
+    def _refusal(self, batch: Sequence[RowSpan]) -> str | None:
+        if not self._by_frame or len(batch) != 1 or batch[0].size != 1:
+            return None
+        request, row, _ = batch[0]
+        spans = self._by_frame.get((request.router, request.frame), ())
+        deaths = max((span.deaths for span in spans if span.start <= row < span.stop), default=0)
+        text = f"the model's process died {deaths} times with this row in it: not asked again"
+        return text if deaths >= DEATHS else None
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -8,13 +8,19 @@ whatever its size. That is measured at the start, and watched: a model that turn
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 
+from clipper_agents.observability.logging import event
 from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import BatchOutcome, explain, predict_rows
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules
+from clipper_stream.models.warm_up import sample_rows, warm_up
+from clipper_topics.manifests import ModelManifest
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +36,9 @@ _TRIES = 10
 """A measurement is repeated until it is within its bound, because what disturbs it only makes it longer; so often, or
 until `_PATIENCE` times the bound is spent."""
 _PATIENCE = 20
-
 SAY_EVERY_S = 60.0
 MOST_KINDS = 10
-"""Of errors whose tracebacks are told: a model may make classes of errors as it goes."""
+"""Of errors whose tracebacks are logged: a model may make classes of errors as it goes."""
 
 Timer = Callable[[], float]
 Sample = Callable[[int], Rows | None]
@@ -50,82 +55,80 @@ class TimedOutcome:
 
 
 class FailureLog:
-    """Says in the log that a model fails: the first time of a kind with its traceback, and at most once a minute.
+    """Logs that a model fails: the first time of a kind with its traceback, and at most once a minute."""
 
-    Args:
-        ref: The model.
-        clock: Monotonic seconds.
-    """
-
-    def __init__(self, ref: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ref, self._clock = ref, clock
+    def __init__(self, ref: str) -> None:
+        self._ref = ref
         self._said_s, self._rows = -SAY_EVERY_S, 0
-        self._told: set[type[BaseException]] = set()
+        self._kinds: set[type[BaseException]] = set()
 
-    def note(self, outcome: BatchOutcome) -> None:
-        """Note what became of a batch."""
+    def note(self, outcome: BatchOutcome, now_s: float) -> None:
         error = outcome.error
         if error is None:
             return
         self._rows += len(outcome.failed)
-        is_new = type(error) not in self._told and len(self._told) < MOST_KINDS
-        if is_new or self._clock() - self._said_s >= SAY_EVERY_S:
-            logger.error(
-                "model fails model=%s rows=%d reason=%s",
-                self._ref,
-                self._rows,
-                explain(error),
-                exc_info=error if is_new else None,
-            )
-            self._said_s, self._rows = self._clock(), 0
+        is_new = type(error) not in self._kinds and len(self._kinds) < MOST_KINDS
+        if is_new or now_s - self._said_s >= SAY_EVERY_S:
+            text = "model fails model=%s rows=%d reason=%s"
+            logger.error(text, self._ref, self._rows, explain(error), exc_info=error if is_new else None)
+            self._said_s, self._rows = now_s, 0
         if is_new:
-            self._told.add(type(error))
+            self._kinds.add(type(error))
 
 
 class Predictor:
     """Runs batches of one model, one at a time: on the loop as long as it is `inline`, else in a thread."""
 
     def __init__(self, model: Model, *, inline: bool, ref: str = "", timer: Timer = time.monotonic) -> None:
-        self.model, self._failures = model, FailureLog(ref)
-        self._timer = timer
-        self._slow_ratio = 0.0
+        self.model, self.inline = model, inline
+        self._failures, self._timer, self._slow_ratio = FailureLog(ref), timer, 0.0
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
-        self.inline = inline
 
     async def predict(self, inputs: Rows) -> TimedOutcome:
         """Run one batch; never raises for the model's fault."""
-        timed = await self._predict(inputs)
-        self._failures.note(timed.outcome)
-        return timed
-
-    async def _predict(self, inputs: Rows) -> TimedOutcome:
-        if not self.inline:
+        if self.inline:
+            timed = _timed(self.model, inputs, self._timer)
+            self._slow_ratio += ((timed.latency_s > FULL_BATCH_MAX_S) - self._slow_ratio) / _MEMORY_BATCHES
+            self.inline = self._slow_ratio <= MAX_SLOW_RATIO and timed.latency_s < STALL_S
+            await asyncio.sleep(0)  # others have their turn between two batches
+        else:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, _timed, self.model, inputs, self._timer)
-        timed = _timed(self.model, inputs, self._timer)
-        self._slow_ratio += ((timed.latency_s > FULL_BATCH_MAX_S) - self._slow_ratio) / _MEMORY_BATCHES
-        self.inline = self._slow_ratio <= MAX_SLOW_RATIO and timed.latency_s < STALL_S
-        await asyncio.sleep(0)  # others have their turn between two batches
+            timed = await loop.run_in_executor(self._executor, _timed, self.model, inputs, self._timer)
+        self._failures.note(timed.outcome, timed.began_s)
         return timed
 
     def close(self) -> None:
-        """Let the thread end; a batch in it is not waited for."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _timed(model: Model, inputs: Rows, timer: Timer) -> TimedOutcome:
-    began = timer()
-    outcome = predict_rows(model, inputs)
-    return TimedOutcome(outcome, timer() - began, began)
+def prepare(manifest: ModelManifest, allowed: Sequence[str], files: FileRules = STRICT) -> Predictor:
+    """Load the model, warm it up and measure it. That may take seconds: not for an event loop that others wait for.
+
+    The manifest may come from the control topic: `allowed` and `files` say what this process may load. `SetupError` for
+    no runtime, or a model that cannot be loaded.
+
+    >>> from clipper_topics.manifests import InputSpec
+    >>> uri = "clipper_agents.examples.models:slow"
+    >>> prepare(ModelManifest(name="slow", uri=uri, input=InputSpec(shape=[4])), ["clipper_agents.examples"]).inline
+    False
+    """
+    declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
+    model = load_model(*declared, allowed=allowed, files=files)
+    sample = partial(sample_rows, manifest.input.dtype, manifest.input.shape)
+    refused = warm_up(model, sample(1))
+    if refused is not None:
+        event(logger, "model refuses an empty row", logging.WARNING, model=manifest.ref, reason=refused)
+    inline = is_cheap(model, sample, manifest.batch.max_rows)
+    event(logger, "model loaded", model=manifest.ref, uri=manifest.uri, runs_in="loop" if inline else "thread")
+    return Predictor(model, inline=inline, ref=manifest.ref)
 
 
 def is_cheap(model: Model, sample: Sample, max_rows: int, timer: Timer = time.perf_counter) -> bool:
     """Whether every batch of a warm model, of up to `max_rows` rows, is short enough for the event loop."""
-    sizes = [*takewhile(lambda rows: rows < max_rows, (2**power for power in range(1, 32))), max_rows]
+    sizes = [1, *takewhile(lambda rows: rows < max_rows, (2**power for power in range(1, 32))), max_rows]
+    bounds_s = [ONE_ROW_MAX_S, *[FULL_BATCH_MAX_S] * (len(sizes) - 1)]
     try:
-        return _within(model, sample(1), ONE_ROW_MAX_S, timer) and all(
-            _within(model, sample(rows), FULL_BATCH_MAX_S, timer) for rows in sizes
-        )
+        return all(_within(model, sample(rows), bound_s, timer) for rows, bound_s in zip(sizes, bounds_s, strict=True))
     except MemoryError:  # a full batch of such rows does not fit: whatever it is, it is not cheap
         return False
 
@@ -141,3 +144,9 @@ def _within(model: Model, inputs: Rows | None, bound_s: float, timer: Timer) -> 
         if timed.outcome.failed or timed.latency_s < bound_s or spent_s > _PATIENCE * bound_s:
             return not timed.outcome.failed and timed.latency_s < bound_s
     return False
+
+
+def _timed(model: Model, inputs: Rows, timer: Timer) -> TimedOutcome:
+    began = timer()
+    outcome = predict_rows(model, inputs)
+    return TimedOutcome(outcome, timer() - began, began)

@@ -1,9 +1,10 @@
 """The rows that a request frame asks about, checked and ready to be batched."""
 
 import struct
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from math import inf, prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,22 +22,22 @@ MOST_IDENTITY_BYTES = 64
 """Of a router's identity, which has 8: it goes back with each piece of the answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class RequestRows:
-    """Rows of one request frame.
+    """Rows of one request frame, from its decoding until the answers of all of them are safe.
 
     Attributes:
-        router: Identity of the asking router process.
-        frame: Token of the frame.
-        reply: Partition of the outputs topic for the answer.
+        router, frame, reply: As in `RequestFrame`.
         kind: dtype and row shape: only rows of one kind are batched together.
         deadlines_s: Of each row, seconds since the epoch, `inf` for none.
-        apart: Places of rows that are asked alone, because the process died with them (`poison_rows`).
         traced: Those that are of sampled queries.
+        apart: Places of rows that are asked alone, because the process died with them (`poison_rows`).
+        origin: What the submitter knows the frame by.
+        admitted_s: When its rows began to wait for a batch, seconds since the epoch.
+        unanswered: Rows whose answer is not safe yet.
 
     >>> rows = np.zeros((2, 3), np.float32)
-    >>> request = RequestRows(router=b"r", frame=1, reply=0, kind=("float32", 3), rows=rows, deadlines_s=(inf, inf))
-    >>> len(request.rows)
+    >>> RequestRows(router=b"r", frame=1, reply=0, kind=("float32", 3), rows=rows, deadlines_s=(inf, inf)).unanswered
     2
     """
 
@@ -46,15 +47,55 @@ class RequestRows:
     kind: Hashable
     rows: Rows
     deadlines_s: tuple[float, ...]
-    apart: frozenset[int] = frozenset()
     traced: tuple[TracedRows, ...] = ()
+    apart: frozenset[int] = frozenset()
+    origin: Any = None
+    admitted_s: float = 0.0
+    unanswered: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unanswered = len(self.rows)
 
 
-def read_request(value: bytes | None, partitions: int, headers: Headers = ()) -> RequestRows:
+class RowSpan(NamedTuple):
+    """Consecutive rows of one request: from `start`, included, to `stop`, excluded."""
+
+    request: RequestRows
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+def row_spans(rows: Iterable[tuple[RequestRows, int]]) -> list[RowSpan]:
+    """Join neighbours: rows of one request, each the successor of the one before."""
+    spans: list[RowSpan] = []
+    request, start, stop = None, 0, 0
+    for owner, row in rows:
+        if owner is not request or row != stop:
+            if request is not None:
+                spans.append(RowSpan(request, start, stop))
+            request, start = owner, row
+        stop = row + 1
+    if request is not None:
+        spans.append(RowSpan(request, start, stop))
+    return spans
+
+
+def inputs_of(spans: Sequence[RowSpan]) -> Rows:
+    """The rows of all spans, in order, as a matrix or a list of their own: a model may not write into a request."""
+    parts = [request.rows[start:stop] for request, start, stop in spans]
+    if parts and isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return [row for part in parts for row in part]
+
+
+def read_request(value: bytes | None, partitions: int, headers: Headers = (), origin: Any = None) -> RequestRows:
     """Decode a request frame into its rows; the outputs topic has so many partitions.
 
-    Raises:
-        UnknownFrame: the bytes are no request frame, or its parts contradict one another.
+    `UnknownFrame` where the bytes are no request frame, or its parts contradict one another.
     """
     frame = decode_request(value or b"")
     if not 0 <= frame.reply < partitions:
@@ -62,11 +103,6 @@ def read_request(value: bytes | None, partitions: int, headers: Headers = ()) ->
     if len(frame.router) > MOST_IDENTITY_BYTES:
         raise UnknownFrame(f"a router's identity of {len(frame.router)} bytes: at most {MOST_IDENTITY_BYTES}")
     header = header_of_rows(headers)
-    return rows_of_request(frame, () if header is None else rows_in_header(header))
-
-
-def rows_of_request(frame: RequestFrame, traced: tuple[TracedRows, ...] = ()) -> RequestRows:
-    """Return the rows of a request frame; `UnknownFrame` when its parts contradict one another."""
     rows = _rows(frame)
     return RequestRows(
         router=frame.router,
@@ -75,7 +111,8 @@ def rows_of_request(frame: RequestFrame, traced: tuple[TracedRows, ...] = ()) ->
         kind=(frame.dtype, *frame.shape[1:]),
         rows=rows,
         deadlines_s=_deadlines(frame.deadlines, len(rows)),
-        traced=traced,
+        traced=() if header is None else rows_in_header(header),
+        origin=origin,
     )
 
 
@@ -97,10 +134,8 @@ def _matrix(frame: RequestFrame) -> Rows:
     dtype = np.dtype(frame.dtype)
     expected = prod(frame.shape) * dtype.itemsize
     if len(frame.matrix) != expected:
-        size = len(frame.matrix)
-        raise UnknownFrame(
-            f"a matrix of {size} bytes, {frame.dtype} of shape {shown(frame.shape)} takes {shown(expected)}"
-        )
+        found = f"a matrix of {len(frame.matrix)} bytes, {frame.dtype} of shape {shown(frame.shape)}"
+        raise UnknownFrame(f"{found} takes {shown(expected)}")
     try:
         return np.frombuffer(frame.matrix, dtype).reshape(frame.shape)
     except (ValueError, OverflowError) as error:  # no bytes, and more dimensions or larger ones than an array can have

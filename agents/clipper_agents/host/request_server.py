@@ -6,14 +6,16 @@ Rules of this file:
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 from faust.types import TP
+from msgspec.structs import replace
 
-from clipper_agents.host.batch_traces import UNTRACED, BatchTraces, SentRows
+from clipper_agents.host.batch_traces import BatchTraces, SentRows
+from clipper_agents.host.batching import Piece
 from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.outputs import Reply, records_of
 from clipper_agents.host.poison_rows import PoisonRows
 from clipper_agents.host.request_rows import RequestRows, read_request
 from clipper_agents.observability.metrics import HostMetrics
@@ -22,10 +24,12 @@ from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.outbox import Record
 from clipper_agents.streaming.stream import Chunk, ChunkStream, newest_age_s
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import UnknownFrame
+from clipper_topics.frames import FailedRow, OutputFrame, UnknownFrame, encode_frame
 
 MAX_FRAMES = 256
 """Request records taken at once: what is taken is decoded before any of it reaches a batch."""
+MAX_RECORD_BYTES = 512 * 1024
+"""Half of the broker's default limit (1 MiB, Kafka `message.max.bytes`), which counts a whole produce batch."""
 
 
 class FrameOrigin(NamedTuple):
@@ -45,34 +49,30 @@ class RequestServer:
         catalogue: Catalogue,
         metrics: HostMetrics,
         poison_rows: PoisonRows,
-        traces: BatchTraces = UNTRACED,
+        traces: BatchTraces,
     ) -> None:
+        self._app, self._catalogue, self._metrics = app, catalogue, metrics
         self._poison_rows, self._traces = poison_rows, traces
-        self._app = app
-        self._catalogue = catalogue
-        self._metrics = metrics
         self._dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
         self._stream: ChunkStream | None = None
 
-    async def serve(self, stream: ChunkStream, engine: HostEngine[FrameOrigin]) -> None:
-        """The agent: runs until the app stops."""
+    async def serve(self, stream: ChunkStream, engine: HostEngine) -> None:
         self._stream = stream
         async for chunk in stream.chunks(MAX_FRAMES, self._dead_letters.is_full):
             self._metrics.observe_request(newest_age_s(chunk))
             await engine.submit(self._readable(chunk, stream.generation))
 
-    async def send(self, reply: Reply[FrameOrigin]) -> None:
+    async def send(self, partition: int, pieces: Sequence[Piece]) -> None:
         """Send output frames; returns when the broker has them."""
         topic, records, traced = self._catalogue.outputs, list[Record](), list[SentRows]()
-        for piece, run in zip(reply.pieces, reply.runs, strict=True):
-            headers = self._traces.sending(run, len(records), traced) if run.frame.request.traced else ()
-            records += [(None, record, headers) for record in records_of(piece)]
-        offsets = await self._app.outbox.send(topic, reply.partition, records)
+        for span, frame in pieces:
+            headers = self._traces.sending(span, len(records), traced) if span.request.traced else ()
+            records += [(None, record, headers) for record in records_of(frame)]
+        offsets = await self._app.outbox.send(topic, partition, records)
         if traced:
-            self._traces.sent(topic, reply.partition, offsets, traced)
+            self._traces.sent(topic, partition, offsets, traced)
 
-    def finished(self, origins: list[FrameOrigin]) -> None:
-        """Acknowledge the requests of finished frames."""
+    def finish(self, origins: list[FrameOrigin]) -> None:
         offsets: dict[tuple[TP, int], list[int]] = defaultdict(list)
         for origin in origins:
             offsets[origin.tp, origin.generation].append(origin.offset)
@@ -80,21 +80,43 @@ class RequestServer:
             if self._stream is not None:
                 self._stream.ack(tp, finished, generation)
 
-    def _readable(self, chunk: Chunk, generation: int) -> list[tuple[FrameOrigin, RequestRows]]:
-        """Return the frames of a chunk; what is no frame goes to the dead letters."""
-        frames: list[tuple[FrameOrigin, RequestRows]] = []
+    def _readable(self, chunk: Chunk, generation: int) -> list[RequestRows]:
+        """Return the requests of a chunk; what is no frame goes to the dead letters."""
+        requests, origins = list[RequestRows](), list[FrameOrigin]()
         refused: Refused = []
-        origins: list[FrameOrigin] = []
         for tp, record in ((tp, record) for tp, records in chunk for record in records):
             origin = FrameOrigin(tp, record.offset, generation)
             try:
-                request = read_request(record.value, self._catalogue.partitions, record.headers)
-                frames.append((origin, self._poison_rows.marked(request)))
+                request = read_request(record.value, self._catalogue.partitions, record.headers, origin)
             except UnknownFrame as error:
                 refused.append((record, error))
                 origins.append(origin)
-        for record, why in refused:
-            self._metrics.count_dead_letters(record.topic, type(why).__name__)
+                self._metrics.count_dead_letters(record.topic, type(error).__name__)
+            else:
+                self._poison_rows.mark(request)
+                requests.append(request)
         if refused:
-            self._dead_letters.put(refused, partial(self.finished, origins))
-        return frames
+            self._dead_letters.put(refused, partial(self.finish, origins))
+        return requests
+
+
+def records_of(piece: OutputFrame, max_bytes: int = MAX_RECORD_BYTES) -> list[bytes]:
+    """The piece as one record or, halved until they fit, as several; a single row that is larger fails, saying so.
+
+    >>> piece = OutputFrame(router=b"r", frame=1, row0=0, outputs=["x" * 60, "y" * 60])
+    >>> [len(record) for record in records_of(piece, max_bytes=100)]
+    [71, 71]
+    """
+    record = encode_frame(piece)
+    if len(record) <= max_bytes:
+        return [record]
+    if len(piece.outputs) == 1:
+        words = f"the output takes {len(record)} bytes, a record has at most {max_bytes}: give a smaller one"
+        return [encode_frame(replace(piece, outputs=[None], failed=[FailedRow(piece.row0, "error", words)]))]
+    half = len(piece.outputs) // 2
+    middle = piece.row0 + half
+    before = [failure for failure in piece.failed if failure.row < middle]
+    after = [failure for failure in piece.failed if failure.row >= middle]
+    first = replace(piece, outputs=piece.outputs[:half], failed=before)
+    then = replace(piece, row0=middle, outputs=piece.outputs[half:], failed=after)
+    return [*records_of(first, max_bytes), *records_of(then, max_bytes)]

@@ -3,25 +3,23 @@
 Rules of this file:
 - A batch that runs longer than `hang_s` ends the process, with a line that says so and the stack of every thread: no
   thread can be ended by another, and the next process is a new start.
-- A model may hold the interpreter lock for ever (a regular expression, a loop in C): then no line of Python runs, this
-  thread's neither. So it winds up an alarm in C (faulthandler) each time it looks, which ends the process when it was
-  not wound up again in time.
-- A process that was frozen (SIGSTOP, a suspended machine) has not hung: time in which this thread did not run is
-  counted as one look.
+- A model may hold the interpreter lock for ever (a loop in C), and this thread does not run either. So each look winds
+  up an alarm in C (faulthandler), which ends the process when it is not wound up again in time.
+- A process that was frozen (SIGSTOP, a suspended machine) has not hung: the time away counts as one look.
 """
 
 import faulthandler
 import logging
 import os
 import resource
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from clipper_agents import exits
+from clipper_agents.host.request_rows import RowSpan
 from clipper_agents.observability.logging import event
 
 logger = logging.getLogger(__name__)
@@ -32,11 +30,6 @@ ALARM_SPARE_S = 2.0
 MIB = 1024 * 1024
 
 
-def drain_self() -> None:
-    """Send SIGTERM to this process, as its supervisor would to drain it."""
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 class BatchWatch:
     """The batch that one model runs now. `begin` and `end` cost a store each."""
 
@@ -45,13 +38,11 @@ class BatchWatch:
         self.rows = 0
         self._ran_s = 0.0
 
-    def begin(self, rows: int) -> None:
-        """Record that a batch of so many rows goes into the model."""
+    def begin(self, batch: Iterable[RowSpan]) -> None:
         self._ran_s = 0.0
-        self.rows = rows
+        self.rows = sum(span.size for span in batch)
 
     def end(self) -> None:
-        """Record that the batch has returned."""
         self.rows = 0
 
     def hangs(self, elapsed_s: float) -> bool:
@@ -63,7 +54,7 @@ class BatchWatch:
 class ModelWatch:
     """The watching thread of one process, until `end` ends that; `outgrown` is called once when it must be drained."""
 
-    def __init__(self, end: Callable[[int], None] = os._exit, outgrown: Callable[[], None] = drain_self) -> None:
+    def __init__(self, end: Callable[[int], None] = os._exit, outgrown: Callable[[], None] = lambda: None) -> None:
         self._end, self._outgrown = end, outgrown
         self._batches: list[BatchWatch] = []
         self._memory: tuple[str, int] | None = None
@@ -81,11 +72,9 @@ class ModelWatch:
         return watch
 
     def remove(self, batches: BatchWatch) -> None:
-        """Stop watching a model."""
         self._batches = [watch for watch in self._batches if watch is not batches]
 
     def look(self, elapsed_s: float) -> None:
-        """Check all models once; `elapsed_s` is the time since the last check."""
         for watch in self._batches:
             if watch.hangs(elapsed_s):
                 self._give_up(watch)
@@ -131,10 +120,9 @@ def resident_bytes() -> int:
 
 
 def bound_allocations(mib: int) -> None:
-    """Limit this process to so many MiB above what it has mapped now, so that the model gets a MemoryError.
+    """Limit this process to so many MiB above what it has mapped now, so that the model gets a MemoryError (Linux).
 
-    The second net: a single batch can take all memory between two looks at it. (Linux; what is mapped and not yet
-    touched counts as well, so it is more than the process may have resident.)
+    The second net: a single batch can take all memory between two looks at it. What is mapped and not touched counts.
     """
     try:
         fields = Path("/proc/self/status").read_text().split()

@@ -213,7 +213,7 @@ class SupervisorMetrics:
 
 
 class BatchMetrics:
-    """Records the batches of one model version; the engine's observer.
+    """Records the batches of one model version.
 
     >>> metrics = HostMetrics()
     >>> BatchMetrics(metrics, "svm", "1").late(2)

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from clipper_agents.control.state import DeclaredRestore
-from clipper_agents.feedback.feedback_step import decode_feedback
-from clipper_agents.feedback.restore_markers import RefusedMarker, Restored, is_marker, read_marker
+from clipper_agents.feedback.feedback_step import RefusedMarker, Restored, decode_feedback, is_marker, read_marker
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.refold import Entry

@@ -18,15 +18,13 @@ from pathlib import Path
 import msgspec
 
 from clipper_agents.control.state import DeclaredRestore
-from clipper_agents.feedback.feedback_step import Row
-from clipper_agents.feedback.learning_config import LearningConfigs
-from clipper_agents.feedback.restore_markers import Restored
+from clipper_agents.feedback.feedback_step import Restored, Row
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.checkpoints import Checkpoints, LearnedStep
 from clipper_agents.replay.decision_index import DecisionIndex
 from clipper_agents.replay.entries import EntryReader
 from clipper_agents.replay.log_ranges import Cursor, Logs
-from clipper_agents.replay.refold import Entry, FoldedConfigs, KnownRows, RefoldOutcome, refold
+from clipper_agents.replay.refold import Entry, FoldedConfigs, KnownRows, LearningConfigs, RefoldOutcome, refold
 from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, shown_row
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback

@@ -10,23 +10,72 @@ Rules of this file:
 - A marker says the totals of a row, not how many feedbacks counted before: `uncounted` holds such rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from clipper_agents.feedback.feedback_step import JoinedFeedback, Row, learn
-from clipper_agents.feedback.learning_config import LearningConfigs
-from clipper_agents.feedback.restore_markers import Restored
+from clipper_agents.control.state import ControlState
+from clipper_agents.feedback.feedback_step import JoinedFeedback, Restored, Row, config_digest, learn
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.decision_index import DecisionIndex
+from clipper_stream.errors import ClipperError
 from clipper_stream.query import Application
+from clipper_stream.selection.registry import make_policy
 from clipper_topics.feedback import Feedback
 from clipper_topics.logged_records import LoggedRecord
+from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.selection_rows import NO_ROW, NOT_DECLARED, SelectionRow, config_context, encode_row, note_row
 
 Find: TypeAlias = Callable[[str, int], Application | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningConfigs:
+    """The policies and losses that an application has ever had.
+
+    Attributes:
+        applications: The application as it learned, by digest, oldest first.
+        deleted: Whether it does not exist now, or did not at some time: its feedback taught nothing then.
+    """
+
+    applications: Mapping[int, Application]
+    deleted: bool
+
+    @property
+    def only(self) -> Application | None:
+        """The application, when it has always learned alike."""
+        return next(iter(self.applications.values())) if len(self.applications) == 1 and not self.deleted else None
+
+
+def learning_configs(control: ControlState) -> dict[str, LearningConfigs]:
+    """Return the learning configurations of each application by name; a manifest that routers refuse is none."""
+    found = {}
+    for name in sorted({*control.changes, *control.manifests.applications}):
+        history = list(_manifests(control, name))
+        applications = dict(one for manifest in history if manifest is not None for one in _learning(manifest))
+        found[name] = LearningConfigs(
+            applications=applications, deleted=None in history or name not in control.manifests.applications
+        )
+    return found
+
+
+def _manifests(control: ControlState, name: str) -> Iterator[ApplicationManifest | None]:
+    for number, change in enumerate(control.history(name).values()):
+        if not number and change.before is not None:
+            yield change.before
+        yield change.after
+    if name in control.manifests.applications:
+        yield control.manifests.applications[name]
+
+
+def _learning(manifest: ApplicationManifest) -> Iterator[tuple[int, Application]]:
+    try:
+        policy = make_policy(manifest.policy.name, manifest.policy.parameters)
+    except (ClipperError, ArithmeticError, TypeError, ValueError):
+        return
+    yield config_digest(manifest), Application(name=manifest.name, candidates=(), policy=policy, loss=manifest.loss)
 
 
 class FoldedConfigs:

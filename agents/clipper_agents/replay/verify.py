@@ -14,10 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from clipper_agents.control.state import ControlState
-from clipper_agents.feedback.learning_config import learning_configs
 from clipper_agents.kafka.reader import Record
 from clipper_agents.replay.log_ranges import Logs
 from clipper_agents.replay.partition_verifier import PartitionVerifier, VerificationInputs
+from clipper_agents.replay.refold import learning_configs
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_topics.catalogue import Catalogue
 

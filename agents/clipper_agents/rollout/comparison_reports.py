@@ -29,13 +29,7 @@ RETRY_S = 10.0
 
 
 class ComparisonReports:
-    """The comparisons of one steward, on their way to the comparisons topic.
-
-    >>> from clipper_topics.examples import COMPARISON
-    >>> reports = ComparisonReports(KafkaConnection(bootstrap="localhost:9092"), Catalogue())
-    >>> reports.put([COMPARISON], now_s=0.0); reports.put([COMPARISON], now_s=1.0); len(reports.due)
-    1
-    """
+    """The comparisons of one steward, on their way to the comparisons topic."""
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
         self._kafka, self._topic = kafka, catalogue.comparisons

@@ -15,7 +15,7 @@ from clipper_agents.rollout.query_losses import failures, losses_of
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence, followed
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import feedback_value, is_policy_choice, join
-from clipper_stream.feedback.values import Label
+from clipper_stream.feedback.update import Label
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord

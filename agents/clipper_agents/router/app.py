@@ -33,7 +33,7 @@ from clipper_agents.router.context_bound import ContextBound
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.feedback import FeedbackProcessor
+from clipper_agents.router.feedback import FeedbackJoin, FeedbackProcessor
 from clipper_agents.router.indexed_log import unread_since_ms
 from clipper_agents.router.left_backlogs import READ_BYTES, LeftBacklogs
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
@@ -199,19 +199,16 @@ class RouterProcess:
             traces,
         )
         outputs = OutputAgent(identity, self._router, self._effects, self._sender, dead_letters, metrics, traces)
-        self._feedback = FeedbackProcessor(
+        self._join = FeedbackJoin(
             app,
             catalogue,
-            self._registry,
-            self._selection,
             self._decisions,
             self._audits,
             self._prediction_log,
-            metrics,
             self._control.followed_upto,
             self._agent.may_decide,
-            traces=traces,
         )
+        self._feedback = FeedbackProcessor(app, catalogue, self._registry, self._selection, self._join, metrics, traces)
         self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.max_contexts)
         app.agent(app.raw_topic(catalogue.queries), name="route")(queries.serve)
         app.agent(app.raw_topic(catalogue.outputs), name="gather")(outputs.serve)
@@ -378,7 +375,7 @@ class RouterProcess:
     async def _forget(self) -> None:
         while True:
             await asyncio.sleep(FORGET_EVERY_S)
-            await self._feedback.forget_old()
+            await self._join.forget_old()
             await self._contexts.hold()
 
     async def _withdraw(self) -> None:

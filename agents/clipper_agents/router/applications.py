@@ -8,7 +8,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from clipper_agents.control.state import ControlState, DeclaredRestore, RefusedRecord
-from clipper_agents.feedback.learning_config import config_digest
+from clipper_agents.feedback.feedback_step import config_digest
 from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError

@@ -7,15 +7,14 @@ and nothing to acknowledge: a crash loses what is in flight, and its queries, no
 import asyncio
 from collections.abc import Sequence
 from math import inf
+from typing import Any
 
 import numpy as np
 
 from clipper_agents.host.batch_traces import BatchTraces
-from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.engine_builder import make_engine, prepare
-from clipper_agents.host.outputs import Reply
-from clipper_agents.host.poison_rows import BatchGuard
-from clipper_agents.host.predictor import Predictor
+from clipper_agents.host.batching import Piece
+from clipper_agents.host.engine import HostEngine, make_engine
+from clipper_agents.host.predictor import Predictor, prepare
 from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
@@ -77,14 +76,15 @@ class ColocatedModels:
             return
         prepared = await self._prepared(manifest)
         watch = self._watch.add(manifest.ref, manifest.batch.hang_s)
-        engine = make_engine(
-            manifest, prepared, self._hand_back, _acknowledge_none, self._metrics, BatchGuard(watch),
-            BatchTraces(self._sink, manifest.ref),
-        )  # fmt: skip
+        engine = make_engine(manifest, prepared, self, self._metrics, [watch], BatchTraces(self._sink, manifest.ref))
         self._models[manifest.ref] = ColocatedModel(engine, watch, self._tasks)
 
-    def _hand_back(self, reply: Reply[int]) -> None:
-        self._receiver.gather(reply.pieces)
+    def send(self, _partition: int, pieces: Sequence[Piece]) -> None:
+        """Hand outputs to the router."""
+        self._receiver.gather([frame for _, frame in pieces])
+
+    def finish(self, _origins: list[Any]) -> None:
+        """Do nothing: what has no record has no acknowledgement."""
 
     async def _prepared(self, manifest: ModelManifest) -> Predictor:
         """Load a model; a load that takes long goes on, and the next call waits for the same one.
@@ -139,14 +139,14 @@ class ColocatedModel:
         tasks: Watches the task that runs the engine.
     """
 
-    def __init__(self, engine: HostEngine[int], watch: BatchWatch, tasks: TaskRunner) -> None:
+    def __init__(self, engine: HostEngine, watch: BatchWatch, tasks: TaskRunner) -> None:
         self.watch = watch
         self._engine = engine
         self._running = tasks.watched(engine.run())
 
     def put(self, request: Request) -> None:
         """Hand a request to the engine, which is as full as the router is."""
-        self._engine.take(request.frame, _rows_of(request))
+        self._engine.take(_rows_of(request))
 
     async def finish(self) -> None:
         """End when every request is answered."""
@@ -157,10 +157,6 @@ class ColocatedModel:
         """End at once."""
         self._running.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
-
-
-def _acknowledge_none(_frames: list[int]) -> None:
-    """Do nothing: what has no record has no acknowledgement."""
 
 
 def _rows_of(request: Request) -> RequestRows:

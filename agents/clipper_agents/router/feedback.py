@@ -17,7 +17,6 @@ Rules of this file:
 import asyncio
 import logging
 import math
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -26,8 +25,16 @@ from typing import Any, NamedTuple, TypeAlias
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
-from clipper_agents.feedback.feedback_step import JoinedFeedback, Record, Step, decode_feedback, learn
-from clipper_agents.feedback.restore_markers import Restored, is_marker, read_markers
+from clipper_agents.feedback.feedback_step import (
+    JoinedFeedback,
+    Record,
+    Restored,
+    Step,
+    decode_feedback,
+    is_marker,
+    learn,
+    read_markers,
+)
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.decision_index import Asked, DecisionLookup, LogIndex
@@ -57,7 +64,7 @@ SETTLED_MS = 10_000
 LOOKS = 4
 """Some ten seconds apart, so longer than a broker that was deposed takes to know it."""
 FEEDBACK_A_STEP = 2_000
-"""In a backlog a step's transaction, of some ten milliseconds, is shared by so many."""
+"""Feedback per transaction in a backlog; one costs about ten milliseconds."""
 FEEDBACK_A_TURN = 250  # folded in some fifteen milliseconds, then answers have their turn, and another partition
 
 
@@ -71,219 +78,39 @@ class Look(NamedTuple):
     end: int
 
 
-class FeedbackProcessor:
-    """Applies feedback of the partitions that this process owns.
+class FeedbackJoin:
+    """Finds the decisions that feedback is about, and waits for those that are still to come.
 
-    Args:
-        app: Has the generation, the state lock, and what reads and sends.
-        catalogue: Names the topics.
-        registry: Knows applications and declared restores.
-        selection: The rows to learn in.
-        decisions: Index of the predictions.
-        audits: Index of the audits.
-        prediction_log: Reads predictions and audits of other processes into their indexes.
-        metrics: Counts outcomes.
-        followed_upto: Gives the offset up to which the registry has read the control topic.
-        may_decide: Says of a partition of queries whether one with an id, before an end, may still be decided about.
-        passed: Seconds since any moment.
-        traces: Makes the spans of sampled feedback.
+    `may_decide` says of a partition of queries whether one with an id, before an end, may still be decided about.
     """
 
     def __init__(
         self,
         app: ClipperApp,
         catalogue: Catalogue,
-        registry: ApplicationRegistry,
-        selection: SelectionStore,
         decisions: LogIndex,
         audits: LogIndex,
         prediction_log: PredictionLog,
-        metrics: RouterMetrics,
         followed_upto: Callable[[], int],
         may_decide: Callable[[TP, str, int], bool],
-        passed: Callable[[], float] = time.monotonic,
-        traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._app, self._catalogue, self._registry = app, catalogue, registry
-        self._selection, self._decisions, self._audits = selection, decisions, audits
-        self._prediction_log, self._metrics = prediction_log, metrics
-        self._followed_upto, self._may_decide = followed_upto, may_decide
-        self._passed, self._traces = passed, traces
-        self._turn = asyncio.Lock()
+        self._app, self._catalogue, self.decisions, self._audits = app, catalogue, decisions, audits
+        self._prediction_log, self._followed_upto, self._may_decide = prediction_log, followed_upto, may_decide
         self._looks: dict[int, list[Look]] = {}
         """By partition, in the order of their time."""
         self._ahead_s: dict[int, float] = {}
-        """By partition, how much the log's time is ahead of `passed`, at the least."""
+        """By partition, how much the log's time is ahead of the event loop's, at the least."""
 
-    async def serve(self, stream: Any) -> None:
-        """Learn until the process stops, in each partition for itself."""
+    def observe_time(self, partition: int, at_s: float) -> None:
+        """Note that the partition's log has passed a time, in seconds since the epoch."""
+        self._ahead_s[partition] = max(at_s - _now_s(), self._ahead_s.get(partition, -math.inf))
 
-        async def serve(tp: TP, records: list[Record], generation: int) -> None:
-            if await self.learn(tp.partition, records, generation):
-                stream.ack(tp, [record.offset for record in records], generation)
-
-        await stream.serve_partitions(FEEDBACK_A_STEP, serve)
-
-    async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
-        """Apply feedback records of one partition; return False, with none applied, if their generation has ended.
-
-        Raises:
-            PartitionTakenOver: another process learns in the partition, and the generation has not ended.
-        """
-        try:
-            return await self._learn(partition, records, generation)
-        except PartitionTakenOver as error:
-            logger.warning("learning stops until partitions are given anew: %s", error)
-            end_s = time.monotonic() + TAKEN_OVER_S
-            while self._current(generation):
-                if time.monotonic() > end_s:
-                    raise
-                await asyncio.sleep(LOOK_AGAIN_S)
-            return False
-
-    async def _learn(self, partition: int, records: list[Record], generation: int) -> bool:
-        async with self._app.state_lock.of(partition):
-            if not self._current(generation):
-                return False
-            position, at_s = self._selection.position(partition), records[-1].timestamp / 1000
-            self._ahead_s[partition] = max(at_s - self._passed(), self._ahead_s.get(partition, -math.inf))
-            fresh = [record for record in records if record.offset > position]
-            traced = self._traces.begin_feedback(fresh) if self._traces.is_on else None
-            claims = [record for record in fresh if is_marker(record)]
-            found, undecodable = _decoded(fresh if not claims else [one for one in fresh if not is_marker(one)])
-            if not await self._await_declarations(claims, generation):
-                return False
-            lookup = self._look_up(partition, found)
-            if not await self._await_decisions(partition, found, lookup, generation):
-                return False
-            here, elsewhere = self._split(partition, found, lookup)
-            markers, refused = read_markers(claims, self._registry.restore, self._catalogue.partitions)
-            step = await self._fold(partition, here, lookup, markers)
-            for record, error in [*undecodable, *refused]:
-                step.refuse(record, "invalid", error)
-            await self._forward(elsewhere)
-            await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, step.refused)
-            last = records[-1].offset
-            if not self._current(generation):
-                return False
-            if last > position:
-                await self._selection.write(partition, step.rows, last, {self._catalogue.feedback_acks: step.acks})
-                self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
-            self._count(step, len(elsewhere))
-            if traced is not None:
-                self._traces.learned(traced, step, {record.offset for record, _ in elsewhere})
-            return True
-
-    async def forget_old(self) -> None:
-        """Forget decisions that no query and no feedback can be about that is still to come.
-
-        Feedback of any partition may be sent on to this process's own. So it is forgotten up to a time of the log when
-        each partition's feedback up to then had been read `LOOKS` times in a row (a broker that was deposed names an
-        earlier end for a while), and here what stood in the log at each of these looks.
-        """
-        generation = self._app.generation
-        owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
-        at_ms = max((self._decisions.of(one).newest_s for one in owned), default=0.0) * 1000 - SETTLED_MS
-        is_read = bool(owned) and await self._is_read(at_ms)
-        tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
-        ends = await self._app.log_reader.end_offsets(tps) if is_read else {}
-        self._looks = {one: looks for one, looks in self._looks.items() if one in owned} if is_read else {}
-        if not self._current(generation):
-            return
-        for tp, end in ends.items():
-            looks = self._looks.setdefault(tp.partition, [])
-            passed = bisect_right(looks, self._app.consumer.finished_upto(TP(*tp)), key=attrgetter("end"))
-            if passed >= LOOKS:
-                del looks[: passed - LOOKS]
-                self._forget(tp.partition, looks[0].at_ms)
-            looks.append(Look(at_ms, end))
-
-    async def _is_read(self, at_ms: float) -> bool:
-        """Whether the feedback of all partitions up to a time has been read, by whichever process."""
-        tps = [TopicPartition(self._catalogue.feedback, number) for number in range(self._catalogue.partitions)]
-        ends = await self._app.log_reader.end_offsets(tps)
-        later = await self._app.log_reader.offsets_at(tps, int(at_ms))
-        read = await self._app.consumer.committed(tps)
-        return all(read[TP(*tp)] >= later.get(tp, ends[tp]) for tp in tps)
-
-    def _forget(self, partition: int, at_ms: float) -> None:
-        unanswered_ms = self._app.consumer.frontiers[TP(self._catalogue.queries, partition)].since_ms
-        if unanswered_ms is not None:
-            needed_ms = self._decisions.of(partition).needed_since_ms(min(at_ms, unanswered_ms))
-            for index in (self._decisions, self._audits):
-                index.of(partition).forget_before(needed_ms / 1000)
-
-    async def rebuild_applied_feedback(self, since_ms: Mapping[int, int]) -> None:
-        """Rebuild the notes of applied feedback up to the rows' position, by the fold without its effect on rows.
-
-        `since_ms` says by owned partition, in milliseconds since the epoch, what need not be read.
-        """
-        starts: dict[TopicPartition, int | None] = {}
-        ends: dict[TopicPartition, int] = {}
-        for partition in since_ms:
-            done, position = self._decisions.of(partition).applied_feedback_upto, self._selection.position(partition)
-            if done < position:
-                tp = TopicPartition(self._catalogue.feedback, partition)
-                starts[tp], ends[tp] = done + 1, position + 1
-        since = {tp: since_ms[tp.partition] for tp in starts}
-        await self._app.log_reader.read(starts, self._note_read, ends, since)
-
-    def _note_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
-        found, _ = _decoded(record for record in records if not is_marker(record))
-        lookup = self._look_up(tp.partition, found)
-        step = self._step(tp.partition, self._split(tp.partition, found, lookup)[0], lookup)
-        at_s = records[-1].timestamp / 1000
-        self._decisions.of(tp.partition).note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
-
-    async def _fold(
-        self,
-        partition: int,
-        feedback: list[Said],
-        lookup: DecisionLookup,
-        markers: Sequence[tuple[Record, Restored]],
-    ) -> Step:
-        """Fold a step in turns, one with a marker in one turn, as it sets many rows."""
-        size = max(len(feedback), 1) if markers else FEEDBACK_A_TURN
-        async with self._turn:
-            step = self._step(partition, feedback[:size], lookup, markers)
-        for at in range(size, len(feedback), size):
-            async with self._turn:
-                await asyncio.sleep(0)
-                self._step(partition, feedback[at : at + size], lookup, step=step)
-        return step
-
-    def _step(
-        self,
-        partition: int,
-        feedback: list[Said],
-        lookup: DecisionLookup,
-        markers: Sequence[tuple[Record, Restored]] = (),
-        step: Step | None = None,
-    ) -> Step:
-        joined = [
-            JoinedFeedback(record, found, lookup.decisions[asked], lookup.audits.get(asked))
-            for record, found in feedback
-            for asked in [_asked(record, found)]
-        ]
-        offsets = [one.decision.offset for one in joined if one.decision is not None]
-        return learn(
-            joined,
-            dict(zip(offsets, self._decisions.of(partition).applied_feedback(offsets), strict=True)),
-            lambda row: self._selection.row(*row, partition),
-            lambda name, _: self._registry.application(name),
-            markers,
-            lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
-            step,
-        )
-
-    def _look_up(self, partition: int, feedback: list[Said]) -> DecisionLookup:
+    def look_up(self, partition: int, feedback: list[Said]) -> DecisionLookup:
         asked = (_asked(record, found) for record, found in feedback)
-        return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), asked)
+        return DecisionLookup(self.decisions.of(partition), self._audits.of(partition), asked)
 
-    async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
-        """Wait for declarations that may still arrive; return False if the generation ended meanwhile."""
-        if all(self._registry.restore(restore_id_of(record.headers) or "") for record in claims):
-            return True
+    async def await_control(self, generation: int) -> bool:
+        """Wait until the control topic is read to its end; return False if the generation ended meanwhile."""
         control = TopicPartition(self._catalogue.control, 0)
         end = (await self._app.log_reader.end_offsets([control]))[control]
         while self._followed_upto() < end:
@@ -292,28 +119,7 @@ class FeedbackProcessor:
                 return False
         return self._current(generation)
 
-    def _split(
-        self, partition: int, feedback: list[Said], lookup: DecisionLookup
-    ) -> tuple[list[Said], list[tuple[Record, int]]]:
-        """Split feedback into that of this partition, and that whose id names another partition, with its number."""
-        here, elsewhere = [], []
-        for record, found in feedback:
-            target = self._named_partition(partition, record, found, lookup)
-            if target is None:
-                here.append((record, found))
-            else:
-                elsewhere.append((record, target))
-        return here, elsewhere
-
-    async def _forward(self, elsewhere: list[tuple[Record, int]]) -> None:
-        by_target: dict[int, list[Outgoing]] = {}
-        for record, target in elsewhere:
-            headers = [*record.headers, forwarded_header(record.partition, record.timestamp)]
-            by_target.setdefault(target, []).append((record.key, record.value, headers))
-        for target, records in by_target.items():
-            await self._app.outbox.send(self._catalogue.feedback, target, records)
-
-    async def _await_decisions(
+    async def await_decisions(
         self, partition: int, feedback: list[Said], lookup: DecisionLookup, generation: int
     ) -> bool:
         """Wait for decisions and audits that are still to come; return False if the generation ended meanwhile."""
@@ -358,7 +164,7 @@ class FeedbackProcessor:
 
     def _log_time_ms(self, partition: int) -> float:
         """Return a time that the log has passed for sure, in milliseconds since the epoch."""
-        return max(self._decisions.of(partition).newest_s, self._ahead_s[partition] + self._passed()) * 1000
+        return max(self.decisions.of(partition).newest_s, self._ahead_s[partition] + _now_s()) * 1000
 
     def _incomplete(self, partition: int, feedback: list[Said], lookup: DecisionLookup) -> list[Said]:
         """Return the feedback of this partition whose decision or audit is not known yet."""
@@ -377,6 +183,215 @@ class FeedbackProcessor:
         if _size_bytes(record) > FORWARDED_BYTES:
             return None
         return None if any(name == FORWARDED for name, _ in record.headers) else named
+
+    def split(
+        self, partition: int, feedback: list[Said], lookup: DecisionLookup
+    ) -> tuple[list[Said], list[tuple[Record, int]]]:
+        """Split feedback into that of this partition, and that whose id names another partition, with its number."""
+        here, elsewhere = [], []
+        for record, found in feedback:
+            target = self._named_partition(partition, record, found, lookup)
+            if target is None:
+                here.append((record, found))
+            else:
+                elsewhere.append((record, target))
+        return here, elsewhere
+
+    async def forget_old(self) -> None:
+        """Forget decisions that no query and no feedback can be about that is still to come.
+
+        Feedback of any partition may be sent on to this process's own. So it is forgotten up to a time of the log when
+        each partition's feedback up to then had been read `LOOKS` times in a row (a broker that was deposed names an
+        earlier end for a while), and here what stood in the log at each of these looks.
+        """
+        generation = self._app.generation
+        owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
+        at_ms = max((self.decisions.of(one).newest_s for one in owned), default=0.0) * 1000 - SETTLED_MS
+        is_read = bool(owned) and await self._is_read(at_ms)
+        tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
+        ends = await self._app.log_reader.end_offsets(tps) if is_read else {}
+        self._looks = {one: looks for one, looks in self._looks.items() if one in owned} if is_read else {}
+        if not self._current(generation):
+            return
+        for tp, end in ends.items():
+            looks = self._looks.setdefault(tp.partition, [])
+            passed = bisect_right(looks, self._app.consumer.finished_upto(TP(*tp)), key=attrgetter("end"))
+            if passed >= LOOKS:
+                del looks[: passed - LOOKS]
+                self._forget(tp.partition, looks[0].at_ms)
+            looks.append(Look(at_ms, end))
+
+    async def _is_read(self, at_ms: float) -> bool:
+        """Whether the feedback of all partitions up to a time has been read, by whichever process."""
+        tps = [TopicPartition(self._catalogue.feedback, number) for number in range(self._catalogue.partitions)]
+        ends = await self._app.log_reader.end_offsets(tps)
+        later = await self._app.log_reader.offsets_at(tps, int(at_ms))
+        read = await self._app.consumer.committed(tps)
+        return all(read[TP(*tp)] >= later.get(tp, ends[tp]) for tp in tps)
+
+    def _forget(self, partition: int, at_ms: float) -> None:
+        unanswered_ms = self._app.consumer.frontiers[TP(self._catalogue.queries, partition)].since_ms
+        if unanswered_ms is not None:
+            needed_ms = self.decisions.of(partition).needed_since_ms(min(at_ms, unanswered_ms))
+            for index in (self.decisions, self._audits):
+                index.of(partition).forget_before(needed_ms / 1000)
+
+    def _current(self, generation: int) -> bool:
+        return self._app.generation == generation
+
+
+class FeedbackProcessor:
+    """Applies feedback of the partitions that this process owns."""
+
+    def __init__(
+        self,
+        app: ClipperApp,
+        catalogue: Catalogue,
+        registry: ApplicationRegistry,
+        selection: SelectionStore,
+        join: FeedbackJoin,
+        metrics: RouterMetrics,
+        traces: QueryTraces = UNTRACED,
+    ) -> None:
+        self._app, self._catalogue, self._registry, self._selection = app, catalogue, registry, selection
+        self._join, self._metrics, self._traces = join, metrics, traces
+        self._turn = asyncio.Lock()
+
+    async def serve(self, stream: Any) -> None:
+        """Learn until the process stops, in each partition for itself."""
+
+        async def serve(tp: TP, records: list[Record], generation: int) -> None:
+            if await self.learn(tp.partition, records, generation):
+                stream.ack(tp, [record.offset for record in records], generation)
+
+        await stream.serve_partitions(FEEDBACK_A_STEP, serve)
+
+    async def learn(self, partition: int, records: list[Record], generation: int) -> bool:
+        """Apply feedback records of one partition; return False, with none applied, if their generation has ended.
+
+        Raises:
+            PartitionTakenOver: another process learns in the partition, and the generation has not ended.
+        """
+        try:
+            return await self._learn(partition, records, generation)
+        except PartitionTakenOver as error:
+            logger.warning("learning stops until partitions are given anew: %s", error)
+            end_s = _now_s() + TAKEN_OVER_S
+            while self._current(generation):
+                if _now_s() > end_s:
+                    raise
+                await asyncio.sleep(LOOK_AGAIN_S)
+            return False
+
+    async def _learn(self, partition: int, records: list[Record], generation: int) -> bool:
+        async with self._app.state_lock.of(partition):
+            if not self._current(generation):
+                return False
+            position, at_s = self._selection.position(partition), records[-1].timestamp / 1000
+            self._join.observe_time(partition, at_s)
+            fresh = [record for record in records if record.offset > position]
+            traced = self._traces.begin_feedback(fresh) if self._traces.is_on else None
+            claims = [record for record in fresh if is_marker(record)]
+            found, undecodable = _decoded(fresh if not claims else [one for one in fresh if not is_marker(one)])
+            known = (self._registry.restore(restore_id_of(record.headers) or "") for record in claims)
+            if not (all(known) or await self._join.await_control(generation)):
+                return False
+            lookup = self._join.look_up(partition, found)
+            if not await self._join.await_decisions(partition, found, lookup, generation):
+                return False
+            here, elsewhere = self._join.split(partition, found, lookup)
+            markers, refused = read_markers(claims, self._registry.restore, self._catalogue.partitions)
+            step = await self._fold(partition, here, lookup, markers)
+            for record, error in [*undecodable, *refused]:
+                step.refuse(record, "invalid", error)
+            await self._forward(elsewhere)
+            await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, step.refused)
+            last = records[-1].offset
+            if not self._current(generation):
+                return False
+            if last > position:
+                await self._selection.write(partition, step.rows, last, {self._catalogue.feedback_acks: step.acks})
+                self._join.decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
+            self._count(step, len(elsewhere))
+            if traced is not None:
+                self._traces.learned(traced, step, {record.offset for record, _ in elsewhere})
+            return True
+
+    async def rebuild_applied_feedback(self, since_ms: Mapping[int, int]) -> None:
+        """Rebuild the notes of applied feedback up to the rows' position, by the fold without its effect on rows.
+
+        Of each owned partition, the log is read from a time on, in milliseconds since the epoch.
+        """
+        starts: dict[TopicPartition, int | None] = {}
+        ends: dict[TopicPartition, int] = {}
+        for partition in since_ms:
+            done, position = (
+                self._join.decisions.of(partition).applied_feedback_upto,
+                self._selection.position(partition),
+            )
+            if done < position:
+                tp = TopicPartition(self._catalogue.feedback, partition)
+                starts[tp], ends[tp] = done + 1, position + 1
+        since = {tp: since_ms[tp.partition] for tp in starts}
+        await self._app.log_reader.read(starts, self._note_read, ends, since)
+
+    def _note_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+        found, _ = _decoded(record for record in records if not is_marker(record))
+        lookup = self._join.look_up(tp.partition, found)
+        step = self._step(tp.partition, self._join.split(tp.partition, found, lookup)[0], lookup)
+        at_s = records[-1].timestamp / 1000
+        self._join.decisions.of(tp.partition).note_applied_feedback(
+            step.applied_feedback.items(), records[-1].offset, at_s
+        )
+
+    async def _fold(
+        self,
+        partition: int,
+        feedback: list[Said],
+        lookup: DecisionLookup,
+        markers: Sequence[tuple[Record, Restored]],
+    ) -> Step:
+        """Fold a step in turns, one with a marker in one turn, as it sets many rows."""
+        size = max(len(feedback), 1) if markers else FEEDBACK_A_TURN
+        async with self._turn:
+            step = self._step(partition, feedback[:size], lookup, markers)
+        for at in range(size, len(feedback), size):
+            async with self._turn:
+                await asyncio.sleep(0)
+                self._step(partition, feedback[at : at + size], lookup, step=step)
+        return step
+
+    def _step(
+        self,
+        partition: int,
+        feedback: list[Said],
+        lookup: DecisionLookup,
+        markers: Sequence[tuple[Record, Restored]] = (),
+        step: Step | None = None,
+    ) -> Step:
+        joined = [
+            JoinedFeedback(record, found, lookup.decisions[asked], lookup.audits.get(asked))
+            for record, found in feedback
+            for asked in [_asked(record, found)]
+        ]
+        offsets = [one.decision.offset for one in joined if one.decision is not None]
+        return learn(
+            joined,
+            dict(zip(offsets, self._join.decisions.of(partition).applied_feedback(offsets), strict=True)),
+            lambda row: self._selection.row(*row, partition),
+            lambda name, _: self._registry.application(name),
+            markers,
+            lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
+            step,
+        )
+
+    async def _forward(self, elsewhere: list[tuple[Record, int]]) -> None:
+        by_target: dict[int, list[Outgoing]] = {}
+        for record, target in elsewhere:
+            headers = [*record.headers, forwarded_header(record.partition, record.timestamp)]
+            by_target.setdefault(target, []).append((record.key, record.value, headers))
+        for target, records in by_target.items():
+            await self._app.outbox.send(self._catalogue.feedback, target, records)
 
     def _current(self, generation: int) -> bool:
         return self._app.generation == generation
@@ -401,6 +416,11 @@ def _decoded(
         except UndecodableRecord as error:
             undecodable.append((record, error))
     return found, undecodable
+
+
+def _now_s() -> float:
+    """Seconds since any moment, by the event loop."""
+    return asyncio.get_running_loop().time()
 
 
 def _asked(record: Record, found: Feedback) -> Asked:

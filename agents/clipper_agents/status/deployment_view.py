@@ -191,8 +191,10 @@ def described(change: Change) -> str:
 def drift_described(found: DriftEvent) -> str:
     """A detection in one line.
 
-    >>> from clipper_topics.examples import DRIFT
-    >>> drift_described(DRIFT)
+    >>> losses = {"losses": 1344, "after": 57, "loss_before": 0.04, "loss_after": 0.31}
+    >>> place = {"revision": 2, "topic": "clipper.feedback", "partition": 3, "offset": 812}
+    >>> about = {"application": "digits", "model": "svm:1", "at_ms": 0, "detector": "adwin"}
+    >>> drift_described(DriftEvent(**about, **losses, **place))
     'loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin, 57 losses ago)'
     """
     context = "" if found.context is None else f" in context {one_line(found.context)}"

@@ -21,8 +21,7 @@ class EpsilonGreedy(SelectionPolicy):
 
     Attributes:
         epsilon: Share of queries spread evenly over all candidates, in [0, 1].
-        half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
-        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
+        half_life, half_life_s: As in `SelectionPolicy`.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 4.0, 50.0, 4.0)})

@@ -25,8 +25,7 @@ class Exp3(SelectionPolicy):
             feedbacks. Clipper's C++ used 0.01: ten times steadier, and ten times slower to leave a broken model.
         exploration: Share of queries spread evenly, in [0, 1]. Each of K models is asked with probability of at
             least exploration / K, so a repaired model is found again, and replay can evaluate any policy.
-        half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
-        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
+        half_life, half_life_s: As in `SelectionPolicy`.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 40.0, 50.0, 40.0)})

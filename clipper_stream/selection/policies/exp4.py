@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from clipper_stream.selection.distribution import ActionDistribution, all_of
-from clipper_stream.selection.parameters import bounded_field, discount_factor
+from clipper_stream.selection.parameters import bounded_field
 from clipper_stream.selection.policies.exponential_weights import exponential_weights
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState, add_losses
+from clipper_stream.selection.state import SelectionState, add_losses, discount_factor
 
 _LEAST_SHARE = 2.0**-53  # a model with less never comes back in any case, and sums stay finite
 
@@ -26,8 +26,7 @@ class Exp4(SelectionPolicy):
     Attributes:
         eta: Learning rate, > 0. For losses in [0, 1] and a memory of T feedbacks the regret bound is least at
             sqrt(8 ln K / T); the default 0.3 is that for K = 5 models and T = 140 feedbacks, a half-life of 100.
-        half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
-        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
+        half_life, half_life_s: As in `SelectionPolicy`.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(10.0, 1.0, 10.0, 1.0), "b:1": ModelTotals(10.0, 6.0, 10.0, 6.0)})
@@ -62,8 +61,7 @@ class Exp4Clipper(SelectionPolicy):
 
     Attributes:
         eta: Learning rate, > 0; the default is the original's.
-        half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
-        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
+        half_life, half_life_s: As in `SelectionPolicy`.
 
     >>> policy, asked = Exp4Clipper(), {"a:1": 1.0, "b:1": 1.0}
     >>> policy.observe(SelectionState(), {"a:1": 1.0, "b:1": 0.0}, asked).of("a:1").weighted_loss

@@ -29,12 +29,7 @@ _PRECISE = 1e-9  # of the logarithm of a weight: far below what one feedback mov
 
 
 def exponential_weights(eta: float, state: SelectionState, candidates: Sequence[str]) -> dict[str, float]:
-    """Weight of each candidate, summing to 1.
-
-    Args:
-        eta: Learning rate, > 0: how fast a weight falls with excess loss.
-        state: Totals of all models.
-        candidates: At least one, in the application's order.
+    """Weight of each candidate, summing to 1; it falls with excess loss at the learning rate `eta`, > 0.
 
     >>> from clipper_stream.selection.state import ModelTotals, SelectionState
     >>> state = SelectionState({"a:1": ModelTotals(9.0, 0.0, 9.0, 0.0), "b:1": ModelTotals(9.0, 9.0, 9.0, 9.0)})
@@ -54,11 +49,8 @@ def par(eta: float, known: Sequence[ModelTotals]) -> float:
     """The loss per feedback whose weight is the mean weight of these models, 0 when there are none.
 
     It is the root of the convex, increasing f(b) = log mean_j exp(-eta (weighted_loss_j - b weighted_count_j)).
-    Newton's method started above the root, at the worst model's loss, comes down to it without overshooting.
-
-    Args:
-        eta: Learning rate, > 0.
-        known: Totals with a positive `weighted_count`.
+    Newton's method started above the root, at the worst model's loss, comes down to it without overshooting. Each of
+    the models has a positive `weighted_count`.
     """
     if not known:
         return 0.0

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, most_to
-from clipper_stream.selection.parameters import bounded_field, discount_factor
+from clipper_stream.selection.parameters import bounded_field
 from clipper_stream.selection.policies.epsilon_greedy import least_mean_loss
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses, average_loss
+from clipper_stream.selection.state import ModelTotals, SelectionState, add_losses, average_loss, discount_factor
 from clipper_stream.selection.sufficient_statistics import Features, normal_equations, width_of
 
 Floats = NDArray[np.float64]
@@ -45,8 +45,7 @@ class LinUcb(SelectionPolicy):
             most, so the default 1 is a bound of two standard errors or more.
         ridge: Feedbacks that the belief without data is worth, > 0.
         exploration: Share of queries spread evenly, in [0, 1]; each of K models is asked with exploration / K at least.
-        half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
-        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
+        half_life, half_life_s: As in `SelectionPolicy`.
 
     >>> policy, state, models = LinUcb(exploration=0.1), SelectionState(), ["a:1", "b:1"]
     >>> for feature in (0.0, 1.0) * 20:  # a:1 is right about small ones, b:1 about large ones
@@ -113,8 +112,7 @@ class LinearLosses:
     def at(self, features: Features) -> tuple[Floats, Floats]:
         """Expected loss of each model, and its standard deviation, both of shape (K,).
 
-        Args:
-            features: At least one. Places that no feedback had are all of the ridge's: their coefficient is 0.
+        There is at least one feature; a place that no feedback had is all of the ridge's, its coefficient is 0.
         """
         width = self.theta.shape[1]
         x = np.zeros(width)
@@ -131,12 +129,9 @@ class LinearLosses:
 
 
 def linear_losses(totals: Sequence[ModelTotals], ridge: float, mean: float) -> LinearLosses:
-    """Fit the regressions of several models.
+    """Fit a regression for each of the totals.
 
-    Args:
-        totals: Of each model.
-        ridge: How strongly coefficients are drawn to what is believed without data, in feedbacks, > 0.
-        mean: The loss that is believed of a model without data, in [0, 1].
+    Coefficients are drawn to those of a constant loss `mean`, in [0, 1], as by `ridge` feedbacks, > 0.
     """
     width = max(1, *(width_of(known.moments) for known in totals))
     pairs = [normal_equations(known.moments, width) for known in totals]

@@ -57,9 +57,7 @@ class Thompson(SelectionPolicy):
     Attributes:
         exploration: Share of queries spread evenly over all candidates, in [0, 1]. Without it a model that is clearly
             worse is not asked any more, and replay cannot evaluate policies that would ask it.
-        half_life: Feedbacks of one partition after which an observation weighs half, > 0 (discounted Thompson
-            sampling); None: never forget.
-        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
+        half_life, half_life_s: As in `SelectionPolicy`; with the first it is discounted Thompson sampling.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 9.0, 50.0, 9.0)})

@@ -53,8 +53,7 @@ class TsallisInf(SelectionPolicy):
         delay: Decisions that are typically without feedback yet, >= 0. It adds entropy to the regulariser, as much as
             keeps the regret near that of no delay: it is slower, and is not led astray by what many decisions under
             one state have in common. 0: none.
-        half_life: Feedbacks of one partition after which an observation weighs half, > 0; None: never forget.
-        half_life_s: Seconds of the log after which an observation weighs half, > 0; None: time changes nothing.
+        half_life, half_life_s: As in `SelectionPolicy`.
 
     >>> from clipper_stream.selection.state import ModelTotals
     >>> state = SelectionState({"a:1": ModelTotals(50.0, 5.0, 50.0, 5.0), "b:1": ModelTotals(50.0, 40.0, 50.0, 40.0)})
@@ -91,12 +90,8 @@ def tsallis_weights(
 ) -> dict[str, float]:
     """Weight of each candidate, summing to 1.
 
-    Args:
-        state: Totals of all models.
-        candidates: At least one.
-        rate: How fast weights fall with excess loss, > 0.
-        delay: Decisions without feedback yet, >= 0.
-        entropy: g, >= 0: the share of the Shannon entropy in the regulariser.
+    `rate` and `delay` are those of `TsallisInf`; `entropy` is g, >= 0, the share of the Shannon entropy in the
+    regulariser.
 
     >>> state = SelectionState({"a:1": ModelTotals(9.0, 0.0, 9.0, 0.0), "b:1": ModelTotals(9.0, 9.0, 9.0, 9.0)})
     >>> weights = tsallis_weights(state, ["a:1", "b:1", "new:1"], rate=2.0)

@@ -3,6 +3,7 @@ import json
 import msgspec
 import pytest
 from builders.kafka import record
+from builders.messages import DRIFT
 
 from clipper_agents.control.state import ControlState, RefusedRecord
 from clipper_agents.rollout.comparison_spec import comparison_specs
@@ -11,7 +12,6 @@ from clipper_stream.errors import UnknownName
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import change_key, drift_key, key_of
-from clipper_topics.examples import DRIFT
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.selection_rows import SavedRow
 

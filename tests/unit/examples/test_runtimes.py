@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stub_server import StubServer, serving
 
-from clipper_agents.host.engine_builder import prepare
+from clipper_agents.host.predictor import prepare
 from clipper_agents.settings import load_settings
 from clipper_stream.models.runner import predict_rows
 

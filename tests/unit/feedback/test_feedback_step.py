@@ -5,8 +5,14 @@ from builders.feedback import Rows, feedback, logged
 from builders.kafka import record
 from builders.query_router import application
 
-from clipper_agents.feedback.feedback_step import JoinedFeedback, OrphanFeedback, UnusableFeedback, learn
-from clipper_agents.feedback.restore_markers import RefusedMarker, Restored
+from clipper_agents.feedback.feedback_step import (
+    JoinedFeedback,
+    OrphanFeedback,
+    RefusedMarker,
+    Restored,
+    UnusableFeedback,
+    learn,
+)
 from clipper_stream.errors import InvalidLabel
 from clipper_topics.prediction import NAMED, PolicyRef
 from clipper_topics.restore import Marker

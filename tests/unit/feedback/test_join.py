@@ -5,8 +5,7 @@ from builders.decision_logs import answer, audit_of, decided, missing
 from msgspec import UNSET
 
 from clipper_stream.feedback.join import disagreement, feedback_value, is_policy_choice, join
-from clipper_stream.feedback.update import answer_loss
-from clipper_stream.feedback.values import GivenLoss, Label
+from clipper_stream.feedback.update import GivenLoss, Label, answer_loss
 from clipper_topics.feedback import Feedback
 from clipper_topics.prediction import NAMED, PolicyRef
 

@@ -4,7 +4,7 @@ import pytest
 from builders.kafka import record
 
 from clipper_agents.control.state import ControlState
-from clipper_agents.feedback.restore_markers import read_markers
+from clipper_agents.feedback.feedback_step import read_markers
 from clipper_topics import codec
 from clipper_topics.control_keys import restore_key
 from clipper_topics.manifests import MAX_MANIFEST_BYTES

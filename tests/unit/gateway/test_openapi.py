@@ -13,10 +13,10 @@ from unit.gateway.rig import browser_of, settings_of
 import clipper_gateway
 from clipper_agents.observability.metrics import GatewayMetrics
 from clipper_gateway import api
+from clipper_gateway.http_messages import EXAMPLES, PredictBody
 from clipper_gateway.openapi import OPERATIONS, REFUSALS, document
 from clipper_gateway.server import Gateway
 from clipper_topics.feedback import Feedback, check_feedback
-from clipper_topics.http_messages import EXAMPLES, PredictBody
 from clipper_topics.json_schema import components
 from clipper_topics.query import Query, check_query
 

@@ -4,9 +4,8 @@ from builders.host import FunctionOfRow, asked
 from clipper_agents.host.batch_traces import UNTRACED, BatchTraces
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.outputs import OpenFrame, RowSpan
 from clipper_agents.host.predictor import Predictor
-from clipper_agents.host.request_rows import read_request
+from clipper_agents.host.request_rows import RowSpan, read_request
 from clipper_agents.observability.batch_notes import QueuedRows, SentOutputs
 from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
 from clipper_stream.batching.registry import Fixed
@@ -23,14 +22,22 @@ class Notes(list):
     put = list.append
 
 
+class NoSink:
+    def send(self, partition, pieces):
+        """The outputs are safe at once."""
+
+    def finish(self, origins):
+        """Nobody asks."""
+
+
 async def served(*frames, limit=4, model=DOUBLE):
     """The notes of an engine that has served frames of rows, each with its traced rows."""
     notes = Notes()
     core, traces = HostBatcher(Window(0.0), Fixed(limit)), BatchTraces(notes, "sum:1", "requests")
     observer = BatchMetrics(HostMetrics(), "sum", "1")
     predictor = Predictor(model, inline=True)
-    engine = HostEngine(core, predictor, lambda _: None, lambda _: None, observer, traces=traces)
-    await engine.submit([(number, asked(rows, frame=number, **how)) for number, (rows, how) in enumerate(frames)])
+    engine = HostEngine(core, predictor, NoSink(), observer, traces=traces)
+    await engine.submit([asked(rows, frame=number, **how) for number, (rows, how) in enumerate(frames)])
     engine.drain()
     await engine.run()
     return notes
@@ -63,7 +70,7 @@ async def test_a_model_that_fails_is_the_error_of_its_batch_and_late_rows_are_no
 
 
 def run_of(start, stop, *rows):
-    return RowSpan(OpenFrame(None, asked([0] * 9, traced=rows), 9), start, stop)
+    return RowSpan(asked([0] * 9, traced=rows), start, stop)
 
 
 def test_outputs_are_sent_in_a_span_of_their_own_whose_context_goes_with_them():

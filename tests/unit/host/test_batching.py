@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from builders.host import FunctionOfRow, asked, rows_of
+from builders.host import FunctionOfRow, asked, pieces_of, rows_of
 
 from clipper_agents.host.batching import HostBatcher
 from clipper_stream.batching.aimd import RelaxedTarget
@@ -14,39 +14,40 @@ DOUBLE = FunctionOfRow(lambda row: 2 * row)
 def core_of(*frames, rows=10, max_delay_s=0.0):
     core = HostBatcher(Window(max_delay_s), Fixed(rows))
     for number, (values, how) in enumerate(frames, 1):
-        core.admit(number, asked(values, frame=number, **how), 0.0)
+        core.admit(asked(values, frame=number, **how), 0.0)
     return core
 
 
 def predicted(core, model=DOUBLE):
-    batch = core.step(0.0).batch
-    return core.complete(batch, predict_rows(model, batch.inputs), latency_s=0.001)
+    step = core.step(0.0)
+    return core.complete(step.spans, predict_rows(model, step.inputs), latency_s=0.001)
 
 
 def test_rows_of_several_frames_are_one_batch_with_one_piece_a_frame_and_one_reply_a_partition():
     core = core_of(([1, 2], {"reply": 3}), ([3], {"reply": 1}), ([4], {"reply": 3}))
     replies = predicted(core)
-    assert [(reply.partition, [piece.frame for piece in reply.pieces]) for reply in replies] == [(3, [1, 3]), (1, [2])]
-    assert rows_of(piece for reply in replies for piece in reply.pieces) == {
+    assert {partition: [frame.frame for _, frame in pieces] for partition, pieces in replies.items()} == {
+        3: [1, 3], 1: [2],
+    }  # fmt: skip
+    assert rows_of(pieces_of(replies)) == {
         (1, 0): [2], (1, 1): [4], (2, 0): [6], (3, 0): [8],
     }  # fmt: skip
-    assert core.step(0.0).batch is None
+    assert not core.step(0.0).spans
 
 
 def test_a_matrix_is_joined_in_order_and_is_the_models_own():
     rows = np.arange(8.0).reshape(4, 2)
     core = core_of(*((some, {"dtype": "float32"}) for some in (rows[:2], rows[2:])), rows=3)
-    inputs = core.step(0.0).batch.inputs
+    inputs = core.step(0.0).inputs
     assert (inputs.tolist(), inputs.dtype) == (rows[:3].tolist(), np.float32)
     inputs[:] = 0.0
-    assert core.step(0.0).batch.inputs.tolist() == rows[3:].tolist()
+    assert core.step(0.0).inputs.tolist() == rows[3:].tolist()
 
 
 def test_a_failed_row_is_told_by_its_place_in_the_request():
     core, model = core_of(([1, 2, 0, 4], {}), rows=2), FunctionOfRow(lambda row: 4 // row)
     predicted(core, model)
-    (reply,) = predicted(core, model)
-    (piece,) = reply.pieces
+    (piece,) = pieces_of(predicted(core, model))
     assert (piece.row0, piece.outputs) == (2, [None, 1])
     assert [(failure.row, failure.reason) for failure in piece.failed] == [(2, "error")]
     assert "division" in piece.failed[0].explanation
@@ -54,37 +55,35 @@ def test_a_failed_row_is_told_by_its_place_in_the_request():
 
 def test_rows_past_their_deadline_are_answered_without_the_model():
     step = core_of(([1, 2, 3, 4], {"deadline_s": [5.0, 20.0, 7.5, 20.0]})).step(10.0)
-    assert (step.batch.inputs, step.late_rows) == ([2, 4], 2)
-    assert rows_of(piece for reply in step.late for piece in reply.pieces) == {(1, 0): ["late"], (1, 2): ["late"]}
-    assert step.late[0].pieces[0].failed[0].explanation.startswith("dropped 5000.0 ms after its deadline")
+    assert step.inputs == [2, 4]
+    assert rows_of(pieces_of(step.late)) == {(1, 0): ["late"], (1, 2): ["late"]}
+    assert pieces_of(step.late)[0].failed[0].explanation.startswith("dropped 5000.0 ms after its deadline")
 
 
 def test_a_batch_waits_for_company_as_long_as_the_window_says():
     core = core_of(rows=2, max_delay_s=0.01)
-    core.admit("a", asked([1], frame=1), 100.0)
+    core.admit(asked([1], frame=1), 100.0)
     step = core.step(100.0)
-    assert step.batch is None
+    assert not step.spans
     assert step.wake_at_s == pytest.approx(100.01)
-    core.admit("b", asked([2], frame=2), 100.002)
-    assert core.step(100.002).batch.inputs == [1, 2]
+    core.admit(asked([2], frame=2), 100.002)
+    assert core.step(100.002).inputs == [1, 2]
 
 
 def test_a_clock_that_is_set_back_delays_no_row():
     core = core_of(rows=2, max_delay_s=0.01)
-    core.admit("a", asked([1], frame=1), 100.0)
-    core.admit("b", asked([2, 3], frame=2), 50.0)
-    assert core.step(50.0).batch.inputs == [1, 2]
+    core.admit(asked([1], frame=1), 100.0)
+    core.admit(asked([2, 3], frame=2), 50.0)
+    assert core.step(50.0).inputs == [1, 2]
     assert core.step(50.0).wake_at_s == pytest.approx(100.01)
 
 
 def test_the_limit_learns_from_whole_batches_only():
     core = HostBatcher(Window(0.0), RelaxedTarget(target_s=0.02, max_rows=100, start_rows=10))
-    core.admit("a", asked([1] * 20), 0.0)
-    step = core.step(0.0)
-    core.complete(step.batch, BatchOutcome([1] * 10, {}, calls=3), latency_s=10.0)
+    core.admit(asked([1] * 20), 0.0)
+    core.complete(core.step(0.0).spans, BatchOutcome([1] * 10, {}, calls=3), latency_s=10.0)
     assert core.limit_rows == 10
-    step = core.step(0.0)
-    core.complete(step.batch, BatchOutcome([1] * 10, {}), latency_s=10.0)
+    core.complete(core.step(0.0).spans, BatchOutcome([1] * 10, {}), latency_s=10.0)
     assert core.limit_rows == 9
 
 
@@ -98,4 +97,4 @@ def test_no_batch_is_spent_on_rows_that_would_be_late(took_s, deadlines_s, now_s
     for each_s in took_s * 100:
         core.delivered(each_s)
     step = core.step(now_s)
-    assert (step.late_rows, step.batch.inputs) == (1, [2])
+    assert (len(pieces_of(step.late)), step.inputs) == (1, [2])

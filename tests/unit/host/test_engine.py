@@ -33,17 +33,19 @@ class Gate:
 class Running:
     """An engine that runs; its sends are held, where that is asked for, until the test lets them go."""
 
-    def __init__(self, model=DOUBLE, *, rows=4, max_delay_s=0.0, inline=True, held=False, **how):
+    def __init__(self, model=DOUBLE, *, rows=4, max_delay_s=0.0, max_open_rows=1000, inline=True, held=False, **how):
         self.sent, self.waiting, self.finished = [], [], []
         self._held, self._news, self._metrics = held, asyncio.Condition(), HostMetrics()
-        core, observer = HostBatcher(Window(max_delay_s), Fixed(rows)), BatchMetrics(self._metrics, "m", "1")
-        self.engine = HostEngine(
-            core, Predictor(model, inline=inline), self._send, self.finished.extend, observer, **how
-        )  # fmt: skip
+        batcher, metrics = (
+            HostBatcher(Window(max_delay_s), Fixed(rows), max_open_rows),
+            BatchMetrics(self._metrics, "m", "1"),
+        )
+        self.engine = HostEngine(batcher, Predictor(model, inline=inline), self, metrics, **how)
+        self.finish = self.finished.extend
 
-    async def _send(self, reply):
+    async def send(self, partition, pieces):
         async with self._news:
-            self.sent += reply.pieces
+            self.sent += [frame for _, frame in pieces]
             self._news.notify_all()
         if self._held:
             self.waiting.append(acknowledged := asyncio.get_running_loop().create_future())
@@ -58,7 +60,9 @@ class Running:
         await asyncio.wait([self.task])
 
     async def submit(self, *frames, **how):
-        await self.engine.submit([(number, asked(rows, frame=number, **how)) for number, rows in enumerate(frames, 1)])
+        await self.engine.submit(
+            [asked(rows, frame=number, origin=number, **how) for number, rows in enumerate(frames, 1)]
+        )
 
     async def until_sent(self, pieces):
         async with self._news:
@@ -129,7 +133,7 @@ async def test_an_idle_engine_does_nothing_until_it_is_asked_or_drains():
     async with Running(clock=lambda: readings.append(1) or 1000.0) as host:
         await settle()
         before = len(readings)
-        host.engine.take(1, asked([1]))
+        host.engine.take(asked([1]))
         await host.until_sent(1)
         await settle()
         assert len(readings) > before

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from builders.host import ROUTER, request, rows_of
 
-from clipper_agents.host.outputs import records_of
-from clipper_agents.host.request_rows import read_request, rows_of_request
+from clipper_agents.host.request_rows import read_request
+from clipper_agents.host.request_server import records_of
 from clipper_topics.frames import (
     FRAME_VERSION,
     FailedRow,
@@ -44,12 +44,12 @@ def test_rows_of_the_other_kinds_come_back_as_they_were(dtype, rows):
 
 def test_deadlines_are_those_of_the_rows_and_without_any_no_row_has_one():
     frame = request(["a", "b"], deadline_s=[10.5, inf])
-    assert rows_of_request(frame).deadlines_s == (10.5, inf)
-    assert rows_of_request(msgspec.structs.replace(frame, deadlines=b"")).deadlines_s == (inf, inf)
+    assert read_all(encode_frame(frame)).deadlines_s == (10.5, inf)
+    assert read_all(encode_frame(msgspec.structs.replace(frame, deadlines=b""))).deadlines_s == (inf, inf)
 
 
 def test_a_frame_of_an_older_writer_without_optional_fields_or_rows_is_read():
-    asked = rows_of_request(RequestFrame(router=b"r", frame=1, reply=0, dtype="float32", shape=[0, 5]))
+    asked = read_all(encode_frame(RequestFrame(router=b"r", frame=1, reply=0, dtype="float32", shape=[0, 5])))
     assert (asked.rows.shape, len(asked.deadlines_s)) == ((0, 5), 0)
 
 

@@ -80,11 +80,11 @@ def test_without_a_sample_or_with_one_that_is_refused_nothing_is_cheap():
 
 def test_a_model_that_fails_is_told_with_its_traceback_once_and_then_by_the_minute(caplog):
     now_s = 0.0
-    failures = FailureLog("raises:1", lambda: now_s)
+    failures = FailureLog("raises:1")
     for now_s in (0.0, 1.0, 59.0, 61.0, 62.0, 63.0):
-        failures.note(predict_rows(FunctionOfRow(int if now_s < 62.0 else {}.__getitem__), ["no", "no"]))
-    failures.note(predict_rows(SimpleNamespace(predict_batch=list), [1, 2]))
-    failures.note(predict_rows(SimpleNamespace(predict_batch=lambda rows: rows[:1]), [1, 2]))
+        failures.note(predict_rows(FunctionOfRow(int if now_s < 62.0 else {}.__getitem__), ["no", "no"]), now_s)
+    failures.note(predict_rows(SimpleNamespace(predict_batch=list), [1, 2]), now_s)
+    failures.note(predict_rows(SimpleNamespace(predict_batch=lambda rows: rows[:1]), [1, 2]), now_s)
     wrong_number = "the model gave 1 outputs for 2 rows: give one output a row"
     assert [(record.getMessage(), record.exc_info is not None) for record in caplog.records] == [
         ("model fails model=raises:1 rows=2 reason=ValueError: invalid literal for int() with base 10: 'no'", True),

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from clipper_agents.control.host_reports import address_of
-from clipper_agents.host.self_report import SelfReports
+from clipper_agents.host.app import SelfReports
 from clipper_topics.manifests import ModelManifest
 
 

@@ -4,14 +4,16 @@ import sys
 import pytest
 
 from clipper_agents import exits
+from clipper_agents.host.request_rows import RowSpan
 from clipper_agents.host.watchdog import ModelWatch, resident_bytes
 
 HANGING = """
 import ctypes, logging, threading, time
+from clipper_agents.host.request_rows import RowSpan
 from clipper_agents.host.watchdog import ModelWatch
 logging.basicConfig()
 watch = ModelWatch().add("m:1", 0.3)
-watch.begin(3)
+watch.begin([RowSpan(None, 0, 3)])
 {model}
 time.sleep(60)
 """
@@ -30,7 +32,7 @@ def test_a_model_that_hangs_ends_its_process_with_a_line_and_its_stack(model, co
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == code
     assert says in done.stderr
-    assert 'File "<string>", line 7' in done.stderr, "where it hangs"
+    assert 'File "<string>", line 8' in done.stderr, "where it hangs"
 
 
 @pytest.fixture
@@ -47,13 +49,13 @@ def watch_of(ended, *memory):
 def test_a_batch_may_run_as_long_as_it_may_and_the_next_one_again(ended):
     watch, batch = watch_of(ended)
     for _ in range(3):
-        batch.begin(1)
+        batch.begin([RowSpan(None, 0, 1)])
         for _ in range(10):
             watch.look(1.0)
         batch.end()
         watch.look(100.0)
     assert ended == []
-    batch.begin(1)
+    batch.begin([RowSpan(None, 0, 1)])
     watch.look(10.5)
     assert ended == [exits.CRASHED]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders.host import FunctionOfRow, TickingTimer
 
-from clipper_agents.host.outputs import MAX_RECORD_BYTES
+from clipper_agents.host.request_server import MAX_RECORD_BYTES
 from clipper_stream.errors import InvalidInput, InvalidSetting
 from clipper_stream.models.runtimes.model_files import STRICT
 from clipper_stream.models.runtimes.python_function import FunctionModel

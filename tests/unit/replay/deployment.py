@@ -17,9 +17,14 @@ from e2e.any_client import Record
 from msgspec import UNSET
 
 from clipper_agents.control.state import ControlState
-from clipper_agents.feedback.feedback_step import JoinedFeedback, decode_feedback, learn
-from clipper_agents.feedback.learning_config import config_digest
-from clipper_agents.feedback.restore_markers import is_marker, read_markers
+from clipper_agents.feedback.feedback_step import (
+    JoinedFeedback,
+    config_digest,
+    decode_feedback,
+    is_marker,
+    learn,
+    read_markers,
+)
 from clipper_agents.replay.partition_join import JoinRules, PartitionJoin
 from clipper_agents.replay.state_at import state_at
 from clipper_agents.replay.verify import verify

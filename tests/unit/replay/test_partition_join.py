@@ -12,8 +12,7 @@ from unit.replay.deployment import CATALOGUE, MemoryLogs, joined
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.feedback.join import disagreement, feedback_value, join
-from clipper_stream.feedback.update import answer_loss, score
-from clipper_stream.feedback.values import Label
+from clipper_stream.feedback.update import Label, answer_loss, score
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.codec import UndecodableRecord

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from builders.messages import CANDIDATE_COMPARISON, COMPARISON
 from builders.rollout_logs import answered
 from unit.rollout.rig import CATALOGUE, control_of, control_records, fold_of, query, with_trials
 
@@ -19,7 +20,6 @@ from clipper_agents.settings.workers import StewardSettings
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.examples import CANDIDATE_COMPARISON, COMPARISON
 from clipper_topics.manifests import RolloutRule, Trial
 
 RULE = RolloutRule(margin=0.2, steps=[0.25, 0.5], least=20)

@@ -17,7 +17,7 @@ from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.feedback import FeedbackProcessor
+from clipper_agents.router.feedback import FeedbackJoin, FeedbackProcessor
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import PredictionLog
 from clipper_agents.router.queries import FreshQueries, QueryAgent
@@ -156,11 +156,12 @@ class RouterRig:
             nothing,
         )  # fmt: skip
         self.outputs = OutputAgent(b"mine", self.router, self.effects, self, self.dead_letters, self.metrics)
-        self.learner = FeedbackProcessor(
-            self, CATALOGUE, SimpleNamespace(application=known.get, restore=self.control.restores.get), self.selection,
-            self.decisions, self.audits, self.prediction_log, self.metrics, lambda: self.followed,
-            lambda tp, _, end: self.finished_upto(tp) < end, asyncio.get_running_loop().time,
+        self.join = FeedbackJoin(
+            self, CATALOGUE, self.decisions, self.audits, self.prediction_log, lambda: self.followed,
+            lambda tp, _, end: self.finished_upto(tp) < end,
         )  # fmt: skip
+        registry = SimpleNamespace(application=known.get, restore=self.control.restores.get)
+        self.learner = FeedbackProcessor(self, CATALOGUE, registry, self.selection, self.join, self.metrics)
 
     def close(self):
         self.effects.stop()

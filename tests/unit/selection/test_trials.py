@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.feedback.update import LoggedDecision, score
-from clipper_stream.feedback.values import GivenLoss, Label
+from clipper_stream.feedback.update import GivenLoss, Label, LoggedDecision, score
 from clipper_stream.selection.distribution import all_of, audited, forced_decision, one_of
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.trials import NOBODY, ChoiceWithTrials, with_trials

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from builders.messages import DRIFT
 from builders.status import (
     DIGITS,
     MODELS,
@@ -35,7 +36,6 @@ from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.comparison import Comparison, comparison_key
 from clipper_topics.control_keys import change_key, drift_key, key_of
-from clipper_topics.examples import DRIFT
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow, encode_key, encode_row

@@ -28,7 +28,6 @@ def test_an_address_alone_is_a_plaintext_connection_of_both_clients():
     assert connection.aiokafka() == {"bootstrap_servers": "a:1,b:2", "security_protocol": "PLAINTEXT"}
     assert connection.librdkafka() == {"bootstrap.servers": "a:1,b:2", "security.protocol": "PLAINTEXT"}
     AdminClient(connection.librdkafka())  # takes it
-    assert KafkaConnection.from_environment(environ, bootstrap="c:3").bootstrap == "c:3"
 
 
 def test_a_sasl_connection_gives_both_clients_the_credential_whatever_the_case_of_its_names():

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from builders.messages import DRIFT, LABEL, PREDICTION
 from builders.status import DIGITS, NOW_S, report
 from unit.gateway.console.rig import ANYBODY, MARKUP, READER, STRANGER, asked, declare, followed, html, renderer
 from unit.gateway.rig import NO_KAFKA, refused
@@ -17,7 +18,6 @@ from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.dead_letter import DeadLetter
-from clipper_topics.examples import DRIFT, LABEL, PREDICTION
 from clipper_topics.manifests import ApplicationManifest
 
 APPLICATION, TRIAL = "/applications/{name}", "/applications/{name}/trials/{ref}"

@@ -13,9 +13,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import InputSpec
-from clipper_topics.prediction import REASONS, Prediction
+from clipper_topics.prediction import REASONS
 
 _Length = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
 _Reason = Annotated[str, Meta(extra_json_schema={"examples": list(REASONS)})]
@@ -47,26 +46,6 @@ class Accepted(msgspec.Struct):
 
     accepted: int
     """How many records were written."""
-
-
-class FeedbackReport(Feedback, kw_only=True, omit_defaults=True):
-    """One feedback about a query, and what became of it."""
-
-    outcome: str | None = None
-    """A key of `clipper_topics.feedback.OUTCOMES`; absent: not known, or not read yet."""
-    explanation: str | None = None
-    """What is wrong with it, in words."""
-
-
-class QueryStatus(msgspec.Struct, omit_defaults=True):
-    """What the logs have about a query."""
-
-    query_id: str
-    prediction: Prediction | None = None
-    """The answer with its decision; absent while it is being decided."""
-    feedback: list[FeedbackReport] = []
-    complete: bool = True
-    """False when there was more in the logs than was read."""
 
 
 class ModelSummary(msgspec.Struct, kw_only=True):
