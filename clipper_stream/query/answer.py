@@ -17,9 +17,9 @@ from clipper_stream.combining.combiner import VOTE, Combined, combine
 from clipper_stream.errors import ModelFailed, shown
 from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import LATE, NO_FAILURES, DecodedQuery, Failure, InFlightQuery
-from clipper_stream.query.lifecycle import ARRIVED_LATE, COMPLETE, EXPIRED, REFUSED, TransitionPath
 from clipper_stream.query.query_block import BlockAnswers, QueryBlock
 from clipper_stream.query.row_batch import MARSHAL_FORMAT
+from clipper_stream.query.status import Status, move
 
 LOST_AUDIT = Failure("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
 
@@ -86,12 +86,9 @@ class QueryAnswer(NamedTuple):
         return self.failure is not None
 
 
-def refuse(
-    pending: InFlightQuery, application: Application | None, failure: Failure, now_s: float,
-    path: TransitionPath = REFUSED,
-) -> QueryAnswer:  # fmt: skip
+def refuse(pending: InFlightQuery, application: Application | None, failure: Failure, now_s: float) -> QueryAnswer:
     """Answer with the default output, without asking a model; its rows are forgotten."""
-    pending.move(path)
+    pending.move(Status.DEFAULTED)
     pending.query.rows.clear()
     default = application.default_output if application else None
     return QueryAnswer(pending, application, [default] * max(1, pending.count), now_s, failure=failure)
@@ -121,6 +118,7 @@ def conclude_block(block: QueryBlock, indices: Sequence[int], now_s: float) -> t
         unusual = [index for index in indices if index in block.failed]
         indices = [index for index in indices if index not in block.failed]
     if block.width == 1:
+        move(block.status, indices, Status.ANSWERED)
         return BlockAnswers(block, indices, now_s), unusual
     answered, combined = list[int](), list[Combined]()
     for index, one in zip(indices, _combined_together(block, indices), strict=True):
@@ -129,11 +127,13 @@ def conclude_block(block: QueryBlock, indices: Sequence[int], now_s: float) -> t
         else:
             answered.append(index)
             combined.append(one)
+    move(block.status, answered, Status.ANSWERED)
     return BlockAnswers(block, answered, now_s, combined), unusual
 
 
 def conclude_silent(block: QueryBlock, indices: Sequence[int], now_s: float) -> BlockAnswers:
     """The default for queries of a block of which nothing has come by their deadline."""
+    move(block.status, indices, Status.DEFAULTED)
     asked = ((block.decisions[n].served, block.deadlines_s[n] - block.queries.queried_at_s[n]) for n in indices)
     return BlockAnswers(block, indices, now_s, refusals=[_no_output(served, round(s * 1000)) for served, s in asked])
 
@@ -172,11 +172,10 @@ def answers_of(some: BlockAnswers) -> list[QueryAnswer]:
     for index, failure in zip(some.indices, () if block.decisions else some.refusals, strict=False):
         pending = InFlightQuery(block.queries.query(index))
         pending.shares_id = block.shares_id
-        answers.append(refuse(pending, block.application, failure, at_s, ARRIVED_LATE))
+        answers.append(refuse(pending, block.application, failure, at_s))
     for index in some.indices if block.decisions else ():
         pending = block.leave(index)
         answers.append(conclude(pending, at_s))
-        pending.move(EXPIRED[1] if some.refusals else COMPLETE[0])
     return answers
 
 

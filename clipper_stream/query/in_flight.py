@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from clipper_stream.caching.keys import row_hashes
 from clipper_stream.query.application import Application
-from clipper_stream.query.lifecycle import ASKED, QueryState, TransitionPath
+from clipper_stream.query.status import Status, move
 from clipper_stream.selection.distribution import Decision
 
 THROUGHPUT_WAIT_S = 60.0
@@ -110,6 +110,7 @@ class InFlightQuery:
     """One query in flight, or an audit: what is asked beside a query for the log only.
 
     Attributes:
+        status: Its `Status`, a column of one entry.
         application: As it was when the decision was made.
         weights: Trust in each candidate at the decision.
         block: The rows of this and other queries.
@@ -125,7 +126,7 @@ class InFlightQuery:
     """
 
     query: DecodedQuery
-    state: QueryState = field(default=QueryState.RECEIVED, init=False)
+    status: bytearray = field(default_factory=lambda: bytearray(1), init=False)
     application: Application = field(init=False)
     decision: Decision = field(init=False)
     weights: Mapping[str, float] = field(init=False)
@@ -176,11 +177,12 @@ class InFlightQuery:
         self.outputs = [OPEN] * self.open_slots
         self.arrived_s = [0.0] * models
         self.failed = False
-        self.state = ASKED.end(self.state)
+        self.move(Status.WAITING)
 
-    def move(self, path: TransitionPath) -> None:
-        """Move to the state at the end of the path."""
-        self.state = path.end(self.state)
+    def move(self, *to: Status) -> None:
+        """Give the query other statuses, one after another."""
+        for one in to:
+            move(self.status, (0,), one)
 
     def fill(self, slot: int, output: Any, now_s: float) -> bool:
         """Put a model's output into its slot; True when that was the last open one."""

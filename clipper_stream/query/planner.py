@@ -14,8 +14,8 @@ from clipper_stream.query.answer import QueryAnswer, refuse
 from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S, DecodedQuery, Failure, InFlightQuery, RowBlock
 from clipper_stream.query.inputs import UndecodedRow, convert, to_matrix, to_rows
-from clipper_stream.query.lifecycle import ARRIVED_LATE, REFUSED, TransitionPath
 from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
+from clipper_stream.query.status import Status
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, Decision, forced_decision
 from clipper_stream.selection.rng import first_numbers as first_draws
@@ -185,6 +185,7 @@ class Planner:
             deferred_until_s = self._deferred_until_s(pending)
             if deferred_until_s > now_s:
                 self.count -= 1
+                pending.move(Status.DEFERRED)
                 self.deferred.append((pending, deferred_until_s))
             else:
                 self._refuse(pending, OVERLOADED)
@@ -195,7 +196,7 @@ class Planner:
             self._refuse(pending, NO_MODELS)
         else:
             why = _why_late(due_s, query.queried_at_s, now_s)
-            self._refuse(pending, Failure("arrived_late", why), ARRIVED_LATE)
+            self._refuse(pending, Failure("arrived_late", why))
         return False
 
     def _deferred_until_s(self, pending: InFlightQuery) -> float:
@@ -293,8 +294,8 @@ class Planner:
             return None
         return forced_decision(tuple(dict.fromkeys(ref for ref in refs.values() if ref is not None)))
 
-    def _refuse(self, pending: InFlightQuery, failure: Failure, path: TransitionPath = REFUSED) -> None:
-        self.refusals.append(refuse(pending, self.application, failure, self._now_s, path))
+    def _refuse(self, pending: InFlightQuery, failure: Failure) -> None:
+        self.refusals.append(refuse(pending, self.application, failure, self._now_s))
 
 
 def _why_late(due_s: float, queried_at_s: float, now_s: float) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from clipper_stream.combining.combiner import Combined
 from clipper_stream.query.application import Application
 from clipper_stream.query.in_flight import LATE, OPEN, DecodedQuery, Failure, InFlightQuery, OpenRow, RowBlock
+from clipper_stream.query.status import Status, move
 from clipper_stream.selection.distribution import Decision
 
 
@@ -91,6 +92,7 @@ class QueryBlock:
     """Queries in flight; the fields that `InFlightQuery` has too are as there, one for all or an entry a query.
 
     Attributes:
+        status: By query.
         width: How many models each query asks.
         open_queries: How many queries wait for an output.
         failed: Those with a failure, by index.
@@ -106,6 +108,7 @@ class QueryBlock:
     asked_at_s: float
     first: int = field(default=0, init=False)
     count: int = field(init=False)
+    status: bytearray = field(init=False)
     width: int = field(init=False)
     outputs: list[Any] = field(init=False)
     arrived_s: list[float] = field(init=False)
@@ -120,6 +123,9 @@ class QueryBlock:
         self.width = len(self.decisions[0].models) if self.decisions else 1
         self.outputs, self.arrived_s = [OPEN] * (self.width * self.count), [0.0] * (self.width * self.count)
         self._open_slots = [self.width] * self.count
+        self.status = bytearray(self.count)
+        if self.decisions:
+            move(self.status, range(self.count), Status.WAITING)
 
     @property
     def partition(self) -> int:
@@ -196,6 +202,7 @@ class QueryBlock:
         self.outputs = [self.application.default_output] * self.count
         self.queries.rows.clear()
         self.open_queries = 0
+        move(self.status, range(self.count), Status.DEFAULTED)
 
     def expire(self, indices: Sequence[int]) -> list[int]:
         """Close the queries, of these, of which nothing has come, by index; what comes later finds no open slot."""
@@ -214,6 +221,7 @@ class QueryBlock:
         pending.count, pending.deadline_s, pending.shares_id = 1, self.deadlines_s[index], self.shares_id
         pending.ask(self.application, self.decisions[index], self.weights, self.block, index, self.asked_at_s)
         pending.failed = index in self.failed
+        pending.status[0] = self.status[index]
         for model, slot in enumerate(self.slots_of(index)):
             pending.outputs[model], pending.arrived_s[model] = self.outputs[slot], self.arrived_s[slot]
             if self.outputs[slot] is OPEN:

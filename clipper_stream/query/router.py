@@ -30,12 +30,12 @@ from clipper_stream.query.application import Application
 from clipper_stream.query.deadlines import DeadlineQueue
 from clipper_stream.query.effects import Arrived, Effects
 from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
-from clipper_stream.query.lifecycle import COMPLETE, DUPLICATED, EXPIRED, QueryState, TransitionPath
 from clipper_stream.query.planner import Planner, Prepare, audited_models
 from clipper_stream.query.queries_in_flight import QueriesInFlight
 from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
 from clipper_stream.query.request_tracker import OutputPiece, RequestTracker, ShortestTrips, Waiter
 from clipper_stream.query.row_batch import Owner, RowBatch, rows_by_cache
+from clipper_stream.query.status import Status, move
 
 MOST_LEAD_RATIO = 0.1
 MOST_AUDITS_RATIO = 0.5
@@ -288,7 +288,7 @@ class Router:
         if isinstance(owner, QueryBlock):
             arrived.completed[owner].append(slot % owner.count)
         else:
-            self._conclude(owner, COMPLETE, arrived.effects)
+            self._conclude(owner, arrived.effects)
 
     def _conclude_blocks(self, arrived: Arrived) -> None:
         effects = arrived.effects
@@ -298,7 +298,7 @@ class Router:
                 effects.block_answers.append(answers)
                 self.admission.leave(block.application.name, len(answers.indices))
             for index in unusual:
-                self._conclude(self._leave(block, index), COMPLETE, effects)
+                self._conclude(self._leave(block, index), effects)
             if not block.open_queries:
                 self._deadlines.discard(block)
 
@@ -343,26 +343,25 @@ class Router:
         excess = self.surplus_audits
         if excess > 0:
             oldest = islice(self._audits.values(), excess)
-            self._end([audit for audit in oldest if audit.state is QueryState.WAITING], effects)
+            self._end([audit for audit in oldest if audit.status[0] == Status.WAITING], effects)
         return effects
 
     def _end(self, pendings: Iterable[InFlightQuery], effects: Effects) -> None:
         for pending in pendings:
             self._tracker.abandon(pending, pending.open_rows(), effects.now_s)
-            self._conclude(pending, EXPIRED, effects)
+            self._conclude(pending, effects)
         self._request(self._tracker.rows_to_ask_again(), effects)
 
-    def _conclude(self, pending: InFlightQuery, paths: tuple[TransitionPath, ...], effects: Effects) -> None:
-        combined, defaulted, noted = paths
+    def _conclude(self, pending: InFlightQuery, effects: Effects) -> None:
         if pending.open_slots:
             pending.close()
         if pending.audit_of is None:
             answer = conclude(pending, effects.now_s)
-            pending.move(combined if answer.failure is None else defaulted)
+            pending.move(Status.ANSWERED if answer.failure is None else Status.DEFAULTED)
             effects.answers.append(answer)
         else:
             effects.audits.append(conclude_audit(pending, effects.now_s))
-            pending.move(noted)
+            pending.move(Status.NOTED)
         self._deadlines.discard(pending)
         self.admission.leave(pending.application.name)
 
@@ -373,6 +372,7 @@ class Router:
 
     def block_recorded(self, answers: BlockAnswers) -> Sequence[DecodedQuery]:
         """End queries of a block whose predictions are in the log; the records of them that were read meanwhile."""
+        move(answers.block.status, answers.indices, Status.RECORDED)
         return self._queries.remove_block(answers.block, answers.indices)
 
     def audit_recorded(self, query: DecodedQuery) -> None:
@@ -386,7 +386,7 @@ class Router:
         state is. `answered` are the models that the prediction names.
         """
         pending = self._audits[query.partition, query.offset] = InFlightQuery(query)
-        pending.move(DUPLICATED)
+        pending.move(Status.NOTED)
         application = self._application(query.application)
         asked: dict[str, float] = {}
         if application is not None:

@@ -23,7 +23,7 @@ from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
-from clipper_stream.query.lifecycle import ACKNOWLEDGED, FINISHED, QueryState
+from clipper_stream.query.status import Status
 from clipper_topics.logged_records import audit_key, read_audit
 
 
@@ -85,7 +85,7 @@ class AuditLog:
         ready = []
         for audit in audits:
             query = audit.pending.audit_of
-            if query is not None and query.state is not QueryState.RECORDED:
+            if query is not None and query.status[0] != Status.RECORDED:
                 self._early[query] = audit
             else:
                 ready.append(audit)
@@ -133,9 +133,9 @@ class AuditLog:
             query, _, _, audit = one
             assert audit is not None  # audits are never repeated
             offsets.append(query.offset)
-            audit.pending.move(FINISHED)
+            audit.pending.move(Status.RECORDED, Status.ACKNOWLEDGED)
             if (audited := audit.pending.audit_of) is not None:
-                audited.move(ACKNOWLEDGED)
+                audited.move(Status.ACKNOWLEDGED)
                 audited.audit = None  # break the cycle, so that both are freed at once
             self._auditing.audit_recorded(query)
         self._consumer.acknowledge(partition, offsets, generation)

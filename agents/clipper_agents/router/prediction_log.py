@@ -29,7 +29,7 @@ from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import BlockAnswers, DecodedQuery, InFlightQuery, QueryAnswer
 from clipper_stream.query.answer import answers_of
-from clipper_stream.query.lifecycle import FINISHED, RECORDED
+from clipper_stream.query.status import Status
 from clipper_topics.logged_records import LoggedRecord, named_models, prediction_head, read_prediction
 
 MEMORY_ROUNDS = 10
@@ -184,10 +184,10 @@ class PredictionLog:
             return [query.offset]
         pending, done = answer.pending, list[int]()
         if pending.audit is not None:
-            pending.move(RECORDED)
+            pending.move(Status.RECORDED)
             self._follow(pending)
         else:
-            pending.move(FINISHED)
+            pending.move(Status.RECORDED, Status.ACKNOWLEDGED)
             if alone or not self._owes_another(query):
                 done.append(query.offset)
         for again in self._router.recorded(query):

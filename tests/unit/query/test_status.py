@@ -1,0 +1,52 @@
+import pytest
+
+from clipper_stream.errors import ClipperError
+from clipper_stream.query.status import BEFORE, IllegalMove, Status, move
+
+LIVES = """
+    WAITING ANSWERED RECORDED ACKNOWLEDGED
+    WAITING DEFAULTED RECORDED ACKNOWLEDGED
+    DEFAULTED RECORDED ACKNOWLEDGED
+    WAITING NOTED RECORDED ACKNOWLEDGED
+    NOTED RECORDED ACKNOWLEDGED
+    KNOWN ACKNOWLEDGED
+    REPEATED ACKNOWLEDGED
+    DEFERRED
+""".strip().splitlines()
+
+
+def lives(status=Status.READ, before=()):
+    """Every way through the table, with no move taken twice."""
+    after = [to for to, legal in BEFORE.items() if status in legal]
+    if not after:
+        yield (*before, status)
+    for to in after:
+        yield from lives(to, (*before, status))
+
+
+def test_the_table_has_exactly_the_lives_that_a_query_may_have():
+    assert {tuple(one.name for one in life[1:]) for life in lives()} == {tuple(life.split()) for life in LIVES}
+
+
+def test_every_life_but_that_of_a_deferred_query_ends_acknowledged_and_none_turns_back():
+    found = [*lives()]
+    assert {life[-1] for life in found} == {Status.ACKNOWLEDGED, Status.DEFERRED}
+    assert all(len(set(life)) == len(life) for life in found)
+    decided = {Status.ANSWERED, Status.DEFAULTED, Status.NOTED}
+    assert all(life[-2:] == (Status.RECORDED, Status.ACKNOWLEDGED) for life in found if decided & {*life})
+
+
+@pytest.mark.parametrize("to", [*BEFORE])
+def test_every_other_move_raises_and_moves_nothing(to):
+    assert not issubclass(IllegalMove, ClipperError), "it is no fault of a request or a setting"
+    for status in Status:
+        for entries in ([1], [0, 1]):
+            column = bytearray([BEFORE[to][0], status])
+            before = bytes(column)
+            if status in BEFORE[to]:
+                move(column, entries, to)
+                assert [column[entry] for entry in entries] == [to] * len(entries)
+            else:
+                with pytest.raises(IllegalMove, match=f"{to.name} after .*{status.name}"):
+                    move(column, entries, to)
+                assert column == before
