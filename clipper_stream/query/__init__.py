@@ -1,41 +1,37 @@
-"""A query's way from reading to answer, in stages over batches. Pure: no clock, no network.
+"""A query's way from reading to answer, in steps over batches. Pure: no clock, no network.
 
-| stage | function | from | to |
+| step | who | from | to |
 |---|---|---|---|
-| decode | `clipper_agents.router.queries.decode_queries` | records | `DecodedBlock`s; `DecodedQuery`, one a query |
-| admit | `QueriesInFlight.admit` | `DecodedQuery` | `InFlightQuery`, once a query |
-| plan | `Planner.add_together`, `Planner.add` | queries of one application | `QueryBlock`s; refusals; decisions |
-| look up | `Router._look_up` | queries | `RowBatch`, one a model version: rows neither cached nor in flight |
-| request | `RequestTracker.requests` | `RowBatch` | `Request`, of one shape and a bounded size |
-| gather | `RequestTracker.take`, `Router._fill` | `OutputPiece` | `RowBatch` with outputs, into slots |
-| combine | `answer.conclude_block`, `answer.conclude` | queries with all slots filled | `BlockAnswers`, `QueryAnswer` |
-| record | `clipper_agents.router.prediction_log` | `BlockAnswers`, `QueryAnswer` | prediction, index, acknowledgement |
+| decode | `clipper_agents.router.query_decoding` | records | `QueryBatch`es |
+| admit | `Router.admit` | a batch | its new queries; the others are repetitions |
+| plan | `Router.plan` | a batch, its application, the policy's choices | slots; `Lookup`s in the cache |
+| look up | `Router.found` | what the cache has | filled slots; rows to ask |
+| request | `Router.end_turn` | rows to ask | `Request`s, of one shape and a bounded size |
+| gather | `Router.gather` | `OutputPiece`s | filled slots; `Answers` |
+| record | `clipper_agents.router.prediction_log`, `Router.recorded` | `Answers` | predictions; repetitions to answer |
 
-`Router.receive`, `gather` and `expire` return `Effects`, what to send and what to answer; agents carry them out.
+`Router.end_turn`, `gather`, `expire` and `end_audits` return `Effects`, what to send and what to answer. The caller
+carries them out, and reads and writes all stores between the steps (`clipper_agents.router.turn`).
 """
 
-from clipper_stream.query.answer import MissingModel, ModelUse, QueryAnswer
+from clipper_stream.query.answers import Answers
 from clipper_stream.query.application import Application, CandidateModel, TrialModel
+from clipper_stream.query.batch import Failure, QueryBatch, QueryOptions
 from clipper_stream.query.effects import Effects
-from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
-from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
-from clipper_stream.query.request_tracker import OutputPiece, Request
+from clipper_stream.query.requests import OutputPiece, Request
 from clipper_stream.query.router import Router
+from clipper_stream.query.rows_in_flight import Lookup
 
 __all__ = [
+    "Answers",
     "Application",
-    "BlockAnswers",
     "CandidateModel",
-    "DecodedBlock",
-    "DecodedQuery",
     "Effects",
     "Failure",
-    "InFlightQuery",
-    "MissingModel",
-    "ModelUse",
+    "Lookup",
     "OutputPiece",
-    "QueryAnswer",
-    "QueryBlock",
+    "QueryBatch",
+    "QueryOptions",
     "Request",
     "Router",
     "TrialModel",

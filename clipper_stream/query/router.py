@@ -1,44 +1,37 @@
-"""The router's decisions, from a batch of queries to requests and answers.
+"""The router's state, and the steps by which a caller takes queries through it.
 
 Rules of this file:
 - A query is answered exactly once: when its last slot is filled, or at its deadline, whichever is first.
 - A query past its deadline on arrival, or so near to it that no model answers by then, asks nobody: overload never
   piles up.
 - A query that is in flight already waits for its own answer; another application's query of the same id is another.
-- What is asked for the log only is a query of its own beside it, an audit: it joins caches and rows in flight as any
-  other, ends when its own last slot is filled or at the same deadline, and the query waits for none of it.
-- Nothing here waits, reads a clock or sends; time comes in, `Effects` go out.
+- What is asked for the log only, an audit, joins caches and rows in flight as any other, ends when its own last slot is
+  filled or at the same deadline, and the query waits for none of it.
+- Nothing here waits, reads a clock, sends or calls back: what the caller is to do is in `Effects`, which `end_turn`,
+  `gather`, `expire` and `end_audits` return.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from clipper_stream.caching.clock import ClockCache, OutputCodec
 from clipper_stream.errors import shown
 from clipper_stream.query.admission import UNBOUNDED, Admission
-from clipper_stream.query.answer import (
-    QueryAnswer,
-    conclude,
-    conclude_audit,
-    conclude_block,
-    conclude_silent,
-    lost_audit,
-    refuse,
-)
+from clipper_stream.query.answers import Answers, conclude, refuse
 from clipper_stream.query.application import Application
-from clipper_stream.query.deadlines import DeadlineQueue
-from clipper_stream.query.effects import Arrived, Effects
-from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
-from clipper_stream.query.planner import Planner, Prepare, audited_models
-from clipper_stream.query.queries_in_flight import QueriesInFlight
-from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
-from clipper_stream.query.request_tracker import OutputPiece, RequestTracker, ShortestTrips, Waiter
-from clipper_stream.query.row_batch import Owner, RowBatch, rows_by_cache
+from clipper_stream.query.batch import OPEN, PLAIN, Failure, QueryBatch
+from clipper_stream.query.deadlines import DeadlineQueue, ShortestTrips
+from clipper_stream.query.effects import Effects, count_in
+from clipper_stream.query.planner import Choices, Planner, audited_models
+from clipper_stream.query.queries_in_flight import QueriesInFlight, Repetition
+from clipper_stream.query.requests import OutputPiece, Part
+from clipper_stream.query.rows_in_flight import Lookup, RowsInFlight
 from clipper_stream.query.status import Status, move
+from clipper_stream.selection.distribution import Decision
 
 MOST_LEAD_RATIO = 0.1
 MOST_AUDITS_RATIO = 0.5
+LOST_AUDIT = Failure("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
 
 
 class Router:
@@ -47,30 +40,28 @@ class Router:
     Attributes:
         admission: Bounds the queries that wait for models, `most_waiting` of them.
         lead_s: How long before its deadline a query is answered from what is there, so that the answer has arrived by
-            then; at most `MOST_LEAD_RATIO` of the time that the query has. Whoever sends the answers measures it.
-        return_s: How long outputs are on their way back from a host, in seconds: hosts are told deadlines that are so
-            much earlier, so that no model works on rows that nobody waits for. Whoever reads the outputs measures it.
+            then; at most `MOST_LEAD_RATIO` of the time that the query has.
+        return_s: How long outputs are on their way back from a host: hosts are told deadlines that are so much earlier.
     """
 
     lead_s: float = 0.0
     return_s: float = 0.0
 
-    def __init__(
-        self,
-        application: Callable[[str], Application | None],
-        prepare: Prepare,
-        cache: Callable[[int], ClockCache],
-        codec: OutputCodec,
-        most_waiting: int = UNBOUNDED,
-    ) -> None:
-        self._application, self._prepare, self._cache, self._codec = application, prepare, cache, codec
+    def __init__(self, most_waiting: int = UNBOUNDED) -> None:
         self.admission = Admission(most_waiting)
-        self._queries = QueriesInFlight()
-        self._audits: dict[tuple[int, int], InFlightQuery] = {}
-        """By partition and offset of the query."""
-        self._deadlines: DeadlineQueue[Owner] = DeadlineQueue()
-        self._tracker = RequestTracker()
         self._trips = ShortestTrips()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every query in flight: partitions were taken away, and what was not acknowledged is read again."""
+        self._queries = QueriesInFlight()
+        self._audits: dict[tuple[int, int], tuple[QueryBatch, int]] = {}
+        """By partition and offset of the query."""
+        self._deadlines: DeadlineQueue[QueryBatch] = DeadlineQueue()
+        self._rows = RowsInFlight()
+        self._complete: dict[QueryBatch, list[int]] = {}
+        self._effects = Effects()
+        self.admission.clear()
 
     # --- what is in flight ----------------------------------------------------------------------------------------
     @property
@@ -93,311 +84,251 @@ class Router:
         """The earliest time at which `expire` has something to do, seconds since the epoch."""
         return self._deadlines.next_s
 
-    def is_in_flight(self, query: DecodedQuery) -> bool:
-        """Whether the query was read, and its prediction is not recorded yet."""
-        return query in self._queries
-
     def has_id(self, partition: int, query_id: str) -> bool:
         """Whether a query with this id was read, of any application, and its prediction is not recorded yet."""
         return self._queries.has_id(partition, query_id)
 
     def traces(self) -> list[Any]:
-        """The traces of sampled queries in flight."""
-        return [*self._queries.traces()]
+        """The traces of sampled queries in flight, and of those that were in a batch with one."""
+        return [trace for batch in self._queries.batches() for trace in batch.traces.values()]
 
-    def is_audited(self, query: DecodedQuery) -> bool:
+    def is_audited(self, partition: int, offset: int) -> bool:
         """Whether an audit of the query is in flight: its prediction may be recorded, its audit is not."""
-        return (query.partition, query.offset) in self._audits
+        return (partition, offset) in self._audits
 
-    # --- stages: admit, plan, look up, request --------------------------------------------------------------------
-    def receive(self, queries: Iterable[DecodedQuery | DecodedBlock], now_s: float) -> Effects:
-        """Decide about queries; a query that is in flight already waits for its own answer.
+    # --- a turn: admit, plan, look up, request --------------------------------------------------------------------
+    def admit(self, batch: QueryBatch, known: Collection[int] = ()) -> None:
+        """Take in the queries of a batch that are neither in flight nor `known` to be answered."""
+        self._queries.admit(batch, known)
 
-        They are taken one by one, so that an iterator that decodes them keeps few in memory at a time.
+    def plan(
+        self, batch: QueryBatch, application: Application | None, choices: Choices, now_s: float
+    ) -> Sequence[Lookup]:
+        """Decide about the new queries of a batch; the rows whose outputs may be in the cache.
+
+        Args:
+            batch: Queries that were admitted.
+            application: Theirs; None: it is not registered.
+            choices: What its policy chooses in each context of the queries, and without one.
+            now_s: The time, seconds since the epoch.
+
+        Returns:
+            Rows to look up in the cache; `found` takes what it has.
         """
-        effects = Effects(now_s=now_s)
-        planners: dict[str, Planner | None] = {}
-        for one in queries:
-            planner = self._planner(one.application, planners, effects)
-            if isinstance(one, DecodedQuery):
-                self._receive_one(one, planner, effects)
-            elif not self._receive_together(one, planner):
-                for query in one:
-                    self._receive_one(query, planner, effects)
-        for planner in planners.values():
-            if planner is not None:
-                self._carry_out(planner, effects)
-        return effects
+        effects, new = self._effects, len(batch.new)
+        if not new:
+            return ()
+        if application is None:
+            count_in(effects.queries, None, new)
+            why = Failure("unknown_application", f"application {shown(batch.application)} is not registered")
+            self._refuse(batch, dict.fromkeys(batch.new, why), now_s)
+            return ()
+        batch.is_registered, batch.manifest, name = True, application, application.name
+        trip_s = self._trips.least_s(application.refs, now_s)
+        plan = Planner(batch, application, choices, self.admission.room(name), now_s, trip_s).decide()
+        count_in(effects.queries, name, new - len(plan.deferred))
+        if plan.behind:
+            count_in(effects.behind, batch.partition, plan.behind)
+        if plan.refused:
+            self._refuse(batch, plan.refused, now_s)
+        if plan.deferred:
+            self._defer(batch, plan.deferred)
+        if not plan.asked:
+            return ()
+        self.admission.enter(name, batch.waiting)
+        for query, entry in batch.audit.items():
+            self._audits[batch.partition, batch.offsets[query]] = batch, entry
+        self._wake_for(batch)
+        return self._lookups(batch, application)
 
-    def _planner(self, name: str, planners: dict[str, Planner | None], effects: Effects) -> Planner | None:
-        if name not in planners:
-            planners[name], application = None, self._application(name)
-            if application is not None:
-                room, now_s = self.admission.room(name), effects.now_s
-                trip_s = self._trips.least_s(application.refs, now_s)
-                planners[name] = Planner(application, self._prepare, now_s, room, effects.behind, trip_s)
-        return planners[name]
+    def _refuse(self, batch: QueryBatch, why: dict[int, Failure], now_s: float) -> None:
+        if len(why) == len(batch):
+            batch.rows = []
+        move(batch.status, [*why], Status.DEFAULTED)
+        self._effects.answers.append(refuse(batch, why, now_s))
 
-    def _receive_together(self, queries: DecodedBlock, planner: Planner | None) -> bool:
-        """Decide about queries together; False, and nothing is decided, where that does not do."""
-        if planner is None or not self._queries.is_new(queries.partition, queries.query_ids):
-            return False
-        blocks = planner.add_together(queries)
-        for block in blocks:
-            self._queries.admit_block(block)
-        return bool(blocks)
+    def _defer(self, batch: QueryBatch, until_s: dict[int, float]) -> None:
+        move(batch.status, [*until_s], Status.DEFERRED)
+        for query, at_s in until_s.items():
+            records = ((batch, query), *self._queries.remove(batch, (query,)))
+            self._effects.deferred += ((*record, at_s) for record in records)
 
-    def _receive_one(self, query: DecodedQuery, planner: Planner | None, effects: Effects) -> None:
-        pending = self._queries.admit(query)
-        if pending is None:
-            return
-        if planner is not None:
-            planner.add(pending)
-        else:
-            effects.count_queries(None, 1)
-            why = Failure("unknown_application", f"application {shown(query.application)} is not registered")
-            effects.answers.append(refuse(pending, None, why, effects.now_s))
-
-    def _carry_out(self, planner: Planner, effects: Effects) -> None:
-        planner.finish()
-        asked, audits = planner.asked, planner.audits
-        effects.count_queries(planner.application.name, planner.count)
-        effects.answers += planner.refusals
-        effects.block_answers += planner.block_refusals
-        for pending, until_s in planner.deferred:
-            effects.deferred += ((one, until_s) for one in (pending.query, *self._queries.remove(pending.query)))
-        together = sum(block.count for block in planner.blocks)
-        self.admission.enter(planner.application.name, len(asked) + len(audits) + together)
-        push, now_s = self._deadlines.push, effects.now_s
-        for block in planner.blocks:
-            push(self._led(block.next_due_s(), now_s), block)
-        for pending in asked:
-            push(self._led(pending.deadline_s, now_s), pending)
-        for audit in audits:
-            self._audits[audit.query.partition, audit.query.offset] = audit
-            push(audit.deadline_s, audit)
-        self._request(self._look_up(planner, effects), effects)
-
-    def _led(self, deadline_s: float, now_s: float) -> float:
-        """When to answer so that the answer has arrived by the deadline."""
-        lead_s = self.lead_s
-        return deadline_s - min(lead_s, MOST_LEAD_RATIO * (deadline_s - now_s)) if lead_s else deadline_s
-
-    def _look_up(self, planner: Planner, effects: Effects) -> Iterable[RowBatch]:
-        """Look for the outputs in the caches; the rows to ask for, those of one model version together."""
-        application, asked = planner.application, dict[str, RowBatch]()
-        for (partition, ref), rows in rows_by_cache([*planner.asked, *planner.audits], planner.blocks).items():
+    def _lookups(self, batch: QueryBatch, application: Application) -> list[Lookup]:
+        lookups: list[Lookup] = []
+        for ref, slots in batch.slots_by_ref.items():
             candidate = application.by_ref[ref]
             if candidate.deterministic:
-                missed = self._missed(rows, rows.set_keys(candidate.digest), self._cache(partition), effects)
+                lookups.append(Lookup(ref, Part(batch, slots, batch.row_keys(candidate.digest, slots))))
             else:
-                missed = rows
-                missed.keys = [None] * len(rows.owners)
-            if ref in asked:
-                asked[ref].extend(missed)
-            else:
-                asked[ref] = missed
-        return asked.values()
+                self._rows.ask(ref, Part(batch, slots, ()))
+        return lookups
 
-    def _missed(self, rows: RowBatch, keys: list[bytes], cache: ClockCache, effects: Effects) -> RowBatch:
-        """Fill what the cache has; the rows that are neither there nor in flight."""
-        values, flight = cache.get_many(keys), self._tracker.flight
-        if values.count(None) == len(keys) and flight.join_all(keys, zip(rows.owners, rows.slots, strict=True)):
-            effects.count_lookups(rows.ref, len(keys), 0, 0)
-            return rows
-        missed, arrived = RowBatch(rows.ref), Arrived(effects)
-        add, join, loads = missed.add, flight.join, self._codec.loads
-        hits = coalesced = 0
-        for owner, slot, key, value in zip(rows.owners, rows.slots, keys, values, strict=True):
-            if value is not None:
-                hits += 1
-                if owner.fill_cached(slot, loads(value)):
-                    self._complete(owner, slot, arrived)
-            elif join(key, (owner, slot)):
-                add(owner, slot, key)
-            else:
-                coalesced += 1
-        effects.count_lookups(rows.ref, len(keys), hits, coalesced)
-        self._conclude_blocks(arrived)
-        return missed
+    def found(self, lookup: Lookup, outputs: Sequence[Any] | None) -> None:
+        """Take what the cache has: by key, an output or OPEN; None where it has nothing."""
+        ref, part = lookup
+        batch, slots, keys = part
+        effects, count = self._effects, len(slots)
+        count_in(effects.lookups, ref, count)
+        if outputs is not None:
+            hits = [place for place, output in enumerate(outputs) if output is not OPEN]
+            count_in(effects.hits, ref, len(hits))
+            self._fill(batch, [slots[place] for place in hits], [outputs[place] for place in hits], 0.0)
+            missed = [place for place, output in enumerate(outputs) if output is OPEN]
+            part = Part(batch, [slots[place] for place in missed], [keys[place] for place in missed])
+        if part.slots:
+            effects.coalesced += self._rows.join(ref, part)
 
-    def _request(self, batches: Iterable[RowBatch], effects: Effects) -> None:
-        for rows in batches:
-            if rows.owners:
-                effects.requests += self._tracker.requests(rows, effects.now_s, self.lead_s + self.return_s)
+    def end_turn(self, now_s: float) -> Effects:
+        """Answer what is complete, ask for what is not, and hand over what there is to do."""
+        for batch, entries in self._complete.items():
+            self._conclude(batch, entries, now_s)
+        self._complete = {}
+        effects, self._effects = self._effects, Effects()
+        effects.requests = self._rows.requests(now_s, self.lead_s + self.return_s)
+        return effects
 
-    # --- stages: gather, combine ----------------------------------------------------------------------------------
+    # --- gather ---------------------------------------------------------------------------------------------------
     def gather(self, pieces: Iterable[OutputPiece], now_s: float) -> Effects:
         """Take outputs in; queries that have all of theirs are answered."""
-        arrived = Arrived(effects := Effects(now_s=now_s))
         for piece in pieces:
-            rows = self._tracker.take(piece)
-            if rows is not None:
-                if len(piece.failures) < len(rows.owners):
-                    self._trips.observe(rows.ref, now_s - rows.owners[0].asked_at_s, now_s)
-                self._fill(rows, arrived)
-        self._conclude_blocks(arrived)
-        for partition, found in arrived.entries.items():
-            self._cache(partition).put_many(found)
-        self._request(self._tracker.rows_to_ask_again(), effects)
-        return effects
+            ref, found = self._rows.take(piece)
+            if len(piece.failures) < sum(len(part.slots) for part, _ in found):
+                self._trips.observe(ref, now_s - found[0][0].batch.asked_at_s, now_s)
+            for part, outputs in found:
+                fill = self._fill_each if piece.failures and Failure in map(type, outputs) else self._fill_all
+                fill(ref, part, outputs, now_s)
+        return self.end_turn(now_s)
 
-    def _fill(self, rows: RowBatch, arrived: Arrived) -> None:
-        """Give outputs to all who wait for them, and note those that may be shared for the cache."""
-        for first, some in rows.runs():
-            if isinstance(first, QueryBlock) and Failure not in map(type, rows.outputs[some]):
-                self._fill_together(first, rows, some, arrived)
-            else:
-                self._fill_each(rows, some, arrived)
+    def _fill_all(self, _: str, part: Part, outputs: Sequence[Any], now_s: float) -> None:
+        """Give outputs to the slots that asked, and to those that wait besides."""
+        batch, slots, keys = part
+        self._fill(batch, slots, outputs, now_s)
+        for place, (other, slot) in self._rows.arrived(part):
+            self._fill(other, (slot,), (outputs[place],), now_s)
+        if keys:
+            self._effects.entries.setdefault(batch.partition, []).extend(zip(keys, outputs, strict=True))
 
-    def _fill_together(self, block: QueryBlock, rows: RowBatch, some: slice, arrived: Arrived) -> None:
-        """Outputs that queries of a block have asked for, most of them nobody else."""
-        slots, outputs = rows.slots[some], rows.outputs[some]
-        keys = [key for key in rows.keys[some] if key is not None]  # all of a version, or none
-        arrived.entries[block.partition] += zip(keys, map(self._codec.dumps, outputs), strict=False)
-        waiting = map(self._tracker.flight.resolve, keys)
-        for slot, output, waiters in zip(slots, outputs, waiting, strict=False):
-            if waiters != [(block, slot)]:
-                self._give(output, waiters, arrived)
-        arrived.completed[block] += block.fill_together(slots, outputs, arrived.effects.now_s)
+    def _fill_each(self, ref: str, part: Part, outputs: Sequence[Any], now_s: float) -> None:
+        batch, slots, keys = part
+        for place, (slot, output) in enumerate(zip(slots, outputs, strict=True)):
+            key = keys[place] if keys else None
+            if output.__class__ is not Failure:
+                self._fill_all(ref, Part(batch, (slot,), (key,) if key else ()), (output,), now_s)
+                continue
+            for other, its in self._rows.failed(ref, (batch, slot), key, output, now_s):
+                self._fill(other, (its,), (output,), now_s)
 
-    def _fill_each(self, rows: RowBatch, some: slice, arrived: Arrived) -> None:
-        columns = (column[some] for column in (rows.owners, rows.slots, rows.keys, rows.outputs))
-        for owner, slot, key, output in zip(*columns, strict=True):
-            if output.__class__ is Failure:
-                now_s = arrived.effects.now_s
-                self._fail(self._tracker.failed(rows.ref, owner, slot, key, output, now_s), output, arrived)
-            elif key is None:
-                self._give(output, ((owner, slot),), arrived)
-            else:
-                arrived.entries[owner.partition].append((key, self._codec.dumps(output)))
-                self._give(output, self._tracker.flight.resolve(key), arrived)
+    def _fill(self, batch: QueryBatch, slots: Sequence[int], outputs: Sequence[Any], now_s: float) -> None:
+        complete = batch.fill(slots, outputs, now_s)
+        if complete:
+            self._complete.setdefault(batch, []).extend(complete)
 
-    def _give(self, output: Any, waiters: Iterable[Waiter], arrived: Arrived) -> None:
-        now_s = arrived.effects.now_s
-        for owner, slot in waiters:
-            if owner.fill(slot, output, now_s):
-                self._complete(owner, slot, arrived)
-
-    def _fail(self, waiters: Iterable[Waiter], failure: Failure, arrived: Arrived) -> None:
-        for owner, slot in waiters:
-            if owner.wants(slot) and owner.fail(slot, failure):
-                self._complete(owner, slot, arrived)
-
-    def _complete(self, owner: Owner, slot: int, arrived: Arrived) -> None:
-        if isinstance(owner, QueryBlock):
-            arrived.completed[owner].append(slot % owner.count)
-        else:
-            self._conclude(owner, arrived.effects)
-
-    def _conclude_blocks(self, arrived: Arrived) -> None:
-        effects = arrived.effects
-        for block, indices in arrived.completed.items():
-            answers, unusual = conclude_block(block, indices, effects.now_s)
-            if answers.indices:
-                effects.block_answers.append(answers)
-                self.admission.leave(block.application.name, len(answers.indices))
-            for index in unusual:
-                self._conclude(self._leave(block, index), effects)
-            if not block.open_queries:
-                self._deadlines.discard(block)
-
-    def _leave(self, block: QueryBlock, index: int) -> InFlightQuery:
-        pending = block.leave(index)
-        self._queries.leave_block(pending)
-        return pending
-
+    # --- deadlines ------------------------------------------------------------------------------------------------
     def expire(self, now_s: float) -> Effects:
         """Answer every query whose deadline has come, from what arrived."""
-        effects = Effects(now_s=now_s)
-        due: list[InFlightQuery] = []
-        for owner in self._deadlines.pop_due(now_s):
-            due += self._due_of(owner, effects) if isinstance(owner, QueryBlock) else (owner,)
-        self._end(due, effects)
-        effects.forgotten = self._tracker.forget(now_s)
+        for batch in self._deadlines.pop_due(now_s):
+            due_s, asked_at_s = batch.due_s, batch.asked_at_s
+            entries = [(self._led_s(due_s[batch.query_of(entry)], asked_at_s), entry) for entry in batch.open_entries()]
+            self._end(batch, [entry for led_s, entry in entries if led_s <= now_s], now_s)
+        effects = self.end_turn(now_s)
+        effects.forgotten = self._rows.forget(now_s)
         return effects
-
-    def _due_of(self, block: QueryBlock, effects: Effects) -> list[InFlightQuery]:
-        """Answer the queries of a block whose deadline has come, but those of which something has come.
-
-        Those are returned; those that are open still are looked at again.
-        """
-        due_s, now_s = block.deadlines_s, effects.now_s
-        indices = [index for index in block.open() if self._led(due_s[index], block.asked_at_s) <= now_s]
-        self._tracker.abandon(block, block.open_rows(indices), now_s)
-        silent = block.expire(indices)
-        if silent:
-            effects.block_answers.append(conclude_silent(block, silent, now_s))
-            self.admission.leave(block.application.name, len(silent))
-        due = [self._leave(block, index) for index in sorted({*indices}.difference(silent))]
-        if block.open_queries:
-            self._deadlines.push(self._led(block.next_due_s(), block.asked_at_s), block)
-        return due
 
     def end_audits(self, now_s: float) -> Effects:
         """End the oldest audits with what is there, so that no more than half of what is in flight are audits.
 
         A version on trial that hangs would otherwise, without deadlines, take all the room that queries have.
         """
-        effects = Effects(now_s=now_s)
-        excess = self.surplus_audits
-        if excess > 0:
-            oldest = islice(self._audits.values(), excess)
-            self._end([audit for audit in oldest if audit.status[0] == Status.WAITING], effects)
-        return effects
+        oldest: dict[QueryBatch, list[int]] = {}
+        for batch, entry in islice(self._audits.values(), max(0, self.surplus_audits)):
+            if batch.status[entry] == Status.WAITING:
+                oldest.setdefault(batch, []).append(entry)
+        for batch, entries in oldest.items():
+            self._end(batch, entries, now_s)
+        return self.end_turn(now_s)
 
-    def _end(self, pendings: Iterable[InFlightQuery], effects: Effects) -> None:
-        for pending in pendings:
-            self._tracker.abandon(pending, pending.open_rows(), effects.now_s)
-            self._conclude(pending, effects)
-        self._request(self._tracker.rows_to_ask_again(), effects)
+    def _end(self, batch: QueryBatch, entries: list[int], now_s: float) -> None:
+        self._rows.abandon(batch, entries, now_s)
+        batch.close(entries)
+        self._complete.setdefault(batch, []).extend(entries)
+        if batch.waiting:
+            self._wake_for(batch)
 
-    def _conclude(self, pending: InFlightQuery, effects: Effects) -> None:
-        if pending.open_slots:
-            pending.close()
-        if pending.audit_of is None:
-            answer = conclude(pending, effects.now_s)
-            pending.move(Status.ANSWERED if answer.failure is None else Status.DEFAULTED)
-            effects.answers.append(answer)
+    def _led_s(self, due_s: float, asked_at_s: float) -> float:
+        """When to answer so that the answer has arrived by the deadline."""
+        lead_s = self.lead_s
+        return due_s - min(lead_s, MOST_LEAD_RATIO * (due_s - asked_at_s)) if lead_s else due_s
+
+    def _wake_for(self, batch: QueryBatch) -> None:
+        """Have `expire` look at a batch when the first of its open entries is due."""
+        if batch.single and batch.waiting == len(batch):
+            first_s = min(batch.due_s)
         else:
-            effects.audits.append(conclude_audit(pending, effects.now_s))
-            pending.move(Status.NOTED)
-        self._deadlines.discard(pending)
-        self.admission.leave(pending.application.name)
+            first_s = min(batch.due_s[batch.query_of(entry)] for entry in batch.open_entries())
+        self._deadlines.push(self._led_s(first_s, batch.asked_at_s), batch)
 
-    # --- stage: record --------------------------------------------------------------------------------------------
-    def recorded(self, query: DecodedQuery) -> Sequence[DecodedQuery]:
-        """End a query whose prediction is in the log; the records of it that were read meanwhile."""
-        return self._queries.remove(query)
+    def _conclude(self, batch: QueryBatch, entries: list[int], now_s: float) -> None:
+        count, effects = len(batch), self._effects
+        if batch.audit:
+            audits = [entry for entry in entries if entry >= count]
+            entries = [entry for entry in entries if entry < count]
+            if audits:
+                move(batch.status, audits, Status.NOTED)
+                effects.audits.append(Answers(batch, audits, now_s))
+                self.admission.leave(batch.application, len(audits))
+        if entries:
+            answers = conclude(batch, entries, now_s)
+            good = [entry for entry in entries if entry not in answers.failures] if answers.failures else entries
+            move(batch.status, good, Status.ANSWERED)
+            if answers.failures:
+                move(batch.status, [*answers.failures], Status.DEFAULTED)
+            effects.answers.append(answers)
+            self.admission.leave(batch.application, len(entries))
+        if not batch.waiting:
+            self._deadlines.discard(batch)
 
-    def block_recorded(self, answers: BlockAnswers) -> Sequence[DecodedQuery]:
-        """End queries of a block whose predictions are in the log; the records of them that were read meanwhile."""
-        move(answers.block.status, answers.indices, Status.RECORDED)
-        return self._queries.remove_block(answers.block, answers.indices)
+    # --- record ---------------------------------------------------------------------------------------------------
+    def recorded(self, batch: QueryBatch, queries: Sequence[int]) -> Sequence[Repetition]:
+        """End queries whose predictions are in the log; the records of them that were read meanwhile."""
+        move(batch.status, queries, Status.RECORDED)
+        return self._queries.remove(batch, queries)
 
-    def audit_recorded(self, query: DecodedQuery) -> None:
-        """End the audit of a query: it is in the log."""
-        self._audits.pop((query.partition, query.offset), None)
-
-    def lost_audit(self, query: DecodedQuery, answered: Iterable[str], now_s: float) -> QueryAnswer:
-        """The audit of a query whose prediction is in the log, from a process that ended before its audit was.
+    def lost_audit(
+        self,
+        batch: QueryBatch,
+        application: Application | None,
+        choices: Choices,
+        answered: Container[str],
+        now_s: float,
+    ) -> Answers:
+        """Begin the audit of a query whose prediction is in the log, from a process that ended before its audit was.
 
         Whom it asked is the decision made again: the trials are the same, and the policy's choice is as far as its
-        state is. `answered` are the models that the prediction names.
+        state is.
+
+        Args:
+            batch: The query alone.
+            application: Its application; None: it is not registered any more.
+            choices: What the policy chooses now, in the query's context.
+            answered: Models that the prediction names.
+            now_s: The time, seconds since the epoch.
         """
-        pending = self._audits[query.partition, query.offset] = InFlightQuery(query)
-        pending.move(Status.NOTED)
-        application = self._application(query.application)
         asked: dict[str, float] = {}
         if application is not None:
-            asked = audited_models(query, application, self._prepare(application, query.partition, query.context))
-        known = {*answered}
-        return lost_audit(pending, application, {ref: p for ref, p in asked.items() if ref not in known}, now_s)
+            asked = audited_models(batch, 0, application, choices[batch.options.get(0, PLAIN).context])
+        lost = {ref: chance for ref, chance in asked.items() if ref not in answered}
+        decision = Decision(models=(*lost,), propensities=(*lost.values(),), served=(), served_propensity=1.0)
+        batch.first_row = (0,)
+        batch.ask([None], [{}], {0: decision}, (), now_s)
+        batch.fill(range(len(batch.outputs)), [LOST_AUDIT] * len(batch.outputs), 0.0)
+        entry = batch.audit[0]
+        self._audits[batch.partition, batch.offsets[0]] = batch, entry
+        move(batch.status, (0,), Status.KNOWN)
+        move(batch.status, (entry,), Status.NOTED)
+        return Answers(batch, [entry], now_s)
 
-    def reset(self) -> None:
-        """Forget every query in flight: partitions were taken away, and what was not acknowledged is read again."""
-        self._queries.clear()
-        self._audits.clear()
-        self._deadlines = DeadlineQueue()
-        self._tracker.clear()
-        self.admission.clear()
+    def audits_recorded(self, batch: QueryBatch, entries: Sequence[int]) -> None:
+        """End audits: they are in the log."""
+        move(batch.status, entries, Status.RECORDED)
+        for entry in entries:
+            self._audits.pop((batch.partition, batch.offsets[batch.query_of(entry)]), None)

@@ -39,12 +39,13 @@ from clipper_agents.router.left_backlogs import READ_BYTES, LeftBacklogs
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION, PredictionLog
-from clipper_agents.router.queries import FreshQueries, QueryAgent
+from clipper_agents.router.queries import QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.router.self_report import RouterReports
+from clipper_agents.router.turn import QueryTurn
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.dead_letters import DeadLetterSender
@@ -128,16 +129,13 @@ class RouterProcess:
         self._caches = PartitionCaches(folder / "cache", settings.cache_bytes)
         self._decisions = LogIndex(folder / DECISIONS, settings.horizon_s)
         self._audits = LogIndex(folder / AUDITS, settings.horizon_s)
-        self._router = Router(
-            self._registry.application,
-            self._selection.prepare,
-            self._caches.of,
-            MsgpackOutputs(),
-            settings.max_in_flight,
+        self._router = Router(settings.max_in_flight)
+        turn = QueryTurn(
+            self._router, self._registry.application, self._selection.prepare, self._caches.of, MsgpackOutputs()
         )
         self._queries = BoundedQueryConsumer(app, catalogue.queries, self._router)
         self._audit_log = AuditLog(
-            app.outbox, app.log_reader, catalogue.audits, self._audits, self._queries, self._router, app, traces
+            app.outbox, app.log_reader, catalogue.audits, self._audits, self._queries, turn, app, traces
         )
         self._prediction_log = PredictionLog(
             app.outbox,
@@ -162,7 +160,7 @@ class RouterProcess:
             self._router.admission,
         )
         self._effects = EffectRunner(
-            self._router,
+            turn,
             self._queries,
             self._deferred,
             self._prediction_log,
@@ -189,9 +187,7 @@ class RouterProcess:
         dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
         queries = self._agent = QueryAgent(
             self._queries,
-            self._router,
             self._effects,
-            FreshQueries(self._router, self._decisions, self._prediction_log, traces),
             self._prediction_log,
             dead_letters,
             metrics,

@@ -9,38 +9,22 @@ Rules of this file:
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
 
 from aiokafka import TopicPartition
 
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog
-from clipper_agents.router.outgoing_records import Outgoing, Sendable
-from clipper_agents.router.prediction_records import encode_audit
+from clipper_agents.router.outgoing_records import Outgoing
+from clipper_agents.router.prediction_records import encode_audits
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
+from clipper_agents.router.turn import QueryTurn
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query import DecodedQuery, InFlightQuery, QueryAnswer
-from clipper_stream.query.status import Status
+from clipper_stream.query import Answers, QueryBatch
+from clipper_stream.query.status import Status, move
 from clipper_topics.logged_records import audit_key, read_audit
-
-
-class Auditing(Protocol):
-    """What the router knows of audits in flight: a `Router`."""
-
-    def is_audited(self, query: DecodedQuery) -> bool:
-        """Return whether the query has an audit in flight."""
-        ...
-
-    def audit_recorded(self, query: DecodedQuery) -> None:
-        """Note that the audit of the query is in the log."""
-        ...
-
-    def lost_audit(self, query: DecodedQuery, answered: Iterable[str], now_s: float) -> QueryAnswer:
-        """Begin the audit of a query that another process answered and did not live to audit."""
-        ...
 
 
 class AuditLog:
@@ -52,7 +36,7 @@ class AuditLog:
         topic: The audits topic.
         index: Of the audits.
         consumer: Acknowledges queries.
-        auditing: Knows which audits are in flight.
+        turn: Knows which audits are in flight.
         tasks: Runs the rounds.
         traces: Makes the spans of sampled queries.
     """
@@ -66,49 +50,52 @@ class AuditLog:
         topic: str,
         index: LogIndex,
         consumer: QueryConsumer,
-        auditing: Auditing,
+        turn: QueryTurn,
         tasks: TaskRunner,
         traces: QueryTraces = UNTRACED,
     ) -> None:
         self.topic = topic
-        self._auditing, self._consumer, self._traces = auditing, consumer, traces
+        self._turn, self._consumer, self._traces = turn, consumer, traces
         self.log = IndexedLog(outbox, reader, self, index, consumer, tasks)
-        self._early: dict[InFlightQuery, QueryAnswer] = {}
+        self._early: dict[tuple[QueryBatch, int], Answers] = {}
         """Audits that were complete before the prediction of their query was in the log, by query."""
 
-    def key(self, query: DecodedQuery) -> str:
-        """The key of the audit of a query."""
-        return audit_key(query.query_id, query.offset)
+    @staticmethod
+    def keys_of(batch: QueryBatch, queries: Iterable[int]) -> list[str]:
+        """Return the keys of the audits of queries."""
+        return [audit_key(batch.ids[query], batch.offsets[query]) for query in queries]
 
-    def put(self, audits: Sequence[QueryAnswer]) -> None:
+    def put(self, audits: Sequence[Answers]) -> None:
         """Send audits, each as soon as its prediction is in the log."""
-        ready = []
-        for audit in audits:
-            query = audit.pending.audit_of
-            if query is not None and query.status[0] != Status.RECORDED:
-                self._early[query] = audit
-            else:
-                ready.append(audit)
-        self._send(ready)
+        for some in audits:
+            batch, ready = some.batch, list[int]()
+            for entry in some.entries:
+                query = batch.query_of(entry)
+                if batch.status[query] in {Status.RECORDED, Status.KNOWN}:
+                    ready.append(entry)
+                else:
+                    self._early[batch, query] = some._replace(entries=[entry])
+            self._send(some._replace(entries=ready))
 
-    def follow(self, query: InFlightQuery) -> None:
+    def follow(self, batch: QueryBatch, query: int) -> None:
         """Send the audit of a query whose prediction is in the log, if it is complete."""
-        audit = self._early.pop(query, None)
+        audit = self._early.pop((batch, query), None)
         if audit is not None:
-            self._send([audit])
+            self._send(audit)
 
-    def owed(self, query: DecodedQuery, answered: Callable[[], Iterable[str]]) -> bool:
+    def owed(self, batch: QueryBatch, query: int, answered: Callable[[], Iterable[str]]) -> bool:
         """Return whether a query that was read again waits for its audit; send the audit if nobody else will.
 
         Args:
-            query: The query, whose prediction is in the log and says that an audit follows.
+            batch: Has the query, whose prediction is in the log and says that an audit follows.
+            query: Its index.
             answered: Gives the references of the models that the prediction names.
         """
-        if self._auditing.is_audited(query):
+        if self._turn.router.is_audited(batch.partition, batch.offsets[query]):
             return True
-        (known,) = self.log.index.of(query.partition).find([audit_key(query.query_id, query.offset)])
+        (known,) = self.log.index.of(batch.partition).find(self.keys_of(batch, [query]))
         if known is None:
-            self._send([self._auditing.lost_audit(query, answered(), time.time())])
+            self._send(self._turn.lost_audit(batch, query, {*answered()}, time.time()))
         return known is None
 
     async def restore(
@@ -118,24 +105,19 @@ class AuditLog:
         self._early.clear()
         return await self.log.restore(since_ms, ends, unread_ms)
 
-    def _send(self, audits: Iterable[QueryAnswer]) -> None:
-        self.log.add([Outgoing(one.query, encode_audit(one), one.query.content_type, one) for one in audits])
+    def _send(self, audits: Answers) -> None:
+        if audits.entries:
+            batch, values = audits.batch, encode_audits(audits)
+            self.log.add([Outgoing(batch, audits.entries, values, batch.content_type, audits)])
 
-    def round_ended(self, outgoing: list[Sendable], offsets: list[int], took_s: float) -> None:
+    def round_ended(self, outgoing: list[Outgoing], offsets: list[int], took_s: float) -> None:
         """Trace the audits of a round; nobody waits for them."""
         self._traces.audited(self.topic, outgoing, offsets, took_s)
 
-    def written(self, partition: int, outgoing: list[Sendable], generation: int, *, alone: bool) -> None:  # noqa: ARG002
+    def written(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:  # noqa: ARG002
         """Acknowledge the queries of audits that are in the log."""
-        offsets: list[int] = []
         for one in outgoing:
-            assert isinstance(one, Outgoing)  # audits are in no block
-            query, _, _, audit = one
-            assert audit is not None  # audits are never repeated
-            offsets.append(query.offset)
-            audit.pending.move(Status.RECORDED, Status.ACKNOWLEDGED)
-            if (audited := audit.pending.audit_of) is not None:
-                audited.move(Status.ACKNOWLEDGED)
-                audited.audit = None  # break the cycle, so that both are freed at once
-            self._auditing.audit_recorded(query)
-        self._consumer.acknowledge(partition, offsets, generation)
+            batch, queries = one.batch, one.queries
+            self._turn.router.audits_recorded(batch, one.entries)
+            move(batch.status, [*one.entries, *queries], Status.ACKNOWLEDGED)
+            self._consumer.acknowledge(partition, [batch.offsets[query] for query in queries], generation)

@@ -20,7 +20,7 @@ from faust.types import TP
 
 from clipper_agents.kafka.reader import LogReader, Record
 from clipper_agents.router.query_consumer import QueryConsumer
-from clipper_stream.query import DecodedQuery
+from clipper_stream.query import QueryBatch
 from clipper_stream.query.admission import Admission
 
 logger = logging.getLogger(__name__)
@@ -92,13 +92,13 @@ class DeferredQueries:
         """By partition and hash of the id, how many wait."""
         self._work = asyncio.Event()
 
-    def put(self, queries: Sequence[tuple[DecodedQuery, float]]) -> None:
-        """Defer queries, each until a time in seconds since the epoch."""
-        for query, until_s in queries:
-            id_hash = hash(query.query_id)
-            self._ids[query.partition, id_hash] += 1
-            lane = self._lanes.setdefault((query.application, query.partition), DeferredLane())
-            lane.put(query.offset, until_s, id_hash)
+    def put(self, queries: Sequence[tuple[QueryBatch, int, float]]) -> None:
+        """Defer queries, given by batch and index, each until a time in seconds since the epoch."""
+        for batch, query, until_s in queries:
+            id_hash = hash(batch.ids[query])
+            self._ids[batch.partition, id_hash] += 1
+            lane = self._lanes.setdefault((batch.application, batch.partition), DeferredLane())
+            lane.put(batch.offsets[query], until_s, id_hash)
         if queries:
             self._admission.deferred += len(queries)
             self._work.set()

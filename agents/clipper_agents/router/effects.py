@@ -1,4 +1,4 @@
-"""Runs what the pure router asks for, and wakes it when outputs arrive and when its next deadline comes."""
+"""Runs what the pure router asks for: when queries come, when outputs arrive, and when its next deadline comes."""
 
 import asyncio
 import time
@@ -10,8 +10,10 @@ from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION, PredictionLog
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.requests import RequestSender
+from clipper_agents.router.turn import QueryTurn
 from clipper_agents.streaming.app import TaskRunner
-from clipper_stream.query import Effects, Failure, OutputPiece, Request, Router
+from clipper_stream.query import Effects, Failure, OutputPiece, QueryBatch, Request
+from clipper_stream.query.status import Status
 from clipper_topics.frames import OutputFrame
 
 ROWS_GATHERED_TOGETHER = 256
@@ -24,7 +26,7 @@ class EffectRunner:
     Outputs come back here from where requests go. So `connect` closes this ring once all of it is built.
 
     Args:
-        router: Decides.
+        turn: Decides.
         consumer: Hears that there may be room for more.
         deferred: Takes queries for which there was no room.
         prediction_log: Records and sends answers.
@@ -37,14 +39,14 @@ class EffectRunner:
 
     def __init__(
         self,
-        router: Router,
+        turn: QueryTurn,
         consumer: BoundedQueryConsumer,
         deferred: DeferredQueries,
         prediction_log: PredictionLog,
         metrics: RouterMetrics,
         tasks: TaskRunner,
     ) -> None:
-        self._router, self._prediction_log = router, prediction_log
+        self._turn, self._router, self._prediction_log = turn, turn.router, prediction_log
         self._consumer, self._deferred = consumer, deferred
         self._metrics, self._tasks = metrics, tasks
         self._timer: asyncio.TimerHandle | None = None
@@ -55,13 +57,31 @@ class EffectRunner:
         """Send requests for models in this process to `colocated`, and all others to `sender`."""
         self._sender, self._colocated = sender, colocated
 
-    def has_deferred(self, partition: int, query_id: str) -> bool:
-        """Return whether a query with this id may be among those that wait to be read again."""
-        return self._deferred.has_id(partition, query_id)
+    def has_id(self, partition: int, query_id: str) -> bool:
+        """Return whether a query with this id is in flight, or may be among those that wait to be read again."""
+        return self._router.has_id(partition, query_id) or self._deferred.has_id(partition, query_id)
+
+    def receive(self, batch: QueryBatch, now_s: float) -> int:
+        """Decide about the queries of a batch that are new; return how many were answered before.
+
+        These get their prediction again.
+        """
+        known = self._prediction_log.known(batch)
+        self._router.admit(batch, known)
+        again = [query for query in known if batch.status[query] == Status.KNOWN]
+        for query in again:
+            self._prediction_log.repeat(batch, query, known[query])
+        self._turn.decide(batch, now_s)
+        return len(again)
+
+    def end_turn(self, now_s: float) -> Effects:
+        """Return what is to be done about the batches since the last turn; `run` carries it out."""
+        return self._router.end_turn(now_s)
 
     def run(self, effects: Effects) -> None:
         """Carry out all effects, without waiting."""
-        self._prediction_log.put(effects.answers, effects.audits, effects.block_answers)
+        self._turn.keep(effects)
+        self._prediction_log.put(effects.answers, effects.audits)
         take = self._colocated.take
         self._sender.put(request for request in effects.requests if not take(request))
         self._sender.forget(effects.forgotten)

@@ -25,11 +25,11 @@ from aiokafka import ConsumerRecord, TopicPartition
 from clipper_agents.kafka.reader import Apply, LogReader
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex, PartitionIndex
-from clipper_agents.router.outgoing_records import Decided, Sendable
+from clipper_agents.router.outgoing_records import Decided, Outgoing
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query import DecodedQuery
+from clipper_stream.query import QueryBatch
 from clipper_topics.feedback import LONGEST_AWAY_MS, said_at_ms
 from clipper_topics.logged_records import LoggedRecord
 
@@ -48,15 +48,15 @@ class LoggedTopic(Protocol):
 
     topic: str
 
-    def key(self, query: DecodedQuery, /) -> str:
-        """Return the key under which the record about a query is indexed."""
+    def keys_of(self, batch: QueryBatch, queries: Iterable[int], /) -> list[str]:
+        """Return the keys under which the records about queries are indexed."""
         ...
 
     def read(self, record: ConsumerRecord[Any, Any], /) -> tuple[str, LoggedRecord] | None:
         """Return key and content of a record of any writer; None for a record of another kind."""
         ...
 
-    def written(self, partition: int, outgoing: list[Sendable], generation: int, /, *, alone: bool) -> None:
+    def written(self, partition: int, outgoing: list[Outgoing], generation: int, /, *, alone: bool) -> None:
         """Take note that records of one partition are in the log and indexed.
 
         `alone` says that nobody else has written to the partition since this process owns it: what is indexed is what
@@ -64,7 +64,7 @@ class LoggedTopic(Protocol):
         """
         ...
 
-    def round_ended(self, outgoing: list[Sendable], offsets: list[int], took_s: float, /) -> None:
+    def round_ended(self, outgoing: list[Outgoing], offsets: list[int], took_s: float, /) -> None:
         """Take note that a round of these records, which are at these offsets, took a number of seconds."""
         ...
 
@@ -99,7 +99,7 @@ class IndexedLog:
         self.index = index
         self._consumer, self._tasks = consumer, tasks
         self._skew, self._clock = skew or ClockSkew(), clock
-        self._waiting: dict[int, list[Sendable]] = {}
+        self._waiting: dict[int, list[Outgoing]] = {}
         self._unwritten = Counter[int]()
         self._sending: set[int] = set()
         """Partitions that have a round under way."""
@@ -108,13 +108,13 @@ class IndexedLog:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def add(self, outgoing: Iterable[Sendable]) -> None:
+    def add(self, outgoing: Iterable[Outgoing]) -> None:
         """Queue records for the next round of their partition."""
         waiting = self._waiting
         for one in outgoing:
-            partition = one.partition
+            partition = one.batch.partition
             waiting.setdefault(partition, []).append(one)
-            self._unwritten[partition] += one.size
+            self._unwritten[partition] += len(one.values)
         for partition in waiting.keys() - self._sending:
             self._idle.clear()
             self._sending.add(partition)
@@ -165,15 +165,15 @@ class IndexedLog:
     async def _send(self, partition: int) -> None:
         while outgoing := self._waiting.pop(partition, None):
             await self._round(partition, outgoing)
-            self._unwritten[partition] -= sum(one.size for one in outgoing)
+            self._unwritten[partition] -= sum(len(one.values) for one in outgoing)
         self._sending.remove(partition)
         if not self._sending:
             self._idle.set()
 
-    async def _round(self, partition: int, outgoing: list[Sendable]) -> None:
+    async def _round(self, partition: int, outgoing: list[Outgoing]) -> None:
         await self._consumer.confirmed()
         generation = self._consumer.generation
-        current = [one for one in outgoing if one.generation == generation]
+        current = [one for one in outgoing if one.batch.generation == generation]
         if not current:
             return
         began_s, sent_s = time.monotonic(), self._clock()
@@ -187,7 +187,7 @@ class IndexedLog:
             self._owner.round_ended(current, offsets, time.monotonic() - began_s)
 
     async def _finish(
-        self, partition: int, outgoing: list[Sendable], offsets: list[int], generation: int, at_s: float
+        self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int, at_s: float
     ) -> bool:
         """Index acknowledged records and report them as written; return False if the generation has ended."""
         if self._consumer.generation != generation:
@@ -210,17 +210,17 @@ class IndexedLog:
         self.index.of(tp.partition).index(found, records[-1].offset, records[-1].timestamp / 1000)
 
     def _index(
-        self, index: PartitionIndex, outgoing: Sequence[Sendable], first_offset: int, at_s: float, *, look: bool
+        self, index: PartitionIndex, outgoing: Sequence[Outgoing], first_offset: int, at_s: float, *, look: bool
     ) -> None:
         """Index a batch that begins at an offset of the log.
 
         A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
         application's query has the same id, or (`look`) records of another process were read after the decision.
         """
-        key, offset, decided = self._owner.key, first_offset, list[Decided]()
+        keys_of, offset, decided = self._owner.keys_of, first_offset, list[Decided]()
         for one in outgoing:
-            decided += one.decided(offset, key)
-            offset += one.size
+            decided += one.decided(offset, keys_of)
+            offset += len(one.values)
         if look or any(one.shares_id for one in outgoing):
             index.index([(one[0], LoggedRecord(*one[1:])) for one in decided], offset - 1, at_s)
         else:

@@ -8,10 +8,8 @@ Rules of this file:
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
-from operator import attrgetter, sub
-from typing import Protocol
 
 from aiokafka import TopicPartition
 
@@ -21,15 +19,14 @@ from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog
-from clipper_agents.router.outgoing_records import Outgoing, OutgoingBlock, Sendable
-from clipper_agents.router.prediction_records import encode_answer, encode_block
+from clipper_agents.router.outgoing_records import Outgoing
+from clipper_agents.router.prediction_records import encode_answers
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query import BlockAnswers, DecodedQuery, InFlightQuery, QueryAnswer
-from clipper_stream.query.answer import answers_of
-from clipper_stream.query.status import Status
+from clipper_stream.query import Answers, QueryBatch, Router
+from clipper_stream.query.status import Status, move
 from clipper_topics.logged_records import LoggedRecord, named_models, prediction_head, read_prediction
 
 MEMORY_ROUNDS = 10
@@ -37,22 +34,6 @@ MOST_LEAD_S = 0.010
 """A broker that hesitates must not make the router give up on its models."""
 UNKNOWN_APPLICATION = "unknown"
 """Label of all queries to applications that are not registered, lest a typo adds a metric series."""
-
-_application_and_failure = attrgetter("application", "failure")
-
-
-class AnsweredQueries(Protocol):
-    """Is told about answered queries: a `Router`."""
-
-    lead_s: float
-
-    def recorded(self, query: DecodedQuery, /) -> Sequence[DecodedQuery]:
-        """Note that the query's prediction is in the log, and return repetitions of the query read meanwhile."""
-        ...
-
-    def block_recorded(self, answers: BlockAnswers, /) -> Sequence[DecodedQuery]:
-        """Note the same of queries of a block."""
-        ...
 
 
 class PredictionLog:
@@ -72,7 +53,6 @@ class PredictionLog:
         skew, clock: As in `IndexedLog`.
     """
 
-    key = attrgetter("query_id")
     read = staticmethod(read_prediction)
 
     def __init__(
@@ -82,7 +62,7 @@ class PredictionLog:
         topic: str,
         decisions: LogIndex,
         consumer: QueryConsumer,
-        router: AnsweredQueries,
+        router: Router,
         tasks: TaskRunner,
         *,
         audits: AuditLog | None = None,
@@ -98,37 +78,38 @@ class PredictionLog:
         self._delivery_s = 0.0
         """How long the broker takes to acknowledge predictions, smoothed over about ten rounds, in seconds."""
 
-    def put(
-        self,
-        answers: Sequence[QueryAnswer],
-        audits: Sequence[QueryAnswer] = (),
-        blocks: Sequence[BlockAnswers] = (),
-    ) -> None:
+    @staticmethod
+    def keys_of(batch: QueryBatch, queries: Iterable[int]) -> list[str]:
+        """Return the ids of queries."""
+        return [batch.ids[query] for query in queries]
+
+    def known(self, batch: QueryBatch) -> dict[int, LoggedRecord]:
+        """Return the predictions in the log about queries of a batch, by index; note whether others share an id."""
+        index = self._log.index.of(batch.partition)
+        if len(index.undecided(batch.ids)) == len(batch):
+            return {}
+        found = index.decided([_asked(batch, query) for query in range(len(batch))])
+        batch.shares_id = any(one is not None and not one.own for one in found)
+        return {query: one.logged for query, one in enumerate(found) if one is not None and one.own}
+
+    def put(self, answers: Sequence[Answers], audits: Sequence[Answers] = ()) -> None:
         """Send answers, and audits once their predictions are in the log."""
-        outgoing = list[Sendable]()
-        for some in blocks:
-            values = encode_block(some)
-            if values is None:
-                answers = [*answers, *answers_of(some)]
-            else:
-                outgoing.append(OutgoingBlock(some, values))
-        outgoing += (
-            Outgoing(answer.pending.query, value, answer.pending.query.content_type, answer)
-            for answer, value in map(encode_answer, answers)
+        encoded = [encode_answers(some) for some in answers]
+        if self._traces.is_on and answers:
+            self._traces.answered(answers)
+        self._log.add(
+            Outgoing(some.batch, some.entries, values, some.batch.content_type, some) for some, values in encoded
         )
-        if self._traces.is_on and outgoing:
-            self._traces.answered(answers, blocks)
-        self._log.add(outgoing)
         if audits:
             assert self._audits is not None
             self._audits.put(audits)
 
-    def repeat(self, query: DecodedQuery, logged: LoggedRecord) -> None:
+    def repeat(self, batch: QueryBatch, query: int, logged: LoggedRecord) -> None:
         """Finish a query that was answered before: the same record is acknowledged, another one answered."""
-        if prediction_head(logged).query_offset != query.offset:
-            self._log.add([Outgoing(query, logged.value, logged.content_type)])
-        elif not self._owes_audit(query, logged):
-            self._consumer.acknowledge(query.partition, [query.offset], query.generation)
+        if prediction_head(logged).query_offset != batch.offsets[query]:
+            self._log.add([Outgoing(batch, [query], [logged.value], logged.content_type)])
+        elif not self._owes_audit(batch, query, logged):
+            self._consumer.acknowledge(batch.partition, _finish(batch, [query]), batch.generation)
 
     async def idle(self) -> None:
         """Wait until no record is being sent."""
@@ -156,95 +137,83 @@ class PredictionLog:
         if self._audits is not None:
             await self._audits.log.catch_up(partitions)
 
-    def round_ended(self, outgoing: list[Sendable], offsets: list[int], took_s: float) -> None:
+    def round_ended(self, outgoing: list[Outgoing], offsets: list[int], took_s: float) -> None:
         """Count the answers of a round, and keep the router's lead to what the broker takes."""
         if self._traces.is_on:
             self._traces.recorded(self.topic, outgoing, offsets)
         self._router.lead_s = min(MOST_LEAD_S, 2 * self._delivery_s)  # to the broker, and from there to be read
         self._delivery_s += (took_s - self._delivery_s) / MEMORY_ROUNDS
-        if self._metrics is not None:
-            for one in outgoing:
-                if isinstance(one, OutgoingBlock):
-                    _count_block(self._metrics, one.answers, took_s)
-            alone = [one.answer for one in outgoing if isinstance(one, Outgoing) and one.answer is not None]
-            if alone:
-                _count_answers(self._metrics, alone, took_s)
+        answered = [one.answers for one in outgoing if one.answers is not None]
+        if self._metrics is not None and answered:
+            _count_answers(self._metrics, answered, took_s)
 
-    def written(self, partition: int, outgoing: list[Sendable], generation: int, *, alone: bool) -> None:
+    def written(self, partition: int, outgoing: list[Outgoing], generation: int, *, alone: bool) -> None:
         """Acknowledge the queries of logged predictions, except those whose audit follows."""
         done: list[int] = []
         for one in outgoing:
-            done += self._end(one, alone=alone) if isinstance(one, Outgoing) else self._end_block(one, alone=alone)
+            done += _finish(one.batch, one.entries) if one.answers is None else self._end(one, alone=alone)
         self._consumer.acknowledge(partition, done, generation)
 
     def _end(self, one: Outgoing, *, alone: bool) -> list[int]:
-        """End a query whose prediction is in the log; return the offsets that are finished."""
-        query, value, kind, answer = one
-        if answer is None:
-            return [query.offset]
-        pending, done = answer.pending, list[int]()
-        if pending.audit is not None:
-            pending.move(Status.RECORDED)
-            self._follow(pending)
-        else:
-            pending.move(Status.RECORDED, Status.ACKNOWLEDGED)
-            if alone or not self._owes_another(query):
-                done.append(query.offset)
-        for again in self._router.recorded(query):
-            if again.offset != query.offset:
-                self._log.add([Outgoing(again, value, kind)])
-            elif pending.audit is None:
-                done.append(again.offset)
-        return done
-
-    def _end_block(self, one: OutgoingBlock, *, alone: bool) -> list[int]:
-        """Do the same for queries of a block."""
-        answers, queries = one.answers, one.answers.block.queries
-        ids, offsets = queries.query_ids, queries.offsets
-        done = [offsets[index] for index in answers.indices if alone or not self._owes_another(queries.query(index))]
-        again = self._router.block_recorded(answers)
+        """End queries whose predictions are in the log; return the offsets that are finished."""
+        batch, finished = one.batch, list[int]()
+        again = self._router.recorded(batch, one.entries)
+        for query in one.entries:
+            if query in batch.audit:
+                assert self._audits is not None
+                self._audits.follow(batch, query)
+            elif alone or not self._owes_another(batch, query):
+                finished.append(query)
+        done = _finish(batch, finished)
         if again:
-            own = {offsets[index] for index in answers.indices}
-            values = dict(zip([ids[index] for index in answers.indices], one.values, strict=True))
-            done += (query.offset for query in again if query.offset in own)
-            others = (query for query in again if query.offset not in own)
-            self._log.add(Outgoing(query, values[query.query_id], queries.content_type) for query in others)
+            places = {batch.ids[query]: place for place, query in enumerate(one.entries)}
+            for other, query in again:
+                done += self._end_repetition(one, places[other.ids[query]], other, query)
         return done
 
-    def _follow(self, pending: InFlightQuery) -> None:
-        assert self._audits is not None
-        self._audits.follow(pending)
+    def _end_repetition(self, one: Outgoing, place: int, other: QueryBatch, query: int) -> list[int]:
+        """End a query that was read again while it was in flight; return its offset where it is finished."""
+        if other.offsets[query] != one.batch.offsets[one.entries[place]]:
+            self._log.add([Outgoing(other, [query], [one.values[place]], one.content_type)])
+            return []
+        return [] if one.entries[place] in one.batch.audit else _finish(other, [query])
 
-    def _owes_audit(self, query: DecodedQuery, logged: LoggedRecord) -> bool:
-        return logged.audited and self._audits is not None and self._audits.owed(query, lambda: named_models(logged))
+    def _owes_audit(self, batch: QueryBatch, query: int, logged: LoggedRecord) -> bool:
+        audits = self._audits if logged.audited else None
+        return audits is not None and audits.owed(batch, query, lambda: named_models(logged))
 
-    def _owes_another(self, query: DecodedQuery) -> bool:
+    def _owes_another(self, batch: QueryBatch, query: int) -> bool:
         """Return whether another process's prediction about the query came first and its audit is missing."""
-        asked = (query.query_id, query.application, query.queried_at_s * 1000)
-        (known,) = self._log.index.of(query.partition).decided([asked])
-        if known is None or not known.own or prediction_head(known.logged).query_offset != query.offset:
+        (known,) = self._log.index.of(batch.partition).decided([_asked(batch, query)])
+        if known is None or not known.own or prediction_head(known.logged).query_offset != batch.offsets[query]:
             return False
-        return self._owes_audit(query, known.logged)
+        return self._owes_audit(batch, query, known.logged)
 
 
-def _count_answers(metrics: RouterMetrics, answers: list[QueryAnswer], recorded_s: float) -> None:
-    decided_s = [answer.decided_at_s for answer in answers]
-    asked_s = [answer.pending.asked_at_s or answer.decided_at_s for answer in answers]
-    queried_s = [answer.pending.query.queried_at_s for answer in answers]
-    metrics.observe_stages([*map(sub, asked_s, queried_s)], [*map(sub, decided_s, asked_s)], recorded_s)
-    for (application, failure), group in groupby(answers, key=_application_and_failure):
-        latencies_s = [max(0.0, answer.decided_at_s - answer.pending.query.queried_at_s) for answer in group]
-        name = application.name if application else UNKNOWN_APPLICATION
-        reason = None if failure is None else failure.reason
-        objective_s = application.objective_s if application else None
-        metrics.observe_predictions(name, "default" if reason else "model", reason, latencies_s, objective_s)
+def _finish(batch: QueryBatch, queries: Sequence[int]) -> list[int]:
+    """Return the offsets of queries that are to be acknowledged."""
+    move(batch.status, queries, Status.ACKNOWLEDGED)
+    return [batch.offsets[query] for query in queries]
 
 
-def _count_block(metrics: RouterMetrics, answers: BlockAnswers, recorded_s: float) -> None:
-    block, indices, decided_s, _, refusals = answers
-    queried_s = [block.queries.queried_at_s[index] for index in indices]
-    asked_s, reason = block.asked_at_s or decided_s, refusals[0].reason if refusals else None
-    metrics.observe_stages([asked_s - at_s for at_s in queried_s], [decided_s - asked_s] * len(indices), recorded_s)
-    latencies_s = [max(0.0, decided_s - at_s) for at_s in queried_s]
-    one = block.application
-    metrics.observe_predictions(one.name, "default" if reason else "model", reason, latencies_s, one.objective_s)
+def _asked(batch: QueryBatch, query: int) -> tuple[str, str, float]:
+    return batch.ids[query], batch.application, batch.queried_at_s[query] * 1000
+
+
+def _count_answers(metrics: RouterMetrics, answered: Iterable[Answers], recorded_s: float) -> None:
+    waited_s, took_s = list[float](), list[float]()
+    latencies_s = defaultdict[tuple[str, str | None, float | None], list[float]](list)
+    for batch, entries, decided_s, _, _, failures in answered:
+        name, objective_s = UNKNOWN_APPLICATION, None
+        if batch.is_registered:
+            name, objective_s = batch.application, batch.manifest.objective_s
+        for query in entries:
+            queried_s = batch.queried_at_s[query]
+            asked_s = decided_s if batch.decision_of(query) is None else batch.asked_at_s
+            waited_s.append(asked_s - queried_s)
+            took_s.append(decided_s - asked_s)
+            reason = failures[query].reason if query in failures else None
+            latencies_s[name, reason, objective_s].append(max(0.0, decided_s - queried_s))
+    metrics.observe_stages(waited_s, took_s, recorded_s)
+    for (name, reason, objective_s), found_s in latencies_s.items():
+        metrics.observe_predictions(name, "default" if reason else "model", reason, found_s, objective_s)

@@ -62,7 +62,7 @@ def encode_request(request: Request, router: bytes, reply: int, dtype: str) -> b
             shape=list(rows.shape) if isinstance(rows, np.ndarray) else [len(rows)],
             matrix=rows.tobytes() if isinstance(rows, np.ndarray) else b"",
             rows=[] if numeric else list(rows),
-            deadlines=request.deadlines_s.astype("<f8").tobytes(),
+            deadlines=np.asarray(request.deadlines_s, "<f8").tobytes(),
         )
     )
 
@@ -225,7 +225,7 @@ class RequestSender:
         self._producer.client._topics.discard(topic)  # noqa: SLF001 (aiokafka only ever adds)
 
     def _overdue(self, request: Request) -> bool:
-        return float(request.deadlines_s.max()) <= self._clock()
+        return max(request.deadlines_s) <= self._clock()
 
     def _topic(self, ref: str) -> str:
         name, _, version = ref.partition(":")
