@@ -143,7 +143,9 @@ class Schedule:
                 again = again._replace(application=self.random.choice(["one", "all"]), models=None)
             if again.application != one.application or again.offset != one.offset:
                 again = again._replace(offset=self.count)
-            if (again.partition, again.offset) in {(q.partition, q.offset) for q in self.known if q.application != again.application}:
+            if (again.partition, again.offset) in {
+                (q.partition, q.offset) for q in self.known if q.application != again.application
+            }:
                 return
             self.known.append(again)
             self.reads([again], [decoded(again)])
@@ -237,7 +239,9 @@ class Schedule:
                 own = {"combined": some.combined[n : n + 1], "refusals": some.refusals[n : n + 1]}
                 said["query", some.block.partition, some.block.queries.offsets[index]] = value
                 self.old_answers["query", some.block.partition, some.block.queries.offsets[index]] = (
-                    some._replace(indices=[index], **own), value)
+                    some._replace(indices=[index], **own),
+                    value,
+                )
         for answer in old.answers:
             key = "query", answer.query.partition, answer.query.offset
             said[key] = encode_answer(answer)[1]
@@ -265,7 +269,8 @@ class Schedule:
         for count in ("hits", "lookups", "queries", "behind"):
             assert +Counter(getattr(new, count)) == +Counter(getattr(old, count)), count
         assert sorted((b.partition, b.offsets[q], s) for b, q, s in new.deferred) == sorted(
-            (q.partition, q.offset, s) for q, s in old.deferred)
+            (q.partition, q.offset, s) for q, s in old.deferred
+        )
         self.compared["deferred"] += len(new.deferred)
         self.requested(old.requests, new.requests)
 
@@ -289,4 +294,3 @@ class Schedule:
 def test_both_forms_do_the_same(first):
     for seed in range(first, first + 50):
         Schedule(seed).run()
-

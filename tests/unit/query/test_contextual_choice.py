@@ -42,7 +42,10 @@ def decided(app, *queries):
     requests = router.receive(queries, NOW_S).requests
     pieces = [OutputPiece(request.frame, 0, [0] * len(request.rows)) for request in requests]
     answers = router.gather(pieces, NOW_S).answers
-    found = {answer.query.query_id: (*(use.ref for use in answer.used), answer.batch.features.get(answer.entry)) for answer in answers}
+    found = {
+        answer.query.query_id: (*(use.ref for use in answer.used), answer.batch.features.get(answer.entry))
+        for answer in answers
+    }
     return [found[one.query_id] for one in queries]
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from builders import query_router
 from builders.feedback import AT_MS, feedback, prediction
 from builders.kafka import FakeLogReader, FakeProducer, Tasks, record
-from builders.query_router import application, make_router, outputs_of
+from builders.query_router import application, batches_of, make_turn, outputs_of
 from faust.types import TP
 
 from clipper_agents.control.state import ControlState
@@ -20,13 +20,14 @@ from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.queries import FreshQueries, QueryAgent
+from clipper_agents.router.queries import QueryAgent
 from clipper_agents.router.query_consumer import BoundedQueryConsumer
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.outbox import NO_RECORDS, Outbox
 from clipper_agents.streaming.recovery import StateLock
+from clipper_stream.query import QueryBatch
 from clipper_stream.query.admission import UNBOUNDED
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -132,7 +133,8 @@ class RouterRig:
         self.control, self.metrics, self.table = ControlState(), RouterMetrics(), FakeTable(self.producer)
         self.traces = QueryTraces(sink, self.metrics)
         known = {app.name: app for app in applications or (application(), application("other"))}
-        self.router = make_router(*known.values(), most_waiting=most_waiting)
+        self.turn = make_turn(*known.values(), most_waiting=most_waiting)
+        self.router = self.turn.router
         self.decisions, self.audits = (LogIndex(folder / name, HORIZON_S) for name in ("decisions", "audits"))
         for index in (self.decisions, self.audits):
             index.of(0).begin(0.0, 0.0)
@@ -140,7 +142,7 @@ class RouterRig:
         self.queries = BoundedQueryConsumer(self, CATALOGUE.queries, self.router)
         self.dead_letters = DeadLetterSender(self.outbox, CATALOGUE.dead_letters, self.tasks)
         self.audit_log = AuditLog(
-            self.outbox, self.log_reader, CATALOGUE.audits, self.audits, self.queries, self.router, self.tasks,
+            self.outbox, self.log_reader, CATALOGUE.audits, self.audits, self.queries, self.turn, self.tasks,
             self.traces,
         )  # fmt: skip
         self.prediction_log = PredictionLog(
@@ -148,12 +150,10 @@ class RouterRig:
             **dict(audits=self.audit_log, metrics=self.metrics, clock=lambda: AT_S, traces=self.traces) | log_settings,
         )  # fmt: skip
         nothing = SimpleNamespace(put=list, take=lambda request: False, has_id=lambda *_: False)
-        self.effects = EffectRunner(self.router, self.queries, nothing, self.prediction_log, self.metrics, self.tasks)
+        self.effects = EffectRunner(self.turn, self.queries, nothing, self.prediction_log, self.metrics, self.tasks)
         self.effects.connect(SimpleNamespace(put=list, forget=list), nothing)
-        self.fresh = FreshQueries(self.router, self.decisions, self.prediction_log)
         self.agent = QueryAgent(
-            self.queries, self.router, self.effects, self.fresh, self.prediction_log, self.dead_letters, self.metrics,
-            nothing,
+            self.queries, self.effects, self.prediction_log, self.dead_letters, self.metrics, nothing
         )  # fmt: skip
         self.outputs = OutputAgent(b"mine", self.router, self.effects, self, self.dead_letters, self.metrics)
         self.learner = FeedbackProcessor(
@@ -194,9 +194,18 @@ class RouterRig:
         self.answered.append((frame, rows))
 
     # --- what is done to it ---
-    def ask(self, *queries):
-        """Have queries decided about; the requests by model."""
-        effects = self.router.receive(queries, AT_S)
+    def ask(self, *queries, look=False):
+        """Have queries, or batches, decided about, also where predictions about them are in the log, unless one looks.
+
+        The requests by model.
+        """
+        for batch in queries if isinstance(queries[0], QueryBatch) else batches_of(queries):
+            if look:
+                self.effects.receive(batch, AT_S)
+            else:
+                self.router.admit(batch)
+                self.turn.decide(batch, AT_S)
+        effects = self.router.end_turn(AT_S)
         self.traces.decided(effects.requests)
         return self.carry_out(effects)
 
@@ -205,7 +214,8 @@ class RouterRig:
         self.carry_out(self.router.gather([outputs_of(request, model, **rows)], AT_S + 0.1))
 
     def carry_out(self, effects):
-        self.prediction_log.put(effects.answers, effects.audits, effects.block_answers)
+        self.turn.keep(effects)
+        self.prediction_log.put(effects.answers, effects.audits)
         return {request.ref: request for request in effects.requests}
 
     async def read(self, *values, first=0, generation=0):

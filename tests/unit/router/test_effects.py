@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from builders.kafka import FakeLogReader, FakeProducer, Tasks, record
-from builders.query_router import application
+from builders.query_router import application, batches_of
 from faust.types import TP
 from unit.router.rig import CATALOGUE, query, settle
 
@@ -30,32 +30,33 @@ class EffectsRig:
         self.put, self.requests, self.forgotten, self.deferred, self.rooms = [], [], [], [], []
         self.metrics, self.tasks = RouterMetrics(), Tasks()
         sender = SimpleNamespace(put=self.requests.extend, forget=self.forgotten.extend)
-        self.runner = EffectRunner(
-            self, SimpleNamespace(update_room=lambda: self.rooms.append(1)), SimpleNamespace(put=self.deferred.extend),
-            SimpleNamespace(put=lambda *parts: self.put.append(parts)), self.metrics, self.tasks,
-        )  # fmt: skip
+        turn = SimpleNamespace(router=self, keep=lambda effects: None)
+        consumer = SimpleNamespace(update_room=lambda: self.rooms.append(1))
+        predictions = SimpleNamespace(put=lambda *parts: self.put.append(parts))
+        deferred = SimpleNamespace(put=self.deferred.extend)
+        self.runner = EffectRunner(turn, consumer, deferred, predictions, self.metrics, self.tasks)
         self.runner.connect(sender, SimpleNamespace(take=lambda request: request.ref == "here:1"))
 
     def run(self, after_s, **effects):
         """Run effects that leave a query with a deadline after so many seconds."""
         self.next_deadline_s = None if after_s is None else time.time() + after_s
-        self.runner.run(Effects(now_s=0.0, **effects))
+        self.runner.run(Effects(**effects))
 
     def expire(self, now_s):
         self.expired, self.next_deadline_s = self.expired + 1, None
         if self.failure:
             raise self.failure
-        return Effects(now_s=now_s, answers=["late"], forgotten=[7])
+        return Effects(answers=["late"], forgotten=[7])
 
 
 async def test_everything_that_is_asked_for_is_carried_out():
     around = EffectsRig()
     here, there = (Request(ref, 1, np.zeros((1, 1)), np.zeros(1)) for ref in ("here:1", "there:1"))
     around.run(
-        None, requests=[here, there], answers=["a"], audits=["b"], block_answers=["c"], deferred=["d"], forgotten=[5],
+        None, requests=[here, there], answers=["a"], audits=["b"], deferred=["d"], forgotten=[5],
         coalesced=3, lookups={"m:1": 4, "n:1": 2}, hits={"m:1": 1}, queries={"app": 2, None: 1},
     )  # fmt: skip
-    assert (around.put, around.requests, around.forgotten) == ([(["a"], ["b"], ["c"])], [there], [5])
+    assert (around.put, around.requests, around.forgotten) == ([(["a"], ["b"])], [there], [5])
     assert (around.deferred, len(around.rooms)) == (["d"], 1)
     value = around.metrics.registry.get_sample_value
     assert [value(f"clipper_cache_{kind}_total", {"model": "m:1"}) for kind in ("lookups", "hits")] == [4, 1]
@@ -74,7 +75,7 @@ async def test_the_router_is_woken_once_at_its_earliest_deadline_unless_the_runn
     await settle(18.0)
     assert around.expired == 0
     await settle(3600.0)
-    assert (around.expired, around.put[len(after_s) :], around.forgotten) == (1, [(["late"], [], [])], [7])
+    assert (around.expired, around.put[len(after_s) :], around.forgotten) == (1, [(["late"], [])], [7])
     around.run(20.0)
     around.runner.stop()
     await settle(30.0)
@@ -190,7 +191,10 @@ class DeferredRig:
         self.gone.append((partition, offsets))
 
     async def put(self, *offsets, partition=0, until_s=inf):
-        self.deferred.put([(query("q", 1, offset=one, partition=partition), until_s) for one in offsets])
+        (batch,) = batches_of([query("q", 1, partition=partition)])
+        for offset in offsets:
+            batch.offsets = [offset]
+            self.deferred.put([(batch, 0, until_s)])
         await settle(1.0)
 
 
