@@ -45,9 +45,11 @@ from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.queries import FreshQueries, QueryAgent, decode_queries
+from clipper_agents.router.queries import QueryAgent
+from clipper_agents.router.query_decoding import decode_queries
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
+from clipper_agents.router.turn import QueryTurn
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
 from clipper_agents.streaming.worker_process import settle_memory
 from clipper_stream.caching.clock import ClockCache
@@ -224,7 +226,9 @@ class RouterPath:
         kafka: Any = self.kafka
         application = _application()
         caches: defaultdict[int, ClockCache] = defaultdict(lambda: ClockCache(EntryStore(), CACHE_BYTES))
-        router = Router(
+        router = Router()
+        turn = QueryTurn(
+            router,
             {application.name: application}.get,
             lambda of, _, __: of.choice(SelectionState()),
             caches.__getitem__,
@@ -236,15 +240,14 @@ class RouterPath:
             metrics=self.metrics, traces=traces,
         )  # fmt: skip
         unused: Any = nobody
-        effects = EffectRunner(router, kafka, unused, self.log, self.metrics, kafka)
+        effects = EffectRunner(turn, kafka, unused, self.log, self.metrics, kafka)
         sender = RequestSender(
             kafka, CATALOGUE, identity, reply_partitions=lambda: [0], dtype_of=lambda _: "float32", receiver=effects,
             tasks=kafka, traces=traces,
         )  # fmt: skip
         self._sender = sender
         effects.connect(sender, unused)
-        fresh = FreshQueries(router, decisions, self.log, traces=traces)
-        self.queries = QueryAgent(kafka, router, effects, fresh, self.log, unused, self.metrics, unused, traces=traces)
+        self.queries = QueryAgent(kafka, effects, self.log, unused, self.metrics, unused, traces=traces)
         self._outputs = OutputAgent(identity, router, effects, sender, unused, self.metrics, traces)
         self._stop, self._decisions = effects.stop, decisions
 

@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Coroutine
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,8 @@ from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.queries import FreshQueries
+from clipper_agents.router.query_decoding import decode_queries, decoded_together
+from clipper_agents.router.turn import QueryTurn
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.streaming.frontier import Frontier
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
@@ -52,7 +54,8 @@ class BareRouter:
         self.registry = ApplicationRegistry(allowed=settings.allowed)
         self.caches = PartitionCaches(folder / "cache", 32 << 20)
         self.decisions = LogIndex(folder / "decisions", 3600.0)
-        self.router = Router(self.registry.application, _choice, self.caches.of, MsgpackOutputs(), max_in_flight)
+        self.router = Router(max_in_flight)
+        turn = QueryTurn(self.router, self.registry.application, _choice, self.caches.of, MsgpackOutputs())
         self.frontiers: dict[int, Frontier] = defaultdict(Frontier)
         self.room = asyncio.Event()
         self.prediction_log = PredictionLog(
@@ -60,18 +63,11 @@ class BareRouter:
             consumer=self, router=self.router, tasks=self,
         )  # fmt: skip
         deferred: Any = SimpleNamespace(put=list)
-        self.effects = EffectRunner(
-            self.router,
-            self,
-            deferred,
-            self.prediction_log,
-            self.metrics,
-            self,  # type: ignore[arg-type]
-        )
+        consumer: Any = self
+        self.effects = EffectRunner(turn, consumer, deferred, self.prediction_log, self.metrics, self)
         sender: Any = SimpleNamespace(put=list, forget=list)
         self.colocated = ColocatedModels(HostMetrics(self.metrics.families), self.effects, self, settings.allowed)
         self.effects.connect(sender, self.colocated)
-        self.fresh = FreshQueries(self.router, self.decisions, self.prediction_log)
 
     generation = 0
 
@@ -117,8 +113,10 @@ class BareRouter:
             for part, records in fetched.items():
                 self.frontiers[part.partition].admit([record.offset for record in records])
             now_s = time.time()
-            effects = self.router.receive(self.fresh.of(fetched, 0, now_s, [], Counter()), now_s)  # type: ignore[arg-type]
-            self.effects.run(effects)
+            for some in chain.from_iterable(map(decoded_together, fetched.values())):
+                for batch in decode_queries(some, 0, now_s)[0]:
+                    self.effects.receive(batch, now_s)
+            self.effects.run(self.effects.end_turn(now_s))
             if loop.time() - committed_s > COMMIT_EVERY_S:
                 await self._commit(consumer)
                 committed_s = loop.time()
