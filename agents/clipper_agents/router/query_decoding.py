@@ -73,12 +73,15 @@ def decode_queries(
             undecodable.append((record, error))
             traces.refuse(trace)
             continue
-        query_id = answered_id(query.query_id, record.partition, record.offset)
+        plain = not raw and is_plain(query)
+        query_id = query.query_id
+        if not plain or query_id is None:
+            query_id = answered_id(query_id, record.partition, record.offset)
         batch = batches.batch_for(query_id, query.application, record.partition, kind, alone=raw)
         asked_s: float = record.timestamp / 1000
         if asked_s > now_s and record.timestamp_type != LOG_APPEND_TIME:
             asked_s = now_s
-        if not raw and is_plain(query):
+        if plain:
             index = batch.add(query_id, record.offset, asked_s, record.key, (query.input,))
         else:
             index = batch.add(query_id, record.offset, asked_s, record.key, _rows(query))
