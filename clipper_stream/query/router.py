@@ -195,11 +195,13 @@ class Router:
             if len(piece.failures) < sum(len(part.slots) for part, _ in found):
                 self._trips.observe(ref, now_s - found[0][0].batch.asked_at_s, now_s)
             for part, outputs in found:
-                fill = self._fill_each if piece.failures and Failure in map(type, outputs) else self._fill_all
-                fill(ref, part, outputs, now_s)
+                if piece.failures and Failure in map(type, outputs):
+                    self._fill_each(ref, part, outputs, now_s)
+                else:
+                    self._fill_all(part, outputs, now_s)
         return self.end_turn(now_s)
 
-    def _fill_all(self, _: str, part: Part, outputs: Sequence[Any], now_s: float) -> None:
+    def _fill_all(self, part: Part, outputs: Sequence[Any], now_s: float) -> None:
         """Give outputs to the slots that asked, and to those that wait besides."""
         batch, slots, keys = part
         self._fill(batch, slots, outputs, now_s)
@@ -213,7 +215,7 @@ class Router:
         for place, (slot, output) in enumerate(zip(slots, outputs, strict=True)):
             key = keys[place] if keys else None
             if output.__class__ is not Failure:
-                self._fill_all(ref, Part(batch, (slot,), (key,) if key else ()), (output,), now_s)
+                self._fill_all(Part(batch, (slot,), (key,) if key else ()), (output,), now_s)
                 continue
             for other, its in self._rows.failed(ref, (batch, slot), key, output, now_s):
                 self._fill(other, (its,), (output,), now_s)
