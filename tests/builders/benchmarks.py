@@ -25,7 +25,6 @@ def benchmark_module(name: str) -> ModuleType:
 
 
 def ran(name: str, *options: object) -> str:
-    """Standard output of a benchmark at its smoke size."""
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick", *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3_000:]
@@ -33,7 +32,6 @@ def ran(name: str, *options: object) -> str:
 
 
 def result(name: str, folder: Path, *options: object) -> Any:
-    """What a benchmark writes at its smoke size."""
     ran(name, "--json", folder / "result.json", *options)
     return json.loads((folder / "result.json").read_text())
 

@@ -15,7 +15,6 @@ def missing(ref, propensity=1.0, **changes):
 
 
 def decided(query_id, *models, application="app", **changes):
-    """A prediction whose first output is the answer."""
     answers = [one for one in models if isinstance(one, ModelAnswer)]
     served = [one for one in models if one.served]
     settings = dict(
@@ -31,6 +30,5 @@ def decided(query_id, *models, application="app", **changes):
 
 
 def audit_of(query_id, *models, **changes):
-    """What models said that were asked for an audit, and which of them said nothing."""
     answers, missing = ([one for one in models if isinstance(one, kind)] for kind in (ModelAnswer, Missing))
     return Audit(query_id=query_id, models=answers, missing=missing, **changes)

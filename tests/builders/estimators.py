@@ -39,7 +39,6 @@ def some_choices(seed=0, n=400, models=3, *, same=False):
 
 
 def taken(some, rows):
-    """Some of the choices, in the order wanted."""
     arrays = {field.name: getattr(some, field.name) for field in fields(some)}
     return replace(some, **{name: array[rows] for name, array in arrays.items() if array is not None})
 

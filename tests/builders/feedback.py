@@ -28,12 +28,10 @@ def prediction(query_id, application="app", outputs=(("a:1", 1),), rows=None, **
 
 
 def logged(offset, query_id, application="app", **changes):
-    """The same as it stands in the log."""
     return LoggedRecord(offset, codec.predictions.encode(prediction(query_id, application, **changes)), msgpack=False)
 
 
 def feedback(offset, query_id, label=1, partition=0, headers=(), **changes):
-    """A record of the feedback topic, and what it says."""
     settings = {} if {"loss", "reward"} & changes.keys() else {"label": label}
     found = Feedback(query_id=query_id, **(settings | changes))
     value = msgspec.json.encode(found)

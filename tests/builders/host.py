@@ -70,7 +70,6 @@ def request(
     deadline_s: float | Sequence[float] = inf,
     router: bytes = ROUTER,
 ) -> RequestFrame:
-    """A request frame for these rows."""
     deadlines_s = np.broadcast_to(np.asarray(deadline_s, "<f8"), (len(rows),)).tobytes()
     common = {"router": router, "frame": frame, "reply": reply, "dtype": dtype, "deadlines": deadlines_s}
     if dtype in {"json", "text", "bytes"}:
@@ -80,5 +79,4 @@ def request(
 
 
 def asked(rows: Sequence[Any], *, traced: tuple[TracedRows, ...] = (), **how: Any) -> RequestRows:
-    """The rows of a request frame."""
     return rows_of_request(request(rows, **how), traced)

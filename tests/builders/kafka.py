@@ -110,7 +110,6 @@ class FakeProducer:
         return {TopicPartition(topic, partition): self.append(topic, partition, None, None)}
 
     def append(self, topic, partition, key, value, headers=()):
-        """Somebody else writes."""
         self.logs[topic, partition].append((key, value, list(headers)))
         return len(self.logs[topic, partition]) - 1
 
@@ -137,8 +136,6 @@ class FakeWriter:
 
 
 class FakeLogReader:
-    """Reads the logs of a `FakeProducer`."""
-
     def __init__(self, producer, timestamp_ms=1_000_000_000_000):
         self._logs, self._timestamp_ms = producer.logs, timestamp_ms
         self.reads, self.stale_ends = 0, []  # the latter are said first about any partition's end, one a question

@@ -36,7 +36,6 @@ class Truth:
         return self._columns(propensity, served, served_with[np.arange(rows), chosen], fed, confidence=rng.random(rows))
 
     def whole(self) -> DecisionColumns:
-        """What is logged when all are asked for every query."""
         everybody = np.ones(self.loss.shape, bool)
         return self._columns(everybody.astype(float), everybody, 1.0, everybody[:, 0])
 
@@ -83,6 +82,5 @@ def in_chunks(columns: DecisionColumns, size: int):
 
 
 def value(runs) -> float:
-    """The loss that runs state."""
     runs = list(runs)
     return float(sum(run.numerator.sum() for run in runs) / sum(run.denominator.sum() for run in runs))

@@ -5,5 +5,4 @@ from clipper_agents.observability.probes import ProbeServer
 
 
 def served(metrics: ProcessMetrics | SupervisorMetrics) -> int:
-    """Serve metrics and probes until the tests end, and return the port."""
     return ProbeServer(metrics.registry, metrics.health).start()

@@ -30,7 +30,6 @@ class SeenSpan:
 
     @property
     def context(self) -> tuple[str, str]:
-        """Its trace and itself."""
         return self.trace_id, self.span_id
 
 
@@ -46,7 +45,6 @@ class Collector(StubServer):
         return None if self.is_away else Answer(b"")
 
     def trace(self, trace_id: str) -> list[SeenSpan]:
-        """The spans of a trace that have come."""
         return [span for span in self.spans if span.trace_id == trace_id]
 
     def open(self) -> None:
@@ -63,7 +61,6 @@ class Collector(StubServer):
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector for the length of a block."""
     with reserved_port() as port:
         collector = Collector(port=port)
         collector.open()

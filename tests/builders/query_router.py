@@ -86,7 +86,6 @@ class Query(NamedTuple):
 
 
 def query(query_id, *values, **changes):
-    """A query of one row of one number a value; packed when there are several."""
     settings = dict(application="app", rows=[[value] for value in values], packed=len(values) > 1, queried_at_s=NOW_S)
     return Query(query_id=query_id, **(settings | changes))
 
@@ -280,7 +279,6 @@ def make_router(*applications, **settings):
 
 
 def outputs_of(request, model, failed=None, rows=None):
-    """The answer of a host to rows of a request, all of them unless told."""
     first, last = rows or (0, len(request.rows))
     failed = {row: Failure(*why) for row, why in (failed or {}).items()}
     outputs = [None if row in failed else model(float(request.rows[row][0])) for row in range(first, last)]

@@ -17,7 +17,6 @@ def missing(ref, **fields):
 
 
 def parted(asked):
-    """Who answered, and who did not."""
     return {
         "models": [one for one in asked if isinstance(one, ModelAnswer)],
         "missing": [one for one in asked if isinstance(one, Missing)],

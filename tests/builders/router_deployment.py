@@ -68,7 +68,6 @@ class RunningWorker:
         return "\n".join(self.lines)
 
     async def ready(self):
-        """Wait until it serves; the fields of its ready line."""
         async with asyncio.timeout(WITHIN_S):
             await asyncio.wait([self._child.ready, self._end], return_when=asyncio.FIRST_COMPLETED)
         assert self.runs, self.log[-6000:]
@@ -103,8 +102,6 @@ async def withdraw_manifests(kafka, catalogue, *, models=(), applications=(), si
 
 
 class Deployment:
-    """Topics, manifests, and whoever uses them."""
-
     def __init__(self, kafka, catalogue, folder):
         self.kafka, self.catalogue, self.folder = kafka, catalogue, folder
 
@@ -185,12 +182,10 @@ class Deployment:
             return [(await one).offset for one in sent]
 
     async def ask(self, *queries, **place):
-        """Ask; a query without an application asks `app`."""
         named = [query if isinstance(query, bytes) else {"application": "app"} | query for query in queries]
         return await self.send(self.catalogue.queries, *named, **place)
 
     async def tell(self, *truths, **place):
-        """Give feedback."""
         return await self.send(self.catalogue.feedback, *truths, **place)
 
     async def read(self, topic, holds=lambda records: True, numbers=None):
@@ -218,7 +213,6 @@ class Deployment:
 
 
 async def report(kafka, catalogue, *reports):
-    """Say what hosts say of themselves."""
     async with AIOKafkaProducer(**kafka.aiokafka()) as producer:
         for one in reports:
             key, value = report_key(one.model, one.instance), codec.host_reports.encode(one)
@@ -230,7 +224,6 @@ def decoded(record):
 
 
 def predicted(frame, model):
-    """The outputs of a model for a request frame."""
     rows = np.frombuffer(frame.matrix, frame.dtype).reshape(frame.shape) if frame.matrix else frame.rows
     outputs, failed = [], []
     for place, row in enumerate(rows):

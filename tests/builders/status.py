@@ -66,7 +66,6 @@ CLUSTER = ClusterStatus(
 
 
 def facts() -> DeploymentView:
-    """What the compacted topics say."""
     found = DeploymentView()
     for model in MODELS:
         found.control(key_of(model), codec.models.encode(model))
@@ -85,7 +84,6 @@ def facts() -> DeploymentView:
 
 
 def report(found: DeploymentView, model: str, instance: str, state: str, reason: str = "", ago_s: float = 30) -> None:
-    """A host says how it is."""
     at_ms = int(1000 * (NOW_S - ago_s))
     said = HostReport(model=model, instance=instance, state=state, reason=reason or None, at_ms=at_ms)
     found.host(report_key(model, instance), codec.host_reports.encode(said))
@@ -99,14 +97,12 @@ def compared(model: str, waits_for: str = "upper end 0.030 is not below 0.02", *
 def row(
     partition: int, losses: Losses, context: str | None = None, offset: int = 9, application: str = "digits"
 ) -> tuple[bytes, bytes]:
-    """Key and value of a row of totals."""
     totals = [ModelTotalsRecord(model, count, loss, loss, count) for model, (count, loss) in losses.items()]
     content = SelectionRow(version=ROW_VERSION, offset=offset, applied=9, totals=totals)
     return encode_key(RowKey(application, context, partition)), encode_row(content)
 
 
 def learn(found: DeploymentView, partition: int, losses: Losses) -> None:
-    """A router publishes totals."""
     found.totals(*row(partition, losses))
 
 
@@ -148,6 +144,5 @@ def prediction(number: int, ref: str | None, latency_ms: float | None = None) ->
 
 
 def audit(number: int) -> Audit:
-    """What the shadow said."""
     answer = ModelAnswer(model="nn", version="3", propensity=1.0, output=1, latency_ms=80.0, served=False)
     return Audit(query_id=f"0-{number}", application="digits", models=[answer])

@@ -22,7 +22,6 @@ SYNCS = re.findall(r"uv sync (.*)", DOCKERFILE)
 
 
 def settings_of(service=None, **environ):
-    """Settings as a service reads them."""
     given = SERVICES[service]["environment"] if service else {}
     environ |= {name: settled(value) for name, value in given.items()}
     return load_settings(ROOT / "deploy/clipper.toml", environ)

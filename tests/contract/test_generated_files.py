@@ -1,5 +1,3 @@
-"""Files that are generated are what would be generated now."""
-
 import importlib.util
 import json
 
@@ -7,6 +5,7 @@ import pytest
 from sources import ROOT
 
 from clipper_agents.cli import reference as command_line
+from clipper_agents.observability import reference as metrics
 from clipper_gateway import openapi
 from clipper_topics import generate
 
@@ -19,6 +18,7 @@ SPEC.loader.exec_module(library)
     ("path", "generated", "command"),
     [
         (ROOT / command_line.PAGE, command_line.reference, "python -m clipper_agents.cli.reference"),
+        (ROOT / metrics.PAGE, metrics.reference, "python -m clipper_agents.observability.reference"),
         (library.PAGE, library.reference, "python docs/library_reference.py"),
         (openapi.FILE, openapi.document, "python -m clipper_gateway.openapi"),
     ],

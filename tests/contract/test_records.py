@@ -27,20 +27,8 @@ from clipper_topics.selection_rows import ModelTotalsRecord, RowKey, SavedRow, S
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = {"json": codec.JSON, "msgpack": codec.MSGPACK}
-CODECS: dict[str, codec.Codec[Any]] = {
-    "query": codec.queries,
-    "prediction": codec.predictions,
-    "audit": codec.audits,
-    "feedback": codec.feedback,
-    "feedback-ack": codec.feedback_acks,
-    "application": codec.applications,
-    "model": codec.models,
-    "change": codec.changes,
-    "host-report": codec.host_reports,
-    "restore": codec.restores,
-    "drift": codec.drifts,
-    "comparison": codec.comparisons,
-}
+UNLIKE_PLURALS = {"query": "queries", "feedback": "feedback"}
+CODECS = {name: getattr(codec, UNLIKE_PLURALS.get(name, f"{name.replace('-', '_')}s")) for name in MESSAGES}
 
 # --- bytes ----------------------------------------------------------------------------------------------------------
 SVM = ModelTotalsRecord("svm:1", 12.0, 1.5, 3.25)

@@ -1,5 +1,3 @@
-"""The pages about the architecture, the settings, the wire contract and the HTTP API name what the code has."""
-
 import dataclasses
 import re
 import tomllib

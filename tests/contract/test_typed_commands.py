@@ -1,5 +1,3 @@
-"""Every command that a page or a message tells to type is one that the program takes, with all that it needs."""
-
 import ast
 import re
 import shlex

@@ -26,8 +26,6 @@ AS_JAVA = {"partitioner": "murmur2_random", "linger.ms": 0}
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A record of a topic."""
-
     topic: str
     partition: int
     offset: int
@@ -80,7 +78,6 @@ class AnyClient(AbstractContextManager["AnyClient"]):
         partition: int = -1,
         timestamp_ms: int = 0,
     ) -> Record:
-        """Produce one record and wait until it is stored."""
         delivered: list[tuple[Any, Message]] = []
         self._producer.produce(
             topic, value, key, partition, on_delivery=lambda *told: delivered.append(told), timestamp=timestamp_ms,
@@ -93,7 +90,6 @@ class AnyClient(AbstractContextManager["AnyClient"]):
         return Record(topic=topic, partition=stored, offset=offset, key=key, value=value, headers=headers or {})
 
     def send_json(self, topic: str, content: Any, **options: Any) -> Record:
-        """Produce a JSON value."""
         return self.send(topic, json.dumps(content).encode(), **options)
 
     def read(self, topic: str) -> list[Record]:
@@ -102,7 +98,6 @@ class AnyClient(AbstractContextManager["AnyClient"]):
             return reading.to_the_end()
 
     def partitions(self, topic: str) -> int:
-        """How many the topic has."""
         return len(self._producer.list_topics(topic, timeout=60).topics[topic].partitions)
 
     def written(self, *topics: str) -> int:
@@ -129,20 +124,14 @@ class Reading(AbstractContextManager["Reading"]):
 
     def __init__(self, settings: Mapping[str, str], topic: str, numbers: Sequence[int] | None = None) -> None:
         self.records: list[Record] = []
-        own = {
-            "group.id": "nobody",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "fetch.wait.max.ms": 50,
-        }
-        self._consumer = Consumer({**settings, **own, "enable.partition.eof": True})
+        own = {"group.id": "nobody", "isolation.level": "read_committed", "enable.auto.commit": False}
+        self._consumer = Consumer({**settings, **own, "fetch.wait.max.ms": 50, "enable.partition.eof": True})
         found = numbers or [*self._consumer.list_topics(topic, timeout=60).topics[topic].partitions]
         self._partitions = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in found]
         self._consumer.assign(self._partitions)
         self._next = dict.fromkeys(found, 0)
 
     def more(self, within_s: float = 0.1) -> list[Record]:
-        """What has arrived."""
         fresh = []
         for message in self._consumer.consume(1000, within_s):
             error = message.error()

@@ -28,6 +28,5 @@ def deployment(
 
 @pytest.fixture(scope="session")
 def client(deployment: Deployment) -> Iterator[httpx.Client]:
-    """Of the gateway that `up` started."""
     with client_of(deployment.url) as client:
         yield client

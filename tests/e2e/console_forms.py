@@ -17,7 +17,6 @@ class Browser:
         self.headers = {"origin": str(client.base_url).rstrip("/"), "sec-fetch-site": "same-origin"}
 
     def post(self, path: str, fields: Mapping[str, object], **headers: str) -> httpx.Response:
-        """Send a form as the console's script does."""
         own = {**self.headers, "x-csrf-token": self.token, "hx-request": "true"}
         return self._client.post(f"/console/actions/{path}", data=fields, headers=own | headers)
 

@@ -195,5 +195,4 @@ class Guard:
         return [each for each in asked if each["request_id"] != mark]
 
     def close(self) -> None:
-        """Leave the gateway."""
         self._client.close()

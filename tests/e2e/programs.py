@@ -82,7 +82,6 @@ class RunningProcess(NamedTuple):
 
     @property
     def command(self) -> str:
-        """Its command line."""
         try:
             return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
         except OSError:
@@ -159,17 +158,14 @@ class Program(AbstractContextManager["Program"]):
 
     @property
     def code(self) -> int | None:
-        """Its exit code, None while it runs."""
         return self._process.poll()
 
     @property
     def lines(self) -> list[str]:
-        """What it printed on standard output."""
         return self._stdout.read_text().splitlines()
 
     @property
     def log(self) -> str:
-        """What it printed on standard error."""
         return self._stderr.read_text(errors="replace")
 
     def ready(self) -> dict[str, str]:
@@ -187,12 +183,10 @@ class Program(AbstractContextManager["Program"]):
         return found
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to this process alone."""
         self.children()
         self._process.send_signal(number)
 
     def ended(self, within_s: float = 60.0) -> int:
-        """Wait for its end; the exit code."""
         return self._process.wait(within_s)
 
     def __exit__(self, *_: object) -> None:
@@ -204,15 +198,12 @@ class Program(AbstractContextManager["Program"]):
 
 
 class Done(NamedTuple):
-    """How a command ended."""
-
     code: int
     out: str
     err: list[str]
 
 
 def run(*arguments: str, folder: Path, environ: Mapping[str, str] | None = None, within_s: float = READY_S) -> Done:
-    """Run a `clipper-stream` command to its end."""
     done = subprocess.run(
         [CLIPPER_STREAM, *arguments], cwd=folder, env=_given(environ), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=within_s, check=False,
@@ -247,7 +238,6 @@ class Shell:
     environ: Mapping[str, str]
 
     def run(self, *words: object, **settings: str) -> Done:
-        """How a command ends; `settings` are further variables of its environment."""
         arguments = shlex.split(str(words[0])) if len(words) == 1 else map(str, words)
         return run_here(*arguments, folder=self.folder, environ={**self.environ, **settings})
 

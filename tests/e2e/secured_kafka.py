@@ -67,7 +67,6 @@ class SecuredKafka:
             yield self
 
     def _properties(self, controller: str) -> dict[str, object]:
-        """Broker settings."""
         listeners = f"PLAINTEXT://{self.plain},PASSWORDS://{self.passwords},MUTUAL://{self.mutual},BRIEF://{self.brief}"
         plain_login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         scram_login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"

@@ -1,5 +1,3 @@
-"""Each alert fires in minutes of fixed series that are about it and ends with them, as promtool plays them."""
-
 import json
 import shutil
 import subprocess
@@ -13,7 +11,6 @@ import yaml
 from deploy.observe.servers import RULES
 
 pytestmark = [
-    pytest.mark.e2e,
     pytest.mark.slow,  # half a minute of promtool
     pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt install prometheus"),
 ]

@@ -1,7 +1,4 @@
-"""Everything that an application in any language may send, and what comes back.
-
-What is sent and read here knows nothing of this project but its wire contract.
-"""
+"""What is sent and read here knows nothing of this project but its wire contract."""
 
 import json
 import struct
@@ -18,8 +15,6 @@ from oracle import Row, RowKey, positions, table
 from plain_msgpack import pack
 
 from clipper_topics.catalogue import Catalogue
-
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 ERRORS = "__streams.errors."
 Place = tuple[int, int]
@@ -64,49 +59,35 @@ def nested(levels: int) -> bytes:
     return b'{"application": "learns", "input": ' + b"[" * levels + b"1" + b"]" * levels + b"}"
 
 
-ABSENT = dict.fromkeys(("inputs", "query_id", "context", "deadline_ms", "models", "features"))
-CHARSET = {"Content-Type": b"Application/JSON; charset=utf-8"}
 CASES = {
     "without an id": answered(6.0, query(input=[1, 2, 3])),
     "with an id": answered(3.0, query(query_id="mine", input=[1, 2]), query_id="mine"),
-    "with a key": answered(3.0, query(input=[1, 2]), key=b"any key"),
     "with a context": answered(4.0, query(context="ada", input=[4]), key=b"ada", context="ada"),
-    "with null for what is absent": answered(1.0, query(input=[1], **ABSENT)),
     "with a deadline of 400 digits": answered(1.0, query(input=[1], deadline_ms=10**400)),
     "naming a model": answered(6.0, query(input=[1, 5], models=["sum"])),
     "naming a version": answered(7.0, query(input=[1, 6], models=["hosted-sum:1"])),
     "of several rows": answered([3.0, 7.0, 11.0], query(inputs=[[1, 2], [3, 4], [5, 6]])),
-    "with a field of tomorrow": answered(2.0, query(input=[2], colour="red")),
     "of another application": answered(42, query("pairs", input=[20.0, 22.0])),
     "in msgpack": answered(3.5, **packed(input=[1.5, 2])),
     "in msgpack, rows": answered([1.5, 2.0], **packed(query_id="packed", inputs=[[1.5], [2]]), query_id="packed"),
     "in msgpack, raw bytes": answered(7.0, **packed(input=struct.pack("<3f", 1, 2, 4))),
-    "with a parameter in its content type": answered(8.0, query(input=[1, 7]), headers=CHARSET),
     "of 300 000 numbers": answered(300_000.0, query(input=[1] * 300_000, models=["sum"])),
     "to nobody": refused(query("nobody", input=[1]), "unknown_application", "'nobody'", None),
     "of another shape": refused(query("pairs", input=[1, 2, 3]), "invalid_input", "shape [2]", None),
     "of text": refused(query(input="1, 2"), "invalid_input", "give float32 numbers"),
-    "of a number too large": refused(query(input=[1e300]), "invalid_input", "too large for float32"),
-    "of null": refused(query(input=None), "invalid_input", "the row None"),
     "of 900 levels": refused(nested(900), "invalid_input", "the row [[[[["),
     "with one row wrong": refused(query(inputs=[[1], ["x"]]), "invalid_input", "row 1: ", [-1, -1]),
     "with input and inputs": refused(query(input=[1], inputs=[[1]]), "invalid_input", "leave one of them", [-1]),
-    "with neither": refused(query(), "invalid_input", "neither input nor inputs"),
-    "with no rows": refused(query(inputs=[]), "invalid_input", "inputs is empty", [-1]),
-    "with a deadline of 0": refused(query(input=[1], deadline_ms=0), "invalid_input", "give at least 1"),
     "claiming an id of a router": refused(query(input=[1], query_id="1@41"), "invalid_input", "choose another id"),
     "naming a stranger": refused(query(input=[1], models=["who:1"]), "unknown_model", "no candidates of 'learns'"),
     "of a row that is not UTF-8": refused(b'{"application": "learns", "input": "\xff"}', "invalid_input", "a row of"),
     "that is no JSON": dead(b"{'application': 'learns'}", "not application/json"),
     "that is no query": dead(b'{"input": [1]}', "missing required field `application`"),
-    "that is a list": dead(b"[1, 2, 3]", "Expected `object`, got `array`"),
     "that is empty": dead(b"", "the value is empty"),
     "that is null": dead(None, "the value is empty", key=b"deleted"),
     "with NaN": dead(b'{"application": "learns", "input": [NaN]}', "malformed"),
     "of 100 000 levels": dead(nested(100_000), "recursion"),
-    "of a megabyte of nothing": dead(b"\0" * 1_048_000, "malformed"),
     "of an unknown content type": dead(query(input=[1]), "'text/csv'", headers={"content-type": b"text/csv"}),
-    "of msgpack that says JSON": dead(pack({"application": "learns"}), "not application/json"),
     "of a msgpack extension": dead(b"\x81\xa5input\xd4\x05\x00", "extension type 5", headers=MSGPACK),
 }
 
@@ -124,20 +105,16 @@ class Asker:
     topics: Catalogue
 
     def ask(self, value: bytes | None, **how: Any) -> Record:
-        """Send a query."""
         return self.client.send(self.topics.queries, value, **how)
 
     def tell(self, content: Any, **how: Any) -> Record:
-        """Send feedback."""
         return self.client.send_json(self.topics.feedback, content, **how)
 
     def answers(self, sent: Record) -> list[Record]:
-        """The predictions about the query of this record, so far."""
         found = self.predictions.records
         return [one for one in found if (one.partition, one.content["query_offset"]) == place_of(sent)]
 
     def answer(self, sent: Record) -> Record:
-        """The prediction about the query of this record."""
         self.predictions.until("an answer", lambda _: self.answers(sent))
         return self.answers(sent)[0]
 

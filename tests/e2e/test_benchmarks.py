@@ -1,5 +1,3 @@
-"""Every benchmark and every rival that needs a Kafka runs at its smoke size, and finds figures."""
-
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +5,7 @@ from typing import Any
 import pytest
 from builders.benchmarks import DOUBTS, ON_KAFKA, check_figures, result
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SAME_WORK = {f"{name}-same-work" for name in ("confluent", "bytewax", "quix", "faust", "colocated")}
 SYSTEMS = {

@@ -1,7 +1,4 @@
-"""An operator's session: every command by hand, against the session's Kafka.
-
-What a message tells to type is typed, and then the refused command is taken, or there is nothing left to do.
-"""
+"""What a message tells to type is typed, and then the refused command is taken, or there is nothing left to do."""
 
 import json
 import re
@@ -13,15 +10,13 @@ from typing import Any
 
 import pytest
 from e2e.any_client import AnyClient
-from e2e.programs import Program, Shell, environment_of, reserved_port, until
+from e2e.programs import Program, Shell, environment_of, until
 from kafka_fixture import own_topics
 from oracle import table
 
 from clipper_agents import exits
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 EXAMPLE = (Path(__file__).parents[2] / "examples/clipper.toml").read_text()
 DEPLOY = "model deploy slow-sum:2 --uri clipper_agents.examples.models:slow --application sums --unchecked"
@@ -41,7 +36,6 @@ class Session(Shell):
         return done.out
 
     def ask(self, words: str) -> dict[str, Any]:
-        """The answer to a question at `sums`."""
         return dict(json.loads(self.run(f"predict sums {words}").out))
 
     def advised(self, line: str, code: int = exits.FAILURE) -> list[str]:
@@ -150,36 +144,20 @@ def test_feedback_that_is_waited_for_says_what_became_of_it(session, workers):
     assert told(f"0-{'0' * 32}", "1") == (exits.ORPHAN, "orphan", ["error"])
 
 
-def test_load_is_answered_and_reported(session, workers):
-    line = "loadgen --application sums --rate 100 --seconds 1 --feedback-delay-ms 10 --json -"
-    done = session.run(line)
-    report = json.loads(done.out)
-    assert (done.code, [line for line in done.err if not line.startswith("warning: ")]) == (0, [])
-    assert report["queries"] == report["answered"] == report["feedback_sent"] > 50
-    assert (report["missing"], report["duplicates"], report["defaults"]) == (0, 0, {})
-    assert report["latency"]["p99_ms"] > 0
-
-
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
-        ("predict sums [1,", exits.USAGE, "is no JSON"),
-        ("feedback 0-1", exits.USAGE, "exactly one of --label, --loss and --reward"),
         ("feedback mine --label 1", exits.FAILURE, "which partition query 'mine' is in"),
-        ("apply --config nowhere.toml", exits.SETUP, "nowhere.toml: No such file"),
         ("worker host who:1 --instance x", exits.SETUP, "'who:1'"),
         ("loadgen --application nobody --seconds 1", exits.SETUP, "'nobody'"),
         ("predict sums [1] --set kafka.prefix=none", exits.SETUP, "none.queries"),
         ("topics create --set kafka.partitions=3", exits.SETUP, "has 2 partitions"),
-        ("predict sums [1] --timeout-s 0.1 --bootstrap NOBODY", exits.SETUP, "NOBODY"),
     ],
 )
 def test_each_problem_is_told_in_one_line_with_an_exit_code(session, applied, line, code, says):
-    with reserved_port() as nobody:
-        done = session.run(line.replace("NOBODY", f"127.0.0.1:{nobody}"))
-        assert says.replace("NOBODY", f"127.0.0.1:{nobody}") in done.err[-1]
-    assert (done.code, done.out) == (code, "")
-    assert code == exits.USAGE or all(line.startswith("error: ") for line in done.err)
+    done = session.run(line)
+    assert (done.code, done.out, says in done.err[-1]) == (code, "", True)
+    assert all(line.startswith("error: ") for line in done.err)
 
 
 def test_a_manifest_that_changes_is_followed_by_running_workers(session, workers):

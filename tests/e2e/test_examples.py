@@ -1,8 +1,4 @@
-"""The demo and the examples as a reader runs them.
-
-The demo is shortened: with so few queries policies cannot be judged, but nothing may be lost. In the examples every
-step of a model's life happens, and replay predicts what then comes.
-"""
+"""The demo is shortened: with so few queries policies cannot be judged, but nothing may be lost."""
 
 import json
 import os
@@ -16,10 +12,7 @@ from typing import Any
 import pytest
 from e2e.programs import CLIPPER_STREAM, descendants, environment, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(630)]
-pytest.importorskip("skops")
-pytest.importorskip("pyarrow")
-pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.timeout(630)
 
 QUERIES = 600
 

@@ -1,5 +1,3 @@
-"""From a model to its first answer: by one file and two commands, or by those of the compose file, which keep it."""
-
 import json
 import signal
 from contextlib import ExitStack
@@ -17,8 +15,6 @@ from clipper_agents.control.apply import KEPT
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-
 ROWS = np.array([[0.0, 0.0], [1.0, 1.0]], np.float32)
 SLOW = [pytest.param(f"larger.{kind}", marks=pytest.mark.slow) for kind in ("skops", "onnx")]
 
@@ -27,7 +23,6 @@ SLOW = [pytest.param(f"larger.{kind}", marks=pytest.mark.slow) for kind in ("sko
 def test_two_commands_lead_from_one_file_to_its_first_answer(
     target: str, kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
 ):
-    """A function in a module, or an estimator as skops or ONNX has it."""
     (tmp_path / "shop.py").write_text("def larger(rows):\n    return (rows.mean(axis=1) > 0.5).astype(int)\n")
     estimator = LogisticRegression(C=100.0).fit(ROWS, [0, 1])
     skops.io.dump(estimator, tmp_path / "larger.skops")

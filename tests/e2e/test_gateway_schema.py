@@ -1,7 +1,4 @@
-"""A gateway of a deployment keeps its OpenAPI document: whatever is sent, its answers are among those documented.
-
-Requests are drawn from the document, most of them valid, some made invalid on purpose.
-"""
+"""Requests are drawn from the document, most of them valid, some made invalid on purpose."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import APIOperation, Case, GenerationMode
 from schemathesis.specs.openapi import checks
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 NAME = "sums"
 FIXED: dict[str, dict[str, Any]] = {
@@ -56,7 +53,6 @@ def explain_refusal(case: Case, problem: dict[str, Any]) -> str | None:
 
 
 def ask(operation: APIOperation, session: requests.Session, mode: GenerationMode, count: int) -> set[int]:
-    """Send requests of one operation, and check what comes; the statuses that came."""
     statuses = set[int]()
     json_only = {"media_type": "application/json"} if operation.body else {}
     fixed = {
@@ -84,7 +80,6 @@ def ask(operation: APIOperation, session: requests.Session, mode: GenerationMode
 
 @pytest.mark.parametrize(("valid", "invalid"), [(5, 3), pytest.param(25, 12, marks=pytest.mark.slow)])
 def test_every_answer_is_one_that_the_document_has(gateway, session, valid, invalid):
-    """So many requests of each operation are drawn."""
     schema = schemathesis.openapi.from_dict(session.get(f"{gateway.http}/openapi.json", timeout=ANSWER_S).json())
     schema.config.update(base_url=gateway.http)
     answered = dict[str, set[int]]()

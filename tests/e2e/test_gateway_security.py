@@ -1,7 +1,4 @@
-"""What strangers may send to a gateway with keys and tokens: each is refused by its status, and leaves nothing behind.
-
-Nothing means: no record in the topics, one line of the log at most, and no key or token in it.
-"""
+"""What is refused leaves nothing behind: no record, one line of the log at most, and no key or token in it."""
 
 import gzip
 import json
@@ -9,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -17,9 +13,6 @@ import grpc
 import httpx
 import pytest
 from e2e.gateways import Deployment, Gateway, Guard, client_of, events, exchange
-from e2e.programs import environment, run_here, until
-from grpc_health.v1.health_pb2 import HealthCheckRequest
-from grpc_health.v1.health_pb2_grpc import HealthStub
 from joserfc import jwt
 from joserfc.jwk import Key, generate_key
 from open_inference.grpc import protocol as oip
@@ -27,8 +20,6 @@ from open_inference.grpc.service import GRPCInferenceServiceStub
 from stub_server import Answer, StubServer, serving
 
 from clipper_gateway.keys import make_key
-
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 ISSUER, AUDIENCE = "https://issuer.example", "clipper"
 ISSUED = generate_key("RSA", 2048, {"kid": "issued"})
@@ -59,7 +50,6 @@ class Fortress:
 
     gateway: Gateway
     keys: Mapping[str, str]
-    file: Path
     guard: Guard
 
     def post(self, headers: Headers, path: str = PATH, body: bytes = BODY) -> httpx.Response:
@@ -69,12 +59,11 @@ class Fortress:
         """Send bytes with the key that may do everything; the statuses of the answers, and all that came."""
         return exchange(self.gateway.port, sent.replace(b"$KEY", self.keys["all"].encode()))
 
-    def call(self, headers: Headers, method: str = "ModelInfer", request: Any = None) -> Code:
-        """Call over gRPC; the status."""
+    def call(self, headers: Headers, request: Any = None) -> Code:
         with grpc.insecure_channel(self.gateway.grpc) as channel:
             try:
                 stub = GRPCInferenceServiceStub(channel)
-                getattr(stub, method)(request or inference(), metadata=[*headers.items()], timeout=60)
+                stub.ModelInfer(request or inference(), metadata=[*headers.items()], timeout=60)
             except grpc.RpcError as error:
                 status: Code = error.code()
                 return status
@@ -107,7 +96,7 @@ def fortress(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -
         }
         with deployment.gateway("keyed", **settings) as gateway:
             guard = Guard(deployment, gateway, [*keys.values(), *token().split(".")[1:], "Bearer", "eyJ", "cs_"])
-            yield Fortress(gateway, keys, file, guard)
+            yield Fortress(gateway, keys, guard)
             guard.check(0)
             guard.close()
 
@@ -143,26 +132,6 @@ def test_who_may_not_ask_is_refused(fortress):
         assert fortress.call(headers) == CODES[status]
     asked = fortress.guard.check(2 * len(kept_out), told=2 * len(kept_out))
     assert sorted(each["status"] for each in asked) == sorted(2 * [status for status, _ in kept_out])
-
-
-def test_a_revoked_key_is_refused_while_the_gateway_runs(fortress, tmp_path):
-    def keys(command: str) -> str:
-        done = run_here("keys", command, "guest", "--file", str(fortress.file), folder=tmp_path, environ=environment())
-        assert done.code == 0, done.err
-        return done.out.strip()
-
-    headers, asked = {"x-api-key": keys("create")}, 0
-
-    def status_is(wanted: int) -> bool:
-        nonlocal asked
-        asked += 1
-        return fortress.post(headers, body=b"").status_code == wanted
-
-    until("the new key is known", lambda: status_is(400))
-    keys("revoke")
-    until("the revoked key is not", lambda: status_is(401))
-    assert fortress.call(headers) == Code.UNAUTHENTICATED
-    fortress.guard.check(asked + 1, told=asked + 1)
 
 
 PUBLIC = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
@@ -204,10 +173,7 @@ def test_a_key_of_one_application_sees_no_other(fortress):
         assert client.post("/v1/feedback", content=b'{"query_id": "1", "label": 1}').status_code == 400
         assert [each["name"] for each in client.get("/v1/applications").json()] == ["letters"]
         assert [each["name"] for each in client.get("/v1/models").json()] == ["letters"]
-    for method, name in (("ModelMetadata", "name"), ("ModelReady", "name"), ("ModelInfer", "model_name")):
-        request = getattr(oip, f"{method}Request")(**{name: "sums"})
-        assert fortress.call(key, method, request) == Code.PERMISSION_DENIED
-    fortress.guard.check(len(refused) + 6, told=len(refused) + 6)
+    fortress.guard.check(len(refused) + 3, told=len(refused) + 3)
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
@@ -221,8 +187,8 @@ def request(
     return b"\r\n".join([*raw, b"", body])
 
 
-def chunked(*chunks: bytes, extension: bytes = b"", trailer: bytes = b"") -> bytes:
-    parts = b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks)
+def chunked(*chunks: bytes, trailer: bytes = b"") -> bytes:
+    parts = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     return request("transfer-encoding: chunked", length=False, body=parts + b"0\r\n" + trailer + b"\r\n")
 
 
@@ -237,27 +203,15 @@ WIRE: dict[str, tuple[int, bytes]] = {
     "a length beside chunks": (400, request("transfer-encoding: chunked", body=b"0\r\n\r\n")),
     "chunks beside a length": (400, request("content-length: 17", "transfer-encoding: chunked", length=False)),
     "two different lengths": (400, request("content-length: 5")),
-    "two equal lengths": (400, request(f"content-length: {len(BODY)}")),
-    "a list of lengths": (400, request("content-length: 17, 17", length=False)),
-    "a signed length": (400, request("content-length: +17", length=False)),
-    "a negative length": (400, request("content-length: -17", length=False)),
-    "a length in hexadecimal": (400, request("content-length: 0x11", length=False)),
     "a length of 30 digits": (400, request(f"content-length: {10**30}", length=False)),
     "an unknown transfer-encoding": (400, request("transfer-encoding: xchunked", length=False)),
     "chunks that are not last": (400, request("transfer-encoding: chunked, identity", length=False)),
     "two transfer-encodings": (400, request("transfer-encoding: chunked", "transfer-encoding: identity", length=False)),
     "a chunk of no size": (400, request("transfer-encoding: chunked", length=False, body=b"z\r\n\r\n")),
     "a key behind the body": (401, chunked(BODY, trailer=KEY).replace(KEY, b"", 1)),
-    "a megabyte behind the body": (431, chunked(BODY, trailer=b"x-large: " + b"a" * 2**20 + b"\r\n")),
-    "a chunk of a megabyte's extension": (431, chunked(BODY, extension=b";" + b"a" * 2**20)),
-    "a chunk of a negative size": (400, request("transfer-encoding: chunked", length=False, body=b"-1\r\n\r\n")),
     # headers
     "a folded header": (400, request("x-folded: a\r\n b")),
-    "a space before the colon": (400, request("x-spaced : a")),
-    "a header without a colon": (400, request("x-bare")),
     "a zero byte in a header": (400, request(b"idempotency-key: a\0b")),
-    "a carriage return in a header": (400, request(b"idempotency-key: a\rb: c")),
-    "a line feed in a header": (400, request(b"idempotency-key: a\nb")),
     "two authorizations": (400, request("authorization: Bearer a", "authorization: Bearer b")),
     "two keys": (400, request("x-api-key: a")),
     "two hosts": (400, request("host: elsewhere")),
@@ -266,10 +220,8 @@ WIRE: dict[str, tuple[int, bytes]] = {
     "two content types": (400, request("content-type: application/json", "content-type: text/plain")),
     "an empty idempotency key": (400, request("idempotency-key: ")),
     "a long idempotency key": (400, request(f"idempotency-key: {'a' * 257}")),
-    "10 000 headers": (431, request(*(f"x-{number}: a" for number in range(10_000)))),
     "101 headers": (431, request(*(f"x-{number}: a" for number in range(101)))),
     "a header of a megabyte": (431, request(f"x-large: {'a' * 2**20}")),
-    "a header name of a megabyte": (431, request(f"{'a' * 2**20}: a")),
     "a path of a megabyte": (431, request(path=f"/v1/{'a' * 2**20}")),
     "a foreign origin": (403, request("origin: https://elsewhere.example")),
     "a null origin": (403, request("origin: null")),
@@ -282,44 +234,30 @@ WIRE: dict[str, tuple[int, bytes]] = {
     "another content type": (415, request("content-type: application/xml")),
     # paths and methods
     "a path of dots": (404, request(path="/v1/applications/../../etc/passwd/predict")),
-    "a path of escaped dots": (404, request(path="/v1/applications/%2e%2e/predict")),
     "a path of escaped slashes": (404, request(path="/v1/applications/..%2f..%2fetc/predict")),
-    "a path of escaped backslashes": (404, request(path="/v1/applications/..%5c..%5cetc/predict")),
     "a name of a zero byte": (404, request(path="/v1/applications/sums%00/predict")),
     "a name that is no UTF-8": (404, request(path="/v1/applications/%ff%fe/predict")),
-    "a model of dots": (404, request(path="/v2/models/../../etc/infer")),
-    "a version of escaped slashes": (404, request(path="/v2/models/sums/versions/..%2f1/infer")),
     "a query of slashes": (404, request(method="GET", path="/v1/queries/..%2f..%2fetc?application=sums", body=b"")),
-    "doubled slashes": (404, request(path="//v1//applications/sums/predict")),
     "another method": (405, request(method="DELETE")),
     "a method that echoes": (405, request(method="TRACE")),
     "a method for proxies": (400, request(method="CONNECT", path="elsewhere.example:80")),
     "a path of all": (404, request(method="OPTIONS", path="*")),
     "an unknown method": (400, request(method="PREDICT")),
     "an unknown version of HTTP": (400, request().replace(b"HTTP/1.1", b"HTTP/7.9", 1)),
-    "a preface of HTTP/2": (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     "a greeting of TLS": (400, bytes.fromhex("16030100f4010000f00303") + b"a" * 200),
     # JSON
     "no JSON": (400, request(body=b"input=1")),
     "nothing": (400, request(body=b"")),
-    "two values": (400, request(body=BODY + BODY)),
     "no UTF-8": (400, request(body=b'{"input": "\xff"}')),
     "half a character": (400, request(body=b'{"input": "\\ud800"}')),
     "40 000 levels": (400, request(body=b'{"input": ' + b"[" * 40_000 + b"]" * 40_000 + b"}")),
     "an infinite number": (400, request(body=b'{"input": [1e999]}')),
-    "an infinite deadline": (400, request(body=b'{"input": [1], "deadline_ms": 1e999}')),
-    "no number": (400, request(body=b'{"input": [NaN]}')),
     "a number of 90 000 digits": (400, request(body=b'{"input": ' + b"9" * 90_000 + b"}")),
-    "a number of 4 000 digits": (400, request(body=b'{"input": ' + b"9" * 4_000 + b"}")),
     "5 000 fields of one name": (400, request(body=b"{" + b'"input": [1], ' * 5_000 + b'"input": [1e999]}')),
     "an empty id": (400, request(body=b'{"input": [1], "query_id": ""}')),
-    "a long id": (400, request(body=b'{"input": [1], "query_id": "%b"}' % (b"a" * 257))),
-    "an id as routers give them": (400, request(body=b'{"input": [1], "query_id": "0@1"}')),
     "two different ids": (400, request("idempotency-key: a", body=b'{"input": [1], "query_id": "b"}')),
-    "10 001 rows": (400, request(body=b'{"inputs": [' + b"1, " * 10_000 + b"1]}")),
     "a JSON part too long": (400, request("inference-header-content-length: 1000", path="/v2/models/sums/infer")),
     "1 001 feedbacks": (400, feedback(*["1"] * 1_001)),
-    "no truth": (400, request(path="/v1/feedback", body=b'[{"query_id": "1", "loss": 1}, {"query_id": "1"}]')),
     "feedback about no partition": (400, feedback("1", f"7-{'0' * 32}")),
 }  # fmt: skip
 
@@ -345,14 +283,10 @@ def test_what_follows_a_refused_body_is_no_request(fortress):
     assert [each["route"] for each in asked] == [PATH.replace("sums", "{name}")] * 2 + ["/livez"]
 
 
-def test_an_offer_of_another_protocol_is_ignored_and_a_body_stays_one(fortress):
-    offer = "connection: Upgrade, HTTP2-Settings", "upgrade: h2c, websocket", "http2-settings: AAEAAEAA"
-    statuses, received = fortress.exchange(request(*offer))
-    assert (statuses, b'"output":3.0' in received) == ([200], True)
-    hidden = request(method="GET", path="/v1/applications", body=b"")
-    assert fortress.exchange(request(*offer, body=hidden))[0] == [400]
-    assert fortress.exchange(request(*offer, method="GET", path="/livez", body=b""))[0] == [200]
-    fortress.guard.check(3, writes=1)
+def test_a_message_beyond_the_bound_of_the_settings_is_refused_over_grpc(fortress):
+    key = {"x-api-key": fortress.keys["all"]}
+    assert fortress.call(key, inference(values=MOST_BYTES)) == Code.RESOURCE_EXHAUSTED
+    fortress.guard.check(1, told=1)
 
 
 FORGED = '"}\n{"at":"x","status":200}\r\n\x1b[31m\x9b31m\u2028\x00\x7f'
@@ -362,7 +296,7 @@ def test_no_text_of_a_caller_begins_a_line_or_colours_it(fortress):
     key = {"x-api-key": fortress.keys["all"]}
     path = f"/v1/applications/{httpx.URL('/', params={'a': FORGED}).query.decode()[2:].replace('+', '%20')}/predict"
     assert fortress.post(key, path).status_code == 404
-    assert fortress.call(key, request=inference(FORGED)) == Code.NOT_FOUND
+    assert fortress.call(key, inference(FORGED)) == Code.NOT_FOUND
     sent = request("x-request-id: a b", "traceparent: 00-x", "user-agent: \u00e9", path="/v1/applications/a/predict")
     assert fortress.exchange(sent)[0] == [404]
     found = fortress.guard.check(3, told=3)
@@ -381,44 +315,3 @@ def test_an_id_with_line_breaks_stays_in_its_place(fortress):
         (event,) = events(found.iter_lines())
     assert (event["event"], json.loads(event["data"])["query_id"]) == ("answer", forged)
     fortress.guard.check(2, writes=1)
-
-
-# --- gRPC -------------------------------------------------------------------------------------------------------------
-INFER = "/inference.GRPCInferenceService/ModelInfer"
-MUCH = Code.RESOURCE_EXHAUSTED
-CALLS: dict[str, tuple[grpc.StatusCode, dict[str, Any]]] = {  # test_oip_grpc has the other bounds
-    "metadata of 20 kB": (MUCH, {"metadata": [("x-large", "a" * 20_000)]}),
-    "a message beyond the bound": (MUCH, {"message": inference(values=MOST_BYTES).SerializeToString()}),
-    "garbage": (CODES[400], {"message": b"\xff" * 100}),
-    "an unknown service": (Code.UNIMPLEMENTED, {"method": "/grpc.reflection.v1.ServerReflection/List"}),
-    "a long idempotency key": (CODES[400], {"metadata": [("idempotency-key", "a" * 257)]}),
-    "no tensor": (CODES[400], {"message": oip.ModelInferRequest(model_name="sums").SerializeToString()}),
-    "a name of slashes": (Code.NOT_FOUND, {"message": inference("../../etc").SerializeToString()}),
-    "no name": (Code.NOT_FOUND, {"message": b""}),
-}
-
-
-def test_strange_calls_are_refused(fortress):
-    told = 0
-    for case, (expected, how) in CALLS.items():
-        metadata = [("x-api-key", fortress.keys["all"]), *how.get("metadata", ())]
-        message = how.get("message", inference().SerializeToString())
-        with grpc.insecure_channel(fortress.gateway.grpc) as channel:
-            call = channel.unary_unary(how.get("method", INFER))
-            with pytest.raises(grpc.RpcError) as caught:
-                call(message, metadata=metadata, timeout=60)
-        assert caught.value.code() == expected, (case, caught.value.details())
-        assert fortress.keys["all"] not in caught.value.details()
-        told += "x-request-id" in dict(caught.value.trailing_metadata() or ())
-    fortress.guard.check(len(CALLS), told=told)
-
-
-def test_health_is_told_to_anybody_and_nothing_else(fortress):
-    with grpc.insecure_channel(fortress.gateway.grpc) as channel:
-        assert HealthStub(channel).Check(HealthCheckRequest(), timeout=60).status == 1
-    for method in ("ServerLive", "ServerReady"):
-        assert fortress.call({}, method, getattr(oip, f"{method}Request")()) == Code.OK
-    for method in ("ServerMetadata", "ModelMetadata", "ModelReady", "ModelInfer"):
-        assert fortress.call({}, method, getattr(oip, f"{method}Request")()) == Code.UNAUTHENTICATED
-    assert exchange(int(fortress.gateway.grpc.rpartition(":")[2]), request())[0] == []  # closed without a word
-    fortress.guard.check(8, told=7)

@@ -1,7 +1,6 @@
-"""The tutorial and the how-tos, typed line by line in a new folder by somebody who does nothing else.
+"""What a page cannot know, the address of a Kafka, ids and numbers, is put in by `PAGES`, where it can be seen.
 
-What a page cannot know, the address of a Kafka, ids and numbers, is put in by `PAGES`, where it can be seen. What is
-not typed: Docker (`test_first_answer`), a Kafka with users (`test_secured_kafka`), and Kafka's own tools.
+What is not typed: Docker (`test_first_answer`), a Kafka with users (`test_secured_kafka`), and Kafka's own tools.
 """
 
 import ast
@@ -30,8 +29,6 @@ from clipper_agents import exits
 from clipper_stream.client import SyncClient
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS.parent / "examples/clipper.toml"
@@ -218,7 +215,6 @@ def ask(kafka: KafkaConnection, topics: Catalogue) -> None:
 
 @pytest.mark.slow
 def test_the_how_tos_work_as_they_are_typed(pipeline: Pipeline) -> None:
-    """In an order in which an operator could: look, try, change, go back."""
     shell, failed = pipeline.shell, []
     for page, put_in, ends in PAGES:
         known = {"BOOTSTRAP": pipeline.bootstrap, "GATEWAY": pipeline.gateway}

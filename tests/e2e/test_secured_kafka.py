@@ -1,8 +1,3 @@
-"""A Kafka with TLS, passwords or certificates, and ACLs: who gets in, who does not, and what either is told.
-
-The rights of docs/how-to/secure-kafka.md suffice, and a password is nowhere but in the environment.
-"""
-
 import asyncio
 import base64
 import json
@@ -30,8 +25,6 @@ from clipper_agents.supervisor.deployment import Deployment
 from clipper_stream.client import Client, SyncClient
 from clipper_stream.errors import SetupError
 from clipper_topics.connection import KafkaConnection
-
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/clipper.toml"
@@ -250,7 +243,6 @@ def as_role(kafka: SecuredKafka, role: str, **settings: str) -> dict[str, str]:
 
 
 def talking(kafka: SecuredKafka, role: str) -> AnyClient:
-    """A client of somebody else with a role's rights."""
     return AnyClient(kafka.passwords, kafka.for_librdkafka(MECHANISM, role, f"password of {role}"))
 
 

@@ -1,8 +1,3 @@
-"""A worker that is told to end leaves no task behind: while it waits, while it serves, and while Kafka is away.
-
-Its probes say all the while that it lives, and why it does not serve.
-"""
-
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -16,8 +11,6 @@ from e2e.programs import Program, environment, reserved_port, run_here, until
 
 from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.kafka.topic_ids import CREATE
-
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 EXAMPLE = Path(__file__).parents[2] / "examples/clipper.toml"
 HOST = "host slow-sum:1"

@@ -1,20 +1,9 @@
-"""A sampled query is one trace through all processes, which agrees with the records; one that is not leaves none.
-
-The judge is a collector in the test, and a Jaeger where there is one: `docs/how-to/trace-a-query.md` says how to build
-it. It is looked for in $CLIPPER_JAEGER, on the path, and in ~/.cache/clipper-stream.
-"""
-
-import os
 import secrets
-import shutil
-import subprocess
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,15 +11,12 @@ import httpx
 import pytest
 from builders.otlp import Collector, SeenSpan
 from e2e.any_client import AnyClient, Record
-from e2e.gateways import Deployment, client_of, deployed, traced
-from e2e.programs import reserved_port, until
+from e2e.gateways import Deployment, client_of
+from e2e.programs import until
 from open_inference.grpc import protocol as oip
 from open_inference.grpc.service import GRPCInferenceServiceStub
 
-from clipper_topics.connection import KafkaConnection
 from clipper_topics.trace_context import TRACED_ROWS, rows_in_header
-
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 PREDICT = "POST /v1/applications/{name}/predict"
 CLOCK_NS = 2_000_000
@@ -47,11 +33,9 @@ class Trace:
         self.names = {name: len(spans) for name, spans in self._by_name.items()}
 
     def all(self, name: str) -> list[SeenSpan]:
-        """All spans of a name."""
         return self._by_name.get(name, [])
 
     def hosted(self, name: str) -> SeenSpan:
-        """The one span of a name that a host has recorded."""
         (span,) = [span for span in self.all(name) if span.service == "clipper-host"]
         return span
 
@@ -79,7 +63,6 @@ class Traces:
         return trace
 
     def records(self, topic: str) -> list[Record]:
-        """What a topic of the deployment holds."""
         with AnyClient(self.deployment.bootstrap) as reader:
             return reader.read(topic)
 
@@ -106,7 +89,6 @@ def context(flags: str = "01") -> tuple[str, str]:
 
 
 def ask(client: httpx.Client, name: str, traceparent: str | None = None, **body: Any) -> dict[str, Any]:
-    """The answer to a query."""
     headers = {} if traceparent is None else {"traceparent": traceparent}
     answer = client.post(PREDICT.removeprefix("POST ").format(name=name), json=body, headers=headers)
     assert answer.status_code == 200, answer.text
@@ -120,7 +102,6 @@ OF_REQUEST = (f"send {REQUESTS}", *OF_HOST, "send outputs", "process outputs")
 
 
 def test_a_sampled_query_is_one_trace_that_agrees_with_its_records(traces, client):
-    """Of a model in a host and one in the router."""
     trace_id, traceparent = context()
     answer = ask(client, "both", traceparent, input=[4, 4])
     trace = traces.whole(trace_id, "process queries", "send outputs", "process outputs", PREDICT)
@@ -292,59 +273,3 @@ def test_a_collector_that_is_away_costs_no_query_its_answer(deployment: Deployme
         trace_id, traceparent = context()
         ask(client, "hosted", traceparent, input=[50, 0.5])
         Traces(deployment, collector.trace).whole(trace_id, "process queries", "send outputs", PREDICT)
-
-
-# --- Jaeger -----------------------------------------------------------------------------------------------------------
-JAEGER, JAEGER_S = "jaeger-all-in-one", 30.0
-OTLP, QUERY = "collector.otlp.http", "query.http-server"
-PORTS = [OTLP, QUERY, "admin.http", "collector.otlp.grpc", "query.grpc-server"]
-PORTS += ["collector.grpc-server", "collector.http-server"]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_jaeger_has_what_the_collector_has(kafka: KafkaConnection, tmp_path: Path):
-    """A trace with all kinds of spans, one with links, and none."""
-    found = os.environ.get("CLIPPER_JAEGER") or shutil.which(JAEGER)
-    program = Path(found) if found else Path.home() / ".cache" / "clipper-stream" / JAEGER
-    if not program.exists():
-        pytest.skip("there is no Jaeger: docs/how-to/trace-a-query.md says how to build it")
-    with ExitStack() as stack:
-        urls = {flag: f"http://127.0.0.1:{stack.enter_context(reserved_port())}" for flag in PORTS}
-        command = [program, *(f"--{flag}.host-port={url.removeprefix('http://')}" for flag, url in urls.items())]
-        nowhere = subprocess.DEVNULL
-        stack.callback(stack.enter_context(subprocess.Popen(command, stdout=nowhere, stderr=nowhere)).kill)
-        patient = httpx.HTTPTransport(retries=8)  # until it serves
-        query = stack.enter_context(
-            httpx.Client(base_url=urls[QUERY], timeout=JAEGER_S, transport=patient, trust_env=False)
-        )
-        assert query.get("/").is_success
-        deployment = stack.enter_context(deployed(kafka, tmp_path, **traced(urls[OTLP])))
-        traces = Traces(deployment, lambda trace_id: stored_by_jaeger(query, trace_id))
-        client = stack.enter_context(client_of(deployment.url))
-        test_a_sampled_query_is_one_trace_that_agrees_with_its_records(traces, client)
-        test_each_batch_is_linked_with_every_sampled_query_in_it(traces, client)
-        test_feedback_is_in_the_trace_of_its_caller_and_linked_with_its_querys(traces, client)
-        test_what_is_not_sampled_leaves_no_span_and_no_header(traces, client)
-
-
-def stored_by_jaeger(query: httpx.Client, trace_id: str) -> list[SeenSpan]:
-    """The spans of a trace; none while it does not know it."""
-    found = query.get(f"/api/traces/{trace_id}")
-    if found.status_code == httpx.codes.NOT_FOUND:
-        return []
-    (trace,) = found.json()["data"]
-    services = {key: process["serviceName"] for key, process in trace["processes"].items()}
-    return [of_jaeger(span, services[span["processID"]]) for span in trace["spans"]]
-
-
-def of_jaeger(span: dict[str, Any], service: str) -> SeenSpan:
-    tags = {tag["key"]: tag["value"] for tag in span["tags"]}
-    refs = [(ref["refType"], ref["traceID"], ref["spanID"]) for ref in span["references"]]
-    start_ns = span["startTime"] * 1000  # it has microseconds
-    parent_id = next((span_id for kind, _, span_id in refs if kind == "CHILD_OF"), "")
-    links = frozenset((trace_id, span_id) for kind, trace_id, span_id in refs if kind == "FOLLOWS_FROM")
-    return SeenSpan(
-        service, span["operationName"], str(tags.get("span.kind", "internal")).upper(), span["traceID"],
-        span["spanID"], parent_id, start_ns, start_ns + span["duration"] * 1000, tags, links, tags.get("error") is True,
-    )  # fmt: skip

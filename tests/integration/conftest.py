@@ -23,8 +23,6 @@ def shell(kafka, catalogue, tmp_path, monkeypatch):
 
 @pytest.fixture
 def command(shell):
-    """Runs a command beside this loop; the lines that it prints."""
-
     async def run(*arguments, **expected):
         return await asyncio.to_thread(shell, *arguments, **expected)
 

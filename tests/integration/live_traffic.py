@@ -44,7 +44,6 @@ class Traffic:
         await self.stop()
 
     async def stop(self):
-        """Ask no more."""
         self._stopped = True
         await self._asking
 
@@ -63,19 +62,16 @@ class Traffic:
                     self._progress.notify_all()
 
     async def reaches(self, count):
-        """So many more queries were asked."""
         goal = self.asked + count
         async with self._progress, asyncio.timeout(WITHIN_S):
             await self._progress.wait_for(lambda: self.asked >= goal)
 
 
 def counted(table):
-    """How many feedbacks counted, for all applications together."""
     return sum(row.applied for key, row in table.items() if key[0])
 
 
 async def learned(at, count):
-    """So many feedbacks are in the table."""
     await at.read(at.catalogue.selection_changelog, lambda records: counted(oracle.table(records)) >= count)
 
 

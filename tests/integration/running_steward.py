@@ -78,7 +78,6 @@ async def steward(kafka, catalogue, changes):
 
 
 async def until(what, holds, within_s=60.0):
-    """The first true value of a condition."""
     async with asyncio.timeout(within_s):
         while not (found := holds()):
             await asyncio.sleep(0.02)

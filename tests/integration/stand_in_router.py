@@ -44,7 +44,6 @@ class StandInRouter:
                     self._came.notify_all()
 
     async def has_read(self, count):
-        """So many queries were read since this router is there."""
         async with self._came, asyncio.timeout(30):
             await self._came.wait_for(lambda: len(self.queries) >= count)
 

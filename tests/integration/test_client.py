@@ -1,5 +1,3 @@
-"""The clients against a real Kafka and a stand-in router."""
-
 import asyncio
 import contextlib
 import itertools
@@ -10,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from e2e.programs import reserved_port
 from integration.stand_in_router import stand_in_router
 
 from clipper_stream.client import (
@@ -28,11 +25,8 @@ from clipper_topics import codec
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query_ids import partition_of
 
-pytestmark = pytest.mark.integration
-
 
 def echo(query):
-    """Answers with what was asked."""
     outputs = {"output": query.input} if query.inputs is None else {"outputs": query.inputs}
     return [
         Prediction(
@@ -84,14 +78,6 @@ async def test_a_client_can_write_msgpack(kafka, catalogue, router, at):
     assert codec.feedback.decode(feedback.value, list(feedback.headers.items())).reward == 0.5
 
 
-async def test_queries_and_feedback_of_a_context_have_it_as_key_and_one_partition(catalogue, client, router, at):
-    for number in range(4):
-        await client.predict("spam", f"letter {number}", context="user-42", query_id=f"letter {number}")
-    await client.feedback("letter 3", context="user-42", loss=0.25)
-    feedback = [(one.partition, one.key) for one in await at.read(catalogue.feedback)]
-    assert router.records + feedback == [(partition_for(b"user-42", catalogue.partitions), b"user-42")] * 5
-
-
 async def test_concurrent_calls_of_two_clients_get_each_their_own_answer(kafka, catalogue, client):
     async with Client(kafka, prefix=catalogue.prefix) as other:
         calls = [(client, other)[number % 2].predict("digits", [number]) for number in range(500)]
@@ -105,13 +91,6 @@ async def test_many_inputs_are_many_queries_and_a_packed_one_is_a_single_query(c
     packed = await client.predict_packed("digits", np.eye(3))
     assert [answer.output for answer in many] == packed.outputs == np.eye(3).tolist()
     assert (packed.output, len(router.queries)) == (None, 4)
-
-
-async def test_a_default_answer_says_why(client, router):
-    default = {"default": True, "reason": "no_models"}
-    router.answering = lambda query: [Prediction(query_id=query.query_id, application=query.application, **default)]
-    answer = await client.predict("digits", [1])
-    assert (answer.default, answer.reason, answer.output, answer.policy) == (True, "no_models", None, None)
 
 
 async def test_a_second_answer_to_a_query_and_records_that_are_no_predictions_are_skipped(
@@ -212,12 +191,8 @@ def test_opening_that_is_cancelled_at_any_moment_leaves_nothing_behind(kafka, ca
 async def test_topics_that_do_not_exist_and_a_kafka_that_does_not_run_are_named(kafka):
     with pytest.raises(BrokerUnavailable, match=r"has no topic nowhere\.queries"):
         await Client(kafka, prefix="nowhere", send_timeout_s=0.5).open()
-    with reserved_port() as nobody:
-        where = f"127.0.0.1:{nobody}"
-        with pytest.raises(BrokerUnavailable, match=f"no Kafka answers at {where}"):
-            await Client(where).open()
-        with pytest.raises(BrokerUnavailable, match=f"no Kafka answers at {where}"):
-            await asyncio.to_thread(SyncClient(where).open)
+    with pytest.raises(BrokerUnavailable, match=r"no Kafka answers at 127\.0\.0\.1:1 "):
+        await asyncio.to_thread(SyncClient("127.0.0.1:1").open)
 
 
 async def test_a_blocking_client_serves_many_threads(kafka, catalogue, router):

@@ -1,5 +1,3 @@
-"""What an operator does from the console, as a browser sends it, on a real Kafka; and what forged requests leave."""
-
 import itertools
 import json
 import re
@@ -19,14 +17,11 @@ from clipper_agents import exits
 from clipper_gateway.keys import make_key, revoke_key
 from clipper_topics.dead_letter import dead_letter_headers
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
-
 RIGHTS = {"ada": ["read", "operate"], "grace": ["read"]}
 
 
 @contextmanager
 def gateway(kafka, catalogue, folder):
-    """A gateway with keys."""
     file, usual = folder / "keys.json", {"applications": None, "rate": None, "now_ms": 0}
     keys = {name: make_key(file, name, rights=rights, **usual) for name, rights in RIGHTS.items()}
     environ = environment_of(kafka, catalogue, **FREE_PORTS, CLIPPER_GATEWAY_KEYS_FILE=str(file))
@@ -88,7 +83,6 @@ NUMBERS = itertools.count()
 
 @pytest.fixture
 def name(shell):
-    """An application of this test alone."""
     name = f"digits-{next(NUMBERS)}"
     named = CONFIGURATION.replace('"digits"', f'"{name}"').replace('"svm', f'"{name}-svm')
     (shell.folder / "clipper.toml").write_text(named)

@@ -1,5 +1,3 @@
-"""Changes of the control topic: one writer at a time, all or nothing, and a history without gaps."""
-
 import asyncio
 import gc
 import itertools
@@ -28,8 +26,6 @@ from clipper_topics.control_keys import application_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 from clipper_topics.selection_rows import SavedRow
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
-
 LIVE, NEW, NEWER = (ModelManifest(name="svm", version=version, uri="m:f") for version in "123")
 DIGITS = ApplicationManifest(
     name="digits", models=["svm:1"], trials=[Trial(model="svm:2"), Trial(model="svm:3", stage="canary", share=0.1)]
@@ -52,7 +48,6 @@ def promoting(ref, before=lambda: None):
 
 
 def test_of_two_writers_that_saw_one_revision_one_wins_and_the_other_is_told(kafka, digits):
-    """Both have read revision 1 and decided before either has written."""
     both_decide = threading.Barrier(2, timeout=30)
     first_time = threading.local()
 
@@ -85,7 +80,6 @@ def test_of_two_writers_that_saw_one_revision_one_wins_and_the_other_is_told(kaf
 
 
 async def test_writers_at_once_that_saw_nothing_lose_nothing(kafka, digits):
-    """Each retires or tries another version, again and again from the beginning until it is written."""
     others = [ModelManifest(name=f"other-{number}", uri="m:f") for number in range(5)]
     deploying = [lambda state, model=model: rules.deploy(state.manifests, "digits", model) for model in others]
     await asyncio.gather(*(change_control(kafka, digits, decide) for decide in deploying))

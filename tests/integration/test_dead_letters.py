@@ -1,5 +1,3 @@
-"""Dead letters as an operator sees them: listed, shown, replayed once, and never cut in silence."""
-
 import json
 
 import pytest
@@ -8,14 +6,10 @@ from e2e.any_client import AnyClient
 from clipper_agents import exits
 from clipper_topics.dead_letter import CUT, dead_letter_headers
 
-pytestmark = pytest.mark.integration
-
 FEEDBACK = b'{"query_id": "0-1", "loss": 0}'
 
 
 class Operator:
-    """Writes letters, and runs commands."""
-
     def __init__(self, kafka, catalogue, shell):
         self.client, self.catalogue, self.shell = AnyClient(kafka.bootstrap), catalogue, shell
 

@@ -26,8 +26,6 @@ from clipper_agents.supervisor.process import ChildNotReady
 from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
-pytestmark = pytest.mark.integration
-
 CONFIGURATION = """
 [gateway]
 enabled = false
@@ -110,7 +108,6 @@ def temporary(tmp_path, monkeypatch):
 
 @pytest.fixture
 def settings(kafka, catalogue, configuration, tmp_path):
-    """Of a deployment on the Kafka of the tests."""
     data = {f"CLIPPER_{role}_DATA_DIR": str(tmp_path / "data") for role in ("ROUTER", "HOST")}
     return load_settings(configuration, environment_of(kafka, catalogue, **data))
 

@@ -1,5 +1,3 @@
-"""Does the embedded broker serve, keep what it should keep, and end when it should end?"""
-
 import asyncio
 import os
 import socket
@@ -14,9 +12,6 @@ from e2e.programs import is_gone, until
 
 from clipper_agents.broker import BrokerNotStarted, EmbeddedBroker
 from clipper_agents.broker.properties import free_port
-from clipper_agents.broker.runtime import find_runtime
-
-pytestmark = pytest.mark.integration
 
 
 def filled(bootstrap):
@@ -127,13 +122,3 @@ def test_a_setting_that_kafka_refuses_is_given_back_in_one_line_with_the_log(tmp
     assert "num.io.threads" in line
     assert str(broker.log_file) in line
     assert "num.io.threads" in broker.log_file.read_text()
-
-
-def test_without_a_network_the_first_start_says_so_and_starts_nothing(tmp_path):
-    def unreachable():
-        raise ConnectionError("Failed to resolve 'repo.maven.apache.org'")
-
-    broker = EmbeddedBroker(tmp_path / "data", runtime=lambda: find_runtime(unreachable, tmp_path / "cache"))
-    with pytest.raises(BrokerNotStarted, match=r"Maven Central \(ConnectionError: Failed to resolve.*KAFKA_BOOTSTRAP"):
-        broker.start()
-    assert not (tmp_path / "data").exists()

@@ -1,5 +1,3 @@
-"""Do three nodes make a cluster that goes on without one of them, and is nothing left of it afterwards?"""
-
 import asyncio
 import subprocess
 import sys
@@ -18,7 +16,7 @@ from clipper_stream.errors import UnknownName
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,3 @@
-"""A host process loses no request however it ends, and a supervisor tidies up and reports for it."""
-
 import asyncio
 import signal
 
@@ -20,8 +18,6 @@ from clipper_topics import codec
 from clipper_topics.frames import decode_output, encode_frame
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import InputSpec, ModelManifest
-
-pytestmark = pytest.mark.integration
 
 ROWS = 5
 
@@ -84,7 +80,6 @@ def sums_of(count):
 
 
 async def test_a_host_answers_to_the_partition_that_asked_and_commits_what_it_answered(own):
-    """What is no frame is kept with the reason."""
     await own.serve("sum_of_row")
     beyond = request(matrix(0), frame=50, dtype="float32", reply=9)
     async with own.process() as host:
@@ -153,7 +148,6 @@ def group(catalogue):
 
 @pytest.fixture
 async def topic(kafka, catalogue, at):
-    """Of the requests, with one in it."""
     await ensure_topics(kafka, catalogue, [SVM])
     topic = catalogue.requests("svm", "1")
     await at.send(topic, b"request")
@@ -161,7 +155,6 @@ async def topic(kafka, catalogue, at):
 
 
 async def member(kafka, group, topic, instance):
-    """A static member that has read the topic."""
     consumer = AIOKafkaConsumer(
         topic, **kafka.aiokafka(), group_id=group, group_instance_id=instance, enable_auto_commit=False,
         auto_offset_reset="earliest", session_timeout_ms=SESSION_MS,

@@ -1,5 +1,3 @@
-"""The load generator against a real Kafka and a stand-in router."""
-
 import msgspec
 import numpy as np
 import pytest
@@ -14,8 +12,6 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.query_ids import partition_of
 
-pytestmark = pytest.mark.integration
-
 EYE = Dataset(np.eye(10), labels=list(range(10)))
 
 
@@ -25,8 +21,6 @@ def digit_of(query):
 
 @pytest.fixture
 def load(kafka, catalogue):
-    """Runs a load against a stand-in; the report, and the router."""
-
     async def run(answering=answer_everything, **settings):
         plan = LoadPlan("digits", **({"dataset": EYE, "drain_s": 0.5} | settings))
         async with stand_in_router(kafka, catalogue, answering) as router:

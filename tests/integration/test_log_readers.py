@@ -1,5 +1,3 @@
-"""Whatever clients, transactions, retention and compression do to a log, a reader of it sees what it should, once."""
-
 import json
 
 import pytest
@@ -22,7 +20,7 @@ from clipper_topics import codec
 from clipper_topics.control_keys import application_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.faults
 
 
 async def read(kafka, topic):

@@ -1,5 +1,3 @@
-"""The commands that change models and applications, on a real Kafka; each runs in this process."""
-
 import asyncio
 import os
 import pty
@@ -22,8 +20,6 @@ from clipper_topics.control_keys import change_key
 from clipper_topics.host_report import HostReport
 from clipper_topics.restore import digests_of, markers_of
 from clipper_topics.selection_rows import SavedRow
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
 
 ROW = 'input = { dtype = "float64", shape = [4] }'
 CONFIGURATION = """
@@ -49,34 +45,26 @@ def configuration(tmp_path):
 
 def test_a_version_goes_from_shadow_to_live_and_back_and_the_history_tells(shell, kafka, catalogue):
     assert shell("apply") == ["model svm:1", "application digits revision 1: create"]
-    assert shell("model", "deploy", "svm:2", *NEW, "--share", "0.5", "--replicas", "2", "--why", "more pixels") == [
-        "model svm:2",
-        "application digits revision 2: shadow svm:2",
-    ]
+    deployed = shell("model", "deploy", "svm:2", *NEW, "--share", "0.5", "--replicas", "2", "--why", "more pixels")
+    assert deployed == ["model svm:2", "application digits revision 2: shadow svm:2"]
     assert asyncio.run(existing_topics(kafka, catalogue.prefix))[catalogue.requests("svm", "2")] == 2
-    assert shell("model", "canary", "svm:2", "--share", "0.1", "--by", "bob") == [
-        "application digits revision 3: canary svm:2"
-    ]
-    assert shell("model", "canary", "svm:2", "--share", "0.1") == ["nothing changed"]
+    canary = ("model", "canary", "svm:2", "--share", "0.1")
+    assert shell(*canary, "--by", "bob") == ["application digits revision 3: canary svm:2"]
+    assert shell(*canary) == ["nothing changed"]
     stale = ("model", "promote", "svm:2", "--revision", "2")
     shell(*stale, code=exits.FAILURE, said="error: application digits is at revision 3, you saw 2: ")
     shell("model", "promote", "svm:2", "--revision", "3")
-    assert shell("model", "retire", "svm:1", "--why", "worse") == [
-        "model svm:1 retired",
-        "application digits revision 5: retire svm:1",
-    ]
+    retired = shell("model", "retire", "svm:1", "--why", "worse")
+    assert retired == ["model svm:1 retired", "application digits revision 5: retire svm:1"]
     shell("model", "retire", "svm:2", code=exits.FAILURE, said="error: svm:2 is the last live version of application")
     assert [line.split() for line in shell("model", "list")] == [
         ["model", "runtime", "hosts", "stages"],
         ["svm:1", "python", "1", "retired"],
         ["svm:2", "python", "2", "digits:", "live"],
     ]
-    *told, state = shell("model", "rollback", "-a", "digits")
-    assert told == [
-        "undone: revision 5, retire svm:1 by ada (worse)",
-        "model svm:1",
-        "application digits revision 6: rollback",
-    ]
+    undone, *told, state = shell("model", "rollback", "-a", "digits")
+    assert undone == "undone: revision 5, retire svm:1 by ada (worse)"
+    assert told == ["model svm:1", "application digits revision 6: rollback"]
     assert state.startswith("selection state restored (r-")
     assert [(one["revision"], one["by"], one["command"], one.get("why")) for one in
             shell.json("application", "history", "digits")] == [
@@ -125,11 +113,8 @@ def test_what_is_exported_is_applied_without_a_change_and_prune_takes_away_the_r
     ]
     assert shell("apply", "--prune", "--dry-run") == shown
     assert [line.split()[0] for line in shell("model", "list")] == ["model", "svm:1", "svm:2"]
-    assert shell("apply", "--prune", "--why", "as before") == [
-        *shown,
-        "application digits revision 3: update",
-        "model svm:2 withdrawn",
-    ]
+    pruned = shell("apply", "--prune", "--why", "as before")
+    assert pruned == [*shown, "application digits revision 3: update", "model svm:2 withdrawn"]
     assert shell("apply", "-f", "registry.toml")[-2:] == ["model svm:2", "application digits revision 4: update"]
 
 
@@ -169,8 +154,6 @@ def test_on_a_terminal_the_difference_is_shown_first_and_nothing_else_is_applied
 
 @pytest.mark.parametrize(("state", "reason"), [("ready", None), ("failed", "no file")])
 def test_a_deploy_waits_for_the_first_host_and_tells_why_it_failed(shell, kafka, catalogue, state, reason):
-    """A failure from before does not end it, nor what hosts of other versions say."""
-
     def say(*reports):
         asyncio.run(report(kafka, catalogue, *reports))
 

@@ -25,8 +25,6 @@ from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.partition_writer import PartitionWriter
 from clipper_stream.client import BrokerUnavailable, Client, ClientClosed, PredictionTimeout
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-
 NARROW = {"transaction.max.timeout.ms": 20_000, "group.min.session.timeout.ms": 20_000}
 
 
@@ -43,7 +41,6 @@ def kafka(broker):
 
 @asynccontextmanager
 async def killed(broker):
-    """The broker is away for the time of the block."""
     await asyncio.to_thread(broker.stop, kill=True)
     try:
         yield

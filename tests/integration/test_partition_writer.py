@@ -1,5 +1,3 @@
-"""A partition of a real Kafka has one writer: who takes it over shuts the others out, and knows where they ended."""
-
 import asyncio
 import contextlib
 
@@ -13,7 +11,7 @@ from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.partition_writer import PartitionTakenOver, PartitionWriter
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture

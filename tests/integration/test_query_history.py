@@ -1,5 +1,3 @@
-"""Does a reader of the logs find what became of a query, whoever gave its id and however many others there are?"""
-
 import asyncio
 import json
 import time
@@ -19,8 +17,6 @@ from clipper_topics.connection import KafkaConnection
 from clipper_topics.query_ids import minted_id, offset_id
 
 CREATE_TIME = 0
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @asynccontextmanager

@@ -1,5 +1,3 @@
-"""Decisions are read back from a real Kafka, whatever part of the logs is asked for, and exported by the command."""
-
 import asyncio
 import dataclasses
 import json
@@ -22,8 +20,6 @@ from clipper_topics.feedback import FORWARDED, Feedback
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 from clipper_topics.query import Query
 from clipper_topics.restore import RESTORE
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 DECISIONS = 60
 """Decision `number` is in partition `number % 2`, by a:1 with 0.75 or by b:1, every fifth audited."""

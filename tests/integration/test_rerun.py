@@ -1,5 +1,3 @@
-"""Logged traffic is sent again: every query is answered, feedback counts once, and nothing else is sent."""
-
 import asyncio
 import json
 import signal
@@ -13,8 +11,6 @@ from kafka_fixture import temporary_topics
 
 from clipper_agents import exits
 from clipper_topics.restore import RESTORE
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 QUERIES = 20
 PRODUCE = ("replay", "produce", "--json", "--since", "1h")

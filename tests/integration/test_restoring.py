@@ -1,5 +1,3 @@
-"""A selection state is verified and set back through the feedback log: exactly, under traffic and kills, unforged."""
-
 import asyncio
 import json
 import shutil
@@ -27,8 +25,6 @@ from clipper_topics.control_keys import change_key, restore_key
 from clipper_topics.dead_letter import read_dead_letter
 from clipper_topics.restore import RESTORE, markers_of
 from clipper_topics.selection_rows import RowKey, SavedRow, decode_key, decode_row
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 ADA = Signature(by="ada", why="wrong labels")
 FORGED = [SavedRow(partition=0, totals={"m:1": (900.0, 900.0, 900.0, 900.0), "n:1": (900.0, 0.0, 900.0, 0.0)})]

@@ -11,26 +11,6 @@ from kafka_fixture import temporary_topics
 
 from clipper_agents.replay.verdicts import Verification
 from clipper_topics.dead_letter import read_dead_letter
-from clipper_topics.manifests import InputSpec, ModelManifest
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-
-def total_or_fail(row):
-    if row[0] == 1313:
-        raise ValueError("no such row")
-    return total(row)
-
-
-HOSTS = {"m:1": total, "n:1": total_or_fail, "wrong:1": lambda row: -1, "hangs:1": None}
-APPLICATIONS = [
-    app(),
-    app("aborted"),
-    app("own"),
-    app("learns", models=["m:1", "wrong:1"]),
-    app("hasty", objective_ms=300, models=["hangs:1"], default_output=-1),
-]
-OTHERS = [ModelManifest(name=name, uri="x:y", input=InputSpec(shape=[2])) for name in ("wrong", "hangs")]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +22,8 @@ def catalogue(kafka):
 @pytest.fixture(scope="module")
 async def at(kafka, catalogue, tmp_path_factory):
     at = Deployment(kafka, catalogue, tmp_path_factory.mktemp("router"))
-    await at.declare(*APPLICATIONS, *MODELS, *OTHERS)
-    async with at.router(), at.host(HOSTS):
+    await at.declare(app(), app("aborted"), app("own"), *MODELS)
+    async with at.router(), at.host({"m:1": total, "n:1": total}):
         yield at
 
 
@@ -80,29 +60,6 @@ async def dead_letters(at, *wanted):
     return {value: (letter.topic, letter.message) for value, letter in letters}
 
 
-async def test_queries_are_answered_by_models_or_with_the_reason_why_not(at):
-    """test_any_client of tests/e2e has what else may be asked."""
-    await at.ask(
-        {"query_id": "one", "input": [1, 2]},
-        {"query_id": "a row fails", "inputs": [[1313, 0], [3, 4]]},
-        {"query_id": "unknown application", "input": [1, 2], "application": "z"},
-        {"query_id": "hangs", "input": [5, 6], "application": "hasty"},
-        key=b"key",
-    )
-    found, counts = await at.predictions("hangs", "a row fails", "unknown application")
-    assert set(counts.values()) == {1}
-    assert (found["one"].output, found["one"].confidence, found["one"].default) == (3, 1.0, False)
-    assert {f"{use.model}:{use.version}" for use in found["one"].models} == {"m:1", "n:1"}
-    assert (found["a row fails"].outputs, found["a row fails"].confidence) == ([1313, 7], 0.5)
-    (partly,) = [use for use in found["a row fails"].models if use.model == "n"]
-    assert partly.outputs == [None, 7]
-    assert [(one.row, one.explanation) for one in partly.missing_rows] == [(0, "no such row")]
-    assert {query_id: (one.reason, one.output) for query_id, one in found.items() if one.default} == {
-        "unknown application": ("unknown_application", None),
-        "hangs": ("late", -1),
-    }
-
-
 async def test_what_cannot_be_read_is_kept_as_a_dead_letter_and_holds_up_nobody(at):
     """test_any_client of tests/e2e has the other queries and feedbacks."""
     own, junk = b'{"query_id": "q", "application": "own", "label": 3}', (b"\x01junk", b"")
@@ -114,16 +71,6 @@ async def test_what_cannot_be_read_is_kept_as_a_dead_letter_and_holds_up_nobody(
     topics = {b"{": at.catalogue.queries, own: at.catalogue.feedback} | dict.fromkeys(junk, at.catalogue.outputs)
     assert {value: topic for value, (topic, _) in letters.items()} == topics
     assert "no decision about query 'q' of application 'own' in partition 0" in letters[own][1]
-
-
-async def test_feedback_moves_the_weights_and_reaches_the_other_routers(at):
-    ids, queries = asked("learns", 20)
-    await at.ask(*queries)
-    await at.predictions(*ids)
-    await at.tell(*labels(ids))
-    assert await learned(at, "learns", 20) == {"m:1": [20, 0], "wrong:1": [20, 20]}
-    await at.ask({"application": "learns", "query_id": "after", "input": [100, 1]})
-    assert (await at.predictions("after"))[0]["after"].output == 101
 
 
 async def test_what_was_aborted_counts_for_nobody_and_once_when_sent_again(at):

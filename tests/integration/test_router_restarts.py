@@ -1,5 +1,3 @@
-"""Routers that end, are killed, lose their data or come late: nothing is answered or counted twice, nothing lost."""
-
 import asyncio
 import json
 import random
@@ -18,8 +16,6 @@ from clipper_agents.status.collect import read_status
 from clipper_topics import codec
 from clipper_topics.manifests import InputSpec, ModelManifest, PolicySpec
 from clipper_topics.prediction import PolicyRef, Prediction
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 HOSTS = {"m:1": total, "n:1": total}
 

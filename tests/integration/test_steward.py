@@ -1,5 +1,3 @@
-"""Does the steward step up, promote, abort, retire and report by what the logs say, and a restart come to the same?"""
-
 import asyncio
 import json
 import random
@@ -21,8 +19,6 @@ from clipper_topics import codec
 from clipper_topics.comparison import comparison_key
 from clipper_topics.examples import COMPARISON
 from clipper_topics.manifests import ApplicationManifest, DriftRule, RolloutRule, Trial
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 RULE = RolloutRule(margin=0.1, steps=[0.2], least=20)
 RISING, FAILING, BY_HAND = (
@@ -92,7 +88,6 @@ async def test_status_shows_what_a_steward_has_published_and_reads_no_log_again(
     await changes.create(BY_HAND)
 
     async def followed(holds):
-        """What the tailer has read, once it holds."""
         async with asyncio.timeout(60):
             while not holds(following.facts.comparisons):
                 await following.poll()

@@ -1,5 +1,3 @@
-"""What clients of other languages may put into a record, and each reader of ours has to survive."""
-
 import asyncio
 import struct
 
@@ -18,8 +16,6 @@ from kafka_fixture import temporary_topics
 
 from clipper_agents import exits
 from clipper_topics.manifests import ApplicationManifest, Trial
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 STRANGE = [
     (b"k", b"{}", [("strange", b"x")]),

@@ -1,5 +1,3 @@
-"""Are the topics of a deployment what its catalogue says, and the manifests what was published last?"""
-
 import asyncio
 import time
 
@@ -16,8 +14,6 @@ from clipper_agents.kafka.topics import TopicsReport, delete_topics, ensure_topi
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
-
-pytestmark = pytest.mark.integration
 
 
 def svm(version="2", **fields):

@@ -1,5 +1,3 @@
-"""A topic that was deleted and created again: nothing is skipped in silence, nothing answered with another's answer."""
-
 import pytest
 from aiokafka.admin import NewPartitions
 from builders.router_deployment import MODELS, app, total
@@ -10,7 +8,7 @@ from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.topics import delete_topics, ensure_topics
 from clipper_topics.dead_letter import read_dead_letter
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture
@@ -31,7 +29,6 @@ async def ask(at, count, first=0):
 
 
 async def ends(at, code, *said):
-    """A router ends before it serves, with one line."""
     async with at.router(ready=False) as router:
         assert await router.ended() == code, router.log
     (line,) = [line for line in router.lines if line.startswith("error: ")]

@@ -1,5 +1,3 @@
-"""Do `clipper-stream status` and `watch` say what the records of a deployment say, whoever wrote them?"""
-
 import asyncio
 import json
 import signal
@@ -20,8 +18,6 @@ from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport, report_key
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 LONG_AGO_MS = 3_600_000
 Written = tuple[str, bytes, bytes, int | None]
@@ -141,7 +137,6 @@ def test_status_and_watch_say_what_the_records_say(kafka, catalogue, tmp_path, s
 
 
 async def test_a_sample_of_the_logs_tells_how_much_was_written(kafka, catalogue):
-    """Ten times as many predictions as may be read, and a feedback record now and then."""
     answers = [codec.predictions.encode(prediction(number, "svm:1")) for number in range(2_000)]
     async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=100) as following:
         await following.catch_up(await readable_partitions(kafka, catalogue))

@@ -190,14 +190,12 @@ def keeps_every_law(runtime, uri, parameters):
     assert_model(model, X[:8].tolist(), shape=[4])
 
 
-@pytest.mark.runtime
 @pytest.mark.filterwarnings("ignore")
 @of_files
 def test_a_model_of_each_runtime_of_files_keeps_every_law(name, model_file):
     keeps_every_law(name, str(model_file), PARAMETERS.get(name, {}))
 
 
-@pytest.mark.runtime
 def test_a_function_and_a_model_on_a_server_keep_every_law():
     assert RUNTIMES.keys() - OF_FILES.keys() == {"python", "oip"}
     keeps_every_law("python", "clipper_agents.examples.models:sum_of_row", {})
@@ -205,7 +203,6 @@ def test_a_function_and_a_model_on_a_server_keep_every_law():
         keeps_every_law("oip", stub.url, {"timeout_s": 60})
 
 
-@pytest.mark.runtime
 @pytest.mark.filterwarnings("ignore")
 @of_files
 def test_what_is_cut_off_or_no_model_is_refused_with_how_one_is_written(name, model_file, written):

@@ -32,6 +32,8 @@ def test_every_folder_of_tests_is_collected_and_those_of_processes_where_the_mak
     (processes,) = re.findall(r"^PROCESSES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     marks = re.compile(r"\bmark\.(integration|e2e|browser|faults|short)\b")
     marked = folders_of(module for module in (ROOT / "tests").rglob("*.py") if marks.search(module.read_text()))
+    (by_folder,) = re.findall(r"^WITHIN_S = (.+)$", (ROOT / "tests/conftest.py").read_text(), re.MULTILINE)
+    marked |= {f"tests/{folder}" for folder in re.findall(r'"(\w+)"', by_folder)}
     assert marked == {*processes.split()}
 
 

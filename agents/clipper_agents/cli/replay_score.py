@@ -36,13 +36,9 @@ def score(
     processes: Annotated[
         int, typer.Option(min=0, metavar="N", help="That run the model at the same time; 0: this one.")
     ] = 1,
-    cache_dir: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Of chunks that are done. Absent: in the user's cache.")
-    ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Compute also what is in the cache.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a model over logged inputs, chunk by chunk; one that was broken off goes on where it was.
+    """Run a model over logged inputs, chunk by chunk; a run that is broken off begins anew.
 
     A row on which the model fails has no output, and counts as a loss of 1.
     """
@@ -71,10 +67,8 @@ def score(
         def told(done: int, of: int) -> None:
             update(completed=done, total=of)
 
-        found = score_inputs(inputs, source, out, processes=processes, cache_dir=cache_dir, fresh=fresh, told=told)
+        found = score_inputs(inputs, source, out, processes=processes, told=told)
     if as_json:
         say(json.dumps({"file": str(out), "model": model, **asdict(found)}))
         return
-    kept = found.chunks - found.computed
     say(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")
-    say(f"{found.computed} chunks computed, {kept} were there already")

@@ -121,14 +121,14 @@ def install() -> None:
 _send_req = GroupCoordinator._send_req
 
 
-async def _checked(coordinator: GroupCoordinator, request: Any) -> Any:
-    response = await _send_req(coordinator, request)
+async def _checked(self: GroupCoordinator, request: Any) -> Any:
+    response = await _send_req(self, request)
     if (
         isinstance(request, OffsetFetchRequest)
         and (error := errors.for_code(getattr(response, "error_code", 0))) is not errors.NoError
     ):
         if error is errors.NotCoordinatorForGroupError:
-            coordinator.coordinator_dead()
+            self.coordinator_dead()
         raise error
     return response
 

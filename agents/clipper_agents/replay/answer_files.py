@@ -6,11 +6,10 @@ Rules of this file:
 - A file has its name when it is whole: it is written beside its place, and renamed.
 """
 
-import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,6 @@ SCHEMA_VERSION = 1
 SUFFIX = ".parquet"
 _INPUTS = ("partition", "query_offset", "input")
 _KEY = b"clipper-stream-answers"
-_READ_BYTES = 1 << 20
 
 
 class Queries(NamedTuple):
@@ -55,15 +53,6 @@ def input_files(path: Path) -> list[Path]:
     return found
 
 
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, hexadecimal."""
-    hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        while content := file.read(_READ_BYTES):
-            hashed.update(content)
-    return hashed.hexdigest()
-
-
 def group_rows(path: Path) -> list[int]:
     """Return the number of rows of each row group of a file."""
     metadata = _opened(path).metadata
@@ -79,25 +68,13 @@ def read_queries(path: Path, chunk: InputChunk) -> Queries:
     return Queries(*(list(column) for column in zip(*there, strict=True))) if there else Queries([], [], [])
 
 
-def write_chunk(path: Path, queries: Queries, answers: ModelAnswers) -> None:
-    """Write the answers to the queries; the file survives a power cut once this returns."""
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    beside = _beside(path)
-    try:
-        pq.write_table(_table(queries, answers), beside, compression="zstd")
-        _settle(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def join_chunks(path: Path, chunks: Iterable[Path], said: Mapping[str, Any]) -> tuple[int, int]:
-    """Join the files of all chunks into one.
+def write_answers(path: Path, answered: Iterable[tuple[Queries, ModelAnswers]], model: str) -> tuple[int, int]:
+    """Write a file of answers; the file survives a power cut once this returns.
 
     Args:
         path: Where to; what is there is replaced.
-        chunks: Files of `write_chunk`.
-        said: Metadata of the file: the model and the digests of the inputs.
+        answered: Queries and the answers to them, chunk by chunk.
+        model: Reference of the model, for the metadata of the file.
 
     Returns:
         The number of answered queries, and how many of them have a row that failed.
@@ -105,23 +82,25 @@ def join_chunks(path: Path, chunks: Iterable[Path], said: Mapping[str, Any]) -> 
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside, queries, failed = _beside(path), 0, 0
-    metadata = {_KEY: json.dumps({"schema_version": SCHEMA_VERSION} | dict(said)).encode()}
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    queries = failed = 0
+    schema = _schema().with_metadata({_KEY: json.dumps({"schema_version": SCHEMA_VERSION, "model": model}).encode()})
     try:
-        with pq.ParquetWriter(beside, _schema().with_metadata(metadata), compression="zstd") as writer:
-            for chunk in chunks:
-                table = pq.read_table(chunk)
-                writer.write_table(table.replace_schema_metadata(metadata))
-                queries += table.num_rows
-                failed += table.num_rows - table["error"].null_count
-        _settle(beside, path)
+        with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+            for asked, answers in answered:
+                writer.write_table(_table(asked, answers, schema))
+                queries += len(asked.text)
+                failed += answers.failed
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     return queries, failed
 
 
-def read_answers(path: Path) -> tuple[dict[str, Any], PlacedAnswers]:
-    """Return the metadata of a file of answers, and its answers by partition and offset of the query.
+def read_answers(path: Path) -> tuple[str, PlacedAnswers]:
+    """Return the reference of the model of a file of answers, and its answers by partition and offset of the query.
 
     Raises:
         InvalidSetting: the file holds no answers.
@@ -137,7 +116,8 @@ def read_answers(path: Path) -> tuple[dict[str, Any], PlacedAnswers]:
     table = file.read()
     partition, offset = (table[name].to_numpy() for name in ("partition", "query_offset"))
     output, several, error = (table[name].to_pylist() for name in ("output", "several_rows", "error"))
-    return content, PlacedAnswers.of(partition, offset, ModelAnswers(output=output, several_rows=several, error=error))
+    answers = ModelAnswers(output=output, several_rows=several, error=error)
+    return content["model"], PlacedAnswers.of(partition, offset, answers)
 
 
 def _schema() -> Any:
@@ -154,11 +134,10 @@ def _schema() -> Any:
     )
 
 
-def _table(queries: Queries, answers: ModelAnswers) -> Any:
+def _table(queries: Queries, answers: ModelAnswers, schema: Any) -> Any:
     import pyarrow as pa  # noqa: PLC0415
 
     columns = (queries.partition, queries.query_offset, answers.output, answers.several_rows, answers.error)
-    schema = _schema()
     arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
     return pa.table(arrays, schema=schema)
 
@@ -171,13 +150,3 @@ def _opened(path: Path) -> Any:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
         raise InvalidSetting(f"{path} cannot be read: {error}") from error
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-
-
-def _settle(beside: Path, path: Path) -> None:
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)

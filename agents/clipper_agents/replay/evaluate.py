@@ -56,8 +56,7 @@ class LogFile:
         facts = read_facts(path)
         new: dict[str, PlacedAnswers] = {}
         for one in answers:
-            said, placed = read_answers(one)
-            ref = str(said["model"])
+            ref, placed = read_answers(one)
             if ref in facts.models or ref in new:
                 raise InvalidSetting(f"{one} holds answers of {ref}, which is there already: score it by another name")
             new[ref] = placed

@@ -1,10 +1,7 @@
-"""A model run over a file of inputs: chunk by chunk, in several processes, and each chunk only once.
+"""A model run over a file of inputs: chunk by chunk, in several processes, into one file of answers.
 
 Rules of this file:
-- A chunk's answers are a file in a folder that is named after the model and the inputs, by their bytes. A run that is
-  broken off, by whatever, leaves whole chunks and nothing else that is read again; the next run goes on from there.
-- Of a Python function the bytes are those of its module, of a model elsewhere (`oip`) its URL: what they call may
-  change unseen. `fresh` computes all anew.
+- A run that is broken off leaves no file of answers; the next run computes all chunks.
 - Worker processes are spawned, so that no thread or lock of a model library is copied into them, and end with the
   process that started them, however it ends.
 """
@@ -12,28 +9,21 @@ Rules of this file:
 import hashlib
 import json
 import os
-import shutil
 import signal
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from clipper_agents.replay.answer_files import (
-    digest_of,
-    group_rows,
-    input_files,
-    join_chunks,
-    read_queries,
-    write_chunk,
-)
+from clipper_agents.replay.answer_files import Queries, group_rows, input_files, read_queries, write_answers
 from clipper_stream.errors import ModelFailed
-from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, InputChunk, answers_of, planned
+from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, InputChunk, ModelAnswers, answers_of, planned
 from clipper_stream.models.model import Model
 from clipper_stream.models.registry import load_model, runtime_of
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
@@ -42,6 +32,7 @@ from clipper_stream.query.inputs import RowSpec
 
 Told = Callable[[int, int], None]
 """Told how many chunks are done, and of how many."""
+_Answered = tuple[Queries, ModelAnswers]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,35 +62,23 @@ class ModelSource:
     batch_rows: int = 1024
     files: FileRules = STRICT
 
-    def described(self, sha256: str) -> dict[str, Any]:
-        """Everything about the model that may change its answers, for the metadata of their file."""
-        return {
-            "runtime": self.runtime,
-            "uri": self.uri,
-            "sha256": sha256,
-            "parameters": dict(self.parameters),
-            "input": asdict(self.spec),
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRunSummary:
     """The result of a run.
 
     Attributes:
-        queries: Queries asked, in this run or an earlier one.
+        queries: Queries asked.
         failed: Queries of these with a row without output.
         chunks: Chunks of all inputs.
-        computed: Chunks computed by this run; the others existed.
 
-    >>> ModelRunSummary(queries=10, failed=0, chunks=1, computed=0).computed
-    0
+    >>> ModelRunSummary(queries=10, failed=0, chunks=1).chunks
+    1
     """
 
     queries: int
     failed: int
     chunks: int
-    computed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +87,8 @@ class _Job:
 
     inputs: Path
     chunk: InputChunk
-    answers: Path
     source: ModelSource
     sha256: str
-
-
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/clipper-stream/answers`, else `~/.cache/clipper-stream/answers`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipper-stream" / "answers"
 
 
 def score_inputs(
@@ -124,9 +97,7 @@ def score_inputs(
     out: Path,
     *,
     processes: int = 1,
-    cache_dir: Path | None = None,
     chunk_rows: int = CHUNK_ROWS,
-    fresh: bool = False,
     told: Told = lambda _done, _of: None,
 ) -> ModelRunSummary:
     """Run a model over all inputs, and write its answers.
@@ -136,10 +107,8 @@ def score_inputs(
         source: The model.
         out: The file to write or replace.
         processes: Number of processes; 0: this one.
-        cache_dir: Where chunks are kept; None: `default_cache_dir`.
         chunk_rows: Queries of a chunk, at least 1.
-        fresh: Whether to compute all chunks anew.
-        told: Called after each chunk with the number of finished chunks and of all chunks.
+        told: Called with the number of written chunks and of all chunks: before the first, and after each.
 
     Raises:
         InvalidSetting: the inputs cannot be read.
@@ -149,64 +118,39 @@ def score_inputs(
     """
     runtime = runtime_of(source.runtime)
     sha256 = source.sha256 or hashlib.sha256(runtime.read(source.uri)).hexdigest()
-    described = source.described(sha256)
-    jobs, digests = _jobs(
-        inputs, source, sha256, _folder(described, cache_dir or default_cache_dir()), chunk_rows, fresh
-    )
-    open_jobs = [job for job in jobs if not job.answers.exists()]
-    told(len(jobs) - len(open_jobs), len(jobs))
-    if open_jobs and processes:
-        _compute(open_jobs, len(jobs), processes, told)
-    else:
-        _compute_here(open_jobs, len(jobs), told)
-    said = {"model": source.ref, **described, "inputs": digests}
-    queries, failed = join_chunks(out, [job.answers for job in jobs], said)
-    return ModelRunSummary(queries=queries, failed=failed, chunks=len(jobs), computed=len(open_jobs))
+    jobs = [
+        _Job(path, chunk, source, sha256)
+        for path in input_files(inputs)
+        for chunk in planned(group_rows(path), chunk_rows)
+    ]
+    answered = _in_processes(jobs, processes) if jobs and processes else map(_run, jobs)
+    queries, failed = write_answers(out, _counted(answered, len(jobs), told), source.ref)
+    return ModelRunSummary(queries=queries, failed=failed, chunks=len(jobs))
 
 
-def _folder(described: Mapping[str, Any], cache_dir: Path) -> Path:
-    return cache_dir / hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+def _counted(answered: Iterable[_Answered], of: int, told: Told) -> Iterator[_Answered]:
+    told(0, of)
+    for number, each in enumerate(answered, 1):
+        yield each
+        told(number, of)
 
 
-def _jobs(
-    inputs: Path, source: ModelSource, sha256: str, folder: Path, chunk_rows: int, fresh: bool
-) -> tuple[list[_Job], list[str]]:
-    """Return one job a chunk, and the digests of the input files."""
-    jobs: list[_Job] = []
-    digests: list[str] = []
-    for path in input_files(inputs):
-        digests.append(digest_of(path))
-        kept = folder / f"{digests[-1]}-{chunk_rows}"
-        if fresh:
-            shutil.rmtree(kept, ignore_errors=True)
-        kept.mkdir(parents=True, exist_ok=True)
-        jobs += [
-            _Job(path, chunk, kept / f"{chunk.number:06}.parquet", source, sha256)
-            for chunk in planned(group_rows(path), chunk_rows)
-        ]
-    return jobs, digests
-
-
-def _compute(jobs: list[_Job], of: int, processes: int, told: Told) -> None:
+def _in_processes(jobs: list[_Job], processes: int) -> Iterator[_Answered]:
+    """Answers in the order of the jobs; at most two jobs of each process are under way or wait to be written."""
     pool = ProcessPoolExecutor(min(processes, len(jobs)), get_context("spawn"), initializer=_begin)
+    running: deque[Future[_Answered]] = deque()
     try:
-        running = {pool.submit(_run, job) for job in jobs}
+        for job in jobs:
+            running.append(pool.submit(_run, job))
+            if len(running) == 2 * processes:
+                yield running.popleft().result()
         while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for each in done:
-                each.result()
-            told(of - len(running), of)
+            yield running.popleft().result()
     except BrokenProcessPool as error:
         what = f"model {jobs[0].source.ref} ended the process that ran it"
-        raise ModelFailed(f"{what}; what was computed is kept: run it again, or try it with `model test`") from error
+        raise ModelFailed(f"{what}: try it with `model test`") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _compute_here(jobs: list[_Job], of: int, told: Told) -> None:
-    for number, job in enumerate(jobs, 1):
-        _run(job)
-        told(of - len(jobs) + number, of)
 
 
 # --- in the worker processes ------------------------------------------------------------------------------------------
@@ -223,14 +167,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run(job: _Job) -> None:
+def _run(job: _Job) -> _Answered:
     source = job.source
     named = json.dumps(
         [source.runtime, source.uri, job.sha256, dict(source.parameters), source.spec.dtype, source.spec.shape]
     )
     queries = read_queries(job.inputs, job.chunk)
     model = _loaded(named, source.files)
-    write_chunk(job.answers, queries, answers_of(model, source.spec, queries.text, source.batch_rows))
+    return queries, answers_of(model, source.spec, queries.text, source.batch_rows)
 
 
 @cache

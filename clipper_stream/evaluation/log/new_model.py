@@ -26,7 +26,7 @@ from clipper_stream.models.runner import predict_rows
 from clipper_stream.query.inputs import RowSpec, to_rows
 
 CHUNK_ROWS = 8_192
-"""Queries of a chunk: seconds of work at most for a usual model, and that much is lost when a run is broken off."""
+"""Queries of a chunk: seconds of work at most for a usual model."""
 _FAILED = 1.0
 
 
@@ -34,7 +34,6 @@ _FAILED = 1.0
 class InputChunk:
     """A piece of a file of inputs that is run at once: `rows` from `first` on, in a row group."""
 
-    number: int
     group: int
     first: int
     rows: int
@@ -50,10 +49,10 @@ def planned(group_rows: Sequence[int], most_rows: int = CHUNK_ROWS) -> list[Inpu
     >>> [chunk.rows for chunk in planned([5, 2], most_rows=2)]
     [2, 2, 1, 2]
     """
-    places = [(group, first) for group, rows in enumerate(group_rows) for first in range(0, rows, most_rows)]
     return [
-        InputChunk(number=number, group=group, first=first, rows=min(most_rows, group_rows[group] - first))
-        for number, (group, first) in enumerate(places)
+        InputChunk(group=group, first=first, rows=min(most_rows, rows - first))
+        for group, rows in enumerate(group_rows)
+        for first in range(0, rows, most_rows)
     ]
 
 

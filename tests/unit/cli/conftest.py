@@ -14,8 +14,6 @@ def _in_a_folder_without_settings(monkeypatch, tmp_path):
 
 @pytest.fixture
 def ran(capsys):
-    """Run the program; its exit code, standard output and standard error."""
-
     def run(*arguments, **replaced):
         code = main.main([*map(str, arguments)], **replaced)
         said = capsys.readouterr()

@@ -1,5 +1,3 @@
-"""What the program says and with which code it ends, without a Kafka."""
-
 import dataclasses
 import inspect
 import io
@@ -136,26 +134,18 @@ def test_an_input_can_come_from_standard_input(ran, monkeypatch):
     assert (code, "'[1, 2' is no JSON" in err) == (exits.USAGE, True)
 
 
-OPTION_OF = {
-    "rate_per_s": "rate",
-    "duration_s": "seconds",
-    "warmup_s": "warmup_seconds",
-    "zipf_exponent": "zipf",
-    "repeat_ratio": "repeats",
-    "feedback_delay_s": "feedback_delay_ms",
-    "label_noise_ratio": "label_noise",
-    "linger_s": "linger_ms",
-    "drain_s": "drain_seconds",
-    "dataset": "inputs",
-}
-"""Fields of a plan whose option has another name."""
+RENAMED = """
+rate_per_s=rate duration_s=seconds warmup_s=warmup_seconds zipf_exponent=zipf repeat_ratio=repeats dataset=inputs
+feedback_delay_s=feedback_delay_ms label_noise_ratio=label_noise linger_s=linger_ms drain_s=drain_seconds
+"""
+"""Fields of a plan whose option has another name, and that option."""
 
 
 def test_every_field_of_a_plan_of_load_is_an_option_with_the_same_default():
-    offered = inspect.signature(loadgen).parameters
+    offered, option_of = inspect.signature(loadgen).parameters, dict(pair.split("=") for pair in RENAMED.split())
     defaults = {field.name: field.default for field in dataclasses.fields(LoadPlan) if field.name != "application"}
     assert (defaults.pop("mode"), offered["saturate"].default) == ("rate", False)
-    assert {name: offered[OPTION_OF.get(name, name)].default for name in defaults} == defaults
+    assert {name: offered[option_of.get(name, name)].default for name in defaults} == defaults
 
 
 # --- workers find models beside the user, and nothing there stands for a module of the library ---------------------

@@ -1,5 +1,3 @@
-"""`clipper-stream keys`: the file is that of the settings, and the secret is printed once, alone."""
-
 import json
 
 from clipper_agents import exits

@@ -1,5 +1,3 @@
-"""`clipper-stream model test` tries a model here, and what a model is that options, a file or an address name."""
-
 import hashlib
 import json
 import sys

@@ -1,5 +1,3 @@
-"""What the commands of the replay print, and what they refuse."""
-
 import json
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from clipper_agents.cli.replay_verify import print_verification
 from clipper_agents.cli.terminal import console
 from clipper_agents.replay.rerun import RerunSummary
 from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, ShownRow, Verification, shown_row
+from clipper_stream.evaluation.log.parquet import FileFacts, writing
 from clipper_stream.evaluation.results import NOTHING, EvidenceSize
 from clipper_topics.selection_rows import ModelTotalsRecord, SavedRow, SelectionRow
 
@@ -24,9 +23,6 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    pytest.importorskip("pyarrow")
-    from clipper_stream.evaluation.log.parquet import FileFacts, writing
-
     path = tmp_path_factory.mktemp("log") / "day.parquet"
     with writing(path, FileFacts(application="digits", loss_kind="zero_one")) as writer:
         writer.write(log_of(2_000)[0])
@@ -100,7 +96,6 @@ def test_what_is_not_known_is_called_so_and_is_null_in_json():
 
 # --- produce ----------------------------------------------------------------------------------------------------------
 def test_the_summary_of_a_run_is_that_of_the_golden_text():
-    """Of one that reached its end, one that was interrupted, and one that was so before its first record."""
     sent = RerunSummary(run="r1", read=4, failed=1, first_failure="too large", complete=True)
     sent.first_ms, sent.last_ms, sent.took_s = 1_000, 5_000, 0.5
     sent.sent["staging.queries"], sent.left_out["no_query"] = 3, 1
@@ -141,7 +136,6 @@ PARTINGS = [
 
 
 def test_a_verification_is_that_of_the_golden_text(capsys):
-    """A line a partition, and a row that differs with the records in between, which are named or counted."""
     for verdicts in (
         [verdict(), verdict(partition=0)],
         [verdict(partings=PARTINGS), verdict(since=12, unproven=1, unlogged=["app"])],

@@ -1,5 +1,3 @@
-"""Tables of what other people call their things: a terminal shows it all, and obeys nothing of it."""
-
 import ast
 import json
 import logging
@@ -122,7 +120,6 @@ DIGITS = ApplicationManifest(
 
 
 def test_models_and_history_are_those_of_the_golden_text(capsys, monkeypatch):
-    """Each version with its stage at each application; when who changed what, why, and the evidence."""
     monkeypatch.setenv("COLUMNS", "150")
     numbers = {
         "scores": 120, "waiting": 7, "since_s": 40, "upto_s": 59,

@@ -1,5 +1,3 @@
-"""What a terminal and a pipe show, letter by letter, curves of the last minutes included."""
-
 import io
 import json
 import re
@@ -37,11 +35,8 @@ from clipper_agents.status.watch import SILENT, Snapshot
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 REFERENCE = (Path(__file__).parents[3] / "docs/reference/status.md").read_text()
-WORKERS = WorkerMetrics(
-    batch_limits={"svm:1": 64.0},
-    batches={"svm:1": Latency(p50_ms=1.5, p99_ms=20.0)},
-    lag={"svm:1": 7},
-)
+BATCHES = {"svm:1": Latency(p50_ms=1.5, p99_ms=20.0)}
+WORKERS = WorkerMetrics(batch_limits={"svm:1": 64.0}, batches=BATCHES, lag={"svm:1": 7})
 STATUS = digits(workers=WORKERS)
 take_snapshot = partial(watch.take_snapshot, cluster=CLUSTER)
 

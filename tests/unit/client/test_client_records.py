@@ -30,6 +30,8 @@ def test_an_answer_shows_the_models_that_gave_it_and_has_none_where_the_record_h
     assert "models=(ModelAnswer(model='svm', version='2', propensity=0.25, output=3" in repr(answer)
     assert "missing=" not in repr(answer)
     assert (ANSWER.output, ANSWER.outputs, ANSWER.policy, ANSWER.models) == (3, None, None, ())
+    late = answer_of(structs.replace(PREDICTION, default=True, reason="late"), **HOW)
+    assert [(one.default, one.reason) for one in (ANSWER, late)] == [(False, None), (True, "late")]
 
 
 def test_a_query_keeps_its_own_id_or_gets_one_that_names_its_partition():

@@ -1,5 +1,3 @@
-"""What each command, a configuration and a rollback make of the manifests, what they refuse, and how it is shown."""
-
 import hashlib
 from dataclasses import replace
 from functools import partial
@@ -32,7 +30,6 @@ def registry(*applications, models=("svm:1", "svm:2", "svm:3"), retired=()):
 
 
 def digits(*versions, revision=7, **fields):
-    """An application of these candidates and trials."""
     models = [one for one in versions if isinstance(one, str)]
     trials = [one for one in versions if isinstance(one, Trial)]
     return ApplicationManifest(name="digits", models=models, trials=trials, revision=revision, **fields)
@@ -44,7 +41,7 @@ BY_HAND = Trial(model="svm:2", stage="canary", share=0.1)
 AUTOMATIC, OTHER = Trial(model="svm:2", automatic=True), Trial(model="svm:3")
 STEPPED = Trial(model="svm:2", stage="canary", share=0.25)
 OLD, SHARED = Trial(model="old:1"), Trial(model="shared:1")
-NEW, NEW_CANARY = Trial(model="new:1"), Trial(model="new:1", stage="canary", share=0.05)
+NEW, TRIED = Trial(model="new:1"), Trial(model="new:1", stage="canary", share=0.05)
 BESIDE = ApplicationManifest(name="other", models=["shared:1"])
 canary_by_hand = partial(rules.canary, automatic=False)
 
@@ -63,19 +60,11 @@ canary_by_hand = partial(rules.canary, automatic=False)
         (digits("svm:1", "svm:2"), (rules.retire, "svm:2"), "retire", ["svm:1"], [], [("svm:2", True)]),
         (digits("svm:1", CANARY), (rules.retire, "svm:2"), "retire", ["svm:1"], [], [("svm:2", True)]),
         (digits("svm:1"), (rules.deploy, "new:1", "shadow", 1.0), "shadow", ["svm:1"], [NEW], [("new:1", False)]),
-        (
-            digits("svm:1"),
-            (rules.deploy, "new:1", "canary", 0.05),
-            "canary",
-            ["svm:1"],
-            [NEW_CANARY],
-            [("new:1", False)],
-        ),
+        (digits("svm:1"), (rules.deploy, "new:1", "canary", 0.05), "canary", ["svm:1"], [TRIED], [("new:1", False)]),
         (digits("svm:1"), (rules.deploy, "new:1", "live", 1.0), "promote", ["svm:1", "new:1"], [], [("new:1", False)]),
     ],
 )
 def test_each_command_moves_a_version_and_publishes_its_hosts(before, move, command, models, trials, published):
-    """Those that nobody names any more end; a retired version that comes back has hosts again."""
     there = registry(before, BESIDE, models=("svm:1", "svm:2", "svm:3", "shared:1", "old:1"), retired={"old:1"})
     rule, ref, *more = move
     plan = rule(there, "digits", model(ref) if rule is rules.deploy else ref, *more)

@@ -1,5 +1,3 @@
-"""What hosts report of themselves: whoever reports waits for nobody, and a version is asked once one of them serves."""
-
 import pytest
 from builders.kafka import record
 
@@ -81,7 +79,6 @@ def hosts():
 
 @pytest.fixture
 def registry(hosts):
-    """Both versions of an application are reached."""
     found = ApplicationRegistry(ready=hosts.is_ready, allowed=["x:"])
     found.take([declared(one) for one in (M, C, ApplicationManifest(name="app", models=["m:1", "c:1"]))])
     found.reached("m:1")

@@ -1,5 +1,3 @@
-"""Selection states: one codec for rows as they are stored, saved, kept by a change, restored and evaluated from."""
-
 import msgspec
 import pytest
 from aiokafka.errors import (
@@ -55,16 +53,11 @@ def record(key, offset, *, count=1, version=ROW_VERSION):
 
 
 def test_of_the_rows_with_one_key_every_reader_takes_the_last():
-    """As the routers' table does, and Kafka's compaction."""
     key = RowKey("digits", "ada", 0)
     log = [record(key, 5, count=1), record(key, 5, count=2)]
     totals = {"svm:1": (2.0, 0.0, 0.0, 0.0)}
-    others = [
-        record(RowKey("", None, 0), 5),
-        record(RowKey("other", None, 0), 5),
-        kafka_record(0, b"no row", b"no key"),
-    ]
-    assert kept_rows([*log, *others], ["digits"])["digits"] == [SavedRow(partition=0, context="ada", totals=totals)]
+    rest = [record(RowKey("", None, 0), 5), record(RowKey("other", None, 0), 5), kafka_record(0, b"no row", b"no key")]
+    assert kept_rows([*log, *rest], ["digits"])["digits"] == [SavedRow(partition=0, context="ada", totals=totals)]
     checkpoints, shown = Checkpoints(0), DeploymentView()
     for one in log:
         checkpoints.take(one)

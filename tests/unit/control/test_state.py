@@ -1,5 +1,3 @@
-"""What do the records of the control topic add up to?"""
-
 import json
 
 import msgspec
@@ -22,7 +20,6 @@ SVM = ModelManifest(name="svm", version="2", uri="models:svm")
 
 
 def refusal(state, key, value, headers=()):
-    """Why a record was refused; None when it was not."""
     found = state.apply(key, value, headers)
     return found.reason if isinstance(found, RefusedRecord) else None
 

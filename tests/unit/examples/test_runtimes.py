@@ -13,7 +13,7 @@ from clipper_agents.host.engine_builder import prepare
 from clipper_agents.settings import load_settings
 from clipper_stream.models.runner import predict_rows
 
-pytestmark = [pytest.mark.runtime, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples/runtimes"
 

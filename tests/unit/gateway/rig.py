@@ -59,8 +59,6 @@ class StubTokens:
 
 
 class KeptLog(RequestLog):
-    """A log of requests whose lines can be read."""
-
     def __init__(self, applications=()):
         self._kept = io.BytesIO()
         super().__init__(GatewayMetrics(), applications, self._kept)
@@ -77,7 +75,6 @@ def key_in(file, name="shop", *rights, **changes):
 
 
 def browser_of(app, url="http://127.0.0.1:8080", **headers):
-    """A client of an application in this process."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=url, headers=headers)
 
 
@@ -90,14 +87,12 @@ def settings_of(folder, section=None):
 
 @contextmanager
 def refuses(status, said=None):
-    """What is done in the block is refused."""
     with pytest.raises(Refusal, match=said) as found:
         yield found
     assert found.value.status == status
 
 
 async def refused(call, status, said=None):
-    """How a call is refused."""
     with refuses(status, said) as found:
         await call
     return found.value

@@ -1,5 +1,3 @@
-"""Who is let in by which headers, what a caller may do, and when everybody is."""
-
 import pytest
 from unit.gateway.rig import TOKEN, StubTokens, key_in, refused, refuses
 
@@ -16,7 +14,6 @@ INVALID = INVALID_TOKEN["www-authenticate"]
 
 @pytest.fixture
 def credentials(keys_file, tmp_path):
-    """Values that a header may have, by their names."""
     rates = {"shop": None, "slow": 0.01, "gone": None}
     made = {name: key_in(keys_file, name, applications=["digits"], rate=rate) for name, rate in rates.items()}
     revoke_key(keys_file, "gone", 9)
@@ -69,10 +66,7 @@ def identified(access, credentials, authorization, api_key):
         ("keys", None, None, 401, "Bearer"),
         ("keys", "", "", 401, "Bearer"),
         ("keys", None, "", 401, "Bearer"),
-        *(
-            ("keys", authorization, None, 401, "Bearer")
-            for authorization in ("Basic YTpi", "Bearer", "Bearer ", "cs_a")
-        ),
+        *(("keys", header, None, 401, "Bearer") for header in ("Basic YTpi", "Bearer", "Bearer ", "cs_a")),
         *(("keys", None, api_key, 401, INVALID) for api_key in ("wrong", "foreign", "gone")),
         ("keys", None, "slow", 429, None),
         ("keys", "Bearer token", None, 401, INVALID),

@@ -1,5 +1,3 @@
-"""Which further calls of an application may wait."""
-
 import pytest
 
 from clipper_gateway.admission import LEAST_CALLS, WINDOW_S, CallAdmission

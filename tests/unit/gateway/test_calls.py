@@ -1,5 +1,3 @@
-"""One call: rights, limits, repeats, and what its answer becomes."""
-
 import asyncio
 from types import SimpleNamespace
 
@@ -75,7 +73,6 @@ async def asked(calls, row=7, caller=ANYBODY, *, options=None, **fields):
 
 
 async def waiting(pipeline, coroutine):
-    """A call that waits for its answer."""
     pipeline.let.clear()
     pipeline.is_asked.clear()
     call = asyncio.ensure_future(coroutine)

@@ -1,5 +1,3 @@
-"""One connection of HTTP, byte by byte, into an application that says what it was asked."""
-
 import asyncio
 import json
 

@@ -1,5 +1,3 @@
-"""API keys: what their file holds, who may read it, and how soon a change of it counts."""
-
 import hashlib
 import json
 import logging
@@ -117,10 +115,7 @@ def test_a_secret_finds_its_key_and_no_other_does(keys_file, ring, secret):
         assert ring.find(other) is None
 
 
-CHANGES = {
-    "revoked": lambda keys_file: revoke_key(keys_file, "shop", 9),
-    "removed": lambda keys_file: keys_file.unlink(),
-}
+CHANGES = {"revoked": lambda file: revoke_key(file, "shop", 9), "removed": lambda file: file.unlink()}
 
 
 @pytest.mark.parametrize("change", CHANGES)

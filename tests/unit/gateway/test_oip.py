@@ -1,5 +1,3 @@
-"""The Open Inference Protocol: what is asked and answered, and what is refused, by HTTP and by gRPC alike."""
-
 from importlib import metadata
 
 import numpy as np
@@ -122,20 +120,12 @@ def test_parameters_of_json_may_be_lists_and_null():
     assert (query.query_id, options.strict, options.headers) == (None, False, [])
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"context": 1},
-        {"deadline_ms": "soon"},
-        {"query_id": 7},
-        {"models": 1},
-        {"strict": "yes"},
-        {"features": "[1,"},
-        {"features": '["a"]'},
-    ],
-)
-async def test_a_parameter_of_another_type_is_refused_with_those_expected(wire, wrong):
-    await refused(wire.infer(ROW, parameters=wrong), 400, "features: a list of numbers")
+WRONG = {"context": 1, "deadline_ms": "soon", "query_id": 7, "models": 1, "strict": "yes", "features": "[1,"}
+
+
+@pytest.mark.parametrize(("name", "value"), [*WRONG.items(), ("features", '["a"]')])
+async def test_a_parameter_of_another_type_is_refused_with_those_expected(wire, name, value):
+    await refused(wire.infer(ROW, parameters={name: value}), 400, "features: a list of numbers")
 
 
 async def test_an_idempotency_key_is_the_query_id_and_may_not_differ(wire):

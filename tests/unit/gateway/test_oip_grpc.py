@@ -1,5 +1,3 @@
-"""The Open Inference Protocol over gRPC, and health: metadata, bounds, how calls fail, and how the server ends."""
-
 import asyncio
 import json
 import sys

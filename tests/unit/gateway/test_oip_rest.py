@@ -1,5 +1,3 @@
-"""The Open Inference Protocol over HTTP: other people's clients, the binary part, and bodies that are no request."""
-
 import json
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""The OpenAPI document: valid, as wide as the routes, as narrow as what the gateway takes."""
-
 import json
 import re
 from pathlib import Path

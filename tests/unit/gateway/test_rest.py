@@ -1,5 +1,3 @@
-"""One HTTP request, from its headers to its log line, by an application that echoes bodies."""
-
 import pytest
 from starlette.responses import Response
 from starlette.routing import Router

@@ -1,5 +1,3 @@
-"""A call that is served is a span where the sampler says so, and current while it is served."""
-
 import asyncio
 
 import pytest
@@ -14,12 +12,11 @@ from clipper_gateway.server_spans import ServerSpans
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
+ON, OFF = ParentBased(ALWAYS_ON), ParentBased(ALWAYS_OFF)
 NAME = "POST /v1/applications/{name}/predict"
 
 
 class Recorder:
-    """Server spans with a sampler, and what they have recorded."""
-
     def __init__(self, sampler):
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider(sampler=sampler)
@@ -41,7 +38,7 @@ class Recorder:
 
 
 def test_a_callers_sampled_trace_goes_on_in_the_place_of_its_header():
-    recorder = Recorder(ParentBased(ALWAYS_OFF))
+    recorder = Recorder(OFF)
     headers, context = recorder.serve(SAMPLED)
     (span,) = recorder.found
     assert (span.name, span.kind, span.context) == (NAME, trace.SpanKind.SERVER, context)
@@ -51,7 +48,7 @@ def test_a_callers_sampled_trace_goes_on_in_the_place_of_its_header():
 
 
 def test_a_call_without_a_trace_begins_one_if_the_sampler_says_so():
-    recorder = Recorder(ParentBased(ALWAYS_ON))
+    recorder = Recorder(ON)
     recorder.serve()
     recorder.serve("of another form")
     assert [span.parent for span in recorder.found] == [None, None]
@@ -59,11 +56,7 @@ def test_a_call_without_a_trace_begins_one_if_the_sampler_says_so():
 
 @pytest.mark.parametrize(
     ("sampler", "given", "goes_on"),
-    [
-        (ParentBased(ALWAYS_OFF), None, None),
-        (ParentBased(ALWAYS_ON), UNSAMPLED, UNSAMPLED),
-        (TraceIdRatioBased(0.0), SAMPLED, UNSAMPLED),
-    ],
+    [(OFF, None, None), (ON, UNSAMPLED, UNSAMPLED), (TraceIdRatioBased(0.0), SAMPLED, UNSAMPLED)],
     ids=["none", "not sampled by the caller", "not sampled here"],
 )
 def test_a_call_that_is_not_sampled_has_no_span(sampler, given, goes_on):
@@ -85,7 +78,7 @@ def test_a_span_ends_with_the_status_of_what_ends_its_call(error, status, is_err
     def work(_):
         raise error
 
-    recorder = Recorder(ParentBased(ALWAYS_ON))
+    recorder = Recorder(ON)
     with pytest.raises(type(error)):
         recorder.serve(work=work)
     (span,) = recorder.found

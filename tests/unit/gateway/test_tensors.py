@@ -1,5 +1,3 @@
-"""Tensors of requests as rows, and outputs as tensors."""
-
 import math
 
 import numpy as np
@@ -39,7 +37,6 @@ def tensor_of(datatype, shape, data):
 
 
 def ends_of(datatype):
-    """The least and the largest integer that a datatype has."""
     bounds = np.iinfo(triton_to_np_dtype(datatype))
     return [int(bounds.min), int(bounds.max)]
 

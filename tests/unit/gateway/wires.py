@@ -147,7 +147,6 @@ class HttpWire:
         await self.client.aclose()
 
     async def post(self, body, model="digits", **headers):
-        """The response to any body."""
         path = f"/v2/models/{model}/infer"
         return await self.client.post(path, content=body, headers=self.headers | headers)
 
@@ -202,11 +201,9 @@ class GrpcWire:
         await self.server.stop(0)
 
     async def ended(self):
-        """What the server says of the next call that it has seen end."""
         return await self._ended.get()
 
     async def called(self, call):
-        """The response of a call that the server has seen end."""
         response = error = None
         try:
             response = await call
@@ -222,7 +219,6 @@ class GrpcWire:
         return getattr(self.stub, method)(request, metadata=(*self.headers.items(),), **options)
 
     def inferred(self, *tensors, model="digits", version="", outputs=(), parameters=(), metadata=(), **options):
-        """A call that has begun."""
         request = oip.ModelInferRequest(model_name=model, model_version=version, id="r1")
         for tensor in tensors:
             tensor.add_to(request)

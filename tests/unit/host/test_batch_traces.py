@@ -1,5 +1,3 @@
-"""Rows of sampled queries are noted with the batch that they were in, and no others are."""
-
 import pytest
 from builders.host import FunctionOfRow, asked
 
@@ -22,8 +20,6 @@ DOUBLE = FunctionOfRow(lambda row: 2 * row)
 
 
 class Notes(list):
-    """A sink that keeps what it is given."""
-
     put = list.append
 
 

@@ -1,5 +1,3 @@
-"""The host's decisions, without clock and event loop."""
-
 import numpy as np
 import pytest
 from builders.host import FunctionOfRow, asked, rows_of
@@ -14,7 +12,6 @@ DOUBLE = FunctionOfRow(lambda row: 2 * row)
 
 
 def core_of(*frames, rows=10, max_delay_s=0.0):
-    """The core, with frames of these rows, numbered from 1."""
     core = HostBatcher(Window(max_delay_s), Fixed(rows))
     for number, (values, how) in enumerate(frames, 1):
         core.admit(number, asked(values, frame=number, **how), 0.0)
@@ -22,7 +19,6 @@ def core_of(*frames, rows=10, max_delay_s=0.0):
 
 
 def predicted(core, model=DOUBLE):
-    """The replies to the next batch."""
     batch = core.step(0.0).batch
     return core.complete(batch, predict_rows(model, batch.inputs), latency_s=0.001)
 

@@ -1,5 +1,3 @@
-"""How many cores a host may use."""
-
 import subprocess
 import sys
 

@@ -1,5 +1,3 @@
-"""The engine waits, batches, sends and reports as the core decides."""
-
 import asyncio
 import threading
 
@@ -60,7 +58,6 @@ class Running:
         await asyncio.wait([self.task])
 
     async def submit(self, *frames, **how):
-        """Submit frames of these rows, numbered from 1."""
         await self.engine.submit([(number, asked(rows, frame=number, **how)) for number, rows in enumerate(frames, 1)])
 
     async def until_sent(self, pieces):

@@ -1,5 +1,3 @@
-"""Request frames are checked before their rows are queued; answers that are too large for a record are several."""
-
 from math import inf
 
 import msgspec
@@ -89,11 +87,9 @@ def test_bytes_that_are_no_frame_are_refused(value):
 
 
 def test_an_extension_type_is_no_part_of_a_frame():
-    for decode, fields in (
-        (decode_output, [b"r", 1, 0, [msgspec.msgpack.Ext(5, b"")]]),
-        (read_all, [b"r", 1, 0, "json"]),
-    ):
-        frame = bytes([FRAME_VERSION]) + msgspec.msgpack.encode([*fields, [1], b"", [msgspec.msgpack.Ext(5, b"")]])
+    extension = msgspec.msgpack.Ext(5, b"")
+    for decode, fields in ((decode_output, [b"r", 1, 0, [extension]]), (read_all, [b"r", 1, 0, "json"])):
+        frame = bytes([FRAME_VERSION]) + msgspec.msgpack.encode([*fields, [1], b"", [extension]])
         with pytest.raises(UnknownFrame, match="extension type 5"):
             decode(frame)
 

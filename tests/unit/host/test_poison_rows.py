@@ -1,5 +1,3 @@
-"""A row with which the process died is asked alone, and after a second death not again."""
-
 import resource
 
 import pytest

@@ -1,5 +1,3 @@
-"""A cheap model runs on the event loop, every other one in a thread of its own."""
-
 import threading
 from types import SimpleNamespace
 

@@ -1,5 +1,3 @@
-"""What a host says of itself: its state, and where its metrics are."""
-
 import socket
 from types import SimpleNamespace
 

@@ -1,5 +1,3 @@
-"""A model that never returns ends its process, whatever it holds; one that eats memory drains it."""
-
 import subprocess
 import sys
 

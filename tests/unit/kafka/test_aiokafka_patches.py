@@ -1,5 +1,3 @@
-"""What is replaced in aiokafka: the bound on connections, and records that say what aiokafka's own say."""
-
 import gc
 import weakref
 from types import SimpleNamespace
@@ -57,7 +55,6 @@ def offsets(records):
 
 @pytest.mark.parametrize("first_offset", [0, 1, 3])
 def test_they_have_the_same_attributes_with_the_same_values(first_offset):
-    """Records before the wanted offset are left out."""
     records = fetched(first_offset=first_offset)
     theirs, ours = (
         [tuple(getattr(one, name) for name in ATTRIBUTES) for one in some]
@@ -68,7 +65,6 @@ def test_they_have_the_same_attributes_with_the_same_values(first_offset):
 
 
 def test_what_was_not_taken_yet_is_there_when_they_are_taken_again():
-    """A consumer that takes at most so many at once comes back for the rest."""
     records = fetched()
     assert [next(records).offset, next(iter(records)).offset] == [0, 1]
     assert offsets(records) == [2, 3]

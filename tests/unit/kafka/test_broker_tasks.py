@@ -1,5 +1,3 @@
-"""Fetches that go on by themselves and requests that begin at once do what aiokafka's own do, with fewer wake-ups."""
-
 import asyncio
 from collections.abc import Callable
 
@@ -55,8 +53,6 @@ class Brokers:
 
 
 class Rig:
-    """One client, and its requests that are under way, by broker."""
-
     named_in: Callable
 
     def __init__(self, leaders):
@@ -68,7 +64,6 @@ class Rig:
         return node_id, self.named_in(request)
 
     async def is_quiet(self):
-        """Whether no further request comes by itself."""
         await settle()
         return self.brokers.requests.empty()
 
@@ -83,8 +78,6 @@ class Looking(BrokerFetcher):
 
 
 class Reading(Rig):
-    """A fetcher of these positions."""
-
     def __init__(self, leaders, positions, backoff_s=60):
         super().__init__(leaders)
         self.subscriptions = SubscriptionState()
@@ -205,8 +198,6 @@ async def test_a_busy_process_waits_between_fetches_that_brought_records():
 
 # --- produce --------------------------------------------------------------------------------------------------------
 class Producing(Rig):
-    """A sender with the records that are queued for it."""
-
     def __init__(self, leaders, kind=EagerSender, backoff_ms=1):
         super().__init__(leaders)
         numbers = TransactionManager(None, 60_000)

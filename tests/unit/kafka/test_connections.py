@@ -1,5 +1,3 @@
-"""Connections read whole answers however the bytes come, and end what takes too long."""
-
 import asyncio
 import contextlib
 import ssl
@@ -96,7 +94,6 @@ class Broker:
 
 @contextlib.asynccontextmanager
 async def connected(timeout_ms=60_000, attempt_ms=1_000, client_options=None, **of_broker):
-    """A broker, and a connection to it."""
     async with Broker(**of_broker) as broker:
         options = client_options or {}
         connection = await connect_in_time(

@@ -1,5 +1,3 @@
-"""A fetch waits only while the process is busy, and never for long."""
-
 import time
 
 import pytest

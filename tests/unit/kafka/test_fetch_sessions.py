@@ -1,5 +1,3 @@
-"""Packed requests are byte for byte those of aiokafka, and a fetch of a session names what has changed."""
-
 from io import BytesIO
 
 import pytest

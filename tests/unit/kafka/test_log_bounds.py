@@ -1,5 +1,3 @@
-"""A position outside of a log moves only over deleted records, waits otherwise, and says which once."""
-
 import asyncio
 from types import SimpleNamespace
 

@@ -1,5 +1,3 @@
-"""A range of a log is fetched from its first record on, and from nowhere else; a tailer follows it then."""
-
 import asyncio
 import inspect
 from contextlib import aclosing
@@ -84,7 +82,6 @@ def reader_of(consumer, policy=WORKERS):
 
 
 def read(consumer, starts, policy=WORKERS):
-    """Partition and offset of what is read."""
     found = []
     read = reader_of(consumer, policy).read(starts, lambda tp, some: found.extend((tp, one.offset) for one in some))
     assert asyncio.run(read) == len(found)

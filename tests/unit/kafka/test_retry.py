@@ -1,5 +1,3 @@
-"""Is an outage waited for, and any other error raised?"""
-
 import asyncio
 import math
 from typing import Any

@@ -1,5 +1,3 @@
-"""A worker is let in, refused, or waits for a Kafka that is not there yet, and says so."""
-
 import asyncio
 import os
 import signal

@@ -1,5 +1,3 @@
-"""One order of records, whatever was fetched first."""
-
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +16,6 @@ def records(tp, times):
 
 
 def released(order, at_end, sure_ms):
-    """Time, topic and offset of each record that is released."""
     return [(at_ms, one.topic[0], one.offset) for at_ms, one in order.release(at_end, sure_ms)]
 
 

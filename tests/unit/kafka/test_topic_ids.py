@@ -1,5 +1,3 @@
-"""A topic is told from a later one of its name: by the id that a process, or a position, saw first."""
-
 import asyncio
 from types import SimpleNamespace
 

@@ -1,5 +1,3 @@
-"""The open loop in fake time: what is due is sent at once, and a stall is counted for every query it delays."""
-
 import asyncio
 import queue
 import threading
@@ -57,7 +55,6 @@ class Sending:
 
 
 async def driven(due_s, stalls):
-    """Send on schedule, each query answered the moment it is sent; the ledger."""
     sending = Sending(due_s, stalls)
     for released in sending.time.releases(due_s):
         await sending.release(released)

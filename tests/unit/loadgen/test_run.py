@@ -1,5 +1,3 @@
-"""A run against a stand-in for Kafka: what is let through, what an observer is told, and what the report counts."""
-
 import asyncio
 import time
 from types import SimpleNamespace

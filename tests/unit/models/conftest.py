@@ -33,8 +33,6 @@ def module(tmp_path, monkeypatch):
 
 @pytest.fixture
 def loaded(tmp_path):
-    """Loads a model file of these bytes, with the digest that it has."""
-
     def load(runtime, content, parameters=None, *, unpickle=False, **how):
         (tmp_path / "model").write_bytes(content)
         digest, files = hashlib.sha256(content).hexdigest(), FileRules(unpickle=unpickle)

@@ -1,5 +1,3 @@
-"""What a manifest from the control topic can name reaches nothing but what the operator's list allows."""
-
 import sys
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""A model file from elsewhere is fetched once, and only what has the expected digest is kept."""
-
 import hashlib
 import subprocess
 import sys
@@ -26,7 +24,6 @@ def kept_in(folder):
 
 @pytest.fixture
 def memory(tmp_path):
-    """A file in fsspec's memory; its URI."""
     uri = f"memory://{tmp_path.name}/model"
     fsspec.filesystem("memory").pipe(uri, CONTENT)
     yield uri

@@ -1,5 +1,3 @@
-"""Outputs of models become plain values, or fail their own row."""
-
 from decimal import Decimal
 
 import msgspec
@@ -52,10 +50,7 @@ def test_outputs_become_plain_values(outputs, plain):
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        (float("nan"), "finite"),
-        (float("inf"), "finite"),
-        (np.float32("nan"), "finite"),
-        ([1.0, float("nan")], "finite"),
+        *((number, "finite") for number in (np.nan, np.inf, np.float32("nan"), [1.0, np.nan])),
         ({"score": np.array([1.0, np.inf])}, "finite"),
         (None, "null"),
         (object(), "type object"),
@@ -66,8 +61,7 @@ def test_outputs_become_plain_values(outputs, plain):
         ({1, 2}, "type set"),
         (np.datetime64("2020-01-01"), "type date"),
         ({1: "a"}, "key of type int"),
-        (2**64, "64 bits"),
-        (-(2**63) - 1, "64 bits"),
+        *((number, "64 bits") for number in (2**64, -(2**63) - 1)),
         ("\ud800", "UTF-8"),
         (eval("[" * 33 + "1" + "]" * 33), "deeper"),
         (ENDLESS, "deeper"),

@@ -1,5 +1,3 @@
-"""A batch is run so that a bad row costs one answer."""
-
 import math
 from unittest.mock import ANY
 
@@ -60,13 +58,7 @@ def test_a_model_that_raises_no_exception_but_something_else_fails_its_row_too(e
     [
         ([], "0 outputs for 1 rows"),
         ([1, 2, 3], "3 outputs for 1 rows"),
-        (None, "gave a NoneType"),
-        ("x", "gave a str"),
-        (b"x", "gave a bytes"),
-        ({"a": 1}, "gave a dict"),
-        ({1}, "gave a set"),
-        (7, "gave a int"),
-        ((row for row in [1]), "gave a generator"),
+        *((one, f"gave a {type(one).__name__}") for one in (None, "x", b"x", {"a": 1}, {1}, 7, (row for row in [1]))),
         (np.array(1.0), "TypeError"),
         ([float("nan")], "finite"),
     ],

@@ -1,5 +1,3 @@
-"""What the page about runtimes says is so."""
-
 import io
 import pickle
 import re

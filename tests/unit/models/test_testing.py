@@ -1,5 +1,3 @@
-"""The model development kit finds what a model does wrong, and says it with the value, the bound and what to do."""
-
 import itertools
 import re
 import threading
@@ -41,7 +39,6 @@ SUMS = FunctionOfRow(lambda row: float(row.sum()))
 
 
 def laws(state, model, rows=ROWS, **how):
-    """The laws that are found to be in this state."""
     report = check_model(model, rows, **{"shape": [2], "budget_s": 0.0, **how})
     return {finding.law for finding in report.findings if finding.state == state}
 

@@ -1,5 +1,3 @@
-"""The number of series stays bounded, whatever applications there are, go, or are invented by callers."""
-
 from clipper_agents.observability.metrics import GatewayMetrics, RouterMetrics, StewardMetrics
 from clipper_agents.observability.specs import MOST_NAMES, OTHERS
 

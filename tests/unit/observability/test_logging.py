@@ -1,5 +1,3 @@
-"""A log line is one line, of `key=value` or of JSON, with the same fields; a library floods nobody."""
-
 import io
 import json
 import logging
@@ -40,11 +38,6 @@ def logged(emit, formatter=KeyValueFormatter, clock=lambda: 0.0):
     logger.addHandler(handler)
     emit(logger)
     return stream.getvalue().splitlines()
-
-
-def run(*command, **environ):
-    environ = {**os.environ, **environ}
-    return subprocess.run([sys.executable, *command], env=environ, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -152,8 +145,10 @@ def test_options_come_before_the_environment_and_an_unknown_format_is_refused(fo
 
 
 def test_a_command_that_writes_json_says_so_why_it_ends():
-    command = "-m clipper_agents.cli.main worker router --instance r --bootstrap 127.0.0.1:1 --log-format json"
-    done = run(*command.split(), "--set", "router.metrics_port=1", CLIPPER_ROUTER_METRICS_ADDRESS="192.0.2.1")
+    worker = "-m clipper_agents.cli.main worker router --instance r --bootstrap 127.0.0.1:1 --log-format json"
+    command = [sys.executable, *worker.split(), "--set", "router.metrics_port=1"]
+    environ = {**os.environ, "CLIPPER_ROUTER_METRICS_ADDRESS": "192.0.2.1"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     (line,) = map(json.loads, done.stderr.splitlines())
     assert (line["level"], line["msg"][:34]) == ("error", "metrics_port 192.0.2.1:1: Cannot a")
@@ -182,22 +177,3 @@ def test_after_the_block_handlers_and_levels_are_those_of_before(tmp_path, capsy
     assert (root.handlers, (root.level, noisy.level)) == (handlers, levels)
     root.warning("nobody may write this to the closed file")
     assert "Logging error" not in capsys.readouterr().err
-
-
-FIRST_FIGURE = """
-import logging, os, sys
-from pathlib import Path
-from clipper_agents.observability.logging import log_file
-
-logging.getLogger().addHandler(logging.NullHandler())  # as the program does
-with log_file(Path(sys.argv[1]), "info", os.environ):
-    pass
-import matplotlib.font_manager
-"""
-
-
-def test_matplotlib_without_a_font_cache_logs_into_no_closed_file(tmp_path):
-    pytest.importorskip("matplotlib")
-    done = run("-c", FIRST_FIGURE, str(tmp_path / "log"), MPLCONFIGDIR=str(tmp_path), HOME=str(tmp_path))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert list(tmp_path.glob("fontlist-*.json"))

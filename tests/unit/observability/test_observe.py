@@ -1,5 +1,3 @@
-"""The board and the alerts ask for metrics and labels that there are, and every alert leads to a page that helps."""
-
 import json
 import re
 import shutil
@@ -38,7 +36,6 @@ NAME = re.compile(r"\b(?:application:)?(?:clipper|process)_[a-z_]+(?::[a-z_]+\d*
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every PromQL expression, with what it is of."""
     yield from ((rule.get("alert") or rule["record"], rule["expr"]) for rule in RULES_OF_ALL)
     yield from ((panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"])
     yield from ((one["name"], one["expr"]) for one in CONTENT["annotations"]["list"])

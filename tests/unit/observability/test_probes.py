@@ -1,5 +1,3 @@
-"""Probes say whether a process lives and serves, whoever else asks, and however slowly."""
-
 import asyncio
 import gzip
 import json

@@ -95,7 +95,6 @@ class MemoryLogs:
             yield wanted[first : first + 3]
 
     def read_all(self, topic):
-        """As `oracle` reads them."""
         return [
             Record(
                 topic=topic, partition=number, offset=one.offset, key=one.key, value=one.value,
@@ -173,7 +172,6 @@ class Deployment:
         return self
 
     def restore(self, rows, name="app"):
-        """Declare a restore, and mark it in every partition."""
         return self.declare_restore(rows, name).mark(len(self._markers) - 1)
 
     def declare_restore(self, rows, name="app", digests=None):
@@ -210,7 +208,6 @@ class Deployment:
 
     # --- applications -------------------------------------------------------------------------------------------
     def ask(self, query_id, application="app", partition=0, **changes):
-        """A decision about a query."""
         asked = prediction(query_id, application, **{"queried_at_ms": self.logs.now_ms} | changes)
         self.logs.append(CATALOGUE.predictions, codec.predictions.encode(asked), partition)
         _, logged = read_prediction(self.logs.topics[CATALOGUE.predictions, partition][-1])
@@ -220,7 +217,6 @@ class Deployment:
         return self
 
     def audit(self, query_id, *models, partition=0, **changes):
-        """An audit of a query."""
         value = codec.audits.encode(audit_of(query_id, *models, **changes))
         self.logs.append(CATALOGUE.audits, value, partition)
         key, logged = read_audit(self.logs.topics[CATALOGUE.audits, partition][-1])
@@ -228,7 +224,6 @@ class Deployment:
         return self
 
     def tell(self, query_id, label=UNSET, partition=0, **changes):
-        """Feedback about a query."""
         given = any(changes.get(name) is not None for name in ("loss", "reward"))
         truth = {} if label is UNSET and given else {"label": 1 if label is UNSET else label}
         said = {"query_id": query_id} | truth | changes
@@ -335,17 +330,14 @@ class Deployment:
 
 
 def verified(at, **changes):
-    """The verification of a deployment's logs."""
     return asyncio.run(verify(at.logs, CATALOGUE, HORIZON_S, **changes))
 
 
 def state(at, **upto):
-    """The state of an application as of then."""
     return asyncio.run(state_at(at.logs, CATALOGUE, "app", HORIZON_S, **upto))
 
 
 def joined(logs, partition=0, *, first_offset=0, lists_of=3, **rules):
-    """The columns of the decisions of an application, and the counts; records go in by their time, some at once."""
     settings = JoinRules(**(dict(application="app", loss_kind="zero_one", partitions=4) | rules))
     names = {getattr(CATALOGUE, name): name for name in ("predictions", "audits", "feedback")}
     records = sorted((one for topic in names for one in logs.topics[topic, partition]), key=lambda one: one.timestamp)

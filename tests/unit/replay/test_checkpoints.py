@@ -1,5 +1,3 @@
-"""A changelog tells steps: each position with the rows that it has reached."""
-
 import pytest
 from builders.kafka import record
 

@@ -1,5 +1,3 @@
-"""The inputs of logged queries as an export has them."""
-
 import asyncio
 from types import SimpleNamespace
 

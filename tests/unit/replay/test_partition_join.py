@@ -1,5 +1,3 @@
-"""The join of predictions, audits and feedback: its rules one by one, and beside a naive one on any log."""
-
 from contextlib import suppress
 from typing import Any
 
@@ -45,7 +43,6 @@ class Log(MemoryLogs):
         return self.append(TOPICS[of], encoded, self.partition, headers=(*codec.headers_of(kind), *headers))
 
     def contents(self, kind):
-        """Records that can be read, with what they say."""
         for one in self.topics[TOPICS[kind], self.partition]:
             with suppress(UndecodableRecord):
                 yield one, CODECS[kind].decode(one.value, one.headers)
@@ -260,7 +257,6 @@ def outputs(several):
 
 @st.composite
 def asked_models(draw, several, served):
-    """Answers of models, and missing ones."""
     found = []
     for ref in draw(st.lists(st.sampled_from(["a:1", "b:1", "c:2"]), unique=True, max_size=3)):
         asked = dict(propensity=draw(st.sampled_from([0.1, 0.25, 0.5, 1.0, 1.5])), served=draw(served))

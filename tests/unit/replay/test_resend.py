@@ -1,5 +1,3 @@
-"""A log that is sent again: what each record becomes, when it is sent, and what is said about the run."""
-
 import asyncio
 import json
 from types import SimpleNamespace
@@ -135,13 +133,8 @@ def ran(records, speed=1.0, error=None, stop_at_s=1e9):
         return summary, sent, runner.run(run())
 
 
-LOG = [
-    (0, feedback("gone")),
-    (60_000, query(0, query_id="a")),
-    (60_500, feedback("a")),
-    (62_000, query(1)),
-    (62_000, query(2)),
-]
+RECORDS = feedback("gone"), query(0, query_id="a"), feedback("a"), query(1), query(2)
+LOG = [*zip((0, 60_000, 60_500, 62_000, 62_000), RECORDS, strict=True)]
 TOPICS = ["staging.queries", "staging.feedback", "staging.queries", "staging.queries"]
 
 

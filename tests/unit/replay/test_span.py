@@ -1,5 +1,3 @@
-"""Spans of logs, and how partitions are shared out among processes."""
-
 import pytest
 import typer
 

@@ -1,5 +1,3 @@
-"""The rows as of an offset or a time are what a fold up to there had learned."""
-
 import pytest
 from unit.replay.deployment import HORIZON_MS, SAVED, START_MS, Deployment, manifest, state
 

@@ -1,5 +1,3 @@
-"""What is false in a table is found and named; what nobody can tell is said."""
-
 import dataclasses
 
 import msgspec
@@ -189,7 +187,6 @@ def test_a_marker_begins_the_rows_of_its_application(at):
 
 @pytest.mark.parametrize("before", [2, 9])
 def test_contexts_forgotten_around_the_beginning_of_the_logs_are_no_difference(at, before):
-    """What was forgotten before the first feedback that is left, and what after it."""
     for name in "abcd":
         at.work(2, first=10 * ord(name), context=name)
     at.forget(4).wait(HORIZON_MS + 1)

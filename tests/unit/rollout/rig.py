@@ -28,7 +28,6 @@ def control_record(key, value, at_ms=0):
 
 
 def control_records(manifest, revision, *, noted=True):
-    """A manifest as this revision of its application, and its change."""
     after = msgspec.structs.replace(manifest, revision=revision)
     change = Change(
         application=after.name, revision=revision, command="update", at_ms=revision * 1000, by="ada", after=after
@@ -50,7 +49,6 @@ def control_of(*manifests, noted=True, published=()):
 
 
 def specs_of(*manifests, **fields):
-    """What is compared of the application after these manifests."""
     return comparison_specs(control_of(*manifests, **fields)).get("digits")
 
 

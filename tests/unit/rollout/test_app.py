@@ -1,5 +1,3 @@
-"""What the controller does about decisions, what it publishes how often, and where it begins to read."""
-
 import asyncio
 import logging
 import math

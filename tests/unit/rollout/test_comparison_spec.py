@@ -1,5 +1,3 @@
-"""What is compared since when, from the control topic alone, and what a decision about it changes."""
-
 import pytest
 from unit.rollout.rig import CANARY, PLAIN, SHADOW, control_of, control_record, specs_of, with_trials
 
@@ -79,7 +77,6 @@ def test_what_began_before_it_was_compared_needs_what_was_read_already(after, ne
 
 # --- decisions --------------------------------------------------------------------------------------------------------
 def changed(manifest, command, model="new:1", share=None):
-    """The edits of a decision."""
     decision = RolloutDecision(
         command=command, application="digits", model=model, revision=1, share=share, why="why", numbers={"lower": 0.5}
     )

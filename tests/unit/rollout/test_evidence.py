@@ -1,5 +1,3 @@
-"""The fold of the logs: what is known at a place does not depend on when the control topic was read."""
-
 import random
 import sys
 

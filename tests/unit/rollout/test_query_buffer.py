@@ -1,5 +1,3 @@
-"""What is put together about one query, what is forgotten, and which losses it tells."""
-
 import pytest
 from builders.rollout_logs import answered, audit_of, decided, missing
 from msgspec import UNSET
@@ -114,14 +112,12 @@ def said(**outputs):
 
 
 def rows(ref, *outputs):
-    """An answer to a query of several rows."""
     one = answered(ref, UNSET)
     one.outputs = list(outputs)
     return one
 
 
 def losses(served, beside=(), fields=None, kind="zero_one", **told):
-    """The decision about a query, and what is known of it; the label is 1 unless something else is told."""
     prediction = decided("q", *served, **{"audited": bool(beside)} | (fields or {}))
     decision = join(prediction, audit_of("q", *beside) if beside else None)
     feedback = feedback_value(Feedback(query_id="q", **told or {"label": 1}))

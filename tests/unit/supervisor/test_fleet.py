@@ -1,5 +1,3 @@
-"""Hosts follow what is declared: started, replaced one by one, ended when nobody waits for them, and cleared away."""
-
 import asyncio
 from types import SimpleNamespace
 
@@ -92,7 +90,6 @@ class World:
         self.fleet.reconcile()
 
     async def after(self, *manifests, **options):
-        """What was done about these records."""
         self.did.clear()
         self.take(*manifests, **options)
         await settle(WAIT_S)

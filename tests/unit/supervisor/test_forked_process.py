@@ -1,5 +1,3 @@
-"""Workers are forked from a template, and behave as if they had been executed. No Kafka: the workers wait for one."""
-
 import asyncio
 import os
 import signal

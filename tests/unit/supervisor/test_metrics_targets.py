@@ -1,5 +1,3 @@
-"""Prometheus finds each process where it is now, and one that has died where it was."""
-
 import asyncio
 import json
 import logging

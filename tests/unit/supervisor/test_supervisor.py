@@ -1,5 +1,3 @@
-"""Children are started, restarted and ended; none is left behind. The children are small Python programs."""
-
 import asyncio
 import contextlib
 import os
@@ -44,11 +42,9 @@ class Supervised:
             await self._slept.wait_for(lambda: len(self.delays) >= count)
 
     async def start(self, *codes, **options):
-        """Start children that run these programs, named a, b and so on."""
         await self.supervisor.start([spec(code, name, **options) for code, name in zip(codes, "ab", strict=False)])
 
     async def kill(self):
-        """Kill the first child, and wait until it serves again."""
         self.supervisor.kill("a")
         await self.supervisor.child("a").wait_ready()
 
@@ -137,7 +133,6 @@ async def test_a_killed_child_starts_again_after_a_wait_that_grows_to_a_bound_un
 
 
 async def test_a_child_that_served_once_is_tried_for_ever_and_says_how_it_ended(around, tmp_path):
-    """It serves once, and then fails at each start, more often than a child that never served is tried."""
     flag = tmp_path / "served"
     once = (
         f"import os, pathlib, signal\nflag = pathlib.Path({str(flag)!r})\nif flag.exists(): os._exit(7)\nflag.touch()\n"
@@ -163,12 +158,7 @@ async def test_a_child_that_served_once_is_tried_for_ever_and_says_how_it_ended(
         (HANGS, {}, r"ready; last lines: model hangs$", []),
         ("import signal; signal.pause()", {"ready_s": 0.2}, "was not ready in time", []),
     ],
-    ids=[
-        "with its last words",
-        "at once when its set-up is wrong",
-        "without the lines of a stack",
-        "when its time is over",
-    ],
+    ids=["with its last words", "at once: a wrong set-up", "without the lines of a stack", "when its time is over"],
 )
 async def test_a_child_that_is_not_ready_is_given_up_and_the_others_are_not(around, code, options, said, delays):
     with pytest.raises(ChildNotReady, match=said):

@@ -1,5 +1,3 @@
-"""The command lines, files and variables with which workers are started."""
-
 import sys
 from pathlib import Path
 
@@ -38,7 +36,6 @@ def svm(**fields):
 
 
 def settings_of(spec, environ=None):
-    """What a worker reads."""
     return load_settings(Path(spec.command[spec.command.index("--config") + 1]), environ or {})
 
 
@@ -107,7 +104,6 @@ def test_a_steward_is_started_unless_it_is_not_wanted(workers):
 
 
 def test_a_gateway_is_started_unless_it_is_not_wanted(workers):
-    pytest.importorskip("grpc")
     (spec,) = workers(gateway__port="0", gateway__drain_s="3").gateways()
     assert (spec.name, spec.command[4]) == ("gateway", "gateway")
     assert "--ends-with-stdin" in spec.command

@@ -9,6 +9,7 @@ from clipper_stream.selection.state import ModelTotals, SelectionState
 
 MODELS = ("svm:1", "knn:1")
 ALIKE, UNLIKE = {"svm:1": 1.0, "svm:2": 1.0}, {"svm:1": 2.0, "knn:1": 0.5}
+SHARES = {"svm:1": 0.9, "knn:1": 0.1}
 AS_THE_APPLICATION = Answering(combiner="mean", loss="absolute", default_output=0.0, confidence_threshold=0.5)
 SURE = Answering(combiner="mean", loss="absolute", default_output="none", confidence_threshold=0.6)
 
@@ -37,11 +38,7 @@ def frozen(name, models=MODELS, **parameters):
         ("frozen exp3:eta=1 of svm:2", frozen("exp3", ("svm:2",), eta=1), "frozen exp3:eta=1"),
         ("single", frozen("single"), "frozen single"),
         ("single:model=knn:1", frozen("single", model="knn:1"), "frozen single:model=knn:1"),
-        (
-            "split:svm:1=0.9,knn:1=0.1",
-            frozen("split", shares={"svm:1": 0.9, "knn:1": 0.1}),
-            "frozen split:svm:1=0.9,knn:1=0.1",
-        ),
+        ("split:svm:1=0.9,knn:1=0.1", frozen("split", shares=SHARES), "frozen split:svm:1=0.9,knn:1=0.1"),
         *((text, OneModel(model="svm:2"), "model svm:2") for text in ("svm:2", "model svm:2", " model  svm:2 ")),
         (
             "ensemble svm:1+svm:2",

@@ -84,7 +84,6 @@ def test_as_many_values_as_do_not_fit_one_number_are_told_apart():
 
 
 def test_a_query_of_several_rows_is_answered_row_by_row():
-    """As by a router: a row that one member left out is answered by the others."""
     outputs = [
         [["a", "b"], ["a", "c"], ["x", "b"]],
         [["a", None], ["a", "c"], ["x", "c"]],

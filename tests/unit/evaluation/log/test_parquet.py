@@ -3,14 +3,14 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from builders.columns import made_up
 
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.parquet import FileFacts, UnusableFile, read_chunks_with_inputs, read_facts, writing
 
-pa = pytest.importorskip("pyarrow")
-pq = pytest.importorskip("pyarrow.parquet")
 FACTS = FileFacts(application="app", loss_kind="zero_one")
 
 

@@ -19,7 +19,6 @@ def of_partition(columns, number):
 
 
 def read_back(path, parts, *wanted):
-    """What is written in these parts, in the order in which it is read."""
     with writing(path, FACTS) as writer:
         for part in parts:
             writer.write(part)

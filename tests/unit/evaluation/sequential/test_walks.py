@@ -107,13 +107,8 @@ def test_a_course_has_the_loss_of_its_runs():
     ((rejected,),) = run_replicates(log, EXP3, question, found).values()
     runs = list(reject(found.usable(log), EXP3, ratio=found.least_propensity))
     assert rejected.estimate.value == pytest.approx(value(runs), abs=1e-12)
-    assert (
-        rejected.estimate.decisions
-        == rejected.known
-        == rejected.learned
-        == sum(run.learned.sum() for run in runs)
-        < 400
-    )
+    learned = sum(run.learned.sum() for run in runs)
+    assert rejected.estimate.decisions == rejected.known == rejected.learned == learned < 400
 
 
 def by_feature(shares=None):

@@ -42,7 +42,6 @@ def declare(view: LiveView, count: int, model: str = "svm:1") -> list[str]:
 
 
 def asked(caller: Caller = ANYBODY, path: dict[str, str] | None = None, **query: str) -> PageRequest:
-    """A request for a page."""
     return PageRequest(caller=caller, path=path or {}, query=query)
 
 
@@ -53,6 +52,5 @@ def renderer() -> Renderer:
 
 
 def html(page: Page, caller: Caller = ANYBODY, **context: Any) -> str:
-    """A whole page, as the console sends it."""
     about = {"title": page.title, "caller": caller, "csrf": "t0ken", "is_open": False, "path": "/console"}
     return renderer().render(page.template, **{**about, **page.data, **context})

@@ -1,5 +1,3 @@
-"""Actions before Kafka is asked: their forms, who may act, and what is done once."""
-
 import asyncio
 import threading
 

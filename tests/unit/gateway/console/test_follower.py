@@ -1,5 +1,3 @@
-"""Does the view make what pages show once a second, whoever looks, and go on while no Kafka is there?"""
-
 import asyncio
 from unittest.mock import AsyncMock
 

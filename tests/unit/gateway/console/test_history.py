@@ -1,5 +1,3 @@
-"""Does the history give back what was added, on any disk, and after anything that happened to its folder?"""
-
 import resource
 from contextlib import contextmanager
 

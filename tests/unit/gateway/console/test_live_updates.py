@@ -1,5 +1,3 @@
-"""Do viewers get what changes, of one rendering a page and second, and the slow ones the newest alone?"""
-
 import asyncio
 import json
 from contextlib import aclosing

@@ -1,5 +1,3 @@
-"""Do pages show what there is, safely and to those who may see it, with every name as text?"""
-
 import json
 from dataclasses import replace
 
@@ -45,8 +43,6 @@ class Queries:
 
 
 class Site:
-    """The pages of a deployment without Kafka."""
-
     def __init__(self):
         self.view, self.queries = followed(), Queries()
         self.pages = Pages(self.view, self.queries, *NO_KAFKA, lambda: 4)
@@ -56,7 +52,6 @@ class Site:
         return await self.pages.builders[at](asked(caller, path, **query))
 
     def change(self, revision, **fields):
-        """A change of `digits` is read."""
         about = {"application": "digits", "command": "update", "by": "ada", "revision": revision, "at_ms": 1}
         one = Change(**about | fields)
         self.view.facts.control(change_key("digits", revision), codec.changes.encode(one))

@@ -1,5 +1,3 @@
-"""Is a history that was lost filled from what the logs still have, without harm to what is there?"""
-
 import asyncio
 from itertools import pairwise
 

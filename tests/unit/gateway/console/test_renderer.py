@@ -1,5 +1,3 @@
-"""Do templates keep the Content-Security-Policy, and the vendored files the digests that are written down?"""
-
 import hashlib
 import re
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""The console as part of a gateway without Kafka: who gets in, what every answer has, and what is written down."""
-
 import asyncio
 import logging
 import re
@@ -34,7 +32,6 @@ class Site:
 
 @pytest.fixture(scope="module")
 async def site(anyio_backend, tmp_path_factory):
-    """One without keys."""
     site = Site(tmp_path_factory.mktemp("open"), GatewaySection())
     yield site
     await site.console.stop()

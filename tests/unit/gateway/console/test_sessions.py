@@ -1,5 +1,3 @@
-"""Who may look at the console, for how long, and which requests are not its own pages'."""
-
 import logging
 
 import pytest

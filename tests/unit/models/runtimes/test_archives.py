@@ -1,5 +1,3 @@
-"""An archive is unpacked into its folder and nowhere else."""
-
 import io
 import shutil
 import tarfile

@@ -1,5 +1,3 @@
-"""The runtimes `lightgbm` and `xgboost` load what those libraries write, without pickle, and say what they cannot."""
-
 import json
 from dataclasses import replace
 
@@ -12,18 +10,9 @@ from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.python_function import FunctionModel
 
-pytestmark = pytest.mark.runtime
-pytest.importorskip("lightgbm", reason="the extra lightgbm is not installed")
-pytest.importorskip("xgboost", reason="the extra xgboost is not installed")
-
 OBJECTIVES = {
-    "lightgbm": {"two": "binary", "three": "multiclass", "numbers": "regression", "shares": "cross_entropy"},
-    "xgboost": {
-        "two": "binary:logistic",
-        "three": "multi:softprob",
-        "numbers": "reg:squarederror",
-        "top": "multi:softmax",
-    },
+    "lightgbm": dict(two="binary", three="multiclass", numbers="regression", shares="cross_entropy"),
+    "xgboost": dict(two="binary:logistic", three="multi:softprob", numbers="reg:squarederror", top="multi:softmax"),
 }
 THREE = dict(labels=CLASSES, num_class=3)
 TRAINING = {"two": {}, "three": THREE, "top": THREE, "numbers": dict(labels=FIRST), "shares": {}}
@@ -32,8 +21,6 @@ runtimes = pytest.mark.parametrize("runtime", OBJECTIVES)
 
 @pytest.fixture
 def made(tmp_path, loaded):
-    """Trains a booster and loads its file: gives the model and the booster."""
-
     def make(runtime, kind="two", name="model.ubj", **parameters):
         booster = trained(runtime, tmp_path / name, objective=OBJECTIVES[runtime][kind], **TRAINING[kind])
         return loaded(runtime, (tmp_path / name).read_bytes(), parameters), booster

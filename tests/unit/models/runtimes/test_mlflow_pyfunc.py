@@ -1,5 +1,3 @@
-"""The runtime `mlflow` runs a packed MLflow model where the operator permits it."""
-
 import contextlib
 import hashlib
 import io
@@ -17,7 +15,7 @@ from clipper_stream.models.registry import load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.model_files import FileRules
 
-pytestmark = [pytest.mark.runtime, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,3 @@
-"""The runtime `oip` asks a server of the Open Inference Protocol, and survives whatever it answers."""
-
 import base64
 import ssl
 
@@ -11,9 +9,6 @@ from clipper_stream.errors import ModelFailed, ModelNotLoaded
 from clipper_stream.models.registry import check_allowed, load_model
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.oip_tensors import request_body
-
-pytestmark = pytest.mark.runtime
-pytest.importorskip("urllib3", reason="the extra oip is not installed")
 
 ROWS = np.array([[1.5, 2.0], [3.5, 4.0], [5.5, 6.0]], "float32")
 FIRST = [1.5, 3.5, 5.5]

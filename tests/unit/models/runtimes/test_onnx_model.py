@@ -1,5 +1,3 @@
-"""The runtime `onnx` runs an ONNX file by onnxruntime, whole batches at a time."""
-
 import numpy as np
 import pytest
 import skl2onnx
@@ -10,8 +8,6 @@ from sklearn.tree import DecisionTreeClassifier
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.runner import predict_rows
 
-pytestmark = pytest.mark.runtime
-
 X = np.array([[0, 0], [0, 1], [5, 5], [5, 6]], dtype=np.float32)
 X.flags.writeable = False
 CLASSIFIER = LogisticRegression().fit(X, [0, 0, 1, 1])
@@ -20,8 +16,6 @@ FLOAT, STRING = TensorProto.FLOAT, TensorProto.STRING
 
 @pytest.fixture
 def onnx(loaded):
-    """Loads an ONNX model, or what an estimator is converted to."""
-
     def load(model, parameters=None, *, allowed=None, **options):
         if not hasattr(model, "SerializeToString"):
             model = skl2onnx.to_onnx(model, X[:1], options=options or None)

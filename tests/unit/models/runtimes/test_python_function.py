@@ -1,5 +1,3 @@
-"""The runtime `python` takes functions, classes and instances, and says what to do when it cannot."""
-
 import hashlib
 
 import pytest

@@ -1,5 +1,3 @@
-"""The runtimes `sklearn` and `joblib` load estimators: skops files whose every type is trusted, and pickles."""
-
 import importlib
 import io
 
@@ -34,7 +32,6 @@ def pickled(estimator):
 
 @pytest.fixture(params=["sklearn", "joblib"])
 def load(request, loaded):
-    """Writes and loads an estimator by each of the runtimes."""
     write = {"sklearn": skops.io.dumps, "joblib": pickled}[request.param]
     return lambda estimator: loaded(request.param, write(estimator), unpickle=request.param == "joblib")
 
