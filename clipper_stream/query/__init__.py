@@ -16,7 +16,7 @@ carries them out, and reads and writes all stores between the steps (`clipper_ag
 
 from clipper_stream.query.answers import Answers
 from clipper_stream.query.application import Application, CandidateModel, TrialModel
-from clipper_stream.query.batch import Failure, QueryBatch, QueryOptions
+from clipper_stream.query.batch import Failure, QueryBatch, OptionalFields
 from clipper_stream.query.effects import Effects
 from clipper_stream.query.requests import OutputPiece, Request
 from clipper_stream.query.router import Router
@@ -31,7 +31,7 @@ __all__ = [
     "Lookup",
     "OutputPiece",
     "QueryBatch",
-    "QueryOptions",
+    "OptionalFields",
     "Request",
     "Router",
     "TrialModel",

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from clipper_stream.caching.keys import row_hashes
 from clipper_stream.query.application import Application
-from clipper_stream.query.status import Status, move
+from clipper_stream.query.lifecycle import QueryState, set_state
 from clipper_stream.selection.distribution import Decision
 
 
@@ -37,7 +37,7 @@ OPEN: Final[Any] = object()
 LATE = Failure("late", "no output by the deadline")
 
 
-class QueryOptions(NamedTuple):
+class OptionalFields(NamedTuple):
     """What a query says beside its id, its row and its deadline; most say nothing.
 
     Attributes:
@@ -57,7 +57,7 @@ class QueryOptions(NamedTuple):
     raw: bool = False
 
 
-PLAIN = QueryOptions()
+PLAIN = OptionalFields()
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -77,7 +77,7 @@ class QueryBatch:
         options: Of the queries that have any.
         traces: Of sampled queries.
         shares_id: Whether another application's query has the same id as one of these.
-        status: The `Status` of each entry.
+        states: The `QueryState` of each entry.
         new: The queries that were not read before.
         is_registered: Whether there is an application of this name, when it is planned.
         manifest: The application as it was then; only where `is_registered`.
@@ -110,10 +110,10 @@ class QueryBatch:
     row_start: list[int] = field(default_factory=lambda: [0], init=False)
     bounds_s: dict[int, float] = field(default_factory=dict, init=False)
     echoed: dict[int, tuple[tuple[str, bytes], ...]] = field(default_factory=dict, init=False)
-    options: dict[int, QueryOptions] = field(default_factory=dict, init=False)
+    options: dict[int, OptionalFields] = field(default_factory=dict, init=False)
     traces: dict[int, Any] = field(default_factory=dict, init=False)
     shares_id: bool = field(default=False, init=False)
-    status: bytearray = field(default_factory=bytearray, init=False)
+    states: bytearray = field(default_factory=bytearray, init=False)
     new: Sequence[int] = field(default=(), init=False)
     is_registered: bool = field(default=False, init=False)
     manifest: Application = field(init=False)
@@ -150,7 +150,7 @@ class QueryBatch:
         self.keys.append(key)
         self.rows.extend(rows)
         self.row_start.append(len(self.rows))
-        self.status.append(Status.READ)
+        self.states.append(QueryState.READ)
         return index
 
     def alone(self, query: int) -> "QueryBatch":
@@ -191,14 +191,14 @@ class QueryBatch:
         if audits:
             decisions += audits.values()
             self.audit = {query: count + place for place, query in enumerate(audits)}
-            self.status.extend(bytes(len(audits)))
+            self.states.extend(bytes(len(audits)))
             asked = [*asked, *range(count, count + len(audits))]
         self.single = len(asked) == count == len(decisions) == self.row_start[-1] and self._open_alike()
         if not self.single:
             self._open_each()
         self.outputs, self.arrived_s = [OPEN] * len(self.slot_entry), [0.0] * len(self.slot_entry)
         self.waiting = len(asked)
-        move(self.status, asked, Status.WAITING)
+        set_state(self.states, asked, QueryState.WAITING)
 
     def _open_alike(self) -> bool:
         """Where every query asks for one row equally many models, the usual case; False where they do not."""

@@ -37,7 +37,7 @@ LARGEST_FEATURE = 1e6
 
 
 @dataclass(slots=True)
-class Plan:
+class QueryPlan:
     """What was decided about the new queries of a batch.
 
     Attributes:
@@ -72,9 +72,9 @@ class Planner:
     room: int
     now_s: float
     trip_s: float = 0.0
-    plan: Plan = field(default_factory=Plan, init=False)
+    plan: QueryPlan = field(default_factory=QueryPlan, init=False)
 
-    def decide(self) -> Plan:
+    def decide(self) -> QueryPlan:
         """Decide about all of them."""
         batch, application, now_s, plan = self.batch, self.application, self.now_s, self.plan
         batch.due_s = due_times_s(batch, application, now_s)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 
 from clipper_stream.query.batch import QueryBatch
-from clipper_stream.query.status import Status, move
+from clipper_stream.query.lifecycle import QueryState, set_state
 
 Repetition = tuple[QueryBatch, int]
 """A record of a query that was read again, which gets the same prediction."""
@@ -56,10 +56,10 @@ class QueriesInFlight:
         if application in sharing or (holder is not None and holder.application == application):
             self._again.setdefault((*place, application), []).append((batch, query))
             self.repeats += 1
-            move(batch.status, (query,), Status.REPEATED)
+            set_state(batch.states, (query,), QueryState.REPEATED)
             return False
         if known:
-            move(batch.status, (query,), Status.KNOWN)
+            set_state(batch.states, (query,), QueryState.KNOWN)
             return False
         if holder is None:
             held[place[1]] = batch

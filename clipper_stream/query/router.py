@@ -26,7 +26,7 @@ from clipper_stream.query.planner import Choices, Planner, audited_models
 from clipper_stream.query.queries_in_flight import QueriesInFlight, Repetition
 from clipper_stream.query.requests import OutputPiece, Part
 from clipper_stream.query.rows_in_flight import Lookup, RowsInFlight
-from clipper_stream.query.status import Status, move
+from clipper_stream.query.lifecycle import QueryState, set_state
 from clipper_stream.selection.distribution import Decision
 
 MOST_LEAD_RATIO = 0.1
@@ -144,11 +144,11 @@ class Router:
     def _refuse(self, batch: QueryBatch, why: dict[int, Failure], now_s: float) -> None:
         if len(why) == len(batch):
             batch.rows = []
-        move(batch.status, [*why], Status.DEFAULTED)
+        set_state(batch.states, [*why], QueryState.DEFAULTED)
         self._effects.answers.append(refuse(batch, why, now_s))
 
     def _defer(self, batch: QueryBatch, until_s: dict[int, float]) -> None:
-        move(batch.status, [*until_s], Status.DEFERRED)
+        set_state(batch.states, [*until_s], QueryState.DEFERRED)
         for query, at_s in until_s.items():
             records = ((batch, query), *self._queries.remove(batch, (query,)))
             self._effects.deferred += ((*record, at_s) for record in records)
@@ -243,7 +243,7 @@ class Router:
         """
         oldest: dict[QueryBatch, list[int]] = {}
         for batch, entry in islice(self._audits.values(), max(0, self.surplus_audits)):
-            if batch.status[entry] == Status.WAITING:
+            if batch.states[entry] == QueryState.WAITING:
                 oldest.setdefault(batch, []).append(entry)
         for batch, entries in oldest.items():
             self._end(batch, entries, now_s)
@@ -275,15 +275,15 @@ class Router:
             audits = [entry for entry in entries if entry >= count]
             entries = [entry for entry in entries if entry < count]
             if audits:
-                move(batch.status, audits, Status.NOTED)
+                set_state(batch.states, audits, QueryState.NOTED)
                 effects.audits.append(Answers(batch, audits, now_s))
                 self.admission.leave(batch.application, len(audits))
         if entries:
             answers = conclude(batch, entries, now_s)
             good = [entry for entry in entries if entry not in answers.failures] if answers.failures else entries
-            move(batch.status, good, Status.ANSWERED)
+            set_state(batch.states, good, QueryState.ANSWERED)
             if answers.failures:
-                move(batch.status, [*answers.failures], Status.DEFAULTED)
+                set_state(batch.states, [*answers.failures], QueryState.DEFAULTED)
             effects.answers.append(answers)
             self.admission.leave(batch.application, len(entries))
         if not batch.waiting:
@@ -292,7 +292,7 @@ class Router:
     # --- record ---------------------------------------------------------------------------------------------------
     def recorded(self, batch: QueryBatch, queries: Sequence[int]) -> Sequence[Repetition]:
         """End queries whose predictions are in the log; the records of them that were read meanwhile."""
-        move(batch.status, queries, Status.RECORDED)
+        set_state(batch.states, queries, QueryState.RECORDED)
         return self._queries.remove(batch, queries)
 
     def lost_audit(
@@ -325,12 +325,12 @@ class Router:
         batch.fill(range(len(batch.outputs)), [LOST_AUDIT] * len(batch.outputs), 0.0)
         entry = batch.audit[0]
         self._audits[batch.partition, batch.offsets[0]] = batch, entry
-        move(batch.status, (0,), Status.KNOWN)
-        move(batch.status, (entry,), Status.NOTED)
+        set_state(batch.states, (0,), QueryState.KNOWN)
+        set_state(batch.states, (entry,), QueryState.NOTED)
         return Answers(batch, [entry], now_s)
 
     def audits_recorded(self, batch: QueryBatch, entries: Sequence[int]) -> None:
         """End audits: they are in the log."""
-        move(batch.status, entries, Status.RECORDED)
+        set_state(batch.states, entries, QueryState.RECORDED)
         for entry in entries:
             self._audits.pop((batch.partition, batch.offsets[batch.query_of(entry)]), None)

@@ -16,7 +16,7 @@ from clipper_stream.query import (
     Failure,
     OutputPiece,
     QueryBatch,
-    QueryOptions,
+    OptionalFields,
     Router,
     TrialModel,
 )
@@ -60,7 +60,7 @@ def application(name="app", refs=("a:1",), policy="exp4", **changes):
 
 
 class Query(NamedTuple):
-    """A query as a test says it; of the fields see `QueryBatch` and `QueryOptions`."""
+    """A query as a test says it; of the fields see `QueryBatch` and `OptionalFields`."""
 
     query_id: str
     application: str
@@ -82,7 +82,7 @@ class Query(NamedTuple):
 
     @property
     def options(self):
-        return QueryOptions(self.packed, self.context, self.models, self.features, self.invalid, self.raw)
+        return OptionalFields(self.packed, self.context, self.models, self.features, self.invalid, self.raw)
 
 
 def query(query_id, *values, **changes):

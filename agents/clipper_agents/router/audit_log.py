@@ -23,7 +23,7 @@ from clipper_agents.router.turn import QueryTurn
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import Answers, QueryBatch
-from clipper_stream.query.status import Status, move
+from clipper_stream.query.lifecycle import QueryState, set_state
 from clipper_topics.logged_records import audit_key, read_audit
 
 
@@ -71,7 +71,7 @@ class AuditLog:
             batch, ready = some.batch, list[int]()
             for entry in some.entries:
                 query = batch.query_of(entry)
-                if batch.status[query] in {Status.RECORDED, Status.KNOWN}:
+                if batch.states[query] in {QueryState.RECORDED, QueryState.KNOWN}:
                     ready.append(entry)
                 else:
                     self._early[batch, query] = some._replace(entries=[entry])
@@ -119,5 +119,5 @@ class AuditLog:
         for one in outgoing:
             batch, queries = one.batch, one.queries
             self._turn.router.audits_recorded(batch, one.entries)
-            move(batch.status, [*one.entries, *queries], Status.ACKNOWLEDGED)
+            set_state(batch.states, [*one.entries, *queries], QueryState.ACKNOWLEDGED)
             self._consumer.acknowledge(partition, [batch.offsets[query] for query in queries], generation)

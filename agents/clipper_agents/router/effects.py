@@ -13,7 +13,7 @@ from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.turn import QueryTurn
 from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.query import Effects, Failure, OutputPiece, QueryBatch, Request
-from clipper_stream.query.status import Status
+from clipper_stream.query.lifecycle import QueryState
 from clipper_topics.frames import OutputFrame
 
 ROWS_GATHERED_TOGETHER = 256
@@ -68,7 +68,7 @@ class EffectRunner:
         """
         known = self._prediction_log.known(batch)
         self._router.admit(batch, known)
-        again = [query for query in known if batch.status[query] == Status.KNOWN]
+        again = [query for query in known if batch.states[query] == QueryState.KNOWN]
         for query in again:
             self._prediction_log.repeat(batch, query, known[query])
         self._turn.decide(batch, now_s)

@@ -26,7 +26,7 @@ from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.streaming.app import TaskRunner
 from clipper_agents.streaming.outbox import Outbox
 from clipper_stream.query import Answers, QueryBatch, Router
-from clipper_stream.query.status import Status, move
+from clipper_stream.query.lifecycle import QueryState, set_state
 from clipper_topics.logged_records import LoggedRecord, named_models, prediction_head, read_prediction
 
 MEMORY_ROUNDS = 10
@@ -192,7 +192,7 @@ class PredictionLog:
 
 def _finish(batch: QueryBatch, queries: Sequence[int]) -> list[int]:
     """Return the offsets of queries that are to be acknowledged."""
-    move(batch.status, queries, Status.ACKNOWLEDGED)
+    set_state(batch.states, queries, QueryState.ACKNOWLEDGED)
     return [batch.offsets[query] for query in queries]
 
 

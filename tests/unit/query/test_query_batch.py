@@ -7,7 +7,7 @@ from builders.query_router import NOW_S, application, outputs_of, query
 from unit.query.rig import Rig
 
 from clipper_stream.query import Failure
-from clipper_stream.query.status import Status
+from clipper_stream.query.lifecycle import QueryState
 
 SINGLE = application("single", ("a:1", "b:1"), "exp3")
 LATE_S = 100.0
@@ -138,8 +138,8 @@ def test_each_query_of_a_batch_has_a_status_of_its_own():
     rig = Rig(SINGLE)
     effects = rig.receive(single("late", 0, queried_at_s=NOW_S - 3.0), *several("x", "y")[1:])
     batch = effects.answers[0].batch
-    assert [*batch.status] == [Status.DEFAULTED, Status.WAITING]
+    assert [*batch.states] == [QueryState.DEFAULTED, QueryState.WAITING]
     (answer,) = gathered(rig, effects).answers
-    assert [*batch.status] == [Status.DEFAULTED, Status.ANSWERED]
+    assert [*batch.states] == [QueryState.DEFAULTED, QueryState.ANSWERED]
     rig.router.recorded(answer)
-    assert [*batch.status] == [Status.DEFAULTED, Status.RECORDED]
+    assert [*batch.states] == [QueryState.DEFAULTED, QueryState.RECORDED]

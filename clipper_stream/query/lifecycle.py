@@ -24,7 +24,7 @@ from enum import IntEnum
 from types import MappingProxyType
 
 
-class Status(IntEnum):
+class QueryState(IntEnum):
     """The status of a query or of an audit."""
 
     READ = 0
@@ -49,15 +49,15 @@ class Status(IntEnum):
     """The query's offset is acknowledged; nothing follows."""
 
 
-class IllegalMove(RuntimeError):
+class IllegalTransition(RuntimeError):
     """A query cannot have this status after the one that it has.
 
     A bug of the caller, so deliberately no `ClipperError`: nothing that answers for bad requests may swallow it.
     """
 
 
-_S = Status
-BEFORE: Mapping[Status, tuple[Status, ...]] = MappingProxyType(
+_S = QueryState
+BEFORE: Mapping[QueryState, tuple[QueryState, ...]] = MappingProxyType(
     {
         _S.KNOWN: (_S.READ,),
         _S.REPEATED: (_S.READ,),
@@ -75,14 +75,14 @@ _ILLEGAL = 255
 _MOVES = {to: bytes(to if before in legal else _ILLEGAL for before in range(256)) for to, legal in BEFORE.items()}
 
 
-def move(column: bytearray, entries: Sequence[int], to: Status) -> None:
+def set_state(column: bytearray, entries: Sequence[int], to: QueryState) -> None:
     """Give entries of a status column another status.
 
     Raises:
-        IllegalMove: the table does not have the move of one of them; nothing was moved.
+        IllegalTransition: the table does not have the move of one of them; nothing was moved.
 
-    >>> move(column := bytearray(3), [0, 2], Status.WAITING)
-    >>> [Status(one).name for one in column]
+    >>> set_state(column := bytearray(3), [0, 2], QueryState.WAITING)
+    >>> [QueryState(one).name for one in column]
     ['WAITING', 'READ', 'WAITING']
     """
     moves = _MOVES[to]
@@ -93,6 +93,6 @@ def move(column: bytearray, entries: Sequence[int], to: Status) -> None:
         for entry in entries:
             moved[entry] = moves[column[entry]]
     if _ILLEGAL in moved:
-        before = ", ".join(sorted({Status(column[entry]).name for entry in entries}))
-        raise IllegalMove(f"{to.name} after {before}: legal is after {', '.join(one.name for one in BEFORE[to])}")
+        before = ", ".join(sorted({QueryState(column[entry]).name for entry in entries}))
+        raise IllegalTransition(f"{to.name} after {before}: legal is after {', '.join(one.name for one in BEFORE[to])}")
     column[:] = moved

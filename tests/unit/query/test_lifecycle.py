@@ -1,7 +1,7 @@
 import pytest
 
 from clipper_stream.errors import ClipperError
-from clipper_stream.query.status import BEFORE, IllegalMove, Status, move
+from clipper_stream.query.lifecycle import BEFORE, IllegalTransition, QueryState, set_state
 
 LIVES = """
     WAITING ANSWERED RECORDED ACKNOWLEDGED
@@ -15,7 +15,7 @@ LIVES = """
 """.strip().splitlines()
 
 
-def lives(status=Status.READ, before=()):
+def lives(status=QueryState.READ, before=()):
     """Every way through the table, with no move taken twice."""
     after = [to for to, legal in BEFORE.items() if status in legal]
     if not after:
@@ -30,23 +30,23 @@ def test_the_table_has_exactly_the_lives_that_a_query_may_have():
 
 def test_every_life_but_that_of_a_deferred_query_ends_acknowledged_and_none_turns_back():
     found = [*lives()]
-    assert {life[-1] for life in found} == {Status.ACKNOWLEDGED, Status.DEFERRED}
+    assert {life[-1] for life in found} == {QueryState.ACKNOWLEDGED, QueryState.DEFERRED}
     assert all(len(set(life)) == len(life) for life in found)
-    decided = {Status.ANSWERED, Status.DEFAULTED, Status.NOTED}
-    assert all(life[-2:] == (Status.RECORDED, Status.ACKNOWLEDGED) for life in found if decided & {*life})
+    decided = {QueryState.ANSWERED, QueryState.DEFAULTED, QueryState.NOTED}
+    assert all(life[-2:] == (QueryState.RECORDED, QueryState.ACKNOWLEDGED) for life in found if decided & {*life})
 
 
 @pytest.mark.parametrize("to", [*BEFORE])
 def test_every_other_move_raises_and_moves_nothing(to):
-    assert not issubclass(IllegalMove, ClipperError), "it is no fault of a request or a setting"
-    for status in Status:
+    assert not issubclass(IllegalTransition, ClipperError), "it is no fault of a request or a setting"
+    for status in QueryState:
         for entries in ([1], [0, 1]):
             column = bytearray([BEFORE[to][0], status])
             before = bytes(column)
             if status in BEFORE[to]:
-                move(column, entries, to)
+                set_state(column, entries, to)
                 assert [column[entry] for entry in entries] == [to] * len(entries)
             else:
-                with pytest.raises(IllegalMove, match=f"{to.name} after .*{status.name}"):
-                    move(column, entries, to)
+                with pytest.raises(IllegalTransition, match=f"{to.name} after .*{status.name}"):
+                    set_state(column, entries, to)
                 assert column == before
