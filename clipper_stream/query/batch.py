@@ -96,6 +96,7 @@ class QueryBatch:
         arrived_s: When each output came, seconds since the epoch; 0.0 where it was cached, or did not come.
         open_slots: How many slots of each entry are open; `waiting`: how many entries have any.
         failed: Entries that have a failure in a slot.
+        noted_at_s: When each audit was complete or given up, seconds since the epoch.
     """
 
     application: str
@@ -135,6 +136,7 @@ class QueryBatch:
     open_slots: list[int] = field(init=False)
     waiting: int = field(default=0, init=False)
     failed: set[int] = field(default_factory=set, init=False)
+    noted_at_s: dict[int, float] = field(default_factory=dict, init=False)
     _hashes: list[bytes] | None = field(default=None, init=False)
 
     def __len__(self) -> int:

@@ -54,7 +54,7 @@ class QueryPlan:
 
 
 @dataclass(slots=True)
-class Planner:
+class QueryPlanner:
     """Decides about the new queries of one batch; those that ask have open slots then.
 
     Attributes:

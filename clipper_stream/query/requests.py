@@ -37,6 +37,11 @@ class Part(NamedTuple):
     slots: Sequence[int]
     keys: Sequence[bytes]
 
+    def at(self, places: Sequence[int]) -> "Part":
+        """Those of its slots."""
+        keys = [self.keys[place] for place in places] if self.keys else ()
+        return Part(self.batch, [self.slots[place] for place in places], keys)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -1,5 +1,12 @@
 """The router's state, and the steps by which a caller takes queries through it.
 
+| the caller has | step | the caller gets |
+|---|---|---|
+| queries that were read | `decide`, `take_cached`, `end_turn` | rows to read from the cache; `Effects` |
+| outputs that arrived | `gather` | `Effects` |
+| the time of `next_deadline_s` | `expire` | `Effects` |
+| predictions and audits in the log | `recorded`, `audits_recorded` | records of the same queries, to answer likewise |
+
 Rules of this file:
 - A query is answered exactly once: when its last slot is filled, or at its deadline, whichever is first.
 - A query past its deadline on arrival, or so near to it that no model answers by then, asks nobody: overload never
@@ -7,31 +14,62 @@ Rules of this file:
 - A query that is in flight already waits for its own answer; another application's query of the same id is another.
 - What is asked for the log only, an audit, joins caches and rows in flight as any other, ends when its own last slot is
   filled or at the same deadline, and the query waits for none of it.
-- Nothing here waits, reads a clock, sends or calls back: what the caller is to do is in `Effects`, which `end_turn`,
-  `gather`, `expire` and `end_audits` return.
+- Nothing here waits, reads a clock, sends or calls back.
 """
 
 from collections.abc import Collection, Container, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
+from clipper_stream.caching.clock import ClockCache
 from clipper_stream.errors import shown
 from clipper_stream.query.admission import UNBOUNDED, Admission
 from clipper_stream.query.answers import Answers, conclude, refuse
 from clipper_stream.query.application import Application
 from clipper_stream.query.batch import OPEN, PLAIN, Failure, QueryBatch
 from clipper_stream.query.deadlines import DeadlineQueue, ShortestTrips
-from clipper_stream.query.effects import Effects, count_in
-from clipper_stream.query.planner import Choices, Planner, audited_models
-from clipper_stream.query.queries_in_flight import QueriesInFlight, Repetition
-from clipper_stream.query.requests import OutputPiece, Part
-from clipper_stream.query.rows_in_flight import Lookup, RowsInFlight
 from clipper_stream.query.lifecycle import QueryState, set_state
+from clipper_stream.query.planner import Choices, QueryPlanner, audited_models
+from clipper_stream.query.queries_in_flight import QueriesInFlight, Repetition
+from clipper_stream.query.requests import OutputPiece, Part, Request
+from clipper_stream.query.rows_in_flight import Lookup, RowsInFlight
 from clipper_stream.selection.distribution import Decision
+
+K = TypeVar("K")
 
 MOST_LEAD_RATIO = 0.1
 MOST_AUDITS_RATIO = 0.5
 LOST_AUDIT = Failure("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the caller is to carry out after a step.
+
+    Attributes:
+        audits: Audits to record once the answers to their queries are.
+        outputs: For the cache: keys and outputs, by partition.
+        lookups: Rows looked up in the cache, by model reference; `hits`: rows found there.
+        coalesced: Rows that joined an identical row in flight.
+        forgotten: Tokens of requests whose answer is awaited no more.
+        deferred: Queries for which there was no room, each with a time, seconds since the epoch: read them again when
+            there is room, or at that time.
+        queries: Queries that were new, by application; None: it is not registered.
+        behind: Queries with a deadline that had waited for longer than they may still wait, by partition.
+    """
+
+    requests: list[Request] = field(default_factory=list)
+    answers: list[Answers] = field(default_factory=list)
+    audits: list[Answers] = field(default_factory=list)
+    outputs: dict[int, list[tuple[bytes, Any]]] = field(default_factory=dict)
+    lookups: dict[str, int] = field(default_factory=dict)
+    hits: dict[str, int] = field(default_factory=dict)
+    coalesced: int = 0
+    forgotten: list[int] = field(default_factory=list)
+    deferred: list[tuple[QueryBatch, int, float]] = field(default_factory=list)
+    queries: dict[str | None, int] = field(default_factory=dict)
+    behind: dict[int, int] = field(default_factory=dict)
 
 
 class Router:
@@ -96,36 +134,41 @@ class Router:
         """Whether an audit of the query is in flight: its prediction may be recorded, its audit is not."""
         return (partition, offset) in self._audits
 
-    # --- a turn: admit, plan, look up, request --------------------------------------------------------------------
-    def admit(self, batch: QueryBatch, known: Collection[int] = ()) -> None:
-        """Take in the queries of a batch that are neither in flight nor `known` to be answered."""
-        self._queries.admit(batch, known)
-
-    def plan(
-        self, batch: QueryBatch, application: Application | None, choices: Choices, now_s: float
-    ) -> Sequence[Lookup]:
-        """Decide about the new queries of a batch; the rows whose outputs may be in the cache.
+    # --- queries come ---------------------------------------------------------------------------------------------
+    def decide(
+        self,
+        batch: QueryBatch,
+        known: Collection[int],
+        application: Application | None,
+        choices: Choices,
+        cache: ClockCache,
+        now_s: float,
+    ) -> list[Lookup]:
+        """Decide about the queries of a batch that are neither in flight nor answered before.
 
         Args:
-            batch: Queries that were admitted.
+            batch: As it was decoded.
+            known: The queries whose predictions are in the log.
             application: Theirs; None: it is not registered.
             choices: What its policy chooses in each context of the queries, and without one.
+            cache: Knows which outputs are in the cache of the partition.
             now_s: The time, seconds since the epoch.
 
         Returns:
-            Rows to look up in the cache; `found` takes what it has.
+            Rows whose outputs are in the cache; `take_cached` takes them.
         """
+        self._queries.admit(batch, known)
         effects, new = self._effects, len(batch.new)
         if not new:
-            return ()
+            return []
         if application is None:
             count_in(effects.queries, None, new)
             why = Failure("unknown_application", f"application {shown(batch.application)} is not registered")
             self._refuse(batch, dict.fromkeys(batch.new, why), now_s)
-            return ()
+            return []
         batch.is_registered, batch.manifest, name = True, application, application.name
         trip_s = self._trips.least_s(application.refs, now_s)
-        plan = Planner(batch, application, choices, self.admission.room(name), now_s, trip_s).decide()
+        plan = QueryPlanner(batch, application, choices, self.admission.room(name), now_s, trip_s).decide()
         count_in(effects.queries, name, new - len(plan.deferred))
         if plan.behind:
             count_in(effects.behind, batch.partition, plan.behind)
@@ -134,12 +177,12 @@ class Router:
         if plan.deferred:
             self._defer(batch, plan.deferred)
         if not plan.asked:
-            return ()
+            return []
         self.admission.enter(name, batch.waiting)
         for query, entry in batch.audit.items():
             self._audits[batch.partition, batch.offsets[query]] = batch, entry
         self._wake_for(batch)
-        return self._lookups(batch, application)
+        return self._look_up(batch, application, cache)
 
     def _refuse(self, batch: QueryBatch, why: dict[int, Failure], now_s: float) -> None:
         if len(why) == len(batch):
@@ -153,33 +196,37 @@ class Router:
             records = ((batch, query), *self._queries.remove(batch, (query,)))
             self._effects.deferred += ((*record, at_s) for record in records)
 
-    def _lookups(self, batch: QueryBatch, application: Application) -> list[Lookup]:
-        lookups: list[Lookup] = []
+    def _look_up(self, batch: QueryBatch, application: Application, cache: ClockCache) -> list[Lookup]:
+        """Ask for the rows that are not in the cache; return those that are."""
+        effects, lookups = self._effects, list[Lookup]()
         for ref, slots in batch.slots_by_ref.items():
             candidate = application.by_ref[ref]
-            if candidate.deterministic:
-                lookups.append(Lookup(ref, Part(batch, slots, batch.row_keys(candidate.digest, slots))))
-            else:
+            if not candidate.deterministic:
                 self._rows.ask(ref, Part(batch, slots, ()))
+                continue
+            keys = batch.row_keys(candidate.digest, slots)
+            part = Part(batch, slots, keys)
+            count_in(effects.lookups, ref, len(slots))
+            cached = {*cache.hits(keys)}
+            if cached:
+                lookups.append(Lookup(ref, part.at([place for place, key in enumerate(keys) if key in cached])))
+                part = part.at([place for place, key in enumerate(keys) if key not in cached])
+            if part.slots:
+                effects.coalesced += self._rows.join(ref, part)
         return lookups
 
-    def found(self, lookup: Lookup, outputs: Sequence[Any] | None) -> None:
-        """Take what the cache has: by key, an output or OPEN; None where it has nothing."""
+    def take_cached(self, lookup: Lookup, outputs: Sequence[Any]) -> None:
+        """Take what the cache has, by key of the lookup: an output, or OPEN where it is gone."""
         ref, part = lookup
-        batch, slots, keys = part
-        effects, count = self._effects, len(slots)
-        count_in(effects.lookups, ref, count)
-        if outputs is not None:
-            hits = [place for place, output in enumerate(outputs) if output is not OPEN]
-            count_in(effects.hits, ref, len(hits))
-            self._fill(batch, [slots[place] for place in hits], [outputs[place] for place in hits], 0.0)
+        hits = [place for place, output in enumerate(outputs) if output is not OPEN]
+        count_in(self._effects.hits, ref, len(hits))
+        self._fill(part.batch, [part.slots[place] for place in hits], [outputs[place] for place in hits], 0.0)
+        if len(hits) < len(outputs):
             missed = [place for place, output in enumerate(outputs) if output is OPEN]
-            part = Part(batch, [slots[place] for place in missed], [keys[place] for place in missed])
-        if part.slots:
-            effects.coalesced += self._rows.join(ref, part)
+            self._effects.coalesced += self._rows.join(ref, part.at(missed))
 
     def end_turn(self, now_s: float) -> Effects:
-        """Answer what is complete, ask for what is not, and hand over what there is to do."""
+        """Answer what is complete, ask for what is not, and hand over what there is to do since the last step."""
         for batch, entries in self._complete.items():
             self._conclude(batch, entries, now_s)
         self._complete = {}
@@ -187,14 +234,14 @@ class Router:
         effects.requests = self._rows.requests(now_s, self.lead_s + self.return_s)
         return effects
 
-    # --- gather ---------------------------------------------------------------------------------------------------
+    # --- outputs come ---------------------------------------------------------------------------------------------
     def gather(self, pieces: Iterable[OutputPiece], now_s: float) -> Effects:
         """Take outputs in; queries that have all of theirs are answered."""
         for piece in pieces:
-            ref, found = self._rows.take(piece)
-            if len(piece.failures) < sum(len(part.slots) for part, _ in found):
-                self._trips.observe(ref, now_s - found[0][0].batch.asked_at_s, now_s)
-            for part, outputs in found:
+            ref, answered = self._rows.take(piece)
+            if len(piece.failures) < sum(len(part.slots) for part, _ in answered):
+                self._trips.observe(ref, now_s - answered[0][0].batch.asked_at_s, now_s)
+            for part, outputs in answered:
                 if piece.failures and Failure in map(type, outputs):
                     self._fill_each(ref, part, outputs, now_s)
                 else:
@@ -208,24 +255,23 @@ class Router:
         for place, (other, slot) in self._rows.arrived(part):
             self._fill(other, (slot,), (outputs[place],), now_s)
         if keys:
-            self._effects.entries.setdefault(batch.partition, []).extend(zip(keys, outputs, strict=True))
+            self._effects.outputs.setdefault(batch.partition, []).extend(zip(keys, outputs, strict=True))
 
     def _fill_each(self, ref: str, part: Part, outputs: Sequence[Any], now_s: float) -> None:
-        batch, slots, keys = part
-        for place, (slot, output) in enumerate(zip(slots, outputs, strict=True)):
-            key = keys[place] if keys else None
+        for place, output in enumerate(outputs):
+            own = part.at((place,))
             if output.__class__ is not Failure:
-                self._fill_all(Part(batch, (slot,), (key,) if key else ()), (output,), now_s)
+                self._fill_all(own, (output,), now_s)
                 continue
-            for other, its in self._rows.failed(ref, (batch, slot), key, output, now_s):
-                self._fill(other, (its,), (output,), now_s)
+            for other, slot in self._rows.failed(ref, own, output, now_s):
+                self._fill(other, (slot,), (output,), now_s)
 
     def _fill(self, batch: QueryBatch, slots: Sequence[int], outputs: Sequence[Any], now_s: float) -> None:
         complete = batch.fill(slots, outputs, now_s)
         if complete:
             self._complete.setdefault(batch, []).extend(complete)
 
-    # --- deadlines ------------------------------------------------------------------------------------------------
+    # --- time passes ----------------------------------------------------------------------------------------------
     def expire(self, now_s: float) -> Effects:
         """Answer every query whose deadline has come, from what arrived."""
         for batch in self._deadlines.pop_due(now_s):
@@ -276,6 +322,7 @@ class Router:
             entries = [entry for entry in entries if entry < count]
             if audits:
                 set_state(batch.states, audits, QueryState.NOTED)
+                batch.noted_at_s.update(dict.fromkeys(audits, now_s))
                 effects.audits.append(Answers(batch, audits, now_s))
                 self.admission.leave(batch.application, len(audits))
         if entries:
@@ -289,11 +336,17 @@ class Router:
         if not batch.waiting:
             self._deadlines.discard(batch)
 
-    # --- record ---------------------------------------------------------------------------------------------------
+    # --- it is in the log -----------------------------------------------------------------------------------------
     def recorded(self, batch: QueryBatch, queries: Sequence[int]) -> Sequence[Repetition]:
         """End queries whose predictions are in the log; the records of them that were read meanwhile."""
         set_state(batch.states, queries, QueryState.RECORDED)
         return self._queries.remove(batch, queries)
+
+    def audits_recorded(self, batch: QueryBatch, entries: Sequence[int]) -> None:
+        """End audits: they are in the log."""
+        set_state(batch.states, entries, QueryState.RECORDED)
+        for entry in entries:
+            self._audits.pop((batch.partition, batch.offsets[batch.query_of(entry)]), None)
 
     def lost_audit(
         self,
@@ -327,10 +380,10 @@ class Router:
         self._audits[batch.partition, batch.offsets[0]] = batch, entry
         set_state(batch.states, (0,), QueryState.KNOWN)
         set_state(batch.states, (entry,), QueryState.NOTED)
+        batch.noted_at_s[entry] = now_s
         return Answers(batch, [entry], now_s)
 
-    def audits_recorded(self, batch: QueryBatch, entries: Sequence[int]) -> None:
-        """End audits: they are in the log."""
-        set_state(batch.states, entries, QueryState.RECORDED)
-        for entry in entries:
-            self._audits.pop((batch.partition, batch.offsets[batch.query_of(entry)]), None)
+
+def count_in(counts: dict[K, int], key: K, count: int) -> None:
+    """Add to a count."""
+    counts[key] = counts.get(key, 0) + count

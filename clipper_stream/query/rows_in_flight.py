@@ -89,7 +89,7 @@ class RowsInFlight:
             if self._is_first(key, (batch, slot))
         ]
         if first:
-            self.ask(ref, Part(batch, [slots[place] for place in first], [keys[place] for place in first]))
+            self.ask(ref, part.at(first))
         return len(keys) - len(first)
 
     def requests(self, now_s: float, return_s: float) -> list[Request]:
@@ -165,14 +165,16 @@ class RowsInFlight:
             for other in self._others.pop(key, ()):
                 yield place, other
 
-    def failed(self, ref: str, slot: Slot, key: bytes | None, failure: Failure, now_s: float) -> Sequence[Slot]:
-        """The slots that a failed row concerns: an error concerns all who wait for the row.
+    def failed(self, ref: str, part: Part, failure: Failure, now_s: float) -> Sequence[Slot]:
+        """The slots that a failed row, a part of one slot, concerns: an error concerns all who wait for the row.
 
         Lateness is the asker's own, and the others ask anew. Where they have done so already, because the asker ran out
         of time, it is nobody's.
         """
-        if key is None:
+        slot = part.batch, part.slots[0]
+        if not part.keys:
             return (slot,)
+        key = part.keys[0]
         if failure.reason != "late":
             return self._resolve(key)
         if self._asker.get(key) != slot:
@@ -260,11 +262,10 @@ def _cut(parts: Iterable[Part], outputs: Sequence[Any]) -> Iterator[tuple[Part, 
 def _not_before(found: Iterable[tuple[Part, Sequence[Any]]], before: bytearray) -> Iterator[tuple[Part, Sequence[Any]]]:
     """Without the rows that were answered before."""
     answered = iter(before)
-    for (batch, slots, keys), outputs in found:
-        places = [place for place in range(len(slots)) if not next(answered)]
-        chosen = Part(batch, [slots[place] for place in places], [keys[place] for place in places if keys])
+    for part, outputs in found:
+        places = [place for place in range(len(part.slots)) if not next(answered)]
         if places:
-            yield chosen, [outputs[place] for place in places]
+            yield part.at(places), [outputs[place] for place in places]
 
 
 def _due_times_s(part: Part) -> Iterable[float]:

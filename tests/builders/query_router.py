@@ -3,11 +3,11 @@
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import NamedTuple
 
-from builders.cache_store import DictStore
-from clipper_agents.router.turn import QueryTurn
-from clipper_stream.caching.clock import ClockCache
+from builders.cache_store import DictCache
+
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.query import (
     Application,
@@ -20,7 +20,7 @@ from clipper_stream.query import (
     Router,
     TrialModel,
 )
-from clipper_stream.query.batch import PLAIN
+from clipper_stream.query.batch import OPEN, PLAIN
 from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
@@ -29,14 +29,14 @@ NOW_S = 1_000_000.0
 """When the tests begin, seconds since the epoch."""
 
 
-class JsonCodec:
-    """Outputs in the cache as JSON."""
+class OutputCache(DictCache):
+    """The cache of a partition, with outputs as JSON."""
 
-    @staticmethod
-    def dumps(output):
-        return json.dumps(output).encode()
+    def get_many(self, keys):
+        return [OPEN if value is None else json.loads(value) for value in map(self.values.get, keys)]
 
-    loads = staticmethod(json.loads)
+    def put_many(self, outputs):
+        self.put({key: json.dumps(output).encode() for key, output in outputs})
 
 
 def application(name="app", refs=("a:1",), policy="exp4", **changes):
@@ -128,11 +128,10 @@ def prepare(app, partition, context):
     return app.choice(SelectionState())
 
 
-def make_turn(*applications, known=None, budget_bytes=1_000_000, **settings):
-    """A router of these applications, with a cache a partition."""
-    known = {app.name: app for app in applications} if known is None else known
-    caches = defaultdict(lambda: ClockCache(DictStore(), budget_bytes))
-    return QueryTurn(Router(**settings), known.get, prepare, caches.__getitem__, JsonCodec())
+def make_caches(budget_bytes=1_000_000):
+    """A cache of each partition."""
+    caches = defaultdict(lambda: OutputCache(budget_bytes))
+    return SimpleNamespace(of=caches.__getitem__)
 
 
 class ModelUse(NamedTuple):
@@ -224,17 +223,27 @@ class Seen:
 
 
 class CalledRouter:
-    """A router with the stores around it: each call is a turn."""
+    """A router with the stores around it, that is called as a whole.
 
-    def __init__(self, turn):
-        vars(self).update(turn=turn, router=turn.router)
+    Attributes:
+        known: Applications by name.
+        choice: Of an application, a partition and a context.
+    """
+
+    def __init__(self, known, choice=prepare, budget_bytes=1_000_000, **settings):
+        vars(self).update(known=known, choice=choice, caches=make_caches(budget_bytes), router=Router(**settings))
 
     def receive(self, queries, now_s):
         """Decide about queries, or about batches of them, with none of them in the log."""
         for batch in queries if isinstance(queries[0], QueryBatch) else batches_of(queries):
-            self.router.admit(batch)
-            self.turn.decide(batch, now_s)
+            cache = self.caches.of(batch.partition)
+            for lookup in self.router.decide(batch, (), *self.choices(batch), cache.entries, now_s):
+                self.router.take_cached(lookup, cache.get_many(lookup.part.keys))
         return self._seen(self.router.end_turn(now_s))
+
+    def choices(self, batch):
+        app, contexts = self.known.get(batch.application), {None, *(one.context for one in batch.options.values())}
+        return app, {context: self.choice(app, batch.partition, context) for context in contexts if app}
 
     def __getattr__(self, name):
         return getattr(self.router, name)
@@ -245,7 +254,7 @@ class CalledRouter:
     def lost_audit(self, query, answered, now_s):
         """The audit of a query whose prediction is in the log."""
         (batch,) = batches_of([query])
-        (audit,) = answers_of(self.turn.lost_audit(batch, 0, answered, now_s))
+        (audit,) = answers_of(self.router.lost_audit(batch, *self.choices(batch), answered, now_s))
         return audit
 
     def is_audited(self, query):
@@ -269,13 +278,14 @@ class CalledRouter:
         self.router.audits_recorded(audit.batch, [audit.entry])
 
     def _seen(self, effects):
-        self.turn.keep(effects)
+        for partition, outputs in effects.outputs.items():
+            self.caches.of(partition).put_many(outputs)
         return Seen(effects)
 
 
-def make_router(*applications, **settings):
-    """A router of these applications, with a cache a partition, that is called as a whole."""
-    return CalledRouter(make_turn(*applications, **settings))
+def make_router(*applications, known=None, **settings):
+    """A router of these applications, with a cache a partition."""
+    return CalledRouter({app.name: app for app in applications} if known is None else known, **settings)
 
 
 def outputs_of(request, model, failed=None, rows=None):

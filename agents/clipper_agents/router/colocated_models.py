@@ -40,7 +40,6 @@ class ColocatedModels:
         receiver: Takes output frames.
         tasks: Watches the tasks that run an engine; they should never end by themselves.
         allowed: Packages, modules and directories that this process may load models from.
-        load_within_s: Longest wait of `load`, in seconds; the loading itself goes on.
         files: What the operator says about model files.
         sink: Takes notes of sampled rows.
     """
@@ -51,7 +50,6 @@ class ColocatedModels:
         receiver: OutputReceiver,
         tasks: TaskRunner,
         allowed: Sequence[str],
-        load_within_s: float = LOAD_WITHIN_S,
         files: FileRules = STRICT,
         sink: TraceSink | None = None,
     ) -> None:
@@ -59,7 +57,6 @@ class ColocatedModels:
         self._models: dict[str, ColocatedModel] = {}
         self._watch = ModelWatch()
         self._loading: dict[str, asyncio.Future[Predictor]] = {}
-        self._load_within_s = load_within_s
         self._files, self._sink = files, sink
 
     @property
@@ -97,10 +94,10 @@ class ColocatedModels:
             loading = self._loading[manifest.ref] = loop.run_in_executor(
                 None, prepare, manifest, self._allowed, self._files
             )
-        done, _ = await asyncio.wait({loading}, timeout=self._load_within_s)
+        done, _ = await asyncio.wait({loading}, timeout=LOAD_WITHIN_S)
         if not done:
             raise ModelNotLoaded(
-                f"model {manifest.ref!r} has not loaded within {self._load_within_s:.0f} s, and is waited for: "
+                f"model {manifest.ref!r} has not loaded within {LOAD_WITHIN_S:.0f} s, and is waited for: "
                 "look at what it does while it is imported, made and warmed up"
             )
         del self._loading[manifest.ref]

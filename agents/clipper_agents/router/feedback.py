@@ -29,13 +29,13 @@ from faust.types import TP
 from clipper_agents.feedback.feedback_step import JoinedFeedback, Record, Step, decode_feedback, learn
 from clipper_agents.feedback.restore_markers import Restored, is_marker, read_markers
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.decision_index import Asked, DecisionLookup, LogIndex
-from clipper_agents.router.prediction_log import PredictionLog
+from clipper_agents.router.decision_index import Asked, DecisionLookup
+from clipper_agents.router.pipeline import QueryStores
+from clipper_agents.router.queries import QueryAgent
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
-from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
+from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.outbox import Record as Outgoing
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
 from clipper_topics.catalogue import Catalogue
@@ -77,15 +77,10 @@ class FeedbackProcessor:
     Args:
         app: Has the generation, the state lock, and what reads and sends.
         catalogue: Names the topics.
-        registry: Knows applications and declared restores.
-        selection: The rows to learn in.
-        decisions: Index of the predictions.
-        audits: Index of the audits.
-        prediction_log: Reads predictions and audits of other processes into their indexes.
+        stores: The rows to learn in, what decides how, and the logs of what was decided.
+        control: Knows up to where the control topic was read.
+        queries: Knows whether a query may still be decided about.
         metrics: Counts outcomes.
-        followed_upto: Gives the offset up to which the registry has read the control topic.
-        may_decide: Says of a partition of queries whether one with an id, before an end, may still be decided about.
-        passed: Seconds since any moment.
         traces: Makes the spans of sampled feedback.
     """
 
@@ -93,27 +88,21 @@ class FeedbackProcessor:
         self,
         app: ClipperApp,
         catalogue: Catalogue,
-        registry: ApplicationRegistry,
-        selection: SelectionStore,
-        decisions: LogIndex,
-        audits: LogIndex,
-        prediction_log: PredictionLog,
+        stores: QueryStores,
+        control: Follower,
+        queries: QueryAgent,
         metrics: RouterMetrics,
-        followed_upto: Callable[[], int],
-        may_decide: Callable[[TP, str, int], bool],
-        passed: Callable[[], float] = time.monotonic,
         traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._app, self._catalogue, self._registry = app, catalogue, registry
-        self._selection, self._decisions, self._audits = selection, decisions, audits
-        self._prediction_log, self._metrics = prediction_log, metrics
-        self._followed_upto, self._may_decide = followed_upto, may_decide
-        self._passed, self._traces = passed, traces
+        self._app, self._catalogue, self._control, self._queries = app, catalogue, control, queries
+        self._registry, self._selection, self._logs = stores.registry, stores.selection, stores.logs
+        self._decisions, self._audits = (log.index for log in stores.logs)
+        self._metrics, self._traces = metrics, traces
         self._turn = asyncio.Lock()
         self._looks: dict[int, list[Look]] = {}
         """By partition, in the order of their time."""
         self._ahead_s: dict[int, float] = {}
-        """By partition, how much the log's time is ahead of `passed`, at the least."""
+        """By partition, how much the log's time is ahead of that of the event loop, at the least."""
 
     async def serve(self, stream: Any) -> None:
         """Learn until the process stops, in each partition for itself."""
@@ -146,7 +135,7 @@ class FeedbackProcessor:
             if not self._current(generation):
                 return False
             position, at_s = self._selection.position(partition), records[-1].timestamp / 1000
-            self._ahead_s[partition] = max(at_s - self._passed(), self._ahead_s.get(partition, -math.inf))
+            self._ahead_s[partition] = max(at_s - _loop_time_s(), self._ahead_s.get(partition, -math.inf))
             fresh = [record for record in records if record.offset > position]
             traced = self._traces.begin_feedback(fresh) if self._traces.is_on else None
             claims = [record for record in fresh if is_marker(record)]
@@ -286,7 +275,7 @@ class FeedbackProcessor:
             return True
         control = TopicPartition(self._catalogue.control, 0)
         end = (await self._app.log_reader.end_offsets([control]))[control]
-        while self._followed_upto() < end:
+        while self._control.followed_upto() < end:
             await asyncio.sleep(LOOK_AGAIN_S)
             if not self._current(generation):
                 return False
@@ -328,7 +317,7 @@ class FeedbackProcessor:
             return self._log_time_ms(partition) <= early_upto_ms
 
         def is_undecided(one: Said) -> bool:
-            return lookup.decisions[_asked(*one)] is None and self._may_decide(queries, one[1].query_id, end)
+            return lookup.decisions[_asked(*one)] is None and self._queries.may_decide(queries, one[1].query_id, end)
 
         def is_audited(one: Said) -> bool:
             found = lookup.decisions[_asked(*one)]
@@ -347,7 +336,7 @@ class FeedbackProcessor:
         await wait_while(is_undecided)
         await wait_while(is_audited)
         if missing and self._current(generation):
-            await self._prediction_log.catch_up([partition])
+            await self._logs.catch_up([partition])
             lookup.refresh()
         return self._current(generation)
 
@@ -358,7 +347,7 @@ class FeedbackProcessor:
 
     def _log_time_ms(self, partition: int) -> float:
         """Return a time that the log has passed for sure, in milliseconds since the epoch."""
-        return max(self._decisions.of(partition).newest_s, self._ahead_s[partition] + self._passed()) * 1000
+        return max(self._decisions.of(partition).newest_s, self._ahead_s[partition] + _loop_time_s()) * 1000
 
     def _incomplete(self, partition: int, feedback: list[Said], lookup: DecisionLookup) -> list[Said]:
         """Return the feedback of this partition whose decision or audit is not known yet."""
@@ -388,6 +377,10 @@ class FeedbackProcessor:
             self._metrics.count_feedback("forwarded", forwarded)
         for _, error in step.refused:
             self._metrics.count_dead_letters(self._catalogue.feedback, type(error).__name__)
+
+
+def _loop_time_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _decoded(

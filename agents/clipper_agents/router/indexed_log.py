@@ -18,18 +18,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.reader import Apply, LogReader
 from clipper_agents.router.clock_skew import ClockSkew
-from clipper_agents.router.decision_index import LogIndex, PartitionIndex
-from clipper_agents.router.outgoing_records import Decided, Outgoing
-from clipper_agents.router.query_consumer import QueryConsumer
-from clipper_agents.streaming.app import TaskRunner
-from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query import QueryBatch
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.outgoing_records import IndexEntry, OutgoingRecords
+from clipper_agents.streaming.app import ClipperApp
 from clipper_topics.feedback import LONGEST_AWAY_MS, said_at_ms
 from clipper_topics.logged_records import LoggedRecord
 
@@ -42,64 +39,44 @@ MOST_READ = 100_000
 OTHERS_S = 5.0
 """For what others have to read."""
 
+ReadRecord: TypeAlias = Callable[[ConsumerRecord[Any, Any]], tuple[str, LoggedRecord] | None]
 
-class LoggedTopic(Protocol):
-    """What an `IndexedLog` needs to know about the records of its topic, and whom it notifies."""
 
-    topic: str
+class WrittenRound(NamedTuple):
+    """Records of one partition that are in the log and indexed.
 
-    def keys_of(self, batch: QueryBatch, queries: Iterable[int], /) -> list[str]:
-        """Return the keys under which the records about queries are indexed."""
-        ...
+    Attributes:
+        alone: Whether nobody else has written to the partition since this process owns it: what is indexed is what was
+            sent.
+        took_s: From their sending until they were indexed, in seconds.
+    """
 
-    def read(self, record: ConsumerRecord[Any, Any], /) -> tuple[str, LoggedRecord] | None:
-        """Return key and content of a record of any writer; None for a record of another kind."""
-        ...
-
-    def written(self, partition: int, outgoing: list[Outgoing], generation: int, /, *, alone: bool) -> None:
-        """Take note that records of one partition are in the log and indexed.
-
-        `alone` says that nobody else has written to the partition since this process owns it: what is indexed is what
-        was sent.
-        """
-        ...
-
-    def round_ended(self, outgoing: list[Outgoing], offsets: list[int], took_s: float, /) -> None:
-        """Take note that a round of these records, which are at these offsets, took a number of seconds."""
-        ...
+    partition: int
+    outgoing: list[OutgoingRecords]
+    offsets: list[int]
+    generation: int
+    alone: bool
+    took_s: float
 
 
 class IndexedLog:
     """Sends and indexes records of one topic.
 
     Args:
-        outbox: Sends.
-        reader: Reads what others wrote.
-        owner: Knows what the records are about, and is told that they are written.
+        app: Sends, reads what others wrote, and runs the rounds; its generation counts.
+        topic: Name of the topic.
         index: The index of the topic.
-        consumer: Knows the generation that counts.
-        tasks: Runs the rounds.
+        read: Gives key and content of a record of any writer; None for a record of another kind.
         skew: Compares this process's clock with the stamps of the broker.
-        clock: Seconds since the epoch.
     """
 
     def __init__(
-        self,
-        outbox: Outbox,
-        reader: LogReader,
-        owner: LoggedTopic,
-        index: LogIndex,
-        consumer: QueryConsumer,
-        tasks: TaskRunner,
-        *,
-        skew: ClockSkew | None = None,
-        clock: Callable[[], float] = time.time,
+        self, app: ClipperApp, topic: str, index: LogIndex, read: ReadRecord, skew: ClockSkew | None = None
     ) -> None:
-        self._outbox, self._reader, self._owner, self._topic = outbox, reader, owner, owner.topic
-        self.index = index
-        self._consumer, self._tasks = consumer, tasks
-        self._skew, self._clock = skew or ClockSkew(), clock
-        self._waiting: dict[int, list[Outgoing]] = {}
+        self._app, self.topic, self.index, self._read_record = app, topic, index, read
+        self._skew = skew or ClockSkew()
+        self._written: Callable[[WrittenRound], None] = lambda _: None
+        self._waiting: dict[int, list[OutgoingRecords]] = {}
         self._unwritten = Counter[int]()
         self._sending: set[int] = set()
         """Partitions that have a round under way."""
@@ -108,17 +85,21 @@ class IndexedLog:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def add(self, outgoing: Iterable[Outgoing]) -> None:
+    def connect(self, written: Callable[[WrittenRound], None]) -> None:
+        """Report each round that is in the log."""
+        self._written = written
+
+    def add(self, outgoing: Iterable[OutgoingRecords]) -> None:
         """Queue records for the next round of their partition."""
         waiting = self._waiting
-        for one in outgoing:
-            partition = one.batch.partition
-            waiting.setdefault(partition, []).append(one)
-            self._unwritten[partition] += len(one.values)
+        for some in outgoing:
+            partition = some.batch.partition
+            waiting.setdefault(partition, []).append(some)
+            self._unwritten[partition] += len(some.values)
         for partition in waiting.keys() - self._sending:
             self._idle.clear()
             self._sending.add(partition)
-            self._tasks.watched(self._send(partition))
+            self._app.watched(self._send(partition))
 
     def unwritten(self, partition: int) -> int:
         """Number of records of a partition that are not in the log yet."""
@@ -141,13 +122,13 @@ class IndexedLog:
         """
         for number in since_ms:
             index = self.index.of(number)
-            if index.last_offset >= ends[TopicPartition(self._topic, number)]:
-                logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", self._topic, number)
+            if index.last_offset >= ends[TopicPartition(self.topic, number)]:
+                logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", self.topic, number)
                 index.clear()
             index.begin(index.needed_since_ms(unread_ms[number]), since_ms[number])
         count = await self.catch_up(since_ms, since_ms, ends)
         for number in since_ms:
-            self.index.of(number).pass_marker(ends[TopicPartition(self._topic, number)])
+            self.index.of(number).pass_marker(ends[TopicPartition(self.topic, number)])
         self._read.clear()
         return count
 
@@ -158,73 +139,96 @@ class IndexedLog:
         ends: Mapping[TopicPartition, int] | None = None,
     ) -> int:
         """Index the part of the log behind the index, up to ends that are proven, and return the number of records."""
-        starts = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
-        since = {TopicPartition(self._topic, number): at_ms for number, at_ms in (since_ms or {}).items()}
-        return await self._reader.read(starts, self._index_read, ends, since)
+        starts = {TopicPartition(self.topic, number): self.index.of(number).last_offset + 1 for number in partitions}
+        since = {TopicPartition(self.topic, number): at_ms for number, at_ms in (since_ms or {}).items()}
+        return await self._app.log_reader.read(starts, self._index_read, ends, since)
 
     async def _send(self, partition: int) -> None:
         while outgoing := self._waiting.pop(partition, None):
             await self._round(partition, outgoing)
-            self._unwritten[partition] -= sum(len(one.values) for one in outgoing)
+            self._unwritten[partition] -= sum(len(some.values) for some in outgoing)
         self._sending.remove(partition)
         if not self._sending:
             self._idle.set()
 
-    async def _round(self, partition: int, outgoing: list[Outgoing]) -> None:
-        await self._consumer.confirmed()
-        generation = self._consumer.generation
-        current = [one for one in outgoing if one.batch.generation == generation]
+    async def _round(self, partition: int, outgoing: list[OutgoingRecords]) -> None:
+        await self._app.membership.confirmed()
+        generation = self._app.generation
+        current = [some for some in outgoing if some.batch.generation == generation]
         if not current:
             return
-        began_s, sent_s = time.monotonic(), self._clock()
-        records = chain.from_iterable(one.records() for one in current)
-        delivery = await self._outbox.submit(self._topic, partition, records)
+        began_s, sent_s = time.monotonic(), time.time()
+        records = chain.from_iterable(some.records() for some in current)
+        delivery = await self._app.outbox.submit(self.topic, partition, records)
         offsets = await delivery.offsets()
         if delivery.stamped_s is not None:
-            self._skew.observe(sent_s, delivery.stamped_s, self._clock())
-        at_s = self._clock() if delivery.stamped_s is None else delivery.stamped_s
-        if await self._finish(partition, current, offsets, generation, at_s):
-            self._owner.round_ended(current, offsets, time.monotonic() - began_s)
+            self._skew.observe(sent_s, delivery.stamped_s, time.time())
+        at_s = time.time() if delivery.stamped_s is None else delivery.stamped_s
+        if self._app.generation == generation:
+            await self._index(partition, current, offsets, at_s)
+        if self._app.generation == generation:
+            alone, took_s = partition not in self._read, time.monotonic() - began_s
+            self._written(WrittenRound(partition, current, offsets, generation, alone, took_s))
 
-    async def _finish(
-        self, partition: int, outgoing: list[Outgoing], offsets: list[int], generation: int, at_s: float
-    ) -> bool:
-        """Index acknowledged records and report them as written; return False if the generation has ended."""
-        if self._consumer.generation != generation:
-            return False
+    async def _index(self, partition: int, outgoing: list[OutgoingRecords], offsets: list[int], at_s: float) -> None:
+        """Index acknowledged records.
+
+        A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
+        application's query has the same id, or records of another process were read after the decision.
+        """
         index = self.index.of(partition)
-        first = index.last_offset + 1
+        first = offset = index.last_offset + 1
         if offsets != [*range(first, first + len(offsets))]:
             end = offsets[-1] + 1
-            await self.catch_up([partition], ends={TopicPartition(self._topic, partition): end} if end else None)
-            if self._consumer.generation != generation:
-                return False
+            await self.catch_up([partition], ends={TopicPartition(self.topic, partition): end} if end else None)
+            return
+        entries = list[IndexEntry]()
+        for some in outgoing:
+            entries += some.index_entries(offset)
+            offset += len(some.values)
+        if partition in self._read or any(some.shares_id for some in outgoing):
+            index.index([(key, LoggedRecord(*logged)) for key, *logged in entries], offset - 1, at_s)
         else:
-            self._index(index, outgoing, first, at_s, look=partition in self._read)
-        self._owner.written(partition, outgoing, generation, alone=partition not in self._read)
-        return True
+            index.index_new(entries, offset - 1, at_s)
 
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._read.add(tp.partition)
-        found = [one for one in map(self._owner.read, records) if one is not None]
-        self.index.of(tp.partition).index(found, records[-1].offset, records[-1].timestamp / 1000)
+        logged = [one for one in map(self._read_record, records) if one is not None]
+        self.index.of(tp.partition).index(logged, records[-1].offset, records[-1].timestamp / 1000)
 
-    def _index(
-        self, index: PartitionIndex, outgoing: Sequence[Outgoing], first_offset: int, at_s: float, *, look: bool
-    ) -> None:
-        """Index a batch that begins at an offset of the log.
 
-        A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
-        application's query has the same id, or (`look`) records of another process were read after the decision.
-        """
-        keys_of, offset, decided = self._owner.keys_of, first_offset, list[Decided]()
-        for one in outgoing:
-            decided += one.decided(offset, keys_of)
-            offset += len(one.values)
-        if look or any(one.shares_id for one in outgoing):
-            index.index([(one[0], LoggedRecord(*one[1:])) for one in decided], offset - 1, at_s)
-        else:
-            index.index_new(decided, offset - 1, at_s)
+class QueryLogs(NamedTuple):
+    """The logs of predictions and audits; what concerns both is done for predictions first, because audits follow."""
+
+    predictions: IndexedLog
+    audits: IndexedLog
+
+    async def idle(self) -> None:
+        """Wait until no record is being sent."""
+        for log in self:
+            await log.idle()
+
+    def unwritten(self, partition: int) -> int:
+        """Number of predictions and audits of a partition that are not in the log yet."""
+        return sum(log.unwritten(partition) for log in self)
+
+    async def restore(
+        self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int], unread_ms: Mapping[int, int]
+    ) -> int:
+        """Restore both, and return the number of predictions read; arguments are those of `IndexedLog.restore`."""
+        count = await self.predictions.restore(since_ms, ends, unread_ms)
+        await self.audits.restore(since_ms, ends, unread_ms)
+        return count
+
+    async def catch_up(self, partitions: Sequence[int]) -> None:
+        """Index what others wrote."""
+        for log in self:
+            await log.catch_up(partitions)
+
+    def keep_only(self, partitions: Iterable[int]) -> None:
+        """Close the indexes of all other partitions."""
+        for log in self:
+            log.index.keep_only(partitions)
 
 
 async def unread_since_ms(

@@ -22,7 +22,7 @@ from aiokafka import TopicPartition
 from faust.types import TP
 
 from clipper_agents.kafka.reader import LogReader, Range, Record
-from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.consumer import BulkConsumer
 
@@ -83,7 +83,7 @@ class LeftBacklogs:
         self,
         app: ClipperApp,
         reader: LogReader,
-        queries: BoundedQueryConsumer,
+        queries: QueryConsumer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app, self._reader, self._queries = app, reader, queries

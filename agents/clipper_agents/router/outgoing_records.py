@@ -1,6 +1,6 @@
 """Records on their way into an indexed log, about queries of one batch."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count, repeat
 from typing import Any, NamedTuple, TypeAlias
 
@@ -8,22 +8,21 @@ from clipper_agents.streaming.outbox import Record
 from clipper_stream.query import Answers, QueryBatch
 from clipper_topics import codec
 from clipper_topics.codec import headers_of
+from clipper_topics.logged_records import audit_key
 
-Decided: TypeAlias = tuple[str, int, bytes, bool, bool]
-"""Of a record: key in the index, offset, value, whether that is msgpack, and whether an audit follows."""
-Keys: TypeAlias = Callable[[QueryBatch, Iterable[int]], list[str]]
-"""The keys under which the records about queries are indexed."""
+IndexEntry: TypeAlias = tuple[str, int, bytes, bool, bool]
+"""Key in the index, offset, value, whether that is msgpack, and whether an audit follows."""
 
 
-class Outgoing(NamedTuple):
-    """Records to send.
+class OutgoingRecords(NamedTuple):
+    """Predictions or audits to send.
 
     Attributes:
         batch: Has the queries that they are about.
         entries: These queries, or their audits.
         values: The bytes of each record.
         content_type: Of the values.
-        answers: The answers or audits in them; None for repetitions of recorded ones.
+        answers: What is in the records; None for repetitions of recorded ones.
     """
 
     batch: QueryBatch
@@ -46,7 +45,7 @@ class Outgoing(NamedTuple):
     def traces(self) -> list[tuple[int, Any]]:
         """Place of each record that is about a sampled query, and the query's trace."""
         traces = self.batch.traces
-        return [(place, traces[one]) for place, one in enumerate(self.queries) if one in traces] if traces else []
+        return [(place, traces[query]) for place, query in enumerate(self.queries) if query in traces] if traces else []
 
     def records(self) -> Iterable[Record]:
         """The records as they are sent."""
@@ -56,11 +55,14 @@ class Outgoing(NamedTuple):
             return zip(keys, self.values, repeat(headers), strict=False)
         return zip(keys, self.values, ([*headers, *echoed.get(query, ())] for query in queries), strict=True)
 
-    def decided(self, first: int, keys_of: Keys) -> Iterable[Decided]:
+    def index_entries(self, first: int) -> Iterable[IndexEntry]:
         """What is to be indexed, when the first record has this offset."""
         if self.answers is None:
             return ()
-        audit = self.batch.audit
+        batch, queries, audit = self.batch, self.queries, self.batch.audit
+        keys = [batch.ids[query] for query in queries]
+        if queries is not self.entries and self.entries[0] >= len(batch):
+            keys = [audit_key(batch.ids[query], batch.offsets[query]) for query in queries]
         audited = [entry in audit for entry in self.entries] if audit else repeat(False)  # noqa: FBT003
         msgpack = repeat(self.content_type == codec.MSGPACK)
-        return zip(keys_of(self.batch, self.queries), count(first), self.values, msgpack, audited, strict=False)
+        return zip(keys, count(first), self.values, msgpack, audited, strict=False)

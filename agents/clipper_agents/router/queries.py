@@ -1,11 +1,7 @@
-"""The Faust agent `route`: decodes queries and has the router decide about those that are new.
-
-A query whose prediction is in the log already gets the same prediction again; a record that holds no query goes to the
-dead letters.
-"""
+"""The Faust agent `route`: decodes queries and takes them into the pipeline; others go to the dead letters."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -13,14 +9,15 @@ from typing import Any
 from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.indexed_log import QueryLogs
 from clipper_agents.router.left_backlogs import LeftBacklogs
-from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.router.pipeline import QueryPipeline
+from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_decoding import Record, decode_queries, decoded_together
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
+from clipper_stream.query import QueryBatch
 
 QUERIES_A_CHUNK = 1000
 BYTES_A_CHUNK = 1 << 20
@@ -30,31 +27,30 @@ MOST_UNWRITTEN = 2_000
 
 
 class QueryAgent:
-    """The agent that reads queries and has the router decide about them.
+    """Reads queries.
 
     Args:
         consumer: Acknowledges queries, and says when there is room for more.
-        effects: Decides about queries, and runs what follows.
-        prediction_log: Says how much of a partition waits for the broker.
+        pipeline: Takes queries.
+        logs: Say how much of a partition waits for the broker.
         dead_letters: Takes records that hold no query.
         metrics: Counts dead letters.
         backlogs: Leaves backlogs of which queries are read too late.
-        traces: Notes when sampled queries are decided about.
+        traces: Begins the traces of sampled queries.
     """
 
     def __init__(
         self,
-        consumer: BoundedQueryConsumer,
-        effects: EffectRunner,
-        prediction_log: PredictionLog,
+        consumer: QueryConsumer,
+        pipeline: QueryPipeline,
+        logs: QueryLogs,
         dead_letters: DeadLetterSender,
         metrics: RouterMetrics,
         backlogs: LeftBacklogs,
         traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._backlogs, self._traces = backlogs, traces
-        self._consumer, self._effects, self._metrics = consumer, effects, metrics
-        self._prediction_log, self._dead_letters = prediction_log, dead_letters
+        self._consumer, self._pipeline, self._logs = consumer, pipeline, logs
+        self._dead_letters, self._metrics, self._backlogs, self._traces = dead_letters, metrics, backlogs, traces
         self._received: dict[TP, int] = {}
         """One past the last offset that was received in a generation."""
         self._received_in = -1
@@ -68,7 +64,7 @@ class QueryAgent:
             self._backlogs.look(chunk, self.receive(chunk, generation))
 
     def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> set[int]:
-        """Answer repeated queries again, refuse unreadable records, and decide about all new queries together.
+        """Take queries into the pipeline, and refuse unreadable records.
 
         Return the partitions of which most new queries had waited for longer than they may still wait. The records of a
         generation that has ended are left alone: whoever has their partition now reads them again.
@@ -79,40 +75,34 @@ class QueryAgent:
             self._received, self._received_in = {}, generation
         undecodable: Refused = []
         now_s = time.time()
-        repeated = {tp: self._decide(records, generation, now_s, undecodable) for tp, records in chunk.items()}
-        effects = self._effects.end_turn(now_s)
-        if self._traces.undecided:
-            self._traces.decided(effects.requests)
-        self._effects.run(effects)
-        self._effects.end_audits()
+        repeated, behind = self._pipeline.receive(self._decoded(chunk, generation, now_s, undecodable), now_s)
         for partition, group in groupby(undecodable, key=lambda refused: refused[0].partition):
             self._refuse(partition, [*group], generation)
         for tp, records in chunk.items():
             if records:
                 self._received[tp] = max(records[-1].offset + 1, self._received.get(tp, 0))
-        new = {tp.partition: len(records) - repeated[tp] for tp, records in chunk.items()}
-        return {partition for partition, count in effects.behind.items() if 2 * count > new[partition]}
-
-    def _decide(self, records: list[Record], generation: int, now_s: float, undecodable: Refused) -> int:
-        """Decide about the queries of one partition, a few decoded at a time; return how many were answered before."""
-        repeated = 0
-        for some in decoded_together(records):
-            batches, refused = decode_queries(some, generation, now_s, self._traces)
-            undecodable += refused
-            repeated += sum(self._effects.receive(batch, now_s) for batch in batches)
-        return repeated
+        new = {tp.partition: len(records) - repeated[tp.partition] for tp, records in chunk.items()}
+        return {partition for partition, count in behind.items() if 2 * count > new[partition]}
 
     def may_decide(self, tp: TP, query_id: str, end: int) -> bool:
         """Return whether a query with this id that stands in a partition before an end may still be decided about."""
         consumer = self._consumer
         received = self._received.get(tp, 0) if self._received_in == consumer.generation else 0
-        if not consumer.has_taken(tp, received, end):
-            return True
-        return self._effects.has_id(tp.partition, query_id)
+        return not consumer.has_taken(tp, received, end) or self._pipeline.has_id(tp.partition, query_id)
 
     def is_held(self, tp: TP, most: int = MOST_UNWRITTEN) -> bool:
         """Return whether a partition has to wait until the broker has taken more of it: it has so many that wait."""
-        return self._prediction_log.unwritten(tp.partition) >= most or self._dead_letters.is_full(tp)
+        return self._logs.unwritten(tp.partition) >= most or self._dead_letters.is_full(tp)
+
+    def _decoded(
+        self, chunk: Mapping[TP, list[Record]], generation: int, now_s: float, undecodable: Refused
+    ) -> Iterator[QueryBatch]:
+        """Decode a few records at a time, so that few are objects at once; `undecodable` takes the others."""
+        for records in chunk.values():
+            for some in decoded_together(records):
+                batches, refused = decode_queries(some, generation, now_s, self._traces)
+                undecodable += refused
+                yield from batches
 
     def _refuse(self, partition: int, undecodable: Refused, generation: int) -> None:
         """Have records that hold no query stored as dead letters, and then acknowledge them."""

@@ -6,49 +6,17 @@ Rules of this file:
 """
 
 import asyncio
-from typing import Protocol
 
 from faust.types import TP
 
 from clipper_agents.streaming.app import ClipperApp
+from clipper_stream.query import Router
 
 
-class QueryConsumer(Protocol):
-    """The consumer as seen by those who finish queries."""
+class QueryConsumer:
+    """Acknowledges queries; stops reading while the router is full, and while the process drains."""
 
-    @property
-    def generation(self) -> int:
-        """The consumer's generation now; -1 while a rebalance is under way."""
-        ...
-
-    async def confirmed(self) -> None:
-        """Wait until the partitions are this process's own for certain, or the generation has ended."""
-        ...
-
-    def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
-        """Mark the queries at these offsets as finished."""
-        ...
-
-
-class InFlightCount(Protocol):
-    """Counts queries in flight: a `Router`."""
-
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def is_full(self) -> bool: ...
-
-
-class BoundedQueryConsumer:
-    """A `QueryConsumer` that stops reading while the router is full, and while the process drains.
-
-    Args:
-        app: Consumes.
-        topic: The queries topic.
-        router: Has the queries in flight.
-    """
-
-    def __init__(self, app: ClipperApp, topic: str, router: InFlightCount) -> None:
+    def __init__(self, app: ClipperApp, topic: str, router: Router) -> None:
         self._app, self._topic, self._router = app, topic, router
         self._draining = False
         self._room, self._drained = asyncio.Event(), asyncio.Event()
@@ -59,11 +27,7 @@ class BoundedQueryConsumer:
         """The consumer's generation now; -1 while a rebalance is under way."""
         return self._app.generation
 
-    async def confirmed(self) -> None:
-        """Wait until the partitions are this process's own for certain, or the generation has ended."""
-        await self._app.membership.confirmed()
-
-    def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
+    def acknowledge(self, partition: int, offsets: list[int], generation: int) -> None:
         """Mark the queries at these offsets as finished."""
         self._app.consumer.acknowledge(TP(self._topic, partition), offsets, generation)
         self.update_room()

@@ -21,7 +21,7 @@ from clipper_agents.kafka.aiokafka_patches import LOG_APPEND_TIME
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.router.raw_rows import RawRow, raw_rows
 from clipper_agents.streaming.dead_letters import Refused
-from clipper_stream.query import QueryBatch, OptionalFields
+from clipper_stream.query import OptionalFields, QueryBatch
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, read_headers
 from clipper_topics.containers import LARGE_BYTES

@@ -23,7 +23,7 @@ from clipper_agents.observability.query_notes import (
     SentRequest,
 )
 from clipper_agents.observability.tracing import TraceSink, new_span_id
-from clipper_agents.router.outgoing_records import Outgoing
+from clipper_agents.router.outgoing_records import OutgoingRecords
 from clipper_stream.query import Answers, Failure, Request
 from clipper_stream.query.batch import PLAIN
 from clipper_topics.prediction import NAMED
@@ -34,7 +34,7 @@ TRACE_END = 35
 EXAMPLE_EVERY_NS = 100_000_000
 """More examples of latencies than ten a second nobody scrapes."""
 Record: TypeAlias = ConsumerRecord[Any, Any]
-Traced: TypeAlias = tuple["QueryTrace", Outgoing, int, int]
+Traced: TypeAlias = tuple["QueryTrace", OutgoingRecords, int, int]
 """A trace, the records that its query's is among, its place there, and its offset."""
 TracedFeedback: TypeAlias = tuple[list[tuple[Record, str]], int]
 """Records with the context of each, and when their turn came, in nanoseconds since the epoch."""
@@ -150,7 +150,7 @@ class QueryTraces:
         for trace in traces:
             trace.answered_ns = now_ns
 
-    def recorded(self, topic: str, outgoing: Iterable[Outgoing], offsets: Sequence[int]) -> None:
+    def recorded(self, topic: str, outgoing: Iterable[OutgoingRecords], offsets: Sequence[int]) -> None:
         """Note that predictions are in the log, at these offsets; now and then one is the example of its latency."""
         found = _traced(outgoing, offsets)
         if not found:
@@ -166,7 +166,7 @@ class QueryTraces:
             if observed is not None:
                 self._metrics.keep_trace(*observed, trace.parent[3:TRACE_END])
 
-    def audited(self, topic: str, outgoing: Iterable[Outgoing], offsets: Sequence[int], took_s: float) -> None:
+    def audited(self, topic: str, outgoing: Iterable[OutgoingRecords], offsets: Sequence[int], took_s: float) -> None:
         """Note that audits are in the log, at these offsets, since a round of so many seconds."""
         for trace, one, _, offset in _traced(outgoing, offsets):
             now_ns = time.time_ns()
@@ -223,7 +223,7 @@ class QueryTraces:
             self.sink.put(note)
 
 
-def _traced(outgoing: Iterable[Outgoing], offsets: Sequence[int]) -> list[Traced]:
+def _traced(outgoing: Iterable[OutgoingRecords], offsets: Sequence[int]) -> list[Traced]:
     found, at = list[Traced](), 0
     for one in outgoing:
         found += [(trace, one, place, offsets[at + place]) for place, trace in one.traces]
@@ -231,7 +231,7 @@ def _traced(outgoing: Iterable[Outgoing], offsets: Sequence[int]) -> list[Traced
     return found
 
 
-def _observed(one: Outgoing, place: int) -> tuple[str, str, float] | None:
+def _observed(one: OutgoingRecords, place: int) -> tuple[str, str, float] | None:
     """Return application, outcome and latency in seconds as metrics have them; None for what is in no series."""
     if one.answers is None or not one.batch.is_registered:
         return None
@@ -240,7 +240,7 @@ def _observed(one: Outgoing, place: int) -> tuple[str, str, float] | None:
     return one.batch.application, "default" if query in failures else "model", max(0.0, latency_s)
 
 
-def _answered(trace: QueryTrace, one: Outgoing, place: int, log: tuple[str, int], now_ns: int) -> AnsweredQuery:
+def _answered(trace: QueryTrace, one: OutgoingRecords, place: int, log: tuple[str, int], now_ns: int) -> AnsweredQuery:
     batch, query, answers = one.batch, one.entries[place], one.answers
     times = trace.began_ns, trace.decoded_ns, trace.decided_ns, trace.answered_ns, now_ns
     where = trace.parent, trace.span_id, *trace.place, times, log, batch.application, batch.ids[query]

@@ -5,12 +5,9 @@ from dataclasses import replace
 
 import pytest
 from builders.bandits import outcomes
-from builders.cache_store import DictStore
-from builders.query_router import NOW_S, CalledRouter, JsonCodec, application, query
+from builders.query_router import NOW_S, CalledRouter, application, query
 
-from clipper_agents.router.turn import QueryTurn
-from clipper_stream.caching.clock import ClockCache
-from clipper_stream.query import OutputPiece, Router
+from clipper_stream.query import OutputPiece
 from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.policies.lin_ucb import LinUcb
@@ -31,9 +28,8 @@ def learned():
 
 
 def router_of(app):
-    caches = defaultdict(lambda: ClockCache(DictStore(), 1_000_000))
     choice = app.choice(learned())
-    return CalledRouter(QueryTurn(Router(), {"app": app}.get, lambda *_: choice, caches.__getitem__, JsonCodec()))
+    return CalledRouter({"app": app}, lambda *_: choice)
 
 
 def decided(app, *queries):
