@@ -7,8 +7,7 @@ from builders.query_router import NOW_S, application, make_router, outputs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper_agents.router.outgoing_records import Outgoing
-from clipper_agents.router.prediction_log import PredictionLog
+from clipper_agents.router.outgoing_records import OutgoingRecords
 from clipper_agents.router.prediction_records import encode_answers
 from clipper_agents.router.query_decoding import decode_queries
 from clipper_stream.query import Failure
@@ -65,9 +64,9 @@ class Served:
         outgoing = []
         for some in effects.effects.answers:
             answers, values = encode_answers(some)
-            outgoing.append(Outgoing(some.batch, some.entries, values, some.batch.content_type, answers))
+            outgoing.append(OutgoingRecords(some.batch, some.entries, values, some.batch.content_type, answers))
         for one in outgoing:
-            written = zip(one.records(), one.decided(0, PredictionLog.keys_of), strict=True)
+            written = zip(one.records(), one.index_entries(0), strict=True)
             self.predictions |= {key: (record, decided[2:]) for record, (key, *decided) in written}
         self.counts += Counter(effects.behind) + Counter(coalesced=effects.coalesced)
         self.counts += Counter(effects.hits) + Counter(effects.lookups) + Counter(effects.queries)

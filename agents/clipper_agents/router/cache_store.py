@@ -15,7 +15,7 @@ from clipper_agents.streaming.rocksdb_options import options, unlogged
 from clipper_stream.caching.clock import ClockCache
 from clipper_stream.query.batch import OPEN
 
-encode_output, decode_output = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
+encode_value, decode_value = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
 
 
 class PartitionCache:
@@ -33,11 +33,11 @@ class PartitionCache:
     def get_many(self, keys: Sequence[bytes]) -> list[Any]:
         """Return the output of each key, by one multi-get; OPEN where there is none."""
         values = self._database.get(list(keys)) or []
-        return [OPEN if value is None else decode_output(value) for value in values]
+        return [OPEN if value is None else decode_value(value) for value in values]
 
     def put_many(self, outputs: Iterable[tuple[bytes, Any]]) -> None:
         """Keep outputs, and delete those that have to make room, in one write."""
-        values = {key: encode_output(output) for key, output in outputs}
+        values = {key: encode_value(output) for key, output in outputs}
         self._write(values, self.entries.put({key: len(value) for key, value in values.items()}))
 
     def close(self) -> None:

@@ -292,7 +292,7 @@ async def audit(rig, query_offset):
     said = ModelAnswer(model="shadow", version="1", propensity=0.5, output=2)
     value = codec.audits.encode(Audit(query_id="q1", query_offset=query_offset, models=[said]))
     rig.producer.append(CATALOGUE.audits, 0, None, value)
-    await rig.prediction_log.catch_up([0])
+    await rig.logs.catch_up([0])
 
 
 def losses(rig):

@@ -14,8 +14,9 @@ from unit.router.rig import CATALOGUE, query, settle
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.deferred_queries import DeferredQueries
-from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.indexed_log import QueryLogs
 from clipper_agents.router.outputs import MEMORY_CHUNKS
+from clipper_agents.router.pipeline import QueryPipeline, QueryStores
 from clipper_stream.query import Effects, Request
 from clipper_stream.query.admission import Admission
 from clipper_topics.frames import FailedRow, OutputFrame, encode_frame
@@ -27,36 +28,37 @@ class EffectsRig:
 
     def __init__(self):
         self.next_deadline_s, self.expired, self.failure = None, 0, None
-        self.put, self.requests, self.forgotten, self.deferred, self.rooms = [], [], [], [], []
+        self.outputs, self.requests, self.forgotten, self.deferred, self.rooms = [], [], [], [], []
         self.metrics, self.tasks = RouterMetrics(), Tasks()
         sender = SimpleNamespace(put=self.requests.extend, forget=self.forgotten.extend)
-        turn = SimpleNamespace(router=self, keep=lambda effects: None)
+        caches = SimpleNamespace(of=lambda partition: SimpleNamespace(put_many=self.outputs.extend))
+        log = SimpleNamespace(connect=lambda written: None)
+        stores = QueryStores(None, None, caches, QueryLogs(log, log))
         consumer = SimpleNamespace(update_room=lambda: self.rooms.append(1))
-        predictions = SimpleNamespace(put=lambda *parts: self.put.append(parts))
-        deferred = SimpleNamespace(put=self.deferred.extend)
-        self.runner = EffectRunner(turn, consumer, deferred, predictions, self.metrics, self.tasks)
-        self.runner.connect(sender, SimpleNamespace(take=lambda request: request.ref == "here:1"))
+        self.pipeline = QueryPipeline(self, stores, consumer, self.metrics, self.tasks)
+        here = SimpleNamespace(take=lambda request: request.ref == "here:1")
+        self.pipeline.connect(sender, here, SimpleNamespace(put=self.deferred.extend))
 
-    def run(self, after_s, **effects):
-        """Run effects that leave a query with a deadline after so many seconds."""
+    def carry_out(self, after_s, **effects):
+        """Carry out effects that leave a query with a deadline after so many seconds."""
         self.next_deadline_s = None if after_s is None else time.time() + after_s
-        self.runner.run(Effects(**effects))
+        self.pipeline.carry_out(Effects(**effects))
 
     def expire(self, now_s):
         self.expired, self.next_deadline_s = self.expired + 1, None
         if self.failure:
             raise self.failure
-        return Effects(answers=["late"], forgotten=[7])
+        return Effects(forgotten=[7])
 
 
 async def test_everything_that_is_asked_for_is_carried_out():
     around = EffectsRig()
     here, there = (Request(ref, 1, np.zeros((1, 1)), np.zeros(1)) for ref in ("here:1", "there:1"))
-    around.run(
-        None, requests=[here, there], answers=["a"], audits=["b"], deferred=["d"], forgotten=[5],
+    around.carry_out(
+        None, requests=[here, there], outputs={0: [(b"key", 7)]}, deferred=["d"], forgotten=[5],
         coalesced=3, lookups={"m:1": 4, "n:1": 2}, hits={"m:1": 1}, queries={"app": 2, None: 1},
     )  # fmt: skip
-    assert (around.put, around.requests, around.forgotten) == ([(["a"], ["b"])], [there], [5])
+    assert (around.outputs, around.requests, around.forgotten) == ([(b"key", 7)], [there], [5])
     assert (around.deferred, len(around.rooms)) == (["d"], 1)
     value = around.metrics.registry.get_sample_value
     assert [value(f"clipper_cache_{kind}_total", {"model": "m:1"}) for kind in ("lookups", "hits")] == [4, 1]
@@ -68,16 +70,16 @@ async def test_everything_that_is_asked_for_is_carried_out():
 
 
 @pytest.mark.parametrize("after_s", [(20.0,), (3600.0, 20.0), (20.0, 30.0)])
-async def test_the_router_is_woken_once_at_its_earliest_deadline_unless_the_runner_is_stopped(after_s):
+async def test_the_router_is_woken_once_at_its_earliest_deadline_unless_the_pipeline_is_stopped(after_s):
     around = EffectsRig()
     for deadline_s in after_s:
-        around.run(deadline_s)
+        around.carry_out(deadline_s)
     await settle(18.0)
     assert around.expired == 0
     await settle(3600.0)
-    assert (around.expired, around.put[len(after_s) :], around.forgotten) == (1, [(["late"], [])], [7])
-    around.run(20.0)
-    around.runner.stop()
+    assert (around.expired, around.forgotten) == (1, [7])
+    around.carry_out(20.0)
+    around.pipeline.stop()
     await settle(30.0)
     assert around.expired == 1
 
@@ -85,7 +87,7 @@ async def test_the_router_is_woken_once_at_its_earliest_deadline_unless_the_runn
 async def test_a_defect_in_expiring_is_heard_of():
     around = EffectsRig()
     around.failure = ZeroDivisionError()
-    around.run(0.0)
+    around.carry_out(0.0)
     await settle()
     assert around.tasks.failures == [around.failure]
 
@@ -115,7 +117,7 @@ async def serve(rig, *values):
     """Serve these outputs; the offsets that are acknowledged."""
     stream = Stream(*values)
     await rig.outputs.serve(stream)
-    rig.effects.stop()  # the deadline is years past
+    rig.pipeline.stop()  # the deadline is years past
     await settle()
     return stream.acked
 
@@ -161,8 +163,8 @@ async def test_what_is_no_frame_is_a_dead_letter_and_acked(rig):
 
 async def test_the_rows_of_a_request_that_cannot_be_sent_fail_at_once(rig):
     request = rig.ask(query("q", 1, 2, application="one"))["a:1"]
-    rig.effects.fail(request, "no broker takes it")
-    rig.effects.stop()
+    rig.pipeline.fail(request, "no broker takes it")
+    rig.pipeline.stop()
     await settle()
     (answer,) = rig.predictions()
     assert (answer.outputs, answer.reason) == (["default", "default"], "errors")
