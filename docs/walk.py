@@ -63,6 +63,10 @@ from clipper_topics.manifests import ApplicationManifest, BatchSpec, ModelManife
 CATALOGUE = Catalogue(partitions=1)
 MODEL = "clipper_agents.examples.models:sum_of_row"
 BORDER = {"clipper_stream.query.batch", "clipper_stream.query.lifecycle"}
+SIDES = (
+    "clipper_agents.router.",
+    *(f"clipper_stream.{name}." for name in ("query", "selection", "caching", "combining")),
+)
 
 
 class Step(NamedTuple):
@@ -116,7 +120,8 @@ class Walk:
 
 
 def _has_side(module: str) -> bool:
-    return module.startswith(("clipper_agents.router.", "clipper_stream.")) and module not in BORDER
+    """Of the library, what a router calls: hosts have crossings of their own."""
+    return module.startswith(SIDES) and module not in BORDER
 
 
 class Kafka:
@@ -170,8 +175,9 @@ class Deployment:
     def __init__(self, folder: Path, *, colocated: bool = False) -> None:
         self.kafka = kafka = Kafka()
         app: Any = kafka
-        self.folder, self.model = folder, ModelManifest(
-            name="sum", uri=MODEL, colocated=colocated, batch=BatchSpec(target_ms=20.0)
+        self.folder, self.model = (
+            folder,
+            ModelManifest(name="sum", uri=MODEL, colocated=colocated, batch=BatchSpec(target_ms=20.0)),
         )
         self.application = ApplicationManifest(
             name="digits", models=[self.model.ref], policy=PolicySpec(name="exp3"), objective_ms=10_000.0
@@ -278,7 +284,9 @@ def main(names: Iterable[str]) -> None:
             walk = asyncio.run(traced(steps[name], Path(folder), colocated=name == "calls"))
         if name == "calls":
             core = sum(step.module.startswith("clipper_stream.query.") for step in walk.steps)
-            print(f"a lone query in a router that runs its model: {walk.calls} Python calls, {core} of them in the core")
+            print(
+                f"a lone query in a router that runs its model: {walk.calls} Python calls, {core} of them in the core"
+            )
         else:
             print(f"{walk}\n\n{name}: {len(walk.modules)} modules, {walk.crossings} crossings\n")
 

@@ -30,9 +30,9 @@ class ClockCache:
 
     >>> cache = ClockCache(budget_bytes=5, entry_bytes=0)
     >>> cache.put({b"a": 1, b"b": 1}), cache.hits([b"a", b"c"])
-    ([], [b'a'])
-    >>> cache.put({b"c": 1}), b"c" in cache
-    ([b'b'], True)
+    (([b'a', b'b'], []), [b'a'])
+    >>> cache.put({b"c": 1})
+    ([b'c'], [b'b'])
 
     Source: Corbato, A Paging Experiment with the Multics System (1969); Clipper, section 4.2.
     """
@@ -52,10 +52,6 @@ class ClockCache:
         """Number of entries."""
         return len(self._ring)
 
-    def __contains__(self, key: bytes) -> bool:
-        """Whether the key has an entry."""
-        return key in self._sizes
-
     def hits(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the keys that have an entry, in order. Each hit is a use."""
         sizes = self._sizes
@@ -63,11 +59,11 @@ class ClockCache:
         self._used.update(found)
         return found
 
-    def put(self, value_bytes: Mapping[bytes, int]) -> list[bytes]:
+    def put(self, value_bytes: Mapping[bytes, int]) -> tuple[list[bytes], list[bytes]]:
         """Enter values of these sizes, or change the sizes of entries; one larger than the budget is not kept.
 
         Returns:
-            Keys whose values are to be deleted. Values of the keys that have an entry afterwards are to be written.
+            Keys whose values are to be written, and keys whose values are to be deleted.
         """
         sizes, ring, most_bytes = self._sizes, self._ring, self._budget_bytes
         gone: list[bytes] = []
@@ -79,7 +75,8 @@ class ClockCache:
                 ring.append(key)
                 sizes[key] = size
                 self.size_bytes += size
-        return [key for key in dict.fromkeys(gone) if key not in sizes]
+        written = [key for key in value_bytes if key in sizes]
+        return written, [key for key in dict.fromkeys(gone) if key not in sizes]
 
     def _enter(self, key: bytes, size: int, gone: list[bytes]) -> None:
         """Make room, then place a new entry behind the hand: it cannot be evicted by its own arrival."""

@@ -4,7 +4,7 @@
 |---|---|---|
 | queries that were read | `decide`, `take_cached`, `end_turn` | rows to read from the cache; `Effects` |
 | outputs that arrived | `gather` | `Effects` |
-| the time of `next_deadline_s` | `expire` | `Effects` |
+| the time of the next deadline | `expire` | `Effects` |
 | predictions and audits in the log | `recorded`, `audits_recorded` | records of the same queries, to answer likewise |
 
 Rules of this file:
@@ -57,6 +57,8 @@ class Effects:
             there is room, or at that time.
         queries: Queries that were new, by application; None: it is not registered.
         behind: Queries with a deadline that had waited for longer than they may still wait, by partition.
+        is_full: Whether nothing more is to be read before something is answered.
+        next_deadline_s: The earliest time at which `expire` has something to do, seconds since the epoch.
     """
 
     requests: list[Request] = field(default_factory=list)
@@ -70,6 +72,8 @@ class Effects:
     deferred: list[tuple[QueryBatch, int, float]] = field(default_factory=list)
     queries: dict[str | None, int] = field(default_factory=dict)
     behind: dict[int, int] = field(default_factory=dict)
+    is_full: bool = False
+    next_deadline_s: float | None = None
 
 
 class Router:
@@ -111,16 +115,6 @@ class Router:
     def is_full(self) -> bool:
         """Whether nothing more is to be read before something is answered."""
         return self.admission.is_full or self._queries.repeats >= self.admission.most
-
-    @property
-    def surplus_audits(self) -> int:
-        """Number of audits beyond half of what may wait; below 1 for none."""
-        return len(self._audits) - int(MOST_AUDITS_RATIO * self.admission.most)
-
-    @property
-    def next_deadline_s(self) -> float | None:
-        """The earliest time at which `expire` has something to do, seconds since the epoch."""
-        return self._deadlines.next_s
 
     def has_id(self, partition: int, query_id: str) -> bool:
         """Whether a query with this id was read, of any application, and its prediction is not recorded yet."""
@@ -227,11 +221,15 @@ class Router:
 
     def end_turn(self, now_s: float) -> Effects:
         """Answer what is complete, ask for what is not, and hand over what there is to do since the last step."""
+        surplus = len(self._audits) - int(MOST_AUDITS_RATIO * self.admission.most)
+        if surplus > 0:
+            self._end_audits(surplus, now_s)
         for batch, entries in self._complete.items():
             self._conclude(batch, entries, now_s)
         self._complete = {}
         effects, self._effects = self._effects, Effects()
         effects.requests = self._rows.requests(now_s, self.lead_s + self.return_s)
+        effects.is_full, effects.next_deadline_s = self.is_full, self._deadlines.next_s
         return effects
 
     # --- outputs come ---------------------------------------------------------------------------------------------
@@ -282,18 +280,17 @@ class Router:
         effects.forgotten = self._rows.forget(now_s)
         return effects
 
-    def end_audits(self, now_s: float) -> Effects:
-        """End the oldest audits with what is there, so that no more than half of what is in flight are audits.
+    def _end_audits(self, surplus: int, now_s: float) -> None:
+        """End the oldest audits with what is there, so that no more than half of what may wait are audits.
 
         A version on trial that hangs would otherwise, without deadlines, take all the room that queries have.
         """
         oldest: dict[QueryBatch, list[int]] = {}
-        for batch, entry in islice(self._audits.values(), max(0, self.surplus_audits)):
+        for batch, entry in islice(self._audits.values(), surplus):
             if batch.states[entry] == QueryState.WAITING:
                 oldest.setdefault(batch, []).append(entry)
         for batch, entries in oldest.items():
             self._end(batch, entries, now_s)
-        return self.end_turn(now_s)
 
     def _end(self, batch: QueryBatch, entries: list[int], now_s: float) -> None:
         self._rows.abandon(batch, entries, now_s)

@@ -20,7 +20,7 @@ class DictCache:
         return [self.values[key] if key in hits else None for key in keys]
 
     def put(self, values):
-        self.deleted = self.entries.put({key: len(value) for key, value in values.items()})
-        self.values |= {key: value for key, value in values.items() if key in self.entries}
+        written, self.deleted = self.entries.put({key: len(value) for key, value in values.items()})
+        self.values |= {key: values[key] for key in written}
         for key in self.deleted:
             self.values.pop(key, None)

@@ -266,8 +266,12 @@ class CalledRouter:
     def expire(self, now_s):
         return self._seen(self.router.expire(now_s))
 
-    def end_audits(self, now_s):
-        return self._seen(self.router.end_audits(now_s))
+    def end_turn(self, now_s):
+        return self._seen(self.router.end_turn(now_s))
+
+    @property
+    def next_deadline_s(self):
+        return self.router._deadlines.next_s
 
     def recorded(self, answer):
         """The queries that were read again meanwhile."""

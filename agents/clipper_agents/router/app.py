@@ -268,7 +268,7 @@ class RouterProcess:
         self._deferred.clear()
         self._backlogs.clear()
         self._sender.forget_all()
-        self._queries.update_room()
+        self._queries.update_room(self._router.is_full)
 
     def _keep_only(self, owned: set[int]) -> None:
         """Close indexes and caches of partitions that are not owned."""
@@ -301,7 +301,7 @@ class RouterProcess:
         """
         traces = self._router.traces()
         self._router.reset()
-        self._queries.update_room()
+        self._queries.update_room(self._router.is_full)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S), self.app.state_lock.of_all():
                 await self._logs.idle()

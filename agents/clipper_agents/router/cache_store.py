@@ -28,7 +28,8 @@ class PartitionCache:
     def __init__(self, path: Path, budget_bytes: int) -> None:
         self._database, self._unlogged = open_anew(path, options), unlogged()
         self.entries = ClockCache(budget_bytes)
-        self._write({}, self.entries.put({key: len(value) for key, value in self._database.items()}))
+        _, deleted = self.entries.put({key: len(value) for key, value in self._database.items()})
+        self._write({}, deleted)
 
     def get_many(self, keys: Sequence[bytes]) -> list[Any]:
         """Return the output of each key, by one multi-get; OPEN where there is none."""
@@ -38,7 +39,8 @@ class PartitionCache:
     def put_many(self, outputs: Iterable[tuple[bytes, Any]]) -> None:
         """Keep outputs, and delete those that have to make room, in one write."""
         values = {key: encode_value(output) for key, output in outputs}
-        self._write(values, self.entries.put({key: len(value) for key, value in values.items()}))
+        written, deleted = self.entries.put({key: len(value) for key, value in values.items()})
+        self._write({key: values[key] for key in written}, deleted)
 
     def close(self) -> None:
         """Close the database."""
@@ -47,8 +49,7 @@ class PartitionCache:
     def _write(self, values: Mapping[bytes, bytes], deleted: Iterable[bytes]) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in values.items():
-            if key in self.entries:
-                batch.put(key, value)
+            batch.put(key, value)
         for key in deleted:
             batch.delete(key)
         if not batch.is_empty():

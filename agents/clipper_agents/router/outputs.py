@@ -57,7 +57,8 @@ class OutputAgent:
                 self._sender.count_answered(frame.frame, len(frame.outputs))
             began_ns = time.time_ns() if traced else 0
             self._pipeline.gather(mine)
-            self._traces.gathered(traced, began_ns)
+            if traced:
+                self._traces.gathered(traced, began_ns)
             self._measure_return(chunk)
 
     def _decode(

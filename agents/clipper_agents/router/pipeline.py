@@ -127,8 +127,6 @@ class QueryPipeline:
         if self._traces.undecided:
             self._traces.decided(effects.requests)
         self.carry_out(effects)
-        if router.surplus_audits > 0:
-            self.carry_out(router.end_audits(now_s))
         return repeated, effects.behind
 
     def _known(self, batch: QueryBatch) -> dict[int, LoggedRecord]:
@@ -187,9 +185,8 @@ class QueryPipeline:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _set_timer(self) -> None:
-        due_s = self.router.next_deadline_s
-        if due_s is None or (self._timer is not None and self._due_s <= due_s):
+    def _set_timer(self, due_s: float) -> None:
+        if self._timer is not None and self._due_s <= due_s:
             return
         self.stop()
         self._due_s = due_s
@@ -221,8 +218,9 @@ class QueryPipeline:
         if effects.coalesced:
             metrics.count_coalesced(effects.coalesced)
         self._deferred.put(effects.deferred)
-        self._consumer.update_room()
-        self._set_timer()
+        self._consumer.update_room(effects.is_full)
+        if effects.next_deadline_s is not None:
+            self._set_timer(effects.next_deadline_s)
 
     def _send_answers(self, answers: Sequence[Answers]) -> None:
         outgoing = []

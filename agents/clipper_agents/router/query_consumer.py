@@ -30,7 +30,8 @@ class QueryConsumer:
     def acknowledge(self, partition: int, offsets: list[int], generation: int) -> None:
         """Mark the queries at these offsets as finished."""
         self._app.consumer.acknowledge(TP(self._topic, partition), offsets, generation)
-        self.update_room()
+        if self._draining or not self._room.is_set():
+            self.update_room(self._router.is_full)
 
     def has_taken(self, tp: TP, received: int, end: int) -> bool:
         """Return whether all records of a partition before an end were taken, all of these before `received`.
@@ -45,9 +46,9 @@ class QueryConsumer:
         """Wait until another query may be read."""
         await self._room.wait()
 
-    def update_room(self) -> None:
-        """Recompute the room for queries after some were read or dropped."""
-        if self._draining or self._router.is_full:
+    def update_room(self, is_full: bool) -> None:  # noqa: FBT001
+        """Stop reading while the router is full; called after queries were read, answered or dropped."""
+        if self._draining or is_full:
             self._room.clear()
         else:
             self._room.set()
@@ -57,5 +58,5 @@ class QueryConsumer:
     async def drain(self) -> None:
         """Stop reading queries, and wait until those in flight are finished."""
         self._draining = True
-        self.update_room()
+        self.update_room(self._router.is_full)
         await self._drained.wait()

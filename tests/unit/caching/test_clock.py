@@ -34,7 +34,7 @@ def test_entries_that_make_room_for_others_of_the_same_call_are_not_written():
 
 def test_a_restart_under_a_smaller_budget_deletes_the_rest():
     cache = ClockCache(budget_bytes=3, entry_bytes=0)
-    assert cache.put({b"a": 1, b"b": 1, b"c": 1, b"large": 9}) == [b"a", b"b", b"large"]
+    assert cache.put({b"a": 1, b"b": 1, b"c": 1, b"large": 9}) == ([b"c"], [b"a", b"b", b"large"])
     assert (cache.size_bytes, len(cache)) == (2, 1)
 
 

@@ -246,14 +246,14 @@ def test_a_shadow_that_hangs_leaves_room_for_queries():
     rig.gather(rig.ask(*queries)["a:1"])
     rig.receive(query("o", 2, application="other", offset=20))  # waits for a row that an audit asked for
     rig.router.admission.most = 8
-    ended = rig.router.end_audits(NOW_S + 0.5)
+    ended = rig.router.end_turn(NOW_S + 0.5)
     assert [audit.query.query_id for audit in ended.audits] == [f"q{number}" for number in range(6)]
     assert [len(request.rows) for request in ended.requests] == [1]
-    assert rig.router.end_audits(NOW_S + 0.5).audits == []  # they are on their way into the log
+    assert rig.router.end_turn(NOW_S + 0.5).audits == []  # they are on their way into the log
     for audit in ended.audits:
         rig.router.audit_recorded(audit)
     assert [rig.router.is_audited(one) for one in queries] == [False] * 6 + [True] * 4
-    assert rig.router.end_audits(NOW_S + 0.5).audits == []
+    assert rig.router.end_turn(NOW_S + 0.5).audits == []
 
 
 def test_a_canary_alone_makes_the_answer_and_what_the_policy_chose_is_asked_besides():

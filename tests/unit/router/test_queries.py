@@ -100,12 +100,12 @@ async def test_records_of_a_generation_that_has_ended_are_left_alone(rig):
 async def test_no_more_is_read_while_as_many_as_may_wait_for_models(make_rig):
     rig = make_rig(most_waiting=2)
     rig.router.admission.enter("app", 2)
-    rig.queries.update_room()
+    rig.queries.update_room(rig.router.is_full)
     waiting = asyncio.create_task(rig.queries.wait_for_room())
     await settle()
     assert not waiting.done()
     rig.router.admission.leave("app")
-    rig.queries.update_room()
+    rig.queries.update_room(rig.router.is_full)
     await waiting
 
 
