@@ -200,7 +200,7 @@ class Deployment:
         self.pipeline = QueryPipeline(router, stores, queries, metrics, app)
         self.sender = RequestSender(app, CATALOGUE, b"router", self.registry, self.pipeline)
         self.colocated = ColocatedModels(HostMetrics(), self.pipeline, app, ["clipper_agents.examples"])
-        nothing: Any = SimpleNamespace(put=list, look=lambda *_: None, has_id=lambda *_: False)
+        nothing: Any = SimpleNamespace(put=list, skip_if_behind=lambda *_: None, has_id=lambda *_: False)
         self.pipeline.connect(self.sender, self.colocated, nothing)
         dead_letters = DeadLetterSender(kafka.outbox, CATALOGUE.dead_letters, app)
         self.queries = QueryAgent(queries, self.pipeline, self.logs, dead_letters, metrics, nothing)

@@ -31,10 +31,8 @@ from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.context_bound import ContextBound
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs, unread_since_ms
-from clipper_agents.router.left_backlogs import READ_BYTES, LeftBacklogs
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.pipeline import UNKNOWN_APPLICATION, QueryPipeline, QueryStores
@@ -44,6 +42,7 @@ from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.router.self_report import RouterReports
+from clipper_agents.router.set_aside import READ_BYTES, DeferredQueries, SkippedBacklogs
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.dead_letters import DeadLetterSender
@@ -142,7 +141,7 @@ class RouterProcess:
         )
         read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
         self._deferred = DeferredQueries(read_again(), catalogue.queries, self._queries, self._router.admission)
-        self._backlogs = LeftBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries)
+        self._backlogs = SkippedBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries)
         self._pipeline.connect(self._sender, self._colocated, self._deferred)
         self._discovery = ModelDiscovery(self._registry, self._sender, self._colocated, app)
         self._teardown = ModelTeardown(self._registry, self._hosts, self._sender, self._colocated, metrics, app)
@@ -334,7 +333,7 @@ class RouterProcess:
         metrics.count_rebalances(app.rebalances - self._rebalances)
         self._rebalances = app.rebalances
         metrics.set_in_flight(self._router.in_flight)
-        metrics.set_deferred(self._router.admission.deferred + self._backlogs.left)
+        metrics.set_deferred(self._router.admission.deferred + self._backlogs.skipped)
         metrics.set_cache_bytes(self._caches.size_bytes)
         if (skew_s := self._skew.take()) is not None:
             self._ahead_s = skew_s

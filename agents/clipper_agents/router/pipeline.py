@@ -29,7 +29,6 @@ from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import Asked
-from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.indexed_log import QueryLogs, WrittenRound
 from clipper_agents.router.outgoing_records import OutgoingRecords
 from clipper_agents.router.prediction_records import encode_answers, encode_audits
@@ -37,6 +36,7 @@ from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import SelectionStore
+from clipper_agents.router.set_aside import DeferredQueries
 from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.query import Answers, Application, Effects, Failure, OutputPiece, QueryBatch, Request, Router
 from clipper_stream.query.lifecycle import QueryState, set_state

@@ -10,11 +10,11 @@ from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.indexed_log import QueryLogs
-from clipper_agents.router.left_backlogs import LeftBacklogs
 from clipper_agents.router.pipeline import QueryPipeline
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_decoding import Record, decode_queries, decoded_together
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
+from clipper_agents.router.set_aside import SkippedBacklogs
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
 from clipper_stream.query import QueryBatch
@@ -35,7 +35,7 @@ class QueryAgent:
         logs: Say how much of a partition waits for the broker.
         dead_letters: Takes records that hold no query.
         metrics: Counts dead letters.
-        backlogs: Leaves backlogs of which queries are read too late.
+        backlogs: Skips backlogs of which queries are read too late.
         traces: Begins the traces of sampled queries.
     """
 
@@ -46,7 +46,7 @@ class QueryAgent:
         logs: QueryLogs,
         dead_letters: DeadLetterSender,
         metrics: RouterMetrics,
-        backlogs: LeftBacklogs,
+        backlogs: SkippedBacklogs,
         traces: QueryTraces = UNTRACED,
     ) -> None:
         self._consumer, self._pipeline, self._logs = consumer, pipeline, logs
@@ -61,7 +61,7 @@ class QueryAgent:
             generation = stream.generation
             await self._consumer.wait_for_room()
             chunk = by_partition(lists)
-            self._backlogs.look(chunk, self.receive(chunk, generation))
+            self._backlogs.skip_if_behind(chunk, self.receive(chunk, generation))
 
     def receive(self, chunk: Mapping[TP, list[Record]], generation: int) -> set[int]:
         """Take queries into the pipeline, and refuse unreadable records.

@@ -46,7 +46,7 @@ class QueryConsumer:
         """Wait until another query may be read."""
         await self._room.wait()
 
-    def update_room(self, is_full: bool) -> None:  # noqa: FBT001
+    def update_room(self, is_full: bool) -> None:
         """Stop reading while the router is full; called after queries were read, answered or dropped."""
         if self._draining or is_full:
             self._room.clear()

@@ -1,24 +1,20 @@
 """The router is told of outputs and woken at deadlines, what it asks for is done, and what it defers is read again."""
 
-import asyncio
 import time
-from math import inf
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from builders.kafka import FakeLogReader, FakeProducer, Tasks, record
-from builders.query_router import application, batches_of
+from builders.kafka import Tasks, record
+from builders.query_router import application
 from faust.types import TP
 from unit.router.rig import CATALOGUE, query, settle
 
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.deferred_queries import DeferredQueries
 from clipper_agents.router.indexed_log import QueryLogs
 from clipper_agents.router.outputs import MEMORY_CHUNKS
 from clipper_agents.router.pipeline import QueryPipeline, QueryStores
 from clipper_stream.query import Effects, Request
-from clipper_stream.query.admission import Admission
 from clipper_topics.frames import FailedRow, OutputFrame, encode_frame
 
 
@@ -169,80 +165,3 @@ async def test_the_rows_of_a_request_that_cannot_be_sent_fail_at_once(rig):
     (answer,) = rig.predictions()
     assert (answer.outputs, answer.reason) == (["default", "default"], "errors")
     assert "no broker takes it" in answer.missing[0].explanation
-
-
-# --- deferred queries -------------------------------------------------------------------------------------------------
-class DeferredRig:
-    """A log of ten queries a partition, their consumer, and an agent that takes what is read again."""
-
-    def __init__(self):
-        producer = FakeProducer()
-        for number in range(20):
-            producer.append(CATALOGUE.queries, number % 2, None, b"query")
-        self.admission, self.generation, self.taken, self.gone = Admission(8), 0, [], []
-        self.admission.shared = True
-        self.admission.enter("app", 6)  # all of what is for everybody
-        self.deferred = DeferredQueries(FakeLogReader(producer), CATALOGUE.queries, self, self.admission)
-
-    def receive(self, chunk, generation):
-        for tp, records in chunk.items():
-            self.admission.enter("app", len(records))
-            self.taken += [(tp.partition, record.offset) for record in records]
-
-    def acknowledge(self, partition, offsets, generation):
-        self.gone.append((partition, offsets))
-
-    async def put(self, *offsets, partition=0, until_s=inf):
-        (batch,) = batches_of([query("q", 1, partition=partition)])
-        for offset in offsets:
-            batch.offsets = [offset]
-            self.deferred.put([(batch, 0, until_s)])
-        await settle(1.0)
-
-
-@pytest.fixture
-async def around():
-    made = DeferredRig()
-    running = asyncio.create_task(made.deferred.run(made))
-    yield made
-    running.cancel()
-
-
-async def test_they_wait_until_there_is_room_and_no_more_are_read_than_that(around):
-    await around.put(1, 2, 5)
-    await around.put(3, partition=1)
-    assert (around.taken, around.admission.deferred) == ([], 4)
-    assert [around.deferred.has_id(*one) for one in ((0, "q"), (1, "q"), (0, "r"), (2, "q"))] == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    for first, taken, deferred in ((0, [(0, 1), (0, 2)], 2), (2, [(0, 5), (1, 3)], 0)):
-        around.admission.leave("app", 2)
-        await settle(1.0)
-        assert (around.taken[first:], around.admission.deferred) == (taken, deferred)
-
-
-async def test_those_of_a_generation_that_has_ended_are_left_to_the_next_and_what_the_log_has_no_more_is_done(around):
-    await around.put(1)
-    around.deferred.clear()
-    around.admission.clear()
-    await around.put(9, 10)
-    assert (around.taken, around.gone, around.admission.deferred) == ([(0, 9)], [(0, [10])], 0)
-
-
-async def test_what_is_due_is_read_again_without_room_and_nothing_else(around):
-    await around.put(1, 3)
-    await around.put(2, until_s=1.0)
-    assert (around.taken, around.admission.deferred) == ([(0, 2)], 2)
-
-
-async def test_nothing_is_read_again_while_partitions_are_being_given(around):
-    around.generation = -1
-    around.admission.clear()
-    await around.put(1)
-    assert around.taken == []
-    around.generation = 1
-    await settle(1.0)
-    assert around.taken == [(0, 1)]
