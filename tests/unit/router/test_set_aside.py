@@ -65,13 +65,17 @@ class Surroundings:
 
     async def look(self, tp, offsets, late, age_s=100.0):
         await settle(0.1)
+        self.look_now(tp, offsets, late, age_s)
+
+    def look_now(self, tp, offsets, late, age_s=100.0):
         self.frontiers[tp].admit([*offsets])
         self.backlogs.skip_if_behind({tp: queries(tp, offsets, age_s)}, late)
 
     async def leave(self, *tps):
-        for tp in tps:
-            await self.look(tp, range(5), {tp.partition})
-            await self.look(tp, range(5, 10), {tp.partition})
+        for offsets in (range(5), range(5, 10)):
+            await settle(0.1)
+            for tp in tps:
+                self.look_now(tp, offsets, {tp.partition})
 
     def leave_backlog(self, tp, least):
         self.asked.append((tp, least))
@@ -205,7 +209,7 @@ async def test_they_wait_until_there_is_room_and_no_more_are_read_than_that(defe
         assert (deferring.taken[first:], deferring.admission.deferred) == (taken, deferred)
 
 
-async def test_those_of_a_generation_that_has_ended_are_left_to_the_next_and_what_the_log_has_no_more_is_done(
+async def test_those_of_an_ended_generation_are_left_to_the_next_and_what_the_log_has_no_more_is_done(
     deferring,
 ):
     await deferring.put(1)
