@@ -7,7 +7,7 @@ from builders.query_router import NOW_S, application, make_router, outputs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper_agents.router.outgoing_records import OutgoingRecords
+from clipper_agents.router.indexed_log import OutgoingRecords
 from clipper_agents.router.prediction_records import encode_answers
 from clipper_agents.router.query_decoding import decode_queries
 from clipper_stream.query import Failure

@@ -29,7 +29,6 @@ from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
-from clipper_agents.router.context_bound import ContextBound
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs, unread_since_ms
@@ -40,7 +39,7 @@ from clipper_agents.router.queries import QueryAgent
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
-from clipper_agents.router.selection_store import SelectionStore
+from clipper_agents.router.selection_store import ContextBound, SelectionStore
 from clipper_agents.router.self_report import RouterReports
 from clipper_agents.router.set_aside import READ_BYTES, DeferredQueries, SkippedBacklogs
 from clipper_agents.settings.workers import RouterSettings

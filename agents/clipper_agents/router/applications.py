@@ -33,13 +33,6 @@ class ApplicationRegistry:
     a log line, and what was there before stays. A model counts as a candidate once its manifest is here and not
     retired, `reached` was called for it, and a host of it is ready (or it is colocated). Outputs of a model without a
     `sha256` are cached for the life of this process only: nobody can tell whether its code has changed.
-
-    Args:
-        changed: Called with the name of an application that has changed.
-        refused: Called once for each record that is refused.
-        allowed: Packages, modules and directories that this process may load models from.
-        files: What the operator says about model files.
-        ready: Whether a version has a host that serves, by reference; call `resolve` when that has changed.
     """
 
     def __init__(

@@ -33,16 +33,7 @@ LOAD_WITHIN_S = 30.0
 
 
 class ColocatedModels:
-    """The models that this process runs itself.
-
-    Args:
-        metrics: Counts their batches.
-        receiver: Takes output frames.
-        tasks: Watches the tasks that run an engine; they should never end by themselves.
-        allowed: Packages, modules and directories that this process may load models from.
-        files: What the operator says about model files.
-        sink: Takes notes of sampled rows.
-    """
+    """The models that this process runs itself."""
 
     def __init__(
         self,
@@ -128,13 +119,7 @@ class ColocatedModels:
 
 
 class ColocatedModel:
-    """One model that runs, from its beginning to its end.
-
-    Args:
-        engine: Runs its batches, in order of submission.
-        watch: Over its batches.
-        tasks: Watches the task that runs the engine.
-    """
+    """One model that runs, from its beginning to its end."""
 
     def __init__(self, engine: HostEngine[int], watch: BatchWatch, tasks: TaskRunner) -> None:
         self.watch = watch

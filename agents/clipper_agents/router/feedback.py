@@ -72,17 +72,7 @@ class Look(NamedTuple):
 
 
 class FeedbackProcessor:
-    """Applies feedback of the partitions that this process owns.
-
-    Args:
-        app: Has the generation, the state lock, and what reads and sends.
-        catalogue: Names the topics.
-        stores: The rows to learn in, what decides how, and the logs of what was decided.
-        control: Knows up to where the control topic was read.
-        queries: Knows whether a query may still be decided about.
-        metrics: Counts outcomes.
-        traces: Makes the spans of sampled feedback.
-    """
+    """Applies feedback of the partitions that this process owns."""
 
     def __init__(
         self,

@@ -28,14 +28,7 @@ LOOK_S = 0.2
 
 
 class ModelDiscovery:
-    """Makes declared models askable, concurrently: finds their requests topics, or loads colocated ones.
-
-    Args:
-        registry: Knows which models are declared, and is told which can be asked.
-        lanes: Finds the requests topic of a model.
-        colocated: Loads a model in this process.
-        tasks: Looks at each attempt when it is done; its failure ends the process.
-    """
+    """Makes declared models askable, concurrently: finds their requests topics, or loads colocated ones."""
 
     def __init__(
         self, registry: ApplicationRegistry, lanes: RequestSender, colocated: ColocatedModels, tasks: TaskRunner
@@ -86,16 +79,7 @@ class ModelDiscovery:
 
 
 class ModelTeardown:
-    """Removes versions that are leaving once their last request has been sent, one task a version.
-
-    Args:
-        registry: Knows which versions are leaving, and is told when they have left.
-        hosts: Forgets who was ready.
-        lanes: Closes the lane of requests.
-        colocated: Ends a model in this process, once it has answered what it was asked.
-        metrics: Takes the metric series of a version back.
-        tasks: Runs each task; its failure ends the process.
-    """
+    """Removes versions that are leaving once their last request has been sent, one task a version."""
 
     def __init__(
         self,

@@ -21,16 +21,7 @@ MEMORY_CHUNKS = 10
 
 
 class OutputAgent:
-    """Decodes output frames and gives those of this process to the router.
-
-    Args:
-        identity: Of this process; frames for another router are not ours.
-        pipeline: Takes the outputs.
-        sender: Counts the rows that its replicas have yet to answer.
-        dead_letters: Takes what is no output.
-        metrics: Counts dead letters, and the time that outputs take.
-        traces: Makes the spans of outputs of sampled queries.
-    """
+    """Decodes output frames and gives those of this process to the router."""
 
     def __init__(
         self,

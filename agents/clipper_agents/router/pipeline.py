@@ -29,8 +29,7 @@ from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import Asked
-from clipper_agents.router.indexed_log import QueryLogs, WrittenRound
-from clipper_agents.router.outgoing_records import OutgoingRecords
+from clipper_agents.router.indexed_log import OutgoingRecords, QueryLogs, WrittenRound
 from clipper_agents.router.prediction_records import encode_answers, encode_audits
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
@@ -66,14 +65,6 @@ class QueryPipeline:
     """Takes queries through their lives, and keeps one timer, at the earliest deadline.
 
     Outputs come back here from where requests go. So `connect` closes this ring once all of it is built.
-
-    Args:
-        router: The pure core.
-        stores: Read and written around its steps.
-        consumer: Acknowledges queries, and hears that there may be room for more.
-        metrics: Counts.
-        tasks: Runs what a deadline brings.
-        traces: Makes the spans of sampled queries.
     """
 
     _sender: RequestSender

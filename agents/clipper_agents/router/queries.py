@@ -27,17 +27,7 @@ MOST_UNWRITTEN = 2_000
 
 
 class QueryAgent:
-    """Reads queries.
-
-    Args:
-        consumer: Acknowledges queries, and says when there is room for more.
-        pipeline: Takes queries.
-        logs: Say how much of a partition waits for the broker.
-        dead_letters: Takes records that hold no query.
-        metrics: Counts dead letters.
-        backlogs: Skips backlogs of which queries are read too late.
-        traces: Begins the traces of sampled queries.
-    """
+    """Reads queries."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from clipper_agents.observability.query_notes import (
     SentRequest,
 )
 from clipper_agents.observability.tracing import TraceSink, new_span_id
-from clipper_agents.router.outgoing_records import OutgoingRecords
+from clipper_agents.router.indexed_log import OutgoingRecords
 from clipper_stream.query import Answers, Failure, Request
 from clipper_stream.query.batch import PLAIN
 from clipper_topics.prediction import NAMED
@@ -103,10 +103,6 @@ def rows_in_process(request: Request) -> tuple[TracedRows, ...]:
 
 class QueryTraces:
     """Notes what becomes of sampled queries.
-
-    Args:
-        sink: Takes the notes; None: nothing is recorded, whatever is sampled.
-        metrics: Are told of sampled queries, as the examples of their latencies.
 
     Attributes:
         sink: As given.

@@ -67,16 +67,7 @@ class Lane:
 
 
 class RequestSender:
-    """Sends requests, from a task for each model that has any.
-
-    Args:
-        app: Sends; a failure of its tasks ends the process.
-        catalogue: Names the topics.
-        router: Identity of this process, in every frame.
-        registry: Knows the element type of rows that are no numbers.
-        receiver: Hears of requests that cannot be sent.
-        traces: Names rows of sampled queries in a header.
-    """
+    """Sends requests, from a task for each model that has any."""
 
     def __init__(
         self,

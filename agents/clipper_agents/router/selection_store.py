@@ -13,6 +13,7 @@ Rules of this file:
 
 import asyncio
 import logging
+import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +25,9 @@ from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import state_of
 from clipper_agents.kafka.topic_ids import stale_references
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.outbox import NO_RECORDS, RecordsByTopic
+from clipper_agents.streaming.partition_writer import PartitionTakenOver
 from clipper_agents.streaming.table import StepTable
 from clipper_stream.query import Application
 from clipper_stream.selection.state import SelectionState, merge
@@ -50,9 +53,10 @@ logger = logging.getLogger(__name__)
 MAX_PREPARED = 20_000
 """Prepared choices kept, a few hundred bytes each: one for each application and active context."""
 
-
 ROWS_A_TURN = 5_000
 """Looked at in some ten milliseconds, then others have their turn."""
+PAUSE_RATIO = 100.0
+"""Of the time between two looks at a partition's rows, to that of a look."""
 
 
 class SelectionStore:
@@ -252,6 +256,38 @@ class SelectionStore:
         if partition in self._owned:
             return state_of(self.row(application, None, partition))
         return self._published.get(RowKey(application, None, partition), _NO_STATE)
+
+
+class ContextBound:
+    """Holds the number of contexts of each owned partition down: those without feedback for longest are forgotten.
+
+    What is forgotten, and before which feedback, is in the changelog with the deletions, in one transaction: so whoever
+    folds the logs forgets the same. Rows are looked through by a thread, which takes a hundredth of the time at most.
+    """
+
+    def __init__(self, app: ClipperApp, topic: str, selection: SelectionStore, most: int) -> None:
+        self._app, self._topic, self._selection, self._most = app, topic, selection, most
+        self._next_s: dict[int, float] = {}
+
+    async def hold(self) -> None:
+        """Look at the owned partitions that may have too many contexts, and forget some."""
+        generation = self._app.generation
+        for partition in self._app.owned_partitions(self._topic) if generation >= 0 else []:
+            began_s = time.monotonic()
+            if began_s < self._next_s.get(partition, began_s) or not self._selection.has_more(partition, self._most):
+                continue
+            surplus = await asyncio.to_thread(self._selection.surplus, partition, self._most)
+            self._next_s[partition] = began_s + PAUSE_RATIO * (time.monotonic() - began_s)
+            if surplus is None:
+                continue
+            async with self._app.state_lock.of(partition):
+                if self._app.generation != generation:
+                    return
+                try:
+                    count = await self._selection.forget_contexts(partition, *surplus)
+                except PartitionTakenOver:  # which the next learning step reports
+                    return
+            logger.info("contexts forgotten partition=%d count=%d before=%d", partition, count, surplus[0])
 
 
 _NO_STATE = SelectionState()

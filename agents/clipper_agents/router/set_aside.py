@@ -99,14 +99,7 @@ class DeferredLane:
 
 
 class DeferredQueries:
-    """Has queries read again for which there was no room.
-
-    Args:
-        reader: Reads them.
-        topic: The queries topic.
-        consumer: Knows the generation that counts.
-        admission: Knows for which application there is room.
-    """
+    """Has queries read again for which there was no room."""
 
     def __init__(self, reader: LogReader, topic: str, consumer: QueryConsumer, admission: Admission) -> None:
         self._reader, self._topic, self._consumer, self._admission = reader, topic, consumer, admission
@@ -194,13 +187,7 @@ class LagSample(NamedTuple):
 
 
 class SkippedBacklogs:
-    """Skips backlogs, and has them read later.
-
-    Args:
-        app: Consumes.
-        reader: Reads what was skipped, `READ_BYTES` at a time.
-        queries: Knows whether there is room for more.
-    """
+    """Skips backlogs, and has them read later."""
 
     def __init__(self, app: ClipperApp, reader: LogReader, queries: QueryConsumer) -> None:
         self._app, self._reader, self._queries = app, reader, queries

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from clipper_agents.router.outgoing_records import OutgoingRecords
+from clipper_agents.router.indexed_log import OutgoingRecords
 from clipper_topics import codec
 from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS, UndecodableRecord
 from clipper_topics.manifests import ModelManifest
