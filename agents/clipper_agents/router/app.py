@@ -201,15 +201,15 @@ class RouterProcess:
 
     def _unready(self) -> list[str]:
         """Say why this router does not serve; it waits for models when it starts, and for none that come later."""
-        found = self.app.unready()
-        return [*found, *(f"model {ref} is loading" for ref in self._colocated.loading if self.app.generation < 0)]
+        reasons = self.app.unready()
+        return [*reasons, *(f"model {ref} is loading" for ref in self._colocated.loading if self.app.generation < 0)]
 
     # --- what is followed -------------------------------------------------------------------------------------------
     def _take_changes(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._registry.take(records)
         applications = self._registry.applications
         self._router.admission.shared = len(applications) > 1
-        self.app.pace.keep(one.objective_s for one in applications)
+        self.app.pace.keep(application.objective_s for application in applications)
 
     def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         if self._hosts.take(records):
@@ -257,9 +257,9 @@ class RouterProcess:
         predictions, ends = self._settings.catalogue.predictions, self._table.ends
         unread_ms = await unread_since_ms(self.app.log_reader, queries, feedback, predictions, ends)
         horizon_ms = self._settings.horizon_s * 1000
-        feedback_since = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in unread_ms.items()}
+        feedback_since = {number: int(repeated_between(at_ms, horizon_ms)[0]) for number, at_ms in unread_ms.items()}
         # to tell what that feedback was about
-        since_ms = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in feedback_since.items()}
+        since_ms = {number: int(repeated_between(at_ms, horizon_ms)[0]) for number, at_ms in feedback_since.items()}
         await self._logs.restore(since_ms, ends, unread_ms)
         await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
@@ -345,11 +345,11 @@ class RouterProcess:
 
     def _report_applications(self) -> None:
         """Show objectives and weights of applications with series of their own; end the series of those that left."""
-        found = {one.name: one for one in self._registry.applications}
-        self.metrics.keep_applications({UNKNOWN_APPLICATION, *found})
-        self.metrics.set_objectives({name: one.objective_s for name, one in found.items()})
-        shown = [found[name] for name in self.metrics.shown_applications(found) if found[name].refs]
-        weights = {one.name: self._selection.prepare(one, 0, None).weights for one in shown}
+        by_name = {application.name: application for application in self._registry.applications}
+        self.metrics.keep_applications({UNKNOWN_APPLICATION, *by_name})
+        self.metrics.set_objectives({name: application.objective_s for name, application in by_name.items()})
+        shown = [by_name[name] for name in self.metrics.shown_applications(by_name) if by_name[name].refs]
+        weights = {application.name: self._selection.prepare(application, 0, None).weights for application in shown}
         shares = {(name, model): weight for name, of in weights.items() for model, weight in of.items()}
         self.metrics.set_selection_weights(shares)
 

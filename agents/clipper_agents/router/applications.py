@@ -167,11 +167,11 @@ class ApplicationRegistry:
             name=manifest.name,
             revision=manifest.revision,
             spec=RowSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
-            candidates=tuple(one for one in candidates if one is not None),
+            candidates=tuple(candidate for candidate in candidates if candidate is not None),
             trials=tuple(
-                TrialModel(candidate=one, stage=trial.stage, share=trial.share)
-                for one, trial in trials
-                if one is not None
+                TrialModel(candidate=candidate, stage=trial.stage, share=trial.share)
+                for candidate, trial in trials
+                if candidate is not None
             ),
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,

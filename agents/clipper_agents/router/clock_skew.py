@@ -53,9 +53,9 @@ class ClockSkew:
         """Return how many seconds this clock is ahead by acknowledgements since the last call; None without any."""
         if self._least_s == -math.inf:
             return None
-        found = max(self._least_s, min(self._most_s, 0.0))
+        ahead_s = max(self._least_s, min(self._most_s, 0.0))
         self._least_s, self._most_s = -math.inf, math.inf
-        return found
+        return ahead_s
 
     def warn(self, skew_s: float, at_s: float) -> None:
         """Log a difference that matters, at most once in `WARN_EVERY_S`.

@@ -20,7 +20,7 @@ from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.observability.tracing import TraceSink
-from clipper_agents.router.query_traces import rows_in_process
+from clipper_agents.router.query_traces import colocated_rows
 from clipper_agents.router.requests import OutputReceiver
 from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.errors import ModelNotLoaded
@@ -149,7 +149,7 @@ def _rows_of(request: Request) -> RequestRows:
     rows = request.rows
     kind = (str(rows.dtype), *rows.shape[1:]) if isinstance(rows, np.ndarray) else ("listed",)
     deadlines_s = tuple(request.deadlines_s.tolist()) or (inf,) * len(rows)
-    traced = rows_in_process(request) if request.traced else ()
+    traced = colocated_rows(request) if request.traced else ()
     return RequestRows(
         router=b"", frame=request.frame, reply=0, kind=kind, rows=rows, deadlines_s=deadlines_s, traced=traced
     )

@@ -56,7 +56,7 @@ Asked: TypeAlias = tuple[str, str | None, float]
 """Id of a query; its application, None for any; timestamp of the query or feedback, in milliseconds since the epoch."""
 
 
-class Known(NamedTuple):
+class DecisionMatch(NamedTuple):
     """A decision under the id that was asked for; `own` when it is the one, else the id has only others."""
 
     logged: LoggedRecord
@@ -92,7 +92,7 @@ class PartitionIndex:
         values = self._find([entry_key(key) for key in keys])
         return [None if value is None else unpack_entry(value) for value in values]
 
-    def decided(self, queries: Sequence[Asked]) -> list[Known | None]:
+    def decided(self, queries: Sequence[Asked]) -> list[DecisionMatch | None]:
         """Return the decision about each query, given in log order, or another one under its id."""
         return self._first(queries, repeated_between)
 
@@ -105,7 +105,7 @@ class PartitionIndex:
 
     def about(self, feedback: Sequence[Asked]) -> list[LoggedRecord | None]:
         """Return the decision that each feedback is about."""
-        return [one.logged if one and one.own else None for one in self._first(feedback, queried_between)]
+        return [match.logged if match and match.own else None for match in self._first(feedback, queried_between)]
 
     def applied_feedback(self, decisions: Sequence[int]) -> list[int | None]:
         """Return the offset of the feedback applied to each decision, given by its offset; None where none was."""
@@ -268,9 +268,9 @@ class PartitionIndex:
 
     def _first(
         self, asked: Sequence[Asked], between: Callable[[float, float], tuple[float, float]]
-    ) -> list[Known | None]:
+    ) -> list[DecisionMatch | None]:
         """Return the first decision in log order of each application and of the time that `between` gives."""
-        found: list[Known | None] = [None] * len(asked)
+        matches: list[DecisionMatch | None] = [None] * len(asked)
         missing, horizon_ms = list(range(len(asked))), self._horizon_s * 1000
         for age in sorted(self._ages):
             places, number = missing, 0
@@ -282,27 +282,27 @@ class PartitionIndex:
                         continue
                     logged, (_, application, at_ms) = unpack_entry(value), asked[place]
                     own = decides(logged, application, *between(at_ms, horizon_ms))
-                    if own or found[place] is None:
-                        found[place] = Known(logged, own)
+                    if own or matches[place] is None:
+                        matches[place] = DecisionMatch(logged, own)
                     if not own:
                         others.append(place)
                 places, number = others, number + 1
             if len(self._ages) > 1:
-                missing = [place for place in missing if (one := found[place]) is None or not one.own]
-        return found
+                missing = [place for place in missing if (match := matches[place]) is None or not match.own]
+        return matches
 
     def _find(self, keys: list[Any]) -> list[bytes | None]:
-        found: list[bytes | None] = [None] * len(keys)
+        values: list[bytes | None] = [None] * len(keys)
         missing = list(range(len(keys)))
         if len(self._ages) == 1:
             (database,) = self._ages.values()
-            return database.get(list(keys)) or found
+            return database.get(list(keys)) or values
         for age in sorted(self._ages):  # the oldest first: of two entries it is the earlier
-            values = self._ages[age].get([keys[index] for index in missing]) or []
-            for index, value in zip(missing, values, strict=True):
-                found[index] = value
-            missing = [index for index in missing if found[index] is None]
-        return found
+            stored = self._ages[age].get([keys[index] for index in missing]) or []
+            for index, value in zip(missing, stored, strict=True):
+                values[index] = value
+            missing = [index for index in missing if values[index] is None]
+        return values
 
     def _age_of(self, at_s: float) -> Database:
         """Return the database for writes of a time."""
@@ -351,11 +351,10 @@ class LogIndex:
 
     def of(self, partition: int) -> PartitionIndex:
         """Return the partition's index; the first call opens it."""
-        found = self._open.get(partition)
-        if found is None:
-            found = PartitionIndex(self._folder / str(partition), self._horizon_s)
-            self._open[partition] = found
-        return found
+        index = self._open.get(partition)
+        if index is None:
+            index = self._open[partition] = PartitionIndex(self._folder / str(partition), self._horizon_s)
+        return index
 
     def keep_only(self, partitions: Iterable[int]) -> None:
         """Close the indexes of all other partitions."""

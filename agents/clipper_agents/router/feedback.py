@@ -1,4 +1,4 @@
-"""The Faust agent `learn`: looks decisions up, waits for those that are still to come, stores what is learned, acks.
+"""The Faust agent `learn`: points decisions up, waits for those that are still to come, stores what is learned, acks.
 
 Rules of this file:
 - Order of a step: dead letters; rows, position and acknowledgements, committed; rows here; applied feedback; offset.
@@ -54,17 +54,18 @@ TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
 SETTLED_MS = 10_000
 """Longer than a process takes to commit what it has read, and more than the clocks of brokers differ."""
-LOOKS = 4
+READ_POINTS = 4
 """Some ten seconds apart, so longer than a broker that was deposed takes to know it."""
 FEEDBACK_A_STEP = 2_000
 """In a backlog a step's transaction, of some ten milliseconds, is shared by so many."""
 FEEDBACK_A_TURN = 250  # folded in some fifteen milliseconds, then answers have their turn, and another partition
 
 
-Said: TypeAlias = tuple[Record, Feedback]
+Given: TypeAlias = tuple[Record, Feedback]
+"""Feedback, with the record that it stands in."""
 
 
-class Look(NamedTuple):
+class ReadPoint(NamedTuple):
     """A time of the log up to which all feedback had been read when it was looked, and where the partition ended."""
 
     at_ms: float
@@ -89,7 +90,7 @@ class FeedbackProcessor:
         self._decisions, self._audits = (log.index for log in stores.logs)
         self._metrics, self._traces = metrics, traces
         self._turn = asyncio.Lock()
-        self._looks: dict[int, list[Look]] = {}
+        self._read_points: dict[int, list[ReadPoint]] = {}
         """By partition, in the order of their time."""
         self._ahead_s: dict[int, float] = {}
         """By partition, how much the log's time is ahead of that of the event loop, at the least."""
@@ -129,13 +130,13 @@ class FeedbackProcessor:
             fresh = [record for record in records if record.offset > position]
             traced = self._traces.begin_feedback(fresh) if self._traces.is_on else None
             claims = [record for record in fresh if is_marker(record)]
-            found, undecodable = _decoded(fresh if not claims else [one for one in fresh if not is_marker(one)])
+            feedback, undecodable = _decoded(record for record in fresh if not is_marker(record))
             if not await self._await_declarations(claims, generation):
                 return False
-            lookup = self._look_up(partition, found)
-            if not await self._await_decisions(partition, found, lookup, generation):
+            lookup = self._look_up(partition, feedback)
+            if not await self._await_decisions(partition, feedback, lookup, generation):
                 return False
-            here, elsewhere = self._split(partition, found, lookup)
+            here, elsewhere = self._split(partition, feedback, lookup)
             markers, refused = read_markers(claims, self._registry.restore, self._catalogue.partitions)
             step = await self._fold(partition, here, lookup, markers)
             for record, error in [*undecodable, *refused]:
@@ -157,25 +158,29 @@ class FeedbackProcessor:
         """Forget decisions that no query and no feedback can be about that is still to come.
 
         Feedback of any partition may be sent on to this process's own. So it is forgotten up to a time of the log when
-        each partition's feedback up to then had been read `LOOKS` times in a row (a broker that was deposed names an
-        earlier end for a while), and here what stood in the log at each of these looks.
+        each partition's feedback up to then had been read `READ_POINTS` times in a row (a broker that was deposed names an
+        earlier end for a while), and here what stood in the log at each of these times.
         """
         generation = self._app.generation
         owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
-        at_ms = max((self._decisions.of(one).newest_s for one in owned), default=0.0) * 1000 - SETTLED_MS
+        at_ms = max((self._decisions.of(partition).newest_s for partition in owned), default=0.0) * 1000 - SETTLED_MS
         is_read = bool(owned) and await self._is_read(at_ms)
         tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
         ends = await self._app.log_reader.end_offsets(tps) if is_read else {}
-        self._looks = {one: looks for one, looks in self._looks.items() if one in owned} if is_read else {}
+        self._read_points = (
+            {partition: points for partition, points in self._read_points.items() if partition in owned}
+            if is_read
+            else {}
+        )
         if not self._current(generation):
             return
         for tp, end in ends.items():
-            looks = self._looks.setdefault(tp.partition, [])
-            passed = bisect_right(looks, self._app.consumer.finished_upto(TP(*tp)), key=attrgetter("end"))
-            if passed >= LOOKS:
-                del looks[: passed - LOOKS]
-                self._forget(tp.partition, looks[0].at_ms)
-            looks.append(Look(at_ms, end))
+            points = self._read_points.setdefault(tp.partition, [])
+            passed = bisect_right(points, self._app.consumer.finished_upto(TP(*tp)), key=attrgetter("end"))
+            if passed >= READ_POINTS:
+                del points[: passed - READ_POINTS]
+                self._forget(tp.partition, points[0].at_ms)
+            points.append(ReadPoint(at_ms, end))
 
     async def _is_read(self, at_ms: float) -> bool:
         """Whether the feedback of all partitions up to a time has been read, by whichever process."""
@@ -208,16 +213,16 @@ class FeedbackProcessor:
         await self._app.log_reader.read(starts, self._note_read, ends, since)
 
     def _note_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
-        found, _ = _decoded(record for record in records if not is_marker(record))
-        lookup = self._look_up(tp.partition, found)
-        step = self._step(tp.partition, self._split(tp.partition, found, lookup)[0], lookup)
+        feedback, _ = _decoded(record for record in records if not is_marker(record))
+        lookup = self._look_up(tp.partition, feedback)
+        step = self._step(tp.partition, self._split(tp.partition, feedback, lookup)[0], lookup)
         at_s = records[-1].timestamp / 1000
         self._decisions.of(tp.partition).note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
 
     async def _fold(
         self,
         partition: int,
-        feedback: list[Said],
+        feedback: list[Given],
         lookup: DecisionLookup,
         markers: Sequence[tuple[Record, Restored]],
     ) -> Step:
@@ -234,17 +239,17 @@ class FeedbackProcessor:
     def _step(
         self,
         partition: int,
-        feedback: list[Said],
+        feedback: list[Given],
         lookup: DecisionLookup,
         markers: Sequence[tuple[Record, Restored]] = (),
         step: Step | None = None,
     ) -> Step:
         joined = [
-            JoinedFeedback(record, found, lookup.decisions[asked], lookup.audits.get(asked))
-            for record, found in feedback
-            for asked in [_asked(record, found)]
+            JoinedFeedback(record, content, lookup.decisions[asked], lookup.audits.get(asked))
+            for record, content in feedback
+            for asked in [_asked(record, content)]
         ]
-        offsets = [one.decision.offset for one in joined if one.decision is not None]
+        offsets = [given.decision.offset for given in joined if given.decision is not None]
         return learn(
             joined,
             dict(zip(offsets, self._decisions.of(partition).applied_feedback(offsets), strict=True)),
@@ -255,8 +260,8 @@ class FeedbackProcessor:
             step,
         )
 
-    def _look_up(self, partition: int, feedback: list[Said]) -> DecisionLookup:
-        asked = (_asked(record, found) for record, found in feedback)
+    def _look_up(self, partition: int, feedback: list[Given]) -> DecisionLookup:
+        asked = (_asked(record, content) for record, content in feedback)
         return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), asked)
 
     async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
@@ -272,14 +277,14 @@ class FeedbackProcessor:
         return self._current(generation)
 
     def _split(
-        self, partition: int, feedback: list[Said], lookup: DecisionLookup
-    ) -> tuple[list[Said], list[tuple[Record, int]]]:
+        self, partition: int, feedback: list[Given], lookup: DecisionLookup
+    ) -> tuple[list[Given], list[tuple[Record, int]]]:
         """Split feedback into that of this partition, and that whose id names another partition, with its number."""
         here, elsewhere = [], []
-        for record, found in feedback:
-            target = self._named_partition(partition, record, found, lookup)
+        for record, content in feedback:
+            target = self._named_partition(partition, record, content, lookup)
             if target is None:
-                here.append((record, found))
+                here.append((record, content))
             else:
                 elsewhere.append((record, target))
         return here, elsewhere
@@ -293,27 +298,28 @@ class FeedbackProcessor:
             await self._app.outbox.send(self._catalogue.feedback, target, records)
 
     async def _await_decisions(
-        self, partition: int, feedback: list[Said], lookup: DecisionLookup, generation: int
+        self, partition: int, feedback: list[Given], lookup: DecisionLookup, generation: int
     ) -> bool:
         """Wait for decisions and audits that are still to come; return False if the generation ended meanwhile."""
         missing = self._incomplete(partition, feedback, lookup)
         if not missing:
             return True
         queries, app = TP(self._catalogue.queries, partition), self._app
-        without = [record for record, found in missing if lookup.decisions[_asked(record, found)] is None]
+        without = [record for record, content in missing if lookup.decisions[_asked(record, content)] is None]
         early_upto_ms = max((record.timestamp for record in without), default=0) + EARLY_FEEDBACK_MS
 
-        def is_early(_: Said) -> bool:
+        def is_early(_: Given) -> bool:
             return self._log_time_ms(partition) <= early_upto_ms
 
-        def is_undecided(one: Said) -> bool:
-            return lookup.decisions[_asked(*one)] is None and self._queries.may_decide(queries, one[1].query_id, end)
+        def is_undecided(given: Given) -> bool:
+            decision, query_id = lookup.decisions[_asked(*given)], given[1].query_id
+            return decision is None and self._queries.may_decide(queries, query_id, end)
 
-        def is_audited(one: Said) -> bool:
-            found = lookup.decisions[_asked(*one)]
-            return found is not None and self._is_open(queries, prediction_head(found).query_offset, end)
+        def is_audited(given: Given) -> bool:
+            decision = lookup.decisions[_asked(*given)]
+            return decision is not None and self._is_open(queries, prediction_head(decision).query_offset, end)
 
-        async def wait_while(holds: Callable[[Said], bool]) -> None:
+        async def wait_while(holds: Callable[[Given], bool]) -> None:
             while any(map(holds, missing)) and self._current(generation):
                 await asyncio.sleep(LOOK_AGAIN_S)
                 lookup.refresh()
@@ -339,18 +345,18 @@ class FeedbackProcessor:
         """Return a time that the log has passed for sure, in milliseconds since the epoch."""
         return max(self._decisions.of(partition).newest_s, self._ahead_s[partition] + _loop_time_s()) * 1000
 
-    def _incomplete(self, partition: int, feedback: list[Said], lookup: DecisionLookup) -> list[Said]:
+    def _incomplete(self, partition: int, feedback: list[Given], lookup: DecisionLookup) -> list[Given]:
         """Return the feedback of this partition whose decision or audit is not known yet."""
         return [
-            (record, found)
-            for record, found in feedback
-            if not lookup.is_complete(_asked(record, found))
-            and self._named_partition(partition, record, found, lookup) is None
+            (record, content)
+            for record, content in feedback
+            if not lookup.is_complete(_asked(record, content))
+            and self._named_partition(partition, record, content, lookup) is None
         ]
 
-    def _named_partition(self, partition: int, record: Record, found: Feedback, lookup: DecisionLookup) -> int | None:
+    def _named_partition(self, partition: int, record: Record, content: Feedback, lookup: DecisionLookup) -> int | None:
         """Return the partition to forward the feedback to; None if it stays."""
-        named = None if lookup.decisions[_asked(record, found)] is not None else partition_of(found.query_id)
+        named = None if lookup.decisions[_asked(record, content)] is not None else partition_of(content.query_id)
         if named is None or named == partition or named >= self._catalogue.partitions:
             return None
         if _size_bytes(record) > FORWARDED_BYTES:
@@ -375,19 +381,19 @@ def _loop_time_s() -> float:
 
 def _decoded(
     records: Iterable[Record],
-) -> tuple[list[Said], list[tuple[Record, Exception]]]:
-    found: list[Said] = []
+) -> tuple[list[Given], list[tuple[Record, Exception]]]:
+    feedback: list[Given] = []
     undecodable: list[tuple[Record, Exception]] = []
     for record in records:
         try:
-            found.append((record, decode_feedback(record)))
+            feedback.append((record, decode_feedback(record)))
         except UndecodableRecord as error:
             undecodable.append((record, error))
-    return found, undecodable
+    return feedback, undecodable
 
 
-def _asked(record: Record, found: Feedback) -> Asked:
-    return found.query_id, found.application, said_at_ms(record.timestamp, record.headers)
+def _asked(record: Record, content: Feedback) -> Asked:
+    return content.query_id, content.application, said_at_ms(record.timestamp, record.headers)
 
 
 def _size_bytes(record: Record) -> int:

@@ -244,7 +244,7 @@ class IndexedLog:
 
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._read.add(tp.partition)
-        logged = [one for one in map(self._read_record, records) if one is not None]
+        logged = [entry for entry in map(self._read_record, records) if entry is not None]
         self.index.of(tp.partition).index(logged, records[-1].offset, records[-1].timestamp / 1000)
 
 
@@ -302,7 +302,7 @@ async def unread_since_ms(
         proven: Ends of logs that are known for certain; of others the broker is asked.
     """
     owned = [tp.partition for tp in queries]
-    logged = [TopicPartition(predictions, one) for one in owned]
+    logged = [TopicPartition(predictions, number) for number in owned]
     mine = [tp for tp in feedback if tp.partition in owned]
     firsts = await reader.beginning_offsets([*queries, *mine])
     ends = {**await reader.end_offsets([*queries, *mine, *logged]), **proven}
@@ -328,10 +328,10 @@ async def unread_since_ms(
         await reader.read(starts, note, {tp: min(upto[tp], first + LOOK_AHEAD) for tp, first in starts.items()})
 
     await read_some({tp: max(first, firsts[tp]) for tp, first in queries.items()}, note_asked, ends)
-    told = {tp: max(feedback[tp], firsts[tp]) for tp in mine}
-    few = {tp: first for tp, first in told.items() if first < ends[tp] <= first + MOST_READ}
+    unread = {tp: max(feedback[tp], firsts[tp]) for tp in mine}
+    few = {tp: first for tp, first in unread.items() if first < ends[tp] <= first + MOST_READ}
     await reader.read(few, note_said, {tp: ends[tp] for tp in few})  # copies of what was said long ago may be in it
-    await read_some({tp: first for tp, first in told.items() if tp not in few}, note_long_ago, ends)
+    await read_some({tp: first for tp, first in unread.items() if tp not in few}, note_long_ago, ends)
     others = [tp for tp in feedback if tp not in mine]
     with suppress(TimeoutError):  # one that has no leader is no reason to serve none
         async with asyncio.timeout(OTHERS_S):
@@ -339,5 +339,5 @@ async def unread_since_ms(
             upto = {tp: there[tp].end for tp in others}
             await read_some({tp: max(feedback[tp], there[tp].first) for tp in others}, note_said, upto)
     await reader.read({tp: max(0, ends[tp] - LOOK_AHEAD) for tp in logged}, note_last, {tp: ends[tp] for tp in logged})
-    known_ms = {one: [*said_ms, *([asked_ms[one]] if one in asked_ms else [])] for one in owned}
-    return {one: min(known_ms[one], default=max(newest_ms)) for one in owned}
+    known_ms = {number: [*said_ms, *([asked_ms[number]] if number in asked_ms else [])] for number in owned}
+    return {number: min(known_ms[number], default=max(newest_ms)) for number in owned}

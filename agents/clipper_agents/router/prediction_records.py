@@ -244,9 +244,10 @@ def _answered(answers: Answers) -> Iterable[bytes]:
     forms = _forms(answers, decisions, zip(*cached, strict=True))
     if width == 1:
         return _filled(answers, forms, models[0], repeat(dumps(1.0)), *models)
-    written = {id(one): dumps(one) for one in outputs}
-    sure = {one: dumps(one) for one in {*confidences}}
-    return _filled(answers, forms, [written[id(one)] for one in outputs], [sure[one] for one in confidences], *models)
+    written = {id(output): dumps(output) for output in outputs}
+    sure = {confidence: dumps(confidence) for confidence in {*confidences}}
+    said = [written[id(output)] for output in outputs], [sure[confidence] for confidence in confidences]
+    return _filled(answers, forms, *said, *models)
 
 
 def _silent(answers: Answers) -> Iterable[bytes]:
@@ -293,8 +294,8 @@ def _filled(
     ids = [dumps(batch.ids[entry]) for entry in entries]
     offsets = [dumps(batch.offsets[entry]) for entry in entries]
     asked_s = [batch.queried_at_s[entry] for entry in entries]
-    asked_ms = [dumps(round(one * 1e3)) for one in asked_s]
-    latencies_ms = [dumps(max(0, round((at_s - one) * 1e6)) / 1e3) for one in asked_s]
+    asked_ms = [dumps(round(queried_s * 1e3)) for queried_s in asked_s]
+    latencies_ms = [dumps(max(0, round((at_s - queried_s) * 1e6)) / 1e3) for queried_s in asked_s]
     times = offsets, asked_ms, repeat(dumps(round(at_s * 1e3))), latencies_ms
     return map(mod, forms, zip(ids, outputs, *others, *times, strict=False))
 
@@ -323,8 +324,10 @@ def _form(
         form.served_propensity, form.policy = decision.served_propensity, _policy_ref(*policy)
         asked = [*zip(decision.models, decision.propensities, strict=True)]
         form.models = [
-            ModelAnswer(model=name, version=version, propensity=chance, output=_HOLE, latency_ms=_HOLE, cached=one)
-            for (ref, chance), one in zip(asked, cached, strict=False)
+            ModelAnswer(
+                model=name, version=version, propensity=chance, output=_HOLE, latency_ms=_HOLE, cached=is_cached
+            )
+            for (ref, chance), is_cached in zip(asked, cached, strict=False)
             for name, version in (_name_and_version(ref),)
         ]
         if reason is not None:

@@ -10,7 +10,7 @@ Rules of this file:
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -78,13 +78,9 @@ def decode_queries(
         if not plain or query_id is None:
             query_id = answered_id(query_id, record.partition, record.offset)
         batch = batches.batch_for(query_id, query.application, record.partition, kind, alone=raw)
-        asked_s: float = record.timestamp / 1000
-        if asked_s > now_s and record.timestamp_type != LOG_APPEND_TIME:
-            asked_s = now_s
-        if plain:
-            index = batch.add(query_id, record.offset, asked_s, record.key, (query.input,))
-        else:
-            index = batch.add(query_id, record.offset, asked_s, record.key, _rows(query))
+        rows = (query.input,) if plain else _rows(query)
+        index = batch.add(query_id, record.offset, _asked_s(record, now_s), record.key, rows)
+        if not plain:
             batch.options[index] = _options(query, raw=raw)
         if query.deadline_ms is not None:
             batch.bounds_s[index] = max(0, min(query.deadline_ms, LONGEST_MS)) / 1000
@@ -139,20 +135,25 @@ def _decoded(kind: str, value: bytes | None) -> tuple[Query, bool]:
 
 def _decode_raw(kind: str, value: bytes | None) -> Query:
     """Decode a query, but not its rows."""
-    found = codec.raw_queries.decode_as(kind, value)
-    query: Query = found
-    rows: Any = raw_rows(found.inputs, kind) if isinstance(found.inputs, msgspec.Raw) else None
+    raw = codec.raw_queries.decode_as(kind, value)
+    query: Query = raw
+    rows: Any = raw_rows(raw.inputs, kind) if isinstance(raw.inputs, msgspec.Raw) else None
     if isinstance(rows, list):
-        whole: Any = found.inputs
+        whole: Any = raw.inputs
         rows = [RawRow(row, kind, None if number else whole) for number, row in enumerate(rows)]
     query.inputs = rows
-    if isinstance(found.input, msgspec.Raw):
-        row = RawRow(found.input, kind, found.input)
+    if isinstance(raw.input, msgspec.Raw):
+        row = RawRow(raw.input, kind, raw.input)
         query.input = None if row.is_null and query.inputs is not None else row
     return query
 
 
-def _rows(query: Query) -> list[Any]:
+def _asked_s(record: Record, now_s: float) -> float:
+    asked_s: float = record.timestamp / 1000
+    return now_s if asked_s > now_s and record.timestamp_type != LOG_APPEND_TIME else asked_s
+
+
+def _rows(query: Query) -> Sequence[Any]:
     """Return the rows, or none for a query with too many: its refusal would repeat the default output for each."""
     if query.inputs is not None:
         return query.inputs if len(query.inputs) <= MOST_ROWS else []

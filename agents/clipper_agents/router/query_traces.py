@@ -76,7 +76,7 @@ class TracedPart(NamedTuple):
         """The rows, as they are named to whom they are given in this span."""
         return TracedRows(self.start, self.stop, f"{self.trace.parent[:TRACE_END]}-{span_id}-01")
 
-    def told(self) -> tuple[str, str, str, int, bool, int]:
+    def as_note(self) -> tuple[str, str, str, int, bool, int]:
         """The rows, as a `SentRequest` has them."""
         trace = self.trace
         return trace.parent, trace.span_id, self.span_id, self.stop - self.start, self.is_served, trace.decided_ns
@@ -84,19 +84,20 @@ class TracedPart(NamedTuple):
 
 def traced_parts(request: Request) -> list[TracedPart]:
     """Return the parts of a request that are of sampled queries, each with all rows of one entry."""
-    found, first = list[TracedPart](), 0
+    parts, first = list[TracedPart](), 0
     for batch, slots, _ in request.asked:
         entries = [batch.slot_entry[slot] for slot in slots] if batch.traces else []
         for query, trace in batch.traces.items():
             for entry in batch.entries_of(query):
                 if entry in entries:
                     start = first + entries.index(entry)
-                    found.append(TracedPart(start, start + entries.count(entry), trace, entry == query, new_span_id()))
+                    stop = start + entries.count(entry)
+                    parts.append(TracedPart(start, stop, trace, entry == query, new_span_id()))
         first += len(slots)
-    return found
+    return parts
 
 
-def rows_in_process(request: Request) -> tuple[TracedRows, ...]:
+def colocated_rows(request: Request) -> tuple[TracedRows, ...]:
     """Return the rows of sampled queries in a request to a model in this process."""
     return tuple(part.rows(part.trace.span_id) for part in request.traced)
 
@@ -148,26 +149,28 @@ class QueryTraces:
 
     def recorded(self, topic: str, outgoing: Iterable[OutgoingRecords], offsets: Sequence[int]) -> None:
         """Note that predictions are in the log, at these offsets; now and then one is the example of its latency."""
-        found = _traced(outgoing, offsets)
-        if not found:
+        traced = _traced(outgoing, offsets)
+        if not traced:
             return
         now_ns = time.time_ns()
-        for trace, one, place, offset in found:
+        for trace, records, place, offset in traced:
             trace.is_recorded = True
-            self._put(_answered(trace, one, place, (topic, offset), now_ns))
+            self._put(_answered(trace, records, place, (topic, offset), now_ns))
         if self._metrics is not None and now_ns >= self._example_ns:
             self._example_ns = now_ns + EXAMPLE_EVERY_NS
-            trace, one, place, _ = found[-1]
-            observed = _observed(one, place)
+            trace, records, place, _ = traced[-1]
+            observed = _observed(records, place)
             if observed is not None:
                 self._metrics.keep_trace(*observed, trace.parent[3:TRACE_END])
 
     def audited(self, topic: str, outgoing: Iterable[OutgoingRecords], offsets: Sequence[int], took_s: float) -> None:
         """Note that audits are in the log, at these offsets, since a round of so many seconds."""
-        for trace, one, _, offset in _traced(outgoing, offsets):
+        for trace, records, _, offset in _traced(outgoing, offsets):
             now_ns = time.time_ns()
             began_ns = now_ns - round(took_s * 1e9)
-            self._put(RecordedNote(trace.parent, trace.span_id, one.batch.partition, began_ns, now_ns, (topic, offset)))
+            self._put(
+                RecordedNote(trace.parent, trace.span_id, records.batch.partition, began_ns, now_ns, (topic, offset))
+            )
 
     def drop(self, traces: Iterable[QueryTrace], why: str = "partition_taken") -> None:
         """Note that queries without a prediction get none here: their partitions were taken away."""
@@ -185,7 +188,7 @@ class QueryTraces:
     def _sent(self, request: Request, topic: str, sent: Any) -> None:
         is_lost = sent.cancelled() or sent.exception() is not None
         partition, offset = (None, -1) if is_lost else (sent.result().partition, sent.result().offset)
-        parts = [part.told() for part in request.traced]
+        parts = [part.as_note() for part in request.traced]
         self._put(SentRequest(topic, partition, offset, request.ref, len(request.rows), time.time_ns(), parts))
 
     def gathered(self, records: Iterable[Record], began_ns: int) -> None:
@@ -198,10 +201,10 @@ class QueryTraces:
 
     def begin_feedback(self, records: Iterable[Record]) -> TracedFeedback | None:
         """Return those of the records that are sampled, None where none is."""
-        found = [
+        sampled = [
             (record, parent) for record in records if record.headers and (parent := sampled_context(record.headers))
         ]
-        return (found, time.time_ns()) if found else None
+        return (sampled, time.time_ns()) if sampled else None
 
     def learned(self, feedback: TracedFeedback, step: Step, forwarded: Collection[int]) -> None:
         """Note that sampled feedback was learned from in a step, or forwarded, by its offset."""
@@ -210,9 +213,9 @@ class QueryTraces:
         used = {*step.applied_feedback.values()}
         for record, parent in records:
             outcome = "forwarded" if record.offset in forwarded else "used" if record.offset in used else "duplicate"
-            found: dict[str, Any] = {"clipper.feedback.outcome": refused.get(record.offset, outcome)}
+            attributes: dict[str, Any] = {"clipper.feedback.outcome": refused.get(record.offset, outcome)}
             place = record.topic, record.partition, record.offset
-            self._put(ProcessedRecord(parent, *place, began_ns, time.time_ns(), found))
+            self._put(ProcessedRecord(parent, *place, began_ns, time.time_ns(), attributes))
 
     def _put(self, note: msgspec.Struct) -> None:
         if self.sink is not None:
@@ -220,24 +223,26 @@ class QueryTraces:
 
 
 def _traced(outgoing: Iterable[OutgoingRecords], offsets: Sequence[int]) -> list[Traced]:
-    found, at = list[Traced](), 0
-    for one in outgoing:
-        found += [(trace, one, place, offsets[at + place]) for place, trace in one.traces]
-        at += len(one.values)
-    return found
+    traced, at = list[Traced](), 0
+    for records in outgoing:
+        traced += [(trace, records, place, offsets[at + place]) for place, trace in records.traces]
+        at += len(records.values)
+    return traced
 
 
-def _observed(one: OutgoingRecords, place: int) -> tuple[str, str, float] | None:
+def _observed(records: OutgoingRecords, place: int) -> tuple[str, str, float] | None:
     """Return application, outcome and latency in seconds as metrics have them; None for what is in no series."""
-    if one.answers is None or not one.batch.is_registered:
+    if records.answers is None or not records.batch.is_registered:
         return None
-    query, failures = one.entries[place], one.answers.failures
-    latency_s = one.answers.decided_at_s - one.batch.queried_at_s[query]
-    return one.batch.application, "default" if query in failures else "model", max(0.0, latency_s)
+    query, failures = records.entries[place], records.answers.failures
+    latency_s = records.answers.decided_at_s - records.batch.queried_at_s[query]
+    return records.batch.application, "default" if query in failures else "model", max(0.0, latency_s)
 
 
-def _answered(trace: QueryTrace, one: OutgoingRecords, place: int, log: tuple[str, int], now_ns: int) -> AnsweredQuery:
-    batch, query, answers = one.batch, one.entries[place], one.answers
+def _answered(
+    trace: QueryTrace, records: OutgoingRecords, place: int, log: tuple[str, int], now_ns: int
+) -> AnsweredQuery:
+    batch, query, answers = records.batch, records.entries[place], records.answers
     times = trace.began_ns, trace.decoded_ns, trace.decided_ns, trace.answered_ns, now_ns
     where = trace.parent, trace.span_id, *trace.place, times, log, batch.application, batch.ids[query]
     if answers is None:

@@ -175,7 +175,7 @@ class SelectionStore:
         """
         for partition in self._owned:
             if forgotten := self._row(RowKey(*POSITION, partition)).forgotten:
-                before = max(one.before for one in forgotten)
+                before = max(note.before for note in forgotten)
                 self._table.drop(partition, await asyncio.to_thread(self._older, partition, before))
 
     def _older(self, partition: int, before: int) -> list[bytes]:
@@ -188,8 +188,8 @@ class SelectionStore:
     def _applications(self, partition: int) -> Iterator[str]:
         """Yield the applications that have rows, by one look for each: keys are in the order of their names."""
         first = prefix_of("")[:1]
-        while (found := next(self._table.items(partition, first), None)) is not None:
-            yield (name := decode_key(found[0]).application)
+        while (row := next(self._table.items(partition, first), None)) is not None:
+            yield (name := decode_key(row[0]).application)
             first = prefix_of(name) + b"\xff"
 
     def _contexts(self, partition: int) -> Iterator[tuple[bytes, int]]:
@@ -232,14 +232,12 @@ class SelectionStore:
     def prepare(self, application: Application, partition: int, context: str | None) -> PolicyChoice:
         """Return the policy's choice with audits and trials, from the totals known now."""
         key = (application.name, None if context is None else partition, context)
-        found = self._prepared.get(key)
-        if found is None:
-            state = self.state(application.name, partition, context)
-            found = application.choice(state)
-            self._prepared[key] = found
+        choice = self._prepared.get(key)
+        if choice is None:
+            choice = self._prepared[key] = application.choice(self.state(application.name, partition, context))
             if len(self._prepared) > self._max_prepared:
                 self._prepared.popitem(last=False)
-        return found
+        return choice
 
     def state(self, application: str, partition: int, context: str | None) -> SelectionState:
         """Return the state of the application's models, in a context or over all partitions."""

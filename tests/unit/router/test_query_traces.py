@@ -10,7 +10,7 @@ from unit.router.rig import AT_S, CATALOGUE, settle
 
 from clipper_agents.observability.query_notes import AnsweredQuery, GatheredOutputs, RecordedNote, SentRequest
 from clipper_agents.router.query_decoding import decode_queries
-from clipper_agents.router.query_traces import UNTRACED, rows_in_process
+from clipper_agents.router.query_traces import UNTRACED, colocated_rows
 from clipper_topics.trace_context import TRACED_ROWS, header_of_rows, rows_in_header, trace_and_span
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -166,7 +166,7 @@ async def test_the_span_of_a_request_is_the_parent_of_what_its_host_does(walk):
     answered = await path.serve()
     queries = [answered[name].span_id for name in ("q0", "q1")]
     assert [span.parent_id for span in spans] == queries
-    in_process = [trace_and_span(one.traceparent) for one in rows_in_process(path.requests[0])]
+    in_process = [trace_and_span(one.traceparent) for one in colocated_rows(path.requests[0])]
     assert in_process == [(TRACE, query) for query in queries]
     assert [span.attributes["clipper.rows"] for span in spans] == [2, 1]
     assert {span.attributes["messaging.kafka.offset"] for span in spans} == {9}
