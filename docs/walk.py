@@ -20,7 +20,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -83,7 +83,7 @@ class Walk:
         self.steps, self.calls, self._seen = list[Step](), 0, list[FrameType]()
         self._known = set[int]()
 
-    def __enter__(self) -> "Walk":
+    def __enter__(self) -> Self:
         sys.setprofile(self._note)
         return self
 
@@ -260,7 +260,7 @@ class Deployment:
 async def _until(is_so: Callable[[], object]) -> None:
     async with asyncio.timeout(10.0):
         while not is_so():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # noqa: ASYNC110 (a log in memory wakes nobody)
 
 
 async def traced(step: Callable[[Deployment, int], Awaitable[None]], folder: Path, *, colocated: bool = False) -> Walk:

@@ -7,16 +7,15 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from builders.cache_store import DictCache
-
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.query import (
     Application,
     CandidateModel,
     Effects,
     Failure,
+    OptionalFields,
     OutputPiece,
     QueryBatch,
-    OptionalFields,
     Router,
     TrialModel,
 )

@@ -158,8 +158,8 @@ class FeedbackProcessor:
         """Forget decisions that no query and no feedback can be about that is still to come.
 
         Feedback of any partition may be sent on to this process's own. So it is forgotten up to a time of the log when
-        each partition's feedback up to then had been read `READ_POINTS` times in a row (a broker that was deposed names an
-        earlier end for a while), and here what stood in the log at each of these times.
+        each partition's feedback up to then had been read at `READ_POINTS` times in a row (a broker that was deposed
+        names an earlier end for a while), and here what stood in the log at each of these times.
         """
         generation = self._app.generation
         owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
@@ -167,11 +167,8 @@ class FeedbackProcessor:
         is_read = bool(owned) and await self._is_read(at_ms)
         tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
         ends = await self._app.log_reader.end_offsets(tps) if is_read else {}
-        self._read_points = (
-            {partition: points for partition, points in self._read_points.items() if partition in owned}
-            if is_read
-            else {}
-        )
+        for partition in self._read_points.keys() - (set(owned) if is_read else set()):
+            del self._read_points[partition]
         if not self._current(generation):
             return
         for tp, end in ends.items():
