@@ -140,7 +140,6 @@ class QueryBatch:
     _hashes: list[bytes] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
-        """Number of queries."""
         return len(self.ids)
 
     def add(self, query_id: str, offset: int, queried_at_s: float, key: bytes | None, rows: Iterable[Any]) -> int:
@@ -235,16 +234,13 @@ class QueryBatch:
 
     # --- whose is what --------------------------------------------------------------------------------------------
     def query_of(self, entry: int) -> int:
-        """The query that an entry is, or is the audit of."""
         count = len(self.ids)
         return entry if entry < count else self.audit_of[entry - count]
 
     def entries_of(self, query: int) -> tuple[int, ...]:
-        """A query, and its audit if it has one."""
         return (query, self.audit[query]) if query in self.audit else (query,)
 
     def count(self, entry: int) -> int:
-        """Number of rows of an entry."""
         query = self.query_of(entry)
         return self.row_start[query + 1] - self.row_start[query]
 
@@ -253,7 +249,6 @@ class QueryBatch:
         return self.due_s[self.query_of(self.slot_entry[slot])]
 
     def slots_of(self, entry: int) -> list[slice]:
-        """The slots of each model that an entry asks."""
         first, count = self.slot_start[entry], 1 if self.single else self.count(entry)
         return [slice(start, start + count) for start in range(first, self.slot_start[entry + 1], count)]
 
@@ -313,7 +308,6 @@ class QueryBatch:
         self.waiting -= len(entries)
 
     def open_entries(self) -> list[int]:
-        """The entries that wait for an output."""
         return [entry for entry, slots in enumerate(self.open_slots) if slots]
 
 

@@ -31,7 +31,6 @@ class DeadlineQueue(Generic[T]):
         self._deadlines: dict[T, float] = {}
 
     def __len__(self) -> int:
-        """Number of items that are neither due nor discarded."""
         return len(self._deadlines)
 
     @property
@@ -66,7 +65,6 @@ class DeadlineQueue(Generic[T]):
             self._purge()
 
     def pop_due(self, now_s: float) -> list[T]:
-        """Take out the items whose deadline is at `now_s` or before, earliest first."""
         heap, due = self._heap, list[T]()
         while heap and heap[0] <= now_s:
             due += self._items.pop(heapq.heappop(heap), ())
@@ -93,7 +91,6 @@ class ShortestTrips:
         self._before: dict[str, float] = {}
 
     def observe(self, ref: str, trip_s: float, now_s: float) -> None:
-        """Note a time from a decision to an output."""
         self._turn(now_s)
         self._lately[ref] = min(trip_s, self._lately.get(ref, trip_s))
 

@@ -75,7 +75,6 @@ class QueryPlanner:
     plan: QueryPlan = field(default_factory=QueryPlan, init=False)
 
     def decide(self) -> QueryPlan:
-        """Decide about all of them."""
         batch, application, now_s, plan = self.batch, self.application, self.now_s, self.plan
         batch.due_s = due_times_s(batch, application, now_s)
         asked, left_s = batch.new, min(batch.due_s) - now_s

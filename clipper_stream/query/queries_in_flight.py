@@ -20,7 +20,6 @@ class QueriesInFlight:
         self.clear()
 
     def clear(self) -> None:
-        """Drop all queries."""
         self._batches: dict[int, dict[str, QueryBatch]] = {}
         self._sharing: dict[tuple[int, str], dict[str, QueryBatch]] = {}
         """By partition and id, and by application: of an id that another application's query in flight has too."""
@@ -28,15 +27,12 @@ class QueriesInFlight:
         self.repeats = 0
 
     def __len__(self) -> int:
-        """Number of queries, and of records of queries that were read again."""
         return sum(map(len, self._batches.values())) + sum(map(len, self._sharing.values())) + self.repeats
 
     def has_id(self, partition: int, query_id: str) -> bool:
-        """Whether a query with this id is in flight, of whichever application."""
         return query_id in self._batches.get(partition, ()) or (partition, query_id) in self._sharing
 
     def batches(self) -> set[QueryBatch]:
-        """The batches that have a query in flight."""
         by_id = (*self._batches.values(), *self._sharing.values())
         return {batch for batches in by_id for batch in batches.values()}
 

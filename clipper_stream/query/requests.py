@@ -38,7 +38,6 @@ class Part(NamedTuple):
     keys: Sequence[bytes]
 
     def at(self, places: Sequence[int]) -> "Part":
-        """Those of its slots."""
         keys = [self.keys[place] for place in places] if self.keys else ()
         return Part(self.batch, [self.slots[place] for place in places], keys)
 

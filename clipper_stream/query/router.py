@@ -340,7 +340,6 @@ class Router:
         return self._queries.remove(batch, queries)
 
     def audits_recorded(self, batch: QueryBatch, entries: Sequence[int]) -> None:
-        """End audits: they are in the log."""
         set_state(batch.states, entries, QueryState.RECORDED)
         for entry in entries:
             self._audits.pop((batch.partition, batch.offsets[batch.query_of(entry)]), None)

@@ -54,11 +54,9 @@ class RowsInFlight:
         self.clear()
 
     def __len__(self) -> int:
-        """Number of requests and keys in flight."""
         return len(self._sent) + len(self._asker)
 
     def clear(self) -> None:
-        """Drop everything; late outputs find nothing."""
         self._sent: dict[int, _Sent] = {}
         self._in_time: DeadlineQueue[int] = DeadlineQueue()
         self._overdue: dict[int, float] = {}
@@ -72,7 +70,6 @@ class RowsInFlight:
 
     # --- asking ---------------------------------------------------------------------------------------------------
     def ask(self, ref: str, part: Part) -> None:
-        """Put rows into the next requests."""
         self._to_ask.setdefault(ref, []).append(part)
 
     def join(self, ref: str, part: Part) -> int:

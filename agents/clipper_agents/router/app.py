@@ -269,7 +269,6 @@ class RouterProcess:
         self._queries.update_room(self._router.is_full)
 
     def _keep_only(self, owned: set[int]) -> None:
-        """Close indexes and caches of partitions that are not owned."""
         self._logs.keep_only(owned)
         self._caches.keep_only(owned)
 

@@ -57,7 +57,6 @@ class ApplicationRegistry:
         self._salt = os.urandom(8).hex()
 
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
-        """Apply records of the control topic."""
         for refused in self._control.take(records):
             if not isinstance(refused, RefusedRecord):
                 continue
@@ -69,20 +68,16 @@ class ApplicationRegistry:
         self.resolve()
 
     def application(self, name: str) -> Application | None:
-        """Return the application of this name, if it is registered."""
         return self._applications.get(name)
 
     @property
     def applications(self) -> list[Application]:
-        """Every registered application."""
         return list(self._applications.values())
 
     def model(self, ref: str) -> ModelManifest | None:
-        """Return the manifest of a model version, if it is declared."""
         return self._manifests.models.get(ref)
 
     def restore(self, restore_id: str) -> DeclaredRestore | None:
-        """Return the declaration of a restore, if it is known."""
         return self._control.restores.get(restore_id)
 
     def dtype_of(self, ref: str) -> str:
@@ -117,7 +112,6 @@ class ApplicationRegistry:
         self._reachable.pop(ref, None)
 
     def _is_here(self, model: ModelManifest | None) -> bool:
-        """Return whether the model can be asked where its manifest says that it runs."""
         if model is None or model.retired or model.ref not in self._reachable:
             return False
         return self._reachable[model.ref] in {model.colocated, None}
@@ -134,7 +128,6 @@ class ApplicationRegistry:
             check_declared(*declared, self._allowed, self._files)
 
     def resolve(self) -> None:
-        """Resolve every application from the current manifests."""
         for name in self._applications.keys() - self._manifests.applications.keys():
             del self._applications[name]
             self._changed(name)
@@ -149,7 +142,6 @@ class ApplicationRegistry:
                 self._changed(name)
 
     def _candidate(self, ref: str) -> CandidateModel | None:
-        """Return the model version if it can be asked."""
         model = self._manifests.models.get(ref)
         if model is None or not self._may_be_asked(model):
             return None

@@ -43,7 +43,6 @@ class PartitionCache:
         self._write({key: values[key] for key in written}, deleted)
 
     def close(self) -> None:
-        """Close the database."""
         self._database.close()
 
     def _write(self, values: Mapping[bytes, bytes], deleted: Iterable[bytes]) -> None:
@@ -72,10 +71,8 @@ class PartitionCaches:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that all caches hold together."""
         return sum(cache.entries.size_bytes for cache in self._open.values())
 
     def keep_only(self, partitions: Iterable[int]) -> None:
-        """Close the caches of all other partitions."""
         for partition in self._open.keys() - set(partitions):
             self._open.pop(partition).close()

@@ -131,12 +131,10 @@ class ColocatedModel:
         self._engine.take(request.frame, _rows_of(request))
 
     async def finish(self) -> None:
-        """End when every request is answered."""
         self._engine.drain()
         await asyncio.wait([self._running])
 
     async def stop(self) -> None:
-        """End at once."""
         self._running.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
 

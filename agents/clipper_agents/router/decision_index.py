@@ -88,7 +88,6 @@ class PartitionIndex:
         forget_broken(folder)
 
     def find(self, keys: Sequence[str]) -> list[LoggedRecord | None]:
-        """Return the first record under each key."""
         values = self._find([entry_key(key) for key in keys])
         return [None if value is None else unpack_entry(value) for value in values]
 
@@ -104,11 +103,9 @@ class PartitionIndex:
         return [index for index in range(len(keys)) if index not in known]
 
     def about(self, feedback: Sequence[Asked]) -> list[LoggedRecord | None]:
-        """Return the decision that each feedback is about."""
         return [match.logged if match and match.own else None for match in self._first(feedback, queried_between)]
 
     def applied_feedback(self, decisions: Sequence[int]) -> list[int | None]:
-        """Return the offset of the feedback applied to each decision, given by its offset; None where none was."""
         values = self._find([_APPLIED + _OFFSET.pack(offset) for offset in decisions])
         return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
 
@@ -204,14 +201,12 @@ class PartitionIndex:
             self.since_ms = since_ms
 
     def clear(self) -> None:
-        """Forget everything."""
         for age in reversed(list(self._ages)):  # what is left by a crash meanwhile is whole up to its end
             self._drop(age)
         self.last_offset = self.applied_feedback_upto = NONE
         self.since_ms = math.inf
 
     def close(self) -> None:
-        """Close the databases."""
         for database in self._ages.values():
             database.close()
         self._ages.clear()
@@ -305,7 +300,6 @@ class PartitionIndex:
         return values
 
     def _age_of(self, at_s: float) -> Database:
-        """Return the database for writes of a time."""
         age = max(int(at_s // self._horizon_s), *self._ages, 0)
         if age not in self._ages:
             for database in self._ages.values():
@@ -357,7 +351,6 @@ class LogIndex:
         return index
 
     def keep_only(self, partitions: Iterable[int]) -> None:
-        """Close the indexes of all other partitions."""
         for partition in self._open.keys() - set(partitions):
             self._open.pop(partition).close()
 

@@ -96,7 +96,6 @@ class FeedbackProcessor:
         """By partition, how much the log's time is ahead of that of the event loop, at the least."""
 
     async def serve(self, stream: Any) -> None:
-        """Learn until the process stops, in each partition for itself."""
 
         async def serve(tp: TP, records: list[Record], generation: int) -> None:
             if await self.learn(tp.partition, records, generation):
@@ -343,7 +342,6 @@ class FeedbackProcessor:
         return max(self._decisions.of(partition).newest_s, self._ahead_s[partition] + _loop_time_s()) * 1000
 
     def _incomplete(self, partition: int, feedback: list[Given], lookup: DecisionLookup) -> list[Given]:
-        """Return the feedback of this partition whose decision or audit is not known yet."""
         return [
             (record, content)
             for record, content in feedback
@@ -352,7 +350,6 @@ class FeedbackProcessor:
         ]
 
     def _named_partition(self, partition: int, record: Record, content: Feedback, lookup: DecisionLookup) -> int | None:
-        """Return the partition to forward the feedback to; None if it stays."""
         named = None if lookup.decisions[_asked(record, content)] is not None else partition_of(content.query_id)
         if named is None or named == partition or named >= self._catalogue.partitions:
             return None

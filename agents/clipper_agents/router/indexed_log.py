@@ -66,7 +66,6 @@ class OutgoingRecords(NamedTuple):
 
     @property
     def queries(self) -> Sequence[int]:
-        """The query that each record is about."""
         return [self.batch.query_of(entry) for entry in self.entries] if self.batch.audit else self.entries
 
     @property
@@ -81,7 +80,6 @@ class OutgoingRecords(NamedTuple):
         return [(place, traces[query]) for place, query in enumerate(self.queries) if query in traces] if traces else []
 
     def records(self) -> Iterable[Record]:
-        """The records as they are sent."""
         headers, echoed, queries = headers_of(self.content_type, state_json=True), self.batch.echoed, self.queries
         keys = [self.batch.keys[query] for query in queries]
         if not echoed:
@@ -137,11 +135,9 @@ class IndexedLog:
         self._idle.set()
 
     def connect(self, written: Callable[[WrittenRound], None]) -> None:
-        """Report each round that is in the log."""
         self._written = written
 
     def add(self, outgoing: Iterable[OutgoingRecords]) -> None:
-        """Queue records for the next round of their partition."""
         waiting = self._waiting
         for some in outgoing:
             partition = some.batch.partition
@@ -153,11 +149,9 @@ class IndexedLog:
             self._app.watched(self._send(partition))
 
     def unwritten(self, partition: int) -> int:
-        """Number of records of a partition that are not in the log yet."""
         return self._unwritten[partition]
 
     async def idle(self) -> None:
-        """Wait until no record is being sent."""
         await self._idle.wait()
 
     async def restore(
@@ -255,12 +249,10 @@ class QueryLogs(NamedTuple):
     audits: IndexedLog
 
     async def idle(self) -> None:
-        """Wait until no record is being sent."""
         for log in self:
             await log.idle()
 
     def unwritten(self, partition: int) -> int:
-        """Number of predictions and audits of a partition that are not in the log yet."""
         return sum(log.unwritten(partition) for log in self)
 
     async def restore(
@@ -272,12 +264,10 @@ class QueryLogs(NamedTuple):
         return count
 
     async def catch_up(self, partitions: Sequence[int]) -> None:
-        """Index what others wrote."""
         for log in self:
             await log.catch_up(partitions)
 
     def keep_only(self, partitions: Iterable[int]) -> None:
-        """Close the indexes of all other partitions."""
         for log in self:
             log.index.keep_only(partitions)
 

@@ -36,7 +36,6 @@ class OutputAgent:
         self._dead_letters, self._metrics, self._traces = dead_letters, metrics, traces
 
     async def serve(self, stream: Any) -> None:
-        """Serve chunks of records until the process stops."""
         async for chunk in stream.chunks(FRAMES_A_CHUNK, self._dead_letters.is_full):
             generation = stream.generation
             frames: list[OutputFrame] = []
@@ -73,7 +72,6 @@ class OutputAgent:
         return frames
 
     def _measure_return(self, chunk: Chunk) -> None:
-        """Update the smoothed time that outputs take from the host to this process."""
         took_s = newest_age_s(chunk)
         self._metrics.observe_return(took_s)
         router = self._pipeline.router

@@ -172,7 +172,6 @@ class QueryPipeline:
         self.carry_out(self.router.expire(time.time()))
 
     def stop(self) -> None:
-        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
 

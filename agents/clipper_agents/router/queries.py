@@ -46,7 +46,6 @@ class QueryAgent:
         self._received_in = -1
 
     async def serve(self, stream: Any) -> None:
-        """Serve chunks of records until the process stops."""
         async for lists in stream.chunks(QUERIES_A_CHUNK, self.is_held, BYTES_A_CHUNK):
             generation = stream.generation
             await self._consumer.wait_for_room()

@@ -28,7 +28,6 @@ class QueryConsumer:
         return self._app.generation
 
     def acknowledge(self, partition: int, offsets: list[int], generation: int) -> None:
-        """Mark the queries at these offsets as finished."""
         self._app.consumer.acknowledge(TP(self._topic, partition), offsets, generation)
         if self._draining or not self._room.is_set():
             self.update_room(self._router.is_full)
@@ -43,7 +42,6 @@ class QueryConsumer:
         return bool(consumer.taken_upto(tp) >= end and frontier.first <= max(frontier.start, received))
 
     async def wait_for_room(self) -> None:
-        """Wait until another query may be read."""
         await self._room.wait()
 
     def update_room(self, is_full: bool) -> None:

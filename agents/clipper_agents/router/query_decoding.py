@@ -105,7 +105,6 @@ class _Batches:
         self._ids: set[str] = set()
 
     def batch_for(self, query_id: str, application: str, partition: int, kind: str, *, alone: bool) -> QueryBatch:
-        """Return the batch that a query is to be in."""
         if query_id in self._ids:
             self._filling, self._ids = {}, set()
         self._ids.add(query_id)

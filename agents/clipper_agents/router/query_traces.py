@@ -77,7 +77,6 @@ class TracedPart(NamedTuple):
         return TracedRows(self.start, self.stop, f"{self.trace.parent[:TRACE_END]}-{span_id}-01")
 
     def as_note(self) -> tuple[str, str, str, int, bool, int]:
-        """The rows, as a `SentRequest` has them."""
         trace = self.trace
         return trace.parent, trace.span_id, self.span_id, self.stop - self.start, self.is_served, trace.decided_ns
 
@@ -141,7 +140,6 @@ class QueryTraces:
             request.traced.extend(traced_parts(request))
 
     def answered(self, answers: Iterable[Answers]) -> None:
-        """Note that these answers are decided and written down."""
         traces = [trace for some in answers for query, trace in some.batch.traces.items() if query in some.entries]
         now_ns = time.time_ns() if traces else 0
         for trace in traces:

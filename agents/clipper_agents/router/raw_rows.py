@@ -44,7 +44,6 @@ class RawRow(NamedTuple):
 
     @property
     def is_null(self) -> bool:
-        """Whether the row is null."""
         return memoryview(self.raw) == _NULL[self.kind]
 
     def decode(self, spec: RowSpec) -> Any:

@@ -116,7 +116,6 @@ class RequestSender:
         return True
 
     def put(self, requests: Iterable[Request]) -> None:
-        """Queue requests to be sent."""
         for request in requests:
             lane = self._lanes.get(request.ref)
             if lane is None:

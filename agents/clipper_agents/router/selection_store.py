@@ -102,7 +102,6 @@ class SelectionStore:
         return self._row(RowKey(*POSITION, partition)).offset
 
     def row(self, application: str, context: str | None, partition: int) -> SelectionRow:
-        """Return the row, an empty one if there is none."""
         return self._row(RowKey(application, context, partition))
 
     def contexts(self, application: str, partition: int) -> list[str | None]:
@@ -182,7 +181,6 @@ class SelectionStore:
         return [key for key, offset in self._contexts(partition) if offset < before]
 
     async def stop(self) -> None:
-        """Write no more."""
         await self._table.stop_writers()
 
     def _applications(self, partition: int) -> Iterator[str]:

@@ -73,7 +73,6 @@ class DeferredLane:
         self._due_s = math.inf
 
     def put(self, offset: int, until_s: float, id_hash: int) -> None:
-        """Add a query."""
         heappush(self.waiting, (offset, until_s, id_hash))
         self._due_s = min(self._due_s, until_s)
 
@@ -130,7 +129,6 @@ class DeferredQueries:
         self._admission.deferred = 0
 
     async def run(self, sink: RecordSink) -> None:
-        """Have them read again, until cancelled."""
         while True:
             await self._work.wait()
             if not self._lanes:
@@ -139,7 +137,6 @@ class DeferredQueries:
                 await asyncio.sleep(LOOK_AGAIN_S)
 
     async def close(self) -> None:
-        """Disconnect."""
         await self._reader.close()
 
     async def _read_some(self, sink: RecordSink) -> bool:
@@ -228,7 +225,6 @@ class SkippedBacklogs:
         self._late.clear()
 
     async def run(self, sink: RecordSink) -> None:
-        """Have what was skipped read, until cancelled."""
         while True:
             await self._work.wait()
             generation, ranges = self._app.generation, self._ranges()
@@ -244,7 +240,6 @@ class SkippedBacklogs:
                 await asyncio.sleep(await self._read_some(sink, generation))
 
     async def close(self) -> None:
-        """Disconnect."""
         await self._reader.close()
 
     @property
