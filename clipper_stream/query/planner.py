@@ -7,6 +7,7 @@ Rules of this file:
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -220,17 +221,14 @@ class QueryPlanner:
         weights: list[Mapping[str, float]] = [{}] * len(batch)
         certain: dict[int, Decision | None] = {}
         for query in asked:
-            options = batch.options.get(query, PLAIN)
-            choice, features = self.choices[options.context], options.features
-            if looks and features is None and not options.packed:
-                features = first_numbers(batch.rows[batch.first_row[query]], application.input_features)
+            models = batch.options.get(query, PLAIN).models
+            row = batch.rows[batch.first_row[query]] if looks else None
+            choice, features = choice_of(batch, query, self.choices, row, application)
             if features:
                 batch.features[query] = features
-            if isinstance(choice, ContextualChoice):
-                choice = choice.given(features or ())
             weights[query] = choice.weights
-            if options.models is not None:
-                decisions[query] = self._named(options.models, query)
+            if models is not None:
+                decisions[query] = self._named(models, query)
                 continue
             if id(choice) not in certain:
                 certain[id(choice)] = choice.certain
@@ -291,26 +289,25 @@ def first_numbers(row: Any, count: int) -> list[float] | None:
     return numbers if all(abs(number) <= LARGEST_FEATURE for number in numbers) else None
 
 
-def audited_models(batch: QueryBatch, query: int, application: Application, choice: PolicyChoice) -> dict[str, float]:
-    """Propensity of each model that a query asks for the log only, as the decision is made now."""
-    if batch.options.get(query, PLAIN).models is not None:
-        return {}
-    if isinstance(choice, ContextualChoice):
-        choice = choice.given(_features(batch, query, application) or ())
-    besides = choice.select(query_rng(application.seed, batch.ids[query])).split()[1]
-    return dict(zip(besides.models, besides.propensities, strict=True))
-
-
-def _features(batch: QueryBatch, query: int, application: Application) -> list[float] | None:
-    """The features of a query whose rows are not converted, or whose features are known."""
+def choice_of(
+    batch: QueryBatch, query: int, choices: Choices, row: Any, application: Application
+) -> tuple[PolicyChoice, list[float] | None]:
+    """The policy's choice for a query and the features that it goes by; `row` is converted, None where it has none."""
     options = batch.options.get(query, PLAIN)
-    given = batch.features.get(query, options.features)
-    rows = batch.rows[batch.row_start[query] : batch.row_start[query + 1]]
-    looks = application.input_features and application.spec.numeric
-    if given is not None or options.packed or not looks or not rows:
-        return given
-    try:
-        good = to_rows(application.spec, [row.decode(application.spec) if options.raw else row for row in rows]).good
-    except InvalidInput:
-        return None
-    return first_numbers(good[0], application.input_features) if len(good) else None
+    choice, features = choices[options.context], batch.features.get(query, options.features)
+    if features is None and row is not None and not options.packed:
+        features = first_numbers(row, application.input_features)
+    return choice.given(features or ()) if isinstance(choice, ContextualChoice) else choice, features
+
+
+def audited_models(batch: QueryBatch, application: Application, choices: Choices) -> dict[str, float]:
+    """Propensity of each model that the one query of a batch asks for the log only, as the decision is made now."""
+    options, spec, row = batch.options.get(0, PLAIN), application.spec, None
+    if options.models is not None:
+        return {}
+    if application.input_features and spec.numeric and batch.rows:
+        with suppress(InvalidInput):
+            row = convert(spec, [batch.rows[0].decode(spec) if options.raw else batch.rows[0]])[0]
+    choice, _ = choice_of(batch, 0, choices, row, application)
+    besides = choice.select(query_rng(application.seed, batch.ids[0])).split()[1]
+    return dict(zip(besides.models, besides.propensities, strict=True))

@@ -27,7 +27,7 @@ from clipper_stream.errors import shown
 from clipper_stream.query.admission import UNBOUNDED, Admission
 from clipper_stream.query.answers import Answers, conclude, refuse
 from clipper_stream.query.application import Application
-from clipper_stream.query.batch import OPEN, PLAIN, Failure, QueryBatch
+from clipper_stream.query.batch import OPEN, Failure, QueryBatch
 from clipper_stream.query.deadlines import DeadlineQueue, ShortestTrips
 from clipper_stream.query.lifecycle import QueryState, set_state
 from clipper_stream.query.planner import Choices, QueryPlanner, audited_models
@@ -366,7 +366,7 @@ class Router:
         """
         asked: dict[str, float] = {}
         if application is not None:
-            asked = audited_models(batch, 0, application, choices[batch.options.get(0, PLAIN).context])
+            asked = audited_models(batch, application, choices)
         lost = {ref: chance for ref, chance in asked.items() if ref not in answered}
         decision = Decision(models=(*lost,), propensities=(*lost.values(),), served=(), served_propensity=1.0)
         batch.first_row = (0,)
