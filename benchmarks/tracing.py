@@ -218,7 +218,8 @@ class RouterPath:
         unused: Any = nobody
         application = _application()
         registry: Any = SimpleNamespace(application={application.name: application}.get, dtype_of=lambda _: "float32")
-        selection: Any = SimpleNamespace(prepare=lambda of, _, __: of.choice(SelectionState()))
+        choice = application.choice(SelectionState())  # a router prepares it once for each state
+        selection: Any = SimpleNamespace(prepare=lambda *_: choice)
         indexes = [LogIndex(folder / name, 3600.0) for name in ("decisions", "audits")]
         self.log = QueryLogs(
             IndexedLog(app, CATALOGUE.predictions, indexes[0], read_prediction),

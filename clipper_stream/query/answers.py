@@ -59,12 +59,19 @@ def conclude(batch: QueryBatch, entries: Sequence[int], now_s: float) -> Answers
         return Answers(batch, entries, now_s, [given[entry] for entry in entries], [1.0] * len(entries))
     outputs, confidences, failures = list[Any](), list[float](), dict[int, Failure]()
     votes: dict[Any, Answer] = {}
-    is_vote = batch.manifest.combiner == VOTE
+    is_vote, default = batch.manifest.combiner == VOTE, batch.manifest.default_output
     for entry in entries:
         slots = given[start[entry] : start[entry + 1]]
         packed = entry in batch.options and batch.options[entry].packed
-        ballots = _ballots(slots) if is_vote and entry not in batch.failed else b""
-        key = id(decisions[entry]), packed, ballots
+        has_failed, decision = entry in batch.failed, decisions[entry]
+        if has_failed and not packed and decision is not None and slots.count(LATE) == len(slots):
+            outputs.append(default)
+            confidences.append(0.0)
+            bound_s = batch.due_s[entry] - batch.queried_at_s[entry]
+            failures[entry] = _no_output(decision.served, round(bound_s * 1000))
+            continue
+        ballots = b"" if has_failed or not is_vote else _ballots(slots)
+        key = id(decision), packed, ballots
         answer = votes.get(key) if ballots else None
         if answer is None:
             answer = _answer(batch, entry, slots, packed=packed)
@@ -81,8 +88,6 @@ def _answer(batch: QueryBatch, entry: int, slots: list[Any], *, packed: bool) ->
     if len(slots) == 1 and not packed and slots[0].__class__ is not Failure:
         return slots[0], 1.0, None
     manifest = batch.manifest
-    if not packed and slots.count(LATE) == len(slots):
-        return manifest.default_output, 0.0, _why_nobody(batch, entry, slots, [])
     count = 1 if batch.single else batch.count(entry)
     rows = [slots[row::count] for row in range(count)]
     combined, failure = _combined(batch, entry, rows)

@@ -273,9 +273,12 @@ class Router:
     def expire(self, now_s: float) -> Effects:
         """Answer every query whose deadline has come, from what arrived."""
         for batch in self._deadlines.pop_due(now_s):
-            due_s, asked_at_s = batch.due_s, batch.asked_at_s
-            entries = [(self._led_s(due_s[batch.query_of(entry)], asked_at_s), entry) for entry in batch.open_entries()]
-            self._end(batch, [entry for led_s, entry in entries if led_s <= now_s], now_s)
+            due_s, entries = batch.due_s, batch.open_entries()
+            if batch.audit:
+                due_s = [due_s[batch.query_of(entry)] for entry in range(len(batch.decisions))]
+            if self.lead_s:
+                due_s = [self._led_s(at_s, batch.asked_at_s) for at_s in due_s]
+            self._end(batch, [entry for entry in entries if due_s[entry] <= now_s], now_s)
         effects = self.end_turn(now_s)
         effects.forgotten = self._rows.forget(now_s)
         return effects
