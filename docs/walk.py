@@ -180,7 +180,7 @@ class Deployment:
             ModelManifest(name="sum", uri=MODEL, colocated=colocated, batch=BatchSpec(target_ms=20.0)),
         )
         self.application = ApplicationManifest(
-            name="digits", models=[self.model.ref], policy=PolicySpec(name="exp3"), objective_ms=10_000.0
+            name="digits", models=[self.model.ref], policy=PolicySpec(name="exp3"), objective_ms=10_000
         )
         metrics, router = RouterMetrics(), Router()
         self.registry = ApplicationRegistry(allowed=["clipper_agents.examples"])
@@ -214,9 +214,9 @@ class Deployment:
         """Declare the application, and load its model."""
         await self.table.restore(self.kafka.log_reader, [0])
         self.selection.own([0])
-        for manifest in (self.model, self.application):
-            encode = codec.models.encode if manifest is self.model else codec.applications.encode
-            self.registry.take([record(0, encode(manifest), key_of(manifest), CATALOGUE.control)])
+        model, application = codec.models.encode(self.model), codec.applications.encode(self.application)
+        for manifest, value in ((self.model, model), (self.application, application)):
+            self.registry.take([record(0, value, key_of(manifest), CATALOGUE.control)])
         if self.model.colocated:
             await self.colocated.load(self.model)
         else:

@@ -232,7 +232,7 @@ class IndexedLog:
             entries += some.index_entries(offset)
             offset += len(some.values)
         if partition in self._read or any(some.shares_id for some in outgoing):
-            index.index([(key, LoggedRecord(*logged)) for key, *logged in entries], offset - 1, at_s)
+            index.index([(entry[0], LoggedRecord(*entry[1:])) for entry in entries], offset - 1, at_s)
         else:
             index.index_new(entries, offset - 1, at_s)
 
