@@ -7,6 +7,7 @@ and nothing to acknowledge: a crash loses what is in flight, and its queries, no
 import asyncio
 from collections.abc import Sequence
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,14 @@ from clipper_topics.manifests import ModelManifest
 
 LOAD_WITHIN_S = 30.0
 """How long a router that starts waits for its models: scikit-learn takes some seconds to import on a busy machine."""
+
+
+class ColocatedModel(NamedTuple):
+    """One model that runs: its engine, the watch over its batches, and the task that runs it."""
+
+    engine: HostEngine[int]
+    watch: BatchWatch
+    running: asyncio.Task[None]
 
 
 class ColocatedModels:
@@ -69,7 +78,7 @@ class ColocatedModels:
             manifest, prepared, self._hand_back, _acknowledge_none, self._metrics, BatchGuard(watch),
             BatchTraces(self._sink, manifest.ref),
         )  # fmt: skip
-        self._models[manifest.ref] = ColocatedModel(engine, watch, self._tasks)
+        self._models[manifest.ref] = ColocatedModel(engine, watch, self._tasks.watched(engine.run()))
 
     def _hand_back(self, reply: Reply[int]) -> None:
         self._receiver.gather(reply.pieces)
@@ -97,8 +106,8 @@ class ColocatedModels:
     def take(self, request: Request) -> bool:
         """Take a request for a model that runs here; False when it does not."""
         model = self._models.get(request.ref)
-        if model is not None:
-            model.put(request)
+        if model is not None:  # its engine is as full as the router is
+            model.engine.take(request.frame, _rows_of(request))
         return model is not None
 
     async def unload(self, ref: str) -> None:
@@ -109,34 +118,15 @@ class ColocatedModels:
         """
         model = self._models.pop(ref, None)
         if model is not None:
-            await model.finish()
+            model.engine.drain()
+            await asyncio.wait([model.running])
             self._watch.remove(model.watch)
 
     async def stop(self) -> None:
         """End the engines; what they have not answered is lost with the process."""
         for model in self._models.values():
-            await model.stop()
-
-
-class ColocatedModel:
-    """One model that runs, from its beginning to its end."""
-
-    def __init__(self, engine: HostEngine[int], watch: BatchWatch, tasks: TaskRunner) -> None:
-        self.watch = watch
-        self._engine = engine
-        self._running = tasks.watched(engine.run())
-
-    def put(self, request: Request) -> None:
-        """Hand a request to the engine, which is as full as the router is."""
-        self._engine.take(request.frame, _rows_of(request))
-
-    async def finish(self) -> None:
-        self._engine.drain()
-        await asyncio.wait([self._running])
-
-    async def stop(self) -> None:
-        self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
+            model.running.cancel()
+            await asyncio.gather(model.running, return_exceptions=True)
 
 
 def _acknowledge_none(_frames: list[int]) -> None:

@@ -110,12 +110,9 @@ class PartitionIndex:
         return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
 
     def index(self, records: Sequence[tuple[str, LoggedRecord]], upto: int, at_s: float) -> None:
-        """Index predictions of one partition, in log order.
+        """Index predictions, each with its query id, in log order up to an offset.
 
-        Args:
-            records: Query id and record of each.
-            upto: Predictions up to this offset are indexed once this returns.
-            at_s: Timestamp of the last record by the broker, seconds since the epoch; says when they are forgotten.
+        The broker's timestamp of the last one, `at_s` in seconds since the epoch, says when they are forgotten.
         """
         database = self._age_of(at_s)
         batch = rocksdict.WriteBatch(raw_mode=True)
@@ -126,10 +123,7 @@ class PartitionIndex:
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
         """Index the first predictions of distinct new queries whose ids no other application has, without a look.
 
-        Args:
-            records: Query id, offset, value, whether the value is msgpack, and whether an audit follows, of each.
-            upto: Last offset, as in `index`.
-            at_s: Timestamp, as in `index`.
+        Of each query id, offset, value, whether the value is msgpack, and whether an audit follows; otherwise `index`.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         put = batch.put
@@ -147,12 +141,9 @@ class PartitionIndex:
         self._write(batch, database)
 
     def note_applied_feedback(self, counted: Iterable[tuple[int, int]], upto: int, at_s: float) -> None:
-        """Note which feedback was applied to each decision.
+        """Note which feedback, up to an offset, was applied to each decision: the offsets of both, in log order.
 
-        Args:
-            counted: Offset of the decision and of the feedback of each, in log order; the first of a decision stays.
-            upto: Feedback up to this offset is noted once this returns.
-            at_s: Timestamp of the last feedback, seconds since the epoch.
+        The first of a decision stays; `at_s` is the timestamp of the last feedback, seconds since the epoch.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         noted = list(counted)
@@ -190,11 +181,10 @@ class PartitionIndex:
             self._drop(age)
 
     def begin(self, needed_ms: float, since_ms: float) -> None:
-        """Prepare for the part of the log behind the index: where what is needed is missing, it is read whole.
+        """Prepare for the part of the log behind the index.
 
-        Args:
-            needed_ms: From when on no decision may be missing, in milliseconds since the epoch.
-            since_ms: From when on the log is read where it is read whole.
+        Where a decision of `needed_ms` or later may be missing, the log is read whole, from `since_ms` on; both in
+        milliseconds since the epoch.
         """
         if self.since_ms > needed_ms:
             self.clear()

@@ -159,11 +159,9 @@ class IndexedLog:
     ) -> int:
         """Index the part of the log behind the index, and return the number of records.
 
-        Args:
-            since_ms: By partition that this process owns now: older records are not needed where the log is read whole,
-                in milliseconds since the epoch.
-            ends: Where the markers stand that this process has written.
-            unread_ms: Likewise, since when queries and feedback may be that are still to be read.
+        By partition that this process owns now, in milliseconds since the epoch: `since_ms`, from when on records are
+        needed where the log is read whole; `unread_ms`, since when queries and feedback may be that are still to be
+        read. `ends` is where the markers stand that this process has written.
         """
         for number in since_ms:
             index = self.index.of(number)
@@ -282,14 +280,8 @@ async def unread_since_ms(
     """Return by owned partition since when queries or feedback may be that are still to be read there.
 
     In milliseconds since the epoch, by the logs. Feedback of any partition may be sent on to any other, and where
-    nothing is unread what comes is younger than the newest prediction.
-
-    Args:
-        reader: Reads the first records, and feedback that is unread in owned partitions.
-        queries: Next offsets to read of the owned partitions.
-        feedback: Those of all partitions.
-        predictions: Name of the predictions topic.
-        proven: Ends of logs that are known for certain; of others the broker is asked.
+    nothing is unread what comes is younger than the newest prediction. `queries` and `feedback` are the next offsets to
+    read, of the owned partitions and of all; `proven` are ends of logs that are known for certain.
     """
     owned = [tp.partition for tp in queries]
     logged = [TopicPartition(predictions, number) for number in owned]

@@ -40,10 +40,6 @@ def encode_answers(answers: Answers, most_bytes: int = MOST_BYTES) -> tuple[Answ
     """Return the answers and their predictions as bytes, in the content type of their queries.
 
     An answer that no record can hold becomes a default without outputs, because its query has to end somehow.
-
-    Args:
-        answers: What was decided.
-        most_bytes: Size of a prediction at most.
     """
     batch, count = answers.batch, len(answers.entries)
     values: list[bytes] = [b""] * count
@@ -339,12 +335,7 @@ def _form(
 
 # --- audits -----------------------------------------------------------------------------------------------------------
 def encode_audits(audits: Answers, most_bytes: int = MOST_BYTES) -> list[bytes]:
-    """Encode audits in the content type of their queries, without outputs where no record can hold them.
-
-    Args:
-        audits: What was asked for the log only has come, or is given up.
-        most_bytes: Size of a record at most.
-    """
+    """Encode audits in the content type of their queries, without outputs where no record can hold them."""
     return [_encoded_audit(audits, entry, most_bytes) for entry in audits.entries]
 
 

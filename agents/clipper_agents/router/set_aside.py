@@ -202,9 +202,7 @@ class SkippedBacklogs:
     def skip_if_behind(self, chunk: Mapping[TP, Sequence[Record]], late: Collection[int]) -> None:
         """Skip the backlogs of partitions whose queries are read too late, and will be.
 
-        Args:
-            chunk: Queries that were read, by partition.
-            late: Partitions of which most new ones had waited for longer than they may still wait.
+        Of the partitions in `late`, most new queries of the chunk had waited for longer than they may still wait.
         """
         self._new_s = now_s = _now_s()
         if not late and not self._late:
