@@ -124,11 +124,36 @@ def _has_side(module: str) -> bool:
     return module.startswith(SIDES) and module not in BORDER
 
 
+class Logs(FakeProducer):  # type: ignore[misc]
+    """Logs in memory, whose readers wait for the next record."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 20)
+        self.grown = asyncio.Event()
+
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
+        stored = await super().send_batch(batch, topic, partition=partition)
+        self.grown.set()
+        return stored
+
+    def append(self, topic: str, partition: int, key: Any, value: bytes, headers: Any = ()) -> int:
+        self.grown.set()
+        offset: int = super().append(topic, partition, key, value, headers)
+        return offset
+
+    async def wait_for(self, topic: str, offset: int) -> None:
+        """Wait until a topic has a record at an offset."""
+        async with asyncio.timeout(10.0):
+            while len(self.logs[topic, 0]) <= offset:
+                self.grown.clear()
+                await self.grown.wait()
+
+
 class Kafka:
     """A Kafka app of one partition with logs in memory: producer, consumer and streams."""
 
     def __init__(self) -> None:
-        self.producer, self.tasks, self.state_lock = FakeProducer(1 << 20), Tasks(), StateLock()
+        self.producer, self.tasks, self.state_lock = Logs(), Tasks(), StateLock()
         self.kafka_producer: Any = self
         self.outbox, self.log_reader = Outbox(self.producer), FakeLogReader(self.producer)
         self.client = self.cluster = self.membership = self.consumer = self
@@ -234,11 +259,11 @@ class Deployment:
         self.kafka.producer.append(CATALOGUE.queries, 0, b"key", msgspec.json.encode(content))
         await self.queries.serve(self.kafka.stream(CATALOGUE.queries))
         if not self.model.colocated:
-            await _until(lambda: self.kafka.producer.logs[self.requests, 0][number:])
+            await self.kafka.producer.wait_for(self.requests, number)
             await self.server.serve(self.kafka.stream(self.requests), self.engine)
-            await _until(lambda: self.kafka.producer.logs[CATALOGUE.outputs, 0][number:])
+            await self.kafka.producer.wait_for(CATALOGUE.outputs, number)
             await self.outputs.serve(self.kafka.stream(CATALOGUE.outputs))
-        await _until(lambda: self.kafka.producer.logs[CATALOGUE.predictions, 0][number:])
+        await self.kafka.producer.wait_for(CATALOGUE.predictions, number)
         await self.logs.idle()
 
     async def learn(self, number: int) -> None:
@@ -255,12 +280,6 @@ class Deployment:
             self.engine.drain()
             await self.running
         self.logs.keep_only(())
-
-
-async def _until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(10.0):
-        while not is_so():
-            await asyncio.sleep(0)  # noqa: ASYNC110 (a log in memory wakes nobody)
 
 
 async def traced(step: Callable[[Deployment, int], Awaitable[None]], folder: Path, *, colocated: bool = False) -> Walk:
