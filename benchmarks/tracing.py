@@ -45,8 +45,7 @@ from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs
 from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.pipeline import QueryPipeline, QueryStores
-from clipper_agents.router.queries import QueryAgent
-from clipper_agents.router.query_decoding import decode_queries
+from clipper_agents.router.queries import QueryAgent, decode_queries
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox

@@ -30,7 +30,7 @@ from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs
 from clipper_agents.router.pipeline import QueryPipeline, QueryStores
-from clipper_agents.router.query_decoding import decode_queries, decoded_together
+from clipper_agents.router.queries import decode_queries, decoded_together
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.streaming.frontier import Frontier
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox

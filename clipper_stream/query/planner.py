@@ -38,23 +38,6 @@ LARGEST_FEATURE = 1e6
 
 
 @dataclass(slots=True)
-class QueryPlan:
-    """What was decided about the new queries of a batch.
-
-    Attributes:
-        asked: Those that wait for models now.
-        refused: Those that get the default at once, and why.
-        deferred: Those for which there is no room, each with the time until which it may be, seconds since the epoch.
-        behind: How many with a deadline have waited for longer than they may still wait.
-    """
-
-    asked: Sequence[int] = ()
-    refused: dict[int, Failure] = field(default_factory=dict)
-    deferred: dict[int, float] = field(default_factory=dict)
-    behind: int = 0
-
-
-@dataclass(slots=True)
 class QueryPlanner:
     """Decides about the new queries of one batch; those that ask have open slots then.
 
@@ -65,6 +48,10 @@ class QueryPlanner:
         room: How many may ask; the others are deferred, and those refused whose deadline is near.
         now_s: The time, seconds since the epoch.
         trip_s: Of a query that was read late: with less than this left no model answers, so none is asked.
+        asked: Those that wait for models now.
+        refused: Those that get the default at once, and why.
+        deferred: Those for which there is no room, each with the time until which it may be, seconds since the epoch.
+        behind: How many with a deadline have waited for longer than they may still wait.
     """
 
     batch: QueryBatch
@@ -73,14 +60,17 @@ class QueryPlanner:
     room: int
     now_s: float
     trip_s: float = 0.0
-    plan: QueryPlan = field(default_factory=QueryPlan, init=False)
+    asked: Sequence[int] = ()
+    refused: dict[int, Failure] = field(default_factory=dict)
+    deferred: dict[int, float] = field(default_factory=dict)
+    behind: int = 0
 
-    def decide(self) -> QueryPlan:
-        batch, application, now_s, plan = self.batch, self.application, self.now_s, self.plan
+    def decide(self) -> None:
+        batch, application, now_s = self.batch, self.application, self.now_s
         batch.due_s = due_times_s(batch, application, now_s)
         asked, left_s = batch.new, min(batch.due_s) - now_s
         if left_s < now_s - min(batch.queried_at_s):
-            plan.behind = self._count_behind()
+            self.behind = self._count_behind()
         if left_s <= self.trip_s or batch.options or not application.answers or self.room < len(asked):
             asked = self._refuse()
         if asked:
@@ -89,8 +79,7 @@ class QueryPlanner:
             asked = self._choose(asked)
         if not asked:
             batch.rows = []
-        plan.asked = asked
-        return plan
+        self.asked = asked
 
     # --- who is asked at all --------------------------------------------------------------------------------------
     def _has_deadline(self, query: int) -> bool:
@@ -102,7 +91,7 @@ class QueryPlanner:
 
     def _refuse(self) -> Sequence[int]:
         """Refuse or defer what cannot be asked now; what can."""
-        new, plan, left = self.batch.new, self.plan, list[int]()
+        new, left = self.batch.new, list[int]()
         for query in new:
             failure = self._failure(query)
             if failure is None and len(left) < self.room:
@@ -110,9 +99,9 @@ class QueryPlanner:
                 continue
             until_s = self.batch.due_s[query] - NEAR_S if self._has_deadline(query) else math.inf
             if failure is None and until_s > self.now_s:
-                plan.deferred[query] = until_s
+                self.deferred[query] = until_s
             else:
-                plan.refused[query] = failure or OVERLOADED
+                self.refused[query] = failure or OVERLOADED
         return new if len(left) == len(new) else left
 
     def _failure(self, query: int) -> Failure | None:
@@ -137,7 +126,7 @@ class QueryPlanner:
             try:
                 rows = [row.decode(spec) for row in rows]
             except InvalidInput as error:
-                self.plan.refused[0] = Failure("invalid_input", str(error))
+                self.refused[0] = Failure("invalid_input", str(error))
                 return ()
         elif len(asked) < len(batch):
             rows = [rows[row] for query in asked for row in range(start[query], start[query + 1])]
@@ -175,7 +164,7 @@ class QueryPlanner:
                 else:
                     converted.append(next(good))
             except InvalidInput as error:
-                self.plan.refused[query] = Failure("invalid_input", str(error))
+                self.refused[query] = Failure("invalid_input", str(error))
             else:
                 fit.append(query)
         return np.stack(converted) if converted and spec.numeric and spec.shape is not None else converted, fit
@@ -194,7 +183,7 @@ class QueryPlanner:
                 own = {*asked}
                 decisions = [one if query in own else None for query, one in enumerate(decisions)]
         audits = self._split(decisions, asked)
-        if self.plan.refused:
+        if self.refused:
             asked = [query for query in asked if decisions[query] is not None]
         if asked:
             batch.ask(decisions, weights, audits, asked, self.now_s)
@@ -242,7 +231,7 @@ class QueryPlanner:
         unknown = [model for model, ref in refs.items() if ref is None]
         if unknown:
             why = f"{shown(unknown)} are no candidates of {application.name!r}: {', '.join(application.refs)}"
-            self.plan.refused[query] = Failure("unknown_model", why)
+            self.refused[query] = Failure("unknown_model", why)
             return None
         return forced_decision(tuple(dict.fromkeys(ref for ref in refs.values() if ref is not None)))
 
@@ -257,7 +246,7 @@ class QueryPlanner:
             if key in parts:
                 decisions[query], audits[query] = parts[key]
             elif key in unusual:
-                self.plan.refused[query], decisions[query] = NO_MODELS, None
+                self.refused[query], decisions[query] = NO_MODELS, None
         return audits
 
 

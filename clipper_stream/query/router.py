@@ -162,7 +162,8 @@ class Router:
             return []
         batch.is_registered, batch.manifest, name = True, application, application.name
         trip_s = self._trips.least_s(application.refs, now_s)
-        plan = QueryPlanner(batch, application, choices, self.admission.room(name), now_s, trip_s).decide()
+        plan = QueryPlanner(batch, application, choices, self.admission.room(name), now_s, trip_s)
+        plan.decide()
         count_in(effects.queries, name, new - len(plan.deferred))
         if plan.behind:
             count_in(effects.behind, batch.partition, plan.behind)

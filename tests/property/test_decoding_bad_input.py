@@ -13,7 +13,7 @@ from clipper_agents.feedback.feedback_step import decode_feedback
 from clipper_agents.host.request_rows import MOST_ROWS, read_request
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.prediction_records import encode_answers
-from clipper_agents.router.query_decoding import decode_queries
+from clipper_agents.router.queries import decode_queries
 from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord

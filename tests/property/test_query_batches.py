@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clipper_agents.router.indexed_log import OutgoingRecords
 from clipper_agents.router.prediction_records import encode_answers
-from clipper_agents.router.query_decoding import decode_queries
+from clipper_agents.router.queries import decode_queries
 from clipper_stream.query import Failure
 from clipper_topics import codec
 

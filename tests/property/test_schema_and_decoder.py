@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import decode_feedback
-from clipper_agents.router.query_decoding import decode_queries
+from clipper_agents.router.queries import decode_queries
 from clipper_stream.query.batch import PLAIN
 from clipper_topics import generate
 from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, headers_of

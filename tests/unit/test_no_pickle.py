@@ -7,8 +7,8 @@ import zipfile
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import msgspec
+import numpy as np
 import pytest
 import rocksdict
 import skops.io

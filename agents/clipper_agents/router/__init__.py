@@ -2,7 +2,7 @@
 
 | a query is | where |
 |---|---|
-| read | `queries` (agent `route`), `query_decoding`, `query_consumer`, `set_aside` |
+| read | `queries` (agent `route`), `query_consumer`, `set_aside` |
 | taken through its life | `pipeline`, which reads and writes around the steps of `clipper_stream.query` |
 | sent to models | `requests`, `colocated_models` |
 | given its outputs | `outputs` (agent `gather`) |

@@ -1,29 +1,58 @@
-"""The Faust agent `route`: decodes queries and takes them into the pipeline; others go to the dead letters."""
+"""The Faust agent `route`: decodes queries and takes them into the pipeline; what is none goes to the dead letters.
 
+Rules of this file:
+- A query that can be read but not answered (both `input` and `inputs`, say) is still a query: it carries the reason,
+  and gets an answer. One that claims an id of the form that routers give is answered under the id of its own record.
+- Large queries are not decoded here: a byte of the worst becomes seventy. Each is a batch of its own.
+- An id comes once among the batches of one list of records that take queries at one time: where it comes again, new
+  batches begin, because of two queries with one id the first in the log is decided about.
+"""
+
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
+import msgspec
+from aiokafka import ConsumerRecord
 from faust.types import TP
 
+from clipper_agents.kafka.aiokafka_patches import LOG_APPEND_TIME
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.indexed_log import QueryLogs
 from clipper_agents.router.pipeline import QueryPipeline
 from clipper_agents.router.query_consumer import QueryConsumer
-from clipper_agents.router.query_decoding import Record, decode_queries, decoded_together
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
+from clipper_agents.router.raw_rows import RawRow, raw_rows
 from clipper_agents.router.set_aside import SkippedBacklogs
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
-from clipper_stream.query import QueryBatch
+from clipper_stream.query import OptionalFields, QueryBatch
+from clipper_topics import codec
+from clipper_topics.codec import UndecodableRecord, read_headers
+from clipper_topics.containers import LARGE_BYTES
+from clipper_topics.query import MOST_ROWS, Query, check_query, is_plain
+from clipper_topics.query_ids import answered_id
 
 QUERIES_A_CHUNK = 1000
 BYTES_A_CHUNK = 1 << 20
 """So that one client's large records, and not more than one of the largest, keep others waiting for a turn."""
 MOST_UNWRITTEN = 2_000
 """Records of one partition that wait for the broker, at which it is read no further: some tens of rounds."""
+DECODED_TOGETHER = 128
+"""So many records at a time: enough to spread the cost of a conversion, and few enough that what was decoded is still
+in the processor's cache, and is freed before the next ones are decoded."""
+BYTES_TOGETHER = 1 << 17
+"""Of records that are objects at one time; a byte of the worst becomes seventy."""
+ROWS_TOGETHER = 512
+"""So many rows of packed queries are converted together, for the same reasons."""
+LONGEST_MS = 10**12
+"""Thirty years: a `deadline_ms` has no upper bound, and an integer of 400 digits does not fit a float."""
+
+Record: TypeAlias = ConsumerRecord[Any, Any]
 
 
 class QueryAgent:
@@ -98,3 +127,126 @@ class QueryAgent:
         offsets = [record.offset for record, _ in undecodable]
         self._metrics.count_dead_letters(undecodable[0][0].topic, "undecodable", len(offsets))
         self._dead_letters.put(undecodable, partial(self._consumer.acknowledge, partition, offsets, generation))
+
+
+def decoded_together(records: list[Record]) -> Iterator[list[Record]]:
+    """Yield the records in lists that are decoded one at a time, and are converted before the next."""
+    start = size_bytes = 0
+    for stop, record in enumerate(records):
+        size_bytes += len(record.value or b"")
+        if stop > start and (stop - start == DECODED_TOGETHER or size_bytes > BYTES_TOGETHER):
+            yield records[start:stop]
+            start, size_bytes = stop, len(record.value or b"")
+    yield records[start:]
+
+
+def decode_queries(
+    records: list[Record], generation: int, now_s: float = math.inf, traces: QueryTraces = UNTRACED
+) -> tuple[list[QueryBatch], Refused]:
+    """Decode records of one partition of the queries topic.
+
+    A query was asked when the broker says, whatever this process's clock says: that is when feedback may be about it.
+    On a topic that keeps the clocks of applications, a time in the future counts as now: one of them is wrong.
+
+    Returns:
+        The queries, and the records that hold none, each with the reason.
+    """
+    batches, undecodable = _Batches(generation), Refused()
+    for record in records:
+        kind, echoed, sampled = read_headers(record.headers) if record.headers else codec.NO_HEADERS
+        trace = None if sampled is None or not traces.is_on else traces.begin(record, sampled)
+        try:
+            query, raw = _decoded(kind, record.value)
+        except UndecodableRecord as error:
+            undecodable.append((record, error))
+            traces.refuse(trace)
+            continue
+        plain = not raw and is_plain(query)
+        query_id = query.query_id
+        if not plain or query_id is None:
+            query_id = answered_id(query_id, record.partition, record.offset)
+        batch = batches.batch_for(query_id, query.application, record.partition, kind, alone=raw)
+        rows = (query.input,) if plain else _rows(query)
+        index = batch.add(query_id, record.offset, _asked_s(record, now_s), record.key, rows)
+        if not plain:
+            batch.options[index] = _options(query, raw=raw)
+        if query.deadline_ms is not None:
+            batch.bounds_s[index] = max(0, min(query.deadline_ms, LONGEST_MS)) / 1000
+        if echoed:
+            batch.echoed[index] = echoed
+        if trace is not None:
+            trace.decoded_ns, batch.traces[index] = time.time_ns(), trace
+    return batches.all, undecodable
+
+
+class _Batches:
+    """The batches of one list of records, in the order in which the first query of each comes.
+
+    Attributes:
+        all: These batches.
+    """
+
+    def __init__(self, generation: int) -> None:
+        self.all: list[QueryBatch] = []
+        self._generation = generation
+        self._filling: dict[tuple[str, str], QueryBatch] = {}
+        self._ids: set[str] = set()
+
+    def batch_for(self, query_id: str, application: str, partition: int, kind: str, *, alone: bool) -> QueryBatch:
+        if query_id in self._ids:
+            self._filling, self._ids = {}, set()
+        self._ids.add(query_id)
+        batch = None if alone else self._filling.get((application, kind))
+        if batch is None or len(batch.rows) >= ROWS_TOGETHER:
+            batch = QueryBatch(application, partition, self._generation, kind)
+            self.all.append(batch)
+            if not alone:
+                self._filling[application, kind] = batch
+        return batch
+
+
+def _decoded(kind: str, value: bytes | None) -> tuple[Query, bool]:
+    """Decode a query; return it, and whether its rows are still bytes.
+
+    Of a query of which some row cannot be decoded the rows are bytes too, so that it is answered.
+    """
+    if len(value or b"") > LARGE_BYTES:
+        return _decode_raw(kind, value), True
+    try:
+        return codec.queries.decode_as(kind, value), False
+    except UndecodableRecord:
+        with suppress(UndecodableRecord):
+            return _decode_raw(kind, value), True
+        raise
+
+
+def _decode_raw(kind: str, value: bytes | None) -> Query:
+    """Decode a query, but not its rows."""
+    raw = codec.raw_queries.decode_as(kind, value)
+    query: Query = raw
+    rows: Any = raw_rows(raw.inputs, kind) if isinstance(raw.inputs, msgspec.Raw) else None
+    if isinstance(rows, list):
+        whole: Any = raw.inputs
+        rows = [RawRow(row, kind, None if number else whole) for number, row in enumerate(rows)]
+    query.inputs = rows
+    if isinstance(raw.input, msgspec.Raw):
+        row = RawRow(raw.input, kind, raw.input)
+        query.input = None if row.is_null and query.inputs is not None else row
+    return query
+
+
+def _asked_s(record: Record, now_s: float) -> float:
+    asked_s: float = record.timestamp / 1000
+    return now_s if asked_s > now_s and record.timestamp_type != LOG_APPEND_TIME else asked_s
+
+
+def _rows(query: Query) -> Sequence[Any]:
+    """Return the rows, or none for a query with too many: its refusal would repeat the default output for each."""
+    if query.inputs is not None:
+        return query.inputs if len(query.inputs) <= MOST_ROWS else []
+    return [query.input]
+
+
+def _options(query: Query, *, raw: bool) -> OptionalFields:
+    packed = query.inputs is not None
+    return OptionalFields(packed, query.context, query.models, query.features, check_query(query), raw)

@@ -5,7 +5,7 @@ import pytest
 from builders.kafka import record
 from builders.query_router import application, make_router, query_at
 
-from clipper_agents.router.query_decoding import ROWS_TOGETHER, decode_queries
+from clipper_agents.router.queries import ROWS_TOGETHER, decode_queries
 from clipper_topics import codec
 from clipper_topics.containers import LARGE_BYTES
 

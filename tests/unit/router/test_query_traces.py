@@ -9,7 +9,7 @@ from builders.query_router import application
 from unit.router.rig import AT_S, CATALOGUE, settle
 
 from clipper_agents.observability.query_notes import AnsweredQuery, GatheredOutputs, RecordedNote, SentRequest
-from clipper_agents.router.query_decoding import decode_queries
+from clipper_agents.router.queries import decode_queries
 from clipper_agents.router.query_traces import UNTRACED, colocated_rows
 from clipper_topics.trace_context import TRACED_ROWS, header_of_rows, rows_in_header, trace_and_span
 

@@ -8,7 +8,7 @@ import pytest
 from builders.kafka import record
 from builders.query_router import NOW_S, application, make_router
 
-from clipper_agents.router.query_decoding import decode_queries
+from clipper_agents.router.queries import decode_queries
 from clipper_stream.query.batch import PLAIN
 from clipper_stream.query.inputs import RowSpec
 from clipper_topics.codec import JSON, MSGPACK, headers_of
