@@ -1,4 +1,4 @@
-"""The status of a query: one byte in the status column of its batch, and one table of what may follow what.
+"""The state of a query: one byte in a column of its batch, and one table of what may follow what.
 
     READ -- WAITING --+-- ANSWERED --+
       |               |-- DEFAULTED -+-- RECORDED -- ACKNOWLEDGED
@@ -12,7 +12,7 @@ Rules of this file:
 - RECORDED means that the broker has acknowledged the prediction and the decision is indexed. Only then may the query's
   offset be acknowledged, so that a crash repeats queries but loses none. A query with an audit is acknowledged when the
   audit is recorded too.
-- What is asked for the log only, an audit, has a status of its own; it ends NOTED instead of ANSWERED or DEFAULTED.
+- What is asked for the log only, an audit, has a state of its own; it ends NOTED instead of ANSWERED or DEFAULTED.
   The audit of a process that ended before is NOTED at once.
 - A move that the table does not have is a bug of ours and raises; nothing is moved silently.
 
@@ -25,32 +25,26 @@ from types import MappingProxyType
 
 
 class QueryState(IntEnum):
-    """The status of a query or of an audit."""
+    """The state of a query or of an audit.
+
+    KNOWN: its id was answered before. REPEATED: it was in flight already, and gets the same prediction. DEFERRED: there
+    is no room for it now. WAITING: at least one model was asked. DEFAULTED: for one row at least.
+    """
 
     READ = 0
-    """Decoded."""
     KNOWN = 1
-    """Its id was answered before: the recorded prediction is the answer again."""
     REPEATED = 2
-    """It was in flight already, and gets the same prediction."""
     DEFERRED = 3
-    """There is no room for it now."""
     WAITING = 4
-    """At least one model was asked."""
     ANSWERED = 5
-    """The answer is the combination of the outputs that are here."""
     DEFAULTED = 6
-    """The answer is the application's default, for one row at least."""
     NOTED = 7
-    """Of an audit: the outputs that are here are listed, and nothing is combined."""
     RECORDED = 8
-    """The prediction, or the audit, is acknowledged by the broker and indexed."""
     ACKNOWLEDGED = 9
-    """The query's offset is acknowledged; nothing follows."""
 
 
 class IllegalTransition(RuntimeError):
-    """A query cannot have this status after the one that it has.
+    """A query cannot have this state after the one that it has.
 
     A bug of the caller, so deliberately no `ClipperError`: nothing that answers for bad requests may swallow it.
     """
@@ -70,13 +64,13 @@ BEFORE: Mapping[QueryState, tuple[QueryState, ...]] = MappingProxyType(
         _S.ACKNOWLEDGED: (_S.RECORDED, _S.KNOWN, _S.REPEATED),
     }
 )
-"""Every legal move: the status after, and those before."""
+"""Every legal move: the state after, and those before."""
 _ILLEGAL = 255
 _MOVES = {to: bytes(to if before in legal else _ILLEGAL for before in range(256)) for to, legal in BEFORE.items()}
 
 
 def set_state(column: bytearray, entries: Sequence[int], to: QueryState) -> None:
-    """Give entries of a status column another status.
+    """Give entries of a column another state.
 
     Raises:
         IllegalTransition: the table does not have the move of one of them; nothing was moved.

@@ -36,7 +36,7 @@ _NO_FAILURES: dict[int, Failure] = {}
 Dumps: TypeAlias = Callable[[Any], bytes]
 
 
-def encode_answers(answers: Answers, most_bytes: int = MOST_BYTES) -> tuple[Answers, list[bytes]]:
+def encode_answers(answers: Answers) -> tuple[Answers, list[bytes]]:
     """Return the answers and their predictions as bytes, in the content type of their queries.
 
     An answer that no record can hold becomes a default without outputs, because its query has to end somehow.
@@ -48,28 +48,28 @@ def encode_answers(answers: Answers, most_bytes: int = MOST_BYTES) -> tuple[Answ
         _fill_forms(answers, values)
     unwritable: dict[int, Failure] = {}
     for place, value in enumerate(values):
-        if not 0 < len(value) <= most_bytes:
-            values[place], failure = _encoded(answers, place, most_bytes)
+        if not 0 < len(value) <= MOST_BYTES:
+            values[place], failure = _encoded(answers, place)
             if failure is not None:
                 unwritable[answers.entries[place]] = failure
     return answers._replace(failures={**answers.failures, **unwritable}) if unwritable else answers, values
 
 
-def _encoded(answers: Answers, place: int, most_bytes: int) -> tuple[bytes, Failure | None]:
+def _encoded(answers: Answers, place: int) -> tuple[bytes, Failure | None]:
     """Return a prediction by itself, and why it is a default where no record can hold the answer."""
     kind, prediction = answers.batch.content_type, prediction_of(answers, place)
     try:
         encoded = codec.predictions.encode(prediction, kind)
-        if len(encoded) <= most_bytes:
+        if len(encoded) <= MOST_BYTES:
             return encoded, None
-        size = f"the answer takes {len(encoded)} bytes, a record has at most {most_bytes}"
+        size = f"the answer takes {len(encoded)} bytes, a record has at most {MOST_BYTES}"
         failure = Failure("errors", f"{size}: ask for fewer rows at once")
     except _UNWRITABLE as error:
         failure = Failure("errors", f"the answer cannot be written as {kind}: {error}")
-    return _default(answers, prediction, failure, most_bytes), failure
+    return _default(answers, prediction, failure), failure
 
 
-def _default(answers: Answers, prediction: Prediction, failure: Failure, most_bytes: int) -> bytes:
+def _default(answers: Answers, prediction: Prediction, failure: Failure) -> bytes:
     """Return a prediction with the application's default output, or null where no record can hold that either."""
     batch, packed = answers.batch, prediction.outputs is not UNSET
     default: Any = batch.manifest.default_output if batch.is_registered else None
@@ -79,7 +79,7 @@ def _default(answers: Answers, prediction: Prediction, failure: Failure, most_by
     prediction.output, prediction.outputs = (UNSET, []) if packed else (default, UNSET)
     with contextlib.suppress(*_UNWRITABLE):
         encoded = codec.predictions.encode(prediction, batch.content_type)
-        if len(encoded) <= most_bytes:
+        if len(encoded) <= MOST_BYTES:
             return encoded
     prediction.output = UNSET if packed else None
     return codec.predictions.encode(prediction, batch.content_type)
@@ -334,18 +334,18 @@ def _form(
 
 
 # --- audits -----------------------------------------------------------------------------------------------------------
-def encode_audits(audits: Answers, most_bytes: int = MOST_BYTES) -> list[bytes]:
+def encode_audits(audits: Answers) -> list[bytes]:
     """Encode audits in the content type of their queries, without outputs where no record can hold them."""
-    return [_encoded_audit(audits, entry, most_bytes) for entry in audits.entries]
+    return [_encoded_audit(audits, entry) for entry in audits.entries]
 
 
-def _encoded_audit(audits: Answers, entry: int, most_bytes: int) -> bytes:
+def _encoded_audit(audits: Answers, entry: int) -> bytes:
     kind = audits.batch.content_type
     try:
         encoded = codec.audits.encode(_audit_of(audits, entry), kind)
-        if len(encoded) <= most_bytes:
+        if len(encoded) <= MOST_BYTES:
             return encoded
-        why = f"the audit takes {len(encoded)} bytes, a record has at most {most_bytes}: ask for fewer rows at once"
+        why = f"the audit takes {len(encoded)} bytes, a record has at most {MOST_BYTES}: ask for fewer rows at once"
     except _UNWRITABLE as error:
         why = f"the audit cannot be written as {kind}: {error}"
     return codec.audits.encode(_audit_of(audits, entry, why), kind)

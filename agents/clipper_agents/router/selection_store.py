@@ -62,8 +62,8 @@ PAUSE_RATIO = 100.0
 class SelectionStore:
     """The rows of owned partitions, the published totals of the others, and the policies' choices from both."""
 
-    def __init__(self, table: StepTable, partitions: int, max_prepared: int = MAX_PREPARED) -> None:
-        self._table, self._max_prepared = table, max_prepared
+    def __init__(self, table: StepTable, partitions: int) -> None:
+        self._table = table
         self._topic_ids: tuple[bytes, ...] = ()
         self._partitions = range(partitions)
         self._owned: set[int] = set()
@@ -148,11 +148,7 @@ class SelectionStore:
         return before, self._older(partition, before)
 
     async def forget_contexts(self, partition: int, before: int, keys: Iterable[bytes]) -> int:
-        """Delete rows whose last change is still before a feedback offset, and note it, in one step; how many.
-
-        Raises:
-            PartitionTakenOver: as `write`.
-        """
+        """Delete rows whose last change is still before a feedback offset, and note it, in one step; how many."""
         deleted: dict[bytes, bytes | None] = {}
         for number, key in enumerate(keys):
             value = self._table.get_row(partition, key)
@@ -233,7 +229,7 @@ class SelectionStore:
         choice = self._prepared.get(key)
         if choice is None:
             choice = self._prepared[key] = application.choice(self.state(application.name, partition, context))
-            if len(self._prepared) > self._max_prepared:
+            if len(self._prepared) > MAX_PREPARED:
                 self._prepared.popitem(last=False)
         return choice
 

@@ -4,6 +4,7 @@ import pytest
 from builders.query_router import application, make_router, outputs_of
 from unit.router.rig import AT_S, query
 
+from clipper_agents.router import prediction_records
 from clipper_agents.router.prediction_records import encode_answers, encode_audits
 from clipper_stream.models.runner import explain
 from clipper_topics import codec
@@ -24,7 +25,7 @@ def answers_of(outputs, *refs, packed=False, kind=codec.JSON, failed=None, **set
 def test_a_model_that_failed_is_in_the_record_with_why_though_another_answered():
     why = explain(ValueError("no such\ndigit " + "x" * 1000))
     answers = answers_of([1, 2], "a:1", "svm:1", packed=True, failed={"svm:1": why})
-    written, (value,) = encode_answers(answers, most_bytes=2000)
+    written, (value,) = encode_answers(answers)
     found = codec.predictions.decode(value)
     assert (written, found.outputs) == (answers, [1, 2])
     (missing,) = found.missing
@@ -47,9 +48,10 @@ FEWER, UNWRITABLE = "a record has at most 600: ask for fewer rows at once", "can
     ],
     ids=repr,
 )
-def test_an_answer_or_audit_that_no_record_holds_says_so_instead(output, kind, packed, why):
+def test_an_answer_or_audit_that_no_record_holds_says_so_instead(output, kind, packed, why, monkeypatch):
+    monkeypatch.setattr(prediction_records, "MOST_BYTES", 600)
     default = {"default_output": None if output is LARGE else output}
-    written, (value,) = encode_answers(answers_of([output], packed=packed, kind=kind, **default), most_bytes=600)
+    written, (value,) = encode_answers(answers_of([output], packed=packed, kind=kind, **default))
     found = codec.predictions.decode(value, codec.headers_of(kind))
     assert (written.failures[0].reason, found.default, found.reason) == ("errors", True, "errors")
     assert why in found.explanation
@@ -58,7 +60,7 @@ def test_an_answer_or_audit_that_no_record_holds_says_so_instead(output, kind, p
     router = make_router(application("app", ("a:1",), shadows={"s:1": 1.0}, volatile=("s:1",)))
     asked = router.receive([query("q", 3, content_type=kind)], AT_S).requests
     effects = router.gather([outputs_of(one, lambda _: output) for one in asked if one.ref == "s:1"], AT_S)
-    ((value,),) = [encode_audits(some, most_bytes=600) for some in effects.effects.audits]
+    ((value,),) = [encode_audits(some) for some in effects.effects.audits]
     found = codec.audits.decode(value, codec.headers_of(kind))
     (missing,) = found.missing
     assert (found.models, missing.model, missing.reason, missing.served) == ([], "s", "error", False)
