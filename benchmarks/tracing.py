@@ -26,11 +26,11 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -40,17 +40,16 @@ from rig.session import parsed, report, result_options
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.tracing import THREAD, TraceSink
-from clipper_agents.router.cache_store import MsgpackOutputs
+from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.indexed_log import IndexedLog, QueryLogs
 from clipper_agents.router.outputs import OutputAgent
-from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.queries import FreshQueries, QueryAgent, decode_queries
+from clipper_agents.router.pipeline import QueryPipeline, QueryStores
+from clipper_agents.router.queries import QueryAgent, decode_queries
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
 from clipper_agents.streaming.worker_process import settle_memory
-from clipper_stream.caching.clock import ClockCache
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.query import Application, CandidateModel, Router
 from clipper_stream.query.inputs import RowSpec
@@ -58,6 +57,7 @@ from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import OutputFrame, decode_request, encode_frame
+from clipper_topics.logged_records import read_audit, read_prediction
 
 CATALOGUE = Catalogue(partitions=1)
 QUERIES = TP(CATALOGUE.queries, 0)
@@ -146,7 +146,8 @@ class MemoryKafka:
 
     def __init__(self) -> None:
         self.client, self.cluster = self, SimpleNamespace(partitions_for_topic=lambda _: {0})
-        self.consumer, self.generation, self.requests = self, 0, list[tuple[bytes, Any]]()
+        self.consumer = self.membership = self.kafka_producer = self.log_reader = self
+        self.outbox, self.generation, self.requests = Outbox(cast("Any", self)), 0, list[tuple[bytes, Any]]()
         self._offsets: defaultdict[str, int] = defaultdict(int)
 
     def create_batch(self) -> Any:
@@ -177,8 +178,11 @@ class MemoryKafka:
     def acknowledge(self, *_: object) -> None:
         """Do nothing."""
 
-    def update_room(self) -> None:
+    def update_room(self, _: bool) -> None:
         """Do nothing."""
+
+    def owned_partitions(self, _: str) -> list[int]:
+        return [0]
 
     def watched(self, work: Any) -> Any:
         return asyncio.ensure_future(work)
@@ -196,23 +200,11 @@ class NoModels:
     def put(self, _: object) -> None:
         """Do nothing."""
 
-    def look(self, *_: object) -> None:
+    def skip_if_behind(self, *_: object) -> None:
         """Do nothing."""
 
     def is_full(self, _: object) -> bool:
         return False
-
-
-class EntryStore(dict[bytes, bytes]):
-    """Cache entries in memory."""
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return [self.get(key) for key in keys]
-
-    def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
-        self.update(puts)
-        for key in deletes:
-            self.pop(key, None)
 
 
 class RouterPath:
@@ -221,32 +213,24 @@ class RouterPath:
     def __init__(self, folder: Path, traces: QueryTraces, metrics: RouterMetrics) -> None:
         identity, nobody = b"benchmark", NoModels()
         self.kafka, self.metrics, self.traces = MemoryKafka(), metrics, traces
-        kafka: Any = self.kafka
-        application = _application()
-        caches: defaultdict[int, ClockCache] = defaultdict(lambda: ClockCache(EntryStore(), CACHE_BYTES))
-        router = Router(
-            {application.name: application}.get,
-            lambda of, _, __: of.choice(SelectionState()),
-            caches.__getitem__,
-            MsgpackOutputs(),
-        )
-        decisions = LogIndex(folder, 3600.0)
-        self.log = PredictionLog(
-            Outbox(kafka), kafka, CATALOGUE.predictions, decisions, kafka, router, kafka,
-            metrics=self.metrics, traces=traces,
-        )  # fmt: skip
+        app: Any = self.kafka
         unused: Any = nobody
-        effects = EffectRunner(router, kafka, unused, self.log, self.metrics, kafka)
-        sender = RequestSender(
-            kafka, CATALOGUE, identity, reply_partitions=lambda: [0], dtype_of=lambda _: "float32", receiver=effects,
-            tasks=kafka, traces=traces,
-        )  # fmt: skip
-        self._sender = sender
-        effects.connect(sender, unused)
-        fresh = FreshQueries(router, decisions, self.log, traces=traces)
-        self.queries = QueryAgent(kafka, router, effects, fresh, self.log, unused, self.metrics, unused, traces=traces)
-        self._outputs = OutputAgent(identity, router, effects, sender, unused, self.metrics, traces)
-        self._stop, self._decisions = effects.stop, decisions
+        application = _application()
+        registry: Any = SimpleNamespace(application={application.name: application}.get, dtype_of=lambda _: "float32")
+        choice = application.choice(SelectionState())  # a router prepares it once for each state
+        selection: Any = SimpleNamespace(prepare=lambda *_: choice)
+        indexes = [LogIndex(folder / name, 3600.0) for name in ("decisions", "audits")]
+        self.log = QueryLogs(
+            IndexedLog(app, CATALOGUE.predictions, indexes[0], read_prediction),
+            IndexedLog(app, CATALOGUE.audits, indexes[1], read_audit),
+        )
+        stores = QueryStores(registry, selection, PartitionCaches(folder / "cache", CACHE_BYTES), self.log)
+        pipeline = QueryPipeline(Router(), stores, app, self.metrics, app, traces)
+        self._sender = sender = RequestSender(app, CATALOGUE, identity, registry, pipeline, traces)
+        pipeline.connect(sender, unused, unused)
+        self.queries = QueryAgent(app, pipeline, self.log, unused, self.metrics, unused, traces)
+        self._outputs = OutputAgent(identity, pipeline, sender, unused, self.metrics, traces)
+        self._stop = pipeline.stop
 
     async def open(self) -> None:
         """Find the models' topics."""
@@ -265,7 +249,7 @@ class RouterPath:
 
     def close(self) -> None:
         """Close the index."""
-        self._decisions.keep_only(())
+        self.log.keep_only(())
 
 
 class _Answers:

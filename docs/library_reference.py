@@ -17,7 +17,7 @@ INTERNAL = "query"
 """The stages of a query's way are the routers' own."""
 _PUBLIC = """
 BatchLimit make_limit Aimd RelaxedTarget Fixed Window
-CacheStore ClockCache version_digest row_hashes
+ClockCache version_digest row_hashes
 Client SyncClient Answer
 HttpClient SyncHttpClient HttpAnswer
 ClipperError RequestError SetupError ModelFailed ModelUnavailable

@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Coroutine
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +25,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
+from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.queries import FreshQueries
+from clipper_agents.router.indexed_log import IndexedLog, QueryLogs
+from clipper_agents.router.pipeline import QueryPipeline, QueryStores
+from clipper_agents.router.queries import decode_queries, decoded_together
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.streaming.frontier import Frontier
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
@@ -38,6 +39,7 @@ from clipper_stream.query import Router
 from clipper_stream.selection.state import SelectionState
 from clipper_topics import codec
 from clipper_topics.control_keys import key_of
+from clipper_topics.logged_records import read_audit, read_prediction
 
 QUERIES_A_ROUND = 1000
 COMMIT_EVERY_S = 0.25
@@ -52,26 +54,21 @@ class BareRouter:
         self.registry = ApplicationRegistry(allowed=settings.allowed)
         self.caches = PartitionCaches(folder / "cache", 32 << 20)
         self.decisions = LogIndex(folder / "decisions", 3600.0)
-        self.router = Router(self.registry.application, _choice, self.caches.of, MsgpackOutputs(), max_in_flight)
+        self.router = Router(max_in_flight)
         self.frontiers: dict[int, Frontier] = defaultdict(Frontier)
         self.room = asyncio.Event()
-        self.prediction_log = PredictionLog(
-            Outbox(producer), None, settings.catalogue.predictions, self.decisions,  # type: ignore[arg-type]
-            consumer=self, router=self.router, tasks=self,
-        )  # fmt: skip
-        deferred: Any = SimpleNamespace(put=list)
-        self.effects = EffectRunner(
-            self.router,
-            self,
-            deferred,
-            self.prediction_log,
-            self.metrics,
-            self,  # type: ignore[arg-type]
+        app: Any = self
+        self.outbox, self.membership = Outbox(producer), self
+        logs = QueryLogs(
+            IndexedLog(app, settings.catalogue.predictions, self.decisions, read_prediction),
+            IndexedLog(app, settings.catalogue.audits, LogIndex(folder / "audits", 3600.0), read_audit),
         )
-        sender: Any = SimpleNamespace(put=list, forget=list)
-        self.colocated = ColocatedModels(HostMetrics(self.metrics.families), self.effects, self, settings.allowed)
-        self.effects.connect(sender, self.colocated)
-        self.fresh = FreshQueries(self.router, self.decisions, self.prediction_log)
+        selection: Any = SimpleNamespace(prepare=_choice)
+        stores = QueryStores(self.registry, selection, self.caches, logs)
+        self.pipeline = QueryPipeline(self.router, stores, app, self.metrics, self)
+        unused: Any = SimpleNamespace(put=list, forget=list)
+        self.colocated = ColocatedModels(HostMetrics(self.metrics.families), self.pipeline, self, settings.allowed)
+        self.pipeline.connect(unused, self.colocated, unused)
 
     generation = 0
 
@@ -94,7 +91,7 @@ class BareRouter:
         """The queries at these offsets are finished."""
         self.frontiers[partition].finish(offsets)
 
-    def update_room(self) -> None:
+    def update_room(self, _: bool) -> None:
         """There may be room."""
         self.room.set()
 
@@ -117,8 +114,8 @@ class BareRouter:
             for part, records in fetched.items():
                 self.frontiers[part.partition].admit([record.offset for record in records])
             now_s = time.time()
-            effects = self.router.receive(self.fresh.of(fetched, 0, now_s, [], Counter()), now_s)  # type: ignore[arg-type]
-            self.effects.run(effects)
+            some = chain.from_iterable(map(decoded_together, fetched.values()))
+            self.pipeline.receive((batch for records in some for batch in decode_queries(records, 0, now_s)[0]), now_s)
             if loop.time() - committed_s > COMMIT_EVERY_S:
                 await self._commit(consumer)
                 committed_s = loop.time()

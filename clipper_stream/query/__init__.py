@@ -1,41 +1,26 @@
-"""A query's way from reading to answer, in stages over batches. Pure: no clock, no network.
+"""A query's way from reading to answer, in steps over batches. Pure: no clock, no network.
 
-| stage | function | from | to |
-|---|---|---|---|
-| decode | `clipper_agents.router.queries.decode_queries` | records | `DecodedBlock`s; `DecodedQuery`, one a query |
-| admit | `QueriesInFlight.admit` | `DecodedQuery` | `InFlightQuery`, once a query |
-| plan | `Planner.add_together`, `Planner.add` | queries of one application | `QueryBlock`s; refusals; decisions |
-| look up | `Router._look_up` | queries | `RowBatch`, one a model version: rows neither cached nor in flight |
-| request | `RequestTracker.requests` | `RowBatch` | `Request`, of one shape and a bounded size |
-| gather | `RequestTracker.take`, `Router._fill` | `OutputPiece` | `RowBatch` with outputs, into slots |
-| combine | `answer.conclude_block`, `answer.conclude` | queries with all slots filled | `BlockAnswers`, `QueryAnswer` |
-| record | `clipper_agents.router.prediction_log` | `BlockAnswers`, `QueryAnswer` | prediction, index, acknowledgement |
-
-`Router.receive`, `gather` and `expire` return `Effects`, what to send and what to answer; agents carry them out.
+`Router` has the steps, in the order in which their caller, `clipper_agents.router.pipeline`, takes them. What they
+take and give are a `QueryBatch` and the columns in it, from the decoded records to the recorded predictions.
 """
 
-from clipper_stream.query.answer import MissingModel, ModelUse, QueryAnswer
+from clipper_stream.query.answers import Answers
 from clipper_stream.query.application import Application, CandidateModel, TrialModel
-from clipper_stream.query.effects import Effects
-from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
-from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
-from clipper_stream.query.request_tracker import OutputPiece, Request
-from clipper_stream.query.router import Router
+from clipper_stream.query.batch import Failure, OptionalFields, QueryBatch
+from clipper_stream.query.requests import OutputPiece, Request
+from clipper_stream.query.router import Effects, Router
+from clipper_stream.query.rows_in_flight import Lookup
 
 __all__ = [
+    "Answers",
     "Application",
-    "BlockAnswers",
     "CandidateModel",
-    "DecodedBlock",
-    "DecodedQuery",
     "Effects",
     "Failure",
-    "InFlightQuery",
-    "MissingModel",
-    "ModelUse",
+    "Lookup",
+    "OptionalFields",
     "OutputPiece",
-    "QueryAnswer",
-    "QueryBlock",
+    "QueryBatch",
     "Request",
     "Router",
     "TrialModel",

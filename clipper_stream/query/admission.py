@@ -33,7 +33,6 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Queries and audits that wait for models."""
         return self._waiting.total()
 
     @property
@@ -55,11 +54,9 @@ class Admission:
             self._waiting[application] += count
 
     def leave(self, application: str, count: int = 1) -> None:
-        """Count queries that wait no more."""
         self._waiting[application] -= count
         if not self._waiting[application]:
             del self._waiting[application]
 
     def clear(self) -> None:
-        """Nobody waits any more."""
         self._waiting.clear()

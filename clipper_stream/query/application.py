@@ -73,13 +73,11 @@ class Application:
 
     @cached_property
     def by_ref(self) -> dict[str, CandidateModel]:
-        """Candidates and versions on trial, by reference."""
         tried_ones = (trial.candidate for trial in self.trials)
         return {candidate.ref: candidate for candidate in (*self.candidates, *tried_ones)}
 
     @cached_property
     def refs(self) -> tuple[str, ...]:
-        """References of the candidates, in order."""
         return tuple(candidate.ref for candidate in self.candidates)
 
     @cached_property
@@ -97,7 +95,6 @@ class Application:
         return by_features.each(self._completed)
 
     def _completed(self, chosen: ActionDistribution) -> PolicyChoice:
-        """The policy's choice completed by audits and trials."""
         if self.refs and self.audit_ratio > 0:
             chosen = audited(chosen, self.audit_ratio)
         if not self.trials:

@@ -1,4 +1,4 @@
-"""Which deadlines have passed: a heap of points in time, each with the items that are due then.
+"""Which deadlines have passed, and which cannot be met: a heap of points in time, each with the items due then.
 
 Rules of this file:
 - An item is in the queue once; pushed again, it moves to the new deadline.
@@ -9,13 +9,15 @@ Rules of this file:
 """
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
 DEAD_ENTRIES = 64
 """Dead entries that are left alone whatever the number of live ones: a small heap is not worth building anew."""
+
+TRIPS_MEMORY_S = 1.0
 
 
 class DeadlineQueue(Generic[T]):
@@ -29,7 +31,6 @@ class DeadlineQueue(Generic[T]):
         self._deadlines: dict[T, float] = {}
 
     def __len__(self) -> int:
-        """Number of items that are neither due nor discarded."""
         return len(self._deadlines)
 
     @property
@@ -64,7 +65,6 @@ class DeadlineQueue(Generic[T]):
             self._purge()
 
     def pop_due(self, now_s: float) -> list[T]:
-        """Take out the items whose deadline is at `now_s` or before, earliest first."""
         heap, due = self._heap, list[T]()
         while heap and heap[0] <= now_s:
             due += self._items.pop(heapq.heappop(heap), ())
@@ -77,3 +77,31 @@ class DeadlineQueue(Generic[T]):
         if len(self._heap) > 2 * len(self._items) + DEAD_ENTRIES:
             self._heap = list(self._items)
             heapq.heapify(self._heap)
+
+
+class ShortestTrips:
+    """The least time from a decision to an output of a model version, in the last second or two.
+
+    It says what cannot be in time. When nothing was asked for so long, it says nothing, so that it is tried again.
+    """
+
+    def __init__(self) -> None:
+        self._since_s = 0.0
+        self._lately: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+
+    def observe(self, ref: str, trip_s: float, now_s: float) -> None:
+        self._turn(now_s)
+        self._lately[ref] = min(trip_s, self._lately.get(ref, trip_s))
+
+    def least_s(self, refs: Iterable[str], now_s: float) -> float:
+        """The least time of any of these versions, in seconds; 0.0 where one's is not known."""
+        self._turn(now_s)
+        noted = (self._lately, self._before)
+        return min((min((trips[ref] for trips in noted if ref in trips), default=0.0) for ref in refs), default=0.0)
+
+    def _turn(self, now_s: float) -> None:
+        age_s = now_s - self._since_s
+        if not 0 <= age_s < TRIPS_MEMORY_S:
+            self._before = self._lately if 0 <= age_s < 2 * TRIPS_MEMORY_S else {}
+            self._since_s, self._lately = now_s, {}

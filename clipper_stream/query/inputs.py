@@ -62,7 +62,6 @@ class RowSpec:
 
     @property
     def numeric(self) -> bool:
-        """Whether rows are numbers."""
         return self.dtype in NUMERIC
 
 

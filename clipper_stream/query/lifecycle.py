@@ -1,196 +1,92 @@
-"""A query's life as a table: what may happen in which state, and what follows.
+"""The state of a query: one byte in a column of its batch, and one table of what may follow what.
 
-    RECEIVED -- DUPLICATE ---> KNOWN --------------------------------------------+
-             |- REFUSE ------> REFUSED ---+                                      |
-             |- ARRIVE_LATE -> LATE ------+------ DEFAULT -----> DEFAULTED --+   |
-             '- SELECT ------> SELECTED --+                          ^       |   |
-                               |      |                              |     RECORD, each
-                              ASK  ALL_ARRIVED                       |       |   |
-                               v      v                              |       v   v
-                         WAITING --> COMPLETE --+------ DEFAULT -----+       RECORDED -- ACKNOWLEDGE --> ACKNOWLEDGED
-            OUTPUT_ARRIVED |  ALL_ARRIVED       |                            ^
-                 (stays)   +-------> EXPIRED ---+------ COMBINE -> COMBINED -+
-                        PASS_DEADLINE
-
-What is asked about a query for the log only (an audit) takes the same path beside it, to COMPLETE or EXPIRED, and then
-
-    COMPLETE, EXPIRED -- NOTE --> NOTED -- RECORD --> RECORDED -- ACKNOWLEDGE --> ACKNOWLEDGED
+    READ -- WAITING --+-- ANSWERED --+
+      |               |-- DEFAULTED -+-- RECORDED -- ACKNOWLEDGED
+      |-- DEFAULTED   '-- NOTED -----+                  |
+      |-- NOTED                                         |
+      |-- KNOWN, REPEATED ------------------------------+
+      '-- DEFERRED                      read again when there is room
 
 Rules of this file:
-- Every query, whatever goes wrong, is answered: each path ends in ACKNOWLEDGED, and only through RECORDED.
+- Every query ends ACKNOWLEDGED, or is DEFERRED and read again; one that was decided about only through RECORDED.
 - RECORDED means that the broker has acknowledged the prediction and the decision is indexed. Only then may the query's
   offset be acknowledged, so that a crash repeats queries but loses none. A query with an audit is acknowledged when the
   audit is recorded too.
+- What is asked for the log only, an audit, has a state of its own; it ends NOTED instead of ANSWERED or DEFAULTED.
+  The audit of a process that ended before is NOTED at once.
 - A move that the table does not have is a bug of ours and raises; nothing is moved silently.
 
 Source: Clipper, section 5.2.2 (at the deadline, combine what arrived); the form is h11's.
 """
 
-from collections.abc import Mapping
-from enum import IntEnum, auto
-from functools import reduce
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from types import MappingProxyType
 
 
 class QueryState(IntEnum):
-    """The state of a query."""
+    """The state of a query or of an audit.
 
-    RECEIVED = auto()
-    """Decoded, or found undecodable."""
-    KNOWN = auto()
-    """Its id was answered before: the recorded decision is the answer again."""
-    REFUSED = auto()
-    """Invalid, or nobody to ask: the default with an explanation."""
-    LATE = auto()
-    """Past its deadline on arrival: the default at once, no model is asked."""
-    SELECTED = auto()
-    """The policy has chosen models."""
-    WAITING = auto()
-    """Outputs are outstanding: requested, or of an identical row in flight."""
-    COMPLETE = auto()
-    """Every model asked has answered or failed, or all was cached."""
-    EXPIRED = auto()
-    """The deadline passed while outputs were outstanding."""
-    COMBINED = auto()
-    """The answer is the combination of the outputs that are here."""
-    DEFAULTED = auto()
-    """The answer is the application's default."""
-    NOTED = auto()
-    """Of an audit: the outputs that are here are listed, and nothing is combined."""
-    RECORDED = auto()
-    """The prediction, or the audit, is acknowledged by the broker and indexed."""
-    ACKNOWLEDGED = auto()
-    """The query's offset is acknowledged; nothing follows."""
+    KNOWN: its id was answered before. REPEATED: it was in flight already, and gets the same prediction. DEFERRED: there
+    is no room for it now. WAITING: at least one model was asked. DEFAULTED: for one row at least.
+    """
+
+    READ = 0
+    KNOWN = 1
+    REPEATED = 2
+    DEFERRED = 3
+    WAITING = 4
+    ANSWERED = 5
+    DEFAULTED = 6
+    NOTED = 7
+    RECORDED = 8
+    ACKNOWLEDGED = 9
 
 
-class QueryEvent(IntEnum):
-    """An event in the life of a query."""
-
-    DUPLICATE = auto()
-    """A decision with its id is recorded already."""
-    REFUSE = auto()
-    """The application, the models named or the input cannot be used."""
-    ARRIVE_LATE = auto()
-    """Its deadline has passed when it is read, or is so near that no model answers by then."""
-    SELECT = auto()
-    """The policy chooses."""
-    ASK = auto()
-    """At least one row is neither cached nor failed: it is requested, or joins an identical row in flight."""
-    OUTPUT_ARRIVED = auto()
-    """An output or a failure arrives, and others are outstanding."""
-    ALL_ARRIVED = auto()
-    """Nothing is outstanding."""
-    PASS_DEADLINE = auto()
-    """The deadline passes."""
-    COMBINE = auto()
-    """The outputs are combined, with enough confidence."""
-    DEFAULT = auto()
-    """The default is taken: no output, or too little confidence."""
-    NOTE = auto()
-    """Of an audit: what is here is listed."""
-    RECORD = auto()
-    """The broker acknowledges the prediction, or the audit, and it is indexed."""
-    ACKNOWLEDGE = auto()
-    """The query's offset is in the finished prefix of its partition."""
-
-
-class IllegalMove(RuntimeError):
-    """An event is not allowed in the state of the query.
+class IllegalTransition(RuntimeError):
+    """A query cannot have this state after the one that it has.
 
     A bug of the caller, so deliberately no `ClipperError`: nothing that answers for bad requests may swallow it.
     """
 
 
-_S, _E = QueryState, QueryEvent
-_DECIDE = MappingProxyType(
+_S = QueryState
+BEFORE: Mapping[QueryState, tuple[QueryState, ...]] = MappingProxyType(
     {
-        _E.COMBINE: _S.COMBINED,
-        _E.DEFAULT: _S.DEFAULTED,
-        _E.NOTE: _S.NOTED,
+        _S.KNOWN: (_S.READ,),
+        _S.REPEATED: (_S.READ,),
+        _S.DEFERRED: (_S.READ,),
+        _S.WAITING: (_S.READ,),
+        _S.ANSWERED: (_S.WAITING,),
+        _S.DEFAULTED: (_S.READ, _S.WAITING),
+        _S.NOTED: (_S.READ, _S.WAITING),
+        _S.RECORDED: (_S.ANSWERED, _S.DEFAULTED, _S.NOTED),
+        _S.ACKNOWLEDGED: (_S.RECORDED, _S.KNOWN, _S.REPEATED),
     }
 )
-
-MOVES: Mapping[QueryState, Mapping[QueryEvent, QueryState]] = MappingProxyType(
-    {
-        _S.RECEIVED: {
-            _E.DUPLICATE: _S.KNOWN,
-            _E.REFUSE: _S.REFUSED,
-            _E.ARRIVE_LATE: _S.LATE,
-            _E.SELECT: _S.SELECTED,
-        },
-        _S.KNOWN: {_E.RECORD: _S.RECORDED},
-        _S.REFUSED: {_E.DEFAULT: _S.DEFAULTED},
-        _S.LATE: {_E.DEFAULT: _S.DEFAULTED},
-        _S.SELECTED: {
-            _E.ASK: _S.WAITING,
-            _E.ALL_ARRIVED: _S.COMPLETE,
-            _E.DEFAULT: _S.DEFAULTED,
-        },
-        _S.WAITING: {
-            _E.OUTPUT_ARRIVED: _S.WAITING,
-            _E.ALL_ARRIVED: _S.COMPLETE,
-            _E.PASS_DEADLINE: _S.EXPIRED,
-        },
-        _S.COMPLETE: _DECIDE,
-        _S.EXPIRED: _DECIDE,
-        _S.COMBINED: {_E.RECORD: _S.RECORDED},
-        _S.DEFAULTED: {_E.RECORD: _S.RECORDED},
-        _S.NOTED: {_E.RECORD: _S.RECORDED},
-        _S.RECORDED: {_E.ACKNOWLEDGE: _S.ACKNOWLEDGED},
-        _S.ACKNOWLEDGED: {},
-    }
-)
-"""Every legal move: the state before, the event, the state after."""
+"""Every legal move: the state after, and those before."""
+_ILLEGAL = 255
+_MOVES = {to: bytes(to if before in legal else _ILLEGAL for before in range(256)) for to, legal in BEFORE.items()}
 
 
-def next_state(state: QueryState, event: QueryEvent) -> QueryState:
-    """The state after the event: two dictionary lookups.
+def set_state(column: bytearray, entries: Sequence[int], to: QueryState) -> None:
+    """Give entries of a column another state.
 
     Raises:
-        IllegalMove: the event cannot happen in this state.
+        IllegalTransition: the table does not have the move of one of them; nothing was moved.
+
+    >>> set_state(column := bytearray(3), [0, 2], QueryState.WAITING)
+    >>> [QueryState(one).name for one in column]
+    ['WAITING', 'READ', 'WAITING']
     """
-    try:
-        return MOVES[state][event]
-    except KeyError:
-        legal = ", ".join(move.name for move in MOVES[state]) or "nothing"
-        raise IllegalMove(f"{event.name} in state {state.name}: legal is {legal}") from None
-
-
-class TransitionPath:
-    """Several moves looked up in one step; every query takes three paths from reading to acknowledgement.
-
-    >>> TransitionPath(QueryEvent.SELECT, QueryEvent.ASK).end(QueryState.RECEIVED).name
-    'WAITING'
-    """
-
-    __slots__ = ("_ends", "events")
-
-    def __init__(self, *events: QueryEvent) -> None:
-        self.events = events
-        self._ends = {state.value: end for state in QueryState if (end := self._walk(state)) is not None}
-
-    def end(self, state: QueryState) -> QueryState:
-        """The state after all events of the path; `IllegalMove` as `next_state`."""
-        found = self._ends.get(state._value_)
-        return reduce(next_state, self.events, state) if found is None else found
-
-    def _walk(self, state: QueryState) -> QueryState | None:
-        try:
-            return reduce(next_state, self.events, state)
-        except IllegalMove:
-            return None
-
-
-# --- the paths of queries ---------------------------------------------------------------------------------------------
-ASKED = TransitionPath(_E.SELECT, _E.ASK)
-REFUSED = TransitionPath(_E.REFUSE, _E.DEFAULT)
-ARRIVED_LATE = TransitionPath(_E.ARRIVE_LATE, _E.DEFAULT)
-DUPLICATED = TransitionPath(_E.DUPLICATE)
-COMPLETE = tuple(TransitionPath(_E.ALL_ARRIVED, end) for end in (_E.COMBINE, _E.DEFAULT, _E.NOTE))
-"""Every output is there: combined; the default after all; of an audit, listed."""
-EXPIRED = tuple(TransitionPath(_E.PASS_DEADLINE, end) for end in (_E.COMBINE, _E.DEFAULT, _E.NOTE))
-"""The same at the deadline."""
-RECORDED = TransitionPath(_E.RECORD)
-ACKNOWLEDGED = TransitionPath(_E.ACKNOWLEDGE)
-FINISHED = TransitionPath(_E.RECORD, _E.ACKNOWLEDGE)
-"""Recorded, and nothing else is waited for."""
+    moves = _MOVES[to]
+    if len(entries) == len(column):
+        moved = column.translate(moves)
+    else:
+        moved = column[:]
+        for entry in entries:
+            moved[entry] = moves[column[entry]]
+    if _ILLEGAL in moved:
+        before = ", ".join(sorted({QueryState(column[entry]).name for entry in entries}))
+        raise IllegalTransition(f"{to.name} after {before}: legal is after {', '.join(one.name for one in BEFORE[to])}")
+    column[:] = moved

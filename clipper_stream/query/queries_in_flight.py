@@ -1,130 +1,75 @@
 """The queries whose predictions are not recorded yet; a query that is read again joins its first record."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
-from clipper_stream.query.in_flight import DecodedQuery, InFlightQuery
-from clipper_stream.query.query_block import QueryBlock
-from clipper_stream.query.row_batch import Owner
+from clipper_stream.query.batch import QueryBatch
+from clipper_stream.query.lifecycle import QueryState, set_state
 
-Key = tuple[int, str] | tuple[int, str, str]
-"""Partition and query id; and the application, of a query whose id another application's query in flight has too."""
+Repetition = tuple[QueryBatch, int]
+"""A record of a query that was read again, which gets the same prediction."""
+BatchesById = dict[str, QueryBatch]
 
 
 class QueriesInFlight:
-    """Queries by partition and id: each by itself, or in a block that it has not left."""
+    """Queries by partition, application and id, each with the batch that it is in.
+
+    Attributes:
+        repeats: Number of records of queries that were read again.
+    """
 
     def __init__(self) -> None:
-        self._queries: dict[Key, Owner] = {}
-        self._again: dict[Key, list[DecodedQuery]] = {}
-        """The records that were read again, which get the same prediction."""
-        self._repeats, self._sharing = 0, Counter[Key]()
-        """Beside: how many other applications' queries have the id of one, by partition and id."""
-
-    @property
-    def repeats(self) -> int:
-        """Number of records of queries that were read again."""
-        return self._repeats
+        self._batches: dict[int, dict[str, BatchesById]] = {}
+        self._again: dict[tuple[int, str, str], list[Repetition]] = {}
+        self.repeats = 0
 
     def __len__(self) -> int:
-        """Number of queries, and of records of queries that were read again."""
-        return len(self._queries) + self._repeats
-
-    def __contains__(self, query: DecodedQuery) -> bool:
-        """Whether the query was read, and its prediction is not recorded yet."""
-        return self._key(query) in self._queries
+        return self.repeats + sum(len(own) for applications in self._batches.values() for own in applications.values())
 
     def has_id(self, partition: int, query_id: str) -> bool:
-        """Whether a query with this id is in flight, of whichever application."""
-        return (partition, query_id) in self._queries or (partition, query_id) in self._sharing
+        return any(query_id in own for own in self._batches.get(partition, {}).values())
 
-    def admit(self, query: DecodedQuery) -> InFlightQuery | None:
-        """Take a query in; None when it is in flight already."""
-        key: Key = (query.partition, query.query_id)
-        if key in self._queries or self._sharing:
-            return self._admit_sharing(query, self._key(query))
-        pending = self._queries[key] = InFlightQuery(query)
-        return pending
+    def batches(self) -> set[QueryBatch]:
+        by_id = (own for applications in self._batches.values() for own in applications.values())
+        return {batch for own in by_id for batch in own.values()}
 
-    def is_new(self, partition: int, query_ids: Sequence[str]) -> bool:
-        """Whether none of the ids is in flight, none comes twice, and no two applications share one."""
-        if self._sharing or len(set(query_ids)) < len(query_ids):
-            return False
-        return self._queries.keys().isdisjoint(zip(repeat(partition), query_ids))
+    def admit(self, batch: QueryBatch, known: Collection[int]) -> None:
+        """Take in the queries that are neither in flight nor `known`: the batch's `new` ones."""
+        applications, ids = self._batches.setdefault(batch.partition, {}), batch.ids
+        own = applications.setdefault(batch.application, {})
+        if not known and own.keys().isdisjoint(ids) and (len(ids) == 1 or len(set(ids)) == len(ids)):
+            own.update(dict.fromkeys(ids, batch))
+            batch.new = range(len(ids))
+        else:
+            batch.new = [query for query in range(len(ids)) if self._admit(batch, query, own, known=query in known)]
+        if len(applications) > 1:
+            for other in applications.values():
+                for query_id in (other.keys() & ids) if other is not own else ():
+                    other[query_id].shares_id = batch.shares_id = True
+        if not own:
+            del applications[batch.application]
 
-    def admit_block(self, block: QueryBlock) -> None:
-        """Take queries in whose ids are new."""
-        self._queries.update(dict.fromkeys(zip(repeat(block.partition), block.queries.query_ids), block))
+    def _admit(self, batch: QueryBatch, query: int, own: BatchesById, *, known: bool) -> bool:
+        query_id = batch.ids[query]
+        if query_id in own:
+            self._again.setdefault((batch.partition, batch.application, query_id), []).append((batch, query))
+            self.repeats += 1
+            set_state(batch.states, (query,), QueryState.REPEATED)
+        elif known:
+            set_state(batch.states, (query,), QueryState.KNOWN)
+        else:
+            own[query_id] = batch
+            return True
+        return False
 
-    def leave_block(self, pending: InFlightQuery) -> None:
-        """Note that a query has left its block."""
-        self._queries[self._key(pending.query)] = pending
-
-    def remove(self, query: DecodedQuery) -> Sequence[DecodedQuery]:
-        """End a query whose prediction is recorded; the records of it that were read meanwhile."""
-        key = self._key(query)
-        if self._queries.pop(key, None) is None:
-            return ()
-        if len(key) > 2 and (left := self._sharing.pop(key[:2]) - 1) > 0:  # noqa: PLR2004 (with the application)
-            self._sharing[key[:2]] = left
-        return self._repeats_of(key)
-
-    def remove_block(self, block: QueryBlock, indices: Iterable[int]) -> Sequence[DecodedQuery]:
-        """End queries of a block whose predictions are recorded; the records of them that were read meanwhile."""
-        queries, again = block.queries, list[DecodedQuery]()
-        if self._sharing or self._again:
-            for index in indices:
-                again += self.remove(queries.query(index))
-            return again
-        ids, partition, pop = queries.query_ids, block.partition, self._queries.pop
-        for index in indices:
-            pop((partition, ids[index]), None)
-        return ()
-
-    def traces(self) -> Iterator[Any]:
-        """The traces of sampled queries; of a block, also of those that are recorded."""
-        for owner in {*self._queries.values()}:
-            if isinstance(owner, QueryBlock):
-                yield from owner.queries.traces.values()
-            elif owner.query.trace is not None:
-                yield owner.query.trace
-
-    def clear(self) -> None:
-        """Drop all queries."""
-        self._queries.clear()
-        self._again.clear()
-        self._repeats = 0
-        self._sharing.clear()
-
-    def _key(self, query: DecodedQuery) -> Key:
-        """The key under which a query is in flight, or would be."""
-        key = (query.partition, query.query_id)
-        holder = self._queries.get(key)
-        if not self._sharing and (holder is None or _application(holder) == query.application):
-            return key
-        own = (*key, query.application)
-        other = holder is not None and _application(holder) != query.application
-        return own if other or own in self._queries else key
-
-    def _admit_sharing(self, query: DecodedQuery, key: Key) -> InFlightQuery | None:
-        """Admit a query while one with the same id is in flight: the same again, or another application's."""
-        if key in self._queries:
-            self._again.setdefault(key, []).append(query)
-            self._repeats += 1
-            return None
-        pending = self._queries[key] = InFlightQuery(query)
-        if len(key) > 2:  # noqa: PLR2004 (with the application)
-            self._queries[key[:2]].shares_id = pending.shares_id = True
-            self._sharing[key[:2]] += 1
-        return pending
-
-    def _repeats_of(self, key: Key) -> Sequence[DecodedQuery]:
-        again = self._again.pop(key, ())
-        self._repeats -= len(again)
+    def remove(self, batch: QueryBatch, queries: Iterable[int]) -> Sequence[Repetition]:
+        """End queries whose predictions are recorded; the records of them that were read meanwhile."""
+        partition, application, ids, again = batch.partition, batch.application, batch.ids, list[Repetition]()
+        own = self._batches.get(partition, {}).get(application, {})
+        for query in queries:
+            own.pop(ids[query], None)
+            if self._again:
+                again += self._again.pop((partition, application, ids[query]), ())
+        if not own:
+            self._batches.get(partition, {}).pop(application, None)
+        self.repeats -= len(again)
         return again
-
-
-def _application(owner: Owner) -> str:
-    return owner.queries.application if isinstance(owner, QueryBlock) else owner.query.application

@@ -1,44 +1,79 @@
-"""The router's decisions, from a batch of queries to requests and answers.
+"""The router's state, and the steps by which a caller takes queries through it.
+
+| the caller has | step | the caller gets |
+|---|---|---|
+| queries that were read | `decide`, `take_cached`, `end_turn` | rows to read from the cache; `Effects` |
+| outputs that arrived | `gather` | `Effects` |
+| the time of the next deadline | `expire` | `Effects` |
+| predictions and audits in the log | `recorded`, `audits_recorded` | records of the same queries, to answer likewise |
 
 Rules of this file:
 - A query is answered exactly once: when its last slot is filled, or at its deadline, whichever is first.
 - A query past its deadline on arrival, or so near to it that no model answers by then, asks nobody: overload never
   piles up.
 - A query that is in flight already waits for its own answer; another application's query of the same id is another.
-- What is asked for the log only is a query of its own beside it, an audit: it joins caches and rows in flight as any
-  other, ends when its own last slot is filled or at the same deadline, and the query waits for none of it.
-- Nothing here waits, reads a clock or sends; time comes in, `Effects` go out.
+- What is asked for the log only, an audit, joins caches and rows in flight as any other, ends when its own last slot is
+  filled or at the same deadline, and the query waits for none of it.
+- Nothing here waits, reads a clock, sends or calls back.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
-from clipper_stream.caching.clock import ClockCache, OutputCodec
+from clipper_stream.caching.clock import ClockCache
 from clipper_stream.errors import shown
 from clipper_stream.query.admission import UNBOUNDED, Admission
-from clipper_stream.query.answer import (
-    QueryAnswer,
-    conclude,
-    conclude_audit,
-    conclude_block,
-    conclude_silent,
-    lost_audit,
-    refuse,
-)
+from clipper_stream.query.answers import Answers, conclude, refuse
 from clipper_stream.query.application import Application
-from clipper_stream.query.deadlines import DeadlineQueue
-from clipper_stream.query.effects import Arrived, Effects
-from clipper_stream.query.in_flight import DecodedQuery, Failure, InFlightQuery
-from clipper_stream.query.lifecycle import COMPLETE, DUPLICATED, EXPIRED, QueryState, TransitionPath
-from clipper_stream.query.planner import Planner, Prepare, audited_models
-from clipper_stream.query.queries_in_flight import QueriesInFlight
-from clipper_stream.query.query_block import BlockAnswers, DecodedBlock, QueryBlock
-from clipper_stream.query.request_tracker import OutputPiece, RequestTracker, ShortestTrips, Waiter
-from clipper_stream.query.row_batch import Owner, RowBatch, rows_by_cache
+from clipper_stream.query.batch import OPEN, Failure, QueryBatch
+from clipper_stream.query.deadlines import DeadlineQueue, ShortestTrips
+from clipper_stream.query.lifecycle import QueryState, set_state
+from clipper_stream.query.planner import Choices, QueryPlanner, audited_models
+from clipper_stream.query.queries_in_flight import QueriesInFlight, Repetition
+from clipper_stream.query.requests import OutputPiece, Part, Request
+from clipper_stream.query.rows_in_flight import Lookup, RowsInFlight
+from clipper_stream.selection.distribution import Decision
+
+K = TypeVar("K")
 
 MOST_LEAD_RATIO = 0.1
 MOST_AUDITS_RATIO = 0.5
+LOST_AUDIT = Failure("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the caller is to carry out after a step.
+
+    Attributes:
+        audits: Audits to record once the answers to their queries are.
+        outputs: For the cache: keys and outputs, by partition.
+        lookups: Rows looked up in the cache, by model reference; `hits`: rows found there.
+        coalesced: Rows that joined an identical row in flight.
+        forgotten: Tokens of requests whose answer is awaited no more.
+        deferred: Queries for which there was no room, each with a time, seconds since the epoch: read them again when
+            there is room, or at that time.
+        queries: Queries that were new, by application; None: it is not registered.
+        behind: Queries with a deadline that had waited for longer than they may still wait, by partition.
+        is_full: Whether nothing more is to be read before something is answered.
+        next_deadline_s: The earliest time at which `expire` has something to do, seconds since the epoch.
+    """
+
+    requests: list[Request] = field(default_factory=list)
+    answers: list[Answers] = field(default_factory=list)
+    audits: list[Answers] = field(default_factory=list)
+    outputs: dict[int, list[tuple[bytes, Any]]] = field(default_factory=dict)
+    lookups: dict[str, int] = field(default_factory=dict)
+    hits: dict[str, int] = field(default_factory=dict)
+    coalesced: int = 0
+    forgotten: list[int] = field(default_factory=list)
+    deferred: list[tuple[QueryBatch, int, float]] = field(default_factory=list)
+    queries: dict[str | None, int] = field(default_factory=dict)
+    behind: dict[int, int] = field(default_factory=dict)
+    is_full: bool = False
+    next_deadline_s: float | None = None
 
 
 class Router:
@@ -47,30 +82,28 @@ class Router:
     Attributes:
         admission: Bounds the queries that wait for models, `most_waiting` of them.
         lead_s: How long before its deadline a query is answered from what is there, so that the answer has arrived by
-            then; at most `MOST_LEAD_RATIO` of the time that the query has. Whoever sends the answers measures it.
-        return_s: How long outputs are on their way back from a host, in seconds: hosts are told deadlines that are so
-            much earlier, so that no model works on rows that nobody waits for. Whoever reads the outputs measures it.
+            then; at most `MOST_LEAD_RATIO` of the time that the query has.
+        return_s: How long outputs are on their way back from a host: hosts are told deadlines that are so much earlier.
     """
 
     lead_s: float = 0.0
     return_s: float = 0.0
 
-    def __init__(
-        self,
-        application: Callable[[str], Application | None],
-        prepare: Prepare,
-        cache: Callable[[int], ClockCache],
-        codec: OutputCodec,
-        most_waiting: int = UNBOUNDED,
-    ) -> None:
-        self._application, self._prepare, self._cache, self._codec = application, prepare, cache, codec
+    def __init__(self, most_waiting: int = UNBOUNDED) -> None:
         self.admission = Admission(most_waiting)
-        self._queries = QueriesInFlight()
-        self._audits: dict[tuple[int, int], InFlightQuery] = {}
-        """By partition and offset of the query."""
-        self._deadlines: DeadlineQueue[Owner] = DeadlineQueue()
-        self._tracker = RequestTracker()
         self._trips = ShortestTrips()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every query in flight: partitions were taken away, and what was not acknowledged is read again."""
+        self._queries = QueriesInFlight()
+        self._audits: dict[tuple[int, int], tuple[QueryBatch, int]] = {}
+        """By partition and offset of the query."""
+        self._deadlines: DeadlineQueue[QueryBatch] = DeadlineQueue()
+        self._rows = RowsInFlight()
+        self._complete: dict[QueryBatch, list[int]] = {}
+        self._effects = Effects()
+        self.admission.clear()
 
     # --- what is in flight ----------------------------------------------------------------------------------------
     @property
@@ -83,321 +116,274 @@ class Router:
         """Whether nothing more is to be read before something is answered."""
         return self.admission.is_full or self._queries.repeats >= self.admission.most
 
-    @property
-    def surplus_audits(self) -> int:
-        """Number of audits beyond half of what may wait; below 1 for none."""
-        return len(self._audits) - int(MOST_AUDITS_RATIO * self.admission.most)
-
-    @property
-    def next_deadline_s(self) -> float | None:
-        """The earliest time at which `expire` has something to do, seconds since the epoch."""
-        return self._deadlines.next_s
-
-    def is_in_flight(self, query: DecodedQuery) -> bool:
-        """Whether the query was read, and its prediction is not recorded yet."""
-        return query in self._queries
-
     def has_id(self, partition: int, query_id: str) -> bool:
         """Whether a query with this id was read, of any application, and its prediction is not recorded yet."""
         return self._queries.has_id(partition, query_id)
 
     def traces(self) -> list[Any]:
-        """The traces of sampled queries in flight."""
-        return [*self._queries.traces()]
+        """The traces of sampled queries in flight, and of those that were in a batch with one."""
+        return [trace for batch in self._queries.batches() for trace in batch.traces.values()]
 
-    def is_audited(self, query: DecodedQuery) -> bool:
+    def is_audited(self, partition: int, offset: int) -> bool:
         """Whether an audit of the query is in flight: its prediction may be recorded, its audit is not."""
-        return (query.partition, query.offset) in self._audits
+        return (partition, offset) in self._audits
 
-    # --- stages: admit, plan, look up, request --------------------------------------------------------------------
-    def receive(self, queries: Iterable[DecodedQuery | DecodedBlock], now_s: float) -> Effects:
-        """Decide about queries; a query that is in flight already waits for its own answer.
+    # --- queries come ---------------------------------------------------------------------------------------------
+    def decide(
+        self,
+        batch: QueryBatch,
+        known: Collection[int],
+        application: Application | None,
+        choices: Choices,
+        cache: ClockCache,
+        now_s: float,
+    ) -> list[Lookup]:
+        """Decide about the queries of a batch that are neither in flight nor answered before.
 
-        They are taken one by one, so that an iterator that decodes them keeps few in memory at a time.
+        Args:
+            batch: As it was decoded.
+            known: The queries whose predictions are in the log.
+            application: Theirs; None: it is not registered.
+            choices: What its policy chooses in each context of the queries, and without one.
+            cache: Knows which outputs are in the cache of the partition.
+            now_s: The time, seconds since the epoch.
+
+        Returns:
+            Rows whose outputs are in the cache; `take_cached` takes them.
         """
-        effects = Effects(now_s=now_s)
-        planners: dict[str, Planner | None] = {}
-        for one in queries:
-            planner = self._planner(one.application, planners, effects)
-            if isinstance(one, DecodedQuery):
-                self._receive_one(one, planner, effects)
-            elif not self._receive_together(one, planner):
-                for query in one:
-                    self._receive_one(query, planner, effects)
-        for planner in planners.values():
-            if planner is not None:
-                self._carry_out(planner, effects)
+        self._queries.admit(batch, known)
+        effects, new = self._effects, len(batch.new)
+        if not new:
+            return []
+        if application is None:
+            count_in(effects.queries, None, new)
+            why = Failure("unknown_application", f"application {shown(batch.application)} is not registered")
+            self._refuse(batch, dict.fromkeys(batch.new, why), now_s)
+            return []
+        batch.is_registered, batch.manifest, name = True, application, application.name
+        trip_s = self._trips.least_s(application.refs, now_s)
+        plan = QueryPlanner(batch, application, choices, self.admission.room(name), now_s, trip_s)
+        plan.decide()
+        count_in(effects.queries, name, new - len(plan.deferred))
+        if plan.behind:
+            count_in(effects.behind, batch.partition, plan.behind)
+        if plan.refused:
+            self._refuse(batch, plan.refused, now_s)
+        if plan.deferred:
+            self._defer(batch, plan.deferred)
+        if not plan.asked:
+            return []
+        self.admission.enter(name, batch.waiting)
+        for query, entry in batch.audit.items():
+            self._audits[batch.partition, batch.offsets[query]] = batch, entry
+        self._wake_for(batch)
+        return self._look_up(batch, application, cache)
+
+    def _refuse(self, batch: QueryBatch, why: dict[int, Failure], now_s: float) -> None:
+        if len(why) == len(batch):
+            batch.rows = []
+        set_state(batch.states, [*why], QueryState.DEFAULTED)
+        self._effects.answers.append(refuse(batch, why, now_s))
+
+    def _defer(self, batch: QueryBatch, until_s: dict[int, float]) -> None:
+        set_state(batch.states, [*until_s], QueryState.DEFERRED)
+        for query, at_s in until_s.items():
+            records = ((batch, query), *self._queries.remove(batch, (query,)))
+            self._effects.deferred += ((*record, at_s) for record in records)
+
+    def _look_up(self, batch: QueryBatch, application: Application, cache: ClockCache) -> list[Lookup]:
+        """Ask for the rows that are not in the cache; return those that are."""
+        effects, lookups = self._effects, list[Lookup]()
+        for ref, slots in batch.slots_by_ref.items():
+            candidate = application.by_ref[ref]
+            if not candidate.deterministic:
+                self._rows.ask(ref, Part(batch, slots, ()))
+                continue
+            keys = batch.row_keys(candidate.digest, slots)
+            part = Part(batch, slots, keys)
+            count_in(effects.lookups, ref, len(slots))
+            cached = {*cache.hits(keys)}
+            if cached:
+                lookups.append(Lookup(ref, part.at([place for place, key in enumerate(keys) if key in cached])))
+                part = part.at([place for place, key in enumerate(keys) if key not in cached])
+            if part.slots:
+                effects.coalesced += self._rows.join(ref, part)
+        return lookups
+
+    def take_cached(self, lookup: Lookup, outputs: Sequence[Any]) -> None:
+        """Take what the cache has, by key of the lookup: an output, or OPEN where it is gone."""
+        ref, part = lookup
+        hits = [place for place, output in enumerate(outputs) if output is not OPEN]
+        count_in(self._effects.hits, ref, len(hits))
+        self._fill(part.batch, [part.slots[place] for place in hits], [outputs[place] for place in hits], 0.0)
+        if len(hits) < len(outputs):
+            missed = [place for place, output in enumerate(outputs) if output is OPEN]
+            self._effects.coalesced += self._rows.join(ref, part.at(missed))
+
+    def end_turn(self, now_s: float) -> Effects:
+        """Answer what is complete, ask for what is not, and hand over what there is to do since the last step."""
+        surplus = len(self._audits) - int(MOST_AUDITS_RATIO * self.admission.most)
+        if surplus > 0:
+            self._end_audits(surplus, now_s)
+        for batch, entries in self._complete.items():
+            self._conclude(batch, entries, now_s)
+        self._complete = {}
+        effects, self._effects = self._effects, Effects()
+        effects.requests = self._rows.requests(now_s, self.lead_s + self.return_s)
+        effects.is_full, effects.next_deadline_s = self.is_full, self._deadlines.next_s
         return effects
 
-    def _planner(self, name: str, planners: dict[str, Planner | None], effects: Effects) -> Planner | None:
-        if name not in planners:
-            planners[name], application = None, self._application(name)
-            if application is not None:
-                room, now_s = self.admission.room(name), effects.now_s
-                trip_s = self._trips.least_s(application.refs, now_s)
-                planners[name] = Planner(application, self._prepare, now_s, room, effects.behind, trip_s)
-        return planners[name]
-
-    def _receive_together(self, queries: DecodedBlock, planner: Planner | None) -> bool:
-        """Decide about queries together; False, and nothing is decided, where that does not do."""
-        if planner is None or not self._queries.is_new(queries.partition, queries.query_ids):
-            return False
-        blocks = planner.add_together(queries)
-        for block in blocks:
-            self._queries.admit_block(block)
-        return bool(blocks)
-
-    def _receive_one(self, query: DecodedQuery, planner: Planner | None, effects: Effects) -> None:
-        pending = self._queries.admit(query)
-        if pending is None:
-            return
-        if planner is not None:
-            planner.add(pending)
-        else:
-            effects.count_queries(None, 1)
-            why = Failure("unknown_application", f"application {shown(query.application)} is not registered")
-            effects.answers.append(refuse(pending, None, why, effects.now_s))
-
-    def _carry_out(self, planner: Planner, effects: Effects) -> None:
-        planner.finish()
-        asked, audits = planner.asked, planner.audits
-        effects.count_queries(planner.application.name, planner.count)
-        effects.answers += planner.refusals
-        effects.block_answers += planner.block_refusals
-        for pending, until_s in planner.deferred:
-            effects.deferred += ((one, until_s) for one in (pending.query, *self._queries.remove(pending.query)))
-        together = sum(block.count for block in planner.blocks)
-        self.admission.enter(planner.application.name, len(asked) + len(audits) + together)
-        push, now_s = self._deadlines.push, effects.now_s
-        for block in planner.blocks:
-            push(self._led(block.next_due_s(), now_s), block)
-        for pending in asked:
-            push(self._led(pending.deadline_s, now_s), pending)
-        for audit in audits:
-            self._audits[audit.query.partition, audit.query.offset] = audit
-            push(audit.deadline_s, audit)
-        self._request(self._look_up(planner, effects), effects)
-
-    def _led(self, deadline_s: float, now_s: float) -> float:
-        """When to answer so that the answer has arrived by the deadline."""
-        lead_s = self.lead_s
-        return deadline_s - min(lead_s, MOST_LEAD_RATIO * (deadline_s - now_s)) if lead_s else deadline_s
-
-    def _look_up(self, planner: Planner, effects: Effects) -> Iterable[RowBatch]:
-        """Look for the outputs in the caches; the rows to ask for, those of one model version together."""
-        application, asked = planner.application, dict[str, RowBatch]()
-        for (partition, ref), rows in rows_by_cache([*planner.asked, *planner.audits], planner.blocks).items():
-            candidate = application.by_ref[ref]
-            if candidate.deterministic:
-                missed = self._missed(rows, rows.set_keys(candidate.digest), self._cache(partition), effects)
-            else:
-                missed = rows
-                missed.keys = [None] * len(rows.owners)
-            if ref in asked:
-                asked[ref].extend(missed)
-            else:
-                asked[ref] = missed
-        return asked.values()
-
-    def _missed(self, rows: RowBatch, keys: list[bytes], cache: ClockCache, effects: Effects) -> RowBatch:
-        """Fill what the cache has; the rows that are neither there nor in flight."""
-        values, flight = cache.get_many(keys), self._tracker.flight
-        if values.count(None) == len(keys) and flight.join_all(keys, zip(rows.owners, rows.slots, strict=True)):
-            effects.count_lookups(rows.ref, len(keys), 0, 0)
-            return rows
-        missed, arrived = RowBatch(rows.ref), Arrived(effects)
-        add, join, loads = missed.add, flight.join, self._codec.loads
-        hits = coalesced = 0
-        for owner, slot, key, value in zip(rows.owners, rows.slots, keys, values, strict=True):
-            if value is not None:
-                hits += 1
-                if owner.fill_cached(slot, loads(value)):
-                    self._complete(owner, slot, arrived)
-            elif join(key, (owner, slot)):
-                add(owner, slot, key)
-            else:
-                coalesced += 1
-        effects.count_lookups(rows.ref, len(keys), hits, coalesced)
-        self._conclude_blocks(arrived)
-        return missed
-
-    def _request(self, batches: Iterable[RowBatch], effects: Effects) -> None:
-        for rows in batches:
-            if rows.owners:
-                effects.requests += self._tracker.requests(rows, effects.now_s, self.lead_s + self.return_s)
-
-    # --- stages: gather, combine ----------------------------------------------------------------------------------
+    # --- outputs come ---------------------------------------------------------------------------------------------
     def gather(self, pieces: Iterable[OutputPiece], now_s: float) -> Effects:
         """Take outputs in; queries that have all of theirs are answered."""
-        arrived = Arrived(effects := Effects(now_s=now_s))
         for piece in pieces:
-            rows = self._tracker.take(piece)
-            if rows is not None:
-                if len(piece.failures) < len(rows.owners):
-                    self._trips.observe(rows.ref, now_s - rows.owners[0].asked_at_s, now_s)
-                self._fill(rows, arrived)
-        self._conclude_blocks(arrived)
-        for partition, found in arrived.entries.items():
-            self._cache(partition).put_many(found)
-        self._request(self._tracker.rows_to_ask_again(), effects)
-        return effects
+            ref, answered = self._rows.take(piece)
+            if len(piece.failures) < sum(len(part.slots) for part, _ in answered):
+                self._trips.observe(ref, now_s - answered[0][0].batch.asked_at_s, now_s)
+            for part, outputs in answered:
+                if piece.failures and Failure in map(type, outputs):
+                    self._fill_each(ref, part, outputs, now_s)
+                else:
+                    self._fill_all(part, outputs, now_s)
+        return self.end_turn(now_s)
 
-    def _fill(self, rows: RowBatch, arrived: Arrived) -> None:
-        """Give outputs to all who wait for them, and note those that may be shared for the cache."""
-        for first, some in rows.runs():
-            if isinstance(first, QueryBlock) and Failure not in map(type, rows.outputs[some]):
-                self._fill_together(first, rows, some, arrived)
-            else:
-                self._fill_each(rows, some, arrived)
+    def _fill_all(self, part: Part, outputs: Sequence[Any], now_s: float) -> None:
+        """Give outputs to the slots that asked, and to those that wait besides."""
+        batch, slots, keys = part
+        self._fill(batch, slots, outputs, now_s)
+        for place, (other, slot) in self._rows.arrived(part):
+            self._fill(other, (slot,), (outputs[place],), now_s)
+        if keys:
+            self._effects.outputs.setdefault(batch.partition, []).extend(zip(keys, outputs, strict=True))
 
-    def _fill_together(self, block: QueryBlock, rows: RowBatch, some: slice, arrived: Arrived) -> None:
-        """Outputs that queries of a block have asked for, most of them nobody else."""
-        slots, outputs = rows.slots[some], rows.outputs[some]
-        keys = [key for key in rows.keys[some] if key is not None]  # all of a version, or none
-        arrived.entries[block.partition] += zip(keys, map(self._codec.dumps, outputs), strict=False)
-        waiting = map(self._tracker.flight.resolve, keys)
-        for slot, output, waiters in zip(slots, outputs, waiting, strict=False):
-            if waiters != [(block, slot)]:
-                self._give(output, waiters, arrived)
-        arrived.completed[block] += block.fill_together(slots, outputs, arrived.effects.now_s)
+    def _fill_each(self, ref: str, part: Part, outputs: Sequence[Any], now_s: float) -> None:
+        for place, output in enumerate(outputs):
+            own = part.at((place,))
+            if output.__class__ is not Failure:
+                self._fill_all(own, (output,), now_s)
+                continue
+            for other, slot in self._rows.failed(ref, own, output, now_s):
+                self._fill(other, (slot,), (output,), now_s)
 
-    def _fill_each(self, rows: RowBatch, some: slice, arrived: Arrived) -> None:
-        columns = (column[some] for column in (rows.owners, rows.slots, rows.keys, rows.outputs))
-        for owner, slot, key, output in zip(*columns, strict=True):
-            if output.__class__ is Failure:
-                now_s = arrived.effects.now_s
-                self._fail(self._tracker.failed(rows.ref, owner, slot, key, output, now_s), output, arrived)
-            elif key is None:
-                self._give(output, ((owner, slot),), arrived)
-            else:
-                arrived.entries[owner.partition].append((key, self._codec.dumps(output)))
-                self._give(output, self._tracker.flight.resolve(key), arrived)
+    def _fill(self, batch: QueryBatch, slots: Sequence[int], outputs: Sequence[Any], now_s: float) -> None:
+        complete = batch.fill(slots, outputs, now_s)
+        if complete:
+            self._complete.setdefault(batch, []).extend(complete)
 
-    def _give(self, output: Any, waiters: Iterable[Waiter], arrived: Arrived) -> None:
-        now_s = arrived.effects.now_s
-        for owner, slot in waiters:
-            if owner.fill(slot, output, now_s):
-                self._complete(owner, slot, arrived)
-
-    def _fail(self, waiters: Iterable[Waiter], failure: Failure, arrived: Arrived) -> None:
-        for owner, slot in waiters:
-            if owner.wants(slot) and owner.fail(slot, failure):
-                self._complete(owner, slot, arrived)
-
-    def _complete(self, owner: Owner, slot: int, arrived: Arrived) -> None:
-        if isinstance(owner, QueryBlock):
-            arrived.completed[owner].append(slot % owner.count)
-        else:
-            self._conclude(owner, COMPLETE, arrived.effects)
-
-    def _conclude_blocks(self, arrived: Arrived) -> None:
-        effects = arrived.effects
-        for block, indices in arrived.completed.items():
-            answers, unusual = conclude_block(block, indices, effects.now_s)
-            if answers.indices:
-                effects.block_answers.append(answers)
-                self.admission.leave(block.application.name, len(answers.indices))
-            for index in unusual:
-                self._conclude(self._leave(block, index), COMPLETE, effects)
-            if not block.open_queries:
-                self._deadlines.discard(block)
-
-    def _leave(self, block: QueryBlock, index: int) -> InFlightQuery:
-        pending = block.leave(index)
-        self._queries.leave_block(pending)
-        return pending
-
+    # --- time passes ----------------------------------------------------------------------------------------------
     def expire(self, now_s: float) -> Effects:
         """Answer every query whose deadline has come, from what arrived."""
-        effects = Effects(now_s=now_s)
-        due: list[InFlightQuery] = []
-        for owner in self._deadlines.pop_due(now_s):
-            due += self._due_of(owner, effects) if isinstance(owner, QueryBlock) else (owner,)
-        self._end(due, effects)
-        effects.forgotten = self._tracker.forget(now_s)
+        for batch in self._deadlines.pop_due(now_s):
+            due_s, entries = batch.due_s, batch.open_entries()
+            if batch.audit:
+                due_s = [due_s[batch.query_of(entry)] for entry in range(len(batch.decisions))]
+            if self.lead_s:
+                due_s = [self._led_s(at_s, batch.asked_at_s) for at_s in due_s]
+            self._end(batch, [entry for entry in entries if due_s[entry] <= now_s], now_s)
+        effects = self.end_turn(now_s)
+        effects.forgotten = self._rows.forget(now_s)
         return effects
 
-    def _due_of(self, block: QueryBlock, effects: Effects) -> list[InFlightQuery]:
-        """Answer the queries of a block whose deadline has come, but those of which something has come.
-
-        Those are returned; those that are open still are looked at again.
-        """
-        due_s, now_s = block.deadlines_s, effects.now_s
-        indices = [index for index in block.open() if self._led(due_s[index], block.asked_at_s) <= now_s]
-        self._tracker.abandon(block, block.open_rows(indices), now_s)
-        silent = block.expire(indices)
-        if silent:
-            effects.block_answers.append(conclude_silent(block, silent, now_s))
-            self.admission.leave(block.application.name, len(silent))
-        due = [self._leave(block, index) for index in sorted({*indices}.difference(silent))]
-        if block.open_queries:
-            self._deadlines.push(self._led(block.next_due_s(), block.asked_at_s), block)
-        return due
-
-    def end_audits(self, now_s: float) -> Effects:
-        """End the oldest audits with what is there, so that no more than half of what is in flight are audits.
+    def _end_audits(self, surplus: int, now_s: float) -> None:
+        """End the oldest audits with what is there, so that no more than half of what may wait are audits.
 
         A version on trial that hangs would otherwise, without deadlines, take all the room that queries have.
         """
-        effects = Effects(now_s=now_s)
-        excess = self.surplus_audits
-        if excess > 0:
-            oldest = islice(self._audits.values(), excess)
-            self._end([audit for audit in oldest if audit.state is QueryState.WAITING], effects)
-        return effects
+        oldest: dict[QueryBatch, list[int]] = {}
+        for batch, entry in islice(self._audits.values(), surplus):
+            if batch.states[entry] == QueryState.WAITING:
+                oldest.setdefault(batch, []).append(entry)
+        for batch, entries in oldest.items():
+            self._end(batch, entries, now_s)
 
-    def _end(self, pendings: Iterable[InFlightQuery], effects: Effects) -> None:
-        for pending in pendings:
-            self._tracker.abandon(pending, pending.open_rows(), effects.now_s)
-            self._conclude(pending, EXPIRED, effects)
-        self._request(self._tracker.rows_to_ask_again(), effects)
+    def _end(self, batch: QueryBatch, entries: list[int], now_s: float) -> None:
+        self._rows.abandon(batch, entries, now_s)
+        batch.close(entries)
+        self._complete.setdefault(batch, []).extend(entries)
+        if batch.waiting:
+            self._wake_for(batch)
 
-    def _conclude(self, pending: InFlightQuery, paths: tuple[TransitionPath, ...], effects: Effects) -> None:
-        combined, defaulted, noted = paths
-        if pending.open_slots:
-            pending.close()
-        if pending.audit_of is None:
-            answer = conclude(pending, effects.now_s)
-            pending.move(combined if answer.failure is None else defaulted)
-            effects.answers.append(answer)
+    def _led_s(self, due_s: float, asked_at_s: float) -> float:
+        """When to answer so that the answer has arrived by the deadline."""
+        lead_s = self.lead_s
+        return due_s - min(lead_s, MOST_LEAD_RATIO * (due_s - asked_at_s)) if lead_s else due_s
+
+    def _wake_for(self, batch: QueryBatch) -> None:
+        """Have `expire` look at a batch when the first of its open entries is due."""
+        if batch.single and batch.waiting == len(batch):
+            first_s = min(batch.due_s)
         else:
-            effects.audits.append(conclude_audit(pending, effects.now_s))
-            pending.move(noted)
-        self._deadlines.discard(pending)
-        self.admission.leave(pending.application.name)
+            first_s = min(batch.due_s[batch.query_of(entry)] for entry in batch.open_entries())
+        self._deadlines.push(self._led_s(first_s, batch.asked_at_s), batch)
 
-    # --- stage: record --------------------------------------------------------------------------------------------
-    def recorded(self, query: DecodedQuery) -> Sequence[DecodedQuery]:
-        """End a query whose prediction is in the log; the records of it that were read meanwhile."""
-        return self._queries.remove(query)
+    def _conclude(self, batch: QueryBatch, entries: list[int], now_s: float) -> None:
+        count, effects = len(batch), self._effects
+        if batch.audit:
+            audits = [entry for entry in entries if entry >= count]
+            entries = [entry for entry in entries if entry < count]
+            if audits:
+                set_state(batch.states, audits, QueryState.NOTED)
+                batch.noted_at_s.update(dict.fromkeys(audits, now_s))
+                effects.audits.append(Answers(batch, audits, now_s))
+                self.admission.leave(batch.application, len(audits))
+        if entries:
+            answers = conclude(batch, entries, now_s)
+            good = [entry for entry in entries if entry not in answers.failures] if answers.failures else entries
+            set_state(batch.states, good, QueryState.ANSWERED)
+            if answers.failures:
+                set_state(batch.states, [*answers.failures], QueryState.DEFAULTED)
+            effects.answers.append(answers)
+            self.admission.leave(batch.application, len(entries))
+        if not batch.waiting:
+            self._deadlines.discard(batch)
 
-    def block_recorded(self, answers: BlockAnswers) -> Sequence[DecodedQuery]:
-        """End queries of a block whose predictions are in the log; the records of them that were read meanwhile."""
-        return self._queries.remove_block(answers.block, answers.indices)
+    # --- it is in the log -----------------------------------------------------------------------------------------
+    def recorded(self, batch: QueryBatch, queries: Sequence[int]) -> Sequence[Repetition]:
+        """End queries whose predictions are in the log; the records of them that were read meanwhile."""
+        set_state(batch.states, queries, QueryState.RECORDED)
+        return self._queries.remove(batch, queries)
 
-    def audit_recorded(self, query: DecodedQuery) -> None:
-        """End the audit of a query: it is in the log."""
-        self._audits.pop((query.partition, query.offset), None)
+    def audits_recorded(self, batch: QueryBatch, entries: Sequence[int]) -> None:
+        set_state(batch.states, entries, QueryState.RECORDED)
+        for entry in entries:
+            self._audits.pop((batch.partition, batch.offsets[batch.query_of(entry)]), None)
 
-    def lost_audit(self, query: DecodedQuery, answered: Iterable[str], now_s: float) -> QueryAnswer:
-        """The audit of a query whose prediction is in the log, from a process that ended before its audit was.
+    def lost_audit(
+        self,
+        batch: QueryBatch,
+        application: Application | None,
+        choices: Choices,
+        answered: Container[str],
+        now_s: float,
+    ) -> Answers:
+        """Begin the audit of a query whose prediction is in the log, from a process that ended before its audit was.
 
         Whom it asked is the decision made again: the trials are the same, and the policy's choice is as far as its
-        state is. `answered` are the models that the prediction names.
+        state is.
+
+        Args:
+            batch: The query alone.
+            application: Its application; None: it is not registered any more.
+            choices: What the policy chooses now, in the query's context.
+            answered: Models that the prediction names.
+            now_s: The time, seconds since the epoch.
         """
-        pending = self._audits[query.partition, query.offset] = InFlightQuery(query)
-        pending.move(DUPLICATED)
-        application = self._application(query.application)
         asked: dict[str, float] = {}
         if application is not None:
-            asked = audited_models(query, application, self._prepare(application, query.partition, query.context))
-        known = {*answered}
-        return lost_audit(pending, application, {ref: p for ref, p in asked.items() if ref not in known}, now_s)
+            asked = audited_models(batch, application, choices)
+        lost = {ref: chance for ref, chance in asked.items() if ref not in answered}
+        decision = Decision(models=(*lost,), propensities=(*lost.values(),), served=(), served_propensity=1.0)
+        batch.first_row = (0,)
+        batch.ask([None], [{}], {0: decision}, (), now_s)
+        batch.fill(range(len(batch.outputs)), [LOST_AUDIT] * len(batch.outputs), 0.0)
+        entry = batch.audit[0]
+        self._audits[batch.partition, batch.offsets[0]] = batch, entry
+        set_state(batch.states, (0,), QueryState.KNOWN)
+        set_state(batch.states, (entry,), QueryState.NOTED)
+        batch.noted_at_s[entry] = now_s
+        return Answers(batch, [entry], now_s)
 
-    def reset(self) -> None:
-        """Forget every query in flight: partitions were taken away, and what was not acknowledged is read again."""
-        self._queries.clear()
-        self._audits.clear()
-        self._deadlines = DeadlineQueue()
-        self._tracker.clear()
-        self.admission.clear()
+
+def count_in(counts: dict[K, int], key: K, count: int) -> None:
+    """Add to a count."""
+    counts[key] = counts.get(key, 0) + count

@@ -1,19 +1,26 @@
-"""A store of cache entries in memory."""
+"""A cache whose values are in memory."""
+
+from clipper_stream.caching.clock import ClockCache
 
 
-class DictStore:
-    """Keeps cache entries in a dictionary."""
+class DictCache:
+    """A `ClockCache` with its values; what it writes and deletes is noted.
 
-    def __init__(self, entries=()):
-        self._entries = dict(entries)
+    Attributes:
+        values: By key; exactly those of the entries.
+        deleted: Keys of the last `put`.
+    """
 
-    def get_many(self, keys):
-        return [self._entries.get(key) for key in keys]
+    def __init__(self, budget_bytes, values=(), **settings):
+        self.entries, self.values, self.deleted = ClockCache(budget_bytes, **settings), {}, []
+        self.put(dict(values))
 
-    def write(self, puts, deletes):
-        self._entries.update(puts)
-        for key in deletes:
-            self._entries.pop(key, None)
+    def get(self, keys):
+        hits = {*self.entries.hits(keys)}
+        return [self.values[key] if key in hits else None for key in keys]
 
-    def items(self):
-        return list(self._entries.items())
+    def put(self, values):
+        written, self.deleted = self.entries.put({key: len(value) for key, value in values.items()})
+        self.values |= {key: values[key] for key in written}
+        for key in self.deleted:
+            self.values.pop(key, None)

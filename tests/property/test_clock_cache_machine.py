@@ -1,15 +1,14 @@
 """The CLOCK cache against a textbook ring: an array with a hand and a bit a slot."""
 
-from builders.cache_store import DictStore
+from builders.cache_store import DictCache
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from clipper_stream.caching.clock import ENTRY_BYTES, ClockCache
-
+ENTRY_BYTES = 3
 keys = st.sampled_from([b"%d" % number for number in range(12)])
-values = st.binary(max_size=9).map(lambda value: 60 * value)
-budgets = st.sampled_from([0, 330, 500, 742, 1500, 3000])  # an entry is of 201 to 742 bytes
+values = st.binary(max_size=9)
+budgets = st.sampled_from([0, 6, 10, 14, 30, 60])  # an entry is of 4 to 14 bytes
 
 
 class Ring:
@@ -56,32 +55,31 @@ class Ring:
 class ClockMachine(RuleBasedStateMachine):
     @initialize(budget_bytes=budgets, entries=st.dictionaries(keys, values, max_size=6))
     def start(self, budget_bytes, entries):
-        self.store = DictStore(entries.items())
-        self.cache = ClockCache(self.store, budget_bytes)
+        self.cache = DictCache(budget_bytes, entries, entry_bytes=ENTRY_BYTES)
         self.ring = Ring(budget_bytes)
         self.ring.put_all(entries.items())
 
     @rule(asked=st.lists(keys, max_size=5))
     def get(self, asked):
-        assert self.cache.get_many(asked) == [self.ring.get(key) for key in asked]
+        assert self.cache.get(asked) == [self.ring.get(key) for key in asked]
 
     @rule(pairs=st.lists(st.tuples(keys, values), max_size=5))
     def put(self, pairs):
-        self.cache.put_many(pairs)
+        self.cache.put(dict(pairs))
         self.ring.put_all(dict(pairs).items())
 
     @rule(budget_bytes=budgets)
     def restart(self, budget_bytes):
         self.ring = Ring(budget_bytes)
-        self.ring.put_all(self.store.items())
-        self.cache = ClockCache(self.store, budget_bytes)
+        self.ring.put_all(self.cache.values.items())
+        self.cache = DictCache(budget_bytes, self.cache.values, entry_bytes=ENTRY_BYTES)
 
     @invariant()
-    def the_store_holds_what_is_on_the_ring(self):
+    def the_values_are_those_on_the_ring(self):
         held = {key: value for key, value, _ in self.ring.slots}
-        assert dict(self.store.items()) == held
-        assert self.cache.size_bytes == self.ring.size() <= self.ring.budget_bytes
-        assert len(self.cache) == len(held)
+        assert self.cache.values == held
+        assert self.cache.entries.size_bytes == self.ring.size() <= self.ring.budget_bytes
+        assert len(self.cache.entries) == len(held)
 
 
 ClockMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30)

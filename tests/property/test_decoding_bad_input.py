@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from bad_input import contents, frames, headers, manifests, request_frames, texts, values, written
 from builders.kafka import record
-from builders.query_router import application, make_router
+from builders.query_router import Query, application, make_router
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,9 +12,8 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import decode_feedback
 from clipper_agents.host.request_rows import MOST_ROWS, read_request
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.prediction_records import encode_answer
+from clipper_agents.router.prediction_records import encode_answers
 from clipper_agents.router.queries import decode_queries
-from clipper_stream.query import DecodedQuery
 from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
@@ -29,8 +28,8 @@ def test_bytes_are_a_record_of_each_kind_or_are_refused(value, around):
     for reader in CODECS:
         with suppress(UndecodableRecord):
             reader.decode(value, around)
-    decoded = decode_queries([record(3, value, headers=around)], 0)
-    assert len(decoded.queries) + len(decoded.undecodable) == 1
+    batches, undecodable = decode_queries([record(3, value, headers=around)], 0)
+    assert sum(map(len, batches)) + len(undecodable) == 1
     with suppress(UndecodableRecord):
         assert decode_feedback(record(3, value, headers=around)).query_id
 
@@ -56,11 +55,11 @@ def test_any_records_of_the_control_topic_leave_a_registry_that_answers(records)
         known.apply(key, value, around)
         registry.take([record(0, value, key, headers=around)])
     for app in registry.applications:
-        _all_answered(make_router(app), [DecodedQuery("0-1", "app", [[1.0]], 10.0)])
+        _all_answered(make_router(app), [Query("0-1", "app", [[1.0]], 10.0)])
 
 
 received = st.builds(
-    DecodedQuery,
+    Query,
     query_id=texts.filter(bool),
     partition=st.integers(0, 1),
     application=st.sampled_from(["app", "unknown"]),
@@ -74,22 +73,22 @@ received = st.builds(
     content_type=st.sampled_from([codec.JSON, codec.MSGPACK]),
     invalid=st.none() | texts.filter(bool),
     raw=st.sampled_from([False]),
-    trace=st.none(),
 )
 input_specs = st.builds(RowSpec, st.sampled_from([*NUMERIC, *LISTED]), st.sampled_from([None, (), (1,), (2, 2)]))
 
 
 def _all_answered(router, queries, now_s=20.0):
     """Each query is answered at once, by an outcome of its models, or at its deadline; and can be written down."""
-    found = router.receive(queries, now_s)
-    answers = [*found.answers, *router.expire(9.1e15).answers]
+    found = [router.receive(queries, now_s), router.expire(9.1e15)] if queries else []
+    answers = [answer for seen in found for answer in seen.answers]
     first = {(query.partition, query.query_id, query.application) for query in queries}
     assert {(one.query.partition, one.query.query_id, one.query.application) for one in answers} == first
     assert len(answers) == len(first)
-    for answer in answers:
-        written_answer, value = encode_answer(answer)
-        assert codec.predictions.decode(value, codec.headers_of(answer.query.content_type)).default
-        assert written_answer.failure.explanation
+    for some in (some for seen in found for some in seen.effects.answers):
+        written_answers, encoded = encode_answers(some)
+        for entry, value in zip(some.entries, encoded, strict=True):
+            assert codec.predictions.decode(value, codec.headers_of(some.batch.content_type)).default
+            assert written_answers.failures[entry].explanation
 
 
 @given(st.lists(received, max_size=5), input_specs, values)

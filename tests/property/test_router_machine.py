@@ -4,16 +4,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from builders.query_router import NOW_S, application, block_of, make_router, prepare, query
+from builders.query_router import NOW_S, application, make_router, prepare, query, query_at
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from clipper_stream.combining.combiner import combine
-from clipper_stream.query import Failure, OutputPiece, QueryBlock
-from clipper_stream.query.answer import answers_of
-from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
-from clipper_stream.query.request_tracker import ShortestTrips
+from clipper_stream.query import Failure, OutputPiece
+from clipper_stream.query.deadlines import ShortestTrips
+from clipper_stream.query.planner import THROUGHPUT_WAIT_S
 from clipper_stream.selection.distribution import forced_decision
 from clipper_stream.selection.rng import query_rng
 
@@ -110,7 +109,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.now_s = NOW_S
         self.waiting, self.answered, self.repeats = {}, {}, Counter()
         self.requests, self.askers, self.flying = {}, {}, {}
-        self.in_blocks = {}
+        self.answers = {}
         self.trips, self.asked_at_s = ShortestTrips(), {}
         self.count = 0
 
@@ -123,10 +122,10 @@ class RouterMachine(RuleBasedStateMachine):
         bound_s=st.sampled_from([None, None, 0.2, 50.0]),
         partition=st.integers(0, 1),
         spread_s=st.sampled_from([0.0, 0.3]),
-        together=st.booleans(),
+        alike=st.booleans(),
     )
-    def queries_come(self, *, name, batch, models, age_s, bound_s, partition, spread_s, together):
-        if together:
+    def queries_come(self, *, name, batch, models, age_s, bound_s, partition, spread_s, alike):
+        if alike:
             models, batch = None, [values[:1] for values in batch]
         settings = dict(application=name, models=models, deadline_s=bound_s, partition=partition)
         arriving = []
@@ -135,8 +134,6 @@ class RouterMachine(RuleBasedStateMachine):
             at_s = self.now_s - age_s - number * spread_s
             arriving.append(query(f"q{self.count}", *values, queried_at_s=at_s, **settings, offset=self.count))
             self.waiting |= {one.name: one for one in self.naive(arriving[-1])}
-        if together:
-            arriving = [block_of(arriving)]
         self.compare(self.router.receive(arriving, self.now_s))
 
     @rule(random=st.randoms(use_true_random=False))
@@ -195,7 +192,7 @@ class RouterMachine(RuleBasedStateMachine):
             self.record(one)
         self.now_s += 1000
         self.router.expire(self.now_s)
-        asking = self.router._tracker
+        asking = self.router._rows
         assert self.router.in_flight == len(asking) == len(asking._overdue) == asking._overdue_rows == 0
         assert self.router.next_deadline_s is None
 
@@ -290,10 +287,9 @@ class RouterMachine(RuleBasedStateMachine):
     def record(self, one):
         if one.audits:
             assert self.router.is_audited(one.query)
-            self.router.audit_recorded(one.query)
+            self.router.audit_recorded(self.answers.pop(one.name))
             return
-        answers = self.in_blocks.pop(one.query.query_id, None)
-        again = self.router.block_recorded(answers) if answers else self.router.recorded(one.query)
+        again = self.router.recorded(self.answers.pop(one.name))
         assert len(again) == self.repeats.pop(one.query.query_id, 0)
 
     # --- comparing --------------------------------------------------------------------------------------------
@@ -301,16 +297,10 @@ class RouterMachine(RuleBasedStateMachine):
         for name in [name for name, one in self.waiting.items() if one.complete]:
             self.answered[name] = self.waiting.pop(name)
         told = getattr(self, "told", set()) & self.answered.keys()
-        answers = list(effects.answers)
-        for some in effects.block_answers:
-            answers += answers_of(some)
-            ids = some.block.queries.query_ids
-            for n, index in enumerate(some.indices):
-                own = {"combined": some.combined[n : n + 1], "refusals": some.refusals[n : n + 1]}
-                self.in_blocks[ids[index]] = some._replace(indices=[index], **own)
-        names = [answer.query.query_id for answer in answers]
-        names += [f"{answer.query.query_id}/audit" for answer in effects.audits]
-        assert sorted(names) == sorted(self.answered.keys() - told)
+        named = [(answer.query.query_id, answer) for answer in effects.answers]
+        named += [(f"{answer.query.query_id}/audit", answer) for answer in effects.audits]
+        self.answers |= dict(named)
+        assert sorted(name for name, _ in named) == sorted(self.answered.keys() - told)
         self.told = set(self.answered)
         for audit in effects.audits:
             one = self.answered[f"{audit.query.query_id}/audit"]
@@ -318,7 +308,7 @@ class RouterMachine(RuleBasedStateMachine):
             assert {use.ref: use.outputs for use in audit.used} == used
             assert [each.ref for each in audit.missing] == [ref for ref in one.decision.models if ref not in used]
             assert not any(each.served for each in (*audit.used, *audit.missing))
-        for answer in answers:
+        for answer in effects.answers:
             one = self.answered[answer.query.query_id]
             outputs, reason, used = one.answer()
             assert (answer.outputs, {use.ref: use.outputs for use in answer.used}) == (outputs, used)
@@ -330,16 +320,15 @@ class RouterMachine(RuleBasedStateMachine):
         assert request.frame not in self.requests
         assert min(request.deadlines_s) > self.now_s
         self.requests[request.frame] = request
-        sent = self.router._tracker._sent[request.frame].rows
-        for row, (owner, slot) in enumerate(zip(sent.owners, sent.slots, strict=True)):
-            key, in_query = (request.ref, float(request.rows[row][0])), slot % owner.count
-            assert request.rows[row][0] == owner.block.rows[owner.first + in_query][0]
-            if isinstance(owner, QueryBlock):
-                name, in_query = owner.queries.query_ids[in_query], 0
-            else:
-                name = f"{owner.query.query_id}{'/audit' if owner.audit_of else ''}"
+        asked = [(part.batch, slot) for part in request.asked for slot in part.slots]
+        for row, (batch, slot) in enumerate(asked):
+            key, entry = (request.ref, float(request.rows[row][0])), batch.slot_entry[slot]
+            assert request.rows[row][0] == batch.rows[batch.slot_row[slot]][0]
+            query_id = query_at(batch, batch.query_of(entry)).query_id
+            name = query_id if entry < len(batch) else f"{query_id}/audit"
             assert name in self.waiting
-            self.askers[request.frame, row] = name, (request.ref, in_query), owner.partition
+            in_query = (slot - batch.slot_start[entry]) % batch.count(entry)
+            self.askers[request.frame, row] = name, (request.ref, in_query), batch.partition
             if request.ref != VOLATILE:
                 assert key not in self.flying
                 self.flying[key] = request.frame, row

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import decode_feedback
 from clipper_agents.router.queries import decode_queries
+from clipper_stream.query.batch import PLAIN
 from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, headers_of
 
 NAMES = ["query", "feedback", "application", "model"]
@@ -49,8 +50,8 @@ def refusals(name, document):
 
 def refusal(name, document, value, headers):
     if name == "query":
-        decoded = decode_queries([record(3, value, headers=headers)], 0)
-        return decoded.queries[0].invalid if decoded.queries else str(decoded.undecodable[0][1])
+        batches, undecodable = decode_queries([record(3, value, headers=headers)], 0)
+        return batches[0].options.get(0, PLAIN).invalid if batches else str(undecodable[0][1])
     if name == "feedback":
         try:
             decode_feedback(record(3, value, headers=headers))

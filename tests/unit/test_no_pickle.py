@@ -7,6 +7,7 @@ import zipfile
 from itertools import product
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import rocksdict
@@ -15,7 +16,7 @@ from builders.pickles import Canary
 from sklearn.linear_model import LogisticRegression
 
 from clipper_agents.control.state import ControlState, RefusedRecord
-from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches, RocksCacheStore
+from clipper_agents.router.cache_store import PartitionCaches, decode_value
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import file_digest, load_model
 from clipper_topics import codec
@@ -69,21 +70,18 @@ def test_a_manifest_and_what_it_carries_are_not_unpickled(payload):
 
 def test_a_value_in_the_cache_is_not_unpickled(canary, payload, tmp_path):
     """Nor is one of a database that was written with pickled objects."""
-    caches = PartitionCaches(tmp_path / "caches", 1 << 20)
-    caches.of(0).put_many([(b"k" * 32, payload)])
-    (value,) = caches.of(0).get_many([b"k" * 32])
-    assert value == payload
-    with pytest.raises(Exception, match="MessagePack"):
-        MsgpackOutputs.loads(value)
-    caches.keep_only(())
-    written = rocksdict.Rdict(str(tmp_path / "cache"))
+    written = rocksdict.Rdict(str(tmp_path / "0"))
     written[b"key"] = Canary(canary)
     written.close()
-    store = RocksCacheStore(tmp_path / "cache")
-    ((key, value),) = store.items()
+    caches = PartitionCaches(tmp_path, 1 << 20)
+    ((key, value),) = caches.of(0)._database.items()
     assert (type(key), type(value)) == (bytes, bytes)
     assert b"mkdir" in value, "the pickle, as it was written"
-    store.close()
+    with pytest.raises(msgspec.DecodeError):
+        caches.of(0).get_many([key])
+    with pytest.raises(msgspec.DecodeError):
+        decode_value(payload)
+    caches.keep_only(())
 
 
 # --- skops ----------------------------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 | a query is | where |
 |---|---|
-| read | `queries` (agent `route`), `query_consumer` |
-| decided, cached, combined | `clipper_stream.query`, `clipper_stream.selection`, `clipper_stream.caching` |
-| sent to models | `effects`, `requests`, `colocated` |
+| read | `queries` (agent `route`), `query_consumer`, `set_aside` |
+| taken through its life | `pipeline`, which reads and writes around the steps of `clipper_stream.query` |
+| sent to models | `requests`, `colocated_models` |
 | given its outputs | `outputs` (agent `gather`) |
-| answered and logged | `prediction_log`, `audit_log`, `indexed_log`, `prediction_records`, `decision_index` |
+| logged | `prediction_records`, `indexed_log`, `decision_index` |
 | learned from | `feedback` (agent `learn`), `clipper_agents.feedback`, `selection_store` |
 
 `app` builds the process; `applications` and `models` follow what is declared.

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -25,26 +26,22 @@ from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.audit_log import AuditLog
-from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
+from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
-from clipper_agents.router.context_bound import ContextBound
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.deferred_queries import DeferredQueries
-from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.feedback import FeedbackJoin, FeedbackProcessor
-from clipper_agents.router.indexed_log import unread_since_ms
-from clipper_agents.router.left_backlogs import READ_BYTES, LeftBacklogs
+from clipper_agents.router.feedback import FeedbackProcessor
+from clipper_agents.router.indexed_log import IndexedLog, QueryLogs, unread_since_ms
 from clipper_agents.router.models import ModelDiscovery, ModelTeardown
 from clipper_agents.router.outputs import OutputAgent
-from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION, PredictionLog
-from clipper_agents.router.queries import FreshQueries, QueryAgent
-from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.router.pipeline import UNKNOWN_APPLICATION, QueryPipeline, QueryStores
+from clipper_agents.router.queries import QueryAgent
+from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
-from clipper_agents.router.selection_store import SelectionStore
+from clipper_agents.router.selection_store import ContextBound, SelectionStore
 from clipper_agents.router.self_report import RouterReports
+from clipper_agents.router.set_aside import READ_BYTES, DeferredQueries, SkippedBacklogs
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.dead_letters import DeadLetterSender
@@ -55,6 +52,7 @@ from clipper_agents.streaming.table import StepTable
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
 from clipper_stream.query import Router
 from clipper_topics.feedback import repeated_between
+from clipper_topics.logged_records import read_audit, read_prediction
 
 DECISIONS, AUDITS = "decisions", "audits"
 """Folders of the indexes, in the data directory."""
@@ -96,20 +94,20 @@ class RouterProcess:
     def __init__(self, settings: RouterSettings, metrics: RouterMetrics, port: int) -> None:
         catalogue, folder = settings.catalogue, settings.data_dir
         identity = os.urandom(8)  # new at each start: outputs for another process are somebody else's
-        self._settings = settings
-        self.metrics = metrics
+        self._settings, self.metrics = settings, metrics
         metrics.health.serves(self._unready)
         metrics.watch_disk(folder)
         self._traces = traces = QueryTraces(start_tracing("router", settings.instance), metrics)
-        self._skew, self._ahead_s = ClockSkew(), 0.0
+        self._skew, self._ahead_s, self._rebalances = ClockSkew(), 0.0, 0
         self._reports: RouterReports | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._metrics_address = address_of(settings.metrics_address, port)
         self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
         app.topic_ids = TopicIds({spec.name: spec.partitions for spec in catalogue.fixed_topics()})
-        app.restore_state = self._restore
-        app.state_positions = self._positions
+        app.restore_state, app.state_positions = self._restore, self._positions
 
-        self._hosts = ReadyHosts()
-        self._table = self._selection_table()
+        # what is known: manifests, hosts, selection state, caches, logs
+        self._hosts, self._table = ReadyHosts(), self._selection_table()
         self._selection = SelectionStore(self._table, catalogue.partitions)
         self._registry = ApplicationRegistry(
             changed=self._selection.forget,
@@ -124,97 +122,40 @@ class RouterProcess:
             Follower(settings.kafka, catalogue.selection, self._selection.take_published),
             Follower(settings.kafka, catalogue.hosts, self._take_reports),
         ]
-
+        decisions, audits = (LogIndex(folder / name, settings.horizon_s) for name in (DECISIONS, AUDITS))
+        self._logs = QueryLogs(
+            IndexedLog(app, catalogue.predictions, decisions, read_prediction, self._skew),
+            IndexedLog(app, catalogue.audits, audits, read_audit),
+        )
         self._caches = PartitionCaches(folder / "cache", settings.cache_bytes)
-        self._decisions = LogIndex(folder / DECISIONS, settings.horizon_s)
-        self._audits = LogIndex(folder / AUDITS, settings.horizon_s)
-        self._router = Router(
-            self._registry.application,
-            self._selection.prepare,
-            self._caches.of,
-            MsgpackOutputs(),
-            settings.max_in_flight,
-        )
-        self._queries = BoundedQueryConsumer(app, catalogue.queries, self._router)
-        self._audit_log = AuditLog(
-            app.outbox, app.log_reader, catalogue.audits, self._audits, self._queries, self._router, app, traces
-        )
-        self._prediction_log = PredictionLog(
-            app.outbox,
-            app.log_reader,
-            catalogue.predictions,
-            self._decisions,
-            self._queries,
-            self._router,
-            app,
-            audits=self._audit_log,
-            metrics=metrics,
-            traces=traces,
-            skew=self._skew,
-        )
+        stores = QueryStores(self._registry, self._selection, self._caches, self._logs)
 
-        read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
-        self._backlogs = LeftBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries)
-        self._deferred = DeferredQueries(
-            read_again(),
-            catalogue.queries,
-            self._queries,
-            self._router.admission,
-        )
-        self._effects = EffectRunner(
-            self._router,
-            self._queries,
-            self._deferred,
-            self._prediction_log,
-            metrics,
-            app,
-        )
-        self._sender = RequestSender(
-            app.kafka_producer,
-            catalogue,
-            identity,
-            reply_partitions=partial(app.owned_partitions, catalogue.outputs),
-            dtype_of=self._registry.dtype_of,
-            receiver=self._effects,
-            tasks=app,
-            traces=traces,
-        )
+        # a query's life
+        self._router = Router(settings.max_in_flight)
+        self._queries = QueryConsumer(app, catalogue.queries, self._router)
+        self._pipeline = QueryPipeline(self._router, stores, self._queries, metrics, app, traces)
+        self._sender = RequestSender(app, catalogue, identity, self._registry, self._pipeline, traces)
         self._colocated = ColocatedModels(
-            HostMetrics(metrics.families), self._effects, app, settings.allowed, files=settings.files, sink=traces.sink
+            HostMetrics(metrics.families), self._pipeline, app, settings.allowed, settings.files, traces.sink
         )
-        self._effects.connect(self._sender, self._colocated)
+        read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
+        self._deferred = DeferredQueries(read_again(), catalogue.queries, self._queries, self._router.admission)
+        self._backlogs = SkippedBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries)
+        self._pipeline.connect(self._sender, self._colocated, self._deferred)
         self._discovery = ModelDiscovery(self._registry, self._sender, self._colocated, app)
         self._teardown = ModelTeardown(self._registry, self._hosts, self._sender, self._colocated, metrics, app)
 
+        # the agents
         dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
-        queries = self._agent = QueryAgent(
-            self._queries,
-            self._router,
-            self._effects,
-            FreshQueries(self._router, self._decisions, self._prediction_log, traces),
-            self._prediction_log,
-            dead_letters,
-            metrics,
-            self._backlogs,
-            traces,
+        self._agent = QueryAgent(
+            self._queries, self._pipeline, self._logs, dead_letters, metrics, self._backlogs, traces
         )
-        outputs = OutputAgent(identity, self._router, self._effects, self._sender, dead_letters, metrics, traces)
-        self._join = FeedbackJoin(
-            app,
-            catalogue,
-            self._decisions,
-            self._audits,
-            self._prediction_log,
-            self._control.followed_upto,
-            self._agent.may_decide,
-        )
-        self._feedback = FeedbackProcessor(app, catalogue, self._registry, self._selection, self._join, metrics, traces)
+        outputs = OutputAgent(identity, self._pipeline, self._sender, dead_letters, metrics, traces)
+        self._feedback = FeedbackProcessor(app, catalogue, stores, self._control, self._agent, metrics, traces)
         self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.max_contexts)
-        app.agent(app.raw_topic(catalogue.queries), name="route")(queries.serve)
+        app.agent(app.raw_topic(catalogue.queries), name="route")(self._agent.serve)
         app.agent(app.raw_topic(catalogue.outputs), name="gather")(outputs.serve)
         app.agent(app.raw_topic(catalogue.feedback), name="learn")(self._feedback.serve)
-        self._metrics_address = address_of(settings.metrics_address, port)
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start everything; returns when the inputs flow, or the app has crashed."""
@@ -223,8 +164,17 @@ class RouterProcess:
         await app.maybe_start_producer()
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
         await self._refer_to_topics()
-        again = self._deferred.run(self._agent), self._backlogs.run(self._agent)
-        for work in (self._publish(), self._report(), self._say(), self._follow_models(), self._forget(), *again):
+        reports = HostReports(self._settings.kafka, self._settings.catalogue.hosts)
+        self._reports = RouterReports(reports, self._settings.instance, self._metrics_address, self._settings.data_dir)
+        for work in (
+            self._deferred.run(self._agent),
+            self._backlogs.run(self._agent),
+            _every(PUBLISH_EVERY_S, self._publish_totals),
+            _every(PUBLISH_EVERY_S, self._follow_models),
+            _every(REPORT_EVERY_S, self._report),
+            _every(SAY_EVERY_S, self._say),
+            _every(FORGET_EVERY_S, self._forget),
+        ):
             self._tasks.append(app.watched(work))
         await app.start()
 
@@ -235,9 +185,9 @@ class RouterProcess:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._queries.drain(), DRAIN_S)
-        await self._prediction_log.idle()
+        await self._logs.idle()
         await self._publish_totals()
-        self._effects.stop()
+        self._pipeline.stop()
         await self.app.leave()
         for task in self._tasks:
             task.cancel()
@@ -251,15 +201,15 @@ class RouterProcess:
 
     def _unready(self) -> list[str]:
         """Say why this router does not serve; it waits for models when it starts, and for none that come later."""
-        found = self.app.unready()
-        return [*found, *(f"model {ref} is loading" for ref in self._colocated.loading if self.app.generation < 0)]
+        reasons = self.app.unready()
+        return [*reasons, *(f"model {ref} is loading" for ref in self._colocated.loading if self.app.generation < 0)]
 
     # --- what is followed -------------------------------------------------------------------------------------------
     def _take_changes(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._registry.take(records)
         applications = self._registry.applications
         self._router.admission.shared = len(applications) > 1
-        self.app.pace.keep(one.objective_s for one in applications)
+        self.app.pace.keep(application.objective_s for application in applications)
 
     def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         if self._hosts.take(records):
@@ -298,7 +248,7 @@ class RouterProcess:
         for follower in self._followers:
             await follower.caught_up.wait()
         await self._discovery.reach()
-        await self._prediction_log.idle()
+        await self._logs.idle()
         self._keep_only(owned)
         self._selection.own(owned)
         await self._selection.drop_forgotten()
@@ -307,21 +257,20 @@ class RouterProcess:
         predictions, ends = self._settings.catalogue.predictions, self._table.ends
         unread_ms = await unread_since_ms(self.app.log_reader, queries, feedback, predictions, ends)
         horizon_ms = self._settings.horizon_s * 1000
-        feedback_since = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in unread_ms.items()}
+        feedback_since = {number: int(repeated_between(at_ms, horizon_ms)[0]) for number, at_ms in unread_ms.items()}
         # to tell what that feedback was about
-        since_ms = {one: int(repeated_between(at_ms, horizon_ms)[0]) for one, at_ms in feedback_since.items()}
-        await self._prediction_log.restore(since_ms, ends, unread_ms)
+        since_ms = {number: int(repeated_between(at_ms, horizon_ms)[0]) for number, at_ms in feedback_since.items()}
+        await self._logs.restore(since_ms, ends, unread_ms)
         await self._feedback.rebuild_applied_feedback(feedback_since)
         self._router.reset()
         self._deferred.clear()
         self._backlogs.clear()
         self._sender.forget_all()
-        self._queries.update_room()
+        self._queries.update_room(self._router.is_full)
 
     def _keep_only(self, owned: set[int]) -> None:
-        """Close indexes and caches of partitions that are not owned."""
-        for by_partition in (self._decisions, self._audits, self._caches):
-            by_partition.keep_only(owned)
+        self._logs.keep_only(owned)
+        self._caches.keep_only(owned)
 
     async def _unread(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         """Return the next offsets to read: of the queries of owned partitions, and of the feedback of all."""
@@ -349,72 +298,62 @@ class RouterProcess:
         """
         traces = self._router.traces()
         self._router.reset()
-        self._queries.update_room()
+        self._queries.update_room(self._router.is_full)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S), self.app.state_lock.of_all():
-                await self._prediction_log.idle()
+                await self._logs.idle()
         self._traces.drop(traces)
 
     # --- background -------------------------------------------------------------------------------------------------
-    async def _publish(self) -> None:
-        while True:
-            await asyncio.sleep(PUBLISH_EVERY_S)
-            await self._publish_totals()
-
     async def _publish_totals(self) -> None:
         records = self._selection.unpublished()
         if records:
             await self.app.outbox.send(self._settings.catalogue.selection, 0, records)
 
     async def _follow_models(self) -> None:
-        while True:
-            self._discovery.begin()
-            self._teardown.begin()
-            await asyncio.sleep(PUBLISH_EVERY_S)
+        self._discovery.begin()
+        self._teardown.begin()
 
     async def _forget(self) -> None:
-        while True:
-            await asyncio.sleep(FORGET_EVERY_S)
-            await self._join.forget_old()
-            await self._contexts.hold()
+        await self._feedback.forget_old()
+        await self._contexts.hold()
+
+    async def _say(self) -> None:
+        if self._reports is not None:
+            await asyncio.to_thread(self._reports.look, self._unready(), self._ahead_s)
 
     async def _withdraw(self) -> None:
         if self._reports is not None:
             await asyncio.to_thread(self._reports.leave, LAST_WORD_S)
 
-    async def _say(self) -> None:
-        of = self._settings
-        reports = HostReports(of.kafka, of.catalogue.hosts)
-        self._reports = RouterReports(reports, of.instance, self._metrics_address, of.data_dir)
-        while True:
-            await asyncio.to_thread(self._reports.look, self._unready(), self._ahead_s)
-            await asyncio.sleep(SAY_EVERY_S)
-
     async def _report(self) -> None:
-        rebalances = 0
-        while True:
-            await asyncio.sleep(REPORT_EVERY_S)
-            self.metrics.count_rebalances(self.app.rebalances - rebalances)
-            rebalances = self.app.rebalances
-            self.metrics.set_in_flight(self._router.in_flight)
-            self.metrics.set_deferred(self._router.admission.deferred + self._backlogs.left)
-            self.metrics.set_cache_bytes(self._caches.size_bytes)
-            if (skew_s := self._skew.take()) is not None:
-                self._ahead_s = skew_s
-                self.metrics.set_clock_skew(skew_s)
-                self._skew.warn(skew_s, time.monotonic())
-            if self.app.generation < 0:
-                continue
-            self.metrics.set_consumer_lag(self.app.consumer.lag())
-            self.metrics.set_ready_hosts({ref: self._hosts.hosts(ref) for ref in self._registry.hosted})
+        metrics, app = self.metrics, self.app
+        metrics.count_rebalances(app.rebalances - self._rebalances)
+        self._rebalances = app.rebalances
+        metrics.set_in_flight(self._router.in_flight)
+        metrics.set_deferred(self._router.admission.deferred + self._backlogs.skipped)
+        metrics.set_cache_bytes(self._caches.size_bytes)
+        if (skew_s := self._skew.take()) is not None:
+            self._ahead_s = skew_s
+            metrics.set_clock_skew(skew_s)
+            self._skew.warn(skew_s, time.monotonic())
+        if app.generation >= 0:
+            metrics.set_consumer_lag(app.consumer.lag())
+            metrics.set_ready_hosts({ref: self._hosts.hosts(ref) for ref in self._registry.hosted})
             self._report_applications()
 
     def _report_applications(self) -> None:
         """Show objectives and weights of applications with series of their own; end the series of those that left."""
-        found = {one.name: one for one in self._registry.applications}
-        self.metrics.keep_applications({UNKNOWN_APPLICATION, *found})
-        self.metrics.set_objectives({name: one.objective_s for name, one in found.items()})
-        shown = [found[name] for name in self.metrics.shown_applications(found) if found[name].refs]
-        weights = {one.name: self._selection.prepare(one, 0, None).weights for one in shown}
+        by_name = {application.name: application for application in self._registry.applications}
+        self.metrics.keep_applications({UNKNOWN_APPLICATION, *by_name})
+        self.metrics.set_objectives({name: application.objective_s for name, application in by_name.items()})
+        shown = [by_name[name] for name in self.metrics.shown_applications(by_name) if by_name[name].refs]
+        weights = {application.name: self._selection.prepare(application, 0, None).weights for application in shown}
         shares = {(name, model): weight for name, of in weights.items() for model, weight in of.items()}
         self.metrics.set_selection_weights(shares)
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await work()
+        await asyncio.sleep(seconds)

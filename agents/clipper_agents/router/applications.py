@@ -33,13 +33,6 @@ class ApplicationRegistry:
     a log line, and what was there before stays. A model counts as a candidate once its manifest is here and not
     retired, `reached` was called for it, and a host of it is ready (or it is colocated). Outputs of a model without a
     `sha256` are cached for the life of this process only: nobody can tell whether its code has changed.
-
-    Args:
-        changed: Called with the name of an application that has changed.
-        refused: Called once for each record that is refused.
-        allowed: Packages, modules and directories that this process may load models from.
-        files: What the operator says about model files.
-        ready: Whether a version has a host that serves, by reference; call `resolve` when that has changed.
     """
 
     def __init__(
@@ -64,7 +57,6 @@ class ApplicationRegistry:
         self._salt = os.urandom(8).hex()
 
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> None:
-        """Apply records of the control topic."""
         for refused in self._control.take(records):
             if not isinstance(refused, RefusedRecord):
                 continue
@@ -76,20 +68,16 @@ class ApplicationRegistry:
         self.resolve()
 
     def application(self, name: str) -> Application | None:
-        """Return the application of this name, if it is registered."""
         return self._applications.get(name)
 
     @property
     def applications(self) -> list[Application]:
-        """Every registered application."""
         return list(self._applications.values())
 
     def model(self, ref: str) -> ModelManifest | None:
-        """Return the manifest of a model version, if it is declared."""
         return self._manifests.models.get(ref)
 
     def restore(self, restore_id: str) -> DeclaredRestore | None:
-        """Return the declaration of a restore, if it is known."""
         return self._control.restores.get(restore_id)
 
     def dtype_of(self, ref: str) -> str:
@@ -124,7 +112,6 @@ class ApplicationRegistry:
         self._reachable.pop(ref, None)
 
     def _is_here(self, model: ModelManifest | None) -> bool:
-        """Return whether the model can be asked where its manifest says that it runs."""
         if model is None or model.retired or model.ref not in self._reachable:
             return False
         return self._reachable[model.ref] in {model.colocated, None}
@@ -141,7 +128,6 @@ class ApplicationRegistry:
             check_declared(*declared, self._allowed, self._files)
 
     def resolve(self) -> None:
-        """Resolve every application from the current manifests."""
         for name in self._applications.keys() - self._manifests.applications.keys():
             del self._applications[name]
             self._changed(name)
@@ -156,7 +142,6 @@ class ApplicationRegistry:
                 self._changed(name)
 
     def _candidate(self, ref: str) -> CandidateModel | None:
-        """Return the model version if it can be asked."""
         model = self._manifests.models.get(ref)
         if model is None or not self._may_be_asked(model):
             return None
@@ -174,11 +159,11 @@ class ApplicationRegistry:
             name=manifest.name,
             revision=manifest.revision,
             spec=RowSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
-            candidates=tuple(one for one in candidates if one is not None),
+            candidates=tuple(candidate for candidate in candidates if candidate is not None),
             trials=tuple(
-                TrialModel(candidate=one, stage=trial.stage, share=trial.share)
-                for one, trial in trials
-                if one is not None
+                TrialModel(candidate=candidate, stage=trial.stage, share=trial.share)
+                for candidate, trial in trials
+                if candidate is not None
             ),
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,

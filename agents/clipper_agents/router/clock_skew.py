@@ -36,13 +36,7 @@ class ClockSkew:
         self._warned_s = -math.inf
 
     def observe(self, sent_s: float, stamped_s: float, acknowledged_s: float) -> None:
-        """Take the acknowledgement of a batch into account.
-
-        Args:
-            sent_s: When it was handed over, by our clock, seconds since the epoch.
-            stamped_s: When the broker took it, by the broker's clock.
-            acknowledged_s: When the acknowledgement arrived, by our clock.
-        """
+        """Take a batch into account: sent and acknowledged by our clock, stamped by the broker's, in seconds."""
         least_s, most_s = sent_s - stamped_s - STAMP_S, acknowledged_s - stamped_s
         if least_s > self._most_s or most_s < self._least_s:  # a clock was set meanwhile
             self._least_s, self._most_s = least_s, most_s
@@ -53,17 +47,12 @@ class ClockSkew:
         """Return how many seconds this clock is ahead by acknowledgements since the last call; None without any."""
         if self._least_s == -math.inf:
             return None
-        found = max(self._least_s, min(self._most_s, 0.0))
+        ahead_s = max(self._least_s, min(self._most_s, 0.0))
         self._least_s, self._most_s = -math.inf, math.inf
-        return found
+        return ahead_s
 
     def warn(self, skew_s: float, at_s: float) -> None:
-        """Log a difference that matters, at most once in `WARN_EVERY_S`.
-
-        Args:
-            skew_s: What `take` returned.
-            at_s: Seconds that never go back.
-        """
+        """Log a difference that matters, at most once in `WARN_EVERY_S`; `at_s` are seconds that never go back."""
         if abs(skew_s) <= TOLERATED_S or at_s - self._warned_s < WARN_EVERY_S:
             return
         self._warned_s = at_s

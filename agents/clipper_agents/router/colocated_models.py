@@ -7,7 +7,7 @@ and nothing to acknowledge: a crash loses what is in flight, and its queries, no
 import asyncio
 from collections.abc import Sequence
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.observability.tracing import TraceSink
-from clipper_agents.router.query_traces import rows_in_process
+from clipper_agents.router.query_traces import colocated_rows
 from clipper_agents.router.requests import OutputReceiver
 from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.errors import ModelNotLoaded
@@ -31,18 +31,16 @@ LOAD_WITHIN_S = 30.0
 """How long a router that starts waits for its models: scikit-learn takes some seconds to import on a busy machine."""
 
 
-class ColocatedModels:
-    """The models that this process runs itself.
+class ColocatedModel(NamedTuple):
+    """One model that runs: its engine, the watch over its batches, and the task that runs it."""
 
-    Args:
-        metrics: Counts their batches.
-        receiver: Takes output frames.
-        tasks: Watches the tasks that run an engine; they should never end by themselves.
-        allowed: Packages, modules and directories that this process may load models from.
-        load_within_s: Longest wait of `load`, in seconds; the loading itself goes on.
-        files: What the operator says about model files.
-        sink: Takes notes of sampled rows.
-    """
+    engine: HostEngine
+    watch: BatchWatch
+    running: asyncio.Task[None]
+
+
+class ColocatedModels:
+    """The models that this process runs itself."""
 
     def __init__(
         self,
@@ -50,7 +48,6 @@ class ColocatedModels:
         receiver: OutputReceiver,
         tasks: TaskRunner,
         allowed: Sequence[str],
-        load_within_s: float = LOAD_WITHIN_S,
         files: FileRules = STRICT,
         sink: TraceSink | None = None,
     ) -> None:
@@ -58,7 +55,6 @@ class ColocatedModels:
         self._models: dict[str, ColocatedModel] = {}
         self._watch = ModelWatch()
         self._loading: dict[str, asyncio.Future[Predictor]] = {}
-        self._load_within_s = load_within_s
         self._files, self._sink = files, sink
 
     @property
@@ -77,7 +73,7 @@ class ColocatedModels:
         prepared = await self._prepared(manifest)
         watch = self._watch.add(manifest.ref, manifest.batch.hang_s)
         engine = make_engine(manifest, prepared, self, self._metrics, [watch], BatchTraces(self._sink, manifest.ref))
-        self._models[manifest.ref] = ColocatedModel(engine, watch, self._tasks)
+        self._models[manifest.ref] = ColocatedModel(engine, watch, self._tasks.watched(engine.run()))
 
     def send(self, _partition: int, pieces: Sequence[Piece]) -> None:
         """Hand outputs to the router."""
@@ -97,10 +93,10 @@ class ColocatedModels:
             loading = self._loading[manifest.ref] = loop.run_in_executor(
                 None, prepare, manifest, self._allowed, self._files
             )
-        done, _ = await asyncio.wait({loading}, timeout=self._load_within_s)
+        done, _ = await asyncio.wait({loading}, timeout=LOAD_WITHIN_S)
         if not done:
             raise ModelNotLoaded(
-                f"model {manifest.ref!r} has not loaded within {self._load_within_s:.0f} s, and is waited for: "
+                f"model {manifest.ref!r} has not loaded within {LOAD_WITHIN_S:.0f} s, and is waited for: "
                 "look at what it does while it is imported, made and warmed up"
             )
         del self._loading[manifest.ref]
@@ -109,8 +105,8 @@ class ColocatedModels:
     def take(self, request: Request) -> bool:
         """Take a request for a model that runs here; False when it does not."""
         model = self._models.get(request.ref)
-        if model is not None:
-            model.put(request)
+        if model is not None:  # its engine is as full as the router is
+            model.engine.take(_rows_of(request))
         return model is not None
 
     async def unload(self, ref: str) -> None:
@@ -121,49 +117,22 @@ class ColocatedModels:
         """
         model = self._models.pop(ref, None)
         if model is not None:
-            await model.finish()
+            model.engine.drain()
+            await asyncio.wait([model.running])
             self._watch.remove(model.watch)
 
     async def stop(self) -> None:
         """End the engines; what they have not answered is lost with the process."""
         for model in self._models.values():
-            await model.stop()
-
-
-class ColocatedModel:
-    """One model that runs, from its beginning to its end.
-
-    Args:
-        engine: Runs its batches, in order of submission.
-        watch: Over its batches.
-        tasks: Watches the task that runs the engine.
-    """
-
-    def __init__(self, engine: HostEngine, watch: BatchWatch, tasks: TaskRunner) -> None:
-        self.watch = watch
-        self._engine = engine
-        self._running = tasks.watched(engine.run())
-
-    def put(self, request: Request) -> None:
-        """Hand a request to the engine, which is as full as the router is."""
-        self._engine.take(_rows_of(request))
-
-    async def finish(self) -> None:
-        """End when every request is answered."""
-        self._engine.drain()
-        await asyncio.wait([self._running])
-
-    async def stop(self) -> None:
-        """End at once."""
-        self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
+            model.running.cancel()
+            await asyncio.gather(model.running, return_exceptions=True)
 
 
 def _rows_of(request: Request) -> RequestRows:
     rows = request.rows
     kind = (str(rows.dtype), *rows.shape[1:]) if isinstance(rows, np.ndarray) else ("listed",)
     deadlines_s = tuple(request.deadlines_s.tolist()) or (inf,) * len(rows)
-    traced = rows_in_process(request) if request.traced else ()
+    traced = colocated_rows(request) if request.traced else ()
     return RequestRows(
         router=b"", frame=request.frame, reply=0, kind=kind, rows=rows, deadlines_s=deadlines_s, traced=traced
     )

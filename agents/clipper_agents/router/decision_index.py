@@ -56,7 +56,7 @@ Asked: TypeAlias = tuple[str, str | None, float]
 """Id of a query; its application, None for any; timestamp of the query or feedback, in milliseconds since the epoch."""
 
 
-class Known(NamedTuple):
+class DecisionMatch(NamedTuple):
     """A decision under the id that was asked for; `own` when it is the one, else the id has only others."""
 
     logged: LoggedRecord
@@ -88,11 +88,10 @@ class PartitionIndex:
         forget_broken(folder)
 
     def find(self, keys: Sequence[str]) -> list[LoggedRecord | None]:
-        """Return the first record under each key."""
         values = self._find([entry_key(key) for key in keys])
         return [None if value is None else unpack_entry(value) for value in values]
 
-    def decided(self, queries: Sequence[Asked]) -> list[Known | None]:
+    def decided(self, queries: Sequence[Asked]) -> list[DecisionMatch | None]:
         """Return the decision about each query, given in log order, or another one under its id."""
         return self._first(queries, repeated_between)
 
@@ -104,21 +103,16 @@ class PartitionIndex:
         return [index for index in range(len(keys)) if index not in known]
 
     def about(self, feedback: Sequence[Asked]) -> list[LoggedRecord | None]:
-        """Return the decision that each feedback is about."""
-        return [one.logged if one and one.own else None for one in self._first(feedback, queried_between)]
+        return [match.logged if match and match.own else None for match in self._first(feedback, queried_between)]
 
     def applied_feedback(self, decisions: Sequence[int]) -> list[int | None]:
-        """Return the offset of the feedback applied to each decision, given by its offset; None where none was."""
         values = self._find([_APPLIED + _OFFSET.pack(offset) for offset in decisions])
         return [_OFFSET.unpack(value)[0] if value is not None else None for value in values]
 
     def index(self, records: Sequence[tuple[str, LoggedRecord]], upto: int, at_s: float) -> None:
-        """Index predictions of one partition, in log order.
+        """Index predictions, each with its query id, in log order up to an offset.
 
-        Args:
-            records: Query id and record of each.
-            upto: Predictions up to this offset are indexed once this returns.
-            at_s: Timestamp of the last record by the broker, seconds since the epoch; says when they are forgotten.
+        The broker's timestamp of the last one, `at_s` in seconds since the epoch, says when they are forgotten.
         """
         database = self._age_of(at_s)
         batch = rocksdict.WriteBatch(raw_mode=True)
@@ -129,10 +123,7 @@ class PartitionIndex:
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
         """Index the first predictions of distinct new queries whose ids no other application has, without a look.
 
-        Args:
-            records: Query id, offset, value, whether the value is msgpack, and whether an audit follows, of each.
-            upto: Last offset, as in `index`.
-            at_s: Timestamp, as in `index`.
+        Of each query id, offset, value, whether the value is msgpack, and whether an audit follows; otherwise `index`.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         put = batch.put
@@ -150,12 +141,9 @@ class PartitionIndex:
         self._write(batch, database)
 
     def note_applied_feedback(self, counted: Iterable[tuple[int, int]], upto: int, at_s: float) -> None:
-        """Note which feedback was applied to each decision.
+        """Note which feedback, up to an offset, was applied to each decision: the offsets of both, in log order.
 
-        Args:
-            counted: Offset of the decision and of the feedback of each, in log order; the first of a decision stays.
-            upto: Feedback up to this offset is noted once this returns.
-            at_s: Timestamp of the last feedback, seconds since the epoch.
+        The first of a decision stays; `at_s` is the timestamp of the last feedback, seconds since the epoch.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         noted = list(counted)
@@ -193,25 +181,22 @@ class PartitionIndex:
             self._drop(age)
 
     def begin(self, needed_ms: float, since_ms: float) -> None:
-        """Prepare for the part of the log behind the index: where what is needed is missing, it is read whole.
+        """Prepare for the part of the log behind the index.
 
-        Args:
-            needed_ms: From when on no decision may be missing, in milliseconds since the epoch.
-            since_ms: From when on the log is read where it is read whole.
+        Where a decision of `needed_ms` or later may be missing, the log is read whole, from `since_ms` on; both in
+        milliseconds since the epoch.
         """
         if self.since_ms > needed_ms:
             self.clear()
             self.since_ms = since_ms
 
     def clear(self) -> None:
-        """Forget everything."""
         for age in reversed(list(self._ages)):  # what is left by a crash meanwhile is whole up to its end
             self._drop(age)
         self.last_offset = self.applied_feedback_upto = NONE
         self.since_ms = math.inf
 
     def close(self) -> None:
-        """Close the databases."""
         for database in self._ages.values():
             database.close()
         self._ages.clear()
@@ -268,9 +253,9 @@ class PartitionIndex:
 
     def _first(
         self, asked: Sequence[Asked], between: Callable[[float, float], tuple[float, float]]
-    ) -> list[Known | None]:
+    ) -> list[DecisionMatch | None]:
         """Return the first decision in log order of each application and of the time that `between` gives."""
-        found: list[Known | None] = [None] * len(asked)
+        matches: list[DecisionMatch | None] = [None] * len(asked)
         missing, horizon_ms = list(range(len(asked))), self._horizon_s * 1000
         for age in sorted(self._ages):
             places, number = missing, 0
@@ -282,30 +267,29 @@ class PartitionIndex:
                         continue
                     logged, (_, application, at_ms) = unpack_entry(value), asked[place]
                     own = decides(logged, application, *between(at_ms, horizon_ms))
-                    if own or found[place] is None:
-                        found[place] = Known(logged, own)
+                    if own or matches[place] is None:
+                        matches[place] = DecisionMatch(logged, own)
                     if not own:
                         others.append(place)
                 places, number = others, number + 1
             if len(self._ages) > 1:
-                missing = [place for place in missing if (one := found[place]) is None or not one.own]
-        return found
+                missing = [place for place in missing if (match := matches[place]) is None or not match.own]
+        return matches
 
     def _find(self, keys: list[Any]) -> list[bytes | None]:
-        found: list[bytes | None] = [None] * len(keys)
+        values: list[bytes | None] = [None] * len(keys)
         missing = list(range(len(keys)))
         if len(self._ages) == 1:
             (database,) = self._ages.values()
-            return database.get(list(keys)) or found
+            return database.get(list(keys)) or values
         for age in sorted(self._ages):  # the oldest first: of two entries it is the earlier
-            values = self._ages[age].get([keys[index] for index in missing]) or []
-            for index, value in zip(missing, values, strict=True):
-                found[index] = value
-            missing = [index for index in missing if found[index] is None]
-        return found
+            stored = self._ages[age].get([keys[index] for index in missing]) or []
+            for index, value in zip(missing, stored, strict=True):
+                values[index] = value
+            missing = [index for index in missing if values[index] is None]
+        return values
 
     def _age_of(self, at_s: float) -> Database:
-        """Return the database for writes of a time."""
         age = max(int(at_s // self._horizon_s), *self._ages, 0)
         if age not in self._ages:
             for database in self._ages.values():
@@ -351,14 +335,12 @@ class LogIndex:
 
     def of(self, partition: int) -> PartitionIndex:
         """Return the partition's index; the first call opens it."""
-        found = self._open.get(partition)
-        if found is None:
-            found = PartitionIndex(self._folder / str(partition), self._horizon_s)
-            self._open[partition] = found
-        return found
+        index = self._open.get(partition)
+        if index is None:
+            index = self._open[partition] = PartitionIndex(self._folder / str(partition), self._horizon_s)
+        return index
 
     def keep_only(self, partitions: Iterable[int]) -> None:
-        """Close the indexes of all other partitions."""
         for partition in self._open.keys() - set(partitions):
             self._open.pop(partition).close()
 

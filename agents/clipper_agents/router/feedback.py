@@ -17,6 +17,7 @@ Rules of this file:
 import asyncio
 import logging
 import math
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -36,13 +37,13 @@ from clipper_agents.feedback.feedback_step import (
     read_markers,
 )
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.decision_index import Asked, DecisionLookup, LogIndex
-from clipper_agents.router.prediction_log import PredictionLog
+from clipper_agents.router.decision_index import Asked, DecisionLookup
+from clipper_agents.router.pipeline import QueryStores
+from clipper_agents.router.queries import QueryAgent
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
-from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
+from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.outbox import Record as Outgoing
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
 from clipper_topics.catalogue import Catalogue
@@ -61,183 +62,22 @@ TAKEN_OVER_S = 20.0
 """Longer than a member that was frozen needs to hear that it has lost its partitions."""
 SETTLED_MS = 10_000
 """Longer than a process takes to commit what it has read, and more than the clocks of brokers differ."""
-LOOKS = 4
+READ_POINTS = 4
 """Some ten seconds apart, so longer than a broker that was deposed takes to know it."""
 FEEDBACK_A_STEP = 2_000
 """Feedback per transaction in a backlog; one costs about ten milliseconds."""
 FEEDBACK_A_TURN = 250  # folded in some fifteen milliseconds, then answers have their turn, and another partition
 
 
-Said: TypeAlias = tuple[Record, Feedback]
+Given: TypeAlias = tuple[Record, Feedback]
+"""Feedback, with the record that it stands in."""
 
 
-class Look(NamedTuple):
+class ReadPoint(NamedTuple):
     """A time of the log up to which all feedback had been read when it was looked, and where the partition ended."""
 
     at_ms: float
     end: int
-
-
-class FeedbackJoin:
-    """Finds the decisions that feedback is about, and waits for those that are still to come.
-
-    `may_decide` says of a partition of queries whether one with an id, before an end, may still be decided about.
-    """
-
-    def __init__(
-        self,
-        app: ClipperApp,
-        catalogue: Catalogue,
-        decisions: LogIndex,
-        audits: LogIndex,
-        prediction_log: PredictionLog,
-        followed_upto: Callable[[], int],
-        may_decide: Callable[[TP, str, int], bool],
-    ) -> None:
-        self._app, self._catalogue, self.decisions, self._audits = app, catalogue, decisions, audits
-        self._prediction_log, self._followed_upto, self._may_decide = prediction_log, followed_upto, may_decide
-        self._looks: dict[int, list[Look]] = {}
-        """By partition, in the order of their time."""
-        self._ahead_s: dict[int, float] = {}
-        """By partition, how much the log's time is ahead of the event loop's, at the least."""
-
-    def observe_time(self, partition: int, at_s: float) -> None:
-        """Note that the partition's log has passed a time, in seconds since the epoch."""
-        self._ahead_s[partition] = max(at_s - _now_s(), self._ahead_s.get(partition, -math.inf))
-
-    def look_up(self, partition: int, feedback: list[Said]) -> DecisionLookup:
-        asked = (_asked(record, found) for record, found in feedback)
-        return DecisionLookup(self.decisions.of(partition), self._audits.of(partition), asked)
-
-    async def await_control(self, generation: int) -> bool:
-        """Wait until the control topic is read to its end; return False if the generation ended meanwhile."""
-        control = TopicPartition(self._catalogue.control, 0)
-        end = (await self._app.log_reader.end_offsets([control]))[control]
-        while self._followed_upto() < end:
-            await asyncio.sleep(LOOK_AGAIN_S)
-            if not self._current(generation):
-                return False
-        return self._current(generation)
-
-    async def await_decisions(
-        self, partition: int, feedback: list[Said], lookup: DecisionLookup, generation: int
-    ) -> bool:
-        """Wait for decisions and audits that are still to come; return False if the generation ended meanwhile."""
-        missing = self._incomplete(partition, feedback, lookup)
-        if not missing:
-            return True
-        queries, app = TP(self._catalogue.queries, partition), self._app
-        without = [record for record, found in missing if lookup.decisions[_asked(record, found)] is None]
-        early_upto_ms = max((record.timestamp for record in without), default=0) + EARLY_FEEDBACK_MS
-
-        def is_early(_: Said) -> bool:
-            return self._log_time_ms(partition) <= early_upto_ms
-
-        def is_undecided(one: Said) -> bool:
-            return lookup.decisions[_asked(*one)] is None and self._may_decide(queries, one[1].query_id, end)
-
-        def is_audited(one: Said) -> bool:
-            found = lookup.decisions[_asked(*one)]
-            return found is not None and self._is_open(queries, prediction_head(found).query_offset, end)
-
-        async def wait_while(holds: Callable[[Said], bool]) -> None:
-            while any(map(holds, missing)) and self._current(generation):
-                await asyncio.sleep(LOOK_AGAIN_S)
-                lookup.refresh()
-                missing[:] = self._incomplete(partition, missing, lookup)
-            lookup.refresh()  # after the last look: what was decided before it is in the index
-            missing[:] = self._incomplete(partition, missing, lookup)
-
-        await wait_while(is_early)
-        end = (await app.log_reader.end_offsets([TopicPartition(*queries)]))[TopicPartition(*queries)]
-        await wait_while(is_undecided)
-        await wait_while(is_audited)
-        if missing and self._current(generation):
-            await self._prediction_log.catch_up([partition])
-            lookup.refresh()
-        return self._current(generation)
-
-    def _is_open(self, queries: TP, offset: int, end: int) -> bool:
-        """Return whether a query that was decided is not finished yet, of those before an end or read since."""
-        frontier = self._app.consumer.frontiers[queries]
-        return offset < max(end, frontier.first) and not frontier.is_finished(offset)
-
-    def _log_time_ms(self, partition: int) -> float:
-        """Return a time that the log has passed for sure, in milliseconds since the epoch."""
-        return max(self.decisions.of(partition).newest_s, self._ahead_s[partition] + _now_s()) * 1000
-
-    def _incomplete(self, partition: int, feedback: list[Said], lookup: DecisionLookup) -> list[Said]:
-        """Return the feedback of this partition whose decision or audit is not known yet."""
-        return [
-            (record, found)
-            for record, found in feedback
-            if not lookup.is_complete(_asked(record, found))
-            and self._named_partition(partition, record, found, lookup) is None
-        ]
-
-    def _named_partition(self, partition: int, record: Record, found: Feedback, lookup: DecisionLookup) -> int | None:
-        """Return the partition to forward the feedback to; None if it stays."""
-        named = None if lookup.decisions[_asked(record, found)] is not None else partition_of(found.query_id)
-        if named is None or named == partition or named >= self._catalogue.partitions:
-            return None
-        if _size_bytes(record) > FORWARDED_BYTES:
-            return None
-        return None if any(name == FORWARDED for name, _ in record.headers) else named
-
-    def split(
-        self, partition: int, feedback: list[Said], lookup: DecisionLookup
-    ) -> tuple[list[Said], list[tuple[Record, int]]]:
-        """Split feedback into that of this partition, and that whose id names another partition, with its number."""
-        here, elsewhere = [], []
-        for record, found in feedback:
-            target = self._named_partition(partition, record, found, lookup)
-            if target is None:
-                here.append((record, found))
-            else:
-                elsewhere.append((record, target))
-        return here, elsewhere
-
-    async def forget_old(self) -> None:
-        """Forget decisions that no query and no feedback can be about that is still to come.
-
-        Feedback of any partition may be sent on to this process's own. So it is forgotten up to a time of the log when
-        each partition's feedback up to then had been read `LOOKS` times in a row (a broker that was deposed names an
-        earlier end for a while), and here what stood in the log at each of these looks.
-        """
-        generation = self._app.generation
-        owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
-        at_ms = max((self.decisions.of(one).newest_s for one in owned), default=0.0) * 1000 - SETTLED_MS
-        is_read = bool(owned) and await self._is_read(at_ms)
-        tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
-        ends = await self._app.log_reader.end_offsets(tps) if is_read else {}
-        self._looks = {one: looks for one, looks in self._looks.items() if one in owned} if is_read else {}
-        if not self._current(generation):
-            return
-        for tp, end in ends.items():
-            looks = self._looks.setdefault(tp.partition, [])
-            passed = bisect_right(looks, self._app.consumer.finished_upto(TP(*tp)), key=attrgetter("end"))
-            if passed >= LOOKS:
-                del looks[: passed - LOOKS]
-                self._forget(tp.partition, looks[0].at_ms)
-            looks.append(Look(at_ms, end))
-
-    async def _is_read(self, at_ms: float) -> bool:
-        """Whether the feedback of all partitions up to a time has been read, by whichever process."""
-        tps = [TopicPartition(self._catalogue.feedback, number) for number in range(self._catalogue.partitions)]
-        ends = await self._app.log_reader.end_offsets(tps)
-        later = await self._app.log_reader.offsets_at(tps, int(at_ms))
-        read = await self._app.consumer.committed(tps)
-        return all(read[TP(*tp)] >= later.get(tp, ends[tp]) for tp in tps)
-
-    def _forget(self, partition: int, at_ms: float) -> None:
-        unanswered_ms = self._app.consumer.frontiers[TP(self._catalogue.queries, partition)].since_ms
-        if unanswered_ms is not None:
-            needed_ms = self.decisions.of(partition).needed_since_ms(min(at_ms, unanswered_ms))
-            for index in (self.decisions, self._audits):
-                index.of(partition).forget_before(needed_ms / 1000)
-
-    def _current(self, generation: int) -> bool:
-        return self._app.generation == generation
 
 
 class FeedbackProcessor:
@@ -247,18 +87,23 @@ class FeedbackProcessor:
         self,
         app: ClipperApp,
         catalogue: Catalogue,
-        registry: ApplicationRegistry,
-        selection: SelectionStore,
-        join: FeedbackJoin,
+        stores: QueryStores,
+        control: Follower,
+        queries: QueryAgent,
         metrics: RouterMetrics,
         traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._app, self._catalogue, self._registry, self._selection = app, catalogue, registry, selection
-        self._join, self._metrics, self._traces = join, metrics, traces
+        self._app, self._catalogue, self._control, self._queries = app, catalogue, control, queries
+        self._registry, self._selection, self._logs = stores.registry, stores.selection, stores.logs
+        self._decisions, self._audits = (log.index for log in stores.logs)
+        self._metrics, self._traces = metrics, traces
         self._turn = asyncio.Lock()
+        self._read_points: dict[int, list[ReadPoint]] = {}
+        """By partition, in the order of their time."""
+        self._ahead_s: dict[int, float] = {}
+        """By partition, how much the log's time is ahead of that of the event loop, at the least."""
 
     async def serve(self, stream: Any) -> None:
-        """Learn until the process stops, in each partition for itself."""
 
         async def serve(tp: TP, records: list[Record], generation: int) -> None:
             if await self.learn(tp.partition, records, generation):
@@ -276,9 +121,9 @@ class FeedbackProcessor:
             return await self._learn(partition, records, generation)
         except PartitionTakenOver as error:
             logger.warning("learning stops until partitions are given anew: %s", error)
-            end_s = _now_s() + TAKEN_OVER_S
+            end_s = time.monotonic() + TAKEN_OVER_S
             while self._current(generation):
-                if _now_s() > end_s:
+                if time.monotonic() > end_s:
                     raise
                 await asyncio.sleep(LOOK_AGAIN_S)
             return False
@@ -288,18 +133,17 @@ class FeedbackProcessor:
             if not self._current(generation):
                 return False
             position, at_s = self._selection.position(partition), records[-1].timestamp / 1000
-            self._join.observe_time(partition, at_s)
+            self._ahead_s[partition] = max(at_s - _loop_time_s(), self._ahead_s.get(partition, -math.inf))
             fresh = [record for record in records if record.offset > position]
             traced = self._traces.begin_feedback(fresh) if self._traces.is_on else None
             claims = [record for record in fresh if is_marker(record)]
-            found, undecodable = _decoded(fresh if not claims else [one for one in fresh if not is_marker(one)])
-            known = (self._registry.restore(restore_id_of(record.headers) or "") for record in claims)
-            if not (all(known) or await self._join.await_control(generation)):
+            feedback, undecodable = _decoded(record for record in fresh if not is_marker(record))
+            if not await self._await_declarations(claims, generation):
                 return False
-            lookup = self._join.look_up(partition, found)
-            if not await self._join.await_decisions(partition, found, lookup, generation):
+            lookup = self._look_up(partition, feedback)
+            if not await self._await_decisions(partition, feedback, lookup, generation):
                 return False
-            here, elsewhere = self._join.split(partition, found, lookup)
+            here, elsewhere = self._split(partition, feedback, lookup)
             markers, refused = read_markers(claims, self._registry.restore, self._catalogue.partitions)
             step = await self._fold(partition, here, lookup, markers)
             for record, error in [*undecodable, *refused]:
@@ -311,24 +155,61 @@ class FeedbackProcessor:
                 return False
             if last > position:
                 await self._selection.write(partition, step.rows, last, {self._catalogue.feedback_acks: step.acks})
-                self._join.decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
+                self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
             self._count(step, len(elsewhere))
             if traced is not None:
                 self._traces.learned(traced, step, {record.offset for record, _ in elsewhere})
             return True
 
+    async def forget_old(self) -> None:
+        """Forget decisions that no query and no feedback can be about that is still to come.
+
+        Feedback of any partition may be sent on to this process's own. So it is forgotten up to a time of the log when
+        each partition's feedback up to then had been read at `READ_POINTS` times in a row (a broker that was deposed
+        names an earlier end for a while), and here what stood in the log at each of these times.
+        """
+        generation = self._app.generation
+        owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
+        at_ms = max((self._decisions.of(partition).newest_s for partition in owned), default=0.0) * 1000 - SETTLED_MS
+        is_read = bool(owned) and await self._is_read(at_ms)
+        tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
+        ends = await self._app.log_reader.end_offsets(tps) if is_read else {}
+        for partition in self._read_points.keys() - (set(owned) if is_read else set()):
+            del self._read_points[partition]
+        if not self._current(generation):
+            return
+        for tp, end in ends.items():
+            points = self._read_points.setdefault(tp.partition, [])
+            passed = bisect_right(points, self._app.consumer.finished_upto(TP(*tp)), key=attrgetter("end"))
+            if passed >= READ_POINTS:
+                del points[: passed - READ_POINTS]
+                self._forget(tp.partition, points[0].at_ms)
+            points.append(ReadPoint(at_ms, end))
+
+    async def _is_read(self, at_ms: float) -> bool:
+        """Whether the feedback of all partitions up to a time has been read, by whichever process."""
+        tps = [TopicPartition(self._catalogue.feedback, number) for number in range(self._catalogue.partitions)]
+        ends = await self._app.log_reader.end_offsets(tps)
+        later = await self._app.log_reader.offsets_at(tps, int(at_ms))
+        read = await self._app.consumer.committed(tps)
+        return all(read[TP(*tp)] >= later.get(tp, ends[tp]) for tp in tps)
+
+    def _forget(self, partition: int, at_ms: float) -> None:
+        unanswered_ms = self._app.consumer.frontiers[TP(self._catalogue.queries, partition)].since_ms
+        if unanswered_ms is not None:
+            needed_ms = self._decisions.of(partition).needed_since_ms(min(at_ms, unanswered_ms))
+            for index in (self._decisions, self._audits):
+                index.of(partition).forget_before(needed_ms / 1000)
+
     async def rebuild_applied_feedback(self, since_ms: Mapping[int, int]) -> None:
         """Rebuild the notes of applied feedback up to the rows' position, by the fold without its effect on rows.
 
-        Of each owned partition, the log is read from a time on, in milliseconds since the epoch.
+        `since_ms` says by owned partition, in milliseconds since the epoch, what need not be read.
         """
         starts: dict[TopicPartition, int | None] = {}
         ends: dict[TopicPartition, int] = {}
         for partition in since_ms:
-            done, position = (
-                self._join.decisions.of(partition).applied_feedback_upto,
-                self._selection.position(partition),
-            )
+            done, position = self._decisions.of(partition).applied_feedback_upto, self._selection.position(partition)
             if done < position:
                 tp = TopicPartition(self._catalogue.feedback, partition)
                 starts[tp], ends[tp] = done + 1, position + 1
@@ -336,18 +217,16 @@ class FeedbackProcessor:
         await self._app.log_reader.read(starts, self._note_read, ends, since)
 
     def _note_read(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
-        found, _ = _decoded(record for record in records if not is_marker(record))
-        lookup = self._join.look_up(tp.partition, found)
-        step = self._step(tp.partition, self._join.split(tp.partition, found, lookup)[0], lookup)
+        feedback, _ = _decoded(record for record in records if not is_marker(record))
+        lookup = self._look_up(tp.partition, feedback)
+        step = self._step(tp.partition, self._split(tp.partition, feedback, lookup)[0], lookup)
         at_s = records[-1].timestamp / 1000
-        self._join.decisions.of(tp.partition).note_applied_feedback(
-            step.applied_feedback.items(), records[-1].offset, at_s
-        )
+        self._decisions.of(tp.partition).note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
 
     async def _fold(
         self,
         partition: int,
-        feedback: list[Said],
+        feedback: list[Given],
         lookup: DecisionLookup,
         markers: Sequence[tuple[Record, Restored]],
     ) -> Step:
@@ -364,26 +243,55 @@ class FeedbackProcessor:
     def _step(
         self,
         partition: int,
-        feedback: list[Said],
+        feedback: list[Given],
         lookup: DecisionLookup,
         markers: Sequence[tuple[Record, Restored]] = (),
         step: Step | None = None,
     ) -> Step:
         joined = [
-            JoinedFeedback(record, found, lookup.decisions[asked], lookup.audits.get(asked))
-            for record, found in feedback
-            for asked in [_asked(record, found)]
+            JoinedFeedback(record, content, lookup.decisions[asked], lookup.audits.get(asked))
+            for record, content in feedback
+            for asked in [_asked(record, content)]
         ]
-        offsets = [one.decision.offset for one in joined if one.decision is not None]
+        offsets = [given.decision.offset for given in joined if given.decision is not None]
         return learn(
             joined,
-            dict(zip(offsets, self._join.decisions.of(partition).applied_feedback(offsets), strict=True)),
+            dict(zip(offsets, self._decisions.of(partition).applied_feedback(offsets), strict=True)),
             lambda row: self._selection.row(*row, partition),
             lambda name, _: self._registry.application(name),
             markers,
             lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
             step,
         )
+
+    def _look_up(self, partition: int, feedback: list[Given]) -> DecisionLookup:
+        asked = (_asked(record, content) for record, content in feedback)
+        return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), asked)
+
+    async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
+        """Wait for declarations that may still arrive; return False if the generation ended meanwhile."""
+        if all(self._registry.restore(restore_id_of(record.headers) or "") for record in claims):
+            return True
+        control = TopicPartition(self._catalogue.control, 0)
+        end = (await self._app.log_reader.end_offsets([control]))[control]
+        while self._control.followed_upto() < end:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if not self._current(generation):
+                return False
+        return self._current(generation)
+
+    def _split(
+        self, partition: int, feedback: list[Given], lookup: DecisionLookup
+    ) -> tuple[list[Given], list[tuple[Record, int]]]:
+        """Split feedback into that of this partition, and that whose id names another partition, with its number."""
+        here, elsewhere = [], []
+        for record, content in feedback:
+            target = self._named_partition(partition, record, content, lookup)
+            if target is None:
+                here.append((record, content))
+            else:
+                elsewhere.append((record, target))
+        return here, elsewhere
 
     async def _forward(self, elsewhere: list[tuple[Record, int]]) -> None:
         by_target: dict[int, list[Outgoing]] = {}
@@ -392,6 +300,70 @@ class FeedbackProcessor:
             by_target.setdefault(target, []).append((record.key, record.value, headers))
         for target, records in by_target.items():
             await self._app.outbox.send(self._catalogue.feedback, target, records)
+
+    async def _await_decisions(
+        self, partition: int, feedback: list[Given], lookup: DecisionLookup, generation: int
+    ) -> bool:
+        """Wait for decisions and audits that are still to come; return False if the generation ended meanwhile."""
+        missing = self._incomplete(partition, feedback, lookup)
+        if not missing:
+            return True
+        queries, app = TP(self._catalogue.queries, partition), self._app
+        without = [record for record, content in missing if lookup.decisions[_asked(record, content)] is None]
+        early_upto_ms = max((record.timestamp for record in without), default=0) + EARLY_FEEDBACK_MS
+
+        def is_early(_: Given) -> bool:
+            return self._log_time_ms(partition) <= early_upto_ms
+
+        def is_undecided(given: Given) -> bool:
+            decision, query_id = lookup.decisions[_asked(*given)], given[1].query_id
+            return decision is None and self._queries.may_decide(queries, query_id, end)
+
+        def is_audited(given: Given) -> bool:
+            decision = lookup.decisions[_asked(*given)]
+            return decision is not None and self._is_open(queries, prediction_head(decision).query_offset, end)
+
+        async def wait_while(holds: Callable[[Given], bool]) -> None:
+            while any(map(holds, missing)) and self._current(generation):
+                await asyncio.sleep(LOOK_AGAIN_S)
+                lookup.refresh()
+                missing[:] = self._incomplete(partition, missing, lookup)
+            lookup.refresh()  # after the last look: what was decided before it is in the index
+            missing[:] = self._incomplete(partition, missing, lookup)
+
+        await wait_while(is_early)
+        end = (await app.log_reader.end_offsets([TopicPartition(*queries)]))[TopicPartition(*queries)]
+        await wait_while(is_undecided)
+        await wait_while(is_audited)
+        if missing and self._current(generation):
+            await self._logs.catch_up([partition])
+            lookup.refresh()
+        return self._current(generation)
+
+    def _is_open(self, queries: TP, offset: int, end: int) -> bool:
+        """Return whether a query that was decided is not finished yet, of those before an end or read since."""
+        frontier = self._app.consumer.frontiers[queries]
+        return offset < max(end, frontier.first) and not frontier.is_finished(offset)
+
+    def _log_time_ms(self, partition: int) -> float:
+        """Return a time that the log has passed for sure, in milliseconds since the epoch."""
+        return max(self._decisions.of(partition).newest_s, self._ahead_s[partition] + _loop_time_s()) * 1000
+
+    def _incomplete(self, partition: int, feedback: list[Given], lookup: DecisionLookup) -> list[Given]:
+        return [
+            (record, content)
+            for record, content in feedback
+            if not lookup.is_complete(_asked(record, content))
+            and self._named_partition(partition, record, content, lookup) is None
+        ]
+
+    def _named_partition(self, partition: int, record: Record, content: Feedback, lookup: DecisionLookup) -> int | None:
+        named = None if lookup.decisions[_asked(record, content)] is not None else partition_of(content.query_id)
+        if named is None or named == partition or named >= self._catalogue.partitions:
+            return None
+        if _size_bytes(record) > FORWARDED_BYTES:
+            return None
+        return None if any(name == FORWARDED for name, _ in record.headers) else named
 
     def _current(self, generation: int) -> bool:
         return self._app.generation == generation
@@ -405,26 +377,25 @@ class FeedbackProcessor:
             self._metrics.count_dead_letters(self._catalogue.feedback, type(error).__name__)
 
 
-def _decoded(
-    records: Iterable[Record],
-) -> tuple[list[Said], list[tuple[Record, Exception]]]:
-    found: list[Said] = []
-    undecodable: list[tuple[Record, Exception]] = []
-    for record in records:
-        try:
-            found.append((record, decode_feedback(record)))
-        except UndecodableRecord as error:
-            undecodable.append((record, error))
-    return found, undecodable
-
-
-def _now_s() -> float:
-    """Seconds since any moment, by the event loop."""
+def _loop_time_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _asked(record: Record, found: Feedback) -> Asked:
-    return found.query_id, found.application, said_at_ms(record.timestamp, record.headers)
+def _decoded(
+    records: Iterable[Record],
+) -> tuple[list[Given], list[tuple[Record, Exception]]]:
+    feedback: list[Given] = []
+    undecodable: list[tuple[Record, Exception]] = []
+    for record in records:
+        try:
+            feedback.append((record, decode_feedback(record)))
+        except UndecodableRecord as error:
+            undecodable.append((record, error))
+    return feedback, undecodable
+
+
+def _asked(record: Record, content: Feedback) -> Asked:
+    return content.query_id, content.application, said_at_ms(record.timestamp, record.headers)
 
 
 def _size_bytes(record: Record) -> int:

@@ -17,21 +17,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
-from typing import Any, Protocol
+from itertools import chain, count, repeat
+from typing import Any, NamedTuple, TypeAlias
 
 from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.reader import Apply, LogReader
 from clipper_agents.router.clock_skew import ClockSkew
-from clipper_agents.router.decision_index import LogIndex, PartitionIndex
-from clipper_agents.router.outgoing_records import Decided, Sendable
-from clipper_agents.router.query_consumer import QueryConsumer
-from clipper_agents.streaming.app import TaskRunner
-from clipper_agents.streaming.outbox import Outbox
-from clipper_stream.query import DecodedQuery
+from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.streaming.app import ClipperApp
+from clipper_agents.streaming.outbox import Record
+from clipper_stream.query import Answers, QueryBatch
+from clipper_topics import codec
+from clipper_topics.codec import headers_of
 from clipper_topics.feedback import LONGEST_AWAY_MS, said_at_ms
-from clipper_topics.logged_records import LoggedRecord
+from clipper_topics.logged_records import LoggedRecord, audit_key
 
 logger = logging.getLogger(__name__)
 
@@ -42,64 +42,90 @@ MOST_READ = 100_000
 OTHERS_S = 5.0
 """For what others have to read."""
 
+ReadRecord: TypeAlias = Callable[[ConsumerRecord[Any, Any]], tuple[str, LoggedRecord] | None]
+IndexEntry: TypeAlias = tuple[str, int, bytes, bool, bool]
+"""Key in the index, offset, value, whether that is msgpack, and whether an audit follows."""
 
-class LoggedTopic(Protocol):
-    """What an `IndexedLog` needs to know about the records of its topic, and whom it notifies."""
 
-    topic: str
+class OutgoingRecords(NamedTuple):
+    """Predictions or audits to send.
 
-    def key(self, query: DecodedQuery, /) -> str:
-        """Return the key under which the record about a query is indexed."""
-        ...
+    Attributes:
+        batch: Has the queries that they are about.
+        entries: These queries, or their audits.
+        values: The bytes of each record.
+        content_type: Of the values.
+        answers: What is in the records; None for repetitions of recorded ones.
+    """
 
-    def read(self, record: ConsumerRecord[Any, Any], /) -> tuple[str, LoggedRecord] | None:
-        """Return key and content of a record of any writer; None for a record of another kind."""
-        ...
+    batch: QueryBatch
+    entries: Sequence[int]
+    values: list[bytes]
+    content_type: str
+    answers: Answers | None = None
 
-    def written(self, partition: int, outgoing: list[Sendable], generation: int, /, *, alone: bool) -> None:
-        """Take note that records of one partition are in the log and indexed.
+    @property
+    def queries(self) -> Sequence[int]:
+        return [self.batch.query_of(entry) for entry in self.entries] if self.batch.audit else self.entries
 
-        `alone` says that nobody else has written to the partition since this process owns it: what is indexed is what
-        was sent.
-        """
-        ...
+    @property
+    def shares_id(self) -> bool:
+        """Whether another application's query has the same id as one of these."""
+        return self.answers is not None and self.batch.shares_id
 
-    def round_ended(self, outgoing: list[Sendable], offsets: list[int], took_s: float, /) -> None:
-        """Take note that a round of these records, which are at these offsets, took a number of seconds."""
-        ...
+    @property
+    def traces(self) -> list[tuple[int, Any]]:
+        """Place of each record that is about a sampled query, and the query's trace."""
+        traces = self.batch.traces
+        return [(place, traces[query]) for place, query in enumerate(self.queries) if query in traces] if traces else []
+
+    def records(self) -> Iterable[Record]:
+        headers, echoed, queries = headers_of(self.content_type, state_json=True), self.batch.echoed, self.queries
+        keys = [self.batch.keys[query] for query in queries]
+        if not echoed:
+            return zip(keys, self.values, repeat(headers), strict=False)
+        return zip(keys, self.values, ([*headers, *echoed.get(query, ())] for query in queries), strict=True)
+
+    def index_entries(self, first: int) -> Iterable[IndexEntry]:
+        """What is to be indexed, when the first record has this offset."""
+        if self.answers is None:
+            return ()
+        batch, queries, audit = self.batch, self.queries, self.batch.audit
+        keys = [batch.ids[query] for query in queries]
+        if queries is not self.entries and self.entries[0] >= len(batch):
+            keys = [audit_key(batch.ids[query], batch.offsets[query]) for query in queries]
+        audited = [entry in audit for entry in self.entries] if audit else repeat(False)  # noqa: FBT003
+        msgpack = repeat(self.content_type == codec.MSGPACK)
+        return zip(keys, count(first), self.values, msgpack, audited, strict=False)
+
+
+class WrittenRound(NamedTuple):
+    """Records of one partition that are in the log and indexed.
+
+    Attributes:
+        alone: Whether nobody else has written to the partition since this process owns it: what is indexed is what was
+            sent.
+        took_s: From their sending until they were indexed, in seconds.
+    """
+
+    partition: int
+    outgoing: list[OutgoingRecords]
+    offsets: list[int]
+    generation: int
+    alone: bool
+    took_s: float
 
 
 class IndexedLog:
-    """Sends and indexes records of one topic.
-
-    Args:
-        outbox: Sends.
-        reader: Reads what others wrote.
-        owner: Knows what the records are about, and is told that they are written.
-        index: The index of the topic.
-        consumer: Knows the generation that counts.
-        tasks: Runs the rounds.
-        skew: Compares this process's clock with the stamps of the broker.
-        clock: Seconds since the epoch.
-    """
+    """Sends and indexes records of one topic."""
 
     def __init__(
-        self,
-        outbox: Outbox,
-        reader: LogReader,
-        owner: LoggedTopic,
-        index: LogIndex,
-        consumer: QueryConsumer,
-        tasks: TaskRunner,
-        *,
-        skew: ClockSkew | None = None,
-        clock: Callable[[], float] = time.time,
+        self, app: ClipperApp, topic: str, index: LogIndex, read: ReadRecord, skew: ClockSkew | None = None
     ) -> None:
-        self._outbox, self._reader, self._owner, self._topic = outbox, reader, owner, owner.topic
-        self.index = index
-        self._consumer, self._tasks = consumer, tasks
-        self._skew, self._clock = skew or ClockSkew(), clock
-        self._waiting: dict[int, list[Sendable]] = {}
+        self._app, self.topic, self.index, self._read_record = app, topic, index, read
+        self._skew = skew or ClockSkew()
+        self._written: Callable[[WrittenRound], None] = lambda _: None
+        self._waiting: dict[int, list[OutgoingRecords]] = {}
         self._unwritten = Counter[int]()
         self._sending: set[int] = set()
         """Partitions that have a round under way."""
@@ -108,24 +134,24 @@ class IndexedLog:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def add(self, outgoing: Iterable[Sendable]) -> None:
-        """Queue records for the next round of their partition."""
+    def connect(self, written: Callable[[WrittenRound], None]) -> None:
+        self._written = written
+
+    def add(self, outgoing: Iterable[OutgoingRecords]) -> None:
         waiting = self._waiting
-        for one in outgoing:
-            partition = one.partition
-            waiting.setdefault(partition, []).append(one)
-            self._unwritten[partition] += one.size
+        for some in outgoing:
+            partition = some.batch.partition
+            waiting.setdefault(partition, []).append(some)
+            self._unwritten[partition] += len(some.values)
         for partition in waiting.keys() - self._sending:
             self._idle.clear()
             self._sending.add(partition)
-            self._tasks.watched(self._send(partition))
+            self._app.watched(self._send(partition))
 
     def unwritten(self, partition: int) -> int:
-        """Number of records of a partition that are not in the log yet."""
         return self._unwritten[partition]
 
     async def idle(self) -> None:
-        """Wait until no record is being sent."""
         await self._idle.wait()
 
     async def restore(
@@ -133,21 +159,19 @@ class IndexedLog:
     ) -> int:
         """Index the part of the log behind the index, and return the number of records.
 
-        Args:
-            since_ms: By partition that this process owns now: older records are not needed where the log is read whole,
-                in milliseconds since the epoch.
-            ends: Where the markers stand that this process has written.
-            unread_ms: Likewise, since when queries and feedback may be that are still to be read.
+        By partition that this process owns now, in milliseconds since the epoch: `since_ms`, from when on records are
+        needed where the log is read whole; `unread_ms`, since when queries and feedback may be that are still to be
+        read. `ends` is where the markers stand that this process has written.
         """
         for number in since_ms:
             index = self.index.of(number)
-            if index.last_offset >= ends[TopicPartition(self._topic, number)]:
-                logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", self._topic, number)
+            if index.last_offset >= ends[TopicPartition(self.topic, number)]:
+                logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", self.topic, number)
                 index.clear()
             index.begin(index.needed_since_ms(unread_ms[number]), since_ms[number])
         count = await self.catch_up(since_ms, since_ms, ends)
         for number in since_ms:
-            self.index.of(number).pass_marker(ends[TopicPartition(self._topic, number)])
+            self.index.of(number).pass_marker(ends[TopicPartition(self.topic, number)])
         self._read.clear()
         return count
 
@@ -158,73 +182,92 @@ class IndexedLog:
         ends: Mapping[TopicPartition, int] | None = None,
     ) -> int:
         """Index the part of the log behind the index, up to ends that are proven, and return the number of records."""
-        starts = {TopicPartition(self._topic, number): self.index.of(number).last_offset + 1 for number in partitions}
-        since = {TopicPartition(self._topic, number): at_ms for number, at_ms in (since_ms or {}).items()}
-        return await self._reader.read(starts, self._index_read, ends, since)
+        starts = {TopicPartition(self.topic, number): self.index.of(number).last_offset + 1 for number in partitions}
+        since = {TopicPartition(self.topic, number): at_ms for number, at_ms in (since_ms or {}).items()}
+        return await self._app.log_reader.read(starts, self._index_read, ends, since)
 
     async def _send(self, partition: int) -> None:
         while outgoing := self._waiting.pop(partition, None):
             await self._round(partition, outgoing)
-            self._unwritten[partition] -= sum(one.size for one in outgoing)
+            self._unwritten[partition] -= sum(len(some.values) for some in outgoing)
         self._sending.remove(partition)
         if not self._sending:
             self._idle.set()
 
-    async def _round(self, partition: int, outgoing: list[Sendable]) -> None:
-        await self._consumer.confirmed()
-        generation = self._consumer.generation
-        current = [one for one in outgoing if one.generation == generation]
+    async def _round(self, partition: int, outgoing: list[OutgoingRecords]) -> None:
+        await self._app.membership.confirmed()
+        generation = self._app.generation
+        current = [some for some in outgoing if some.batch.generation == generation]
         if not current:
             return
-        began_s, sent_s = time.monotonic(), self._clock()
-        records = chain.from_iterable(one.records() for one in current)
-        delivery = await self._outbox.submit(self._topic, partition, records)
+        began_s, sent_s = time.monotonic(), time.time()
+        records = chain.from_iterable(some.records() for some in current)
+        delivery = await self._app.outbox.submit(self.topic, partition, records)
         offsets = await delivery.offsets()
         if delivery.stamped_s is not None:
-            self._skew.observe(sent_s, delivery.stamped_s, self._clock())
-        at_s = self._clock() if delivery.stamped_s is None else delivery.stamped_s
-        if await self._finish(partition, current, offsets, generation, at_s):
-            self._owner.round_ended(current, offsets, time.monotonic() - began_s)
+            self._skew.observe(sent_s, delivery.stamped_s, time.time())
+        at_s = time.time() if delivery.stamped_s is None else delivery.stamped_s
+        if self._app.generation == generation:
+            await self._index(partition, current, offsets, at_s)
+        if self._app.generation == generation:
+            alone, took_s = partition not in self._read, time.monotonic() - began_s
+            self._written(WrittenRound(partition, current, offsets, generation, alone, took_s))
 
-    async def _finish(
-        self, partition: int, outgoing: list[Sendable], offsets: list[int], generation: int, at_s: float
-    ) -> bool:
-        """Index acknowledged records and report them as written; return False if the generation has ended."""
-        if self._consumer.generation != generation:
-            return False
+    async def _index(self, partition: int, outgoing: list[OutgoingRecords], offsets: list[int], at_s: float) -> None:
+        """Index acknowledged records.
+
+        A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
+        application's query has the same id, or records of another process were read after the decision.
+        """
         index = self.index.of(partition)
-        first = index.last_offset + 1
+        first = offset = index.last_offset + 1
         if offsets != [*range(first, first + len(offsets))]:
             end = offsets[-1] + 1
-            await self.catch_up([partition], ends={TopicPartition(self._topic, partition): end} if end else None)
-            if self._consumer.generation != generation:
-                return False
+            await self.catch_up([partition], ends={TopicPartition(self.topic, partition): end} if end else None)
+            return
+        entries = list[IndexEntry]()
+        for some in outgoing:
+            entries += some.index_entries(offset)
+            offset += len(some.values)
+        if partition in self._read or any(some.shares_id for some in outgoing):
+            index.index([(entry[0], LoggedRecord(*entry[1:])) for entry in entries], offset - 1, at_s)
         else:
-            self._index(index, outgoing, first, at_s, look=partition in self._read)
-        self._owner.written(partition, outgoing, generation, alone=partition not in self._read)
-        return True
+            index.index_new(entries, offset - 1, at_s)
 
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._read.add(tp.partition)
-        found = [one for one in map(self._owner.read, records) if one is not None]
-        self.index.of(tp.partition).index(found, records[-1].offset, records[-1].timestamp / 1000)
+        logged = [entry for entry in map(self._read_record, records) if entry is not None]
+        self.index.of(tp.partition).index(logged, records[-1].offset, records[-1].timestamp / 1000)
 
-    def _index(
-        self, index: PartitionIndex, outgoing: Sequence[Sendable], first_offset: int, at_s: float, *, look: bool
-    ) -> None:
-        """Index a batch that begins at an offset of the log.
 
-        A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
-        application's query has the same id, or (`look`) records of another process were read after the decision.
-        """
-        key, offset, decided = self._owner.key, first_offset, list[Decided]()
-        for one in outgoing:
-            decided += one.decided(offset, key)
-            offset += one.size
-        if look or any(one.shares_id for one in outgoing):
-            index.index([(one[0], LoggedRecord(*one[1:])) for one in decided], offset - 1, at_s)
-        else:
-            index.index_new(decided, offset - 1, at_s)
+class QueryLogs(NamedTuple):
+    """The logs of predictions and audits; what concerns both is done for predictions first, because audits follow."""
+
+    predictions: IndexedLog
+    audits: IndexedLog
+
+    async def idle(self) -> None:
+        for log in self:
+            await log.idle()
+
+    def unwritten(self, partition: int) -> int:
+        return sum(log.unwritten(partition) for log in self)
+
+    async def restore(
+        self, since_ms: Mapping[int, int], ends: Mapping[TopicPartition, int], unread_ms: Mapping[int, int]
+    ) -> int:
+        """Restore both, and return the number of predictions read; arguments are those of `IndexedLog.restore`."""
+        count = await self.predictions.restore(since_ms, ends, unread_ms)
+        await self.audits.restore(since_ms, ends, unread_ms)
+        return count
+
+    async def catch_up(self, partitions: Sequence[int]) -> None:
+        for log in self:
+            await log.catch_up(partitions)
+
+    def keep_only(self, partitions: Iterable[int]) -> None:
+        for log in self:
+            log.index.keep_only(partitions)
 
 
 async def unread_since_ms(
@@ -237,17 +280,11 @@ async def unread_since_ms(
     """Return by owned partition since when queries or feedback may be that are still to be read there.
 
     In milliseconds since the epoch, by the logs. Feedback of any partition may be sent on to any other, and where
-    nothing is unread what comes is younger than the newest prediction.
-
-    Args:
-        reader: Reads the first records, and feedback that is unread in owned partitions.
-        queries: Next offsets to read of the owned partitions.
-        feedback: Those of all partitions.
-        predictions: Name of the predictions topic.
-        proven: Ends of logs that are known for certain; of others the broker is asked.
+    nothing is unread what comes is younger than the newest prediction. `queries` and `feedback` are the next offsets to
+    read, of the owned partitions and of all; `proven` are ends of logs that are known for certain.
     """
     owned = [tp.partition for tp in queries]
-    logged = [TopicPartition(predictions, one) for one in owned]
+    logged = [TopicPartition(predictions, number) for number in owned]
     mine = [tp for tp in feedback if tp.partition in owned]
     firsts = await reader.beginning_offsets([*queries, *mine])
     ends = {**await reader.end_offsets([*queries, *mine, *logged]), **proven}
@@ -273,10 +310,10 @@ async def unread_since_ms(
         await reader.read(starts, note, {tp: min(upto[tp], first + LOOK_AHEAD) for tp, first in starts.items()})
 
     await read_some({tp: max(first, firsts[tp]) for tp, first in queries.items()}, note_asked, ends)
-    told = {tp: max(feedback[tp], firsts[tp]) for tp in mine}
-    few = {tp: first for tp, first in told.items() if first < ends[tp] <= first + MOST_READ}
+    unread = {tp: max(feedback[tp], firsts[tp]) for tp in mine}
+    few = {tp: first for tp, first in unread.items() if first < ends[tp] <= first + MOST_READ}
     await reader.read(few, note_said, {tp: ends[tp] for tp in few})  # copies of what was said long ago may be in it
-    await read_some({tp: first for tp, first in told.items() if tp not in few}, note_long_ago, ends)
+    await read_some({tp: first for tp, first in unread.items() if tp not in few}, note_long_ago, ends)
     others = [tp for tp in feedback if tp not in mine]
     with suppress(TimeoutError):  # one that has no leader is no reason to serve none
         async with asyncio.timeout(OTHERS_S):
@@ -284,5 +321,5 @@ async def unread_since_ms(
             upto = {tp: there[tp].end for tp in others}
             await read_some({tp: max(feedback[tp], there[tp].first) for tp in others}, note_said, upto)
     await reader.read({tp: max(0, ends[tp] - LOOK_AHEAD) for tp in logged}, note_last, {tp: ends[tp] for tp in logged})
-    known_ms = {one: [*said_ms, *([asked_ms[one]] if one in asked_ms else [])] for one in owned}
-    return {one: min(known_ms[one], default=max(newest_ms)) for one in owned}
+    known_ms = {number: [*said_ms, *([asked_ms[number]] if number in asked_ms else [])] for number in owned}
+    return {number: min(known_ms[number], default=max(newest_ms)) for number in owned}

@@ -8,12 +8,14 @@ Answers that are still under way find their queries as before.
 import asyncio
 import logging
 from functools import partial
-from typing import Protocol
 
 from aiokafka.errors import KafkaError
 
 from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
+from clipper_agents.router.colocated_models import ColocatedModels
+from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.errors import SetupError
 from clipper_topics.manifests import ModelManifest
@@ -25,38 +27,11 @@ AGAIN_AFTER_S = 2.0
 LOOK_S = 0.2
 
 
-class RequestLanes(Protocol):
-    """Opens and closes request lanes by model: a `RequestSender`."""
-
-    async def open(self, ref: str, /) -> None: ...
-    def close(self, ref: str, /) -> bool: ...
-
-
-class LocalModels(Protocol):
-    """Loads and unloads models in this process: `ColocatedModels`."""
-
-    async def load(self, manifest: ModelManifest, /) -> None: ...
-    async def unload(self, ref: str, /) -> None: ...
-
-
-class ModelMetrics(Protocol):
-    """Drops the metric series of a model: `RouterMetrics`."""
-
-    def forget_model(self, ref: str, /) -> None: ...
-
-
 class ModelDiscovery:
-    """Makes declared models askable, concurrently: finds their requests topics, or loads colocated ones.
-
-    Args:
-        registry: Knows which models are declared, and is told which can be asked.
-        lanes: Finds the requests topic of a model.
-        colocated: Loads a model in this process.
-        tasks: Looks at each attempt when it is done; its failure ends the process.
-    """
+    """Makes declared models askable, concurrently: finds their requests topics, or loads colocated ones."""
 
     def __init__(
-        self, registry: ApplicationRegistry, lanes: RequestLanes, colocated: LocalModels, tasks: TaskRunner
+        self, registry: ApplicationRegistry, lanes: RequestSender, colocated: ColocatedModels, tasks: TaskRunner
     ) -> None:
         self._registry, self._lanes, self._colocated, self._tasks = registry, lanes, colocated, tasks
         self._again_s: dict[str, float] = {}
@@ -104,30 +79,19 @@ class ModelDiscovery:
 
 
 class ModelTeardown:
-    """Removes versions that are leaving once their last request has been sent, one task a version.
-
-    Args:
-        registry: Knows which versions are leaving, and is told when they have left.
-        hosts: Forgets who was ready.
-        lanes: Closes the lane of requests.
-        colocated: Ends a model in this process, once it has answered what it was asked.
-        metrics: Takes the metric series of a version back.
-        tasks: Runs each task; its failure ends the process.
-        look_s: How often to look whether the last request has gone out, in seconds.
-    """
+    """Removes versions that are leaving once their last request has been sent, one task a version."""
 
     def __init__(
         self,
         registry: ApplicationRegistry,
         hosts: ReadyHosts,
-        lanes: RequestLanes,
-        colocated: LocalModels,
-        metrics: ModelMetrics,
+        lanes: RequestSender,
+        colocated: ColocatedModels,
+        metrics: RouterMetrics,
         tasks: TaskRunner,
-        look_s: float = LOOK_S,
     ) -> None:
         self._registry, self._hosts, self._lanes, self._colocated = registry, hosts, lanes, colocated
-        self._metrics, self._tasks, self._look_s = metrics, tasks, look_s
+        self._metrics, self._tasks = metrics, tasks
         self._at_work: dict[str, asyncio.Task[None]] = {}
 
     def begin(self) -> None:
@@ -142,7 +106,7 @@ class ModelTeardown:
 
     async def _release(self, ref: str) -> None:
         while not self._lanes.close(ref):
-            await asyncio.sleep(self._look_s)
+            await asyncio.sleep(LOOK_S)
             if ref not in self._registry.leaving:
                 return  # it is back
         self._hosts.forget(ref)

@@ -8,12 +8,11 @@ from typing import Any
 from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.pipeline import QueryPipeline
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces, Record
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import Chunk, newest_age_s
-from clipper_stream.query import Router
 from clipper_topics.frames import OutputFrame, UnknownFrame, decode_output
 
 FRAMES_A_CHUNK = 256
@@ -22,33 +21,21 @@ MEMORY_CHUNKS = 10
 
 
 class OutputAgent:
-    """Decodes output frames and gives those of this process to the router.
-
-    Args:
-        identity: Of this process; frames for another router are not ours.
-        router: Is told how long outputs are on their way back.
-        effects: Takes the outputs.
-        sender: Counts the rows that its replicas have yet to answer.
-        dead_letters: Takes what is no output.
-        metrics: Counts dead letters, and the time that outputs take.
-        traces: Makes the spans of outputs of sampled queries.
-    """
+    """Decodes output frames and gives those of this process to the router."""
 
     def __init__(
         self,
         identity: bytes,
-        router: Router,
-        effects: EffectRunner,
+        pipeline: QueryPipeline,
         sender: RequestSender,
         dead_letters: DeadLetterSender,
         metrics: RouterMetrics,
         traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._identity, self._router, self._effects, self._sender = identity, router, effects, sender
+        self._identity, self._pipeline, self._sender = identity, pipeline, sender
         self._dead_letters, self._metrics, self._traces = dead_letters, metrics, traces
 
     async def serve(self, stream: Any) -> None:
-        """Serve chunks of records until the process stops."""
         async for chunk in stream.chunks(FRAMES_A_CHUNK, self._dead_letters.is_full):
             generation = stream.generation
             frames: list[OutputFrame] = []
@@ -59,8 +46,9 @@ class OutputAgent:
             for frame in mine:
                 self._sender.count_answered(frame.frame, len(frame.outputs))
             began_ns = time.time_ns() if traced else 0
-            self._effects.gather(mine)
-            self._traces.gathered(traced, began_ns)
+            self._pipeline.gather(mine)
+            if traced:
+                self._traces.gathered(traced, began_ns)
             self._measure_return(chunk)
 
     def _decode(
@@ -84,7 +72,7 @@ class OutputAgent:
         return frames
 
     def _measure_return(self, chunk: Chunk) -> None:
-        """Update the smoothed time that outputs take from the host to this process."""
         took_s = newest_age_s(chunk)
         self._metrics.observe_return(took_s)
-        self._router.return_s += (took_s - self._router.return_s) / MEMORY_CHUNKS
+        router = self._pipeline.router
+        router.return_s += (took_s - router.return_s) / MEMORY_CHUNKS

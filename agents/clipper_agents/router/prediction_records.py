@@ -1,8 +1,13 @@
-"""Encodes answers as records of the predictions and audits topics."""
+"""Encodes answers as records of the predictions and audits topics.
+
+Rules of this file:
+- `prediction_of` says what a prediction is. The usual ones of a batch differ in few fields, so one of a kind is encoded
+  with holes there, which are filled for each: the bytes are the same.
+"""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import repeat
 from operator import mod
 from typing import Any, TypeAlias
@@ -10,17 +15,8 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import UNSET
 
-from clipper_stream.query import (
-    Application,
-    BlockAnswers,
-    DecodedQuery,
-    Failure,
-    MissingModel,
-    ModelUse,
-    QueryAnswer,
-    QueryBlock,
-)
-from clipper_stream.query.in_flight import LATE
+from clipper_stream.query import Answers, Failure, QueryBatch
+from clipper_stream.query.batch import LATE, PLAIN
 from clipper_stream.selection.distribution import Decision
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -29,317 +25,343 @@ from clipper_topics.prediction import NAMED, Missing, MissingRow, ModelAnswer, P
 
 MOST_BYTES = LARGEST_RECORD_BYTES - 2 * 1024 * 1024
 """Largest prediction: key and echoed headers, which are the query's, need room as well."""
+LEAST_S = 0.001
+"""An earlier time is left out of a record, as the default of its field."""
+FORMS_FROM = 4
+"""So many answers at least are written into forms; for fewer that is dearer than a record each."""
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What msgspec raises for a value that JSON or msgpack cannot hold, such as an integer of more than 64 bits."""
 _NO_FEATURES: list[float] = []
+_NO_FAILURES: dict[int, Failure] = {}
 Dumps: TypeAlias = Callable[[Any], bytes]
-LEAST_S = 0.001
-"""An earlier time is left out of a record, as the default of its field."""
 
 
-def encode_answer(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> tuple[QueryAnswer, bytes]:
-    """Return the answer and its prediction as bytes, in the content type of its query.
+def encode_answers(answers: Answers) -> tuple[Answers, list[bytes]]:
+    """Return the answers and their predictions as bytes, in the content type of their queries.
 
     An answer that no record can hold becomes a default without outputs, because its query has to end somehow.
-
-    Args:
-        answer: What was decided.
-        most_bytes: Size of the prediction at most.
     """
+    batch, count = answers.batch, len(answers.entries)
+    values: list[bytes] = [b""] * count
+    unusual = batch.options or batch.audit or batch.features or min(batch.queried_at_s) < LEAST_S
+    if count >= FORMS_FROM and not unusual:
+        _fill_forms(answers, values)
+    unwritable: dict[int, Failure] = {}
+    for place, value in enumerate(values):
+        if not 0 < len(value) <= MOST_BYTES:
+            values[place], failure = _encoded(answers, place)
+            if failure is not None:
+                unwritable[answers.entries[place]] = failure
+    return answers._replace(failures={**answers.failures, **unwritable}) if unwritable else answers, values
+
+
+def _encoded(answers: Answers, place: int) -> tuple[bytes, Failure | None]:
+    """Return a prediction by itself, and why it is a default where no record can hold the answer."""
+    kind, prediction = answers.batch.content_type, prediction_of(answers, place)
     try:
-        encoded = _encoded(answer)
-        if len(encoded) <= most_bytes:
-            return answer, encoded
-        size = f"the answer takes {len(encoded)} bytes, a record has at most {most_bytes}"
-        why = f"{size}: ask for fewer rows at once"
+        encoded = codec.predictions.encode(prediction, kind)
+        if len(encoded) <= MOST_BYTES:
+            return encoded, None
+        size = f"the answer takes {len(encoded)} bytes, a record has at most {MOST_BYTES}"
+        failure = Failure("errors", f"{size}: ask for fewer rows at once")
     except _UNWRITABLE as error:
-        why = f"the answer cannot be written as {answer.query.content_type}: {error}"
-    return _default(answer, why, most_bytes)
+        failure = Failure("errors", f"the answer cannot be written as {kind}: {error}")
+    return _default(answers, prediction, failure), failure
 
 
-def _default(answer: QueryAnswer, why: str, most_bytes: int) -> tuple[QueryAnswer, bytes]:
+def _default(answers: Answers, prediction: Prediction, failure: Failure) -> bytes:
     """Return a prediction with the application's default output, or null where no record can hold that either."""
+    batch, packed = answers.batch, prediction.outputs is not UNSET
+    default: Any = batch.manifest.default_output if batch.is_registered else None
+    prediction.confidence, prediction.models, prediction.missing, prediction.features = 0.0, [], [], []
+    prediction.policy = prediction.served_propensity = None
+    prediction.default, (prediction.reason, prediction.explanation) = True, failure
+    prediction.output, prediction.outputs = (UNSET, []) if packed else (default, UNSET)
     with contextlib.suppress(*_UNWRITABLE):
-        default = _without_outputs(answer, why, answer.application and answer.application.default_output)
-        encoded = _encoded(default)
-        if len(encoded) <= most_bytes:
-            return default, encoded
-    default = _without_outputs(answer, why, None)
-    return default, _encoded(default)
-
-
-def encode_block(answers: BlockAnswers, most_bytes: int = MOST_BYTES) -> list[bytes] | None:
-    """Return the predictions about queries of a block as bytes; None where one of them has to be looked at by itself.
-
-    The records are those that `encode_answer` makes: they differ in few fields, so one of a kind is encoded with holes
-    there, which are filled for each.
-    """
-    if min(answers.block.queries.queried_at_s) < LEAST_S:
-        return None
-    try:
-        values = _refusals(answers) if answers.refusals else _model_answers(answers)
-    except _UNWRITABLE:
-        return None
-    return None if max(map(len, values)) > most_bytes else values
-
-
-def _model_answers(answers: BlockAnswers) -> list[bytes]:
-    block, indices, _, combined, _ = answers
-    dumps, count = _DUMPS[block.queries.content_type], block.count
-    models, cached = list[Iterable[bytes]](), list[list[bool]]()
-    for first in range(0, block.width * count, count):
-        arrived_s = [block.arrived_s[first + index] for index in indices]
-        models += [dumps(block.outputs[first + index]) for index in indices], _latencies(arrived_s, block, dumps)
-        cached.append([not at_s for at_s in arrived_s])
-    if combined:
-        # equal votes are one object, which is written once
-        written = {id(one): (dumps(one.output), dumps(one.confidence)) for one in combined}
-        answered: Iterable[tuple[bytes, bytes]] = [written[id(one)] for one in combined]
-    else:
-        answered = zip(models[0], repeat(dumps(1.0)), strict=False)
-    forms = _forms(block, indices, zip(*cached, strict=True))
-    outputs, confidences = zip(*answered, strict=True)
-    return _filled(forms, answers, dumps, outputs, confidences, *models)
-
-
-def _latencies(arrived_s: Sequence[float], block: QueryBlock, dumps: Dumps) -> Iterator[bytes]:
-    """Yield how long a model took, in milliseconds; what arrives together is written once."""
-    asked_s, written = block.asked_at_s, {0.0: dumps(0.0)}
-    for at_s in arrived_s:
-        latency = written.get(at_s)
-        if latency is None:
-            latency = written[at_s] = dumps(round((at_s - asked_s) * 1e6) / 1e3)
-        yield latency
-
-
-def _forms(block: QueryBlock, indices: Sequence[int], cached: Iterable[tuple[bool, ...] | None]) -> Iterator[bytes]:
-    application, kind, made = block.application, block.queries.content_type, dict[Any, bytes]()
-    for index, each in zip(indices, cached, strict=True):
-        decision = block.decisions[index]
-        form = made.get((id(decision), each))
-        if form is None:
-            policy = application.policy.name, application.revision
-            make = _late_form if each is None else partial(_model_form, cached=each)
-            form = made[id(decision), each] = make(application.name, policy, decision, kind)
-        yield form
-
-
-def _refusals(answers: BlockAnswers) -> list[bytes]:
-    block, failures = answers.block, answers.refusals
-    kind, application = block.queries.content_type, block.application
-    dumps = _DUMPS[kind]
-    if block.decisions:
-        forms = _forms(block, answers.indices, [None] * len(answers.indices))
-    else:
-        forms = repeat(_refused_form(application.name, failures[0].reason, kind))
-    explanations = [dumps(failure.explanation) for failure in failures]
-    return _filled(forms, answers, dumps, repeat(dumps(application.default_output)), explanations)
-
-
-def _filled(
-    forms: Iterable[bytes], answers: BlockAnswers, dumps: Dumps, outputs: Iterable[bytes], *others: Iterable[bytes]
-) -> list[bytes]:
-    """Fill the holes of each form: its id, output, what is given besides, its offset, times and latency."""
-    queries, at_s = answers.block.queries, answers.decided_at_s
-    ids = [dumps(queries.query_ids[index]) for index in answers.indices]
-    offsets = [dumps(queries.offsets[index]) for index in answers.indices]
-    queried_s = [queries.queried_at_s[index] for index in answers.indices]
-    queried_ms = [dumps(round(asked_s * 1e3)) for asked_s in queried_s]
-    latencies_ms = [dumps(max(0, round((at_s - asked_s) * 1e6)) / 1e3) for asked_s in queried_s]
-    at_ms = repeat(dumps(round(at_s * 1e3)))
-    return list(map(mod, forms, zip(ids, outputs, *others, offsets, queried_ms, at_ms, latencies_ms, strict=False)))
-
-
-_DUMPS: Mapping[str, Dumps] = {
-    codec.JSON: msgspec.json.Encoder().encode,
-    codec.MSGPACK: msgspec.msgpack.Encoder().encode,
-}
-_HOLE: Any = msgspec.Raw(b"\0hole\0")
-"""Stands in a field that each record of a block fills in its own way."""
-
-
-@lru_cache(maxsize=1024)
-def _model_form(
-    application: str, policy: tuple[str, int], decision: Decision, kind: str, cached: tuple[bool, ...]
-) -> bytes:
-    """Return a prediction with holes for id, output, confidence, each model's output and latency, and what follows."""
-    form = _form(application)
-    form.confidence, form.policy = _HOLE, policy_ref(*policy)
-    form.models = [
-        ModelAnswer(model=name, version=version, propensity=chance, output=_HOLE, latency_ms=_HOLE, cached=one)
-        for (name, version), chance, one in zip(
-            map(name_and_version, decision.models), decision.propensities, cached, strict=True
-        )
-    ]
-    form.served_propensity = decision.served_propensity
-    return _with_holes(form, kind)
-
-
-@lru_cache(maxsize=1024)
-def _late_form(application: str, policy: tuple[str, int], decision: Decision, kind: str) -> bytes:
-    """Return a prediction of which no model's output came, with holes as in a refused one."""
-    form = _default_form(application, LATE.reason)
-    form.policy, form.served_propensity = policy_ref(*policy), decision.served_propensity
-    asked = zip(decision.models, decision.propensities, strict=True)
-    form.missing = [_missing(MissingModel(ref, chance, served=True, failure=LATE)) for ref, chance in asked]
-    return _with_holes(form, kind)
-
-
-@lru_cache(maxsize=1024)
-def _refused_form(application: str, reason: str, kind: str) -> bytes:
-    """Return a prediction with holes for id, output, explanation, and what follows."""
-    return _with_holes(_default_form(application, reason), kind)
-
-
-def _default_form(application: str, reason: str) -> Prediction:
-    form = _form(application)
-    form.confidence, form.default, form.reason, form.explanation = 0.0, True, reason, _HOLE
-    return form
-
-
-def _form(application: str) -> Prediction:
-    return Prediction(
-        query_id=_HOLE,
-        application=application,
-        output=_HOLE,
-        query_offset=_HOLE,
-        queried_at_ms=_HOLE,
-        predicted_at_ms=_HOLE,
-        latency_ms=_HOLE,
-    )
-
-
-def _with_holes(form: Prediction, kind: str) -> bytes:
-    return codec.predictions.encode(form, kind).replace(b"%", b"%%").replace(bytes(_HOLE), b"%b")
-
-
-def encode_audit(answer: QueryAnswer, most_bytes: int = MOST_BYTES) -> bytes:
-    """Encode an audit in the content type of its query, without outputs where no record can hold them.
-
-    Args:
-        answer: What was asked for the log only, and came.
-        most_bytes: Size of the record at most.
-    """
-    kind = answer.query.content_type
-    try:
-        encoded = codec.audits.encode(audit_of(answer), kind)
-        if len(encoded) <= most_bytes:
+        encoded = codec.predictions.encode(prediction, batch.content_type)
+        if len(encoded) <= MOST_BYTES:
             return encoded
-        why = f"the audit takes {len(encoded)} bytes, a record has at most {most_bytes}: ask for fewer rows at once"
-    except _UNWRITABLE as error:
-        why = f"the audit cannot be written as {kind}: {error}"
-    missing = [MissingModel(use.ref, use.propensity, use.served, Failure("error", why)) for use in answer.used]
-    return codec.audits.encode(audit_of(answer._replace(used=(), missing=(*missing, *answer.missing))), kind)
+    prediction.output = UNSET if packed else None
+    return codec.predictions.encode(prediction, batch.content_type)
 
 
-def audit_of(answer: QueryAnswer) -> Audit:
-    """Return the record of an audit."""
-    query = answer.query
-    return Audit(
-        query_id=query.query_id,
-        application=query.application,
-        context=query.context,
-        models=[_model_answer(use, query.packed) for use in answer.used],
-        missing=[_missing(model) for model in answer.missing],
-        query_offset=query.offset,
-        audited_at_ms=round(answer.decided_at_s * 1e3),
-    )
-
-
-def _encoded(answer: QueryAnswer) -> bytes:
-    return codec.predictions.encode(prediction_of(answer), answer.query.content_type)
-
-
-def _without_outputs(answer: QueryAnswer, why: str, default_output: Any) -> QueryAnswer:
-    return answer._replace(
-        outputs=[] if answer.query.packed else [default_output],
-        confidence=0.0,
-        failure=Failure("errors", why),
-        served_propensity=None,
-        used=(),
-        missing=(),
-    )
-
-
-def prediction_of(answer: QueryAnswer) -> Prediction:
-    """Return the prediction record of an answer; fields with their default value are left out."""
-    pending, application, outputs, at_s, confidence, failure, served_propensity, used, missing = answer
-    query = pending.query
-    packed, queried_at_s = query.packed, query.queried_at_s
+def prediction_of(answers: Answers, place: int) -> Prediction:
+    """Return the prediction about the query at a place of the answers; fields with their default value are left out."""
+    batch, entries, at_s, outputs, confidences, failures = answers
+    entry, output = entries[place], outputs[place]
+    queried_at_s = batch.queried_at_s[entry]
+    packed, context, named, *_ = batch.options.get(entry, PLAIN) if batch.options else PLAIN
+    decision = batch.decision_of(entry)
+    models, missing = _models_of(batch, entry, decision, packed=packed) if decision else ([], [])
     prediction = Prediction(
-        query_id=query.query_id,
-        application=query.application,
-        output=UNSET if packed else outputs[0],
-        confidence=confidence,
-        models=[_model_answer(use, packed) for use in used],
-        query_offset=query.offset,
+        query_id=batch.ids[entry],
+        application=batch.application,
+        output=UNSET if packed else output,
+        confidence=confidences[place],
+        models=models,
+        query_offset=batch.offsets[entry],
         queried_at_ms=round(queried_at_s * 1e3),
         predicted_at_ms=round(at_s * 1e3),
-        latency_ms=max(0, round((at_s - queried_at_s) * 1e6))
-        / 1e3,  # to microseconds; round(x, 3) takes four times as long
+        latency_ms=max(0, round((at_s - queried_at_s) * 1e6)) / 1e3,
     )
-    if used or missing:
-        prediction.served_propensity = served_propensity
-        prediction.features = pending.features or _NO_FEATURES
-        if application is not None:
-            prediction.policy = _policy(query, application)
-        if missing:
-            prediction.missing = [_missing(model) for model in missing]
+    if decision is not None:
+        prediction.served_propensity = decision.served_propensity
+        prediction.features = batch.features.get(entry) or _NO_FEATURES
+        name = batch.manifest.policy.name if named is None else NAMED
+        prediction.policy, prediction.missing = _policy_ref(name, batch.manifest.revision), missing
     if packed:
-        prediction.outputs = list(outputs)
-    if pending.audit is not None:
+        prediction.outputs = output
+    if entry in batch.audit:
         prediction.audited = True
-    if query.context is not None:
-        prediction.context = query.context
-    if failure is not None:
-        prediction.default, (prediction.reason, prediction.explanation) = True, failure
+    if context is not None:
+        prediction.context = context
+    if entry in failures:
+        prediction.default, (prediction.reason, prediction.explanation) = True, failures[entry]
     return prediction
 
 
-def _policy(query: DecodedQuery, application: Application) -> PolicyRef:
-    return policy_ref(application.policy.name if query.models is None else NAMED, application.revision)
+def _models_of(
+    batch: QueryBatch, entry: int, decision: Decision, *, packed: bool, served: bool = True, unwritable: str = ""
+) -> tuple[list[ModelAnswer], list[Missing]]:
+    """Return the models that an entry asked: those that answered a row at least, and the others."""
+    models, missing = list[ModelAnswer](), list[Missing]()
+    asked_s, failed, failures = batch.asked_at_s, entry in batch.failed, _NO_FAILURES
+    for ref, chance, slots in zip(decision.models, decision.propensities, batch.slots_of(entry), strict=True):
+        outputs, arrived_s = batch.outputs[slots], max(batch.arrived_s[slots])
+        if failed:
+            failures = {row: output for row, output in enumerate(outputs) if output.__class__ is Failure}
+            outputs = [None if row in failures else output for row, output in enumerate(outputs)]
+        is_missing = len(failures) == len(outputs)
+        if unwritable or is_missing:
+            failure = failures[0] if is_missing else Failure("error", unwritable)
+            missing.append(_missing(ref, chance, failure, served=served))
+            continue
+        name, version = _name_and_version(ref)
+        answer = ModelAnswer(
+            model=name,
+            version=version,
+            propensity=chance,
+            output=UNSET if packed else outputs[0],
+            latency_ms=_milliseconds(arrived_s - asked_s if arrived_s else 0.0),
+            cached=not arrived_s,
+            served=served,
+        )
+        if packed:
+            answer.outputs = outputs
+            answer.missing_rows = [
+                MissingRow(row=row, reason=reason, explanation=why) for row, (reason, why) in failures.items()
+            ]
+        models.append(answer)
+    return models, missing
+
+
+def _missing(ref: str, chance: float, failure: Failure, *, served: bool = True) -> Missing:
+    (name, version), (reason, why) = _name_and_version(ref), failure
+    return Missing(model=name, version=version, propensity=chance, reason=reason, explanation=why, served=served)
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1e6) / 1e3  # to microseconds; round(x, 3) takes four times as long
 
 
 @lru_cache(maxsize=1024)
-def policy_ref(name: str, version: int) -> PolicyRef:
+def _policy_ref(name: str, version: int) -> PolicyRef:
     """Return the one record shared by all decisions of a policy and revision."""
     return PolicyRef(name=name, version=version)
 
 
 @lru_cache(maxsize=4096)
-def name_and_version(ref: str) -> tuple[str, str]:
+def _name_and_version(ref: str) -> tuple[str, str]:
     """Split a model reference into name and version."""
     name, _, version = ref.partition(":")
     return name, version
 
 
-def _model_answer(use: ModelUse, packed: bool) -> ModelAnswer:
-    ref, propensity, served, outputs, latency_s, cached, failures = use
-    name, version = name_and_version(ref)
-    answer = ModelAnswer(
-        model=name,
-        version=version,
-        propensity=propensity,
-        output=UNSET if packed else outputs[0],
-        latency_ms=round(latency_s * 1e6) / 1e3,
-        cached=cached,
-        served=served,
+# --- many at a time ---------------------------------------------------------------------------------------------------
+_DUMPS: Mapping[str, Dumps] = {
+    codec.JSON: msgspec.json.Encoder().encode,
+    codec.MSGPACK: msgspec.msgpack.Encoder().encode,
+}
+_HOLE: Any = msgspec.Raw(b"\0hole\0")
+"""Stands in a field that each record of a form fills in its own way."""
+
+
+def _fill_forms(answers: Answers, values: list[bytes]) -> None:
+    """Put the predictions of which forms can be made into their places; where one of a kind is unwritable, none."""
+    for encode, places in _alike(answers):
+        with contextlib.suppress(*_UNWRITABLE):
+            for place, value in zip(places, encode(_at(answers, places)), strict=True):
+                values[place] = value
+
+
+def _alike(answers: Answers) -> list[tuple[Callable[[Answers], Iterable[bytes]], Sequence[int]]]:
+    """Return the places of answers that forms are for: nobody was asked, all models answered, or none did."""
+    batch, entries, _, _, _, failures = answers
+    places = range(len(entries))
+    if not batch.asked_at_s:
+        return [(_refused, places)]
+    if batch.single and not failures and batch.failed.isdisjoint(entries):
+        return [(_answered, places)]
+    refused, silent, answered = list[int](), list[int](), dict[int, list[int]]()
+    for place, entry in enumerate(entries):
+        outputs = batch.outputs[batch.slot_start[entry] : batch.slot_start[entry + 1]]
+        if batch.decisions[entry] is None:
+            refused.append(place)
+        elif entry not in failures and entry not in batch.failed:
+            answered.setdefault(len(outputs), []).append(place)
+        elif outputs.count(LATE) == len(outputs):
+            silent.append(place)
+    kinds = [(_refused, refused), (_silent, silent), *((_answered, some) for some in answered.values())]
+    return [(encode, some) for encode, some in kinds if some]
+
+
+def _at(answers: Answers, places: Sequence[int]) -> Answers:
+    batch, entries, at_s, outputs, confidences, failures = answers
+    if len(places) == len(entries):
+        return answers
+    own = [outputs[place] for place in places], [confidences[place] for place in places]
+    return Answers(batch, [entries[place] for place in places], at_s, *own, failures)
+
+
+def _answered(answers: Answers) -> Iterable[bytes]:
+    """Encode the answers to queries of one row that asked equally many models, all of which answered."""
+    batch, entries, _, outputs, confidences, _ = answers
+    dumps, asked_s = _DUMPS[batch.content_type], batch.asked_at_s
+    firsts = [batch.slot_start[entry] for entry in entries]
+    width = batch.slot_start[entries[0] + 1] - firsts[0]
+    models, cached = list[list[bytes]](), list[list[bool]]()
+    for model in range(width):
+        arrived_s = [batch.arrived_s[first + model] for first in firsts]
+        latency_of = {at_s: dumps(_milliseconds(at_s - asked_s if at_s else 0.0)) for at_s in {*arrived_s}}
+        models.append([dumps(batch.outputs[first + model]) for first in firsts])
+        models.append([latency_of[at_s] for at_s in arrived_s])
+        cached.append([not at_s for at_s in arrived_s])
+    decisions = [batch.decisions[entry] for entry in entries]
+    forms = _forms(answers, decisions, zip(*cached, strict=True))
+    if width == 1:
+        return _filled(answers, forms, models[0], repeat(dumps(1.0)), *models)
+    written = {id(output): dumps(output) for output in outputs}
+    sure = {confidence: dumps(confidence) for confidence in {*confidences}}
+    said = [written[id(output)] for output in outputs], [sure[confidence] for confidence in confidences]
+    return _filled(answers, forms, *said, *models)
+
+
+def _silent(answers: Answers) -> Iterable[bytes]:
+    decisions = [answers.batch.decisions[entry] for entry in answers.entries]
+    return _defaulted(answers, _forms(answers, decisions, repeat((), len(decisions)), LATE.reason))
+
+
+def _refused(answers: Answers) -> Iterable[bytes]:
+    reasons = [answers.failures[entry].reason for entry in answers.entries]
+    name, kind = answers.batch.application, answers.batch.content_type
+    forms = {reason: _form(name, None, None, (), reason, kind) for reason in {*reasons}}
+    return _defaulted(answers, [forms[reason] for reason in reasons])
+
+
+def _defaulted(answers: Answers, forms: Iterable[bytes]) -> Iterable[bytes]:
+    dumps = _DUMPS[answers.batch.content_type]
+    why = [dumps(answers.failures[entry].explanation) for entry in answers.entries]
+    return _filled(answers, forms, repeat(dumps(answers.outputs[0])), why)
+
+
+def _forms(
+    answers: Answers,
+    decisions: list[Decision | None],
+    cached: Iterable[tuple[bool, ...]],
+    reason: str | None = None,
+) -> list[bytes]:
+    batch, made, forms = answers.batch, dict[Any, bytes](), list[bytes]()
+    policy = batch.manifest.policy.name, batch.manifest.revision
+    for decision, each in zip(decisions, cached, strict=True):
+        form = made.get((id(decision), each))
+        if form is None:
+            form = _form(batch.application, policy, decision, each, reason, batch.content_type)
+            made[id(decision), each] = form
+        forms.append(form)
+    return forms
+
+
+def _filled(
+    answers: Answers, forms: Iterable[bytes], outputs: Iterable[bytes], *others: Iterable[bytes]
+) -> Iterable[bytes]:
+    """Fill the holes of each form: its id, output, what is given besides, its offset and its times."""
+    batch, entries, at_s, _, _, _ = answers
+    dumps = _DUMPS[batch.content_type]
+    ids = [dumps(batch.ids[entry]) for entry in entries]
+    offsets = [dumps(batch.offsets[entry]) for entry in entries]
+    asked_s = [batch.queried_at_s[entry] for entry in entries]
+    asked_ms = [dumps(round(queried_s * 1e3)) for queried_s in asked_s]
+    latencies_ms = [dumps(max(0, round((at_s - queried_s) * 1e6)) / 1e3) for queried_s in asked_s]
+    times = offsets, asked_ms, repeat(dumps(round(at_s * 1e3))), latencies_ms
+    return map(mod, forms, zip(ids, outputs, *others, *times, strict=False))
+
+
+@lru_cache(maxsize=1024)
+def _form(
+    application: str,
+    policy: tuple[str, int] | None,
+    decision: Decision | None,
+    cached: tuple[bool, ...],
+    reason: str | None,
+    kind: str,
+) -> bytes:
+    """Return a prediction with holes: id, output, confidence or explanation, what each model said, and times."""
+    form = Prediction(
+        query_id=_HOLE,
+        application=application,
+        output=_HOLE,
+        confidence=_HOLE if reason is None else 0.0,
+        query_offset=_HOLE,
+        queried_at_ms=_HOLE,
+        predicted_at_ms=_HOLE,
+        latency_ms=_HOLE,
     )
-    if packed:
-        answer.outputs = list(outputs)
-        answer.missing_rows = [
-            MissingRow(row=row, reason=reason, explanation=why) for row, (reason, why) in failures.items()
+    if decision is not None and policy is not None:
+        form.served_propensity, form.policy = decision.served_propensity, _policy_ref(*policy)
+        asked = [*zip(decision.models, decision.propensities, strict=True)]
+        form.models = [
+            ModelAnswer(
+                model=name, version=version, propensity=chance, output=_HOLE, latency_ms=_HOLE, cached=is_cached
+            )
+            for (ref, chance), is_cached in zip(asked, cached, strict=False)
+            for name, version in (_name_and_version(ref),)
         ]
-    return answer
+        if reason is not None:
+            form.missing = [_missing(ref, chance, LATE) for ref, chance in asked]
+    if reason is not None:
+        form.default, form.reason, form.explanation = True, reason, _HOLE
+    return codec.predictions.encode(form, kind).replace(b"%", b"%%").replace(bytes(_HOLE), b"%b")
 
 
-def _missing(model: MissingModel) -> Missing:
-    name, version = name_and_version(model.ref)
-    return Missing(
-        model=name,
-        version=version,
-        propensity=model.propensity,
-        reason=model.failure.reason,
-        explanation=model.failure.explanation,
-        served=model.served,
+# --- audits -----------------------------------------------------------------------------------------------------------
+def encode_audits(audits: Answers) -> list[bytes]:
+    """Encode audits in the content type of their queries, without outputs where no record can hold them."""
+    return [_encoded_audit(audits, entry) for entry in audits.entries]
+
+
+def _encoded_audit(audits: Answers, entry: int) -> bytes:
+    kind = audits.batch.content_type
+    try:
+        encoded = codec.audits.encode(_audit_of(audits, entry), kind)
+        if len(encoded) <= MOST_BYTES:
+            return encoded
+        why = f"the audit takes {len(encoded)} bytes, a record has at most {MOST_BYTES}: ask for fewer rows at once"
+    except _UNWRITABLE as error:
+        why = f"the audit cannot be written as {kind}: {error}"
+    return codec.audits.encode(_audit_of(audits, entry, why), kind)
+
+
+def _audit_of(audits: Answers, entry: int, unwritable: str = "") -> Audit:
+    batch, query = audits.batch, audits.batch.query_of(entry)
+    options, decision = batch.options.get(query, PLAIN), batch.decisions[entry]
+    assert decision is not None
+    models, missing = _models_of(batch, entry, decision, packed=options.packed, served=False, unwritable=unwritable)
+    return Audit(
+        query_id=batch.ids[query],
+        application=batch.application,
+        context=options.context,
+        models=models,
+        missing=missing,
+        query_offset=batch.offsets[query],
+        audited_at_ms=round(audits.decided_at_s * 1e3),
     )

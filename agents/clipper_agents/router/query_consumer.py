@@ -6,49 +6,17 @@ Rules of this file:
 """
 
 import asyncio
-from typing import Protocol
 
 from faust.types import TP
 
 from clipper_agents.streaming.app import ClipperApp
+from clipper_stream.query import Router
 
 
-class QueryConsumer(Protocol):
-    """The consumer as seen by those who finish queries."""
+class QueryConsumer:
+    """Acknowledges queries; stops reading while the router is full, and while the process drains."""
 
-    @property
-    def generation(self) -> int:
-        """The consumer's generation now; -1 while a rebalance is under way."""
-        ...
-
-    async def confirmed(self) -> None:
-        """Wait until the partitions are this process's own for certain, or the generation has ended."""
-        ...
-
-    def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
-        """Mark the queries at these offsets as finished."""
-        ...
-
-
-class InFlightCount(Protocol):
-    """Counts queries in flight: a `Router`."""
-
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def is_full(self) -> bool: ...
-
-
-class BoundedQueryConsumer:
-    """A `QueryConsumer` that stops reading while the router is full, and while the process drains.
-
-    Args:
-        app: Consumes.
-        topic: The queries topic.
-        router: Has the queries in flight.
-    """
-
-    def __init__(self, app: ClipperApp, topic: str, router: InFlightCount) -> None:
+    def __init__(self, app: ClipperApp, topic: str, router: Router) -> None:
         self._app, self._topic, self._router = app, topic, router
         self._draining = False
         self._room, self._drained = asyncio.Event(), asyncio.Event()
@@ -59,14 +27,10 @@ class BoundedQueryConsumer:
         """The consumer's generation now; -1 while a rebalance is under way."""
         return self._app.generation
 
-    async def confirmed(self) -> None:
-        """Wait until the partitions are this process's own for certain, or the generation has ended."""
-        await self._app.membership.confirmed()
-
-    def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
-        """Mark the queries at these offsets as finished."""
+    def acknowledge(self, partition: int, offsets: list[int], generation: int) -> None:
         self._app.consumer.acknowledge(TP(self._topic, partition), offsets, generation)
-        self.update_room()
+        if self._draining or not self._room.is_set():
+            self.update_room(self._router.is_full)
 
     def has_taken(self, tp: TP, received: int, end: int) -> bool:
         """Return whether all records of a partition before an end were taken, all of these before `received`.
@@ -78,12 +42,11 @@ class BoundedQueryConsumer:
         return bool(consumer.taken_upto(tp) >= end and frontier.first <= max(frontier.start, received))
 
     async def wait_for_room(self) -> None:
-        """Wait until another query may be read."""
         await self._room.wait()
 
-    def update_room(self) -> None:
-        """Recompute the room for queries after some were read or dropped."""
-        if self._draining or self._router.is_full:
+    def update_room(self, is_full: bool) -> None:
+        """Stop reading while the router is full; called after queries were read, answered or dropped."""
+        if self._draining or is_full:
             self._room.clear()
         else:
             self._room.set()
@@ -93,5 +56,5 @@ class BoundedQueryConsumer:
     async def drain(self) -> None:
         """Stop reading queries, and wait until those in flight are finished."""
         self._draining = True
-        self.update_room()
+        self.update_room(self._router.is_full)
         await self._drained.wait()

@@ -1,7 +1,7 @@
 """Notes of sampled queries on their way through a router: which they are, and when what was done with them.
 
 Rules of this file:
-- A trace is part of its query or of its block, and is forgotten with it: nobody looks for sampled queries among others.
+- A trace is part of its batch, and is forgotten with it: nobody looks for sampled queries among others.
 - A clock is read only for a chunk, a record or a round with a sampled query in it.
 """
 
@@ -23,9 +23,9 @@ from clipper_agents.observability.query_notes import (
     SentRequest,
 )
 from clipper_agents.observability.tracing import TraceSink, new_span_id
-from clipper_agents.router.outgoing_records import Outgoing, OutgoingBlock, Sendable
-from clipper_stream.query import BlockAnswers, QueryAnswer, QueryBlock, Request
-from clipper_stream.query.row_batch import Owner
+from clipper_agents.router.indexed_log import OutgoingRecords
+from clipper_stream.query import Answers, Failure, Request
+from clipper_stream.query.batch import PLAIN
 from clipper_topics.prediction import NAMED
 from clipper_topics.trace_context import TracedRows, header_of_rows, sampled_context, traced_rows_header, well_formed
 
@@ -34,7 +34,7 @@ TRACE_END = 35
 EXAMPLE_EVERY_NS = 100_000_000
 """More examples of latencies than ten a second nobody scrapes."""
 Record: TypeAlias = ConsumerRecord[Any, Any]
-Traced: TypeAlias = tuple["QueryTrace", Sendable, int, int]
+Traced: TypeAlias = tuple["QueryTrace", OutgoingRecords, int, int]
 """A trace, the records that its query's is among, its place there, and its offset."""
 TracedFeedback: TypeAlias = tuple[list[tuple[Record, str]], int]
 """Records with the context of each, and when their turn came, in nanoseconds since the epoch."""
@@ -76,54 +76,33 @@ class TracedPart(NamedTuple):
         """The rows, as they are named to whom they are given in this span."""
         return TracedRows(self.start, self.stop, f"{self.trace.parent[:TRACE_END]}-{span_id}-01")
 
-    def told(self) -> tuple[str, str, str, int, bool, int]:
-        """The rows, as a `SentRequest` has them."""
+    def as_note(self) -> tuple[str, str, str, int, bool, int]:
         trace = self.trace
         return trace.parent, trace.span_id, self.span_id, self.stop - self.start, self.is_served, trace.decided_ns
 
 
 def traced_parts(request: Request) -> list[TracedPart]:
-    """Return the parts of a request that are of sampled queries; the rows of one in no block are together."""
-    assert request.asked is not None
-    owners, slots, found = request.asked.owners, request.asked.slots, list[TracedPart]()
-    for owner in dict.fromkeys(owners):
-        if isinstance(owner, QueryBlock):
-            for index, trace in owner.queries.traces.items():
-                models = owner.decisions[index].models
-                if request.ref in models:
-                    row = _row_of(owner, models.index(request.ref) * owner.count + index, owners, slots)
-                    if row is not None:
-                        found.append(TracedPart(row, row + 1, trace, True, new_span_id()))  # noqa: FBT003
-        elif owner.query.trace is not None:
-            start, is_served = owners.index(owner), owner.audit_of is None
-            part = TracedPart(start, start + owners.count(owner), owner.query.trace, is_served, new_span_id())
-            found.append(part)
-    return found
+    """Return the parts of a request that are of sampled queries, each with all rows of one entry."""
+    parts, first = list[TracedPart](), 0
+    for batch, slots, _ in request.asked:
+        entries = [batch.slot_entry[slot] for slot in slots] if batch.traces else []
+        for query, trace in batch.traces.items():
+            for entry in batch.entries_of(query):
+                if entry in entries:
+                    start = first + entries.index(entry)
+                    stop = start + entries.count(entry)
+                    parts.append(TracedPart(start, stop, trace, entry == query, new_span_id()))
+        first += len(slots)
+    return parts
 
 
-def _row_of(block: QueryBlock, slot: int, owners: list[Owner], slots: list[int]) -> int | None:
-    """Return the row of a block's slot; None where a cache had it, or another query asks for the same."""
-    row = -1
-    try:
-        while True:
-            row = slots.index(slot, row + 1)
-            if owners[row] is block:
-                return row
-    except ValueError:
-        return None
-
-
-def rows_in_process(request: Request) -> tuple[TracedRows, ...]:
+def colocated_rows(request: Request) -> tuple[TracedRows, ...]:
     """Return the rows of sampled queries in a request to a model in this process."""
     return tuple(part.rows(part.trace.span_id) for part in request.traced)
 
 
 class QueryTraces:
     """Notes what becomes of sampled queries.
-
-    Args:
-        sink: Takes the notes; None: nothing is recorded, whatever is sampled.
-        metrics: Are told of sampled queries, as the examples of their latencies.
 
     Attributes:
         sink: As given.
@@ -160,37 +139,36 @@ class QueryTraces:
         for request in requests:
             request.traced.extend(traced_parts(request))
 
-    def answered(self, answers: Iterable[QueryAnswer], blocks: Iterable[BlockAnswers]) -> None:
-        """Note that these answers are decided and written down."""
-        traces = [one.pending.query.trace for one in answers if one.pending.query.trace is not None]
-        for some in blocks:
-            traces += [trace for index, trace in some.block.queries.traces.items() if index in some.indices]
+    def answered(self, answers: Iterable[Answers]) -> None:
+        traces = [trace for some in answers for query, trace in some.batch.traces.items() if query in some.entries]
         now_ns = time.time_ns() if traces else 0
         for trace in traces:
             trace.answered_ns = now_ns
 
-    def recorded(self, topic: str, outgoing: Iterable[Sendable], offsets: Sequence[int]) -> None:
+    def recorded(self, topic: str, outgoing: Iterable[OutgoingRecords], offsets: Sequence[int]) -> None:
         """Note that predictions are in the log, at these offsets; now and then one is the example of its latency."""
-        found = _traced(outgoing, offsets)
-        if not found:
+        traced = _traced(outgoing, offsets)
+        if not traced:
             return
         now_ns = time.time_ns()
-        for trace, one, place, offset in found:
+        for trace, records, place, offset in traced:
             trace.is_recorded = True
-            self._put(_answered(trace, one, place, (topic, offset), now_ns))
+            self._put(_answered(trace, records, place, (topic, offset), now_ns))
         if self._metrics is not None and now_ns >= self._example_ns:
             self._example_ns = now_ns + EXAMPLE_EVERY_NS
-            trace, one, place, _ = found[-1]
-            observed = _observed(one, place)
+            trace, records, place, _ = traced[-1]
+            observed = _observed(records, place)
             if observed is not None:
                 self._metrics.keep_trace(*observed, trace.parent[3:TRACE_END])
 
-    def audited(self, topic: str, outgoing: Iterable[Sendable], offsets: Sequence[int], took_s: float) -> None:
+    def audited(self, topic: str, outgoing: Iterable[OutgoingRecords], offsets: Sequence[int], took_s: float) -> None:
         """Note that audits are in the log, at these offsets, since a round of so many seconds."""
-        for trace, one, _, offset in _traced(outgoing, offsets):
+        for trace, records, _, offset in _traced(outgoing, offsets):
             now_ns = time.time_ns()
             began_ns = now_ns - round(took_s * 1e9)
-            self._put(RecordedNote(trace.parent, trace.span_id, one.partition, began_ns, now_ns, (topic, offset)))
+            self._put(
+                RecordedNote(trace.parent, trace.span_id, records.batch.partition, began_ns, now_ns, (topic, offset))
+            )
 
     def drop(self, traces: Iterable[QueryTrace], why: str = "partition_taken") -> None:
         """Note that queries without a prediction get none here: their partitions were taken away."""
@@ -208,7 +186,7 @@ class QueryTraces:
     def _sent(self, request: Request, topic: str, sent: Any) -> None:
         is_lost = sent.cancelled() or sent.exception() is not None
         partition, offset = (None, -1) if is_lost else (sent.result().partition, sent.result().offset)
-        parts = [part.told() for part in request.traced]
+        parts = [part.as_note() for part in request.traced]
         self._put(SentRequest(topic, partition, offset, request.ref, len(request.rows), time.time_ns(), parts))
 
     def gathered(self, records: Iterable[Record], began_ns: int) -> None:
@@ -221,10 +199,10 @@ class QueryTraces:
 
     def begin_feedback(self, records: Iterable[Record]) -> TracedFeedback | None:
         """Return those of the records that are sampled, None where none is."""
-        found = [
+        sampled = [
             (record, parent) for record in records if record.headers and (parent := sampled_context(record.headers))
         ]
-        return (found, time.time_ns()) if found else None
+        return (sampled, time.time_ns()) if sampled else None
 
     def learned(self, feedback: TracedFeedback, step: Step, forwarded: Collection[int]) -> None:
         """Note that sampled feedback was learned from in a step, or forwarded, by its offset."""
@@ -233,78 +211,55 @@ class QueryTraces:
         used = {*step.applied_feedback.values()}
         for record, parent in records:
             outcome = "forwarded" if record.offset in forwarded else "used" if record.offset in used else "duplicate"
-            found: dict[str, Any] = {"clipper.feedback.outcome": refused.get(record.offset, outcome)}
+            attributes: dict[str, Any] = {"clipper.feedback.outcome": refused.get(record.offset, outcome)}
             place = record.topic, record.partition, record.offset
-            self._put(ProcessedRecord(parent, *place, began_ns, time.time_ns(), found))
+            self._put(ProcessedRecord(parent, *place, began_ns, time.time_ns(), attributes))
 
     def _put(self, note: msgspec.Struct) -> None:
         if self.sink is not None:
             self.sink.put(note)
 
 
-def _traced(outgoing: Iterable[Sendable], offsets: Sequence[int]) -> list[Traced]:
-    found, at = list[Traced](), 0
-    for one in outgoing:
-        found += [(trace, one, place, offsets[at + place]) for place, trace in one.traces]
-        at += one.size
-    return found
+def _traced(outgoing: Iterable[OutgoingRecords], offsets: Sequence[int]) -> list[Traced]:
+    traced, at = list[Traced](), 0
+    for records in outgoing:
+        traced += [(trace, records, place, offsets[at + place]) for place, trace in records.traces]
+        at += len(records.values)
+    return traced
 
 
-def _observed(one: Sendable, place: int) -> tuple[str, str, float] | None:
+def _observed(records: OutgoingRecords, place: int) -> tuple[str, str, float] | None:
     """Return application, outcome and latency in seconds as metrics have them; None for what is in no series."""
-    if isinstance(one, OutgoingBlock):
-        block, indices, at_s, _, refusals = one.answers
-        latency_s = at_s - block.queries.queried_at_s[indices[place]]
-        return block.application.name, "default" if refusals else "model", max(0.0, latency_s)
-    answer = one.answer
-    if answer is None or answer.application is None:
+    if records.answers is None or not records.batch.is_registered:
         return None
-    latency_s = answer.decided_at_s - answer.query.queried_at_s
-    return answer.application.name, "default" if answer.default else "model", max(0.0, latency_s)
+    query, failures = records.entries[place], records.answers.failures
+    latency_s = records.answers.decided_at_s - records.batch.queried_at_s[query]
+    return records.batch.application, "default" if query in failures else "model", max(0.0, latency_s)
 
 
-def _answered(trace: QueryTrace, one: Sendable, place: int, log: tuple[str, int], now_ns: int) -> AnsweredQuery:
+def _answered(
+    trace: QueryTrace, records: OutgoingRecords, place: int, log: tuple[str, int], now_ns: int
+) -> AnsweredQuery:
+    batch, query, answers = records.batch, records.entries[place], records.answers
     times = trace.began_ns, trace.decoded_ns, trace.decided_ns, trace.answered_ns, now_ns
-    where = trace.parent, trace.span_id, *trace.place, times, log
-    return _in_block(where, one.answers, place) if isinstance(one, OutgoingBlock) else _alone(where, one)
-
-
-_Where: TypeAlias = tuple[str, str, str, int, int, tuple[int, int, int, int, int], tuple[str, int]]
-"""The first fields of an `AnsweredQuery`."""
-
-
-def _in_block(where: _Where, answers: BlockAnswers, place: int) -> AnsweredQuery:
-    block, indices, at_s, combined, refusals = answers
-    index, application = indices[place], block.application
-    query = application.name, block.queries.query_ids[index], 1, round(at_s * 1e9)
-    note = AnsweredQuery(*where, *query, refusals[place].reason if refusals else None)
-    if not block.decisions:
+    where = trace.parent, trace.span_id, *trace.place, times, log, batch.application, batch.ids[query]
+    if answers is None:
+        return AnsweredQuery(*where, 0, 0, None)
+    reason = answers.failures[query].reason if query in answers.failures else None
+    note = AnsweredQuery(*where, batch.count(query), round(answers.decided_at_s * 1e9), reason)
+    decision = batch.decision_of(query)
+    if decision is None:
         return note
-    chosen = block.decisions[index]
-    note.policy, note.revision, note.models = application.policy.name, application.revision, [*chosen.models]
-    note.propensity = chosen.served_propensity
-    if refusals:
-        note.missing = [f"{ref} {note.reason}" for ref in chosen.models]
-    else:
-        note.confidence = combined[place].confidence if combined else 1.0
-        slots = zip(chosen.models, block.slots_of(index), strict=True)
-        note.cached = [ref for ref, slot in slots if not block.arrived_s[slot]]
-    return note
-
-
-def _alone(where: _Where, one: Outgoing) -> AnsweredQuery:
-    answer, query = one.answer, one.query
-    if answer is None:
-        return AnsweredQuery(*where, query.application, query.query_id, 0, 0, None)
-    reason = None if answer.failure is None else answer.failure.reason
-    rows, at_ns = answer.pending.count, round(answer.decided_at_s * 1e9)
-    note = AnsweredQuery(*where, query.application, query.query_id, rows, at_ns, reason)
-    if answer.application is not None:
-        note.policy = answer.application.policy.name if query.models is None else NAMED
-        note.revision, note.propensity = answer.application.revision, answer.served_propensity
-    note.models = [*(each.ref for each in answer.used), *(each.ref for each in answer.missing)]
-    note.confidence, note.cached = answer.confidence, [each.ref for each in answer.used if each.cached]
-    note.missing = [f"{each.ref} {each.failure.reason}" for each in answer.missing]
+    named = batch.options.get(query, PLAIN).models is not None
+    note.policy, note.revision = NAMED if named else batch.manifest.policy.name, batch.manifest.revision
+    note.models, note.propensity = [*decision.models], decision.served_propensity
+    note.confidence = answers.confidences[place]
+    for ref, slots in zip(decision.models, batch.slots_of(query), strict=True):
+        failures = [output for output in batch.outputs[slots] if output.__class__ is Failure]
+        if len(failures) == slots.stop - slots.start:
+            note.missing.append(f"{ref} {failures[0].reason}")
+        elif not max(batch.arrived_s[slots]):
+            note.cached.append(ref)
     return note
 
 

@@ -44,7 +44,6 @@ class RawRow(NamedTuple):
 
     @property
     def is_null(self) -> bool:
-        """Whether the row is null."""
         return memoryview(self.raw) == _NULL[self.kind]
 
     def decode(self, spec: RowSpec) -> Any:
@@ -72,10 +71,10 @@ def raw_rows(rows: msgspec.Raw, kind: str) -> Sequence[msgspec.Raw] | range | No
     if count > MOST_ROWS:
         return range(count)
     try:
-        found: list[msgspec.Raw] | None = _decoder(kind, "rows", 0).decode(rows)
+        decoded: list[msgspec.Raw] | None = _decoder(kind, "rows", 0).decode(rows)
     except (ValueError, RecursionError) as error:
         raise UndecodableRecord(f"not {kind}: {error} - at `$.inputs`") from error
-    return found
+    return decoded
 
 
 def _count_rows(rows: bytes, kind: str) -> int:
@@ -84,13 +83,13 @@ def _count_rows(rows: bytes, kind: str) -> int:
         return length_of(rows) if rows[0] in _LISTS else 0
     if rows.count(b",") < MOST_ROWS:
         return 0
-    found, depth, commas = np.frombuffer(json_structure(rows), np.uint8), 0, 0
-    for first in range(0, len(found), LOOKED_AT):
-        some = found[first : first + LOOKED_AT]
+    structure, depth, commas = np.frombuffer(json_structure(rows), np.uint8), 0, 0
+    for first in range(0, len(structure), LOOKED_AT):
+        some = structure[first : first + LOOKED_AT]
         depths = depth + np.cumsum(_STEPS[some], dtype=np.int32)
         commas += int(((some == _COMMA) & (depths == 1)).sum())
         depth = int(depths[-1])
-    return commas + 1 if len(found) and found[0] == _OPENS else 0
+    return commas + 1 if len(structure) and structure[0] == _OPENS else 0
 
 
 @lru_cache(maxsize=64)
@@ -102,10 +101,10 @@ def _decoder(kind: str, wanted: str, dimensions: int) -> Any:
         "json": Any,
         "numbers": Number,
     }
-    found: Any = types[wanted]
+    rows: Any = types[wanted]
     if wanted == "numbers":
         for _ in range(dimensions):
-            found = list[found]
+            rows = list[rows]
         if kind != JSON:
-            found = bytes | found
-    return msgspec.json.Decoder(found) if kind == JSON else msgspec.msgpack.Decoder(found, ext_hook=no_extension)
+            rows = bytes | rows
+    return msgspec.json.Decoder(rows) if kind == JSON else msgspec.msgpack.Decoder(rows, ext_hook=no_extension)

@@ -11,17 +11,17 @@ Rules of this file:
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-import aiokafka
 import numpy as np
 from aiokafka.errors import KafkaError
 
+from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
-from clipper_agents.streaming.app import TaskRunner
+from clipper_agents.streaming.app import ClipperApp
 from clipper_stream.query import Request
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.frames import OutputFrame, RequestFrame, encode_frame
@@ -31,26 +31,14 @@ OPEN_WITHIN_S = 2.0
 
 
 class OutputReceiver(Protocol):
-    """Receives outputs and failures of requests: an `EffectRunner`."""
+    """Receives outputs and failures of requests: the `QueryPipeline`, which they come from."""
 
-    def gather(self, frames: Iterable[OutputFrame], /) -> None:
-        """Take outputs that have arrived."""
-        ...
-
-    def fail(self, request: Request, reason: str, /) -> None:
-        """Take a request that cannot be sent."""
-        ...
+    def gather(self, frames: Iterable[OutputFrame], /) -> None: ...
+    def fail(self, request: Request, reason: str, /) -> None: ...
 
 
 def encode_request(request: Request, router: bytes, reply: int, dtype: str) -> bytes:
-    """Encode a request as a frame.
-
-    Args:
-        request: The rows.
-        router: Identity of this process.
-        reply: Partition of the outputs topic that this process reads.
-        dtype: Element type of the application's input spec.
-    """
+    """Encode a request, to be answered to a partition of the outputs topic, as a frame."""
     rows = request.rows
     numeric = isinstance(rows, np.ndarray)
     return encode_frame(
@@ -62,7 +50,7 @@ def encode_request(request: Request, router: bytes, reply: int, dtype: str) -> b
             shape=list(rows.shape) if isinstance(rows, np.ndarray) else [len(rows)],
             matrix=rows.tobytes() if isinstance(rows, np.ndarray) else b"",
             rows=[] if numeric else list(rows),
-            deadlines=request.deadlines_s.astype("<f8").tobytes(),
+            deadlines=np.asarray(request.deadlines_s, "<f8").tobytes(),
         )
     )
 
@@ -79,36 +67,19 @@ class Lane:
 
 
 class RequestSender:
-    """Sends requests, from a task for each model that has any.
-
-    Args:
-        producer: An aiokafka producer.
-        catalogue: Names the topics.
-        router: Identity of this process, in every frame.
-        reply_partitions: The partitions of the outputs topic that this process reads now.
-        dtype_of: Element type of non-numeric rows, by model reference.
-        receiver: Hears of requests that cannot be sent.
-        tasks: Runs what sends; its failure ends the process.
-        clock: The time, seconds since the epoch.
-        traces: Names rows of sampled queries in a header.
-    """
+    """Sends requests, from a task for each model that has any."""
 
     def __init__(
         self,
-        producer: aiokafka.AIOKafkaProducer,
+        app: ClipperApp,
         catalogue: Catalogue,
         router: bytes,
-        *,
-        reply_partitions: Callable[[], Sequence[int]],
-        dtype_of: Callable[[str], str],
+        registry: ApplicationRegistry,
         receiver: OutputReceiver,
-        tasks: TaskRunner,
-        clock: Callable[[], float] = time.time,
         traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._producer, self._catalogue, self._router, self._traces = producer, catalogue, router, traces
-        self._reply_partitions, self._dtype_of = reply_partitions, dtype_of
-        self._receiver, self._tasks, self._clock = receiver, tasks, clock
+        self._app, self._producer, self._catalogue, self._router = app, app.kafka_producer, catalogue, router
+        self._registry, self._receiver, self._traces = registry, receiver, traces
         self._lanes: dict[str, Lane] = {}
         self._unanswered: dict[int, tuple[Lane, int, int]] = {}
         """Lane, replica and rows left of each request, by frame."""
@@ -145,17 +116,16 @@ class RequestSender:
         return True
 
     def put(self, requests: Iterable[Request]) -> None:
-        """Queue requests to be sent."""
         for request in requests:
             lane = self._lanes.get(request.ref)
             if lane is None:
-                self._tasks.watched(self._refuse(request))
+                self._app.watched(self._refuse(request))
                 continue
-            while lane.waiting and self._overdue(lane.waiting[0]):
+            while lane.waiting and _is_overdue(lane.waiting[0]):
                 lane.waiting.popleft()  # so that a replica without a leader costs no memory
             lane.waiting.append(request)
             if lane.sending is None:
-                lane.sending = self._tasks.watched(self._send_all(lane))
+                lane.sending = self._app.watched(self._send_all(lane))
 
     def count_answered(self, frame: int, rows: int) -> None:
         """Count rows of a request as answered."""
@@ -185,7 +155,7 @@ class RequestSender:
     async def _send_all(self, lane: Lane) -> None:
         while lane.waiting:
             request = lane.waiting.popleft()
-            if not self._overdue(request):
+            if not _is_overdue(request):
                 await self._send(lane, request)
         lane.sending = None
 
@@ -193,13 +163,13 @@ class RequestSender:
         self._receiver.fail(request, f"{request.ref} is retired: no application asks it any more")
 
     async def _send(self, lane: Lane, request: Request) -> None:
-        replies = self._reply_partitions()
+        replies = self._app.owned_partitions(self._catalogue.outputs)
         replicas = self._producer.client.cluster.partitions_for_topic(lane.topic)
         if not replies or not replicas:
             self._receiver.fail(request, f"{request.ref} has no requests topic any more: deploy it again")
             return
         value = encode_request(
-            request, self._router, replies[request.frame % len(replies)], self._dtype_of(request.ref)
+            request, self._router, replies[request.frame % len(replies)], self._registry.dtype_of(request.ref)
         )
         partition = min(sorted(replicas), key=lane.outstanding.__getitem__)
         lane.outstanding[partition] += len(request.rows)
@@ -218,15 +188,16 @@ class RequestSender:
 
     def _stored(self, lane: Lane, future: "asyncio.Future[Any]") -> None:
         lane.unacknowledged -= 1
-        self._tasks.watch(future)
+        self._app.watch(future)
 
     def _unfollow(self, topic: str) -> None:
         """Remove the topic from the producer's metadata, but keep its sequence numbers, as the broker does."""
         self._producer.client._topics.discard(topic)  # noqa: SLF001 (aiokafka only ever adds)
 
-    def _overdue(self, request: Request) -> bool:
-        return float(request.deadlines_s.max()) <= self._clock()
-
     def _topic(self, ref: str) -> str:
         name, _, version = ref.partition(":")
         return self._catalogue.requests(name, version)
+
+
+def _is_overdue(request: Request) -> bool:
+    return max(request.deadlines_s) <= time.time()

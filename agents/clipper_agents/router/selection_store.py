@@ -13,6 +13,7 @@ Rules of this file:
 
 import asyncio
 import logging
+import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +25,9 @@ from aiokafka import ConsumerRecord
 
 from clipper_agents.control.selection_states import state_of
 from clipper_agents.kafka.topic_ids import stale_references
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.outbox import NO_RECORDS, RecordsByTopic
+from clipper_agents.streaming.partition_writer import PartitionTakenOver
 from clipper_agents.streaming.table import StepTable
 from clipper_stream.query import Application
 from clipper_stream.selection.state import SelectionState, merge
@@ -50,16 +53,17 @@ logger = logging.getLogger(__name__)
 MAX_PREPARED = 20_000
 """Prepared choices kept, a few hundred bytes each: one for each application and active context."""
 
-
 ROWS_A_TURN = 5_000
 """Looked at in some ten milliseconds, then others have their turn."""
+PAUSE_RATIO = 100.0
+"""Of the time between two looks at a partition's rows, to that of a look."""
 
 
 class SelectionStore:
     """The rows of owned partitions, the published totals of the others, and the policies' choices from both."""
 
-    def __init__(self, table: StepTable, partitions: int, max_prepared: int = MAX_PREPARED) -> None:
-        self._table, self._max_prepared = table, max_prepared
+    def __init__(self, table: StepTable, partitions: int) -> None:
+        self._table = table
         self._topic_ids: tuple[bytes, ...] = ()
         self._partitions = range(partitions)
         self._owned: set[int] = set()
@@ -98,7 +102,6 @@ class SelectionStore:
         return self._row(RowKey(*POSITION, partition)).offset
 
     def row(self, application: str, context: str | None, partition: int) -> SelectionRow:
-        """Return the row, an empty one if there is none."""
         return self._row(RowKey(application, context, partition))
 
     def contexts(self, application: str, partition: int) -> list[str | None]:
@@ -145,11 +148,7 @@ class SelectionStore:
         return before, self._older(partition, before)
 
     async def forget_contexts(self, partition: int, before: int, keys: Iterable[bytes]) -> int:
-        """Delete rows whose last change is still before a feedback offset, and note it, in one step; how many.
-
-        Raises:
-            PartitionTakenOver: as `write`.
-        """
+        """Delete rows whose last change is still before a feedback offset, and note it, in one step; how many."""
         deleted: dict[bytes, bytes | None] = {}
         for number, key in enumerate(keys):
             value = self._table.get_row(partition, key)
@@ -171,21 +170,20 @@ class SelectionStore:
         """
         for partition in self._owned:
             if forgotten := self._row(RowKey(*POSITION, partition)).forgotten:
-                before = max(one.before for one in forgotten)
+                before = max(note.before for note in forgotten)
                 self._table.drop(partition, await asyncio.to_thread(self._older, partition, before))
 
     def _older(self, partition: int, before: int) -> list[bytes]:
         return [key for key, offset in self._contexts(partition) if offset < before]
 
     async def stop(self) -> None:
-        """Write no more."""
         await self._table.stop_writers()
 
     def _applications(self, partition: int) -> Iterator[str]:
         """Yield the applications that have rows, by one look for each: keys are in the order of their names."""
         first = prefix_of("")[:1]
-        while (found := next(self._table.items(partition, first), None)) is not None:
-            yield (name := decode_key(found[0]).application)
+        while (row := next(self._table.items(partition, first), None)) is not None:
+            yield (name := decode_key(row[0]).application)
             first = prefix_of(name) + b"\xff"
 
     def _contexts(self, partition: int) -> Iterator[tuple[bytes, int]]:
@@ -228,14 +226,12 @@ class SelectionStore:
     def prepare(self, application: Application, partition: int, context: str | None) -> PolicyChoice:
         """Return the policy's choice with audits and trials, from the totals known now."""
         key = (application.name, None if context is None else partition, context)
-        found = self._prepared.get(key)
-        if found is None:
-            state = self.state(application.name, partition, context)
-            found = application.choice(state)
-            self._prepared[key] = found
-            if len(self._prepared) > self._max_prepared:
+        choice = self._prepared.get(key)
+        if choice is None:
+            choice = self._prepared[key] = application.choice(self.state(application.name, partition, context))
+            if len(self._prepared) > MAX_PREPARED:
                 self._prepared.popitem(last=False)
-        return found
+        return choice
 
     def state(self, application: str, partition: int, context: str | None) -> SelectionState:
         """Return the state of the application's models, in a context or over all partitions."""
@@ -252,6 +248,38 @@ class SelectionStore:
         if partition in self._owned:
             return state_of(self.row(application, None, partition))
         return self._published.get(RowKey(application, None, partition), _NO_STATE)
+
+
+class ContextBound:
+    """Holds the number of contexts of each owned partition down: those without feedback for longest are forgotten.
+
+    What is forgotten, and before which feedback, is in the changelog with the deletions, in one transaction: so whoever
+    folds the logs forgets the same. Rows are looked through by a thread, which takes a hundredth of the time at most.
+    """
+
+    def __init__(self, app: ClipperApp, topic: str, selection: SelectionStore, most: int) -> None:
+        self._app, self._topic, self._selection, self._most = app, topic, selection, most
+        self._next_s: dict[int, float] = {}
+
+    async def hold(self) -> None:
+        """Look at the owned partitions that may have too many contexts, and forget some."""
+        generation = self._app.generation
+        for partition in self._app.owned_partitions(self._topic) if generation >= 0 else []:
+            began_s = time.monotonic()
+            if began_s < self._next_s.get(partition, began_s) or not self._selection.has_more(partition, self._most):
+                continue
+            surplus = await asyncio.to_thread(self._selection.surplus, partition, self._most)
+            self._next_s[partition] = began_s + PAUSE_RATIO * (time.monotonic() - began_s)
+            if surplus is None:
+                continue
+            async with self._app.state_lock.of(partition):
+                if self._app.generation != generation:
+                    return
+                try:
+                    count = await self._selection.forget_contexts(partition, *surplus)
+                except PartitionTakenOver:  # which the next learning step reports
+                    return
+            logger.info("contexts forgotten partition=%d count=%d before=%d", partition, count, surplus[0])
 
 
 _NO_STATE = SelectionState()

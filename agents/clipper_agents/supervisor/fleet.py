@@ -23,7 +23,7 @@ from clipper_agents.supervisor.supervisor import Supervisor
 from clipper_agents.supervisor.version import SETTLE_S, Version
 from clipper_agents.supervisor.workers import Workers, host_names, model_of_host
 from clipper_stream.models.registry import check_declared
-from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
+from clipper_stream.query.planner import THROUGHPUT_WAIT_S
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import Manifest
 from clipper_topics.host_report import HostReport

@@ -1,78 +1,44 @@
-"""What the cache asks of its store; its entries are those of `ClockMachine`."""
+"""Which values are written and deleted; which entries stay is what `ClockMachine` compares."""
 
 import pytest
-from builders.cache_store import DictStore
+from builders.cache_store import DictCache
 
-from clipper_stream.caching.clock import ENTRY_BYTES, ClockCache
+from clipper_stream.caching.clock import ClockCache
 from clipper_stream.errors import InvalidSetting
 
-ENTRY = 2 + ENTRY_BYTES
 
-
-class CountingStore:
-    """A DictStore that remembers how it was called."""
-
-    def __init__(self, entries=()):
-        self.inner, self.reads, self.writes = DictStore(entries), [], []
-
-    def get_many(self, keys):
-        self.reads.append(list(keys))
-        return self.inner.get_many(keys)
-
-    def write(self, puts, deletes):
-        self.writes.append((list(puts), list(deletes)))
-        self.inner.write(puts, deletes)
-
-    def items(self):
-        return self.inner.items()
-
-
-def cache_of(names: str, most: int, store=None) -> ClockCache:
-    """A cache with room for so many entries of two bytes, key and value, that are put one by one."""
-    cache = ClockCache(store or DictStore(), most * ENTRY)
+def cache_of(names: str, budget_bytes: int) -> DictCache:
+    """Entries of two bytes each, key and value, put one by one."""
+    cache = DictCache(budget_bytes, entry_bytes=0)
     for name in names:
-        cache.put_many([(name.encode(), b"v")])
+        cache.put({name.encode(): b"v"})
     return cache
 
 
-def test_a_pair_larger_than_the_budget_is_not_kept_and_takes_its_old_value_along():
-    cache = cache_of("ab", most=2, store=(store := CountingStore()))
-    cache.put_many([(b"a", bytes(2 * ENTRY))])
-    assert (cache.get_many([b"a", b"b"]), cache.size_bytes, store.items()) == ([None, b"v"], ENTRY, [(b"b", b"v")])
+def test_a_value_larger_than_the_budget_is_not_kept_and_takes_its_old_value_along():
+    cache = cache_of("ab", budget_bytes=4)
+    cache.put({b"a": b"12345"})
+    assert (cache.get([b"a", b"b"]), cache.entries.size_bytes, cache.values) == ([None, b"v"], 2, {b"b": b"v"})
 
 
-def test_a_lookup_reads_the_store_once_and_only_for_what_it_holds():
-    store = CountingStore()
-    cache = cache_of("ab", most=5, store=store)
-    assert cache.get_many([b"a", b"x", b"b", b"a"]) == [b"v", None, b"v", b"v"]
-    assert cache.get_many([b"x", b"y"]) == [None, None]
-    assert len(store.reads) == 1
-    assert b"x" not in store.reads[0]
+def test_hits_are_the_keys_that_have_an_entry_in_their_order():
+    cache = cache_of("ab", budget_bytes=10).entries
+    assert (cache.hits([b"b", b"x", b"a", b"b"]), cache.hits([b"x"])) == ([b"b", b"a", b"b"], [])
 
 
-def test_a_put_writes_entries_and_evictions_together_and_no_key_in_both():
-    store = CountingStore()
-    cache = cache_of("ab", most=2, store=store)
-    store.writes.clear()
-    cache.put_many([(b"c", b"v"), (b"d", b"v"), (b"e", b"v")])
-    ((puts, deletes),) = store.writes
-    assert puts == [(b"d", b"v"), (b"e", b"v")]
-    assert deletes[:2] == [b"a", b"b"]
-    assert not {key for key, _ in puts} & set(deletes)
+def test_entries_that_make_room_for_others_of_the_same_call_are_not_written():
+    cache = cache_of("ab", budget_bytes=4)
+    cache.put({b"c": b"v", b"d": b"v", b"e": b"v"})
+    assert (cache.deleted, [*cache.values]) == ([b"a", b"b", b"c"], [b"d", b"e"])
 
 
-def test_nothing_to_put_writes_nothing():
-    cache_of("", most=2, store=(store := CountingStore())).put_many([])
-    assert store.writes == []
+def test_a_restart_under_a_smaller_budget_deletes_the_rest():
+    cache = ClockCache(budget_bytes=3, entry_bytes=0)
+    assert cache.put({b"a": 1, b"b": 1, b"c": 1, b"large": 9}) == ([b"c"], [b"a", b"b", b"large"])
+    assert (cache.size_bytes, len(cache)) == (2, 1)
 
 
-def test_a_restart_under_a_smaller_budget_deletes_the_rest_in_one_write():
-    store = CountingStore([(b"a", b"v"), (b"b", b"v"), (b"c", b"v")])
-    cache = ClockCache(store, ENTRY + ENTRY // 2)
-    assert store.writes == [([], [b"a", b"b"])]
-    assert (cache.size_bytes, len(cache)) == (ENTRY, 1)
-
-
-def test_a_negative_budget_is_refused():
+@pytest.mark.parametrize("arguments", [dict(budget_bytes=-1), dict(budget_bytes=1, entry_bytes=-1)], ids=str)
+def test_negative_sizes_are_refused(arguments):
     with pytest.raises(InvalidSetting, match="-1"):
-        ClockCache(DictStore(), -1)
+        ClockCache(**arguments)

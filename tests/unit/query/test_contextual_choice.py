@@ -5,11 +5,9 @@ from dataclasses import replace
 
 import pytest
 from builders.bandits import outcomes
-from builders.cache_store import DictStore
-from builders.query_router import NOW_S, JsonCodec, application, query
+from builders.query_router import NOW_S, CalledRouter, application, query
 
-from clipper_stream.caching.clock import ClockCache
-from clipper_stream.query import OutputPiece, Router
+from clipper_stream.query import OutputPiece
 from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.policies.lin_ucb import LinUcb
@@ -30,9 +28,8 @@ def learned():
 
 
 def router_of(app):
-    caches = defaultdict(lambda: ClockCache(DictStore(), 1_000_000))
     choice = app.choice(learned())
-    return Router({"app": app}.get, lambda *_: choice, caches.__getitem__, JsonCodec())
+    return CalledRouter({"app": app}, lambda *_: choice)
 
 
 def decided(app, *queries):
@@ -41,7 +38,10 @@ def decided(app, *queries):
     requests = router.receive(queries, NOW_S).requests
     pieces = [OutputPiece(request.frame, 0, [0] * len(request.rows)) for request in requests]
     answers = router.gather(pieces, NOW_S).answers
-    found = {answer.query.query_id: (*(use.ref for use in answer.used), answer.pending.features) for answer in answers}
+    found = {
+        answer.query.query_id: (*(use.ref for use in answer.used), answer.batch.features.get(answer.entry))
+        for answer in answers
+    }
     return [found[one.query_id] for one in queries]
 
 

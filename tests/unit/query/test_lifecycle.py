@@ -1,51 +1,52 @@
-from functools import reduce
-
 import pytest
 
 from clipper_stream.errors import ClipperError
-from clipper_stream.query.lifecycle import MOVES, IllegalMove, QueryEvent, QueryState, next_state
+from clipper_stream.query.lifecycle import BEFORE, IllegalTransition, QueryState, set_state
 
 LIVES = """
-    SELECT ASK OUTPUT_ARRIVED ALL_ARRIVED COMBINE
-    SELECT ALL_ARRIVED COMBINE
-    SELECT ASK PASS_DEADLINE COMBINE
-    SELECT ASK PASS_DEADLINE DEFAULT
-    SELECT ASK ALL_ARRIVED DEFAULT
-    SELECT DEFAULT
-    REFUSE DEFAULT
-    ARRIVE_LATE DEFAULT
-    SELECT ASK ALL_ARRIVED NOTE
-    SELECT ASK PASS_DEADLINE NOTE
-    DUPLICATE
+    WAITING ANSWERED RECORDED ACKNOWLEDGED
+    WAITING DEFAULTED RECORDED ACKNOWLEDGED
+    DEFAULTED RECORDED ACKNOWLEDGED
+    WAITING NOTED RECORDED ACKNOWLEDGED
+    NOTED RECORDED ACKNOWLEDGED
+    KNOWN ACKNOWLEDGED
+    REPEATED ACKNOWLEDGED
+    DEFERRED
 """.strip().splitlines()
 
 
-def paths(state=QueryState.RECEIVED, before=()):
+def lives(status=QueryState.READ, before=()):
     """Every way through the table, with no move taken twice."""
-    yield (*before, state)
-    for after in MOVES[state].values():
-        if after is not state:
-            yield from paths(after, (*before, state))
+    after = [to for to, legal in BEFORE.items() if status in legal]
+    if not after:
+        yield (*before, status)
+    for to in after:
+        yield from lives(to, (*before, status))
 
 
-@pytest.mark.parametrize("life", LIVES)
-def test_every_life_ends_acknowledged(life):
-    events = [QueryEvent[name] for name in f"{life} RECORD ACKNOWLEDGE".split()]
-    assert reduce(next_state, events, QueryState.RECEIVED) is QueryState.ACKNOWLEDGED
+def test_the_table_has_exactly_the_lives_that_a_query_may_have():
+    assert {tuple(one.name for one in life[1:]) for life in lives()} == {tuple(life.split()) for life in LIVES}
 
 
-def test_every_path_ends_acknowledged_through_recorded_and_none_turns_back_or_asks_when_late():
-    found = [*paths()]
-    assert {path[-2:] for path in found if not MOVES[path[-1]]} == {(QueryState.RECORDED, QueryState.ACKNOWLEDGED)}
-    assert all(len(set(path)) == len(path) for path in found)
-    assert all(QueryState.SELECTED not in path for path in found if QueryState.LATE in path)
-    assert {state for path in found for state in path} == set(MOVES) == set(QueryState)
-    assert {event for moves in MOVES.values() for event in moves} == set(QueryEvent)
+def test_every_life_but_that_of_a_deferred_query_ends_acknowledged_and_none_turns_back():
+    found = [*lives()]
+    assert {life[-1] for life in found} == {QueryState.ACKNOWLEDGED, QueryState.DEFERRED}
+    assert all(len(set(life)) == len(life) for life in found)
+    decided = {QueryState.ANSWERED, QueryState.DEFAULTED, QueryState.NOTED}
+    assert all(life[-2:] == (QueryState.RECORDED, QueryState.ACKNOWLEDGED) for life in found if decided & {*life})
 
 
-def test_every_other_move_raises():
-    assert not issubclass(IllegalMove, ClipperError), "it is no fault of a request or a setting"
-    for state in QueryState:
-        for event in set(QueryEvent) - set(MOVES[state]):
-            with pytest.raises(IllegalMove, match=f"{event.name} in state {state.name}"):
-                next_state(state, event)
+@pytest.mark.parametrize("to", [*BEFORE])
+def test_every_other_move_raises_and_moves_nothing(to):
+    assert not issubclass(IllegalTransition, ClipperError), "it is no fault of a request or a setting"
+    for status in QueryState:
+        for entries in ([1], [0, 1]):
+            column = bytearray([BEFORE[to][0], status])
+            before = bytes(column)
+            if status in BEFORE[to]:
+                set_state(column, entries, to)
+                assert [column[entry] for entry in entries] == [to] * len(entries)
+            else:
+                with pytest.raises(IllegalTransition, match=f"{to.name} after .*{status.name}"):
+                    set_state(column, entries, to)
+                assert column == before

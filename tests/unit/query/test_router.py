@@ -1,14 +1,13 @@
 """What the router says and counts; who is asked, and what is answered when, is what `RouterMachine` compares."""
 
 import pytest
-from builders.query_router import NOW_S, application, block_of, make_router, query
+from builders.query_router import NOW_S, application, make_router, query
 from unit.query.rig import Rig, answer_of
 
 from clipper_stream.query import OutputPiece
-from clipper_stream.query.answer import answers_of
-from clipper_stream.query.in_flight import THROUGHPUT_WAIT_S
 from clipper_stream.query.inputs import RowSpec
-from clipper_stream.query.request_tracker import FORGET_AFTER_S, MAX_OVERDUE_ROWS
+from clipper_stream.query.planner import THROUGHPUT_WAIT_S
+from clipper_stream.query.rows_in_flight import FORGET_AFTER_S, MAX_OVERDUE_ROWS
 
 DROPPED = {0: ("late", "dropped")}
 
@@ -86,7 +85,7 @@ def test_a_query_is_answered_so_early_that_the_answer_arrives_by_the_deadline():
     assert (answer.query.query_id, answer.failure.reason) == ("q2", "late")
 
 
-@pytest.mark.parametrize("count", [1, 2], ids=["alone", "in a block"])
+@pytest.mark.parametrize("count", [1, 2])
 def test_a_query_whose_deadline_comes_before_any_model_answers_asks_nobody(count):
     rig = Rig()
     rig.gather(rig.ask(query("q0", 0))["a:1"], at_s=0.3)  # so long the model takes at least
@@ -94,8 +93,7 @@ def test_a_query_whose_deadline_comes_before_any_model_answers_asks_nobody(count
     def refused(offset, age_s, at_s):
         numbers = range(offset, offset + count)
         queries = [query(f"q{n}", n, offset=n, queried_at_s=NOW_S + at_s - age_s) for n in numbers]
-        effects = rig.receive(*([block_of(queries)] if count > 1 else queries), at_s=at_s)
-        answers = effects.answers + [answer for some in effects.block_answers for answer in answers_of(some)]
+        answers = rig.receive(*queries, at_s=at_s).answers
         assert {(answer.failure.reason, *answer.outputs) for answer in answers} <= {("arrived_late", "default")}
         return {answer.failure.explanation for answer in answers}
 
@@ -137,12 +135,12 @@ def test_queries_of_two_applications_with_one_id_are_told_apart_to_their_end():
     first, second = rig.ask(one)["a:1"], rig.ask(two)["a:1"]
     assert rig.router.in_flight == 2
     answers = [answer_of(rig.gather(each)) for each in (first, second)]
-    assert all(answer.pending.shares_id for answer in answers)  # whichever is recorded first is the decision of the id
-    rig.router.recorded(one)
+    assert all(answer.batch.shares_id for answer in answers)  # whichever is recorded first is the decision of the id
+    rig.router.recorded(answers[0])
     assert rig.ask(two._replace(offset=9, rows=[[5]])) == {}  # read again
-    assert [again.offset for again in rig.router.recorded(two)] == [9]
+    assert [again.offset for again in rig.router.recorded(answers[1])] == [9]
     assert rig.router.in_flight == 0
-    assert not answer_of(rig.receive(query("1", 3, offset=10))).pending.shares_id
+    assert not answer_of(rig.receive(query("1", 3, offset=10))).batch.shares_id
 
 
 def test_a_query_outlives_its_application():
@@ -176,7 +174,7 @@ def test_one_row_that_fails_costs_a_packed_query_only_that_row_of_that_model():
     requests = rig.ask(query("q1", 1, 2))
     rig.gather(requests["a:1"])
     answer = answer_of(rig.gather(requests["b:1"], failed={1: ("error", "bad row")}))
-    assert (answer.outputs, answer.confidence, answer.default, answer.missing) == ([2.0, 4.0], 0.5, False, ())
+    assert (answer.outputs, answer.confidence, answer.default, answer.missing) == ([2.0, 4.0], 0.5, False, [])
     assert [use.outputs for use in answer.used] == [[2.0, 4.0], [2.0, None]]
     assert answer.used[1].failures == {1: ("error", "bad row")}
 
@@ -248,14 +246,14 @@ def test_a_shadow_that_hangs_leaves_room_for_queries():
     rig.gather(rig.ask(*queries)["a:1"])
     rig.receive(query("o", 2, application="other", offset=20))  # waits for a row that an audit asked for
     rig.router.admission.most = 8
-    ended = rig.router.end_audits(NOW_S + 0.5)
+    ended = rig.router.end_turn(NOW_S + 0.5)
     assert [audit.query.query_id for audit in ended.audits] == [f"q{number}" for number in range(6)]
     assert [len(request.rows) for request in ended.requests] == [1]
-    assert rig.router.end_audits(NOW_S + 0.5).audits == []  # they are on their way into the log
+    assert rig.router.end_turn(NOW_S + 0.5).audits == []  # they are on their way into the log
     for audit in ended.audits:
-        rig.router.audit_recorded(audit.query)
+        rig.router.audit_recorded(audit)
     assert [rig.router.is_audited(one) for one in queries] == [False] * 6 + [True] * 4
-    assert rig.router.end_audits(NOW_S + 0.5).audits == []
+    assert rig.router.end_turn(NOW_S + 0.5).audits == []
 
 
 def test_a_canary_alone_makes_the_answer_and_what_the_policy_chose_is_asked_besides():
@@ -301,4 +299,4 @@ def test_an_audit_that_was_lost_names_whom_the_query_asked_besides():
         assert {each.failure.reason for each in lost.missing} == {"late"}
         assert deciding_again.is_audited(one)
     gone = make_router().lost_audit(query("q", 3), ["a:1"], NOW_S)
-    assert (gone.missing, gone.application) == ((), None)
+    assert gone.missing == []

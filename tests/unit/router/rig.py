@@ -9,27 +9,28 @@ from types import SimpleNamespace
 from builders import query_router
 from builders.feedback import AT_MS, feedback, prediction
 from builders.kafka import FakeLogReader, FakeProducer, Tasks, record
-from builders.query_router import application, make_router, outputs_of
+from builders.query_router import application, batches_of, make_caches, outputs_of
 from faust.types import TP
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.audit_log import AuditLog
 from clipper_agents.router.decision_index import LogIndex
-from clipper_agents.router.effects import EffectRunner
-from clipper_agents.router.feedback import FeedbackJoin, FeedbackProcessor
+from clipper_agents.router.feedback import FeedbackProcessor
+from clipper_agents.router.indexed_log import IndexedLog, QueryLogs
 from clipper_agents.router.outputs import OutputAgent
-from clipper_agents.router.prediction_log import PredictionLog
-from clipper_agents.router.queries import FreshQueries, QueryAgent
-from clipper_agents.router.query_consumer import BoundedQueryConsumer
+from clipper_agents.router.pipeline import QueryPipeline, QueryStores
+from clipper_agents.router.queries import QueryAgent
+from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.outbox import NO_RECORDS, Outbox
 from clipper_agents.streaming.recovery import StateLock
+from clipper_stream.query import QueryBatch, Router
 from clipper_stream.query.admission import UNBOUNDED
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
+from clipper_topics.logged_records import read_audit, read_prediction
 
 CATALOGUE = Catalogue(partitions=3)
 QUERIES = TP(CATALOGUE.queries, 0)
@@ -120,8 +121,9 @@ class RouterRig:
         answered: Frame and rows of each output that came back.
     """
 
-    def __init__(self, folder, *applications, most_waiting=UNBOUNDED, selection=None, sink=None, **log_settings):
+    def __init__(self, folder, *applications, most_waiting=UNBOUNDED, selection=None, sink=None, skew=None):
         self.producer, self.tasks, self.state_lock = FakeProducer(batch_bytes=700), Tasks(), StateLock()
+        self.producer.timestamp_ms = AT_MS
         self.log_reader, self.outbox = FakeLogReader(self.producer, AT_MS), Outbox(self.producer)
         self.consumer = self.membership = self
         self.generation, self.followed, self.unfinished, self.sure = 0, 0, Counter(), asyncio.Event()
@@ -131,44 +133,42 @@ class RouterRig:
         self.sure.set()
         self.control, self.metrics, self.table = ControlState(), RouterMetrics(), FakeTable(self.producer)
         self.traces = QueryTraces(sink, self.metrics)
-        known = {app.name: app for app in applications or (application(), application("other"))}
-        self.router = make_router(*known.values(), most_waiting=most_waiting)
+        self.known = {app.name: app for app in applications or (application(), application("other"))}
         self.decisions, self.audits = (LogIndex(folder / name, HORIZON_S) for name in ("decisions", "audits"))
         for index in (self.decisions, self.audits):
             index.of(0).begin(0.0, 0.0)
+        self.logs = QueryLogs(
+            IndexedLog(self, CATALOGUE.predictions, self.decisions, read_prediction, skew),
+            IndexedLog(self, CATALOGUE.audits, self.audits, read_audit),
+        )
         self.selection = selection or SelectionStore(self.table, CATALOGUE.partitions)
-        self.queries = BoundedQueryConsumer(self, CATALOGUE.queries, self.router)
-        self.dead_letters = DeadLetterSender(self.outbox, CATALOGUE.dead_letters, self.tasks)
-        self.audit_log = AuditLog(
-            self.outbox, self.log_reader, CATALOGUE.audits, self.audits, self.queries, self.router, self.tasks,
-            self.traces,
-        )  # fmt: skip
-        self.prediction_log = PredictionLog(
-            self.outbox, self.log_reader, CATALOGUE.predictions, self.decisions, self.queries, self.router, self.tasks,
-            **dict(audits=self.audit_log, metrics=self.metrics, clock=lambda: AT_S, traces=self.traces) | log_settings,
-        )  # fmt: skip
+        registry = SimpleNamespace(application=self.known.get, restore=self.control.restores.get)
+        stores = QueryStores(registry, self.selection, make_caches(), self.logs)
+        self.router = Router(most_waiting)
+        self.queries = QueryConsumer(self, CATALOGUE.queries, self.router)
+        self.pipeline = QueryPipeline(self.router, stores, self.queries, self.metrics, self, self.traces)
+        self.requests = {}
+        sender = SimpleNamespace(put=self.note_requests, forget=list)
         nothing = SimpleNamespace(put=list, take=lambda request: False, has_id=lambda *_: False)
-        self.effects = EffectRunner(self.router, self.queries, nothing, self.prediction_log, self.metrics, self.tasks)
-        self.effects.connect(SimpleNamespace(put=list, forget=list), nothing)
-        self.fresh = FreshQueries(self.router, self.decisions, self.prediction_log)
-        self.agent = QueryAgent(
-            self.queries, self.router, self.effects, self.fresh, self.prediction_log, self.dead_letters, self.metrics,
-            nothing,
-        )  # fmt: skip
-        self.outputs = OutputAgent(b"mine", self.router, self.effects, self, self.dead_letters, self.metrics)
-        self.join = FeedbackJoin(
-            self, CATALOGUE, self.decisions, self.audits, self.prediction_log, lambda: self.followed,
-            lambda tp, _, end: self.finished_upto(tp) < end,
-        )  # fmt: skip
-        registry = SimpleNamespace(application=known.get, restore=self.control.restores.get)
-        self.learner = FeedbackProcessor(self, CATALOGUE, registry, self.selection, self.join, self.metrics)
+        self.pipeline.connect(sender, nothing, nothing)
+        self.dead_letters = DeadLetterSender(self.outbox, CATALOGUE.dead_letters, self.tasks)
+        self.agent = QueryAgent(self.queries, self.pipeline, self.logs, self.dead_letters, self.metrics, nothing)
+        self.outputs = OutputAgent(b"mine", self.pipeline, self, self.dead_letters, self.metrics)
+        control = SimpleNamespace(followed_upto=lambda: self.followed)
+        queries = SimpleNamespace(may_decide=lambda tp, _, end: self.finished_upto(tp) < end)
+        self.learner = FeedbackProcessor(self, CATALOGUE, stores, control, queries, self.metrics)
 
     def close(self):
-        self.effects.stop()
-        self.decisions.keep_only(())
-        self.audits.keep_only(())
+        self.pipeline.stop()
+        self.logs.keep_only(())
 
     # --- as its parts see it ---
+    def watched(self, work):
+        return self.tasks.watched(work)
+
+    def watch(self, task):
+        self.tasks.watch(task)
+
     async def confirmed(self):
         await self.sure.wait()
 
@@ -196,18 +196,23 @@ class RouterRig:
 
     # --- what is done to it ---
     def ask(self, *queries):
-        """Have queries decided about; the requests by model."""
-        effects = self.router.receive(queries, AT_S)
-        self.traces.decided(effects.requests)
-        return self.carry_out(effects)
+        """Have queries, or batches, decided about; the requests by model."""
+        self.requests = {}
+        batches = queries if isinstance(queries[0], QueryBatch) else batches_of(queries)
+        self.pipeline.receive(batches, AT_S)
+        self.pipeline.stop()  # the deadline is years past
+        return self.requests
+
+    def note_requests(self, requests):
+        self.requests |= {request.ref: request for request in requests}
 
     def answer(self, request, model=int, **rows):
         """A host answers a request, or some rows of it."""
         self.carry_out(self.router.gather([outputs_of(request, model, **rows)], AT_S + 0.1))
 
     def carry_out(self, effects):
-        self.prediction_log.put(effects.answers, effects.audits, effects.block_answers)
-        return {request.ref: request for request in effects.requests}
+        self.pipeline.carry_out(effects)
+        self.pipeline.stop()
 
     async def read(self, *values, first=0, generation=0):
         """Queries of these values are read, and what becomes of them at once happens."""
@@ -235,14 +240,14 @@ class RouterRig:
     async def decide(self, *query_ids, partition=0, **changes):
         """The same, and they are read."""
         self.predict(*query_ids, partition=partition, **changes)
-        await self.prediction_log.catch_up([partition])
+        await self.logs.catch_up([partition])
 
     async def restore(self):
         """Partition 0 is taken over: its logs are read on, and nothing is in flight."""
-        await self.prediction_log.idle()
+        await self.logs.idle()
         self.router.reset()
         marks = self.producer.mark(CATALOGUE.predictions) | self.producer.mark(CATALOGUE.audits)
-        return await self.prediction_log.restore({0: 0}, marks, {0: AT_MS})
+        return await self.logs.restore({0: 0}, marks, {0: AT_MS})
 
     # --- what came of it ---
     def log(self, topic, partition=0):

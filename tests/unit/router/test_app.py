@@ -6,7 +6,7 @@ from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.app import RouterProcess
-from clipper_agents.router.prediction_log import UNKNOWN_APPLICATION
+from clipper_agents.router.pipeline import UNKNOWN_APPLICATION
 from clipper_agents.settings.workers import RouterSettings
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -19,7 +19,7 @@ async def test_every_part_is_built_without_a_broker(tmp_path):
     process = RouterProcess(settings, RouterMetrics(), 9100)
     await process.app.kafka_producer.stop()
     assert [*process.app.agents] == ["route", "gather", "learn"]
-    assert process._effects._sender is process._sender
+    assert process._pipeline._sender is process._sender
 
 
 async def test_a_router_that_starts_says_what_it_waits_for():

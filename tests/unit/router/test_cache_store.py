@@ -3,7 +3,8 @@
 import damage
 import pytest
 
-from clipper_agents.router.cache_store import PartitionCaches, RocksCacheStore
+from clipper_agents.router.cache_store import PartitionCache, PartitionCaches
+from clipper_stream.query.batch import OPEN
 
 KEYS = [b"k" * 24, b"l" * 24]
 
@@ -15,34 +16,38 @@ def caches(tmp_path):
     made.keep_only([])
 
 
-def test_entries_are_kept_over_a_restart_and_only_caches_of_lost_partitions_are_closed(tmp_path, caches):
-    caches.of(0).put_many([(KEYS[0], b"1"), (KEYS[1], b"2")])
+def test_outputs_are_kept_over_a_restart_and_only_caches_of_lost_partitions_are_closed(tmp_path, caches):
+    caches.of(0).put_many([(KEYS[0], 1), (KEYS[1], ["two"])])
     kept = caches.of(1)
-    assert kept.get_many(KEYS) == [None, None]
+    assert (kept.entries.hits(KEYS), kept.get_many(KEYS)) == ([], [OPEN, OPEN])
     size_bytes = caches.size_bytes
     caches.keep_only([1])
     assert caches.of(1) is kept
     caches.keep_only([])
     again = PartitionCaches(tmp_path, budget_bytes=100_000)
-    assert again.of(0).get_many([*KEYS, b"unknown"]) == [b"1", b"2", None]
+    assert again.of(0).entries.hits([*KEYS, b"unknown"]) == KEYS
+    assert again.of(0).get_many([*KEYS, b"unknown"]) == [1, ["two"], OPEN]
     assert again.size_bytes == size_bytes > 0
     again.keep_only([])
 
 
-def test_a_store_gives_what_was_written_and_not_deleted(tmp_path):
-    store = RocksCacheStore(tmp_path / "store")
-    store.write([(b"a", b"1"), (b"b", b"2")], [])
-    store.write([(b"c", b"3")], [b"a"])
-    assert list(store.get_many([b"a", b"b", b"c"])) == [None, b"2", b"3"]
-    assert list(store.get_many([])) == []
-    assert sorted(store.items()) == [(b"b", b"2"), (b"c", b"3")]
-    store.close()
+def test_the_database_has_the_outputs_of_the_entries_and_no_others(tmp_path):
+    cache = PartitionCache(tmp_path / "cache", budget_bytes=250)  # room for one
+    for number in range(3):
+        cache.put_many([(b"%d" % number, number)])
+    assert cache.get_many([b"0", b"1", b"2"]) == [OPEN, OPEN, 2]
+    cache.close()
+    smaller = PartitionCache(tmp_path / "cache", budget_bytes=0)
+    assert (len(smaller.entries), smaller.get_many([b"2"])) == (0, [OPEN])
+    smaller.put_many([(b"3", 3)])
+    assert smaller.get_many([b"3"]) == [OPEN]
+    smaller.close()
 
 
 def test_a_corrupt_cache_is_empty_again(tmp_path, caches):
-    caches.of(0).put_many([(KEYS[1], b"2")])
+    caches.of(0).put_many([(KEYS[1], 2)])
     caches.keep_only([])
     damage.cut(tmp_path / "0" / "CURRENT", 0)
-    assert caches.of(0).get_many(KEYS) == [None, None]
-    caches.of(0).put_many([(KEYS[0], b"1")])
-    assert caches.of(0).get_many(KEYS) == [b"1", None]
+    assert caches.of(0).get_many(KEYS) == [OPEN, OPEN]
+    caches.of(0).put_many([(KEYS[0], 1)])
+    assert caches.of(0).get_many(KEYS) == [1, OPEN]

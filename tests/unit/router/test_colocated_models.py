@@ -12,6 +12,7 @@ import pytest
 from builders.kafka import Tasks
 
 from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.router import colocated_models
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.query import Request
@@ -30,9 +31,9 @@ async def make():
     """Makes the models that a process runs, whose outputs go to a list."""
     made = []
 
-    def models(*allowed, load_within_s=20.0, answered=()):
+    def models(*allowed, answered=()):
         receiver = SimpleNamespace(gather=getattr(answered, "extend", None))
-        made.append(ColocatedModels(HostMetrics(), receiver, Tasks(), allowed, load_within_s))
+        made.append(ColocatedModels(HostMetrics(), receiver, Tasks(), allowed))
         return made[-1]
 
     yield models
@@ -77,9 +78,10 @@ async def loaded(colocated, one):
             return await colocated.load(one)
 
 
-async def test_a_model_that_does_not_load_holds_up_no_other(gate, make):
+async def test_a_model_that_does_not_load_holds_up_no_other(gate, make, monkeypatch):
     name, opened = gate
-    colocated, slow, threads = make(name, EXAMPLES, load_within_s=0.05), manifest(f"{name}:f", "slow"), set()
+    monkeypatch.setattr(colocated_models, "LOAD_WITHIN_S", 0.05)
+    colocated, slow, threads = make(name, EXAMPLES), manifest(f"{name}:f", "slow"), set()
     for _ in range(3):
         with pytest.raises(ModelNotLoaded, match=r"'slow:1' has not loaded within 0 s"):
             await colocated.load(slow)

@@ -8,8 +8,8 @@ import pytest
 from builders.kafka import FakeLogReader, FakeProducer, FakeWriter
 from unit.router.rig import settle
 
-from clipper_agents.router.context_bound import ContextBound
-from clipper_agents.router.selection_store import SelectionStore
+from clipper_agents.router import selection_store
+from clipper_agents.router.selection_store import ContextBound, SelectionStore
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.table import StepTable
 from clipper_topics.connection import KafkaConnection
@@ -56,9 +56,10 @@ async def learned(selection, first, contexts, application="app"):
     await selection.write(0, rows | {("app", None): row(first)}, first + len(rows) - 1)
 
 
-async def test_beyond_the_bound_contexts_without_feedback_for_longest_are_forgotten(owned, rig):
+async def test_beyond_the_bound_contexts_without_feedback_for_longest_are_forgotten(owned, rig, monkeypatch):
+    monkeypatch.setattr(selection_store, "PAUSE_RATIO", 0.0)
     selection = await owned()
-    bound = ContextBound(rig, "feedback", selection, 80, lambda: 0.0)
+    bound = ContextBound(rig, "feedback", selection, 80)
     await learned(selection, 0, named(*range(60)))
     await learned(selection, 60, named(*range(20)), application="other")
     await bound.hold()
@@ -96,12 +97,12 @@ async def test_contexts_with_feedback_since_they_were_looked_at_stay(owned):
 
 
 async def test_nothing_is_forgotten_in_a_partition_that_was_taken_away_meanwhile(owned, rig):
-    selection, looks = await owned(), []
+    selection = await owned()
     await learned(selection, 0, named(*range(16)))
     async with rig.state_lock.of_all():
-        bound = ContextBound(rig, "feedback", selection, 8, lambda: looks.append(1) or 0.0)
+        bound = ContextBound(rig, "feedback", selection, 8)
         holding = asyncio.create_task(bound.hold())
-        while len(looks) < 2:  # its rows have been looked through, by a thread
+        while not bound._next_s:  # its rows have been looked through, by a thread
             await settle()
         rig.generation = -1
     await holding

@@ -8,7 +8,7 @@ from builders.feedback import AT_MS
 from builders.kafka import record
 from unit.router.rig import AT_S, CATALOGUE, one, settle
 
-from clipper_agents.router.feedback import FEEDBACK_A_TURN, LOOKS
+from clipper_agents.router.feedback import FEEDBACK_A_TURN, READ_POINTS
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.control_keys import restore_key
@@ -237,12 +237,14 @@ async def test_old_decisions_stay_while_feedback_or_queries_are_behind_in_any_pa
         return [offset is None for offset in rig.found("q1", "q2")]
 
     rig.since_ms = later_s * 1000
-    assert not any(await forgotten_after(2 * LOOKS, 1))
-    rig.log_reader.stale_ends = [0] * (LOOKS - 1)
+    assert not any(await forgotten_after(2 * READ_POINTS, 1))
+    rig.log_reader.stale_ends = [0] * (READ_POINTS - 1)
     rig.log_reader.older.add(CATALOGUE.feedback)
-    assert not any(await forgotten_after(LOOKS, 1)), "a broker that was deposed said for a while that all was read"
+    assert not any(await forgotten_after(READ_POINTS, 1)), (
+        "a broker that was deposed said for a while that all was read"
+    )
     rig.since_ms = AT_MS
-    assert not any(await forgotten_after(2 * LOOKS, 0)), "a query of then is not answered yet"
+    assert not any(await forgotten_after(2 * READ_POINTS, 0)), "a query of then is not answered yet"
     rig.since_ms = later_s * 1000
     assert await forgotten_after(1, 0) == [True, False]
 
@@ -292,7 +294,7 @@ async def audit(rig, query_offset):
     said = ModelAnswer(model="shadow", version="1", propensity=0.5, output=2)
     value = codec.audits.encode(Audit(query_id="q1", query_offset=query_offset, models=[said]))
     rig.producer.append(CATALOGUE.audits, 0, None, value)
-    await rig.prediction_log.catch_up([0])
+    await rig.logs.catch_up([0])
 
 
 def losses(rig):

@@ -4,24 +4,30 @@ import pytest
 from builders.query_router import application, make_router, outputs_of
 from unit.router.rig import AT_S, query
 
-from clipper_agents.router.prediction_records import encode_answer, encode_audit
+from clipper_agents.router import prediction_records
+from clipper_agents.router.prediction_records import encode_answers, encode_audits
 from clipper_stream.models.runner import explain
-from clipper_stream.query import Failure, InFlightQuery, MissingModel, QueryAnswer
 from clipper_topics import codec
 
 
-def answer_of(outputs, *, packed=False, kind=codec.JSON, **changes):
-    asked = query("q", rows=outputs, packed=packed, content_type=kind)
-    return QueryAnswer(InFlightQuery(asked), None, outputs, AT_S, confidence=1.0)._replace(**changes)
+def answers_of(outputs, *refs, packed=False, kind=codec.JSON, failed=None, **settings):
+    """The answers to a query whose models say these outputs, but for those that failed, each with why."""
+    router = make_router(application("app", refs or ("a:1",), volatile=refs or ("a:1",), **settings))
+    rows = [[float(place)] for place in range(len(outputs))]
+    requests = router.receive([query("q", rows=rows, packed=packed, content_type=kind)], AT_S).requests
+    for one in requests:
+        why = dict.fromkeys(range(len(outputs)), ("error", failed[one.ref])) if one.ref in (failed or {}) else None
+        effects = router.gather([outputs_of(one, lambda row: outputs[int(row)], why)], AT_S)
+    (answers,) = effects.effects.answers
+    return answers
 
 
 def test_a_model_that_failed_is_in_the_record_with_why_though_another_answered():
     why = explain(ValueError("no such\ndigit " + "x" * 1000))
-    failed = MissingModel("svm:1", 0.5, served=True, failure=Failure("error", why))
-    answer = answer_of([1, 2], packed=True, missing=(failed,), served_propensity=0.5)
-    written, value = encode_answer(answer, most_bytes=2000)
+    answers = answers_of([1, 2], "a:1", "svm:1", packed=True, failed={"svm:1": why})
+    written, (value,) = encode_answers(answers)
     found = codec.predictions.decode(value)
-    assert (written, found.outputs) == (answer, [1, 2])
+    assert (written, found.outputs) == (answers, [1, 2])
     (missing,) = found.missing
     assert (missing.model, missing.reason, len(missing.explanation)) == ("svm", "error", 500)
     assert missing.explanation.startswith("ValueError: no such digit xxx")
@@ -42,19 +48,20 @@ FEWER, UNWRITABLE = "a record has at most 600: ask for fewer rows at once", "can
     ],
     ids=repr,
 )
-def test_an_answer_or_audit_that_no_record_holds_says_so_instead(output, kind, packed, why):
-    default = None if output is LARGE else application(default_output=output)
-    answer = answer_of([output], packed=packed, kind=kind, application=default)
-    written, value = encode_answer(answer, most_bytes=600)
+def test_an_answer_or_audit_that_no_record_holds_says_so_instead(output, kind, packed, why, monkeypatch):
+    monkeypatch.setattr(prediction_records, "MOST_BYTES", 600)
+    default = {"default_output": None if output is LARGE else output}
+    written, (value,) = encode_answers(answers_of([output], packed=packed, kind=kind, **default))
     found = codec.predictions.decode(value, codec.headers_of(kind))
-    assert (written.default, found.default, found.reason) == (True, True, "errors")
+    assert (written.failures[0].reason, found.default, found.reason) == ("errors", True, "errors")
     assert why in found.explanation
     assert (found.outputs if packed else found.output) == ([] if packed else None)
 
     router = make_router(application("app", ("a:1",), shadows={"s:1": 1.0}, volatile=("s:1",)))
     asked = router.receive([query("q", 3, content_type=kind)], AT_S).requests
-    (audit,) = router.gather([outputs_of(one, lambda _: output) for one in asked if one.ref == "s:1"], AT_S).audits
-    found = codec.audits.decode(encode_audit(audit, most_bytes=600), codec.headers_of(kind))
+    effects = router.gather([outputs_of(one, lambda _: output) for one in asked if one.ref == "s:1"], AT_S)
+    ((value,),) = [encode_audits(some) for some in effects.effects.audits]
+    found = codec.audits.decode(value, codec.headers_of(kind))
     (missing,) = found.missing
     assert (found.models, missing.model, missing.reason, missing.served) == ([], "s", "error", False)
     assert why in missing.explanation

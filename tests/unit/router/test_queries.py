@@ -5,15 +5,14 @@ The queries are years old, so that the router decides at once: each is past its 
 
 import asyncio
 import json
-from collections import Counter
 from itertools import permutations
 
 import msgspec
 import pytest
-from unit.router.rig import AT_S, CATALOGUE, QUERIES, query_records, settle
+from unit.router.rig import CATALOGUE, QUERIES, settle
 from unit.router.rig import query as rig_query
 
-from clipper_agents.router.queries import BLOCK_FROM, MOST_UNWRITTEN
+from clipper_agents.router.queries import MOST_UNWRITTEN
 from clipper_agents.streaming.dead_letters import MOST_WAITING
 
 
@@ -72,12 +71,12 @@ async def test_an_id_may_be_decided_about_while_its_query_is_in_flight_or_may_be
 SAME_ID = {"JSON": query("q"), "with a context": query("q", context="ada"), "msgpack": packed(query("q"))}
 
 
-@pytest.mark.parametrize("others", [1, 2 * BLOCK_FROM], ids=["alone", "in blocks"])
+@pytest.mark.parametrize("others", [1, 16])
 @pytest.mark.parametrize(("first", "second"), [*permutations(SAME_ID, 2)])
 async def test_of_queries_with_one_id_the_first_in_the_log_is_decided_about(rig, first, second, others):
     ids = [f"q{number}" for number in range(others)]
     before, after = [*map(query, ids)], [packed(query(f"packed {one}")) for one in ids]
-    if second == "msgpack":  # so that its block is found first
+    if second == "msgpack":  # so that its batch is found first
         before, after = after, before
     await rig.read(*before, SAME_ID[first], SAME_ID[second], *after)
     assert answered(rig, "q") == [others] * 2
@@ -101,12 +100,12 @@ async def test_records_of_a_generation_that_has_ended_are_left_alone(rig):
 async def test_no_more_is_read_while_as_many_as_may_wait_for_models(make_rig):
     rig = make_rig(most_waiting=2)
     rig.router.admission.enter("app", 2)
-    rig.queries.update_room()
+    rig.queries.update_room(rig.router.is_full)
     waiting = asyncio.create_task(rig.queries.wait_for_room())
     await settle()
     assert not waiting.done()
     rig.router.admission.leave("app")
-    rig.queries.update_room()
+    rig.queries.update_room(rig.router.is_full)
     await waiting
 
 
@@ -142,16 +141,14 @@ async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partit
     assert sorted(rig.acknowledged) == [(0, offset) for offset in range(MOST_WAITING + 2)]
 
 
-async def test_of_queries_in_a_block_none_is_decided_twice(rig):
-    count = 2 * BLOCK_FROM
+async def test_of_queries_in_a_batch_none_is_decided_twice(rig):
+    count = 16
     values = [query(f"q{number}") for number in range(count)]
     await rig.decide("q3", query_offset=70)
-    (block,) = rig.fresh.of({QUERIES: query_records(*values)}, 0, AT_S, [], repeated := Counter())
-    assert (len(block.query_ids), repeated) == (count - 1, {0: 1}), "the others stay one"
     rig.producer.hold = True
     await rig.read(*values)
     await rig.read(*values, first=count)
     await release(rig)
     offsets = [answered(rig, f"q{number}") for number in range(count)]
-    assert offsets == [[70] * 4 if one == 3 else [one] * 2 for one in range(count)]
-    assert len(rig.acknowledged) == 2 * count + 1
+    assert offsets == [[70] * 3 if one == 3 else [one] * 2 for one in range(count)]
+    assert len(rig.acknowledged) == 2 * count

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 from builders.kafka import record
-from builders.query_router import application, make_router
+from builders.query_router import application, make_router, query_at
 
-from clipper_agents.router.queries import BLOCK_FROM, decode_queries
+from clipper_agents.router.queries import ROWS_TOGETHER, decode_queries
 from clipper_topics import codec
 from clipper_topics.containers import LARGE_BYTES
 
@@ -15,8 +15,18 @@ PLAIN = b'{"application": "app", "input": 1}'
 
 
 def query_of(value, **changes):
-    (found,) = decode_queries([record(7, value, **({"partition": 2} | changes))], generation=4).queries
+    (found,) = queries_of([record(7, value, **({"partition": 2} | changes))], generation=4)
     return found
+
+
+def queries_of(records, generation=0, **settings):
+    """The queries one by one, in the order of their batches."""
+    batches, _ = decode_queries(records, generation, **settings)
+    return [
+        query_at(batch, index)._replace(rows=batch.rows[batch.row_start[index] : batch.row_start[index + 1]])
+        for batch in batches
+        for index in range(len(batch))
+    ]
 
 
 def with_fields(fields):
@@ -92,25 +102,25 @@ def test_what_is_no_query_is_kept_apart_in_order():
     records = [record(offset, value) for offset, value in enumerate(values)]
     records.insert(3, record(99, PLAIN))
     records.append(record(100, PLAIN, headers=[(codec.CONTENT_TYPE, b"text/html")]))
-    decoded = decode_queries(records, generation=0)
-    assert [found.offset for found in decoded.queries] == [99]
-    assert [found.offset for found, _ in decoded.undecodable] == [0, 1, 2, 3, 4, 5, 6, 100]
-    assert all(str(error) for _, error in decoded.undecodable)
+    assert [found.offset for found in queries_of(records)] == [99]
+    _, undecodable = decode_queries(records, 0)
+    assert [found.offset for found, _ in undecodable] == [0, 1, 2, 3, 4, 5, 6, 100]
+    assert all(str(error) for _, error in undecodable)
 
 
 def test_a_query_was_asked_when_the_log_says_whatever_the_clock_of_its_router():
     """One that was an hour behind shortened the horizon: feedback in time was not counted."""
     records = [record(0, PLAIN, timestamp=at_ms, clock=clock) for at_ms in (1_000, 3_609_000) for clock in (0, 1)]
-    decoded = decode_queries(records, 0, now_s=9.0)
-    assert [query.queried_at_s for query in decoded.queries] == [1.0, 1.0, 9.0, 3609.0]
+    assert [query.queried_at_s for query in queries_of(records, now_s=9.0)] == [1.0, 1.0, 9.0, 3609.0]
 
 
 def test_a_query_of_too_many_rows_is_refused_without_an_output_for_each():
     value = b'{"application": "app", "inputs": [' + b"0," * 400_000 + b"0]}"
-    (query,) = decode_queries([record(3, value)], 0).queries
+    batches, _ = decode_queries([record(3, value)], 0)
+    query = query_at(batches[0], 0)
     assert query.invalid == "inputs has 400001 rows: give at most 10000, and the others in further queries"
     app = application(default_output="x" * 100_000)
-    (answer,) = make_router(app).receive([query], query.queried_at_s).answers
+    (answer,) = make_router(app).receive(batches, query.queried_at_s).answers
     assert (answer.failure.reason, answer.outputs) == ("invalid_input", ["x" * 100_000])
 
 
@@ -119,16 +129,36 @@ def records_of(*contents):
     return [record(offset, value, b"k", partition=3, timestamp=1_500) for offset, value in enumerate(values)]
 
 
-def test_queries_of_one_row_with_ids_are_a_block_and_any_other_is_by_itself():
-    plain = [{"query_id": f"q{number}", "input": [number]} for number in range(BLOCK_FROM)]
-    plain[1]["deadline_ms"] = 250
+def batches_decoded(*contents):
+    batches, _ = decode_queries(records_of(*contents), generation=4)
+    return [[*batch.offsets] for batch in batches]
+
+
+def test_a_batch_has_the_queries_of_one_application_and_content_type_and_says_of_each_what_it_says_alone():
     one = {"query_id": "o", "input": 1}
     changes = [
-        *({"query_id": None}, {"query_id": "2@8"}, {"query_id": "x" * 257}, {"context": "ada"}, {"models": ["a"]}),
-        *({"features": [1]}, {"deadline_ms": 0}, {"input": "x" * LARGE_BYTES}, {"application": "other"}),
+        *({"query_id": None}, {"query_id": "2@8"}, {"query_id": "x" * 257}, {"query_id": "c", "context": "ada"}),
+        *({"query_id": "m", "models": ["a"]}, {"query_id": "f", "features": [1]}, {"query_id": "d", "deadline_ms": 0}),
+        *({"query_id": "n"}, {"query_id": "p", "input": None, "inputs": [1, 2]}),
     ]
-    others = [{"query_id": "n"}, {"query_id": "p", "inputs": [1]}, *(one | change for change in changes)]
-    decoded = decode_queries(records_of(*plain, *others), generation=4)
-    (block,) = decoded.blocks
-    assert [*block] == [decode_queries([each], 4).queries[0] for each in records_of(*plain)]
-    assert sorted(query.offset for query in decoded.queries) == [*range(len(plain), len(plain) + len(others))]
+    records = records_of(*(one | change for change in changes))
+    batches, _ = decode_queries(records, 4)
+    assert len(batches) == 1
+    assert queries_of(records, 4) == [queries_of([each], 4)[0] for each in records]
+    assert batches_decoded(one, one | {"query_id": "b", "application": "other"}, one | {"query_id": "c"}) == [
+        [0, 2],
+        [1],
+    ]
+
+
+def test_a_large_query_is_a_batch_of_its_own_and_many_rows_begin_another():
+    plain = [{"query_id": f"q{number}", "input": number} for number in range(4)]
+    plain[1]["input"] = "x" * LARGE_BYTES
+    assert batches_decoded(*plain) == [[0, 2, 3], [1]]
+    plain[1] = {"query_id": "many", "inputs": [1] * ROWS_TOGETHER}
+    assert batches_decoded(*plain) == [[0, 1], [2, 3]]
+
+
+def test_where_an_id_comes_again_new_batches_begin():
+    names = ["q", "r", "q", "s"]
+    assert batches_decoded(*({"query_id": name, "input": 1} for name in names)) == [[0, 1], [2, 3]]

@@ -1,4 +1,4 @@
-"""Sampled queries are noted on their way, in a block or alone, and no others are."""
+"""Sampled queries are noted on their way, and no others are."""
 
 import json
 from types import SimpleNamespace
@@ -9,8 +9,8 @@ from builders.query_router import application
 from unit.router.rig import AT_S, CATALOGUE, settle
 
 from clipper_agents.observability.query_notes import AnsweredQuery, GatheredOutputs, RecordedNote, SentRequest
-from clipper_agents.router.queries import BLOCK_FROM, decode_queries
-from clipper_agents.router.query_traces import UNTRACED, rows_in_process
+from clipper_agents.router.queries import decode_queries
+from clipper_agents.router.query_traces import UNTRACED, colocated_rows
 from clipper_topics.trace_context import TRACED_ROWS, header_of_rows, rows_in_header, trace_and_span
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -37,8 +37,8 @@ class Path:
     def __init__(self, make_rig, *records, **app):
         self.notes = []
         self.rig = make_rig(application("app", **app), sink=SimpleNamespace(put=self.notes.append))
-        self.traces, self.decoded = self.rig.traces, decode_queries(records, 0, AT_S, self.rig.traces)
-        self.requests = [*self.rig.ask(*self.decoded.blocks, *self.decoded.queries).values()]
+        self.traces, (batches, _) = self.rig.traces, decode_queries(records, 0, AT_S, self.rig.traces)
+        self.requests = [*self.rig.ask(*batches).values()] if batches else []
 
     async def serve(self, *refs, **rows):
         """Have models answer, all of them unless told; the notes of what is in the log then, by query."""
@@ -73,9 +73,8 @@ def by_name(note):
     return {span.name: span for span in note.spans()}
 
 
-async def test_only_what_is_sampled_is_noted_in_a_block(walk):
+async def test_only_what_is_sampled_is_noted(walk):
     path = await walk(*(asked(number, number, sampled=number in (3, 7)) for number in range(10)))
-    assert [len(block) for block in path.decoded.blocks] == [10]
     assert {*await path.serve()} == {"q3", "q7"}
     alone = await walk(asked(0, 1.0, sampled=False))
     assert (await alone.serve(), alone.notes) == ({}, [])
@@ -88,14 +87,13 @@ def timeless(note):
     return [(span.name, span.kind, span.trace_id, span.error) for span in note.spans()], about
 
 
-async def test_a_query_has_the_same_spans_in_a_block_and_alone(walk):
+async def test_a_query_has_the_same_spans_among_others_and_alone(walk):
     exp3 = dict(refs=("a:1", "b:1"), policy="exp3")
-    together, alone = await walk(*several(BLOCK_FROM), **exp3), await walk(*several(BLOCK_FROM - 1), **exp3)
-    assert (len(together.decoded.blocks), len(alone.decoded.blocks)) == (1, 0)
-    found, others = await together.serve(), await alone.serve()
-    assert (len(found), len(others)) == (BLOCK_FROM, BLOCK_FROM - 1)
-    for query_id, other in others.items():
-        assert timeless(found[query_id]) == timeless(other)
+    found = await (await walk(*several(8), **exp3)).serve()
+    assert len(found) == 8
+    for number, (query_id, note) in enumerate(found.items()):
+        alone = await (await walk(asked(number, number), **exp3)).serve()
+        assert timeless(note) == timeless(alone[query_id])
 
 
 async def test_the_spans_of_a_query_say_what_its_prediction_says_and_where_it_is(walk):
@@ -129,7 +127,7 @@ REASONS = {"arrived_late": LATE, "unknown_model": {"models": ["z"]}, "invalid_in
 
 
 @pytest.mark.parametrize("reason", REASONS)
-@pytest.mark.parametrize("count", [1, BLOCK_FROM], ids=["alone", "block"])
+@pytest.mark.parametrize("count", [1, 8])
 async def test_a_query_that_asks_nobody_has_no_combination_and_its_reason(reason, count, walk):
     notes = (await walk(*(asked(number, 1.0, **REASONS[reason]) for number in range(count)))).of(AnsweredQuery)
     assert len(notes) == count
@@ -138,7 +136,7 @@ async def test_a_query_that_asks_nobody_has_no_combination_and_its_reason(reason
         assert spans["process queries"].attributes["clipper.default.reason"] == reason
 
 
-@pytest.mark.parametrize("count", [3, 20], ids=["alone", "block"])
+@pytest.mark.parametrize("count", [3, 20])
 async def test_a_request_names_the_rows_of_sampled_queries(count, walk):
     records = [asked(number, number / 2, sampled=number % 3 == 1) for number in range(count)]
     path = await walk(*records, asked(count, 107.0, 108.0, 109.0), refs=("a:1", "b:1"))
@@ -168,7 +166,7 @@ async def test_the_span_of_a_request_is_the_parent_of_what_its_host_does(walk):
     answered = await path.serve()
     queries = [answered[name].span_id for name in ("q0", "q1")]
     assert [span.parent_id for span in spans] == queries
-    in_process = [trace_and_span(one.traceparent) for one in rows_in_process(path.requests[0])]
+    in_process = [trace_and_span(one.traceparent) for one in colocated_rows(path.requests[0])]
     assert in_process == [(TRACE, query) for query in queries]
     assert [span.attributes["clipper.rows"] for span in spans] == [2, 1]
     assert {span.attributes["messaging.kafka.offset"] for span in spans} == {9}
@@ -197,13 +195,13 @@ async def test_a_record_that_holds_no_query_ends_with_an_error(walk):
 
 
 async def test_a_query_whose_partition_is_taken_ends_with_an_error_unless_it_is_recorded(walk):
-    path = await walk(*several(BLOCK_FROM), asked(50, 61.0, 62.0))
+    path = await walk(*several(8), asked(50, 61.0, 62.0))
     await path.serve(rows=(0, 2))  # of the one request, the first two rows
-    recorded = await path.serve(rows=(2, 3), failed={2: ("error", "no")})  # a query that leaves the block
+    recorded = await path.serve(rows=(2, 3), failed={2: ("error", "no")})
     assert {*recorded} == {"q0", "q1", "q2"}
     path.traces.drop(path.rig.router.traces())
     left = [note.offset for note in path.notes if getattr(note, "error", "") == "partition_taken"]
-    assert sorted(left) == [*range(3, BLOCK_FROM), 50]
+    assert sorted(left) == [*range(3, 8), 50]
 
 
 async def test_a_sampled_query_is_the_example_of_its_latency(walk):
@@ -215,7 +213,7 @@ async def test_a_sampled_query_is_the_example_of_its_latency(walk):
 
 
 def test_without_a_sink_nothing_is_noted_whatever_is_sampled():
-    decoded = decode_queries(several(BLOCK_FROM + 1), 0, AT_S, UNTRACED)
-    assert [block.traces for block in decoded.blocks] == [{}]
-    assert not any(name == TRACED_ROWS for block in decoded.blocks for some in block.echoed for name, _ in some)
+    (batch,), _ = decode_queries(several(9), 0, AT_S, UNTRACED)
+    assert (len(batch), batch.traces) == (9, {})
+    assert not any(name == TRACED_ROWS for some in batch.echoed.values() for name, _ in some)
     assert UNTRACED.undecided == []

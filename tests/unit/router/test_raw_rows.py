@@ -9,6 +9,7 @@ from builders.kafka import record
 from builders.query_router import NOW_S, application, make_router
 
 from clipper_agents.router.queries import decode_queries
+from clipper_stream.query.batch import PLAIN
 from clipper_stream.query.inputs import RowSpec
 from clipper_topics.codec import JSON, MSGPACK, headers_of
 from clipper_topics.containers import LARGE_BYTES, MOST_CONTAINERS, MOST_LEVELS, check_containers
@@ -33,7 +34,8 @@ def sizes(value, kind):
 
 
 def decoded(value, kind, at_s=NOW_S):
-    return decode_queries([record(0, value, None, headers=headers_of(kind), timestamp=int(at_s * 1000))], 0)
+    batches, _ = decode_queries([record(0, value, None, headers=headers_of(kind), timestamp=int(at_s * 1000))], 0)
+    return batches
 
 
 def encoded(kind, **rows):
@@ -42,10 +44,15 @@ def encoded(kind, **rows):
 
 def outcome(spec, value, kind):
     """The rows that a model is asked about, or why it is not."""
-    queries = decoded(value, kind).queries
-    effects = make_router(application(spec=spec)).receive(queries, NOW_S)
+    batches = decoded(value, kind)
+    if not batches:
+        return []
+    effects = make_router(application(spec=spec)).receive(batches, NOW_S)
     reasons = [(answer.query.query_id, answer.failure.reason, answer.query.invalid) for answer in effects.answers]
-    return [*reasons, *((queries[0].packed, repr(row)) for request in effects.requests for row in request.rows)]
+    return [
+        *reasons,
+        *((batches[0].options.get(0, PLAIN).packed, repr(row)) for request in effects.requests for row in request.rows),
+    ]
 
 
 @KINDS
@@ -102,7 +109,7 @@ def test_a_megabyte_of_maps_never_becomes_a_million_objects(kind, place, age_s, 
     router = make_router(application(spec=RowSpec(dtype)))
     tracemalloc.start()
     try:
-        found = decoded(value, kind, NOW_S - age_s).queries
+        found = decoded(value, kind, NOW_S - age_s)
         (answer,) = router.receive(found, NOW_S).answers
         most = tracemalloc.get_traced_memory()[1]
     finally:

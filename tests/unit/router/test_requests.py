@@ -25,11 +25,15 @@ class Surroundings:
     def __init__(self):
         self.topics, self.followed, self.refused, self.sent, self.acks = {A: {0, 1}, B: {0}}, set(), {}, [], []
         self.held, self.client, self.cluster, self._topics = set(), self, self, self.followed
-        self.replies, self.unsent, self.now_s, self.tasks = [3, 5], [], 100.0, Tasks()
-        self.sender = RequestSender(
-            self, CATALOGUE, b"router", reply_partitions=lambda: self.replies, dtype_of=lambda ref: "text",
-            receiver=self, tasks=self.tasks, clock=lambda: self.now_s,
-        )  # fmt: skip
+        self.replies, self.unsent, self.tasks, self.kafka_producer = [3, 5], [], Tasks(), self
+        self.watched, self.watch = self.tasks.watched, self.tasks.watch
+        self.sender = RequestSender(self, CATALOGUE, b"router", self, self)
+
+    def owned_partitions(self, topic):
+        return self.replies
+
+    def dtype_of(self, ref):
+        return "text"
 
     def partitions_for_topic(self, topic):
         return self.topics.get(topic)
@@ -73,8 +77,8 @@ async def around():
     return made
 
 
-def request(frame, ref="a:1", rows=1, deadline_s=inf):
-    return Request(ref, frame, np.zeros((rows, 2), "float32"), np.full(rows, deadline_s))
+def request(frame, ref="a:1", rows=1):
+    return Request(ref, frame, np.zeros((rows, 2), "float32"), np.full(rows, inf))
 
 
 async def test_each_request_goes_to_the_replica_that_has_fewest_rows_before_it(around):
@@ -128,11 +132,13 @@ async def test_a_model_that_is_held_up_holds_up_no_other(around):
 
 async def test_requests_that_wait_past_their_deadlines_are_dropped(around):
     around.held.add(A)
-    rows = []
+    rows, deadlines_s = [], []
     for frame in range(100):
-        around.now_s += 1.0
-        one = request(frame, deadline_s=around.now_s + 2.5)
+        one = request(frame)
         rows.append(weakref.ref(one.rows))
+        deadlines_s.append(one.deadlines_s)
+        for passed in deadlines_s[:-3]:
+            passed[0] = 0.0
         await around.put(one)
         del one
         assert sum(array() is not None for array in rows) <= 4

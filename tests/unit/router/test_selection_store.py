@@ -12,6 +12,7 @@ from unit.router.rig import FakeTable
 
 from clipper_agents.control.selection_states import row_of, state_of
 from clipper_agents.kafka.errors import StaleReferences
+from clipper_agents.router import selection_store
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_topics.errors import UnknownRowVersion
@@ -37,8 +38,8 @@ def table():
     return FakeTable()
 
 
-def store_of(table, *owned, **settings):
-    found = SelectionStore(table, 3, **settings)
+def store_of(table, *owned):
+    found = SelectionStore(table, 3)
     found.own(owned or (0, 1))
     return found
 
@@ -141,8 +142,9 @@ def test_records_that_are_no_totals_are_ignored(selection, key, value):
     assert selection.state("app", 0, None) == GOOD_B
 
 
-def test_a_bounded_number_of_choices_is_kept(table):
-    selection = store_of(table, max_prepared=10)
+def test_a_bounded_number_of_choices_is_kept(table, monkeypatch):
+    monkeypatch.setattr(selection_store, "MAX_PREPARED", 10)
+    selection = store_of(table)
     made = [selection.prepare(APP, 0, f"c{number}") for number in range(50)]
     assert all(selection.prepare(APP, 0, f"c{number}") is made[number] for number in range(40, 50))
     assert selection.prepare(APP, 0, "c39") is not made[39]

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from clipper_agents.router.outgoing_records import Outgoing
+from clipper_agents.router.indexed_log import OutgoingRecords
 from clipper_topics import codec
 from clipper_topics.codec import JSON, MSGPACK, MSGPACK_HEADERS, UndecodableRecord
 from clipper_topics.manifests import ModelManifest
@@ -13,8 +13,8 @@ def test_routers_state_json_with_what_they_write_and_applications_need_not():
     stated = [(codec.CONTENT_TYPE, b"application/json")]
     assert (codec.headers_of(JSON), codec.headers_of(JSON, state_json=True)) == ([], stated)
     assert codec.headers_of(MSGPACK) == codec.headers_of(MSGPACK, state_json=True) == MSGPACK_HEADERS
-    outgoing = Outgoing(SimpleNamespace(key=b"k", echoed=()), b"{}", JSON)
-    assert outgoing.records() == ((b"k", b"{}", stated),)
+    batch = SimpleNamespace(keys=[b"k"], echoed={}, audit={})
+    assert [*OutgoingRecords(batch, [0], [b"{}"], JSON).records()] == [(b"k", b"{}", stated)]
 
 
 NESTED = 100_000

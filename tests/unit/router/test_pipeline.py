@@ -1,23 +1,20 @@
 """The router is told of outputs and woken at deadlines, what it asks for is done, and what it defers is read again."""
 
-import asyncio
 import time
-from math import inf
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from builders.kafka import FakeLogReader, FakeProducer, Tasks, record
+from builders.kafka import Tasks, record
 from builders.query_router import application
 from faust.types import TP
 from unit.router.rig import CATALOGUE, query, settle
 
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.deferred_queries import DeferredQueries
-from clipper_agents.router.effects import EffectRunner
+from clipper_agents.router.indexed_log import QueryLogs
 from clipper_agents.router.outputs import MEMORY_CHUNKS
+from clipper_agents.router.pipeline import QueryPipeline, QueryStores
 from clipper_stream.query import Effects, Request
-from clipper_stream.query.admission import Admission
 from clipper_topics.frames import FailedRow, OutputFrame, encode_frame
 
 
@@ -26,37 +23,39 @@ class EffectsRig:
     """A router with one deadline, and notes of what is carried where."""
 
     def __init__(self):
-        self.next_deadline_s, self.expired, self.failure = None, 0, None
-        self.put, self.requests, self.forgotten, self.deferred, self.rooms = [], [], [], [], []
+        self.expired, self.failure = 0, None
+        self.outputs, self.requests, self.forgotten, self.deferred, self.rooms = [], [], [], [], []
         self.metrics, self.tasks = RouterMetrics(), Tasks()
         sender = SimpleNamespace(put=self.requests.extend, forget=self.forgotten.extend)
-        self.runner = EffectRunner(
-            self, SimpleNamespace(update_room=lambda: self.rooms.append(1)), SimpleNamespace(put=self.deferred.extend),
-            SimpleNamespace(put=lambda *parts: self.put.append(parts)), self.metrics, self.tasks,
-        )  # fmt: skip
-        self.runner.connect(sender, SimpleNamespace(take=lambda request: request.ref == "here:1"))
+        caches = SimpleNamespace(of=lambda partition: SimpleNamespace(put_many=self.outputs.extend))
+        log = SimpleNamespace(connect=lambda written: None)
+        stores = QueryStores(None, None, caches, QueryLogs(log, log))
+        consumer = SimpleNamespace(update_room=self.rooms.append)
+        self.pipeline = QueryPipeline(self, stores, consumer, self.metrics, self.tasks)
+        here = SimpleNamespace(take=lambda request: request.ref == "here:1")
+        self.pipeline.connect(sender, here, SimpleNamespace(put=self.deferred.extend))
 
-    def run(self, after_s, **effects):
-        """Run effects that leave a query with a deadline after so many seconds."""
-        self.next_deadline_s = None if after_s is None else time.time() + after_s
-        self.runner.run(Effects(now_s=0.0, **effects))
+    def carry_out(self, after_s, **effects):
+        """Carry out effects that leave a query with a deadline after so many seconds."""
+        deadline_s = None if after_s is None else time.time() + after_s
+        self.pipeline.carry_out(Effects(**effects, next_deadline_s=deadline_s))
 
     def expire(self, now_s):
-        self.expired, self.next_deadline_s = self.expired + 1, None
+        self.expired += 1
         if self.failure:
             raise self.failure
-        return Effects(now_s=now_s, answers=["late"], forgotten=[7])
+        return Effects(forgotten=[7])
 
 
 async def test_everything_that_is_asked_for_is_carried_out():
     around = EffectsRig()
     here, there = (Request(ref, 1, np.zeros((1, 1)), np.zeros(1)) for ref in ("here:1", "there:1"))
-    around.run(
-        None, requests=[here, there], answers=["a"], audits=["b"], block_answers=["c"], deferred=["d"], forgotten=[5],
+    around.carry_out(
+        None, requests=[here, there], outputs={0: [(b"key", 7)]}, deferred=["d"], forgotten=[5],
         coalesced=3, lookups={"m:1": 4, "n:1": 2}, hits={"m:1": 1}, queries={"app": 2, None: 1},
     )  # fmt: skip
-    assert (around.put, around.requests, around.forgotten) == ([(["a"], ["b"], ["c"])], [there], [5])
-    assert (around.deferred, len(around.rooms)) == (["d"], 1)
+    assert (around.outputs, around.requests, around.forgotten) == ([(b"key", 7)], [there], [5])
+    assert (around.deferred, around.rooms) == (["d"], [False])
     value = around.metrics.registry.get_sample_value
     assert [value(f"clipper_cache_{kind}_total", {"model": "m:1"}) for kind in ("lookups", "hits")] == [4, 1]
     assert [value(f"clipper_cache_{kind}_total", {"model": "n:1"}) for kind in ("lookups", "hits")] == [2, 0]
@@ -67,16 +66,16 @@ async def test_everything_that_is_asked_for_is_carried_out():
 
 
 @pytest.mark.parametrize("after_s", [(20.0,), (3600.0, 20.0), (20.0, 30.0)])
-async def test_the_router_is_woken_once_at_its_earliest_deadline_unless_the_runner_is_stopped(after_s):
+async def test_the_router_is_woken_once_at_its_earliest_deadline_unless_the_pipeline_is_stopped(after_s):
     around = EffectsRig()
     for deadline_s in after_s:
-        around.run(deadline_s)
+        around.carry_out(deadline_s)
     await settle(18.0)
     assert around.expired == 0
     await settle(3600.0)
-    assert (around.expired, around.put[len(after_s) :], around.forgotten) == (1, [(["late"], [], [])], [7])
-    around.run(20.0)
-    around.runner.stop()
+    assert (around.expired, around.forgotten) == (1, [7])
+    around.carry_out(20.0)
+    around.pipeline.stop()
     await settle(30.0)
     assert around.expired == 1
 
@@ -84,7 +83,7 @@ async def test_the_router_is_woken_once_at_its_earliest_deadline_unless_the_runn
 async def test_a_defect_in_expiring_is_heard_of():
     around = EffectsRig()
     around.failure = ZeroDivisionError()
-    around.run(0.0)
+    around.carry_out(0.0)
     await settle()
     assert around.tasks.failures == [around.failure]
 
@@ -114,7 +113,7 @@ async def serve(rig, *values):
     """Serve these outputs; the offsets that are acknowledged."""
     stream = Stream(*values)
     await rig.outputs.serve(stream)
-    rig.effects.stop()  # the deadline is years past
+    rig.pipeline.stop()  # the deadline is years past
     await settle()
     return stream.acked
 
@@ -160,83 +159,9 @@ async def test_what_is_no_frame_is_a_dead_letter_and_acked(rig):
 
 async def test_the_rows_of_a_request_that_cannot_be_sent_fail_at_once(rig):
     request = rig.ask(query("q", 1, 2, application="one"))["a:1"]
-    rig.effects.fail(request, "no broker takes it")
-    rig.effects.stop()
+    rig.pipeline.fail(request, "no broker takes it")
+    rig.pipeline.stop()
     await settle()
     (answer,) = rig.predictions()
     assert (answer.outputs, answer.reason) == (["default", "default"], "errors")
     assert "no broker takes it" in answer.missing[0].explanation
-
-
-# --- deferred queries -------------------------------------------------------------------------------------------------
-class DeferredRig:
-    """A log of ten queries a partition, their consumer, and an agent that takes what is read again."""
-
-    def __init__(self):
-        producer = FakeProducer()
-        for number in range(20):
-            producer.append(CATALOGUE.queries, number % 2, None, b"query")
-        self.admission, self.generation, self.taken, self.gone = Admission(8), 0, [], []
-        self.admission.shared = True
-        self.admission.enter("app", 6)  # all of what is for everybody
-        self.deferred = DeferredQueries(FakeLogReader(producer), CATALOGUE.queries, self, self.admission)
-
-    def receive(self, chunk, generation):
-        for tp, records in chunk.items():
-            self.admission.enter("app", len(records))
-            self.taken += [(tp.partition, record.offset) for record in records]
-
-    def acknowledge(self, partition, offsets, generation):
-        self.gone.append((partition, offsets))
-
-    async def put(self, *offsets, partition=0, until_s=inf):
-        self.deferred.put([(query("q", 1, offset=one, partition=partition), until_s) for one in offsets])
-        await settle(1.0)
-
-
-@pytest.fixture
-async def around():
-    made = DeferredRig()
-    running = asyncio.create_task(made.deferred.run(made))
-    yield made
-    running.cancel()
-
-
-async def test_they_wait_until_there_is_room_and_no_more_are_read_than_that(around):
-    await around.put(1, 2, 5)
-    await around.put(3, partition=1)
-    assert (around.taken, around.admission.deferred) == ([], 4)
-    assert [around.deferred.has_id(*one) for one in ((0, "q"), (1, "q"), (0, "r"), (2, "q"))] == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    for first, taken, deferred in ((0, [(0, 1), (0, 2)], 2), (2, [(0, 5), (1, 3)], 0)):
-        around.admission.leave("app", 2)
-        await settle(1.0)
-        assert (around.taken[first:], around.admission.deferred) == (taken, deferred)
-
-
-async def test_those_of_a_generation_that_has_ended_are_left_to_the_next_and_what_the_log_has_no_more_is_done(around):
-    await around.put(1)
-    around.deferred.clear()
-    around.admission.clear()
-    await around.put(9, 10)
-    assert (around.taken, around.gone, around.admission.deferred) == ([(0, 9)], [(0, [10])], 0)
-
-
-async def test_what_is_due_is_read_again_without_room_and_nothing_else(around):
-    await around.put(1, 3)
-    await around.put(2, until_s=1.0)
-    assert (around.taken, around.admission.deferred) == ([(0, 2)], 2)
-
-
-async def test_nothing_is_read_again_while_partitions_are_being_given(around):
-    around.generation = -1
-    around.admission.clear()
-    await around.put(1)
-    assert around.taken == []
-    around.generation = 1
-    await settle(1.0)
-    assert around.taken == [(0, 1)]

@@ -1,18 +1,16 @@
-"""Queries in a block get, byte for byte, the predictions that they get one by one."""
+"""Queries of a batch get, byte for byte, the predictions that they get each in a batch of its own."""
 
 from collections import Counter
-from operator import attrgetter
 
 from builders.kafka import record
 from builders.query_router import NOW_S, application, make_router, outputs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper_agents.router import queries as decoding
-from clipper_agents.router.outgoing_records import Outgoing, OutgoingBlock
-from clipper_agents.router.prediction_records import encode_answer, encode_block
+from clipper_agents.router.indexed_log import OutgoingRecords
+from clipper_agents.router.prediction_records import encode_answers
+from clipper_agents.router.queries import decode_queries
 from clipper_stream.query import Failure
-from clipper_stream.query.answer import answers_of
 from clipper_topics import codec
 
 MODELS = ("a:1", "b%b:1", "c:1")
@@ -40,12 +38,12 @@ def records_of(name, ids, kind, ages_s, deadlines_ms, *, traced):
 
 
 class Served:
-    """What a router makes of records, in blocks or not: records and entries of the index by id, and counts."""
+    """What a router makes of records in batches or one by one: records and entries of the index by id, and counts."""
 
-    def __init__(self, application, records, outputs, delays_s, *, blocks):
-        decoded = decoding.decode_queries(records, 0)
-        assert len(decoded.blocks) == 1
-        arriving = decoded.blocks if blocks else [*decoded.blocks[0]]
+    def __init__(self, application, records, outputs, delays_s, *, together):
+        several = [records] if together else [[one] for one in records]
+        arriving = [batch for some in several for batch in decode_queries(some, 0)[0]]
+        assert len(arriving) == len(several)
         self.router, self.predictions, self.counts = make_router(application), {}, Counter()
         effects = self.router.receive(arriving, NOW_S)
         self.take(effects)
@@ -63,20 +61,14 @@ class Served:
         self.take(self.router.expire(NOW_S + 1000.0))
 
     def take(self, effects):
-        answers, outgoing = list(effects.answers), []
-        for some in effects.block_answers:
-            values = encode_block(some)
-            if values is None:
-                assert not some.refusals, "a default can be written in any block"
-                answers += answers_of(some)
-            else:
-                outgoing.append(OutgoingBlock(some, values))
-        for answer, value in map(encode_answer, answers):
-            outgoing.append(Outgoing(answer.query, value, answer.query.content_type, answer))
+        outgoing = []
+        for some in effects.effects.answers:
+            answers, values = encode_answers(some)
+            outgoing.append(OutgoingRecords(some.batch, some.entries, values, some.batch.content_type, answers))
         for one in outgoing:
-            written = zip(one.records(), one.decided(0, attrgetter("query_id")), strict=True)
+            written = zip(one.records(), one.index_entries(0), strict=True)
             self.predictions |= {key: (record, decided[2:]) for record, (key, *decided) in written}
-        self.counts += effects.behind + Counter(coalesced=effects.coalesced)
+        self.counts += Counter(effects.behind) + Counter(coalesced=effects.coalesced)
         self.counts += Counter(effects.hits) + Counter(effects.lookups) + Counter(effects.queries)
 
 
@@ -91,12 +83,12 @@ class Served:
     traced=st.booleans(),
     delays_s=st.lists(st.sampled_from([0.0, 0.001, 0.05, 0.2]), min_size=20, max_size=20),
 )
-def test_the_records_are_those_of_queries_one_by_one(
+def test_the_records_are_those_of_batches_of_one(
     application, ids, kind, ages_s, deadlines_ms, outputs, delays_s, traced
 ):
     records = list(records_of(application.name, ids, kind, ages_s, deadlines_ms, traced=traced))
-    together = Served(application, records, outputs, delays_s, blocks=True)
-    alone = Served(application, records, outputs, delays_s, blocks=False)
+    together = Served(application, records, outputs, delays_s, together=True)
+    alone = Served(application, records, outputs, delays_s, together=False)
     assert together.predictions == alone.predictions
     assert len(together.predictions) == len(ids)
     assert together.counts == alone.counts

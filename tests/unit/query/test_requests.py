@@ -6,9 +6,9 @@ from builders.query_router import NOW_S, application, make_router, query
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_stream.query import row_batch
+from clipper_stream.query import requests
 from clipper_stream.query.inputs import RowSpec
-from clipper_stream.query.row_batch import MAX_FRAME_BYTES, MAX_FRAME_ROWS
+from clipper_stream.query.requests import MAX_FRAME_BYTES, MAX_FRAME_ROWS
 
 
 def requests_of(spec, rows):
@@ -28,18 +28,18 @@ def test_a_request_has_a_bounded_number_of_rows():
 
 def test_a_request_is_bounded_in_bytes_and_a_huge_row_does_not_split_others():
     texts = ["é" * 100_000, *[f"short {number}" for number in range(10)], "x" * 2 * MAX_FRAME_BYTES, "last"]
-    requests = requests_of(RowSpec("text"), texts)
-    sizes = [sum(len(row.encode()) for row in request.rows) for request in requests]
-    assert [len(request.rows) for request in requests] == [11, 1, 1]
-    assert all(size <= MAX_FRAME_BYTES or len(request.rows) == 1 for size, request in zip(sizes, requests, strict=True))
-    assert [row for request in requests for row in request.rows] == texts
+    found = requests_of(RowSpec("text"), texts)
+    sizes = [sum(len(row.encode()) for row in request.rows) for request in found]
+    assert [len(request.rows) for request in found] == [11, 1, 1]
+    assert all(size <= MAX_FRAME_BYTES or len(request.rows) == 1 for size, request in zip(sizes, found, strict=True))
+    assert [row for request in found for row in request.rows] == texts
 
 
 def test_rows_of_json_are_measured_not_guessed():
     rows = [{"pixels": [number + 0.5] * 10_000} for number in range(20)]
-    requests = requests_of(RowSpec("json"), rows)
-    assert len(requests) > 1
-    assert all(len(msgspec.msgpack.encode(request.rows)) <= MAX_FRAME_BYTES + 100 for request in requests)
+    found = requests_of(RowSpec("json"), rows)
+    assert len(found) > 1
+    assert all(len(msgspec.msgpack.encode(request.rows)) <= MAX_FRAME_BYTES + 100 for request in found)
 
 
 json_values = st.recursive(
@@ -50,5 +50,5 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_a_row_is_never_measured_too_small(row):
-    assert row_batch._row_bytes(row) >= len(msgspec.msgpack.encode(row)) - 5
-    assert row_batch._row_bytes(np.zeros(7)) == 56
+    assert requests._row_bytes(row) >= len(msgspec.msgpack.encode(row)) - 5
+    assert requests._row_bytes(np.zeros(7)) == 56

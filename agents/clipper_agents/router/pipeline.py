@@ -1,0 +1,347 @@
+"""A query's life in a router, on one page: what is read before each step of the pure core, and carried out after it.
+
+| event | read | step of `clipper_stream.query.Router` | carried out |
+|---|---|---|---|
+| `receive`: queries were read | index, application, choices, cache | `decide`, `take_cached`, `end_turn` | effects |
+| `gather`: outputs arrived | | `gather` | effects |
+| `expire`: the next deadline has come | | `expire` | effects |
+| `predicted`: predictions are in the log | index | `recorded` | acknowledgements |
+| `audited`: audits are in the log | | `audits_recorded` | acknowledgements |
+
+The effects: outputs into the cache, answers to the log, requests to models, queries without room set aside.
+
+Rules of this file:
+- A query is acknowledged when its prediction is in the log and indexed, and its audit too where it has one.
+- An audit is sent when its prediction is in the log, so that no audit stands in the log without a prediction. It
+  belongs to one record of a query.
+- Of two predictions about a query the first is the decision, whoever wrote it. Where that says that an audit follows,
+  and a process that ended meanwhile has not written it, it is written here, with all its models missing.
+"""
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from clipper_agents.observability.metrics import RouterMetrics
+from clipper_agents.router.applications import ApplicationRegistry
+from clipper_agents.router.cache_store import PartitionCaches
+from clipper_agents.router.colocated_models import ColocatedModels
+from clipper_agents.router.decision_index import Asked
+from clipper_agents.router.indexed_log import OutgoingRecords, QueryLogs, WrittenRound
+from clipper_agents.router.prediction_records import encode_answers, encode_audits
+from clipper_agents.router.query_consumer import QueryConsumer
+from clipper_agents.router.query_traces import UNTRACED, QueryTraces
+from clipper_agents.router.requests import RequestSender
+from clipper_agents.router.selection_store import SelectionStore
+from clipper_agents.router.set_aside import DeferredQueries
+from clipper_agents.streaming.app import TaskRunner
+from clipper_stream.query import Answers, Application, Effects, Failure, OutputPiece, QueryBatch, Request, Router
+from clipper_stream.query.lifecycle import QueryState, set_state
+from clipper_stream.query.planner import Choices
+from clipper_topics.frames import OutputFrame
+from clipper_topics.logged_records import LoggedRecord, audit_key, named_models, prediction_head
+
+ROWS_GATHERED_TOGETHER = 256
+"""What an output completes is encoded at once, while it is in the processor's cache."""
+MEMORY_ROUNDS = 10
+MOST_LEAD_S = 0.010
+"""A broker that hesitates must not make the router give up on its models."""
+UNKNOWN_APPLICATION = "unknown"
+"""Label of all queries to applications that are not registered, lest a typo adds a metric series."""
+
+
+class QueryStores(NamedTuple):
+    """What a query's life reads and writes."""
+
+    registry: ApplicationRegistry
+    selection: SelectionStore
+    caches: PartitionCaches
+    logs: QueryLogs
+
+
+class QueryPipeline:
+    """Takes queries through their lives, and keeps one timer, at the earliest deadline.
+
+    Outputs come back here from where requests go. So `connect` closes this ring once all of it is built.
+    """
+
+    _sender: RequestSender
+    _colocated: ColocatedModels
+    _deferred: DeferredQueries
+
+    def __init__(
+        self,
+        router: Router,
+        stores: QueryStores,
+        consumer: QueryConsumer,
+        metrics: RouterMetrics,
+        tasks: TaskRunner,
+        traces: QueryTraces = UNTRACED,
+    ) -> None:
+        self.router, self._stores, self._consumer = router, stores, consumer
+        self._predictions, self._audits = stores.logs
+        self._metrics, self._tasks, self._traces = metrics, tasks, traces
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = self._delivery_s = 0.0
+        self._expiring: asyncio.Task[None] | None = None
+        self._predictions.connect(self.predicted)
+        self._audits.connect(self.audited)
+
+    def connect(self, sender: RequestSender, colocated: ColocatedModels, deferred: DeferredQueries) -> None:
+        """Send requests for models in this process to `colocated` and others to `sender`; set queries aside."""
+        self._sender, self._colocated, self._deferred = sender, colocated, deferred
+
+    def has_id(self, partition: int, query_id: str) -> bool:
+        """Return whether a query with this id is in flight, or may be among those that wait to be read again."""
+        return self.router.has_id(partition, query_id) or self._deferred.has_id(partition, query_id)
+
+    # --- queries come -------------------------------------------------------------------------------------------------
+    def receive(self, batches: Iterable[QueryBatch], now_s: float) -> tuple[Counter[int], Mapping[int, int]]:
+        """Decide about all queries that are new, and answer those again that were answered before.
+
+        Returns:
+            By partition, how many queries were answered before, and how many with a deadline had waited for longer than
+            they may still wait.
+        """
+        router, repeated = self.router, Counter[int]()
+        for batch in batches:
+            known = self._known(batch)
+            application, choices = self._choices(batch)
+            cache = self._stores.caches.of(batch.partition)
+            for lookup in router.decide(batch, known, application, choices, cache.entries, now_s):
+                router.take_cached(lookup, cache.get_many(lookup.part.keys))
+            if known:
+                repeated[batch.partition] += self._repeat(batch, known, now_s)
+        effects = router.end_turn(now_s)
+        if self._traces.undecided:
+            self._traces.decided(effects.requests)
+        self.carry_out(effects)
+        return repeated, effects.behind
+
+    def _known(self, batch: QueryBatch) -> dict[int, LoggedRecord]:
+        """Return the predictions in the log about queries of a batch, by index; note whether others share an id."""
+        index = self._predictions.index.of(batch.partition)
+        if len(index.undecided(batch.ids)) == len(batch):
+            return {}
+        matches = index.decided([_asked(batch, query) for query in range(len(batch))])
+        batch.shares_id = any(match is not None and not match.own for match in matches)
+        return {query: match.logged for query, match in enumerate(matches) if match is not None and match.own}
+
+    def _choices(self, batch: QueryBatch) -> tuple[Application | None, Choices]:
+        """Return the application of a batch, and its policy's choice in each context of the queries."""
+        application = self._stores.registry.application(batch.application)
+        if application is None:
+            return None, {}
+        contexts = {None, *(given.context for given in batch.options.values())} if batch.options else (None,)
+        prepare, partition = self._stores.selection.prepare, batch.partition
+        return application, {context: prepare(application, partition, context) for context in contexts}
+
+    def _repeat(self, batch: QueryBatch, known: Mapping[int, LoggedRecord], now_s: float) -> int:
+        """Finish queries that were answered before; return how many.
+
+        The same record is acknowledged, once its audit is written; another one with the id is answered likewise.
+        """
+        again = [query for query in known if batch.states[query] == QueryState.KNOWN]
+        for query in again:
+            logged = known[query]
+            if prediction_head(logged).query_offset != batch.offsets[query]:
+                self._predictions.add([OutgoingRecords(batch, [query], [logged.value], logged.content_type)])
+            elif not self._owes_audit(batch, query, logged, now_s):
+                self._consumer.acknowledge(batch.partition, _finish(batch, [query]), batch.generation)
+        return len(again)
+
+    # --- outputs come -------------------------------------------------------------------------------------------------
+    def gather(self, frames: Iterable[OutputFrame]) -> None:
+        """Hand outputs to the waiting queries, a few hundred rows at a time."""
+        for pieces in _pieces(frames):
+            began_s = time.perf_counter()
+            self.carry_out(self.router.gather(pieces, time.time()))
+            self._metrics.observe_combine(time.perf_counter() - began_s)
+
+    def fail(self, request: Request, reason: str) -> None:
+        """Fail all rows of a request that could not be sent."""
+        rows = len(request.rows)
+        piece = OutputPiece(request.frame, 0, [None] * rows, dict.fromkeys(range(rows), Failure("error", reason)))
+        self.carry_out(self.router.gather([piece], time.time()))
+
+    # --- time passes --------------------------------------------------------------------------------------------------
+    async def expire(self) -> None:
+        """Answer the queries whose deadline has come."""
+        self.carry_out(self.router.expire(time.time()))
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set_timer(self, due_s: float) -> None:
+        if self._timer is not None and self._due_s <= due_s:
+            return
+        self.stop()
+        self._due_s = due_s
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, due_s - time.time()), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._expiring = self._tasks.watched(self.expire())  # a task, so that a bug of ours is heard of
+
+    # --- what there is to do ------------------------------------------------------------------------------------------
+    def carry_out(self, effects: Effects) -> None:
+        """Carry out all effects, without waiting."""
+        metrics = self._metrics
+        for partition, outputs in effects.outputs.items():
+            self._stores.caches.of(partition).put_many(outputs)
+        if effects.answers:
+            self._send_answers(effects.answers)
+        for audits in effects.audits:
+            states, batch = audits.batch.states, audits.batch
+            logged = QueryState.RECORDED, QueryState.KNOWN
+            self._send_audits(batch, [entry for entry in audits.entries if states[batch.query_of(entry)] in logged])
+        take = self._colocated.take
+        self._sender.put(request for request in effects.requests if not take(request))
+        self._sender.forget(effects.forgotten)
+        for application, queries in effects.queries.items():
+            metrics.count_queries(application or UNKNOWN_APPLICATION, queries)
+        for ref, lookups in effects.lookups.items():
+            metrics.count_cache(ref, lookups, effects.hits.get(ref, 0))
+        if effects.coalesced:
+            metrics.count_coalesced(effects.coalesced)
+        self._deferred.put(effects.deferred)
+        self._consumer.update_room(effects.is_full)
+        if effects.next_deadline_s is not None:
+            self._set_timer(effects.next_deadline_s)
+
+    def _send_answers(self, answers: Sequence[Answers]) -> None:
+        outgoing = []
+        for some in answers:
+            written, values = encode_answers(some)
+            outgoing.append(OutgoingRecords(some.batch, some.entries, values, some.batch.content_type, written))
+        if self._traces.is_on:
+            self._traces.answered(answers)
+        self._predictions.add(outgoing)
+
+    def _send_audits(self, batch: QueryBatch, entries: Sequence[int]) -> None:
+        """Send audits of queries whose predictions are in the log."""
+        for entry in entries:
+            audit = Answers(batch, [entry], batch.noted_at_s[entry])
+            self._audits.add([OutgoingRecords(batch, [entry], encode_audits(audit), batch.content_type, audit)])
+
+    # --- it is in the log ---------------------------------------------------------------------------------------------
+    def predicted(self, written: WrittenRound) -> None:
+        """End queries whose predictions are in the log, and acknowledge all but those whose audit follows."""
+        done: list[int] = []
+        for outgoing in written.outgoing:
+            done += self._end(outgoing, alone=written.alone)
+        self._consumer.acknowledge(written.partition, done, written.generation)
+        self.router.lead_s = min(MOST_LEAD_S, 2 * self._delivery_s)  # to the broker, and from there to be read
+        self._delivery_s += (written.took_s - self._delivery_s) / MEMORY_ROUNDS
+        if self._traces.is_on:
+            self._traces.recorded(self._predictions.topic, written.outgoing, written.offsets)
+        answered = [outgoing.answers for outgoing in written.outgoing if outgoing.answers is not None]
+        if answered:
+            _count_answers(self._metrics, answered, written.took_s)
+
+    def audited(self, written: WrittenRound) -> None:
+        """Acknowledge queries whose audits are in the log."""
+        for outgoing in written.outgoing:
+            batch, queries = outgoing.batch, outgoing.queries
+            self.router.audits_recorded(batch, outgoing.entries)
+            set_state(batch.states, [*outgoing.entries, *queries], QueryState.ACKNOWLEDGED)
+            self._consumer.acknowledge(
+                written.partition, [batch.offsets[query] for query in queries], written.generation
+            )
+        self._traces.audited(self._audits.topic, written.outgoing, written.offsets, written.took_s)
+
+    def _end(self, outgoing: OutgoingRecords, *, alone: bool) -> list[int]:
+        """End queries whose predictions are in the log; return the offsets that are finished."""
+        batch, queries, finished = outgoing.batch, outgoing.entries, list[int]()
+        if outgoing.answers is None:
+            return _finish(batch, queries)
+        again = self.router.recorded(batch, queries)
+        for query in queries:
+            if query in batch.audit:
+                noted = batch.states[batch.audit[query]] == QueryState.NOTED
+                self._send_audits(batch, [batch.audit[query]] if noted else ())
+            elif alone or not self._owes_another(batch, query):
+                finished.append(query)
+        done = _finish(batch, finished)
+        if again:
+            places = {batch.ids[query]: place for place, query in enumerate(queries)}
+            for other, query in again:
+                done += self._end_repetition(outgoing, places[other.ids[query]], other, query)
+        return done
+
+    def _end_repetition(self, outgoing: OutgoingRecords, place: int, other: QueryBatch, query: int) -> list[int]:
+        """End a query that was read again while it was in flight; return its offset where it is finished."""
+        if other.offsets[query] != outgoing.batch.offsets[outgoing.entries[place]]:
+            self._predictions.add([OutgoingRecords(other, [query], [outgoing.values[place]], outgoing.content_type)])
+            return []
+        return [] if outgoing.entries[place] in outgoing.batch.audit else _finish(other, [query])
+
+    def _owes_another(self, batch: QueryBatch, query: int) -> bool:
+        """Return whether another process's prediction about the query came first and its audit is missing."""
+        (match,) = self._predictions.index.of(batch.partition).decided([_asked(batch, query)])
+        if match is None or not match.own or prediction_head(match.logged).query_offset != batch.offsets[query]:
+            return False
+        return self._owes_audit(batch, query, match.logged, time.time())
+
+    def _owes_audit(self, batch: QueryBatch, query: int, logged: LoggedRecord, now_s: float) -> bool:
+        """Return whether an answered query waits for its audit; send the audit if nobody else will."""
+        if not logged.audited:
+            return False
+        if self.router.is_audited(batch.partition, batch.offsets[query]):
+            return True
+        key = audit_key(batch.ids[query], batch.offsets[query])
+        (audit,) = self._audits.index.of(batch.partition).find([key])
+        if audit is None:
+            alone = batch.alone(query)
+            application, choices = self._choices(alone)
+            lost = self.router.lost_audit(alone, application, choices, {*named_models(logged)}, now_s)
+            self._send_audits(alone, lost.entries)
+        return audit is None
+
+
+def _pieces(frames: Iterable[OutputFrame]) -> Iterator[list[OutputPiece]]:
+    """Outputs in lists that are gathered one at a time."""
+    pieces, rows = list[OutputPiece](), 0
+    for frame in frames:
+        failures = {row.row: Failure(row.reason, row.explanation) for row in frame.failed}
+        for start in range(0, len(frame.outputs), ROWS_GATHERED_TOGETHER):
+            outputs = frame.outputs[start : start + ROWS_GATHERED_TOGETHER]
+            pieces.append(OutputPiece(frame.frame, frame.row0 + start, outputs, failures))
+            rows += len(outputs)
+            if rows >= ROWS_GATHERED_TOGETHER:
+                yield pieces
+                pieces, rows = [], 0
+    if pieces:
+        yield pieces
+
+
+def _asked(batch: QueryBatch, query: int) -> Asked:
+    return batch.ids[query], batch.application, batch.queried_at_s[query] * 1000
+
+
+def _finish(batch: QueryBatch, queries: Sequence[int]) -> list[int]:
+    """Return the offsets of queries that are to be acknowledged."""
+    set_state(batch.states, queries, QueryState.ACKNOWLEDGED)
+    return [batch.offsets[query] for query in queries]
+
+
+def _count_answers(metrics: RouterMetrics, answered: Iterable[Answers], recorded_s: float) -> None:
+    waited_s, took_s = list[float](), list[float]()
+    latencies_s = defaultdict[tuple[str, str | None, float | None], list[float]](list)
+    for batch, entries, decided_s, _, _, failures in answered:
+        name, objective_s = UNKNOWN_APPLICATION, None
+        if batch.is_registered:
+            name, objective_s = batch.application, batch.manifest.objective_s
+        for query in entries:
+            queried_s = batch.queried_at_s[query]
+            asked_s = decided_s if batch.decision_of(query) is None else batch.asked_at_s
+            waited_s.append(asked_s - queried_s)
+            took_s.append(decided_s - asked_s)
+            reason = failures[query].reason if query in failures else None
+            latencies_s[name, reason, objective_s].append(max(0.0, decided_s - queried_s))
+    metrics.observe_stages(waited_s, took_s, recorded_s)
+    for (name, reason, objective_s), found_s in latencies_s.items():
+        metrics.observe_predictions(name, "default" if reason else "model", reason, found_s, objective_s)

@@ -1,0 +1,322 @@
+"""Queries that were decoded together, as columns: from the records that were read to the records that are written.
+
+Rules of this file:
+- A batch has queries of one application, partition and content type. One query by itself is a batch of one.
+- A query is known by its index. What is asked beside it for the log only, its audit, is an entry of its own behind all
+  queries, so that one code serves both.
+- An entry has a slot for each row of each model that it asks, its models one after another: those of an entry begin at
+  `slot_start`. A slot is filled once, by an output or by a `Failure`; of an entry that is answered none is open.
+- What few queries have is in a map by index; what all have is in a list.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+from clipper_stream.caching.keys import row_hashes
+from clipper_stream.query.application import Application
+from clipper_stream.query.lifecycle import QueryState, set_state
+from clipper_stream.selection.distribution import Decision
+
+
+class Failure(NamedTuple):
+    """Why there is no output: of a model for one row, of a model for all rows, or of a query, which gets the default.
+
+    Attributes:
+        reason: A word for programs: `late` or `error` of a row or a model; of a query as its prediction has it.
+        explanation: A sentence for people.
+    """
+
+    reason: str
+    explanation: str
+
+
+OPEN: Final[Any] = object()
+"""Stands in a slot whose output is outstanding."""
+LATE = Failure("late", "no output by the deadline")
+
+
+class OptionalFields(NamedTuple):
+    """What a query says beside its id, its row and its deadline; most say nothing.
+
+    Attributes:
+        packed: Whether it came with `inputs`, and wants `outputs`.
+        context: Whose weights to use.
+        models: Ask exactly these, when given.
+        features: Numbers for a contextual policy to choose by; None: it gives none.
+        invalid: What is wrong with it, when it can be read but not answered.
+        raw: Whether its rows are each an `UndecodedRow`: it is large, and is alone in its batch.
+    """
+
+    packed: bool = False
+    context: str | None = None
+    models: list[str] | None = None
+    features: list[float] | None = None
+    invalid: str | None = None
+    raw: bool = False
+
+
+PLAIN = OptionalFields()
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class QueryBatch:
+    """Queries of one application, partition and content type.
+
+    Attributes:
+        application: Its name.
+        generation: Of the consumer when they were read; an acknowledgement of an older generation is void.
+        ids, offsets: Of the queries, in the order of the log.
+        queried_at_s: When each was asked, seconds since the epoch.
+        keys: Of their records; the predictions have the same.
+        rows: As decoded, those of all queries; from the decision on as converted, of the queries that ask.
+        row_start: Index of each query's first row as decoded, and the number of rows.
+        bounds_s: How long a query may take, in seconds, of those that say so.
+        echoed: Headers that the prediction of a query repeats, of those that have any.
+        options: Of the queries that have any.
+        traces: Of sampled queries.
+        shares_id: Whether another application's query has the same id as one of these.
+        states: The `QueryState` of each entry.
+        new: The queries that were not read before.
+        is_registered: Whether there is an application of this name, when it is planned.
+        manifest: The application as it was then; only where `is_registered`.
+        asked_at_s: When the decision was made, seconds since the epoch; 0.0: nobody was asked.
+        due_s: When to answer each query with what is there, seconds since the epoch.
+        decisions: By entry; None where nobody is asked.
+        weights: Trust in each candidate at the decision, by query.
+        features: What contextual policies chose by, of the queries that have any.
+        first_row: Index of each query's first row as converted.
+        audit: The entry of the audit of each query that has one; `audit_of` the other way round.
+        single: Whether every query asks for one row, all as many models, and none has an audit.
+        slot_start: First slot of each entry, and the number of slots.
+        slot_entry, slot_row: Whose each slot is, and which of the rows it is for.
+        slots_by_ref: The slots of each model version.
+        outputs: An output, a `Failure` or OPEN, by slot.
+        arrived_s: When each output came, seconds since the epoch; 0.0 where it was cached, or did not come.
+        open_slots: How many slots of each entry are open; `waiting`: how many entries have any.
+        failed: Entries that have a failure in a slot.
+        noted_at_s: When each audit was complete or given up, seconds since the epoch.
+    """
+
+    application: str
+    partition: int
+    generation: int
+    content_type: str
+    ids: list[str] = field(default_factory=list, init=False)
+    offsets: list[int] = field(default_factory=list, init=False)
+    queried_at_s: list[float] = field(default_factory=list, init=False)
+    keys: list[bytes | None] = field(default_factory=list, init=False)
+    rows: Any = field(default_factory=list, init=False)
+    row_start: list[int] = field(default_factory=lambda: [0], init=False)
+    bounds_s: dict[int, float] = field(default_factory=dict, init=False)
+    echoed: dict[int, tuple[tuple[str, bytes], ...]] = field(default_factory=dict, init=False)
+    options: dict[int, OptionalFields] = field(default_factory=dict, init=False)
+    traces: dict[int, Any] = field(default_factory=dict, init=False)
+    shares_id: bool = field(default=False, init=False)
+    states: bytearray = field(default_factory=bytearray, init=False)
+    new: Sequence[int] = field(default=(), init=False)
+    is_registered: bool = field(default=False, init=False)
+    manifest: Application = field(init=False)
+    asked_at_s: float = field(default=0.0, init=False)
+    due_s: list[float] = field(init=False)
+    decisions: list[Decision | None] = field(init=False)
+    weights: list[Mapping[str, float]] = field(init=False)
+    features: dict[int, list[float]] = field(default_factory=dict, init=False)
+    first_row: Sequence[int] = field(init=False)
+    audit: dict[int, int] = field(default_factory=dict, init=False)
+    audit_of: list[int] = field(init=False)
+    single: bool = field(init=False)
+    slot_start: Sequence[int] = field(init=False)
+    slot_entry: Sequence[int] = field(init=False)
+    slot_row: Sequence[int] = field(init=False)
+    slots_by_ref: Mapping[str, Sequence[int]] = field(init=False)
+    outputs: list[Any] = field(init=False)
+    arrived_s: list[float] = field(init=False)
+    open_slots: list[int] = field(init=False)
+    waiting: int = field(default=0, init=False)
+    failed: set[int] = field(default_factory=set, init=False)
+    noted_at_s: dict[int, float] = field(default_factory=dict, init=False)
+    _hashes: list[bytes] | None = field(default=None, init=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, query_id: str, offset: int, queried_at_s: float, key: bytes | None, rows: Iterable[Any]) -> int:
+        """Append a query, whose rows are as decoded; its index."""
+        index = len(self.ids)
+        self.ids.append(query_id)
+        self.offsets.append(offset)
+        self.queried_at_s.append(queried_at_s)
+        self.keys.append(key)
+        self.rows.extend(rows)
+        self.row_start.append(len(self.rows))
+        self.states.append(QueryState.READ)
+        return index
+
+    def alone(self, query: int) -> "QueryBatch":
+        """A batch of one of the queries, as it was read; without its rows where they are converted."""
+        own = QueryBatch(self.application, self.partition, self.generation, self.content_type)
+        rows = [] if self.asked_at_s else self.rows[self.row_start[query] : self.row_start[query + 1]]
+        own.add(self.ids[query], self.offsets[query], self.queried_at_s[query], self.keys[query], rows)
+        own.row_start = [0, max(1, self.row_start[query + 1] - self.row_start[query])]
+        for all_of, one in zip(self._maps(), own._maps(), strict=True):
+            if query in all_of:
+                one[0] = all_of[query]
+        return own
+
+    def _maps(self) -> tuple[dict[int, Any], ...]:
+        return self.bounds_s, self.echoed, self.options, self.traces, self.features
+
+    # --- deciding -------------------------------------------------------------------------------------------------
+    def ask(
+        self,
+        decisions: list[Decision | None],
+        weights: list[Mapping[str, float]],
+        audits: Mapping[int, Decision],
+        asked: Sequence[int],
+        now_s: float,
+    ) -> None:
+        """Open a slot for each row of each model that a query is to ask, and for its audit.
+
+        Args:
+            decisions: By query.
+            weights: By query.
+            audits: What is asked for the log only, by query.
+            asked: The queries that have a decision.
+            now_s: The time, seconds since the epoch.
+        """
+        count = len(self.ids)
+        self.decisions, self.weights, self.asked_at_s = decisions, weights, now_s
+        self.audit_of = [*audits]
+        if audits:
+            decisions += audits.values()
+            self.audit = {query: count + place for place, query in enumerate(audits)}
+            self.states.extend(bytes(len(audits)))
+            asked = [*asked, *range(count, count + len(audits))]
+        self.single = len(asked) == count == len(decisions) == self.row_start[-1] and self._open_alike()
+        if not self.single:
+            self._open_each()
+        self.outputs, self.arrived_s = [OPEN] * len(self.slot_entry), [0.0] * len(self.slot_entry)
+        self.waiting = len(asked)
+        set_state(self.states, asked, QueryState.WAITING)
+
+    def _open_alike(self) -> bool:
+        """Where every query asks for one row equally many models, the usual case; False where they do not."""
+        count, decisions = len(self.ids), [one for one in self.decisions if one is not None]
+        models = decisions[0].models
+        width, alike = len(models), len({*map(id, decisions)}) == 1
+        if not alike and any(len(one.models) != width for one in decisions):
+            return False
+        self.slot_start, self.open_slots = range(0, count * width + 1, width), [width] * count
+        self.slot_entry = range(count) if width == 1 else [entry for entry in range(count) for _ in range(width)]
+        self.slot_row = self.slot_entry
+        if alike:
+            slots = range(count * width)
+            self.slots_by_ref = {ref: slots[model::width] for model, ref in enumerate(models)}
+        else:
+            self.slots_by_ref = _by_ref(ref for one in decisions for ref in one.models)
+        return True
+
+    def _open_each(self) -> None:
+        starts, entries, rows, refs = [0], list[int](), list[int](), list[str]()
+        for entry, decision in enumerate(self.decisions):
+            if decision is not None:
+                count, first = self.count(entry), self.first_row[self.query_of(entry)]
+                for ref in decision.models:
+                    refs += [ref] * count
+                    entries += [entry] * count
+                    rows += range(first, first + count)
+            starts.append(len(entries))
+        self.slot_start, self.slot_entry, self.slot_row = starts, entries, rows
+        self.open_slots = [stop - start for start, stop in pairwise(starts)]
+        self.slots_by_ref = _by_ref(refs)
+
+    # --- whose is what --------------------------------------------------------------------------------------------
+    def query_of(self, entry: int) -> int:
+        count = len(self.ids)
+        return entry if entry < count else self.audit_of[entry - count]
+
+    def entries_of(self, query: int) -> tuple[int, ...]:
+        return (query, self.audit[query]) if query in self.audit else (query,)
+
+    def count(self, entry: int) -> int:
+        query = self.query_of(entry)
+        return self.row_start[query + 1] - self.row_start[query]
+
+    def due_of(self, slot: int) -> float:
+        """When a slot's query is to be answered with what is there, seconds since the epoch."""
+        return self.due_s[self.query_of(self.slot_entry[slot])]
+
+    def slots_of(self, entry: int) -> list[slice]:
+        first, count = self.slot_start[entry], 1 if self.single else self.count(entry)
+        return [slice(start, start + count) for start in range(first, self.slot_start[entry + 1], count)]
+
+    def decision_of(self, entry: int) -> Decision | None:
+        """Whom an entry asked; None: nobody."""
+        return self.decisions[entry] if self.asked_at_s else None
+
+    def row_keys(self, digest: bytes, slots: Sequence[int]) -> list[bytes]:
+        """The keys that rows have in the cache, for a model version with this digest."""
+        hashes = self._hashes
+        if hashes is None:
+            hashes = self._hashes = row_hashes(self.rows)
+        if len(slots) == len(hashes) and self.single:  # of each query, in their order
+            return [digest + each for each in hashes]
+        row = self.slot_row
+        return [digest + hashes[row[slot]] for slot in slots]
+
+    def shareable_rows(self, entries: Sequence[int]) -> Iterator[tuple[str, list[int], list[bytes]]]:
+        """The open slots of entries that others may wait for too, by model version, with their keys."""
+        own, outputs, entry_of = {*entries}, self.outputs, self.slot_entry
+        for ref, slots in self.slots_by_ref.items():
+            candidate = self.manifest.by_ref[ref]
+            if candidate.deterministic:
+                waiting = [slot for slot in slots if outputs[slot] is OPEN and entry_of[slot] in own]
+                yield ref, waiting, self.row_keys(candidate.digest, waiting)
+
+    # --- filling --------------------------------------------------------------------------------------------------
+    def fill(self, slots: Sequence[int], outputs: Sequence[Any], now_s: float) -> list[int]:
+        """Put outputs or failures into slots, where these are open; the entries that are complete by that.
+
+        Of more outputs than slots the last are left out.
+        """
+        own, arrived_s, left, entry_of = self.outputs, self.arrived_s, self.open_slots, self.slot_entry
+        complete: list[int] = []
+        for slot, output in zip(slots, outputs, strict=False):
+            if own[slot] is OPEN:
+                own[slot], entry = output, entry_of[slot]
+                if output.__class__ is Failure:
+                    self.failed.add(entry)
+                else:
+                    arrived_s[slot] = now_s
+                left[entry] -= 1
+                if not left[entry]:
+                    complete.append(entry)
+        self.waiting -= len(complete)
+        return complete
+
+    def close(self, entries: Sequence[int]) -> None:
+        """Fill the open slots of entries with LATE: nothing is waited for any more."""
+        outputs = self.outputs
+        for entry in entries:
+            for slot in range(self.slot_start[entry], self.slot_start[entry + 1]):
+                if outputs[slot] is OPEN:
+                    outputs[slot] = LATE
+            self.open_slots[entry] = 0
+        self.failed.update(entries)
+        self.waiting -= len(entries)
+
+    def open_entries(self) -> list[int]:
+        return [entry for entry, slots in enumerate(self.open_slots) if slots]
+
+
+def _by_ref(refs: Iterable[str]) -> dict[str, list[int]]:
+    """The slots of each model version, given that of each slot."""
+    found: dict[str, list[int]] = {}
+    for slot, ref in enumerate(refs):
+        if ref in found:
+            found[ref].append(slot)
+        else:
+            found[ref] = [slot]
+    return found

@@ -1,0 +1,22 @@
+"""A query and its feedback pass through so many modules, and cross the border of the pure library so often."""
+
+import asyncio
+import runpy
+
+import pytest
+from sources import ROOT
+
+WALK = runpy.run_path(str(ROOT / "docs/walk.py"))
+traced, answer, learn = WALK["traced"], WALK["Deployment"].answer, WALK["Deployment"].learn
+
+
+@pytest.mark.parametrize(
+    ("step", "colocated", "modules", "crossings", "calls"),
+    [(answer, False, 46, 8, 900), (answer, True, 43, 8, 750), (learn, False, 27, 2, 320)],
+    ids=["a query", "a query in a router that runs its model", "feedback"],
+)
+def test_the_walk_of_a_lone_record_stays_short(step, colocated, modules, crossings, calls, tmp_path):
+    walk = asyncio.run(traced(step, tmp_path, colocated=colocated))
+    assert len(walk.modules) <= modules, f"{walk}"
+    assert walk.crossings <= crossings, f"{walk}"
+    assert walk.calls <= calls
