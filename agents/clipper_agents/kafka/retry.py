@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RETRY_WAIT_S = 0.5
+REFUSED_WAIT_S = 5.0
+"""Between two attempts at what an operator has forbidden meanwhile."""
 TIMEOUT_S = 30.0
 """For everything that an operator waits for: a broker that is starting has the time to come up."""
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
+from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.reader import Record
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import StewardMetrics
@@ -28,7 +29,6 @@ from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.read_comparisons import begins_ms
 from clipper_agents.settings.workers import StewardSettings
-from clipper_agents.streaming.follower import Follower
 from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 
@@ -61,7 +61,8 @@ class RolloutController:
         self._reports = ComparisonReports(settings.kafka, settings.catalogue)
         self._control = ControlState(notes=("change", "drift"), saved_rows=False)
         self._control_moved = asyncio.Event()
-        self._follower = Follower(settings.kafka, settings.catalogue.control, self._take_control)
+        self._follower = TopicFollower(settings.kafka, settings.catalogue.control, self._take_control)
+        self._following: asyncio.Future[None] | None = None
         self._missing: dict[str, int] = {}
         self._decided: dict[str, int] = {}
         """Revision of each application at which a change was made."""
@@ -78,23 +79,19 @@ class RolloutController:
 
     async def start(self) -> None:
         """Read the control topic to its end."""
-        await self._follower.start()
-        caught_up = asyncio.ensure_future(self._follower.caught_up.wait())
-        stopped = asyncio.ensure_future(self._follower.wait_until_stopped())
-        await asyncio.wait([caught_up, stopped], return_when=asyncio.FIRST_COMPLETED)
-        caught_up.cancel()
-        stopped.cancel()
-        if not self._follower.caught_up.is_set():
-            await self.broken()
+        self._following = asyncio.ensure_future(self._follower.run())
+        await self._follower.caught_up_in(self._following)
 
     async def broken(self) -> None:
         """Return never, and raise when the control topic is not followed any more."""
-        await self._follower.wait_until_stopped()
-        raise self._follower.crash_reason or RuntimeError("the control topic is not followed any more")
+        assert self._following is not None, "not started"
+        await self._following
 
     async def stop(self) -> None:
         """Stop following the control topic."""
-        await self._follower.stop()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
 
     async def run(self) -> None:
         """Compare and decide, without end."""

@@ -19,6 +19,7 @@ from faust.types import TP
 
 from clipper_agents.control.host_reports import HostReports, address_of
 from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import TopicIds
@@ -48,7 +49,6 @@ from clipper_agents.router.self_report import RouterReports
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.dead_letters import DeadLetterSender
-from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.partition_writer import PartitionWriter
 from clipper_agents.streaming.storage import claim, keep_only_of
 from clipper_agents.streaming.table import StepTable
@@ -118,11 +118,11 @@ class RouterProcess:
             files=settings.files,
             ready=self._hosts.is_ready,
         )
-        self._control = Follower(settings.kafka, catalogue.control, self._take_changes)
+        self._control = TopicFollower(settings.kafka, catalogue.control, self._take_changes)
         self._followers = [
             self._control,
-            Follower(settings.kafka, catalogue.selection, self._selection.take_published),
-            Follower(settings.kafka, catalogue.hosts, self._take_reports),
+            TopicFollower(settings.kafka, catalogue.selection, self._selection.take_published),
+            TopicFollower(settings.kafka, catalogue.hosts, self._take_reports),
         ]
 
         self._caches = PartitionCaches(folder / "cache", settings.cache_bytes)
@@ -227,7 +227,9 @@ class RouterProcess:
         self._tasks.append(app.watch_brokers(self.metrics.set_broker_reachable))
         await self._refer_to_topics()
         again = self._deferred.run(self._agent), self._backlogs.run(self._agent)
-        for work in (self._publish(), self._report(), self._say(), self._follow_models(), self._forget(), *again):
+        following = [follower.run() for follower in self._followers]
+        looping = self._publish(), self._report(), self._say(), self._follow_models(), self._forget()
+        for work in (*following, *looping, *again):
             self._tasks.append(app.watched(work))
         await app.start()
 
@@ -295,9 +297,6 @@ class RouterProcess:
 
     async def _restore(self, owned: set[int]) -> None:
         """Restore all state but the tables before the inputs flow: manifests, totals, decisions, applied feedback."""
-        for follower in self._followers:
-            if not follower.started:
-                await self.app.add_runtime_dependency(follower)
         for follower in self._followers:
             await follower.caught_up.wait()
         await self._discovery.reach()

@@ -197,6 +197,6 @@ def test_what_is_written_while_a_reading_of_empty_logs_begins_is_not_passed():
     """The end was asked for after the time: records written in between were neither of that time nor behind the end."""
     log = GrowingLog()
     logs = MergedLogTailer(KafkaConnection("127.0.0.1:1"), Catalogue(partitions=1))
-    logs._tailer.reader._consumer = log
+    logs._reader._consumer = log
     asyncio.run(logs.start(0))
     assert log.sought == {0}
