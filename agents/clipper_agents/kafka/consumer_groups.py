@@ -18,12 +18,11 @@ from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from clipper_agents.kafka.clients import administration, unreachable
 from clipper_agents.kafka.reader import Range, open_reader
-from clipper_agents.kafka.retry import TIMEOUT_S, retry
+from clipper_agents.kafka.retry import RETRY_WAIT_S, TIMEOUT_S, retry
 from clipper_topics.connection import KafkaConnection
 
 EMPTY_WITHIN_S = 15.0
 """A member that died is in its group for the session timeout of 10 s, unless it is made to leave."""
-AGAIN_S = 0.25
 UUID_LENGTH = 36
 _TEXT = String("utf-8")
 _MEMBER = ("member_id", _TEXT), ("group_instance_id", _TEXT)
@@ -116,7 +115,7 @@ async def delete_group(connection: KafkaConnection, group: str, empty_within_s: 
             raise await unreachable(connection, error(group))
         if time.monotonic() >= end_s:
             return False
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(RETRY_WAIT_S)
 
 
 async def unread(connection: KafkaConnection, group: str, topic: str) -> int:

@@ -1,19 +1,15 @@
 """A compacted topic, read whole by every process: no group, so nobody is rebalanced when it changes."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from functools import partial
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka.reader import FOLLOW_BYTES, FOLLOW_WAIT_S, LogReader, Record
-from clipper_agents.kafka.retry import REFUSED_WAIT_S, RETRY_WAIT_S, WORKERS
+from clipper_agents.kafka.retry import RESTART_WAIT_S, WORKERS, is_outage, retry
 from clipper_stream.client.access import RIGHTS
 from clipper_topics.connection import KafkaConnection
-
-logger = logging.getLogger(__name__)
 
 
 class TopicFollower:
@@ -49,15 +45,11 @@ class TopicFollower:
             KafkaError: this user may not read it. Once all was read, a right that is taken away is waited for: what is
                 known stays right for a while.
         """
-        while True:
-            try:
-                await self._read()
-            except KafkaError as error:
-                is_refused = isinstance(error, RIGHTS)
-                if is_refused and not self.caught_up.is_set():
-                    raise
-                logger.warning("following %s stopped: %r, starting again", self._topic, error)
-                await asyncio.sleep(REFUSED_WAIT_S if is_refused else RETRY_WAIT_S)
+
+        def passes(error: Exception) -> bool:
+            return is_outage(error) and (self.caught_up.is_set() or not isinstance(error, RIGHTS))
+
+        await retry(f"following {self._topic} stopped", self._read, wait_s=RESTART_WAIT_S, passes=passes)
 
     async def caught_up_in(self, running: "asyncio.Future[None]") -> None:
         """Wait until all was read, or raise the error with which the task of `run` ends before."""

@@ -29,7 +29,7 @@ from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.clients import IsolationLevel, learn_leaders, make_consumer, stop, translated_errors
 from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.log_bounds import PositionKeeper
-from clipper_agents.kafka.retry import COMMANDS, RetryPolicy, retry
+from clipper_agents.kafka.retry import COMMANDS, RETRY_WAIT_S, RetryPolicy, retry
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -46,7 +46,6 @@ FETCH_WAIT_S = 0.01
 """Short, since the next reading waits for a fetch that is under way."""
 FOLLOW_BYTES, FOLLOW_WAIT_S = 1 << 20, 0.2
 """The same for whoever follows partitions: what comes is little, and nothing else waits for the fetch."""
-METADATA_WAIT_S = 0.1
 NO_END = (1 << 63) - 1
 """Larger than any offset."""
 
@@ -116,7 +115,7 @@ class LogReader:
         while not (found := consumer.partitions_for_topic(topic)):
             if topic in consumer._client.cluster.unauthorized_topics:
                 raise TopicAuthorizationFailedError(topic)
-            await asyncio.sleep(METADATA_WAIT_S)
+            await asyncio.sleep(RETRY_WAIT_S)
             await consumer._client.force_metadata_update()
         return [TopicPartition(topic, number) for number in sorted(found)]
 

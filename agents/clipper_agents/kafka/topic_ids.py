@@ -28,11 +28,10 @@ from aiokafka.protocol.types import (
 )
 
 from clipper_agents.kafka.errors import StaleReferences, TopicMadeAnew, TopicMismatch, wrong_partitions
-from clipper_agents.kafka.retry import retry
+from clipper_agents.kafka.retry import POLL_S, retry
 
 logger = logging.getLogger(__name__)
 
-AGAIN_S = 0.1
 CREATE = "run `clipper-stream topics create`"
 """What brings topics that are missing."""
 _TEXT, _NUMBERS, _TAGS = CompactString("utf-8"), CompactArray(Int32), ("tags", TaggedFields)
@@ -185,7 +184,7 @@ class TopicIds:
             if self.missing:
                 if not waits:
                     logger.warning("waiting for topics=%s: %s", ",".join(sorted(self.missing)), CREATE)
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(POLL_S)
 
     def note(self, found: Mapping[str, FoundTopic]) -> None:
         """Take in topics as a broker knows them now.

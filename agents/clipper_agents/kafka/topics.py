@@ -28,12 +28,11 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused, wrong_partitions
-from clipper_agents.kafka.retry import TIMEOUT_S
+from clipper_agents.kafka.retry import POLL_S, TIMEOUT_S
 from clipper_topics.catalogue import COMPRESSION_TYPE, TIMESTAMP_TYPE, Catalogue, TopicSpec
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
 
-POLL_S = 0.05
 POLICY = "cleanup.policy"
 ADVISED = {
     TIMESTAMP_TYPE: "so a wrong clock of an application makes its queries late and its feedback count wrongly",

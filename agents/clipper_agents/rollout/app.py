@@ -14,12 +14,14 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.reader import Record
+from clipper_agents.kafka.retry import RESTART_WAIT_S, retry
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.comparison_reports import ComparisonReports
@@ -36,12 +38,15 @@ logger = logging.getLogger(__name__)
 
 REVISION_WITHIN_S = 10.0
 """A revision that somebody has decided under is on the control topic; one of an application that was deleted is not."""
-RETRY_AFTER_S = 1.0
 REPORT_EVERY_S = 1.0
 LAST_WORD_S = 2.0
 """A broker that is away must not hold up the end of a process."""
 ALL_READ_S = 2.0
 """Without a record for so long, nothing more comes about the queries that were read."""
+
+
+def _is_delayed(error: Exception) -> bool:
+    return isinstance(error, (KafkaUnreachable, WriteContention))
 
 
 class _HistoryNeeded(Exception):
@@ -222,30 +227,22 @@ class RolloutController:
         event(logger, f"{decision.command} {outcome}", logging.INFO, **_decision_fields(decision))
 
     async def _applied(self, decision: RolloutDecision) -> str:
-        while True:
-            try:
-                await self._changes.apply(decision)
-                return "made"
-            except StaleRevision:
-                return "stale"
-            except RefusedChange as error:
-                event(logger, "change is impossible", logging.WARNING, command=decision.command, reason=error)
-                return "refused"
-            except (KafkaUnreachable, WriteContention) as error:
-                event(logger, "change waits for Kafka", logging.WARNING, command=decision.command, reason=error)
-            await asyncio.sleep(RETRY_AFTER_S)
+        what = f"{decision.command} of application {decision.application} waits for Kafka"
+        try:
+            await retry(what, partial(self._changes.apply, decision), wait_s=RESTART_WAIT_S, passes=_is_delayed)
+        except StaleRevision:
+            return "stale"
+        except RefusedChange as error:
+            event(logger, "change is impossible", logging.WARNING, command=decision.command, reason=error)
+            return "refused"
+        return "made"
 
     async def _note_drift(self, found: DriftEvent) -> None:
         """Have a detection written, unless it was already; then count and log it, once."""
         if not is_newer(found, self._control.drifts.get((found.application, found.model))):
             return
-        while True:
-            try:
-                news = await self._changes.note_drift(found)
-                break
-            except (KafkaUnreachable, WriteContention) as error:
-                event(logger, "detection waits for Kafka", logging.WARNING, model=found.model, reason=error)
-            await asyncio.sleep(RETRY_AFTER_S)
+        what = f"detection of drift of {found.model} waits for Kafka"
+        news = await retry(what, partial(self._changes.note_drift, found), wait_s=RESTART_WAIT_S, passes=_is_delayed)
         self._control.drifts[found.application, found.model] = found
         if news:
             self._metrics.count_drift(found.application, found.model, worse=found.worse)

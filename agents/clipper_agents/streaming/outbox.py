@@ -7,10 +7,8 @@ Rules of this file:
 """
 
 import asyncio
-import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -21,8 +19,6 @@ from faust.transport.drivers import aiokafka as driver
 from clipper_agents.kafka.retry import retry
 from clipper_agents.streaming.faust_logs import LIBRARY
 
-logger = logging.getLogger(__name__)
-
 Headers = Sequence[tuple[str, bytes]]
 Record = tuple[bytes | None, bytes | None, Headers]
 """Key, value, headers."""
@@ -31,8 +27,6 @@ NO_RECORDS: RecordsByTopic = MappingProxyType({})
 
 MAX_BATCH_BYTES = 900 * 1024
 """Largest produce batch: below the broker's default limit of a record batch (1 MiB)."""
-SAY_EVERY_S = 10.0
-"""In an outage every send of a process waits, hundreds of them: a line for each attempt would be a flood."""
 BATCH_MAX_AGE_S = 3600.0
 """How long a batch may wait for its broker. aiokafka uses the request timeout for this too; but an expired batch leaves
 a hole in the idempotent sequence, and then every later batch is refused (OutOfOrderSequenceNumber)."""
@@ -76,11 +70,10 @@ class Delivery:
 
 
 class Outbox:
-    """Sends records through an aiokafka producer that somebody else starts and stops; tests give the clock."""
+    """Sends records through an aiokafka producer that somebody else starts and stops."""
 
-    def __init__(self, producer: aiokafka.AIOKafkaProducer, clock: Callable[[], float] = time.monotonic) -> None:
-        self._producer, self._clock = producer, clock
-        self._said_s: dict[tuple[str, int], float] = {}
+    def __init__(self, producer: aiokafka.AIOKafkaProducer) -> None:
+        self._producer = producer
 
     async def submit(self, topic: str, partition: int, records: Iterable[Record]) -> Delivery:
         """Queue the records and return before they are acknowledged.
@@ -107,20 +100,13 @@ class Outbox:
 
     async def _queue(self, topic: str, partition: int, batch: Any) -> tuple[asyncio.Future[Any], int]:
         batch.close()
-        while True:
-            try:
-                return await self._producer.send_batch(batch, topic, partition=partition), batch.record_count()
-            except (
-                KafkaTimeoutError,
-                UnknownTopicOrPartitionError,
-            ):  # the latter: no metadata of the topic came in time
-                self._say(topic, partition)
-
-    def _say(self, topic: str, partition: int) -> None:
-        now_s = self._clock()
-        if now_s - self._said_s.get((topic, partition), -SAY_EVERY_S) >= SAY_EVERY_S:
-            self._said_s[topic, partition] = now_s
-            logger.warning("broker does not take records topic=%s partition=%d: trying on", topic, partition)
+        stored = await retry(
+            f"broker does not take records of {topic}-{partition}",
+            partial(self._producer.send_batch, batch, topic, partition=partition),
+            wait_s=0.0,  # the producer has waited
+            passes=lambda error: isinstance(error, (KafkaTimeoutError, UnknownTopicOrPartitionError)),
+        )
+        return stored, batch.record_count()
 
 
 def wait_for_brokers(producer: aiokafka.AIOKafkaProducer) -> aiokafka.AIOKafkaProducer:
