@@ -15,7 +15,8 @@ from builders.pickles import Canary
 from sklearn.linear_model import LogisticRegression
 
 from clipper_agents.control.state import ControlState, RefusedRecord
-from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches, RocksCacheStore
+from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
+from clipper_agents.streaming.databases import open_anew
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import file_digest, load_model
 from clipper_topics import codec
@@ -79,7 +80,7 @@ def test_a_value_in_the_cache_is_not_unpickled(canary, payload, tmp_path):
     written = rocksdict.Rdict(str(tmp_path / "cache"))
     written[b"key"] = Canary(canary)
     written.close()
-    store = RocksCacheStore(tmp_path / "cache")
+    store = open_anew(tmp_path / "cache", logged=False)
     ((key, value),) = store.items()
     assert (type(key), type(value)) == (bytes, bytes)
     assert b"mkdir" in value, "the pickle, as it was written"

@@ -279,7 +279,6 @@ class RouterProcess:
             partitions=catalogue.partitions,
             open_writer=partial(PartitionWriter, self._settings.kafka),
             marked=(catalogue.predictions, catalogue.audits),
-            options={"write_buffer_size": 4 << 20},
         )
         self.app.tables.add(table)
         return table

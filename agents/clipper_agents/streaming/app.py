@@ -229,7 +229,7 @@ def make_app(
         name,
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
         broker_credentials=_credentials(kafka),
-        store="rocksdb://",
+        store="memory://",
         datadir=str(data_dir),
         Stream=ChunkStream,
         TableManager=BulkTableManager,

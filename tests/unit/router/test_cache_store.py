@@ -3,7 +3,7 @@
 import damage
 import pytest
 
-from clipper_agents.router.cache_store import PartitionCaches, RocksCacheStore
+from clipper_agents.router.cache_store import PartitionCaches
 
 KEYS = [b"k" * 24, b"l" * 24]
 
@@ -27,16 +27,6 @@ def test_entries_are_kept_over_a_restart_and_only_caches_of_lost_partitions_are_
     assert again.of(0).get_many([*KEYS, b"unknown"]) == [b"1", b"2", None]
     assert again.size_bytes == size_bytes > 0
     again.keep_only([])
-
-
-def test_a_store_gives_what_was_written_and_not_deleted(tmp_path):
-    store = RocksCacheStore(tmp_path / "store")
-    store.write([(b"a", b"1"), (b"b", b"2")], [])
-    store.write([(b"c", b"3")], [b"a"])
-    assert list(store.get_many([b"a", b"b", b"c"])) == [None, b"2", b"3"]
-    assert list(store.get_many([])) == []
-    assert sorted(store.items()) == [(b"b", b"2"), (b"c", b"3")]
-    store.close()
 
 
 def test_a_corrupt_cache_is_empty_again(tmp_path, caches):
