@@ -40,7 +40,7 @@ from rig.session import parsed, report, result_options
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.tracing import THREAD, TraceSink
-from clipper_agents.router.cache_store import MsgpackOutputs
+from clipper_agents.router.app import MsgpackOutputs
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner
 from clipper_agents.router.outputs import OutputAgent

@@ -23,8 +23,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.router.app import MsgpackOutputs, PartitionCaches
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import LogIndex
 from clipper_agents.router.effects import EffectRunner

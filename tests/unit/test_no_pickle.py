@@ -15,7 +15,7 @@ from builders.pickles import Canary
 from sklearn.linear_model import LogisticRegression
 
 from clipper_agents.control.state import ControlState, RefusedRecord
-from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
+from clipper_agents.router.app import MsgpackOutputs, PartitionCaches
 from clipper_agents.streaming.databases import open_anew
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import file_digest, load_model

@@ -11,9 +11,12 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
 
@@ -27,7 +30,6 @@ from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
 from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.audit_log import AuditLog
-from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
 from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.context_bound import ContextBound
@@ -48,11 +50,13 @@ from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.router.self_report import RouterReports
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.databases import Database, open_anew
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.partition_writer import PartitionWriter
 from clipper_agents.streaming.storage import claim, keep_only_of
 from clipper_agents.streaming.table import StepTable
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
+from clipper_stream.caching.clock import ClockCache
 from clipper_stream.query import Router
 from clipper_topics.feedback import repeated_between
 
@@ -83,6 +87,39 @@ def run(settings: RouterSettings, metrics: RouterMetrics, port: int) -> None:
     claim(settings.data_dir)
     ready = f"ready role=router instance={settings.instance} metrics={port}"
     run_worker(lambda: RouterProcess(settings, metrics, port), ready, settings.kafka, metrics.health)
+
+
+class MsgpackOutputs:
+    """Encodes outputs in the cache as msgpack."""
+
+    dumps = staticmethod(msgspec.msgpack.Encoder().encode)
+    loads = staticmethod(msgspec.msgpack.Decoder().decode)
+
+
+class PartitionCaches:
+    """The caches of the partitions that this process owns, a database each, not logged: entries may be missing."""
+
+    def __init__(self, folder: Path, budget_bytes: int) -> None:
+        self._folder, self._budget_bytes = folder, budget_bytes
+        self._open: dict[int, tuple[Database, ClockCache]] = {}
+
+    def of(self, partition: int) -> ClockCache:
+        """Return the partition's cache; the first call opens it."""
+        found = self._open.get(partition)
+        if found is None:
+            store = open_anew(self._folder / str(partition), logged=False)
+            found = self._open[partition] = store, ClockCache(store, self._budget_bytes)
+        return found[1]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that all caches hold together."""
+        return sum(cache.size_bytes for _, cache in self._open.values())
+
+    def keep_only(self, partitions: Iterable[int]) -> None:
+        """Close the caches of all other partitions."""
+        for partition in self._open.keys() - set(partitions):
+            self._open.pop(partition)[0].close()
 
 
 class RouterProcess:

@@ -21,19 +21,21 @@ from clipper_agents.kafka.broker_tasks import FetchPace
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import CREATE, TopicIds
-from clipper_agents.streaming.consumer import BulkTransport
-from clipper_agents.streaming.consumer_thread import Membership
-from clipper_agents.streaming.faust_logs import LIBRARY
+from clipper_agents.streaming.consumer import BulkConsumer, BulkTransport
+from clipper_agents.streaming.consumer_thread import InlineConsumerThread, Membership
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, StrictProducer
 from clipper_agents.streaming.reachability import watch_brokers
-from clipper_agents.streaming.recovery import BulkTableManager, Restore, StateLock
+from clipper_agents.streaming.recovery import BulkRecovery, BulkTableManager, Restore, StateLock
 from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
+from clipper_agents.streaming.table import StepTable
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
 
+COMMIT_INTERVAL_S = 0.25
+"""Length of a redelivery after a crash."""
 LEAVE_S = 5.0
 SESSION_S = 10.0
 REQUEST_TIMEOUT_S = 12.0
@@ -72,8 +74,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         pace: How long fetches wait while the process is busy.
         membership: Whether the partitions are still this process's own.
     """
-
-    logger = LIBRARY
 
     log_reader: LogReader
     restore_state: Restore | None = None
@@ -161,8 +161,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
 class SilentMonitor(Monitor):  # type: ignore[misc]
     """Faust's monitor without its work per message: this project's metrics are counted per batch."""
 
-    logger = LIBRARY
-
     def on_message_in(self, tp: Any, offset: Any, message: Any) -> None:
         """Count nothing."""
 
@@ -192,6 +190,16 @@ class StickyAssignor(CopartitionedAssignor):  # type: ignore[misc]  # Faust is u
         return shares
 
 
+_LIBRARY = logging.getLogger("faust.services")
+"""Where Faust's own log lines go: under `faust`, where they are filtered like those of any library. mode would name
+them after our modules, and the start and stop of every service would stand among the few lines of this project."""
+for _service in (
+    *(ClipperApp, SilentMonitor, ChunkStream, StepTable, BulkTableManager, BulkRecovery),
+    *(BulkTransport, BulkConsumer, InlineConsumerThread, StrictProducer),
+):
+    _service.logger = _LIBRARY
+
+
 def _credentials(kafka: KafkaConnection) -> Any:
     settings = kafka.aiokafka()
     context = settings.get("ssl_context")
@@ -205,19 +213,15 @@ def _credentials(kafka: KafkaConnection) -> Any:
     return faust.SSLCredentials(context=context) if context is not None else None
 
 
-def make_app(
-    name: str, kafka: KafkaConnection, data_dir: Path, instance: str, commit_interval_s: float = 0.25
-) -> ClipperApp:
+def make_app(name: str, kafka: KafkaConnection, data_dir: Path, instance: str) -> ClipperApp:
     """A Faust app for one worker process.
 
     Its name is the Faust app id and the consumer group. The directory is this process's own, and made if it is missing.
-    Finished prefixes are committed every `commit_interval_s`, the length of a redelivery after a crash. With its
-    `instance`, its stable name in the group (KIP-345), a process that is back within the session timeout takes its
-    partitions back without a rebalance.
+    With its `instance`, its stable name in the group (KIP-345), a process that is back within the session timeout takes
+    its partitions back without a rebalance.
 
     Raises:
-        StorageRefused: the directory cannot be made.
-        StorageFailed: there is no space to make it.
+        StorageRefused, StorageFailed: the directory cannot be made.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -242,7 +246,7 @@ def make_app(
         consumer_metadata_max_age_ms=10_000,
         producer_metadata_max_age_ms=10_000,
         broker_commit_every=10**9,
-        broker_commit_interval=commit_interval_s,
+        broker_commit_interval=COMMIT_INTERVAL_S,
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=0.5,
         broker_rebalance_timeout=10.0,

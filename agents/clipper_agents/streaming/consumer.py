@@ -32,7 +32,6 @@ from clipper_agents.kafka.consumer_groups import LeaveByInstance
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import retry
 from clipper_agents.streaming.consumer_thread import InlineConsumerThread
-from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.frontier import Backlog, Frontier
 from clipper_agents.streaming.outbox import StrictProducer
 
@@ -47,8 +46,6 @@ HIGH_WATER_RECORDS, HIGH_WATER_BYTES = 8192, 16 << 20
 
 class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     """Puts `(tp, records, generation)` into the channels' queues; commits frontiers."""
-
-    logger = LIBRARY
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.empty = EmptyOffsets()
@@ -270,7 +267,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
                 channel.queue.put_nowait((tp, [], self.app.generation))
 
     def finished_upto(self, tp: TP) -> int:
-        """One past the last offset of which all before are finished, as far as this process knows.
+        """Lowest offset that is not finished, as far as this process knows.
 
         With nothing under way that is the next offset that may hold a record. It never passes an open transaction, and
         is to be compared with ends that do not either: last stable offsets.
@@ -291,12 +288,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         return frontier.first if self._waiting[tp].records or tp not in self._next else self._reached(tp)
 
     async def check_rights(self) -> None:
-        """Check that this user may use the group and its topics, as far as the brokers have said so.
-
-        Raises:
-            GroupAuthorizationFailedError: this user may not use the group.
-            TopicAuthorizationFailedError: this user may not see one of its topics.
-        """
+        """Raise when this user may not use the group, or not see one of its topics, as far as the brokers say."""
         consumer = self._thread._consumer if self._thread is not None else None
         if consumer is None or not consumer._client.cluster.brokers():
             return
@@ -325,8 +317,6 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
 
 class BulkTransport(driver.Transport):  # type: ignore[misc]
     """Faust's transport with this project's consumer and producer."""
-
-    logger = LIBRARY
 
     Consumer = BulkConsumer
     Producer = StrictProducer

@@ -186,11 +186,7 @@ class Database:
             )
 
     def _know(self, before: set[str]) -> None:
-        """Check that the database knows the files that were there when it was opened.
-
-        Raises:
-            DatabaseCorrupt: it does not, and has been set aside.
-        """
+        """Check that the database knows the files that were there when it was opened."""
         known = {Path(file["name"]).name for file in self._open.live_files()}
         unknown = sorted(before - known)
         if unknown:
@@ -212,11 +208,7 @@ class Database:
 def open_anew(
     path: Path, *, logged: bool = True, options: Callable[[], rocksdict.Options | None] = lambda: None
 ) -> Database:
-    """The database with everything that is in it, or an empty one: every entry has been read.
-
-    Raises:
-        StorageFailed: the machine does not let it be opened.
-    """
+    """The database with everything that is in it, or an empty one: every entry has been read."""
     for _ in range(2):
         with contextlib.suppress(DatabaseCorrupt):
             found = Database(path, logged=logged, options=options())
@@ -248,11 +240,7 @@ def _options() -> rocksdict.Options:
 
 
 def set_aside(path: Path, reason: str) -> None:
-    """Rename a folder, so that its content is not found again.
-
-    Raises:
-        OSError: the disk refuses.
-    """
+    """Rename a folder, so that its content is not found again."""
     logger.warning("corrupt, set aside to be built anew from the logs path=%s reason=%s", path, reason)
     forget_broken(path)
     path.rename(_broken(path))

@@ -28,13 +28,7 @@ Refused = list[tuple[ConsumerRecord[Any, Any], BaseException]]
 
 
 class DeadLetterSender:
-    """Stores dead letters in a task of its own, so that whoever finds bad records goes on with the good ones.
-
-    Args:
-        outbox: Sends.
-        topic: That of the dead letters.
-        tasks: Runs the task.
-    """
+    """Stores dead letters in a task of its own, so that whoever finds bad records goes on with the good ones."""
 
     def __init__(self, outbox: Outbox, topic: str, tasks: TaskRunner) -> None:
         self._outbox, self._topic, self._tasks = outbox, topic, tasks

@@ -17,7 +17,6 @@ from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 from faust.transport.drivers import aiokafka as driver
 
 from clipper_agents.kafka.retry import retry
-from clipper_agents.streaming.faust_logs import LIBRARY
 
 Headers = Sequence[tuple[str, bytes]]
 Record = tuple[bytes | None, bytes | None, Headers]
@@ -54,11 +53,7 @@ class Delivery:
         self.stamped_s: float | None = None
 
     async def offsets(self) -> list[int]:
-        """Offset of each record, in order; `UNKNOWN_OFFSET` where the broker did not tell.
-
-        Raises:
-            KafkaError: a record was not stored, and will not be.
-        """
+        """Offset of each record, in order, `UNKNOWN_OFFSET` where the broker did not tell; an error if one is lost."""
         found: list[int] = []
         for future, count in self._parts:
             stored = await future
@@ -117,8 +112,6 @@ def wait_for_brokers(producer: aiokafka.AIOKafkaProducer) -> aiokafka.AIOKafkaPr
 
 class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes are untyped to mypy
     """Idempotent, acknowledged by all in-sync replicas, with short requests and patient batches."""
-
-    logger = LIBRARY
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}

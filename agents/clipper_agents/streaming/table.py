@@ -14,27 +14,17 @@ Rules of this file:
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import faust
 from aiokafka import ConsumerRecord, TopicPartition
 
-from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.streaming.databases import Database, open_anew, set_aside
-from clipper_agents.streaming.faust_logs import LIBRARY
-from clipper_agents.streaming.outbox import NO_RECORDS, UNKNOWN_OFFSET, Record, RecordsByTopic
+from clipper_agents.streaming.outbox import NO_RECORDS, UNKNOWN_OFFSET, RecordsByTopic
+from clipper_agents.streaming.partition_writer import PartitionWriter
 
-
-class StepWriter(Protocol):
-    """The one writer of a changelog partition: a `PartitionWriter`."""
-
-    async def take_over(self) -> Mapping[TopicPartition, TransactionMarker]: ...
-    async def write(self, records: Iterable[Record], beside: RecordsByTopic, /) -> list[int]: ...
-    async def stop(self) -> None: ...
-
-
-OpenWriter = Callable[[str, int, Iterable[str]], StepWriter]
+OpenWriter = Callable[[str, int, Iterable[str]], PartitionWriter]
 """Gives the writer of a topic's partition, which marks other topics too, before it has taken anything over."""
 
 
@@ -49,12 +39,10 @@ class StepTable(faust.Table):  # type: ignore[misc]
         ends: Where the logs ended that its writers have marked, when the partitions were taken over.
     """
 
-    logger = LIBRARY
-
     def __init__(self, *args: Any, open_writer: OpenWriter, marked: Iterable[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, key_type=bytes, value_type=bytes, **kwargs)
         self._open_writer, self._marked = open_writer, [*marked]
-        self._writers: dict[int, StepWriter] = {}
+        self._writers: dict[int, PartitionWriter] = {}
         self._databases: dict[int, Database] = {}
         self.ends: dict[TopicPartition, int] = {}
 
@@ -79,10 +67,8 @@ class StepTable(faust.Table):  # type: ignore[misc]
     ) -> None:
         """Store the rows, and delete those without a value: first in the changelog, then here.
 
-        The records `beside` go to the same partition of other topics, in the transaction of the changelog.
-
-        Raises:
-            PartitionTakenOver: another process writes them now; none is stored.
+        The records `beside` go to the same partition of other topics, in the transaction of the changelog. Errors as of
+        `PartitionWriter.write`.
         """
         offsets = await self._writers[partition].write([(key, value, ()) for key, value in rows.items()], beside)
         self._write_local(partition, rows, offsets[-1])
@@ -92,11 +78,7 @@ class StepTable(faust.Table):  # type: ignore[misc]
         self._write_local(partition, dict.fromkeys(keys), UNKNOWN_OFFSET)
 
     async def restore(self, reader: LogReader, partitions: Iterable[int]) -> int:
-        """Take the changelog partitions over, and no others, and read them on from where the local rows end.
-
-        Returns:
-            The number of records read.
-        """
+        """Take these partitions over, and no others; read on where the local rows end, and return how many records."""
         topic = self.changelog_topic.get_topic_name()
         owned = set(partitions)
         await self.stop_writers(self._writers.keys() - owned)

@@ -48,33 +48,19 @@ STOP_WITHIN_S = 15.0
 
 
 class Worker(Protocol):
-    """What a worker process runs. A part of it that fails crashes the app, and the process ends."""
+    """What a worker process runs: `stop` drains. A part of it that fails crashes the app, and the process ends."""
 
     app: ClipperApp
 
-    async def start(self) -> None:
-        """Start the app and all else; inputs flow some time after this returns.
-
-        Raises:
-            SetupError: it cannot start until something is changed.
-        """
-        ...
-
-    async def stop(self) -> None:
-        """Drain and stop."""
-        ...
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
 
 
 class WorkerListener(Protocol):
-    """Is told when a worker serves, and why it ends."""
+    """Is told when the inputs of a worker flow, before the ready line is printed, and why it cannot go on."""
 
-    async def serves(self) -> None:
-        """Its inputs flow; awaited before the ready line is printed."""
-        ...
-
-    def fails(self, reason: BaseException | None, /) -> None:
-        """It cannot go on; the process ends when this returns."""
-        ...
+    async def serves(self) -> None: ...
+    def fails(self, reason: BaseException | None, /) -> None: ...
 
 
 def run_worker(
@@ -139,10 +125,7 @@ async def _run(make: Callable[[], Worker], ready: str, health: ProcessHealth, li
 
 
 def failed_while_stopping(app: ClipperApp) -> bool:
-    """Return whether the app failed, other than by using a client that is closed, or not started yet.
-
-    What a closed producer did not send is read again, and a consumer that has not started has read nothing.
-    """
+    """Return whether the app failed, other than by using a client that is closed, or not started yet: no harm done."""
     return bool(app.crashed) and not isinstance(app.crash_reason, (ProducerClosed, ConsumerNotStarted))
 
 

@@ -112,7 +112,7 @@ async def _nothing(*_):
 @pytest.fixture
 async def writer(starts, monkeypatch):
     monkeypatch.setattr(partition_writer, "write_markers", _nothing)
-    found = PartitionWriter(NOWHERE, "topic", 0)
+    found = PartitionWriter(NOWHERE, "topic", 0, ())
     await found.take_over()
     return found
 

@@ -3,7 +3,7 @@
 import damage
 import pytest
 
-from clipper_agents.router.cache_store import PartitionCaches
+from clipper_agents.router.app import PartitionCaches
 
 KEYS = [b"k" * 24, b"l" * 24]
 
