@@ -46,13 +46,8 @@ holds up a heartbeat for so long, so it is not much longer: the next coordinator
 class TaskRunner(Protocol):
     """Runs work beside the agents: a `ClipperApp`, which crashes when such work fails."""
 
-    def watched(self, work: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
-        """Run a coroutine; its failure ends the process."""
-        ...
-
-    def watch(self, task: "asyncio.Future[Any]", /) -> None:
-        """Look at a future that is done; its failure ends the process."""
-        ...
+    def watched(self, work: Coroutine[Any, Any, None], /) -> asyncio.Task[None]: ...
+    def watch(self, task: "asyncio.Future[Any]", /) -> None: ...
 
 
 class ClipperApp(faust.App):  # type: ignore[misc]
@@ -61,7 +56,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     Attributes:
         log_reader: Reads ranges of topics, for recovery.
         restore_state: Called with the owned partitions before inputs flow, after tables are restored.
-        state_positions: Says where inputs whose position belongs to the state go on reading.
+        state_positions: Start offsets of inputs whose position is stored with the state.
         state_lock: Held while state changes: by recovery, and by an agent for one step of a partition.
         inputs_flow: Set when the first recovery has ended.
         generation: Counts the times that partitions were given to this process; -1 from the moment that they are taken
@@ -90,12 +85,12 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     _generations: int = 0
 
     def begin_generation(self) -> None:
-        """Begin a generation: the state of the owned partitions is restored, and records are delivered from now on."""
+        """The state of the owned partitions is restored, and records are delivered from now on."""
         self.generation = self._generations
         self._generations += 1
 
     def end_generation(self) -> None:
-        """End the generation: partitions are revoked, and what is under way in it no longer counts."""
+        """Partitions are revoked, and what is under way no longer counts."""
         self.rebalances += 1
         self.generation = -1
         self.membership.ended()
@@ -137,11 +132,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
             self._crashing = asyncio.get_running_loop().create_task(self.crash(error))
 
     async def leave(self) -> None:
-        """Stop the app, and wait `LEAVE_S` at most for the last commit and the group.
-
-        In the middle of a rebalance, or just after an outage, the last commit may be tried again and again. Nothing
-        depends on it: what is not committed is read again, and recognised.
-        """
+        """Stop the app, and wait `LEAVE_S` at most for the last commit: what is not committed is read again."""
         stopping = asyncio.ensure_future(self.stop())
         await asyncio.wait([stopping], timeout=LEAVE_S)
         if stopping.done():

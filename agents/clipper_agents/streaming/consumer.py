@@ -164,10 +164,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             self.on_buffer_drop(tp)
 
     def leave_backlog(self, tp: TP, least: int) -> bool:
-        """Go on at the end of a partition, and leave what its agent has not taken for later: `Frontier.left`.
-
-        Return False, and do nothing, where that is no more than a number of offsets.
-        """
+        """Go on at the end of a partition, and leave what its agent has not taken for later, if that is more."""
         frontier = self.frontiers[tp]
         end = self._thread._ensure_consumer().last_stable_offset(driver.ensure_aiokafka_TP(tp))
         if end is None or end - frontier.first <= least:

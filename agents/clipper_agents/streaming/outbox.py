@@ -42,8 +42,8 @@ class Delivery:
     """Records that are being sent. Await `offsets()` for the broker's acknowledgement.
 
     Attributes:
-        stamped_s: When the broker took the first of it, by its own clock, in seconds since the epoch; None before it is
-            acknowledged, and where the topic keeps the timestamps of those who write.
+        stamped_s: When the broker took the first, by its clock, in seconds since the epoch; None before, and where the
+            topic keeps the timestamps of those who write.
     """
 
     __slots__ = ("_parts", "stamped_s")
@@ -71,10 +71,9 @@ class Outbox:
         self._producer = producer
 
     async def submit(self, topic: str, partition: int, records: Iterable[Record]) -> Delivery:
-        """Queue the records and return before they are acknowledged.
+        """Queue the records and return before they are acknowledged; one larger than a batch goes in one of its own.
 
-        A record that is larger than a batch goes in one of its own. Whether the topic takes it is for the caller to
-        know: a record that is refused leaves a hole in the idempotent sequence, and is an error.
+        Whether the topic takes it is for the caller to know: a refused one leaves a hole in the idempotent sequence.
         """
         parts: list[tuple[asyncio.Future[Any], int]] = []
         batch = self._producer.create_batch()

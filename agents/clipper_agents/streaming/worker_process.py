@@ -70,9 +70,9 @@ def run_worker(
     health: ProcessHealth,
     listener: WorkerListener | None = None,
 ) -> None:
-    """Run a worker until SIGTERM or SIGINT, then end the process: threads of libraries do not outlive their worker.
+    """Run a worker, made inside the event loop, until SIGTERM or SIGINT; print the line `ready` when it serves.
 
-    `make` is called inside the event loop, and `ready` is the line to print on stdout when the worker serves.
+    Then end the process: threads of libraries do not outlive their worker.
     """
     sys.setswitchinterval(SWITCH_S)
     try:
@@ -130,10 +130,7 @@ def failed_while_stopping(app: ClipperApp) -> bool:
 
 
 def keep_ready_line() -> None:
-    """Keep standard output for the ready line: what a model prints from now on goes to standard error.
-
-    A supervisor takes a line that begins with `ready` for the sign that the process serves, whoever wrote it.
-    """
+    """Keep standard output for the ready line, by which a supervisor knows: a model prints to standard error now."""
     global _ready_line  # noqa: PLW0603 - there is one standard output
     if _ready_line is None:
         sys.stdout.flush()
@@ -156,9 +153,8 @@ def _tell(reason: BaseException | None, instance: str) -> None:
 def settle_memory() -> None:
     """Exempt what was loaded at the start from garbage collection, and collect young objects less often.
 
-    Everything that a query leaves behind is freed by its reference count; cycles are rare. So the young generation is
-    large, and what the libraries and the model have loaded, hundreds of thousands of objects, is never walked again: a
-    full collection over it took up to a tenth of a second, on the loop.
+    What a query leaves behind is freed by its reference count. A full collection over what libraries and the model have
+    loaded took up to a tenth of a second, on the loop.
     """
     gc.collect()
     gc.freeze()
