@@ -34,7 +34,7 @@ from rig.session import Session, finish, parsed, said, session, system_options
 from rig.systems import Place, pipeline, tables_of
 
 from clipper_agents.broker.properties import free_port
-from clipper_agents.streaming.rocksdb_options import WRITE_BUFFER_BYTES
+from clipper_agents.streaming.databases import WRITE_BUFFER_BYTES
 
 CONFIG, APPLICATION = "soak.toml", "soak"
 HORIZON_S, CACHE_MIB, PARTITIONS = 180, 2, 4

@@ -1,13 +1,10 @@
 """The applications and models of the deployment, and which versions are served, followed on two compacted topics."""
 
-import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from clipper_agents.control.readiness import ReadyHosts
 from clipper_agents.control.state import ControlState
-from clipper_agents.kafka.reader import Record
-from clipper_agents.streaming.follower import Follower
+from clipper_agents.kafka.follower import TopicFollower
 from clipper_gateway.errors import Refusal
 from clipper_stream.client.access import RIGHTS, refused_right
 from clipper_stream.errors import shown
@@ -17,16 +14,18 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 
 class DeployedApplications:
-    """What is registered now.
-
-    Attributes:
-        is_known: Whether the control topic has been read to its end once.
-    """
+    """What is registered now."""
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
-        self._kafka, self._catalogue = kafka, catalogue
+        self._kafka = kafka
         self._state, self._hosts = ControlState(notes=(), saved_rows=False), ReadyHosts()
-        self.is_known = False
+        self._control_follower = TopicFollower(kafka, catalogue.control, self._state.take)
+        self._hosts_follower = TopicFollower(kafka, catalogue.hosts, self._hosts.take)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the control topic has been read to its end once."""
+        return self._control_follower.caught_up.is_set()
 
     @property
     def applications(self) -> Mapping[str, ApplicationManifest]:
@@ -65,28 +64,14 @@ class DeployedApplications:
         Raises:
             SetupError: Kafka does not let us in.
         """
-        await self._follow(self._catalogue.control, self._state.take, self._note)
+        await self._follow(self._control_follower)
 
     async def follow_hosts(self) -> None:
         """Read the reports of hosts until cancelled; errors as of `follow_control`."""
-        await self._follow(self._catalogue.hosts, self._hosts.take, lambda _: None)
+        await self._follow(self._hosts_follower)
 
-    async def _follow(
-        self, topic: str, take: Callable[[list[Record]], object], caught_up: "Callable[[asyncio.Future[Any]], None]"
-    ) -> None:
-        follower = Follower(self._kafka, topic, take)
-        await follower.start()
-        reaching = asyncio.ensure_future(follower.caught_up.wait())
-        reaching.add_done_callback(caught_up)
+    async def _follow(self, follower: TopicFollower) -> None:
         try:
-            await follower.wait_until_stopped()
-        finally:
-            reaching.cancel()
-            await follower.stop()
-        if isinstance(follower.crash_reason, RIGHTS):
-            raise refused_right(self._kafka, follower.crash_reason)
-        if follower.crash_reason is not None:
-            raise follower.crash_reason
-
-    def _note(self, caught_up: "asyncio.Future[Any]") -> None:
-        self.is_known = self.is_known or not caught_up.cancelled()
+            await follower.run()
+        except RIGHTS as error:
+            raise refused_right(self._kafka, error) from error

@@ -6,22 +6,17 @@ Rules of this file:
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
-from clipper_agents.observability.logging import event
+from clipper_agents.kafka.retry import retry
 from clipper_agents.settings.workers import GatewaySettings
 from clipper_agents.status.query_history import QueryHistoryReader
 from clipper_agents.streaming.reachability import watch_kafka
 from clipper_gateway.deployed_applications import DeployedApplications
 from clipper_gateway.errors import Refusal
-from clipper_stream.client import Client
+from clipper_stream.client import BrokerUnavailable, Client
 from clipper_stream.errors import SetupError
 from clipper_topics.codec import MSGPACK
-
-logger = logging.getLogger(__name__)
-
-AGAIN_S = 0.5
 
 
 class Pipeline:
@@ -51,9 +46,9 @@ class Pipeline:
     async def start(self) -> None:
         """Begin to connect; returns at once."""
         works = {
-            "the client": _again_and_again("the client", self._serve_client),
-            "the control topic": _again_and_again("the control topic", self.deployed.follow_control),
-            "the topic of hosts": _again_and_again("the topic of hosts", self.deployed.follow_hosts),
+            "the client": _restarted("the client", self._serve_client),
+            "the control topic": _restarted("the control topic", self.deployed.follow_control),
+            "the topic of hosts": _restarted("the topic of hosts", self.deployed.follow_hosts),
             "brokers": self._watch(),
         }
         self._tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
@@ -93,6 +88,7 @@ class Pipeline:
         self._is_open = True
         try:
             await self.client.ended()
+            raise BrokerUnavailable("it reads no more answers")
         finally:
             self._is_open = False
 
@@ -104,15 +100,6 @@ class Pipeline:
         await watch_kafka(self._kafka, note, self._topics)
 
 
-async def _again_and_again(what: str, work: Callable[[], Awaitable[None]]) -> None:
-    told = ""
-    while True:
-        reason = "it ended"
-        try:
-            await work()
-        except SetupError as error:
-            reason = str(error)
-        if reason != told:
-            event(logger, f"{what} is begun again", logging.WARNING, reason=reason)
-            told = reason
-        await asyncio.sleep(AGAIN_S)
+async def _restarted(what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run what ends only by an error."""
+    await retry(f"{what} is begun again", work, passes=lambda error: isinstance(error, SetupError))

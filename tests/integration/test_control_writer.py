@@ -18,8 +18,8 @@ from clipper_agents.control.errors import RefusedChange, StaleRevision
 from clipper_agents.control.state import read_control
 from clipper_agents.control.writer import ControlWriter, change_control
 from clipper_agents.kafka.errors import UnreadRecords
+from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.retry import COMMANDS
-from clipper_agents.streaming.follower import Follower
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import application_key
@@ -128,12 +128,12 @@ async def test_a_follower_skips_an_aborted_transaction_and_catches_up_behind_it(
         await (await producer.send(digits.control, key=b"application/half", value=b"{}", partition=0))
         await producer.abort_transaction()
     keys = []
-    follower = Follower(kafka, digits.control, lambda records: keys.extend(record.key for record in records))
-    await follower.start()
+    follower = TopicFollower(kafka, digits.control, lambda records: keys.extend(record.key for record in records))
+    following = asyncio.ensure_future(follower.run())
     try:
         await asyncio.wait_for(follower.caught_up.wait(), 20)
     finally:
-        await follower.stop()
+        following.cancel()
     assert b"application/digits" in keys
     assert b"application/half" not in keys
 

@@ -50,7 +50,7 @@ async def killed(broker):
 
 async def test_narrow_limits_are_kept_or_told_in_a_line(kafka, catalogue, tmp_path):
     """A router began anew for ever, with a traceback each time; it waited for ever, with one line of a library's."""
-    writer = PartitionWriter(kafka, catalogue.selection_changelog, 0)
+    writer = PartitionWriter(kafka, catalogue.selection_changelog, 0, ())
     await writer.take_over()
     assert len(await writer.write([(b"key", b"value", ())])) == 1
     await writer.stop()

@@ -125,7 +125,7 @@ async def test_a_steward_without_the_topic_of_comparisons_decides_and_says_so_on
         await until("a step", lambda: changes.made)
         lines = [one for one in caplog.records if "comparisons are not published" in one.getMessage()]
     assert len(lines) == 1
-    assert f"topic {catalogue.comparisons} does not exist" in str(lines[0].fields["reason"])
+    assert f"topic {catalogue.comparisons} does not exist" in lines[0].getMessage()
     assert process.comparisons
     assert catalogue.comparisons not in await existing_topics(kafka), "nobody makes it on demand"
     (trial,) = (await read_status(kafka, catalogue)).applications["rising"].trials

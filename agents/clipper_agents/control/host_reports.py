@@ -8,7 +8,6 @@ Rules of this file:
 
 import asyncio
 import contextlib
-import logging
 import socket
 import threading
 import time
@@ -18,15 +17,12 @@ from textwrap import shorten
 from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka.clients import make_producer
+from clipper_agents.kafka.retry import RESTART_WAIT_S, is_outage, retry
 from clipper_stream.client.access import RIGHTS
 from clipper_topics import codec
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.host_report import HostReport, report_key
 
-logger = logging.getLogger(__name__)
-
-AGAIN_S = 0.5
-REFUSED_WAIT_S = 5.0
 REASON_CHARACTERS = 500
 ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (what it listens on, and no address to ask at)
 
@@ -112,27 +108,15 @@ class HostReports:
         with self._lock:
             self._loop = asyncio.get_running_loop()
             self._wake.set()
-        said = False
-        while not await self._write_while_possible(said=said):
-            if self._given_up:
-                return
-            said = True
-            await asyncio.sleep(AGAIN_S)
+        with contextlib.suppress(KafkaError, OSError):
+            await retry(
+                f"report to {self._topic} is not written yet", self._write, wait_s=RESTART_WAIT_S, passes=self._passes
+            )
 
-    async def _write_while_possible(self, *, said: bool) -> bool:
-        """Return whether everything was written; False when a broker did not accept it."""
-        try:
-            await self._write()
-        except RIGHTS as error:
-            if not self.refused.done():
-                self.refused.set_exception(error)
-            await asyncio.sleep(REFUSED_WAIT_S)
-        except (KafkaError, OSError, TimeoutError) as error:
-            if not said:
-                logger.warning("report not written yet topic=%s: %r, trying on", self._topic, error)
-        else:
-            return True
-        return False
+    def _passes(self, error: Exception) -> bool:
+        if isinstance(error, RIGHTS) and not self.refused.done():
+            self.refused.set_exception(error)
+        return is_outage(error) and not self._given_up
 
     async def _write(self) -> None:
         producer = make_producer(self._kafka)

@@ -21,9 +21,8 @@ from itertools import chain
 from aiokafka import TopicPartition
 
 from clipper_agents.control.state import shown_key
-from clipper_agents.kafka.reader import Record, open_reader
-from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S
-from clipper_agents.kafka.tailer import POLL_S, open_tailer
+from clipper_agents.kafka.reader import FOLLOW_WAIT_S, Record, open_reader
+from clipper_agents.kafka.retry import TIMEOUT_S
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.observability.logging import event
 from clipper_topics import codec
@@ -133,11 +132,11 @@ async def wait_for_host(
         KafkaUnreachable: no broker answers.
     """
     hosts = HostStates()
-    async with open_tailer(connection, isolation_level="read_committed", policy=COMMANDS) as tailer:
-        await tailer.begin([TopicPartition(catalogue.hosts, 0)])
+    async with open_reader(connection, isolation_level="read_committed", fetch_wait_s=FOLLOW_WAIT_S) as reader:
+        await reader.follow(await reader.beginning_offsets([TopicPartition(catalogue.hosts, 0)]))
         async with asyncio.timeout(TIMEOUT_S):
-            while tailer.behind:
-                _fold(hosts, chain.from_iterable((await tailer.poll()).values()))
+            while reader.behind:
+                _fold(hosts, chain.from_iterable((await reader.fetch(wait_s=FOLLOW_WAIT_S)).values()))
         known = {key: each for key, each in hosts.reports.items() if each.model == ref}
         for each in known.values():
             on_report(each)
@@ -146,7 +145,7 @@ async def wait_for_host(
             return ended[0]
         end_s = time.monotonic() + within_s
         while (left_s := end_s - time.monotonic()) > 0:
-            fetched = await tailer.poll(wait_s=min(POLL_S, left_s))
+            fetched = await reader.fetch(wait_s=min(FOLLOW_WAIT_S, left_s))
             for report in _fold(hosts, chain.from_iterable(fetched.values())):
                 if report.model == ref:
                     on_report(report)

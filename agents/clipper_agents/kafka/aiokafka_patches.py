@@ -16,9 +16,8 @@ Rules of this file:
 - Records are made here only for consumers whose key deserializer is a `LeanKeys`; all others get aiokafka's.
 - What else is replaced holds for a whole process, so `install` is for workers; `install_records` is for everybody.
 - Kafka takes any bytes as the name of a header, and clients in C, Go or Rust send them. aiokafka raises at such a name,
-  again at each fetch, and the partition stands. Here what is wrong is replaced by U+FFFD: such a header is none of
-  ours, and records behind it must be read.
-- The usual way is aiokafka's compiled one. Only a batch that it cannot read is read again by its Python counterpart.
+  again at each fetch, and the partition stands. Here the batch is read again by aiokafka's Python code, and what is
+  wrong is replaced by U+FFFD: such a header is none of ours.
 - A batch that brokers took and nobody can decompress or parse is logged and skipped: it would stop its partition for
   ever. One with a wrong checksum is fetched again.
 """
@@ -64,7 +63,7 @@ class EmptyOffsets:
         self._ranges: dict[tuple[str, int], list[tuple[int, int]]] = {}
 
     def add(self, tp: tuple[str, int], first: int, end: int) -> None:
-        """Add offsets, behind those of the partition that were added before."""
+        """Add offsets behind those that were added before."""
         ranges = self._ranges.setdefault(tp, [])
         if ranges and ranges[-1][1] == first:
             first = ranges.pop()[0]
@@ -94,9 +93,7 @@ class TransactionMarker(NamedTuple):
 class LeanKeys:
     """Key deserializer that marks a consumer whose records are lean.
 
-    Args:
-        empty: Has offsets without a record added; None: nobody asks for them.
-        markers: Has the offsets of transaction markers added; None: nobody asks for them.
+    Offsets without a record are added to `empty`, and those of transaction markers to `markers`.
     """
 
     def __init__(self, empty: EmptyOffsets | None = None, markers: dict[TransactionMarker, int] | None = None) -> None:
@@ -141,10 +138,7 @@ def install_records() -> None:
 
 # --- records --------------------------------------------------------------------------------------------------------
 class LeanRecord(msgspec.Struct, gc=False):
-    """One record of a topic, with the attributes of aiokafka's `ConsumerRecord` that this project reads.
-
-    aiokafka's own costs more to make than everything else that it does with a record.
-    """
+    """One record, as `ConsumerRecord`, which costs more to make than all else that aiokafka does with a record."""
 
     topic: str
     partition: int
@@ -159,10 +153,7 @@ class LeanRecord(msgspec.Struct, gc=False):
 
 
 class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
-    """The records of one partition in a fetch, and the offsets that hold none.
-
-    A fetch has every batch of the log from its offset on, so what it leaves out is not there.
-    """
+    """The records of one partition in a fetch, and the offsets that hold none: what it leaves out is not there."""
 
     next_fetch_offset: int
     empty: EmptyOffsets | None = None
@@ -251,11 +242,7 @@ def _partition_records(
 
 
 class RereadableRecords:
-    """The batches of one fetch, of which the one given last can be read again.
-
-    Args:
-        fetched: Bytes of a fetch response for one partition.
-    """
+    """The batches of one partition in a fetch response, of which the one given last can be read again."""
 
     def __init__(self, fetched: bytes) -> None:
         self._fetched, self._start, self._stop = fetched, 0, 0

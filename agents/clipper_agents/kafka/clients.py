@@ -44,14 +44,8 @@ def make_consumer(
 ) -> AIOKafkaConsumer:
     """A consumer that commits nothing by itself; it is to be started, and stopped by `stop`.
 
-    Args:
-        kafka: Where to read.
-        isolation_level: Whether records of open and aborted transactions are read, and whether an end is behind them.
-        request_s: Timeout of a request, in seconds.
-        fetch_wait_s: How long a broker may hold a fetch that finds nothing, in seconds.
-        fetch_bytes: The most that one fetch holds of a partition.
-        group: Consumer group; None: it can neither subscribe nor commit.
-        markers: Has the offset of each transaction marker that is read added.
+    A broker holds a fetch that finds nothing for `fetch_wait_s`; one fetch holds at most `fetch_bytes` of a partition.
+    Without a `group` it can neither subscribe nor commit. `markers` has the offset of each transaction marker added.
     """
     aiokafka_patches.install_records()
     return AIOKafkaConsumer(
@@ -69,12 +63,9 @@ def make_consumer(
 
 
 def make_producer(kafka: KafkaConnection, *, idempotent: bool = True, **options: Any) -> AIOKafkaProducer:
-    """A producer that waits for all in-sync replicas; it is to be started.
+    """A producer that waits for all in-sync replicas, to be started; further options are those of `AIOKafkaProducer`.
 
-    Args:
-        kafka: Where to write.
-        idempotent: Whether Kafka stores each record once, in the order of the calls.
-        options: Further arguments of `AIOKafkaProducer`.
+    If it is `idempotent` Kafka stores each record once, in the order of the calls.
     """
     return AIOKafkaProducer(**kafka.aiokafka(), acks="all", enable_idempotence=idempotent, **options)
 
@@ -99,7 +90,7 @@ async def transaction(producer: AIOKafkaProducer, *, commit: bool = True) -> Asy
     finally:
         batches = [batch for found in producer._message_accumulator._batches.values() for batch in found]
         for future in (end, *(batch._drain_waiter for batch in batches)):
-            future.add_done_callback(_told)
+            future.add_done_callback(_mark_retrieved)
 
 
 async def write_markers(
@@ -134,13 +125,13 @@ async def send_in_transaction(
     async with transaction(producer):
         for key, value in records:
             sent.append(await producer.send(topic, key=key, value=value, partition=partition))
-            sent[-1].add_done_callback(_told)
+            sent[-1].add_done_callback(_mark_retrieved)
         offsets = [one.offset for one in await asyncio.gather(*sent)]
         if read_upto is not None and offsets and offsets[0] != read_upto:
             raise UnreadRecords(f"{topic} was read up to offset {read_upto}, and goes on to {offsets[0]}")
 
 
-def _told(future: "asyncio.Future[Any]") -> None:
+def _mark_retrieved(future: "asyncio.Future[Any]") -> None:
     if not future.cancelled():
         future.exception()
 
@@ -157,12 +148,7 @@ def make_client(kafka: KafkaConnection) -> AIOKafkaClient:
 
 @asynccontextmanager
 async def started(kafka: KafkaConnection, client: Client) -> AsyncIterator[Client]:
-    """Start a client for the time of the block.
-
-    Raises:
-        KafkaUnreachable: no broker answers, or it went away during the block.
-        AccessRefused: Kafka does not let us in, or a right is missing.
-    """
+    """Start a client for the time of the block; errors as of `translated_errors`."""
     async with translated_errors(kafka):
         try:
             await client.start()
@@ -173,7 +159,7 @@ async def started(kafka: KafkaConnection, client: Client) -> AsyncIterator[Clien
 
 @asynccontextmanager
 async def administration(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client for the time of the block; errors as of `started`."""
+    """An admin client for the time of the block; errors as of `translated_errors`."""
     async with started(kafka, make_admin(kafka)) as admin:
         yield admin
 
@@ -191,7 +177,7 @@ async def stop(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient
 
 @asynccontextmanager
 async def translated_errors(kafka: KafkaConnection) -> AsyncIterator[None]:
-    """Errors of aiokafka in the block become `KafkaUnreachable` or `AccessRefused`."""
+    """Errors of aiokafka in the block become `KafkaUnreachable`, or `AccessRefused` where a right is missing."""
     try:
         yield
     except (KafkaError, TimeoutError) as error:

@@ -1,7 +1,8 @@
 """Consumer groups of hosts: whether they have read everything, and how they end.
 
 aiokafka neither makes a static member leave (KIP-345) nor deletes a group, so the requests for that are here. Without
-the first, a host that has ended keeps its partition for the session timeout, and its group for as long.
+the first, a host that has ended keeps its partition for the session timeout, and its group for as long. Errors are
+those of `clients.translated_errors`.
 """
 
 import asyncio
@@ -18,12 +19,11 @@ from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from clipper_agents.kafka.clients import administration, unreachable
 from clipper_agents.kafka.reader import Range, open_reader
-from clipper_agents.kafka.retry import TIMEOUT_S, retry
+from clipper_agents.kafka.retry import RETRY_WAIT_S, TIMEOUT_S, retry
 from clipper_topics.connection import KafkaConnection
 
 EMPTY_WITHIN_S = 15.0
 """A member that died is in its group for the session timeout of 10 s, unless it is made to leave."""
-AGAIN_S = 0.25
 UUID_LENGTH = 36
 _TEXT = String("utf-8")
 _MEMBER = ("member_id", _TEXT), ("group_instance_id", _TEXT)
@@ -61,10 +61,6 @@ async def remove_members(connection: KafkaConnection, group: str, instances: Ite
     """Have static members leave their group now, so that nothing waits for their session timeout.
 
     A group that does not exist is fine, and so is the name of a process that is no member.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        AccessRefused: this user may not read in the group.
     """
     request = LeaveByInstance(group, instances)
     async with administration(connection) as admin:
@@ -85,12 +81,7 @@ def instance_of(member_id: str) -> str:
 
 
 async def member_instances(send: Callable[[Any], Awaitable[Any]], group: str) -> set[str]:
-    """Return the instance names of a group's members; none where the broker does not coordinate it.
-
-    Args:
-        send: Sends a request to the group's coordinator; its errors are raised.
-        group: The group.
-    """
+    """Return the instance names of a group's members, by `send` to its coordinator; none where it is not that."""
     response = await send(DescribeGroupsRequest([group]))
     return {instance_of(member[0]) for _, _, _, _, _, members, *_ in response.groups for member in members}
 
@@ -98,12 +89,7 @@ async def member_instances(send: Callable[[Any], Awaitable[Any]], group: str) ->
 async def delete_group(connection: KafkaConnection, group: str, empty_within_s: float = EMPTY_WITHIN_S) -> bool:
     """Delete a group with its offsets, as soon as it is empty; one that does not exist is fine.
 
-    Returns:
-        False when it has members after so many seconds: then somebody else uses it, and it stays.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        AccessRefused: this user may not delete the group.
+    False when it has members after so many seconds: then somebody else uses it, and it stays.
     """
     end_s = time.monotonic() + empty_within_s
     while True:
@@ -116,16 +102,11 @@ async def delete_group(connection: KafkaConnection, group: str, empty_within_s: 
             raise await unreachable(connection, error(group))
         if time.monotonic() >= end_s:
             return False
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(RETRY_WAIT_S)
 
 
 async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
-    """Return the number of records of a topic that a group has not committed; 0 when there is no such topic.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        AccessRefused: this user may not see the group or read the topic.
-    """
+    """Return the number of records of a topic that a group has not committed; 0 when there is no such topic."""
     async with administration(connection) as admin:
         partitions = [
             TopicPartition(topic, number["partition"])
@@ -141,11 +122,7 @@ async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
 async def describe_group(
     admin: AIOKafkaAdminClient, group: str, partitions: list[TopicPartition], within_s: float = TIMEOUT_S
 ) -> tuple[Mapping[str, Any], dict[TopicPartition, int]]:
-    """Return what a group's coordinator says of it, and its committed offsets of these partitions.
-
-    Raises:
-        KafkaError: no broker answers, or a right is missing.
-    """
+    """Return what a group's coordinator says of it, and its committed offsets of these partitions."""
 
     async def ask() -> tuple[Mapping[str, Any], dict[TopicPartition, int]]:
         node = await admin.find_coordinator(group)

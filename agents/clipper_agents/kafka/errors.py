@@ -18,11 +18,7 @@ class TopicMismatch(SetupError):
 
 
 def checked_partitions(topic: str, found: int | None, configured: int | None = None) -> int:
-    """Return the partitions that were found; a topic that is missing, or has others than configured, is refused.
-
-    Raises:
-        TopicMismatch: with what to do.
-    """
+    """Return the partitions that were found; a topic that is missing, or has others than configured, is refused."""
     if not found:
         raise TopicMismatch(
             f"topic {topic} does not exist, or this user may not see it: "

@@ -23,22 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 class PositionKeeper:
-    """Decides where one consumer reads on; it is to be built with `auto_offset_reset="none"`.
+    """Decides where one consumer reads on; it is to be built with `auto_offset_reset="none"`."""
 
-    Args:
-        wait_s: A partition whose log ends before its position is fetched again after so long, in seconds.
-    """
-
-    def __init__(self, wait_s: float = RETRY_WAIT_S) -> None:
-        self._wait_s = wait_s
+    def __init__(self) -> None:
         self._said: set[tuple[TopicPartition, int]] = set()
 
     async def resolve(self, consumer: AIOKafkaConsumer, error: OffsetOutOfRangeError) -> dict[TopicPartition, int]:
-        """Decide for the partitions that a fetch has refused.
-
-        Returns:
-            The next offset of each partition that reads on elsewhere.
-        """
+        """Decide for partitions that a fetch has refused; return the next offset of those that read on elsewhere."""
         moved: dict[TopicPartition, int] = {}
         for tp, offset in error.args[0].items():
             bounds = await retry("bounds of a log", partial(_bounds, consumer, tp))
@@ -52,7 +43,7 @@ class PositionKeeper:
             elif offset > end:
                 self._say(tp, offset, f"the log ends at {end}: waiting for its leader, or was the topic made anew?")
                 consumer.pause(tp)
-                asyncio.get_running_loop().call_later(self._wait_s, _resume, consumer, tp)
+                asyncio.get_running_loop().call_later(RETRY_WAIT_S, _resume, consumer, tp)
         return moved
 
     def _say(self, tp: TopicPartition, offset: int, what: str) -> None:

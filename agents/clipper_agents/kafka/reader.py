@@ -1,6 +1,11 @@
-"""Reads ranges of topic partitions, outside any consumer group, and says where partitions begin and end.
+"""The one reader of logs outside any consumer group: ranges of partitions, or partitions as they are written.
+
+    a range:    read, read_all, lists       or step by step: assign --> fetch while `unread`
+    following:  follow(starts): the ends are asked for --> fetch while `behind` --> fetch: what comes
+    a compacted topic, read whole and then followed by a process: `TopicFollower`
 
 Rules of this file:
+- Each record is read once, in log order within its partition.
 - A range ends where it was said to end; what is written meanwhile belongs to another range.
 - Where there is nothing to read nothing is assigned: an assignment that is taken back before aiokafka has seen it ends
   its fetching for good.
@@ -24,7 +29,7 @@ from clipper_agents.kafka.aiokafka_patches import TransactionMarker
 from clipper_agents.kafka.clients import IsolationLevel, learn_leaders, make_consumer, stop, translated_errors
 from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.log_bounds import PositionKeeper
-from clipper_agents.kafka.retry import COMMANDS, RetryPolicy, retry
+from clipper_agents.kafka.retry import COMMANDS, RETRY_WAIT_S, RetryPolicy, retry
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -39,7 +44,8 @@ POLL_S = 0.02
 seen whether the position is behind it."""
 FETCH_WAIT_S = 0.01
 """Short, since the next reading waits for a fetch that is under way."""
-METADATA_WAIT_S = 0.1
+FOLLOW_BYTES, FOLLOW_WAIT_S = 1 << 20, 0.2
+"""The same for whoever follows partitions: what comes is little, and nothing else waits for the fetch."""
 NO_END = (1 << 63) - 1
 """Larger than any offset."""
 
@@ -54,16 +60,12 @@ class Range(NamedTuple):
 class LogReader:
     """One plain consumer with manual assignment, started when it is first used; one reading at a time.
 
-    Args:
-        kafka: Where to read.
-        isolation_level: Whether records of aborted transactions are read. With `read_committed` the end of a partition
-            is before the first open transaction.
-        policy: How long Kafka may be away.
-        fetch_bytes: The most that one fetch holds of a partition.
-        fetch_wait_s: How long a broker may hold a fetch that finds nothing, in seconds.
+    With `read_committed` records of aborted transactions are not read, and a partition ends before the first open one.
+    A fetch holds at most `fetch_bytes` of a partition; a broker holds one that finds nothing for `fetch_wait_s`.
 
     Attributes:
         positions: Next offset of each partition that is read, behind offsets that hold no record, at most the end.
+        ends: Where the followed partitions ended when that was last asked for.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class LogReader:
         self._keeper = PositionKeeper()
         self._unread: dict[TopicPartition, int] = {}
         self.positions: dict[TopicPartition, int] = {}
+        self.ends: dict[TopicPartition, int] = {}
 
     async def start(self) -> None:
         """Connect now, and not with the first question."""
@@ -106,17 +109,13 @@ class LogReader:
                 self._consumer = None
 
     async def partitions_of(self, topic: str) -> list[TopicPartition]:
-        """The partitions of a topic, as soon as there is one.
-
-        Raises:
-            TopicAuthorizationFailedError: this user may not see it.
-        """
+        """The partitions of a topic, as soon as there is one; an error if this user may not see it."""
         consumer = await self._started()
         await learn_leaders(consumer, [TopicPartition(topic, 0)])
         while not (found := consumer.partitions_for_topic(topic)):
             if topic in consumer._client.cluster.unauthorized_topics:
                 raise TopicAuthorizationFailedError(topic)
-            await asyncio.sleep(METADATA_WAIT_S)
+            await asyncio.sleep(RETRY_WAIT_S)
             await consumer._client.force_metadata_update()
         return [TopicPartition(topic, number) for number in sorted(found)]
 
@@ -131,9 +130,7 @@ class LogReader:
     ) -> dict[TopicPartition, int]:
         """Where these markers stand, once they are there: so far each log goes, whatever end a broker names.
 
-        Args:
-            starts: Ends that brokers named before the markers were written.
-            markers: That of each partition.
+        `starts` are the ends that brokers named before the markers were written.
         """
         async with self._lock:
             consumer = await self._started()
@@ -174,16 +171,13 @@ class LogReader:
         ends: Mapping[TopicPartition, int] | None = None,
         since_ms: Mapping[TopicPartition, int] | None = None,
     ) -> int:
-        """Hand every record of the ranges to `apply`, in lists by partition, in log order.
+        """Hand every record of the ranges to `apply`, in lists by partition, in log order; return their number.
 
         Args:
             starts: First offset wanted of each partition; None: the oldest.
             apply: Called with each fetched list.
             ends: One past the last offset wanted, which is waited for; absent: what the partition holds now.
             since_ms: Skip records of these partitions before the first with this timestamp or a later one.
-
-        Returns:
-            How many records were handed over.
         """
         if not starts:
             return 0
@@ -203,11 +197,7 @@ class LogReader:
     async def lists(
         self, ranges: Mapping[TopicPartition, Range], max_records: int | None = None
     ) -> AsyncGenerator[tuple[TopicPartition, list[Record]], None]:
-        """The records of the ranges, in lists by partition, in log order; use `contextlib.aclosing`.
-
-        Args:
-            ranges: What to read.
-            max_records: Most in one list; None: a fetch.
+        """The records of the ranges, in lists of at most `max_records` of a partition; use `contextlib.aclosing`.
 
         Raises:
             KafkaError: an error that does not pass, for example a missing right.
@@ -236,8 +226,21 @@ class LogReader:
             for tp in self._unread:
                 self._consumer.seek(tp, ranges[tp].first)
 
+    async def follow(
+        self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None = None
+    ) -> None:
+        """Have `fetch` read from these offsets on, without an end; `ends` when they have been asked for already."""
+        await self.start()
+        self.ends = dict(ends) if ends is not None else await self.end_offsets(starts)
+        self.assign({tp: Range(start, NO_END) for tp, start in starts.items()})
+
     @property
-    def heard_ms(self) -> int:
+    def behind(self) -> list[TopicPartition]:
+        """Followed partitions that are not read to their end, as it was when it was last asked for."""
+        return [tp for tp, end in self.ends.items() if self.positions[tp] < end]
+
+    @property
+    def last_response_ms(self) -> int:
         """When a broker last answered a fetch of `unread`, in milliseconds since the epoch; 0: it never did."""
         return max([self._consumer.last_poll_timestamp(tp) or 0 for tp in self._unread], default=0)
 
@@ -252,19 +255,17 @@ class LogReader:
         max_records: int | None = None,
         wait_s: float | None = None,
     ) -> dict[TopicPartition, list[Record]]:
-        """The next records of the ranges; there may be none.
+        """The next records of what is assigned or followed; there may be none. Errors as of `lists`.
 
         Args:
             partitions: Of `unread`; None: all of them.
             max_records: Most of all partitions together; None: a fetch of each.
             wait_s: Return after so long with nothing, at once after 0; None: when a position has moved.
-
-        Raises:
-            KafkaError: an error that does not pass.
-            TimeoutError: nothing came for as long as the policy says.
         """
         wanted = list(self._unread if partitions is None else partitions)
         if not wanted:
+            if partitions is None and wait_s is not None:  # a loop around this would take the whole processor
+                await asyncio.sleep(wait_s)
             return {}
         if wait_s is not None:
             return (await self._polled(wanted, max_records, wait_s))[0]
@@ -357,7 +358,7 @@ async def open_reader(
     fetch_bytes: int = FETCH_BYTES,
     fetch_wait_s: float = FETCH_WAIT_S,
 ) -> AsyncIterator[LogReader]:
-    """A connected `LogReader` for the time of the block; arguments as of its own.
+    """A connected `LogReader` for the time of the block.
 
     Raises:
         KafkaUnreachable: no broker answers, or nothing came for as long as the policy says.
@@ -385,9 +386,7 @@ async def read_topic(
     """Hand over every record that a topic has now, in lists of records of one partition, in log order.
 
     Raises:
-        KafkaUnreachable: no broker answers, or nothing comes for a long time.
-        AccessRefused: a right is missing.
-        TopicMismatch: there is no such topic.
+        TopicMismatch: there is no such topic; other errors as of `open_reader`.
     """
     partitions = checked_partitions(topic, (await existing_topics(kafka, catalogue.prefix)).get(topic))
     async with open_reader(kafka, isolation_level=isolation_level) as reader:

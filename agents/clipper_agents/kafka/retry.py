@@ -1,4 +1,4 @@
-"""Asking Kafka again: how long an answer is waited for, and which errors pass by themselves.
+"""The one retry: how long an answer is waited for, which errors pass by themselves, and how often that is said.
 
 aiokafka's clients try again by themselves until their request timeout, and then raise; what they raise then says that
 nobody answered, not that anything is wrong with the question.
@@ -13,13 +13,22 @@ from typing import NamedTuple, TypeVar
 
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
+from clipper_stream.errors import ClipperError
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 RETRY_WAIT_S = 0.5
+RESTART_WAIT_S = 1.0
+"""Between two attempts that connect anew. Machines that boot together are ready within seconds of each other."""
+POLL_S = 0.05
+"""Between two looks at what a broker, which has no events, is about to do."""
+SAY_EVERY_S = 30.0
+"""In an outage everything that a process sends and asks waits, hundreds at a time: a line each would be a flood."""
 TIMEOUT_S = 30.0
 """For everything that an operator waits for: a broker that is starting has the time to come up."""
+_said_s: dict[str, float] = {}
 
 
 class RetryPolicy(NamedTuple):
@@ -44,32 +53,46 @@ STATUS = RetryPolicy(request_s=3.0, within_s=20.0)
 """Somebody who looks for a fault asks the next broker soon: one that is frozen must not hide the others."""
 
 
-async def retry(what: str, ask: Callable[[], Awaitable[T]], within_s: float = math.inf) -> T:
-    """The answer, asked for again while Kafka is away; cancel it to give up.
-
-    Args:
-        what: What is asked, for the log of a retry without a bound.
-        ask: Asks once; called again after an error that passes by itself.
-        within_s: No more attempts begin after so long, in seconds.
-
-    Raises:
-        KafkaError: an error that does not pass, for example a missing right, or the last one in time.
-        TimeoutError: the last attempt got no answer.
-    """
-    end_s = time.monotonic() + within_s
-    attempts = 0
-    while True:
-        try:
-            return await ask()
-        except (KafkaError, OSError) as error:
-            if not is_transient(error) or time.monotonic() >= end_s:
-                raise
-            attempts += 1
-            if math.isinf(within_s) and attempts & (attempts - 1) == 0:  # 1, 2, 4, 8, ...: an outage is not a flood
-                logger.warning("%s: %r, asking again attempts=%d", what, error, attempts)
-        await asyncio.sleep(RETRY_WAIT_S)
-
-
 def is_transient(error: Exception) -> bool:
     """Whether an error of aiokafka's says that nobody answered, or that leaders are moving."""
     return isinstance(error, (OSError, KafkaTimeoutError)) or bool(getattr(error, "retriable", False))
+
+
+async def retry(
+    what: str,
+    attempt: Callable[[], Awaitable[T]],
+    within_s: float = math.inf,
+    *,
+    wait_s: float = RETRY_WAIT_S,
+    passes: Callable[[Exception], bool] = is_transient,
+) -> T:
+    """The outcome of an attempt, made again after an error that passes by itself; cancel it to give up.
+
+    Without a bound it is logged that attempts fail, at once and every `SAY_EVERY_S`, however many wait for the same.
+
+    Args:
+        what: What is attempted, for the log.
+        attempt: Called again after an error for which `passes` holds.
+        within_s: No more attempts begin after so long, in seconds; the last error is raised then.
+        wait_s: Between two attempts, in seconds.
+        passes: Whether an error passes by itself; any other is raised.
+    """
+    end_s = time.monotonic() + within_s
+    while True:
+        try:
+            outcome = await attempt()
+            _said_s.pop(what, None)
+            return outcome
+        except Exception as error:
+            now_s = time.monotonic()
+            if not passes(error) or now_s >= end_s:
+                raise
+            if math.isinf(within_s) and now_s - _said_s.get(what, -math.inf) >= SAY_EVERY_S:
+                _said_s[what] = now_s
+                logger.warning("%s: %s, trying again", what, error if isinstance(error, ClipperError) else repr(error))
+        await asyncio.sleep(wait_s)
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether an error is of Kafka or the network, a missing right too: for work that goes on as soon as it can."""
+    return isinstance(error, (KafkaError, OSError))

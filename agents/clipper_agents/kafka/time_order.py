@@ -23,11 +23,7 @@ _Key: TypeAlias = tuple[int, int, int, int]
 
 
 class TimeOrder:
-    """Records that wait for their place.
-
-    Args:
-        ranks: Of records of one millisecond the partition with the lower number is first; by partition.
-    """
+    """Records that wait for their place; in one millisecond the partition with the lower rank is first."""
 
     def __init__(self, ranks: Mapping[TopicPartition, int]) -> None:
         self._ranks = dict(ranks)
@@ -52,9 +48,8 @@ class TimeOrder:
     def release(self, at_end: set[TopicPartition], sure_ms: float) -> Iterator[tuple[int, Record]]:
         """Records whose turn it is, each with its time in milliseconds.
 
-        Args:
-            at_end: Partitions that were read to an end that the broker said.
-            sure_ms: A time that the broker's clock had passed when it said so: nothing older can come there.
+        The partitions `at_end` were read to an end that the broker named when its clock had passed `sure_ms`: nothing
+        older can come there.
         """
         if any(not waiting and tp not in at_end for tp, waiting in self._waiting.items()):
             return

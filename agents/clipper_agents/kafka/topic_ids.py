@@ -28,11 +28,10 @@ from aiokafka.protocol.types import (
 )
 
 from clipper_agents.kafka.errors import StaleReferences, TopicMadeAnew, TopicMismatch, wrong_partitions
-from clipper_agents.kafka.retry import retry
+from clipper_agents.kafka.retry import POLL_S, retry
 
 logger = logging.getLogger(__name__)
 
-AGAIN_S = 0.1
 CREATE = "run `clipper-stream topics create`"
 """What brings topics that are missing."""
 _TEXT, _NUMBERS, _TAGS = CompactString("utf-8"), CompactArray(Int32), ("tags", TaggedFields)
@@ -119,11 +118,7 @@ class FoundTopic(NamedTuple):
 
 
 def topics_of(response: Any) -> dict[str, FoundTopic]:
-    """Return the topics that there are, by name.
-
-    Raises:
-        TopicAuthorizationFailedError: this user may not see one of them.
-    """
+    """Return the topics that there are, by name; raise where this user may not see one of them."""
     found: dict[str, FoundTopic] = {}
     for code, name, topic_id, _, partitions, *_ in response.topics:
         if code == TopicAuthorizationFailedError.errno:
@@ -134,11 +129,7 @@ def topics_of(response: Any) -> dict[str, FoundTopic]:
 
 
 async def find_topics(client: AIOKafkaClient, topics: Iterable[str]) -> dict[str, FoundTopic]:
-    """Return those of the topics that there are, by name, as any broker knows them.
-
-    Raises:
-        TopicAuthorizationFailedError: this user may not see one of them.
-    """
+    """Return those of the topics that there are, by name, as any broker knows them; errors as of `topics_of`."""
     return topics_of(await client.send(client.get_random_node(), TopicIdsRequest(topics)))
 
 
@@ -148,7 +139,7 @@ async def read_topic_ids(client: AIOKafkaClient, topics: Iterable[str]) -> dict[
 
 
 def stale_references(topics: Iterable[str]) -> StaleReferences:
-    """Return the error about topics that were deleted while answers and rows refer to them, with the remedy."""
+    """Return the error about topics that were deleted while answers and rows refer to them."""
     return StaleReferences(
         f"topic {', '.join(topics)} was deleted and created again, but answers and what was learned refer to the "
         "earlier one: run `clipper-stream topics renew`, which makes the logs anew that are still the earlier ones"
@@ -156,10 +147,7 @@ def stale_references(topics: Iterable[str]) -> StaleReferences:
 
 
 class TopicIds:
-    """The topics that a process refers to.
-
-    Args:
-        partitions: How many partitions topics must have, by name; those of others do not matter.
+    """The topics that a process refers to; those named in `partitions` must have so many.
 
     Attributes:
         known: Their ids by name, from when they were seen first.
@@ -172,12 +160,7 @@ class TopicIds:
         self.missing: frozenset[str] = frozenset()
 
     async def learn(self, client: AIOKafkaClient, topics: Iterable[str]) -> None:
-        """Refer to these topics too, and wait until they are there.
-
-        Raises:
-            TopicMismatch: one of them has another number of partitions than it must have.
-            TopicAuthorizationFailedError: this user may not see one of them.
-        """
+        """Refer to these topics too, and wait until they are there; errors as of `topics_of` and `note`."""
         wanted = frozenset(topics)
         while missing := wanted - self.known.keys():
             self.note(await retry("ids of topics", partial(find_topics, client, missing)))
@@ -185,7 +168,7 @@ class TopicIds:
             if self.missing:
                 if not waits:
                     logger.warning("waiting for topics=%s: %s", ",".join(sorted(self.missing)), CREATE)
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(POLL_S)
 
     def note(self, found: Mapping[str, FoundTopic]) -> None:
         """Take in topics as a broker knows them now.

@@ -17,25 +17,16 @@ from clipper_topics.selection_rows import read_row
 
 
 def replaced_logs(catalogue: Catalogue, noted: Iterable[tuple[bytes, ...]], now: Mapping[str, bytes]) -> list[str]:
-    """Return the logs that are other ones than a partition's rows and answers refer to.
+    """Return the logs that are other ones than rows and answers refer to.
 
-    Args:
-        catalogue: Names the logs.
-        noted: Ids that the position of a partition has, of each partition.
-        now: Ids of the topics that there are.
+    `noted` are the ids of all logs beside the position of each partition, `now` those of the topics that there are.
     """
     by_log = zip(catalogue.logs, zip(*noted, strict=True), strict=False)
     return [name for name, ids in by_log if {*ids} != {now.get(name)}]
 
 
 async def read_replaced_logs(connection: KafkaConnection, catalogue: Catalogue) -> list[str]:
-    """Return the logs that were deleted since answers and rows refer to them.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        AccessRefused: a right is missing.
-        TopicMismatch: there is no changelog.
-    """
+    """Return the logs that were deleted since answers and rows refer to them; errors as of `read_topic`."""
     noted: dict[int, tuple[bytes, ...]] = {}
 
     def take(records: list[Record]) -> None:
@@ -53,15 +44,7 @@ async def read_replaced_logs(connection: KafkaConnection, catalogue: Catalogue) 
 async def renew_logs(
     connection: KafkaConnection, catalogue: Catalogue, replaced: Iterable[str], replication_factor: int
 ) -> list[str]:
-    """Make all logs anew but those that were `replaced`, and what was learned from them.
-
-    Returns:
-        The topics that were made anew.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicRefused: the broker refuses.
-    """
+    """Make all logs anew but those that were `replaced`, and what was learned from them; return their names."""
     earlier = [name for name in catalogue.logs if name not in set(replaced)]
     learned = [catalogue.selection, catalogue.selection_changelog]
     for names in (earlier, learned):

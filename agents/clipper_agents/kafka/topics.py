@@ -7,6 +7,7 @@ Rules of this file:
 - A topic of the wrong clock or compression is reported, with the command that alters it, and left as it is: aiokafka's
   only request to alter a topic would reset everything else that an operator has set there.
 - Metadata is asked for all topics, never by name: a broker that creates topics on demand would create a missing one.
+- Errors are those of `clients.translated_errors`, and `TopicRefused` where a broker does not do what it is asked for.
 """
 
 import asyncio
@@ -28,12 +29,11 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused, wrong_partitions
-from clipper_agents.kafka.retry import TIMEOUT_S
+from clipper_agents.kafka.retry import POLL_S, TIMEOUT_S
 from clipper_topics.catalogue import COMPRESSION_TYPE, TIMESTAMP_TYPE, Catalogue, TopicSpec
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
 
-POLL_S = 0.05
 POLICY = "cleanup.policy"
 ADVISED = {
     TIMESTAMP_TYPE: "so a wrong clock of an application makes its queries late and its feedback count wrongly",
@@ -61,16 +61,11 @@ async def ensure_topics(
 ) -> TopicsReport:
     """Create what is missing and wait until every partition has a leader, and every broker knows it.
 
-    Args:
-        connection: How to reach the brokers.
-        catalogue: Its fixed topics are created.
-        models: Each that has hosts (not colocated, not retired) gets a requests topic with a partition a replica.
-        replication_factor: Copies of each partition; -1: the brokers' default (KIP-464).
+    That are the fixed topics of the catalogue, and a requests topic, with a partition a replica, of each model that has
+    hosts (not colocated, not retired). A replication factor of -1 is the brokers' default (KIP-464).
 
     Raises:
-        KafkaUnreachable: no broker answers, or a topic has no leader after `TIMEOUT_S`.
         TopicMismatch: a topic exists with other partitions or another cleanup policy; all of them are named.
-        TopicRefused: the broker refuses, for example a replication factor above the number of brokers.
     """
     fixed = {spec.name: spec for spec in catalogue.fixed_topics()}
     hosted = (model for model in models if not model.colocated and not model.retired)
@@ -90,29 +85,20 @@ async def ensure_topics(
         if growing:
             await _grow(admin, growing)
             await _until_led(admin, wanted, growing)
-        advice = [line for key in ADVISED for line in await _advice(admin, connection, wanted, key)]
+        advice = await _advice(admin, connection, wanted)
     untouched = [name for name in wanted if name not in created and name not in growing]
     return TopicsReport(created=tuple(created), grown=tuple(growing), existing=tuple(untouched), advice=tuple(advice))
 
 
 async def existing_topics(connection: KafkaConnection, prefix: str | None = None) -> dict[str, int]:
-    """Partition counts by topic name; with a prefix only the topics of that deployment, Faust's own included.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-    """
+    """Partition counts by topic name; with a prefix only the topics of that deployment, Faust's own included."""
     async with administration(connection) as admin:
         counts = await _partition_counts(admin)
     return {name: count for name, count in counts.items() if prefix is None or name.startswith(f"{prefix}.")}
 
 
 async def delete_topics(connection: KafkaConnection, names: Sequence[str]) -> None:
-    """Delete these topics and wait until they are gone; one that does not exist is fine.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicRefused: the broker refuses.
-    """
+    """Delete these topics and wait until they are gone; one that does not exist is fine."""
     if not names:
         return
     async with administration(connection) as admin:
@@ -136,11 +122,7 @@ async def _partition_counts(admin: AIOKafkaAdminClient, *, led: bool = False) ->
 async def _until(
     admin: AIOKafkaAdminClient, what: str, holds: Callable[[Mapping[str, int]], bool], *, led: bool = False
 ) -> dict[str, int]:
-    """Wait for partition counts for which a condition holds, and return them; metadata spreads after a change.
-
-    Raises:
-        KafkaUnreachable: it does not hold within `TIMEOUT_S`.
-    """
+    """Wait up to `TIMEOUT_S` for partition counts for which a condition holds; metadata spreads after a change."""
     end_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < end_s:
         counts = await _partition_counts(admin, led=led)
@@ -209,56 +191,50 @@ async def _grow(admin: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> No
 
 
 async def _check(admin: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec], found: Mapping[str, int]) -> None:
-    """Compare the topics that exist with their specs.
-
-    Raises:
-        TopicMismatch: names every difference.
-    """
+    """Compare the topics that exist with their specs; raise a `TopicMismatch` that names every difference."""
     existing = [spec for name, spec in specs.items() if name in found]
     problems = [
         wrong_partitions(spec.name, found[spec.name], spec.partitions)
         for spec in existing
         if found[spec.name] != spec.partitions
     ]
-    policies = await _configured(admin, [spec.name for spec in existing], POLICY)
     problems += [
-        f"topic {spec.name} has {POLICY}={policies[spec.name]}, it must be {spec.config[POLICY]}: "
+        f"topic {spec.name} has {POLICY}={policy}, it must be {spec.config[POLICY]}: "
         f"alter it, or delete the topic (was it created on demand by the broker?)"
-        for spec in existing
-        if policies.get(spec.name, spec.config[POLICY]) != spec.config[POLICY]  # one made just now may not be known yet
+        for spec, _, policy in await _differing(admin, existing, [POLICY])
     ]
     if problems:
         raise TopicMismatch("\n".join(problems))
 
 
-async def _advice(
-    admin: AIOKafkaAdminClient, connection: KafkaConnection, specs: Mapping[str, TopicSpec], key: str
-) -> list[str]:
-    """Return a sentence, with the command that helps, for each topic that has another value of a setting."""
-    wanted = {name: spec.config[key] for name, spec in specs.items() if key in spec.config}
-    found = await _configured(admin, list(wanted), key)
+async def _advice(admin: AIOKafkaAdminClient, connection: KafkaConnection, specs: Mapping[str, TopicSpec]) -> list[str]:
+    """Return a sentence, with the command that helps, for each setting that has another value."""
     return [
-        f"topic {name} has {key}={found[name]}, {ADVISED[key]}: "
+        f"topic {spec.name} has {key}={value}, {ADVISED[key]}: "
         f"kafka-configs.sh --bootstrap-server {connection.bootstrap} --alter "
-        f"--entity-type topics --entity-name {name} --add-config {key}={value}"
-        for name, value in wanted.items()
-        if found.get(name, value) != value  # one made just now may not be known yet
+        f"--entity-type topics --entity-name {spec.name} --add-config {key}={spec.config[key]}"
+        for spec, key, value in await _differing(admin, specs.values(), ADVISED)
     ]
 
 
-async def _configured(admin: AIOKafkaAdminClient, names: Sequence[str], key: str) -> dict[str, str]:
-    """Return the value of a setting of each topic, by topic name."""
-    if not names:
-        return {}
-    asked = [ConfigResource(ConfigResourceType.TOPIC, name, {key: ""}) for name in names]
+async def _differing(
+    admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec], keys: Iterable[str]
+) -> list[tuple[TopicSpec, str, str]]:
+    """Return the settings among these that have another value than their spec says, and that value."""
+    by_name = {spec.name: spec for spec in specs}
+    if not by_name:
+        return []
+    wanted = dict.fromkeys(keys, "")
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, dict(wanted)) for name in by_name]
     (response,) = await admin.describe_configs(asked)
     resources = response.to_object()["resources"]
     refused = [each["resource_name"] for each in resources if each["error_code"] == TopicAuthorizationFailedError.errno]
     if refused:
         raise TopicAuthorizationFailedError(f"{', '.join(refused)} (DescribeConfigs)")
-    return {
-        resource["resource_name"]: entry["config_value"]
-        for resource in resources
-        for entry in resource["config_entries"]
-        if entry["config_names"] == key
-    }
+    return [
+        (spec, key, value)
+        for resource in resources  # one that was made just now may not be known yet, and has no entries
+        for spec in (by_name[resource["resource_name"]],)
+        for key, value in ((entry["config_names"], entry["config_value"]) for entry in resource["config_entries"])
+        if key in wanted and spec.config.get(key, value) != value
+    ]

@@ -8,11 +8,9 @@ Rules of this file:
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-import rocksdict
-
-from clipper_agents.streaming.rocksdb_options import options, unlogged
+from clipper_agents.streaming.databases import Database
 
 V = TypeVar("V")
 
@@ -29,8 +27,7 @@ class SpillStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._opened: rocksdict.Rdict | None = None
-        self._unlogged = unlogged()
+        self._opened: Database | None = None
 
     def __bool__(self) -> bool:
         """Return whether anything was ever written."""
@@ -40,23 +37,15 @@ class SpillStore:
         """Return the value of each key, None where there is none."""
         if self._opened is None or not keys:
             return [None] * len(keys)
-        values: Any = self._opened.get(list(keys))
-        found: list[bytes | None] = values
-        return found
+        return self._opened.get_many(keys)
 
     def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Write keys with their values, as one batch."""
-        batch = rocksdict.WriteBatch(raw_mode=True)
-        for key, value in items:
-            batch.put(key, value)
-        self._database.write(batch, self._unlogged)
+        self._database.write(items)
 
     def delete(self, keys: Iterable[bytes]) -> None:
         """Delete keys, as one batch."""
-        batch = rocksdict.WriteBatch(raw_mode=True)
-        for key in keys:
-            batch.delete(key)
-        self._database.write(batch, self._unlogged)
+        self._database.write((), keys)
 
     def close(self) -> None:
         """Close the database, if there is one."""
@@ -65,9 +54,9 @@ class SpillStore:
             self._opened = None
 
     @property
-    def _database(self) -> rocksdict.Rdict:
+    def _database(self) -> Database:
         if self._opened is None:
-            self._opened = rocksdict.Rdict(str(self._folder), options())
+            self._opened = Database(self._folder, logged=False)
         return self._opened
 
 

@@ -14,11 +14,14 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
+from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.reader import Record
+from clipper_agents.kafka.retry import RESTART_WAIT_S, retry
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.comparison_reports import ComparisonReports
@@ -28,7 +31,6 @@ from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.read_comparisons import begins_ms
 from clipper_agents.settings.workers import StewardSettings
-from clipper_agents.streaming.follower import Follower
 from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 
@@ -36,12 +38,15 @@ logger = logging.getLogger(__name__)
 
 REVISION_WITHIN_S = 10.0
 """A revision that somebody has decided under is on the control topic; one of an application that was deleted is not."""
-RETRY_AFTER_S = 1.0
 REPORT_EVERY_S = 1.0
 LAST_WORD_S = 2.0
 """A broker that is away must not hold up the end of a process."""
 ALL_READ_S = 2.0
 """Without a record for so long, nothing more comes about the queries that were read."""
+
+
+def _is_delayed(error: Exception) -> bool:
+    return isinstance(error, (KafkaUnreachable, WriteContention))
 
 
 class _HistoryNeeded(Exception):
@@ -61,7 +66,8 @@ class RolloutController:
         self._reports = ComparisonReports(settings.kafka, settings.catalogue)
         self._control = ControlState(notes=("change", "drift"), saved_rows=False)
         self._control_moved = asyncio.Event()
-        self._follower = Follower(settings.kafka, settings.catalogue.control, self._take_control)
+        self._follower = TopicFollower(settings.kafka, settings.catalogue.control, self._take_control)
+        self._following: asyncio.Future[None] | None = None
         self._missing: dict[str, int] = {}
         self._decided: dict[str, int] = {}
         """Revision of each application at which a change was made."""
@@ -78,23 +84,19 @@ class RolloutController:
 
     async def start(self) -> None:
         """Read the control topic to its end."""
-        await self._follower.start()
-        caught_up = asyncio.ensure_future(self._follower.caught_up.wait())
-        stopped = asyncio.ensure_future(self._follower.wait_until_stopped())
-        await asyncio.wait([caught_up, stopped], return_when=asyncio.FIRST_COMPLETED)
-        caught_up.cancel()
-        stopped.cancel()
-        if not self._follower.caught_up.is_set():
-            await self.broken()
+        self._following = asyncio.ensure_future(self._follower.run())
+        await self._follower.caught_up_in(self._following)
 
     async def broken(self) -> None:
         """Return never, and raise when the control topic is not followed any more."""
-        await self._follower.wait_until_stopped()
-        raise self._follower.crash_reason or RuntimeError("the control topic is not followed any more")
+        assert self._following is not None, "not started"
+        await self._following
 
     async def stop(self) -> None:
         """Stop following the control topic."""
-        await self._follower.stop()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
 
     async def run(self) -> None:
         """Compare and decide, without end."""
@@ -225,30 +227,22 @@ class RolloutController:
         event(logger, f"{decision.command} {outcome}", logging.INFO, **_decision_fields(decision))
 
     async def _applied(self, decision: RolloutDecision) -> str:
-        while True:
-            try:
-                await self._changes.apply(decision)
-                return "made"
-            except StaleRevision:
-                return "stale"
-            except RefusedChange as error:
-                event(logger, "change is impossible", logging.WARNING, command=decision.command, reason=error)
-                return "refused"
-            except (KafkaUnreachable, WriteContention) as error:
-                event(logger, "change waits for Kafka", logging.WARNING, command=decision.command, reason=error)
-            await asyncio.sleep(RETRY_AFTER_S)
+        what = f"{decision.command} of application {decision.application} waits for Kafka"
+        try:
+            await retry(what, partial(self._changes.apply, decision), wait_s=RESTART_WAIT_S, passes=_is_delayed)
+        except StaleRevision:
+            return "stale"
+        except RefusedChange as error:
+            event(logger, "change is impossible", logging.WARNING, command=decision.command, reason=error)
+            return "refused"
+        return "made"
 
     async def _note_drift(self, found: DriftEvent) -> None:
         """Have a detection written, unless it was already; then count and log it, once."""
         if not is_newer(found, self._control.drifts.get((found.application, found.model))):
             return
-        while True:
-            try:
-                news = await self._changes.note_drift(found)
-                break
-            except (KafkaUnreachable, WriteContention) as error:
-                event(logger, "detection waits for Kafka", logging.WARNING, model=found.model, reason=error)
-            await asyncio.sleep(RETRY_AFTER_S)
+        what = f"detection of drift of {found.model} waits for Kafka"
+        news = await retry(what, partial(self._changes.note_drift, found), wait_s=RESTART_WAIT_S, passes=_is_delayed)
         self._control.drifts[found.application, found.model] = found
         if news:
             self._metrics.count_drift(found.application, found.model, worse=found.worse)

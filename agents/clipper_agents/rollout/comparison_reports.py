@@ -3,24 +3,21 @@
 Rules of this file:
 - Comparing and deciding never wait for it: what is due is written by a task of its own, once a broker takes it.
 - A comparison that stays the same is written again each `AGAIN_S`: a young record says that a steward is at work.
-- A topic or a right that is missing, and a Kafka that is away, are said once, until something was written again.
+- A topic or a right that is missing, and a Kafka that is away, are waited for.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import Iterable
 
 from clipper_agents.kafka.clients import make_producer, started
 from clipper_agents.kafka.errors import checked_partitions
+from clipper_agents.kafka.retry import retry
 from clipper_agents.kafka.topics import existing_topics
-from clipper_agents.observability.logging import event
 from clipper_stream.errors import SetupError
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.comparison import Comparison, comparison_key
 from clipper_topics.connection import KafkaConnection
-
-logger = logging.getLogger(__name__)
 
 CHANGED_S = 5.0
 """At most so often is a comparison written that changes all the time."""
@@ -52,37 +49,24 @@ class ComparisonReports:
         if self.due:
             self._wake.set()
 
-    async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Write what is due, without end; `sleep` waits between two attempts."""
-        said = False
-        while True:
-            await self._wake.wait()
-            try:
-                async for _ in self._written():
-                    said = False
-            except (SetupError, OSError) as error:
-                if not said:
-                    text = "comparisons are not published, decisions are made all the same"
-                    event(logger, text, logging.WARNING, topic=self._topic, reason=error)
-                said = True
-            self._wake.set()
-            await sleep(RETRY_S)
+    async def run(self) -> None:
+        """Write what is due, without end."""
+        text = "comparisons are not published, decisions are made all the same"
+        await retry(text, self._write, wait_s=RETRY_S, passes=lambda error: isinstance(error, (SetupError, OSError)))
 
-    async def _written(self) -> AsyncGenerator[int, None]:
-        """How many records were written, each time that some were.
-
-        Raises:
-            SetupError: the topic or a right is missing, or no broker answers.
-        """
+    async def _write(self) -> None:
         kafka, topic = self._kafka, self._topic
+        while not self.due:
+            self._wake.clear()
+            await self._wake.wait()
         checked_partitions(topic, (await existing_topics(kafka)).get(topic))  # no broker is to make it on demand
         async with started(kafka, make_producer(kafka, idempotent=False, compression_type="gzip")) as producer:
             while True:
-                await self._wake.wait()
-                self._wake.clear()
                 due = dict(self.due)
                 sent = [await producer.send(topic, value, key=key, partition=0) for key, value in due.items()]
                 await asyncio.gather(*sent)
                 for key in [key for key, value in due.items() if self.due.get(key) is value]:
                     del self.due[key]
-                yield len(due)
+                self._wake.clear()
+                if not self.due:
+                    await self._wake.wait()

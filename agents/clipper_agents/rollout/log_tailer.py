@@ -12,8 +12,8 @@ from itertools import islice
 
 from aiokafka import TopicPartition
 
+from clipper_agents.kafka.reader import FOLLOW_BYTES, FOLLOW_WAIT_S, LogReader
 from clipper_agents.kafka.retry import WORKERS
-from clipper_agents.kafka.tailer import TopicTailer
 from clipper_agents.kafka.time_order import Record, TimeOrder
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -33,7 +33,13 @@ class MergedLogTailer:
     """
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
-        self._tailer = TopicTailer(kafka, isolation_level="read_committed", policy=WORKERS)
+        self._reader = LogReader(
+            kafka,
+            isolation_level="read_committed",
+            policy=WORKERS,
+            fetch_bytes=FOLLOW_BYTES,
+            fetch_wait_s=FOLLOW_WAIT_S,
+        )
         topics = (catalogue.predictions, catalogue.audits, catalogue.feedback)
         ranks = {
             TopicPartition(topic, number): rank
@@ -49,20 +55,20 @@ class MergedLogTailer:
     @property
     def lag(self) -> dict[tuple[str, int], int]:
         """Records of each partition that were not read at the last look."""
-        positions = self._tailer.positions
-        return {(tp.topic, tp.partition): max(0, end - positions[tp]) for tp, end in self._tailer.ends.items()}
+        positions = self._reader.positions
+        return {(tp.topic, tp.partition): max(0, end - positions[tp]) for tp, end in self._reader.ends.items()}
 
     async def start(self, since_ms: int) -> None:
         """Connect, and go to the first records of that time, milliseconds since the epoch."""
-        reader = self._tailer.reader
+        reader = self._reader
         ends = await reader.end_offsets(self._partitions)  # before: what is written in between is read, not passed
         self._first_ends = dict(ends)
         found = await reader.offsets_at(self._partitions, since_ms)
-        await self._tailer.begin_at({tp: found.get(tp, ends[tp]) for tp in self._partitions}, ends)
+        await reader.follow({tp: found.get(tp, ends[tp]) for tp in self._partitions}, ends)
 
     async def stop(self) -> None:
         """Disconnect, if it was ever connected."""
-        await self._tailer.close()
+        await self._reader.close()
 
     async def follow(self) -> AsyncIterator[list[tuple[int, Record]]]:
         """Lists of records, each with its time in milliseconds, without end; a list a round, an empty one too."""
@@ -73,28 +79,28 @@ class MergedLogTailer:
                 self._last = self._order.newest_ms, time.monotonic()
             elif time.monotonic() - since_s > QUIET_S:
                 sure_ms = float("inf")
-            await self._tailer.look()
+            self._reader.ends = await self._reader.end_offsets(self._partitions)
             await self._fetch(self._partitions)
             for records in _slices(self._order.release(self._at_end(), sure_ms)):
                 yield records
                 await asyncio.sleep(0)
-            positions = self._tailer.positions
+            positions = self._reader.positions
             self.caught_up = all(positions[tp] >= end for tp, end in self._first_ends.items())
 
     async def to_the_end(self) -> AsyncIterator[list[tuple[int, Record]]]:
         """Lists of records up to where the partitions ended at the start, as `follow` gives them."""
-        while behind := self._tailer.behind:
+        while behind := self._reader.behind:
             await self._fetch(behind)
             yield list(self._order.release(self._at_end(), float("inf")))
         yield list(self._order.release(self._at_end(), float("inf")))
 
     async def _fetch(self, partitions: Iterable[TopicPartition]) -> None:
         wanted = [tp for tp in partitions if self._order.waiting(tp) < MOST_WAITING]
-        for tp, records in (await self._tailer.poll(wanted)).items():
+        for tp, records in (await self._reader.fetch(wanted, wait_s=FOLLOW_WAIT_S)).items():
             self._order.add(tp, records)
 
     def _at_end(self) -> set[TopicPartition]:
-        return {*self._partitions}.difference(self._tailer.behind)
+        return {*self._partitions}.difference(self._reader.behind)
 
 
 def _slices(records: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:

@@ -20,6 +20,7 @@ from faust.types import TP
 
 from clipper_agents.control.host_reports import HostReports, address_of
 from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import TopicIds
@@ -45,7 +46,6 @@ from clipper_agents.router.set_aside import READ_BYTES, DeferredQueries, Skipped
 from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.dead_letters import DeadLetterSender
-from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.partition_writer import PartitionWriter
 from clipper_agents.streaming.storage import claim, keep_only_of
 from clipper_agents.streaming.table import StepTable
@@ -116,11 +116,11 @@ class RouterProcess:
             files=settings.files,
             ready=self._hosts.is_ready,
         )
-        self._control = Follower(settings.kafka, catalogue.control, self._take_changes)
+        self._control = TopicFollower(settings.kafka, catalogue.control, self._take_changes)
         self._followers = [
             self._control,
-            Follower(settings.kafka, catalogue.selection, self._selection.take_published),
-            Follower(settings.kafka, catalogue.hosts, self._take_reports),
+            TopicFollower(settings.kafka, catalogue.selection, self._selection.take_published),
+            TopicFollower(settings.kafka, catalogue.hosts, self._take_reports),
         ]
         decisions, audits = (LogIndex(folder / name, settings.horizon_s) for name in (DECISIONS, AUDITS))
         self._logs = QueryLogs(
@@ -167,6 +167,7 @@ class RouterProcess:
         reports = HostReports(self._settings.kafka, self._settings.catalogue.hosts)
         self._reports = RouterReports(reports, self._settings.instance, self._metrics_address, self._settings.data_dir)
         for work in (
+            *(follower.run() for follower in self._followers),
             self._deferred.run(self._agent),
             self._backlogs.run(self._agent),
             _every(PUBLISH_EVERY_S, self._publish_totals),
@@ -224,7 +225,6 @@ class RouterProcess:
             partitions=catalogue.partitions,
             open_writer=partial(PartitionWriter, self._settings.kafka),
             marked=(catalogue.predictions, catalogue.audits),
-            options={"write_buffer_size": 4 << 20},
         )
         self.app.tables.add(table)
         return table
@@ -242,9 +242,6 @@ class RouterProcess:
 
     async def _restore(self, owned: set[int]) -> None:
         """Restore all state but the tables before the inputs flow: manifests, totals, decisions, applied feedback."""
-        for follower in self._followers:
-            if not follower.started:
-                await self.app.add_runtime_dependency(follower)
         for follower in self._followers:
             await follower.caught_up.wait()
         await self._discovery.reach()

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import rocksdict
 
 from clipper_agents.streaming.databases import open_anew
-from clipper_agents.streaming.rocksdb_options import options, unlogged
 from clipper_stream.caching.clock import ClockCache
 from clipper_stream.query.batch import OPEN
 
@@ -26,15 +24,14 @@ class PartitionCache:
     """
 
     def __init__(self, path: Path, budget_bytes: int) -> None:
-        self._database, self._unlogged = open_anew(path, options), unlogged()
+        self._database = open_anew(path, logged=False)
         self.entries = ClockCache(budget_bytes)
         _, deleted = self.entries.put({key: len(value) for key, value in self._database.items()})
         self._write({}, deleted)
 
     def get_many(self, keys: Sequence[bytes]) -> list[Any]:
         """Return the output of each key, by one multi-get; OPEN where there is none."""
-        values = self._database.get(list(keys)) or []
-        return [OPEN if value is None else decode_value(value) for value in values]
+        return [OPEN if value is None else decode_value(value) for value in self._database.get_many(keys)]
 
     def put_many(self, outputs: Iterable[tuple[bytes, Any]]) -> None:
         """Keep outputs, and delete those that have to make room, in one write."""
@@ -45,14 +42,9 @@ class PartitionCache:
     def close(self) -> None:
         self._database.close()
 
-    def _write(self, values: Mapping[bytes, bytes], deleted: Iterable[bytes]) -> None:
-        batch = rocksdict.WriteBatch(raw_mode=True)
-        for key, value in values.items():
-            batch.put(key, value)
-        for key in deleted:
-            batch.delete(key)
-        if not batch.is_empty():
-            self._database.write(batch, self._unlogged)
+    def _write(self, values: Mapping[bytes, bytes], deleted: Sequence[bytes]) -> None:
+        if values or deleted:
+            self._database.write(values.items(), deleted)
 
 
 class PartitionCaches:

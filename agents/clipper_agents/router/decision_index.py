@@ -28,10 +28,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import rocksdict
-
 from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget_broken, set_aside
-from clipper_agents.streaming.rocksdb_options import options
 from clipper_agents.streaming.storage import storage_failed
 from clipper_topics.feedback import queried_between, repeated_between
 from clipper_topics.logged_records import LoggedRecord, audit_key, decides, prediction_head
@@ -99,7 +96,7 @@ class PartitionIndex:
         """Return the indices of queries under whose ids nothing is decided."""
         keys, known = [*map(entry_key, query_ids)], set[int]()
         for age in self._ages.values():
-            known.update(index for index, value in enumerate(age.get(keys) or ()) if value is not None)
+            known.update(index for index, value in enumerate(age.get_many(keys)) if value is not None)
         return [index for index in range(len(keys)) if index not in known]
 
     def about(self, feedback: Sequence[Asked]) -> list[LoggedRecord | None]:
@@ -115,51 +112,51 @@ class PartitionIndex:
         The broker's timestamp of the last one, `at_s` in seconds since the epoch, says when they are forgotten.
         """
         database = self._age_of(at_s)
-        batch = rocksdict.WriteBatch(raw_mode=True)
-        for key, logged in self._new_of(records, database).items():
-            batch.put(key, pack_entry(*logged))
-        self._end(batch, database, upto, at_s)
+        new = self._new_of(records, database)
+        self._end([(key, pack_entry(*logged)) for key, logged in new.items()], database, upto, at_s)
 
     def index_new(self, records: Iterable[tuple[str, int, bytes, bool, bool]], upto: int, at_s: float) -> None:
         """Index the first predictions of distinct new queries whose ids no other application has, without a look.
 
         Of each query id, offset, value, whether the value is msgpack, and whether an audit follows; otherwise `index`.
         """
-        batch = rocksdict.WriteBatch(raw_mode=True)
-        put = batch.put
-        for query_id, offset, value, msgpack, audited in records:
-            put(entry_key(query_id), pack_entry(offset, value, msgpack, audited))
-        self._end(batch, self._age_of(at_s), upto, at_s)
+        entries = [
+            (entry_key(query_id), pack_entry(offset, value, msgpack, audited))
+            for query_id, offset, value, msgpack, audited in records
+        ]
+        self._end(entries, self._age_of(at_s), upto, at_s)
 
     def pass_marker(self, offset: int) -> None:
         """Note that the log has been read up to the marker at an offset, which is no prediction."""
-        self._end(rocksdict.WriteBatch(raw_mode=True), self._age_of(self.newest_s), offset, self.newest_s)
+        self._end([], self._age_of(self.newest_s), offset, self.newest_s)
 
-    def _end(self, batch: rocksdict.WriteBatch, database: Database, upto: int, at_s: float) -> None:
+    def _end(self, entries: list[tuple[bytes, bytes]], database: Database, upto: int, at_s: float) -> None:
         self.last_offset = max(self.last_offset, upto)
         self.newest_s = max(self.newest_s, at_s)
-        self._write(batch, database)
+        self._write(entries, database)
 
     def note_applied_feedback(self, counted: Iterable[tuple[int, int]], upto: int, at_s: float) -> None:
         """Note which feedback, up to an offset, was applied to each decision: the offsets of both, in log order.
 
         The first of a decision stays; `at_s` is the timestamp of the last feedback, seconds since the epoch.
         """
-        batch = rocksdict.WriteBatch(raw_mode=True)
+        entries: list[tuple[bytes, bytes]] = []
         noted = list(counted)
         before = self.applied_feedback([decision for decision, _ in noted])
         for (decision, offset), old in zip(reversed(noted), reversed(before), strict=True):
             if old is None:
-                batch.put(_APPLIED + _OFFSET.pack(decision), _OFFSET.pack(offset))
+                entries.append((_APPLIED + _OFFSET.pack(decision), _OFFSET.pack(offset)))
         self.applied_feedback_upto = max(self.applied_feedback_upto, upto)
-        self._write(batch, self._age_of(at_s))
+        self._write(entries, self._age_of(at_s))
 
-    def _write(self, batch: rocksdict.WriteBatch, newest: Database) -> None:
+    def _write(self, entries: list[tuple[bytes, bytes]], newest: Database) -> None:
         """Write with both offsets, so that they stay when older databases are dropped."""
-        batch.put(_LAST_OFFSET, _OFFSET.pack(self.last_offset))
-        batch.put(_APPLIED_UPTO, _OFFSET.pack(self.applied_feedback_upto))
-        batch.put(_SINCE, _TIME.pack(self.since_ms))
-        newest.write(batch)
+        entries += (
+            (_LAST_OFFSET, _OFFSET.pack(self.last_offset)),
+            (_APPLIED_UPTO, _OFFSET.pack(self.applied_feedback_upto)),
+            (_SINCE, _TIME.pack(self.since_ms)),
+        )
+        newest.write(entries)
 
     def needed_since_ms(self, oldest_ms: float) -> float:
         """Return from when on decisions can be asked for by queries and feedback that are no older than a time."""
@@ -175,7 +172,7 @@ class PartitionIndex:
             return
         self.since_ms = max(self.since_ms, (old[-1] + 1) * self._horizon_s * 1000)
         newest = self._ages[max(self._ages)]
-        self._write(rocksdict.WriteBatch(raw_mode=True), newest)
+        self._write([], newest)
         newest.flush()
         for age in old:
             self._drop(age)
@@ -227,7 +224,7 @@ class PartitionIndex:
         self.since_ms = max((_TIME.unpack(value)[0] for value in times if value is not None), default=math.inf)
 
     def _opened(self, age: int) -> Database:
-        return Database(self._folder / str(age), options(), self._folder)
+        return Database(self._folder / str(age), self._folder)
 
     def _new_of(self, records: Sequence[tuple[str, LoggedRecord]], database: Database) -> dict[bytes, LoggedRecord]:
         """Return decisions that are not indexed yet, by their key in a database."""
@@ -260,7 +257,7 @@ class PartitionIndex:
         for age in sorted(self._ages):
             places, number = missing, 0
             while places:
-                values = self._ages[age].get([entry_key(asked[place][0], number) for place in places])
+                values = self._ages[age].get_many([entry_key(asked[place][0], number) for place in places])
                 others = []
                 for place, value in zip(places, values, strict=True):
                     if value is None:
@@ -281,9 +278,9 @@ class PartitionIndex:
         missing = list(range(len(keys)))
         if len(self._ages) == 1:
             (database,) = self._ages.values()
-            return database.get(list(keys)) or values
+            return database.get_many(keys) or values
         for age in sorted(self._ages):  # the oldest first: of two entries it is the earlier
-            stored = self._ages[age].get([keys[index] for index in missing]) or []
+            stored = self._ages[age].get_many([keys[index] for index in missing])
             for index, value in zip(missing, stored, strict=True):
                 values[index] = value
             missing = [index for index in missing if values[index] is None]

@@ -36,6 +36,7 @@ from clipper_agents.feedback.feedback_step import (
     learn,
     read_markers,
 )
+from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.decision_index import Asked, DecisionLookup
 from clipper_agents.router.pipeline import QueryStores
@@ -43,7 +44,6 @@ from clipper_agents.router.queries import QueryAgent
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import send_dead_letters
-from clipper_agents.streaming.follower import Follower
 from clipper_agents.streaming.outbox import Record as Outgoing
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
 from clipper_topics.catalogue import Catalogue
@@ -88,7 +88,7 @@ class FeedbackProcessor:
         app: ClipperApp,
         catalogue: Catalogue,
         stores: QueryStores,
-        control: Follower,
+        control: TopicFollower,
         queries: QueryAgent,
         metrics: RouterMetrics,
         traces: QueryTraces = UNTRACED,

@@ -15,9 +15,7 @@ from aiokafka import TopicPartition
 
 from clipper_agents.dead_letters.reader import letter_of
 from clipper_agents.feedback.feedback_step import OrphanFeedback, decode_feedback
-from clipper_agents.kafka.reader import LogReader, Record
-from clipper_agents.kafka.retry import COMMANDS
-from clipper_agents.kafka.tailer import open_tailer
+from clipper_agents.kafka.reader import FOLLOW_WAIT_S, LogReader, Record, open_reader
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
@@ -79,14 +77,14 @@ async def follow_feedback(
         KafkaUnreachable: no broker answers.
         AccessRefused: this user may not read the changelog, the feedback or the dead letters.
     """
-    async with open_tailer(connection, isolation_level="read_committed", policy=COMMANDS) as tailer:
-        reader, letters = tailer.reader, TopicPartition(catalogue.dead_letters, 0)
+    async with open_reader(connection, isolation_level="read_committed", fetch_wait_s=FOLLOW_WAIT_S) as reader:
+        letters = TopicPartition(catalogue.dead_letters, 0)
         ends = await reader.end_offsets([letters, *await reader.partitions_of(catalogue.selection_changelog)])
         before = ends.pop(letters)
-        await tailer.begin_at(ends)
+        await reader.follow(ends)
         trace = FeedbackTrace(*await send())
         while trace.position < trace.offset:
-            for records in (await tailer.poll()).values():
+            for records in (await reader.fetch(wait_s=FOLLOW_WAIT_S)).values():
                 for record in records:
                     trace.take(record.key, record.value)
         if trace.is_learned:

@@ -18,9 +18,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from clipper_agents.kafka.clients import translated_errors, unreachable
-from clipper_agents.kafka.reader import Range, Record
+from clipper_agents.kafka.reader import FOLLOW_BYTES, FOLLOW_WAIT_S, LogReader, Range, Record
 from clipper_agents.kafka.retry import STATUS
-from clipper_agents.kafka.tailer import FETCH_BYTES, POLL_S, TopicTailer
 from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, DeploymentView
 from clipper_agents.status.log_sampler import LogSampler
 from clipper_agents.status.traffic_window import LONGEST_S, TrafficWindow
@@ -92,24 +91,29 @@ class DeploymentTailer:
         self._last_records = min(last_records, sample_per_s or last_records)
         self.refused: set[str] = set()
         self._cut: set[TopicPartition] = set()
-        fetch_bytes = FETCH_BYTES if sample_per_s is None else SAMPLE_FETCH_BYTES
-        self._tailer = TopicTailer(connection, isolation_level="read_committed", policy=STATUS, fetch_bytes=fetch_bytes)
+        self._reader = LogReader(
+            connection,
+            isolation_level="read_committed",
+            policy=STATUS,
+            fetch_bytes=FOLLOW_BYTES if sample_per_s is None else SAMPLE_FETCH_BYTES,
+            fetch_wait_s=FOLLOW_WAIT_S,
+        )
 
     async def __aenter__(self) -> Self:
         async with translated_errors(self._connection):
-            await self._tailer.reader.start()
+            await self._reader.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         with suppress(KafkaError, OSError):
-            await self._tailer.close()
+            await self._reader.close()
 
     @property
     def heard_s(self) -> float:
         """When a broker last answered, seconds since the epoch."""
-        return self._tailer.reader.heard_ms / 1000
+        return self._reader.last_response_ms / 1000
 
     async def catch_up(self, existing: Iterable[TopicPartition]) -> list[str]:
         """Read what is there now, and return the names of topics that were not read to their end in time.
@@ -121,19 +125,19 @@ class DeploymentTailer:
         """
         found = [tp for tp in existing if tp.topic in self._topics()]
         async with translated_errors(self._connection):
-            there = await self._tailer.reader.ranges(found)
+            there = await self._reader.ranges(found)
             starts = await self._starts(there, time.time())
-            await self._tailer.begin_at(starts, {tp: one.end for tp, one in there.items()})
+            await self._reader.follow(starts, {tp: one.end for tp, one in there.items()})
         end_s = time.monotonic() + CATCH_UP_S
-        while (behind := self._tailer.behind) and time.monotonic() < end_s:
+        while (behind := self._reader.behind) and time.monotonic() < end_s:
             await self.poll()
         if self._sample_per_s is not None:
             sampled = self._logs | {self._catalogue.selection}  # of totals, a later record says what a skipped one did
-            self._sampler = LogSampler(self._tailer.reader, sampled, self._sample_per_s)
+            self._sampler = LogSampler(self._reader, sampled, self._sample_per_s)
             self._sampled_s = time.time()
         return sorted({tp.topic for tp in behind})
 
-    async def poll(self, within_s: float = POLL_S) -> None:
+    async def poll(self, within_s: float = FOLLOW_WAIT_S) -> None:
         """Read what has come, or wait so long for it. A topic that may not be read is left out from then on.
 
         Raises:
@@ -157,7 +161,7 @@ class DeploymentTailer:
 
     async def _fetched(self, within_s: float) -> Sequence[tuple[TopicPartition, Sequence[Record], float]]:
         if self._sampler is None:
-            return [(tp, records, 1) for tp, records in (await self._tailer.poll(wait_s=within_s)).items()]
+            return [(tp, records, 1) for tp, records in (await self._reader.fetch(wait_s=within_s)).items()]
         left_s = SAMPLE_EVERY_S - time.time() % SAMPLE_EVERY_S
         await asyncio.sleep(min(left_s, within_s))
         if left_s > within_s:
@@ -190,14 +194,14 @@ class DeploymentTailer:
         return starts
 
     async def _offsets_at(self, partitions: Iterable[TopicPartition], at_s: float) -> dict[TopicPartition, int]:
-        return await self._tailer.reader.offsets_at(partitions, int(at_s * 1000))
+        return await self._reader.offsets_at(partitions, int(at_s * 1000))
 
     async def _without(self, refused: set[str]) -> None:
         """Go on with the other topics, from where they were."""
         self.refused |= refused
-        tailer = self._tailer
-        left = {tp: offset for tp, offset in tailer.positions.items() if tp.topic not in refused}
-        await tailer.begin_at(left, {tp: tailer.ends[tp] for tp in left})
+        reader = self._reader
+        left = {tp: offset for tp, offset in reader.positions.items() if tp.topic not in refused}
+        await reader.follow(left, {tp: reader.ends[tp] for tp in left})
 
     # --- records ----------------------------------------------------------------------------------------------------
     def _take(self, record: Record, now_s: float, weight: float) -> None:

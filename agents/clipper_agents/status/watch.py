@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from clipper_agents.kafka.errors import checked_partitions
-from clipper_agents.kafka.tailer import POLL_S
+from clipper_agents.kafka.reader import FOLLOW_WAIT_S
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterStatus, ClusterWatch, readable_partitions
 from clipper_agents.status.deployment_view import DeploymentEvent, DeploymentView
@@ -106,7 +106,7 @@ async def snapshots(
             await watch.first.wait()
             while not stopped():
                 if (left_s := due_s - time.time()) > 0:
-                    await following.poll(min(left_s, POLL_S))
+                    await following.poll(min(left_s, FOLLOW_WAIT_S))
                     continue
                 facts, heard_s = following.facts, max(heard_s, following.heard_s)
                 yield take_snapshot(

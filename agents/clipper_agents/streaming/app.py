@@ -21,19 +21,21 @@ from clipper_agents.kafka.broker_tasks import FetchPace
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import CREATE, TopicIds
-from clipper_agents.streaming.consumer import BulkTransport
-from clipper_agents.streaming.consumer_thread import Membership
-from clipper_agents.streaming.faust_logs import LIBRARY
+from clipper_agents.streaming.consumer import BulkConsumer, BulkTransport
+from clipper_agents.streaming.consumer_thread import InlineConsumerThread, Membership
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, StrictProducer
 from clipper_agents.streaming.reachability import watch_brokers
-from clipper_agents.streaming.recovery import BulkTableManager, Restore, StateLock
+from clipper_agents.streaming.recovery import BulkRecovery, BulkTableManager, Restore, StateLock
 from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
+from clipper_agents.streaming.table import StepTable
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
 
+COMMIT_INTERVAL_S = 0.25
+"""Length of a redelivery after a crash."""
 LEAVE_S = 5.0
 SESSION_S = 10.0
 REQUEST_TIMEOUT_S = 12.0
@@ -44,13 +46,8 @@ holds up a heartbeat for so long, so it is not much longer: the next coordinator
 class TaskRunner(Protocol):
     """Runs work beside the agents: a `ClipperApp`, which crashes when such work fails."""
 
-    def watched(self, work: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
-        """Run a coroutine; its failure ends the process."""
-        ...
-
-    def watch(self, task: "asyncio.Future[Any]", /) -> None:
-        """Look at a future that is done; its failure ends the process."""
-        ...
+    def watched(self, work: Coroutine[Any, Any, None], /) -> asyncio.Task[None]: ...
+    def watch(self, task: "asyncio.Future[Any]", /) -> None: ...
 
 
 class ClipperApp(faust.App):  # type: ignore[misc]
@@ -59,7 +56,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     Attributes:
         log_reader: Reads ranges of topics, for recovery.
         restore_state: Called with the owned partitions before inputs flow, after tables are restored.
-        state_positions: Says where inputs whose position belongs to the state go on reading.
+        state_positions: Start offsets of inputs whose position is stored with the state.
         state_lock: Held while state changes: by recovery, and by an agent for one step of a partition.
         inputs_flow: Set when the first recovery has ended.
         generation: Counts the times that partitions were given to this process; -1 from the moment that they are taken
@@ -72,8 +69,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         pace: How long fetches wait while the process is busy.
         membership: Whether the partitions are still this process's own.
     """
-
-    logger = LIBRARY
 
     log_reader: LogReader
     restore_state: Restore | None = None
@@ -90,12 +85,12 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     _generations: int = 0
 
     def begin_generation(self) -> None:
-        """Begin a generation: the state of the owned partitions is restored, and records are delivered from now on."""
+        """The state of the owned partitions is restored, and records are delivered from now on."""
         self.generation = self._generations
         self._generations += 1
 
     def end_generation(self) -> None:
-        """End the generation: partitions are revoked, and what is under way in it no longer counts."""
+        """Partitions are revoked, and what is under way no longer counts."""
         self.rebalances += 1
         self.generation = -1
         self.membership.ended()
@@ -137,11 +132,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
             self._crashing = asyncio.get_running_loop().create_task(self.crash(error))
 
     async def leave(self) -> None:
-        """Stop the app, and wait `LEAVE_S` at most for the last commit and the group.
-
-        In the middle of a rebalance, or just after an outage, the last commit may be tried again and again. Nothing
-        depends on it: what is not committed is read again, and recognised.
-        """
+        """Stop the app, and wait `LEAVE_S` at most for the last commit: what is not committed is read again."""
         stopping = asyncio.ensure_future(self.stop())
         await asyncio.wait([stopping], timeout=LEAVE_S)
         if stopping.done():
@@ -160,8 +151,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
 
 class SilentMonitor(Monitor):  # type: ignore[misc]
     """Faust's monitor without its work per message: this project's metrics are counted per batch."""
-
-    logger = LIBRARY
 
     def on_message_in(self, tp: Any, offset: Any, message: Any) -> None:
         """Count nothing."""
@@ -192,6 +181,16 @@ class StickyAssignor(CopartitionedAssignor):  # type: ignore[misc]  # Faust is u
         return shares
 
 
+_LIBRARY = logging.getLogger("faust.services")
+"""Where Faust's own log lines go: under `faust`, where they are filtered like those of any library. mode would name
+them after our modules, and the start and stop of every service would stand among the few lines of this project."""
+for _service in (
+    *(ClipperApp, SilentMonitor, ChunkStream, StepTable, BulkTableManager, BulkRecovery),
+    *(BulkTransport, BulkConsumer, InlineConsumerThread, StrictProducer),
+):
+    _service.logger = _LIBRARY
+
+
 def _credentials(kafka: KafkaConnection) -> Any:
     settings = kafka.aiokafka()
     context = settings.get("ssl_context")
@@ -205,19 +204,15 @@ def _credentials(kafka: KafkaConnection) -> Any:
     return faust.SSLCredentials(context=context) if context is not None else None
 
 
-def make_app(
-    name: str, kafka: KafkaConnection, data_dir: Path, instance: str, commit_interval_s: float = 0.25
-) -> ClipperApp:
+def make_app(name: str, kafka: KafkaConnection, data_dir: Path, instance: str) -> ClipperApp:
     """A Faust app for one worker process.
 
     Its name is the Faust app id and the consumer group. The directory is this process's own, and made if it is missing.
-    Finished prefixes are committed every `commit_interval_s`, the length of a redelivery after a crash. With its
-    `instance`, its stable name in the group (KIP-345), a process that is back within the session timeout takes its
-    partitions back without a rebalance.
+    With its `instance`, its stable name in the group (KIP-345), a process that is back within the session timeout takes
+    its partitions back without a rebalance.
 
     Raises:
-        StorageRefused: the directory cannot be made.
-        StorageFailed: there is no space to make it.
+        StorageRefused, StorageFailed: the directory cannot be made.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -229,7 +224,7 @@ def make_app(
         name,
         broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
         broker_credentials=_credentials(kafka),
-        store="rocksdb://",
+        store="memory://",
         datadir=str(data_dir),
         Stream=ChunkStream,
         TableManager=BulkTableManager,
@@ -242,7 +237,7 @@ def make_app(
         consumer_metadata_max_age_ms=10_000,
         producer_metadata_max_age_ms=10_000,
         broker_commit_every=10**9,
-        broker_commit_interval=commit_interval_s,
+        broker_commit_interval=COMMIT_INTERVAL_S,
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=0.5,
         broker_rebalance_timeout=10.0,

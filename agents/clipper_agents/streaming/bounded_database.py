@@ -12,7 +12,7 @@ from pathlib import Path
 
 import rocksdict
 
-from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget_broken, open_unread
+from clipper_agents.streaming.databases import Database, open_anew
 from clipper_agents.streaming.storage import StorageRefused
 
 WRITE_BUFFER_BYTES = 1 << 20
@@ -26,33 +26,27 @@ MOST_FILES = 100
 
 
 def open_bounded(path: Path, table_bytes: int) -> Database:
-    """The database with what can be read of it, or an empty one.
-
-    Raises:
-        StorageFailed: the machine does not let it be opened.
-        DatabaseCorrupt: it was set aside after a part of it had been read.
-    """
+    """The database with what can be read of it, or an empty one; errors as of `open_anew`."""
     options = partial(_options, table_bytes)
     try:
-        found = open_unread(path, options)
-    except (StorageRefused, DatabaseCorrupt):
+        found = open_anew(path, options=options)
+    except StorageRefused:
         shutil.rmtree(path, ignore_errors=True)
-        found = Database(path, options())
-    forget_broken(path)
+        found = open_anew(path, options=options)
     if len([*path.glob("*.sst")]) <= MOST_FILES:
         return found
     entries = [*found.items()]
     found.close()
     shutil.rmtree(path, ignore_errors=True)
-    found = Database(path, options())
-    for key, value in entries:
-        found.put(key, value)
+    found = open_anew(path, options=options)
+    found.write(entries)
     return found
 
 
 def _options(table_bytes: int) -> rocksdict.Options:
     found, fifo, table = rocksdict.Options(raw_mode=True), rocksdict.FifoCompactOptions(), rocksdict.BlockBasedOptions()
     found.create_if_missing(True)  # noqa: FBT003 (rocksdict's signature)
+    found.set_disable_auto_compactions(True)
     found.set_compaction_style(rocksdict.DBCompactionStyle.fifo())
     fifo.max_table_files_size = table_bytes
     found.set_fifo_compaction_options(fifo)

@@ -32,7 +32,6 @@ from clipper_agents.kafka.consumer_groups import LeaveByInstance
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import retry
 from clipper_agents.streaming.consumer_thread import InlineConsumerThread
-from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.frontier import Backlog, Frontier
 from clipper_agents.streaming.outbox import StrictProducer
 
@@ -47,8 +46,6 @@ HIGH_WATER_RECORDS, HIGH_WATER_BYTES = 8192, 16 << 20
 
 class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     """Puts `(tp, records, generation)` into the channels' queues; commits frontiers."""
-
-    logger = LIBRARY
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.empty = EmptyOffsets()
@@ -167,10 +164,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             self.on_buffer_drop(tp)
 
     def leave_backlog(self, tp: TP, least: int) -> bool:
-        """Go on at the end of a partition, and leave what its agent has not taken for later: `Frontier.left`.
-
-        Return False, and do nothing, where that is no more than a number of offsets.
-        """
+        """Go on at the end of a partition, and leave what its agent has not taken for later, if that is more."""
         frontier = self.frontiers[tp]
         end = self._thread._ensure_consumer().last_stable_offset(driver.ensure_aiokafka_TP(tp))
         if end is None or end - frontier.first <= least:
@@ -270,7 +264,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
                 channel.queue.put_nowait((tp, [], self.app.generation))
 
     def finished_upto(self, tp: TP) -> int:
-        """One past the last offset of which all before are finished, as far as this process knows.
+        """Lowest offset that is not finished, as far as this process knows.
 
         With nothing under way that is the next offset that may hold a record. It never passes an open transaction, and
         is to be compared with ends that do not either: last stable offsets.
@@ -291,12 +285,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         return frontier.first if self._waiting[tp].records or tp not in self._next else self._reached(tp)
 
     async def check_rights(self) -> None:
-        """Check that this user may use the group and its topics, as far as the brokers have said so.
-
-        Raises:
-            GroupAuthorizationFailedError: this user may not use the group.
-            TopicAuthorizationFailedError: this user may not see one of its topics.
-        """
+        """Raise when this user may not use the group, or not see one of its topics, as far as the brokers say."""
         consumer = self._thread._consumer if self._thread is not None else None
         if consumer is None or not consumer._client.cluster.brokers():
             return
@@ -325,8 +314,6 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
 
 class BulkTransport(driver.Transport):  # type: ignore[misc]
     """Faust's transport with this project's consumer and producer."""
-
-    logger = LIBRARY
 
     Consumer = BulkConsumer
     Producer = StrictProducer

@@ -25,7 +25,6 @@ from faust.types import TP
 from clipper_agents.kafka.aiokafka_patches import LeanKeys
 from clipper_agents.kafka.consumer_groups import member_instances
 from clipper_agents.kafka.errors import SESSION_REFUSED, BrokerLimit
-from clipper_agents.streaming.faust_logs import LIBRARY
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +80,6 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     There is no hand-over of the interpreter lock then, and a call returns what is true now.
     """
-
-    logger = LIBRARY
 
     def __init__(self, *args: Any, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any) -> None:
         own = loop or asyncio.get_event_loop()

@@ -1,8 +1,12 @@
-"""RocksDB databases that never answer wrongly: what is corrupt is set aside when that is noticed, and built anew.
+"""The one store over RocksDB, a database a partition: it never answers wrongly, and stays small with many partitions.
 
 Rules of this file:
-- A database is an index of logs. A corrupt one is not repaired: its folder is renamed the moment that it is noticed,
-  so that no start finds it again, and what it held is read from the logs.
+- What is kept here can be read again from a topic, or asked for again. After a power cut, and after a kill of who
+  writes without a log, the newest writes may be missing, and only these: what is on disk is a prefix of what was
+  written. Whoever needs to know where the prefix ends writes his position in the same batch.
+- What is corrupt is set aside when that is noticed, and built anew.
+- A corrupt database is not repaired: its folder is renamed the moment that it is noticed, so that no start finds it
+  again, and what it held is read from the logs.
 - Whoever noticed it while reading ends: what else was read from there is not to be trusted. A start goes on with an
   empty database.
 - A key that is read is checked by RocksDB (block checksums). An iteration that meets a corrupt block just ends, in
@@ -13,10 +17,11 @@ Rules of this file:
 - A database says in which format its entries are. One of a newer release is refused: its operator decides.
 """
 
+import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,23 @@ FORMAT = 1
 FORMAT_FILE = "FORMAT"
 UNREADABLE = os.strerror(5)
 """EIO, a bad sector: what is there is lost, whatever RocksDB calls it."""
+WRITE_BUFFER_BYTES = 8 << 20
+ALL_WRITE_BUFFERS_BYTES = 256 << 20
+"""Of all databases of the process: with many partitions the largest buffers are written out early."""
+ARENA_BLOCK_BYTES = 64 << 10
+"""A buffer grows by so much. A database has a block and a bloom filter before it has an entry: with RocksDB's blocks of
+1 MiB, the 128 databases of 64 partitions had used up all of the above, and each write wrote a file."""
+ALL_BLOCK_CACHES_BYTES = 64 << 20
+"""Of all databases of the process: blocks of whichever is read most; the number of partitions does not count."""
+BLOOM_BITS = 10
+"""Most keys looked for are not there: of 100 look-ups of such a key, one reads the disk."""
+MEMTABLE_BLOOM_RATIO = 0.02
+"""Of the write buffer: 16 bits for each of its entries, where these are as small as those of the cache."""
+FILES_BEFORE_MERGE = 8
+"""Keys are written once and seldom deleted, so files are merged late (universal compaction): merging early and often
+took half of the processor time of a write."""
+_blocks = rocksdict.Cache(ALL_BLOCK_CACHES_BYTES)
+_buffers = rocksdict.WriteBufferManager(ALL_WRITE_BUFFERS_BYTES, False)  # noqa: FBT003 (rocksdict's signature)
 
 
 class DatabaseCorrupt(ClipperError):
@@ -40,10 +62,11 @@ class DatabaseCorrupt(ClipperError):
 
 
 class Database:
-    """An open database of raw bytes.
+    """An open database of raw bytes, created if it is missing.
 
     The folder `unit` is set aside when it is corrupt, its own by default: give the one that holds all databases that
-    vouch for each other. The options have `raw_mode`.
+    vouch for each other. Writes that are not `logged` may be lost when the process is killed. Other `options` than
+    those of this file have `raw_mode`, and merge nothing by themselves yet.
 
     Raises:
         DatabaseCorrupt: it cannot be opened, and has been set aside.
@@ -51,8 +74,12 @@ class Database:
         StorageRefused: a newer release has written it.
     """
 
-    def __init__(self, path: Path, options: rocksdict.Options, unit: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, unit: Path | None = None, *, logged: bool = True, options: rocksdict.Options | None = None
+    ) -> None:
         self.path, self._unit = path, unit or path
+        self._written = rocksdict.WriteOptions()
+        self._written.disable_wal = not logged  # type: ignore[method-assign, assignment]  # its stub has a method
         self._corrupt: str | None = None
         if path.exists() and not path.is_dir():
             raise self._set_aside("a file is in its place")
@@ -60,8 +87,7 @@ class Database:
             path.mkdir(parents=True, exist_ok=True)
             self._check_format(path / FORMAT_FILE)
             before = {file.name for file in path.glob("*.sst")}
-            options.set_disable_auto_compactions(True)
-            self._open = rocksdict.Rdict(str(path), options)
+            self._open = rocksdict.Rdict(str(path), options or _options())
         except OSError as error:
             raise storage_failed(path, error) from error
         except ClipperError:
@@ -74,17 +100,24 @@ class Database:
         self._know(before)
         self._checked(self._open.set_options, {"disable_auto_compactions": "false"})  # which writes a file
 
-    def get(self, keys: Any) -> Any:
-        """Return the value of a key, or of each key in a list; None for a missing key."""
-        return self._checked(self._open.get, keys)
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of a key."""
+        found: bytes | None = self._checked(self._open.get, key)
+        return found
 
-    def write(self, batch: rocksdict.WriteBatch, options: rocksdict.WriteOptions | None = None) -> None:
-        """Write a batch atomically."""
-        self._checked(self._open.write, batch, *(() if options is None else (options,)))
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the value of each key, by one look-up."""
+        return self._checked(self._open.get, list(keys)) or []
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Write one entry."""
-        self._checked(self._open.put, key, value)
+    def write(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = ()) -> None:
+        """Put entries and delete keys, all of it or nothing."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        put = batch.put
+        for key, value in puts:
+            put(key, value)
+        for key in deletes:
+            batch.delete(key)
+        self._checked(self._open.write, batch, self._written)
 
     def items(self, first: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Every entry from a key on, in the order of the keys."""
@@ -95,7 +128,7 @@ class Database:
             entries.next()
         self._checked(entries.status)
 
-    def is_readable(self) -> bool:
+    def _is_readable(self) -> bool:
         """Read every entry, a million in half a second, and return whether all can be read; else close the database.
 
         It has been set aside then, and nothing holds it open any more.
@@ -153,11 +186,7 @@ class Database:
             )
 
     def _know(self, before: set[str]) -> None:
-        """Check that the database knows the files that were there when it was opened.
-
-        Raises:
-            DatabaseCorrupt: it does not, and has been set aside.
-        """
+        """Check that the database knows the files that were there when it was opened."""
         known = {Path(file["name"]).name for file in self._open.live_files()}
         unknown = sorted(before - known)
         if unknown:
@@ -176,37 +205,42 @@ class Database:
         return DatabaseCorrupt(self._corrupt)
 
 
-def open_anew(path: Path, options: Callable[[], rocksdict.Options]) -> Database:
-    """The database with everything that is in it, or an empty one: every entry has been read.
-
-    Raises:
-        StorageFailed: the machine does not let it be opened.
-    """
-    found = open_unread(path, options)
-    if not found.is_readable():
-        found = Database(path, options())
+def open_anew(
+    path: Path, *, logged: bool = True, options: Callable[[], rocksdict.Options | None] = lambda: None
+) -> Database:
+    """The database with everything that is in it, or an empty one: every entry has been read."""
+    for _ in range(2):
+        with contextlib.suppress(DatabaseCorrupt):
+            found = Database(path, logged=logged, options=options())
+            if found._is_readable():
+                break
+    else:
+        found = Database(path, logged=logged, options=options())
     forget_broken(path)
     return found
 
 
-def open_unread(path: Path, options: Callable[[], rocksdict.Options]) -> Database:
-    """The database, or an empty one if it cannot be opened; whether it can be read, `is_readable` finds out.
-
-    Raises:
-        StorageFailed: the machine does not let it be opened.
-    """
-    try:
-        return Database(path, options())
-    except DatabaseCorrupt:
-        return Database(path, options())
+def _options() -> rocksdict.Options:
+    found, table = rocksdict.Options(raw_mode=True), rocksdict.BlockBasedOptions()
+    found.create_if_missing(True)  # noqa: FBT003 (rocksdict's signature)
+    found.set_disable_auto_compactions(True)  # until the files were compared
+    found.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    found.set_max_write_buffer_number(2)
+    found.set_arena_block_size(ARENA_BLOCK_BYTES)
+    found.set_write_buffer_manager(_buffers)
+    found.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO)
+    found.set_memtable_whole_key_filtering(True)
+    found.set_compaction_style(rocksdict.DBCompactionStyle.universal())
+    found.set_level_zero_file_num_compaction_trigger(FILES_BEFORE_MERGE)
+    found.set_compression_type(rocksdict.DBCompressionType.none())
+    table.set_bloom_filter(BLOOM_BITS, False)  # noqa: FBT003
+    table.set_block_cache(_blocks)
+    found.set_block_based_table_factory(table)
+    return found
 
 
 def set_aside(path: Path, reason: str) -> None:
-    """Rename a folder, so that its content is not found again.
-
-    Raises:
-        OSError: the disk refuses.
-    """
+    """Rename a folder, so that its content is not found again."""
     logger.warning("corrupt, set aside to be built anew from the logs path=%s reason=%s", path, reason)
     forget_broken(path)
     path.rename(_broken(path))

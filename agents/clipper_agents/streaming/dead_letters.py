@@ -28,13 +28,7 @@ Refused = list[tuple[ConsumerRecord[Any, Any], BaseException]]
 
 
 class DeadLetterSender:
-    """Stores dead letters in a task of its own, so that whoever finds bad records goes on with the good ones.
-
-    Args:
-        outbox: Sends.
-        topic: That of the dead letters.
-        tasks: Runs the task.
-    """
+    """Stores dead letters in a task of its own, so that whoever finds bad records goes on with the good ones."""
 
     def __init__(self, outbox: Outbox, topic: str, tasks: TaskRunner) -> None:
         self._outbox, self._topic, self._tasks = outbox, topic, tasks
@@ -69,11 +63,10 @@ class DeadLetterSender:
 async def send_dead_letters(
     outbox: Outbox, topic: str, refused: Iterable[tuple[ConsumerRecord[Any, Any], BaseException]]
 ) -> None:
-    """Store records as dead letters; when this returns they are stored, and may be acknowledged.
+    """Store records, each with why it was refused, on the one partition of the dead letters' topic.
 
     A value of more than `KEPT_BYTES` is cut, and so are a key and headers that are too large: a record that no topic
-    takes must not stop those behind it. A header `clipper-cut` says so. Each record comes with why it was refused; the
-    topic has one partition.
+    takes must not stop those behind it. A header `clipper-cut` says so.
     """
     letters = []
     for record, error in refused:
@@ -84,11 +77,7 @@ async def send_dead_letters(
 
 
 def let_go(error: BaseException) -> None:
-    """Drop the tracebacks of an error that has been told, and of what caused it.
-
-    Their frames hold the list that holds the error, and with it everything that was under way: a cycle, which is freed
-    only when the collector comes, and that is seldom (`worker_process.settle_memory`).
-    """
+    """Drop the tracebacks of an error, whose frames hold the list that holds it: a cycle, which is seldom collected."""
     told: BaseException | None = error
     while told is not None:
         told.__traceback__ = None

@@ -56,10 +56,9 @@ def _size_bytes(records: list[Any]) -> int:
 class Frontier:
     """The contiguous finished prefix of one partition in one generation; its end is what may be committed.
 
-    Offsets are admitted in log order and may have gaps (compaction, transaction markers). An offset finishes once, in
-    any order; the frontier moves only past offsets whose predecessors have all finished. Offsets that are left for
-    later are admitted when they are read after all; until then the frontier stays before them. One that waits for an
-    hour costs the memory of those that are open then, and not of those that finished meanwhile.
+    Offsets are admitted in log order, with gaps (compaction, markers), and finish in any order. Offsets that are left
+    for later are admitted when they are read after all; until then the frontier stays before them. One that waits for
+    an hour costs the memory of those that are open then, and not of those that finished meanwhile.
 
     >>> frontier = Frontier()
     >>> frontier.admit([5, 6, 8])
@@ -170,29 +169,21 @@ class Frontier:
 
 @dataclass(slots=True)
 class _Run:
-    """Offsets of which none was left for later but the last ones.
-
-    Attributes:
-        first: At which it begins.
-        left: The first one that was left for later and is not admitted yet; None: none was left.
-        waiting: Admitted, in their order; some of them may be finished, but not the first.
-        open: Admitted and not finished.
-        committable: As that of `Frontier`.
-    """
+    """Offsets of which none was left for later but the last ones."""
 
     first: int
     left: int | None = None
+    """The first one that was left for later and is not admitted yet; None: none was left."""
     waiting: deque[int] = field(default_factory=deque)
+    """Admitted, in their order; some of them may be finished, but not the first."""
     open: set[int] = field(default_factory=set)
     committable: int | None = None
 
     def admit(self, offsets: Sequence[int]) -> None:
-        """Add offsets, above all that were added before."""
         self.waiting.extend(offsets)
         self.open.update(offsets)
 
     def finish(self, offsets: Iterable[int]) -> None:
-        """Mark admitted offsets as finished."""
         waiting, open_ = self.waiting, self.open
         open_.difference_update(offsets)
         last = None

@@ -7,10 +7,8 @@ Rules of this file:
 """
 
 import asyncio
-import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -19,9 +17,6 @@ from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 from faust.transport.drivers import aiokafka as driver
 
 from clipper_agents.kafka.retry import retry
-from clipper_agents.streaming.faust_logs import LIBRARY
-
-logger = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[str, bytes]]
 Record = tuple[bytes | None, bytes | None, Headers]
@@ -31,8 +26,6 @@ NO_RECORDS: RecordsByTopic = MappingProxyType({})
 
 MAX_BATCH_BYTES = 900 * 1024
 """Largest produce batch: below the broker's default limit of a record batch (1 MiB)."""
-SAY_EVERY_S = 10.0
-"""In an outage every send of a process waits, hundreds of them: a line for each attempt would be a flood."""
 BATCH_MAX_AGE_S = 3600.0
 """How long a batch may wait for its broker. aiokafka uses the request timeout for this too; but an expired batch leaves
 a hole in the idempotent sequence, and then every later batch is refused (OutOfOrderSequenceNumber)."""
@@ -49,8 +42,8 @@ class Delivery:
     """Records that are being sent. Await `offsets()` for the broker's acknowledgement.
 
     Attributes:
-        stamped_s: When the broker took the first of it, by its own clock, in seconds since the epoch; None before it is
-            acknowledged, and where the topic keeps the timestamps of those who write.
+        stamped_s: When the broker took the first, by its clock, in seconds since the epoch; None before, and where the
+            topic keeps the timestamps of those who write.
     """
 
     __slots__ = ("_parts", "stamped_s")
@@ -60,11 +53,7 @@ class Delivery:
         self.stamped_s: float | None = None
 
     async def offsets(self) -> list[int]:
-        """Offset of each record, in order; `UNKNOWN_OFFSET` where the broker did not tell.
-
-        Raises:
-            KafkaError: a record was not stored, and will not be.
-        """
+        """Offset of each record, in order, `UNKNOWN_OFFSET` where the broker did not tell; an error if one is lost."""
         found: list[int] = []
         for future, count in self._parts:
             stored = await future
@@ -76,17 +65,15 @@ class Delivery:
 
 
 class Outbox:
-    """Sends records through an aiokafka producer that somebody else starts and stops; tests give the clock."""
+    """Sends records through an aiokafka producer that somebody else starts and stops."""
 
-    def __init__(self, producer: aiokafka.AIOKafkaProducer, clock: Callable[[], float] = time.monotonic) -> None:
-        self._producer, self._clock = producer, clock
-        self._said_s: dict[tuple[str, int], float] = {}
+    def __init__(self, producer: aiokafka.AIOKafkaProducer) -> None:
+        self._producer = producer
 
     async def submit(self, topic: str, partition: int, records: Iterable[Record]) -> Delivery:
-        """Queue the records and return before they are acknowledged.
+        """Queue the records and return before they are acknowledged; one larger than a batch goes in one of its own.
 
-        A record that is larger than a batch goes in one of its own. Whether the topic takes it is for the caller to
-        know: a record that is refused leaves a hole in the idempotent sequence, and is an error.
+        Whether the topic takes it is for the caller to know: a refused one leaves a hole in the idempotent sequence.
         """
         parts: list[tuple[asyncio.Future[Any], int]] = []
         batch = self._producer.create_batch()
@@ -107,20 +94,13 @@ class Outbox:
 
     async def _queue(self, topic: str, partition: int, batch: Any) -> tuple[asyncio.Future[Any], int]:
         batch.close()
-        while True:
-            try:
-                return await self._producer.send_batch(batch, topic, partition=partition), batch.record_count()
-            except (
-                KafkaTimeoutError,
-                UnknownTopicOrPartitionError,
-            ):  # the latter: no metadata of the topic came in time
-                self._say(topic, partition)
-
-    def _say(self, topic: str, partition: int) -> None:
-        now_s = self._clock()
-        if now_s - self._said_s.get((topic, partition), -SAY_EVERY_S) >= SAY_EVERY_S:
-            self._said_s[topic, partition] = now_s
-            logger.warning("broker does not take records topic=%s partition=%d: trying on", topic, partition)
+        stored = await retry(
+            f"broker does not take records of {topic}-{partition}",
+            partial(self._producer.send_batch, batch, topic, partition=partition),
+            wait_s=0.0,  # the producer has waited
+            passes=lambda error: isinstance(error, (KafkaTimeoutError, UnknownTopicOrPartitionError)),
+        )
+        return stored, batch.record_count()
 
 
 def wait_for_brokers(producer: aiokafka.AIOKafkaProducer) -> aiokafka.AIOKafkaProducer:
@@ -131,8 +111,6 @@ def wait_for_brokers(producer: aiokafka.AIOKafkaProducer) -> aiokafka.AIOKafkaPr
 
 class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes are untyped to mypy
     """Idempotent, acknowledged by all in-sync replicas, with short requests and patient batches."""
-
-    logger = LIBRARY
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}

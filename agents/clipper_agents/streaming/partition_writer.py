@@ -50,14 +50,11 @@ class WriterForgotten(ClipperError):
 class PartitionWriter:
     """Writes to one partition of a topic, until another process takes it over.
 
-    Args:
-        kafka: Where to write.
-        topic: The topic.
-        partition: Its partition; the transactional id is the topic's name and this number.
-        marked: Other topics of which the same partition gets a marker.
+    The transactional id is the topic's name and the partition's number. The same partition of the topics `marked` gets
+    a marker too.
     """
 
-    def __init__(self, kafka: KafkaConnection, topic: str, partition: int, marked: Iterable[str] = ()) -> None:
+    def __init__(self, kafka: KafkaConnection, topic: str, partition: int, marked: Iterable[str]) -> None:
         self._kafka, self._topic, self._partition = kafka, topic, partition
         self._marked = [TopicPartition(name, partition) for name in (topic, *marked)]
         self._producer: AIOKafkaProducer | None = None

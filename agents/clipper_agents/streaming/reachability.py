@@ -85,12 +85,7 @@ async def watch_kafka(kafka: KafkaConnection, reachable: Callable[[bool], None],
 async def watch_brokers(client: Any, reachable: Callable[[bool], None], topics: TopicIds) -> None:
     """Ask the brokers whether they answer, until cancelled, and say after each attempt whether Kafka is `reachable`.
 
-    The client is aiokafka's, and somebody else starts and stops it.
-
-    Raises:
-        TopicMadeAnew: one of the known `topics` is another one now.
-        TopicMismatch: one of them has other partitions now.
-        TopicAuthorizationFailedError: this user may not see one of them any more.
+    The client is aiokafka's, and somebody else starts and stops it. Errors about topics as of `TopicIds.note`.
     """
     silence = Silence(time.monotonic())
     while True:
@@ -103,12 +98,7 @@ async def watch_brokers(client: Any, reachable: Callable[[bool], None], topics: 
 
 
 async def watch_topics(kafka: KafkaConnection, topics: Iterable[str], answers: Callable[[bool], None]) -> None:
-    """Ask which of the topics there are, and say each time whether Kafka answers, until there are others than at first.
-
-    Raises:
-        KafkaUnreachable: no broker answers the first time.
-        TopicMadeAnew: a topic was created, deleted, or both.
-    """
+    """Ask which of the topics there are, and say each time whether Kafka answers; raise when there are others."""
     client, wanted, first = make_client(kafka), list(topics), None
     try:
         async with translated_errors(kafka):

@@ -15,7 +15,6 @@ from typing import Any, cast
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 
-from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.table import StepTable
 
 logger = logging.getLogger(__name__)
@@ -53,8 +52,6 @@ class StateLock:
 
 class BulkRecovery(Recovery):  # type: ignore[misc]
     """Restores tables and the app's own state before any input is read."""
-
-    logger = LIBRARY
 
     _rebalance = -1
 
@@ -124,8 +121,6 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
 
 class BulkTableManager(TableManager):  # type: ignore[misc]
     """Faust's table manager with `BulkRecovery`, and without its second of sleep at the start."""
-
-    logger = LIBRARY
 
     async def on_start(self) -> None:
         """Register the tables' channels and start the recovery service."""

@@ -77,9 +77,7 @@ def storage_failed(path: Path, reason: OSError | str) -> StorageFailed:
 
 
 def claim(data_dir: Path, wait_s: float = WAIT_FOR_OTHER_S) -> int:
-    """Make the directory, see that it can be written, and keep every other process out until this one ends.
-
-    Another process may go on using it for `wait_s`.
+    """Make the directory, see that it can be written, and keep every other process out, which has `wait_s` to end.
 
     Returns:
         A file descriptor that holds the claim while it is open.
@@ -101,11 +99,7 @@ def claim(data_dir: Path, wait_s: float = WAIT_FOR_OTHER_S) -> int:
 
 
 def keep_only_of(data_dir: Path, topics: Mapping[str, bytes], folders: Iterable[Path]) -> None:
-    """Delete folders with what was read from other topics than these, given with their ids; note the ids.
-
-    Raises:
-        StorageFailed: there is no space, or it cannot be read.
-    """
+    """Delete folders with what was read from other topics than these, given with their ids; note the ids."""
     noted = data_dir / TOPICS
     wanted = "".join(f"{name} {topic_id.hex()}\n" for name, topic_id in sorted(topics.items()))
     try:
@@ -127,11 +121,9 @@ def not_started(data_dir: Path, error: OSError) -> StorageFailed | StorageRefuse
 def _lock(data_dir: Path, descriptor: int, until_s: float) -> None:
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() >= until_s:
                 other = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
                 raise StorageRefused(f"{data_dir}: {other} uses it: end that one, or give {_OWN}") from error
-            time.sleep(LOOK_AGAIN_S)
-        else:
-            return
+        time.sleep(LOOK_AGAIN_S)

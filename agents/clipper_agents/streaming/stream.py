@@ -11,7 +11,6 @@ import faust
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
-from clipper_agents.streaming.faust_logs import LIBRARY
 from clipper_agents.streaming.frontier import Backlog
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
@@ -26,12 +25,9 @@ MAX_BYTES = 8 << 20
 class ChunkStream(faust.Stream):  # type: ignore[misc]
     """An agent's stream that yields what `BulkConsumer` delivers.
 
-    `async for chunk in stream.chunks(1000)` waits for the first list and takes whatever else is queued, up to the
-    number of records. Nothing is acknowledged by iterating: `stream.ack` does, when the work is done. What is not taken
-    yet counts as queued, and at its high-water mark the consumer pauses the partition.
+    Nothing is acknowledged by iterating: `stream.ack` does, when the work is done. What is not taken yet counts as
+    queued, and at its high-water mark the consumer pauses the partition.
     """
-
-    logger = LIBRARY
 
     async def chunks(
         self, max_records: int, held: Callable[[TP], bool] = lambda _: False, max_bytes: int = MAX_BYTES

@@ -48,33 +48,19 @@ STOP_WITHIN_S = 15.0
 
 
 class Worker(Protocol):
-    """What a worker process runs. A part of it that fails crashes the app, and the process ends."""
+    """What a worker process runs: `stop` drains. A part of it that fails crashes the app, and the process ends."""
 
     app: ClipperApp
 
-    async def start(self) -> None:
-        """Start the app and all else; inputs flow some time after this returns.
-
-        Raises:
-            SetupError: it cannot start until something is changed.
-        """
-        ...
-
-    async def stop(self) -> None:
-        """Drain and stop."""
-        ...
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
 
 
 class WorkerListener(Protocol):
-    """Is told when a worker serves, and why it ends."""
+    """Is told when the inputs of a worker flow, before the ready line is printed, and why it cannot go on."""
 
-    async def serves(self) -> None:
-        """Its inputs flow; awaited before the ready line is printed."""
-        ...
-
-    def fails(self, reason: BaseException | None, /) -> None:
-        """It cannot go on; the process ends when this returns."""
-        ...
+    async def serves(self) -> None: ...
+    def fails(self, reason: BaseException | None, /) -> None: ...
 
 
 def run_worker(
@@ -84,9 +70,9 @@ def run_worker(
     health: ProcessHealth,
     listener: WorkerListener | None = None,
 ) -> None:
-    """Run a worker until SIGTERM or SIGINT, then end the process: threads of libraries do not outlive their worker.
+    """Run a worker, made inside the event loop, until SIGTERM or SIGINT; print the line `ready` when it serves.
 
-    `make` is called inside the event loop, and `ready` is the line to print on stdout when the worker serves.
+    Then end the process: threads of libraries do not outlive their worker.
     """
     sys.setswitchinterval(SWITCH_S)
     try:
@@ -139,18 +125,12 @@ async def _run(make: Callable[[], Worker], ready: str, health: ProcessHealth, li
 
 
 def failed_while_stopping(app: ClipperApp) -> bool:
-    """Return whether the app failed, other than by using a client that is closed, or not started yet.
-
-    What a closed producer did not send is read again, and a consumer that has not started has read nothing.
-    """
+    """Return whether the app failed, other than by using a client that is closed, or not started yet: no harm done."""
     return bool(app.crashed) and not isinstance(app.crash_reason, (ProducerClosed, ConsumerNotStarted))
 
 
 def keep_ready_line() -> None:
-    """Keep standard output for the ready line: what a model prints from now on goes to standard error.
-
-    A supervisor takes a line that begins with `ready` for the sign that the process serves, whoever wrote it.
-    """
+    """Keep standard output for the ready line, by which a supervisor knows: a model prints to standard error now."""
     global _ready_line  # noqa: PLW0603 - there is one standard output
     if _ready_line is None:
         sys.stdout.flush()
@@ -173,9 +153,8 @@ def _tell(reason: BaseException | None, instance: str) -> None:
 def settle_memory() -> None:
     """Exempt what was loaded at the start from garbage collection, and collect young objects less often.
 
-    Everything that a query leaves behind is freed by its reference count; cycles are rare. So the young generation is
-    large, and what the libraries and the model have loaded, hundreds of thousands of objects, is never walked again: a
-    full collection over it took up to a tenth of a second, on the loop.
+    What a query leaves behind is freed by its reference count. A full collection over what libraries and the model have
+    loaded took up to a tenth of a second, on the loop.
     """
     gc.collect()
     gc.freeze()

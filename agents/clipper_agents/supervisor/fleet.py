@@ -14,9 +14,9 @@ from math import inf
 
 from clipper_agents.control.host_reports import HostReports, one_line
 from clipper_agents.control.state import ControlState, RefusedRecord
+from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.reader import Record
 from clipper_agents.observability.logging import event
-from clipper_agents.streaming.follower import Follower
 from clipper_agents.supervisor.kafka_resources import KafkaResources
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.supervisor.supervisor import Supervisor
@@ -70,22 +70,22 @@ class Fleet:
 
     async def follow(self, kafka: KafkaConnection, topic: str) -> None:
         """Do as the control topic says, until cancelled."""
-        follower = Follower(kafka, topic, self.take)
-        await follower.start()
+        follower = TopicFollower(kafka, topic, self.take)
+        following = asyncio.ensure_future(follower.run())
         try:
-            await follower.caught_up.wait()
+            await follower.caught_up_in(following)
             self.reconcile()
             wanted = {ref for ref, model in self._published.models.items() if host_names(model)}
             starting = [task for ref, task in self._at_work.items() if ref in wanted]
             await asyncio.gather(*starting, return_exceptions=True)
             self.settled.set()
-            await asyncio.Event().wait()
+            await following
         finally:
             self.settled.set()
-            await follower.stop()
+            following.cancel()
             for task in self._at_work.values():
                 task.cancel()
-            await asyncio.gather(*self._at_work.values(), return_exceptions=True)
+            await asyncio.gather(following, *self._at_work.values(), return_exceptions=True)
 
     def take(self, records: list[Record]) -> None:
         """Take in records of the control topic."""

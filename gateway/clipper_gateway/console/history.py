@@ -119,7 +119,7 @@ class SeriesHistory:
         def put() -> None:
             key = _key(application, int(at_s) // (ring or FINEST).step_s)
             if ring is None or self._rings[ring].get(key) is None:
-                self._rings[ring or FINEST].put(key, point)
+                self._rings[ring or FINEST].write([(key, point)])
             if ring is not None:
                 self._folded.pop(application, None)
             elif at_s % RINGS[1].step_s < FINEST.step_s:
@@ -167,10 +167,10 @@ class SeriesHistory:
         for finer, ring in pairwise(RINGS):
             since_s = max(self._folded.get(application, 0), at_s - finer.span_s + ring.step_s)
             buckets = range(since_s // ring.step_s, at_s // ring.step_s)
-            known = self._rings[ring].get([_key(application, bucket) for bucket in buckets])
+            known = self._rings[ring].get_many([_key(application, bucket) for bucket in buckets])
             for bucket in (bucket for bucket, there in zip(buckets, known, strict=True) if there is None):
                 if (point := self._mean(finer, ring, application, bucket)) is not None:
-                    self._rings[ring].put(_key(application, bucket), point)
+                    self._rings[ring].write([(_key(application, bucket), point)])
         self._folded[application] = at_s
 
     def _mean(self, finer: Ring, ring: Ring, application: str, bucket: int) -> bytes | None:
@@ -189,7 +189,7 @@ class SeriesHistory:
         return found
 
     def _read(self, ring: Ring, application: str, buckets: Sequence[int]) -> list[_Point | None]:
-        return [*map(_decoded, self._rings[ring].get([_key(application, bucket) for bucket in buckets]))]
+        return [*map(_decoded, self._rings[ring].get_many([_key(application, bucket) for bucket in buckets]))]
 
     # --- the databases ----------------------------------------------------------------------------------------------
     def _guarded(self, call: Callable[[], T]) -> T | None:

@@ -5,6 +5,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
+from clipper_agents.kafka import log_bounds
 from clipper_agents.kafka.log_bounds import PositionKeeper
 
 TP = TopicPartition("queries", 0)
@@ -45,9 +46,10 @@ async def test_a_position_goes_on_at_the_first_record_or_waits(caplog, offset, m
     assert [said in line for line in caplog.messages] == [True] * bool(said)
 
 
-async def test_a_partition_that_waits_is_asked_again():
+async def test_a_partition_that_waits_is_asked_again(monkeypatch):
+    monkeypatch.setattr(log_bounds, "RETRY_WAIT_S", 0.0)
     consumer = Consumer()
-    await PositionKeeper(wait_s=0.0).resolve(consumer, OffsetOutOfRangeError({TP: 21}))
+    await PositionKeeper().resolve(consumer, OffsetOutOfRangeError({TP: 21}))
     while consumer.calls[-1] != ("resume",):
         consumer.called.clear()
         await consumer.called.wait()

@@ -10,7 +10,6 @@ from builders.kafka import settle
 from clipper_agents.kafka.clients import make_consumer
 from clipper_agents.kafka.reader import LogReader, Range, open_reader, read_topic
 from clipper_agents.kafka.retry import WORKERS, RetryPolicy
-from clipper_agents.kafka.tailer import TopicTailer, open_tailer
 from clipper_topics.connection import KafkaConnection
 
 FIRST, SECOND = TopicPartition("log", 0), TopicPartition("log", 1)
@@ -132,58 +131,58 @@ def test_workers_wait_without_end_and_commands_for_half_a_minute():
     assert RetryPolicy(request_s=1.0, within_s=0.0).silence_s == 30.0
 
 
-@pytest.mark.parametrize("reading", [LogReader, TopicTailer, open_reader, open_tailer, read_topic, make_consumer])
+@pytest.mark.parametrize("reading", [LogReader, open_reader, read_topic, make_consumer])
 def test_nobody_reads_without_saying_the_isolation_level(reading):
     """Forms of one reading had drifted apart: one counted a manifest of an aborted transaction, the other did not."""
     assert inspect.signature(reading).parameters["isolation_level"].default is inspect.Parameter.empty
 
 
 # --- followed -----------------------------------------------------------------------------------------------------
-async def tailer_of(consumer):
-    tailer = TopicTailer(KafkaConnection("127.0.0.1:1"), isolation_level="read_committed", policy=WORKERS)
-    tailer.reader._consumer = consumer
-    await tailer.begin([*consumer.ends])
-    return tailer
+async def following(consumer):
+    reader = LogReader(KafkaConnection("127.0.0.1:1"), isolation_level="read_committed", policy=WORKERS)
+    reader._consumer = consumer
+    await reader.follow(dict.fromkeys(consumer.ends, 0))
+    return reader
 
 
-async def polled(tailer):
-    return {tp: [one.offset for one in records] for tp, records in (await tailer.poll(wait_s=0.001)).items()}
+async def fetched(reader):
+    return {tp: [one.offset for one in records] for tp, records in (await reader.fetch(wait_s=0.001)).items()}
 
 
 async def test_what_is_there_is_read_and_then_what_comes():
     consumer = FakeConsumer({FIRST: 2, SECOND: 1})
-    tailer = await tailer_of(consumer)
-    assert {*tailer.behind} == {FIRST, SECOND}
-    assert await polled(tailer) == {FIRST: [0, 1], SECOND: [0]}
-    assert tailer.behind == []
+    reader = await following(consumer)
+    assert {*reader.behind} == {FIRST, SECOND}
+    assert await fetched(reader) == {FIRST: [0, 1], SECOND: [0]}
+    assert reader.behind == []
     consumer.ends[FIRST] = 3
-    assert tailer.behind == [], "the end is as it was when it was asked for"
-    await tailer.look()
-    assert tailer.behind == [FIRST]
-    assert await polled(tailer) == {FIRST: [2]}
-    assert dict(tailer.positions) == {FIRST: 3, SECOND: 1}
+    assert reader.behind == [], "the end is as it was when it was asked for"
+    reader.ends = await reader.end_offsets([FIRST])
+    assert reader.behind == [FIRST]
+    assert await fetched(reader) == {FIRST: [2]}
+    assert dict(reader.positions) == {FIRST: 3, SECOND: 1}
 
 
-async def test_a_tailer_that_begins_again_goes_on_from_the_offsets_that_it_is_given():
-    tailer = await tailer_of(FakeConsumer({FIRST: 5, SECOND: 5}))
-    await tailer.begin_at({FIRST: 4})
-    assert await polled(tailer) == {FIRST: [4]}
+async def test_a_reader_that_follows_again_goes_on_from_the_offsets_that_it_is_given():
+    reader = await following(FakeConsumer({FIRST: 5, SECOND: 5}))
+    await reader.follow({FIRST: 4})
+    assert await fetched(reader) == {FIRST: [4]}
 
 
 async def test_what_is_skipped_is_not_read_and_the_end_of_the_last_fetch_is_known():
     consumer = FakeConsumer({FIRST: 5, SECOND: 5})
     consumer.open = {FIRST: 2}
-    tailer, uncommitted = await tailer_of(consumer), reader_of(consumer)
-    assert [tailer.reader.known_end(tp) for tp in (FIRST, SECOND)] == [3, 5], "no transaction is open in the second"
+    reader, uncommitted = await following(consumer), reader_of(consumer)
+    assert [reader.known_end(tp) for tp in (FIRST, SECOND)] == [3, 5], "no transaction is open in the second"
     assert uncommitted.known_end(FIRST) == 5
-    tailer.reader.skip_to(SECOND, 4)
-    assert dict(tailer.positions) == {FIRST: 0, SECOND: 4}
-    assert (await polled(tailer))[SECOND] == [4]
+    reader.skip_to(SECOND, 4)
+    assert dict(reader.positions) == {FIRST: 0, SECOND: 4}
+    assert (await fetched(reader))[SECOND] == [4]
 
 
-async def test_a_tailer_of_nothing_waits():
+async def test_a_reader_that_follows_nothing_waits():
     """Without the wait a loop around it would take the whole processor."""
-    polling = asyncio.ensure_future((await tailer_of(FakeConsumer({}))).poll(wait_s=60.0))
+    polling = asyncio.ensure_future((await following(FakeConsumer({}))).fetch(wait_s=60.0))
     await settle()
     assert not polling.done()
     polling.cancel()

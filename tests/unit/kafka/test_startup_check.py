@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from clipper_agents.kafka import retry, startup_check
 from clipper_agents.kafka.startup_check import wait_for_access
 from clipper_agents.observability.probes import ProcessHealth
 from clipper_stream.client import AccessRefused, BrokerUnavailable
@@ -12,7 +13,7 @@ from clipper_topics.connection import KafkaConnection
 LOADING, NOBODY = "the model is loading", BrokerUnavailable("nobody")
 
 
-def knocked(*errors, **options):
+def knocked(*errors):
     """Knock at a door that answers with these errors, one each, and then lets in; what probes were told at each."""
     health, left, told = ProcessHealth(LOADING), list(errors), []
 
@@ -21,16 +22,24 @@ def knocked(*errors, **options):
         if left:
             raise left.pop(0)
 
-    assert asyncio.run(wait_for_access(KafkaConnection("nowhere:9092"), health, again_s=0.0, check=check, **options))
+    assert asyncio.run(wait_for_access(KafkaConnection("nowhere:9092"), health, check))
     assert health.reasons() == [LOADING]
     return told
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(startup_check, "RESTART_WAIT_S", 0.0)
+
+
 @pytest.mark.parametrize(("knocks", "say_every_s", "lines"), [(0, 60.0, 0), (5, 60.0, 1), (3, 0.0, 3)])
-def test_a_kafka_that_is_not_there_yet_is_waited_for_and_said_at_intervals(caplog, knocks, say_every_s, lines):
-    told = knocked(*[NOBODY] * knocks, say_every_s=say_every_s)
+def test_a_kafka_that_is_not_there_yet_is_waited_for_and_said_at_intervals(
+    caplog, monkeypatch, knocks, say_every_s, lines
+):
+    monkeypatch.setattr(retry, "SAY_EVERY_S", say_every_s)
+    told = knocked(*[NOBODY] * knocks)
     assert told == [[LOADING], *[["no broker answers", LOADING]] * knocks], "unready while nobody answers"
-    assert caplog.messages == ["waiting for kafka since 0 s: nobody"] * lines
+    assert caplog.messages == ["waiting for kafka: nobody, trying again"] * lines
 
 
 def test_a_refusal_ends_the_wait_at_once():
@@ -44,5 +53,5 @@ def test_who_is_told_to_end_while_waiting_does_not_start():
         await asyncio.Event().wait()
 
     before = signal.getsignal(signal.SIGTERM)
-    assert not asyncio.run(wait_for_access(KafkaConnection("nowhere:9092"), ProcessHealth(), check=never))
+    assert not asyncio.run(wait_for_access(KafkaConnection("nowhere:9092"), ProcessHealth(), never))
     assert signal.getsignal(signal.SIGTERM) is before

@@ -1,5 +1,4 @@
 import asyncio
-import logging
 import math
 from contextlib import suppress
 from types import SimpleNamespace
@@ -11,8 +10,9 @@ from builders.rollout_logs import answered
 from unit.rollout.rig import CATALOGUE, control_of, control_records, fold_of, query, with_trials
 
 from clipper_agents.control.errors import WriteContention
+from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.metrics import StewardMetrics
-from clipper_agents.rollout import app
+from clipper_agents.rollout import app, comparison_reports
 from clipper_agents.rollout.comparison_reports import AGAIN_S, CHANGED_S, ComparisonReports
 from clipper_agents.rollout.decisions import plan_of
 from clipper_agents.rollout.log_tailer import MergedLogTailer
@@ -155,19 +155,22 @@ def test_only_the_newest_comparison_of_a_version_waits_to_be_written():
     assert reports.due == {KEY: None}
 
 
-async def test_a_kafka_that_is_away_is_said_once_and_waited_for(caplog):
+async def test_a_kafka_that_is_away_is_said_once_and_waited_for(caplog, monkeypatch):
     reports, attempts = ComparisonReports(NOWHERE, Catalogue()), []
 
-    async def sleep(seconds):
-        attempts.append(seconds)
+    async def nobody(kafka):
+        attempts.append(kafka)
         if len(attempts) == 3:
             raise asyncio.CancelledError
+        raise KafkaUnreachable("nobody")
 
-    with caplog.at_level(logging.WARNING, "clipper_agents.rollout"), suppress(asyncio.CancelledError):
+    monkeypatch.setattr(comparison_reports, "existing_topics", nobody)
+    monkeypatch.setattr(comparison_reports, "RETRY_S", 0.0)
+    with suppress(asyncio.CancelledError):
         reports.put([COMPARISON], 0.0)
-        await reports.run(sleep)
-    (said,) = [one for one in caplog.records if one.name.startswith("clipper_agents.rollout")]
-    assert said.getMessage() == "comparisons are not published, decisions are made all the same"
+        await reports.run()
+    said = "comparisons are not published, decisions are made all the same: nobody, trying again"
+    assert caplog.messages == [said]
     assert reports.due.keys() == {KEY}, "it is written when Kafka is back"
 
 
@@ -197,6 +200,6 @@ def test_what_is_written_while_a_reading_of_empty_logs_begins_is_not_passed():
     """The end was asked for after the time: records written in between were neither of that time nor behind the end."""
     log = GrowingLog()
     logs = MergedLogTailer(KafkaConnection("127.0.0.1:1"), Catalogue(partitions=1))
-    logs._tailer.reader._consumer = log
+    logs._reader._consumer = log
     asyncio.run(logs.start(0))
     assert log.sought == {0}

@@ -28,7 +28,7 @@ def test_the_oldest_entries_go_and_the_newest_stay_within_the_bytes(tmp_path: Pa
     random, largest = np.random.default_rng(0), 0
     database = open_bounded(tmp_path / "0", TABLE_BYTES)
     for number in range(ENTRIES):
-        database.put(key(number), random.bytes(ENTRY_BYTES))
+        database.write([(key(number), random.bytes(ENTRY_BYTES))])
         largest = max(largest, size(tmp_path / "0")) if number % 50 == 0 else largest
     assert largest < TABLE_BYTES + 4 * WRITE_BUFFER_BYTES
     kept = [number for number in range(ENTRIES) if database.get(key(number)) is not None]
@@ -40,7 +40,7 @@ def test_the_oldest_entries_go_and_the_newest_stay_within_the_bytes(tmp_path: Pa
 def test_many_small_files_are_put_together_at_the_next_start(tmp_path: Path) -> None:
     database = open_bounded(tmp_path / "0", TABLE_BYTES)
     for number in range(MOST_FILES + 5):
-        database.put(key(number), b"value")
+        database.write([(key(number), b"value")])
         database.flush()
     database.close()
     assert len([*(tmp_path / "0").glob("*.sst")]) > MOST_FILES
@@ -52,7 +52,7 @@ def test_many_small_files_are_put_together_at_the_next_start(tmp_path: Path) -> 
 
 def test_a_database_of_a_newer_release_is_removed(tmp_path: Path) -> None:
     database = open_bounded(tmp_path / "0", TABLE_BYTES)
-    database.put(b"key", b"value")
+    database.write([(b"key", b"value")])
     database.close()
     (tmp_path / "0" / FORMAT_FILE).write_text("99")
     database = open_bounded(tmp_path / "0", TABLE_BYTES)

@@ -129,10 +129,10 @@ async def test_a_damaged_table_has_the_rows_of_its_changelog_again(place, places
     for number in range(60):
         await place.write(**{f"row {number}": number})
         if number in {20, 40}:
-            place.table._db(0).flush()
+            place.table._databases[0].flush()
     other = places("damaged")
-    copy = other.table.data.partition_path(0)
-    shutil.copytree(place.table.data.partition_path(0), copy, ignore=shutil.ignore_patterns("LOCK"))
+    copy = other.table.path(0)
+    shutil.copytree(place.table.path(0), copy, ignore=shutil.ignore_patterns("LOCK"))
     HARMS[harm](copy)
     await other.restore()
     assert other.rows() == {f"row {number}": number for number in range(60)}

@@ -139,7 +139,7 @@ def test_an_entry_that_is_no_point_is_left_out(tmp_path, open_history, clock):
     fill(one, clock, 2)
     one.close()
     database = open_bounded(tmp_path / "history/10", 2**20)
-    database.put(b"digits\0" + (BEGAN_S // 10).to_bytes(5, "big"), b"nonsense")
+    database.write([(b"digits\0" + (BEGAN_S // 10).to_bytes(5, "big"), b"nonsense")])
     database.close()
     assert rates(open_history(), clock, 20) == [None, 1.0, None]
 
