@@ -66,6 +66,7 @@ class RowsInFlight:
         self._others: dict[bytes, list[Slot]] = {}
         """Who waits for it besides."""
         self._to_ask: dict[str, list[Part]] = {}
+        self._again: dict[str, list[tuple[Slot, bytes]]] = {}
 
     # --- asking ---------------------------------------------------------------------------------------------------
     def ask(self, ref: str, part: Part) -> None:
@@ -94,6 +95,8 @@ class RowsInFlight:
         Outputs are `return_s` seconds on their way back: so much earlier they must leave the host, but no earlier than
         after `1 - MOST_RETURN_RATIO` of the time that is left.
         """
+        if self._again:
+            self._inherit()
         asked, self._to_ask = self._to_ask, {}
         found: list[Request] = []
         for ref, parts in asked.items():
@@ -213,9 +216,26 @@ class RowsInFlight:
         """Have the first of those that wait beside the asker, and still can, ask for a row."""
         del self._asker[key]
         for slot in self._others.pop(key, ()):
-            batch, number = slot
-            if batch.outputs[number] is OPEN and batch.due_of(number) > now_s and self._is_first(key, slot):
-                self.ask(ref, Part(batch, (number,), (key,)))
+            if _is_open(slot) and slot[0].due_of(slot[1]) > now_s and self._is_first(key, slot):
+                self._again.setdefault(ref, []).append((slot, key))
+
+    def _inherit(self) -> None:
+        """Ask for the rows whose asker ran out of time; where the next one has its answer by now, the one after it."""
+        again, self._again = self._again, {}
+        for ref, rows in again.items():
+            for slot, key in rows:
+                heirs = [slot]
+                if not _is_open(slot):
+                    waiting = self._resolve(key) if self._asker.get(key) == slot else []
+                    heirs = [other for other in waiting if _is_open(other)]
+                    for heir in heirs:
+                        self._is_first(key, heir)
+                if heirs:
+                    self.ask(ref, Part(heirs[0][0], (heirs[0][1],), (key,)))
+
+
+def _is_open(slot: Slot) -> bool:
+    return slot[0].outputs[slot[1]] is OPEN
 
 
 def _between(parts: Iterable[Part], first: int, last: int) -> Iterator[Part]:
