@@ -97,7 +97,7 @@ class LeftBacklogs:
     @property
     def left(self) -> int:
         """How many offsets are left."""
-        return sum(self._consumer.frontiers[tp].left_offsets for tp in self._partitions)
+        return sum(self._consumer.trackers[tp].skipped_offsets for tp in self._partitions)
 
     def look(self, chunk: Mapping[TP, Sequence[Record]], late: Collection[int]) -> None:
         """Leave the backlogs of partitions whose queries are read too late, and will be.
@@ -149,7 +149,7 @@ class LeftBacklogs:
         return cast("BulkConsumer", self._app.consumer)
 
     def _leave(self, tp: TP) -> None:
-        if not self._consumer.leave_backlog(tp, SMALLEST):
+        if not self._consumer.skip_backlog(tp, SMALLEST):
             return
         del self._late[tp]
         self._partitions.add(tp)
@@ -162,7 +162,7 @@ class LeftBacklogs:
         """The first offsets that are left of each partition; partitions without any are dropped."""
         found: dict[TopicPartition, Range] = {}
         for tp in [*self._partitions] if self._app.generation >= 0 else []:
-            if (left := self._consumer.frontiers[tp].left) is not None:
+            if (left := self._consumer.trackers[tp].skipped_range) is not None:
                 found[TopicPartition(*tp)] = Range(*left)
             else:
                 self._partitions.remove(tp)
@@ -178,7 +178,8 @@ class LeftBacklogs:
         began_s = self._clock()
         for partition in wanted:
             tp, records = TP(*partition), found.get(partition, [])
-            self._consumer.frontiers[tp].admit_left([one.offset for one in records], self._reader.positions[partition])
+            offsets = [one.offset for one in records]
+            self._consumer.trackers[tp].admit_skipped(offsets, self._reader.positions[partition])
             if records:
                 agent.receive({tp: records}, generation)
         if not found:

@@ -61,7 +61,7 @@ class BoundedQueryConsumer:
 
     async def confirmed(self) -> None:
         """Wait until the partitions are this process's own for certain, or the generation has ended."""
-        await self._app.membership.confirmed()
+        await self._app.lease.confirmed()
 
     def acknowledge(self, partition: int, offsets: list[int], generation: int, /) -> None:
         """Mark the queries at these offsets as finished."""
@@ -74,7 +74,7 @@ class BoundedQueryConsumer:
         What was finished before this generation counts as received.
         """
         consumer = self._app.consumer
-        frontier = consumer.frontiers[tp]
+        frontier = consumer.trackers[tp]
         return bool(consumer.taken_upto(tp) >= end and frontier.first <= max(frontier.start, received))
 
     async def wait_for_room(self) -> None:

@@ -25,7 +25,7 @@ from aiokafka import ConsumerRecord
 from clipper_agents.control.selection_states import state_of
 from clipper_agents.kafka.topic_ids import stale_references
 from clipper_agents.streaming.outbox import NO_RECORDS, RecordsByTopic
-from clipper_agents.streaming.table import StepTable
+from clipper_agents.streaming.table import TransactionalTable
 from clipper_stream.query import Application
 from clipper_stream.selection.state import SelectionState, merge
 from clipper_stream.selection.trials import PolicyChoice
@@ -58,7 +58,7 @@ ROWS_A_TURN = 5_000
 class SelectionStore:
     """The rows of owned partitions, the published totals of the others, and the policies' choices from both."""
 
-    def __init__(self, table: StepTable, partitions: int, max_prepared: int = MAX_PREPARED) -> None:
+    def __init__(self, table: TransactionalTable, partitions: int, max_prepared: int = MAX_PREPARED) -> None:
         self._table, self._max_prepared = table, max_prepared
         self._topic_ids: tuple[bytes, ...] = ()
         self._partitions = range(partitions)
@@ -114,7 +114,7 @@ class SelectionStore:
         position: int,
         beside: RecordsByTopic = NO_RECORDS,
     ) -> None:
-        """Store rows, the new position and `beside` (`StepTable.write`) in one step; all is durable when this returns.
+        """Store rows, the new position and `beside` (`TransactionalTable.write`) in one durable step.
 
         Raises:
             PartitionTakenOver: another process writes the partition's rows now; nothing is stored.

@@ -11,7 +11,7 @@ from unit.router.rig import settle
 
 from clipper_agents.router import left_backlogs
 from clipper_agents.router.left_backlogs import READ_TOGETHER, LatePart, LeftBacklogs
-from clipper_agents.streaming.frontier import Frontier
+from clipper_agents.streaming.offset_tracker import OffsetTracker
 
 P0, P1 = TP("queries", 0), TP("queries", 1)
 COUNT = 5 * READ_TOGETHER
@@ -28,7 +28,7 @@ class Surroundings:
     """The consumer of a topic, the reader of what was left, and the agent that takes it."""
 
     def __init__(self):
-        self.frontiers, self.generation, self.consumer, self.now_s = defaultdict(Frontier), 0, self, 0.0
+        self.trackers, self.generation, self.consumer, self.now_s = defaultdict(OffsetTracker), 0, self, 0.0
         self.taken, self.held, self.asked, self.room = [], set(), [], asyncio.Event()
         self.unread, self.positions, self.most = {}, {}, []
         self.room.set()
@@ -55,7 +55,7 @@ class Surroundings:
 
     def look(self, tp, offsets, late, age_s=100.0):
         self.now_s += 0.1
-        self.frontiers[tp].admit([*offsets])
+        self.trackers[tp].admit([*offsets])
         self.backlogs.look({tp: queries(tp, offsets, age_s)}, late)
 
     def leave(self, *tps):
@@ -63,9 +63,9 @@ class Surroundings:
             self.look(tp, range(5), {tp.partition})
             self.look(tp, range(5, 10), {tp.partition})
 
-    def leave_backlog(self, tp, least):
+    def skip_backlog(self, tp, least):
         self.asked.append((tp, least))
-        self.frontiers[tp].leave(COUNT)
+        self.trackers[tp].skip_to(COUNT)
         return True
 
     async def wait_for_room(self):
@@ -116,8 +116,8 @@ async def test_all_that_was_left_is_read_in_order_while_there_is_room(around):
     assert around.taken[len(LEFT) :] == [(0, offset) for offset in LEFT]
     assert around.backlogs.left == 0
     for tp in (P0, P1):
-        around.frontiers[tp].finish([*range(10), *LEFT])
-        assert around.frontiers[tp].committable == COUNT
+        around.trackers[tp].finish([*range(10), *LEFT])
+        assert around.trackers[tp].committable == COUNT
 
 
 async def test_more_of_it_is_read_together_while_no_new_query_comes(around):
@@ -131,7 +131,7 @@ async def test_more_of_it_is_read_together_while_no_new_query_comes(around):
 async def test_what_was_left_in_an_earlier_generation_is_forgotten(around):
     around.held = {P0, P1}
     around.leave(P0, P1)
-    around.frontiers.clear()
+    around.trackers.clear()
     around.generation += 1
     around.backlogs.clear()
     around.held.clear()
