@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from aiokafka import TopicPartition
 
@@ -51,9 +52,9 @@ class TopicFollower:
 
         await retry(f"following {self._topic} stopped", self._read, wait_s=RESTART_WAIT_S, passes=passes)
 
-    async def caught_up_in(self, running: "asyncio.Future[None]") -> None:
+    async def caught_up_in(self, running: "asyncio.Future[Any]") -> None:
         """Wait until all was read, or raise the error with which the task of `run` ends before."""
-        waiting = asyncio.ensure_future(self.caught_up.wait())
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(self.caught_up.wait())
         await asyncio.wait([waiting, running], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if running.done():
