@@ -32,7 +32,7 @@ from clipper_agents.router.indexed_log import IndexedLog, QueryLogs
 from clipper_agents.router.pipeline import QueryPipeline, QueryStores
 from clipper_agents.router.queries import decode_queries, decoded_together
 from clipper_agents.settings import Settings, load_settings
-from clipper_agents.streaming.frontier import Frontier
+from clipper_agents.streaming.offset_tracker import OffsetTracker
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
 from clipper_agents.streaming.worker_process import settle_memory
 from clipper_stream.query import Router
@@ -55,7 +55,7 @@ class BareRouter:
         self.caches = PartitionCaches(folder / "cache", 32 << 20)
         self.decisions = LogIndex(folder / "decisions", 3600.0)
         self.router = Router(max_in_flight)
-        self.frontiers: dict[int, Frontier] = defaultdict(Frontier)
+        self.trackers: dict[int, OffsetTracker] = defaultdict(OffsetTracker)
         self.room = asyncio.Event()
         app: Any = self
         self.outbox, self.membership = Outbox(producer), self
@@ -89,7 +89,7 @@ class BareRouter:
 
     def acknowledge(self, partition: int, offsets: list[int], _generation: int, /) -> None:
         """The queries at these offsets are finished."""
-        self.frontiers[partition].finish(offsets)
+        self.trackers[partition].finish(offsets)
 
     def update_room(self, _: bool) -> None:
         """There may be room."""
@@ -112,7 +112,7 @@ class BareRouter:
         while True:
             fetched = await consumer.getmany(timeout_ms=100, max_records=QUERIES_A_ROUND)
             for part, records in fetched.items():
-                self.frontiers[part.partition].admit([record.offset for record in records])
+                self.trackers[part.partition].admit([record.offset for record in records])
             now_s = time.time()
             some = chain.from_iterable(map(decoded_together, fetched.values()))
             self.pipeline.receive((batch for records in some for batch in decode_queries(records, 0, now_s)[0]), now_s)
@@ -126,7 +126,7 @@ class BareRouter:
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:
         queries = self.settings.catalogue.queries
-        offsets = {TopicPartition(queries, number): each.committable for number, each in self.frontiers.items()}
+        offsets = {TopicPartition(queries, number): each.committable for number, each in self.trackers.items()}
         done = {part: offset for part, offset in offsets.items() if offset is not None}
         if done:
             await consumer.commit(done)

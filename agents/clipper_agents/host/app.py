@@ -26,7 +26,7 @@ from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.settings.workers import HostSettings
 from clipper_agents.streaming.app import make_app
-from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
+from clipper_agents.streaming.worker_process import redirect_stdout, run_worker
 from clipper_topics.host_report import HostReport, State
 from clipper_topics.manifests import ModelManifest
 
@@ -46,7 +46,7 @@ def run(settings: HostSettings, metrics: HostMetrics, port: int) -> None:
     """
     metrics.health.waits_for = f"model {settings.model.ref} is loading"
     metrics.watch_disk(settings.data_dir)
-    keep_ready_line()
+    redirect_stdout()
     limit_cores(settings.model.cpus, settings.instance)
     written = HostReports(settings.kafka, settings.catalogue.hosts)
     address = address_of(settings.metrics_address, port)

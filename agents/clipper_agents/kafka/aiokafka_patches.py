@@ -103,11 +103,8 @@ class LeanKeys:
         return key
 
 
-LEAN = LeanKeys()
-
-
 def install() -> None:
-    """Replace all of it, for every client of this process; a second call changes nothing."""
+    """Replace all of it, for every client of this process."""
     install_records()
     install_tasks()
     errors.kafka_errors[FENCED_INSTANCE_ID] = errors.UnknownMemberIdError
@@ -131,7 +128,7 @@ async def _checked(self: GroupCoordinator, request: Any) -> Any:
 
 
 def install_records() -> None:
-    """Make lean records for consumers that are marked by `LeanKeys`; a second call changes nothing."""
+    """Make lean records for consumers that are marked by `LeanKeys`."""
     fetcher.PartitionRecords = _partition_records
     fetcher.MemoryRecords = RereadableRecords
 

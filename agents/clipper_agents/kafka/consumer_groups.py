@@ -5,8 +5,7 @@ the first, a host that has ended keeps its partition for the session timeout, an
 those of `clients.translated_errors`.
 """
 
-import asyncio
-import time
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from clipper_agents.kafka.clients import administration, unreachable
 from clipper_agents.kafka.reader import Range, open_reader
-from clipper_agents.kafka.retry import RETRY_WAIT_S, TIMEOUT_S, retry
+from clipper_agents.kafka.retry import TIMEOUT_S, retry
 from clipper_topics.connection import KafkaConnection
 
 EMPTY_WITHIN_S = 15.0
@@ -45,7 +44,7 @@ class _LeaveStruct(RequestStruct):  # type: ignore[misc]
 
 
 class LeaveByInstance(Request[_LeaveStruct]):  # type: ignore[misc]
-    """Members leave a group by their instance names: version 3 of LeaveGroup. Source: KIP-345."""
+    """Members leave a group by their instance names: version 3 of LeaveGroup (KIP-345)."""
 
     API_KEY = 13
 
@@ -91,18 +90,19 @@ async def delete_group(connection: KafkaConnection, group: str, empty_within_s: 
 
     False when it has members after so many seconds: then somebody else uses it, and it stays.
     """
-    end_s = time.monotonic() + empty_within_s
-    while True:
+
+    async def delete() -> bool:
         async with administration(connection) as admin:
             ((_, code),) = (await _of_group(admin, group, DeleteGroupsRequest([group]))).results
-        error = for_code(code) if code else None
-        if error is None or error is GroupIdNotFound:
-            return True
-        if error is not NonEmptyGroup:
-            raise await unreachable(connection, error(group))
-        if time.monotonic() >= end_s:
-            return False
-        await asyncio.sleep(RETRY_WAIT_S)
+        if code == NonEmptyGroup.errno:
+            raise NonEmptyGroup(group)
+        if code not in (0, GroupIdNotFound.errno):
+            raise await unreachable(connection, for_code(code)(group))
+        return True
+
+    with contextlib.suppress(NonEmptyGroup):
+        return await retry("group", delete, empty_within_s, passes=lambda error: isinstance(error, NonEmptyGroup))
+    return False
 
 
 async def unread(connection: KafkaConnection, group: str, topic: str) -> int:

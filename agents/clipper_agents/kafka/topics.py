@@ -143,22 +143,21 @@ async def _until_led(admin: AIOKafkaAdminClient, names: Iterable[str], least: Ma
     )
 
 
-async def _until_known(admin: AIOKafkaAdminClient, names: Iterable[str]) -> None:
+async def _until_known(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None:
     """Wait until each broker knows these topics: they hear of them one after another, and anyone may be asked next.
 
     A broker that cannot be asked is left out; who asks it next is told so.
     """
-    wanted = set(names)
-    for node in admin._client.cluster.brokers():
+
+    async def known_to(node: int) -> set[str]:
+        response = await admin._send_request_to_node(node, MetadataRequest(None))
+        return {topic["topic"] for topic in response.to_object()["topics"] if topic["error_code"] == 0}
+
+    for broker in admin._client.cluster.brokers():
         with contextlib.suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(TIMEOUT_S):
-                while not wanted <= await _known_to(admin, node.nodeId):  # noqa: ASYNC110 - a broker has no events
+                while not {*names} <= await known_to(broker.nodeId):  # noqa: ASYNC110 - a broker has no events
                     await asyncio.sleep(POLL_S)
-
-
-async def _known_to(admin: AIOKafkaAdminClient, node: int) -> set[str]:
-    response = await admin._send_request_to_node(node, MetadataRequest(None))
-    return {topic["topic"] for topic in response.to_object()["topics"] if topic["error_code"] == 0}
 
 
 async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replication_factor: int) -> list[str]:

@@ -47,9 +47,9 @@ from clipper_agents.settings.workers import RouterSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.partition_writer import PartitionWriter
-from clipper_agents.streaming.storage import claim, keep_only_of
-from clipper_agents.streaming.table import StepTable
-from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
+from clipper_agents.streaming.storage import claim, discard_stale_folders
+from clipper_agents.streaming.table import TransactionalTable
+from clipper_agents.streaming.worker_process import redirect_stdout, run_worker
 from clipper_stream.query import Router
 from clipper_topics.feedback import repeated_between
 from clipper_topics.logged_records import read_audit, read_prediction
@@ -77,7 +77,7 @@ def run(settings: RouterSettings, metrics: RouterMetrics, port: int) -> None:
         StorageRefused: the data directory cannot be written, or another process uses it.
         StorageFailed: there is no space in it.
     """
-    keep_ready_line()
+    redirect_stdout()
     claim(settings.data_dir)
     ready = f"ready role=router instance={settings.instance} metrics={port}"
     run_worker(lambda: RouterProcess(settings, metrics, port), ready, settings.kafka, metrics.health)
@@ -217,9 +217,9 @@ class RouterProcess:
             self._registry.resolve()
 
     # --- state ------------------------------------------------------------------------------------------------------
-    def _selection_table(self) -> StepTable:
+    def _selection_table(self) -> TransactionalTable:
         catalogue = self._settings.catalogue
-        table = StepTable(
+        table = TransactionalTable(
             self.app,
             name="selection",
             partitions=catalogue.partitions,
@@ -236,7 +236,7 @@ class RouterProcess:
         others = (catalogue.outputs, catalogue.selection, catalogue.control, catalogue.hosts, catalogue.feedback_acks)
         await ids.learn(self.app.kafka_producer.client, (*indexed, *others))
         folders = [self._settings.data_dir / name for name in (DECISIONS, AUDITS)]
-        keep_only_of(
+        discard_stale_folders(
             self._settings.data_dir, {name: ids.known[name] for name in indexed}, [*folders, self.app.conf.tabledir]
         )
 

@@ -195,7 +195,7 @@ class FeedbackProcessor:
         return all(read[TP(*tp)] >= later.get(tp, ends[tp]) for tp in tps)
 
     def _forget(self, partition: int, at_ms: float) -> None:
-        unanswered_ms = self._app.consumer.frontiers[TP(self._catalogue.queries, partition)].since_ms
+        unanswered_ms = self._app.consumer.trackers[TP(self._catalogue.queries, partition)].since_ms
         if unanswered_ms is not None:
             needed_ms = self._decisions.of(partition).needed_since_ms(min(at_ms, unanswered_ms))
             for index in (self._decisions, self._audits):
@@ -342,7 +342,7 @@ class FeedbackProcessor:
 
     def _is_open(self, queries: TP, offset: int, end: int) -> bool:
         """Return whether a query that was decided is not finished yet, of those before an end or read since."""
-        frontier = self._app.consumer.frontiers[queries]
+        frontier = self._app.consumer.trackers[queries]
         return offset < max(end, frontier.first) and not frontier.is_finished(offset)
 
     def _log_time_ms(self, partition: int) -> float:

@@ -38,7 +38,7 @@ class QueryConsumer:
         What was finished before this generation counts as received.
         """
         consumer = self._app.consumer
-        frontier = consumer.frontiers[tp]
+        frontier = consumer.trackers[tp]
         return bool(consumer.taken_upto(tp) >= end and frontier.first <= max(frontier.start, received))
 
     async def wait_for_room(self) -> None:

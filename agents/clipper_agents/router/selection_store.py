@@ -28,7 +28,7 @@ from clipper_agents.kafka.topic_ids import stale_references
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.outbox import NO_RECORDS, RecordsByTopic
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
-from clipper_agents.streaming.table import StepTable
+from clipper_agents.streaming.table import TransactionalTable
 from clipper_stream.query import Application
 from clipper_stream.selection.state import SelectionState, merge
 from clipper_stream.selection.trials import PolicyChoice
@@ -62,7 +62,7 @@ PAUSE_RATIO = 100.0
 class SelectionStore:
     """The rows of owned partitions, the published totals of the others, and the policies' choices from both."""
 
-    def __init__(self, table: StepTable, partitions: int) -> None:
+    def __init__(self, table: TransactionalTable, partitions: int) -> None:
         self._table = table
         self._topic_ids: tuple[bytes, ...] = ()
         self._partitions = range(partitions)
@@ -117,7 +117,7 @@ class SelectionStore:
         position: int,
         beside: RecordsByTopic = NO_RECORDS,
     ) -> None:
-        """Store rows, the new position and `beside` (`StepTable.write`) in one step; all is durable when this returns.
+        """Store rows, the new position and `beside` (`TransactionalTable.write`) in one durable step.
 
         Raises:
             PartitionTakenOver: another process writes the partition's rows now; nothing is stored.

@@ -197,7 +197,7 @@ class SkippedBacklogs:
     @property
     def skipped(self) -> int:
         """How many offsets are skipped and not read yet."""
-        return sum(self._consumer.frontiers[tp].left_offsets for tp in self._partitions)
+        return sum(self._consumer.trackers[tp].skipped_offsets for tp in self._partitions)
 
     def skip_if_behind(self, chunk: Mapping[TP, Sequence[Record]], late: Collection[int]) -> None:
         """Skip the backlogs of partitions whose queries are read too late, and will be.
@@ -245,7 +245,7 @@ class SkippedBacklogs:
         return cast("BulkConsumer", self._app.consumer)
 
     def _skip(self, tp: TP) -> None:
-        if not self._consumer.leave_backlog(tp, SMALLEST):
+        if not self._consumer.skip_backlog(tp, SMALLEST):
             return
         del self._late[tp]
         self._partitions.add(tp)
@@ -258,7 +258,7 @@ class SkippedBacklogs:
         """The first skipped offsets of each partition; partitions without any are dropped."""
         ranges: dict[TopicPartition, Range] = {}
         for tp in [*self._partitions] if self._app.generation >= 0 else []:
-            if (left := self._consumer.frontiers[tp].left) is not None:
+            if (left := self._consumer.trackers[tp].skipped_range) is not None:
                 ranges[TopicPartition(*tp)] = Range(*left)
             else:
                 self._partitions.remove(tp)
@@ -275,7 +275,7 @@ class SkippedBacklogs:
         for partition in wanted:
             tp, records = TP(*partition), fetched.get(partition, [])
             offsets = [record.offset for record in records]
-            self._consumer.frontiers[tp].admit_left(offsets, self._reader.positions[partition])
+            self._consumer.trackers[tp].admit_skipped(offsets, self._reader.positions[partition])
             if records:
                 sink.receive({tp: records}, generation)
         if not fetched:

@@ -10,7 +10,7 @@
 | `stream` | `App(Stream=...)` | chunks of everything that is queued, instead of single events |
 | `recovery` | `App(TableManager=...)` | pause, settle, seek, resume: in this order no record is skipped |
 | `table` | `faust.Table` | rows whose changelog record is acknowledged before they count |
-| `databases`, `storage` | RocksDB | what is corrupt is built anew; what a disk refuses is told |
+| `databases`, `storage` | Faust's store | RocksDB: what is corrupt is built anew; what a disk refuses is told |
 | `app` | `faust.App`, its assignor | the settings that the above need; no partition moves between members that stay |
 | `reachability`, `dead_letters` | beside Faust | does Kafka answer; records that could not be used, kept |
 | `worker_process` | `faust.Worker` | start, say that it serves, drain, end loudly |

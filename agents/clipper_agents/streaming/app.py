@@ -22,13 +22,13 @@ from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import CREATE, TopicIds
 from clipper_agents.streaming.consumer import BulkConsumer, BulkTransport
-from clipper_agents.streaming.consumer_thread import InlineConsumerThread, Membership
+from clipper_agents.streaming.consumer_thread import InlineConsumerThread, OwnershipLease
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, StrictProducer
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.recovery import BulkRecovery, BulkTableManager, Restore, StateLock
 from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
-from clipper_agents.streaming.table import StepTable
+from clipper_agents.streaming.table import TransactionalTable
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         rebalances: Counts both the beginnings and the ends of rebalances.
         topic_ids: The topics that it refers to; the app crashes when one of them is made anew.
         pace: How long fetches wait while the process is busy.
-        membership: Whether the partitions are still this process's own.
+        lease: Whether the partitions are still this process's own.
     """
 
     log_reader: LogReader
@@ -77,7 +77,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     inputs_flow: asyncio.Event
     topic_ids: TopicIds
     pace: FetchPace
-    membership: Membership
+    lease: OwnershipLease
     generation: int = -1
     inputs: frozenset[int] = frozenset()
     outgrown: bool = False
@@ -93,7 +93,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         """Partitions are revoked, and what is under way no longer counts."""
         self.rebalances += 1
         self.generation = -1
-        self.membership.ended()
+        self.lease.ended()
 
     def unready(self) -> list[str]:
         """Say in sentences why no inputs flow, empty when they do; any thread may ask."""
@@ -102,7 +102,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         if self.generation < 0:
             found = [f"partition {number} is not recovered yet" for number in sorted(self.inputs)]
             return found or ["no partition is assigned yet"]
-        if not self.membership.is_confirmed:
+        if not self.lease.is_confirmed:
             return ["the coordinator of its group does not answer: is a broker away, or cut off?"]
         return [] if self.inputs else ["no partition is assigned: there are more such processes than partitions"]
 
@@ -185,7 +185,7 @@ _LIBRARY = logging.getLogger("faust.services")
 """Where Faust's own log lines go: under `faust`, where they are filtered like those of any library. mode would name
 them after our modules, and the start and stop of every service would stand among the few lines of this project."""
 for _service in (
-    *(ClipperApp, SilentMonitor, ChunkStream, StepTable, BulkTableManager, BulkRecovery),
+    *(ClipperApp, SilentMonitor, ChunkStream, TransactionalTable, BulkTableManager, BulkRecovery),
     *(BulkTransport, BulkConsumer, InlineConsumerThread, StrictProducer),
 ):
     _service.logger = _LIBRARY
@@ -258,5 +258,5 @@ def make_app(name: str, kafka: KafkaConnection, data_dir: Path, instance: str) -
     app.inputs_flow = asyncio.Event()
     app.topic_ids = TopicIds()
     app.pace = FetchPace()
-    app.membership = Membership(SESSION_S)
+    app.lease = OwnershipLease(SESSION_S)
     return app

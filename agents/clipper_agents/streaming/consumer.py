@@ -1,8 +1,8 @@
-"""Faust's consumer, delivering whole fetched lists and committing frontiers.
+"""Faust's consumer, delivering whole fetched lists and committing what is finished.
 
 Rules of this file:
 - aiokafka is handed a frozen copy of the active partitions: it loses records when Faust's live set empties meanwhile.
-- What is committed is `Frontier.committable` and nothing else; Faust's own ack lists stay empty.
+- What is committed is `OffsetTracker.committable` and nothing else; Faust's own ack lists stay empty.
 - A generation ends before anything else happens to its partitions. Records are delivered in a generation or not at all;
   what is not delivered is read again, because every generation begins with a seek.
 - Offsets without a committed record (markers, compaction) are known from the fetch, and are neither
@@ -32,7 +32,7 @@ from clipper_agents.kafka.consumer_groups import LeaveByInstance
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import retry
 from clipper_agents.streaming.consumer_thread import InlineConsumerThread
-from clipper_agents.streaming.frontier import Backlog, Frontier
+from clipper_agents.streaming.offset_tracker import OffsetTracker, RecordBudget
 from clipper_agents.streaming.outbox import StrictProducer
 
 logger = logging.getLogger(__name__)
@@ -45,13 +45,13 @@ HIGH_WATER_RECORDS, HIGH_WATER_BYTES = 8192, 16 << 20
 
 
 class BulkConsumer(driver.Consumer):  # type: ignore[misc]
-    """Puts `(tp, records, generation)` into the channels' queues; commits frontiers."""
+    """Puts `(tp, records, generation)` into the channels' queues; commits what is finished."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.empty = EmptyOffsets()
         super().__init__(*args, **kwargs)
-        self.frontiers: dict[TP, Frontier] = defaultdict(Frontier)
-        self._waiting: dict[TP, Backlog] = defaultdict(Backlog)
+        self.trackers: dict[TP, OffsetTracker] = defaultdict(OffsetTracker)
+        self._waiting: dict[TP, RecordBudget] = defaultdict(RecordBudget)
         self.held_back: set[TP] = set()  # of these an agent takes nothing until something is acknowledged
         self._next: dict[TP, int] = {}
         self._positions = PositionKeeper()
@@ -153,7 +153,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
 
     def taken(self, tp: TP, records: list[Any]) -> None:
         """Note that an agent has taken these records of the partition off its queue."""
-        self.frontiers[tp].admit([record.offset for record in records], records[0].timestamp)
+        self.trackers[tp].admit([record.offset for record in records], records[0].timestamp)
         self.dropped(tp, records)
 
     def dropped(self, tp: TP, records: list[Any]) -> None:
@@ -163,13 +163,13 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         if low and tp in self._buffered_partitions:
             self.on_buffer_drop(tp)
 
-    def leave_backlog(self, tp: TP, least: int) -> bool:
+    def skip_backlog(self, tp: TP, least: int) -> bool:
         """Go on at the end of a partition, and leave what its agent has not taken for later, if that is more."""
-        frontier = self.frontiers[tp]
+        tracker = self.trackers[tp]
         end = self._thread._ensure_consumer().last_stable_offset(driver.ensure_aiokafka_TP(tp))
-        if end is None or end - frontier.first <= least:
+        if end is None or end - tracker.first <= least:
             return False
-        frontier.leave(end)
+        tracker.skip_to(end)
         self.empty.clear(tp)
         self._next[tp] = end
         self._thread.seek(tp, end)
@@ -195,8 +195,8 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         for tp, offset in self._next.items():
             self.empty.clear(tp)
             await self.seek(tp, offset)
-        self.frontiers.clear()
-        self.frontiers.update((tp, Frontier(offset)) for tp, offset in self._next.items())
+        self.trackers.clear()
+        self.trackers.update((tp, OffsetTracker(offset)) for tp, offset in self._next.items())
         self._waiting.clear()
 
     async def committed(self, partitions: Iterable[tuple[str, int]]) -> dict[TP, int]:
@@ -219,7 +219,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         self._buffered_partitions.clear()
         await super().on_partitions_revoked(revoked)
         self._next.clear()
-        self.frontiers.clear()
+        self.trackers.clear()
         self._waiting.clear()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
@@ -257,7 +257,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
     def acknowledge(self, tp: TP, offsets: Iterable[int], generation: int) -> None:
         """Mark records as finished; records of an earlier generation are ignored."""
         if generation == self.app.generation:
-            self.frontiers[tp].finish(offsets)
+            self.trackers[tp].finish(offsets)
         if tp in self.held_back:
             self.held_back.remove(tp)
             for channel in self.app.topics._tp_index[tp]:
@@ -269,20 +269,20 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         With nothing under way that is the next offset that may hold a record. It never passes an open transaction, and
         is to be compared with ends that do not either: last stable offsets.
         """
-        frontier = self.frontiers.get(tp)
-        if (frontier is None or not frontier.unfinished) and not self._waiting[tp].records:
+        tracker = self.trackers.get(tp)
+        if (tracker is None or not tracker.unfinished) and not self._waiting[tp].records:
             return self._reached(tp) if tp in self._next else self._committed_offset.get(tp) or 0
-        return (frontier.committable if frontier is not None else None) or self._committed_offset.get(tp) or 0
+        return (tracker.committable if tracker is not None else None) or self._committed_offset.get(tp) or 0
 
     def taken_upto(self, tp: TP) -> int:
         """One past the last offset up to which agents have taken all records of a partition, and left none for later.
 
         Of a log whose last offsets hold no record that is its end.
         """
-        frontier = self.frontiers[tp]
-        if frontier.left is not None:
-            return frontier.left[0]
-        return frontier.first if self._waiting[tp].records or tp not in self._next else self._reached(tp)
+        tracker = self.trackers[tp]
+        if tracker.skipped_range is not None:
+            return tracker.skipped_range[0]
+        return tracker.first if self._waiting[tp].records or tp not in self._next else self._reached(tp)
 
     async def check_rights(self) -> None:
         """Raise when this user may not use the group, or not see one of its topics, as far as the brokers say."""
@@ -307,7 +307,7 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         for tp in self.assignment() & self._next.keys():
             end = self._thread._ensure_consumer().last_stable_offset(driver.ensure_aiokafka_TP(tp))
             if end is not None:
-                under_way = self.frontiers[tp].unfinished if tp in self.frontiers else 0
+                under_way = self.trackers[tp].unfinished if tp in self.trackers else 0
                 found[tp] = max(0, end - self._reached(tp)) + self._waiting[tp].records + under_way
         return found
 

@@ -36,7 +36,7 @@ PREFETCH_BACKOFF_S = 0.005
 """aiokafka holds back fetches from a broker while it has undrained records of it; its default is 0.1 s."""
 
 
-class Membership:
+class OwnershipLease:
     """Knows whether the group counts on this process, so that nobody else has its partitions.
 
     The answer to a heartbeat holds for half a session from when that was sent: the group waits for a whole one, and
@@ -165,7 +165,7 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def _beat(self, beat: Callable[[], Awaitable[bool]]) -> bool:
         sent_s = time.monotonic()
         if is_member := await beat():
-            self.consumer.app.membership.answered(sent_s)
+            self.consumer.app.lease.answered(sent_s)
         return is_member
 
     async def _join(self, coordinator: Any, join: Any, subscription: Any) -> bool:
@@ -196,7 +196,7 @@ class InlineConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             return False
         if joined:
             self._was_member = True
-            self.consumer.app.membership.answered(sent_s)
+            self.consumer.app.lease.answered(sent_s)
         return joined
 
     def hold(self, partitions: Iterable[TP]) -> None:

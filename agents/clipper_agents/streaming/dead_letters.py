@@ -8,7 +8,7 @@ from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from clipper_agents.streaming.app import TaskRunner
-from clipper_agents.streaming.frontier import Backlog
+from clipper_agents.streaming.offset_tracker import RecordBudget
 from clipper_agents.streaming.outbox import Outbox, Record
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.dead_letter import CUT, dead_letter_headers
@@ -33,7 +33,7 @@ class DeadLetterSender:
     def __init__(self, outbox: Outbox, topic: str, tasks: TaskRunner) -> None:
         self._outbox, self._topic, self._tasks = outbox, topic, tasks
         self._queued: list[tuple[Refused, Callable[[], None]]] = []
-        self._waiting: dict[TP, Backlog] = defaultdict(Backlog)
+        self._waiting: dict[TP, RecordBudget] = defaultdict(RecordBudget)
         self._is_sending = False
 
     def put(self, refused: Refused, stored: Callable[[], None]) -> None:
@@ -71,12 +71,12 @@ async def send_dead_letters(
     letters = []
     for record, error in refused:
         letters.append(_letter(record, error))
-        let_go(error)
+        drop_tracebacks(error)
     if letters:
         await outbox.send(topic, 0, letters)
 
 
-def let_go(error: BaseException) -> None:
+def drop_tracebacks(error: BaseException) -> None:
     """Drop the tracebacks of an error, whose frames hold the list that holds it: a cycle, which is seldom collected."""
     told: BaseException | None = error
     while told is not None:

@@ -31,10 +31,10 @@ SILENT_AFTER_S = 5.0
 SAY_AGAIN_S = 30.0
 
 
-class Silence:
+class OutageTimer:
     """How long nobody has answered, and when to say so.
 
-    >>> silence = Silence(now_s=0.0)
+    >>> silence = OutageTimer(now_s=0.0)
     >>> silence.observe(answered=False, now_s=6.0)
     'no broker answers seconds=6: records wait in this process, nothing is lost'
     >>> silence.reachable
@@ -87,7 +87,7 @@ async def watch_brokers(client: Any, reachable: Callable[[bool], None], topics: 
 
     The client is aiokafka's, and somebody else starts and stops it. Errors about topics as of `TopicIds.note`.
     """
-    silence = Silence(time.monotonic())
+    silence = OutageTimer(time.monotonic())
     while True:
         answered = await _some_answer(client, [broker.nodeId for broker in client.cluster.brokers()], topics)
         said = silence.observe(answered=answered, now_s=time.monotonic())

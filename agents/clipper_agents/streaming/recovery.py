@@ -15,7 +15,7 @@ from typing import Any, cast
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 
-from clipper_agents.streaming.table import StepTable
+from clipper_agents.streaming.table import TransactionalTable
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class BulkRecovery(Recovery):  # type: ignore[misc]
         for table in self.tables.values():
             partitions = {tp.partition for tp in self.actives_for_table[table]}
             owned |= partitions
-            if isinstance(table, StepTable):
+            if isinstance(table, TransactionalTable):
                 count = await table.restore(self.app.log_reader, partitions)
                 level = logging.INFO if count else logging.DEBUG
                 logger.log(level, "restored table=%s partitions=%d records=%d", table.name, len(partitions), count)

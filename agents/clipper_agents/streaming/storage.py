@@ -98,7 +98,7 @@ def claim(data_dir: Path, wait_s: float = WAIT_FOR_OTHER_S) -> int:
     return descriptor
 
 
-def keep_only_of(data_dir: Path, topics: Mapping[str, bytes], folders: Iterable[Path]) -> None:
+def discard_stale_folders(data_dir: Path, topics: Mapping[str, bytes], folders: Iterable[Path]) -> None:
     """Delete folders with what was read from other topics than these, given with their ids; note the ids."""
     noted = data_dir / TOPICS
     wanted = "".join(f"{name} {topic_id.hex()}\n" for name, topic_id in sorted(topics.items()))

@@ -11,7 +11,7 @@ import faust
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
-from clipper_agents.streaming.frontier import Backlog
+from clipper_agents.streaming.offset_tracker import RecordBudget
 
 Record: TypeAlias = ConsumerRecord[Any, Any]
 Chunk: TypeAlias = list[tuple[TP, list[Record]]]
@@ -40,7 +40,7 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
         async with self._iterating():
             while not self.should_stop:
                 chunk: Chunk = []
-                room = Backlog(max_records, max_bytes)
+                room = RecordBudget(max_records, max_bytes)
                 for tp in [*lanes]:
                     self._take(tp, lanes, room, held, chunk)
                 while room.is_room and (self.channel.queue._queue or not chunk):
@@ -64,7 +64,7 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
             while tp in lanes:
                 chunk: Chunk = []
                 generation = self.generation
-                self._take(tp, lanes, Backlog(max_records, MAX_BYTES), lambda _: False, chunk)
+                self._take(tp, lanes, RecordBudget(max_records, MAX_BYTES), lambda _: False, chunk)
                 if chunk:
                     await serve(tp, [record for _, records in chunk for record in records], generation)
             busy.discard(tp)
@@ -80,7 +80,7 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
                     busy.add(tp)
                     group.create_task(serve_one(tp))
 
-    def _take(self, tp: TP, lanes: Lanes, room: Backlog, held: Callable[[TP], bool], chunk: Chunk) -> None:
+    def _take(self, tp: TP, lanes: Lanes, room: RecordBudget, held: Callable[[TP], bool], chunk: Chunk) -> None:
         """Move records of this generation from a lane to a chunk, as far as there is room."""
         lane = lanes[tp]
         while lane and room.is_room:
@@ -90,7 +90,7 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
             records, generation = lane.popleft()
             if generation != self.app.generation:
                 continue
-            first = self.app.consumer.frontiers[tp].first
+            first = self.app.consumer.trackers[tp].first
             if records and records[0].offset < first:
                 left = [record for record in records if record.offset < first]
                 self.app.consumer.dropped(tp, left)

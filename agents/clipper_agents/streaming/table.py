@@ -32,7 +32,7 @@ _OFFSET = b"\0offset"
 """Key of the changelog offset that the rows of a database include."""
 
 
-class StepTable(faust.Table):  # type: ignore[misc]
+class TransactionalTable(faust.Table):  # type: ignore[misc]
     """A table of raw bytes by partition, in a database each beside Faust's store; `write` is durable when it returns.
 
     Attributes:

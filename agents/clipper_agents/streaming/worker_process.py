@@ -119,7 +119,7 @@ async def _run(make: Callable[[], Worker], ready: str, health: ProcessHealth, li
         if listener is not None:
             listener.fails(reason)
         return exits.CRASHED
-    _end_anyway()
+    _arm_shutdown_timeout()
     await worker.stop()
     return exits.CRASHED if failed_while_stopping(worker.app) or worker.app.outgrown else exits.OK
 
@@ -129,7 +129,7 @@ def failed_while_stopping(app: ClipperApp) -> bool:
     return bool(app.crashed) and not isinstance(app.crash_reason, (ProducerClosed, ConsumerNotStarted))
 
 
-def keep_ready_line() -> None:
+def redirect_stdout() -> None:
     """Keep standard output for the ready line, by which a supervisor knows: a model prints to standard error now."""
     global _ready_line  # noqa: PLW0603 - there is one standard output
     if _ready_line is None:
@@ -173,7 +173,7 @@ async def _start(worker: Worker) -> None:
     await worker.app.inputs_flow.wait()
 
 
-def _end_anyway() -> None:
+def _arm_shutdown_timeout() -> None:
     timer = threading.Timer(STOP_WITHIN_S, _give_up)
     timer.daemon = True
     timer.start()

@@ -14,8 +14,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.aiokafka_patches import (
-    LEAN,
     EmptyOffsets,
+    LeanKeys,
     LeanPartitionRecords,
     LeanRecord,
     RereadableRecords,
@@ -129,7 +129,7 @@ def test_a_batch_that_nobody_can_read_is_skipped_and_logged(caplog, codec):
     assert "topic=queries partition=3 offsets=1..1: " in line
 
 
-@pytest.mark.parametrize(("mark", "kind"), [(LEAN, LeanRecord), (None, fetcher.ConsumerRecord)])
+@pytest.mark.parametrize(("mark", "kind"), [(LeanKeys(), LeanRecord), (None, fetcher.ConsumerRecord)])
 def test_only_consumers_that_are_marked_get_lean_records(mark, kind):
     """Another consumer of the process may have deserializers, and read what lean records leave out."""
     install_records()

@@ -125,10 +125,10 @@ class RouterRig:
         self.producer, self.tasks, self.state_lock = FakeProducer(batch_bytes=700), Tasks(), StateLock()
         self.producer.timestamp_ms = AT_MS
         self.log_reader, self.outbox = FakeLogReader(self.producer, AT_MS), Outbox(self.producer)
-        self.consumer = self.membership = self
+        self.consumer = self.lease = self
         self.generation, self.followed, self.unfinished, self.sure = 0, 0, Counter(), asyncio.Event()
         self.acknowledged, self.answered = [], []
-        self.frontiers = {QUERIES: self}
+        self.trackers = {QUERIES: self}
         self.since_ms, self.first, self.start = AT_MS, 0, 0
         self.sure.set()
         self.control, self.metrics, self.table = ControlState(), RouterMetrics(), FakeTable(self.producer)

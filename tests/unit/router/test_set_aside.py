@@ -20,7 +20,7 @@ from clipper_agents.router.set_aside import (
     LagSample,
     SkippedBacklogs,
 )
-from clipper_agents.streaming.frontier import Frontier
+from clipper_agents.streaming.offset_tracker import OffsetTracker
 from clipper_stream.query.admission import Admission
 
 P0, P1 = TP("queries", 0), TP("queries", 1)
@@ -38,7 +38,7 @@ class Surroundings:
     """The consumer of a topic, the reader of what was left, and the agent that takes it."""
 
     def __init__(self):
-        self.frontiers, self.generation, self.consumer = defaultdict(Frontier), 0, self
+        self.trackers, self.generation, self.consumer = defaultdict(OffsetTracker), 0, self
         self.taken, self.held, self.asked, self.room = [], set(), [], asyncio.Event()
         self.unread, self.positions, self.most = {}, {}, []
         self.room.set()
@@ -68,7 +68,7 @@ class Surroundings:
         self.look_now(tp, offsets, late, age_s)
 
     def look_now(self, tp, offsets, late, age_s=100.0):
-        self.frontiers[tp].admit([*offsets])
+        self.trackers[tp].admit([*offsets])
         self.backlogs.skip_if_behind({tp: queries(tp, offsets, age_s)}, late)
 
     async def leave(self, *tps):
@@ -77,9 +77,9 @@ class Surroundings:
             for tp in tps:
                 self.look_now(tp, offsets, {tp.partition})
 
-    def leave_backlog(self, tp, least):
+    def skip_backlog(self, tp, least):
         self.asked.append((tp, least))
-        self.frontiers[tp].leave(COUNT)
+        self.trackers[tp].skip_to(COUNT)
         return True
 
     async def wait_for_room(self):
@@ -130,8 +130,8 @@ async def test_all_that_was_left_is_read_in_order_while_there_is_room(around):
     assert around.taken[len(LEFT) :] == [(0, offset) for offset in LEFT]
     assert around.backlogs.skipped == 0
     for tp in (P0, P1):
-        around.frontiers[tp].finish([*range(10), *LEFT])
-        assert around.frontiers[tp].committable == COUNT
+        around.trackers[tp].finish([*range(10), *LEFT])
+        assert around.trackers[tp].committable == COUNT
 
 
 async def test_more_of_it_is_read_together_while_no_new_query_comes(around):
@@ -147,7 +147,7 @@ async def test_more_of_it_is_read_together_while_no_new_query_comes(around):
 async def test_what_was_left_in_an_earlier_generation_is_forgotten(around):
     around.held = {P0, P1}
     await around.leave(P0, P1)
-    around.frontiers.clear()
+    around.trackers.clear()
     around.generation += 1
     around.backlogs.clear()
     around.held.clear()

@@ -14,7 +14,7 @@ from clipper_agents.streaming import consumer_thread
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.consumer import HIGH_WATER_BYTES, HIGH_WATER_RECORDS, BulkConsumer
 from clipper_agents.streaming.consumer_thread import InlineConsumerThread
-from clipper_agents.streaming.frontier import Backlog
+from clipper_agents.streaming.offset_tracker import RecordBudget
 from clipper_agents.streaming.stream import ChunkStream
 from clipper_topics.connection import KafkaConnection
 
@@ -173,7 +173,7 @@ async def test_only_acknowledgements_of_this_generation_count(consumer):
 
 
 async def test_what_is_finished_and_committed_passes_offsets_without_a_record(consumer):
-    """After a transaction marker no record will ever move the frontier, if none follows."""
+    """After a transaction marker no record will ever move the tracker, if none follows."""
     consumer.empty.add(P0, 0, 3)
     assert consumer.finished_upto(P0) == 3
     await consumer.fetch(P0, 3, 4)
@@ -239,7 +239,7 @@ async def test_a_chunk_is_everything_that_waits_up_to_a_number_of_records(consum
     assert offsets_of(await anext(chunks)) == [(0, [0, 1, 2]), (1, [0])]
     assert offsets_of(await anext(chunks)) == [(1, [1]), (0, [3])]
     consumer.group.ends[P0] = 4
-    assert consumer.frontiers[P0].unfinished == consumer.lag()[P0] == 4
+    assert consumer.trackers[P0].unfinished == consumer.lag()[P0] == 4
 
 
 async def test_records_of_a_generation_that_has_ended_are_not_yielded(consumer):
@@ -251,13 +251,13 @@ async def test_records_of_a_generation_that_has_ended_are_not_yielded(consumer):
     await consumer.recover()
     await consumer.fetch(P0, 0, 1)
     assert offsets_of(await anext(chunks)) == [(0, [0, 1])]
-    assert consumer.frontiers[P1].unfinished == 0
+    assert consumer.trackers[P1].unfinished == 0
 
 
 def test_a_chunk_ends_at_its_bytes_and_holds_one_record_at_least():
     lists = [[record(number, b"x" * size) for number in range(3)] for size in (20, 40, 100, 500)]
-    assert [len(Backlog(10, 100).take(one)) for one in lists] == [3, 2, 1, 1]
-    room = Backlog(2, 100)
+    assert [len(RecordBudget(10, 100).take(one)) for one in lists] == [3, 2, 1, 1]
+    room = RecordBudget(2, 100)
     assert ([one.offset for one in room.take(records(0, 1, 2))], room.records, room.is_room) == ([0, 1], 0, False)
 
 
@@ -281,20 +281,20 @@ async def test_a_backlog_is_left_and_what_comes_behind_it_is_delivered(consumer)
     chunks, ends = consumer.stream.chunks(2), consumer.group.ends
     await consumer.fetch(P0, 0, 1, 2, 3)
     assert offsets_of(await anext(chunks)) == [(0, [0, 1])]
-    assert not consumer.leave_backlog(P0, 2), "nothing is known of an end"
+    assert not consumer.skip_backlog(P0, 2), "nothing is known of an end"
     ends[P0] = 4
-    assert not consumer.leave_backlog(P0, 2), "it is as short as what was read"
+    assert not consumer.skip_backlog(P0, 2), "it is as short as what was read"
     await consumer.fetch(P0, 4, 5)
     ends[P0] = 9
-    assert consumer.leave_backlog(P0, 2)
-    assert (consumer.group.seeks, consumer.frontiers[P0].left) == ([(0, 9)], (2, 9))
+    assert consumer.skip_backlog(P0, 2)
+    assert (consumer.group.seeks, consumer.trackers[P0].skipped_range) == ([(0, 9)], (2, 9))
     assert consumer.lag()[P0] == 4 + 2 + 7, "queued, taken, and left for later"
     await consumer.fetch(P0, 9, 10)
     assert offsets_of(await anext(chunks)) == [(0, [9, 10])]
     assert consumer.lag()[P0] == 4 + 7
     consumer.acknowledge(P0, [0, 1, 9, 10], 0)
     assert consumer.finished_upto(P0) == 2
-    consumer.frontiers[P0].admit_left([2, 3], 9)
+    consumer.trackers[P0].admit_skipped([2, 3], 9)
     consumer.acknowledge(P0, [2, 3], 0)
     assert consumer.finished_upto(P0) == 11
 

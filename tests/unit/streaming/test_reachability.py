@@ -9,18 +9,18 @@ from aiokafka.errors import NodeNotReadyError, UnknownMemberIdError, for_code
 
 from clipper_agents.kafka.aiokafka_patches import install
 from clipper_agents.kafka.topic_ids import TopicIds
-from clipper_agents.streaming.reachability import SAY_AGAIN_S, SILENT_AFTER_S, Silence, watch_brokers
+from clipper_agents.streaming.reachability import SAY_AGAIN_S, SILENT_AFTER_S, OutageTimer, watch_brokers
 
 
 def test_a_pause_is_nothing_and_a_long_silence_is_said_once_in_a_while() -> None:
-    silence = Silence(now_s=0.0)
+    silence = OutageTimer(now_s=0.0)
     said = [(now_s, silence.observe(answered=False, now_s=now_s)) for now_s in range(1, 120)]
     assert [now_s for now_s, words in said if words] == [SILENT_AFTER_S + number * SAY_AGAIN_S for number in range(4)]
     assert "no broker answers seconds=5" in str(said[4][1])
 
 
 def test_a_return_is_said_when_the_silence_was() -> None:
-    silence = Silence(now_s=0.0)
+    silence = OutageTimer(now_s=0.0)
     assert silence.observe(answered=False, now_s=4.0) is None
     assert silence.observe(answered=True, now_s=4.5) is None
     silence.observe(answered=False, now_s=20.0)

@@ -7,18 +7,18 @@ from builders.kafka import settle
 from clipper_agents.streaming.recovery import StateLock
 
 
-async def entered(context, let_go, log, name):
+async def entered(context, drop_tracebacks, log, name):
     async with context:
         log.append(name)
-        await let_go.wait()
+        await drop_tracebacks.wait()
 
 
 async def test_no_partition_waits_for_another_and_each_has_one_step_at_a_time():
-    lock, let_go, log = StateLock(), asyncio.Event(), []
-    tasks = [asyncio.create_task(entered(lock.of(one), let_go, log, one)) for one in (0, 1, 0)]
+    lock, drop_tracebacks, log = StateLock(), asyncio.Event(), []
+    tasks = [asyncio.create_task(entered(lock.of(one), drop_tracebacks, log, one)) for one in (0, 1, 0)]
     await settle()
     assert log == [0, 1]
-    let_go.set()
+    drop_tracebacks.set()
     await asyncio.gather(*tasks)
     assert log == [0, 1, 0]
 

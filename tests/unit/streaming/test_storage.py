@@ -11,8 +11,8 @@ from clipper_agents.streaming.storage import (
     StorageFailed,
     StorageRefused,
     claim,
+    discard_stale_folders,
     explained,
-    keep_only_of,
     not_started,
     storage_failed,
 )
@@ -73,7 +73,7 @@ def test_what_was_read_from_other_topics_is_deleted(tmp_path: Path) -> None:
 
     def left(**topics: bytes) -> bool:
         (index / "0").mkdir(parents=True, exist_ok=True)
-        keep_only_of(tmp_path, topics, [index, tmp_path / "absent"])
+        discard_stale_folders(tmp_path, topics, [index, tmp_path / "absent"])
         return index.is_dir()
 
     assert not left(queries=b"a"), "nobody knows of which topics this was"

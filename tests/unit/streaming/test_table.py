@@ -9,7 +9,7 @@ from builders.kafka import FakeLogReader, FakeProducer, FakeWriter
 
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
-from clipper_agents.streaming.table import StepTable
+from clipper_agents.streaming.table import TransactionalTable
 from clipper_topics.connection import KafkaConnection
 
 HARMS = damage.ON_TABLES | damage.ON_LOGS
@@ -21,7 +21,7 @@ class Place:
     def __init__(self, folder, producer):
         app = make_app("app", KafkaConnection("localhost:1"), folder, "instance")
         self.producer, self.reader = producer, FakeLogReader(producer)
-        self.table = StepTable(app, name="rows", partitions=2, open_writer=partial(FakeWriter, producer))
+        self.table = TransactionalTable(app, name="rows", partitions=2, open_writer=partial(FakeWriter, producer))
         app.tables.add(self.table)
         self.topic = self.table.changelog_topic.get_topic_name()
 

@@ -14,7 +14,7 @@ MOST_FINISHED = 10_000
 
 
 @dataclass(slots=True)
-class Backlog:
+class RecordBudget:
     """An amount of records: how much of one partition is queued for its agent, say."""
 
     records: int = 0
@@ -53,22 +53,22 @@ def _size_bytes(records: list[Any]) -> int:
     return sum(len(record.value or b"") for record in records)
 
 
-class Frontier:
+class OffsetTracker:
     """The contiguous finished prefix of one partition in one generation; its end is what may be committed.
 
     Offsets are admitted in log order, with gaps (compaction, markers), and finish in any order. Offsets that are left
-    for later are admitted when they are read after all; until then the frontier stays before them. One that waits for
+    for later are admitted when they are read after all; until then the tracker stays before them. One that waits for
     an hour costs the memory of those that are open then, and not of those that finished meanwhile.
 
-    >>> frontier = Frontier()
-    >>> frontier.admit([5, 6, 8])
-    >>> frontier.finish([8, 5]); frontier.committable
+    >>> tracker = OffsetTracker()
+    >>> tracker.admit([5, 6, 8])
+    >>> tracker.finish([8, 5]); tracker.committable
     6
-    >>> frontier.leave(100); frontier.admit([100, 101]); frontier.finish([6, 101, 100]); frontier.committable
+    >>> tracker.skip_to(100); tracker.admit([100, 101]); tracker.finish([6, 101, 100]); tracker.committable
     9
-    >>> frontier.left
+    >>> tracker.skipped_range
     (9, 100)
-    >>> frontier.admit_left([9, 98], 100); frontier.finish([9, 98]); frontier.committable, frontier.left
+    >>> tracker.admit_skipped([9, 98], 100); tracker.finish([9, 98]); tracker.committable, tracker.skipped_range
     (102, None)
     """
 
@@ -99,7 +99,7 @@ class Frontier:
             times.append((offset, at_ms))
 
     def finish(self, offsets: Iterable[int]) -> None:
-        """Mark admitted offsets as finished; offsets behind the frontier are ignored."""
+        """Mark admitted offsets as finished; offsets behind the tracker are ignored."""
         runs = self._runs
         if len(runs) == 1:
             runs[0].finish(offsets)
@@ -108,21 +108,21 @@ class Frontier:
             runs[bisect_right(runs, offset, key=_FIRST) - 1].finish((offset,))
         self._join()
 
-    def leave(self, end: int) -> None:
+    def skip_to(self, end: int) -> None:
         """Leave offsets for later: those behind all that were admitted, up to an end."""
         self._runs[-1].left = self.first
         self._runs.append(_Run(end))
         self.first = self.start = end
 
     @property
-    def left(self) -> tuple[int, int] | None:
+    def skipped_range(self) -> tuple[int, int] | None:
         """The first offsets that were left for later and are not admitted yet: from, and up to; None without any."""
         for run, following in pairwise(self._runs):
             if run.left is not None and run.left < following.first:
                 return run.left, following.first
         return None
 
-    def admit_left(self, offsets: Sequence[int], upto: int) -> None:
+    def admit_skipped(self, offsets: Sequence[int], upto: int) -> None:
         """Add the first offsets that were left for later: there are no others up to one."""
         for run, following in pairwise(self._runs):
             if run.left is not None and run.left < following.first:
@@ -150,14 +150,14 @@ class Frontier:
         return offset < self.first and offset not in run.open and (run.left is None or offset < run.left)
 
     @property
-    def left_offsets(self) -> int:
+    def skipped_offsets(self) -> int:
         """Number of offsets that are left for later."""
         return sum(following.first - (run.left or 0) for run, following in pairwise(self._runs))
 
     @property
     def unfinished(self) -> int:
         """Number of offsets that are not finished: admitted ones, and those that are left for later."""
-        return self.left_offsets + sum(len(run.open) for run in self._runs)
+        return self.skipped_offsets + sum(len(run.open) for run in self._runs)
 
     def _join(self) -> None:
         """Drop runs of which nothing is left."""
