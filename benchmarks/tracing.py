@@ -146,7 +146,7 @@ class MemoryKafka:
 
     def __init__(self) -> None:
         self.client, self.cluster = self, SimpleNamespace(partitions_for_topic=lambda _: {0})
-        self.consumer = self.membership = self.kafka_producer = self.log_reader = self
+        self.consumer = self.lease = self.kafka_producer = self.log_reader = self
         self.outbox, self.generation, self.requests = Outbox(cast("Any", self)), 0, list[tuple[bytes, Any]]()
         self._offsets: defaultdict[str, int] = defaultdict(int)
 

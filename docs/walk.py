@@ -30,9 +30,10 @@ sys.path.append(str(ROOT / "tests"))
 from builders.kafka import FakeLogReader, FakeProducer, FakeWriter, Tasks, record  # noqa: E402
 from faust.types import TP  # noqa: E402
 
-from clipper_agents.host.engine import HostEngine  # noqa: E402
-from clipper_agents.host.engine_builder import make_engine, prepare  # noqa: E402
-from clipper_agents.host.poison_rows import BatchGuard, PoisonRows  # noqa: E402
+from clipper_agents.host.batch_traces import BatchTraces  # noqa: E402
+from clipper_agents.host.engine import HostEngine, make_engine  # noqa: E402
+from clipper_agents.host.poison_rows import PoisonRows  # noqa: E402
+from clipper_agents.host.predictor import prepare  # noqa: E402
 from clipper_agents.host.request_server import RequestServer  # noqa: E402
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics  # noqa: E402
 from clipper_agents.router.applications import ApplicationRegistry  # noqa: E402
@@ -51,7 +52,7 @@ from clipper_agents.streaming.app import make_app  # noqa: E402
 from clipper_agents.streaming.dead_letters import DeadLetterSender  # noqa: E402
 from clipper_agents.streaming.outbox import Outbox  # noqa: E402
 from clipper_agents.streaming.recovery import StateLock  # noqa: E402
-from clipper_agents.streaming.table import StepTable  # noqa: E402
+from clipper_agents.streaming.table import TransactionalTable  # noqa: E402
 from clipper_stream.query import Router  # noqa: E402
 from clipper_topics import codec  # noqa: E402
 from clipper_topics.catalogue import Catalogue  # noqa: E402
@@ -156,7 +157,7 @@ class Kafka:
         self.producer, self.tasks, self.state_lock = Logs(), Tasks(), StateLock()
         self.kafka_producer: Any = self
         self.outbox, self.log_reader = Outbox(self.producer), FakeLogReader(self.producer)
-        self.client = self.cluster = self.membership = self.consumer = self
+        self.client = self.cluster = self.lease = self.consumer = self
         self.generation, self.watched, self.watch = 0, self.tasks.watched, self.tasks.watch
         self.delivered: dict[str, int] = {}
 
@@ -214,9 +215,9 @@ class Deployment:
             IndexedLog(app, CATALOGUE.predictions, decisions, read_prediction),
             IndexedLog(app, CATALOGUE.audits, audits, read_audit),
         )
-        self.table = StepTable(
+        self.table = TransactionalTable(
             make_app("walk", KafkaConnection("localhost:1"), folder / "table", "walk"),
-            name="selection", partitions=1, open_writer=partial(FakeWriter, kafka.producer), options={},
+            name="selection", partitions=1, open_writer=partial(FakeWriter, kafka.producer),
         )  # fmt: skip
         self.table.app.tables.add(self.table)
         self.selection = SelectionStore(self.table, 1)
@@ -233,7 +234,8 @@ class Deployment:
         control: Any = SimpleNamespace(followed_upto=lambda: 0)
         self.feedback = FeedbackProcessor(app, CATALOGUE, stores, control, self.queries, metrics)
         self.requests = CATALOGUE.requests(self.model.name, self.model.version)
-        self.server = RequestServer(app, CATALOGUE, HostMetrics(), PoisonRows(folder / "host"))
+        self.traces = BatchTraces(None, self.model.ref, self.requests)
+        self.server = RequestServer(app, CATALOGUE, HostMetrics(), PoisonRows(folder / "host"), self.traces)
 
     async def start(self) -> None:
         """Declare the application, and load its model."""
@@ -247,9 +249,7 @@ class Deployment:
         else:
             await self.sender.open(self.model.ref)
             predictor = prepare(self.model, ["clipper_agents.examples"])
-            self.engine: HostEngine[Any] = make_engine(
-                self.model, predictor, self.server.send, self.server.finished, HostMetrics(), BatchGuard()
-            )
+            self.engine: HostEngine = make_engine(self.model, predictor, self.server, HostMetrics(), (), self.traces)
             self.running = asyncio.ensure_future(self.engine.run())
         self.registry.reached(self.model.ref)
 

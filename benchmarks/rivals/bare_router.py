@@ -58,7 +58,7 @@ class BareRouter:
         self.trackers: dict[int, OffsetTracker] = defaultdict(OffsetTracker)
         self.room = asyncio.Event()
         app: Any = self
-        self.outbox, self.membership = Outbox(producer), self
+        self.outbox, self.lease = Outbox(producer), self
         logs = QueryLogs(
             IndexedLog(app, settings.catalogue.predictions, self.decisions, read_prediction),
             IndexedLog(app, settings.catalogue.audits, LogIndex(folder / "audits", 3600.0), read_audit),

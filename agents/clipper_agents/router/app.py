@@ -291,7 +291,7 @@ class RouterProcess:
         """Drop what is in flight; the next owner of the partitions reads it again.
 
         Kafka gives them away when this returns. What is on its way to the broker then would come after the next owner
-        has read the log; so it is waited for, as long as that cannot cost the membership.
+        has read the log; so it is waited for, as long as that cannot cost the lease.
         """
         traces = self._router.traces()
         self._router.reset()

@@ -195,7 +195,7 @@ class IndexedLog:
             self._idle.set()
 
     async def _round(self, partition: int, outgoing: list[OutgoingRecords]) -> None:
-        await self._app.membership.confirmed()
+        await self._app.lease.confirmed()
         generation = self._app.generation
         current = [some for some in outgoing if some.batch.generation == generation]
         if not current:

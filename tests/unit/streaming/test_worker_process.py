@@ -40,9 +40,9 @@ def test_use_of_a_closed_or_unstarted_client_is_no_failure_of_a_stopped_worker(c
 def test_a_worker_is_ready_once_its_topics_are_there_and_its_partitions_are_recovered(
     generation, inputs, missing, reasons, request
 ):
-    topic_ids, membership = SimpleNamespace(missing=frozenset(missing)), OwnershipLease(10.0)
+    topic_ids, lease = SimpleNamespace(missing=frozenset(missing)), OwnershipLease(10.0)
     if request.node.callspec.id != "cut off":
-        membership.answered(time.monotonic())
-    parts = dict(topic_ids=topic_ids, lease=membership)
+        lease.answered(time.monotonic())
+    parts = dict(topic_ids=topic_ids, lease=lease)
     app = SimpleNamespace(generation=generation, inputs=frozenset(inputs), **parts)
     assert ClipperApp.unready(app) == reasons
