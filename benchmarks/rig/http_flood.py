@@ -55,7 +55,7 @@ class Answers:
     def part(self, rows: slice, since_s: float) -> "Answers":
         """Some of them, due that much earlier."""
         return Answers(
-            self.due_s[rows] - since_s, self.took_s[rows], self.sent_late_s[rows], self.states[rows], self.default[rows]
+            self.due_s[rows] - since_s, self.took_s[rows], self.sent_late_s[rows], self.status[rows], self.default[rows]
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import msgspec
 from builders.kafka import record
 from builders.query_router import NOW_S, application, make_router, outputs_of
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ IDS = st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_char
 
 
 def records_of(name, ids, kind, ages_s, deadlines_ms, *, traced):
-    encode = codec.queries._encoders[kind].encode
+    encode = (msgspec.json if kind == codec.JSON else msgspec.msgpack).encode
     for offset, (query_id, age_s, deadline_ms) in enumerate(zip(ids, ages_s, deadlines_ms, strict=False)):
         content = {"query_id": query_id, "application": name, "input": [float(offset % 5)]}
         if deadline_ms:

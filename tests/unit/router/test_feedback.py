@@ -233,7 +233,7 @@ async def test_old_decisions_stay_while_feedback_or_queries_are_behind_in_any_pa
     async def forgotten_after(looks, unread):
         rig.unfinished[CATALOGUE.feedback] = unread
         for _ in range(looks):
-            await rig.join.forget_old()
+            await rig.learner.forget_old()
         return [offset is None for offset in rig.found("q1", "q2")]
 
     rig.since_ms = later_s * 1000
