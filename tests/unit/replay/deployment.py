@@ -255,7 +255,7 @@ class Deployment:
         return self._selection.position(partition)
 
     def learn(self, partition=0, most=None, crash_after=None):
-        """One step over feedback behind the position, of so many records; a crash comes after so many of its rows."""
+        """One step over feedback behind the position, of so many records; a crash comes before more rows."""
         position, log = self.position(partition), self.logs.topics[CATALOGUE.feedback, partition]
         records = [one for one in log if one.offset > position][:most]
         if not records:
@@ -327,11 +327,12 @@ class Deployment:
         return iter(sorted(one for one in encoded if one[0] >= first))
 
     async def write(self, partition, rows, _=()):
-        for key, value in islice(rows.items(), self._crash_after):
+        """All rows, or none when the process crashes before: a step is a transaction."""
+        crashed, self._crash_after = self._crash_after is not None and self._crash_after < len(rows), None
+        for key, value in {}.items() if crashed else rows.items():
             self.rows |= {msgspec.structs.astuple(decode_key(key)): value and decode_row(value)}
             self.logs.append(CATALOGUE.selection_changelog, value, partition, key)
         self.rows = {place: row for place, row in self.rows.items() if row is not None}
-        self._crash_after = None
 
 
 def verified(at, **changes):
