@@ -58,15 +58,23 @@ def expected_answer(row, deadline_s):
 
 
 class UnevenSend:
-    """Acknowledges after as many turns of the loop as it is told, so that sends overtake one another."""
+    """Acknowledges after as many turns of the loop as it is told, so that sends overtake one another.
 
-    def __init__(self, turns):
-        self.turns, self.safe = cycle(turns), []
+    A frame is finished when the outputs of all its rows, of those that are expected by frame and row, are safe.
+    """
+
+    def __init__(self, turns, expected):
+        self.turns, self.expected, self.safe, self.finished = cycle(turns), expected, [], []
 
     async def send(self, partition, pieces):
         for _ in range(next(self.turns)):
             await asyncio.sleep(0)
         self.safe += [(partition, frame) for _, frame in pieces]
+
+    def finish(self, origins):
+        safe = Counter(piece.frame for _, piece in self.safe for _ in piece.outputs)
+        assert all(safe[origin] == sum(frame == origin for frame, _ in self.expected) for origin in origins)
+        self.finished.extend(origins)
 
 
 @given(
@@ -83,14 +91,8 @@ class UnevenSend:
 def test_every_row_is_answered_once_and_every_frame_finished_after_that(
     *, submissions, make_limit, max_open_rows, max_delay_s, inline, turns
 ):
-    send, finished, expected = UnevenSend(turns), [], {}
-
-    def finish(origins):
-        safe = Counter(piece.frame for _, piece in send.safe for _ in piece.outputs)
-        assert all(safe[origin] == sum(frame == origin for frame, _ in expected) for origin in origins)
-        finished.extend(origins)
-
-    send.finish = finish
+    expected = {}
+    send = UnevenSend(turns, expected)
 
     async def serve():
         core = HostBatcher(Window(max_delay_s), make_limit(), max_open_rows)
@@ -115,4 +117,4 @@ def test_every_row_is_answered_once_and_every_frame_finished_after_that(
     asyncio.run(asyncio.wait_for(serve(), timeout=10))
     assert rows_of(piece for _, piece in send.safe) == expected
     assert all(replies[piece.frame] == partition for partition, piece in send.safe)
-    assert sorted(finished) == sorted(replies)
+    assert sorted(send.finished) == sorted(replies)
