@@ -72,7 +72,7 @@ def evaluate(
     from clipper_stream.evaluation.estimators.registry import ESTIMATORS
     from clipper_stream.evaluation.question import Question
 
-    require_extra("replay", "pyarrow", *(["matplotlib"] if report else []))
+    require_extra("replay", "duckdb", "pyarrow", *(["matplotlib"] if report else []))
     if offline and log is None:
         raise typer.BadParameter("--offline: give the decisions with --log")
     if log is not None and (since or until or horizon):
@@ -109,8 +109,7 @@ def _decisions(
     if log is not None:
         yield log
         return
-    from clipper_agents.replay.export import export_log
-    from clipper_agents.replay.logs import log_of
+    from clipper_agents.replay.export import export_log, log_of
 
     with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
         path = Path(folder) / "decisions.parquet"

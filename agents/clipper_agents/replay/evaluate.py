@@ -18,8 +18,7 @@ from clipper_stream.evaluation.evaluate import evaluate
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.log.new_model import PlacedAnswers, with_new_model
-from clipper_stream.evaluation.log.parquet import FileFacts, read_facts
-from clipper_stream.evaluation.log.time_order import read_in_time_order
+from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks, read_facts
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.results import Evaluation
 from clipper_stream.evaluation.sequential.replay import Place
@@ -33,7 +32,7 @@ class LogFile:
     """A log that can be read again and again.
 
     Attributes:
-        path: Of the file, or the folder of files.
+        path: Of the file.
         facts: Metadata of the file.
         new: Answers of models that the log has no outputs of, by reference.
 
@@ -69,7 +68,7 @@ class LogFile:
 
     def chunks(self) -> Iterator[DecisionColumns]:
         """Read the decisions in the order of time, with a column for each new model."""
-        for columns in read_in_time_order(self.path):
+        for columns in read_chunks(self.path):
             wider = columns
             for ref, placed in self.new.items():
                 wider = with_new_model(wider, ref, placed, self.facts.loss_kind)

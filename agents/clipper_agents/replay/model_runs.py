@@ -2,26 +2,19 @@
 
 Rules of this file:
 - A run that is broken off leaves no file of answers; the next run computes all chunks.
-- Worker processes are spawned, so that no thread or lock of a model library is copied into them, and end with the
-  process that started them, however it ends.
 """
 
 import hashlib
 import json
-import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 from clipper_agents.replay.answer_files import Queries, group_rows, input_files, read_queries, write_answers
+from clipper_agents.replay.worker_pool import run_jobs
 from clipper_stream.errors import ModelFailed
 from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, InputChunk, ModelAnswers, answers_of, planned
 from clipper_stream.models.model import Model
@@ -123,8 +116,11 @@ def score_inputs(
         for path in input_files(inputs)
         for chunk in planned(group_rows(path), chunk_rows)
     ]
-    answered = _in_processes(jobs, processes) if jobs and processes else map(_run, jobs)
-    queries, failed = write_answers(out, _counted(answered, len(jobs), told), source.ref)
+    answered = run_jobs(_run, jobs, processes)
+    try:
+        queries, failed = write_answers(out, _counted(answered, len(jobs), told), source.ref)
+    except BrokenProcessPool as error:
+        raise ModelFailed(f"model {source.ref} ended the process that ran it: try it with `model test`") from error
     return ModelRunSummary(queries=queries, failed=failed, chunks=len(jobs))
 
 
@@ -133,38 +129,6 @@ def _counted(answered: Iterable[_Answered], of: int, told: Told) -> Iterator[_An
     for number, each in enumerate(answered, 1):
         yield each
         told(number, of)
-
-
-def _in_processes(jobs: list[_Job], processes: int) -> Iterator[_Answered]:
-    """Answers in the order of the jobs; at most two jobs of each process are under way or wait to be written."""
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), get_context("spawn"), initializer=_begin)
-    running: deque[Future[_Answered]] = deque()
-    try:
-        for job in jobs:
-            running.append(pool.submit(_run, job))
-            if len(running) == 2 * processes:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    except BrokenProcessPool as error:
-        what = f"model {jobs[0].source.ref} ended the process that ran it"
-        raise ModelFailed(f"{what}: try it with `model test`") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-# --- in the worker processes ------------------------------------------------------------------------------------------
-def _begin() -> None:
-    """End with the parent process, and leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _run(job: _Job) -> _Answered:

@@ -4,10 +4,11 @@ import asyncio
 import hashlib
 import tempfile
 from collections import Counter, defaultdict
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import oracle
 from builders.decision_logs import audit_of
 from builders.feedback import prediction
@@ -20,11 +21,13 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import JoinedFeedback, decode_feedback, learn
 from clipper_agents.feedback.learning_config import config_digest
 from clipper_agents.feedback.restore_markers import is_marker, read_markers
-from clipper_agents.replay.partition_join import JoinRules, PartitionJoin
+from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
+from clipper_agents.replay.log_tables import LogTables
 from clipper_agents.replay.state_at import state_at
 from clipper_agents.replay.verify import verify
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
@@ -338,19 +341,21 @@ def state(at, **upto):
 
 
 def joined(logs, partition=0, *, first_offset=0, lists_of=3, **rules):
+    """The decisions of a partition in log order, and the counts; records are read in lists of so many."""
     settings = JoinRules(**(dict(application="app", loss_kind="zero_one", partitions=4) | rules))
-    names = {getattr(CATALOGUE, name): name for name in ("predictions", "audits", "feedback")}
-    records = sorted((one for topic in names for one in logs.topics[topic, partition]), key=lambda one: one.timestamp)
-    parts = []
     with tempfile.TemporaryDirectory() as folder:
-        join = PartitionJoin(partition, settings, first_offset, Path(folder))
-        for topic, found in groupby(records, key=lambda one: one.topic):
-            while some := [*islice(found, lists_of)]:
-                getattr(join, names[topic])(some)
-                parts += join.finished(some[-1].timestamp)
-        parts += join.end()
-        join.close()
-    return DecisionColumns.concatenated(parts), +join.counts
+        path = Path(folder) / "decisions.parquet"
+        with LogTables(Path(folder), "0", CATALOGUE, settings.application, {partition: first_offset}) as tables:
+            for topic in (CATALOGUE.predictions, CATALOGUE.audits, CATALOGUE.feedback):
+                records = iter(logs.topics[topic, partition])
+                while some := [*islice(records, lists_of)]:
+                    tables.take(some)
+        with DecisionJoin(Path(folder), settings) as join:
+            facts = FileFacts(application=settings.application, loss_kind=settings.loss_kind, models=join.models)
+            join.write(path, facts.metadata, 2_048)
+            counts = tables.counts + Counter(join.counts)
+        columns = DecisionColumns.concatenated(read_chunks(path))
+    return columns.take(np.argsort(columns.offset)), +counts
 
 
 def folded(at, partitions=(0, 1), changelog=None):

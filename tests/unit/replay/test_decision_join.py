@@ -207,17 +207,13 @@ def test_a_story_is_joined_and_counted(log, feedback, counts, lists_of):
     assert {name: number for name, number in found.items() if name != "feedback"} == counts
 
 
-def test_a_horizon_a_span_and_chunks_leave_out_what_is_beyond_them():
+def test_a_horizon_and_a_span_leave_out_what_is_beyond_them():
     log = Log().add(decided("p", A), at_ms=1_000).add(Q, at_ms=2_000)
     log.add(told(), at_ms=11_000).add(told("p"), at_ms=11_001)
     rows, counts = rows_of(log, horizon_ms=10_000)
     assert ([row["feedback_offset"] for row in rows], counts["late"]) == ([-1, 0], 1)
     rows, counts = rows_of(Log(Q, Q, told(), audit(beside(1)), decided("p", A)), first_offset=1)
     assert ([row["offset"] for row in rows], counts["repeated"], counts["not_wanted"]) == ([2], 1, 1)
-    many = Log(*(decided(f"{number}", A) for number in range(4)))
-    many.add(told("0"), at_ms=50_000).add(told("0")).add(audit(beside(1), query_id="0"))
-    columns, counts = joined(many, chunk_rows=2, horizon_ms=5_000, lists_of=1)
-    assert (len(columns), counts["late"]) == (4, 2), "chunks leave as soon as nothing more can come"
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -227,11 +223,9 @@ def test_an_id_of_two_applications_is_two_decisions(first, early):
     asked = [decided("q", answer(f"{name}:1", 1), application=name) for name in (first, second)] * 2
     said = [told(application=name) for name in (None, "other", "app", "third")]
     of_others = 2 if first == "app" else 3
-    for memory in (1, 1_000):
-        rules = dict(most_in_memory=memory, lists_of=1 if early else 3)
-        rows, counts = rows_of(Log(*said, *asked) if early else Log(*asked, *said), **rules)
-        assert [row["feedback_offset"] for row in rows] == [0 if first == "app" else 2]
-        assert (counts["not_wanted"], counts["duplicates"], counts["repeated"]) == (of_others, 3 - of_others, 1)
+    rows, counts = rows_of(Log(*said, *asked) if early else Log(*asked, *said), lists_of=1 if early else 3)
+    assert [row["feedback_offset"] for row in rows] == [0 if first == "app" else 2]
+    assert (counts["not_wanted"], counts["duplicates"], counts["repeated"]) == (of_others, 3 - of_others, 1)
 
 
 # --- any log ----------------------------------------------------------------------------------------------------------
@@ -314,9 +308,7 @@ def logs(draw):
     log=logs(),
     loss_kind=st.sampled_from(["zero_one", "absolute", "squared"]),
     lists_of=st.integers(1, 9),
-    chunk_rows=st.sampled_from([1, 2, 7, 1_000]),
-    most_in_memory=st.sampled_from([1, 3, 1_000]),
     horizon_ms=st.sampled_from([0.0, 5_000.0, float("inf")]),
 )
-def test_the_join_of_any_log_is_the_naive_one_and_counts_alike_whatever_fits_into_memory(log, **rules):
-    assert rows_of(log, **rules)[1] == joined(log, **rules | dict(most_in_memory=1_000, chunk_rows=1_000))[1]
+def test_the_join_of_any_log_is_the_naive_one_and_counts_alike_in_lists_of_any_length(log, **rules):
+    assert rows_of(log, **rules)[1] == joined(log, **rules | dict(lists_of=1_000))[1]
