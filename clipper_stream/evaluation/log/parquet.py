@@ -126,7 +126,7 @@ def read_chunks(path: Path, wanted: Collection[str] = EVERYTHING) -> Iterator[De
         UnusableFile: it holds no decisions, or in a newer form.
     """
     models = read_facts(path).models
-    file = _opened(path)
+    file = _opened(path, read_dictionary=[*WORDS, _ENTRY + "model", _ENTRY + "output"])
     names = [name for name in (*PLAIN, *WORDS, FEATURES) if name in wanted]
     entries = [name for name in ENTRIES if name in wanted]
     names += [_ENTRY + name for name in (["model", *entries] if entries else [])]
@@ -134,12 +134,12 @@ def read_chunks(path: Path, wanted: Collection[str] = EVERYTHING) -> Iterator[De
         yield _columns_of(file.read_row_group(number, columns=names, use_threads=False), models, wanted)
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, **settings: Any) -> Any:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        return pq.ParquetFile(path, read_dictionary=[*WORDS, _ENTRY + "model", _ENTRY + "output"])
+        return pq.ParquetFile(path, **settings)
     except (OSError, pa.ArrowException) as error:
         raise UnusableFile(f"{path} cannot be read: {error}: give what `replay export` wrote") from error
 

@@ -23,7 +23,6 @@ from clipper_agents.feedback.learning_config import config_digest
 from clipper_agents.feedback.restore_markers import is_marker, read_markers
 from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
 from clipper_agents.replay.log_tables import LogTables
-from clipper_agents.replay.state_at import state_at
 from clipper_agents.replay.verify import verify
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_stream.evaluation.log.columns import DecisionColumns
@@ -87,10 +86,6 @@ class MemoryLogs:
     async def bounds(self, topic, partition):
         log, start = self.topics[topic, partition], self.starts[topic, partition]
         return start, log[-1].offset + 1 if log else start
-
-    async def offset_at(self, topic, partition, at_ms):
-        found = (one.offset for one in self.topics[topic, partition] if one.timestamp >= at_ms)
-        return next(found, (await self.bounds(topic, partition))[1])
 
     async def read(self, topic, partition, start, end):
         wanted = [one for one in self.topics[topic, partition] if start <= one.offset < end]
@@ -243,10 +238,6 @@ class Deployment:
                 self.learn(partition)
         return self.learn(partition) if every else self
 
-    def age(self, before, after):
-        """Traffic, an hour, and more traffic; then the first part is deleted."""
-        return self.work(before).wait(LATER_MS).work(after, first=100).delete_before(before - 2)
-
     # --- learners -----------------------------------------------------------------------------------------------
     def position(self, partition=0):
         """The last feedback offset that is in the rows."""
@@ -334,10 +325,6 @@ class Deployment:
 
 def verified(at, **changes):
     return asyncio.run(verify(at.logs, CATALOGUE, HORIZON_S, **changes))
-
-
-def state(at, **upto):
-    return asyncio.run(state_at(at.logs, CATALOGUE, "app", HORIZON_S, **upto))
 
 
 def joined(logs, partition=0, *, first_offset=0, lists_of=3, **rules):

@@ -3,12 +3,15 @@ from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from builders.decision_logs import answer, audit_of, decided, missing
 from hypothesis import HealthCheck, given, settings
 from msgspec import UNSET
 from unit.replay.deployment import CATALOGUE, MemoryLogs, joined
 
+from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
+from clipper_agents.replay.log_tables import LogTables
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.feedback.join import disagreement, feedback_value, join
@@ -226,6 +229,18 @@ def test_an_id_of_two_applications_is_two_decisions(first, early):
     rows, counts = rows_of(Log(*said, *asked) if early else Log(*asked, *said), lists_of=1 if early else 3)
     assert [row["feedback_offset"] for row in rows] == [0 if first == "app" else 2]
     assert (counts["not_wanted"], counts["duplicates"], counts["repeated"]) == (of_others, 3 - of_others, 1)
+
+
+def test_decisions_are_in_the_order_of_time_then_of_partitions_and_offsets(tmp_path):
+    times = {1: [5, 2, 9], 0: [4, 5]}
+    with LogTables(tmp_path, "0", CATALOGUE, "app", {0: 0, 1: 0}) as tables:
+        for partition, mine in times.items():
+            log = Log(*(decided(f"{at}", A, predicted_at_ms=at) for at in mine), partition=partition)
+            tables.take(log.topics[CATALOGUE.predictions, partition])
+    with DecisionJoin(tmp_path, JoinRules(application="app", loss_kind="zero_one")) as join:
+        join.write(tmp_path / "x.parquet", {}, 2_048)
+    rows = pq.read_table(tmp_path / "x.parquet", columns=["at_ms", "partition", "offset"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [(2, 1, 1), (4, 0, 0), (5, 0, 1), (5, 1, 0), (9, 1, 2)]
 
 
 # --- any log ----------------------------------------------------------------------------------------------------------
