@@ -1,7 +1,6 @@
 """`clipper-stream replay score`: what a model says to logged inputs, before it is deployed."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from clipper_agents.cli.terminal import progress, say
 
 def score(
     inputs: Annotated[
-        Path, typer.Argument(metavar="INPUTS", help="What `replay export --inputs` wrote: a file or a folder.")
+        Path, typer.Argument(metavar="INPUTS", help="What `replay export --inputs` wrote.")
     ],
     *,
     model: Annotated[str, typer.Option(metavar="NAME:VERSION", help="How the model is called in the evaluation.")],
@@ -69,6 +68,6 @@ def score(
 
         found = score_inputs(inputs, source, out, processes=processes, told=told)
     if as_json:
-        say(json.dumps({"file": str(out), "model": model, **asdict(found)}))
+        say(json.dumps({"file": str(out), "model": model, **found._asdict()}))
         return
     say(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")

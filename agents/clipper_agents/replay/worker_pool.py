@@ -10,8 +10,9 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from itertools import islice
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ _counter: list[Any] = []
 
 
 def run_jobs(
-    run: Callable[[J], R], jobs: Sequence[J], processes: int, progress: Callable[[int], None] = lambda _: None
+    run: Callable[[J], R], jobs: Iterable[J], processes: int, progress: Callable[[int], None] = lambda _: None
 ) -> Iterator[R]:
     """Run jobs, and yield their results; at most two jobs of each process are under way or wait to be taken.
 
@@ -35,20 +36,21 @@ def run_jobs(
     Raises:
         BrokenProcessPool: a process ended before its job was done.
     """
-    if not processes or not jobs:
+    if not processes:
         yield from map(run, jobs)
         return
     before, context = {*active_children()}, get_context("spawn")
     counter, told = context.Value("q", 0), 0
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _begin, (counter,))
+    pool = ProcessPoolExecutor(processes, context, _begin, (counter,))
     running: deque[Future[R]] = deque()
-    waiting = deque(jobs)
+    waiting = iter(jobs)
     try:
-        while waiting or running:
-            while waiting and len(running) < 2 * processes:
-                running.append(pool.submit(run, waiting.popleft()))
+        while True:
+            running.extend(pool.submit(run, job) for job in islice(waiting, 2 * processes - len(running)))
+            if not running:
+                return
             while not running[0].done():
-                wait(running, LOOK_S, "FIRST_EXCEPTION")
+                wait([running[0]], LOOK_S)
                 reached = counter.value
                 progress(reached - told)
                 told = reached

@@ -31,32 +31,6 @@ _FAILED = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputChunk:
-    """A piece of a file of inputs that is run at once: `rows` from `first` on, in a row group."""
-
-    group: int
-    first: int
-    rows: int
-
-
-def planned(group_rows: Sequence[int], most_rows: int = CHUNK_ROWS) -> list[InputChunk]:
-    """The chunks of a file, none across two row groups.
-
-    Args:
-        group_rows: Rows of each row group.
-        most_rows: Of a chunk, at least 1.
-
-    >>> [chunk.rows for chunk in planned([5, 2], most_rows=2)]
-    [2, 2, 1, 2]
-    """
-    return [
-        InputChunk(group=group, first=first, rows=min(most_rows, rows - first))
-        for group, rows in enumerate(group_rows)
-        for first in range(0, rows, most_rows)
-    ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelAnswers:
     """Outputs of a model for n queries.
 
