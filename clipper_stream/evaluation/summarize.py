@@ -41,11 +41,7 @@ class Summarizer:
     """Says what the sums of candidates amount to, beside those of what was logged.
 
     Attributes:
-        question: How they are looked at.
-        found: What the log holds.
-        logged: Sums of what was logged.
         drawn: What `draws` drew, the same for all candidates.
-        confidence: Of each interval, so that those of all candidates hold together.
     """
 
     question: Question

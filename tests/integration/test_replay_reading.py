@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from aiokafka import AIOKafkaProducer
+from builders.columns import concatenated
 from builders.decision_logs import answer, decided
 from builders.router_deployment import publish_manifests
 from kafka_fixture import temporary_topics
@@ -13,7 +14,6 @@ from kafka_fixture import temporary_topics
 from clipper_agents import exits
 from clipper_agents.replay.export import KafkaLog, export_log
 from clipper_agents.replay.span import Span
-from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.parquet import read_chunks, read_facts
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -93,7 +93,7 @@ def read(tmp_path):
 
 
 def sorted_columns(path):
-    columns = DecisionColumns.concatenated(read_chunks(path))
+    columns = concatenated(read_chunks(path))
     assert columns.at_ms.tolist() == sorted(columns.at_ms)
     return columns.take(np.lexsort((columns.offset, columns.partition)))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from clipper_agents.control.selection_states import read_state, state_of
 from clipper_agents.replay.answer_files import read_answers
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.candidates.candidate_text import Parsed, parse_candidate
+from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.evaluate import evaluate
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.ensembles import Answering
@@ -98,7 +98,7 @@ def evaluate_file(
     asked = asked_of(log, question, manifest)
     models = log.facts.models if manifest is None else tuple(manifest.models)
     states = {} if state is None else states_of(state, log.facts.application)
-    parsed: list[Parsed] = [
+    parsed = [
         parse_candidate(text, models, answering=asked.answering, states=states, known=log.models) for text in candidates
     ]
     return evaluate(log.facts.application, log.chunks, parsed, asked)

@@ -36,7 +36,6 @@ class ModelAnswers:
 
     Attributes:
         output: As JSON; a list, one a row, where `several_rows`; None where the query failed.
-        several_rows: Whether the query has a list of rows.
         error: Why it, or the first of its rows that did, failed; None where none did.
     """
 
@@ -51,22 +50,7 @@ class ModelAnswers:
 
 
 def answers_of(model: Model, spec: RowSpec, queries: Sequence[str], batch_rows: int) -> ModelAnswers:
-    """Run a model over logged queries.
-
-    Args:
-        model: May raise: that costs the row.
-        spec: What a row looks like.
-        queries: As JSON, `{"input": row}` or `{"inputs": [row, ...]}`.
-        batch_rows: Most rows of a batch, at least 1.
-
-    >>> from clipper_stream.models.runtimes.python_function import FunctionModel
-    >>> total = FunctionModel(lambda rows: rows.sum(axis=1))
-    >>> answers_of(total, RowSpec("int64"), ['{"input": [1, 2]}', '{"inputs": [[3], [4]]}'], 10).output
-    ['3', '[3, 4]']
-
-    Raises:
-        ModelUnavailable: the model's server is not there, or refuses all.
-    """
+    """Run a model over logged queries."""
     asked = [_rows_of(query) for query in queries]
     rows = [row for _, members in asked for row in members]
     outputs, failed = _predicted(model, spec, rows, batch_rows)
@@ -147,18 +131,7 @@ class PlacedAnswers:
 
 
 def with_new_model(columns: DecisionColumns, name: str, placed: PlacedAnswers, loss_kind: str) -> DecisionColumns:
-    """The decisions with the model as one more column.
-
-    Args:
-        columns: The decisions.
-        name: Reference of the model, none of theirs.
-        placed: What the model said; other queries than those of the columns may be among them.
-        loss_kind: How labels are compared with outputs.
-
-    Raises:
-        InvalidSetting: there is such a column.
-        UnknownName: there is no such loss.
-    """
+    """The decisions with the model as one more column."""
     found = placed.find(columns)
     there = found != UNKNOWN
     answers = placed.answers

@@ -44,18 +44,11 @@ class FileFacts:
     """Metadata of a file of decisions.
 
     Attributes:
-        application: Whose decisions these are.
-        loss_kind: How labels were compared with outputs.
         since_ms: Begin of the span, milliseconds since the epoch; None: of the log.
-        until_ms: Its end.
         horizon_s: How long after its prediction a feedback counted, in seconds; None: as long as there was a log.
         offsets: By partition, offset of the first prediction and one past the last.
-        counts: What was read, and what became of it.
+        counts: What was read, and what became of it, by the names of `docs/reference/replay-files.md`.
         models: References of all models in the file, in order.
-        decisions: Rows of the file.
-
-    >>> FileFacts(application="digits", loss_kind="zero_one").decisions
-    0
     """
 
     application: str
@@ -76,11 +69,7 @@ class FileFacts:
 
 @contextmanager
 def new_file(path: Path, *, replaces: bool = False) -> Iterator[Path]:
-    """Give a place for a file, which gets its name when the block has ended without an error, and survives a power cut.
-
-    Args:
-        path: Its name; the folder is made.
-        replaces: Whether a file of that name is replaced.
+    """Give a place for a file, which has its name, and survives a power cut, when the block has ended without an error.
 
     Raises:
         UnusableFile: something is there already, and not to be replaced.

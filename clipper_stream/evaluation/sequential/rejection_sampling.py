@@ -43,17 +43,8 @@ def reject(
 ) -> Iterator[ReplayRun]:
     """Take what the candidate would have chosen, and let it learn from that.
 
-    Args:
-        chunks: A log in the order of time; one chunk is gone through by `at_ms`.
-        candidate: What it begins with.
-        ratio: The acceptance ratio, in (0, 1]: the least probability in all chunks.
-        seed: Of the draws.
-
     Returns:
         The loss is the mean over the decisions taken: those with a denominator of 1.
-
-    Raises:
-        InvalidSetting: the ratio is none; the policy serves several models together.
     """
     check_number("ratio", ratio, most=1.0, above=0.0)
     learner = _alone(candidate)

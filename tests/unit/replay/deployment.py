@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import oracle
+from builders.columns import concatenated
 from builders.decision_logs import audit_of
 from builders.feedback import prediction
 from builders.kafka import record
@@ -25,7 +26,6 @@ from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
 from clipper_agents.replay.log_tables import LogTables
 from clipper_agents.replay.verify import verify
 from clipper_agents.router.selection_store import SelectionStore
-from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
@@ -341,7 +341,7 @@ def joined(logs, partition=0, *, first_offset=0, lists_of=3, **rules):
             facts = FileFacts(application=settings.application, loss_kind=settings.loss_kind, models=join.models)
             join.write(path, facts.metadata, 2_048)
             counts = tables.counts + Counter(join.counts)
-        columns = DecisionColumns.concatenated(read_chunks(path))
+        columns = concatenated(read_chunks(path))
     return columns.take(np.argsort(columns.offset)), +counts
 
 
