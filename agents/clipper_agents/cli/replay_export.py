@@ -34,7 +34,7 @@ def export(
     application: ApplicationName,
     *,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where to: a new file .parquet, or else a new folder of such files.")
+        Path, typer.Option(metavar="FILE", help="The file .parquet to write; it must be new.")
     ],
     since: Since = None,
     until: Until = None,
