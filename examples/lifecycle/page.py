@@ -78,12 +78,16 @@ def render_lifecycle(events: Sequence[Change], samples: Sequence[LifecycleSample
     first_s, last_s = samples[0].at_s, samples[-1].at_s
     marks = sorted(events, key=lambda event: (event.at_ms, event.revision))
     refs = versions_of(samples)
-    return page_environment(TEMPLATES, Path(__file__).parent).get_template("page.html").render(
-        title=title,
-        lead=f"{len(refs)} versions and {len(marks)} changes in {last_s - first_s:.0f} seconds.",
-        figure=svg(lifecycle_figure(marks, samples)),
-        changes=[(f"{mark.at_ms / 1000 - first_s:.1f} s", mark) for mark in marks],
-        versions=list(_version_rows(refs, samples)),
+    return (
+        page_environment(TEMPLATES, Path(__file__).parent)
+        .get_template("page.html")
+        .render(
+            title=title,
+            lead=f"{len(refs)} versions and {len(marks)} changes in {last_s - first_s:.0f} seconds.",
+            figure=svg(lifecycle_figure(marks, samples)),
+            changes=[(f"{mark.at_ms / 1000 - first_s:.1f} s", mark) for mark in marks],
+            versions=list(_version_rows(refs, samples)),
+        )
     )
 
 

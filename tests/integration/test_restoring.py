@@ -2,7 +2,6 @@ import asyncio
 import json
 import shutil
 import signal
-import time
 
 import msgspec
 import pytest

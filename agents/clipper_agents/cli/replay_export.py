@@ -33,9 +33,7 @@ def export(
     deployment: DeploymentContext,
     application: ApplicationName,
     *,
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="The file .parquet to write; it must be new.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file .parquet to write; it must be new.")],
     since: Since = None,
     until: Until = None,
     horizon: Horizon = None,

@@ -12,9 +12,7 @@ from clipper_agents.cli.terminal import progress, say
 
 
 def score(
-    inputs: Annotated[
-        Path, typer.Argument(metavar="INPUTS", help="What `replay export --inputs` wrote.")
-    ],
+    inputs: Annotated[Path, typer.Argument(metavar="INPUTS", help="What `replay export --inputs` wrote.")],
     *,
     model: Annotated[str, typer.Option(metavar="NAME:VERSION", help="How the model is called in the evaluation.")],
     uri: Annotated[

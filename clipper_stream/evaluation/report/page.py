@@ -63,9 +63,7 @@ def page_environment(*folders: Path) -> "Environment":
     """Return an environment of templates in these folders, in which all texts are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 (for pages alone)
 
-    return Environment(
-        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    return Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
 def lead(evaluation: Evaluation) -> str:
