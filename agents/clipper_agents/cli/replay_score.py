@@ -39,11 +39,11 @@ def score(
 
     A row on which the model fails has no output, and counts as a loss of 1.
     """
+    require_extra("replay", "pyarrow")
     from clipper_agents.cli.model_target import read_target
     from clipper_agents.replay.model_runs import ModelSource, score_inputs
     from clipper_stream.query.inputs import RowSpec
 
-    require_extra("replay", "pyarrow")
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
     stated = {"runtime": runtime, "sha256": sha256, "dtype": dtype, "shape": shape_of(shape)}
