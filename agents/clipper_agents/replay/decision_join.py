@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Self
 
 import duckdb
+import pyarrow as pa
 from duckdb.sqltypes import BOOLEAN, DOUBLE, VARCHAR
-from pyarrow import dataset
 
 from clipper_agents.replay.log_tables import TABLES, json_of, value_of
 from clipper_stream.errors import InvalidLabel
@@ -73,26 +73,25 @@ CREATE MACRO unknown(query_id, place, sent_on) AS if(
     'forwarded', 'orphans');
 
 CREATE TABLE told AS
-SELECT feedback.*, decision.place AS decision, CASE
-    WHEN feedback.application <> getvariable('application') AND known.first IS NOT NULL THEN 'not_wanted'
-    WHEN feedback.application <> getvariable('application')
-        THEN replace(unknown(feedback.query_id, feedback.place, sent_on), 'orphans', 'not_wanted')
-    WHEN feedback.application IS NULL AND known.first_own IS DISTINCT FROM known.first THEN 'not_wanted'
-    WHEN known.first_own IS NULL THEN unknown(feedback.query_id, feedback.place, sent_on)
-    WHEN decision.place IS NULL THEN 'not_wanted'
-    WHEN feedback.said_ms > decision.until_ms THEN 'late'
-    ELSE 'about' END AS outcome
+SELECT feedback.place AS feedback, known.first_own AS decision, given, said_ms, if(given IS NULL, label, NULL) AS label,
+    feedback.context IS NULL OR feedback.context IS NOT DISTINCT FROM decision.context AS fits,
+    several, answer, is_default, members, coalesce(silent, false) AS silent,
+    coalesce(served_propensity, probability) AS probability,
+    CASE
+        WHEN feedback.application <> getvariable('application') AND known.first IS NOT NULL THEN 'not_wanted'
+        WHEN feedback.application <> getvariable('application')
+            THEN replace(unknown(feedback.query_id, feedback.place, sent_on), 'orphans', 'not_wanted')
+        WHEN feedback.application IS NULL AND known.first_own IS DISTINCT FROM known.first THEN 'not_wanted'
+        WHEN known.first_own IS NULL THEN unknown(feedback.query_id, feedback.place, sent_on)
+        WHEN decision.place IS NULL THEN 'not_wanted'
+        WHEN said_ms > until_ms THEN 'late'
+    END AS unused
 FROM feedback
 LEFT JOIN known ON known.query_id = feedback.query_id AND known.partition = feedback.place >> 48
-LEFT JOIN decision ON decision.place = known.first_own;
+LEFT JOIN decision ON decision.place = known.first_own
+LEFT JOIN served ON served.place = known.first_own;
 
-CREATE TABLE about AS
-SELECT told.place AS feedback, told.decision, given, said_ms, if(given IS NULL, label, NULL) AS label,
-    told.context IS NULL OR told.context IS NOT DISTINCT FROM decision.context AS fits,
-    several, answer, is_default, members, coalesce(silent, false) AS silent,
-    coalesce(served_propensity, probability) AS probability
-FROM told JOIN decision ON decision.place = told.decision LEFT JOIN served ON served.place = told.decision
-WHERE outcome = 'about';
+CREATE VIEW about AS SELECT * FROM told WHERE unused IS NULL;
 
 CREATE TABLE compared AS
 SELECT *, compare(label, output, several) AS loss FROM (
@@ -126,7 +125,7 @@ _COUNTS = """
 SELECT 'decisions' AS name, count(*) AS records FROM decision
 UNION ALL SELECT 'repeated', coalesce(sum(own_predictions), 0) - count(first_own) FROM known
 UNION ALL SELECT 'no_audit', count(*) FILTER (audited) - (SELECT count(*) FROM audit) FROM decision
-UNION ALL SELECT outcome, count(*) FROM told WHERE outcome <> 'about' GROUP BY outcome
+UNION ALL SELECT unused, count(*) FROM told WHERE unused IS NOT NULL GROUP BY unused
 UNION ALL SELECT 'with_feedback', count(feedback) FROM used
 UNION ALL SELECT if(judged.feedback > used.feedback, 'duplicates', 'invalid'), count(*)
     FROM judged JOIN used USING (decision) WHERE judged.feedback IS DISTINCT FROM used.feedback GROUP BY ALL
@@ -201,8 +200,8 @@ class DecisionJoin:
         config = {"memory_limit": MEMORY, "temp_directory": str(folder), "threads": threads}
         self._database = duckdb.connect(config=config | {"preserve_insertion_order": False})
         for name in TABLES:
-            files = [str(path) for path in folder.glob(f"{name}-*.arrow")]
-            self._database.register(name, dataset.dataset(files, format="ipc"))
+            files = [pa.ipc.open_file(pa.memory_map(str(path))) for path in folder.glob(f"{name}-*.arrow")]
+            self._database.register(name, pa.concat_tables([file.read_all() for file in files]))
         for name, function, kinds, result, nulls in (
             ("compare", partial(_compare, rules.loss_kind), [VARCHAR, VARCHAR, BOOLEAN], DOUBLE, "special"),
             ("agree", lambda one, other: same(value_of(one), value_of(other)), [VARCHAR, VARCHAR], BOOLEAN, "default"),

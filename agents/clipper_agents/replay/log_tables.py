@@ -296,22 +296,23 @@ class LogTables:
     def _found(self, kind: type[msgspec.Struct], records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Any]]:
         """Return the records of a kind with their contents."""
         found = self._decode[kind](records)
-        if None not in found:
+        readable = [*map(bool, found)]  # a struct is true
+        if all(readable):
             return records, found
-        readable = [one is not None for one in found]
         self.counts["undecodable"] += readable.count(False)
         return _chosen(readable, records, found)
 
     def _take_predictions(self, records: Sequence[Record]) -> None:
         records, found = self._found(LeanPrediction, records)
-        own = [one.application == self._application for one in found]
-        first = self._firsts[records[0].partition] if records else 0
-        wanted = [record.offset >= first and mine for record, mine in zip(records, own, strict=True)]
+        application, first = self._application, self._firsts[records[0].partition] if records else 0
+        wanted = [
+            one.application == application and record.offset >= first
+            for record, one in zip(records, found, strict=True)
+        ]
         if not all(wanted):
-            others, theirs, mine = _chosen([not one for one in wanted], records, found, own)
-            self._write(
-                "other_predictions", place=places_of(others), query_id=[one.query_id for one in theirs], own=mine
-            )
+            rest, others = _chosen([not one for one in wanted], records, found)
+            own = [one.application == application for one in others]
+            self._write("other_predictions", **columns_of(others, "query_id"), place=places_of(rest), own=own)
             records, found = _chosen(wanted, records, found)
         if found:
             self._write_predictions(records, found)
@@ -365,17 +366,15 @@ class LogTables:
         self._write_models("audit_models", places, found)
 
     def _take_feedback(self, records: Sequence[Record]) -> None:
-        is_marker = [bool(one.headers) and restore_id_of(one.headers) is not None for one in records]
-        if any(is_marker):
-            self.counts["markers"] += is_marker.count(True)
-            (records,) = _chosen([not one for one in is_marker], records)
+        if any(map(_headers, records)):
+            is_said = [restore_id_of(one.headers) is None for one in records]
+            self.counts["markers"] += is_said.count(False)
+            (records,) = _chosen(is_said, records)
         records, found = self._found(LeanFeedback, records)
         valid = [*map(_is_valid, found)]
         if not all(valid):
             self.counts["undecodable"] += valid.count(False)
             records, found = _chosen(valid, records, found)
-        if not found:
-            return
         self.counts["feedback"] += len(found)
         self._write(
             "feedback",
@@ -390,6 +389,9 @@ class LogTables:
     def _take_inputs(self, records: Sequence[Record]) -> None:
         records, found = self._found(LeanQuery, records)
         self._write("inputs", place=places_of(records), input=[_input(one) for one in found])
+
+
+_headers = attrgetter("headers")
 
 
 def _chosen(wanted: Sequence[bool], *columns: Sequence[Any]) -> tuple[list[Any], ...]:
