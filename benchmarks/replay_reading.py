@@ -9,7 +9,8 @@ is a prediction, its audit and its feedback. `bare` reads the same records with 
 none of them: what Kafka's client costs. The file has as many decisions as the log, or `--file-decisions` by repeating
 them.
 
-Each job is a process of its own that may not have more than 2 GiB (RLIMIT_DATA, and so each process that it starts).
+Each job is a process of its own that may not reserve more than 4 GiB (RLIMIT_DATA, and so each process that it
+starts); the peak of what it uses is to stay below 2 GiB.
 CPU is that of all of them, without the broker's. On a machine that does something else, CPU says more than seconds.
 """
 

@@ -1,4 +1,4 @@
-"""One way to go through decisions, in a process of its own that may not have more than 2 GiB: `reading_jobs.py JOB`.
+"""One way to go through decisions, in a process of its own that may not reserve more than 4 GiB: `reading_jobs.py JOB`.
 
 The job is JSON: what to do, and with what. Result, as JSON: decisions, seconds, CPU seconds and peak memory, of this
 process and of those that it started.
@@ -23,7 +23,7 @@ from clipper_stream.evaluation.log.parquet import read_chunks
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-LIMIT_BYTES = 2 << 30
+LIMIT_BYTES = 4 << 30
 ESTIMATION = ("propensity", "loss", "served", "context", "at_ms")
 FOLD = (
     "partition", "context", "policy", "propensity", "served_propensity", "answered", "feedback_offset", "label", "loss",

@@ -27,7 +27,7 @@ from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
 from clipper_topics.query_ids import PARTITION_PATTERN
 
-MEMORY = "1GB"
+MEMORY = "512MB"
 """What has no room in it waits in the folder."""
 _OFFSET_BITS = (1 << 48) - 1
 

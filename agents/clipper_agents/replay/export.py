@@ -191,7 +191,7 @@ def read_tables(
 
 def shared_out(spans: Sequence[PartitionSpan], processes: int) -> list[list[PartitionSpan]]:
     """Divide the partitions among at most as many processes, about as many records each."""
-    shares: list[list[PartitionSpan]] = [[] for _ in range(min(processes, len(spans)))]
+    shares: list[list[PartitionSpan]] = [[] for _ in range(max(1, min(processes, len(spans))))]
     for span in sorted(spans, key=lambda one: -one.records):
         min(shares, key=lambda share: sum(one.records for one in share)).append(span)
     return shares
