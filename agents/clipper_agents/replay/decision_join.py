@@ -20,6 +20,7 @@ from typing import Self
 
 import duckdb
 import pyarrow as pa
+from duckdb.func import SPECIAL
 from duckdb.sqltypes import BOOLEAN, DOUBLE, VARCHAR
 
 from clipper_agents.replay.log_tables import TABLES, json_of, value_of
@@ -197,25 +198,29 @@ class DecisionJoin:
     """
 
     def __init__(self, folder: Path, rules: JoinRules, threads: int = 1) -> None:
-        config = {"memory_limit": MEMORY, "temp_directory": str(folder), "threads": threads}
-        self._database = duckdb.connect(config=config | {"preserve_insertion_order": False})
+        self._database = duckdb.connect(
+            config={
+                "memory_limit": MEMORY,
+                "temp_directory": str(folder),
+                "threads": threads,
+                "preserve_insertion_order": False,
+            }
+        )
         for name in TABLES:
             files = [pa.ipc.open_file(pa.memory_map(str(path))) for path in folder.glob(f"{name}-*.arrow")]
             self._database.register(name, pa.concat_tables([file.read_all() for file in files]))
-        for name, function, kinds, result, nulls in (
-            ("compare", partial(_compare, rules.loss_kind), [VARCHAR, VARCHAR, BOOLEAN], DOUBLE, "special"),
-            ("agree", lambda one, other: same(value_of(one), value_of(other)), [VARCHAR, VARCHAR], BOOLEAN, "default"),
-            ("json_of", lambda text: json_of(value_of(text)), [VARCHAR], VARCHAR, "default"),
-        ):
-            self._database.create_function(name, function, kinds, result, null_handling=nulls)
-        settings = {
+        compare, add = partial(_compare, rules.loss_kind), self._database.create_function
+        add("compare", compare, [VARCHAR, VARCHAR, BOOLEAN], DOUBLE, null_handling=SPECIAL)
+        add("agree", lambda one, other: same(value_of(one), value_of(other)), [VARCHAR, VARCHAR], BOOLEAN)
+        add("json_of", lambda text: json_of(value_of(text)), [VARCHAR], VARCHAR)
+        variables = {
             "application": rules.application,
             "horizon_ms": rules.horizon_ms,
             "partitions": rules.partitions,
             "pattern": f"^(?:{PARTITION_PATTERN})$",
             "offset_bits": _OFFSET_BITS,
         }
-        for name, value in settings.items():
+        for name, value in variables.items():
             self._database.execute(f"SET VARIABLE {name} = $1", [value])
         self._database.execute(_JOIN)
         self.counts: dict[str, int] = dict(self._database.execute(_COUNTS).fetchall())

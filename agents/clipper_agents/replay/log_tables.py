@@ -270,7 +270,9 @@ class LogTables:
             catalogue.feedback: self._take_feedback,
             catalogue.queries: self._take_inputs,
         }
-        self._decode = {kind: decoder(kind) for kind in (LeanPrediction, LeanAudit, LeanFeedback, LeanQuery)}
+        self._decode: dict[type[msgspec.Struct], Callable[[Sequence[Record]], list[Any]]] = {
+            kind: decoder(kind) for kind in (LeanPrediction, LeanAudit, LeanFeedback, LeanQuery)
+        }
         self._files: dict[str, Any] = {}
         self.counts: Counter[str] = Counter()
         self.asked: dict[int, tuple[int, int]] = {}
@@ -293,7 +295,7 @@ class LogTables:
         kinds = TABLES[table]
         self._files[table].write(pa.record_batch({name: pa.array(columns[name], kinds[name]) for name in kinds}))
 
-    def _found(self, kind: type[msgspec.Struct], records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Any]]:
+    def _found(self, kind: type[msgspec.Struct], records: Sequence[Record]) -> tuple[Sequence[Any], ...]:
         """Return the records of a kind with their contents."""
         found = self._decode[kind](records)
         readable = [*map(bool, found)]  # a struct is true
@@ -394,7 +396,7 @@ class LogTables:
 _headers = attrgetter("headers")
 
 
-def _chosen(wanted: Sequence[bool], *columns: Sequence[Any]) -> tuple[list[Any], ...]:
+def _chosen(wanted: Sequence[bool], *columns: Sequence[Any]) -> tuple[Sequence[Any], ...]:
     return tuple([*compress(column, wanted)] for column in columns)
 
 

@@ -16,7 +16,8 @@ from itertools import islice
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any, TypeVar
 
-J, R = TypeVar("J"), TypeVar("R")
+J = TypeVar("J")
+R = TypeVar("R")
 LOOK_S = 0.2
 _counter: list[Any] = []
 """In a worker process: what `advance` adds to."""
