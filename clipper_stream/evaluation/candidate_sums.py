@@ -99,7 +99,6 @@ class CandidateSums:
         self.contexts = self.differences = BinnedSums.empty(len(self.outline.contexts))
 
     def add_estimates(self, parts: Mapping[str, BlockSums]) -> None:
-        """Add the sums of another chunk, by estimator."""
         for name, part in parts.items():
             self.estimates[name] = plus(self.estimates.get(name), part)
 

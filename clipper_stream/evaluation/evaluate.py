@@ -75,7 +75,6 @@ def _notes(found: LogSummary, question: Question) -> Iterable[str]:
 
 
 def _span(ms: float) -> str:
-    """Return a duration in words."""
     text = f"{ms:.0f} ms"
     for unit, length, least in (("s", 1_000, 1_000), ("min", 60_000, 600_000), ("h", 3_600_000, 7_200_000)):
         if ms >= least:

@@ -42,7 +42,6 @@ class Timeline:
         return tuple(int(self.since_ms + step * (number + 0.5)) for number in range(self.spans))
 
     def span_of(self, at_ms: np.ndarray) -> np.ndarray:
-        """Number of the span of each time."""
         length = max(1, self.until_ms - self.since_ms)
         found: np.ndarray = np.clip((at_ms - self.since_ms) * self.spans // length, 0, self.spans - 1)
         return found

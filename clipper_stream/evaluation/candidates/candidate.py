@@ -172,7 +172,6 @@ class LearningPolicy:
         return _named(self.policy)
 
     def learner(self) -> CandidateState:
-        """Return the candidate's state before the first decision."""
         return CandidateState(self.policy, self.models, self.start)
 
 

@@ -110,7 +110,6 @@ def _pairs(whole: str, text: str) -> list[tuple[str, Any]]:
 
 
 def _value(text: str) -> Any:
-    """A JSON value, or else a text."""
     try:
         return json.loads(text)
     except ValueError:

@@ -114,7 +114,6 @@ class BlockSums(AdditiveSums):
 
     @classmethod
     def of(cls, terms: Terms, block: Blocks, share: Floats | None = None) -> Self:
-        """Return the sums of the terms of n decisions."""
 
         def shared(part: Floats | None) -> Floats | None:
             return part if part is None or share is None else part * share

@@ -49,7 +49,6 @@ class Delays(AdditiveSums):
 
     @classmethod
     def of(cls, columns: DecisionColumns, now_ms: int) -> Self:
-        """Return the delays of decisions from a log that was read up to `now_ms`."""
         rows = columns.with_feedback
         since_ms = np.where(rows, columns.feedback_at_ms, now_ms) - columns.at_ms
         cell = groups_of(columns) * np.int64(BUCKETS) + buckets_of(since_ms)
@@ -89,7 +88,6 @@ class Censored(AdditiveSums):
 
     @classmethod
     def of(cls, columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Self:
-        """Return how many there are in a log read up to `now_ms`."""
         old, rows = mature(columns, now_ms, maturity_ms), columns.with_feedback
         kinds = np.column_stack([~old, old & rows, old & ~rows])
         young, came, missing = totals(groups_of(columns), len(columns.models) + len(OTHER_GROUPS), kinds).T

@@ -61,7 +61,6 @@ class Choices:
 
     @property
     def prediction(self) -> Floats:
-        """Predicted losses."""
         if self.predicted is None:
             raise InvalidSetting("no predicted losses: add them by `outcome_model.with_predictions`")
         return self.predicted

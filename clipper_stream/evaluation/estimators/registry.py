@@ -38,7 +38,6 @@ class Estimator:
     covers: bool = True
 
     def sums(self, choices: Choices) -> BlockSums:
-        """Return the sums of the terms of n decisions."""
         return BlockSums.of(self.terms(choices), choices.block, choices.share)
 
 

@@ -41,7 +41,6 @@ class ChoiceSums(AdditiveSums):
 
     @classmethod
     def of_choices(cls, context: Codes, contexts: int, target: Floats, scored: Bools) -> "ChoiceSums":
-        """Return the sums of n decisions."""
         return ChoiceSums(
             decisions=len(context), target=totals(context, contexts, target), scored=totals(context, contexts, scored)
         )
@@ -84,7 +83,6 @@ class SupportSums(ChoiceSums):
 
     @classmethod
     def of(cls, choices: Choices, contexts: int) -> Self:
-        """Return the sums of n decisions of a log with so many contexts."""
         share = np.ones(len(choices)) if choices.share is None else choices.share
         counts = choices.importance * share
         away, squares = counts - share, counts * counts

@@ -45,7 +45,6 @@ class ModelAnswers:
 
     @property
     def failed(self) -> int:
-        """Queries with a row that failed."""
         return sum(error is not None for error in self.error)
 
 
@@ -77,7 +76,6 @@ def _written(outputs: Sequence[Any], *, several: bool) -> str | None:
 
 
 def _predicted(model: Model, spec: RowSpec, rows: Sequence[Any], batch_rows: int) -> tuple[list[Any], dict[int, str]]:
-    """Output of each row, and why, by row, there is none."""
     converted = to_rows(spec, rows)
     failed = {row: f"{InvalidInput.__name__}: {error}" for row, error in converted.failed.items()}
     places = [row for row in range(len(rows)) if row not in failed]
@@ -94,7 +92,6 @@ def _predicted(model: Model, spec: RowSpec, rows: Sequence[Any], batch_rows: int
 
 
 def _batches(places: Sequence[int], good: Rows, batch_rows: int) -> Iterator[tuple[Sequence[int], Rows]]:
-    """Batches of one shape, with the places of their rows."""
     first = 0
     for shape, members in groupby(good, lambda row: getattr(row, "shape", None)):
         count = sum(1 for _ in members)

@@ -63,7 +63,6 @@ class FileFacts:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """As it stands among the metadata of the file."""
         return {_KEY: json.dumps({"schema_version": SCHEMA_VERSION} | asdict(self))}
 
 
@@ -152,7 +151,6 @@ def _columns_of(table: Any, models: Sequence[str], wanted: Collection[str]) -> D
 
 
 def _matrices(table: Any, models: Sequence[str], wanted: Collection[str], values: dict[Any, int]) -> dict[str, Any]:
-    """Return the arrays of shape (decisions, models)."""
     shape = table.num_rows, len(models)
     found = {name: _unknown(name, shape) for name in ENTRIES}
     if found.keys().isdisjoint(wanted):

@@ -54,7 +54,6 @@ class ReplayRun:
 
     @classmethod
     def blank(cls, rows: int, models: int) -> "ReplayRun":
-        """Return a run in which no decision counts yet."""
         return cls(
             target=np.zeros((rows, models)),
             numerator=np.zeros(rows),
