@@ -32,7 +32,8 @@ from rig.results import Measures, Summary, Target
 from rig.session import Session, parsed, report, said, session, system_options
 
 from clipper_agents.kafka.topics import ensure_topics
-from clipper_agents.replay.export import KafkaLog, export_log
+from clipper_agents.replay.export import export_log
+from clipper_agents.replay.log_reading import KafkaLog
 from clipper_topics.catalogue import Catalogue
 
 JOBS = Path(__file__).resolve().parent / "rig/reading_jobs.py"

@@ -18,7 +18,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from column_fold import fold_columns
 
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
-from clipper_agents.replay.export import KafkaLog, export_log
+from clipper_agents.replay.export import export_log
+from clipper_agents.replay.log_reading import KafkaLog
 from clipper_stream.evaluation.log.parquet import read_chunks
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection

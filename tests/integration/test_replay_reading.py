@@ -12,7 +12,8 @@ from builders.router_deployment import publish_manifests
 from kafka_fixture import temporary_topics
 
 from clipper_agents import exits
-from clipper_agents.replay.export import KafkaLog, export_log
+from clipper_agents.replay.export import export_log
+from clipper_agents.replay.log_reading import KafkaLog
 from clipper_agents.replay.span import Span
 from clipper_stream.evaluation.log.parquet import read_chunks, read_facts
 from clipper_topics import codec

@@ -109,7 +109,8 @@ def _decisions(
     if log is not None:
         yield log
         return
-    from clipper_agents.replay.export import export_log, log_of
+    from clipper_agents.replay.export import export_log
+    from clipper_agents.replay.log_reading import log_of
 
     with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
         path = Path(folder) / "decisions.parquet"

@@ -46,7 +46,8 @@ def export(
     The file is there when all was read, and not before.
     """
     require_extra("replay", "duckdb", "pyarrow")
-    from clipper_agents.replay.export import export_log, log_of
+    from clipper_agents.replay.export import export_log
+    from clipper_agents.replay.log_reading import log_of
 
     span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
     log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))

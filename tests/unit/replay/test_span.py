@@ -2,7 +2,7 @@ import pytest
 import typer
 
 from clipper_agents.cli.options import span_from
-from clipper_agents.replay.export import shared_out
+from clipper_agents.replay.log_reading import shared_out
 from clipper_agents.replay.span import EmptySpan, PartitionSpan, Span
 
 DAY = "1970-01-02T00:00:00+00:00"
