@@ -25,10 +25,6 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
 LIMIT_BYTES = 4 << 30
-ESTIMATION = ("propensity", "loss", "served", "context", "at_ms")
-FOLD = (
-    "partition", "context", "policy", "propensity", "served_propensity", "answered", "feedback_offset", "label", "loss",
-)  # fmt: skip
 
 
 def kafka(bootstrap: str, prefix: str, processes: int) -> int:
@@ -72,8 +68,8 @@ async def _bare(bootstrap: str, catalogue: Catalogue) -> int:
 
 
 def estimate(path: str) -> int:
-    """A file into the arrays that estimators need."""
-    return sum(map(len, read_chunks(Path(path), ESTIMATION)))
+    """A file into arrays."""
+    return sum(map(len, read_chunks(Path(path))))
 
 
 def fold(path: str) -> int:
@@ -82,7 +78,7 @@ def fold(path: str) -> int:
 
     def counted() -> Any:
         nonlocal decisions
-        for columns in read_chunks(Path(path), FOLD):
+        for columns in read_chunks(Path(path)):
             decisions += len(columns)
             yield columns
 

@@ -43,7 +43,7 @@ def imports_of(statements):
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
 clipper_topics 3470
-clipper_stream 210 batching 560 caching 250 client 1430 combining 210 drift 280 evaluation 3840 feedback 540 http 410
+clipper_stream 210 batching 560 caching 250 client 1430 combining 210 drift 280 evaluation 3815 feedback 540 http 410
                models 2880 query 3030 selection 1760 sequential_testing 905
 clipper_agents 30 broker 900 cli 4110 control 2190 dead_letters 420 demo 590 examples 60 feedback 470 host 1630
                kafka 2805 observability 2070 replay 2430 rollout 1800 router 5155 settings 905 status 3420

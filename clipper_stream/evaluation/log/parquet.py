@@ -10,7 +10,7 @@ Rules of this file:
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,8 +29,6 @@ WORDS = {name: words for words, counted in VOCABULARIES.items() for name in coun
 """Columns of words, and the vocabulary that they count through."""
 PLAIN = {name: one.kind for name, one in ARRAYS.items() if name not in ENTRIES and name not in WORDS}
 FEATURES = "features"
-EVERYTHING = frozenset((*PLAIN, *WORDS, *ENTRIES, FEATURES))
-"""Names of all arrays."""
 _ENTRY = "models.list.element."
 _KEY = "clipper-stream"
 
@@ -103,23 +101,17 @@ def read_facts(path: Path) -> FileFacts:
     return FileFacts(**content | {"models": tuple(content["models"])})
 
 
-def read_chunks(path: Path, wanted: Collection[str] = EVERYTHING) -> Iterator[DecisionColumns]:
+def read_chunks(path: Path) -> Iterator[DecisionColumns]:
     """Read the decisions of a file in the order of time, a row group at a time.
-
-    Args:
-        path: The file.
-        wanted: Names of the arrays to read; in the others nothing is known.
 
     Raises:
         UnusableFile: it holds no decisions, or in a newer form.
     """
     models = read_facts(path).models
     file = _opened(path, read_dictionary=[*WORDS, _ENTRY + "model", _ENTRY + "output"])
-    names = [name for name in (*PLAIN, *WORDS, FEATURES) if name in wanted]
-    entries = [name for name in ENTRIES if name in wanted]
-    names += [_ENTRY + name for name in (["model", *entries] if entries else [])]
+    names = [*PLAIN, *WORDS, FEATURES, *(_ENTRY + name for name in ("model", *ENTRIES))]
     for number in range(file.num_row_groups):
-        yield _columns_of(file.read_row_group(number, columns=names, use_threads=False), models, wanted)
+        yield _columns_of(file.read_row_group(number, columns=names, use_threads=False), models)
 
 
 def _opened(path: Path, **settings: Any) -> Any:
@@ -132,39 +124,27 @@ def _opened(path: Path, **settings: Any) -> Any:
         raise UnusableFile(f"{path} cannot be read: {error}: give what `replay export` wrote") from error
 
 
-def _columns_of(table: Any, models: Sequence[str], wanted: Collection[str]) -> DecisionColumns:
-    size = table.num_rows
-    found: dict[str, Any] = {
-        name: _numbers(table[name], kind) if name in wanted else _unknown(name, (size,)) for name, kind in PLAIN.items()
-    }
+def _columns_of(table: Any, models: Sequence[str]) -> DecisionColumns:
+    found: dict[str, Any] = {name: _numbers(table[name], kind) for name, kind in PLAIN.items()}
     vocabularies: dict[str, dict[Any, int]] = {name: {} for name in VOCABULARIES}
     for name, vocabulary in WORDS.items():
-        known = vocabularies[vocabulary]
-        found[name] = _codes(table[name], known) if name in wanted else _unknown(name, (size,))
-        if name == "context" and name in wanted and (found[name] == UNKNOWN).any():
-            found[name][found[name] == UNKNOWN] = known.setdefault(None, len(known))
-    found |= _matrices(table, models, wanted, vocabularies["values"])
-    if FEATURES in wanted:
-        found[FEATURES] = _features(table[FEATURES].combine_chunks())
-    words: dict[str, Any] = {name: tuple(known) for name, known in vocabularies.items()}
-    return DecisionColumns(models=tuple(models), **words, **found)
-
-
-def _matrices(table: Any, models: Sequence[str], wanted: Collection[str], values: dict[Any, int]) -> dict[str, Any]:
-    shape = table.num_rows, len(models)
-    found = {name: _unknown(name, shape) for name in ENTRIES}
-    if found.keys().isdisjoint(wanted):
-        return found
+        found[name] = _codes(table[name], vocabularies[vocabulary])
+    without = found["context"] == UNKNOWN
+    if without.any():
+        found["context"][without] = vocabularies["contexts"].setdefault(None, len(vocabularies["contexts"]))
     lists = table["models"].combine_chunks()
-    entries = lists.flatten()
+    entries, shape = lists.flatten(), (table.num_rows, len(models))
     row = np.repeat(np.arange(shape[0]), np.diff(lists.offsets.to_numpy()))
     cell = row * shape[1] + _codes(entries.field("model"), {model: number for number, model in enumerate(models)})
-    for name in found.keys() & wanted:
-        matrix = np.full(shape, ARRAYS[name].nothing, ENTRIES[name])
-        values_of = entries.field(name)
-        matrix.ravel()[cell] = _codes(values_of, values) if name == "output" else _numbers(values_of, ENTRIES[name])
-        found[name] = matrix
-    return found
+    for name, kind in ENTRIES.items():
+        found[name] = np.full(shape, ARRAYS[name].nothing, kind)
+        values = entries.field(name)
+        found[name].ravel()[cell] = (
+            _codes(values, vocabularies["values"]) if name == "output" else _numbers(values, kind)
+        )
+    found[FEATURES] = _features(table[FEATURES].combine_chunks())
+    words: dict[str, Any] = {name: tuple(known) for name, known in vocabularies.items()}
+    return DecisionColumns(models=tuple(models), **words, **found)
 
 
 def _features(lists: Any) -> Floats:
@@ -188,8 +168,3 @@ def _codes(array: Any, known: dict[Any, int]) -> Codes:
         indices = piece.indices.fill_null(len(table)).to_numpy(zero_copy_only=False)
         pieces.append(np.array([*table, UNKNOWN], np.int32)[indices])
     return np.concatenate(pieces) if pieces else np.empty(0, np.int32)
-
-
-def _unknown(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return an array that says that nothing is known, of one element however long it is."""
-    return np.broadcast_to(np.array(ARRAYS[name].nothing, ARRAYS[name].kind), shape)

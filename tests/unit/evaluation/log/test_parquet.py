@@ -52,17 +52,6 @@ def test_a_file_without_decisions_can_be_read(tmp_path):
     assert (read_facts(none).decisions, list(read_chunks(none))) == (0, [])
 
 
-def test_of_columns_that_are_not_wanted_nothing_is_known(tmp_path):
-    columns = some()
-    (back,) = read_chunks(write_decisions(tmp_path / "some.parquet", columns), ("loss", "at_ms"))
-    assert np.array_equal(back.loss, columns.of_models(back.models).loss, equal_nan=True)
-    assert np.array_equal(back.at_ms, columns.at_ms)
-    assert not back.served.any()
-    assert (back.feedback_offset == -1).all()
-    assert np.isnan(back.answer_loss).all()
-    assert (back.propensity == 0.0).all()
-
-
 def cut_off(path):
     content = write_decisions(path, some(1_000)).read_bytes()
     path.write_bytes(content[: len(content) // 2])
