@@ -113,7 +113,7 @@ async def falsify(at, verified, command):
     await at.send(at.catalogue.selection_changelog, msgspec.msgpack.encode(false), **place)
     (parting,) = (await verified(equal=False)).partings
     assert RowKey(parting.application, parting.context, parting.partition) == key
-    assert (parting.table.offset, parting.logs.offset) == (offset, offset)
+    assert (parting.table.offset, parting.logs.offset) == (offset, row.offset)
     await verified("other")
     told = "\n".join(await command("replay", "verify", "app", code=exits.FAILURE))
     assert f"row of app in partition {key.partition} differs" in told
