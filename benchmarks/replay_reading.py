@@ -4,12 +4,13 @@
     python benchmarks/replay_reading.py --quick
 
 A log of four partitions by the project's own encoders: `epsilon_greedy` over three models, 2 % audited, 90 % with
-feedback. `near`: feedback 2,000 decisions behind its prediction. `far`: all feedback behind all predictions, and room
-for a tenth of the decisions in memory, so that decisions, ids and feedback wait on disk. A decision is a prediction,
-its audit and its feedback. `bare` reads the same records with aiokafka in one process and looks at none of them: what
-Kafka's client costs. The file has as many decisions as the log, or `--file-decisions` by repeating them.
+feedback. `near`: feedback 2,000 decisions behind its prediction. `far`: all feedback behind all predictions. A decision
+is a prediction, its audit and its feedback. `bare` reads the same records with aiokafka in one process and looks at
+none of them: what Kafka's client costs. The file has as many decisions as the log, or `--file-decisions` by repeating
+them.
 
-Each job is a process of its own that may not have more than 2 GiB (RLIMIT_DATA, and so each process that it starts).
+Each job is a process of its own that may not reserve more than 4 GiB (RLIMIT_DATA, and so each process that it
+starts); the peak of what it uses is to stay below 2 GiB.
 CPU is that of all of them, without the broker's. On a machine that does something else, CPU says more than seconds.
 """
 
@@ -20,11 +21,11 @@ import asyncio
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from rig.decision_log import decisions
 from rig.flood import produce
 from rig.results import Measures, Summary, Target
@@ -32,8 +33,7 @@ from rig.session import Session, parsed, report, said, session, system_options
 
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.replay.export import export_log
-from clipper_agents.replay.logs import KafkaLog
-from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks_with_inputs, writing
+from clipper_agents.replay.log_reading import KafkaLog
 from clipper_topics.catalogue import Catalogue
 
 JOBS = Path(__file__).resolve().parent / "rig/reading_jobs.py"
@@ -57,8 +57,7 @@ def main() -> None:
 def jobs(options: argparse.Namespace, at: Session) -> Any:
     """Rows and what they do; logs and files are made when their turn comes."""
     count, bootstrap = options.decisions, at.connection.bootstrap
-    memory = max(1_000, count // 40)
-    for prefix, delay, most in (("near", 2_000, 262_144), ("far", count, memory)):
+    for prefix, delay in (("near", 2_000), ("far", count)):
         catalogue = at.place(prefix).catalogue
         asyncio.run(ensure_topics(at.connection, catalogue))
         produce(at.connection, decisions(count, catalogue, delay=delay))
@@ -68,7 +67,7 @@ def jobs(options: argparse.Namespace, at: Session) -> Any:
             path = exported(at, catalogue, options.file_decisions)
         for processes in (1, 2):
             name = f"{prefix}, {processes} process{'es' if processes > 1 else ''}"
-            yield name, {"job": "kafka", **common, "processes": processes, "most_in_memory": most}
+            yield name, {"job": "kafka", **common, "processes": processes}
     yield "file, arrays for estimation", {"job": "estimate", "path": str(path)}
     yield "file, folded", {"job": "fold", "path": str(path)}
 
@@ -78,11 +77,15 @@ def exported(at: Session, catalogue: Catalogue, wanted: int) -> Path:
     log = KafkaLog(kafka=at.connection, catalogue=catalogue, application="digits", loss_kind="zero_one")
     once, path = at.folder / "once.parquet", at.folder / "decisions.parquet"
     facts = export_log(log, once, 2)
-    with writing(path, FileFacts(application="digits", loss_kind="zero_one")) as writer:
+    file = pq.ParquetFile(once)
+    place = file.schema_arrow.get_field_index("feedback_offset")
+    with pq.ParquetWriter(path, file.schema_arrow, compression="zstd") as writer:
         for number in range(max(1, wanted // facts.decisions)):
-            for columns, _ in read_chunks_with_inputs(once):
-                told = np.where(columns.with_feedback, columns.feedback_offset + number * facts.decisions, -1)
-                writer.write(replace(columns, feedback_offset=told))
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                later = pc.add(table["feedback_offset"], number * facts.decisions)
+                writer.write_table(table.set_column(place, file.schema_arrow.field(place), later))
+        writer.add_key_value_metadata(facts.metadata)
     return path
 
 

@@ -26,9 +26,9 @@ ScoreSums TrialEvidence TrialRule
 Detector make_spec Adwin PageHinkley
 LoggedDecision Label GivenLoss loss_of
 Model Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report
-Candidate parse_candidate DecisionColumns Estimator make_estimators
+parse_candidate DecisionColumns Estimator make_estimators
 Question
-evaluate Evaluation read_facts read_in_time_order write_page
+evaluate Evaluation read_facts read_chunks write_page
 SelectionPolicy SelectionState Decision make_policy query_rng
 """
 PUBLIC = frozenset(_PUBLIC.split())

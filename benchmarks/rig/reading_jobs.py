@@ -1,4 +1,4 @@
-"""One way to go through decisions, in a process of its own that may not have more than 2 GiB: `reading_jobs.py JOB`.
+"""One way to go through decisions, in a process of its own that may not reserve more than 4 GiB: `reading_jobs.py JOB`.
 
 The job is JSON: what to do, and with what. Result, as JSON: decisions, seconds, CPU seconds and peak memory, of this
 process and of those that it started.
@@ -8,6 +8,7 @@ import asyncio
 import json
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,32 +18,27 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from column_fold import fold_columns
 
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
-from clipper_agents.replay.export import LogReading
-from clipper_agents.replay.logs import KafkaLog
-from clipper_stream.evaluation.log.parquet import read_chunks_with_inputs
+from clipper_agents.replay.export import export_log
+from clipper_agents.replay.log_reading import KafkaLog
+from clipper_stream.evaluation.log.parquet import read_chunks
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-LIMIT_BYTES = 2 << 30
-ESTIMATION = ("propensity", "loss", "served", "context", "at_ms")
-FOLD = (
-    "partition", "context", "policy", "propensity", "served_propensity", "answered", "feedback_offset", "label", "loss",
-)  # fmt: skip
+LIMIT_BYTES = 4 << 30
 
 
-def kafka(bootstrap: str, prefix: str, processes: int, most_in_memory: int) -> int:
-    """The whole log, as columns in this process."""
+def kafka(bootstrap: str, prefix: str, processes: int) -> int:
+    """The whole log, into a file."""
     log = KafkaLog(
         kafka=KafkaConnection(bootstrap),
         catalogue=Catalogue(prefix=prefix),
         application="digits",
         loss_kind="zero_one",
-        most_in_memory=most_in_memory,
     )
-    reading = LogReading(log, processes)
-    decisions = sum(len(chunk.columns) for chunk in reading)
-    assert reading.counts["with_feedback"] == reading.counts["feedback"]
-    return decisions
+    with tempfile.TemporaryDirectory() as folder:
+        facts = export_log(log, Path(folder) / "decisions.parquet", processes)
+    assert facts.counts["with_feedback"] == facts.counts["feedback"]
+    return facts.decisions
 
 
 def bare(bootstrap: str, prefix: str) -> int:
@@ -72,8 +68,8 @@ async def _bare(bootstrap: str, catalogue: Catalogue) -> int:
 
 
 def estimate(path: str) -> int:
-    """A file into the arrays that estimators need."""
-    return sum(len(columns) for columns, _ in read_chunks_with_inputs(Path(path), ESTIMATION))
+    """A file into arrays."""
+    return sum(map(len, read_chunks(Path(path))))
 
 
 def fold(path: str) -> int:
@@ -82,7 +78,7 @@ def fold(path: str) -> int:
 
     def counted() -> Any:
         nonlocal decisions
-        for columns, _ in read_chunks_with_inputs(Path(path), FOLD):
+        for columns in read_chunks(Path(path)):
             decisions += len(columns)
             yield columns
 

@@ -82,12 +82,7 @@ class CandidateSums:
     """Sums over a log for one candidate, or for what was logged.
 
     Attributes:
-        outline: Of the log.
-        models: Columns that can be served.
-        estimates: By estimator.
         support: What the estimates stand on; None: of a candidate that learns, or what was logged.
-        spans: By span of time.
-        contexts: By context.
         differences: To the logged loss, by context.
     """
 
@@ -104,19 +99,11 @@ class CandidateSums:
         self.contexts = self.differences = BinnedSums.empty(len(self.outline.contexts))
 
     def add_estimates(self, parts: Mapping[str, BlockSums]) -> None:
-        """Add the sums of another chunk, by estimator."""
         for name, part in parts.items():
             self.estimates[name] = plus(self.estimates.get(name), part)
 
     def add_losses(self, columns: DecisionColumns, loss: Floats, weight: Floats, shares: Floats) -> None:
-        """Add losses of n decisions with feedback, by span and by context.
-
-        Args:
-            columns: The decisions.
-            loss: Weighed loss of each, (n,).
-            weight: What it is weighed with; 0: nothing is known, (n,).
-            shares: Probability of serving each model, (n, M).
-        """
+        """Add losses of n decisions with feedback, by span and by context."""
         timeline, contexts = self.outline.timeline, len(self.outline.contexts)
         span = timeline.span_of(columns.at_ms)
         self.spans = self.spans.merged(BinnedSums.of(span, timeline.spans, loss, weight, shares))

@@ -75,11 +75,6 @@ def _notes(found: LogSummary, question: Question) -> Iterable[str]:
 
 
 def _span(ms: float) -> str:
-    """Return a duration in words.
-
-    >>> _span(250), _span(90_000), _span(7_200_000)
-    ('250 ms', '90.0 s', '2.0 h')
-    """
     text = f"{ms:.0f} ms"
     for unit, length, least in (("s", 1_000, 1_000), ("min", 60_000, 600_000), ("h", 3_600_000, 7_200_000)):
         if ms >= least:

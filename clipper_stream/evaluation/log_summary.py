@@ -29,11 +29,6 @@ class Timeline:
 
     Attributes:
         since_ms: Its beginning, milliseconds since the epoch.
-        until_ms: Its last decision.
-        spans: How many.
-
-    >>> Timeline(since_ms=0, until_ms=100, spans=2).middles
-    (25, 75)
     """
 
     since_ms: int
@@ -47,7 +42,6 @@ class Timeline:
         return tuple(int(self.since_ms + step * (number + 0.5)) for number in range(self.spans))
 
     def span_of(self, at_ms: np.ndarray) -> np.ndarray:
-        """Number of the span of each time."""
         length = max(1, self.until_ms - self.since_ms)
         found: np.ndarray = np.clip((at_ms - self.since_ms) * self.spans // length, 0, self.spans - 1)
         return found
@@ -58,12 +52,6 @@ class LogOutline:
     """Names and times of a log.
 
     Attributes:
-        models: All that were asked, in the order in which they come.
-        policies: Names of what decided, likewise.
-        contexts: All contexts, likewise.
-        largest_contexts: Those with the most decisions, in that order.
-        decisions: How many.
-        timeline: From the first decision to the last.
         now_ms: The last that was heard of anything, milliseconds since the epoch.
     """
 
@@ -85,12 +73,7 @@ class LogSummary:
     """What a log holds: models, delays, censoring and predicted losses.
 
     Attributes:
-        outline: Names and times.
-        delays: How long feedback takes.
-        maturity_ms: The age that decisions must have.
-        censored: What is left out.
         predictions: Predicted losses of the models, as of `OutcomeSums.table`.
-        used: Decisions with feedback that are old enough.
         least_propensity: The least probability with which a model was scored, in (0, 1].
     """
 
@@ -115,11 +98,7 @@ class LogSummary:
 
 
 def summarize_log(log: Log, question: Question) -> LogSummary:
-    """Go through the log for its names and times, its delays, and its losses.
-
-    Raises:
-        InvalidSetting: it has no decision with feedback that is old enough.
-    """
+    """Go through the log for its names and times, its delays, and its losses."""
     found = outline_log(log, question)
     contexts, now_ms = len(found.contexts), found.now_ms
     delays = reduce(Delays.merged, (Delays.of(found.whole(columns), now_ms) for columns in log()))
@@ -152,11 +131,7 @@ def summarize_log(log: Log, question: Question) -> LogSummary:
 
 
 def outline_log(log: Log, question: Question) -> LogOutline:
-    """Names and times; arguments as of `summarize_log`.
-
-    Raises:
-        InvalidSetting: there is no decision.
-    """
+    """Names and times; arguments as of `summarize_log`."""
     models, policies, contexts = dict[str, None](), dict[str, None](), Counter[str | None]()
     decisions, first_ms, last_ms, now_ms = 0, [], [], []
     for columns in log():

@@ -34,11 +34,9 @@ class Estimate:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0."""
         return self.low > 0.0 or self.high < 0.0
 
     def covers(self, value: float) -> bool:
-        """Whether a value lies in the interval."""
         return self.low <= value <= self.high
 
 
@@ -165,13 +163,6 @@ class Evaluation:
         logged: What really decided.
         candidates: In the order in which they were asked for.
         notes: What was left out or assumed, a sentence each.
-
-    >>> logged = CandidateResult(name="exp3", kind="logged", headline="on_policy", estimates={"on_policy": NOTHING})
-    >>> Evaluation(application="a", since_ms=0, until_ms=1, decisions=0, with_feedback=0, confidence=0.95,
-    ...     logged=logged, candidates=()).best
-    Traceback (most recent call last):
-        ...
-    ValueError: no candidate was evaluated: name at least one
     """
 
     application: str

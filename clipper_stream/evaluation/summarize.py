@@ -41,11 +41,7 @@ class Summarizer:
     """Says what the sums of candidates amount to, beside those of what was logged.
 
     Attributes:
-        question: How they are looked at.
-        found: What the log holds.
-        logged: Sums of what was logged.
         drawn: What `draws` drew, the same for all candidates.
-        confidence: Of each interval, so that those of all candidates hold together.
     """
 
     question: Question
@@ -55,7 +51,6 @@ class Summarizer:
     confidence: float
 
     def of_logged(self) -> CandidateResult:
-        """Summarize what was logged."""
         sums = self.logged.estimates[ON_POLICY]
         return CandidateResult(
             name=" then ".join(self.found.outline.policies) or "nothing",
@@ -68,7 +63,6 @@ class Summarizer:
         )
 
     def of_stationary(self, candidate: StationaryCandidate, tally: CandidateSums) -> CandidateResult:
-        """Summarize a candidate that does not learn."""
         support, outline = tally.support, self.found.outline
         assert support is not None
         headline = headline_of(tally)
@@ -92,7 +86,6 @@ class Summarizer:
         )
 
     def of_learning(self, name: str, walked: dict[str, list[Replicate]]) -> CandidateResult:
-        """Summarize a candidate that learns during replay."""
         headline, courses = next(iter(walked.items()))
         first, spans = courses[0].tally, courses[0].tally.spans
         for course in courses[1:]:

@@ -12,16 +12,13 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clipper_stream.evaluation.report.document import captioned, cell, document, row, section, table
+from clipper_stream.evaluation.report.page import TEMPLATES, page_environment
 from clipper_stream.evaluation.report.plots import SVG, line_style, panels, svg
 from clipper_topics.change import Change
 from examples.shared.traffic import TrafficSecond
 
 COMMAND_COLOURS = {"promote": "#1a7f4b", "abort": "#b3261e", "rollback": "#b3261e", "retire": "#777777"}
 CHANGE_COLOUR = "#555555"
-CAPTION = """Shares and losses
-Above: the share of queries that each version answered, in each second. Below: its mean loss over the feedback of that
-time. Each dashed line is a change, with its number in the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,16 +78,17 @@ def render_lifecycle(events: Sequence[Change], samples: Sequence[LifecycleSample
     first_s, last_s = samples[0].at_s, samples[-1].at_s
     marks = sorted(events, key=lambda event: (event.at_ms, event.revision))
     refs = versions_of(samples)
-    sections = [
-        captioned(CAPTION, svg(lifecycle_figure(marks, samples))),
-        section("Changes", table(("", "at", "change", "version", "by", "why"), _change_rows(marks, first_s))),
-        section(
-            "Versions",
-            table(("version", "first share", "mean share", "last share", "last loss"), _version_rows(refs, samples)),
-        ),
-    ]
-    lead = f"{len(refs)} versions and {len(marks)} changes in {last_s - first_s:.0f} seconds."
-    return document(title, lead, sections)
+    return (
+        page_environment(TEMPLATES, Path(__file__).parent)
+        .get_template("page.html")
+        .render(
+            title=title,
+            lead=f"{len(refs)} versions and {len(marks)} changes in {last_s - first_s:.0f} seconds.",
+            figure=svg(lifecycle_figure(marks, samples)),
+            changes=[(f"{mark.at_ms / 1000 - first_s:.1f} s", mark) for mark in marks],
+            versions=list(_version_rows(refs, samples)),
+        )
+    )
 
 
 def versions_of(samples: Iterable[LifecycleSample]) -> list[str]:
@@ -166,17 +164,10 @@ def _span(marks: Sequence[Change], samples: Sequence[LifecycleSample]) -> tuple[
     return min(times), max(*times, min(times) + 1.0)
 
 
-def _change_rows(marks: Sequence[Change], first_s: float) -> Iterable[str]:
-    for number, mark in enumerate(marks, 1):
-        texts = (mark.command, mark.model or "", mark.by, mark.why)
-        at_s = mark.at_ms / 1000 - first_s
-        yield row([cell(str(number)), cell(f"{at_s:.1f} s"), *(cell(text, kind="text") for text in texts)])
-
-
-def _version_rows(refs: Iterable[str], samples: Sequence[LifecycleSample]) -> Iterable[str]:
+def _version_rows(refs: Iterable[str], samples: Sequence[LifecycleSample]) -> Iterable[tuple[str, ...]]:
     for ref in refs:
         shares = [sample.shares.get(ref, 0.0) for sample in samples]
         losses = [sample.losses[ref] for sample in samples if ref in sample.losses]
         mean = sum(shares) / len(shares)
-        texts = (*(f"{share:.1%}" for share in (shares[0], mean, shares[-1])), f"{losses[-1]:.3f}" if losses else "-")
-        yield row(map(cell, (ref, *texts)))
+        ratios = (f"{share:.1%}" for share in (shares[0], mean, shares[-1]))
+        yield ref, *ratios, f"{losses[-1]:.3f}" if losses else "-"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import hypothesis.strategies as st
 import numpy as np
 
-from clipper_stream.evaluation.log.columns import UNKNOWN, DecisionColumns
+from clipper_stream.evaluation.log.columns import ARRAYS, UNKNOWN, VOCABULARIES, DecisionColumns
 
 MODELS = ("a:1", "b:1", "c:2")
 
@@ -116,3 +116,25 @@ def in_words(columns):
             value = getattr(columns, name)
             found[name] = value if isinstance(value, tuple) else (value.dtype, value.shape, value.tobytes())
     return found
+
+
+def concatenated(parts):
+    """All decisions of the parts, in their order, with the models of all of them."""
+    given = [part for part in parts if len(part)] or [DecisionColumns.empty()]
+    models = tuple(dict.fromkeys(model for part in given for model in part.models))
+    wide = [part.of_models(models) for part in given]
+    columns = {name: np.concatenate([getattr(part, name) for part in wide]) for name in ARRAYS}
+    width = max(part.features.shape[1] for part in wide)
+    columns["features"] = np.concatenate(
+        [np.pad(part.features, ((0, 0), (0, width - part.features.shape[1])), constant_values=np.nan) for part in wide]
+    )
+    for vocabulary, counted in VOCABULARIES.items():
+        words = list(dict.fromkeys(word for part in wide for word in getattr(part, vocabulary)))
+        columns[vocabulary] = tuple(words)
+        for name in counted:
+            codes = [
+                np.array([*map(words.index, getattr(part, vocabulary)), UNKNOWN], np.int32)[getattr(part, name)]
+                for part in wide
+            ]
+            columns[name] = np.concatenate(codes)
+    return DecisionColumns(models=models, **columns)

@@ -43,10 +43,10 @@ def imports_of(statements):
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
 clipper_topics 2700
-clipper_stream 210 batching 540 caching 250 client 1430 combining 190 drift 280 evaluation 4729 feedback 500 http 430
+clipper_stream 210 batching 540 caching 250 client 1430 combining 190 drift 280 evaluation 3815 feedback 500 http 430
                models 2880 query 2390 selection 1725 sequential_testing 905
-clipper_agents 30 broker 900 cli 4259 control 2170 dead_letters 420 demo 590 examples 60 feedback 390 host 1380
-               kafka 2640 observability 2070 replay 4425 rollout 1780 router 4400 settings 905 status 3420
+clipper_agents 30 broker 900 cli 4110 control 2170 dead_letters 420 demo 590 examples 60 feedback 390 host 1380
+               kafka 2640 observability 2070 replay 2480 rollout 1780 router 4400 settings 905 status 3420
                streaming 2590 supervisor 1900
 clipper_gateway 3860 console 1910
 clipper_loadgen 1490

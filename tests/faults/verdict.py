@@ -94,7 +94,7 @@ def judge(deployment: Deployment, within_s: float = 300.0, horizon_s: float = HO
         by_query[_about(one)].append(one)
     queries = {(one.partition, one.offset): one.timestamp_ms for one in asked}
     audits, changelog = client.read(catalogue.audits), client.read(catalogue.selection_changelog)
-    logs = KafkaLogs(KafkaConnection(client.bootstrap), catalogue)
+    logs = KafkaLogs(KafkaConnection(client.bootstrap))
     expected = oracle.fold(answers, feedback, applications, audits, changelog=changelog, horizon_s=horizon_s)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
     applied = Counter(dict.fromkeys(applications, 0))

@@ -53,7 +53,7 @@ async def test_a_transaction_that_was_aborted_is_seen_by_nobody(kafka, catalogue
     assert list(state.manifests.applications) == ["digits"]
     assert list((await read_status(kafka, catalogue)).applications) == ["digits"]
     assert {one.application for one in await read_comparisons(kafka, catalogue, state)} == {"digits"}
-    assert list((await read_known(KafkaLogs(kafka, catalogue), catalogue, 3600.0)).configs) == ["digits"]
+    assert list((await read_known(KafkaLogs(kafka), catalogue, 3600.0)).configs) == ["digits"]
     tailer = MergedLogTailer(kafka, catalogue)
     await tailer.start(0)
     of_rollouts = [one for _, one in [each async for found in tailer.to_the_end() for each in found]]

@@ -2,18 +2,20 @@ import asyncio
 import dataclasses
 import json
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from aiokafka import AIOKafkaProducer
+from builders.columns import concatenated
 from builders.decision_logs import answer, decided
 from builders.router_deployment import publish_manifests
 from kafka_fixture import temporary_topics
 
 from clipper_agents import exits
-from clipper_agents.replay.export import LogReading
-from clipper_agents.replay.logs import KafkaLog
+from clipper_agents.replay.export import export_log
+from clipper_agents.replay.log_reading import KafkaLog
 from clipper_agents.replay.span import Span
-from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_stream.evaluation.log.parquet import read_chunks_with_inputs, read_facts
+from clipper_stream.evaluation.log.parquet import read_chunks, read_facts
 from clipper_topics import codec
 from clipper_topics.audit import Audit
 from clipper_topics.feedback import FORWARDED, Feedback
@@ -78,12 +80,32 @@ def told():
         yield "feedback", partition, Feedback(query_id=f"{partition}-none", label=1), []
 
 
-def read(log, processes=1):
-    """All columns in one piece, sorted by partition and offset, the inputs, and the counts."""
-    reading = LogReading(log, processes)
-    chunks = sorted(reading, key=lambda chunk: (chunk.columns.partition[0], chunk.columns.offset[0]))
-    inputs = [text for chunk in chunks for text in chunk.inputs or ()]
-    return DecisionColumns.concatenated([chunk.columns for chunk in chunks]), inputs, reading.counts
+@pytest.fixture
+def read(tmp_path):
+    """All columns in one piece, sorted by partition and offset, and the metadata of the file."""
+
+    def exported(log, processes=1, told=lambda _: None):
+        path = tmp_path / f"{len([*tmp_path.iterdir()])}.parquet"
+        facts = export_log(log, path, processes, total=told, progress=lambda more: told(-more))
+        assert facts == read_facts(path)
+        return sorted_columns(path), facts
+
+    return exported
+
+
+def sorted_columns(path):
+    columns = concatenated(read_chunks(path))
+    assert columns.at_ms.tolist() == sorted(columns.at_ms)
+    return columns.take(np.lexsort((columns.offset, columns.partition)))
+
+
+def inputs_of(path):
+    table = pq.read_table(path, columns=["partition", "query_offset", "input"])
+    return {(row["partition"], row["query_offset"]): row["input"] for row in table.to_pylist()}
+
+
+def counted(facts):
+    return {name: count for name, count in facts.counts.items() if count and name != "without_feedback"}
 
 
 def changed(log, **changes):
@@ -104,36 +126,23 @@ def check_whole(columns, counts):
     assert (both.answer_loss[told] == (number[told] % 3 != 1)).all()
 
 
-@pytest.mark.parametrize(("processes", "memory"), [(1, {}), (2, {}), (1, {"chunk_rows": 3, "most_in_memory": 4})])
-def test_the_whole_log_is_read_by_one_process_or_several_or_in_little_memory(log, processes, memory):
-    columns, inputs, counts = read(changed(log, **memory), processes)
-    check_whole(columns, +counts)
-    assert inputs == []
-
-
-def test_progress_is_told_up_to_the_last_record(log):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_whole_log_is_read_by_one_process_or_several(log, read, processes):
     told = []
-    reading = LogReading(log, 1, told.append)
-    list(reading)
-    assert sum(told) == reading.records
+    columns, facts = read(log, processes, told.append)
+    check_whole(columns, counted(facts))
+    assert (told[0], sum(told)) == (facts.counts["feedback"] + 4 + 60 + 9 + 12, 0), "progress up to the last record"
 
 
-def test_times_choose_decisions_by_their_records_and_feedback_may_be_behind(log):
-    whole, _, _ = read(log)
+def test_times_choose_decisions_by_their_records_and_feedback_may_be_behind(log, read):
+    whole, _ = read(log)
     first_feedback_ms = whole.feedback_at_ms[whole.with_feedback].min().item()
-    columns, _, counts = read(changed(log, span=Span(until_ms=first_feedback_ms, horizon_s=600.0)))
-    assert len(columns) == 60
-    assert counts["with_feedback"] == 54
-    columns, _, _ = read(changed(log, span=Span(until_ms=first_feedback_ms, horizon_s=0.0)))
+    columns, facts = read(changed(log, span=Span(until_ms=first_feedback_ms, horizon_s=600.0)))
+    assert (len(columns), facts.counts["with_feedback"]) == (60, 54)
+    columns, _ = read(changed(log, span=Span(until_ms=first_feedback_ms, horizon_s=0.0)))
     assert (len(columns), columns.with_feedback.sum()) == (60, 0)
-    columns, _, _ = read(changed(log, span=Span(since_ms=first_feedback_ms + 600_000)))
+    columns, _ = read(changed(log, span=Span(since_ms=first_feedback_ms + 600_000)))
     assert len(columns) == 0
-
-
-def test_inputs_come_with_their_decisions(log):
-    columns, inputs, _ = read(changed(log, inputs=True, chunk_rows=7))
-    number = (columns.query_offset * 2 + columns.partition).tolist()
-    assert [json.loads(text) for text in inputs] == [{"input": [one, 0.5]} for one in number]
 
 
 def test_the_command_writes_a_file_and_says_what_is_in_it(log, shell):
@@ -146,10 +155,9 @@ def test_the_command_writes_a_file_and_says_what_is_in_it(log, shell):
     facts = read_facts(path)
     assert (facts.application, facts.decisions, set(facts.models)) == ("app", 60, {"a:1", "b:1"})
     assert facts.offsets == {0: (0, 35), 1: (0, 34)}
-    rows = sorted(read_chunks_with_inputs(path, inputs=True), key=lambda one: one[0].partition[0])
-    counts = {name: count for name, count in facts.counts.items() if count and name != "without_feedback"}
-    check_whole(DecisionColumns.concatenated([columns for columns, _ in rows]), counts)
-    assert len({text for _, inputs in rows for text in inputs}) == 60
+    check_whole(sorted_columns(path), counted(facts))
+    inputs = {place: json.loads(text) for place, text in inputs_of(path).items()}
+    assert inputs == {(number % 2, number // 2): {"input": [number, 0.5]} for number in range(DECISIONS)}
     shell(*export, code=exits.SETUP, said="app.parquet")
     nobody = ("replay", "export", "nobody", "--out", "x.parquet")
     shell(*nobody, code=exits.SETUP, said="no application 'nobody'")

@@ -2,7 +2,6 @@ import asyncio
 import json
 import shutil
 import signal
-import time
 
 import msgspec
 import pytest
@@ -114,11 +113,11 @@ async def falsify(at, verified, command):
     await at.send(at.catalogue.selection_changelog, msgspec.msgpack.encode(false), **place)
     (parting,) = (await verified(equal=False)).partings
     assert RowKey(parting.application, parting.context, parting.partition) == key
-    assert (parting.last_equal, parting.first_different) == (row.offset, offset)
+    assert (parting.table.offset, parting.logs.offset) == (offset, row.offset)
     await verified("other")
     told = "\n".join(await command("replay", "verify", "app", code=exits.FAILURE))
     assert f"row of app in partition {key.partition} differs" in told
-    assert f"equal up to feedback offset {row.offset}, different at {offset}" in told
+    assert f"  table: offset {offset}" in told
 
 
 async def test_a_marker_counts_for_nothing_undeclared_or_behind_a_later_one_and_is_a_dead_letter(at):
@@ -198,43 +197,6 @@ async def test_the_command_line_shows_keeps_restores_and_undoes(at, command):
             (exits.SETUP, ("--from", at.folder / "none.json"), "give a file that `selection export` wrote"),
         ):
             await command(*restore, *arguments, code=code, said=said)
-
-
-async def test_a_state_of_then_is_restored_and_verified_and_taken_back(at, command, verified):
-    restore = ("replay", "restore", "app")
-    async with at.router():
-        async with Traffic(at).going_on() as traffic:
-            await traffic.reaches(120)
-        await settled(at)
-        at_ms = round(time.time() * 1000) + 1
-        then = await rows_of(at)
-        feedback = await at.read(at.catalogue.feedback)
-        ends = ",".join(
-            f"{number}:{offset + 1}" for number, offset in {r.partition: r.offset for r in feedback}.items()
-        )
-        assert time.time() * 1000 > at_ms
-        async with Traffic(at, 10_000).going_on() as later:
-            await later.reaches(60)
-        await settled(at)
-        now, other = await rows_of(at), await rows_of(at, "other")
-        assert now != then
-
-        stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at_ms / 1000))}.{at_ms % 1000:03}+00:00"
-        assert await command(*restore, "--at", stamp, "--dry-run") == []
-        assert await rows_of(at) == now
-        found = []
-        for arguments, wanted in (
-            ((*restore, "--at", stamp), then),
-            (("selection", "restore", "app", "--undo"), now),
-            ((*restore, "--offsets", ends), then),
-        ):
-            found.append(await command(*arguments, "--yes"))
-            await settled(at)
-            assert (await rows_of(at), await rows_of(at, "other")) == (wanted, other)
-            await verified()
-        assert found[0] != found[2]
-        beyond = ("--offsets", "0:1000000", "--dry-run")
-        await command(*restore, *beyond, code=exits.SETUP, said="goes from 0 to")
 
 
 @pytest.mark.long

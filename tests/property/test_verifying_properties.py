@@ -2,20 +2,10 @@
 
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from unit.replay.deployment import (
-    CATALOGUE,
-    HORIZON_MS,
-    LATER_MS,
-    Deployment,
-    folded,
-    is_told_alike,
-    manifest,
-    state,
-    verified,
-)
+from unit.replay.deployment import HORIZON_MS, LATER_MS, Deployment, is_told_alike, manifest, verified
 
 from clipper_topics.feedback import EARLY_FEEDBACK_MS
-from clipper_topics.selection_rows import SavedRow, decode_row
+from clipper_topics.selection_rows import SavedRow
 
 APPLICATIONS = (manifest(half_life=3.0, half_life_s=7), manifest("other", policy="lin_ucb", loss="absolute"))
 NAMES, CONTEXTS = ("app", "other"), (None, "c")
@@ -107,33 +97,3 @@ def test_a_bit_that_is_flipped_in_any_row_is_found_in_that_row(events, random):
     at.falsify(at.position(partition) + 1, place, partition)
     (parting,) = verified(at).partings
     assert (parting.application, parting.context, parting.partition) == key
-
-
-def forgets_from(offset, record):
-    """Whether it is the note that contexts were forgotten behind feedback of this offset, or later."""
-    row = None if record.value is None else decode_row(record.value)
-    return record.partition != 0 or (row is not None and any(one.first >= offset for one in row.forgotten))
-
-
-@settings(max_examples=40)
-@given(st.lists(events, max_size=30), st.integers(0, 30), st.booleans())
-def test_the_state_before_any_offset_is_that_of_a_log_that_ends_there(events, offset, compacted):
-    at = happened(events)
-    log = at.logs.topics[CATALOGUE.feedback, 0]
-    offset = min(offset, len(log))
-    changelog = [one for one in at.logs.read_all(CATALOGUE.selection_changelog) if not forgets_from(offset, one)]
-    if compacted:
-        at.compact()
-    found = state(at, ends={0: offset, 1: 0})
-    at.logs.topics[CATALOGUE.feedback, 0] = log[:offset]
-    by_model = {
-        (row.context, model): [count, loss, weighted_loss, weighted_count, *row.moments.get(model, ())]
-        for row in found.rows
-        for model, (count, loss, weighted_count, weighted_loss) in row.totals.items()
-    }
-    assert by_model == {
-        (context, model): sums
-        for (name, context, _), row in folded(at, [0], changelog).items()
-        if name == "app"
-        for model, sums in row.totals.items()
-    }

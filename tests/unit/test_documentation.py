@@ -58,13 +58,11 @@ def test_the_tutorial_has_a_configuration_and_models_that_differ(tmp_path):
 
 def test_the_program_of_the_evaluation_evaluates(tmp_path, monkeypatch, capsys):
     pytest.importorskip("pyarrow")
+    from builders.decision_files import write_decisions
     from builders.known_truth import log_of
 
-    from clipper_stream.evaluation.log.parquet import FileFacts, writing
-
     monkeypatch.chdir(tmp_path)
-    with writing(Path("day.parquet"), FileFacts(application="digits", loss_kind="zero_one")) as writer:
-        writer.write(log_of(1_500)[0])
+    write_decisions(Path("day.parquet"), log_of(1_500)[0])
     exec(blocks(DOCS / "how-to/evaluate-before-switching.md", "python")[0], {})
     assert capsys.readouterr().out.startswith("model b:1 Estimate(")
     assert "<svg" in Path("digits.html").read_text()

@@ -15,7 +15,9 @@ import re
 OFFSET_ID_PATTERN = r"^[0-9]+@[0-9]+$(?!\n)"
 """Ids of the first form."""
 _GIVEN = re.compile(OFFSET_ID_PATTERN)
-_NAMES_PARTITION = re.compile(r"([0-9]{1,5})(?:@[0-9]+|-[0-9a-f]{32})")
+PARTITION_PATTERN = r"([0-9]{1,5})(?:@[0-9]+|-[0-9a-f]{32})"
+"""The whole of an id that names a partition, which is its group."""
+_NAMES_PARTITION = re.compile(PARTITION_PATTERN)
 
 
 def minted_id(partition: int) -> str:

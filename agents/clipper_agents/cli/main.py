@@ -22,7 +22,6 @@ from clipper_agents.cli.predict import feedback, predict
 from clipper_agents.cli.replay_evaluate import evaluate
 from clipper_agents.cli.replay_export import export as export_decisions
 from clipper_agents.cli.replay_produce import produce
-from clipper_agents.cli.replay_restore import restore
 from clipper_agents.cli.replay_score import score
 from clipper_agents.cli.replay_verify import verify
 from clipper_agents.cli.selection import selection
@@ -87,13 +86,12 @@ _add(gateway, "Serve HTTP and gRPC in front of the topics.", "gateway --bootstra
 replay = typer.Typer(
     name="replay",
     no_args_is_help=True,
-    help="Use logged traffic again: verify, restore, export, score, evaluate, produce.",
+    help="Use logged traffic again: verify, export, score, evaluate, produce.",
 )
 score_example = "digits.parquet --model svm:2 --uri models/svm-2.skops --shape 64 --out svm-2.parquet"
 evaluate_example = "digits --since 1d --candidate thompson --candidate svm:1 --report digits.html"
 for name, command, example in (
     ("verify", verify, "digits"),
-    ("restore", restore, "digits --at 2h --dry-run"),
     ("export", export_decisions, "digits --since 2h --out digits.parquet"),
     ("score", score, score_example),
     ("evaluate", evaluate, evaluate_example),

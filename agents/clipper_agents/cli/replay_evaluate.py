@@ -66,13 +66,13 @@ def evaluate(
 
     How to read it: explanation/off-policy-evaluation.md.
     """
+    require_extra("replay", "duckdb", "pyarrow", *(["jinja2", "matplotlib"] if report else []))
     from clipper_agents.cli.evaluation_view import as_json as in_json
     from clipper_agents.cli.evaluation_view import show_evaluation
     from clipper_agents.replay.evaluate import LogFile, evaluate_file
     from clipper_stream.evaluation.estimators.registry import ESTIMATORS
     from clipper_stream.evaluation.question import Question
 
-    require_extra("replay", "pyarrow", *(["matplotlib"] if report else []))
     if offline and log is None:
         raise typer.BadParameter("--offline: give the decisions with --log")
     if log is not None and (since or until or horizon):
@@ -110,7 +110,7 @@ def _decisions(
         yield log
         return
     from clipper_agents.replay.export import export_log
-    from clipper_agents.replay.logs import log_of
+    from clipper_agents.replay.log_reading import log_of
 
     with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
         path = Path(folder) / "decisions.parquet"

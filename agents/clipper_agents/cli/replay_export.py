@@ -33,9 +33,7 @@ def export(
     deployment: DeploymentContext,
     application: ApplicationName,
     *,
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where to: a new file .parquet, or else a new folder of such files.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file .parquet to write; it must be new.")],
     since: Since = None,
     until: Until = None,
     horizon: Horizon = None,
@@ -47,10 +45,10 @@ def export(
 
     The file is there when all was read, and not before.
     """
+    require_extra("replay", "duckdb", "pyarrow")
     from clipper_agents.replay.export import export_log
-    from clipper_agents.replay.logs import log_of
+    from clipper_agents.replay.log_reading import log_of
 
-    require_extra("replay", "pyarrow")
     span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
     log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))
     with progress(f"reading {application}") as update:

@@ -1,7 +1,6 @@
 """`clipper-stream replay score`: what a model says to logged inputs, before it is deployed."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,7 @@ from clipper_agents.cli.terminal import progress, say
 
 
 def score(
-    inputs: Annotated[
-        Path, typer.Argument(metavar="INPUTS", help="What `replay export --inputs` wrote: a file or a folder.")
-    ],
+    inputs: Annotated[Path, typer.Argument(metavar="INPUTS", help="What `replay export --inputs` wrote.")],
     *,
     model: Annotated[str, typer.Option(metavar="NAME:VERSION", help="How the model is called in the evaluation.")],
     uri: Annotated[
@@ -42,11 +39,11 @@ def score(
 
     A row on which the model fails has no output, and counts as a loss of 1.
     """
+    require_extra("replay", "pyarrow")
     from clipper_agents.cli.model_target import read_target
     from clipper_agents.replay.model_runs import ModelSource, score_inputs
     from clipper_stream.query.inputs import RowSpec
 
-    require_extra("replay", "pyarrow")
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
     stated = {"runtime": runtime, "sha256": sha256, "dtype": dtype, "shape": shape_of(shape)}
@@ -69,6 +66,6 @@ def score(
 
         found = score_inputs(inputs, source, out, processes=processes, told=told)
     if as_json:
-        say(json.dumps({"file": str(out), "model": model, **asdict(found)}))
+        say(json.dumps({"file": str(out), "model": model, **found._asdict()}))
         return
     say(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")

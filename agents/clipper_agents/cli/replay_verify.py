@@ -15,9 +15,7 @@ CHECK = "replay verify"
 TOLD_WITHIN_S = 3.0
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, ShownRow, Verification
+    from clipper_agents.replay.verdicts import RowMismatch, ShownRow, Verification
 
 
 @with_deployment
@@ -29,7 +27,7 @@ def verify(
     *,
     as_json: Json = False,
 ) -> None:
-    """Fold the logs once more and compare with the stored selection table, bit for bit.
+    """Fold the whole logs once more and compare with the stored selection table, bit for bit.
 
     Ends with exit code 0 when they are equal, and with 1 when not; `status` says so then, until all are equal again,
     if this user may write to the topic of hosts. The table may be in use.
@@ -66,48 +64,27 @@ def _tell(deployment: DeploymentContext, found: "Verification") -> None:
 
 def print_verification(found: "Verification") -> None:
     """A table of the partitions, what could not be verified, what differs, and the verdict."""
-    headings = ("partition", "from", "position", "behind", "feedbacks", "rows", "checkpoints", "unproven", "differ")
+    headings = ("partition", "position", "behind", "feedbacks", "rows", "differ")
     rows = []
     for one in found.partitions:
-        numbers = (one.since, one.position, one.behind, one.feedbacks, one.rows, one.checkpoints, one.unproven)
-        rows.append((str(one.partition), *(f"{number:,}" for number in (*numbers, len(one.partings)))))
+        numbers = (one.position, one.behind, one.feedbacks, one.rows, len(one.partings))
+        rows.append((str(one.partition), *(f"{number:,}" for number in numbers)))
     shown = console()
     shown.print(table(headings, rows, right=headings), soft_wrap=True)
-    for line in (*_unverified(found.partitions), *(line for one in found.partings for line in parting_lines(one))):
-        shown.print(line, soft_wrap=True)
+    for one in found.partitions:
+        for application in one.unlogged:
+            shown.print(
+                f"partition {one.partition}: rows of {application} cannot be verified: its policy or loss changed "
+                "more often than the table keeps",
+                soft_wrap=True,
+            )
+        for parting in one.partings:
+            shown.print(f"{_row_name(parting)} in partition {parting.partition} differs", soft_wrap=True)
+            shown.print(f"  table: {_totals(parting.table)}", soft_wrap=True)
+            shown.print(f"  logs:  {_totals(parting.logs)}", soft_wrap=True)
     verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
     of = f"{found.rows:,} rows of {found.feedbacks:,} feedbacks in {len(found.partitions)} partitions"
     shown.print(f"{verdict}: {of}, {found.seconds:.1f} s", soft_wrap=True)
-
-
-def _unverified(verdicts: "Iterable[PartitionVerdict]") -> "Iterable[str]":
-    for verdict in verdicts:
-        if verdict.since:
-            yield (
-                f"partition {verdict.partition}: the beginning of its logs was deleted: verified from feedback offset "
-                f"{verdict.since} on; {verdict.unproven} rows stand as they were before that"
-            )
-        for application in verdict.unlogged:
-            yield (
-                f"partition {verdict.partition}: rows of {application} cannot be verified: an older version "
-                "folded feedback that is still there, and did not log where a changed policy or loss took effect; "
-                "verify again when the topic has dropped that feedback"
-            )
-
-
-def parting_lines(parting: "RowMismatch") -> "Iterable[str]":
-    """What a row that differs is told as."""
-    yield f"{_row_name(parting)} in partition {parting.partition} differs"
-    equal = "nowhere before" if parting.last_equal is None else f"up to feedback offset {parting.last_equal}"
-    yield f"  equal {equal}, different at {parting.first_different}"
-    for record in parting.between:
-        yield f"  {_record_name(record)}"
-    if not parting.feedbacks:
-        yield "  no feedback in between is about it: no learner wrote this row"
-    elif parting.feedbacks > len(parting.between):
-        yield f"  and {parting.feedbacks - len(parting.between):,} more"
-    yield f"  table: {_totals(parting.table)}"
-    yield f"  logs:  {_totals(parting.logs)}"
 
 
 def _row_name(parting: "RowMismatch") -> str:
@@ -115,11 +92,6 @@ def _row_name(parting: "RowMismatch") -> str:
         context = "" if parting.context is None else f" in context {parting.context}"
         return f"row of {parting.application}{context}"
     return "position" if parting.context is None else f"newest restore of {parting.context}"
-
-
-def _record_name(record: "FeedbackAt") -> str:
-    about = "a restored state" if record.query_id is None else f"query {record.query_id}"
-    return f"{record.topic}[{record.partition}] offset {record.offset}: {about}"
 
 
 def _totals(row: "ShownRow | None") -> str:

@@ -3,23 +3,32 @@
 Rules of this file:
 - Inputs are what `replay export --inputs` writes: columns `partition`, `query_offset`, and `input` with
   `{"input": row}` or `{"inputs": [row, ...]}` as JSON, null where the log has lost the query.
-- A file has its name when it is whole: it is written beside its place, and renamed.
 """
 
 import json
-import os
-import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.log.new_model import InputChunk, ModelAnswers, PlacedAnswers
+from clipper_stream.evaluation.log.new_model import ModelAnswers, PlacedAnswers
+from clipper_stream.evaluation.log.parquet import new_file
 
 SCHEMA_VERSION = 1
-SUFFIX = ".parquet"
 _INPUTS = ("partition", "query_offset", "input")
 _KEY = b"clipper-stream-answers"
+_SCHEMA = pa.schema(
+    [
+        ("partition", pa.int32()),
+        ("query_offset", pa.int64()),
+        ("output", pa.string()),
+        ("several_rows", pa.bool_()),
+        ("error", pa.string()),
+    ]
+)
 
 
 class Queries(NamedTuple):
@@ -36,66 +45,42 @@ class Queries(NamedTuple):
     text: list[str]
 
 
-def input_files(path: Path) -> list[Path]:
-    """Return the file itself, or the Parquet files of the folder by name.
+def read_queries(path: Path, most_rows: int) -> Iterator[Queries]:
+    """Read the queries of a file in chunks of so many, without those that the log had lost when it was exported.
 
     Raises:
-        InvalidSetting: there is no file, or one of them has no inputs.
+        InvalidSetting: there is no file, or it has no inputs.
     """
-    found = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
-    if not found:
-        raise InvalidSetting(f"{path} has no file {SUFFIX}: give what `replay export --inputs` wrote")
-    for each in found:
-        missing = [name for name in _INPUTS if name not in _opened(each).schema_arrow.names]
-        if missing:
-            what = f"{each} has no column {', '.join(missing)}"
-            raise InvalidSetting(f"{what}: export the decisions again, with `replay export --inputs`")
-    return found
-
-
-def group_rows(path: Path) -> list[int]:
-    """Return the number of rows of each row group of a file."""
-    metadata = _opened(path).metadata
-    return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-
-
-def read_queries(path: Path, chunk: InputChunk) -> Queries:
-    """Read the queries of a chunk, without those that the log had lost when it was exported."""
-    table = _opened(path).read_row_group(chunk.group, columns=list(_INPUTS), use_threads=False)
-    part = table.slice(chunk.first, chunk.rows)
-    columns = [part[name].to_pylist() for name in _INPUTS]
-    there = [row for row in zip(*columns, strict=True) if None not in row]
-    return Queries(*(list(column) for column in zip(*there, strict=True))) if there else Queries([], [], [])
+    file = opened(path)
+    missing = [name for name in _INPUTS if name not in file.schema_arrow.names]
+    if missing:
+        what = f"{path} has no column {', '.join(missing)}"
+        raise InvalidSetting(f"{what}: export the decisions again, with `replay export --inputs`")
+    for batch in file.iter_batches(most_rows, columns=list(_INPUTS), use_threads=False):
+        there = [row for row in zip(*(batch[name].to_pylist() for name in _INPUTS), strict=True) if None not in row]
+        yield Queries(*map(list, zip(*there, strict=True))) if there else Queries([], [], [])
 
 
 def write_answers(path: Path, answered: Iterable[tuple[Queries, ModelAnswers]], model: str) -> tuple[int, int]:
-    """Write a file of answers; the file survives a power cut once this returns.
+    """Write a file of answers, in place of what is there.
 
     Args:
-        path: Where to; what is there is replaced.
+        path: Where to.
         answered: Queries and the answers to them, chunk by chunk.
         model: Reference of the model, for the metadata of the file.
 
     Returns:
         The number of answered queries, and how many of them have a row that failed.
     """
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     queries = failed = 0
-    schema = _schema().with_metadata({_KEY: json.dumps({"schema_version": SCHEMA_VERSION, "model": model}).encode()})
-    try:
-        with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
-            for asked, answers in answered:
-                writer.write_table(_table(asked, answers, schema))
-                queries += len(asked.text)
-                failed += answers.failed
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    schema = _SCHEMA.with_metadata({_KEY: json.dumps({"schema_version": SCHEMA_VERSION, "model": model}).encode()})
+    with new_file(path, replaces=True) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+        for asked, answers in answered:
+            columns = (asked.partition, asked.query_offset, answers.output, answers.several_rows, answers.error)
+            arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+            writer.write_table(pa.table(arrays, schema=schema))
+            queries += len(asked.text)
+            failed += answers.failed
     return queries, failed
 
 
@@ -105,7 +90,7 @@ def read_answers(path: Path) -> tuple[str, PlacedAnswers]:
     Raises:
         InvalidSetting: the file holds no answers.
     """
-    file = _opened(path)
+    file = opened(path)
     said = (file.schema_arrow.metadata or {}).get(_KEY)
     if said is None:
         raise InvalidSetting(f"{path} is no file of answers: give what `replay score` wrote")
@@ -120,32 +105,12 @@ def read_answers(path: Path) -> tuple[str, PlacedAnswers]:
     return content["model"], PlacedAnswers.of(partition, offset, answers)
 
 
-def _schema() -> Any:
-    import pyarrow as pa  # noqa: PLC0415
+def opened(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file.
 
-    return pa.schema(
-        [
-            ("partition", pa.int32()),
-            ("query_offset", pa.int64()),
-            ("output", pa.string()),
-            ("several_rows", pa.bool_()),
-            ("error", pa.string()),
-        ]
-    )
-
-
-def _table(queries: Queries, answers: ModelAnswers, schema: Any) -> Any:
-    import pyarrow as pa  # noqa: PLC0415
-
-    columns = (queries.partition, queries.query_offset, answers.output, answers.several_rows, answers.error)
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
-    return pa.table(arrays, schema=schema)
-
-
-def _opened(path: Path) -> Any:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
+    Raises:
+        InvalidSetting: there is none.
+    """
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:

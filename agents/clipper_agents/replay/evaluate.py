@@ -13,13 +13,12 @@ from pathlib import Path
 from clipper_agents.control.selection_states import read_state, state_of
 from clipper_agents.replay.answer_files import read_answers
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.candidates.candidate_text import Parsed, parse_candidate
+from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.evaluate import evaluate
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.log.new_model import PlacedAnswers, with_new_model
-from clipper_stream.evaluation.log.parquet import FileFacts, read_facts
-from clipper_stream.evaluation.log.time_order import read_in_time_order
+from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks, read_facts
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.results import Evaluation
 from clipper_stream.evaluation.sequential.replay import Place
@@ -33,7 +32,7 @@ class LogFile:
     """A log that can be read again and again.
 
     Attributes:
-        path: Of the file, or the folder of files.
+        path: Of the file.
         facts: Metadata of the file.
         new: Answers of models that the log has no outputs of, by reference.
 
@@ -69,7 +68,7 @@ class LogFile:
 
     def chunks(self) -> Iterator[DecisionColumns]:
         """Read the decisions in the order of time, with a column for each new model."""
-        for columns in read_in_time_order(self.path):
+        for columns in read_chunks(self.path):
             wider = columns
             for ref, placed in self.new.items():
                 wider = with_new_model(wider, ref, placed, self.facts.loss_kind)
@@ -99,7 +98,7 @@ def evaluate_file(
     asked = asked_of(log, question, manifest)
     models = log.facts.models if manifest is None else tuple(manifest.models)
     states = {} if state is None else states_of(state, log.facts.application)
-    parsed: list[Parsed] = [
+    parsed = [
         parse_candidate(text, models, answering=asked.answering, states=states, known=log.models) for text in candidates
     ]
     return evaluate(log.facts.application, log.chunks, parsed, asked)

@@ -1,21 +1,17 @@
-"""The decisions of one application, from the logs in Kafka into a file.
+"""The decisions of one application, from the logs in Kafka into a Parquet file.
 
-reading = LogReading(KafkaLog(...), processes=2)
-for chunk in reading:
-    estimate(chunk.columns)
-print(reading.counts)
+logs in Kafka --> [LogTables] tables of each process in a temporary folder --> [DecisionJoin] --> file
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from clipper_agents.replay.logs import DecisionChunk, KafkaLog, spans_of
-from clipper_agents.replay.partition_reader import Progress
-from clipper_agents.replay.workers import read_in_processes
-from clipper_stream.evaluation.log.parquet import FileFacts, read_facts, writing
+from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
+from clipper_agents.replay.log_reading import KafkaLog, Progress, read_tables, spans_of
+from clipper_stream.evaluation.log.parquet import FileFacts, new_file
 
 COUNTS = {
     "decisions": "decisions of the application in the span",
@@ -33,37 +29,8 @@ COUNTS = {
     "no_audit": "decisions that say an audit follows, of which none was read",
 }
 """What a reading counts, with its meaning; `docs/reference/replay-files.md` has the same."""
-
-
-class LogReading:
-    """Reads the logs up to where they end now: iterate over the chunks, then look at the counts.
-
-    Args:
-        log: The logs.
-        processes: Number of reading processes, a partition each.
-        progress: Called with the number of records read since the last call.
-
-    Attributes:
-        counts: Counts of records by outcome so far, with the names in `docs/reference/replay-files.md`.
-        records: Number of records to read.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-    """
-
-    def __init__(self, log: KafkaLog, processes: int, progress: Progress = lambda _: None) -> None:
-        self._log, self._processes, self._progress = log, processes, progress
-        self._spans = asyncio.run(spans_of(log))
-        self.counts: Counter[str] = Counter()
-        self.records = sum(span.records for span in self._spans)
-
-    @property
-    def offsets(self) -> Mapping[int, tuple[int, int]]:
-        """First prediction and one past the last, of each partition with decisions."""
-        return {span.partition: (span.first, span.predictions[1]) for span in self._spans}
-
-    def __iter__(self) -> Iterator[DecisionChunk]:
-        return read_in_processes(self._log, self._spans, self._processes, self.counts, self._progress)
+GROUP_ROWS, GROUP_ROWS_WITH_INPUTS = 65_536, 4_096
+"""Decisions in a row group, which readers have in memory as a whole: an input may be an image."""
 
 
 def export_log(
@@ -73,12 +40,12 @@ def export_log(
     total: Callable[[int], None] = lambda _: None,
     progress: Progress = lambda _: None,
 ) -> FileFacts:
-    """Write the decisions to a file (`.parquet`) or a folder, which appears once all of them have been read.
+    """Write the decisions to a file, which appears once all of them have been read.
 
     Args:
-        log: The logs.
-        out: The file or folder; it must not exist.
-        processes: Number of reading processes, a partition each.
+        log: The logs; they are read up to where they end now.
+        out: The file; it must not exist.
+        processes: Number of reading processes, and of threads that join.
         total: Called with the number of records to read.
         progress: Called with the number of records read since the last call.
 
@@ -86,8 +53,9 @@ def export_log(
         The metadata of the file.
 
     Raises:
-        UnusableFile: the file or folder exists.
+        UnusableFile: the file exists.
         KafkaUnreachable: no broker answers.
+        ReadingBroken: a reading process was killed.
     """
     facts = FileFacts(
         application=log.application,
@@ -96,13 +64,25 @@ def export_log(
         until_ms=log.span.until_ms,
         horizon_s=log.span.horizon_s,
     )
-    with writing(out, facts, inputs=log.inputs) as writer:
-        reading = LogReading(log, processes, progress)
-        total(reading.records)
-        writer.facts = replace(facts, offsets=reading.offsets)
-        for chunk in reading:
-            writer.write(chunk.columns, chunk.inputs)
-        counts = {name: reading.counts[name] for name in COUNTS}
-        counts["without_feedback"] = counts["decisions"] - counts["with_feedback"]
-        writer.facts = replace(writer.facts, counts=counts)
-    return read_facts(out)
+    with new_file(out) as path, tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
+        spans = asyncio.run(spans_of(log))
+        total(sum(span.records for span in spans))
+        counts = read_tables(log, spans, Path(folder), processes, progress)
+        rules = JoinRules(
+            application=log.application,
+            loss_kind=log.loss_kind,
+            horizon_ms=log.span.horizon_ms,
+            partitions=log.catalogue.partitions,
+        )
+        with DecisionJoin(Path(folder), rules, processes) as join:
+            counts.update(join.counts)
+            named = {name: counts[name] for name in COUNTS}
+            facts = replace(
+                facts,
+                offsets={span.partition: (span.first, span.predictions.end) for span in spans},
+                counts=named | {"without_feedback": counts["decisions"] - counts["with_feedback"]},
+                models=join.models,
+                decisions=counts["decisions"],
+            )
+            join.write(path, facts.metadata, GROUP_ROWS_WITH_INPUTS if log.inputs else GROUP_ROWS)
+    return facts

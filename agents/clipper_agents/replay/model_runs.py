@@ -2,37 +2,29 @@
 
 Rules of this file:
 - A run that is broken off leaves no file of answers; the next run computes all chunks.
-- Worker processes are spawned, so that no thread or lock of a model library is copied into them, and end with the
-  process that started them, however it ends.
 """
 
 import hashlib
 import json
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
-from clipper_agents.replay.answer_files import Queries, group_rows, input_files, read_queries, write_answers
+from clipper_agents.replay.answer_files import Queries, opened, read_queries, write_answers
+from clipper_agents.replay.worker_pool import run_jobs
 from clipper_stream.errors import ModelFailed
-from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, InputChunk, ModelAnswers, answers_of, planned
+from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, ModelAnswers, answers_of
 from clipper_stream.models.model import Model
 from clipper_stream.models.registry import load_model, runtime_of
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.warm_up import sample_rows, warm_up
 from clipper_stream.query.inputs import RowSpec
 
-Told = Callable[[int, int], None]
-"""Told how many chunks are done, and of how many."""
-_Answered = tuple[Queries, ModelAnswers]
+Told: TypeAlias = Callable[[int, int], None]
+"""Told how many queries are answered, and of how many decisions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,32 +55,11 @@ class ModelSource:
     files: FileRules = STRICT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRunSummary:
-    """The result of a run.
-
-    Attributes:
-        queries: Queries asked.
-        failed: Queries of these with a row without output.
-        chunks: Chunks of all inputs.
-
-    >>> ModelRunSummary(queries=10, failed=0, chunks=1).chunks
-    1
-    """
+class ModelRunSummary(NamedTuple):
+    """The result of a run: queries asked, and those of them with a row without output."""
 
     queries: int
     failed: int
-    chunks: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One chunk of inputs to run the model over."""
-
-    inputs: Path
-    chunk: InputChunk
-    source: ModelSource
-    sha256: str
 
 
 def score_inputs(
@@ -103,12 +74,12 @@ def score_inputs(
     """Run a model over all inputs, and write its answers.
 
     Args:
-        inputs: A file of `replay export --inputs`, or a folder of such files.
+        inputs: A file of `replay export --inputs`.
         source: The model.
         out: The file to write or replace.
         processes: Number of processes; 0: this one.
         chunk_rows: Queries of a chunk, at least 1.
-        told: Called with the number of written chunks and of all chunks: before the first, and after each.
+        told: Called with the number of answered queries and of all decisions: before the first, and after each chunk.
 
     Raises:
         InvalidSetting: the inputs cannot be read.
@@ -116,63 +87,30 @@ def score_inputs(
         ModelUnavailable: the server of the model does not answer.
         ModelFailed: the model ended its process.
     """
-    runtime = runtime_of(source.runtime)
-    sha256 = source.sha256 or hashlib.sha256(runtime.read(source.uri)).hexdigest()
-    jobs = [
-        _Job(path, chunk, source, sha256)
-        for path in input_files(inputs)
-        for chunk in planned(group_rows(path), chunk_rows)
-    ]
-    answered = _in_processes(jobs, processes) if jobs and processes else map(_run, jobs)
-    queries, failed = write_answers(out, _counted(answered, len(jobs), told), source.ref)
-    return ModelRunSummary(queries=queries, failed=failed, chunks=len(jobs))
+    of, done = opened(inputs).metadata.num_rows, 0
+    sha256 = source.sha256 or hashlib.sha256(runtime_of(source.runtime).read(source.uri)).hexdigest()
+    jobs = ((source, sha256, queries) for queries in read_queries(inputs, chunk_rows))
 
+    def answered() -> Iterator[tuple[Queries, ModelAnswers]]:
+        nonlocal done
+        told(0, of)
+        for queries, answers in run_jobs(_run, jobs, processes):
+            yield queries, answers
+            done += len(queries.text)
+            told(done, of)
 
-def _counted(answered: Iterable[_Answered], of: int, told: Told) -> Iterator[_Answered]:
-    told(0, of)
-    for number, each in enumerate(answered, 1):
-        yield each
-        told(number, of)
-
-
-def _in_processes(jobs: list[_Job], processes: int) -> Iterator[_Answered]:
-    """Answers in the order of the jobs; at most two jobs of each process are under way or wait to be written."""
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), get_context("spawn"), initializer=_begin)
-    running: deque[Future[_Answered]] = deque()
     try:
-        for job in jobs:
-            running.append(pool.submit(_run, job))
-            if len(running) == 2 * processes:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+        return ModelRunSummary(*write_answers(out, answered(), source.ref))
     except BrokenProcessPool as error:
-        what = f"model {jobs[0].source.ref} ended the process that ran it"
-        raise ModelFailed(f"{what}: try it with `model test`") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        raise ModelFailed(f"model {source.ref} ended the process that ran it: try it with `model test`") from error
 
 
 # --- in the worker processes ------------------------------------------------------------------------------------------
-def _begin() -> None:
-    """End with the parent process, and leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _run(job: _Job) -> _Answered:
-    source = job.source
+def _run(job: tuple[ModelSource, str, Queries]) -> tuple[Queries, ModelAnswers]:
+    source, sha256, queries = job
     named = json.dumps(
-        [source.runtime, source.uri, job.sha256, dict(source.parameters), source.spec.dtype, source.spec.shape]
+        [source.runtime, source.uri, sha256, dict(source.parameters), source.spec.dtype, source.spec.shape]
     )
-    queries = read_queries(job.inputs, job.chunk)
     model = _loaded(named, source.files)
     return queries, answers_of(model, source.spec, queries.text, source.batch_rows)
 

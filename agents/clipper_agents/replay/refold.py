@@ -1,34 +1,51 @@
-"""Feedback of one partition folded once more, by the learner's own step.
+"""One partition of the logs folded once more, by the learner's own step on the router's own index.
 
 Rules of this file:
-- The step is `feedback_step.learn`. Here is what it is asked with: rows, decisions and credits.
-- Where the beginning of the logs was deleted, a row is known from the first time on that the changelog holds it, or
-  from a marker that set it. What feedback does to a row that is not known is dropped.
-- An application that has always learned alike is known without the table. Of feedback before the first place that the
-  table names, an older version has folded it, or more changes came than are kept: that cannot be verified, nor what
-  came after it.
-- A marker says the totals of a row, not how many feedbacks counted before: `uncounted` holds such rows.
+- The step is `feedback_step.learn`. Here is what it is asked with: rows, decisions and which feedback counted.
+- An application that has always learned alike is known without the table. Where the table does not name the policy and
+  loss that feedback was folded under, more changes came than it keeps: that application cannot be verified.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Self
 
-import msgspec
-
-from clipper_agents.control.state import ControlState
-from clipper_agents.feedback.feedback_step import JoinedFeedback, Restored, Row, config_digest, learn
+from clipper_agents.control.state import ControlState, DeclaredRestore
+from clipper_agents.feedback.feedback_step import (
+    JoinedFeedback,
+    Row,
+    config_digest,
+    decode_feedback,
+    is_marker,
+    learn,
+    read_markers,
+)
 from clipper_agents.kafka.reader import Record
-from clipper_agents.replay.decision_index import DecisionIndex
+from clipper_agents.router.decision_index import Asked, DecisionLookup, PartitionIndex
 from clipper_stream.errors import ClipperError
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
-from clipper_topics.feedback import Feedback
-from clipper_topics.logged_records import LoggedRecord
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.codec import UndecodableRecord
+from clipper_topics.feedback import said_at_ms
+from clipper_topics.logged_records import read_audit, read_prediction
 from clipper_topics.manifests import ApplicationManifest
-from clipper_topics.selection_rows import NO_ROW, NOT_DECLARED, SelectionRow, config_context, encode_row, note_row
+from clipper_topics.selection_rows import (
+    NO_ROW,
+    NOT_DECLARED,
+    POSITION,
+    ForgottenContexts,
+    RowKey,
+    SelectionRow,
+    config_context,
+    read_row,
+)
 
-Find: TypeAlias = Callable[[str, int], Application | None]
+_ONE_AGE_S = 0.0
+"""Of all records: the index of a verification forgets nothing, so one database holds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,167 +95,170 @@ def _learning(manifest: ApplicationManifest) -> Iterator[tuple[int, Application]
     yield config_digest(manifest), Application(name=manifest.name, candidates=(), policy=policy, loss=manifest.loss)
 
 
-class FoldedConfigs:
-    """Finds the application as it was when a feedback was folded.
-
-    Args:
-        configs: Of each application.
-        notes: Of the table, by `config_context`; may be empty where each application has one configuration.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationInputs:
+    """What all partitions share, read once.
 
     Attributes:
+        catalogue: Topics of the deployment.
+        configs: The policies and losses of each application.
+        restores: Declared restores, by id.
+        changelog_ends: End of each partition of the changelog, from before the other logs were looked at.
+        horizon_s: How long after its query a feedback counts, in seconds.
+    """
+
+    catalogue: Catalogue
+    configs: Mapping[str, LearningConfigs]
+    restores: Mapping[str, DeclaredRestore]
+    changelog_ends: Sequence[int]
+    horizon_s: float
+
+
+class SelectionTable:
+    """The rows of one partition as its changelog tells them; of the rows with one key the last one counts.
+
+    Args:
+        partition: Number of the partition.
+
+    Attributes:
+        rows: The rows, by application and context.
+        configs: The policies and losses of each application, by `config_context`.
+        misplaced: Rows whose key names another partition; no router reads them.
+        forgotten: Where contexts were forgotten.
+    """
+
+    def __init__(self, partition: int) -> None:
+        self._partition = partition
+        self.rows: dict[Row, SelectionRow] = {}
+        self.configs: dict[str | None, SelectionRow] = {}
+        self.misplaced: dict[RowKey, SelectionRow] = {}
+        self.forgotten: set[ForgottenContexts] = set()
+
+    @property
+    def position(self) -> int:
+        """The last feedback offset that is in the rows; -1 without any."""
+        return self.rows.get(POSITION, NO_ROW).offset
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Take in records of the changelog."""
+        for record in records:
+            read = read_row(record.key, record.value)
+            if read is None:
+                continue
+            key, row = read
+            place = (key.application, key.context)
+            if key.partition != self._partition:
+                if row is not None:
+                    self.misplaced[key] = row
+            elif row is None:
+                self.rows.pop(place, None)
+            elif row.configs:
+                self.configs[key.context] = row
+            else:
+                self.rows[place] = row
+                self.forgotten.update(row.forgotten)
+
+
+class PartitionFold:
+    """Folds the logs of one partition into rows; a context manager. Feedback comes last.
+
+    Args:
+        folder: Empty folder for the index of decisions.
+        known: What all partitions share.
+        table: The table of the partition, for the places at which policies changed and contexts were forgotten.
+
+    Attributes:
+        rows: The rows so far, by application and context.
+        folded: Feedback records so far.
         unlogged: Applications with feedback of which nothing says how it was folded.
     """
 
-    def __init__(self, configs: Mapping[str, LearningConfigs], notes: Mapping[str | None, SelectionRow]) -> None:
-        self._configs, self._notes = configs, notes
+    def __init__(self, folder: Path, known: VerificationInputs, table: SelectionTable) -> None:
+        self._known, self._configs = known, table.configs
+        self._decisions = PartitionIndex(folder / "decisions", known.horizon_s)
+        self._audits = PartitionIndex(folder / "audits", known.horizon_s)
+        self._forgettings = sorted(table.forgotten, key=lambda one: one.first)
+        self.rows: dict[Row, SelectionRow] = {}
+        self.folded = 0
         self.unlogged: set[str] = set()
 
-    def application(self, name: str, offset: int) -> Application | None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decisions.close()
+        self._audits.close()
+
+    def take_predictions(self, records: Sequence[Record]) -> None:
+        """Index predictions, in log order."""
+        found = [one for one in map(read_prediction, records) if one is not None]
+        self._decisions.index(found, records[-1].offset, _ONE_AGE_S)
+
+    def take_audits(self, records: Sequence[Record]) -> None:
+        """Index audits, in log order."""
+        found = [one for one in map(read_audit, records) if one is not None]
+        self._audits.index(found, records[-1].offset, _ONE_AGE_S)
+
+    def take_feedback(self, records: Sequence[Record]) -> None:
+        """Fold feedback and markers, in log order."""
+        rest = records
+        while rest:
+            stop = self._forgettings[0].first if self._forgettings else rest[-1].offset + 1
+            count = bisect_left(rest, stop, key=attrgetter("offset"))
+            if count:
+                self._fold(rest[:count])
+                rest = rest[count:]
+            self.forget_contexts(stop if rest else 0)
+
+    def forget_contexts(self, upto: int) -> None:
+        """Forget the contexts that were forgotten before a feedback offset."""
+        while self._forgettings and self._forgettings[0].first <= upto:
+            before = self._forgettings.pop(0).before
+            old = [place for place, row in self.rows.items() if all(place) and row.offset < before]
+            for place in old:
+                del self.rows[place]
+
+    def _fold(self, records: Sequence[Record]) -> None:
+        known = self._known
+        markers, _ = read_markers(filter(is_marker, records), known.restores.get, known.catalogue.partitions)
+        feedback = self._joined([record for record in records if not is_marker(record)])
+        decided = [one.decision.offset for one in feedback if one.decision is not None]
+        step = learn(
+            feedback,
+            dict(zip(decided, self._decisions.applied_feedback(decided), strict=True)),
+            lambda place: self.rows.get(place, NO_ROW),
+            self._application,
+            markers,
+            lambda name: [place for place in self.rows if place[0] == name],
+        )
+        self.rows |= step.rows
+        self._decisions.note_applied_feedback(step.applied_feedback.items(), records[-1].offset, _ONE_AGE_S)
+        self.folded += len(records)
+
+    def _joined(self, records: Sequence[Record]) -> list[JoinedFeedback]:
+        """Return the feedback that can be read, with what it is about."""
+        readable = []
+        for record in records:
+            try:
+                said = decode_feedback(record)
+            except UndecodableRecord:
+                continue
+            about: Asked = (said.query_id, said.application, said_at_ms(record.timestamp, record.headers))
+            readable.append((record, said, about))
+        known = DecisionLookup(self._decisions, self._audits, [about for *_, about in readable])
+        return [
+            JoinedFeedback(record, said, known.decisions[about], known.audits.get(about))
+            for record, said, about in readable
+        ]
+
+    def _application(self, name: str, offset: int) -> Application | None:
         """Return the application as it learned from the feedback at an offset; None when it learned nothing."""
-        known = self._configs.get(name)
+        known = self._known.configs.get(name)
         if known is None or known.only is not None:
             return None if known is None else known.only
-        starts = self._notes.get(config_context(name), NO_ROW).configs
+        starts = self._configs.get(config_context(name), NO_ROW).configs
         config = next((one.config for one in reversed(starts) if one.first <= offset), None)
         if config is None or (config not in known.applications and config != NOT_DECLARED):
             self.unlogged.add(name)
             return None
         return known.applications.get(config)
-
-
-class Entry(NamedTuple):
-    """A record of the feedback topic, joined with its decision and audit.
-
-    Attributes:
-        record: The record.
-        said: Its content.
-        decision: The decision; None: the feedback is an orphan.
-        audit: The audit of the decision.
-    """
-
-    record: Record
-    said: Feedback | Restored
-    decision: LoggedRecord | None = None
-    audit: LoggedRecord | None = None
-
-    @property
-    def offset(self) -> int:
-        """Offset of the record."""
-        offset: int = self.record.offset
-        return offset
-
-
-@dataclass(slots=True)
-class RefoldOutcome:
-    """The outcome of folding entries, until it is kept.
-
-    Attributes:
-        rows: Rows that changed.
-        credited: Which feedback counted, by the decision's offset.
-    """
-
-    rows: dict[Row, SelectionRow] = field(default_factory=dict)
-    credited: dict[int, int] = field(default_factory=dict)
-
-
-def same(one: SelectionRow, other: SelectionRow) -> bool:
-    """Return whether two rows are equal in every bit: each float as its eight bytes, models in order."""
-    return encode_row(one) == encode_row(other)
-
-
-class KnownRows:
-    """The rows of the fold so far, and which of them are known.
-
-    Args:
-        whole: Whether the fold began at the beginning, so that a row that is not here is empty.
-
-    Attributes:
-        rows: By application and context.
-        uncounted: Rows of which it is not known how many feedbacks counted.
-    """
-
-    def __init__(self, *, whole: bool) -> None:
-        self.whole = whole
-        self.rows: dict[Row, SelectionRow] = {}
-        self.uncounted: set[Row] = set()
-        self._marked: dict[str, int] = {}
-
-    def row(self, place: Row) -> SelectionRow:
-        """Return the row; an empty one, as of the marker that emptied it if any, when it has no content."""
-        found = self.rows.get(place)
-        if found is None and not self.whole and place[0] in self._marked:
-            return note_row(self._marked[place[0]])
-        return NO_ROW if found is None else found
-
-    def known(self, place: Row) -> bool:
-        """Return whether the content of the row is known."""
-        return self.whole or place in self.rows or place[0] in self._marked
-
-    def marked(self, place: Row) -> bool:
-        """Return whether a marker has set the row, or the note."""
-        return place[0] in self._marked or (not place[0] and place[1] in self._marked)
-
-    def forget(self, place: Row) -> None:
-        """Forget the content of the row."""
-        self.rows.pop(place, None)
-
-    def forget_contexts(self, before: int) -> None:
-        """Empty the rows with a context whose last change is before a feedback offset; they are known to be empty."""
-        for (application, context), row in self.rows.items():
-            if application and context is not None and row.offset < before:
-                self.rows[application, context] = NO_ROW
-
-    def start(self, place: Row, row: SelectionRow) -> None:
-        """Set the row; it is known from now on."""
-        self.rows[place] = row
-
-    def equal(self, place: Row, live: SelectionRow, outcome: RefoldOutcome | None = None) -> bool:
-        """Return whether a row of the table equals that of the fold, including an outcome that is not kept yet."""
-        mine = (outcome.rows.get(place) if outcome is not None else None) or self.row(place)
-        if not self.whole and (place in self.uncounted or place not in self.rows):
-            mine = msgspec.structs.replace(mine, applied=live.applied)
-        return same(mine, live)
-
-    def counted(self, place: Row, live: SelectionRow) -> None:
-        """Take the number of counted feedbacks from the table for a row that is equal otherwise."""
-        if not self.whole:
-            self.rows[place] = live
-            self.uncounted.discard(place)
-
-    def keep(self, outcome: RefoldOutcome) -> None:
-        """Keep the outcome of folding entries."""
-        for application, name in outcome.rows:
-            if not application and name is not None and not self.whole:
-                self._mark(name, outcome)
-        self.rows |= {place: row for place, row in outcome.rows.items() if self.known(place)}
-
-    def _mark(self, name: str, outcome: RefoldOutcome) -> None:
-        set_first = {place for place in outcome.rows if place[0] == name and not self.known(place)}
-        self.uncounted |= set_first
-        self._marked[name] = outcome.rows["", name].offset
-        self.rows["", name] = outcome.rows["", name]
-
-
-def refold(entries: Sequence[Entry], find: Find, rows: KnownRows, index: DecisionIndex) -> RefoldOutcome:
-    """Fold entries on top of the rows and the index, and return the outcome.
-
-    Args:
-        entries: In log order.
-        find: Finds an application by its name, as it learned from the feedback at an offset.
-        rows: The rows before; they are not changed.
-        index: Knows which feedback counted.
-    """
-    feedback = [
-        JoinedFeedback(one.record, one.said, one.decision, one.audit)
-        for one in entries
-        if isinstance(one.said, Feedback)
-    ]
-    step = learn(
-        feedback,
-        index.credits([one.decision.offset for one in feedback if one.decision is not None]),
-        rows.row,
-        find,
-        [(one.record, one.said) for one in entries if isinstance(one.said, Restored)],
-        lambda name: [place for place, row in rows.rows.items() if place[0] == name and row.offset >= 0],
-    )
-    return RefoldOutcome(rows=step.rows, credited=step.applied_feedback)

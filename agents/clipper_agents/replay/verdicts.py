@@ -18,21 +18,8 @@ class ShownRow(msgspec.Struct, kw_only=True):
     """By model: `count`, `loss`, `weighted_count`, `weighted_loss`."""
 
 
-class FeedbackAt(msgspec.Struct, kw_only=True):
-    """A record of the feedback topic."""
-
-    topic: str
-    """Its topic."""
-    partition: int
-    """Its partition."""
-    offset: int
-    """Its offset."""
-    query_id: str | None = None
-    """The query that the feedback is about; absent for the marker of a restored state."""
-
-
 class RowMismatch(msgspec.Struct, kw_only=True):
-    """A row of the table that differs from the fold of the logs, with the feedback at which the two part."""
+    """A row of the table that differs from the fold of the logs."""
 
     application: str
     """The application; empty: a note of the learner."""
@@ -40,18 +27,10 @@ class RowMismatch(msgspec.Struct, kw_only=True):
     """The context; of a note the application, or absent for the partition's position."""
     partition: int
     """The partition."""
-    last_equal: int | None
-    """Feedback offset of the last row of the changelog that is equal; absent: there is none."""
-    first_different: int
-    """Feedback offset of the first row that differs."""
     table: ShownRow | None
-    """That row; absent: the table has none."""
+    """The row of the table; absent: there is none."""
     logs: ShownRow | None
     """What the logs lead to; absent: nothing."""
-    feedbacks: int = 0
-    """Records about this row between the two."""
-    between: list[FeedbackAt] = []
-    """The first of these: with one of them, that is the record at which they part."""
 
 
 class PartitionVerdict(msgspec.Struct, kw_only=True):
@@ -59,8 +38,6 @@ class PartitionVerdict(msgspec.Struct, kw_only=True):
 
     partition: int
     """Number of the partition."""
-    since: int
-    """First feedback offset that was verified: 0, unless the beginning of a log was deleted."""
     position: int
     """Last feedback offset that is in the table; -1: none."""
     behind: int
@@ -69,10 +46,6 @@ class PartitionVerdict(msgspec.Struct, kw_only=True):
     """Records that were folded."""
     rows: int
     """Rows of the table that were compared."""
-    checkpoints: int
-    """Rows of the changelog that were compared, older ones of the same keys among them."""
-    unproven: int
-    """Rows whose feedback was deleted with the beginning of the log: nothing can be said about them."""
     partings: list[RowMismatch] = []
     """Rows that differ."""
     unlogged: list[str] = []

@@ -6,7 +6,7 @@ learns is replayed through the log.
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,45 +25,11 @@ class Targeted(NamedTuple):
     """What a candidate would have done with n decisions.
 
     Attributes:
-        columns: The decisions, with one more column for an ensemble.
         target: Probability with which it serves each of their models alone, rows summing to 1, (n, M).
     """
 
     columns: DecisionColumns
     target: Floats
-
-
-@runtime_checkable
-class Candidate(Protocol):
-    """A policy, model or ensemble whose loss is estimated."""
-
-    @property
-    def name(self) -> str:
-        """Name in reports: the text that the candidate was parsed from."""
-        ...
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Model versions that the candidate may ask."""
-        ...
-
-
-@runtime_checkable
-class StationaryCandidate(Candidate, Protocol):
-    """A candidate that does not learn during replay, so that every estimator applies to it."""
-
-    @property
-    def kind(self) -> str:
-        """What it is, in a word or two, for a report."""
-        ...
-
-    def targeted(self, columns: DecisionColumns) -> Targeted:
-        """Return what the candidate would have done on any chunk of a log.
-
-        Args:
-            columns: n decisions. A model of the candidate that has no column was never asked.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +63,6 @@ class Ensemble:
 
     Attributes:
         weights: Trust in each member, >= 0, not all 0, at least two.
-        answering: How they are combined, and when the default output is given.
 
     >>> Ensemble(weights={"svm:1": 1.0, "knn:1": 1.0}).name
     'ensemble svm:1+knn:1'
@@ -145,11 +110,8 @@ class FixedPolicy:
     """A policy that has stopped learning, at one state a context.
 
     Attributes:
-        policy: Who chooses.
-        models: Its candidates, in the application's order, at least one.
         states: What it has learned, by context; None is "without one", over all partitions. A context that is not
             there has learned nothing.
-        answering: How outputs are combined, for a policy that serves several models.
 
     Source: Dudik, Langford and Li, "Doubly robust policy evaluation and learning", ICML 2011, section 2 (a stationary
     policy).
@@ -191,8 +153,6 @@ class LearningPolicy:
     """A policy that learns on the way, from what it would have chosen itself, with its initial state.
 
     Attributes:
-        policy: Who chooses and learns.
-        models: Its candidates, in the application's order, at least one.
         start: State of each (context, partition) at the beginning of the log; what is not there begins with none.
 
     >>> from clipper_stream.selection.registry import make_policy
@@ -212,8 +172,12 @@ class LearningPolicy:
         return _named(self.policy)
 
     def learner(self) -> CandidateState:
-        """Return the candidate's state before the first decision."""
         return CandidateState(self.policy, self.models, self.start)
+
+
+StationaryCandidate: TypeAlias = OneModel | Ensemble | FixedPolicy
+"""A candidate that does not learn during replay, so that every estimator applies to it."""
+Candidate: TypeAlias = StationaryCandidate | LearningPolicy
 
 
 def _with_models(columns: DecisionColumns, models: tuple[str, ...]) -> DecisionColumns:

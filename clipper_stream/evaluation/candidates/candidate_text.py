@@ -17,13 +17,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from clipper_stream.errors import InvalidSetting, UnknownName
-from clipper_stream.evaluation.candidates.candidate import Ensemble, FixedPolicy, LearningPolicy, OneModel
+from clipper_stream.evaluation.candidates.candidate import Candidate, Ensemble, FixedPolicy, LearningPolicy, OneModel
 from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.sequential.replay import Place
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import SelectionState, merge
-
-Parsed = LearningPolicy | FixedPolicy | OneModel | Ensemble
 
 _SETTLED = ("single", "split")
 """Policies that learn nothing: they are judged by every estimator, and not only by walking the log."""
@@ -37,7 +35,7 @@ def parse_candidate(
     answering: Answering | None = None,
     states: Mapping[Place, SelectionState] | None = None,
     known: Sequence[str] = (),
-) -> Parsed:
+) -> Candidate:
     """Parse a candidate.
 
     Args:
@@ -112,7 +110,6 @@ def _pairs(whole: str, text: str) -> list[tuple[str, Any]]:
 
 
 def _value(text: str) -> Any:
-    """A JSON value, or else a text."""
     try:
         return json.loads(text)
     except ValueError:

@@ -87,9 +87,6 @@ class Terms:
         numerator: (n,); None is 0 each.
         denominator: (n,); None is 1 each, so that the quotient is a mean too.
 
-    >>> Terms(numerator=np.array([0.5, 0.0])).denominator is None
-    True
-
     Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.2 (both kinds of importance sampling).
     """
 
@@ -103,12 +100,7 @@ class BlockSums(AdditiveSums):
     """Sums over n decisions, by block.
 
     Attributes:
-        decisions: n.
         blocks: Sums of base, share, numerator and denominator of each block, (BLOCKS, 4).
-
-    >>> none = BlockSums.empty()
-    >>> none.decisions, none.value
-    (0, nan)
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, section 8.3 (units larger than a row).
     """
@@ -122,13 +114,6 @@ class BlockSums(AdditiveSums):
 
     @classmethod
     def of(cls, terms: Terms, block: Blocks, share: Floats | None = None) -> Self:
-        """Return the sums of the terms of n decisions.
-
-        Args:
-            terms: Of each.
-            block: Of each, (n,).
-            share: How much each counts, (n,); None is 1 each.
-        """
 
         def shared(part: Floats | None) -> Floats | None:
             return part if part is None or share is None else part * share

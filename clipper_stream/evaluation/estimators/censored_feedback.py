@@ -49,7 +49,6 @@ class Delays(AdditiveSums):
 
     @classmethod
     def of(cls, columns: DecisionColumns, now_ms: int) -> Self:
-        """Return the delays of decisions from a log that was read up to `now_ms`."""
         rows = columns.with_feedback
         since_ms = np.where(rows, columns.feedback_at_ms, now_ms) - columns.at_ms
         cell = groups_of(columns) * np.int64(BUCKETS) + buckets_of(since_ms)
@@ -63,11 +62,7 @@ class Delays(AdditiveSums):
         return _arrived(self.came, self.waiting)
 
     def maturity_ms(self, ratio: float = 0.99) -> int:
-        """Age by which this share of the feedback that ever comes has come, whomever it is about; milliseconds.
-
-        Raises:
-            InvalidSetting: a share outside of (0, 1].
-        """
+        """Age by which this share of the feedback that ever comes has come, whomever it is about; milliseconds."""
         if not 0.0 < ratio <= 1.0:
             raise InvalidSetting(f"ratio is {ratio!r}: give a share of the feedback in (0, 1], such as 0.99")
         everybody = _arrived(self.came.sum(axis=0, keepdims=True), self.waiting.sum(axis=0, keepdims=True))[0]
@@ -84,10 +79,6 @@ class Censored(AdditiveSums):
         came: Older ones with feedback, (G,).
         missing: Older ones without, (G,).
 
-    >>> found = Censored(young=np.zeros(2), came=np.array([90.0, 50.0]), missing=np.array([10.0, 50.0]))
-    >>> found.p_value < 1e-8, found.missing_ratio
-    (True, 0.3)
-
     Source: Little and Rubin, "Statistical analysis with missing data", 3rd edition 2019, section 1.3.
     """
 
@@ -97,7 +88,6 @@ class Censored(AdditiveSums):
 
     @classmethod
     def of(cls, columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Self:
-        """Return how many there are in a log read up to `now_ms`."""
         old, rows = mature(columns, now_ms, maturity_ms), columns.with_feedback
         kinds = np.column_stack([~old, old & rows, old & ~rows])
         young, came, missing = totals(groups_of(columns), len(columns.models) + len(OTHER_GROUPS), kinds).T
@@ -162,11 +152,6 @@ def weights_of(columns: DecisionColumns, delays: Delays, now_ms: int) -> Floats:
     So the decisions with feedback stand for those without. Young decisions may stay in; those without feedback, or too
     young (`LEAST_ARRIVED`), have 0.
 
-    Args:
-        columns: n decisions, of the models that the delays are of.
-        delays: Of the whole log, read up to `now_ms`.
-        now_ms: Milliseconds since the epoch.
-
     Source: Robins and Rotnitzky, "Recovery of information and adjustment for dependent censoring using surrogate
     markers", 1992 (inverse probability of censoring weights).
     """
@@ -195,10 +180,6 @@ def edge_ms(bucket: int) -> int:
 
 def chi_square_above(value: float, degrees: int) -> float:
     """Probability that a chi-square variable is above a value.
-
-    Args:
-        value: At least 0.
-        degrees: Of freedom, at least 1.
 
     >>> round(chi_square_above(3.841, 1), 3), round(chi_square_above(5.991, 2), 3)
     (0.05, 0.05)

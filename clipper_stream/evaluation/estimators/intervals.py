@@ -33,9 +33,6 @@ _NORMAL = NormalDist()
 def draws(seed: int, resamples: int = RESAMPLES) -> Floats:
     """Return how often each block is drawn in each resample, (resamples, BLOCKS): 8 MB, shared by all estimators.
 
-    Raises:
-        InvalidSetting: too few resamples for percentiles.
-
     Source: Efron, "Bootstrap methods: another look at the jackknife", Ann. Statist. 7, 1979.
     """
     if resamples < _FEWEST:
@@ -46,14 +43,6 @@ def draws(seed: int, resamples: int = RESAMPLES) -> Floats:
 
 def bootstrap(sums: BlockSums, drawn: Floats, confidence: float = CONFIDENCE) -> Estimate:
     """Return the value with its bootstrap interval.
-
-    Args:
-        sums: Of one estimator and candidate.
-        drawn: What `draws` drew.
-        confidence: In (0, 1).
-
-    Raises:
-        InvalidSetting: a confidence outside of (0, 1).
 
     Source: Efron, "Better bootstrap confidence intervals", J. Am. Stat. Assoc. 82, 1987 (BCa).
     """
@@ -75,12 +64,6 @@ def joint_confidence(
     Whoever reads the best of twenty reads the luckiest. So what is drawn is looked at for the candidate that it moves
     furthest, in its own standard deviations: its loss, and its difference.
 
-    Args:
-        candidates: Of one estimator each; with one alone, its interval is for itself.
-        others: What each is compared with.
-        drawn: What `draws` drew, the same for all: what candidates have in common does not make intervals wider.
-        confidence: Of all intervals together, in (0, 1).
-
     Source: Romano and Wolf, "Stepwise multiple testing as formalized data snooping", Econometrica 73, 2005, section 4
     (studentized, in a single step).
     """
@@ -97,11 +80,7 @@ def joint_confidence(
 
 
 def check_confidence(confidence: float) -> None:
-    """Check that a confidence lies in (0, 1).
-
-    Raises:
-        InvalidSetting: it does not.
-    """
+    """Check that a confidence lies in (0, 1)."""
     if not 0.0 < confidence < 1.0:
         raise InvalidSetting(f"confidence is {confidence!r}: give a probability in (0, 1), such as 0.95")
 

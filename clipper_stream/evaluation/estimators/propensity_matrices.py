@@ -33,12 +33,6 @@ class Choices:
         block: Block of each decision, in [0, BLOCKS), (n,).
         context: Index into the contexts of the log, (n,).
 
-    >>> two = Choices(weight=np.array([[2.0, 0.0]]), loss=np.array([[1.0, 0.0]]), target=np.array([[0.5, 0.5]]),
-    ...               predicted=None, answer_loss=np.ones(1), share=None, block=np.zeros(1, int),
-    ...               context=np.zeros(1, np.int32))
-    >>> two.importance.tolist()
-    [1.0]
-
     Source: Dudik, Langford and Li, "Doubly robust policy evaluation and learning", ICML 2011, section 2 (with an audit,
     more than one column of a row is known).
     """
@@ -67,27 +61,13 @@ class Choices:
 
     @property
     def prediction(self) -> Floats:
-        """Predicted losses.
-
-        Raises:
-            InvalidSetting: there are none.
-        """
         if self.predicted is None:
             raise InvalidSetting("no predicted losses: add them by `outcome_model.with_predictions`")
         return self.predicted
 
 
 def choices_of(columns: DecisionColumns, target: Floats, censoring: Floats | None = None) -> Choices:
-    """Return the decisions with feedback as matrices.
-
-    Args:
-        columns: n decisions, with feedback or without.
-        target: Probability that the candidate serves each model alone, (n, M), in the order of `columns.models`.
-        censoring: How much each decision counts, (n,), as `censored_feedback.weights_of` says; None is equally.
-
-    Raises:
-        InvalidSetting: a matrix of another shape, or probabilities that are none.
-    """
+    """Return the decisions with feedback as matrices."""
     if target.shape != columns.loss.shape:
         raise InvalidSetting(
             f"target has shape {target.shape}: give {columns.loss.shape}, a row a decision, a column a model"

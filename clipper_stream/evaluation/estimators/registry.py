@@ -29,8 +29,6 @@ class Estimator:
 
     >>> [one.covers for one in make_estimators(["dm", "dr"])]
     [False, True]
-
-    Source: that of each function.
     """
 
     name: str
@@ -38,7 +36,6 @@ class Estimator:
     covers: bool = True
 
     def sums(self, choices: Choices) -> BlockSums:
-        """Return the sums of the terms of n decisions."""
         return BlockSums.of(self.terms(choices), choices.block, choices.share)
 
 
@@ -86,10 +83,7 @@ def direct_method(choices: Choices) -> Terms:
 
 
 def doubly_robust(choices: Choices) -> Terms:
-    """Mean of sum(pi q) + sum(pi w (L - q)): unbiased whatever is predicted, of less variance where it is right.
-
-    Source: as `direct_method`.
-    """
+    """Mean of sum(pi q) + sum(pi w (L - q)): unbiased whatever is predicted, of less variance where it is right."""
     return Terms(base=row_sums(choices.target, choices.prediction), numerator=_corrections(choices))
 
 

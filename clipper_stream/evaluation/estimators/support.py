@@ -28,7 +28,6 @@ class ChoiceSums(AdditiveSums):
     """Sums that say whether what a candidate chooses was ever scored.
 
     Attributes:
-        decisions: With feedback, n.
         target: Probability of each column under the candidate, summed by context, (C, K).
         scored: How often it was scored there, (C, K).
 
@@ -42,14 +41,6 @@ class ChoiceSums(AdditiveSums):
 
     @classmethod
     def of_choices(cls, context: Codes, contexts: int, target: Floats, scored: Bools) -> "ChoiceSums":
-        """Return the sums of n decisions.
-
-        Args:
-            context: Of each, (n,).
-            contexts: How many there are.
-            target: Probability of each column under the candidate, (n, K).
-            scored: Whether the log knows its loss, (n, K).
-        """
         return ChoiceSums(
             decisions=len(context), target=totals(context, contexts, target), scored=totals(context, contexts, scored)
         )
@@ -64,13 +55,7 @@ class ChoiceSums(AdditiveSums):
         return np.where(self.scored > 0.0, 0.0, self.target)
 
     def missing(self, models: Sequence[str], contexts: Sequence[str | None], instead: str) -> str:
-        """The warning about choices that were never scored; empty when there are few of them.
-
-        Args:
-            models: Names of the K columns.
-            contexts: Names of the C contexts; None is "without one".
-            instead: What is taken for their loss.
-        """
+        """The warning about choices that were never scored; empty when there are few of them."""
         if self.unsupported_ratio <= MOST_UNSUPPORTED:
             return ""
         row, column = divmod(int(self._unsupported.argmax()), len(models)) if self.decisions else (0, 0)
@@ -86,14 +71,6 @@ class ChoiceSums(AdditiveSums):
 class SupportSums(ChoiceSums):
     """Sums that say how well the log supports a candidate that does not learn.
 
-    Attributes:
-        shares: Sum of how much each counts against censoring, n without weights.
-        importance: Sum of what each decision counts.
-        squares: Sum of the squares of that.
-        fourths: Sum of the fourth powers.
-        distances: Sum of the squared distances of that from its expectation, the share.
-        largest: The most that one of them counts.
-
     Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.3 (diagnostics of weights).
     """
 
@@ -106,7 +83,6 @@ class SupportSums(ChoiceSums):
 
     @classmethod
     def of(cls, choices: Choices, contexts: int) -> Self:
-        """Return the sums of n decisions of a log with so many contexts."""
         share = np.ones(len(choices)) if choices.share is None else choices.share
         counts = choices.importance * share
         away, squares = counts - share, counts * counts
@@ -149,12 +125,7 @@ class SupportSums(ChoiceSums):
         return self.largest / self.importance if self.importance else 0.0
 
     def warnings(self, models: Sequence[str], contexts: Sequence[str | None]) -> tuple[str, ...]:
-        """Warnings, a sentence each, the worst first; empty when there is none.
-
-        Args:
-            models: Names of the K columns.
-            contexts: Names of the C contexts; None is "without one".
-        """
+        """Warnings, a sentence each, the worst first; empty when there is none."""
         instead = "ips counts it as 0, snips as that of the others, dr as predicted"
         missing, few = self.missing(models, contexts, instead), self._few
         found = (missing, few, self._single, "" if missing or few else self._doubtful)

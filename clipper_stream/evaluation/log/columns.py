@@ -8,7 +8,7 @@ Rules of this file:
 - Rows stand in log order within a partition, by the offset of the prediction.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
 
@@ -178,27 +178,6 @@ class DecisionColumns:
         wider.output[:, -1] = UNKNOWN if output is None else output
         return wider
 
-    @classmethod
-    def concatenated(cls, parts: Iterable[Self]) -> Self:
-        """All decisions of the parts, in their order, with the models of all of them."""
-        given = [part for part in parts if len(part)]
-        if not given:
-            return cls.empty()
-        models = tuple(dict.fromkeys(model for part in given for model in part.models))
-        wide = [part.of_models(models) for part in given]
-        columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in wide]) for name in ARRAYS}
-        columns["features"] = stacked([part.features for part in wide])
-        vocabularies: dict[str, Any] = {}
-        for vocabulary, counted in VOCABULARIES.items():
-            words = tuple(dict.fromkeys(word for part in wide for word in getattr(part, vocabulary)))
-            vocabularies[vocabulary] = words
-            number = {word: code for code, word in enumerate(words)}
-            for name in counted:
-                columns[name] = np.concatenate(
-                    [_recoded(getattr(part, name), getattr(part, vocabulary), number) for part in wide]
-                )
-        return cls(models=models, **vocabularies, **columns)
-
 
 class ArrayKind(NamedTuple):
     """Type of an array's elements, whether it has a column a model, and what stands for nothing."""
@@ -233,23 +212,8 @@ def _recoded(codes: Codes, words: Sequence[Any], number: dict[Any, int]) -> Code
     return table[codes]
 
 
-def stacked(parts: Sequence[Floats]) -> Floats:
-    """Rows below each other, as wide as the widest; NaN in those that are shorter."""
-    stacked = np.full((sum(map(len, parts)), max(part.shape[1] for part in parts)), np.nan)
-    first = 0
-    for part in parts:
-        stacked[first : first + len(part), : part.shape[1]] = part
-        first += len(part)
-    return stacked
-
-
 def distinct_rows(codes: Codes) -> tuple[Codes, NDArray[np.intp]]:
-    """The different rows of codes, each -1 or more, and which of them each row is.
-
-    >>> rows, place = distinct_rows(np.array([[1, -1], [0, 2], [1, -1]], np.int32))
-    >>> rows[place].tolist()
-    [[1, -1], [0, 2], [1, -1]]
-    """
+    """The different rows of codes, each -1 or more, and which of them each row is."""
     if not len(codes):
         return codes, np.zeros(0, np.intp)
     sizes = [int(size) for size in codes.max(axis=0) + 2]

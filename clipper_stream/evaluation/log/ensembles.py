@@ -36,9 +36,7 @@ class Answering:
     Attributes:
         combiner: `vote` or `mean`.
         loss: `zero_one`, `absolute` or `squared`.
-        default_output: Given when nobody answered, or when they agreed too little.
         confidence_threshold: Below it the default output is given, in [0, 1].
-        trials: Versions in the log that no policy chose.
 
     >>> Answering().loss_of({"svm:1": "cat", "knn:1": "dog"}, {"svm:1": 0.9, "knn:1": 0.1}, 2, "cat")
     0.0
@@ -146,14 +144,7 @@ def combined_losses(
     weights: Mapping[int, Mapping[str, float]],
     answering: Answering,
 ) -> Floats:
-    """Loss of each decision's combined answer in [0, 1], (n,); NaN where it is not known.
-
-    Args:
-        columns: The decisions.
-        members: Models that are combined, at least one.
-        weights: Trust in each member, by the code of a context; that of `ANY_CONTEXT` is for all decisions.
-        answering: How they are combined, and what the answer costs.
-    """
+    """Loss of each decision's combined answer in [0, 1], (n,); NaN where it is not known."""
     rows = OutputRows(columns, members, answering)
     trusted = np.full(len(columns), ANY_CONTEXT) if ANY_CONTEXT in weights else columns.context
     alike, place = distinct_rows(np.column_stack([trusted, rows.codes])[rows.known])

@@ -29,10 +29,7 @@ class KnownLosses(NamedTuple):
 
 
 def known_losses(columns: DecisionColumns) -> KnownLosses:
-    """Return the known losses of the decisions with feedback that a policy made.
-
-    Source: as `scored_propensity`.
-    """
+    """Return the known losses of the decisions with feedback that a policy made."""
     shape, usable = columns.loss.shape, columns.with_feedback & by_policy(columns)
     weight, loss = np.empty(shape, order="F"), np.empty(shape, order="F")
     for model in range(shape[1]):

@@ -31,38 +31,11 @@ _FAILED = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputChunk:
-    """A piece of a file of inputs that is run at once: `rows` from `first` on, in a row group."""
-
-    group: int
-    first: int
-    rows: int
-
-
-def planned(group_rows: Sequence[int], most_rows: int = CHUNK_ROWS) -> list[InputChunk]:
-    """The chunks of a file, none across two row groups.
-
-    Args:
-        group_rows: Rows of each row group.
-        most_rows: Of a chunk, at least 1.
-
-    >>> [chunk.rows for chunk in planned([5, 2], most_rows=2)]
-    [2, 2, 1, 2]
-    """
-    return [
-        InputChunk(group=group, first=first, rows=min(most_rows, rows - first))
-        for group, rows in enumerate(group_rows)
-        for first in range(0, rows, most_rows)
-    ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelAnswers:
     """Outputs of a model for n queries.
 
     Attributes:
         output: As JSON; a list, one a row, where `several_rows`; None where the query failed.
-        several_rows: Whether the query has a list of rows.
         error: Why it, or the first of its rows that did, failed; None where none did.
     """
 
@@ -72,27 +45,11 @@ class ModelAnswers:
 
     @property
     def failed(self) -> int:
-        """Queries with a row that failed."""
         return sum(error is not None for error in self.error)
 
 
 def answers_of(model: Model, spec: RowSpec, queries: Sequence[str], batch_rows: int) -> ModelAnswers:
-    """Run a model over logged queries.
-
-    Args:
-        model: May raise: that costs the row.
-        spec: What a row looks like.
-        queries: As JSON, `{"input": row}` or `{"inputs": [row, ...]}`.
-        batch_rows: Most rows of a batch, at least 1.
-
-    >>> from clipper_stream.models.runtimes.python_function import FunctionModel
-    >>> total = FunctionModel(lambda rows: rows.sum(axis=1))
-    >>> answers_of(total, RowSpec("int64"), ['{"input": [1, 2]}', '{"inputs": [[3], [4]]}'], 10).output
-    ['3', '[3, 4]']
-
-    Raises:
-        ModelUnavailable: the model's server is not there, or refuses all.
-    """
+    """Run a model over logged queries."""
     asked = [_rows_of(query) for query in queries]
     rows = [row for _, members in asked for row in members]
     outputs, failed = _predicted(model, spec, rows, batch_rows)
@@ -119,7 +76,6 @@ def _written(outputs: Sequence[Any], *, several: bool) -> str | None:
 
 
 def _predicted(model: Model, spec: RowSpec, rows: Sequence[Any], batch_rows: int) -> tuple[list[Any], dict[int, str]]:
-    """Output of each row, and why, by row, there is none."""
     converted = to_rows(spec, rows)
     failed = {row: f"{InvalidInput.__name__}: {error}" for row, error in converted.failed.items()}
     places = [row for row in range(len(rows)) if row not in failed]
@@ -136,7 +92,6 @@ def _predicted(model: Model, spec: RowSpec, rows: Sequence[Any], batch_rows: int
 
 
 def _batches(places: Sequence[int], good: Rows, batch_rows: int) -> Iterator[tuple[Sequence[int], Rows]]:
-    """Batches of one shape, with the places of their rows."""
     first = 0
     for shape, members in groupby(good, lambda row: getattr(row, "shape", None)):
         count = sum(1 for _ in members)
@@ -173,18 +128,7 @@ class PlacedAnswers:
 
 
 def with_new_model(columns: DecisionColumns, name: str, placed: PlacedAnswers, loss_kind: str) -> DecisionColumns:
-    """The decisions with the model as one more column.
-
-    Args:
-        columns: The decisions.
-        name: Reference of the model, none of theirs.
-        placed: What the model said; other queries than those of the columns may be among them.
-        loss_kind: How labels are compared with outputs.
-
-    Raises:
-        InvalidSetting: there is such a column.
-        UnknownName: there is no such loss.
-    """
+    """The decisions with the model as one more column."""
     found = placed.find(columns)
     there = found != UNKNOWN
     answers = placed.answers

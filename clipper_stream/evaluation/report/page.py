@@ -1,13 +1,15 @@
 """The page: what is better, by how much, how sure that is, and why to be careful."""
 
 import math
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.report.document import bullets, captioned, cell, document, row, section, table
-from clipper_stream.evaluation.results import CandidateResult, ContextResult, Estimate, Evaluation
+from clipper_stream.evaluation.results import CandidateResult, Estimate, Evaluation
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 CAPTIONS = {
     "losses": """What each would have cost
@@ -22,17 +24,14 @@ The contexts with the most decisions. A candidate that is better on the whole ca
 }
 """Title, in the first line, and text of each figure."""
 SIGNED = "+.4f"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(path: Path, evaluation: Evaluation) -> Path:
-    """Write the page to a file.
-
-    Args:
-        path: Of the HTML file; its folder exists.
-        evaluation: What is shown.
+    """Write the page to a file; its folder exists.
 
     Raises:
-        InvalidSetting: matplotlib is not installed.
+        InvalidSetting: matplotlib or jinja2 is not installed.
         OSError: the file cannot be written.
     """
     path.write_text(render_page(evaluation), encoding="utf-8")
@@ -40,16 +39,31 @@ def write_page(path: Path, evaluation: Evaluation) -> Path:
 
 
 def render_page(evaluation: Evaluation) -> str:
-    """The page; arguments and errors as of `write_page`."""
-    results = [evaluation.logged, *evaluation.candidates]
-    sections = [
-        section("Candidates", _results(results), bullets(_warnings(evaluation))),
-        *_figures(evaluation),
-        section("Estimates", _estimates(results)),
-        *(section(f"{one.name} by context", _contexts(one)) for one in evaluation.candidates if len(one.contexts) > 1),
-        section("What was looked at", bullets(evaluation.notes)),
-    ]
-    return document(f"Replay of {evaluation.application}", lead(evaluation), sections)
+    """The page; errors as of `write_page`."""
+    try:
+        from clipper_stream.evaluation.report.figures import draw_figures  # noqa: PLC0415 (matplotlib takes a second)
+        from clipper_stream.evaluation.report.plots import svg  # noqa: PLC0415 (likewise)
+
+        environment = page_environment(TEMPLATES)
+    except ImportError as error:
+        raise InvalidSetting(f"the page needs {error.name}: pip install 'clipper-stream[replay]'") from error
+    environment.filters |= {"number": number, "interval": interval, "carried_by": carried_by}
+    return environment.get_template("evaluation.html").render(
+        title=f"Replay of {evaluation.application}",
+        lead=lead(evaluation),
+        results=[evaluation.logged, *evaluation.candidates],
+        warnings=[f"{one.name}: {text}" for one in evaluation.candidates for text in one.warnings],
+        figures=[(*CAPTIONS[name].split("\n", 1), svg(figure)) for name, figure in draw_figures(evaluation).items()],
+        notes=evaluation.notes,
+        signed=SIGNED,
+    )
+
+
+def page_environment(*folders: Path) -> "Environment":
+    """Return an environment of templates in these folders, in which all texts are escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 (for pages alone)
+
+    return Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
 def lead(evaluation: Evaluation) -> str:
@@ -86,61 +100,6 @@ def carried_by(one: CandidateResult) -> float:
     """Return how many decisions the estimate rests on; NaN where that is unknown."""
     standing = one.standing
     return standing.carrying if math.isfinite(standing.carrying) else standing.effective
-
-
-def _figures(evaluation: Evaluation) -> Iterator[str]:
-    try:
-        from clipper_stream.evaluation.report.figures import draw_figures  # noqa: PLC0415 (likewise)
-        from clipper_stream.evaluation.report.plots import svg  # noqa: PLC0415 (matplotlib takes a second)
-    except ImportError as error:
-        raise InvalidSetting(f"the page needs {error.name}: pip install 'clipper-stream[replay]'") from error
-    for name, figure in draw_figures(evaluation).items():
-        yield captioned(CAPTIONS[name], svg(figure))
-
-
-def _warnings(evaluation: Evaluation) -> Iterator[str]:
-    return (f"{one.name}: {text}" for one in evaluation.candidates for text in one.warnings)
-
-
-def _results(results: Sequence[CandidateResult]) -> str:
-    head = ("", "kind", "loss", "difference", "", "carried by", "largest weight", "no support")
-    return table(head, map(_result_row, results))
-
-
-def _result_row(one: CandidateResult) -> str:
-    is_logged, standing = one.kind == "logged", one.standing
-    verdict = "" if is_logged else one.verdict
-    cells = (
-        cell(one.name),
-        cell(one.kind, kind="text"),
-        cell(number(one.loss.value), f"{interval(one.loss)}, {one.made_by}"),
-        cell("") if is_logged else cell(number(one.difference.value, SIGNED), interval(one.difference)),
-        cell(verdict, kind=verdict if verdict in {"better", "worse"} else ""),
-        cell(number(carried_by(one), ",.0f", "")),
-        cell(number(standing.largest_weight, ".1f", "")),
-        cell(number(standing.unsupported_ratio, ".1%", "")),
-    )
-    return row(cells, "policy" if is_logged else "")
-
-
-def _estimates(results: Sequence[CandidateResult]) -> str:
-    rows = (_estimate_row(one, name) for one in results for name in one.estimates)
-    return table(("candidate", "estimator", "loss", "interval", "made by"), rows)
-
-
-def _estimate_row(one: CandidateResult, name: str) -> str:
-    found = one.estimates[name]
-    return row(map(cell, (one.name, name, number(found.value), interval(found), found.interval.replace("_", " "))))
-
-
-def _contexts(one: CandidateResult) -> str:
-    return table(("context", "decisions", "logged", "candidate", "difference"), map(_context_row, one.contexts))
-
-
-def _context_row(each: ContextResult) -> str:
-    name = "without" if each.context is None else each.context
-    plain = (name, f"{each.decisions:,}", number(each.logged), number(each.candidate))
-    return row([*map(cell, plain), cell(number(each.difference.value, SIGNED), interval(each.difference))])
 
 
 def _when(at_ms: int) -> str:

@@ -32,15 +32,6 @@ def simulate(
 ) -> Iterator[ReplayRun]:
     """Let the candidate decide and learn, decision by decision.
 
-    Args:
-        chunks: A log in the order of time; one chunk is gone through by `at_ms`.
-        candidate: What it begins with.
-        seed: Of its draws. Another seed is another course: run several, and look how far they part.
-        answering: How outputs are combined, for a policy that serves several models; None: by vote, zero-one loss.
-
-    Raises:
-        InvalidSetting: the policy draws among several sets of models.
-
     Source: Li, Chu, Langford and Schapire, "A contextual-bandit approach to personalized news article recommendation",
     WWW 2010, section 4 (why a policy that learns cannot be judged by its frozen choices).
     """

@@ -20,7 +20,6 @@ uniform, c = 1 / K).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,7 +28,6 @@ from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.evaluation.sequential.replay import (
-    CandidateState,
     ReplayedQuery,
     ReplayRun,
     queries_in_order,
@@ -43,57 +41,28 @@ def reject(
 ) -> Iterator[ReplayRun]:
     """Take what the candidate would have chosen, and let it learn from that.
 
-    Args:
-        chunks: A log in the order of time; one chunk is gone through by `at_ms`.
-        candidate: What it begins with.
-        ratio: The acceptance ratio, in (0, 1]: the least probability in all chunks.
-        seed: Of the draws.
-
     Returns:
         The loss is the mean over the decisions taken: those with a denominator of 1.
-
-    Raises:
-        InvalidSetting: the ratio is none; the policy serves several models together.
     """
     check_number("ratio", ratio, most=1.0, above=0.0)
-    learner = _alone(candidate)
-    for columns in chunks:
-        run, known = ReplayRun.blank(len(columns), len(learner.models)), _Known.of(columns, learner)
-        for query in known.queries:
-            row, weights, losses = query.row, known.weights[query.row], known.losses[query.row]
-            target = learner.choice_for(query).target
-            run.target[row] = target
-            number = taken(target, weights, ratio, query, seed)
-            if number is not None:
-                run.numerator[row], run.denominator[row], run.learned[row] = losses[number], 1.0, True
-                _learn(learner, target, number, losses[number], query)
-        yield run
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """Decisions that say something, in the order of time, with weights and losses of the learner's models by row."""
-
-    queries: Iterable[ReplayedQuery]
-    weights: list[list[float]]
-    losses: list[list[float]]
-
-    @classmethod
-    def of(cls, columns: DecisionColumns, learner: CandidateState) -> "_Known":
-        known = known_losses(columns.of_models(learner.models))
-        queries = queries_in_order(columns, np.any(known.weight, axis=1))
-        return cls(queries, known.weight.tolist(), known.loss.tolist())
-
-
-def _alone(candidate: LearningPolicy) -> CandidateState:
-    """The candidate's first state; refuses a policy that serves several models together, whose loss is none of one."""
     learner = candidate.learner()
     if together := learner.standing(None, 0).together:
         raise InvalidSetting(
             f"policy {learner.policy.name!r} serves {len(together)} models together while it learns: simulate "
             "it where all outputs were logged, or evaluate it frozen"
         )
-    return learner
+    for columns in chunks:
+        run, known = ReplayRun.blank(len(columns), len(learner.models)), known_losses(columns.of_models(learner.models))
+        weights, losses = known.weight.tolist(), known.loss.tolist()
+        for query in queries_in_order(columns, np.any(known.weight, axis=1)):
+            row, target = query.row, learner.choice_for(query).target
+            run.target[row] = target
+            number = taken(target, weights[row], ratio, query, seed)
+            if number is not None:
+                loss, model = losses[row][number], learner.models[number]
+                run.numerator[row], run.denominator[row], run.learned[row] = loss, 1.0, True
+                learner.expect(query, {model: loss}, {model: min(1.0, target[number])})
+        yield run
 
 
 def taken(
@@ -106,9 +75,3 @@ def taken(
         if left < 0.0:
             return number
     return None
-
-
-def _learn(learner: CandidateState, target: Sequence[float], number: int, loss: float, query: ReplayedQuery) -> None:
-    """The candidate will see this loss of this model, as of its own choice, when the feedback came."""
-    model = learner.models[number]
-    learner.expect(query, {model: loss}, {model: min(1.0, target[number])})

@@ -54,7 +54,6 @@ class ReplayRun:
 
     @classmethod
     def blank(cls, rows: int, models: int) -> "ReplayRun":
-        """Return a run in which no decision counts yet."""
         return cls(
             target=np.zeros((rows, models)),
             numerator=np.zeros(rows),
@@ -99,13 +98,7 @@ def features_of(columns: DecisionColumns) -> list[tuple[float, ...]]:
 
 
 class ReplayChoice(NamedTuple):
-    """What the policy does while its state stays the same.
-
-    Attributes:
-        choice: What is drawn from.
-        target: Probability of serving each model alone, in the order of the learner's models.
-        together: Models that are always served together; empty where one is drawn.
-    """
+    """What the policy does while its state stays the same."""
 
     choice: ActionDistribution
     target: tuple[float, ...]
@@ -129,25 +122,6 @@ class ReplayChoices(NamedTuple):
 
 class CandidateState:
     """The states of a candidate on its way through a log.
-
-    Args:
-        policy: Who chooses and learns.
-        models: Its candidates, in the application's order.
-        start: State of each (context, partition) at the beginning; what is not there begins with none.
-
-    >>> from clipper_stream.selection.registry import make_policy
-    >>> learner = CandidateState(make_policy("epsilon_greedy", {"epsilon": 0.5}), ["svm:1", "knn:1"])
-    >>> learner.standing(None, 0).target
-    (0.75, 0.25)
-    >>> query = ReplayedQuery(row=0, at_ms=0, place=(None, 0), query_offset=7, feedback_at_ms=1_000, feedback_offset=7)
-    >>> learner.expect(query, {"svm:1": 1.0}, {"svm:1": 0.75})
-    >>> learner.expect(query._replace(place=(None, 1)), {"knn:1": 0.0}, {"knn:1": 0.25})
-    >>> learner.advance(1_000)
-    >>> learner.standing(None, 0).target
-    (0.75, 0.25)
-    >>> learner.advance(1_001)
-    >>> learner.standing(None, 0).target
-    (0.25, 0.75)
 
     Source: Joulani, Gyorgy and Szepesvari, "Online learning under delayed feedback", ICML 2013 (a policy acts on what
     has arrived).
@@ -189,13 +163,7 @@ class CandidateState:
         return merge(self._states[None, number] for number in self._partitions)
 
     def expect(self, query: ReplayedQuery, losses: Losses, propensities: Losses) -> None:
-        """Schedule feedback that arrives later.
-
-        Args:
-            query: What it is about, which says when it comes.
-            losses: Loss in [0, 1] of each model that it scores.
-            propensities: Probability in (0, 1] with which the candidate was to score each of them.
-        """
+        """Schedule feedback that arrives later."""
         self._number += 1
         order = (query.feedback_at_ms, query.place[1], query.feedback_offset, self._number)
         heappush(self._coming, (*order, query, losses, propensities))
@@ -213,11 +181,7 @@ class CandidateState:
 
 
 def policy_choices(policy: SelectionPolicy, state: SelectionState, models: Sequence[str]) -> ReplayChoices:
-    """Return what the policy does in one state.
-
-    Raises:
-        InvalidSetting: it draws among several sets of models, of which no estimate is made.
-    """
+    """Return what the policy does in one state."""
     by_features = policy.by_features(state, models)
     if by_features is None:
         return ReplayChoices(_standing(policy, policy.prepare(state, models), models))

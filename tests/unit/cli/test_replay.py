@@ -2,20 +2,18 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
+from builders.decision_files import write_decisions
 from builders.evaluation import candidate, evaluation
 from builders.known_truth import log_of
 
 from clipper_agents.cli.evaluation_view import as_json, show_evaluation
 from clipper_agents.cli.replay_produce import lines_of
-from clipper_agents.cli.replay_restore import changed_contexts, offsets_of
 from clipper_agents.cli.replay_verify import print_verification
 from clipper_agents.cli.terminal import console
 from clipper_agents.replay.rerun import RerunSummary
-from clipper_agents.replay.verdicts import FeedbackAt, PartitionVerdict, RowMismatch, ShownRow, Verification, shown_row
-from clipper_stream.evaluation.log.parquet import FileFacts, writing
+from clipper_agents.replay.verdicts import PartitionVerdict, RowMismatch, ShownRow, Verification, shown_row
 from clipper_stream.evaluation.results import NOTHING, EvidenceSize
-from clipper_topics.selection_rows import ModelTotalsRecord, SavedRow, SelectionRow
+from clipper_topics.selection_rows import ModelTotalsRecord, SelectionRow
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -23,10 +21,7 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("log") / "day.parquet"
-    with writing(path, FileFacts(application="digits", loss_kind="zero_one")) as writer:
-        writer.write(log_of(2_000)[0])
-    return path
+    return write_decisions(tmp_path_factory.mktemp("log") / "day.parquet", log_of(2_000)[0])
 
 
 @pytest.fixture
@@ -106,17 +101,17 @@ def test_the_summary_of_a_run_is_that_of_the_golden_text():
     assert text == (GOLDEN / "replay-produce.txt").read_text()
 
 
-# --- verify and restore -----------------------------------------------------------------------------------------------
+# --- verify -----------------------------------------------------------------------------------------------------------
 ROW = SelectionRow(version=1, offset=7, applied=2, totals=[ModelTotalsRecord("a:1", 2.0, 0.1 + 0.2, 1.5, 4.0)])
 
 
 def parting(**changes):
-    settings = dict(application="app", context="c", partition=1, last_equal=5, first_different=7, logs=None)
+    settings = dict(application="app", context="c", partition=1, logs=None)
     return RowMismatch(table=shown_row(ROW), **(settings | changes))
 
 
 def verdict(**changes):
-    settings = dict(position=9, behind=0, feedbacks=10, rows=2, checkpoints=5, unproven=0, partition=1, since=0)
+    settings = dict(position=9, behind=0, feedbacks=10, rows=2, partition=1)
     return PartitionVerdict(**(settings | changes))
 
 
@@ -125,11 +120,9 @@ def test_a_row_is_shown_with_every_digit():
     assert shown_row(ROW) == ShownRow(offset=7, applied=2, totals={"a:1": totals})
 
 
-BETWEEN = [FeedbackAt(topic="clipper.feedback", partition=1, offset=7, query_id="q\x1b7")]
-RESTORED = [FeedbackAt(topic="t", partition=0, offset=1, query_id=None)]
 PARTINGS = [
-    parting(feedbacks=1, between=BETWEEN),
-    parting(feedbacks=30, between=RESTORED),
+    parting(),
+    parting(context="q\x1b7"),
     parting(application="", context=None),
     parting(application="", context="app"),
 ]
@@ -138,21 +131,8 @@ PARTINGS = [
 def test_a_verification_is_that_of_the_golden_text(capsys):
     for verdicts in (
         [verdict(), verdict(partition=0)],
-        [verdict(partings=PARTINGS), verdict(since=12, unproven=1, unlogged=["app"])],
+        [verdict(partings=PARTINGS), verdict(unlogged=["app"])],
     ):
         equal = not any(one.partings for one in verdicts)
         print_verification(Verification(equal=equal, seconds=0.25, partitions=verdicts))
     assert capsys.readouterr().out == (GOLDEN / "replay-verify.txt").read_text()
-
-
-@pytest.mark.parametrize("text", ["0", "0:1,0:2", "a:1", "0:1,", "0:-1", "0:1:2"])
-def test_offsets_that_cannot_be_read_are_refused(text):
-    with pytest.raises(typer.BadParameter, match="write each partition once"):
-        offsets_of(text)
-
-
-def test_contexts_that_change_are_counted_once():
-    totals = {"a:1": (1.0, 0.0, 1.0, 0.0)}
-    x, y, z, none = (SavedRow(partition=0, context=name, totals=totals) for name in ("x", "y", "z", None))
-    assert changed_contexts([x, y, none], [x, z]) == 2
-    assert changed_contexts([x, y, none], [x, y, none]) == 0

@@ -25,8 +25,8 @@ from clipper_agents.control.selection_states import (
 )
 from clipper_agents.control.state import ControlState
 from clipper_agents.control.writer import check_seen, interrupted
-from clipper_agents.replay.checkpoints import Checkpoints
 from clipper_agents.replay.evaluate import states_of
+from clipper_agents.replay.refold import SelectionTable
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_topics.errors import UnknownRowVersion
@@ -58,11 +58,11 @@ def test_of_the_rows_with_one_key_every_reader_takes_the_last():
     totals = {"svm:1": (2.0, 0.0, 0.0, 0.0)}
     rest = [record(RowKey("", None, 0), 5), record(RowKey("other", None, 0), 5), kafka_record(0, b"no row", b"no key")]
     assert kept_rows([*log, *rest], ["digits"])["digits"] == [SavedRow(partition=0, context="ada", totals=totals)]
-    checkpoints, shown = Checkpoints(0), DeploymentView()
+    table, shown = SelectionTable(0), DeploymentView()
+    table.take(log)
     for one in log:
-        checkpoints.take(one)
         shown.context(one.key, one.value)
-    assert checkpoints.live["digits", "ada"].totals[0].count == 2.0
+    assert table.rows["digits", "ada"].totals[0].count == 2.0
     assert shown.state("digits", "ada").of("svm:1").count == 2.0
     with pytest.raises(UnknownRowVersion):
         kept_rows([*log, record(key, 9, version=ROW_VERSION + 1)], ["digits"])

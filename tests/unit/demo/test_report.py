@@ -26,9 +26,7 @@ from clipper_agents.cli.demo import report
 from clipper_agents.demo.report import error_rows
 
 QUERIES = 400
-VERDICT = PartitionVerdict(
-    partition=0, since=0, position=39, behind=0, feedbacks=40, rows=16, checkpoints=16, unproven=0
-)
+VERDICT = PartitionVerdict(partition=0, position=39, behind=0, feedbacks=40, rows=16)
 METRICS = Scrape(
     {
         ("clipper_cache_lookups_total", frozenset()): 100.0,

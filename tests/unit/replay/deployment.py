@@ -4,11 +4,13 @@ import asyncio
 import hashlib
 import tempfile
 from collections import Counter, defaultdict
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import oracle
+from builders.columns import concatenated
 from builders.decision_logs import audit_of
 from builders.feedback import prediction
 from builders.kafka import record
@@ -25,11 +27,11 @@ from clipper_agents.feedback.feedback_step import (
     learn,
     read_markers,
 )
-from clipper_agents.replay.partition_join import JoinRules, PartitionJoin
-from clipper_agents.replay.state_at import state_at
+from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
+from clipper_agents.replay.log_tables import LogTables
 from clipper_agents.replay.verify import verify
 from clipper_agents.router.selection_store import SelectionStore
-from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks
 from clipper_stream.query import Application
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
@@ -89,10 +91,6 @@ class MemoryLogs:
     async def bounds(self, topic, partition):
         log, start = self.topics[topic, partition], self.starts[topic, partition]
         return start, log[-1].offset + 1 if log else start
-
-    async def offset_at(self, topic, partition, at_ms):
-        found = (one.offset for one in self.topics[topic, partition] if one.timestamp >= at_ms)
-        return next(found, (await self.bounds(topic, partition))[1])
 
     async def read(self, topic, partition, start, end):
         wanted = [one for one in self.topics[topic, partition] if start <= one.offset < end]
@@ -245,10 +243,6 @@ class Deployment:
                 self.learn(partition)
         return self.learn(partition) if every else self
 
-    def age(self, before, after):
-        """Traffic, an hour, and more traffic; then the first part is deleted."""
-        return self.work(before).wait(LATER_MS).work(after, first=100).delete_before(before - 2)
-
     # --- learners -----------------------------------------------------------------------------------------------
     def position(self, partition=0):
         """The last feedback offset that is in the rows."""
@@ -339,24 +333,22 @@ def verified(at, **changes):
     return asyncio.run(verify(at.logs, CATALOGUE, HORIZON_S, **changes))
 
 
-def state(at, **upto):
-    return asyncio.run(state_at(at.logs, CATALOGUE, "app", HORIZON_S, **upto))
-
-
 def joined(logs, partition=0, *, first_offset=0, lists_of=3, **rules):
+    """The decisions of a partition in log order, and the counts; records are read in lists of so many."""
     settings = JoinRules(**(dict(application="app", loss_kind="zero_one", partitions=4) | rules))
-    names = {getattr(CATALOGUE, name): name for name in ("predictions", "audits", "feedback")}
-    records = sorted((one for topic in names for one in logs.topics[topic, partition]), key=lambda one: one.timestamp)
-    parts = []
     with tempfile.TemporaryDirectory() as folder:
-        join = PartitionJoin(partition, settings, first_offset, Path(folder))
-        for topic, found in groupby(records, key=lambda one: one.topic):
-            while some := [*islice(found, lists_of)]:
-                getattr(join, names[topic])(some)
-                parts += join.finished(some[-1].timestamp)
-        parts += join.end()
-        join.close()
-    return DecisionColumns.concatenated(parts), +join.counts
+        path = Path(folder) / "decisions.parquet"
+        with LogTables(Path(folder), "0", CATALOGUE, settings.application, {partition: first_offset}) as tables:
+            for topic in (CATALOGUE.predictions, CATALOGUE.audits, CATALOGUE.feedback):
+                records = iter(logs.topics[topic, partition])
+                while some := [*islice(records, lists_of)]:
+                    tables.take(some)
+        with DecisionJoin(Path(folder), settings) as join:
+            facts = FileFacts(application=settings.application, loss_kind=settings.loss_kind, models=join.models)
+            join.write(path, facts.metadata, 2_048)
+            counts = tables.counts + Counter(join.counts)
+        columns = concatenated(read_chunks(path))
+    return columns.take(np.argsort(columns.offset)), +counts
 
 
 def folded(at, partitions=(0, 1), changelog=None):

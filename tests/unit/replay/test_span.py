@@ -2,8 +2,8 @@ import pytest
 import typer
 
 from clipper_agents.cli.options import span_from
+from clipper_agents.replay.log_reading import shared_out
 from clipper_agents.replay.span import EmptySpan, PartitionSpan, Span
-from clipper_agents.replay.workers import shared_out
 
 DAY = "1970-01-02T00:00:00+00:00"
 MINUTE = "1970-01-01T00:00:10+00:00", "1970-01-01T00:01:00+00:00", "2h", 60.0

@@ -1,11 +1,11 @@
 import dataclasses
 
-import msgspec
 import oracle
 import pytest
 from builders.learner_logs import flipped
-from unit.replay.deployment import CATALOGUE, HORIZON_MS, LATER_MS, SAVED, Deployment, is_told_alike, manifest, verified
+from unit.replay.deployment import CATALOGUE, SAVED, Deployment, is_told_alike, manifest, verified
 
+from clipper_agents.replay.verify import BeginningDeleted
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES
 from clipper_stream.selection.state import MOST_MODELS
 from clipper_topics.manifests import REF_CHARACTERS
@@ -23,7 +23,7 @@ def at():
 def test_a_verdict_counts_what_was_compared(at):
     found = verified(at.work(20, every=3).work(20, "other", partition=1, context="c").work(5, partition=1, first=100))
     assert (found.equal, found.feedbacks, found.rows) == (True, 45, 5)
-    assert [(one.position, one.checkpoints) for one in found.partitions] == [(19, 7), (24, 25)]
+    assert [one.position for one in found.partitions] == [19, 24]
     assert is_told_alike(at)
 
 
@@ -63,24 +63,16 @@ def forget_configs(at):
     return at
 
 
-# What happened; what is told of partition 0 though its beginning is gone or nothing tells of a change, as far as given.
+# What happened; what is told of partition 0.
 EQUAL = {
     "feedback that was not learned yet": (
         lambda at: at.work(4).tell("app-0").tell("nobody").learn().ask("later").tell("later"),
         dict(feedbacks=6, behind=1)),
     "rows without their position": (lambda at: lose(at.work(5), CATALOGUE.selection_changelog, -1), {}),
     "a row that was wrong only once": (lambda at: flip(at.work(8), 5), {}),
-    "logs from the first row on": (lambda at: at.age(10, 20), dict(since=10, feedbacks=20, unproven=0)),
-    "a row whose feedback was deleted": (
-        lambda at: at.work(5, context="old").age(10, 3), dict(since=15, feedbacks=3, unproven=1)),
-    "all feedback was deleted": (
-        lambda at: at.work(5).delete_before(5, [CATALOGUE.feedback]), dict(since=5, feedbacks=0, unproven=2)),
-    "a first certain feedback within a step": (
-        lambda at: at.work(6).work(3, first=20, every=0).wait(LATER_MS).work(5, first=30, every=0).learn()
-        .work(4, first=50).delete_before(4),
-        dict(since=9, feedbacks=9, unproven=0)),
+    "a row that is compacted": (lambda at: at.work(8).compact(), dict(feedbacks=8)),
     **{
-        f"rows of an older version and a change of {changes}": (
+        f"rows of which nothing says under what they were folded, and a change of {changes}": (
             lambda at, changes=changes: forget_configs(at.work(6).work(6, "other")).declare(manifest(**changes))
             .follow().work(3, first=20),
             dict(unlogged=unlogged),
@@ -91,52 +83,42 @@ EQUAL = {
 
 
 @pytest.mark.parametrize(("happened", "described"), EQUAL.values(), ids=EQUAL)
-def test_what_cannot_be_called_false_is_equal_as_far_as_the_logs_tell(at, happened, described):
+def test_what_cannot_be_called_false_is_equal(at, happened, described):
     found = verified(happened(at))
     assert found.equal
     assert {name: getattr(found.partitions[0], name) for name in described} == described
 
 
 # What happened, and how the one row that differs is described: as far as it is given.
+APP_ROW = dict(application="app", context=None, partition=0)
 FALSE = {
-    "a bit of the newest row": (lambda at: flip(at.work(12), -2),
-        dict(application="app", context=None, partition=0, last_equal=10, first_different=11, between=["app-11"])),
+    "a bit of the newest row": (lambda at: flip(at.work(12), -2), APP_ROW),
     "a row behind feedback about nothing": (
-        lambda at: flip(at.work(4).tell("nobody").ask("p").tell("p").learn(), -2),
-        dict(last_equal=3, first_different=5, feedbacks=1, between=["p"])),
+        lambda at: flip(at.work(4).tell("nobody").ask("p").tell("p").learn(), -2), APP_ROW),
     "a row that a learner went on from": (
-        lambda at: at.work(8).falsify(8).ask("lost").tell("lost").skip().work(10, first=20),
-        dict(last_equal=7, first_different=8, feedbacks=1, between=["lost"])),
+        lambda at: at.work(8).falsify(8).ask("lost").tell("lost").skip().work(10, first=20), APP_ROW),
     "a position that was not written": (lambda at: lose(
             at.work(8).falsify(8).ask("lost").tell("lost").skip(), CATALOGUE.selection_changelog, -1
-        ).work(10, first=20),
-        dict(last_equal=7, first_different=9, feedbacks=2, between=["lost", "app-20"])),
+        ).work(10, first=20), APP_ROW),
     "a row behind a step of several": (
-        lambda at: at.work(6).ask("x", context="c").tell("x").work(2, first=20, every=0).learn().falsify(9),
-        dict(last_equal=8, first_different=9, feedbacks=0, between=[])),
+        lambda at: at.work(6).ask("x", context="c").tell("x").work(2, first=20, every=0).learn().falsify(9), APP_ROW),
     "a row of which no feedback tells": (
-        lambda at: at.work(4).put(("app", "nobody"), at.rows[*APP, 0]), dict(context="nobody", logs=None, feedbacks=0),
-    ),
+        lambda at: at.work(4).put(("app", "nobody"), at.rows[*APP, 0]), dict(context="nobody", logs=None)),
     "a row of another partition": (
         lambda at: append(at.work(4), encode_key(RowKey("app", None, 1)), encode_row(at.rows[*APP, 0])),
         dict(partition=1)),
-    "a row that is missing": (lambda at: without_row(at.work(4)), dict(table=None, feedbacks=4)),
-    "an update that was lost": (
-        lambda at: lose(at.work(4), CATALOGUE.selection_changelog, -2), dict(last_equal=2, between=["app-3"])),
+    "a row that is missing": (lambda at: without_row(at.work(4)), dict(table=None)),
+    "an update that was lost": (lambda at: lose(at.work(4), CATALOGUE.selection_changelog, -2), APP_ROW),
     "an older row behind a newer one, which compaction keeps": (
-        lambda at: append(at.work(4), KEY, next(one.value for one in at.changelog if one.key == KEY)),
-        dict(last_equal=3, first_different=0)),
-    "a row behind the position": (
-        lambda at: flip(lose(at.work(5), CATALOGUE.selection_changelog, -1), -1), dict(between=["app-4"])),
-    "a row behind a beginning that was deleted": (lambda at: at.age(10, 20).falsify(30), dict(last_equal=29)),
+        lambda at: append(at.work(4), KEY, next(one.value for one in at.changelog if one.key == KEY)), APP_ROW),
+    "a row behind the position": (lambda at: flip(lose(at.work(5), CATALOGUE.selection_changelog, -1), -1), APP_ROW),
     "a row beside a change": (
-        lambda at: at.work(6).declare(manifest(half_life=3.0)).follow().work(3, first=20).falsify(9),
-        dict(last_equal=8)),
+        lambda at: at.work(6).declare(manifest(half_life=3.0)).follow().work(3, first=20).falsify(9), APP_ROW),
     **{
         f"a feedback that was lost {count} behind a change": (
             lambda at, count=count: at.work(6).declare(manifest(half_life=3.0)).follow().work(count, first=20)
             .ask("lost").tell("lost").skip().work(2, first=40),
-            dict(application="app"),
+            APP_ROW,
         )
         for count in (0, 3)
     },
@@ -151,50 +133,30 @@ FALSE = {
 def test_what_is_false_is_found_and_named(at, happened, described):
     found = verified(happened(at))
     (parting,) = found.partings
-    shown = msgspec.structs.asdict(parting) | {"between": [one.query_id for one in parting.between]}
-    assert {name: shown[name] for name in described} == described
+    assert {name: getattr(parting, name) for name in described} == described
     assert (found.equal, parting.table != parting.logs) == (False, True)
 
 
-def test_a_row_that_differs_is_shown_with_the_records_between(at):
+def test_a_row_that_differs_is_shown_beside_what_the_logs_lead_to(at):
     (parting,) = verified(flip(at.work(12), -2)).partings
-    (record,) = parting.between
-    assert (record.topic, record.partition, record.offset, record.query_id) == ("clipper.feedback", 0, 11, "app-11")
     assert (parting.table.applied, parting.logs.applied, parting.logs.offset) == (12, 12, 11)
     assert parting.logs.totals["b:1"] == {
         name: getattr(at.rows[*APP, 0].totals[1], name) for name in ("count", "loss", "weighted_count", "weighted_loss")
     }
 
 
+@pytest.mark.parametrize("topic", [CATALOGUE.predictions, CATALOGUE.audits, CATALOGUE.feedback])
+def test_logs_whose_beginning_was_deleted_are_not_verified(at, topic):
+    at.ask("q", audited=True).audit("q").tell("q").work(3).delete_before(1, [topic])
+    with pytest.raises(BeginningDeleted, match=rf"{topic}\[0\] begins at offset 1"):
+        verified(at)
+
+
 def test_a_position_beyond_the_log_or_behind_a_marker_is_found(at):
     found = verified(lose(at.work(4), CATALOGUE.feedback, -1))
-    assert {(one.application, one.first_different) for one in found.partings} == {("", 3), ("app", 3)}
+    assert {(one.application, one.table.offset) for one in found.partings} == {("", 3), ("app", 3)}
     passed_over = verified(Deployment().work(6).restore(SAVED).skip()).partings
-    described = {one.application: (one.context, [each.query_id for each in one.between]) for one in passed_over}
-    assert described.keys() == {"", "app"}
-    assert (described["app"][1], described[""][0]) == ([None], "app")
-
-
-# --- logs of which the beginning is gone ------------------------------------------------------------------------------
-def test_a_marker_begins_the_rows_of_its_application(at):
-    at.work(6).wait(LATER_MS).work(2, "other", first=60).restore(SAVED).learn().work(6, first=100)
-    found = verified(at.delete_before(4).compact(dirty=4))
-    assert (found.equal, found.partitions[0].unproven) == (True, 1), "that of the other application"
-    without_row(at.falsify(at.position()))
-    (parting,) = verified(append(at, KEY, encode_row(at.rows[*APP, 0]))).partings
-    assert parting.application == "app"
-
-
-@pytest.mark.parametrize("before", [2, 9])
-def test_contexts_forgotten_around_the_beginning_of_the_logs_are_no_difference(at, before):
-    for name in "abcd":
-        at.work(2, first=10 * ord(name), context=name)
-    at.forget(4).wait(HORIZON_MS + 1)
-    for name in "ace":
-        at.work(2, first=1000 + 10 * ord(name), context=name)
-    found = verified(at.forget(before + 4).work(2, first=5000, context="a").delete_before(before))
-    assert found.equal
-    assert found.partitions[0].since > 0
+    assert {(one.application, one.context) for one in passed_over} == {("app", None), ("", "app")}
 
 
 # --- changes of which nothing tells -----------------------------------------------------------------------------------

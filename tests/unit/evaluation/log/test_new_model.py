@@ -5,7 +5,7 @@ import pytest
 from builders.columns import logged
 
 from clipper_stream.errors import InvalidSetting, ModelUnavailable
-from clipper_stream.evaluation.log.new_model import ModelAnswers, PlacedAnswers, answers_of, planned, with_new_model
+from clipper_stream.evaluation.log.new_model import ModelAnswers, PlacedAnswers, answers_of, with_new_model
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.query.inputs import RowSpec
 
@@ -19,11 +19,6 @@ def one(row):
 
 def said(*output, several=False):
     return ModelAnswers(output=output, several_rows=[several] * len(output), error=[None] * len(output))
-
-
-def test_chunks_cover_every_row_once_and_no_two_groups():
-    chunks = planned([7, 0, 3], most_rows=3)
-    assert [(chunk.group, chunk.first, chunk.rows) for chunk in chunks] == [(0, 0, 3), (0, 3, 3), (0, 6, 1), (2, 0, 3)]
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@ from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from builders.decision_logs import answer, audit_of, decided, missing
 from hypothesis import HealthCheck, given, settings
 from msgspec import UNSET
 from unit.replay.deployment import CATALOGUE, MemoryLogs, joined
 
+from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
+from clipper_agents.replay.log_tables import LogTables
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.feedback.join import disagreement, feedback_value, join
@@ -206,17 +209,13 @@ def test_a_story_is_joined_and_counted(log, feedback, counts, lists_of):
     assert {name: number for name, number in found.items() if name != "feedback"} == counts
 
 
-def test_a_horizon_a_span_and_chunks_leave_out_what_is_beyond_them():
+def test_a_horizon_and_a_span_leave_out_what_is_beyond_them():
     log = Log().add(decided("p", A), at_ms=1_000).add(Q, at_ms=2_000)
     log.add(told(), at_ms=11_000).add(told("p"), at_ms=11_001)
     rows, counts = rows_of(log, horizon_ms=10_000)
     assert ([row["feedback_offset"] for row in rows], counts["late"]) == ([-1, 0], 1)
     rows, counts = rows_of(Log(Q, Q, told(), audit(beside(1)), decided("p", A)), first_offset=1)
     assert ([row["offset"] for row in rows], counts["repeated"], counts["not_wanted"]) == ([2], 1, 1)
-    many = Log(*(decided(f"{number}", A) for number in range(4)))
-    many.add(told("0"), at_ms=50_000).add(told("0")).add(audit(beside(1), query_id="0"))
-    columns, counts = joined(many, chunk_rows=2, horizon_ms=5_000, lists_of=1)
-    assert (len(columns), counts["late"]) == (4, 2), "chunks leave as soon as nothing more can come"
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -226,11 +225,21 @@ def test_an_id_of_two_applications_is_two_decisions(first, early):
     asked = [decided("q", answer(f"{name}:1", 1), application=name) for name in (first, second)] * 2
     said = [told(application=name) for name in (None, "other", "app", "third")]
     of_others = 2 if first == "app" else 3
-    for memory in (1, 1_000):
-        rules = dict(most_in_memory=memory, lists_of=1 if early else 3)
-        rows, counts = rows_of(Log(*said, *asked) if early else Log(*asked, *said), **rules)
-        assert [row["feedback_offset"] for row in rows] == [0 if first == "app" else 2]
-        assert (counts["not_wanted"], counts["duplicates"], counts["repeated"]) == (of_others, 3 - of_others, 1)
+    rows, counts = rows_of(Log(*said, *asked) if early else Log(*asked, *said), lists_of=1 if early else 3)
+    assert [row["feedback_offset"] for row in rows] == [0 if first == "app" else 2]
+    assert (counts["not_wanted"], counts["duplicates"], counts["repeated"]) == (of_others, 3 - of_others, 1)
+
+
+def test_decisions_are_in_the_order_of_time_then_of_partitions_and_offsets(tmp_path):
+    times = {1: [5, 2, 9], 0: [4, 5]}
+    with LogTables(tmp_path, "0", CATALOGUE, "app", {0: 0, 1: 0}) as tables:
+        for partition, mine in times.items():
+            log = Log(*(decided(f"{at}", A, predicted_at_ms=at) for at in mine), partition=partition)
+            tables.take(log.topics[CATALOGUE.predictions, partition])
+    with DecisionJoin(tmp_path, JoinRules(application="app", loss_kind="zero_one")) as join:
+        join.write(tmp_path / "x.parquet", {}, 2_048)
+    rows = pq.read_table(tmp_path / "x.parquet", columns=["at_ms", "partition", "offset"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [(2, 1, 1), (4, 0, 0), (5, 0, 1), (5, 1, 0), (9, 1, 2)]
 
 
 # --- any log ----------------------------------------------------------------------------------------------------------
@@ -313,9 +322,9 @@ def logs(draw):
     log=logs(),
     loss_kind=st.sampled_from(["zero_one", "absolute", "squared"]),
     lists_of=st.integers(1, 9),
-    chunk_rows=st.sampled_from([1, 2, 7, 1_000]),
-    most_in_memory=st.sampled_from([1, 3, 1_000]),
     horizon_ms=st.sampled_from([0.0, 5_000.0, float("inf")]),
 )
-def test_the_join_of_any_log_is_the_naive_one_and_counts_alike_whatever_fits_into_memory(log, **rules):
-    assert rows_of(log, **rules)[1] == joined(log, **rules | dict(most_in_memory=1_000, chunk_rows=1_000))[1]
+def test_the_join_of_any_log_is_the_naive_one_in_lists_of_any_length(log, **rules):
+    rows, counts = rows_of(log, **rules)
+    told = sum(row["feedback_offset"] >= 0 for row in rows)
+    assert (counts["decisions"], counts["with_feedback"]) == (len(rows), told)
