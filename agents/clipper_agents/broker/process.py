@@ -69,6 +69,7 @@ class GuardedProcess:
             kill: Like a power cut, without any shutdown work. A process that does not stop in time is killed anyway.
         """
         self.send(signal.SIGKILL if kill else signal.SIGTERM)
+        self.send(signal.SIGCONT)  # a frozen one ends in order, too
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
