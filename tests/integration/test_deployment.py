@@ -23,7 +23,7 @@ from clipper_agents.observability.exposition import scrape
 from clipper_agents.settings import GatewaySection, load_settings
 from clipper_agents.supervisor.deployment import OVERWRITTEN, Deployment
 from clipper_agents.supervisor.process import ChildNotReady
-from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
+from clipper_agents.supervisor.supervisor import Backoff, ProcessEnvironment
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 CONFIGURATION = """

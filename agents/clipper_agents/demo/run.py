@@ -38,7 +38,7 @@ from clipper_agents.replay.verify import verify
 from clipper_agents.settings import BrokerSection, Settings, load_settings
 from clipper_agents.status.collect import read_status
 from clipper_agents.supervisor.deployment import Deployment
-from clipper_agents.supervisor.supervised_process import ProcessEnvironment
+from clipper_agents.supervisor.supervisor import ProcessEnvironment
 from clipper_loadgen import run_load
 from clipper_loadgen.run import LoadRun
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
