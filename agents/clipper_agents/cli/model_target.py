@@ -11,8 +11,8 @@ import numpy as np
 
 from clipper_agents.cli.options import manifest_from
 from clipper_agents.cli.worker import find_models_here
+from clipper_agents.settings.files import read_file
 from clipper_agents.settings.load import load_settings
-from clipper_agents.settings.sources import read_file
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
 from clipper_stream.models.registry import RUNTIMES, runtime_for
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules

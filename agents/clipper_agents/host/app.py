@@ -24,7 +24,8 @@ from clipper_agents.host.watchdog import ModelWatch, bound_allocations, drain_se
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.observability.tracing import start_tracing
-from clipper_agents.settings.workers import HostSettings
+from clipper_agents.settings.sections import HostSection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.worker_process import keep_ready_line, run_worker
 from clipper_topics.manifests import ModelManifest
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 LAG_EVERY_S = 1.0
 
 
-def run(settings: HostSettings, metrics: HostMetrics, port: int) -> None:
+def run(settings: WorkerSettings[HostSection], model: ModelManifest, metrics: HostMetrics, port: int) -> None:
     """Host the model until SIGTERM or SIGINT; prints `ready role=host model=... metrics=PORT` when it serves.
 
     Its metrics and probes are served on `port` already.
@@ -42,23 +43,23 @@ def run(settings: HostSettings, metrics: HostMetrics, port: int) -> None:
     Raises:
         SetupError: the model cannot be loaded; the message says what to do.
     """
-    metrics.health.waits_for = f"model {settings.model.ref} is loading"
+    metrics.health.waits_for = f"model {model.ref} is loading"
     metrics.watch_disk(settings.data_dir)
     keep_ready_line()
-    limit_cores(settings.model.cpus, settings.instance)
+    limit_cores(model.cpus, settings.instance)
     written = HostReports(settings.kafka, settings.catalogue.hosts)
-    address = address_of(settings.metrics_address, port)
-    reports = SelfReports(written, settings.model, settings.instance, address)
+    address = address_of(settings.section.metrics_address, port)
+    reports = SelfReports(written, model, settings.instance, address)
     reports.say("starting")
     try:
         poison_rows = PoisonRows(settings.data_dir / "model")
-        predictor = prepare(settings.model, settings.allowed, settings.files)
+        predictor = prepare(model, settings.allowed, settings.files)
     except Exception as error:
         reports.fails(error)
         raise
-    ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
+    ready = f"ready role=host model={model.ref} instance={settings.instance} metrics={port}"
     run_worker(
-        lambda: HostProcess(settings, predictor, poison_rows, metrics, reports),
+        lambda: HostProcess(settings, model, predictor, poison_rows, metrics, reports),
         ready,
         settings.kafka,
         metrics.health,
@@ -71,13 +72,14 @@ class HostProcess:
 
     def __init__(
         self,
-        settings: HostSettings,
+        settings: WorkerSettings[HostSection],
+        model: ModelManifest,
         predictor: Predictor,
         poison_rows: PoisonRows,
         metrics: HostMetrics,
         reports: SelfReports,
     ) -> None:
-        model, catalogue = settings.model, settings.catalogue
+        catalogue = settings.catalogue
         self._metrics, self._reports = metrics, reports
         group = catalogue.host_group(model.name, model.version)
         self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)

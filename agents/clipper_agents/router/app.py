@@ -45,7 +45,8 @@ from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.router.self_report import RouterReports
-from clipper_agents.settings.workers import RouterSettings
+from clipper_agents.settings.sections import RouterSection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.follower import Follower
@@ -70,7 +71,7 @@ DRAIN_S = 5.0
 """Longest wait for queries in flight when the process is told to stop."""
 
 
-def run(settings: RouterSettings, metrics: RouterMetrics, port: int) -> None:
+def run(settings: WorkerSettings[RouterSection], metrics: RouterMetrics, port: int) -> None:
     """Route until SIGTERM; prints `ready role=router instance=... metrics=PORT` when it serves.
 
     Its metrics and probes are served on `port` already.
@@ -93,7 +94,7 @@ class RouterProcess:
         metrics: Metrics of the process, served on `port`.
     """
 
-    def __init__(self, settings: RouterSettings, metrics: RouterMetrics, port: int) -> None:
+    def __init__(self, settings: WorkerSettings[RouterSection], metrics: RouterMetrics, port: int) -> None:
         catalogue, folder = settings.catalogue, settings.data_dir
         identity = os.urandom(8)  # new at each start: outputs for another process are somebody else's
         self._settings = settings
@@ -125,7 +126,7 @@ class RouterProcess:
             Follower(settings.kafka, catalogue.hosts, self._take_reports),
         ]
 
-        self._caches = PartitionCaches(folder / "cache", settings.cache_bytes)
+        self._caches = PartitionCaches(folder / "cache", settings.section.cache_bytes)
         self._decisions = LogIndex(folder / DECISIONS, settings.horizon_s)
         self._audits = LogIndex(folder / AUDITS, settings.horizon_s)
         self._router = Router(
@@ -133,7 +134,7 @@ class RouterProcess:
             self._selection.prepare,
             self._caches.of,
             MsgpackOutputs(),
-            settings.max_in_flight,
+            settings.section.max_in_flight,
         )
         self._queries = BoundedQueryConsumer(app, catalogue.queries, self._router)
         self._audit_log = AuditLog(
@@ -212,11 +213,11 @@ class RouterProcess:
             self._agent.may_decide,
             traces=traces,
         )
-        self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.max_contexts)
+        self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.section.max_contexts)
         app.agent(app.raw_topic(catalogue.queries), name="route")(queries.serve)
         app.agent(app.raw_topic(catalogue.outputs), name="gather")(outputs.serve)
         app.agent(app.raw_topic(catalogue.feedback), name="learn")(self._feedback.serve)
-        self._metrics_address = address_of(settings.metrics_address, port)
+        self._metrics_address = address_of(settings.section.metrics_address, port)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -25,7 +25,7 @@ import msgspec
 from clipper_agents.host.cpu_affinity import thread_variables
 from clipper_agents.observability.logging import DEFAULT_LOGS, LogOptions, event
 from clipper_agents.settings import Settings
-from clipper_agents.settings.sources import is_setting
+from clipper_agents.settings.load import is_setting
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.threads import ONE_THREAD
 from clipper_topics.manifests import ModelManifest
@@ -99,7 +99,7 @@ class Workers:
     def forget(self, name: str) -> None:
         """This host has ended for good: its port is free, and what it kept on the disk is deleted."""
         self._ports.pop(name, None)
-        shutil.rmtree(self._settings.host_data_dir(name), ignore_errors=True)
+        shutil.rmtree(self._settings.data_dir(self._settings.host, name), ignore_errors=True)
 
     def forget_model(self, model: ModelManifest) -> None:
         """No host of this version is started any more."""
