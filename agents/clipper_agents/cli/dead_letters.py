@@ -80,37 +80,38 @@ def replay_letters(
     topic: Topic = None,
     since: Since = None,
     error: ErrorPart = None,
+    first: Annotated[int, typer.Option("--from", min=0, metavar="POSITION", help="Only from here on.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many, the newest.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
     yes: Yes = False,
 ) -> None:
     """Send dead letters to their topics and partitions once more, with their keys, values and headers.
 
-    A replayed query is a new query, answered under its query_id if it has one. Ends with code 1 when one was not sent.
+    A replayed query is a new query, answered under its query_id if it has one; whoever replays a letter twice sends it
+    twice. Ends with code 1 when one was not sent.
     """
     if bool(positions) == every:
         raise typer.BadParameter("give positions, or --all with or without filters")
-    if positions and (topic or since or error or limit):
+    if positions and (topic or since or error or first or limit):
         raise typer.BadParameter("filters choose among --all: leave them out beside positions")
     if not positions:
-        found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
+        found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error, first), limit))
     chosen = positions or [letter.position for letter in found]
     if not chosen:
         say("no dead letter to replay")
         return
     if not yes:
         typer.confirm(f"Replay {len(chosen)} dead letters of {deployment.prefix}?", abort=True)
-    if not asyncio.run(_replay(deployment, sorted(set(chosen)), again=again)):
+    if not asyncio.run(_replay(deployment, sorted(set(chosen)))):
         raise typer.Exit(1)
 
 
-async def _replay(deployment: DeploymentContext, positions: list[int], *, again: bool) -> bool:
+async def _replay(deployment: DeploymentContext, positions: list[int]) -> bool:
     """Replay the letters, and say what became of each; whether none was refused."""
     from clipper_agents.dead_letters.replay import replay_letters
 
     became: list[ReplayOutcome] = []
     try:
-        async for outcomes in replay_letters(deployment.kafka, deployment.catalogue, positions, again=again):
+        async for outcomes in replay_letters(deployment.kafka, deployment.catalogue, positions):
             say(*(f"{one.position}: {one.text}" for one in outcomes))
             became += outcomes
     finally:
@@ -123,10 +124,7 @@ def _summary(became: "Sequence[ReplayOutcome]", positions: Sequence[int]) -> lis
     sent = sum(one.sent_to is not None for one in became)
     lines, rest = [f"{sent} replayed, {len(became) - sent} not"], positions[len(became) :]
     if rest:
-        lines.append(
-            f"broken off before position {rest[0]}: the same command goes on; of letters from there on that it calls "
-            "replayed, look whether they were sent"
-        )
+        lines.append(f"broken off before position {rest[0]}: go on with --all --from {rest[0]}")
     return lines
 
 
@@ -145,12 +143,15 @@ async def _newest(deployment: DeploymentContext, wanted: "Filter", limit: int | 
     return [*kept]
 
 
-def _filter(deployment: DeploymentContext, topic: str | None, since: str | None, error: str | None) -> "Filter":
+def _filter(
+    deployment: DeploymentContext, topic: str | None, since: str | None, error: str | None, first: int = 0
+) -> "Filter":
     from clipper_agents.dead_letters.reader import Filter
 
     prefix = f"{deployment.prefix}."
     whole = topic if topic is None or topic.startswith(prefix) else prefix + topic
-    return Filter(topic=whole, since_ms=None if since is None else since_ms(since, time.time()), error=error)
+    at_ms = None if since is None else since_ms(since, time.time())
+    return Filter(topic=whole, since_ms=at_ms, error=error, first=first)
 
 
 def _row(letter: "Letter") -> dict[str, Any]:

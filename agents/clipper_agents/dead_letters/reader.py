@@ -48,18 +48,20 @@ class Letter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which letters are meant: whole name of the original topic, since when, and a part of the error in any case."""
+    """Which letters are meant: whole name of the original topic, since when, a part of the error in any case, and the
+    first position."""
 
     topic: str | None = None
     since_ms: int | None = None
     error: str | None = None
+    first: int = 0
 
     def admits(self, letter: Letter) -> bool:
         """Return whether the filter admits the letter."""
         said = letter.said
         if self.topic is not None and (said is None or said.topic != self.topic):
             return False
-        if self.since_ms is not None and letter.at_ms < self.since_ms:
+        if letter.position < self.first or letter.at_ms < (self.since_ms or 0):
             return False
         words = "" if said is None else f"{said.exception} {said.message}"
         return self.error is None or self.error.lower() in words.lower()

@@ -127,7 +127,10 @@ ACME = '[models]\nallowed_modules = ["acme"]\n'
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[router]\nproceses = 2", "router.proceses: there is no such key; known: metrics_port, metrics_address, processes, data_dir"),
+        (
+            "[router]\nproceses = 2",
+            "router.proceses: there is no such key; known: metrics_port, metrics_address, processes, data_dir",
+        ),
         ("[ruoter]", "ruoter: there is no such key; known: kafka, broker, router, host, steward, gateway"),
         ('[router]\nprocesses = "two"', "router.processes = 'two': expected int, got str"),
         ("[router]\nprocesses = 5", "router.processes = 5: at most kafka.partitions = 4"),
