@@ -5,8 +5,8 @@ import heapq
 from collections.abc import Callable
 from contextlib import suppress
 
-from clipper_loadgen.gate import Outlet
-from clipper_loadgen.script import TopicRecord
+from clipper_loadgen.gate import Send
+from clipper_stream.client.batch_sender import TopicRecord
 
 TICK_S = 0.001
 """Feedback that is due within a millisecond leaves together."""
@@ -19,10 +19,10 @@ class DelayedFeedback:
         self,
         record_of: Callable[[int], TopicRecord],
         delays_s: list[float] | None,
-        outlet: Outlet,
+        send: Send,
         clock: Callable[[], float],
     ) -> None:
-        self._record_of, self._delays_s, self._outlet, self._clock = record_of, delays_s, outlet, clock
+        self._record_of, self._delays_s, self._send, self._clock = record_of, delays_s, send, clock
         self._heap: list[tuple[float, int]] = []
         self._due, self._empty = asyncio.Event(), asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -66,7 +66,7 @@ class DelayedFeedback:
             await self._due.wait()
             self._due.clear()
             queries = self.take()
-            await self._outlet.send([self._record_of(query) for query in queries])
+            await self._send([self._record_of(query) for query in queries])
             self.sent_count += len(queries)
             self.arm()
             if not self.pending:

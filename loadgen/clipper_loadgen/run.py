@@ -9,10 +9,11 @@ report <── ledger <── answers <────────── prediction
 """
 
 import asyncio
+import gc
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import msgspec
@@ -20,14 +21,14 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from clipper_loadgen.feedback import DelayedFeedback
-from clipper_loadgen.gate import Gate, Outlet, Pacer, send_released
+from clipper_loadgen.gate import Gate, Send, pacer, send_released
 from clipper_loadgen.ledger import Ledger
-from clipper_loadgen.outlet import BatchOutlet, frozen_garbage, open_outlet
 from clipper_loadgen.plan import LoadPlan
 from clipper_loadgen.preparation import prepare_load
 from clipper_loadgen.report import LoadReport, summarise
 from clipper_loadgen.script import Script
 from clipper_stream.client.access import explained
+from clipper_stream.client.batch_sender import BatchSender, batch_sender
 from clipper_stream.client.kafka import assigned_consumer
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import Codec, UndecodableRecord
@@ -64,29 +65,20 @@ def decode_answer(
 
 
 class LoadObserver(Protocol):
-    """Follows a run query by query, which costs the generator time.
-
-    Attributes:
-        answers: Decodes the predictions as far as they are observed, at least what an `AnswerStatus` has.
-    """
+    """Follows a run query by query, which costs the generator time."""
 
     answers: Codec[Any]
+    """Decodes the predictions as far as they are observed, at least what an `AnswerStatus` has."""
 
     def releasing(self, count: int) -> None:
         """The first `count` queries may be sent from now on."""
-        ...
 
     def answered(self, query: int, answer: Any) -> None:
         """The first answer to a query has come."""
-        ...
 
 
-class LoadFollower(Protocol):
-    """Looks at a run while it lasts: a progress bar, for example."""
-
-    async def __call__(self, run: "LoadRun", /) -> None:
-        """Begins with the first query, and is cancelled when nothing more is to be expected."""
-        ...
+LoadFollower = Callable[["LoadRun"], Coroutine[Any, Any, None]]
+"""Looks at a run while it lasts: begins with the first query, and is cancelled when nothing more is expected."""
 
 
 async def run_load(
@@ -126,12 +118,16 @@ async def run_load(
             partitions = len(consumer.assignment())  # predictions and queries are co-partitioned
             script = await prepare_load(plan, connection, catalogue, partitions)
             async with (
-                open_outlet(connection, catalogue.queries, plan.encoding) as queries,
-                open_outlet(connection, catalogue.feedback, plan.encoding) as feedback,
+                batch_sender(connection, catalogue.queries) as queries,
+                batch_sender(connection, catalogue.feedback) as feedback,
             ):
-                with frozen_garbage():
-                    run = LoadRun(plan, script, feedback, time.perf_counter, observer)
-                    await run.run(consumer, queries, follower)
+                gc.collect()
+                gc.freeze()  # what was prepared: the garbage collector's rounds would stall the sender
+                try:
+                    run = LoadRun(plan, script, feedback.send, time.perf_counter, observer)
+                    await run.run(consumer, queries.send, follower)
+                finally:
+                    gc.unfreeze()
                 return run.report(queries, feedback)
         finally:
             await consumer.stop()
@@ -152,7 +148,7 @@ class LoadRun:
         self,
         plan: LoadPlan,
         script: Script,
-        feedback: Outlet,
+        feedback: Send,
         clock: Callable[[], float],
         observer: LoadObserver | None = None,
     ) -> None:
@@ -172,7 +168,7 @@ class LoadRun:
         """Feedback records sent so far."""
         return self._delayed.sent_count
 
-    async def run(self, consumer: AIOKafkaConsumer, queries: BatchOutlet, follower: LoadFollower | None) -> None:
+    async def run(self, consumer: AIOKafkaConsumer, queries: Send, follower: LoadFollower | None) -> None:
         """Send, read and give feedback at once, until nothing more is to be expected."""
         work = [
             self._read(consumer),
@@ -185,7 +181,7 @@ class LoadRun:
             await _run_alongside(self._settled(), *work)
         self._cpu_s, self._took_s = time.process_time() - cpu_s, self._clock() - self.start_s
 
-    def report(self, queries: BatchOutlet, feedback: BatchOutlet) -> LoadReport:
+    def report(self, queries: BatchSender, feedback: BatchSender) -> LoadReport:
         """The report on the queries after the warm-up."""
         return summarise(
             self.ledger,
@@ -203,13 +199,13 @@ class LoadRun:
             seed=self._plan.seed,
         )
 
-    def _gate_keeper(self) -> "Pacer | nullcontext[None]":
+    def _gate_keeper(self) -> AbstractContextManager[None]:
         """Who opens the gate: the pacer's thread, or the answers themselves."""
         if self._plan.mode == "saturation":
             self._release(self._due)
             return nullcontext()
         loop, release = asyncio.get_running_loop(), self._release
-        return Pacer(self._due_s, lambda due: loop.call_soon_threadsafe(release, due), tick_s=self._plan.linger_s)
+        return pacer(self._due_s, lambda due: loop.call_soon_threadsafe(release, due), tick_s=self._plan.linger_s)
 
     def _release(self, due: int) -> None:
         """Let through the queries that are due, as many of them as may be outstanding."""

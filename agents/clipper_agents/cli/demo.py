@@ -66,11 +66,11 @@ def report(result: "DemoResult", picture: Path) -> None:
     from clipper_agents import exits
     from clipper_agents.demo.report import draw_errors, error_rows
     from clipper_agents.demo.scenario import PHASES
-    from clipper_loadgen.terminal import report_table
 
     picture.write_bytes(draw_errors(result))
     errors = terminal.table(["errors in %", *PHASES], error_rows(result), right=PHASES)
-    terminal.console().print(errors, report_table(result.load))
+    terminal.console().print(errors)
+    terminal.say(*result.load.lines())
     findings = [*result.findings()]
     terminal.say(*(f"{name}: {value}" for name, value, _ in findings), f"picture: {picture.resolve()}")
     if failed := [f"FAILED {name}: {value}" for name, value, is_kept in findings if not is_kept]:

@@ -48,8 +48,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which letters are meant: whole name of the original topic, since when, a part of the error in any case, and the
-    first position."""
+    """Which letters are meant: original topic, since when, a part of the error in any case, and the first position."""
 
     topic: str | None = None
     since_ms: int | None = None

@@ -21,7 +21,7 @@ class CollectingOutlet:
 @given(st.lists(st.integers(0, 100), max_size=50), st.lists(st.integers(0, 100), max_size=10).map(sorted))
 def test_what_is_due_is_taken_once_and_in_order_of_time(due_s, looks_s):
     now_s = 0
-    feedback = DelayedFeedback(int, due_s, CollectingOutlet(), lambda: now_s)
+    feedback = DelayedFeedback(int, due_s, CollectingOutlet().send, lambda: now_s)
     for query in range(len(due_s)):
         feedback.answered(query, 0)
     taken = []
@@ -37,7 +37,7 @@ def test_what_is_due_is_taken_once_and_in_order_of_time(due_s, looks_s):
 async def delayed(delays_s, wait_s=10.0):
     """Answer every query in turn; what was sent when, after the start, and what is left."""
     outlet = CollectingOutlet()
-    feedback = DelayedFeedback(int, delays_s, outlet, time.perf_counter)
+    feedback = DelayedFeedback(int, delays_s, outlet.send, time.perf_counter)
     running = asyncio.create_task(feedback.run())
     start_s = time.perf_counter()
     for query in range(len(delays_s)):
