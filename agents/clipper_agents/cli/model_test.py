@@ -1,6 +1,7 @@
 """`clipper-stream model test`: whether a model can be served, found out on this machine before it is deployed."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,8 +65,11 @@ def test_model(
         target_ms=target_ms or found.batch.target_ms,
         max_rows=max_rows or found.batch.max_rows,
     )
-    say(json.dumps(report.plain())) if as_json else _print(found, report)
-    if not report.kept:
+    if as_json:
+        say(json.dumps({"kept": not report.broken, **asdict(report)}))
+    else:
+        _print(found, report)
+    if report.broken:
         raise typer.Exit(1)
 
 
@@ -89,5 +93,6 @@ def _print(target: "ModelManifest", report: "Report") -> None:
         out.print(table(headings, rows, right=headings))
     if report.advice:
         out.print(f"\nadvice: {report.advice}", soft_wrap=True)
-    verdict = "every law that was looked at is kept" if report.kept else f"{len(report.broken)} laws are broken"
+    broken = len(report.broken)
+    verdict = f"{broken} laws are broken" if broken else "every law that was looked at is kept"
     out.print(f"\n{verdict}")
