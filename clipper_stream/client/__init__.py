@@ -1,6 +1,6 @@
 """Clients of the topics: `Client` for asyncio, `SyncClient` for everybody else."""
 
-from clipper_stream.client.answer import Answer
+from clipper_stream.answers import Answer
 from clipper_stream.client.client import Client
 from clipper_stream.client.errors import (
     AccessRefused,

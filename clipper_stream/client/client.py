@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
 
-from clipper_stream.client.answer import Answer, answer_of
+from clipper_stream.answers import Answer, QueryOptions, Truth, answer_of
 from clipper_stream.client.client_records import (
     Prepared,
-    QueryOptions,
-    Truth,
     place_feedback,
     prepare_feedback,
     prepare_query,
@@ -295,7 +293,6 @@ class Client:
     async def _answer(self, query: Query, timeout_s: float) -> Answer:
         started_s = time.perf_counter()
         prediction, record, _ = await self.ask(query, timeout_s=timeout_s)
-        assert record.key is not None
         latency_s = time.perf_counter() - started_s
         return answer_of(prediction, partition=record.partition, key=record.key, latency_s=latency_s)
 

@@ -8,33 +8,34 @@ Rules of this file:
 import asyncio
 import random
 import re
-import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import ExitStack
-from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack
 from urllib.parse import quote
 
 import httpx
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from clipper_stream.answers import Answer, QueryOptions, Truth
+from clipper_stream.blocking import BlockingClient, blocking
 from clipper_stream.errors import InvalidSetting, shown
 from clipper_stream.http import messages
 from clipper_stream.http.errors import AnswerTimeout, GatewayUnavailable, HttpProblem
-from clipper_stream.http.messages import HttpAnswer, HttpOptions, HttpTruth
 from clipper_stream.models.allowlist import plain_url
 from clipper_topics.http_messages import QueryStatus
 
-P = ParamSpec("P")
-T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 """Between attempts: doubled each time, less a random part of up to a half, so that clients do not come together."""
 RETRIED = frozenset({None, 429, 502, 503})
 """Statuses of which a later attempt may have another: no connection, no room, a gateway that starts behind a proxy."""
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100)
 _HEADER_TEXT = re.compile(r"[!-~]+( [!-~]+)*")
+
+
+class HttpOptions(QueryOptions, total=False):
+    """What a call may say beside its application and its input; each may be left out."""
+
+    timeout_s: float | None
 
 
 class HttpClient:
@@ -82,7 +83,7 @@ class HttpClient:
 
     async def predict(
         self, application: str, input: Any, *, query_id: str | None = None, **options: Unpack[HttpOptions]  # noqa: A002
-    ) -> HttpAnswer:  # fmt: skip
+    ) -> Answer:  # fmt: skip
         """The answer to a query of one row.
 
         A `query_id` of the caller's own that was asked before has the same answer again. `timeout_s` is how long this
@@ -92,7 +93,7 @@ class HttpClient:
 
     async def predict_many(
         self, application: str, inputs: Iterable[Any], **options: Unpack[HttpOptions]
-    ) -> list[HttpAnswer]:
+    ) -> list[Answer]:
         """Ask one query an input, decided one by one; return the answers in order. The first error ends all calls."""
         asked = [asyncio.ensure_future(self.predict(application, row, **options)) for row in inputs]
         try:
@@ -103,12 +104,12 @@ class HttpClient:
 
     async def predict_packed(
         self, application: str, inputs: Iterable[Any], *, query_id: str | None = None, **options: Unpack[HttpOptions]
-    ) -> HttpAnswer:
+    ) -> Answer:
         """Ask one query of several rows, decided together; further arguments are those of `predict`."""
         return await self._ask(application, {"inputs": [*inputs]}, query_id, options)
 
     async def feedback(
-        self, query: HttpAnswer | str, *, context: str | None = None, ack: bool = False, **truth: Unpack[HttpTruth]
+        self, query: Answer | str, *, context: str | None = None, ack: bool = False, **truth: Unpack[Truth]
     ) -> None:
         """Say what was true about a query, or about the query with this id and context.
 
@@ -120,7 +121,7 @@ class HttpClient:
 
     async def query(
         self,
-        query: HttpAnswer | str,
+        query: Answer | str,
         *,
         application: str | None = None,
         context: str | None = None,
@@ -137,9 +138,7 @@ class HttpClient:
         found = await self._exchange("GET", path, query_id, limit_s, params=params)
         return messages.read(messages.queries.decode, found.content)
 
-    async def _ask(
-        self, application: str, rows: dict[str, Any], query_id: str | None, options: HttpOptions
-    ) -> HttpAnswer:
+    async def _ask(self, application: str, rows: dict[str, Any], query_id: str | None, options: HttpOptions) -> Answer:
         started_s, query_id = time.perf_counter(), uuid.uuid4().hex if query_id is None else query_id
         limit_s = options.pop("timeout_s", None)
         given = {name: value for name, value in options.items() if value is not None}
@@ -185,58 +184,27 @@ class HttpClient:
         raise GatewayUnavailable("the client was closed", query_id=query_id)
 
 
-def _about(query: HttpAnswer | str, application: str | None, context: str | None) -> dict[str, Any]:
+def _about(query: Answer | str, application: str | None, context: str | None) -> dict[str, Any]:
     given: dict[str, Any] = {"query_id": query, "application": application, "context": context}
-    if isinstance(query, HttpAnswer):
+    if isinstance(query, Answer):
         given = {name: getattr(query, name) for name in given}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _blocking(
-    method: Callable[Concatenate[HttpClient, P], Awaitable[T]],
-) -> Callable[Concatenate["SyncHttpClient", P], T]:
-    """A method of `SyncHttpClient` that waits for one of `HttpClient`."""
+class SyncHttpClient(BlockingClient[HttpClient]):
+    """A client of one gateway whose calls block; it has the arguments, calls and errors of `HttpClient`.
 
-    def call(self: "SyncHttpClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._call(partial(method, self._client, *args, **kwargs))
-
-    return wraps(method)(call)
-
-
-class SyncHttpClient:
-    """A client of one gateway whose calls block, for any number of threads.
-
-        with SyncHttpClient("http://localhost:8080") as client:
-            answer = client.predict("digits", [0.0, 0.5, 1.0])
-            client.feedback(answer, label=3)
-
-    It runs an `HttpClient` on an event loop in a thread of its own, and has its arguments, calls and errors.
+    with SyncHttpClient("http://localhost:8080") as client:
+        answer = client.predict("digits", [0.0, 0.5, 1.0])
+        client.feedback(answer, label=3)
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 10.0, retries: int = 5) -> None:
-        self._client = HttpClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
-        self._lock, self._stack = threading.Lock(), ExitStack()
-        self._portal: BlockingPortal | None = None
+        client = HttpClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
+        super().__init__(client, GatewayUnavailable)
 
-    def __enter__(self) -> Self:
-        self._portal = self._stack.enter_context(start_blocking_portal(name="clipper http client"))
-        self._stack.enter_context(self._portal.wrap_async_context_manager(self._client))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._portal = None
-            self._stack.close()
-
-    predict = _blocking(HttpClient.predict)
-    predict_many = _blocking(HttpClient.predict_many)
-    predict_packed = _blocking(HttpClient.predict_packed)
-    feedback = _blocking(HttpClient.feedback)
-    query = _blocking(HttpClient.query)
-
-    def _call(self, work: Callable[[], Awaitable[T]]) -> T:
-        with self._lock:
-            if self._portal is None:
-                raise GatewayUnavailable("the client is not open: use `with SyncHttpClient(...) as client`")
-            future = self._portal.start_task_soon(work)
-        return future.result()
+    predict = blocking(HttpClient.predict)
+    predict_many = blocking(HttpClient.predict_many)
+    predict_packed = blocking(HttpClient.predict_packed)
+    feedback = blocking(HttpClient.feedback)
+    query = blocking(HttpClient.query)

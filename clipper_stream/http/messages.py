@@ -1,56 +1,18 @@
 """What is sent to a gateway and what it answers, encoded and decoded without any I/O; a gateway checks what it gets."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, TypedDict, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
+from clipper_stream.answers import Answer, answer_of
 from clipper_stream.errors import plain as printable
 from clipper_stream.http.errors import BY_STATUS, GatewayUnavailable, HttpProblem, RequestRefused
 from clipper_topics import codec
 from clipper_topics.http_messages import QueryStatus
 from clipper_topics.plain_values import UNENCODABLE, plain
-from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef
 
 T = TypeVar("T")
-
-
-class HttpOptions(TypedDict, total=False):
-    """What a call may say beside its application and its input; each may be left out. See `HttpClient.predict`."""
-
-    context: str | None
-    deadline_ms: float | None
-    models: Sequence[str] | None
-    features: Sequence[float] | None
-    timeout_s: float | None
-
-
-class HttpTruth(TypedDict, total=False):
-    """What a feedback says; exactly one of the three. See `HttpClient.feedback`."""
-
-    label: Any
-    loss: float
-    reward: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpAnswer:
-    """The answer to one query; the attributes are those of `clipper_stream.client.Answer`."""
-
-    query_id: str
-    application: str
-    context: str | None
-    output: Any
-    outputs: list[Any] | None
-    confidence: float
-    default: bool
-    reason: str | None
-    explanation: str | None
-    policy: PolicyRef | None = field(repr=False)
-    models: tuple[ModelAnswer, ...]
-    missing: tuple[Missing, ...] = field(repr=False)
-    latency_s: float
 
 
 class _Problem(msgspec.Struct):
@@ -79,13 +41,9 @@ def read(decode: Callable[[bytes], T], content: bytes) -> T:
         raise GatewayUnavailable(f"the answer cannot be read ({error}): is this the URL of a gateway?") from error
 
 
-def read_answer(content: bytes, latency_s: float) -> HttpAnswer:
+def read_answer(content: bytes, latency_s: float) -> Answer:
     """The answer that a body holds; raises as `read`."""
-    prediction = read(codec.predictions.decode, content)
-    values = {each.name: getattr(prediction, each.name, None) for each in fields(HttpAnswer)}
-    found: dict[str, Any] = {name: None if value is msgspec.UNSET else value for name, value in values.items()}
-    found |= {"models": tuple(prediction.models), "missing": tuple(prediction.missing), "latency_s": latency_s}
-    return HttpAnswer(**found)
+    return answer_of(read(codec.predictions.decode, content), latency_s=latency_s)
 
 
 def problem_of(status: int, content: bytes, query_id: str | None) -> HttpProblem:
