@@ -10,20 +10,24 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Self, Unpack
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
+import msgspec
 
-from clipper_stream.answers import Answer, QueryOptions, Truth
-from clipper_stream.blocking import BlockingClient, blocking
+from clipper_stream.answers import Answer, QueryOptions, Truth, answer_of
+from clipper_stream.blocking_client import BlockingClient, blocking
 from clipper_stream.errors import InvalidSetting, shown
-from clipper_stream.http import messages
-from clipper_stream.http.errors import AnswerTimeout, GatewayUnavailable, HttpProblem
+from clipper_stream.errors import plain as printable
+from clipper_stream.http.errors import BY_STATUS, AnswerTimeout, GatewayUnavailable, HttpProblem, RequestRefused
 from clipper_stream.models.allowlist import plain_url
+from clipper_topics import codec
 from clipper_topics.http_messages import QueryStatus
+from clipper_topics.plain_values import UNENCODABLE, plain
 
+T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 """Between attempts: doubled each time, less a random part of up to a half, so that clients do not come together."""
 RETRIED = frozenset({None, 429, 502, 503})
@@ -117,7 +121,7 @@ class HttpClient:
         answer that was given, in [0, 1]) is given. With `ack`, what becomes of it is written, for `query` to tell.
         """
         about = {**_about(query, None, context), **({"ack": True} if ack else {}), **truth}
-        await self._exchange("POST", "/v1/feedback", about["query_id"], content=messages.body_of(about))
+        await self._exchange("POST", "/v1/feedback", about["query_id"], content=_body_of(about))
 
     async def query(
         self,
@@ -136,18 +140,18 @@ class HttpClient:
         query_id, params = about.pop("query_id"), about | {"wait_s": wait_s}
         path, limit_s = f"/v1/queries/{quote(query_id, safe='')}", self._timeout_s + wait_s
         found = await self._exchange("GET", path, query_id, limit_s, params=params)
-        return messages.read(messages.queries.decode, found.content)
+        return _read(_queries.decode, found.content)
 
     async def _ask(self, application: str, rows: dict[str, Any], query_id: str | None, options: HttpOptions) -> Answer:
         started_s, query_id = time.perf_counter(), uuid.uuid4().hex if query_id is None else query_id
         limit_s = options.pop("timeout_s", None)
         given = {name: value for name, value in options.items() if value is not None}
-        body = messages.body_of({"query_id": query_id, **rows, **given})
+        body = _body_of({"query_id": query_id, **rows, **given})
         # an id that no header can hold is in the body only
         headers = {"idempotency-key": query_id} if _HEADER_TEXT.fullmatch(query_id) else {}
         path = f"/v1/applications/{quote(application, safe='')}/predict"
         found = await self._exchange("POST", path, query_id, limit_s, content=body, headers=headers)
-        return messages.read_answer(found.content, time.perf_counter() - started_s)
+        return read_answer(found.content, time.perf_counter() - started_s)
 
     async def _exchange(
         self, method: str, path: str, query_id: str | None = None, limit_s: float | None = None, **request: Any
@@ -167,7 +171,7 @@ class HttpClient:
                         found = await self._http.request(method, path, **request)
                         if found.is_success:
                             return found
-                        problem = messages.problem_of(found.status_code, found.content, query_id)
+                        problem = _problem_of(found.status_code, found.content, query_id)
                         stated = found.headers.get("retry-after", "0")
                         least_s = float(stated) if stated.isdecimal() else 0.0
                     except httpx.RequestError as error:
@@ -208,3 +212,45 @@ class SyncHttpClient(BlockingClient[HttpClient]):
     predict_packed = blocking(HttpClient.predict_packed)
     feedback = blocking(HttpClient.feedback)
     query = blocking(HttpClient.query)
+
+
+class _Problem(msgspec.Struct):
+    error: str
+    query_id: str | None = None
+
+
+_queries = msgspec.json.Decoder(QueryStatus)
+_problems = msgspec.json.Decoder(_Problem)
+
+
+def _body_of(given: Mapping[str, Any]) -> bytes:
+    """The body with these fields; raises `RequestRefused` where JSON cannot hold one of them."""
+    try:
+        ready = {name: [*map(plain, value)] if name == "inputs" else plain(value) for name, value in given.items()}
+        return msgspec.json.encode(ready)
+    except UNENCODABLE as error:
+        raise RequestRefused(f"the request cannot be written as JSON: {error}") from error
+
+
+def _read(decode: Callable[[bytes], T], content: bytes) -> T:
+    """What a body holds; raises `GatewayUnavailable` where it cannot be decoded."""
+    try:
+        return decode(content)
+    except (ValueError, RecursionError) as error:
+        raise GatewayUnavailable(f"the answer cannot be read ({error}): is this the URL of a gateway?") from error
+
+
+def read_answer(content: bytes, latency_s: float) -> Answer:
+    """The answer that a body holds; raises `GatewayUnavailable` where it cannot be decoded."""
+    return answer_of(_read(codec.predictions.decode, content), latency_s=latency_s)
+
+
+def _problem_of(status: int, content: bytes, query_id: str | None) -> HttpProblem:
+    """The error that an answer other than 2xx is; only words of a gateway are repeated."""
+    try:
+        found = _problems.decode(content)
+    except (ValueError, RecursionError):
+        found = _Problem("is this the URL of a gateway?")
+    kind = BY_STATUS.get(status, RequestRefused if status // 100 == 4 else GatewayUnavailable)  # noqa: PLR2004
+    text = f"the gateway answered {status}: {printable(found.error[:500])}"
+    return kind(text, status=status, query_id=found.query_id or query_id)

@@ -1,18 +1,18 @@
 """`clipper-stream dead-letters`: look at the records that could not be used, and send them once more."""
 
 import asyncio
-import json
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Yes, since_ms
-from clipper_agents.cli.terminal import TextTable, console, say, table, value_lines, when
+from clipper_agents.cli.terminal import print_records, say, value_lines, when
 
 if TYPE_CHECKING:
     from clipper_agents.dead_letters.reader import Filter, Letter
@@ -44,13 +44,9 @@ def list_letters(
 ) -> None:
     """Print the dead letters, newest first."""
     found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
-    if as_json:
-        for letter in reversed(found):
-            say(json.dumps(_row(letter)))
-    elif found:
-        console().print(letters_table(reversed(found), deployment.prefix))
-    else:
-        console().print("no dead letters")
+    records = [record_of(letter) for letter in reversed(found)]
+    row_of = partial(letter_row, deployment.prefix)
+    print_records(records, row_of, as_json=as_json, otherwise="no dead letters", wrapped={"message"})
 
 
 @dead_letters.command("show", epilog="Example: clipper-stream dead-letters show 41")
@@ -154,7 +150,8 @@ def _filter(
     return Filter(topic=whole, since_ms=at_ms, error=error, first=first)
 
 
-def _row(letter: "Letter") -> dict[str, Any]:
+def record_of(letter: "Letter") -> dict[str, Any]:
+    """A letter for machines."""
     said = letter.said
     return {
         "position": letter.position,
@@ -168,17 +165,13 @@ def _row(letter: "Letter") -> dict[str, Any]:
     }
 
 
-def letters_table(letters: "Iterable[Letter]", prefix: str) -> TextTable:
-    """Return a row a letter, in which the message has room, of a deployment with this prefix."""
-    rows = []
-    for letter in letters:
-        said, head = letter.said, (str(letter.position), when(letter.at_ms))
-        if said is None:
-            rows.append((*head, "", ""))
-            continue
-        record = f"{said.topic.removeprefix(f'{prefix}.')}[{said.partition}]@{said.offset}"
-        rows.append((*head, record, f"{said.exception.rpartition('.')[2]}: {said.message}"))
-    return table(("position", "when", "record", "message"), rows, wrapped={"message"})
+def letter_row(prefix: str, record: dict[str, Any]) -> dict[str, str]:
+    """A letter of a deployment with this prefix, whose message has room."""
+    row = {"position": str(record["position"]), "when": record["when"], "record": "", "message": ""}
+    if record["topic"] is not None:
+        row["record"] = f"{record['topic'].removeprefix(f'{prefix}.')}[{record['partition']}]@{record['offset']}"
+        row["message"] = f"{record['error']}: {record['message']}"
+    return row
 
 
 def _description(letter: "Letter") -> list[str]:

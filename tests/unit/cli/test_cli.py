@@ -7,19 +7,19 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+from sources import page_script
 from typer.testing import CliRunner
 
 from clipper_agents import exits
 from clipper_agents.cli import main as program
 from clipper_agents.cli.loadgen import loadgen
-from clipper_agents.cli.reference import commands
 from clipper_agents.cli.worker import find_models_here
 from clipper_agents.supervisor.workers import PROGRAM
 from clipper_loadgen import LoadPlan
 
 
 def test_the_help_of_each_command_has_an_example_and_names_no_file_that_only_the_repository_has():
-    names = [tuple(name.split()) for name, _ in commands()]
+    names = [tuple(name.split()) for name, _ in page_script("command_line").commands()]
     assert len(names) > 30
     for command in [(), *names]:
         shown = CliRunner().invoke(program.app, [*command, "--help"])
