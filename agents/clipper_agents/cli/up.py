@@ -91,7 +91,7 @@ async def serve(deployment: "Deployment") -> None:
         await _start_unless(deployment, ended)
         if not ending.is_set():
             with recorded(deployment.settings.kafka):
-                urls = {"gateway": deployment.gateway, "console": deployment.console}
+                urls = {"gateway": deployment.url("http"), "console": deployment.url("console")}
                 fields = "".join(f" {name}={url}" for name, url in urls.items() if url)
                 say(f"ready bootstrap={deployment.connection.bootstrap}{fields}")
                 await _watch_until(deployment, ended)

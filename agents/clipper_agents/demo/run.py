@@ -87,10 +87,10 @@ async def run_demo(
         connection, catalogue = deployment.connection, deployment.catalogue
         options = f"--bootstrap {connection.bootstrap} --set kafka.prefix={catalogue.prefix}"
         say(f"all else there is to see: clipper-stream watch {options}")
-        if deployment.console:
-            say(f"console: {deployment.console}")
+        if console := deployment.url("console"):
+            say(f"console: {console}")
             if opens_console:  # in a thread, which may wait for the browser
-                threading.Thread(target=webbrowser.open, args=[deployment.console], daemon=True).start()
+                threading.Thread(target=webbrowser.open, args=[console], daemon=True).start()
         recorder = DemoRecorder(queries, [model.ref for model in models], flag)
 
         async def follow(run: LoadRun) -> None:

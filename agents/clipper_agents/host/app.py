@@ -9,11 +9,11 @@ What it says of itself meanwhile on the hosts topic is in `self_report`.
 import asyncio
 import logging
 import os
+import random
 from typing import Any
 
 from clipper_agents.control.host_reports import HostReports, address_of
 from clipper_agents.host.batch_traces import BatchTraces
-from clipper_agents.host.cpu_affinity import limit_cores
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.engine_builder import make_engine, prepare
 from clipper_agents.host.poison_rows import BatchGuard, PoisonRows
@@ -46,7 +46,8 @@ def run(settings: WorkerSettings[HostSection], model: ModelManifest, metrics: Ho
     metrics.health.waits_for = f"model {model.ref} is loading"
     metrics.watch_disk(settings.data_dir)
     keep_ready_line()
-    limit_cores(model.cpus, settings.instance)
+    if model.cpus is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores_of(model.cpus, settings.instance, os.sched_getaffinity(0)))
     written = HostReports(settings.kafka, settings.catalogue.hosts)
     address = address_of(settings.section.metrics_address, port)
     reports = SelfReports(written, model, settings.instance, address)
@@ -65,6 +66,11 @@ def run(settings: WorkerSettings[HostSection], model: ModelManifest, metrics: Ho
         metrics.health,
         reports,
     )
+
+
+def cores_of(cpus: float, instance: str, available: set[int]) -> list[int]:
+    """The cores of a host: whole ones, at least one, at each start the same, and not the first ones for every host."""
+    return random.Random(instance).sample(sorted(available), min(max(1, int(cpus)), len(available)))  # noqa: S311
 
 
 class HostProcess:

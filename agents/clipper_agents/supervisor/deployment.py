@@ -112,17 +112,8 @@ class Deployment:
         """Its topics."""
         return self.settings.catalogue
 
-    @property
-    def gateway(self) -> str | None:
-        """URL of its gateway, None while there is none that serves."""
-        return self._of_gateway("http")
-
-    @property
-    def console(self) -> str | None:
-        """URL of the console of its gateway, None while there is none."""
-        return self._of_gateway("console")
-
-    def _of_gateway(self, field: str) -> str | None:
+    def url(self, field: str) -> str | None:
+        """URL that the gateway serves at, `http` or `console`; None while there is none."""
         child = self.supervisor.children.get(GATEWAY)
         return child.fields.get(field) if child else None
 
