@@ -29,9 +29,6 @@ class Dataset:
     Attributes:
         rows: An array with the rows on its first axis, or a sequence of what stands in a query's `input`.
         labels: What stands in a feedback's `label`; None where the truth is not known.
-
-    Raises:
-        InvalidSetting: no rows, or another number of labels than rows.
     """
 
     rows: Any
@@ -82,9 +79,6 @@ def load_dataset(source: str, labels: str | None = None) -> Dataset:
     Args:
         source: A `.npy` file (first axis: rows), or a `.jsonl` file (a row a line, or `{"input": ..., "label": ...}`).
         labels: A `.npy` file of labels for a `.npy` source.
-
-    Raises:
-        InvalidSetting: no such file, or one that cannot be read so.
     """
     path = Path(source)
     try:

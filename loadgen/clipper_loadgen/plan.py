@@ -63,10 +63,6 @@ class LoadPlan:
         linger_s: Wait so long before sending, for queries to share a request; in `rate` mode at most 0.005.
         drain_s: A query counts as missing when no answer at all has come for so long.
         seed: Seeds every draw.
-
-    Raises:
-        InvalidSetting: a value outside its bound.
-        UnknownName: an unknown name.
     """
 
     application: str | tuple[str, ...]

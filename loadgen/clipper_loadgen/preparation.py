@@ -22,12 +22,7 @@ MANIFEST_TIMEOUT_S = 10.0
 
 
 async def prepare_load(plan: LoadPlan, connection: KafkaConnection, catalogue: Catalogue, partitions: int) -> Script:
-    """Draw and encode a run; a plan without a data set is given rows by the application's manifest.
-
-    Raises:
-        UnknownName: no such application is registered.
-        InvalidSetting: the control topic cannot be read.
-    """
+    """Draw and encode a run; a plan without a data set is given rows by the application's manifest."""
     dataset = plan.dataset
     if dataset is None:
         manifest = await read_application(connection, catalogue, plan.applications[0])
@@ -37,13 +32,7 @@ async def prepare_load(plan: LoadPlan, connection: KafkaConnection, catalogue: C
 
 
 async def read_application(connection: KafkaConnection, catalogue: Catalogue, name: str) -> ApplicationManifest:
-    """The newest manifest of an application.
-
-    Raises:
-        UnknownName: no such application is registered.
-        InvalidSetting: the control topic does not exist, or cannot be read within ten seconds.
-        UndecodableRecord: the manifest cannot be decoded.
-    """
+    """The newest manifest of an application."""
     consumer = await assigned_consumer(connection, catalogue.control, at_end=False, isolation_level="read_committed")
     try:
         found = await asyncio.wait_for(_manifests(consumer), MANIFEST_TIMEOUT_S)

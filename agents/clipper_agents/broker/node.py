@@ -77,11 +77,7 @@ class KafkaNode:
             self.wait()
 
     def launch(self, cluster_id: str | None = None) -> None:
-        """Start the JVM; `wait` says when it answers. The folder is formatted the first time, with this cluster id.
-
-        Raises:
-            BrokerNotStarted: the folder is another broker's, cannot be written, or cannot be formatted.
-        """
+        """Start the JVM; `wait` says when it answers. The folder is formatted the first time, with this cluster id."""
         folder = self._folder
         with folder.locked() as lock:
             text = server_properties(self._ports, folder.records, self._options.extra_properties)

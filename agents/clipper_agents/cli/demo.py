@@ -58,11 +58,7 @@ def demo(
 
 
 def report(result: "DemoResult", picture: Path) -> None:
-    """Print the errors by phase and the numbers of a run, and draw its picture.
-
-    Raises:
-        Exit: a promise was not kept.
-    """
+    """Print the errors by phase and the numbers of a run, and draw its picture."""
     from clipper_agents import exits
     from clipper_agents.demo.report import draw_errors, error_rows
     from clipper_agents.demo.scenario import PHASES

@@ -69,11 +69,7 @@ def _with_model_alone(settings: "Settings", target: str, row: dict[str, Any]) ->
 
 
 async def serve(deployment: "Deployment") -> None:
-    """Start it, say when it serves, and end it at the first SIGINT or SIGTERM; at a second one kill what is left.
-
-    Raises:
-        SetupError: it cannot start, or its broker ended.
-    """
+    """Start it, say when it serves, and end it at the first SIGINT or SIGTERM; at a second one kill what is left."""
     from clipper_agents.settings.local_deployment import recorded
 
     ending = asyncio.Event()

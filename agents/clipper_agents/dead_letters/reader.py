@@ -84,11 +84,7 @@ class DeadLetterReader:
                         yield letter
 
     async def at(self, position: int) -> Letter:
-        """Return the letter at a position.
-
-        Raises:
-            NoSuchLetter: there is none.
-        """
+        """Return the letter at a position."""
         first, end = self.positions
         if not first <= position < end:
             known = f"positions go from {first} to {end - 1}" if first < end else "there is none"
@@ -103,12 +99,7 @@ class DeadLetterReader:
 
 @asynccontextmanager
 async def opened_letters(connection: KafkaConnection, catalogue: Catalogue) -> AsyncIterator[DeadLetterReader]:
-    """The dead letters for the time of the block.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no such topic.
-    """
+    """The dead letters for the time of the block."""
     found = await existing_topics(connection, catalogue.prefix)
     checked_partitions(catalogue.dead_letters, found.get(catalogue.dead_letters))
     tp = TopicPartition(catalogue.dead_letters, 0)

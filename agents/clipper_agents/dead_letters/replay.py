@@ -57,13 +57,7 @@ def refusal(letter: Letter, catalogue: Catalogue, topics: Mapping[str, int]) -> 
 async def check_letters(
     kafka: KafkaConnection, catalogue: Catalogue, positions: Iterable[int]
 ) -> list[tuple[Letter, str | None]]:
-    """Return the letters at these positions without values, each with the reason why it would not be sent.
-
-    Raises:
-        NoSuchLetter: one of them is not there.
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no topic of dead letters.
-    """
+    """Return the letters at these positions without values, each with the reason why it would not be sent."""
     topics = await existing_topics(kafka, catalogue.prefix)
     async with opened_letters(kafka, catalogue) as letters:
         found = [await letters.at(position) for position in positions]

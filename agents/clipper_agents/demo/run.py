@@ -65,11 +65,7 @@ async def run_demo(
     *,
     opens_console: bool = False,
 ) -> DemoResult:
-    """Run it; `say` is told what happens, and what the processes print goes to `log`.
-
-    Raises:
-        SetupError: no Kafka, a wrong setting, or a process that cannot start.
-    """
+    """Run it; `say` is told what happens, and what the processes print goes to `log`."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory("-demo", "clipper-", ignore_cleanup_errors=True)))
         say("training five models")

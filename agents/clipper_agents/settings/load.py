@@ -6,10 +6,14 @@ Rules of this file:
   and `CLIPPER_<SECTION>_<KEY>` for every key of a section: `CLIPPER_ROUTER_PROCESSES=2` is `[router] processes = 2`.
   Other `CLIPPER_*` variables are not looked at.
 - Text from the environment or the command line is turned into the key's type; a list is separated by commas.
+- A model without a runtime has the one that the form of its URI tells.
+- TOML has no null, so `objective_ms = "none"` stands for it: an application without a deadline.
 - Files and folders are named relative to the configuration's folder: it can be used from anywhere.
 """
 
 import dataclasses
+import json
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,6 @@ import msgspec
 
 from clipper_agents.settings.checks import declared_code, manifest_problems, outside_problems, section_problems
 from clipper_agents.settings.error_messages import explained
-from clipper_agents.settings.files import read_file
 from clipper_agents.settings.sections import (
     BrokerSection,
     GatewaySection,
@@ -32,6 +35,7 @@ from clipper_agents.settings.sections import (
 )
 from clipper_agents.settings.workers import S, WorkerSettings
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.models.registry import runtime_for
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
@@ -88,11 +92,7 @@ class Settings(Section, frozen=True):
         return self._own_folder / "metrics-targets.json"
 
     def connection(self, environ: Mapping[str, str]) -> KafkaConnection:
-        """How to reach Kafka; of the environment only `KAFKA_SASL_PASSWORD` is read, `load_settings` has read the rest.
-
-        Raises:
-            InvalidSetting: no address, or settings that do not fit together.
-        """
+        """How to reach Kafka; of the environment only `KAFKA_SASL_PASSWORD` is read here."""
         kafka = self.kafka
         if not kafka.bootstrap:
             raise InvalidSetting(
@@ -172,6 +172,29 @@ def load_settings(
     return settings
 
 
+def read_file(path: Path) -> dict[str, Any]:
+    """The content of a TOML file, or of a JSON file of the same shape (`*.json`, written by `up` for its workers)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise InvalidSetting(f"{path}: {error.strerror}; give the path of a clipper.toml") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path}: not {path.suffix.lstrip('.') or 'toml'}: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidSetting(f"{path}: expected a table of sections")
+    for application in _tables(content.get("application")):
+        if application.get("objective_ms") == "none":
+            application["objective_ms"] = None
+    for model in _tables(content.get("model")):
+        model.setdefault("runtime", runtime_for(str(model.get("uri"))) or "python")
+    return content
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 def is_setting(variable: str) -> bool:
     """Whether `load_settings` reads this environment variable; the password is not one of them."""
     return any(_from_environment({variable: "x"}))
@@ -249,11 +272,10 @@ def _with_paths_from(folder: Path, settings: Settings) -> Settings:
 
     return msgspec.structs.replace(
         settings,
-        models=[model if model.runtime == "python" else _at(model, absolute(model.uri)) for model in settings.models],
+        models=[
+            model if model.runtime == "python" else msgspec.structs.replace(model, uri=absolute(model.uri))
+            for model in settings.models
+        ],
         loading=resolved(settings.loading, "allowed_locations", "cache_dir"),
         gateway=resolved(settings.gateway, "keys_file", "tls_certfile", "tls_keyfile"),
     )
-
-
-def _at(model: ModelManifest, uri: str) -> ModelManifest:
-    return msgspec.structs.replace(model, uri=uri)

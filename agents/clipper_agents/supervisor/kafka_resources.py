@@ -33,11 +33,7 @@ class KafkaResources:
         self._empty_within_s = empty_within_s
 
     async def provide(self, model: ModelManifest) -> None:
-        """See that there is a requests topic with a partition a replica at least.
-
-        Raises:
-            SetupError: Kafka refuses.
-        """
+        """See that there is a requests topic with a partition a replica at least."""
         await ensure_topics(self._kafka, self._catalogue, [model], replication_factor=self._replication)
 
     async def is_consumed(self, model: ModelManifest) -> bool:

@@ -84,11 +84,7 @@ class Supervisor:
         return dict(self._children)
 
     def child(self, name: str) -> "SupervisedProcess":
-        """The child of this name.
-
-        Raises:
-            UnknownName: there is none.
-        """
+        """The child of this name."""
         if name not in self._children:
             raise UnknownName(f"child {name!r}: there is {', '.join(self._children) or 'none'}")
         return self._children[name]
@@ -169,11 +165,7 @@ class SupervisedProcess:
         return int(self.fields["metrics"]) if "metrics" in self.fields else None
 
     async def wait_ready(self) -> dict[str, str]:
-        """Wait until it serves, in this run or a later one; the fields of its ready line.
-
-        Raises:
-            ChildNotReady: it was given up or stopped.
-        """
+        """Wait until it serves, in this run or a later one; the fields of its ready line."""
         serves = asyncio.create_task(self._serves.wait())
         try:
             await asyncio.wait({serves, self._task}, return_when=asyncio.FIRST_COMPLETED)
