@@ -158,7 +158,7 @@ class LoadRun:
         self.ledger = Ledger(self._due_s if plan.mode == "rate" else [math.nan] * len(script))
         self._due = len(script) if plan.mode == "saturation" else 0
         self._gate = Gate()
-        self._delayed = DelayedFeedback(script.feedback, script.delays_s, feedback, clock)
+        self._delayed = DelayedFeedback(script.feedback, script.delays_s, feedback)
         self._last_event_s = self.start_s
         self._sent_before = 0
         self._cpu_s, self._took_s = 0.0, math.inf
@@ -234,12 +234,11 @@ class LoadRun:
             reason = (answer.reason or "unstated") if answer.default else None
             if not self.ledger.answered(query, now_s, reason=reason):
                 continue
-            self._delayed.answered(query, now_s)
+            self._delayed.answered(query)
             if self._observer is not None:
                 self._observer.answered(query, answer)
         if self._plan.mode != "rate":
             self._release(self._due)
-        self._delayed.arm()
 
     async def _settled(self) -> None:
         """Return when every query is answered and every feedback sent, or nothing has happened for `plan.drain_s`."""
