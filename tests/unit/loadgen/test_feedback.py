@@ -3,7 +3,7 @@ import time
 
 import numpy as np
 
-from clipper_loadgen.feedback import DelayedFeedback
+from clipper_loadgen.run import DelayedFeedback
 
 
 class CollectingOutlet:
