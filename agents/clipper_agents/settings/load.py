@@ -99,7 +99,9 @@ class Settings(Section, frozen=True):
                 "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap, "
                 "or run `clipper-stream up` in this folder"
             )
-        given = {field.name: getattr(kafka, field.name, None) for field in dataclasses.fields(KafkaConnection)}
+        given: dict[str, Any] = {
+            field.name: getattr(kafka, field.name, None) for field in dataclasses.fields(KafkaConnection)
+        }
         given["security_protocol"] = kafka.security_protocol.upper()
         given["sasl_mechanism"] = kafka.sasl_mechanism and kafka.sasl_mechanism.upper()
         given["password"] = (environ.get(VARIABLES["password"]) or None) if kafka.username else None

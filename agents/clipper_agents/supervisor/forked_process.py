@@ -24,7 +24,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clipper_agents.observability.logging import event
 from clipper_agents.supervisor.process import LINE_BYTES, ChildSpec, RunningProgram, execute
@@ -100,7 +100,7 @@ class _Worker(NamedTuple):
 
     def _bootstrap(self, _: int) -> int:
         os.setpgid(0, 0)
-        for standard, descriptor in enumerate(multiprocessing.forkserver.get_inherited_fds()):
+        for standard, descriptor in enumerate(multiprocessing.forkserver.get_inherited_fds() or ()):
             os.dup2(descriptor, standard)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the server's was closed
@@ -127,7 +127,7 @@ class WorkerTemplate:
     def __init__(self, program: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self._program, self._environment = program, dict(environment)
         self._inherited = {**environment, "PYTHONSAFEPATH": "1"}
-        self._server: multiprocessing.forkserver.ForkServer | None = None
+        self._server: Any = None  # multiprocessing.forkserver.ForkServer, of which stubs have the public part
 
     @property
     def pid(self) -> int | None:
@@ -161,7 +161,7 @@ class WorkerTemplate:
             event(log, "fork server failed, starting without it", logging.WARNING, child=spec.name, reason=error)
             return await execute(spec)
 
-    async def _fork(self, server: multiprocessing.forkserver.ForkServer, spec: ChildSpec) -> ForkedProcess:
+    async def _fork(self, server: Any, spec: ChildSpec) -> ForkedProcess:
         with ExitStack() as kept, ExitStack() as given:
             (their_stdin, stdin), (stdout, their_stdout), (stderr, their_stderr) = (os.pipe() for _ in range(3))
             passed = [their_stdin, their_stdout, their_stderr]
