@@ -74,12 +74,7 @@ def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
 
 
 def load_dataset(source: str, labels: str | None = None) -> Dataset:
-    """Rows of a file.
-
-    Args:
-        source: A `.npy` file (first axis: rows), or a `.jsonl` file (a row a line, or `{"input": ..., "label": ...}`).
-        labels: A `.npy` file of labels for a `.npy` source.
-    """
+    """Rows of a file."""
     path = Path(source)
     try:
         if path.suffix == ".npy":

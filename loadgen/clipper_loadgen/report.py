@@ -123,11 +123,7 @@ def percentile_ms(values_s: FloatArray, share: float) -> float | None:
 
 
 def steady_rate_per_s(times_s: FloatArray) -> float | None:
-    """Events a second between the 5 % and the 95 % mark; None where the two marks are at one time.
-
-    Args:
-        times_s: When each event was, ascending.
-    """
+    """Events a second between the 5 % and the 95 % mark; None where the two marks are at one time."""
     if not len(times_s):
         return None
     first, last = (int(share * (len(times_s) - 1)) for share in STEADY)

@@ -99,13 +99,6 @@ async def run_load(
 ) -> LoadReport:
     """Put the load on the pipeline and report what became of it.
 
-    Args:
-        plan: What to send.
-        connection: Where Kafka is.
-        catalogue: The topics of the deployment.
-        follower: Runs beside the load.
-        observer: Told about every query and answer.
-
     Returns:
         The report. A run whose answers stop coming ends `plan.drain_s` after the last one, and is reported as it is.
 
@@ -145,13 +138,7 @@ async def run_load(
 
 
 class LoadRun:
-    """One run, due to begin `HEAD_START_S` after it is made: what an answer sets off, and when the run is over.
-
-    Attributes:
-        script: The queries.
-        start_s: When the first query may be sent, in seconds of the clock.
-        ledger: When each query was due, sent and answered.
-    """
+    """One run, due to begin `HEAD_START_S` after it is made: what an answer sets off, and when the run is over."""
 
     def __init__(
         self,

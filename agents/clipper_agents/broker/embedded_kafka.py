@@ -108,11 +108,7 @@ class EmbeddedBroker:
         return self
 
     def stop(self, kill: bool = False) -> None:
-        """End it; nothing happens when it does not run.
-
-        Args:
-            kill: A power cut: no shutdown work, and even temporary data stays for another `start()`.
-        """
+        """End it. `kill` is a power cut, without shutdown work: even temporary data stays for another `start`."""
         if self._node is not None:
             self._node.stop(kill)
         if not kill:

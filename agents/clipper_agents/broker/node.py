@@ -46,12 +46,7 @@ class NodeOptions:
 
 
 class KafkaNode:
-    """A node that can be started, stopped, killed and started again, always on its two ports.
-
-    Attributes:
-        connection: How clients reach it.
-        log_file: Its warnings and errors.
-    """
+    """A node that can be started, stopped, killed and started again, always on its two ports."""
 
     def __init__(self, folder: DataDir, ports: NodePorts, options: NodeOptions, runtime: KafkaRuntime) -> None:
         self._folder, self._ports, self._options, self._runtime = folder, ports, options, runtime

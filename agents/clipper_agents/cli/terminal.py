@@ -114,16 +114,7 @@ def print_records(
     right: Collection[str] = (),
     wrapped: Collection[str] = (),
 ) -> None:
-    """Print a line of JSON a record, or a row of a table, or what is said where there are none.
-
-    Args:
-        records: Structs, or dictionaries.
-        row_of: Cells of a record by heading.
-        as_json: For machines.
-        otherwise: Said in place of an empty table.
-        right: As of `table`.
-        wrapped: As of `table`.
-    """
+    """Print a line of JSON a record, or a row of a table, or what is said where there are none."""
     rows = [] if as_json else [row_of(one) for one in records]
     if as_json:
         print_json(*records)

@@ -24,13 +24,7 @@ class NoSuchLetter(ClipperError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """One record of the dead letters' topic: the original's key, value and headers.
-
-    Attributes:
-        position: Its offset there, by which the commands name it.
-        headers: Those of the original, and those that say what was wrong.
-        said: What the latter say; None for a record that is no dead letter.
-    """
+    """One record of the dead letters' topic: the original's key, value and headers."""
 
     position: int
     at_ms: int

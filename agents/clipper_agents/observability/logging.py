@@ -167,11 +167,7 @@ def _quoted(value: object) -> str:
 
 
 class FloodFilter(logging.Filter):
-    """Lets a message of a noisy logger pass a few times a period.
-
-    Args:
-        clock: Seconds that never go back; given by tests.
-    """
+    """Lets a message of a noisy logger pass a few times a period."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

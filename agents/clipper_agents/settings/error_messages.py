@@ -17,13 +17,7 @@ _PATTERNS = {
 
 
 def explained(message: str, content: Mapping[str, Any], record: type[msgspec.Struct]) -> str:
-    """A msgspec message turned round: `router.processes = 'two': expected int, got str`.
-
-    Args:
-        message: As msgspec gave it, ending in ``at `$.router.processes` ``.
-        content: What was converted.
-        record: What it was converted to.
-    """
+    """A msgspec message turned round: `router.processes = 'two': expected int, got str`."""
     what, _, place = message.partition(" - at ")
     key = place.strip("`").removeprefix("$").lstrip(".")
     steps = re.findall(r"[^.\[\]]+", key)

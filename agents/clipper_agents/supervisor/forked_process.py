@@ -117,12 +117,7 @@ class _Worker(NamedTuple):
 
 
 class WorkerTemplate:
-    """The fork server of one supervisor; `launch` starts a child, by it or without it.
-
-    Args:
-        program: The command that forks can stand for; children with another first part are executed.
-        environment: The environment variables of the server, and of all its children.
-    """
+    """The fork server of one supervisor; `launch` starts a child, by it or without it."""
 
     def __init__(self, program: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self._program, self._environment = program, dict(environment)

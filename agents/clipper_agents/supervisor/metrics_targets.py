@@ -26,13 +26,7 @@ LOOK_S = 0.5
 
 
 class MetricsTargets:
-    """Keeps the file as the processes are.
-
-    Args:
-        path: The file.
-        address_of: Where processes of a role listen, as their settings have it.
-        processes: Fields of the ready lines of the processes that should run, by name; empty while one does not serve.
-    """
+    """Keeps the file as the processes are."""
 
     def __init__(
         self,
