@@ -74,7 +74,7 @@ def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
 
 
 def load_dataset(source: str, labels: str | None = None) -> Dataset:
-    """Rows of a file."""
+    """Rows of a `.npy` file, or of a `.jsonl` file with a row or `{"input": ..., "label": ...}` a line."""
     path = Path(source)
     try:
         if path.suffix == ".npy":

@@ -36,7 +36,6 @@ def test_model(
         Path | None, typer.Option(metavar="FILE", help="Samples: .json (a list), .jsonl, .npy or .csv. Absent: random.")
     ] = None,
     parameters: Parameters = None,
-    target_ms: Annotated[float | None, typer.Option(min=0.001, help="Of a batch, for the advice. Absent: 20.")] = None,
     max_rows: Annotated[int | None, typer.Option(min=1, help="The largest batch to measure. Absent: 1024.")] = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="By which numbers may differ and be the same.")] = 1e-5,
     random: Annotated[bool, typer.Option("--random", help="The same row need not have the same output.")] = False,
@@ -62,7 +61,6 @@ def test_model(
         files=files,
         deterministic=found.deterministic and not random,
         tolerance=tolerance,
-        target_ms=target_ms or found.batch.target_ms,
         max_rows=max_rows or found.batch.max_rows,
     )
     if as_json:
@@ -91,8 +89,6 @@ def _print(target: "ModelManifest", report: "Report") -> None:
         ]
         out.print("\nlatency by batch size")
         out.print(table(headings, rows, right=headings))
-    if report.advice:
-        out.print(f"\nadvice: {report.advice}", soft_wrap=True)
     broken = len(report.broken)
     verdict = f"{broken} laws are broken" if broken else "every law that was looked at is kept"
     out.print(f"\n{verdict}")

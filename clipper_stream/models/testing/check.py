@@ -51,14 +51,10 @@ class BatchLatency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that was found about a model: a finding a law, latencies of rising sizes, and what those say about settings.
-
-    There are no latencies of a model that could not be asked.
-    """
+    """All that was found about a model: a finding a law, and latencies of rising sizes, none of one not loaded."""
 
     findings: tuple[Finding, ...]
     latencies: tuple[BatchLatency, ...] = ()
-    advice: str = ""
 
     @property
     def broken(self) -> list[Finding]:
@@ -79,7 +75,6 @@ def check_model(
     bad_rows: Sequence[Any] = (),
     deterministic: bool = True,
     tolerance: float = 1e-5,
-    target_ms: float = 20.0,
     max_rows: int = 1024,
     budget_s: float = 2.0,
 ) -> Report:
@@ -97,7 +92,6 @@ def check_model(
         bad_rows: Rows that fit the spec and that the model should refuse.
         deterministic: As in a manifest: whether the same row has the same output.
         tolerance: By which two numbers may differ and be the same, relative: sums differ with the batch.
-        target_ms: As in a manifest's `batch`, for the advice.
         max_rows: The largest batch that is measured.
         budget_s: No larger batch is measured after so many seconds.
 
@@ -136,8 +130,7 @@ def check_model(
         tolerance=tolerance,
     )
     findings = (Finding(law=_LOADS, state="kept", found="loaded and warm"), *(_look(subject, name) for name in LAWS))
-    latencies = measure(model, rows, max_rows, budget_s)
-    return Report(findings=findings, latencies=latencies, advice=advice_of(latencies, target_ms))
+    return Report(findings=findings, latencies=measure(model, rows, max_rows, budget_s))
 
 
 def assert_model(model: Model | str, samples: Sequence[Any] | Rows | None = None, **how: Any) -> None:
@@ -202,22 +195,3 @@ def measure(
         found.append(BatchLatency(rows=len(order), median_ms=1000 * median(taken_s), worst_ms=1000 * max(taken_s)))
         size *= 2
     return tuple(found)
-
-
-def advice_of(latencies: Sequence[BatchLatency], target_ms: float) -> str:
-    """Return advice about `batch.max_rows`: the size within `target_ms` with the most rows a second.
-
-    >>> advice_of([BatchLatency(rows=1, median_ms=30.0, worst_ms=30.0)], 20.0)
-    'one row takes 30.00 ms, target_ms is 20: raise batch.target_ms above it, or make the model faster'
-    """
-    within = [each for each in latencies if each.median_ms <= target_ms]
-    if not within:
-        what = f"one row takes {latencies[0].median_ms:.2f} ms, target_ms is {target_ms:g}"
-        return f"{what}: raise batch.target_ms above it, or make the model faster"
-    best = max(within, key=lambda each: each.rows_per_s)
-    gain = best.rows_per_s / latencies[0].rows_per_s if latencies[0].rows_per_s else 1.0
-    what = f"{best.rows} rows take {best.median_ms:.2f} ms, within target_ms = {target_ms:g}"
-    if gain < 2:  # noqa: PLR2004 - less is hardly worth the wait for company
-        return f"{what}, but no more rows a second than one by one: batching gains nothing, max_rows = 1 will do"
-    limit = f"max_rows = {best.rows} or more" if best is latencies[-1] else f"max_rows = {best.rows}"
-    return f"{what}, {gain:.0f} times as many a second as one by one: {limit}"

@@ -38,7 +38,6 @@ def test_a_good_model_ends_with_0_and_tables(ended):
         "a batch is as row by row",
         "another process has the same output kept",
         "latency by batch size",
-        "advice: 4 rows take",
     ):
         assert said in text
 

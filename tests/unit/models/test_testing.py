@@ -1,5 +1,4 @@
 import itertools
-import re
 import threading
 
 import numpy as np
@@ -11,7 +10,7 @@ from clipper_stream.errors import InvalidInput, InvalidSetting
 from clipper_stream.models.runtimes.model_files import STRICT
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.models.testing import assert_model, check_model
-from clipper_stream.models.testing.check import BatchLatency, advice_of, measure, random_rows
+from clipper_stream.models.testing.check import measure, random_rows
 from clipper_stream.models.testing.laws import LAWS, MAX_OUTPUT_BYTES
 from clipper_stream.models.testing.subprocess_check import load_in_subprocess
 from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
@@ -143,23 +142,6 @@ def test_latencies_are_measured_up_to_the_largest_batch_until_the_time_is_spent(
     assert found[-1].rows_per_s == pytest.approx(100_000)
     assert [each.rows for each in measure(model, rows, 100, 0.04, TickingTimer(0.001))] == [1, 2, 4]
     assert [each.rows for each in measure(model, rows, 2, 1e9, TickingTimer(0.001))] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("taken_ms", "said"),
-    [
-        ([30, 31, 32], "one row takes 30.00 ms, target_ms is 20: raise batch.target_ms"),
-        ([5, 10, 19], "batching gains nothing, max_rows = 1 will do"),
-        ([5, 6, 7], "4 rows take 7.00 ms, within target_ms = 20, 3 times as many a second .* max_rows = 4 or more"),
-        ([5, 6, 25], "2 rows take 6.00 ms"),
-        ([20, 30], "1 rows take 20.00 ms, within"),
-        ([5, 6, 7, 18], "4 rows take 7.00 ms, .*: max_rows = 4$"),
-    ],
-)
-def test_advice_is_the_batch_within_the_target_with_the_most_rows_a_second(taken_ms, said):
-    sizes = zip([1, 2, 4, 8], taken_ms, strict=False)
-    found = [BatchLatency(rows=rows, median_ms=ms, worst_ms=ms) for rows, ms in sizes]
-    assert re.search(said, advice_of(found, 20.0))
 
 
 def test_the_size_of_an_output_is_that_of_a_hosts_record():
