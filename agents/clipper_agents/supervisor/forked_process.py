@@ -6,8 +6,7 @@ The fork server is multiprocessing's. A worker is no `Process` of multiprocessin
 Rules of this file:
 - A child is forked only when it would be the worker program in the template's environment: libraries read variables
   (threads, paths) when they are imported. Any other command, and any child without a fork server, is executed.
-- A worker is as if it were executed: its own standard streams, process group, title and random state, and none of the
-  server's descriptors.
+- A worker is as if it were executed: its own standard streams, process group, title and random state.
 - Signals go through a pidfd, opened before the child does anything: no pid is signalled after its reuse.
 """
 
@@ -102,7 +101,8 @@ class _Worker(NamedTuple):
         os.setpgid(0, 0)
         for standard, descriptor in enumerate(multiprocessing.forkserver.get_inherited_fds() or ()):
             os.dup2(descriptor, standard)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            os.close(descriptor)
+        os.environ.pop("PYTHONSAFEPATH", None)  # which stood for the option -P
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the server's was closed
         show_command(" ".join(self.command))
         sys.modules["numpy.random"].seed()
