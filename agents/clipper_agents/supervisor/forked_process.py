@@ -207,7 +207,8 @@ async def _reader(descriptor: int) -> asyncio.StreamReader:
 async def _read_number(descriptor: int) -> int:
     """What the fork server says of a child: first its pid, then its exit code."""
     await _readable(descriptor)
-    return multiprocessing.forkserver.read_signed(descriptor)
+    number: int = multiprocessing.forkserver.read_signed(descriptor)
+    return number
 
 
 async def _readable(descriptor: int) -> None:

@@ -38,12 +38,13 @@ class KafkaResources:
 
     async def is_consumed(self, model: ModelManifest) -> bool:
         """Whether its hosts have finished every request; True when nobody can tell because a right is missing."""
+        open_requests = 0
         try:
             with _refusals_logged("nobody sees whether all requests are finished", model):
-                return not await unread(self._kafka, *self._names(model))
+                open_requests = await unread(self._kafka, *self._names(model))
         except KafkaUnreachable:
             return False
-        return True
+        return not open_requests
 
     async def evict(self, model: ModelManifest, instances: Sequence[str]) -> None:
         """Hosts of these names have ended: the others get their partitions now, not when their session times out."""
