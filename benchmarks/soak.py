@@ -106,7 +106,7 @@ def sustained_rate(place: Place, options: argparse.Namespace) -> tuple[float, li
 
 def load(place: Place, rate: float, seconds: float, seed: int) -> dict[str, Any]:
     """`clipper-stream loadgen` on the rig's processors; its report."""
-    words = ["--application", APPLICATION, "--rate", rate, "--seconds", seconds, "--contexts", 1_000, "--zipf", 1.0]
+    words = ["--application", APPLICATION, "--rate", rate, "--seconds", seconds, "--contexts", 1_000]
     words += ["--repeats", 0.2, "--feedback-delay-ms", 50, "--seed", seed, "--bootstrap", place.connection.bootstrap]
     words += ["--set", f"kafka.prefix={place.catalogue.prefix}", "--set", f"kafka.partitions={PARTITIONS}"]
     command = [sys.executable, "-m", "clipper_agents.cli.main", "loadgen", *map(str, words), "--json", "-"]

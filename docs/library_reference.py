@@ -19,7 +19,7 @@ _PUBLIC = """
 BatchLimit make_limit Aimd RelaxedTarget Fixed Window
 ClockCache version_digest row_hashes
 Client SyncClient Answer
-HttpClient SyncHttpClient HttpAnswer
+HttpClient SyncHttpClient
 ClipperError RequestError SetupError ModelFailed ModelUnavailable
 Combined vote mean
 ScoreSums TrialEvidence TrialRule

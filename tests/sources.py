@@ -1,5 +1,6 @@
 """The files of the repository that tests hold to rules: modules of the product by name, and pages."""
 
+import importlib.util
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -22,3 +23,11 @@ PAGES = sorted(
 
 def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def page_script(name):
+    """The script of this name in `docs`, which writes a page of the reference."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script

@@ -1,7 +1,7 @@
 """Clients of the topics: `Client` for asyncio, `SyncClient` for everybody else."""
 
-from clipper_stream.client.answer import Answer
-from clipper_stream.client.client import Client
+from clipper_stream.answers import Answer
+from clipper_stream.client.client import Client, SyncClient
 from clipper_stream.client.errors import (
     AccessRefused,
     BrokerUnavailable,
@@ -11,7 +11,6 @@ from clipper_stream.client.errors import (
     PredictionTimeout,
     RecordTooLarge,
 )
-from clipper_stream.client.sync import SyncClient
 
 __all__ = [
     "AccessRefused",

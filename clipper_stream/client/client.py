@@ -1,4 +1,4 @@
-"""Asks for predictions and gives feedback, from asyncio."""
+"""Asks for predictions and gives feedback, from asyncio, and from threads without an event loop."""
 
 import asyncio
 import time
@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
 
-from clipper_stream.client.answer import Answer, answer_of
+from clipper_stream.answers import Answer, QueryOptions, Truth, answer_of
+from clipper_stream.blocking_client import BlockingClient, blocking
 from clipper_stream.client.client_records import (
     Prepared,
-    QueryOptions,
-    Truth,
     place_feedback,
     prepare_feedback,
     prepare_query,
@@ -295,7 +294,6 @@ class Client:
     async def _answer(self, query: Query, timeout_s: float) -> Answer:
         started_s = time.perf_counter()
         prediction, record, _ = await self.ask(query, timeout_s=timeout_s)
-        assert record.key is not None
         latency_s = time.perf_counter() - started_s
         return answer_of(prediction, partition=record.partition, key=record.key, latency_s=latency_s)
 
@@ -333,3 +331,28 @@ def _query(application: str, query_id: str | None, **options: Unpack[QueryOption
     if (features := options.get("features")) is not None:
         said["features"] = [float(value) for value in features]
     return Query(application=application, query_id=query_id, **said)
+
+
+class SyncClient(BlockingClient[Client]):
+    """A client of one deployment whose calls block; it has the arguments, calls and errors of `Client`.
+
+    with SyncClient("localhost:9092") as client:
+        answer = client.predict("digits", [0.0, 0.5, 1.0])
+        client.feedback(answer, label=3)
+    """
+
+    def __init__(
+        self,
+        kafka: str | KafkaConnection,
+        *,
+        prefix: str = "clipper",
+        content_type: str = JSON,
+        send_timeout_s: float = 5.0,
+    ) -> None:
+        client = Client(kafka, prefix=prefix, content_type=content_type, send_timeout_s=send_timeout_s)
+        super().__init__(client, ClientClosed)
+
+    predict = blocking(Client.predict)
+    predict_many = blocking(Client.predict_many)
+    predict_packed = blocking(Client.predict_packed)
+    feedback = blocking(Client.feedback)

@@ -1,12 +1,11 @@
 """From what a caller says to the record to send: checked, encoded, with its partition and key."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 
-from clipper_stream.client.answer import Answer
+from clipper_stream.answers import Answer, Truth
 from clipper_stream.client.errors import InvalidFeedback, InvalidQuery
 from clipper_stream.client.keys import partition_for, plain, query_key
 from clipper_topics import codec
@@ -14,30 +13,6 @@ from clipper_topics.feedback import Feedback, check_feedback
 from clipper_topics.plain_values import UNENCODABLE
 from clipper_topics.query import Query, check_query
 from clipper_topics.query_ids import minted_id, partition_of
-
-
-class QueryOptions(TypedDict, total=False):
-    """What a query may say beside its application and its input; each may be left out. See `Client.predict`."""
-
-    context: str | None
-    deadline_ms: float | None
-    models: Sequence[str] | None
-    features: Sequence[float] | None
-
-
-class CallOptions(QueryOptions, total=False):
-    """What a call may say: what its query may, how long it waits for the answer in seconds, and an id of its own."""
-
-    timeout_s: float
-    query_id: str | None
-
-
-class Truth(TypedDict, total=False):
-    """What a feedback says; exactly one of the three. See `Client.feedback`."""
-
-    label: Any
-    loss: float
-    reward: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,11 @@
 
 from clipper_stream.http.client import HttpClient, SyncHttpClient
 from clipper_stream.http.errors import AccessDenied, AnswerTimeout, GatewayUnavailable, Overloaded, RequestRefused
-from clipper_stream.http.messages import HttpAnswer
 
 __all__ = [
     "AccessDenied",
     "AnswerTimeout",
     "GatewayUnavailable",
-    "HttpAnswer",
     "HttpClient",
     "Overloaded",
     "RequestRefused",

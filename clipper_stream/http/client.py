@@ -8,25 +8,25 @@ Rules of this file:
 import asyncio
 import random
 import re
-import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import ExitStack
-from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import msgspec
 
+from clipper_stream.answers import Answer, QueryOptions, Truth, answer_of
+from clipper_stream.blocking_client import BlockingClient, blocking
 from clipper_stream.errors import InvalidSetting, shown
-from clipper_stream.http import messages
-from clipper_stream.http.errors import AnswerTimeout, GatewayUnavailable, HttpProblem
-from clipper_stream.http.messages import HttpAnswer, HttpOptions, HttpTruth, QueryStatus
+from clipper_stream.errors import plain as printable
+from clipper_stream.http.errors import BY_STATUS, AnswerTimeout, GatewayUnavailable, HttpProblem, RequestRefused
+from clipper_stream.http.query_status import QueryStatus
 from clipper_stream.models.allowlist import plain_url
+from clipper_topics import codec
+from clipper_topics.plain_values import UNENCODABLE, plain
 
-P = ParamSpec("P")
 T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 """Between attempts: doubled each time, less a random part of up to a half, so that clients do not come together."""
@@ -34,6 +34,12 @@ RETRIED = frozenset({None, 429, 502, 503})
 """Statuses of which a later attempt may have another: no connection, no room, a gateway that starts behind a proxy."""
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100)
 _HEADER_TEXT = re.compile(r"[!-~]+( [!-~]+)*")
+
+
+class HttpOptions(QueryOptions, total=False):
+    """What a call may say beside its application and its input; each may be left out."""
+
+    timeout_s: float | None
 
 
 class HttpClient:
@@ -81,7 +87,7 @@ class HttpClient:
 
     async def predict(
         self, application: str, input: Any, *, query_id: str | None = None, **options: Unpack[HttpOptions]  # noqa: A002
-    ) -> HttpAnswer:  # fmt: skip
+    ) -> Answer:  # fmt: skip
         """The answer to a query of one row.
 
         A `query_id` of the caller's own that was asked before has the same answer again. `timeout_s` is how long this
@@ -91,7 +97,7 @@ class HttpClient:
 
     async def predict_many(
         self, application: str, inputs: Iterable[Any], **options: Unpack[HttpOptions]
-    ) -> list[HttpAnswer]:
+    ) -> list[Answer]:
         """Ask one query an input, decided one by one; return the answers in order. The first error ends all calls."""
         asked = [asyncio.ensure_future(self.predict(application, row, **options)) for row in inputs]
         try:
@@ -102,12 +108,12 @@ class HttpClient:
 
     async def predict_packed(
         self, application: str, inputs: Iterable[Any], *, query_id: str | None = None, **options: Unpack[HttpOptions]
-    ) -> HttpAnswer:
+    ) -> Answer:
         """Ask one query of several rows, decided together; further arguments are those of `predict`."""
         return await self._ask(application, {"inputs": [*inputs]}, query_id, options)
 
     async def feedback(
-        self, query: HttpAnswer | str, *, context: str | None = None, ack: bool = False, **truth: Unpack[HttpTruth]
+        self, query: Answer | str, *, context: str | None = None, ack: bool = False, **truth: Unpack[Truth]
     ) -> None:
         """Say what was true about a query, or about the query with this id and context.
 
@@ -115,11 +121,11 @@ class HttpClient:
         answer that was given, in [0, 1]) is given. With `ack`, what becomes of it is written, for `query` to tell.
         """
         about = {**_about(query, None, context), **({"ack": True} if ack else {}), **truth}
-        await self._exchange("POST", "/v1/feedback", about["query_id"], content=messages.body_of(about))
+        await self._exchange("POST", "/v1/feedback", about["query_id"], content=_body_of(about))
 
     async def query(
         self,
-        query: HttpAnswer | str,
+        query: Answer | str,
         *,
         application: str | None = None,
         context: str | None = None,
@@ -134,20 +140,18 @@ class HttpClient:
         query_id, params = about.pop("query_id"), about | {"wait_s": wait_s}
         path, limit_s = f"/v1/queries/{quote(query_id, safe='')}", self._timeout_s + wait_s
         found = await self._exchange("GET", path, query_id, limit_s, params=params)
-        return messages.read(messages.queries.decode, found.content)
+        return _read(_queries.decode, found.content)
 
-    async def _ask(
-        self, application: str, rows: dict[str, Any], query_id: str | None, options: HttpOptions
-    ) -> HttpAnswer:
+    async def _ask(self, application: str, rows: dict[str, Any], query_id: str | None, options: HttpOptions) -> Answer:
         started_s, query_id = time.perf_counter(), uuid.uuid4().hex if query_id is None else query_id
         limit_s = options.pop("timeout_s", None)
         given = {name: value for name, value in options.items() if value is not None}
-        body = messages.body_of({"query_id": query_id, **rows, **given})
+        body = _body_of({"query_id": query_id, **rows, **given})
         # an id that no header can hold is in the body only
         headers = {"idempotency-key": query_id} if _HEADER_TEXT.fullmatch(query_id) else {}
         path = f"/v1/applications/{quote(application, safe='')}/predict"
         found = await self._exchange("POST", path, query_id, limit_s, content=body, headers=headers)
-        return messages.read_answer(found.content, time.perf_counter() - started_s)
+        return read_answer(found.content, time.perf_counter() - started_s)
 
     async def _exchange(
         self, method: str, path: str, query_id: str | None = None, limit_s: float | None = None, **request: Any
@@ -167,7 +171,7 @@ class HttpClient:
                         found = await self._http.request(method, path, **request)
                         if found.is_success:
                             return found
-                        problem = messages.problem_of(found.status_code, found.content, query_id)
+                        problem = _problem_of(found.status_code, found.content, query_id)
                         stated = found.headers.get("retry-after", "0")
                         least_s = float(stated) if stated.isdecimal() else 0.0
                     except httpx.RequestError as error:
@@ -184,58 +188,69 @@ class HttpClient:
         raise GatewayUnavailable("the client was closed", query_id=query_id)
 
 
-def _about(query: HttpAnswer | str, application: str | None, context: str | None) -> dict[str, Any]:
+def _about(query: Answer | str, application: str | None, context: str | None) -> dict[str, Any]:
     given: dict[str, Any] = {"query_id": query, "application": application, "context": context}
-    if isinstance(query, HttpAnswer):
+    if isinstance(query, Answer):
         given = {name: getattr(query, name) for name in given}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _blocking(
-    method: Callable[Concatenate[HttpClient, P], Awaitable[T]],
-) -> Callable[Concatenate["SyncHttpClient", P], T]:
-    """A method of `SyncHttpClient` that waits for one of `HttpClient`."""
+class SyncHttpClient(BlockingClient[HttpClient]):
+    """A client of one gateway whose calls block; it has the arguments, calls and errors of `HttpClient`.
 
-    def call(self: "SyncHttpClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._call(partial(method, self._client, *args, **kwargs))
-
-    return wraps(method)(call)
-
-
-class SyncHttpClient:
-    """A client of one gateway whose calls block, for any number of threads.
-
-        with SyncHttpClient("http://localhost:8080") as client:
-            answer = client.predict("digits", [0.0, 0.5, 1.0])
-            client.feedback(answer, label=3)
-
-    It runs an `HttpClient` on an event loop in a thread of its own, and has its arguments, calls and errors.
+    with SyncHttpClient("http://localhost:8080") as client:
+        answer = client.predict("digits", [0.0, 0.5, 1.0])
+        client.feedback(answer, label=3)
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 10.0, retries: int = 5) -> None:
-        self._client = HttpClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
-        self._lock, self._stack = threading.Lock(), ExitStack()
-        self._portal: BlockingPortal | None = None
+        client = HttpClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
+        super().__init__(client, GatewayUnavailable)
 
-    def __enter__(self) -> Self:
-        self._portal = self._stack.enter_context(start_blocking_portal(name="clipper http client"))
-        self._stack.enter_context(self._portal.wrap_async_context_manager(self._client))
-        return self
+    predict = blocking(HttpClient.predict)
+    predict_many = blocking(HttpClient.predict_many)
+    predict_packed = blocking(HttpClient.predict_packed)
+    feedback = blocking(HttpClient.feedback)
+    query = blocking(HttpClient.query)
 
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._portal = None
-            self._stack.close()
 
-    predict = _blocking(HttpClient.predict)
-    predict_many = _blocking(HttpClient.predict_many)
-    predict_packed = _blocking(HttpClient.predict_packed)
-    feedback = _blocking(HttpClient.feedback)
-    query = _blocking(HttpClient.query)
+class _Problem(msgspec.Struct):
+    error: str
+    query_id: str | None = None
 
-    def _call(self, work: Callable[[], Awaitable[T]]) -> T:
-        with self._lock:
-            if self._portal is None:
-                raise GatewayUnavailable("the client is not open: use `with SyncHttpClient(...) as client`")
-            future = self._portal.start_task_soon(work)
-        return future.result()
+
+_queries = msgspec.json.Decoder(QueryStatus)
+_problems = msgspec.json.Decoder(_Problem)
+
+
+def _body_of(given: Mapping[str, Any]) -> bytes:
+    """The body with these fields; raises `RequestRefused` where JSON cannot hold one of them."""
+    try:
+        ready = {name: [*map(plain, value)] if name == "inputs" else plain(value) for name, value in given.items()}
+        return msgspec.json.encode(ready)
+    except UNENCODABLE as error:
+        raise RequestRefused(f"the request cannot be written as JSON: {error}") from error
+
+
+def _read(decode: Callable[[bytes], T], content: bytes) -> T:
+    """What a body holds; raises `GatewayUnavailable` where it cannot be decoded."""
+    try:
+        return decode(content)
+    except (ValueError, RecursionError) as error:
+        raise GatewayUnavailable(f"the answer cannot be read ({error}): is this the URL of a gateway?") from error
+
+
+def read_answer(content: bytes, latency_s: float) -> Answer:
+    """The answer that a body holds; raises `GatewayUnavailable` where it cannot be decoded."""
+    return answer_of(_read(codec.predictions.decode, content), latency_s=latency_s)
+
+
+def _problem_of(status: int, content: bytes, query_id: str | None) -> HttpProblem:
+    """The error that an answer other than 2xx is; only words of a gateway are repeated."""
+    try:
+        found = _problems.decode(content)
+    except (ValueError, RecursionError):
+        found = _Problem("is this the URL of a gateway?")
+    kind = BY_STATUS.get(status, RequestRefused if status // 100 == 4 else GatewayUnavailable)  # noqa: PLR2004
+    text = f"the gateway answered {status}: {printable(found.error[:500])}"
+    return kind(text, status=status, query_id=found.query_id or query_id)

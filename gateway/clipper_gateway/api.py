@@ -17,7 +17,7 @@ from clipper_gateway.errors import Refusal, refusal_of
 from clipper_gateway.http_messages import Accepted, PredictBody
 from clipper_gateway.rest import Endpoints, HttpCall, json_response
 from clipper_stream.errors import ClipperError, shown
-from clipper_stream.http.messages import FeedbackReport, QueryStatus
+from clipper_stream.http.query_status import FeedbackReport, QueryStatus
 from clipper_topics import codec
 from clipper_topics.manifests import ModelManifest
 from clipper_topics.query import ID_CHARACTERS, Query

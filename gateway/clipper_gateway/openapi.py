@@ -21,7 +21,7 @@ from clipper_gateway import http_messages
 from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S
 from clipper_gateway.inference import QueryParameters
 from clipper_gateway.request_log import TRACEPARENT
-from clipper_stream.http.messages import QueryStatus
+from clipper_stream.http.query_status import QueryStatus
 from clipper_topics.feedback import Feedback
 from clipper_topics.json_schema import components
 from clipper_topics.manifests import NAME_PATTERN, ApplicationManifest

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from clipper_agents.kafka.retry import retry
-from clipper_agents.settings.workers import GatewaySettings
+from clipper_agents.settings.sections import GatewaySection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.status.query_history import QueryHistoryReader
 from clipper_agents.streaming.reachability import watch_kafka
 from clipper_gateway.deployed_applications import DeployedApplications
@@ -33,7 +34,7 @@ class Pipeline:
         is_draining: Whether the gateway ends, so that nobody should send it anything any more.
     """
 
-    def __init__(self, settings: GatewaySettings, reachable: Callable[[bool], None]) -> None:
+    def __init__(self, settings: WorkerSettings[GatewaySection], reachable: Callable[[bool], None]) -> None:
         kafka, catalogue = settings.kafka, settings.catalogue
         self.client = Client(kafka, prefix=catalogue.prefix, content_type=MSGPACK)
         self.history = QueryHistoryReader(kafka, catalogue)

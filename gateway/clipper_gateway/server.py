@@ -27,7 +27,7 @@ from clipper_agents.observability.metrics import GatewayMetrics
 from clipper_agents.observability.probes import ProbeServer
 from clipper_agents.observability.tracing import start_tracer, stop_tracing
 from clipper_agents.settings.sections import GatewaySection
-from clipper_agents.settings.workers import GatewaySettings
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_gateway.access import Access
 from clipper_gateway.api import OwnApi
 from clipper_gateway.calls import Calls
@@ -67,7 +67,7 @@ class Gateway:
         metrics: Of this process.
     """
 
-    def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
+    def __init__(self, settings: WorkerSettings[GatewaySection], metrics: GatewayMetrics) -> None:
         section = self.section = settings.section
         self.access = Access.from_settings(section)
         self.pipeline = Pipeline(settings, metrics.set_broker_reachable)
@@ -81,7 +81,7 @@ class Gateway:
         self.api = OwnApi(self.calls, settings.horizon_s)
         self.console = Console(settings, self.access, self.pipeline, self.log) if section.console else None
         if self.console is not None:
-            metrics.watch_disk(settings.console_dir)
+            metrics.watch_disk(settings.data_dir)
         self.app = self._app()
 
     def _app(self) -> Router:
@@ -178,7 +178,7 @@ class Gateway:
             self.log.flush()
 
 
-def run(settings: GatewaySettings) -> None:
+def run(settings: WorkerSettings[GatewaySection]) -> None:
     """Serve until SIGTERM or SIGINT; prints `ready role=gateway instance=...`, with its addresses.
 
     Raises:
@@ -192,7 +192,7 @@ def run(settings: GatewaySettings) -> None:
     gateway = Gateway(settings, metrics)
     event(logger, gateway.access.notice())
     with _listener(section) as listener:
-        port = ProbeServer(metrics.registry, metrics.health).start(settings.metrics_port, settings.metrics_address)
+        port = ProbeServer(metrics.registry, metrics.health).start(section.metrics_port, section.metrics_address)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_run(gateway, listener, settings.instance, port))

@@ -1,7 +1,6 @@
 """Rows to ask about, and their labels where they are known."""
 
 import base64
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +29,6 @@ class Dataset:
     Attributes:
         rows: An array with the rows on its first axis, or a sequence of what stands in a query's `input`.
         labels: What stands in a feedback's `label`; None where the truth is not known.
-
-    Raises:
-        InvalidSetting: no rows, or another number of labels than rows.
     """
 
     rows: Any
@@ -78,19 +74,7 @@ def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
 
 
 def load_dataset(source: str, labels: str | None = None) -> Dataset:
-    """Rows of a file, or of a data set that comes with scikit-learn.
-
-    Args:
-        source: A `.npy` file (first axis: rows), a `.jsonl` file (a row a line, or `{"input": ..., "label": ...}`), or
-            `sklearn:NAME` for `sklearn.datasets.load_NAME` (digits, iris, wine, ...).
-        labels: A `.npy` file of labels for a `.npy` source.
-
-    Raises:
-        InvalidSetting: no such file, or one that cannot be read so.
-    """
-    kind, _, name = source.partition(":")
-    if kind == "sklearn" and name:
-        return _from_sklearn(name)
+    """Rows of a `.npy` file, or of a `.jsonl` file with a row or `{"input": ..., "label": ...}` a line."""
     path = Path(source)
     try:
         if path.suffix == ".npy":
@@ -99,16 +83,7 @@ def load_dataset(source: str, labels: str | None = None) -> Dataset:
             return _from_lines(path.read_bytes().splitlines())
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise InvalidSetting(f"inputs {source!r} cannot be read: {error}") from error
-    raise InvalidSetting(f"inputs {source!r}: use a .npy file, a .jsonl file or sklearn:NAME")
-
-
-def _from_sklearn(name: str) -> Dataset:
-    try:
-        load = getattr(importlib.import_module("sklearn.datasets"), f"load_{name}")
-    except (ImportError, AttributeError) as error:
-        raise InvalidSetting(f"inputs 'sklearn:{name}': {error}; install clipper-stream[sklearn]") from error
-    rows, labels = load(return_X_y=True)
-    return Dataset(rows, labels)
+    raise InvalidSetting(f"inputs {source!r}: use a .npy or a .jsonl file")
 
 
 def _from_lines(lines: Sequence[bytes]) -> Dataset:

@@ -1,4 +1,4 @@
-"""What a run draws before its first query: send times, rows, contexts, labels and the delays of feedback.
+"""What a run draws before its first query: send times, rows, contexts and the delays of feedback.
 
 An open loop sends at these times whatever the answers do, and a latency counts from the time that stands here. A
 stall then delays, and is counted for, every query that was due during it: no pipeline can slow its own load down.
@@ -10,8 +10,8 @@ Rules of this file:
 Source: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,6 @@ ARRIVALS: dict[str, Callable[[float, float, np.random.Generator], FloatArray]] =
     ),
 }
 """Times of so many queries a second, in so many seconds; `poisson`: many users, none of whom knows of the others."""
-DELAYS: dict[str, Callable[[float, int, np.random.Generator], FloatArray]] = {
-    "constant": lambda mean_s, count, _: np.full(count, mean_s),
-    "exponential": lambda mean_s, count, rng: rng.exponential(mean_s, count),
-    "uniform": lambda mean_s, count, rng: rng.uniform(0.0, 2.0 * mean_s, count),
-}
-"""`exponential` has the long tail of people; `uniform` lies in [0, 2 mean]."""
 
 
 def arrival_times(kind: str, rate_per_s: float, duration_s: float, seed: int) -> list[float]:
@@ -45,9 +39,9 @@ def arrival_times(kind: str, rate_per_s: float, duration_s: float, seed: int) ->
     return times
 
 
-def feedback_delays(kind: str, mean_s: float, count: int, seed: int) -> list[float]:
-    """Seconds from the answer to the feedback of each query; `kind` is a name in `DELAYS`."""
-    delays: list[float] = DELAYS[kind](mean_s, count, np.random.default_rng([seed, 2])).tolist()
+def feedback_delays(mean_s: float, count: int, seed: int) -> list[float]:
+    """Seconds from the answer to the feedback of each query, exponential: the long tail of people."""
+    delays: list[float] = np.random.default_rng([seed, 2]).exponential(mean_s, count).tolist()
     return delays
 
 
@@ -78,33 +72,7 @@ def row_of_each(origin: IntArray, row_count: int, seed: int) -> list[int]:
     return rows
 
 
-def zipf_contexts(count: int, contexts: int, exponent: float, seed: int) -> list[int]:
-    """Contexts with probability proportional to 1 / rank ** exponent: 0 is uniform, words and users have about 1.
-
-    Source: Zipf's law over a finite set, as in Breslau et al., "Web Caching and Zipf-like Distributions", 1999.
-    """
-    weights = np.arange(1, contexts + 1, dtype=np.float64) ** -exponent
-    cumulative = np.cumsum(weights) / weights.sum()
-    cumulative[-1] = 1.0
-    drawn: list[int] = np.searchsorted(
-        cumulative, np.random.default_rng([seed, 6]).random(count), side="right"
-    ).tolist()
+def contexts_of(count: int, contexts: int, seed: int) -> list[int]:
+    """A context a query, each as likely as any other."""
+    drawn: list[int] = np.random.default_rng([seed, 6]).integers(0, contexts, count).tolist()
     return drawn
-
-
-def noisy_labels(labels: Sequence[Any], pool: Sequence[Any], noise_ratio: float, seed: int) -> list[Any]:
-    """The labels, each replaced with probability `noise_ratio` by another one of the pool, if there is another."""
-    rng = np.random.default_rng([seed, 7])
-    wrong = rng.random(len(labels)) < noise_ratio
-    steps = rng.integers(1, max(2, len(pool)), len(labels))
-    place = {repr(label): index for index, label in enumerate(pool)}
-    return [
-        pool[(place[repr(label)] + int(step)) % len(pool)] if flipped else label
-        for label, flipped, step in zip(labels, wrong, steps, strict=True)
-    ]
-
-
-def wrong_losses(count: int, noise_ratio: float, seed: int) -> list[float]:
-    """Losses where no label is known: 1 with probability `noise_ratio`, else 0."""
-    losses: list[float] = (np.random.default_rng([seed, 8]).random(count) < noise_ratio).astype(float).tolist()
-    return losses

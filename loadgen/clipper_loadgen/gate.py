@@ -9,22 +9,18 @@ import math
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, Self
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from clipper_loadgen.ledger import Ledger
-from clipper_loadgen.script import Script, TopicRecord
+from clipper_loadgen.script import Script
+from clipper_stream.client.batch_sender import TopicRecord
 
 CHUNK = 256
 """Queries handed over before the loop may read answers again: about a millisecond of work."""
 
-
-class Outlet(Protocol):
-    """Where records go."""
-
-    async def send(self, records: Iterable[TopicRecord]) -> None:
-        """Hand over records of (partition, key, value); waits only where the producer's buffer is full."""
-        ...
+Send = Callable[[Iterable[TopicRecord]], Awaitable[None]]
+"""Hands records over; waits only where the producer's buffer is full."""
 
 
 class Gate:
@@ -48,14 +44,14 @@ class Gate:
         return self._released
 
 
-async def send_released(script: Script, gate: Gate, outlet: Outlet, ledger: Ledger, clock: Callable[[], float]) -> None:
+async def send_released(script: Script, gate: Gate, send: Send, ledger: Ledger, clock: Callable[[], float]) -> None:
     """Send every query of the script, in order, none before the gate lets it through."""
     sent = 0
     while sent < len(script):
         released = min(await gate.beyond(sent), sent + CHUNK, len(script))
         chunk = range(sent, released)
         began_s = clock()
-        await outlet.send([script.record(query) for query in chunk])
+        await send([script.record(query) for query in chunk])
         now_s = clock()
         for query in chunk:
             ledger.sent(query, began_s=began_s, now_s=now_s)
@@ -88,27 +84,22 @@ def releases(
             yield released
 
 
-class Pacer:
-    """A thread that tells about each release; a context manager that ends the thread.
+@contextmanager
+def pacer(due_s: Sequence[float], on_release: Callable[[int], object], *, tick_s: float = 0.0) -> Iterator[None]:
+    """Tell about each release, in a thread that ends with the block; times are those of `time.perf_counter`.
 
     A thread, because the timers of an event loop count in whole milliseconds and are late while the loop is busy.
-    The times are those of `time.perf_counter`; `on_release` is called in the thread.
     """
+    given_up = threading.Event()
 
-    def __init__(self, due_s: Sequence[float], on_release: Callable[[int], object], *, tick_s: float = 0.0) -> None:
-        self._due_s, self._on_release, self._tick_s = due_s, on_release, tick_s
-        self._given_up = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pacer", daemon=True)
+    def run() -> None:
+        for released in releases(due_s, clock=time.perf_counter, wait=given_up.wait, tick_s=tick_s):
+            on_release(released)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._given_up.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        wait = self._given_up.wait
-        for released in releases(self._due_s, clock=time.perf_counter, wait=wait, tick_s=self._tick_s):
-            self._on_release(released)
+    thread = threading.Thread(target=run, name="pacer", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        given_up.set()
+        thread.join()

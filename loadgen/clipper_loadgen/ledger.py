@@ -26,9 +26,6 @@ class Ledger:
     >>> ledger.latencies_s().tolist()
     [3.0, inf]
 
-    Args:
-        due_s: Intended send time of each query; in saturation mode NaN until the query is sent.
-
     Attributes:
         due_s: When each query was meant to be sent.
         sent_s: When it was handed to the producer; NaN before.

@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.draws import ARRIVALS, DELAYS
+from clipper_loadgen.draws import ARRIVALS
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_topics.codec import JSON, MSGPACK
 
@@ -20,17 +20,16 @@ _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("rate_per_s", "duration_s", "drain_s"), lambda value: 0 < value < math.inf, "be above 0 and finite"),
     (("queries", "outstanding", "recent"), lambda value: value >= 1, "be at least 1"),
     (
-        ("warmup_s", "zipf_exponent", "contexts", "seed", "linger_s"),
+        ("warmup_s", "contexts", "seed", "linger_s"),
         lambda value: 0 <= value < math.inf,
         "be at least 0 and finite",
     ),
     (("feedback_delay_s",), lambda value: value is None or 0 <= value < math.inf, "be at least 0 and finite, or None"),
-    (("repeat_ratio", "label_noise_ratio"), lambda value: 0 <= value <= 1, "lie in [0, 1]"),
+    (("repeat_ratio",), lambda value: 0 <= value <= 1, "lie in [0, 1]"),
 )
 _NAMES = {
     "mode": ("rate", "saturation", "bounded"),
     "arrivals": tuple(ARRIVALS),
-    "feedback_distribution": tuple(DELAYS),
     "encoding": tuple(CONTENT_TYPES),
 }
 
@@ -56,21 +55,14 @@ class LoadPlan:
         outstanding: Most queries without an answer in `saturation` and `bounded` mode.
         dataset: What to ask; absent: random rows by the application's input spec.
         contexts: Number of contexts; 0: queries without a context, keyed by their input.
-        zipf_exponent: Skew over the contexts, 0 is uniform.
         repeat_ratio: Share of queries whose input repeats a recent one, in [0, 1].
         recent: Repeats are drawn from so many queries before.
         feedback_delay_s: Mean time from an answer to its feedback; None: no feedback. Without labels a feedback is a
-            loss: 1 with probability `label_noise_ratio`, else 0.
-        feedback_distribution: `constant`, `exponential` or `uniform`.
-        label_noise_ratio: Share of feedback with a wrong label, in [0, 1].
+            loss of 0.
         encoding: `json` or `msgpack`, of queries and feedback.
         linger_s: Wait so long before sending, for queries to share a request; in `rate` mode at most 0.005.
         drain_s: A query counts as missing when no answer at all has come for so long.
         seed: Seeds every draw.
-
-    Raises:
-        InvalidSetting: a value outside its bound.
-        UnknownName: an unknown name.
     """
 
     application: str | tuple[str, ...]
@@ -84,12 +76,9 @@ class LoadPlan:
     outstanding: int = 5_000
     dataset: Dataset | None = None
     contexts: int = 0
-    zipf_exponent: float = 0.0
     repeat_ratio: float = 0.0
     recent: int = 1_000
     feedback_delay_s: float | None = None
-    feedback_distribution: str = "constant"
-    label_noise_ratio: float = 0.0
     encoding: str = "json"
     linger_s: float = 0.0
     drain_s: float = 10.0

@@ -9,29 +9,35 @@ report <── ledger <── answers <────────── prediction
 """
 
 import asyncio
+import gc
 import math
+import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from clipper_loadgen.feedback import DelayedFeedback
-from clipper_loadgen.gate import Gate, Outlet, Pacer, send_released
+from clipper_loadgen.datasets import random_dataset
+from clipper_loadgen.draws import fresh_count
+from clipper_loadgen.gate import Gate, Send, pacer, send_released
 from clipper_loadgen.ledger import Ledger
-from clipper_loadgen.outlet import BatchOutlet, frozen_garbage, open_outlet
 from clipper_loadgen.plan import LoadPlan
-from clipper_loadgen.preparation import prepare_load
 from clipper_loadgen.report import LoadReport, summarise
-from clipper_loadgen.script import Script
+from clipper_loadgen.script import Script, intended_times, origin_of_each, write_script
 from clipper_stream.client.access import explained
+from clipper_stream.client.batch_sender import BatchSender, TopicRecord, batch_sender
 from clipper_stream.client.kafka import assigned_consumer
+from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import Codec, UndecodableRecord
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.control_keys import application_key
+from clipper_topics.manifests import ApplicationManifest
 
 HEAD_START_S = 0.1
 """Between the making of the schedule and its first query, so that the pacer is waiting when it is due."""
@@ -40,6 +46,10 @@ LOOK_S = 0.05
 DUPLICATES_S = 0.2
 """After the last answer, for second answers to arrive and be counted."""
 FETCH_BYTES = 4 << 20
+
+
+APPLICATION_PREFIX = application_key("")
+MANIFEST_TIMEOUT_S = 10.0
 
 
 class AnswerStatus(msgspec.Struct):
@@ -64,29 +74,20 @@ def decode_answer(
 
 
 class LoadObserver(Protocol):
-    """Follows a run query by query, which costs the generator time.
-
-    Attributes:
-        answers: Decodes the predictions as far as they are observed, at least what an `AnswerStatus` has.
-    """
+    """Follows a run query by query, which costs the generator time."""
 
     answers: Codec[Any]
+    """Decodes the predictions as far as they are observed, at least what an `AnswerStatus` has."""
 
     def releasing(self, count: int) -> None:
         """The first `count` queries may be sent from now on."""
-        ...
 
     def answered(self, query: int, answer: Any) -> None:
         """The first answer to a query has come."""
-        ...
 
 
-class LoadFollower(Protocol):
-    """Looks at a run while it lasts: a progress bar, for example."""
-
-    async def __call__(self, run: "LoadRun", /) -> None:
-        """Begins with the first query, and is cancelled when nothing more is to be expected."""
-        ...
+LoadFollower = Callable[["LoadRun"], Coroutine[Any, Any, None]]
+"""Looks at a run while it lasts: begins with the first query, and is cancelled when nothing more is expected."""
 
 
 async def run_load(
@@ -97,13 +98,6 @@ async def run_load(
     observer: LoadObserver | None = None,
 ) -> LoadReport:
     """Put the load on the pipeline and report what became of it.
-
-    Args:
-        plan: What to send.
-        connection: Where Kafka is.
-        catalogue: The topics of the deployment.
-        follower: Runs beside the load.
-        observer: Told about every query and answer.
 
     Returns:
         The report. A run whose answers stop coming ends `plan.drain_s` after the last one, and is reported as it is.
@@ -126,12 +120,16 @@ async def run_load(
             partitions = len(consumer.assignment())  # predictions and queries are co-partitioned
             script = await prepare_load(plan, connection, catalogue, partitions)
             async with (
-                open_outlet(connection, catalogue.queries, plan.encoding) as queries,
-                open_outlet(connection, catalogue.feedback, plan.encoding) as feedback,
+                batch_sender(connection, catalogue.queries) as queries,
+                batch_sender(connection, catalogue.feedback) as feedback,
             ):
-                with frozen_garbage():
-                    run = LoadRun(plan, script, feedback, time.perf_counter, observer)
-                    await run.run(consumer, queries, follower)
+                gc.collect()
+                gc.freeze()  # what was prepared: the garbage collector's rounds would stall the sender
+                try:
+                    run = LoadRun(plan, script, feedback.send, time.perf_counter, observer)
+                    await run.run(consumer, queries.send, follower)
+                finally:
+                    gc.unfreeze()
                 return run.report(queries, feedback)
         finally:
             await consumer.stop()
@@ -140,19 +138,13 @@ async def run_load(
 
 
 class LoadRun:
-    """One run, due to begin `HEAD_START_S` after it is made: what an answer sets off, and when the run is over.
-
-    Attributes:
-        script: The queries.
-        start_s: When the first query may be sent, in seconds of the clock.
-        ledger: When each query was due, sent and answered.
-    """
+    """One run, due to begin `HEAD_START_S` after it is made: what an answer sets off, and when the run is over."""
 
     def __init__(
         self,
         plan: LoadPlan,
         script: Script,
-        feedback: Outlet,
+        feedback: Send,
         clock: Callable[[], float],
         observer: LoadObserver | None = None,
     ) -> None:
@@ -162,7 +154,7 @@ class LoadRun:
         self.ledger = Ledger(self._due_s if plan.mode == "rate" else [math.nan] * len(script))
         self._due = len(script) if plan.mode == "saturation" else 0
         self._gate = Gate()
-        self._delayed = DelayedFeedback(script.feedback, script.delays_s, feedback, clock)
+        self._delayed = DelayedFeedback(script.feedback, script.delays_s, feedback)
         self._last_event_s = self.start_s
         self._sent_before = 0
         self._cpu_s, self._took_s = 0.0, math.inf
@@ -172,7 +164,7 @@ class LoadRun:
         """Feedback records sent so far."""
         return self._delayed.sent_count
 
-    async def run(self, consumer: AIOKafkaConsumer, queries: BatchOutlet, follower: LoadFollower | None) -> None:
+    async def run(self, consumer: AIOKafkaConsumer, queries: Send, follower: LoadFollower | None) -> None:
         """Send, read and give feedback at once, until nothing more is to be expected."""
         work = [
             self._read(consumer),
@@ -185,7 +177,7 @@ class LoadRun:
             await _run_alongside(self._settled(), *work)
         self._cpu_s, self._took_s = time.process_time() - cpu_s, self._clock() - self.start_s
 
-    def report(self, queries: BatchOutlet, feedback: BatchOutlet) -> LoadReport:
+    def report(self, queries: BatchSender, feedback: BatchSender) -> LoadReport:
         """The report on the queries after the warm-up."""
         return summarise(
             self.ledger,
@@ -203,13 +195,13 @@ class LoadRun:
             seed=self._plan.seed,
         )
 
-    def _gate_keeper(self) -> "Pacer | nullcontext[None]":
+    def _gate_keeper(self) -> AbstractContextManager[None]:
         """Who opens the gate: the pacer's thread, or the answers themselves."""
         if self._plan.mode == "saturation":
             self._release(self._due)
             return nullcontext()
         loop, release = asyncio.get_running_loop(), self._release
-        return Pacer(self._due_s, lambda due: loop.call_soon_threadsafe(release, due), tick_s=self._plan.linger_s)
+        return pacer(self._due_s, lambda due: loop.call_soon_threadsafe(release, due), tick_s=self._plan.linger_s)
 
     def _release(self, due: int) -> None:
         """Let through the queries that are due, as many of them as may be outstanding."""
@@ -238,12 +230,11 @@ class LoadRun:
             reason = (answer.reason or "unstated") if answer.default else None
             if not self.ledger.answered(query, now_s, reason=reason):
                 continue
-            self._delayed.answered(query, now_s)
+            self._delayed.answered(query)
             if self._observer is not None:
                 self._observer.answered(query, answer)
         if self._plan.mode != "rate":
             self._release(self._due)
-        self._delayed.arm()
 
     async def _settled(self) -> None:
         """Return when every query is answered and every feedback sent, or nothing has happened for `plan.drain_s`."""
@@ -261,6 +252,50 @@ class LoadRun:
         return waiting and self._clock() - self._last_event_s > self._plan.drain_s
 
 
+class DelayedFeedback:
+    """Sends the feedback of each query a drawn time after its answer, in seconds; none without delays.
+
+    Attributes:
+        pending: Answered queries whose feedback is not sent.
+        sent_count: Feedback records sent so far.
+    """
+
+    def __init__(self, record_of: Callable[[int], TopicRecord], delays_s: list[float] | None, send: Send) -> None:
+        self._record_of, self._delays_s, self._send = record_of, delays_s, send
+        self._due: list[int] = []
+        self._is_due, self._empty = asyncio.Event(), asyncio.Event()
+        self.pending, self.sent_count = 0, 0
+
+    def answered(self, query: int) -> None:
+        """The query was answered now."""
+        if self._delays_s is not None:
+            self.pending += 1
+            asyncio.get_running_loop().call_later(self._delays_s[query], self._take, query)
+
+    async def drained(self, at_most_s: float) -> None:
+        """Return when all feedback is sent, or after so many seconds."""
+        self._empty.clear()
+        if self.pending:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), at_most_s)
+
+    async def run(self) -> None:
+        """Send until cancelled; what is due at the same time leaves together."""
+        while True:
+            await self._is_due.wait()
+            self._is_due.clear()
+            queries, self._due = self._due, []
+            await self._send([self._record_of(query) for query in queries])
+            self.sent_count += len(queries)
+            self.pending -= len(queries)
+            if not self.pending:
+                self._empty.set()
+
+    def _take(self, query: int) -> None:
+        self._due.append(query)
+        self._is_due.set()
+
+
 async def _run_alongside(main: Coroutine[Any, Any, None], *others: Coroutine[Any, Any, None]) -> None:
     """Run other work while `main` runs, and cancel it after that; the first error ends everything."""
     try:
@@ -271,3 +306,41 @@ async def _run_alongside(main: Coroutine[Any, Any, None], *others: Coroutine[Any
                 task.cancel()
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
+
+
+async def prepare_load(plan: LoadPlan, connection: KafkaConnection, catalogue: Catalogue, partitions: int) -> Script:
+    """Draw and encode a run; a plan without a data set is given rows by the application's manifest."""
+    dataset = plan.dataset
+    if dataset is None:
+        manifest = await read_application(connection, catalogue, plan.applications[0])
+        fresh = fresh_count(origin_of_each(plan, len(intended_times(plan))))
+        dataset = random_dataset(manifest.input, fresh, plan.seed)
+    return await asyncio.to_thread(write_script, plan, dataset, partitions=partitions, run=secrets.token_hex(4))
+
+
+async def read_application(connection: KafkaConnection, catalogue: Catalogue, name: str) -> ApplicationManifest:
+    """The newest manifest of an application."""
+    consumer = await assigned_consumer(connection, catalogue.control, at_end=False, isolation_level="read_committed")
+    try:
+        found = await asyncio.wait_for(_manifests(consumer), MANIFEST_TIMEOUT_S)
+    except TimeoutError as error:
+        raise InvalidSetting(f"{catalogue.control} could not be read within {MANIFEST_TIMEOUT_S:.0f} s") from error
+    finally:
+        await consumer.stop()
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise UnknownName(f"no application {name!r} is registered; registered: {known}")
+    return codec.applications.decode(found[name])
+
+
+async def _manifests(consumer: AIOKafkaConsumer) -> dict[str, bytes]:
+    """Values of the application manifests by name; an empty value removes one."""
+    ends = await consumer.end_offsets(consumer.assignment())
+    found: dict[str, bytes] = {}
+    while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+        for records in (await consumer.getmany(timeout_ms=100)).values():
+            for record in records:
+                key = record.key or b""
+                if key.startswith(APPLICATION_PREFIX):
+                    found[key.removeprefix(APPLICATION_PREFIX).decode("utf-8", "replace")] = record.value or b""
+    return {name: value for name, value in found.items() if value}

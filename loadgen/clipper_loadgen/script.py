@@ -14,26 +14,16 @@ from typing import Any
 import msgspec
 import numpy as np
 import xxhash
-from aiokafka.partitioner import murmur2
 
 from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.draws import (
-    IntArray,
-    arrival_times,
-    feedback_delays,
-    noisy_labels,
-    repeated_from,
-    row_of_each,
-    wrong_losses,
-    zipf_contexts,
-)
+from clipper_loadgen.draws import IntArray, arrival_times, contexts_of, feedback_delays, repeated_from, row_of_each
 from clipper_loadgen.plan import CONTENT_TYPES, LoadPlan
+from clipper_stream.client.batch_sender import RecordHeaders, TopicRecord
+from clipper_stream.client.keys import partition_for
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.query import Query
 
-TopicRecord = tuple[int, bytes, bytes]
-"""Partition, key and value."""
 _INDEX = "________"
 """Where the index of a query goes. A query id is `<partition>-<run><zeros><index>` with 32 hexadecimal digits, eight of
 the run and eight of the index: the form of the client's ids, which name their partition."""
@@ -51,6 +41,8 @@ class Script:
     applications: Sequence[str]
     """Names of the applications, to which queries go in turn."""
     content_type: str
+    headers: RecordHeaders
+    """Of every record."""
     times_s: list[float]
     """Intended send times from the start of the run; NaN in saturation mode, where there are none."""
     first: int
@@ -64,9 +56,7 @@ class Script:
     """Head and middle."""
     bodies: list[bytes]
     labels: list[Any] | None
-    """What feedback says; None where the truth is not known."""
-    losses: list[float]
-    """What it says then."""
+    """What feedback says; None where the truth is not known, and a loss of 0 is said."""
     delays_s: list[float] | None
     """From answer to feedback; None for a run without feedback."""
 
@@ -77,16 +67,16 @@ class Script:
         """The query's record."""
         head, middle = self.around[query]
         value = b"".join((head, b"%08x" % query, middle, self.bodies[query]))
-        return self.partitions[query], self.keys[query], value
+        return self.partitions[query], self.keys[query], value, self.headers
 
     def feedback(self, query: int) -> TopicRecord:
         """The record of the query's feedback: its label, or a loss where no label is known."""
         truth = Feedback(query_id=self.query_id(query), application=self.applications[query % len(self.applications)])
         if self.labels is None:
-            truth.loss = self.losses[query]
+            truth.loss = 0.0
         else:
             truth.label = self.labels[query]
-        return self.partitions[query], self.keys[query], codec.feedback.encode(truth, self.content_type)
+        return self.partitions[query], self.keys[query], codec.feedback.encode(truth, self.content_type), self.headers
 
     def query_id(self, query: int) -> str:
         """The query's id."""
@@ -115,11 +105,11 @@ def write_script(plan: LoadPlan, dataset: Dataset, *, partitions: int, run: str)
     key_of: dict[Any, bytes] = {row: xxhash.xxh3_64_hexdigest(body).encode() for row, body in row_bodies.items()}
     drawn, contexts = rows, list[str | None]([None] * count)
     if plan.contexts:
-        drawn = zipf_contexts(count, plan.contexts, plan.zipf_exponent, seed)
+        drawn = contexts_of(count, plan.contexts, seed)
         names = {one: f"c{one}" for one in set(drawn)}
         contexts, key_of = [names[one] for one in drawn], {one: name.encode() for one, name in names.items()}
     keys = [key_of[one] for one in drawn]
-    partition_of = {key: _partition(key, partitions) for key in key_of.values()}
+    partition_of = {key: partition_for(key, partitions) for key in key_of.values()}
     around: dict[tuple[str, int, str | None], tuple[bytes, bytes]] = {}
     pieces = []
     for key, context, application in zip(keys, contexts, cycle(plan.applications), strict=False):
@@ -127,11 +117,11 @@ def write_script(plan: LoadPlan, dataset: Dataset, *, partitions: int, run: str)
         if place not in around:
             around[place] = _around_index(Query(application=application, context=context), place[1], run, kind)
         pieces.append(around[place])
-    delay_s, distribution = plan.feedback_delay_s, plan.feedback_distribution
     return Script(
         run=run,
         applications=plan.applications,
         content_type=kind,
+        headers=codec.headers_of(kind),
         times_s=times_s,
         first=sum(time_s < plan.warmup_s for time_s in times_s),
         rows=rows,
@@ -139,9 +129,8 @@ def write_script(plan: LoadPlan, dataset: Dataset, *, partitions: int, run: str)
         keys=keys,
         around=pieces,
         bodies=[row_bodies[row] for row in rows],
-        labels=_labels(plan, dataset, rows),
-        losses=wrong_losses(count, plan.label_noise_ratio, seed),
-        delays_s=None if delay_s is None else feedback_delays(distribution, delay_s, count, seed),
+        labels=None if dataset.labels is None else [dataset.label(row) for row in rows],
+        delays_s=None if plan.feedback_delay_s is None else feedback_delays(plan.feedback_delay_s, count, seed),
     )
 
 
@@ -175,17 +164,3 @@ def _around_index(query: Query, partition: int, run: str, kind: str) -> tuple[by
     query.query_id, query.input = f"{partition}-{run}{_FILL}{_INDEX}", None
     head, _, rest = codec.queries.encode(query, kind).partition(_INDEX.encode())
     return head, rest.removesuffix(b"null}" if kind == codec.JSON else b"\xc0")
-
-
-def _labels(plan: LoadPlan, dataset: Dataset, rows: list[int]) -> list[Any] | None:
-    if dataset.labels is None:
-        return None
-    known = [dataset.label(row) for row in range(len(dataset.labels))]
-    pool = list({repr(label): label for label in known}.values())
-    return noisy_labels([known[row] for row in rows], pool, plan.label_noise_ratio, plan.seed)
-
-
-def _partition(key: bytes, partitions: int) -> int:
-    """As the default partitioners of the Java client and aiokafka choose."""
-    hashed: int = murmur2(key)
-    return (hashed & 0x7FFFFFFF) % partitions

@@ -215,7 +215,7 @@ def test_a_form_of_another_origin_is_refused_and_nothing_is_written(ada: Visitor
     forms = {
         "actions/promote": change,
         "actions/promote/preview": change,
-        "actions/resend": {"position": "1", "again": "1"},
+        "actions/resend": {"position": "1"},
         "login": {"key": scene.keys["grace"]},
         "logout": {},
     }

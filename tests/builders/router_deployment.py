@@ -127,9 +127,8 @@ class Deployment:
         config.write_text(json.dumps({"kafka": {"bootstrap": self.kafka.bootstrap, **kafka}, **sections}))
         words = ("worker", *role, "--instance", name, "--config", str(config), "--ends-with-stdin")
         spec = ChildSpec(name=name, command=(*PROGRAM, *words), environment=ENVIRONMENT)
-        child = await ChildProcess.start(
-            spec, lambda line: lines.append(line.removeprefix(f"child={name} ")), template().launch
-        )
+        program = await template().launch(spec)
+        child = ChildProcess(spec, program, lambda line: lines.append(line.removeprefix(f"child={name} ")))
         running = RunningWorker(child, lines)
         try:
             if ready:

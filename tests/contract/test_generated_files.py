@@ -1,23 +1,19 @@
-import importlib.util
 import json
 
 import generate_schemas
 import pytest
-from sources import ROOT
+from sources import ROOT, page_script
 
-from clipper_agents.cli import reference as command_line
 from clipper_agents.observability import reference as metrics
 from clipper_gateway import openapi
 
-SPEC = importlib.util.spec_from_file_location("library_reference", ROOT / "docs/library_reference.py")
-library = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(library)
+command_line, library = page_script("command_line"), page_script("library_reference")
 
 
 @pytest.mark.parametrize(
     ("path", "generated", "command"),
     [
-        (ROOT / command_line.PAGE, command_line.reference, "python -m clipper_agents.cli.reference"),
+        (command_line.PAGE, command_line.reference, "python docs/command_line.py"),
         (ROOT / metrics.PAGE, metrics.reference, "python -m clipper_agents.observability.reference"),
         (library.PAGE, library.reference, "python docs/library_reference.py"),
         (openapi.FILE, openapi.document, "python -m clipper_gateway.openapi"),

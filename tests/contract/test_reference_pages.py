@@ -44,7 +44,17 @@ def test_a_walk_through_the_code_is_short_and_names_what_exists(title, most):
     assert len(named) <= most
 
 
-OFF_THE_MAP = {"demo", "errors", "examples", "exits", "intervals", "observability", "threads"}
+OFF_THE_MAP = {
+    "answers",
+    "blocking_client",
+    "demo",
+    "errors",
+    "examples",
+    "exits",
+    "intervals",
+    "observability",
+    "threads",
+}
 
 
 @pytest.mark.parametrize("container", ["clipper_agents", "clipper_stream"])

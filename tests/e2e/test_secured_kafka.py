@@ -80,7 +80,7 @@ def reprs(environ: dict[str, str], folder: Path) -> dict[str, str]:
     kafka = settings.connection(environ)
     app = make_app("secret", kafka, folder / "app", "instance")
     held = [
-        settings, kafka, settings.router_settings("r", kafka), settings.host_settings("h", settings.models[1], kafka),
+        settings, kafka, settings.worker(settings.router, "r", kafka), settings.worker(settings.host, "h", kafka),
         Client(kafka), SyncClient(kafka), Deployment(settings, environ), app, app.conf.broker_credentials, app.conf,
     ]  # fmt: skip
     return {f"repr of {type(each).__name__}": f"{each!r} {each}" for each in held}

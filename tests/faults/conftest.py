@@ -6,10 +6,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from embedded_cluster import EmbeddedCluster
 from faults.deployment import Deployment
 from faults.report import FaultReport
 
-from clipper_agents.broker import EmbeddedBroker, EmbeddedCluster
+from clipper_agents.broker import EmbeddedBroker
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from clipper_agents.broker.embedded_kafka import EmbeddedCluster
+from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.broker.properties import LOOPBACK, free_port
 from clipper_topics.connection import KafkaConnection
 
@@ -74,9 +74,9 @@ def broker_with_a_door() -> Iterator[tuple[KafkaConnection, KafkaConnection, Doo
         "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port},DOOR://{LOOPBACK}:{door.port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,DOOR:PLAINTEXT,CONTROLLER:PLAINTEXT",
     }
-    cluster = EmbeddedCluster(1, port=port, extra_properties=properties, ports=lambda: next(ports))
+    broker = EmbeddedBroker(port=port, extra_properties=properties, ports=lambda: next(ports))
     try:
-        with cluster:
-            yield cluster.connection, KafkaConnection(f"{LOOPBACK}:{door.port}"), door
+        with broker:
+            yield broker.connection, KafkaConnection(f"{LOOPBACK}:{door.port}"), door
     finally:
         door.close()

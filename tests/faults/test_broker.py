@@ -1,5 +1,6 @@
 """Whatever happens to Kafka: the pipeline goes on by itself, nothing is lost, and the log says it in a few lines."""
 
+import signal
 import time
 from urllib.request import urlopen
 
@@ -8,10 +9,11 @@ from builders.placed_topics import coordinator
 from confluent_kafka import ElectionType, TopicPartition  # type: ignore[attr-defined]
 from confluent_kafka.admin import AdminClient
 from e2e.programs import reserved_port, run, until
+from embedded_cluster import EmbeddedCluster
 from faults.deployment import Deployment
 from faults.under_traffic import UnderTraffic
 
-from clipper_agents.broker import EmbeddedCluster
+from clipper_agents.broker import EmbeddedBroker
 from clipper_topics.catalogue import Catalogue
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -43,7 +45,7 @@ class Standing(UnderTraffic):
 def standing(tmp_path, fault_report):
     """Starts the deployment on a Kafka of a test's own."""
 
-    def on(kafka: EmbeddedCluster, replication: int = 1) -> Standing:
+    def on(kafka: EmbeddedBroker | EmbeddedCluster, replication: int = 1) -> Standing:
         environ = {"CLIPPER_KAFKA_REPLICATION": str(replication)}
         deployment = Deployment.on(kafka.connection, Catalogue(partitions=2), tmp_path / "up", **environ)
         return Standing(deployment, fault_report)
@@ -63,13 +65,13 @@ def test_a_frozen_broker(broker, standing, tmp_path):
         stands.begin(router_metrics_port=port)
         assert reachable(port)
         stands.fault()
-        broker.node(1).freeze()
+        broker.node.send(signal.SIGSTOP)
         until("the log says so", lambda: "no broker answers" in stands.up.log)
         until("the metric says so", lambda: not reachable(port))
         asked = run("status", "--bootstrap", broker.bootstrap, folder=tmp_path)
         assert asked.code == 3, asked
         time.sleep(12.0)  # not to wait for something: this is the fault, longer than a session
-        broker.node(1).thaw()
+        broker.node.send(signal.SIGCONT)
         seconds = time.monotonic() - stands.faults_s[0]
         stands.flows()
         until("the log says so", lambda: "a broker answers again" in stands.up.log)
@@ -157,8 +159,8 @@ def test_a_frozen_node(cluster, standing):
         stands.begin()
         cluster.wait_until_in_sync()
         node = cluster.node(coordinates(cluster))
-        for act in (node.freeze, node.thaw):
+        for act in (signal.SIGSTOP, signal.SIGCONT):
             stands.fault()
-            act()
+            node.send(act)
             stands.flows()
         stands.ended("one of three nodes frozen: the coordinator")

@@ -117,8 +117,8 @@ class Chaos(UnderTraffic):
         stop(process)
 
     def freeze_broker(self, for_s: float) -> None:
-        self.broker.node(1).freeze()
-        self.frozen.append((time.monotonic() + for_s, self.broker.node(1).thaw))
+        self.broker.node.send(signal.SIGSTOP)
+        self.frozen.append((time.monotonic() + for_s, partial(self.broker.node.send, signal.SIGCONT)))
 
     def freeze_two(self, for_s: float, *routers: RunningProcess) -> None:
         """With the broker frozen for a moment before, so that steps of both are on their way for longer."""

@@ -12,7 +12,8 @@ from clipper_agents.control.state import read_control
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
 from clipper_agents.rollout.decisions import ControlChanges
-from clipper_agents.settings.workers import StewardSettings
+from clipper_agents.settings.sections import StewardSection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_topics.manifests import ModelManifest
 
 
@@ -65,7 +66,8 @@ class RecordedChanges(ControlChanges):
 @asynccontextmanager
 async def steward(kafka, catalogue, changes):
     metrics = StewardMetrics()
-    process = RolloutController(StewardSettings(kafka=kafka, catalogue=catalogue, instance="steward"), changes, metrics)
+    settings = WorkerSettings(kafka=kafka, catalogue=catalogue, instance="steward", section=StewardSection())
+    process = RolloutController(settings, changes, metrics)
     await process.start()
     running = asyncio.ensure_future(process.run())
     try:

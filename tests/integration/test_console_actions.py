@@ -164,7 +164,7 @@ def test_weights_are_set_back_and_taken_back_again(operators, shell, name):
     ]  # fmt: skip
 
 
-def test_dead_letters_are_sent_again_once(operators):
+def test_dead_letters_are_sent_once_a_confirmation(operators):
     catalogue, feedback = operators.catalogue, b'{"query_id": "0-1", "loss": 0}'
 
     first, foreign, second = (
@@ -179,9 +179,7 @@ def test_dead_letters_are_sent_again_once(operators):
         assert f"{foreign} is not sent: " in shown
         for _ in range(2):
             assert ada.post("resend", form).text.count(f"sent to {catalogue.feedback}[1]") == 2
-        assert "nothing to do" in ada.preview("resend", position=[first, second])[0]
-        assert "replayed before" in ada.post("resend", {**form, "number": "another"}).text
-        assert f"{first}: sent to" in ada.do("resend", position=first, again=1)
+        assert f"{first}: sent to" in ada.do("resend", position=first)
     assert [one.value for one in operators.client.read(catalogue.feedback)].count(feedback) == 3
 
 

@@ -23,7 +23,7 @@ from clipper_agents.observability.exposition import scrape
 from clipper_agents.settings import GatewaySection, load_settings
 from clipper_agents.supervisor.deployment import OVERWRITTEN, Deployment
 from clipper_agents.supervisor.process import ChildNotReady
-from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
+from clipper_agents.supervisor.supervisor import Backoff, ProcessEnvironment
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 CONFIGURATION = """
@@ -150,7 +150,8 @@ async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_
         children, before = deployment.supervisor.children, pids(deployment)
         assert {*children} == {*NAMES, "gateway"}
         assert all(child.metrics_port == 9 for child in children.values())
-        assert (deployment.gateway, deployment.console) == ("http://127.0.0.1:8080", "http://127.0.0.1:8080/console")
+        urls = deployment.url("http"), deployment.url("console")
+        assert urls == ("http://127.0.0.1:8080", "http://127.0.0.1:8080/console")
         topics = await existing_topics(deployment.connection, catalogue.prefix)
         assert (topics[catalogue.queries], topics[catalogue.requests("slow", "1")]) == (2, 2)
         assert catalogue.requests("fast", "1") not in topics
@@ -172,7 +173,7 @@ async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_
         assert {name for name, pid in running.items() if before[name] != pid} == {"router-1"}
     with pytest.raises(httpx.ConnectError):
         await reasons(deployment)
-    assert deployment.gateway is deployment.console is None
+    assert deployment.url("http") is deployment.url("console") is None
     assert all(map(is_gone, running.values()))
     roles = worker.with_name("drained").read_text().split()
     assert roles[:3] == ["gateway", "router", "router"], (
@@ -187,7 +188,7 @@ async def test_a_gateway_and_a_version_deployed_live_that_cannot_start_do_not_en
     worker.with_name("taken").touch()
     await apply_manifests(kafka, catalogue, [], [ModelManifest(name="broken", uri="m:f")])
     async with deployed(gateway=GatewaySection()) as deployment:
-        assert deployment.gateway is None
+        assert deployment.url("http") is None
         assert [name for name, pid in pids(deployment).items() if pid] == NAMES
     (said,) = [record for record in caplog.records if record.getMessage().startswith("no gateway")]
     assert said.levelno == logging.ERROR

@@ -32,8 +32,8 @@ def load(kafka, catalogue):
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 async def test_every_query_of_an_open_loop_is_answered_counted_and_told_about_once(kafka, catalogue, load, encoding):
     report, router = await load(
-        rate_per_s=600.0, duration_s=0.5, arrivals="constant", encoding=encoding, contexts=5, zipf_exponent=1.0,
-        feedback_delay_s=0.05, feedback_distribution="exponential",
+        rate_per_s=600.0, duration_s=0.5, arrivals="constant", encoding=encoding, contexts=5,
+        feedback_delay_s=0.05,
     )  # fmt: skip
     assert (report.queries, report.answered, report.missing, report.duplicates) == (300, 300, 0, 0)
     assert all(value is not None and value > 0 for value in report.latency.values())

@@ -66,15 +66,15 @@ async def test_a_first_send_in_an_outage_longer_than_its_timeout_waits(broker, c
     await producer.client.add_topic("another")  # a producer that has written nothing hears of every topic
     create(broker.bootstrap)
     try:
-        broker.node(1).freeze()
+        broker.node.send(signal.SIGSTOP)
         sending = asyncio.ensure_future(Outbox(producer).send(TOPIC, 0, [(None, b"value", ())]))
         async with asyncio.timeout(60):
             while "does not take records" not in caplog.text:
                 await asyncio.sleep(0.05)
-        broker.node(1).thaw()
+        broker.node.send(signal.SIGCONT)
         assert await sending == [0]
     finally:
-        broker.node(1).thaw()
+        broker.node.send(signal.SIGCONT)
         await producer.stop()
 
 
@@ -88,10 +88,10 @@ def test_a_watch_says_that_no_broker_answers_until_one_does_again(broker, kafka,
         until("a look", lambda: watching.lines)
         assert SILENT not in reasons()
         try:
-            broker.node(1).freeze()
+            broker.node.send(signal.SIGSTOP)
             until("it is told", lambda: SILENT in reasons())
         finally:
-            broker.node(1).thaw()
+            broker.node.send(signal.SIGCONT)
         until("it is over", lambda: SILENT not in reasons())
         watching.signal(signal.SIGINT)
         assert watching.ended() == 0

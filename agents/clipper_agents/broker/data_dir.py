@@ -7,10 +7,10 @@ server.properties, log4j2.properties     written at each start
 lock                 held by the JVM, so until the last moment in which it could write
 """
 
+import contextlib
 import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -30,13 +30,9 @@ class DataDir:
         self.config_file, self.logging_file = path / "server.properties", path / "log4j2.properties"
         self._port_file = path / "port"
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self) -> Iterator[IO[str]]:
-        """The folder, made and ours alone; a child that inherits the file's descriptor keeps the lock.
-
-        Raises:
-            BrokerNotStarted: it cannot be written, or another broker runs in it.
-        """
+        """The folder, made and ours alone; a child that inherits the file's descriptor keeps the lock."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.logging_file.write_text(LOGGING, encoding="utf-8")
@@ -51,17 +47,12 @@ class DataDir:
 
     def _acquire(self, lock: IO[str]) -> None:
         end_s = time.monotonic() + LOCK_S
-        while True:
-            try:
+        while time.monotonic() < end_s:
+            with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > end_s:
-                    raise BrokerNotStarted(
-                        f"{self.path}: another broker runs in this data_dir: stop it, or give another one"
-                    ) from error
-                time.sleep(POLL_S)
-            else:
                 return
+            time.sleep(POLL_S)
+        raise BrokerNotStarted(f"{self.path}: another broker runs in this data_dir: stop it, or give another one")
 
     def cluster_id(self) -> str | None:
         """The id under which the records were formatted, None before the first start."""

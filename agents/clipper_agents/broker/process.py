@@ -63,12 +63,9 @@ class GuardedProcess:
         return self._process.poll()
 
     def stop(self, kill: bool = False) -> None:
-        """End it and wait for the end.
-
-        Args:
-            kill: Like a power cut, without any shutdown work. A process that does not stop in time is killed anyway.
-        """
+        """End it and wait for the end; with `kill` at once, without any shutdown work."""
         self.send(signal.SIGKILL if kill else signal.SIGTERM)
+        self.send(signal.SIGCONT)  # a frozen one ends in order, too
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:

@@ -2,9 +2,9 @@
 
 import random
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 30_000)
@@ -23,18 +23,11 @@ rootLogger.appenderRef.console.ref = console
 """log4j 2 properties: warnings and errors to standard output, which is the broker's log file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """One node of a cluster: its id and its two ports on the loopback interface."""
+class NodePorts(NamedTuple):
+    """The two ports of a node on the loopback interface."""
 
-    node_id: int
-    port: int
-    controller_port: int
-
-    @property
-    def voter(self) -> str:
-        """The node in `controller.quorum.voters`."""
-        return f"{self.node_id}@{LOOPBACK}:{self.controller_port}"
+    broker: int
+    controller: int
 
 
 def free_port() -> int:
@@ -57,35 +50,30 @@ def is_free(port: int) -> bool:
     return True
 
 
-def server_properties(
-    node: Node, voters: Sequence[Node], log_dir: Path, extra: Mapping[str, object] | None = None
-) -> str:
-    """The text of `server.properties`, of a node among the `voters` of its cluster, this one included.
+def server_properties(ports: NodePorts, log_dir: Path, extra: Mapping[str, object]) -> str:
+    """The text of `server.properties` of a cluster of one node; `extra` wins.
 
     Source: Apache Kafka documentation, broker configs. Times are short and internal topics small because everything
     happens on one machine; topics are only ever created on purpose.
     """
-    replication = min(3, len(voters))
     properties: dict[str, object] = {
         "process.roles": "broker,controller",
-        "node.id": node.node_id,
-        "controller.quorum.voters": ",".join(voter.voter for voter in voters),
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{node.port},CONTROLLER://{LOOPBACK}:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{node.port}",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{LOOPBACK}:{ports.controller}",
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{ports.broker},CONTROLLER://{LOOPBACK}:{ports.controller}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{ports.broker}",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": log_dir,
         "auto.create.topics.enable": "false",
-        "default.replication.factor": replication,
-        "min.insync.replicas": max(1, replication - 1),
-        "offsets.topic.replication.factor": replication,
+        "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 4,
-        "transaction.state.log.replication.factor": replication,
-        "transaction.state.log.min.isr": max(1, replication - 1),
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
         "transaction.state.log.num.partitions": 4,
-        "share.coordinator.state.topic.replication.factor": replication,
-        "share.coordinator.state.topic.min.isr": max(1, replication - 1),
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
         "share.coordinator.state.topic.num.partitions": 4,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
@@ -94,6 +82,6 @@ def server_properties(
         "broker.session.timeout.ms": 6000,
         "broker.heartbeat.interval.ms": 500,
         "log.cleaner.dedupe.buffer.size": 16 << 20,
-        **(extra or {}),
+        **extra,
     }
     return "".join(f"{key}={value}\n" for key, value in properties.items())

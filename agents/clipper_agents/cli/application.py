@@ -6,7 +6,7 @@ import typer
 
 from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, with_change, with_deployment, with_new
 from clipper_agents.cli.options import Json, fields_of, json_or_text, manifest_from
-from clipper_agents.cli.terminal import print_json
+from clipper_agents.cli.terminal import print_json, print_records
 
 application = typer.Typer(
     name="application", no_args_is_help=True, help="Create, look at, change and delete applications; their history."
@@ -47,10 +47,10 @@ def create_application(
 @with_deployment
 def list_applications(deployment: DeploymentContext, as_json: Json = False) -> None:
     """Print every application with its revision, its candidates and its trials."""
-    from clipper_agents.cli.registry_view import print_applications
+    from clipper_agents.cli.registry_view import application_row
 
     found = [each for _, each in sorted(deployment.control_state().manifests.applications.items())]
-    print_json(*found) if as_json else print_applications(found)
+    print_records(found, application_row, as_json=as_json, otherwise="no applications", wrapped=("models", "trials"))
 
 
 @application.command("show", epilog="Example: clipper-stream application show digits")
@@ -87,14 +87,14 @@ def delete_application(change: ChangeRequest, name: Name) -> None:
 @with_deployment
 def show_history(deployment: DeploymentContext, name: Name, as_json: Json = False) -> None:
     """Print every change of an application, oldest first: when, who, what, why."""
-    from clipper_agents.cli.registry_view import print_history
+    from clipper_agents.cli.registry_view import change_row
     from clipper_agents.control.changes import existing
 
     state = deployment.control_state()
-    changes = state.history(name).values()
+    changes = [*state.history(name).values()]
     if not changes:
         existing(state.manifests, name)
-    print_json(*changes) if as_json else print_history(changes)
+    print_records(changes, change_row, as_json=as_json, otherwise="no changes", wrapped=("why", "numbers"))
 
 
 def _values(fields: list[str] | None) -> dict[str, Any]:

@@ -1,18 +1,18 @@
 """`clipper-stream dead-letters`: look at the records that could not be used, and send them once more."""
 
 import asyncio
-import json
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Yes, since_ms
-from clipper_agents.cli.terminal import TextTable, console, say, table, value_lines, when
+from clipper_agents.cli.terminal import print_records, say, value_lines, when
 
 if TYPE_CHECKING:
     from clipper_agents.dead_letters.reader import Filter, Letter
@@ -44,13 +44,9 @@ def list_letters(
 ) -> None:
     """Print the dead letters, newest first."""
     found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
-    if as_json:
-        for letter in reversed(found):
-            say(json.dumps(_row(letter)))
-    elif found:
-        console().print(letters_table(reversed(found), deployment.prefix))
-    else:
-        console().print("no dead letters")
+    records = [record_of(letter) for letter in reversed(found)]
+    row_of = partial(letter_row, deployment.prefix)
+    print_records(records, row_of, as_json=as_json, otherwise="no dead letters", wrapped={"message"})
 
 
 @dead_letters.command("show", epilog="Example: clipper-stream dead-letters show 41")
@@ -80,37 +76,38 @@ def replay_letters(
     topic: Topic = None,
     since: Since = None,
     error: ErrorPart = None,
+    first: Annotated[int, typer.Option("--from", min=0, metavar="POSITION", help="Only from here on.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many, the newest.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
     yes: Yes = False,
 ) -> None:
     """Send dead letters to their topics and partitions once more, with their keys, values and headers.
 
-    A replayed query is a new query, answered under its query_id if it has one. Ends with code 1 when one was not sent.
+    A replayed query is a new query, answered under its query_id if it has one; whoever replays a letter twice sends it
+    twice. Ends with code 1 when one was not sent.
     """
     if bool(positions) == every:
         raise typer.BadParameter("give positions, or --all with or without filters")
-    if positions and (topic or since or error or limit):
+    if positions and (topic or since or error or first or limit):
         raise typer.BadParameter("filters choose among --all: leave them out beside positions")
     if not positions:
-        found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
+        found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error, first), limit))
     chosen = positions or [letter.position for letter in found]
     if not chosen:
         say("no dead letter to replay")
         return
     if not yes:
         typer.confirm(f"Replay {len(chosen)} dead letters of {deployment.prefix}?", abort=True)
-    if not asyncio.run(_replay(deployment, sorted(set(chosen)), again=again)):
+    if not asyncio.run(_replay(deployment, sorted(set(chosen)))):
         raise typer.Exit(1)
 
 
-async def _replay(deployment: DeploymentContext, positions: list[int], *, again: bool) -> bool:
+async def _replay(deployment: DeploymentContext, positions: list[int]) -> bool:
     """Replay the letters, and say what became of each; whether none was refused."""
     from clipper_agents.dead_letters.replay import replay_letters
 
     became: list[ReplayOutcome] = []
     try:
-        async for outcomes in replay_letters(deployment.kafka, deployment.catalogue, positions, again=again):
+        async for outcomes in replay_letters(deployment.kafka, deployment.catalogue, positions):
             say(*(f"{one.position}: {one.text}" for one in outcomes))
             became += outcomes
     finally:
@@ -123,10 +120,7 @@ def _summary(became: "Sequence[ReplayOutcome]", positions: Sequence[int]) -> lis
     sent = sum(one.sent_to is not None for one in became)
     lines, rest = [f"{sent} replayed, {len(became) - sent} not"], positions[len(became) :]
     if rest:
-        lines.append(
-            f"broken off before position {rest[0]}: the same command goes on; of letters from there on that it calls "
-            "replayed, look whether they were sent"
-        )
+        lines.append(f"broken off before position {rest[0]}: go on with --all --from {rest[0]}")
     return lines
 
 
@@ -145,15 +139,19 @@ async def _newest(deployment: DeploymentContext, wanted: "Filter", limit: int | 
     return [*kept]
 
 
-def _filter(deployment: DeploymentContext, topic: str | None, since: str | None, error: str | None) -> "Filter":
+def _filter(
+    deployment: DeploymentContext, topic: str | None, since: str | None, error: str | None, first: int = 0
+) -> "Filter":
     from clipper_agents.dead_letters.reader import Filter
 
     prefix = f"{deployment.prefix}."
     whole = topic if topic is None or topic.startswith(prefix) else prefix + topic
-    return Filter(topic=whole, since_ms=None if since is None else since_ms(since, time.time()), error=error)
+    at_ms = None if since is None else since_ms(since, time.time())
+    return Filter(topic=whole, since_ms=at_ms, error=error, first=first)
 
 
-def _row(letter: "Letter") -> dict[str, Any]:
+def record_of(letter: "Letter") -> dict[str, Any]:
+    """A letter for machines."""
     said = letter.said
     return {
         "position": letter.position,
@@ -167,17 +165,13 @@ def _row(letter: "Letter") -> dict[str, Any]:
     }
 
 
-def letters_table(letters: "Iterable[Letter]", prefix: str) -> TextTable:
-    """Return a row a letter, in which the message has room, of a deployment with this prefix."""
-    rows = []
-    for letter in letters:
-        said, head = letter.said, (str(letter.position), when(letter.at_ms))
-        if said is None:
-            rows.append((*head, "", ""))
-            continue
-        record = f"{said.topic.removeprefix(f'{prefix}.')}[{said.partition}]@{said.offset}"
-        rows.append((*head, record, f"{said.exception.rpartition('.')[2]}: {said.message}"))
-    return table(("position", "when", "record", "message"), rows, wrapped={"message"})
+def letter_row(prefix: str, record: dict[str, Any]) -> dict[str, str]:
+    """A letter of a deployment with this prefix, whose message has room."""
+    row = {"position": str(record["position"]), "when": record["when"], "record": "", "message": ""}
+    if record["topic"] is not None:
+        row["record"] = f"{record['topic'].removeprefix(f'{prefix}.')}[{record['partition']}]@{record['offset']}"
+        row["message"] = f"{record['error']}: {record['message']}"
+    return row
 
 
 def _description(letter: "Letter") -> list[str]:

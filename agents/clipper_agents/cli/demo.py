@@ -34,7 +34,7 @@ def demo(
     can be watched in a browser. Ends with exit code 0 when every query was answered once, every feedback counted once,
     and all offsets are committed.
     """
-    from clipper_agents.observability.logging import log_file
+    from clipper_agents.observability.logging import LogOptions
     from clipper_agents.threads import ONE_THREAD
 
     require_extra("demo", "sklearn", "skops", "matplotlib")
@@ -42,35 +42,32 @@ def demo(
     from clipper_agents.demo.run import run_demo
 
     out.mkdir(parents=True, exist_ok=True)
-    with log_file(out / LOG, "info", os.environ) as lines:
+    lines = (out / LOG).open("w", encoding="utf-8", buffering=1)  # the logs' until the process ends
+    LogOptions("info").configure(os.environ, lines)
 
-        async def run() -> "DemoResult":
-            task = asyncio.current_task()
-            assert task is not None
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            return await run_demo(queries, rate, seed, os.environ, terminal.say, lines, opens_console=open_console)
+    async def run() -> "DemoResult":
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await run_demo(queries, rate, seed, os.environ, terminal.say, lines, opens_console=open_console)
 
-        try:
-            result = asyncio.run(run())
-        except asyncio.CancelledError as ended:  # SIGTERM ends it as Ctrl-C does
-            raise KeyboardInterrupt from ended
-        report(result, out / PICTURE)
+    try:
+        result = asyncio.run(run())
+    except asyncio.CancelledError as ended:  # SIGTERM ends it as Ctrl-C does
+        raise KeyboardInterrupt from ended
+    report(result, out / PICTURE)
 
 
 def report(result: "DemoResult", picture: Path) -> None:
-    """Print the errors by phase and the numbers of a run, and draw its picture.
-
-    Raises:
-        Exit: a promise was not kept.
-    """
+    """Print the errors by phase and the numbers of a run, and draw its picture."""
     from clipper_agents import exits
     from clipper_agents.demo.report import draw_errors, error_rows
     from clipper_agents.demo.scenario import PHASES
-    from clipper_loadgen.terminal import report_table
 
     picture.write_bytes(draw_errors(result))
     errors = terminal.table(["errors in %", *PHASES], error_rows(result), right=PHASES)
-    terminal.console().print(errors, report_table(result.load))
+    terminal.console().print(errors)
+    terminal.say(*result.load.lines())
     findings = [*result.findings()]
     terminal.say(*(f"{name}: {value}" for name, value, _ in findings), f"picture: {picture.resolve()}")
     if failed := [f"FAILED {name}: {value}" for name, value, is_kept in findings if not is_kept]:

@@ -62,11 +62,7 @@ class DeploymentContext:
 
     @cached_property
     def settings(self) -> "Settings":
-        """The settings.
-
-        Raises:
-            InvalidSetting: with the file or option, the value and what is allowed.
-        """
+        """The settings."""
         from clipper_agents.settings import load_settings
 
         given = fields_of(list(self.assignments), "--set", "SECTION.KEY=VALUE, for example router.processes=2")

@@ -4,11 +4,7 @@ from importlib.util import find_spec
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Check that what an optional extra brings is installed, before a command begins.
-
-    Raises:
-        InvalidSetting: a module is missing; the message says how it is installed.
-    """
+    """Check that what an optional extra brings is installed, before a command begins."""
     from clipper_stream.errors import InvalidSetting
 
     missing = [module for module in modules if find_spec(module) is None]

@@ -41,4 +41,5 @@ def gateway(
     deployment = replace(deployment, assignments=assignments)
     from clipper_gateway.server import run
 
-    run(deployment.settings.gateway_settings(instance, deployment.kafka))
+    settings = deployment.settings
+    run(settings.worker(settings.gateway, instance, deployment.kafka))

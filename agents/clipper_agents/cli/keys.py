@@ -3,14 +3,14 @@
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from clipper_agents.cli.deployment import DEFAULT_CONFIG
 from clipper_agents.cli.extras import require_extra
 from clipper_agents.cli.options import ConfigFile, Json
-from clipper_agents.cli.terminal import console, print_json, say, table, when
+from clipper_agents.cli.terminal import print_records, say, when
 
 keys = typer.Typer(name="keys", no_args_is_help=True, help="Make, list and revoke API keys of the gateway.")
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, as logs have it.")]
@@ -52,18 +52,10 @@ def list_keys(as_json: Json = False, file: KeyFile = None, config: ConfigFile = 
     path = _key_file(file, config)
     from clipper_gateway.keys import read_keys
 
-    found = read_keys(path)
-    if as_json:
-        print_json(*({name: getattr(key, name) for name in key.__struct_fields__ if name != "digest"} for key in found))
-        return
-    rows = []
-    for key in found:
-        of = "all" if key.applications is None else ", ".join(key.applications)
-        rate = "" if key.rate is None else f"{key.rate:g}"
-        state = "in force" if key.revoked_ms is None else f"revoked {when(key.revoked_ms)}"
-        rows.append((key.name, of, ", ".join(key.rights), rate, when(key.created_ms), state))
-    headings = ("key", "applications", "rights", "rate", "created", "state")
-    console(132).print(table(headings, rows, right=("rate",)) if rows else f"no keys in {path}")
+    found = [
+        {name: getattr(key, name) for name in key.__struct_fields__ if name != "digest"} for key in read_keys(path)
+    ]
+    print_records(found, _key_row, as_json=as_json, otherwise=f"no keys in {path}", right=("rate",))
 
 
 @keys.command("revoke", epilog="Example: clipper-stream keys revoke shop")
@@ -74,6 +66,18 @@ def revoke_key(name: KeyName, file: KeyFile = None, config: ConfigFile = None) -
 
     key_files.revoke_key(path, name, _now_ms())
     say(f"key {name} revoked")
+
+
+def _key_row(key: dict[str, Any]) -> dict[str, str]:
+    revoked_ms, rate = key["revoked_ms"], key["rate"]
+    return {
+        "key": key["name"],
+        "applications": "all" if key["applications"] is None else ", ".join(key["applications"]),
+        "rights": ", ".join(key["rights"]),
+        "rate": "" if rate is None else f"{rate:g}",
+        "created": when(key["created_ms"]),
+        "state": "in force" if revoked_ms is None else f"revoked {when(revoked_ms)}",
+    }
 
 
 def _now_ms() -> int:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.terminal import console, say
+from clipper_agents.cli.terminal import progress, say
 
 if TYPE_CHECKING:
     from clipper_loadgen import LoadPlan, LoadReport
+    from clipper_loadgen.run import LoadRun
     from clipper_topics.connection import KafkaConnection
+
+UPDATE_S = 0.05
 
 
 @with_deployment
@@ -30,22 +33,16 @@ def loadgen(
     queries: Annotated[int, typer.Option(help="With --saturate: number of queries.")] = 50_000,
     outstanding: Annotated[int, typer.Option(help="With --saturate: most queries without an answer.")] = 5_000,
     inputs: Annotated[
-        str | None, typer.Option(help=".npy, .jsonl or sklearn:NAME. Absent: random, by the application's manifest.")
+        str | None, typer.Option(help=".npy or .jsonl. Absent: random, by the application's manifest.")
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Labels (.npy) for --inputs FILE.npy.")] = None,
     contexts: Annotated[int, typer.Option(help="Number of contexts; 0: none.")] = 0,
-    zipf: Annotated[float, typer.Option(help="Skew over the contexts; 0: uniform.")] = 0.0,
     repeats: Annotated[float, typer.Option(help="Share of queries that repeat a recent input.")] = 0.0,
     recent: Annotated[int, typer.Option(help="How many queries back repeats reach.")] = 1_000,
     feedback_delay_ms: Annotated[
         float | None, typer.Option(help="Mean delay of feedback after its answer. Absent: no feedback.")
     ] = None,
-    feedback_distribution: Annotated[str, typer.Option(help="constant, exponential or uniform.")] = "constant",
-    label_noise: Annotated[
-        float, typer.Option(help="Share of feedback with a wrong label; without labels, of losses of 1.")
-    ] = 0.0,
     encoding: Annotated[str, typer.Option(help="json or msgpack.")] = "json",
-    linger_ms: Annotated[float, typer.Option(help="Wait so long for queries to share a request, 0 to 5.")] = 0.0,
     drain_seconds: Annotated[float, typer.Option(help="Give up when no answer has come for so long.")] = 10.0,
     seed: Annotated[int, typer.Option(help="Seeds every draw.")] = 0,
     json_file: Annotated[
@@ -73,14 +70,10 @@ def loadgen(
         outstanding=outstanding,
         dataset=None if inputs is None else load_dataset(inputs, labels),
         contexts=contexts,
-        zipf_exponent=zipf,
         repeat_ratio=repeats,
         recent=recent,
         feedback_delay_s=None if feedback_delay_ms is None else feedback_delay_ms / 1e3,
-        feedback_distribution=feedback_distribution,
-        label_noise_ratio=label_noise,
         encoding=encoding,
-        linger_s=linger_ms / 1e3,
         drain_s=drain_seconds,
         seed=seed,
     )
@@ -89,11 +82,18 @@ def loadgen(
 
 def _run(plan: "LoadPlan", deployment: DeploymentContext) -> "LoadReport":
     from clipper_loadgen import run_load
-    from clipper_loadgen.terminal import progress_bar
 
     kafka = deployment.kafka
-    with progress_bar(f"{plan.application}, {plan.mode}") as progress:
-        return _runner(kafka)(run_load(plan, kafka, deployment.catalogue, progress))
+    with progress(f"{plan.application}, {plan.mode}") as update:
+
+        async def follow(run: "LoadRun") -> None:
+            ledger = run.ledger
+            while True:
+                counts = f"{ledger.sent_count:,} sent, {ledger.answered_count:,} answered"
+                update(completed=ledger.answered_count, total=len(ledger), counts=counts)
+                await asyncio.sleep(UPDATE_S)
+
+        return _runner(kafka)(run_load(plan, kafka, deployment.catalogue, follow))
 
 
 def _runner(kafka: "KafkaConnection") -> "Callable[[Coroutine[Any, Any, LoadReport]], LoadReport]":
@@ -113,14 +113,12 @@ def _runner(kafka: "KafkaConnection") -> "Callable[[Coroutine[Any, Any, LoadRepo
 def _show(report: "LoadReport", json_file: Path | None) -> None:
     import msgspec
 
-    from clipper_loadgen.terminal import report_table, warnings
-
     encoded = msgspec.json.format(msgspec.json.encode(report))
     if json_file == Path("-"):
         say(*encoded.decode().split("\n"))
     else:
-        console().print(report_table(report))
+        say(*report.lines())
         if json_file is not None:
             json_file.write_bytes(encoded + b"\n")
-    for warning in warnings(report):
+    for warning in report.warnings():
         say(f"warning: {warning}", stderr=True)

@@ -1,6 +1,7 @@
 """`clipper-stream model`: versions that come, are tried, are promoted, and go, while traffic flows."""
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, with
 from clipper_agents.cli.model_deploy import deploy
 from clipper_agents.cli.model_test import test_model
 from clipper_agents.cli.options import Json, Ref
-from clipper_agents.cli.terminal import print_json, say
+from clipper_agents.cli.terminal import print_json, print_records, say
 
 if TYPE_CHECKING:
     from clipper_agents.control.plan import Plan
@@ -42,14 +43,15 @@ def list_models(deployment: DeploymentContext, as_json: Json = False) -> None:
     """Print every version, how it runs, and where it is live or on trial."""
     import msgspec
 
-    from clipper_agents.cli.registry_view import print_models, stages_of
+    from clipper_agents.cli.registry_view import model_row, stages_of
 
     published = deployment.control_state().manifests
-    rows = (
-        msgspec.to_builtins(each) | {"model": ref, "stages": list(stages_of(published, ref))}
-        for ref, each in sorted(published.models.items())
-    )
-    print_json(*rows) if as_json else print_models(published)
+    found: list[Any] = [each for _, each in sorted(published.models.items())]
+    if as_json:
+        stages = ({"model": each.ref, "stages": list(stages_of(published, each.ref))} for each in found)
+        found = [msgspec.to_builtins(each) | said for each, said in zip(found, stages, strict=True)]
+    row_of = partial(model_row, published)
+    print_records(found, row_of, as_json=as_json, otherwise="no models", wrapped=("stages",))
 
 
 @model.command("show", epilog="Example: clipper-stream model show svm:3")

@@ -11,8 +11,7 @@ import numpy as np
 
 from clipper_agents.cli.options import manifest_from
 from clipper_agents.cli.worker import find_models_here
-from clipper_agents.settings.load import load_settings
-from clipper_agents.settings.sources import read_file
+from clipper_agents.settings.load import load_settings, read_file
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
 from clipper_stream.models.registry import RUNTIMES, runtime_for
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
@@ -33,9 +32,6 @@ def manifest_of(
         stated: Options by the name of the field, `dtype` and `shape` of the input too; None: not given.
         file: With the rest, as a `[[model]]` table or at the top.
         row: Input of the application, for what neither of them says about a row.
-
-    Raises:
-        InvalidSetting: with the key and what is allowed.
     """
     name, _, version = ref.partition(":")
     content = _with_options(_table(file, name, version) if file else {}, stated) | {"name": name, "version": version}
@@ -70,9 +66,6 @@ def read_target(text: str, ref: str | None, stated: Mapping[str, Any]) -> tuple[
         text: `package.module:attribute`, a model file, a URL, or a `.toml` or `.json` file with manifests.
         ref: `name:version`, of a file that declares several models.
         stated: As for `manifest_of`.
-
-    Raises:
-        InvalidSetting: no such file or model, or one whose runtime cannot be told.
     """
     find_models_here()
     runtime = stated.get("runtime")
@@ -86,11 +79,7 @@ def read_target(text: str, ref: str | None, stated: Mapping[str, Any]) -> tuple[
 
 
 def check_loads_here(model: ModelManifest, files: FileRules) -> None:
-    """Load a model in another process of this machine, as a host would, and return when it has loaded.
-
-    Raises:
-        ModelNotLoaded: it cannot be loaded here, or not in time; the message names the option that publishes it anyway.
-    """
+    """Load a model in another process of this machine, as a host would, and return when it has loaded."""
     find_models_here()
     source = {"runtime": model.runtime, "uri": model.uri, "sha256": model.sha256, "parameters": model.parameters}
     try:
@@ -108,9 +97,6 @@ def read_samples(path: Path, dtype: str) -> list[Any]:
     Args:
         path: `.json` (a list of rows), `.jsonl` (a row a line), `.npy` (rows first), `.csv` (a row a line, no header).
         dtype: Of a row; a line of a `.csv` of texts is one text.
-
-    Raises:
-        InvalidSetting: no such file, or one that cannot be read so.
     """
     try:
         if path.suffix == ".npy":

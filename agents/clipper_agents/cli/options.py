@@ -78,11 +78,7 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def fields_of(texts: list[str] | None, option: str, example: str) -> dict[str, str]:
-    """Parse KEY=VALUE, repeated.
-
-    Raises:
-        BadParameter: not of this form.
-    """
+    """Parse KEY=VALUE, repeated."""
     found = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
@@ -105,11 +101,7 @@ def json_or_text(text: str) -> Any:
 
 
 def manifest_from(content: dict[str, Any], record: type[T], what: str) -> T:
-    """Return the manifest that plain values describe.
-
-    Raises:
-        InvalidSetting: with the key and what is allowed.
-    """
+    """Return the manifest that plain values describe."""
     import msgspec
 
     from clipper_agents.settings.error_messages import explained
@@ -127,9 +119,6 @@ def shape_of(text: str | None) -> list[int] | None:
 
     >>> shape_of("[28, 28]"), shape_of(None)
     ([28, 28], None)
-
-    Raises:
-        BadParameter: one of them is no number.
     """
     if text is None:
         return None
@@ -140,11 +129,7 @@ def shape_of(text: str | None) -> list[int] | None:
 
 
 def parameters_of(text: str | None) -> dict[str, Any] | None:
-    """Parse `--parameters`.
-
-    Raises:
-        BadParameter: it is no JSON object.
-    """
+    """Parse `--parameters`."""
     if text is None:
         return None
     try:
@@ -171,9 +156,6 @@ def since_ms(text: str, now_s: float, option: str = "--since") -> int:
 
     >>> since_ms("2h", 7_200.0), since_ms("1970-01-01T00:01:00+00:00", 0.0)
     (0, 60000)
-
-    Raises:
-        BadParameter: it is neither.
     """
     ago_s = seconds_of(text)
     if ago_s is not None:
@@ -187,12 +169,7 @@ def since_ms(text: str, now_s: float, option: str = "--since") -> int:
 def span_from(
     since: str | None, until: str | None, horizon: str | None = None, default_horizon_s: float = 0.0
 ) -> "Span":
-    """The part of the logs that the options say.
-
-    Raises:
-        BadParameter: a time or a duration that cannot be read.
-        EmptySpan: it ends before it begins.
-    """
+    """The part of the logs that the options say."""
     from clipper_agents.replay.span import Span
 
     now_s = time.time()

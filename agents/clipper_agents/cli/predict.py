@@ -18,8 +18,8 @@ from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
     from clipper_agents.status.feedback_outcome import FeedbackOutcome
-    from clipper_stream.client.answer import Answer
-    from clipper_stream.http import HttpAnswer, HttpClient
+    from clipper_stream.answers import Answer
+    from clipper_stream.http import HttpClient
 
 T = TypeVar("T")
 CODES = {"applied": exits.OK, "repeated": exits.REPEATED, "orphan": exits.ORPHAN, "refused": exits.REFUSED}
@@ -68,7 +68,6 @@ def predict(
         async with Client(deployment.kafka, prefix=deployment.prefix) as client:
             return await client.predict(application, row, **options)
 
-    answer: Answer | HttpAnswer
     if http is None:
         answer = asyncio.run(ask())
     else:
@@ -168,7 +167,7 @@ def _parsed(text: str) -> Any:
         ) from error
 
 
-def _shown(answer: "Answer | HttpAnswer") -> str:
+def _shown(answer: "Answer") -> str:
     import msgspec
 
     content = msgspec.to_builtins(answer)

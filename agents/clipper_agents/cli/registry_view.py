@@ -1,10 +1,10 @@
 """Models, applications and their changes as tables for people."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 from clipper_agents.cli.status_view import span
-from clipper_agents.cli.terminal import console, say, table, when
+from clipper_agents.cli.terminal import say, when
 from clipper_agents.control.plan import stated
 from clipper_agents.control.state import Manifests
 from clipper_topics.change import Change
@@ -12,8 +12,6 @@ from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 NUMBER_DIGITS = 2
-PIPE_COLUMNS = 132
-"""Where no terminal says how wide it is."""
 TOLD_ELSEWHERE = {
     *("feedbacks", "scores", "waiting", "since_s", "upto_s"),
     *("trial_feedbacks", "trial_loss", "answer_feedbacks", "answer_loss"),
@@ -22,50 +20,39 @@ TOLD_ELSEWHERE = {
 """Numbers that have a place in a sentence, or that the manifest states."""
 
 
-def print_models(published: Manifests) -> None:
-    """A row a version: how it runs, and its stage at each application."""
-    rows = [
-        (
-            ref,
-            model.runtime,
-            "in routers" if model.colocated else str(model.replicas),
-            ", ".join(stages_of(published, ref)) or "-",
-        )
-        for ref, model in sorted(published.models.items())
-    ]
-    _print("model runtime hosts stages", rows, "no models")
+def model_row(published: Manifests, model: ModelManifest) -> dict[str, str]:
+    """How a version runs, and its stage at each application."""
+    return {
+        "model": model.ref,
+        "runtime": model.runtime,
+        "hosts": "in routers" if model.colocated else str(model.replicas),
+        "stages": ", ".join(stages_of(published, model.ref)) or "-",
+    }
 
 
-def print_applications(applications: Iterable[ApplicationManifest]) -> None:
-    """Print a row an application."""
-    rows = [
-        (
-            each.name,
-            str(each.revision),
-            ", ".join(each.models),
-            ", ".join(f"{trial.model} {trial.stage} {trial.share:.0%}" for trial in each.trials) or "-",
-            each.policy.name,
-            "-" if each.objective_ms is None else f"{each.objective_ms} ms",
-        )
-        for each in applications
-    ]
-    _print("application revision models trials policy objective", rows, "no applications")
+def application_row(application: ApplicationManifest) -> dict[str, str]:
+    """An application in short."""
+    trials = (f"{trial.model} {trial.stage} {trial.share:.0%}" for trial in application.trials)
+    return {
+        "application": application.name,
+        "revision": str(application.revision),
+        "models": ", ".join(application.models),
+        "trials": ", ".join(trials) or "-",
+        "policy": application.policy.name,
+        "objective": "-" if application.objective_ms is None else f"{application.objective_ms} ms",
+    }
 
 
-def print_history(changes: Iterable[Change]) -> None:
-    """Print a row a change, oldest first."""
-    rows = [
-        (
-            str(each.revision),
-            when(each.at_ms),
-            each.by,
-            f"{each.command} {each.model or ''}".strip(),
-            each.why or "-",
-            numbers_of(each) or "-",
-        )
-        for each in changes
-    ]
-    _print("revision when who what why numbers", rows, "no changes")
+def change_row(change: Change) -> dict[str, str]:
+    """A change of an application."""
+    return {
+        "revision": str(change.revision),
+        "when": when(change.at_ms),
+        "who": change.by,
+        "what": f"{change.command} {change.model or ''}".strip(),
+        "why": change.why or "-",
+        "numbers": numbers_of(change) or "-",
+    }
 
 
 def print_manifest(manifest: ApplicationManifest | ModelManifest) -> None:
@@ -129,9 +116,3 @@ def _short(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_short(member)}" for name, member in value.items())
     return str(value)
-
-
-def _print(columns: str, rows: Collection[Sequence[str]], otherwise: str) -> None:
-    headings = columns.split()
-    shown = table(headings, rows, wrapped={*headings}.difference(("revision", "when", "who", "what")))
-    console(PIPE_COLUMNS).print(shown if rows else otherwise)

@@ -1,7 +1,6 @@
 """`clipper-stream selection`: look at what an application has learned, keep it in a file, and set it back."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, signature, with_deployment
 from clipper_agents.cli.options import ApplicationName, By, Json, Why, Yes
-from clipper_agents.cli.terminal import console, say, table
+from clipper_agents.cli.terminal import print_json, print_records, say
 
 if TYPE_CHECKING:
     from clipper_agents.control.restore import RestorePlan
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 selection = typer.Typer(
     name="selection", no_args_is_help=True, help="Look at what an application has learned, and set it back."
 )
+SUMS = ("count", "loss", "weighted_count", "weighted_loss")
 
 
 @selection.command("show", epilog="Example: clipper-stream selection show digits --context user-42")
@@ -31,7 +31,13 @@ def show_selection(
 ) -> None:
     """Print totals and weights of the models, as the routers have stored them."""
     shown = _shown(deployment, application, context)
-    say(json.dumps(shown)) if as_json else _print(shown)
+    if as_json:
+        print_json(shown)
+        return
+    of = "without a context" if context is None else f"in context {context}"
+    say(f"{application} {of}; {shown['contexts']} contexts have totals")
+    numbers = {"weight", *(name.replace("_", " ") for name in SUMS)}
+    print_records(shown["models"], _model_row, otherwise="nothing learned", right=numbers)
 
 
 @selection.command("export", epilog="Example: clipper-stream selection export digits > digits.json")
@@ -117,26 +123,18 @@ def _shown(deployment: DeploymentContext, application: str, context: str | None)
     rows = asyncio.run(read_rows(deployment.kafka, deployment.catalogue, application))
     state = state_of_rows(rows, context)
     weights = weights_of(manifest, state, candidates)
-    sums = ("count", "loss", "weighted_count", "weighted_loss")
     return {
         "application": application,
         "context": context,
         "contexts": len({row.context for row in rows} - {None}),
         "models": [
-            {"model": ref, "weight": weights.get(ref), **{name: getattr(state.of(ref), name) for name in sums}}
+            {"model": ref, "weight": weights.get(ref), **{name: getattr(state.of(ref), name) for name in SUMS}}
             for ref in dict.fromkeys([*weights, *state.totals])
         ],
     }
 
 
-def _print(shown: dict[str, Any]) -> None:
-    headings = ("model", "weight", "count", "loss", "weighted count", "weighted loss")
-    rows = []
-    for one in shown["models"]:
-        weight = "no candidate" if one["weight"] is None else f"{one['weight']:.4f}"
-        numbers = (one["count"], one["loss"], one["weighted_count"], one["weighted_loss"])
-        rows.append((one["model"], weight, *(f"{number:.2f}" for number in numbers)))
-    of = "without a context" if shown["context"] is None else f"in context {shown['context']}"
-    screen = console()
-    screen.print(f"{shown['application']} {of}; {shown['contexts']} contexts have totals")
-    screen.print(table(headings, rows, right=headings[1:]) if rows else "nothing learned")
+def _model_row(model: dict[str, Any]) -> dict[str, str]:
+    numbers = {name.replace("_", " "): f"{model[name]:.2f}" for name in SUMS}
+    weight = "no candidate" if model["weight"] is None else f"{model['weight']:.4f}"
+    return {"model": model["model"], "weight": weight, **numbers}

@@ -6,7 +6,7 @@ Rules of this file:
 
 import json
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +26,9 @@ SHOWN_BYTES = 4_096
 """Of a value: a screen or two."""
 _BYTES_A_LINE = 16
 FOLDED_WIDTH = 16
-"""Of a column that is narrowed before others: less is hard to read."""
+"""Of a column that is folded before others: less is hard to read."""
+PIPE_COLUMNS = 132
+"""Where no terminal says how wide it is."""
 
 
 def say(*lines: str, stderr: bool = False) -> None:
@@ -36,15 +38,15 @@ def say(*lines: str, stderr: bool = False) -> None:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table without lines; where it is too wide, its cells are folded, and never its headings.
+    """A table without lines; where it is too wide, the widest cells are folded, and never its headings.
 
-    A page of `status` has a table an application, and rich's own takes three times as long.
+    A page of `status` has a table an application, and rich's own takes six times as long.
 
     Attributes:
         headings: Of the columns.
         rows: Cells; a row may have fewer than there are columns.
         right: Columns that are aligned at their right side.
-        wrapped: Columns that are narrowed first.
+        wrapped: Columns that are folded before all others.
     """
 
     headings: Sequence[str]
@@ -52,34 +54,41 @@ class TextTable:
     right: Collection[str]
     wrapped: Collection[str]
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Segment]":
-        from rich.segment import Segment
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Text]":
         from rich.text import Text
 
-        least = [*map(len, self.headings)]
-        cells = [(low, *(row[at].cell_len for row in self.rows if at < len(row))) for at, low in enumerate(least)]
-        first = [name in self.wrapped for name in self.headings]
-        gap, widths = _fitted([*map(max, cells)], least, first, options.max_width)
+        gap, widths = self._layout(options.max_width)
         for row in ([Text(name, "bold") for name in self.headings], *self.rows):
-            columns = [
+            cells = [
                 [cell] if cell.cell_len <= width else cell.wrap(console, width, overflow="fold")
                 for cell, width in zip(row, widths, strict=False)
             ]
-            for parts in zip_longest(*columns, fillvalue=Text()):
-                before = 0  # blanks, which nothing follows at the end of a line
+            for parts in zip_longest(*cells, fillvalue=Text()):
+                line = Text()
                 for name, part, width in zip(self.headings, parts, widths, strict=False):
-                    blanks = width - part.cell_len
-                    before += blanks if name in self.right else 0
-                    shown = part
-                    if part.plain.endswith(" "):
-                        shown = part.copy()
-                        shown.rstrip()
-                    if shown.plain:
-                        yield Segment(" " * before)
-                        yield from shown.render(console)
-                        before = 0
-                    before += part.cell_len - shown.cell_len + gap + (0 if name in self.right else blanks)
-                yield Segment.line()
+                    blanks = " " * (width - part.cell_len)
+                    line.append_text(Text(blanks) + part if name in self.right else part).append(
+                        gap if name in self.right else f"{blanks}{gap}"
+                    )
+                line.rstrip()
+                yield line
+
+    def _layout(self, room: int) -> tuple[str, list[int]]:
+        """What is between columns, and their widths; those too wide together are narrowed, the widest first."""
+        least = [*map(len, self.headings)]
+        found = [max(low, *(row[at].cell_len for row in self.rows if at < len(row)), 0) for at, low in enumerate(least)]
+        first = [max(low, FOLDED_WIDTH) for low in least]
+        floors = [
+            min(width, low) if name in self.wrapped else width
+            for name, width, low in zip(self.headings, found, first, strict=True)
+        ]
+        gap = 2 if sum(floors) + 2 * (len(found) - 1) <= room else 1
+        room -= gap * (len(found) - 1)
+        for least_widths in (floors, least):
+            while sum(found) > room and any(map(gt, found, least_widths)):
+                wide = [at for at, low in enumerate(least_widths) if found[at] > low]
+                found[max(wide, key=found.__getitem__)] -= 1
+        return " " * gap, found
 
 
 def table(
@@ -96,30 +105,24 @@ def table(
     return TextTable([*headings], cells, right, wrapped)
 
 
-def _fitted(widths: list[int], least: list[int], first: list[bool], room: int) -> tuple[int, list[int]]:
-    """Return the blanks between columns, and widths of at least the headings'; `first` says which are narrowed first.
-
-    >>> _fitted([4, 9, 90], [4, 7, 7], [False, False, True], 40)
-    (2, [4, 9, 23])
-    >>> _fitted([4, 9, 90], [4, 7, 7], [False, False, True], 20)
-    (1, [4, 7, 7])
-    """
-    between = len(widths) - 1
-    floors = [
-        max(low, FOLDED_WIDTH) if is_first else at for at, low, is_first in zip(widths, least, first, strict=True)
-    ]
-    found = _narrowed(widths, floors, room - 2 * between)
-    if sum(found) + 2 * between <= room:
-        return 2, found
-    return 1, _narrowed(found, least, room - between)
-
-
-def _narrowed(widths: list[int], least: list[int], room: int) -> list[int]:
-    """Return widths that take no more than the room, if they can: the widest is narrowed first."""
-    found = [*widths]
-    while sum(found) > room and any(map(gt, found, least)):
-        found[max((at for at, low in enumerate(least) if found[at] > low), key=found.__getitem__)] -= 1
-    return found
+def print_records(
+    records: Sequence[Any],
+    row_of: "Callable[[Any], Mapping[str, str | Text]]",
+    *,
+    as_json: bool = False,
+    otherwise: str = "nothing",
+    right: Collection[str] = (),
+    wrapped: Collection[str] = (),
+) -> None:
+    """Print a line of JSON a record, or a row of a table, or what is said where there are none."""
+    rows = [] if as_json else [row_of(one) for one in records]
+    if as_json:
+        print_json(*records)
+    elif rows:
+        cells = (row.values() for row in rows)
+        console(PIPE_COLUMNS).print(table(rows[0], cells, right=right, wrapped=wrapped))
+    else:
+        say(otherwise)
 
 
 def console(columns: int | None = None, *, stderr: bool = False) -> "Console":

@@ -69,11 +69,7 @@ def _with_model_alone(settings: "Settings", target: str, row: dict[str, Any]) ->
 
 
 async def serve(deployment: "Deployment") -> None:
-    """Start it, say when it serves, and end it at the first SIGINT or SIGTERM; at a second one kill what is left.
-
-    Raises:
-        SetupError: it cannot start, or its broker ended.
-    """
+    """Start it, say when it serves, and end it at the first SIGINT or SIGTERM; at a second one kill what is left."""
     from clipper_agents.settings.local_deployment import recorded
 
     ending = asyncio.Event()
@@ -91,7 +87,7 @@ async def serve(deployment: "Deployment") -> None:
         await _start_unless(deployment, ended)
         if not ending.is_set():
             with recorded(deployment.settings.kafka):
-                urls = {"gateway": deployment.gateway, "console": deployment.console}
+                urls = {"gateway": deployment.url("http"), "console": deployment.url("console")}
                 fields = "".join(f" {name}={url}" for name, url in urls.items() if url)
                 say(f"ready bootstrap={deployment.connection.bootstrap}{fields}")
                 await _watch_until(deployment, ended)

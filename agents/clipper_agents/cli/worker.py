@@ -48,7 +48,8 @@ def router(
     if port is not None:
         from clipper_agents.router.app import run
 
-        run(deployment.settings.router_settings(instance, deployment.kafka), metrics, port)
+        settings = deployment.settings
+        run(settings.worker(settings.router, instance, deployment.kafka), metrics, port)
 
 
 @worker.command(epilog="Example: clipper-stream worker host svm:2 --instance svm-a --config clipper.toml")
@@ -67,11 +68,12 @@ def host(
     metrics = HostMetrics()
     port = _start(deployment, deployment.settings.host, metrics, logs, ends_with_stdin)
     if port is not None:
-        declared = {each.ref: each for each in deployment.settings.models}
+        settings = deployment.settings
+        declared = {each.ref: each for each in settings.models}
         manifest = declared.get(model) or _published(deployment, model)
         from clipper_agents.host.app import run
 
-        run(deployment.settings.host_settings(instance, manifest, deployment.kafka), metrics, port)
+        run(settings.worker(settings.host, instance, deployment.kafka), manifest, metrics, port)
 
 
 @worker.command(epilog="Example: clipper-stream worker hosts --config clipper.toml")
@@ -104,7 +106,8 @@ def steward(
     if port is not None:
         from clipper_agents.rollout.worker import run
 
-        run(deployment.settings.steward_settings(instance, deployment.kafka), metrics, port)
+        settings = deployment.settings
+        run(settings.worker(settings.steward, instance, deployment.kafka), metrics, port)
 
 
 def _start(
@@ -114,11 +117,7 @@ def _start(
     logs: "LogOptions",
     ends_with_stdin: bool,
 ) -> int | None:
-    """Prepare the process, and return the port of its probes; None when it was told to end while it waited for Kafka.
-
-    Raises:
-        SetupError: the port is taken, or Kafka refuses the credentials.
-    """
+    """Prepare the process, and return the port of its probes; None when it was told to end before Kafka answered."""
     from clipper_agents.kafka.startup_check import wait_for_access
     from clipper_agents.observability.probes import ProbeServer
     from clipper_agents.supervisor.process import end_with_stdin

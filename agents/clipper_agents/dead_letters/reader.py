@@ -24,13 +24,7 @@ class NoSuchLetter(ClipperError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """One record of the dead letters' topic: the original's key, value and headers.
-
-    Attributes:
-        position: Its offset there, by which the commands name it.
-        headers: Those of the original, and those that say what was wrong.
-        said: What the latter say; None for a record that is no dead letter.
-    """
+    """One record of the dead letters' topic: the original's key, value and headers."""
 
     position: int
     at_ms: int
@@ -48,18 +42,19 @@ class Letter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which letters are meant: whole name of the original topic, since when, and a part of the error in any case."""
+    """Which letters are meant: original topic, since when, a part of the error in any case, and the first position."""
 
     topic: str | None = None
     since_ms: int | None = None
     error: str | None = None
+    first: int = 0
 
     def admits(self, letter: Letter) -> bool:
         """Return whether the filter admits the letter."""
         said = letter.said
         if self.topic is not None and (said is None or said.topic != self.topic):
             return False
-        if self.since_ms is not None and letter.at_ms < self.since_ms:
+        if letter.position < self.first or letter.at_ms < (self.since_ms or 0):
             return False
         words = "" if said is None else f"{said.exception} {said.message}"
         return self.error is None or self.error.lower() in words.lower()
@@ -83,11 +78,7 @@ class DeadLetterReader:
                         yield letter
 
     async def at(self, position: int) -> Letter:
-        """Return the letter at a position.
-
-        Raises:
-            NoSuchLetter: there is none.
-        """
+        """Return the letter at a position."""
         first, end = self.positions
         if not first <= position < end:
             known = f"positions go from {first} to {end - 1}" if first < end else "there is none"
@@ -102,12 +93,7 @@ class DeadLetterReader:
 
 @asynccontextmanager
 async def opened_letters(connection: KafkaConnection, catalogue: Catalogue) -> AsyncIterator[DeadLetterReader]:
-    """The dead letters for the time of the block.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no such topic.
-    """
+    """The dead letters for the time of the block."""
     found = await existing_topics(connection, catalogue.prefix)
     checked_partitions(catalogue.dead_letters, found.get(catalogue.dead_letters))
     tp = TopicPartition(catalogue.dead_letters, 0)

@@ -1,28 +1,18 @@
 """Sends dead letters to where they came from once more.
 
-Rules of this file:
-- A letter is noted as replayed before it is sent, and the note is taken back when the broker refuses it: whatever
-  happens, it is not sent twice unless it is asked for.
-- Key, value and headers are the original's, but for when a feedback was said first: it is said again now. A letter of
-  which something was cut is not sent: that would be another record.
+Key, value and headers are the original's, but for when a feedback was said first: it is said again now. A letter of
+which something was cut is not sent: that would be another record.
 """
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from clipper_agents.dead_letters.reader import (
-    REPLAYED_FROM,
-    DeadLetterReader,
-    Letter,
-    NoSuchLetter,
-    opened_letters,
-)
-from clipper_agents.dead_letters.replayed_marks import Replayed
+from clipper_agents.dead_letters.reader import REPLAYED_FROM, Letter, opened_letters
 from clipper_agents.kafka.clients import make_producer
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
@@ -64,127 +54,61 @@ def refusal(letter: Letter, catalogue: Catalogue, topics: Mapping[str, int]) -> 
     return None
 
 
-def replayed_headers(letter: Letter) -> list[tuple[str, bytes | None]]:
-    """The original's headers, and the position from which it was replayed."""
-    left_out = {REPLAYED_FROM, FORWARDED}
-    kept = [(name, value) for name, value in letter.headers if not name.startswith(PREFIX) and name not in left_out]
-    return [*kept, (REPLAYED_FROM, str(letter.position).encode())]
-
-
-class Replayer:
-    """Replays letters, a list at a time; with `again` those too that were replayed before."""
-
-    def __init__(
-        self,
-        producer: AIOKafkaProducer,
-        replayed: Replayed,
-        catalogue: Catalogue,
-        topics: Mapping[str, int],
-        *,
-        again: bool = False,
-    ) -> None:
-        self._producer, self._replayed = producer, replayed
-        self._catalogue, self._topics, self._again = catalogue, topics, again
-
-    async def replay(self, letters: Sequence[Letter]) -> list[ReplayOutcome]:
-        """Send the letters, except where there is a reason not to; what became of each, in their order.
-
-        Raises:
-            KafkaUnreachable: the broker went away.
-        """
-        rules = self._replayed, self._catalogue, self._topics
-        reasons = {letter.position: await _why_not(letter, *rules, again=self._again) for letter in letters}
-        chosen = [letter for letter in letters if reasons[letter.position] is None]
-        await self._replayed.note([letter.position for letter in chosen])
-        sent = dict(zip([letter.position for letter in chosen], await self._send(chosen), strict=True))
-        await self._replayed.note([one.position for one in sent.values() if one.sent_to is None], replayed=False)
-        return [
-            sent.get(position) or ReplayOutcome(position, None, reason or "") for position, reason in reasons.items()
-        ]
-
-    async def _send(self, letters: Sequence[Letter]) -> list[ReplayOutcome]:
-        under_way = [await self._begin(letter) for letter in letters]
-        return [await self._sent(letter, future) for letter, future in zip(letters, under_way, strict=True)]
-
-    async def _begin(self, letter: Letter) -> "asyncio.Future[Any] | KafkaError":
-        said = letter.said
-        if said is None:  # refused before
-            raise NoSuchLetter(f"position {letter.position} holds no dead letter")
-        try:
-            future: asyncio.Future[Any] = await self._producer.send(
-                said.topic, letter.value, letter.key, said.partition, headers=replayed_headers(letter)
-            )
-        except KafkaError as error:
-            return error
-        return future
-
-    async def _sent(self, letter: Letter, under_way: "asyncio.Future[Any] | KafkaError") -> ReplayOutcome:
-        try:
-            if isinstance(under_way, KafkaError):
-                raise under_way
-            stored = await under_way
-        except KafkaError as error:
-            return ReplayOutcome(letter.position, None, f"the broker does not take it: {error!r}")
-        return ReplayOutcome(letter.position, f"{stored.topic}[{stored.partition}] at offset {stored.offset}")
-
-
-async def _why_not(
-    letter: Letter, replayed: Replayed, catalogue: Catalogue, topics: Mapping[str, int], *, again: bool
-) -> str | None:
-    """Why the letter is left alone; None when it is to be sent."""
-    if not again and await replayed.of(letter.position):
-        return "it was replayed before: --again sends it once more"
-    return refusal(letter, catalogue, topics)
-
-
 async def check_letters(
-    kafka: KafkaConnection, catalogue: Catalogue, positions: Iterable[int], *, again: bool = False
+    kafka: KafkaConnection, catalogue: Catalogue, positions: Iterable[int]
 ) -> list[tuple[Letter, str | None]]:
-    """Return the letters at these positions without values, each with the reason why it would not be sent.
-
-    Raises:
-        NoSuchLetter: one of them is not there.
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no topic of dead letters.
-    """
-    rules = Replayed(kafka, catalogue), catalogue, await existing_topics(kafka, catalogue.prefix)
+    """Return the letters at these positions without values, each with the reason why it would not be sent."""
+    topics = await existing_topics(kafka, catalogue.prefix)
     async with opened_letters(kafka, catalogue) as letters:
-        return [
-            (dataclasses.replace(letter, value=None), await _why_not(letter, *rules, again=again))
-            async for letter in _letters_at(letters, positions)
-        ]
+        found = [await letters.at(position) for position in positions]
+    return [(dataclasses.replace(letter, value=None), refusal(letter, catalogue, topics)) for letter in found]
 
 
 async def replay_letters(
-    kafka: KafkaConnection, catalogue: Catalogue, positions: Iterable[int], *, again: bool = False
+    kafka: KafkaConnection, catalogue: Catalogue, positions: Iterable[int]
 ) -> AsyncIterator[list[ReplayOutcome]]:
     """Send the letters at these positions once more, and yield what became of them; errors as of `check_letters`."""
     topics = await existing_topics(kafka, catalogue.prefix)
-    async with opened_letters(kafka, catalogue) as letters, replaying_producer(kafka) as producer:
-        replayer = Replayer(producer, Replayed(kafka, catalogue), catalogue, topics, again=again)
-        async for batch in in_batches(_letters_at(letters, positions)):
-            yield await replayer.replay(batch)
+
+    async def replay(batch: list[Letter]) -> list[ReplayOutcome]:
+        begun = [await _begin(producer, letter, refusal(letter, catalogue, topics)) for letter in batch]
+        return await asyncio.gather(*begun)
+
+    async with opened_letters(kafka, catalogue) as letters, _producer(kafka) as producer:
+        batch: list[Letter] = []
+        for position in positions:
+            batch.append(await letters.at(position))
+            if len(batch) >= BATCH_LETTERS or sum(len(one.value or b"") for one in batch) >= BATCH_BYTES:
+                yield await replay(batch)
+                batch = []
+        if batch:
+            yield await replay(batch)
 
 
-async def _letters_at(letters: DeadLetterReader, positions: Iterable[int]) -> AsyncIterator[Letter]:
-    for position in positions:
-        yield await letters.at(position)
-
-
-async def in_batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:
-    """The letters in lists that memory has room for."""
-    batch: list[Letter] = []
-    size_bytes = 0
-    async for letter in letters:
-        batch.append(letter)
-        size_bytes += len(letter.value or b"") + len(letter.key or b"")
-        if len(batch) >= BATCH_LETTERS or size_bytes >= BATCH_BYTES:
-            yield batch
-            batch, size_bytes = [], 0
-    if batch:
-        yield batch
-
-
-def replaying_producer(kafka: KafkaConnection) -> AIOKafkaProducer:
-    """Open a producer for `Replayer`."""
+def _producer(kafka: KafkaConnection) -> AIOKafkaProducer:
     return make_producer(kafka, idempotent=False, max_request_size=LARGEST_RECORD_BYTES)
+
+
+async def _begin(producer: AIOKafkaProducer, letter: Letter, reason: str | None) -> "asyncio.Task[ReplayOutcome]":
+    """Hand the letter over behind those before it, unless there is a reason not to."""
+    stored: asyncio.Future[Any] | None = None
+    if letter.said is not None and reason is None:
+        left_out = {REPLAYED_FROM, FORWARDED}
+        headers = [pair for pair in letter.headers if not pair[0].startswith(PREFIX) and pair[0] not in left_out]
+        headers.append((REPLAYED_FROM, str(letter.position).encode()))
+        to = letter.said.topic, letter.value, letter.key, letter.said.partition
+        try:
+            stored = await producer.send(*to, headers=headers)
+        except KafkaError as error:
+            reason = f"the broker does not take it: {error!r}"
+    return asyncio.create_task(_outcome(letter.position, stored, reason or ""))
+
+
+async def _outcome(position: int, stored: "asyncio.Future[Any] | None", reason: str) -> ReplayOutcome:
+    if stored is None:
+        return ReplayOutcome(position, None, reason)
+    try:
+        record = await stored
+    except KafkaError as error:
+        return ReplayOutcome(position, None, f"the broker does not take it: {error!r}")
+    return ReplayOutcome(position, f"{record.topic}[{record.partition}] at offset {record.offset}")

@@ -2,9 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,7 @@ FAULTY_MODEL = "clipper_agents.demo.models:FaultyModel"
 BATCH = BatchSpec(limit="aimd", target_ms=25.0, max_rows=256, max_delay_ms=4.0)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedModel:
+class TrainedModel(NamedTuple):
     """A model that can be served, from a skops file; `validation_error` is its share of wrong digits."""
 
     name: str

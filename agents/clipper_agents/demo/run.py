@@ -38,7 +38,7 @@ from clipper_agents.replay.verify import verify
 from clipper_agents.settings import BrokerSection, Settings, load_settings
 from clipper_agents.status.collect import read_status
 from clipper_agents.supervisor.deployment import Deployment
-from clipper_agents.supervisor.supervised_process import ProcessEnvironment
+from clipper_agents.supervisor.supervisor import ProcessEnvironment
 from clipper_loadgen import run_load
 from clipper_loadgen.run import LoadRun
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
@@ -65,11 +65,7 @@ async def run_demo(
     *,
     opens_console: bool = False,
 ) -> DemoResult:
-    """Run it; `say` is told what happens, and what the processes print goes to `log`.
-
-    Raises:
-        SetupError: no Kafka, a wrong setting, or a process that cannot start.
-    """
+    """Run it; `say` is told what happens, and what the processes print goes to `log`."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory("-demo", "clipper-", ignore_cleanup_errors=True)))
         say("training five models")
@@ -87,15 +83,17 @@ async def run_demo(
         connection, catalogue = deployment.connection, deployment.catalogue
         options = f"--bootstrap {connection.bootstrap} --set kafka.prefix={catalogue.prefix}"
         say(f"all else there is to see: clipper-stream watch {options}")
-        if deployment.console:
-            show_console(deployment.console, say, opens=opens_console)
+        if console := deployment.url("console"):
+            say(f"console: {console}")
+            if opens_console:  # in a thread, which may wait for the browser
+                threading.Thread(target=webbrowser.open, args=[console], daemon=True).start()
         recorder = DemoRecorder(queries, [model.ref for model in models], flag)
 
         async def follow(run: LoadRun) -> None:
             recorder.labels = run.script.labels or ()
             while True:
                 await asyncio.sleep(LINE_EVERY_S)
-                say(progress_line(run, await _read_metrics(deployment)))
+                say(progress_line(run))
 
         load = demo_load(draw_traffic(digits, queries, seed), rate_per_s, seed)
         report = await run_load(load, connection, catalogue, follow, recorder)
@@ -150,27 +148,15 @@ async def _own_topics(environ: Mapping[str, str], folder: Path) -> AsyncIterator
         await delete_topics(connection, list(await existing_topics(connection, prefix)))
 
 
-def show_console(url: str, say: Callable[[str], None], *, opens: bool) -> None:
-    """Say where the console is, and open it in a browser if that is asked for."""
-    say(f"console: {url}")
-    if opens:
-        threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()  # which may wait for the browser
-
-
-def progress_line(run: LoadRun, metrics: Scrape) -> str:
-    """How far a run is, which model each policy trusts most, and what the router has counted."""
-    ledger, leaders = run.ledger, []
-    for policy in POLICIES:
-        weights = metrics.by("model", "clipper_selection_weight", application=application_of(policy))
-        ref, weight = max(weights.items(), key=lambda one: one[1], default=("-", 0.0))
-        leaders.append(f"{policy}={ref.partition(':')[0]}:{weight:.0%}")
+def progress_line(run: LoadRun) -> str:
+    """How far a run is, how late its latest answers were, and how many were defaults."""
+    ledger = run.ledger
     latencies_s = ledger.latencies_s(max(0, ledger.sent_count - RECENT))
     answered_s = latencies_s[np.isfinite(latencies_s)]
     p50_s, p99_s = np.percentile(answered_s, (50, 99)) if len(answered_s) else (np.nan, np.nan)
-    phase, learned = phase_of(ledger.sent_count - 1, len(ledger)), metrics.value("clipper_feedback_total")
     return (
-        f"{ledger.answered_count:,}/{len(ledger):,} {phase} {' '.join(leaders)} p50={1000 * p50_s:.0f}ms "
-        f"p99={1000 * p99_s:.0f}ms defaults={len(ledger.reasons):,} learned={learned:,.0f}/{run.feedback_sent:,}"
+        f"{ledger.answered_count:,}/{len(ledger):,} {phase_of(ledger.sent_count - 1, len(ledger))} "
+        f"p50={1000 * p50_s:.0f}ms p99={1000 * p99_s:.0f}ms defaults={len(ledger.reasons):,}"
     )
 
 
@@ -183,16 +169,12 @@ def scrape_all(ports: Iterable[int | None]) -> Scrape:
     return Scrape(samples)
 
 
-async def _read_metrics(deployment: Deployment) -> Scrape:
-    children = deployment.supervisor.children.values()
-    return await asyncio.to_thread(scrape_all, [child.metrics_port for child in children])
-
-
 async def _settled(deployment: Deployment, feedback_sent: int) -> tuple[Scrape, dict[str, int]]:
     """Wait until all feedback is counted and all input committed; the metrics, and what is not committed by topic."""
     end_s = time.monotonic() + SETTLED_WITHIN_S
     while True:
-        metrics = await _read_metrics(deployment)
+        ports = [child.metrics_port for child in deployment.supervisor.children.values()]
+        metrics = await asyncio.to_thread(scrape_all, ports)
         status = await read_status(deployment.connection, deployment.catalogue)
         behind = {topic: lag for group in status.groups for topic, lag in group.lag.items() if lag}
         is_counted = metrics.value("clipper_feedback_total") >= feedback_sent

@@ -53,7 +53,6 @@ def demo_load(pictures: Dataset, rate_per_s: float, seed: int) -> LoadPlan:
         dataset=pictures,
         repeat_ratio=0.1,
         feedback_delay_s=0.075,
-        feedback_distribution="exponential",
         seed=seed,
     )
 

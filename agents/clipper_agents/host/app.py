@@ -10,12 +10,12 @@ Serving never waits for that: reports are written from a thread of their own, as
 import asyncio
 import logging
 import os
+import random
 import signal
 from typing import Any
 
 from clipper_agents.control.host_reports import HostReports, address_of, one_line
 from clipper_agents.host.batch_traces import BatchTraces
-from clipper_agents.host.cpu_affinity import limit_cores
 from clipper_agents.host.engine import make_engine
 from clipper_agents.host.poison_rows import PoisonRows
 from clipper_agents.host.predictor import Predictor, prepare
@@ -24,7 +24,8 @@ from clipper_agents.host.watchdog import ModelWatch, bound_allocations
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import HostMetrics
 from clipper_agents.observability.tracing import start_tracing
-from clipper_agents.settings.workers import HostSettings
+from clipper_agents.settings.sections import HostSection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.worker_process import redirect_stdout, run_worker
 from clipper_topics.host_report import HostReport, State
@@ -39,31 +40,34 @@ LAST_WORD_S = 2.0
 """A broker that is away must not hold up the end of a process."""
 
 
-def run(settings: HostSettings, metrics: HostMetrics, port: int) -> None:
+def run(settings: WorkerSettings[HostSection], model: ModelManifest, metrics: HostMetrics, port: int) -> None:
     """Host the model until SIGTERM or SIGINT; prints `ready role=host model=... metrics=PORT` when it serves.
 
     Its metrics and probes are served on `port` already. `SetupError` where the model cannot be loaded.
     """
-    metrics.health.waits_for = f"model {settings.model.ref} is loading"
+    metrics.health.waits_for = f"model {model.ref} is loading"
     metrics.watch_disk(settings.data_dir)
     redirect_stdout()
-    limit_cores(settings.model.cpus, settings.instance)
+    if model.cpus is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores_of(model.cpus, settings.instance, os.sched_getaffinity(0)))
     written = HostReports(settings.kafka, settings.catalogue.hosts)
-    address = address_of(settings.metrics_address, port)
-    reports = SelfReports(written, settings.model, settings.instance, address)
+    address = address_of(settings.section.metrics_address, port)
+    reports = SelfReports(written, model, settings.instance, address)
     reports.say("starting")
     try:
         poison_rows = PoisonRows(settings.data_dir / "model")
-        predictor = prepare(settings.model, settings.allowed, settings.files)
+        predictor = prepare(model, settings.allowed, settings.files)
     except Exception as error:
         reports.fails(error)
         raise
-    ready = f"ready role=host model={settings.model.ref} instance={settings.instance} metrics={port}"
-
-    def make() -> HostProcess:
-        return HostProcess(settings, predictor, poison_rows, metrics, reports)
-
-    run_worker(make, ready, settings.kafka, metrics.health, reports)
+    ready = f"ready role=host model={model.ref} instance={settings.instance} metrics={port}"
+    run_worker(
+        lambda: HostProcess(settings, model, predictor, poison_rows, metrics, reports),
+        ready,
+        settings.kafka,
+        metrics.health,
+        reports,
+    )
 
 
 class SelfReports:
@@ -101,18 +105,24 @@ class SelfReports:
         await asyncio.wrap_future(self._reports.refused)
 
 
+def cores_of(cpus: float, instance: str, available: set[int]) -> list[int]:
+    """The cores of a host: whole ones, at least one, at each start the same, and not the first ones for every host."""
+    return random.Random(instance).sample(sorted(available), min(max(1, int(cpus)), len(available)))  # noqa: S311
+
+
 class HostProcess:
     """A host from its start to its end."""
 
     def __init__(
         self,
-        settings: HostSettings,
+        settings: WorkerSettings[HostSection],
+        model: ModelManifest,
         predictor: Predictor,
         poison_rows: PoisonRows,
         metrics: HostMetrics,
         reports: SelfReports,
     ) -> None:
-        model, catalogue = settings.model, settings.catalogue
+        catalogue = settings.catalogue
         self._metrics, self._reports = metrics, reports
         group = catalogue.host_group(model.name, model.version)
         self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)

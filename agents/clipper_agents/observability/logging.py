@@ -7,8 +7,6 @@ Rules of this file:
 - One record is one line: a traceback is a field with its line breaks escaped. An error of ours says what is to be done
   about it, whichever library logs it: it has none.
 - What a new topic or group makes every client say for a moment is written only when it lasts.
-- A handler never outlives its stream: whoever gives a file to the logs gives it for a block, at whose end the handlers
-  of before are back.
 - In an outage aiokafka logs thousands of lines a second, so the libraries' loggers say each message at most
   `BURST` times in `PERIOD_S`; the next line that passes says how many were left out.
 """
@@ -16,13 +14,10 @@ Rules of this file:
 import json
 import logging
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, Any
 
 from clipper_stream.errors import ClipperError, InvalidSetting, plain
@@ -66,13 +61,26 @@ class LogOptions:
         given = {"--log-level": self.level, "--log-format": self.format}
         return tuple(word for option, value in given.items() if value for word in (option, value))
 
-    def configure(self, environ: Mapping[str, str]) -> None:
-        """Send all logs of the process to stderr: without options of level info, and as text.
+    def configure(self, environ: Mapping[str, str], stream: IO[str] | None = None) -> None:
+        """Send all logs of the process to a stream, or to stderr: without options of level info, and as text.
 
         Raises:
             InvalidSetting: no such level or format.
         """
-        _configure(self, environ, sys.stderr)
+        name = (self.level or environ.get("CLIPPER_LOG_LEVEL") or "info").lower()
+        form = (self.format or environ.get("CLIPPER_LOG_FORMAT") or "text").lower()
+        for what, given, known in (("level", name, LEVELS), ("format", form, FORMATS)):
+            if given not in known:
+                raise InvalidSetting(f"log {what} {given!r}: use one of {', '.join(known)}")
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(JsonFormatter() if form == "json" else KeyValueFormatter())
+        handler.addFilter(FloodFilter())
+        root = logging.getLogger()
+        root.handlers[:] = [handler]
+        root.setLevel(name.upper())
+        for noisy in NOISY:
+            logging.getLogger(noisy).setLevel(logging.DEBUG if name == "debug" else logging.WARNING)
+        logging.captureWarnings(capture=True)
 
 
 DEFAULT_LOGS = LogOptions()
@@ -159,11 +167,7 @@ def _quoted(value: object) -> str:
 
 
 class FloodFilter(logging.Filter):
-    """Lets a message of a noisy logger pass a few times a period.
-
-    Args:
-        clock: Seconds that never go back; given by tests.
-    """
+    """Lets a message of a noisy logger pass a few times a period."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -196,44 +200,3 @@ class FloodFilter(logging.Filter):
         if self._passing_since_s is None or now_s - self._passing_since_s > PASSES_WITHIN_S + PERIOD_S:
             self._passing_since_s = now_s
         return now_s - self._passing_since_s <= PASSES_WITHIN_S
-
-
-@contextmanager
-def log_file(path: Path, level: str | None, environ: Mapping[str, str]) -> Iterator[IO[str]]:
-    """Send all logs and warnings of the process to a file, written anew, for the length of a block.
-
-    Yields:
-        The file, for lines that are no logs; the block must end before anything else writes to it.
-
-    Raises:
-        InvalidSetting: no such level or format.
-        OSError: the file cannot be written.
-    """
-    root = logging.getLogger()
-    handlers, levels = root.handlers[:], {one: one.level for one in (root, *map(logging.getLogger, NOISY))}
-    with path.open("w", encoding="utf-8", buffering=1) as lines:
-        try:
-            _configure(LogOptions(level), environ, lines)
-            yield lines
-        finally:
-            root.handlers[:] = handlers
-            for one, before in levels.items():
-                one.setLevel(before)
-            logging.captureWarnings(capture=False)
-
-
-def _configure(options: LogOptions, environ: Mapping[str, str], stream: IO[str]) -> None:
-    name = (options.level or environ.get("CLIPPER_LOG_LEVEL") or "info").lower()
-    form = (options.format or environ.get("CLIPPER_LOG_FORMAT") or "text").lower()
-    for what, given, known in (("level", name, LEVELS), ("format", form, FORMATS)):
-        if given not in known:
-            raise InvalidSetting(f"log {what} {given!r}: use one of {', '.join(known)}")
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if form == "json" else KeyValueFormatter())
-    handler.addFilter(FloodFilter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(name.upper())
-    for noisy in NOISY:
-        logging.getLogger(noisy).setLevel(logging.DEBUG if name == "debug" else logging.WARNING)
-    logging.captureWarnings(capture=True)

@@ -30,7 +30,8 @@ from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, is
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.rollout.read_comparisons import begins_ms
-from clipper_agents.settings.workers import StewardSettings
+from clipper_agents.settings.sections import StewardSection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 
@@ -60,7 +61,9 @@ class RolloutController:
         comparisons: How all versions stood when they were last reported, at most `REPORT_EVERY_S` ago.
     """
 
-    def __init__(self, settings: StewardSettings, changes: ControlChanges, metrics: StewardMetrics) -> None:
+    def __init__(
+        self, settings: WorkerSettings[StewardSection], changes: ControlChanges, metrics: StewardMetrics
+    ) -> None:
         self._settings, self._changes, self._metrics = settings, changes, metrics
         self.comparisons: tuple[Comparison, ...] = ()
         self._reports = ComparisonReports(settings.kafka, settings.catalogue)
@@ -127,7 +130,9 @@ class RolloutController:
         """
         settings, control = self._settings, self._control
         known = dict(control.drifts)
-        fold = EvidenceFold(settings.catalogue, control.current, settings.horizon_s, settings.max_queries, known)
+        fold = EvidenceFold(
+            settings.catalogue, control.current, settings.horizon_s, settings.section.max_queries, known
+        )
         logs = MergedLogTailer(settings.kafka, settings.catalogue)
         self._followed, self._specs, self._revisions, self._caught_up = -1, {}, {}, False
         try:

@@ -16,14 +16,15 @@ from clipper_agents.kafka.errors import TopicMadeAnew
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
 from clipper_agents.rollout.decisions import ControlChanges
-from clipper_agents.settings.workers import StewardSettings
+from clipper_agents.settings.sections import StewardSection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.streaming.reachability import watch_kafka
 from clipper_stream.client.access import RIGHTS, refused_right
 
 logger = logging.getLogger(__name__)
 
 
-def run(settings: StewardSettings, metrics: StewardMetrics, port: int) -> None:
+def run(settings: WorkerSettings[StewardSection], metrics: StewardMetrics, port: int) -> None:
     """Compare and decide until SIGTERM or SIGINT; prints `ready role=steward instance=... metrics=PORT` first.
 
     Its metrics and probes are served on `port` already.
@@ -48,7 +49,7 @@ def run(settings: StewardSettings, metrics: StewardMetrics, port: int) -> None:
         raise SystemExit(exits.CRASHED) from error
 
 
-async def _run(settings: StewardSettings, metrics: StewardMetrics, ready: str) -> None:
+async def _run(settings: WorkerSettings[StewardSection], metrics: StewardMetrics, ready: str) -> None:
     told = asyncio.Event()
 
     def end() -> None:

@@ -43,7 +43,8 @@ from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import ContextBound, SelectionStore
 from clipper_agents.router.self_report import RouterReports
 from clipper_agents.router.set_aside import READ_BYTES, DeferredQueries, SkippedBacklogs
-from clipper_agents.settings.workers import RouterSettings
+from clipper_agents.settings.sections import RouterSection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.partition_writer import PartitionWriter
@@ -68,7 +69,7 @@ DRAIN_S = 5.0
 """Longest wait for queries in flight when the process is told to stop."""
 
 
-def run(settings: RouterSettings, metrics: RouterMetrics, port: int) -> None:
+def run(settings: WorkerSettings[RouterSection], metrics: RouterMetrics, port: int) -> None:
     """Route until SIGTERM; prints `ready role=router instance=... metrics=PORT` when it serves.
 
     Its metrics and probes are served on `port` already.
@@ -91,7 +92,7 @@ class RouterProcess:
         metrics: Metrics of the process, served on `port`.
     """
 
-    def __init__(self, settings: RouterSettings, metrics: RouterMetrics, port: int) -> None:
+    def __init__(self, settings: WorkerSettings[RouterSection], metrics: RouterMetrics, port: int) -> None:
         catalogue, folder = settings.catalogue, settings.data_dir
         identity = os.urandom(8)  # new at each start: outputs for another process are somebody else's
         self._settings, self.metrics = settings, metrics
@@ -101,7 +102,7 @@ class RouterProcess:
         self._skew, self._ahead_s, self._rebalances = ClockSkew(), 0.0, 0
         self._reports: RouterReports | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._metrics_address = address_of(settings.metrics_address, port)
+        self._metrics_address = address_of(settings.section.metrics_address, port)
         self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
         app.topic_ids = TopicIds({spec.name: spec.partitions for spec in catalogue.fixed_topics()})
         app.restore_state, app.state_positions = self._restore, self._positions
@@ -127,11 +128,11 @@ class RouterProcess:
             IndexedLog(app, catalogue.predictions, decisions, read_prediction, self._skew),
             IndexedLog(app, catalogue.audits, audits, read_audit),
         )
-        self._caches = PartitionCaches(folder / "cache", settings.cache_bytes)
+        self._caches = PartitionCaches(folder / "cache", settings.section.cache_bytes)
         stores = QueryStores(self._registry, self._selection, self._caches, self._logs)
 
         # a query's life
-        self._router = Router(settings.max_in_flight)
+        self._router = Router(settings.section.max_in_flight)
         self._queries = QueryConsumer(app, catalogue.queries, self._router)
         self._pipeline = QueryPipeline(self._router, stores, self._queries, metrics, app, traces)
         self._sender = RequestSender(app, catalogue, identity, self._registry, self._pipeline, traces)
@@ -152,7 +153,7 @@ class RouterProcess:
         )
         outputs = OutputAgent(identity, self._pipeline, self._sender, dead_letters, metrics, traces)
         self._feedback = FeedbackProcessor(app, catalogue, stores, self._control, self._agent, metrics, traces)
-        self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.max_contexts)
+        self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.section.max_contexts)
         app.agent(app.raw_topic(catalogue.queries), name="route")(self._agent.serve)
         app.agent(app.raw_topic(catalogue.outputs), name="gather")(outputs.serve)
         app.agent(app.raw_topic(catalogue.feedback), name="learn")(self._feedback.serve)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from clipper_agents.settings.sections import GatewaySection
+from clipper_agents.settings.sections import GatewaySection, ModelsSection
 from clipper_stream.drift.detectors import make_spec
 from clipper_stream.errors import SetupError
 from clipper_stream.models.allowlist import local_path
@@ -61,16 +61,17 @@ def outside_problems(
             yield f"model {model.ref!r}: {error}"
 
 
-def gateway_problems(section: GatewaySection) -> Iterator[str]:
-    """Keys of the gateway of which one is nothing without the other."""
-    for one, other in (("tls_certfile", "tls_keyfile"), ("oidc_issuer", "oidc_audience")):
-        if bool(getattr(section, one)) != bool(getattr(section, other)):
-            given, missing = (one, other) if getattr(section, one) else (other, one)
+def section_problems(loading: ModelsSection, gateway: GatewaySection) -> Iterator[str]:
+    """Keys that cannot be, and keys of which one is nothing without the other."""
+    for entry in loading.allowed_modules or ():
+        if "/" in entry:
+            yield f"models.allowed_modules: {entry!r} is no module: put it into models.allowed_locations"
+    pairs = ("tls_certfile", "tls_keyfile"), ("oidc_issuer", "oidc_audience")
+    for given, missing in [*pairs, *(pair[::-1] for pair in pairs), ("oidc_jwks_url", "oidc_issuer")]:
+        if getattr(gateway, given) and not getattr(gateway, missing):
             yield f"gateway.{given} is given without gateway.{missing}: give both, or none of them"
-    if section.oidc_jwks_url and not section.oidc_issuer:
-        yield "gateway.oidc_jwks_url is given without gateway.oidc_issuer: give both, or none of them"
-    if section.port and section.port == section.grpc_port:
-        yield f"gateway.port = gateway.grpc_port = {section.port}: give each server a port of its own, or 0"
+    if gateway.port and gateway.port == gateway.grpc_port:
+        yield f"gateway.port = gateway.grpc_port = {gateway.port}: give each server a port of its own, or 0"
 
 
 def _reference_problems(

@@ -1,12 +1,26 @@
-"""`Settings`: a checked configuration, and how it is loaded."""
+"""`Settings`: a checked configuration, and how it is loaded.
 
-from collections.abc import Mapping
+Rules of this file:
+- Precedence, said here and nowhere else: command line, then environment, then file, then default.
+- The environment knows `KAFKA_*` for the connection (`clipper_topics.connection.VARIABLES`; an empty one is absent)
+  and `CLIPPER_<SECTION>_<KEY>` for every key of a section: `CLIPPER_ROUTER_PROCESSES=2` is `[router] processes = 2`.
+  Other `CLIPPER_*` variables are not looked at.
+- Text from the environment or the command line is turned into the key's type; a list is separated by commas.
+- A model without a runtime has the one that the form of its URI tells.
+- TOML has no null, so `objective_ms = "none"` stands for it: an application without a deadline.
+- Files and folders are named relative to the configuration's folder: it can be used from anywhere.
+"""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from clipper_agents.settings.checks import declared_code, gateway_problems, manifest_problems, outside_problems
+from clipper_agents.settings.checks import declared_code, manifest_problems, outside_problems, section_problems
 from clipper_agents.settings.error_messages import explained
 from clipper_agents.settings.sections import (
     BrokerSection,
@@ -15,19 +29,20 @@ from clipper_agents.settings.sections import (
     KafkaSection,
     ModelsSection,
     RouterSection,
+    Section,
     StewardSection,
     SupervisorSection,
 )
-from clipper_agents.settings.sources import overlay, read_file
-from clipper_agents.settings.workers import MIB, GatewaySettings, HostSettings, RouterSettings, StewardSettings
-from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_agents.settings.workers import S, WorkerSettings
+from clipper_stream.errors import InvalidSetting
+from clipper_stream.models.registry import runtime_for
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
 
-class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Settings(Section, frozen=True):
     """The content of clipper.toml with the environment and the command line on top.
 
     >>> Settings(router=RouterSection(processes=2)).router.processes
@@ -55,35 +70,6 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         """Whether the deployment lives on a temporary embedded broker, so that all its data is temporary."""
         return self.kafka.bootstrap is None and self.broker.data_dir is None
 
-    def connection(self, environ: Mapping[str, str]) -> KafkaConnection:
-        """How to reach Kafka.
-
-        Args:
-            environ: Only `KAFKA_SASL_PASSWORD` is read from it; `load_settings` has read the rest.
-
-        Raises:
-            InvalidSetting: no address, or settings that do not fit together.
-        """
-        kafka = self.kafka
-        if not kafka.bootstrap:
-            raise InvalidSetting(
-                "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap, "
-                "or run `clipper-stream up` in this folder"
-            )
-        try:
-            return KafkaConnection(
-                kafka.bootstrap,
-                security_protocol=kafka.security_protocol.upper(),
-                sasl_mechanism=kafka.sasl_mechanism and kafka.sasl_mechanism.upper(),
-                username=kafka.username,
-                password=(environ.get(VARIABLES["password"]) or None) if kafka.username else None,
-                cafile=kafka.cafile,
-                certfile=kafka.certfile,
-                keyfile=kafka.keyfile,
-            )
-        except InvalidConnection as error:
-            raise InvalidSetting(str(error)) from error
-
     @property
     def allowed(self) -> tuple[str, ...]:
         """What a process may load: what is said, or else what this configuration itself declares, and nothing else.
@@ -100,65 +86,47 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         """What the operator says about model files."""
         return FileRules(unpickle=self.loading.unpickle, cache_dir=self.loading.cache_dir)
 
-    def model(self, ref: str) -> ModelManifest:
-        """The declared model of this reference, `name:version`.
-
-        Raises:
-            UnknownName: it is not declared.
-        """
-        declared = {model.ref: model for model in self.models}
-        if ref not in declared:
-            raise UnknownName(f"model {ref!r} is not declared; declared: {', '.join(declared) or 'none'}")
-        return declared[ref]
-
-    def router_settings(self, instance: str, kafka: KafkaConnection) -> RouterSettings:
-        """What the router of this name needs."""
-        return RouterSettings(
-            **self._worker_settings(instance, kafka, self.router),
-            data_dir=Path(self.router.data_dir or self._own_folder / "router") / instance,
-            allowed=self.allowed,
-            files=self.files,
-            max_in_flight=self.router.max_in_flight,
-            horizon_s=self.router.horizon_s,
-            max_contexts=self.router.max_contexts,
-            cache_bytes=int(self.router.cache_mib * MIB),
-        )
-
-    def host_data_dir(self, instance: str) -> Path:
-        """Where the host of this name keeps what it must know after a death."""
-        return Path(self.host.data_dir or self._own_folder / "host") / instance
-
-    def host_settings(self, instance: str, model: ModelManifest, kafka: KafkaConnection) -> HostSettings:
-        """What the host of this name needs to serve the model."""
-        return HostSettings(
-            **self._worker_settings(instance, kafka, self.host),
-            model=model,
-            allowed=self.allowed,
-            files=self.files,
-            data_dir=self.host_data_dir(instance),
-        )
-
-    def steward_settings(self, instance: str, kafka: KafkaConnection) -> StewardSettings:
-        """What the steward of this name needs."""
-        return StewardSettings(
-            **self._worker_settings(instance, kafka, self.steward),
-            horizon_s=self.router.horizon_s,
-            max_queries=self.steward.max_queries,
-        )
-
-    def gateway_settings(self, instance: str, kafka: KafkaConnection) -> GatewaySettings:
-        """What the gateway of this name needs."""
-        return GatewaySettings(
-            **self._worker_settings(instance, kafka, self.gateway),
-            section=self.gateway,
-            console_dir=Path(self.gateway.console_dir or self._own_folder / "gateway") / instance,
-            horizon_s=self.router.horizon_s,
-        )
-
     @property
     def metrics_targets(self) -> Path:
         """The file in which Prometheus finds the processes that `up` starts."""
         return self._own_folder / "metrics-targets.json"
+
+    def connection(self, environ: Mapping[str, str]) -> KafkaConnection:
+        """How to reach Kafka; of the environment only `KAFKA_SASL_PASSWORD` is read here."""
+        kafka = self.kafka
+        if not kafka.bootstrap:
+            raise InvalidSetting(
+                "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap, "
+                "or run `clipper-stream up` in this folder"
+            )
+        given: dict[str, Any] = {
+            field.name: getattr(kafka, field.name, None) for field in dataclasses.fields(KafkaConnection)
+        }
+        given["security_protocol"] = kafka.security_protocol.upper()
+        given["sasl_mechanism"] = kafka.sasl_mechanism and kafka.sasl_mechanism.upper()
+        given["password"] = (environ.get(VARIABLES["password"]) or None) if kafka.username else None
+        try:
+            return KafkaConnection(**given)
+        except InvalidConnection as error:
+            raise InvalidSetting(str(error)) from error
+
+    def worker(self, section: S, instance: str, kafka: KafkaConnection) -> WorkerSettings[S]:
+        """What the worker of this name needs, whose role has this section."""
+        return WorkerSettings(
+            kafka=kafka,
+            catalogue=self.catalogue,
+            instance=instance,
+            section=section,
+            data_dir=self.data_dir(section, instance),
+            horizon_s=self.router.horizon_s,
+            allowed=self.allowed,
+            files=self.files,
+        )
+
+    def data_dir(self, section: Section, instance: str) -> Path:
+        """Where the worker of this name, whose role has this section, keeps what it must know after its end."""
+        stated = section.console_dir if isinstance(section, GatewaySection) else getattr(section, "data_dir", None)
+        return Path(stated or self._own_folder / type(section).__name__.removesuffix("Section").lower()) / instance
 
     @property
     def _own_folder(self) -> Path:
@@ -166,19 +134,14 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         prefix = self.kafka.prefix
         return Path("data") if prefix == KafkaSection().prefix else Path("data") / prefix
 
-    def _worker_settings(
-        self,
-        instance: str,
-        kafka: KafkaConnection,
-        section: RouterSection | HostSection | StewardSection | GatewaySection,
-    ) -> dict[str, Any]:
-        return {
-            "kafka": kafka,
-            "catalogue": self.catalogue,
-            "instance": instance,
-            "metrics_port": section.metrics_port,
-            "metrics_address": section.metrics_address,
-        }
+
+SECTIONS: dict[str, type[Section]] = {
+    field.encode_name: field.type
+    for field in msgspec.structs.fields(Settings)
+    if isinstance(field.type, type) and issubclass(field.type, Section)
+}
+KAFKA_VARIABLES = {variable: key for key, variable in VARIABLES.items() if key != "password"}
+"""The connection's variables and their keys; the password is read where the connection is made, and kept nowhere."""
 
 
 def load_settings(
@@ -194,20 +157,84 @@ def load_settings(
     Raises:
         InvalidSetting: with the file, the key, the value and what is allowed.
     """
-    content = overlay(read_file(path) if path else {}, environ, overrides or {})
+    content = read_file(path) if path else {}
+    for source, section, key, text in (*_from_environment(environ), *_from_command_line(overrides or {})):
+        target = content.setdefault(section, {})
+        if isinstance(target, dict):
+            target[key] = _typed(source, section, key, text)
     source = str(path) if path else "settings"
     try:
         settings = msgspec.convert(content, Settings)
     except msgspec.ValidationError as error:
         raise InvalidSetting(f"{source}: {explained(str(error), content, Settings)}") from error
     settings = _with_rows_of_applications(settings)
-    problems = [*_section_problems(settings), *manifest_problems(settings.applications, settings.models)]
-    if problems:
-        raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in problems))
+    _refuse(source, [*_problems(settings), *manifest_problems(settings.applications, settings.models)])
     settings = _with_paths_from(path.parent if path else Path(), settings)
-    if outside := [*outside_problems(settings.models, settings.allowed, settings.files)]:
-        raise InvalidSetting("\n".join(f"{source}: {problem}" for problem in outside))
+    _refuse(source, outside_problems(settings.models, settings.allowed, settings.files))
     return settings
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The content of a TOML file, or of a JSON file of the same shape (`*.json`, written by `up` for its workers)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise InvalidSetting(f"{path}: {error.strerror}; give the path of a clipper.toml") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path}: not {path.suffix.lstrip('.') or 'toml'}: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidSetting(f"{path}: expected a table of sections")
+    for application in _tables(content.get("application")):
+        if application.get("objective_ms") == "none":
+            application["objective_ms"] = None
+    for model in _tables(content.get("model")):
+        model.setdefault("runtime", runtime_for(str(model.get("uri"))) or "python")
+    return content
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def is_setting(variable: str) -> bool:
+    """Whether `load_settings` reads this environment variable; the password is not one of them."""
+    return any(_from_environment({variable: "x"}))
+
+
+def _refuse(source: str, problems: Iterable[str]) -> None:
+    if lines := [f"{source}: {problem}" for problem in problems]:
+        raise InvalidSetting("\n".join(lines))
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    for name, text in environ.items():
+        if text and name in KAFKA_VARIABLES:
+            yield name, "kafka", KAFKA_VARIABLES[name], text
+        head, _, tail = name.lower().partition("_")
+        section, _, key = tail.partition("_")
+        if head == "clipper" and section in SECTIONS and key:
+            yield name, section, key, text
+
+
+def _from_command_line(overrides: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    for name, text in overrides.items():
+        section, _, key = name.partition(".")
+        if section not in SECTIONS:
+            raise InvalidSetting(f"{name}: no such setting; write section.key with one of {', '.join(SECTIONS)}")
+        yield name, section, key, text
+
+
+def _typed(source: str, section: str, key: str, text: str) -> Any:
+    fields = {field.name: field.type for field in msgspec.structs.fields(SECTIONS[section])}
+    if key not in fields:
+        raise InvalidSetting(f"{source}: [{section}] has no key {key!r}; it has {', '.join(fields)}")
+    is_list = "list" in str(fields[key])
+    value = [part for part in map(str.strip, text.split(",")) if part] if is_list else text
+    try:
+        return msgspec.convert(value, fields[key], strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidSetting(f"{source}={text!r}: {error}".replace("`", "")) from error
 
 
 def _with_rows_of_applications(settings: Settings) -> Settings:
@@ -220,42 +247,37 @@ def _with_rows_of_applications(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, models=models)
 
 
-def _section_problems(settings: Settings) -> list[str]:
-    problems = []
+def _problems(settings: Settings) -> Iterator[str]:
     processes, partitions = settings.router.processes, settings.kafka.partitions
     if processes > partitions:
-        problems.append(f"router.processes = {processes}: at most kafka.partitions = {partitions}, one has one writer")
+        yield f"router.processes = {processes}: at most kafka.partitions = {partitions}, one has one writer"
     if settings.forgets and (settings.router.data_dir or settings.host.data_dir or settings.gateway.console_dir):
-        problems.append(
+        yield (
             "router.data_dir, host.data_dir and gateway.console_dir outlive the temporary embedded broker that they "
-            "belong to: "
-            "give broker.data_dir (or kafka.bootstrap) as well, or none of them"
+            "belong to: give broker.data_dir (or kafka.bootstrap) as well, or none of them"
         )
-    problems += [
-        f"models.allowed_modules: {entry!r} is no module: put it into models.allowed_locations"
-        for entry in settings.loading.allowed_modules or ()
-        if "/" in entry
-    ]
-    return [*problems, *gateway_problems(settings.gateway)]
+    yield from section_problems(settings.loading, settings.gateway)
 
 
 def _with_paths_from(folder: Path, settings: Settings) -> Settings:
-    """Files and directories are named relative to the configuration's folder: it can be used from anywhere."""
-
     def absolute(place: str) -> str:
         return place if "://" in place or Path(place).is_absolute() else str((folder / place).resolve())
 
-    models = [
-        model if model.runtime == "python" else msgspec.structs.replace(model, uri=absolute(model.uri))
-        for model in settings.models
-    ]
-    locations, cache_dir = settings.loading.allowed_locations, settings.loading.cache_dir
-    if locations is not None:
-        locations = [*map(absolute, locations)]
-    if cache_dir is not None:
-        cache_dir = absolute(cache_dir)
-    loading = msgspec.structs.replace(settings.loading, allowed_locations=locations, cache_dir=cache_dir)
-    names = ("keys_file", "tls_certfile", "tls_keyfile")
-    files = {name: absolute(path) for name in names if (path := getattr(settings.gateway, name))}
-    gateway = msgspec.structs.replace(settings.gateway, **files)
-    return msgspec.structs.replace(settings, models=models, loading=loading, gateway=gateway)
+    def resolved(section: Section, *names: str) -> Any:
+        stated = {name: getattr(section, name) for name in names}
+        places = {
+            name: absolute(value) if isinstance(value, str) else [*map(absolute, value)]
+            for name, value in stated.items()
+            if value is not None
+        }
+        return msgspec.structs.replace(section, **places)
+
+    return msgspec.structs.replace(
+        settings,
+        models=[
+            model if model.runtime == "python" else msgspec.structs.replace(model, uri=absolute(model.uri))
+            for model in settings.models
+        ],
+        loading=resolved(settings.loading, "allowed_locations", "cache_dir"),
+        gateway=resolved(settings.gateway, "keys_file", "tls_certfile", "tls_keyfile"),
+    )

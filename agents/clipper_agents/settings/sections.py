@@ -13,6 +13,15 @@ class Section(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """Base of the sections: an unknown key is an error."""
 
 
+class ProcessSection(Section, frozen=True):
+    """Base of the sections of processes."""
+
+    metrics_port: Port = 0
+    """Port of the metrics of the first process, the next process has the next port; 0: free ports."""
+    metrics_address: str = "127.0.0.1"
+    """Address on which metrics are served, `0.0.0.0` for other machines."""
+
+
 class KafkaSection(Section, frozen=True):
     """How to reach Kafka, and the topics there. The password has no key: it comes from `KAFKA_SASL_PASSWORD` only."""
 
@@ -49,7 +58,7 @@ class BrokerSection(Section, frozen=True):
     """Java heap, in MiB."""
 
 
-class RouterSection(Section, frozen=True):
+class RouterSection(ProcessSection, frozen=True):
     """The router processes."""
 
     processes: Count = 1
@@ -66,34 +75,30 @@ class RouterSection(Section, frozen=True):
     are forgotten, an eighth at a time."""
     cache_mib: Annotated[float, msgspec.Meta(ge=0)] = 32.0
     """Budget of the prediction cache, in MiB a partition; 0: no cache."""
-    metrics_port: Port = 0
-    metrics_address: str = "127.0.0.1"
-    """Port of the metrics of the first process, the next process has the next port; 0: free ports."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """Budget of the prediction cache, in bytes a partition."""
+        return int(self.cache_mib * 1024 * 1024)
 
 
-class HostSection(Section, frozen=True):
+class HostSection(ProcessSection, frozen=True):
     """The model hosts, one process for each replica of a version that is not colocated."""
 
     data_dir: str | None = None
     """Folder for what a host keeps; absent: `data/host`, likewise."""
-    metrics_port: Port = 0
-    metrics_address: str = "127.0.0.1"
-    """Port of the metrics of the first host, the next host has the next port; 0: free ports."""
 
 
-class StewardSection(Section, frozen=True):
+class StewardSection(ProcessSection, frozen=True):
     """The steward, which compares versions and makes the changes that an application's `rollout` allows."""
 
     enabled: bool = True
     """Whether `up` starts one."""
     max_queries: Count = 200_000
     """Queries that it remembers at most until their feedback comes, some kilobytes each."""
-    metrics_port: Port = 0
-    metrics_address: str = "127.0.0.1"
-    """Port of its metrics; 0: a free one."""
 
 
-class GatewaySection(Section, frozen=True):
+class GatewaySection(ProcessSection, frozen=True):
     """The gateway, which serves HTTP and gRPC in front of the topics."""
 
     enabled: bool = True
@@ -132,17 +137,10 @@ class GatewaySection(Section, frozen=True):
     """Whether it serves the operator's console, at `/console`."""
     console_dir: str | None = None
     """Folder of the console's history, one below it a gateway, of at most 50 MiB; absent: `data/gateway`, likewise."""
-    metrics_port: Port = 0
-    metrics_address: str = "127.0.0.1"
-    """Port of its metrics; 0: a free one."""
 
 
-class SupervisorSection(Section, frozen=True):
+class SupervisorSection(ProcessSection, frozen=True):
     """The process that keeps the others running: `up`, or `worker hosts`."""
-
-    metrics_port: Port = 0
-    metrics_address: str = "127.0.0.1"
-    """Port of its metrics; 0: a free one."""
 
 
 class ModelsSection(Section, frozen=True):

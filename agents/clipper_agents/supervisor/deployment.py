@@ -39,8 +39,7 @@ from clipper_agents.supervisor.forked_process import WorkerTemplate
 from clipper_agents.supervisor.kafka_resources import KafkaResources
 from clipper_agents.supervisor.metrics_targets import MetricsTargets
 from clipper_agents.supervisor.process import ChildNotReady, ChildSpec
-from clipper_agents.supervisor.supervised_process import ProcessEnvironment
-from clipper_agents.supervisor.supervisor import Supervisor, to_stderr
+from clipper_agents.supervisor.supervisor import ProcessEnvironment, Supervisor
 from clipper_agents.supervisor.workers import GATEWAY, PROGRAM, ROLES, Workers, role_of, worker_environment
 from clipper_stream.client.access import check_access
 from clipper_topics.catalogue import Catalogue
@@ -96,7 +95,7 @@ class Deployment:
         self._environ = dict(os.environ if environ is None else environ)
         self._logs, self._program = logs, program
         self._template = WorkerTemplate(program, worker_environment(self._environ))
-        process_environment = process_environment or ProcessEnvironment(echo=to_stderr)
+        process_environment = process_environment or ProcessEnvironment()
         self.supervisor = Supervisor(replace(process_environment, launch=self._template.launch))
         self.metrics, self.metrics_port = SupervisorMetrics(), 0
         self._stack = AsyncExitStack()
@@ -113,17 +112,8 @@ class Deployment:
         """Its topics."""
         return self.settings.catalogue
 
-    @property
-    def gateway(self) -> str | None:
-        """URL of its gateway, None while there is none that serves."""
-        return self._of_gateway("http")
-
-    @property
-    def console(self) -> str | None:
-        """URL of the console of its gateway, None while there is none."""
-        return self._of_gateway("console")
-
-    def _of_gateway(self, field: str) -> str | None:
+    def url(self, field: str) -> str | None:
+        """URL that the gateway serves at, `http` or `console`; None while there is none."""
         child = self.supervisor.children.get(GATEWAY)
         return child.fields.get(field) if child else None
 

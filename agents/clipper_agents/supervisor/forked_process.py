@@ -1,37 +1,70 @@
-"""Starts worker processes as forks of a template, in a tenth of the time that Python and its imports take.
+"""Starts workers as forks of a process that has imported what they need, in a tenth of the time that imports take.
+
+The fork server is multiprocessing's. A worker is no `Process` of multiprocessing, though: that would import the
+`__main__` of the supervisor, and has no standard streams of its own.
 
 Rules of this file:
-- A child is forked only when it would be the template's own program in the template's environment: libraries read
-  variables (threads, paths) when they are imported. Any other command is executed.
-- Where there is no template, or no longer, a child is executed: slower, and otherwise the same.
+- A child is forked only when it would be the worker program in the template's environment: libraries read variables
+  (threads, paths) when they are imported. Any other command, and any child without a fork server, is executed.
+- A worker is as if it were executed: its own standard streams, process group, title and random state.
+- Signals go through a pidfd, opened before the child does anything: no pid is signalled after its reuse.
 """
 
 import asyncio
-import json
+import atexit
+import ctypes
+import gc
 import logging
+import multiprocessing.forkserver
 import os
+import pickle
 import signal
-import socket
-import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from clipper_agents.observability.logging import event
-from clipper_agents.supervisor import worker_template
 from clipper_agents.supervisor.process import LINE_BYTES, ChildSpec, RunningProgram, execute
+
+MAIN = "clipper_agents.cli.main"
+PRELOADED = (
+    MAIN,
+    "clipper_agents.supervisor.forked_process",
+    "clipper_agents.router.app",
+    "clipper_agents.host.app",
+    "clipper_agents.rollout.worker",
+    "clipper_agents.kafka.startup_check",
+    # what the libraries import at their first use
+    "typer.rich_utils",
+    "numpy.random",
+    "encodings.idna",
+    "faust.app.router",
+    "faust.events",
+    "faust.fixups.django",
+    "faust.tables.objects",
+    "faust.tables.sets",
+    "faust.topics",
+    "faust.transport.utils",
+    "faust.worker",
+)
+"""Of this project and its libraries only; a model's module may change on the disk before the next start. A gateway
+imports its own libraries: grpc is not made to be forked. None of them may start a thread."""
+UNKNOWN_END = 255
+"""Exit code of a child whose fork server ended first: nobody waited for it."""
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_END = 255
-"""Exit code of a child whose template ended first: nobody waited for it."""
-
 
 class ForkedProcess:
-    """A process that the template has forked; as `asyncio.subprocess.Process`, as far as a `ChildProcess` needs it."""
+    """A forked child; as `asyncio.subprocess.Process`, as far as a `ChildProcess` needs it.
+
+    `resources` are closed at its end; `status` is the pipe on which the fork server says how it ended.
+    """
 
     def __init__(
-        self, pid: int, resources: ExitStack, pidfd: int, status: socket.socket, streams: list[asyncio.StreamReader]
+        self, pid: int, pidfd: int, status: int, streams: list[asyncio.StreamReader], resources: ExitStack
     ) -> None:
         self.pid = pid
         self.returncode: int | None = None
@@ -51,105 +84,117 @@ class ForkedProcess:
 
     async def _wait(self, resources: ExitStack) -> int:
         with resources:
-            await _readable(self._status)
-            code = self._status.recv(worker_template.REQUEST_BYTES)
-            if not code:
+            try:
+                self.returncode = await _read_number(self._status)
+            except EOFError:
                 await _readable(self._pidfd)
-            self.returncode = int(code) if code else UNKNOWN_END
+                self.returncode = UNKNOWN_END
         return self.returncode
 
 
-class WorkerTemplate:
-    """The template process of one supervisor; `launch` starts a child, by it or without it.
+class _Worker(NamedTuple):
+    """What the fork server runs in the child: a command line of this program."""
 
-    Args:
-        program: The command that the template can stand for; children with another first part are executed.
-        environment: The environment variables of the template, and of all its children.
-    """
+    command: tuple[str, ...]
+
+    def _bootstrap(self, _: int) -> int:
+        os.setpgid(0, 0)
+        for standard, descriptor in enumerate(multiprocessing.forkserver.get_inherited_fds() or ()):
+            os.dup2(descriptor, standard)
+            os.close(descriptor)
+        os.environ.pop("PYTHONSAFEPATH", None)  # which stood for the option -P
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the server's was closed
+        show_command(" ".join(self.command))
+        sys.modules["numpy.random"].seed()
+        gc.freeze()
+        program = sys.modules[MAIN]
+        sys.argv = [str(program.__file__), *self.command[self.command.index(MAIN) + 1 :]]
+        code: int = program.main(sys.argv[1:])
+        atexit._run_exitfuncs()  # noqa: SLF001 - the server ends a child at once
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+        return code
+
+
+class WorkerTemplate:
+    """The fork server of one supervisor; `launch` starts a child, by it or without it."""
 
     def __init__(self, program: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self._program, self._environment = program, dict(environment)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._has_forked = False
+        self._inherited = {**environment, "PYTHONSAFEPATH": "1"}
+        self._server: Any = None  # multiprocessing.forkserver.ForkServer, of which stubs have the public part
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None when there is none."""
-        return self._process.pid if self._process else None
+        """Process id of the server; None when there is none."""
+        return self._server._forkserver_pid if self._server else None  # noqa: SLF001 - public functions know one server a process
 
     def start(self) -> None:
-        """Start the template, where that is possible; it imports while others do something else."""
-        if self._program != (sys.executable, "-P", "-m", worker_template.MAIN) or sys.platform != "linux":
-            return
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(0)
-        module, descriptor = worker_template.__name__, str(theirs.fileno())
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - this Python, and a module of this package
-                [sys.executable, "-P", "-m", module, descriptor, worker_template.TITLE_ROOM],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                process_group=0,
-                pass_fds=[theirs.fileno()],
-            )
+        """Start the server, where that is possible; it imports while others do something else."""
+        if self._program == (sys.executable, "-P", "-m", MAIN) and sys.platform == "linux":
+            self._server = multiprocessing.forkserver.ForkServer()
+            self._server.set_forkserver_preload([*PRELOADED])
+            with _environment(self._inherited):
+                self._server.ensure_running()
 
     def close(self) -> None:
-        """End the template; its children go on."""
-        if self._process is not None and self._control is not None:
-            self._control.close()
-            self._process.kill()
-            self._process.wait()
-            self._process = self._control = None
+        """End the server; its children go on."""
+        if self._server is not None:
+            if self.pid is not None:
+                os.kill(self.pid, signal.SIGKILL)
+            self._server._stop()  # noqa: SLF001 - the same
+            self._server = None
 
     async def launch(self, spec: ChildSpec) -> RunningProgram:
-        """Start a child.
-
-        Raises:
-            OSError: it cannot be started.
-        """
-        control, own = self._control, spec.command[: len(self._program)] == self._program
-        if control is None or not own or spec.environment != self._environment:
+        """Start a child."""
+        own = spec.command[: len(self._program)] == self._program
+        if self._server is None or not own or spec.environment != self._environment:
             return await execute(spec)
         try:
-            forked = await _fork(control, spec)
+            return await self._fork(self._server, spec)
         except (OSError, EOFError) as error:
-            event(log, "worker template failed, starting without it", logging.WARNING, child=spec.name, reason=error)
-            if self._control is control:
-                self._renew()
+            event(log, "fork server failed, starting without it", logging.WARNING, child=spec.name, reason=error)
             return await execute(spec)
-        self._has_forked = True
-        return forked
 
-    def _renew(self) -> None:
-        """Start another template in place of one that failed, unless it never was of any use."""
-        self.close()
-        if self._has_forked:
-            self._has_forked = False
-            self.start()
+    async def _fork(self, server: Any, spec: ChildSpec) -> ForkedProcess:
+        with ExitStack() as kept, ExitStack() as given:
+            (their_stdin, stdin), (stdout, their_stdout), (stderr, their_stderr) = (os.pipe() for _ in range(3))
+            passed = [their_stdin, their_stdout, their_stderr]
+            for stack, descriptors in ((kept, [stdin]), (given, passed)):
+                for descriptor in descriptors:
+                    stack.callback(os.close, descriptor)
+            streams = [await _reader(stdout), await _reader(stderr)]
+            with _environment(self._inherited):  # of another server, should this have ended
+                status, request = server.connect_to_new_process(passed)
+            kept.callback(os.close, status)
+            with os.fdopen(request, "wb") as worker:
+                given.close()
+                pid = await _read_number(status)
+                pidfd = os.pidfd_open(pid)
+                kept.callback(os.close, pidfd)
+                pickle.dump({}, worker)
+                pickle.dump(_Worker(spec.command), worker)
+            return ForkedProcess(pid, pidfd, status, streams, kept.pop_all())
 
 
-async def _fork(control: socket.socket, spec: ChildSpec) -> ForkedProcess:
-    with ExitStack() as kept, ExitStack() as given:
-        status, their_status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        status.settimeout(0)
-        kept.enter_context(status)
-        given.enter_context(their_status)
-        (their_stdin, stdin), (stdout, their_stdout), (stderr, their_stderr) = (os.pipe() for _ in range(3))
-        for stack, descriptors in ((kept, [stdin]), (given, [their_stdin, their_stdout, their_stderr])):
-            for descriptor in descriptors:
-                stack.callback(os.close, descriptor)
-        streams = [await _reader(stdout), await _reader(stderr)]
-        passed = [their_status.fileno(), their_stdin, their_stdout, their_stderr]
-        socket.send_fds(control, [json.dumps(spec.command).encode()], passed)
-        given.close()
-        await _readable(status)
-        pid, descriptors, _, _ = socket.recv_fds(status, worker_template.REQUEST_BYTES, 1)
-        if not pid:
-            raise EOFError("it ended")
-        kept.callback(os.close, descriptors[0])
-        return ForkedProcess(int(pid), kept.pop_all(), descriptors[0], status, streams)
+def show_command(command: str) -> None:
+    """Have `ps` show a command line in place of the one that this process was started with, as far as it has room."""
+    begin, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
+    room = end - begin
+    ctypes.memmove(begin, command.encode().replace(b" ", b"\0")[: room - 1].ljust(room, b"\0"), room)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have processes that are started in the block inherit these variables: the fork server takes none."""
+    before = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(variables)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 async def _reader(descriptor: int) -> asyncio.StreamReader:
@@ -159,11 +204,18 @@ async def _reader(descriptor: int) -> asyncio.StreamReader:
     return reader
 
 
-async def _readable(source: socket.socket | int) -> None:
+async def _read_number(descriptor: int) -> int:
+    """What the fork server says of a child: first its pid, then its exit code."""
+    await _readable(descriptor)
+    number: int = multiprocessing.forkserver.read_signed(descriptor)
+    return number
+
+
+async def _readable(descriptor: int) -> None:
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
-    loop.add_reader(source, readable.set)
+    loop.add_reader(descriptor, readable.set)
     try:
         await readable.wait()
     finally:
-        loop.remove_reader(source)
+        loop.remove_reader(descriptor)

@@ -1,7 +1,8 @@
 """What the hosts of a version need on Kafka, and what is taken away when the version is gone."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from clipper_agents.kafka.consumer_groups import EMPTY_WITHIN_S, delete_group, remove_members, unread
 from clipper_agents.kafka.errors import KafkaUnreachable
@@ -16,7 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class KafkaResources:
-    """Requests topics and consumer groups of versions; a group has `empty_within_s` to be empty at the end."""
+    """Requests topics and consumer groups of versions; a group has `empty_within_s` to be empty at the end.
+
+    All methods raise `KafkaUnreachable` while no broker answers. A missing right is logged, and what needs it left out.
+    """
 
     def __init__(
         self,
@@ -29,60 +33,47 @@ class KafkaResources:
         self._empty_within_s = empty_within_s
 
     async def provide(self, model: ModelManifest) -> None:
-        """See that there is a requests topic with a partition a replica at least.
-
-        Raises:
-            KafkaUnreachable: no broker answers.
-            SetupError: Kafka refuses.
-        """
+        """See that there is a requests topic with a partition a replica at least."""
         await ensure_topics(self._kafka, self._catalogue, [model], replication_factor=self._replication)
 
     async def is_consumed(self, model: ModelManifest) -> bool:
         """Whether its hosts have finished every request; True when nobody can tell because a right is missing."""
-        group, topic = self._names(model)
+        open_requests = 0
         try:
-            return not await unread(self._kafka, group, topic)
+            with _refusals_logged("nobody sees whether all requests are finished", model):
+                open_requests = await unread(self._kafka, *self._names(model))
         except KafkaUnreachable:
             return False
-        except SetupError as error:
-            event(log, "nobody sees whether all requests are finished", logging.WARNING, model=model.ref, reason=error)
-            return True
+        return not open_requests
 
     async def evict(self, model: ModelManifest, instances: Sequence[str]) -> None:
-        """Hosts of these names have ended: the others get their partitions now, not when their session times out.
-
-        Raises:
-            KafkaUnreachable: no broker answers.
-        """
-        if not instances:
-            return
-        try:
-            await remove_members(self._kafka, self._names(model)[0], instances)
-        except KafkaUnreachable:
-            raise
-        except SetupError as error:
-            event(log, "ended hosts leave when their session times out", logging.WARNING, reason=error)
+        """Hosts of these names have ended: the others get their partitions now, not when their session times out."""
+        if instances:
+            with _refusals_logged("ended hosts leave when their session times out", model):
+                await remove_members(self._kafka, self._names(model)[0], instances)
 
     async def remove(self, model: ModelManifest) -> None:
-        """Delete the group and the requests topic, unless hosts that somebody else started are in the group.
-
-        Raises:
-            KafkaUnreachable: no broker answers.
-        """
+        """Delete the group and the requests topic, unless hosts that somebody else started are in the group."""
         group, topic = self._names(model)
-        try:
+        stays = f"version stays on Kafka: give this user the rights of an operator, or delete {group} and {topic}"
+        with _refusals_logged(stays, model):
             if await delete_group(self._kafka, group, self._empty_within_s):
                 await delete_topics(self._kafka, [topic])
                 event(log, "version removed", model=model.ref)
                 return
             text = "version stays on Kafka: hosts that are not ours are in its group, end them and delete both"
             event(log, text, logging.WARNING, model=model.ref, group=group, topic=topic)
-        except KafkaUnreachable:
-            raise
-        except SetupError as error:
-            text = "version stays on Kafka: give this user the rights of an operator, or delete both by hand"
-            event(log, text, logging.WARNING, model=model.ref, group=group, topic=topic, reason=error)
 
     def _names(self, model: ModelManifest) -> tuple[str, str]:
         catalogue = self._catalogue
         return catalogue.host_group(model.name, model.version), catalogue.requests(model.name, model.version)
+
+
+@contextmanager
+def _refusals_logged(what: str, model: ModelManifest) -> Iterator[None]:
+    try:
+        yield
+    except KafkaUnreachable:
+        raise
+    except SetupError as error:
+        event(log, what, logging.WARNING, model=model.ref, reason=error)

@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from clipper_agents.observability.logging import event
@@ -25,13 +26,7 @@ LOOK_S = 0.5
 
 
 class MetricsTargets:
-    """Keeps the file as the processes are.
-
-    Args:
-        path: The file.
-        address_of: Where processes of a role listen, as their settings have it.
-        processes: Fields of the ready lines of the processes that should run, by name; empty while one does not serve.
-    """
+    """Keeps the file as the processes are."""
 
     def __init__(
         self,
@@ -41,7 +36,7 @@ class MetricsTargets:
     ) -> None:
         self.path, self._address_of, self._processes = path, address_of, processes
         self._known: dict[str, dict[str, object]] = {}
-        self._written: list[dict[str, object]] | None = None
+        self._written = ""
 
     async def follow(self) -> None:
         """Keep the file until cancelled, then remove it."""
@@ -50,32 +45,28 @@ class MetricsTargets:
                 self.write()
                 await asyncio.sleep(LOOK_S)
         finally:
-            self._change(lambda: self.path.unlink(missing_ok=True))
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def write(self) -> None:
         """Replace the file if a process has come, gone, or changed its port."""
         processes = self._processes()
         told = {name: self._target(name, fields) for name, fields in processes.items() if "metrics" in fields}
         self._known = {name: one for name, one in {**self._known, **told}.items() if name in processes}
-        targets = [self._known[name] for name in sorted(self._known)]
-        if targets != self._written:
-            self._written = targets
-            self._change(lambda: self._replace(json.dumps(targets, indent=2)))
+        text = json.dumps([self._known[name] for name in sorted(self._known)], indent=2)
+        if text == self._written:
+            return
+        self._written = text
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self.path.with_suffix(".new")
+            fresh.write_text(text)
+            fresh.replace(self.path)
+        except OSError as error:
+            event(log, "Prometheus cannot be told where metrics are", logging.WARNING, file=self.path, reason=error)
 
     def _target(self, name: str, fields: Mapping[str, str]) -> dict[str, object]:
         address = self._address_of(fields["role"])
         host = ANYWHERE.get(address, address)
         target = f"[{host}]" if ":" in host else host
         return {"targets": [f"{target}:{fields['metrics']}"], "labels": {"component": fields["role"], "instance": name}}
-
-    def _replace(self, text: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(self.path)
-
-    def _change(self, change: Callable[[], None]) -> None:
-        try:
-            change()
-        except OSError as error:
-            event(log, "Prometheus cannot be told where metrics are", logging.WARNING, file=self.path, reason=error)

@@ -55,17 +55,11 @@ class RunningProgram(Protocol):
     stderr: asyncio.StreamReader | None
 
     @property
-    def returncode(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
-        ...
+    def returncode(self) -> int | None: ...
 
-    async def wait(self) -> int:
-        """Wait for its end; the exit code."""
-        ...
+    async def wait(self) -> int: ...
 
-    def send_signal(self, number: int, /) -> None:
-        """Send a signal, unless it has been waited for."""
-        ...
+    def send_signal(self, number: int, /) -> None: ...
 
 
 Launch = Callable[[ChildSpec], Awaitable[RunningProgram]]
@@ -86,7 +80,7 @@ async def execute(spec: ChildSpec) -> RunningProgram:
 
 
 class ChildProcess:
-    """A started process. Use `start`.
+    """A process that has been started. `echo` gets every line that it prints, but the ready line.
 
     Attributes:
         ready: Fields of the ready line (`role`, `instance`, `metrics`, ...), once it was printed.
@@ -94,11 +88,10 @@ class ChildProcess:
     """
 
     def __init__(self, spec: ChildSpec, process: RunningProgram, echo: Callable[[str], None]) -> None:
-        self.spec = spec
+        self.spec, self.pid = spec, process.pid
         self.ready: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._process = process
-        self._echo = echo
+        self._process, self._echo = process, echo
         assert process.stdout is not None
         assert process.stderr is not None
         self._readers = (
@@ -106,35 +99,21 @@ class ChildProcess:
             asyncio.create_task(_each_line(process.stderr, self._on_stderr)),
         )
 
-    @classmethod
-    async def start(cls, spec: ChildSpec, echo: Callable[[str], None], launch: Launch = execute) -> "ChildProcess":
-        """Start it; `echo` gets every line that the child prints, but the ready line.
-
-        Raises:
-            OSError: the program cannot be started.
-        """
-        return cls(spec, await launch(spec), echo)
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
-
     async def wait(self) -> int:
         """Wait for its end and for its last words; the exit code, negative for a signal."""
         code = await self._process.wait()
         await asyncio.gather(*self._readers)
-        if not self.ready.done():
-            self.ready.cancel()
+        self.ready.cancel()
         return code
 
-    async def stop(self) -> int:
-        """SIGTERM, then SIGKILL when it does not end within `drain_s`; the exit code."""
+    async def stop(self) -> None:
+        """SIGTERM, then SIGKILL when it does not end within `drain_s`."""
         self._send(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(self._process.wait(), self.spec.drain_s)
+            await asyncio.wait_for(self._process.wait(), self.spec.drain_s)
+            return
         self.kill()
-        return await self._process.wait()
+        await self._process.wait()
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -148,7 +127,7 @@ class ChildProcess:
     def _on_stdout(self, line: str) -> None:
         word, *pairs = line.split()
         if word == "ready" and not self.ready.done():
-            self.ready.set_result(dict(_split(pair) for pair in pairs))
+            self.ready.set_result({key: value for key, _, value in (pair.partition("=") for pair in pairs)})
         else:
             self._on_stderr(line)
 
@@ -156,11 +135,6 @@ class ChildProcess:
         if not STACK_LINE.match(line):
             self.tail.append(line)
         self._echo(child_line(self.spec.name, line))
-
-
-def _split(pair: str) -> tuple[str, str]:
-    key, _, value = pair.partition("=")
-    return key, value
 
 
 async def _each_line(source: asyncio.StreamReader, handle: Callable[[str], None]) -> None:
@@ -180,19 +154,17 @@ def end_with_stdin(descriptor: int = 0, terminate: Callable[[], None] | None = N
 
     Args:
         descriptor: File descriptor to watch. Not `sys.stdin`: a thread that waits in its lock breaks the shutdown.
-        terminate: Instead of SIGTERM to this process and, later, a hard exit.
+        terminate: Called instead of that.
     """
-    thread = threading.Thread(
-        target=_watch, args=(descriptor, terminate or _terminate), name="parent watch", daemon=True
-    )
+
+    def watch() -> None:
+        while os.read(descriptor, 1024):
+            pass
+        (terminate or _terminate)()
+
+    thread = threading.Thread(target=watch, name="parent watch", daemon=True)
     thread.start()
     return thread
-
-
-def _watch(descriptor: int, terminate: Callable[[], None]) -> None:
-    while os.read(descriptor, 1024):
-        pass
-    terminate()
 
 
 def _terminate() -> None:

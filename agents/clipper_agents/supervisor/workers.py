@@ -18,14 +18,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 
 import msgspec
 
-from clipper_agents.host.cpu_affinity import thread_variables
 from clipper_agents.observability.logging import DEFAULT_LOGS, LogOptions, event
 from clipper_agents.settings import Settings
-from clipper_agents.settings.sources import is_setting
+from clipper_agents.settings.load import is_setting
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.threads import ONE_THREAD
 from clipper_topics.manifests import ModelManifest
@@ -73,12 +73,11 @@ class Workers:
     def routers(self) -> list[ChildSpec]:
         """One spec a router process."""
         names = [f"router-{number}" for number in range(self._settings.router.processes)]
-        return self._specs(names, "router", "worker router", "router", [], ONE_THREAD)
+        return self._specs(names, "router", "worker router")
 
     def stewards(self) -> list[ChildSpec]:
         """The spec of the steward; none when it is not wanted."""
-        names = ["steward"] if self._settings.steward.enabled else []
-        return self._specs(names, "steward", "worker steward", "steward", [], ONE_THREAD)
+        return self._specs(["steward"] if self._settings.steward.enabled else [], "steward", "worker steward")
 
     def gateways(self, needs: Sequence[str] = GATEWAY_MODULES) -> list[ChildSpec]:
         """The spec of the gateway; none when it is not wanted, or lacks a module that it needs, which is logged."""
@@ -87,47 +86,40 @@ class Workers:
         if section.enabled and missing:
             remedy = "pip install 'clipper-stream[gateway]'"
             event(log, "no gateway for HTTP and gRPC", missing=",".join(missing), remedy=remedy)
-        names = [GATEWAY] if section.enabled and not missing else []
-        specs = self._specs(names, GATEWAY, GATEWAY, GATEWAY, [], ONE_THREAD)
+        specs = self._specs([GATEWAY] if section.enabled and not missing else [], GATEWAY, GATEWAY)
         return [replace(spec, drain_s=section.drain_s + ENDS_WITHIN_S) for spec in specs]
 
     def hosts(self, model: ModelManifest) -> list[ChildSpec]:
         """One spec a replica; none for a model that is colocated or retired."""
-        threads = thread_variables(model.cpus)
-        return self._specs(host_names(model), "host", f"worker host {model.ref}", _stem(model), [model], threads)
+        return self._specs(host_names(model), "host", f"worker host {model.ref}", model)
 
     def forget(self, name: str) -> None:
         """This host has ended for good: its port is free, and what it kept on the disk is deleted."""
         self._ports.pop(name, None)
-        shutil.rmtree(self._settings.host_data_dir(name), ignore_errors=True)
+        shutil.rmtree(self._settings.data_dir(self._settings.host, name), ignore_errors=True)
 
     def forget_model(self, model: ModelManifest) -> None:
         """No host of this version is started any more."""
         (self._run_dir / f"{_stem(model)}.json").unlink(missing_ok=True)
 
     def _specs(
-        self,
-        names: Sequence[str],
-        section: str,
-        command: str,
-        file: str,
-        models: list[ModelManifest],
-        threads: Mapping[str, str],
+        self, names: Sequence[str], section: str, command: str, model: ModelManifest | None = None
     ) -> list[ChildSpec]:
         """Specs of workers with these names, who read one settings file."""
-        config = self._run_dir / f"{file}.json"
+        config = self._run_dir / f"{_stem(model) if model else section}.json"
         if names:
-            content = msgspec.structs.replace(self._settings, applications=[], models=models)
+            content = msgspec.structs.replace(self._settings, applications=[], models=[model] if model else [])
             config.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2))
+        cores = model.cpus if model and model.cpus is not None else 1
+        threads = dict.fromkeys(ONE_THREAD, str(ceil(cores)))
+        environment = worker_environment({**threads, **self._environ})
         first = getattr(self._settings, section).metrics_port
         specs = []
         for name in names:
             port = self._port(name, first) if first else 0
             options = ("--config", str(config), "--instance", name, "--set", f"{section}.metrics_port={port}")
             words = (*self._program, *command.split(), *options, "--ends-with-stdin", *self._logs.words)
-            specs.append(
-                ChildSpec(name=name, command=words, environment=worker_environment({**threads, **self._environ}))
-            )
+            specs.append(ChildSpec(name=name, command=words, environment=environment))
         return specs
 
     def _port(self, name: str, first: int) -> int:

@@ -7,8 +7,11 @@ pandas DataFrame.
 Source: MLflow documentation, "python_function custom models".
 """
 
+import io
 import os
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from clipper_stream.models.model import Rows
-from clipper_stream.models.runtimes.archives import unpack
 from clipper_stream.models.runtimes.model_files import FileRuntime, ModelFile, import_extra
 
 _DESCRIPTION = "MLmodel"
@@ -47,11 +49,28 @@ def _load_archive(file: ModelFile) -> PyfuncModel:
     pandas, pyfunc = import_extra("mlflow", "pandas"), import_extra("mlflow", "mlflow.pyfunc")
     folder = tempfile.TemporaryDirectory(prefix="clipper-mlflow-")
     try:
-        unpack(file.content, Path(folder.name))
+        unpack(file.content, folder.name)
         return PyfuncModel(pyfunc.load_model(str(_described(Path(folder.name)))), pandas.DataFrame, folder)
     except BaseException:
         folder.cleanup()
         raise
+
+
+def unpack(content: bytes, folder: str) -> None:
+    """Write the files of a zip or tar archive, which may be compressed, into a folder that no member leaves.
+
+    Raises:
+        ValueError: no archive, or a member that is no plain file inside the folder.
+    """
+    try:
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            with zipfile.ZipFile(io.BytesIO(content)) as zipped:
+                zipped.extractall(folder)  # noqa: S202 - zipfile keeps every member inside
+        else:
+            with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+                archive.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise ValueError(f"no zip or tar archive of plain files: {error}") from error
 
 
 def _described(folder: Path) -> Path:

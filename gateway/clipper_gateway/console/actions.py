@@ -64,7 +64,6 @@ class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
     revision: Revision | None = None
     undo: bool = False
     position: Annotated[list[Position], Meta(max_length=MOST_LETTERS)] = []
-    again: bool = False
     seen: Annotated[str, Meta(pattern=r"^\d{1,16}( r-[0-9a-f]{1,64})?$")] = "0"
     number: Annotated[str, Meta(max_length=100)] = ""
     why: Annotated[str, Meta(max_length=500)] = ""
@@ -183,7 +182,7 @@ async def _restore_weights(target: Target, form: ActionForm, signature: Signatur
 
 
 async def _preview_resend(target: Target, form: ActionForm) -> ActionPreview:
-    found = await check_letters(*target, sorted({*form.position}), again=form.again)
+    found = await check_letters(*target, sorted({*form.position}))
     sent = [f"+ {one.position}  {one.said.topic}" for one, reason in found if one.said and reason is None]
     left = [f"{one.position} is not sent: {reason}" for one, reason in found if reason is not None]
     return ActionPreview(f"Send {len(sent)} dead letter{'s' * (len(sent) != 1)} once more", sent, left)
@@ -192,7 +191,7 @@ async def _preview_resend(target: Target, form: ActionForm) -> ActionPreview:
 async def _resend(target: Target, form: ActionForm, signature: Signature) -> list[str]:
     became: list[ReplayOutcome] = []
     try:
-        async for outcomes in replay_letters(*target, sorted({*form.position}), again=form.again):
+        async for outcomes in replay_letters(*target, sorted({*form.position})):
             became += outcomes
     finally:
         sent = ",".join(str(one.position) for one in became if one.sent_to)

@@ -27,7 +27,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route
 
 from clipper_agents.control.errors import StaleRevision
-from clipper_agents.settings.workers import GatewaySettings
+from clipper_agents.settings.sections import GatewaySection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_gateway.access import Access, Caller
 from clipper_gateway.console.actions import MOST_LETTERS, ActionForm, ActionPreview, Actions
 from clipper_gateway.console.follower import LiveView
@@ -70,7 +71,9 @@ class Console:
         log: Is told of each request.
     """
 
-    def __init__(self, settings: GatewaySettings, access: Access, pipeline: Pipeline, log: RequestLog) -> None:
+    def __init__(
+        self, settings: WorkerSettings[GatewaySection], access: Access, pipeline: Pipeline, log: RequestLog
+    ) -> None:
         kafka, catalogue, section = settings.kafka, settings.catalogue, settings.section
         self._sessions = Sessions(access, is_secure=bool(section.tls_certfile))
         headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
@@ -80,7 +83,7 @@ class Console:
         self._files = {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in paths}
         self._digests = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in self._files.items()}
         self._renderer = Renderer(lambda name: f"/console/static/{name}?v={self._digests[name]}")
-        self._history = SeriesHistory.open(settings.console_dir, time.time)
+        self._history = SeriesHistory.open(settings.data_dir, time.time)
         self._view = LiveView(kafka, catalogue, self._history)
         client = pipeline.client
         self._pages = Pages(self._view, pipeline.history, kafka, catalogue, lambda: client.partitions)

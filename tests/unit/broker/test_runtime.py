@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from clipper_agents.broker.errors import BrokerNotStarted
-from clipper_agents.broker.runtime import KAFKA_VERSION, KafkaRuntime, default_cache_dir, find_java, kafka_jars
+from clipper_agents.broker.runtime import KAFKA_VERSION, KafkaRuntime, find_java, kafka_jars
+from clipper_stream.models.fetch import default_cache_dir
 
 
 def a_jar(folder: Path, name: str) -> Path:
@@ -77,7 +78,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path: Path):
 @pytest.mark.parametrize("is_set", [True, False])
 def test_the_cache_follows_the_xdg_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_set: bool):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path) if is_set else "")
-    assert default_cache_dir() == (tmp_path if is_set else Path.home() / ".cache") / "clipper-stream"
+    assert default_cache_dir() == (tmp_path if is_set else Path.home() / ".cache") / "clipper-stream" / "models"
 
 
 @pytest.mark.parametrize(
@@ -94,12 +95,12 @@ def test_a_java_on_path_is_used_when_it_is_recent_enough(tmp_path: Path, version
     if version is not None:
         java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2025-04-15' >&2\n")
         java.chmod(0o755)
-    assert find_java(lambda: tmp_path / "bundled", str(tmp_path)) == tmp_path / "bundled", "that one comes first"
+    assert find_java(tmp_path / "bundled", str(tmp_path)) == tmp_path / "bundled", "that one comes first"
     if refused is None:
-        assert find_java(lambda: None, str(tmp_path)) == java
+        assert find_java(None, str(tmp_path)) == java
         return
     with pytest.raises(BrokerNotStarted, match=refused):
-        find_java(lambda: None, str(tmp_path))
+        find_java(None, str(tmp_path))
 
 
 def test_the_command_line_names_the_jars_and_then_the_main_class():

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sources import page_script
+
 from clipper_agents import exits
-from clipper_agents.cli.reference import commands
 
 BARE = """
 import contextlib, io, json, sys
@@ -34,7 +35,9 @@ EXTRAS = {"broker": "broker", "demo": "demo", "up": "broker"} | {
 }
 WITHOUT_KAFKA = ("broker", "demo", "up")
 """Commands that bring their own Kafka when none is named."""
-EXAMPLES = {name: command.epilog.partition("clipper-stream ")[2] for name, command in commands()}
+EXAMPLES = {
+    name: command.epilog.partition("clipper-stream ")[2] for name, command in page_script("command_line").commands()
+}
 RUN = {name: shlex.split(of.partition(" > ")[0]) for name, of in EXAMPLES.items() if not name.startswith("worker ")}
 """Arguments of each command but those that wait for Kafka; the extras of models are among the laws of runtimes."""
 

@@ -2,13 +2,14 @@ import ast
 import json
 import logging
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.text import Text
 
 from clipper_agents.cli import registry_view, terminal
-from clipper_agents.cli.dead_letters import letters_table
+from clipper_agents.cli.dead_letters import letter_row, record_of
 from clipper_agents.control.state import Manifests
 from clipper_agents.dead_letters.reader import Letter
 from clipper_agents.observability.logging import KeyValueFormatter
@@ -86,14 +87,15 @@ ORPHAN = DeadLetter(
 )
 def test_a_dead_letter_keeps_its_record_and_its_whole_message_at_eighty_columns(capsys, said, cells):
     letter = Letter(position=41, at_ms=1_700_000_000_000, key=None, value=None, headers=(), said=said)
-    terminal.console(80).print(letters_table([letter], "clipper"))
+    row = letter_row("clipper", record_of(letter))
+    terminal.console(80).print(terminal.table(row, [row.values()], wrapped={"message"}))
     text = shown(capsys)
     assert columns_of(text, tuple(text.partition("\n")[0].split())) == ["41", "2023-11-1422:13:20", *cells]
 
 
 def test_commands_write_by_the_module_of_the_terminal_alone():
     found, writers = [], {"print", "typer.echo", "Console", "click.echo"}
-    for path in {*CLI.glob("*.py")} - {CLI / "terminal.py", CLI / "reference.py"}:
+    for path in {*CLI.glob("*.py")} - {CLI / "terminal.py"}:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in writers:
                 to_a_file = any(each.arg == "file" and ast.unparse(each.value) == "lines" for each in node.keywords)
@@ -128,9 +130,12 @@ def test_models_and_history_are_those_of_the_golden_text(capsys, monkeypatch):
     }  # fmt: skip
     of = {"application": "digits", "at_ms": 60_000}
     step = Change(**of, revision=2, command="step", model="svm:2", by="rollout", why="better", numbers=numbers)
-    registry_view.print_models(Manifests(applications={"digits": DIGITS}, models={each.ref: each for each in MODELS}))
-    registry_view.print_models(Manifests())
-    registry_view.print_history([Change(**of, revision=1, command="create", by="\x1b[31mada", why="[bold]why"), step])
+    published = Manifests(applications={"digits": DIGITS}, models={each.ref: each for each in MODELS})
+    row_of = partial(registry_view.model_row, published)
+    terminal.print_records(sorted(MODELS, key=lambda each: each.ref), row_of, otherwise="no models")
+    terminal.print_records([], row_of, otherwise="no models")
+    create = Change(**of, revision=1, command="create", by="\x1b[31mada", why="[bold]why")
+    terminal.print_records([create, step], registry_view.change_row, wrapped=("why", "numbers"))
     failed = HostReport(model="svm:2", instance="a", state="failed", reason="no\nfile")
     terminal.say(registry_view.report_line(failed))
     text = "".join(f"{line.rstrip()}\n" for line in shown(capsys).splitlines())

@@ -1,8 +1,6 @@
 """What a demo records of a run, says meanwhile, and finds at its end."""
 
-import queue
 import re
-import webbrowser
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import typer
 from builders.metrics import served
 
 from clipper_agents import exits
-from clipper_agents.demo.run import scrape_all, show_console
+from clipper_agents.demo.run import scrape_all
 from clipper_agents.demo.scenario import FAILED, DemoRecorder, DemoResult, phase_of
 from clipper_agents.observability.exposition import Scrape
 from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
@@ -84,16 +82,6 @@ def test_metrics_of_all_processes_are_joined_without_those_of_one_that_is_gone()
     assert metrics.by("outcome", "clipper_feedback_total") == {"applied": 4}
     weights = metrics.by("model", "clipper_selection_weight", application="digits-exp3")
     assert weights == {"svm:1": 0.75, "knn:1": 0.25}
-
-
-@pytest.mark.parametrize("opens", [True, False], ids=["opened", "not opened"])
-def test_the_address_of_the_console_is_a_line_and_opened_if_asked_for(monkeypatch, opens):
-    opened, said = queue.Queue(), []
-    monkeypatch.setattr(webbrowser, "open", opened.put)
-    show_console("http://127.0.0.1:8080/console", said.append, opens=opens)
-    assert said == ["console: http://127.0.0.1:8080/console"]
-    assert opens is False or opened.get(timeout=10) == "http://127.0.0.1:8080/console"
-    assert opened.empty()
 
 
 # --- at the end -----------------------------------------------------------------------------------------------------

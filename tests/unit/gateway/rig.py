@@ -9,7 +9,7 @@ import pytest
 
 from clipper_agents.observability.metrics import GatewayMetrics
 from clipper_agents.settings.sections import GatewaySection
-from clipper_agents.settings.workers import GatewaySettings
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_gateway.access import ANYBODY, Caller
 from clipper_gateway.errors import Refusal
 from clipper_gateway.keys import make_key
@@ -80,8 +80,8 @@ def browser_of(app, url="http://127.0.0.1:8080", **headers):
 
 def settings_of(folder, section=None):
     kafka, catalogue = NO_KAFKA
-    return GatewaySettings(
-        kafka=kafka, catalogue=catalogue, instance="gateway-0", section=section or GatewaySection(), console_dir=folder
+    return WorkerSettings(
+        kafka=kafka, catalogue=catalogue, instance="gateway-0", section=section or GatewaySection(), data_dir=folder
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from clipper_stream.errors import ClipperError, InvalidSetting
 from clipper_stream.http import AccessDenied, AnswerTimeout, GatewayUnavailable, HttpClient, Overloaded, RequestRefused
-from clipper_stream.http.messages import read_answer
+from clipper_stream.http.client import read_answer
 from clipper_topics import codec
 from clipper_topics.prediction import ModelAnswer, Prediction
 

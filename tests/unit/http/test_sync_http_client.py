@@ -46,9 +46,9 @@ def test_calls_that_wait_fail_when_the_client_is_closed_and_no_thread_is_left(ga
         with SyncHttpClient(gateway.root) as client:
             waiting = threads.submit(client.predict, "digits", 1)
             assert opened.wait(10)
-            assert "clipper http client" in {thread.name for thread in threading.enumerate()}
+            assert "clipper client" in {thread.name for thread in threading.enumerate()}
         with pytest.raises(GatewayUnavailable):
             waiting.result(10)
-    assert "clipper http client" not in {thread.name for thread in threading.enumerate()}
+    assert "clipper client" not in {thread.name for thread in threading.enumerate()}
     with pytest.raises(GatewayUnavailable, match="is not open: use `with SyncHttpClient"):
         client.predict("digits", 1)

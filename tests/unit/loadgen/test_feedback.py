@@ -2,10 +2,8 @@ import asyncio
 import time
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
-from clipper_loadgen.feedback import DelayedFeedback
+from clipper_loadgen.run import DelayedFeedback
 
 
 class CollectingOutlet:
@@ -18,31 +16,14 @@ class CollectingOutlet:
         self.sent += [(query, time.perf_counter()) for query in records]
 
 
-@given(st.lists(st.integers(0, 100), max_size=50), st.lists(st.integers(0, 100), max_size=10).map(sorted))
-def test_what_is_due_is_taken_once_and_in_order_of_time(due_s, looks_s):
-    now_s = 0
-    feedback = DelayedFeedback(int, due_s, CollectingOutlet(), lambda: now_s)
-    for query in range(len(due_s)):
-        feedback.answered(query, 0)
-    taken = []
-    for now_s in looks_s:
-        taken += [(now_s, query) for query in feedback.take()]
-    assert [due_s[query] for _, query in taken] == sorted(due_s[query] for _, query in taken)
-    assert all(due_s[query] <= at_s for at_s, query in taken)
-    last = looks_s[-1] if looks_s else -1
-    assert len(taken) == sum(due <= last for due in due_s)
-    assert feedback.pending == len(due_s) - len(taken)
-
-
 async def delayed(delays_s, wait_s=10.0):
     """Answer every query in turn; what was sent when, after the start, and what is left."""
     outlet = CollectingOutlet()
-    feedback = DelayedFeedback(int, delays_s, outlet, time.perf_counter)
+    feedback = DelayedFeedback(int, delays_s, outlet.send)
     running = asyncio.create_task(feedback.run())
     start_s = time.perf_counter()
     for query in range(len(delays_s)):
-        feedback.answered(query, time.perf_counter())
-        feedback.arm()
+        feedback.answered(query)
     await feedback.drained(wait_s)
     running.cancel()
     return [(query, at - start_s) for query, at in outlet.sent], feedback

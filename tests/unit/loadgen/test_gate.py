@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clipper_loadgen import Dataset, LoadPlan
-from clipper_loadgen.gate import CHUNK, Gate, Pacer, releases, send_released
+from clipper_loadgen.gate import CHUNK, Gate, pacer, releases, send_released
 from clipper_loadgen.ledger import Ledger
 from clipper_loadgen.script import write_script
 
@@ -37,7 +37,7 @@ class Sending:
         plan = LoadPlan("a", mode="saturation", queries=len(due_s))
         script = write_script(plan, Dataset([1]), partitions=1, run="00000000")
         self.sent, self.sizes, self.released = 0, [], 0
-        self.task = asyncio.create_task(send_released(script, self.gate, self, self.ledger, self.time.clock))
+        self.task = asyncio.create_task(send_released(script, self.gate, self.send, self.ledger, self.time.clock))
 
     async def send(self, records):
         self.sizes.append(len(records))
@@ -103,12 +103,12 @@ def test_a_tick_lets_queries_gather_and_a_run_that_is_given_up_releases_nothing_
 
 def test_the_pacer_tells_of_every_query_from_its_thread_which_ends_with_it_before_the_schedule_does():
     start_s, released = time.perf_counter(), queue.Queue()
-    with Pacer(
+    with pacer(
         [start_s + 0.002 * query for query in range(5)],
         lambda count: released.put((count, threading.current_thread().name)),
     ):
         while (told := released.get(timeout=10)) != (5, "pacer"):
             assert told[1] == "pacer"
-    with Pacer([time.perf_counter() + 3600.0], lambda _: None):
+    with pacer([time.perf_counter() + 3600.0], lambda _: None):
         assert "pacer" in {thread.name for thread in threading.enumerate()}
     assert "pacer" not in {thread.name for thread in threading.enumerate()}

@@ -1,16 +1,11 @@
-import asyncio
-import io
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from clipper_loadgen.ledger import Ledger
 from clipper_loadgen.report import percentiles_ms, steady_rate_per_s, summarise
-from clipper_loadgen.terminal import progress_bar, report_table, warnings
 
 
 def report_of(ledger, **options):
@@ -79,31 +74,20 @@ def test_default_answers_are_counted_by_reason_and_the_warm_up_is_in_no_number()
 
 
 # --- in a terminal --------------------------------------------------------------------------------------------------
-def test_the_table_shows_numbers_and_a_dash_where_there_is_none_and_doubtful_ones_come_with_a_warning():
+def test_the_report_shows_numbers_and_a_dash_where_there_is_none_and_doubtful_ones_come_with_a_warning():
     ledger = Ledger([0.0, 0.1, 0.2])
     for query in range(3):
         ledger.sent(query, began_s=0.1 * query, now_s=0.1 * query)
     ledger.answered(0, 0.01, reason=None)
     ledger.answered(1, 0.12, reason="late")
     report = report_of(ledger)
-    text = io.StringIO()
-    Console(file=text, width=100).print(report_table(report))
-    cells = [line.split("│") for line in text.getvalue().splitlines() if "│" in line]
-    lines = {name.strip(): value.strip() for _, name, value, _ in cells}
+    _, *found = report.lines()
+    lines = {line[:24].strip(): line[24:].strip() for line in found}
     shown = {"queries sent": "3", "missing": "1", "default outputs": "50.00%", "late": "1"}
     assert lines | shown | {"latency p50": "20.00 ms", "latency p99": "-"} == lines
-    assert warnings(report) == ["1 queries had no answer; percentiles that fall on them are empty"]
+    assert [*report.warnings()] == ["1 queries had no answer; percentiles that fall on them are empty"]
     slow = replace(report, missing=0, late_p99_ms=15.0, send_failures=2, send_failure="KafkaTimeoutError()")
-    assert [text.split(":")[0] for text in warnings(slow)] == [
+    assert [text.split(":")[0] for text in slow.warnings()] == [
         "the generator was up to 15.0 ms late (p99)",
         "2 batches could not be written, the first",
     ]
-
-
-async def test_the_progress_bar_leaves_stdout_alone(capsys):
-    with progress_bar("digits") as progress:
-        following = asyncio.ensure_future(progress(SimpleNamespace(ledger=Ledger([0.0, 1.0]))))
-        await asyncio.sleep(0)
-        assert not following.done()
-        following.cancel()
-    assert capsys.readouterr().out == ""

@@ -5,7 +5,6 @@ from clipper_loadgen import Dataset, LoadPlan
 from clipper_loadgen.script import write_script
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_topics import codec
-from clipper_topics.codec import headers_of
 from clipper_topics.query_ids import partition_of
 
 ROWS = {
@@ -31,8 +30,8 @@ def script_of(dataset, application="digits", *, queries=1_000, partitions=12, ru
 def test_the_pieces_of_a_query_are_a_query(encoding, contexts, kind):
     script = script_of(Dataset(ROWS[kind]), queries=3, encoding=encoding, contexts=contexts)
     for query in range(3):
-        partition, key, value = script.record(query)
-        found = codec.queries.decode(value, headers_of(script.content_type))
+        partition, key, value, headers = script.record(query)
+        found = codec.queries.decode(value, headers)
         assert found.query_id == script.query_id(query)
         assert partition_of(found.query_id) == partition == script.partitions[query]
         assert script.query_of(found.query_id) == query
@@ -51,28 +50,22 @@ def test_queries_and_feedback_go_to_several_applications_in_turn():
     script = script_of(LABELLED, ("a", "b", "c"), queries=6)
     asked = [codec.queries.decode(script.record(query)[2]).application for query in range(6)]
     assert asked == ["a", "b", "c", "a", "b", "c"]
-    partition, key, value = script.feedback(4)
+    partition, key, value, _ = script.feedback(4)
     found = codec.feedback.decode(value)
     assert (partition, key) == script.record(4)[:2]
     assert (found.query_id, found.application, found.label) == (script.query_id(4), "b", script.labels[4])
 
 
 def test_without_contexts_the_key_is_a_digest_of_the_input_and_without_labels_feedback_is_a_loss():
-    script = script_of(Dataset(ROWS["ints"]), queries=4, label_noise_ratio=1.0)
+    script = script_of(Dataset(ROWS["ints"]), queries=4)
     assert len({*zip(script.keys, script.rows, strict=True)}) == len(set(script.keys)) == 2
-    assert codec.feedback.decode(script.feedback(0)[2]).loss == 1.0
-
-
-def test_labels_are_those_of_the_rows_and_noise_leaves_the_other_labels_as_they_were():
-    clean, noisy = (script_of(LABELLED, repeat_ratio=0.1, label_noise_ratio=ratio) for ratio in (0.0, 0.1))
-    assert clean.labels == [row % 3 for row in clean.rows]
-    assert clean.rows == noisy.rows
-    assert 0 < sum(a != b for a, b in zip(clean.labels, noisy.labels, strict=True)) < 200
+    assert codec.feedback.decode(script.feedback(0)[2]).loss == 0.0
 
 
 def test_the_same_seed_draws_the_same_run_and_with_another_number_of_contexts_the_same_rows_and_labels():
-    scripts = [script_of(LABELLED, contexts=contexts, label_noise_ratio=0.1) for contexts in (2, 100, 0)]
+    scripts = [script_of(LABELLED, contexts=contexts) for contexts in (2, 100, 0)]
     assert all((script.rows, script.labels) == (scripts[0].rows, scripts[0].labels) for script in scripts)
+    assert scripts[0].labels == [row % 3 for row in scripts[0].rows]
     first, same, other = (script_of(LABELLED, contexts=5, seed=seed) for seed in (1, 1, 2))
     assert first == same
     assert first.rows != other.rows
@@ -85,9 +78,7 @@ def test_the_same_seed_draws_the_same_run_and_with_another_number_of_contexts_th
         ({"duration_s": float("nan")}, "duration_s is nan"),
         ({"outstanding": 0}, "outstanding is 0: it must be at least 1"),
         ({"repeat_ratio": 1.5}, r"repeat_ratio is 1.5: it must lie in \[0, 1\]"),
-        ({"label_noise_ratio": -0.1}, "label_noise_ratio is -0.1"),
         ({"linger_s": 0.1}, "linger_s is 0.1"),
-        ({"zipf_exponent": -1.0}, "zipf_exponent is -1.0"),
         ({"rate_per_s": 1e6, "duration_s": 60.0}, "60000000 queries: at most 5000000"),
         ({"feedback_delay_s": -1.0}, "feedback_delay_s is -1.0"),
     ],
@@ -97,7 +88,7 @@ def test_a_plan_outside_a_bound_is_refused_with_value_and_bound(changes, message
         LoadPlan("digits", **changes)
 
 
-@pytest.mark.parametrize("name", ["mode", "arrivals", "feedback_distribution", "encoding"])
+@pytest.mark.parametrize("name", ["mode", "arrivals", "encoding"])
 def test_an_unknown_name_is_answered_with_those_that_exist(name):
     with pytest.raises(UnknownName, match=rf"{name} 'other': use one of \w+, \w+"):
         LoadPlan("digits", **{name: "other"})

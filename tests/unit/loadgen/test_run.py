@@ -26,7 +26,7 @@ class PatientPipeline:
         self.ids, self.most_seen, self.answered_count, self.told = [], 0, 0, {}
 
     async def send(self, records):
-        self.ids += [codec.queries.decode(value).query_id for _, _, value in records]
+        self.ids += [codec.queries.decode(value).query_id for _, _, value, _ in records]
         self.most_seen = max(self.most_seen, len(self.ids) - self.answered_count)
         assert len(self.ids) <= self.let_through
 
@@ -59,9 +59,9 @@ async def test_a_run_lets_through_what_is_due_and_in_a_closed_loop_no_more_than_
     plan = LoadPlan("digits", mode=mode, outstanding=5, arrivals="constant", **amount)
     script = write_script(plan, ROWS, partitions=2, run="0123abcd")
     pipeline = PatientPipeline(most_open, 0 if observed else 20)
-    run = LoadRun(plan, script, pipeline, time.perf_counter, pipeline if observed else None)
+    run = LoadRun(plan, script, pipeline.send, time.perf_counter, pipeline if observed else None)
     assert np.isnan(run.ledger.due_s).all() == (mode != "rate")  # latencies count from when a query was sent
-    await run.run(pipeline, pipeline, None)
+    await run.run(pipeline, pipeline.send, None)
     assert pipeline.most_seen == most_open
     assert [answer.query_id for _, answer in sorted(pipeline.told.items())] == (pipeline.ids if observed else [])
     assert run.ledger.reasons == {0: "late", 1: "unstated"}
@@ -74,8 +74,8 @@ async def test_a_run_lets_through_what_is_due_and_in_a_closed_loop_no_more_than_
 async def test_a_run_whose_answers_do_not_come_ends_after_the_drain_and_is_reported_as_it_is():
     plan, began_s = LoadPlan("digits", mode="saturation", queries=20, outstanding=5, drain_s=0.3), time.perf_counter()
     pipeline = PatientPipeline(most_open=20, let_through=5)
-    run = LoadRun(plan, write_script(plan, ROWS, partitions=2, run="0123abcd"), pipeline, time.perf_counter)
-    await run.run(pipeline, pipeline, None)
+    run = LoadRun(plan, write_script(plan, ROWS, partitions=2, run="0123abcd"), pipeline.send, time.perf_counter)
+    await run.run(pipeline, pipeline.send, None)
     assert time.perf_counter() - began_s > 0.3 + DUPLICATES_S
     report = run.report(pipeline, pipeline)
     assert (report.queries, report.answered, report.missing) == (5, 0, 5)

@@ -20,7 +20,6 @@ from clipper_agents.observability.logging import (
     child_line,
     error_line,
     event,
-    log_file,
 )
 from clipper_agents.streaming.storage import StorageFailed
 from clipper_stream.errors import InvalidSetting
@@ -154,26 +153,11 @@ def test_a_command_that_writes_json_says_so_why_it_ends():
     assert (line["level"], line["msg"][:34]) == ("error", "metrics_port 192.0.2.1:1: Cannot a")
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-def test_a_block_has_its_logs_and_warnings_in_the_file(tmp_path):
-    with log_file(tmp_path / "log", None, {}) as lines:
-        logging.getLogger("clipper").info("hello")
-        warnings.warn("be careful", stacklevel=1)
-        print("a line of a child", file=lines)
-    first, second, *_, last = (tmp_path / "log").read_text().splitlines()
+def test_logs_and_warnings_may_go_to_another_stream(formats):
+    lines = io.StringIO()
+    LogOptions().configure({}, lines)
+    logging.getLogger("clipper").info("hello")
+    warnings.warn("be careful", stacklevel=1)
+    first, second, *_ = lines.getvalue().splitlines()
     assert first.endswith("level=info logger=clipper msg=hello")
     assert "be careful" in second
-    assert last == "a line of a child"
-
-
-def test_after_the_block_handlers_and_levels_are_those_of_before(tmp_path, capsys):
-    root, noisy = logging.getLogger(), logging.getLogger("asyncio")
-    handlers, levels = root.handlers[:], (root.level, noisy.level)
-    with log_file(tmp_path / "log", "debug", {}) as lines:
-        assert root.handlers != handlers
-    assert lines.closed
-    with pytest.raises(InvalidSetting, match="log level 'loud'"), log_file(tmp_path / "log", "loud", {}):
-        pass
-    assert (root.handlers, (root.level, noisy.level)) == (handlers, levels)
-    root.warning("nobody may write this to the closed file")
-    assert "Logging error" not in capsys.readouterr().err

@@ -16,7 +16,8 @@ from clipper_agents.rollout import app, comparison_reports
 from clipper_agents.rollout.comparison_reports import AGAIN_S, CHANGED_S, ComparisonReports
 from clipper_agents.rollout.decisions import plan_of
 from clipper_agents.rollout.log_tailer import MergedLogTailer
-from clipper_agents.settings.workers import StewardSettings
+from clipper_agents.settings.sections import StewardSection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -33,7 +34,8 @@ class Rollout:
     def __init__(self):
         self.control = control_of(with_trials(*TRIALS, rollout=RULE), published=("a:1", *SHARES))
         kafka = KafkaConnection(bootstrap="nowhere:9092")
-        settings = StewardSettings(kafka=kafka, catalogue=CATALOGUE, instance="steward")
+        section = StewardSection()
+        settings = WorkerSettings(kafka=kafka, catalogue=CATALOGUE, instance="steward", section=section)
         self.controller = app.RolloutController(settings, self, StewardMetrics())
         self.controller._control, self.controller._caught_up = self.control, True
         self.fold = fold_of(self.control)

@@ -7,15 +7,15 @@ from faust.types import TP
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.app import RouterProcess
 from clipper_agents.router.pipeline import UNKNOWN_APPLICATION
-from clipper_agents.settings.workers import RouterSettings
+from clipper_agents.settings import RouterSection
+from clipper_agents.settings.workers import WorkerSettings
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
 
 async def test_every_part_is_built_without_a_broker(tmp_path):
-    settings = RouterSettings(
-        kafka=KafkaConnection("127.0.0.1:1"), catalogue=Catalogue(), data_dir=tmp_path / "router", instance="r"
-    )
+    place = {"catalogue": Catalogue(), "data_dir": tmp_path / "router"}
+    settings = WorkerSettings(kafka=KafkaConnection("127.0.0.1:1"), instance="r", section=RouterSection(), **place)
     process = RouterProcess(settings, RouterMetrics(), 9100)
     await process.app.kafka_producer.stop()
     assert [*process.app.agents] == ["route", "gather", "learn"]

@@ -6,10 +6,9 @@ import msgspec
 import pytest
 
 from clipper_agents.settings import KafkaSection, Settings, load_settings
-from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.errors import InvalidSetting
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.manifests import ModelManifest
 
 DIGITS = """
 [[model]]
@@ -96,22 +95,21 @@ def test_settings_written_as_json_are_read_back_equal(loaded, tmp_path, objectiv
 def test_a_worker_gets_plain_values_and_a_folder_of_its_own(loaded):
     settings = loaded(overrides={"kafka.bootstrap": "a:1", "router.cache_mib": "0.5", "host.data_dir": "/x"})
     kafka = settings.connection({})
-    router = settings.router_settings("router-1", kafka)
-    assert (router.cache_bytes, router.kafka.bootstrap) == (524288, "a:1")
-    model = ModelManifest(name="svm", uri="m:f")
-    assert settings.host_settings("svm.1.0", model, kafka).data_dir == Path("/x/svm.1.0")
+    router = settings.worker(settings.router, "router-1", kafka)
+    assert (router.section.cache_bytes, router.kafka.bootstrap) == (524288, "a:1")
+    assert settings.worker(settings.host, "svm.1.0", kafka).data_dir == Path("/x/svm.1.0")
     other = Settings(kafka=KafkaSection(prefix="staging"))
-    assert other.host_data_dir("svm.1.0") == Path("data/staging/host/svm.1.0")
+    assert other.data_dir(other.host, "svm.1.0") == Path("data/staging/host/svm.1.0")
     for found, folder in ((settings, "data"), (other, "data/staging")):
-        assert found.router_settings("router-1", kafka).data_dir == Path(folder, "router/router-1")
-        assert found.gateway_settings("second", kafka).console_dir == Path(folder, "gateway/second")
+        assert found.worker(found.router, "router-1", kafka).data_dir == Path(folder, "router/router-1")
+        assert found.worker(found.gateway, "second", kafka).data_dir == Path(folder, "gateway/second")
         assert found.metrics_targets == Path(folder, "metrics-targets.json")
 
 
 def test_a_gateway_gets_its_section_with_files_beside_the_configuration(loaded, tmp_path):
     text = '[gateway]\nkeys_file = "keys.json"\ntls_certfile = "/c"\ntls_keyfile = "k"'
     settings = loaded(text, {"CLIPPER_GATEWAY_CORS_ORIGINS": "https://a, https://b"}, {"kafka.bootstrap": "a:1"})
-    gateway = settings.gateway_settings("gateway-b", settings.connection({}))
+    gateway = settings.worker(settings.gateway, "gateway-b", settings.connection({}))
     section = gateway.section
     files = section.keys_file, section.tls_certfile, section.tls_keyfile
     assert files == (str(tmp_path / "keys.json"), "/c", str(tmp_path / "k"))
@@ -129,7 +127,10 @@ ACME = '[models]\nallowed_modules = ["acme"]\n'
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[router]\nproceses = 2", "router.proceses: there is no such key; known: processes, data_dir"),
+        (
+            "[router]\nproceses = 2",
+            "router.proceses: there is no such key; known: metrics_port, metrics_address, processes, data_dir",
+        ),
         ("[ruoter]", "ruoter: there is no such key; known: kafka, broker, router, host, steward, gateway"),
         ('[router]\nprocesses = "two"', "router.processes = 'two': expected int, got str"),
         ("[router]\nprocesses = 5", "router.processes = 5: at most kafka.partitions = 4"),
@@ -180,14 +181,6 @@ def test_a_missing_file_and_a_misspelt_variable_or_option_are_named(tmp_path, re
     assert "write section.key" in refused(overrides={"processes": "2"})
 
 
-def test_a_declared_model_is_found_by_its_reference():
-    models = [ModelManifest(name=name, version=version, uri="m:f") for name, version in ("a1", "a2")]
-    settings = Settings(models=models)
-    assert settings.model("a:2") is models[1]
-    with pytest.raises(UnknownName, match="declared: a:1, a:2"):
-        settings.model("a")
-
-
 def test_a_model_has_the_runtime_that_its_uri_tells_and_the_row_of_the_applications_if_all_have_one(loaded, refused):
     assert loaded(DIGITS.replace('runtime = "sklearn"', "")).models[0].runtime == "sklearn"
     assert loaded(MODEL).models[0].runtime == "python"
@@ -218,7 +211,7 @@ SAID = '[models]\nallowed_modules = ["models"]\nallowed_locations = ["models", "
 def test_a_process_may_load_what_its_own_configuration_declares_or_says(loaded, tmp_path, text, allowed):
     settings = loaded(text)
     assert settings.allowed == tuple(each.format(tmp_path) for each in allowed)
-    assert settings.router_settings("r", KafkaConnection("a:1")).allowed == settings.allowed
+    assert settings.worker(settings.router, "r", KafkaConnection("a:1")).allowed == settings.allowed
     assert all(model.uri in text for model in settings.models if "http" in model.uri)
 
 
@@ -241,5 +234,5 @@ def test_a_model_that_is_unpickled_is_refused_unless_the_operator_permits_it(loa
     assert "set [models] unpickle = true" in refused(pickled)
     assert loaded("[models]\nunpickle = true\n" + pickled).files == FileRules(unpickle=True)
     settings, kafka = loaded(pickled, {"CLIPPER_MODELS_UNPICKLE": "true"}), KafkaConnection("a:1")
-    assert settings.host_settings("h", settings.models[0], kafka).files.unpickle
-    assert settings.router_settings("r", kafka).files.unpickle
+    assert settings.worker(settings.host, "h", kafka).files.unpickle
+    assert settings.worker(settings.router, "r", kafka).files.unpickle

@@ -9,8 +9,7 @@ from operator import itemgetter
 import pytest
 
 from clipper_agents.supervisor.process import ChildNotReady, ChildSpec, end_with_stdin
-from clipper_agents.supervisor.supervised_process import Backoff, ProcessEnvironment
-from clipper_agents.supervisor.supervisor import Supervisor
+from clipper_agents.supervisor.supervisor import Backoff, ProcessEnvironment, Supervisor
 from clipper_stream.errors import UnknownName
 
 READY = "print('ready role=router metrics=9', flush=True)\nwhile True: signal.pause()\n"

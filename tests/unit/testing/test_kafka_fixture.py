@@ -8,7 +8,7 @@ import pytest
 from kafka_fixture import IMAGE, container_environment, docker_answers, provided_kafka
 
 from clipper_agents.broker import KAFKA_VERSION
-from clipper_agents.broker.properties import Node, server_properties
+from clipper_agents.broker.properties import NodePorts, server_properties
 from clipper_topics.connection import VARIABLES, KafkaConnection
 
 
@@ -36,8 +36,8 @@ def test_a_broker_that_the_environment_names_is_used_where_docker_is_not(monkeyp
 
 
 def test_the_container_is_the_embedded_broker_in_another_wrapping():
-    node = Node(node_id=1, port=20_001, controller_port=9093)
-    embedded = dict(line.split("=", 1) for line in server_properties(node, [node], Path("/d")).splitlines())
+    text = server_properties(NodePorts(20_001, 9093), Path("/d"), {})
+    embedded = dict(line.split("=", 1) for line in text.splitlines())
     given = container_environment("localhost", 20_001).items()
     inside = {name.removeprefix("KAFKA_").lower().replace("_", "."): value for name, value in given}
     assert f"apache/kafka:{KAFKA_VERSION}" == IMAGE

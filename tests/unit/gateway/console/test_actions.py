@@ -61,7 +61,7 @@ def test_a_form_is_read_with_empty_fields_left_out():
     fields = {"application": [" digits "], "to_revision": [""], "undo": ["1"], "position": ["41", "7", "7"], "x": ["y"]}
     form = ActionForm.of(fields)
     assert (form.application, form.to_revision, form.undo) == ("digits", None, True)
-    assert (form.position, form.model, form.again) == ([41, 7, 7], "", False)
+    assert (form.position, form.model) == ([41, 7, 7], "")
     for seen, revision in (("", 0), ("12 r-0a", 12)):
         assert ActionForm.of({"application": ["a"], "seen": [seen]}).seen_revision == {"a": revision}
 

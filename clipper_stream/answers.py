@@ -1,11 +1,29 @@
-"""An answer as a caller sees it."""
+"""An answer as a caller sees it, and what a caller says in a query and in a feedback, over Kafka or HTTP."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
 from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
+
+
+class QueryOptions(TypedDict, total=False):
+    """What a query may say beside its application and its input; each may be left out. See `Client.predict`."""
+
+    context: str | None
+    deadline_ms: float | None
+    models: Sequence[str] | None
+    features: Sequence[float] | None
+
+
+class Truth(TypedDict, total=False):
+    """What a feedback says; exactly one of the three. See `Client.feedback`."""
+
+    label: Any
+    loss: float
+    reward: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +43,9 @@ class Answer:
         policy: Who chose the models; None when nothing was chosen.
         models: The models that answered, with their outputs and propensities.
         missing: The models that were asked and did not answer in time.
-        partition: Partition of the query, its prediction and its feedback.
-        key: Key of the query's record.
         latency_s: From the call until the answer was here, in seconds.
+        partition: Partition of the query, its prediction and its feedback; None over HTTP.
+        key: Key of the query's record; None over HTTP.
     """
 
     query_id: str
@@ -42,12 +60,14 @@ class Answer:
     policy: PolicyRef | None = field(repr=False)
     models: tuple[ModelAnswer, ...]
     missing: tuple[Missing, ...] = field(repr=False)
-    partition: int
-    key: bytes = field(repr=False)
     latency_s: float
+    partition: int | None = None
+    key: bytes | None = field(default=None, repr=False)
 
 
-def answer_of(prediction: Prediction, *, partition: int, key: bytes, latency_s: float) -> Answer:
+def answer_of(
+    prediction: Prediction, *, latency_s: float, partition: int | None = None, key: bytes | None = None
+) -> Answer:
     """The answer that a prediction record holds."""
     return Answer(
         query_id=prediction.query_id,
@@ -62,7 +82,7 @@ def answer_of(prediction: Prediction, *, partition: int, key: bytes, latency_s: 
         policy=prediction.policy,
         models=tuple(prediction.models),
         missing=tuple(prediction.missing),
+        latency_s=latency_s,
         partition=partition,
         key=key,
-        latency_s=latency_s,
     )

@@ -1,0 +1,61 @@
+"""The reference page of the commands, from the commands: `python docs/command_line.py` writes it anew."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from clipper_agents.cli.main import app
+
+PAGE = Path(__file__).resolve().parent / "reference/command-line.md"
+SHARED = frozenset({"--config", "--bootstrap", "--set", "--log-level", "--log-format", "--why", "--by", "--help"})
+"""Options that are explained once, in the head of the page."""
+
+
+def reference() -> str:
+    """The page, whose head is written by hand."""
+    head = PAGE.read_text(encoding="utf-8").partition("\n## `")[0]
+    return "\n".join([head, *(part for name, command in commands() for part in _section(name, command))])
+
+
+def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the words of each command of the program, and the command."""
+    root: Any = group or typer.main.get_command(app)
+    for name, command in root.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+def _section(name: str, command: Any) -> Iterator[str]:
+    yield f"## `{name}`\n"
+    yield f"{inspect.cleandoc(command.help or '')}\n"
+    yield f"    {(command.epilog or '').removeprefix('Example: ')}\n"
+    rows = [row for parameter in command.params for row in _row(parameter)]
+    if rows:
+        yield "\n".join([*rows, ""])
+
+
+def _row(parameter: Any) -> Iterator[str]:
+    names = [*parameter.opts, *parameter.secondary_opts]
+    if SHARED.isdisjoint(names) and not getattr(parameter, "hidden", False):
+        option = any(name.startswith("-") for name in names)
+        shown = ", ".join(f"`{name}`" for name in sorted(names, key=len, reverse=True))
+        metavar = (parameter.metavar or parameter.name or "").strip("[].").upper()
+        yield f"- {shown if option else f'`{metavar}`'}{_default(parameter)}: {parameter.help or ''}"
+
+
+def _default(parameter: Any) -> str:
+    default = parameter.default
+    if parameter.required:
+        return " (required)" if parameter.opts[0].startswith("-") else ""
+    if default is None or default is False or default in ("", [], ()) or callable(default):
+        return ""
+    return f" (`{getattr(default, 'value', default)}`)"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")
