@@ -194,7 +194,7 @@ async def _settled(deployment: Deployment, feedback_sent: int) -> tuple[Scrape, 
     while True:
         metrics = await _read_metrics(deployment)
         status = await read_status(deployment.connection, deployment.catalogue)
-        behind = {topic: lag for group in status.groups for topic, lag in group.lag.items() if lag}
+        behind = {topic: lag for group in status.cluster.groups for topic, lag in group.lag.items() if lag}
         is_counted = metrics.value("clipper_feedback_total") >= feedback_sent
         if (is_counted and not behind) or time.monotonic() > end_s:
             return metrics, behind

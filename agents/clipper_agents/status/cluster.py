@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +30,14 @@ from clipper_agents.kafka.retry import STATUS, retry
 from clipper_agents.kafka.topic_ids import read_topic_ids
 from clipper_agents.kafka.topic_renewal import replaced_logs
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import BrokerStatus, GroupStatus, MemberStatus, TopicStatus, WaitingRecords
+from clipper_agents.status.model import (
+    BrokerStatus,
+    ClusterStatus,
+    GroupStatus,
+    MemberStatus,
+    TopicStatus,
+    WaitingRecords,
+)
 from clipper_topics import codec
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.codec import UndecodableRecord
@@ -49,21 +55,6 @@ NO_OBJECTIVE_S = 60.0
 """Within which a query is answered that has no objective and no deadline."""
 UNFINISHED_S = 5.0
 """A record that is not finished for so long after it should be has nobody who works at it, or too few."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterStatus:
-    """What the brokers said at one moment; as the attributes of `Status`."""
-
-    at_s: float
-    brokers: tuple[BrokerStatus, ...]
-    controller: bool
-    silent_addresses: tuple[str, ...]
-    topics: tuple[TopicStatus, ...]
-    missing_topics: tuple[str, ...]
-    replaced_topics: tuple[str, ...]
-    groups: tuple[GroupStatus, ...]
-    dead_letters: int
 
 
 class ClusterReader:

@@ -11,7 +11,7 @@ Rules of this file:
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -19,10 +19,12 @@ from typing import NamedTuple, TypeVar
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from clipper_agents.dead_letters.reader import letter_of
+from clipper_agents.feedback.feedback_step import OrphanFeedback
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.reader import NO_END, LogReader, Range, Record
-from clipper_agents.kafka.retry import RetryPolicy
-from clipper_agents.status.feedback_outcome import refused_feedback
+from clipper_agents.kafka.retry import COMMANDS, RetryPolicy
+from clipper_agents.kafka.tailer import open_tailer
 from clipper_stream.client.access import failure
 from clipper_stream.client.errors import AccessRefused
 from clipper_stream.client.keys import partition_for
@@ -30,7 +32,7 @@ from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback, FeedbackAck
 from clipper_topics.logged_records import decode_prediction, read_prediction
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
@@ -260,8 +262,40 @@ def _ack(record: Record) -> tuple[int, str, str | None]:
 
 
 def _letter(record: Record, log: TopicPartition) -> tuple[int, str, str | None]:
-    offset, (outcome, why) = refused_feedback(record, log) or (-1, ("", ""))
-    return offset, "orphan" if outcome == "orphan" else "invalid", why
+    """Offset, outcome and reason of the feedback that a dead letter is about; offset -1 for one of another log."""
+    said = letter_of(record).said
+    if said is None or (said.topic, said.partition) != log:
+        return -1, "", None
+    is_orphan = said.exception.endswith(f".{OrphanFeedback.__name__}")
+    return said.offset, "orphan" if is_orphan else "invalid", said.message
+
+
+async def acknowledged(
+    kafka: KafkaConnection, catalogue: Catalogue, query_id: str, send: Callable[[], Awaitable[tuple[int, int]]]
+) -> FeedbackAck:
+    """Send a feedback that asks for an acknowledgement, and wait for that.
+
+    Args:
+        kafka: Where the deployment is.
+        catalogue: Its topics.
+        query_id: The query that the feedback is about.
+        send: Sends it, and returns its partition and offset.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+        AccessRefused: this user may not read the acknowledgements.
+    """
+    async with open_tailer(kafka, isolation_level="read_committed", policy=COMMANDS) as tailer:
+        ends = await tailer.reader.end_offsets(await tailer.reader.partitions_of(catalogue.feedback_acks))
+        await tailer.begin_at(ends)
+        partition, offset = await send()
+        while True:
+            for tp, records in (await tailer.poll()).items():
+                for record in records:
+                    ack = _decoded(lambda one: codec.feedback_acks.decode(one.value, one.headers), record)
+                    is_elsewhere = tp.partition != partition  # it was sent on, to the partition of its query
+                    if ack and ack.query_id == query_id and (is_elsewhere or ack.feedback_offset == offset):
+                        return ack
 
 
 async def record_at(reader: LogReader, tp: TopicPartition, offset: int) -> Record | None:

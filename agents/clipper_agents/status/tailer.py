@@ -73,15 +73,16 @@ class DeploymentTailer:
         self._connection, self._catalogue = connection, catalogue
         self._sample_per_s, self._sampled_s = sample_per_s, 0.0
         self._sampler: LogSampler | None = None
-        facts = self.facts
-        logs = {
-            catalogue.predictions: self._predicted,
-            catalogue.audits: self._audited,
-            catalogue.feedback: self._fed_back,
-        }
-        self._logs = set(logs)
+        facts, recent = self.facts, self.recent
+        self._logs = {catalogue.predictions, catalogue.audits, catalogue.feedback}
         self._folds: dict[str, Callable[[Record, float, float, float], None]] = {
-            **logs,
+            catalogue.predictions: lambda one, *at: recent.predicted(
+                codec.predictions.decode(one.value, one.headers), *at
+            ),
+            catalogue.audits: lambda one, *at: recent.audited(codec.audits.decode(one.value, one.headers), *at),
+            catalogue.feedback: lambda one, *at: recent.fed_back(
+                codec.feedback.decode(one.value, one.headers).application or "", *at
+            ),
             catalogue.control: lambda one, *_: facts.control(one.key, one.value, one.headers, one.offset),
             catalogue.hosts: lambda one, at_s, *_: facts.host(one.key, one.value, one.headers, at_s),
             catalogue.comparisons: lambda one, at_s, *_: facts.comparison(one.key, one.value, one.headers, at_s),
@@ -131,6 +132,7 @@ class DeploymentTailer:
             sampled = self._logs | {self._catalogue.selection}  # of totals, a later record says what a skipped one did
             self._sampler = LogSampler(self._tailer.reader, sampled, self._sample_per_s)
             self._sampled_s = time.time()
+        self.facts.restarts.clear()  # what the topic still held happened before
         return sorted({tp.topic for tp in behind})
 
     async def poll(self, within_s: float = POLL_S) -> None:
@@ -152,7 +154,8 @@ class DeploymentTailer:
                 self._cut.remove(tp)
                 self.recent.since_s = max(self.recent.since_s, min(records[0].timestamp / 1000, now_s))
             for record in records:
-                self._take(record, now_s, weight)
+                with suppress(UndecodableRecord):  # routers put it on the dead letters, and `status` counts those
+                    self._folds[record.topic](record, record.timestamp / 1000, now_s, weight)
         self.recent.forget(now_s)
 
     async def _fetched(self, within_s: float) -> Sequence[tuple[TopicPartition, Sequence[Record], float]]:
@@ -198,20 +201,3 @@ class DeploymentTailer:
         tailer = self._tailer
         left = {tp: offset for tp, offset in tailer.positions.items() if tp.topic not in refused}
         await tailer.begin_at(left, {tp: tailer.ends[tp] for tp in left})
-
-    # --- records ----------------------------------------------------------------------------------------------------
-    def _take(self, record: Record, now_s: float, weight: float) -> None:
-        at_s = record.timestamp / 1000
-        try:
-            self._folds[record.topic](record, at_s, now_s, weight)
-        except UndecodableRecord:
-            return  # routers put it on the dead letters, and `status` counts those
-
-    def _predicted(self, record: Record, at_s: float, now_s: float, weight: float) -> None:
-        self.recent.predicted(codec.predictions.decode(record.value, record.headers), at_s, now_s, weight)
-
-    def _audited(self, record: Record, at_s: float, now_s: float, weight: float) -> None:
-        self.recent.audited(codec.audits.decode(record.value, record.headers), at_s, now_s, weight)
-
-    def _fed_back(self, record: Record, at_s: float, now_s: float, weight: float) -> None:
-        self.recent.fed_back(codec.feedback.decode(record.value, record.headers).application or "", at_s, now_s, weight)

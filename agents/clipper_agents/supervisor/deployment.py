@@ -30,10 +30,8 @@ from clipper_agents.settings import Settings
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import WorkerMetrics
 from clipper_agents.status.problems import reasons_of
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_agents.status.whole import status_of, workers_of_groups
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.forked_process import WorkerTemplate
 from clipper_agents.supervisor.kafka_resources import KafkaResources
@@ -230,10 +228,9 @@ class Deployment:
         own = [f"{name} does not serve: {child.reason or 'it starts'}" for name, child in children if not child.fields]
         if own or self._watch is None or (cluster := self._watch.newest) is None:
             return own
-        workers = workers_of_groups(cluster, WorkerMetrics())
-        builder = StatusBuilder(facts=self._facts, recent=TrafficWindow(), now_s=time.time(), workers=workers)
         cluster = replace(cluster, dead_letters=0)  # what a client sends is no fault of who serves
-        return reasons_of(status_of(builder, self.catalogue.prefix, {}, cluster, (), ()))
+        builder = StatusBuilder(facts=self._facts, recent=TrafficWindow(), now_s=time.time(), cluster=cluster)
+        return reasons_of(builder.status(self.catalogue.prefix, {}))
 
     async def _start_gateway(self, specs: list[ChildSpec]) -> None:
         """A deployment whose gateway cannot start goes on: everything else works without it."""

@@ -80,7 +80,7 @@ class Console:
         self._files = {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in paths}
         self._digests = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in self._files.items()}
         self._renderer = Renderer(lambda name: f"/console/static/{name}?v={self._digests[name]}")
-        self._history = SeriesHistory.open(settings.console_dir, time.time)
+        self._history = SeriesHistory(settings.console_dir, time.time)
         self._view = LiveView(kafka, catalogue, self._history)
         client = pipeline.client
         self._pages = Pages(self._view, pipeline.history, kafka, catalogue, lambda: client.partitions)
