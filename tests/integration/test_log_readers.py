@@ -5,6 +5,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from builders.router_deployment import publish_manifests
 from confluent_kafka import KafkaError, Producer
+from integration.running_steward import read_comparisons
 
 from clipper_agents.control.state import read_control
 from clipper_agents.kafka.clients import administration
@@ -14,7 +15,6 @@ from clipper_agents.replay.rerun import in_time_order, ranges_of
 from clipper_agents.replay.span import Span
 from clipper_agents.replay.verify import read_known
 from clipper_agents.rollout.log_tailer import MergedLogTailer
-from clipper_agents.rollout.read_comparisons import read_comparisons
 from clipper_agents.status.collect import read_status
 from clipper_topics import codec
 from clipper_topics.control_keys import application_key

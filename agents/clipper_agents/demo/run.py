@@ -86,7 +86,7 @@ async def run_demo(
         await stack.enter_async_context(deployment)
         connection, catalogue = deployment.connection, deployment.catalogue
         options = f"--bootstrap {connection.bootstrap} --set kafka.prefix={catalogue.prefix}"
-        say(f"all else there is to see: clipper-stream watch {options}")
+        say(f"all else there is to see: clipper-stream status --watch {options}")
         if deployment.console:
             show_console(deployment.console, say, opens=opens_console)
         recorder = DemoRecorder(queries, [model.ref for model in models], flag)
@@ -194,7 +194,8 @@ async def _settled(deployment: Deployment, feedback_sent: int) -> tuple[Scrape, 
     while True:
         metrics = await _read_metrics(deployment)
         status = await read_status(deployment.connection, deployment.catalogue)
-        behind = {topic: lag for group in status.cluster.groups for topic, lag in group.lag.items() if lag}
+        groups = status.cluster.groups if status.cluster else ()
+        behind = {topic: lag for group in groups for topic, lag in group.lag.items() if lag}
         is_counted = metrics.value("clipper_feedback_total") >= feedback_sent
         if (is_counted and not behind) or time.monotonic() > end_s:
             return metrics, behind

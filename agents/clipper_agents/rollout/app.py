@@ -26,7 +26,6 @@ from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_sp
 from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
-from clipper_agents.rollout.read_comparisons import begins_ms
 from clipper_agents.settings.workers import StewardSettings
 from clipper_agents.streaming.follower import Follower
 from clipper_topics.comparison import Comparison
@@ -34,6 +33,8 @@ from clipper_topics.drift import DriftEvent
 
 logger = logging.getLogger(__name__)
 
+SLACK_MS = 5 * 60_000
+"""Allowed difference between the clock of a change's author and the brokers' clock."""
 REVISION_WITHIN_S = 10.0
 """A revision that somebody has decided under is on the control topic; one of an application that was deleted is not."""
 RETRY_AFTER_S = 1.0
@@ -130,7 +131,7 @@ class RolloutController:
         self._followed, self._specs, self._revisions, self._caught_up = -1, {}, {}, False
         try:
             await self._follow(fold)
-            await logs.start(begins_ms(self._specs))
+            await logs.start(min(one.begins_ms for one in self._specs.values()) - SLACK_MS)
             async for records in logs.follow():
                 if not comparison_specs(control):
                     return
