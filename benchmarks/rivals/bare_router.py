@@ -22,7 +22,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
-from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import MsgpackOutputs, PartitionCaches
 from clipper_agents.router.colocated_models import ColocatedModels
@@ -69,7 +69,7 @@ class BareRouter:
             self,  # type: ignore[arg-type]
         )
         sender: Any = SimpleNamespace(put=list, forget=list)
-        self.colocated = ColocatedModels(HostMetrics(self.metrics.families), self.effects, self, settings.allowed)
+        self.colocated = ColocatedModels(self.metrics, self.effects, self, settings.allowed)
         self.effects.connect(sender, self.colocated)
         self.fresh = FreshQueries(self.router, self.decisions, self.prediction_log)
 

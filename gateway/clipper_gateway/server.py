@@ -23,7 +23,7 @@ from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.errors import TopicMadeAnew
 from clipper_agents.observability.logging import event
-from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.probes import ProbeServer
 from clipper_agents.observability.tracing import start_tracer, stop_tracing
 from clipper_agents.settings.sections import GatewaySection
@@ -67,13 +67,13 @@ class Gateway:
         metrics: Of this process.
     """
 
-    def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
+    def __init__(self, settings: GatewaySettings, metrics: ProcessMetrics) -> None:
         section = self.section = settings.section
         self.access = Access.from_settings(section)
         self.pipeline = Pipeline(settings, metrics.set_broker_reachable)
         self.readiness = Readiness(self.pipeline)
         self.calls = Calls(self.pipeline, most_waiting=section.max_in_flight, timeout_s=section.timeout_s)
-        metrics.watch_in_flight(lambda: self.calls.waiting)
+        metrics.gauge("clipper_gateway_in_flight").set_function(lambda: self.calls.waiting)
         self.health = metrics.health
         self.health.serves(self.readiness.reasons)
         self.log = RequestLog(metrics, self.pipeline.deployed.applications)
@@ -188,7 +188,7 @@ def run(settings: GatewaySettings) -> None:
     section = settings.section
     _allow_many_connections()
     aiokafka_patches.install()
-    metrics = GatewayMetrics()
+    metrics = ProcessMetrics("gateway")
     gateway = Gateway(settings, metrics)
     event(logger, gateway.access.notice())
     with _listener(section) as listener:

@@ -5,20 +5,26 @@ import pytest
 from sources import ROOT
 
 from clipper_agents.cli import reference as command_line
-from clipper_agents.observability import reference as metrics
 from clipper_gateway import openapi
 from clipper_topics import generate
 
-SPEC = importlib.util.spec_from_file_location("library_reference", ROOT / "docs/library_reference.py")
-library = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(library)
+
+def script(name):
+    """A script of the folder of pages, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+library, metrics = script("library_reference"), script("metrics_reference")
 
 
 @pytest.mark.parametrize(
     ("path", "generated", "command"),
     [
         (ROOT / command_line.PAGE, command_line.reference, "python -m clipper_agents.cli.reference"),
-        (ROOT / metrics.PAGE, metrics.reference, "python -m clipper_agents.observability.reference"),
+        (metrics.PAGE, metrics.reference, "python docs/metrics_reference.py"),
         (library.PAGE, library.reference, "python docs/library_reference.py"),
         (openapi.FILE, openapi.document, "python -m clipper_gateway.openapi"),
     ],

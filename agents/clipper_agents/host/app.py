@@ -22,7 +22,7 @@ from clipper_agents.host.request_server import FrameOrigin, RequestServer
 from clipper_agents.host.self_report import SelfReports
 from clipper_agents.host.watchdog import ModelWatch, bound_allocations, drain_self
 from clipper_agents.observability.logging import event
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.settings.workers import HostSettings
 from clipper_agents.streaming.app import make_app
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 LAG_EVERY_S = 1.0
 
 
-def run(settings: HostSettings, metrics: HostMetrics, port: int) -> None:
+def run(settings: HostSettings, metrics: ProcessMetrics, port: int) -> None:
     """Host the model until SIGTERM or SIGINT; prints `ready role=host model=... metrics=PORT` when it serves.
 
     Its metrics and probes are served on `port` already.
@@ -74,7 +74,7 @@ class HostProcess:
         settings: HostSettings,
         predictor: Predictor,
         poison_rows: PoisonRows,
-        metrics: HostMetrics,
+        metrics: ProcessMetrics,
         reports: SelfReports,
     ) -> None:
         model, catalogue = settings.model, settings.catalogue

@@ -11,7 +11,7 @@ from clipper_agents.host.engine import HostEngine, Send
 from clipper_agents.host.poison_rows import BatchGuard
 from clipper_agents.host.predictor import Predictor, is_cheap
 from clipper_agents.observability.logging import event
-from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
+from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
 from clipper_stream.batching.registry import make_limit
 from clipper_stream.batching.window import Window
 from clipper_stream.models.registry import load_model
@@ -53,7 +53,7 @@ def make_engine(
     predictor: Predictor,
     send: Send[Origin],
     finished: Callable[[list[Origin]], None],
-    metrics: HostMetrics,
+    metrics: ProcessMetrics,
     guard: BatchGuard,
     traces: BatchTraces = UNTRACED,
 ) -> HostEngine[Origin]:

@@ -16,7 +16,7 @@ from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.outputs import Reply, records_of
 from clipper_agents.host.poison_rows import PoisonRows
 from clipper_agents.host.request_rows import RequestRows, read_request
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.outbox import Record
@@ -43,7 +43,7 @@ class RequestServer:
         self,
         app: ClipperApp,
         catalogue: Catalogue,
-        metrics: HostMetrics,
+        metrics: ProcessMetrics,
         poison_rows: PoisonRows,
         traces: BatchTraces = UNTRACED,
     ) -> None:
@@ -58,7 +58,7 @@ class RequestServer:
         """The agent: runs until the app stops."""
         self._stream = stream
         async for chunk in stream.chunks(MAX_FRAMES, self._dead_letters.is_full):
-            self._metrics.observe_request(newest_age_s(chunk))
+            self._metrics.histogram("clipper_stage_latency_seconds", "request").observe(newest_age_s(chunk))
             await engine.submit(self._readable(chunk, stream.generation))
 
     async def send(self, reply: Reply[FrameOrigin]) -> None:
@@ -94,7 +94,7 @@ class RequestServer:
                 refused.append((record, error))
                 origins.append(origin)
         for record, why in refused:
-            self._metrics.count_dead_letters(record.topic, type(why).__name__)
+            self._metrics.counter("clipper_dead_letters_total", record.topic, type(why).__name__).inc()
         if refused:
             self._dead_letters.put(refused, partial(self.finished, origins))
         return frames

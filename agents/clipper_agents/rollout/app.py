@@ -201,8 +201,8 @@ class RolloutController:
 
     def _take_control(self, records: Iterable[Record]) -> None:
         self._control.take(records)
-        self._metrics.keep_applications(self._control.manifests.applications)
-        self._metrics.keep_models(self._control.manifests.models)
+        self._metrics.keep("application", self._control.manifests.applications)
+        self._metrics.keep("model", self._control.manifests.models)
         self._control_moved.set()
 
     # --- decisions and detections -----------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class RolloutController:
             self._refused_changes[change] = revision
         else:
             self._decided[name] = revision
-        self._metrics.count_decision(name, decision.command, outcome)
+        self._metrics.counter("clipper_decisions_total", name, decision.command, outcome).inc()
         event(logger, f"{decision.command} {outcome}", logging.INFO, **_decision_fields(decision))
 
     async def _applied(self, decision: RolloutDecision) -> str:
@@ -252,7 +252,8 @@ class RolloutController:
             await asyncio.sleep(RETRY_AFTER_S)
         self._control.drifts[found.application, found.model] = found
         if news:
-            self._metrics.count_drift(found.application, found.model, worse=found.worse)
+            direction = "up" if found.worse else "down"
+            self._metrics.counter("clipper_drifts_total", found.application, found.model, direction).inc()
             text = "loss has risen" if found.worse else "loss has fallen"
             event(logger, text, logging.WARNING if found.worse else logging.INFO, **_drift_fields(found))
 
@@ -260,7 +261,7 @@ class RolloutController:
         for name, reason in fold.refused.items():
             if self._refused.get(name) != reason:
                 self._refused[name] = reason
-                self._metrics.count_drift_refused(name)
+                self._metrics.counter("clipper_drift_refused_total", name).inc()
                 event(logger, "drift is not watched", logging.WARNING, application=name, reason=reason)
 
     def _report(self, fold: EvidenceFold, lag: Mapping[tuple[str, int], int]) -> None:
@@ -272,7 +273,7 @@ class RolloutController:
         if self._caught_up:  # what a part of the logs says is not how things are
             self._reports.put(self.comparisons, now_s)
         self._metrics.set_dropped(fold.dropped)
-        self._metrics.set_remembered(fold.remembered)
+        self._metrics.gauge("clipper_comparison_queries").set(fold.remembered)
         self._metrics.set_consumer_lag(lag)
 
     def _show(self, comparisons: tuple[Comparison, ...]) -> None:

@@ -22,7 +22,7 @@ from clipper_agents.control.readiness import ReadyHosts
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import TopicIds
-from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.audit_log import AuditLog
@@ -113,7 +113,7 @@ class RouterProcess:
         self._selection = SelectionStore(self._table, catalogue.partitions)
         self._registry = ApplicationRegistry(
             changed=self._selection.forget,
-            refused=metrics.count_refused_manifest,
+            refused=metrics.counter("clipper_manifests_refused_total").inc,
             allowed=settings.allowed,
             files=settings.files,
             ready=self._hosts.is_ready,
@@ -180,7 +180,7 @@ class RouterProcess:
             traces=traces,
         )
         self._colocated = ColocatedModels(
-            HostMetrics(metrics.families), self._effects, app, settings.allowed, files=settings.files, sink=traces.sink
+            metrics, self._effects, app, settings.allowed, files=settings.files, sink=traces.sink
         )
         self._effects.connect(self._sender, self._colocated)
         self._discovery = ModelDiscovery(self._registry, self._sender, self._colocated, app)
@@ -397,27 +397,30 @@ class RouterProcess:
         rebalances = 0
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
-            self.metrics.count_rebalances(self.app.rebalances - rebalances)
+            self.metrics.counter("clipper_rebalances_total").inc(self.app.rebalances - rebalances)
             rebalances = self.app.rebalances
-            self.metrics.set_in_flight(self._router.in_flight)
-            self.metrics.set_deferred(self._router.admission.deferred + self._backlogs.left)
-            self.metrics.set_cache_bytes(self._caches.size_bytes)
+            self.metrics.gauge("clipper_in_flight").set(self._router.in_flight)
+            deferred = self._router.admission.deferred + self._backlogs.left
+            self.metrics.gauge("clipper_deferred_queries").set(deferred)
+            self.metrics.gauge("clipper_cache_bytes").set(self._caches.size_bytes)
             if (skew_s := self._skew.take()) is not None:
                 self._ahead_s = skew_s
-                self.metrics.set_clock_skew(skew_s)
+                self.metrics.gauge("clipper_clock_skew_seconds").set(skew_s)
                 self._skew.warn(skew_s, time.monotonic())
             if self.app.generation < 0:
                 continue
             self.metrics.set_consumer_lag(self.app.consumer.lag())
-            self.metrics.set_ready_hosts({ref: self._hosts.hosts(ref) for ref in self._registry.hosted})
+            hosts = {(ref,): self._hosts.hosts(ref) for ref in self._registry.hosted}
+            self.metrics.set_gauges("clipper_ready_hosts", hosts)
             self._report_applications()
 
     def _report_applications(self) -> None:
         """Show objectives and weights of applications with series of their own; end the series of those that left."""
         found = {one.name: one for one in self._registry.applications}
-        self.metrics.keep_applications({UNKNOWN_APPLICATION, *found})
-        self.metrics.set_objectives({name: one.objective_s for name, one in found.items()})
-        shown = [found[name] for name in self.metrics.shown_applications(found) if found[name].refs]
+        self.metrics.keep("application", {UNKNOWN_APPLICATION, *found})
+        objectives_s = {(name,): one.objective_s for name, one in found.items() if one.objective_s is not None}
+        self.metrics.set_gauges("clipper_objective_seconds", objectives_s)
+        shown = [found[name] for name in self.metrics.shown("application", found) if found[name].refs]
         weights = {one.name: self._selection.prepare(one, 0, None).weights for one in shown}
         shares = {(name, model): weight for name, of in weights.items() for model, weight in of.items()}
-        self.metrics.set_selection_weights(shares)
+        self.metrics.set_gauges("clipper_selection_weight", shares)

@@ -18,7 +18,7 @@ from clipper_agents.host.poison_rows import BatchGuard
 from clipper_agents.host.predictor import Predictor
 from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.tracing import TraceSink
 from clipper_agents.router.query_traces import rows_in_process
 from clipper_agents.router.requests import OutputReceiver
@@ -47,7 +47,7 @@ class ColocatedModels:
 
     def __init__(
         self,
-        metrics: HostMetrics,
+        metrics: ProcessMetrics,
         receiver: OutputReceiver,
         tasks: TaskRunner,
         allowed: Sequence[str],

@@ -66,11 +66,12 @@ class EffectRunner:
         self._sender.put(request for request in effects.requests if not take(request))
         self._sender.forget(effects.forgotten)
         for application, queries in effects.queries.items():
-            self._metrics.count_queries(application or UNKNOWN_APPLICATION, queries)
+            self._metrics.counter("clipper_queries_total", application or UNKNOWN_APPLICATION).inc(queries)
         for ref, lookups in effects.lookups.items():
-            self._metrics.count_cache(ref, lookups, effects.hits.get(ref, 0))
+            self._metrics.counter("clipper_cache_lookups_total", ref).inc(lookups)
+            self._metrics.counter("clipper_cache_hits_total", ref).inc(effects.hits.get(ref, 0))
         if effects.coalesced:
-            self._metrics.count_coalesced(effects.coalesced)
+            self._metrics.counter("clipper_coalesced_total").inc(effects.coalesced)
         self._deferred.put(effects.deferred)
         self._consumer.update_room()
         self._set_timer()
@@ -110,7 +111,8 @@ class EffectRunner:
     def _gather(self, pieces: list[OutputPiece]) -> None:
         began_s = time.perf_counter()
         self.run(self._router.gather(pieces, time.time()))
-        self._metrics.observe_combine(time.perf_counter() - began_s)
+        took_s = time.perf_counter() - began_s
+        self._metrics.histogram("clipper_stage_latency_seconds", "combine").observe(took_s)
 
     def _set_timer(self) -> None:
         due_s = self._router.next_deadline_s

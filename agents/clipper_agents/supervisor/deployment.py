@@ -24,7 +24,7 @@ from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.startup_check import check_until_answered
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.observability.logging import DEFAULT_LOGS, LogOptions, event
-from clipper_agents.observability.metrics import SupervisorMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.probes import ProbeServer
 from clipper_agents.settings import Settings
 from clipper_agents.status.build import StatusBuilder
@@ -96,7 +96,7 @@ class Deployment:
         self._template = WorkerTemplate(program, worker_environment(self._environ))
         process_environment = process_environment or ProcessEnvironment(echo=to_stderr)
         self.supervisor = Supervisor(replace(process_environment, launch=self._template.launch))
-        self.metrics, self.metrics_port = SupervisorMetrics(), 0
+        self.metrics, self.metrics_port = ProcessMetrics("supervisor"), 0
         self._stack = AsyncExitStack()
         self._facts = DeploymentView()
         self._watch: ClusterWatch | None = None
@@ -177,7 +177,7 @@ class Deployment:
         resources = KafkaResources(self.connection, self.catalogue, self.settings.kafka.replication)
         fleet = Fleet(self.supervisor, workers, resources, reports)
         self.supervisor.on_failure = fleet.failed
-        self.supervisor.on_restart = lambda name: self.metrics.count_restart(role_of(name))
+        self.supervisor.on_restart = lambda name: self.metrics.counter("clipper_restarts_total", role_of(name)).inc()
         targets = MetricsTargets(targets_file, self._metrics_address, self._ready_fields)
         telling = asyncio.create_task(targets.follow(), name="tell Prometheus")
         self._stack.push_async_callback(_end, telling)
@@ -212,7 +212,9 @@ class Deployment:
     def _serve_probes(self) -> None:
         section, metrics = self.settings.supervisor, self.metrics
         for role in ROLES:
-            metrics.watch_children(role, partial(self._count, role), partial(self._count, role, ready=True))
+            metrics.counter("clipper_restarts_total", role)
+            metrics.gauge("clipper_children_wanted", role).set_function(partial(self._count, role))
+            metrics.gauge("clipper_children_ready", role).set_function(partial(self._count, role, ready=True))
         probes = ProbeServer(metrics.registry, metrics.health)
         self.metrics_port = probes.start(section.metrics_port, section.metrics_address)
         self._stack.callback(probes.stop)

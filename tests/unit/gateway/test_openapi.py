@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from unit.gateway.rig import browser_of, settings_of
 
 import clipper_gateway
-from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_gateway import api
 from clipper_gateway.openapi import OPERATIONS, REFUSALS, document
 from clipper_gateway.server import Gateway
@@ -37,7 +37,7 @@ def is_valid(name, body):
 
 @pytest.fixture
 def gateway(tmp_path):
-    return Gateway(settings_of(tmp_path), GatewayMetrics())
+    return Gateway(settings_of(tmp_path), ProcessMetrics("gateway"))
 
 
 def test_the_document_is_openapi_3_1_and_its_schemas_are_json_schemas():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from builders.kafka import Tasks
 
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.query import Request
@@ -32,7 +32,7 @@ async def make():
 
     def models(*allowed, load_within_s=20.0, answered=()):
         receiver = SimpleNamespace(gather=getattr(answered, "extend", None))
-        made.append(ColocatedModels(HostMetrics(), receiver, Tasks(), allowed, load_within_s))
+        made.append(ColocatedModels(ProcessMetrics("host"), receiver, Tasks(), allowed, load_within_s))
         return made[-1]
 
     yield models

@@ -209,7 +209,7 @@ async def test_a_query_whose_partition_is_taken_ends_with_an_error_unless_it_is_
 async def test_a_sampled_query_is_the_example_of_its_latency(walk):
     path = await walk(asked(0, 1.0))
     await path.serve()
-    series = path.rig.metrics.families.histogram("clipper_prediction_latency_seconds", "app", "model")
+    series = path.rig.metrics.histogram("clipper_prediction_latency_seconds", "app", "model")
     (exemplar,) = series.exemplars.values()
     assert (exemplar.labels, exemplar.value) == ({"trace_id": TRACE}, pytest.approx(0.1))
 

@@ -6,7 +6,7 @@ import pytest
 from builders.metrics import served
 
 from clipper_agents.observability.exposition import Scrape
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.status.processes import ServedMetrics, metrics_of, read_metrics
 
 
@@ -34,8 +34,8 @@ NONSENSE = ("nonsense", "127.0.0.1:99999", "127.0.0.1\n:80")
 
 async def test_a_worker_that_answers_is_read_and_many_that_do_not_are_left_out_at_once() -> None:
     """One after another, the time would be over before the one that answers has its turn."""
-    metrics = HostMetrics()
-    metrics.families.gauge("clipper_batch_limit_rows", "svm", "1").set(48)
+    metrics = ProcessMetrics("host")
+    metrics.gauge("clipper_batch_limit_rows", "svm", "1").set(48)
     answering = f"127.0.0.1:{served(metrics)}"
     with socket.socket() as silent, socket.socket() as closed:
         for one in (silent, closed):

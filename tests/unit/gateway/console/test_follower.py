@@ -8,7 +8,7 @@ from unit.gateway.console.rig import declare, has_read
 from unit.gateway.rig import NO_KAFKA
 
 from clipper_agents.kafka.errors import KafkaUnreachable
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_gateway.console import follower
 from clipper_gateway.console.follower import LOOKED_TICKS, MOST_SCRAPED, STATUSES_A_SECOND, TICK_AT_S, LiveView
 from clipper_topics import codec
@@ -106,8 +106,8 @@ async def test_what_nobody_looks_at_is_made_as_often_as_the_history_needs(view):
 # --- metrics of hosts -------------------------------------------------------------------------------------------------
 def serve(view, name):
     """Declare a host of the first version of this name that serves metrics: a batch limit of 64 rows."""
-    metrics = HostMetrics()
-    metrics.families.gauge("clipper_batch_limit_rows", name, "1").set(64)
+    metrics = ProcessMetrics("host")
+    metrics.gauge("clipper_batch_limit_rows", name, "1").set(64)
     said = HostReport(model=f"{name}:1", instance="h", state="ready", metrics=f"127.0.0.1:{served(metrics)}")
     view.facts.host(report_key(said.model, "h"), codec.host_reports.encode(said))
 
