@@ -1,4 +1,4 @@
-"""The pipeline's own HTTP API."""
+"""The pipeline's own HTTP API, and the probes."""
 
 import asyncio
 import time
@@ -9,12 +9,11 @@ import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
-from starlette.routing import Route
 
 from clipper_agents.status.query_history import partitions_of_query
 from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal, refusal_of
-from clipper_gateway.rest import Endpoints, HttpCall, json_response
+from clipper_gateway.rest import HttpCall, json_response
 from clipper_stream.errors import ClipperError, shown
 from clipper_topics import codec
 from clipper_topics.http_messages import Accepted, FeedbackReport, PredictBody, QueryStatus
@@ -53,7 +52,7 @@ def decoded(decoder: Any, body: bytes) -> Any:
 
 
 class OwnApi:
-    """Handlers of the API under /v1.
+    """Handlers of the API under /v1, and of the probes.
 
     Args:
         calls: Asks the pipeline.
@@ -62,17 +61,6 @@ class OwnApi:
 
     def __init__(self, calls: Calls, horizon_s: float) -> None:
         self._calls, self._horizon_s = calls, horizon_s
-
-    def routes(self, endpoints: Endpoints) -> list[Route]:
-        """Return the routes; the most frequent one first, as they are tried in order."""
-        route = endpoints.route
-        return [
-            route("/v1/applications/{name}/predict", self.predict, admit=self._calls.admit),
-            route("/v1/feedback", self.feedback),
-            route("/v1/queries/{query_id:text}", self.query, method="GET"),
-            route("/v1/applications", self.applications, method="GET"),
-            route("/v1/models", self.models, method="GET"),
-        ]
 
     # --- questions --------------------------------------------------------------------------------------------------
     async def predict(self, call: HttpCall) -> Response:
@@ -165,6 +153,16 @@ class OwnApi:
             return
         is_answered = found is not None and found.prediction is not None
         yield {"event": "answer" if is_answered else "unanswered", "id": query_id, "data": _encode(found).decode()}
+
+    # --- probes -----------------------------------------------------------------------------------------------------
+    async def live(self, _: HttpCall) -> Response:
+        """Answer: who answers lives."""
+        return json_response({"live": True})
+
+    async def ready(self, _: HttpCall) -> Response:
+        """Answer 200, or 503 with the reasons."""
+        reasons = self._calls.pipeline.probed()
+        return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     # --- what there is ----------------------------------------------------------------------------------------------
     async def applications(self, call: HttpCall) -> Response:

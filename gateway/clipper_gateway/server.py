@@ -32,12 +32,12 @@ from clipper_gateway.access import Access
 from clipper_gateway.api import OwnApi
 from clipper_gateway.calls import Calls
 from clipper_gateway.console.routes import Console
+from clipper_gateway.endpoints import routes_of
 from clipper_gateway.http_protocol import BoundedHttpProtocol
 from clipper_gateway.oip_grpc import GrpcServer
-from clipper_gateway.oip_rest import oip_routes
+from clipper_gateway.oip_rest import InferenceEndpoints
 from clipper_gateway.openapi import openapi_route
 from clipper_gateway.pipeline import Pipeline
-from clipper_gateway.readiness import Readiness
 from clipper_gateway.request_log import RequestLog
 from clipper_gateway.rest import Endpoints
 from clipper_gateway.server_spans import ServerSpans
@@ -71,14 +71,13 @@ class Gateway:
         section = self.section = settings.section
         self.access = Access.from_settings(section)
         self.pipeline = Pipeline(settings, metrics.set_broker_reachable)
-        self.readiness = Readiness(self.pipeline)
         self.calls = Calls(self.pipeline, most_waiting=section.max_in_flight, timeout_s=section.timeout_s)
         metrics.gauge("clipper_gateway_in_flight").set_function(lambda: self.calls.waiting)
         self.health = metrics.health
-        self.health.serves(self.readiness.reasons)
+        self.health.serves(self.pipeline.probed)
         self.log = RequestLog(metrics, self.pipeline.deployed.applications)
         self.spans = ServerSpans(start_tracer("gateway", settings.instance))
-        self.api = OwnApi(self.calls, settings.horizon_s)
+        self.api, self.inference = OwnApi(self.calls, settings.horizon_s), InferenceEndpoints(self.calls)
         self.console = Console(settings, self.access, self.pipeline, self.log) if section.console else None
         if self.console is not None:
             metrics.watch_disk(settings.console_dir)
@@ -96,9 +95,7 @@ class Gateway:
         )
         return Router(
             [
-                *self.api.routes(endpoints),
-                *oip_routes(self.calls, self.readiness, endpoints.route),
-                *self.readiness.routes(endpoints),
+                *routes_of(self, endpoints, self.calls.admit),
                 openapi_route(),
                 *(self.console.routes() if self.console else ()),
             ],
@@ -141,7 +138,7 @@ class Gateway:
                 ssl_keyfile=section.tls_keyfile,
             )
         )
-        grpc_server = GrpcServer(self.calls, self.access, self.readiness.reasons, self._observe, self.spans)
+        grpc_server = GrpcServer(self.calls, self.access, self.pipeline.probed, self._observe, self.spans)
         await self.pipeline.start()
         if self.console:
             self.console.start()
@@ -163,7 +160,7 @@ class Gateway:
                 task.result()
         finally:
             self.pipeline.is_draining = True
-            await asyncio.sleep(self.readiness.notice_s())
+            await asyncio.sleep(self.pipeline.notice_s())
             if self.console:
                 await self.console.stop()
             server.should_exit = True
