@@ -52,12 +52,7 @@ def decoded(decoder: Any, body: bytes) -> Any:
 
 
 class OwnApi:
-    """Handlers of the API under /v1, and of the probes.
-
-    Args:
-        calls: Asks the pipeline.
-        horizon_s: How long after its query a feedback counts: so far back an id is looked for, in seconds.
-    """
+    """Handlers of the API under /v1, and of the probes."""
 
     def __init__(self, calls: Calls, horizon_s: float) -> None:
         self._calls, self._horizon_s = calls, horizon_s

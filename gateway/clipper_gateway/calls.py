@@ -63,12 +63,6 @@ class _Running:
 class Calls:
     """All calls of one gateway.
 
-    Args:
-        pipeline: Kafka.
-        most_waiting: Calls of one application without an answer.
-        timeout_s: The longest wait where there is no objective, in seconds.
-        clock: Monotonic seconds.
-
     Attributes:
         waiting: Calls without an answer.
         none_waits: Whether there are none.

@@ -59,16 +59,7 @@ _STATUSES: tuple[tuple[int, tuple[type[ClipperError], ...]], ...] = (
 
 
 class Refusal(ClipperError):
-    """A request that is not answered by a prediction.
-
-    Args:
-        status: HTTP status.
-        error: What went wrong, in a sentence.
-        retry_after_s: Seconds after which it may be tried again; of 429 and 503.
-        headers: Further headers of the response.
-        query_id: Of the query, where there is one already.
-        reason: Why a default was given, a key of `clipper_topics.prediction.REASONS`, or another word.
-    """
+    """A request that is not answered by a prediction."""
 
     def __init__(
         self,

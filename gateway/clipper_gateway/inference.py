@@ -47,13 +47,6 @@ def query_of(
 ) -> tuple[Query, AskOptions]:
     """Return the query of a V2 request, and how the call is made; bounds are those of `check_query`, in the call.
 
-    Args:
-        application: Name of the application, which is V2's model.
-        rows: Plain values, one a row; a single one becomes `input`, several become `inputs`.
-        parameters: Of the request.
-        idempotency_key: The header or metadata of that name: the query's id.
-        headers: Further headers of the query's record.
-
     Raises:
         Refusal: 400, a parameter has the wrong type, or the idempotency key and the parameter query_id differ.
     """

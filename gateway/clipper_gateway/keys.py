@@ -131,10 +131,6 @@ class KeyRing:
 
     When a changed file cannot be used, the log has a warning, and the keys of before stay in force.
 
-    Args:
-        path: The file.
-        clock: Seconds that never go back.
-
     Raises:
         InvalidSetting: the file cannot be used.
     """

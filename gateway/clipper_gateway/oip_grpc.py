@@ -92,15 +92,7 @@ Observe: TypeAlias = Callable[[str, str, int, float, str, str], None]
 
 
 class GrpcServer:
-    """Serves the calls of one gateway over gRPC, on the loop that starts it; messages must be here within `message_s`.
-
-    Args:
-        calls: Asks the pipeline.
-        access: Says who asks.
-        reasons: Why the gateway does not serve now; empty when it does.
-        observe: Is told of each call that has ended.
-        spans: Begins the spans of calls.
-    """
+    """Serves calls over gRPC, on the loop that starts it; a message must be here within `message_s`."""
 
     def __init__(
         self,
@@ -119,13 +111,6 @@ class GrpcServer:
         self, address: str, port: int, *, max_body_bytes: int, max_calls: int, tls: tuple[str, str] | None = None
     ) -> int:
         """Listen, and return the port.
-
-        Args:
-            address: Where to listen.
-            port: 0: a free one.
-            max_body_bytes: Of a request's message.
-            max_calls: At once, of all clients, and as many connections; a further one is refused.
-            tls: PEM files of the certificate chain and of its key; absent: no TLS.
 
         Raises:
             InvalidSetting: the address cannot be listened at, or the certificate cannot be used.

@@ -48,11 +48,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class InferenceEndpoints:
-    """Handlers of the protocol's paths.
-
-    Args:
-        calls: Asks the pipeline.
-    """
+    """Handlers of the protocol's paths."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls

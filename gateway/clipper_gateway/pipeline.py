@@ -31,10 +31,6 @@ PROBED_S, NOTICE_S = 15.0, 1.5
 class Pipeline:
     """Kafka, as one gateway uses it.
 
-    Args:
-        settings: Of the gateway.
-        reachable: Is told whether a broker answers.
-
     Attributes:
         client: Asks and gives feedback.
         history: Reads what became of a query.

@@ -49,13 +49,7 @@ class AccessLine(msgspec.Struct, frozen=True):
 
 
 class RequestLog:
-    """Writes about requests to a stream and into metrics.
-
-    Args:
-        metrics: Of this process.
-        applications: The registered ones: no other name is a label of metrics.
-        stream: Where lines go.
-    """
+    """Writes about requests to a stream and into metrics."""
 
     def __init__(self, metrics: ProcessMetrics, applications: Collection[str], stream: IO[bytes] | None = None) -> None:
         self._metrics, self._applications = metrics, applications

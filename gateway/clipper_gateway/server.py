@@ -60,12 +60,7 @@ class _Server(uvicorn.Server):
 
 
 class Gateway:
-    """One gateway: an ASGI application and a gRPC server over one pipeline.
-
-    Args:
-        settings: Of the gateway.
-        metrics: Of this process.
-    """
+    """One gateway: an ASGI application and a gRPC server over one pipeline."""
 
     def __init__(self, settings: GatewaySettings, metrics: ProcessMetrics) -> None:
         section = self.section = settings.section

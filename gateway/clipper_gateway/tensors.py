@@ -110,11 +110,6 @@ def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list
 
     Numbers are nested as the spec says, or are bytes where they came so; other rows are text or `{"base64": ...}`.
 
-    Args:
-        tensor: Of a request.
-        spec: What the application takes.
-        most_rows: Of a query.
-
     Raises:
         Refusal: 400, the application takes no such tensor, or an element of it is no row.
     """

@@ -59,12 +59,6 @@ class TokenClaims(msgspec.Struct, frozen=True):
 class TokenVerifier:
     """Checks bearer tokens; calls that need the issuer's keys at once share one fetch.
 
-    Args:
-        issuer: The claim `iss`; its discovery document says where its keys are, unless `jwks_url` does.
-        audience: What the claim `aud` is or has.
-        jwks_url: Of the issuer's public keys.
-        clock: Seconds since the epoch.
-
     Raises:
         InvalidSetting: keys from this URL could be forged on the way.
     """

@@ -33,13 +33,6 @@ def shadow(
 ) -> Plan:
     """Put a version on trial as a shadow: it is asked beside the candidates, for the log only.
 
-    Args:
-        published: The manifests in force.
-        application: Name of the application.
-        ref: The version, `name:version`.
-        share: Share of the queries that ask it, in [0, 1].
-        automatic: Whether the application's rollout rule moves it on; None: as it was.
-
     Raises:
         RefusedChange: the version is unknown, live already, or takes another input.
     """

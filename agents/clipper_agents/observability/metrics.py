@@ -56,7 +56,7 @@ _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": BatchHistogram}
 
 
 class ProcessMetrics:
-    """The metrics of the given roles, and unless it is a supervisor those of `both`; series are looked up once and kept.
+    """The metrics of the given roles and, unless it is a supervisor, those of `both`; series are looked up once.
 
     Of a label in `BOUNDED`, the first `most` values that something is counted for have series of their own until they
     are forgotten; what is counted for others goes to the series of `OTHERS`, so that sums are right. An empty value is

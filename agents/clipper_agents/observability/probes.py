@@ -46,10 +46,6 @@ class ProcessHealth:
     >>> health.reasons()
     []
 
-    Args:
-        waits_for: Why the process does not serve yet.
-        clock: Seconds that never go back; given by tests.
-
     Attributes:
         waits_for: The reason until `serves` is called.
         is_draining: Whether the process was told to end, so that nobody should send it anything any more.
@@ -112,12 +108,7 @@ class _Server6(_Server):
 
 
 class ProbeServer:
-    """Answers probes and scrapes of a process, from daemon threads.
-
-    Args:
-        registry: What is scraped.
-        health: What probes are told.
-    """
+    """Answers probes and scrapes of a process, from daemon threads."""
 
     def __init__(self, registry: CollectorRegistry, health: ProcessHealth) -> None:
         self._metrics, self._health = make_wsgi_app(registry), health

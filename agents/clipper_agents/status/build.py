@@ -72,13 +72,7 @@ class StatusBuilder:
     def status(
         self, prefix: str, applications: Mapping[str, ApplicationStatus] | None = None, **more: object
     ) -> Status:
-        """The deployment whose topics have this prefix.
-
-        Args:
-            prefix: Of the topics.
-            applications: Those that are looked at, some of which may have been deleted since; None: all, made now.
-            more: Further attributes of the status.
-        """
+        """The deployment whose topics have this prefix, with these applications, or with all as they are now."""
         found = self.applications() if applications is None else applications
         manifests, reports = self.facts.declared.manifests, self.facts.hosts.reports.values()
         return Status(

@@ -58,11 +58,7 @@ UNFINISHED_S = 5.0
 
 
 class ClusterReader:
-    """Asks the brokers about a deployment. An asynchronous context manager: it connects, and closes.
-
-    Raises:
-        KafkaError: no broker answers, or a right is missing.
-    """
+    """Asks the brokers about a deployment. An asynchronous context manager: it connects, and closes."""
 
     def __init__(self, connection: KafkaConnection, catalogue: Catalogue) -> None:
         self._connection, self._catalogue = connection, catalogue
@@ -227,12 +223,6 @@ def readable(topics: Iterable[TopicStatus]) -> list[TopicPartition]:
 class ClusterWatch:
     """Asks again and again. What was said last stays while no broker answers.
 
-    Args:
-        connection: Where the deployment is.
-        catalogue: Its topics.
-        facts: What its records say now.
-        is_wanted: Whether anybody looks; while nobody does, nothing is asked.
-
     Attributes:
         newest: What was said last; None: nothing yet, or not since anybody looked.
         refused: Which right is missing, so that nothing is said.
@@ -283,11 +273,7 @@ class ClusterWatch:
 
 
 async def readable_partitions(connection: KafkaConnection, catalogue: Catalogue) -> list[TopicPartition]:
-    """The deployment's partitions that have a leader.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-    """
+    """The deployment's partitions that have a leader."""
     async with administration(connection) as admin:
         return readable(_topics(await admin.describe_topics(), catalogue))
 

@@ -26,11 +26,7 @@ SILENT = "no broker answers: figures are not known until one does"
 
 
 async def read_status(connection: KafkaConnection, catalogue: Catalogue, context: str | None = None) -> Status:
-    """The deployment now, with weights and losses of a context, or of queries without one.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-    """
+    """The deployment now, with weights and losses of a context, or of queries without one."""
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(2 * STATUS.within_s):
@@ -55,12 +51,7 @@ async def read_status(connection: KafkaConnection, catalogue: Catalogue, context
 async def follow_status(
     connection: KafkaConnection, catalogue: Catalogue, context: str | None, stopped: Callable[[], bool]
 ) -> AsyncGenerator[Status, None]:
-    """The deployment at the end of each second, until `stopped` says so.
-
-    Raises:
-        KafkaUnreachable: no broker answers at the start; later ones are waited for.
-        TopicMismatch: there is no such deployment.
-    """
+    """The deployment at the end of each second, until `stopped` says so."""
     partitions = await readable_partitions(connection, catalogue)
     checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
     of_contexts = {"context": context, "contexts": context is not None}

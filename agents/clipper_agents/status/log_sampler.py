@@ -18,13 +18,7 @@ from clipper_agents.kafka.reader import LogReader, Record
 
 
 class LogSampler:
-    """Reads topics as far as their budgets go, and whatever else the reader has assigned whole.
-
-    Args:
-        reader: Reads the partitions, without an end.
-        topics: The topics that have a budget.
-        per_s: Records of a topic that are read in a second, over time.
-    """
+    """Reads topics as far as their budgets go, and whatever else the reader has assigned whole."""
 
     def __init__(self, reader: LogReader, topics: Iterable[str], per_s: int) -> None:
         self._reader, self._per_s = reader, per_s
@@ -34,14 +28,7 @@ class LogSampler:
         self._at_s = 0.0
 
     async def read(self, now_s: float) -> list[tuple[TopicPartition, Sequence[Record], float]]:
-        """What was fetched of each partition, in log order, and for how many records each of these stands.
-
-        Args:
-            now_s: Monotonic time, seconds.
-
-        Raises:
-            KafkaError: an error that does not pass, for example a missing right.
-        """
+        """What was fetched of each partition, in log order, and for how many records each of these stands."""
         reader, starts = self._reader, dict(self._reader.positions)
         earned, self._at_s = self._per_s * min(1.0, now_s - self._at_s), now_s
         self._budgets = {topic: min(self._per_s, left + earned) for topic, left in self._budgets.items()}

@@ -273,18 +273,7 @@ def _letter(record: Record, log: TopicPartition) -> tuple[int, str, str | None]:
 async def acknowledged(
     kafka: KafkaConnection, catalogue: Catalogue, query_id: str, send: Callable[[], Awaitable[tuple[int, int]]]
 ) -> FeedbackAck:
-    """Send a feedback that asks for an acknowledgement, and wait for that.
-
-    Args:
-        kafka: Where the deployment is.
-        catalogue: Its topics.
-        query_id: The query that the feedback is about.
-        send: Sends it, and returns its partition and offset.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        AccessRefused: this user may not read the acknowledgements.
-    """
+    """Send a feedback that asks for an acknowledgement, and wait for that."""
     async with open_tailer(kafka, isolation_level="read_committed", policy=COMMANDS) as tailer:
         ends = await tailer.reader.end_offsets(await tailer.reader.partitions_of(catalogue.feedback_acks))
         await tailer.begin_at(ends)
@@ -322,18 +311,7 @@ class QueryHistoryReader:
     async def read(
         self, query_id: str, application: str | None, partitions: Sequence[int], *, since_ms: int
     ) -> QueryHistory:
-        """Return what the logs say about a query.
-
-        Args:
-            query_id: Its id.
-            application: Its application; None: any that has a query with the id.
-            partitions: Those in which its records may be, all in one of them, see `partitions_of_query`.
-            since_ms: Look no further back, milliseconds since the epoch.
-
-        Raises:
-            KafkaUnreachable: no broker answers.
-            AccessRefused: this user may not read one of the topics.
-        """
+        """Return what the logs say about a query."""
         until_s = time.monotonic() + SEARCH_S
         async with self._answers():
             try:

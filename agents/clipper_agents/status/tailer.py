@@ -52,10 +52,6 @@ class DeploymentTailer:
         facts: What is declared, changed and learned.
         recent: What flowed.
         refused: Topics that this user may not read.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        AccessRefused: Kafka does not let us in.
     """
 
     def __init__(
@@ -116,9 +112,6 @@ class DeploymentTailer:
         """Read what is there now, and return the names of topics that were not read to their end in time.
 
         `existing` are partitions that can be read; those of other topics are left alone.
-
-        Raises:
-            KafkaUnreachable: the brokers do not say what they hold.
         """
         found = [tp for tp in existing if tp.topic in self._topics()]
         async with translated_errors(self._connection):
@@ -136,11 +129,7 @@ class DeploymentTailer:
         return sorted({tp.topic for tp in behind})
 
     async def poll(self, within_s: float = POLL_S) -> None:
-        """Read what has come, or wait so long for it. A topic that may not be read is left out from then on.
-
-        Raises:
-            KafkaUnreachable: what a broker gave is no log; one that is away is waited for.
-        """
+        """Read what has come, or wait so long for it. A topic that may not be read is left out from then on."""
         try:
             fetched = await self._fetched(within_s)
         except TopicAuthorizationFailedError as error:

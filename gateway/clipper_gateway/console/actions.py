@@ -211,14 +211,7 @@ DOERS = {
 
 
 class Actions:
-    """The actions on one deployment.
-
-    Args:
-        kafka: How to reach it.
-        catalogue: Its topics.
-        check: Raises a `Refusal` when Kafka cannot be asked now.
-        doers: The actions, by name.
-    """
+    """The actions on one deployment."""
 
     def __init__(
         self,

@@ -43,12 +43,6 @@ READING, SILENT = "the topics are being read", "no broker answers"
 class LiveView:
     """A deployment that is followed.
 
-    Args:
-        kafka: Where it is.
-        catalogue: Its topics.
-        history: Takes its figures in.
-        clock: Says the time, seconds since the epoch.
-
     Attributes:
         facts: What is declared, changed and learned.
         recent: What flowed.

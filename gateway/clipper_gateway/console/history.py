@@ -60,12 +60,7 @@ class ApplicationSeries:
 
 
 class SeriesHistory:
-    """Points of each application in one file, which threads and several gateways may use; `reason`: why none is kept.
-
-    Args:
-        folder: Where the file is.
-        clock: Says the time, seconds since the epoch.
-    """
+    """Points of each application in a file that several threads and gateways may use; `reason`: why none is kept."""
 
     def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
         self._folder, self._clock, self.reason = folder, clock, ""

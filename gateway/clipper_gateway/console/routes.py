@@ -61,14 +61,7 @@ NO_FIELD = [""]
 
 
 class Console:
-    """The operator's pages of one gateway.
-
-    Args:
-        settings: Of the gateway.
-        access: Says whose a key or token is.
-        pipeline: Whether Kafka answers, and what it keeps of queries.
-        log: Is told of each request.
-    """
+    """The operator's pages of one gateway."""
 
     def __init__(self, settings: GatewaySettings, access: Access, pipeline: Pipeline, log: RequestLog) -> None:
         kafka, catalogue, section = settings.kafka, settings.catalogue, settings.section

@@ -45,13 +45,7 @@ class ConsoleSession(NamedTuple):
 
 
 class Sessions:
-    """The browsers that have signed in to this process.
-
-    Args:
-        access: Says whose a key or token is.
-        is_secure: Whether the gateway is served over TLS.
-        clock: Seconds that never go back.
-    """
+    """The browsers that have signed in to this process."""
 
     def __init__(self, access: Access, *, is_secure: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._access, self._is_secure, self._clock = access, is_secure, clock
