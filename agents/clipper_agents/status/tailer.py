@@ -4,11 +4,15 @@ Rules of this file:
 - One plain consumer without a group: nothing is joined or committed, and no record is read twice.
 - Compacted topics are read whole, the logs from the last minute on, and of that no more than the newest few thousand.
 - A partition that cannot be read is named and not waited for: somebody who looks for a fault must see the rest.
-- Whoever looks on all day reads a sample of the logs: see `log_sampler`.
+- Whoever looks on all day reads a sample of the logs. Each topic has a budget of so many records a second, of which a
+  second's worth is saved up: while that suffices, every record is read. Where it does not, each partition is read for
+  its part of the budget, and on from where its log ended at the last fetch: what was read stands for what was skipped.
 """
 
 import asyncio
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -18,11 +22,10 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from clipper_agents.kafka.clients import translated_errors, unreachable
-from clipper_agents.kafka.reader import Range, Record
+from clipper_agents.kafka.reader import LogReader, Range, Record
 from clipper_agents.kafka.retry import STATUS
 from clipper_agents.kafka.tailer import FETCH_BYTES, POLL_S, TopicTailer
 from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, DeploymentView
-from clipper_agents.status.log_sampler import LogSampler
 from clipper_agents.status.traffic_window import LONGEST_S, TrafficWindow
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -190,3 +193,45 @@ class DeploymentTailer:
         tailer = self._tailer
         left = {tp: offset for tp, offset in tailer.positions.items() if tp.topic not in refused}
         await tailer.begin_at(left, {tp: tailer.ends[tp] for tp in left})
+
+
+class LogSampler:
+    """Reads topics as far as their budgets go, and whatever else the reader has assigned whole."""
+
+    def __init__(self, reader: LogReader, topics: Iterable[str], per_s: int) -> None:
+        self._reader, self._per_s = reader, per_s
+        self._budgets = dict.fromkeys(topics, float(per_s))
+        self._skipped: Counter[TopicPartition] = Counter()
+        """Offsets that no record stands for yet."""
+        self._at_s = 0.0
+
+    async def read(self, now_s: float) -> list[tuple[TopicPartition, Sequence[Record], float]]:
+        """What was fetched of each partition, in log order, and for how many records each of these stands."""
+        reader, starts = self._reader, dict(self._reader.positions)
+        earned, self._at_s = self._per_s * min(1.0, now_s - self._at_s), now_s
+        self._budgets = {topic: min(self._per_s, left + earned) for topic, left in self._budgets.items()}
+        ends = {tp: reader.known_end(tp) for tp in starts if tp.topic in self._budgets}
+        parts = self._parts({tp: end - starts[tp] for tp, end in ends.items() if end > starts[tp]})
+        fetched = await reader.fetch(starts.keys() - parts.keys(), wait_s=0)
+        for tp, most in parts.items():
+            if most > 0:
+                fetched |= await reader.fetch([tp], max_records=most, wait_s=0)
+            if (skipped := ends[tp] - reader.positions[tp]) > 0:
+                reader.skip_to(tp, ends[tp])
+                self._skipped[tp] += skipped
+        return [(tp, records, self._weight(tp, records, starts[tp])) for tp, records in fetched.items()]
+
+    def _parts(self, ahead: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """How many records to read of each partition of the topics whose budget does not suffice for all."""
+        wanted: Counter[str] = Counter()
+        for tp, offsets in ahead.items():
+            wanted[tp.topic] += offsets
+        shares = {topic: self._budgets[topic] / offsets for topic, offsets in wanted.items()}
+        return {tp: math.ceil(shares[tp.topic] * offsets) for tp, offsets in ahead.items() if shares[tp.topic] < 1}
+
+    def _weight(self, tp: TopicPartition, records: Sequence[Record], start: int) -> float:
+        """For how many records each of these stands."""
+        if tp.topic in self._budgets:
+            self._budgets[tp.topic] -= len(records)
+        offsets: int = records[-1].offset + 1 - start
+        return 1 + self._skipped.pop(tp, 0) / offsets

@@ -58,9 +58,9 @@ def recorder():
 
 # --- forms ------------------------------------------------------------------------------------------------------------
 def test_a_form_is_read_with_empty_fields_left_out():
-    fields = {"application": [" digits "], "to_revision": [""], "again": ["1"], "position": ["41", "7", "7"], "x": ["y"]}
+    fields = {"application": [" digits "], "to_revision": [""], "position": ["41", "7", "7"], "x": ["y"]}
     form = ActionForm.of(fields)
-    assert (form.application, form.to_revision, form.again) == ("digits", None, True)
+    assert (form.application, form.to_revision) == ("digits", None)
     assert (form.position, form.model, form.again) == ([41, 7, 7], "", False)
     for seen, revision in (("", 0), ("12 r-0a", 12)):
         assert ActionForm.of({"application": ["a"], "seen": [seen]}).seen_revision == {"a": revision}
