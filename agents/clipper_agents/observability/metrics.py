@@ -32,6 +32,11 @@ LabelValues = TypeVar("LabelValues", bound=tuple[str, ...])
 class BatchHistogram(Histogram):
     """A histogram that takes many values at once: a lock a bucket, not two a value. Its series has one writer."""
 
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:  # noqa: ARG002
+        """Observe a value, without a walk through the buckets; `keep_trace` is for exemplars."""
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+        self._sum.inc(amount)
+
     def observe_many(self, values: Sequence[float], times: int = 1) -> None:
         """Observe each of these values once or several times; one equal to a bound is in that bound's bucket."""
         if len(values) < _ARRAY_FROM:
