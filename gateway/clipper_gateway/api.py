@@ -40,11 +40,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decoded(decoder: Any, body: bytes) -> Any:
-    """Return the content of a body of JSON.
-
-    Raises:
-        Refusal: 400, with the field and what it should be.
-    """
+    """Return the content of a body of JSON."""
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:  # msgspec's own errors and UnicodeDecodeError are ValueErrors
@@ -177,11 +173,7 @@ class OwnApi:
 
 
 def own_id(call: HttpCall, in_body: str | None) -> str | None:
-    """Return the id that a client chose for its query, in a header or in the body.
-
-    Raises:
-        Refusal: two different ones, or an empty one.
-    """
+    """Return the id that a client chose for its query, in a header or in the body."""
     in_header = call.headers.get("idempotency-key")
     if in_header is None or in_body in {None, in_header}:
         found = in_header if in_body is None else in_body

@@ -92,11 +92,7 @@ class Calls:
             raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
 
     async def predict(self, caller: Caller, query: Query, options: AskOptions) -> Prediction:
-        """Return the answer.
-
-        Raises:
-            ClipperError: there is none; `refusal_of` says which status that is.
-        """
+        """Return the answer."""
         caller.require("predict", query.application)
         manifest = self.applications.manifest(query.application)
         if query.query_id is None:
@@ -110,11 +106,7 @@ class Calls:
         return prediction
 
     async def give(self, caller: Caller, feedback: Sequence[Feedback], headers: Iterable[tuple[str, bytes]]) -> None:
-        """Send feedback; returns when Kafka has it.
-
-        Raises:
-            ClipperError: it cannot be given; where one of several cannot, none is.
-        """
+        """Send feedback; returns when Kafka has it."""
         for each in feedback:
             self._check_feedback(caller, each)
         self.pipeline.check()

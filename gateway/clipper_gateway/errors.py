@@ -5,7 +5,8 @@ request --> [size, time] --> [who] --> [decode] --> [in flight] --> topics --> a
 
 Rules of this file:
 - A message states the value, the bound and what to do next, and holds no key, no token and no header.
-- A `Refusal` is the only error that a caller sees in words; any other is a defect, logged, and answered by 500.
+- A `Refusal` is the only error that a caller sees in words; whatever is asked of the gateway may raise one. Any other
+  error is a defect, logged, and answered by 500.
 """
 
 import http

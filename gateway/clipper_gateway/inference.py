@@ -45,11 +45,7 @@ def query_of(
     idempotency_key: str | None = None,
     headers: Iterable[tuple[str, bytes]] = (),
 ) -> tuple[Query, AskOptions]:
-    """Return the query of a V2 request, and how the call is made; bounds are those of `check_query`, in the call.
-
-    Raises:
-        Refusal: 400, a parameter has the wrong type, or the idempotency key and the parameter query_id differ.
-    """
+    """Return the query of a V2 request, and how the call is made; bounds are those of `check_query`, in the call."""
     try:
         given = msgspec.convert(parameters, QueryParameters)
         features = _FEATURES.decode(given.features) if isinstance(given.features, str) else given.features

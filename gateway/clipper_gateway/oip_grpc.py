@@ -110,11 +110,7 @@ class GrpcServer:
     async def start(
         self, address: str, port: int, *, max_body_bytes: int, max_calls: int, tls: tuple[str, str] | None = None
     ) -> int:
-        """Listen, and return the port.
-
-        Raises:
-            InvalidSetting: the address cannot be listened at, or the certificate cannot be used.
-        """
+        """Listen, and return the port."""
         sizes = {"grpc.max_receive_message_length": max_body_bytes, "grpc.max_allowed_incoming_connections": max_calls}
         server = grpc.aio.server(options=[*_OPTIONS, *sizes.items()], maximum_concurrent_rpcs=max_calls)
         server.add_generic_rpc_handlers(self._handlers())

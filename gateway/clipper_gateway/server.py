@@ -171,12 +171,7 @@ class Gateway:
 
 
 def run(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT; prints `ready role=gateway instance=...`, with its addresses.
-
-    Raises:
-        SetupError: a port is taken, a file cannot be read, or everybody could ask.
-        SystemExit: it could not go on.
-    """
+    """Serve until SIGTERM or SIGINT; prints `ready role=gateway instance=...`, with its addresses."""
     section = settings.section
     _allow_many_connections()
     aiokafka_patches.install()
@@ -222,11 +217,7 @@ async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics
 
 @contextlib.contextmanager
 def _listener(section: GatewaySection) -> Iterator[socket.socket]:
-    """The socket of HTTP, bound.
-
-    Raises:
-        InvalidSetting: the address is not of this machine, or the port is taken.
-    """
+    """The socket of HTTP, bound."""
     family = socket.AF_INET6 if ":" in section.address else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -75,11 +75,7 @@ class ComparisonReports:
             await sleep(RETRY_S)
 
     async def _written(self) -> AsyncGenerator[int, None]:
-        """How many records were written, each time that some were.
-
-        Raises:
-            SetupError: the topic or a right is missing, or no broker answers.
-        """
+        """How many records were written, each time that some were."""
         kafka, topic = self._kafka, self._topic
         checked_partitions(topic, (await existing_topics(kafka)).get(topic))  # no broker is to make it on demand
         async with started(kafka, make_producer(kafka, idempotent=False, compression_type="gzip")) as producer:

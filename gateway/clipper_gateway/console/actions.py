@@ -68,11 +68,7 @@ class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, fields: Mapping[str, Sequence[str]]) -> "ActionForm":
-        """Return the fields of a form, of which empty ones count as missing.
-
-        Raises:
-            Refusal: 400.
-        """
+        """Return the fields of a form, of which empty ones count as missing."""
         given = {name: [*texts] if name == "position" else texts[-1].strip() for name, texts in fields.items()}
         given = {name: value for name, value in given.items() if value}
         try:
@@ -216,12 +212,7 @@ class Actions:
         self._confirmed: dict[tuple[str, str, bytes], asyncio.Task[list[str]]] = {}
 
     async def preview(self, action: str, caller: Caller, form: ActionForm) -> ActionPreview:
-        """Return what an action would do now.
-
-        Raises:
-            Refusal: the caller may not act, or Kafka does not answer.
-            ClipperError: a rule forbids it.
-        """
+        """Return what an action would do now."""
         doer = self._doer(action, caller, form)
         return await self._apart(self._previews, lambda: doer.preview(self._target, form))
 
