@@ -45,10 +45,10 @@ BUDGETS = """
 clipper_topics 3470
 clipper_stream 210 batching 560 caching 250 client 1430 combining 210 drift 280 evaluation 4729 feedback 540 http 410
                models 2880 query 3030 selection 1760 sequential_testing 905
-clipper_agents 30 broker 900 cli 4259 control 2190 dead_letters 420 demo 590 examples 60 feedback 470 host 1630
-               kafka 2805 observability 2070 replay 4372 rollout 1800 router 5155 settings 905 status 3420
-               streaming 2880 supervisor 1900
-clipper_gateway 3660 console 1910
+clipper_agents 30 broker 900 cli 3954 control 2021 dead_letters 420 demo 590 examples 60 feedback 470 host 1630
+               kafka 2805 observability 1639 replay 4372 rollout 1715 router 5161 settings 905 status 2695
+               streaming 2819 supervisor 1900
+clipper_gateway 3451 console 1720
 clipper_loadgen 1490
 """
 """Lines of each package and of the packages in it: whoever adds a capability says here what it costs."""
