@@ -88,6 +88,15 @@ async def until(what, holds, within_s=60.0):
     return found
 
 
+async def to_the_end(logs):
+    """Times and records of logs, up to where they ended at the start."""
+    async for records in logs.follow():
+        for one in records:
+            yield one
+        if logs.caught_up and not any(map(logs._order.waiting, logs._partitions)):
+            return
+
+
 async def read_comparisons(kafka, catalogue, control):
     """The comparisons that the logs alone tell: read to their end once, and folded."""
     if not (specs := comparison_specs(control, drift=False)):
@@ -97,10 +106,9 @@ async def read_comparisons(kafka, catalogue, control):
     logs = MergedLogTailer(kafka, catalogue)
     await logs.start(0)
     try:
-        async for records in logs.to_the_end():
-            for at_ms, record in records:
-                with suppress(UnknownRevision):
-                    fold.take(record, at_ms)
+        async for at_ms, record in to_the_end(logs):
+            with suppress(UnknownRevision):
+                fold.take(record, at_ms)
     finally:
         await logs.stop()
     return tuple(fold.comparisons())

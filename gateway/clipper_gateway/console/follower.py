@@ -10,7 +10,7 @@ Rules of this file:
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiokafka.errors import KafkaError
 
@@ -64,7 +64,8 @@ class LiveView:
         self.at_s, self.is_read, self.tick, self.stale_reason = 0.0, False, 0, READING
         self._kafka, self._catalogue, self._clock = kafka, catalogue, clock
         self._ticked = asyncio.Event()
-        self._left_out: dict[str, tuple[str, ...]] = {}
+        self._left_out: tuple[Iterable[str], Iterable[str]] = (), ()
+        """Topics that were not read to their end, and that may not be read."""
         self._metrics: dict[str, ServedMetrics] = {}
         self.cluster = ClusterWatch(kafka, catalogue, lambda: self.facts, self._is_looked_at)
         self._looked_tick = -LOOKED_TICKS
@@ -107,8 +108,18 @@ class LiveView:
         """The whole deployment, made once a second."""
         if self._status is None or self._status[0] < self.tick:
             applications = {one.name: one for one in self.applications()}
-            more = {"stale": self.stale_reason, "cluster_refused": self.cluster.refused, **self._left_out}
-            self._status = self.tick, self._builder().status(self._catalogue.prefix, applications, **more)
+            unread, refused = self._left_out
+            self._status = (
+                self.tick,
+                self._builder().status(
+                    self._catalogue.prefix,
+                    applications,
+                    stale=self.stale_reason,
+                    unread_topics=tuple(unread),
+                    refused_topics=tuple(sorted(refused)),
+                    cluster_refused=self.cluster.refused,
+                ),
+            )
         return self._status[1]
 
     def reasons(self) -> Sequence[str]:
@@ -176,8 +187,7 @@ class LiveView:
         partitions = await readable_partitions(kafka, catalogue)
         checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
         async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=SAMPLE_PER_S) as tailer:
-            unread = await tailer.catch_up(partitions)
-            self._left_out = {"unread_topics": tuple(unread), "refused_topics": tuple(sorted(tailer.refused))}
+            self._left_out = await tailer.catch_up(partitions), tailer.refused
             self.facts, self.recent = tailer.facts, tailer.recent
             self.is_read, self.stale_reason, self.at_s = True, "", self._clock()
             while True:
