@@ -13,6 +13,7 @@ from starlette.responses import Response
 from clipper_agents.status.query_history import partitions_of_query
 from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal, refusal_of
+from clipper_gateway.inference import own_id
 from clipper_gateway.rest import HttpCall, json_response
 from clipper_stream.errors import ClipperError, shown
 from clipper_topics import codec
@@ -60,7 +61,7 @@ class OwnApi:
         asked: PredictBody = decoded(_bodies, call.body)
         query = Query(
             application=call.path["name"],
-            query_id=own_id(call, asked.query_id),
+            query_id=own_id(call.headers.get("idempotency-key"), asked.query_id),
             context=asked.context,
             input=asked.input,
             inputs=asked.inputs,
@@ -170,17 +171,6 @@ class OwnApi:
         return json_response(
             [_public(one) for ref, one in sorted(deployed.models.items()) if of is None or ref in refs]
         )
-
-
-def own_id(call: HttpCall, in_body: str | None) -> str | None:
-    """Return the id that a client chose for its query, in a header or in the body."""
-    in_header = call.headers.get("idempotency-key")
-    if in_header is None or in_body in {None, in_header}:
-        found = in_header if in_body is None else in_body
-        if found == "":
-            raise Refusal(400, "the query's id is empty: give 1 to 256 characters, or leave it out")
-        return found
-    raise Refusal(400, f"Idempotency-Key {shown(in_header)} and query_id {shown(in_body)} differ: give one of them")
 
 
 def _check_json(call: HttpCall) -> None:

@@ -99,18 +99,6 @@ class Gateway:
             middleware=[cors] if self.section.cors_origins else [],
         )
 
-    def _observe(self, method: str, application: str, status: int, took_s: float, caller: str, request_id: str) -> None:
-        self.log.write(
-            method="gRPC",
-            route=method,
-            application=application,
-            status=status,
-            took_s=took_s,
-            caller=caller,
-            request_id=request_id,
-            peer="",
-        )
-
     async def serve(self, listener: socket.socket, ready: "asyncio.Future[int]", ending: asyncio.Event) -> None:
         """Serve until `ending`; `ready` gets the port of gRPC once both ports answer."""
         section = self.section
@@ -133,7 +121,7 @@ class Gateway:
                 ssl_keyfile=section.tls_keyfile,
             )
         )
-        grpc_server = GrpcServer(self.calls, self.access, self.pipeline.probed, self._observe, self.spans)
+        grpc_server = GrpcServer(self.calls, self.access, self.pipeline.probed, self.log, self.spans)
         await self.pipeline.start()
         if self.console:
             self.console.start()

@@ -189,8 +189,9 @@ class GrpcWire:
     def __init__(self, **bounds):
         self.calls, self.reasons, self.headers = StubCalls(), [], {"x-api-key": "all"}
         self._ended, self._bounds = asyncio.Queue(), {"max_body_bytes": 65536, "max_calls": 500} | bounds
-        observe = lambda *call: self._ended.put_nowait(call)  # noqa: E731
-        self.server = GrpcServer(self.calls, StubAccess(), lambda: self.reasons, observe)
+        names = ("route", "application", "status", "took_s", "caller", "request_id")
+        log = SimpleNamespace(write=lambda **call: self._ended.put_nowait(tuple(call[name] for name in names)))
+        self.server = GrpcServer(self.calls, StubAccess(), lambda: self.reasons, log)
 
     async def __aenter__(self):
         self.port = await self.server.start("127.0.0.1", 0, **self._bounds)
