@@ -69,9 +69,7 @@ class StatusBuilder:
     metrics: ServedMetrics = NO_METRICS
     _models: dict[str, ModelStatus] = field(default_factory=dict, init=False)
 
-    def status(
-        self, prefix: str, applications: Mapping[str, ApplicationStatus] | None = None, **more: object
-    ) -> Status:
+    def status(self, prefix: str, applications: Mapping[str, ApplicationStatus] | None = None) -> Status:
         """The deployment whose topics have this prefix, with these applications, or with all as they are now."""
         found = self.applications() if applications is None else applications
         manifests, reports = self.facts.declared.manifests, self.facts.hosts.reports.values()
@@ -85,7 +83,6 @@ class StatusBuilder:
             processes={one.instance: tuple(map(one_line, one.problems)) for one in reports if one.problems},
             routers=tuple(sorted(one.instance for one in reports if not one.model and self._is_known(one))),
             pids={one.instance: one.pid for one in reports if one.pid is not None},
-            **more,  # type: ignore[arg-type]
         )
 
     def applications(self, names: Iterable[str] | None = None) -> dict[str, ApplicationStatus]:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from aiokafka.errors import KafkaError
 
@@ -45,7 +46,8 @@ async def read_status(connection: KafkaConnection, catalogue: Catalogue, context
         cluster=cluster,
         metrics=metrics,
     )
-    return builder.status(catalogue.prefix, unread_topics=tuple(unread), refused_topics=tuple(sorted(tailer.refused)))
+    found = builder.status(catalogue.prefix)
+    return replace(found, unread_topics=tuple(unread), refused_topics=tuple(sorted(tailer.refused)))
 
 
 async def follow_status(
@@ -54,8 +56,7 @@ async def follow_status(
     """The deployment at the end of each second, until `stopped` says so."""
     partitions = await readable_partitions(connection, catalogue)
     checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
-    of_contexts = {"context": context, "contexts": context is not None}
-    async with DeploymentTailer(connection, catalogue, **of_contexts) as tailer:  # type: ignore[arg-type]
+    async with DeploymentTailer(connection, catalogue, context=context, contexts=context is not None) as tailer:
         unread = await tailer.catch_up(partitions)
         watch = ClusterWatch(connection, catalogue, lambda: tailer.facts)
         watching = asyncio.ensure_future(watch.run())
@@ -75,8 +76,8 @@ async def follow_status(
                     context=context,
                     cluster=watch.newest,
                 )
-                yield builder.status(
-                    catalogue.prefix,
+                yield replace(
+                    builder.status(catalogue.prefix),
                     stale=SILENT if is_silent else "",
                     unread_topics=tuple(unread),
                     refused_topics=tuple(sorted(tailer.refused)),
