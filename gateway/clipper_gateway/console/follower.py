@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from aiokafka.errors import KafkaError
 
@@ -109,17 +110,14 @@ class LiveView:
         if self._status is None or self._status[0] < self.tick:
             applications = {one.name: one for one in self.applications()}
             unread, refused = self._left_out
-            self._status = (
-                self.tick,
-                self._builder().status(
-                    self._catalogue.prefix,
-                    applications,
-                    stale=self.stale_reason,
-                    unread_topics=tuple(unread),
-                    refused_topics=tuple(sorted(refused)),
-                    cluster_refused=self.cluster.refused,
-                ),
+            found = replace(
+                self._builder().status(self._catalogue.prefix, applications),
+                stale=self.stale_reason,
+                unread_topics=tuple(unread),
+                refused_topics=tuple(sorted(refused)),
+                cluster_refused=self.cluster.refused,
             )
+            self._status = self.tick, found
         return self._status[1]
 
     def reasons(self) -> Sequence[str]:
