@@ -26,6 +26,7 @@ from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_agents.streaming.reachability import watch_topics
 from clipper_gateway.console.history import FINEST_S, SeriesHistory, point_of
+from clipper_gateway.errors import Refusal
 from clipper_stream.errors import ClipperError
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -64,7 +65,7 @@ class LiveView:
         self.facts, self.recent, self.history = DeploymentView(contexts_read=False), TrafficWindow(), history
         self.at_s, self.is_read, self.tick, self.stale_reason = 0.0, False, 0, READING
         self._kafka, self._catalogue, self._clock = kafka, catalogue, clock
-        self._ticked = asyncio.Event()
+        self._ticked, self._is_ending = asyncio.Event(), False
         self._left_out: tuple[Iterable[str], Iterable[str]] = (), ()
         """Topics that were not read to their end, and that may not be read."""
         self._metrics: dict[str, ServedMetrics] = {}
@@ -84,10 +85,17 @@ class LiveView:
                 tasks.create_task(work)
 
     async def next_tick(self, after: int) -> int:
-        """Wait until `tick` is beyond `after`, and return it."""
-        while self.tick <= after:
+        """Wait until `tick` is beyond `after`, and return it; who waits when the gateway ends is refused."""
+        while self.tick <= after and not self._is_ending:
             await self._ticked.wait()
+        if self._is_ending:
+            raise Refusal(503, "the gateway ends")
         return self.tick
+
+    def end(self) -> None:
+        """See no further second."""
+        self._is_ending = True
+        self._ticked.set()
 
     # --- what pages show --------------------------------------------------------------------------------------------
     def applications(self) -> Sequence[ApplicationStatus]:
