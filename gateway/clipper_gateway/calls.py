@@ -14,7 +14,7 @@ Rules of this file:
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,11 +74,9 @@ class Calls:
         *,
         most_waiting: int,
         timeout_s: float,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pipeline, self.applications = pipeline, pipeline.deployed
         self._admission, self._timeout_s = CallAdmission(most_waiting), timeout_s
-        self._clock = clock
         self._running: dict[tuple[str, str | None, str], _Running] = {}
         self.waiting = 0
         self.none_waits = asyncio.Event()
@@ -86,7 +84,7 @@ class Calls:
 
     def admit(self, application: str) -> None:
         """Raise a `Refusal` when a further call of the application would wait too long."""
-        wait_s = self._admission.wait_s(application, self._clock())
+        wait_s = self._admission.wait_s(application, time.monotonic())
         if wait_s is not None:
             text = f"too many calls of application {shown(application)} wait already: come again in {wait_s:.1f} s"
             raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
@@ -149,7 +147,7 @@ class Calls:
             is_late = asked.prediction.reason in LATE
         finally:
             objective_s = None if manifest.objective_ms is None else manifest.objective_ms / 1000
-            self._admission.end(query.application, is_late=is_late, objective_s=objective_s, now_s=self._clock())
+            self._admission.end(query.application, is_late=is_late, objective_s=objective_s, now_s=time.monotonic())
             self._count(-1)
         if repeated:
             await self._compare(query, asked.prediction, asked.record.partition, asked.sent)
