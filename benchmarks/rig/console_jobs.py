@@ -16,7 +16,7 @@ import uvloop
 from rig.processes import cpu_s_by_process
 
 from clipper_gateway.console.follower import LiveView
-from clipper_gateway.console.history import SPANS_S, SeriesHistory
+from clipper_gateway.console.history import APPLICATION_FIGURES, SPANS_S, VERSION_FIGURES, SeriesHistory
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
@@ -26,17 +26,13 @@ from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec
-from clipper_topics.prediction import REASONS, ModelAnswer, Prediction
+from clipper_topics.prediction import ModelAnswer, Prediction
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
 PAGES = ["/console", "/console/models", *(f"/console/applications/app-{number}" for number in range(8))]
 OK, POLL_S, WAIT_S, SETTLE_S, LEAST_BYTES = 200, 0.2, 60.0, 1.0, 2_000
 Entry = tuple[str, bytes, bytes]
 """Topic, by its name in the catalogue, key and value."""
-VERSION_VALUES = (
-    *("weight", "share", "loss", "loss_lower", "loss_upper", "difference", "difference_lower", "difference_upper"),
-    *("p50_ms", "p99_ms", "batch_limit", "batch_p99_ms", "cache_hit_ratio"),
-)
 
 
 # --- records --------------------------------------------------------------------------------------------------------
@@ -269,15 +265,13 @@ def _filled(
     history: SeriesHistory, source: random.Random, applications: int, versions: int, until_s: int, steps: float
 ) -> float:
     """Fill the history, the oldest steps first, with noise in every value; seconds of the processor a point."""
-    rates = ("queries_per_s", "feedback_per_s", "p50_ms", "p99_ms", "wait_ms", "models_ms", "record_ms")
-    names = [*rates, *(f"default:{reason}" for reason in REASONS)]
     span_s, step_s = max(SPANS_S.values()), min(SPANS_S)
     count, cpu_s = 0, time.process_time()
     for at_s in range(until_s - int(span_s * steps), until_s, step_s):
         points = {}
         for number in range(applications):
-            points[f"app-{number}"] = {"": {name: source.lognormvariate(2.0, 1.0) for name in names}} | {
-                ref: {name: source.lognormvariate(-1.0, 1.0) for name in VERSION_VALUES}
+            points[f"app-{number}"] = {"": {name: source.lognormvariate(2.0, 1.0) for name in APPLICATION_FIGURES}} | {
+                ref: {name: source.lognormvariate(-1.0, 1.0) for name in VERSION_FIGURES}
                 for ref in refs_of(number, versions)
             }
         history.add(at_s, points)
