@@ -34,9 +34,10 @@ from clipper_topics.connection import KafkaConnection
 SAMPLE_PER_S = 200
 AGAIN_S, SILENT_S, TICK_AT_S = 1.0, 3.0, 0.85
 """Between two attempts; without an answer, until that is told; behind a second, when all of it has been read."""
-STATUSES_A_SECOND = 25
+STATUSES_A_SECOND, MODELS_A_SECOND = 20, 250
 """Applications that are looked at in a second, in turns: of more than these each is some seconds old, and of more than
-two hundred and fifty a point is taken more seldom than every ten seconds."""
+two hundred a point is taken more seldom than every ten seconds. The whole deployment is looked at each second, and more
+seldom where it has more models."""
 SCRAPE_S, LOOKED_TICKS, MOST_SCRAPED = 10.0, 30, 12
 """Between two readings of metrics; so long is something looked at by whoever asked for it once; hosts of a reading."""
 READING, SILENT = "the topics are being read", "no broker answers"
@@ -114,8 +115,10 @@ class LiveView:
         return self._statuses[name][1]
 
     def status(self) -> Status:
-        """The whole deployment, made once a second."""
-        if self._status is None or self._status[0] < self.tick:
+        """The whole deployment, made once a second at most."""
+        self._looked_tick = self.tick
+        ticks = 1 + len(self.facts.declared.manifests.models) // MODELS_A_SECOND
+        if self._status is None or self._status[0] <= self.tick - ticks:
             applications = {one.name: one for one in self.applications()}
             unread, refused = self._left_out
             found = replace(
@@ -195,6 +198,9 @@ class LiveView:
         async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=SAMPLE_PER_S) as tailer:
             self._left_out = await tailer.catch_up(partitions), tailer.refused
             self.facts, self.recent = tailer.facts, tailer.recent
+            for name in self._names():
+                self._look_at([name])
+                await asyncio.sleep(0)
             self.is_read, self.stale_reason, self.at_s = True, "", self._clock()
             while True:
                 await tailer.poll()

@@ -43,7 +43,7 @@ VERSION_FIGURES = (
     *("p50_ms", "p99_ms", "batch_limit", "batch_p99_ms", "cache_hit_ratio"),
 )
 _SCHEMA = """
-    PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;
+    PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=100;
     CREATE TABLE IF NOT EXISTS versions (id INTEGER PRIMARY KEY, refs TEXT UNIQUE);
     CREATE TABLE IF NOT EXISTS points (
         step_s INTEGER, application TEXT, at_s INTEGER, versions INTEGER, figures BLOB,

@@ -69,11 +69,11 @@ async def test_whoever_waits_for_a_second_is_told(view):
 
 # --- points ---------------------------------------------------------------------------------------------------------
 async def test_each_application_has_a_point_in_each_ten_seconds(view):
-    names = declare(view, 25)
+    names = declare(view, 19)
     for second in range(-10, 0):
         view.look()
         await view.keep(int(NOW_S) + second)
-    assert [len(rates(view, name)) for name in names] == [1] * 25
+    assert [len(rates(view, name)) for name in names] == [1] * 19
     assert rates(view, "digits") == [10.0]
 
 
