@@ -198,10 +198,11 @@ class LiveView:
         async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=SAMPLE_PER_S) as tailer:
             self._left_out = await tailer.catch_up(partitions), tailer.refused
             self.facts, self.recent = tailer.facts, tailer.recent
+            self.stale_reason, self.at_s = "", self._clock()
             for name in self._names():
                 self._look_at([name])
                 await asyncio.sleep(0)
-            self.is_read, self.stale_reason, self.at_s = True, "", self._clock()
+            self.is_read = True
             while True:
                 await tailer.poll()
 
