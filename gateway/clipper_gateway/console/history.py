@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
@@ -80,6 +81,8 @@ class SeriesHistory:
     def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
         self._folder, self._clock, self.reason = folder, clock, ""
         self._database: sqlite3.Connection | None = None
+        self._folded: dict[tuple[str, int], int] = {}
+        """The newest whole step that coarser points were made of, by application and their step."""
         self._retry_s, self._lock = 0.0, Lock()
         self._guarded(lambda _: None)
 
@@ -91,9 +94,8 @@ class SeriesHistory:
             with database:
                 for application, point in points.items():
                     self._put(database, FINEST_S, application, at_s, point)
-                    for finer_s, step_s in zip(SPANS_S, [*SPANS_S][1:], strict=False):
-                        if at_s % step_s < FINEST_S:
-                            self._fold(database, finer_s, step_s, application, at_s - step_s)
+                    for finer_s, step_s in pairwise(SPANS_S):
+                        self._fold(database, finer_s, step_s, application, at_s - at_s % step_s - step_s)
                 for step_s, span_s in SPANS_S.items():
                     database.execute("DELETE FROM points WHERE step_s = ? AND at_s < ?", (step_s, at_s - span_s))
 
@@ -138,6 +140,9 @@ class SeriesHistory:
         return {at_s: _unpacked(figures, refs.split()) for at_s, refs, figures in rows}
 
     def _fold(self, database: sqlite3.Connection, finer_s: int, step_s: int, application: str, at_s: int) -> None:
+        if self._folded.get((application, step_s), 0) >= at_s:
+            return
+        self._folded[application, step_s] = at_s
         if parts := self._points(database, finer_s, application, at_s, at_s + step_s - 1):
             self._put(database, step_s, application, at_s, _mean([*parts.values()]))
 
@@ -157,7 +162,8 @@ class SeriesHistory:
                 except (sqlite3.DatabaseError, zlib.error, ValueError):  # it is begun anew
                     self._close()
                     for path in self._folder.glob("history.sqlite*"):
-                        path.unlink(missing_ok=True)
+                        with suppress(OSError):
+                            path.unlink()
             return None
 
     def _opened(self) -> sqlite3.Connection:
@@ -170,7 +176,7 @@ class SeriesHistory:
         if self._database is not None:
             with suppress(sqlite3.Error):
                 self._database.close()
-        self._database = None
+        self._database, self._folded = None, {}
 
 
 def point_of(status: ApplicationStatus) -> Point:

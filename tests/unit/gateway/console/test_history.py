@@ -66,6 +66,13 @@ def test_coarser_points_are_means_and_the_last_one_is_of_what_there_is(history, 
     assert [one for one in rates(history, clock, 10 * 3_600) if one] == [pytest.approx(22.57, rel=0.004), 55.5]
 
 
+def test_coarser_points_are_made_also_where_the_first_point_of_the_next_step_is_missing(history, clock):
+    fill(history, clock, 6)
+    clock.now_s += 30
+    fill(history, clock, 1)
+    assert known(rates(history, clock, 3_600))[0] == 2.5
+
+
 def test_a_version_that_left_is_still_in_the_means(history, clock):
     history.add(clock.now_s, {"digits": {"svm:1": {"weight": 1.0}}})
     for number in range(1, 8):
