@@ -48,7 +48,7 @@ clipper_stream 210 batching 560 caching 250 client 1430 combining 210 drift 280 
 clipper_agents 30 broker 900 cli 3954 control 2021 dead_letters 420 demo 590 examples 60 feedback 470 host 1630
                kafka 2805 observability 1639 replay 4372 rollout 1715 router 5161 settings 905 status 2695
                streaming 2819 supervisor 1900
-clipper_gateway 3430 console 1755
+clipper_gateway 3430 console 1770
 clipper_loadgen 1490
 """
 """Lines of each package and of the packages in it: whoever adds a capability says here what it costs."""
