@@ -87,7 +87,7 @@ class ProcessHealth:
 class _Handler(WSGIRequestHandler):
     timeout = ANSWER_WITHIN_S
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (of the class it overrides)
         pass
 
 
@@ -99,7 +99,7 @@ class _Server(ThreadingWSGIServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
-    def handle_error(self, *_: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # of a client that hung up
 
 

@@ -51,7 +51,16 @@ _LATENCY_S = (
 _BATCH_LATENCY_S = (*_spaced((1.0, 2.0, 5.0), (0.0001,)), *_LATENCY_S)
 _ROWS = tuple(float(2**exponent) for exponent in range(15))
 
-_TABLE: dict[Role, tuple[tuple[str, str, str] | tuple[str, str, str, tuple[float, ...]], ...]] = {
+_BUCKETS: dict[str, tuple[float, ...]] = {
+    "clipper_prediction_latency_seconds": _LATENCY_S,
+    "clipper_batch_rows": _ROWS,
+    "clipper_batch_wait_seconds": _BATCH_LATENCY_S,
+    "clipper_batch_latency_seconds": _BATCH_LATENCY_S,
+    "clipper_gateway_request_seconds": _LATENCY_S,
+    "clipper_stage_latency_seconds": _BATCH_LATENCY_S,
+}
+"""Of the histograms; all else in the table is a counter or a gauge."""
+_TABLE: dict[Role, tuple[tuple[str, str, str], ...]] = {
     "router": (
         ("clipper_queries_total", "application", "Queries read, redeliveries included."),
         (
@@ -63,7 +72,6 @@ _TABLE: dict[Role, tuple[tuple[str, str, str] | tuple[str, str, str, tuple[float
             "clipper_prediction_latency_seconds",
             "application outcome",
             "From the query's timestamp to the decided answer.",
-            _LATENCY_S,
         ),
         (
             "clipper_objective_missed_total",
@@ -112,15 +120,10 @@ _TABLE: dict[Role, tuple[tuple[str, str, str] | tuple[str, str, str, tuple[float
         ),
     ),
     "host": (
-        ("clipper_batch_rows", "model version", "Rows of a batch that was run.", _ROWS),
-        (
-            "clipper_batch_wait_seconds",
-            "model version",
-            "Time that the first row of a batch waited in the host.",
-            _BATCH_LATENCY_S,
-        ),
+        ("clipper_batch_rows", "model version", "Rows of a batch that was run."),
+        ("clipper_batch_wait_seconds", "model version", "Time that the first row of a batch waited in the host."),
         ("clipper_batch_limit_rows", "model version", "Largest batch that the limit allows now."),
-        ("clipper_batch_latency_seconds", "model version", "Time that a batch ran.", _BATCH_LATENCY_S),
+        ("clipper_batch_latency_seconds", "model version", "Time that a batch ran."),
         (
             "clipper_rows_total",
             "model version outcome",
@@ -177,7 +180,7 @@ _TABLE: dict[Role, tuple[tuple[str, str, str] | tuple[str, str, str, tuple[float
             "route status application",
             "Answered requests by HTTP status, also of gRPC; the application is empty unless it is registered.",
         ),
-        ("clipper_gateway_request_seconds", "route", "From a request's arrival to its answer.", _LATENCY_S),
+        ("clipper_gateway_request_seconds", "route", "From a request's arrival to its answer."),
         ("clipper_gateway_in_flight", "", "Calls that wait for an answer."),
     ),
     "supervisor": (
@@ -200,7 +203,6 @@ _TABLE: dict[Role, tuple[tuple[str, str, str] | tuple[str, str, str, tuple[float
                 "first row is in it, `batch`, until its outputs are sent, of that `model` in the model. Routers with "
                 "colocated models have these too."
             ),
-            _BATCH_LATENCY_S,
         ),
         ("clipper_consumer_lag", "topic partition", "Records in the partition that the process has not read yet."),
         ("clipper_broker_reachable", "", "1 while a broker answers, 0 after 5 s without one."),
@@ -209,9 +211,11 @@ _TABLE: dict[Role, tuple[tuple[str, str, str] | tuple[str, str, str, tuple[float
         ("clipper_disk_free_bytes", "folder", "Bytes that the process may still write there."),
     ),
 }
-"""By role, in the order of the reference page: name, labels, text, and buckets of a histogram."""
+"""By role, in the order of the reference page: name, labels and text."""
 SPECS = tuple(
-    MetricSpec(role, row[0], tuple(row[1].split()), *row[2:]) for role, rows in _TABLE.items() for row in rows
+    MetricSpec(role, name, tuple(labels.split()), text, _BUCKETS.get(name, ()))
+    for role, rows in _TABLE.items()
+    for name, labels, text in rows
 )
 
 PROCESS_METRICS = {

@@ -59,7 +59,7 @@ class StubCalls:
     """Answers a query with its rows, or as `answer` or `fails` says, once it is let; keeps what it was asked."""
 
     def __init__(self):
-        self.applications = StubApplications()
+        self.applications, self.pipeline = StubApplications(), None
         self.asked, self.answer, self.fails = [], {}, None
         self.cancelled, self.let, self.asked_once = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.let.set()
