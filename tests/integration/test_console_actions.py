@@ -144,7 +144,7 @@ def test_a_restore_of_weights_is_taken_back(operators, shell, name):
     operators.learned(name, 10.0)
     state = {"application": name, "rows": [{"partition": 0, "totals": {f"{name}-svm:1": [5.0, 1.0, 5.0, 1.0]}}]}
     (shell.folder / "state.json").write_text(json.dumps(state))
-    (first,) = shell("selection", "restore", name, "--from", "state.json", "--yes", "--by", "bob").splitlines()
+    *_, first = shell("selection", "restore", name, "--from", "state.json", "--yes", "--by", "bob")
     with operators.browser("ada") as ada:
         shown, form = ada.preview("weights", application=name)
         assert f"{name}-svm:1  weight 1.0000 -&gt; 1.0000" in shown
