@@ -34,10 +34,14 @@ _RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
 def page(status: Status, reasons: Sequence[str], *, is_watched: bool = False) -> Iterator[RenderableType]:
     """Yield brokers, topics and groups, applications, dead letters, and a line for each thing that is wrong.
 
-    A page that is watched has the applications and what is wrong: a terminal is not higher.
+    A page that is watched has what is wrong, and then the applications as far as the terminal has room for them.
     """
     yield Text(f"{status.prefix} at {instant(status.at_s)}{'; Ctrl-C ends it' if is_watched else ''}")
-    if status.cluster is not None and not is_watched:
+    told = [Text(f"wrong: {reason}", "red", no_wrap=not is_watched, overflow="ignore") for reason in reasons]
+    told = told or [Text("nothing is wrong", "green")]
+    if is_watched:
+        yield from told
+    elif status.cluster is not None:
         yield from _cluster_tables(status.cluster)
     for name, application in status.applications.items():
         yield from application_parts(name, application)
@@ -47,10 +51,7 @@ def page(status: Status, reasons: Sequence[str], *, is_watched: bool = False) ->
             yield Text(f"models of no application: {', '.join(others)}")
         dead_letters = 0 if status.cluster is None else status.cluster.dead_letters
         yield Text(f"dead letters within the last hour: {dead_letters}", "yellow" if dead_letters else "")
-    for reason in reasons:
-        yield Text(f"wrong: {reason}", "red", no_wrap=not is_watched, overflow="ignore")
-    if not reasons:
-        yield Text("nothing is wrong", "green")
+        yield from told
 
 
 def _cluster_tables(cluster: ClusterStatus) -> Iterator[RenderableType]:
