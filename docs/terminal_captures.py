@@ -134,10 +134,9 @@ SCENES = (
     ),
     Scene(
         "A canary while it is watched",
-        "`watch` on a terminal, until Ctrl-C, with curves of what it has seen; in a pipe it prints a line an "
-        "application and second.",
-        ("watch", "--application", "worth"),
-        ("trial careful:1", "███", "event: host host.careful.1.0 of careful:1 is ready"),
+        "`status --watch` on a terminal, until Ctrl-C.",
+        ("status", "--watch", "--application", "worth"),
+        ("trial careful:1",),
         code=None,
     ),
     Scene(

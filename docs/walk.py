@@ -35,7 +35,7 @@ from clipper_agents.host.engine import HostEngine, make_engine  # noqa: E402
 from clipper_agents.host.poison_rows import PoisonRows  # noqa: E402
 from clipper_agents.host.predictor import prepare  # noqa: E402
 from clipper_agents.host.request_server import RequestServer  # noqa: E402
-from clipper_agents.observability.metrics import HostMetrics, RouterMetrics  # noqa: E402
+from clipper_agents.observability.metrics import ProcessMetrics, RouterMetrics  # noqa: E402
 from clipper_agents.router.applications import ApplicationRegistry  # noqa: E402
 from clipper_agents.router.cache_store import PartitionCaches  # noqa: E402
 from clipper_agents.router.colocated_models import ColocatedModels  # noqa: E402
@@ -225,7 +225,7 @@ class Deployment:
         queries = QueryConsumer(app, CATALOGUE.queries, router)
         self.pipeline = QueryPipeline(router, stores, queries, metrics, app)
         self.sender = RequestSender(app, CATALOGUE, b"router", self.registry, self.pipeline)
-        self.colocated = ColocatedModels(HostMetrics(), self.pipeline, app, ["clipper_agents.examples"])
+        self.colocated = ColocatedModels(ProcessMetrics("host"), self.pipeline, app, ["clipper_agents.examples"])
         nothing: Any = SimpleNamespace(put=list, skip_if_behind=lambda *_: None, has_id=lambda *_: False)
         self.pipeline.connect(self.sender, self.colocated, nothing)
         dead_letters = DeadLetterSender(kafka.outbox, CATALOGUE.dead_letters, app)
@@ -235,7 +235,7 @@ class Deployment:
         self.feedback = FeedbackProcessor(app, CATALOGUE, stores, control, self.queries, metrics)
         self.requests = CATALOGUE.requests(self.model.name, self.model.version)
         self.traces = BatchTraces(None, self.model.ref, self.requests)
-        self.server = RequestServer(app, CATALOGUE, HostMetrics(), PoisonRows(folder / "host"), self.traces)
+        self.server = RequestServer(app, CATALOGUE, ProcessMetrics("host"), PoisonRows(folder / "host"), self.traces)
 
     async def start(self) -> None:
         """Declare the application, and load its model."""
@@ -249,7 +249,9 @@ class Deployment:
         else:
             await self.sender.open(self.model.ref)
             predictor = prepare(self.model, ["clipper_agents.examples"])
-            self.engine: HostEngine = make_engine(self.model, predictor, self.server, HostMetrics(), (), self.traces)
+            self.engine: HostEngine = make_engine(
+                self.model, predictor, self.server, ProcessMetrics("host"), (), self.traces
+            )
             self.running = asyncio.ensure_future(self.engine.run())
         self.registry.reached(self.model.ref)
 

@@ -16,8 +16,7 @@ import uvloop
 from rig.processes import cpu_s_by_process
 
 from clipper_gateway.console.follower import LiveView
-from clipper_gateway.console.history import FINEST, RINGS, VERSION_VALUES, SeriesHistory
-from clipper_gateway.console.rebuild import gaps
+from clipper_gateway.console.history import APPLICATION_FIGURES, SPANS_S, VERSION_FIGURES, SeriesHistory
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
@@ -27,7 +26,7 @@ from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec
-from clipper_topics.prediction import REASONS, ModelAnswer, Prediction
+from clipper_topics.prediction import ModelAnswer, Prediction
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
 PAGES = ["/console", "/console/models", *(f"/console/applications/app-{number}" for number in range(8))]
@@ -176,19 +175,17 @@ def follow(bootstrap: str, prefix: str, partitions: int, folder: str, seconds: f
 
 
 async def _follow(bootstrap: str, prefix: str, partitions: int, folder: Path, seconds: float) -> dict[str, Any]:
-    history = SeriesHistory.open(folder, time.time)
+    history = SeriesHistory(folder, time.time)
     view = LiveView(KafkaConnection(bootstrap), Catalogue(prefix=prefix, partitions=partitions), history)
     running = asyncio.create_task(view.run())
     while not view.is_read:
         await view.next_tick(view.tick)
-    while [*gaps(history, int(time.time()) - FINEST.step_s)]:
-        await _page(view)
     ages_s, rates, began_s, cpu_s = [], [], time.monotonic(), time.process_time()
     while time.monotonic() < began_s + seconds:
         await _page(view)
         now_s = time.time()
         ages_s.append(now_s - int(min(now_s, view.recent.until_s)))
-        rates.append(sum(one.queries_per_s for one in view.summaries()))
+        rates.append(sum(one.queries_per_s for one in view.applications()))
     took_s, used_s = time.monotonic() - began_s, time.process_time() - cpu_s
     running.cancel()
     await asyncio.wait([running])
@@ -207,9 +204,9 @@ async def _follow(bootstrap: str, prefix: str, partitions: int, folder: Path, se
 async def _page(view: LiveView) -> None:
     """The next second, in which every page asks for what it shows: the overview, the models, and applications."""
     await view.next_tick(view.tick)
-    _ = view.summaries(), view.reasons(), view.models()
+    _ = view.applications(), view.reasons(), view.models()
     for number in range(len(PAGES) - 2):
-        view.status(f"app-{number}")
+        view.application(f"app-{number}")
 
 
 def keep(folder: str, applications: int, versions: int, seconds: int, per_s: int, steps: float) -> dict[str, Any]:
@@ -222,7 +219,7 @@ async def _keep(
 ) -> dict[str, Any]:
     began_s, random_s = 1_800_000_000, random.Random(1)
     now = [float(began_s)]
-    history = SeriesHistory.open(folder, lambda: now[0])
+    history = SeriesHistory(folder, lambda: now[0])
     view = LiveView(KafkaConnection("127.0.0.1:1"), Catalogue(), history, lambda: now[0])
     took = _filled(history, random_s, applications, versions, began_s, steps)
     filled_mib, largest_mib = _size_mib(folder), _size_mib(folder)
@@ -245,14 +242,14 @@ async def _keep(
         _, key, value = totals(second % applications, versions)
         view.facts.totals(key, value)
         view.look()
-        _ = view.summaries(), view.reasons(), view.models()
+        _ = view.applications(), view.reasons(), view.models()
         await view.keep(int(now[0]))
         if second % 10 == 0:
             largest_mib = max(largest_mib, _size_mib(folder))
         if second % 60 == 59 or second == seconds - 1:
             gc.collect()
             samples.append(_rss_mib())
-    known = [_known(history, now[0], ring.span_s - 2 * ring.step_s) for ring in RINGS]
+    known = [_known(history, now[0], span_s - 2 * step_s) for step_s, span_s in SPANS_S.items()]
     history.close()
     return {
         "us_a_point": round(1e6 * took, 1),
@@ -267,20 +264,18 @@ async def _keep(
 def _filled(
     history: SeriesHistory, source: random.Random, applications: int, versions: int, until_s: int, steps: float
 ) -> float:
-    """Fill the rings, the oldest steps first, with noise in every value; seconds of the processor a point."""
-    rates = ("queries_per_s", "feedback_per_s", "p50_ms", "p99_ms", "wait_ms", "models_ms", "record_ms")
-    names = [*rates, *(f"default:{reason}" for reason in REASONS)]
+    """Fill the history, the oldest steps first, with noise in every value; seconds of the processor a point."""
+    span_s, step_s = max(SPANS_S.values()), min(SPANS_S)
     count, cpu_s = 0, time.process_time()
-    for ring in reversed(RINGS):
-        for step in range(int(ring.points * steps), 0, -1):
-            for number in range(applications):
-                values = {name: source.lognormvariate(2.0, 1.0) for name in names}
-                of_versions = {
-                    ref: {name: source.lognormvariate(-1.0, 1.0) for name in VERSION_VALUES}
-                    for ref in refs_of(number, versions)
-                }
-                history.add(f"app-{number}", until_s - step * ring.step_s, values, of_versions, ring)
-                count += 1
+    for at_s in range(until_s - int(span_s * steps), until_s, step_s):
+        points = {}
+        for number in range(applications):
+            points[f"app-{number}"] = {"": {name: source.lognormvariate(2.0, 1.0) for name in APPLICATION_FIGURES}} | {
+                ref: {name: source.lognormvariate(-1.0, 1.0) for name in VERSION_FIGURES}
+                for ref in refs_of(number, versions)
+            }
+        history.add(at_s, points)
+        count += len(points)
     return (time.process_time() - cpu_s) / count
 
 

@@ -23,7 +23,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
-from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.colocated_models import ColocatedModels
@@ -67,7 +67,7 @@ class BareRouter:
         stores = QueryStores(self.registry, selection, self.caches, logs)
         self.pipeline = QueryPipeline(self.router, stores, app, self.metrics, self)
         unused: Any = SimpleNamespace(put=list, forget=list)
-        self.colocated = ColocatedModels(HostMetrics(self.metrics.families), self.pipeline, self, settings.allowed)
+        self.colocated = ColocatedModels(self.metrics, self.pipeline, self, settings.allowed)
         self.pipeline.connect(unused, self.colocated, unused)
 
     generation = 0

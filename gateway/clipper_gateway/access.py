@@ -29,11 +29,7 @@ class Caller:
     rights: frozenset[str]
 
     def require(self, right: str, application: str | None = None) -> None:
-        """Check that the caller has a right, to an application where one is given.
-
-        Raises:
-            Refusal: 403.
-        """
+        """Check that the caller has a right, to an application where one is given."""
         if right not in self.rights:
             has = ", ".join(sorted(self.rights)) or "none"
             raise Refusal(403, f"{shown(self.name)} has no right {right!r}, has {has}: ask the operator for it")
@@ -66,11 +62,7 @@ class Access:
 
     @classmethod
     def from_settings(cls, section: GatewaySection) -> "Access":
-        """Return the access that the settings describe.
-
-        Raises:
-            InvalidSetting: the keys file or the issuer's URL cannot be used, or everybody would be let in.
-        """
+        """Return the access that the settings describe."""
         if not may_start(section):
             raise InvalidSetting(
                 f"anybody who reaches {section.address} could ask: make a key by `clipper-stream keys create NAME` and "
@@ -94,11 +86,7 @@ class Access:
         return self.is_open and is_loopback(self.address)
 
     async def identify(self, authorization: str | None, api_key: str | None) -> Caller:
-        """Return the caller who has sent these values of the headers `authorization` and `x-api-key`.
-
-        Raises:
-            Refusal: 400, they differ; 401; 429, the key's rate is used up; 503, the issuer does not answer.
-        """
+        """Return the caller who has sent these values of the headers `authorization` and `x-api-key`."""
         scheme, _, bearer = (authorization or "").strip().partition(" ")
         if scheme and (scheme.lower() != "bearer" or not bearer):
             raise Refusal(401, "the authorization header holds no bearer token: send Bearer TOKEN", headers=_NO_TOKEN)
@@ -113,11 +101,7 @@ class Access:
         return ANYBODY
 
     async def sign_in(self, secret: str) -> Callable[[], Caller]:
-        """Return what says whose an API key or a token is, as long as that is in force; the secret is not kept.
-
-        Raises:
-            Refusal: as of `identify`; later calls of what is returned raise 401.
-        """
+        """Return what says whose an API key or a token is, as long as that is in force; the secret is not kept."""
         caller = await self.identify(f"Bearer {secret}", None)
         if (keys := self.keys) is not None and secret.startswith(SECRET_PREFIX):
             digest = digest_of(secret)

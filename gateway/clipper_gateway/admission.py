@@ -53,9 +53,6 @@ class CallAdmission:
     >>> admission.begin("digits"); admission.begin("digits")
     >>> admission.wait_s("digits", now_s=0.0)
     1.0
-
-    Args:
-        most: Calls of one application that wait at most.
     """
 
     def __init__(self, most: int) -> None:

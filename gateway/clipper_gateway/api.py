@@ -1,4 +1,4 @@
-"""The pipeline's own HTTP API."""
+"""The pipeline's own HTTP API, and the probes."""
 
 import asyncio
 import time
@@ -9,13 +9,13 @@ import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
-from starlette.routing import Route
 
 from clipper_agents.status.query_history import partitions_of_query
 from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal, refusal_of
 from clipper_gateway.http_messages import Accepted, PredictBody
-from clipper_gateway.rest import Endpoints, HttpCall, json_response
+from clipper_gateway.inference import own_id
+from clipper_gateway.rest import HttpCall, json_response
 from clipper_stream.errors import ClipperError, shown
 from clipper_stream.http.query_status import FeedbackReport, QueryStatus
 from clipper_topics import codec
@@ -42,11 +42,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decoded(decoder: Any, body: bytes) -> Any:
-    """Return the content of a body of JSON.
-
-    Raises:
-        Refusal: 400, with the field and what it should be.
-    """
+    """Return the content of a body of JSON."""
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:  # msgspec's own errors and UnicodeDecodeError are ValueErrors
@@ -54,26 +50,10 @@ def decoded(decoder: Any, body: bytes) -> Any:
 
 
 class OwnApi:
-    """Handlers of the API under /v1.
-
-    Args:
-        calls: Asks the pipeline.
-        horizon_s: How long after its query a feedback counts: so far back an id is looked for, in seconds.
-    """
+    """Handlers of the API under /v1, and of the probes."""
 
     def __init__(self, calls: Calls, horizon_s: float) -> None:
         self._calls, self._horizon_s = calls, horizon_s
-
-    def routes(self, endpoints: Endpoints) -> list[Route]:
-        """Return the routes; the most frequent one first, as they are tried in order."""
-        route = endpoints.route
-        return [
-            route("/v1/applications/{name}/predict", self.predict, admit=self._calls.admit),
-            route("/v1/feedback", self.feedback),
-            route("/v1/queries/{query_id:text}", self.query, method="GET"),
-            route("/v1/applications", self.applications, method="GET"),
-            route("/v1/models", self.models, method="GET"),
-        ]
 
     # --- questions --------------------------------------------------------------------------------------------------
     async def predict(self, call: HttpCall) -> Response:
@@ -82,7 +62,7 @@ class OwnApi:
         asked: PredictBody = decoded(_bodies, call.body)
         query = Query(
             application=call.path["name"],
-            query_id=own_id(call, asked.query_id),
+            query_id=own_id(call.headers.get("idempotency-key"), asked.query_id),
             context=asked.context,
             input=asked.input,
             inputs=asked.inputs,
@@ -167,6 +147,16 @@ class OwnApi:
         is_answered = found is not None and found.prediction is not None
         yield {"event": "answer" if is_answered else "unanswered", "id": query_id, "data": _encode(found).decode()}
 
+    # --- probes -----------------------------------------------------------------------------------------------------
+    async def live(self, _: HttpCall) -> Response:
+        """Answer: who answers lives."""
+        return json_response({"live": True})
+
+    async def ready(self, _: HttpCall) -> Response:
+        """Answer 200, or 503 with the reasons."""
+        reasons = self._calls.pipeline.probed()
+        return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
     # --- what there is ----------------------------------------------------------------------------------------------
     async def applications(self, call: HttpCall) -> Response:
         """List the applications that the caller may ask about."""
@@ -182,21 +172,6 @@ class OwnApi:
         return json_response(
             [_public(one) for ref, one in sorted(deployed.models.items()) if of is None or ref in refs]
         )
-
-
-def own_id(call: HttpCall, in_body: str | None) -> str | None:
-    """Return the id that a client chose for its query, in a header or in the body.
-
-    Raises:
-        Refusal: two different ones, or an empty one.
-    """
-    in_header = call.headers.get("idempotency-key")
-    if in_header is None or in_body in {None, in_header}:
-        found = in_header if in_body is None else in_body
-        if found == "":
-            raise Refusal(400, "the query's id is empty: give 1 to 256 characters, or leave it out")
-        return found
-    raise Refusal(400, f"Idempotency-Key {shown(in_header)} and query_id {shown(in_body)} differ: give one of them")
 
 
 def _check_json(call: HttpCall) -> None:

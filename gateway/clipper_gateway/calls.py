@@ -14,7 +14,7 @@ Rules of this file:
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,12 +63,6 @@ class _Running:
 class Calls:
     """All calls of one gateway.
 
-    Args:
-        pipeline: Kafka.
-        most_waiting: Calls of one application without an answer.
-        timeout_s: The longest wait where there is no objective, in seconds.
-        clock: Monotonic seconds.
-
     Attributes:
         waiting: Calls without an answer.
         none_waits: Whether there are none.
@@ -80,11 +74,9 @@ class Calls:
         *,
         most_waiting: int,
         timeout_s: float,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pipeline, self.applications = pipeline, pipeline.deployed
         self._admission, self._timeout_s = CallAdmission(most_waiting), timeout_s
-        self._clock = clock
         self._running: dict[tuple[str, str | None, str], _Running] = {}
         self.waiting = 0
         self.none_waits = asyncio.Event()
@@ -92,17 +84,13 @@ class Calls:
 
     def admit(self, application: str) -> None:
         """Raise a `Refusal` when a further call of the application would wait too long."""
-        wait_s = self._admission.wait_s(application, self._clock())
+        wait_s = self._admission.wait_s(application, time.monotonic())
         if wait_s is not None:
             text = f"too many calls of application {shown(application)} wait already: come again in {wait_s:.1f} s"
             raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
 
     async def predict(self, caller: Caller, query: Query, options: AskOptions) -> Prediction:
-        """Return the answer.
-
-        Raises:
-            ClipperError: there is none; `refusal_of` says which status that is.
-        """
+        """Return the answer."""
         caller.require("predict", query.application)
         manifest = self.applications.manifest(query.application)
         if query.query_id is None:
@@ -116,11 +104,7 @@ class Calls:
         return prediction
 
     async def give(self, caller: Caller, feedback: Sequence[Feedback], headers: Iterable[tuple[str, bytes]]) -> None:
-        """Send feedback; returns when Kafka has it.
-
-        Raises:
-            ClipperError: it cannot be given; where one of several cannot, none is.
-        """
+        """Send feedback; returns when Kafka has it."""
         for each in feedback:
             self._check_feedback(caller, each)
         self.pipeline.check()
@@ -163,7 +147,7 @@ class Calls:
             is_late = asked.prediction.reason in LATE
         finally:
             objective_s = None if manifest.objective_ms is None else manifest.objective_ms / 1000
-            self._admission.end(query.application, is_late=is_late, objective_s=objective_s, now_s=self._clock())
+            self._admission.end(query.application, is_late=is_late, objective_s=objective_s, now_s=time.monotonic())
             self._count(-1)
         if repeated:
             await self._compare(query, asked.prediction, asked.record.partition, asked.sent)

@@ -38,11 +38,7 @@ class DeployedApplications:
         return self._state.manifests.models
 
     def manifest(self, name: str) -> ApplicationManifest:
-        """Return an application.
-
-        Raises:
-            Refusal: there is none of this name, or it is not known yet.
-        """
+        """Return an application."""
         found = self.applications.get(name)
         if found is not None:
             return found
@@ -59,11 +55,7 @@ class DeployedApplications:
         return model is not None and not model.retired and (model.colocated or self._hosts.hosts(ref) > 0)
 
     async def follow_control(self) -> None:
-        """Read the control topic until cancelled.
-
-        Raises:
-            SetupError: Kafka does not let us in.
-        """
+        """Read the control topic until cancelled."""
         await self._follow(self._control_follower)
 
     async def follow_hosts(self) -> None:

@@ -5,7 +5,8 @@ request --> [size, time] --> [who] --> [decode] --> [in flight] --> topics --> a
 
 Rules of this file:
 - A message states the value, the bound and what to do next, and holds no key, no token and no header.
-- A `Refusal` is the only error that a caller sees in words; any other is a defect, logged, and answered by 500.
+- A `Refusal` is the only error that a caller sees in words; whatever is asked of the gateway may raise one. Any other
+  error is a defect, logged, and answered by 500.
 """
 
 import http
@@ -59,16 +60,7 @@ _STATUSES: tuple[tuple[int, tuple[type[ClipperError], ...]], ...] = (
 
 
 class Refusal(ClipperError):
-    """A request that is not answered by a prediction.
-
-    Args:
-        status: HTTP status.
-        error: What went wrong, in a sentence.
-        retry_after_s: Seconds after which it may be tried again; of 429 and 503.
-        headers: Further headers of the response.
-        query_id: Of the query, where there is one already.
-        reason: Why a default was given, a key of `clipper_topics.prediction.REASONS`, or another word.
-    """
+    """A request that is not answered by a prediction."""
 
     def __init__(
         self,

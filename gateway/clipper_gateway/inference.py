@@ -45,18 +45,7 @@ def query_of(
     idempotency_key: str | None = None,
     headers: Iterable[tuple[str, bytes]] = (),
 ) -> tuple[Query, AskOptions]:
-    """Return the query of a V2 request, and how the call is made; bounds are those of `check_query`, in the call.
-
-    Args:
-        application: Name of the application, which is V2's model.
-        rows: Plain values, one a row; a single one becomes `input`, several become `inputs`.
-        parameters: Of the request.
-        idempotency_key: The header or metadata of that name: the query's id.
-        headers: Further headers of the query's record.
-
-    Raises:
-        Refusal: 400, a parameter has the wrong type, or the idempotency key and the parameter query_id differ.
-    """
+    """Return the query of a V2 request, and how the call is made; bounds are those of `check_query`, in the call."""
     try:
         given = msgspec.convert(parameters, QueryParameters)
         features = _FEATURES.decode(given.features) if isinstance(given.features, str) else given.features
@@ -64,19 +53,12 @@ def query_of(
         raise Refusal(
             400, f"the parameters {shown(dict(parameters))} cannot be used ({error}): give {_EXPECTED}"
         ) from error
-    query_id = given.query_id if idempotency_key is None else idempotency_key
-    if given.query_id not in {None, query_id}:
-        raise Refusal(
-            400,
-            f"the idempotency key {shown(idempotency_key)} and the parameter query_id {shown(given.query_id)} differ: "
-            "give one of them",
-        )
     models = given.models
     if isinstance(models, str):
         models = [name for part in models.split(",") if (name := part.strip())]
     query = Query(
         application=application,
-        query_id=query_id,
+        query_id=own_id(idempotency_key, given.query_id),
         context=given.context,
         deadline_ms=given.deadline_ms,
         models=models,
@@ -87,6 +69,16 @@ def query_of(
     else:
         query.inputs = list(rows)
     return query, AskOptions(strict=bool(given.strict), headers=list(headers))
+
+
+def own_id(in_header: str | None, in_body: str | None) -> str | None:
+    """Return the id that a client chose for its query, in a header or metadata, or in the body."""
+    if in_header is None or in_body in {None, in_header}:
+        found = in_header if in_body is None else in_body
+        if found == "":
+            raise Refusal(400, "the query's id is empty: give 1 to 256 characters, or leave it out")
+        return found
+    raise Refusal(400, f"Idempotency-Key {shown(in_header)} and query_id {shown(in_body)} differ: give one of them")
 
 
 def check_visible(caller: Caller, application: str) -> None:

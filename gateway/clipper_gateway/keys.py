@@ -46,11 +46,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def make_key(
     path: Path, name: str, *, applications: Sequence[str] | None, rights: Sequence[str], rate: float | None, now_ms: int
 ) -> str:
-    """Add a key to the file, which need not exist yet, and return the secret, which is kept nowhere.
-
-    Raises:
-        InvalidSetting: a key in force has the name, a value lies outside its bound, or the file cannot be used.
-    """
+    """Add a key to the file, which need not exist yet, and return the secret, which is kept nowhere."""
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
     given = {"name": name, "applications": applications, "rights": rights, "rate": rate, "created_ms": now_ms}
     try:
@@ -79,11 +75,7 @@ def revoke_key(path: Path, name: str, now_ms: int) -> None:
 
 
 def read_keys(path: Path) -> list[ApiKey]:
-    """Return all keys of the file, revoked ones too; none where there is no file.
-
-    Raises:
-        InvalidSetting: the file cannot be read, others may read or write it, or it is no list of keys.
-    """
+    """Return all keys of the file, revoked ones too; none where there is no file."""
     try:
         with path.open("rb") as file:
             mode, content = os.fstat(file.fileno()).st_mode & 0o777, file.read()
@@ -130,13 +122,6 @@ class KeyRing:
     """The keys in force `by_digest`, read again when their file has changed; a missing file holds none.
 
     When a changed file cannot be used, the log has a warning, and the keys of before stay in force.
-
-    Args:
-        path: The file.
-        clock: Seconds that never go back.
-
-    Raises:
-        InvalidSetting: the file cannot be used.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -146,11 +131,7 @@ class KeyRing:
         self._levels: dict[str, tuple[float, float]] = {}
 
     def find(self, secret: str) -> ApiKey | None:
-        """Return the key that has this secret, and count a request of it; None when no key in force has it.
-
-        Raises:
-            Refusal: 429, the key's rate is used up.
-        """
+        """Return the key that has this secret, and count a request of it; None when no key in force has it."""
         key = self.in_force(digest_of(secret))
         if key is not None and key.rate is not None and (wait_s := self._take(key.digest, key.rate, self._clock())):
             what = f"key {key.name!r} may send {key.rate:g} requests a second"

@@ -29,12 +29,12 @@ from grpc_health.v1 import health_pb2 as health
 from open_inference.grpc import protocol as oip
 
 from clipper_gateway import tensors
-from clipper_gateway.access import Access, Caller
+from clipper_gateway.access import NOBODY, Access, Caller
 from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal, logged_refusal
 from clipper_gateway.http_protocol import BODY_S
 from clipper_gateway.inference import check_version, check_visible, outputs_of, query_of, response_parameters
-from clipper_gateway.request_log import CLIENT_GONE, RecordHeaders, checked_request_id, record_headers
+from clipper_gateway.request_log import CLIENT_GONE, RecordHeaders, RequestLog, checked_request_id, record_headers
 from clipper_gateway.server_spans import UNTRACED, ServerSpans
 from clipper_stream.errors import ClipperError, InvalidSetting, shown
 from clipper_topics.manifests import ApplicationManifest
@@ -51,7 +51,6 @@ QUERY_SHARE = 0.9
 """Of the time that a client leaves, for the query; the rest is for its answer's way back."""
 DETAILS_CHARACTERS = 512
 """Of an error: clients take 8 KiB of metadata, in which a character may be 12 bytes."""
-NOBODY = Caller("", frozenset(), frozenset())
 SINGLE = ("authorization", "x-api-key", "idempotency-key")
 
 _OPTIONS = (
@@ -87,30 +86,20 @@ class GrpcCall:
 
 
 Method: TypeAlias = Callable[[Any, GrpcCall], Awaitable[Any]]
-Observe: TypeAlias = Callable[[str, str, int, float, str, str], None]
-"""Is told of each call: method, application, status as of HTTP, seconds, name of the caller, id of the request."""
 
 
 class GrpcServer:
-    """Serves the calls of one gateway over gRPC, on the loop that starts it; messages must be here within `message_s`.
-
-    Args:
-        calls: Asks the pipeline.
-        access: Says who asks.
-        reasons: Why the gateway does not serve now; empty when it does.
-        observe: Is told of each call that has ended.
-        spans: Begins the spans of calls.
-    """
+    """Serves calls over gRPC, on the loop that starts it; a message must be here within `message_s`."""
 
     def __init__(
         self,
         calls: Calls,
         access: Access,
         reasons: Callable[[], list[str]],
-        observe: Observe,
+        log: RequestLog,
         spans: ServerSpans = UNTRACED,
     ) -> None:
-        self._calls, self._access, self._reasons, self._observe = calls, access, reasons, observe
+        self._calls, self._access, self._reasons, self._log = calls, access, reasons, log
         self._spans = spans
         self._server: Any = None
         self.message_s, self._watches, self._is_ending = BODY_S, 0, asyncio.Event()
@@ -118,18 +107,7 @@ class GrpcServer:
     async def start(
         self, address: str, port: int, *, max_body_bytes: int, max_calls: int, tls: tuple[str, str] | None = None
     ) -> int:
-        """Listen, and return the port.
-
-        Args:
-            address: Where to listen.
-            port: 0: a free one.
-            max_body_bytes: Of a request's message.
-            max_calls: At once, of all clients, and as many connections; a further one is refused.
-            tls: PEM files of the certificate chain and of its key; absent: no TLS.
-
-        Raises:
-            InvalidSetting: the address cannot be listened at, or the certificate cannot be used.
-        """
+        """Listen, and return the port."""
         sizes = {"grpc.max_receive_message_length": max_body_bytes, "grpc.max_allowed_incoming_connections": max_calls}
         server = grpc.aio.server(options=[*_OPTIONS, *sizes.items()], maximum_concurrent_rpcs=max_calls)
         server.add_generic_rpc_handlers(self._handlers())
@@ -199,8 +177,16 @@ class GrpcServer:
                 status, details = refusal.status, str(refusal)[:DETAILS_CHARACTERS]
                 await context.abort(refusal.grpc_code, details, (*trailing, *_trailing(refusal)))
             finally:
-                took_s = time.perf_counter() - started_s
-                self._observe(name, call.application, status, took_s, call.caller.name, request_id)
+                self._log.write(
+                    method="gRPC",
+                    route=name,
+                    application=call.application,
+                    status=status,
+                    took_s=time.perf_counter() - started_s,
+                    caller=call.caller.name,
+                    request_id=request_id,
+                    peer="",
+                )
 
         handler = grpc.stream_stream_rpc_method_handler if stream else grpc.stream_unary_rpc_method_handler
         return handler(serve, None, methodcaller("SerializeToString"))

@@ -12,20 +12,17 @@ Source: Open Inference Protocol, "HTTP/REST"; Triton, "Binary Tensor Data Extens
 
 import base64
 import re
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
-from starlette.routing import Route
 
 from clipper_gateway.api import decoded
 from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal
 from clipper_gateway.http_messages import InferenceRequest
 from clipper_gateway.inference import check_version, check_visible, outputs_of, query_of, response_parameters
-from clipper_gateway.readiness import Readiness
 from clipper_gateway.rest import HttpCall, json_response
 from clipper_gateway.tensors import (
     BYTES,
@@ -50,36 +47,8 @@ _requests = msgspec.json.Decoder(InferenceRequest)
 _encode = msgspec.json.Encoder().encode
 
 
-def oip_routes(calls: Calls, readiness: Readiness, endpoint: Callable[..., Route]) -> list[Route]:
-    """Return the routes under /v2, the most frequent one first, as they are tried in order.
-
-    Args:
-        calls: Asks the pipeline.
-        readiness: Of the gateway.
-        endpoint: Makes a route, as `Endpoints.route`.
-    """
-    endpoints = InferenceEndpoints(calls)
-    model, of_version = "/v2/models/{name}", "/versions/{version}"
-    return [
-        endpoint(f"{model}/infer", endpoints.infer, admit=calls.admit),
-        endpoint(f"{model}{of_version}/infer", endpoints.infer, admit=calls.admit),
-        endpoint("/v2/health/live", readiness.live, method="GET", public=True),
-        endpoint("/v2/health/ready", readiness.ready, method="GET", public=True),
-        endpoint(f"{model}/ready", endpoints.model_ready, method="GET"),
-        endpoint(f"{model}{of_version}/ready", endpoints.model_ready, method="GET"),
-        endpoint(model, endpoints.model, method="GET"),
-        endpoint(f"{model}{of_version}", endpoints.model, method="GET"),
-        endpoint("/v2", endpoints.server, method="GET"),
-        endpoint("/v2/", endpoints.server, method="GET"),  # as the protocol's OpenAPI document has it
-    ]
-
-
 class InferenceEndpoints:
-    """Handlers of the protocol's paths.
-
-    Args:
-        calls: Asks the pipeline.
-    """
+    """Handlers of the protocol's paths."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls

@@ -11,7 +11,7 @@ import re
 import sys
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from starlette.responses import Response
@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from clipper_gateway import http_messages
 from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S
+from clipper_gateway.endpoints import ENDPOINTS, Endpoint
 from clipper_gateway.inference import QueryParameters
 from clipper_gateway.request_log import TRACEPARENT
 from clipper_stream.http.query_status import QueryStatus
@@ -57,47 +58,7 @@ RESPONSE_HEADERS = {
 """In which responses a header may be, by status or content ("": in all), and what it says."""
 
 
-class Operation(NamedTuple):
-    """What a path does: a POST if it takes a body; contents are names of schemas."""
-
-    operation_id: str
-    summary: str
-    answers: dict[int, str]
-    refusals: tuple[int, ...] = ()
-    parameters: str = ""
-    body: str = ""
-    is_public: bool = False
-
-
-_INFER = ("Ask the rows of a tensor as one query.", {200: "InferenceResponse Binary"}, (404, 422, 504))
-_INFER_OF = ("Idempotency-Key Inference-Header-Content-Length", "InferenceRequest Binary")
-_SERVED = ("Say whether a model is served.", {200: "ModelReady", 503: "ModelReady Problem"}, (404,))
-_LIVES = ("Say that the gateway lives.", {200: "LiveReport"})
-_SERVES = ("Say whether the gateway serves.", {200: "ReadyReport", 503: "ReadyReport"})
-_FOUND = "Read a query's answer and the feedback about it, or wait for it. As events: one, `answer` or `unanswered`."
-
-OPERATIONS = {
-    "/v1/applications/{name}/predict": Operation(
-        "predict", "Ask an application.", {200: "Prediction"}, (404, 422, 504), "Idempotency-Key", "PredictBody"
-    ),
-    "/v1/feedback": Operation("feedback", "Say what was true.", {202: "Accepted"}, (404,), body="FeedbackBody"),
-    "/v1/queries/{query_id}": Operation(
-        "query", _FOUND, {200: "QueryStatus Events", 202: "QueryStatus"}, (404,), "application context wait_s"
-    ),
-    "/v1/applications": Operation("applications", "List the applications.", {200: "Applications"}),
-    "/v1/models": Operation("models", "List the versions of models.", {200: "Models"}),
-    "/v2/models/{name}/infer": Operation("infer", *_INFER, *_INFER_OF),
-    "/v2/models/{name}/versions/{version}/infer": Operation("inferVersion", *_INFER, *_INFER_OF),
-    "/v2/models/{name}/ready": Operation("modelReady", *_SERVED),
-    "/v2/models/{name}/versions/{version}/ready": Operation("versionReady", *_SERVED),
-    "/v2/models/{name}": Operation("model", "Describe a model.", {200: "ModelMetadata"}, (404,)),
-    "/v2/models/{name}/versions/{version}": Operation("version", "Describe it.", {200: "ModelMetadata"}, (404,)),
-    "/v2": Operation("server", "Describe the server.", {200: "ServerMetadata"}),
-    "/v2/health/live": Operation("serverLive", *_LIVES, is_public=True),
-    "/v2/health/ready": Operation("serverReady", *_SERVES, is_public=True),
-    "/livez": Operation("live", *_LIVES, is_public=True),
-    "/readyz": Operation("ready", *_SERVES, is_public=True),
-}
+PATHS = {one.path.replace(":text}", "}"): one for one in ENDPOINTS}
 
 
 def document() -> Json:
@@ -113,7 +74,7 @@ def document() -> Json:
             "license": {"name": "Apache-2.0"},
         },
         "security": [{}, {"apiKey": []}, {"bearer": []}],
-        "paths": {path: {"post" if of.body else "get": _described(path, of)} for path, of in OPERATIONS.items()},
+        "paths": {path: {"post" if of.body else "get": _described(path, of)} for path, of in PATHS.items()},
         "components": {
             "schemas": schemas,
             "parameters": _parameters(schemas["PredictBody"]["properties"]),
@@ -128,7 +89,7 @@ def document() -> Json:
     }
 
 
-def _described(path: str, of: Operation) -> Json:
+def _described(path: str, of: Endpoint) -> Json:
     statuses = {*ALL, *of.refusals, *(WITH_BODY if of.body else ()), *(() if of.is_public else WITH_CREDENTIALS)}
     responses: Json = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
     for status, content in of.answers.items():

@@ -6,6 +6,8 @@ Rules of this file:
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 
 from clipper_agents.kafka.retry import retry
@@ -19,13 +21,12 @@ from clipper_stream.client import BrokerUnavailable, Client
 from clipper_stream.errors import SetupError
 from clipper_topics.codec import MSGPACK
 
+PROBED_S, NOTICE_S = 15.0, 1.5
+"""A balancer that has probed lately does it each second: then it has seen that nothing should come any more."""
+
 
 class Pipeline:
     """Kafka, as one gateway uses it.
-
-    Args:
-        settings: Of the gateway.
-        reachable: Is told whether a broker answers.
 
     Attributes:
         client: Asks and gives feedback.
@@ -43,6 +44,7 @@ class Pipeline:
         self._kafka, self._topics = kafka, (catalogue.control, catalogue.queries, catalogue.predictions)
         self._reachable, self._is_reachable, self._is_open = reachable, True, False
         self._tasks: list[asyncio.Task[None]] = []
+        self._probed_s = -math.inf
 
     async def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -78,6 +80,15 @@ class Pipeline:
             "the applications are not read yet": not self.deployed.is_known,
         }
         return [reason for reason, holds in found.items() if holds]
+
+    def probed(self) -> list[str]:
+        """Return the reasons to a probe, which sees changes from now on."""
+        self._probed_s = time.monotonic()
+        return self.reasons()
+
+    def notice_s(self) -> float:
+        """Return how long somebody who probes needs to see a change: nothing where nobody has asked lately."""
+        return NOTICE_S if time.monotonic() - self._probed_s < PROBED_S else 0.0
 
     def check(self) -> None:
         """Raise a `Refusal` when Kafka cannot be asked now."""

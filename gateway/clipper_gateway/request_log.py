@@ -19,7 +19,7 @@ from typing import IO
 
 import msgspec
 
-from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_stream.errors import plain
 from clipper_topics.query_ids import random_hex
 
@@ -49,15 +49,9 @@ class AccessLine(msgspec.Struct, frozen=True):
 
 
 class RequestLog:
-    """Writes about requests to a stream and into metrics.
+    """Writes about requests to a stream and into metrics."""
 
-    Args:
-        metrics: Of this process.
-        applications: The registered ones: no other name is a label of metrics.
-        stream: Where lines go.
-    """
-
-    def __init__(self, metrics: GatewayMetrics, applications: Collection[str], stream: IO[bytes] | None = None) -> None:
+    def __init__(self, metrics: ProcessMetrics, applications: Collection[str], stream: IO[bytes] | None = None) -> None:
         self._metrics, self._applications = metrics, applications
         self._stream = sys.stderr.buffer if stream is None else stream
         self._lines: list[str] = []
@@ -78,7 +72,8 @@ class RequestLog:
     ) -> None:
         """Note a request that has ended."""
         known = application if application in self._applications else ""
-        self._metrics.count_request(route, status, known, took_s)
+        self._metrics.counter("clipper_gateway_requests_total", route, str(status), known).inc()
+        self._metrics.histogram("clipper_gateway_request_seconds", route).observe(took_s)
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         now_s = time.time()
@@ -93,7 +88,7 @@ class RequestLog:
     def flush(self) -> None:
         """Write what waits; a stream that takes nothing any more costs no request its answer."""
         lines, self._lines = self._lines, []
-        self._metrics.keep_applications(self._applications)
+        self._metrics.keep("application", self._applications)
         try:
             self._stream.write("".join([line + "\n" for line in lines]).encode())
             self._stream.flush()

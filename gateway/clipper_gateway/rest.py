@@ -90,18 +90,7 @@ def json_response(content: Any, status: int = 200) -> Response:
 
 
 class Endpoints:
-    """Makes the routes of one gateway.
-
-    Args:
-        access: Says who asks.
-        log: Is told of each request.
-        max_body_bytes: Of a request.
-        origins: Whose pages may call from a browser, beside the gateway's own.
-        identify: Tells the caller by the headers; absent: by those of `access`.
-        refuse: Makes the response that a refusal is.
-        headers: Of every response.
-        spans: Begins the spans of calls.
-    """
+    """Makes the routes of one gateway."""
 
     def __init__(
         self,
@@ -122,15 +111,7 @@ class Endpoints:
     def route(
         self, path: str, handler: Handler, *, method: str = "POST", public: bool = False, admit: Admit | None = None
     ) -> Route:
-        """Return a route.
-
-        Args:
-            path: With `{name}` for the application.
-            handler: Answers a call.
-            method: The only one, of `METHODS`; `GET` answers `HEAD` too.
-            public: Whether callers without a key are let in.
-            admit: Refuses an application's calls while too many wait, before their bodies are read.
-        """
+        """Return a route."""
         # a route of no method fits only in part, so that every other one that fits goes before
         methods = [*METHODS[method]] or ["-"]
         return _EndpointRoute(path, _Endpoint(self, path, handler, method, public, admit), methods=methods)

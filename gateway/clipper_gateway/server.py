@@ -23,7 +23,7 @@ from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.errors import TopicMadeAnew
 from clipper_agents.observability.logging import event
-from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.probes import ProbeServer
 from clipper_agents.observability.tracing import start_tracer, stop_tracing
 from clipper_agents.settings.sections import GatewaySection
@@ -32,12 +32,12 @@ from clipper_gateway.access import Access
 from clipper_gateway.api import OwnApi
 from clipper_gateway.calls import Calls
 from clipper_gateway.console.routes import Console
+from clipper_gateway.endpoints import routes_of
 from clipper_gateway.http_protocol import BoundedHttpProtocol
 from clipper_gateway.oip_grpc import GrpcServer
-from clipper_gateway.oip_rest import oip_routes
+from clipper_gateway.oip_rest import InferenceEndpoints
 from clipper_gateway.openapi import openapi_route
 from clipper_gateway.pipeline import Pipeline
-from clipper_gateway.readiness import Readiness
 from clipper_gateway.request_log import RequestLog
 from clipper_gateway.rest import Endpoints
 from clipper_gateway.server_spans import ServerSpans
@@ -60,25 +60,19 @@ class _Server(uvicorn.Server):
 
 
 class Gateway:
-    """One gateway: an ASGI application and a gRPC server over one pipeline.
+    """One gateway: an ASGI application and a gRPC server over one pipeline."""
 
-    Args:
-        settings: Of the gateway.
-        metrics: Of this process.
-    """
-
-    def __init__(self, settings: WorkerSettings[GatewaySection], metrics: GatewayMetrics) -> None:
+    def __init__(self, settings: WorkerSettings[GatewaySection], metrics: ProcessMetrics) -> None:
         section = self.section = settings.section
         self.access = Access.from_settings(section)
         self.pipeline = Pipeline(settings, metrics.set_broker_reachable)
-        self.readiness = Readiness(self.pipeline)
         self.calls = Calls(self.pipeline, most_waiting=section.max_in_flight, timeout_s=section.timeout_s)
-        metrics.watch_in_flight(lambda: self.calls.waiting)
+        metrics.gauge("clipper_gateway_in_flight").set_function(lambda: self.calls.waiting)
         self.health = metrics.health
-        self.health.serves(self.readiness.reasons)
+        self.health.serves(self.pipeline.probed)
         self.log = RequestLog(metrics, self.pipeline.deployed.applications)
         self.spans = ServerSpans(start_tracer("gateway", settings.instance))
-        self.api = OwnApi(self.calls, settings.horizon_s)
+        self.api, self.inference = OwnApi(self.calls, settings.horizon_s), InferenceEndpoints(self.calls)
         self.console = Console(settings, self.access, self.pipeline, self.log) if section.console else None
         if self.console is not None:
             metrics.watch_disk(settings.data_dir)
@@ -96,27 +90,13 @@ class Gateway:
         )
         return Router(
             [
-                *self.api.routes(endpoints),
-                *oip_routes(self.calls, self.readiness, endpoints.route),
-                *self.readiness.routes(endpoints),
+                *routes_of(self, endpoints, self.calls.admit),
                 openapi_route(),
                 *(self.console.routes() if self.console else ()),
             ],
             redirect_slashes=False,
             default=endpoints.unknown(),
             middleware=[cors] if self.section.cors_origins else [],
-        )
-
-    def _observe(self, method: str, application: str, status: int, took_s: float, caller: str, request_id: str) -> None:
-        self.log.write(
-            method="gRPC",
-            route=method,
-            application=application,
-            status=status,
-            took_s=took_s,
-            caller=caller,
-            request_id=request_id,
-            peer="",
         )
 
     async def serve(self, listener: socket.socket, ready: "asyncio.Future[int]", ending: asyncio.Event) -> None:
@@ -141,7 +121,7 @@ class Gateway:
                 ssl_keyfile=section.tls_keyfile,
             )
         )
-        grpc_server = GrpcServer(self.calls, self.access, self.readiness.reasons, self._observe, self.spans)
+        grpc_server = GrpcServer(self.calls, self.access, self.pipeline.probed, self.log, self.spans)
         await self.pipeline.start()
         if self.console:
             self.console.start()
@@ -163,7 +143,7 @@ class Gateway:
                 task.result()
         finally:
             self.pipeline.is_draining = True
-            await asyncio.sleep(self.readiness.notice_s())
+            await asyncio.sleep(self.pipeline.notice_s())
             if self.console:
                 await self.console.stop()
             server.should_exit = True
@@ -179,16 +159,11 @@ class Gateway:
 
 
 def run(settings: WorkerSettings[GatewaySection]) -> None:
-    """Serve until SIGTERM or SIGINT; prints `ready role=gateway instance=...`, with its addresses.
-
-    Raises:
-        SetupError: a port is taken, a file cannot be read, or everybody could ask.
-        SystemExit: it could not go on.
-    """
+    """Serve until SIGTERM or SIGINT; prints `ready role=gateway instance=...`, with its addresses."""
     section = settings.section
     _allow_many_connections()
     aiokafka_patches.install()
-    metrics = GatewayMetrics()
+    metrics = ProcessMetrics("gateway")
     gateway = Gateway(settings, metrics)
     event(logger, gateway.access.notice())
     with _listener(section) as listener:
@@ -230,11 +205,7 @@ async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics
 
 @contextlib.contextmanager
 def _listener(section: GatewaySection) -> Iterator[socket.socket]:
-    """The socket of HTTP, bound.
-
-    Raises:
-        InvalidSetting: the address is not of this machine, or the port is taken.
-    """
+    """The socket of HTTP, bound."""
     family = socket.AF_INET6 if ":" in section.address else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

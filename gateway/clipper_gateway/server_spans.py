@@ -56,23 +56,13 @@ class ServerSpan:
 
 
 class ServerSpans:
-    """Begins the spans of one gateway.
-
-    Args:
-        tracer: OpenTelemetry's; None: nothing is recorded.
-    """
+    """Begins the spans of one gateway."""
 
     def __init__(self, tracer: Any = None) -> None:
         self._tracer = tracer
 
     def serving(self, name: str, headers: MutableMapping[str, str], attributes: Mapping[str, Any]) -> ServerSpan:
-        """Begin to serve a call.
-
-        Args:
-            name: Of the span.
-            headers: Of the call; `traceparent` is taken from them, or set, as it has to go on.
-            attributes: What is known of the call.
-        """
+        """Begin to serve a call."""
         if self._tracer is None:
             return ServerSpan(attributes)
         from opentelemetry import context, trace  # noqa: PLC0415 - an optional dependency

@@ -68,11 +68,7 @@ class Tensor:
 
 # --- of a request ---------------------------------------------------------------------------------------------------
 def tensor_of_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Tensor:
-    """Return a tensor of values that are flat, in row-major order, or nested as the shape.
-
-    Raises:
-        Refusal: 400, the values do not fit the shape or the datatype.
-    """
+    """Return a tensor of values that are flat, in row-major order, or nested as the shape."""
     elements = _elements(name, shape)
     flat = _flat(name, shape, data)
     if len(flat) != elements:
@@ -85,11 +81,7 @@ def tensor_of_json(name: str, datatype: str, shape: Sequence[int], data: list[An
 
 
 def tensor_of_bytes(name: str, datatype: str, shape: Sequence[int], raw: memoryview | bytes) -> Tensor:
-    """Return a tensor of little-endian values; of `BYTES` each element is preceded by its length in four bytes.
-
-    Raises:
-        Refusal: 400, the number of bytes does not fit the shape and the datatype, or a number is not finite.
-    """
+    """Return a tensor of little-endian values; of `BYTES` each element is preceded by its length in four bytes."""
     elements = _elements(name, shape)
     if datatype == BYTES:
         return Tensor(name, datatype, tuple(shape), _split(name, elements, memoryview(raw)))
@@ -109,14 +101,6 @@ def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list
     """Return the rows as a query's record has them.
 
     Numbers are nested as the spec says, or are bytes where they came so; other rows are text or `{"base64": ...}`.
-
-    Args:
-        tensor: Of a request.
-        spec: What the application takes.
-        most_rows: Of a query.
-
-    Raises:
-        Refusal: 400, the application takes no such tensor, or an element of it is no row.
     """
     shape = _rows_first(tensor, spec)
     if shape[0] > most_rows:

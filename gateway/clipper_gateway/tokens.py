@@ -57,17 +57,7 @@ class TokenClaims(msgspec.Struct, frozen=True):
 
 
 class TokenVerifier:
-    """Checks bearer tokens; calls that need the issuer's keys at once share one fetch.
-
-    Args:
-        issuer: The claim `iss`; its discovery document says where its keys are, unless `jwks_url` does.
-        audience: What the claim `aud` is or has.
-        jwks_url: Of the issuer's public keys.
-        clock: Seconds since the epoch.
-
-    Raises:
-        InvalidSetting: keys from this URL could be forged on the way.
-    """
+    """Checks bearer tokens; calls that need the issuer's keys at once share one fetch."""
 
     def __init__(
         self, issuer: str, audience: str, jwks_url: str | None = None, clock: Callable[[], float] = time.time
@@ -87,11 +77,7 @@ class TokenVerifier:
         self._fetch_task: asyncio.Task[None] | None = None
 
     async def claims(self, token: str) -> TokenClaims:
-        """Return the claims of a token that passes all checks.
-
-        Raises:
-            Refusal: 401, with the check that failed; 503, the issuer's keys cannot be fetched.
-        """
+        """Return the claims of a token that passes all checks."""
         if len(token) > MAX_TOKEN_BYTES:
             raise self._refusal(f"longer than {MAX_TOKEN_BYTES} bytes")
         digest = hashlib.sha256(token.encode()).digest()

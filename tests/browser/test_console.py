@@ -175,15 +175,6 @@ def test_a_trial_is_aborted_and_that_is_rolled_back(ada: Visitor) -> None:
 
 
 @pytest.mark.long
-def test_weights_are_set_back_to_those_of_a_revision(ada: Visitor, scene: Scene) -> None:
-    by_hand(scene, "shadow sum:1 --application slow")
-    expect(version(ada.open("/console/applications/slow"), "sum:1")).to_be_visible()  # the gateway has read of it
-    page = ada.open("/console/changes?application=slow&revision=2")
-    how = "Set the weights of slow back to revision 2", "late-sum:1 weight"
-    done(page, page.get_by_role("button", name="Set weights back to then"), *how, says="restore r-")
-
-
-@pytest.mark.long
 def test_dead_letters_are_sent_once_more(ada: Visitor, scene: Scene) -> None:
     page, queries = ada.open("/console/dead-letters?topic=queries"), scene.deployment.catalogue.queries
     page.get_by_role("checkbox", name="Position 0", exact=True).check()

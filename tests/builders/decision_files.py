@@ -22,11 +22,11 @@ def write_decisions(path, *parts, **facts):
     """A row group a part, in the order given."""
     parts = [part for part in parts if len(part)]
     models = sorted({model for part in parts for model in part.models})
-    facts = FileFacts(**(FACTS | dict(models=models, decisions=sum(map(len, parts))) | facts))
+    metadata = FileFacts(**(FACTS | dict(models=models, decisions=sum(map(len, parts))) | facts)).metadata
     with new_file(path) as beside, pq.ParquetWriter(beside, SCHEMA) as writer:
         for part in parts:
             writer.write_table(pa.Table.from_pylist([*map(row_of, *by_row(part))], SCHEMA))
-        writer.add_key_value_metadata(facts.metadata)
+        writer.add_key_value_metadata(metadata)
     return path
 
 

@@ -1,11 +1,11 @@
 """A deployment as its records tell it, without a Kafka: one application with each stage of a version."""
 
+from dataclasses import replace
 from typing import Any
 
 from clipper_agents.status.build import StatusBuilder
-from clipper_agents.status.cluster import ClusterStatus
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import ApplicationStatus, BrokerStatus, GroupStatus, MemberStatus
+from clipper_agents.status.model import ApplicationStatus, BrokerStatus, ClusterStatus, GroupStatus, MemberStatus
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -55,13 +55,15 @@ def group(model: str | None, *instances: str) -> GroupStatus:
 
 
 CLUSTER = ClusterStatus(
-    at_s=NOW_S, brokers=(BrokerStatus(node_id=1, address="10.0.0.9:9092", reachable=True),), controller=True,
-    silent_addresses=(), topics=(), missing_topics=(), replaced_topics=(), dead_letters=0,
+    at_s=NOW_S,
+    brokers=(BrokerStatus(node_id=1, address="10.0.0.9:9092", reachable=True),),
     groups=(
-        group(None, "router-0"), group("svm:1", "host.svm.1.0", "host.svm.1.1"), group("rf:2"),
+        group(None, "router-0"),
+        group("svm:1", "host.svm.1.0", "host.svm.1.1"),
+        group("rf:2"),
         group("nn:3", "host.nn.3.0"),
     ),
-)  # fmt: skip
+)
 """What its brokers say: the host of `rf:2` has failed, all others are in their groups."""
 
 
@@ -108,8 +110,13 @@ def learn(found: DeploymentView, partition: int, losses: Losses) -> None:
 
 def looking(found: Any = None, traffic: Any = None, **fields: Any) -> StatusBuilder:
     """Who looks at ten seconds of it."""
-    seen = {"facts": found or facts(), "recent": traffic or recent(), "now_s": NOW_S, "window_s": 10}
+    seen = {"facts": found or facts(), "recent": traffic or recent(), "now_s": NOW_S}
     return StatusBuilder(**seen | fields)
+
+
+def with_lag(ref: str, lag: int, *instances: str) -> ClusterStatus:
+    """What brokers say of a deployment whose hosts of one version have so much to do."""
+    return ClusterStatus(at_s=NOW_S, groups=(replace(group(ref, *instances), lag={"requests": lag}),))
 
 
 def digits(found: Any = None, traffic: Any = None, **fields: Any) -> ApplicationStatus:

@@ -2,19 +2,18 @@ import json
 
 import generate_schemas
 import pytest
-from sources import ROOT, page_script
+from sources import page_script
 
-from clipper_agents.observability import reference as metrics
 from clipper_gateway import openapi
 
-command_line, library = page_script("command_line"), page_script("library_reference")
+command_line, library, metrics = map(page_script, ("command_line", "library_reference", "metrics_reference"))
 
 
 @pytest.mark.parametrize(
     ("path", "generated", "command"),
     [
         (command_line.PAGE, command_line.reference, "python docs/command_line.py"),
-        (ROOT / metrics.PAGE, metrics.reference, "python -m clipper_agents.observability.reference"),
+        (metrics.PAGE, metrics.reference, "python docs/metrics_reference.py"),
         (library.PAGE, library.reference, "python docs/library_reference.py"),
         (openapi.FILE, openapi.document, "python -m clipper_gateway.openapi"),
     ],

@@ -138,8 +138,8 @@ def test_feedback_that_is_waited_for_says_what_became_of_it(session, workers):
 
     first, second = session.ask("[7]")["query_id"], session.ask("[8]")["query_id"]
     assert told(first, "7") == (exits.OK, "applied", [])
-    assert told(first, "7") == (exits.REPEATED, "repeated", ["error"])
-    assert told(second, "'\"eight\"'") == (exits.REFUSED, "refused", ["error"])
+    assert told(first, "7") == (exits.REPEATED, "duplicate", [])
+    assert told(second, "'\"eight\"'") == (exits.REFUSED, "invalid", ["error"])
     assert told(second, "8") == (exits.OK, "applied", [])
     assert told(f"0-{'0' * 32}", "1") == (exits.ORPHAN, "orphan", ["error"])
 
@@ -182,7 +182,7 @@ def test_a_question_that_nobody_answers_ends_with_1(session, kafka):
 
 # --- what messages advise ---------------------------------------------------------------------------------------------
 def test_where_topics_are_missing_the_command_that_makes_them_is_named(fresh: Session) -> None:
-    for line in ("watch", "feedback 0-1 --label 1", "replay verify"):
+    for line in ("status --watch", "feedback 0-1 --label 1", "replay verify"):
         assert fresh.advised(line, exits.SETUP)[0] == "topics create", line
     assert fresh.advised("status")[0] == "topics create"
     fresh("topics create")

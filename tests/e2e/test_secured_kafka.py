@@ -325,7 +325,7 @@ def test_a_gateway_with_the_documented_rights_answers_and_acts(roles, folder):
 
 
 def test_who_watches_and_may_not_read_a_topic_is_told_and_sees_the_rest(roles, folder):
-    with Program("watch", "--json", folder=folder / "watch", environ=as_role(roles, "loadgen")) as watching:
+    with Program("status", "--watch", "--json", folder=folder / "watch", environ=as_role(roles, "loadgen")) as watching:
         told = until("what may not be read", lambda: [line for line in watching.lines if '"topic ' in line])
         look = json.loads(told[0])
         watching.signal(signal.SIGINT)

@@ -1,7 +1,7 @@
 """A rollout controller that runs, and the logs of routers and applications that it reads."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiokafka import AIOKafkaProducer
 from builders.rollout_logs import records_of
@@ -11,7 +11,10 @@ from clipper_agents.control.plan import refs_of
 from clipper_agents.control.state import read_control
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
+from clipper_agents.rollout.comparison_spec import comparison_specs
 from clipper_agents.rollout.decisions import ControlChanges
+from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
+from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.settings.sections import StewardSection
 from clipper_agents.settings.workers import WorkerSettings
 from clipper_topics.manifests import ModelManifest
@@ -85,3 +88,29 @@ async def until(what, holds, within_s=60.0):
             await asyncio.sleep(0.02)
     assert found, what
     return found
+
+
+async def to_the_end(logs):
+    """Times and records of logs, up to where they ended at the start."""
+    async for records in logs.follow():
+        for one in records:
+            yield one
+        if logs.caught_up and not any(map(logs._order.waiting, logs._partitions)):
+            return
+
+
+async def read_comparisons(kafka, catalogue, control):
+    """The comparisons that the logs alone tell: read to their end once, and folded."""
+    if not (specs := comparison_specs(control, drift=False)):
+        return ()
+    fold = EvidenceFold(catalogue, control.current, 3600.0, 200_000)
+    fold.follow(specs)
+    logs = MergedLogTailer(kafka, catalogue)
+    await logs.start(0)
+    try:
+        async for at_ms, record in to_the_end(logs):
+            with suppress(UnknownRevision):
+                fold.take(record, at_ms)
+    finally:
+        await logs.stop()
+    return tuple(fold.comparisons())

@@ -126,7 +126,7 @@ def test_a_version_goes_through_its_life_from_the_console_and_the_history_tells(
 def test_what_was_changed_meanwhile_is_shown_and_nothing_is_written(operators, shell, name):
     second = f"{name}-svm:2"
     deploy(shell, name, "2", "--stage", "canary")
-    fields = {"promote": {"model": second}, "abort": {"model": second}, "rollback": {}, "weights": {"revision": 2}}
+    fields = {"promote": {"model": second}, "abort": {"model": second}, "rollback": {}}
     with operators.browser("ada") as ada:
         forms = {action: ada.preview(action, application=name, **more)[1] for action, more in fields.items()}
         shell("model", "canary", second, "--share", "0.5")
@@ -140,27 +140,25 @@ def test_what_was_changed_meanwhile_is_shown_and_nothing_is_written(operators, s
         assert f"revision 4: abort {second}" in ada.post("abort", hidden_in(stale.text)).text
 
 
-def test_weights_are_set_back_and_taken_back_again(operators, shell, name):
+def test_a_restore_of_weights_is_taken_back(operators, shell, name):
     operators.learned(name, 10.0)
-    shell("application", "update", name, "--field", "objective_ms=300")
-    operators.learned(name, 99.0)
+    state = {"application": name, "rows": [{"partition": 0, "totals": {f"{name}-svm:1": [5.0, 1.0, 5.0, 1.0]}}]}
+    (shell.folder / "state.json").write_text(json.dumps(state))
+    *_, first = shell("selection", "restore", name, "--from", "state.json", "--yes", "--by", "bob")
     with operators.browser("ada") as ada:
-        shown, form = ada.preview("weights", application=name, revision=2)
+        shown, form = ada.preview("weights", application=name)
         assert f"{name}-svm:1  weight 1.0000 -&gt; 1.0000" in shown
         assert "1 rows are set" in shown
         confirmed = form | {"why": "wrong labels"}
         done = ada.post("weights", confirmed)
         (restored,) = re.findall(r"restore (r-[0-9a-f]+): 1 rows in 2 partitions", done.text)
         assert f"restore {restored}" in ada.post("weights", confirmed).text
-        stale = ada.post("weights", confirmed | {"number": "another"})
-        assert (stale.status_code, hidden_in(stale.text)["seen"]) == (409, [f"2 {restored}"])
-        assert "restore r-" in ada.do("weights", application=name, undo=1)
-        nothing = ada.post("weights/preview", {"application": name, "undo": "1"})
+        nothing = ada.post("weights/preview", {"application": name})
         assert (nothing.status_code, "to undo" in nothing.text) == (409, True)
     control = operators.client.read(operators.catalogue.control)
     restores = [json.loads(one.value) for one in control if b"restore/" in one.key and name.encode() in one.value]
     assert [(one["by"], one.get("why"), one.get("undoes")) for one in restores] == [
-        ("ada via console", "wrong labels", None), ("ada via console", None, restored),
+        ("bob", None, None), ("ada via console", "wrong labels", first),
     ]  # fmt: skip
 
 

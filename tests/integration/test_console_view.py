@@ -1,5 +1,4 @@
 import asyncio
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +20,7 @@ WITHIN_S = 60.0
 @asynccontextmanager
 async def followed(kafka: KafkaConnection, catalogue: Catalogue, folder: Path) -> AsyncIterator[LiveView]:
     """A view that runs for the time of the block, with the history in this folder."""
-    history = SeriesHistory.open(folder, time.time)
+    history = SeriesHistory(folder, time.time)
     view = LiveView(kafka, catalogue, history)
     running = asyncio.ensure_future(view.run())
     try:
@@ -39,34 +38,29 @@ async def shows(view: LiveView, condition: Callable[[], object]) -> None:
             await view.next_tick(view.tick)
 
 
-def queries(view: LiveView, since_s: float) -> float:
-    """How many the points of these ten seconds tell."""
-    found = view.history.series("digits", since_s, time.time())
-    return sum(one * found.step_s for one in found.values.get("queries_per_s", []) if one is not None)
+def is_kept(view: LiveView, since_s: float) -> bool:
+    """Whether points of these ten seconds tell of queries."""
+    return any(view.history.series("digits", since_s, time.time()).values.get("queries_per_s", ()))
 
 
 @pytest.mark.slow  # a point of the history is of ten seconds
-async def test_the_view_shows_the_records_and_its_history_outlives_it_and_its_folder(
+async def test_the_view_shows_the_records_and_its_history_outlives_it(
     kafka: KafkaConnection, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     began_s, folder, transaction = time.time() - 20, tmp_path / "history", f"{catalogue.prefix}.test"
     async with followed(kafka, catalogue, folder) as view:
         await shows(view, lambda: view.is_read)
         await write(kafka, declared(catalogue, int(time.time() * 1000)), transaction)
-        await shows(view, lambda: [one.name for one in view.summaries()] == ["digits"])
+        await shows(view, lambda: [one.name for one in view.applications()] == ["digits"])
         await write(kafka, flowing(catalogue), transaction)
-        await shows(view, lambda: view.summaries()[0].queries_per_s == 1.0)
-        assert (view.summaries()[0].defaults, view.summaries()[0].feedback_per_s) == ({"late": 0.1}, 0.5)
+        await shows(view, lambda: view.applications()[0].queries == 10)
+        assert (view.applications()[0].defaults, view.applications()[0].feedback) == ({"late": 1}, 5)
         assert view.stale_reason == ""
-        assert {one.ref: one.hosts_ready for one in view.models()}["svm:1"] == 1
+        assert view.models()["svm:1"].hosts == 1
         assert "host h2 of model rf:2 failed: no module named shop" in "\n".join(view.reasons())
-        await shows(view, lambda: queries(view, began_s) == pytest.approx(10.0, rel=0.01))
+        await shows(view, lambda: is_kept(view, began_s))
     async with followed(kafka, catalogue, folder) as view:
-        assert queries(view, began_s) == pytest.approx(10.0, rel=0.01), "kept"
-    shutil.rmtree(folder)
-    async with followed(kafka, catalogue, folder) as view:
-        assert queries(view, began_s) == 0
-        await shows(view, lambda: queries(view, began_s) == pytest.approx(10.0, rel=0.01))
+        assert is_kept(view, began_s)
         versions = view.history.series("digits", began_s, time.time()).versions
         assert versions["svm:1"].keys() >= {"weight", "loss", "loss_lower", "loss_upper", "p50_ms"}
 
@@ -78,7 +72,7 @@ async def test_topics_that_are_missing_deleted_or_made_again_are_waited_for(kafk
             await shows(view, lambda: "clipper-stream topics create" in view.stale_reason)
             await ensure_topics(kafka, catalogue)
             await write(kafka, declared(catalogue, int(time.time() * 1000)), f"{catalogue.prefix}.test")
-            await shows(view, lambda: view.is_read and not view.stale_reason and view.summaries())
+            await shows(view, lambda: view.is_read and not view.stale_reason and view.applications())
         await delete_topics(kafka, list(await existing_topics(kafka, catalogue.prefix)))
         await shows(view, lambda: view.stale_reason)
-        assert [one.name for one in view.summaries()] == [DIGITS.name], "what was read last stays"
+        assert [one.name for one in view.applications()] == [DIGITS.name], "what was read last stays"

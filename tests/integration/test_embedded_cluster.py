@@ -84,8 +84,8 @@ for node in cluster.node_ids:
 sys.stdin.read()
 """
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    parent = subprocess.Popen([sys.executable, "-c", code], env=environ, text=True, **pipes)
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    parent = subprocess.Popen(command, env=environ, text=True, stdin=pipe, stdout=pipe)
     started = [parent.stdout.readline().split() for _ in range(3)]
     parent.kill()
     parent.communicate()

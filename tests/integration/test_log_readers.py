@@ -5,6 +5,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from builders.router_deployment import publish_manifests
 from confluent_kafka import KafkaError, Producer
+from integration.running_steward import read_comparisons, to_the_end
 
 from clipper_agents.control.state import read_control
 from clipper_agents.kafka.clients import administration
@@ -14,7 +15,6 @@ from clipper_agents.replay.rerun import in_time_order, ranges_of
 from clipper_agents.replay.span import Span
 from clipper_agents.replay.verify import read_known
 from clipper_agents.rollout.log_tailer import MergedLogTailer
-from clipper_agents.rollout.read_comparisons import read_comparisons
 from clipper_agents.status.collect import read_status
 from clipper_topics import codec
 from clipper_topics.control_keys import application_key
@@ -56,7 +56,7 @@ async def test_a_transaction_that_was_aborted_is_seen_by_nobody(kafka, catalogue
     assert list((await read_known(KafkaLogs(kafka), catalogue, 3600.0)).configs) == ["digits"]
     tailer = MergedLogTailer(kafka, catalogue)
     await tailer.start(0)
-    of_rollouts = [one for _, one in [each async for found in tailer.to_the_end() for each in found]]
+    of_rollouts = [one async for _, one in to_the_end(tailer)]
     await tailer.stop()
     async with open_reader(kafka, isolation_level="read_committed") as reader:
         ranges = await ranges_of(reader, catalogue, Span())

@@ -20,7 +20,7 @@ from integration.test_watching_applications import declared, flowing, write
 from clipper_agents import exits
 from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.kafka.clients import make_producer
-from clipper_agents.status.watch import SILENT
+from clipper_agents.status.collect import SILENT
 from clipper_agents.streaming.outbox import Outbox
 from clipper_agents.streaming.partition_writer import PartitionWriter
 from clipper_stream.client import BrokerUnavailable, Client, ClientClosed, PredictionTimeout
@@ -80,7 +80,7 @@ async def test_a_first_send_in_an_outage_longer_than_its_timeout_waits(broker, c
 
 def test_a_watch_says_that_no_broker_answers_until_one_does_again(broker, kafka, catalogue, tmp_path):
     environ = environment_of(kafka, catalogue)
-    with Program("watch", "--json", folder=tmp_path, environ=environ) as watching:
+    with Program("status", "--watch", "--json", folder=tmp_path, environ=environ) as watching:
 
         def reasons():
             return json.loads(watching.lines[-1])["reasons"]
@@ -144,10 +144,10 @@ def test_clients_say_in_time_that_kafka_is_away_and_close_or_recover(broker, kaf
 async def test_a_console_says_that_the_broker_went_away_and_follows_it_on(broker, kafka, catalogue, tmp_path):
     await write(kafka, declared(catalogue, int(time.time() * 1000)), "test")
     async with followed(kafka, catalogue, tmp_path / "history") as view:
-        await shows(view, lambda: view.summaries() and not view.stale_reason)
+        await shows(view, lambda: view.applications() and not view.stale_reason)
         async with killed(broker):
             await shows(view, lambda: view.stale_reason.startswith("no broker answers since "))
-            assert view.summaries()
+            assert view.applications()
         await shows(view, lambda: not view.stale_reason)
         await write(kafka, flowing(catalogue), "test")
-        await shows(view, lambda: view.summaries()[0].queries_per_s == 1.0)
+        await shows(view, lambda: view.applications()[0].queries == 10)

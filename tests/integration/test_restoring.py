@@ -12,7 +12,7 @@ from integration.live_traffic import Traffic, counted, learned, rows_of, served,
 
 from clipper_agents import exits
 from clipper_agents.control.change_records import Signature
-from clipper_agents.control.restore import carry_out, plan_restore, plan_resumed, restore_state
+from clipper_agents.control.restore import carry_out, plan_restore, restore_state
 from clipper_agents.control.selection_states import state_of_rows
 from clipper_agents.control.state import read_control
 from clipper_agents.observability.exposition import scrape
@@ -176,12 +176,11 @@ async def test_the_command_line_shows_keeps_restores_and_undoes(at, command):
         file.write_text("\n".join(await command("selection", "export", "app")))
 
         await mark(at, "r-00000000", b"")  # the control topic ends with a transaction, which holds no record
-        (first,) = await command(*restore, "--revision", 7, "--why", "a drill", "--by", "ada")
+        first = await restore_state(at.kafka, at.catalogue, "app", kept, ADA)
         assert len(await at.read(at.catalogue.dead_letters, lambda found: len(found) > 0)) == 1
         await settled(at)
         assert await rows_of(at) == kept
         assert "c1; 1 contexts" in "\n".join(await command("selection", "show", "app", "--context", "c1"))
-        assert await command(*restore, "--revision", 7, "--resume", first) == [first]
         (second,) = await command(*restore, "--from", file)
         await settled(at)
         assert await rows_of(at) == before
@@ -192,8 +191,6 @@ async def test_the_command_line_shows_keeps_restores_and_undoes(at, command):
             assert (await declared_restores(at))[-1].restore.undoes == undone
         for code, arguments, said in (
             (exits.FAILURE, ("--undo",), "no restore of app to undo"),
-            (exits.FAILURE, ("--revision", "8"), "no change of app to revision 8"),
-            (exits.FAILURE, ("--from", file, "--resume", first), f"restore {first} of app is older than"),
             (exits.SETUP, ("--from", at.folder / "none.json"), "give a file that `selection export` wrote"),
         ):
             await command(*restore, *arguments, code=code, said=said)
@@ -223,15 +220,12 @@ async def test_restores_are_exact_through_kills_with_and_without_local_data(at):
         await at.send(at.catalogue.control, declaration, key=restore_key(plan.restore_id))  # and broken off behind it
         async with at.router():
             await traffic.reaches(50)
-            resumed = await plan_resumed(at.kafka, at.catalogue, "app", plan.restore_id, saved)
             await mark(at, plan.restore_id, plan.markers[1], partition=1)
-            await carry_out(at.kafka, at.catalogue, resumed)
+            await restore_state(at.kafka, at.catalogue, "app", saved, ADA)
             await traffic.reaches(50)
             await traffic.stop()
             table = await settled(at)
     assert counted(table) == traffic.asked
-    (declared,) = [one for one in await declared_restores(at) if one.restore_id == plan.restore_id]
-    assert declared.restore == plan.restore
     assert len({row.applied for key, row in table.items() if key[:2] == ("", "app")}) == 1
 
 

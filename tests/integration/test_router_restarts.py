@@ -62,7 +62,7 @@ async def test_a_transaction_for_each_query_gives_neither_warnings_nor_lag(at):
         await at.tell({"query_id": "nobody", "label": 1}, {"query_id": "q1", "label": 2})
         await learned(at, 1)
         async with asyncio.timeout(WITHIN_S):
-            while sum((await read_status(at.kafka, at.catalogue)).groups[0].lag.values()):
+            while sum((await read_status(at.kafka, at.catalogue)).cluster.groups[0].lag.values()):
                 await asyncio.sleep(0.1)
     assert "warning" not in router.log.lower()
 

@@ -44,10 +44,10 @@ async def test_a_deployment_is_seen_while_it_comes_up_runs_and_loses_its_host(ca
     host = at.worker("host", "slow-sum:1", name="h", model=[model], host={"data_dir": str(at.folder)})
     async with at.router():
         async with host:
-            seen, code = await status(lambda seen: not seen["reasons"] and seen["dead_letters"] == 1)
+            seen, code = await status(lambda seen: not seen["reasons"] and seen["cluster"]["dead_letters"] == 1)
             assert code == exits.OK
-            assert seen["brokers"][0]["reachable"] is True
-            routers, hosts = [group["members"] for group in seen["groups"]]
+            assert seen["cluster"]["brokers"][0]["reachable"] is True
+            routers, hosts = [group["members"] for group in seen["cluster"]["groups"]]
             assert [(one["instance"], one["partitions"][catalogue.queries]) for one in routers] == [
                 ("router-0", [0, 1])
             ]
@@ -55,7 +55,7 @@ async def test_a_deployment_is_seen_while_it_comes_up_runs_and_loses_its_host(ca
             await at.ask({"application": "slow", "input": [1, 2]})
 
             def limits(seen):
-                return [one["batch_limit"] for one in seen["applications"]["slow"]["versions"]]
+                return [one["declared"]["batch_limit"] for one in seen["applications"]["slow"]["versions"]]
 
             seen, _ = await status(lambda seen: limits(seen) != [None])
             assert limits(seen) >= [1], "the host reports where its metrics are"

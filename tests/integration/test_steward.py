@@ -7,12 +7,11 @@ import msgspec
 import pytest
 from builders.messages import COMPARISON
 from builders.rollout_logs import answered
-from integration.running_steward import RecordedChanges, steward, until, writing
+from integration.running_steward import RecordedChanges, read_comparisons, steward, until, writing
 
 from clipper_agents import exits
 from clipper_agents.control.state import read_control
 from clipper_agents.kafka.topics import delete_topics, existing_topics
-from clipper_agents.rollout.read_comparisons import read_comparisons
 from clipper_agents.status.cluster import readable_partitions
 from clipper_agents.status.collect import read_status
 from clipper_agents.status.tailer import DeploymentTailer
@@ -129,7 +128,7 @@ async def test_a_steward_without_the_topic_of_comparisons_decides_and_says_so_on
     assert process.comparisons
     assert catalogue.comparisons not in await existing_topics(kafka), "nobody makes it on demand"
     (trial,) = (await read_status(kafka, catalogue)).applications["rising"].trials
-    assert trial.source == "steward", "status has read the logs instead"
+    assert trial.source == "totals", "nobody else compares"
 
 
 WATCHED = ApplicationManifest(name="digits", models=["good:1", "bad:1"], drift=DriftRule())

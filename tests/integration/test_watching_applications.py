@@ -93,11 +93,11 @@ def check_read_back(kafka: KafkaConnection, catalogue: Catalogue, began_s: float
     assert asyncio.run(read_back(kafka, catalogue, 100)).recent.since_s == 0.0
 
 
-def test_status_and_watch_say_what_the_records_say(kafka, catalogue, tmp_path, shell):
+def test_status_once_and_watched_says_what_the_records_say(kafka, catalogue, tmp_path, shell):
     environ = environment_of(kafka, catalogue)
     transaction, began_s = f"{catalogue.prefix}.test", time.time() - 1
     asyncio.run(write(kafka, declared(catalogue, int(time.time() * 1000)), transaction))
-    with Program("watch", "--json", folder=tmp_path / "json", environ=environ) as watching:
+    with Program("status", "--watch", "--json", folder=tmp_path / "json", environ=environ) as watching:
         until("the first look", lambda: watching.lines)
         asyncio.run(write(kafka, flowing(catalogue), transaction))
 
@@ -116,24 +116,23 @@ def test_status_and_watch_say_what_the_records_say(kafka, catalogue, tmp_path, s
         assert (of_ada["context"], of_ada["versions"][0]["loss"]["mean"]) == ("ada", 1.0)
 
         asyncio.run(write(kafka, [fresh], transaction))
-        until("the event", lambda: any("h0 of svm:1 is failed: out of memory" in line for line in watching.lines))
+        until("the failure", lambda: any("out of memory" in line for line in watching.lines))
         watching.signal(signal.SIGINT)
         assert watching.ended() == 0
     shares = {one["model"]: one["share"] for one in look["applications"]["digits"]["versions"]}
     assert shares == {"svm:1": 0.7, "knn:1": 0.1, "rf:2": 0.1, "nn:3": 1.0}
     objects = [json.loads(line) for line in watching.lines]
-    said = [event["text"] for one in objects for event in one["events"]]
-    assert said == ["host h0 of svm:1 is failed: out of memory"]
+    assert any("host h0 of model svm:1 failed: out of memory" in line for line in objects[-1]["reasons"])
     assert len({int(one["at_s"]) for one in objects}) == len(objects), "one object a second"
 
-    with Program("watch", "--application", "digits", folder=tmp_path / "lines", environ=environ) as watching:
-        line = until("a line", lambda: [one for one in watching.lines if " q/s" in one])[0]
+    alone = ("status", "--watch", "--application", "digits")
+    with Program(*alone, folder=tmp_path / "pages", environ=environ) as watching:
+        until(
+            "a page", lambda: [one for one in watching.lines if one.startswith("wrong: host h0 of model svm:1 failed")]
+        )
         watching.signal(signal.SIGTERM)
         assert watching.ended() == 0
-    assert " digits " in line
-    assert "svm:1 live" in line
-    assert "rf:2 canary@5%" in line
-    assert any("wrong: host h0 of model svm:1 failed: out of memory" in one for one in watching.lines)
+    assert any(line.startswith("application digits: exp3") for line in watching.lines)
 
 
 async def test_a_sample_of_the_logs_tells_how_much_was_written(kafka, catalogue):
@@ -165,7 +164,8 @@ def check_status(seen: dict[str, Any]) -> None:
     """test_build of tests/unit/status has the other figures."""
     digits = seen["applications"]["digits"]
     versions = {one["model"]: one for one in digits["versions"]}
-    hosts = {ref: (one["stage"], one["hosts"], one["replicas"]) for ref, one in versions.items()}
+    models = seen["models"]
+    hosts = {ref: (one["stage"], models[ref]["hosts"], models[ref]["replicas"]) for ref, one in versions.items()}
     assert hosts == {
         "svm:1": ("live", 1, 2), "knn:1": ("live", None, 0), "rf:2": ("canary", 0, 1), "nn:3": ("shadow", 0, 1)
     }  # fmt: skip

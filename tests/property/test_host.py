@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
-from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
+from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
 from clipper_stream.batching.aimd import RelaxedTarget
 from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
@@ -97,7 +97,7 @@ def test_every_row_is_answered_once_and_every_frame_finished_after_that(
     async def serve():
         core = HostBatcher(Window(max_delay_s), make_limit(), max_open_rows)
         clock = partial(next, count(NOW_S, 0.0005))  # so that windows come to their end and far deadlines do not
-        predictor, observer = Predictor(MODEL, inline=inline), BatchMetrics(HostMetrics(), "m", "1")
+        predictor, observer = Predictor(MODEL, inline=inline), BatchMetrics(ProcessMetrics("host"), "m", "1")
         engine = HostEngine(core, predictor, send, observer, clock=clock)
         running = asyncio.create_task(engine.run())
         for submission in submissions:

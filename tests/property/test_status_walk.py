@@ -26,10 +26,9 @@ from clipper_agents.status import cluster
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ASK_EVERY_S, ClusterReader
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import BrokerStatus, WorkerMetrics
+from clipper_agents.status.model import BrokerStatus
 from clipper_agents.status.problems import reasons_of
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_agents.status.whole import status_of, workers_of_groups
 from clipper_gateway.console.follower import SILENT, LiveView
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -249,9 +248,8 @@ class Walk:
         """The lines of `status`, and of its JSON."""
         async with ClusterReader(*HERE) as reader:
             seen = await reader.read(self.facts)
-        workers = workers_of_groups(seen, WorkerMetrics())
-        builder = StatusBuilder(facts=self.facts, recent=self.recent, now_s=self.now_s, workers=workers)
-        return reasons_of(status_of(builder, CATALOGUE.prefix, builder.applications(), seen, (), ()))
+        builder = StatusBuilder(facts=self.facts, recent=self.recent, now_s=self.now_s, cluster=seen)
+        return reasons_of(builder.status(CATALOGUE.prefix))
 
 
 async def nothing(*_: Any) -> Any:

@@ -12,7 +12,8 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Yes, since_ms
-from clipper_agents.cli.terminal import print_records, say, value_lines, when
+from clipper_agents.cli.terminal import print_records, say
+from clipper_agents.status.texts import value_lines, when
 
 if TYPE_CHECKING:
     from clipper_agents.dead_letters.reader import Filter, Letter

@@ -10,7 +10,8 @@ import typer
 from clipper_agents.cli.deployment import DEFAULT_CONFIG
 from clipper_agents.cli.extras import require_extra
 from clipper_agents.cli.options import ConfigFile, Json
-from clipper_agents.cli.terminal import print_records, say, when
+from clipper_agents.cli.terminal import print_records, say
+from clipper_agents.status.texts import when
 
 keys = typer.Typer(name="keys", no_args_is_help=True, help="Make, list and revoke API keys of the gateway.")
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, as logs have it.")]

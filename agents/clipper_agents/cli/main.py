@@ -25,7 +25,7 @@ from clipper_agents.cli.replay_produce import produce
 from clipper_agents.cli.replay_score import score
 from clipper_agents.cli.replay_verify import verify
 from clipper_agents.cli.selection import selection
-from clipper_agents.cli.status import status, watch
+from clipper_agents.cli.status import status
 from clipper_agents.cli.terminal import say
 from clipper_agents.cli.topics import topics
 from clipper_agents.cli.up import up
@@ -81,7 +81,6 @@ _add(
     "loadgen --application sums --rate 500 --bootstrap localhost:9092",
 )
 _add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
-_add(watch, "Show what flows through applications, second by second.", "watch --bootstrap localhost:9092")
 _add(gateway, "Serve HTTP and gRPC in front of the topics.", "gateway --bootstrap localhost:9092")
 replay = typer.Typer(
     name="replay",

@@ -17,12 +17,12 @@ from clipper_agents.cli.options import json_or_text
 from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
-    from clipper_agents.status.feedback_outcome import FeedbackOutcome
     from clipper_stream.answers import Answer
     from clipper_stream.http import HttpClient
+    from clipper_topics.feedback import FeedbackAck
 
 T = TypeVar("T")
-CODES = {"applied": exits.OK, "repeated": exits.REPEATED, "orphan": exits.ORPHAN, "refused": exits.REFUSED}
+CODES = {"duplicate": exits.REPEATED, "orphan": exits.ORPHAN, "invalid": exits.REFUSED}
 API_KEY = "CLIPPER_API_KEY"
 """Environment variable of the gateway's key: other users of a machine see arguments."""
 Context = Annotated[str | None, typer.Option(metavar="TEXT", help="Whose weights to use, for example a user.")]
@@ -95,8 +95,8 @@ def feedback(
 ) -> None:
     """Say what was true about a query: exactly one of --label, --loss and --reward.
 
-    With --wait it prints applied (code 0), refused (5), orphan, for no such query (6; known after some six seconds), or
-    repeated, when an earlier feedback counts (7). Ends with code 1 when no router has read it in time.
+    With --wait it prints applied or unlearned (code 0), invalid (5), orphan, for no such query (6; known after some six
+    seconds), or duplicate, when an earlier feedback counts (7). Ends with code 1 when no router has read it in time.
     """
     given = {"loss": loss, "reward": reward, "label": None if label is None else json_or_text(label)}
     truth: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -108,22 +108,23 @@ def feedback(
         _ask_gateway(deployment, http, lambda client: client.feedback(query_id, context=context, **truth))
         return
 
-    async def tell() -> "FeedbackOutcome | None":
+    async def tell() -> "FeedbackAck | None":
         from clipper_stream.client.client import Client
+        from clipper_topics.feedback import Feedback
 
         async with Client(deployment.kafka, prefix=deployment.prefix) as client:
-            send = partial(client.feedback, query_id, context=context, **truth)
             if wait_s is None:
-                await send()
+                await client.feedback(query_id, context=context, **truth)
                 return None
-            return await _outcome(deployment, query_id, send, wait_s)
+            said = Feedback(query_id=query_id, context=context, ack=True, **truth)
+            return await _ack(deployment, query_id, partial(client.give, said), wait_s)
 
     if (found := asyncio.run(tell())) is None:
         return
     say(found.outcome)
-    if found.reason:
-        say(f"error: {found.reason}", stderr=True)
-    raise typer.Exit(CODES[found.outcome])
+    if found.explanation:
+        say(f"error: {found.explanation}", stderr=True)
+    raise typer.Exit(CODES.get(found.outcome, exits.OK))
 
 
 def _ask_gateway(deployment: DeploymentContext, url: str, call: "Callable[[HttpClient], Awaitable[T]]") -> T:
@@ -144,15 +145,14 @@ def _ask_gateway(deployment: DeploymentContext, url: str, call: "Callable[[HttpC
         raise typer.Exit(exits.REFUSED) from None
 
 
-async def _outcome(
+async def _ack(
     deployment: DeploymentContext, query_id: str, send: Callable[[], Awaitable[tuple[int, int]]], wait_s: float
-) -> "FeedbackOutcome":
-    from clipper_agents.status.feedback_outcome import follow_feedback
+) -> "FeedbackAck":
+    from clipper_agents.status.query_history import acknowledged
 
-    target, horizon_s = (deployment.kafka, deployment.catalogue), deployment.settings.router.horizon_s
     try:
         async with asyncio.timeout(wait_s):
-            return await follow_feedback(*target, query_id, send, horizon_s)
+            return await acknowledged(deployment.kafka, deployment.catalogue, query_id, send)
     except TimeoutError:
         say(f"error: no router has read the feedback within {wait_s:g} s: does one run?", stderr=True)
         raise typer.Exit(exits.FAILURE) from None

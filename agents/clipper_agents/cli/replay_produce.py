@@ -12,7 +12,8 @@ import typer
 from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Until, span_from
-from clipper_agents.cli.terminal import print_json, progress, say, when
+from clipper_agents.cli.terminal import print_json, progress, say
+from clipper_agents.status.texts import when
 
 if TYPE_CHECKING:
     from clipper_agents.replay.rerun import RerunPlan, RerunSummary

@@ -12,7 +12,6 @@ from clipper_agents.cli.terminal import print_json, print_records, say
 
 if TYPE_CHECKING:
     from clipper_agents.control.restore import RestorePlan
-    from clipper_topics.selection_rows import SavedRow
 
 selection = typer.Typer(
     name="selection", no_args_is_help=True, help="Look at what an application has learned, and set it back."
@@ -53,53 +52,38 @@ def export_selection(deployment: DeploymentContext, application: ApplicationName
     say(*msgspec.json.format(msgspec.json.encode(state), indent=1).decode().split("\n"))
 
 
-@selection.command("restore", epilog="Example: clipper-stream selection restore digits --revision 7")
+@selection.command("restore", epilog="Example: clipper-stream selection restore digits --from digits.json")
 @with_deployment
 def restore_selection(
     deployment: DeploymentContext,
     application: ApplicationName,
     *,
-    revision: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The rows when the manifest became this revision.")
-    ] = None,
     file: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="The rows of an export.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="The rows before the newest restore.")] = False,
     why: Why = "",
     by: By = None,
-    resume: Annotated[
-        str | None, typer.Option(metavar="ID", help="Finish this restore, which was broken off; with the same rows.")
-    ] = None,
     yes: Yes = False,
 ) -> None:
-    """Set the rows of all partitions and contexts back, under traffic; exactly one of --revision, --from, --undo.
+    """Set the rows of all partitions and contexts back, under traffic; exactly one of --from and --undo.
 
     Feedback that comes afterwards is learned on top of them. Feedback that counted before does not count again.
     """
-    from clipper_agents.control.restore import plan_restore, plan_resumed
+    from clipper_agents.control.restore import plan_restore, to_undo
+    from clipper_agents.control.selection_states import read_state
     from clipper_topics.restore import saved_in
 
-    if [revision is not None, file is not None, undo].count(True) != 1:
-        raise typer.BadParameter("give exactly one of --revision, --from and --undo")
-    undoes, rows = _saved_rows(deployment, application, revision, file, resume)
-    target = deployment.kafka, deployment.catalogue, application
-    if resume is not None:
-        plan = asyncio.run(plan_resumed(*target, resume, rows))
+    if (file is not None) == undo:
+        raise typer.BadParameter("give exactly one of --from and --undo")
+    undoes: str | None = None
+    if file is not None:
+        rows = read_state(file, application)
     else:
-        plan = asyncio.run(plan_restore(*target, rows, signature(by, why), undoes))
+        undone = to_undo(deployment.control_state().restores.values(), application)
+        undoes, rows = undone.restore_id, undone.restore.before or []
+    target = deployment.kafka, deployment.catalogue, application
+    plan = asyncio.run(plan_restore(*target, rows, signature(by, why), undoes))
     say(f"{plan.restore_id}: {saved_in(plan.markers)} rows in {len(plan.markers)} partitions", stderr=True)
     carry_out_if_wanted(deployment, application, plan, yes=yes)
-
-
-def _saved_rows(
-    deployment: DeploymentContext, application: str, revision: int | None, file: Path | None, resume: str | None
-) -> tuple[str | None, "list[SavedRow]"]:
-    """Rows of a change, of a file, or else those before a restore, with the id of that."""
-    from clipper_agents.control.restore import saved_source
-    from clipper_agents.control.selection_states import read_state
-
-    if file is not None:
-        return None, read_state(file, application)
-    return saved_source(deployment.control_state(), deployment.catalogue, application, revision, but=resume)
 
 
 def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "RestorePlan", *, yes: bool) -> None:

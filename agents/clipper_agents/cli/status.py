@@ -1,9 +1,10 @@
-"""`clipper-stream status` and `watch`: what an operator sees, from any machine that reaches Kafka."""
+"""`clipper-stream status`: what an operator sees, from any machine that reaches Kafka."""
 
 import asyncio
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,103 +12,87 @@ import typer
 from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json
-from clipper_agents.cli.terminal import console, print_json, say
+from clipper_agents.cli.terminal import console, print_json
 
 if TYPE_CHECKING:
-    from clipper_agents.status.watch import Snapshot
+    from clipper_agents.status.model import Status
 
 MostLag = Annotated[int, typer.Option(metavar="RECORDS", min=0, help="Unread records of a group that are still fine.")]
 Context = Annotated[
     str | None, typer.Option(metavar="CONTEXT", help="Show the weights and losses of this context of each application.")
 ]
-Metrics = Annotated[
-    list[str] | None,
-    typer.Option(metavar="HOST:PORT", help="Metrics of a worker, for batch limits and latencies; repeatable."),
-]
 Application = Annotated[str | None, typer.Option(metavar="NAME", help="Show this application alone.")]
-Show = Callable[["Snapshot"], None]
+Watch = Annotated[bool, typer.Option("--watch", help="Show it each second, until Ctrl-C.")]
+Show = Callable[["Status"], list[str]]
 
 
 @with_deployment
 def status(
     deployment: DeploymentContext,
     as_json: Json = False,
+    watch: Watch = False,
+    application: Application = None,
     most_lag: MostLag = 10_000,
     context: Context = None,
-    metrics: Metrics = None,
 ) -> None:
     """Show brokers, topics, routers, hosts, lag, applications with their versions, and what is wrong with them.
 
-    Exit code 0: nothing is wrong. 1: something is, each in a line at the end. 3: no broker answers.
+    Exit code 0: nothing is wrong, or --watch was ended. 1: something is, each in a line at the end. 3: no broker
+    answers.
     """
-    import msgspec
-
-    from clipper_agents.cli.status_view import COLUMNS, show
     from clipper_agents.status.collect import read_status
-    from clipper_agents.status.problems import reasons_of
-    from clipper_agents.status.processes import configured_addresses
 
-    addresses = [*configured_addresses(deployment.settings), *(metrics or ())]
-    found = asyncio.run(read_status(deployment.kafka, deployment.catalogue, context, addresses))
-    reasons = reasons_of(found, most_lag)
-    if as_json:
-        print_json(msgspec.to_builtins(found) | {"reasons": reasons})
-    else:
-        show(console(COLUMNS), found, reasons)
+    view, show = view_of(application, most_lag, as_json=as_json, is_watched=watch)
+    with view:
+        if watch:
+            asyncio.run(_watch(deployment, context, show))
+            return
+        reasons = show(asyncio.run(read_status(deployment.kafka, deployment.catalogue, context)))
     raise typer.Exit(exits.FAILURE if reasons else exits.OK)
 
 
-@with_deployment
-def watch(deployment: DeploymentContext, application: Application = None, as_json: Json = False) -> None:
-    """Show throughput, latency, defaults, versions, trials and events, each second, until Ctrl-C.
-
-    A terminal with room for them has curves of the last minutes as well. In a pipe: a line an application and second.
-    Exit code 0: Ctrl-C or SIGTERM. 3: no broker answers.
-    """
-    view, show = view_of(as_json, deployment.prefix)
-    with view:
-        asyncio.run(_watch(deployment, application, show))
-
-
-async def _watch(deployment: DeploymentContext, application: str | None, show: Show) -> None:
-    from clipper_agents.status.watch import snapshots
+async def _watch(deployment: DeploymentContext, context: str | None, show: Show) -> None:
+    from clipper_agents.status.collect import follow_status
 
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    found = snapshots(deployment.kafka, deployment.catalogue, application, ended.is_set)
-    async with aclosing(found):  # the connection is closed before the event loop is
-        async for look in found:
-            show(look)
+    async with aclosing(follow_status(deployment.kafka, deployment.catalogue, context, ended.is_set)) as found:
+        async for one in found:
+            show(one)
 
 
-def view_of(as_json: bool, prefix: str) -> tuple[AbstractContextManager[Any], Show]:
-    """Return the context manager of the live view, and the function that shows a snapshot."""
-    from clipper_agents.cli.status_view import json_line, lines, page
+def view_of(
+    application: str | None, most_lag: int, *, as_json: bool, is_watched: bool
+) -> tuple[AbstractContextManager[Any], Show]:
+    """Return the context manager of a view, and the function that shows a status in it and returns what is wrong."""
+    import msgspec
 
-    if as_json:
-        return nullcontext(), lambda look: say(json_line(look))
-    screen = console()
-    if screen.is_terminal:
+    from clipper_agents.cli.status_view import COLUMNS, page
+    from clipper_agents.status.problems import reasons_of
+
+    screen = console(COLUMNS)
+    live = None
+    if is_watched and screen.is_terminal and not as_json:
         from rich.live import Live
 
-        from clipper_agents.cli.sparklines import RecentCurves
+        live = Live(console=screen, auto_refresh=False)
 
-        live = Live(console=screen, auto_refresh=False, vertical_overflow="visible")
-        curves = RecentCurves()
+    def show(found: "Status") -> list[str]:
+        reasons = []
+        if application is not None:
+            alone = {name: one for name, one in found.applications.items() if name == application}
+            found = replace(found, applications=alone)
+            if not alone:
+                reasons.append(f"application {application} is not declared: run `clipper-stream apply`")
+        reasons += reasons_of(found, most_lag)
+        content = msgspec.to_builtins(found) | {"reasons": reasons}
+        if as_json:
+            print_json(content)
+        elif live is not None:
+            live.update(page(found, reasons, is_watched=True), refresh=True)
+        else:
+            screen.print(page(found, reasons, is_watched=is_watched), crop=False)
+        return reasons
 
-        def draw(look: "Snapshot") -> None:
-            curves.add(look)
-            shown = page(look, prefix, curves.tables(screen) if len(look.applications) < screen.height else {})
-            if len(screen.render_lines(shown, pad=False)) >= screen.height:  # a page that scrolls cannot be drawn over
-                shown = page(look, prefix, {})
-            live.update(shown, refresh=True)
-
-        return live, draw
-    told: list[str] = []
-
-    def print_lines(look: "Snapshot") -> None:
-        say(*lines(look, told))
-        told[:] = look.reasons
-
-    return nullcontext(), print_lines
+    return live or nullcontext(), show

@@ -1,16 +1,14 @@
-"""What `status` and `watch` show: a deployment as tables of at most 100 columns, as lines, and as an object."""
+"""What `status` shows: a deployment as tables of at most 100 columns."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 
-import msgspec
-from rich.console import Console, RenderableType, group
+from rich.console import RenderableType, group
 from rich.text import Text
 
-from clipper_agents.cli.terminal import TextTable, table
-from clipper_agents.status.deployment_view import DeploymentEvent
+from clipper_agents.cli.terminal import table
 from clipper_agents.status.model import (
     ApplicationStatus,
+    ClusterStatus,
     DriftStatus,
     GroupStatus,
     Loss,
@@ -19,12 +17,10 @@ from clipper_agents.status.model import (
     TrialStatus,
     VersionStatus,
 )
-from clipper_agents.status.watch import Snapshot
+from clipper_agents.status.texts import ago, instant, span
 
 COLUMNS = 100
 """Where there is no terminal that says how wide it is."""
-SHOWN_EVENTS = 8
-DAY_S = 86_400
 STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
 HEADINGS = ("version", "stage", "weight", "share", "loss to date, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
 UNKNOWN = "-"
@@ -33,24 +29,37 @@ _OPTIONAL = {"batch", "lag"}
 _RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
 
 
-# --- the page of `status` -------------------------------------------------------------------------------------------
-def show(console: Console, status: Status, reasons: Sequence[str]) -> None:
-    """Print the whole page: brokers, topics, groups, applications, dead letters, and a line for each thing wrong."""
-    console.print(_status_page(status))
-    for reason in reasons:
-        console.print(Text(f"wrong: {reason}", "red"), soft_wrap=True)
-    if not reasons:
-        console.print(Text("nothing is wrong", "green"))
-
-
+# --- the page -------------------------------------------------------------------------------------------------------
 @group()
-def _status_page(status: Status) -> Iterator[RenderableType]:
-    yield Text(f"{status.prefix} at {instant(status.at_s)}")
-    brokers = [(str(one.node_id), one.address, "yes" if one.reachable else "no") for one in status.brokers]
-    topics = [row for one in status.topics for row in _topic_row(one)]
-    if fine := [one for one in status.topics if not (one.leaderless or one.under_replicated)]:
+def page(status: Status, reasons: Sequence[str], *, is_watched: bool = False) -> Iterator[RenderableType]:
+    """Yield brokers, topics and groups, applications, dead letters, and a line for each thing that is wrong.
+
+    A page that is watched has what is wrong, and then the applications as far as the terminal has room for them.
+    """
+    yield Text(f"{status.prefix} at {instant(status.at_s)}{'; Ctrl-C ends it' if is_watched else ''}")
+    told = [Text(f"wrong: {reason}", "red", no_wrap=not is_watched, overflow="ignore") for reason in reasons]
+    told = told or [Text("nothing is wrong", "green")]
+    if is_watched:
+        yield from told
+    elif status.cluster is not None:
+        yield from _cluster_tables(status.cluster)
+    for name, application in status.applications.items():
+        yield from application_parts(name, application)
+    if not is_watched:
+        named = {version.model for each in status.applications.values() for version in each.versions}
+        if others := [ref for ref, one in status.models.items() if ref not in named and not one.retired]:
+            yield Text(f"models of no application: {', '.join(others)}")
+        dead_letters = 0 if status.cluster is None else status.cluster.dead_letters
+        yield Text(f"dead letters within the last hour: {dead_letters}", "yellow" if dead_letters else "")
+        yield from told
+
+
+def _cluster_tables(cluster: ClusterStatus) -> Iterator[RenderableType]:
+    brokers = [(str(one.node_id), one.address, "yes" if one.reachable else "no") for one in cluster.brokers]
+    topics = [row for one in cluster.topics for row in _topic_row(one)]
+    if fine := [one for one in cluster.topics if not (one.leaderless or one.under_replicated)]:
         topics.append((f"{len(fine)} without trouble", str(sum(one.partitions for one in fine)), "", ""))
-    groups = [row for one in status.groups for row in _group_rows(one)]
+    groups = [row for one in cluster.groups for row in _group_rows(one)]
     for columns, rows in (
         ("broker address answers", brokers),
         ("topic partitions leaderless under-replicated", topics),
@@ -58,12 +67,6 @@ def _status_page(status: Status) -> Iterator[RenderableType]:
     ):
         headings = columns.split()
         yield table(headings, rows, wrapped=headings)
-    for name, application in status.applications.items():
-        yield from application_parts(name, application)
-    named = {version.model for each in status.applications.values() for version in each.versions}
-    if others := [one.ref for one in status.models if one.ref not in named and not one.retired]:
-        yield Text(f"models of no application: {', '.join(others)}")
-    yield Text(f"dead letters within the last hour: {status.dead_letters}", "yellow" if status.dead_letters else "")
 
 
 def _topic_row(topic: TopicStatus) -> Iterator[tuple[str, ...]]:
@@ -83,81 +86,16 @@ def _group_rows(status: GroupStatus) -> Iterator[tuple[str, ...]]:
         yield *head, member.instance, member.host, ",".join(map(str, reads)), "" if number else lag
 
 
-# --- the page and the lines of `watch` ------------------------------------------------------------------------------
-@group()
-def page(look: Snapshot, prefix: str, curves: Mapping[str, TextTable]) -> Iterator[RenderableType]:
-    """Yield the whole page for a terminal: of a deployment with this prefix, with these curves by application."""
-    yield Text(f"{prefix} at {clock(look.at_s)}; Ctrl-C ends it")
-    for name, status in look.applications.items():
-        yield Text()
-        yield from application_parts(name, status, changes=False)
-        if name in curves:
-            yield curves[name]
-    if look.latest:
-        yield Text()
-    for event in look.latest[-SHOWN_EVENTS:]:
-        yield Text(event_line(event), style="dim", no_wrap=True, overflow="ellipsis")
-    for reason in look.reasons:
-        yield Text(f"wrong: {reason}", style="red")
-
-
-def lines(look: Snapshot, told: Sequence[str]) -> Iterator[str]:
-    """For a pipe: what happened, what is wrong now and was not told before, and a line an application."""
-    yield from map(event_line, look.events)
-    yield from (f"{clock(look.at_s)} wrong: {reason}" for reason in look.reasons if reason not in told)
-    for name, status in look.applications.items():
-        yield line_of(name, status, look.at_s)
-
-
-def json_line(look: Snapshot) -> str:
-    """Return one JSON object, with the events since the snapshot before."""
-    content = msgspec.to_builtins(look)
-    del content["latest"], content["kafka_answers"]  # events and reasons tell both
-    return msgspec.json.encode(content).decode()
-
-
-def event_line(event: DeploymentEvent) -> str:
-    """Return the time and text of an event.
-
-    >>> event_line(DeploymentEvent(at_s=1_700_000_000.0, text="host h of svm:2 is ready"))
-    '22:13:20Z event: host h of svm:2 is ready'
-    """
-    return f"{clock(event.at_s)} event: {event.text}"
-
-
-def line_of(name: str, status: ApplicationStatus, at_s: float) -> str:
-    """An application in a line: what flows, then each version but the retired ones."""
-    parts = [f"{clock(at_s)} {name} {status.queries_per_s:.1f} q/s"]
-    if status.latency is not None:
-        parts.append(f"p50={status.latency.p50_ms:.0f}ms p99={status.latency.p99_ms:.0f}ms")
-    parts += [f"default:{reason}={count}" for reason, count in status.defaults.items()]
-    versions = [_version(one) for one in status.versions if one.stage != "retired"]
-    return " | ".join([" ".join(parts), *versions])
-
-
-def _version(version: VersionStatus) -> str:
-    drift = version.drift
-    parts = (
-        version.model,
-        _stage(version).replace(" %", "%").replace(" ", "@"),
-        "" if version.share is None else f"share={version.share:.0%}",
-        "" if version.weight is None else f"weight={version.weight:.2f}",
-        "" if version.loss is None else f"loss={version.loss.mean:.3f}",
-        "" if drift is None else f"drift={drift.loss_before:.3f}->{drift.loss_after:.3f}",
-    )
-    return " ".join(filter(None, parts))
-
-
 # --- an application -------------------------------------------------------------------------------------------------
-def application_parts(name: str, status: ApplicationStatus, *, changes: bool = True) -> Iterator[RenderableType]:
-    """Return the tables and lines that show one application, with its last changes if they are wanted."""
+def application_parts(name: str, status: ApplicationStatus) -> Iterator[RenderableType]:
+    """Return the tables and lines that show one application, with its last changes."""
     objective = "no objective" if status.objective_ms is None else f"objective {status.objective_ms} ms"
     context = f", context {status.context}" if status.context is not None else ""
     yield Text(f"application {name}: {status.policy}, {objective}, revision {status.revision}{context}", style="bold")
     yield Text("\n".join([flow_line(status), *stage_lines(status)]))
     yield _versions(status)
     for version in status.versions:
-        for instance, reason in version.failed.items():
+        for instance, reason in version.declared.failed.items() if version.declared else ():
             yield Text(f"host {instance} failed: {reason}", style="red")
     for trial in status.trials:
         yield Text(trial_line(trial))
@@ -167,7 +105,7 @@ def application_parts(name: str, status: ApplicationStatus, *, changes: bool = T
     if status.contexts:
         least = "" if status.contexts_whole else "at least "
         yield Text(f"contexts with weights of their own: {least}{status.contexts}")
-    if changes and status.changes:
+    if status.changes:
         headings = ("revision", "changed at", "by", "what", "why")
         rows = (
             (str(one.revision), instant(one.at_s), one.by, f"{one.command} {one.model or ''}".strip(), one.why)
@@ -176,27 +114,9 @@ def application_parts(name: str, status: ApplicationStatus, *, changes: bool = T
         yield table(headings, rows, wrapped=headings)
 
 
-def instant(at_s: float) -> str:
-    """A moment in UTC, to the second.
-
-    >>> instant(1_700_000_000.0)
-    '2023-11-14T22:13:20Z'
-    """
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def clock(at_s: float) -> str:
-    """The time of day of a moment in UTC.
-
-    >>> clock(1_700_000_000.0)
-    '22:13:20Z'
-    """
-    return instant(at_s)[11:]
-
-
 def flow_line(status: ApplicationStatus) -> str:
     """Throughput, latency and defaults in a line."""
-    parts = [f"{status.queries_per_s:.1f} queries/s", f"{status.feedback / max(1, status.window_s):.1f} feedback/s"]
+    parts = [f"{status.queries_per_s:.1f} queries/s", f"{status.feedback_per_s:.1f} feedback/s"]
     if status.latency is not None:
         parts += [f"p50 {_ms(status.latency.p50_ms)} ms", f"p99 {_ms(status.latency.p99_ms)} ms"]
     defaults = ", ".join(f"{reason} {count}" for reason, count in status.defaults.items())
@@ -245,29 +165,7 @@ def drift_line(model: str, drift: DriftStatus) -> str:
     )
 
 
-def span(from_s: float, upto_s: float) -> str:
-    """Two moments in UTC, with their dates when a day or more lies between them.
-
-    >>> span(1_700_000_000.0, 1_700_000_060.0)
-    '22:13:20Z to 22:14:20Z'
-    """
-    said = clock if upto_s - from_s < DAY_S else instant
-    return f"{said(from_s)} to {said(upto_s)}"
-
-
-def ago(seconds: float) -> str:
-    """Return how long ago, in the unit that fits.
-
-    >>> ago(7.0), ago(750.0), ago(7_300.0), ago(200_000.0)
-    ('7 s ago', '12 min ago', '2 h ago', '2 d ago')
-    """
-    for unit, size_s in (("d", DAY_S), ("h", 3_600), ("min", 60)):
-        if seconds >= size_s:
-            return f"{seconds // size_s:.0f} {unit} ago"
-    return f"{max(0.0, seconds):.0f} s ago"
-
-
-def _versions(status: ApplicationStatus) -> TextTable:
+def _versions(status: ApplicationStatus) -> RenderableType:
     rows = [[*_cells(version)] for version in status.versions]
     shown = [
         at for at, name in enumerate(HEADINGS) if name not in _OPTIONAL or any(row[at].plain != UNKNOWN for row in rows)
@@ -277,18 +175,18 @@ def _versions(status: ApplicationStatus) -> TextTable:
 
 
 def _cells(version: VersionStatus) -> Iterator[Text]:
-    latency, loss = version.latency, version.loss
+    latency, loss, model = version.latency, version.loss, version.declared
     dim = "dim" if version.stage == "retired" else ""
     yield Text(version.model, dim)
     yield Text(_stage(version), STAGE_STYLE[version.stage])
     yield Text(_percent(version.weight), dim)
     yield Text(_percent(version.share), dim)
     yield Text(UNKNOWN if loss is None else f"{loss.mean:.3f} [{loss.lower:.3f} {loss.upper:.3f}]", dim)
-    yield Text(_hosts(version), "red" if version.hosts == 0 and version.replicas else dim)
-    yield Text(_count(version.batch_limit), dim)
-    yield Text(_ms(None if latency is None else latency.p50_ms), dim)
-    yield Text(_ms(None if latency is None else latency.p99_ms), dim)
-    yield Text(_count(version.lag), dim)
+    yield Text(_hosts(version), "red" if model and model.hosts == 0 and model.replicas else dim)
+    yield Text(_count(model.batch_limit if model else None), dim)
+    yield Text(_ms(latency.p50_ms if latency else None), dim)
+    yield Text(_ms(latency.p99_ms if latency else None), dim)
+    yield Text(_count(model.lag if model else None), dim)
 
 
 def _stage(version: VersionStatus) -> str:
@@ -296,13 +194,13 @@ def _stage(version: VersionStatus) -> str:
 
 
 def _hosts(version: VersionStatus) -> str:
-    if not version.declared:
+    if (model := version.declared) is None:
         return "undeclared"
     if version.stage == "retired":
         return UNKNOWN
-    if version.colocated:
+    if model.colocated:
         return "routers"
-    return f"{'?' if version.hosts is None else version.hosts}/{version.replicas}"
+    return f"{'?' if model.hosts is None else model.hosts}/{model.replicas}"
 
 
 def _percent(share: float | None) -> str:

@@ -63,9 +63,9 @@ def host(
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Run a host of one model version: of the configuration if it has one, else as published by `apply`."""
-    from clipper_agents.observability.metrics import HostMetrics
+    from clipper_agents.observability.metrics import ProcessMetrics
 
-    metrics = HostMetrics()
+    metrics = ProcessMetrics("host")
     port = _start(deployment, deployment.settings.host, metrics, logs, ends_with_stdin)
     if port is not None:
         settings = deployment.settings

@@ -27,9 +27,6 @@ def with_digests(
     """Return the models as they are published: a model file without a digest gets the one that it has now.
 
     A file that cannot be read here has the digest that is `published` of its version.
-
-    Raises:
-        InvalidSetting: a file cannot be read here, and its version is not published.
     """
     return [model if model.sha256 else _with_digest(model, published.get(model.ref)) for model in models]
 

@@ -8,6 +8,7 @@ Rules of this file:
 - A plan is empty when things are already as the command wants them, so that a command can be repeated.
 - A version that no application names any more is retired, and one that is named is not. Hosts follow that alone.
 - The resulting manifests are checked as those of a configuration are: nothing is planned that routers would refuse.
+- What a rule forbids raises RefusedChange, which says what to do instead.
 """
 
 from collections.abc import Mapping
@@ -31,18 +32,7 @@ FIXED = ("name", "revision", "models", "trials")
 def shadow(
     published: Manifests, application: str, ref: str, share: float = 1.0, *, automatic: bool | None = None
 ) -> Plan:
-    """Put a version on trial as a shadow: it is asked beside the candidates, for the log only.
-
-    Args:
-        published: The manifests in force.
-        application: Name of the application.
-        ref: The version, `name:version`.
-        share: Share of the queries that ask it, in [0, 1].
-        automatic: Whether the application's rollout rule moves it on; None: as it was.
-
-    Raises:
-        RefusedChange: the version is unknown, live already, or takes another input.
-    """
+    """Put a version on trial as a shadow: it is asked beside the candidates, for the log only."""
     return _tried(published, application, Trial(model=ref, stage="shadow", share=share), automatic, "shadow")
 
 
@@ -52,21 +42,13 @@ def canary(published: Manifests, application: str, ref: str, share: float, *, au
 
 
 def step(published: Manifests, application: str, ref: str, share: float) -> Plan:
-    """Give a version on trial its next share, as a canary.
-
-    Raises:
-        RefusedChange: it is not on trial, or the canaries' shares would sum to more than 1.
-    """
+    """Give a version on trial its next share, as a canary."""
     _check_on_trial(existing(published, application), ref, _put_on_trial(application, ref))
     return _tried(published, application, Trial(model=ref, stage="canary", share=share), None, "step")
 
 
 def promote(published: Manifests, application: str, ref: str) -> Plan:
-    """Make a version on trial a candidate.
-
-    Raises:
-        RefusedChange: it is not on trial.
-    """
+    """Make a version on trial a candidate."""
     before = existing(published, application)
     if ref in before.models:
         return Plan()
@@ -76,11 +58,7 @@ def promote(published: Manifests, application: str, ref: str) -> Plan:
 
 
 def abort(published: Manifests, application: str, ref: str) -> Plan:
-    """End a version's trial.
-
-    Raises:
-        RefusedChange: it is not on trial.
-    """
+    """End a version's trial."""
     before = existing(published, application)
     if ref in before.models:
         raise RefusedChange(
@@ -92,11 +70,7 @@ def abort(published: Manifests, application: str, ref: str) -> Plan:
 
 
 def retire(published: Manifests, application: str, ref: str) -> Plan:
-    """Remove a version from an application, whatever its stage there.
-
-    Raises:
-        RefusedChange: no such version, or the last live one.
-    """
+    """Remove a version from an application, whatever its stage there."""
     before = existing(published, application)
     if ref not in refs_of(before):
         if ref in published.models:
@@ -120,11 +94,7 @@ def deploy(
     *,
     automatic: bool = False,
 ) -> Plan:
-    """Publish a version and give it to an application at a stage.
-
-    Raises:
-        RefusedChange: its name and version are those of another model, or it does not fit the application.
-    """
+    """Publish a version and give it to an application at a stage."""
     there = published.models.get(model.ref)
     if there is not None and _identity(there) != _identity(model):
         raise RefusedChange(
@@ -141,11 +111,7 @@ def deploy(
 
 
 def create(published: Manifests, manifest: ApplicationManifest) -> Plan:
-    """Publish a new application.
-
-    Raises:
-        RefusedChange: there is one of this name, or it names models that are not there or do not fit.
-    """
+    """Publish a new application."""
     there = published.applications.get(manifest.name)
     if there is not None:
         if same(there, manifest):
@@ -158,11 +124,7 @@ def create(published: Manifests, manifest: ApplicationManifest) -> Plan:
 
 
 def update(published: Manifests, application: str, fields: Mapping[str, Any]) -> Plan:
-    """Change fields of an application, other than those of its models' stages; values are plain, as JSON has them.
-
-    Raises:
-        RefusedChange: no such field, one with a command of its own, or a value that it does not take.
-    """
+    """Change fields of an application, other than those of its models' stages; values are plain, as JSON has them."""
     before = existing(published, application)
     known = [field.name for field in msgspec.structs.fields(before) if field.name not in FIXED]
     for name in fields:
@@ -173,20 +135,12 @@ def update(published: Manifests, application: str, fields: Mapping[str, Any]) ->
 
 
 def delete(published: Manifests, application: str) -> Plan:
-    """Withdraw an application, and retire the versions that no other one names.
-
-    Raises:
-        RefusedChange: there is none of this name.
-    """
+    """Withdraw an application, and retire the versions that no other one names."""
     return plan_edit(published, existing(published, application), None, "delete")
 
 
 def delete_model(published: Manifests, ref: str) -> Plan:
-    """Withdraw a version's manifest, so that its name and version are free again.
-
-    Raises:
-        RefusedChange: there is none of this name and version, or an application names it.
-    """
+    """Withdraw a version's manifest, so that its name and version are free again."""
     if ref not in published.models:
         raise RefusedChange(f"no model {ref}: there {_listed(published.models)}")
     if naming := [name for name, each in published.applications.items() if ref in refs_of(each)]:
@@ -205,11 +159,7 @@ def plan_edit(
     ref: str | None = None,
     model: ModelManifest | None = None,
 ) -> Plan:
-    """Return the plan of an edit, with the models that it retires or brings back, and one to publish with it.
-
-    Raises:
-        RefusedChange: the application would name models that are not there or do not fit.
-    """
+    """Return the plan of an edit, with the models that it retires or brings back, and one to publish with it."""
     models = dict(published.models) | ({} if model is None else {model.ref: model})
     if after is not None and (problems := list(manifest_problems([after], list(models.values())))):
         raise RefusedChange("\n".join(problems))
@@ -224,11 +174,7 @@ def plan_edit(
 
 
 def existing(published: Manifests, application: str) -> ApplicationManifest:
-    """Return the application's manifest.
-
-    Raises:
-        RefusedChange: there is none.
-    """
+    """Return the application's manifest."""
     found = published.applications.get(application)
     if found is None:
         raise RefusedChange(f"no application {application!r}: there {_listed(published.applications)}")
@@ -236,11 +182,7 @@ def existing(published: Manifests, application: str) -> ApplicationManifest:
 
 
 def application_of(published: Manifests, ref: str) -> str:
-    """Return the one application that names a version.
-
-    Raises:
-        RefusedChange: none does, or several do.
-    """
+    """Return the one application that names a version."""
     naming = [name for name, each in published.applications.items() if ref in refs_of(each)]
     if len(naming) != 1:
         what = f"applications {', '.join(naming)} name {ref}" if naming else f"no application names {ref}"

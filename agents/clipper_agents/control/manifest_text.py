@@ -121,9 +121,6 @@ def rollback_lines(done: RolledBack) -> list[str]:
 def as_toml(published: Manifests) -> str:
     """Return every manifest as the TOML tables of a configuration.
 
-    Raises:
-        RefusedChange: a value has a null in it, which TOML does not have.
-
     >>> from clipper_topics.manifests import ModelManifest
     >>> print(as_toml(Manifests(models={"svm:1": ModelManifest(name="svm", uri="m:f")})).splitlines()[:3])
     ['[[model]]', 'name = "svm"', 'uri = "m:f"']

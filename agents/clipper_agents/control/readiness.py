@@ -102,11 +102,7 @@ class ReadyHosts:
 
 
 async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dict[bytes, HostReport]:
-    """Return the newest report of each host by its key; an empty dictionary when there is no hosts topic.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-    """
+    """Return the newest report of each host by its key; an empty dictionary when there is no hosts topic."""
     if catalogue.hosts not in await existing_topics(connection, catalogue.prefix):
         return {}
     hosts = HostStates()
@@ -127,9 +123,6 @@ async def wait_for_host(
 
     None when there was none in time. A failure that is among the reports from `before` does not end it: a host may be
     about to start again. `on_report` is called with each report about the version, those from before first.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
     """
     hosts = HostStates()
     async with open_reader(connection, isolation_level="read_committed", fetch_wait_s=FOLLOW_WAIT_S) as reader:

@@ -34,11 +34,7 @@ class RollbackPlan:
 def plan_rollback(
     published: Manifests, history: Mapping[int, Change], application: str, to_revision: int | None = None
 ) -> RollbackPlan:
-    """Go back to the manifest before the last change, or to that of a revision; a deleted application comes back.
-
-    Raises:
-        RefusedChange: the history does not say how it was, or what it names is not there any more.
-    """
+    """Go back to the manifest before the last change, or to that of a revision; a deleted application comes back."""
     if not history:
         raise RefusedChange(f"application {application!r} has no history: it was never changed by a command")
     current = published.applications.get(application)

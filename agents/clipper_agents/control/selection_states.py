@@ -84,12 +84,7 @@ def take_rows(found: Mapping[str, dict[RowKey, SelectionRow]], records: Iterable
 
 
 async def read_rows(connection: KafkaConnection, catalogue: Catalogue, application: str) -> list[SavedRow]:
-    """Return the rows of an application that are not empty, as the routers stored them, by partition and context.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no changelog.
-    """
+    """Return the rows of an application that are not empty, as the routers stored them, by partition and context."""
     rows: dict[RowKey, SelectionRow] = {}
     take = partial(take_rows, {application: rows})
     await read_topic(connection, catalogue, catalogue.selection_changelog, take, isolation_level="read_committed")
@@ -144,9 +139,6 @@ async def read_snapshot(
     """Take a snapshot now, with the rows of these applications; without any the changelog is not read.
 
     `topics` are the partition counts of those that exist. The reader reads nothing else meanwhile.
-
-    Raises:
-        KafkaError: no broker answers, or a right is missing.
     """
     feedback = _partitions(catalogue.feedback, topics)
     ends = await reader.end_offsets(feedback)

@@ -94,12 +94,6 @@ def accept_all(_: Manifest) -> None:
 class ControlState:
     """The content of the control topic up to some record.
 
-    Args:
-        notes: Kinds of records beside the manifests that are taken in.
-        saved_rows: Whether changes and restores keep the rows that are saved in them.
-        most_restores: How many declared restores are kept, the newest; None: all.
-        accept: Raises a SetupError for a manifest that fits the schema and that this process must not follow.
-
     Attributes:
         manifests: Those in force.
         changes: By application and revision.
@@ -248,12 +242,7 @@ def _decoded(kind: Kind, key: bytes, value: bytes, headers: Sequence[tuple[str, 
 
 # --- reading it whole -----------------------------------------------------------------------------------------------
 async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> ControlState:
-    """Read the whole control topic.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
+    """Read the whole control topic."""
     await require_control_topic(connection, catalogue)
     async with open_reader(connection, isolation_level="read_committed") as reader:
         return await control_state(reader, catalogue)
@@ -265,12 +254,7 @@ async def read_manifests(connection: KafkaConnection, catalogue: Catalogue) -> M
 
 
 async def control_state(reader: LogReader, catalogue: Catalogue) -> ControlState:
-    """Read the control topic up to its end now, with a reader of committed records.
-
-    Raises:
-        KafkaError: no broker answers.
-        TimeoutError: it cannot be read within `TIMEOUT_S`.
-    """
+    """Read the control topic up to its end now, with a reader of committed records."""
     state = ControlState()
     async with asyncio.timeout(TIMEOUT_S):
         state.take(await reader.read_all([TopicPartition(catalogue.control, 0)]))
@@ -278,12 +262,7 @@ async def control_state(reader: LogReader, catalogue: Catalogue) -> ControlState
 
 
 async def require_control_topic(connection: KafkaConnection, catalogue: Catalogue) -> dict[str, int]:
-    """Return the number of partitions of each topic, after a check that there is a control topic.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        TopicMismatch: there is no control topic.
-    """
+    """Return the number of partitions of each topic, after a check that there is a control topic."""
     found = await existing_topics(connection, catalogue.prefix)
     checked_partitions(catalogue.control, found.get(catalogue.control))
     return found

@@ -48,12 +48,6 @@ class ControlWriter:
 
     Attributes:
         state: What the control topic says, since the block was entered.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        NoCoordinator: brokers answer, but none of them keeps transactions.
-        TopicMismatch: there is no control topic.
-        ProducerFenced: another writer began meanwhile; nothing was written.
     """
 
     def __init__(self, connection: KafkaConnection, catalogue: Catalogue) -> None:

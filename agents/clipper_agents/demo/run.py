@@ -82,7 +82,7 @@ async def run_demo(
         await stack.enter_async_context(deployment)
         connection, catalogue = deployment.connection, deployment.catalogue
         options = f"--bootstrap {connection.bootstrap} --set kafka.prefix={catalogue.prefix}"
-        say(f"all else there is to see: clipper-stream watch {options}")
+        say(f"all else there is to see: clipper-stream status --watch {options}")
         if console := deployment.url("console"):
             say(f"console: {console}")
             if opens_console:  # in a thread, which may wait for the browser
@@ -176,7 +176,8 @@ async def _settled(deployment: Deployment, feedback_sent: int) -> tuple[Scrape, 
         ports = [child.metrics_port for child in deployment.supervisor.children.values()]
         metrics = await asyncio.to_thread(scrape_all, ports)
         status = await read_status(deployment.connection, deployment.catalogue)
-        behind = {topic: lag for group in status.groups for topic, lag in group.lag.items() if lag}
+        groups = status.cluster.groups if status.cluster else ()
+        behind = {topic: lag for group in groups for topic, lag in group.lag.items() if lag}
         is_counted = metrics.value("clipper_feedback_total") >= feedback_sent
         if (is_counted and not behind) or time.monotonic() > end_s:
             return metrics, behind

@@ -22,7 +22,7 @@ from clipper_agents.host.predictor import Predictor, prepare
 from clipper_agents.host.request_server import RequestServer
 from clipper_agents.host.watchdog import ModelWatch, bound_allocations
 from clipper_agents.observability.logging import event
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.settings.sections import HostSection
 from clipper_agents.settings.workers import WorkerSettings
@@ -40,7 +40,7 @@ LAST_WORD_S = 2.0
 """A broker that is away must not hold up the end of a process."""
 
 
-def run(settings: WorkerSettings[HostSection], model: ModelManifest, metrics: HostMetrics, port: int) -> None:
+def run(settings: WorkerSettings[HostSection], model: ModelManifest, metrics: ProcessMetrics, port: int) -> None:
     """Host the model until SIGTERM or SIGINT; prints `ready role=host model=... metrics=PORT` when it serves.
 
     Its metrics and probes are served on `port` already. `SetupError` where the model cannot be loaded.
@@ -119,7 +119,7 @@ class HostProcess:
         model: ModelManifest,
         predictor: Predictor,
         poison_rows: PoisonRows,
-        metrics: HostMetrics,
+        metrics: ProcessMetrics,
         reports: SelfReports,
     ) -> None:
         catalogue = settings.catalogue

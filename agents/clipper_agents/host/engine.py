@@ -17,7 +17,7 @@ from clipper_agents.host.batch_traces import UNTRACED, BatchTraces
 from clipper_agents.host.batching import BatchingStep, HostBatcher, Piece, Replies
 from clipper_agents.host.predictor import Predictor, TimedOutcome
 from clipper_agents.host.request_rows import RequestRows, RowSpan
-from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
+from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
 from clipper_stream.batching.registry import make_limit
 from clipper_stream.batching.window import Window
 from clipper_stream.models.runner import BatchOutcome
@@ -199,7 +199,7 @@ def make_engine(
     manifest: ModelManifest,
     predictor: Predictor,
     sink: OutputSink,
-    metrics: HostMetrics,
+    metrics: ProcessMetrics,
     guards: Sequence[BatchGuard],
     traces: BatchTraces,
 ) -> HostEngine:

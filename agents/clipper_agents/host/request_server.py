@@ -18,7 +18,7 @@ from clipper_agents.host.batching import Piece
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.poison_rows import PoisonRows
 from clipper_agents.host.request_rows import RequestRows, read_request
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.outbox import Record
@@ -47,7 +47,7 @@ class RequestServer:
         self,
         app: ClipperApp,
         catalogue: Catalogue,
-        metrics: HostMetrics,
+        metrics: ProcessMetrics,
         poison_rows: PoisonRows,
         traces: BatchTraces,
     ) -> None:
@@ -59,7 +59,7 @@ class RequestServer:
     async def serve(self, stream: ChunkStream, engine: HostEngine) -> None:
         self._stream = stream
         async for chunk in stream.chunks(MAX_FRAMES, self._dead_letters.is_full):
-            self._metrics.observe_request(newest_age_s(chunk))
+            self._metrics.histogram("clipper_stage_latency_seconds", "request").observe(newest_age_s(chunk))
             await engine.submit(self._readable(chunk, stream.generation))
 
     async def send(self, partition: int, pieces: Sequence[Piece]) -> None:
@@ -91,7 +91,7 @@ class RequestServer:
             except UnknownFrame as error:
                 refused.append((record, error))
                 origins.append(origin)
-                self._metrics.count_dead_letters(record.topic, type(error).__name__)
+                self._metrics.counter("clipper_dead_letters_total", record.topic, type(error).__name__).inc()
             else:
                 self._poison_rows.mark(request)
                 requests.append(request)

@@ -47,10 +47,6 @@ class Scrape:
                 return low if high == float("inf") else low + (high - low) * (rank - below) / (count - below)
         return cumulative[-1][0]
 
-    def since(self, earlier: "Scrape") -> "Scrape":
-        """Every sample less its value earlier: what counters and histograms counted in between."""
-        return Scrape({key: value - earlier.samples.get(key, 0.0) for key, value in self.samples.items()})
-
     def _matching(self, name: str, labels: Mapping[str, str]) -> Iterator[tuple[dict[str, str], float]]:
         wanted = labels.items()
         for (sample, found), value in self.samples.items():

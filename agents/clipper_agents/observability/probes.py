@@ -7,26 +7,23 @@
 Rules of this file:
 - A process opens its port before it serves, and before it waits for anything: for Kafka, for a model to load.
 - What a process waits for makes it unready, never dead: a restart brings no broker back.
-- One thread serves all connections, a second one makes the text of scrapes, one after the other: a probe waits for
-  neither a scrape nor a slow client. A connection has `ANSWER_WITHIN_S` and one request, and where there are more than
-  `MOST_CONNECTIONS` the oldest is closed.
+- A connection is a daemon thread of the standard library's server; a client that is slow has `ANSWER_WITHIN_S` for each
+  read and write, and holds up no other.
 """
 
 import asyncio
-import gzip
 import json
 import socket
-import threading
 import time
-from asyncio.streams import StreamReader, StreamWriter
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from email.message import Message
-from email.parser import BytesParser
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from socketserver import TCPServer
+from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from clipper_stream.errors import InvalidSetting
 
@@ -36,10 +33,7 @@ queries are answered elsewhere, so that its end costs nothing. A collection of g
 machine of some seconds ends nothing."""
 BEAT_S = 1.0
 ANSWER_WITHIN_S = 5.0
-"""For a request and its answer: a probe gives up after one or two seconds, a scrape after ten at most."""
-MOST_CONNECTIONS = 64
-HEAD_BYTES = 8192
-"""Of a request with its headers."""
+"""A probe gives up after one or two seconds, a scrape after ten at most."""
 
 
 class ProcessHealth:
@@ -51,10 +45,6 @@ class ProcessHealth:
     >>> health.serves(lambda: [])
     >>> health.reasons()
     []
-
-    Args:
-        waits_for: Why the process does not serve yet.
-        clock: Seconds that never go back; given by tests.
 
     Attributes:
         waits_for: The reason until `serves` is called.
@@ -94,20 +84,34 @@ class ProcessHealth:
         return self._beat_s is None or self._clock() - self._beat_s < WEDGED_S
 
 
+class _Handler(WSGIRequestHandler):
+    timeout = ANSWER_WITHIN_S
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (of the class it overrides)
+        pass
+
+
+class _Server(ThreadingWSGIServer):
+    request_queue_size = 64
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # HTTPServer asks DNS for the name of the address, which may take seconds
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # of a client that hung up
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 class ProbeServer:
-    """Answers probes and scrapes of a process, from daemon threads.
+    """Answers probes and scrapes of a process, from daemon threads."""
 
-    Args:
-        registry: What is scraped.
-        health: What probes are told.
-        answer_within_s: Longest life of a connection, in seconds.
-    """
-
-    def __init__(
-        self, registry: CollectorRegistry, health: ProcessHealth, answer_within_s: float = ANSWER_WITHIN_S
-    ) -> None:
-        self._registry, self._health, self._answer_within_s = registry, health, answer_within_s
-        self._connections: dict[asyncio.Task[None], StreamWriter] = {}
+    def __init__(self, registry: CollectorRegistry, health: ProcessHealth) -> None:
+        self._metrics, self._health = make_wsgi_app(registry), health
 
     def start(self, port: int = 0, address: str = "127.0.0.1") -> int:
         """Serve until `stop` or the end of the process, and return the port; 0 asks for a free one.
@@ -117,98 +121,40 @@ class ProbeServer:
         Raises:
             InvalidSetting: the port is taken, or the address is not of this machine.
         """
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        kind = _Server6 if ":" in address else _Server
         try:
-            listener = socket.create_server((address, port), family=family, backlog=MOST_CONNECTIONS)
+            self._server = make_server(address, port, self._answer, kind, _Handler)
         except OSError as error:
             raise InvalidSetting(f"metrics_port {address}:{port}: {error.strerror}; choose another, or 0") from error
-        self._loop, self._scraping = asyncio.new_event_loop(), ThreadPoolExecutor(1, "scrape")
-        self._thread = threading.Thread(target=self._loop.run_forever, name="probes", daemon=True)
+        self._thread = Thread(target=self._server.serve_forever, name="probes", daemon=True)
         self._thread.start()
-        serving = asyncio.start_server(self._accept, sock=listener, limit=HEAD_BYTES)
-        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result()
-        return int(listener.getsockname()[1])
+        return int(self._server.server_port)
 
     def stop(self) -> None:
-        """Close the port and all connections."""
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()
         self._thread.join()
-        self._loop.close()
-        self._scraping.shutdown()
 
-    async def _close(self) -> None:
-        self._server.close()
-        open_tasks = list(self._connections)
-        for task in open_tasks:
-            self._drop(task)
-        await asyncio.gather(*open_tasks, return_exceptions=True)
-
-    def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
-        task = self._loop.create_task(self._serve(reader, writer))
-        self._connections[task] = writer
-        task.add_done_callback(lambda done: self._connections.pop(done, None))
-        if len(self._connections) > MOST_CONNECTIONS:
-            self._drop(next(iter(self._connections)))
-
-    def _drop(self, task: "asyncio.Task[None]") -> None:
-        """Close a connection, also one whose task has not begun."""
-        task.cancel()
-        self._connections.pop(task).transport.abort()
-
-    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """Answer one request; who is too slow, or sends none, gets no answer."""
-        writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until all is with the system
-        try:
-            async with asyncio.timeout(self._answer_within_s):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await self._response(head))
-                await writer.drain()
-                writer.write_eof()
-                while await reader.read(HEAD_BYTES):  # a body that is left unread would reset the connection
-                    pass
-        except (TimeoutError, EOFError, asyncio.LimitOverrunError, OSError):
-            pass
-        finally:
-            writer.transport.abort()
-
-    async def _response(self, head: bytes) -> bytes:
-        line, _, rest = head.partition(b"\r\n")
-        method, _, target = line.decode("latin-1").partition(" ")
-        path = target.partition(" ")[0].partition("?")[0]
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        headers = [("Content-Type", "application/json")]
         if path not in ("/livez", "/readyz", "/metrics"):
-            return _response(HTTPStatus.NOT_FOUND, {"error": "there are /livez, /readyz and /metrics"})
-        if method not in ("GET", "HEAD"):
-            return _response(HTTPStatus.METHOD_NOT_ALLOWED, {"error": "use GET or HEAD"}, {"Allow": "GET, HEAD"})
-        answer = await self._scraped(rest) if path == "/metrics" else self._probed(path)
-        return answer if method == "GET" else answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-
-    def _probed(self, path: str) -> bytes:
-        said: dict[str, object]
-        if path == "/livez":
-            said = {"live": (holds := self._health.is_live)}
+            status, said = HTTPStatus.NOT_FOUND, {"error": "there are /livez, /readyz and /metrics"}
+        elif environ["REQUEST_METHOD"] != "GET":
+            status, said = HTTPStatus.METHOD_NOT_ALLOWED, {"error": "use GET"}
+            headers.append(("Allow", "GET"))
+        elif path == "/metrics":
+            metrics: Iterable[bytes] = self._metrics(environ, start_response)
+            return metrics
         else:
+            status, said = self._probed(path)
+        start_response(f"{status.value} {status.phrase}", headers)
+        return [json.dumps(said).encode()]
+
+    def _probed(self, path: str) -> tuple[HTTPStatus, dict[str, Any]]:
+        said: dict[str, Any] = {"live": (holds := self._health.is_live)}
+        if path == "/readyz":
             reasons = self._health.reasons()
             said = {"ready": (holds := not reasons), "reasons": reasons}
-        return _response(HTTPStatus.OK if holds else HTTPStatus.SERVICE_UNAVAILABLE, said)
-
-    async def _scraped(self, headers: bytes) -> bytes:
-        asked = BytesParser().parsebytes(headers, headersonly=True)
-        return await self._loop.run_in_executor(self._scraping, self._exposition, asked)
-
-    def _exposition(self, asked: Message) -> bytes:
-        encode, kind = choose_encoder(asked.get("Accept", ""))
-        text, about = encode(self._registry), {"Content-Type": kind}
-        if "gzip" in asked.get("Accept-Encoding", ""):
-            text, about["Content-Encoding"] = gzip.compress(text, 1), "gzip"
-        return _encoded(HTTPStatus.OK, text, about)
-
-
-def _response(status: HTTPStatus, said: object, headers: Mapping[str, str] | None = None) -> bytes:
-    return _encoded(status, json.dumps(said).encode(), {"Content-Type": "application/json", **(headers or {})})
-
-
-def _encoded(status: HTTPStatus, body: bytes, headers: Mapping[str, str]) -> bytes:
-    lines = {**headers, "Content-Length": str(len(body)), "Connection": "close"}
-    head = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {text}" for name, text in lines.items())]
-    return "\r\n".join([*head, "", ""]).encode("latin-1") + body
+        return HTTPStatus.OK if holds else HTTPStatus.SERVICE_UNAVAILABLE, said

@@ -29,7 +29,6 @@ from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_sp
 from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
-from clipper_agents.rollout.read_comparisons import begins_ms
 from clipper_agents.settings.sections import StewardSection
 from clipper_agents.settings.workers import WorkerSettings
 from clipper_topics.comparison import Comparison
@@ -37,6 +36,8 @@ from clipper_topics.drift import DriftEvent
 
 logger = logging.getLogger(__name__)
 
+SLACK_MS = 5 * 60_000
+"""Allowed difference between the clock of a change's author and the brokers' clock."""
 REVISION_WITHIN_S = 10.0
 """A revision that somebody has decided under is on the control topic; one of an application that was deleted is not."""
 REPORT_EVERY_S = 1.0
@@ -137,7 +138,7 @@ class RolloutController:
         self._followed, self._specs, self._revisions, self._caught_up = -1, {}, {}, False
         try:
             await self._follow(fold)
-            await logs.start(begins_ms(self._specs))
+            await logs.start(min(one.begins_ms for one in self._specs.values()) - SLACK_MS)
             async for records in logs.follow():
                 if not comparison_specs(control):
                     return
@@ -207,8 +208,8 @@ class RolloutController:
 
     def _take_control(self, records: Iterable[Record]) -> None:
         self._control.take(records)
-        self._metrics.keep_applications(self._control.manifests.applications)
-        self._metrics.keep_models(self._control.manifests.models)
+        self._metrics.keep("application", self._control.manifests.applications)
+        self._metrics.keep("model", self._control.manifests.models)
         self._control_moved.set()
 
     # --- decisions and detections -----------------------------------------------------------------------------------
@@ -228,7 +229,7 @@ class RolloutController:
             self._refused_changes[change] = revision
         else:
             self._decided[name] = revision
-        self._metrics.count_decision(name, decision.command, outcome)
+        self._metrics.counter("clipper_decisions_total", name, decision.command, outcome).inc()
         event(logger, f"{decision.command} {outcome}", logging.INFO, **_decision_fields(decision))
 
     async def _applied(self, decision: RolloutDecision) -> str:
@@ -250,7 +251,8 @@ class RolloutController:
         news = await retry(what, partial(self._changes.note_drift, found), wait_s=RESTART_WAIT_S, passes=_is_delayed)
         self._control.drifts[found.application, found.model] = found
         if news:
-            self._metrics.count_drift(found.application, found.model, worse=found.worse)
+            direction = "up" if found.worse else "down"
+            self._metrics.counter("clipper_drifts_total", found.application, found.model, direction).inc()
             text = "loss has risen" if found.worse else "loss has fallen"
             event(logger, text, logging.WARNING if found.worse else logging.INFO, **_drift_fields(found))
 
@@ -258,7 +260,7 @@ class RolloutController:
         for name, reason in fold.refused.items():
             if self._refused.get(name) != reason:
                 self._refused[name] = reason
-                self._metrics.count_drift_refused(name)
+                self._metrics.counter("clipper_drift_refused_total", name).inc()
                 event(logger, "drift is not watched", logging.WARNING, application=name, reason=reason)
 
     def _report(self, fold: EvidenceFold, lag: Mapping[tuple[str, int], int]) -> None:
@@ -270,7 +272,7 @@ class RolloutController:
         if self._caught_up:  # what a part of the logs says is not how things are
             self._reports.put(self.comparisons, now_s)
         self._metrics.set_dropped(fold.dropped)
-        self._metrics.set_remembered(fold.remembered)
+        self._metrics.gauge("clipper_comparison_queries").set(fold.remembered)
         self._metrics.set_consumer_lag(lag)
 
     def _show(self, comparisons: tuple[Comparison, ...]) -> None:

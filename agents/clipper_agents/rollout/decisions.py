@@ -85,11 +85,7 @@ class ControlChanges:
 
 
 def plan_of(decision: RolloutDecision, published: Manifests) -> Plan:
-    """The change of the manifests that a decision asks for.
-
-    Raises:
-        RefusedChange: the change's rule refuses it.
-    """
+    """The change of the manifests that a decision asks for."""
     application, model = decision.application, decision.model
     if decision.command == "step":
         assert decision.share is not None

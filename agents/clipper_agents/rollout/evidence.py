@@ -36,13 +36,6 @@ class UnknownRevision(Exception):
 class EvidenceFold:
     """All that the logs say of the compared applications, up to one place in them.
 
-    Args:
-        catalogue: The topics.
-        revision: The revision of an application that is followed now.
-        horizon_s: How long after its prediction a feedback still counts.
-        most_queries: How many are kept at most, between a prediction and its feedback.
-        drifts: The newest known detection by application and version.
-
     Attributes:
         unusable: Records that could not be used, by reason: `undecodable`, `invalid`.
         detected: Changes of losses that were seen, until somebody takes them away.
@@ -100,12 +93,7 @@ class EvidenceFold:
         return None if query is None else self._observe(query, record, at_ms)
 
     def decisions(self, applications: Iterable[str], *, all_read: bool = False) -> list[RolloutDecision]:
-        """The changes that the rules of these applications ask for, aborts first.
-
-        Args:
-            applications: Their names.
-            all_read: Whether the logs were read to their ends; otherwise the newest queries may not be answered yet.
-        """
+        """The changes that the rules of these applications ask for, aborts first."""
         compared = [self._evidence[name] for name in applications if name in self._evidence]
         newest_ms = None if all_read else self._newest_ms
         found = [one for evidence in compared for one in evidence.decisions(newest_ms)]

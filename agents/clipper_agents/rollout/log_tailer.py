@@ -87,13 +87,6 @@ class MergedLogTailer:
             positions = self._reader.positions
             self.caught_up = all(positions[tp] >= end for tp, end in self._first_ends.items())
 
-    async def to_the_end(self) -> AsyncIterator[list[tuple[int, Record]]]:
-        """Lists of records up to where the partitions ended at the start, as `follow` gives them."""
-        while behind := self._reader.behind:
-            await self._fetch(behind)
-            yield list(self._order.release(self._at_end(), float("inf")))
-        yield list(self._order.release(self._at_end(), float("inf")))
-
     async def _fetch(self, partitions: Iterable[TopicPartition]) -> None:
         wanted = [tp for tp in partitions if self._order.waiting(tp) < MOST_WAITING]
         for tp, records in (await self._reader.fetch(wanted, wait_s=FOLLOW_WAIT_S)).items():

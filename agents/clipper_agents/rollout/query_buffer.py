@@ -52,12 +52,6 @@ class BufferedQuery:
 class QueryBuffer:
     """Queries by partition, id and application, oldest first.
 
-    Args:
-        horizon_s: How long after its prediction a feedback still counts, in seconds.
-        most_queries: How many are kept at most.
-        decided: Called with each query once its decision is known.
-        given_up: Called with each query that was decided and gets no feedback any more.
-
     Attributes:
         dropped: By reason: `full` (more queries than are kept), `no_audit` (feedback came, the audit did not).
     """

@@ -92,14 +92,7 @@ class ApplicationEvidence:
             self._losses = self._candidates()
 
     def decide(self, revision: int, decision: LoggedDecision, failed: Collection[str], asked_ms: int) -> list[Opened]:
-        """Take in what was decided about a query; what waits for its feedback.
-
-        Args:
-            revision: Under which it was.
-            decision: Who was asked, and what each said.
-            failed: Who said that it failed.
-            asked_ms: When the query was asked, milliseconds since the epoch.
-        """
+        """Take in what was decided about a query; what waits for its feedback."""
         found: list[Opened] = []
         if revision >= self.spec.candidates_since:
             compared = self._losses.decide(asked_ms // 1000, decision.propensities, decision.unanswered)
@@ -115,8 +108,7 @@ class ApplicationEvidence:
     def decisions(self, newest_ms: int | None = None) -> Iterator[RolloutDecision]:
         """The changes that the rules ask for: of trials in their order, then of candidates.
 
-        Args:
-            newest_ms: Time of the newest record that was read; None: all that there is was read.
+        The newest record that was read is of `newest_ms`; None: all that there is was read.
         """
         before = None if newest_ms is None else int(newest_ms - self._answered_within_ms) // 1000
         for ref, trial in self._trials.items():

@@ -28,10 +28,6 @@ def run(settings: WorkerSettings[StewardSection], metrics: StewardMetrics, port:
     """Compare and decide until SIGTERM or SIGINT; prints `ready role=steward instance=... metrics=PORT` first.
 
     Its metrics and probes are served on `port` already.
-
-    Raises:
-        SetupError: Kafka refuses a right.
-        SystemExit: it could not go on.
     """
     aiokafka_patches.install()
     metrics.health.waits_for = "the control topic is not read yet"

@@ -24,7 +24,7 @@ from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import TopicIds
-from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.tracing import start_tracing
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import PartitionCaches
@@ -112,7 +112,7 @@ class RouterProcess:
         self._selection = SelectionStore(self._table, catalogue.partitions)
         self._registry = ApplicationRegistry(
             changed=self._selection.forget,
-            refused=metrics.count_refused_manifest,
+            refused=metrics.counter("clipper_manifests_refused_total").inc,
             allowed=settings.allowed,
             files=settings.files,
             ready=self._hosts.is_ready,
@@ -136,9 +136,7 @@ class RouterProcess:
         self._queries = QueryConsumer(app, catalogue.queries, self._router)
         self._pipeline = QueryPipeline(self._router, stores, self._queries, metrics, app, traces)
         self._sender = RequestSender(app, catalogue, identity, self._registry, self._pipeline, traces)
-        self._colocated = ColocatedModels(
-            HostMetrics(metrics.families), self._pipeline, app, settings.allowed, settings.files, traces.sink
-        )
+        self._colocated = ColocatedModels(metrics, self._pipeline, app, settings.allowed, settings.files, traces.sink)
         read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
         self._deferred = DeferredQueries(read_again(), catalogue.queries, self._queries, self._router.admission)
         self._backlogs = SkippedBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries)
@@ -326,29 +324,31 @@ class RouterProcess:
 
     async def _report(self) -> None:
         metrics, app = self.metrics, self.app
-        metrics.count_rebalances(app.rebalances - self._rebalances)
+        metrics.counter("clipper_rebalances_total").inc(app.rebalances - self._rebalances)
         self._rebalances = app.rebalances
-        metrics.set_in_flight(self._router.in_flight)
-        metrics.set_deferred(self._router.admission.deferred + self._backlogs.skipped)
-        metrics.set_cache_bytes(self._caches.size_bytes)
+        metrics.gauge("clipper_in_flight").set(self._router.in_flight)
+        metrics.gauge("clipper_deferred_queries").set(self._router.admission.deferred + self._backlogs.skipped)
+        metrics.gauge("clipper_cache_bytes").set(self._caches.size_bytes)
         if (skew_s := self._skew.take()) is not None:
             self._ahead_s = skew_s
-            metrics.set_clock_skew(skew_s)
+            metrics.gauge("clipper_clock_skew_seconds").set(skew_s)
             self._skew.warn(skew_s, time.monotonic())
         if app.generation >= 0:
             metrics.set_consumer_lag(app.consumer.lag())
-            metrics.set_ready_hosts({ref: self._hosts.hosts(ref) for ref in self._registry.hosted})
+            hosts = {(ref,): self._hosts.hosts(ref) for ref in self._registry.hosted}
+            metrics.set_gauges("clipper_ready_hosts", hosts)
             self._report_applications()
 
     def _report_applications(self) -> None:
         """Show objectives and weights of applications with series of their own; end the series of those that left."""
         by_name = {application.name: application for application in self._registry.applications}
-        self.metrics.keep_applications({UNKNOWN_APPLICATION, *by_name})
-        self.metrics.set_objectives({name: application.objective_s for name, application in by_name.items()})
-        shown = [by_name[name] for name in self.metrics.shown_applications(by_name) if by_name[name].refs]
+        self.metrics.keep("application", {UNKNOWN_APPLICATION, *by_name})
+        objectives_s = {(name,): one.objective_s for name, one in by_name.items() if one.objective_s is not None}
+        self.metrics.set_gauges("clipper_objective_seconds", objectives_s)
+        shown = [by_name[name] for name in self.metrics.shown("application", by_name) if by_name[name].refs]
         weights = {application.name: self._selection.prepare(application, 0, None).weights for application in shown}
         shares = {(name, model): weight for name, of in weights.items() for model, weight in of.items()}
-        self.metrics.set_selection_weights(shares)
+        self.metrics.set_gauges("clipper_selection_weight", shares)
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:

@@ -17,7 +17,7 @@ from clipper_agents.host.engine import HostEngine, make_engine
 from clipper_agents.host.predictor import Predictor, prepare
 from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.tracing import TraceSink
 from clipper_agents.router.query_traces import colocated_rows
 from clipper_agents.router.requests import OutputReceiver
@@ -44,7 +44,7 @@ class ColocatedModels:
 
     def __init__(
         self,
-        metrics: HostMetrics,
+        metrics: ProcessMetrics,
         receiver: OutputReceiver,
         tasks: TaskRunner,
         allowed: Sequence[str],

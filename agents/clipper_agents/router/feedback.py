@@ -370,11 +370,12 @@ class FeedbackProcessor:
 
     def _count(self, step: Step, forwarded: int) -> None:
         for outcome, count in step.outcomes.items():
-            self._metrics.count_feedback(outcome, count)
+            self._metrics.counter("clipper_feedback_total", outcome).inc(count)
         if forwarded:
-            self._metrics.count_feedback("forwarded", forwarded)
+            self._metrics.counter("clipper_feedback_total", "forwarded").inc(forwarded)
         for _, error in step.refused:
-            self._metrics.count_dead_letters(self._catalogue.feedback, type(error).__name__)
+            topic, kind = self._catalogue.feedback, type(error).__name__
+            self._metrics.counter("clipper_dead_letters_total", topic, kind).inc()
 
 
 def _loop_time_s() -> float:

@@ -67,12 +67,12 @@ class OutputAgent:
         bad = [record.offset for record, _ in refused]
         acknowledge([record.offset for record in records if record.offset not in bad])
         if refused:
-            self._metrics.count_dead_letters(tp.topic, "undecodable", len(refused))
+            self._metrics.counter("clipper_dead_letters_total", tp.topic, "undecodable").inc(len(refused))
             self._dead_letters.put(refused, partial(acknowledge, bad))
         return frames
 
     def _measure_return(self, chunk: Chunk) -> None:
         took_s = newest_age_s(chunk)
-        self._metrics.observe_return(took_s)
+        self._metrics.histogram("clipper_stage_latency_seconds", "return").observe(took_s)
         router = self._pipeline.router
         router.return_s += (took_s - router.return_s) / MEMORY_CHUNKS

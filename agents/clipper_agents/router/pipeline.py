@@ -158,7 +158,8 @@ class QueryPipeline:
         for pieces in _pieces(frames):
             began_s = time.perf_counter()
             self.carry_out(self.router.gather(pieces, time.time()))
-            self._metrics.observe_combine(time.perf_counter() - began_s)
+            took_s = time.perf_counter() - began_s
+            self._metrics.histogram("clipper_stage_latency_seconds", "combine").observe(took_s)
 
     def fail(self, request: Request, reason: str) -> None:
         """Fail all rows of a request that could not be sent."""
@@ -202,11 +203,12 @@ class QueryPipeline:
         self._sender.put(request for request in effects.requests if not take(request))
         self._sender.forget(effects.forgotten)
         for application, queries in effects.queries.items():
-            metrics.count_queries(application or UNKNOWN_APPLICATION, queries)
+            metrics.counter("clipper_queries_total", application or UNKNOWN_APPLICATION).inc(queries)
         for ref, lookups in effects.lookups.items():
-            metrics.count_cache(ref, lookups, effects.hits.get(ref, 0))
+            metrics.counter("clipper_cache_lookups_total", ref).inc(lookups)
+            metrics.counter("clipper_cache_hits_total", ref).inc(effects.hits.get(ref, 0))
         if effects.coalesced:
-            metrics.count_coalesced(effects.coalesced)
+            metrics.counter("clipper_coalesced_total").inc(effects.coalesced)
         self._deferred.put(effects.deferred)
         self._consumer.update_room(effects.is_full)
         if effects.next_deadline_s is not None:

@@ -125,7 +125,8 @@ class QueryAgent:
     def _refuse(self, partition: int, undecodable: Refused, generation: int) -> None:
         """Have records that hold no query stored as dead letters, and then acknowledge them."""
         offsets = [record.offset for record, _ in undecodable]
-        self._metrics.count_dead_letters(undecodable[0][0].topic, "undecodable", len(offsets))
+        topic = undecodable[0][0].topic
+        self._metrics.counter("clipper_dead_letters_total", topic, "undecodable").inc(len(offsets))
         self._dead_letters.put(undecodable, partial(self._consumer.acknowledge, partition, offsets, generation))
 
 

@@ -159,7 +159,9 @@ class QueryTraces:
             trace, records, place, _ = traced[-1]
             observed = _observed(records, place)
             if observed is not None:
-                self._metrics.keep_trace(*observed, trace.parent[3:TRACE_END])
+                application, outcome, latency_s = observed
+                series = self._metrics.histogram("clipper_prediction_latency_seconds", application, outcome)
+                series.keep_trace(latency_s, trace.parent[3:TRACE_END])
 
     def audited(self, topic: str, outgoing: Iterable[OutgoingRecords], offsets: Sequence[int], took_s: float) -> None:
         """Note that audits are in the log, at these offsets, since a round of so many seconds."""

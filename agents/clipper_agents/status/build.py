@@ -1,10 +1,9 @@
-"""How the status of applications follows from what was read.
+"""How the status of a deployment follows from what was read: from its records, its brokers and the metrics of hosts."""
 
-[facts: what is declared, changed, learned] + [recent: what flowed] + [processes: what workers serve] -> [applications]
-"""
-
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import itemgetter
 
 from clipper_agents.control.plan import refs_of, wanted_hosts
@@ -12,14 +11,19 @@ from clipper_agents.status.deployment_view import DeploymentView, one_line
 from clipper_agents.status.model import (
     ApplicationStatus,
     ChangeStatus,
+    ClusterStatus,
+    Difference,
     DriftStatus,
+    GroupStatus,
     Latency,
     Loss,
+    ModelStatus,
     Stage,
+    Status,
     TrialStatus,
     VersionStatus,
-    WorkerMetrics,
 )
+from clipper_agents.status.processes import NO_METRICS, ServedMetrics
 from clipper_agents.status.traffic_window import (
     LEAST_ASKED,
     LONGEST_S,
@@ -34,7 +38,7 @@ from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.comparison import Comparison
 from clipper_topics.host_report import HostReport
-from clipper_topics.manifests import ApplicationManifest, Trial
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 
 SHOWN_CHANGES = 5
 RETIRED_SHOWN_S = 86_400.0
@@ -44,33 +48,42 @@ DRIFT_SHOWN_S = 7 * 86_400.0
 """As long as the logs are kept in which one can look why."""
 
 
-def is_known(report: HostReport, asked_s: float) -> bool:
-    """Whether a process says that it is ready, and for so long that its group knew it when it was asked."""
-    return report.state == "ready" and report.at_ms / 1000 <= asked_s - JOINS_WITHIN_S
-
-
 @dataclass(frozen=True, kw_only=True)
 class StatusBuilder:
-    """Makes the status of applications of what was read.
+    """Makes the status of a deployment of what was read.
 
     Attributes:
         facts: What is declared, changed and learned.
         recent: What flowed.
         now_s: The time, seconds since the epoch.
-        window_s: Seconds that figures of what flowed are of; an application's are of the last minute where it has fewer
-            than `LEAST_ASKED` queries in these.
         context: Whose weights and losses are wanted.
-        comparisons: What the logs say of trials of which the steward wrote nothing lately; one of which neither says
-            anything is compared by totals.
+        cluster: What the brokers say; None: they were not asked yet.
+        metrics: What hosts serve.
     """
 
     facts: DeploymentView
     recent: TrafficWindow
     now_s: float
-    window_s: int = WINDOW_S
     context: str | None = None
-    comparisons: Sequence[Comparison] = ()
-    workers: WorkerMetrics = field(default_factory=WorkerMetrics)
+    cluster: ClusterStatus | None = None
+    metrics: ServedMetrics = NO_METRICS
+    _models: dict[str, ModelStatus] = field(default_factory=dict, init=False)
+
+    def status(self, prefix: str, applications: Mapping[str, ApplicationStatus] | None = None) -> Status:
+        """The deployment whose topics have this prefix, with these applications, or with all as they are now."""
+        found = self.applications() if applications is None else applications
+        manifests, reports = self.facts.declared.manifests, self.facts.hosts.reports.values()
+        return Status(
+            prefix=prefix,
+            at_s=self.now_s,
+            applications={name: found[name] for name in sorted(manifests.applications.keys() & found.keys())},
+            models={ref: self.model(ref, manifests.models[ref]) for ref in sorted(manifests.models)},
+            unreadable={key: one.advice for key, one in manifests.unreadable.items()},
+            cluster=self.cluster,
+            processes={one.instance: tuple(map(one_line, one.problems)) for one in reports if one.problems},
+            routers=tuple(sorted(one.instance for one in reports if not one.model and self._is_known(one))),
+            pids={one.instance: one.pid for one in reports if one.pid is not None},
+        )
 
     def applications(self, names: Iterable[str] | None = None) -> dict[str, ApplicationStatus]:
         """Every application, or those named, by name."""
@@ -83,16 +96,18 @@ class StatusBuilder:
 
     def _application(self, manifest: ApplicationManifest, contexts: int | None) -> ApplicationStatus:
         name = manifest.name
-        counts = self.recent.window(name, self.now_s, self.window_s)
+        counts = self.recent.window(name, self.now_s, WINDOW_S)
         if counts.queries < LEAST_ASKED:
             counts = self.recent.window(name, self.now_s, LONGEST_S)
         state = self.facts.state(name, self.context)
         return ApplicationStatus(
+            name=name,
             models=tuple(manifest.models),
             revision=manifest.revision,
             policy=manifest.policy.name,
             objective_ms=manifest.objective_ms,
             window_s=counts.seconds,
+            is_estimate=counts.sampled,
             queries=round(counts.queries),
             defaults=_whole(counts.defaults),
             feedback=round(counts.feedback),
@@ -106,6 +121,61 @@ class StatusBuilder:
             changes=tuple(self._changes(name)),
         )
 
+    # --- models and their hosts -------------------------------------------------------------------------------------
+    def model(self, ref: str, manifest: ModelManifest) -> ModelStatus:
+        """What is known of a declared version beside its applications."""
+        if ref not in self._models:
+            reports, group = self.facts.hosts_of(ref), self._groups.get(ref)
+            is_known = not manifest.colocated and (group is not None or bool(self.facts.hosts.reports))
+            self._models[ref] = ModelStatus(
+                ref=ref,
+                colocated=manifest.colocated,
+                retired=manifest.retired,
+                replicas=wanted_hosts(manifest),
+                hosts=len(self._ready(ref)) if is_known else None,
+                unheard=() if manifest.retired else tuple(sorted(self._unheard(ref))),
+                starting=tuple(one.instance for one in reports if one.state in {"starting", "draining"}),
+                failed={
+                    one.instance: one_line(one.reason or "no reason given") for one in reports if one.state == "failed"
+                },
+                restarts=self.facts.restarts[ref],
+                target_ms=manifest.batch.target_ms,
+                batch_limit=self.metrics.batch_limits.get(ref),
+                batches=self.metrics.batches.get(ref),
+                lag=None if group is None else sum(group.lag.values()),
+            )
+        return self._models[ref]
+
+    @cached_property
+    def _groups(self) -> dict[str | None, GroupStatus]:
+        return {} if self.cluster is None else {group.model: group for group in self.cluster.groups}
+
+    def _members(self, ref: str) -> set[str] | None:
+        group = self._groups.get(ref)
+        return None if group is None else {member.instance for member in group.members}
+
+    def _is_known(self, report: HostReport) -> bool:
+        """Whether a process says that it is ready, and for so long that its group knew it when it was asked."""
+        asked_s = math.inf if self.cluster is None else self.cluster.at_s
+        return report.state == "ready" and report.at_ms / 1000 <= asked_s - JOINS_WITHIN_S
+
+    def _ready(self, ref: str) -> set[str]:
+        """Names of the hosts of a version that serve: they say so, and their group, where it was asked, hears of them.
+
+        One that may not say anything serves where it is in the group.
+        """
+        reports, members = self.facts.hosts_of(ref), self._members(ref)
+        ready = {report.instance for report in reports if report.state == "ready"}
+        if members is None:
+            return ready
+        return members - {report.instance for report in reports} | ready - self._unheard(ref)
+
+    def _unheard(self, ref: str) -> set[str]:
+        """Names of the hosts of a version that say that they are ready, and of which their group does not hear."""
+        members = self._members(ref)
+        said = {one.instance for one in self.facts.hosts_of(ref) if self._is_known(one)}
+        return set() if members is None else said - members
+
     # --- versions ---------------------------------------------------------------------------------------------------
     def _versions(
         self, manifest: ApplicationManifest, state: SelectionState, counts: TrafficCounts
@@ -113,17 +183,30 @@ class StatusBuilder:
         models = self.facts.declared.manifests.models
         present = [ref for ref in manifest.models if ref in models and not models[ref].retired]
         weights = weights_of(manifest, state, present)
-        for ref in manifest.models:
-            drift = self._drift(manifest.name, ref)
-            yield self._version(manifest.name, ref, "live", state, counts, weight=weights.get(ref), drift=drift)
-        for trial in manifest.trials:
-            drift = self._drift(manifest.name, trial.model)
-            share = trial.share
-            yield self._version(
-                manifest.name, trial.model, trial.stage, state, counts, declared_share=share, drift=drift
+        shares = {trial.model: trial.share for trial in manifest.trials}
+        stages: dict[str, Stage] = dict.fromkeys(manifest.models, "live")
+        stages |= {trial.model: trial.stage for trial in manifest.trials}
+        stages |= dict.fromkeys(self._retired(manifest), "retired")
+        for ref, stage in stages.items():
+            counted = counts.of(ref)
+            had = counted.asked if stage == "shadow" else counted.served
+            compared = self.facts.fresh_comparison((manifest.name, ref), self.now_s)
+            yield VersionStatus(
+                model=ref,
+                stage=stage,
+                declared=None if ref not in models else self.model(ref, models[ref]),
+                declared_share=shares.get(ref),
+                weight=weights.get(ref),
+                loss=self._loss(compared, state.of(ref)),
+                difference=_difference(compared),
+                share=min(1.0, had / counts.queries) if counts.queries else None,
+                queries=round(counted.asked),
+                unanswered=_whole(counted.unanswered),
+                said=one_line(counted.said),
+                latency=_latency(counted.latencies_ms),
+                cache_hit_ratio=counted.cached / counted.answered if counted.answered else None,
+                drift=None if stage == "retired" else self._drift(manifest.name, ref),
             )
-        for ref in self._retired(manifest):
-            yield self._version(manifest.name, ref, "retired", state, counts)
 
     def _retired(self, manifest: ApplicationManifest) -> list[str]:
         """Versions that left the application within the last day."""
@@ -134,59 +217,12 @@ class StatusBuilder:
         left = had.difference(refs_of(manifest)) & models.keys()
         return sorted(ref for ref in left if models[ref].retired)
 
-    def _version(
-        self,
-        application: str,
-        ref: str,
-        stage: Stage,
-        state: SelectionState,
-        counts: TrafficCounts,
-        *,
-        weight: float | None = None,
-        declared_share: float | None = None,
-        drift: DriftStatus | None = None,
-    ) -> VersionStatus:
-        model = self.facts.declared.manifests.models.get(ref)
-        reports = self.facts.hosts_of(ref)
-        has_hosts = model is not None and not model.colocated
-        counted, totals = counts.of(ref), state.of(ref)
-        had = counted.asked if stage == "shadow" else counted.served
-        return VersionStatus(
-            model=ref,
-            stage=stage,
-            declared_share=declared_share,
-            weight=weight,
-            loss=self._loss(application, ref, totals),
-            share=min(1.0, had / counts.queries) if counts.queries else None,
-            queries=round(counted.asked),
-            unanswered=_whole(counted.unanswered),
-            said=one_line(counted.said),
-            hosts=len(self.ready_hosts(ref)) if has_hosts and self._hosts_known(ref) else None,
-            replicas=0 if model is None else wanted_hosts(model),
-            colocated=model is not None and model.colocated,
-            declared=model is not None,
-            starting=tuple(report.instance for report in reports if report.state in {"starting", "draining"}),
-            failed={
-                report.instance: one_line(report.reason or "no reason given")
-                for report in reports
-                if report.state == "failed"
-            },
-            batch_limit=self.workers.batch_limits.get(ref),
-            latency=_latency(counted.latencies_ms),
-            lag=self.workers.lag.get(ref),
-            drift=drift,
-        )
-
-    def _hosts_known(self, ref: str) -> bool:
-        """Whether the hosts of the version, or its group, say anything about how many there are."""
-        return bool(self.facts.hosts.reports) or ref in self.workers.members
-
-    def _loss(self, application: str, ref: str, totals: ModelTotals) -> Loss | None:
+    def _loss(self, compared: Comparison | None, totals: ModelTotals) -> Loss | None:
         """What a version loses: as the steward has it, where it does; else, and in a context, by the totals."""
-        found = None if self.context is not None else self.facts.fresh_comparison((application, ref), self.now_s)
-        if found is None or found.loss is None:
+        if self.context is not None or compared is None or compared.loss is None:
             return _loss(totals.loss, totals.count)
-        return Loss(count=found.feedbacks, mean=found.loss, lower=found.loss_lower, upper=found.loss_upper)
+        lower, upper = compared.loss_lower, compared.loss_upper
+        return Loss(count=compared.feedbacks, mean=compared.loss, lower=lower, upper=upper)
 
     def _drift(self, application: str, ref: str) -> DriftStatus | None:
         """The newest detection, when it was a rise, and of the last week: a fall after it ends it."""
@@ -202,29 +238,9 @@ class StatusBuilder:
             detector=one_line(found.detector),
         )
 
-    def ready_hosts(self, ref: str) -> frozenset[str]:
-        """Names of the hosts of a version that serve: they say so, and their group, where it was asked, hears of them.
-
-        One that may not say anything serves where it is in the group.
-        """
-        reports, members = self.facts.hosts_of(ref), self.workers.members.get(ref)
-        ready = frozenset(report.instance for report in reports if report.state == "ready")
-        if members is None:
-            return ready
-        return members - {report.instance for report in reports} | ready - self.unheard_hosts(ref)
-
-    def unheard_hosts(self, ref: str) -> frozenset[str]:
-        """Names of the hosts of a version that say that they are ready, and of which their group does not hear."""
-        members = self.workers.members.get(ref)
-        said = (one for one in self.facts.hosts_of(ref) if is_known(one, self.workers.members_at_s))
-        return frozenset() if members is None else frozenset({one.instance for one in said} - members)
-
     # --- trials and changes -----------------------------------------------------------------------------------------
     def _trial(self, manifest: ApplicationManifest, trial: Trial, state: SelectionState) -> TrialStatus:
-        key = manifest.name, trial.model
-        found = self.facts.fresh_comparison(key, self.now_s) or next(
-            (one for one in self.comparisons if (one.application, one.model) == key), None
-        )
+        found = self.facts.fresh_comparison((manifest.name, trial.model), self.now_s)
         if found is None:
             mine, others = state.of(trial.model), sum(map(state.of, manifest.models), ModelTotals())
             difference, (lower, upper) = newcombe((mine.loss, mine.count), (others.loss, others.count))
@@ -288,8 +304,13 @@ def _loss(total: float, count: float) -> Loss | None:
     return Loss(count=round(count, 3), mean=total / count, lower=lower, upper=upper)
 
 
-def _latency(values: Sequence[float]) -> Latency | None:
-    p50_ms, p99_ms = quantile(0.5, values), quantile(0.99, values)
-    if p50_ms is None or p99_ms is None:
+def _difference(compared: Comparison | None) -> Difference | None:
+    if compared is None or compared.difference is None:
         return None
-    return Latency(p50_ms=p50_ms, p99_ms=p99_ms)
+    return Difference(mean=compared.difference, lower=compared.lower, upper=compared.upper)
+
+
+def _latency(values: Sequence[float]) -> Latency | None:
+    ordered = sorted(values)
+    p50_ms, p99_ms = quantile(0.5, ordered), quantile(0.99, ordered)
+    return None if p50_ms is None or p99_ms is None else Latency(p50_ms=p50_ms, p99_ms=p99_ms)

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +30,14 @@ from clipper_agents.kafka.retry import STATUS, retry
 from clipper_agents.kafka.topic_ids import read_topic_ids
 from clipper_agents.kafka.topic_renewal import replaced_logs
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import BrokerStatus, GroupStatus, MemberStatus, TopicStatus, WaitingRecords
+from clipper_agents.status.model import (
+    BrokerStatus,
+    ClusterStatus,
+    GroupStatus,
+    MemberStatus,
+    TopicStatus,
+    WaitingRecords,
+)
 from clipper_topics import codec
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.codec import UndecodableRecord
@@ -51,27 +57,8 @@ UNFINISHED_S = 5.0
 """A record that is not finished for so long after it should be has nobody who works at it, or too few."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterStatus:
-    """What the brokers said at one moment; as the attributes of `Status`."""
-
-    at_s: float
-    brokers: tuple[BrokerStatus, ...]
-    controller: bool
-    silent_addresses: tuple[str, ...]
-    topics: tuple[TopicStatus, ...]
-    missing_topics: tuple[str, ...]
-    replaced_topics: tuple[str, ...]
-    groups: tuple[GroupStatus, ...]
-    dead_letters: int
-
-
 class ClusterReader:
-    """Asks the brokers about a deployment. An asynchronous context manager: it connects, and closes.
-
-    Raises:
-        KafkaError: no broker answers, or a right is missing.
-    """
+    """Asks the brokers about a deployment. An asynchronous context manager: it connects, and closes."""
 
     def __init__(self, connection: KafkaConnection, catalogue: Catalogue) -> None:
         self._connection, self._catalogue = connection, catalogue
@@ -236,12 +223,6 @@ def readable(topics: Iterable[TopicStatus]) -> list[TopicPartition]:
 class ClusterWatch:
     """Asks again and again. What was said last stays while no broker answers.
 
-    Args:
-        connection: Where the deployment is.
-        catalogue: Its topics.
-        facts: What its records say now.
-        is_wanted: Whether anybody looks; while nobody does, nothing is asked.
-
     Attributes:
         newest: What was said last; None: nothing yet, or not since anybody looked.
         refused: Which right is missing, so that nothing is said.
@@ -292,11 +273,7 @@ class ClusterWatch:
 
 
 async def readable_partitions(connection: KafkaConnection, catalogue: Catalogue) -> list[TopicPartition]:
-    """The deployment's partitions that have a leader.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-    """
+    """The deployment's partitions that have a leader."""
     async with administration(connection) as admin:
         return readable(_topics(await admin.describe_topics(), catalogue))
 

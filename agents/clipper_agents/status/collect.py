@@ -1,85 +1,89 @@
-"""The status of a deployment, from Kafka alone: what its records say, and what its brokers do."""
+"""The status of a deployment, from Kafka alone: what its records say, and what its brokers do; once, or each second."""
 
 import asyncio
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka.clients import unreachable
+from clipper_agents.kafka.errors import checked_partitions
+from clipper_agents.kafka.reader import FOLLOW_WAIT_S
 from clipper_agents.kafka.retry import STATUS
-from clipper_agents.rollout.read_comparisons import read_comparisons
 from clipper_agents.status.build import StatusBuilder
-from clipper_agents.status.cluster import ClusterReader, readable
-from clipper_agents.status.deployment_view import DeploymentView
+from clipper_agents.status.cluster import ClusterReader, ClusterWatch, readable, readable_partitions
 from clipper_agents.status.model import Status
 from clipper_agents.status.processes import read_metrics
 from clipper_agents.status.tailer import DeploymentTailer
-from clipper_agents.status.whole import status_of, workers_of_groups
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.comparison import Comparison
 from clipper_topics.connection import KafkaConnection
 
-COMPARE_S = 15.0
-"""For the logs since the oldest trial; if that is too short, trials are compared by the totals of the table."""
+SILENT_S = 3.0
+"""A broker answers a fetch several times a second, unless it pauses for a moment."""
+SILENT = "no broker answers: figures are not known until one does"
 
 
-async def read_status(
-    connection: KafkaConnection, catalogue: Catalogue, context: str | None = None, metrics: Iterable[str] = ()
-) -> Status:
-    """The deployment now, with weights and losses of a context, or of queries without one.
-
-    `metrics` are addresses, `host:port`, of workers' metrics, besides those that processes report; one that does not
-    answer is left out.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-    """
+async def read_status(connection: KafkaConnection, catalogue: Catalogue, context: str | None = None) -> Status:
+    """The deployment now, with weights and losses of a context, or of queries without one."""
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(2 * STATUS.within_s):
-                return await _read(connection, catalogue, context, metrics, stack)
+                cluster_reader = await stack.enter_async_context(ClusterReader(connection, catalogue))
+                tailer = await stack.enter_async_context(DeploymentTailer(connection, catalogue, context=context))
+                unread = await tailer.catch_up(readable(await cluster_reader.topics()))
+                cluster = await cluster_reader.read(tailer.facts)
         except (KafkaError, OSError, TimeoutError) as error:
             raise await unreachable(connection, error) from error
-
-
-async def _read(
-    connection: KafkaConnection,
-    catalogue: Catalogue,
-    context: str | None,
-    metrics: Iterable[str],
-    stack: AsyncExitStack,
-) -> Status:
-    cluster_reader = await stack.enter_async_context(ClusterReader(connection, catalogue))
-    following = await stack.enter_async_context(DeploymentTailer(connection, catalogue, context=context))
-    unread = await following.catch_up(readable(await cluster_reader.topics()))
-    cluster = await cluster_reader.read(following.facts)
-    comparisons = await _compared(connection, catalogue, following.facts)
-    served = await read_metrics([*metrics, *following.facts.metrics_addresses])
+    metrics = await read_metrics(tailer.facts.metrics_addresses)
     builder = StatusBuilder(
-        facts=following.facts,
-        recent=following.recent,
+        facts=tailer.facts,
+        recent=tailer.recent,
         now_s=time.time(),
         context=context,
-        comparisons=comparisons,
-        workers=workers_of_groups(cluster, served),
+        cluster=cluster,
+        metrics=metrics,
     )
-    return status_of(builder, catalogue.prefix, builder.applications(), cluster, unread, following.refused)
+    found = builder.status(catalogue.prefix)
+    return replace(found, unread_topics=tuple(unread), refused_topics=tuple(sorted(tailer.refused)))
 
 
-async def _compared(connection: KafkaConnection, catalogue: Catalogue, facts: DeploymentView) -> Sequence[Comparison]:
-    """What the logs say of trials, where the steward wrote nothing about one of them lately.
-
-    Nothing where there are none, where the logs are too long, or may not be read.
-    """
-    declared, now_s = facts.declared.manifests.applications.values(), time.time()
-    trials = [(each.name, trial.model) for each in declared for trial in each.trials]
-    if all(facts.fresh_comparison(one, now_s) is not None for one in trials):
-        return ()
-    try:
-        async with asyncio.timeout(COMPARE_S):
-            found = await read_comparisons(connection, catalogue, facts.declared)
-            return [one for one in found if one.feedbacks]
-    except (TimeoutError, KafkaError):
-        return ()
+async def follow_status(
+    connection: KafkaConnection, catalogue: Catalogue, context: str | None, stopped: Callable[[], bool]
+) -> AsyncGenerator[Status, None]:
+    """The deployment at the end of each second, until `stopped` says so."""
+    partitions = await readable_partitions(connection, catalogue)
+    checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
+    async with DeploymentTailer(connection, catalogue, context=context, contexts=context is not None) as tailer:
+        unread = await tailer.catch_up(partitions)
+        watch = ClusterWatch(connection, catalogue, lambda: tailer.facts)
+        watching = asyncio.ensure_future(watch.run())
+        due_s = heard_s = time.time()  # a broker has just said what there is
+        try:
+            await watch.first.wait()
+            while not stopped():
+                if (left_s := due_s - time.time()) > 0:
+                    await tailer.poll(min(left_s, FOLLOW_WAIT_S))
+                    continue
+                now_s, heard_s = time.time(), max(heard_s, tailer.heard_s)
+                is_silent = now_s - heard_s > SILENT_S
+                builder = StatusBuilder(
+                    facts=tailer.facts,
+                    recent=tailer.recent,
+                    now_s=heard_s if is_silent else now_s,
+                    context=context,
+                    cluster=watch.newest,
+                )
+                yield replace(
+                    builder.status(catalogue.prefix),
+                    stale=SILENT if is_silent else "",
+                    unread_topics=tuple(unread),
+                    refused_topics=tuple(sorted(tailer.refused)),
+                    cluster_refused=watch.refused,
+                )
+                due_s = math.floor(time.time()) + 1.0
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)

@@ -58,7 +58,7 @@ class DeploymentView:
         contexts_whole: Whether every one of them was read.
         topic_ids: Ids of the logs that a partition's answers and rows refer to.
         events: Changes and hosts' reports in the order in which they were read, the newest last.
-        seen: How many events there were in all.
+        restarts: By version, how often the report of one of its hosts was of another process than the one before.
     """
 
     declared: ControlState = field(default_factory=lambda: ControlState(notes=("change", "drift"), saved_rows=False))
@@ -73,8 +73,9 @@ class DeploymentView:
     _partitions: set[int] = field(default_factory=set)
     _states: dict[tuple[str, str | None], SelectionState] = field(default_factory=dict)
     _hosts: defaultdict[str, dict[str, HostReport]] = field(default_factory=lambda: defaultdict(dict))
+    _lives: dict[tuple[str, str], HostReport] = field(default_factory=dict)
     events: deque[DeploymentEvent] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
-    seen: int = 0
+    restarts: Counter[str] = field(default_factory=Counter)
 
     # --- records ----------------------------------------------------------------------------------------------------
     def control(self, key: bytes | None, value: bytes | None, headers: Headers = (), offset: int = -1) -> None:
@@ -96,6 +97,9 @@ class DeploymentView:
         self._hosts[report.model].pop(report.instance, None)
         if value:
             self._hosts[report.model][report.instance] = report
+            before = self._lives.get((report.model, report.instance))
+            self._lives[report.model, report.instance] = report
+            self.restarts[report.model] += before is not None and _is_anew(before, report)
         host = f"host {report.instance} of {report.model}" if report.model else f"router {report.instance}"
         if not value:
             self._note(at_s, f"{host} left")
@@ -138,7 +142,6 @@ class DeploymentView:
 
     def _note(self, at_s: float, text: str, application: str | None = None) -> None:
         self.events.append(DeploymentEvent(at_s=at_s, application=application, text=text))
-        self.seen += 1
 
     # --- what they say together -------------------------------------------------------------------------------------
     def state(self, application: str, context: str | None = None) -> SelectionState:
@@ -170,11 +173,6 @@ class DeploymentView:
     def changes_of(self, application: str) -> Sequence[Change]:
         """Its changes, the newest first."""
         return [*self.declared.history(application).values()][::-1]
-
-    def events_since(self, seen: int) -> list[DeploymentEvent]:
-        """Those that came after so many."""
-        fresh = min(len(self.events), self.seen - seen)
-        return list(self.events)[len(self.events) - fresh :]
 
 
 def described(change: Change) -> str:
@@ -211,6 +209,17 @@ def one_line(text: str, most: int = LONGEST_TEXT) -> str:
     """
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
+def _is_anew(before: HostReport, report: HostReport) -> bool:
+    """Whether a later report is of another process: its pid is another one, or it begins once more.
+
+    In a container every process may have the same pid. A report that its supervisor wrote has none.
+    """
+    if None not in (before.pid, report.pid) and before.pid != report.pid:
+        return True
+    begins = report.state == "starting" or report.state == before.state == "ready"
+    return begins and report.at_ms > before.at_ms
 
 
 def _row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow | None] | None:

@@ -1,10 +1,9 @@
-"""What an operator sees of a deployment at one moment: records, which `build` and `collect` make of what was read.
+"""What an operator sees of a deployment at one moment: read by `status`, its JSON, the console and `up`'s probes.
 
 Times are seconds since the epoch, losses, weights and shares are in [0, 1], a version is `name:version`.
 docs/reference/status.md explains the figures.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -49,44 +48,76 @@ class DriftStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A version's mean loss minus that of the application's answers, with its interval, as the steward writes it."""
+
+    mean: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStatus:
+    """One declared version, whoever uses it.
+
+    Attributes:
+        replicas: How many hosts it should have; 0 when it is colocated or retired.
+        hosts: How many of them serve: they say so, and their group hears of them. None: it is colocated, or nobody
+            said.
+        unheard: Names of hosts that say that they are ready, and are not in their group.
+        starting: Names of hosts that are not ready yet, or not any more.
+        failed: Why a host failed, by its name.
+        restarts: How often one of its hosts began anew while it was followed.
+        target_ms: How long a batch should take at most.
+        batch_limit: Rows that a batch may have now; None where no metrics are known, as of `batches`, their latency.
+        lag: Requests that its hosts have not finished; None when unknown.
+    """
+
+    ref: str
+    colocated: bool = False
+    retired: bool = False
+    replicas: int = 0
+    hosts: int | None = None
+    unheard: tuple[str, ...] = ()
+    starting: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    restarts: int = 0
+    target_ms: float = 0.0
+    batch_limit: float | None = None
+    batches: Latency | None = None
+    lag: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionStatus:
     """One version of an application.
 
     Attributes:
         stage: `live`: one of its models. `retired`: it was, and its manifest is still there.
+        declared: What is known of it beside this application; None: it has no manifest.
         declared_share: Share of queries that a trial is to have.
         weight: The policy's trust in it; None when the policy does not choose it.
+        difference: As the steward wrote it lately.
         share: Share of the queries that it answered lately; of a shadow, for which it was asked. None without queries.
         queries: For how many queries it was asked in that time.
         unanswered: To how many of these it did not answer in full, by reason (`late`, `error`).
         said: What it said last when it failed.
-        hosts: How many of its hosts are ready; None: it runs in the routers, or nobody said.
-        replicas: How many hosts it should have; 0 when it runs in the routers.
-        declared: Whether its manifest exists.
-        starting: Names of hosts that are not ready yet, or not any more.
-        failed: Why a host failed, by its name.
-        batch_limit: Rows that a batch may have now; None where no metrics are known.
-        lag: Requests that its hosts have not finished; None when unknown.
+        latency: Of its answers that came from no cache, `cache_hit_ratio` being the share of the others.
     """
 
     model: str
     stage: Stage
+    declared: ModelStatus | None = None
     declared_share: float | None = None
     weight: float | None = None
     loss: Loss | None = None
+    difference: Difference | None = None
     share: float | None = None
     queries: int = 0
     unanswered: Mapping[str, int] = field(default_factory=dict)
     said: str = ""
-    hosts: int | None = None
-    replicas: int = 0
-    colocated: bool = False
-    declared: bool = True
-    starting: tuple[str, ...] = ()
-    failed: Mapping[str, str] = field(default_factory=dict)
-    batch_limit: float | None = None
     latency: Latency | None = None
-    lag: int | None = None
+    cache_hit_ratio: float | None = None
     drift: DriftStatus | None = None
 
 
@@ -143,6 +174,7 @@ class ApplicationStatus:
     Attributes:
         window_s: Seconds that `queries` (answered ones), `defaults` (by reason), `feedback`, `latency` and `stages` are
             of.
+        is_estimate: Whether these are of a sample of the records.
         stages: Where that latency comes from: `wait` for the decision, `models`; and `record`, after it.
         versions: Live ones first, then trials, then what is retired.
         contexts: How many contexts have weights of their own; None: not read.
@@ -151,11 +183,13 @@ class ApplicationStatus:
         changes: The last ones, the newest first.
     """
 
+    name: str
     models: tuple[str, ...]
     revision: int = 1
     policy: str = ""
     objective_ms: int | None = None
     window_s: int = 0
+    is_estimate: bool = False
     queries: int = 0
     defaults: Mapping[str, int] = field(default_factory=dict)
     feedback: int = 0
@@ -173,21 +207,10 @@ class ApplicationStatus:
         """Answered queries a second."""
         return self.queries / self.window_s if self.window_s else 0.0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerMetrics:
-    """What is known of processes besides records, by version.
-
-    Attributes:
-        members: Names of the processes in the group of a version's hosts, as of `members_at_s`.
-        lag: Requests that the hosts of a version have not finished.
-    """
-
-    members: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    members_at_s: float = math.inf
-    lag: Mapping[str, int] = field(default_factory=dict)
-    batch_limits: Mapping[str, float] = field(default_factory=dict)
-    batches: Mapping[str, Latency] = field(default_factory=dict)
+    @property
+    def feedback_per_s(self) -> float:
+        """Feedback a second."""
+        return self.feedback / self.window_s if self.window_s else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,44 +296,18 @@ class GroupStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelStatus:
-    """One model version that is declared: `replicas` hosts are wanted, 0 when it is colocated or retired.
-
-    Attributes:
-        live: How many hosts serve: they say so, and their group hears of them; of a colocated version the routers.
-        unheard: Names of hosts that say that they are ready, and are not in their group.
-    """
-
-    ref: str
-    colocated: bool
-    replicas: int
-    live: int
-    retired: bool = False
-    unheard: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """A deployment at one moment.
+class ClusterStatus:
+    """What the brokers said at one moment.
 
     Attributes:
         controller: Whether the cluster has one; without it nothing can be created or moved.
         silent_addresses: Addresses of the connection at which nobody takes a connection.
-        missing_topics: Those that it should have, and has not.
+        missing_topics: Those that the deployment should have, and has not.
         replaced_topics: Logs that were deleted and created again, which answers and what was learned refer to.
         groups: The routers' first, then those of the hosts.
-        unreadable: Manifests that this version cannot read, with the reason and what helps, by key.
         dead_letters: How many records were refused within the last hour.
-        unread_topics: Those that were not read to their end in time, so that figures are incomplete.
-        refused_topics: Those that this user may not read.
-        cluster_refused: Which right is missing to ask them.
-        cluster_at_s: When brokers and groups were asked; None: they were not, and nothing is known of them.
-        processes: What processes say is wrong with themselves, by name: their disk, their clock.
-        routers: Names of routers that say that they are ready.
-        pids: Process ids of routers and hosts, each on its own machine, by name.
     """
 
-    prefix: str
     at_s: float
     brokers: tuple[BrokerStatus, ...] = ()
     controller: bool = True
@@ -319,13 +316,34 @@ class Status:
     missing_topics: tuple[str, ...] = ()
     replaced_topics: tuple[str, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
-    applications: Mapping[str, ApplicationStatus] = field(default_factory=dict)
-    models: tuple[ModelStatus, ...] = ()
-    unreadable: Mapping[str, str] = field(default_factory=dict)
     dead_letters: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A deployment at one moment.
+
+    Attributes:
+        stale: Why these are no figures of now; empty: they are.
+        models: Every declared version, by `name:version`.
+        unreadable: Manifests that this version cannot read, with the reason and what helps, by key.
+        unread_topics: Those that were not read to their end in time, so that figures are incomplete.
+        refused_topics: Those that this user may not read.
+        cluster: None: brokers and groups were not asked, or may not be (`cluster_refused` says which right is missing).
+        processes: What processes say is wrong with themselves, by name: their disk, their clock.
+        routers: Names of routers that say that they are ready.
+        pids: Process ids of routers and hosts, each on its own machine, by name.
+    """
+
+    prefix: str
+    at_s: float
+    stale: str = ""
+    applications: Mapping[str, ApplicationStatus] = field(default_factory=dict)
+    models: Mapping[str, ModelStatus] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
     unread_topics: tuple[str, ...] = ()
     refused_topics: tuple[str, ...] = ()
-    cluster_at_s: float | None = None
+    cluster: ClusterStatus | None = None
     cluster_refused: str = ""
     processes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     routers: tuple[str, ...] = ()

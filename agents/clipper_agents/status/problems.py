@@ -12,19 +12,19 @@
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 
 from clipper_agents.kafka.errors import wrong_partitions
 from clipper_agents.kafka.topic_ids import stale_references
 from clipper_agents.status.model import (
     ApplicationStatus,
+    ClusterStatus,
     GroupStatus,
     Latency,
     ModelStatus,
     Status,
     TrialStatus,
-    VersionStatus,
     WaitingRecords,
 )
 from clipper_agents.status.traffic_window import LEAST_ASKED
@@ -49,62 +49,65 @@ ROUTER = "`clipper-stream worker router --instance NAME`"
 
 def reasons_of(status: Status, most_lag: int = MOST_LAG) -> list[str]:
     """What is wrong, a line each; `most_lag` unread records of one group are still fine."""
-    absent = [one.ref for one in status.models if one.replicas and not one.live]
+    groups = () if status.cluster is None else status.cluster.groups
     return [
+        *([status.stale] if status.stale else []),
         *_of_cluster(status),
         *_of_topics(status),
-        *(line for group in status.groups for line in _of_group(group, status, most_lag)),
+        *(line for group in groups for line in _of_group(group, status, most_lag)),
         *_of_manifests(status),
-        *(line for one in status.models for line in _of_hosts(one, status)),
+        *(line for one in status.models.values() for line in _of_hosts(one, status)),
         *(f"{name}: {line}" for name, lines in status.processes.items() for line in lines),
-        *application_reasons(status.applications, status.at_s, told=absent),
+        *(line for one in status.models.values() for line in _of_model(one, is_counted=status.cluster is not None)),
+        *_of_applications(status.applications, status.at_s),
     ]
 
 
 # --- brokers and topics ---------------------------------------------------------------------------------------------
 def _of_cluster(status: Status) -> Iterator[str]:
-    if status.cluster_at_s is None:
+    if (cluster := status.cluster) is None:
         yield status.cluster_refused or NOT_YET
         return
-    if (age_s := status.at_s - status.cluster_at_s) > CLUSTER_AGE_S:
+    if (age_s := status.at_s - cluster.at_s) > CLUSTER_AGE_S:
         yield f"brokers and groups said nothing for {age_s:.0f} s: is a broker slow? run `clipper-stream status`"
-    for address in status.silent_addresses:
+    for address in cluster.silent_addresses:
         yield f"address {address}: nobody takes a connection: start the broker, or correct the address"
-    for one in status.brokers:
+    for one in cluster.brokers:
         if not one.reachable:
             yield f"broker {one.node_id} at {one.address} does not answer: look at its log, and start it again"
-    if not status.controller:
+    if not cluster.controller:
         yield "the cluster has no controller: start the missing nodes"
-    if status.dead_letters > MOST_DEAD_LETTERS:
+    if cluster.dead_letters > MOST_DEAD_LETTERS:
         yield (
-            f"{status.dead_letters} records could not be read within the last hour: "
+            f"{cluster.dead_letters} records could not be read within the last hour: "
             f"`clipper-stream dead-letters list` has them, with who sent what"
         )
 
 
 def _of_topics(status: Status) -> Iterator[str]:
-    if missing := status.missing_topics:
+    if status.cluster is not None:
+        yield from _of_described_topics(status.cluster)
+    for topic in status.unread_topics:
+        yield f"topic {topic}: not read to its end in time, so figures are incomplete: look again, is a broker slow?"
+    for topic in status.refused_topics:
+        yield f"topic {topic}: this user may not read it, so figures are missing: give it the right to Read"
+
+
+def _of_described_topics(cluster: ClusterStatus) -> Iterator[str]:
+    if missing := cluster.missing_topics:
         what = f"topic {missing[0]} does" if len(missing) == 1 else f"{len(missing)} topics ({', '.join(missing)}) do"
         yield f"{what} not exist: run `clipper-stream topics create`"
-    if status.replaced_topics:
-        yield str(stale_references(status.replaced_topics))
-    for one in status.topics:
+    if cluster.replaced_topics:
+        yield str(stale_references(cluster.replaced_topics))
+    for one in cluster.topics:
         if one.configured not in (None, one.partitions):
             yield wrong_partitions(one.name, one.partitions, one.configured)
         if one.leaderless:
             numbers = _listed(one.leaderless)
             yield f"topic {one.name}: partitions {numbers} have no leader: start the brokers that hold them"
-    if thin := [one for one in status.topics if one.under_replicated]:
+    if thin := [one for one in cluster.topics if one.under_replicated]:
         count, names = sum(len(one.under_replicated) for one in thin), ", ".join(one.name for one in thin)
         yield f"{count} partitions have fewer copies than they should ({names}): is a broker down, or catching up?"
-    for topic in status.unread_topics:
-        yield f"topic {topic}: not read to its end in time, so figures are incomplete: look again, is a broker slow?"
-    yield from map(refused_reason, status.refused_topics)
-
-
-def refused_reason(topic: str) -> str:
-    """What is missing when a user may not read a topic."""
-    return f"topic {topic}: this user may not read it, so figures are missing: give it the right to Read"
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------
@@ -186,57 +189,62 @@ def _listed(partitions: tuple[int, ...]) -> str:
 
 # --- manifests and hosts --------------------------------------------------------------------------------------------
 def _of_manifests(status: Status) -> Iterator[str]:
-    declared = {model.ref for model in status.models}
     for name, application in status.applications.items():
         for version in application.versions:
-            if version.stage != "retired" and version.model not in declared:
+            if version.declared is None:
                 yield f"application {name}: model {version.model} is not declared: run `clipper-stream apply`"
     for key, why in status.unreadable.items():
         yield f"manifest {key} cannot be read: {why}"
 
 
 def _of_hosts(one: ModelStatus, status: Status) -> Iterator[str]:
-    if status.cluster_at_s is None:
+    if status.cluster is None:
         return  # who may not ask the groups does not know
-    for name in one.unheard if one.live < one.replicas else ():
+    hosts = one.hosts or 0
+    for name in one.unheard if hosts < one.replicas else ():
         yield (
             f"host {name} of model {one.ref} says that it is ready, and its group does not hear of it: it is frozen, "
             f"cut off or was killed: {_kill(name, status)}, then "
             f"`clipper-stream worker host {one.ref} --instance {name}`, which `up` does by itself"
         )
-    versions = (version for each in status.applications.values() for version in each.versions)
-    failed = max((len(version.failed) for version in versions if version.model == one.ref), default=0)
-    if one.live < one.replicas - len(one.unheard) - failed:
+    if hosts < one.replicas - len(one.unheard) - len(one.failed):
         yield (
-            f"model {one.ref} has {one.live} of {one.replicas} hosts: "
+            f"model {one.ref} has {hosts} of {one.replicas} hosts: "
             f"run `clipper-stream worker host {one.ref} --instance NAME`, or look at the log of `up`"
         )
 
 
 # --- applications ---------------------------------------------------------------------------------------------------
-def application_reasons(
-    applications: Mapping[str, ApplicationStatus], now_s: float, told: Collection[str] = ()
-) -> list[str]:
-    """What is wrong, the versions first, each once; of those in `told` it is known that they have no process."""
-    versions = {one.model: one for each in applications.values() for one in each.versions if one.stage != "retired"}
+def application_reasons(application: ApplicationStatus, now_s: float) -> list[str]:
+    """What is wrong with one application and the versions that it uses."""
+    used = {one.model: one.declared for one in application.versions if one.declared is not None}
     return [
-        *(line for _, version in sorted(versions.items()) for line in _of_version(version, version.model in told)),
-        *(line for name, each in applications.items() for line in _of_answers(name, each)),
-        *(line for name, each in applications.items() for line in _of_trials(name, each, now_s)),
+        *(line for _, model in sorted(used.items()) for line in _of_model(model, is_counted=False)),
+        *_of_applications({application.name: application}, now_s),
     ]
 
 
-def _of_version(version: VersionStatus, told: bool) -> Iterator[str]:
-    for instance, reason in version.failed.items():
+def _of_applications(applications: Mapping[str, ApplicationStatus], now_s: float) -> Iterator[str]:
+    for name, each in applications.items():
+        yield from _of_answers(name, each)
+    for name, each in applications.items():
+        yield from _of_trials(name, each, now_s)
+
+
+def _of_model(model: ModelStatus, *, is_counted: bool) -> Iterator[str]:
+    """What its hosts say; whether enough of them serve is told by `_of_hosts` where these are counted."""
+    if model.retired:
+        return
+    for instance, reason in model.failed.items():
         yield (
-            f"host {instance} of model {version.model} failed: {reason}: "
+            f"host {instance} of model {model.ref} failed: {reason}: "
             f"correct the model or its manifest, then `clipper-stream apply`, or look at the host's log"
         )
-    if version.hosts == 0 and version.replicas and not told and not version.failed:
-        waiting = f" ({', '.join(version.starting)} not yet)" if version.starting else ""
+    if model.hosts == 0 and model.replicas and not is_counted and not model.failed:
+        waiting = f" ({', '.join(model.starting)} not yet)" if model.starting else ""
         yield (
-            f"model {version.model}: none of {version.replicas} hosts is ready{waiting}, so no query asks it: "
-            f"wait for its start, or run `clipper-stream worker host {version.model} --instance NAME`"
+            f"model {model.ref}: none of {model.replicas} hosts is ready{waiting}, so no query asks it: "
+            f"wait for its start, or run `clipper-stream worker host {model.ref} --instance NAME`"
         )
 
 

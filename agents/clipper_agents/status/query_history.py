@@ -11,7 +11,7 @@ Rules of this file:
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -19,10 +19,11 @@ from typing import NamedTuple, TypeVar
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from clipper_agents.dead_letters.reader import letter_of
+from clipper_agents.feedback.feedback_step import OrphanFeedback
 from clipper_agents.kafka.errors import KafkaUnreachable
-from clipper_agents.kafka.reader import NO_END, LogReader, Range, Record
+from clipper_agents.kafka.reader import FOLLOW_WAIT_S, NO_END, LogReader, Range, Record, open_reader
 from clipper_agents.kafka.retry import RetryPolicy
-from clipper_agents.status.feedback_outcome import refused_feedback
 from clipper_stream.client.access import failure
 from clipper_stream.client.errors import AccessRefused
 from clipper_stream.client.keys import partition_for
@@ -30,7 +31,7 @@ from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback
+from clipper_topics.feedback import EARLY_FEEDBACK_MS, Feedback, FeedbackAck
 from clipper_topics.logged_records import decode_prediction, read_prediction
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
@@ -260,8 +261,28 @@ def _ack(record: Record) -> tuple[int, str, str | None]:
 
 
 def _letter(record: Record, log: TopicPartition) -> tuple[int, str, str | None]:
-    offset, (outcome, why) = refused_feedback(record, log) or (-1, ("", ""))
-    return offset, "orphan" if outcome == "orphan" else "invalid", why
+    """Offset, outcome and reason of the feedback that a dead letter is about; offset -1 for one of another log."""
+    said = letter_of(record).said
+    if said is None or (said.topic, said.partition) != log:
+        return -1, "", None
+    is_orphan = said.exception.endswith(f".{OrphanFeedback.__name__}")
+    return said.offset, "orphan" if is_orphan else "invalid", said.message
+
+
+async def acknowledged(
+    kafka: KafkaConnection, catalogue: Catalogue, query_id: str, send: Callable[[], Awaitable[tuple[int, int]]]
+) -> FeedbackAck:
+    """Send a feedback that asks for an acknowledgement, and wait for that."""
+    async with open_reader(kafka, isolation_level="read_committed", fetch_wait_s=FOLLOW_WAIT_S) as reader:
+        await reader.follow(await reader.end_offsets(await reader.partitions_of(catalogue.feedback_acks)))
+        partition, offset = await send()
+        while True:
+            for tp, records in (await reader.fetch(wait_s=FOLLOW_WAIT_S)).items():
+                for record in records:
+                    ack = _decoded(lambda one: codec.feedback_acks.decode(one.value, one.headers), record)
+                    is_elsewhere = tp.partition != partition  # it was sent on, to the partition of its query
+                    if ack and ack.query_id == query_id and (is_elsewhere or ack.feedback_offset == offset):
+                        return ack
 
 
 async def record_at(reader: LogReader, tp: TopicPartition, offset: int) -> Record | None:
@@ -288,18 +309,7 @@ class QueryHistoryReader:
     async def read(
         self, query_id: str, application: str | None, partitions: Sequence[int], *, since_ms: int
     ) -> QueryHistory:
-        """Return what the logs say about a query.
-
-        Args:
-            query_id: Its id.
-            application: Its application; None: any that has a query with the id.
-            partitions: Those in which its records may be, all in one of them, see `partitions_of_query`.
-            since_ms: Look no further back, milliseconds since the epoch.
-
-        Raises:
-            KafkaUnreachable: no broker answers.
-            AccessRefused: this user may not read one of the topics.
-        """
+        """Return what the logs say about a query."""
         until_s = time.monotonic() + SEARCH_S
         async with self._answers():
             try:

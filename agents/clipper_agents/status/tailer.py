@@ -4,11 +4,15 @@ Rules of this file:
 - One plain consumer without a group: nothing is joined or committed, and no record is read twice.
 - Compacted topics are read whole, the logs from the last minute on, and of that no more than the newest few thousand.
 - A partition that cannot be read is named and not waited for: somebody who looks for a fault must see the rest.
-- Whoever looks on all day reads a sample of the logs: see `log_sampler`.
+- Whoever looks on all day reads a sample of the logs. Each topic has a budget of so many records a second, of which a
+  second's worth is saved up: while that suffices, every record is read. Where it does not, each partition is read for
+  its part of the budget, and on from where its log ended at the last fetch: what was read stands for what was skipped.
 """
 
 import asyncio
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -21,7 +25,6 @@ from clipper_agents.kafka.clients import translated_errors, unreachable
 from clipper_agents.kafka.reader import FOLLOW_BYTES, FOLLOW_WAIT_S, LogReader, Range, Record
 from clipper_agents.kafka.retry import STATUS
 from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, DeploymentView
-from clipper_agents.status.log_sampler import LogSampler
 from clipper_agents.status.traffic_window import LONGEST_S, TrafficWindow
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -51,10 +54,6 @@ class DeploymentTailer:
         facts: What is declared, changed and learned.
         recent: What flowed.
         refused: Topics that this user may not read.
-
-    Raises:
-        KafkaUnreachable: no broker answers.
-        AccessRefused: Kafka does not let us in.
     """
 
     def __init__(
@@ -72,15 +71,16 @@ class DeploymentTailer:
         self._connection, self._catalogue = connection, catalogue
         self._sample_per_s, self._sampled_s = sample_per_s, 0.0
         self._sampler: LogSampler | None = None
-        facts = self.facts
-        logs = {
-            catalogue.predictions: self._predicted,
-            catalogue.audits: self._audited,
-            catalogue.feedback: self._fed_back,
-        }
-        self._logs = set(logs)
+        facts, recent = self.facts, self.recent
+        self._logs = {catalogue.predictions, catalogue.audits, catalogue.feedback}
         self._folds: dict[str, Callable[[Record, float, float, float], None]] = {
-            **logs,
+            catalogue.predictions: lambda one, *at: recent.predicted(
+                codec.predictions.decode(one.value, one.headers), *at
+            ),
+            catalogue.audits: lambda one, *at: recent.audited(codec.audits.decode(one.value, one.headers), *at),
+            catalogue.feedback: lambda one, *at: recent.fed_back(
+                codec.feedback.decode(one.value, one.headers).application or "", *at
+            ),
             catalogue.control: lambda one, *_: facts.control(one.key, one.value, one.headers, one.offset),
             catalogue.hosts: lambda one, at_s, *_: facts.host(one.key, one.value, one.headers, at_s),
             catalogue.comparisons: lambda one, at_s, *_: facts.comparison(one.key, one.value, one.headers, at_s),
@@ -119,9 +119,6 @@ class DeploymentTailer:
         """Read what is there now, and return the names of topics that were not read to their end in time.
 
         `existing` are partitions that can be read; those of other topics are left alone.
-
-        Raises:
-            KafkaUnreachable: the brokers do not say what they hold.
         """
         found = [tp for tp in existing if tp.topic in self._topics()]
         async with translated_errors(self._connection):
@@ -135,14 +132,11 @@ class DeploymentTailer:
             sampled = self._logs | {self._catalogue.selection}  # of totals, a later record says what a skipped one did
             self._sampler = LogSampler(self._reader, sampled, self._sample_per_s)
             self._sampled_s = time.time()
+        self.facts.restarts.clear()  # what the topic still held happened before
         return sorted({tp.topic for tp in behind})
 
     async def poll(self, within_s: float = FOLLOW_WAIT_S) -> None:
-        """Read what has come, or wait so long for it. A topic that may not be read is left out from then on.
-
-        Raises:
-            KafkaUnreachable: what a broker gave is no log; one that is away is waited for.
-        """
+        """Read what has come, or wait so long for it. A topic that may not be read is left out from then on."""
         try:
             fetched = await self._fetched(within_s)
         except TopicAuthorizationFailedError as error:
@@ -156,7 +150,8 @@ class DeploymentTailer:
                 self._cut.remove(tp)
                 self.recent.since_s = max(self.recent.since_s, min(records[0].timestamp / 1000, now_s))
             for record in records:
-                self._take(record, now_s, weight)
+                with suppress(UndecodableRecord):  # routers put it on the dead letters, and `status` counts those
+                    self._folds[record.topic](record, record.timestamp / 1000, now_s, weight)
         self.recent.forget(now_s)
 
     async def _fetched(self, within_s: float) -> Sequence[tuple[TopicPartition, Sequence[Record], float]]:
@@ -203,19 +198,44 @@ class DeploymentTailer:
         left = {tp: offset for tp, offset in reader.positions.items() if tp.topic not in refused}
         await reader.follow(left, {tp: reader.ends[tp] for tp in left})
 
-    # --- records ----------------------------------------------------------------------------------------------------
-    def _take(self, record: Record, now_s: float, weight: float) -> None:
-        at_s = record.timestamp / 1000
-        try:
-            self._folds[record.topic](record, at_s, now_s, weight)
-        except UndecodableRecord:
-            return  # routers put it on the dead letters, and `status` counts those
 
-    def _predicted(self, record: Record, at_s: float, now_s: float, weight: float) -> None:
-        self.recent.predicted(codec.predictions.decode(record.value, record.headers), at_s, now_s, weight)
+class LogSampler:
+    """Reads topics as far as their budgets go, and whatever else the reader has assigned whole."""
 
-    def _audited(self, record: Record, at_s: float, now_s: float, weight: float) -> None:
-        self.recent.audited(codec.audits.decode(record.value, record.headers), at_s, now_s, weight)
+    def __init__(self, reader: LogReader, topics: Iterable[str], per_s: int) -> None:
+        self._reader, self._per_s = reader, per_s
+        self._budgets = dict.fromkeys(topics, float(per_s))
+        self._skipped: Counter[TopicPartition] = Counter()
+        """Offsets that no record stands for yet."""
+        self._at_s = 0.0
 
-    def _fed_back(self, record: Record, at_s: float, now_s: float, weight: float) -> None:
-        self.recent.fed_back(codec.feedback.decode(record.value, record.headers).application or "", at_s, now_s, weight)
+    async def read(self, now_s: float) -> list[tuple[TopicPartition, Sequence[Record], float]]:
+        """What was fetched of each partition, in log order, and for how many records each of these stands."""
+        reader, starts = self._reader, dict(self._reader.positions)
+        earned, self._at_s = self._per_s * min(1.0, now_s - self._at_s), now_s
+        self._budgets = {topic: min(self._per_s, left + earned) for topic, left in self._budgets.items()}
+        ends = {tp: reader.known_end(tp) for tp in starts if tp.topic in self._budgets}
+        parts = self._parts({tp: end - starts[tp] for tp, end in ends.items() if end > starts[tp]})
+        fetched = await reader.fetch(starts.keys() - parts.keys(), wait_s=0)
+        for tp, most in parts.items():
+            if most > 0:
+                fetched |= await reader.fetch([tp], max_records=most, wait_s=0)
+            if (skipped := ends[tp] - reader.positions[tp]) > 0:
+                reader.skip_to(tp, ends[tp])
+                self._skipped[tp] += skipped
+        return [(tp, records, self._weight(tp, records, starts[tp])) for tp, records in fetched.items()]
+
+    def _parts(self, ahead: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """How many records to read of each partition of the topics whose budget does not suffice for all."""
+        wanted: Counter[str] = Counter()
+        for tp, offsets in ahead.items():
+            wanted[tp.topic] += offsets
+        shares = {topic: self._budgets[topic] / offsets for topic, offsets in wanted.items()}
+        return {tp: math.ceil(shares[tp.topic] * offsets) for tp, offsets in ahead.items() if shares[tp.topic] < 1}
+
+    def _weight(self, tp: TopicPartition, records: Sequence[Record], start: int) -> float:
+        """For how many records each of these stands."""
+        if tp.topic in self._budgets:
+            self._budgets[tp.topic] -= len(records)
+        offsets: int = records[-1].offset + 1 - start
+        return 1 + self._skipped.pop(tp, 0) / offsets

@@ -19,8 +19,6 @@ WINDOW_S, LONGEST_S = 10, 60
 """Seconds of the figures: long enough for a p99, short enough to see a change; longer where there are few queries."""
 LEAST_ASKED = 20
 """Queries from which on something is said of answers."""
-_STEPS = 1024
-"""Of a weight of 1: sums of such numbers are exact below 2**43."""
 
 
 def quantile(q: float, values: Sequence[float]) -> float | None:
@@ -39,20 +37,8 @@ def _floats() -> "array[float]":
     return array("d")
 
 
-def _add(counts: dict[str, float], key: str, weight: float) -> None:
-    """Add a weight, which may be negative, to the count of a key; a count of nothing is not kept."""
-    if count := counts.get(key, 0) + weight:
-        counts[key] = count
-    else:
-        counts.pop(key, None)
-
-
-def _add_samples(samples: "array[float]", other: "array[float]", sign: int) -> None:
-    """Append samples, or take them away again, which are then the oldest ones."""
-    if sign > 0:
-        samples.extend(other)
-    else:
-        del samples[: len(other)]
+def _weights() -> defaultdict[str, float]:
+    return defaultdict(float)
 
 
 @dataclass(slots=True)
@@ -72,7 +58,7 @@ class VersionCounts:
     answered: float = 0
     cached: float = 0
     served: float = 0
-    unanswered: dict[str, float] = field(default_factory=dict)
+    unanswered: defaultdict[str, float] = field(default_factory=_weights)
     said: str = ""
     latencies_ms: "array[float]" = field(default_factory=_floats)
 
@@ -91,23 +77,20 @@ class VersionCounts:
 
     def add_missing(self, missing: Missing | MissingRow, weight: float) -> None:
         """Count why it did not answer in full."""
-        _add(self.unanswered, missing.reason, weight)
+        self.unanswered[missing.reason] += weight
         if missing.reason == "error":
             self.said = missing.explanation
 
-    def add(self, other: "VersionCounts", sign: int) -> None:
-        """Count the other's seconds too, or, where the sign is -1, no more."""
-        self.asked += sign * other.asked
-        self.answered += sign * other.answered
-        self.cached += sign * other.cached
-        self.served += sign * other.served
+    def add(self, other: "VersionCounts") -> None:
+        """Count a later second too."""
+        self.asked += other.asked
+        self.answered += other.answered
+        self.cached += other.cached
+        self.served += other.served
         for reason, weight in other.unanswered.items():
-            _add(self.unanswered, reason, sign * weight)
-        if "error" not in self.unanswered:
-            self.said = ""
-        elif sign > 0 and "error" in other.unanswered:
-            self.said = other.said
-        _add_samples(self.latencies_ms, other.latencies_ms, sign)
+            self.unanswered[reason] += weight
+        self.said = other.said or self.said
+        self.latencies_ms.extend(other.latencies_ms)
 
 
 @dataclass(slots=True)
@@ -115,7 +98,7 @@ class TrafficCounts:
     """What was counted of an application in so many seconds; whole numbers where everything was read.
 
     Attributes:
-        estimated: Records that stand for others too, which were not read.
+        sampled: Whether records stand for others too, which were not read.
         defaults: Default answers, by reason.
         latencies_ms: Of the answers that were read, from the query's timestamp.
         stages_ms: Of the same, by stage: `wait` for the decision, `models`, and `record` until the broker had it.
@@ -123,18 +106,13 @@ class TrafficCounts:
     """
 
     seconds: int = 0
-    estimated: int = 0
+    sampled: bool = False
     queries: float = 0
-    defaults: dict[str, float] = field(default_factory=dict)
+    defaults: defaultdict[str, float] = field(default_factory=_weights)
     latencies_ms: "array[float]" = field(default_factory=_floats)
     stages_ms: defaultdict[str, "array[float]"] = field(default_factory=lambda: defaultdict(_floats))
     versions: defaultdict[str, VersionCounts] = field(default_factory=lambda: defaultdict(VersionCounts))
     feedback: float = 0
-
-    @property
-    def sampled(self) -> bool:
-        """Whether the counts are estimates."""
-        return self.estimated > 0
 
     def of(self, ref: str) -> VersionCounts:
         """What was counted of a version, which may be nothing."""
@@ -152,29 +130,18 @@ class TrafficCounts:
             version.asked += weight
             version.add_missing(one, weight)
 
-    def add(self, other: "TrafficCounts", sign: int = 1) -> None:
-        """Count the other's seconds too, or, where the sign is -1, no more: they are then the oldest ones."""
-        self.estimated += sign * other.estimated
-        self.queries += sign * other.queries
-        self.feedback += sign * other.feedback
+    def add(self, other: "TrafficCounts") -> None:
+        """Count a later second too."""
+        self.sampled |= other.sampled
+        self.queries += other.queries
+        self.feedback += other.feedback
         for reason, weight in other.defaults.items():
-            _add(self.defaults, reason, sign * weight)
-        _add_samples(self.latencies_ms, other.latencies_ms, sign)
+            self.defaults[reason] += weight
+        self.latencies_ms.extend(other.latencies_ms)
         for stage, samples in other.stages_ms.items():
-            _add_samples(self.stages_ms[stage], samples, sign)
+            self.stages_ms[stage].extend(samples)
         for ref, counts in other.versions.items():
-            (version := self.versions[ref]).add(counts, sign)
-            if not version.asked:
-                del self.versions[ref]
-
-
-@dataclass(slots=True)
-class _Window:
-    """Counts of the seconds from `begin` to `end`, without that one."""
-
-    begin: int
-    end: int
-    counts: TrafficCounts
+            self.versions[ref].add(counts)
 
 
 class TrafficWindow:
@@ -187,22 +154,19 @@ class TrafficWindow:
     >>> recent = TrafficWindow()
     >>> recent.predicted(Prediction(query_id="0-1", application="digits", latency_ms=12.0), at_s=99.5, now_s=100.0)
     >>> recent.window("digits", now_s=100.0, seconds=10).queries
-    1
+    1.0
     """
 
     def __init__(self) -> None:
         self.since_s, self.until_s = 0.0, math.inf
         self._seconds: defaultdict[str, dict[int, TrafficCounts]] = defaultdict(dict)
-        self._windows: defaultdict[str, dict[int, _Window]] = defaultdict(dict)
-        """By application and length: a window that moves costs the seconds by which it does."""
-        self._oldest, self._shown = 0, 0
+        self._oldest = 0
 
-    def predicted(self, prediction: Prediction, at_s: float, now_s: float, weight: float = 1) -> None:
+    def predicted(self, prediction: Prediction, at_s: float, now_s: float, weight: float = 1.0) -> None:
         """Take a prediction in, with its timestamp and the time now, seconds since the epoch.
 
         One of a sample stands for `weight` predictions.
         """
-        weight = _exact(weight)
         if (counts := self._at(prediction.application, at_s, now_s, weight)) is None:
             return
         counts.queries += weight
@@ -214,41 +178,28 @@ class TrafficWindow:
         if prediction.predicted_at_ms:
             counts.stages_ms["record"].append(max(0.0, at_s * 1000 - prediction.predicted_at_ms))
         if prediction.default:
-            _add(counts.defaults, prediction.reason or "unknown", weight)
+            counts.defaults[prediction.reason or "unknown"] += weight
         counts.add_answers(prediction.models, prediction.missing, weight, served=not prediction.default)
 
-    def audited(self, audit: Audit, at_s: float, now_s: float, weight: float = 1) -> None:
+    def audited(self, audit: Audit, at_s: float, now_s: float, weight: float = 1.0) -> None:
         """Take an audit in, with times and weight as `predicted` does."""
-        weight = _exact(weight)
         if (counts := self._at(audit.application, at_s, now_s, weight)) is not None:
             counts.add_answers(audit.models, audit.missing, weight, served=False)
 
-    def fed_back(self, application: str, at_s: float, now_s: float, weight: float = 1) -> None:
+    def fed_back(self, application: str, at_s: float, now_s: float, weight: float = 1.0) -> None:
         """Take a feedback record in, with times and weight as `predicted` does."""
-        weight = _exact(weight)
         if (counts := self._at(application, at_s, now_s, weight)) is not None:
             counts.feedback += weight
 
     def window(self, application: str, now_s: float, seconds: int) -> TrafficCounts:
-        """What was counted in the seconds before now: whole ones, of which everything was read; at most `LONGEST_S`.
-
-        The counts are those of the window until it is asked for again: whoever keeps them copies them.
-        """
+        """What was counted in the seconds before now: whole ones, of which everything was read; at most `LONGEST_S`."""
         end = int(min(now_s, self.until_s))
         begin = max(end - seconds, min(end, math.ceil(self.since_s)))
-        found, window = self._seconds.get(application, {}), self._windows[application].get(seconds)
-        if window is None or not window.begin <= begin < window.end <= end:
-            window = _Window(begin, begin, TrafficCounts())
-        for second in range(window.begin, begin):
+        found, counts = self._seconds.get(application, {}), TrafficCounts(seconds=end - begin)
+        for second in range(begin, end):
             if second in found:
-                window.counts.add(found[second], -1)
-        for second in range(window.end, end):
-            if second in found:
-                window.counts.add(found[second])
-        window.begin, window.end, window.counts.seconds = begin, end, end - begin
-        self._windows[application][seconds] = window
-        self._shown = max(self._shown, end)
-        return window.counts
+                counts.add(found[second])
+        return counts
 
     def forget(self, now_s: float) -> None:
         """Drop the seconds that no window reaches any more, and applications without any."""
@@ -261,11 +212,6 @@ class TrafficWindow:
                 del seconds[second]
             if not seconds:
                 del self._seconds[application]
-        for application, windows in list(self._windows.items()):
-            for length in [length for length, window in windows.items() if window.begin < oldest]:
-                del windows[length]
-            if not windows:
-                del self._windows[application]
 
     def _at(self, application: str, at_s: float, now_s: float, weight: float) -> TrafficCounts | None:
         second = int(min(at_s, now_s))
@@ -274,12 +220,5 @@ class TrafficWindow:
         seconds = self._seconds[application]
         if (counts := seconds.get(second)) is None:
             counts = seconds[second] = TrafficCounts()
-        if second < self._shown:  # it came late
-            self._windows.pop(application, None)
-        counts.estimated += weight > 1
+        counts.sampled |= weight > 1
         return counts
-
-
-def _exact(weight: float) -> float:
-    """The weight in steps of which sums and differences are exact, so that nothing is left of what is taken away."""
-    return weight if weight == 1 else round(weight * _STEPS) / _STEPS

@@ -24,16 +24,14 @@ from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.startup_check import check_until_answered
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.observability.logging import DEFAULT_LOGS, LogOptions, event
-from clipper_agents.observability.metrics import SupervisorMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.probes import ProbeServer
 from clipper_agents.settings import Settings
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import WorkerMetrics
 from clipper_agents.status.problems import reasons_of
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_agents.status.whole import status_of, workers_of_groups
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.forked_process import WorkerTemplate
 from clipper_agents.supervisor.kafka_resources import KafkaResources
@@ -97,7 +95,7 @@ class Deployment:
         self._template = WorkerTemplate(program, worker_environment(self._environ))
         process_environment = process_environment or ProcessEnvironment()
         self.supervisor = Supervisor(replace(process_environment, launch=self._template.launch))
-        self.metrics, self.metrics_port = SupervisorMetrics(), 0
+        self.metrics, self.metrics_port = ProcessMetrics("supervisor"), 0
         self._stack = AsyncExitStack()
         self._facts = DeploymentView()
         self._watch: ClusterWatch | None = None
@@ -169,7 +167,7 @@ class Deployment:
         resources = KafkaResources(self.connection, self.catalogue, self.settings.kafka.replication)
         fleet = Fleet(self.supervisor, workers, resources, reports)
         self.supervisor.on_failure = fleet.failed
-        self.supervisor.on_restart = lambda name: self.metrics.count_restart(role_of(name))
+        self.supervisor.on_restart = lambda name: self.metrics.counter("clipper_restarts_total", role_of(name)).inc()
         targets = MetricsTargets(targets_file, self._metrics_address, self._ready_fields)
         telling = asyncio.create_task(targets.follow(), name="tell Prometheus")
         self._stack.push_async_callback(_end, telling)
@@ -204,7 +202,9 @@ class Deployment:
     def _serve_probes(self) -> None:
         section, metrics = self.settings.supervisor, self.metrics
         for role in ROLES:
-            metrics.watch_children(role, partial(self._count, role), partial(self._count, role, ready=True))
+            metrics.counter("clipper_restarts_total", role)
+            metrics.gauge("clipper_children_wanted", role).set_function(partial(self._count, role))
+            metrics.gauge("clipper_children_ready", role).set_function(partial(self._count, role, ready=True))
         probes = ProbeServer(metrics.registry, metrics.health)
         self.metrics_port = probes.start(section.metrics_port, section.metrics_address)
         self._stack.callback(probes.stop)
@@ -220,10 +220,9 @@ class Deployment:
         own = [f"{name} does not serve: {child.reason or 'it starts'}" for name, child in children if not child.fields]
         if own or self._watch is None or (cluster := self._watch.newest) is None:
             return own
-        workers = workers_of_groups(cluster, WorkerMetrics())
-        builder = StatusBuilder(facts=self._facts, recent=TrafficWindow(), now_s=time.time(), workers=workers)
         cluster = replace(cluster, dead_letters=0)  # what a client sends is no fault of who serves
-        return reasons_of(status_of(builder, self.catalogue.prefix, {}, cluster, (), ()))
+        builder = StatusBuilder(facts=self._facts, recent=TrafficWindow(), now_s=time.time(), cluster=cluster)
+        return reasons_of(builder.status(self.catalogue.prefix, {}))
 
     async def _start_gateway(self, specs: list[ChildSpec]) -> None:
         """A deployment whose gateway cannot start goes on: everything else works without it."""

@@ -17,10 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from clipper_agents.observability.logging import event
-from clipper_agents.status.processes import ANYWHERE
 
 log = logging.getLogger(__name__)
 
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what a worker listens on)
+"""Where a worker is that listens on every address of this machine."""
 LOOK_S = 0.5
 """Prometheus hears of a replaced file at once, and scrapes every few seconds."""
 

@@ -25,7 +25,7 @@ from clipper_agents.control.change_records import Signature
 from clipper_agents.control.errors import StaleRevision
 from clipper_agents.control.manifest_text import plan_lines, rollback_lines, undone_lines, written_lines
 from clipper_agents.control.plan import Plan
-from clipper_agents.control.restore import RestorePlan, carry_out, plan_restore, saved_source
+from clipper_agents.control.restore import RestorePlan, carry_out, plan_restore, to_undo
 from clipper_agents.control.rollback import plan_rollback, roll_back
 from clipper_agents.control.selection_states import state_of_rows
 from clipper_agents.control.state import ControlState, Manifests, read_control
@@ -41,7 +41,6 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelRef, Name
 from clipper_topics.restore import saved_in
-from clipper_topics.selection_rows import SavedRow
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +60,6 @@ class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
     application: Name = ""
     model: ModelRef = ""
     to_revision: Revision | None = None
-    revision: Revision | None = None
-    undo: bool = False
     position: Annotated[list[Position], Meta(max_length=MOST_LETTERS)] = []
     seen: Annotated[str, Meta(pattern=r"^\d{1,16}( r-[0-9a-f]{1,64})?$")] = "0"
     number: Annotated[str, Meta(max_length=100)] = ""
@@ -70,11 +67,7 @@ class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, fields: Mapping[str, Sequence[str]]) -> "ActionForm":
-        """Return the fields of a form, of which empty ones count as missing.
-
-        Raises:
-            Refusal: 400.
-        """
+        """Return the fields of a form, of which empty ones count as missing."""
         given = {name: [*texts] if name == "position" else texts[-1].strip() for name, texts in fields.items()}
         given = {name: value for name, value in given.items() if value}
         try:
@@ -142,23 +135,19 @@ async def _roll_back(target: Target, form: ActionForm, signature: Signature) -> 
     )
 
 
-async def _plan_weights(
-    target: Target, form: ActionForm, signature: Signature
-) -> tuple[ControlState, str, list[SavedRow], RestorePlan]:
-    """The registry, what of it counts as seen, the rows to come, and the restore of them."""
-    name = form.application
-    if (form.revision is None) is not form.undo:
-        raise Refusal(400, "give either revision or undo")
-    state = await read_control(*target)
+async def _plan_undo(target: Target, form: ActionForm, signature: Signature) -> tuple[ControlState, str, RestorePlan]:
+    """The registry, what of it counts as seen, and the restore that takes back the newest one."""
+    state, name = await read_control(*target), form.application
+    undone = to_undo(state.restores.values(), name)
+    plan = await plan_restore(*target, name, undone.restore.before or [], signature, undone.restore_id)
     newest = [each.restore_id for each in state.restores.values() if each.restore.application == name][-1:]
-    undoes, rows = saved_source(state, target[1], name, form.revision)
-    plan = await plan_restore(*target, name, rows, signature, undoes)
-    return state, " ".join([str(state.current(name)), *newest]), rows, plan
+    return state, " ".join([str(state.current(name)), *newest]), plan
 
 
 async def _preview_weights(target: Target, form: ActionForm) -> ActionPreview:
-    state, seen, rows, plan = await _plan_weights(target, form, Signature())
+    state, seen, plan = await _plan_undo(target, form, Signature())
     name, before = form.application, plan.restore.before
+    rows = next(one.restore.before or [] for one in state.restores.values() if one.restore_id == plan.restore.undoes)
     manifest = state.manifests.applications.get(name)
     refs = manifest.models if manifest else []
     sides = ({} if side is None else weights_of(manifest, state_of_rows(side, None), refs) for side in (before, rows))
@@ -167,14 +156,12 @@ async def _preview_weights(target: Target, form: ActionForm) -> ActionPreview:
     notes = [f"{saved_in(plan.markers)} rows are set, those of contexts among them. Shown are weights without one."]
     if before is None:
         notes.append("This cannot be undone, the rows now are too many: keep them by `selection export`.")
-    where = f"to revision {form.revision}" if form.revision else "to before the newest restore"
-    return ActionPreview(
-        f"Set the weights of {name} back {where}", [f"~ selection state of {name}", *changed], notes, seen
-    )
+    title = f"Set the weights of {name} back to before the newest restore"
+    return ActionPreview(title, [f"~ selection state of {name}", *changed], notes, seen)
 
 
 async def _restore_weights(target: Target, form: ActionForm, signature: Signature) -> list[str]:
-    _, seen, _, plan = await _plan_weights(target, form, signature)
+    _, seen, plan = await _plan_undo(target, form, signature)
     if form.seen != seen:
         raise StaleRevision(f"the manifest or the selection state of {form.application} was set since you looked at it")
     await carry_out(*target, plan)
@@ -210,14 +197,7 @@ DOERS = {
 
 
 class Actions:
-    """The actions on one deployment.
-
-    Args:
-        kafka: How to reach it.
-        catalogue: Its topics.
-        check: Raises a `Refusal` when Kafka cannot be asked now.
-        doers: The actions, by name.
-    """
+    """The actions on one deployment."""
 
     def __init__(
         self,
@@ -231,12 +211,7 @@ class Actions:
         self._confirmed: dict[tuple[str, str, bytes], asyncio.Task[list[str]]] = {}
 
     async def preview(self, action: str, caller: Caller, form: ActionForm) -> ActionPreview:
-        """Return what an action would do now.
-
-        Raises:
-            Refusal: the caller may not act, or Kafka does not answer.
-            ClipperError: a rule forbids it.
-        """
+        """Return what an action would do now."""
         doer = self._doer(action, caller, form)
         return await self._apart(self._previews, lambda: doer.preview(self._target, form))
 

@@ -11,51 +11,40 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
-from typing import TypeVar, cast
+from dataclasses import replace
 
 from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka.errors import checked_partitions
-from clipper_agents.status import figures
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch, readable_partitions
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.host_watch import HostWatch
-from clipper_agents.status.model import ApplicationStatus
+from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus, Status
 from clipper_agents.status.problems import application_reasons, reasons_of
+from clipper_agents.status.processes import NO_METRICS, ServedMetrics, read_metrics
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_agents.status.whole import status_of, workers_of_groups
 from clipper_agents.streaming.reachability import watch_topics
-from clipper_gateway.console.history import FINEST, Clock, SeriesHistory
-from clipper_gateway.console.rebuild import rebuild
+from clipper_gateway.console.history import FINEST_S, SeriesHistory, point_of
+from clipper_gateway.errors import Refusal
 from clipper_stream.errors import ClipperError
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
-T = TypeVar("T")
-
 SAMPLE_PER_S = 200
 AGAIN_S, SILENT_S, TICK_AT_S = 1.0, 3.0, 0.85
 """Between two attempts; without an answer, until that is told; behind a second, when all of it has been read."""
-POINTS_A_SECOND, STATUSES_A_SECOND, MODELS_A_SECOND = 20, 5, 250
-"""What is made at most: of more than two hundred applications, each has a point more seldom than every ten seconds."""
-SCRAPE_S, LOOKED_TICKS = 10.0, 30
-"""Between two readings of metrics; so long is something looked at by whoever asked for it once."""
-SUMMARIES, PROBLEMS, VERSIONS, DEPLOYMENT = "/summaries", "/problems", "/versions", "/deployment"
-"""Pages beside those of applications, which have no slash in their names."""
+STATUSES_A_SECOND, MODELS_A_SECOND = 20, 250
+"""Applications that are looked at in a second, in turns: of more than these each is some seconds old, and of more than
+two hundred a point is taken more seldom than every ten seconds. The whole deployment is looked at each second, and more
+seldom where it has more models."""
+SCRAPE_S, LOOKED_TICKS, MOST_SCRAPED = 10.0, 30, 12
+"""Between two readings of metrics; so long is something looked at by whoever asked for it once; hosts of a reading."""
 READING, SILENT = "the topics are being read", "no broker answers"
 
 
 class LiveView:
     """A deployment that is followed.
-
-    Args:
-        kafka: Where it is.
-        catalogue: Its topics.
-        history: Takes its figures in.
-        clock: Says the time, seconds since the epoch.
 
     Attributes:
         facts: What is declared, changed and learned.
@@ -68,18 +57,27 @@ class LiveView:
     """
 
     def __init__(
-        self, kafka: KafkaConnection, catalogue: Catalogue, history: SeriesHistory, clock: Clock = time.time
+        self,
+        kafka: KafkaConnection,
+        catalogue: Catalogue,
+        history: SeriesHistory,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.facts, self.recent, self.history = DeploymentView(contexts_read=False), TrafficWindow(), history
         self.at_s, self.is_read, self.tick, self.stale_reason = 0.0, False, 0, READING
         self._kafka, self._catalogue, self._clock = kafka, catalogue, clock
-        self._ticked, self._second = asyncio.Event(), 0
+        self._ticked, self._is_ending = asyncio.Event(), False
         self._left_out: tuple[Iterable[str], Iterable[str]] = (), ()
-        self._hosts = HostWatch()
+        """Topics that were not read to their end, and that may not be read."""
+        self._metrics: dict[str, ServedMetrics] = {}
         self.cluster = ClusterWatch(kafka, catalogue, lambda: self.facts, self._is_looked_at)
-        self._statuses: dict[str, ApplicationStatus] = {}
-        self._problems: dict[str, int] = {}
-        self._made: dict[str, tuple[int, object]] = {}
+        self._looked_tick = -LOOKED_TICKS
+        self._statuses: dict[str, tuple[int, ApplicationStatus]] = {}
+        """With the tick in which it was made, the oldest first."""
+        self._status: tuple[int, Status] | None = None
+        self._step, self._began_tick = -1, 0
+        self._kept: set[str] = set()
+        """Applications that have a point in this step of the history, which began at a tick."""
 
     async def run(self) -> None:
         """Follow the deployment, without end; a Kafka that is away is waited for."""
@@ -88,68 +86,85 @@ class LiveView:
                 tasks.create_task(work)
 
     async def next_tick(self, after: int) -> int:
-        """Wait until `tick` is beyond `after`, and return it."""
-        while self.tick <= after:
+        """Wait until `tick` is beyond `after`, and return it; who waits when the gateway ends is refused."""
+        while self.tick <= after and not self._is_ending:
             await self._ticked.wait()
+        if self._is_ending:
+            raise Refusal(503, "the gateway ends")
         return self.tick
 
-    # --- what pages show --------------------------------------------------------------------------------------------
-    def summaries(self) -> Sequence[figures.ApplicationSummary]:
-        """All applications in the order of their names."""
-        return self._once(SUMMARIES, lambda: figures.application_summaries(self._builder(), self._problems))
+    def end(self) -> None:
+        """See no further second."""
+        self._is_ending = True
+        self._ticked.set()
 
-    def status(self, name: str) -> ApplicationStatus | None:
-        """One application, whole; None: it is not declared."""
-        return self._once(name, lambda: self._status(name))
+    # --- what pages show --------------------------------------------------------------------------------------------
+    def applications(self) -> Sequence[ApplicationStatus]:
+        """All applications in the order of their names, as each was seen last."""
+        self._look_at([name for name in self._names() if name not in self._statuses])
+        self._looked_tick = self.tick
+        return [self._statuses[name][1] for name in self._names()]
+
+    def application(self, name: str) -> ApplicationStatus | None:
+        """One application as it is now; None: it is not declared."""
+        if name not in self.facts.declared.manifests.applications:
+            return None
+        if name not in self._statuses or self._statuses[name][0] < self.tick:
+            self._look_at([name])
+        self._looked_tick = self.tick
+        return self._statuses[name][1]
+
+    def status(self) -> Status:
+        """The whole deployment, made once a second at most."""
+        self._looked_tick = self.tick
+        ticks = 1 + len(self.facts.declared.manifests.models) // MODELS_A_SECOND
+        if self._status is None or self._status[0] <= self.tick - ticks:
+            applications = {one.name: one for one in self.applications()}
+            unread, refused = self._left_out
+            found = replace(
+                self._builder().status(self._catalogue.prefix, applications),
+                stale=self.stale_reason,
+                unread_topics=tuple(unread),
+                refused_topics=tuple(sorted(refused)),
+                cluster_refused=self.cluster.refused,
+            )
+            self._status = self.tick, found
+        return self._status[1]
 
     def reasons(self) -> Sequence[str]:
         """What is wrong, a line each with what helps."""
-        return self._once(PROBLEMS, self._reasons, 1 + len(self.facts.declared.manifests.models) // MODELS_A_SECOND)
+        return [*filter(None, [self.history.reason]), *reasons_of(self.status())]
 
-    def models(self) -> Sequence[figures.VersionSummary]:
-        """Every declared version."""
-        ticks = 1 + len(self.facts.declared.manifests.models) // MODELS_A_SECOND
-        return self._once(VERSIONS, lambda: figures.version_summaries(self._builder(), self._hosts.restarts), ticks)
+    def problems(self, name: str) -> Sequence[str]:
+        """What is wrong with one application, as it was seen last."""
+        return application_reasons(self._statuses[name][1], self.at_s) if name in self._statuses else ()
 
-    def _once(self, what: str, make: Callable[[], T], ticks: int = 1) -> T:
-        """What was made within the last ticks, or is made now."""
-        if what not in self._made or self._made[what][0] <= self.tick - ticks:
-            self._made[what] = self.tick, make()
-        return cast("T", self._made[what][1])
+    def models(self) -> Mapping[str, ModelStatus]:
+        """Every declared version, by `name:version`."""
+        return self.status().models
 
     def _names(self) -> list[str]:
         return sorted(self.facts.declared.manifests.applications)
 
+    def _look_at(self, names: Sequence[str]) -> None:
+        for name, found in self._builder().applications(names).items():
+            self._statuses.pop(name, None)
+            self._statuses[name] = self.tick, found
+
     def _is_looked_at(self) -> bool:
-        return self.is_read and bool(self._made)
+        return self.is_read and self._looked_tick > self.tick - LOOKED_TICKS
 
     def _builder(self) -> StatusBuilder:
         """Figures of now, or of when Kafka was heard of last."""
         now_s = self.at_s if self.stale_reason else self._clock()
-        workers = workers_of_groups(self.cluster.newest, self._hosts.workers)
-        return StatusBuilder(facts=self.facts, recent=self.recent, now_s=now_s, workers=workers)
-
-    def _status(self, name: str) -> ApplicationStatus | None:
-        self._statuses |= (found := self._builder().applications([name]))
-        self._problems[name] = len(application_reasons(found, self._clock()))
-        return found.get(name)
-
-    def deployment_reasons(self) -> Sequence[str]:
-        """What is wrong with brokers, groups and processes, and not with one application."""
-        return self._once(DEPLOYMENT, lambda: self._reasons_of({}) if self.cluster.newest else [])
-
-    def _reasons(self) -> Sequence[str]:
-        """What is wrong, by statuses that are made in turns."""
-        for name in islice((name for name in self._names() if name not in self._statuses), STATUSES_A_SECOND):
-            self._status(name)
-        return [*filter(None, [self.history.reason]), *self._reasons_of(self._statuses)]
-
-    def _reasons_of(self, applications: Mapping[str, ApplicationStatus]) -> list[str]:
-        cluster = self.cluster.newest
-        status = status_of(
-            self._builder(), self._catalogue.prefix, applications, cluster, *self._left_out, self.cluster.refused
-        )
-        return [*filter(None, [self.stale_reason]), *reasons_of(status)]
+        limits: dict[str, float] = {}
+        batches: dict[str, Latency] = {}
+        for one in self._metrics.values():
+            limits.update(one.batch_limits)
+            batches.update(one.batches)
+        metrics = ServedMetrics(batch_limits=limits, batches=batches) if self._metrics else NO_METRICS
+        newest = self.cluster.newest
+        return StatusBuilder(facts=self.facts, recent=self.recent, now_s=now_s, cluster=newest, metrics=metrics)
 
     # --- Kafka ------------------------------------------------------------------------------------------------------
     async def _follow(self) -> None:
@@ -183,15 +198,13 @@ class LiveView:
         async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=SAMPLE_PER_S) as tailer:
             self._left_out = await tailer.catch_up(partitions), tailer.refused
             self.facts, self.recent = tailer.facts, tailer.recent
-            self.is_read, self.stale_reason, self.at_s = True, "", self._clock()
-            rebuilding = asyncio.ensure_future(rebuild(self.history, kafka, catalogue, partitions, self.facts))
-            try:
-                while True:
-                    await tailer.poll()
-                    if rebuilding.done():
-                        rebuilding.result()  # it tells what it expects; anything else is a bug, and ends this process
-            finally:
-                await _ended([rebuilding])
+            self.stale_reason, self.at_s = "", self._clock()
+            for name in self._names():
+                self._look_at([name])
+                await asyncio.sleep(0)
+            self.is_read = True
+            while True:
+                await tailer.poll()
 
     # --- each second ------------------------------------------------------------------------------------------------
     async def _tick(self) -> None:
@@ -203,8 +216,6 @@ class LiveView:
     def look(self) -> None:
         """See another second."""
         self.tick += 1
-        self._made = {what: made for what, made in self._made.items() if made[0] > self.tick - LOOKED_TICKS}
-        self._hosts.see(self.facts.hosts.reports)
         self._ticked.set()
         self._ticked = asyncio.Event()
 
@@ -216,34 +227,38 @@ class LiveView:
                 await self.keep(int(self._clock()))
 
     async def keep(self, now_s: int) -> None:
-        """Add points of the applications whose turn it is; see how others are while somebody reads what is wrong."""
-        names = self._names()
-        points: dict[str, tuple[figures.Point, dict[str, figures.Point]]] = {"": ({}, {})}
-        is_looked_at = bool(self._made.keys() & {PROBLEMS, SUMMARIES})
-        point_turns = max(FINEST.step_s, math.ceil(len(names) / POINTS_A_SECOND))
-        status_turns = math.ceil(len(names) / STATUSES_A_SECOND)
-        for second in range(max(self._second + 1, now_s - FINEST.step_s + 1), now_s + 1):
-            for at, name in enumerate(names):
-                has_point, has_status = (second - at) % point_turns == 0, (second - at) % status_turns == 0
-                if has_point:
-                    points[name] = figures.point_of(self._builder(), name)
-                if has_status and is_looked_at:
-                    self._status(name)
-                if has_point or has_status:
-                    await asyncio.sleep(0)
-        self._second = now_s
-        self._statuses, self._problems = (self._statuses, self._problems) if is_looked_at else ({}, {})
-        await asyncio.to_thread(self._add, now_s, points)
-
-    def _add(self, at_s: int, points: Mapping[str, tuple[figures.Point, dict[str, figures.Point]]]) -> None:
-        for name, point in points.items():
-            self.history.add(name, at_s, *point)
+        """Look at the applications whose turn it is, and keep a point of each in every step of the history."""
+        names, step = self.facts.declared.manifests.applications.keys(), now_s // FINEST_S
+        self._statuses = {name: one for name, one in self._statuses.items() if name in names}
+        oldest = [*(name for name in names if name not in self._statuses), *self._statuses]
+        seldom = min(STATUSES_A_SECOND, math.ceil(len(names) / FINEST_S))
+        for name in oldest[: STATUSES_A_SECOND if self._is_looked_at() else seldom]:
+            self._look_at([name])
+            await asyncio.sleep(0)
+        if step != self._step:
+            self._step, self._began_tick, self._kept = step, self.tick, set()
+        found = ((name, one) for name, (tick, one) in self._statuses.items() if tick >= self._began_tick)
+        fresh = {name: point_of(one) for name, one in found if name not in self._kept}
+        self._kept |= fresh.keys()
+        await asyncio.to_thread(self.history.add, now_s, fresh)
 
     async def _scrape(self) -> None:
         while True:
             await asyncio.sleep(SCRAPE_S)
-            looked_at = [one for name, one in self.facts.declared.manifests.applications.items() if name in self._made]
-            await self._hosts.read(self.facts.hosts.reports.values(), {ref for one in looked_at for ref in one.refs})
+            await self.scrape()
+
+    async def scrape(self) -> None:
+        """Read the metrics of some hosts: those of the versions that were read longest ago."""
+        reports = [one for one in self.facts.hosts.reports.values() if one.metrics and one.model]
+        refs = {one.model for one in reports}
+        self._metrics = {ref: found for ref, found in self._metrics.items() if ref in refs}
+        left = MOST_SCRAPED
+        for ref in [*(refs - self._metrics.keys()), *self._metrics]:
+            addresses = [one.metrics for one in reports if one.model == ref and one.metrics][:MOST_SCRAPED]
+            if left > 0:
+                self._metrics.pop(ref, None)
+                self._metrics[ref] = await read_metrics(addresses)
+            left -= len(addresses)
 
 
 async def _ended(tasks: Sequence["asyncio.Future[None]"]) -> None:

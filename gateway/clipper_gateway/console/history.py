@@ -1,61 +1,61 @@
-"""Figures of two days in a database of bounded size: three rings of points, the coarser ones means of the finer ones.
+"""Figures of two days in SQLite, in three resolutions: the coarser points are means of the finer ones.
 
     10 s for 30 min --mean of 6--> 1 min for 6 h --mean of 10--> 10 min for 48 h
 
 Rules of this file:
-- A ring drops its oldest points when it has too many bytes: of more versions than fit, the history is shorter.
-- Nothing here is the truth: what cannot be read is removed and begun anew. A disk that takes no more points ends the
-  keeping of them, with a `reason`, until it takes some again.
-- A figure has two bytes, three significant digits, and is at most 4 million.
+- Nothing here is the truth: a file that cannot be read is removed and begun anew. A disk that takes no more points ends
+  the keeping of them, with a `reason`, until it takes some again.
+- A figure has two bytes, the upper half of a float32, which is exact to 0.4 %; one that is not known is NaN.
 """
 
 import logging
 import math
-import os
+import sqlite3
+import zlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple, Self, TypeVar
+from typing import TypeVar
 
-import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from clipper_agents.streaming.bounded_database import open_bounded
-from clipper_agents.streaming.databases import Database, DatabaseCorrupt
-from clipper_agents.streaming.storage import StorageRefused, claim
-from clipper_stream.errors import ClipperError
+from clipper_agents.status.model import ApplicationStatus, Difference, Latency, Loss, ModelStatus
+from clipper_topics.prediction import REASONS
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-Figures = npt.NDArray[np.float32]
-Clock = Callable[[], float]
-Point = Mapping[str, float]
-Points = Mapping[str, Point]
+Point = dict[str, dict[str, float]]
+"""Known figures by name, of each version by `name:version`, and under "" of the application."""
 
-VERSION_VALUES = (
+SPANS_S = {10: 30 * 60, 60: 6 * 3_600, 600: 48 * 3_600}
+"""How far back points go, by the seconds of their step."""
+FINEST_S = min(SPANS_S)
+RETRY_S = 60.0
+APPLICATION_FIGURES = (
+    *("queries_per_s", "feedback_per_s", "p50_ms", "p99_ms", "wait_ms", "models_ms", "record_ms"),
+    *(f"default:{reason}" for reason in REASONS),
+)
+VERSION_FIGURES = (
     *("weight", "share", "loss", "loss_lower", "loss_upper", "difference", "difference_lower", "difference_upper"),
     *("p50_ms", "p99_ms", "batch_limit", "batch_p99_ms", "cache_hit_ratio"),
 )
-TABLE_BYTES = 44 << 20
-"""Of all rings: with the logs of writes that are in no table yet, at most 50 MiB."""
-MOST_FOLDERS, WAIT_FOR_OTHER_S, RETRY_S = 9, 2.0, 60.0
-DROPPED_BITS, MOST, UNIT = 2, 65408.0, 64.0
-"""Of ten behind a half-precision number's point, to save a quarter of the space; the largest; divisor of figures."""
-
-
-class Ring(NamedTuple):
-    """A point each `step_s` seconds, of which so many are kept: it reaches back `span_s`."""
-
-    step_s: int
-    points: int
-    span_s: int
-
-
-RINGS = FINEST, *_ = (Ring(10, 180, 30 * 60), Ring(60, 360, 6 * 3_600), Ring(600, 288, 48 * 3_600))
+_SCHEMA = """
+    PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=100;
+    CREATE TABLE IF NOT EXISTS versions (id INTEGER PRIMARY KEY, refs TEXT UNIQUE);
+    CREATE TABLE IF NOT EXISTS points (
+        step_s INTEGER, application TEXT, at_s INTEGER, versions INTEGER, figures BLOB,
+        PRIMARY KEY (step_s, application, at_s)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS points_by_age ON points (step_s, at_s);
+"""
+_SELECT = """
+    SELECT at_s, refs, figures FROM points JOIN versions ON versions = id
+    WHERE step_s = ? AND application = ? AND at_s BETWEEN ? AND ? ORDER BY at_s
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,197 +75,162 @@ class ApplicationSeries:
     versions: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)
 
 
-class _Point(msgspec.Struct, array_like=True, frozen=True):
-    """Figures of each name, then `VERSION_VALUES` of each version: the low bytes of all, and the high ones."""
-
-    names: tuple[str, ...]
-    versions: tuple[str, ...]
-    figures: bytes
-
-
 class SeriesHistory:
-    """Points of each application in rings of three resolutions; threads may use it.
+    """Points of each application in a file that several threads and gateways may use; `reason`: why none is kept."""
 
-    Args:
-        folder: Where they are; one beside it while another process uses that.
-        clock: Says the time, seconds since the epoch.
-
-    Attributes:
-        reason: Why nothing is kept any more; empty while it is.
-    """
-
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
         self._folder, self._clock, self.reason = folder, clock, ""
-        self._rings: dict[Ring, Database] = {}
-        self._folded: dict[str, int] = {}
-        self._claim: int | None = None
+        self._database: sqlite3.Connection | None = None
+        self._folded: dict[tuple[str, int], int] = {}
+        """The newest whole step that coarser points were made of, by application and their step."""
         self._retry_s, self._lock = 0.0, Lock()
+        self._guarded(lambda _: None)
 
-    @classmethod
-    def open(cls, folder: Path, clock: Clock) -> Self:
-        """The history in this folder; what cannot be opened is removed and begun anew."""
-        found = cls(folder, clock)
-        found._guarded(lambda: None)
-        return found
+    def add(self, at_s: float, points: Mapping[str, Point]) -> None:
+        """Take in a point of each of these applications, and means of what has become whole by that."""
+        at_s = int(at_s) - int(at_s) % FINEST_S
 
-    def add(self, application: str, at_s: float, values: Point, versions: Points, ring: Ring | None = None) -> None:
-        """Take in a point of now, and let the coarser rings take in what is complete.
-
-        With a `ring`, the point is one of the past, which counts where there is none.
-        """
-        of_versions = [one.get(name, np.nan) for one in versions.values() for name in VERSION_VALUES]
-        point = _encoded([*values], [*versions], np.array([*values.values(), *of_versions], np.float32))
-
-        def put() -> None:
-            key = _key(application, int(at_s) // (ring or FINEST).step_s)
-            if ring is None or self._rings[ring].get(key) is None:
-                self._rings[ring or FINEST].write([(key, point)])
-            if ring is not None:
-                self._folded.pop(application, None)
-            elif at_s % RINGS[1].step_s < FINEST.step_s:
-                self._fold(application, int(at_s))
+        def put(database: sqlite3.Connection) -> None:
+            with database:
+                for application, point in points.items():
+                    self._put(database, FINEST_S, application, at_s, point)
+                    for finer_s, step_s in pairwise(SPANS_S):
+                        self._fold(database, finer_s, step_s, application, at_s - at_s % step_s - step_s)
+                for step_s, span_s in SPANS_S.items():
+                    database.execute("DELETE FROM points WHERE step_s = ? AND at_s < ?", (step_s, at_s - span_s))
 
         self._guarded(put)
 
-    def has(self, ring: Ring, application: str, at_s: float) -> bool:
-        """Whether there is a point of this time."""
-        key = _key(application, int(at_s) // ring.step_s)
-        return self._guarded(lambda: self._rings[ring].get(key)) is not None
-
     def series(self, application: str, since_s: float, until_s: float) -> ApplicationSeries:
-        """Figures between two times, of the finest ring that reaches back so far."""
+        """Figures between two times, of the finest resolution that reaches back so far."""
         now_s = self._clock()
-        ring = next((one for one in RINGS if now_s - since_s <= one.span_s), RINGS[-1])
-        last = int(min(until_s, now_s)) // ring.step_s
-        buckets = range(max(int(since_s) // ring.step_s, last - ring.points + 1), last + 1)
-        names, versions, table = _table(self._guarded(lambda: self._with_last(ring, application, buckets)) or [])
-        rounded: npt.NDArray[np.object_] = np.round(table.astype(float), 5).astype(object)
-        rounded[~np.isfinite(table)] = None
-        columns = rounded.T.tolist()
-        usual = np.array([not name.startswith("default:") for name in _columns(names, versions)], bool)
-        useful = (np.isfinite(table) & ((table != 0.0) | usual)).any(axis=0)
-        firsts = range(len(names), len(columns), len(VERSION_VALUES))
-        return ApplicationSeries(
-            step_s=ring.step_s,
-            times_s=[bucket * ring.step_s for bucket in buckets],
-            values={name: columns[at] for at, name in enumerate(names) if useful[at]},
-            versions={
-                ref: {name: columns[at] for at, name in enumerate(VERSION_VALUES, first) if useful[at]}
-                for first, ref in zip(firsts, versions, strict=True)
-            },
-        )
+        step_s = next((step_s for step_s, span_s in SPANS_S.items() if now_s - since_s <= span_s), max(SPANS_S))
+        first, last = (int(at_s) - int(at_s) % step_s for at_s in (since_s, min(until_s, now_s)))
+        times_s = range(max(first, last - SPANS_S[step_s] + step_s), last + step_s, step_s)
+        found = self._guarded(lambda database: self._points(database, step_s, application, times_s[0], last)) or {}
+        if step_s != FINEST_S and last not in found:  # the last one, of what there is
+            parts = self._guarded(lambda database: self._points(database, FINEST_S, application, last, last + step_s))
+            found |= {last: _mean([*parts.values()])} if parts else {}
+        columns: dict[str, dict[str, list[float | None]]]
+        columns = defaultdict(lambda: defaultdict(lambda: [None] * len(times_s)))
+        for at, at_s in enumerate(times_s):
+            for version, figures in found.get(at_s, {}).items():
+                for name, value in figures.items():
+                    columns[version][name][at] = value
+        values = {name: one for name, one in columns.pop("", {}).items() if any(one) or not name.startswith("default:")}
+        versions = {version: dict(figures) for version, figures in columns.items()}
+        return ApplicationSeries(step_s=step_s, times_s=[*times_s], values=values, versions=versions)
 
     def close(self) -> None:
-        """Close the database; nothing is kept any more."""
+        """Close the file; nothing is kept any more."""
         with self._lock:
             self._close()
-            self._retry_s = math.inf
+            self._retry_s = float("inf")
 
-    # --- points -----------------------------------------------------------------------------------------------------
-    def _fold(self, application: str, at_s: int) -> None:
-        """Give the coarser rings what they lack of the finer ones."""
-        for finer, ring in pairwise(RINGS):
-            since_s = max(self._folded.get(application, 0), at_s - finer.span_s + ring.step_s)
-            buckets = range(since_s // ring.step_s, at_s // ring.step_s)
-            known = self._rings[ring].get_many([_key(application, bucket) for bucket in buckets])
-            for bucket in (bucket for bucket, there in zip(buckets, known, strict=True) if there is None):
-                if (point := self._mean(finer, ring, application, bucket)) is not None:
-                    self._rings[ring].write([(_key(application, bucket), point)])
-        self._folded[application] = at_s
+    def _put(self, database: sqlite3.Connection, step_s: int, application: str, at_s: int, point: Point) -> None:
+        refs = " ".join(sorted(point.keys() - {""}))
+        database.execute("INSERT OR IGNORE INTO versions (refs) VALUES (?)", (refs,))
+        row = (step_s, application, at_s, _packed(point, refs.split()), refs)
+        database.execute("INSERT OR REPLACE INTO points SELECT ?, ?, ?, id, ? FROM versions WHERE refs = ?", row)
 
-    def _mean(self, finer: Ring, ring: Ring, application: str, bucket: int) -> bytes | None:
-        parts = ring.step_s // finer.step_s
-        points = self._read(finer, application, range(bucket * parts, (bucket + 1) * parts))
-        if not any(points):
-            return None
-        names, versions, table = _table(points)
-        with np.errstate(invalid="ignore"):
-            return _encoded(names, versions, np.nansum(table, axis=0) / np.isfinite(table).sum(axis=0))
+    def _points(
+        self, database: sqlite3.Connection, step_s: int, application: str, first: int, last: int
+    ) -> dict[int, Point]:
+        rows = database.execute(_SELECT, (step_s, application, first, last))
+        return {at_s: _unpacked(figures, refs.split()) for at_s, refs, figures in rows}
 
-    def _with_last(self, ring: Ring, application: str, buckets: range) -> list[_Point | None]:
-        found = self._read(ring, application, buckets)
-        if ring != FINEST and found and found[-1] is None:
-            found[-1] = _decoded(self._mean(RINGS[RINGS.index(ring) - 1], ring, application, buckets[-1]))
-        return found
+    def _fold(self, database: sqlite3.Connection, finer_s: int, step_s: int, application: str, at_s: int) -> None:
+        if self._folded.get((application, step_s), 0) >= at_s:
+            return
+        self._folded[application, step_s] = at_s
+        if parts := self._points(database, finer_s, application, at_s, at_s + step_s - 1):
+            self._put(database, step_s, application, at_s, _mean([*parts.values()]))
 
-    def _read(self, ring: Ring, application: str, buckets: Sequence[int]) -> list[_Point | None]:
-        return [*map(_decoded, self._rings[ring].get_many([_key(application, bucket) for bucket in buckets]))]
-
-    # --- the databases ----------------------------------------------------------------------------------------------
-    def _guarded(self, call: Callable[[], T]) -> T | None:
-        """What a call returns; None where the disk does not let it happen, which is told as the `reason`."""
+    def _guarded(self, call: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What a call returns; None where the disk does not let it happen, and `reason` says why."""
         with self._lock:
             for _ in range(2):
                 try:
-                    if not self._rings and self._clock() >= self._retry_s:
-                        self._open()
-                    return call() if self._rings else None
-                except DatabaseCorrupt:  # it was set aside, and is begun anew
-                    self._close()
-                except ClipperError as error:
+                    if self._database is None and self._clock() >= self._retry_s:
+                        self._database, self.reason = self._opened(), ""
+                    return None if self._database is None else call(self._database)
+                except (OSError, sqlite3.OperationalError) as error:
                     self._close()
                     self.reason, self._retry_s = f"the console keeps no history: {error}", self._clock() + RETRY_S
                     logger.warning("%s", self.reason)
+                    return None
+                except (sqlite3.DatabaseError, zlib.error, ValueError):  # it is begun anew
+                    self._close()
+                    for path in self._folder.glob("history.sqlite*"):
+                        with suppress(OSError):
+                            path.unlink()
             return None
 
+    def _opened(self) -> sqlite3.Connection:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(self._folder / "history.sqlite", check_same_thread=False)
+        database.executescript(_SCHEMA)
+        return database
+
     def _close(self) -> None:
-        for database in self._rings.values():
-            database.close()
-        self._rings, self._folded = {}, {}
-        if self._claim is not None:
-            os.close(self._claim)
-            self._claim = None
-
-    def _open(self) -> None:
-        folder, number = self._folder, 1
-        while self._claim is None:
-            try:
-                self._claim = claim(folder, WAIT_FOR_OTHER_S)
-            except StorageRefused as error:
-                if (number := number + 1) > MOST_FOLDERS:
-                    raise
-                logger.warning("the history of the console goes to another folder: %s", error)
-                folder = self._folder.with_name(f"{self._folder.name}-{number}")
-        for ring in RINGS:
-            table_bytes = TABLE_BYTES * ring.points // sum(one.points for one in RINGS)
-            self._rings[ring] = open_bounded(folder / str(ring.step_s), table_bytes)
-        self.reason, self._retry_s = "", 0.0
+        if self._database is not None:
+            with suppress(sqlite3.Error):
+                self._database.close()
+        self._database, self._folded = None, {}
 
 
-# --- bytes ----------------------------------------------------------------------------------------------------------
-_decoder, _encode = msgspec.msgpack.Decoder(_Point), msgspec.msgpack.Encoder().encode
+def point_of(status: ApplicationStatus) -> Point:
+    """The figures of an application, and of each version that it names, of which a curve is drawn."""
+    of_all = {"queries_per_s": status.queries_per_s, "feedback_per_s": status.feedback_per_s}
+    of_all |= {f"{stage}_ms": one.p50_ms for stage, one in status.stages.items()}
+    if status.queries:
+        of_all |= {f"default:{reason}": status.defaults.get(reason, 0) / status.queries for reason in REASONS}
+    point = {"": of_all | _latency(status.latency)}
+    for one in (each for each in status.versions if each.stage != "retired"):
+        model = one.declared or ModelStatus(ref=one.model)
+        alone = {"weight": one.weight, "share": one.share, "cache_hit_ratio": one.cache_hit_ratio}
+        alone |= {"batch_limit": model.batch_limit, "batch_p99_ms": model.batches.p99_ms if model.batches else None}
+        known = {name: value for name, value in alone.items() if value is not None}
+        intervals = _interval("loss", one.loss) | _interval("difference", one.difference)
+        point[one.model] = known | _latency(one.latency) | intervals
+    return point
 
 
-def _key(application: str, bucket: int) -> bytes:
-    return b"%b\0%b" % (application.encode(), bucket.to_bytes(5, "big"))
+def _latency(found: Latency | None) -> dict[str, float]:
+    return {} if found is None else {"p50_ms": found.p50_ms, "p99_ms": found.p99_ms}
 
 
-def _encoded(names: Sequence[str], versions: Sequence[str], figures: Figures) -> bytes:
-    halves = np.clip(figures / UNIT, -MOST, MOST).astype(np.float16).view(np.uint16)
-    halves = (halves + (1 << DROPPED_BITS >> 1)) >> DROPPED_BITS << DROPPED_BITS
-    return _encode(_Point(tuple(names), tuple(versions), halves.view(np.uint8).reshape(-1, 2).T.tobytes()))
+def _interval(name: str, found: Loss | Difference | None) -> dict[str, float]:
+    ends = {} if found is None else {f"{name}_lower": found.lower, f"{name}_upper": found.upper}
+    return {} if found is None else {name: found.mean, **ends}
 
 
-def _decoded(value: bytes | None) -> _Point | None:
-    with suppress(msgspec.MsgspecError):
-        return None if value is None else _decoder.decode(value)
-    return None
+def _mean(points: list[Point]) -> Point:
+    """Means of the points' figures, each over the points that have it."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for point in points:
+        for version, figures in point.items():
+            for name, value in figures.items():
+                found[version][name].append(value)
+    return {
+        version: {name: sum(values) / len(values) for name, values in figures.items()}
+        for version, figures in found.items()
+    }
 
 
-def _columns(names: Sequence[str], versions: Sequence[str]) -> list[str]:
-    return [*names, *(f"{ref} {name}" for ref in versions for name in VERSION_VALUES)]
+def _packed(point: Point, refs: Sequence[str]) -> bytes:
+    """The figures of the application, then those of these versions: the low bytes of all, and the high ones."""
+    columns = [(point.get("", {}), APPLICATION_FIGURES), *((point[ref], VERSION_FIGURES) for ref in refs)]
+    values = [figures.get(name, math.nan) for figures, names in columns for name in names]
+    halves = ((np.array(values, np.float32).view(np.uint32) + 0x8000) >> 16).astype("<u2")
+    return zlib.compress(halves.view(np.uint8).reshape(-1, 2).T.tobytes(), 1)
 
 
-def _table(points: Sequence[_Point | None]) -> tuple[list[str], list[str], Figures]:
-    """Names and versions of all points, and their figures, a row a point; NaN where there is none."""
-    layouts = dict.fromkeys((point.names, point.versions) for point in points if point is not None)
-    names = [*dict.fromkeys(name for layout in layouts for name in layout[0])]
-    versions = [*dict.fromkeys(ref for layout in layouts for ref in layout[1])]
-    place = {name: at for at, name in enumerate(_columns(names, versions))}
-    places = {layout: [place[name] for name in _columns(*layout)] for layout in layouts}
-    table = np.full((len(points), len(place)), np.nan, np.float32)
-    for row, point in zip(table, points, strict=True):
-        if point is not None:
-            halves = np.frombuffer(point.figures, np.uint8).reshape(2, -1).T.copy().view(np.float16)
-            row[places[point.names, point.versions]] = halves[:, 0] * np.float32(UNIT)
-    return names, versions, table
+def _unpacked(packed: bytes, refs: Sequence[str]) -> Point:
+    halves = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(2, -1).T.copy().view("<u2").ravel()
+    values = iter((halves.astype(np.uint32) << 16).view(np.float32).tolist())
+    columns = [("", APPLICATION_FIGURES), *((ref, VERSION_FIGURES) for ref in refs)]
+    return {
+        ref: {name: float(f"{value:.3g}") for name in names if not math.isnan(value := next(values))}
+        for ref, names in columns
+    }

@@ -7,15 +7,17 @@ Rules of this file:
 """
 
 import difflib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from clipper_agents.status.model import ApplicationStatus
-from clipper_agents.status.problems import application_reasons
+from clipper_agents.status.model import ApplicationStatus, VersionStatus
+from clipper_agents.status.problems import reasons_of
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.page import Page, PageRequest, sheet_of
 from clipper_gateway.errors import Refusal
@@ -38,17 +40,19 @@ MARKED_S = 48 * 3600.0
 def overview(view: LiveView, request: PageRequest) -> Page:
     """Every application in a line, what is wrong, and what happened last."""
     part, sees_all = request.text("q").lower(), request.caller.applications is None
-    seen = [one for one in view.summaries() if request.sees(one.name)]
-    hosted = [one for one in view.models() if not one.colocated and not one.retired] if sees_all else []
+    seen = [one for one in view.applications() if request.sees(one.name)]
+    hosted = [one for one in view.models().values() if not one.colocated and not one.retired] if sees_all else []
     events = (one for one in reversed(view.facts.events) if sees_all or request.sees(one.application or ""))
+    sheet = sheet_of([one for one in seen if part in one.name], request, APPLICATIONS)
     data = {
         "q": part,
-        "sheet": sheet_of([one for one in seen if part in one.name], request, APPLICATIONS),
+        "sheet": sheet,
+        "problems": {one.name: len(view.problems(one.name)) for one in sheet.rows},
         "applications": len(seen),
         "queries_per_s": sum(one.queries_per_s for one in seen),
         "feedback_per_s": sum(one.feedback_per_s for one in seen),
-        "trials": sum(one.trials for one in seen),
-        "hosts": (sum(one.hosts_ready or 0 for one in hosted), sum(one.replicas for one in hosted)) if sees_all else (),
+        "trials": sum(len(one.trials) for one in seen),
+        "hosts": (sum(one.hosts or 0 for one in hosted), sum(one.replicas for one in hosted)) if sees_all else (),
         "reasons": _reasons(view, request),
         "events": [*islice(events, SHOWN_EVENTS)],
     }
@@ -58,7 +62,12 @@ def overview(view: LiveView, request: PageRequest) -> Page:
 def models(view: LiveView, request: PageRequest) -> Page:
     """Every declared version with its hosts; charts of the one that the request names."""
     part, sees_all = request.text("q").lower(), request.caller.applications is None
-    seen = [one for one in view.models() if sees_all or any(map(request.sees, one.applications))]
+    uses: defaultdict[str, list[tuple[str, VersionStatus]]] = defaultdict(list)
+    for each in filter(lambda one: request.sees(one.name), view.applications()):
+        for version in each.versions:
+            if version.stage != "retired":
+                uses[version.model].append((each.name, version))
+    seen = [one for one in view.models().values() if sees_all or one.ref in uses]
     found = sorted((one for one in seen if part in one.ref.lower()), key=attrgetter("retired", "ref"))
     sheet = sheet_of(found, request, MODELS)
     chosen = next((one for one in seen if one.ref == request.text("model")), None)
@@ -68,10 +77,19 @@ def models(view: LiveView, request: PageRequest) -> Page:
         "q": part,
         "sheet": sheet,
         "chosen": chosen,
-        "followed": None if chosen is None else next(filter(request.sees, chosen.applications), None),
+        "uses": uses,
+        "cache_hits": {ref: _cache_hits([version for _, version in uses.get(ref, ())]) for ref in refs},
+        "followed": None if chosen is None else next((name for name, _ in uses.get(chosen.ref, ())), None),
         "reports": sorted(reports, key=attrgetter("model", "instance")),
     }
     return _page(view, request, "models.html", "Models and hosts", **data)
+
+
+def _cache_hits(versions: Iterable[VersionStatus]) -> float | None:
+    """The share of a version's answers, at all applications, that came from a cache."""
+    known = [(one.cache_hit_ratio, one.queries) for one in versions if one.cache_hit_ratio is not None]
+    queries = sum(count for _, count in known)
+    return sum(ratio * count for ratio, count in known) / queries if queries else None
 
 
 def drift(view: LiveView, request: PageRequest) -> Page:
@@ -111,8 +129,7 @@ def application(view: LiveView, request: PageRequest) -> Page:
     data = {
         "name": name,
         "status": status,
-        "is_estimate": any(one.is_estimate for one in view.summaries() if one.name == name),
-        "reasons": application_reasons({name: status}, view.at_s),
+        "reasons": view.problems(name),
         "marks": _marks(view, name),
         "reason_texts": REASONS,
     }
@@ -151,7 +168,7 @@ def _trials(change: Change) -> Iterable[Trial]:
 
 
 def _application(view: LiveView, name: str) -> tuple[ApplicationManifest, ApplicationStatus]:
-    manifest, status = view.facts.declared.manifests.applications.get(name), view.status(name)
+    manifest, status = view.facts.declared.manifests.applications.get(name), view.application(name)
     if manifest is None or status is None:
         raise Refusal(404, f"no application {shown(name)} is declared: the overview has those that are")
     return manifest, status
@@ -167,8 +184,9 @@ def _reasons(view: LiveView, request: PageRequest) -> Sequence[str]:
     names = request.caller.applications
     if names is None:
         return view.reasons()
-    found = {name: status for name in sorted(names) if (status := view.status(name)) is not None}
-    return [*application_reasons(found, view.at_s), *([OF_ALL] if view.deployment_reasons() else [])]
+    found = [line for name in sorted(names) if view.application(name) is not None for line in view.problems(name)]
+    status = replace(view.status(), applications={})
+    return [*found, *([OF_ALL] if status.cluster is not None and reasons_of(status) else [])]
 
 
 def _marks(view: LiveView, name: str) -> list[tuple[float, str]]:

@@ -42,24 +42,14 @@ class _SharedPage:
 
 
 class LiveUpdates:
-    """Sends what changes on pages to those who look at them.
-
-    Args:
-        next_tick: Waits until more than so many seconds were seen, and returns how many.
-        renderer: Renders the live regions.
-    """
+    """Sends what changes on pages to those who look at them."""
 
     def __init__(self, next_tick: Callable[[int], Awaitable[int]], renderer: Renderer) -> None:
         self._next_tick, self._renderer = next_tick, renderer
         self._shared: dict[Hashable, _SharedPage] = {}
 
     async def stream(self, key: Hashable, build: Callable[[], Awaitable[Page]]) -> AsyncGenerator[bytes, None]:
-        """Yield the events of one viewer, all regions first.
-
-        Args:
-            key: The page and what the viewer may see of it; who has the same shares a rendering.
-            build: Makes the page.
-        """
+        """Yield the events of one viewer, all regions first."""
         shared = self._shared.setdefault(key, _SharedPage())
         shared.viewers += 1
         seen = sent = NEVER

@@ -18,9 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from clipper_agents.cli.registry_view import numbers_of
-from clipper_agents.cli.status_view import span
-from clipper_agents.cli.terminal import value_lines, when
+from clipper_agents.status.texts import numbers_of, span, value_lines, when
 from clipper_gateway.console.page import Page
 
 TEMPLATES = Path(__file__).parent / "templates"

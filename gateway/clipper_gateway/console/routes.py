@@ -62,14 +62,7 @@ NO_FIELD = [""]
 
 
 class Console:
-    """The operator's pages of one gateway.
-
-    Args:
-        settings: Of the gateway.
-        access: Says whose a key or token is.
-        pipeline: Whether Kafka answers, and what it keeps of queries.
-        log: Is told of each request.
-    """
+    """The operator's pages of one gateway."""
 
     def __init__(
         self, settings: WorkerSettings[GatewaySection], access: Access, pipeline: Pipeline, log: RequestLog
@@ -83,13 +76,12 @@ class Console:
         self._files = {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in paths}
         self._digests = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in self._files.items()}
         self._renderer = Renderer(lambda name: f"/console/static/{name}?v={self._digests[name]}")
-        self._history = SeriesHistory.open(settings.data_dir, time.time)
+        self._history = SeriesHistory(settings.data_dir, time.time)
         self._view = LiveView(kafka, catalogue, self._history)
         client = pipeline.client
         self._pages = Pages(self._view, pipeline.history, kafka, catalogue, lambda: client.partitions)
-        self._updates, self._streams = LiveUpdates(self._next_tick, self._renderer), 0
+        self._updates, self._streams = LiveUpdates(self._view.next_tick, self._renderer), 0
         self._actions = Actions(kafka, catalogue, pipeline.check)
-        self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._live: dict[str, Route] = {}
 
@@ -116,7 +108,7 @@ class Console:
 
     async def stop(self) -> None:
         """End the open streams, follow no longer, and close the history."""
-        self._ended.set()
+        self._view.end()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -193,17 +185,6 @@ class Console:
             return
         finally:
             self._streams -= 1
-
-    async def _next_tick(self, after: int) -> int:
-        tick, ended = (asyncio.ensure_future(each) for each in (self._view.next_tick(after), self._ended.wait()))
-        try:
-            await asyncio.wait({tick, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                raise Refusal(503, "the gateway ends")
-            return int(tick.result())
-        finally:
-            tick.cancel()
-            ended.cancel()
 
     # --- who looks, and what is done ----------------------------------------------------------------------------------
     async def _login(self, call: HttpCall) -> Response:

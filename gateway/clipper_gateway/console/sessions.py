@@ -45,13 +45,7 @@ class ConsoleSession(NamedTuple):
 
 
 class Sessions:
-    """The browsers that have signed in to this process.
-
-    Args:
-        access: Says whose a key or token is.
-        is_secure: Whether the gateway is served over TLS.
-        clock: Seconds that never go back.
-    """
+    """The browsers that have signed in to this process."""
 
     def __init__(self, access: Access, *, is_secure: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._access, self._is_secure, self._clock = access, is_secure, clock
@@ -65,11 +59,7 @@ class Sessions:
         return self._access.is_open
 
     async def identify(self, headers: Mapping[str, str]) -> Caller:
-        """Return who has sent these headers.
-
-        Raises:
-            Refusal: 401, sign in; 403, a gateway without keys has another name; otherwise as of `Access.identify`.
-        """
+        """Return who has sent these headers."""
         if self.is_open and not names_this_machine(host := headers.get("host", "")):
             what = f"without keys the console is not shown at {shown(host)}"
             raise Refusal(403, f"{what}: use http://localhost, or make a key by `clipper-stream keys create`")
@@ -91,9 +81,6 @@ class Sessions:
         """Check that a page of this console has sent a request that changes something.
 
         The header `origin` was compared with the host before, as for every request.
-
-        Raises:
-            Refusal: 403.
         """
         _check_site(headers)
         if _has_credentials(headers) and not self.is_open:
@@ -103,11 +90,7 @@ class Sessions:
             raise Refusal(403, "the page is older than the session, or is not the console's: reload it and try again")
 
     async def sign_in(self, call: HttpCall, secret: str) -> str:
-        """Begin a session of the holder of a key or token, and return the value of the header `set-cookie`.
-
-        Raises:
-            Refusal: 401; 403, another site has sent this; 429, too many have failed; or as of `Access.sign_in`.
-        """
+        """Begin a session of the holder of a key or token, and return the value of the header `set-cookie`."""
         _check_site(call.headers)
         now_s = self._clock()
         failures = [at_s for at_s in self._failures.get(call.peer, ()) if now_s - at_s < FORGIVEN_S]

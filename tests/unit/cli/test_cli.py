@@ -51,7 +51,7 @@ def test_the_version_is_that_of_the_distribution(ran):
 
 
 ONE_OUTCOME = "exactly one of --label, --loss and --reward"
-ONE_STATE = "exactly one of --revision, --from and --undo"
+ONE_STATE = "exactly one of --from and --undo"
 NO_FILE = "No such file or directory; give the path of a clipper.toml"
 
 
@@ -65,7 +65,7 @@ NO_FILE = "No such file or directory; give the path of a clipper.toml"
         ("feedback 0-1 --label 1 --loss 0", ONE_OUTCOME),
         ("feedback 0-1 --loss 2", "2.0 is not in the range 0<=x<=1"),
         ("selection restore sums", ONE_STATE),
-        ("selection restore sums --undo --revision 2", ONE_STATE),
+        ("selection restore sums --undo --from x", ONE_STATE),
         ("topics list --set router.processes", "write SECTION.KEY=VALUE"),
         ("model deploy svm:2 -a digits --stage sunny", "'sunny' is not one of"),
         ("model deploy svm:2 -a digits --shape 8x8", "--shape 8x8: write numbers with commas"),

@@ -12,7 +12,7 @@ from clipper_agents import exits
 from clipper_agents.demo.run import scrape_all
 from clipper_agents.demo.scenario import FAILED, DemoRecorder, DemoResult, phase_of
 from clipper_agents.observability.exposition import Scrape
-from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
+from clipper_agents.observability.metrics import ProcessMetrics, RouterMetrics
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_loadgen.ledger import Ledger
 from clipper_loadgen.report import summarise
@@ -75,9 +75,10 @@ def test_the_flag_exists_from_before_the_first_query_of_the_failure_to_the_last(
 
 
 def test_metrics_of_all_processes_are_joined_without_those_of_one_that_is_gone():
-    router, host = RouterMetrics(), HostMetrics()
-    router.count_feedback("applied", 4)
-    router.set_selection_weights({("digits-exp3", "svm:1"): 0.75, ("digits-exp3", "knn:1"): 0.25})
+    router, host = RouterMetrics(), ProcessMetrics("host")
+    router.counter("clipper_feedback_total", "applied").inc(4)
+    weights = {("digits-exp3", "svm:1"): 0.75, ("digits-exp3", "knn:1"): 0.25}
+    router.set_gauges("clipper_selection_weight", weights)
     metrics = scrape_all([served(router), None, served(host), 1])
     assert metrics.by("outcome", "clipper_feedback_total") == {"applied": 4}
     weights = metrics.by("model", "clipper_selection_weight", application="digits-exp3")

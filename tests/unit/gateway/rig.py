@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from clipper_agents.observability.metrics import GatewayMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.settings.workers import WorkerSettings
 from clipper_gateway.access import ANYBODY, Caller
@@ -61,7 +61,7 @@ class StubTokens:
 class KeptLog(RequestLog):
     def __init__(self, applications=()):
         self._kept = io.BytesIO()
-        super().__init__(GatewayMetrics(), applications, self._kept)
+        super().__init__(ProcessMetrics("gateway"), applications, self._kept)
 
     def written(self):
         self.flush()

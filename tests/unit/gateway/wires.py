@@ -17,10 +17,11 @@ from starlette.applications import Starlette
 from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 from unit.gateway.rig import KeptLog, StubAccess, browser_of
 
+from clipper_gateway.api import OwnApi
+from clipper_gateway.endpoints import routes_of
 from clipper_gateway.errors import Refusal
 from clipper_gateway.oip_grpc import GrpcServer
-from clipper_gateway.oip_rest import HEADER_LENGTH, oip_routes
-from clipper_gateway.readiness import Readiness
+from clipper_gateway.oip_rest import HEADER_LENGTH, InferenceEndpoints
 from clipper_gateway.rest import Endpoints
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
@@ -58,7 +59,7 @@ class StubCalls:
     """Answers a query with its rows, or as `answer` or `fails` says, once it is let; keeps what it was asked."""
 
     def __init__(self):
-        self.applications = StubApplications()
+        self.applications, self.pipeline = StubApplications(), None
         self.asked, self.answer, self.fails = [], {}, None
         self.cancelled, self.let, self.asked_once = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.let.set()
@@ -137,8 +138,9 @@ class HttpWire:
     def __init__(self):
         self.calls, self.reasons, self.headers = StubCalls(), [], {"x-api-key": "all"}
         endpoints = Endpoints(StubAccess(), KeptLog(), 2**20)
-        readiness = Readiness(SimpleNamespace(reasons=lambda: self.reasons))
-        self.client = browser_of(Starlette(routes=oip_routes(self.calls, readiness, endpoints.route)))
+        self.calls.pipeline = SimpleNamespace(probed=lambda: self.reasons)
+        self.api, self.inference = OwnApi(self.calls, 60.0), InferenceEndpoints(self.calls)
+        self.client = browser_of(Starlette(routes=routes_of(self, endpoints, self.calls.admit)))
 
     async def __aenter__(self):
         return self
@@ -187,8 +189,9 @@ class GrpcWire:
     def __init__(self, **bounds):
         self.calls, self.reasons, self.headers = StubCalls(), [], {"x-api-key": "all"}
         self._ended, self._bounds = asyncio.Queue(), {"max_body_bytes": 65536, "max_calls": 500} | bounds
-        observe = lambda *call: self._ended.put_nowait(call)  # noqa: E731
-        self.server = GrpcServer(self.calls, StubAccess(), lambda: self.reasons, observe)
+        names = ("route", "application", "status", "took_s", "caller", "request_id")
+        log = SimpleNamespace(write=lambda **call: self._ended.put_nowait(tuple(call[name] for name in names)))
+        self.server = GrpcServer(self.calls, StubAccess(), lambda: self.reasons, log)
 
     async def __aenter__(self):
         self.port = await self.server.start("127.0.0.1", 0, **self._bounds)

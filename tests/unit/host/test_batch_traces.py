@@ -7,7 +7,7 @@ from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
 from clipper_agents.host.request_rows import RowSpan, read_request
 from clipper_agents.observability.batch_notes import QueuedRows, SentOutputs
-from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
+from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
 from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
 from clipper_topics.frames import RequestFrame, encode_frame
@@ -34,7 +34,7 @@ async def served(*frames, limit=4, model=DOUBLE):
     """The notes of an engine that has served frames of rows, each with its traced rows."""
     notes = Notes()
     core, traces = HostBatcher(Window(0.0), Fixed(limit)), BatchTraces(notes, "sum:1", "requests")
-    observer = BatchMetrics(HostMetrics(), "sum", "1")
+    observer = BatchMetrics(ProcessMetrics("host"), "sum", "1")
     predictor = Predictor(model, inline=True)
     engine = HostEngine(core, predictor, NoSink(), observer, traces=traces)
     await engine.submit([asked(rows, frame=number, **how) for number, (rows, how) in enumerate(frames)])

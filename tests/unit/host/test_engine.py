@@ -9,7 +9,7 @@ from unit.router.rig import FakeTimeLoop
 from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
-from clipper_agents.observability.metrics import BatchMetrics, HostMetrics
+from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
 from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
 
@@ -35,7 +35,7 @@ class Running:
 
     def __init__(self, model=DOUBLE, *, rows=4, max_delay_s=0.0, max_open_rows=1000, inline=True, held=False, **how):
         self.sent, self.waiting, self.finished = [], [], []
-        self._held, self._news, self._metrics = held, asyncio.Condition(), HostMetrics()
+        self._held, self._news, self._metrics = held, asyncio.Condition(), ProcessMetrics("host")
         batcher, metrics = (
             HostBatcher(Window(max_delay_s), Fixed(rows), max_open_rows),
             BatchMetrics(self._metrics, "m", "1"),

@@ -1,4 +1,4 @@
-from clipper_agents.observability.metrics import GatewayMetrics, RouterMetrics, StewardMetrics
+from clipper_agents.observability.metrics import ProcessMetrics, RouterMetrics, StewardMetrics
 from clipper_agents.observability.specs import MOST_NAMES, OTHERS
 
 APPLICATIONS = [f"app-{number}" for number in range(10_000)]
@@ -20,19 +20,20 @@ def queries(metrics, name):
 
 def ask(metrics, names):
     for name in names:
-        metrics.count_queries(name, 2)
+        metrics.counter("clipper_queries_total", name).inc(2)
         metrics.observe_predictions(name, "model", None, [0.004], 0.1)
         metrics.observe_predictions(name, "default", "late", [0.1], 0.1)
-        metrics.count_cache(f"{name}:1", lookups=2, hits=1)
+        metrics.counter("clipper_cache_lookups_total", f"{name}:1").inc(2)
 
 
 def report(metrics, names):
     """As a router does each second."""
-    metrics.keep_applications(["unknown", *names])
-    metrics.set_objectives(dict.fromkeys(names, 0.1))
-    metrics.set_ready_hosts({f"{name}:1": 1 for name in names})
-    shown = metrics.shown_applications(names)
-    metrics.set_selection_weights({(name, f"{name}:{version}"): 0.5 for name in shown for version in (1, 2)})
+    metrics.keep("application", ["unknown", *names])
+    metrics.set_gauges("clipper_objective_seconds", {(name,): 0.1 for name in names})
+    metrics.set_gauges("clipper_ready_hosts", {(f"{name}:1",): 1 for name in names})
+    shown = metrics.shown("application", names)
+    weights = {(name, f"{name}:{version}"): 0.5 for name in shown for version in (1, 2)}
+    metrics.set_gauges("clipper_selection_weight", weights)
 
 
 def test_ten_thousand_applications_have_bounded_series_with_sums_of_all_and_gauges_of_one_each():
@@ -50,11 +51,11 @@ def test_ten_thousand_applications_have_bounded_series_with_sums_of_all_and_gaug
 
 
 def test_names_that_callers_invent_are_one_series_in_the_gateway():
-    metrics = GatewayMetrics()
+    metrics = ProcessMetrics("gateway")
     for status in (200, 404):
         for _ in APPLICATIONS:
-            metrics.count_request(ROUTE, status, "", 0.01)
-    metrics.keep_applications(["digits"])
+            metrics.counter("clipper_gateway_requests_total", ROUTE, str(status), "").inc()
+    metrics.keep("application", ["digits"])
     labels = {"route": ROUTE, "status": "404", "application": ""}
     assert metrics.registry.get_sample_value("clipper_gateway_requests_total", labels) == 10_000
     assert len(series(metrics)) < SERIES_OF_ALL
@@ -83,16 +84,16 @@ def test_versions_that_come_and_go_leave_nothing_in_router_and_steward():
     before = len(series(router)), len(series(steward))
     for number in range(3_000):
         ref = f"svm:{number}"
-        router.count_cache(ref, lookups=2, hits=1)
-        router.set_ready_hosts({ref: 1})
-        router.set_selection_weights({("digits", ref): 1.0})
-        steward.count_drift("digits", ref, worse=True)
-        steward.keep_models([ref])
+        router.counter("clipper_cache_lookups_total", ref).inc(2)
+        router.set_gauges("clipper_ready_hosts", {(ref,): 1})
+        router.set_gauges("clipper_selection_weight", {("digits", ref): 1.0})
+        steward.counter("clipper_drifts_total", "digits", ref, "up").inc()
+        steward.keep("model", [ref])
         router.forget_model(f"svm:{number - 1}")
     assert len(series(router)) <= SERIES_OF_ALL
     router.forget_model("svm:2999")
-    router.set_selection_weights({})
-    steward.keep_applications([])
+    router.set_gauges("clipper_selection_weight", {})
+    steward.keep("application", [])
     assert (len(series(router)), len(series(steward))) == before
 
 
@@ -100,6 +101,6 @@ def test_an_application_is_counted_on_its_own_again_once_another_has_left():
     metrics, last = RouterMetrics(), APPLICATIONS[MOST_NAMES]
     ask(metrics, APPLICATIONS[: MOST_NAMES + 1])
     assert queries(metrics, last) is None
-    metrics.keep_applications(APPLICATIONS[1 : MOST_NAMES + 1])
+    metrics.keep("application", APPLICATIONS[1 : MOST_NAMES + 1])
     ask(metrics, [last])
     assert queries(metrics, last) == 2

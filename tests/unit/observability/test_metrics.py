@@ -1,5 +1,6 @@
 import math
 import random
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -12,20 +13,21 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+import clipper_agents
+import clipper_gateway
 from clipper_agents.observability.exposition import Scrape, scrape
-from clipper_agents.observability.histogram import BatchHistogram
 from clipper_agents.observability.metrics import (
+    BatchHistogram,
     BatchMetrics,
-    GatewayMetrics,
-    HostMetrics,
+    ProcessMetrics,
     RouterMetrics,
     StewardMetrics,
-    SupervisorMetrics,
 )
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
 from clipper_topics.comparison import Comparison
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
+SOURCES = [path for root in (clipper_agents, clipper_gateway) for path in Path(root.__file__).parent.rglob("*.py")]
 ROLES = ("router", "host", "steward", "gateway", "supervisor")
 LATENCY = "clipper_prediction_latency_seconds"
 BASE_UNITS = {"bytes", "celsius", "grams", "joules", "meters", "ratio", "seconds", "volts"}
@@ -53,48 +55,22 @@ def compared(**fields):
 def everything_counted(router=None):
     """The registries by role, with a value in each metric."""
     router = router or RouterMetrics()
-    router.count_queries("a")
-    router.observe_predictions("a", "default", "late", [0.1])
-    router.set_objectives({"a": 0.1})
+    host, steward, gateway, supervisor = (
+        ProcessMetrics("host"), StewardMetrics(), ProcessMetrics("gateway"), ProcessMetrics("supervisor")
+    )  # fmt: skip
+    processes = dict(zip(ROLES, (router, host, steward, gateway, supervisor), strict=True))
+    for spec in SPECS:
+        labels = [{"application": "a", "model": "m:1"}.get(label, label) for label in spec.labels]
+        if "version" in spec.labels:
+            labels = ["m", "1", *labels[2:]]
+        for metrics in processes.values():
+            if spec.name in metrics._specs and spec.name != "clipper_stage_latency_seconds":
+                touched = getattr(metrics, spec.kind)(spec.name, *labels)
+                touched.observe(0.1) if spec.buckets else touched.inc()
     router.observe_stages([0.001], [0.01], 0.002)
-    router.observe_return(0.001)
-    router.observe_combine(0.001)
-    router.set_deferred(2)
-    router.count_cache("m:1", lookups=2, hits=1)
-    router.set_cache_bytes(10)
-    router.count_coalesced(1)
-    router.count_feedback("applied")
-    router.set_selection_weights({("a", "m:1"): 1.0})
-    router.set_ready_hosts({"m:1": 1})
-    router.count_refused_manifest()
-    router.count_rebalances(2)
-    router.set_in_flight(3)
-    router.set_clock_skew(0.0)
-    host = HostMetrics()
-    for each in (host, HostMetrics(router.families)):
-        each.observe_request(0.001)
-        each.watch_disk(Path(__file__).parent)
-        each.set_broker_reachable(True)
-        each.set_consumer_lag({("q", 0): 4})
-        each.count_dead_letters("q", "undecodable")
-        batches = BatchMetrics(each, "m", "1")
-        count_batch(batches, failed=1, raised=True)
-        batches.late(1)
-        batches.queued(2)
-    steward = StewardMetrics()
-    steward.set_comparisons([compared()])
-    steward.count_decision("a", "step", "made")
-    steward.count_drift("a", "m:1", worse=True)
-    steward.count_drift_refused("a")
-    steward.set_dropped({"full": 2})
-    steward.set_remembered(7)
-    gateway = GatewayMetrics()
-    gateway.count_request("/v2/models/{name}/infer", 200, "a", 0.01)
-    gateway.watch_in_flight(lambda: 1)
-    supervisor = SupervisorMetrics()
-    supervisor.watch_children("router", lambda: 2, lambda: 1)
-    supervisor.count_restart("router")
-    return {role: one.registry for role, one in zip(ROLES, (router, host, steward, gateway, supervisor), strict=True)}
+    for each in (host, router):
+        count_batch(BatchMetrics(each, "m", "1"), failed=1, raised=True)
+    return {role: one.registry for role, one in processes.items()}
 
 
 COUNTED = cache(everything_counted)
@@ -105,8 +81,7 @@ def test_a_batch_histogram_scrapes_as_one_observed_value_by_value(size):
     rng = random.Random(size)
     values = [rng.choice([*BOUNDS, 5.0, rng.expovariate(10)]) for _ in range(size)]
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    batch = BatchHistogram("latency_seconds", "x", ["model"], BOUNDS)
-    ours.register(batch)
+    batch = BatchHistogram("latency_seconds", "x", ["model"], buckets=BOUNDS, registry=ours)
     single = Histogram("latency_seconds", "x", ["model"], buckets=BOUNDS, registry=theirs).labels("svm")
     batch.labels("svm").observe_many(values)
     for one in values:
@@ -121,7 +96,7 @@ def test_a_batch_histogram_scrapes_as_one_observed_value_by_value(size):
 
 def test_another_process_reads_what_was_counted_and_where_a_quantile_lies():
     metrics = RouterMetrics()
-    metrics.count_queries("digits", 5)
+    metrics.counter("clipper_queries_total", "digits").inc(5)
     metrics.observe_predictions("digits", "model", None, [0.004] * 98 + [0.6, 0.6])
     metrics.observe_predictions("digits", "default", "late", [0.1])
     seen = scrape(served(metrics))
@@ -136,58 +111,52 @@ def test_another_process_reads_what_was_counted_and_where_a_quantile_lies():
     assert beyond.quantile(0.5, "x") == 1.0, "the last bound"
 
 
-def test_two_scrapes_tell_what_happened_in_between():
-    metrics = HostMetrics()
+def test_rows_and_batches_of_a_model_are_counted_by_how_they_ended():
+    metrics = ProcessMetrics("host")
     batches = BatchMetrics(metrics, "svm", "1")
-    count_batch(batches, 3)
-    port = served(metrics)
-    before = scrape(port)
     count_batch(batches, 2)
     count_batch(batches, 4, failed=3, raised=True)
     batches.late(1)
-    between = scrape(port).since(before)
-    assert between.by("model", "clipper_failed_batches_total") == {"svm": 1.0}
-    assert between.by("outcome", "clipper_rows_total") == {"ok": 3.0, "late": 1.0, "error": 3.0}
+    seen = scrape(served(metrics))
+    assert seen.by("model", "clipper_failed_batches_total") == {"svm": 1.0}
+    assert seen.by("outcome", "clipper_rows_total") == {"ok": 3.0, "late": 1.0, "error": 3.0}
+
+
+def weights(*models):
+    return "set_gauges", ("clipper_selection_weight", {("d", model): 0.5 for model in models})
 
 
 GONE = {  # what sets a metric twice, and its values by label after that
     "a model that left an application": (
-        RouterMetrics, "set_selection_weights", [{("d", "a:1"): 0.5, ("d", "b:1"): 0.5}, {("d", "b:1"): 1.0}],
-        "clipper_selection_weight", "model", {"b:1": 1.0},
+        [weights("a:1", "b:1"), weights("b:1")], "clipper_selection_weight", "model", {"b:1": 0.5},
     ),
     "a partition that moved to another process": (
-        HostMetrics, "set_consumer_lag", [{("q", 0): 4, ("q", 1): 5}, {("q", 1): 6}],
+        [("set_consumer_lag", (lag,)) for lag in ({("q", 0): 4, ("q", 1): 5}, {("q", 1): 6})],
         "clipper_consumer_lag", "partition", {"1": 6.0},
     ),
-    "an application that lost its objective or has left": (
-        RouterMetrics, "set_objectives", [{"a": 0.1, "b": 0.2, "c": None}, {"b": 0.3}],
-        "clipper_objective_seconds", "application", {"b": 0.3},
-    ),
     "a figure that is not known": (
-        StewardMetrics, "set_comparisons", [[compared(difference=None)]], "clipper_comparison_difference", "model", {},
+        [("set_comparisons", ([compared(difference=None)],))], "clipper_comparison_difference", "model", {},
     ),
     "a figure that is known": (
-        StewardMetrics, "set_comparisons", [[compared(difference=None)]], "clipper_comparison_difference_upper",
-        "model", {"m:1": 0.3},
+        [("set_comparisons", ([compared(difference=None)],))], "clipper_comparison_difference_upper", "model",
+        {"m:1": 0.3},
     ),
-    "a comparison": (
-        StewardMetrics, "set_comparisons", [[compared()]], "clipper_comparison_feedbacks", "model", {"m:1": 9.0},
-    ),
+    "a comparison": ([("set_comparisons", ([compared()],))], "clipper_comparison_feedbacks", "model", {"m:1": 9.0}),
     "a comparison that has left": (
-        StewardMetrics, "set_comparisons", [[compared()], []], "clipper_comparison_feedbacks", "model", {},
+        [("set_comparisons", ([compared()],)), ("set_comparisons", ([],))], "clipper_comparison_feedbacks", "model", {},
     ),
     "what a steward drops is counted on when it reads anew": (
-        StewardMetrics, "set_dropped", [{"full": count} for count in (2, 5, 0, 1)],
+        [("set_dropped", ({"full": count},)) for count in (2, 5, 0, 1)],
         "clipper_comparison_dropped_total", "reason", {"full": 6.0},
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "setter", "given", "name", "label", "left"), GONE.values(), ids=GONE)
-def test_a_scrape_has_what_was_set_last(kind, setter, given, name, label, left):
-    metrics = kind()
-    for one in given:
-        getattr(metrics, setter)(one)
+@pytest.mark.parametrize(("calls", "name", "label", "left"), GONE.values(), ids=GONE)
+def test_a_scrape_has_what_was_set_last(calls, name, label, left):
+    metrics = StewardMetrics() if "comparison" in name else RouterMetrics()
+    for method, given in calls:
+        getattr(metrics, method)(*given)
     assert {one.labels[label]: one.value for one in samples(metrics.registry) if one.name == name} == left
 
 
@@ -199,7 +168,7 @@ def test_a_model_that_left_the_process_has_no_series_in_any_family():
     left = samples(router.registry)
     assert not [one for one in left if one.labels.get("model") in {"m", "m:1"}]
     assert any(one.labels.get("application") == "a" for one in left), "others are not touched"
-    router.count_cache("m:1", lookups=2, hits=1)
+    router.counter("clipper_cache_lookups_total", "m:1").inc(2)
     assert value(router, "clipper_cache_lookups_total", model="m:1") == 2.0, "counted anew"
 
 
@@ -218,7 +187,7 @@ def test_what_misses_the_objective_is_late_or_had_no_time_to_be_answered():
 
 
 def test_the_disk_is_looked_at_in_each_scrape_also_when_the_folder_is_not_there(tmp_path: Path):
-    metrics, folder = HostMetrics(), tmp_path / "host"
+    metrics, folder = ProcessMetrics("host"), tmp_path / "host"
     metrics.watch_disk(folder)
     assert value(metrics, "clipper_disk_used_bytes", folder=str(folder)) == 0
     assert math.isnan(value(metrics, "clipper_disk_free_bytes", folder=str(folder)))
@@ -229,18 +198,17 @@ def test_the_disk_is_looked_at_in_each_scrape_also_when_the_folder_is_not_there(
     assert free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
 
 
-def test_every_stage_of_a_query_is_measured_in_routers_and_in_hosts_colocated_or_not():
-    name = "clipper_stage_latency_seconds_count"
-    stages = {role: {one.labels["stage"] for one in samples(of) if one.name == name} for role, of in COUNTED().items()}
-    hosted = {"request", "queue", "batch", "model"}
-    asked = {"wait", "models", "return", "combine", "record"}
-    assert stages == {role: set() for role in ROLES} | {"host": hosted, "router": asked | hosted}
-
-
-def test_every_specified_metric_is_counted_and_no_other():
+def test_every_specified_metric_is_counted_somewhere_and_every_stage_of_a_query_and_no_other():
+    code = [path.read_text() for path in SOURCES if path.name != "specs.py"]
+    counted = {name for text in code for name in re.findall(r'"(clipper_[a-z_]+)"', text)}
+    specified = {spec.name for spec in SPECS}
+    assert specified <= counted
+    assert {name for name in counted - specified if name.endswith(("_total", "_seconds", "_rows", "_bytes"))} == set()
+    stages = {one for text in code for one in re.findall(r'"clipper_stage_latency_seconds", "([a-z]+)"', text)}
+    assert stages == {"wait", "models", "return", "combine", "record", "request"}, "a host's others are of its batches"
     collected = chain.from_iterable(registry.collect() for registry in COUNTED().values())
-    specified = {*(spec.name for spec in SPECS), *PROCESS_METRICS}
-    assert {one.name for one in collected if one.samples} == {name.removesuffix("_total") for name in specified}
+    scraped = {*specified, *PROCESS_METRICS}
+    assert {one.name for one in collected if one.samples} == {name.removesuffix("_total") for name in scraped}
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from clipper_agents.observability.metrics import HostMetrics, RouterMetrics
-from clipper_agents.observability.probes import BEAT_S, MOST_CONNECTIONS, WEDGED_S, ProbeServer, ProcessHealth
+from clipper_agents.observability.metrics import ProcessMetrics, RouterMetrics
+from clipper_agents.observability.probes import BEAT_S, WEDGED_S, ProbeServer, ProcessHealth
 from clipper_stream.errors import InvalidSetting
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0, text/plain;q=0.5"}
@@ -66,8 +66,8 @@ def read_to_the_end(connection):
 def serve():
     with ExitStack() as stack:
 
-        def start(health=None, registry=None, **options):
-            server = ProbeServer(registry or HostMetrics().registry, health or ProcessHealth(), **options)
+        def start(health=None, registry=None):
+            server = ProbeServer(registry or ProcessMetrics("host").registry, health or ProcessHealth())
             client = stack.enter_context(Client(server.start()))
             stack.callback(server.stop)
             return client
@@ -76,7 +76,7 @@ def serve():
 
 
 def test_a_process_is_ready_once_it_serves_while_a_broker_answers_and_until_it_is_told_to_end(serve):
-    metrics = HostMetrics()
+    metrics = ProcessMetrics("host")
     health, why = metrics.health, ["partition 3 is not recovered yet"]
     health.waits_for = "model svm:1 is loading"
     client = serve(health)
@@ -128,9 +128,6 @@ def test_a_loop_that_is_stuck_for_too_long_makes_a_process_dead_until_it_runs_ag
 @pytest.mark.parametrize(
     ("method", "path", "expected"),
     [
-        ("HEAD", "/livez", 200),
-        ("HEAD", "/readyz", 503),
-        ("HEAD", "/metrics", 200),
         ("GET", "/livez?verbose", 200),
         ("GET", "/", 404),
         ("POST", "/nothing", 404),
@@ -138,62 +135,37 @@ def test_a_loop_that_is_stuck_for_too_long_makes_a_process_dead_until_it_runs_ag
         ("DELETE", "/metrics", 405),
     ],
 )
-def test_only_get_and_head_of_the_three_paths_are_answered(serve, method, path, expected):
-    answer, body = serve().ask(path, method, body=b"x" * 1_000_000 if method == "POST" else None)
-    assert answer.status == expected, "a body that nobody reads costs no client its answer"
-    assert (answer.getheader("Allow") == "GET, HEAD") is (expected == 405)
-    if method == "HEAD":
-        assert (body, int(answer.getheader("Content-Length")) > 0) == (b"", True)
+def test_only_the_three_paths_are_answered_and_only_get(serve, method, path, expected):
+    answer, _ = serve().ask(path, method)
+    assert (answer.status, answer.getheader("Allow")) == (expected, "GET" if expected == 405 else None)
 
 
-def test_what_is_no_request_is_not_answered(serve):
+def test_what_is_no_request_gets_no_answer_of_the_process_and_says_nothing_on_its_streams(serve, capfd):
     client = serve()
-    for sent in (b"GET /livez HTTP/1.1\r\n" + b"x: y\r\n" * 5_000, b"\x16\x03\x01\x02\x00"):
+    for sent in (b"GET /livez HTTP/1.1\r\n" + b"x: y\r\n" * 5_000, b"\x16\x03\x01\x02\x00", b""):
         connection = client.connect(sent)
         connection.shutdown(socket.SHUT_WR)
-        assert read_to_the_end(connection) == b""
+        assert b"200 OK" not in read_to_the_end(connection)
+    assert client.told("/livez") == LIVES
+    assert capfd.readouterr() == ("", "")
+
+
+def test_clients_that_send_nothing_hold_up_no_probe(serve):
+    client = serve()
+    for _ in range(100):
+        client.connect(b"GET /livez HTTP/1.1\r\nx:")
     assert client.told("/livez") == LIVES
 
 
-def test_clients_that_send_nothing_hold_up_no_probe_and_are_let_go(serve):
-    client, threads = serve(answer_within_s=0.5), threading.active_count()
-    idle = [client.connect(b"GET /livez HTTP/1.1\r\nx:") for _ in range(20)]
-    assert client.told("/livez") == LIVES
-    assert threading.active_count() == threads
-    assert [read_to_the_end(connection) for connection in idle] == [b""] * 20
-
-
-def test_more_clients_than_there_is_room_for_push_out_the_oldest(serve):
-    client = serve(answer_within_s=600.0)
-    idle = [client.connect() for _ in range(3 * MOST_CONNECTIONS)]
-    assert client.told("/livez") == LIVES
-    assert read_to_the_end(idle[0]) == b""
-    assert client.told("/livez") == LIVES
-
-
-@pytest.fixture(scope="module")
-def large():
-    """A registry whose text is far more than any buffer holds."""
+def test_who_says_that_no_more_comes_gets_the_whole_answer_still(serve):
     registry = CollectorRegistry()
     for number in range(2_000):
-        Counter(f"filler_{number}", "x" * 10_000, registry=registry)
-    return registry
-
-
-def test_who_says_that_no_more_comes_gets_the_whole_answer_still(serve, large):
-    connection = serve(registry=large).connect(b"GET /metrics HTTP/1.0\r\n\r\n")
+        Counter(f"filler_{number}", "x" * 1_000, registry=registry)
+    connection = serve(registry=registry).connect(b"GET /metrics HTTP/1.0\r\n\r\n")
     connection.shutdown(socket.SHUT_WR)
     head, _, body = read_to_the_end(connection).partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
-    assert len(body) > 20_000_000
-
-
-def test_a_client_that_reads_nothing_is_let_go_with_what_it_did_not_read(serve, large):
-    client = serve(registry=large, answer_within_s=1.0)
-    deaf = client.connect(b"GET /metrics HTTP/1.1\r\n\r\n", receive_bytes=4096)
-    assert client.told("/livez") == LIVES
-    assert read_to_the_end(client.connect()) == b"", "let go after the one before it"
-    assert len(read_to_the_end(deaf)) < 20_000_000
+    assert len(body) > 2_000_000
 
 
 def test_a_scrape_that_takes_long_holds_up_no_probe(serve):
@@ -222,7 +194,7 @@ def test_a_scrape_that_takes_long_holds_up_no_probe(serve):
 
 def test_exemplars_are_for_who_asks_for_openmetrics_and_text_for_others_compressed_for_who_reads_that(serve):
     metrics = RouterMetrics()
-    series = metrics.families.histogram(LATENCY, "digits", "model")
+    series = metrics.histogram(LATENCY, "digits", "model")
     series.observe_many([0.004, 0.04])
     series.keep_trace(0.004, "f" * 32)
     series.keep_trace(0.0045, TRACE)
@@ -245,11 +217,13 @@ def test_exemplars_are_for_who_asks_for_openmetrics_and_text_for_others_compress
 
 
 def test_a_series_has_at_most_an_exemplar_a_bucket_the_newest():
-    series = HostMetrics().families.histogram("clipper_stage_latency_seconds", "model")
+    metrics = ProcessMetrics("host")
+    series = metrics.histogram("clipper_stage_latency_seconds", "model")
     for number in range(1_000):
+        series.observe(number / 10)
         series.keep_trace(number / 10, f"{number:032x}")
-    assert len(series.exemplars) <= len(series.counts)
-    newest = series.exemplars[len(series.counts) - 1]
+    (family,) = (one for one in metrics.registry.collect() if one.name == "clipper_stage_latency_seconds")
+    newest = [one.exemplar for one in family.samples if one.exemplar][-1]
     assert (newest.labels, newest.value) == ({"trace_id": f"{999:032x}"}, 99.9)
 
 
@@ -259,13 +233,20 @@ def test_a_port_that_is_taken_is_a_setting_to_change(serve):
         ProbeServer(CollectorRegistry(), ProcessHealth()).start(taken)
 
 
-def test_a_server_that_was_stopped_leaves_no_thread_and_no_open_port():
-    threads, server = threading.active_count(), ProbeServer(CollectorRegistry(), ProcessHealth())
+def test_a_server_that_was_stopped_leaves_no_open_port():
+    server = ProbeServer(CollectorRegistry(), ProcessHealth())
     with Client(server.start()) as client:
-        idle = client.connect()
+        client.connect()
         assert client.ask("/metrics")[0].status == 200
         server.stop()
-        assert read_to_the_end(idle) == b""
-        assert threading.active_count() == threads
         with pytest.raises(ConnectionRefusedError):
             client.connect()
+
+
+def test_an_address_of_ipv6_can_be_served():
+    server = ProbeServer(CollectorRegistry(), ProcessHealth())
+    port = server.start(address="::1")
+    with socket.create_connection(("::1", port), LONG_S) as connection:
+        connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert b'{"live": true}' in read_to_the_end(connection)
+    server.stop()

@@ -98,8 +98,8 @@ async def test_a_change_that_other_writers_interrupt_is_tried_again(rollout):
 async def test_the_series_of_an_application_that_is_withdrawn_end(rollout):
     metrics = rollout.controller._metrics
     for name in ("digits", "gone"):
-        metrics.count_decision(name, "step", "made")
-        metrics.count_drift(name, f"{name}:1", worse=True)
+        metrics.counter("clipper_decisions_total", name, "step", "made").inc()
+        metrics.counter("clipper_drifts_total", name, f"{name}:1", "up").inc()
     rollout.controller._take_control([])
     found = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert {one.labels["application"] for one in found if "application" in one.labels} == {"digits"}

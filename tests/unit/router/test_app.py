@@ -42,7 +42,7 @@ async def test_objectives_and_weights_are_of_registered_applications_and_end_wit
     )
     value = router.metrics.registry.get_sample_value
     for name in ("a", "b", UNKNOWN_APPLICATION):
-        router.metrics.count_queries(name)
+        router.metrics.counter("clipper_queries_total", name).inc()
     for weight, objectives_s, counts in ((1.0, [0.1, None], [1.0] * 3), (None, [None, None], [None, 1.0, 1.0])):
         RouterProcess._report_applications(router)
         assert value("clipper_selection_weight", {"application": "a", "model": "svm:1"}) == weight

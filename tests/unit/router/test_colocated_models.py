@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from builders.kafka import Tasks
 
-from clipper_agents.observability.metrics import HostMetrics
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.router import colocated_models
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_stream.errors import ModelNotLoaded
@@ -33,7 +33,7 @@ async def make():
 
     def models(*allowed, answered=()):
         receiver = SimpleNamespace(gather=getattr(answered, "extend", None))
-        made.append(ColocatedModels(HostMetrics(), receiver, Tasks(), allowed))
+        made.append(ColocatedModels(ProcessMetrics("host"), receiver, Tasks(), allowed))
         return made[-1]
 
     yield models

@@ -1,7 +1,5 @@
 """Do the status of an application and its figures follow from the records of its deployment, however wrong?"""
 
-from collections.abc import Mapping
-from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +8,6 @@ import pytest
 from builders.messages import DRIFT
 from builders.status import (
     DIGITS,
-    MODELS,
     NOW_S,
     compared,
     digits,
@@ -18,23 +15,23 @@ from builders.status import (
     learn,
     looking,
     prediction,
-    recent,
     report,
     row,
+    with_lag,
 )
 
-from clipper_agents.cli.status_view import application_parts, drift_line, line_of
-from clipper_agents.status.build import DRIFT_SHOWN_S, StatusBuilder
+from clipper_agents.cli.status_view import application_parts, drift_line
+from clipper_agents.status.build import DRIFT_SHOWN_S
 from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, KEPT_EVENTS, DeploymentView
-from clipper_agents.status.figures import ApplicationSummary, application_summaries, point_of, version_summaries
-from clipper_agents.status.model import ApplicationStatus, DriftStatus, Latency, Loss, WorkerMetrics
+from clipper_agents.status.model import ApplicationStatus, Difference, DriftStatus, Latency, Loss
 from clipper_agents.status.problems import application_reasons
+from clipper_agents.status.processes import ServedMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_stream.intervals import confidence_sequence, newcombe, wilson
+from clipper_stream.intervals import newcombe, wilson
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
-from clipper_topics.comparison import Comparison, comparison_key
+from clipper_topics.comparison import comparison_key
 from clipper_topics.control_keys import change_key, drift_key, key_of
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
@@ -115,21 +112,19 @@ def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> No
     assert list(found.declared.manifests.applications) == ["digits"]
 
 
-def test_events_are_shown_once_as_plain_text_and_the_last_hundred_kept() -> None:
+def test_events_are_plain_text_and_the_last_hundred_kept() -> None:
     found = DeploymentView()
     for number in range(KEPT_EVENTS + 5):
         report(found, "svm:1", f"host-{number}", "ready")
-    assert len(found.events_since(0)) == KEPT_EVENTS
-    seen = found.seen
+    assert len(found.events) == KEPT_EVENTS
     report(found, "svm:1", "host-0", "failed", "bad\x1b[2J\nmodel")
-    assert [event.text for event in found.events_since(seen)] == ["host host-0 of svm:1 is failed: bad [2J model"]
-    assert found.events_since(found.seen) == []
+    assert found.events[-1].text == "host host-0 of svm:1 is failed: bad [2J model"
 
 
 def test_live_versions_come_first_then_trials_then_retired_ones_each_with_its_hosts_and_share() -> None:
     """A share is of served queries, and that of a shadow of asked ones."""
     found = digits()
-    assert [(one.model, one.stage, one.declared_share, one.hosts, one.share) for one in found.versions] == [
+    assert [(one.model, one.stage, one.declared_share, one.declared.hosts, one.share) for one in found.versions] == [
         ("svm:1", "live", None, 2, 0.62),
         ("knn:1", "live", None, None, 0.3),
         ("rf:2", "canary", 0.05, 0, 0.05),
@@ -172,12 +167,12 @@ def test_without_traffic_reports_or_contexts_shares_hosts_and_contexts_are_unkno
     silent.hosts.reports.clear()
     silent.contexts_read = False
     silent._hosts.clear()
-    found = digits(silent, workers=WorkerMetrics(members={"svm:1": frozenset({"host.svm.1.0"})}))
-    assert ([one.hosts for one in found.versions][:3], found.contexts) == ([1, None, None], None)
+    found = digits(silent, cluster=with_lag("svm:1", 0, "host.svm.1.0"))
+    assert ([one.declared.hosts for one in found.versions][:3], found.contexts) == ([1, None, None], None)
     report(silent, "svm:1", "host.svm.1.0", "draining")
     report(silent, "svm:1", "host.svm.1.1", "starting")
-    version = digits(silent).versions[0]
-    assert (version.hosts, version.starting) == (0, ("host.svm.1.0", "host.svm.1.1")), "neither is ready"
+    model = digits(silent).versions[0].declared
+    assert (model.hosts, model.starting) == (0, ("host.svm.1.0", "host.svm.1.1")), "neither is ready"
 
 
 def interval(wrong: float, count: float) -> Loss:
@@ -196,23 +191,37 @@ def test_without_a_steward_a_trial_is_compared_with_all_live_versions() -> None:
     assert (shadow.feedbacks, shadow.lower, shadow.upper) == (0, -1.0, 1.0)
 
 
+def beside(*comparisons, ago_s: float = 1.0) -> DeploymentView:
+    """The deployment, and what its steward wrote of versions so long ago."""
+    found = facts()
+    for one in comparisons:
+        key = comparison_key(one.application, one.model)
+        found.comparison(key, codec.comparisons.encode(one), at_s=NOW_S - ago_s)
+    return found
+
+
 def test_the_stewards_comparison_counts_before_totals() -> None:
     others = [compared("rf:2", application="others", feedbacks=1), compared("nn:4", feedbacks=2)]
-    canary, shadow = digits(comparisons=[*others, compared("rf:2", "it is to be a canary")]).trials
+    found = digits(beside(*others, compared("rf:2", "it is to be a canary")))
+    canary, shadow = found.trials
     assert (canary.source, canary.feedbacks, canary.upper) == ("steward", 60, -0.01)
     assert (canary.scores, canary.waiting, canary.from_s, canary.upto_s) == (80, 3, 1, 61)
     assert canary.waits_for == "it is to be a canary"
     assert [(one.mean, one.count) for one in (canary.loss, canary.answers) if one] == [(0.2, 50), (0.3, 40)]
     assert shadow.source == "totals"
     assert shadow.waits_for == "somebody to decide, it is not automatic; the steward's next report of its evidence"
+    rf = found.versions[2]
+    assert (rf.loss, rf.difference) == (
+        Loss(count=60, mean=0.2, lower=0.1, upper=0.3), Difference(mean=-0.1, lower=-0.2, upper=-0.01)
+    )  # fmt: skip
+    unsure = digits(beside(compared("nn:3", difference=None, loss=None))).versions[3]
+    assert (unsure.loss, unsure.difference) == (None, None)
 
 
-@pytest.mark.parametrize(("late_s", "waits_for"), [(-1, "a fresh one"), (1, "the logs")])
-def test_what_a_steward_wrote_lately_counts_before_what_the_logs_say(late_s: float, waits_for: str) -> None:
-    found = facts()
-    written = codec.comparisons.encode(compared("rf:2", "a fresh one"))
-    found.comparison(comparison_key("digits", "rf:2"), written, at_s=NOW_S - COMPARED_WITHIN_S - late_s)
-    assert digits(found, comparisons=[compared("rf:2", "the logs")]).trials[0].waits_for == waits_for
+@pytest.mark.parametrize(("late_s", "source"), [(-1, "steward"), (1, "totals")])
+def test_what_a_steward_wrote_long_ago_counts_no_more(late_s: float, source: str) -> None:
+    found = beside(compared("rf:2"), ago_s=COMPARED_WITHIN_S + late_s)
+    assert digits(found).trials[0].source == source
 
 
 def test_counts_of_a_sample_are_shown_as_whole_numbers() -> None:
@@ -228,8 +237,11 @@ def test_counts_of_a_sample_are_shown_as_whole_numbers() -> None:
 
 
 def test_metrics_say_the_batch_limit_and_groups_the_lag_and_latencies_are_those_of_the_window() -> None:
-    svm, *_ = digits(workers=WorkerMetrics(batch_limits={"svm:1": 64.0}, lag={"svm:1": 7})).versions
-    assert (svm.batch_limit, svm.lag, svm.latency) == (64.0, 7, Latency(p50_ms=5.0, p99_ms=8.1))
+    served = ServedMetrics(batch_limits={"svm:1": 64.0}, batches={"svm:1": Latency(p50_ms=5.0, p99_ms=9.0)})
+    svm, *_ = digits(metrics=served, cluster=with_lag("svm:1", 7)).versions
+    model = svm.declared
+    assert (model.batch_limit, model.batches.p99_ms, model.lag, model.target_ms) == (64.0, 9.0, 7, 20.0)
+    assert (svm.latency, svm.cache_hit_ratio) == (Latency(p50_ms=5.0, p99_ms=8.1), 0.0)
     assert digits().latency == Latency(p50_ms=59.0, p99_ms=108.0)
     one = TrafficWindow()
     one.predicted(prediction(0, "svm:1", latency_ms=5.0), NOW_S - 1, NOW_S)
@@ -250,7 +262,7 @@ def test_a_model_that_raises_or_gives_another_number_of_outputs_is_named_with_wh
         failed = prediction(number, None)
         failed.missing[0].reason, failed.missing[0].explanation = "error", outcome.failed[0]
         found.predicted(failed, NOW_S - 1, NOW_S)
-    reasons = application_reasons(looking(traffic=found).applications(), NOW_S)
+    reasons = application_reasons(digits(traffic=found), NOW_S)
     told = f"application digits: model svm:1 failed 3 of 3 queries in the last 60 s: {why}"
     assert any(told in reason for reason in reasons)
 
@@ -286,7 +298,6 @@ def test_a_rise_is_shown_beside_its_version_and_as_an_event() -> None:
     said = drift_line("svm:1", drifts["svm:1"])
     assert said == "drift svm:1: loss 0.040 -> 0.310, 12 min ago (adwin)"
     assert said in [str(part) for part in application_parts("digits", status)]
-    assert "drift=0.040->0.310" in line_of("digits", status, NOW_S)
     assert found.events[-1].text == "loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin, 57 losses ago)"
 
 
@@ -309,82 +320,46 @@ def test_text_of_a_drift_cannot_move_a_cursor() -> None:
     assert drift_line("m:1", drifts["svm:1"]).isprintable()
 
 
-SERVED = Latency(p50_ms=5.0, p99_ms=9.0)
-LOSS = ("loss", "loss_lower", "loss_upper")
-
-
-def builder(*comparisons: Comparison, flows: bool = True) -> StatusBuilder:
-    """Ten seconds of the application `digits`."""
+def test_every_declared_version_has_its_hosts_whoever_uses_it() -> None:
     found = facts()
-    for one in comparisons:
-        found.comparison(comparison_key("digits", one.model), codec.comparisons.encode(one), (), NOW_S - 1)
-    workers = WorkerMetrics(batch_limits={"svm:1": 64.0}, batches={"svm:1": SERVED})
-    return looking(found, recent() if flows else TrafficWindow(), workers=workers)
-
-
-QUIET = {"queries_per_s": 0.0, "feedback_per_s": 0.0, "p50_ms": None, "p99_ms": None, "defaults": {}, "problems": 0}
-BUSY = {"queries_per_s": 10.0, "feedback_per_s": 5.0, "p50_ms": 59.0, "p99_ms": 108.0, "problems": 2}
-
-
-@pytest.mark.parametrize("figures", [QUIET, BUSY | {"defaults": {"late": 0.03}}], ids=["no traffic", "traffic"])
-def test_a_summary_has_the_rates_shares_and_problems_of_the_application(figures: dict[str, Any]) -> None:
-    declared = {"name": "digits", "policy": "exp3", "objective_ms": 100, "revision": 4, "models": 4, "trials": 2}
-    flows, problems = bool(figures["queries_per_s"]), figures["problems"]
-    found = application_summaries(builder(flows=flows), {"digits": problems} if problems else {})
-    assert found == [ApplicationSummary(**declared, **figures, is_estimate=False)]
-
-
-def test_every_declared_version_is_summed_up_with_its_hosts_and_uses() -> None:
-    known = builder()
-    report(known.facts, "nn:3", "host.nn.3.1", "starting")
-    found = {one.ref: one for one in version_summaries(known, {"svm:1": 2})}
-    assert found.keys() == {one.ref for one in MODELS}
-    of = attrgetter("applications", "stages", "hosts_ready", "replicas", "colocated", "retired", "restarts")
-    assert {ref: of(one) for ref, one in found.items() if ref != "others:1"} == {
-        "svm:1": (("digits",), ("live",), 2, 2, False, False, 2),
-        "knn:1": (("digits",), ("live",), None, 0, True, False, 0),
-        "rf:2": (("digits",), ("canary",), 0, 1, False, False, 0),
-        "nn:3": (("digits",), ("shadow",), 1, 1, False, False, 0),
-        "old:1": ((), (), 0, 0, False, True, 0),
+    report(found, "nn:3", "host.nn.3.1", "starting")
+    models = looking(found).status("clipper").models
+    assert {
+        ref: (one.hosts, one.replicas, one.colocated, one.retired) for ref, one in models.items() if ref != "others:1"
+    } == {
+        "svm:1": (2, 2, False, False),
+        "knn:1": (None, 0, True, False),
+        "rf:2": (0, 1, False, False),
+        "nn:3": (1, 1, False, False),
+        "old:1": (0, 0, False, True),
     }
-    assert found["rf:2"].failed == {"host.rf.2.0": "no module named shop"}
-    assert found["nn:3"].starting == ("host.nn.3.1",)
-    svm = found["svm:1"]
-    assert (svm.batch_limit, svm.batch_latency, svm.target_ms, svm.cache_hit_ratio) == (64.0, SERVED, 20.0, 0.0)
-    assert (found["knn:1"].batch_limit, found["old:1"].cache_hit_ratio) == (None, None)
+    assert (models["rf:2"].failed, models["nn:3"].starting) == (
+        {"host.rf.2.0": "no module named shop"},
+        ("host.nn.3.1",),
+    )
 
 
-def test_a_point_has_the_figures_of_the_application_by_stage_and_reason() -> None:
-    values, versions = point_of(builder(), "digits")
-    assert (values["queries_per_s"], values["feedback_per_s"], values["default:late"]) == (10.0, 5.0, 0.03)
-    assert values["default:errors"] == 0.0
-    assert values["wait_ms"] + values["models_ms"] == pytest.approx(values["p50_ms"], abs=6.0)
-    assert "record_ms" not in values, "these records do not say when they were decided"
-    assert [*versions] == DIGITS.refs
-    assert [one["share"] for one in versions.values()] == [0.62, 0.3, 0.05, 1.0]
-    svm, knn, rf, nn = versions.values()
-    assert svm["weight"] > knn["weight"]
-    assert (svm["batch_limit"], svm["batch_p99_ms"]) == (64.0, 9.0)
-    assert (nn["p50_ms"], nn["cache_hit_ratio"]) == (80.0, 0.0)
-    assert losses(svm) == (0.1, *confidence_sequence(10.0, 100.0)), "it holds at all times"
-    assert not nn.keys() & {"weight", "loss"}
-    assert "difference" not in rf, "totals are a look at one moment"
-    assert point_of(builder(), "digits", seconds=100)[0]["queries_per_s"] == 1.0, "rates may be of another time"
+# --- lives of hosts ---------------------------------------------------------------------------------------------------
+Told = tuple[str, int | None, int]
+"""State, pid and time of a report."""
+LIVES: dict[str, tuple[int, tuple[Told, ...]]] = {
+    "one life": (0, (("starting", 7, 1), ("ready", 7, 2), ("draining", 7, 3))),
+    "a failure": (0, (("starting", 7, 1), ("ready", 7, 2), ("failed", 7, 3), ("failed", None, 4))),
+    "another pid": (1, (("ready", 7, 1), ("ready", 8, 2))),
+    "a start that was seen": (1, (("ready", 7, 1), ("starting", 8, 2), ("ready", 8, 3))),
+    "the same pid in a container": (2, (("ready", 1, 1), ("starting", 1, 2), ("ready", 1, 3), ("ready", 1, 4))),
+    "a loop of crashes": (3, tuple(("starting", pid, pid) for pid in (1, 2, 3, 4))),
+    "a start after a supervisor": (1, (("ready", 7, 1), ("failed", None, 2), ("starting", 8, 3), ("ready", 8, 4))),
+    "it left and came back": (1, (("ready", 7, 1), ("", None, 2), ("starting", 8, 3))),
+}
 
 
-def losses(version: Mapping[str, float]) -> tuple[float, ...]:
-    return tuple(version[name] for name in LOSS)
-
-
-def test_the_stewards_comparison_goes_before_totals() -> None:
-    _, versions = point_of(builder(compared("rf:2"), compared("nn:3", difference=None, loss=None)), "digits")
-    rf = versions["rf:2"]
-    assert losses(rf) == (0.2, 0.1, 0.3)
-    assert (rf["difference"], rf["difference_lower"], rf["difference_upper"]) == (-0.1, -0.2, -0.01)
-    assert not versions["nn:3"].keys() & {"loss", "difference"}
-
-
-def test_without_traffic_only_rates_and_what_was_learned_are_known() -> None:
-    values, versions = point_of(builder(flows=False), "digits")
-    assert values == {"queries_per_s": 0.0, "feedback_per_s": 0.0}
-    assert versions["knn:1"].keys() == {"weight", *LOSS}
+@pytest.mark.parametrize(("expected", "told"), LIVES.values(), ids=LIVES)
+def test_each_further_life_of_a_host_is_a_restart(expected: int, told: tuple[Told, ...]) -> None:
+    found = DeploymentView()
+    for state, pid, at_ms in told:
+        for instance, model in (("h0", "svm:1"), ("h1", "nn:1")):
+            lives = (state, pid, at_ms) if model == "svm:1" else ("ready", 9, 9)
+            said = HostReport(model=model, instance=instance, state=lives[0], pid=lives[1], at_ms=lives[2])
+            found.host(report_key(model, instance), codec.host_reports.encode(said) if lives[0] else None)
+    assert (found.restarts["svm:1"], found.restarts["nn:1"]) == (expected, 0)

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clipper_agents.status.log_sampler import LogSampler
+from clipper_agents.status.tailer import LogSampler
 
 ONE, TWO, OTHER = TopicPartition("log", 0), TopicPartition("log", 1), TopicPartition("control", 0)
 EVERY_S = 0.2

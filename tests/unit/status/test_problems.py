@@ -1,6 +1,6 @@
 """What an operator is told: the rules that find what is wrong, and the page, from snapshots without a Kafka."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from clipper_agents.kafka.consumer_groups import instance_of
 from clipper_agents.status.model import (
     ApplicationStatus,
     BrokerStatus,
+    ClusterStatus,
     GroupStatus,
     Latency,
     MemberStatus,
@@ -19,12 +20,23 @@ from clipper_agents.status.model import (
     VersionStatus,
     WaitingRecords,
 )
-from clipper_agents.status.problems import reasons_of
+from clipper_agents.status.problems import application_reasons, reasons_of
 
 AT_S = 1_700_000_000.0
-SUM = VersionStatus(model="sum:1", stage="live", hosts=1, replicas=1)
-SHADOW = VersionStatus(model="nn:3", stage="shadow", declared_share=1.0, colocated=True, queries=20)
-AWAY = replace(SUM, hosts=0)
+
+
+def model(ref: str = "sum:1", *, replicas: int = 1, hosts: int | None = 0, **fields: Any) -> ModelStatus:
+    return ModelStatus(ref=ref, replicas=replicas, hosts=hosts, **fields)
+
+
+def version(declared: ModelStatus | None = None, **fields: Any) -> VersionStatus:
+    """A live version of a model, with its one host."""
+    return replace(VersionStatus(model="sum:1", stage="live", declared=declared or model(hosts=1)), **fields)
+
+
+SUM, AWAY = version(), version(model())
+COLOCATED = ModelStatus(ref="nn:3", colocated=True)
+SHADOW = VersionStatus(model="nn:3", stage="shadow", declared=COLOCATED, declared_share=1.0, queries=20)
 TOPIC = TopicStatus(name="clipper.queries", partitions=3)
 ROUTERS = GroupStatus(
     group="clipper.router",
@@ -38,13 +50,9 @@ ROUTERS = GroupStatus(
 )
 
 
-def model(ref: str = "sum:1", *, replicas: int = 1, live: int = 0, **fields: Any) -> ModelStatus:
-    return ModelStatus(ref=ref, colocated=not replicas, replicas=replicas, live=live, **fields)
-
-
 def application(*versions: VersionStatus, **fields: Any) -> dict[str, ApplicationStatus]:
     live = tuple(version.model for version in versions if version.stage == "live")
-    return {"sums": ApplicationStatus(models=live, versions=versions, **fields)}
+    return {"sums": ApplicationStatus(name="sums", models=live, versions=versions, **fields)}
 
 
 def trial(queries: int = 20, **fields: Any) -> dict[str, ApplicationStatus]:
@@ -54,21 +62,33 @@ def trial(queries: int = 20, **fields: Any) -> dict[str, ApplicationStatus]:
     return application(SUM, replace(SHADOW, queries=queries), trials=(one,))
 
 
-HEALTHY = Status(
-    prefix="clipper",
-    at_s=AT_S,
-    cluster_at_s=AT_S - 15.0,
+CLUSTER = ClusterStatus(
+    at_s=AT_S - 15.0,
     brokers=(BrokerStatus(node_id=1, address="10.0.0.9:9092", reachable=True),),
     topics=(TOPIC,),
     groups=(ROUTERS,),
-    applications=application(SUM),
-    models=(model(live=1), model("nn:3", replicas=0, live=2), model("old:1", replicas=0, retired=True)),
     dead_letters=4,
 )
+HEALTHY = Status(
+    prefix="clipper",
+    at_s=AT_S,
+    cluster=CLUSTER,
+    applications=application(SUM),
+    models={one.ref: one for one in (model(hosts=1), COLOCATED, ModelStatus(ref="old:1", retired=True))},
+)
+OF_CLUSTER = {one.name for one in fields(ClusterStatus)}
 
 
-def reasons(**fields: Any) -> list[str]:
-    return reasons_of(replace(HEALTHY, **fields))
+def reasons(**changed: Any) -> list[str]:
+    """What is wrong with the healthy deployment once these fields of it, or of its cluster, are others."""
+    models = {one.ref: one for each in changed.get("applications", {}).values() for one in declared(each)}
+    models |= {one.ref: one for one in changed.pop("models", ())}
+    cluster = replace(CLUSTER, **{name: changed.pop(name) for name in OF_CLUSTER & changed.keys()})
+    return reasons_of(replace(HEALTHY, **{"cluster": cluster, "models": {**HEALTHY.models, **models}} | changed))
+
+
+def declared(application: ApplicationStatus) -> list[ModelStatus]:
+    return [one.declared for one in application.versions if one.declared is not None]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +168,7 @@ def waiting(partition: int = 1, topic: str = "clipper.queries", **fields: Any) -
 
 WAIT = "2000 records of clipper.queries wait, the oldest for 45 s"
 HOSTS = GroupStatus(group="clipper.host.sum.1", model="sum:1", state="Empty", inputs={"requests": 1})
-UNDECLARED = VersionStatus(model="mean:2", stage="canary", declared=False)
+UNDECLARED = VersionStatus(model="mean:2", stage="canary")
 
 
 @pytest.mark.parametrize(
@@ -184,9 +204,10 @@ UNDECLARED = VersionStatus(model="mean:2", stage="canary", declared=False)
             f"router router-1 on 10.0.0.2 is behind, and {WAIT}: run another by `clipper-stream worker router",
         ),
         (routers(deleted=9), "9 records were deleted before group clipper.router had read them"),
-        ({"cluster_at_s": None}, "brokers and groups are not known yet"),
-        ({"cluster_at_s": AT_S - 41}, "brokers and groups said nothing for 41 s"),
-        ({"cluster_at_s": None, "cluster_refused": "may not be read"}, "may not be read"),
+        ({"cluster": None}, "brokers and groups are not known yet"),
+        ({"at_s": AT_S - 41}, "brokers and groups said nothing for 41 s"),
+        ({"cluster": None, "cluster_refused": "may not be read"}, "may not be read"),
+        ({"stale": "no broker answers"}, "no broker answers"),
         (
             {"dead_letters": 101},
             "101 records could not be read within the last hour: `clipper-stream dead-letters list`",
@@ -199,14 +220,10 @@ UNDECLARED = VersionStatus(model="mean:2", stage="canary", declared=False)
         ({"models": (model(replicas=2),)}, "model sum:1 has 0 of 2 hosts"),
         ({"models": (model(),), **sums(AWAY)}, "model sum:1 has 0 of 1 hosts"),
         ({"models": (model(),), **routers(HOSTS)}, "model sum:1 has 0 of 1 hosts"),
-        ({"applications": application(AWAY) | {"more": application(AWAY)["sums"]}}, "model sum:1: none of 1 hosts"),
+        ({"applications": application(AWAY) | {"more": application(AWAY)["sums"]}}, "model sum:1 has 0 of 1 hosts"),
         (sums(SUM, UNDECLARED), "application sums: model mean:2 is not declared"),
         (
-            sums(replace(AWAY, starting=("h0", "h1"))),
-            "model sum:1: none of 1 hosts is ready (h0, h1 not yet), so no query asks it: wait for its start, or run",
-        ),
-        (
-            sums(replace(SUM, failed={"h0": "no module named shop"})),
+            sums(version(model(hosts=1, failed={"h0": "no module named shop"}))),
             "host h0 of model sum:1 failed: no module named shop: correct the model or its manifest",
         ),
         ({"applications": trial(since_s=AT_S - 1260)}, "application sums: trial nn:3 got no feedback for 21 min: send"),
@@ -218,16 +235,16 @@ def test_each_thing_that_is_wrong_is_told_once_in_a_line_that_names_it(fields: d
     assert said in reason
 
 
-RETIRED = replace(AWAY, model="old:1", stage="retired", failed={"h": "ended"})
+RETIRED = version(ModelStatus(ref="old:1", retired=True, failed={"h": "ended"}), model="old:1", stage="retired")
 FINE = {
     "dead letters alone": {},
     "it has a feedback": {"applications": trial(feedbacks=1, since_s=0.0)},
     "it began just now": {"applications": trial(since_s=AT_S - 599)},
     "hardly anybody asked it": {"applications": trial(queries=19)},
-    "no host ever reported": sums(replace(SUM, hosts=None)),
+    "it has more hosts than it should": sums(version(model(hosts=2))),
     "it is retired": sums(SUM, RETIRED),
     "a router that left without a word is not missed": {"routers": ("router-0", "router-1", "router-2")},
-    "nor a host where there are enough": {"models": (model(live=1, unheard=("h9",)),)},
+    "nor a host where there are enough": {"models": (model(hosts=1, unheard=("h9",)),)},
 }
 
 
@@ -236,9 +253,18 @@ def test_what_only_looks_like_a_fault_is_not_told(fine: dict[str, Any]) -> None:
     assert reasons(**fine) == []
 
 
-def test_a_failed_host_is_told_and_of_its_version_only_the_hosts_that_are_missing_besides() -> None:
-    failed = application(replace(AWAY, failed={"h0": "out of memory"}))
-    assert [len(reasons(models=(model(replicas=hosts),), applications=failed)) for hosts in (1, 2)] == [1, 2]
+@pytest.mark.parametrize(("hosts", "lines"), [(1, 1), (2, 2)])
+def test_a_failed_host_is_told_and_of_its_version_only_the_hosts_that_are_missing_besides(hosts, lines) -> None:
+    assert len(reasons(models=(model(replicas=hosts, failed={"h0": "out of memory"}),))) == lines
+
+
+def test_without_groups_an_application_tells_of_versions_that_no_host_serves_yet() -> None:
+    starts = version(model(starting=("h0", "h1")))
+    told = "model sum:1: none of 1 hosts is ready (h0, h1 not yet), so no query asks it: wait for its start, or run"
+    (line,) = application_reasons(application(starts)["sums"], AT_S)
+    assert line.startswith(told)
+    assert reasons(cluster=None, **sums(starts))[1:] == [line]
+    assert application_reasons(application(version(model(hosts=None)))["sums"], AT_S) == [], "nobody ever reported"
 
 
 def test_the_operator_says_how_much_lag_is_fine() -> None:

@@ -9,14 +9,12 @@ import pytest
 from builders.kafka import record
 
 from clipper_agents.feedback.feedback_step import OrphanFeedback, UnusableFeedback
-from clipper_agents.status.feedback_outcome import FeedbackTrace
 from clipper_agents.status.query_history import LogSearch, id_part, named_offset, partitions_of_query
 from clipper_stream.client.keys import partition_for
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.dead_letter import dead_letter_headers
 from clipper_topics.prediction import REASONS, REFUSALS
 from clipper_topics.query_ids import offset_id
-from clipper_topics.selection_rows import POSITION, RowKey, config_context, encode_key, encode_row, note_row
 
 TOPICS = Catalogue()
 NOW_MS = 1_700_000_000_000
@@ -263,28 +261,6 @@ async def test_acknowledgements_are_read_until_all_are_known(logs):
     assert (await history(logs)).feedback[0].outcome == "applied"
     assert len(logs.read_offsets[TOPICS.feedback_acks]) == 500
     assert TOPICS.dead_letters not in logs.read_offsets
-
-
-# --- what the changelog says about one feedback -------------------------------------------------------------------
-ROW, NOTE = RowKey("digits", None, 3), RowKey(*POSITION, 3)
-
-
-@pytest.mark.parametrize(
-    ("records", "position", "is_learned"),
-    [
-        ([(RowKey("digits", "ada", 3), 41), (NOTE, 41)], 41, True),
-        ([(ROW, 40), (NOTE, 40)], 40, False),
-        ([(RowKey("digits", None, 2), 41)], -1, False),
-        ([(RowKey("", config_context("digits"), 3), 41)], -1, False),
-        ([(ROW, None), (b"nonsense", 41)], -1, False),
-    ],
-    ids=["it ends at the feedback", "it ends before", "of another partition", "another note", "deleted, and no row"],
-)
-def test_a_row_that_ends_at_the_feedback_was_changed_by_it(records, position, is_learned):
-    trace = FeedbackTrace(3, 41)
-    for key, value in records:
-        trace.take(key if isinstance(key, bytes) else encode_key(key), value and encode_row(note_row(value)))
-    assert (trace.position, trace.is_learned) == (position, is_learned)
 
 
 def test_a_refusal_is_one_of_the_reasons():

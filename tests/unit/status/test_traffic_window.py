@@ -1,7 +1,5 @@
 """Are figures of what flowed those of the seconds that they are said to be of?"""
 
-from array import array
-
 import pytest
 from builders.status import NOW_S, audit, prediction, recent
 from hypothesis import given
@@ -113,30 +111,3 @@ def test_a_record_of_a_sample_counts_for_those_that_were_left_out() -> None:
     assert (counts.queries, counts.defaults, counts.feedback, counts.sampled) == (6.5, {"late": 4}, 1.5, True)
     assert {ref: one.asked for ref, one in counts.versions.items()} == {"svm:1": 6.5, "nn:3": 3}
     assert len(counts.latencies_ms) == 2, "samples of latencies are not weighed"
-
-
-RECORDS = st.lists(
-    st.tuples(
-        st.sampled_from(["svm:1", "knn:1", None]), st.floats(-4.0, 0.5), st.sampled_from([1, 1.1, 16.7]), st.booleans()
-    ),
-    max_size=8,
-)
-
-
-@given(st.lists(RECORDS, min_size=1, max_size=12), st.integers(1, 6))
-def test_a_window_that_moves_counts_what_one_counts_that_is_made_anew(ticks, seconds) -> None:
-    moving, records = TrafficWindow(), []
-    for tick, fresh in enumerate(ticks):
-        now_s = NOW_S + tick
-        for ref, ago_s, weight, fails in fresh:
-            one = prediction(len(records), ref)
-            if fails and one.missing:
-                one.missing[0].reason, one.missing[0].explanation = "error", f"ValueError: {len(records)}"
-            records.append((one, now_s + ago_s, now_s, weight))
-            moving.predicted(*records[-1])
-        anew = TrafficWindow()
-        for record in records:
-            anew.predicted(*record)
-        found, expected = (each.window("digits", now_s, seconds) for each in (moving, anew))
-        expected.stages_ms |= {stage: array("d") for stage in found.stages_ms.keys() - expected.stages_ms}
-        assert found == expected

@@ -8,7 +8,7 @@ from clipper_gateway.console.history import SeriesHistory
 
 @pytest.fixture
 def clock():
-    """At the beginning of a step of each ring of a history."""
+    """At the beginning of a step of each resolution of a history."""
     return Clock(1_700_000_400)
 
 
@@ -18,7 +18,7 @@ def open_history(tmp_path, clock):
     opened = []
 
     def open_it(folder="history"):
-        opened.append(SeriesHistory.open(tmp_path / folder, clock))
+        opened.append(SeriesHistory(tmp_path / folder, clock))
         return opened[-1]
 
     yield open_it

@@ -58,9 +58,9 @@ def recorder():
 
 # --- forms ------------------------------------------------------------------------------------------------------------
 def test_a_form_is_read_with_empty_fields_left_out():
-    fields = {"application": [" digits "], "to_revision": [""], "undo": ["1"], "position": ["41", "7", "7"], "x": ["y"]}
+    fields = {"application": [" digits "], "to_revision": [""], "position": ["41", "7", "7"], "x": ["y"]}
     form = ActionForm.of(fields)
-    assert (form.application, form.to_revision, form.undo) == ("digits", None, True)
+    assert (form.application, form.to_revision) == ("digits", None)
     assert (form.position, form.model) == ([41, 7, 7], "")
     for seen, revision in (("", 0), ("12 r-0a", 12)):
         assert ActionForm.of({"application": ["a"], "seen": [seen]}).seen_revision == {"a": revision}
@@ -73,8 +73,8 @@ def test_a_form_is_read_with_empty_fields_left_out():
         ("application", ["a/../b"]),
         ("model", ["svm"]),
         ("to_revision", ["0"]),
-        ("revision", ["two"]),
-        ("undo", ["perhaps"]),
+        ("to_revision", ["two"]),
+        ("again", ["perhaps"]),
         ("position", ["-1"]),
         ("position", ["1"] * (MOST_LETTERS + 1)),
         ("seen", ["-1"]),

@@ -2,14 +2,17 @@ import asyncio
 from unittest.mock import AsyncMock
 
 import pytest
+from builders.metrics import served
 from builders.status import DIGITS, NOW_S, report
 from unit.gateway.console.rig import declare, has_read
 from unit.gateway.rig import NO_KAFKA
 
 from clipper_agents.kafka.errors import KafkaUnreachable
-from clipper_agents.status.figures import VersionSummary
+from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_gateway.console import follower
-from clipper_gateway.console.follower import LOOKED_TICKS, POINTS_A_SECOND, STATUSES_A_SECOND, TICK_AT_S, LiveView
+from clipper_gateway.console.follower import LOOKED_TICKS, MOST_SCRAPED, STATUSES_A_SECOND, TICK_AT_S, LiveView
+from clipper_topics import codec
+from clipper_topics.host_report import HostReport, report_key
 
 
 @pytest.fixture
@@ -31,14 +34,13 @@ def rates(view, name):
 
 
 def test_pages_get_what_was_read(view):
-    (summary,) = view.summaries()
-    assert (summary.name, summary.queries_per_s) == ("digits", 10.0)
-    assert view.status("digits").queries_per_s == 10.0
-    assert view.status("nobody") is None
+    (seen,) = view.applications()
+    assert (seen.name, seen.queries_per_s) == ("digits", 10.0)
+    assert view.application("digits").queries_per_s == 10.0
+    assert view.application("nobody") is None
     assert "host host.rf.2.0 of model rf:2 failed: no module named shop" in "\n".join(view.reasons())
-    assert view.summaries()[0].problems == 0, "made before anybody asked what is wrong"
-    view.look()
-    assert view.summaries()[0].problems == 3
+    assert len(view.problems("digits")) == 3
+    assert view.problems("nobody") == ()
 
 
 def test_a_version_with_fewer_hosts_than_it_should_have_is_told(view):
@@ -47,21 +49,11 @@ def test_a_version_with_fewer_hosts_than_it_should_have_is_told(view):
 
 
 def test_what_several_look_at_is_made_once_a_second(view):
-    for make in (view.summaries, view.models, view.reasons, lambda: view.status("digits")):
+    for make in (view.status, view.models, lambda: view.application("digits")):
         made = make()
         assert make() is made
         view.look()
         assert make() is not made
-
-
-def test_restarts_are_counted_while_hosts_are_followed(view):
-    restarts = []
-    for ago_s in (None, 1.0):
-        if ago_s is not None:
-            report(view.facts, "svm:1", "host.svm.1.1", "starting", ago_s=ago_s)
-        view.look()
-        restarts += [one.restarts for one in view.models() if isinstance(one, VersionSummary) and one.ref == "svm:1"]
-    assert restarts == [0, 1]
 
 
 async def test_whoever_waits_for_a_second_is_told(view):
@@ -76,38 +68,62 @@ async def test_whoever_waits_for_a_second_is_told(view):
 
 
 # --- points ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("count", "seconds"), [(25, range(-10, 0)), (9, (-100, 0))], ids=["ten seconds", "seconds that were missed"]
-)
-async def test_each_application_has_a_point_in_each_ten_seconds(view, count, seconds):
-    names = declare(view, count)
-    for second in seconds:
+async def test_each_application_has_a_point_in_each_ten_seconds(view):
+    names = declare(view, 19)
+    for second in range(-10, 0):
+        view.look()
         await view.keep(int(NOW_S) + second)
-    assert [len(rates(view, name)) for name in names] == [1] * count
+    assert [len(rates(view, name)) for name in names] == [1] * 19
     assert rates(view, "digits") == [10.0]
 
 
-async def test_of_many_applications_some_have_their_turn_each_second(view):
-    names, counts = declare(view, 1_000), []
-    for second in (-1, 0):
-        await view.keep(int(NOW_S) + second)
-        counts.append(sum(bool(rates(view, name)) for name in names))
-    assert counts[1] - counts[0] == pytest.approx(POINTS_A_SECOND, abs=1)
+async def test_of_many_applications_some_have_their_turn_each_second_and_more_while_somebody_looks(view):
+    declare(view, 999)
+    counts = []
+    for _ in range(2):
+        view.look()
+        await view.keep(int(NOW_S))
+        counts.append(len(view._statuses))
+    assert counts == [STATUSES_A_SECOND, 2 * STATUSES_A_SECOND]
 
 
-async def test_what_is_wrong_is_found_in_turns_while_somebody_looks(view):
-    declare(view, 3 * STATUSES_A_SECOND - 1, "rf:2")
-    view.reasons()
-    assert sum(one.problems for one in view.summaries()) == STATUSES_A_SECOND
-    for second in range(3):
-        await view.keep(int(NOW_S) - 3 + second)
-    view.look()
-    assert sum(one.problems for one in view.summaries()) == 3 * STATUSES_A_SECOND + 2, "one has three problems"
+async def test_what_nobody_looks_at_is_made_as_often_as_the_history_needs(view):
+    names = [*declare(view, 19), "digits"]
     for _ in range(LOOKED_TICKS):
         view.look()
-    await view.keep(int(NOW_S))
+    for second in range(3):
+        await view.keep(int(NOW_S) + second)
+        assert len(view._statuses) == 2 * (second + 1)
+        view.look()
+    view.applications()
+    assert {*view._statuses} == {*names}
     view.look()
-    assert sum(one.problems for one in view.summaries()) == 0, "nobody has looked, so nobody knows"
+    before = {name: tick for name, (tick, _) in view._statuses.items()}
+    await view.keep(int(NOW_S) + 3)
+    assert {name for name, (tick, _) in view._statuses.items() if tick > before[name]} == {*names}
+
+
+# --- metrics of hosts -------------------------------------------------------------------------------------------------
+def serve(view, name):
+    """Declare a host of the first version of this name that serves metrics: a batch limit of 64 rows."""
+    metrics = ProcessMetrics("host")
+    metrics.gauge("clipper_batch_limit_rows", name, "1").set(64)
+    said = HostReport(model=f"{name}:1", instance="h", state="ready", metrics=f"127.0.0.1:{served(metrics)}")
+    view.facts.host(report_key(said.model, "h"), codec.host_reports.encode(said))
+
+
+async def test_of_many_hosts_some_are_read_at_a_time_and_a_host_that_left_has_no_metrics(view):
+    names = [f"m{number}" for number in range(MOST_SCRAPED + 1)]
+    for name in names:
+        serve(view, name)
+    counts = []
+    for _ in range(2):
+        await view.scrape()
+        counts.append(len(view._builder().metrics.batch_limits))
+    assert counts == [MOST_SCRAPED, MOST_SCRAPED + 1]
+    view.facts.host(report_key("m0:1", "h"), None)
+    await view.scrape()
+    assert view._builder().metrics.batch_limits.keys() == {f"{name}:1" for name in names[1:]}
 
 
 # --- without a Kafka ------------------------------------------------------------------------------------------------
@@ -126,33 +142,8 @@ def test_a_history_that_is_not_kept_is_told(tmp_path, open_history):
     (tmp_path / "file").write_text("")
     view = LiveView(*NO_KAFKA, open_history("file/history"), lambda: NOW_S)
     assert view.reasons()[0].startswith("the console keeps no history: ")
-    assert view.summaries() == []
+    assert view.applications() == []
     assert DIGITS.name not in view.facts.declared.manifests.applications
-
-
-async def forever(*_):
-    await asyncio.Event().wait()
-
-
-async def polls():
-    await asyncio.sleep(0)
-
-
-async def test_a_bug_in_rebuilding_is_not_kept_quiet(fresh, monkeypatch):
-    tailer = AsyncMock(facts=fresh.facts, recent=fresh.recent, refused=(), poll=polls)
-    tailer.__aenter__.return_value = tailer
-    tailer.catch_up.return_value = ()
-    for name, stand_in in {
-        "watch_topics": forever,
-        "readable_partitions": AsyncMock(return_value=()),
-        "checked_partitions": lambda *_: 1,
-        "DeploymentTailer": lambda *_, **__: tailer,
-        "rebuild": AsyncMock(side_effect=LookupError("a bug")),
-    }.items():
-        monkeypatch.setattr(follower, name, stand_in)
-    with pytest.raises(ExceptionGroup) as found:
-        await asyncio.wait_for(fresh.run(), 5)
-    assert found.group_contains(LookupError, match="a bug")
 
 
 async def test_it_ends_at_once_also_while_an_attempt_to_follow_ends(fresh, monkeypatch):

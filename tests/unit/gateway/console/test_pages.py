@@ -187,7 +187,7 @@ async def test_a_change_shows_the_difference_that_it_made_and_the_newest_comes_f
     site.change(7, before=ApplicationManifest(name="digits", models=["svm:1"]), after=DIGITS)
     shown = html(await site.page("/changes", application="digits", revision="7"))
     assert '<span class="add">+    &#34;knn:1&#34;</span>' in shown
-    assert 'name="revision" value="7"' in shown
+    assert 'name="to_revision" value="7"' in shown
 
 
 async def test_a_query_shows_its_life_its_decision_and_its_feedback(site):

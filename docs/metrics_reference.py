@@ -1,14 +1,15 @@
-"""The reference page of the metrics, from their specs: `python -m clipper_agents.observability.reference`."""
+"""Write the reference page of the metrics: `python docs/metrics_reference.py > docs/reference/metrics.md`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from clipper_agents.observability.specs import MOST_NAMES, OTHERS, PROCESS_METRICS, SPECS, MetricSpec
 
-PAGE = "docs/reference/metrics.md"
+PAGE = Path(__file__).with_name("reference") / "metrics.md"
 
 _HEAD = f"""# Metrics
 
-<!-- Generated: python -m clipper_agents.observability.reference > {PAGE} -->
+<!-- Generated: python docs/metrics_reference.py > docs/reference/metrics.md -->
 
 Routers, hosts, the steward, the gateway, and the `up` or `worker hosts` that keeps them running serve metrics on
 `http://127.0.0.1:PORT/metrics`, beside their [probes](../how-to/scale-out.md#probes). A worker's ready line has the
@@ -57,4 +58,4 @@ def _buckets() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")  # noqa: T201 - the page is the program's result
+    print(reference(), end="")

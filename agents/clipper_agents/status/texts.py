@@ -1,0 +1,146 @@
+"""Times, evidence and values of records as people read them, on a terminal and in the console."""
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clipper_topics.change import Change
+
+DAY_S = 86_400
+SHOWN_BYTES = 4_096
+"""Of a value: a screen or two."""
+_BYTES_A_LINE = 16
+NUMBER_DIGITS = 2
+TOLD_ELSEWHERE = {
+    *("feedbacks", "scores", "waiting", "since_s", "upto_s"),
+    *("trial_feedbacks", "trial_loss", "answer_feedbacks", "answer_loss"),
+    *("difference", "lower", "upper", "confidence", "margin"),
+}
+"""Numbers that have a place in a sentence, or that the manifest states."""
+
+
+def instant(at_s: float) -> str:
+    """A moment in UTC, to the second.
+
+    >>> instant(1_700_000_000.0)
+    '2023-11-14T22:13:20Z'
+    """
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def clock(at_s: float) -> str:
+    """The time of day of a moment in UTC.
+
+    >>> clock(1_700_000_000.0)
+    '22:13:20Z'
+    """
+    return instant(at_s)[11:]
+
+
+def span(from_s: float, upto_s: float) -> str:
+    """Two moments in UTC, with their dates when a day or more lies between them.
+
+    >>> span(1_700_000_000.0, 1_700_000_060.0)
+    '22:13:20Z to 22:14:20Z'
+    """
+    said = clock if upto_s - from_s < DAY_S else instant
+    return f"{said(from_s)} to {said(upto_s)}"
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago, in the unit that fits.
+
+    >>> ago(7.0), ago(750.0), ago(7_300.0), ago(200_000.0)
+    ('7 s ago', '12 min ago', '2 h ago', '2 d ago')
+    """
+    for unit, size_s in (("d", DAY_S), ("h", 3_600), ("min", 60)):
+        if seconds >= size_s:
+            return f"{seconds // size_s:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"
+
+
+def numbers_of(change: "Change") -> str:
+    """Return the evidence of an automatic decision, short.
+
+    >>> from clipper_topics.change import Change
+    >>> numbers_of(Change(application="a", revision=1, command="step", at_ms=0, by="rollout", numbers={"least": 0.25}))
+    'least 0.25'
+    """
+    numbers = change.numbers
+    told = [f"{numbers['feedbacks']} feedbacks"] if "feedbacks" in numbers else []
+    if numbers.get("scores"):
+        between = span(numbers["since_s"], numbers["upto_s"])
+        told.append(f"{numbers['scores']} queries {between}, {numbers['waiting']} open")
+    told += [
+        f"{whose} loss {_short(numbers[f'{whose}_loss'])} of {count} feedbacks"
+        for whose in ("trial", "answer")
+        if (count := numbers.get(f"{whose}_feedbacks"))
+    ]
+    if {"difference", "lower", "upper"} <= numbers.keys():
+        told.append(
+            "difference {} [{}, {}]".format(*(_short(numbers[name]) for name in ("difference", "lower", "upper")))
+        )
+    elif {"lower", "upper"} <= numbers.keys():
+        told.append(f"in [{_short(numbers['lower'])}, {_short(numbers['upper'])}]")
+    return ", ".join(
+        [*told, *(f"{name} {_short(value)}" for name, value in numbers.items() if name not in TOLD_ELSEWHERE)]
+    )
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.{NUMBER_DIGITS}g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(member)}" for name, member in value.items())
+    return str(value)
+
+
+def when(at_ms: int) -> str:
+    """A timestamp in UTC, to the second; a record's may be anything.
+
+    >>> when(0), when(2**62)
+    ('1970-01-01 00:00:00', '4611686018427387904 ms')
+    """
+    try:
+        return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, ValueError, OSError):
+        return f"{at_ms} ms"
+
+
+def value_lines(value: bytes | None, most_bytes: int = SHOWN_BYTES) -> list[str]:
+    """A value as JSON or text where it is some, else as a hex dump; the first `most_bytes` of it.
+
+    >>> value_lines(b'{"a": 1}'), value_lines(None)
+    (['{', '  "a": 1', '}'], ['(null)'])
+    """
+    if value is None:
+        return ["(null)"]
+    lines = _text_lines(value[:most_bytes], whole=len(value) <= most_bytes) or _hex_lines(value[:most_bytes])
+    rest = len(value) - most_bytes
+    return [*lines, f"... and {rest} bytes more"] if rest > 0 else lines
+
+
+def _text_lines(value: bytes, *, whole: bool) -> list[str] | None:
+    try:
+        text = value.decode("utf-8", "strict" if whole else "ignore")
+    except UnicodeDecodeError:
+        return None
+    if whole:
+        try:
+            return json.dumps(json.loads(text), indent=2, ensure_ascii=True).splitlines()
+        except (ValueError, RecursionError):
+            pass
+    lines = text.splitlines()
+    return lines if all(line.replace("\t", " ").isprintable() for line in lines) else None
+
+
+def _hex_lines(value: bytes) -> list[str]:
+    return [
+        f"{start:08x}  {row.hex(' '):<{3 * _BYTES_A_LINE - 1}}  "
+        + "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)  # noqa: PLR2004 (printable ASCII)
+        for start in range(0, len(value), _BYTES_A_LINE)
+        for row in (value[start : start + _BYTES_A_LINE],)
+    ]
