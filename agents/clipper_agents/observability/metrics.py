@@ -98,17 +98,17 @@ class ProcessMetrics:
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The counter with these label values."""
-        found: Counter = self._found(name, labels)
+        found: Counter = self._series[name].get(labels) or self._admitted_series(name, labels)
         return found
 
     def gauge(self, name: str, *labels: str) -> Gauge:
         """The gauge with these label values; nobody sees one of `OTHERS`, which would be of several at once."""
-        found: Gauge = self._found(name, labels)
+        found: Gauge = self._series[name].get(labels) or self._admitted_series(name, labels)
         return found
 
     def histogram(self, name: str, *labels: str) -> BatchHistogram:
         """The histogram with these label values."""
-        found: BatchHistogram = self._found(name, labels)
+        found: BatchHistogram = self._series[name].get(labels) or self._admitted_series(name, labels)
         return found
 
     def set_gauges(self, name: str, values: Mapping[LabelValues, float]) -> None:
@@ -161,10 +161,7 @@ class ProcessMetrics:
         self.gauge("clipper_disk_used_bytes", str(folder)).set_function(lambda: used_bytes(folder))
         self.gauge("clipper_disk_free_bytes", str(folder)).set_function(lambda: free_bytes(folder))
 
-    def _found(self, name: str, labels: tuple[str, ...]) -> Any:
-        found = self._series[name].get(labels)
-        if found is not None:
-            return found
+    def _admitted_series(self, name: str, labels: tuple[str, ...]) -> Any:
         spec = self._specs[name]
         labels = tuple(map(self._admitted, spec.labels, labels))
         return _UNSEEN if OTHERS in labels and spec.kind == "gauge" else self._kept(name, labels)

@@ -74,7 +74,6 @@ def test_a_form_is_read_with_empty_fields_left_out():
         ("model", ["svm"]),
         ("to_revision", ["0"]),
         ("to_revision", ["two"]),
-        ("again", ["perhaps"]),
         ("position", ["-1"]),
         ("position", ["1"] * (MOST_LETTERS + 1)),
         ("seen", ["-1"]),
