@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from aiokafka.errors import KafkaError
@@ -221,10 +222,11 @@ class LiveView:
 
     async def _keep(self) -> None:
         tick = 0
-        while True:
-            tick = await self.next_tick(tick)
-            if self.is_read and not self.stale_reason:
-                await self.keep(int(self._clock()))
+        with suppress(Refusal):  # an error would take the place of the cancellation that ends the group
+            while True:
+                tick = await self.next_tick(tick)
+                if self.is_read and not self.stale_reason:
+                    await self.keep(int(self._clock()))
 
     async def keep(self, now_s: int) -> None:
         """Look at the applications whose turn it is, and keep a point of each in every step of the history."""

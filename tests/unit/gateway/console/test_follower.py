@@ -164,3 +164,13 @@ async def test_it_ends_at_once_also_while_an_attempt_to_follow_ends(fresh, monke
         done, _ = await asyncio.wait([running], timeout=5)
         assert done, f"cancelled after {turns} turns of the loop"
         assert running.cancelled()
+
+
+async def test_who_waits_for_a_second_does_not_keep_an_ending_view_from_being_cancelled(fresh):
+    running = asyncio.ensure_future(fresh.run())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    fresh.end()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
