@@ -157,7 +157,7 @@ SCENES = (
         "A worker without a broker",
         "",
         ("worker", "router", "--instance", "router-b", "--bootstrap", "127.0.0.1:1"),
-        ("since 5 s",),
+        ("trying again",),
         code=None,
     ),
 )

@@ -16,7 +16,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from column_fold import fold_columns
 
-from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
+from clipper_agents.kafka.aiokafka_patches import LeanKeys, install_records
 from clipper_agents.replay.export import LogReading
 from clipper_agents.replay.logs import KafkaLog
 from clipper_stream.evaluation.log.parquet import read_chunks_with_inputs
@@ -57,7 +57,7 @@ async def _bare(bootstrap: str, catalogue: Catalogue) -> int:
         bootstrap_servers=bootstrap,
         isolation_level="read_committed",
         max_partition_fetch_bytes=4 << 20,
-        key_deserializer=LEAN,
+        key_deserializer=LeanKeys(),
     ) as consumer:
         for topic in (catalogue.predictions, catalogue.feedback):
             for number in range(catalogue.partitions):
