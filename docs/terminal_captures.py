@@ -156,7 +156,7 @@ SCENES = (
         "A worker without a broker",
         "",
         ("worker", "router", "--instance", "router-b", "--bootstrap", "127.0.0.1:1"),
-        ("waiting for kafka",),
+        ("trying again",),
         code=None,
     ),
 )

@@ -17,7 +17,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from column_fold import fold_columns
 
-from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
+from clipper_agents.kafka.aiokafka_patches import LeanKeys, install_records
 from clipper_agents.replay.export import export_log
 from clipper_agents.replay.log_reading import KafkaLog
 from clipper_stream.evaluation.log.parquet import read_chunks
@@ -53,7 +53,7 @@ async def _bare(bootstrap: str, catalogue: Catalogue) -> int:
         bootstrap_servers=bootstrap,
         isolation_level="read_committed",
         max_partition_fetch_bytes=4 << 20,
-        key_deserializer=LEAN,
+        key_deserializer=LeanKeys(),
     ) as consumer:
         for topic in (catalogue.predictions, catalogue.feedback):
             for number in range(catalogue.partitions):

@@ -22,7 +22,7 @@ from typing import Any
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
-from clipper_agents.kafka.aiokafka_patches import LEAN, install_records
+from clipper_agents.kafka.aiokafka_patches import LeanKeys, install_records
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import PartitionCaches
@@ -145,7 +145,7 @@ async def main(config: Path, bootstrap: str, prefix: str, folder: Path, max_in_f
     settings = load_settings(config, {}, {"kafka.bootstrap": bootstrap, "kafka.prefix": prefix})
     consumer = AIOKafkaConsumer(
         settings.catalogue.queries, bootstrap_servers=bootstrap, group_id=f"{prefix}-yardstick",
-        auto_offset_reset="earliest", enable_auto_commit=False, key_deserializer=LEAN,
+        auto_offset_reset="earliest", enable_auto_commit=False, key_deserializer=LeanKeys(),
     )  # fmt: skip
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, max_batch_size=MAX_BATCH_BYTES,

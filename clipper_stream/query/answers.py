@@ -56,7 +56,11 @@ def conclude(batch: QueryBatch, entries: Sequence[int], now_s: float) -> Answers
     """Answer queries of which no slot is open."""
     given, start, decisions = batch.outputs, batch.slot_start, batch.decisions
     if batch.single and not batch.failed and len(given) == len(batch):  # the only output is the answer
-        return Answers(batch, entries, now_s, [given[entry] for entry in entries], [1.0] * len(entries))
+        only = [given[entry] for entry in entries]
+        if batch.options:
+            packed = [batch.options.get(entry, PLAIN).packed for entry in entries]
+            only = [[output] if is_packed else output for output, is_packed in zip(only, packed, strict=True)]
+        return Answers(batch, entries, now_s, only, [1.0] * len(entries))
     outputs, confidences, failures = list[Any](), list[float](), dict[int, Failure]()
     votes: dict[Any, Answer] = {}
     is_vote, default = batch.manifest.combiner == VOTE, batch.manifest.default_output

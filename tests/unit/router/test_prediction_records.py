@@ -2,6 +2,7 @@
 
 import pytest
 from builders.query_router import application, make_router, outputs_of
+from msgspec import UNSET
 from unit.router.rig import AT_S, query
 
 from clipper_agents.router import prediction_records
@@ -65,3 +66,20 @@ def test_an_answer_or_audit_that_no_record_holds_says_so_instead(output, kind, p
     (missing,) = found.missing
     assert (found.models, missing.model, missing.reason, missing.served) == ([], "s", "error", False)
     assert why in missing.explanation
+
+
+@pytest.mark.parametrize("refs", [("a:1",), ("a:1", "b:1")], ids=["one model", "two models"])
+@pytest.mark.parametrize("why", [None, ("error", "bad row")], ids=["answered", "failed"])
+def test_a_packed_query_of_one_row_is_answered_by_a_list_alone_and_among_others(refs, why):
+    """Its batch looks like one of queries that are not packed: one row each, as many models."""
+    router = make_router(application("app", refs, volatile=refs, default_output=-1.0))
+    packed = [True, False, True, False, True, True]
+    queries = [query(f"q{place}", rows=[[float(place)]], packed=each) for place, each in enumerate(packed)]
+    for request in router.receive(queries, AT_S).requests:
+        failed = why and dict.fromkeys(range(len(request.rows)), why)
+        effects = router.gather([outputs_of(request, lambda row: row, failed)], AT_S)
+    (answers,) = effects.effects.answers
+    found = [codec.predictions.decode(value) for value in encode_answers(answers)[1]]
+    output = [float(place) if why is None else -1.0 for place in range(6)]
+    assert [one.output for one in found] == [UNSET if packed[place] else output[place] for place in range(6)]
+    assert [one.outputs for one in found] == [[output[place]] if packed[place] else UNSET for place in range(6)]
