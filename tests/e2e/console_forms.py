@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 import httpx
+from e2e.programs import until
 
 
 class Browser:
@@ -27,11 +28,15 @@ class Browser:
         return found.text, hidden_in(found.text)
 
     def do(self, action: str, why: str = "", **fields: object) -> str:
-        """What was written by an action that is previewed and confirmed."""
-        _, form = self.preview(action, **fields)
-        done = self.post(action, {**form, "why": why})
-        assert done.status_code == 200, done.text
-        return done.text
+        """What was written by an action that is previewed and confirmed; again, while the console lags behind."""
+
+        def written() -> str:
+            _, form = self.preview(action, **fields)
+            done = self.post(action, {**form, "why": why})
+            assert done.status_code == 200 or "look at it again" in done.text, done.text
+            return done.text if done.status_code == 200 else ""
+
+        return until("the console has heard of the last change", written)
 
 
 def hidden_in(html: str) -> dict[str, list[str]]:
