@@ -21,9 +21,9 @@ _Outcome = Annotated[str, msgspec.Meta(extra_json_schema={"examples": list(OUTCO
 TRUTHS = ("label", "loss", "reward")
 """The three ways to say what was true; a feedback has exactly one."""
 LONGEST_MS = 16
+"""Digits of a time in milliseconds."""
 LONGEST_AWAY_MS = 86_400_000
 """Routers may be away for so long, a day, before feedback that they send on is younger than it was said."""
-"""Digits of a time in milliseconds."""
 EARLY_FEEDBACK_MS = 5_000
 """Feedback may come so long before its query, by the timestamps of the two in the log; one that comes earlier is an
 orphan. Until then all later feedback of the partition waits behind it."""
