@@ -92,11 +92,16 @@ class OffsetTracker:
 
     def _note(self, offset: int, at_ms: int) -> None:
         """Note a time of what is not finished, at most one a second."""
+        times = self._unfinished_times()
+        if not times or not 0 <= at_ms - times[-1][1] < NOTED_EVERY_MS:
+            times.append((offset, at_ms))
+
+    def _unfinished_times(self) -> deque[tuple[int, int]]:
+        """The times that were noted, but for those before the first offset that is not finished."""
         times, first = self._times, self.committable or 0
         while len(times) > 1 and times[1][0] <= first:
             times.popleft()
-        if not times or not 0 <= at_ms - times[-1][1] < NOTED_EVERY_MS:
-            times.append((offset, at_ms))
+        return times
 
     def finish(self, offsets: Iterable[int]) -> None:
         """Mark admitted offsets as finished; offsets behind the tracker are ignored."""
@@ -139,9 +144,7 @@ class OffsetTracker:
     @property
     def since_ms(self) -> int | None:
         """A time that nothing which is not finished is older than, by its record; None before any was added."""
-        times, first = self._times, self.committable or 0
-        while len(times) > 1 and times[1][0] <= first:
-            times.popleft()
+        times = self._unfinished_times()
         return times[0][1] if times else None
 
     def is_finished(self, offset: int) -> bool:

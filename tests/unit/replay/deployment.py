@@ -323,7 +323,9 @@ class Deployment:
     async def write(self, partition, rows, _=()):
         """All rows, or none when the process crashes before: a step is a transaction."""
         crashed, self._crash_after = self._crash_after is not None and self._crash_after < len(rows), None
-        for key, value in {}.items() if crashed else rows.items():
+        if crashed:
+            return
+        for key, value in rows.items():
             self.rows |= {msgspec.structs.astuple(decode_key(key)): value and decode_row(value)}
             self.logs.append(CATALOGUE.selection_changelog, value, partition, key)
         self.rows = {place: row for place, row in self.rows.items() if row is not None}
