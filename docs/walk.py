@@ -48,10 +48,9 @@ from clipper_agents.router.queries import QueryAgent  # noqa: E402
 from clipper_agents.router.query_consumer import QueryConsumer  # noqa: E402
 from clipper_agents.router.requests import RequestSender  # noqa: E402
 from clipper_agents.router.selection_store import SelectionStore  # noqa: E402
-from clipper_agents.streaming.app import make_app  # noqa: E402
+from clipper_agents.streaming.app import StateLock, make_app  # noqa: E402
 from clipper_agents.streaming.dead_letters import DeadLetterSender  # noqa: E402
 from clipper_agents.streaming.outbox import Outbox  # noqa: E402
-from clipper_agents.streaming.recovery import StateLock  # noqa: E402
 from clipper_agents.streaming.table import TransactionalTable  # noqa: E402
 from clipper_stream.query import Router  # noqa: E402
 from clipper_topics import codec  # noqa: E402

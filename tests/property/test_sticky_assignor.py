@@ -1,20 +1,17 @@
 """Shares of a group are even, and stay where they are."""
 
-from faust.assignor.client_assignment import CopartitionedAssignment
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_agents.streaming.app import StickyAssignor
+from clipper_agents.streaming.membership import sticky_shares
 
 GROUPS = st.lists(st.sets(st.sampled_from("abcdefgh"), min_size=1), min_size=1, max_size=8)
 
 
 def assigned(before: dict[str, set[int]], members: set[str], partitions: int) -> dict[str, set[int]]:
     """What each member gets, after what it had."""
-    topics = {"queries", "feedback"}
-    had = {name: CopartitionedAssignment(actives=set(before.get(name, ())), topics=topics) for name in members}
-    assignor = StickyAssignor(topics, had, num_partitions=partitions, replicas=0)
-    return {name: set(share.actives) for name, share in assignor.get_assignment().items()}
+    shares = sticky_shares({name: before.get(name, set()) for name in members}, partitions)
+    return {name: set(share) for name, share in shares.items()}
 
 
 @given(groups=GROUPS, partitions=st.integers(1, 24))

@@ -16,7 +16,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka import aiokafka_patches
-from clipper_agents.kafka.aiokafka_patches import TransactionMarker
+from clipper_agents.kafka.aiokafka_patches import EmptyOffsets, TransactionMarker
 from clipper_agents.kafka.errors import KafkaUnreachable, UnreadRecords
 from clipper_agents.kafka.retry import TIMEOUT_S
 from clipper_stream.client.access import explained
@@ -40,12 +40,15 @@ def make_consumer(
     fetch_wait_s: float = 0.01,
     fetch_bytes: int = 1 << 20,
     group: str | None = None,
+    empty: EmptyOffsets | None = None,
     markers: dict[TransactionMarker, int] | None = None,
+    **options: Any,
 ) -> AIOKafkaConsumer:
     """A consumer that commits nothing by itself; it is to be started, and stopped by `stop`.
 
     A broker holds a fetch that finds nothing for `fetch_wait_s`; one fetch holds at most `fetch_bytes` of a partition.
-    Without a `group` it can neither subscribe nor commit. `markers` has the offset of each transaction marker added.
+    Without a `group` it can neither subscribe nor commit. `markers` has the offset of each transaction marker added,
+    `empty` those without a record. Further options are those of `AIOKafkaConsumer`.
     """
     aiokafka_patches.install_records()
     return AIOKafkaConsumer(
@@ -55,10 +58,10 @@ def make_consumer(
         auto_offset_reset="none",
         isolation_level=isolation_level,
         request_timeout_ms=int(request_s * 1000),
-        metadata_max_age_ms=METADATA_MAX_AGE_MS,
         fetch_max_wait_ms=int(fetch_wait_s * 1000),
         max_partition_fetch_bytes=fetch_bytes,
-        key_deserializer=aiokafka_patches.LeanKeys(markers=markers),
+        key_deserializer=aiokafka_patches.LeanKeys(empty, markers),
+        **({"metadata_max_age_ms": METADATA_MAX_AGE_MS} | options),
     )
 
 

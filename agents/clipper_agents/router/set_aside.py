@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 from aiokafka import TopicPartition
 from faust.types import TP
@@ -29,7 +29,7 @@ from faust.types import TP
 from clipper_agents.kafka.reader import LogReader, Range, Record
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import ClipperApp
-from clipper_agents.streaming.consumer import BulkConsumer
+from clipper_agents.streaming.consumer import GroupConsumer
 from clipper_stream.query import QueryBatch
 from clipper_stream.query.admission import Admission
 
@@ -241,8 +241,8 @@ class SkippedBacklogs:
         await self._reader.close()
 
     @property
-    def _consumer(self) -> BulkConsumer:
-        return cast("BulkConsumer", self._app.consumer)
+    def _consumer(self) -> GroupConsumer:
+        return self._app.consumer
 
     def _skip(self, tp: TP) -> None:
         if not self._consumer.skip_backlog(tp, SMALLEST):

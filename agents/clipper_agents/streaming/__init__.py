@@ -2,16 +2,14 @@
 
 | module | plug point | why |
 |---|---|---|
-| `consumer` | `Transport.Consumer` | whole fetched lists instead of one task a record; nothing is lost in a rebalance |
-| | the consumer's thread | none: one event loop, no hand-over of the interpreter lock |
-| | the consumer's acks | only the contiguous finished prefix of a partition is ever committed |
-| `outbox` | `Transport.Producer` | idempotent, outlives an outage, and never goes on after a lost record |
-| | beside `Topic.send` | prepared batches a partition, acknowledged as a batch |
+| `consumer` | `app.channel()`, in place of Faust's consumer | whole fetched lists; nothing is lost in a rebalance |
+| | | one event loop; only the contiguous finished prefix of a partition is ever committed |
+| `membership` | aiokafka's coordinator | who else has the name, whose the partitions are, and that few move |
+| `outbox` | in place of `Topic.send` | prepared batches a partition, acknowledged as a batch |
 | `stream` | `App(Stream=...)` | chunks of everything that is queued, instead of single events |
-| `recovery` | `App(TableManager=...)` | pause, settle, seek, resume: in this order no record is skipped |
 | `table` | `faust.Table` | rows whose changelog record is acknowledged before they count |
 | `databases`, `storage` | Faust's store | RocksDB: what is corrupt is built anew; what a disk refuses is told |
-| `app` | `faust.App`, its assignor | the settings that the above need; no partition moves between members that stay |
+| `app` | `faust.App`, its `BootStrategy` | agents, with the above in place of Faust's Kafka |
 | `reachability`, `dead_letters` | beside Faust | does Kafka answer; records that could not be used, kept |
 | `worker_process` | `faust.Worker` | start, say that it serves, drain, end loudly |
 

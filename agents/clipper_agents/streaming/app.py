@@ -2,30 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import faust
 import mode
 from aiokafka import AIOKafkaProducer
-from faust.assignor import partition_assignor
-from faust.assignor.client_assignment import CopartitionedAssignment
-from faust.assignor.copartitioned_assignor import CopartitionedAssignor
-from faust.sensors.monitor import Monitor
+from faust.app.base import BootStrategy
 from faust.types import TP
 
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.broker_tasks import FetchPace
+from clipper_agents.kafka.clients import make_producer
 from clipper_agents.kafka.reader import LogReader
-from clipper_agents.kafka.retry import WORKERS
+from clipper_agents.kafka.retry import WORKERS, retry
 from clipper_agents.kafka.topic_ids import CREATE, TopicIds
-from clipper_agents.streaming.consumer import BulkConsumer, BulkTransport
-from clipper_agents.streaming.consumer_thread import InlineConsumerThread, OwnershipLease
-from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, StrictProducer
+from clipper_agents.streaming.consumer import METADATA_MAX_AGE_S, SESSION_S, GroupConsumer
+from clipper_agents.streaming.membership import OwnershipLease
+from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, wait_for_brokers
 from clipper_agents.streaming.reachability import watch_brokers
-from clipper_agents.streaming.recovery import BulkRecovery, BulkTableManager, Restore, StateLock
 from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
 from clipper_agents.streaming.table import TransactionalTable
@@ -34,13 +33,10 @@ from clipper_topics.connection import KafkaConnection
 logger = logging.getLogger(__name__)
 
 
-COMMIT_INTERVAL_S = 0.25
-"""Length of a redelivery after a crash."""
 LEAVE_S = 5.0
-SESSION_S = 10.0
-REQUEST_TIMEOUT_S = 12.0
-"""Of the group's consumer. A join waits for the others, up to 10 s, so it is longer than that; and a frozen coordinator
-holds up a heartbeat for so long, so it is not much longer: the next coordinator waits 10 s for a sign."""
+MAX_REQUEST_BYTES = 8 << 20
+Restore = Callable[[set[int]], Awaitable[None]]
+"""Called with the partitions that this process owns now, while no input is delivered."""
 
 
 class TaskRunner(Protocol):
@@ -50,8 +46,46 @@ class TaskRunner(Protocol):
     def watch(self, task: "asyncio.Future[Any]", /) -> None: ...
 
 
+class StateLock:
+    """Held while state changes: of one partition for a step, of all for recovery; no step waits for another's."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[int, asyncio.Lock] = {}
+        self._recovery = asyncio.Lock()
+
+    @asynccontextmanager
+    async def of(self, partition: int) -> AsyncIterator[None]:
+        """Hold the state of one partition."""
+        if partition not in self._partitions:
+            async with self._recovery:  # so that none is new while all are held
+                self._partitions.setdefault(partition, asyncio.Lock())
+        async with self._partitions[partition]:
+            yield
+
+    @asynccontextmanager
+    async def of_all(self) -> AsyncIterator[None]:
+        """Hold the state of all partitions."""
+        async with self._recovery, AsyncExitStack() as held:
+            for lock in self._partitions.values():
+                await held.enter_async_context(lock)
+            yield
+
+
+class _Boot(BootStrategy):  # type: ignore[misc]
+    """Faust's agents, with this project's member of the group in place of its consumer, producer and recovery."""
+
+    enable_kafka = False
+
+    def kafka_consumer(self) -> Iterable[Any]:
+        return [self.app.consumer]
+
+
+async def _no_positions() -> dict[TP, int]:
+    return {}
+
+
 class ClipperApp(faust.App):  # type: ignore[misc]
-    """A Faust app that restores its state in bulk and sends in prepared batches.
+    """A Faust app whose agents are fed by a `GroupConsumer`, once its state is restored.
 
     Attributes:
         log_reader: Reads ranges of topics, for recovery.
@@ -70,9 +104,12 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         lease: Whether the partitions are still this process's own.
     """
 
+    BootStrategy = _Boot
+    kafka: KafkaConnection
+    consumer: GroupConsumer
     log_reader: LogReader
     restore_state: Restore | None = None
-    state_positions: Callable[[], Awaitable[dict[TP, int]]] | None = None
+    state_positions: Callable[[], Awaitable[dict[TP, int]]] = staticmethod(_no_positions)
     state_lock: StateLock
     inputs_flow: asyncio.Event
     topic_ids: TopicIds
@@ -111,10 +148,46 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         """Sends prepared batches through the app's producer; it may be built with before the app has started."""
         return Outbox(self.kafka_producer)
 
-    @property
+    @cached_property
     def kafka_producer(self) -> AIOKafkaProducer:
-        """The app's own producer, which the app starts and stops."""
-        return cast("StrictProducer", self.producer).kafka_producer
+        """The one producer of the process, here before it is started, so that whatever sends can be built with it."""
+        return wait_for_brokers(
+            make_producer(
+                self.kafka,
+                request_timeout_ms=10_000,
+                metadata_max_age_ms=int(METADATA_MAX_AGE_S * 1000),
+                max_batch_size=MAX_BATCH_BYTES,
+                max_request_size=MAX_REQUEST_BYTES,
+            )
+        )
+
+    async def maybe_start_producer(self) -> None:
+        """Connect the producer, as soon as Kafka is there: it may go away between the first look at it and now."""
+        if self.kafka_producer._sender.sender_task is None:
+            await retry("start of the producer", self.kafka_producer.start)
+
+    async def restore(self, partitions: set[int]) -> None:
+        """Restore the state of the owned partitions: tables first, then the app's own."""
+        began = time.monotonic()
+        for table in self.tables.values():
+            count = await table.restore(self.log_reader, partitions)
+            level = logging.INFO if count else logging.DEBUG
+            logger.log(level, "restored table=%s partitions=%d records=%d", table.name, len(partitions), count)
+        if self.restore_state is not None:
+            await self.restore_state(partitions)
+        if partitions:
+            logger.info("recovery done partitions=%d seconds=%.2f", len(partitions), time.monotonic() - began)
+
+    async def _wait_for_table_recovery_completed(self) -> bool:
+        return bool(await self.wait_for_stopped(self.inputs_flow))
+
+    async def _stop_consumer(self) -> None:
+        """Leave it to the consumer itself, which stops after the agents."""
+
+    async def on_shutdown(self) -> None:
+        """Disconnect the producer, after all that uses it."""
+        await super().on_shutdown()
+        await self.kafka_producer.stop()
 
     def owned_partitions(self, topic: str) -> list[int]:
         """The partitions of a topic that this process reads now."""
@@ -145,63 +218,15 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         return self.watched(watch_brokers(self.kafka_producer.client, reachable, self.topic_ids))
 
     def raw_topic(self, name: str) -> Any:
-        """A topic whose keys and values are bytes."""
-        return self.topic(name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-
-
-class SilentMonitor(Monitor):  # type: ignore[misc]
-    """Faust's monitor without its work per message: this project's metrics are counted per batch."""
-
-    def on_message_in(self, tp: Any, offset: Any, message: Any) -> None:
-        """Count nothing."""
-
-    def on_message_out(self, tp: Any, offset: Any, message: Any) -> None:
-        """Count nothing."""
-
-
-class StickyAssignor(CopartitionedAssignor):  # type: ignore[misc]  # Faust is untyped
-    """Shares differ by one partition at most; when a member joins or leaves, none moves between two that stay.
-
-    Faust's assignor cuts every member down to the smallest share and deals out what is left over, so that a third
-    member also made the other two swap partitions: each of those stalls until its state is restored elsewhere. For
-    apps without standby replicas (`table_standby_replicas=0`).
-    """
-
-    def get_assignment(self) -> MutableMapping[str, CopartitionedAssignment]:
-        """Return the partitions of each member, from those that it had before."""
-        self._unassign_overassigned(active=True)
-        shares: MutableMapping[str, CopartitionedAssignment] = self._client_assignments
-        members = sorted(shares.items(), key=lambda member: (-len(member[1].actives), member[0]))
-        smallest, larger_ones = divmod(self.num_partitions, len(members))
-        for place, (_, member) in enumerate(members):
-            member.unassign_extras(smallest + (place < larger_ones), replicas=0)
-        for partition in self._get_unassigned(active=True):
-            _, least = min(members, key=lambda member: (len(member[1].actives), member[0]))
-            least.assign_partition(partition, active=True)
-        return shares
+        """The channel on which an agent gets the records of a topic, with keys and values in bytes."""
+        return self.consumer.channel(name)
 
 
 _LIBRARY = logging.getLogger("faust.services")
 """Where Faust's own log lines go: under `faust`, where they are filtered like those of any library. mode would name
 them after our modules, and the start and stop of every service would stand among the few lines of this project."""
-for _service in (
-    *(ClipperApp, SilentMonitor, ChunkStream, TransactionalTable, BulkTableManager, BulkRecovery),
-    *(BulkTransport, BulkConsumer, InlineConsumerThread, StrictProducer),
-):
+for _service in (ClipperApp, ChunkStream, TransactionalTable, GroupConsumer):
     _service.logger = _LIBRARY
-
-
-def _credentials(kafka: KafkaConnection) -> Any:
-    settings = kafka.aiokafka()
-    context = settings.get("ssl_context")
-    if "sasl_mechanism" in settings:
-        return faust.SASLCredentials(
-            username=settings["sasl_plain_username"],
-            password=settings["sasl_plain_password"],
-            mechanism=settings["sasl_mechanism"],
-            ssl_context=context,
-        )
-    return faust.SSLCredentials(context=context) if context is not None else None
 
 
 def make_app(name: str, kafka: KafkaConnection, data_dir: Path, instance: str) -> ClipperApp:
@@ -219,40 +244,16 @@ def make_app(name: str, kafka: KafkaConnection, data_dir: Path, instance: str) -
     except OSError as error:
         raise not_started(data_dir, error) from error
     aiokafka_patches.install()
-    partition_assignor.CopartitionedAssignor = StickyAssignor  # pyright: ignore[reportPrivateImportUsage]
     app = ClipperApp(
         name,
-        broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
-        broker_credentials=_credentials(kafka),
         store="memory://",
         datadir=str(data_dir),
         Stream=ChunkStream,
-        TableManager=BulkTableManager,
-        Monitor=SilentMonitor,
         web_enabled=False,
         topic_disable_leader=True,
-        topic_allow_declare=False,
-        consumer_auto_offset_reset="none",
-        consumer_group_instance_id=instance,
-        consumer_metadata_max_age_ms=10_000,
-        producer_metadata_max_age_ms=10_000,
-        broker_commit_every=10**9,
-        broker_commit_interval=COMMIT_INTERVAL_S,
-        broker_session_timeout=SESSION_S,
-        broker_heartbeat_interval=0.5,
-        broker_rebalance_timeout=10.0,
-        broker_request_timeout=REQUEST_TIMEOUT_S,
-        producer_request_timeout=10.0,
-        producer_linger=0,
-        producer_max_batch_size=MAX_BATCH_BYTES,
-        producer_max_request_size=8 << 20,
-        stream_wait_empty=False,
         agent_supervisor=mode.CrashingSupervisor,  # our own bug ends the process; redelivery follows
-        stream_recovery_delay=0.0,
-        table_standby_replicas=0,
-        recovery_consistency_check=False,
     )
-    app.transport = BulkTransport(app.conf.broker_consumer, app)
+    app.kafka, app.consumer = kafka, GroupConsumer(app, kafka, instance)
     app.log_reader = LogReader(kafka, isolation_level="read_committed", policy=WORKERS)
     app.state_lock = StateLock()
     app.inputs_flow = asyncio.Event()

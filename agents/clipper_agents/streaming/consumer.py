@@ -1,8 +1,10 @@
-"""Faust's consumer, delivering whole fetched lists and committing what is finished.
+"""The group's member of an app: reads inputs in whole lists, onto the channels of agents, and commits what is finished.
+
+    joined --> assigned --> state restored, positions set --> generation begins: delivers, commits --> revoked --> ...
 
 Rules of this file:
-- aiokafka is handed a frozen copy of the active partitions: it loses records when Faust's live set empties meanwhile.
-- What is committed is `OffsetTracker.committable` and nothing else; Faust's own ack lists stay empty.
+- What is committed is `OffsetTracker.committable` and nothing else. Beside an offset stands the topic's id: what was
+  committed for an earlier topic of the name does not count.
 - A generation ends before anything else happens to its partitions. Records are delivered in a generation or not at all;
   what is not delivered is read again, because every generation begins with a seek.
 - Offsets without a committed record (markers, compaction) are known from the fetch, and are neither
@@ -13,113 +15,271 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.client import CoordinationType
 from aiokafka.errors import (
+    CommitFailedError,
+    ConsumerStoppedError,
     GroupAuthorizationFailedError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
 )
-from faust.transport.drivers import aiokafka as driver
-from faust.types import TP
+from mode import Service
 
 from clipper_agents.kafka.aiokafka_patches import EmptyOffsets
+from clipper_agents.kafka.clients import make_consumer, stop
 from clipper_agents.kafka.consumer_groups import LeaveByInstance
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import retry
-from clipper_agents.streaming.consumer_thread import InlineConsumerThread
+from clipper_agents.streaming.membership import StickyAssignor
 from clipper_agents.streaming.offset_tracker import OffsetTracker, RecordBudget
-from clipper_agents.streaming.outbox import StrictProducer
+from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
+SESSION_S = 10.0
+HEARTBEAT_S = 0.5
+REQUEST_TIMEOUT_S = 12.0
+"""A join waits for the others, up to 10 s, so it is longer than that; and a frozen coordinator holds up a heartbeat for
+so long, so it is not much longer: the next coordinator waits 10 s for a sign."""
+METADATA_MAX_AGE_S = 10.0
+COMMIT_INTERVAL_S = 0.25
+"""Length of a redelivery after a crash."""
+SEEK_WITHIN_S = 30.0
+RECOVERY_S = 1000.0
+"""Longest recovery, in which nothing is fetched: aiokafka leaves the group then."""
+FETCH_MAX_WAIT_S = 0.1
+"""At most so long a newly resumed partition waits for a fetch that is under way without it."""
+PREFETCH_BACKOFF_S = 0.005
+"""aiokafka holds back fetches from a broker while it has undrained records of it; its default is 0.1 s."""
 IDLE_WAIT_S = 0.1
 RESUMING_WAIT_S = 0.005
 """Wait for records: briefly while a partition is held back, because the wait cannot see that it was released."""
 HIGH_WATER_RECORDS, HIGH_WATER_BYTES = 8192, 16 << 20
-"""Most that is queued of one partition for its agent, before the partition is paused."""
+"""Most that is queued of one partition for its agent, before no more of it is taken."""
 
 
-class BulkConsumer(driver.Consumer):  # type: ignore[misc]
-    """Puts `(tp, records, generation)` into the channels' queues; commits what is finished."""
+class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  # both are untyped
+    """Puts `(tp, records, generation)` into the channels of agents; commits what is finished."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, app: Any, kafka: KafkaConnection, instance: str) -> None:
+        super().__init__(loop=app.loop, beacon=app.beacon)
+        self.app, self.instance, self._kafka = app, instance, kafka
         self.empty = EmptyOffsets()
-        super().__init__(*args, **kwargs)
-        self.trackers: dict[TP, OffsetTracker] = defaultdict(OffsetTracker)
-        self._waiting: dict[TP, RecordBudget] = defaultdict(RecordBudget)
-        self.held_back: set[TP] = set()  # of these an agent takes nothing until something is acknowledged
-        self._next: dict[TP, int] = {}
+        self.trackers: dict[TopicPartition, OffsetTracker] = defaultdict(OffsetTracker)
+        self.held_back: set[TopicPartition] = set()  # of these an agent takes nothing until something is acknowledged
+        self._channels: dict[str, Any] = {}
+        self._consumer: AIOKafkaConsumer | None = None
+        self._waiting: dict[TopicPartition, RecordBudget] = defaultdict(RecordBudget)
+        self._full: set[TopicPartition] = set()
+        self._next: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
         self._positions = PositionKeeper()
+        self._recovering: asyncio.Task[None] | None = None
         self._fetch_in_flight: asyncio.Future[None] | None = None
 
-    def _new_consumer_thread(self) -> InlineConsumerThread:
-        return InlineConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def channel(self, topic: str) -> Any:
+        """The channel of the agent that reads a topic."""
+        return self._channels.setdefault(topic, self.app.channel())
 
-    # --- fetching -----------------------------------------------------------------------------------------------
-    def _get_active_partitions(self) -> set[TP]:
-        """Return what Faust's does, without a look at the type of each."""
-        active: set[TP] | None = self._active_partitions
-        return self._set_active_tps(self.assignment()) if active is None else active
+    def assignment(self) -> set[TopicPartition]:
+        """The partitions that the group has given to this process."""
+        return set(self._consumer.assignment()) if self._consumer is not None else set()
 
-    async def _wait_next_records(self, timeout: float) -> tuple[dict[Any, list[Any]], set[TP]]:
-        if not self.flow_active:
-            await self.wait(self.can_resume_flow)
-        live = self._get_active_partitions()
-        frozen = frozenset(live)
-        if not frozen:
-            await asyncio.sleep(RESUMING_WAIT_S)
-            return {}, live
-        self._fetch_in_flight = done = asyncio.get_running_loop().create_future()
+    # --- life -------------------------------------------------------------------------------------------------------
+    async def on_start(self) -> None:
+        """Join the group."""
+        self._consumer = consumer = make_consumer(
+            self._kafka,
+            isolation_level="read_committed",
+            group=self.app.conf.id,
+            request_s=REQUEST_TIMEOUT_S,
+            fetch_wait_s=FETCH_MAX_WAIT_S,
+            empty=self.empty,
+            group_instance_id=self.instance,
+            partition_assignment_strategy=[StickyAssignor()],
+            session_timeout_ms=int(SESSION_S * 1000),
+            rebalance_timeout_ms=int(SESSION_S * 1000),
+            heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
+            max_poll_interval_ms=int(RECOVERY_S * 1000),
+            metadata_max_age_ms=int(METADATA_MAX_AGE_S * 1000),
+        )
+        await retry("start of the consumer", consumer.start)
+        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S
+        consumer._fetcher.pause_s = self.app.pace.pause_s
+        self.app.lease.watch(consumer._coordinator, self.instance, self.app.crash)
+        consumer.subscribe([*self._channels], listener=self)
+
+    async def on_stop(self) -> None:
+        """Commit what is finished, and disconnect; a static member does not leave its group."""
+        self._cancel_recovery()
+        await self.commit()
+        if self._consumer is not None:
+            await stop(self._consumer)
+
+    async def on_task_error(self, error: BaseException) -> None:
+        """Do nothing about the failure of an agent: the app crashes."""
+
+    # --- the group ----------------------------------------------------------------------------------------------------
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """End the generation, and drop what was fetched and finished in it."""
         try:
-            wait_s = RESUMING_WAIT_S if self._buffered_partitions else min(timeout, IDLE_WAIT_S)
-            records = await self._getmany(active_partitions=frozen, timeout=wait_s) or {}
-            return {tp: found for tp, found in records.items() if tp in live or tp in self._buffered_partitions}, live
-        except NoOffsetForPartitionError:  # from before `perform_seek`
-            return {}, live
+            self.app.end_generation()
+            self._cancel_recovery()
+            await self.app.on_partitions_revoked.send({*revoked})
+        except Exception as error:  # noqa: BLE001 (aiokafka would log it, and go on)
+            await self.app.crash(error)
+        for each in (self._next, self._full, self.trackers, self._waiting):
+            each.clear()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Begin a recovery; the generation begins when it has ended."""
+        self.app.end_generation()
+        self._cancel_recovery()
+        await self._complete(assigned)
+        self._recovering = self.app.watched(self._recover({*assigned}))
+
+    def _cancel_recovery(self) -> None:
+        if self._recovering is not None:
+            self._recovering.cancel()
+
+    async def _recover(self, assigned: set[TopicPartition]) -> None:
+        """Restore, then let the inputs flow.
+
+        In this order no record is lost: what is delivered before a position is right would make it jump forward.
+        """
+        app = self.app
+        app.inputs = frozenset(tp.partition for tp in assigned)
+        async with app.state_lock.of_all():
+            await app.restore({*app.inputs})
+        if self._fetch_in_flight is not None and not self._fetch_in_flight.done():
+            await asyncio.wait([self._fetch_in_flight])
+        await app.agents.wait_until_agents_started()  # whose channels take what is delivered
+        async with asyncio.timeout(SEEK_WITHIN_S):
+            await self._seek(assigned)
+        app.begin_generation()
+        app.inputs_flow.set()
+
+    async def _seek(self, assigned: set[TopicPartition]) -> None:
+        """Go to the positions that the app's state was stored with, the committed offsets, or the oldest records."""
+        self._committed = await self._committed_offsets(assigned)
+        positions = {TopicPartition(*tp): offset for tp, offset in (await self.app.state_positions()).items()}
+        for tp, offset in positions.items():
+            if offset != self._committed.get(tp):
+                level = logging.INFO if offset else logging.DEBUG
+                logger.log(level, "position from state topic=%s partition=%d offset=%d", *tp, offset)
+        self._committed |= positions
+        missing = [*(assigned - self._committed.keys())]
+        firsts: dict[TopicPartition, int] = {}
+        if missing:
+            firsts = dict(await retry("first offsets", lambda: self._member.beginning_offsets(missing)))
+        for tp, offset in firsts.items():
+            level = logging.INFO if offset else logging.DEBUG  # nothing was there before, so nothing is skipped
+            logger.log(level, "nothing was committed topic=%s partition=%d: from offset=%d on", *tp, offset)
+        self._next = {tp: offset for tp, offset in (self._committed | firsts).items() if tp in assigned}
+        for tp, offset in self._next.items():
+            self.empty.clear(tp)
+            self._member.seek(tp, offset)
+        self.trackers.clear()
+        self.trackers.update((tp, OffsetTracker(offset)) for tp, offset in self._next.items())
+        self._waiting.clear()
+        self._full.clear()
+
+    async def committed(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return the group's committed offset of each of these partitions; 0 where there is none."""
+        asked = [TopicPartition(*tp) for tp in partitions]
+        return dict.fromkeys(asked, 0) | await self._committed_offsets(asked)
+
+    async def _committed_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return what the group has committed of partitions, of the topics that are there now."""
+        ids = self.app.topic_ids
+        await ids.learn(self._member._client, {tp.topic for tp in partitions})
+        found: dict[TopicPartition, int] = {}
+        for tp, (offset, topic_id) in (await self._member._coordinator.fetch_committed_offsets(partitions)).items():
+            if topic_id in ("", ids.known[tp.topic].hex()):
+                found[tp] = offset
+            else:
+                logger.warning(
+                    "committed for an earlier topic of this name topic=%s partition=%d offset=%d", *tp, offset
+                )
+        return found
+
+    async def _complete(self, assigned: Collection[TopicPartition]) -> None:
+        """Have partitions dealt out anew where a topic lacks some that the others have.
+
+        A member that is back within its session gets what it had, also if that was dealt out while a topic was away.
+        """
+        cluster, coordinator = self._member._client.cluster, self._member._coordinator
+        there = [topic for topic in self._channels if cluster.partitions_for_topic(topic)]
+        if len({frozenset(tp.partition for tp in assigned if tp.topic == topic) for topic in there}) <= 1:
+            return
+        logger.warning("partitions of a topic are missing group=%s: joining anew", self.app.conf.id)
+        with contextlib.suppress(KafkaError):  # which the coordinator has told
+            await coordinator._send_req(LeaveByInstance(self.app.conf.id, [self.instance]))
+        coordinator.reset_generation()
+
+    @property
+    def _member(self) -> AIOKafkaConsumer:
+        assert self._consumer is not None, "not started"
+        return self._consumer
+
+    # --- fetching -----------------------------------------------------------------------------------------------------
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _read(self) -> None:
+        with contextlib.suppress(ConsumerStoppedError):
+            while not self.should_stop:
+                await self._read_once()
+
+    async def _read_once(self) -> None:
+        generation = self.app.generation
+        wanted = frozenset(self._next.keys() - self._full) if generation >= 0 else frozenset()
+        if not wanted:
+            await asyncio.sleep(RESUMING_WAIT_S)
+            return
+        self._fetch_in_flight = done = asyncio.get_running_loop().create_future()
+        found: dict[TopicPartition, list[Any]] = {}
+        try:
+            found = await self._fetched(wanted, RESUMING_WAIT_S if self._full else IDLE_WAIT_S)
+        except NoOffsetForPartitionError:  # from before the seek
+            pass
         except OffsetOutOfRangeError as error:
             await self._resolve(error)
-            return {}, live
         finally:
             done.set_result(None)
+        if generation == self.app.generation:
+            for tp, records in found.items():
+                self._deliver(tp, records)
+        if not found:
+            await asyncio.sleep(0)
+
+    async def _fetched(self, wanted: frozenset[TopicPartition], wait_s: float) -> dict[TopicPartition, list[Any]]:
+        """Return the records of these partitions that were fetched, after a time without any at the latest."""
+        fetcher = self._member._fetcher
+        with fetcher._subscriptions.fetch_context():
+            if fetcher._closed:
+                raise ConsumerStoppedError
+            if not (found := await fetcher.fetched_records(wanted)):
+                await fetcher.wait_for_records(wait_s)
+                found = await fetcher.fetched_records(wanted)
+        return dict(found)
 
     async def _resolve(self, error: OffsetOutOfRangeError) -> None:
         generation, before = self.app.generation, dict(self._next)
-        moved = await self._positions.resolve(self._thread._ensure_consumer(), error)
-        for tp, offset in ((TP(*tp), offset) for tp, offset in moved.items()):
+        for tp, offset in (await self._positions.resolve(self._member, error)).items():
             if generation != self.app.generation or tp not in self._next:
                 continue
             if self._next[tp] == before.get(tp):
                 self._next[tp] = offset
             else:  # a backlog was left meanwhile
-                self._thread.seek(tp, self._next[tp])
+                self._member.seek(tp, self._next[tp])
 
-    async def settle(self) -> None:
-        """Wait until no fetch is under way that may still hold records of partitions that were just paused."""
-        if self._fetch_in_flight is not None and not self._fetch_in_flight.done():
-            await asyncio.wait([self._fetch_in_flight])
-
-    async def _drain_messages(self, fetcher: Any) -> None:
-        try:
-            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
-                await self._drain_once()
-        except (asyncio.CancelledError, *self.consumer_stopped_errors):
-            if not self.transport.app.should_stop:
-                raise
-
-    async def _drain_once(self) -> None:
-        records, _ = await self._wait_next_records(1.0)
-        if self.flow_active and self.app.generation >= 0 and not self.should_stop:
-            for tp, found in records.items():
-                self._deliver(TP(tp[0], tp[1]), found)
-        if not records:
-            await asyncio.sleep(0)
-
-    def _deliver(self, tp: TP, records: list[Any]) -> None:
+    def _deliver(self, tp: TopicPartition, records: list[Any]) -> None:
         if tp not in self._next:
             return
         expected = self._reached(tp)
@@ -128,165 +288,114 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
         if not records:
             return
         if records[0].offset > expected:
-            self._fetch_again(tp, expected, records[0].offset)
+            logger.warning(
+                "fetched records were lost topic=%s partition=%d offsets=%d..%d: fetching them again",
+                *tp, expected, records[0].offset - 1,
+            )  # fmt: skip
+            self.empty.clear(tp)
+            self._member.seek(tp, expected)
             return
         self._next[tp] = records[-1].offset + 1
-        self._read_offset[tp] = records[-1].offset
-        for channel in self.app.topics._tp_index[tp]:
-            self._waiting[tp].add(records)
-            channel.queue.put_nowait((tp, records, self.app.generation))
+        self._waiting[tp].add(records)
+        self._put(tp, records)
         if self._waiting[tp].above(HIGH_WATER_RECORDS, HIGH_WATER_BYTES):
-            self.on_buffer_full(tp)
+            self._full.add(tp)
 
-    def _reached(self, tp: TP) -> int:
+    def _put(self, tp: TopicPartition, records: list[Any]) -> None:
+        for agents in self._channels[tp.topic]._subscribers:
+            agents.queue.put_nowait((tp, records, self.app.generation))
+
+    def _reached(self, tp: TopicPartition) -> int:
         """Return the next offset that may hold a record which was not delivered."""
         self._next[tp] = reached = self.empty.skip(tp, self._next[tp])
         return reached
 
-    def _fetch_again(self, tp: TP, expected: int, found: int) -> None:
-        logger.warning(
-            "fetched records were lost topic=%s partition=%d offsets=%d..%d: fetching them again",
-            tp.topic, tp.partition, expected, found - 1,
-        )  # fmt: skip
-        self.empty.clear(tp)
-        self._thread.seek(tp, expected)
-
-    def taken(self, tp: TP, records: list[Any]) -> None:
+    def taken(self, tp: TopicPartition, records: list[Any]) -> None:
         """Note that an agent has taken these records of the partition off its queue."""
         self.trackers[tp].admit([record.offset for record in records], records[0].timestamp)
         self.dropped(tp, records)
 
-    def dropped(self, tp: TP, records: list[Any]) -> None:
+    def dropped(self, tp: TopicPartition, records: list[Any]) -> None:
         """Note that these records of the partition wait no more for its agent."""
         self._waiting[tp].remove(records)
-        low = not self._waiting[tp].above(HIGH_WATER_RECORDS // 2, HIGH_WATER_BYTES // 2)
-        if low and tp in self._buffered_partitions:
-            self.on_buffer_drop(tp)
+        if not self._waiting[tp].above(HIGH_WATER_RECORDS // 2, HIGH_WATER_BYTES // 2):
+            self._full.discard(tp)
 
-    def skip_backlog(self, tp: TP, least: int) -> bool:
-        """Go on at the end of a partition, and leave what its agent has not taken for later, if that is more."""
-        tracker = self.trackers[tp]
-        end = self._thread._ensure_consumer().last_stable_offset(driver.ensure_aiokafka_TP(tp))
+    def skip_backlog(self, tp: tuple[str, int], least: int) -> bool:
+        """Go on at the end of a partition, and leave what its agent has not taken for later: `OffsetTracker.left`.
+
+        Return False, and do nothing, where that is no more than a number of offsets.
+        """
+        tp = TopicPartition(*tp)
+        tracker, end = self.trackers[tp], self._member.last_stable_offset(tp)
         if end is None or end - tracker.first <= least:
             return False
         tracker.skip_to(end)
         self.empty.clear(tp)
         self._next[tp] = end
-        self._thread.seek(tp, end)
+        self._member.seek(tp, end)
         return True
 
-    # --- positions ------------------------------------------------------------------------------------------------
-    async def perform_seek(self) -> None:
-        """Seek to the positions that the app's state was stored with, the committed offsets, or the oldest records."""
-        await super().perform_seek()
-        positions = await self.app.state_positions() if self.app.state_positions else {}
-        starts = {tp: offset for tp, offset in self._committed_offset.items() if offset is not None} | positions
-        firsts = await self._first_offsets(self.assignment() - starts.keys())
-        assigned = self.assignment()
-        for tp, offset in positions.items():
-            if tp in assigned and offset != self._committed_offset.get(tp):
-                level = logging.INFO if offset else logging.DEBUG
-                logger.log(level, "position from state topic=%s partition=%d offset=%d", *tp, offset)
-                self._committed_offset[tp] = offset
-        for tp, offset in firsts.items():
-            level = logging.INFO if offset else logging.DEBUG  # nothing was there before, so nothing is skipped
-            logger.log(level, "nothing was committed topic=%s partition=%d: from offset=%d on", *tp, offset)
-        self._next = {tp: offset for tp, offset in (starts | firsts).items() if tp in assigned}
-        for tp, offset in self._next.items():
-            self.empty.clear(tp)
-            await self.seek(tp, offset)
-        self.trackers.clear()
-        self.trackers.update((tp, OffsetTracker(offset)) for tp, offset in self._next.items())
-        self._waiting.clear()
+    # --- acknowledgements ---------------------------------------------------------------------------------------------
+    @Service.timer(COMMIT_INTERVAL_S)  # type: ignore[untyped-decorator]
+    async def _commit_often(self) -> None:
+        await self.commit()
 
-    async def committed(self, partitions: Iterable[tuple[str, int]]) -> dict[TP, int]:
-        """Return the group's committed offset of each of these partitions; 0 where there is none."""
-        asked = [driver.ensure_aiokafka_TP(TP(*tp)) for tp in partitions]
-        found = await self._thread.committed_offsets(asked)
-        return {TP(*tp): found.get(tp, 0) for tp in asked}
-
-    async def _first_offsets(self, partitions: Iterable[TP]) -> dict[TP, int]:
-        consumer, changelogs = self._thread._ensure_consumer(), self.app.tables.changelog_topics
-        asked = [driver.ensure_aiokafka_TP(tp) for tp in partitions if tp.topic not in changelogs]
-        if not asked:
-            return {}
-        found = await retry("first offsets", lambda: consumer.beginning_offsets(asked))
-        return {TP(*tp): offset for tp, offset in found.items()}
-
-    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """End the generation, and drop what was fetched and finished in it."""
-        self.app.end_generation()
-        self._buffered_partitions.clear()
-        await super().on_partitions_revoked(revoked)
-        self._next.clear()
-        self.trackers.clear()
-        self._waiting.clear()
-
-    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Begin a recovery; the generation begins when it has ended."""
-        self.app.end_generation()
-        await self._complete(assigned)
-        await super().on_partitions_assigned(assigned, generation_id)
-
-    async def _complete(self, assigned: set[TP]) -> None:
-        """Have partitions dealt out anew where a topic lacks some that the others have.
-
-        A member that is back within its session gets what it had, also if that was dealt out while a topic was away.
-        """
-        consumer = self._thread._ensure_consumer()
-        cluster, coordinator = consumer._client.cluster, consumer._coordinator
-        there = [topic for topic in consumer.subscription() if cluster.partitions_for_topic(topic)]
-        if len({frozenset(tp.partition for tp in assigned if tp.topic == topic) for topic in there}) <= 1:
+    async def commit(self) -> None:
+        """Commit what is finished, as far as this process has its partitions."""
+        offsets = {tp: self.finished_upto(tp) for tp in self._next}
+        news = {tp: offset for tp, offset in offsets.items() if offset > self._committed.get(tp, -1)}
+        if not news:
             return
-        logger.warning("partitions of a topic are missing group=%s: joining anew", self.app.conf.id)
-        leave = LeaveByInstance(self.app.conf.id, [self.app.conf.consumer_group_instance_id])
-        with contextlib.suppress(KafkaError):  # which the coordinator has told
-            await coordinator._send_req(leave)
-        coordinator.reset_generation()
+        ids = self.app.topic_ids.known
+        with contextlib.suppress(CommitFailedError):  # the group has rebalanced
+            await self._member.commit({tp: (offset, ids[tp.topic].hex()) for tp, offset in news.items()})
+            self._committed |= news
 
-    def verify_event_path(self, now: float, tp: TP) -> None:
-        """Do nothing: Faust would miss its own traces of fetches and streams, and warn."""
-
-    # --- acks -----------------------------------------------------------------------------------------------------
-    def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[TP]:
-        return [tp for tp in self._next if topics is None or tp in topics or tp.topic in topics]
-
-    def _new_offset(self, tp: TP) -> int | None:
-        return self.finished_upto(tp)
-
-    def acknowledge(self, tp: TP, offsets: Iterable[int], generation: int) -> None:
+    def acknowledge(self, tp: tuple[str, int], offsets: Iterable[int], generation: int) -> None:
         """Mark records as finished; records of an earlier generation are ignored."""
+        tp = TopicPartition(*tp)
         if generation == self.app.generation:
             self.trackers[tp].finish(offsets)
         if tp in self.held_back:
             self.held_back.remove(tp)
-            for channel in self.app.topics._tp_index[tp]:
-                channel.queue.put_nowait((tp, [], self.app.generation))
+            self._put(tp, [])
 
-    def finished_upto(self, tp: TP) -> int:
+    def finished_upto(self, tp: tuple[str, int]) -> int:
         """Lowest offset that is not finished, as far as this process knows.
 
         With nothing under way that is the next offset that may hold a record. It never passes an open transaction, and
         is to be compared with ends that do not either: last stable offsets.
         """
+        tp = TopicPartition(*tp)
         tracker = self.trackers.get(tp)
         if (tracker is None or not tracker.unfinished) and not self._waiting[tp].records:
-            return self._reached(tp) if tp in self._next else self._committed_offset.get(tp) or 0
-        return (tracker.committable if tracker is not None else None) or self._committed_offset.get(tp) or 0
+            return self._reached(tp) if tp in self._next else self._committed.get(tp) or 0
+        return (tracker.committable if tracker is not None else None) or self._committed.get(tp) or 0
 
-    def taken_upto(self, tp: TP) -> int:
+    def taken_upto(self, tp: tuple[str, int]) -> int:
         """One past the last offset up to which agents have taken all records of a partition, and left none for later.
 
         Of a log whose last offsets hold no record that is its end.
         """
+        tp = TopicPartition(*tp)
         tracker = self.trackers[tp]
         if tracker.skipped_range is not None:
             return tracker.skipped_range[0]
         return tracker.first if self._waiting[tp].records or tp not in self._next else self._reached(tp)
 
+    def lag(self) -> dict[TopicPartition, int]:
+        """Offsets of each input partition that are not finished, up to the last stable one as of the last fetch."""
+        found: dict[TopicPartition, int] = {}
+        for tp in self.assignment() & self._next.keys():
+            if (end := self._member.last_stable_offset(tp)) is not None:
+                under_way = self.trackers[tp].unfinished if tp in self.trackers else 0
+                found[tp] = max(0, end - self._reached(tp)) + self._waiting[tp].records + under_way
+        return found
+
     async def check_rights(self) -> None:
         """Raise when this user may not use the group, or not see one of its topics, as far as the brokers say."""
-        consumer = self._thread._consumer if self._thread is not None else None
+        consumer = self._consumer
         if consumer is None or not consumer._client.cluster.brokers():
             return
         if topics := consumer._client.cluster.unauthorized_topics:
@@ -300,20 +409,3 @@ class BulkConsumer(driver.Consumer):  # type: ignore[misc]
             raise GroupAuthorizationFailedError(group) from error
         except (KafkaError, OSError, TimeoutError):
             return  # an outage is waited out by those who work
-
-    def lag(self) -> dict[TP, int]:
-        """Offsets of each input partition that are not finished, up to the last stable one as of the last fetch."""
-        found: dict[TP, int] = {}
-        for tp in self.assignment() & self._next.keys():
-            end = self._thread._ensure_consumer().last_stable_offset(driver.ensure_aiokafka_TP(tp))
-            if end is not None:
-                under_way = self.trackers[tp].unfinished if tp in self.trackers else 0
-                found[tp] = max(0, end - self._reached(tp)) + self._waiting[tp].records + under_way
-        return found
-
-
-class BulkTransport(driver.Transport):  # type: ignore[misc]
-    """Faust's transport with this project's consumer and producer."""
-
-    Consumer = BulkConsumer
-    Producer = StrictProducer

@@ -8,13 +8,12 @@ Rules of this file:
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import aiokafka
 from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
-from faust.transport.drivers import aiokafka as driver
 
 from clipper_agents.kafka.retry import retry
 
@@ -107,30 +106,3 @@ def wait_for_brokers(producer: aiokafka.AIOKafkaProducer) -> aiokafka.AIOKafkaPr
     """Have what is queued wait `BATCH_MAX_AGE_S` for its broker, and not as long as a request; the producer."""
     producer._message_accumulator._batch_ttl = BATCH_MAX_AGE_S
     return producer
-
-
-class StrictProducer(driver.Producer):  # type: ignore[misc]  # faust's classes are untyped to mypy
-    """Idempotent, acknowledged by all in-sync replicas, with short requests and patient batches."""
-
-    def _settings_extra(self) -> Mapping[str, Any]:
-        return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
-
-    async def on_start(self) -> None:
-        """Connect, as soon as Kafka is there: it may go away between the first look at it and now."""
-        self._producer = self.kafka_producer
-        await retry("start of the producer", self.kafka_producer.start)
-
-    async def flush(self) -> None:
-        """Do nothing: whoever needs an acknowledgement awaits that of its own records.
-
-        Faust flushes before each commit and in each rebalance. One partition without a leader would hold up both, and
-        in the end cost this process its membership.
-        """
-
-    @cached_property
-    def kafka_producer(self) -> aiokafka.AIOKafkaProducer:
-        """The one client of the process, here before it is started, so that whatever sends can be built with it."""
-        return wait_for_brokers(super()._new_producer())
-
-    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:  # noqa: ARG002 (Faust's)
-        return self.kafka_producer

@@ -23,7 +23,7 @@ MAX_BYTES = 8 << 20
 
 
 class ChunkStream(faust.Stream):  # type: ignore[misc]
-    """An agent's stream that yields what `BulkConsumer` delivers.
+    """An agent's stream that yields what `GroupConsumer` delivers.
 
     Nothing is acknowledged by iterating: `stream.ack` does, when the work is done. What is not taken yet counts as
     queued, and at its high-water mark the consumer pauses the partition.

@@ -20,7 +20,6 @@ from typing import Protocol
 
 import uvloop
 from aiokafka.errors import ProducerClosed
-from faust.exceptions import ConsumerNotStarted
 
 from clipper_agents import exits
 from clipper_agents.observability.logging import error_line
@@ -115,7 +114,7 @@ async def _run(make: Callable[[], Worker], ready: str, health: ProcessHealth, li
         reason = worker.app.crash_reason
         if isinstance(reason, (SetupError, UnknownRowVersion, *RIGHTS)):
             raise reason
-        _tell(reason, worker.app.conf.consumer_group_instance_id)
+        _tell(reason, worker.app.consumer.instance)
         if listener is not None:
             listener.fails(reason)
         return exits.CRASHED
@@ -126,7 +125,7 @@ async def _run(make: Callable[[], Worker], ready: str, health: ProcessHealth, li
 
 def failed_while_stopping(app: ClipperApp) -> bool:
     """Return whether the app failed, other than by using a client that is closed, or not started yet: no harm done."""
-    return bool(app.crashed) and not isinstance(app.crash_reason, (ProducerClosed, ConsumerNotStarted))
+    return bool(app.crashed) and not isinstance(app.crash_reason, ProducerClosed)
 
 
 def redirect_stdout() -> None:

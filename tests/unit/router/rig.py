@@ -23,9 +23,9 @@ from clipper_agents.router.queries import QueryAgent
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.selection_store import SelectionStore
+from clipper_agents.streaming.app import StateLock
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.outbox import NO_RECORDS, Outbox
-from clipper_agents.streaming.recovery import StateLock
 from clipper_stream.query import QueryBatch, Router
 from clipper_stream.query.admission import UNBOUNDED
 from clipper_topics import codec

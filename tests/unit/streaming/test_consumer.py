@@ -1,42 +1,40 @@
 """What the consumer delivers and commits: whole lists, no record twice, the jumps of the log, one generation."""
 
 import asyncio
-from collections import defaultdict
+import contextlib
 from types import SimpleNamespace
 
 import faust
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import NodeNotReadyError
 from builders.kafka import record
-from faust.types import TP
 
-from clipper_agents.streaming import consumer_thread
+from clipper_agents.streaming import membership
 from clipper_agents.streaming.app import make_app
-from clipper_agents.streaming.consumer import HIGH_WATER_BYTES, HIGH_WATER_RECORDS, BulkConsumer
-from clipper_agents.streaming.consumer_thread import InlineConsumerThread
+from clipper_agents.streaming.consumer import HIGH_WATER_BYTES, HIGH_WATER_RECORDS, GroupConsumer
 from clipper_agents.streaming.offset_tracker import RecordBudget
 from clipper_agents.streaming.stream import ChunkStream
 from clipper_topics.connection import KafkaConnection
 
-P0, P1, CHANGELOG = TP("topic", 0), TP("topic", 1), TP("changelog", 0)
+P0, P1 = TopicPartition("topic", 0), TopicPartition("topic", 1)
 
 
-class Group:
-    """In place of Faust's thread: what a test says is fetched, committed, and at the end of the logs."""
-
-    beacon = None
+class Member:
+    """In place of aiokafka's consumer: what a test says is fetched, committed, and at the end of the logs."""
 
     def __init__(self):
         self.fetched, self.committed, self.ends = {}, {}, {}
         self.seeks, self.wanted, self.commits = [], set(), []
-        self._client = self._coordinator = SimpleNamespace(cluster=None)
-        self.last_stable_offset, self.subscription = self.ends.get, list
-
-    def _ensure_consumer(self):
-        return self
+        self._client, self._coordinator = SimpleNamespace(cluster=None), self
+        self.last_stable_offset = self.ends.get
+        subscriptions = SimpleNamespace(fetch_context=contextlib.nullcontext)
+        self._fetcher = SimpleNamespace(
+            _closed=False, _subscriptions=subscriptions, fetched_records=self.take, wait_for_records=_nothing
+        )
 
     def assignment(self):
-        return {P0, P1, CHANGELOG}
+        return {P0, P1}
 
     def seek(self, tp, offset):
         self.seeks.append((tp.partition, offset))
@@ -44,35 +42,31 @@ class Group:
     async def beginning_offsets(self, partitions):
         return dict.fromkeys(partitions, 0)
 
-    async def seek_to_committed(self):
-        return self.committed
+    async def fetch_committed_offsets(self, partitions):
+        return {tp: (offset, "") for tp, offset in self.committed.items() if tp in partitions}
 
     async def commit(self, offsets):
-        self.commits.append(offsets)
-        return True
+        self.commits.append({tp: offset for tp, (offset, _) in offsets.items()})
 
-    async def getmany(self, partitions, timeout):
-        self.wanted, fetched, self.fetched = partitions - {CHANGELOG}, self.fetched, {}
+    async def take(self, partitions):
+        self.wanted, fetched, self.fetched = partitions, self.fetched, {}
         return fetched
 
 
-class Member(BulkConsumer):
+class Consumer(GroupConsumer):
     """A consumer without Kafka."""
 
-    def _new_consumer_thread(self):
-        self.group = Group()
-        return self.group
+    def join(self):
+        self.group = self._consumer = Member()
 
     async def recover(self):
-        await self.on_partitions_assigned(self.assignment())
-        await self.perform_seek()
-        self.app.begin_generation()
+        await self._recover(self.assignment())
         self.group.seeks.clear()
 
     async def fetch(self, tp=P0, *offsets, value=b"value"):
         """Fetch these records, and return of which partitions records were wanted."""
         self.group.fetched = {tp: records(*offsets, value=value)} if offsets else {}
-        await self._drain_once()
+        await self._read_once()
         return self.group.wanted
 
     def take(self, tp, *offsets):
@@ -89,11 +83,11 @@ async def _nothing(*_):
 @pytest.fixture
 async def consumer(tmp_path):
     app = make_app("app", KafkaConnection("localhost:1"), tmp_path, "router-0")
-    channel = aiter(app.channel())
-    app.topics._tp_index = defaultdict(lambda: [channel])
-    app.tables._changelogs = {CHANGELOG.topic: None}
-    app.consumer = member = Member(app.transport, _nothing, _nothing, _nothing)
-    member.stream = app.stream(channel)
+    app.topic_ids.known["topic"] = bytes(16)
+    app.agents._agents_started.set()
+    app.consumer = member = Consumer(app, KafkaConnection("localhost:1"), "router-0")
+    member.stream = app.stream(aiter(member.channel("topic")))
+    member.join()
     await member.recover()
     return member
 
@@ -136,8 +130,7 @@ async def test_what_was_fetched_is_delivered_in_whole_lists(consumer, caplog, fe
 
 
 async def test_records_of_a_partition_that_no_agent_reads_in_this_generation_are_dropped(consumer):
-    await consumer.fetch(TP("topic", 2), 0)
-    await consumer.fetch(CHANGELOG, 0)
+    await consumer.fetch(TopicPartition("topic", 2), 0)
     consumer.app.end_generation()
     await consumer.fetch(P0, 0)
     assert delivered(consumer) == []
@@ -203,8 +196,7 @@ async def test_a_partition_that_nobody_reads_yet_is_finished_as_far_as_it_was_co
 
 async def test_a_process_joins_only_while_no_other_one_has_its_name(consumer, monkeypatch, caplog):
     """Its own former process, which was killed, is no other one: the first join does not look."""
-    monkeypatch.setattr(consumer_thread, "STAND_BY_S", 0.0)
-    thread = InlineConsumerThread(consumer)
+    monkeypatch.setattr(membership, "STAND_BY_S", 0.0)
 
     async def send(_):
         if coordinator.is_away:
@@ -220,7 +212,7 @@ async def test_a_process_joins_only_while_no_other_one_has_its_name(consumer, mo
 
     async def joins(**changes):
         vars(coordinator).update(changes)
-        return await thread._join(coordinator, join, None)
+        return await consumer.app.lease._join(coordinator, "router-0", _nothing, join, None)
 
     assert await joins(others=("router-0", "router-1"))
     assert await joins(), "a rebalance"

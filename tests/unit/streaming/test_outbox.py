@@ -101,7 +101,7 @@ def starts(monkeypatch):
 async def test_a_producer_that_finds_no_broker_at_its_start_waits_for_one(starts, tmp_path):
     """The process had looked, and found one that was about to end."""
     app = make_app("app", NOWHERE, tmp_path, "instance")
-    await app.producer.on_start()
+    await app.maybe_start_producer()
     assert starts == [app.kafka_producer]
 
 

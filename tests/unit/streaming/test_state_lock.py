@@ -4,7 +4,7 @@ import asyncio
 
 from builders.kafka import settle
 
-from clipper_agents.streaming.recovery import StateLock
+from clipper_agents.streaming.app import StateLock
 
 
 async def entered(context, drop_tracebacks, log, name):

@@ -8,17 +8,18 @@ whether the first record of a batch is taken whatever its size (the outbox looks
 
 from importlib.metadata import version
 
-from faust.tables.recovery import Recovery
-from faust.transport.consumer import Consumer
-from faust.transport.drivers import aiokafka as driver
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from faust import App
+from faust.app.base import BootStrategy
+from faust.channels import Channel
 
 USED = {
-    Consumer: "_wait_next_records _drain_messages _new_offset _filter_tps_with_pending_acks perform_seek "
-    "on_partitions_revoked on_partitions_assigned on_buffer_full on_buffer_drop",
-    driver.Consumer: "_new_consumer_thread verify_event_path",
-    driver.AIOKafkaConsumerThread: "_create_worker_consumer call_thread _ensure_consumer on_thread_stop",
-    driver.Producer: "_settings_extra _new_producer _ensure_producer flush",
-    Recovery: "on_rebalance on_recovery_completed _build_offsets _resume_streams _set_recovery_ended",
+    App: "_wait_for_table_recovery_completed _stop_consumer maybe_start_producer on_shutdown",
+    BootStrategy: "kafka_consumer",
+    Channel: "queue clone",
+    GroupCoordinator: "_do_rejoin_group _do_heartbeat _send_req fetch_committed_offsets reset_generation",
+    Fetcher: "fetched_records",
 }
 """What is overridden or called."""
 

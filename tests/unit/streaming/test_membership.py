@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from builders.kafka import settle
 
-from clipper_agents.streaming.consumer_thread import OwnershipLease
+from clipper_agents.streaming.membership import OwnershipLease
 
 SESSION_S = 10.0
 

@@ -1,0 +1,158 @@
+"""A process' membership in its group: how it joins, which partitions it gets, and whether they are still its own.
+
+Rules of this file:
+- The same partition numbers of all topics go to one member, and as few as possible move: one that moves between two
+  members that stay stalls until its state is restored elsewhere.
+- What is written needs an answer of the group to a heartbeat of the last half of a session; else it waits for one, or
+  for the end of the generation, and with that is dropped. So a process that stood still or was cut off answers nothing
+  that another one may have answered meanwhile.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
+from aiokafka.protocol.group import JoinGroupRequest
+
+from clipper_agents.kafka.consumer_groups import member_instances
+from clipper_agents.kafka.errors import SESSION_REFUSED, BrokerLimit
+
+logger = logging.getLogger(__name__)
+
+ASSIGNOR_VERSION = 0
+STAND_BY_S = 1.0
+"""How often a process that another one of its name has thrown out looks whether that one is gone."""
+
+
+class OwnershipLease:
+    """Knows whether the group counts on this process, so that nobody else has its partitions.
+
+    The answer to a heartbeat holds for half a session from when that was sent: the group waits for a whole one, and
+    what is written until then has the other half to reach the broker. The clock goes on while the process stands still.
+    """
+
+    def __init__(self, session_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._holds_s, self._clock = session_s / 2, clock
+        self._until_s, self._has_ended = -math.inf, False
+        self._heard = asyncio.Event()
+        self._was_member = self._stands_by = False
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the last answer of the group still holds."""
+        return self._clock() < self._until_s
+
+    def answered(self, sent_s: float) -> None:
+        """The group knows this member, by the answer to a heartbeat that was sent at this time of the clock."""
+        self._until_s, self._has_ended = sent_s + self._holds_s, False
+        if self.is_confirmed:
+            self._heard.set()
+
+    def ended(self) -> None:
+        """The generation has ended: what waited for an answer of the group is not written any more."""
+        self._has_ended = True
+        self._heard.set()
+
+    async def confirmed(self) -> None:
+        """Wait until the partitions are this process's own for certain, or its generation has ended."""
+        if not self.is_confirmed and not self._has_ended:
+            self._heard.clear()
+            await self._heard.wait()
+
+    def watch(self, coordinator: Any, instance: str, crash: Callable[[BaseException], Awaitable[None]]) -> None:
+        """Have aiokafka's coordinator join, and tell of its heartbeats, by these rules."""
+        join, beat = coordinator._do_rejoin_group, coordinator._do_heartbeat
+        coordinator._do_rejoin_group = partial(self._join, coordinator, instance, crash, join)
+        coordinator._do_heartbeat = partial(self._beat, beat)
+
+    async def _beat(self, beat: Callable[[], Awaitable[bool]]) -> bool:
+        sent_s = self._clock()
+        if is_member := await beat():
+            self.answered(sent_s)
+        return is_member
+
+    async def _join(self, coordinator: Any, instance: str, crash: Any, join: Any, subscription: Any) -> bool:
+        """Join the group, but not while another process has the instance name that this one had.
+
+        Kafka takes a process of the same name for the same one, started again. So two would throw each other out for
+        ever, and neither would serve if a takeover lasts longer than that.
+        """
+        group = coordinator.group_id
+        lost = self._was_member and coordinator.member_id == JoinGroupRequest.UNKNOWN_MEMBER_ID
+        taken: bool | None = None
+        with contextlib.suppress(KafkaError):  # an outage, in which the coordinator is looked for again
+            taken = lost and instance in await member_instances(coordinator._send_req, group)
+        if taken and not self._stands_by:
+            logger.error(
+                "another process runs as instance=%s group=%s: this one waits until it has ended; "
+                "give each its own --instance", instance, group,
+            )  # fmt: skip
+        self._stands_by = bool(taken)
+        if taken is not False:
+            await asyncio.sleep(STAND_BY_S)
+            return False
+        sent_s = self._clock()
+        try:
+            joined = bool(await join(subscription))
+        except InvalidSessionTimeoutError:  # aiokafka would end its task, and nothing else
+            await crash(BrokerLimit(SESSION_REFUSED))
+            return False
+        if joined:
+            self._was_member = True
+            self.answered(sent_s)
+        return joined
+
+
+class StickyAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka is untyped
+    """Deals out partition numbers by `sticky_shares`; a member says which it had when it joins again."""
+
+    name = "copartitioned-sticky"
+
+    def __init__(self) -> None:
+        self._owned: set[int] = set()
+
+    def metadata(self, topics: Iterable[str]) -> Any:
+        return ConsumerProtocolMemberMetadata(
+            ASSIGNOR_VERSION, sorted(topics), ",".join(map(str, sorted(self._owned))).encode()
+        )
+
+    def on_assignment(self, assignment: Any) -> None:
+        self._owned = {partition for _, partitions in assignment.assignment for partition in partitions}
+
+    def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
+        topics = sorted({topic for member in members.values() for topic in member.subscription})
+        there = {topic: cluster.partitions_for_topic(topic) or set() for topic in topics}
+        before = {name: {*map(int, filter(None, one.user_data.split(b",")))} for name, one in members.items()}
+        shares = sticky_shares(before, max(map(len, there.values()), default=0))
+        return {
+            name: ConsumerProtocolMemberAssignment(
+                ASSIGNOR_VERSION, [(topic, [one for one in share if one in there[topic]]) for topic in topics], b""
+            )
+            for name, share in shares.items()
+        }
+
+
+def sticky_shares(before: Mapping[str, set[int]], partitions: int) -> dict[str, list[int]]:
+    """Return the partition numbers of each member, by those that it had.
+
+    Shares differ by one at most. When a member joins or leaves, none moves between two that stay.
+
+    >>> sticky_shares({"a": {0, 1, 2, 3}, "b": set()}, 4)
+    {'a': [0, 1], 'b': [2, 3]}
+    """
+    free, shares = set(range(partitions)), dict[str, list[int]]()
+    smallest, larger = divmod(partitions, len(before))
+    for place, (name, had) in enumerate(sorted(before.items(), key=lambda member: (-len(member[1]), member[0]))):
+        shares[name] = sorted(had & free)[: smallest + (place < larger)]
+        free.difference_update(shares[name])
+    for partition in sorted(free):
+        min(shares.values(), key=len).append(partition)
+    return shares
