@@ -58,8 +58,8 @@ def conclude(batch: QueryBatch, entries: Sequence[int], now_s: float) -> Answers
     if batch.single and not batch.failed and len(given) == len(batch):  # the only output is the answer
         only = [given[entry] for entry in entries]
         if batch.options:
-            packed = [batch.options.get(entry, PLAIN).packed for entry in entries]
-            only = [[output] if is_packed else output for output, is_packed in zip(only, packed, strict=True)]
+            asked = [batch.options.get(entry, PLAIN) for entry in entries]
+            only = [[output] if query.packed else output for output, query in zip(only, asked, strict=True)]
         return Answers(batch, entries, now_s, only, [1.0] * len(entries))
     outputs, confidences, failures = list[Any](), list[float](), dict[int, Failure]()
     votes: dict[Any, Answer] = {}
