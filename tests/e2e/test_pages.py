@@ -244,9 +244,9 @@ PAGES: list[tuple[str, dict[str, str], dict[int, int]]] = [
     ("how-to/evaluate-before-switching.md", {}, {}),
     ("how-to/verify-and-restore.md", VERIFIED, {}),
     ("how-to/test-a-model.md", TESTED, {2: exits.FAILURE}),  # nobody serves there
-    ("how-to/scale-out.md", {}, {}),
     ("how-to/rerun-traffic.md", {"--until 1h": "--until 0s"}, {}),
     ("how-to/ask-over-http.md", {"http://localhost:8080": "GATEWAY"}, {}),
     ("reference/replay-files.md", {}, {}),
+    ("how-to/scale-out.md", {}, {}),  # its router ends, and the group waits for it
 ]
 """Pages in the order in which they are typed, what is put in, and the commands that do not end with 0, by number."""

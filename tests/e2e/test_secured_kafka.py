@@ -69,7 +69,9 @@ def contents(folder: Path) -> dict[str, str]:
     """What files below a folder contain; one that goes away meanwhile is none."""
     found = {}
     for path in folder.rglob("*"):
-        with suppress(FileNotFoundError, IsADirectoryError):
+        with suppress(FileNotFoundError):
+            if not path.is_file():
+                continue
             found[f"file {path}"] = path.read_bytes().decode("latin-1")
     return found
 

@@ -131,11 +131,17 @@ class WorkerTemplate:
 
     def start(self) -> None:
         """Start the server, where that is possible; it imports while others do something else."""
-        if self._program == (sys.executable, "-P", "-m", MAIN) and sys.platform == "linux":
-            self._server = multiprocessing.forkserver.ForkServer()
-            self._server.set_forkserver_preload([*PRELOADED])
+        if self._program != (sys.executable, "-P", "-m", MAIN) or sys.platform != "linux":
+            return
+        server = multiprocessing.forkserver.ForkServer()
+        server.set_forkserver_preload([*PRELOADED])
+        try:
             with _environment(self._inherited):
-                self._server.ensure_running()
+                server.ensure_running()
+        except OSError as error:  # TMPDIR may be too long a path for its socket
+            event(log, "no fork server, processes start without it", logging.WARNING, reason=error)
+        else:
+            self._server = server
 
     def close(self) -> None:
         """End the server; its children go on."""

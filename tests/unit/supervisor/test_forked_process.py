@@ -1,4 +1,5 @@
 import asyncio
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -116,6 +117,14 @@ async def test_without_a_template_that_can_start_a_child_is_executed(tmp_path):
     child, is_forked = await started(made, spec("--version", environment=broken))
     assert (is_forked, await child.wait()) == (False, 0)
     made.close()
+
+
+async def test_where_the_temporary_folder_is_too_long_a_path_for_a_socket_a_child_is_executed(tmp_path, monkeypatch):
+    (folder := tmp_path / ("long" * 25)).mkdir()
+    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(folder))
+    async with template() as made:
+        child, is_forked = await started(made, spec("--version"))
+        assert (is_forked, await child.wait()) == (False, 0)
 
 
 PRELOAD = """
