@@ -68,10 +68,8 @@ def by_library(environ: Mapping[str, str], prefix: str) -> list[SetupError | Non
 def contents(folder: Path) -> dict[str, str]:
     """What files below a folder contain; one that goes away meanwhile is none."""
     found = {}
-    for path in folder.rglob("*"):
+    for path in filter(Path.is_file, folder.rglob("*")):
         with suppress(FileNotFoundError):
-            if not path.is_file():
-                continue
             found[f"file {path}"] = path.read_bytes().decode("latin-1")
     return found
 
