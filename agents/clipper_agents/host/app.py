@@ -179,8 +179,7 @@ class HostProcess:
 
     async def _observe_lag(self) -> None:
         while True:
-            lags = {(tp.topic, tp.partition): records for tp, records in self.app.consumer.lag().items()}
-            self._metrics.set_consumer_lag(lags)
+            self._metrics.set_consumer_lag(self.app.consumer.lag())
             await asyncio.sleep(LAG_EVERY_S)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:

@@ -28,7 +28,7 @@ from clipper_topics.connection import KafkaConnection
 IsolationLevel: TypeAlias = Literal["read_committed", "read_uncommitted"]
 Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient)
 
-METADATA_MAX_AGE_MS = 5_000
+_LOOKED_UP: dict[str, Any] = {"metadata_max_age_ms": 5_000}
 """Who leads a partition is looked up so often: a broker that was frozen, and leads no more, is then asked no more."""
 
 
@@ -61,7 +61,7 @@ def make_consumer(
         fetch_max_wait_ms=int(fetch_wait_s * 1000),
         max_partition_fetch_bytes=fetch_bytes,
         key_deserializer=aiokafka_patches.LeanKeys(empty, markers),
-        **({"metadata_max_age_ms": METADATA_MAX_AGE_MS} | options),
+        **_LOOKED_UP | options,
     )
 
 

@@ -161,7 +161,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
             )
         )
 
-    async def maybe_start_producer(self) -> None:
+    async def maybe_start_producer(self) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Connect the producer, as soon as Kafka is there: it may go away between the first look at it and now."""
         if self.kafka_producer._sender.sender_task is None:
             await retry("start of the producer", self.kafka_producer.start)

@@ -72,8 +72,8 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         super().__init__(loop=app.loop, beacon=app.beacon)
         self.app, self.instance, self._kafka = app, instance, kafka
         self.empty = EmptyOffsets()
-        self.trackers: dict[TopicPartition, OffsetTracker] = defaultdict(OffsetTracker)
-        self.held_back: set[TopicPartition] = set()  # of these an agent takes nothing until something is acknowledged
+        self.trackers: dict[tuple[str, int], OffsetTracker] = defaultdict(OffsetTracker)
+        self.held_back: set[tuple[str, int]] = set()  # of these an agent takes nothing until something is acknowledged
         self._channels: dict[str, Any] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self._waiting: dict[TopicPartition, RecordBudget] = defaultdict(RecordBudget)
@@ -384,9 +384,9 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
             return tracker.skipped_range[0]
         return tracker.first if self._waiting[tp].records or tp not in self._next else self._reached(tp)
 
-    def lag(self) -> dict[TopicPartition, int]:
+    def lag(self) -> dict[tuple[str, int], int]:
         """Offsets of each input partition that are not finished, up to the last stable one as of the last fetch."""
-        found: dict[TopicPartition, int] = {}
+        found: dict[tuple[str, int], int] = {}
         for tp in self.assignment() & self._next.keys():
             if (end := self._member.last_stable_offset(tp)) is not None:
                 under_way = self.trackers[tp].unfinished if tp in self.trackers else 0

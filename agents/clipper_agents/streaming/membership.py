@@ -114,7 +114,7 @@ class OwnershipLease:
 class StickyAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka is untyped
     """Deals out partition numbers by `sticky_shares`; a member says which it had when it joins again."""
 
-    name = "copartitioned-sticky"
+    name = "copartitioned-sticky"  # pyright: ignore[reportAssignmentType]
 
     def __init__(self) -> None:
         self._owned: set[int] = set()

@@ -1,5 +1,4 @@
 import asyncio
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -121,7 +120,7 @@ async def test_without_a_template_that_can_start_a_child_is_executed(tmp_path):
 
 async def test_where_the_temporary_folder_is_too_long_a_path_for_a_socket_a_child_is_executed(tmp_path, monkeypatch):
     (folder := tmp_path / ("long" * 25)).mkdir()
-    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(folder))
+    monkeypatch.setattr("multiprocessing.util.get_temp_dir", lambda: str(folder))
     async with template() as made:
         child, is_forked = await started(made, spec("--version"))
         assert (is_forked, await child.wait()) == (False, 0)
