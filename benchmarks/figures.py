@@ -5,8 +5,6 @@ python benchmarks/figures.py
 """
 
 import argparse
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -15,6 +13,7 @@ from typing import Any
 
 from all import BENCHMARKS, HERE
 from rig.results import Target, target_of
+from rig.session import write_table
 
 README = HERE.parent / "README.md"
 CONDITIONS_OF_README = (
@@ -53,8 +52,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
     results = known(parser.parse_args().results)
     text = "".join(f"{line}\n" for line in page(results))
-    (HERE / "results/figures.md").write_text(text)
-    (HERE / "results/figures.csv").write_text(table(results))
+    file = HERE / "results/figures.md"
+    file.write_text(text)
+    write_table(file, table(results))
     README.write_text(with_numbers(README.read_text(), text))
 
 
@@ -113,22 +113,19 @@ def page(results: dict[str, Any]) -> Iterator[str]:
                 yield f"| {row} | {' | '.join(_cell(measures.get(column)) for column in columns)} |"
 
 
-def table(results: dict[str, Any]) -> str:
-    """Expectations, settings and every measure of every benchmark, as CSV."""
-    written = io.StringIO()
-    write = csv.writer(written, lineterminator="\n").writerow
-    write(["benchmark", "row", "measure", "median", "least", "most", "ratio"])
+def table(results: dict[str, Any]) -> Iterator[list[str]]:
+    """Expectations, settings and every measure of every benchmark."""
+    yield ["benchmark", "row", "measure", "median", "least", "most", "ratio"]
     for letter, result in results.items():
         for one in map(target_of, result["targets"]):
-            write([letter, "expected", one.what, _plain(one.value), *_bounds(one), ""])
+            yield [letter, "expected", one.what, _plain(one.value), *_bounds(one), ""]
         for name, value in result["conditions"]["settings"].items():
             if value not in (None, False):
-                write([letter, "settings", name, value, "", "", ""])
+                yield [letter, "settings", name, str(value), "", "", ""]
         for row, measures in _rows(result["summary"]):
             for name, value in measures.items():
                 if (found := _figures(value)) is not None:
-                    write([letter, row, name, *found])
-    return written.getvalue()
+                    yield [letter, row, name, *found]
 
 
 def _bounds(target: Target) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """What benchmarks are made of, and smoke runs of those without Kafka; tests/e2e/test_benchmarks.py has the others."""
 
+import csv
 import math
 import runpy
 import sys
@@ -60,12 +61,9 @@ def test_the_worlds_of_the_regret_benchmark_are_what_their_names_say():
 
 def test_the_figures_of_which_policy_when_are_those_of_the_regret_page():
     """Regret after the last query; a second number of a cell is that of the policy with a half-life."""
-    measured, world = {}, ""
-    for line in (BENCHMARKS / "results/regret.md").read_text().splitlines():
-        world = line.removeprefix("## ") if line.startswith("## ") else world
-        cells = line.strip("| ").split(" | ")
-        if line.startswith("| `") and len(cells) == 6:
-            measured[world, cells[0].strip("`")] = cells[3]
+    with (BENCHMARKS / "results/regret.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    measured = {(row["world"], row["policy"]): f"{int(row['after 10,000']):,}" for row in rows}
     page = (BENCHMARKS.parent / "docs/explanation/which-policy-when.md").read_text()
     table = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith(("| policy", "| `"))][:10]
     for name, *cells in table[1:]:
