@@ -140,18 +140,8 @@ def table(rows: list[Row]) -> Iterator[list[str]]:
     """The table beside the page: how often each interval of each estimator covers, and its mean width."""
     shown = [(estimator.name, "bca") for estimator in make_estimators()]
     shown += [(name, "normal") for name in ("ips", "dr")]
-    yield [
-        "decisions",
-        "log",
-        "candidate",
-        "effective",
-        "carrying",
-        "warned",
-        "estimator",
-        "interval",
-        "covered",
-        "width",
-    ]
+    about = ["decisions", "log", "candidate", "effective", "carrying", "warned"]
+    yield [*about, "estimator", "interval", "covered", "width"]
     for row in rows:
         about = [str(row.setting.decisions), row.setting.log, row.setting.candidate]
         about += [f"{row.effective:.0f}", f"{row.carrying:.0f}", f"{row.warned.mean():.2f}"]
@@ -164,7 +154,7 @@ def conclusions(rows: list[Row]) -> Iterator[str]:
     """Coverage of each estimator in the seeds that gave no warning."""
     yield "## What covers where nothing is warned of\n"
     yield (
-        f"All seeds without a warning together; in parentheses the worst setting with at least {FEWEST_SEEDS} of them.\n"
+        f"All seeds without a warning together; in parentheses the worst row with at least {FEWEST_SEEDS} of them.\n"
         "[coverage.csv](coverage.csv) has every setting, warned of or not: the median effective sample size, how many\n"
         "decisions carry the variance (median), the share of seeds with a warning, and how wide the intervals are.\n"
     )

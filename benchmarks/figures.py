@@ -7,7 +7,7 @@ python benchmarks/figures.py
 import argparse
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ COLUMNS_OF_PAGE = {
 HEAD = (
     "# Figures",
     "",
-    "Made by `benchmarks/figures.py` from one run of `make bench`. Medians; [figures.csv](figures.csv) has every figure",
-    "with the least and the most of its rounds. [The benchmarks' page](../README.md) says what each one means,",
+    "Medians of one run of `make bench`, by `benchmarks/figures.py`. [figures.csv](figures.csv) has every figure with",
+    "the least and the most of its rounds. [The benchmarks' page](../README.md) says what each one means,",
     "[performance](../../docs/explanation/performance.md) what follows from them.",
     "",
 )

@@ -161,7 +161,7 @@ def figures(curves: Mapping[tuple[str, str], Floats], queries: int) -> Iterator[
 def expected(targets: Sequence[Target]) -> Iterator[str]:
     met = sum(target.met for target in targets)
     yield "## Expected and measured\n"
-    yield f"{met} of {len(targets)} expectations of theory and publications were met; `rig/expected_regret.py` has them."
+    yield f"{met} of the {len(targets)} expectations in `rig/expected_regret.py`, of theory and publications, were met."
     if met < len(targets):
         yield "\n| world | what | expected | measured |"
         yield "|---|---|---|---|"
