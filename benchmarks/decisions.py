@@ -71,8 +71,8 @@ def trials(seeds: int, only: str, pool: ProcessPoolExecutor) -> Iterator[tuple[s
 def table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """How often verdicts are wrong at most, and the rows of the plain scenarios."""
     aborts, promotions = (max(float(found[column].removesuffix(" %")) for found in rows) for column in (1, 2))
-    yield f"Of a scenario's trials at most {aborts:.1f} % were aborted wrongly, and {promotions:.1f} % promoted. Here are"
-    yield f"the plain scenarios; [decisions.csv](decisions.csv) has all {len(rows)}: drifting losses, late and partial"
+    yield f"Of a scenario's trials at most {aborts:.1f} % were aborted wrongly, and {promotions:.1f} % promoted. Here"
+    yield f"are the plain ones; [decisions.csv](decisions.csv) has all {len(rows)}: drifting losses, late and partial"
     yield "feedback, rare failures, hosts that fall silent, a log that is wrong.\n"
     yield f"| {' | '.join(COLUMNS)} |"
     yield "|---" * len(COLUMNS) + "|"
