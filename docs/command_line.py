@@ -32,7 +32,7 @@ def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _section(name: str, command: Any) -> Iterator[str]:
     yield f"## `{name}`\n"
-    yield f"{inspect.cleandoc(command.help or '')}\n"
+    yield inspect.cleandoc(command.help or "").partition("\n\n")[0] + "\n"
     yield f"    {(command.epilog or '').removeprefix('Example: ')}\n"
     options = [text for parameter in command.params if (text := _option(parameter))]
     if options:
