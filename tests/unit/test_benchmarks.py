@@ -78,6 +78,33 @@ def test_the_numbers_of_the_readme_are_those_of_the_page_of_figures():
     assert benchmark_module("figures").with_numbers(readme.read_text(), page.read_text()) == readme.read_text()
 
 
+def test_the_page_of_figures_names_missed_expectations_and_its_table_has_every_figure():
+    figures, measured = (
+        benchmark_module("figures"),
+        {"median": 2_000.4, "least": 1_900.0, "most": 2_100.0, "ratio": 0.5},
+    )
+    targets = [
+        dict(benchmark="A", what=what, value=0.5, sense=">=", bound=bound) for what, bound in (("x", 1), ("y", 0.1))
+    ]
+    summary = {"ours": {"rows/s": measured, "host µs": {"median": None}}, "C": {"a": {"exponent": 0.25}}}
+    about = dict.fromkeys(("cpus", "cpu", "kernel", "python", "kafka"), "1") | {
+        "versions": {},
+        "settings": {"rounds": 2},
+    }
+    results = {"A": {"targets": targets, "summary": summary, "conditions": about}}
+    page = list(figures.page(results))
+    assert "1 of 2 expectations were met. These were not:" in page
+    assert [line for line in page if line.startswith("| A |")] == ["| A | x | >= 1 | 0.5 |"]
+    assert "| ours | 2,000 | - | - | - |" in page
+    assert [",".join(row) for row in figures.table(results)][1:] == [
+        "A,expected,x,0.5,1,,",
+        "A,expected,y,0.5,0.1,,",
+        "A,settings,rounds,2,,,",
+        "A,ours,rows/s,2000,1900,2100,0.50",
+        "A,C, a,exponent,0.25,,,",
+    ]
+
+
 def answers(*took_s, every_s=0.1, refused=()):
     """Answers to requests that were due every tenth of a second."""
     flood, count = benchmark_module("rig.http_flood"), len(took_s)
