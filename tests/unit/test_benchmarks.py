@@ -85,8 +85,8 @@ def test_the_page_of_figures_names_missed_expectations_and_its_table_has_every_f
     targets = [dict(benchmark="A", what=what, value=0.5, sense=">=", bound=bounds[what]) for what in bounds]
     measured = {"median": 2_000.4, "least": 1_900.0, "most": 2_100.0, "ratio": 0.5}
     summary = {"ours": {"rows/s": measured, "host µs": {"median": None}}, "C": {"a": {"exponent": 0.25}}}
-    about = dict.fromkeys(("cpus", "cpu", "kernel", "python", "kafka"), "1")
-    about |= {"versions": {}, "settings": {"rounds": 2}}
+    machine = dict.fromkeys(("cpus", "cpu", "kernel", "python", "kafka"), "1")
+    about = {**machine, "versions": {}, "settings": {"rounds": 2}}
     results = {"A": {"targets": targets, "summary": summary, "conditions": about}}
     page = list(figures.page(results))
     assert "1 of 2 expectations were met. These were not:" in page
