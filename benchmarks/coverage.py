@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 from rig.full_information import Floats, Traffic, exploring, far, near
-from rig.session import page_options, parsed, write_page
+from rig.session import page_options, parsed, write_page, write_table
 
 from clipper_stream.evaluation.estimators.intervals import bootstrap, draws
 from clipper_stream.evaluation.estimators.propensity_matrices import Choices
@@ -34,7 +34,6 @@ BLINDNESS = (0, 24, 36, 44, 50)
 """Pixels of the middle, of 64, that each model does not see."""
 SERVED = 2
 RESAMPLES = 1_000
-ENOUGH = 0.93
 FEWEST_SEEDS = 100
 """Without a warning, for a share of them to say something."""
 
@@ -63,10 +62,6 @@ class Row(NamedTuple):
         """Whether it covered, in the seeds without a warning."""
         return self.found[name, method][self.warned == 0.0, 0]
 
-    @property
-    def words(self) -> str:
-        return f"{self.setting.decisions:,} | {self.setting.log} | {self.setting.candidate}"
-
 
 def main() -> None:
     parser = page_options(__doc__)
@@ -76,7 +71,7 @@ def main() -> None:
     traffic = digits()
     drawn = draws(0, RESAMPLES)
     rows = [row_of(traffic, setting, options.seeds, drawn) for setting in settings(options.sizes)]
-    lines = [*by_estimator(rows), "", *by_interval(rows), "", *conclusions(rows)]
+    lines = [*conclusions(rows)]
     print("\n".join(lines))
     if options.page is not None:
         plotted = options.page.with_suffix(".svg")
@@ -84,6 +79,7 @@ def main() -> None:
         made = f"{options.seeds} seeds a row, by `benchmarks/coverage.py`."
         picture = f"![Coverage by the number of decisions that carry the estimate]({plotted.name})\n"
         write_page(options.page, "How often intervals cover", "", made, __doc__, [picture, *lines])
+        write_table(options.page, table(rows))
 
 
 def digits() -> Traffic:
@@ -140,42 +136,28 @@ def intervals(estimator: Estimator, choices: Choices, drawn: Floats) -> dict[str
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
-def by_estimator(rows: list[Row]) -> Iterator[str]:
-    names = [estimator.name for estimator in make_estimators()]
-    yield "## By estimator: bootstrap (BCa)\n"
-    yield (
-        "Share of the seeds in which the interval covers, bold below 93 %, and its mean width. Losses lie in [0, 1].\n"
-        "`effective` is the median effective sample size, `carrying` how many decisions carry the variance (median),\n"
-        "`warned` the share of seeds with a warning of `support.py`.\n"
-    )
-    heads = ["decisions", "log", "candidate", "effective", "carrying", "warned", *(f"`{name}`" for name in names)]
-    yield f"| {' | '.join(heads)} |"
-    yield "|" + "---|" * len(heads)
+def table(rows: list[Row]) -> Iterator[list[str]]:
+    """The table beside the page: how often each interval of each estimator covers, and its mean width."""
+    shown = [(estimator.name, "bca") for estimator in make_estimators()]
+    shown += [(name, "normal") for name in ("ips", "dr")]
+    about = ["decisions", "log", "candidate", "effective", "carrying", "warned"]
+    yield [*about, "estimator", "interval", "covered", "width"]
     for row in rows:
-        cells = " | ".join(cell(row, name, "bca") for name in names)
-        counts = f"{row.effective:,.0f} | {row.carrying:,.0f} | {100 * row.warned.mean():.0f} %"
-        yield f"| {row.words} | {counts} | {cells} |"
-
-
-def by_interval(rows: list[Row]) -> Iterator[str]:
-    columns = [(name, method) for name in ("ips", "dr") for method in ("normal", "bca")]
-    yield "## By interval\n"
-    yield f"| decisions | log | candidate | {' | '.join(f'`{name}`, {method}' for name, method in columns)} |"
-    yield "|---|---|---|" + "---|" * len(columns)
-    for row in rows:
-        yield f"| {row.words} | {' | '.join(cell(row, *column) for column in columns)} |"
-
-
-def cell(row: Row, name: str, method: str) -> str:
-    covered = row.covered(name, method)
-    shown = f"{100 * covered:.1f} %"
-    return f"{shown if covered >= ENOUGH else f'**{shown}**'} ({row.found[name, method][:, 1].mean():.3f})"
+        about = [str(row.setting.decisions), row.setting.log, row.setting.candidate]
+        about += [f"{row.effective:.0f}", f"{row.carrying:.0f}", f"{row.warned.mean():.2f}"]
+        for name, method in shown:
+            covers, width = row.covered(name, method), row.found[name, method][:, 1].mean()
+            yield [*about, name, method, f"{covers:.3f}", f"{width:.3f}"]
 
 
 def conclusions(rows: list[Row]) -> Iterator[str]:
     """Coverage of each estimator in the seeds that gave no warning."""
     yield "## What covers where nothing is warned of\n"
-    yield f"All seeds without a warning together; in parentheses the worst row with at least {FEWEST_SEEDS} of them.\n"
+    yield (
+        f"All seeds without a warning together; in parentheses the worst row with at least {FEWEST_SEEDS} of them.\n"
+        "[coverage.csv](coverage.csv) has every setting, warned of or not: the median effective sample size, how many\n"
+        "decisions carry the variance (median), the share of seeds with a warning, and how wide the intervals are.\n"
+    )
     yield "| estimator | bootstrap | normal |"
     yield "|---|---|---|"
     for estimator in make_estimators():

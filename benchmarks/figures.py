@@ -1,4 +1,4 @@
-"""What did the benchmarks find? Writes benchmarks/results/figures.md from the results of a run, and README's numbers.
+"""What did the benchmarks find? Writes figures.md and figures.csv in benchmarks/results, and README's numbers.
 
 python benchmarks/all.py
 python benchmarks/figures.py
@@ -7,12 +7,13 @@ python benchmarks/figures.py
 import argparse
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from all import BENCHMARKS, HERE
 from rig.results import Target, target_of
+from rig.session import write_table
 
 README = HERE.parent / "README.md"
 CONDITIONS_OF_README = (
@@ -25,18 +26,23 @@ SYSTEMS_OF_README = {
     "loops by hand: confluent-kafka, aiokafka": ["confluent-pass-through", "aiokafka-pass-through"],
     "Bytewax, FastStream, Quix Streams": ["bytewax-pass-through", "faststream-pass-through", "quix-pass-through"],
     "stock Faust, MLServer's Kafka mode": ["faust-pass-through", "mlserver-pass-through"],
-    "the same work: this system; confluent-kafka, Bytewax, Quix Streams, stock Faust": [
-        "colocated-same-work", "confluent-same-work", "bytewax-same-work", "quix-same-work", "faust-same-work",
-    ],
-}  # fmt: skip
+    "the same work, ours: model in the router, JSON": ["colocated-same-work"],
+    "the same work: confluent-kafka by hand, Bytewax": ["confluent-same-work", "bytewax-same-work"],
+    "the same work: Quix Streams, stock Faust": ["quix-same-work", "faust-same-work"],
+}
 DIGITS = 3
 THOUSAND = 1_000.0
+COLUMNS_OF_PAGE = {
+    "A": ("rows/s", "CPU µs a row", "router µs", "host µs"),
+    "B": ("p50 ms", "p99 ms", "defaults, share", "CPU µs a query"),
+}
+"""What the page shows of these benchmarks; the table beside it has all of every one."""
 HEAD = (
     "# Figures",
     "",
-    "Made by `benchmarks/figures.py` from one run of `make bench`. What each figure means is said in",
-    "[the benchmarks' page](../README.md), and what follows from them in",
-    "[performance](../../docs/explanation/performance.md).",
+    "Medians of one run of `make bench`, by `benchmarks/figures.py`. [figures.csv](figures.csv) has every figure with",
+    "the least and the most of its rounds. [The benchmarks' page](../README.md) says what each one means,",
+    "[performance](../../docs/explanation/performance.md) what follows from them.",
     "",
 )
 
@@ -44,8 +50,11 @@ HEAD = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
-    text = "".join(f"{line}\n" for line in page(parser.parse_args().results))
-    (HERE / "results/figures.md").write_text(text)
+    results = known(parser.parse_args().results)
+    text = "".join(f"{line}\n" for line in page(results))
+    file = HERE / "results/figures.md"
+    file.write_text(text)
+    write_table(file, table(results))
     README.write_text(with_numbers(README.read_text(), text))
 
 
@@ -83,51 +92,78 @@ def _listed(texts: list[str]) -> str:
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def page(results: Path) -> Iterator[str]:
+def known(folder: Path) -> dict[str, Any]:
+    """The results that are in the folder, by the letter of their benchmark."""
+    files = {letter: folder / f"{name}.json" for letter, name in BENCHMARKS.items()}
+    return {letter: json.loads(file.read_text()) for letter, file in files.items() if file.exists()}
+
+
+def page(results: dict[str, Any]) -> Iterator[str]:
     """The lines of the page."""
-    found = {letter: _read(results / f"{name}.json") for letter, name in BENCHMARKS.items()}
-    known = {letter: result for letter, result in found.items() if result is not None}
     yield from HEAD
-    yield from _conditions(known)
+    yield from _conditions(results)
     yield from ("## Expected and measured", "")
-    yield from _targets(target_of(one) for result in known.values() for one in result["targets"])
-    for letter, result in known.items():
-        yield from ("", f"## {letter}: `{BENCHMARKS[letter]}.py`", "", _settings(result), "")
-        yield from _table(result["summary"])
+    yield from _targets([target_of(one) for result in results.values() for one in result["targets"]])
+    for letter, columns in COLUMNS_OF_PAGE.items():
+        if letter in results:
+            yield from ("", f"## {letter}: `{BENCHMARKS[letter]}.py`", "")
+            yield f"| | {' | '.join(columns)} |"
+            yield "|---" * (len(columns) + 1) + "|"
+            for row, measures in _rows(results[letter]["summary"]):
+                yield f"| {row} | {' | '.join(_cell(measures.get(column)) for column in columns)} |"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
+def table(results: dict[str, Any]) -> Iterator[list[str]]:
+    """Expectations, settings and every measure of every benchmark."""
+    yield ["benchmark", "row", "measure", "median", "least", "most", "ratio"]
+    for letter, result in results.items():
+        for one in map(target_of, result["targets"]):
+            yield [letter, "expected", one.what, _plain(one.value), *_bounds(one), ""]
+        for name, value in result["conditions"]["settings"].items():
+            if value not in (None, False):
+                yield [letter, "settings", name, str(value), "", "", ""]
+        for row, measures in _rows(result["summary"]):
+            for name, value in measures.items():
+                if (found := _figures(value)) is not None:
+                    yield [letter, row, name, *found]
+
+
+def _bounds(target: Target) -> tuple[str, str]:
+    """Least and most that were expected."""
+    return ("", _plain(target.bound)) if target.sense == "<=" else (_plain(target.bound), "")
+
+
+def _figures(value: Any) -> list[str] | None:
+    """Median, least, most and ratio; None where nothing was measured."""
+    if not isinstance(value, dict):
+        return [_plain(value) if isinstance(value, int | float) else str(value), "", "", ""]
+    median, least, most = (value.get(name) for name in ("median", "least", "most"))
+    if median is None:
+        return None
+    ends = ("", "") if least == most else (_plain(least), _plain(most))
+    ratio = value.get("ratio")
+    return [_plain(median), *ends, "" if ratio is None else f"{ratio:.2f}"]
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else _short(value).replace(",", "")
 
 
 def _conditions(results: dict[str, Any]) -> Iterator[str]:
     said = next(iter(results.values()))["conditions"]
     versions = ", ".join(f"{name} {version}" for name, version in said["versions"].items())
     yield f"{said['cpus']} CPUs ({said['cpu']}), Linux {said['kernel']}, Python {said['python']},"
-    yield from (f"Kafka {said['kafka']}; {versions}.", "Medians, with the least and the most of several rounds.", "")
+    yield from (f"Kafka {said['kafka']}; {versions}.", "")
 
 
-def _settings(result: dict[str, Any]) -> str:
-    settings = {name: value for name, value in result["conditions"]["settings"].items() if value not in (None, False)}
-    return "Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."
-
-
-def _targets(targets: Iterable[Target]) -> Iterator[str]:
-    yield from ("| | figure | expected | measured | |", "|---|---|---|---|---|")
-    for one in targets:
+def _targets(targets: list[Target]) -> Iterator[str]:
+    """How many expectations were met, and those that were not."""
+    missed = [one for one in targets if not one.met]
+    yield from (f"{len(targets) - len(missed)} of {len(targets)} expectations were met. These were not:", "")
+    yield from ("| | figure | expected | measured |", "|---|---|---|---|")
+    for one in missed:
         measured = "-" if one.value is None else _short(one.value)
-        mark = "yes" if one.met else "**no**"
-        yield f"| {one.benchmark} | {one.what} | {one.sense} {_short(one.bound)} | {measured} | {mark} |"
-
-
-def _table(summary: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """One table for each set of columns, in the order in which they come."""
-    columns: list[str] | None = None
-    for row, measures in _rows(summary):
-        if list(measures) != columns:
-            columns = list(measures)
-            yield from ("", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|")
-        yield f"| {row} | {' | '.join(map(_cell, measures.values()))} |"
+        yield f"| {one.benchmark} | {one.what} | {one.sense} {_short(one.bound)} | {measured} |"
 
 
 def _rows(summary: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -140,13 +176,8 @@ def _rows(summary: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, A
 
 
 def _cell(value: Any) -> str:
-    if not isinstance(value, dict):
-        return _short(value) if isinstance(value, int | float) else str(value)
-    median, least, most = (value.get(name) for name in ("median", "least", "most"))
-    if median is None:
-        return "-"
-    text = _short(median) if least == most else f"{_short(median)} ({_short(least)} to {_short(most)})"
-    return text if value.get("ratio") is None else f"{text}, {value['ratio']:.2f} x"
+    median = value.get("median") if isinstance(value, dict) else value
+    return "-" if median is None else _short(median)
 
 
 def _short(value: float) -> str:

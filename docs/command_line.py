@@ -32,20 +32,21 @@ def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _section(name: str, command: Any) -> Iterator[str]:
     yield f"## `{name}`\n"
-    yield f"{inspect.cleandoc(command.help or '')}\n"
+    yield inspect.cleandoc(command.help or "").partition("\n\n")[0] + "\n"
     yield f"    {(command.epilog or '').removeprefix('Example: ')}\n"
-    rows = [row for parameter in command.params for row in _row(parameter)]
-    if rows:
-        yield "\n".join([*rows, ""])
+    options = [text for parameter in command.params if (text := _option(parameter))]
+    if options:
+        yield f"Takes {', '.join(options)}.\n"
 
 
-def _row(parameter: Any) -> Iterator[str]:
+def _option(parameter: Any) -> str:
+    """The names of an option or argument with its default; empty where the head of the page explains it."""
     names = [*parameter.opts, *parameter.secondary_opts]
-    if SHARED.isdisjoint(names) and not getattr(parameter, "hidden", False):
-        option = any(name.startswith("-") for name in names)
-        shown = ", ".join(f"`{name}`" for name in sorted(names, key=len, reverse=True))
-        metavar = (parameter.metavar or parameter.name or "").strip("[].").upper()
-        yield f"- {shown if option else f'`{metavar}`'}{_default(parameter)}: {parameter.help or ''}"
+    if not SHARED.isdisjoint(names) or getattr(parameter, "hidden", False):
+        return ""
+    if not any(name.startswith("-") for name in names):
+        names = [(parameter.metavar or parameter.name or "").strip("[].").upper()]
+    return f"{'/'.join(f'`{name}`' for name in sorted(names, key=len, reverse=True))}{_default(parameter)}"
 
 
 def _default(parameter: Any) -> str:

@@ -39,9 +39,8 @@ _HEAD = """# Library
 <!-- Generated: python docs/library_reference.py > docs/reference/library.md -->
 
 The classes and functions of `clipper_stream` that programs use, with their modules below the package. `help(name)`
-shows arguments, units and an example. Only `client` and `http` do I/O. Policies and estimators are made by name:
-[policies](../explanation/selection-and-feedback.md), [estimators](../explanation/off-policy-evaluation.md#estimators).
-Errors of the client are in the [wire contract](wire-contract.md#from-python).
+shows arguments, units and an example. Only `client` and `http` do I/O. Errors of the client are in the [wire
+contract](wire-contract.md#from-python).
 """
 
 
@@ -67,13 +66,8 @@ def _lines() -> Iterator[str]:
             if parts[0] != package:
                 yield from ("",) if package else ()
                 package = parts[0]
-                yield f"## {package}\n\n{_sentence(ast.parse(_head_of(package).read_text()))}\n"
+                yield f"## {package}\n"
             yield f"- `{'.'.join(parts[1:])}.{node.name}`{_kind(node)}: {_sentence(node)}".replace("`.", "`")
-
-
-def _head_of(package: str) -> Path:
-    module = LIBRARY / f"{package}.py"
-    return module if module.exists() else LIBRARY / package / "__init__.py"
 
 
 def _public(path: Path) -> Iterator[ast.ClassDef | ast.FunctionDef]:
@@ -87,7 +81,7 @@ def _kind(node: ast.ClassDef | ast.FunctionDef) -> str:
     return " (Protocol)" if "Protocol" in bases else ""
 
 
-def _sentence(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> str:
+def _sentence(node: ast.ClassDef | ast.FunctionDef) -> str:
     """The first sentence of the docstring, up to a semicolon."""
     paragraph = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
     return paragraph.split("; ")[0].split(". ")[0].removesuffix(".") + "."

@@ -1,6 +1,5 @@
 """Write the reference page of the metrics: `python docs/metrics_reference.py > docs/reference/metrics.md`."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from clipper_agents.observability.specs import MOST_NAMES, OTHERS, PROCESS_METRICS, SPECS, MetricSpec
@@ -11,18 +10,16 @@ _HEAD = f"""# Metrics
 
 <!-- Generated: python docs/metrics_reference.py > docs/reference/metrics.md -->
 
-Routers, hosts, the steward, the gateway, and the `up` or `worker hosts` that keeps them running serve metrics on
-`http://127.0.0.1:PORT/metrics`, beside their [probes](../how-to/scale-out.md#probes). A worker's ready line has the
-port, and the log of a supervisor; `metrics_port` of `[router]`, `[host]`, `[steward]`, `[gateway]` and `[supervisor]`
-fixes it. The format is Prometheus' text, or OpenMetrics for who asks for it, which has exemplars: for each bucket of a
-latency the trace id of the newest sampled query in it. Routers with colocated models also have the metrics of hosts.
-
-## How many series
+Every process serves metrics on `http://127.0.0.1:PORT/metrics`, beside its [probes](../how-to/scale-out.md#probes). A
+worker's ready line has the port, and the log of a supervisor; `metrics_port` of `[router]`, `[host]`, `[steward]`,
+`[gateway]` and `[supervisor]` fixes it. The format is Prometheus' text, or OpenMetrics for who asks for it, with the
+trace id of the newest sampled query as the exemplar of each bucket of a latency. Routers with colocated models have the
+metrics of hosts too.
 
 No label contains a context or a query id, and names that a caller invents are one series (`unknown`, in the gateway
-empty). Of applications, and of models, {MOST_NAMES:,} have series of their own in a process: those that were first to
-be asked. What is counted for all others has the label `{OTHERS}`, so that sums are right, and they have no gauges. The
-series of an application or a version end when it is withdrawn, and the next one has room.
+empty). Of applications, and of models, the first {MOST_NAMES:,} that a process is asked for have series of their own;
+all others are counted under the label `{OTHERS}`, and have no gauges. Series end when an application or a version is
+withdrawn.
 """
 _TITLES = {
     "Routers": "router",
@@ -42,19 +39,12 @@ def reference() -> str:
         parts.extend(_row(spec) for spec in SPECS if spec.role == role)
         parts.append("")
     parts.append(f"## Process (Linux)\n\n{', '.join(f'`{name}`' for name in PROCESS_METRICS)}")
-    parts.extend(["", "## Buckets\n", *_buckets()])
     return "\n".join(parts) + "\n"
 
 
 def _row(spec: MetricSpec) -> str:
     labels = ", ".join(f"`{label}`" for label in spec.labels)
     return f"- `{spec.name}` ({spec.kind}{labels and f' by {labels}'}): {spec.text}"
-
-
-def _buckets() -> Iterator[str]:
-    for spec in SPECS:
-        if spec.buckets:
-            yield f"- `{spec.name}`: {', '.join(f'{bound:g}' for bound in spec.buckets)}"
 
 
 if __name__ == "__main__":

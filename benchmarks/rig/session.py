@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import csv
 import json
 import os
 import signal
@@ -129,6 +130,12 @@ def page_options(question: str | None) -> argparse.ArgumentParser:
     parser = quick_options(question)
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the page of the figures, and its plot beside")
     return parser
+
+
+def write_table(page: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write the figures that are too many for a page beside it, as CSV; the first row names the columns."""
+    with page.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def write_page(path: Path, title: str, options: str, made: str, question: str | None, lines: Sequence[str]) -> None:

@@ -236,7 +236,7 @@ VERIFIED = {
 }
 TESTED = {"churn-3.ubj": "svm-2.skops", "--shape 12": "--shape 64", "churn:3": "forest:2"}
 PAGES: list[tuple[str, dict[str, str], dict[int, int]]] = [
-    ("how-to/when-something-is-wrong.md", {"HOST:PORT": "BOOTSTRAP"}, {}),
+    ("how-to/runbooks.md", {"HOST:PORT": "BOOTSTRAP"}, {}),
     ("how-to/read-dead-letters.md", {"replay 41 42": "replay 0 1", "show 41": "show 0"}, {}),
     ("how-to/change-models-live.md", {}, {3: exits.FAILURE}),
     ("how-to/use-the-console.md", {}, {}),

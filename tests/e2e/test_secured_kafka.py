@@ -225,10 +225,10 @@ def rights_of_the_page() -> dict[str, Rights]:
     """Operations by role, kind and name of a resource."""
     found: dict[str, Rights] = defaultdict(dict)
     page = (ROOT / "docs/how-to/secure-kafka.md").read_text().replace("<model>.<version>", SERVED)
-    line, role = r"^\*\*([\w -]+)\*\*$|^- (topic|group|cluster|transactional-id) `([^`]+)`: ([\w, ]+)$", ""
-    for heading, kind, name, operations in re.findall(line, page, re.MULTILINE):
+    line, role = r"^\*\*([\w -]+)\*\*$|^- (topic|group|cluster|transactional-id) ([\w, ]+): (.+(?:\n  .+)*)$", ""
+    for heading, kind, operations, names in re.findall(line, page, re.MULTILINE):
         role = heading.replace(" ", "-") or role
-        if kind:
+        for name in re.findall("`([^`]+)`", names):
             found[role][kind, name] = operations.split(", ")
     return found
 

@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     report = config.stash[REPORT]
     if report.lines:
         terminalreporter.section("faults")
-        terminalreporter.write(report.markdown())
+        terminalreporter.write(report.table())
         terminalreporter.write_line(f"also in {FOLDER}/faults.md and faults.json")
 
 

@@ -1,5 +1,7 @@
 """The table of a run of the fault suite: a line a case, printed at the end and written to files."""
 
+import csv
+import io
 import json
 import statistics
 from collections.abc import Iterable, Sequence
@@ -32,24 +34,29 @@ class Line:
     note: str = ""
 
     @property
+    def stalls(self) -> tuple[str, str]:
+        """Median and longest stall; empty without any."""
+        if not self.stalls_s:
+            return "", ""
+        return f"{statistics.median(self.stalls_s):.1f} s", f"{max(self.stalls_s):.1f} s"
+
+    @property
     def cells(self) -> tuple[str, ...]:
-        stalls_s = (statistics.median(self.stalls_s), max(self.stalls_s)) if self.stalls_s else ()
-        stalls = [f"{stall_s:.1f} s" for stall_s in stalls_s] or ["", ""]
         memory = "" if self.memory_mib is None else f"{self.memory_mib:.0f} MiB"
-        return (self.case, *(str(getattr(self, name)) for name in COUNTED), *stalls, memory, self.note)
+        return (self.case, *(str(getattr(self, name)) for name in COUNTED), *self.stalls, memory, self.note)
 
 
 HEAD = """\
 # Faults
 
-Made by `make faults`, on two cores. What is promised is in [delivery](../../docs/explanation/delivery.md).
+Made by `make faults`, on two cores. What is promised is in [delivery](../../docs/explanation/delivery.md). Each case is
+judged twice: as it is, and after compaction and the loss of every directory.
 
-*Kills* are processes that were killed, frozen, cut off or damaged. *Lost* are queries without a prediction or a dead
-letter, *differing* those with two predictions that are not the same bytes, *double-counted* feedbacks that the table
-counts and the serial fold of the logs does not, or the other way round, and *rows differing* rows of the table of which
-a bit is another than the fold's. Each case is judged twice: as it is, and after compaction and the loss of every
-directory. A *stall* is the longest time without an answer after a fault; what is killed runs under `up`, except a
-router that is killed for good, gateways, and what is behind one. *Memory* is the most that one process had.
+*Lost* are queries without a prediction or a dead letter, *differing* those with two predictions that are not the same
+bytes, *double-counted* feedbacks that the table counts and the serial fold of the logs does not, or the other way
+round, and *rows differing* rows of the table of which a bit is another than the fold's. A *stall* is the longest time
+without an answer after a fault: of killed, frozen, cut off or damaged processes under `up`, except a router that is
+killed for good, gateways, and what is behind one.
 """
 PROPERTY = "fault"
 """Name of a test's property that holds a line: so it comes through from whichever process ran the test."""
@@ -81,15 +88,30 @@ class FaultReport:
         if self._properties is not None:
             self._properties.append((PROPERTY, asdict(self.lines[-1])))
 
-    def markdown(self) -> str:
-        """The table, and a line for all cases together."""
-        total = Line(case="all", **{name: sum(getattr(line, name) for line in self.lines) for name in COUNTED})
-        rows = [COLUMNS, ("---",) * len(COLUMNS), *(line.cells for line in (*self.lines, total))]
-        return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    @property
+    def total(self) -> Line:
+        """All cases together."""
+        return Line(case="all", **{name: sum(getattr(line, name) for line in self.lines) for name in COUNTED})
+
+    def table(self) -> str:
+        """All lines, as CSV."""
+        written = io.StringIO()
+        rows = [COLUMNS, *(line.cells for line in (*self.lines, self.total))]
+        csv.writer(written, lineterminator="\n").writerows(rows)
+        return written.getvalue()
+
+    def page(self) -> str:
+        """What all cases found, and how long answers stalled in those in which they did."""
+        found = [f"{getattr(self.total, name):,} {name.replace('_', ' ')}" for name in COUNTED]
+        shown = [(line.case, str(line.kills), *line.stalls) for line in self.lines if line.stalls_s]
+        rows = [("case", "kills", "stall p50", "stall max"), ("---",) * 4, *shown]
+        lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        return f"{HEAD}\n{len(self.lines)} cases: {', '.join(found)}. [faults.csv](faults.csv) has each.\n\n{lines}"
 
     def write(self, folder: Path) -> None:
-        """As a page of the reference, `faults.md`, and `faults.json`, in this folder."""
+        """As the page `faults.md` with its table `faults.csv`, and as `faults.json`, in this folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "faults.md").write_text(f"{HEAD}\n{self.markdown()}", encoding="utf-8")
+        (folder / "faults.md").write_text(self.page(), encoding="utf-8")
+        (folder / "faults.csv").write_text(self.table(), encoding="utf-8")
         lines = json.dumps([asdict(line) for line in self.lines], indent=1)
         (folder / "faults.json").write_text(f"{lines}\n", encoding="utf-8")

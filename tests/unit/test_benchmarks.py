@@ -1,5 +1,6 @@
 """What benchmarks are made of, and smoke runs of those without Kafka; tests/e2e/test_benchmarks.py has the others."""
 
+import csv
 import math
 import runpy
 import sys
@@ -60,14 +61,12 @@ def test_the_worlds_of_the_regret_benchmark_are_what_their_names_say():
 
 def test_the_figures_of_which_policy_when_are_those_of_the_regret_page():
     """Regret after the last query; a second number of a cell is that of the policy with a half-life."""
-    measured, world = {}, ""
-    for line in (BENCHMARKS / "results/regret.md").read_text().splitlines():
-        world = line.removeprefix("## ") if line.startswith("## ") else world
-        cells = line.strip("| ").split(" | ")
-        if line.startswith("| `") and len(cells) == 6:
-            measured[world, cells[0].strip("`")] = cells[3]
+    with (BENCHMARKS / "results/regret.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    measured = {(row["world"], row["policy"]): f"{int(row['after 10,000']):,}" for row in rows}
     page = (BENCHMARKS.parent / "docs/explanation/which-policy-when.md").read_text()
-    table = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith(("| policy", "| `"))][:10]
+    lines = page.split("\n## Advice")[0].splitlines()
+    table = [line.strip("| ").split(" | ") for line in lines if line.startswith(("| policy", "| `"))]
     for name, *cells in table[1:]:
         for world, cell in zip(table[0][1:], cells, strict=True):
             policies = (name.strip("`"), f"{name.strip('`')} half_life=300")
@@ -78,6 +77,28 @@ def test_the_figures_of_which_policy_when_are_those_of_the_regret_page():
 def test_the_numbers_of_the_readme_are_those_of_the_page_of_figures():
     readme, page = BENCHMARKS.parent / "README.md", BENCHMARKS / "results/figures.md"
     assert benchmark_module("figures").with_numbers(readme.read_text(), page.read_text()) == readme.read_text()
+
+
+def test_the_page_of_figures_names_missed_expectations_and_its_table_has_every_figure():
+    figures = benchmark_module("figures")
+    bounds = {"x": 1, "y": 0.1}
+    targets = [dict(benchmark="A", what=what, value=0.5, sense=">=", bound=bounds[what]) for what in bounds]
+    measured = {"median": 2_000.4, "least": 1_900.0, "most": 2_100.0, "ratio": 0.5}
+    summary = {"ours": {"rows/s": measured, "host µs": {"median": None}}, "C": {"a": {"exponent": 0.25}}}
+    machine = dict.fromkeys(("cpus", "cpu", "kernel", "python", "kafka"), "1")
+    about = {**machine, "versions": {}, "settings": {"rounds": 2}}
+    results = {"A": {"targets": targets, "summary": summary, "conditions": about}}
+    page = list(figures.page(results))
+    assert "1 of 2 expectations were met. These were not:" in page
+    assert [line for line in page if line.startswith("| A |")] == ["| A | x | >= 1 | 0.5 |"]
+    assert "| ours | 2,000 | - | - | - |" in page
+    assert [",".join(row) for row in figures.table(results)][1:] == [
+        "A,expected,x,0.5,1,,",
+        "A,expected,y,0.5,0.1,,",
+        "A,settings,rounds,2,,,",
+        "A,ours,rows/s,2000,1900,2100,0.50",
+        "A,C, a,exponent,0.25,,,",
+    ]
 
 
 def answers(*took_s, every_s=0.1, refused=()):
