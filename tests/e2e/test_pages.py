@@ -7,7 +7,6 @@ import ast
 import json
 import os
 import re
-import runpy
 import shlex
 import signal
 import subprocess
@@ -126,20 +125,6 @@ def type_the_tutorial(tmp_path: Path, port: int) -> None:
         assert len(pipeline.lines) == 1
         until("no process is left", lambda: not any(process.runs for process in started), 10.0)
         assert list(temporary.iterdir()) == []
-
-
-# ---- What a terminal shows ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_page_of_captures_has_the_scenes_that_a_terminal_shows_today(tmp_path: Path) -> None:
-    captures = runpy.run_path(str(DOCS / "terminal_captures.py"))
-    page = captures["PAGE"].read_text()
-    shown = re.findall(r"^## (.+)\n(?:\n.*)*?\n```\n\$ (.+)\n((?:.*\n)*?)```$", page, re.MULTILINE)
-    seen = [(scene.title, scene.typed, scene.shows) for scene, _ in captures["scenes"](tmp_path)]
-    assert [(title, typed) for title, typed, _ in shown] == [(title, typed) for title, typed, _ in seen]
-    for (title, _, text), (_, _, shows) in zip(shown, seen, strict=True):
-        assert all(each in text for each in shows), title
 
 
 # ---- The how-tos, at one pipeline --------------------------------------------------------------------------------
