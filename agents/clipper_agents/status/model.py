@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from clipper_topics.prediction import LOW_CONFIDENCE, REFUSALS
+
 Stage = Literal["live", "canary", "shadow", "retired"]
 
 
@@ -206,6 +208,11 @@ class ApplicationStatus:
     def queries_per_s(self) -> float:
         """Answered queries a second."""
         return self.queries / self.window_s if self.window_s else 0.0
+
+    @property
+    def unanswered(self) -> dict[str, int]:
+        """Defaults that no query asked for, by reason: neither answers of little confidence nor refused inputs."""
+        return {reason: count for reason, count in self.defaults.items() if reason not in {*REFUSALS, LOW_CONFIDENCE}}
 
     @property
     def feedback_per_s(self) -> float:
