@@ -21,7 +21,7 @@ from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch, readable_partitions
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus, Status
-from clipper_agents.status.problems import application_reasons, reasons_of
+from clipper_agents.status.problems import Problem, application_problems, problems_of
 from clipper_agents.status.processes import NO_METRICS, ServedMetrics, read_metrics
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
@@ -42,6 +42,8 @@ seldom where it has more models."""
 SCRAPE_S, LOOKED_TICKS, MOST_SCRAPED = 10.0, 30, 12
 """Between two readings of metrics; so long is something looked at by whoever asked for it once; hosts of a reading."""
 READING, SILENT = "the topics are being read", "no broker answers"
+TREND_POINTS = 30
+"""Of a sparkline: five minutes."""
 
 
 class LiveView:
@@ -55,6 +57,7 @@ class LiveView:
         stale_reason: Why it does not follow now; empty while it does.
         tick: Seconds seen.
         cluster: What brokers and groups say.
+        trends: The last rates of queries of each application, a point in each step of the history.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class LiveView:
         """With the tick in which it was made, the oldest first."""
         self._status: tuple[int, Status] | None = None
         self._step, self._began_tick = -1, 0
+        self.trends: dict[str, tuple[float, ...]] = {}
         self._kept: set[str] = set()
         """Applications that have a point in this step of the history, which began at a tick."""
 
@@ -132,13 +136,12 @@ class LiveView:
             self._status = self.tick, found
         return self._status[1]
 
-    def reasons(self) -> Sequence[str]:
-        """What is wrong, a line each with what helps."""
-        return [*filter(None, [self.history.reason]), *reasons_of(self.status())]
-
-    def problems(self, name: str) -> Sequence[str]:
-        """What is wrong with one application, as it was seen last."""
-        return application_reasons(self._statuses[name][1], self.at_s) if name in self._statuses else ()
+    def problems(self, name: str | None = None) -> Sequence[Problem]:
+        """What is wrong: of the whole deployment, or with one application alone, as it was seen last."""
+        if name is not None:
+            return application_problems(self._statuses[name][1], self.at_s) if name in self._statuses else ()
+        own = [Problem(self.history.reason, "charts have gaps")] if self.history.reason else []
+        return [*own, *problems_of(self.status())]
 
     def models(self) -> Mapping[str, ModelStatus]:
         """Every declared version, by `name:version`."""
@@ -242,6 +245,8 @@ class LiveView:
         found = ((name, one) for name, (tick, one) in self._statuses.items() if tick >= self._began_tick)
         fresh = {name: point_of(one) for name, one in found if name not in self._kept}
         self._kept |= fresh.keys()
+        rates = {name: (point[""]["queries_per_s"],) for name, point in fresh.items()}
+        self.trends = {name: (*self.trends.get(name, ()), *rates.get(name, ()))[-TREND_POINTS:] for name in names}
         await asyncio.to_thread(self.history.add, now_s, fresh)
 
     async def _scrape(self) -> None:
