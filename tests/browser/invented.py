@@ -1,4 +1,4 @@
-"""A console in a real browser without a Kafka: the invented deployment of `builders.status`, to which a test does harm."""
+"""A console in a real browser without a Kafka: the deployment of `builders.status`, to which a test does harm."""
 
 import asyncio
 import math
@@ -7,16 +7,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
-from builders.status import NOW_S
+from builders.status import CLUSTER, NOW_S, group, learn, prediction, report
 from starlette.routing import Router
 from unit.gateway.console.rig import has_read
 from unit.gateway.rig import KeptLog, settings_of
 
 from clipper_agents.settings.sections import GatewaySection
+from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_gateway.access import Access
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.history import FINEST_S, Point, point_of
@@ -34,10 +35,23 @@ class Invented:
     view: LiveView
 
     def heal(self) -> None:
-        """Make everything as it was at first."""
-        has_read(self.view)
-        self.view._statuses.clear()
-        self.view._status = None
+        """Make all well: every host serves, every trial has feedback, and 100 queries were answered in 20 ms each."""
+        view = has_read(self.view)
+        report(view.facts, "rf:2", "host.rf.2.0", "ready")
+        learn(view.facts, 2, {"nn:3": (9.0, 1.0)})
+        groups = [group("rf:2", "host.rf.2.0") if one.model == "rf:2" else one for one in CLUSTER.groups]
+        view.cluster.newest = replace(CLUSTER, groups=tuple(groups))
+        view.trends = {"digits": tuple(10.0 + 3 * math.sin(number) for number in range(30))}
+        self.answer("svm:1")
+
+    def answer(self, ref: str | None, latency_ms: float = 20.0, **fields: object) -> None:
+        """Have the last 100 queries answered by a version, or by the default."""
+        self.view.recent = TrafficWindow()
+        for number in range(100):
+            found = prediction(number, ref, latency_ms)
+            for name, value in fields.items():
+                setattr(found, name, value)
+            self.view.recent.predicted(found, NOW_S - 10 + number / 10, NOW_S)
 
 
 @contextmanager
@@ -57,6 +71,7 @@ def invented(folder: Path) -> Iterator[Invented]:
         async def serve() -> None:
             serving = asyncio.create_task(server.serve([listener]))
             while not serving.done():
+                view._statuses.clear()
                 view.look()
                 await asyncio.sleep(TICK_S)
             await console.stop()

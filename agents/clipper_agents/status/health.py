@@ -24,9 +24,9 @@ class Gauge(NamedTuple):
 
 def board(status: Status, applications: Sequence[ApplicationStatus]) -> Sequence[Gauge]:
     """The figures; those of brokers and routers, on which every answer depends, come first."""
-    queries, ratio = sum(one.queries for one in applications), unanswered_ratio(applications)
+    per_s, ratio = sum(one.queries_per_s for one in applications), unanswered_ratio(applications)
     share: Health = "bad" if ratio > MISSED_RATIO else "good"
-    unanswered = Gauge("Unanswered", f"{ratio:.1%}", f"of {queries:,} queries lately", share)
+    unanswered = Gauge("Unanswered", f"{ratio:.1%}", f"of {per_s:,.1f} queries/s", share)
     cluster = status.cluster
     if status.stale or cluster is None or status.at_s - cluster.at_s > CLUSTER_AGE_S:
         unknown = (Gauge(label, "?", "not known", "unknown") for label in ("Routers", "Hosts", "Lag", "Dead letters"))

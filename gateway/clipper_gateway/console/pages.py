@@ -16,6 +16,7 @@ from clipper_gateway.console import live_pages
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.page import Page, PageRequest
 from clipper_gateway.errors import Refusal
+from clipper_stream.errors import shown
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -85,10 +86,11 @@ class Pages:
         return _page(request, "dead_letters.html", "Dead letters", before=oldest if oldest > first else None, **data)
 
     async def _letter(self, request: PageRequest) -> Page:
-        position = request.path["position"]
+        if not POSITION.fullmatch(position := request.path["position"]):
+            raise Refusal(404, f"{shown(position)} is no position of a dead letter")
         try:
             async with self._opened_letters(request) as letters:
-                letter = await letters.at(int(position) if POSITION.fullmatch(position) else -1)
+                letter = await letters.at(int(position))
         except NoSuchLetter as error:
             raise Refusal(404, str(error)) from error
         return _page(request, "dead_letter.html", f"Dead letter {letter.position}", letter=letter)

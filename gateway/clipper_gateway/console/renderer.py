@@ -23,7 +23,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 UNKNOWN = "-"
 SHOWN_CHARACTERS = 4_000
 """Of an output: a screen or two."""
-CACHED = ("action_form", "application", "sparkline", "row_tail", "model", "trial", "revision", "time", "stage")
+CACHED = ("action_form", "application", "sparkline", "model", "trial", "revision", "time", "stage")
 """Macros of what a page has by the hundred, and the same every second."""
 
 

@@ -94,7 +94,7 @@
     if (lines.length && !chart) {
       const plot = figure.querySelector(".plot");
       chart = new uPlot(options(figure, lines, series, bands), [data.times_s, ...columns], plot);
-      [chart.shape, chart.lines] = [shape, lines];
+      chart.shape = shape;
       charts.set(figure, chart);
     } else if (chart) {
       chart.lines = lines;
@@ -154,13 +154,13 @@
         { ...axis, size: 62, values: (_, at) => at.map((each) => format(each, unit)) },
       ],
       hooks: {
-        draw: [(chart) => drawMarks(chart, own, figure.dataset.label, unit)],
+        draw: [(chart) => drawMarks(chart, chart.lines || lines, own, figure)],
         setCursor: [(chart) => legend(figure, chart.lines || lines, chart.cursor.idx)],
       },
     };
   }
 
-  function drawMarks(chart, own, label, unit) {
+  function drawMarks(chart, lines, own, figure) {
     const { ctx, bbox } = chart, ratio = devicePixelRatio;
     const path = (x1, y1, x2, y2) => { ctx.beginPath(); ctx.moveTo(x1, y1); ctx.lineTo(x2, y2); ctx.stroke(); };
     ctx.save();
@@ -180,12 +180,14 @@
       if (left >= free) ctx.fillText(shown, left, bbox.top - 5 * ratio);
       if (left >= free) free = left + width + 6 * ratio;
     }
-    const { min, max } = chart.scales.y, mark = 5 * ratio;
+    const { min, max } = chart.scales.y, mark = 5 * ratio, { label, unit } = figure.dataset;
+    let clipped = 0;
     ctx.setLineDash([]);
-    for (const one of chart.lines) {
+    for (const one of lines) {
       ctx.fillStyle = one.colour;
       one.points.forEach((value, at) => { // a triangle where a curve leaves the scale
         if (value === null || (value <= max && value >= min)) return;
+        clipped += 1;
         const x = chart.valToPos(data.times_s[at], "x", true), up = value > max ? 1 : -1;
         const y = up > 0 ? bbox.top : bbox.top + bbox.height;
         ctx.beginPath();
@@ -193,6 +195,7 @@
         ctx.fill();
       });
     }
+    figure.dataset.clipped = clipped;
     if (own !== null) {
       const isAbove = own > max, y = isAbove ? bbox.top : chart.valToPos(own, "y", true);
       ctx.fillStyle = style("--muted");

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import msgspec
@@ -11,9 +10,8 @@ from unit.gateway.rig import NO_KAFKA, refused
 from clipper_agents.dead_letters.reader import Letter
 from clipper_agents.status.query_history import LoggedFeedback, LoggedQuery, QueryHistory
 from clipper_gateway.console import live_pages
-from clipper_gateway.console.history import ApplicationSeries
 from clipper_gateway.console.page import Page
-from clipper_gateway.console.pages import Pages, series_json
+from clipper_gateway.console.pages import Pages
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import change_key, key_of
@@ -105,7 +103,7 @@ async def test_what_somebody_else_wrote_is_text_on_every_page(path, site):
         assert "&lt;img src=x" in shown
 
 
-@pytest.mark.parametrize("path", ["", "/models", "/changes", "/drift"])
+@pytest.mark.parametrize("path", ["", "/models", "/changes"])
 async def test_a_key_for_others_sees_nothing_of_an_application(path, site):
     site.drift()
     page = await site.page(path, STRANGER)
@@ -160,7 +158,7 @@ async def test_a_long_list_is_cut_into_sheets_that_keep_the_search(site):
     names = declare(site.view, 2 * live_pages.APPLICATIONS)
     page = await site.page("", q="app", sheet="2")
     assert [one.name for one in page.data["sheet"].rows] == names[200:]
-    assert "?q=app&amp;sheet=1" in html(page)
+    assert "?q=app&amp;sort=state&amp;sheet=1" in html(page)
 
 
 async def test_stale_figures_say_since_when(site):
@@ -224,12 +222,3 @@ def test_only_what_is_a_dead_letter_can_be_picked(said, boxes):
     shown = html(Page(template="dead_letters.html", title="Dead letters", data=data))
     assert shown.count('type="checkbox"') == boxes
     assert "before=7" in shown
-
-
-# --- charts ---------------------------------------------------------------------------------------------------------
-def test_of_a_series_only_what_is_new_is_sent():
-    given = {"step_s": 10, "times_s": [10, 20, 30], "values": {"p50_ms": [1.0, 2.0, 3.0]}}
-    given["versions"] = {"svm:1": {"loss": [None, 0.25, None]}}
-    series = ApplicationSeries(**given)
-    assert json.loads(series_json(series)) == given
-    assert json.loads(series_json(series, 20.0))["times_s"] == [30]
