@@ -209,8 +209,8 @@ COMPARED = (
     ("lower", "upper", "feedbacks"),
     {
         "Worse": (0.112, 0.802, 60),
-        "Not decided": (-0.2, 0.3, 60),
-        "Not worse so far": (-0.2, -0.1, 49),
+        "Undecided": (-0.2, 0.3, 60),
+        "Undecided ": (-0.2, -0.1, 49),
         "Better": (-0.2, -0.1, 60),
         "Not worse": (-0.2, 0.01, 60),
     },
@@ -222,7 +222,7 @@ def test_a_trial_leads_with_its_verdict_which_the_buttons_follow(healed: Invente
     said = compared("rf:2", **dict(zip(COMPARED[0], COMPARED[1][word], strict=True)))
     healed.view.facts.comparison(b"digits/rf:2", codec.comparisons.encode(said), at_s=NOW_S)
     page = visitor.open("/console/applications/digits/trials/rf:2")
-    expect(page.locator("#live_verdict .word")).to_have_text(word)
+    expect(page.locator("#live_verdict .word")).to_have_text(word.strip())
     expect(page.locator("#live_verdict")).to_contain_text(f"between {said.lower:+.3f} and {said.upper:+.3f}")
     wanted = {"Worse": ["Abort"], "Better": ["Promote"], "Not worse": ["Promote"]}.get(word, [])
     expect(page.locator("#live_verdict .button.primary")).to_have_text(wanted)

@@ -137,6 +137,8 @@ class TrialStatus:
         scores: Decisions that the steward's interval is made of, and how many of them wait for feedback (`waiting`).
         from_s: Second, since the epoch, from which on queries count for it; None: it has not answered yet.
         upto_s: Second up to which they do; None: none does.
+        verdict: What the interval says of the version, held against the margin of the rule; a promotion needs the
+            steward's, with as many feedbacks as the rule asks for.
         waits_for: Why the rule decides nothing yet, or what it is about to do.
     """
 
@@ -152,6 +154,7 @@ class TrialStatus:
     waiting: int = 0
     from_s: int | None = None
     upto_s: int | None = None
+    verdict: Literal["better", "not worse", "worse", "undecided"] = "undecided"
     waits_for: str = ""
     loss: Loss | None = None
     answers: Loss | None = None

@@ -39,11 +39,10 @@ STATUSES_A_SECOND, MODELS_A_SECOND = 20, 250
 """Applications that are looked at in a second, in turns: of more than these each is some seconds old, and of more than
 two hundred a point is taken more seldom than every ten seconds. The whole deployment is looked at each second, and more
 seldom where it has more models."""
-SCRAPE_S, LOOKED_TICKS, MOST_SCRAPED = 10.0, 30, 12
-"""Between two readings of metrics; so long is something looked at by whoever asked for it once; hosts of a reading."""
+SCRAPE_S, LOOKED_TICKS, MOST_SCRAPED, TREND_POINTS = 10.0, 30, 12, 30
+"""Between two readings of metrics; so long is something looked at by whoever asked for it once; hosts of a reading;
+points of a sparkline, five minutes."""
 READING, SILENT = "the topics are being read", "no broker answers"
-TREND_POINTS = 30
-"""Of a sparkline: five minutes."""
 
 
 class LiveView:

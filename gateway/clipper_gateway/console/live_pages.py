@@ -11,19 +11,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from clipper_agents.status.health import Gauge, board, unanswered_ratio, worst
-from clipper_agents.status.model import ApplicationStatus, TrialStatus, VersionStatus
+from clipper_agents.status.model import ApplicationStatus, VersionStatus
 from clipper_agents.status.problems import UNKNOWN, Problem
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.page import Page, PageRequest, sheet_of
 from clipper_gateway.errors import Refusal
 from clipper_stream.errors import shown
 from clipper_topics.change import Change
-from clipper_topics.manifests import ApplicationManifest, RolloutRule, Trial
+from clipper_topics.manifests import ApplicationManifest, Trial
 from clipper_topics.prediction import REASONS
 
 APPLICATIONS, MODELS, CHANGES = 200, 100, 50
@@ -55,7 +55,7 @@ def overview(view: LiveView, request: PageRequest) -> Page:
     sees_all = request.caller.applications is None
     seen = [one for one in view.applications() if request.sees(one.name)]
     wrong, gauges = _problems(view, request, seen), board(view.status(), seen)
-    pipeline, is_well = worst(gauges[:2]), not wrong and worst(gauges) == "good"
+    pipeline = worst(gauges[:2])
     if not sees_all:
         gauges = [Gauge("Pipeline", OF_PIPELINE[pipeline], "", pipeline), gauges[-1]]
     found = [one for one in seen if part in one.name]
@@ -71,7 +71,7 @@ def overview(view: LiveView, request: PageRequest) -> Page:
         "applications": len(seen),
         "gauges": gauges,
         "pipeline": pipeline,
-        "is_well": is_well,
+        "is_well": not wrong and worst(gauges) == "good",
         "trends": view.trends,
         "events": [*islice(events, SHOWN_EVENTS)],
     }
@@ -148,12 +148,11 @@ def changes(view: LiveView, request: PageRequest) -> Page:
 def application(view: LiveView, request: PageRequest) -> Page:
     """One application: its versions, its latency and defaults, its trials and its last changes."""
     name = request.path["name"]
-    manifest, status = _application(view, name)
+    _, status = _application(view, name)
     data = {
         "name": name,
         "status": status,
         "problems": _problems(view, request, [status]),
-        "verdicts": {one.model: verdict(one, manifest.rollout) for one in status.trials},
         "marks": _marks(view, name),
         "reason_texts": REASONS,
     }
@@ -168,11 +167,9 @@ def trial(view: LiveView, request: PageRequest) -> Page:
     decided = [one for one in view.facts.changes_of(name) if one.model == ref]
     if on_trial is None and not decided:
         raise Refusal(404, f"version {shown(ref)} was never on trial for {shown(name)}: see the application")
-    evidence = next((one for one in status.trials if one.model == ref), None)
     data = {
         "name": name,
         "ref": ref,
-        "verdict": verdict(evidence, manifest.rollout),
         "trial": on_trial,
         "had": {
             0 if one.stage == "shadow" else one.share
@@ -181,40 +178,12 @@ def trial(view: LiveView, request: PageRequest) -> Page:
             if one.model == ref
         },
         "rule": manifest.rollout,
-        "evidence": evidence,
+        "evidence": next((one for one in status.trials if one.model == ref), None),
         "version": next((one for one in status.versions if one.model == ref), None),
         "decided": decided[:CHANGES],
         "marks": _marks(view, name),
     }
     return _page(view, request, "trial.html", f"Trial of {ref} for {name}", **data)
-
-
-class ShownVerdict(NamedTuple):
-    """How a trial stands: `good`, `bad` or `open`, in a word and in a sentence."""
-
-    kind: str
-    word: str
-    why: str
-
-
-def verdict(evidence: TrialStatus | None, rule: RolloutRule) -> ShownVerdict:
-    """What the interval of the difference of losses says of a version on trial, held against the rule's margin."""
-    if evidence is None or not (evidence.feedbacks or evidence.upto_s):
-        return ShownVerdict("open", "Nothing is known yet", "No feedback compares it with the answers.")
-    lower, upper, is_enough = evidence.lower, evidence.upper, evidence.feedbacks >= rule.least
-    why = (
-        f"Its loss minus that of the answers lies between {lower:+.3f} and {upper:+.3f}; {rule.margin:+.3f} is allowed."
-    )
-    if evidence.source == "totals":
-        why += " That holds for one look only."
-    if lower > rule.margin:
-        return ShownVerdict("bad", "Worse", why)
-    if upper >= rule.margin:
-        return ShownVerdict("open", "Not decided", why)
-    if not is_enough or evidence.source == "totals":
-        few = "" if is_enough else f" {evidence.feedbacks} of {rule.least} feedbacks are there."
-        return ShownVerdict("open", "Not worse so far", why + few)
-    return ShownVerdict("good", "Better" if upper < 0 else "Not worse", why)
 
 
 def _trials(change: Change) -> Iterable[Trial]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter, NoSuchLetter, opened_letters
@@ -61,9 +62,8 @@ class Pages:
     async def _live(self, make: LivePage, request: PageRequest) -> Page:
         if self._view.is_read:
             return make(self._view, request)
-        stale, at_s = self._view.stale_reason, time.time()
-        page = _page(request, "loading.html", "Console", is_live=True, stale=stale, at_s=at_s)
-        return replace(page, status=503)
+        state = {"is_live": True, "stale": self._view.stale_reason, "at_s": time.time()}
+        return _page(request, "loading.html", "Console", HTTPStatus.SERVICE_UNAVAILABLE, **state)
 
     def _opened_letters(self, request: PageRequest) -> AbstractAsyncContextManager[DeadLetterReader]:
         if request.caller.applications is not None:
@@ -109,5 +109,5 @@ class Pages:
         return _page(request, "query.html", title, asked=asked, history=history)
 
 
-def _page(request: PageRequest, template: str, title: str, **data: Any) -> Page:
-    return Page(template=template, title=title, data={"can_operate": request.can_operate, **data})
+def _page(request: PageRequest, template: str, title: str, status: int = HTTPStatus.OK, **data: Any) -> Page:
+    return Page(template=template, title=title, data={"can_operate": request.can_operate, **data}, status=status)

@@ -62,9 +62,7 @@ class Renderer:
         """Return a button that opens an action's preview, `primary`, `danger` or plain; nothing for who may not act."""
         if not context.get("can_operate", False):
             return Markup()
-        about = " ".join(str(value).replace(":", " ") for value in fields.values())
-        name, fields = f"{label} {about}", tuple(fields.items())
-        form: Markup = self._parts.action_form(action, label, name, kind, fields, context.get("csrf", ""))
+        form: Markup = self._parts.action_form(action, label, kind, tuple(fields.items()), context.get("csrf", ""))
         return form
 
 

@@ -158,11 +158,8 @@ class Console:
     async def _series(self, call: HttpCall) -> Response:
         request, now_s = _request(call.caller, call.path, call.query), time.time()
         since_s = now_s - 3600.0 * min(request.number("hours", 1), MOST_HOURS)
-
-        def read() -> bytes:
-            return msgspec.json.encode(self._history.series(call.path["name"], since_s, now_s))
-
-        return Response(await asyncio.to_thread(read), 200, NOT_KEPT, "application/json")
+        found = await asyncio.to_thread(self._history.series, call.path["name"], since_s, now_s)
+        return Response(msgspec.json.encode(found), 200, NOT_KEPT, "application/json")
 
     async def _stream(self, call: HttpCall) -> Response:
         if self._streams >= MOST_STREAMS:
