@@ -200,6 +200,23 @@ def beside(*comparisons, ago_s: float = 1.0) -> DeploymentView:
     return found
 
 
+@pytest.mark.parametrize(
+    ("lower", "upper", "feedbacks", "verdict"),
+    [
+        (0.112, 0.802, 60, "worse"),
+        (0.02, 0.8, 60, "undecided"),
+        (-0.2, 0.02, 60, "undecided"),
+        (-0.2, -0.1, 49, "undecided"),
+        (-0.2, 0.019, 50, "not worse"),
+        (-0.2, -0.01, 50, "better"),
+    ],
+)
+def test_a_verdict_holds_the_stewards_interval_against_the_margin_of_the_rule(lower, upper, feedbacks, verdict) -> None:
+    said = compared("rf:2", lower=lower, upper=upper, feedbacks=feedbacks)
+    assert digits(beside(said)).trials[0].verdict == verdict
+    assert digits().trials[0].verdict == "undecided", "totals hold for one look only"
+
+
 def test_the_stewards_comparison_counts_before_totals() -> None:
     others = [compared("rf:2", application="others", feedbacks=1), compared("nn:4", feedbacks=2)]
     found = digits(beside(*others, compared("rf:2", "it is to be a canary")))

@@ -74,6 +74,7 @@ async def test_each_application_has_a_point_in_each_ten_seconds(view):
         view.look()
         await view.keep(int(NOW_S) + second)
     assert [len(rates(view, name)) for name in names] == [1] * 19
+    assert (view.trends["digits"], view.trends[names[0]]) == ((10.0,), (0.0,))
     assert rates(view, "digits") == [10.0]
 
 

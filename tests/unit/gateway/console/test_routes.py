@@ -158,7 +158,16 @@ async def test_who_signs_in_sees_the_page_that_was_asked_for_until_signing_out(k
     assert keys["ada"] not in str(keyed.log.written())
 
 
-ELSEWHERE = ("", "http://[", "http://[::1", "http://[/console", "https://elsewhere.example//evil", f"{URL}/livez", f"{URL}/console/login", f"{URL}//evil.example")
+ELSEWHERE = (
+    "",
+    "http://[",
+    "http://[::1",
+    "http://[/console",
+    "https://elsewhere.example//evil",
+    f"{URL}/livez",
+    f"{URL}/console/login",
+    f"{URL}//evil.example",
+)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +221,12 @@ async def test_a_forged_request_is_refused_before_anything_is_asked(keyed, keys,
             away = await browser.post(path, data=PROMOTE, headers=own)
             assert (away.status_code, "not connected" in away.text) == (503, True)
             assert 'id="action-title"' in away.text
+
+
+async def test_a_series_is_sent_whole(site):
+    async with site.browser() as browser:
+        found = (await browser.get("/console/series/digits?hours=0.1")).json()
+    assert (found["step_s"], len(found["times_s"]), found["values"], found["versions"]) == (10, 37, {}, {})
 
 
 # --- what follows the topics ----------------------------------------------------------------------------------------
