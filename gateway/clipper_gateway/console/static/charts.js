@@ -138,7 +138,7 @@
       const values = (chart.lines || lines).flatMap((one) => [one.points, one.lower, one.upper]).flat();
       const known = values.filter((value) => Number.isFinite(value)).sort((one, other) => one - other);
       const [least, most] = [1 - QUANTILE, QUANTILE].map((part) => known[Math.round(part * (known.length - 1))] ?? 0);
-      const near = own !== null && own < 3 * most ? own : 0;
+      const near = own !== null && own < 3 * Math.max(most, -least) ? own : 0;
       const low = Math.min(least, near, 0), high = Math.max(most, near) || 1;
       return [low && low - (high - low) / 10, high + (high - low) / 10];
     };
