@@ -16,7 +16,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from clipper_agents.kafka.errors import wrong_partitions
 from clipper_agents.kafka.topic_ids import stale_references
@@ -54,7 +54,7 @@ ROUTER = "`clipper-stream worker router --instance NAME`"
 ARGUMENT = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-class Problem(NamedTuple):
+class StatusProblem(NamedTuple):
     """Something that is wrong; as a text it is one line.
 
     Attributes:
@@ -62,9 +62,9 @@ class Problem(NamedTuple):
         effect: What follows from it for answers, for learning, or for whoever looks.
         remedy: What helps, with commands in backticks.
         application: Whose problem it is, and `model` of which version; empty: the whole deployment's.
-        action: What would end it at once.
+        action: What would end it at once: `retire`, `abort` or nothing.
 
-    >>> str(Problem("no router runs", "no query is answered", "start one"))
+    >>> str(StatusProblem("no router runs", "no query is answered", "start one"))
     'no router runs, so no query is answered: start one'
     """
 
@@ -73,7 +73,7 @@ class Problem(NamedTuple):
     remedy: str = ""
     application: str = ""
     model: str = ""
-    action: Literal["", "retire", "abort"] = ""
+    action: str = ""
 
     def __str__(self) -> str:
         whose = f"application {self.application}: " if self.application else ""
@@ -81,84 +81,86 @@ class Problem(NamedTuple):
         return f"{whose}{self.cause}{effect}{remedy}"
 
 
-def problems_of(status: Status, most_lag: int = MOST_LAG) -> list[Problem]:
+def problems_of(status: Status, most_lag: int = MOST_LAG) -> list[StatusProblem]:
     """What is wrong; `most_lag` unread records of one group are still fine."""
     groups, models = () if status.cluster is None else status.cluster.groups, status.models.values()
     return [
-        *([Problem(status.stale, "figures are those of before")] if status.stale else []),
+        *([StatusProblem(status.stale, "figures are those of before")] if status.stale else []),
         *_of_cluster(status),
         *_of_topics(status),
         *(found for group in groups for found in _of_group(group, status, most_lag)),
         *_of_manifests(status),
         *(found for one in models for found in _of_hosts(one, status)),
-        *(Problem(f"{name}: {line}") for name, lines in status.processes.items() for line in lines),
+        *(StatusProblem(f"{name}: {line}") for name, lines in status.processes.items() for line in lines),
         *(found for one in models for found in _of_model(one, is_counted=status.cluster is not None)),
         *_of_applications(status.applications, status.at_s),
     ]
 
 
 # --- brokers and topics ---------------------------------------------------------------------------------------------
-def _of_cluster(status: Status) -> Iterator[Problem]:
+def _of_cluster(status: Status) -> Iterator[StatusProblem]:
     if (cluster := status.cluster) is None:
-        missing = Problem("brokers and groups are not known yet", UNKNOWN, "look again in a moment")
-        yield Problem(status.cluster_refused, UNKNOWN) if status.cluster_refused else missing
+        missing = StatusProblem("brokers and groups are not known yet", UNKNOWN, "look again in a moment")
+        yield StatusProblem(status.cluster_refused, UNKNOWN) if status.cluster_refused else missing
         return
     if (age_s := status.at_s - cluster.at_s) > CLUSTER_AGE_S:
         remedy = "is a broker slow? run `clipper-stream status`"
-        yield Problem(f"brokers and groups said nothing for {age_s:.0f} s", UNKNOWN, remedy)
+        yield StatusProblem(f"brokers and groups said nothing for {age_s:.0f} s", UNKNOWN, remedy)
     for address in cluster.silent_addresses:
         effect, remedy = "who knows no other is not answered", "start the broker, or correct the address"
-        yield Problem(f"address {address}: nobody takes a connection", effect, remedy)
+        yield StatusProblem(f"address {address}: nobody takes a connection", effect, remedy)
     for one in cluster.brokers:
         if not one.reachable:
             effect, remedy = "partitions that it leads wait", "look at its log, and start it again"
-            yield Problem(f"broker {one.node_id} at {one.address} does not answer", effect, remedy)
+            yield StatusProblem(f"broker {one.node_id} at {one.address} does not answer", effect, remedy)
     if not cluster.controller:
-        yield Problem("the cluster has no controller", "no leader is chosen", "start the missing nodes")
+        yield StatusProblem("the cluster has no controller", "no leader is chosen", "start the missing nodes")
     if cluster.dead_letters > MOST_DEAD_LETTERS:
-        yield Problem(
+        yield StatusProblem(
             f"{cluster.dead_letters} records could not be read within the last hour",
             "what they ask is not answered, and what they say not learned",
             "`clipper-stream dead-letters list` has them, with who sent what",
         )
 
 
-def _of_topics(status: Status) -> Iterator[Problem]:
+def _of_topics(status: Status) -> Iterator[StatusProblem]:
     if status.cluster is not None:
         yield from _of_described_topics(status.cluster)
     for topic in status.unread_topics:
         cause = f"topic {topic}: not read to its end in time"
-        yield Problem(cause, "figures are incomplete", "look again, is a broker slow?")
+        yield StatusProblem(cause, "figures are incomplete", "look again, is a broker slow?")
     for topic in status.refused_topics:
-        yield Problem(f"topic {topic}: this user may not read it", "figures are missing", "give it the right to Read")
+        yield StatusProblem(
+            f"topic {topic}: this user may not read it", "figures are missing", "give it the right to Read"
+        )
 
 
-def _of_described_topics(cluster: ClusterStatus) -> Iterator[Problem]:
+def _of_described_topics(cluster: ClusterStatus) -> Iterator[StatusProblem]:
     if missing := cluster.missing_topics:
         what = f"topic {missing[0]} does" if len(missing) == 1 else f"{len(missing)} topics ({', '.join(missing)}) do"
-        yield Problem(f"{what} not exist", "who needs it waits", "run `clipper-stream topics create`")
+        yield StatusProblem(f"{what} not exist", "who needs it waits", "run `clipper-stream topics create`")
     if cluster.replaced_topics:
         cause, _, remedy = str(stale_references(cluster.replaced_topics)).partition(": ")
-        yield Problem(cause, "no process starts", remedy)
+        yield StatusProblem(cause, "no process starts", remedy)
     for one in cluster.topics:
         if one.configured not in (None, one.partitions):
             cause, _, remedy = wrong_partitions(one.name, one.partitions, one.configured).partition(": ")
-            yield Problem(cause, "no process starts", remedy)
+            yield StatusProblem(cause, "no process starts", remedy)
         if one.leaderless:
             cause = f"topic {one.name}: partitions {_listed(one.leaderless)} have no leader"
-            yield Problem(cause, "their records wait", "start the brokers that hold them")
+            yield StatusProblem(cause, "their records wait", "start the brokers that hold them")
     if thin := [one for one in cluster.topics if one.under_replicated]:
         count, names = sum(len(one.under_replicated) for one in thin), ", ".join(one.name for one in thin)
         cause = f"{count} partitions have fewer copies than they should ({names})"
-        yield Problem(cause, "they may not outlast another broker", "is a broker down, or catching up?")
+        yield StatusProblem(cause, "they may not outlast another broker", "is a broker down, or catching up?")
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------
-def _of_group(group: GroupStatus, status: Status, most_lag: int) -> Iterator[Problem]:
+def _of_group(group: GroupStatus, status: Status, most_lag: int) -> Iterator[StatusProblem]:
     if group.model is None:
         yield from _of_routers(group, status)
     if group.members and group.state != "Stable":
-        yield Problem(
+        yield StatusProblem(
             f"group {group.group} is in state {group.state}",
             "its processes divide the partitions anew, and read nothing meanwhile",
             "if it stays so, two have one name: give each its own `--instance`",
@@ -168,11 +170,11 @@ def _of_group(group: GroupStatus, status: Status, most_lag: int) -> Iterator[Pro
         yield from _of_readers(group, status)
     if (lag := sum(group.lag.values())) > most_lag:
         cause, remedy = f"group {group.group} is {lag} records behind, more than {most_lag}", _another(group)
-        yield Problem(cause, "answers come late", f"add one by {remedy}, or ask less", model=group.model or "")
+        yield StatusProblem(cause, "answers come late", f"add one by {remedy}, or ask less", model=group.model or "")
     if group.deleted:
         cause = f"{group.deleted} records were deleted before group {group.group} had read them"
         remedy = f"it was away for longer than they are kept: raise `retention.ms` of {', '.join(group.inputs)}"
-        yield Problem(cause, "nobody answers these", remedy, model=group.model or "")
+        yield StatusProblem(cause, "nobody answers these", remedy, model=group.model or "")
 
 
 def _another(group: GroupStatus) -> str:
@@ -184,28 +186,30 @@ def _host(ref: str, name: str = "NAME") -> str:
     return f"`clipper-stream worker host {ref} --instance {name if ARGUMENT.fullmatch(name) else 'NAME'}`"
 
 
-def _of_routers(group: GroupStatus, status: Status) -> Iterator[Problem]:
+def _of_routers(group: GroupStatus, status: Status) -> Iterator[StatusProblem]:
     """What is said of routers that are missing: one that is frozen has said before that it is ready."""
     waits, names = _waits(group.waiting, status.at_s), {member.instance for member in group.members}
     unheard = [name for name in status.routers if name not in names]
     if not names and not unheard:
-        yield Problem("no router runs", waits or "no query is answered", f"run {ROUTER}, or look at the log of `up`")
+        yield StatusProblem(
+            "no router runs", waits or "no query is answered", f"run {ROUTER}, or look at the log of `up`"
+        )
     elif unheard and not (names and not group.unowned and not group.waiting):
         how = "; ".join(_kill(name, status) for name in unheard)
         cause = f"router {', '.join(unheard)} says that it is ready, and its group does not hear of it"
         remedy = f"it is frozen, cut off or was killed: {how}, then {ROUTER}, which `up` does by itself"
-        yield Problem(cause, waits or "what it should answer waits", remedy)
+        yield StatusProblem(cause, waits or "what it should answer waits", remedy)
 
 
 def _kill(name: str, status: Status) -> str:
     return f"`kill -KILL {status.pids[name]}` on its machine" if name in status.pids else "kill it"
 
 
-def _of_readers(group: GroupStatus, status: Status) -> Iterator[Problem]:
+def _of_readers(group: GroupStatus, status: Status) -> Iterator[StatusProblem]:
     for topic, partitions in group.unowned.items():
         numbers = _listed(partitions)
         cause = f"group {group.group}: nobody reads partitions {numbers} of {topic}"
-        yield Problem(cause, "their records wait", "restart its processes", model=group.model or "")
+        yield StatusProblem(cause, "their records wait", "restart its processes", model=group.model or "")
     kind = "router" if group.model is None else f"host of {group.model}"
     for member in group.members:
         waiting = [one for one in group.waiting if one.partition in member.partitions.get(one.topic, ())]
@@ -217,10 +221,10 @@ def _of_readers(group: GroupStatus, status: Status) -> Iterator[Problem]:
                 f"do its models answer (`clipper-stream model list`)? If its `/livez` does not answer either, it is "
                 f"frozen or cut off: {_kill(member.instance, status)}, and `up` starts it anew"
             )
-            yield Problem(f"{who} finishes nothing", waits, remedy, model=group.model or "")
+            yield StatusProblem(f"{who} finishes nothing", waits, remedy, model=group.model or "")
         else:
             remedy = f"run another by {_another(group)}, or ask less"
-            yield Problem(f"{who} is behind", waits, remedy, model=group.model or "")
+            yield StatusProblem(f"{who} is behind", waits, remedy, model=group.model or "")
 
 
 def _waits(waiting: Iterable[WaitingRecords], at_s: float) -> str:
@@ -240,22 +244,22 @@ def _listed(partitions: tuple[int, ...]) -> str:
 
 
 # --- manifests and hosts --------------------------------------------------------------------------------------------
-def _of_manifests(status: Status) -> Iterator[Problem]:
+def _of_manifests(status: Status) -> Iterator[StatusProblem]:
     for name, application in status.applications.items():
         for version in application.versions:
             if version.declared is None:
                 cause, remedy = f"model {version.model} is not declared", "run `clipper-stream apply`"
-                yield Problem(cause, "no query asks it", remedy, name, version.model)
+                yield StatusProblem(cause, "no query asks it", remedy, name, version.model)
     for key, why in status.unreadable.items():
-        yield Problem(f"manifest {key} cannot be read: {why}", "nothing is shown of it")
+        yield StatusProblem(f"manifest {key} cannot be read: {why}", "nothing is shown of it")
 
 
-def _of_hosts(one: ModelStatus, status: Status) -> Iterator[Problem]:
+def _of_hosts(one: ModelStatus, status: Status) -> Iterator[StatusProblem]:
     if status.cluster is None:
         return  # who may not ask the groups does not know
     hosts = one.hosts or 0
     for name in one.unheard if hosts < one.replicas else ():
-        yield Problem(
+        yield StatusProblem(
             f"host {name} of model {one.ref} says that it is ready, and its group does not hear of it",
             "it answers nothing",
             f"it is frozen, cut off or was killed: {_kill(name, status)}, then {_host(one.ref, name)}, which `up` does "
@@ -265,11 +269,11 @@ def _of_hosts(one: ModelStatus, status: Status) -> Iterator[Problem]:
     if hosts < one.replicas - len(one.unheard) - len(one.failed):
         cause, remedy = f"model {one.ref} has {hosts} of {one.replicas} hosts", f"run {_host(one.ref)}"
         effect = "its queries wait for fewer hosts" if hosts else "no query asks it"
-        yield Problem(cause, effect, f"{remedy}, or look at the log of `up`", model=one.ref)
+        yield StatusProblem(cause, effect, f"{remedy}, or look at the log of `up`", model=one.ref)
 
 
 # --- applications ---------------------------------------------------------------------------------------------------
-def application_problems(application: ApplicationStatus, now_s: float) -> list[Problem]:
+def application_problems(application: ApplicationStatus, now_s: float) -> list[StatusProblem]:
     """What is wrong with one application and the versions that it uses."""
     used = {one.model: one.declared for one in application.versions if one.declared is not None}
     return [
@@ -278,7 +282,7 @@ def application_problems(application: ApplicationStatus, now_s: float) -> list[P
     ]
 
 
-def _of_applications(applications: Mapping[str, ApplicationStatus], now_s: float) -> Iterator[Problem]:
+def _of_applications(applications: Mapping[str, ApplicationStatus], now_s: float) -> Iterator[StatusProblem]:
     for name, each in applications.items():
         yield from _of_answers(name, each)
         yield from _of_drift(name, each)
@@ -286,21 +290,21 @@ def _of_applications(applications: Mapping[str, ApplicationStatus], now_s: float
         yield from _of_trials(name, each, now_s)
 
 
-def _of_model(model: ModelStatus, *, is_counted: bool) -> Iterator[Problem]:
+def _of_model(model: ModelStatus, *, is_counted: bool) -> Iterator[StatusProblem]:
     """What its hosts say; whether enough of them serve is told by `_of_hosts` where these are counted."""
     if model.retired:
         return
     for instance, reason in model.failed.items():
         remedy = "correct the model or its manifest, then `clipper-stream apply`, or look at the host's log"
         cause = f"host {instance} of model {model.ref} failed: {reason}"
-        yield Problem(cause, "it answers nothing", remedy, model=model.ref)
+        yield StatusProblem(cause, "it answers nothing", remedy, model=model.ref)
     if model.hosts == 0 and model.replicas and not is_counted and not model.failed:
         waiting = f" ({', '.join(model.starting)} not yet)" if model.starting else ""
         cause, remedy = f"model {model.ref}: none of {model.replicas} hosts is ready{waiting}", _host(model.ref)
-        yield Problem(cause, "no query asks it", f"wait for its start, or run {remedy}", model=model.ref)
+        yield StatusProblem(cause, "no query asks it", f"wait for its start, or run {remedy}", model=model.ref)
 
 
-def _of_answers(name: str, application: ApplicationStatus) -> Iterator[Problem]:
+def _of_answers(name: str, application: ApplicationStatus) -> Iterator[StatusProblem]:
     """Answers that come too late or are defaults, and versions that answer too seldom."""
     seconds = f"in the last {application.window_s} s"
     for version in application.versions:
@@ -311,7 +315,7 @@ def _of_answers(name: str, application: ApplicationStatus) -> Iterator[Problem]:
             yield _to_take_out(name, version, cause, "others answer these, or the default does", "correct it, or")
         elif version.queries >= LEAST_ASKED and late > MOST_LATE_RATIO * version.queries:
             cause = f"model {version.model} was late {late} of {version.queries} times {seconds}"
-            yield Problem(cause, "answers come without it", _slowness(name, application), name, version.model)
+            yield StatusProblem(cause, "answers come without it", _slowness(name, application), name, version.model)
     if application.queries < LEAST_ASKED:
         return
     own, latency, objective_ms = application.unanswered, application.latency, application.objective_ms
@@ -319,16 +323,16 @@ def _of_answers(name: str, application: ApplicationStatus) -> Iterator[Problem]:
         counts = sorted(own.items(), key=itemgetter(1), reverse=True)
         reasons = "; ".join(f"{reason} {count}: {REASONS.get(reason, 'unknown here')}" for reason, count in counts)
         cause = f"{defaults} of {application.queries} queries {seconds} got the default ({reasons})"
-        yield Problem(cause, "no model answered them", _remedy(counts[0][0], name, application), name)
+        yield StatusProblem(cause, "no model answered them", _remedy(counts[0][0], name, application), name)
     elif objective_ms is not None and latency is not None and latency.p99_ms > objective_ms:
         cause = (
             f"the 99th percentile of its answers is {latency.p99_ms:.0f} ms {seconds}, above its objective of "
             f"{objective_ms} ms"
         )
-        yield Problem(cause, "one caller in a hundred waits too long", _slowness(name, application), name)
+        yield StatusProblem(cause, "one caller in a hundred waits too long", _slowness(name, application), name)
 
 
-def _of_drift(name: str, application: ApplicationStatus) -> Iterator[Problem]:
+def _of_drift(name: str, application: ApplicationStatus) -> Iterator[StatusProblem]:
     for version in application.versions:
         if (drift := version.drift) is not None and drift.ago_s < DRIFTED_S:
             risen = f"has risen from {drift.loss_before:.3f} to {drift.loss_after:.3f} within the last hour"
@@ -337,10 +341,13 @@ def _of_drift(name: str, application: ApplicationStatus) -> Iterator[Problem]:
             yield _to_take_out(name, version, cause, "more of its answers are wrong", remedy)
 
 
-def _to_take_out(name: str, version: VersionStatus, cause: str, effect: str, remedy: str) -> Problem:
-    action: Literal["retire", "abort"] = "retire" if version.stage == "live" else "abort"
-    remedy = f"{remedy} take it out by `clipper-stream model {action} {version.model} -a {name}`"
-    return Problem(cause, effect, remedy, name, version.model, action)
+def _to_take_out(name: str, version: VersionStatus, cause: str, effect: str, remedy: str) -> StatusProblem:
+    retire, abort = (
+        f"`clipper-stream model retire {version.model} -a {name}`",
+        f"`clipper-stream model abort {version.model} -a {name}`",
+    )
+    action, command = ("retire", retire) if version.stage == "live" else ("abort", abort)
+    return StatusProblem(cause, effect, f"{remedy} take it out by {command}", name, version.model, action)
 
 
 def _remedy(reason: str, name: str, application: ApplicationStatus) -> str:
@@ -367,7 +374,7 @@ def _slowness(name: str, application: ApplicationStatus) -> str:
     )
 
 
-def _of_trials(name: str, application: ApplicationStatus, now_s: float) -> Iterator[Problem]:
+def _of_trials(name: str, application: ApplicationStatus, now_s: float) -> Iterator[StatusProblem]:
     asked = {version.model: version.queries for version in application.versions}
     for trial in application.trials:
         if not trial.feedbacks and _long_enough(trial, asked.get(trial.model, 0), now_s):
@@ -375,7 +382,7 @@ def _of_trials(name: str, application: ApplicationStatus, now_s: float) -> Itera
             abort = f"`clipper-stream model abort {trial.model} -a {name}`"
             remedy = f"send labels with the ids of its queries, or end it by {abort}"
             cause = f"trial {trial.model} got no feedback {since}"
-            yield Problem(cause, "nothing can be decided", remedy, name, trial.model, "abort")
+            yield StatusProblem(cause, "nothing can be decided", remedy, name, trial.model, "abort")
 
 
 def _long_enough(trial: TrialStatus, asked: int, now_s: float) -> bool:

@@ -21,7 +21,7 @@ from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch, readable_partitions
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus, Status
-from clipper_agents.status.problems import Problem, application_problems, problems_of
+from clipper_agents.status.problems import StatusProblem, application_problems, problems_of
 from clipper_agents.status.processes import NO_METRICS, ServedMetrics, read_metrics
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
@@ -135,11 +135,11 @@ class LiveView:
             self._status = self.tick, found
         return self._status[1]
 
-    def problems(self, name: str | None = None) -> Sequence[Problem]:
+    def problems(self, name: str | None = None) -> Sequence[StatusProblem]:
         """What is wrong: of the whole deployment, or with one application alone, as it was seen last."""
         if name is not None:
             return application_problems(self._statuses[name][1], self.at_s) if name in self._statuses else ()
-        own = [Problem(self.history.reason, "charts have gaps")] if self.history.reason else []
+        own = [StatusProblem(self.history.reason, "charts have gaps")] if self.history.reason else []
         return [*own, *problems_of(self.status())]
 
     def models(self) -> Mapping[str, ModelStatus]:

@@ -17,7 +17,7 @@ import msgspec
 
 from clipper_agents.status.health import Gauge, board, unanswered_ratio, worst
 from clipper_agents.status.model import ApplicationStatus, VersionStatus
-from clipper_agents.status.problems import UNKNOWN, Problem
+from clipper_agents.status.problems import UNKNOWN, StatusProblem
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.page import Page, PageRequest, sheet_of
 from clipper_gateway.errors import Refusal
@@ -30,7 +30,7 @@ APPLICATIONS, MODELS, CHANGES = 200, 100, 50
 """Rows of a sheet."""
 SHOWN_EVENTS, MARKS = 10, 50
 """The newest, in the overview and in the charts of an application."""
-OF_ALL = Problem("something is wrong with the whole deployment", "answers may not come", "ask its operator")
+OF_ALL = StatusProblem("something is wrong with the whole deployment", "answers may not come", "ask its operator")
 OF_PIPELINE = {"good": "serves", "warn": "serves", "bad": "down", "unknown": "not known"}
 """For who does not see all of it."""
 MARKED_S = 48 * 3600.0
@@ -54,7 +54,7 @@ def overview(view: LiveView, request: PageRequest) -> Page:
     part, order = request.text("q").lower(), request.text("sort") or "state"
     sees_all = request.caller.applications is None
     seen = [one for one in view.applications() if request.sees(one.name)]
-    wrong, gauges = _problems(view, request, seen), board(view.status(), seen)
+    wrong, gauges = _wrong(view, request, seen), board(view.status(), seen)
     pipeline = worst(gauges[:2])
     if not sees_all:
         gauges = [Gauge("Pipeline", OF_PIPELINE[pipeline], "", pipeline), gauges[-1]]
@@ -78,9 +78,9 @@ def overview(view: LiveView, request: PageRequest) -> Page:
     return _page(view, request, "overview.html", "Overview", **data)
 
 
-def _problems(view: LiveView, request: PageRequest, seen: Iterable[ApplicationStatus]) -> dict[str, list[Problem]]:
+def _wrong(view: LiveView, request: PageRequest, seen: Iterable[ApplicationStatus]) -> dict[str, list[StatusProblem]]:
     """What is wrong, by application, those with most first; before them, under "", with the whole deployment."""
-    found, users = defaultdict[str, list[Problem]](list), defaultdict[str, set[str]](set)
+    found, users = defaultdict[str, list[StatusProblem]](list), defaultdict[str, set[str]](set)
     for one in seen:
         for version in one.versions:
             users[version.model].add(one.name)
@@ -152,7 +152,7 @@ def application(view: LiveView, request: PageRequest) -> Page:
     data = {
         "name": name,
         "status": status,
-        "problems": _problems(view, request, [status]),
+        "problems": _wrong(view, request, [status]),
         "marks": _marks(view, name),
         "reason_texts": REASONS,
     }

@@ -63,7 +63,7 @@ class Pages:
         if self._view.is_read:
             return make(self._view, request)
         state = {"is_live": True, "stale": self._view.stale_reason, "at_s": time.time()}
-        return _page(request, "loading.html", "Console", HTTPStatus.SERVICE_UNAVAILABLE, **state)
+        return replace(_page(request, "loading.html", "Console", **state), status=HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _opened_letters(self, request: PageRequest) -> AbstractAsyncContextManager[DeadLetterReader]:
         if request.caller.applications is not None:
@@ -109,5 +109,5 @@ class Pages:
         return _page(request, "query.html", title, asked=asked, history=history)
 
 
-def _page(request: PageRequest, template: str, title: str, status: int = HTTPStatus.OK, **data: Any) -> Page:
-    return Page(template=template, title=title, data={"can_operate": request.can_operate, **data}, status=status)
+def _page(request: PageRequest, template: str, title: str, **data: Any) -> Page:
+    return Page(template=template, title=title, data={"can_operate": request.can_operate, **data})

@@ -21,7 +21,7 @@ from clipper_agents.status.model import (
     VersionStatus,
     WaitingRecords,
 )
-from clipper_agents.status.problems import Problem, application_problems, problems_of
+from clipper_agents.status.problems import StatusProblem, application_problems, problems_of
 
 AT_S = 1_700_000_000.0
 
@@ -80,7 +80,7 @@ HEALTHY = Status(
 OF_CLUSTER = {one.name for one in fields(ClusterStatus)}
 
 
-def problems(**changed: Any) -> list[Problem]:
+def problems(**changed: Any) -> list[StatusProblem]:
     """What is wrong with the healthy deployment once these fields of it, or of its cluster, are others."""
     models = {one.ref: one for each in changed.get("applications", {}).values() for one in declared(each)}
     models |= {one.ref: one for one in changed.pop("models", ())}
