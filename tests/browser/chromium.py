@@ -17,7 +17,7 @@ needs_chromium = pytest.mark.skipif(
     PROGRAM is None, reason=f"none of {', '.join(NAMES)} is on the PATH: apt install chromium"
 )
 """Mark of a module, so that nothing is started for tests that are skipped."""
-PATIENCE_MS = 6_000
+PATIENCE_MS = 90_000
 """For whatever a page is to show; an idle machine needs a hundredth of it."""
 STANDARDS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 REPORTS_VIOLATIONS = """
