@@ -55,7 +55,6 @@ PAGES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "/models?model=sum:1": (LONG, "Models and hosts", ("Used by",)),
     "/changes": (SLOW, "Changes", (MARKUP,)),
     "/changes?application=marked&revision=1": (OFTEN, "Revision 1 of marked", (MARKUP,)),
-    "/drift": (SLOW, "Drift", (MARKUP, "has risen")),
     "/dead-letters": (SLOW, "Dead letters", ("UndecodableRecord",)),
     "/dead-letters/0": (SLOW, "Dead letter 0", (MARKUP,)),
     "/queries": (LONG, "One query", ()),

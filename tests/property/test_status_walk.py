@@ -27,7 +27,7 @@ from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ASK_EVERY_S, ClusterReader
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import BrokerStatus
-from clipper_agents.status.problems import reasons_of
+from clipper_agents.status.problems import problems_of
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_gateway.console.follower import SILENT, LiveView
 from clipper_topics import codec
@@ -249,7 +249,7 @@ class Walk:
         async with ClusterReader(*HERE) as reader:
             seen = await reader.read(self.facts)
         builder = StatusBuilder(facts=self.facts, recent=self.recent, now_s=self.now_s, cluster=seen)
-        return reasons_of(builder.status(CATALOGUE.prefix))
+        return [*map(str, problems_of(builder.status(CATALOGUE.prefix)))]
 
 
 async def nothing(*_: Any) -> Any:
@@ -299,7 +299,7 @@ async def test_what_is_not_as_promised_is_said_by_all_in_the_same_words_and_neve
         if walk.broker and walk.now_s - asked_s >= ASK_EVERY_S:
             console.cluster.newest, asked_s = await reader.read(walk.facts), walk.now_s
         await console.keep(int(walk.now_s))
-        return console.reasons()
+        return [*map(str, console.problems())]
 
     for _ in range(states):
         walk.change(draw)

@@ -69,7 +69,7 @@ def view_of(
     import msgspec
 
     from clipper_agents.cli.status_view import COLUMNS, page
-    from clipper_agents.status.problems import reasons_of
+    from clipper_agents.status.problems import problems_of
 
     screen = console(COLUMNS)
     live = None
@@ -85,7 +85,7 @@ def view_of(
             found = replace(found, applications=alone)
             if not alone:
                 reasons.append(f"application {application} is not declared: run `clipper-stream apply`")
-        reasons += reasons_of(found, most_lag)
+        reasons += map(str, problems_of(found, most_lag))
         content = msgspec.to_builtins(found) | {"reasons": reasons}
         if as_json:
             print_json(content)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
+from typing import Literal
 
 from clipper_agents.control.plan import refs_of, wanted_hosts
 from clipper_agents.status.deployment_view import DeploymentView, one_line
@@ -38,7 +39,7 @@ from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.comparison import Comparison
 from clipper_topics.host_report import HostReport
-from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, RolloutRule, Trial
 
 SHOWN_CHANGES = 5
 RETIRED_SHOWN_S = 86_400.0
@@ -264,6 +265,7 @@ class StatusBuilder:
             waiting=0 if found is None else found.waiting,
             from_s=None if found is None else found.since_s,
             upto_s=None if found is None or not found.scores else found.upto_s,
+            verdict=_verdict(manifest.rollout, lower, upper, feedbacks, is_steward=found is not None),
             waits_for=("" if trial.automatic else "somebody to decide, it is not automatic; ")
             + ("the steward's next report of its evidence" if found is None else found.waits_for),
             loss=loss,
@@ -280,6 +282,16 @@ class StatusBuilder:
                 model=change.model,
                 why=one_line(change.why),
             )
+
+
+def _verdict(
+    rule: RolloutRule, lower: float, upper: float, feedbacks: int, *, is_steward: bool
+) -> Literal["better", "not worse", "worse", "undecided"]:
+    if lower > rule.margin:
+        return "worse"
+    if not is_steward or upper >= rule.margin or feedbacks < rule.least:
+        return "undecided"
+    return "better" if upper < 0 else "not worse"
 
 
 def weights_of(manifest: ApplicationManifest | None, state: SelectionState, refs: Sequence[str]) -> dict[str, float]:

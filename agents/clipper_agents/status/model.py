@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from clipper_topics.prediction import LOW_CONFIDENCE, REFUSALS
+
 Stage = Literal["live", "canary", "shadow", "retired"]
 
 
@@ -135,6 +137,8 @@ class TrialStatus:
         scores: Decisions that the steward's interval is made of, and how many of them wait for feedback (`waiting`).
         from_s: Second, since the epoch, from which on queries count for it; None: it has not answered yet.
         upto_s: Second up to which they do; None: none does.
+        verdict: What the interval says of the version, held against the margin of the rule; a promotion needs the
+            steward's, with as many feedbacks as the rule asks for.
         waits_for: Why the rule decides nothing yet, or what it is about to do.
     """
 
@@ -150,6 +154,7 @@ class TrialStatus:
     waiting: int = 0
     from_s: int | None = None
     upto_s: int | None = None
+    verdict: Literal["better", "not worse", "worse", "undecided"] = "undecided"
     waits_for: str = ""
     loss: Loss | None = None
     answers: Loss | None = None
@@ -206,6 +211,11 @@ class ApplicationStatus:
     def queries_per_s(self) -> float:
         """Answered queries a second."""
         return self.queries / self.window_s if self.window_s else 0.0
+
+    @property
+    def unanswered(self) -> dict[str, int]:
+        """Defaults that no query asked for, by reason: neither answers of little confidence nor refused inputs."""
+        return {reason: count for reason, count in self.defaults.items() if reason not in {*REFUSALS, LOW_CONFIDENCE}}
 
     @property
     def feedback_per_s(self) -> float:

@@ -1,4 +1,4 @@
-"""What is wrong with a deployment: the one table of conditions, each a line with its cause and a command that helps.
+"""What is wrong with a deployment: the one table of conditions, each with its cause, its effect and what helps.
 
 | looked at | wrong is |
 |---|---|
@@ -6,14 +6,17 @@
 | groups | nobody in one, records that wait for longer than they may, partitions nobody reads, records deleted unread |
 | manifests, hosts | what is not declared, cannot be read, has too few hosts, or hosts that failed |
 | processes | what they say of their disk and their clock, and checks of the logs that failed |
-| applications | answers later than the objective, defaults, versions that fail or are late, trials without feedback |
+| applications | answers later than the objective, defaults, versions that fail, are late or drift, silent trials |
 
-`status`, its JSON, `watch` and the console show these lines, and no others.
+`status`, its JSON, `watch` and the console show these, and no others. A cause quotes what anybody wrote; a remedy has
+commands to copy, and never a text of others in them.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
+from typing import NamedTuple
 
 from clipper_agents.kafka.errors import wrong_partitions
 from clipper_agents.kafka.topic_ids import stale_references
@@ -25,10 +28,11 @@ from clipper_agents.status.model import (
     ModelStatus,
     Status,
     TrialStatus,
+    VersionStatus,
     WaitingRecords,
 )
 from clipper_agents.status.traffic_window import LEAST_ASKED
-from clipper_topics.prediction import LOW_CONFIDENCE, REASONS, REFUSALS
+from clipper_topics.prediction import REASONS
 
 MOST_LAG = 10_000
 """Unread records of a group beyond which it does not keep up: a router clears as many in about a second."""
@@ -43,117 +47,169 @@ MOST_ERRORS_RATIO, MOST_LATE_RATIO = 0.01, 0.5
 out by design."""
 MOST_DEAD_LETTERS = 100
 """Within an hour: some client sends what nobody can read."""
-NOT_YET = "brokers and groups are not known yet: look again in a moment"
+DRIFTED_S = 3600.0
+"""A loss that has risen is told for so long, as it is by the alert."""
+UNKNOWN = "whether routers and hosts serve is not known"
 ROUTER = "`clipper-stream worker router --instance NAME`"
+ARGUMENT = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def reasons_of(status: Status, most_lag: int = MOST_LAG) -> list[str]:
-    """What is wrong, a line each; `most_lag` unread records of one group are still fine."""
-    groups = () if status.cluster is None else status.cluster.groups
+class StatusProblem(NamedTuple):
+    """Something that is wrong; as a text it is one line.
+
+    Attributes:
+        cause: What is not as it should be.
+        effect: What follows from it for answers, for learning, or for whoever looks.
+        remedy: What helps, with commands in backticks.
+        application: Whose problem it is, and `model` of which version; empty: the whole deployment's.
+        action: What would end it at once: `retire`, `abort` or nothing.
+
+    >>> str(StatusProblem("no router runs", "no query is answered", "start one"))
+    'no router runs, so no query is answered: start one'
+    """
+
+    cause: str
+    effect: str = ""
+    remedy: str = ""
+    application: str = ""
+    model: str = ""
+    action: str = ""
+
+    def __str__(self) -> str:
+        whose = f"application {self.application}: " if self.application else ""
+        effect, remedy = self.effect and f", so {self.effect}", self.remedy and f": {self.remedy}"
+        return f"{whose}{self.cause}{effect}{remedy}"
+
+
+def problems_of(status: Status, most_lag: int = MOST_LAG) -> list[StatusProblem]:
+    """What is wrong; `most_lag` unread records of one group are still fine."""
+    groups, models = () if status.cluster is None else status.cluster.groups, status.models.values()
     return [
-        *([status.stale] if status.stale else []),
+        *([StatusProblem(status.stale, "figures are those of before")] if status.stale else []),
         *_of_cluster(status),
         *_of_topics(status),
-        *(line for group in groups for line in _of_group(group, status, most_lag)),
+        *(found for group in groups for found in _of_group(group, status, most_lag)),
         *_of_manifests(status),
-        *(line for one in status.models.values() for line in _of_hosts(one, status)),
-        *(f"{name}: {line}" for name, lines in status.processes.items() for line in lines),
-        *(line for one in status.models.values() for line in _of_model(one, is_counted=status.cluster is not None)),
+        *(found for one in models for found in _of_hosts(one, status)),
+        *(StatusProblem(f"{name}: {line}") for name, lines in status.processes.items() for line in lines),
+        *(found for one in models for found in _of_model(one, is_counted=status.cluster is not None)),
         *_of_applications(status.applications, status.at_s),
     ]
 
 
 # --- brokers and topics ---------------------------------------------------------------------------------------------
-def _of_cluster(status: Status) -> Iterator[str]:
+def _of_cluster(status: Status) -> Iterator[StatusProblem]:
     if (cluster := status.cluster) is None:
-        yield status.cluster_refused or NOT_YET
+        missing = StatusProblem("brokers and groups are not known yet", UNKNOWN, "look again in a moment")
+        yield StatusProblem(status.cluster_refused, UNKNOWN) if status.cluster_refused else missing
         return
     if (age_s := status.at_s - cluster.at_s) > CLUSTER_AGE_S:
-        yield f"brokers and groups said nothing for {age_s:.0f} s: is a broker slow? run `clipper-stream status`"
+        remedy = "is a broker slow? run `clipper-stream status`"
+        yield StatusProblem(f"brokers and groups said nothing for {age_s:.0f} s", UNKNOWN, remedy)
     for address in cluster.silent_addresses:
-        yield f"address {address}: nobody takes a connection: start the broker, or correct the address"
+        effect, remedy = "who knows no other is not answered", "start the broker, or correct the address"
+        yield StatusProblem(f"address {address}: nobody takes a connection", effect, remedy)
     for one in cluster.brokers:
         if not one.reachable:
-            yield f"broker {one.node_id} at {one.address} does not answer: look at its log, and start it again"
+            effect, remedy = "partitions that it leads wait", "look at its log, and start it again"
+            yield StatusProblem(f"broker {one.node_id} at {one.address} does not answer", effect, remedy)
     if not cluster.controller:
-        yield "the cluster has no controller: start the missing nodes"
+        yield StatusProblem("the cluster has no controller", "no leader is chosen", "start the missing nodes")
     if cluster.dead_letters > MOST_DEAD_LETTERS:
-        yield (
-            f"{cluster.dead_letters} records could not be read within the last hour: "
-            f"`clipper-stream dead-letters list` has them, with who sent what"
+        yield StatusProblem(
+            f"{cluster.dead_letters} records could not be read within the last hour",
+            "what they ask is not answered, and what they say not learned",
+            "`clipper-stream dead-letters list` has them, with who sent what",
         )
 
 
-def _of_topics(status: Status) -> Iterator[str]:
+def _of_topics(status: Status) -> Iterator[StatusProblem]:
     if status.cluster is not None:
         yield from _of_described_topics(status.cluster)
     for topic in status.unread_topics:
-        yield f"topic {topic}: not read to its end in time, so figures are incomplete: look again, is a broker slow?"
+        cause = f"topic {topic}: not read to its end in time"
+        yield StatusProblem(cause, "figures are incomplete", "look again, is a broker slow?")
     for topic in status.refused_topics:
-        yield f"topic {topic}: this user may not read it, so figures are missing: give it the right to Read"
+        yield StatusProblem(
+            f"topic {topic}: this user may not read it", "figures are missing", "give it the right to Read"
+        )
 
 
-def _of_described_topics(cluster: ClusterStatus) -> Iterator[str]:
+def _of_described_topics(cluster: ClusterStatus) -> Iterator[StatusProblem]:
     if missing := cluster.missing_topics:
         what = f"topic {missing[0]} does" if len(missing) == 1 else f"{len(missing)} topics ({', '.join(missing)}) do"
-        yield f"{what} not exist: run `clipper-stream topics create`"
+        yield StatusProblem(f"{what} not exist", "who needs it waits", "run `clipper-stream topics create`")
     if cluster.replaced_topics:
-        yield str(stale_references(cluster.replaced_topics))
+        cause, _, remedy = str(stale_references(cluster.replaced_topics)).partition(": ")
+        yield StatusProblem(cause, "no process starts", remedy)
     for one in cluster.topics:
         if one.configured not in (None, one.partitions):
-            yield wrong_partitions(one.name, one.partitions, one.configured)
+            cause, _, remedy = wrong_partitions(one.name, one.partitions, one.configured).partition(": ")
+            yield StatusProblem(cause, "no process starts", remedy)
         if one.leaderless:
-            numbers = _listed(one.leaderless)
-            yield f"topic {one.name}: partitions {numbers} have no leader: start the brokers that hold them"
+            cause = f"topic {one.name}: partitions {_listed(one.leaderless)} have no leader"
+            yield StatusProblem(cause, "their records wait", "start the brokers that hold them")
     if thin := [one for one in cluster.topics if one.under_replicated]:
         count, names = sum(len(one.under_replicated) for one in thin), ", ".join(one.name for one in thin)
-        yield f"{count} partitions have fewer copies than they should ({names}): is a broker down, or catching up?"
+        cause = f"{count} partitions have fewer copies than they should ({names})"
+        yield StatusProblem(cause, "they may not outlast another broker", "is a broker down, or catching up?")
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------
-def _of_group(group: GroupStatus, status: Status, most_lag: int) -> Iterator[str]:
+def _of_group(group: GroupStatus, status: Status, most_lag: int) -> Iterator[StatusProblem]:
     if group.model is None:
         yield from _of_routers(group, status)
     if group.members and group.state != "Stable":
-        yield (
-            f"group {group.group} is in state {group.state}: its processes divide the partitions anew; "
-            f"if it stays so, two have one name: give each its own `--instance`"
+        yield StatusProblem(
+            f"group {group.group} is in state {group.state}",
+            "its processes divide the partitions anew, and read nothing meanwhile",
+            "if it stays so, two have one name: give each its own `--instance`",
+            model=group.model or "",
         )
     elif group.members:
         yield from _of_readers(group, status)
     if (lag := sum(group.lag.values())) > most_lag:
-        another = ROUTER if group.model is None else f"`clipper-stream worker host {group.model} --instance NAME`"
-        yield f"group {group.group} is {lag} records behind, more than {most_lag}: add one by {another}, or ask less"
+        cause, remedy = f"group {group.group} is {lag} records behind, more than {most_lag}", _another(group)
+        yield StatusProblem(cause, "answers come late", f"add one by {remedy}, or ask less", model=group.model or "")
     if group.deleted:
-        yield (
-            f"{group.deleted} records were deleted before group {group.group} had read them, as it was away for longer "
-            f"than they are kept: raise `retention.ms` of {', '.join(group.inputs)}"
-        )
+        cause = f"{group.deleted} records were deleted before group {group.group} had read them"
+        remedy = f"it was away for longer than they are kept: raise `retention.ms` of {', '.join(group.inputs)}"
+        yield StatusProblem(cause, "nobody answers these", remedy, model=group.model or "")
 
 
-def _of_routers(group: GroupStatus, status: Status) -> Iterator[str]:
+def _another(group: GroupStatus) -> str:
+    return ROUTER if group.model is None else _host(group.model)
+
+
+def _host(ref: str, name: str = "NAME") -> str:
+    """The command that starts a host; a name that a shell, or a reader, takes for more than a name is left open."""
+    return f"`clipper-stream worker host {ref} --instance {name if ARGUMENT.fullmatch(name) else 'NAME'}`"
+
+
+def _of_routers(group: GroupStatus, status: Status) -> Iterator[StatusProblem]:
     """What is said of routers that are missing: one that is frozen has said before that it is ready."""
     waits, names = _waits(group.waiting, status.at_s), {member.instance for member in group.members}
     unheard = [name for name in status.routers if name not in names]
     if not names and not unheard:
-        yield f"no router runs{', so ' + waits if waits else ''}: run {ROUTER}, or look at the log of `up`"
+        yield StatusProblem(
+            "no router runs", waits or "no query is answered", f"run {ROUTER}, or look at the log of `up`"
+        )
     elif unheard and not (names and not group.unowned and not group.waiting):
         how = "; ".join(_kill(name, status) for name in unheard)
-        yield (
-            f"router {', '.join(unheard)} says that it is ready, and its group does not hear of it"
-            f"{', so ' + waits if waits else ''}: it is frozen, cut off or was killed: {how}, then {ROUTER}, which "
-            f"`up` does by itself"
-        )
+        cause = f"router {', '.join(unheard)} says that it is ready, and its group does not hear of it"
+        remedy = f"it is frozen, cut off or was killed: {how}, then {ROUTER}, which `up` does by itself"
+        yield StatusProblem(cause, waits or "what it should answer waits", remedy)
 
 
 def _kill(name: str, status: Status) -> str:
     return f"`kill -KILL {status.pids[name]}` on its machine" if name in status.pids else "kill it"
 
 
-def _of_readers(group: GroupStatus, status: Status) -> Iterator[str]:
+def _of_readers(group: GroupStatus, status: Status) -> Iterator[StatusProblem]:
     for topic, partitions in group.unowned.items():
         numbers = _listed(partitions)
-        yield f"group {group.group}: nobody reads partitions {numbers} of {topic}: restart its processes"
+        cause = f"group {group.group}: nobody reads partitions {numbers} of {topic}"
+        yield StatusProblem(cause, "their records wait", "restart its processes", model=group.model or "")
     kind = "router" if group.model is None else f"host of {group.model}"
     for member in group.members:
         waiting = [one for one in group.waiting if one.partition in member.partitions.get(one.topic, ())]
@@ -161,14 +217,14 @@ def _of_readers(group: GroupStatus, status: Status) -> Iterator[str]:
             continue
         who, waits = f"{kind} {member.instance} on {member.host}", _waits(waiting, status.at_s)
         if all(one.stands_still for one in waiting):
-            how = _kill(member.instance, status)
-            yield (
-                f"{who} finishes nothing, and {waits}: do its models answer (`clipper-stream model list`)? If its "
-                f"`/livez` does not answer either, it is frozen or cut off: {how}, and `up` starts it anew"
+            remedy = (
+                f"do its models answer (`clipper-stream model list`)? If its `/livez` does not answer either, it is "
+                f"frozen or cut off: {_kill(member.instance, status)}, and `up` starts it anew"
             )
+            yield StatusProblem(f"{who} finishes nothing", waits, remedy, model=group.model or "")
         else:
-            another = ROUTER if group.model is None else f"`clipper-stream worker host {group.model} --instance NAME`"
-            yield f"{who} is behind, and {waits}: run another by {another}, or ask less"
+            remedy = f"run another by {_another(group)}, or ask less"
+            yield StatusProblem(f"{who} is behind", waits, remedy, model=group.model or "")
 
 
 def _waits(waiting: Iterable[WaitingRecords], at_s: float) -> str:
@@ -188,102 +244,110 @@ def _listed(partitions: tuple[int, ...]) -> str:
 
 
 # --- manifests and hosts --------------------------------------------------------------------------------------------
-def _of_manifests(status: Status) -> Iterator[str]:
+def _of_manifests(status: Status) -> Iterator[StatusProblem]:
     for name, application in status.applications.items():
         for version in application.versions:
             if version.declared is None:
-                yield f"application {name}: model {version.model} is not declared: run `clipper-stream apply`"
+                cause, remedy = f"model {version.model} is not declared", "run `clipper-stream apply`"
+                yield StatusProblem(cause, "no query asks it", remedy, name, version.model)
     for key, why in status.unreadable.items():
-        yield f"manifest {key} cannot be read: {why}"
+        yield StatusProblem(f"manifest {key} cannot be read: {why}", "nothing is shown of it")
 
 
-def _of_hosts(one: ModelStatus, status: Status) -> Iterator[str]:
+def _of_hosts(one: ModelStatus, status: Status) -> Iterator[StatusProblem]:
     if status.cluster is None:
         return  # who may not ask the groups does not know
     hosts = one.hosts or 0
     for name in one.unheard if hosts < one.replicas else ():
-        yield (
-            f"host {name} of model {one.ref} says that it is ready, and its group does not hear of it: it is frozen, "
-            f"cut off or was killed: {_kill(name, status)}, then "
-            f"`clipper-stream worker host {one.ref} --instance {name}`, which `up` does by itself"
+        yield StatusProblem(
+            f"host {name} of model {one.ref} says that it is ready, and its group does not hear of it",
+            "it answers nothing",
+            f"it is frozen, cut off or was killed: {_kill(name, status)}, then {_host(one.ref, name)}, which `up` does "
+            f"by itself",
+            model=one.ref,
         )
     if hosts < one.replicas - len(one.unheard) - len(one.failed):
-        yield (
-            f"model {one.ref} has {hosts} of {one.replicas} hosts: "
-            f"run `clipper-stream worker host {one.ref} --instance NAME`, or look at the log of `up`"
-        )
+        cause, remedy = f"model {one.ref} has {hosts} of {one.replicas} hosts", f"run {_host(one.ref)}"
+        effect = "its queries wait for fewer hosts" if hosts else "no query asks it"
+        yield StatusProblem(cause, effect, f"{remedy}, or look at the log of `up`", model=one.ref)
 
 
 # --- applications ---------------------------------------------------------------------------------------------------
-def application_reasons(application: ApplicationStatus, now_s: float) -> list[str]:
+def application_problems(application: ApplicationStatus, now_s: float) -> list[StatusProblem]:
     """What is wrong with one application and the versions that it uses."""
     used = {one.model: one.declared for one in application.versions if one.declared is not None}
     return [
-        *(line for _, model in sorted(used.items()) for line in _of_model(model, is_counted=False)),
+        *(found for _, model in sorted(used.items()) for found in _of_model(model, is_counted=False)),
         *_of_applications({application.name: application}, now_s),
     ]
 
 
-def _of_applications(applications: Mapping[str, ApplicationStatus], now_s: float) -> Iterator[str]:
+def _of_applications(applications: Mapping[str, ApplicationStatus], now_s: float) -> Iterator[StatusProblem]:
     for name, each in applications.items():
         yield from _of_answers(name, each)
+        yield from _of_drift(name, each)
     for name, each in applications.items():
         yield from _of_trials(name, each, now_s)
 
 
-def _of_model(model: ModelStatus, *, is_counted: bool) -> Iterator[str]:
+def _of_model(model: ModelStatus, *, is_counted: bool) -> Iterator[StatusProblem]:
     """What its hosts say; whether enough of them serve is told by `_of_hosts` where these are counted."""
     if model.retired:
         return
     for instance, reason in model.failed.items():
-        yield (
-            f"host {instance} of model {model.ref} failed: {reason}: "
-            f"correct the model or its manifest, then `clipper-stream apply`, or look at the host's log"
-        )
+        remedy = "correct the model or its manifest, then `clipper-stream apply`, or look at the host's log"
+        cause = f"host {instance} of model {model.ref} failed: {reason}"
+        yield StatusProblem(cause, "it answers nothing", remedy, model=model.ref)
     if model.hosts == 0 and model.replicas and not is_counted and not model.failed:
         waiting = f" ({', '.join(model.starting)} not yet)" if model.starting else ""
-        yield (
-            f"model {model.ref}: none of {model.replicas} hosts is ready{waiting}, so no query asks it: "
-            f"wait for its start, or run `clipper-stream worker host {model.ref} --instance NAME`"
-        )
+        cause, remedy = f"model {model.ref}: none of {model.replicas} hosts is ready{waiting}", _host(model.ref)
+        yield StatusProblem(cause, "no query asks it", f"wait for its start, or run {remedy}", model=model.ref)
 
 
-def _of_answers(name: str, application: ApplicationStatus) -> Iterator[str]:
+def _of_answers(name: str, application: ApplicationStatus) -> Iterator[StatusProblem]:
     """Answers that come too late or are defaults, and versions that answer too seldom."""
     seconds = f"in the last {application.window_s} s"
     for version in application.versions:
         errors, late = (version.unanswered.get(reason, 0) for reason in ("error", "late"))
         if errors > MOST_ERRORS_RATIO * version.queries:
-            retire, abort = (
-                f"`clipper-stream model retire {version.model} -a {name}`",
-                f"`clipper-stream model abort {version.model} -a {name}`",
-            )
-            yield (
-                f"application {name}: model {version.model} failed {errors} of {version.queries} queries {seconds}: "
-                f"{version.said or 'no reason given'}: correct it, or take it out by "
-                f"{retire if version.stage == 'live' else abort}"
-            )
+            said = version.said or "no reason given"
+            cause = f"model {version.model} failed {errors} of {version.queries} queries {seconds}: {said}"
+            yield _to_take_out(name, version, cause, "others answer these, or the default does", "correct it, or")
         elif version.queries >= LEAST_ASKED and late > MOST_LATE_RATIO * version.queries:
-            yield (
-                f"application {name}: model {version.model} was late {late} of {version.queries} times {seconds}: "
-                f"{_slowness(name, application)}"
-            )
+            cause = f"model {version.model} was late {late} of {version.queries} times {seconds}"
+            yield StatusProblem(cause, "answers come without it", _slowness(name, application), name, version.model)
     if application.queries < LEAST_ASKED:
         return
-    own = {reason: count for reason, count in application.defaults.items() if reason not in {*REFUSALS, LOW_CONFIDENCE}}
-    defaults, latency, objective_ms = sum(own.values()), application.latency, application.objective_ms
-    if defaults > max(1.0, MISSED_RATIO * application.queries):
+    own, latency, objective_ms = application.unanswered, application.latency, application.objective_ms
+    if (defaults := sum(own.values())) > max(1.0, MISSED_RATIO * application.queries):
         counts = sorted(own.items(), key=itemgetter(1), reverse=True)
         reasons = "; ".join(f"{reason} {count}: {REASONS.get(reason, 'unknown here')}" for reason, count in counts)
-        yield (
-            f"application {name}: {defaults} of {application.queries} queries {seconds} got the default ({reasons}): "
-            f"{_remedy(counts[0][0], name, application)}"
-        )
+        cause = f"{defaults} of {application.queries} queries {seconds} got the default ({reasons})"
+        yield StatusProblem(cause, "no model answered them", _remedy(counts[0][0], name, application), name)
     elif objective_ms is not None and latency is not None and latency.p99_ms > objective_ms:
-        yield (
-            f"application {name}: the 99th percentile of its answers is {latency.p99_ms:.0f} ms {seconds}, above its "
-            f"objective of {objective_ms} ms: {_slowness(name, application)}"
+        cause = (
+            f"the 99th percentile of its answers is {latency.p99_ms:.0f} ms {seconds}, above its objective of "
+            f"{objective_ms} ms"
         )
+        yield StatusProblem(cause, "one caller in a hundred waits too long", _slowness(name, application), name)
+
+
+def _of_drift(name: str, application: ApplicationStatus) -> Iterator[StatusProblem]:
+    for version in application.versions:
+        if (drift := version.drift) is not None and drift.ago_s < DRIFTED_S:
+            risen = f"has risen from {drift.loss_before:.3f} to {drift.loss_after:.3f} within the last hour"
+            remedy = f"`clipper-stream application history {name}` has what changed: put a newer one on trial, or"
+            cause = f"the loss of model {version.model} {risen}"
+            yield _to_take_out(name, version, cause, "more of its answers are wrong", remedy)
+
+
+def _to_take_out(name: str, version: VersionStatus, cause: str, effect: str, remedy: str) -> StatusProblem:
+    retire, abort = (
+        f"`clipper-stream model retire {version.model} -a {name}`",
+        f"`clipper-stream model abort {version.model} -a {name}`",
+    )
+    action, command = ("retire", retire) if version.stage == "live" else ("abort", abort)
+    return StatusProblem(cause, effect, f"{remedy} take it out by {command}", name, version.model, action)
 
 
 def _remedy(reason: str, name: str, application: ApplicationStatus) -> str:
@@ -310,15 +374,15 @@ def _slowness(name: str, application: ApplicationStatus) -> str:
     )
 
 
-def _of_trials(name: str, application: ApplicationStatus, now_s: float) -> Iterator[str]:
+def _of_trials(name: str, application: ApplicationStatus, now_s: float) -> Iterator[StatusProblem]:
     asked = {version.model: version.queries for version in application.versions}
     for trial in application.trials:
         if not trial.feedbacks and _long_enough(trial, asked.get(trial.model, 0), now_s):
             since = f"for {(now_s - trial.since_s) / 60:.0f} min" if trial.since_s is not None else "so far"
-            yield (
-                f"application {name}: trial {trial.model} got no feedback {since}: send labels with the ids of its "
-                f"queries, or end it by `clipper-stream model abort {trial.model} -a {name}`"
-            )
+            abort = f"`clipper-stream model abort {trial.model} -a {name}`"
+            remedy = f"send labels with the ids of its queries, or end it by {abort}"
+            cause = f"trial {trial.model} got no feedback {since}"
+            yield StatusProblem(cause, "nothing can be decided", remedy, name, trial.model, "abort")
 
 
 def _long_enough(trial: TrialStatus, asked: int, now_s: float) -> bool:

@@ -30,7 +30,7 @@ from clipper_agents.settings import Settings
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.problems import reasons_of
+from clipper_agents.status.problems import problems_of
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.forked_process import WorkerTemplate
@@ -222,7 +222,7 @@ class Deployment:
             return own
         cluster = replace(cluster, dead_letters=0)  # what a client sends is no fault of who serves
         builder = StatusBuilder(facts=self._facts, recent=TrafficWindow(), now_s=time.time(), cluster=cluster)
-        return reasons_of(builder.status(self.catalogue.prefix, {}))
+        return [*map(str, problems_of(builder.status(self.catalogue.prefix, {})))]
 
     async def _start_gateway(self, specs: list[ChildSpec]) -> None:
         """A deployment whose gateway cannot start goes on: everything else works without it."""

@@ -21,7 +21,7 @@ from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch, readable_partitions
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus, Status
-from clipper_agents.status.problems import application_reasons, reasons_of
+from clipper_agents.status.problems import StatusProblem, application_problems, problems_of
 from clipper_agents.status.processes import NO_METRICS, ServedMetrics, read_metrics
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
@@ -39,8 +39,9 @@ STATUSES_A_SECOND, MODELS_A_SECOND = 20, 250
 """Applications that are looked at in a second, in turns: of more than these each is some seconds old, and of more than
 two hundred a point is taken more seldom than every ten seconds. The whole deployment is looked at each second, and more
 seldom where it has more models."""
-SCRAPE_S, LOOKED_TICKS, MOST_SCRAPED = 10.0, 30, 12
-"""Between two readings of metrics; so long is something looked at by whoever asked for it once; hosts of a reading."""
+SCRAPE_S, LOOKED_TICKS, MOST_SCRAPED, TREND_POINTS = 10.0, 30, 12, 30
+"""Between two readings of metrics; so long is something looked at by whoever asked for it once; hosts of a reading;
+points of a sparkline, five minutes."""
 READING, SILENT = "the topics are being read", "no broker answers"
 
 
@@ -55,6 +56,7 @@ class LiveView:
         stale_reason: Why it does not follow now; empty while it does.
         tick: Seconds seen.
         cluster: What brokers and groups say.
+        trends: The last rates of queries of each application, a point in each step of the history.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class LiveView:
         """With the tick in which it was made, the oldest first."""
         self._status: tuple[int, Status] | None = None
         self._step, self._began_tick = -1, 0
+        self.trends: dict[str, tuple[float, ...]] = {}
         self._kept: set[str] = set()
         """Applications that have a point in this step of the history, which began at a tick."""
 
@@ -132,13 +135,12 @@ class LiveView:
             self._status = self.tick, found
         return self._status[1]
 
-    def reasons(self) -> Sequence[str]:
-        """What is wrong, a line each with what helps."""
-        return [*filter(None, [self.history.reason]), *reasons_of(self.status())]
-
-    def problems(self, name: str) -> Sequence[str]:
-        """What is wrong with one application, as it was seen last."""
-        return application_reasons(self._statuses[name][1], self.at_s) if name in self._statuses else ()
+    def problems(self, name: str | None = None) -> Sequence[StatusProblem]:
+        """What is wrong: of the whole deployment, or with one application alone, as it was seen last."""
+        if name is not None:
+            return application_problems(self._statuses[name][1], self.at_s) if name in self._statuses else ()
+        own = [StatusProblem(self.history.reason, "charts have gaps")] if self.history.reason else []
+        return [*own, *problems_of(self.status())]
 
     def models(self) -> Mapping[str, ModelStatus]:
         """Every declared version, by `name:version`."""
@@ -242,6 +244,8 @@ class LiveView:
         found = ((name, one) for name, (tick, one) in self._statuses.items() if tick >= self._began_tick)
         fresh = {name: point_of(one) for name, one in found if name not in self._kept}
         self._kept |= fresh.keys()
+        rates = {name: (point[""]["queries_per_s"],) for name, point in fresh.items()}
+        self.trends = {name: (*self.trends.get(name, ()), *rates.get(name, ()))[-TREND_POINTS:] for name in names}
         await asyncio.to_thread(self.history.add, now_s, fresh)
 
     async def _scrape(self) -> None:

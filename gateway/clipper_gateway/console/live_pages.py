@@ -8,16 +8,16 @@ Rules of this file:
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
+from clipper_agents.status.health import Gauge, board, unanswered_ratio, worst
 from clipper_agents.status.model import ApplicationStatus, VersionStatus
-from clipper_agents.status.problems import reasons_of
+from clipper_agents.status.problems import UNKNOWN, StatusProblem
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.page import Page, PageRequest, sheet_of
 from clipper_gateway.errors import Refusal
@@ -30,33 +30,69 @@ APPLICATIONS, MODELS, CHANGES = 200, 100, 50
 """Rows of a sheet."""
 SHOWN_EVENTS, MARKS = 10, 50
 """The newest, in the overview and in the charts of an application."""
-OF_ALL = "something is wrong with the whole deployment, so answers may not come: ask its operator"
+OF_ALL = StatusProblem("something is wrong with the whole deployment", "answers may not come", "ask its operator")
+OF_PIPELINE = {"good": "serves", "warn": "serves", "bad": "down", "unknown": "not known"}
 """For who does not see all of it."""
 MARKED_S = 48 * 3600.0
 """As far back as charts go."""
 
 
 # --- the deployment -------------------------------------------------------------------------------------------------
+SORTED_BY: Mapping[str, Callable[[ApplicationStatus], float]] = {
+    "queries": lambda one: one.queries_per_s,
+    "p99": lambda one: one.latency.p99_ms if one.latency else -1.0,
+    "unanswered": lambda one: unanswered_ratio([one]),
+    "feedback": lambda one: one.feedback_per_s,
+    "lag": lambda one: sum(each.declared.lag or 0 for each in one.versions if each.declared),
+    "trials": lambda one: len(one.trials),
+}
+"""What applications can be sorted by, the largest first."""
+
+
 def overview(view: LiveView, request: PageRequest) -> Page:
-    """Every application in a line, what is wrong, and what happened last."""
-    part, sees_all = request.text("q").lower(), request.caller.applications is None
+    """What is wrong, the health of what all applications share, every application in a line, and what happened last."""
+    part, order = request.text("q").lower(), request.text("sort") or "state"
+    sees_all = request.caller.applications is None
     seen = [one for one in view.applications() if request.sees(one.name)]
-    hosted = [one for one in view.models().values() if not one.colocated and not one.retired] if sees_all else []
+    wrong, gauges = _wrong(view, request, seen), board(view.status(), seen)
+    pipeline = worst(gauges[:2])
+    if not sees_all:
+        gauges = [Gauge("Pipeline", OF_PIPELINE[pipeline], "", pipeline), gauges[-1]]
+    found = [one for one in seen if part in one.name]
+    if order != "application":
+        found.sort(key=SORTED_BY.get(order, lambda one: len(wrong.get(one.name, ()))), reverse=True)
     events = (one for one in reversed(view.facts.events) if sees_all or request.sees(one.application or ""))
-    sheet = sheet_of([one for one in seen if part in one.name], request, APPLICATIONS)
     data = {
         "q": part,
-        "sheet": sheet,
-        "problems": {one.name: len(view.problems(one.name)) for one in sheet.rows},
+        "order": order,
+        "orders": ("state", "application", *SORTED_BY),
+        "sheet": sheet_of(found, request, APPLICATIONS),
+        "problems": wrong,
         "applications": len(seen),
-        "queries_per_s": sum(one.queries_per_s for one in seen),
-        "feedback_per_s": sum(one.feedback_per_s for one in seen),
-        "trials": sum(len(one.trials) for one in seen),
-        "hosts": (sum(one.hosts or 0 for one in hosted), sum(one.replicas for one in hosted)) if sees_all else (),
-        "reasons": _reasons(view, request),
+        "gauges": gauges,
+        "pipeline": pipeline,
+        "is_well": not wrong and worst(gauges) == "good",
+        "trends": view.trends,
         "events": [*islice(events, SHOWN_EVENTS)],
     }
     return _page(view, request, "overview.html", "Overview", **data)
+
+
+def _wrong(view: LiveView, request: PageRequest, seen: Iterable[ApplicationStatus]) -> dict[str, list[StatusProblem]]:
+    """What is wrong, by application, those with most first; before them, under "", with the whole deployment."""
+    found, users = defaultdict[str, list[StatusProblem]](list), defaultdict[str, set[str]](set)
+    for one in seen:
+        for version in one.versions:
+            users[version.model].add(one.name)
+    for problem in view.problems():
+        for name in [problem.application] if problem.application else users.get(problem.model, [""]):
+            found[name].append(problem)
+    if request.caller.applications is not None:
+        is_wrong = any(not one.model and one.effect != UNKNOWN for one in found[""])
+        found.update({one.name: [*view.problems(one.name)] for one in seen}, **{"": [OF_ALL] * is_wrong})
+    shown = {"", *(one.name for one in seen)}
+    ordered = sorted(found.items(), key=lambda pair: (pair[0] != "", -len(pair[1]), pair[0]))
+    return {name: problems for name, problems in ordered if problems and name in shown}
 
 
 def models(view: LiveView, request: PageRequest) -> Page:
@@ -92,19 +128,6 @@ def _cache_hits(versions: Iterable[VersionStatus]) -> float | None:
     return sum(ratio * count for ratio, count in known) / queries if queries else None
 
 
-def drift(view: LiveView, request: PageRequest) -> Page:
-    """The newest detection of each version whose loss has changed."""
-    declared = view.facts.declared
-    applications = [one for name, one in declared.manifests.applications.items() if request.sees(name)]
-    found = sorted(declared.drifts.values(), key=attrgetter("at_ms"), reverse=True)
-    data = {
-        "sheet": sheet_of([one for one in found if request.sees(one.application)], request, CHANGES),
-        "watched": sum(one.drift is not None for one in applications),
-        "applications": len(applications),
-    }
-    return _page(view, request, "drift.html", "Drift", **data)
-
-
 def changes(view: LiveView, request: PageRequest) -> Page:
     """Who changed what and why, the newest first: of all applications or of one; or one change with its difference."""
     name, revision, declared = request.text("application"), int(request.number("revision", 0)), view.facts.declared
@@ -129,7 +152,7 @@ def application(view: LiveView, request: PageRequest) -> Page:
     data = {
         "name": name,
         "status": status,
-        "reasons": view.problems(name),
+        "problems": _wrong(view, request, [status]),
         "marks": _marks(view, name),
         "reason_texts": REASONS,
     }
@@ -178,15 +201,6 @@ def _application(view: LiveView, name: str) -> tuple[ApplicationManifest, Applic
 def _page(view: LiveView, request: PageRequest, template: str, title: str, **data: Any) -> Page:
     state = {"at_s": view.at_s, "stale": view.stale_reason, "is_live": True, "can_operate": request.can_operate}
     return Page(template=template, title=title, data=state | data)
-
-
-def _reasons(view: LiveView, request: PageRequest) -> Sequence[str]:
-    names = request.caller.applications
-    if names is None:
-        return view.reasons()
-    found = [line for name in sorted(names) if view.application(name) is not None for line in view.problems(name)]
-    status = replace(view.status(), applications={})
-    return [*found, *([OF_ALL] if status.cluster is not None and reasons_of(status) else [])]
 
 
 def _marks(view: LiveView, name: str) -> list[tuple[float, str]]:

@@ -1,24 +1,23 @@
 """The pages of the console by their paths, with what those read that do not follow the deployment."""
 
+import re
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeAlias
-
-import msgspec
 
 from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter, NoSuchLetter, opened_letters
 from clipper_agents.kafka.reader import Range
 from clipper_agents.status.query_history import QueryHistoryReader, partitions_of_query
 from clipper_gateway.console import live_pages
 from clipper_gateway.console.follower import LiveView
-from clipper_gateway.console.history import ApplicationSeries
 from clipper_gateway.console.page import Page, PageRequest
 from clipper_gateway.errors import Refusal
+from clipper_stream.errors import shown
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -30,8 +29,8 @@ LIVE_PAGES: Mapping[str, LivePage] = {
     "/applications/{name}/trials/{ref}": live_pages.trial,
     "/models": live_pages.models,
     "/changes": live_pages.changes,
-    "/drift": live_pages.drift,
 }
+POSITION = re.compile(r"[0-9]{1,18}")
 SEARCHED_LETTERS = 2_000
 """Positions that a look at the dead letters goes back: a second's reading."""
 SHOWN_LETTERS = 50
@@ -63,7 +62,8 @@ class Pages:
     async def _live(self, make: LivePage, request: PageRequest) -> Page:
         if self._view.is_read:
             return make(self._view, request)
-        return _page(request, "loading.html", "Console", is_live=True, stale=self._view.stale_reason, at_s=time.time())
+        state = {"is_live": True, "stale": self._view.stale_reason, "at_s": time.time()}
+        return replace(_page(request, "loading.html", "Console", **state), status=HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _opened_letters(self, request: PageRequest) -> AbstractAsyncContextManager[DeadLetterReader]:
         if request.caller.applications is not None:
@@ -86,10 +86,11 @@ class Pages:
         return _page(request, "dead_letters.html", "Dead letters", before=oldest if oldest > first else None, **data)
 
     async def _letter(self, request: PageRequest) -> Page:
-        position = request.path["position"]
+        if not POSITION.fullmatch(position := request.path["position"]):
+            raise Refusal(404, f"{shown(position)} is no position of a dead letter")
         try:
             async with self._opened_letters(request) as letters:
-                letter = await letters.at(int(position) if position.isdecimal() else -1)
+                letter = await letters.at(int(position))
         except NoSuchLetter as error:
             raise Refusal(404, str(error)) from error
         return _page(request, "dead_letter.html", f"Dead letter {letter.position}", letter=letter)
@@ -106,18 +107,6 @@ class Pages:
         asked = {"id": query_id, "application": application, "context": context, "hours": hours}
         title = f"Query {query_id}" if query_id else "One query"
         return _page(request, "query.html", title, asked=asked, history=history)
-
-
-def series_json(series: ApplicationSeries, after_s: float = 0.0) -> bytes:
-    """Return the points of a series later than a time, as JSON; what is not known is null."""
-    first = bisect_right(series.times_s, after_s)
-
-    def points(columns: Mapping[str, list[float | None]]) -> dict[str, list[float | None]]:
-        return {name: one[first:] for name, one in columns.items()}
-
-    versions = {ref: points(columns) for ref, columns in series.versions.items()}
-    content = {"step_s": series.step_s, "times_s": series.times_s[first:], "values": points(series.values)}
-    return msgspec.json.encode({**content, "versions": versions})
 
 
 def _page(request: PageRequest, template: str, title: str, **data: Any) -> Page:

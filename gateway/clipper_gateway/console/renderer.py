@@ -6,12 +6,10 @@ Rules of this file:
   nothing else, so that all viewers with the same rights share it.
 """
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
@@ -25,10 +23,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 UNKNOWN = "-"
 SHOWN_CHARACTERS = 4_000
 """Of an output: a screen or two."""
-CACHED = ("action_form", "application", "row_head", "row_tail", "model", "trial", "revision", "time", "stage")
+CACHED = ("action_form", "application", "sparkline", "model", "trial", "revision", "time", "stage")
 """Macros of what a page has by the hundred, and the same every second."""
-SUBJECT = re.compile(r"\b(?P<kind>application|model) (?P<name>[A-Za-z0-9:-]+)")
-"""Of a problem, see `clipper_agents.status.problems`."""
 
 
 class Renderer:
@@ -43,7 +39,7 @@ class Renderer:
         self._parts = cast("Any", environment.get_template("macros.html").module)
         for name in CACHED:
             setattr(self._parts, name, lru_cache(4096)(getattr(self._parts, name)))
-        environment.filters["code"] = self._parts.code
+        environment.filters |= {"code": self._parts.code, "command": self._parts.command}
         environment.globals.update(static=static, action_button=self._action_button, ui=self._parts)
         for name in environment.list_templates():  # compiled now, not beside predictions
             environment.get_template(name)
@@ -88,17 +84,14 @@ def figure(form: str, unit: str = "", per: float = 1.0, below: float = 0.0, smal
     return write
 
 
-def about(problem: str) -> str:
-    """Return the URL of what a problem is about; empty when it is about the whole deployment.
+def polyline(values: Sequence[float]) -> str:
+    """Return the points of a curve that is two units wide a value and 16 high.
 
-    >>> about("application digits: trial svm:2 got no feedback"), about("no router runs")
-    ('/console/applications/digits', '')
+    >>> polyline((0.0, 5.0, 10.0))
+    '0,15 2,8 4,1'
     """
-    found = SUBJECT.search(problem)
-    if found is None:
-        return ""
-    page = "applications/" if found["kind"] == "application" else "models?model="
-    return f"/console/{page}{quote(found['name'].rstrip(':'), safe='')}"
+    top = max(values, default=0.0) or 1.0
+    return " ".join(f"{2 * at},{15 - 14 * value / top:.0f}" for at, value in enumerate(values))
 
 
 def as_json(value: Any) -> str:
@@ -119,7 +112,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "rate": figure(",.0f", "/s", below=100, small=",.1f"),
     "moment": lambda at_s: when(round(1000 * at_s)),
     "span": span,
-    "about": about,
+    "polyline": polyline,
     "diff_kind": lambda line: {"+": "add", "-": "del"}.get(line[:1], ""),
     "json": as_json,
     "output": lambda said: as_json(said.outputs if said.output is msgspec.UNSET else said.output),

@@ -11,6 +11,7 @@ Rules of this file:
 import asyncio
 import hashlib
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -19,8 +20,9 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
+import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response
@@ -35,7 +37,7 @@ from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.history import SeriesHistory
 from clipper_gateway.console.live_updates import LiveUpdates
 from clipper_gateway.console.page import PageRequest
-from clipper_gateway.console.pages import Pages, series_json
+from clipper_gateway.console.pages import Pages
 from clipper_gateway.console.renderer import Renderer
 from clipper_gateway.console.sessions import Sessions
 from clipper_gateway.errors import Refusal
@@ -59,6 +61,8 @@ MOST_FORM_BYTES = 64 * 1024
 MOST_STREAMS, MOST_HOURS = 100, 48
 AGAIN_S = 10.0
 NO_FIELD = [""]
+REFERRED = re.compile(r"https?://[^/?#]*(?P<page>/console/(?!log)[!-~]*)")
+"""A page of a console but those to sign in and out."""
 
 
 class Console:
@@ -154,21 +158,18 @@ class Console:
     async def _series(self, call: HttpCall) -> Response:
         request, now_s = _request(call.caller, call.path, call.query), time.time()
         since_s = now_s - 3600.0 * min(request.number("hours", 1), MOST_HOURS)
-
-        def read() -> bytes:
-            return series_json(self._history.series(call.path["name"], since_s, now_s), request.number("after", 0))
-
-        return Response(await asyncio.to_thread(read), 200, NOT_KEPT, "application/json")
+        found = await asyncio.to_thread(self._history.series, call.path["name"], since_s, now_s)
+        return Response(msgspec.json.encode(found), 200, NOT_KEPT, "application/json")
 
     async def _stream(self, call: HttpCall) -> Response:
         if self._streams >= MOST_STREAMS:
             raise Refusal(503, f"{MOST_STREAMS} pages are followed already: close some", retry_after_s=AGAIN_S)
         asked = call.query.get("page", "")
-        url = urlsplit(asked)
-        scope = {"type": "http", "method": "GET", "path": unquote(url.path)}
+        path, _, query = asked.partition("?")
+        scope = {"type": "http", "method": "GET", "path": unquote(path)}
         for path, (match, found) in ((path, route.matches(scope)) for path, route in self._live.items()):
             if match is Match.FULL:
-                request = _request(call.caller, found["path_params"], QueryParams(url.query))
+                request = _request(call.caller, found["path_params"], QueryParams(query))
                 key = asked, call.caller.applications, call.caller.rights
                 updates = self._updates.stream(key, partial(self._pages.builders[path], request))
                 return EventSourceResponse(self._until_refused(call, updates))
@@ -193,9 +194,8 @@ class Console:
         if not call.body:
             return self._html("login.html", {}, call.caller, call.headers)
         cookie = await self._sessions.sign_in(call, self._asked(call, is_own=False).get("key", NO_FIELD)[-1])
-        asked = urlsplit(call.headers.get("referer", ""))._replace(scheme="", netloc="")  # what could not be seen
-        is_page = asked.path.startswith("/console/") and not asked.path.startswith("/console/log")
-        return RedirectResponse(asked.geturl() if is_page else "/console", 303, {"set-cookie": cookie})
+        asked = REFERRED.fullmatch(call.headers.get("referer", ""))  # the page that could not be seen
+        return RedirectResponse(asked["page"] if asked else "/console", 303, {"set-cookie": cookie})
 
     async def _logout(self, call: HttpCall) -> Response:
         self._asked(call)

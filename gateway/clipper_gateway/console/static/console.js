@@ -58,6 +58,7 @@
   }
 
   function swap(regions) {
+    const focused = document.activeElement;
     for (const [name, html] of Object.entries(regions)) {
       const region = document.getElementById(name);
       if (!region) return location.reload(); // another page now: it was loading, or what it shows has ended
@@ -65,6 +66,7 @@
       fresh.innerHTML = html;
       patchChildren(region, fresh.content);
     }
+    if (focused.isConnected && focused !== document.activeElement) focused.focus(); // a row that was moved
     heard();
   }
 

@@ -38,14 +38,14 @@ def test_pages_get_what_was_read(view):
     assert (seen.name, seen.queries_per_s) == ("digits", 10.0)
     assert view.application("digits").queries_per_s == 10.0
     assert view.application("nobody") is None
-    assert "host host.rf.2.0 of model rf:2 failed: no module named shop" in "\n".join(view.reasons())
+    assert "host host.rf.2.0 of model rf:2 failed: no module named shop" in "\n".join(map(str, view.problems()))
     assert len(view.problems("digits")) == 3
     assert view.problems("nobody") == ()
 
 
 def test_a_version_with_fewer_hosts_than_it_should_have_is_told(view):
     report(view.facts, "svm:1", "host.svm.1.1", "starting")
-    assert "model svm:1 has 1 of 2 hosts" in "\n".join(view.reasons())
+    assert "model svm:1 has 1 of 2 hosts" in "\n".join(map(str, view.problems()))
 
 
 def test_what_several_look_at_is_made_once_a_second(view):
@@ -74,6 +74,7 @@ async def test_each_application_has_a_point_in_each_ten_seconds(view):
         view.look()
         await view.keep(int(NOW_S) + second)
     assert [len(rates(view, name)) for name in names] == [1] * 19
+    assert (view.trends["digits"], view.trends[names[0]]) == ((10.0,), (0.0,))
     assert rates(view, "digits") == [10.0]
 
 
@@ -141,7 +142,7 @@ async def test_a_kafka_that_is_away_is_waited_for_and_told(fresh):
 def test_a_history_that_is_not_kept_is_told(tmp_path, open_history):
     (tmp_path / "file").write_text("")
     view = LiveView(*NO_KAFKA, open_history("file/history"), lambda: NOW_S)
-    assert view.reasons()[0].startswith("the console keeps no history: ")
+    assert view.problems()[0].cause.startswith("the console keeps no history: ")
     assert view.applications() == []
     assert DIGITS.name not in view.facts.declared.manifests.applications
 

