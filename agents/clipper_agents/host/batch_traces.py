@@ -5,7 +5,7 @@ For a batch without a sampled row no clock is read.
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import SpanKind
 
@@ -34,31 +34,32 @@ class BatchTraces:
         now_ns, now_s, outcome = time.time_ns(), time.monotonic(), timed.outcome
         taken_ns = now_ns - round((now_s - taken_at_s) * 1e9)
         began_ns = now_ns - round((now_s - timed.began_s) * 1e9) if timed.began_s else taken_ns
-        batch = {"clipper.model": self._ref, "clipper.batch.rows": len(outcome.outputs)}
+        batch: dict[str, Any] = {"clipper.batch.rows": len(outcome.outputs)}
         if outcome.failed:
             batch["clipper.rows.failed"] = len(outcome.failed)
         if outcome.error is not None:
             batch["error.type"] = type(outcome.error).__name__
-        for span, count in spans:
+        for span in spans:
             span.add_event("batch", at_ns=taken_ns)
             span.add_event("model", at_ns=began_ns)
             span.add_event("outputs", at_ns=began_ns + round(timed.latency_s * 1e9))
-            span.end({**batch, "clipper.rows": count}, now_ns)
+            span.end(batch, now_ns)
 
     def late(self, rows: Iterable[RowSpan]) -> None:
         """Record rows that were dropped past their deadlines, before a batch."""
-        for span, count in self._begun(rows):
-            span.end({"clipper.model": self._ref, "clipper.rows": count, "error.type": "late"})
+        for span in self._begun(rows):
+            span.end({"error.type": "late"})
 
-    def _begun(self, rows: Iterable[RowSpan]) -> "list[tuple[WorkerSpan, int]]":
-        """Return a span for each sampled query, since its rows began to wait, and how many they are."""
-        begin = self._recorder.begin if self._recorder is not None else None
-        return [
-            (begin(self._name, self._kind, query.parent, round(request.admitted_s * 1e9)), count)
-            for request, start, stop in rows
-            for query in request.traced
-            if begin is not None and (count := min(stop, query.stop) - max(start, query.start)) > 0
-        ]
+    def _begun(self, rows: Iterable[RowSpan]) -> "list[WorkerSpan]":
+        """Return a span for each sampled query, since its rows began to wait."""
+        spans = list["WorkerSpan"]()
+        for request, start, stop in rows if self._recorder is not None else ():
+            for query in request.traced:
+                count, since_ns = min(stop, query.stop) - max(start, query.start), round(request.admitted_s * 1e9)
+                if count > 0:
+                    about = {"clipper.model": self._ref, "clipper.rows": count}
+                    spans.append(self._recorder.begin(self._name, self._kind, query.parent, about, since_ns))
+        return spans
 
 
 UNTRACED = BatchTraces()

@@ -30,29 +30,39 @@ class WorkerSpan:
 
     Attributes:
         context: What other spans know it by.
+        attributes: With `error.type` where something failed.
         has_ended: Whether it is on its way to the collector.
     """
 
-    __slots__ = ("_began_ns", "_events", "_kind", "_name", "_parent", "_recorder", "context", "has_ended")
+    __slots__ = ("_began_ns", "_events", "_kind", "_name", "_parent", "_recorder", "attributes", "context", "has_ended")
 
-    def __init__(self, recorder: "SpanRecorder", name: str, kind: SpanKind, parent: SpanContext, began_ns: int) -> None:
+    def __init__(
+        self,
+        recorder: "SpanRecorder",
+        name: str,
+        kind: SpanKind,
+        parent: SpanContext,
+        attributes: dict[str, Any],
+        began_ns: int,
+    ) -> None:
         self._recorder, self._name, self._kind, self._parent, self._began_ns = recorder, name, kind, parent, began_ns
         self.context = SpanContext(parent.trace_id, getrandbits(64) or 1, is_remote=False, trace_flags=_SAMPLED)
+        self.attributes, self.has_ended = attributes, False
         self._events: list[Event] = []
-        self.has_ended = False
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, at_ns: int | None = None) -> None:
         self._events.append(Event(name, attributes, at_ns))
 
     def end(self, attributes: Mapping[str, Any], ended_ns: int | None = None) -> None:
-        """Record the span, with `error.type` among its attributes where something failed."""
+        """End the span, of which these attributes too are known now."""
         self.has_ended = True
+        self.attributes |= attributes
         span = ReadableSpan(
             self._name,
             self.context,
             self._parent,
             self._recorder.resource,
-            attributes,
+            self.attributes,
             self._events,
             kind=self._kind,
             status=_FAILED if "error.type" in attributes else _UNSET,
@@ -64,13 +74,15 @@ class WorkerSpan:
 
 
 class SpanRecorder:
-    """Where the spans of a worker go, and what they have in common."""
+    """Where the spans of a process go, and what they have in common."""
 
     def __init__(self, queue: SpanProcessor, resource: Resource) -> None:
         self.queue, self.resource = queue, resource
 
-    def begin(self, name: str, kind: SpanKind, parent: SpanContext, began_ns: int | None = None) -> WorkerSpan:
-        return WorkerSpan(self, name, kind, parent, began_ns or time.time_ns())
+    def begin(
+        self, name: str, kind: SpanKind, parent: SpanContext, attributes: dict[str, Any], began_ns: int | None = None
+    ) -> WorkerSpan:
+        return WorkerSpan(self, name, kind, parent, attributes, began_ns or time.time_ns())
 
 
 class ProcessResource(Resource):

@@ -34,7 +34,7 @@ _open: list[Callable[[], object]] = []
 
 
 def start_recorder(role: str, instance: str, lost: Counter) -> "SpanRecorder | None":
-    """Return what records the spans of a worker, of whatever is sampled; None where nobody wants any."""
+    """Return what records the spans of this process, of whatever is sampled; None where nobody wants any."""
     if not _is_wanted():
         return None
     from clipper_agents.observability.span_exporter import SpanQueue, SpanRecorder, resource_of  # noqa: PLC0415
@@ -46,15 +46,13 @@ def start_recorder(role: str, instance: str, lost: Counter) -> "SpanRecorder | N
 
 def start_tracer(role: str, instance: str, lost: Counter) -> trace.Tracer | None:
     """Have this process start traces by the sampler in the variables; its tracer, or None where nobody wants any."""
-    if not _is_wanted():
+    recorder = start_recorder(role, instance, lost)
+    if recorder is None:
         return None
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an optional dependency
 
-    from clipper_agents.observability.span_exporter import SpanQueue, resource_of  # noqa: PLC0415
-
-    provider = TracerProvider(resource=resource_of(role, instance), shutdown_on_exit=False)
-    provider.add_span_processor(SpanQueue(lost))
-    _open.append(provider.shutdown)
+    provider = TracerProvider(resource=recorder.resource, shutdown_on_exit=False)
+    provider.add_span_processor(recorder.queue)
     trace.set_tracer_provider(provider)  # that of the client too
     return provider.get_tracer("clipper_stream")
 

@@ -27,45 +27,33 @@ EXAMPLE_EVERY_S = 0.1
 Record: TypeAlias = ConsumerRecord[Any, Any]
 
 
-class RecordTrace:
-    """The span in which a sampled record is processed, a query's or a feedback's."""
-
-    __slots__ = ("record", "span")
-
-    def __init__(self, record: Record, span: "WorkerSpan") -> None:
-        self.record, self.span = record, span
-
-    def end(self, about: dict[str, Any]) -> None:
-        record = self.record
-        self.span.end({**record_attributes("process", record.topic, record.partition, record.offset), **about})
-
-
 class QueryTraces:
     """Records the spans of sampled queries and feedback; nothing without a recorder.
 
     Attributes:
         recorder: As given.
         is_on: Whether anything is recorded.
-        undecided: Traces that were begun since the last decisions.
+        undecided: Spans that were begun since the last decisions.
     """
 
     def __init__(self, recorder: "SpanRecorder | None" = None, metrics: RouterMetrics | None = None) -> None:
         self.recorder, self._metrics, self.is_on = recorder, metrics, recorder is not None
-        self.undecided: list[RecordTrace] = []
+        self.undecided: list[WorkerSpan] = []
         self._example_s = 0.0
 
     # --- queries ----------------------------------------------------------------------------------------------------
-    def begin(self, record: Record, traceparent: bytes) -> RecordTrace | None:
-        """Begin the trace of a query that is sampled; None where its context has another form."""
-        trace = self._begun(record, traceparent)
-        if trace is not None:
-            self.undecided.append(trace)
-        return trace
+    def begin(self, record: Record, traceparent: bytes) -> "WorkerSpan | None":
+        """Begin the span of a query that is sampled; None where its context has another form."""
+        span = self._begun(record, traceparent)
+        if span is not None:
+            self.undecided.append(span)
+        return span
 
     def decided(self, requests: Iterable[Request]) -> None:
         """Note that all queries that were begun are decided about, and in which requests their rows are."""
-        for trace in self.undecided:
-            trace.span.add_event("decided")
+        for span in self.undecided:
+            if not span.has_ended:
+                span.add_event("decided")
         self.undecided.clear()
         for request in requests:
             request.traced.extend(_traced_rows(request))
@@ -78,62 +66,63 @@ class QueryTraces:
         """Note that predictions are in the log, at these offsets; now and then one is the example of its latency."""
         first = 0
         for records in outgoing:
-            for place, trace in records.traces:
-                about = _prediction(trace.span, records, place)
-                trace.end({**about, "clipper.prediction.offset": offsets[first + place]})
+            for place, span in records.traces:
+                about = _prediction(span, records, place)
+                span.end({**about, "clipper.prediction.offset": offsets[first + place]})
                 if records.answers is not None and records.answers.decided_at_s >= self._example_s:
                     self._example_s = records.answers.decided_at_s + EXAMPLE_EVERY_S
-                    self._keep_example(trace, records, records.answers, place)
+                    self._keep_example(span, records, records.answers, place)
             first += len(records.values)
 
-    def drop(self, traces: Iterable[RecordTrace], why: str = "partition_taken") -> None:
-        """End the traces of queries that get no prediction here: their partitions were taken away."""
-        for trace in traces:
-            if not trace.span.has_ended:
-                trace.end({"error.type": why})
+    def drop(self, spans: "Iterable[WorkerSpan]", why: str = "partition_taken") -> None:
+        """End the spans of queries that get no prediction here: their partitions were taken away."""
+        for span in spans:
+            if not span.has_ended:
+                span.end({"error.type": why})
 
-    def _keep_example(self, trace: RecordTrace, records: OutgoingRecords, answers: Answers, place: int) -> None:
+    def _keep_example(self, span: "WorkerSpan", records: OutgoingRecords, answers: Answers, place: int) -> None:
         batch, query = records.batch, records.entries[place]
         if self._metrics is not None and batch.is_registered:
             outcome = "default" if query in answers.failures else "model"
             series = self._metrics.histogram("clipper_prediction_latency_seconds", batch.application, outcome)
             latency_s = max(0.0, answers.decided_at_s - batch.queried_at_s[query])
-            series.keep_trace(latency_s, f"{trace.span.context.trace_id:032x}")
+            series.keep_trace(latency_s, f"{span.context.trace_id:032x}")
 
     # --- feedback ---------------------------------------------------------------------------------------------------
-    def begin_feedback(self, records: Iterable[Record]) -> list[RecordTrace]:
-        """Begin the traces of those of the records that are sampled."""
+    def begin_feedback(self, records: Iterable[Record]) -> "list[WorkerSpan]":
+        """Begin the spans of those of the records that are sampled."""
         sampled = ((record, read_headers(record.headers)[2]) for record in records if record.headers)
-        traces = (self._begun(record, given) for record, given in sampled if given is not None)
-        return [trace for trace in traces if trace is not None]
+        spans = (self._begun(record, given) for record, given in sampled if given is not None)
+        return [span for span in spans if span is not None]
 
-    def learned(self, traces: Iterable[RecordTrace], step: Step, forwarded: Collection[int]) -> None:
+    def learned(self, spans: "Iterable[WorkerSpan]", step: Step, forwarded: Collection[int]) -> None:
         """Note that sampled feedback was learned from in a step, or forwarded, by its offset."""
         refused = {record.offset: type(error).__name__ for record, error in step.refused}
         used = {*step.applied_feedback.values()}
-        for trace in traces:
-            offset = trace.record.offset
+        for span in spans:
+            offset = span.attributes["messaging.kafka.offset"]
             outcome = "forwarded" if offset in forwarded else "used" if offset in used else "duplicate"
-            trace.end({"clipper.feedback.outcome": refused.get(offset, outcome)})
+            span.end({"clipper.feedback.outcome": refused.get(offset, outcome)})
 
-    def _begun(self, record: Record, traceparent: bytes) -> RecordTrace | None:
+    def _begun(self, record: Record, traceparent: bytes) -> "WorkerSpan | None":
         parent = context_in(traceparent.decode("ascii", "replace"))
         if self.recorder is None or not is_sampled(parent):
             return None
-        return RecordTrace(record, self.recorder.begin(f"process {record.topic}", SpanKind.CONSUMER, parent))
+        about = record_attributes("process", record.topic, record.partition, record.offset)
+        return self.recorder.begin(f"process {record.topic}", SpanKind.CONSUMER, parent, about)
 
 
-def _traced_rows(request: Request) -> Iterator[tuple[TracedRows, RecordTrace]]:
+def _traced_rows(request: Request) -> "Iterator[tuple[TracedRows, WorkerSpan]]":
     """Yield the rows of a request that are of sampled queries, each with all rows of one entry."""
     first = 0
     for batch, slots, _ in request.asked:
         asked = {*slots} if batch.traces else set()
-        for query, trace in batch.traces.items():
+        for query, span in batch.traces.items():
             for entry in batch.entries_of(query):
                 own = asked.intersection(range(*batch.slot_start[entry : entry + 2]))
                 if own:
                     start = first + slots.index(min(own))
-                    yield TracedRows(start, start + len(own), trace.span.context), trace
+                    yield TracedRows(start, start + len(own), span.context), span
         first += len(slots)
 
 
@@ -141,8 +130,8 @@ def _note_sent(request: Request, sent: Any) -> None:
     about = {"clipper.model": request.ref}
     if sent.cancelled() or sent.exception() is not None:
         about["error.type"] = "not_stored"
-    for _, trace in request.traced:
-        trace.span.add_event("request", about)
+    for _, span in request.traced:
+        span.add_event("request", about)
 
 
 def _prediction(span: "WorkerSpan", records: OutgoingRecords, place: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Worker:
         return self._lost._value.get()
 
     def record(self, **attributes):
-        span = self.recorder.begin("process queries", SpanKind.CONSUMER, CONTEXT, AT_NS)
+        span = self.recorder.begin("process queries", SpanKind.CONSUMER, CONTEXT, {"own": 1}, AT_NS)
         span.add_event("decided", {"clipper.model": "a:1"}, AT_NS + 1)
         span.end(attributes, AT_NS + 5)
         return span
@@ -76,8 +76,8 @@ def test_a_collector_has_at_the_end_of_a_process_all_its_spans_as_they_were(monk
     assert (whole.trace_id, whole.parent_id) == (TRACE, PARENT)
     assert [one.span_id for one in (whole, failed)] == [f"{span.context.span_id:016x}" for span in ended]
     assert (whole.start_ns, whole.end_ns, whole.events) == (AT_NS, AT_NS + 5, (("decided", AT_NS + 1),))
-    assert (whole.attributes, whole.is_error) == ({"clipper.rows": 2}, False)
-    assert (failed.attributes, failed.is_error) == ({"error.type": "late"}, True)
+    assert (whole.attributes, whole.is_error) == ({"own": 1, "clipper.rows": 2}, False)
+    assert (failed.attributes, failed.is_error) == ({"own": 1, "error.type": "late"}, True)
     assert worker.lost == 0
 
 

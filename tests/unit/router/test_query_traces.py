@@ -145,7 +145,10 @@ async def test_a_request_names_the_rows_of_sampled_queries(count, walk):
     expected = [*((number, [number / 2]) for number in range(1, count, 3)), (count, [107.0, 108.0, 109.0])]
     assert len(path.requests) == 2
     for request in path.requests:
-        parts = [(of.record.offset, request.rows[rows.start : rows.stop, 0].tolist()) for rows, of in request.traced]
+        parts = [
+            (of.attributes["messaging.kafka.offset"], request.rows[rows.start : rows.stop, 0].tolist())
+            for rows, of in request.traced
+        ]
         assert sorted(parts) == expected
 
 
