@@ -60,8 +60,8 @@ def traced_rows_header(rows: Iterable[TracedRows]) -> list[tuple[str, bytes]]:
 
 def traced_rows(headers: Headers) -> tuple[TracedRows, ...]:
     """Return the rows of sampled queries that the headers of a request's record name."""
-    value = next((value for name, value in headers if name == TRACED_ROWS), b"")
-    found = _ROWS.findall(value.decode("ascii", "replace"))
+    value = next((value for name, value in headers if name == TRACED_ROWS), None)
+    found = _ROWS.findall((value or b"").decode("ascii", "replace"))
     rows = (TracedRows(int(start), int(stop), context_in(traceparent)) for start, stop, traceparent in found)
     return tuple(one for one in rows if is_sampled(one.parent))
 

@@ -146,8 +146,8 @@ async def test_a_request_names_the_rows_of_sampled_queries(count, walk):
     assert len(path.requests) == 2
     for request in path.requests:
         parts = [
-            (of.attributes["messaging.kafka.offset"], request.rows[rows.start : rows.stop, 0].tolist())
-            for rows, of in request.traced
+            (span.attributes["messaging.kafka.offset"], request.rows[rows.start : rows.stop, 0].tolist())
+            for rows, span in request.traced
         ]
         assert sorted(parts) == expected
 
