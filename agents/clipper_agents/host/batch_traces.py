@@ -52,8 +52,10 @@ class BatchTraces:
 
     def _begun(self, rows: Iterable[RowSpan]) -> "list[WorkerSpan]":
         """Return a span for each sampled query, since its rows began to wait."""
+        if self._recorder is None:
+            return []
         spans = list["WorkerSpan"]()
-        for request, start, stop in rows if self._recorder is not None else ():
+        for request, start, stop in rows:
             for query in request.traced:
                 count, since_ns = min(stop, query.stop) - max(start, query.start), round(request.admitted_s * 1e9)
                 if count > 0:
