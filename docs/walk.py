@@ -234,7 +234,7 @@ class Deployment:
         self.feedback = FeedbackProcessor(app, CATALOGUE, stores, control, self.queries, metrics)
         self.requests = CATALOGUE.requests(self.model.name, self.model.version)
         self.traces = BatchTraces(None, self.model.ref, self.requests)
-        self.server = RequestServer(app, CATALOGUE, ProcessMetrics("host"), PoisonRows(folder / "host"), self.traces)
+        self.server = RequestServer(app, CATALOGUE, ProcessMetrics("host"), PoisonRows(folder / "host"))
 
     async def start(self) -> None:
         """Declare the application, and load its model."""

@@ -71,7 +71,8 @@ class Gateway:
         self.health = metrics.health
         self.health.serves(self.pipeline.probed)
         self.log = RequestLog(metrics, self.pipeline.deployed.applications)
-        self.spans = ServerSpans(start_tracer("gateway", settings.instance))
+        lost = metrics.counter("clipper_spans_lost_total")
+        self.spans = ServerSpans(start_tracer("gateway", settings.instance, lost))
         self.api, self.inference = OwnApi(self.calls, settings.horizon_s), InferenceEndpoints(self.calls)
         self.console = Console(settings, self.access, self.pipeline, self.log) if section.console else None
         if self.console is not None:

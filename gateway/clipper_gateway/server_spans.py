@@ -8,79 +8,62 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import Mapping, MutableMapping
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
 
 from clipper_gateway.errors import refusal_of
-from clipper_gateway.request_log import CLIENT_GONE, TRACEPARENT
+from clipper_gateway.request_log import CLIENT_GONE
 from clipper_stream.errors import ClipperError
+from clipper_topics.codec import TRACEPARENT
+from clipper_topics.trace_context import context_in
 
 SERVER_FAULT = 500
 
 
-class ServerSpan:
-    """A call that is served; in a `with` block, at whose end it has ended. Without a span nothing is recorded.
+class ServedCall:
+    """A call that is served, whose `status` is as of HTTP."""
 
-    Attributes:
-        attributes: What is known of the call, and comes to be known.
-        status: As of HTTP.
-    """
-
-    def __init__(self, attributes: Mapping[str, Any], span: Any = None) -> None:
-        self.attributes, self.status, self._span = {**attributes}, SERVER_FAULT, span
-        self._before: Any = None
-
-    def __enter__(self) -> Self:
-        if self._span is not None:
-            from opentelemetry import context, trace  # noqa: PLC0415 - an optional dependency
-
-            self._before = context.attach(trace.set_span_in_context(self._span))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._span is not None:
-            self._end(_status_of(error) if error is not None else self.status)
-
-    def _end(self, status: int) -> None:
-        from opentelemetry import context, trace  # noqa: PLC0415 - an optional dependency
-
-        context.detach(self._before)
-        self._span.set_attributes({**self.attributes, "http.response.status_code": status})
-        if status >= SERVER_FAULT:
-            self._span.set_attribute("error.type", str(status))
-            self._span.set_status(trace.StatusCode.ERROR)
-        self._span.end()
+    status = SERVER_FAULT
 
 
 class ServerSpans:
-    """Begins the spans of one gateway."""
+    """Begins and ends the spans of one gateway; none without a tracer."""
 
-    def __init__(self, tracer: Any = None) -> None:
+    def __init__(self, tracer: trace.Tracer | None = None) -> None:
         self._tracer = tracer
 
-    def serving(self, name: str, headers: MutableMapping[str, str], attributes: Mapping[str, Any]) -> ServerSpan:
-        """Begin to serve a call."""
-        if self._tracer is None:
-            return ServerSpan(attributes)
-        from opentelemetry import context, trace  # noqa: PLC0415 - an optional dependency
+    @contextmanager
+    def serving(
+        self, name: str, headers: MutableMapping[str, str], attributes: Mapping[str, Any]
+    ) -> Iterator[ServedCall]:
+        """Serve a call in a span with these attributes, which ends with the status that is set, or an error's."""
+        call, given = ServedCall(), headers.get(TRACEPARENT, "")
+        span = trace.INVALID_SPAN if self._tracer is None else self._begin(self._tracer, name, given, attributes)
+        if not span.is_recording():
+            if given and self._tracer is not None:
+                headers[TRACEPARENT] = f"{given[:-2]}00"
+            yield call
+            return
+        headers.pop(TRACEPARENT, None)
+        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            try:
+                yield call
+            except BaseException as error:
+                call.status = _status_of(error)
+                raise
+            finally:
+                span.set_attribute("http.response.status_code", call.status)
+                if call.status >= SERVER_FAULT:
+                    span.set_attribute("error.type", str(call.status))
+                    span.set_status(trace.StatusCode.ERROR)
 
-        given, within = headers.get("traceparent"), context.Context()
-        if given is not None and TRACEPARENT.fullmatch(given):
-            if not int(given[-2:], 16) & trace.TraceFlags.SAMPLED:
-                return ServerSpan(attributes)
-            ids = int(given[3:35], 16), int(given[36:52], 16)
-            caller = trace.SpanContext(*ids, is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
-            within = trace.set_span_in_context(trace.NonRecordingSpan(caller), within)
-        span = self._tracer.start_span(name, within, trace.SpanKind.SERVER, attributes)
-        if span.is_recording():
-            headers.pop("traceparent", None)
-            return ServerSpan(attributes, span)
-        if given is not None:
-            headers["traceparent"] = f"{given[:-2]}00"
-        return ServerSpan(attributes)
+    def _begin(self, tracer: trace.Tracer, name: str, traceparent: str, attributes: Mapping[str, Any]) -> trace.Span:
+        caller = trace.NonRecordingSpan(context_in(traceparent))
+        return tracer.start_span(name, trace.set_span_in_context(caller, Context()), trace.SpanKind.SERVER, attributes)
 
 
 def _status_of(error: BaseException) -> int:

@@ -27,6 +27,7 @@ class SeenSpan:
     attributes: dict[str, Any] = field(hash=False)
     links: frozenset[tuple[str, str]] = frozenset()
     is_error: bool = False
+    events: tuple[tuple[str, int], ...] = ()
 
     @property
     def context(self) -> tuple[str, str]:
@@ -80,6 +81,7 @@ def _spans_of(request: ExportTraceServiceRequest) -> Iterator[SeenSpan]:
                 span.start_time_unix_nano, span.end_time_unix_nano, _values(span.attributes),
                 frozenset((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
                 span.status.code == Status.STATUS_CODE_ERROR,
+                tuple((event.name, event.time_unix_nano) for event in span.events),
             )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from e2e.programs import until
 from open_inference.grpc import protocol as oip
 from open_inference.grpc.service import GRPCInferenceServiceStub
 
-from clipper_topics.trace_context import TRACED_ROWS, rows_in_header
+from clipper_topics.trace_context import TRACED_ROWS, traced_rows
 
 PREDICT = "POST /v1/applications/{name}/predict"
 CLOCK_NS = 2_000_000
@@ -34,10 +34,6 @@ class Trace:
 
     def all(self, name: str) -> list[SeenSpan]:
         return self._by_name.get(name, [])
-
-    def hosted(self, name: str) -> SeenSpan:
-        (span,) = [span for span in self.all(name) if span.service == "clipper-host"]
-        return span
 
     def __getitem__(self, name: str) -> SeenSpan:
         (span,) = self._by_name[name]
@@ -96,17 +92,14 @@ def ask(client: httpx.Client, name: str, traceparent: str | None = None, **body:
 
 
 REQUESTS = "requests.hosted-sum.1"
-OF_ROUTER = ("decode", "decide", "combine", "record predictions")
-OF_HOST = ("queue", "batch", "model")
-OF_REQUEST = (f"send {REQUESTS}", *OF_HOST, "send outputs", "process outputs")
 
 
 def test_a_sampled_query_is_one_trace_that_agrees_with_its_records(traces, client):
     trace_id, traceparent = context()
     answer = ask(client, "both", traceparent, input=[4, 4])
-    trace = traces.whole(trace_id, "process queries", "send outputs", "process outputs", PREDICT)
-    expected = [PREDICT, "send queries", "process queries", *OF_ROUTER, *OF_REQUEST, *OF_HOST]
-    assert trace.names == {each: expected.count(each) for each in expected}
+    trace = traces.whole(trace_id, "process queries", f"process {REQUESTS}", PREDICT)
+    expected = [PREDICT, "send queries", "process queries", f"process {REQUESTS}", "model"]
+    assert trace.names == dict.fromkeys(expected, 1)
     check_family(trace, traceparent)
     check_order(trace)
     check_records(trace, traces, answer["query_id"])
@@ -115,70 +108,58 @@ def test_a_sampled_query_is_one_trace_that_agrees_with_its_records(traces, clien
 def check_family(trace: Trace, traceparent: str) -> None:
     """Check kinds, services and parents."""
     server, query = trace[PREDICT], trace["process queries"]
-    request, outputs = trace[f"send {REQUESTS}"], trace["send outputs"]
     assert server.parent_id == traceparent.split("-")[2]
-    parents = {
-        "send queries": server, "process queries": trace["send queries"], **dict.fromkeys(OF_ROUTER, query),
-        f"send {REQUESTS}": query, "send outputs": request, "process outputs": outputs,
-    }  # fmt: skip
-    assert {name: trace[name].parent_id for name in parents} == {name: span.span_id for name, span in parents.items()}
-    for batch in trace.all("batch"):
-        is_hosted = batch.service == "clipper-host"
-        (model,) = [span for span in trace.all("model") if span.parent_id == batch.span_id]
-        (queue,) = [span for span in trace.all("queue") if span.service == batch.service]
-        assert batch.parent_id == queue.parent_id == (request if is_hosted else query).span_id
-        assert model.attributes["clipper.model"] == ("hosted-sum:1" if is_hosted else "three:1")
-    kinds = {"POST": "SERVER", "send": "PRODUCER", "record": "PRODUCER", "process": "CONSUMER"}
+    assert trace["send queries"].parent_id == server.span_id
+    assert query.parent_id == trace["send queries"].span_id
+    assert trace["model"].parent_id == trace[f"process {REQUESTS}"].parent_id == query.span_id
+    assert trace["model"].attributes["clipper.model"] == "three:1"
+    assert trace[f"process {REQUESTS}"].attributes["clipper.model"] == "hosted-sum:1"
+    kinds = {"POST": "SERVER", "send": "PRODUCER", "process": "CONSUMER"}
     for span in trace.spans:
         assert span.kind == kinds.get(span.name.split()[0], "INTERNAL"), span
         assert not span.is_error
-    services = {PREDICT: "gateway", "send queries": "gateway", "send outputs": "host"}
-    services |= dict.fromkeys((*OF_ROUTER, "process outputs"), "router")
+    services = {PREDICT: "gateway", "send queries": "gateway", "process queries": "router", "model": "router"}
+    services[f"process {REQUESTS}"] = "host"
     assert {name: trace[name].service.removeprefix("clipper-") for name in services} == services
 
 
 def check_order(trace: Trace) -> None:
     """Check that what was later is later; test_query_traces and test_batch_traces have one process each."""
-    query, outputs = trace["process queries"], trace["process outputs"]
-    queue, batch, model = (trace.hosted(name) for name in OF_HOST)
-    started = [
-        trace[PREDICT], trace["send queries"], query, trace["decide"], trace[f"send {REQUESTS}"], queue, batch, model,
-        trace["send outputs"], outputs, trace["combine"], trace["record predictions"],
-    ]  # fmt: skip
-    for earlier, later in pairwise(started):
-        assert earlier.start_ns <= later.start_ns + CLOCK_NS
-    for inner in (trace[f"send {REQUESTS}"], model, outputs, trace["record predictions"]):
-        assert inner.end_ns <= query.end_ns + CLOCK_NS
+    query, host = trace["process queries"], trace[f"process {REQUESTS}"]
+    decided, answered = at_ns(query, "decided"), at_ns(query, "answered")
+    began = [trace[PREDICT].start_ns, trace["send queries"].start_ns, query.start_ns, decided, host.start_ns]
+    in_host = [at_ns(host, name) for name in ("batch", "model", "outputs")]
+    for earlier, later in pairwise([*began, *in_host, answered, query.end_ns]):
+        assert earlier <= later + CLOCK_NS
+    assert [name for name, _ in query.events].count("output") == 2
+    assert decided <= at_ns(query, "request") <= query.end_ns
+    assert host.end_ns <= query.end_ns + CLOCK_NS
+
+
+def at_ns(span: SeenSpan, event: str) -> int:
+    return next(at for name, at in span.events if name == event)
 
 
 def check_records(trace: Trace, traces: Traces, query_id: str) -> None:
     """Check places, times and attributes against the records."""
-    topics, sent = traces.deployment.catalogue, trace["send queries"]
+    topics, sent, query = traces.deployment.catalogue, trace["send queries"], trace["process queries"]
     asked, answer = traces.record(topics.queries, query_id), traces.record(topics.predictions, query_id)
-    requests, outputs = (
-        traces.record(topic, sent.trace_id) for topic in (topics.requests("hosted-sum", "1"), topics.outputs)
-    )
-    prediction = answer.content
-    places = {
-        "send queries": asked, "process queries": asked, "record predictions": answer, f"send {REQUESTS}": requests,
-        "send outputs": outputs, "process outputs": outputs,
-    }  # fmt: skip
-    for name, record in places.items():
-        assert place_of(trace[name]) == (record.partition, record.offset), name
+    requests, prediction = traces.record(topics.requests("hosted-sum", "1"), sent.trace_id), answer.content
+    assert place_of(sent) == place_of(query) == (asked.partition, asked.offset)
+    assert query.attributes["clipper.prediction.offset"] == answer.offset
     context_of_query = f"00-{sent.trace_id}-{sent.span_id}-01".encode()
     assert asked.headers["traceparent"] == answer.headers["traceparent"] == context_of_query
-    for record, span in ((requests, trace[f"send {REQUESTS}"]), (outputs, trace["send outputs"])):
-        (named,) = rows_in_header(record.headers[TRACED_ROWS])
-        assert (named.start, named.stop, named.traceparent.split("-")[2]) == (0, 1, span.span_id)
-    for record, span in ((asked, sent), (answer, trace["record predictions"])):
-        assert span.start_ns - CLOCK_NS <= record.timestamp_ms * 1_000_000 <= span.end_ns + CLOCK_NS
-    combine = trace["combine"]
-    assert trace["process queries"].attributes["clipper.query_id"] == prediction["query_id"]
-    assert abs(combine.start_ns - prediction["predicted_at_ms"] * 1_000_000) <= CLOCK_NS
+    (named,) = traced_rows([(TRACED_ROWS, requests.headers[TRACED_ROWS])])
+    assert (named.start, named.stop, f"{named.parent.span_id:016x}") == (0, 1, query.span_id)
+    answered_ns = at_ns(query, "answered")
+    for record, began_ns, ended_ns in ((asked, sent.start_ns, sent.end_ns), (answer, answered_ns, query.end_ns)):
+        assert began_ns - CLOCK_NS <= record.timestamp_ms * 1_000_000 <= ended_ns + CLOCK_NS
+    assert query.attributes["clipper.query_id"] == prediction["query_id"]
+    assert abs(answered_ns - prediction["predicted_at_ms"] * 1_000_000) <= CLOCK_NS
     (hosted,) = [one for one in prediction["models"] if one["model"] == "hosted-sum"]
-    asked_ns = combine.start_ns - hosted["latency_ms"] * 1e6
-    assert asked.timestamp_ms * 1e6 - CLOCK_NS <= asked_ns <= trace["decode"].start_ns + CLOCK_NS
-    rows = trace.hosted("batch").attributes
+    asked_ns = answered_ns - hosted["latency_ms"] * 1e6
+    assert asked.timestamp_ms * 1e6 - CLOCK_NS <= asked_ns <= query.start_ns + CLOCK_NS
+    rows = trace[f"process {REQUESTS}"].attributes
     assert rows["clipper.rows"] == 1 <= rows["clipper.batch.rows"]
 
 
@@ -191,25 +172,22 @@ def test_an_answer_from_the_cache_has_no_model_in_its_trace(traces, client):
     of_cache, cached = context()
     assert ask(client, "hosted", cached, input=[8, 8])["models"][0]["cached"] is True
     trace = traces.whole(of_cache, "process queries", PREDICT)
-    assert trace.names.keys() == {PREDICT, "send queries", "process queries", *OF_ROUTER}
-    assert trace["combine"].attributes["clipper.models.cached"] == ["hosted-sum:1"]
+    assert trace.names.keys() == {PREDICT, "send queries", "process queries"}
+    assert {name for name, _ in trace["process queries"].events} == {"decided", "cached output", "answered"}
 
 
-def test_each_batch_is_linked_with_every_sampled_query_in_it(traces, client):
+def test_the_spans_of_one_batch_have_its_times_and_its_rows(traces, client):
     asked = [context() for _ in range(30)]
     with ThreadPoolExecutor(10) as pool:
         rows = [[100 + number, number] for number in range(len(asked))]
         answers = [pool.submit(ask, client, "hosted", one[1], input=row) for one, row in zip(asked, rows, strict=True)]
         assert [each.result()["output"] for each in answers] == [sum(row) for row in rows]
-    by_batch = defaultdict[tuple[str, str], list[Trace]](list)
+    by_batch = defaultdict[int, list[SeenSpan]](list)
     for trace_id, _ in asked:
-        trace = traces.whole(trace_id, "process outputs", "send outputs", "batch")
-        by_batch[next(iter(trace["batch"].links))].append(trace)
-    for (trace_id, _), members in by_batch.items():
-        whole = traces.whole(trace_id, f"process {REQUESTS}")[f"process {REQUESTS}"]
-        assert whole.links == {member[f"send {REQUESTS}"].context for member in members}
-        assert whole.attributes["clipper.batch.rows"] == len(members)  # all are sampled, of one row each
-        assert (whole.kind, whole.parent_id) == ("CONSUMER", "")
+        span = traces.whole(trace_id, f"process {REQUESTS}")[f"process {REQUESTS}"]
+        by_batch[at_ns(span, "model")].append(span)
+    for members in by_batch.values():  # all are sampled, of one row each
+        assert {span.attributes["clipper.batch.rows"] for span in members} == {len(members)}
 
 
 def test_a_gateway_begins_traces_as_its_sampler_says_and_traces_calls_over_grpc(traces):
@@ -224,7 +202,7 @@ def test_a_gateway_begins_traces_as_its_sampler_says_and_traces_calls_over_grpc(
             GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=(("traceparent", traceparent),))
         header = traces.record(deployment.catalogue.queries, answer["query_id"]).headers["traceparent"].decode()
         _, trace_id, parent_id, _ = header.split("-")
-        trace = traces.whole(trace_id, "process queries", "process outputs", PREDICT)
+        trace = traces.whole(trace_id, "process queries", PREDICT)
         assert (trace[PREDICT].parent_id, trace["send queries"].span_id) == ("", parent_id)
         method = "inference.GRPCInferenceService/ModelInfer"
         trace = traces.whole(of_grpc, "process queries", method)
@@ -252,7 +230,7 @@ def test_what_is_not_sampled_leaves_no_span_and_no_header(traces, client):
     answer = ask(client, "hosted", traceparent, input=[6, 1])
     ask(client, "hosted", input=[6, 2])
     ask(client, "hosted", other, input=[6, 3])
-    traces.whole(sampled, "process queries", "process outputs", PREDICT)
+    traces.whole(sampled, "process queries", f"process {REQUESTS}", PREDICT)
     assert traces.spans_of(unsampled) == []
     topics = traces.deployment.catalogue
     named = [one.headers.get(TRACED_ROWS) for one in traces.records(topics.requests("hosted-sum", "1"))]
@@ -272,4 +250,4 @@ def test_a_collector_that_is_away_costs_no_query_its_answer(deployment: Deployme
         collector.open()
         trace_id, traceparent = context()
         ask(client, "hosted", traceparent, input=[50, 0.5])
-        Traces(deployment, collector.trace).whole(trace_id, "process queries", "send outputs", PREDICT)
+        Traces(deployment, collector.trace).whole(trace_id, "process queries", f"process {REQUESTS}", PREDICT)

@@ -11,87 +11,69 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from clipper_topics.codec import Headers, read_headers
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, TraceFlags
+
+from clipper_topics.codec import Headers
 
 TRACED_ROWS = "clipper-traces"
-"""Header of a frame's record with rows of sampled queries: `start,stop,traceparent`, several apart by `;`."""
-_FORM = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_ROWS = re.compile(r"(\d{1,6}),(\d{1,6}),(00-[0-9a-f]{32}-[0-9a-f]{16}-01)")
+"""Header of a request's record with rows of sampled queries: `start,stop,traceparent`, several apart by `;`."""
+_ROWS = re.compile(r"(\d{1,6}),(\d{1,6}),([0-9a-f-]{55})")
+_FORM = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
 class TracedRows(NamedTuple):
-    """Rows of a frame, from `start` to `stop`, excluded, of one sampled query, and the context they were sent in."""
+    """Rows of a frame, from `start` to `stop`, excluded, of one sampled query, and the span that asks for them."""
 
     start: int
     stop: int
-    traceparent: str
+    parent: SpanContext
 
 
-def traceparent_of(trace_id: str, span_id: str) -> str:
-    """Return the context of a sampled span."""
-    return f"00-{trace_id}-{span_id}-01"
+def context_in(traceparent: str) -> SpanContext:
+    """Return the span that a `traceparent` names; one that is not valid for any other text."""
+    found = _FORM.fullmatch(traceparent)
+    if found is None:
+        return INVALID_SPAN_CONTEXT
+    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
+    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
 
 
-def trace_and_span(traceparent: str) -> tuple[str, str]:
-    """Return the ids of the trace and of the span, of 32 and 16 hexadecimal digits."""
-    return traceparent[3:35], traceparent[36:52]
+def is_sampled(span: SpanContext) -> bool:
+    """Return whether a span is one, and is recorded by whoever began it."""
+    return span.is_valid and span.trace_flags.sampled
 
 
-def well_formed(traceparent: bytes) -> str | None:
-    """Return a `traceparent` as text; None for one of another form.
+def traceparent_of(span: SpanContext) -> str:
+    """Return a span as records and calls name it.
 
-    >>> well_formed(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    >>> traceparent_of(context_in("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
     '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
     """
-    return traceparent.decode() if _FORM.fullmatch(traceparent) else None
-
-
-def sampled_context(headers: Headers) -> str | None:
-    """Return the `traceparent` of a record whose trace is sampled; None for any other."""
-    _, _, traceparent = read_headers(headers)
-    return None if traceparent is None else well_formed(traceparent)
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
 
 
 def traced_rows_header(rows: Iterable[TracedRows]) -> list[tuple[str, bytes]]:
-    """Return the headers of a frame's record in which these rows are."""
-    return [(TRACED_ROWS, ";".join(f"{one.start},{one.stop},{one.traceparent}" for one in rows).encode())]
+    """Return the headers of a request's record in which these rows are."""
+    named = (f"{start},{stop},{traceparent_of(parent)}" for start, stop, parent in rows)
+    return [(TRACED_ROWS, ";".join(named).encode())]
 
 
-def header_of_rows(headers: Headers) -> bytes | None:
-    """Return the header of a frame's record that names rows of sampled queries; None where there is none."""
-    for name, value in headers:
-        if name == TRACED_ROWS:
-            return value
-    return None
+def traced_rows(headers: Headers) -> tuple[TracedRows, ...]:
+    """Return the rows of sampled queries that the headers of a request's record name."""
+    value = next((value for name, value in headers if name == TRACED_ROWS), None)
+    found = _ROWS.findall((value or b"").decode("ascii", "replace"))
+    rows = (TracedRows(int(start), int(stop), context_in(traceparent)) for start, stop, traceparent in found)
+    return tuple(one for one in rows if is_sampled(one.parent))
 
 
-def rows_in_header(value: bytes) -> tuple[TracedRows, ...]:
-    """Return the rows that the header names.
-
-    >>> rows = TracedRows(2, 3, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-    >>> rows_in_header(header_of_rows(traced_rows_header([rows]))) == (rows,)
-    True
-    """
-    found = _ROWS.findall(value.decode("ascii", "replace"))
-    return tuple(TracedRows(int(start), int(stop), context) for start, stop, context in found)
-
-
-def record_attributes(
-    operation: str, kind: str, topic: str, partition: int | None = None, offset: int | None = None
-) -> dict[str, Any]:
-    """Return the attributes of a span about a record, or about several.
-
-    The kind of operation is `send` or `process`; there is no partition for records of several, and no offset or a
-    negative one where it is not known.
-    """
+def record_attributes(kind: str, topic: str, partition: int, offset: int | None = None) -> dict[str, Any]:
+    """Return the attributes of a span in which a record is sent or processed (`kind`: `send` or `process`)."""
     found: dict[str, Any] = {
         "messaging.system": "kafka",
-        "messaging.operation.name": operation,
-        "messaging.operation.type": kind,
+        "messaging.operation.name": kind,
         "messaging.destination.name": topic,
+        "messaging.destination.partition.id": str(partition),
     }
-    if partition is not None:
-        found["messaging.destination.partition.id"] = str(partition)
-    if offset is not None and offset >= 0:
+    if offset is not None:
         found["messaging.kafka.offset"] = offset
     return found

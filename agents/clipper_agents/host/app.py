@@ -23,7 +23,7 @@ from clipper_agents.host.request_server import RequestServer
 from clipper_agents.host.watchdog import ModelWatch, bound_allocations
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import ProcessMetrics
-from clipper_agents.observability.tracing import start_tracing
+from clipper_agents.observability.tracing import start_recorder
 from clipper_agents.settings.sections import HostSection
 from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.streaming.app import make_app
@@ -129,8 +129,9 @@ class HostProcess:
         metrics.health.serves(self.app.unready)
         self.app.pace.keep([model.batch.target_ms / 1000])
         self._topic = catalogue.requests(model.name, model.version)
-        traces = BatchTraces(start_tracing("host", settings.instance), model.ref, self._topic)
-        server = RequestServer(self.app, catalogue, metrics, poison_rows, traces)
+        recorder = start_recorder("host", settings.instance, metrics.counter("clipper_spans_lost_total"))
+        traces = BatchTraces(recorder, model.ref, self._topic)
+        server = RequestServer(self.app, catalogue, metrics, poison_rows)
         self._tell_deaths(model, poison_rows)
         watch = ModelWatch(self._hung, self._outgrown)
         guards = poison_rows, watch.add(model.ref, model.batch.hang_s, model.memory_mib)

@@ -13,7 +13,7 @@ from clipper_stream.models.model import Rows
 from clipper_stream.query.inputs import LISTED, NUMERIC
 from clipper_topics.codec import Headers
 from clipper_topics.frames import RequestFrame, UnknownFrame, decode_request
-from clipper_topics.trace_context import TracedRows, header_of_rows, rows_in_header
+from clipper_topics.trace_context import TracedRows, traced_rows
 
 _DEADLINE_BYTES = 8
 MOST_ROWS = 16_384
@@ -102,7 +102,6 @@ def read_request(value: bytes | None, partitions: int, headers: Headers = (), or
         raise UnknownFrame(f"reply partition {frame.reply}, the outputs topic has {partitions}")
     if len(frame.router) > MOST_IDENTITY_BYTES:
         raise UnknownFrame(f"a router's identity of {len(frame.router)} bytes: at most {MOST_IDENTITY_BYTES}")
-    header = header_of_rows(headers)
     rows = _rows(frame)
     return RequestRows(
         router=frame.router,
@@ -111,7 +110,7 @@ def read_request(value: bytes | None, partitions: int, headers: Headers = (), or
         kind=(frame.dtype, *frame.shape[1:]),
         rows=rows,
         deadlines_s=_deadlines(frame.deadlines, len(rows)),
-        traced=() if header is None else rows_in_header(header),
+        traced=traced_rows(headers) if headers else (),
         origin=origin,
     )
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from faust.types import TP
 from msgspec.structs import replace
 
-from clipper_agents.host.batch_traces import BatchTraces, SentRows
 from clipper_agents.host.batching import Piece
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.poison_rows import PoisonRows
@@ -49,10 +48,9 @@ class RequestServer:
         catalogue: Catalogue,
         metrics: ProcessMetrics,
         poison_rows: PoisonRows,
-        traces: BatchTraces,
     ) -> None:
         self._app, self._catalogue, self._metrics = app, catalogue, metrics
-        self._poison_rows, self._traces = poison_rows, traces
+        self._poison_rows = poison_rows
         self._dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
         self._stream: ChunkStream | None = None
 
@@ -64,13 +62,8 @@ class RequestServer:
 
     async def send(self, partition: int, pieces: Sequence[Piece]) -> None:
         """Send output frames; returns when the broker has them."""
-        topic, records, traced = self._catalogue.outputs, list[Record](), list[SentRows]()
-        for span, frame in pieces:
-            headers = self._traces.sending(span, len(records), traced) if span.request.traced else ()
-            records += [(None, record, headers) for record in records_of(frame)]
-        offsets = await self._app.outbox.send(topic, partition, records)
-        if traced:
-            self._traces.sent(topic, partition, offsets, traced)
+        records: list[Record] = [(None, record, ()) for _, frame in pieces for record in records_of(frame)]
+        await self._app.outbox.send(self._catalogue.outputs, partition, records)
 
     def finish(self, origins: list[FrameOrigin]) -> None:
         offsets: dict[tuple[TP, int], list[int]] = defaultdict(list)

@@ -207,6 +207,7 @@ _TABLE: dict[Role, tuple[tuple[str, str, str], ...]] = {
         ("clipper_consumer_lag", "topic partition", "Records in the partition that the process has not read yet."),
         ("clipper_broker_reachable", "", "1 while a broker answers, 0 after 5 s without one."),
         ("clipper_dead_letters_total", "topic reason", "Records sent to the dead letters."),
+        ("clipper_spans_lost_total", "", "Spans of sampled queries that no collector took in time."),
         ("clipper_disk_used_bytes", "folder", "Bytes that the process's data folder takes on the disk."),
         ("clipper_disk_free_bytes", "folder", "Bytes that the process may still write there."),
     ),

@@ -25,7 +25,7 @@ from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS
 from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.observability.tracing import start_tracing
+from clipper_agents.observability.tracing import start_recorder
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.clock_skew import ClockSkew
@@ -98,7 +98,9 @@ class RouterProcess:
         self._settings, self.metrics = settings, metrics
         metrics.health.serves(self._unready)
         metrics.watch_disk(folder)
-        self._traces = traces = QueryTraces(start_tracing("router", settings.instance), metrics)
+        self._traces = traces = QueryTraces(
+            start_recorder("router", settings.instance, metrics.counter("clipper_spans_lost_total")), metrics
+        )
         self._skew, self._ahead_s, self._rebalances = ClockSkew(), 0.0, 0
         self._reports: RouterReports | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -136,7 +138,9 @@ class RouterProcess:
         self._queries = QueryConsumer(app, catalogue.queries, self._router)
         self._pipeline = QueryPipeline(self._router, stores, self._queries, metrics, app, traces)
         self._sender = RequestSender(app, catalogue, identity, self._registry, self._pipeline, traces)
-        self._colocated = ColocatedModels(metrics, self._pipeline, app, settings.allowed, settings.files, traces.sink)
+        self._colocated = ColocatedModels(
+            metrics, self._pipeline, app, settings.allowed, settings.files, traces.recorder
+        )
         read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
         self._deferred = DeferredQueries(read_again(), catalogue.queries, self._queries, self._router.admission)
         self._backlogs = SkippedBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries)
@@ -149,7 +153,7 @@ class RouterProcess:
         self._agent = QueryAgent(
             self._queries, self._pipeline, self._logs, dead_letters, metrics, self._backlogs, traces
         )
-        outputs = OutputAgent(identity, self._pipeline, self._sender, dead_letters, metrics, traces)
+        outputs = OutputAgent(identity, self._pipeline, self._sender, dead_letters, metrics)
         self._feedback = FeedbackProcessor(app, catalogue, stores, self._control, self._agent, metrics, traces)
         self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.section.max_contexts)
         app.agent(app.raw_topic(catalogue.queries), name="route")(self._agent.serve)

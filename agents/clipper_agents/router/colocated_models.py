@@ -7,7 +7,7 @@ and nothing to acknowledge: a crash loses what is in flight, and its queries, no
 import asyncio
 from collections.abc import Sequence
 from math import inf
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,14 +18,15 @@ from clipper_agents.host.predictor import Predictor, prepare
 from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import ProcessMetrics
-from clipper_agents.observability.tracing import TraceSink
-from clipper_agents.router.query_traces import colocated_rows
 from clipper_agents.router.requests import OutputReceiver
 from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.query import Request
 from clipper_topics.manifests import ModelManifest
+
+if TYPE_CHECKING:
+    from clipper_agents.observability.span_exporter import SpanRecorder
 
 LOAD_WITHIN_S = 30.0
 """How long a router that starts waits for its models: scikit-learn takes some seconds to import on a busy machine."""
@@ -49,13 +50,13 @@ class ColocatedModels:
         tasks: TaskRunner,
         allowed: Sequence[str],
         files: FileRules = STRICT,
-        sink: TraceSink | None = None,
+        recorder: "SpanRecorder | None" = None,
     ) -> None:
         self._metrics, self._receiver, self._tasks, self._allowed = metrics, receiver, tasks, allowed
         self._models: dict[str, ColocatedModel] = {}
         self._watch = ModelWatch()
         self._loading: dict[str, asyncio.Future[Predictor]] = {}
-        self._files, self._sink = files, sink
+        self._files, self._recorder = files, recorder
 
     @property
     def loading(self) -> list[str]:
@@ -72,7 +73,8 @@ class ColocatedModels:
             return
         prepared = await self._prepared(manifest)
         watch = self._watch.add(manifest.ref, manifest.batch.hang_s)
-        engine = make_engine(manifest, prepared, self, self._metrics, [watch], BatchTraces(self._sink, manifest.ref))
+        traces = BatchTraces(self._recorder, manifest.ref)
+        engine = make_engine(manifest, prepared, self, self._metrics, [watch], traces)
         self._models[manifest.ref] = ColocatedModel(engine, watch, self._tasks.watched(engine.run()))
 
     def send(self, _partition: int, pieces: Sequence[Piece]) -> None:
@@ -132,7 +134,7 @@ def _rows_of(request: Request) -> RequestRows:
     rows = request.rows
     kind = (str(rows.dtype), *rows.shape[1:]) if isinstance(rows, np.ndarray) else ("listed",)
     deadlines_s = tuple(request.deadlines_s.tolist()) or (inf,) * len(rows)
-    traced = colocated_rows(request) if request.traced else ()
+    traced = tuple(named for named, _ in request.traced)
     return RequestRows(
         router=b"", frame=request.frame, reply=0, kind=kind, rows=rows, deadlines_s=deadlines_s, traced=traced
     )

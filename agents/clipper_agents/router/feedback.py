@@ -135,7 +135,7 @@ class FeedbackProcessor:
             position, at_s = self._selection.position(partition), records[-1].timestamp / 1000
             self._ahead_s[partition] = max(at_s - _loop_time_s(), self._ahead_s.get(partition, -math.inf))
             fresh = [record for record in records if record.offset > position]
-            traced = self._traces.begin_feedback(fresh) if self._traces.is_on else None
+            traced = self._traces.begin_feedback(fresh) if self._traces.is_on else []
             claims = [record for record in fresh if is_marker(record)]
             feedback, undecodable = _decoded(record for record in fresh if not is_marker(record))
             if not await self._await_declarations(claims, generation):
@@ -157,7 +157,7 @@ class FeedbackProcessor:
                 await self._selection.write(partition, step.rows, last, {self._catalogue.feedback_acks: step.acks})
                 self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
             self._count(step, len(elsewhere))
-            if traced is not None:
+            if traced:
                 self._traces.learned(traced, step, {record.offset for record, _ in elsewhere})
             return True
 

@@ -76,8 +76,10 @@ class OutgoingRecords(NamedTuple):
     @property
     def traces(self) -> list[tuple[int, Any]]:
         """Place of each record that is about a sampled query, and the query's trace."""
-        traces = self.batch.traces
-        return [(place, traces[query]) for place, query in enumerate(self.queries) if query in traces] if traces else []
+        if not self.batch.traces:
+            return []
+        queries = self.queries
+        return [(queries.index(query), trace) for query, trace in self.batch.traces.items() if query in queries]
 
     def records(self) -> Iterable[Record]:
         headers, echoed, queries = headers_of(self.content_type, state_json=True), self.batch.echoed, self.queries

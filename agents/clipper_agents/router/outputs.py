@@ -1,15 +1,14 @@
 """The Faust agent `gather`: takes the outputs that hosts send to this process."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.pipeline import QueryPipeline
-from clipper_agents.router.query_traces import UNTRACED, QueryTraces, Record
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import Chunk, newest_age_s
@@ -30,38 +29,31 @@ class OutputAgent:
         sender: RequestSender,
         dead_letters: DeadLetterSender,
         metrics: RouterMetrics,
-        traces: QueryTraces = UNTRACED,
     ) -> None:
         self._identity, self._pipeline, self._sender = identity, pipeline, sender
-        self._dead_letters, self._metrics, self._traces = dead_letters, metrics, traces
+        self._dead_letters, self._metrics = dead_letters, metrics
 
     async def serve(self, stream: Any) -> None:
         async for chunk in stream.chunks(FRAMES_A_CHUNK, self._dead_letters.is_full):
             generation = stream.generation
             frames: list[OutputFrame] = []
-            traced: list[Record] = []
             for tp, records in chunk:
-                frames += self._decode(tp, records, partial(stream.ack, tp, generation=generation), traced)
+                frames += self._decode(tp, records, partial(stream.ack, tp, generation=generation))
             mine = [frame for frame in frames if frame.router == self._identity]
             for frame in mine:
                 self._sender.count_answered(frame.frame, len(frame.outputs))
-            began_ns = time.time_ns() if traced else 0
             self._pipeline.gather(mine)
-            if traced:
-                self._traces.gathered(traced, began_ns)
             self._measure_return(chunk)
 
     def _decode(
-        self, tp: TP, records: list[Record], acknowledge: Callable[[list[int]], None], traced: list[Record]
+        self, tp: TP, records: list[ConsumerRecord[Any, Any]], acknowledge: Callable[[list[int]], None]
     ) -> list[OutputFrame]:
         """Decode frames, and acknowledge them: nobody needs them again. What is none goes to the dead letters."""
         frames: list[OutputFrame] = []
         refused: Refused = []
         for record in records:
             try:
-                frames.append(frame := decode_output(record.value or b""))
-                if record.headers and frame.router == self._identity:
-                    traced.append(record)
+                frames.append(decode_output(record.value or b""))
             except UnknownFrame as error:
                 refused.append((record, error))
         bad = [record.offset for record, _ in refused]

@@ -219,8 +219,6 @@ class QueryPipeline:
         for some in answers:
             written, values = encode_answers(some)
             outgoing.append(OutgoingRecords(some.batch, some.entries, values, some.batch.content_type, written))
-        if self._traces.is_on:
-            self._traces.answered(answers)
         self._predictions.add(outgoing)
 
     def _send_audits(self, batch: QueryBatch, entries: Sequence[int]) -> None:
@@ -239,7 +237,7 @@ class QueryPipeline:
         self.router.lead_s = min(MOST_LEAD_S, 2 * self._delivery_s)  # to the broker, and from there to be read
         self._delivery_s += (written.took_s - self._delivery_s) / MEMORY_ROUNDS
         if self._traces.is_on:
-            self._traces.recorded(self._predictions.topic, written.outgoing, written.offsets)
+            self._traces.recorded(written.outgoing, written.offsets)
         answered = [outgoing.answers for outgoing in written.outgoing if outgoing.answers is not None]
         if answered:
             _count_answers(self._metrics, answered, written.took_s)
@@ -253,7 +251,6 @@ class QueryPipeline:
             self._consumer.acknowledge(
                 written.partition, [batch.offsets[query] for query in queries], written.generation
             )
-        self._traces.audited(self._audits.topic, written.outgoing, written.offsets, written.took_s)
 
     def _end(self, outgoing: OutgoingRecords, *, alone: bool) -> list[int]:
         """End queries whose predictions are in the log; return the offsets that are finished."""

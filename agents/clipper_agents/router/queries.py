@@ -160,7 +160,7 @@ def decode_queries(
             query, raw = _decoded(kind, record.value)
         except UndecodableRecord as error:
             undecodable.append((record, error))
-            traces.refuse(trace)
+            traces.drop([trace] if trace is not None else [], "undecodable")
             continue
         plain = not raw and is_plain(query)
         query_id = query.query_id
@@ -176,7 +176,7 @@ def decode_queries(
         if echoed:
             batch.echoed[index] = echoed
         if trace is not None:
-            trace.decoded_ns, batch.traces[index] = time.time_ns(), trace
+            batch.traces[index] = trace
     return batches.all, undecodable
 
 

@@ -174,7 +174,7 @@ class RequestSender:
         partition = min(sorted(replicas), key=lane.outstanding.__getitem__)
         lane.outstanding[partition] += len(request.rows)
         self._unanswered[request.frame] = lane, partition, len(request.rows)
-        headers, sent = self._traces.sending(request, lane.topic) if request.traced else (None, None)
+        headers, sent = self._traces.sending(request) if request.traced else (None, None)
         try:
             future = await self._producer.send(lane.topic, value, partition=partition, headers=headers)
         except KafkaError as error:

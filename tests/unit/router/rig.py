@@ -121,7 +121,7 @@ class RouterRig:
         answered: Frame and rows of each output that came back.
     """
 
-    def __init__(self, folder, *applications, most_waiting=UNBOUNDED, selection=None, sink=None, skew=None):
+    def __init__(self, folder, *applications, most_waiting=UNBOUNDED, selection=None, recorder=None, skew=None):
         self.producer, self.tasks, self.state_lock = FakeProducer(batch_bytes=700), Tasks(), StateLock()
         self.producer.timestamp_ms = AT_MS
         self.log_reader, self.outbox = FakeLogReader(self.producer, AT_MS), Outbox(self.producer)
@@ -132,7 +132,7 @@ class RouterRig:
         self.since_ms, self.first, self.start = AT_MS, 0, 0
         self.sure.set()
         self.control, self.metrics, self.table = ControlState(), RouterMetrics(), FakeTable(self.producer)
-        self.traces = QueryTraces(sink, self.metrics)
+        self.traces = QueryTraces(recorder, self.metrics)
         self.known = {app.name: app for app in applications or (application(), application("other"))}
         self.decisions, self.audits = (LogIndex(folder / name, HORIZON_S) for name in ("decisions", "audits"))
         for index in (self.decisions, self.audits):

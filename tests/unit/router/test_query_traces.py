@@ -1,4 +1,4 @@
-"""Sampled queries are noted on their way, and no others are."""
+"""Sampled queries have spans, and no others have."""
 
 import json
 from types import SimpleNamespace
@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import pytest
 from builders.kafka import record
 from builders.query_router import application
-from unit.router.rig import AT_S, CATALOGUE, settle
+from builders.spans import RecordedSpans, events
+from opentelemetry.trace import SpanKind, StatusCode
+from unit.router.rig import AT_S, settle
 
-from clipper_agents.observability.query_notes import AnsweredQuery, GatheredOutputs, RecordedNote, SentRequest
 from clipper_agents.router.queries import decode_queries
-from clipper_agents.router.query_traces import UNTRACED, colocated_rows
-from clipper_topics.trace_context import TRACED_ROWS, header_of_rows, rows_in_header, trace_and_span
+from clipper_agents.router.query_traces import UNTRACED, QueryTraces
+from clipper_topics.trace_context import TRACED_ROWS, traced_rows
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -35,28 +36,26 @@ class Path:
     """A router with traces, whose models double a row."""
 
     def __init__(self, make_rig, *records, **app):
-        self.notes = []
-        self.rig = make_rig(application("app", **app), sink=SimpleNamespace(put=self.notes.append))
+        self.recorder = RecordedSpans()
+        self.rig = make_rig(application("app", **app), recorder=self.recorder)
         self.traces, (batches, _) = self.rig.traces, decode_queries(records, 0, AT_S, self.rig.traces)
         self.requests = [*self.rig.ask(*batches).values()] if batches else []
 
     async def serve(self, *refs, **rows):
-        """Have models answer, all of them unless told; the notes of what is in the log then, by query."""
+        """Have models answer, all of them unless told; the spans of what is in the log then, by query."""
         for request in self.requests:
             if request.ref in (refs or (request.ref,)):
                 self.rig.answer(request, lambda row: 2 * row, **rows)
         await settle()
-        return {note.query_id: note for note in self.of(AnsweredQuery)}
+        named = self.recorder.named("process queries")
+        return {span.attributes["clipper.query_id"]: span for span in named if "clipper.query_id" in span.attributes}
 
-    def of(self, kind):
-        return [note for note in self.notes if isinstance(note, kind)]
-
-    def sent(self, **outcome):
-        """Have the one request sent; its headers, and its spans once Kafka has said what became of it."""
+    def send(self, **outcome):
+        """Have the one request sent, and Kafka say what became of it; the rows in its headers."""
         (request,) = self.requests
-        headers, sent = self.traces.sending(request, "requests.a.1")
+        headers, sent = self.traces.sending(request)
         sent(SimpleNamespace(**dict(cancelled=lambda: False, exception=lambda: None) | outcome))
-        return headers, [*self.of(SentRequest)[0].spans()]
+        return traced_rows(headers)
 
 
 @pytest.fixture
@@ -69,57 +68,48 @@ async def walk(make_rig):
     return begun
 
 
-def by_name(note):
-    return {span.name: span for span in note.spans()}
-
-
-async def test_only_what_is_sampled_is_noted(walk):
+async def test_only_what_is_sampled_has_a_span(walk):
     path = await walk(*(asked(number, number, sampled=number in (3, 7)) for number in range(10)))
     assert {*await path.serve()} == {"q3", "q7"}
     alone = await walk(asked(0, 1.0, sampled=False))
-    assert (await alone.serve(), alone.notes) == ({}, [])
+    assert (await alone.serve(), alone.recorder.all) == ({}, [])
 
 
-def timeless(note):
-    """Spans without what differs from process to process."""
-    place = "messaging.kafka.offset"
-    about = [{name: value for name, value in span.attributes.items() if name != place} for span in note.spans()]
-    return [(span.name, span.kind, span.trace_id, span.error) for span in note.spans()], about
+def timeless(span):
+    """A span without what differs from process to process."""
+    places = ("messaging.kafka.offset", "clipper.prediction.offset")
+    about = {name: value for name, value in span.attributes.items() if name not in places}
+    return span.name, span.kind, span.parent.trace_id, span.status.status_code, events(span), about
 
 
-async def test_a_query_has_the_same_spans_among_others_and_alone(walk):
+async def test_a_query_has_the_same_span_among_others_and_alone(walk):
     exp3 = dict(refs=("a:1", "b:1"), policy="exp3")
     found = await (await walk(*several(8), **exp3)).serve()
     assert len(found) == 8
-    for number, (query_id, note) in enumerate(found.items()):
+    for number, (query_id, span) in enumerate(found.items()):
         alone = await (await walk(asked(number, number), **exp3)).serve()
-        assert timeless(note) == timeless(alone[query_id])
+        assert timeless(span) == timeless(alone[query_id])
 
 
-async def test_the_spans_of_a_query_say_what_its_prediction_says_and_where_it_is(walk):
-    path = await walk(asked(4, 5.0), refs=("a:1", "b:1"), policy="exp3")
-    spans = by_name((await path.serve())["q4"])
-    (prediction,) = path.rig.predictions()
-    decode, decide, combine, stored, whole = spans.values()
-    assert [*spans] == ["decode", "decide", "combine", f"record {CATALOGUE.predictions}", "process queries"]
-    assert (whole.trace_id, whole.parent_id) == (TRACE, f"{5:016x}")
-    assert {span.parent_id for span in (decode, decide, combine, stored)} == {whole.span_id}
-    assert whole.attributes == {
-        "clipper.application": "app", "clipper.query_id": "q4", "clipper.rows": 1, "clipper.default": False,
-        "messaging.system": "kafka", "messaging.operation.name": "process", "messaging.operation.type": "process",
-        "messaging.destination.name": "queries", "messaging.destination.partition.id": "0", "messaging.kafka.offset": 4,
+async def test_the_span_of_a_query_says_what_its_prediction_says_and_where_both_are(walk):
+    path = await walk(asked(4, 5.0), asked(5, 6.0), refs=("a:1", "b:1"))
+    path.traces.sending(path.requests[0])[1](SimpleNamespace(cancelled=lambda: False, exception=lambda: None))
+    span = (await path.serve())["q5"]
+    (prediction,) = [one for one in path.rig.predictions() if one.query_id == "q5"]
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, f"{6:016x}")
+    assert (span.kind, span.status.status_code) == (SpanKind.CONSUMER, StatusCode.UNSET)
+    assert dict(span.attributes) == {
+        "clipper.application": "app", "clipper.query_id": "q5", "clipper.rows": 1,
+        "clipper.revision": 1, "clipper.prediction.offset": 1,
+        "messaging.system": "kafka", "messaging.operation.name": "process", "messaging.destination.name": "queries",
+        "messaging.destination.partition.id": "0", "messaging.kafka.offset": 5,
     }  # fmt: skip
-    models = [f"{one.model}:{one.version}" for one in prediction.models]
-    assert decide.attributes == {
-        "clipper.policy": prediction.policy.name, "clipper.revision": 1, "clipper.models": models,
-        "clipper.propensity": prediction.served_propensity,
-    }  # fmt: skip
-    assert (prediction.policy.name, prediction.served_propensity) == ("exp3", 0.5)
-    assert combine.attributes["clipper.confidence"] == prediction.confidence
-    assert (stored.kind, stored.attributes["messaging.operation.name"]) == ("PRODUCER", "record")
-    assert stored.attributes["messaging.kafka.offset"] == 0
-    assert whole.start_ns <= decode.end_ns <= decide.end_ns <= combine.start_ns
-    assert combine.end_ns <= stored.end_ns <= whole.end_ns
+    assert {*events(span)} == {"decided", "request a:1", "output a:1", "output b:1", "answered"}
+    assert prediction.predicted_at_ms == round(
+        next(event.timestamp for event in span.events if event.name == "answered") / 1e6
+    )
+    decided = next(event.timestamp for event in span.events if event.name == "decided")
+    assert span.start_time <= decided <= span.end_time
 
 
 LATE = {"deadline_ms": 1, "age_s": 0.5}
@@ -128,12 +118,24 @@ REASONS = {"arrived_late": LATE, "unknown_model": {"models": ["z"]}, "invalid_in
 
 @pytest.mark.parametrize("reason", REASONS)
 @pytest.mark.parametrize("count", [1, 8])
-async def test_a_query_that_asks_nobody_has_no_combination_and_its_reason(reason, count, walk):
-    notes = (await walk(*(asked(number, 1.0, **REASONS[reason]) for number in range(count)))).of(AnsweredQuery)
-    assert len(notes) == count
-    for spans in map(by_name, notes):
-        assert "combine" not in spans
-        assert spans["process queries"].attributes["clipper.default.reason"] == reason
+async def test_a_query_that_asks_nobody_has_its_reason_and_no_output(reason, count, walk):
+    spans = await (await walk(*(asked(number, 1.0, **REASONS[reason]) for number in range(count)))).serve()
+    assert len(spans) == count
+    for span in spans.values():
+        assert {*events(span)} == {"decided", "answered"}
+        assert span.attributes["clipper.default.reason"] == reason
+
+
+async def test_what_models_gave_is_told_apart_from_what_was_cached_or_is_missing(walk):
+    path = await walk(asked(0, 1.0), refs=("a:1", "b:1"), policy="exp4")
+    for request in path.requests:
+        failed = {0: ("error", "no")} if request.ref == "b:1" else {}
+        path.rig.answer(request, lambda row: 2 * row, failed=failed)
+    span = (await path.serve("none"))["q0"]
+    assert [one for one in events(span) if "output" in one] == ["output a:1", "no output b:1 error"]
+    path.requests = [*path.rig.ask(*decode_queries([asked(1, 1.0)], 0, AT_S, path.traces)[0]).values()]
+    span = (await path.serve())["q1"]
+    assert {one for one in events(span) if "output" in one} == {"cached output a:1", "output b:1"}
 
 
 @pytest.mark.parametrize("count", [3, 20])
@@ -143,55 +145,41 @@ async def test_a_request_names_the_rows_of_sampled_queries(count, walk):
     expected = [*((number, [number / 2]) for number in range(1, count, 3)), (count, [107.0, 108.0, 109.0])]
     assert len(path.requests) == 2
     for request in path.requests:
-        parts = [(part.trace.place[2], request.rows[part.start : part.stop, 0].tolist()) for part in request.traced]
+        parts = [
+            (span.attributes["messaging.kafka.offset"], request.rows[rows.start : rows.stop, 0].tolist())
+            for rows, span in request.traced
+        ]
         assert sorted(parts) == expected
 
 
-async def test_what_is_asked_for_the_log_only_is_named_as_that_and_recorded_in_its_querys_trace(walk):
+async def test_what_is_asked_for_the_log_only_is_in_its_querys_trace(walk):
     path = await walk(asked(0, 1.0), shadows={"b:1": 1.0})
-    served = {request.ref: [part.is_served for part in request.traced] for request in path.requests}
-    assert served == {"a:1": [True], "b:1": [False]}
-    answer = (await path.serve("a:1"))["q0"]
-    await path.serve("b:1")
-    ((span,),) = [note.spans() for note in path.of(RecordedNote)]
-    assert (span.parent_id, span.name) == (answer.span_id, f"record {CATALOGUE.audits}")
+    parents = {rows.parent.span_id for request in path.requests for rows, _ in request.traced}
+    assert len(path.requests) == 2
+    assert parents == {(await path.serve("a:1"))["q0"].context.span_id}
 
 
-async def test_the_span_of_a_request_is_the_parent_of_what_its_host_does(walk):
+async def test_the_span_of_a_query_is_the_parent_of_what_hosts_do(walk):
     path = await walk(asked(0, 1.0, 2.0), asked(1, 3.0))
-    headers, spans = path.sent(result=lambda: SimpleNamespace(partition=2, offset=9))
-    rows = rows_in_header(header_of_rows(headers))
+    rows = path.send()
     assert [(one.start, one.stop) for one in rows] == [(0, 2), (2, 3)]
-    assert [trace_and_span(one.traceparent) for one in rows] == [(span.trace_id, span.span_id) for span in spans]
-    answered = await path.serve()
-    queries = [answered[name].span_id for name in ("q0", "q1")]
-    assert [span.parent_id for span in spans] == queries
-    in_process = [trace_and_span(one.traceparent) for one in colocated_rows(path.requests[0])]
-    assert in_process == [(TRACE, query) for query in queries]
-    assert [span.attributes["clipper.rows"] for span in spans] == [2, 1]
-    assert {span.attributes["messaging.kafka.offset"] for span in spans} == {9}
+    spans = await path.serve()
+    assert [one.parent.span_id for one in rows] == [spans[name].context.span_id for name in ("q0", "q1")]
+    assert {one.parent.trace_id for one in rows} == {int(TRACE, 16)}
 
 
 @pytest.mark.parametrize("outcome", [{"exception": lambda: OSError("gone")}, {"cancelled": lambda: True}])
-async def test_a_request_that_kafka_does_not_take_is_an_error(outcome, walk):
-    (span,) = (await walk(asked(0, 1.0))).sent(**outcome)[1]
-    assert span.error == "not_stored"
-
-
-async def test_outputs_are_processed_within_the_span_of_their_sending(walk):
+async def test_a_request_that_kafka_does_not_take_is_told_as_that(outcome, walk):
     path = await walk(asked(0, 1.0))
-    headers, _ = path.traces.sending(path.requests[0], "requests")
-    path.traces.gathered([record(5, topic="outputs", headers=[("other", b""), *headers]), record(6)], 1)
-    ((span,),) = [note.spans() for note in path.of(GatheredOutputs)]
-    (rows,) = rows_in_header(header_of_rows(headers))
-    assert (span.trace_id, span.parent_id) == trace_and_span(rows.traceparent)
-    assert (span.name, span.attributes["messaging.kafka.offset"]) == ("process outputs", 5)
+    path.send(**outcome)
+    assert "request a:1 not_stored" in events((await path.serve())["q0"])
 
 
 async def test_a_record_that_holds_no_query_ends_with_an_error(walk):
-    (note,) = (await walk(record(3, b"{", headers=[("traceparent", context(1))], topic="queries"))).notes
-    (span,) = note.spans()
-    assert (span.error, span.parent_id, span.attributes["messaging.kafka.offset"]) == ("undecodable", f"{1:016x}", 3)
+    path = await walk(record(3, b"{", headers=[("traceparent", context(1))], topic="queries"))
+    (span,) = path.recorder.all
+    assert (span.attributes["error.type"], span.status.status_code) == ("undecodable", StatusCode.ERROR)
+    assert (span.parent.span_id, span.attributes["messaging.kafka.offset"]) == (1, 3)
 
 
 async def test_a_query_whose_partition_is_taken_ends_with_an_error_unless_it_is_recorded(walk):
@@ -199,9 +187,10 @@ async def test_a_query_whose_partition_is_taken_ends_with_an_error_unless_it_is_
     await path.serve(rows=(0, 2))  # of the one request, the first two rows
     recorded = await path.serve(rows=(2, 3), failed={2: ("error", "no")})
     assert {*recorded} == {"q0", "q1", "q2"}
-    path.traces.drop(path.rig.router.traces())
-    left = [note.offset for note in path.notes if getattr(note, "error", "") == "partition_taken"]
-    assert sorted(left) == [*range(3, 8), 50]
+    for _ in range(2):
+        path.traces.drop(path.rig.router.traces())
+    left = [span for span in path.recorder.all if span.attributes.get("error.type") == "partition_taken"]
+    assert sorted(span.attributes["messaging.kafka.offset"] for span in left) == [*range(3, 8), 50]
 
 
 async def test_a_sampled_query_is_the_example_of_its_latency(walk):
@@ -212,8 +201,20 @@ async def test_a_sampled_query_is_the_example_of_its_latency(walk):
     assert (exemplar.labels, exemplar.value) == ({"trace_id": TRACE}, pytest.approx(0.1))
 
 
-def test_without_a_sink_nothing_is_noted_whatever_is_sampled():
-    (batch,), _ = decode_queries(several(9), 0, AT_S, UNTRACED)
+@pytest.mark.parametrize("traces", [UNTRACED, QueryTraces()])
+def test_without_a_recorder_nothing_is_noted_whatever_is_sampled(traces):
+    (batch,), _ = decode_queries(several(9), 0, AT_S, traces)
     assert (len(batch), batch.traces) == (9, {})
     assert not any(name == TRACED_ROWS for some in batch.echoed.values() for name, _ in some)
-    assert UNTRACED.undecided == []
+    assert traces.undecided == []
+
+
+NOT_VALID = b"00-" + b"0" * 32 + b"-0000000000000001-01"
+
+
+@pytest.mark.parametrize("other", [b"01", b"00-" + b"\xff" * 50 + b"01", NOT_VALID, b"1" * 900])
+def test_a_context_of_another_form_is_as_if_it_was_not_there(other):
+    recorder = RecordedSpans()
+    ill = record(0, b'{"query_id": "q", "application": "app", "input": [1]}', headers=[("traceparent", other)])
+    (batch,), _ = decode_queries([ill], 0, AT_S, QueryTraces(recorder))
+    assert (batch.traces, recorder.all) == ({}, [])
