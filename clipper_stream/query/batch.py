@@ -11,8 +11,8 @@ Rules of this file:
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from itertools import accumulate, chain, islice, pairwise
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from clipper_stream.caching.keys import row_hashes
 from clipper_stream.query.application import Application
@@ -58,6 +58,8 @@ class OptionalFields(NamedTuple):
 
 
 PLAIN = OptionalFields()
+ReadQuery: TypeAlias = tuple[str, int, float, bytes | None, Sequence[Any]]
+"""A query as it was read: id, offset, when it was asked, key of its record, and rows as decoded."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -142,23 +144,25 @@ class QueryBatch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, query_id: str, offset: int, queried_at_s: float, key: bytes | None, rows: Iterable[Any]) -> int:
-        """Append a query, whose rows are as decoded; its index."""
-        index = len(self.ids)
-        self.ids.append(query_id)
-        self.offsets.append(offset)
-        self.queried_at_s.append(queried_at_s)
-        self.keys.append(key)
-        self.rows.extend(rows)
-        self.row_start.append(len(self.rows))
-        self.states.append(QueryState.READ)
-        return index
+    def extend(self, queries: Sequence[ReadQuery]) -> None:
+        """Append queries."""
+        if not queries:
+            return
+        ids, offsets, queried_at_s, keys, rows = zip(*queries, strict=True)
+        self.ids += ids
+        self.offsets += offsets
+        self.queried_at_s += queried_at_s
+        self.keys += keys
+        starts = accumulate(map(len, rows), initial=len(self.rows))
+        self.row_start += islice(starts, 1, None)
+        self.rows += chain.from_iterable(rows)
+        self.states += bytes([QueryState.READ]) * len(queries)
 
     def alone(self, query: int) -> "QueryBatch":
         """A batch of one of the queries, as it was read; without its rows where they are converted."""
         own = QueryBatch(self.application, self.partition, self.generation, self.content_type)
         rows = [] if self.asked_at_s else self.rows[self.row_start[query] : self.row_start[query + 1]]
-        own.add(self.ids[query], self.offsets[query], self.queried_at_s[query], self.keys[query], rows)
+        own.extend([(self.ids[query], self.offsets[query], self.queried_at_s[query], self.keys[query], rows)])
         own.row_start = [0, max(1, self.row_start[query + 1] - self.row_start[query])]
         for all_of, one in zip(self._maps(), own._maps(), strict=True):
             if query in all_of:

@@ -87,34 +87,38 @@ class QueryPlanner:
 
     def _count_behind(self) -> int:
         due_s, at_s, now_s = self.batch.due_s, self.batch.queried_at_s, self.now_s
-        return sum(due_s[n] - now_s < now_s - at_s[n] and self._has_deadline(n) for n in self.batch.new)
+        return len([n for n in self.batch.new if due_s[n] - now_s < now_s - at_s[n] and self._has_deadline(n)])
 
     def _refuse(self) -> Sequence[int]:
         """Refuse or defer what cannot be asked now; what can."""
-        new, left = self.batch.new, list[int]()
-        for query in new:
-            failure = self._failure(query)
-            if failure is None and len(left) < self.room:
-                left.append(query)
-                continue
-            until_s = self.batch.due_s[query] - NEAR_S if self._has_deadline(query) else math.inf
-            if failure is None and until_s > self.now_s:
+        new, due_s = self.batch.new, self.batch.due_s
+        self.refused = failures = self._failures()
+        left = [query for query in new if query not in failures] if failures else new
+        for query in left[self.room :]:
+            until_s = due_s[query] - NEAR_S if self._has_deadline(query) else math.inf
+            if until_s > self.now_s:
                 self.deferred[query] = until_s
             else:
-                self.refused[query] = failure or OVERLOADED
-        return new if len(left) == len(new) else left
+                failures[query] = OVERLOADED
+        return left[: self.room]
 
-    def _failure(self, query: int) -> Failure | None:
-        """Why a query cannot be asked, whatever room there is."""
-        due_s, at_s, now_s = self.batch.due_s[query], self.batch.queried_at_s[query], self.now_s
-        invalid = self.batch.options.get(query, PLAIN).invalid
-        if invalid is not None:
-            return Failure("invalid_input", invalid)
-        if not self.application.answers:
-            return NO_MODELS
-        if due_s <= now_s or due_s - now_s < min(self.trip_s, now_s - at_s):
-            return Failure("arrived_late", _why_late(due_s, at_s, now_s))
-        return None
+    def _failures(self) -> dict[int, Failure]:
+        """Why queries cannot be asked, whatever room there is."""
+        batch, now_s, trip_s = self.batch, self.now_s, self.trip_s
+        new, due_s, at_s, options = batch.new, batch.due_s, batch.queried_at_s, batch.options
+        if self.application.answers:
+            failures = {
+                query: Failure("arrived_late", _why_late(due_s[query], at_s[query], now_s))
+                for query in new
+                if due_s[query] <= now_s or due_s[query] - now_s < min(trip_s, now_s - at_s[query])
+            }
+        else:
+            failures = dict.fromkeys(new, NO_MODELS)
+        for query in options and new:
+            invalid = options.get(query, PLAIN).invalid
+            if invalid is not None:
+                failures[query] = Failure("invalid_input", invalid)
+        return failures
 
     # --- inputs ---------------------------------------------------------------------------------------------------
     def _convert(self, asked: Sequence[int]) -> Sequence[int]:

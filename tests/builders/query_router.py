@@ -102,7 +102,8 @@ def batches_of(queries):
             batches.append(batch := QueryBatch(one.application, one.partition, one.generation, one.content_type))
             if not one.raw:
                 filling[key] = batch
-        index = batch.add(one.query_id, one.offset, one.queried_at_s, one.key, one.rows)
+        index = len(batch)
+        batch.extend([(one.query_id, one.offset, one.queried_at_s, one.key, one.rows)])
         if one.options != PLAIN:
             batch.options[index] = one.options
         if one.deadline_s is not None:

@@ -22,6 +22,7 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import sub
 from typing import NamedTuple
 
 from clipper_agents.observability.metrics import RouterMetrics
@@ -334,13 +335,19 @@ def _count_answers(metrics: RouterMetrics, answered: Iterable[Answers], recorded
         name, objective_s = UNKNOWN_APPLICATION, None
         if batch.is_registered:
             name, objective_s = batch.application, batch.manifest.objective_s
-        for query in entries:
-            queried_s = batch.queried_at_s[query]
-            asked_s = decided_s if batch.decision_of(query) is None else batch.asked_at_s
-            waited_s.append(asked_s - queried_s)
-            took_s.append(decided_s - asked_s)
+        queried_s = [batch.queried_at_s[query] for query in entries]
+        asked_s = [decided_s] * len(entries)
+        if batch.asked_at_s:
+            asked_s = [decided_s if batch.decisions[query] is None else batch.asked_at_s for query in entries]
+        waited_s += map(sub, asked_s, queried_s)
+        took_s += [decided_s - at_s for at_s in asked_s]
+        whole_s = [max(0.0, decided_s - at_s) for at_s in queried_s]
+        if not failures:
+            latencies_s[name, None, objective_s] += whole_s
+            continue
+        for query, latency_s in zip(entries, whole_s, strict=True):
             reason = failures[query].reason if query in failures else None
-            latencies_s[name, reason, objective_s].append(max(0.0, decided_s - queried_s))
+            latencies_s[name, reason, objective_s].append(latency_s)
     metrics.observe_stages(waited_s, took_s, recorded_s)
     for (name, reason, objective_s), found_s in latencies_s.items():
         metrics.observe_predictions(name, "default" if reason else "model", reason, found_s, objective_s)

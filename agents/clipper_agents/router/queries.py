@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from aiokafka import ConsumerRecord
@@ -31,6 +31,7 @@ from clipper_agents.router.set_aside import SkippedBacklogs
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
 from clipper_stream.query import OptionalFields, QueryBatch
+from clipper_stream.query.batch import ReadQuery
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, read_headers
 from clipper_topics.containers import LARGE_BYTES
@@ -166,44 +167,60 @@ def decode_queries(
         query_id = query.query_id
         if not plain or query_id is None:
             query_id = answered_id(query_id, record.partition, record.offset)
-        batch = batches.batch_for(query_id, query.application, record.partition, kind, alone=raw)
-        rows = (query.input,) if plain else _rows(query)
-        index = batch.add(query_id, record.offset, _asked_s(record, now_s), record.key, rows)
+        batch, queries = batches.filling(query_id, query.application, record.partition, kind, alone=raw)
+        index, rows = len(queries), (query.input,) if plain else _rows(query)
+        queries.append((query_id, record.offset, _asked_s(record, now_s), record.key, rows))
         if not plain:
             batch.options[index] = _options(query, raw=raw)
+            batches.close_full(query.application, kind, len(rows))
         if query.deadline_ms is not None:
             batch.bounds_s[index] = max(0, min(query.deadline_ms, LONGEST_MS)) / 1000
         if echoed:
             batch.echoed[index] = echoed
         if trace is not None:
             batch.traces[index] = trace
-    return batches.all, undecodable
+    return batches.filled(), undecodable
+
+
+class _Filling(NamedTuple):
+    """A batch, and the queries that are to be in it."""
+
+    batch: QueryBatch
+    queries: list[ReadQuery]
 
 
 class _Batches:
-    """The batches of one list of records, in the order in which the first query of each comes.
-
-    Attributes:
-        all: These batches.
-    """
+    """The batches of one list of records, in the order in which the first query of each comes."""
 
     def __init__(self, generation: int) -> None:
-        self.all: list[QueryBatch] = []
         self._generation = generation
-        self._filling: dict[tuple[str, str], QueryBatch] = {}
+        self._all: list[_Filling] = []
+        self._filling: dict[tuple[str, str], _Filling] = {}
         self._ids: set[str] = set()
 
-    def batch_for(self, query_id: str, application: str, partition: int, kind: str, *, alone: bool) -> QueryBatch:
+    def filling(self, query_id: str, application: str, partition: int, kind: str, *, alone: bool) -> _Filling:
+        """Where a query goes to."""
         if query_id in self._ids:
             self._filling, self._ids = {}, set()
         self._ids.add(query_id)
-        batch = None if alone else self._filling.get((application, kind))
-        if batch is None or len(batch.rows) >= ROWS_TOGETHER:
-            batch = QueryBatch(application, partition, self._generation, kind)
-            self.all.append(batch)
+        filling = None if alone else self._filling.get((application, kind))
+        if filling is None:
+            filling = _Filling(QueryBatch(application, partition, self._generation, kind), [])
+            self._all.append(filling)
             if not alone:
-                self._filling[application, kind] = batch
-        return batch
+                self._filling[application, kind] = filling
+        return filling
+
+    def close_full(self, application: str, kind: str, rows_added: int) -> None:
+        """Add no more to a batch of packed queries that has many rows."""
+        filling = self._filling.get((application, kind))
+        if rows_added > 1 and filling is not None and sum(len(rows) for *_, rows in filling.queries) >= ROWS_TOGETHER:
+            del self._filling[application, kind]
+
+    def filled(self) -> list[QueryBatch]:
+        for batch, queries in self._all:
+            batch.extend(queries)
+        return [batch for batch, _ in self._all]
 
 
 def _decoded(kind: str, value: bytes | None) -> tuple[Query, bool]:
