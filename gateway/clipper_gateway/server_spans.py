@@ -8,9 +8,10 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import Mapping, MutableMapping
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from clipper_gateway.errors import refusal_of
 from clipper_gateway.request_log import CLIENT_GONE, TRACEPARENT
@@ -19,68 +20,61 @@ from clipper_stream.errors import ClipperError
 SERVER_FAULT = 500
 
 
+@dataclass(slots=True)
 class ServerSpan:
-    """A call that is served; in a `with` block, at whose end it has ended. Without a span nothing is recorded.
+    """A call that is served; its `status` is as of HTTP."""
 
-    Attributes:
-        attributes: What is known of the call, and comes to be known.
-        status: As of HTTP.
-    """
-
-    def __init__(self, attributes: Mapping[str, Any], span: Any = None) -> None:
-        self.attributes, self.status, self._span = {**attributes}, SERVER_FAULT, span
-        self._before: Any = None
-
-    def __enter__(self) -> Self:
-        if self._span is not None:
-            from opentelemetry import context, trace  # noqa: PLC0415 - an optional dependency
-
-            self._before = context.attach(trace.set_span_in_context(self._span))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._span is not None:
-            self._end(_status_of(error) if error is not None else self.status)
-
-    def _end(self, status: int) -> None:
-        from opentelemetry import context, trace  # noqa: PLC0415 - an optional dependency
-
-        context.detach(self._before)
-        self._span.set_attributes({**self.attributes, "http.response.status_code": status})
-        if status >= SERVER_FAULT:
-            self._span.set_attribute("error.type", str(status))
-            self._span.set_status(trace.StatusCode.ERROR)
-        self._span.end()
+    status: int = SERVER_FAULT
 
 
 class ServerSpans:
-    """Begins the spans of one gateway."""
+    """Begins and ends the spans of one gateway."""
 
     def __init__(self, tracer: Any = None) -> None:
         self._tracer = tracer
 
-    def serving(self, name: str, headers: MutableMapping[str, str], attributes: Mapping[str, Any]) -> ServerSpan:
-        """Begin to serve a call."""
-        if self._tracer is None:
-            return ServerSpan(attributes)
+    @contextmanager
+    def serving(
+        self, name: str, headers: MutableMapping[str, str], attributes: Mapping[str, Any]
+    ) -> Iterator[ServerSpan]:
+        """Serve a call in a block, at whose end it has ended."""
+        served = ServerSpan()
+        span = None if self._tracer is None else self._begun(name, headers, attributes)
+        if span is None:
+            yield served
+            return
+        from opentelemetry import trace  # noqa: PLC0415 - an optional dependency
+
+        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            try:
+                yield served
+            except BaseException as error:
+                served.status = _status_of(error)
+                raise
+            finally:
+                span.set_attribute("http.response.status_code", served.status)
+                if served.status >= SERVER_FAULT:
+                    span.set_attribute("error.type", str(served.status))
+                    span.set_status(trace.StatusCode.ERROR)
+
+    def _begun(self, name: str, headers: MutableMapping[str, str], attributes: Mapping[str, Any]) -> Any:
+        """Return the span of a call that is recorded, else None."""
         from opentelemetry import context, trace  # noqa: PLC0415 - an optional dependency
 
         given, within = headers.get("traceparent"), context.Context()
         if given is not None and TRACEPARENT.fullmatch(given):
             if not int(given[-2:], 16) & trace.TraceFlags.SAMPLED:
-                return ServerSpan(attributes)
+                return None
             ids = int(given[3:35], 16), int(given[36:52], 16)
             caller = trace.SpanContext(*ids, is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
             within = trace.set_span_in_context(trace.NonRecordingSpan(caller), within)
         span = self._tracer.start_span(name, within, trace.SpanKind.SERVER, attributes)
         if span.is_recording():
             headers.pop("traceparent", None)
-            return ServerSpan(attributes, span)
+            return span
         if given is not None:
             headers["traceparent"] = f"{given[:-2]}00"
-        return ServerSpan(attributes)
+        return None
 
 
 def _status_of(error: BaseException) -> int:

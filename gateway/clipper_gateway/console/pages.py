@@ -1,10 +1,11 @@
 """The pages of the console by their paths, with what those read that do not follow the deployment."""
 
+import re
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -13,15 +14,18 @@ import msgspec
 
 from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter, NoSuchLetter, opened_letters
 from clipper_agents.kafka.reader import Range
-from clipper_agents.status.query_history import QueryHistoryReader, partitions_of_query
+from clipper_agents.status.query_history import QueryHistory
+from clipper_gateway.callers import Caller, Share
 from clipper_gateway.console import live_pages
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.history import ApplicationSeries
 from clipper_gateway.console.page import Page, PageRequest
 from clipper_gateway.errors import Refusal
+from clipper_stream.errors import shown
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
+ReadQuery: TypeAlias = Callable[[Caller, str, str | None, str | None, float], Awaitable[QueryHistory]]
 Builder: TypeAlias = Callable[[PageRequest], Awaitable[Page]]
 LivePage: TypeAlias = Callable[[LiveView, PageRequest], Page]
 LIVE_PAGES: Mapping[str, LivePage] = {
@@ -35,23 +39,20 @@ LIVE_PAGES: Mapping[str, LivePage] = {
 SEARCHED_LETTERS = 2_000
 """Positions that a look at the dead letters goes back: a second's reading."""
 SHOWN_LETTERS = 50
+POSITION = re.compile("[0-9]{1,18}")
 BACK_H = 24
 """So far back a query is looked for where nothing else is said, in hours."""
 
 
 class Pages:
-    """Makes the pages: `builders`, by path below `/console` with its parameters in braces; `live` have live regions.
-
-    `partitions` returns how many the topic of queries has.
-    """
+    """Makes the pages: `builders`, by path below `/console` with its parameters in braces; `live` have live regions."""
 
     live = frozenset(LIVE_PAGES)
 
     def __init__(
-        self, view: LiveView, queries: QueryHistoryReader, kafka: KafkaConnection, catalogue: Catalogue,
-        partitions: Callable[[], int],
-    ) -> None:  # fmt: skip
-        self._view, self._queries, self._partitions = view, queries, partitions
+        self, view: LiveView, read_query: ReadQuery, kafka: KafkaConnection, catalogue: Catalogue, readers: Share
+    ) -> None:
+        self._view, self._read_query, self._readers = view, read_query, readers
         self._kafka, self._catalogue = kafka, catalogue
         self.builders: Mapping[str, Builder] = {
             **{path: partial(self._live, make) for path, make in LIVE_PAGES.items()},
@@ -65,11 +66,16 @@ class Pages:
             return make(self._view, request)
         return _page(request, "loading.html", "Console", is_live=True, stale=self._view.stale_reason, at_s=time.time())
 
-    def _opened_letters(self, request: PageRequest) -> AbstractAsyncContextManager[DeadLetterReader]:
+    @asynccontextmanager
+    async def _opened_letters(self, request: PageRequest) -> AsyncIterator[DeadLetterReader]:
         if request.caller.applications is not None:
             what = "dead letters are of all applications, and this key is for some"
             raise Refusal(403, f"{what}: ask the operator for another")
-        return opened_letters(self._kafka, self._catalogue)
+        async with (
+            self._readers.turn(request.caller.holder),
+            opened_letters(self._kafka, self._catalogue) as letters,
+        ):
+            yield letters
 
     async def _letters(self, request: PageRequest) -> Page:
         topic, error, prefix = request.text("topic"), request.text("error"), f"{self._catalogue.prefix}."
@@ -86,10 +92,11 @@ class Pages:
         return _page(request, "dead_letters.html", "Dead letters", before=oldest if oldest > first else None, **data)
 
     async def _letter(self, request: PageRequest) -> Page:
-        position = request.path["position"]
+        if not POSITION.fullmatch(position := request.path["position"]):
+            raise Refusal(404, f"there is no dead letter at {shown(position)}: give the position of one")
         try:
             async with self._opened_letters(request) as letters:
-                letter = await letters.at(int(position) if position.isdecimal() else -1)
+                letter = await letters.at(int(position))
         except NoSuchLetter as error:
             raise Refusal(404, str(error)) from error
         return _page(request, "dead_letter.html", f"Dead letter {letter.position}", letter=letter)
@@ -100,12 +107,11 @@ class Pages:
         if query_id:
             if application or request.caller.applications is not None:
                 request.caller.require("read", application)
-            partitions = partitions_of_query(query_id, context or None, self._partitions())
-            since_ms = int(1000 * (time.time() - 3600 * hours))
-            history = await self._queries.read(query_id, application or None, partitions, since_ms=since_ms)
-        asked = {"id": query_id, "application": application, "context": context, "hours": hours}
+            asked = query_id, application or None, context or None
+            history = await self._read_query(request.caller, *asked, 3600.0 * hours)
+        about = {"id": query_id, "application": application, "context": context, "hours": hours}
         title = f"Query {query_id}" if query_id else "One query"
-        return _page(request, "query.html", title, asked=asked, history=history)
+        return _page(request, "query.html", title, asked=about, history=history)
 
 
 def series_json(series: ApplicationSeries, after_s: float = 0.0) -> bytes:

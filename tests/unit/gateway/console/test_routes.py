@@ -23,7 +23,8 @@ class Site:
         self.keys = keys
         settings = settings_of(folder / "console", section)
         self.log = KeptLog()
-        self.console = Console(settings, Access.from_settings(section), Pipeline(settings, bool), self.log)
+        access = Access.from_settings(section)
+        self.console = Console(settings, access, Pipeline(settings, bool, access.shares), self.log)
         self.app = Router(self.console.routes(), redirect_slashes=False)
 
     def browser(self, **headers):
@@ -93,7 +94,7 @@ OTHER_FILES = ("../routes.py", "..%2froutes.py", "vendor/LICENSE-htmx", "", "%00
     [
         ("GET", "/console/nothing", 404),
         *(("GET", f"/console/static/{name}", 404) for name in OTHER_FILES),
-        ("GET", "/console/live?page=/console/nothing", 404),
+        *(("GET", f"/console/live?page={page}", 404) for page in ("/console/nothing", "http://[", "")),
         ("DELETE", "/console/models", 405),
         ("GET", "/console/actions/promote", 405),
     ],
@@ -157,7 +158,14 @@ async def test_who_signs_in_sees_the_page_that_was_asked_for_until_signing_out(k
     assert keys["ada"] not in str(keyed.log.written())
 
 
-ELSEWHERE = ("", "https://elsewhere.example//evil", f"{URL}/livez", f"{URL}/console/login", f"{URL}//evil.example")
+ELSEWHERE = (
+    "",
+    "https://elsewhere.example//evil",
+    f"{URL}/livez",
+    f"{URL}/console/login",
+    f"{URL}//evil.example",
+    "http://[",
+)
 
 
 @pytest.mark.parametrize(
