@@ -1,6 +1,7 @@
 """The files of the repository that tests hold to rules: modules of the product by name, and pages."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,6 @@ def relative(path: Path) -> str:
 def page_script(name):
     """The script of this name in `docs`, which writes a page of the reference."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
-    script = importlib.util.module_from_spec(spec)
+    script = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     return script

@@ -44,7 +44,7 @@ def prepare_query(query: Query, partitions: int, content_type: str, key: bytes |
     try:
         value = codec.queries.encode(msgspec.structs.replace(query, query_id=query_id), content_type)
     except UNENCODABLE as error:
-        raise InvalidQuery(f"the query cannot be written as {content_type}: {error}") from error
+        raise InvalidQuery(_unwritable("the query", content_type, error)) from error
     return Prepared(query_id=query_id, partition=partition, key=key, value=value)
 
 
@@ -81,8 +81,13 @@ def place_feedback(feedback: Feedback, key: bytes | None, partitions: int, conte
     try:
         value = codec.feedback.encode(feedback, content_type)
     except UNENCODABLE as error:
-        raise InvalidFeedback(f"the feedback cannot be written as {content_type}: {error}") from error
+        raise InvalidFeedback(_unwritable("the feedback's label", content_type, error)) from error
     return Prepared(query_id=query_id, partition=partition, key=key, value=value)
+
+
+def _unwritable(what: str, content_type: str, error: Exception) -> str:
+    why = "it has an integer of more than 64 bits, give it as text" if isinstance(error, OverflowError) else error
+    return f"{what} cannot be written as {content_type}: {why}"
 
 
 def _whose(query: Answer | str, context: str | None) -> dict[str, Any]:

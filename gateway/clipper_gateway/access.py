@@ -1,46 +1,21 @@
 """Who may ask the gateway, and what: holders of API keys, holders of an issuer's tokens, or anybody."""
 
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
+from clipper_agents.observability.logging import event
 from clipper_agents.settings.sections import GatewaySection
+from clipper_gateway.callers import ANYBODY, RIGHTS, Caller, Shares, holder_of
 from clipper_gateway.errors import Refusal
-from clipper_gateway.keys import SECRET_PREFIX, ApiKey, KeyRing, Right, digest_of
+from clipper_gateway.keys import SECRET_PREFIX, ApiKey, KeyRing, digest_of
 from clipper_gateway.tokens import INVALID_TOKEN, TokenClaims, TokenVerifier, is_loopback
-from clipper_stream.errors import InvalidSetting, shown
+from clipper_stream.errors import InvalidSetting
 
-RIGHTS: tuple[str, ...] = get_args(Right)
+logger = logging.getLogger(__name__)
 _NO_TOKEN = {"www-authenticate": "Bearer"}
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sends a request, with rights of `RIGHTS`; None is all applications.
-
-    The name is that of a key, `ada`, or of a token, `ada of https://id.example.com`: no token has a key's name, nor one
-    of another issuer.
-    """
-
-    name: str
-    applications: frozenset[str] | None
-    rights: frozenset[str]
-
-    def require(self, right: str, application: str | None = None) -> None:
-        """Check that the caller has a right, to an application where one is given."""
-        if right not in self.rights:
-            has = ", ".join(sorted(self.rights)) or "none"
-            raise Refusal(403, f"{shown(self.name)} has no right {right!r}, has {has}: ask the operator for it")
-        if application is not None and self.applications is not None and application not in self.applications:
-            what = f"{shown(self.name)} may not use application {shown(application)}"
-            raise Refusal(403, f"{what}, only {shown(sorted(self.applications))}: ask the operator for it")
-
-
-ANYBODY = Caller("anybody", None, frozenset(RIGHTS))
-NOBODY = Caller("", frozenset(), frozenset())
-"""Of a request that was refused before anybody was asked for."""
 
 
 def may_start(section: GatewaySection) -> bool:
@@ -54,11 +29,15 @@ class Access:
 
     Attributes:
         address: On which the gateway listens.
+        shares: What the callers share.
+        rate: Of callers whose key or token states none.
     """
 
     keys: KeyRing | None = None
     tokens: TokenVerifier | None = None
     address: str = "127.0.0.1"
+    shares: Shares = field(default_factory=Shares)
+    rate: float | None = None
 
     @classmethod
     def from_settings(cls, section: GatewaySection) -> "Access":
@@ -73,7 +52,8 @@ class Access:
             keys = KeyRing(Path(section.keys_file))
         if section.oidc_issuer:
             tokens = TokenVerifier(section.oidc_issuer, section.oidc_audience or "", section.oidc_jwks_url)
-        return cls(keys=keys, tokens=tokens, address=section.address)
+        shares = Shares(section.max_body_bytes, section.trusted_proxies)
+        return cls(keys=keys, tokens=tokens, address=section.address, shares=shares, rate=section.rate)
 
     @property
     def is_open(self) -> bool:
@@ -85,27 +65,32 @@ class Access:
         """Whether callers need no credentials because they are on this machine."""
         return self.is_open and is_loopback(self.address)
 
-    async def identify(self, authorization: str | None, api_key: str | None) -> Caller:
-        """Return the caller who has sent these values of the headers `authorization` and `x-api-key`."""
-        scheme, _, bearer = (authorization or "").strip().partition(" ")
-        if scheme and (scheme.lower() != "bearer" or not bearer):
-            raise Refusal(401, "the authorization header holds no bearer token: send Bearer TOKEN", headers=_NO_TOKEN)
-        if api_key and bearer and api_key != bearer:
-            raise Refusal(400, "x-api-key and authorization hold different credentials: send one of them")
-        if api_key or bearer.startswith(SECRET_PREFIX):
-            return _holder(self.keys.find(api_key or bearer) if self.keys else None)
-        if bearer:
-            return await self._caller_of_token(bearer)
-        if not self.is_open:
-            raise Refusal(401, "no credentials: send x-api-key: KEY or authorization: Bearer TOKEN", headers=_NO_TOKEN)
-        return ANYBODY
+    async def identify(self, authorization: str | None, api_key: str | None, address: str = "") -> Caller:
+        """Return who sends these values of `authorization` and `x-api-key` from an address; a request is counted."""
+        try:
+            caller = await self._caller(authorization, api_key, address)
+        except Refusal as refusal:
+            if authorization or api_key:
+                self._note_failure(refusal, "credentials refused", address)
+            raise
+        self.shares.spend(caller)
+        return caller
 
-    async def sign_in(self, secret: str) -> Callable[[], Caller]:
+    async def sign_in(self, secret: str, address: str) -> Callable[[], Caller]:
         """Return what says whose an API key or a token is, as long as that is in force; the secret is not kept."""
-        caller = await self.identify(f"Bearer {secret}", None)
+        if wait_s := self.shares.failures_wait_s(f"a sign-in failed {holder_of(address)}"):
+            raise Refusal(429, f"too many sign-ins have failed: wait {wait_s:.0f} s", retry_after_s=wait_s)
+        try:
+            return await self._holder_of(secret, address)
+        except Refusal as refusal:
+            self._note_failure(refusal, "a sign-in failed", address)
+            raise
+
+    async def _holder_of(self, secret: str, address: str) -> Callable[[], Caller]:
+        caller = await self._caller(f"Bearer {secret}", None, address)
         if (keys := self.keys) is not None and secret.startswith(SECRET_PREFIX):
             digest = digest_of(secret)
-            return lambda: _holder(keys.in_force(digest))
+            return lambda: self._holder(keys.in_force(digest))
         until_s = (await self._claims(secret)).exp
 
         def holder() -> Caller:
@@ -114,6 +99,26 @@ class Access:
             return caller
 
         return holder
+
+    def _note_failure(self, refusal: Refusal, what: str, address: str) -> None:
+        """Count wrong credentials of an address; the log has as many as are counted."""
+        if refusal.status == 401 and not self.shares.failures_wait_s(of := f"{what} {holder_of(address)}"):  # noqa: PLR2004
+            self.shares.failed(of)
+            event(logger, what, logging.WARNING, peer=address, reason=refusal)
+
+    async def _caller(self, authorization: str | None, api_key: str | None, address: str) -> Caller:
+        scheme, _, bearer = (authorization or "").strip().partition(" ")
+        if scheme and (scheme.lower() != "bearer" or not bearer):
+            raise Refusal(401, "the authorization header holds no bearer token: send Bearer TOKEN", headers=_NO_TOKEN)
+        if api_key and bearer and api_key != bearer:
+            raise Refusal(400, "x-api-key and authorization hold different credentials: send one of them")
+        if api_key or bearer.startswith(SECRET_PREFIX):
+            return self._holder(self.keys.find(api_key or bearer) if self.keys else None)
+        if bearer:
+            return await self._caller_of_token(bearer)
+        if not self.is_open:
+            raise Refusal(401, "no credentials: send x-api-key: KEY or authorization: Bearer TOKEN", headers=_NO_TOKEN)
+        return replace(ANYBODY, address=address)
 
     async def _claims(self, token: str) -> TokenClaims:
         if self.tokens is None:
@@ -126,7 +131,13 @@ class Access:
         applications = claims.clipper_applications
         rights = frozenset(right for right in RIGHTS if f"clipper:{right}" in claims.scopes)
         allowed = frozenset(applications) if isinstance(applications, list) else None
-        return Caller(f"{claims.sub} of {issuer}", allowed, rights)
+        return Caller(f"{claims.sub} of {issuer}", allowed, rights, claims.clipper_rate or self.rate)
+
+    def _holder(self, key: ApiKey | None) -> Caller:
+        if key is None:
+            raise Refusal(401, "the API key is unknown or revoked: ask for another", headers=INVALID_TOKEN)
+        applications = None if key.applications is None else frozenset(key.applications)
+        return Caller(key.name, applications, frozenset(key.rights), key.rate or self.rate)
 
     def notice(self) -> str:
         """Return the line for the log at start that says who may ask."""
@@ -136,10 +147,3 @@ class Access:
         keys = [f"holders of {len(self.keys.by_digest)} API keys in {self.keys.path}"] if self.keys else []
         tokens = [f"holders of tokens of {self.tokens.issuer} for {self.tokens.audience}"] if self.tokens else []
         return f"{' and '.join(keys + tokens)} may ask"
-
-
-def _holder(key: ApiKey | None) -> Caller:
-    if key is None:
-        raise Refusal(401, "the API key is unknown or revoked: ask for another", headers=INVALID_TOKEN)
-    applications = None if key.applications is None else frozenset(key.applications)
-    return Caller(key.name, applications, frozenset(key.rights))

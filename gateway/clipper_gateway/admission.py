@@ -9,8 +9,11 @@ Rules of this file:
 - No clock: times are arguments, in seconds of one that never goes back.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
+CALLER_SHARE = 0.9
+"""Of the places of an application, that one caller may have."""
 LEAST_CALLS = 8
 """So many may wait whatever was measured: some must be asked to know what is answered."""
 WINDOW_S = 0.25
@@ -31,6 +34,7 @@ class AdmissionState:
     Attributes:
         bound: Calls that may wait.
         waiting: Calls without an answer.
+        of_callers: Those of each caller.
         rate: Answers in time, a second, over the last window that had any.
         in_time: Answers of this window that were in time.
         late: Those that were late.
@@ -39,6 +43,7 @@ class AdmissionState:
 
     bound: float
     waiting: int = 0
+    of_callers: Counter[str] = field(default_factory=Counter)
     rate: float = 0.0
     in_time: int = 0
     late: int = 0
@@ -49,9 +54,9 @@ class CallAdmission:
     """Counts the calls of each application.
 
     >>> admission = CallAdmission(most=2)
-    >>> admission.wait_s("digits", now_s=0.0)
-    >>> admission.begin("digits"); admission.begin("digits")
-    >>> admission.wait_s("digits", now_s=0.0)
+    >>> admission.wait_s("digits", "ada", now_s=0.0)
+    >>> admission.begin("digits", "ada"); admission.begin("digits", "ada")
+    >>> admission.wait_s("digits", "ada", now_s=0.0)
     1.0
     """
 
@@ -59,25 +64,31 @@ class CallAdmission:
         self._most = most
         self._states: dict[str, AdmissionState] = {}
 
-    def wait_s(self, application: str, now_s: float) -> float | None:
+    def wait_s(self, application: str, caller: str, now_s: float) -> float | None:
         """Return after how many seconds a call should come again, None when it may wait now."""
         state = self._states.get(application)
-        if state is None or state.waiting < state.bound:
+        if state is None or (state.waiting < state.bound and state.of_callers[caller] < state.bound * CALLER_SHARE):
             return None
         drained_s = state.waiting / state.rate if state.rate and now_s - state.since_s < MOST_RETRY_S else 1.0
         return min(MOST_RETRY_S, max(1.0, drained_s))
 
-    def begin(self, application: str) -> None:
+    def begin(self, application: str, caller: str) -> None:
         """Count a call that waits."""
         state = self._states.get(application)
         if state is None:
             state = self._states[application] = AdmissionState(self._most)
         state.waiting += 1
+        state.of_callers[caller] += 1
 
-    def end(self, application: str, *, is_late: bool | None, objective_s: float | None, now_s: float) -> None:
+    def end(
+        self, application: str, caller: str, *, is_late: bool | None, objective_s: float | None, now_s: float
+    ) -> None:
         """Count a call that waits no more; None: it was not answered."""
         state = self._states[application]
         state.waiting -= 1
+        state.of_callers[caller] -= 1
+        if not state.of_callers[caller]:
+            del state.of_callers[caller]
         if is_late is not None:
             state.late += is_late
             state.in_time += not is_late

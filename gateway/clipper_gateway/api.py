@@ -1,16 +1,19 @@
 """The pipeline's own HTTP API, and the probes."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
 from sse_starlette import EventSourceResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
+from starlette.types import Receive
 
-from clipper_agents.status.query_history import partitions_of_query
+from clipper_gateway.callers import Caller
 from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal, refusal_of
 from clipper_gateway.http_messages import Accepted, PredictBody
@@ -27,6 +30,9 @@ MOST_FEEDBACK = 1_000
 MOST_WAIT_S = 60.0
 """Of a request for an answer: proxies end connections that are silent for longer."""
 LOOK_AGAIN_S = 0.5
+SMALL_BODY_BYTES, MOST_DECODING_US = 2_048, 40_000
+"""Of JSON: what is decoded unseen, and how long anything else may take, in which nobody else is served. Kafka takes a
+record of 1 MiB, which has at most 116,000 numbers that are no small integers: they take 10 ms."""
 
 
 class _TextConvertor(PathConvertor):
@@ -36,17 +42,46 @@ class _TextConvertor(PathConvertor):
 
 
 register_url_convertor("text", _TextConvertor())
+Asked: TypeAlias = tuple[Caller, str, str, str | None]
+"""Who asks about a query, with its id, application and context."""
 _bodies = msgspec.json.Decoder(PredictBody)
-_several = msgspec.json.Decoder(list[msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
+_HALF_PAIR = re.compile(rb"\\u[dD][89abAB]\w\w(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]\w\w)\\u[dD][c-fC-F]\w\w")
+
+
+def decoding_us(body: bytes) -> float:
+    """Return how long JSON may take to decode and to pass on, at worst, in microseconds.
+
+    >>> [round(decoding_us(body), 2) for body in (b"[[], 1.5]", b"[1e300]", b'["an exponent: 1e9"]')]
+    [0.88, 20.4, 1.8]
+    """
+    found = 0.08 * body.count(b",") + 0.12 * body.count(b"\\") + 0.4 * sum(map(body.count, (b"[", b"{", b":")))
+    if found > MOST_DECODING_US or not (b"e" in body or b"E" in body):
+        return found
+    text = np.frombuffer(body + b"    ", np.uint8)
+    is_digit = text - ord("0") < 10  # noqa: PLR2004 - below there are none: it wraps
+    at = np.flatnonzero((text[1:-4] | 32 == ord("e")) & is_digit[:-5]) + 2
+    at += (text[at] == ord("-")) | (text[at] == ord("+"))
+    large = int(np.count_nonzero(is_digit[at] & is_digit[at + 1] & is_digit[at + 2]))
+    return found + (len(at) - large) + 20.0 * large
 
 
 def decoded(decoder: Any, body: bytes) -> Any:
     """Return the content of a body of JSON."""
+    if len(body) > SMALL_BODY_BYTES and (us := decoding_us(body)) > MOST_DECODING_US:
+        what = f"the body has so many values that it would take up to {us / 1000:.0f} ms to decode"
+        raise Refusal(413, f"{what}, others wait {MOST_DECODING_US // 1000} ms: send it in parts, or as binary")
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:  # msgspec's own errors and UnicodeDecodeError are ValueErrors
-        raise Refusal(400, f"the body cannot be used: {error}") from error
+        half = _HALF_PAIR.search(body)  # which msgspec calls a truncated body
+        why = f"{half[0].decode()} is half of a surrogate pair" if half else error
+        raise Refusal(400, f"the body cannot be used: {why}") from error
+
+
+async def _is_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class OwnApi:
@@ -78,8 +113,7 @@ class OwnApi:
         """Take one feedback or several; 202 once Kafka has them all, and none where one of them cannot be taken."""
         _check_json(call)
         is_list = call.body.lstrip()[:1] == b"["
-        records = [bytes(one) for one in decoded(_several, call.body)] if is_list else [call.body]
-        given = [decoded(codec.feedback, one) for one in records]
+        given = decoded(codec.feedback_list, call.body) if is_list else [decoded(codec.feedback, call.body)]
         if not 1 <= len(given) <= MOST_FEEDBACK:
             raise Refusal(400, f"the list has {len(given)} feedbacks: give 1 to {MOST_FEEDBACK}")
         await self._calls.give(call.caller, given, call.record_headers)
@@ -98,9 +132,12 @@ class OwnApi:
                 400, f"query_id and context have 1 to {ID_CHARACTERS} characters each: give those of the query"
             )
         wait_s = _seconds(call.query.get("wait_s", "0"))
+        asked, polls = (call.caller, query_id, application, context), self._calls.shares.polls
         if "text/event-stream" in call.headers.get("accept", ""):
-            return EventSourceResponse(self._events(query_id, application, context, wait_s or MOST_WAIT_S))
-        found = await self._waited(query_id, application, context, wait_s)
+            polls.check(call.caller.holder)
+            return EventSourceResponse(self._events(asked, wait_s or MOST_WAIT_S))
+        with polls.held(call.caller.holder):
+            found = await self._waited(asked, wait_s, call.receive)
         if found is None:
             raise Refusal(
                 404,
@@ -109,23 +146,31 @@ class OwnApi:
             )
         return json_response(found, 202 if found.prediction is None else 200)
 
-    async def _waited(self, query_id: str, application: str, context: str | None, wait_s: float) -> QueryStatus | None:
+    async def _waited(self, asked: Asked, wait_s: float, receive: Receive | None = None) -> QueryStatus | None:
+        """Return what became of a query; before its answer when the wait, the gateway or the connection ends."""
         end_s = time.monotonic() + wait_s
-        back_s = self._horizon_s
-        while True:
-            found = await self._history(query_id, application, context, back_s)
-            left_s = end_s - time.monotonic()
-            if left_s <= 0 or (found is not None and found.prediction is not None):
-                return found
-            await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
-            back_s = min(back_s, MOST_WAIT_S)  # what was not there before is new
+        back_s, ends = self._horizon_s, list[asyncio.Future[Any]]()
+        ends.append(asyncio.ensure_future(self._calls.pipeline.ending.wait()))
+        if wait_s and receive is not None:
+            ends.append(asyncio.ensure_future(_is_gone(receive)))
+        try:
+            while True:
+                found = await self._history(asked, back_s)
+                left_s = end_s - time.monotonic()
+                if left_s <= 0 or (found is not None and found.prediction is not None):
+                    return found
+                ended, _ = await asyncio.wait(
+                    ends, timeout=min(LOOK_AGAIN_S, left_s), return_when=asyncio.FIRST_COMPLETED
+                )
+                if ended:
+                    return found
+                back_s = min(back_s, MOST_WAIT_S)  # what was not there before is new
+        finally:
+            for end in ends:
+                end.cancel()
 
-    async def _history(self, query_id: str, application: str, context: str | None, back_s: float) -> QueryStatus | None:
-        pipeline = self._calls.pipeline
-        pipeline.check()
-        partitions = partitions_of_query(query_id, context, pipeline.client.partitions)
-        since_ms = int((time.time() - back_s) * 1000)
-        history = await pipeline.history.read(query_id, application, partitions, since_ms=since_ms)
+    async def _history(self, asked: Asked, back_s: float) -> QueryStatus | None:
+        history = await self._calls.pipeline.read_query(*asked, back_s)
         if history.prediction is None and history.query is None:
             if not history.complete:
                 raise Refusal(503, "the logs could not be read whole in time: try again", retry_after_s=5.0)
@@ -134,13 +179,13 @@ class OwnApi:
             FeedbackReport(**msgspec.structs.asdict(one.said), outcome=one.outcome, explanation=one.explanation)
             for one in history.feedback
         ]
-        return QueryStatus(query_id, history.prediction, feedback, history.complete)
+        return QueryStatus(asked[1], history.prediction, feedback, history.complete)
 
-    async def _events(
-        self, query_id: str, application: str, context: str | None, wait_s: float
-    ) -> AsyncIterator[dict[str, str]]:
+    async def _events(self, asked: Asked, wait_s: float) -> AsyncIterator[dict[str, str]]:
+        caller, query_id, _, _ = asked
         try:
-            found = await self._waited(query_id, application, context, wait_s)
+            with self._calls.shares.polls.held(caller.holder):
+                found = await self._waited(asked, wait_s)
         except ClipperError as error:
             yield {"event": "problem", "id": query_id, "data": refusal_of(error).body().decode()}
             return
@@ -161,6 +206,7 @@ class OwnApi:
     async def applications(self, call: HttpCall) -> Response:
         """List the applications that the caller may ask about."""
         call.caller.require("read")
+        self._calls.applications.check_known()
         of, found = call.caller.applications, self._calls.applications.applications
         return json_response([one for name, one in sorted(found.items()) if of is None or name in of])
 
@@ -168,6 +214,7 @@ class OwnApi:
         """List the versions that these applications name; all of them for who may read all."""
         call.caller.require("read")
         of, deployed = call.caller.applications, self._calls.applications
+        deployed.check_known()
         refs = {ref for name, one in deployed.applications.items() if of is None or name in of for ref in one.refs}
         return json_response(
             [_public(one) for ref, one in sorted(deployed.models.items()) if of is None or ref in refs]

@@ -8,7 +8,7 @@ Rules of this file:
   key, unless there is a context: so whoever has the id, and the context, finds the partition.
 - A repeat under an own id gets the recorded answer. While the first call waits here, the repeat joins it; later, or at
   another gateway, the router answers with the recorded prediction, whose query offset says that it is a repeat. Then
-  the first query is read back and compared.
+  the first query is read back and compared. Another body waits until it is known whether the one before it was that.
 - A call that began under an own id goes on when its client hangs up: the answer is asked for again.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from clipper_gateway.access import Caller
 from clipper_gateway.admission import CallAdmission
+from clipper_gateway.callers import NOBODY, Caller, Shares
 from clipper_gateway.errors import Refusal
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RecordHeaders
@@ -47,11 +47,13 @@ class AskOptions:
         strict: Whether a default output is a failure.
         headers: Of the query's record.
         timeout_s: The client's own, where it said one.
+        caller: Who asks.
     """
 
     strict: bool = False
     headers: RecordHeaders = field(default_factory=list)
     timeout_s: float | None = None
+    caller: Caller = NOBODY
 
 
 @dataclass(slots=True, frozen=True)
@@ -66,25 +68,21 @@ class Calls:
     Attributes:
         waiting: Calls without an answer.
         none_waits: Whether there are none.
+        answered: The last output for a row, by application.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        *,
-        most_waiting: int,
-        timeout_s: float,
-    ) -> None:
-        self.pipeline, self.applications = pipeline, pipeline.deployed
+    def __init__(self, pipeline: Pipeline, shares: Shares, *, most_waiting: int, timeout_s: float) -> None:
+        self.pipeline, self.applications, self.shares = pipeline, pipeline.deployed, shares
         self._admission, self._timeout_s = CallAdmission(most_waiting), timeout_s
         self._running: dict[tuple[str, str | None, str], _Running] = {}
+        self.answered: dict[str, Any] = {}
         self.waiting = 0
         self.none_waits = asyncio.Event()
         self.none_waits.set()
 
-    def admit(self, application: str) -> None:
+    def admit(self, application: str, caller: Caller) -> None:
         """Raise a `Refusal` when a further call of the application would wait too long."""
-        wait_s = self._admission.wait_s(application, time.monotonic())
+        wait_s = self._admission.wait_s(application, caller.holder, time.monotonic())
         if wait_s is not None:
             text = f"too many calls of application {shown(application)} wait already: come again in {wait_s:.1f} s"
             raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
@@ -92,11 +90,15 @@ class Calls:
     async def predict(self, caller: Caller, query: Query, options: AskOptions) -> Prediction:
         """Return the answer."""
         caller.require("predict", query.application)
-        manifest = self.applications.manifest(query.application)
+        options.caller, manifest = caller, self.applications.manifest(query.application)
+        self.shares.spend(caller, len(query.inputs or ()) - 1, least=0.0)
         if query.query_id is None:
             prediction = await self._asked(query, options, manifest)
         else:
-            prediction = await asyncio.shield(self._repeatable(query, options, manifest))
+            prediction = await self._repeatable(query, options, manifest)
+        if not prediction.default:
+            several = prediction.outputs
+            self.answered[query.application] = several[0] if isinstance(several, list) else prediction.output
         if options.strict and prediction.default:
             status = 400 if prediction.reason in REFUSALS else 503
             text = prediction.explanation or "the default output was given"
@@ -107,6 +109,7 @@ class Calls:
         """Send feedback; returns when Kafka has it."""
         for each in feedback:
             self._check_feedback(caller, each)
+        self.shares.spend(caller, len(feedback) - 1, least=0.0)
         self.pipeline.check()
         client, headers = self.pipeline.client, list(headers)
         keyed = [(each, each.query_id.encode()) for each in feedback]
@@ -132,9 +135,9 @@ class Calls:
         repeated: bool = False,
     ) -> Prediction:
         self.pipeline.check()
-        self.admit(query.application)
+        self.admit(query.application, options.caller)
         is_late = None
-        self._admission.begin(query.application)
+        self._admission.begin(query.application, holder := options.caller.holder)
         self._count(1)
         key = (query.context or query.query_id or "").encode() if repeated else None
         try:
@@ -147,7 +150,9 @@ class Calls:
             is_late = asked.prediction.reason in LATE
         finally:
             objective_s = None if manifest.objective_ms is None else manifest.objective_ms / 1000
-            self._admission.end(query.application, is_late=is_late, objective_s=objective_s, now_s=time.monotonic())
+            self._admission.end(
+                query.application, holder, is_late=is_late, objective_s=objective_s, now_s=time.monotonic()
+            )
             self._count(-1)
         if repeated:
             await self._compare(query, asked.prediction, asked.record.partition, asked.sent)
@@ -166,20 +171,19 @@ class Calls:
             self.none_waits.set()
 
     # --- repeats ----------------------------------------------------------------------------------------------------
-    def _repeatable(
-        self, query: Query, options: AskOptions, manifest: ApplicationManifest
-    ) -> "asyncio.Task[Prediction]":
-        """Return the task that answers a query of this id, begun now or by an earlier call."""
+    async def _repeatable(self, query: Query, options: AskOptions, manifest: ApplicationManifest) -> Prediction:
+        """Return the answer to a query of this id, of a call that begins now or of one that waits for it already."""
         assert query.query_id is not None
         call = query.application, query.context, query.query_id
-        running = self._running.get(call)
+        while (running := self._running.get(call)) is not None and not is_same_question(query, running.query):
+            await asyncio.wait([running.task])
+            if not running.task.cancelled() and running.task.exception() is None:
+                raise _other_question(query)  # that one's body is the recorded one
         if running is None:
             task = asyncio.create_task(self._asked(query, options, manifest, repeated=True))
             running = self._running[call] = _Running(query, task)
             task.add_done_callback(lambda done: self._ended(call, done))
-        elif not is_same_question(query, running.query):
-            raise _other_question(query)
-        return running.task
+        return await asyncio.shield(running.task)
 
     def _ended(self, call: tuple[str, str | None, str], task: "asyncio.Task[Prediction]") -> None:
         del self._running[call]

@@ -37,13 +37,17 @@ class DeployedApplications:
         """Every version, by `name:version`."""
         return self._state.manifests.models
 
+    def check_known(self) -> None:
+        """Raise a `Refusal` when the control topic was never read to its end: what is missing may be in it."""
+        if not self.is_known:
+            raise Refusal(503, "this gateway has not read the applications yet: try again", retry_after_s=1.0)
+
     def manifest(self, name: str) -> ApplicationManifest:
         """Return an application."""
         found = self.applications.get(name)
         if found is not None:
             return found
-        if not self.is_known:
-            raise Refusal(503, "this gateway has not read the applications yet: try again", retry_after_s=1.0)
+        self.check_known()
         raise Refusal(404, f"there is no application {shown(name)}: GET /v1/applications lists those that exist")
 
     def is_ready(self, name: str) -> bool:

@@ -32,28 +32,37 @@ from clipper_stream.errors import ClipperError, SetupError
 
 logger = logging.getLogger(__name__)
 
-_GRPC = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    408: grpc.StatusCode.DEADLINE_EXCEEDED,
-    409: grpc.StatusCode.ALREADY_EXISTS,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    415: grpc.StatusCode.INVALID_ARGUMENT,
-    422: grpc.StatusCode.FAILED_PRECONDITION,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    431: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+_Code = grpc.StatusCode
+STATUSES: dict[int, tuple[grpc.StatusCode, str]] = {
+    400: (_Code.INVALID_ARGUMENT, "The request is not what it should be: `error` has the field, its value, its bound."),
+    401: (_Code.UNAUTHENTICATED, "There are no credentials, or they are not valid."),
+    403: (_Code.PERMISSION_DENIED, "The caller may not do this, or not with this application, or not from this site."),
+    404: (_Code.NOT_FOUND, "There is no such application, version or query."),
+    405: (_Code.UNIMPLEMENTED, "The path takes no such method."),
+    408: (_Code.DEADLINE_EXCEEDED, "The message of a call was not sent, or its answer not taken, in time."),
+    409: (_Code.ALREADY_EXISTS, "An action of the console cannot be done, or what it was decided on has changed."),
+    413: (_Code.RESOURCE_EXHAUSTED, "The body, or the record that it becomes, is too large, or too long to decode."),
+    415: (_Code.INVALID_ARGUMENT, "The body has another content type, or a content encoding."),
+    422: (_Code.FAILED_PRECONDITION, "The query's id stands for another query already."),
+    429: (
+        _Code.RESOURCE_EXHAUSTED,
+        "The caller's rate or a share is used up, or too many calls of the application wait.",
+    ),
+    431: (_Code.RESOURCE_EXHAUSTED, "The headers are too large or too many; this response has no body."),
+    500: (_Code.INTERNAL, "A defect of the gateway: its log has it under the request's id."),
+    503: (
+        _Code.UNAVAILABLE,
+        "Kafka or the token issuer is away, others hold all, or a `strict` answer was the default.",
+    ),
+    504: (_Code.DEADLINE_EXCEEDED, "No answer came in time. It may still come: ask for it by `query_id`."),
 }
+"""What each status of a refusal means, and the code that a call of gRPC ends with instead."""
 
 
 _STATUSES: tuple[tuple[int, tuple[type[ClipperError], ...]], ...] = (
     (400, (InvalidQuery, InvalidFeedback)),
     (404, (NoSuchLetter,)),
     (409, (RefusedChange, StaleRevision, NoSuchRestore, UnusableState)),
-    (413, (RecordTooLarge,)),
     (503, (WriteContention, RestoreBrokenOff)),
 )
 """Of errors whose message is for the caller."""
@@ -81,7 +90,7 @@ class Refusal(ClipperError):
     @property
     def grpc_code(self) -> grpc.StatusCode:
         """Return the status of a gRPC call."""
-        return _GRPC.get(self.status, grpc.StatusCode.INTERNAL)
+        return STATUSES[self.status][0]
 
     def body(self) -> bytes:
         """Return the response's body: `application/problem+json`, with the field `error` that V2 clients read."""
@@ -101,7 +110,10 @@ def refusal_of(error: ClipperError) -> Refusal:
         case Refusal():
             return error
         case PredictionTimeout():
-            return Refusal(504, str(error), query_id=error.query_id, reason="late")
+            text = "no answer came in time: it may still come, ask for it by the query's id"
+            return Refusal(504, text, query_id=error.query_id, reason="late")
+        case RecordTooLarge():
+            return Refusal(413, "the record is larger than Kafka takes: send fewer rows")
         case _ if told := [status for status, kinds in _STATUSES if isinstance(error, kinds)]:
             return Refusal(told[0], str(error))
         case SetupError():

@@ -1,7 +1,7 @@
-"""Bodies of the gateway's HTTP API that are no records of topics.
+"""Bodies that the gateway's HTTP API takes and that are no records of topics.
 
 Rules of this file:
-- A field that is misspelt in a question is an error, which names it; in an answer unknown fields are ignored.
+- A field that is misspelt in a question is an error, which names it.
 - Fields that a query's record has too are bounded as there: the OpenAPI document takes those bounds from `Query`.
 - Other bounds stand here for the document alone, unless msgspec enforces them: the gateway's messages say more.
 
@@ -13,11 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from clipper_topics.manifests import InputSpec
-from clipper_topics.prediction import REASONS
-
 _Length = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
-_Reason = Annotated[str, Meta(extra_json_schema={"examples": list(REASONS)})]
 
 
 class PredictBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -48,60 +44,12 @@ class Accepted(msgspec.Struct):
     """How many records were written."""
 
 
-class ModelSummary(msgspec.Struct, kw_only=True):
-    """What callers may know of a version of a model."""
-
-    name: str
-    """Name of the model."""
-    version: str
-    """Version of the model."""
-    runtime: str
-    """What runs it."""
-    input: InputSpec
-    """What one row of input looks like."""
-    colocated: bool
-    """Whether routers run it in their own processes."""
-    retired: bool
-    """Whether it is served no more."""
-
-
-class LiveReport(msgspec.Struct):
-    """Answer of a process that lives."""
-
-    live: bool
-
-
-class ReadyReport(msgspec.Struct):
-    """Whether the gateway serves."""
-
-    ready: bool
-    reasons: list[str]
-    """Why it does not; empty when it does."""
-
-
-class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Why a request was refused or failed (RFC 9457)."""
-
-    type: str
-    """Always `about:blank`: the status says which kind of problem this is."""
-    title: str
-    """The status in words."""
-    status: int
-    """The response's status."""
-    error: str
-    """What went wrong, the bound, and what to do next."""
-    query_id: str | None = None
-    """Of the query, where there is one already."""
-    reason: _Reason | None = None
-    """Why the default output was given, in a word; a reader must expect new ones."""
-
-
 # --- Open Inference Protocol V2 ---------------------------------------------------------------------------------------
 class InputTensor(msgspec.Struct, kw_only=True):
     """Rows of a question, the first dimension."""
 
-    name: str
-    """Any name."""
+    name: Annotated[str, Meta(extra_json_schema={"const": "input"})]
+    """There is one input."""
     datatype: str
     """Type of the values; `BYTES` for text, binary and JSON."""
     shape: list[_Length]
@@ -132,73 +80,3 @@ class InferenceRequest(msgspec.Struct, kw_only=True):
     """Those of a query, and `binary_data_output`: whether the outputs come as bytes behind the JSON."""
     outputs: list[RequestedOutput] | None = None
     """Absent: the only one there is."""
-
-
-class OutputTensor(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The outputs of an answer, rows first."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-    data: list[Any] | None = None
-    """The values, flat in row-major order; absent when they are binary."""
-    parameters: dict[str, Any] | None = None
-    """`binary_data_size`, and `content_type` `json` where each value is a JSON text."""
-
-
-class InferenceResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The answer to a question of the protocol."""
-
-    model_name: str
-    """Name of the application."""
-    model_version: str
-    """Its revision."""
-    id: str | None = None
-    """As in the question."""
-    parameters: dict[str, Any]
-    """`query_id`, `confidence`, `default`, `models`, `latency_ms`, `policy`, and `reason` of a default output."""
-    outputs: list[OutputTensor]
-    """One tensor, `output`."""
-
-
-class TensorMetadata(msgspec.Struct, kw_only=True):
-    """What a tensor of an application looks like; -1 for a length that is open."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(msgspec.Struct, kw_only=True):
-    """An application, as a model of the protocol."""
-
-    name: str
-    versions: list[str]
-    """Revision of the application."""
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-    """A guess: what the models give is stated in each answer."""
-
-
-class ModelReady(msgspec.Struct):
-    """Whether a version that may answer for the application is served."""
-
-    name: str
-    ready: bool
-
-
-class ServerMetadata(msgspec.Struct, kw_only=True):
-    """The server of the protocol."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "PredictBody": {"input": [0.0, 0.5, 1.0], "query_id": "order-7"},
-    "Feedback": {"query_id": "order-7", "application": "digits", "label": 3},
-    "InferenceRequest": {"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [0.0, 0.5, 1.0]}]},
-}
-"""Of what clients send, by struct."""

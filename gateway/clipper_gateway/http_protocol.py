@@ -10,11 +10,13 @@ it for who knows neither.
 """
 
 import asyncio
-from collections import Counter
 from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from clipper_gateway.callers import Shares, holder_of
+from clipper_gateway.errors import Refusal
 
 BODY_S = 20.0
 """From the headers on until the body is there, also where it was answered before: a megabyte at 50 kB a second."""
@@ -22,10 +24,10 @@ HEADERS_S = 10.0
 """From the first byte of a request, or from the connection on, until its headers are there."""
 STALLED_S = 30.0
 """Without a byte of the answer taken."""
-MOST_OF_A_PEER = 2_000
-"""Connections of one address, a quarter of all, so that they keep nobody else out; behind a proxy all have its."""
 MOST_HEADER_BYTES = 32 * 1024
 MOST_HEADERS = 100
+MOST_PIPELINED = 100
+"""Requests that wait for the answer of one before them: a segment could hold ten thousand."""
 
 
 class _CorkedTransport:
@@ -86,19 +88,21 @@ class _Parser(httptools.HttpRequestParser):
 class BoundedHttpProtocol(HttpToolsProtocol):
     """A connection whose every wait for the client has an end: at each moment a timer runs, or the gateway works.
 
-    What begins no request ends no wait for one.
+    What begins no request ends no wait for one. An address has a share of the connections, unless it is a trusted
+    proxy's, and of the bytes of answers that nobody has read.
 
     Attributes:
-        peers: Connections that are open, by address.
+        shares: Those of the gateway.
         headers_s: Of `HEADERS_S`.
         body_s: Of `BODY_S`.
     """
 
-    peers: ClassVar[Counter[str]] = Counter()
+    shares: ClassVar[Shares] = Shares()
     headers_s, body_s = HEADERS_S, BODY_S
+    _connections = _unread_bytes = 0
     _in_headers = _headers_too_large = _has_read_body = False
     _body_is_there = True
-    _header_bytes = 0
+    _header_bytes = _parsed_bytes = 0
     _timer: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
 
@@ -106,16 +110,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_made(_CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
         self.parser = _Parser(self)
         self._end_in(self.headers_s)
-        self._peer = self.client[0] if self.client else ""
-        self.peers[self._peer] += 1
-        if self.peers[self._peer] > MOST_OF_A_PEER:
-            self.transport.write(STATUS_LINE[503] + b"content-length: 0\r\nconnection: close\r\n\r\n")
-            self.transport.close()
+        connected = self.client[0] if self.client else ""
+        self._peer = holder_of(connected)
+        try:
+            if not self.shares.is_proxy(connected):
+                self.shares.connections.take(self._peer)
+                self._connections = 1
+        except Refusal:
+            self._refuse(503)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.peers[self._peer] -= 1
-        if not self.peers[self._peer]:
-            del self.peers[self._peer]
+        self.shares.connections.give_back(self._peer, self._connections)
         self._end_in(None)
         self._end_idle()
         self.resume_writing()
@@ -141,10 +146,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if self.transport.is_closing():
             return
-        if not self._headers_too_large:
+        if self._headers_too_large:
+            self._refuse(431)
+        else:
             super().send_400_response(msg)
-            return
-        self.transport.write(STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+
+    def _refuse(self, status: int) -> None:
+        self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()
 
     def _unset_keepalive_if_required(self) -> None:
@@ -161,21 +169,32 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._end_idle()
         super().on_message_begin()
-        self._in_headers, self._body_is_there, self._header_bytes = True, False, 0
+        self._in_headers, self._body_is_there, self._header_bytes, self._parsed_bytes = True, False, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._take_header_bytes(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_headers:
             return
         super().on_header(name, value)
-        if len(self.headers) > MOST_HEADERS:
+        self._take_header_bytes(len(name) + len(value) + len(": \r\n"))
+
+    def _take_header_bytes(self, size: int) -> None:
+        """Count what was parsed: a segment may have more than all headers may, and their end."""
+        self._parsed_bytes += size
+        if len(self.headers) > MOST_HEADERS or self._parsed_bytes > MOST_HEADER_BYTES:
             self._headers_too_large = True
-            raise ValueError("too many headers")
+            raise ValueError("the headers are too large")
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise ValueError("this is no proxy")
             return
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise ValueError("send further requests when some are answered")
         self._in_headers, self._header_bytes = False, 0
         self._end_in(None)
         super().on_headers_complete()
@@ -198,8 +217,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+        size = self.transport.get_write_buffer_size()
+        try:
+            self.shares.unread.take(self._peer, size)
+            self._unread_bytes += size
+        except Refusal:
+            self.transport.abort()
 
     def resume_writing(self) -> None:
+        self.shares.unread.give_back(self._peer, self._unread_bytes)
+        self._unread_bytes = 0
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None

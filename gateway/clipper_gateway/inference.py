@@ -3,18 +3,23 @@
 Source: Open Inference Protocol, "Inference Request JSON Object" and "Parameters".
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from clipper_gateway.access import Caller
-from clipper_gateway.calls import AskOptions
+from clipper_gateway.callers import Caller
+from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal
+from clipper_gateway.tensors import Tensor, input_metadata, output_metadata, rows_of
 from clipper_stream.errors import shown
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import Prediction
 from clipper_topics.query import Query
+
+QUERY_SHARE = 0.9
+"""Of the time that a client leaves, for the query; the rest is for its answer's way back."""
 
 
 class QueryParameters(msgspec.Struct):
@@ -38,14 +43,56 @@ _FEATURES = msgspec.json.Decoder(list[float])
 _EXPECTED = "context, query_id, models: text; deadline_ms: a number; features: a list of numbers; strict: true or false"
 
 
+class Inference:
+    """What both wires ask of an application: its metadata, and answers."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def manifest(self, caller: Caller, name: str, version: str) -> ApplicationManifest:
+        """Return an application that the caller may read about or ask; a version is its revision, or empty."""
+        caller.require("read" if "read" in caller.rights else "predict", name)
+        manifest = self._calls.applications.manifest(name)
+        if version not in {"", str(manifest.revision)}:
+            what = f"application {manifest.name} has revision {manifest.revision}, not {shown(version)}"
+            raise Refusal(404, f"{what}: ask for that revision, or for no version")
+        return manifest
+
+    def metadata(self, caller: Caller, name: str, version: str) -> dict[str, Any]:
+        """Return the metadata of an application, as of `manifest`."""
+        manifest = self.manifest(caller, name, version)
+        return {
+            "name": manifest.name,
+            "versions": [str(manifest.revision)],
+            "platform": "clipper-stream",
+            "inputs": input_metadata(manifest),
+            "outputs": output_metadata(manifest, self._calls.answered.get(manifest.name)),
+        }
+
+    def is_ready(self, caller: Caller, name: str, version: str) -> bool:
+        """Return whether a version that may answer for the application is served."""
+        return self._calls.applications.is_ready(self.manifest(caller, name, version).name)
+
+    async def infer(
+        self,
+        caller: Caller,
+        manifest: ApplicationManifest,
+        tensor: Tensor,
+        parameters: Mapping[str, Any],
+        idempotency_key: str | None,
+        options: AskOptions,
+    ) -> Prediction:
+        """Ask the rows of a tensor as one query, within the time that the client leaves."""
+        query, options.strict = query_of(manifest.name, rows_of(tensor, manifest.input), parameters, idempotency_key)
+        if options.timeout_s is not None and query.deadline_ms is None:
+            query.deadline_ms = max(1.0, options.timeout_s * 1000 * QUERY_SHARE)
+        return await self._calls.predict(caller, query, options)
+
+
 def query_of(
-    application: str,
-    rows: Sequence[Any],
-    parameters: Mapping[str, Any],
-    idempotency_key: str | None = None,
-    headers: Iterable[tuple[str, bytes]] = (),
-) -> tuple[Query, AskOptions]:
-    """Return the query of a V2 request, and how the call is made; bounds are those of `check_query`, in the call."""
+    application: str, rows: Sequence[Any], parameters: Mapping[str, Any], idempotency_key: str | None = None
+) -> tuple[Query, bool]:
+    """Return the query of a V2 request, and whether it is strict; bounds are those of `check_query`, in the call."""
     try:
         given = msgspec.convert(parameters, QueryParameters)
         features = _FEATURES.decode(given.features) if isinstance(given.features, str) else given.features
@@ -68,29 +115,19 @@ def query_of(
         query.input = rows[0]
     else:
         query.inputs = list(rows)
-    return query, AskOptions(strict=bool(given.strict), headers=list(headers))
+    return query, bool(given.strict)
 
 
 def own_id(in_header: str | None, in_body: str | None) -> str | None:
     """Return the id that a client chose for its query, in a header or metadata, or in the body."""
+    if in_header is not None and not re.fullmatch("[!-~]*", in_header):
+        raise Refusal(400, f"Idempotency-Key {shown(in_header)} is not visible ASCII: give such an id as query_id")
     if in_header is None or in_body in {None, in_header}:
         found = in_header if in_body is None else in_body
-        if found == "":
-            raise Refusal(400, "the query's id is empty: give 1 to 256 characters, or leave it out")
+        if found in {"", ".", ".."}:
+            raise Refusal(400, f"the query's id is {shown(found)}, which no path can have: give another, or none")
         return found
     raise Refusal(400, f"Idempotency-Key {shown(in_header)} and query_id {shown(in_body)} differ: give one of them")
-
-
-def check_visible(caller: Caller, application: str) -> None:
-    """Raise a `Refusal` when a caller may neither read about an application nor ask it."""
-    caller.require("read" if "read" in caller.rights else "predict", application)
-
-
-def check_version(manifest: ApplicationManifest, wanted: str) -> None:
-    """Raise a `Refusal` when a request names another version of an application than its revision; "" is any."""
-    if wanted not in {"", str(manifest.revision)}:
-        what = f"application {manifest.name} has revision {manifest.revision}, not {shown(wanted)}"
-        raise Refusal(404, f"{what}: ask for that revision, or for no version")
 
 
 def outputs_of(prediction: Prediction) -> list[Any]:

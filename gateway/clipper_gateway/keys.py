@@ -12,27 +12,31 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from clipper_agents.observability.logging import event
 from clipper_agents.settings.error_messages import explained
-from clipper_gateway.errors import Refusal
+from clipper_gateway.callers import Right
 from clipper_stream.errors import InvalidSetting, UnknownName, shown
 from clipper_topics.manifests import Name, Sha256
 
-Right = Literal["predict", "feedback", "read", "operate"]
 SECRET_PREFIX = "cs_"  # noqa: S105 - tells API keys from other bearer tokens
+NOTED_S = 60.0
+"""Between two notes of when keys were used."""
 CHECK_INTERVAL_S = 1.0
 """Seconds between two looks at the file: a revoked key works for so long at most."""
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key as its file states it; without `applications` it is for all, without `rate` (a second) it has no bound."""
+    """A key as its file states it; without `applications` it is for all, without `rate` (a second) it has no bound.
+
+    A key that was rotated has the digest of its secret before, which is in force until `old_ends_ms`.
+    """
 
     name: Name
     digest: Sha256
@@ -41,14 +45,20 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rate: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
     created_ms: int
     revoked_ms: int | None = None
+    ends_ms: int | None = None
+    old_digest: Sha256 | None = None
+    old_ends_ms: int = 0
+
+    def in_force(self, digest: str, now_ms: float) -> bool:
+        """Return whether the secret of a digest lets in at a time."""
+        is_over = self.revoked_ms is not None or (self.ends_ms is not None and self.ends_ms <= now_ms)
+        return not is_over and (digest == self.digest or (digest == self.old_digest and now_ms < self.old_ends_ms))
 
 
-def make_key(
-    path: Path, name: str, *, applications: Sequence[str] | None, rights: Sequence[str], rate: float | None, now_ms: int
-) -> str:
-    """Add a key to the file, which need not exist yet, and return the secret, which is kept nowhere."""
+def make_key(path: Path, name: str, *, now_ms: int, **fields: Any) -> str:
+    """Add a key of these fields to the file, which need not exist yet; return the secret, which is kept nowhere."""
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
-    given = {"name": name, "applications": applications, "rights": rights, "rate": rate, "created_ms": now_ms}
+    given = {"name": name, "created_ms": now_ms, **fields}
     try:
         key = msgspec.convert({**given, "digest": digest_of(secret)}, ApiKey)
     except msgspec.ValidationError as error:
@@ -67,11 +77,23 @@ def revoke_key(path: Path, name: str, now_ms: int) -> None:
         UnknownName: no key in force has the name.
         InvalidSetting: the file cannot be used.
     """
+    _change_key(path, name, lambda _: {"revoked_ms": now_ms})
+
+
+def rotate_key(path: Path, name: str, overlap_s: float, now_ms: int) -> str:
+    """Give a key another secret, and return it; the one before is in force for some seconds yet. Errors as above."""
+    secret = SECRET_PREFIX + secrets.token_urlsafe(32)
+    ends_ms, digest = now_ms + round(overlap_s * 1000), digest_of(secret)
+    _change_key(path, name, lambda key: {"digest": digest, "old_digest": key.digest, "old_ends_ms": ends_ms})
+    return secret
+
+
+def _change_key(path: Path, name: str, changes: Callable[[ApiKey], dict[str, Any]]) -> None:
     with _changed_keys(path) as keys:
         in_force = {each.name: at for at, each in enumerate(keys) if each.revoked_ms is None}
-        if name not in in_force:
+        if (at := in_force.get(name)) is None:
             raise UnknownName(f"no key {shown(name)} in {path}; in force are {', '.join(in_force) or 'none'}")
-        keys[in_force[name]] = msgspec.structs.replace(keys[in_force[name]], revoked_ms=now_ms)
+        keys[at] = msgspec.structs.replace(keys[at], **changes(keys[at]))
 
 
 def read_keys(path: Path) -> list[ApiKey]:
@@ -86,6 +108,17 @@ def read_keys(path: Path) -> list[ApiKey]:
         return []
     except (OSError, ValueError) as error:
         raise InvalidSetting(f"{path}: {error}; give a file that `clipper-stream keys create` made") from error
+
+
+def read_uses(path: Path) -> dict[str, int]:
+    """Return when each key of the file was used last, in milliseconds since the epoch, as gateways have noted it."""
+    with suppress(OSError, ValueError):
+        return msgspec.json.decode(_uses_file(path).read_bytes(), type=dict[str, int])
+    return {}
+
+
+def _uses_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.used")
 
 
 def digest_of(secret: str) -> str:
@@ -121,39 +154,41 @@ def _changed_keys(path: Path) -> Iterator[list[ApiKey]]:
 class KeyRing:
     """The keys in force `by_digest`, read again when their file has changed; a missing file holds none.
 
-    When a changed file cannot be used, the log has a warning, and the keys of before stay in force.
+    When a changed file cannot be used, the log has a warning, and the keys of before stay in force. Beside the file it
+    notes when keys were used, where it may.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path, self._clock = path, clock
+        self._used: dict[str, int] = {}
+        self._noted_s = clock()
         self.by_digest, self._checked_s = _in_force(path), clock()
         self._stamp: tuple[int, ...] | None = ()  # of no file, nor of a missing one
-        self._levels: dict[str, tuple[float, float]] = {}
 
     def find(self, secret: str) -> ApiKey | None:
-        """Return the key that has this secret, and count a request of it; None when no key in force has it."""
-        key = self.in_force(digest_of(secret))
-        if key is not None and key.rate is not None and (wait_s := self._take(key.digest, key.rate, self._clock())):
-            what = f"key {key.name!r} may send {key.rate:g} requests a second"
-            raise Refusal(429, f"{what}: wait {wait_s:.3f} s", retry_after_s=wait_s)
-        return key
+        """Return the key that has this secret, None when no key in force has it."""
+        if (found := self.in_force(digest_of(secret))) is not None:
+            self._used[found.name] = int(time.time() * 1000)
+            if self._clock() - self._noted_s >= NOTED_S:
+                self.note_uses()
+        return found
+
+    def note_uses(self) -> None:
+        """Write when keys were used."""
+        self._noted_s = self._clock()
+        partial, before = _uses_file(self.path).with_suffix(".partial"), read_uses(self.path)
+        with suppress(OSError):
+            partial.write_bytes(msgspec.json.encode({**before, **self._used}))
+            partial.replace(_uses_file(self.path))
 
     def in_force(self, digest: str) -> ApiKey | None:
-        """Return the key of this digest, None when none in force has it; no request is counted."""
+        """Return the key of this digest, None when none in force has it."""
         now_s = self._clock()
         if now_s - self._checked_s >= CHECK_INTERVAL_S:
             self._checked_s = now_s
             self._reload()
-        return self.by_digest.get(digest)
-
-    def _take(self, digest: str, rate: float, now_s: float) -> float:
-        """Take a request from a key's token bucket; the seconds until it holds one, 0 when it was taken."""
-        capacity = max(1.0, rate)
-        level, at_s = self._levels.get(digest, (capacity, now_s))
-        level = min(capacity, level + (now_s - at_s) * rate)
-        is_taken = level >= 1.0
-        self._levels[digest] = level - is_taken, now_s
-        return 0.0 if is_taken else (1.0 - level) / rate
+        found = self.by_digest.get(digest)
+        return found if found is not None and found.in_force(digest, time.time() * 1000) else None
 
     def _reload(self) -> None:
         try:
@@ -165,11 +200,19 @@ class KeyRing:
         if stamp != before:
             logger = logging.getLogger(__name__)
             try:
-                self.by_digest = _in_force(self.path)
+                old, self.by_digest = _names(self.by_digest), _in_force(self.path)
+                new = _names(self.by_digest)
                 event(logger, "API keys read", file=self.path, keys=len(self.by_digest))
+                for name in sorted(old ^ new):
+                    event(logger, f"an API key is {'made' if name in new else 'gone'}", key=name)
             except InvalidSetting as error:
                 event(logger, "API keys stay those of before", logging.WARNING, error=error)
 
 
 def _in_force(path: Path) -> dict[str, ApiKey]:
-    return {key.digest: key for key in read_keys(path) if key.revoked_ms is None}
+    keys = [key for key in read_keys(path) if key.revoked_ms is None]
+    return {digest: key for key in keys for digest in (key.old_digest, key.digest) if digest is not None}
+
+
+def _names(keys: Mapping[str, ApiKey]) -> set[str]:
+    return {key.name for key in keys.values()}

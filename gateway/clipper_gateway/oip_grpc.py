@@ -4,8 +4,10 @@
      400 431    401 429              408 400 413               Refusal
 
 Rules of this file:
-- A message is read only after its metadata says who asks, and within `BODY_S`. gRPC waits for the message of a unary
-  method first, and without end: so methods are registered as streams, which are the same on the wire.
+- A message is read only after its metadata says who asks, and within `BODY_S`; its answer is taken within `STALLED_S`.
+  gRPC waits for the message of a unary method first, and without end, and keeps its answer as long: so methods are
+  registered as streams, which are the same on the wire.
+- A message is unpacked here, where its bound is known: gRPC would make a gigabyte of a kilobyte.
 - Metadata that decides something stands once in a call: two proxies would each believe another one.
 - An error that is no `ClipperError` is a defect: logged with its traceback, answered by INTERNAL without words of it.
 
@@ -16,48 +18,55 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from operator import methodcaller
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as health
+from grpc_reflection.v1alpha._async import ReflectionServicer
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from open_inference.grpc import protocol as oip
 
 from clipper_gateway import tensors
-from clipper_gateway.access import NOBODY, Access, Caller
-from clipper_gateway.calls import Calls
+from clipper_gateway.access import Access
+from clipper_gateway.callers import NOBODY, Caller
+from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal, logged_refusal
-from clipper_gateway.http_protocol import BODY_S
-from clipper_gateway.inference import check_version, check_visible, outputs_of, query_of, response_parameters
+from clipper_gateway.http_protocol import BODY_S, STALLED_S
+from clipper_gateway.inference import Inference, outputs_of, response_parameters
 from clipper_gateway.request_log import CLIENT_GONE, RecordHeaders, RequestLog, checked_request_id, record_headers
 from clipper_gateway.server_spans import UNTRACED, ServerSpans
 from clipper_stream.errors import ClipperError, InvalidSetting, shown
-from clipper_topics.manifests import ApplicationManifest
 
 logger = logging.getLogger(__name__)
+NOT_FOUND = 404
 
 SERVICE, HEALTH_SERVICE = "inference.GRPCInferenceService", "grpc.health.v1.Health"
+REFLECTION_SERVICES = tuple(f"grpc.reflection.{version}.ServerReflection" for version in ("v1", "v1alpha"))
 METADATA_BYTES = 16 * 1024
-MOST_WATCHES = 64
-"""Of health, at once: anybody may watch, and a watch never ends."""
 WATCH_S = 0.5
 """How late a change of health may be told."""
-QUERY_SHARE = 0.9
-"""Of the time that a client leaves, for the query; the rest is for its answer's way back."""
 DETAILS_CHARACTERS = 512
 """Of an error: clients take 8 KiB of metadata, in which a character may be 12 bytes."""
+MOST_FIELDS = 1_000
+"""Of a message and its tensors: more than these, of two bytes each, are two million objects once they are parsed."""
+GZIP = b"\x1f\x8b"
+"""What no message begins with: a field of this number has no such type."""
 SINGLE = ("authorization", "x-api-key", "idempotency-key")
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second gateway on the same port fails at its start
     ("grpc.max_metadata_size", METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", METADATA_BYTES),
-    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a kilobyte may unpack to a gigabyte
+    ("grpc.compression_enabled_algorithms_bitset", 0b101),  # none, and gzip
+    ("grpc.per_message_decompression", 0),
+    ("grpc.max_concurrent_streams", 1_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 300_000),
     ("grpc.max_connection_age_ms", 1_800_000),  # a client that takes no answer has its calls for so long
@@ -80,7 +89,8 @@ class GrpcCall:
 
     context: Any
     metadata: dict[str, Any]
-    caller: Caller = NOBODY
+    peer: str
+    caller: Caller
     application: str = ""
     record_headers: RecordHeaders = field(default_factory=list)
 
@@ -100,14 +110,16 @@ class GrpcServer:
         spans: ServerSpans = UNTRACED,
     ) -> None:
         self._calls, self._access, self._reasons, self._log = calls, access, reasons, log
-        self._spans = spans
+        self._spans, self._inference = spans, Inference(calls)
         self._server: Any = None
-        self.message_s, self._watches, self._is_ending = BODY_S, 0, asyncio.Event()
+        self._reflection = ReflectionServicer([SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES])
+        self._most_bytes, self.message_s, self._is_ending = 0, BODY_S, asyncio.Event()
 
     async def start(
         self, address: str, port: int, *, max_body_bytes: int, max_calls: int, tls: tuple[str, str] | None = None
     ) -> int:
         """Listen, and return the port."""
+        self._most_bytes = max_body_bytes
         sizes = {"grpc.max_receive_message_length": max_body_bytes, "grpc.max_allowed_incoming_connections": max_calls}
         server = grpc.aio.server(options=[*_OPTIONS, *sizes.items()], maximum_concurrent_rpcs=max_calls)
         server.add_generic_rpc_handlers(self._handlers())
@@ -139,21 +151,26 @@ class GrpcServer:
         }
         of_health = {
             "Check": self._handler("Check", health.HealthCheckRequest, self._check, public=True),
-            "Watch": self._handler("Watch", health.HealthCheckRequest, self._watch, public=True, stream=True),
+            "Watch": self._handler("Watch", health.HealthCheckRequest, self._watch, public=True),
         }
-        services = {SERVICE: of_inference, HEALTH_SERVICE: of_health}
+        reflected = {
+            "ServerReflectionInfo": self._handler("Reflect", ServerReflectionRequest, self._reflect, public=True)
+        }
+        services = {SERVICE: of_inference, HEALTH_SERVICE: of_health, **dict.fromkeys(REFLECTION_SERVICES, reflected)}
         return [grpc.method_handlers_generic_handler(*service) for service in services.items()]
 
     # --- any call ---------------------------------------------------------------------------------------------------
-    def _handler(self, name: str, request: Any, method: Method, *, public: bool = False, stream: bool = False) -> Any:
+    def _handler(self, name: str, request: Any, method: Method, *, public: bool = False) -> Any:
         spans, about = (
             UNTRACED if public else self._spans,
             {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": name},
         )
 
-        async def serve(_: Any, context: Any) -> Any:
+        async def serve(_: Any, context: Any) -> None:
             started_s, status = time.perf_counter(), CLIENT_GONE
-            call = GrpcCall(context, dict(context.invocation_metadata()))
+            metadata = dict(context.invocation_metadata())
+            peer = self._access.shares.address_of(_connected(context.peer()), metadata.get("x-forwarded-for"))
+            call = GrpcCall(context, metadata, peer, replace(NOBODY, address=peer))
             request_id = checked_request_id(call.metadata.get("x-request-id"))
             trailing = (("x-request-id", request_id),)
             try:
@@ -162,11 +179,17 @@ class GrpcServer:
                         call.caller = await self._identified(call)
                     with spans.serving(f"{SERVICE}/{name}", call.metadata, about) as span:
                         call.record_headers = record_headers(call.metadata.get("traceparent"), request_id)
-                        response = await method(await _message(request, context, self.message_s), call)
+                        shares = self._access.shares
+                        async with shares.bodies.turn(call.caller.holder, shares.unstated_bytes) as settle:
+                            raw = await self._raw_message(context)
+                            settle(len(raw))
+                            response = await method(_message(request, raw), call)
                         span.status = 200
                     context.set_trailing_metadata(trailing)
+                    if response is not None:
+                        await self._send(response, call)
                     status = 200
-                    return response
+                    return
                 except ClipperError as error:
                     refusal = logged_refusal(error)
                 except grpc.aio.BaseError:
@@ -185,30 +208,50 @@ class GrpcServer:
                     took_s=time.perf_counter() - started_s,
                     caller=call.caller.name,
                     request_id=request_id,
-                    peer="",
+                    peer=call.peer,
                 )
 
-        handler = grpc.stream_stream_rpc_method_handler if stream else grpc.stream_unary_rpc_method_handler
-        return handler(serve, None, methodcaller("SerializeToString"))
+        return grpc.stream_stream_rpc_method_handler(serve)
+
+    async def _send(self, response: Any, call: GrpcCall) -> None:
+        """Give an answer to a client, who takes it in time or does without it."""
+        content = response.SerializeToString()
+        with self._access.shares.unread.held(call.caller.holder, len(content)):
+            try:
+                async with asyncio.timeout(STALLED_S):
+                    await call.context.write(content)
+            except TimeoutError as error:
+                raise Refusal(408, f"the answer was not taken within {STALLED_S:g} s") from error
+
+    async def _raw_message(self, context: Any) -> bytes:
+        try:
+            async with asyncio.timeout(self.message_s):
+                raw = await context.read()
+        except TimeoutError as error:
+            raise Refusal(408, f"the message was not here within {self.message_s:g} s") from error
+        if isinstance(raw, bytes) and raw.startswith(GZIP):
+            raw = _unpacked(raw, self._most_bytes)
+        if not isinstance(raw, bytes):  # the end of the stream, which is too large a message's as well
+            raise Refusal(413, "no message came, or one that is larger than this gateway takes: send fewer rows")
+        return raw
 
     async def _identified(self, call: GrpcCall) -> Caller:
         names = [name for name, _ in call.context.invocation_metadata()]
         if twice := [name for name in SINGLE if names.count(name) > 1]:
             raise Refusal(400, f"metadata {twice[0]} stands twice: send it once")
-        return await self._access.identify(call.metadata.get("authorization"), call.metadata.get("x-api-key"))
+        given = call.metadata.get("authorization"), call.metadata.get("x-api-key")
+        return await self._access.identify(*given, call.peer)
 
     # --- methods ----------------------------------------------------------------------------------------------------
     async def _infer(self, request: Any, call: GrpcCall) -> Any:
-        manifest = self._manifest(request.model_name, request.model_version, call)
-        rows = tensors.rows_of(_input(request), manifest.input)
+        call.application = request.model_name
+        manifest = self._inference.manifest(call.caller, request.model_name, request.model_version)
+        self._calls.admit(manifest.name, call.caller)
         pairs = request.parameters.items()
         parameters = {key: getattr(one, one.WhichOneof("parameter_choice") or "", None) for key, one in pairs}
+        options = AskOptions(headers=call.record_headers, timeout_s=call.context.time_remaining())
         own_id = call.metadata.get("idempotency-key")
-        query, options = query_of(manifest.name, rows, parameters, own_id, call.record_headers)
-        options.timeout_s = left_s = call.context.time_remaining()
-        if left_s is not None and query.deadline_ms is None:
-            query.deadline_ms = max(1.0, left_s * 1000 * QUERY_SHARE)
-        prediction = await self._calls.predict(call.caller, query, options)
+        prediction = await self._inference.infer(call.caller, manifest, _input(request), parameters, own_id, options)
         response = oip.ModelInferResponse(model_name=manifest.name, model_version=str(manifest.revision), id=request.id)
         for key, value in response_parameters(prediction).items():
             setattr(response.parameters[key], _PARAMETERS[type(value)], value)
@@ -216,25 +259,19 @@ class GrpcServer:
         return response
 
     async def _model_metadata(self, request: Any, call: GrpcCall) -> Any:
-        manifest, tensor = self._manifest(request.name, request.version, call), oip.ModelMetadataResponse.TensorMetadata
-        return oip.ModelMetadataResponse(
-            name=manifest.name,
-            versions=[str(manifest.revision)],
-            platform="clipper-stream",
-            inputs=[tensor(**one) for one in tensors.input_metadata(manifest)],
-            outputs=[tensor(**one) for one in tensors.output_metadata(manifest)],
-        )
+        call.application, tensor = request.name, oip.ModelMetadataResponse.TensorMetadata
+        found = self._inference.metadata(call.caller, request.name, request.version)
+        described = {side: [tensor(**one) for one in found[side]] for side in ("inputs", "outputs")}
+        return oip.ModelMetadataResponse(**found | described)
 
     async def _model_ready(self, request: Any, call: GrpcCall) -> Any:
-        manifest = self._manifest(request.name, request.version, call)
-        return oip.ModelReadyResponse(ready=self._calls.applications.is_ready(manifest.name))
-
-    def _manifest(self, name: str, wanted: str, call: GrpcCall) -> ApplicationManifest:
-        call.application = name
-        check_visible(call.caller, name)
-        manifest = self._calls.applications.manifest(name)
-        check_version(manifest, wanted)
-        return manifest
+        call.application = request.name
+        try:
+            return oip.ModelReadyResponse(ready=self._inference.is_ready(call.caller, request.name, request.version))
+        except Refusal as refusal:
+            if refusal.status != NOT_FOUND:
+                raise
+        return oip.ModelReadyResponse(ready=False)
 
     async def _server_metadata(self, _: Any, __: GrpcCall) -> Any:
         return oip.ServerMetadataResponse(name="clipper-stream", version=version("clipper-stream"))
@@ -245,6 +282,16 @@ class GrpcServer:
     async def _ready(self, _: Any, __: GrpcCall) -> Any:
         return oip.ServerReadyResponse(ready=not self._reasons())
 
+    async def _reflect(self, request: Any, call: GrpcCall) -> None:
+        async def requests() -> AsyncIterator[Any]:
+            yield request
+            while isinstance(raw := await call.context.read(), bytes):
+                yield _message(ServerReflectionRequest, raw)
+
+        with self._access.shares.watches.held(call.caller.holder):
+            async for described in self._reflection.ServerReflectionInfo(requests(), None):
+                await self._send(described, call)
+
     # --- health -----------------------------------------------------------------------------------------------------
     async def _check(self, request: Any, _: GrpcCall) -> Any:
         found = self._health(request.service)
@@ -253,18 +300,14 @@ class GrpcServer:
         return found
 
     async def _watch(self, request: Any, call: GrpcCall) -> None:
-        if self._watches >= MOST_WATCHES:
-            raise Refusal(429, f"{MOST_WATCHES} calls watch already: call Check", retry_after_s=WATCH_S)
-        self._watches, told = self._watches + 1, None
-        try:
+        told = None
+        with self._access.shares.watches.held(call.caller.holder):
             while not self._is_ending.is_set():
                 if (found := self._health(request.service)) != told:
-                    await call.context.write(found)
+                    await self._send(found, call)
                     told = found
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._is_ending.wait(), WATCH_S)
-        finally:
-            self._watches -= 1
 
     def _health(self, service: str) -> Any:
         states = health.HealthCheckResponse
@@ -274,22 +317,68 @@ class GrpcServer:
         return states(status=states.SERVING if serves else states.NOT_SERVING)
 
 
-async def _message(request: Any, context: Any, message_s: float) -> Any:
+def _connected(peer: str) -> str:
+    """Return the address of `ipv4:127.0.0.1:8081` or `ipv6:[::1]:8081`."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+
+
+def _unpacked(packed: bytes, most_bytes: int) -> bytes | None:
+    """Return the content of gzip, None where it is too large."""
+    unpacking = zlib.decompressobj(wbits=31)
     try:
-        async with asyncio.timeout(message_s):
-            raw = await context.read()
-    except TimeoutError as error:
-        raise Refusal(408, f"the message was not here within {message_s:g} s") from error
-    if not isinstance(raw, bytes):  # the end of the stream, which is too large a message's as well
-        raise Refusal(413, "no message came, or one that is larger than this gateway takes: send fewer rows")
+        found = unpacking.decompress(packed, most_bytes + 1)
+    except zlib.error as error:
+        raise Refusal(400, f"the message is no gzip: {error}") from error
+    return found if len(found) <= most_bytes else None
+
+
+def _message(request: Any, raw: bytes) -> Any:
+    check_fields(raw)
     try:
         return request.FromString(raw)
     except DecodeError as error:
         raise Refusal(400, f"the message is no {request.DESCRIPTOR.name}: see the protocol's file") from error
 
 
+def check_fields(raw: bytes) -> None:
+    """Raise a `Refusal` when a message and its tensors have more than `MOST_FIELDS` fields; others are not parsed."""
+    parts, fields = [(memoryview(raw), True)], 0
+    while parts:
+        part, is_whole = parts.pop()
+        at = 0
+        while at < len(part) and fields <= MOST_FIELDS:
+            tag, at = _varint(part, at)
+            size, start = _varint(part, at) if tag & 7 in {0, 2} else ({1: 8, 5: 4}.get(tag & 7, 0), at)
+            at = start if tag & 7 == 0 else start + size
+            fields += 1
+            if is_whole and tag == oip.ModelInferRequest.INPUTS_FIELD_NUMBER << 3 | 2:
+                parts.append((part[start:at], False))
+    if fields > MOST_FIELDS:
+        raise Refusal(413, f"the message has more than {MOST_FIELDS} fields: give one tensor, and fewer parameters")
+
+
 def _credentials(certfile: str, keyfile: str) -> Any:
-    return grpc.ssl_server_credentials([(Path(keyfile).read_bytes(), Path(certfile).read_bytes())])
+    """Return credentials whose files are read again for each connection; while that fails, those of before count."""
+
+    def read() -> Any:
+        pair = Path(keyfile).read_bytes(), Path(certfile).read_bytes()
+        return grpc.ssl_server_certificate_configuration([pair])
+
+    def renewed() -> Any:
+        with contextlib.suppress(OSError):
+            return read()
+
+    return grpc.dynamic_ssl_server_credentials(read(), renewed)
+
+
+def _varint(part: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    for at in range(at, min(at + 10, len(part))):  # noqa: B020, PLR1704 - from here on
+        value |= (part[at] & 127) << shift
+        shift += 7
+        if part[at] < 128:  # noqa: PLR2004 - the highest bit
+            break
+    return value, at + 1
 
 
 def _trailing(refusal: Refusal) -> list[tuple[str, str]]:
@@ -303,9 +392,13 @@ def _input(request: Any) -> tensors.Tensor:
         raise Refusal(400, f"{len(inputs)} inputs and {len(raw)} raw_input_contents: give one tensor, rows first")
     if wrong := [output.name for output in request.outputs if output.name != tensors.OUTPUT]:
         raise Refusal(400, f"output {shown(wrong[0])}: the only one is {tensors.OUTPUT!r}, ask for it or for none")
-    name, datatype, shape, contents = inputs[0].name, inputs[0].datatype, [*inputs[0].shape], inputs[0].contents
+    name, datatype, contents = inputs[0].name, inputs[0].datatype, inputs[0].contents
+    shape = [*inputs[0].shape[: tensors.MOST_DIMENSIONS + 1]]
     if not raw:
         values = getattr(contents, _CONTENTS.get(datatype, "fp32_contents"))
+        if len(values) > tensors.MOST_VALUES:
+            what = f"the tensor has {len(values)} values"
+            raise Refusal(413, f"{what}: give at most {tensors.MOST_VALUES}, or raw_input_contents")
         return tensors.tensor_of_json(name, datatype, shape, [*values])
     if contents.ByteSize():
         raise Refusal(400, f"input {shown(name)} has contents and raw_input_contents: give one of them")

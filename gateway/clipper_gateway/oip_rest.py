@@ -4,7 +4,7 @@
                  400 415                400        400      400        429 503 504
 
 Rules of this file:
-- A request has one input tensor, of any name; a response has one output tensor, `output`.
+- A request has one input tensor, `input`; a response has one output tensor, `output`.
 - A response is binary only where the request asks for that.
 
 Source: Open Inference Protocol, "HTTP/REST"; Triton, "Binary Tensor Data Extension".
@@ -19,25 +19,22 @@ import msgspec
 from starlette.responses import Response
 
 from clipper_gateway.api import decoded
-from clipper_gateway.calls import Calls
+from clipper_gateway.callers import Caller
+from clipper_gateway.calls import AskOptions, Calls
 from clipper_gateway.errors import Refusal
 from clipper_gateway.http_messages import InferenceRequest
-from clipper_gateway.inference import check_version, check_visible, outputs_of, query_of, response_parameters
+from clipper_gateway.inference import Inference, outputs_of, response_parameters
 from clipper_gateway.rest import HttpCall, json_response
 from clipper_gateway.tensors import (
     BYTES,
     OUTPUT,
     Tensor,
     bytes_of,
-    input_metadata,
-    output_metadata,
     output_tensor,
-    rows_of,
     tensor_of_bytes,
     tensor_of_json,
 )
 from clipper_stream.errors import shown
-from clipper_topics.manifests import ApplicationManifest
 
 JSON, BINARY = "application/json", "application/octet-stream"
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -51,7 +48,7 @@ class InferenceEndpoints:
     """Handlers of the protocol's paths."""
 
     def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+        self._inference = Inference(calls)
 
     async def server(self, _: HttpCall) -> Response:
         """Describe the server."""
@@ -60,35 +57,23 @@ class InferenceEndpoints:
 
     async def model(self, call: HttpCall) -> Response:
         """Describe an application's tensors."""
-        check_visible(call.caller, call.path["name"])
-        manifest = self._manifest(call)
-        return json_response(
-            {
-                "name": manifest.name,
-                "versions": [str(manifest.revision)],
-                "platform": "clipper-stream",
-                "inputs": input_metadata(manifest),
-                "outputs": output_metadata(manifest),
-            }
-        )
+        return json_response(self._inference.metadata(*_about(call)))
 
     async def model_ready(self, call: HttpCall) -> Response:
         """Answer 200 when a version that may answer for the application is served, else 503."""
-        check_visible(call.caller, call.path["name"])
-        manifest = self._manifest(call)
-        is_ready = self._calls.applications.is_ready(manifest.name)
-        return json_response({"name": manifest.name, "ready": is_ready}, 200 if is_ready else 503)
+        is_ready = self._inference.is_ready(*_about(call))
+        return json_response({"name": call.path["name"], "ready": is_ready}, 200 if is_ready else 503)
 
     async def infer(self, call: HttpCall) -> Response:
         """Ask the rows of a tensor as one query, and answer with its outputs as a tensor."""
         call.caller.require("predict", call.path["name"])
-        manifest = self._manifest(call)
+        manifest = self._inference.manifest(*_about(call))
         request, tail = _request_of(call)
-        is_binary = _is_binary(request)
-        rows = rows_of(_input_of(request, tail), manifest.input)
-        own_id = call.headers.get("idempotency-key")
-        query, options = query_of(manifest.name, rows, request.parameters or {}, own_id, call.record_headers)
-        prediction = await self._calls.predict(call.caller, query, options)
+        is_binary, tensor, own_id = _is_binary(request), _input_of(request, tail), call.headers.get("idempotency-key")
+        options = AskOptions(headers=call.record_headers)
+        prediction = await self._inference.infer(
+            call.caller, manifest, tensor, request.parameters or {}, own_id, options
+        )
         answer = {
             "model_name": manifest.name,
             "model_version": str(manifest.revision),
@@ -98,10 +83,9 @@ class InferenceEndpoints:
             answer["id"] = request.id
         return _response(answer, output_tensor(OUTPUT, outputs_of(prediction)), is_binary=is_binary)
 
-    def _manifest(self, call: HttpCall) -> ApplicationManifest:
-        manifest = self._calls.applications.manifest(call.path["name"])
-        check_version(manifest, call.path.get("version", ""))
-        return manifest
+
+def _about(call: HttpCall) -> tuple[Caller, str, str]:
+    return call.caller, call.path["name"], call.path.get("version", "")
 
 
 # --- the request ----------------------------------------------------------------------------------------------------

@@ -9,17 +9,20 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from clipper_agents.kafka.retry import retry
 from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.settings.workers import WorkerSettings
-from clipper_agents.status.query_history import QueryHistoryReader
+from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partitions_of_query
 from clipper_agents.streaming.reachability import watch_kafka
+from clipper_gateway.callers import Caller, Shares
 from clipper_gateway.deployed_applications import DeployedApplications
 from clipper_gateway.errors import Refusal
 from clipper_stream.client import BrokerUnavailable, Client
 from clipper_stream.errors import SetupError
 from clipper_topics.codec import MSGPACK
+from clipper_topics.query_ids import partition_of
 
 PROBED_S, NOTICE_S = 15.0, 1.5
 """A balancer that has probed lately does it each second: then it has seen that nothing should come any more."""
@@ -30,17 +33,19 @@ class Pipeline:
 
     Attributes:
         client: Asks and gives feedback.
-        history: Reads what became of a query.
+        history: Reads what became of a query; `read_query` does for a caller.
         deployed: The applications and models.
-        is_draining: Whether the gateway ends, so that nobody should send it anything any more.
+        ending: Whether the gateway ends, so that nobody should send it anything any more.
     """
 
-    def __init__(self, settings: WorkerSettings[GatewaySection], reachable: Callable[[bool], None]) -> None:
+    def __init__(
+        self, settings: WorkerSettings[GatewaySection], reachable: Callable[[bool], None], shares: Shares
+    ) -> None:
         kafka, catalogue = settings.kafka, settings.catalogue
         self.client = Client(kafka, prefix=catalogue.prefix, content_type=MSGPACK)
         self.history = QueryHistoryReader(kafka, catalogue)
         self.deployed = DeployedApplications(kafka, catalogue)
-        self.is_draining = False
+        self.ending, self._searches = asyncio.Event(), shares.searches
         self._kafka, self._topics = kafka, (catalogue.control, catalogue.queries, catalogue.predictions)
         self._reachable, self._is_reachable, self._is_open = reachable, True, False
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,7 +79,7 @@ class Pipeline:
     def reasons(self) -> list[str]:
         """Return why this gateway does not serve now, empty when it does."""
         found = {
-            "the gateway ends": self.is_draining,
+            "the gateway ends": self.ending.is_set(),
             "no broker answers": not self._is_reachable,
             "the topics are not connected": not self._is_open,
             "the applications are not read yet": not self.deployed.is_known,
@@ -94,6 +99,22 @@ class Pipeline:
         """Raise a `Refusal` when Kafka cannot be asked now."""
         if not (self._is_open and self._is_reachable):
             raise Refusal(503, f"{self.reasons()[0]}: try again", retry_after_s=1.0)
+
+    async def read_query(
+        self, caller: Caller, query_id: str, application: str | None, context: str | None, back_s: float
+    ) -> QueryHistory:
+        """Return what the logs of the last seconds say about a query, as far as it is the caller's business.
+
+        Feedback that names no application may be about another one's query of the same id, if a client chose that.
+        """
+        self.check()
+        partitions = partitions_of_query(query_id, context, self.client.partitions)
+        since_ms = int((time.time() - back_s) * 1000)
+        async with self._searches.turn(caller.holder):
+            found = await self.history.read(query_id, application, partitions, since_ms=since_ms)
+        if caller.applications is None or partition_of(query_id) is not None:
+            return found
+        return replace(found, feedback=tuple(one for one in found.feedback if one.said.application is not None))
 
     async def _serve_client(self) -> None:
         await self.client.open()

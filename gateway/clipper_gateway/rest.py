@@ -1,7 +1,7 @@
 """One HTTP request, from its headers to its log line: who asks, how large it is, how long it may take, how it ends.
 
-    headers --> caller --> admitted? --> body, in bounds --> handler --> response --> log, metrics
-    400 403     401 429      429            413 415          Refusal
+    headers --> caller --> admitted? --> its turn --> body, in bounds --> handler --> response --> log, metrics
+    400 403     401 429      429         429 503         413 415          Refusal
 
 Rules of this file:
 - A body is read only after its headers say who asks, and is never larger than allowed, whatever they say.
@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import msgspec
@@ -23,7 +23,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from clipper_gateway.access import ANYBODY, NOBODY, Access, Caller
+from clipper_gateway.access import Access
+from clipper_gateway.callers import ANYBODY, NOBODY, Caller
 from clipper_gateway.errors import Refusal, logged_refusal
 from clipper_gateway.request_log import CLIENT_GONE, RecordHeaders, RequestLog, checked_request_id, record_headers
 from clipper_gateway.server_spans import UNTRACED, ServerSpans
@@ -48,6 +49,9 @@ SINGLE = frozenset(
     }
 )
 _NO_QUERY = QueryParams("")
+NOSNIFF = b"x-content-type-options", b"nosniff"
+DIGITS = 20
+"""Of a length that is read as a number."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 METHODS = {"GET": ("GET", "HEAD"), "POST": ("POST",), "GET POST": ("GET", "HEAD", "POST"), "": ()}
 """That a route of a method answers; none: all."""
@@ -64,7 +68,8 @@ class HttpCall:
         path: Parameters of the path.
         query: Parameters behind the path.
         record_headers: For the records that are written because of it.
-        peer: Address of who is connected.
+        peer: Address of who asks: of who is connected, or for whom a trusted proxy is.
+        receive: Of ASGI; once the body is there, it returns when the client is gone.
     """
 
     caller: Caller
@@ -74,12 +79,14 @@ class HttpCall:
     query: QueryParams
     record_headers: RecordHeaders
     peer: str = ""
+    receive: Receive | None = None
 
 
 Handler: TypeAlias = Callable[[HttpCall], Awaitable[Response]]
-Admit: TypeAlias = Callable[[str], None]
+Admit: TypeAlias = Callable[[str, Caller], None]
 """Takes the name of the application; raises `Refusal` when too many of its calls wait already."""
-Identify: TypeAlias = Callable[[Mapping[str, str]], Awaitable[Caller]]
+Identify: TypeAlias = Callable[[Mapping[str, str], str], Awaitable[Caller]]
+"""Takes the headers of a request and the address from which it comes."""
 Refuse: TypeAlias = Callable[[Refusal, Caller, Mapping[str, str]], Response]
 """Takes a refusal, the caller, `NOBODY` while unknown, and the request's headers."""
 
@@ -116,8 +123,8 @@ class Endpoints:
         methods = [*METHODS[method]] or ["-"]
         return _EndpointRoute(path, _Endpoint(self, path, handler, method, public, admit), methods=methods)
 
-    async def _identify(self, headers: Mapping[str, str]) -> Caller:
-        return await self.access.identify(headers.get("authorization"), headers.get("x-api-key"))
+    async def _identify(self, headers: Mapping[str, str], peer: str) -> Caller:
+        return await self.access.identify(headers.get("authorization"), headers.get("x-api-key"), peer)
 
     def unknown(self) -> "_Endpoint":
         """Return what answers a request for which there is no route."""
@@ -154,10 +161,12 @@ class _Endpoint:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         request_id = checked_request_id(headers.get("x-request-id"))
         path: dict[str, str] = scope.get("path_params", {})
+        connected = scope["client"][0] if scope.get("client") else ""
+        peer = self._of.access.shares.address_of(connected, headers.get("x-forwarded-for"))
         caller, status = "", CLIENT_GONE
         try:
             try:
-                caller, response = await self._answered(scope, headers, receive, request_id)
+                caller, response = await self._answered(scope, headers, receive, request_id, peer)
             except ClipperError as error:
                 response = self._of.refuse(logged_refusal(error), NOBODY, headers)
             except (ClientDisconnect, asyncio.CancelledError):
@@ -166,7 +175,7 @@ class _Endpoint:
                 logger.exception("a request failed path=%s request_id=%s", self._path, request_id)
                 defect = Refusal(500, f"a defect of this gateway: its log has it under {request_id}")
                 response = self._of.refuse(defect, NOBODY, headers)
-            response.raw_headers.extend(((b"x-request-id", request_id.encode()), *self._of.headers))
+            response.raw_headers.extend(((b"x-request-id", request_id.encode()), NOSNIFF, *self._of.headers))
             await response(scope, receive, send)
             status = response.status_code
         except ClientDisconnect:
@@ -180,11 +189,11 @@ class _Endpoint:
                 took_s=time.perf_counter() - started_s,
                 caller=caller,
                 request_id=request_id,
-                peer=scope["client"][0] if scope.get("client") else "",
+                peer=peer,
             )
 
     async def _answered(
-        self, scope: Scope, headers: dict[str, str], receive: Receive, request_id: str
+        self, scope: Scope, headers: dict[str, str], receive: Receive, request_id: str, peer: str
     ) -> tuple[str, Response]:
         if (methods := METHODS[self._method]) and scope["method"] not in methods:
             allowed = ", ".join(methods)
@@ -195,20 +204,25 @@ class _Endpoint:
             _check_host(headers.get("host", ""))
         if (origin := headers.get("origin")) is not None and origin not in self._of.origins:
             _check_origin(origin, scope["scheme"], headers.get("host", ""), is_open=self._of.access.is_open)
-        caller = ANYBODY
-        if not self._public:
-            caller = await self._of.identify(headers)
+        caller = replace(ANYBODY, address=peer) if self._public else await self._of.identify(headers, peer)
         about = {"http.request.method": scope["method"], "http.route": self._path, "clipper.request_id": request_id}
         with self._spans.serving(f"{scope['method']} {self._path}", headers, about) as span:
             try:
                 if self._admit is not None:
-                    self._admit(scope["path_params"]["name"])
-                body = await _body(headers, receive, self._of.max_body_bytes) if "POST" in self._method else b""
-                traced = record_headers(headers.get("traceparent"), request_id)
-                query = QueryParams(scope["query_string"]) if scope["query_string"] else _NO_QUERY
-                peer = scope["client"][0] if scope.get("client") else ""
-                call = HttpCall(caller, body, headers, scope.get("path_params", {}), query, traced, peer)
-                response = await self._handler(call)
+                    self._admit(scope["path_params"]["name"], caller)
+                shares, body = self._of.access.shares, b""
+                stated = _stated_bytes(headers, self._of.max_body_bytes) if "POST" in self._method else 0
+                async with shares.bodies.turn(
+                    caller.holder, shares.unstated_bytes if stated is None else stated
+                ) as settle:
+                    if stated != 0:
+                        body = await _body(receive, self._of.max_body_bytes)
+                        settle(len(body))
+                    traced = record_headers(headers.get("traceparent"), request_id)
+                    query = QueryParams(scope["query_string"]) if scope["query_string"] else _NO_QUERY
+                    path = scope.get("path_params", {})
+                    call = HttpCall(caller, body, headers, path, query, traced, peer, receive)
+                    response = await self._handler(call)
             except ClipperError as error:
                 response = self._of.refuse(logged_refusal(error), caller, headers)
             span.status = response.status_code
@@ -247,25 +261,23 @@ def names_this_machine(host: str) -> bool:
     return (host.rpartition(":")[0] or host) in LOOPBACK
 
 
-async def _body(headers: Mapping[str, str], receive: Receive, most_bytes: int) -> bytes:
+def _stated_bytes(headers: Mapping[str, str], most_bytes: int) -> int | None:
+    """Return how large a body is by its headers, None where they do not say."""
     if (coding := headers.get("content-encoding", "identity")) != "identity":
         raise Refusal(415, f"content-encoding {shown(coding)}: send the body as it is")
+    if "transfer-encoding" in headers:
+        return None
     stated = headers.get("content-length", "0")
-    if not stated.isdecimal() or int(stated) > most_bytes:
-        raise _too_large(stated[:20], most_bytes)
-    message = await receive()
-    if message.get("more_body") or message["type"] != "http.request":
-        return await _long_body(message, receive, most_bytes)
-    body: bytes = message.get("body", b"")
-    if len(body) > most_bytes:
-        raise _too_large(str(len(body)), most_bytes)
-    return body
+    if not stated.isdecimal() or len(stated) > DIGITS or int(stated) > most_bytes:
+        raise _too_large(stated[:DIGITS], most_bytes)
+    return int(stated)
 
 
-async def _long_body(message: Mapping[str, Any], receive: Receive, most_bytes: int) -> bytes:
+async def _body(receive: Receive, most_bytes: int) -> bytes:
     parts, size = [], 0
     while True:
-        if message["type"] == "http.disconnect":
+        message = await receive()
+        if message["type"] != "http.request":
             raise ClientDisconnect
         parts.append(message.get("body", b""))
         size += len(parts[-1])
@@ -273,7 +285,6 @@ async def _long_body(message: Mapping[str, Any], receive: Receive, most_bytes: i
             raise _too_large(f"more than {most_bytes}", most_bytes)
         if not message.get("more_body"):
             return b"".join(parts)
-        message = await receive()
 
 
 def _too_large(found: str, most_bytes: int) -> Refusal:

@@ -6,10 +6,12 @@ start --> ports are open --> `ready` line --> SIGTERM --> unready --> open calls
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,13 +32,13 @@ from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.settings.workers import WorkerSettings
 from clipper_gateway.access import Access
 from clipper_gateway.api import OwnApi
+from clipper_gateway.callers import MOST_CONNECTIONS
 from clipper_gateway.calls import Calls
 from clipper_gateway.console.routes import Console
 from clipper_gateway.endpoints import routes_of
 from clipper_gateway.http_protocol import BoundedHttpProtocol
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import InferenceEndpoints
-from clipper_gateway.openapi import openapi_route
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RequestLog
 from clipper_gateway.rest import Endpoints
@@ -47,8 +49,9 @@ logger = logging.getLogger(__name__)
 
 IDLE_S = 75
 """Of a connection between two requests: longer than balancers keep theirs."""
-MOST_CONNECTIONS = 8_000
 BACKLOG = 2_048
+RELOAD_S = 10.0
+HSTS = b"strict-transport-security", b"max-age=31536000"
 
 
 class _Server(uvicorn.Server):
@@ -65,8 +68,10 @@ class Gateway:
     def __init__(self, settings: WorkerSettings[GatewaySection], metrics: ProcessMetrics) -> None:
         section = self.section = settings.section
         self.access = Access.from_settings(section)
-        self.pipeline = Pipeline(settings, metrics.set_broker_reachable)
-        self.calls = Calls(self.pipeline, most_waiting=section.max_in_flight, timeout_s=section.timeout_s)
+        self.pipeline = Pipeline(settings, metrics.set_broker_reachable, self.access.shares)
+        self.calls = Calls(
+            self.pipeline, self.access.shares, most_waiting=section.max_in_flight, timeout_s=section.timeout_s
+        )
         metrics.gauge("clipper_gateway_in_flight").set_function(lambda: self.calls.waiting)
         self.health = metrics.health
         self.health.serves(self.pipeline.probed)
@@ -74,14 +79,19 @@ class Gateway:
         lost = metrics.counter("clipper_spans_lost_total")
         self.spans = ServerSpans(start_tracer("gateway", settings.instance, lost))
         self.api, self.inference = OwnApi(self.calls, settings.horizon_s), InferenceEndpoints(self.calls)
-        self.console = Console(settings, self.access, self.pipeline, self.log) if section.console else None
+        self.headers = [HSTS] if section.tls_certfile else []
+        self.console = (
+            Console(settings, self.access, self.pipeline, self.log, self.headers) if section.console else None
+        )
         if self.console is not None:
             metrics.watch_disk(settings.data_dir)
         self.app = self._app()
 
     def _app(self) -> Router:
         origins = frozenset(self.section.cors_origins)
-        endpoints = Endpoints(self.access, self.log, self.section.max_body_bytes, origins, spans=self.spans)
+        endpoints = Endpoints(
+            self.access, self.log, self.section.max_body_bytes, origins, spans=self.spans, headers=self.headers
+        )
         cors = Middleware(
             CORSMiddleware,
             allow_origins=self.section.cors_origins,
@@ -92,7 +102,6 @@ class Gateway:
         return Router(
             [
                 *routes_of(self, endpoints, self.calls.admit),
-                openapi_route(),
                 *(self.console.routes() if self.console else ()),
             ],
             redirect_slashes=False,
@@ -103,25 +112,26 @@ class Gateway:
     async def serve(self, listener: socket.socket, ready: "asyncio.Future[int]", ending: asyncio.Event) -> None:
         """Serve until `ending`; `ready` gets the port of gRPC once both ports answer."""
         section = self.section
-        server = _Server(
-            uvicorn.Config(
-                self.app,
-                http=BoundedHttpProtocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=IDLE_S,
-                timeout_graceful_shutdown=max(1, round(section.drain_s)),
-                limit_concurrency=MOST_CONNECTIONS,
-                backlog=BACKLOG,
-                ssl_certfile=section.tls_certfile,
-                ssl_keyfile=section.tls_keyfile,
-            )
+        BoundedHttpProtocol.shares = self.access.shares
+        config = uvicorn.Config(
+            self.app,
+            http=BoundedHttpProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=IDLE_S,
+            timeout_graceful_shutdown=max(1, round(section.drain_s)),
+            limit_concurrency=MOST_CONNECTIONS,
+            backlog=BACKLOG,
+            ssl_certfile=section.tls_certfile,
+            ssl_keyfile=section.tls_keyfile,
         )
+        config.load()
+        server = _Server(config)
         grpc_server = GrpcServer(self.calls, self.access, self.pipeline.probed, self.log, self.spans)
         await self.pipeline.start()
         if self.console:
@@ -138,12 +148,15 @@ class Gateway:
             )
             work.append(asyncio.ensure_future(server.serve(sockets=[listener])))
             ready.set_result(grpc_port)
+            gc.freeze()  # collections look through what requests make, and hold nothing up for the rest
             work.append(asyncio.ensure_future(ending.wait()))
+            if tls is not None and config.ssl is not None:
+                work.append(asyncio.ensure_future(_renew(config.ssl, *tls)))
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            self.pipeline.is_draining = True
+            self.pipeline.ending.set()
             await asyncio.sleep(self.pipeline.notice_s())
             if self.console:
                 await self.console.stop()
@@ -156,7 +169,20 @@ class Gateway:
                 task.cancel()
             await asyncio.wait(work)
             await self.pipeline.stop()
+            if self.access.keys is not None:
+                self.access.keys.note_uses()
             self.log.flush()
+
+
+async def _renew(context: ssl.SSLContext, certfile: str, keyfile: str) -> None:
+    """Read the certificate again and again; one that cannot be used leaves that of before."""
+    while True:
+        await asyncio.sleep(RELOAD_S)
+        try:
+            for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):  # at first where it spoils nothing
+                each.load_cert_chain(certfile, keyfile)
+        except OSError as error:
+            event(logger, "the certificate stays that of before", logging.WARNING, file=certfile, error=error)
 
 
 def run(settings: WorkerSettings[GatewaySection]) -> None:

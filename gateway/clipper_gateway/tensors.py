@@ -29,7 +29,9 @@ from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.query import MOST_ROWS
 
 INPUT, OUTPUT = "input", "output"
-"""Names of an application's tensors; a request may call its own otherwise."""
+"""Names of an application's tensors."""
+MOST_VALUES = 500_000
+"""Of a tensor that is no array of the application's own type: more would take too long to pass on."""
 BYTES, BF16 = "BYTES", "BF16"
 MOST_DIMENSIONS = 17
 """Of a tensor: one for the rows, and as many as an input spec may have."""
@@ -102,17 +104,34 @@ def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list
 
     Numbers are nested as the spec says, or are bytes where they came so; other rows are text or `{"base64": ...}`.
     """
-    shape = _rows_first(tensor, spec)
+    if tensor.name != INPUT:
+        raise _refused(tensor.name, "is none of the application's", f"call it {INPUT}")
+    shape, is_own = _rows_first(tensor, spec), DATATYPES.get(spec.dtype) == tensor.datatype
     if shape[0] > most_rows:
         raise _refused(tensor.name, f"has {shape[0]} rows", f"give at most {most_rows}, the others in further requests")
     if isinstance(tensor.data, np.ndarray):
         rows = tensor.data.reshape(shape)
-        # bytes are cheaper than lists of numbers, from here to the model
-        return [row.tobytes() for row in rows] if rows.dtype.name == spec.dtype else [*rows.tolist()]
+        if is_own:
+            return [row.tobytes() for row in rows]  # cheaper than lists of numbers, from here to the model
+        if rows.size > MOST_VALUES:
+            raise Refusal(413, f"the tensor has {rows.size} values: give at most {MOST_VALUES}, or {spec.dtype}")
+        if spec.dtype in NUMERIC:
+            _check_fits(tensor, np.dtype(spec.dtype))
+        return [*rows.tolist()]
     if tensor.datatype != BYTES:
-        return _nested(tensor.data, shape)
+        is_own = is_own or spec.dtype not in NUMERIC
+        flat = tensor.data if is_own else _checked(tensor.name, DATATYPES[spec.dtype], tensor.data)
+        return _nested(flat, shape)
     values = [_value(tensor.name, spec.dtype, element) for element in tensor.data]
     return values if len(values) == shape[0] else _nested(values, shape)
+
+
+def _check_fits(tensor: Tensor, dtype: "np.dtype[Any]") -> None:
+    """Raise a `Refusal` where numbers of a request are none of the application's type; those of floats are rounded."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = tensor.data.astype(dtype)
+    if not (np.isfinite(cast) if dtype.kind == "f" else cast == tensor.data).all():
+        raise _refused(tensor.name, f"has numbers that are no {dtype.name}", "give such numbers")
 
 
 def _rows_first(tensor: Tensor, spec: InputSpec) -> tuple[int, ...]:
@@ -164,14 +183,15 @@ def _nested(values: list[Any], shape: Sequence[int]) -> list[Any]:
 
 def _checked(name: str, datatype: str, flat: list[Any]) -> list[Any]:
     """The numbers, of integer datatypes as integers: a whole number may be written as 3.0."""
-    kind, code = _dtype(name, datatype).kind, _CODES[datatype]
+    dtype, code = _dtype(name, datatype), _CODES[datatype]
+    kind, largest = dtype.kind, np.finfo(np.float32 if datatype == BF16 else dtype).max if code == "d" else 0
     with suppress(struct.error, OverflowError):
         try:
             packed = struct.pack(f"{len(flat)}{code}", *flat)
         except struct.error:
             flat = [int(each) if type(each) is float and each.is_integer() else each for each in flat]
             packed = struct.pack(f"{len(flat)}{code}", *flat)
-        if np.isfinite(np.frombuffer(packed)).all() if code == "d" else kind != "b" or max(packed) <= 1:
+        if (np.abs(np.frombuffer(packed)) <= largest).all() if code == "d" else kind != "b" or max(packed) <= 1:
             return flat
     expected = "finite numbers" if code == "d" else "true or false" if kind == "b" else "integers that fit"
     raise _refused(name, f"is of {datatype} and has the values {shown(flat)}", f"give {expected}")
@@ -239,14 +259,14 @@ def input_metadata(manifest: ApplicationManifest) -> list[dict[str, Any]]:
     return _metadata_of(manifest.input)
 
 
-def output_metadata(manifest: ApplicationManifest) -> list[dict[str, Any]]:
-    """Return name, datatype and shape of the tensor that an application probably gives: its models are not asked.
+def output_metadata(manifest: ApplicationManifest, answered: Any = None) -> list[dict[str, Any]]:
+    """Return name, datatype and shape of the tensor that an application gives, by its last answer here.
 
-    A label has the type of the default output. What the models do give is stated in each response.
+    Before there is one it is a guess: a label of the type of the default output, or a mean.
     """
-    default = manifest.default_output
-    tensor = output_tensor(OUTPUT, ["label" if default is None else default])
-    datatype = "FP64" if manifest.combiner == "mean" else tensor.datatype
+    known = next((one for one in (answered, manifest.default_output) if one is not None), "label")
+    tensor = output_tensor(OUTPUT, [known])
+    datatype = "FP64" if answered is None and manifest.combiner == "mean" else tensor.datatype
     return [{"name": OUTPUT, "datatype": datatype, "shape": [-1, *tensor.shape[1:]]}]
 
 

@@ -49,6 +49,7 @@ class TokenClaims(msgspec.Struct, frozen=True):
     scope: str | list[str] = ""
     scp: str | list[str] = ""
     clipper_applications: list[str] | msgspec.UnsetType = msgspec.UNSET
+    clipper_rate: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
 
     @property
     def scopes(self) -> set[str]:

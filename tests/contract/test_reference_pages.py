@@ -4,12 +4,11 @@ import tomllib
 
 import msgspec
 import pytest
-from sources import FOLDERS, ROOT
+from sources import FOLDERS, ROOT, page_script
 
 from clipper_agents.settings import Settings
 from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway import api, http_protocol, server
-from clipper_gateway.openapi import RESPONSE_HEADERS, document
 from clipper_stream.client import errors
 from clipper_stream.selection.registry import POLICIES
 from clipper_topics import codec
@@ -20,6 +19,7 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import REASONS, Prediction
 from clipper_topics.query import MOST_ROWS, Query, check_query
 
+OPENAPI = page_script("openapi_document")
 ARCHITECTURE = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
 CONFIGURATION, CONTRACT, HTTP = (
     (ROOT / f"docs/reference/{name}.md").read_text(encoding="utf-8")
@@ -134,7 +134,7 @@ def test_the_page_has_each_request_with_its_statuses_and_every_header_and_parame
     told = {row[0].strip("`"): ({*statuses(row[2])}, {*statuses(row[3])}) for row in ROWS if len(row) == 4}
     del told["request"]
     documented = {}
-    for path, item in document()["paths"].items():
+    for path, item in OPENAPI.document()["paths"].items():
         for method, operation in item.items():
             answers = {status for status, response in operation["responses"].items() if "$ref" not in response}
             refusals = set(operation["responses"]) - answers
@@ -142,8 +142,8 @@ def test_the_page_has_each_request_with_its_statuses_and_every_header_and_parame
             documented[f"{method.upper()} {path}"] = answers, refusals - IN_ALL
     assert told == documented
     assert f"answered by {', '.join(sorted(IN_ALL)[:-1])} or {max(IN_ALL)}" in HTTP
-    parameters = {one["name"] for one in document()["components"]["parameters"].values() if one["in"] != "path"}
-    assert [name for name in {*parameters, *RESPONSE_HEADERS} if not re.search(rf"\b{name}\b", HTTP)] == []
+    parameters = {one["name"] for one in OPENAPI.document()["components"]["parameters"].values() if one["in"] != "path"}
+    assert [name for name in {*parameters, *OPENAPI.RESPONSE_HEADERS} if not re.search(rf"\b{name}\b", HTTP)] == []
 
 
 DEFAULTS = GatewaySection()

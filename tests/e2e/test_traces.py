@@ -197,7 +197,7 @@ def test_a_gateway_begins_traces_as_its_sampler_says_and_traces_calls_over_grpc(
             answer = ask(client, "hosted", input=[5, 1])
         of_grpc, traceparent = context()
         request = oip.ModelInferRequest(model_name="hosted")
-        request.inputs.add(name="x", datatype="FP32", shape=[1, 2]).contents.fp32_contents.extend([9, 9])
+        request.inputs.add(name="input", datatype="FP32", shape=[1, 2]).contents.fp32_contents.extend([9, 9])
         with grpc.insecure_channel(gateway.grpc) as channel:
             GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=(("traceparent", traceparent),))
         header = traces.record(deployment.catalogue.queries, answer["query_id"]).headers["traceparent"].decode()

@@ -13,6 +13,7 @@ from clipper_agents.cli.options import ConfigFile, Json
 from clipper_agents.cli.terminal import print_records, say
 from clipper_agents.status.texts import when
 
+DAY_MS = 86_400_000
 keys = typer.Typer(name="keys", no_args_is_help=True, help="Make, list and revoke API keys of the gateway.")
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, as logs have it.")]
 KeyFile = Annotated[
@@ -34,7 +35,8 @@ def create_key(
             "--right", metavar="RIGHT", help="operate, or predict, feedback, read: those if absent; repeatable."
         ),
     ] = None,
-    rate: Annotated[float | None, typer.Option(metavar="N", help="Requests a second; absent: no bound.")] = None,
+    rate: Annotated[float | None, typer.Option(metavar="N", help="Rows and feedbacks a second; else no bound.")] = None,
+    days: Annotated[float | None, typer.Option(metavar="N", min=0.0, help="Ends after so many; absent: never.")] = None,
     file: KeyFile = None,
     config: ConfigFile = None,
 ) -> None:
@@ -43,7 +45,8 @@ def create_key(
     from clipper_gateway.keys import make_key
 
     rights = rights or ["predict", "feedback", "read"]
-    say(make_key(path, name, applications=applications or None, rights=rights, rate=rate, now_ms=_now_ms()))
+    fields = {"rights": rights, "rate": rate, "ends_ms": None if days is None else _now_ms() + round(days * DAY_MS)}
+    say(make_key(path, name, now_ms=_now_ms(), applications=applications or None, **fields))
     say(f"key {name} is in {path}; its secret is not shown again", stderr=True)
 
 
@@ -51,12 +54,27 @@ def create_key(
 def list_keys(as_json: Json = False, file: KeyFile = None, config: ConfigFile = None) -> None:
     """Print the keys, revoked ones too."""
     path = _key_file(file, config)
-    from clipper_gateway.keys import read_keys
+    from clipper_gateway.keys import ApiKey, read_keys, read_uses
 
-    found = [
-        {name: getattr(key, name) for name in key.__struct_fields__ if name != "digest"} for key in read_keys(path)
-    ]
+    used, fields = read_uses(path), [name for name in ApiKey.__struct_fields__ if "digest" not in name]
+    found = [{name: getattr(key, name) for name in fields} | {"used_ms": used.get(key.name)} for key in read_keys(path)]
     print_records(found, _key_row, as_json=as_json, otherwise=f"no keys in {path}", right=("rate",))
+
+
+@keys.command("rotate", epilog="Example: clipper-stream keys rotate shop --overlap-s 86400")
+def rotate_key(
+    name: KeyName,
+    overlap_s: Annotated[
+        float, typer.Option(metavar="S", min=0.0, help="The secret before is in force for so many seconds yet.")
+    ] = 604_800.0,
+    file: KeyFile = None,
+    config: ConfigFile = None,
+) -> None:
+    """Give a key another secret and print it; the one before works on for a while."""
+    path = _key_file(file, config)
+    from clipper_gateway import keys as key_files
+
+    say(key_files.rotate_key(path, name, overlap_s, _now_ms()))
 
 
 @keys.command("revoke", epilog="Example: clipper-stream keys revoke shop")
@@ -77,6 +95,8 @@ def _key_row(key: dict[str, Any]) -> dict[str, str]:
         "rights": ", ".join(key["rights"]),
         "rate": "" if rate is None else f"{rate:g}",
         "created": when(key["created_ms"]),
+        "used": "" if key["used_ms"] is None else when(key["used_ms"]),
+        "ends": "" if key["ends_ms"] is None else when(key["ends_ms"]),
         "state": "in force" if revoked_ms is None else f"revoked {when(revoked_ms)}",
     }
 

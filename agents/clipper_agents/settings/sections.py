@@ -111,6 +111,10 @@ class GatewaySection(ProcessSection, frozen=True):
     """Port of gRPC; 0: a free one."""
     keys_file: str | None = None
     """File of the digests of API keys, which `keys create` writes; absent: no key is asked for."""
+    rate: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    """Rows and feedbacks a second of each caller whose key or token states no rate; absent: no bound."""
+    trusted_proxies: list[str] = []
+    """Addresses and networks (`10.0.0.0/8`) of proxies whose `X-Forwarded-For` says for whom they ask."""
     insecure: bool = False
     """Whether an address that other machines reach may be served without keys and tokens."""
     tls_certfile: str | None = None

@@ -15,7 +15,8 @@ from typing import Self
 
 import msgspec
 
-from clipper_agents.broker import EmbeddedBroker
+from clipper_agents.broker import BrokerNotStarted, EmbeddedBroker
+from clipper_agents.broker.node import KafkaNode
 from clipper_agents.control.apply import KEPT, apply_manifests, split_known, with_digests
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.host_reports import HostReports
@@ -47,6 +48,7 @@ from clipper_topics.manifests import ModelManifest
 log = logging.getLogger(__name__)
 
 OVERWRITTEN = "what was live has been changed as the configuration says:"
+BROKER_CHECK_S = 1.0
 LAST_WORD_S = 2.0
 """For the last reports about hosts: a broker that is away must not hold up the end."""
 
@@ -272,6 +274,8 @@ class Deployment:
         self.broker = EmbeddedBroker(section.data_dir, section.port, section.heap_mib)
         self._stack.push_async_callback(asyncio.to_thread, self.broker.stop)
         await _to_its_end(asyncio.create_task(asyncio.to_thread(self.broker.start)))
+        keeping = asyncio.create_task(keep_started(self.broker.node), name="keep kafka")
+        self._stack.push_async_callback(_end, keeping)
         change = msgspec.structs.replace
         settings = change(self.settings, kafka=change(self.settings.kafka, bootstrap=self.broker.bootstrap))
         if not temporary:
@@ -280,6 +284,18 @@ class Deployment:
         host = change(settings.host, data_dir=str(run_dir / "host"))
         gateway = change(settings.gateway, console_dir=str(run_dir / GATEWAY))
         return change(settings, router=router, host=host, gateway=gateway)
+
+
+async def keep_started(node: KafkaNode, every_s: float = BROKER_CHECK_S) -> None:
+    """Start the embedded Kafka again, on its ports and its records, whenever it has ended by itself."""
+    while True:
+        await asyncio.sleep(every_s)
+        if node.pid is None:
+            event(log, "kafka has ended, starting it again", logging.WARNING)
+            try:
+                await _to_its_end(asyncio.create_task(asyncio.to_thread(node.start)))
+            except BrokerNotStarted as error:
+                event(log, "kafka is not started again", logging.ERROR, error=error)
 
 
 def _tell_failure(task: "asyncio.Task[None]") -> None:

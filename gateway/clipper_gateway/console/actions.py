@@ -34,8 +34,7 @@ from clipper_agents.dead_letters.replay import ReplayOutcome, check_letters, rep
 from clipper_agents.observability.logging import event
 from clipper_agents.settings.error_messages import explained
 from clipper_agents.status.build import weights_of
-from clipper_gateway.access import Caller
-from clipper_gateway.console.sessions import bounded
+from clipper_gateway.callers import Caller, Share, Shares, bounded
 from clipper_gateway.errors import Refusal
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -204,16 +203,17 @@ class Actions:
         kafka: KafkaConnection,
         catalogue: Catalogue,
         check: Callable[[], None],
+        shares: Shares,
         doers: Mapping[str, Doer] = MappingProxyType(DOERS),
     ) -> None:
         self._target, self._check, self._doers = (kafka, catalogue), check, doers
-        self._previews, self._performs = asyncio.Semaphore(2), asyncio.Semaphore(1)
+        self._shares = shares
         self._confirmed: dict[tuple[str, str, bytes], asyncio.Task[list[str]]] = {}
 
     async def preview(self, action: str, caller: Caller, form: ActionForm) -> ActionPreview:
         """Return what an action would do now."""
         doer = self._doer(action, caller, form)
-        return await self._apart(self._previews, lambda: doer.preview(self._target, form))
+        return await self._apart(self._shares.readers, caller, lambda: doer.preview(self._target, form))
 
     async def perform(self, action: str, caller: Caller, form: ActionForm) -> list[str]:
         """Do it, unless something else is there than was seen, and return what was written.
@@ -224,7 +224,7 @@ class Actions:
         under_way = self._confirmed.get(key) if form.number else None
         if under_way is None or (under_way.done() and (under_way.cancelled() or under_way.exception())):
             signature = Signature(by=f"{caller.name} via console", why=form.why)
-            work = self._apart(self._performs, lambda: doer.perform(self._target, form, signature))
+            work = self._apart(self._shares.actions, caller, lambda: doer.perform(self._target, form, signature))
             under_way = bounded(self._confirmed, REMEMBERED)[key] = asyncio.create_task(work)
             event(logger, "confirmed on the console", action=action, by=signature.by, application=form.application)
         return await asyncio.shield(under_way)
@@ -232,19 +232,21 @@ class Actions:
     def _doer(self, action: str, caller: Caller, form: ActionForm) -> Doer:
         if (doer := self._doers.get(action)) is None:
             raise Refusal(404, f"there is no such action: use one of {', '.join(self._doers)}")
-        caller.require("operate", form.application or None)
-        if action == "resend" and caller.applications is not None:
-            raise Refusal(403, f"dead letters are of all applications, and {caller.name} may not use all of them")
+        caller.require("operate")
+        if caller.applications is not None:
+            if action == "resend":
+                raise Refusal(403, f"dead letters are of all applications, and {caller.name} may not use all of them")
+            caller.require("operate", form.application)
         self._check()
         return doer
 
-    async def _apart(self, turn: asyncio.Semaphore, work: Callable[[], Awaitable[T]]) -> T:
+    async def _apart(self, share: Share, caller: Caller, work: Callable[[], Awaitable[T]]) -> T:
         async def in_time() -> T:
             async with asyncio.timeout(WITHIN_S):
                 return await work()
 
         try:
-            async with turn:
+            async with share.turn(caller.holder):
                 return await asyncio.to_thread(lambda: asyncio.run(in_time()))
         except TimeoutError as error:
             raise Refusal(503, f"Kafka has not answered within {WITHIN_S:.0f} s") from error

@@ -8,6 +8,7 @@ Rules of this file:
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,8 @@ from dataclasses import replace
 
 from aiokafka.errors import KafkaError
 
-from clipper_agents.kafka.errors import checked_partitions
+from clipper_agents.kafka.errors import TopicMismatch, checked_partitions
+from clipper_agents.observability.logging import event
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch, readable_partitions
 from clipper_agents.status.deployment_view import DeploymentView
@@ -32,6 +34,8 @@ from clipper_stream.errors import ClipperError
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
+logger = logging.getLogger(__name__)
+
 SAMPLE_PER_S = 200
 AGAIN_S, SILENT_S, TICK_AT_S = 1.0, 3.0, 0.85
 """Between two attempts; without an answer, until that is told; behind a second, when all of it has been read."""
@@ -43,6 +47,8 @@ SCRAPE_S, LOOKED_TICKS, MOST_SCRAPED, TREND_POINTS = 10.0, 30, 12, 30
 """Between two readings of metrics; so long is something looked at by whoever asked for it once; hosts of a reading;
 points of a sparkline, five minutes."""
 READING, SILENT = "the topics are being read", "no broker answers"
+UNREAD = "the topics cannot be read, the gateway's log says why"
+MISSING = "topics are missing, or others than configured: run `clipper-stream topics create`"
 
 
 class LiveView:
@@ -181,7 +187,9 @@ class LiveView:
                 for part in done:
                     part.result()
             except (ClipperError, KafkaError, OSError, TimeoutError) as error:
-                self.stale_reason = str(error) or repr(error)
+                if self.stale_reason not in {UNREAD, MISSING}:
+                    event(logger, "the console reads no topics", logging.WARNING, error=repr(error))
+                self.stale_reason = UNREAD if not isinstance(error, TopicMismatch) else MISSING
             finally:
                 await _ended(parts)
             await asyncio.sleep(AGAIN_S)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from clipper_gateway.access import Caller
+from clipper_gateway.callers import Caller
 
 NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 
@@ -35,7 +35,7 @@ class PageRequest:
 
     def sees(self, application: str) -> bool:
         """Return whether the caller may see an application."""
-        return self.caller.applications is None or application in self.caller.applications
+        return self.caller.sees(application)
 
     def text(self, name: str) -> str:
         """Return a parameter of the query, empty when it is not given."""

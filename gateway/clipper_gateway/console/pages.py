@@ -3,8 +3,8 @@
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter, NoSuchLetter, opened_letters
 from clipper_agents.kafka.reader import Range
-from clipper_agents.status.query_history import QueryHistoryReader, partitions_of_query
+from clipper_agents.status.query_history import QueryHistory
+from clipper_gateway.callers import Caller, Share
 from clipper_gateway.console import live_pages
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.page import Page, PageRequest
@@ -21,6 +22,7 @@ from clipper_stream.errors import shown
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
+ReadQuery: TypeAlias = Callable[[Caller, str, str | None, str | None, float], Awaitable[QueryHistory]]
 Builder: TypeAlias = Callable[[PageRequest], Awaitable[Page]]
 LivePage: TypeAlias = Callable[[LiveView, PageRequest], Page]
 LIVE_PAGES: Mapping[str, LivePage] = {
@@ -34,23 +36,20 @@ POSITION = re.compile(r"[0-9]{1,18}")
 SEARCHED_LETTERS = 2_000
 """Positions that a look at the dead letters goes back: a second's reading."""
 SHOWN_LETTERS = 50
+POSITION = re.compile("[0-9]{1,18}")
 BACK_H = 24
 """So far back a query is looked for where nothing else is said, in hours."""
 
 
 class Pages:
-    """Makes the pages: `builders`, by path below `/console` with its parameters in braces; `live` have live regions.
-
-    `partitions` returns how many the topic of queries has.
-    """
+    """Makes the pages: `builders`, by path below `/console` with its parameters in braces; `live` have live regions."""
 
     live = frozenset(LIVE_PAGES)
 
     def __init__(
-        self, view: LiveView, queries: QueryHistoryReader, kafka: KafkaConnection, catalogue: Catalogue,
-        partitions: Callable[[], int],
-    ) -> None:  # fmt: skip
-        self._view, self._queries, self._partitions = view, queries, partitions
+        self, view: LiveView, read_query: ReadQuery, kafka: KafkaConnection, catalogue: Catalogue, readers: Share
+    ) -> None:
+        self._view, self._read_query, self._readers = view, read_query, readers
         self._kafka, self._catalogue = kafka, catalogue
         self.builders: Mapping[str, Builder] = {
             **{path: partial(self._live, make) for path, make in LIVE_PAGES.items()},
@@ -65,11 +64,16 @@ class Pages:
         state = {"is_live": True, "stale": self._view.stale_reason, "at_s": time.time()}
         return replace(_page(request, "loading.html", "Console", **state), status=HTTPStatus.SERVICE_UNAVAILABLE)
 
-    def _opened_letters(self, request: PageRequest) -> AbstractAsyncContextManager[DeadLetterReader]:
+    @asynccontextmanager
+    async def _opened_letters(self, request: PageRequest) -> AsyncIterator[DeadLetterReader]:
         if request.caller.applications is not None:
             what = "dead letters are of all applications, and this key is for some"
             raise Refusal(403, f"{what}: ask the operator for another")
-        return opened_letters(self._kafka, self._catalogue)
+        async with (
+            self._readers.turn(request.caller.holder),
+            opened_letters(self._kafka, self._catalogue) as letters,
+        ):
+            yield letters
 
     async def _letters(self, request: PageRequest) -> Page:
         topic, error, prefix = request.text("topic"), request.text("error"), f"{self._catalogue.prefix}."
@@ -101,12 +105,11 @@ class Pages:
         if query_id:
             if application or request.caller.applications is not None:
                 request.caller.require("read", application)
-            partitions = partitions_of_query(query_id, context or None, self._partitions())
-            since_ms = int(1000 * (time.time() - 3600 * hours))
-            history = await self._queries.read(query_id, application or None, partitions, since_ms=since_ms)
-        asked = {"id": query_id, "application": application, "context": context, "hours": hours}
+            asked = query_id, application or None, context or None
+            history = await self._read_query(request.caller, *asked, 3600.0 * hours)
+        about = {"id": query_id, "application": application, "context": context, "hours": hours}
         title = f"Query {query_id}" if query_id else "One query"
-        return _page(request, "query.html", title, asked=asked, history=history)
+        return _page(request, "query.html", title, asked=about, history=history)
 
 
 def _page(request: PageRequest, template: str, title: str, **data: Any) -> Page:

@@ -14,7 +14,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
@@ -31,7 +31,8 @@ from starlette.routing import Match, Route
 from clipper_agents.control.errors import StaleRevision
 from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.settings.workers import WorkerSettings
-from clipper_gateway.access import Access, Caller
+from clipper_gateway.access import Access
+from clipper_gateway.callers import Caller
 from clipper_gateway.console.actions import MOST_LETTERS, ActionForm, ActionPreview, Actions
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.history import SeriesHistory
@@ -48,7 +49,6 @@ from clipper_gateway.rest import Endpoints, HttpCall
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; font-src 'self'",
-    "x-content-type-options": "nosniff",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "same-origin",  # under no-referrer browsers send `origin: null` with forms
@@ -58,7 +58,7 @@ STATIC = Path(__file__).with_name("static")
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 """Of files in `static/`; others are not served."""
 MOST_FORM_BYTES = 64 * 1024
-MOST_STREAMS, MOST_HOURS = 100, 48
+MOST_HOURS = 48
 AGAIN_S = 10.0
 NO_FIELD = [""]
 REFERRED = re.compile(r"https?://[^/?#]*(?P<page>/console/(?!log)[!-~]*)")
@@ -69,11 +69,16 @@ class Console:
     """The operator's pages of one gateway."""
 
     def __init__(
-        self, settings: WorkerSettings[GatewaySection], access: Access, pipeline: Pipeline, log: RequestLog
+        self,
+        settings: WorkerSettings[GatewaySection],
+        access: Access,
+        pipeline: Pipeline,
+        log: RequestLog,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         kafka, catalogue, section = settings.kafka, settings.catalogue, settings.section
         self._sessions = Sessions(access, is_secure=bool(section.tls_certfile))
-        headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+        headers = [*headers, *((name.encode(), value.encode()) for name, value in HEADERS.items())]
         identify, refuse = self._sessions.identify, self._refused
         self._endpoints = Endpoints(access, log, MOST_FORM_BYTES, identify=identify, refuse=refuse, headers=headers)
         paths = [path for path in STATIC.rglob("*") if path.suffix in KINDS]
@@ -82,10 +87,10 @@ class Console:
         self._renderer = Renderer(lambda name: f"/console/static/{name}?v={self._digests[name]}")
         self._history = SeriesHistory(settings.data_dir, time.time)
         self._view = LiveView(kafka, catalogue, self._history)
-        client = pipeline.client
-        self._pages = Pages(self._view, pipeline.history, kafka, catalogue, lambda: client.partitions)
-        self._updates, self._streams = LiveUpdates(self._view.next_tick, self._renderer), 0
-        self._actions = Actions(kafka, catalogue, pipeline.check)
+        self._pages = Pages(self._view, pipeline.read_query, kafka, catalogue, access.shares.readers)
+        self._updates = LiveUpdates(self._view.next_tick, self._renderer)
+        self._actions = Actions(kafka, catalogue, pipeline.check, access.shares)
+        self._open_pages = access.shares.pages
         self._task: asyncio.Task[None] | None = None
         self._live: dict[str, Route] = {}
 
@@ -162,8 +167,7 @@ class Console:
         return Response(msgspec.json.encode(found), 200, NOT_KEPT, "application/json")
 
     async def _stream(self, call: HttpCall) -> Response:
-        if self._streams >= MOST_STREAMS:
-            raise Refusal(503, f"{MOST_STREAMS} pages are followed already: close some", retry_after_s=AGAIN_S)
+        self._open_pages.check(call.caller.holder)
         asked = call.query.get("page", "")
         path, _, query = asked.partition("?")
         scope = {"type": "http", "method": "GET", "path": unquote(path)}
@@ -176,16 +180,14 @@ class Console:
         raise Refusal(404, "there is no such page")
 
     async def _until_refused(self, call: HttpCall, updates: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-        self._streams += 1
         try:
-            async with aclosing(updates):
-                async for one in updates:
-                    await self._sessions.identify(call.headers)  # until the session is over, or its key revoked
-                    yield one
+            with self._open_pages.held(call.caller.holder):
+                async with aclosing(updates):
+                    async for one in updates:
+                        await self._sessions.identify(call.headers, call.peer)  # until it is over, or its key revoked
+                        yield one
         except Refusal:
             return
-        finally:
-            self._streams -= 1
 
     # --- who looks, and what is done ----------------------------------------------------------------------------------
     async def _login(self, call: HttpCall) -> Response:

@@ -13,32 +13,31 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from starlette.requests import cookie_parser
 
 from clipper_agents.observability.logging import event
-from clipper_gateway.access import ANYBODY, Access, Caller
+from clipper_gateway.access import Access
+from clipper_gateway.callers import ANYBODY, Caller, bounded
 from clipper_gateway.errors import Refusal
 from clipper_gateway.rest import HttpCall, names_this_machine
 from clipper_gateway.tokens import is_loopback
 from clipper_stream.errors import shown
 
 logger = logging.getLogger(__name__)
-K = TypeVar("K")
-T = TypeVar("T")
 
 COOKIE = "clipper-console"
 LASTS_S = 12 * 3600
-MOST_SESSIONS = 1_000
-MOST_FAILURES, FORGIVEN_S, MOST_PEERS = 10, 60.0, 10_000
-"""So many sign-ins of an address may fail in so many seconds; addresses that are remembered."""
+MOST_SESSIONS, MOST_OF_CALLER = 10_000, 20
+"""Of all and of one caller, whose oldest one ends when there are more."""
 _READER = Caller("anybody", None, frozenset({"read"}))
 
 
 class ConsoleSession(NamedTuple):
     """A browser that has signed in: `holder` says by whose key, or raises `Refusal`; it ends at `ends_s`."""
 
+    name: str
     holder: Callable[[], Caller]
     csrf: str
     ends_s: float
@@ -49,24 +48,23 @@ class Sessions:
 
     def __init__(self, access: Access, *, is_secure: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._access, self._is_secure, self._clock = access, is_secure, clock
-        self._open = ConsoleSession(lambda: ANYBODY, secrets.token_urlsafe(32), float("inf"))
+        self._open = ConsoleSession(ANYBODY.name, lambda: ANYBODY, secrets.token_urlsafe(32), float("inf"))
         self._sessions: dict[str, ConsoleSession] = {}
-        self._failures: dict[str, list[float]] = {}
 
     @property
     def is_open(self) -> bool:
         """Whether nobody needs to sign in."""
         return self._access.is_open
 
-    async def identify(self, headers: Mapping[str, str]) -> Caller:
-        """Return who has sent these headers."""
+    async def identify(self, headers: Mapping[str, str], peer: str) -> Caller:
+        """Return who has sent these headers from an address."""
         if self.is_open and not names_this_machine(host := headers.get("host", "")):
             what = f"without keys the console is not shown at {shown(host)}"
             raise Refusal(403, f"{what}: use http://localhost, or make a key by `clipper-stream keys create`")
         if self.is_open and not is_loopback(self._access.address):
             return _READER
         if _has_credentials(headers) and not self.is_open:
-            return await self._access.identify(headers.get("authorization"), headers.get("x-api-key"))
+            return await self._access.identify(headers.get("authorization"), headers.get("x-api-key"), peer)
         session = self._session_of(headers)
         if session is None:
             raise Refusal(401, "nobody is signed in, or the session is over")
@@ -92,27 +90,20 @@ class Sessions:
     async def sign_in(self, call: HttpCall, secret: str) -> str:
         """Begin a session of the holder of a key or token, and return the value of the header `set-cookie`."""
         _check_site(call.headers)
-        now_s = self._clock()
-        failures = [at_s for at_s in self._failures.get(call.peer, ()) if now_s - at_s < FORGIVEN_S]
-        if len(failures) >= MOST_FAILURES:
-            wait_s = failures[0] + FORGIVEN_S - now_s
-            raise Refusal(429, f"{len(failures)} sign-ins have failed: wait {wait_s:.0f} s", retry_after_s=wait_s)
-        try:
-            holder = await self._access.sign_in(secret.strip())
-        except Refusal as refusal:
-            if refusal.status == 401:  # noqa: PLR2004 - of HTTP
-                bounded(self._failures, MOST_PEERS)[call.peer] = [*failures, now_s]
-                event(logger, "a sign-in failed", logging.WARNING, peer=call.peer, reason=refusal)
-            raise
-        key = secrets.token_urlsafe(32)
-        session = ConsoleSession(holder, secrets.token_urlsafe(32), now_s + LASTS_S)
+        holder = await self._access.sign_in(secret.strip(), call.peer)
+        key, name = secrets.token_urlsafe(32), holder().name
+        own = [each for each, session in self._sessions.items() if session.name == name]
+        if len(own) >= MOST_OF_CALLER:
+            del self._sessions[own[0]]
+        session = ConsoleSession(name, holder, secrets.token_urlsafe(32), self._clock() + LASTS_S)
         bounded(self._sessions, MOST_SESSIONS)[key] = session
-        event(logger, "signed in", caller=holder().name, peer=call.peer)
+        event(logger, "signed in", caller=name, peer=call.peer)
         return self._cookie(call, key, LASTS_S)
 
     def sign_out(self, call: HttpCall) -> str:
         """End the session of a request, and return the value of the header `set-cookie`."""
-        self._sessions.pop(_key_of(call.headers), None)
+        if (ended := self._sessions.pop(_key_of(call.headers), None)) is not None:
+            event(logger, "signed out", caller=ended.name, peer=call.peer)
         return self._cookie(call, "", 0)
 
     def _cookie(self, call: HttpCall, value: str, max_age_s: int) -> str:
@@ -136,10 +127,3 @@ def _has_credentials(headers: Mapping[str, str]) -> bool:
 
 def _key_of(headers: Mapping[str, str]) -> str:
     return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-
-
-def bounded(table: dict[K, T], most: int) -> dict[K, T]:
-    """Take the oldest entries out of a table until there is room for one more, and return it."""
-    while len(table) >= most:
-        del table[next(iter(table))]
-    return table

@@ -1,7 +1,11 @@
 import json
 
+import pytest
+
 from clipper_agents import exits
 from clipper_gateway.keys import KeyRing, read_keys
+
+ENDS = ("revoked_ms", "ends_ms", "used_ms")
 
 
 def test_a_new_key_is_printed_once_and_alone(ran, tmp_path):
@@ -30,7 +34,7 @@ def test_keys_are_listed_with_what_they_may_and_without_digests(ran):
     ran("keys", "revoke", "shop")
     _, out, _ = ran("keys", "list")
     heading, shop, club = ([cell.strip() for cell in line.split("  ") if cell] for line in out.splitlines())
-    assert heading == ["key", "applications", "rights", "rate", "created", "state"]
+    assert heading == ["key", "applications", "rights", "rate", "created", "used", "ends", "state"]
     assert shop[:4] == ["shop", "all", "predict, feedback, read", "5"]
     assert shop[-1].startswith("revoked 20")
     assert (club[:3], club[-1]) == (["club", "digits", "predict, feedback, read"], "in force")
@@ -38,8 +42,19 @@ def test_keys_are_listed_with_what_they_may_and_without_digests(ran):
     assert [each["name"] for each in lines] == ["shop", "club"]
     assert lines[0]["revoked_ms"] >= lines[0]["created_ms"] > 10**12
     rights, created_ms = ["predict", "feedback", "read"], lines[1].pop("created_ms")
-    assert lines[1] == {"name": "club", "applications": ["digits"], "rights": rights, "rate": None, "revoked_ms": None}
+    about = {"name": "club", "applications": ["digits"], "rights": rights, "rate": None, "old_ends_ms": 0}
+    assert lines[1] == about | dict.fromkeys(ENDS)
     assert created_ms > 10**12
+
+
+def test_a_rotated_key_has_a_second_secret_and_one_may_end_by_itself(ran, tmp_path):
+    _, first, _ = ran("keys", "create", "shop", "--days", 1)
+    code, second, _ = ran("keys", "rotate", "shop")
+    ring = KeyRing(tmp_path / "gateway-keys.json")
+    assert (code, [ring.find(secret.strip()).name for secret in (first, second)]) == (exits.OK, ["shop", "shop"])
+    assert ran("keys", "rotate", "nosuch")[0] == exits.SETUP
+    (listed,) = [json.loads(line) for line in ran("keys", "list", "--json")[1].splitlines()]
+    assert listed["ends_ms"] - listed["created_ms"] == pytest.approx(86_400_000, abs=60_000)
 
 
 def test_revoking_ends_a_key_and_an_unknown_name_is_told(ran, tmp_path):

@@ -30,7 +30,7 @@ for line in sys.stdin:
     print(json.dumps([code, err.getvalue()]), flush=True)
 """
 EXTRAS = {"broker": "broker", "demo": "demo", "up": "broker"} | {
-    **dict.fromkeys(("gateway", "keys create", "keys list", "keys revoke"), "gateway"),
+    **dict.fromkeys(("gateway", "keys create", "keys list", "keys revoke", "keys rotate"), "gateway"),
     **dict.fromkeys(("replay evaluate", "replay export", "replay score"), "replay"),
 }
 WITHOUT_KAFKA = ("broker", "demo", "up")

@@ -10,7 +10,7 @@ import pytest
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.settings.workers import WorkerSettings
-from clipper_gateway.access import ANYBODY, Caller
+from clipper_gateway.callers import ANYBODY, Caller, Shares
 from clipper_gateway.errors import Refusal
 from clipper_gateway.keys import make_key
 from clipper_gateway.request_log import RequestLog
@@ -37,7 +37,10 @@ class StubAccess:
 
     is_open = is_of_this_machine = False
 
-    async def identify(self, authorization, api_key):
+    def __init__(self):
+        self.shares = Shares()
+
+    async def identify(self, authorization, api_key, address):
         key = api_key or authorization
         if not key:
             raise Refusal(401, "give a key", headers={"www-authenticate": "Bearer"})

@@ -2,7 +2,8 @@ import pytest
 from unit.gateway.rig import TOKEN, StubTokens, key_in, refused, refuses
 
 from clipper_agents.settings.sections import GatewaySection
-from clipper_gateway.access import ANYBODY, RIGHTS, Access, Caller, may_start
+from clipper_gateway.access import Access, may_start
+from clipper_gateway.callers import ANYBODY, RIGHTS, Caller
 from clipper_gateway.keys import KeyRing, revoke_key
 from clipper_gateway.tokens import INVALID_TOKEN
 from clipper_stream.errors import InvalidSetting
@@ -22,12 +23,13 @@ def credentials(keys_file, tmp_path):
 
 
 @pytest.fixture
-def doors(keys_file, credentials):
+async def doors(keys_file, credentials):
     """Access by keys, of which the slow one was used already, by tokens, by both and by nothing."""
     keys, tokens = KeyRing(keys_file), StubTokens()
-    keys.find(credentials["slow"])
+    keyed = Access(keys=keys)
+    await keyed.identify(None, credentials["slow"])
     return {
-        "keys": Access(keys=keys),
+        "keys": keyed,
         "tokens": Access(tokens=tokens),
         "both": Access(keys=keys, tokens=tokens),
         "open": Access(),
@@ -111,6 +113,15 @@ def test_a_caller_may_do_what_its_rights_and_applications_allow():
     assert ANYBODY.rights == frozenset(RIGHTS)
     for right in RIGHTS:
         ANYBODY.require(right, "any")
+
+
+async def test_refused_credentials_are_in_the_log_ten_times_a_minute_of_an_address(doors, credentials, caplog):
+    for address in ("10.0.0.1",) * 12 + ("10.0.0.2",):
+        await refused(doors["both"].identify(None, credentials["wrong"], address), 401)
+    await refused(doors["both"].identify(None, None, "10.0.0.3"), 401)
+    said = [(one.getMessage(), one.fields["peer"]) for one in caplog.records if one.name.endswith("access")]
+    assert said == [("credentials refused", "10.0.0.1")] * 10 + [("credentials refused", "10.0.0.2")]
+    assert await doors["both"].sign_in(credentials["shop"], "10.0.0.1"), "they lock nobody out"
 
 
 # --- settings -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from unit.gateway.rig import refused
 
-from clipper_gateway.access import ANYBODY, Caller
+from clipper_gateway.callers import ANYBODY, Caller, Shares
 from clipper_gateway.calls import GRACE_S, AskOptions, Calls
 from clipper_stream.client.client import AskedQuery
 from clipper_stream.client.client_records import prepare_query
@@ -58,7 +58,7 @@ async def pipeline():
 
 @pytest.fixture
 def calls(pipeline):
-    return Calls(pipeline, most_waiting=2, timeout_s=30.0)
+    return Calls(pipeline, Shares(), most_waiting=2, timeout_s=30.0)
 
 
 def query(row=7, **options):
@@ -105,10 +105,22 @@ async def test_further_calls_than_may_wait_are_refused_with_a_time(calls, pipeli
 async def test_a_repeat_joins_the_first_call_and_another_body_is_refused(calls, pipeline):
     first = await waiting(pipeline, asked(calls, **ORDER))
     repeat = asyncio.ensure_future(asked(calls, **ORDER))
-    await refused(asked(calls, 8, **ORDER), 422, "stands for another query")
+    other = asyncio.ensure_future(asked(calls, 8, **ORDER))
     pipeline.let.set()
     assert (await first) == (await repeat) == 7
+    await refused(other, 422, "stands for another query")
     assert [record.key for _, record in pipeline.asked] == [b"order-7"]
+
+
+async def test_a_repeat_behind_another_body_is_compared_with_the_recorded_one(calls, pipeline):
+    """It was compared with whichever came first of those in flight: up to 16 of 25 right repeats were refused."""
+    pipeline.said, pipeline.logged = {"query_offset": 99}, query(7, **ORDER)
+    wrong = await waiting(pipeline, asked(calls, 8, **ORDER))
+    right = [asyncio.ensure_future(asked(calls, 7, **ORDER)) for _ in range(5)]
+    await asyncio.sleep(0)
+    pipeline.let.set()
+    await refused(wrong, 422, "stands for another query")
+    assert [await one for one in right] == [7] * 5
 
 
 async def test_a_call_of_an_own_id_goes_on_when_its_client_hangs_up(calls, pipeline):

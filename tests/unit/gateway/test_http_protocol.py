@@ -5,8 +5,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from clipper_gateway import http_protocol
-from clipper_gateway.http_protocol import MOST_HEADER_BYTES, BoundedHttpProtocol
+from clipper_gateway.callers import Shares
+from clipper_gateway.http_protocol import MOST_HEADER_BYTES, MOST_PIPELINED, BoundedHttpProtocol
 
 SOON_S = 10.0
 
@@ -31,6 +31,9 @@ class Transport(asyncio.Transport):
 
     def is_closing(self):
         return self.ended.is_set()
+
+    def get_write_buffer_size(self):
+        return 245 * 1024 + 512
 
     def pause_reading(self):
         """Bytes come as a test sends them."""
@@ -143,7 +146,8 @@ async def test_a_request_that_began_before_an_answer_ended_is_answered_however_l
 
 
 async def test_one_address_has_a_bound_of_its_own(monkeypatch):
-    monkeypatch.setattr(http_protocol, "MOST_OF_A_PEER", BoundedHttpProtocol.peers["127.0.0.1"] + 1)
+    monkeypatch.setattr(BoundedHttpProtocol, "shares", shares := Shares())
+    shares.connections.take("127.0.0.1", shares.connections.of_caller - 1)
     (first, kept), (second, refused) = connected(), connected()
     assert (kept.is_closing(), refused.is_closing()) == (False, True)
     assert refused.written.startswith(b"HTTP/1.1 503 ")
@@ -185,6 +189,46 @@ async def test_requests_of_one_connection_are_each_answered_for_themselves(sent,
     for part in sent:
         protocol.data_received(part)
     assert [each[name] for each in await answers(transport, len(told))] == told
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nx-large: " + b"a" * MOST_HEADER_BYTES + b"\r\n\r\n",
+        b"GET /" + b"a" * MOST_HEADER_BYTES + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"x-some: %s\r\n" % (b"a" * 1_000) * 40 + b"\r\n",
+    ],
+    ids=["one header", "a path", "some headers"],
+)
+async def test_headers_of_one_segment_are_bounded(sent):
+    """Of 120,000 bytes that came at once nothing was refused."""
+    protocol, transport = connected()
+    protocol.data_received(sent)
+    assert (transport.is_closing(), transport.written[:13]) == (True, b"HTTP/1.1 431 ")
+    protocol.connection_lost(None)
+
+
+async def test_requests_that_wait_for_one_before_them_are_bounded():
+    protocol, transport = connected()
+    protocol.data_received(b"GET / HTTP/1.1\r\n\r\n" * (MOST_PIPELINED + 2))
+    assert (transport.is_closing(), transport.written[:13]) == (True, b"HTTP/1.1 400 ")
+    protocol.connection_lost(None)
+
+
+async def test_answers_that_nobody_reads_are_not_kept(monkeypatch):
+    """Of one address they were gigabytes: each of its connections kept its own."""
+    monkeypatch.setattr(BoundedHttpProtocol, "shares", shares := Shares())
+    connections = [connected() for _ in range(70)]
+    for protocol, _ in connections:
+        protocol.pause_writing()
+    aborted = [transport.is_aborted for _, transport in connections]
+    assert aborted == [False] * 66 + [True] * 4, "16 MiB of 245 KiB each"
+    connections[0][0].resume_writing()
+    connections[-1][0].pause_writing()
+    assert shares.unread.fits("127.0.0.2", 2**24)
+    for protocol, _ in connections:
+        protocol.connection_lost(None)
+    assert shares.unread.fits("127.0.0.1", 2**24)
 
 
 @pytest.mark.parametrize("begin", [b"0\r\nx-large: ", b"1;"])

@@ -3,11 +3,13 @@ import json
 import logging
 import stat
 import threading
+import time
 
 import pytest
 from unit.gateway.rig import key_in, refuses
 
-from clipper_gateway.keys import ApiKey, KeyRing, read_keys, revoke_key
+from clipper_gateway.access import Access
+from clipper_gateway.keys import NOTED_S, ApiKey, KeyRing, read_keys, read_uses, revoke_key, rotate_key
 from clipper_stream.errors import InvalidSetting, UnknownName
 
 
@@ -152,45 +154,63 @@ def test_a_chmod_alone_makes_a_refused_file_count(keys_file, ring, secret, clock
         assert (ring.find(secret) is None) == counts
 
 
-@pytest.mark.parametrize(
-    ("rate", "at_once", "wait_s", "retry_after"), [(2.0, 2, 0.5, "1"), (0.1, 1, 10.0, "10"), (1.0, 1, 1.0, "1")]
-)
-def test_a_key_sends_as_many_requests_a_second_as_its_rate_says(keys_file, clock, rate, at_once, wait_s, retry_after):
-    secret = key_in(keys_file, rate=rate)
+def test_a_key_ends_by_itself(keys_file, clock):
+    over, lasts = [key_in(keys_file, name, ends_ms=ends_ms) for name, ends_ms in (("a", 1), ("b", 2**50))]
     ring = KeyRing(keys_file, clock)
-
-    def sends(requests):
-        for _ in range(requests):
-            assert ring.find(secret).name == "shop"
-        with refuses(429, rf"{rate:g} requests a second: wait {wait_s:.3f} s") as refused:
-            ring.find(secret)
-        assert refused.value.headers == {"retry-after": retry_after}
-
-    sends(at_once)
-    clock.now_s += wait_s
-    sends(1)
-    clock.now_s += 3600.0
-    sends(at_once)
+    assert (ring.find(over), ring.find(lasts).name) == (None, "b")
 
 
-def test_keys_have_rates_of_their_own_and_a_reload_fills_none(keys_file, clock):
-    first, second = key_in(keys_file, rate=0.01), key_in(keys_file, "other", rate=0.01)
+@pytest.mark.parametrize(("overlap_s", "works"), [(3_600.0, True), (0.0, False)])
+def test_a_rotated_key_has_two_secrets_for_a_while(keys_file, clock, overlap_s, works):
+    first = key_in(keys_file)
+    second = rotate_key(keys_file, "shop", overlap_s, int(time.time() * 1000))
     ring = KeyRing(keys_file, clock)
-    ring.find(first)
-    ring.find(second)
-    key_in(keys_file, "third")
+    assert (ring.find(second).name, ring.find(first) is not None) == ("shop", works)
+    third = rotate_key(keys_file, "shop", 3_600.0, int(time.time() * 1000))
     clock.now_s += 1.0
-    with refuses(429):
-        ring.find(first)
+    assert [ring.find(secret) is not None for secret in (first, second, third)] == [False, True, True]
+    revoke_key(keys_file, "shop", 9)
+    clock.now_s += 1.0
+    assert [ring.find(secret) for secret in (second, third)] == [None, None]
+    with pytest.raises(UnknownName):
+        rotate_key(keys_file, "shop", 0.0, 9)
 
 
-def test_no_message_and_no_log_holds_a_secret(keys_file, clock, caplog):
+def test_the_last_use_of_a_key_is_noted_beside_the_file(keys_file, clock):
+    used, _ = key_in(keys_file), key_in(keys_file, "other")
+    ring = KeyRing(keys_file, clock)
+    began_ms = int(time.time() * 1000)
+    ring.find(used)
+    assert read_uses(keys_file) == {}
+    clock.now_s += NOTED_S
+    ring.find(used)
+    ring.find("cs_wrong")
+    (found,) = read_uses(keys_file).items()
+    assert (found[0], found[1] >= began_ms) == ("shop", True)
+    KeyRing(keys_file, clock).note_uses()
+    assert read_uses(keys_file) == dict([found]), "another gateway's uses stay"
+
+
+def test_keys_that_are_made_and_revoked_are_in_the_log(keys_file, ring, clock, caplog):
+    caplog.set_level(logging.INFO)
+    key_in(keys_file, "other")
+    clock.now_s += 1.0
+    ring.find("cs_wrong")
+    revoke_key(keys_file, "shop", 9)
+    clock.now_s += 1.0
+    ring.find("cs_wrong")
+    said = [(one.getMessage(), one.fields["key"]) for one in caplog.records if "key" in one.fields]
+    assert said == [("an API key is made", "other"), ("an API key is gone", "shop")]
+
+
+async def test_no_message_and_no_log_holds_a_secret(keys_file, clock, caplog):
     secret = key_in(keys_file, rate=0.01)
     with caplog.at_level(logging.DEBUG):
         ring = KeyRing(keys_file, clock)
-        ring.find(secret)
+        access = Access(keys=ring)
+        await access.identify(None, secret)
         with refuses(429) as refused:
-            ring.find(secret)
+            await access.identify(None, secret)
         key_in(keys_file, "other")
         clock.now_s += 1.0
         ring.find("cs_wrong")

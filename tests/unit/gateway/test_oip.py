@@ -115,9 +115,9 @@ async def test_parameters_say_how_the_query_is_asked(wire):
 
 def test_parameters_of_json_may_be_lists_and_null():
     given = {"models": ["svm:1"], "features": [1, 0.5], "context": None, "strict": None, "binary_data_output": True}
-    query, options = query_of("digits", [[0.5], [1.0]], given)
+    query, is_strict = query_of("digits", [[0.5], [1.0]], given)
     assert (query.inputs, query.models, query.features, query.context) == ([[0.5], [1.0]], ["svm:1"], [1.0, 0.5], None)
-    assert (query.query_id, options.strict, options.headers) == (None, False, [])
+    assert (query.query_id, is_strict) == (None, False)
 
 
 WRONG = {"context": 1, "deadline_ms": "soon", "query_id": 7, "models": 1, "strict": "yes", "features": "[1,"}
@@ -170,9 +170,12 @@ async def test_an_unknown_application_or_version_is_not_found(wire):
         for call in (
             wire.infer(ROW, model=name, version=version),
             wire.ask("ModelMetadata", name, version),
-            wire.ask("ModelReady", name, version),
         ):
             await refused(call, 404)
+        if isinstance(wire, GrpcWire):
+            assert not (await wire.ask("ModelReady", name, version))["ready"]
+        else:
+            await refused(wire.ask("ModelReady", name, version), 404)
     assert len(wire.calls.asked) == 1
 
 

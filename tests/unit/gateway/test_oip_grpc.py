@@ -1,24 +1,31 @@
 import asyncio
+import gzip
 import json
 import sys
 
 import grpc
+import msgspec
 import pytest
 import trustme
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from open_inference.grpc import protocol as oip
 from open_inference.grpc.service import GRPCInferenceServiceStub
 from unit.gateway.rig import refused
 from unit.gateway.wires import ROW, GrpcWire, Sent
 
+from clipper_gateway import oip_grpc
+from clipper_gateway.callers import Shares
 from clipper_gateway.errors import Refusal
-from clipper_gateway.oip_grpc import METADATA_BYTES, MOST_WATCHES, SERVICE
+from clipper_gateway.oip_grpc import METADATA_BYTES, SERVICE
 from clipper_stream.client import BrokerUnavailable, PredictionTimeout
 from clipper_stream.errors import InvalidSetting
 
 pytestmark = pytest.mark.usefixtures("one_loop")
 
 EXHAUSTED, UNIMPLEMENTED = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED
+SYMBOL = ServerReflectionRequest(file_containing_symbol=SERVICE)
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -42,7 +49,7 @@ async def test_trace_and_request_id_go_into_the_record_and_come_back(wire):
     _, options = wire.calls.asked[0]
     assert options.headers == [("traceparent", TRACE.encode()), ("correlation-id", b"order-7")]
     assert dict(await call.trailing_metadata())["x-request-id"] == "order-7"
-    (method, application, status, took_s, caller, request_id) = wire.told
+    (method, application, status, took_s, caller, request_id, _) = wire.told
     assert (method, application, status, caller, request_id) == ("ModelInfer", "digits", 200, "anybody", "order-7")
     assert took_s > 0
 
@@ -64,7 +71,7 @@ async def test_metadata_that_decides_something_stands_once(wire, name):
 @pytest.mark.parametrize("sent", [Sent([1, 2], "INT64", [0.5, 1.0]), Sent(data=[0.5, float("nan")])])
 async def test_typed_contents_are_those_of_the_datatype_and_finite(wire, sent):
     request = oip.ModelInferRequest(model_name="digits")
-    tensor = request.inputs.add(name="x", datatype=sent.datatype, shape=sent.shape)
+    tensor = request.inputs.add(name="input", datatype=sent.datatype, shape=sent.shape)
     tensor.contents.fp32_contents.extend(sent.data)
     await refused(wire.called(wire.call("ModelInfer", request)), 400)
 
@@ -73,7 +80,7 @@ async def test_typed_contents_are_those_of_the_datatype_and_finite(wire, sent):
 @pytest.mark.parametrize(
     ("error", "status", "said", "kept_back"),
     [
-        (PredictionTimeout("no answer yet", "order-7"), 504, "no answer yet", "order-8"),
+        (PredictionTimeout("no answer yet", "order-7"), 504, "no answer came in time", "order-8"),
         (BrokerUnavailable("kafka-1.internal is away"), 503, "try again", "internal"),
         (ZeroDivisionError("secret"), 500, "request-7", "secret"),
         (Refusal(429, "too many wait", retry_after_s=2.0, reason="overloaded"), 429, "^too many wait$", "order-8"),
@@ -127,12 +134,27 @@ async def test_a_message_beyond_the_bound_is_refused_and_logged(wire):
 
 
 async def test_what_grpc_itself_refuses_reaches_no_call(wire):
-    await ended_by(wire.inferred(ROW, compression=grpc.Compression.Gzip), UNIMPLEMENTED)
+    await ended_by(wire.inferred(ROW, compression=grpc.Compression.Deflate), UNIMPLEMENTED)
     for flood in ((("x-flood", "a" * METADATA_BYTES),), tuple((f"x-{n}", "a") for n in range(2_000))):
         await ended_by(wire.inferred(ROW, metadata=flood), EXHAUSTED)
     await ended_by(wire.channel.unary_unary(f"/{SERVICE}/ModelStreamInfer")(b""), UNIMPLEMENTED)
     await wire.inferred(ROW, metadata=(("x-large", "a" * (METADATA_BYTES // 2)),))
     assert len(wire.calls.asked) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 2_000])
+async def test_a_message_may_be_packed_by_gzip(wire, rows):
+    await wire.called(wire.inferred(Sent([rows, 2], data=[0.5] * 2 * rows), compression=grpc.Compression.Gzip))
+    assert len(wire.calls.query.inputs or [0]) == rows
+
+
+async def test_a_packed_message_is_bounded_as_it_is_unpacked(wire):
+    """A kilobyte of gzip may hold a megabyte."""
+    packed = gzip.compress(oip.ModelInferRequest(model_name="a" * 2**24).SerializeToString())
+    assert len(packed) < 65_536
+    for sent, status in ((packed, 413), (packed[:50] + b"x" * 50, 400)):
+        call = wire.channel.unary_unary(f"/{SERVICE}/ModelInfer")(sent, metadata=(("x-api-key", "all"),))
+        await refused(wire.called(call), status)
 
 
 async def test_bytes_that_are_no_message_are_refused(wire):
@@ -144,6 +166,34 @@ async def test_a_call_whose_message_never_comes_ends(wire):
     wire.server.message_s = 0.05
     call = wire.channel.stream_unary(f"/{SERVICE}/ModelInfer")(metadata=(("x-api-key", "all"),))
     await refused(wire.called(call), 408)
+
+
+async def test_a_log_line_has_the_peer_and_the_one_behind_a_trusted_proxy(wire):
+    await wire.infer(ROW)
+    assert wire.told[6] == "127.0.0.1"
+    wire.access.shares = Shares(proxies=["127.0.0.1"])
+    await wire.infer(ROW, **{"x-forwarded-for": "192.0.2.7"})
+    assert wire.told[6] == "192.0.2.7"
+
+
+async def test_a_client_may_ask_what_is_served(wire):
+    stub = ServerReflectionStub(wire.channel)
+    call = stub.ServerReflectionInfo(iter([ServerReflectionRequest(list_services=""), SYMBOL]))
+    listed, described = [answer async for answer in call]
+    names = [one.name for one in listed.list_services_response.service]
+    assert {SERVICE, "grpc.health.v1.Health"} <= {*names}
+    assert described.file_descriptor_response.file_descriptor_proto
+
+
+async def test_an_answer_that_is_not_taken_is_given_up(wire, monkeypatch):
+    """A client of one connection had 8,000 answers kept."""
+    monkeypatch.setattr(oip_grpc, "STALLED_S", 0.05)
+    wire.calls.answer = {"output": "a" * 2**20, "outputs": msgspec.UNSET}
+    calls = [wire.inferred(ROW) for _ in range(8)]
+    statuses = sorted([(await wire.ended())[2] for _ in calls])
+    assert statuses[-1] in {200, 408}
+    for call in calls:
+        call.cancel()
 
 
 async def test_calls_and_connections_beyond_the_bound_are_refused_until_one_has_ended(one_loop):
@@ -188,7 +238,7 @@ async def test_a_watch_is_told_of_changes_and_ends_with_the_server(wire):
 
 
 async def test_watches_beyond_the_bound_are_refused(wire):
-    watches = [wire.health.Watch(HealthCheckRequest()) for _ in range(MOST_WATCHES)]
+    watches = [wire.health.Watch(HealthCheckRequest()) for _ in range(wire.access.shares.watches.of_caller)]
     await asyncio.gather(*(watch.read() for watch in watches))
     await ended_by(wire.health.Watch(HealthCheckRequest()).read(), EXHAUSTED)
     watches[0].cancel()
@@ -230,12 +280,20 @@ async def test_tls_needs_a_certificate_that_can_be_read(one_loop, tmp_path):
         credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
         async with grpc.aio.secure_channel(f"localhost:{tls.port}", credentials) as channel:
             assert (await GRPCInferenceServiceStub(channel).ServerLive(oip.ServerLiveRequest())).live
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost")
+        issued.cert_chain_pems[0].write_to_path(certificate)
+        issued.private_key_pem.write_to_path(key)
+        credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+        async with grpc.aio.secure_channel(f"localhost:{tls.port}", credentials) as channel:
+            renewed = GRPCInferenceServiceStub(channel).ServerLive(oip.ServerLiveRequest(), timeout=10)
+            assert (await renewed).live
 
 
 TRITON = """
 import json, sys, numpy, tritonclient.grpc as triton
 client, headers = triton.InferenceServerClient(sys.argv[1]), {"x-api-key": "all"}
-numbers, texts = triton.InferInput("x", [2, 2], "FP32"), triton.InferInput("x", [1], "BYTES")
+numbers, texts = triton.InferInput("input", [2, 2], "FP32"), triton.InferInput("input", [1], "BYTES")
 numbers.set_data_from_numpy(numpy.asarray([[0.5, 1.0], [0.25, 2.0]], numpy.float32))
 texts.set_data_from_numpy(numpy.asarray(["schön".encode()], object))
 parameters = {"context": "ada", "deadline_ms": 50}

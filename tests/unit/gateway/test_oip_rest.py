@@ -12,9 +12,9 @@ from clipper_gateway.oip_rest import HEADER_LENGTH
 from clipper_stream.models.runtimes.oip_tensors import outputs_of, request_body
 
 ROWS = [[1.0, 2.0], [3.0, 4.0]]
-TENSOR = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": ROWS}
-BINARY = {"name": "x", "datatype": "FP32", "shape": [2, 2]}
-IMAGE = {"name": "x", "datatype": "BYTES", "shape": [1], "parameters": {"content_type": "base64"}}
+TENSOR = {"name": "input", "datatype": "FP32", "shape": [2, 2], "data": ROWS}
+BINARY = {"name": "input", "datatype": "FP32", "shape": [2, 2]}
+IMAGE = {"name": "input", "datatype": "BYTES", "shape": [1], "parameters": {"content_type": "base64"}}
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def test_the_clients_of_the_protocol_ask_and_read(wire):
 )
 async def test_an_application_elsewhere_asks_by_the_runtime_oip(wire, name, rows, expected):
     wire.calls.answer = {"outputs": [0.5, 1.5]}
-    found = await wire.post(request_body(rows, "x", "output", None), name)
+    found = await wire.post(request_body(rows, "input", "output", None), name)
     assert wire.calls.query.inputs == expected
     assert outputs_of(found.content, 2, "output") == [0.5, 1.5]
 
@@ -94,11 +94,14 @@ async def refused(wire, content, error, status=400, model="digits", **headers):
         (b"", "the body cannot be used"),
         (b"[1]", "the body cannot be used"),
         (b"\xff", "the body cannot be used"),
-        (b'{"inputs": ' + b"[" * 100_000, "the body cannot be used"),
-        (b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":' + b"[" * 100_000, "the body cannot be used"),
-        (b'{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[NaN,1]}]}', "the body cannot be used"),
+        (b'{"inputs": ' + b"[" * 90_000, "the body cannot be used"),
+        (
+            b'{"inputs":[{"name":"input","datatype":"FP32","shape":[1,2],"data":' + b"[" * 90_000,
+            "the body cannot be used",
+        ),
+        (b'{"inputs":[{"name":"input","datatype":"FP32","shape":[2],"data":[NaN,1]}]}', "the body cannot be used"),
         (body(TENSOR | {"shape": [2.5]}), "the body cannot be used"),
-        (body(TENSOR | {"data": None}), "input 'x' has no data"),
+        (body(TENSOR | {"data": None}), "input 'input' has no data"),
         (body(TENSOR, parameters={"binary_data_output": 1}), "give true or false"),
         (body(TENSOR, outputs=wanted("no")), "give true or false"),
         (body(TENSOR, parameters={"features": ["a"]}), "features"),

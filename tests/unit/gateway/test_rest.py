@@ -1,8 +1,11 @@
+import asyncio
+
 import pytest
 from starlette.responses import Response
 from starlette.routing import Router
 from unit.gateway.rig import KeptLog, StubAccess, browser_of
 
+from clipper_gateway.callers import Shares
 from clipper_gateway.errors import Refusal
 from clipper_gateway.rest import Endpoints
 from clipper_stream.client import BrokerUnavailable, PredictionTimeout
@@ -23,7 +26,7 @@ async def echo(call):
     return Response(call.body, headers={"record": repr(call.record_headers)})
 
 
-def admit(application):
+def admit(application, caller):
     if application == "full":
         raise Refusal(429, "too many", retry_after_s=2.0, reason="overloaded")
 
@@ -32,7 +35,7 @@ class Served:
     """A client of such an application, and its log."""
 
     def __init__(self, access, origins=frozenset()):
-        self.log = KeptLog({"digits"})
+        self.log, self.access = KeptLog({"digits"}), access
         endpoints = Endpoints(access, self.log, 1024, origins)
         live = endpoints.route("/live", echo, method="GET", public=True)
         routes = [live, endpoints.route("/{name}/echo", echo, admit=admit)]
@@ -81,6 +84,35 @@ async def test_a_refused_request_has_its_status_and_one_line(served, method, pat
     assert ({**found.headers} | said).items() >= about.items()
     assert not any(secret in found.text for secret in ("secret", "10.0.0.1"))
     assert [line["status"] for line in served.log.written()] == [status]
+
+
+async def test_every_answer_keeps_a_browser_from_guessing_its_type(served):
+    for path in ("/digits/echo", "/nowhere", "/full/echo"):
+        assert (await served.post(path=path)).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(("proxies", "peer"), [([], "127.0.0.1"), (["127.0.0.0/8"], "192.0.2.7")])
+async def test_the_address_behind_a_trusted_proxy_is_the_peer(served, proxies, peer):
+    served.access.shares = Shares(proxies=proxies)
+    await served.post(headers={"x-forwarded-for": "6.6.6.6, 192.0.2.7"})
+    assert [line["peer"] for line in served.log.written()] == [peer]
+
+
+@pytest.mark.parametrize("is_stated", [True, False])
+async def test_bodies_of_a_caller_wait_for_its_share(served, is_stated):
+    bodies, content = served.access.shares.bodies, b"x" * 1_000
+
+    async def in_pieces():
+        yield content
+
+    bodies.take("shop", bodies.of_caller - 500)
+    waits = asyncio.ensure_future(served.post(content if is_stated else in_pieces()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not waits.done()
+    bodies.give_back("shop", bodies.of_caller - 500)
+    assert (await waits).status_code == 200
+    assert bodies.fits("shop", bodies.of_caller)
 
 
 async def test_a_body_in_pieces_counts_until_it_is_too_large(served):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor, triton_to_np_dtype
+from unit.gateway.rig import refuses
 
 from clipper_gateway.errors import Refusal
 from clipper_gateway.tensors import (
@@ -33,7 +34,7 @@ BF16 = (np.array([1.5, -2.0, 0.15625, 3.0], "<f4").view("<u4") >> 16).astype("<u
 def tensor_of(datatype, shape, data):
     """A tensor of bytes, or of what JSON has."""
     make = tensor_of_bytes if isinstance(data, bytes) else tensor_of_json
-    return make("x", datatype, shape, data)
+    return make("input", datatype, shape, data)
 
 
 def ends_of(datatype):
@@ -77,15 +78,18 @@ def test_rows_are_what_the_spec_of_the_application_says(spec, datatype, shape, d
 
 
 def test_a_whole_number_may_be_written_as_a_float():
-    rows = rows_of(tensor_of_json("x", "INT8", [2], [3.0, True]), JSON)
+    rows = rows_of(tensor_of_json("input", "INT8", [2], [3.0, True]), JSON)
     assert (rows, type(rows[0])) == ([3, True], int)
+
+
+DATATYPES_OF_NUMPY = {"FP64": "<f8", "FP32": "<f4", "INT64": "<i8"}
 
 
 @pytest.mark.parametrize("datatype", [*INTEGERS, *FLOATS, "BOOL"])
 def test_binary_numbers_are_read_as_triton_writes_them_wherever_they_begin(datatype):
     array = np.array([[0, 1, 1, 0], [1, 1, 0, 1]], triton_to_np_dtype(datatype))
     raw = memoryview(b"{}x" + array.tobytes())[3:]
-    rows = rows_of(tensor_of_bytes("x", datatype, [2, 4], raw), FOUR)
+    rows = rows_of(tensor_of_bytes("input", datatype, [2, 4], raw), FOUR)
     assert rows == ([row.tobytes() for row in array] if datatype == "FP64" else array.tolist())
 
 
@@ -178,8 +182,57 @@ def test_a_tensor_that_the_application_does_not_take_is_refused(spec, datatype, 
         rows_of(tensor_of(datatype, shape, data), spec)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "datatype", "values", "said"),
+    [
+        ("int64", "FP64", [1.0, 3.5], "integers that fit"),
+        ("uint8", "INT64", [1, 300], "integers that fit"),
+        ("uint8", "INT64", [1, -1], "integers that fit"),
+        ("float32", "FP32", [1.0, 1e300], "finite numbers"),
+        ("float32", "FP64", [1.0, 1e300], "finite numbers"),
+        ("int32", "INT64", [1, 2**31], "integers that fit"),
+    ],
+)
+def test_numbers_that_are_none_of_the_applications_type_are_refused(dtype, datatype, values, said):
+    """They were answered by 200 and the `BYTES` null of a default output."""
+    spec = InputSpec(dtype=dtype, shape=[2])
+    with refuses(400, said):
+        rows_of(tensor_of_json("input", datatype, [1, 2], values), spec)
+    raw = np.array(values, DATATYPES_OF_NUMPY[datatype])
+    with np.errstate(over="ignore"), refuses(400, "finite|no " + dtype):
+        rows_of(tensor_of_bytes("input", datatype, [1, 2], raw.tobytes()), spec)
+
+
+@pytest.mark.parametrize(("dtype", "datatype"), [("int64", "FP64"), ("uint8", "INT64"), ("float32", "FP64")])
+def test_numbers_of_another_type_that_fit_are_taken(dtype, datatype):
+    spec, values = InputSpec(dtype=dtype, shape=[2]), [1, 200]
+    raw = np.array(values, DATATYPES_OF_NUMPY[datatype]).tobytes()
+    assert rows_of(tensor_of_bytes("input", datatype, [1, 2], raw), spec) == [[1, 200]]
+    assert rows_of(tensor_of_json("input", datatype, [1, 2], values), spec) == [[1, 200]]
+
+
+def test_a_tensor_of_another_name_is_refused():
+    with refuses(400, "tensor 'x' is none of the application's: call it input"):
+        rows_of(tensor_of_json("x", "FP32", [1, 4], [1] * 4), FOUR)
+
+
+def test_a_large_array_of_another_type_is_refused_before_it_becomes_numbers():
+    tensor = tensor_of_bytes("input", "UINT8", [1, 500_001], bytes(500_001))
+    with refuses(413, "at most 500000, or float32"):
+        rows_of(tensor, InputSpec())
+
+
+@pytest.mark.parametrize(
+    ("answered", "datatype", "shape"),
+    [(3, "INT64", [-1]), ([[0.5, 1, 2], [3, 4, 5]], "FP64", [-1, 2, 3]), ("cat", "BYTES", [-1])],
+)
+def test_metadata_says_what_the_last_answer_was(answered, datatype, shape):
+    manifest = ApplicationManifest(name="digits", models=[], default_output=None, combiner="vote")
+    assert output_metadata(manifest, answered) == [{"name": "output", "datatype": datatype, "shape": shape}]
+
+
 def test_more_rows_than_a_query_may_have_are_refused():
-    tensor = tensor_of_json("x", "FP32", [3, 4], [1] * 12)
+    tensor = tensor_of_json("input", "FP32", [3, 4], [1] * 12)
     assert len(rows_of(tensor, FOUR, most_rows=3)) == 3
     with pytest.raises(Refusal, match="has 3 rows: give at most 2"):
         rows_of(tensor, FOUR, most_rows=2)
@@ -227,7 +280,7 @@ def test_binary_outputs_are_read_by_triton_and_here(outputs):
         found = [each.decode() for each in deserialize_bytes_tensor(raw)]
     else:
         found = np.frombuffer(raw, triton_to_np_dtype(tensor.datatype)).reshape(tensor.shape).tolist()
-    assert found == rows_of(tensor_of_bytes("output", tensor.datatype, tensor.shape, raw), spec) == outputs
+    assert found == rows_of(tensor_of_bytes("input", tensor.datatype, tensor.shape, raw), spec) == outputs
 
 
 # --- metadata -------------------------------------------------------------------------------------------------------

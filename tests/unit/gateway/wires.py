@@ -18,6 +18,7 @@ from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 from unit.gateway.rig import KeptLog, StubAccess, browser_of
 
 from clipper_gateway.api import OwnApi
+from clipper_gateway.callers import Shares
 from clipper_gateway.endpoints import routes_of
 from clipper_gateway.errors import Refusal
 from clipper_gateway.oip_grpc import GrpcServer
@@ -59,8 +60,8 @@ class StubCalls:
     """Answers a query with its rows, or as `answer` or `fails` says, once it is let; keeps what it was asked."""
 
     def __init__(self):
-        self.applications, self.pipeline = StubApplications(), None
-        self.asked, self.answer, self.fails = [], {}, None
+        self.applications, self.pipeline, self.shares = StubApplications(), None, Shares()
+        self.asked, self.answer, self.fails, self.answered = [], {}, None, {}
         self.cancelled, self.let, self.asked_once = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.let.set()
 
@@ -68,7 +69,7 @@ class StubCalls:
     def query(self):
         return self.asked[-1][0]
 
-    def admit(self, application):
+    def admit(self, application, caller):
         if application == "full":
             raise Refusal(429, "too many", retry_after_s=2.0)
 
@@ -100,7 +101,7 @@ class Sent:
     raw: bytes | None = None
 
     def as_json(self):
-        tensor: dict[str, Any] = {"name": "x", "datatype": self.datatype, "shape": [*self.shape]}
+        tensor: dict[str, Any] = {"name": "input", "datatype": self.datatype, "shape": [*self.shape]}
         if self.raw is not None:
             tensor["parameters"] = {"binary_data_size": len(self.raw)}
         if self.data is not None:
@@ -111,7 +112,7 @@ class Sent:
         return tensor
 
     def add_to(self, request):
-        tensor = request.inputs.add(name="x", datatype=self.datatype, shape=self.shape)
+        tensor = request.inputs.add(name="input", datatype=self.datatype, shape=self.shape)
         if self.raw is not None:
             request.raw_input_contents.append(self.raw)
         if self.data is not None:
@@ -135,10 +136,10 @@ PATHS = {
 class HttpWire:
     """The routes of the protocol, asked in this process."""
 
-    def __init__(self):
-        self.calls, self.reasons, self.headers = StubCalls(), [], {"x-api-key": "all"}
-        endpoints = Endpoints(StubAccess(), KeptLog(), 2**20)
-        self.calls.pipeline = SimpleNamespace(probed=lambda: self.reasons)
+    def __init__(self, calls=None, max_body_bytes=2**20):
+        self.calls, self.reasons, self.headers = calls or StubCalls(), [], {"x-api-key": "all"}
+        endpoints = Endpoints(StubAccess(), KeptLog(), max_body_bytes)
+        self.calls.pipeline = self.calls.pipeline or SimpleNamespace(probed=lambda: self.reasons)
         self.api, self.inference = OwnApi(self.calls, 60.0), InferenceEndpoints(self.calls)
         self.client = browser_of(Starlette(routes=routes_of(self, endpoints, self.calls.admit)))
 
@@ -189,9 +190,10 @@ class GrpcWire:
     def __init__(self, **bounds):
         self.calls, self.reasons, self.headers = StubCalls(), [], {"x-api-key": "all"}
         self._ended, self._bounds = asyncio.Queue(), {"max_body_bytes": 65536, "max_calls": 500} | bounds
-        names = ("route", "application", "status", "took_s", "caller", "request_id")
+        names = ("route", "application", "status", "took_s", "caller", "request_id", "peer")
         log = SimpleNamespace(write=lambda **call: self._ended.put_nowait(tuple(call[name] for name in names)))
-        self.server = GrpcServer(self.calls, StubAccess(), lambda: self.reasons, log)
+        self.access = StubAccess()
+        self.server = GrpcServer(self.calls, self.access, lambda: self.reasons, log)
 
     async def __aenter__(self):
         self.port = await self.server.start("127.0.0.1", 0, **self._bounds)

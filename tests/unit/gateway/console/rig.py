@@ -7,7 +7,7 @@ from typing import Any
 from builders.status import CLUSTER, NOW_S, facts, recent
 from unit.gateway.rig import NO_KAFKA
 
-from clipper_gateway.access import ANYBODY, Caller
+from clipper_gateway.callers import ANYBODY, Caller
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.page import Page, PageRequest
 from clipper_gateway.console.renderer import Renderer

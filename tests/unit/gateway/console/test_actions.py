@@ -5,7 +5,7 @@ import pytest
 from unit.gateway.rig import NO_KAFKA, refused, refuses
 
 from clipper_agents.control.errors import RefusedChange
-from clipper_gateway.access import Caller
+from clipper_gateway.callers import Caller, Shares
 from clipper_gateway.console import actions
 from clipper_gateway.console.actions import MOST_LETTERS, ActionForm, ActionPreview, Actions, Doer
 from clipper_gateway.errors import Refusal
@@ -24,7 +24,7 @@ class Recorder:
         self.entered, self.leave = threading.Event(), threading.Event()
         self.leave.set()
         doers = dict.fromkeys(("promote", "resend"), Doer(self._preview, self._perform))
-        self.actions = Actions(*NO_KAFKA, self._check, doers)
+        self.actions = Actions(*NO_KAFKA, self._check, Shares(), doers)
 
     def _check(self):
         if self.away is not None:
@@ -54,6 +54,13 @@ class Recorder:
 @pytest.fixture
 def recorder():
     return Recorder()
+
+
+async def test_who_may_use_some_applications_names_one_of_them(recorder):
+    """An action on none was refused with the names of all."""
+    for application in ("", "sums"):
+        await refused(recorder.perform(DIGITS_ONLY, application=[application]), 403)
+    assert recorder.done == []
 
 
 # --- forms ------------------------------------------------------------------------------------------------------------

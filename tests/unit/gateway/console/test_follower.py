@@ -10,7 +10,7 @@ from unit.gateway.rig import NO_KAFKA
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_gateway.console import follower
-from clipper_gateway.console.follower import LOOKED_TICKS, MOST_SCRAPED, STATUSES_A_SECOND, TICK_AT_S, LiveView
+from clipper_gateway.console.follower import LOOKED_TICKS, MOST_SCRAPED, STATUSES_A_SECOND, TICK_AT_S, UNREAD, LiveView
 from clipper_topics import codec
 from clipper_topics.host_report import HostReport, report_key
 
@@ -128,12 +128,14 @@ async def test_of_many_hosts_some_are_read_at_a_time_and_a_host_that_left_has_no
 
 
 # --- without a Kafka ------------------------------------------------------------------------------------------------
-async def test_a_kafka_that_is_away_is_waited_for_and_told(fresh):
+async def test_a_kafka_that_is_away_is_waited_for_and_told(fresh, caplog):
     running = asyncio.ensure_future(fresh.run())
     async with asyncio.timeout(30):
-        while "127.0.0.1" not in fresh.stale_reason:
+        while fresh.stale_reason != UNREAD:
             await fresh.next_tick(fresh.tick)
     assert fresh.tick > 0, "seconds go on"
+    (said,) = [one.fields["error"] for one in caplog.records if "no topics" in one.getMessage()]
+    assert "127.0.0.1" in said, "where Kafka is, is the operator's business"
     assert (fresh.is_read, running.done()) == (False, False)
     running.cancel()
     await asyncio.wait([running])

@@ -10,6 +10,7 @@ from unit.gateway.rig import NO_KAFKA, refused
 from clipper_agents.dead_letters.reader import Letter
 from clipper_agents.status.query_history import LoggedFeedback, LoggedQuery, QueryHistory
 from clipper_gateway.access import Caller
+from clipper_gateway.callers import Shares
 from clipper_gateway.console import live_pages
 from clipper_gateway.console.page import Page
 from clipper_gateway.console.pages import Pages
@@ -32,8 +33,8 @@ class Queries:
     def __init__(self):
         self.asked = []
 
-    async def read(self, query_id, application, partition, *, since_ms):
-        self.asked.append((query_id, application, partition, since_ms > 0))
+    async def read(self, caller, query_id, application, context, back_s):
+        self.asked.append((query_id, application, context, back_s))
         if query_id != "order-7":
             return QueryHistory(complete=False)
         prediction = msgspec.structs.replace(PREDICTION, output=MARKUP, served_propensity=0.975)
@@ -45,7 +46,7 @@ class Queries:
 class Site:
     def __init__(self):
         self.view, self.queries = followed(), Queries()
-        self.pages = Pages(self.view, self.queries, *NO_KAFKA, lambda: 4)
+        self.pages = Pages(self.view, self.queries.read, *NO_KAFKA, Shares().readers)
 
     async def page(self, at, caller=ANYBODY, *, of=(), **query):
         path = {"name": "digits", "ref": "rf:2", "position": "7", **dict(of)}
@@ -119,6 +120,7 @@ async def test_a_key_for_others_sees_nothing_of_an_application(path, site):
         (APPLICATION, ANYBODY, {"name": "nobody"}, {}, 404),
         (TRIAL, ANYBODY, {"ref": "nobody:1"}, {}, 404),
         ("/changes", ANYBODY, {}, {"application": "digits", "revision": "99"}, 404),
+        *(("/dead-letters/{position}", ANYBODY, {"position": text}, {}, 404) for text in ("9" * 5_000, "\u00b2", "")),
         ("/dead-letters", STRANGER, {}, {}, 403),
         ("/dead-letters/{position}", STRANGER, {}, {}, 403),
         ("/queries", STRANGER, {}, {"id": "order-7", "application": ""}, 403),
@@ -235,7 +237,7 @@ async def test_a_change_shows_the_difference_that_it_made_and_the_newest_comes_f
 
 async def test_a_query_shows_its_life_its_decision_and_its_feedback(site):
     shown = html(await site.page("/queries", id="order-7", context="user-42"))
-    assert site.queries.asked == [("order-7", None, [0], True)]
+    assert site.queries.asked == [("order-7", None, "user-42", 24 * 3600.0)]
     parts = ("partition 3, offset 41", "answered after 10\xa0ms", "feedback: applied", "0.9750", "svm:1", "forest:2")
     assert [part for part in (*parts, "&lt;img src=x") if part not in shown] == []
     assert "<img src=x" not in shown

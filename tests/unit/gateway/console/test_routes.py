@@ -23,7 +23,8 @@ class Site:
         self.keys = keys
         settings = settings_of(folder / "console", section)
         self.log = KeptLog()
-        self.console = Console(settings, Access.from_settings(section), Pipeline(settings, bool), self.log)
+        access = Access.from_settings(section)
+        self.console = Console(settings, access, Pipeline(settings, bool, access.shares), self.log)
         self.app = Router(self.console.routes(), redirect_slashes=False)
 
     def browser(self, **headers):
