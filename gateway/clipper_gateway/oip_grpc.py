@@ -260,9 +260,10 @@ class GrpcServer:
 
     async def _model_metadata(self, request: Any, call: GrpcCall) -> Any:
         call.application, tensor = request.name, oip.ModelMetadataResponse.TensorMetadata
-        found = self._inference.metadata(call.caller, request.name, request.version)
-        described = {side: [tensor(**one) for one in found[side]] for side in ("inputs", "outputs")}
-        return oip.ModelMetadataResponse(**found | described)
+        found: dict[str, Any] = {**self._inference.metadata(call.caller, request.name, request.version)}
+        for side in ("inputs", "outputs"):
+            found[side] = [tensor(**one) for one in found[side]]
+        return oip.ModelMetadataResponse(**found)
 
     async def _model_ready(self, request: Any, call: GrpcCall) -> Any:
         call.application = request.name
@@ -289,7 +290,8 @@ class GrpcServer:
                 yield _message(ServerReflectionRequest, raw)
 
         with self._access.shares.watches.held(call.caller.holder):
-            async for described in self._reflection.ServerReflectionInfo(requests(), None):
+            reflected: Any = self._reflection.ServerReflectionInfo(requests(), None)
+            async for described in reflected:
                 await self._send(described, call)
 
     # --- health -----------------------------------------------------------------------------------------------------

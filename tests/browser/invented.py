@@ -58,7 +58,8 @@ class Invented:
 def invented(folder: Path) -> Iterator[Invented]:
     """A console whose view is of one moment, and of which a second lasts a fraction of one."""
     settings = settings_of(folder, GatewaySection())
-    console = Console(settings, Access.from_settings(settings.section), Pipeline(settings, lambda _: None), KeptLog())
+    access = Access.from_settings(settings.section)
+    console = Console(settings, access, Pipeline(settings, lambda _: None, access.shares), KeptLog())
     view = console._view
     view._clock = lambda: NOW_S
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -63,7 +63,8 @@ def _share(label: str, found: int, wanted: int, does: str, least: int = 1) -> Ga
 
 def worst(gauges: Iterable[Gauge]) -> Health:
     """The health of several figures together."""
-    return min((gauge.health for gauge in gauges), key=WORST_FIRST.index)
+    found: list[Health] = [gauge.health for gauge in gauges]
+    return min(found, key=WORST_FIRST.index)
 
 
 def unanswered_ratio(applications: Iterable[ApplicationStatus]) -> float:
