@@ -47,7 +47,7 @@ def explain_refusal(case: Case, problem: dict[str, Any]) -> str | None:
     reasons = {
         "a strict query that the models could not be asked": "reason" in problem,
         "a tensor whose shape, datatype and values do not agree": "/infer" in case.path,
-        "an integer of more than 64 bits": "serialize ints" in problem["error"],
+        "an integer of more than 64 bits": "more than 64 bits" in problem["error"],
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

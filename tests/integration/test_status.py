@@ -124,6 +124,7 @@ def test_a_model_that_raises_is_told_and_its_traceback_is_in_the_log(kafka, cata
         told = "application flaky: model fails:1 failed 3 of 3 queries"
         seen = until("the failures are told", lambda: (found := shell.run("status")).out.count(told) and found)
         assert seen.code == 1
-        assert "ValueError: row 0 is one that this model cannot stand: correct it, or take it out by" in seen.out
+        assert "ValueError: row 0 is one that this model cannot stand" in seen.out
+        assert "correct it, or take it out by `clipper-stream model retire fails:1 -a flaky`" in seen.out
         until("a traceback", lambda: up.log.count("Traceback (most recent call last)") == 1)
         assert 'msg="model fails model=fails:1' in up.log

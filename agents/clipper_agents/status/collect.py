@@ -23,7 +23,7 @@ from clipper_topics.connection import KafkaConnection
 
 SILENT_S = 3.0
 """A broker answers a fetch several times a second, unless it pauses for a moment."""
-SILENT = "no broker answers: figures are not known until one does"
+SILENT = "no broker answers"
 
 
 async def read_status(connection: KafkaConnection, catalogue: Catalogue, context: str | None = None) -> Status:
