@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from clipper_gateway.http_protocol import BoundedHttpProtocol
+from clipper_gateway.http_protocol import UVICORN, BoundedHttpProtocol
 
 ANSWER = (
     b'{"query_id":"0-0123456789abcdef","application":"digits","output":0,"confidence":1.0,"policy":{"name":"single"},'
@@ -32,11 +32,5 @@ if __name__ == "__main__":
         port=int(sys.argv[1]),
         http=BoundedHttpProtocol,
         loop="uvloop",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
+        **UVICORN,
     )

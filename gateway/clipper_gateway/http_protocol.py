@@ -28,6 +28,16 @@ MOST_HEADER_BYTES = 32 * 1024
 MOST_HEADERS = 100
 MOST_PIPELINED = 100
 """Requests that wait for the answer of one before them: a segment could hold ten thousand."""
+UVICORN: dict[str, Any] = {
+    "ws": "none",
+    "lifespan": "off",
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "date_header": False,
+    "proxy_headers": False,
+}
+"""Settings of a server with this protocol: it does nothing beside."""
 
 
 class _CorkedTransport:
@@ -92,7 +102,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     proxy's, and of the bytes of answers that nobody has read.
 
     Attributes:
-        shares: Those of the gateway.
+        shares: Those of the gateway, which sets them in a class of its own.
         headers_s: Of `HEADERS_S`.
         body_s: Of `BODY_S`.
     """

@@ -36,7 +36,7 @@ from clipper_gateway.callers import MOST_CONNECTIONS
 from clipper_gateway.calls import Calls
 from clipper_gateway.console.routes import Console
 from clipper_gateway.endpoints import routes_of
-from clipper_gateway.http_protocol import BoundedHttpProtocol
+from clipper_gateway.http_protocol import UVICORN, BoundedHttpProtocol
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import InferenceEndpoints
 from clipper_gateway.pipeline import Pipeline
@@ -112,17 +112,14 @@ class Gateway:
     async def serve(self, listener: socket.socket, ready: "asyncio.Future[int]", ending: asyncio.Event) -> None:
         """Serve until `ending`; `ready` gets the port of gRPC once both ports answer."""
         section = self.section
-        BoundedHttpProtocol.shares = self.access.shares
+
+        class OwnProtocol(BoundedHttpProtocol):
+            shares = self.access.shares
+
         config = uvicorn.Config(
             self.app,
-            http=BoundedHttpProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
+            http=OwnProtocol,
+            **UVICORN,
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=max(1, round(section.drain_s)),
             limit_concurrency=MOST_CONNECTIONS,
