@@ -57,7 +57,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def make_key(path: Path, name: str, *, now_ms: int, **fields: Any) -> str:
     """Add a key of these fields to the file, which need not exist yet; return the secret, which is kept nowhere."""
-    secret = SECRET_PREFIX + secrets.token_urlsafe(32)
+    secret = _new_secret()
     given = {"name": name, "created_ms": now_ms, **fields}
     try:
         key = msgspec.convert({**given, "digest": digest_of(secret)}, ApiKey)
@@ -82,10 +82,14 @@ def revoke_key(path: Path, name: str, now_ms: int) -> None:
 
 def rotate_key(path: Path, name: str, overlap_s: float, now_ms: int) -> str:
     """Give a key another secret, and return it; the one before is in force for some seconds yet. Errors as above."""
-    secret = SECRET_PREFIX + secrets.token_urlsafe(32)
+    secret = _new_secret()
     ends_ms, digest = now_ms + round(overlap_s * 1000), digest_of(secret)
     _change_key(path, name, lambda key: {"digest": digest, "old_digest": key.digest, "old_ends_ms": ends_ms})
     return secret
+
+
+def _new_secret() -> str:
+    return SECRET_PREFIX + secrets.token_urlsafe(32)
 
 
 def _change_key(path: Path, name: str, changes: Callable[[ApiKey], dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ from clipper_topics.connection import KafkaConnection
 IsolationLevel: TypeAlias = Literal["read_committed", "read_uncommitted"]
 Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient)
 
-_LOOKED_UP: dict[str, Any] = {"metadata_max_age_ms": 5_000}
+METADATA_MAX_AGE_S = 5.0
 """Who leads a partition is looked up so often: a broker that was frozen, and leads no more, is then asked no more."""
 
 
@@ -39,6 +39,7 @@ def make_consumer(
     request_s: float = TIMEOUT_S,
     fetch_wait_s: float = 0.01,
     fetch_bytes: int = 1 << 20,
+    metadata_max_age_s: float = METADATA_MAX_AGE_S,
     group: str | None = None,
     empty: EmptyOffsets | None = None,
     markers: dict[TransactionMarker, int] | None = None,
@@ -58,10 +59,11 @@ def make_consumer(
         auto_offset_reset="none",
         isolation_level=isolation_level,
         request_timeout_ms=int(request_s * 1000),
+        metadata_max_age_ms=int(metadata_max_age_s * 1000),
         fetch_max_wait_ms=int(fetch_wait_s * 1000),
         max_partition_fetch_bytes=fetch_bytes,
         key_deserializer=aiokafka_patches.LeanKeys(empty, markers),
-        **_LOOKED_UP | options,
+        **options,
     )
 
 

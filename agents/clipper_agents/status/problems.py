@@ -8,7 +8,7 @@
 | processes | what they say of their disk and their clock, and checks of the logs that failed |
 | applications | answers later than the objective, defaults, versions that fail, are late or drift, silent trials |
 
-`status`, its JSON, `watch` and the console show these, and no others. A cause quotes what anybody wrote; a remedy has
+`status`, its JSON, `up` and the console show these, and no others. A cause quotes what anybody wrote; a remedy has
 commands to copy, and never a text of others in them.
 """
 

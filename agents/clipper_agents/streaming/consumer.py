@@ -108,7 +108,7 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
             rebalance_timeout_ms=int(SESSION_S * 1000),
             heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
             max_poll_interval_ms=int(RECOVERY_S * 1000),
-            metadata_max_age_ms=int(METADATA_MAX_AGE_S * 1000),
+            metadata_max_age_s=METADATA_MAX_AGE_S,
         )
         await retry("start of the consumer", consumer.start)
         consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S

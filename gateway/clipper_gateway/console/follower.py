@@ -21,6 +21,7 @@ from clipper_agents.kafka.errors import TopicMismatch, checked_partitions
 from clipper_agents.observability.logging import event
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch, readable_partitions
+from clipper_agents.status.collect import SILENT, SILENT_S
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus, Status
 from clipper_agents.status.problems import StatusProblem, application_problems, problems_of
@@ -37,8 +38,8 @@ from clipper_topics.connection import KafkaConnection
 logger = logging.getLogger(__name__)
 
 SAMPLE_PER_S = 200
-AGAIN_S, SILENT_S, TICK_AT_S = 1.0, 3.0, 0.85
-"""Between two attempts; without an answer, until that is told; behind a second, when all of it has been read."""
+AGAIN_S, TICK_AT_S = 1.0, 0.85
+"""Between two attempts; behind a second, when all of it has been read."""
 STATUSES_A_SECOND, MODELS_A_SECOND = 20, 250
 """Applications that are looked at in a second, in turns: of more than these each is some seconds old, and of more than
 two hundred a point is taken more seldom than every ten seconds. The whole deployment is looked at each second, and more
@@ -46,7 +47,7 @@ seldom where it has more models."""
 SCRAPE_S, LOOKED_TICKS, MOST_SCRAPED, TREND_POINTS = 10.0, 30, 12, 30
 """Between two readings of metrics; so long is something looked at by whoever asked for it once; hosts of a reading;
 points of a sparkline, five minutes."""
-READING, SILENT = "the topics are being read", "no broker answers"
+READING = "the topics are being read"
 UNREAD = "the topics cannot be read, the gateway's log says why"
 MISSING = "topics are missing, or others than configured: run `clipper-stream topics create`"
 
