@@ -48,18 +48,6 @@ def span(from_s: float, upto_s: float) -> str:
     return f"{said(from_s)} to {said(upto_s)}"
 
 
-def ago(seconds: float) -> str:
-    """Return how long ago, in the unit that fits.
-
-    >>> ago(7.0), ago(750.0), ago(7_300.0), ago(200_000.0)
-    ('7 s ago', '12 min ago', '2 h ago', '2 d ago')
-    """
-    for unit, size_s in (("d", DAY_S), ("h", 3_600), ("min", 60)):
-        if seconds >= size_s:
-            return f"{seconds // size_s:.0f} {unit} ago"
-    return f"{max(0.0, seconds):.0f} s ago"
-
-
 def numbers_of(change: "Change") -> str:
     """Return the evidence of an automatic decision, short.
 
