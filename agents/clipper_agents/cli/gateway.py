@@ -1,14 +1,18 @@
-"""`clipper-stream gateway`: HTTP and gRPC in front of the topics, as `up` starts it or on another machine."""
+"""`clipper-stream gateway`, HTTP and gRPC in front of the topics, and `clipper-stream keys`, of who may call it."""
 
 import os
+import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipper_agents.cli.deployment import DeploymentContext, with_deployment, with_logs
-from clipper_agents.cli.extras import require_extra
+from clipper_agents.cli.deployment import DEFAULT_CONFIG, DeploymentContext, with_deployment, with_logs
+from clipper_agents.cli.options import ConfigFile, Json, require_extra
+from clipper_agents.cli.terminal import print_records, say
 from clipper_agents.cli.worker import EndsWithStdin
+from clipper_agents.status.texts import when
 
 if TYPE_CHECKING:
     from clipper_agents.observability.logging import LogOptions
@@ -43,3 +47,85 @@ def gateway(
 
     settings = deployment.settings
     run(settings.worker(settings.gateway, instance, deployment.kafka))
+
+
+keys = typer.Typer(name="keys", no_args_is_help=True, help="Make, list and revoke API keys of the gateway.")
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, as logs have it.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--file", metavar="FILE", help="Of the keys; absent: gateway.keys_file, or gateway-keys.json here."),
+]
+
+
+@keys.command("create", epilog="Example: clipper-stream keys create shop --application digits --rate 100")
+def create_key(
+    name: KeyName,
+    applications: Annotated[
+        list[str] | None,
+        typer.Option("--application", "-a", metavar="NAME", help="May be used; repeatable, absent: all."),
+    ] = None,
+    rights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--right", metavar="RIGHT", help="operate, or predict, feedback, read: those if absent; repeatable."
+        ),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(metavar="N", help="Requests a second; absent: no bound.")] = None,
+    file: KeyFile = None,
+    config: ConfigFile = None,
+) -> None:
+    """Make a key and print its secret, which is kept nowhere."""
+    path = _key_file(file, config)
+    from clipper_gateway.keys import make_key
+
+    rights = rights or ["predict", "feedback", "read"]
+    say(make_key(path, name, applications=applications or None, rights=rights, rate=rate, now_ms=_now_ms()))
+    say(f"key {name} is in {path}; its secret is not shown again", stderr=True)
+
+
+@keys.command("list", epilog="Example: clipper-stream keys list --json")
+def list_keys(as_json: Json = False, file: KeyFile = None, config: ConfigFile = None) -> None:
+    """Print the keys, revoked ones too."""
+    path = _key_file(file, config)
+    from clipper_gateway.keys import read_keys
+
+    found = [
+        {name: getattr(key, name) for name in key.__struct_fields__ if name != "digest"} for key in read_keys(path)
+    ]
+    print_records(found, _key_row, as_json=as_json, otherwise=f"no keys in {path}", right=("rate",))
+
+
+@keys.command("revoke", epilog="Example: clipper-stream keys revoke shop")
+def revoke_key(name: KeyName, file: KeyFile = None, config: ConfigFile = None) -> None:
+    """Revoke a key: gateways refuse it within a second."""
+    path = _key_file(file, config)
+    from clipper_gateway import keys as key_files
+
+    key_files.revoke_key(path, name, _now_ms())
+    say(f"key {name} revoked")
+
+
+def _key_row(key: dict[str, Any]) -> dict[str, str]:
+    revoked_ms, rate = key["revoked_ms"], key["rate"]
+    return {
+        "key": key["name"],
+        "applications": "all" if key["applications"] is None else ", ".join(key["applications"]),
+        "rights": ", ".join(key["rights"]),
+        "rate": "" if rate is None else f"{rate:g}",
+        "created": when(key["created_ms"]),
+        "state": "in force" if revoked_ms is None else f"revoked {when(revoked_ms)}",
+    }
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _key_file(file: Path | None, config: Path | None) -> Path:
+    require_extra("gateway", "grpc")
+    if file is not None:
+        return file
+    from clipper_agents.settings import load_settings
+
+    settings = load_settings(config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None), os.environ)
+    return Path(settings.gateway.keys_file or "gateway-keys.json")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.extras import require_extra
-from clipper_agents.cli.options import ApplicationName, Horizon, Json, Processes, Since, Until, span_from
+from clipper_agents.cli.options import ApplicationName, Horizon, Json, Processes, Since, Until, require_extra, span_from
 from clipper_agents.cli.terminal import console, progress, say
 
 if TYPE_CHECKING:

@@ -261,11 +261,11 @@ RESEND = "/console/actions/resend/preview"
 @pytest.mark.parametrize(
     ("fields", "parts", "markups", "is_offered"),
     [
-        ({}, ["00000000  00 ff", "4611686018427387904 ms"], 4, True),
+        ({}, [r"\x00\xff", "4611686018427387904 ms"], 4, True),
         ({"letter": replace(LETTER, value=b"a" * 2**20)}, ["and 1044480 bytes more"], 3, True),
         ({"can_operate": False}, [], 4, False),
     ],
-    ids=["text or a hex dump", "the beginning of a long value", "for who may only look"],
+    ids=["text, or escaped", "the beginning of a long value", "for who may only look"],
 )
 def test_a_dead_letter_is_shown_without_markup_and_can_be_resent_by_who_may_act(fields, parts, markups, is_offered):
     shown = html(letter_page(**fields))
