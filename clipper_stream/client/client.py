@@ -11,11 +11,11 @@ from clipper_stream.blocking_client import BlockingClient, blocking
 from clipper_stream.client.client_records import (
     Prepared,
     place_feedback,
+    plain,
     prepare_feedback,
     prepare_query,
 )
 from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, PredictionTimeout
-from clipper_stream.client.keys import plain
 from clipper_stream.client.reader import PredictionReader, Waiting
 from clipper_stream.client.send_spans import SendSpans
 from clipper_stream.client.sender import RecordSender

@@ -11,8 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from clipper_agents.kafka.retry import retry
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import GatewaySection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.status.query_history import QueryHistoryReader
 from clipper_agents.streaming.reachability import watch_kafka
 from clipper_gateway.deployed_applications import DeployedApplications

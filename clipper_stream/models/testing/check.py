@@ -10,10 +10,9 @@ import numpy as np
 from clipper_stream.errors import ClipperError, InvalidSetting
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.registry import file_digest, load_model
-from clipper_stream.models.runner import explain
+from clipper_stream.models.runner import explain, warm_up
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.testing.laws import LAWS, Broken, NotSeen, Subject
-from clipper_stream.models.warm_up import warm_up
 from clipper_stream.query.inputs import RowSpec, to_matrix
 
 _LOADS = "it_loads"
