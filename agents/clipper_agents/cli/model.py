@@ -264,7 +264,7 @@ def test_model(
         str,
         typer.Argument(
             metavar="TARGET",
-            help="package.module:attribute, a model file, a server's URL, or a manifest (.toml, .json).",
+            help="package.module:attribute, a model file, a server's URL, or a configuration (.toml).",
         ),
     ],
     *,
@@ -275,7 +275,7 @@ def test_model(
     dtype: Dtype = None,
     shape: Shape = None,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Samples: .json (a list), .jsonl, .npy or .csv. Absent: random.")
+        Path | None, typer.Option(metavar="FILE", help="Samples: .jsonl (a row a line) or .npy. Absent: random.")
     ] = None,
     parameters: Parameters = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="By which numbers may differ and be the same.")] = 1e-5,
@@ -293,7 +293,7 @@ def test_model(
     found, files = read_target(target, model, stated)
     report = check_model(
         found.uri,
-        None if rows is None else read_samples(rows, found.input.dtype),
+        None if rows is None else read_samples(rows),
         dtype=found.input.dtype,
         shape=found.input.shape,
         runtime=found.runtime,

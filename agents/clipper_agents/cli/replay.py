@@ -195,7 +195,7 @@ def score(
         str,
         typer.Option(
             metavar="TARGET",
-            help="package.module:attribute, a model file, a server's URL, or a manifest (.toml, .json) that has it.",
+            help="package.module:attribute, a model file, a server's URL, or a configuration (.toml) that has it.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file .parquet to write.")],
