@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
+from typing import Any
 
 import msgspec
 
@@ -41,6 +42,8 @@ from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, RolloutRule, Trial
 
 SHOWN_CHANGES = 5
+NOT_SHOWN: Mapping[str, Any] = {"before": None, "after": None, "feedback_ends": [], "rows": None}
+"""Of a change: its manifests and the selection state of then."""
 RETIRED_SHOWN_S = 86_400.0
 JOINS_WITHIN_S = 15.0
 """A process that serves is a member; while its group divides the partitions anew it may be none."""
@@ -109,7 +112,7 @@ class StatusBuilder:
             latency=_latency(counts.latencies_ms),
             stages={stage: one for stage, ms in counts.stages_ms.items() if (one := _latency(ms)) is not None},
             versions=tuple(self._versions(manifest, state, counts)),
-            changes=tuple(msgspec.structs.replace(one, before=None, after=None) for one in changes),
+            changes=tuple(msgspec.structs.replace(one, **NOT_SHOWN) for one in changes),
         )
 
     # --- models and their hosts -------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from clipper_stream.intervals import wilson
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
+from clipper_topics.change import Change
 from clipper_topics.comparison import comparison_key
 from clipper_topics.control_keys import change_key, drift_key, key_of
 from clipper_topics.drift import DriftEvent
@@ -134,6 +135,13 @@ def test_live_versions_come_first_then_trials_then_retired_ones_each_with_its_ho
         (2, "retire", "ada"),
     ]
     assert looking().applications(["digits", "nobody"]).keys() == {"digits"}, "the other one is not declared"
+
+
+def test_a_change_is_shown_as_it_was_written_without_manifests_and_without_the_selection_state() -> None:
+    found, said = facts(), Change(application="digits", revision=5, command="update", by="ada", at_ms=7, why="so")
+    whole = msgspec.structs.replace(said, before=DIGITS, after=DIGITS, feedback_ends=[1, 2], rows=[])
+    found.control(change_key("digits", 5), codec.changes.encode(whole))
+    assert digits(found).changes[0] == said
 
 
 @pytest.mark.parametrize(("later_s", "shown"), [(86_400.0 - 7201.0, True), (86_400.0 - 7199.0, False)])
