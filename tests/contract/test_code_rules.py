@@ -46,7 +46,7 @@ clipper_topics 2700
 clipper_stream 365 batching 540 caching 210 client 1215 combining 190 drift 280 evaluation 3695 feedback 500 http 350
                models 2560 query 2395 selection 1725 sequential_testing 905
 clipper_agents 30 broker 700 cli 3475 control 1985 dead_letters 240 demo 570 examples 40 feedback 390 host 1340
-               kafka 2640 observability 1605 replay 2460 rollout 1695 router 4375 settings 710 status 2660
+               kafka 2640 observability 1605 replay 2460 rollout 1695 router 4375 settings 710 status 2665
                streaming 2410 supervisor 1685
 clipper_gateway 3615 console 1765
 clipper_loadgen 1150
