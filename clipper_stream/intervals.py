@@ -1,6 +1,6 @@
-"""95 % intervals by a formula: of a mean loss, and of the difference of two over different queries.
+"""95 % intervals of a mean loss by a formula.
 
-They are right for one look, apart from `confidence_sequence`. A rule that looks again and again needs
+`wilson` is right for one look. A rule that looks again and again needs
 `clipper_stream.sequential_testing`.
 """
 
@@ -65,27 +65,3 @@ def confidence_sequence(wrong: float, count: float) -> Ends:
         max(math.expm1(stake * share - slack) / growth for stake, growth in STAKES) for share in (mean, 1.0 - mean)
     )
     return max(0.0, below), min(1.0, 1.0 - above)
-
-
-def newcombe(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, Ends]:
-    """Difference of two mean losses over different queries, first less second, and its 95 % interval.
-
-    Args:
-        first: Sum of the losses and count of the first.
-        second: The same of the second.
-
-    >>> difference, interval = newcombe((56, 70), (48, 80))
-    >>> round(difference, 4), tuple(round(bound, 4) for bound in interval)
-    (0.2, (0.0524, 0.3339))
-
-    Source: Newcombe, "Interval estimation for the difference between independent proportions", Stat. Med. 17, 1998,
-    method 10.
-    """
-    if first[1] <= 0 or second[1] <= 0:
-        return 0.0, (-1.0, 1.0)
-    one, other = first[0] / first[1], second[0] / second[1]
-    (low_one, high_one), (low_other, high_other) = wilson(*first), wilson(*second)
-    difference = one - other
-    below = math.hypot(one - low_one, high_other - other)
-    above = math.hypot(high_one - one, other - low_other)
-    return difference, (difference - below, difference + above)

@@ -9,8 +9,7 @@ from typing import Self
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 from e2e.programs import until
 
-from clipper_agents.broker.data_dir import DataDir
-from clipper_agents.broker.errors import PortTaken
+from clipper_agents.broker.data_dir import DataDir, PortTaken
 from clipper_agents.broker.node import KafkaNode, NodeOptions, new_cluster_id
 from clipper_agents.broker.properties import LOOPBACK, NodePorts, free_port
 from clipper_agents.broker.runtime import find_runtime

@@ -57,7 +57,6 @@ class Traffic:
             target=candidate[context],
             predicted=None,
             answer_loss=losses[np.arange(n), served],
-            share=None,
             block=rng.integers(0, BLOCKS, n),
             context=context,
         )

@@ -11,12 +11,11 @@ from clipper_stream.blocking_client import BlockingClient, blocking
 from clipper_stream.client.client_records import (
     Prepared,
     place_feedback,
+    plain,
     prepare_feedback,
     prepare_query,
 )
 from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, PredictionTimeout
-from clipper_stream.client.kafka_logs import quiet
-from clipper_stream.client.keys import plain
 from clipper_stream.client.reader import PredictionReader, Waiting
 from clipper_stream.client.send_spans import SendSpans
 from clipper_stream.client.sender import RecordSender
@@ -88,10 +87,6 @@ class Client:
             AccessRefused: Kafka does not let us in: a password, a certificate or a right is not enough.
         """
         await self.close()
-        with quiet():
-            await self._open()
-
-    async def _open(self) -> None:
         waiting = Waiting()
         sender = RecordSender(self._kafka, self._send_timeout_s, self._content_type)
         await sender.open()
@@ -109,11 +104,10 @@ class Client:
         sender, reader = self._sender, self._reader
         self._sender = self._reader = None
         self._waiting.fail(lambda: ClientClosed("the client was closed while the call waited"))
-        with quiet():
-            if reader is not None:
-                await reader.close()
-            if sender is not None:
-                await sender.close()
+        if reader is not None:
+            await reader.close()
+        if sender is not None:
+            await sender.close()
 
     async def ended(self) -> None:
         """Return once the client reads no more answers: it was closed, or reading failed; open it again then."""

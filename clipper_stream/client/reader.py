@@ -17,7 +17,6 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from clipper_stream.client.access import failure
 from clipper_stream.client.errors import InvalidQuery
 from clipper_stream.client.kafka import assigned_consumer, stop_consumer
-from clipper_stream.client.kafka_logs import OutageLog
 from clipper_topics.codec import Codec, UndecodableRecord, predictions
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.prediction import Prediction
@@ -117,13 +116,11 @@ class PredictionReader:
             await asyncio.wait([self._task])
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
-        outages = OutageLog(consumer._client, self._kafka.bootstrap)  # noqa: SLF001 (what has the brokers)
         while True:
             fetched = await consumer.getmany(timeout_ms=POLL_MS)
             for records in fetched.values():
                 for record in records:
                     self._hand_over(record)
-            outages.look()
 
     def _hand_over(self, record: ConsumerRecord) -> None:
         try:

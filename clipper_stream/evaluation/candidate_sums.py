@@ -133,12 +133,12 @@ def sum_stationary(
     logged = CandidateSums(outline=found.outline, models=found.outline.models)
     tallies = [CandidateSums(outline=found.outline, models=each.models) for each in prepared]
     for columns in found.usable(log):
-        choices = choices_of(columns, anybody(columns), found.shares(columns, question))
+        choices = choices_of(columns, anybody(columns))
         logged.add_estimates({ON_POLICY: on_policy.sums(choices)})
         _add_answers(logged, columns.take(columns.with_feedback))
         for each, tally in zip(prepared, tallies, strict=True):
             aimed, target = each.candidate.targeted(columns)
-            bare = choices_of(aimed, target, found.shares(aimed, question))
+            bare = choices_of(aimed, target)
             choices = with_predictions(bare, each.predictions)
             tally.add_estimates({one.name: one.sums(choices) for one in estimators})
             tally.support = plus(tally.support, SupportSums.of(choices, contexts))

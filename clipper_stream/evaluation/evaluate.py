@@ -51,7 +51,7 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
         confidence=question.confidence,
         logged=summarizer.of_logged(),
         candidates=tuple(results[id(each)] for each in candidates),
-        notes=(*_notes(found, question), *_joint_note(len(candidates), question.confidence)),
+        notes=(*_notes(found), *_joint_note(len(candidates), question.confidence)),
     )
 
 
@@ -60,12 +60,8 @@ def _joint_note(candidates: int, confidence: float) -> Iterable[str]:
         yield f"Intervals and verdicts hold for all {candidates} candidates together with {confidence:.0%}."
 
 
-def _notes(found: LogSummary, question: Question) -> Iterable[str]:
+def _notes(found: LogSummary) -> Iterable[str]:
     yield found.censored.sentence + "."
-    for warning in found.censored.warnings(found.outline.models):
-        yield warning + "."
-    if question.reweigh:
-        yield "Decisions are weighed against missing feedback, by the model that was served."
     if len(found.outline.policies) > 1:
         yield f"Several policies decided: {', '.join(found.outline.policies)}; the logged loss is of all of them."
     yield (

@@ -15,7 +15,7 @@ import numpy as np
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.block_sums import plus
-from clipper_stream.evaluation.estimators.censored_feedback import Censored, Delays, mature, weights_of
+from clipper_stream.evaluation.estimators.censored_feedback import Censored, Delays, mature
 from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums
 from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
 from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
@@ -70,7 +70,7 @@ class LogOutline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSummary:
-    """What a log holds: models, delays, censoring and predicted losses.
+    """What a log holds: models, censoring and predicted losses.
 
     Attributes:
         predictions: Predicted losses of the models, as of `OutcomeSums.table`.
@@ -78,7 +78,6 @@ class LogSummary:
     """
 
     outline: LogOutline
-    delays: Delays
     maturity_ms: int
     censored: Censored
     predictions: Floats
@@ -90,19 +89,12 @@ class LogSummary:
         for columns in log():
             yield usable(self.outline.whole(columns), self.outline.now_ms, self.maturity_ms)
 
-    def shares(self, columns: DecisionColumns, question: Question) -> Floats | None:
-        """Return the weight of each decision, (n,); None when all weigh alike."""
-        if not question.reweigh:
-            return None
-        return weights_of(columns.of_models(self.outline.models), self.delays, self.outline.now_ms)
-
 
 def summarize_log(log: Log, question: Question) -> LogSummary:
     """Go through the log for its names and times, its delays, and its losses."""
     found = outline_log(log, question)
     contexts, now_ms = len(found.contexts), found.now_ms
-    delays = reduce(Delays.merged, (Delays.of(found.whole(columns), now_ms) for columns in log()))
-    maturity_ms = delays.maturity_ms()
+    maturity_ms = reduce(Delays.merged, (Delays.of(columns, now_ms) for columns in log())).maturity_ms()
     censored: Censored | None = None
     outcomes: OutcomeSums | None = None
     heaviest, used = 1.0, 0
@@ -121,7 +113,6 @@ def summarize_log(log: Log, question: Question) -> LogSummary:
         )
     return LogSummary(
         outline=found,
-        delays=delays,
         maturity_ms=maturity_ms,
         censored=censored,
         predictions=outcomes.table(),

@@ -30,7 +30,6 @@ class Question:
         spans: Into so many spans the time of the log is cut for plots, at least 1.
         contexts: Contexts that are compared one by one, those with the most decisions.
         answering: How the application combines outputs; for ensembles.
-        reweigh: Weigh decisions against missing feedback (`estimators.censored_feedback`).
 
     >>> Question(confidence=0.9).estimators[:3]
     ('on_policy', 'ips', 'snips')
@@ -49,7 +48,6 @@ class Question:
     spans: int = SPANS
     contexts: int = MOST_CONTEXTS
     answering: Answering = field(default_factory=Answering)
-    reweigh: bool = False
 
     def __post_init__(self) -> None:
         check_confidence(self.confidence)

@@ -16,8 +16,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.errors import ModelFailed, ModelUnavailable
-from clipper_stream.models.model import Model, Rows
+from clipper_stream.errors import ModelFailed, ModelNotLoaded, ModelUnavailable
+from clipper_stream.models.model import Model, Rows, WarmsUp
 from clipper_stream.models.plain_outputs import plain_outputs
 
 _MAX_EXPLANATION = 500
@@ -110,3 +110,38 @@ def explain(error: BaseException) -> str:
         words = ""
     text = f"{name}: {words}" if words else name
     return text.encode("utf-8", "replace").decode()[:_MAX_EXPLANATION]
+
+
+_EMPTY = {"text": "", "bytes": b""}
+"""A row of the non-numeric kinds of which one is known without the model; a `json` row can be anything."""
+
+
+def sample_rows(dtype: str, shape: list[int] | None, rows: int) -> Rows | None:
+    """Rows of zeros, or empty texts; None when the input spec of a manifest does not say what a row is.
+
+    >>> sample_rows("uint8", [2], 1), sample_rows("text", None, 2), sample_rows("float32", None, 1)
+    (array([[0, 0]], dtype=uint8), ['', ''], None)
+    """
+    if dtype in _EMPTY:
+        return [_EMPTY[dtype]] * rows
+    if dtype == "json" or shape is None:
+        return None
+    return np.zeros((rows, *shape), dtype)
+
+
+def warm_up(model: Model, sample: Rows | None) -> str | None:
+    """Call the model once, by its own `warm_up` if it has one, or else with the sample; return why that failed.
+
+    To fail is the model's right: a row of zeros need not be a valid input.
+
+    Raises:
+        ModelNotLoaded: the model's own `warm_up` raised.
+    """
+    if not isinstance(model, WarmsUp):
+        return predict_rows(model, sample).failed.get(0) if sample is not None else None
+    try:
+        model.warm_up()
+    except BaseException as error:
+        what = f"{type(model).__name__}.warm_up() failed, {explain(error)}"
+        raise ModelNotLoaded(f"{what}; correct the model, or deploy the version before it") from error
+    return None

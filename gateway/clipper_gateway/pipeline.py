@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from clipper_agents.kafka.retry import retry
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import GatewaySection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partitions_of_query
 from clipper_agents.streaming.reachability import watch_kafka
 from clipper_gateway.callers import Caller, Shares

@@ -28,8 +28,8 @@ from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.probes import ProbeServer
 from clipper_agents.observability.tracing import start_tracer, stop_tracing
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import GatewaySection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_gateway.access import Access
 from clipper_gateway.api import OwnApi
 from clipper_gateway.callers import MOST_CONNECTIONS

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from clipper_gateway.errors import Refusal
-from clipper_stream.client.keys import plain
+from clipper_stream.client.client_records import plain
 from clipper_stream.errors import shown
 from clipper_stream.models.runtimes.oip_tensors import DATATYPES
 from clipper_stream.query.inputs import NUMERIC

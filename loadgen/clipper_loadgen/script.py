@@ -19,7 +19,7 @@ from clipper_loadgen.datasets import Dataset
 from clipper_loadgen.draws import IntArray, arrival_times, contexts_of, feedback_delays, repeated_from, row_of_each
 from clipper_loadgen.plan import CONTENT_TYPES, LoadPlan
 from clipper_stream.client.batch_sender import RecordHeaders, TopicRecord
-from clipper_stream.client.keys import partition_for
+from clipper_stream.client.client_records import partition_for
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.query import Query

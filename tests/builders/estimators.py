@@ -21,7 +21,6 @@ def choices(logged, target, chosen, loss, predicted=None, *, context=None):
         target=target,
         predicted=predicted,
         answer_loss=np.asarray(loss, float),
-        share=None,
         block=np.random.default_rng(n).integers(0, BLOCKS, n),
         context=np.zeros(n, np.int32) if context is None else context,
     )

@@ -28,7 +28,7 @@ CATALOGUE = Catalogue(partitions=2)
 
 def facts():
     """An application with one model, which has a second one on trial lately."""
-    found = DeploymentView(contexts_read=False)
+    found = DeploymentView()
     before = msgspec.structs.replace(DIGITS, revision=1, models=["svm:1"], trials=[])
     for model in MODELS:
         found.control(key_of(model), codec.models.encode(model))

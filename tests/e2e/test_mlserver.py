@@ -88,7 +88,7 @@ def test_a_row_that_the_model_cannot_stand_fails_alone_with_the_words_of_the_mod
 
 
 def test_the_model_keeps_every_law_as_the_command_line_finds_them(url, tmp_path):
-    options = ["--shape", "4", "--max-rows", "64", "--parameters", '{"timeout_s": 60}', "--json"]
+    options = ["--shape", "4", "--parameters", '{"timeout_s": 60}', "--json"]
     ended = run_here("model", "test", url, *options, folder=tmp_path)
     assert ended.code == 0, ended
     report = json.loads(ended.out)

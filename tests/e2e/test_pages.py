@@ -185,7 +185,7 @@ def write_estimator(path: Path) -> None:
     rows = np.random.default_rng(0).random((50, 64), np.float32)
     path.parent.mkdir()
     skops.io.dump(LogisticRegression().fit(rows, rows.mean(axis=1) > 0.5), path)
-    np.savetxt(path.parent.parent / "samples.csv", rows[:20], delimiter=",")
+    np.save(path.parent.parent / "samples.npy", rows[:20])
 
 
 def ask(kafka: KafkaConnection, topics: Catalogue) -> None:

@@ -15,8 +15,8 @@ from clipper_agents.rollout.comparison_spec import comparison_specs
 from clipper_agents.rollout.decisions import ControlChanges
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import StewardSection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_topics.manifests import ModelManifest
 
 

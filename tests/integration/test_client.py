@@ -20,7 +20,7 @@ from clipper_stream.client import (
     RecordTooLarge,
     SyncClient,
 )
-from clipper_stream.client.keys import partition_for
+from clipper_stream.client.client_records import partition_for
 from clipper_topics import codec
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query_ids import partition_of

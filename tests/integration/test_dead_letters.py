@@ -57,8 +57,8 @@ def test_letters_are_listed_shown_and_replayed(operator):
     assert "ValueError" in table
     assert "\x1b" not in table
     shown = operator.run("show", str(first))
-    assert all(part in shown for part in ('"query_id": "0-1"', "content-type: application/json", "ValueError"))
-    assert "ff 00 01" in operator.run("show", str(second))
+    assert all(part in shown for part in ("0-1", "application/json", "ValueError"))
+    assert r"\xff\x00\x01" in operator.run("show", str(second))
 
     done = operator.run("replay", str(first), str(second), "--yes")
     assert f"{first}: sent to {catalogue.feedback}[1] at offset 0" in done

@@ -97,17 +97,7 @@ def test_a_watch_says_that_no_broker_answers_until_one_does_again(broker, kafka,
         assert watching.ended() == 0
 
 
-def test_clients_say_in_time_that_kafka_is_away_and_close_or_recover(broker, kafka, catalogue, caplog):
-    """And the log of their application has a line of each that it is away, and one that it answers again."""
-
-    def lines():
-        return [one.getMessage() for one in caplog.records if one.name.startswith("clipper_stream")]
-
-    async def logged(count):
-        async with asyncio.timeout(60):
-            while len(lines()) < count:
-                await asyncio.sleep(0.05)
-
+def test_clients_say_in_time_that_kafka_is_away_and_close_or_recover(broker, kafka, catalogue):
     async def work():
         closed, client = (Client(kafka, prefix=catalogue.prefix, send_timeout_s=2.0) for _ in range(2))
         await closed.open()
@@ -123,7 +113,6 @@ def test_clients_say_in_time_that_kafka_is_away_and_close_or_recover(broker, kaf
                 await client.feedback("0@1", label=1)
             with pytest.raises(PredictionTimeout, match="see whether a router"):
                 await read
-            await logged(2)
             waiting = asyncio.create_task(closed.predict("digits", [1], timeout_s=60.0))
             await asyncio.sleep(0)
             await asyncio.wait_for(closed.close(), 60)
@@ -131,14 +120,10 @@ def test_clients_say_in_time_that_kafka_is_away_and_close_or_recover(broker, kaf
                 await waiting
         async with stand_in_router(kafka, catalogue, answer_everything):
             assert (await client.predict("digits", [2])).output == 1
-        await logged(3)
         await client.close()
         return await left_running()
 
-    caplog.set_level("INFO")
     assert asyncio.run(work()) == set()
-    away = f"no Kafka answers at {kafka.bootstrap}: calls wait for it until their time is over"
-    assert lines() == [away, away, f"Kafka at {kafka.bootstrap} answers again"]
 
 
 async def test_a_console_says_that_the_broker_went_away_and_follows_it_on(broker, kafka, catalogue, tmp_path):

@@ -11,7 +11,7 @@ from integration.live_traffic import served, settled
 from clipper_agents.kafka.clients import make_producer, transaction
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partitions_of_query
-from clipper_stream.client.keys import partition_for
+from clipper_stream.client.client_records import partition_for
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.query_ids import minted_id, offset_id

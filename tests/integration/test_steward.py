@@ -103,7 +103,7 @@ async def test_status_shows_what_a_steward_has_published_and_reads_no_log_again(
         assert found[of] == next(one for one in process.comparisons if (one.application, one.model) == of)
         assert following.facts.fresh_comparison(of, time.time())
         (trial,) = (await read_status(kafka, catalogue)).applications["by-hand"].trials
-        assert (trial.source, trial.feedbacks, trial.difference) == ("steward", 30, -1.0)
+        assert (trial.compared.feedbacks, trial.compared.difference) == (30, -1.0)
         assert trial.waits_for == f"somebody to decide, it is not automatic; {found[of].waits_for}"
 
         await changes.create(msgspec.structs.replace(BY_HAND, trials=[]))
@@ -128,7 +128,7 @@ async def test_a_steward_without_the_topic_of_comparisons_decides_and_says_so_on
     assert process.comparisons
     assert catalogue.comparisons not in await existing_topics(kafka), "nobody makes it on demand"
     (trial,) = (await read_status(kafka, catalogue)).applications["rising"].trials
-    assert trial.source == "totals", "nobody else compares"
+    assert trial.compared is None, "nobody else compares"
 
 
 WATCHED = ApplicationManifest(name="digits", models=["good:1", "bad:1"], drift=DriftRule())

@@ -77,7 +77,7 @@ async def write(kafka: KafkaConnection, records: list[Written], transaction: str
 
 async def read_back(kafka: KafkaConnection, catalogue: Catalogue, last_records: int) -> DeploymentTailer:
     partitions = await readable_partitions(kafka, catalogue)
-    async with DeploymentTailer(kafka, catalogue, last_records=last_records, last_rows=0) as following:
+    async with DeploymentTailer(kafka, catalogue, last_records=last_records) as following:
         assert await following.catch_up(partitions) == []
     return following
 
@@ -88,8 +88,6 @@ def check_read_back(kafka: KafkaConnection, catalogue: Catalogue, began_s: float
     assert began_s < cut.recent.since_s
     counts = cut.recent.window("digits", cut.recent.since_s + 2, 60)
     assert counts.seconds <= 2
-    assert cut.facts.context_counts()["digits"] == 0
-    assert not cut.facts.contexts_whole
     assert asyncio.run(read_back(kafka, catalogue, 100)).recent.since_s == 0.0
 
 
@@ -112,8 +110,6 @@ def test_status_once_and_watched_says_what_the_records_say(kafka, catalogue, tmp
         check_status(json.loads(seen.out))
         assert seen.code == 1
         check_read_back(kafka, catalogue, began_s)
-        of_ada = json.loads(shell.run("status", "--json", "--context", "ada").out)["applications"]["digits"]
-        assert (of_ada["context"], of_ada["versions"][0]["loss"]["mean"]) == ("ada", 1.0)
 
         asyncio.run(write(kafka, [fresh], transaction))
         until("the failure", lambda: any("out of memory" in line for line in watching.lines))
@@ -137,7 +133,7 @@ def test_status_once_and_watched_says_what_the_records_say(kafka, catalogue, tmp
 
 async def test_a_sample_of_the_logs_tells_how_much_was_written(kafka, catalogue):
     answers = [codec.predictions.encode(prediction(number, "svm:1")) for number in range(2_000)]
-    async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=100) as following:
+    async with DeploymentTailer(kafka, catalogue, topic_ids=False, sample_per_s=100) as following:
         await following.catch_up(await readable_partitions(kafka, catalogue))
         for chunk in range(0, len(answers), 100):
             values = answers[chunk : chunk + 100]
@@ -173,7 +169,7 @@ def check_status(seen: dict[str, Any]) -> None:
     assert digits["latency"] == {"p50_ms": 20.0, "p99_ms": 20.0}
     losses = {ref: (one["loss"] or {"count": 0.0})["count"] for ref, one in versions.items()}
     assert losses == {"svm:1": 100.0, "knn:1": 100.0, "rf:2": 30.0, "nn:3": 0.0}, "the newest row of a partition counts"
-    assert (versions["svm:1"]["weight"] > 0.95, digits["contexts"], digits["contexts_whole"]) == (True, 1, True)
+    assert versions["svm:1"]["weight"] > 0.95
     assert [one["revision"] for one in digits["changes"]] == [4, 3]
     assert "host h2 of model rf:2 failed: no module named shop" in "\n".join(seen["reasons"])
     assert seen["unread_topics"] == [], "the markers of transactions do not count as unread"

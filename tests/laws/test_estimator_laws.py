@@ -92,14 +92,6 @@ def test_neither_the_order_of_rows_nor_the_cut_into_chunks_changes_anything(name
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_decisions_that_count_twice_are_decisions_that_are_there_twice(name):
-    some = some_choices(5)
-    twice = replace(some, share=np.where(np.arange(len(some)) < 100, 2.0, 1.0))
-    repeated = taken(some, np.r_[np.arange(100), np.arange(len(some))])
-    assert sums(name, twice).value == pytest.approx(sums(name, repeated).value, abs=1e-12)
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
 def test_without_a_decision_there_is_no_value_and_nothing_is_known(name):
     none = taken(some_choices(1), slice(0, 0))
     found = bootstrap(sums(name, none), DRAWN)

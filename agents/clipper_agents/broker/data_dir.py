@@ -14,8 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from clipper_agents.broker.errors import BrokerNotStarted
 from clipper_agents.broker.properties import LOGGING
+from clipper_stream.errors import SetupError
+
+
+class BrokerNotStarted(SetupError):
+    """No Java, no jars, a busy port, or the broker ended at its start; one line says which and what to do next."""
+
+
+class PortTaken(BrokerNotStarted):
+    """Somebody else listens on a port of the broker; met with other ports, unless the user named this one."""
+
 
 LOCK_S = 5.0
 """The broker of a parent that was killed needs a moment to stop; one that runs longer is somebody's."""

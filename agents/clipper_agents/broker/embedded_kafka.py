@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from clipper_agents.broker.data_dir import DataDir
-from clipper_agents.broker.errors import BrokerNotStarted, PortTaken
+from clipper_agents.broker.data_dir import BrokerNotStarted, DataDir, PortTaken
 from clipper_agents.broker.node import KafkaNode, NodeOptions
 from clipper_agents.broker.properties import LOOPBACK, NodePorts, free_port, is_free
 from clipper_agents.broker.runtime import find_runtime

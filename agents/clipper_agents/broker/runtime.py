@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipper_agents.broker.errors import BrokerNotStarted
+from clipper_agents.broker.data_dir import BrokerNotStarted
 from clipper_stream.models.fetch import default_cache_dir
 
 KAFKA_VERSION = "4.3.1"

@@ -13,7 +13,7 @@ import typer
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Yes, since_ms
 from clipper_agents.cli.terminal import print_records, say
-from clipper_agents.status.texts import value_lines, when
+from clipper_agents.status.texts import value_text, when
 
 if TYPE_CHECKING:
     from clipper_agents.dead_letters.reader import Filter, Letter
@@ -56,13 +56,22 @@ def show_letter(
     deployment: DeploymentContext,
     position: Annotated[int, typer.Argument(metavar="POSITION", help="As `list` prints it.")],
 ) -> None:
-    """Print everything about one dead letter: where it stood, why it is one, headers, key and value."""
+    """Print everything about one dead letter: where it stood, why it is one, its own headers, key and value."""
+    from clipper_topics.dead_letter import PREFIX
 
     async def read() -> Any:
         async with _opened(deployment) as letters:
             return await letters.at(position)
 
-    say(*_description(asyncio.run(read())))
+    letter = asyncio.run(read())
+    cut = {"cut": letter.said and letter.said.cut}
+    record = {name: str(value) for name, value in (record_of(letter) | cut).items() if value is not None}
+    headers = {f"header {name}": value_text(value) for name, value in letter.headers if not name.startswith(PREFIX)}
+    shown = record | headers | {"key": value_text(letter.key), "value": value_text(letter.value)}
+    width = max(map(len, shown))
+    for name, text in shown.items():
+        first, *more = text.split("\n")
+        say(f"{name:<{width}}  {first}", *(" " * (width + 2) + line for line in more))
 
 
 @dead_letters.command("replay", epilog="Example: clipper-stream dead-letters replay 41 42 --yes")
@@ -173,34 +182,3 @@ def letter_row(prefix: str, record: dict[str, Any]) -> dict[str, str]:
         row["record"] = f"{record['topic'].removeprefix(f'{prefix}.')}[{record['partition']}]@{record['offset']}"
         row["message"] = f"{record['error']}: {record['message']}"
     return row
-
-
-def _description(letter: "Letter") -> list[str]:
-    from clipper_topics.dead_letter import PREFIX
-
-    said = letter.said
-    lines = [f"position   {letter.position}", f"when       {when(letter.at_ms)}"]
-    if said is None:
-        lines.append("this is no dead letter: its headers do not say where it came from")
-    else:
-        lines += [
-            f"topic      {said.topic}",
-            f"partition  {said.partition}",
-            f"offset     {said.offset}",
-            f"error      {said.exception}",
-            f"message    {said.message}",
-            *([f"cut        {said.cut}"] if said.cut else []),
-        ]
-    own = [(name, value) for name, value in letter.headers if not name.startswith(PREFIX)]
-    lines += ["headers", *(f"  {name}: {'(null)' if value is None else _cut(value)}" for name, value in own)]
-    lines += ["key", *_indented(value_lines(letter.key)), "value", *_indented(value_lines(letter.value))]
-    return lines
-
-
-def _indented(lines: list[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
-
-
-def _cut(value: bytes) -> str:
-    text = value[:200].decode("utf-8", "backslashreplace")
-    return text if len(value) <= 200 else f"{text}... ({len(value)} bytes)"  # noqa: PLR2004 (a line or two)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper_agents.cli import terminal
-from clipper_agents.cli.extras import require_extra
+from clipper_agents.cli.options import require_extra
 
 if TYPE_CHECKING:
     from clipper_agents.demo.scenario import DemoResult

@@ -14,16 +14,11 @@ from clipper_agents.cli.apply import apply, export
 from clipper_agents.cli.broker import broker
 from clipper_agents.cli.dead_letters import dead_letters
 from clipper_agents.cli.demo import demo
-from clipper_agents.cli.gateway import gateway
-from clipper_agents.cli.keys import keys
+from clipper_agents.cli.gateway import gateway, keys
 from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.model import model
 from clipper_agents.cli.predict import feedback, predict
-from clipper_agents.cli.replay_evaluate import evaluate
-from clipper_agents.cli.replay_export import export as export_decisions
-from clipper_agents.cli.replay_produce import produce
-from clipper_agents.cli.replay_score import score
-from clipper_agents.cli.replay_verify import verify
+from clipper_agents.cli.replay import replay
 from clipper_agents.cli.selection import selection
 from clipper_agents.cli.status import status
 from clipper_agents.cli.terminal import say
@@ -82,21 +77,6 @@ _add(
 )
 _add(status, "Show what runs, what waits and what is wrong.", "status --bootstrap localhost:9092")
 _add(gateway, "Serve HTTP and gRPC in front of the topics.", "gateway --bootstrap localhost:9092")
-replay = typer.Typer(
-    name="replay",
-    no_args_is_help=True,
-    help="Use logged traffic again: verify, export, score, evaluate, produce.",
-)
-score_example = "digits.parquet --model svm:2 --uri models/svm-2.skops --shape 64 --out svm-2.parquet"
-evaluate_example = "digits --since 1d --candidate thompson --candidate svm:1 --report digits.html"
-for name, command, example in (
-    ("verify", verify, "digits"),
-    ("export", export_decisions, "digits --since 2h --out digits.parquet"),
-    ("score", score, score_example),
-    ("evaluate", evaluate, evaluate_example),
-    ("produce", produce, "--since 1h --to staging --speed 10"),
-):
-    replay.command(name, epilog=f"Example: clipper-stream replay {name} {example}")(command)
 
 app.add_typer(model, short_help="Deploy, compare, promote and retire versions of models.")
 app.add_typer(application, short_help="Create, look at, change and delete applications.")

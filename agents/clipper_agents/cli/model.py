@@ -1,29 +1,31 @@
 """`clipper-stream model`: versions that come, are tried, are promoted, and go, while traffic flows."""
 
 import asyncio
+import json
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from clipper_agents import exits
 from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, with_change, with_deployment, with_new
-from clipper_agents.cli.model_deploy import deploy
-from clipper_agents.cli.model_test import test_model
-from clipper_agents.cli.options import Json, Ref
-from clipper_agents.cli.terminal import print_json, print_records, say
+from clipper_agents.cli.options import Dtype, Json, Parameters, Ref, Runtime, Shape, parameters_of, shape_of
+from clipper_agents.cli.terminal import console, print_json, print_records, say, table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from clipper_agents.control.plan import Plan
     from clipper_agents.control.state import ControlState
+    from clipper_stream.models.testing import Report
+    from clipper_topics.host_report import HostReport
+    from clipper_topics.manifests import ModelManifest
 
 model = typer.Typer(
     name="model", no_args_is_help=True, help="Deploy, compare, promote and retire versions of models while they serve."
 )
-model.command("test", epilog="Example: clipper-stream model test acme.models:brightness --shape 64")(test_model)
-model.command("deploy", epilog="Example: clipper-stream model deploy svm:3 --uri acme.models:svm -a digits --wait 60")(
-    deploy
-)
-
 ApplicationOption = Annotated[
     str | None,
     typer.Option("--application", "-a", metavar="NAME", help="The application; absent: the one that names the model."),
@@ -166,3 +168,156 @@ def _make(change: ChangeRequest, command: str, ref: str, application: str | None
         return plan
 
     change.make(decide)
+
+
+Stage = Literal["shadow", "canary", "live"]
+RowType = Literal["float32", "float64", "int32", "int64", "uint8", "text", "bytes", "json"]
+
+
+@model.command("deploy", epilog="Example: clipper-stream model deploy svm:3 --uri acme.models:svm -a digits --wait 60")
+@with_change
+def deploy(
+    change: ChangeRequest,
+    ref: Ref,
+    application: Annotated[str, typer.Option("--application", "-a", metavar="NAME", help="Who is going to ask it.")],
+    *,
+    uri: Annotated[str | None, typer.Option(metavar="URI", help="`package.module:attribute`, or a file.")] = None,
+    runtime: Annotated[str | None, typer.Option(metavar="NAME", help="How it is loaded; absent: by the URI.")] = None,
+    sha256: Annotated[str | None, typer.Option(metavar="HEX", help="Digest; absent: of the file that is here.")] = None,
+    replicas: Annotated[int | None, typer.Option(min=1, metavar="N", help="Hosts; absent: 1.")] = None,
+    shape: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Of a row, as 28,28; absent: the application's.")
+    ] = None,
+    dtype: Annotated[RowType | None, typer.Option(help="Of a row; absent: the application's.")] = None,
+    colocated: Annotated[bool | None, typer.Option("--colocated", help="Run it inside the routers.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", "-m", metavar="FILE", help="TOML with its [[model]]; options win.")
+    ] = None,
+    stage: Annotated[Stage, typer.Option(help="Where it begins.")] = "shadow",
+    share: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, metavar="RATIO", help="Of the queries; absent: 1 as shadow, 0.05 as canary."),
+    ] = None,
+    automatic: Annotated[bool, typer.Option("--automatic", help="The application's rollout rule moves it on.")] = False,
+    wait_s: Annotated[
+        float | None, typer.Option("--wait", metavar="SECONDS", min=0.1, help="Wait until a host of it is ready.")
+    ] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not load it here first.")] = False,
+) -> None:
+    """Publish a version that loads on this machine and give it to an application, first as a shadow.
+
+    With --wait the exit code is 1 when a host fails, with its reason, or when none is ready in time.
+    """
+    from clipper_agents.cli.model_target import check_loads_here, manifest_of
+    from clipper_agents.control import changes
+    from clipper_agents.control.apply import with_digests
+    from clipper_agents.control.readiness import read_reports
+
+    deployment = change.deployment
+    row = {"shape": shape_of(shape), "dtype": dtype}
+    stated = {"uri": uri, "runtime": runtime, "sha256": sha256, "replicas": replicas, "colocated": colocated, **row}
+    at = share if share is not None else 0.05 if stage == "canary" else 1.0
+    state = deployment.control_state()
+    asked = changes.existing(state.manifests, application).input
+    (model,) = with_digests([manifest_of(ref, stated, manifest, asked)])
+
+    def decide(state: "ControlState") -> "Plan":
+        return changes.deploy(state.manifests, application, model, stage, at, automatic=automatic)
+
+    if decide(state) and not unchecked:
+        check_loads_here(model, deployment.settings.files)
+    deployment.ensure_topics([model])
+    before = {} if wait_s is None else asyncio.run(read_reports(deployment.kafka, deployment.catalogue))
+    changed = change.make(decide, application)
+    if wait_s is not None and model.colocated:
+        say(f"model {model.ref} runs inside the routers: there is no host to wait for", stderr=True)
+    elif wait_s is not None:
+        _wait(deployment, model, wait_s, before if changed else {})
+
+
+def _wait(
+    deployment: DeploymentContext, model: "ModelManifest", wait_s: float, before: "Mapping[bytes, HostReport]"
+) -> None:
+    from clipper_agents.cli.registry_view import report_line
+    from clipper_agents.control.readiness import wait_for_host
+
+    def tell(report: "HostReport") -> None:
+        say(report_line(report), stderr=True)
+
+    ended = asyncio.run(wait_for_host(deployment.kafka, deployment.catalogue, model.ref, wait_s, tell, before))
+    if ended is None:
+        say(
+            f"error: no host of {model.ref} is ready after {wait_s:g} s: does `clipper-stream up` or "
+            f"`clipper-stream worker host {model.ref} --instance NAME` run, and may it load the model?",
+            stderr=True,
+        )
+    if ended is None or ended.state != "ready":
+        raise typer.Exit(exits.FAILURE)
+
+
+_SIGNS = {"kept": ("kept", "green"), "broken": ("BROKEN", "red"), "unknown": ("not seen", "yellow")}
+
+
+@model.command("test", epilog="Example: clipper-stream model test acme.models:brightness --shape 64")
+def test_model(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="package.module:attribute, a model file, a server's URL, or a configuration (.toml).",
+        ),
+    ],
+    *,
+    runtime: Runtime = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME:VERSION", help="Which model of a manifest that declares several.")
+    ] = None,
+    dtype: Dtype = None,
+    shape: Shape = None,
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Samples: .jsonl (a row a line) or .npy. Absent: random.")
+    ] = None,
+    parameters: Parameters = None,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="By which numbers may differ and be the same.")] = 1e-5,
+    random: Annotated[bool, typer.Option("--random", help="The same row need not have the same output.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Try a model on this machine: does it keep what a host relies on?
+
+    Ends with code 1 when a law is broken, a model that cannot be loaded included.
+    """
+    from clipper_agents.cli.model_target import read_samples, read_target
+    from clipper_stream.models.testing import check_model
+
+    stated = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
+    found, files = read_target(target, model, stated)
+    report = check_model(
+        found.uri,
+        None if rows is None else read_samples(rows),
+        dtype=found.input.dtype,
+        shape=found.input.shape,
+        runtime=found.runtime,
+        sha256=found.sha256,
+        parameters=found.parameters,
+        files=files,
+        deterministic=found.deterministic and not random,
+        tolerance=tolerance,
+    )
+    if as_json:
+        say(json.dumps({"kept": not report.broken, **asdict(report)}))
+    else:
+        _print_report(found, report)
+    if report.broken:
+        raise typer.Exit(1)
+
+
+def _print_report(target: "ModelManifest", report: "Report") -> None:
+    from rich.text import Text
+
+    out, row = console(110), target.input
+    out.print(f"{target.uri}  ({target.runtime}, {row.dtype}{row.shape or ''})", soft_wrap=True)
+    laws = ((one.law.replace("_", " "), Text(*_SIGNS[one.state]), one.found) for one in report.findings)
+    out.print(table(("law", "state", "found"), laws, wrapped={"found"}))
+    broken = len(report.broken)
+    verdict = f"{broken} laws are broken" if broken else "every law that was looked at is kept"
+    out.print(f"\n{verdict}")

@@ -1,17 +1,16 @@
 """A model as options and files describe it, for commands that publish one or load it on this machine."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from clipper_agents.cli.options import manifest_from
 from clipper_agents.cli.worker import find_models_here
 from clipper_agents.settings.load import load_settings, read_file
+from clipper_loadgen.datasets import load_dataset
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
 from clipper_stream.models.registry import RUNTIMES, runtime_for
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
@@ -63,18 +62,18 @@ def read_target(text: str, ref: str | None, stated: Mapping[str, Any]) -> tuple[
     From then on modules of the working directory are found, as in a worker.
 
     Args:
-        text: `package.module:attribute`, a model file, a URL, or a `.toml` or `.json` file with manifests.
+        text: `package.module:attribute`, a model file, a URL, or a `.toml` file with manifests.
         ref: `name:version`, of a file that declares several models.
         stated: As for `manifest_of`.
     """
     find_models_here()
-    runtime = stated.get("runtime")
-    declared = _declared(Path(text), ref) if runtime is None else None
-    if declared is not None:
-        content, files = msgspec.to_builtins(declared[0]), declared[1]
+    if text.endswith(".toml"):
+        declared, files = _declared(Path(text), ref)
+        content = msgspec.to_builtins(declared)
     else:
-        named = {"name": "model", "uri": text, "runtime": runtime or _runtime(text)}
-        content, files = named | {"batch": {"max_rows": MOST_ROWS}}, STRICT
+        runtime = stated.get("runtime") or _runtime(text)
+        content = {"name": "model", "uri": text, "runtime": runtime, "batch": {"max_rows": MOST_ROWS}}
+        files = STRICT
     return manifest_from(_with_options(content, stated), ModelManifest, text), files
 
 
@@ -91,27 +90,10 @@ def check_loads_here(model: ModelManifest, files: FileRules) -> None:
         ) from error
 
 
-def read_samples(path: Path, dtype: str) -> list[Any]:
-    """Read the rows of a file.
-
-    Args:
-        path: `.json` (a list of rows), `.jsonl` (a row a line), `.npy` (rows first), `.csv` (a row a line, no header).
-        dtype: Of a row; a line of a `.csv` of texts is one text.
-    """
-    try:
-        if path.suffix == ".npy":
-            return list(np.load(path, allow_pickle=False).tolist())
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if path.suffix == ".csv":
-            return lines if dtype == "text" else [[float(cell) for cell in line.split(",")] for line in lines if line]
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in lines if line.strip()]
-        rows = json.loads("\n".join(lines))
-    except (OSError, ValueError) as error:
-        raise InvalidSetting(f"rows {str(path)!r} cannot be read: {error}; give .json, .jsonl, .npy or .csv") from error
-    if path.suffix != ".json" or not isinstance(rows, list):
-        raise InvalidSetting(f"rows {str(path)!r}: give a list of rows in a .json, or .jsonl, .npy or .csv")
-    return rows
+def read_samples(path: Path) -> list[Any]:
+    """Read the rows of a `.jsonl` file (a row a line) or a `.npy` file (rows first)."""
+    found = load_dataset(str(path))
+    return [found.row(number) for number in range(len(found.rows))]
 
 
 def _with_options(content: dict[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,31 +112,17 @@ def _runtime(text: str) -> str:
     return found
 
 
-def _declared(path: Path, ref: str | None) -> tuple[ModelManifest, FileRules] | None:
-    """The one manifest of a file, and what its `[models]` say; None when the file is a model, or none."""
-    if path.suffix == ".toml":
-        settings = load_settings(path, {})
-        models, files = settings.models, settings.files
-    elif path.suffix == ".json" and (content := _json_object(path)) is not None and "uri" in content:
-        content = {"runtime": runtime_for(str(content["uri"])) or "python", **content}
-        models, files = [manifest_from(content, ModelManifest, str(path))], STRICT
-    else:
-        return None
+def _declared(path: Path, ref: str | None) -> tuple[ModelManifest, FileRules]:
+    """The one manifest of a configuration, and what its `[models]` say."""
+    settings = load_settings(path, {})
+    models = settings.models
     chosen = [model for model in models if ref in (None, model.ref)]
     if len(chosen) != 1:
         names = ", ".join(model.ref for model in models) or "none"
         raise InvalidSetting(
             f"{path}: model {ref or 'not named'}; declared: {names}: name one with --model {names.partition(',')[0]}"
         )
-    return chosen[0], files
-
-
-def _json_object(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    return chosen[0], settings.files
 
 
 def _table(file: Path, name: str, version: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -75,6 +76,15 @@ Processes = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Partitions that are read at once; absent: one a processor.")
 ]
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Check that what an optional extra of the package brings is installed, before a command begins."""
+    from clipper_stream.errors import InvalidSetting
+
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise InvalidSetting(f"this command needs {', '.join(missing)}: pip install 'clipper-stream[{extra}]'")
 
 
 def fields_of(texts: list[str] | None, option: str, example: str) -> dict[str, str]:

@@ -12,8 +12,7 @@ import typer
 
 from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.extras import require_extra
-from clipper_agents.cli.options import json_or_text
+from clipper_agents.cli.options import json_or_text, require_extra
 from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:

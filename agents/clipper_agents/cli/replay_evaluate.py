@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.extras import require_extra
-from clipper_agents.cli.options import ApplicationName, Horizon, Json, Processes, Since, Until, span_from
+from clipper_agents.cli.options import ApplicationName, Horizon, Json, Processes, Since, Until, require_extra, span_from
 from clipper_agents.cli.terminal import console, progress, say
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ def evaluate(
     confidence: Annotated[float, typer.Option(metavar="RATIO", help="Of every interval.")] = 0.95,
     courses: Annotated[int, typer.Option(min=1, metavar="N", help="Ways of a learning candidate through the log.")] = 3,
     seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
-    reweigh: Annotated[bool, typer.Option("--reweigh", help="Weigh decisions against missing feedback.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with plots, .html.")] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the evaluation as JSON, too.")] = None,
     as_json: Json = False,
@@ -78,7 +76,7 @@ def evaluate(
     if log is not None and (since or until or horizon):
         raise typer.BadParameter("--log is read whole: export a shorter span instead of --since, --until, --horizon")
     names = tuple(estimators or ESTIMATORS)
-    question = Question(confidence=confidence, courses=courses, seed=seed, reweigh=reweigh, estimators=names)
+    question = Question(confidence=confidence, courses=courses, seed=seed, estimators=names)
     span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
     with _decisions(deployment, application, log, span, processes) as path, progress(f"evaluating {application}"):
         opened = LogFile.opened(path, answers or ())

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from clipper_agents.status.model import Status
 
 MostLag = Annotated[int, typer.Option(metavar="RECORDS", min=0, help="Unread records of a group that are still fine.")]
-Context = Annotated[
-    str | None, typer.Option(metavar="CONTEXT", help="Show the weights and losses of this context of each application.")
-]
 Application = Annotated[str | None, typer.Option(metavar="NAME", help="Show this application alone.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show it each second, until Ctrl-C.")]
 Show = Callable[["Status"], list[str]]
@@ -33,7 +30,6 @@ def status(
     watch: Watch = False,
     application: Application = None,
     most_lag: MostLag = 10_000,
-    context: Context = None,
 ) -> None:
     """Show brokers, topics, routers, hosts, lag, applications with their versions, and what is wrong with them.
 
@@ -45,19 +41,19 @@ def status(
     view, show = view_of(application, most_lag, as_json=as_json, is_watched=watch)
     with view:
         if watch:
-            asyncio.run(_watch(deployment, context, show))
+            asyncio.run(_watch(deployment, show))
             return
-        reasons = show(asyncio.run(read_status(deployment.kafka, deployment.catalogue, context)))
+        reasons = show(asyncio.run(read_status(deployment.kafka, deployment.catalogue)))
     raise typer.Exit(exits.FAILURE if reasons else exits.OK)
 
 
-async def _watch(deployment: DeploymentContext, context: str | None, show: Show) -> None:
+async def _watch(deployment: DeploymentContext, show: Show) -> None:
     from clipper_agents.status.collect import follow_status
 
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with aclosing(follow_status(deployment.kafka, deployment.catalogue, context, ended.is_set)) as found:
+    async with aclosing(follow_status(deployment.kafka, deployment.catalogue, ended.is_set)) as found:
         async for one in found:
             show(one)
 

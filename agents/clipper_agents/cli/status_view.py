@@ -6,18 +6,16 @@ from rich.console import RenderableType, group
 from rich.text import Text
 
 from clipper_agents.cli.terminal import table
+from clipper_agents.status.deployment_view import drift_described, one_line
 from clipper_agents.status.model import (
     ApplicationStatus,
     ClusterStatus,
-    DriftStatus,
     GroupStatus,
-    Loss,
     Status,
     TopicStatus,
-    TrialStatus,
     VersionStatus,
 )
-from clipper_agents.status.texts import ago, instant, span
+from clipper_agents.status.texts import instant, span
 
 COLUMNS = 100
 """Where there is no terminal that says how wide it is."""
@@ -90,8 +88,7 @@ def _group_rows(status: GroupStatus) -> Iterator[tuple[str, ...]]:
 def application_parts(name: str, status: ApplicationStatus) -> Iterator[RenderableType]:
     """Return the tables and lines that show one application, with its last changes."""
     objective = "no objective" if status.objective_ms is None else f"objective {status.objective_ms} ms"
-    context = f", context {status.context}" if status.context is not None else ""
-    yield Text(f"application {name}: {status.policy}, {objective}, revision {status.revision}{context}", style="bold")
+    yield Text(f"application {name}: {status.policy}, {objective}, revision {status.revision}", style="bold")
     yield Text("\n".join([flow_line(status), *stage_lines(status)]))
     yield _versions(status)
     for version in status.versions:
@@ -101,14 +98,17 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
         yield Text(trial_line(trial))
     for version in status.versions:
         if version.drift is not None:
-            yield Text(drift_line(version.model, version.drift), style="yellow")
-    if status.contexts:
-        least = "" if status.contexts_whole else "at least "
-        yield Text(f"contexts with weights of their own: {least}{status.contexts}")
+            yield Text(drift_described(version.drift), style="yellow")
     if status.changes:
         headings = ("revision", "changed at", "by", "what", "why")
         rows = (
-            (str(one.revision), instant(one.at_s), one.by, f"{one.command} {one.model or ''}".strip(), one.why)
+            (
+                str(one.revision),
+                instant(one.at_ms / 1000),
+                one_line(one.by),
+                f"{one.command} {one.model or ''}".strip(),
+                one_line(one.why),
+            )
             for one in status.changes
         )
         yield table(headings, rows, wrapped=headings)
@@ -130,38 +130,19 @@ def stage_lines(status: ApplicationStatus) -> list[str]:
     return [f"p50, p99 ms by stage: {'; '.join(ends)}"] if status.stages else []
 
 
-def trial_line(trial: TrialStatus) -> str:
-    """Return how a trial does, by which evidence, and what it waits for."""
-    if trial.from_s is not None and trial.upto_s is not None:
-        waiting = f" ({trial.waiting} wait for feedback)" if trial.waiting else ""
-        made_of = f"for all {trial.scores} queries{waiting} from {span(trial.from_s, trial.upto_s)}"
-    elif trial.feedbacks and trial.source == "totals":
-        made_of = "by these totals"
-    else:
+def trial_line(trial: VersionStatus) -> str:
+    """Return how a trial does by the steward's evidence, and what it waits for."""
+    found = trial.compared
+    if found is None or found.since_s is None or not found.scores:
         return f"trial {trial.model} waits: {trial.waits_for}"
-    known = f"loss {_of_feedback(trial.loss)} feedbacks, models {_of_feedback(trial.answers)}"
-    if trial.loss is not None and trial.answers is not None:
-        known += f": {trial.difference:+.3f}"
+    waiting = f" ({found.waiting} wait for feedback)" if found.waiting else ""
+    sides = (found.trial_loss, found.trial_feedbacks), (found.answer_loss, found.answer_feedbacks)
+    own, answers = (f"{UNKNOWN if loss is None else f'{loss:.3f}'} of {count}" for loss, count in sides)
+    difference = "" if found.difference is None else f": {found.difference:+.3f}"
     return (
-        f"trial {trial.model}: {known}; in [{trial.lower:+.3f} {trial.upper:+.3f}] {made_of}; waits: {trial.waits_for}"
-    )
-
-
-def _of_feedback(loss: Loss | None) -> str:
-    return f"{UNKNOWN} of 0" if loss is None else f"{loss.mean:.3f} of {loss.count:.0f}"
-
-
-def drift_line(model: str, drift: DriftStatus) -> str:
-    """Return how a version's loss has changed, and when.
-
-    >>> drift = DriftStatus(at_s=0.0, ago_s=750.0, loss_before=0.04, loss_after=0.31, context=None, detector="adwin")
-    >>> drift_line("svm:1", drift)
-    'drift svm:1: loss 0.040 -> 0.310, 12 min ago (adwin)'
-    """
-    context = "" if drift.context is None else f", context {drift.context}"
-    return (
-        f"drift {model}: loss {drift.loss_before:.3f} -> {drift.loss_after:.3f}, "
-        f"{ago(drift.ago_s)} ({drift.detector}{context})"
+        f"trial {trial.model}: loss {own} feedbacks, models {answers}{difference}; in [{found.lower:+.3f} "
+        f"{found.upper:+.3f}] for all {found.scores} queries{waiting} from {span(found.since_s, found.upto_s)}; "
+        f"waits: {trial.waits_for}"
     )
 
 

@@ -1,7 +1,6 @@
 """Manifests as text: the difference of two, a line a field, and the registry as a file that `apply` takes back."""
 
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -9,21 +8,18 @@ import tomli_w
 
 from clipper_agents.control.change_records import CommittedChange
 from clipper_agents.control.errors import RefusedChange
-from clipper_agents.control.plan import Edit, Plan, same, stated
+from clipper_agents.control.plan import Plan, stated
 from clipper_agents.control.rollback import RolledBack
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_topics.change import Change
 from clipper_topics.control_keys import Manifest
 
 SHOWN_CHARACTERS = 100
-SHOWN_CHANGES = 5
 
 
 # --- differences --------------------------------------------------------------------------------------------------
 def plan_lines(state: ControlState, plan: Plan) -> Iterator[str]:
     """Yield a line for each difference that a plan makes, models first: `+` is new, `-` is withdrawn, `~` changes.
-
-    Below a manifest that is known are the newest of the changes that made it differ, as comments.
 
     >>> from clipper_topics.manifests import ModelManifest
     >>> print(*plan_lines(ControlState(), Plan(models=(ModelManifest(name="svm", uri="m:f"),))), sep=chr(10))
@@ -33,23 +29,9 @@ def plan_lines(state: ControlState, plan: Plan) -> Iterator[str]:
     """
     for model in plan.models:
         yield from manifest_lines(f"model {model.ref}", state.manifests.models.get(model.ref), model)
-        changes = [change for history in state.changes.values() for change in history.values()]
-        yield from _change_lines(change for change in changes if change.model == model.ref)
     for edit in plan.edits:
         yield from manifest_lines(f"application {edit.application}", edit.before, edit.after)
-        yield from _change_lines(_changes_since(state, edit))
     yield from (f"- model {ref}" for ref in plan.withdrawn)
-
-
-def _changes_since(state: ControlState, edit: Edit) -> Iterator[Change]:
-    """Yield the changes since an application was last as the edit makes it, newest first."""
-    newest = reversed(state.history(edit.application).values())
-    return takewhile(lambda change: not same(change.after, edit.after), newest)
-
-
-def _change_lines(changes: Iterable[Change]) -> Iterator[str]:
-    newest = sorted(changes, key=lambda change: change.at_ms)[-SHOWN_CHANGES:]
-    return (f"    # {change.application} {change_text(change)}" for change in newest)
 
 
 def change_text(change: Change) -> str:

@@ -24,8 +24,8 @@ from clipper_agents.host.watchdog import ModelWatch, bound_allocations
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.tracing import start_recorder
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import HostSection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.worker_process import redirect_stdout, run_worker
 from clipper_topics.host_report import HostReport, State

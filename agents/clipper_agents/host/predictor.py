@@ -17,9 +17,8 @@ from itertools import takewhile
 from clipper_agents.observability.logging import event
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.registry import load_model
-from clipper_stream.models.runner import BatchOutcome, explain, predict_rows
+from clipper_stream.models.runner import BatchOutcome, explain, predict_rows, sample_rows, warm_up
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
-from clipper_stream.models.warm_up import sample_rows, warm_up
 from clipper_topics.manifests import ModelManifest
 
 logger = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from clipper_stream.errors import ModelFailed
 from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, ModelAnswers, answers_of
 from clipper_stream.models.model import Model
 from clipper_stream.models.registry import load_model, runtime_of
+from clipper_stream.models.runner import sample_rows, warm_up
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
-from clipper_stream.models.warm_up import sample_rows, warm_up
 from clipper_stream.query.inputs import RowSpec
 
 Told: TypeAlias = Callable[[int, int], None]

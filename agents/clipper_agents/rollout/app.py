@@ -29,8 +29,8 @@ from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_sp
 from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import StewardSection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 

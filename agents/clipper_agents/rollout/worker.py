@@ -16,8 +16,8 @@ from clipper_agents.kafka.errors import TopicMadeAnew
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.app import RolloutController
 from clipper_agents.rollout.decisions import ControlChanges
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import StewardSection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.streaming.reachability import watch_kafka
 from clipper_stream.client.access import RIGHTS, refused_right
 

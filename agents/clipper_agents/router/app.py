@@ -43,8 +43,8 @@ from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import ContextBound, SelectionStore
 from clipper_agents.router.self_report import RouterReports
 from clipper_agents.router.set_aside import READ_BYTES, DeferredQueries, SkippedBacklogs
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import RouterSection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_agents.streaming.app import make_app
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.partition_writer import PartitionWriter

@@ -15,8 +15,9 @@ import dataclasses
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -33,13 +34,37 @@ from clipper_agents.settings.sections import (
     StewardSection,
     SupervisorSection,
 )
-from clipper_agents.settings.workers import S, WorkerSettings
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.models.registry import runtime_for
-from clipper_stream.models.runtimes.model_files import FileRules
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
+
+S = TypeVar("S", RouterSection, HostSection, StewardSection, GatewaySection)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings(Generic[S]):
+    """Settings of one worker process.
+
+    Attributes:
+        instance: Its stable name: a restart under the same name takes its partitions back (KIP-345).
+        section: What is said of processes of its role.
+        data_dir: Folder of its own, for what it keeps.
+        horizon_s: How long after its query a feedback still counts, in seconds.
+        allowed: Packages, modules and locations that it may load models from.
+        files: What it may do with model files.
+    """
+
+    kafka: KafkaConnection
+    catalogue: Catalogue
+    instance: str
+    section: S
+    data_dir: Path = Path()
+    horizon_s: float = RouterSection().horizon_s
+    allowed: tuple[str, ...] = ()
+    files: FileRules = STRICT
 
 
 class Settings(Section, frozen=True):

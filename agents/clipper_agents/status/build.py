@@ -5,23 +5,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
-from typing import Literal
+from typing import Any
+
+import msgspec
 
 from clipper_agents.control.plan import refs_of, wanted_hosts
 from clipper_agents.status.deployment_view import DeploymentView, one_line
 from clipper_agents.status.model import (
     ApplicationStatus,
-    ChangeStatus,
     ClusterStatus,
-    Difference,
-    DriftStatus,
     GroupStatus,
     Latency,
     Loss,
     ModelStatus,
     Stage,
     Status,
-    TrialStatus,
+    Verdict,
     VersionStatus,
 )
 from clipper_agents.status.processes import NO_METRICS, ServedMetrics
@@ -34,14 +33,17 @@ from clipper_agents.status.traffic_window import (
     quantile,
 )
 from clipper_stream.errors import SetupError
-from clipper_stream.intervals import newcombe, wilson
+from clipper_stream.intervals import wilson
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.comparison import Comparison
+from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, RolloutRule, Trial
 
 SHOWN_CHANGES = 5
+NOT_SHOWN: Mapping[str, Any] = {"before": None, "after": None, "feedback_ends": [], "rows": None}
+"""Of a change: its manifests and the selection state of then."""
 RETIRED_SHOWN_S = 86_400.0
 JOINS_WITHIN_S = 15.0
 """A process that serves is a member; while its group divides the partitions anew it may be none."""
@@ -57,7 +59,6 @@ class StatusBuilder:
         facts: What is declared, changed and learned.
         recent: What flowed.
         now_s: The time, seconds since the epoch.
-        context: Whose weights and losses are wanted.
         cluster: What the brokers say; None: they were not asked yet.
         metrics: What hosts serve.
     """
@@ -65,7 +66,6 @@ class StatusBuilder:
     facts: DeploymentView
     recent: TrafficWindow
     now_s: float
-    context: str | None = None
     cluster: ClusterStatus | None = None
     metrics: ServedMetrics = NO_METRICS
     _models: dict[str, ModelStatus] = field(default_factory=dict, init=False)
@@ -90,17 +90,14 @@ class StatusBuilder:
         """Every application, or those named, by name."""
         declared = self.facts.declared.manifests.applications
         wanted = sorted(declared if names is None else set(names) & declared.keys())
-        contexts = self.facts.context_counts() if self.facts.contexts_read else None
-        return {
-            name: self._application(declared[name], None if contexts is None else contexts[name]) for name in wanted
-        }
+        return {name: self._application(declared[name]) for name in wanted}
 
-    def _application(self, manifest: ApplicationManifest, contexts: int | None) -> ApplicationStatus:
+    def _application(self, manifest: ApplicationManifest) -> ApplicationStatus:
         name = manifest.name
         counts = self.recent.window(name, self.now_s, WINDOW_S)
         if counts.queries < LEAST_ASKED:
             counts = self.recent.window(name, self.now_s, LONGEST_S)
-        state = self.facts.state(name, self.context)
+        state, changes = self.facts.state(name), self.facts.changes_of(name)[:SHOWN_CHANGES]
         return ApplicationStatus(
             name=name,
             models=tuple(manifest.models),
@@ -115,11 +112,7 @@ class StatusBuilder:
             latency=_latency(counts.latencies_ms),
             stages={stage: one for stage, ms in counts.stages_ms.items() if (one := _latency(ms)) is not None},
             versions=tuple(self._versions(manifest, state, counts)),
-            trials=tuple(self._trial(manifest, trial, state) for trial in manifest.trials),
-            contexts=contexts,
-            contexts_whole=self.facts.contexts_whole,
-            context=self.context,
-            changes=tuple(self._changes(name)),
+            changes=tuple(msgspec.structs.replace(one, **NOT_SHOWN) for one in changes),
         )
 
     # --- models and their hosts -------------------------------------------------------------------------------------
@@ -184,22 +177,23 @@ class StatusBuilder:
         models = self.facts.declared.manifests.models
         present = [ref for ref in manifest.models if ref in models and not models[ref].retired]
         weights = weights_of(manifest, state, present)
-        shares = {trial.model: trial.share for trial in manifest.trials}
+        trials = {trial.model: trial for trial in manifest.trials}
+        changed_ms = {one.model: one.at_ms for one in reversed(self.facts.changes_of(manifest.name))}
         stages: dict[str, Stage] = dict.fromkeys(manifest.models, "live")
-        stages |= {trial.model: trial.stage for trial in manifest.trials}
+        stages |= {ref: trial.stage for ref, trial in trials.items()}
         stages |= dict.fromkeys(self._retired(manifest), "retired")
         for ref, stage in stages.items():
-            counted = counts.of(ref)
+            counted, trial = counts.of(ref), trials.get(ref)
             had = counted.asked if stage == "shadow" else counted.served
             compared = self.facts.fresh_comparison((manifest.name, ref), self.now_s)
             yield VersionStatus(
                 model=ref,
                 stage=stage,
                 declared=None if ref not in models else self.model(ref, models[ref]),
-                declared_share=shares.get(ref),
+                declared_share=None if trial is None else trial.share,
                 weight=weights.get(ref),
                 loss=self._loss(compared, state.of(ref)),
-                difference=_difference(compared),
+                compared=compared,
                 share=min(1.0, had / counts.queries) if counts.queries else None,
                 queries=round(counted.asked),
                 unanswered=_whole(counted.unanswered),
@@ -207,6 +201,9 @@ class StatusBuilder:
                 latency=_latency(counted.latencies_ms),
                 cache_hit_ratio=counted.cached / counted.answered if counted.answered else None,
                 drift=None if stage == "retired" else self._drift(manifest.name, ref),
+                since_s=None if trial is None or ref not in changed_ms else changed_ms[ref] / 1000,
+                verdict=None if trial is None else _verdict(manifest.rollout, compared),
+                waits_for="" if trial is None else _waits_for(trial, compared),
             )
 
     def _retired(self, manifest: ApplicationManifest) -> list[str]:
@@ -219,79 +216,29 @@ class StatusBuilder:
         return sorted(ref for ref in left if models[ref].retired)
 
     def _loss(self, compared: Comparison | None, totals: ModelTotals) -> Loss | None:
-        """What a version loses: as the steward has it, where it does; else, and in a context, by the totals."""
-        if self.context is not None or compared is None or compared.loss is None:
-            return _loss(totals.loss, totals.count)
-        lower, upper = compared.loss_lower, compared.loss_upper
-        return Loss(count=compared.feedbacks, mean=compared.loss, lower=lower, upper=upper)
-
-    def _drift(self, application: str, ref: str) -> DriftStatus | None:
-        """The newest detection, when it was a rise, and of the last week: a fall after it ends it."""
-        found = self.facts.declared.drifts.get((application, ref))
-        if found is None or not found.worse or self.now_s - found.at_ms / 1000 > DRIFT_SHOWN_S:
+        """What a version loses: as the steward has it, where it does; else by the totals."""
+        if compared is not None and compared.loss is not None:
+            lower, upper = compared.loss_lower, compared.loss_upper
+            return Loss(count=compared.feedbacks, mean=compared.loss, lower=lower, upper=upper)
+        if totals.count <= 0:
             return None
-        return DriftStatus(
-            at_s=found.at_ms / 1000,
-            ago_s=self.now_s - found.at_ms / 1000,
-            loss_before=found.loss_before,
-            loss_after=found.loss_after,
-            context=None if found.context is None else one_line(found.context),
-            detector=one_line(found.detector),
-        )
+        lower, upper = wilson(totals.loss, totals.count)
+        return Loss(count=round(totals.count, 3), mean=totals.loss / totals.count, lower=lower, upper=upper)
 
-    # --- trials and changes -----------------------------------------------------------------------------------------
-    def _trial(self, manifest: ApplicationManifest, trial: Trial, state: SelectionState) -> TrialStatus:
-        found = self.facts.fresh_comparison((manifest.name, trial.model), self.now_s)
-        if found is None:
-            mine, others = state.of(trial.model), sum(map(state.of, manifest.models), ModelTotals())
-            difference, (lower, upper) = newcombe((mine.loss, mine.count), (others.loss, others.count))
-            feedbacks = int(mine.count)
-            loss, answers = _loss(mine.loss, mine.count), _loss(others.loss, others.count)
-        else:
-            difference, lower, upper, feedbacks = found.difference or 0.0, found.lower, found.upper, found.feedbacks
-            loss = _loss((found.trial_loss or 0.0) * found.trial_feedbacks, found.trial_feedbacks)
-            answers = _loss((found.answer_loss or 0.0) * found.answer_feedbacks, found.answer_feedbacks)
-        changed_ms = (one.at_ms for one in self.facts.changes_of(manifest.name) if one.model == trial.model)
-        return TrialStatus(
-            model=trial.model,
-            feedbacks=feedbacks,
-            difference=difference,
-            lower=lower,
-            upper=upper,
-            source="totals" if found is None else "steward",
-            since_s=next((at_ms / 1000 for at_ms in changed_ms), None),
-            automatic=trial.automatic,
-            scores=0 if found is None else found.scores,
-            waiting=0 if found is None else found.waiting,
-            from_s=None if found is None else found.since_s,
-            upto_s=None if found is None or not found.scores else found.upto_s,
-            verdict=_verdict(manifest.rollout, lower, upper, feedbacks, is_steward=found is not None),
-            waits_for=("" if trial.automatic else "somebody to decide, it is not automatic; ")
-            + ("the steward's next report of its evidence" if found is None else found.waits_for),
-            loss=loss,
-            answers=answers,
-        )
-
-    def _changes(self, application: str) -> Iterable[ChangeStatus]:
-        for change in self.facts.changes_of(application)[:SHOWN_CHANGES]:
-            yield ChangeStatus(
-                revision=change.revision,
-                at_s=change.at_ms / 1000,
-                by=one_line(change.by),
-                command=change.command,
-                model=change.model,
-                why=one_line(change.why),
-            )
+    def _drift(self, application: str, ref: str) -> DriftEvent | None:
+        found = self.facts.declared.drifts.get((application, ref))
+        is_shown = found is not None and found.worse and self.now_s - found.at_ms / 1000 <= DRIFT_SHOWN_S
+        return found if is_shown else None
 
 
-def _verdict(
-    rule: RolloutRule, lower: float, upper: float, feedbacks: int, *, is_steward: bool
-) -> Literal["better", "not worse", "worse", "undecided"]:
-    if lower > rule.margin:
-        return "worse"
-    if not is_steward or upper >= rule.margin or feedbacks < rule.least:
+def _verdict(rule: RolloutRule, compared: Comparison | None) -> Verdict:
+    if compared is None:
         return "undecided"
-    return "better" if upper < 0 else "not worse"
+    if compared.lower > rule.margin:
+        return "worse"
+    if compared.upper >= rule.margin or compared.feedbacks < rule.least:
+        return "undecided"
+    return "better" if compared.upper < 0 else "not worse"
 
 
 def weights_of(manifest: ApplicationManifest | None, state: SelectionState, refs: Sequence[str]) -> dict[str, float]:
@@ -309,17 +256,9 @@ def _whole(counts: Mapping[str, float]) -> dict[str, int]:
     return {key: round(count) for key, count in sorted(counts.items(), key=itemgetter(1), reverse=True)}
 
 
-def _loss(total: float, count: float) -> Loss | None:
-    if count <= 0:
-        return None
-    lower, upper = wilson(total, count)
-    return Loss(count=round(count, 3), mean=total / count, lower=lower, upper=upper)
-
-
-def _difference(compared: Comparison | None) -> Difference | None:
-    if compared is None or compared.difference is None:
-        return None
-    return Difference(mean=compared.difference, lower=compared.lower, upper=compared.upper)
+def _waits_for(trial: Trial, compared: Comparison | None) -> str:
+    decides = "" if trial.automatic else "somebody to decide, it is not automatic; "
+    return decides + ("the steward's next report of its evidence" if compared is None else compared.waits_for)
 
 
 def _latency(values: Sequence[float]) -> Latency | None:

@@ -26,13 +26,13 @@ SILENT_S = 3.0
 SILENT = "no broker answers"
 
 
-async def read_status(connection: KafkaConnection, catalogue: Catalogue, context: str | None = None) -> Status:
-    """The deployment now, with weights and losses of a context, or of queries without one."""
+async def read_status(connection: KafkaConnection, catalogue: Catalogue) -> Status:
+    """The deployment now."""
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(2 * STATUS.within_s):
                 cluster_reader = await stack.enter_async_context(ClusterReader(connection, catalogue))
-                tailer = await stack.enter_async_context(DeploymentTailer(connection, catalogue, context=context))
+                tailer = await stack.enter_async_context(DeploymentTailer(connection, catalogue))
                 unread = await tailer.catch_up(readable(await cluster_reader.topics()))
                 cluster = await cluster_reader.read(tailer.facts)
         except (KafkaError, OSError, TimeoutError) as error:
@@ -42,7 +42,6 @@ async def read_status(connection: KafkaConnection, catalogue: Catalogue, context
         facts=tailer.facts,
         recent=tailer.recent,
         now_s=time.time(),
-        context=context,
         cluster=cluster,
         metrics=metrics,
     )
@@ -51,12 +50,12 @@ async def read_status(connection: KafkaConnection, catalogue: Catalogue, context
 
 
 async def follow_status(
-    connection: KafkaConnection, catalogue: Catalogue, context: str | None, stopped: Callable[[], bool]
+    connection: KafkaConnection, catalogue: Catalogue, stopped: Callable[[], bool]
 ) -> AsyncGenerator[Status, None]:
     """The deployment at the end of each second, until `stopped` says so."""
     partitions = await readable_partitions(connection, catalogue)
     checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
-    async with DeploymentTailer(connection, catalogue, context=context, contexts=context is not None) as tailer:
+    async with DeploymentTailer(connection, catalogue, topic_ids=False) as tailer:
         unread = await tailer.catch_up(partitions)
         watch = ClusterWatch(connection, catalogue, lambda: tailer.facts)
         watching = asyncio.ensure_future(watch.run())
@@ -73,7 +72,6 @@ async def follow_status(
                     facts=tailer.facts,
                     recent=tailer.recent,
                     now_s=heard_s if is_silent else now_s,
-                    context=context,
                     cluster=watch.newest,
                 )
                 yield replace(

@@ -2,8 +2,6 @@
 
 Rules of this file:
 - What cannot be read is left out: whoever can write to a topic must not be able to stop everybody from looking.
-- Of selection totals the newest record of a key counts, of a changelog the one with the highest feedback offset.
-- A context's own row is in the routers' changelog alone; totals without context are on the selection topic.
 """
 
 from collections import Counter, defaultdict, deque
@@ -51,11 +49,8 @@ class DeploymentView:
     Attributes:
         declared: What the control topic says: manifests, changes and detections.
         published: Totals without context.
-        contexts: Totals of contexts.
         comparisons: What the steward wrote last, by application and version, however long ago.
         compared_at_s: When it wrote that, seconds since the epoch.
-        contexts_read: Whether contexts are read at all.
-        contexts_whole: Whether every one of them was read.
         topic_ids: Ids of the logs that a partition's answers and rows refer to.
         events: Changes and hosts' reports in the order in which they were read, the newest last.
         restarts: By version, how often the report of one of its hosts was of another process than the one before.
@@ -64,14 +59,11 @@ class DeploymentView:
     declared: ControlState = field(default_factory=lambda: ControlState(notes=("change", "drift"), saved_rows=False))
     hosts: HostStates = field(default_factory=HostStates)
     published: Totals = field(default_factory=dict)
-    contexts: Totals = field(default_factory=dict)
     comparisons: dict[tuple[str, str], Comparison] = field(default_factory=dict)
     compared_at_s: dict[tuple[str, str], float] = field(default_factory=dict)
-    contexts_read: bool = True
-    contexts_whole: bool = True
     topic_ids: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
     _partitions: set[int] = field(default_factory=set)
-    _states: dict[tuple[str, str | None], SelectionState] = field(default_factory=dict)
+    _states: dict[str, SelectionState] = field(default_factory=dict)
     _hosts: defaultdict[str, dict[str, HostReport]] = field(default_factory=lambda: defaultdict(dict))
     _lives: dict[tuple[str, str], HostReport] = field(default_factory=dict)
     events: deque[DeploymentEvent] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
@@ -111,14 +103,15 @@ class DeploymentView:
         """Take a record of the selection topic in."""
         found = _row(key, value)
         if found is not None and found[0].application and found[0].context is None:
-            self._set(self.published, *found)
+            place, row = found
+            self._partitions.add(place.partition)
+            self._states.pop(place.application, None)
+            set_row(self.published, place, row)
 
-    def context(self, key: bytes | None, value: bytes | None) -> None:
-        """Take a record of the selection changelog in; rows without context are left to the selection topic."""
+    def changelog(self, key: bytes | None, value: bytes | None) -> None:
+        """Take a record of the selection changelog in, of which only the ids of the logs are kept."""
         place, row = _row(key, value) or (None, None)
-        if place is not None and place.context is not None:
-            self._set(self.contexts, place, row)
-        elif place is not None and row is not None and row.topic_ids:
+        if place is not None and row is not None and row.topic_ids:
             self.topic_ids[place.partition] = row.topic_ids
 
     def comparison(self, key: bytes | None, value: bytes | None, headers: Headers = (), at_s: float = 0.0) -> None:
@@ -135,27 +128,17 @@ class DeploymentView:
             of = found.application, found.model
             self.comparisons[of], self.compared_at_s[of] = found, at_s
 
-    def _set(self, rows: Totals, key: RowKey, row: SelectionRow | None) -> None:
-        self._partitions.add(key.partition)
-        self._states.pop((key.application, key.context), None)
-        set_row(rows, key, row)
-
     def _note(self, at_s: float, text: str, application: str | None = None) -> None:
         self.events.append(DeploymentEvent(at_s=at_s, application=application, text=text))
 
     # --- what they say together -------------------------------------------------------------------------------------
-    def state(self, application: str, context: str | None = None) -> SelectionState:
-        """Totals of the application's models: those of a context, or of all queries without one."""
-        if (known := self._states.get((application, context))) is None:
-            rows = self.published if context is None else self.contexts
-            keys = (RowKey(application, context, partition) for partition in sorted(self._partitions))
-            known = merge(state_of(rows[key]) for key in keys if key in rows)
-            self._states[application, context] = known
+    def state(self, application: str) -> SelectionState:
+        """Totals of the application's models, of all queries without a context."""
+        if (known := self._states.get(application)) is None:
+            rows = self.published
+            keys = (RowKey(application, None, partition) for partition in sorted(self._partitions))
+            known = self._states[application] = merge(state_of(rows[key]) for key in keys if key in rows)
         return known
-
-    def context_counts(self) -> Counter[str]:
-        """How many contexts of each application have totals of their own."""
-        return Counter(application for application, _ in {(key.application, key.context) for key in self.contexts})
 
     def fresh_comparison(self, of: tuple[str, str], now_s: float) -> Comparison | None:
         """The steward's comparison of a version of an application; None where none was written lately."""

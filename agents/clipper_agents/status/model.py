@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from clipper_topics.change import Change
+from clipper_topics.comparison import Comparison
+from clipper_topics.drift import DriftEvent
 from clipper_topics.prediction import LOW_CONFIDENCE, REFUSALS
 
 Stage = Literal["live", "canary", "shadow", "retired"]
+Verdict = Literal["better", "not worse", "worse", "undecided"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,33 +33,6 @@ class Latency:
 
     p50_ms: float
     p99_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriftStatus:
-    """A version's loss that has risen, and has not been seen to fall since.
-
-    Attributes:
-        at_s: Time of the record that showed it.
-        loss_after: Mean loss from the estimated change to the detection.
-        context: Whose losses; None: all.
-    """
-
-    at_s: float
-    ago_s: float
-    loss_before: float
-    loss_after: float
-    context: str | None
-    detector: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A version's mean loss minus that of the application's answers, with its interval, as the steward writes it."""
-
-    mean: float
-    lower: float
-    upper: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +76,17 @@ class VersionStatus:
         declared: What is known of it beside this application; None: it has no manifest.
         declared_share: Share of queries that a trial is to have.
         weight: The policy's trust in it; None when the policy does not choose it.
-        difference: As the steward wrote it lately.
+        compared: What the steward wrote of it lately.
         share: Share of the queries that it answered lately; of a shadow, for which it was asked. None without queries.
         queries: For how many queries it was asked in that time.
         unanswered: To how many of these it did not answer in full, by reason (`late`, `error`).
         said: What it said last when it failed.
         latency: Of its answers that came from no cache, `cache_hit_ratio` being the share of the others.
+        drift: The detection of the last week that its loss has risen, unless it was seen to fall since.
+        since_s: When it was put into its stage of a trial; None when no change says so.
+        verdict: Of a trial: what the steward's interval says of it, held against the margin of the rule; a promotion
+            needs as many feedbacks as the rule asks for.
+        waits_for: Of a trial: why the rule decides nothing yet, or what it is about to do.
     """
 
     model: str
@@ -113,63 +95,17 @@ class VersionStatus:
     declared_share: float | None = None
     weight: float | None = None
     loss: Loss | None = None
-    difference: Difference | None = None
+    compared: Comparison | None = None
     share: float | None = None
     queries: int = 0
     unanswered: Mapping[str, int] = field(default_factory=dict)
     said: str = ""
     latency: Latency | None = None
     cache_hit_ratio: float | None = None
-    drift: DriftStatus | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialStatus:
-    """How a version on trial compares with the application's models.
-
-    Attributes:
-        loss: Its losses that feedback told, and `answers` those of what it is compared with; None: none yet.
-        difference: Of their means. Its interval, from `lower` to `upper`, is by its `source`.
-        source: `steward`: of all `scores`, with or without feedback, at all times at once. `totals`: of these two
-            means, a look at one moment.
-        since_s: When it was put into its stage; None when no change says so.
-        automatic: Whether the rule moves it.
-        scores: Decisions that the steward's interval is made of, and how many of them wait for feedback (`waiting`).
-        from_s: Second, since the epoch, from which on queries count for it; None: it has not answered yet.
-        upto_s: Second up to which they do; None: none does.
-        verdict: What the interval says of the version, held against the margin of the rule; a promotion needs the
-            steward's, with as many feedbacks as the rule asks for.
-        waits_for: Why the rule decides nothing yet, or what it is about to do.
-    """
-
-    model: str
-    feedbacks: int
-    difference: float
-    lower: float
-    upper: float
-    source: Literal["steward", "totals"]
+    drift: DriftEvent | None = None
     since_s: float | None = None
-    automatic: bool = False
-    scores: int = 0
-    waiting: int = 0
-    from_s: int | None = None
-    upto_s: int | None = None
-    verdict: Literal["better", "not worse", "worse", "undecided"] = "undecided"
+    verdict: Verdict | None = None
     waits_for: str = ""
-    loss: Loss | None = None
-    answers: Loss | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeStatus:
-    """A change, without the manifests: the control topic has those."""
-
-    revision: int
-    at_s: float
-    by: str
-    command: str
-    model: str | None = None
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,10 +118,7 @@ class ApplicationStatus:
         is_estimate: Whether these are of a sample of the records.
         stages: Where that latency comes from: `wait` for the decision, `models`; and `record`, after it.
         versions: Live ones first, then trials, then what is retired.
-        contexts: How many contexts have weights of their own; None: not read.
-        contexts_whole: Whether these are all of them; false where older ones were not read.
-        context: The context whose weights and losses these are; None: of queries without one.
-        changes: The last ones, the newest first.
+        changes: The last ones, the newest first, without their manifests.
     """
 
     name: str
@@ -201,11 +134,12 @@ class ApplicationStatus:
     latency: Latency | None = None
     stages: Mapping[str, Latency] = field(default_factory=dict)
     versions: tuple[VersionStatus, ...] = ()
-    trials: tuple[TrialStatus, ...] = ()
-    contexts: int | None = None
-    contexts_whole: bool = True
-    context: str | None = None
-    changes: tuple[ChangeStatus, ...] = ()
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def trials(self) -> tuple[VersionStatus, ...]:
+        """The versions on trial."""
+        return tuple(one for one in self.versions if one.stage in {"canary", "shadow"})
 
     @property
     def queries_per_s(self) -> float:

@@ -27,7 +27,6 @@ from clipper_agents.status.model import (
     Latency,
     ModelStatus,
     Status,
-    TrialStatus,
     VersionStatus,
     WaitingRecords,
 )
@@ -285,7 +284,7 @@ def application_problems(application: ApplicationStatus, now_s: float) -> list[S
 def _of_applications(applications: Mapping[str, ApplicationStatus], now_s: float) -> Iterator[StatusProblem]:
     for name, each in applications.items():
         yield from _of_answers(name, each)
-        yield from _of_drift(name, each)
+        yield from _of_drift(name, each, now_s)
     for name, each in applications.items():
         yield from _of_trials(name, each, now_s)
 
@@ -332,9 +331,9 @@ def _of_answers(name: str, application: ApplicationStatus) -> Iterator[StatusPro
         yield StatusProblem(cause, "one caller in a hundred waits too long", _slowness(name, application), name)
 
 
-def _of_drift(name: str, application: ApplicationStatus) -> Iterator[StatusProblem]:
+def _of_drift(name: str, application: ApplicationStatus, now_s: float) -> Iterator[StatusProblem]:
     for version in application.versions:
-        if (drift := version.drift) is not None and drift.ago_s < DRIFTED_S:
+        if (drift := version.drift) is not None and now_s - drift.at_ms / 1000 < DRIFTED_S:
             risen = f"has risen from {drift.loss_before:.3f} to {drift.loss_after:.3f} within the last hour"
             remedy = f"`clipper-stream application history {name}` has what changed: put a newer one on trial, or"
             cause = f"the loss of model {version.model} {risen}"
@@ -375,9 +374,9 @@ def _slowness(name: str, application: ApplicationStatus) -> str:
 
 
 def _of_trials(name: str, application: ApplicationStatus, now_s: float) -> Iterator[StatusProblem]:
-    asked = {version.model: version.queries for version in application.versions}
     for trial in application.trials:
-        if not trial.feedbacks and _long_enough(trial, asked.get(trial.model, 0), now_s):
+        feedbacks = trial.loss is not None if trial.compared is None else trial.compared.feedbacks
+        if not feedbacks and _long_enough(trial, now_s):
             since = f"for {(now_s - trial.since_s) / 60:.0f} min" if trial.since_s is not None else "so far"
             abort = f"`clipper-stream model abort {trial.model} -a {name}`"
             remedy = f"send labels with the ids of its queries, or end it by {abort}"
@@ -385,5 +384,5 @@ def _of_trials(name: str, application: ApplicationStatus, now_s: float) -> Itera
             yield StatusProblem(cause, "nothing can be decided", remedy, name, trial.model, "abort")
 
 
-def _long_enough(trial: TrialStatus, asked: int, now_s: float) -> bool:
-    return asked >= LEAST_ASKED if trial.since_s is None else now_s - trial.since_s >= QUIET_S
+def _long_enough(trial: VersionStatus, now_s: float) -> bool:
+    return trial.queries >= LEAST_ASKED if trial.since_s is None else now_s - trial.since_s >= QUIET_S

@@ -25,8 +25,8 @@ from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.reader import FOLLOW_WAIT_S, NO_END, LogReader, Range, Record, open_reader
 from clipper_agents.kafka.retry import RetryPolicy
 from clipper_stream.client.access import failure
+from clipper_stream.client.client_records import partition_for
 from clipper_stream.client.errors import AccessRefused
-from clipper_stream.client.keys import partition_for
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import UndecodableRecord

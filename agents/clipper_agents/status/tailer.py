@@ -35,8 +35,9 @@ CATCH_UP_S = 10.0
 """For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
 LAST_RECORDS = 5_000
 """Of each partition of a log that are read back at first: a second's worth where there are so many."""
-LAST_ROWS = 5_000
-"""Of each partition of the selection changelog, which may be gigabytes long between two compactions."""
+LAST_ROWS = 1_000
+"""Of each partition of the selection changelog, which may be gigabytes long between two compactions: each step of a
+router ends with a note of the topics' ids."""
 SAMPLE_EVERY_S = 0.5
 """Apart are two readings of a sample: figures are complete up to the one before."""
 SAMPLE_FETCH_BYTES = 32 << 10
@@ -46,9 +47,9 @@ SAMPLE_FETCH_BYTES = 32 << 10
 class DeploymentTailer:
     """Follows the topics of a deployment. An asynchronous context manager: it connects, and closes.
 
-    For the totals of a `context` the changelog is read whole; without `contexts` it is not read at all. With
-    `sample_per_s` so many records a second are read of each log at most, and what they tell is scaled up; so many are
-    read of the totals too, of which the last ones may be missing when many end at once.
+    Without `topic_ids` the changelog of the totals, which has them, is not read. With `sample_per_s` so many records a
+    second are read of each log at most, and what they tell is scaled up; so many are read of the totals too, of which
+    the last ones may be missing when many end at once.
 
     Attributes:
         facts: What is declared, changed and learned.
@@ -61,13 +62,11 @@ class DeploymentTailer:
         connection: KafkaConnection,
         catalogue: Catalogue,
         *,
-        context: str | None = None,
-        contexts: bool = True,
+        topic_ids: bool = True,
         last_records: int = LAST_RECORDS,
-        last_rows: int = LAST_ROWS,
         sample_per_s: int | None = None,
     ) -> None:
-        self.facts, self.recent = DeploymentView(contexts_read=contexts or context is not None), TrafficWindow()
+        self.facts, self.recent = DeploymentView(), TrafficWindow()
         self._connection, self._catalogue = connection, catalogue
         self._sample_per_s, self._sampled_s = sample_per_s, 0.0
         self._sampler: LogSampler | None = None
@@ -85,9 +84,9 @@ class DeploymentTailer:
             catalogue.hosts: lambda one, at_s, *_: facts.host(one.key, one.value, one.headers, at_s),
             catalogue.comparisons: lambda one, at_s, *_: facts.comparison(one.key, one.value, one.headers, at_s),
             catalogue.selection: lambda one, *_: facts.totals(one.key, one.value),
-            catalogue.selection_changelog: lambda one, *_: facts.context(one.key, one.value),
         }
-        self._context, self._last_rows = context, last_rows
+        if topic_ids:
+            self._folds[catalogue.selection_changelog] = lambda one, *_: facts.changelog(one.key, one.value)
         self._last_records = min(last_records, sample_per_s or last_records)
         self.refused: set[str] = set()
         self._cut: set[TopicPartition] = set()
@@ -120,7 +119,7 @@ class DeploymentTailer:
 
         `existing` are partitions that can be read; those of other topics are left alone.
         """
-        found = [tp for tp in existing if tp.topic in self._topics()]
+        found = [tp for tp in existing if tp.topic in self._folds]
         async with translated_errors(self._connection):
             there = await self._reader.ranges(found)
             starts = await self._starts(there, time.time())
@@ -140,7 +139,7 @@ class DeploymentTailer:
         try:
             fetched = await self._fetched(within_s)
         except TopicAuthorizationFailedError as error:
-            await self._without({str(topic) for topic in error.args} & self._topics())
+            await self._without({str(topic) for topic in error.args} & self._folds.keys())
             return
         except KafkaError as error:
             raise await unreachable(self._connection, error) from error
@@ -166,16 +165,11 @@ class DeploymentTailer:
         return found
 
     # --- where to begin ---------------------------------------------------------------------------------------------
-    def _topics(self) -> set[str]:
-        left_out = set() if self.facts.contexts_read else {self._catalogue.selection_changelog}
-        return self._folds.keys() - left_out
-
     async def _starts(self, there: Mapping[TopicPartition, Range], now_s: float) -> dict[TopicPartition, int]:
         logs = [tp for tp in there if tp.topic in self._logs]
         timed = await self._offsets_at(logs, now_s - LONGEST_S)
         compared = [tp for tp in there if tp.topic == self._catalogue.comparisons]
         fresh = await self._offsets_at(compared, now_s - COMPARED_WITHIN_S)
-        changelog = None if self._context is not None else self._catalogue.selection_changelog
         starts: dict[TopicPartition, int] = {}
         for tp, (oldest, end) in there.items():
             starts[tp] = fresh.get(tp, end) if tp in compared else oldest
@@ -184,8 +178,8 @@ class DeploymentTailer:
                 starts[tp] = max(first, end - self._last_records)
                 if starts[tp] > first:
                     self._cut.add(tp)
-            elif tp.topic == changelog and end - self._last_rows > oldest:
-                starts[tp], self.facts.contexts_whole = end - self._last_rows, False
+            elif tp.topic == self._catalogue.selection_changelog:
+                starts[tp] = max(oldest, end - LAST_ROWS)
         return starts
 
     async def _offsets_at(self, partitions: Iterable[TopicPartition], at_s: float) -> dict[TopicPartition, int]:

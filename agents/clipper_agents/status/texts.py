@@ -1,8 +1,9 @@
 """Times, evidence and values of records as people read them, on a terminal and in the console."""
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from clipper_stream.errors import plain
 
 if TYPE_CHECKING:
     from clipper_topics.change import Change
@@ -10,7 +11,6 @@ if TYPE_CHECKING:
 DAY_S = 86_400
 SHOWN_BYTES = 4_096
 """Of a value: a screen or two."""
-_BYTES_A_LINE = 16
 NUMBER_DIGITS = 2
 TOLD_ELSEWHERE = {
     *("feedbacks", "scores", "waiting", "since_s", "upto_s"),
@@ -46,18 +46,6 @@ def span(from_s: float, upto_s: float) -> str:
     """
     said = clock if upto_s - from_s < DAY_S else instant
     return f"{said(from_s)} to {said(upto_s)}"
-
-
-def ago(seconds: float) -> str:
-    """Return how long ago, in the unit that fits.
-
-    >>> ago(7.0), ago(750.0), ago(7_300.0), ago(200_000.0)
-    ('7 s ago', '12 min ago', '2 h ago', '2 d ago')
-    """
-    for unit, size_s in (("d", DAY_S), ("h", 3_600), ("min", 60)):
-        if seconds >= size_s:
-            return f"{seconds // size_s:.0f} {unit} ago"
-    return f"{max(0.0, seconds):.0f} s ago"
 
 
 def numbers_of(change: "Change") -> str:
@@ -110,37 +98,13 @@ def when(at_ms: int) -> str:
         return f"{at_ms} ms"
 
 
-def value_lines(value: bytes | None, most_bytes: int = SHOWN_BYTES) -> list[str]:
-    """A value as JSON or text where it is some, else as a hex dump; the first `most_bytes` of it.
+def value_text(value: bytes | None) -> str:
+    r"""The beginning of a record's value as text, with what is no UTF-8, or not printable, escaped.
 
-    >>> value_lines(b'{"a": 1}'), value_lines(None)
-    (['{', '  "a": 1', '}'], ['(null)'])
+    >>> print(value_text(b'{"a": 1}'), value_text(b"\xff\x00"), value_text(None))
+    {"a": 1} \xff\x00 (null)
     """
     if value is None:
-        return ["(null)"]
-    lines = _text_lines(value[:most_bytes], whole=len(value) <= most_bytes) or _hex_lines(value[:most_bytes])
-    rest = len(value) - most_bytes
-    return [*lines, f"... and {rest} bytes more"] if rest > 0 else lines
-
-
-def _text_lines(value: bytes, *, whole: bool) -> list[str] | None:
-    try:
-        text = value.decode("utf-8", "strict" if whole else "ignore")
-    except UnicodeDecodeError:
-        return None
-    if whole:
-        try:
-            return json.dumps(json.loads(text), indent=2, ensure_ascii=True).splitlines()
-        except (ValueError, RecursionError):
-            pass
-    lines = text.splitlines()
-    return lines if all(line.replace("\t", " ").isprintable() for line in lines) else None
-
-
-def _hex_lines(value: bytes) -> list[str]:
-    return [
-        f"{start:08x}  {row.hex(' '):<{3 * _BYTES_A_LINE - 1}}  "
-        + "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)  # noqa: PLR2004 (printable ASCII)
-        for start in range(0, len(value), _BYTES_A_LINE)
-        for row in (value[start : start + _BYTES_A_LINE],)
-    ]
+        return "(null)"
+    text = "\n".join(map(plain, value[:SHOWN_BYTES].decode("utf-8", "backslashreplace").split("\n")))
+    return f"{text}\n... and {rest} bytes more" if (rest := len(value) - SHOWN_BYTES) > 0 else text

@@ -2,7 +2,7 @@
 
     DecisionColumns, target --> [choices] --> [an estimator] --> [block sums] --> [bootstrap] --> Estimate
           |                        ^  ^
-          +--> [outcome] predicted-+  +-- weights of [censored_feedback]
+          +--> [outcome] predicted-+
           +--> [support] what the log cannot say about the candidate
 
 Everything is a sum over decisions, so chunks of a log are estimated one by one and their sums merged. The chunks have

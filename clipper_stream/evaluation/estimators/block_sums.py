@@ -100,7 +100,7 @@ class BlockSums(AdditiveSums):
     """Sums over n decisions, by block.
 
     Attributes:
-        blocks: Sums of base, share, numerator and denominator of each block, (BLOCKS, 4).
+        blocks: Sums of base, decisions, numerator and denominator of each block, (BLOCKS, 4).
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, section 8.3 (units larger than a row).
     """
@@ -113,18 +113,13 @@ class BlockSums(AdditiveSums):
         return cls(decisions=0, blocks=np.zeros((BLOCKS, 4)))
 
     @classmethod
-    def of(cls, terms: Terms, block: Blocks, share: Floats | None = None) -> Self:
-
-        def shared(part: Floats | None) -> Floats | None:
-            return part if part is None or share is None else part * share
-
-        base, numerator, denominator = shared(terms.base), shared(terms.numerator), shared(terms.denominator)
-        shares, nothing = summed(share, block, BLOCKS), np.zeros(BLOCKS)
+    def of(cls, terms: Terms, block: Blocks) -> Self:
+        counts, nothing = summed(None, block, BLOCKS), np.zeros(BLOCKS)
         columns = (
-            nothing if base is None else summed(base, block, BLOCKS),
-            shares,
-            nothing if numerator is None else summed(numerator, block, BLOCKS),
-            shares if denominator is None else summed(denominator, block, BLOCKS),
+            nothing if terms.base is None else summed(terms.base, block, BLOCKS),
+            counts,
+            nothing if terms.numerator is None else summed(terms.numerator, block, BLOCKS),
+            counts if terms.denominator is None else summed(terms.denominator, block, BLOCKS),
         )
         return cls(decisions=len(block), blocks=np.column_stack(columns))
 
@@ -139,9 +134,9 @@ class BlockSums(AdditiveSums):
 
         Source: Efron, "The jackknife, the bootstrap and other resampling plans", 1982, section 6.2.
         """
-        base, share, numerator, denominator = self.blocks.sum(axis=0)
+        base, count, numerator, denominator = self.blocks.sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            of_base = (self.blocks[:, 0] - base / share * self.blocks[:, 1]) / share
+            of_base = (self.blocks[:, 0] - base / count * self.blocks[:, 1]) / count
             quotient = (self.blocks[:, 2] - numerator / denominator * self.blocks[:, 3]) / denominator
         return np.asarray(of_base + quotient)
 
@@ -153,6 +148,6 @@ class BlockSums(AdditiveSums):
 
 
 def value_of(sums: Floats) -> Floats:
-    """Values of sums whose last axis is base, share, numerator, denominator; NaN where a divisor is 0."""
+    """Values of sums whose last axis is base, decisions, numerator, denominator; NaN where a divisor is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(sums[..., 0] / sums[..., 1] + sums[..., 2] / sums[..., 3])

@@ -29,7 +29,6 @@ class Choices:
         target: Probability that the candidate serves this column alone, rows summing to 1; pi, (n, K).
         predicted: Predicted loss; q, (n, K). None where no estimator that is used predicts.
         answer_loss: Loss of the answer that was given; NaN where it is not known, (n,).
-        share: How much each decision counts, against censoring; None is equally, (n,).
         block: Block of each decision, in [0, BLOCKS), (n,).
         context: Index into the contexts of the log, (n,).
 
@@ -42,7 +41,6 @@ class Choices:
     target: Floats
     predicted: Floats | None
     answer_loss: Floats
-    share: Floats | None
     block: Blocks
     context: Codes
 
@@ -66,7 +64,7 @@ class Choices:
         return self.predicted
 
 
-def choices_of(columns: DecisionColumns, target: Floats, censoring: Floats | None = None) -> Choices:
+def choices_of(columns: DecisionColumns, target: Floats) -> Choices:
     """Return the decisions with feedback as matrices."""
     if target.shape != columns.loss.shape:
         raise InvalidSetting(
@@ -83,7 +81,6 @@ def choices_of(columns: DecisionColumns, target: Floats, censoring: Floats | Non
         target=_of_rows(target, kept),
         predicted=None,
         answer_loss=columns.answer_loss if kept is None else columns.answer_loss[kept],
-        share=censoring if kept is None or censoring is None else censoring[kept],
         block=blocks_of(columns) if kept is None else blocks_of(columns)[kept],
         context=columns.context if kept is None else columns.context[kept],
     )

@@ -36,7 +36,7 @@ class Estimator:
     covers: bool = True
 
     def sums(self, choices: Choices) -> BlockSums:
-        return BlockSums.of(self.terms(choices), choices.block, choices.share)
+        return BlockSums.of(self.terms(choices), choices.block)
 
 
 def on_policy(choices: Choices) -> Terms:

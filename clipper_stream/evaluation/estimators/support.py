@@ -74,7 +74,6 @@ class SupportSums(ChoiceSums):
     Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.3 (diagnostics of weights).
     """
 
-    shares: float
     importance: float
     squares: float
     fourths: float
@@ -83,12 +82,10 @@ class SupportSums(ChoiceSums):
 
     @classmethod
     def of(cls, choices: Choices, contexts: int) -> Self:
-        share = np.ones(len(choices)) if choices.share is None else choices.share
-        counts = choices.importance * share
-        away, squares = counts - share, counts * counts
+        counts = choices.importance
+        away, squares = counts - 1.0, counts * counts
         return cls(
             decisions=len(choices),
-            shares=float(share.sum()),
             importance=float(counts.sum()),
             squares=float(squares.sum()),
             fourths=float(squares @ squares),
@@ -117,7 +114,7 @@ class SupportSums(ChoiceSums):
     @property
     def mean_importance(self) -> float:
         """1 where the log supports all of the candidate, and its propensities are true."""
-        return self.importance / self.shares if self.shares else 0.0
+        return self.importance / self.decisions if self.decisions else 0.0
 
     @property
     def largest_share(self) -> float:
@@ -152,7 +149,7 @@ class SupportSums(ChoiceSums):
 
     @property
     def _doubtful(self) -> str:
-        doubts = abs(self.importance - self.shares) / math.sqrt(self.distances) if self.distances else 0.0
+        doubts = abs(self.importance - self.decisions) / math.sqrt(self.distances) if self.distances else 0.0
         if doubts <= _DOUBTS:
             return ""
         return (

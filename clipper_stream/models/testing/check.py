@@ -1,10 +1,8 @@
-"""Checks a model by all laws and measures it; the function that a test calls."""
+"""Checks a model by all laws; the function that a test calls."""
 
 import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -12,16 +10,13 @@ import numpy as np
 from clipper_stream.errors import ClipperError, InvalidSetting
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.registry import file_digest, load_model
-from clipper_stream.models.runner import explain, predict_rows
+from clipper_stream.models.runner import explain, warm_up
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.testing.laws import LAWS, Broken, NotSeen, Subject
-from clipper_stream.models.warm_up import warm_up
 from clipper_stream.query.inputs import RowSpec, to_matrix
 
 _LOADS = "it_loads"
 _LEAST_ROWS = 2
-_TRIES = 7
-"""A size is tried so often; the median stands for it, as one of them may have been disturbed."""
 _WORDS = ("a", "good", "day", "", "\u4f60\u597d", "caf\u00e9", "the quick brown fox", "x" * 300)
 
 
@@ -32,29 +27,13 @@ class Finding:
     law: str
     state: Literal["kept", "broken", "unknown"]
     found: str
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchLatency:
-    """Latency of batches of so many rows: the median and the longest of the tries, in milliseconds."""
-
-    rows: int
-    median_ms: float
-    worst_ms: float
-
-    @property
-    def rows_per_s(self) -> float:
-        """Rows a second, by the median."""
-        return 1000 * self.rows / self.median_ms if self.median_ms else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that was found about a model: a finding a law, and latencies of rising sizes, none of one not loaded."""
+    """All that was found about a model, a finding a law."""
 
     findings: tuple[Finding, ...]
-    latencies: tuple[BatchLatency, ...] = ()
 
     @property
     def broken(self) -> list[Finding]:
@@ -72,11 +51,8 @@ def check_model(
     sha256: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     files: FileRules = STRICT,
-    bad_rows: Sequence[Any] = (),
     deterministic: bool = True,
     tolerance: float = 1e-5,
-    max_rows: int = 1024,
-    budget_s: float = 2.0,
 ) -> Report:
     """Everything that can be found out about a model before it is deployed.
 
@@ -89,13 +65,10 @@ def check_model(
         sha256: Of the URI's file; None: whatever it has.
         parameters: Of the URI, as in a manifest.
         files: Of the URI, as the operator's configuration says: whether it may be unpickled, and where it is kept.
-        bad_rows: Rows that fit the spec and that the model should refuse.
         deterministic: As in a manifest: whether the same row has the same output.
         tolerance: By which two numbers may differ and be the same, relative: sums differ with the batch.
-        max_rows: The largest batch that is measured.
-        budget_s: No larger batch is measured after so many seconds.
 
-    >>> report = check_model("clipper_agents.examples.models:sum_of_row", [[1, 2], [3, 4]], shape=[2], budget_s=0.0)
+    >>> report = check_model("clipper_agents.examples.models:sum_of_row", [[1, 2], [3, 4]], shape=[2])
     >>> report.broken, len(report.findings)
     ([], 9)
 
@@ -116,21 +89,19 @@ def check_model(
             model = load_model(**source)
         warm_up(model, rows[:1].copy())
     except ClipperError as error:
-        found, _, todo = str(error).rpartition("; ")
-        not_loaded = Finding(law=_LOADS, state="broken", found=found or todo, advice=todo if found else "")
+        not_loaded = Finding(law=_LOADS, state="broken", found=str(error))
         unseen = (Finding(law=name, state="unknown", found="the model was not loaded") for name in LAWS)
         return Report(findings=(not_loaded, *unseen))
     subject = Subject(
         model=model,
         rows=rows,
         spec=spec,
-        bad_rows=to_matrix(spec, list(bad_rows)) if len(bad_rows) else [],
         source=source,
         deterministic=deterministic,
         tolerance=tolerance,
     )
     findings = (Finding(law=_LOADS, state="kept", found="loaded and warm"), *(_look(subject, name) for name in LAWS))
-    return Report(findings=findings, latencies=measure(model, rows, max_rows, budget_s))
+    return Report(findings=findings)
 
 
 def assert_model(model: Model | str, samples: Sequence[Any] | Rows | None = None, **how: Any) -> None:
@@ -139,8 +110,8 @@ def assert_model(model: Model | str, samples: Sequence[Any] | Rows | None = None
     Raises:
         AssertionError: with each broken law, what was found and what to do.
     """
-    if broken := check_model(model, samples, **{"budget_s": 0.0, "max_rows": 1, **how}).broken:
-        lines = [f"- {each.law}: {'; '.join(filter(None, (each.found, each.advice)))}" for each in broken]
+    if broken := check_model(model, samples, **how).broken:
+        lines = [f"- {each.law}: {each.found}" for each in broken]
         raise AssertionError("\n".join([f"the model breaks {len(broken)} laws:", *lines]))
 
 
@@ -148,11 +119,11 @@ def _look(subject: Subject, name: str) -> Finding:
     try:
         return Finding(law=name, state="kept", found=LAWS[name](subject))
     except Broken as broken:
-        return Finding(law=name, state="broken", found=str(broken), advice=broken.advice)
+        return Finding(law=name, state="broken", found=str(broken))
     except NotSeen as reason:
         return Finding(law=name, state="unknown", found=str(reason))
     except BaseException as error:  # noqa: BLE001 - whatever a model raises where a law asks it itself
-        return Finding(law=name, state="broken", found=explain(error), advice="correct the model: it raised")
+        return Finding(law=name, state="broken", found=f"{explain(error)}; correct the model: it raised")
 
 
 def random_rows(spec: RowSpec, count: int = 16) -> Rows:
@@ -176,22 +147,3 @@ def random_rows(spec: RowSpec, count: int = 16) -> Rows:
     if spec.dtype.startswith("float"):
         return rng.normal(size=size).astype(spec.dtype)
     return rng.integers(0, 256, size).astype(spec.dtype)
-
-
-def measure(
-    model: Model, rows: Rows, max_rows: int, budget_s: float, timer: Callable[[], float] = time.perf_counter
-) -> tuple[BatchLatency, ...]:
-    """Latencies of batches of 1, 2, 4, ... rows: up to `max_rows`, but no further size once `budget_s` is spent."""
-    found: list[BatchLatency] = []
-    began_s, size = timer(), 1
-    while not found or (found[-1].rows < max_rows and timer() - began_s <= budget_s):
-        order = [index % len(rows) for index in range(min(size, max_rows))]
-        batch = rows[order] if isinstance(rows, np.ndarray) else [rows[index] for index in order]
-        taken_s = []
-        for _ in range(_TRIES):
-            since_s = timer()
-            predict_rows(model, batch)
-            taken_s.append(timer() - since_s)
-        found.append(BatchLatency(rows=len(order), median_ms=1000 * median(taken_s), worst_ms=1000 * max(taken_s)))
-        size *= 2
-    return tuple(found)

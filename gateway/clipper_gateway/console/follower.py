@@ -73,7 +73,7 @@ class LiveView:
         history: SeriesHistory,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.facts, self.recent, self.history = DeploymentView(contexts_read=False), TrafficWindow(), history
+        self.facts, self.recent, self.history = DeploymentView(), TrafficWindow(), history
         self.at_s, self.is_read, self.tick, self.stale_reason = 0.0, False, 0, READING
         self._kafka, self._catalogue, self._clock = kafka, catalogue, clock
         self._ticked, self._is_ending = asyncio.Event(), False
@@ -207,7 +207,7 @@ class LiveView:
         kafka, catalogue = self._kafka, self._catalogue
         partitions = await readable_partitions(kafka, catalogue)
         checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
-        async with DeploymentTailer(kafka, catalogue, contexts=False, sample_per_s=SAMPLE_PER_S) as tailer:
+        async with DeploymentTailer(kafka, catalogue, topic_ids=False, sample_per_s=SAMPLE_PER_S) as tailer:
             self._left_out = await tailer.catch_up(partitions), tailer.refused
             self.facts, self.recent = tailer.facts, tailer.recent
             self.stale_reason, self.at_s = "", self._clock()

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from clipper_agents.status.model import ApplicationStatus, Difference, Latency, Loss, ModelStatus
+from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus
 from clipper_topics.prediction import REASONS
 
 logger = logging.getLogger(__name__)
@@ -191,7 +191,10 @@ def point_of(status: ApplicationStatus) -> Point:
         alone = {"weight": one.weight, "share": one.share, "cache_hit_ratio": one.cache_hit_ratio}
         alone |= {"batch_limit": model.batch_limit, "batch_p99_ms": model.batches.p99_ms if model.batches else None}
         known = {name: value for name, value in alone.items() if value is not None}
-        intervals = _interval("loss", one.loss) | _interval("difference", one.difference)
+        loss, of = one.loss, one.compared
+        intervals = {} if loss is None else _interval("loss", loss.mean, loss.lower, loss.upper)
+        if of is not None and of.difference is not None:
+            intervals |= _interval("difference", of.difference, of.lower, of.upper)
         point[one.model] = known | _latency(one.latency) | intervals
     return point
 
@@ -200,9 +203,8 @@ def _latency(found: Latency | None) -> dict[str, float]:
     return {} if found is None else {"p50_ms": found.p50_ms, "p99_ms": found.p99_ms}
 
 
-def _interval(name: str, found: Loss | Difference | None) -> dict[str, float]:
-    ends = {} if found is None else {f"{name}_lower": found.lower, f"{name}_upper": found.upper}
-    return {} if found is None else {name: found.mean, **ends}
+def _interval(name: str, value: float, lower: float, upper: float) -> dict[str, float]:
+    return {name: value, f"{name}_lower": lower, f"{name}_upper": upper}
 
 
 def _mean(points: list[Point]) -> Point:

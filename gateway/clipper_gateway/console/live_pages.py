@@ -178,7 +178,6 @@ def trial(view: LiveView, request: PageRequest) -> Page:
             if one.model == ref
         },
         "rule": manifest.rollout,
-        "evidence": next((one for one in status.trials if one.model == ref), None),
         "version": next((one for one in status.versions if one.model == ref), None),
         "decided": decided[:CHANGES],
         "marks": _marks(view, name),

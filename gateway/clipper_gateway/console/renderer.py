@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from clipper_agents.status.texts import numbers_of, span, value_lines, when
+from clipper_agents.status.texts import numbers_of, span, value_text, when
 from clipper_gateway.console.page import Page
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -116,6 +116,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "diff_kind": lambda line: {"+": "add", "-": "del"}.get(line[:1], ""),
     "json": as_json,
     "output": lambda said: as_json(said.outputs if said.output is msgspec.UNSET else said.output),
-    "bytes": lambda value: "\n".join(value_lines(value)),
+    "bytes": value_text,
     "evidence": numbers_of,
 }

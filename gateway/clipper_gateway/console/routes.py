@@ -29,8 +29,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route
 
 from clipper_agents.control.errors import StaleRevision
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import GatewaySection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_gateway.access import Access
 from clipper_gateway.callers import Caller
 from clipper_gateway.console.actions import MOST_LETTERS, ActionForm, ActionPreview, Actions

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clipper_agents.broker.errors import BrokerNotStarted
+from clipper_agents.broker.data_dir import BrokerNotStarted
 from clipper_agents.broker.runtime import KAFKA_VERSION, KafkaRuntime, find_java, kafka_jars
 from clipper_stream.models.fetch import default_cache_dir
 

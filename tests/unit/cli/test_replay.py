@@ -7,8 +7,8 @@ from builders.evaluation import candidate, evaluation
 from builders.known_truth import log_of
 
 from clipper_agents.cli.evaluation_view import as_json, show_evaluation
+from clipper_agents.cli.replay import print_verification
 from clipper_agents.cli.replay_produce import lines_of
-from clipper_agents.cli.replay_verify import print_verification
 from clipper_agents.cli.terminal import console
 from clipper_agents.replay.rerun import RerunSummary
 from clipper_agents.replay.verdicts import PartitionVerdict, RowMismatch, ShownRow, Verification, shown_row

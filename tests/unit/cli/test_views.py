@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from textwrap import indent
 
+import msgspec
 import pytest
-from builders.status import CLUSTER, NOW_S, digits
+from builders.status import CLUSTER, NOW_S, compared, digits
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 
@@ -19,12 +20,10 @@ from clipper_agents.status.model import (
     ClusterStatus,
     GroupStatus,
     Latency,
-    Loss,
     MemberStatus,
     ModelStatus,
     Status,
     TopicStatus,
-    TrialStatus,
     VersionStatus,
 )
 from clipper_agents.status.processes import ServedMetrics
@@ -99,7 +98,6 @@ def test_the_reference_names_every_key_of_the_status_as_json() -> None:
         (ApplicationStatus, "each of `applications`, by name", set()),
         (VersionStatus, "each of its `versions`", set()),
         (ModelStatus, "each of `models`, and `declared` of a version", set()),
-        (TrialStatus, "each of its `trials`", set()),
     ):
         (told,) = re.findall(rf"^- {re.escape(what)}: ([^.]*)\.$", REFERENCE, re.MULTILINE)
         assert set(re.findall("`([a-z0-9_]+)`", told)) == {one.name for one in fields(record)} | more, what
@@ -111,40 +109,34 @@ def test_with_the_longest_names_nothing_is_lost_or_over_100_columns_wide() -> No
     version = VersionStatus(
         model=ref, stage="canary", declared_share=0.025, weight=0.0049, share=1.0, loss=STATUS.versions[0].loss,
         latency=latency, declared=ModelStatus(ref=ref, hosts=256, replicas=256, batch_limit=65536, lag=1234567),
+        waits_for="you " * 40,
     )  # fmt: skip
-    trial = TrialStatus(model=ref, feedbacks=0, difference=0, lower=-1, upper=1, source="totals", waits_for="you " * 40)
-    found = shown(*application_parts("a" * 64, replace(STATUS, versions=(version,), trials=(trial,))))
+    found = shown(*application_parts("a" * 64, replace(STATUS, versions=(version,))))
     assert max(map(cell_len, found.splitlines())) <= COLUMNS
     assert [text for text in ("256/256", "1234567", "0.5 %") if text not in found] == []
     assert ref in "".join(line[:20].split(" ")[0] for line in found.splitlines()[3:])
 
 
 def test_a_trial_says_by_which_queries_it_is_compared() -> None:
-    told = TrialStatus(
-        model="rf:2", feedbacks=9, difference=-0.122, lower=-0.2, upper=0.01, source="steward", scores=80, waiting=3,
-        from_s=1_700_000_000, upto_s=1_700_000_060, waits_for="it may lose 0.0100 more than the answers",
-        loss=Loss(count=61, mean=0.0, lower=0.0, upper=0.1), answers=Loss(count=61, mean=0.122, lower=0.1, upper=0.2),
+    of = compared(
+        "rf:2", feedbacks=9, difference=-0.122, lower=-0.2, upper=0.01, since_s=1_700_000_000, upto_s=1_700_000_060,
+        trial_loss=0.0, trial_feedbacks=61, answer_loss=0.122, answer_feedbacks=61,
     )  # fmt: skip
+    waits_for = "it may lose 0.0100 more than the answers"
+    told = VersionStatus(model="rf:2", stage="canary", compared=of, waits_for=waits_for)
     assert trial_line(told) == (
         "trial rf:2: loss 0.000 of 61 feedbacks, models 0.122 of 61: -0.122; in [-0.200 +0.010] for all 80 queries "
         "(3 wait for feedback) from 22:13:20Z to 22:14:20Z; waits: it may lose 0.0100 more than the answers"
     )
-    unheard = trial_line(replace(told, loss=None, upto_s=1_700_100_000))
+    later = {"trial_loss": None, "trial_feedbacks": 0, "difference": None, "upto_s": 1_700_100_000}
+    unheard = trial_line(replace(told, compared=msgspec.structs.replace(of, **later)))
     assert "loss - of 0 feedbacks, models 0.122 of 61; in [" in unheard
     assert "from 2023-11-14T22:13:20Z to 2023-11-16T02:00:00Z" in unheard
+    assert trial_line(replace(told, compared=None)) == f"trial rf:2 waits: {waits_for}"
 
 
-@pytest.mark.parametrize(
-    ("status", "said"),
-    [
-        (replace(STATUS, contexts=12, contexts_whole=False), "contexts with weights of their own: at least 12\n"),
-        (replace(STATUS, contexts=12), "contexts with weights of their own: 12\n"),
-        (replace(STATUS, context="ada"), "revision 4, context ada\n"),
-        (digits(), "last 10 s: 10.0 queries/s;"),
-    ],
-)
-def test_an_application_says_of_which_contexts_and_seconds_it_is(status: ApplicationStatus, said: str) -> None:
-    assert said in shown(*application_parts("digits", status))
+def test_an_application_says_of_which_seconds_it_is() -> None:
+    assert "last 10 s: 10.0 queries/s;" in shown(*application_parts("digits", digits()))
 
 
 def test_one_application_can_be_shown_alone_and_a_name_that_is_not_declared_is_told(capsys) -> None:

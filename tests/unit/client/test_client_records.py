@@ -7,8 +7,7 @@ from msgspec import structs
 from clipper_stream import http
 from clipper_stream.answers import answer_of
 from clipper_stream.client import Client, InvalidFeedback, InvalidQuery, errors
-from clipper_stream.client.client_records import prepare_feedback, prepare_query
-from clipper_stream.client.keys import partition_for
+from clipper_stream.client.client_records import partition_for, prepare_feedback, prepare_query
 from clipper_stream.errors import ClipperError, InvalidSetting, RequestError, SetupError
 from clipper_topics import codec
 from clipper_topics.prediction import ModelAnswer, Prediction

@@ -8,8 +8,8 @@ from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipper_stream.client.client_records import partition_for, plain, query_key
 from clipper_stream.client.errors import InvalidQuery
-from clipper_stream.client.keys import partition_for, plain, query_key
 from clipper_topics.query import Query
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)

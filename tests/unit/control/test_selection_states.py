@@ -27,7 +27,6 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.control.writer import check_seen, interrupted
 from clipper_agents.replay.evaluate import states_of
 from clipper_agents.replay.refold import SelectionTable
-from clipper_agents.status.deployment_view import DeploymentView
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 from clipper_topics.errors import UnknownRowVersion
 from clipper_topics.manifests import ApplicationManifest
@@ -58,12 +57,9 @@ def test_of_the_rows_with_one_key_every_reader_takes_the_last():
     totals = {"svm:1": (2.0, 0.0, 0.0, 0.0)}
     rest = [record(RowKey("", None, 0), 5), record(RowKey("other", None, 0), 5), kafka_record(0, b"no row", b"no key")]
     assert kept_rows([*log, *rest], ["digits"])["digits"] == [SavedRow(partition=0, context="ada", totals=totals)]
-    table, shown = SelectionTable(0), DeploymentView()
+    table = SelectionTable(0)
     table.take(log)
-    for one in log:
-        shown.context(one.key, one.value)
     assert table.rows["digits", "ada"].totals[0].count == 2.0
-    assert shown.state("digits", "ada").of("svm:1").count == 2.0
     with pytest.raises(UnknownRowVersion):
         kept_rows([*log, record(key, 9, version=ROW_VERSION + 1)], ["digits"])
 

@@ -133,11 +133,3 @@ def test_a_candidate_of_models_that_were_never_asked_is_unknown_and_not_zero():
     one = evaluate("digits", in_chunks(columns, 100), [ensemble], Question()).candidates[0]
     assert math.isnan(one.loss.value)
     assert "audit_ratio" in one.warnings[0]
-
-
-def test_weights_against_missing_feedback_bring_the_truth_back():
-    columns, truth = log_of(8_000, missing=(0.7, 0.0, 0.0))
-    plain, reweighed = (found(columns, "a:1", reweigh=on) for on in (False, True))
-    assert any("chi-square" in note for note in plain.notes)
-    off, near = (abs(one.candidates[0].estimates["ips"].value - truth[:, 0].mean()) for one in (plain, reweighed))
-    assert near < 0.03 < off

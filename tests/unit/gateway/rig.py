@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from clipper_agents.observability.metrics import ProcessMetrics
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import GatewaySection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_gateway.callers import ANYBODY, Caller, Shares
 from clipper_gateway.errors import Refusal
 from clipper_gateway.keys import make_key

@@ -6,8 +6,7 @@ import pytest
 from builders.host import CountingModel, FunctionOfRow, TickingTimer
 
 from clipper_agents.host.predictor import FailureLog, Predictor, is_cheap
-from clipper_stream.models.runner import predict_rows
-from clipper_stream.models.warm_up import sample_rows
+from clipper_stream.models.runner import predict_rows, sample_rows
 
 NOW_OR_THREAD = FunctionOfRow(lambda row: threading.current_thread() is threading.main_thread())
 

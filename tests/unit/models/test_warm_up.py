@@ -3,7 +3,7 @@ import pytest
 from builders.host import CountingModel, FunctionOfRow
 
 from clipper_stream.errors import ModelNotLoaded
-from clipper_stream.models.warm_up import sample_rows, warm_up
+from clipper_stream.models.runner import sample_rows, warm_up
 
 
 def test_a_row_is_zeros_or_empty_or_not_known():

@@ -16,8 +16,8 @@ from clipper_agents.rollout import app, comparison_reports
 from clipper_agents.rollout.comparison_reports import AGAIN_S, CHANGED_S, ComparisonReports
 from clipper_agents.rollout.decisions import plan_of
 from clipper_agents.rollout.log_tailer import MergedLogTailer
+from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import StewardSection
-from clipper_agents.settings.workers import WorkerSettings
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection

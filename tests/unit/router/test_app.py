@@ -8,7 +8,7 @@ from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.app import RouterProcess
 from clipper_agents.router.pipeline import UNKNOWN_APPLICATION
 from clipper_agents.settings import RouterSection
-from clipper_agents.settings.workers import WorkerSettings
+from clipper_agents.settings.load import WorkerSettings
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 

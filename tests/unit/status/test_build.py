@@ -20,19 +20,21 @@ from builders.status import (
     with_lag,
 )
 
-from clipper_agents.cli.status_view import application_parts, drift_line
+from clipper_agents.cli.status_view import application_parts
 from clipper_agents.status.build import DRIFT_SHOWN_S
-from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, KEPT_EVENTS, DeploymentView
-from clipper_agents.status.model import ApplicationStatus, Difference, DriftStatus, Latency, Loss
+from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, KEPT_EVENTS, DeploymentView, drift_described
+from clipper_agents.status.model import ApplicationStatus, Latency, Loss
 from clipper_agents.status.problems import application_problems
 from clipper_agents.status.processes import ServedMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_stream.intervals import newcombe, wilson
+from clipper_stream.intervals import wilson
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
+from clipper_topics.change import Change
 from clipper_topics.comparison import comparison_key
 from clipper_topics.control_keys import change_key, drift_key, key_of
+from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 from clipper_topics.selection_rows import ROW_VERSION, RowKey, SelectionRow, encode_key, encode_row
@@ -46,17 +48,12 @@ def test_totals_of_all_partitions_are_added_and_the_newest_of_one_counts() -> No
     assert (svm.count, svm.loss, found.state("others").totals) == (101.0, 11.0, {})
 
 
-def test_the_last_row_of_a_context_counts_and_rows_of_another_topic_or_a_newer_release_are_left_out() -> None:
+def test_rows_of_a_context_or_of_a_newer_release_are_left_out() -> None:
     found = DeploymentView()
-    found.context(*row(0, {"svm:1": (1.0, 0.0)}))
     found.totals(*row(0, {"svm:1": (1.0, 0.0)}, "ada"))
-    newer = encode_row(SelectionRow(version=ROW_VERSION + 1, offset=7))
-    found.totals(encode_key(RowKey("digits", None, 0)), newer)
-    found.context(encode_key(RowKey("digits", "ada", 0)), newer)
-    assert (found.published, found.contexts) == ({}, {})
-    for offset in (7, 9, 8):
-        found.context(*row(0, {"svm:1": (float(offset), 0.0)}, "ada", offset))
-    assert (found.state("digits", "ada").of("svm:1").count, found.context_counts()["digits"]) == (8.0, 1)
+    found.totals(encode_key(RowKey("digits", None, 0)), encode_row(SelectionRow(version=ROW_VERSION + 1, offset=7)))
+    found.changelog(*row(0, {"svm:1": (1.0, 0.0)}))
+    assert (found.published, found.topic_ids) == ({}, {})
 
 
 def test_a_host_that_left_is_forgotten_and_so_is_a_manifest_that_is_withdrawn() -> None:
@@ -105,7 +102,7 @@ def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> No
     found.control(b"change/digits/9", value)
     found.control(b"restore/1", value)
     found.host(b"nobody", value)
-    for take, key in ((found.comparison, b"digits/svm:2"), (found.totals, value), (found.context, value)):
+    for take, key in ((found.comparison, b"digits/svm:2"), (found.totals, value), (found.changelog, value)):
         take(key, value)
         take(value, value)
     assert (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits")) == before
@@ -131,13 +128,20 @@ def test_live_versions_come_first_then_trials_then_retired_ones_each_with_its_ho
         ("nn:3", "shadow", 1.0, 1, 1.0),
         ("old:1", "retired", None, 0, 0.0),
     ]
-    assert (found.revision, found.models, found.contexts) == (DIGITS.revision, ("svm:1", "knn:1"), 0)
+    assert (found.revision, found.models) == (DIGITS.revision, ("svm:1", "knn:1"))
     assert [(one.revision, one.command, one.by) for one in found.changes] == [
         (4, "canary", "rollout"),
         (3, "shadow", "ada"),
         (2, "retire", "ada"),
     ]
     assert looking().applications(["digits", "nobody"]).keys() == {"digits"}, "the other one is not declared"
+
+
+def test_a_change_is_shown_as_it_was_written_without_manifests_and_without_the_selection_state() -> None:
+    found, said = facts(), Change(application="digits", revision=5, command="update", by="ada", at_ms=7, why="so")
+    whole = msgspec.structs.replace(said, before=DIGITS, after=DIGITS, feedback_ends=[1, 2], rows=[])
+    found.control(change_key("digits", 5), codec.changes.encode(whole))
+    assert digits(found).changes[0] == said
 
 
 @pytest.mark.parametrize(("later_s", "shown"), [(86_400.0 - 7201.0, True), (86_400.0 - 7199.0, False)])
@@ -160,15 +164,14 @@ def test_weights_of_a_policy_that_routers_refuse_are_unknown_and_the_rest_is_sho
     assert (version.weight, version.share) == (None, 0.62)
 
 
-def test_without_traffic_reports_or_contexts_shares_hosts_and_contexts_are_unknown() -> None:
+def test_without_traffic_or_reports_shares_and_hosts_are_unknown() -> None:
     quiet = digits(traffic=TrafficWindow())
     assert ([one.share for one in quiet.versions], quiet.queries_per_s) == ([None] * 5, 0.0)
     silent = facts()
     silent.hosts.reports.clear()
-    silent.contexts_read = False
     silent._hosts.clear()
     found = digits(silent, cluster=with_lag("svm:1", 0, "host.svm.1.0"))
-    assert ([one.declared.hosts for one in found.versions][:3], found.contexts) == ([1, None, None], None)
+    assert [one.declared.hosts for one in found.versions][:3] == [1, None, None]
     report(silent, "svm:1", "host.svm.1.0", "draining")
     report(silent, "svm:1", "host.svm.1.1", "starting")
     model = digits(silent).versions[0].declared
@@ -180,15 +183,14 @@ def interval(wrong: float, count: float) -> Loss:
     return Loss(count=count, mean=wrong / count, lower=lower, upper=upper)
 
 
-def test_without_a_steward_a_trial_is_compared_with_all_live_versions() -> None:
+def test_without_a_steward_losses_are_those_of_the_table_and_a_trial_waits_for_it() -> None:
     found = digits()
     losses, (canary, shadow) = {one.model: one.loss for one in found.versions}, found.trials
-    assert (losses["svm:1"], losses["nn:3"]) == (interval(10, 100), None)
-    assert (canary.difference, (canary.lower, canary.upper)) == newcombe((3.0, 30.0), (60.0, 200.0))
-    assert (canary.source, canary.feedbacks, canary.since_s) == ("totals", 30, NOW_S - 60)
-    assert (canary.loss, canary.answers) == (losses["rf:2"], interval(60, 200)), "as the table has it"
-    assert (shadow.loss, shadow.answers) == (None, canary.answers)
-    assert (shadow.feedbacks, shadow.lower, shadow.upper) == (0, -1.0, 1.0)
+    assert (losses["svm:1"], losses["rf:2"], losses["nn:3"]) == (interval(10, 100), interval(3, 30), None)
+    assert (canary.compared, canary.since_s, canary.waits_for) == (
+        None, NOW_S - 60, "the steward's next report of its evidence"
+    )  # fmt: skip
+    assert shadow.waits_for == f"somebody to decide, it is not automatic; {canary.waits_for}"
 
 
 def beside(*comparisons, ago_s: float = 1.0) -> DeploymentView:
@@ -215,30 +217,19 @@ def test_a_verdict_holds_the_stewards_interval_against_the_margin_of_the_rule(lo
     said = compared("rf:2", lower=lower, upper=upper, feedbacks=feedbacks)
     assert digits(beside(said)).trials[0].verdict == verdict
     assert digits().trials[0].verdict == "undecided", "totals hold for one look only"
+    assert digits().versions[0].verdict is None, "it is not on trial"
 
 
-def test_the_stewards_comparison_counts_before_totals() -> None:
+def test_the_stewards_comparison_counts_before_totals_for_as_long_as_it_is_young() -> None:
     others = [compared("rf:2", application="others", feedbacks=1), compared("nn:4", feedbacks=2)]
-    found = digits(beside(*others, compared("rf:2", "it is to be a canary")))
-    canary, shadow = found.trials
-    assert (canary.source, canary.feedbacks, canary.upper) == ("steward", 60, -0.01)
-    assert (canary.scores, canary.waiting, canary.from_s, canary.upto_s) == (80, 3, 1, 61)
-    assert canary.waits_for == "it is to be a canary"
-    assert [(one.mean, one.count) for one in (canary.loss, canary.answers) if one] == [(0.2, 50), (0.3, 40)]
-    assert shadow.source == "totals"
-    assert shadow.waits_for == "somebody to decide, it is not automatic; the steward's next report of its evidence"
-    rf = found.versions[2]
-    assert (rf.loss, rf.difference) == (
-        Loss(count=60, mean=0.2, lower=0.1, upper=0.3), Difference(mean=-0.1, lower=-0.2, upper=-0.01)
-    )  # fmt: skip
-    unsure = digits(beside(compared("nn:3", difference=None, loss=None))).versions[3]
-    assert (unsure.loss, unsure.difference) == (None, None)
-
-
-@pytest.mark.parametrize(("late_s", "source"), [(-1, "steward"), (1, "totals")])
-def test_what_a_steward_wrote_long_ago_counts_no_more(late_s: float, source: str) -> None:
-    found = beside(compared("rf:2"), ago_s=COMPARED_WITHIN_S + late_s)
-    assert digits(found).trials[0].source == source
+    own = compared("rf:2", "it is to be a canary")
+    canary, shadow = digits(beside(*others, own)).trials
+    assert (canary.compared, canary.waits_for, shadow.compared) == (own, "it is to be a canary", None)
+    assert canary.loss == Loss(count=60, mean=0.2, lower=0.1, upper=0.3)
+    assert digits(beside(compared("nn:3", difference=None, loss=None))).versions[3].loss is None
+    for late_s, is_young in ((-1, True), (1, False)):
+        (canary, _) = digits(beside(own, ago_s=COMPARED_WITHIN_S + late_s)).trials
+        assert (canary.compared is not None) is is_young
 
 
 def test_counts_of_a_sample_are_shown_as_whole_numbers() -> None:
@@ -284,15 +275,6 @@ def test_a_model_that_raises_or_gives_another_number_of_outputs_is_named_with_wh
     assert any(told in str(one) for one in problems)
 
 
-@pytest.mark.parametrize(("first", "second"), [((0, 10), (0, 20)), ((10, 10), (0, 20)), ((3.5, 7.2), (1.5, 30))])
-def test_the_interval_of_a_difference_holds_it_and_turns_around_with_it(first, second) -> None:
-    difference, (lower, upper) = newcombe(first, second)
-    assert -1 <= lower <= difference <= upper <= 1
-    turned, ends = newcombe(second, first)
-    assert [turned, *ends] == pytest.approx([-difference, -upper, -lower])
-    assert newcombe((0.0, 0.0), second) == (0.0, (-1.0, 1.0)), "nothing is known without feedback"
-
-
 def test_a_version_that_is_learned_of_and_was_never_declared_is_no_retired_one() -> None:
     found = facts()
     learn(found, 0, {"ghost:1": (1.0, 0.0)})
@@ -300,7 +282,7 @@ def test_a_version_that_is_learned_of_and_was_never_declared_is_no_retired_one()
 
 
 # --- drift ------------------------------------------------------------------------------------------------------------
-def detected(**fields: Any) -> tuple[DeploymentView, ApplicationStatus, dict[str, DriftStatus]]:
+def detected(**fields: Any) -> tuple[DeploymentView, ApplicationStatus, dict[str, DriftEvent]]:
     """What is shown after a detection about `svm:1` twelve minutes ago."""
     event = msgspec.structs.replace(DRIFT, **{"at_ms": int(1000 * (NOW_S - 720))} | fields)
     found = facts()
@@ -312,10 +294,9 @@ def detected(**fields: Any) -> tuple[DeploymentView, ApplicationStatus, dict[str
 def test_a_rise_is_shown_beside_its_version_and_as_an_event() -> None:
     found, status, drifts = detected()
     assert list(drifts) == ["svm:1"]
-    said = drift_line("svm:1", drifts["svm:1"])
-    assert said == "drift svm:1: loss 0.040 -> 0.310, 12 min ago (adwin)"
+    said = "loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin, 57 losses ago)"
     assert said in [str(part) for part in application_parts("digits", status)]
-    assert found.events[-1].text == "loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin, 57 losses ago)"
+    assert found.events[-1].text == said
 
 
 @pytest.mark.parametrize(
@@ -334,7 +315,7 @@ def test_a_drift_that_counts_no_longer_is_not_shown(fields: dict[str, Any]) -> N
 
 def test_text_of_a_drift_cannot_move_a_cursor() -> None:
     *_, drifts = detected(context="a\x1b[2J", detector="ad\nwin")
-    assert drift_line("m:1", drifts["svm:1"]).isprintable()
+    assert drift_described(drifts["svm:1"]).isprintable()
 
 
 def test_every_declared_version_has_its_hosts_whoever_uses_it() -> None:

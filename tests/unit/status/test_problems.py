@@ -3,21 +3,23 @@
 from dataclasses import fields, replace
 from typing import Any
 
+import msgspec
 import pytest
+from builders.messages import DRIFT
+from builders.status import compared
 
 from clipper_agents.kafka.consumer_groups import instance_of
 from clipper_agents.status.model import (
     ApplicationStatus,
     BrokerStatus,
     ClusterStatus,
-    DriftStatus,
     GroupStatus,
     Latency,
+    Loss,
     MemberStatus,
     ModelStatus,
     Status,
     TopicStatus,
-    TrialStatus,
     VersionStatus,
     WaitingRecords,
 )
@@ -58,9 +60,7 @@ def application(*versions: VersionStatus, **fields: Any) -> dict[str, Applicatio
 
 def trial(queries: int = 20, **fields: Any) -> dict[str, ApplicationStatus]:
     """An application with a shadow that was asked so often."""
-    plain = {"feedbacks": 0, "difference": 0.0, "lower": -1.0, "upper": 1.0, "source": "totals"}
-    one = TrialStatus(model="nn:3", **(plain | fields))
-    return application(SUM, replace(SHADOW, queries=queries), trials=(one,))
+    return application(SUM, replace(SHADOW, queries=queries, **fields))
 
 
 CLUSTER = ClusterStatus(
@@ -179,6 +179,7 @@ HOSTS = GroupStatus(group="clipper.host.sum.1", model="sum:1", state="Empty", in
 UNDECLARED = VersionStatus(model="mean:2", stage="canary")
 
 
+ONE_LOSS = Loss(count=1, mean=0, lower=0, upper=1)
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"brokers": (BrokerStatus(node_id=2, address="b:9", reachable=False),)}, "broker 2 at b:9 does not answer"),
     ({"silent_addresses": ("c:9092",)}, "address c:9092: nobody takes a connection"),
@@ -236,6 +237,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "application sums: trial nn:3 got no feedback for 21 min, so nothing",
     ),
     ({"applications": trial()}, "application sums: trial nn:3 got no feedback so far"),
+    (
+        {"applications": trial(loss=ONE_LOSS, compared=compared("nn:3", feedbacks=0))},
+        "application sums: trial nn:3 got no feedback so far",
+    ),
 ]
 
 
@@ -248,7 +253,7 @@ def test_each_thing_that_is_wrong_is_told_once_in_a_line_that_names_it(fields: d
 RETIRED = version(ModelStatus(ref="old:1", retired=True, failed={"h": "ended"}), model="old:1", stage="retired")
 FINE = {
     "dead letters alone": {},
-    "it has a feedback": {"applications": trial(feedbacks=1, since_s=0.0)},
+    "it has a feedback": {"applications": trial(loss=ONE_LOSS, since_s=0.0)},
     "it began just now": {"applications": trial(since_s=AT_S - 599)},
     "hardly anybody asked it": {"applications": trial(queries=19)},
     "it has more hosts than it should": sums(version(model(hosts=2))),
@@ -299,7 +304,7 @@ def test_every_other_problem_has_an_effect_and_a_remedy(wrong: dict[str, Any]) -
     ("ago_s", "stage", "action"), [(3599, "live", "retire"), (1, "canary", "abort"), (3600, "live", "")]
 )
 def test_a_loss_that_has_risen_within_an_hour_is_told_with_what_takes_the_version_out(ago_s, stage, action) -> None:
-    drift = DriftStatus(at_s=0, ago_s=ago_s, loss_before=0.1, loss_after=0.6, context=None, detector="adwin")
+    drift = msgspec.structs.replace(DRIFT, at_ms=int(1000 * (AT_S - ago_s)), loss_before=0.1, loss_after=0.6)
     found = problems(applications=application(version(drift=drift, stage=stage)))
     assert [one.action for one in found] == ([action] if action else [])
     assert all("sum:1 has risen from 0.100 to 0.600" in one.cause for one in found)

@@ -10,7 +10,7 @@ from builders.kafka import record
 
 from clipper_agents.feedback.feedback_step import OrphanFeedback, UnusableFeedback
 from clipper_agents.status.query_history import LogSearch, id_part, named_offset, partitions_of_query
-from clipper_stream.client.keys import partition_for
+from clipper_stream.client.client_records import partition_for
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.dead_letter import dead_letter_headers
 from clipper_topics.prediction import REASONS, REFUSALS

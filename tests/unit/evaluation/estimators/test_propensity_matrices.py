@@ -22,9 +22,8 @@ def test_decisions_without_feedback_are_no_rows_whatever_is_beside_them():
         feedback_offset=[-1, 3, -1], propensity=[[1, 0], [0, 0.5], [1, 0]], loss=[[NAN] * 2, [NAN, 1], [NAN] * 2]
     )
     target = np.array([[1.0, 0.0], [0.25, 0.75], [1.0, 0.0]])
-    found = choices_of(log, target, np.array([7.0, 8.0, 9.0]))
+    found = choices_of(log, target)
     assert found.target.tolist() == [[0.25, 0.75]]
-    assert found.share.tolist() == [8.0]
     assert found.block.tolist() == blocks_of(log)[[1]].tolist()
 
 

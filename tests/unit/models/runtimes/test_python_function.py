@@ -4,7 +4,7 @@ import pytest
 
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import load_model
-from clipper_stream.models.warm_up import warm_up
+from clipper_stream.models.runner import warm_up
 
 SOURCE = """
 import builtins

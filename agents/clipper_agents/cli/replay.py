@@ -1,0 +1,255 @@
+"""`clipper-stream replay`: logged traffic is verified, written to a file, and given to another model."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clipper_agents import exits
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.options import (
+    ApplicationName,
+    Dtype,
+    Horizon,
+    Json,
+    Parameters,
+    Processes,
+    Runtime,
+    Shape,
+    Since,
+    Until,
+    parameters_of,
+    require_extra,
+    shape_of,
+    span_from,
+)
+from clipper_agents.cli.replay_evaluate import evaluate
+from clipper_agents.cli.replay_produce import produce
+from clipper_agents.cli.terminal import console, print_json, progress, say, table
+
+if TYPE_CHECKING:
+    from clipper_agents.replay.verdicts import RowMismatch, ShownRow, Verification
+
+replay = typer.Typer(
+    name="replay",
+    no_args_is_help=True,
+    help="Use logged traffic again: verify, export, score, evaluate, produce.",
+)
+SCORE_EXAMPLE = (
+    "Example: clipper-stream replay score digits.parquet --model svm:2 --uri models/svm-2.skops --shape 64 "
+    "--out svm-2.parquet"
+)
+CHECK = "replay verify"
+"""Stands for the name of a process, which has no blank."""
+TOLD_WITHIN_S = 3.0
+
+
+@replay.command(epilog="Example: clipper-stream replay verify digits")
+@with_deployment
+def verify(
+    deployment: DeploymentContext,
+    application: Annotated[
+        str | None, typer.Argument(metavar="[APPLICATION]", help="Compare its rows alone; absent: all.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Fold the whole logs once more and compare with the stored selection table, bit for bit.
+
+    Ends with exit code 0 when they are equal, and with 1 when not; `status` says so then, until all are equal again,
+    if this user may write to the topic of hosts. The table may be in use.
+    """
+    from clipper_agents.replay.log_ranges import open_logs
+    from clipper_agents.replay.verify import verify as verify_table
+
+    async def verified() -> "Verification":
+        catalogue, horizon_s = deployment.catalogue, deployment.settings.router.horizon_s
+        return await verify_table(await open_logs(deployment.kafka, catalogue), catalogue, horizon_s, application)
+
+    found = asyncio.run(verified())
+    if application is None or not found.equal:
+        _tell(deployment, found)
+    print_json(found) if as_json else print_verification(found)
+    if not found.equal:
+        raise typer.Exit(exits.FAILURE)
+
+
+def _tell(deployment: DeploymentContext, found: "Verification") -> None:
+    """Leave a word for `status`."""
+    from clipper_agents.control.host_reports import HostReports
+    from clipper_topics.host_report import HostReport
+
+    reports = HostReports(deployment.kafka, deployment.catalogue.hosts)
+    if found.equal:
+        reports.withdraw("", CHECK)
+    else:
+        count = sum(len(one.partings) for one in found.partitions)
+        problem = f"{count} rows of the selection table differ from the logs: `clipper-stream replay verify` names them"
+        reports.put(HostReport(model="", instance=CHECK, state="failed", problems=[problem]))
+    reports.close(TOLD_WITHIN_S)
+
+
+def print_verification(found: "Verification") -> None:
+    """A table of the partitions, what could not be verified, what differs, and the verdict."""
+    headings = ("partition", "position", "behind", "feedbacks", "rows", "differ")
+    rows = []
+    for one in found.partitions:
+        numbers = (one.position, one.behind, one.feedbacks, one.rows, len(one.partings))
+        rows.append((str(one.partition), *(f"{number:,}" for number in numbers)))
+    shown = console()
+    shown.print(table(headings, rows, right=headings), soft_wrap=True)
+    for one in found.partitions:
+        for application in one.unlogged:
+            shown.print(
+                f"partition {one.partition}: rows of {application} cannot be verified: its policy or loss changed "
+                "more often than the table keeps",
+                soft_wrap=True,
+            )
+        for parting in one.partings:
+            shown.print(f"{_row_name(parting)} in partition {parting.partition} differs", soft_wrap=True)
+            shown.print(f"  table: {_totals(parting.table)}", soft_wrap=True)
+            shown.print(f"  logs:  {_totals(parting.logs)}", soft_wrap=True)
+    verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
+    of = f"{found.rows:,} rows of {found.feedbacks:,} feedbacks in {len(found.partitions)} partitions"
+    shown.print(f"{verdict}: {of}, {found.seconds:.1f} s", soft_wrap=True)
+
+
+def _row_name(parting: "RowMismatch") -> str:
+    if parting.application:
+        context = "" if parting.context is None else f" in context {parting.context}"
+        return f"row of {parting.application}{context}"
+    return "position" if parting.context is None else f"newest restore of {parting.context}"
+
+
+def _totals(row: "ShownRow | None") -> str:
+    if row is None:
+        return "no such row"
+    sums = "; ".join(
+        f"{model} " + " ".join(f"{name}={value!r}" for name, value in totals.items())
+        for model, totals in row.totals.items()
+    )
+    return f"offset {row.offset}, {row.applied} counted; {sums or 'no totals'}"
+
+
+SHOWN = {
+    "decisions": "decisions",
+    "with_feedback": "with feedback",
+    "without_feedback": "without feedback",
+    "repeated": "repeated predictions",
+    "duplicates": "duplicate feedback",
+    "orphans": "feedback about no decision that was read",
+    "late": "feedback behind the horizon",
+    "invalid": "feedback that cannot be compared, or names another context",
+    "undecodable": "records that cannot be read",
+    "no_audit": "audits that are missing",
+}
+"""What the summary counts, with its words; the names are those in docs/reference/replay-files.md."""
+
+
+@replay.command(epilog="Example: clipper-stream replay export digits --since 2h --out digits.parquet")
+@with_deployment
+def export(
+    deployment: DeploymentContext,
+    application: ApplicationName,
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file .parquet to write; it must be new.")],
+    since: Since = None,
+    until: Until = None,
+    horizon: Horizon = None,
+    inputs: Annotated[bool, typer.Option("--inputs", help="With the queries' inputs, as JSON.")] = False,
+    processes: Processes = None,
+    as_json: Json = False,
+) -> None:
+    """Write decisions, what models said and what was true to Parquet; the columns are in reference/replay-files.md.
+
+    The file is there when all was read, and not before.
+    """
+    require_extra("replay", "duckdb", "pyarrow")
+    from clipper_agents.replay.export import export_log
+    from clipper_agents.replay.log_reading import log_of
+
+    span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
+    log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))
+    with progress(f"reading {application}") as update:
+        at_once = processes or os.cpu_count() or 1
+        facts = export_log(log, out, at_once, lambda total: update(total=total), lambda more: update(advance=more))
+    summary: dict[str, Any] = {"file": str(out), "application": application, "models": facts.models, **facts.counts}
+    if as_json:
+        say(json.dumps(summary))
+        return
+    say(f"{out}: {application}, {', '.join(facts.models) or 'no model'}")
+    for name, words in SHOWN.items():
+        if summary[name] or name in ("decisions", "with_feedback", "without_feedback"):
+            say(f"{summary[name]:>12,} {words}")
+
+
+@replay.command(epilog=SCORE_EXAMPLE)
+def score(
+    inputs: Annotated[Path, typer.Argument(metavar="INPUTS", help="What `replay export --inputs` wrote.")],
+    *,
+    model: Annotated[str, typer.Option(metavar="NAME:VERSION", help="How the model is called in the evaluation.")],
+    uri: Annotated[
+        str,
+        typer.Option(
+            metavar="TARGET",
+            help="package.module:attribute, a model file, a server's URL, or a configuration (.toml) that has it.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file .parquet to write.")],
+    runtime: Runtime = None,
+    sha256: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="That the file must have. Absent: whatever it has.")
+    ] = None,
+    dtype: Dtype = None,
+    shape: Shape = None,
+    parameters: Parameters = None,
+    processes: Annotated[
+        int, typer.Option(min=0, metavar="N", help="That run the model at the same time; 0: this one.")
+    ] = 1,
+    as_json: Json = False,
+) -> None:
+    """Run a model over logged inputs, chunk by chunk; a run that is broken off begins anew.
+
+    A row on which the model fails has no output, and counts as a loss of 1.
+    """
+    require_extra("replay", "pyarrow")
+    from clipper_agents.cli.model_target import read_target
+    from clipper_agents.replay.model_runs import ModelSource, score_inputs
+    from clipper_stream.query.inputs import RowSpec
+
+    if not all(model.partition(":")):
+        raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
+    stated = {"runtime": runtime, "sha256": sha256, "dtype": dtype, "shape": shape_of(shape)}
+    target, files = read_target(uri, model, {**stated, "parameters": parameters_of(parameters)})
+    row = target.input
+    source = ModelSource(
+        ref=model,
+        runtime=target.runtime,
+        uri=target.uri,
+        sha256=target.sha256,
+        parameters=target.parameters,
+        spec=RowSpec(row.dtype, None if row.shape is None else tuple(row.shape)),
+        batch_rows=target.batch.max_rows,
+        files=files,
+    )
+    with progress(model) as update:
+
+        def told(done: int, of: int) -> None:
+            update(completed=done, total=of)
+
+        found = score_inputs(inputs, source, out, processes=processes, told=told)
+    if as_json:
+        say(json.dumps({"file": str(out), "model": model, **found._asdict()}))
+        return
+    say(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")
+
+
+EVALUATE_EXAMPLE = (
+    "Example: clipper-stream replay evaluate digits --since 1d --candidate thompson --candidate svm:1 "
+    "--report digits.html"
+)
+replay.command(epilog=EVALUATE_EXAMPLE)(evaluate)
+replay.command(epilog="Example: clipper-stream replay produce --since 1h --to staging --speed 10")(produce)
