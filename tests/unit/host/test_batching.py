@@ -60,16 +60,6 @@ def test_rows_past_their_deadline_are_answered_without_the_model():
     assert pieces_of(step.late)[0].failed[0].explanation.startswith("dropped 5000.0 ms after its deadline")
 
 
-def test_a_batch_waits_for_company_as_long_as_the_window_says():
-    core = core_of(rows=2, max_delay_s=0.01)
-    core.admit(asked([1], frame=1), 100.0)
-    step = core.step(100.0)
-    assert not step.spans
-    assert step.wake_at_s == pytest.approx(100.01)
-    core.admit(asked([2], frame=2), 100.002)
-    assert core.step(100.002).inputs == [1, 2]
-
-
 def test_a_clock_that_is_set_back_delays_no_row():
     core = core_of(rows=2, max_delay_s=0.01)
     core.admit(asked([1], frame=1), 100.0)
