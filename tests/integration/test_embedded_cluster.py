@@ -1,7 +1,6 @@
 import asyncio
 
 import pytest
-from builders.greetings import create, produce
 from builders.placed_topics import lead_from_afar
 from builders.router_deployment import MODELS, Deployment, app, total
 from confluent_kafka.admin import AdminClient
@@ -17,8 +16,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def cluster():
     with EmbeddedCluster() as running:
-        create(running.bootstrap, 3)
-        produce(running.bootstrap, b"first")
         yield running
 
 
