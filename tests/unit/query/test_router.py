@@ -5,6 +5,7 @@ from builders.query_router import NOW_S, application, make_router, query
 from unit.query.rig import Rig, answer_of
 
 from clipper_stream.query import OutputPiece
+from clipper_stream.query.inputs import RowSpec
 from clipper_stream.query.planner import THROUGHPUT_WAIT_S
 from clipper_stream.query.rows_in_flight import FORGET_AFTER_S, MAX_OVERDUE_ROWS
 
@@ -175,6 +176,22 @@ def test_rows_of_a_packed_query_that_are_cached_are_not_asked_for():
     assert (asked.hits, asked.requests[0].rows.tolist()) == ({"a:1": 2}, [[3.0]])
     answer = answer_of(rig.gather(asked.requests[0]))
     assert (answer.outputs, answer.used[0].cached) == ([4.0, 6.0, 2.0], False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rows", "asked"),
+    [
+        ("text", ["a", "b"], ["a", "b"]),
+        ("bytes", [b"a", {"base64": "Yg=="}], [b"a", b"b"]),
+        ("json", [{"x": 1}, [1, None]], [{"x": 1}, [1, None]]),
+    ],
+)
+def test_rows_that_are_no_numbers_are_asked_for_as_they_are(dtype, rows, asked):
+    rig = Rig(application(spec=RowSpec(dtype)))
+    (request,) = rig.ask(*(query(f"q{place}", rows=[row]) for place, row in enumerate(rows))).values()
+    assert [*request.rows] == asked
+    answers = rig.router.gather([OutputPiece(request.frame, 0, ["x", "y"])], NOW_S).answers
+    assert [answer.outputs for answer in answers] == [["x"], ["y"]]
 
 
 @pytest.mark.parametrize(("return_s", "deadline_s"), [(0.1, 0.9), (1e6, 0.75)], ids=["measured", "at most a quarter"])
