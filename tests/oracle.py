@@ -19,7 +19,7 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 from known_fields import Told, known_fields
-from plain_msgpack import unpack
+from msgspec.msgpack import decode as unpack
 
 EARLY_MS = 5_000
 """Feedback may come so long before its query, by the timestamps of the broker."""

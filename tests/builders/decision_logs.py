@@ -9,26 +9,30 @@ def answer(ref, output, propensity=1.0, **changes):
     return ModelAnswer(model=name, version=version, propensity=propensity, output=output, **changes)
 
 
-def missing(ref, propensity=1.0, **changes):
+def missing(ref, propensity=1.0, reason="late", **changes):
     name, _, version = ref.partition(":")
-    return Missing(model=name, version=version, propensity=propensity, reason="late", **changes)
+    return Missing(model=name, version=version, propensity=propensity, reason=reason, **changes)
+
+
+def parted(asked):
+    """Who answered, and who did not."""
+    return {
+        "models": [one for one in asked if isinstance(one, ModelAnswer)],
+        "missing": [one for one in asked if isinstance(one, Missing)],
+    }
 
 
 def decided(query_id, *models, application="app", **changes):
-    answers = [one for one in models if isinstance(one, ModelAnswer)]
-    served = [one for one in models if one.served]
+    known, served = parted(models), [one for one in models if one.served]
     settings = dict(
-        output=answers[0].output if answers else None,
+        output=known["models"][0].output if known["models"] else None,
         policy=PolicyRef(name="epsilon_greedy", version=2),
         served_propensity=served[0].propensity if len(served) == 1 else 1.0,
-        models=answers,
-        missing=[one for one in models if isinstance(one, Missing)],
         query_offset=0,
         predicted_at_ms=5,
     )
-    return Prediction(query_id=query_id, application=application, **(settings | changes))
+    return Prediction(query_id=query_id, application=application, **(settings | known | changes))
 
 
 def audit_of(query_id, *models, **changes):
-    answers, missing = ([one for one in models if isinstance(one, kind)] for kind in (ModelAnswer, Missing))
-    return Audit(query_id=query_id, models=answers, missing=missing, **changes)
+    return Audit(query_id=query_id, **parted(models), **changes)

@@ -6,10 +6,10 @@ from e2e.any_client import AnyClient
 TOPIC = "greetings"
 
 
-def create(bootstrap: str, replication: int = 1) -> None:
+def create(bootstrap: str) -> None:
     # librdkafka says on stderr, as information, that it drops events which nobody asked for
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})
-    admin.create_topics([NewTopic(TOPIC, 1, replication)])[TOPIC].result(60)
+    admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(60)
 
 
 def produce(bootstrap: str, value: bytes = b"hello") -> None:

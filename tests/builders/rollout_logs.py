@@ -1,26 +1,16 @@
 """Records as routers and applications write them, which a rollout controller reads."""
 
+from functools import partial
+
+from builders import decision_logs
+from builders.decision_logs import answer as answered
+from builders.decision_logs import missing, parted
 from clipper_topics import codec
-from clipper_topics.audit import Audit
 from clipper_topics.feedback import Feedback
-from clipper_topics.prediction import Missing, ModelAnswer, PolicyRef, Prediction
+from clipper_topics.prediction import PolicyRef, Prediction
 
-
-def answered(ref, output, **fields):
-    model, _, version = ref.rpartition(":")
-    return ModelAnswer(model=model, version=version, output=output, **{"propensity": 1.0, **fields})
-
-
-def missing(ref, **fields):
-    model, _, version = ref.rpartition(":")
-    return Missing(model=model, version=version, **{"propensity": 1.0, "reason": "late", **fields})
-
-
-def parted(asked):
-    return {
-        "models": [one for one in asked if isinstance(one, ModelAnswer)],
-        "missing": [one for one in asked if isinstance(one, Missing)],
-    }
+__all__ = ["answered", "audit_of", "decided", "missing", "records_of"]
+audit_of = partial(decision_logs.audit_of, application="digits")
 
 
 def decided(query_id, *served, revision=1, output=None, **fields):
@@ -33,10 +23,6 @@ def decided(query_id, *served, revision=1, output=None, **fields):
     usual = {"application": "digits", "audited": False, "served_propensity": 1.0 / max(1, len(served))}
     policy = PolicyRef(name="exp3", version=revision)
     return Prediction(query_id=query_id, output=output, policy=policy, **usual | known | fields)
-
-
-def audit_of(query_id, *asked, application="digits"):
-    return Audit(query_id=query_id, application=application, **parted(asked))
 
 
 def records_of(catalogue, query_id, served, audited=(), label=1, **fields):

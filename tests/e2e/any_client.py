@@ -1,8 +1,7 @@
-"""An application in any language: confluent-kafka, the standard library, and nothing of this project."""
+"""An application in any language: confluent-kafka, msgspec for msgpack, and nothing of this project."""
 
 import json
 import math
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from plain_msgpack import unpack
 
 JSON = {"content-type": b"application/json"}
 MSGPACK = {"content-type": b"application/msgpack"}
@@ -41,8 +40,8 @@ class Record:
         """The value, by its content type; a ValueError when it is not of that type."""
         if self.kind == "application/msgpack":
             try:
-                return unpack(self.value or b"")
-            except (AssertionError, IndexError, TypeError, RecursionError, struct.error) as error:
+                return msgspec.msgpack.decode(self.value or b"", ext_hook=_no_extension)
+            except (msgspec.DecodeError, RecursionError) as error:
                 raise ValueError(f"no msgpack: {error!r}") from error
         if self.kind != "application/json":
             raise ValueError(f"content type {self.kind}")
@@ -188,6 +187,10 @@ def _record(message: Message) -> Record:
         topic=topic, partition=partition, offset=offset, key=message.key(), value=message.value(), headers=headers,
         all_headers=all_headers, timestamp_ms=message.timestamp()[1],
     )  # fmt: skip
+
+
+def _no_extension(code: int, _: memoryview) -> object:
+    raise ValueError(f"msgpack extension type {code}")
 
 
 def _finite(text: str) -> float:

@@ -11,8 +11,8 @@ import pytest
 from e2e.any_client import JSON, MSGPACK, AnyClient, Reading, Record
 from e2e.gateways import PARTITIONS, Deployment
 from e2e.programs import until
+from msgspec.msgpack import encode as pack
 from oracle import Row, RowKey, positions, table
-from plain_msgpack import pack
 
 from clipper_topics.catalogue import Catalogue
 

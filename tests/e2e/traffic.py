@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from confluent_kafka import Producer
 from e2e.any_client import AS_JAVA, IMPATIENT, MSGPACK, AnyClient, Record
-from plain_msgpack import pack
+from msgspec.msgpack import encode as pack
 
 APPLICATIONS = ("picks", "picks", "blends", "blends", "chooses", "slow")
 LONGEST_ID = 20_000

@@ -10,7 +10,7 @@ from e2e.any_client import Reading, Record
 from e2e.programs import until
 from faults.deployment import Deployment
 from known_fields import Identity, known_fields
-from plain_msgpack import unpack
+from msgspec.msgpack import decode as unpack
 
 from clipper_agents.replay.log_ranges import KafkaLogs
 from clipper_agents.replay.verdicts import RowMismatch

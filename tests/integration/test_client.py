@@ -78,14 +78,6 @@ async def test_a_client_can_write_msgpack(kafka, catalogue, router, at):
     assert codec.feedback.decode(feedback.value, list(feedback.headers.items())).reward == 0.5
 
 
-async def test_concurrent_calls_of_two_clients_get_each_their_own_answer(kafka, catalogue, client):
-    async with Client(kafka, prefix=catalogue.prefix) as other:
-        calls = [(client, other)[number % 2].predict("digits", [number]) for number in range(500)]
-        answers = await asyncio.gather(*calls)
-    assert [answer.output for answer in answers] == [[number] for number in range(500)]
-    assert {answer.partition for answer in answers} == {0, 1}
-
-
 async def test_many_inputs_are_many_queries_and_a_packed_one_is_a_single_query(client, router):
     many = await client.predict_many("digits", np.eye(3), context="me")
     packed = await client.predict_packed("digits", np.eye(3))
@@ -112,27 +104,6 @@ async def test_an_answer_that_does_not_come_is_a_timeout_that_says_where_to_look
     assert f"is record 0 of {catalogue.queries} partition" in message
     assert catalogue.router_group in message
     assert catalogue.dead_letters in message
-
-
-async def test_an_id_can_be_asked_again_after_a_timeout_and_after_a_cancelled_call_but_not_meanwhile(client, router):
-    def ask(**options):
-        return client.predict("digits", [1], query_id="seven", **options)
-
-    router.answering = silence
-    first = asyncio.create_task(ask())
-    await router.has_read(1)
-    with pytest.raises(InvalidQuery, match="is being asked by another call"):
-        await ask()
-    first.cancel()
-    await asyncio.wait([first])
-    with pytest.raises(PredictionTimeout):
-        await ask(timeout_s=0.2)
-    many = asyncio.create_task(client.predict_many("digits", [[2], [3]]))
-    await router.has_read(4)
-    many.cancel()
-    await asyncio.wait([many])
-    router.answering = echo
-    assert (await ask()).output == [1]
 
 
 async def test_what_cannot_be_asked_is_refused_before_anything_is_sent(client, router):

@@ -1,16 +1,9 @@
 import asyncio
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from builders.greetings import consume, create, produce
 from builders.placed_topics import lead_from_afar
 from builders.router_deployment import MODELS, Deployment, app, total
 from confluent_kafka.admin import AdminClient
-from e2e.programs import is_gone, stat_of, until
 from embedded_cluster import EmbeddedCluster
 
 from clipper_agents.kafka.topics import ensure_topics
@@ -23,74 +16,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def cluster():
     with EmbeddedCluster() as running:
-        create(running.bootstrap, 3)
-        produce(running.bootstrap, b"first")
         yield running
 
 
 def address_of(cluster, node):
     return cluster.node(node).connection.bootstrap
-
-
-def test_a_record_is_written_and_read_without_one_node_and_the_node_comes_back(cluster):
-    address, others = address_of(cluster, 1), ",".join(address_of(cluster, number) for number in (2, 3))
-    for kill, value in ((False, b"stopped"), (True, b"killed")):
-        cluster.wait_until_in_sync()
-        cluster.node(1).stop(kill=kill)
-        assert cluster.node(1).pid is None
-        produce(others, value)
-        cluster.node(1).start()
-        assert address_of(cluster, 1) == address
-    # a client may have sent a record twice
-    assert [*dict.fromkeys(consume(address))] == [b"first", b"stopped", b"killed"]
-
-
-def stopped_in_order(folder):
-    return [path.parent for path in folder.rglob(".kafka_cleanshutdown")]
-
-
-def test_a_frozen_node_is_alive_and_ends_in_order_when_it_is_stopped(cluster):
-    pid = cluster.node(3).pid
-    cluster.node(3).send(signal.SIGSTOP)
-    until("the node is frozen", lambda: stat_of(pid)[0] == "T")
-    cluster.node(3).stop()
-    assert is_gone(pid)
-    assert len(stopped_in_order(cluster.node(3).log_file.parent)) == 1, "it was asked, and not killed"
-    cluster.node(3).start()
-    assert cluster.node(3).pid not in (None, pid)
-
-
-@pytest.mark.long
-def test_a_data_dir_keeps_records_and_addresses_and_nothing_temporary_is_left(tmp_path):
-    with EmbeddedCluster(data_dir=tmp_path) as first:
-        bootstrap, pids = first.bootstrap, [first.node(number).pid for number in first.node_ids]
-        create(bootstrap, 3)
-        produce(bootstrap, b"kept")
-    assert all(is_gone(pid) for pid in pids)
-    assert len(stopped_in_order(tmp_path)) == 2, "the last node is killed: it would wait for a majority that has gone"
-    with EmbeddedCluster(data_dir=tmp_path) as second:
-        assert second.bootstrap == bootstrap
-        assert consume(bootstrap) == [b"kept"]
-
-
-def test_nothing_outlives_a_parent_that_is_killed_not_even_a_frozen_node():
-    code = """
-import signal, sys
-from embedded_cluster import EmbeddedCluster
-cluster = EmbeddedCluster().start()
-cluster.node(2).send(signal.SIGSTOP)
-for node in cluster.node_ids:
-    print(cluster.node(node).pid, cluster.node(node).log_file.parent, flush=True)
-sys.stdin.read()
-"""
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
-    parent = subprocess.Popen(command, env=environ, text=True, stdin=pipe, stdout=pipe)
-    started = [parent.stdout.readline().split() for _ in range(3)]
-    parent.kill()
-    parent.communicate()
-    for pid, folder in started:
-        until("it is gone", lambda pid=pid, folder=folder: is_gone(int(pid)) and not Path(folder).exists())
 
 
 def test_topics_that_were_just_created_are_known_to_every_node(cluster):

@@ -98,21 +98,6 @@ async def test_a_host_answers_to_the_partition_that_asked_and_commits_what_it_an
     ]  # fmt: skip
 
 
-async def test_a_killed_host_has_lost_nothing_when_the_next_one_has_run(own):
-    await own.serve("slow", seconds_per_batch=0.02)
-    async with own.process() as host:
-        await own.request(*frames(60))
-        await own.outputs(20)
-        await host.ended(signal.SIGKILL)
-    async with own.process():
-        answers = rows_of(piece for _, piece in await own.outputs(60 * ROWS))
-        assert {key: {*found} for key, found in answers.items()} == {key: {one} for key, one in sums_of(60).items()}
-        async with asyncio.timeout(WITHIN_S):  # the first may have answered rows that the next has not read yet
-            while await own.committed() != {0: 60}:
-                await asyncio.sleep(0.1)
-    assert await own.committed() == {0: 60}
-
-
 @pytest.mark.slow  # the session of a static member is waited for
 async def test_replicas_share_the_partitions_and_one_takes_over_from_the_other(own):
     await own.serve("sum_of_row", replicas=2)

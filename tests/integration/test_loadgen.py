@@ -56,12 +56,6 @@ async def test_every_query_of_an_open_loop_is_answered_counted_and_told_about_on
     assert all(partition == partition_of(feedback.query_id) for partition, feedback in told)
 
 
-async def test_saturation_answers_every_query_and_measures_a_rate(load):
-    report, router = await load(mode="saturation", queries=3_000, outstanding=200)
-    assert (report.queries, report.answered, len(router.queries)) == (3_000, 3_000, 3_000)
-    assert report.throughput_per_s > 0
-
-
 async def test_without_inputs_rows_follow_the_newest_manifest_on_the_control_topic(kafka, catalogue):
     plan, at = LoadPlan("grid", rate_per_s=200.0, duration_s=0.2), Deployment(kafka, catalogue, None)
     with pytest.raises(UnknownName, match=r"no application 'grid' is registered; registered: none"):

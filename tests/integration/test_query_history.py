@@ -4,16 +4,12 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from e2e.programs import reserved_port
 from faults.test_clocks import keep_the_clocks_of_applications
 from integration.live_traffic import served, settled
 
 from clipper_agents.kafka.clients import make_producer, transaction
-from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partitions_of_query
 from clipper_stream.client.client_records import partition_for
-from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import KafkaConnection
 from clipper_topics.query_ids import minted_id, offset_id
 
 CREATE_TIME = 0
@@ -126,12 +122,3 @@ async def test_searches_do_not_wait_for_each_other_and_are_cancelled_cleanly(at,
     cancelled.cancel()
     found = await asyncio.gather(*(history(reader, one) for one in ids))
     assert [one.prediction.query_id for one in found] == ids
-
-
-@pytest.mark.slow  # it tries for five seconds
-async def test_without_a_broker_the_reader_says_so():
-    with reserved_port() as nobody:
-        lost = KafkaConnection(f"127.0.0.1:{nobody}")
-        async with opened(lost, Catalogue()) as reader:
-            with pytest.raises(KafkaUnreachable, match="no Kafka answers"):
-                await reader.read("order 7", "app", [0], since_ms=0)

@@ -105,30 +105,6 @@ LATE = 20_000
 """More than the two fetches after which a router leaves the others for later."""
 
 
-@pytest.mark.parametrize("objective_ms", [3_600_000, None], ids=["an hour", "no objective"])
-async def test_an_application_whose_model_hangs_leaves_the_others_their_share(at, objective_ms):
-    most = 100
-    hung, well = (
-        [{"query_id": f"{name} {number}", "application": name, "input": [number, 1]} for number in range(times * most)]
-        for name, times in (("hangs", 4), ("well", 2))
-    )
-    manifests = [app("hangs", models=["m:1"], objective_ms=objective_ms), app("well", models=["n:1"])]
-    await at.declare(*manifests, *MODELS)
-    async with at.router(max_in_flight=most):
-        async with at.host({"m:1": None, "n:1": total}):
-            await at.ask(*hung)
-            for first in range(0, len(well), 40):
-                some = well[first : first + 40]
-                await at.ask(*some)
-                found, _ = await at.predictions(*(one["query_id"] for one in some))
-        assert {one.reason for one in found.values()} == {None}
-        assert found.keys() == {one["query_id"] for one in well}, "the others are read again once there is room"
-        async with at.host({"m:1": total}):
-            found, counts = await at.predictions(*(one["query_id"] for one in hung))
-    assert {one.reason for one in found.values()} == {None}
-    assert set(counts.values()) == {1}
-
-
 # --- by the time of the log, and not of the router or of what it still has ------------------------------------------
 HORIZON_S = 2.0
 COUNT = 1_200

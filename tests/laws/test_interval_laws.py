@@ -3,14 +3,11 @@
 from collections import Counter
 from functools import cache
 
-import numpy as np
 import pytest
 from builders.benchmarks import benchmark_module
-from builders.known_truth import log_of
 from scipy.stats import binom
 
 from clipper_stream.evaluation.estimators.intervals import bootstrap, draws
-from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
 from clipper_stream.evaluation.estimators.registry import make_estimators
 from clipper_stream.evaluation.estimators.support import SupportSums
 
@@ -51,15 +48,3 @@ def test_intervals_cover_as_often_as_they_say_within_chance(case, seeds):
 
 def test_the_estimators_that_say_that_they_cover_are_the_recommended_ones():
     assert {each.name for each in make_estimators() if each.covers} == {"on_policy", *RECOMMENDED}
-
-
-@each_size
-def test_with_full_information_the_interval_covers_as_often_as_it_says(seeds):
-    rows, means, target = 600, (0.3, 0.2, 0.4), (0.1, 0.8, 0.1)
-    drawn, covered = draws(seed=0), Counter()
-    for seed in range(seeds):
-        columns, _ = log_of(rows, seed, audit_ratio=1.0, means=means)
-        choices = choices_of(columns, np.tile(target, (rows, 1)))
-        for one in make_estimators(("ips", "snips")):
-            covered[one.name] += bootstrap(one.sums(choices), drawn).covers(float(np.dot(means, target)))
-    assert min(covered.values()) >= binom.ppf(0.035, seeds, 0.95), covered  # 1.8 standard errors

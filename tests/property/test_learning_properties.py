@@ -1,20 +1,16 @@
 """Properties of state, learning and combining over generated cases."""
 
-import math
-from fractions import Fraction
 from functools import reduce
 from types import SimpleNamespace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.combining.combiner import combine
 from clipper_stream.feedback.losses import loss_of
 from clipper_stream.feedback.update import GivenLoss, Label, LoggedDecision, fold
-from clipper_stream.selection.distribution import audited, one_of
+from clipper_stream.selection.distribution import one_of
 from clipper_stream.selection.policies.exp4 import Exp4
-from clipper_stream.selection.policies.exponential_weights import exponential_weights
-from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge
 
 MODELS = ("a:1", "b:1", "c:1", "d:2")
@@ -24,16 +20,6 @@ LARGEST = 1.0 - 2.0**-53
 exact = st.integers(0, 2**20).map(lambda number: number / 64)
 exact_totals = st.builds(ModelTotals, exact, exact, exact, exact)
 states = st.dictionaries(st.sampled_from(MODELS), exact_totals).map(SelectionState)
-
-counts = st.floats(0.0, 1e6)
-any_totals = st.builds(
-    lambda count, loss, weight: ModelTotals(count, count * loss, count * weight, count * weight * loss),
-    counts,
-    st.floats(0.0, 1.0),
-    st.floats(1.0, 1e6),
-)
-any_states = st.dictionaries(st.sampled_from(MODELS), any_totals).map(SelectionState)
-candidate_lists = st.lists(st.sampled_from(MODELS), min_size=1, unique=True)
 
 
 @given(states, states, states)
@@ -77,43 +63,6 @@ def test_without_discount_a_fold_is_the_merge_of_its_partitions_folds(log, half_
 def drawing(number):
     """A generator of one random number."""
     return SimpleNamespace(random=lambda: number)
-
-
-@settings(max_examples=200)
-@given(any_states, candidate_lists, st.sampled_from(sorted(POLICIES)), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
-def test_probabilities_of_all_decisions_sum_to_one_and_explain_the_propensities(state, candidates, name, ratio, draw):
-    prepared = audited(make_policy(name).prepare(state, candidates), ratio)
-    chances = [Fraction(b) - Fraction(a) for a, b in zip((0.0, *prepared.bounds), (*prepared.bounds, 1.0), strict=True)]
-    assert math.isclose(sum(prepared.weights.values()), 1.0, abs_tol=1e-9)
-    assert len(prepared.decisions) == len(chances)
-    asked = dict.fromkeys(candidates, 0.0)
-    for decision, chance in zip(prepared.decisions, chances, strict=True):
-        for model in decision.models:
-            asked[model] += float(chance)
-    for decision in prepared.decisions:
-        for model, propensity in zip(decision.models, decision.propensities, strict=True):
-            assert 0.0 < propensity <= 1.0
-            assert math.isclose(propensity, asked[model], abs_tol=1e-9)
-    assert prepared.select(drawing(min(draw, LARGEST))) in prepared.decisions
-
-
-@given(st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4), st.floats(1.0, 1e6), st.floats(0.001, 10.0))
-def test_with_equal_history_weights_fall_with_loss_at_the_rate_eta(losses, count, eta):
-    state = SelectionState({m: ModelTotals(count, 0.0, count, r * count) for m, r in zip(MODELS, losses, strict=True)})
-    weights = exponential_weights(eta, state, MODELS)
-    best, worst = min(losses), max(losses)
-    ratio = weights[MODELS[losses.index(worst)]] / weights[MODELS[losses.index(best)]]
-    assert math.isclose(ratio, math.exp(-eta * count * (worst - best)), rel_tol=1e-6, abs_tol=1e-300)
-
-
-@given(any_states, st.floats(0.001, 10.0))
-def test_a_model_without_history_has_the_mean_weight_of_the_others(state, eta):
-    weights = exponential_weights(eta, state, [*MODELS, "new:1"])
-    others = [weights[model] for model in MODELS if state.of(model).weighted_count > 1e-9]
-    exponent = eta * max((totals.weighted_count for totals in state.totals.values()), default=0.0)
-    if others:  # to the precision of a double in the exponent
-        mean = sum(others) / len(others)
-        assert math.isclose(weights["new:1"], mean, rel_tol=1e-8 + 1e-15 * exponent, abs_tol=1e-300)
 
 
 shares = st.dictionaries(st.sampled_from(MODELS), st.floats(0.0, 1.0))

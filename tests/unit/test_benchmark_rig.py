@@ -1,7 +1,6 @@
 """Benchmarks notice what is wrong, which none of their runs shows: wrong answers, work that was not done."""
 
 import asyncio
-import math
 import time
 
 import msgspec
@@ -14,11 +13,11 @@ from builders.benchmarks import BENCHMARKS, benchmark_module
 from clipper_agents.settings import load_settings
 from clipper_topics.catalogue import Catalogue
 
-careless_clients, contenders = benchmark_module("rig.careless_clients"), benchmark_module("rig.contenders")
+contenders = benchmark_module("rig.contenders")
 http_flood, http_load = benchmark_module("rig.http_flood"), benchmark_module("rig.http_load")
 run, same_work = benchmark_module("rig.same_work_run"), benchmark_module("rivals.same_work")
 DecisionFields = benchmark_module("rig.predictions").DecisionFields
-CATALOGUE, END = Catalogue(partitions=4), b"\r\n\r\n"
+CATALOGUE = Catalogue(partitions=4)
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -65,60 +64,6 @@ def test_a_flood_says_what_became_of_each_request_of_each_phase():
     assert np.allclose(second.due_s, np.arange(20) / 1_000.0)
     assert second.status.tolist() == first.status.tolist() * 4
     assert (second.took_s > 0).all()
-
-
-def test_slow_clients_are_slow_with_headers_or_body_and_others_vanish_with_half_a_body_or_a_whole_one():
-    received = {}
-
-    async def serve(reader, writer):
-        received[writer] = b""
-        while byte := await reader.read(1):
-            received[writer] += byte
-        writer.close()
-
-    async def until(expected):
-        """Wait for what bodies begin with; `-`: the headers are not whole."""
-        while sorted((text + END + b"-").split(END)[1][: len(max(expected))] for text in received.values()) != expected:
-            await asyncio.sleep(0.01)
-
-    async def calling():
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/p"
-            await careless_clients.vanishing_clients(url, b"xx", 4, 0.1)
-            await until([b"x", b"x", b"xx", b"xx"])
-            received.clear()
-            async with careless_clients.slow_clients(url, b"x" * 20, 2) as slow:
-                await until([b"-", b"x"])
-                assert not any(text.endswith(b"x" * 20) for text in received.values())
-            assert slow.cut_off == 0
-
-    asyncio.run(asyncio.wait_for(calling(), 30))
-
-
-# --- what rivals answered -------------------------------------------------------------------------------------------
-def test_a_query_whose_batch_ends_past_its_deadline_gets_the_default():
-    times = iter((1_000, 1_501))
-    work = same_work.Work({}, {}, {}, {}, clock_ms=lambda: next(times))
-    value = msgspec.json.encode({"query_id": "0-a", "application": "digits", "input": [0.0] * 64})
-    ((_, answer),) = work.answer([same_work.Received(value, 1_000)])
-    found = msgspec.json.decode(answer)
-    assert (found["output"], found["reason"]) == (-1, "late")
-
-
-def test_propensities_are_those_of_exp3():
-    weight = math.exp(-same_work.ETA * 100.0)
-    expected = (1 - same_work.EXPLORATION) * weight / (weight + 1) + same_work.EXPLORATION / 2
-    assert same_work.propensities({"digits:1": 100.0})["digits:1"] == pytest.approx(expected)
-
-
-def test_a_mapping_in_memory_keeps_an_entry_for_one_to_two_horizons():
-    mapping = same_work.TwoGenerations()
-    mapping["a"] = b"1"
-    snapshot, later_s = mapping.copy(), time.time()
-    for horizons, kept in ((1, b"1"), (2, None)):
-        mapping.forget(later_s + 3_601 * horizons)
-        assert mapping.get("a") == kept, horizons
-    assert snapshot.get("a") == b"1"
 
 
 def test_the_configuration_of_the_same_work_is_that_of_the_rivals():

@@ -8,7 +8,6 @@ import random
 
 import pytest
 
-from clipper_stream.batching.aimd import FIRST_CEILING
 from clipper_stream.batching.limit import BatchLimit
 from clipper_stream.batching.registry import make_limit
 
@@ -67,26 +66,3 @@ def test_aimd_serves_nearly_as_much_as_the_best_size_that_is_never_late(model, s
     best = host.rows_at(TARGET_S / (1 + NOISE))
     tail = limits_seen(make_limit("aimd", TARGET_S, 4096), host, 3000)[300:]
     assert host.served_per_s(tail) > 0.97 * host.served_per_s([best])
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_aimd_is_near_its_first_ceiling_within_a_hundred_batches(model):
-    host = Host(*MODELS[model], seed=6)
-    first = limits_seen(make_limit("aimd", TARGET_S, 4096), host, 100)
-    assert host.fixed_s + host.per_row_s * max(first) > 0.95 * FIRST_CEILING * TARGET_S
-
-
-def test_a_model_that_becomes_slow_and_recovers_is_followed_both_ways():
-    fast, slow = Host(0.001, 2e-5, seed=1), Host(0.004, 8e-5, seed=2)
-    limit = make_limit("aimd", TARGET_S, 4096)
-    first, then, again = (limits_seen(limit, host, 1500)[-1] for host in (fast, slow, fast))
-    assert first == pytest.approx(fast.rows_at(0.92 * TARGET_S), rel=0.1)
-    assert then == pytest.approx(slow.rows_at(0.92 * TARGET_S), rel=0.1)
-    assert again == pytest.approx(first, rel=0.1)
-
-
-def test_aimd_on_a_busy_processor_shares_a_calls_cost_among_many_rows():
-    """A call alone misses the target: with one row a batch it would serve 30 rows a second."""
-    host = Host(0.030, 5e-5, seed=3)
-    tail = limits_seen(make_limit("aimd", TARGET_S, 4096), host, 2000)[200:]
-    assert host.served_per_s(tail) > 20 / host.latency_s(1)

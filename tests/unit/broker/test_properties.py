@@ -3,8 +3,6 @@
 import socket
 from pathlib import Path
 
-from embedded_cluster import cluster_properties
-
 from clipper_agents.broker.properties import PORTS, NodePorts, free_port, server_properties
 
 NODES = {number: NodePorts(20_000 + number, 21_000 + number) for number in (1, 2, 3)}
@@ -22,14 +20,6 @@ def test_a_node_is_broker_and_controller_on_the_loopback_interface_only():
     assert found["log.dirs"] == "/d"
     assert {value for name, value in found.items() if name.endswith(".replication.factor")} == {"1"}
     assert found["auto.create.topics.enable"] == "false", "topics are never created on demand"
-
-
-def test_extra_settings_win_so_that_three_nodes_of_the_tests_keep_three_copies():
-    found = properties(NODES[2], cluster_properties(NODES, 2))
-    assert found["node.id"] == "2"
-    assert found["controller.quorum.voters"] == "1@127.0.0.1:21001,2@127.0.0.1:21002,3@127.0.0.1:21003"
-    assert {value for name, value in found.items() if name.endswith(".replication.factor")} == {"3"}
-    assert found["min.insync.replicas"] == found["transaction.state.log.min.isr"] == "2"
 
 
 def test_a_free_port_can_be_listened_on_and_is_none_that_an_outgoing_connection_gets():

@@ -15,27 +15,9 @@ def cache_of(names: str, budget_bytes: int) -> DictCache:
     return cache
 
 
-def test_a_value_larger_than_the_budget_is_not_kept_and_takes_its_old_value_along():
-    cache = cache_of("ab", budget_bytes=4)
-    cache.put({b"a": b"12345"})
-    assert (cache.get([b"a", b"b"]), cache.entries.size_bytes, cache.values) == ([None, b"v"], 2, {b"b": b"v"})
-
-
 def test_hits_are_the_keys_that_have_an_entry_in_their_order():
     cache = cache_of("ab", budget_bytes=10).entries
     assert (cache.hits([b"b", b"x", b"a", b"b"]), cache.hits([b"x"])) == ([b"b", b"a", b"b"], [])
-
-
-def test_entries_that_make_room_for_others_of_the_same_call_are_not_written():
-    cache = cache_of("ab", budget_bytes=4)
-    cache.put({b"c": b"v", b"d": b"v", b"e": b"v"})
-    assert (cache.deleted, [*cache.values]) == ([b"a", b"b", b"c"], [b"d", b"e"])
-
-
-def test_a_restart_under_a_smaller_budget_deletes_the_rest():
-    cache = ClockCache(budget_bytes=3, entry_bytes=0)
-    assert cache.put({b"a": 1, b"b": 1, b"c": 1, b"large": 9}) == ([b"c"], [b"a", b"b", b"large"])
-    assert (cache.size_bytes, len(cache)) == (2, 1)
 
 
 @pytest.mark.parametrize("arguments", [dict(budget_bytes=-1), dict(budget_bytes=1, entry_bytes=-1)], ids=str)

@@ -90,13 +90,6 @@ def refs(registry):
     return registry.application("app").refs
 
 
-def test_a_hosted_version_waits_for_a_ready_host_a_colocated_one_does_not(hosts, registry):
-    assert refs(registry) == ("c:1",)
-    assert hosts.take([said("ready")])
-    registry.resolve()
-    assert refs(registry) == ("m:1", "c:1")
-
-
 def test_a_retired_or_withdrawn_version_is_no_candidate_from_then_on_and_leaves(hosts, registry):
     hosts.take([said("ready")])
     registry.take([declared(ModelManifest(name="m", uri="x:y", retired=True))])

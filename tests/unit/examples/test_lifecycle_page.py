@@ -14,10 +14,8 @@ from examples.lifecycle.page import (
     LifecycleSample,
     lifecycle_figure,
     lifecycle_report,
-    lifecycle_samples,
     render_lifecycle,
 )
-from examples.shared.traffic import TrafficSecond
 
 START_S = 1_700_000_000.0
 
@@ -77,19 +75,3 @@ def test_a_version_begins_with_its_first_share_and_feedback_and_is_at_nothing_wh
     assert shares["rf:2"] == pytest.approx([math.nan] * 4 + [25.0] * 4 + [100.0] * 2, nan_ok=True)
     assert losses["svm:1"] == [0.1] * 10
     assert losses["rf:2"] == pytest.approx([math.nan] * 6 + [0.05] * 4, nan_ok=True)
-
-
-def test_changes_outside_of_the_samples_are_on_the_figure_and_one_sample_is_enough_but_none_is_refused(tmp_path):
-    low, high = lifecycle_figure([change(1, "create", -5.0), change(2, "delete", 30.0)], SAMPLES).axes[1].get_xlim()
-    assert low <= -5.0
-    assert high >= 30.0
-    assert "rf:2" in render_lifecycle([], [sample(4)], "one")
-    with pytest.raises(ValueError, match="take at least 1"):
-        lifecycle_report(tmp_path / "none.html", CHANGES, [])
-    assert not (tmp_path / "none.html").exists()
-
-
-def test_samples_have_the_shares_and_losses_of_each_second_with_answers():
-    busy = TrafficSecond(answers={"svm:1": 3, "rf:2": 1}, wrong={"svm:1": 1, "rf:2": 0})
-    found = LifecycleSample(at_s=8.0, shares={"rf:2": 0.25, "svm:1": 0.75}, losses={"rf:2": 0.0, "svm:1": 1 / 3})
-    assert lifecycle_samples({8: busy, 7: TrafficSecond()}) == [found]

@@ -8,7 +8,6 @@ from builders.query_router import application
 from clipper_agents.feedback.feedback_step import (
     JoinedFeedback,
     OrphanFeedback,
-    RefusedMarker,
     Restored,
     UnusableFeedback,
     learn,
@@ -69,13 +68,6 @@ def test_a_restore_counts_once_even_as_first_record_of_the_control_topic():
     assert (first.rows["app", "c"], first.rows["app", None].applied) == (note_row(5, 4), 0)
     again = step_of(markers=[marker(6, declared=0, rows=[])], rows=first.rows)
     assert (again.outcomes, again.rows, again.refused) == ({"duplicate": 1}, {}, [])
-
-
-def test_a_restore_that_was_declared_before_another_is_refused_behind_it():
-    step = step_of(markers=[marker(5, declared=2), marker(6, declared=1)])
-    ((refused, error),) = step.refused
-    assert (refused.offset, type(error), step.outcomes) == (6, RefusedMarker, {"restored": 1, "invalid": 1})
-    assert "a later restore of app" in str(error)
 
 
 def test_a_policy_is_noted_behind_a_note_that_a_crash_left_ahead_of_the_position():

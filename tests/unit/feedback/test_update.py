@@ -4,7 +4,6 @@ import pytest
 
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.update import GivenLoss, Label, LoggedDecision, fold, score
-from clipper_stream.selection.policies.exp3 import Exp3
 from clipper_stream.selection.policies.exp4 import Exp4
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
@@ -52,13 +51,6 @@ def test_those_are_scored_whom_the_truth_is_about(decision, truth, expected):
     scores = score(decision, truth, "zero_one")
     assert scores.losses == {model: loss for model, (loss, _) in expected.items()}
     assert scores.propensities == {model: propensity for model, (_, propensity) in expected.items()}
-
-
-def test_folding_adds_the_losses_and_leaves_the_state_before_alone():
-    before = SelectionState({"a:1": ModelTotals(1.0, 0.0, 2.0, 0.0)})
-    learned = fold(before, decided(LONE), Label(4), Exp3(), "zero_one")
-    assert learned.of("a:1") == ModelTotals(2.0, 1.0, 6.0, 4.0)
-    assert before.of("a:1").count == 1.0
 
 
 def test_folding_what_scores_nobody_forgets_nothing():

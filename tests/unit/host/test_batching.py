@@ -44,32 +44,6 @@ def test_a_matrix_is_joined_in_order_and_is_the_models_own():
     assert core.step(0.0).inputs.tolist() == rows[3:].tolist()
 
 
-def test_a_failed_row_is_told_by_its_place_in_the_request():
-    core, model = core_of(([1, 2, 0, 4], {}), rows=2), FunctionOfRow(lambda row: 4 // row)
-    predicted(core, model)
-    (piece,) = pieces_of(predicted(core, model))
-    assert (piece.row0, piece.outputs) == (2, [None, 1])
-    assert [(failure.row, failure.reason) for failure in piece.failed] == [(2, "error")]
-    assert "division" in piece.failed[0].explanation
-
-
-def test_rows_past_their_deadline_are_answered_without_the_model():
-    step = core_of(([1, 2, 3, 4], {"deadline_s": [5.0, 20.0, 7.5, 20.0]})).step(10.0)
-    assert step.inputs == [2, 4]
-    assert rows_of(pieces_of(step.late)) == {(1, 0): ["late"], (1, 2): ["late"]}
-    assert pieces_of(step.late)[0].failed[0].explanation.startswith("dropped 5000.0 ms after its deadline")
-
-
-def test_a_batch_waits_for_company_as_long_as_the_window_says():
-    core = core_of(rows=2, max_delay_s=0.01)
-    core.admit(asked([1], frame=1), 100.0)
-    step = core.step(100.0)
-    assert not step.spans
-    assert step.wake_at_s == pytest.approx(100.01)
-    core.admit(asked([2], frame=2), 100.002)
-    assert core.step(100.002).inputs == [1, 2]
-
-
 def test_a_clock_that_is_set_back_delays_no_row():
     core = core_of(rows=2, max_delay_s=0.01)
     core.admit(asked([1], frame=1), 100.0)

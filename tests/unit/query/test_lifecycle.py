@@ -28,14 +28,6 @@ def test_the_table_has_exactly_the_lives_that_a_query_may_have():
     assert {tuple(one.name for one in life[1:]) for life in lives()} == {tuple(life.split()) for life in LIVES}
 
 
-def test_every_life_but_that_of_a_deferred_query_ends_acknowledged_and_none_turns_back():
-    found = [*lives()]
-    assert {life[-1] for life in found} == {QueryState.ACKNOWLEDGED, QueryState.DEFERRED}
-    assert all(len(set(life)) == len(life) for life in found)
-    decided = {QueryState.ANSWERED, QueryState.DEFAULTED, QueryState.NOTED}
-    assert all(life[-2:] == (QueryState.RECORDED, QueryState.ACKNOWLEDGED) for life in found if decided & {*life})
-
-
 @pytest.mark.parametrize("to", [*BEFORE])
 def test_every_other_move_raises_and_moves_nothing(to):
     assert not issubclass(IllegalTransition, ClipperError), "it is no fault of a request or a setting"

@@ -169,28 +169,6 @@ def test_requests_that_nobody_answers_take_bounded_memory():
     assert MAX_OVERDUE_ROWS - 1024 <= kept <= MAX_OVERDUE_ROWS
 
 
-def test_one_row_that_fails_costs_a_packed_query_only_that_row_of_that_model():
-    rig = Rig(application(refs=("a:1", "b:1")))
-    requests = rig.ask(query("q1", 1, 2))
-    rig.gather(requests["a:1"])
-    answer = answer_of(rig.gather(requests["b:1"], failed={1: ("error", "bad row")}))
-    assert (answer.outputs, answer.confidence, answer.default, answer.missing) == ([2.0, 4.0], 0.5, False, [])
-    assert [use.outputs for use in answer.used] == [[2.0, 4.0], [2.0, None]]
-    assert answer.used[1].failures == {1: ("error", "bad row")}
-
-
-def test_only_the_rows_of_a_packed_query_that_nobody_answered_get_the_default():
-    rig = Rig()
-    (request,) = rig.ask(query("q1", 1, 2, 3)).values()
-    for rows in ((0, 1), (2, 3)):
-        rig.gather(request, rows=rows)
-    answer = answer_of(rig.expire(1.0))
-    assert (answer.outputs, answer.failure.reason, answer.confidence) == ([2.0, "default", 6.0], "late", 0.0)
-    assert "for rows [1]" in answer.failure.explanation
-    (use,) = answer.used
-    assert (use.outputs, [*use.failures]) == ([2.0, None, 6.0], [1])
-
-
 def test_rows_of_a_packed_query_that_are_cached_are_not_asked_for():
     rig = Rig()
     rig.gather(rig.ask(query("q1", 1, 2))["a:1"])
@@ -214,13 +192,6 @@ def test_rows_that_are_no_numbers_are_asked_for_as_they_are(dtype, rows, asked):
     assert [*request.rows] == asked
     answers = rig.router.gather([OutputPiece(request.frame, 0, ["x", "y"])], NOW_S).answers
     assert [answer.outputs for answer in answers] == [["x"], ["y"]]
-
-
-def test_invalid_inputs_cost_only_their_own_query():
-    effects = Rig().receive(query("q1", 3), query("q2", "three"), query("q3", 1, None))
-    refused = {answer.query.query_id: answer.failure.reason for answer in effects.answers}
-    assert refused == dict.fromkeys(["q2", "q3"], "invalid_input")
-    assert len(effects.requests[0].rows) == 1
 
 
 @pytest.mark.parametrize(("return_s", "deadline_s"), [(0.1, 0.9), (1e6, 0.75)], ids=["measured", "at most a quarter"])
@@ -267,12 +238,6 @@ def test_a_canary_alone_makes_the_answer_and_what_the_policy_chose_is_asked_besi
     assert [(use.ref, use.propensity) for use in audit.used] == [("a:1", 1.0), ("b:1", 1.0)]
 
 
-def test_a_canary_that_fails_gives_the_default_and_says_who_failed():
-    rig = Rig(application(canaries={"c:1": 1.0}))
-    answer = answer_of(rig.gather(rig.ask(query("q", 3))["c:1"], failed={0: ("error", "broken")}))
-    assert (answer.outputs, answer.failure) == (["default"], ("errors", "c:1 failed: broken"))
-
-
 def test_without_candidates_a_canary_answers_its_share_and_others_get_no_model():
     rig = Rig(application("app", (), canaries={"c:1": 0.5}, shadows={"s:1": 1.0}))
     effects = rig.receive(*numbered(200))
@@ -280,11 +245,6 @@ def test_without_candidates_a_canary_answers_its_share_and_others_get_no_model()
     (request,) = effects.requests
     assert (request.ref, len(request.rows) + len(effects.answers)) == ("c:1", 200)
     assert 60 < len(request.rows) < 140
-
-
-def test_a_version_on_trial_cannot_be_named_by_a_query():
-    effects = Rig(application(shadows={"s:1": 1.0})).receive(query("q", 3, models=["s:1"]))
-    assert answer_of(effects).failure.reason == "unknown_model"
 
 
 def test_an_audit_that_was_lost_names_whom_the_query_asked_besides():

@@ -139,16 +139,3 @@ async def test_bad_records_keep_no_good_one_waiting_and_in_the_end_hold_a_partit
     await release(rig)
     assert not rig.agent.is_held(QUERIES)
     assert sorted(rig.acknowledged) == [(0, offset) for offset in range(MOST_WAITING + 2)]
-
-
-async def test_of_queries_in_a_batch_none_is_decided_twice(rig):
-    count = 16
-    values = [query(f"q{number}") for number in range(count)]
-    await rig.decide("q3", query_offset=70)
-    rig.producer.hold = True
-    await rig.read(*values)
-    await rig.read(*values, first=count)
-    await release(rig)
-    offsets = [answered(rig, f"q{number}") for number in range(count)]
-    assert offsets == [[70] * 3 if one == 3 else [one] * 2 for one in range(count)]
-    assert len(rig.acknowledged) == 2 * count

@@ -71,11 +71,6 @@ def test_a_query_keeps_the_headers_that_its_prediction_repeats(value):
     assert query_of(value).echoed == query_of(value, headers=codec.JSON_HEADERS).echoed == ()
 
 
-def test_what_can_be_read_but_not_answered_says_why():
-    assert "neither input nor inputs" in query_of(b'{"application": "app"}').invalid
-    assert "name at least one model" in query_of(with_fields(b'"models": []')).invalid
-
-
 @pytest.mark.parametrize(
     ("given", "deadline_s", "refused"),
     [
@@ -91,21 +86,6 @@ def test_a_deadline_is_a_number_however_it_is_written_and_a_time_from_now(given,
         value = msgspec.msgpack.encode({"application": "app", "input": 1, "deadline_ms": given})
         found = query_of(value, headers=codec.MSGPACK_HEADERS)
     assert (found.deadline_s, "deadline_ms is" in (found.invalid or "")) == (deadline_s, refused)
-
-
-def test_of_a_key_that_stands_twice_the_last_counts():
-    assert query_of(with_fields(b'"input": 2, "application": "b"'))[1:3] == ("b", [2])
-
-
-def test_what_is_no_query_is_kept_apart_in_order():
-    values = [b"", None, b"\xff", b"[]", b'{"input": 1}', b'{"application": 5}', b"[" * 100_000]
-    records = [record(offset, value) for offset, value in enumerate(values)]
-    records.insert(3, record(99, PLAIN))
-    records.append(record(100, PLAIN, headers=[(codec.CONTENT_TYPE, b"text/html")]))
-    assert [found.offset for found in queries_of(records)] == [99]
-    _, undecodable = decode_queries(records, 0)
-    assert [found.offset for found, _ in undecodable] == [0, 1, 2, 3, 4, 5, 6, 100]
-    assert all(str(error) for _, error in undecodable)
 
 
 def test_a_query_was_asked_when_the_log_says_whatever_the_clock_of_its_router():

@@ -1,7 +1,6 @@
 """Audits and trials: who is asked for the log besides whom the policy chose, and how probable each of it is."""
 
 import math
-import random
 
 import pytest
 from builders.bandits import outcomes
@@ -9,12 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.feedback.update import GivenLoss, Label, LoggedDecision, score
 from clipper_stream.selection.distribution import all_of, audited, forced_decision, one_of
 from clipper_stream.selection.rng import query_rng
 from clipper_stream.selection.trials import NOBODY, ChoiceWithTrials, with_trials
 
-ERROR = {"a:1": 0.1, "b:1": 0.3, "new:1": 0.2, "new:2": 0.6, "shadow:1": 0.4, "shadow:2": 0.5}
 ONE = one_of({"a:1": 0.75, "b:1": 0.25}, (0.75, 0.25))
 UNEVEN = one_of({"a:1": 0.9, "b:1": 0.08, "new:2": 0.02}, (0.9, 0.08, 0.02))
 ENSEMBLE = all_of({"a:1": 0.75, "b:1": 0.25})
@@ -142,36 +139,3 @@ def test_probabilities_of_all_decisions_sum_to_one_and_explain_every_propensity(
     refs = canary_refs if choice is NOBODY else canary_refs | shadow_refs
     assert all(math.isclose(asked.get(ref, 0.0), share, abs_tol=1e-9) for ref, share in refs.items())
     assert found.select(Numbers(draw)) in [decision for decision, _ in all_of_them]
-
-
-CHOICES = {
-    "no audit": UNEVEN,
-    "audits": audited(UNEVEN, 0.05),
-    "trials": with_trials(audited(ONE, 0.05), {"new:1": 0.05, "new:2": 0.1}, {"shadow:1": 0.3, "shadow:2": 1.0}),
-}
-
-
-@pytest.mark.parametrize("truth", [Label, GivenLoss])
-@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
-def test_losses_over_propensities_estimate_every_models_loss_within_five_standard_errors(choice, truth):
-    queries, world = 20_000, random.Random(1)
-    sums, squares, asked = dict.fromkeys(ERROR, 0.0), dict.fromkeys(ERROR, 0.0), set()
-    for number in range(queries):
-        decision = choice.select(query_rng(5, f"0-{number}"))
-        wrong = {model: int(world.random() < rate) for model, rate in ERROR.items()}
-        answer = wrong[decision.served[0]]
-        asked.update(decision.models)
-        propensities = dict(zip(decision.models, decision.propensities, strict=True))
-        logged = LoggedDecision(
-            outputs={model: wrong[model] for model in decision.models}, propensities=propensities,
-            served=decision.served, served_propensity=decision.served_propensity, answer=answer,
-        )  # fmt: skip
-        scores = score(logged, Label(0) if truth is Label else GivenLoss(answer), "zero_one")
-        for model, loss in scores.losses.items():
-            sums[model] += loss / scores.propensities[model]
-            squares[model] += (loss / scores.propensities[model]) ** 2
-    scored = {model for model in asked if truth is Label or "shadow" not in model}
-    assert {model for model in ERROR if sums[model]} == scored
-    for model in scored:
-        deviation = ((squares[model] / queries - (sums[model] / queries) ** 2) / queries) ** 0.5
-        assert abs(sums[model] / queries - ERROR[model]) <= 5.0 * deviation
