@@ -122,7 +122,8 @@ class _OpenLoop:
                 self._opening.add(task)
                 task.add_done_callback(self._opening.discard)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._all_answered.wait(), DRAIN_S)
+            async with asyncio.timeout(DRAIN_S):
+                await self._all_answered.wait()
         for connection in self.idle:
             connection.transport.close()
 

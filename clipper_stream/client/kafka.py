@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from clipper_stream.client.access import explained
 from clipper_stream.errors import InvalidSetting
 from clipper_topics.connection import KafkaConnection
+
+AnyClient: TypeAlias = AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient | AIOKafkaClient
 
 MAX_BATCH_BYTES = 512 * 1024
 """A call that finds the open batch full waits with all others like it, and each wakes at every batch: few is cheap."""
@@ -62,19 +65,33 @@ async def assigned_consumer(
             await consumer.start()
             await _assign(consumer, [TopicPartition(topic, number) for number in numbers], at_end=at_end)
         except BaseException:
-            await stop_consumer(consumer)
+            await stop(consumer)
             raise
     except (KafkaError, OSError) as error:
         raise await explained(kafka, f"cannot read {topic}", error) from error
     return consumer
 
 
-async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Stop it even while Kafka is down, when aiokafka 0.14 raises CancelledError halfway, before it disconnects."""
-    stopping = asyncio.ensure_future(consumer.stop())
-    await asyncio.wait([stopping])
-    if stopping.cancelled():
-        await consumer._client.close()  # noqa: SLF001 the second half of `stop`, which there is no other way to reach
+async def stop(client: AnyClient) -> None:
+    """Stop a client of aiokafka, also one whose start failed; a cancellation of the caller is raised when it is done.
+
+    It has a task of its own, as aiokafka 0.14 swallows a cancellation of the task in which it stops, which would go on
+    as if nothing had been. While Kafka is down a consumer raises CancelledError halfway, before it disconnects.
+    """
+    stopping = asyncio.ensure_future(_stop(client))
+    try:
+        await asyncio.wait([stopping])
+    finally:
+        await asyncio.wait([stopping])
+    if not stopping.cancelled():
+        stopping.result()
+    elif isinstance(client, AIOKafkaConsumer):
+        await client._client.close()  # noqa: SLF001 the second half of `stop`, which there is no other way to reach
+
+
+async def _stop(client: AnyClient) -> None:
+    await asyncio.sleep(0)  # a task of aiokafka's that has not begun cannot be ended
+    await (client.stop() if isinstance(client, (AIOKafkaConsumer, AIOKafkaProducer)) else client.close())
 
 
 async def _assign(consumer: AIOKafkaConsumer, partitions: list[TopicPartition], *, at_end: bool) -> None:
@@ -90,7 +107,7 @@ async def _partition_numbers(kafka: KafkaConnection, topic: str) -> Sequence[int
         await admin.start()
         described = await admin.describe_topics([topic])
     finally:
-        await admin.close()
+        await stop(admin)
     if any(found["error_code"] == TopicAuthorizationFailedError.errno for found in described):
         raise TopicAuthorizationFailedError(topic)
     numbers = sorted(part["partition"] for found in described for part in found["partitions"])

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from clipper_stream.client.access import failure
 from clipper_stream.client.errors import InvalidQuery
-from clipper_stream.client.kafka import assigned_consumer, stop_consumer
+from clipper_stream.client.kafka import assigned_consumer, stop
 from clipper_topics.codec import Codec, UndecodableRecord, predictions
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.prediction import Prediction
@@ -108,7 +108,7 @@ class PredictionReader:
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._consumer is not None:
-            await stop_consumer(self._consumer)
+            await stop(self._consumer)
 
     async def ended(self) -> None:
         """Return when nothing is read any more."""

@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOr
 
 from clipper_stream.client.access import explained, failure
 from clipper_stream.client.errors import BrokerUnavailable, RecordTooLarge
-from clipper_stream.client.kafka import make_producer
+from clipper_stream.client.kafka import make_producer, stop
 from clipper_topics.codec import headers_of
 from clipper_topics.connection import KafkaConnection
 
@@ -96,4 +96,4 @@ class RecordSender:
 
     async def close(self) -> None:
         """Send what is left, or give it up when its time is over, and disconnect."""
-        await self._producer.stop()
+        await stop(self._producer)

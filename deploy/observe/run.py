@@ -118,7 +118,8 @@ async def observed_pipeline(rate: float) -> AsyncIterator[Path]:
 
 async def _end_traffic(traffic: LabelledTraffic) -> None:
     with suppress(TimeoutError):
-        await asyncio.wait_for(traffic.stop(), LAST_ANSWERS_S)
+        async with asyncio.timeout(LAST_ANSWERS_S):
+            await traffic.stop()
 
 
 async def _break_and_repair(flag: Path) -> None:

@@ -309,7 +309,8 @@ class GrpcServer:
                     await self._send(found, call)
                     told = found
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._is_ending.wait(), WATCH_S)
+                    async with asyncio.timeout(WATCH_S):
+                        await self._is_ending.wait()
 
     def _health(self, service: str) -> Any:
         states = health.HealthCheckResponse

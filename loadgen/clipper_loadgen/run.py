@@ -30,7 +30,7 @@ from clipper_loadgen.report import LoadReport, summarise
 from clipper_loadgen.script import Script, intended_times, origin_of_each, write_script
 from clipper_stream.client.access import explained
 from clipper_stream.client.batch_sender import BatchSender, TopicRecord, batch_sender
-from clipper_stream.client.kafka import assigned_consumer
+from clipper_stream.client.kafka import assigned_consumer, stop
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -132,7 +132,7 @@ async def run_load(
                     gc.unfreeze()
                 return run.report(queries, feedback)
         finally:
-            await consumer.stop()
+            await stop(consumer)
     except KafkaError as error:
         raise await explained(connection, "cannot put load on it", error) from error
 
@@ -277,7 +277,8 @@ class DelayedFeedback:
         self._empty.clear()
         if self.pending:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), at_most_s)
+                async with asyncio.timeout(at_most_s):
+                    await self._empty.wait()
 
     async def run(self) -> None:
         """Send until cancelled; what is due at the same time leaves together."""
@@ -322,11 +323,12 @@ async def read_application(connection: KafkaConnection, catalogue: Catalogue, na
     """The newest manifest of an application."""
     consumer = await assigned_consumer(connection, catalogue.control, at_end=False, isolation_level="read_committed")
     try:
-        found = await asyncio.wait_for(_manifests(consumer), MANIFEST_TIMEOUT_S)
+        async with asyncio.timeout(MANIFEST_TIMEOUT_S):
+            found = await _manifests(consumer)
     except TimeoutError as error:
         raise InvalidSetting(f"{catalogue.control} could not be read within {MANIFEST_TIMEOUT_S:.0f} s") from error
     finally:
-        await consumer.stop()
+        await stop(consumer)
     if name not in found:
         known = ", ".join(sorted(found)) or "none"
         raise UnknownName(f"no application {name!r} is registered; registered: {known}")

@@ -187,7 +187,10 @@ class Program(AbstractContextManager["Program"]):
         self._process.send_signal(number)
 
     def ended(self, within_s: float = 60.0) -> int:
-        return self._process.wait(within_s)
+        try:
+            return self._process.wait(within_s)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"{error}\n{self.log[-4000:]}") from error
 
     def __exit__(self, *_: object) -> None:
         self.signal(signal.SIGKILL)

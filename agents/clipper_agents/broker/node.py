@@ -28,6 +28,7 @@ from clipper_agents.broker.data_dir import BrokerNotStarted, DataDir, PortTaken
 from clipper_agents.broker.properties import LOOPBACK, NodePorts, server_properties
 from clipper_agents.broker.runtime import KAFKA_VERSION, KafkaRuntime
 from clipper_agents.kafka.clients import make_admin
+from clipper_stream.client.kafka import stop
 from clipper_topics.connection import KafkaConnection
 
 STOP_S = 30.0
@@ -216,13 +217,14 @@ class KafkaNode:
     async def _is_known(self) -> bool:
         admin = make_admin(self.connection, REQUEST_S)
         try:
-            await asyncio.wait_for(admin.start(), REQUEST_S)
-            cluster = await asyncio.wait_for(admin.describe_cluster(), REQUEST_S)
+            async with asyncio.timeout(REQUEST_S):
+                await admin.start()
+                cluster = await admin.describe_cluster()
         except (KafkaError, OSError, TimeoutError) as error:
             log.debug("not ready yet: %r", error)
             return False
         finally:
-            await admin.close()
+            await stop(admin)
         has_leader = bool(cluster["brokers"]) and cluster["controller_id"] >= 0
         return has_leader and cluster["cluster_id"] == self._folder.cluster_id()
 

@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from clipper_agents.kafka.clients import make_producer
 from clipper_agents.kafka.retry import RESTART_WAIT_S, is_outage, retry
 from clipper_stream.client.access import RIGHTS
+from clipper_stream.client.kafka import stop
 from clipper_topics import codec
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.host_report import HostReport, report_key
@@ -133,7 +134,7 @@ class HostReports:
                     return
         finally:
             self._wake.set()  # for the next attempt
-            await producer.stop()
+            await stop(producer)
 
     def _oldest(self) -> tuple[bytes, bytes | None] | None:
         with self._lock:

@@ -25,6 +25,7 @@ from clipper_agents.control.state import DeclaredRestore
 from clipper_agents.kafka.clients import make_producer, unreachable
 from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.topics import existing_topics
+from clipper_stream.client.kafka import stop
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -112,7 +113,7 @@ async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: Res
             f"restore {plan.restore_id} is declared, and may not be in every partition: {reason}: repeat it"
         ) from error
     finally:
-        await producer.stop()
+        await stop(producer)
 
 
 def to_undo(declared: Iterable[DeclaredRestore], application: str) -> DeclaredRestore:

@@ -29,6 +29,7 @@ from clipper_agents.kafka.clients import make_producer, send_in_transaction, unr
 from clipper_agents.kafka.errors import NoCoordinator, UnreadRecords
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import COMMANDS, TIMEOUT_S, is_transient
+from clipper_stream.client.kafka import stop
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -90,7 +91,7 @@ class ControlWriter:
 
     async def _stop(self) -> None:
         if self._producer is not None:
-            await self._producer.stop()
+            await stop(self._producer)
         await self._reader.close()
 
     async def snapshot(self, applications: Sequence[str]) -> StateSnapshot:

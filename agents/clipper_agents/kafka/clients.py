@@ -21,7 +21,7 @@ from clipper_agents.kafka.errors import KafkaUnreachable, UnreadRecords
 from clipper_agents.kafka.retry import TIMEOUT_S
 from clipper_stream.client.access import explained
 from clipper_stream.client.errors import BrokerUnavailable
-from clipper_stream.client.kafka import stop_consumer
+from clipper_stream.client.kafka import stop
 from clipper_stream.errors import SetupError
 from clipper_topics.connection import KafkaConnection
 
@@ -167,17 +167,6 @@ async def administration(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaAdminC
     """An admin client for the time of the block; errors as of `translated_errors`."""
     async with started(kafka, make_admin(kafka)) as admin:
         yield admin
-
-
-async def stop(client: AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient) -> None:
-    """Stop a client, also one whose start failed, and while Kafka is down."""
-    if isinstance(client, AIOKafkaAdminClient):
-        await client.close()
-    elif isinstance(client, AIOKafkaProducer):
-        await client.stop()
-    else:
-        await asyncio.sleep(0)  # a task of aiokafka's that has not begun cannot be ended
-        await stop_consumer(client)
 
 
 @asynccontextmanager

@@ -26,11 +26,12 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
 
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
-from clipper_agents.kafka.clients import IsolationLevel, learn_leaders, make_consumer, stop, translated_errors
+from clipper_agents.kafka.clients import IsolationLevel, learn_leaders, make_consumer, translated_errors
 from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import COMMANDS, RETRY_WAIT_S, RetryPolicy, retry
 from clipper_agents.kafka.topics import existing_topics
+from clipper_stream.client.kafka import stop
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 

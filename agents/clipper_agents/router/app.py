@@ -188,7 +188,8 @@ class RouterProcess:
             await self._withdraw()
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._queries.drain(), DRAIN_S)
+            async with asyncio.timeout(DRAIN_S):
+                await self._queries.drain()
         await self._logs.idle()
         await self._publish_totals()
         self._pipeline.stop()

@@ -23,7 +23,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.control.state import Manifests
-from clipper_agents.kafka.clients import administration, make_admin, stop
+from clipper_agents.kafka.clients import administration, make_admin
 from clipper_agents.kafka.consumer_groups import describe_group, instance_of, lag_of
 from clipper_agents.kafka.reader import LogReader, Range, Record
 from clipper_agents.kafka.retry import STATUS, retry
@@ -38,6 +38,7 @@ from clipper_agents.status.model import (
     TopicStatus,
     WaitingRecords,
 )
+from clipper_stream.client.kafka import stop
 from clipper_topics import codec
 from clipper_topics.catalogue import HOUR_MS, Catalogue
 from clipper_topics.codec import UndecodableRecord
@@ -280,7 +281,8 @@ async def readable_partitions(connection: KafkaConnection, catalogue: Catalogue)
 
 async def _broker(admin: AIOKafkaAdminClient, broker: Mapping[str, Any]) -> BrokerStatus:
     try:
-        await asyncio.wait_for(admin._send_request(MetadataRequest([]), broker["node_id"]), STATUS.request_s)  # noqa: SLF001 (aiokafka asks any broker, never a certain one)
+        async with asyncio.timeout(STATUS.request_s):
+            await admin._send_request(MetadataRequest([]), broker["node_id"])  # noqa: SLF001 (its own calls ask any broker)
         reachable = True
     except (KafkaError, OSError, TimeoutError):
         reachable = False
@@ -298,7 +300,8 @@ async def _silent(connection: KafkaConnection) -> list[str]:
 async def _takes_connections(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), STATUS.request_s)
+        async with asyncio.timeout(STATUS.request_s):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     except (OSError, TimeoutError):
         return False
     writer.close()

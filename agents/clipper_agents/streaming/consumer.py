@@ -33,12 +33,13 @@ from aiokafka.errors import (
 from mode import Service
 
 from clipper_agents.kafka.aiokafka_patches import EmptyOffsets
-from clipper_agents.kafka.clients import make_consumer, stop
+from clipper_agents.kafka.clients import make_consumer
 from clipper_agents.kafka.consumer_groups import LeaveByInstance
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import retry
 from clipper_agents.streaming.membership import StickyAssignor
 from clipper_agents.streaming.offset_tracker import OffsetTracker, RecordBudget
+from clipper_stream.client.kafka import stop
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)

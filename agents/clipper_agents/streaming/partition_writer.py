@@ -28,6 +28,7 @@ from clipper_agents.streaming.outbox import (
     RecordsByTopic,
     wait_for_brokers,
 )
+from clipper_stream.client.kafka import stop
 from clipper_stream.errors import ClipperError
 from clipper_topics.connection import KafkaConnection
 
@@ -109,7 +110,7 @@ class PartitionWriter:
         producer, self._producer = self._producer, None
         if producer is not None:
             with contextlib.suppress(ProducerFenced):
-                await producer.stop()
+                await stop(producer)
 
     @property
     def _name(self) -> str:
@@ -131,7 +132,7 @@ class PartitionWriter:
         try:
             await producer.start()
         except BaseException:  # a rebalance may cancel this
-            await producer.stop()
+            await stop(producer)
             raise
         return producer
 

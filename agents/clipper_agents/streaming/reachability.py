@@ -20,6 +20,7 @@ from clipper_agents.kafka.clients import make_client, translated_errors
 from clipper_agents.kafka.errors import TopicMadeAnew
 from clipper_agents.kafka.retry import retry
 from clipper_agents.kafka.topic_ids import TopicIds, TopicIdsRequest, find_topics, topics_of
+from clipper_stream.client.kafka import stop
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ async def watch_kafka(kafka: KafkaConnection, reachable: Callable[[bool], None],
         finally:
             learning.cancel()
     finally:
-        await client.close()
+        await stop(client)
 
 
 async def watch_brokers(client: Any, reachable: Callable[[bool], None], topics: TopicIds) -> None:
@@ -116,7 +117,7 @@ async def watch_topics(kafka: KafkaConnection, topics: Iterable[str], answers: C
                 first = found
             await asyncio.sleep(ASK_EVERY_S)
     finally:
-        await client.close()
+        await stop(client)
 
 
 async def _some_answer(client: Any, nodes: Iterable[int], topics: TopicIds) -> bool:

@@ -110,7 +110,8 @@ class ChildProcess:
         """SIGTERM, then SIGKILL when it does not end within `drain_s`."""
         self._send(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), self.spec.drain_s)
+            async with asyncio.timeout(self.spec.drain_s):
+                await self._process.wait()
             return
         self.kill()
         await self._process.wait()
