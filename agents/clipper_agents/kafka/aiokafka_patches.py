@@ -2,7 +2,7 @@
 
 | replaced | why |
 |---|---|
-| `client.create_conn` | see `connections` |
+| `client.create_conn` | attempts to connect, waits and closings end in time, by errors that are tried again |
 | `errors.kafka_errors` | error 82, another process has the instance name, has no class: the member is unknown |
 | `fetcher.PartitionRecords` | lean records, and header names that are no UTF-8, for consumers that ask for them |
 | | it can also say which offsets hold no record |
@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
-from aiokafka import client, errors
+from aiokafka import client, conn, errors
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
@@ -37,12 +37,18 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
 from clipper_agents.kafka.broker_tasks import install_tasks
-from clipper_agents.kafka.connections import connect_in_time
 
 logger = logging.getLogger(__name__)
 
 FENCED_INSTANCE_ID = 82
 LOG_APPEND_TIME = 1
+CONNECT_TIMEOUT_MS = 3_000
+"""For a connection, TLS, log-in and the broker's first words together; on one machine they take milliseconds. aiokafka
+waits its request timeout for each member of a cluster in turn: four attempts at a frozen broker kept a pipeline of
+three brokers from its group for most of a minute."""
+CLOSE_WITHIN_S = 0.2
+"""For what is not sent yet, and the broker's end of TLS: one that was asked twice before has not sent that for 30 s,
+and a frozen one takes nothing."""
 _LENGTH = struct.Struct(">i")
 _LENGTH_AT = 8
 """Bytes of the base offset, which come first in a batch."""
@@ -131,6 +137,44 @@ def install_records() -> None:
     """Make lean records for consumers that are marked by `LeanKeys`."""
     fetcher.PartitionRecords = _partition_records
     fetcher.MemoryRecords = RereadableRecords
+
+
+# --- connections ----------------------------------------------------------------------------------------------------
+class BoundedConnection(conn.AIOKafkaConnection):  # type: ignore[misc]  # aiokafka is untyped
+    """aiokafka's connection, which ends in time, and by errors of Kafka."""
+
+    def send(self, request: Any, expect_response: bool = True) -> Any:
+        """Send a request, and return what waits for its answer, at most as long as a request may take."""
+        try:
+            answer = super().send(request, expect_response)
+        except RuntimeError as error:  # from uvloop, where the transport has ended
+            self.close(reason=conn.CloseReason.CONNECTION_BROKEN, exc=error)
+            raise errors.KafkaConnectionError(f"Connection to broker at {self._host}:{self._port} has ended") from error
+        return self._answered(answer) if expect_response else answer
+
+    async def _answered(self, answer: Any) -> Any:
+        """Close when an answer is late. aiokafka would once for each, and the second time it knows no connection."""
+        try:
+            return await answer
+        except TimeoutError as error:
+            self.close(reason=conn.CloseReason.CONNECTION_TIMEOUT)
+            raise errors.RequestTimedOutError from error
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """Close, and wait not long for the broker."""
+        if self._writer is not None:
+            self._loop.call_later(CLOSE_WITHIN_S, self._writer.transport.abort)
+        return super().close(*args, **kwargs)
+
+
+async def connect_in_time(
+    host: str, port: int, *, request_timeout_ms: int, attempt_ms: int = CONNECT_TIMEOUT_MS, **options: Any
+) -> BoundedConnection:
+    """Connect to a broker: aiokafka's `create_conn` with a bound of its own; requests on the connection keep theirs."""
+    connection = BoundedConnection(host, port, request_timeout_ms=min(request_timeout_ms, attempt_ms), **options)
+    await connection.connect()
+    connection._request_timeout = request_timeout_ms / 1000
+    return connection
 
 
 # --- records --------------------------------------------------------------------------------------------------------

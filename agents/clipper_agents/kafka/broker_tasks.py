@@ -1,14 +1,13 @@
-"""aiokafka's fetcher and sender with few tasks and few wake-ups, which are most of what a lone record costs.
+"""aiokafka's fetcher with few tasks and few wake-ups, which are most of what a lone record costs.
 
-aiokafka begins a task for each request. Two further ones wait for all of them, are woken by each answer, and again when
-its records were taken, and look at each partition each time.
+aiokafka begins a task for each request. A further one waits for all of them, is woken by each answer, and again when
+its records were taken, and looks at each partition each time.
 
 Rules of this file:
 - The task that fetches from a broker goes on by itself, as long as fetching is all there is to do. Whatever else may be
   to do (positions to be found, other leaders, nothing to fetch) ends it, and is aiokafka's.
-- A request to store records begins when they are queued. Those of one turn of the event loop go in one.
+- Brokers that know no leader of a partition are asked again only after a while.
 - A busy process waits a little between fetches that brought records.
-- A producer with a transactional id has aiokafka's own sender.
 """
 
 import asyncio
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka.consumer import consumer, fetcher
-from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced, TransactionalIdAuthorizationFailed
 from aiokafka.producer import producer, sender
 from aiokafka.util import create_task
 
@@ -140,66 +138,33 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
         super()._notify(future)
 
 
-class EagerSender(sender.Sender):  # type: ignore[misc]
-    """aiokafka's sender, which begins a request as soon as there are records for a broker that has none under way."""
+class PacedSender(sender.Sender):  # type: ignore[misc]  # aiokafka is untyped
+    """aiokafka's sender, but brokers that know no leader are asked again only after a while.
 
-    async def _sender_routine(self) -> None:
-        if self._txn_manager is not None and self._txn_manager.transactional_id is not None:
-            await super()._sender_routine()
-            return
-        await self._maybe_wait_for_pid()
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._requests: set[asyncio.Task[None]] = set()
-        self._queued = self._message_accumulator.waiter()
-        self._looks_for_leader = False
-        self._start_requests()
-        try:
-            await self._failed
-        except asyncio.CancelledError:
-            for request in [*self._requests]:
-                await request
-        except (ProducerFenced, OutOfOrderSequenceNumber, TransactionalIdAuthorizationFailed):
-            raise
-        except Exception as error:
-            logger.exception("unexpected error while sending")
-            raise KafkaError("Unexpected error during batch delivery") from error
+    A broker that is away is found out at once: aiokafka would try to connect 3,000 times a second.
+    """
 
-    def _start_requests(self, _: Any = None) -> None:
-        """Begin a request to each broker that has none under way and for which records are queued."""
-        if self._failed.done():
-            return
-        queue = self._message_accumulator
-        self._queued.remove_done_callback(self._start_requests)  # taking records ends this wait as well
-        batches, is_leader_unknown = queue.drain_by_nodes(self._in_flight, self._muted_partitions)
-        self._queued = queue.waiter()
-        self._queued.add_done_callback(self._start_requests)
-        for node_id, node_batches in batches.items():
-            self._in_flight.add(node_id)
-            self._muted_partitions.update(node_batches)
-            request = create_task(self._send_produce_req(node_id, node_batches))
-            self._requests.add(request)
-            request.add_done_callback(self._ended)
-        if is_leader_unknown and not self._looks_for_leader:
-            self._looks_for_leader = True
-            self.client.force_metadata_update().add_done_callback(self._leader_looked_for)
+    def __init__(self, client: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(client, *args, **kwargs)
+        self._looking: asyncio.Task[None] | None = None
+        self._update_metadata, self.client = client.force_metadata_update, _Paced(client, self._look)
 
-    def _leader_looked_for(self, _: Any) -> None:
-        """Send what has a leader now, and look again only after a while: a broker that is away is found out at once."""
-        self._start_requests()
-        asyncio.get_running_loop().call_later(self._retry_backoff, self._look_again)
+    def _look(self) -> asyncio.Task[None]:
+        if self._looking is None or self._looking.done():
+            self._looking = create_task(self._look_once())
+        return self._looking
 
-    def _look_again(self) -> None:
-        self._looks_for_leader = False
-        self._start_requests()
+    async def _look_once(self) -> None:
+        await self._update_metadata()
+        await asyncio.sleep(self._retry_backoff)
 
-    def _ended(self, request: asyncio.Task[None]) -> None:
-        self._requests.discard(request)
-        if self._failed.done() or request.cancelled():
-            return
-        if (error := request.exception()) is not None:
-            self._failed.set_exception(error)
-        else:
-            self._start_requests()
+
+class _Paced:
+    def __init__(self, client: Any, look: Callable[[], asyncio.Task[None]]) -> None:
+        self._client, self.force_metadata_update = client, look
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
 
 
 def processor_wanted_s() -> float:
@@ -255,4 +220,4 @@ def _end(future: asyncio.Future[None]) -> None:
 def install_tasks() -> None:
     """Have all clients of this process work so; a second call changes nothing."""
     consumer.Fetcher, fetcher.FetchRequest = BrokerFetcher, SessionFetchRequest
-    producer.Sender, sender.ProduceRequest = EagerSender, PackedProduceRequest
+    producer.Sender, sender.ProduceRequest = PacedSender, PackedProduceRequest

@@ -19,10 +19,10 @@ from clipper_agents.kafka.aiokafka_patches import (
     LeanPartitionRecords,
     LeanRecord,
     RereadableRecords,
+    connect_in_time,
     install,
     install_records,
 )
-from clipper_agents.kafka.connections import connect_in_time
 
 TP = TopicPartition("queries", 3)
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4

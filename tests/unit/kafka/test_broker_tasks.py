@@ -15,7 +15,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from builders.kafka import settle
 
 from clipper_agents.kafka.aiokafka_patches import install
-from clipper_agents.kafka.broker_tasks import BrokerFetcher, EagerSender
+from clipper_agents.kafka.broker_tasks import BrokerFetcher, PacedSender
 
 A, B = TopicPartition("queries", 0), TopicPartition("queries", 1)
 SOON_S = 10.0
@@ -198,7 +198,7 @@ async def test_a_busy_process_waits_between_fetches_that_brought_records():
 
 # --- produce --------------------------------------------------------------------------------------------------------
 class Producing(Rig):
-    def __init__(self, leaders, kind=EagerSender, backoff_ms=1):
+    def __init__(self, leaders, kind=PacedSender, backoff_ms=1):
         super().__init__(leaders)
         numbers = TransactionManager(None, 60_000)
         numbers.set_pid_and_epoch(7, 0)
@@ -237,31 +237,6 @@ async def test_records_of_one_turn_go_in_one_request_and_later_ones_follow_it():
     assert (await later).offset == 3
 
 
-async def test_a_broker_that_does_not_answer_holds_up_no_other():
-    one = await Producing({A: 1, B: 2}).started()
-    await one.add(A)
-    await one.asked()
-    for _ in range(3):
-        written = await one.add(B)
-        assert await one.asked() == (2, [1])
-        one.answer(1, node_id=2)
-        await written
-    one.answer(0)
-
-
-async def test_nothing_is_looked_at_while_nothing_is_queued():
-    one = await Producing({A: 1}).started()
-    drained, calls = one.queue.drain_by_nodes, []
-    one.queue.drain_by_nodes = lambda *args: calls.append(args) or drained(*args)
-    await settle()
-    written = await one.add(A)
-    await one.asked()
-    one.answer(0)
-    await written
-    await settle()
-    assert len(calls) == 3, "at the start, for the record, and after its request"
-
-
 async def test_records_without_a_leader_wait_for_one_and_ask_once():
     one = await Producing({A: -1, B: 1}).started()
     waiting = await one.add(A)
@@ -295,7 +270,7 @@ async def test_brokers_that_know_no_leader_are_asked_again_after_a_while(backoff
     ("error", "told"), [(OutOfOrderSequenceNumber, OutOfOrderSequenceNumber), (ValueError, KafkaError)]
 )
 async def test_an_error_that_ends_the_producer_fails_all_that_is_queued(error, told):
-    class Failing(EagerSender):
+    class Failing(PacedSender):
         async def _send_produce_req(self, node_id, batches):
             raise error
 

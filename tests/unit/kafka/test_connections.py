@@ -10,32 +10,12 @@ import trustme
 import uvloop
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
-from hypothesis import given
-from hypothesis import strategies as st
 
-from clipper_agents.kafka.connections import Frames, connect_in_time
+from clipper_agents.kafka.aiokafka_patches import connect_in_time
 
 
 def framed(*contents):
     return b"".join(struct.pack(">i", len(one)) + one for one in contents)
-
-
-@given(st.lists(st.binary(max_size=40), max_size=6), st.lists(st.integers(0, 200), max_size=8))
-def test_frames_are_the_same_wherever_the_bytes_are_cut(contents, cuts):
-    found, data = [], framed(*contents)
-    frames = Frames(found.append, lambda error: found.append(repr(error)))
-    ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
-    for start, end in zip([0, *ends], ends, strict=False):
-        frames.feed(data[start:end])
-    assert found == contents
-
-
-def test_nothing_is_handled_after_a_frame_that_could_not_be():
-    found = []
-    frames = Frames(lambda frame: found.append(int(frame)), lambda error: found.append(type(error)))
-    frames.feed(framed(b"1", b"x", b"2"))
-    frames.feed(framed(b"3"))
-    assert found == [1, ValueError]
 
 
 class Echo:
