@@ -6,8 +6,9 @@
 First, other clients ask a prompt model at a steady rate (an open loop, latency from the intended send time): `alone`;
 beside connections that have asked once and stay `idle`; beside `slow` clients, who send a byte a second of their
 headers or their body, and begin again when the gateway cuts them off; and beside some that `vanish` with half a body
-sent, or before they have read their answer. `before` and `after` all of that: descriptors, connections and resident
-memory of the gateway.
+sent, or before they have read their answer; and beside one `greedy` caller who takes all that callers share: searches
+for unknown queries, live pages, dead letters, sign-ins, bodies in flight. `before` and `after` all of that:
+descriptors, connections and resident memory of the gateway.
 
 Then `overload`: a model that takes 20 ms for a batch of at most 10 rows and no CPU (`models.accelerator`), so at most
 500 rows a second, and an objective of 200 ms. A closed loop measures the capacity; an open loop has a calm rate, five
@@ -34,7 +35,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from models import INPUTS, RIGHT
-from rig.careless_clients import idle_clients, slow_clients, vanishing_clients
+from rig.careless_clients import greedy_clients, idle_clients, slow_clients, vanishing_clients
 from rig.http_flood import OK, TOO_MANY, Answers, Phase, flood, flood_process
 from rig.http_load import answering, saturated
 from rig.measuring import warm_broker
@@ -74,8 +75,8 @@ OVERLOAD_MEASURES: Measures = {
     "normal after s": lambda run: run["normal_after_s"],
 }
 QUICK = {
-    "rounds": 1, "idle": 100, "slow": 20, "vanishing": 40, "beside": 0.5, "warmup": 0.2, "calm": 0.5, "seconds": 3.0,
-    "after": 1.0, "warm": 0,
+    "rounds": 1, "idle": 100, "slow": 20, "vanishing": 40, "greedy": 20, "beside": 0.5, "warmup": 0.2, "calm": 0.5,
+    "seconds": 3.0, "after": 1.0, "warm": 0,
 }  # fmt: skip
 
 
@@ -140,6 +141,7 @@ def careless(system: HttpPipeline, pool: ProcessPoolExecutor, options: argparse.
         "idle": idle_clients(url, body, options.idle),
         "slow": slow_clients(url, body, options.slow),
         "vanish": vanishing(url, body, options),
+        "greedy": greedy_clients(url, PROMPT, options.greedy),
     }
     for name, clients in kinds.items():
         yield {"system": name, "load_before": load_average(), **asyncio.run(beside(clients, system, pool, options))}
@@ -266,7 +268,7 @@ def targets(found: Summary) -> list[Target]:
     beside_others = [
         Target(benchmark="N", what=f"{row}: p99 ms of the others, x alone", value=times(row, "p99 ms", "alone"),
                sense="<=", bound=2)
-        for row in ("idle", "slow", "vanish")
+        for row in ("idle", "slow", "vanish", "greedy")
     ]  # fmt: skip
     left = [
         Target(benchmark="N", what=f"after all: {measure} beyond before", value=more(measure), sense="<=", bound=0)
@@ -297,6 +299,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--idle", type=int, default=2_000, help="connections that ask nothing any more")
     parser.add_argument("--slow", type=int, default=200, help="clients that send a byte a second")
     parser.add_argument("--vanishing", type=int, default=1_000, help="clients that vanish")
+    parser.add_argument("--greedy", type=int, default=300, help="connections of one caller that takes what is shared")
     parser.add_argument("--calm", type=float, default=5.0, help="seconds of the calm rate before the overload")
     parser.add_argument("--seconds", type=float, default=60.0, help="of overload")
     parser.add_argument("--after", type=float, default=10.0, help="seconds of the calm rate after it")

@@ -1,4 +1,4 @@
-"""Clients that keep connections and ask nothing, take their time, or vanish."""
+"""Clients that keep connections and ask nothing, take their time, vanish, or take what callers share."""
 
 import asyncio
 import re
@@ -6,12 +6,17 @@ import resource
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from urllib.parse import urlsplit
 
 from rig.http_flood import request_bytes
 
 OPENED_AT_ONCE = 16
 BYTE_EVERY_S = 1.0
+GREEDY_S, GREEDY_PAUSE_S = 20.0, 0.5
+"""Longest wait for an answer, and between two requests of one connection."""
+ADDRESSES = [f"127.0.1.{number}" for number in range(1, 9)]
+"""Of these clients: the gateway bounds what each address has, and the others are of another one."""
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -25,16 +30,16 @@ async def idle_clients(url: str, body: bytes, count: int) -> AsyncIterator[None]
     async with AsyncExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
 
-        async def one() -> None:
+        async def one(number: int) -> None:
             async with gate:
-                reader, writer = await _connection(url)
+                reader, writer = await _connection(url, ADDRESSES[number % len(ADDRESSES)])
                 stack.push_async_callback(_close, writer)
                 writer.write(request)
                 length = _LENGTH.search(await reader.readuntil(b"\r\n\r\n"))
                 assert length is not None
                 await reader.readexactly(int(length[1]))
 
-        await asyncio.gather(*(one() for _ in range(count)))
+        await asyncio.gather(*map(one, range(count)))
         yield
 
 
@@ -95,9 +100,44 @@ async def vanishing_clients(url: str, body: bytes, count: int, seconds: float) -
             writer.transport.abort()
 
 
-async def _connection(url: str) -> Streams:
+@asynccontextmanager
+async def greedy_clients(url: str, application: str, count: int) -> AsyncIterator[None]:
+    """So many of one caller, of another address, that take what callers share, again and again."""
+    predict = f"/v1/applications/{application}/predict"
+    requests = (
+        ("GET", f"/v1/queries/unknown?application={application}&wait_s=60", b"", 0),
+        ("GET", f"/console/queries?id=unknown&application={application}", b"", 0),
+        ("GET", "/console/dead-letters", b"", 0),
+        ("GET", "/console/live?page=/console", b"", 0),
+        ("POST", "/console/login", b"key=cs_wrong", 12),
+        ("POST", predict, b'{"input":[', 1 << 22),
+    )
+
+    async def ask(number: int) -> None:
+        for method, path, body, length in cycle(requests[number % len(requests) :] + requests):
+            head = f"{method} {path} HTTP/1.1\r\nhost: greedy\r\ncontent-length: {length}\r\n\r\n"
+            with suppress(OSError, TimeoutError):
+                reader, writer = await _connection(url)
+                writer.write(head.encode() + body)
+                try:
+                    async with asyncio.timeout(GREEDY_S):
+                        await reader.read(1)
+                finally:
+                    writer.close()
+            await asyncio.sleep(GREEDY_PAUSE_S)
+
+    tasks = [asyncio.create_task(ask(number)) for number in range(count)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _connection(url: str, address: str = ADDRESSES[0]) -> Streams:
     parts = urlsplit(url)
-    return await asyncio.open_connection(parts.hostname, parts.port)
+    return await asyncio.open_connection(parts.hostname, parts.port, local_addr=(address, 0))
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
