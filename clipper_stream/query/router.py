@@ -22,18 +22,21 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
-from clipper_stream.caching.clock import ClockCache
+from clipper_stream.caching.cache import ClockCache
 from clipper_stream.errors import shown
-from clipper_stream.query.admission import UNBOUNDED, Admission
 from clipper_stream.query.answers import Answers, conclude, refuse
 from clipper_stream.query.application import Application
-from clipper_stream.query.batch import OPEN, Failure, QueryBatch
-from clipper_stream.query.deadlines import DeadlineQueue, ShortestTrips
-from clipper_stream.query.lifecycle import QueryState, set_state
+from clipper_stream.query.batch import OPEN, Failure, QueryBatch, QueryState, set_state
+from clipper_stream.query.in_flight import (
+    UNBOUNDED,
+    Admission,
+    DeadlineQueue,
+    QueriesInFlight,
+    Repetition,
+    ShortestTrips,
+)
 from clipper_stream.query.planner import Choices, QueryPlanner, audited_models
-from clipper_stream.query.queries_in_flight import QueriesInFlight, Repetition
-from clipper_stream.query.requests import OutputPiece, Part, Request
-from clipper_stream.query.rows_in_flight import Lookup, RowsInFlight
+from clipper_stream.query.requests import Lookup, OutputPiece, Part, Request, RowsInFlight
 from clipper_stream.selection.distribution import Decision
 
 K = TypeVar("K")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from builders.cache_store import DictCache
-from clipper_stream.caching.keys import version_digest
+from clipper_stream.caching.cache import version_digest
 from clipper_stream.query import (
     Application,
     CandidateModel,

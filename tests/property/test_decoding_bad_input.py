@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import decode_feedback
-from clipper_agents.host.request_rows import MOST_ROWS, read_request
+from clipper_agents.host.batching import MOST_ROWS, read_request
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.prediction_records import encode_answers
 from clipper_agents.router.queries import decode_queries

@@ -13,10 +13,9 @@ from typing import NamedTuple
 from faust.types import TP
 from msgspec.structs import replace
 
-from clipper_agents.host.batching import Piece
+from clipper_agents.host.batching import Piece, RequestRows, read_request
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.poison_rows import PoisonRows
-from clipper_agents.host.request_rows import RequestRows, read_request
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
@@ -42,15 +41,9 @@ class FrameOrigin(NamedTuple):
 class RequestServer:
     """Feeds an engine from the requests topic and answers on the outputs topic."""
 
-    def __init__(
-        self,
-        app: ClipperApp,
-        catalogue: Catalogue,
-        metrics: ProcessMetrics,
-        poison_rows: PoisonRows,
-    ) -> None:
-        self._app, self._catalogue, self._metrics = app, catalogue, metrics
-        self._poison_rows = poison_rows
+    def __init__(self, app: ClipperApp, catalogue: Catalogue, metrics: ProcessMetrics, poison_rows: PoisonRows) -> None:
+        self._app, self._metrics, self._poison_rows = app, metrics, poison_rows
+        self._outputs, self._partitions = catalogue.outputs, catalogue.partitions
         self._dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
         self._stream: ChunkStream | None = None
 
@@ -63,7 +56,7 @@ class RequestServer:
     async def send(self, partition: int, pieces: Sequence[Piece]) -> None:
         """Send output frames; returns when the broker has them."""
         records: list[Record] = [(None, record, ()) for _, frame in pieces for record in records_of(frame)]
-        await self._app.outbox.send(self._catalogue.outputs, partition, records)
+        await self._app.outbox.send(self._outputs, partition, records)
 
     def finish(self, origins: list[FrameOrigin]) -> None:
         offsets: dict[tuple[TP, int], list[int]] = defaultdict(list)
@@ -80,13 +73,14 @@ class RequestServer:
         for tp, record in ((tp, record) for tp, records in chunk for record in records):
             origin = FrameOrigin(tp, record.offset, generation)
             try:
-                request = read_request(record.value, self._catalogue.partitions, record.headers, origin)
+                request = read_request(record.value, self._partitions, record.headers, origin)
             except UnknownFrame as error:
                 refused.append((record, error))
                 origins.append(origin)
                 self._metrics.counter("clipper_dead_letters_total", record.topic, type(error).__name__).inc()
             else:
-                self._poison_rows.mark(request)
+                if self._poison_rows.by_frame:
+                    self._poison_rows.mark(request)
                 requests.append(request)
         if refused:
             self._dead_letters.put(refused, partial(self.finish, origins))

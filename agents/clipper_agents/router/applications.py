@@ -10,7 +10,7 @@ from aiokafka import ConsumerRecord
 from clipper_agents.control.state import ControlState, DeclaredRestore, RefusedRecord
 from clipper_agents.feedback.feedback_step import config_digest
 from clipper_agents.observability.logging import event
-from clipper_stream.caching.keys import version_digest
+from clipper_stream.caching.cache import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.models.registry import check_declared
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules

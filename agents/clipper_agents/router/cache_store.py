@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from clipper_agents.streaming.databases import open_anew
-from clipper_stream.caching.clock import ClockCache
+from clipper_stream.caching.cache import ClockCache
 from clipper_stream.query.batch import OPEN
 
 encode_value, decode_value = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from clipper_agents.host.batch_traces import BatchTraces
-from clipper_agents.host.batching import Piece
-from clipper_agents.host.engine import HostEngine, make_engine
+from clipper_agents.host.batching import Piece, RequestRows
+from clipper_agents.host.engine import BatchTraces, HostEngine, make_engine
 from clipper_agents.host.predictor import Predictor, prepare
-from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.router.requests import OutputReceiver

@@ -39,7 +39,7 @@ from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.router.set_aside import DeferredQueries
 from clipper_agents.streaming.app import TaskRunner
 from clipper_stream.query import Answers, Application, Effects, Failure, OutputPiece, QueryBatch, Request, Router
-from clipper_stream.query.lifecycle import QueryState, set_state
+from clipper_stream.query.batch import QueryState, set_state
 from clipper_stream.query.planner import Choices
 from clipper_topics.frames import OutputFrame
 from clipper_topics.logged_records import LoggedRecord, audit_key, named_models, prediction_head

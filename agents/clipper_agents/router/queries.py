@@ -3,7 +3,9 @@
 Rules of this file:
 - A query that can be read but not answered (both `input` and `inputs`, say) is still a query: it carries the reason,
   and gets an answer. One that claims an id of the form that routers give is answered under the id of its own record.
-- Large queries are not decoded here: a byte of the worst becomes seventy. Each is a batch of its own.
+- A byte of the worst query becomes seventy. So the rows of a large one stay bytes, and it is a batch of its own. A row
+  is decoded later, as what its application's input spec allows: a megabyte of maps where numbers are wanted ends at the
+  first one. Where anything is wanted, lists and maps are counted first. Rows are counted before any is taken out.
 - An id comes once among the batches of one list of records that take queries at one time: where it comes again, new
   batches begin, because of two queries with one id the first in the log is decided about.
 """
@@ -12,11 +14,12 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
+import numpy as np
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
@@ -26,15 +29,16 @@ from clipper_agents.router.indexed_log import QueryLogs
 from clipper_agents.router.pipeline import QueryPipeline
 from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
-from clipper_agents.router.raw_rows import RawRow, raw_rows
 from clipper_agents.router.set_aside import SkippedBacklogs
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
+from clipper_stream.errors import InvalidInput
 from clipper_stream.query import OptionalFields, QueryBatch
 from clipper_stream.query.batch import ReadQuery
+from clipper_stream.query.inputs import RowSpec
 from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord, read_headers
-from clipper_topics.containers import LARGE_BYTES
+from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, no_extension, read_headers
+from clipper_topics.containers import LARGE_BYTES, check_containers, json_structure, length_of
 from clipper_topics.query import MOST_ROWS, Query, check_query, is_plain
 from clipper_topics.query_ids import answered_id
 
@@ -268,3 +272,95 @@ def _rows(query: Query) -> Sequence[Any]:
 def _options(query: Query, *, raw: bool) -> OptionalFields:
     packed = query.inputs is not None
     return OptionalFields(packed, query.context, query.models, query.features, check_query(query), raw)
+
+
+# --- rows that stay bytes ---------------------------------------------------------------------------------------------
+LOOKED_AT = 1 << 16
+"""Bytes of a text that are looked at together: its depths take four times as many."""
+Number = int | float | bool
+_NULL = {JSON: b"null", MSGPACK: b"\xc0"}
+_LISTS = bytes([*range(0x90, 0xA0), 0xDC, 0xDD])
+_COMMA, _OPENS = b",["
+_STEPS = np.zeros(256, np.int8)
+_STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
+
+
+class RawRow(NamedTuple):
+    """One row as the record has it.
+
+    Attributes:
+        raw: Its bytes.
+        kind: Their content type.
+        rows: All rows of the record, of its first row; they are looked at once.
+    """
+
+    raw: msgspec.Raw
+    kind: str
+    rows: msgspec.Raw | None = None
+
+    @property
+    def is_null(self) -> bool:
+        return memoryview(self.raw) == _NULL[self.kind]
+
+    def decode(self, spec: RowSpec) -> Any:
+        """The row, as `decode_queries` would have it.
+
+        Raises:
+            InvalidInput: it is no row of the spec.
+        """
+        dimensions = len(spec.shape) if spec.shape is not None else 1
+        try:
+            if spec.dtype == "json" and self.rows is not None:
+                check_containers(bytes(self.rows), self.kind)
+            return _decoder(self.kind, spec.dtype if not spec.numeric else "numbers", dimensions).decode(self.raw)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"a row of {len(bytes(self.raw))} bytes: {error}") from error
+
+
+def raw_rows(rows: msgspec.Raw, kind: str) -> Sequence[msgspec.Raw] | range | None:
+    """The rows of a packed query, each still undecoded; None for null. Of too many rows it has the number only.
+
+    Raises:
+        UndecodableRecord: they are no list.
+    """
+    count = _count_rows(bytes(rows), kind)
+    if count > MOST_ROWS:
+        return range(count)
+    try:
+        decoded: list[msgspec.Raw] | None = _decoder(kind, "rows", 0).decode(rows)
+    except (ValueError, RecursionError) as error:
+        raise UndecodableRecord(f"not {kind}: {error} - at `$.inputs`") from error
+    return decoded
+
+
+def _count_rows(rows: bytes, kind: str) -> int:
+    """Count the values of a list, at least where they may be too many; 0 for anything else."""
+    if kind != JSON:
+        return length_of(rows) if rows[0] in _LISTS else 0
+    if rows.count(b",") < MOST_ROWS:
+        return 0
+    structure, depth, commas = np.frombuffer(json_structure(rows), np.uint8), 0, 0
+    for first in range(0, len(structure), LOOKED_AT):
+        some = structure[first : first + LOOKED_AT]
+        depths = depth + np.cumsum(_STEPS[some], dtype=np.int32)
+        commas += int(((some == _COMMA) & (depths == 1)).sum())
+        depth = int(depths[-1])
+    return commas + 1 if len(structure) and structure[0] == _OPENS else 0
+
+
+@lru_cache(maxsize=64)
+def _decoder(kind: str, wanted: str, dimensions: int) -> Any:
+    types: dict[str, Any] = {
+        "rows": list[msgspec.Raw] | None,
+        "text": str,
+        "bytes": dict[str, str] if kind == JSON else bytes | dict[str, str],
+        "json": Any,
+        "numbers": Number,
+    }
+    rows: Any = types[wanted]
+    if wanted == "numbers":
+        for _ in range(dimensions):
+            rows = list[rows]
+        if kind != JSON:
+            rows = bytes | rows
+    return msgspec.json.Decoder(rows) if kind == JSON else msgspec.msgpack.Decoder(rows, ext_hook=no_extension)

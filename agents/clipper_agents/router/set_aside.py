@@ -31,7 +31,7 @@ from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.consumer import GroupConsumer
 from clipper_stream.query import QueryBatch
-from clipper_stream.query.admission import Admission
+from clipper_stream.query.in_flight import Admission
 
 logger = logging.getLogger(__name__)
 

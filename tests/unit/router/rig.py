@@ -27,7 +27,7 @@ from clipper_agents.streaming.app import StateLock
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.outbox import NO_RECORDS, Outbox
 from clipper_stream.query import QueryBatch, Router
-from clipper_stream.query.admission import UNBOUNDED
+from clipper_stream.query.in_flight import UNBOUNDED
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.logged_records import read_audit, read_prediction

@@ -21,7 +21,7 @@ from clipper_agents.router.set_aside import (
     SkippedBacklogs,
 )
 from clipper_agents.streaming.offset_tracker import OffsetTracker
-from clipper_stream.query.admission import Admission
+from clipper_stream.query.in_flight import Admission
 
 P0, P1 = TP("queries", 0), TP("queries", 1)
 COUNT = 5 * READ_TOGETHER
