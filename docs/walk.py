@@ -40,16 +40,13 @@ from clipper_agents.host.predictor import prepare  # noqa: E402
 from clipper_agents.host.request_server import RequestServer  # noqa: E402
 from clipper_agents.observability.metrics import ProcessMetrics, RouterMetrics  # noqa: E402
 from clipper_agents.router.applications import ApplicationRegistry  # noqa: E402
-from clipper_agents.router.cache_store import PartitionCaches  # noqa: E402
 from clipper_agents.router.colocated_models import ColocatedModels  # noqa: E402
-from clipper_agents.router.decision_index import LogIndex  # noqa: E402
+from clipper_agents.router.decision_index import log_index  # noqa: E402
 from clipper_agents.router.feedback import FeedbackProcessor  # noqa: E402
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs  # noqa: E402
-from clipper_agents.router.outputs import OutputAgent  # noqa: E402
-from clipper_agents.router.pipeline import QueryPipeline, QueryStores  # noqa: E402
+from clipper_agents.router.pipeline import QueryPipeline, QueryStores, partition_caches  # noqa: E402
 from clipper_agents.router.queries import QueryAgent  # noqa: E402
-from clipper_agents.router.query_consumer import QueryConsumer  # noqa: E402
-from clipper_agents.router.requests import RequestSender  # noqa: E402
+from clipper_agents.router.requests import OutputAgent, RequestSender  # noqa: E402
 from clipper_agents.router.selection_store import SelectionStore  # noqa: E402
 from clipper_agents.streaming.app import StateLock, make_app  # noqa: E402
 from clipper_agents.streaming.dead_letters import DeadLetterSender  # noqa: E402
@@ -212,7 +209,7 @@ class Deployment:
         )
         metrics, router = RouterMetrics(), Router()
         self.registry = ApplicationRegistry(allowed=["clipper_agents.examples"])
-        decisions, audits = (LogIndex(folder / name, 3600.0) for name in ("decisions", "audits"))
+        decisions, audits = (log_index(folder / name, 3600.0) for name in ("decisions", "audits"))
         self.logs = QueryLogs(
             IndexedLog(app, CATALOGUE.predictions, decisions, read_prediction),
             IndexedLog(app, CATALOGUE.audits, audits, read_audit),
@@ -223,15 +220,14 @@ class Deployment:
         )  # fmt: skip
         self.table.app.tables.add(self.table)
         self.selection = SelectionStore(self.table, 1)
-        stores = QueryStores(self.registry, self.selection, PartitionCaches(folder / "cache", 1 << 20), self.logs)
-        queries = QueryConsumer(app, CATALOGUE.queries, router)
-        self.pipeline = QueryPipeline(router, stores, queries, metrics, app)
+        stores = QueryStores(self.registry, self.selection, partition_caches(folder / "cache", 1 << 20), self.logs)
+        self.pipeline = QueryPipeline(router, stores, app, CATALOGUE.queries, metrics)
         self.sender = RequestSender(app, CATALOGUE, b"router", self.registry, self.pipeline)
         self.colocated = ColocatedModels(ProcessMetrics("host"), self.pipeline, app, ["clipper_agents.examples"])
         nothing: Any = SimpleNamespace(put=list, skip_if_behind=lambda *_: None, has_id=lambda *_: False)
         self.pipeline.connect(self.sender, self.colocated, nothing)
         dead_letters = DeadLetterSender(kafka.outbox, CATALOGUE.dead_letters, app)
-        self.queries = QueryAgent(queries, self.pipeline, self.logs, dead_letters, metrics, nothing)
+        self.queries = QueryAgent(app, self.pipeline, self.logs, dead_letters, metrics, nothing)
         self.outputs = OutputAgent(b"router", self.pipeline, self.sender, dead_letters, metrics)
         control: Any = SimpleNamespace(followed_upto=lambda: 0)
         self.feedback = FeedbackProcessor(app, CATALOGUE, stores, control, self.queries, metrics)

@@ -42,8 +42,7 @@ class RequestServer:
     """Feeds an engine from the requests topic and answers on the outputs topic."""
 
     def __init__(self, app: ClipperApp, catalogue: Catalogue, metrics: ProcessMetrics, poison_rows: PoisonRows) -> None:
-        self._app, self._metrics, self._poison_rows = app, metrics, poison_rows
-        self._outputs, self._partitions = catalogue.outputs, catalogue.partitions
+        self._app, self._catalogue, self._metrics, self._poison_rows = app, catalogue, metrics, poison_rows
         self._dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
         self._stream: ChunkStream | None = None
 
@@ -56,7 +55,7 @@ class RequestServer:
     async def send(self, partition: int, pieces: Sequence[Piece]) -> None:
         """Send output frames; returns when the broker has them."""
         records: list[Record] = [(None, record, ()) for _, frame in pieces for record in records_of(frame)]
-        await self._app.outbox.send(self._outputs, partition, records)
+        await self._app.outbox.send(self._catalogue.outputs, partition, records)
 
     def finish(self, origins: list[FrameOrigin]) -> None:
         offsets: dict[tuple[TP, int], list[int]] = defaultdict(list)
@@ -73,7 +72,7 @@ class RequestServer:
         for tp, record in ((tp, record) for tp, records in chunk for record in records):
             origin = FrameOrigin(tp, record.offset, generation)
             try:
-                request = read_request(record.value, self._partitions, record.headers, origin)
+                request = read_request(record.value, self._catalogue.partitions, record.headers, origin)
             except UnknownFrame as error:
                 refused.append((record, error))
                 origins.append(origin)

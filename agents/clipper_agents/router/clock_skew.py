@@ -9,17 +9,11 @@ Rules of this file:
 - The difference reported is the smallest that all acknowledgements of the last interval allow: 0 unless it is certain.
 """
 
-import logging
 import math
-
-from clipper_agents.observability.logging import event
-
-logger = logging.getLogger(__name__)
 
 STAMP_S = 0.001
 """The broker truncates its stamps to milliseconds."""
 TOLERATED_S = 0.1
-WARN_EVERY_S = 60.0
 
 
 class ClockSkew:
@@ -33,7 +27,6 @@ class ClockSkew:
 
     def __init__(self) -> None:
         self._least_s, self._most_s = -math.inf, math.inf
-        self._warned_s = -math.inf
 
     def observe(self, sent_s: float, stamped_s: float, acknowledged_s: float) -> None:
         """Take a batch into account: sent and acknowledged by our clock, stamped by the broker's, in seconds."""
@@ -50,16 +43,3 @@ class ClockSkew:
         ahead_s = max(self._least_s, min(self._most_s, 0.0))
         self._least_s, self._most_s = -math.inf, math.inf
         return ahead_s
-
-    def warn(self, skew_s: float, at_s: float) -> None:
-        """Log a difference that matters, at most once in `WARN_EVERY_S`; `at_s` are seconds that never go back."""
-        if abs(skew_s) <= TOLERATED_S or at_s - self._warned_s < WARN_EVERY_S:
-            return
-        self._warned_s = at_s
-        event(
-            logger,
-            "this machine's clock differs from the broker's: deadlines come too early or too late, synchronise them",
-            logging.WARNING,
-            ahead_s=round(skew_s, 3),
-            tolerated_s=TOLERATED_S,
-        )

@@ -155,7 +155,7 @@ class FeedbackProcessor:
                 return False
             if last > position:
                 await self._selection.write(partition, step.rows, last, {self._catalogue.feedback_acks: step.acks})
-                self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
+                self._decisions[partition].note_applied_feedback(step.applied_feedback.items(), last, at_s)
             self._count(step, len(elsewhere))
             if traced:
                 self._traces.learned(traced, step, {record.offset for record, _ in elsewhere})
@@ -170,7 +170,7 @@ class FeedbackProcessor:
         """
         generation = self._app.generation
         owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
-        at_ms = max((self._decisions.of(partition).newest_s for partition in owned), default=0.0) * 1000 - SETTLED_MS
+        at_ms = max((self._decisions[partition].newest_s for partition in owned), default=0.0) * 1000 - SETTLED_MS
         is_read = bool(owned) and await self._is_read(at_ms)
         tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
         ends = await self._app.log_reader.end_offsets(tps) if is_read else {}
@@ -197,9 +197,9 @@ class FeedbackProcessor:
     def _forget(self, partition: int, at_ms: float) -> None:
         unanswered_ms = self._app.consumer.trackers[TP(self._catalogue.queries, partition)].since_ms
         if unanswered_ms is not None:
-            needed_ms = self._decisions.of(partition).needed_since_ms(min(at_ms, unanswered_ms))
+            needed_ms = self._decisions[partition].needed_since_ms(min(at_ms, unanswered_ms))
             for index in (self._decisions, self._audits):
-                index.of(partition).forget_before(needed_ms / 1000)
+                index[partition].forget_before(needed_ms / 1000)
 
     async def rebuild_applied_feedback(self, since_ms: Mapping[int, int]) -> None:
         """Rebuild the notes of applied feedback up to the rows' position, by the fold without its effect on rows.
@@ -209,7 +209,7 @@ class FeedbackProcessor:
         starts: dict[TopicPartition, int | None] = {}
         ends: dict[TopicPartition, int] = {}
         for partition in since_ms:
-            done, position = self._decisions.of(partition).applied_feedback_upto, self._selection.position(partition)
+            done, position = self._decisions[partition].applied_feedback_upto, self._selection.position(partition)
             if done < position:
                 tp = TopicPartition(self._catalogue.feedback, partition)
                 starts[tp], ends[tp] = done + 1, position + 1
@@ -221,7 +221,7 @@ class FeedbackProcessor:
         lookup = self._look_up(tp.partition, feedback)
         step = self._step(tp.partition, self._split(tp.partition, feedback, lookup)[0], lookup)
         at_s = records[-1].timestamp / 1000
-        self._decisions.of(tp.partition).note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
+        self._decisions[tp.partition].note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
 
     async def _fold(
         self,
@@ -256,9 +256,9 @@ class FeedbackProcessor:
         offsets = [given.decision.offset for given in joined if given.decision is not None]
         return learn(
             joined,
-            dict(zip(offsets, self._decisions.of(partition).applied_feedback(offsets), strict=True)),
+            dict(zip(offsets, self._decisions[partition].applied_feedback(offsets), strict=True)),
             lambda row: self._selection.row(*row, partition),
-            lambda name, _: self._registry.application(name),
+            lambda name, _: self._registry.applications.get(name),
             markers,
             lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
             step,
@@ -266,7 +266,7 @@ class FeedbackProcessor:
 
     def _look_up(self, partition: int, feedback: list[Given]) -> DecisionLookup:
         asked = (_asked(record, content) for record, content in feedback)
-        return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), asked)
+        return DecisionLookup(self._decisions[partition], self._audits[partition], asked)
 
     async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
         """Wait for declarations that may still arrive; return False if the generation ended meanwhile."""
@@ -347,7 +347,7 @@ class FeedbackProcessor:
 
     def _log_time_ms(self, partition: int) -> float:
         """Return a time that the log has passed for sure, in milliseconds since the epoch."""
-        return max(self._decisions.of(partition).newest_s, self._ahead_s[partition] + _loop_time_s()) * 1000
+        return max(self._decisions[partition].newest_s, self._ahead_s[partition] + _loop_time_s()) * 1000
 
     def _incomplete(self, partition: int, feedback: list[Given], lookup: DecisionLookup) -> list[Given]:
         return [

@@ -27,9 +27,9 @@ from clipper_agents.kafka.aiokafka_patches import LOG_APPEND_TIME
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.indexed_log import QueryLogs
 from clipper_agents.router.pipeline import QueryPipeline
-from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.router.set_aside import SkippedBacklogs
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
 from clipper_stream.errors import InvalidInput
@@ -65,7 +65,7 @@ class QueryAgent:
 
     def __init__(
         self,
-        consumer: QueryConsumer,
+        app: ClipperApp,
         pipeline: QueryPipeline,
         logs: QueryLogs,
         dead_letters: DeadLetterSender,
@@ -73,7 +73,7 @@ class QueryAgent:
         backlogs: SkippedBacklogs,
         traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._consumer, self._pipeline, self._logs = consumer, pipeline, logs
+        self._app, self._pipeline, self._logs = app, pipeline, logs
         self._dead_letters, self._metrics, self._backlogs, self._traces = dead_letters, metrics, backlogs, traces
         self._received: dict[TP, int] = {}
         """One past the last offset that was received in a generation."""
@@ -82,7 +82,7 @@ class QueryAgent:
     async def serve(self, stream: Any) -> None:
         async for lists in stream.chunks(QUERIES_A_CHUNK, self.is_held, BYTES_A_CHUNK):
             generation = stream.generation
-            await self._consumer.wait_for_room()
+            await self._pipeline.room.wait()
             chunk = by_partition(lists)
             self._backlogs.skip_if_behind(chunk, self.receive(chunk, generation))
 
@@ -92,7 +92,7 @@ class QueryAgent:
         Return the partitions of which most new queries had waited for longer than they may still wait. The records of a
         generation that has ended are left alone: whoever has their partition now reads them again.
         """
-        if generation != self._consumer.generation:
+        if generation != self._app.generation:
             return set()
         if generation != self._received_in:
             self._received, self._received_in = {}, generation
@@ -108,10 +108,16 @@ class QueryAgent:
         return {partition for partition, count in behind.items() if 2 * count > new[partition]}
 
     def may_decide(self, tp: TP, query_id: str, end: int) -> bool:
-        """Return whether a query with this id that stands in a partition before an end may still be decided about."""
-        consumer = self._consumer
-        received = self._received.get(tp, 0) if self._received_in == consumer.generation else 0
-        return not consumer.has_taken(tp, received, end) or self._pipeline.has_id(tp.partition, query_id)
+        """Return whether a query with this id that stands in a partition before an end may still be decided about.
+
+        It may while not all records before the end were taken, and all of these received; what was finished before this
+        generation counts as received.
+        """
+        consumer = self._app.consumer
+        received = self._received.get(tp, 0) if self._received_in == self._app.generation else 0
+        tracker = consumer.trackers[tp]
+        is_received = consumer.taken_upto(tp) >= end and tracker.first <= max(tracker.start, received)
+        return not is_received or self._pipeline.has_id(tp.partition, query_id)
 
     def is_held(self, tp: TP, most: int = MOST_UNWRITTEN) -> bool:
         """Return whether a partition has to wait until the broker has taken more of it: it has so many that wait."""
@@ -132,7 +138,7 @@ class QueryAgent:
         offsets = [record.offset for record, _ in undecodable]
         topic = undecodable[0][0].topic
         self._metrics.counter("clipper_dead_letters_total", topic, "undecodable").inc(len(offsets))
-        self._dead_letters.put(undecodable, partial(self._consumer.acknowledge, partition, offsets, generation))
+        self._dead_letters.put(undecodable, partial(self._pipeline.acknowledge, partition, offsets, generation))
 
 
 def decoded_together(records: list[Record]) -> Iterator[list[Record]]:
