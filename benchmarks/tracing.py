@@ -58,7 +58,7 @@ from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import OutputFrame, decode_request, encode_frame
+from clipper_topics.codec import OutputFrame, decode_request, encode_frame
 from clipper_topics.logged_records import read_audit, read_prediction
 
 CATALOGUE = Catalogue(partitions=1)

@@ -16,8 +16,7 @@ from clipper_agents.router.prediction_records import encode_answers
 from clipper_agents.router.queries import decode_queries
 from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
 from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord
-from clipper_topics.frames import UnknownFrame, decode_output
+from clipper_topics.codec import UndecodableRecord, UnknownFrame, decode_output
 
 CODECS = [one for one in vars(codec).values() if isinstance(one, codec.Codec)]
 

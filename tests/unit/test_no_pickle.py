@@ -20,8 +20,7 @@ from clipper_agents.router.pipeline import decode_value, partition_caches
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import file_digest, load_model
 from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord
-from clipper_topics.frames import UnknownFrame, decode_output, decode_request
+from clipper_topics.codec import UndecodableRecord, UnknownFrame, decode_output, decode_request
 
 KINDS = ["application/json", "application/msgpack", "application/x-python-pickle", "application/python-pickle", ""]
 

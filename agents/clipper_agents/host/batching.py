@@ -22,8 +22,7 @@ from clipper_stream.errors import shown
 from clipper_stream.models.model import Rows
 from clipper_stream.models.runner import BatchOutcome
 from clipper_stream.query.inputs import LISTED, NUMERIC
-from clipper_topics.codec import Headers
-from clipper_topics.frames import FailedRow, OutputFrame, RequestFrame, UnknownFrame, decode_request
+from clipper_topics.codec import FailedRow, Headers, OutputFrame, RequestFrame, UnknownFrame, decode_request
 from clipper_topics.trace_context import TracedRows, traced_rows
 
 _DEADLINE_BYTES = 8

@@ -22,7 +22,7 @@ from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.outbox import Record
 from clipper_agents.streaming.stream import Chunk, ChunkStream, newest_age_s
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import FailedRow, OutputFrame, UnknownFrame, encode_frame
+from clipper_topics.codec import FailedRow, OutputFrame, UnknownFrame, encode_frame
 
 MAX_FRAMES = 256
 """Request records taken at once: what is taken is decoded before any of it reaches a batch."""

@@ -31,7 +31,7 @@ from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import log_index
 from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs, unread_since_ms
-from clipper_agents.router.models import ModelDiscovery, ModelTeardown
+from clipper_agents.router.models import ModelLifecycle
 from clipper_agents.router.pipeline import UNKNOWN_APPLICATION, QueryPipeline, QueryStores, partition_caches
 from clipper_agents.router.queries import QueryAgent
 from clipper_agents.router.query_traces import QueryTraces
@@ -140,8 +140,7 @@ class RouterProcess:
         self._deferred = DeferredQueries(app, read_again(), catalogue.queries, self._router.admission)
         self._backlogs = SkippedBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._pipeline.room)
         self._pipeline.connect(self._sender, self._colocated, self._deferred)
-        self._discovery = ModelDiscovery(self._registry, self._sender, self._colocated, app)
-        self._teardown = ModelTeardown(self._registry, self._hosts, self._sender, self._colocated, metrics, app)
+        self._models = ModelLifecycle(self._registry, self._hosts, self._sender, self._colocated, metrics, app)
 
         # the agents
         dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
@@ -240,7 +239,7 @@ class RouterProcess:
         """Restore all state but the tables before the inputs flow: manifests, totals, decisions, applied feedback."""
         for follower in self._followers:
             await follower.caught_up.wait()
-        await self._discovery.reach()
+        await self._models.reach()
         await self._logs.idle()
         self._keep_only(owned)
         self._selection.own(owned)
@@ -302,8 +301,7 @@ class RouterProcess:
             await self.app.outbox.send(self._settings.catalogue.selection, 0, records)
 
     async def _follow_models(self) -> None:
-        self._discovery.begin()
-        self._teardown.begin()
+        self._models.follow()
 
     async def _forget(self) -> None:
         await self._feedback.forget_old()

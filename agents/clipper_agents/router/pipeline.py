@@ -47,7 +47,7 @@ from clipper_stream.caching.cache import ClockCache
 from clipper_stream.query import Answers, Application, Effects, Failure, OutputPiece, QueryBatch, Request, Router
 from clipper_stream.query.batch import OPEN, QueryState, set_state
 from clipper_stream.query.planner import Choices
-from clipper_topics.frames import OutputFrame
+from clipper_topics.codec import OutputFrame
 from clipper_topics.logged_records import LoggedRecord, audit_key, named_models, prediction_head
 
 encode_value, decode_value = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode

@@ -39,7 +39,7 @@ from clipper_stream.query.inputs import RowSpec
 from clipper_topics import codec
 from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, no_extension, read_headers
 from clipper_topics.containers import LARGE_BYTES, check_containers, json_structure, length_of
-from clipper_topics.query import MOST_ROWS, Query, check_query, is_plain
+from clipper_topics.query import ID_CHARACTERS, MOST_ROWS, Query, check_query
 from clipper_topics.query_ids import answered_id
 
 QUERIES_A_CHUNK = 1000
@@ -190,6 +190,22 @@ def decode_queries(
         if trace is not None:
             batch.traces[index] = trace
     return batches.filled(), undecodable
+
+
+def is_plain(query: Query) -> bool:
+    """Whether a query that can be used asks for one row under an id of its own, and leaves all choices to others."""
+    query_id, deadline_ms = query.query_id, query.deadline_ms
+    return (
+        query_id is not None
+        and query.input is not msgspec.UNSET
+        and query.inputs is None
+        and query.context is None
+        and query.models is None
+        and query.features is None
+        and 0 < len(query_id) <= ID_CHARACTERS
+        and "@" not in query_id
+        and (deadline_ms is None or 1 <= deadline_ms < math.inf)
+    )
 
 
 class _Filling(NamedTuple):

@@ -29,7 +29,7 @@ from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import newest_age_s
 from clipper_stream.query import Request
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import OutputFrame, RequestFrame, UnknownFrame, decode_output, encode_frame
+from clipper_topics.codec import OutputFrame, RequestFrame, UnknownFrame, decode_output, encode_frame
 
 FRAMES_A_CHUNK = 256
 OPEN_WITHIN_S = 2.0

@@ -9,7 +9,7 @@ from clipper_agents.host.predictor import Predictor
 from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
 from clipper_stream.batching.registry import Fixed
 from clipper_stream.batching.window import Window
-from clipper_topics.frames import RequestFrame, encode_frame
+from clipper_topics.codec import RequestFrame, encode_frame
 from clipper_topics.trace_context import TracedRows, traced_rows_header
 
 DOUBLE = FunctionOfRow(lambda row: 2 * row)

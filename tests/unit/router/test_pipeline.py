@@ -14,7 +14,7 @@ from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.indexed_log import QueryLogs
 from clipper_agents.router.pipeline import MEMORY_CHUNKS, QueryPipeline, QueryStores
 from clipper_stream.query import Effects, Request
-from clipper_topics.frames import FailedRow, OutputFrame, encode_frame
+from clipper_topics.codec import FailedRow, OutputFrame, encode_frame
 
 
 # --- what is asked for, and deadlines ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from unit.router.rig import settle
 from clipper_agents.router.requests import RequestSender, encode_request
 from clipper_stream.query import Request
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import decode_request
+from clipper_topics.codec import decode_request
 
 CATALOGUE = Catalogue()
 A, B = CATALOGUE.requests("a", "1"), CATALOGUE.requests("b", "1")
