@@ -45,10 +45,6 @@ class RequestRows:
         origin: What the submitter knows the frame by.
         admitted_s: When its rows began to wait for a batch, seconds since the epoch.
         unanswered: Rows whose answer is not safe yet.
-
-    >>> rows = np.zeros((2, 3), np.float32)
-    >>> RequestRows(router=b"r", frame=1, reply=0, kind=("float32", 3), rows=rows, deadlines_s=(inf, inf)).unanswered
-    2
     """
 
     router: bytes

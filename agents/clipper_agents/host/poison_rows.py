@@ -46,9 +46,7 @@ class PoisonRows:
         found: Those of the run before this one.
         by_frame: All that are known, by router and frame.
 
-    Raises:
-        StorageRefused: the folder cannot be written.
-        StorageFailed: there is no space.
+    Raises `StorageRefused` where the folder cannot be written, and `StorageFailed` where there is no space.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -77,13 +77,11 @@ class ApplicationRegistry:
         return self._control.restores.get(restore_id)
 
     def dtype_of(self, ref: str) -> str:
-        """Return the element type of the rows that a model takes."""
         model = self.model(ref)
         return model.input.dtype if model else "json"
 
     @property
     def hosted(self) -> list[str]:
-        """Models that should have hosts."""
         return [ref for ref, model in self._manifests.models.items() if not model.colocated and not model.retired]
 
     @property
@@ -98,7 +96,6 @@ class ApplicationRegistry:
         return [ref for ref in self._reachable if not self._is_here(self._manifests.models.get(ref))]
 
     def reached(self, ref: str) -> None:
-        """Note that the model can be asked from now on."""
         model = self.model(ref)
         self._reachable[ref] = model.colocated if model else None
         self.resolve()

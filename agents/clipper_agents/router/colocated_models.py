@@ -76,7 +76,6 @@ class ColocatedModels:
         self.models[manifest.ref] = ColocatedModel(engine, watch, self._tasks.watched(engine.run()))
 
     def send(self, _partition: int, pieces: Sequence[Piece]) -> None:
-        """Hand outputs to the router."""
         self._receiver.gather([frame for _, frame in pieces])
 
     def finish(self, _origins: list[Any]) -> None:

@@ -236,7 +236,6 @@ class PartitionIndex:
         return Database(self._folder / str(age), self._folder)
 
     def _new_of(self, records: Sequence[tuple[str, LoggedRecord]], database: Database) -> dict[bytes, LoggedRecord]:
-        """Return decisions that are not indexed yet, by their key in a database."""
         new: dict[bytes, LoggedRecord] = {}
         keys = [entry_key(query_id) for query_id, _ in records]
         for key, value, (query_id, record) in zip(keys, self._find(keys), records, strict=True):

@@ -239,7 +239,6 @@ class QueryPipeline:
             self._metrics.histogram("clipper_stage_latency_seconds", "combine").observe(took_s)
 
     def note_return(self, took_s: float) -> None:
-        """Note how long outputs were on their way back."""
         self._metrics.histogram("clipper_stage_latency_seconds", "return").observe(took_s)
         self.router.return_s += (took_s - self.router.return_s) / MEMORY_CHUNKS
 
@@ -251,7 +250,6 @@ class QueryPipeline:
 
     # --- time passes --------------------------------------------------------------------------------------------------
     async def expire(self) -> None:
-        """Answer the queries whose deadline has come."""
         effects = self.router.expire(time.time())
         self._sender.forget(effects.forgotten)
         self.carry_out(effects)
@@ -311,7 +309,6 @@ class QueryPipeline:
         self._predictions.add(outgoing)
 
     def _send_audits(self, batch: QueryBatch, entries: Sequence[int]) -> None:
-        """Send audits of queries whose predictions are in the log."""
         for entry in entries:
             audit = Answers(batch, [entry], batch.noted_at_s[entry])
             self._audits.add([OutgoingRecords(batch, [entry], encode_audits(audit), batch.content_type, audit)])
@@ -332,7 +329,6 @@ class QueryPipeline:
             _count_answers(self._metrics, answered, written.took_s)
 
     def audited(self, written: WrittenRound) -> None:
-        """Acknowledge queries whose audits are in the log."""
         for outgoing in written.outgoing:
             batch, queries = outgoing.batch, outgoing.queries
             self.router.audits_recorded(batch, outgoing.entries)

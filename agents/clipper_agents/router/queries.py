@@ -225,7 +225,6 @@ class _Batches:
         self._ids: set[str] = set()
 
     def filling(self, query_id: str, application: str, partition: int, kind: str, *, alone: bool) -> _Filling:
-        """Where a query goes to."""
         if query_id in self._ids:
             self._filling, self._ids = {}, set()
         self._ids.add(query_id)
@@ -265,7 +264,6 @@ def _decoded(kind: str, value: bytes | None) -> tuple[Query, bool]:
 
 
 def _decode_raw(kind: str, value: bytes | None) -> Query:
-    """Decode a query, but not its rows."""
     raw = codec.raw_queries.decode_as(kind, value)
     query: Query = raw
     rows: Any = raw_rows(raw.inputs, kind) if isinstance(raw.inputs, msgspec.Raw) else None

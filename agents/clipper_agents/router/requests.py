@@ -136,7 +136,6 @@ class RequestSender:
             lane.sending = self._app.watched(self._send_all(lane))
 
     def count_answered(self, frame: int, rows: int) -> None:
-        """Count rows of a request as answered."""
         request = self._unanswered.get(frame)
         if request is None:
             return
@@ -154,7 +153,6 @@ class RequestSender:
                 self.count_answered(frame, self._unanswered[frame][2])
 
     def forget_all(self) -> None:
-        """Forget all requests, because their queries were dropped."""
         self._unanswered.clear()
         for lane in self._lanes.values():
             lane.waiting.clear()

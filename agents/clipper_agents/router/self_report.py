@@ -14,14 +14,7 @@ SPARE_BYTES = 1e9
 
 
 class RouterReports:
-    """The reports of one router, each when something else is true than before.
-
-    Args:
-        reports: Writes them.
-        instance: Name of the process.
-        metrics: Address of its metrics, `host:port`.
-        folder: Of its data.
-    """
+    """The reports of one router, each when something else is true than before; `metrics` is an address, `host:port`."""
 
     def __init__(self, reports: HostReports, instance: str, metrics: str, folder: Path) -> None:
         self._reports, self._instance, self._metrics, self._folder = reports, instance, metrics, folder
