@@ -36,7 +36,7 @@ from rig.session import in_rounds, parsed, report, result_options
 
 from clipper_agents.host.batching import RequestRows
 from clipper_agents.host.engine import HostEngine
-from clipper_stream.batching.registry import Fixed
+from clipper_stream.batching.limits import Fixed
 
 MAX_ROWS = 4096
 CAPACITY = "rows/s of model time"

@@ -16,7 +16,7 @@ from clipper_agents.host.batching import HostBatcher, RequestRows
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
 from clipper_agents.streaming.worker_process import settle_memory
-from clipper_stream.batching.limit import BatchLimit
+from clipper_stream.batching.limits import BatchLimit
 from clipper_stream.batching.window import Window
 
 FRAME_ROWS = 256

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from clipper_stream.batching.limit import BatchLimit
+from clipper_stream.batching.limits import BatchLimit
 from clipper_stream.batching.window import Window
 from clipper_stream.errors import shown
 from clipper_stream.models.model import Rows

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 from clipper_agents.host.batching import BatchingStep, HostBatcher, Piece, Replies, RequestRows, RowSpan
 from clipper_agents.host.predictor import Predictor, TimedOutcome
 from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
-from clipper_stream.batching.registry import make_limit
+from clipper_stream.batching.limits import make_limit
 from clipper_stream.batching.window import Window
 from clipper_stream.models.runner import BatchOutcome
 from clipper_topics.manifests import ModelManifest

@@ -26,7 +26,6 @@ from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.tracing import start_recorder
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
 from clipper_agents.router.decision_index import log_index
 from clipper_agents.router.feedback import FeedbackProcessor
@@ -37,7 +36,7 @@ from clipper_agents.router.queries import QueryAgent
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import OutputAgent, RequestSender
 from clipper_agents.router.selection_store import ContextBound, SelectionStore
-from clipper_agents.router.self_report import RouterReports
+from clipper_agents.router.self_report import ClockSkew, RouterReports
 from clipper_agents.router.set_aside import READ_BYTES, DeferredQueries, SkippedBacklogs
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import RouterSection

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, TypeAlias
 from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.reader import Apply, LogReader
-from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.self_report import ClockSkew
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.outbox import Record
 from clipper_stream.query import Answers, QueryBatch

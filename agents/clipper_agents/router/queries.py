@@ -177,12 +177,13 @@ def decode_queries(
         query_id = query.query_id
         if not plain or query_id is None:
             query_id = answered_id(query_id, record.partition, record.offset)
-        batch, queries = batches.filling(query_id, query.application, record.partition, kind, alone=raw)
-        index, rows = len(queries), (query.input,) if plain else _rows(query)
+        batch = batches.batch_of(query_id, query.application, record.partition, kind, alone=raw)
+        queries, rows = batches.queries[batch], (query.input,) if plain else _rows(query)
+        index = len(queries)
         queries.append((query_id, record.offset, _asked_s(record, now_s), record.key, rows))
         if not plain:
             batch.options[index] = _options(query, raw=raw)
-            batches.close_full(query.application, kind, len(rows))
+            batches.close_full(batch, len(rows))
         if query.deadline_ms is not None:
             batch.bounds_s[index] = max(0, min(query.deadline_ms, LONGEST_MS)) / 1000
         if echoed:
@@ -208,44 +209,42 @@ def is_plain(query: Query) -> bool:
     )
 
 
-class _Filling(NamedTuple):
-    """A batch, and the queries that are to be in it."""
-
-    batch: QueryBatch
-    queries: list[ReadQuery]
-
-
 class _Batches:
-    """The batches of one list of records, in the order in which the first query of each comes."""
+    """The batches of one list of records, in the order in which the first query of each comes.
+
+    Attributes:
+        queries: Those that are to be in each batch.
+    """
 
     def __init__(self, generation: int) -> None:
         self._generation = generation
-        self._all: list[_Filling] = []
-        self._filling: dict[tuple[str, str], _Filling] = {}
+        self.queries: dict[QueryBatch, list[ReadQuery]] = {}
+        self._filling: dict[tuple[str, str], QueryBatch] = {}
         self._ids: set[str] = set()
 
-    def filling(self, query_id: str, application: str, partition: int, kind: str, *, alone: bool) -> _Filling:
+    def batch_of(self, query_id: str, application: str, partition: int, kind: str, *, alone: bool) -> QueryBatch:
         if query_id in self._ids:
             self._filling, self._ids = {}, set()
         self._ids.add(query_id)
-        filling = None if alone else self._filling.get((application, kind))
-        if filling is None:
-            filling = _Filling(QueryBatch(application, partition, self._generation, kind), [])
-            self._all.append(filling)
+        batch = None if alone else self._filling.get((application, kind))
+        if batch is None:
+            batch = QueryBatch(application, partition, self._generation, kind)
+            self.queries[batch] = []
             if not alone:
-                self._filling[application, kind] = filling
-        return filling
+                self._filling[application, kind] = batch
+        return batch
 
-    def close_full(self, application: str, kind: str, rows_added: int) -> None:
+    def close_full(self, batch: QueryBatch, rows_added: int) -> None:
         """Add no more to a batch of packed queries that has many rows."""
-        filling = self._filling.get((application, kind))
-        if rows_added > 1 and filling is not None and sum(len(rows) for *_, rows in filling.queries) >= ROWS_TOGETHER:
-            del self._filling[application, kind]
+        if rows_added > 1 and sum(len(rows) for *_, rows in self.queries[batch]) >= ROWS_TOGETHER:
+            key = batch.application, batch.content_type
+            if self._filling.get(key) is batch:
+                del self._filling[key]
 
     def filled(self) -> list[QueryBatch]:
-        for batch, queries in self._all:
+        for batch, queries in self.queries.items():
             batch.extend(queries)
-        return [batch for batch, _ in self._all]
+        return [*self.queries]
 
 
 def _decoded(kind: str, value: bytes | None) -> tuple[Query, bool]:

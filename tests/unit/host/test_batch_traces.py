@@ -7,7 +7,7 @@ from clipper_agents.host.batching import HostBatcher, read_request
 from clipper_agents.host.engine import BatchTraces, HostEngine
 from clipper_agents.host.predictor import Predictor
 from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
-from clipper_stream.batching.registry import Fixed
+from clipper_stream.batching.limits import Fixed
 from clipper_stream.batching.window import Window
 from clipper_topics.codec import RequestFrame, encode_frame
 from clipper_topics.trace_context import TracedRows, traced_rows_header

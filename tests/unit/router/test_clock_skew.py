@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipper_agents.router.clock_skew import ClockSkew
+from clipper_agents.router.self_report import ClockSkew
 
 SLOW, QUICK = (1000.3, 1001.0, 1003.3), (1004.3, 1004.002, 1004.305)
 BEFORE_IT_WAS_SET, AFTERWARDS = (1000.0, 1000.0, 1000.001), (1010.0, 1000.0, 1010.001)

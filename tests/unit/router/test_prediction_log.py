@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.router.rig import AT_S, CATALOGUE, FakeTimeLoop, RouterRig, query, query_records, settle
 
-from clipper_agents.router.clock_skew import STAMP_S, ClockSkew
 from clipper_agents.router.queries import decode_queries
+from clipper_agents.router.self_report import STAMP_S, ClockSkew
 from clipper_stream.query.router import LOST_AUDIT
 from clipper_topics import codec
 from clipper_topics.audit import Audit
