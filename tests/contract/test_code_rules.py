@@ -43,7 +43,7 @@ def imports_of(statements):
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
 clipper_topics 2645
-clipper_stream 365 batching 535 caching 200 client 1215 combining 185 drift 280 evaluation 3695 feedback 485 http 350
+clipper_stream 365 batching 530 caching 200 client 1215 combining 185 drift 280 evaluation 3695 feedback 485 http 350
                models 2560 query 2380 selection 1725 sequential_testing 905
 clipper_agents 30 broker 700 cli 3500 control 1985 dead_letters 240 demo 570 examples 40 feedback 390 host 1265
                kafka 2640 observability 1215 replay 2460 rollout 1695 router 4165 settings 715 status 2665
