@@ -29,8 +29,7 @@ from rig.engines import EngineRun, Feed, backlog, run_engine
 from rig.results import Measures, Summary, Target, load_average, median_of, show, single, summary
 from rig.session import finish, parsed, result_options, rotated, said
 
-from clipper_stream.batching.limit import BatchLimit
-from clipper_stream.batching.registry import Fixed, make_limit
+from clipper_stream.batching.limits import BatchLimit, Fixed, make_limit
 
 MAX_ROWS = 4096
 """As a manifest has it when it says nothing else."""

@@ -25,8 +25,7 @@ from typing import Any
 from rig.results import Measures, Summary, Target, median_of, show, summary
 from rig.session import finish, parsed, result_options
 
-from clipper_stream.batching.limit import BatchLimit
-from clipper_stream.batching.registry import Fixed, make_limit
+from clipper_stream.batching.limits import BatchLimit, Fixed, make_limit
 
 TARGET_S, MAX_ROWS, BATCHES, SETTLING = 0.02, 4096, 6000, 300
 NEAR = 0.2

@@ -34,9 +34,9 @@ from rig.engines import EngineRun, Feed, asked, backlog, run_engine
 from rig.results import Measures, Summary, Target, load_average, median_of
 from rig.session import in_rounds, parsed, report, result_options
 
+from clipper_agents.host.batching import RequestRows
 from clipper_agents.host.engine import HostEngine
-from clipper_agents.host.request_rows import RequestRows
-from clipper_stream.batching.registry import Fixed
+from clipper_stream.batching.limits import Fixed
 
 MAX_ROWS = 4096
 CAPACITY = "rows/s of model time"

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import msgspec
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -44,23 +44,21 @@ from rig.session import parsed, report, result_options
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.span_exporter import SpanQueue, SpanRecorder, resource_of
 from clipper_agents.observability.tracing import ENDPOINTS
-from clipper_agents.router.cache_store import PartitionCaches
-from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.decision_index import log_index
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs
-from clipper_agents.router.outputs import OutputAgent
-from clipper_agents.router.pipeline import QueryPipeline, QueryStores
+from clipper_agents.router.pipeline import QueryPipeline, QueryStores, partition_caches
 from clipper_agents.router.queries import QueryAgent, decode_queries
 from clipper_agents.router.query_traces import QueryTraces
-from clipper_agents.router.requests import RequestSender
+from clipper_agents.router.requests import OutputAgent, RequestSender
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
 from clipper_agents.streaming.worker_process import settle_memory
-from clipper_stream.caching.keys import version_digest
+from clipper_stream.caching.cache import version_digest
 from clipper_stream.query import Application, CandidateModel, Router
 from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import OutputFrame, decode_request, encode_frame
+from clipper_topics.codec import OutputFrame, decode_request, encode_frame
 from clipper_topics.logged_records import read_audit, read_prediction
 
 CATALOGUE = Catalogue(partitions=1)
@@ -201,9 +199,6 @@ class MemoryKafka:
     def acknowledge(self, *_: object) -> None:
         """Do nothing."""
 
-    def update_room(self, _: bool) -> None:
-        """Do nothing."""
-
     def owned_partitions(self, _: str) -> list[int]:
         return [0]
 
@@ -217,8 +212,7 @@ class MemoryKafka:
 class NoModels:
     """No model runs in the router, no dead letter comes, nothing is deferred, no backlog is left."""
 
-    def take(self, _: object) -> bool:
-        return False
+    models: ClassVar[dict[str, object]] = {}
 
     def put(self, _: object) -> None:
         """Do nothing."""
@@ -239,16 +233,16 @@ class RouterPath:
         app: Any = self.kafka
         unused: Any = nobody
         application = _application()
-        registry: Any = SimpleNamespace(application={application.name: application}.get, dtype_of=lambda _: "float32")
+        registry: Any = SimpleNamespace(applications={application.name: application}, dtype_of=lambda _: "float32")
         choice = application.choice(SelectionState())  # a router prepares it once for each state
         selection: Any = SimpleNamespace(prepare=lambda *_: choice)
-        indexes = [LogIndex(folder / name, 3600.0) for name in ("decisions", "audits")]
+        indexes = [log_index(folder / name, 3600.0) for name in ("decisions", "audits")]
         self.log = QueryLogs(
             IndexedLog(app, CATALOGUE.predictions, indexes[0], read_prediction),
             IndexedLog(app, CATALOGUE.audits, indexes[1], read_audit),
         )
-        stores = QueryStores(registry, selection, PartitionCaches(folder / "cache", CACHE_BYTES), self.log)
-        pipeline = QueryPipeline(Router(), stores, app, self.metrics, app, traces)
+        stores = QueryStores(registry, selection, partition_caches(folder / "cache", CACHE_BYTES), self.log)
+        pipeline = QueryPipeline(Router(), stores, app, CATALOGUE.queries, self.metrics, traces)
         self._sender = sender = RequestSender(app, CATALOGUE, identity, registry, pipeline, traces)
         pipeline.connect(sender, unused, unused)
         self.queries = QueryAgent(app, pipeline, self.log, unused, self.metrics, unused, traces)

@@ -66,7 +66,7 @@ class InvalidInput(RequestError):
 
 
 class InvalidLabel(RequestError):
-    """A label, loss or reward cannot be compared with the output. Raised by `feedback.losses`."""
+    """A label, loss or reward cannot be compared with the output. Raised by `feedback.update`."""
 
 
 class ModelFailed(RequestError):

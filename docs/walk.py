@@ -30,23 +30,23 @@ sys.path.append(str(ROOT / "tests"))
 from builders.kafka import FakeLogReader, FakeProducer, FakeWriter, Tasks, record  # noqa: E402
 from faust.types import TP  # noqa: E402
 
-from clipper_agents.host.batch_traces import BatchTraces  # noqa: E402
-from clipper_agents.host.engine import HostEngine, make_engine  # noqa: E402
+from clipper_agents.host.engine import (  # noqa: E402
+    BatchTraces,
+    HostEngine,
+    make_engine,
+)
 from clipper_agents.host.poison_rows import PoisonRows  # noqa: E402
 from clipper_agents.host.predictor import prepare  # noqa: E402
 from clipper_agents.host.request_server import RequestServer  # noqa: E402
 from clipper_agents.observability.metrics import ProcessMetrics, RouterMetrics  # noqa: E402
 from clipper_agents.router.applications import ApplicationRegistry  # noqa: E402
-from clipper_agents.router.cache_store import PartitionCaches  # noqa: E402
 from clipper_agents.router.colocated_models import ColocatedModels  # noqa: E402
-from clipper_agents.router.decision_index import LogIndex  # noqa: E402
+from clipper_agents.router.decision_index import log_index  # noqa: E402
 from clipper_agents.router.feedback import FeedbackProcessor  # noqa: E402
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs  # noqa: E402
-from clipper_agents.router.outputs import OutputAgent  # noqa: E402
-from clipper_agents.router.pipeline import QueryPipeline, QueryStores  # noqa: E402
+from clipper_agents.router.pipeline import QueryPipeline, QueryStores, partition_caches  # noqa: E402
 from clipper_agents.router.queries import QueryAgent  # noqa: E402
-from clipper_agents.router.query_consumer import QueryConsumer  # noqa: E402
-from clipper_agents.router.requests import RequestSender  # noqa: E402
+from clipper_agents.router.requests import OutputAgent, RequestSender  # noqa: E402
 from clipper_agents.router.selection_store import SelectionStore  # noqa: E402
 from clipper_agents.streaming.app import StateLock, make_app  # noqa: E402
 from clipper_agents.streaming.dead_letters import DeadLetterSender  # noqa: E402
@@ -62,7 +62,7 @@ from clipper_topics.manifests import ApplicationManifest, BatchSpec, ModelManife
 
 CATALOGUE = Catalogue(partitions=1)
 MODEL = "clipper_agents.examples.models:sum_of_row"
-BORDER = {"clipper_stream.query.batch", "clipper_stream.query.lifecycle"}
+BORDER = "clipper_stream.query.batch"
 SIDES = (
     "clipper_agents.router.",
     *(f"clipper_stream.{name}." for name in ("query", "selection", "caching", "combining")),
@@ -121,7 +121,7 @@ class Walk:
 
 def _has_side(module: str) -> bool:
     """Of the library, what a router calls: hosts have crossings of their own."""
-    return module.startswith(SIDES) and module not in BORDER
+    return module.startswith(SIDES) and module != BORDER
 
 
 class Logs(FakeProducer):  # type: ignore[misc]
@@ -209,7 +209,7 @@ class Deployment:
         )
         metrics, router = RouterMetrics(), Router()
         self.registry = ApplicationRegistry(allowed=["clipper_agents.examples"])
-        decisions, audits = (LogIndex(folder / name, 3600.0) for name in ("decisions", "audits"))
+        decisions, audits = (log_index(folder / name, 3600.0) for name in ("decisions", "audits"))
         self.logs = QueryLogs(
             IndexedLog(app, CATALOGUE.predictions, decisions, read_prediction),
             IndexedLog(app, CATALOGUE.audits, audits, read_audit),
@@ -220,15 +220,14 @@ class Deployment:
         )  # fmt: skip
         self.table.app.tables.add(self.table)
         self.selection = SelectionStore(self.table, 1)
-        stores = QueryStores(self.registry, self.selection, PartitionCaches(folder / "cache", 1 << 20), self.logs)
-        queries = QueryConsumer(app, CATALOGUE.queries, router)
-        self.pipeline = QueryPipeline(router, stores, queries, metrics, app)
+        stores = QueryStores(self.registry, self.selection, partition_caches(folder / "cache", 1 << 20), self.logs)
+        self.pipeline = QueryPipeline(router, stores, app, CATALOGUE.queries, metrics)
         self.sender = RequestSender(app, CATALOGUE, b"router", self.registry, self.pipeline)
         self.colocated = ColocatedModels(ProcessMetrics("host"), self.pipeline, app, ["clipper_agents.examples"])
         nothing: Any = SimpleNamespace(put=list, skip_if_behind=lambda *_: None, has_id=lambda *_: False)
         self.pipeline.connect(self.sender, self.colocated, nothing)
         dead_letters = DeadLetterSender(kafka.outbox, CATALOGUE.dead_letters, app)
-        self.queries = QueryAgent(queries, self.pipeline, self.logs, dead_letters, metrics, nothing)
+        self.queries = QueryAgent(app, self.pipeline, self.logs, dead_letters, metrics, nothing)
         self.outputs = OutputAgent(b"router", self.pipeline, self.sender, dead_letters, metrics)
         control: Any = SimpleNamespace(followed_upto=lambda: 0)
         self.feedback = FeedbackProcessor(app, CATALOGUE, stores, control, self.queries, metrics)

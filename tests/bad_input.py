@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from clipper_stream.query.inputs import LISTED, NUMERIC
-from clipper_topics.codec import CONTENT_TYPE
-from clipper_topics.frames import FRAME_VERSION
+from clipper_topics.codec import CONTENT_TYPE, FRAME_VERSION
 
 Fields = list[tuple[dict[str, Any], str]]
 INVALID_QUERIES: Fields = [

@@ -12,12 +12,11 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from clipper_agents.host.batching import HostBatcher
+from clipper_agents.host.batching import HostBatcher, RequestRows
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
-from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.streaming.worker_process import settle_memory
-from clipper_stream.batching.limit import BatchLimit
+from clipper_stream.batching.limits import BatchLimit
 from clipper_stream.batching.window import Window
 
 FRAME_ROWS = 256

@@ -25,11 +25,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from clipper_agents.kafka.aiokafka_patches import LeanKeys, install_records
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.colocated_models import ColocatedModels
-from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.decision_index import log_index
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs
-from clipper_agents.router.pipeline import QueryPipeline, QueryStores
+from clipper_agents.router.pipeline import QueryPipeline, QueryStores, partition_caches
 from clipper_agents.router.queries import decode_queries, decoded_together
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.streaming.offset_tracker import OffsetTracker
@@ -52,20 +51,19 @@ class BareRouter:
         self.settings = settings
         self.metrics = RouterMetrics()
         self.registry = ApplicationRegistry(allowed=settings.allowed)
-        self.caches = PartitionCaches(folder / "cache", 32 << 20)
-        self.decisions = LogIndex(folder / "decisions", 3600.0)
+        self.caches = partition_caches(folder / "cache", 32 << 20)
+        self.decisions = log_index(folder / "decisions", 3600.0)
         self.router = Router(max_in_flight)
         self.trackers: dict[int, OffsetTracker] = defaultdict(OffsetTracker)
-        self.room = asyncio.Event()
         app: Any = self
-        self.outbox, self.lease = Outbox(producer), self
+        self.outbox, self.lease, self.consumer = Outbox(producer), self, self
         logs = QueryLogs(
             IndexedLog(app, settings.catalogue.predictions, self.decisions, read_prediction),
-            IndexedLog(app, settings.catalogue.audits, LogIndex(folder / "audits", 3600.0), read_audit),
+            IndexedLog(app, settings.catalogue.audits, log_index(folder / "audits", 3600.0), read_audit),
         )
         selection: Any = SimpleNamespace(prepare=_choice)
         stores = QueryStores(self.registry, selection, self.caches, logs)
-        self.pipeline = QueryPipeline(self.router, stores, app, self.metrics, self)
+        self.pipeline = QueryPipeline(self.router, stores, app, settings.catalogue.queries, self.metrics)
         unused: Any = SimpleNamespace(put=list, forget=list)
         self.colocated = ColocatedModels(self.metrics, self.pipeline, self, settings.allowed)
         self.pipeline.connect(unused, self.colocated, unused)
@@ -87,13 +85,9 @@ class BareRouter:
     async def confirmed(self) -> None:
         """Nobody else reads these partitions."""
 
-    def acknowledge(self, partition: int, offsets: list[int], _generation: int, /) -> None:
+    def acknowledge(self, tp: TopicPartition, offsets: list[int], _generation: int, /) -> None:
         """The queries at these offsets are finished."""
-        self.trackers[partition].finish(offsets)
-
-    def update_room(self, _: bool) -> None:
-        """There may be room."""
-        self.room.set()
+        self.trackers[tp.partition].finish(offsets)
 
     async def declare(self) -> None:
         """Know the applications and load the models."""
@@ -119,9 +113,7 @@ class BareRouter:
             if loop.time() - committed_s > COMMIT_EVERY_S:
                 await self._commit(consumer)
                 committed_s = loop.time()
-            while self.router.is_full:
-                self.room.clear()
-                await self.room.wait()
+            await self.pipeline.room.wait()
             await asyncio.sleep(0)
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:

@@ -19,15 +19,24 @@ The ensemble's loss is a fact about its answer. A model that said the same had t
 else the loss is unknown, even where the answer was right, and guessing would score it only when it is wrong. A mean
 seldom equals an output, so an application that combines by `mean` and wants its models compared has to send labels.
 In an ensemble a missing model is not scored: the answer did not fail, and its confidence was lower already.
+
+How far an output is from the label, in [0, 1]:
+
+- Two strings are compared as text: "01" is not "1". Otherwise both sides are numbers if they can be read as such: the
+  label 3 of a program and the output "3" or 3.0 of a model are equal. true counts as 1 and false as 0.
+- A label of another kind than the output is refused by every loss: text against a number, a list against no list, an
+  object against no object. Nobody knows what it says about the output.
+- Lists are compared element by element: for `zero_one` all must be equal, the others take the mean.
+- An output that is absent (None) or no finite number has the loss 1: a model must not gain by giving none. A label
+  that is absent or not finite is refused: nobody can be scored by it.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clipper_stream.errors import InvalidLabel
-from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
+from clipper_stream.errors import InvalidLabel, UnknownName, shown
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, impossible_propensity
 
@@ -252,3 +261,138 @@ def _check_unit(name: str, value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not (number and 0.0 <= value <= 1.0):
         raise InvalidLabel(f"{name} is {value!r}: give a number in [0, 1]")
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+def loss_of(kind: str, label: Any, output: Any) -> float:
+    """Loss of one output of one row.
+
+    Args:
+        kind: `zero_one` (0 when equal, else 1), `absolute` or `squared` (of the difference, at most 1).
+        label: What was true.
+        output: What the model said.
+
+    >>> loss_of("squared", [1.0, 0.0], [0.5, 0.0])
+    0.125
+
+    Raises:
+        UnknownName: there is no such loss.
+        InvalidLabel: the label is absent, or it and the output cannot be compared by this loss.
+    """
+    loss = LOSSES.get(kind)
+    if loss is None:
+        raise UnknownName(f"loss {kind!r}: use one of {', '.join(sorted(LOSSES))}")
+    if label is None:
+        raise InvalidLabel("the label is null: give the true output, or a loss or a reward in [0, 1]")
+    if isinstance(label, float | list | tuple) and not _is_finite(label):
+        raise InvalidLabel(f"label {shown(label)} has NaN or infinity: give finite numbers")
+    return 1.0 if output is None else loss(label, output)
+
+
+def loss_of_rows(kind: str, labels: Any, outputs: Sequence[Any]) -> float:
+    """Mean of `loss_of` over the rows of one query; `InvalidLabel` too where there is not one label a row."""
+    if not isinstance(labels, list | tuple) or len(labels) != len(outputs) or not outputs:
+        found = f"{len(labels)} labels" if isinstance(labels, list | tuple) else shown(labels)
+        raise InvalidLabel(f"{found} for a query of {len(outputs)} rows: give a list with one label a row")
+    losses = [loss_of(kind, label, output) for label, output in zip(labels, outputs, strict=True)]
+    return sum(losses) / len(losses)
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two outputs are equal, by the rules of this file."""
+    if isinstance(first, list | tuple) or isinstance(second, list | tuple):
+        return (
+            isinstance(first, list | tuple)
+            and isinstance(second, list | tuple)
+            and len(first) == len(second)
+            and all(map(same, first, second))
+        )
+    if isinstance(first, str) and isinstance(second, str):
+        return first == second
+    number = _number(first), _number(second)
+    return bool(first == second) if None in number else number[0] == number[1]
+
+
+def _is_finite(label: Any) -> bool:
+    """Whether no number in it is NaN or infinity, at any depth: without recursion, for it may be nested deeply."""
+    waiting = [label]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, float) and not math.isfinite(value):
+            return False
+    return True
+
+
+def _zero_one(label: Any, output: Any) -> float:
+    kind = type(label)
+    if kind is type(output) and (kind is str or (kind is int and abs(label) < _LARGEST)):  # most labels
+        return 0.0 if label == output else 1.0
+    if same(label, output):
+        return 0.0
+    if not _of_one_kind(label, output):
+        what = f"label {shown(label)} and output {shown(output)} are of different kinds"
+        raise InvalidLabel(f"{what}: give the label as the models give their outputs")
+    return 1.0
+
+
+def _of_one_kind(label: Any, output: Any) -> bool:
+    """Whether both are text, objects, or numbers; of lists, whether each pair of elements is. Null is of any kind."""
+    if label is None or output is None:
+        return True
+    if isinstance(label, list | tuple) and isinstance(output, list | tuple):
+        return all(map(_of_one_kind, label, output))
+    if any(isinstance(label, kind) and isinstance(output, kind) for kind in (str, dict)):
+        return True
+    true = _as_float(label)
+    return true is not None and math.isfinite(true) and _number(output) is not None
+
+
+def _absolute(label: Any, output: Any) -> float:
+    return _mean_over_elements(label, output, lambda difference: min(1.0, abs(difference)))
+
+
+def _squared(label: Any, output: Any) -> float:
+    return _mean_over_elements(label, output, lambda difference: min(1.0, abs(difference)) ** 2)
+
+
+def _mean_over_elements(label: Any, output: Any, loss: Callable[[float], float]) -> float:
+    if isinstance(label, list | tuple) or isinstance(output, list | tuple):
+        if not (isinstance(label, list | tuple) and isinstance(output, list | tuple) and len(label) == len(output) > 0):
+            what = f"label {shown(label)} has another shape than output {shown(output)}"
+            raise InvalidLabel(f"{what}: give one of the same shape")
+        parts = [_mean_over_elements(*pair, loss) for pair in zip(label, output, strict=True)]
+        return sum(parts) / len(parts)
+    true, said = _as_float(label), _as_float(output)
+    if true is None or said is None or not math.isfinite(true):
+        what = f"label {shown(label)} and output {shown(output)}"
+        raise InvalidLabel(f"{what} are no two finite numbers: use the loss zero_one")
+    return loss(true - said) if math.isfinite(said) else 1.0
+
+
+def _as_float(value: Any) -> float | None:
+    number = _number(value)
+    try:
+        return None if number is None else float(number)
+    except OverflowError:  # an integer beyond 1.8e308
+        return math.inf
+
+
+def _number(value: Any) -> float | int | None:
+    if isinstance(value, bool | int | float):
+        return value
+    if not isinstance(value, str):
+        return None
+    for read in (int, float):
+        try:
+            return read(value)
+        except ValueError:
+            continue
+    return None
+
+
+_LARGEST = 2**63
+"""In size, of an integer that is compared as it is; one beyond all floats is no finite number."""
+LOSSES: Mapping[str, Callable[[Any, Any], float]] = {"zero_one": _zero_one, "absolute": _absolute, "squared": _squared}
+"""Every loss by its name."""

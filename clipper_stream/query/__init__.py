@@ -7,9 +7,8 @@ take and give are a `QueryBatch` and the columns in it, from the decoded records
 from clipper_stream.query.answers import Answers
 from clipper_stream.query.application import Application, CandidateModel, TrialModel
 from clipper_stream.query.batch import Failure, OptionalFields, QueryBatch
-from clipper_stream.query.requests import OutputPiece, Request
+from clipper_stream.query.requests import Lookup, OutputPiece, Request
 from clipper_stream.query.router import Effects, Router
-from clipper_stream.query.rows_in_flight import Lookup
 
 __all__ = [
     "Answers",

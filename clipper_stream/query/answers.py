@@ -12,10 +12,10 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from clipper_stream.caching.cache import MARSHAL_FORMAT
 from clipper_stream.combining.combiner import VOTE, Combined, combine
 from clipper_stream.errors import ModelFailed, shown
 from clipper_stream.query.batch import LATE, PLAIN, Failure, QueryBatch
-from clipper_stream.query.requests import MARSHAL_FORMAT
 
 _NO_FAILURES: Mapping[int, Failure] = MappingProxyType({})
 Answer = tuple[Any, float, Failure | None]

@@ -17,30 +17,35 @@ Rules of this file:
 - Nothing here waits, reads a clock, sends or calls back.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
-from clipper_stream.caching.clock import ClockCache
+from clipper_stream.caching.cache import ClockCache
 from clipper_stream.errors import shown
-from clipper_stream.query.admission import UNBOUNDED, Admission
 from clipper_stream.query.answers import Answers, conclude, refuse
 from clipper_stream.query.application import Application
-from clipper_stream.query.batch import OPEN, Failure, QueryBatch
-from clipper_stream.query.deadlines import DeadlineQueue, ShortestTrips
-from clipper_stream.query.lifecycle import QueryState, set_state
+from clipper_stream.query.batch import OPEN, Failure, QueryBatch, QueryState, set_state
+from clipper_stream.query.in_flight import (
+    UNBOUNDED,
+    Admission,
+    DeadlineQueue,
+    QueriesInFlight,
+    Repetition,
+    ShortestTrips,
+)
 from clipper_stream.query.planner import Choices, QueryPlanner, audited_models
-from clipper_stream.query.queries_in_flight import QueriesInFlight, Repetition
-from clipper_stream.query.requests import OutputPiece, Part, Request
-from clipper_stream.query.rows_in_flight import Lookup, RowsInFlight
+from clipper_stream.query.requests import Lookup, OutputPiece, Part, Request, RowsInFlight
 from clipper_stream.selection.distribution import Decision
-
-K = TypeVar("K")
 
 MOST_LEAD_RATIO = 0.1
 MOST_AUDITS_RATIO = 0.5
 LOST_AUDIT = Failure("late", "the router that asked ended before the outputs were in the log; nobody was asked again")
+
+_counts: Any = partial(defaultdict, int)
 
 
 @dataclass(slots=True)
@@ -65,13 +70,13 @@ class Effects:
     answers: list[Answers] = field(default_factory=list)
     audits: list[Answers] = field(default_factory=list)
     outputs: dict[int, list[tuple[bytes, Any]]] = field(default_factory=dict)
-    lookups: dict[str, int] = field(default_factory=dict)
-    hits: dict[str, int] = field(default_factory=dict)
+    lookups: dict[str, int] = field(default_factory=_counts)
+    hits: dict[str, int] = field(default_factory=_counts)
     coalesced: int = 0
     forgotten: list[int] = field(default_factory=list)
     deferred: list[tuple[QueryBatch, int, float]] = field(default_factory=list)
-    queries: dict[str | None, int] = field(default_factory=dict)
-    behind: dict[int, int] = field(default_factory=dict)
+    queries: dict[str | None, int] = field(default_factory=_counts)
+    behind: dict[int, int] = field(default_factory=_counts)
     is_full: bool = False
     next_deadline_s: float | None = None
 
@@ -156,7 +161,7 @@ class Router:
         if not new:
             return []
         if application is None:
-            count_in(effects.queries, None, new)
+            effects.queries[None] += new
             why = Failure("unknown_application", f"application {shown(batch.application)} is not registered")
             self._refuse(batch, dict.fromkeys(batch.new, why), now_s)
             return []
@@ -164,9 +169,9 @@ class Router:
         trip_s = self._trips.least_s(application.refs, now_s)
         plan = QueryPlanner(batch, application, choices, self.admission.room(name), now_s, trip_s)
         plan.decide()
-        count_in(effects.queries, name, new - len(plan.deferred))
+        effects.queries[name] += new - len(plan.deferred)
         if plan.behind:
-            count_in(effects.behind, batch.partition, plan.behind)
+            effects.behind[batch.partition] += plan.behind
         if plan.refused:
             self._refuse(batch, plan.refused, now_s)
         if plan.deferred:
@@ -201,7 +206,7 @@ class Router:
                 continue
             keys = batch.row_keys(candidate.digest, slots)
             part = Part(batch, slots, keys)
-            count_in(effects.lookups, ref, len(slots))
+            effects.lookups[ref] += len(slots)
             cached = {*cache.hits(keys)}
             if cached:
                 lookups.append(Lookup(ref, part.at([place for place, key in enumerate(keys) if key in cached])))
@@ -214,7 +219,7 @@ class Router:
         """Take what the cache has, by key of the lookup: an output, or OPEN where it is gone."""
         ref, part = lookup
         hits = [place for place, output in enumerate(outputs) if output is not OPEN]
-        count_in(self._effects.hits, ref, len(hits))
+        self._effects.hits[ref] += len(hits)
         self._fill(part.batch, [part.slots[place] for place in hits], [outputs[place] for place in hits], 0.0)
         if len(hits) < len(outputs):
             missed = [place for place, output in enumerate(outputs) if output is OPEN]
@@ -382,8 +387,3 @@ class Router:
         set_state(batch.states, (entry,), QueryState.NOTED)
         batch.noted_at_s[entry] = now_s
         return Answers(batch, [entry], now_s)
-
-
-def count_in(counts: dict[K, int], key: K, count: int) -> None:
-    """Add to a count."""
-    counts[key] = counts.get(key, 0) + count

@@ -10,6 +10,7 @@ Rules of this file:
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 
 from clipper_stream.selection.rng import RandomSource
@@ -53,7 +54,7 @@ class Decision:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ActionDistribution:
     """The distribution over decisions that a policy derives from one state; valid until state or candidates change.
 
@@ -73,7 +74,7 @@ class ActionDistribution:
     decisions: tuple[Decision, ...]
     bounds: tuple[float, ...]
 
-    @property
+    @cached_property
     def certain(self) -> Decision | None:
         """The decision, when there is only one: nothing has to be drawn."""
         return None if self.bounds else self.decisions[0]

@@ -14,6 +14,7 @@ Rules of this file:
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
 
@@ -74,7 +75,7 @@ class Treatment:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChoiceWithTrials:
     """A policy's choice with trials.
 
@@ -105,7 +106,7 @@ class ChoiceWithTrials:
         """Share of trust in each candidate; a version on trial has none."""
         return self.choice.weights
 
-    @property
+    @cached_property
     def certain(self) -> Decision | None:
         """The decision, when there is only one: nothing has to be drawn."""
         chosen = None if self.bounds else self.choice.certain

@@ -1,6 +1,6 @@
 """A cache whose values are in memory."""
 
-from clipper_stream.caching.clock import ClockCache
+from clipper_stream.caching.cache import ClockCache
 
 
 class DictCache:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from clipper_agents.host.request_rows import RequestRows, read_request
-from clipper_topics.frames import OutputFrame, RequestFrame, encode_frame
+from clipper_agents.host.batching import RequestRows, read_request
+from clipper_topics.codec import OutputFrame, RequestFrame, encode_frame
 from clipper_topics.trace_context import TracedRows, traced_rows_header
 
 ROUTER = b"router-1"

@@ -3,11 +3,10 @@
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import NamedTuple
 
 from builders.cache_store import DictCache
-from clipper_stream.caching.keys import version_digest
+from clipper_stream.caching.cache import version_digest
 from clipper_stream.query import (
     Application,
     CandidateModel,
@@ -130,8 +129,7 @@ def prepare(app, partition, context):
 
 def make_caches(budget_bytes=1_000_000):
     """A cache of each partition."""
-    caches = defaultdict(lambda: OutputCache(budget_bytes))
-    return SimpleNamespace(of=caches.__getitem__)
+    return defaultdict(lambda: OutputCache(budget_bytes))
 
 
 class ModelUse(NamedTuple):
@@ -236,7 +234,7 @@ class CalledRouter:
     def receive(self, queries, now_s):
         """Decide about queries, or about batches of them, with none of them in the log."""
         for batch in queries if isinstance(queries[0], QueryBatch) else batches_of(queries):
-            cache = self.caches.of(batch.partition)
+            cache = self.caches[batch.partition]
             for lookup in self.router.decide(batch, (), *self.choices(batch), cache.entries, now_s):
                 self.router.take_cached(lookup, cache.get_many(lookup.part.keys))
         return self._seen(self.router.end_turn(now_s))
@@ -283,7 +281,7 @@ class CalledRouter:
 
     def _seen(self, effects):
         for partition, outputs in effects.outputs.items():
-            self.caches.of(partition).put_many(outputs)
+            self.caches[partition].put_many(outputs)
         return Seen(effects)
 
 

@@ -21,7 +21,7 @@ from clipper_agents.supervisor.forked_process import WorkerTemplate
 from clipper_agents.supervisor.process import ChildProcess, ChildSpec
 from clipper_agents.supervisor.workers import PROGRAM, worker_environment
 from clipper_topics import codec
-from clipper_topics.frames import FailedRow, OutputFrame, decode_request, encode_frame
+from clipper_topics.codec import FailedRow, OutputFrame, decode_request, encode_frame
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest, PolicySpec
 

@@ -42,13 +42,13 @@ def imports_of(statements):
 
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
-clipper_topics 2685
-clipper_stream 365 batching 540 caching 210 client 1220 combining 190 drift 280 evaluation 3695 feedback 500 http 350
-               models 2560 query 2405 selection 1725 sequential_testing 905
-clipper_agents 30 broker 700 cli 3500 control 1985 dead_letters 240 demo 570 examples 40 feedback 390 host 1300
-               kafka 2500 observability 1215 replay 2460 rollout 1695 router 4290 settings 715 status 2665
+clipper_topics 2645
+clipper_stream 360 batching 530 caching 200 client 1220 combining 185 drift 280 evaluation 3690 feedback 485 http 345
+               models 2555 query 2380 selection 1725 sequential_testing 905
+clipper_agents 25 broker 700 cli 3495 control 1985 dead_letters 235 demo 570 examples 35 feedback 390 host 1265
+               kafka 2475 observability 1205 replay 2460 rollout 1690 router 4165 settings 710 status 2665
                streaming 2410 supervisor 1700
-clipper_gateway 3920 console 1775
+clipper_gateway 3915 console 1765
 clipper_loadgen 1150
 """
 """Lines of each package and of the packages in it: whoever adds a capability says here what it costs."""

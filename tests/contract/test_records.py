@@ -18,9 +18,9 @@ import pytest
 from bad_input import INVALID_FEEDBACK, INVALID_QUERIES
 from builders.messages import MESSAGES
 
-from clipper_topics import codec, frames
+from clipper_topics import codec
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES, Catalogue
-from clipper_topics.frames import FailedRow, OutputFrame, RequestFrame
+from clipper_topics.codec import FailedRow, OutputFrame, RequestFrame
 from clipper_topics.json_schema import field_sentences
 from clipper_topics.restore import Marker
 from clipper_topics.selection_rows import ModelTotalsRecord, RowKey, SavedRow, SelectionRow, encode_row
@@ -91,10 +91,10 @@ def test_bytes_of_a_record_are_read_as_they_were_meant_whatever_fields_come_late
 @pytest.mark.parametrize("name", FRAMES)
 def test_bytes_of_a_frame_are_read_as_they_were_meant_whatever_is_appended_later(name):
     expected, written = FRAMES[name], golden(name, "frame")
-    decode = frames.decode_request if isinstance(expected, RequestFrame) else frames.decode_output
+    decode = codec.decode_request if isinstance(expected, RequestFrame) else codec.decode_output
     longer = written[:1] + msgspec.msgpack.encode([*msgspec.msgpack.decode(written[1:]), "from the future"])
     assert decode(written) == decode(longer) == expected
-    with pytest.raises(frames.UnknownFrame, match="version 2, this process reads 1"):
+    with pytest.raises(codec.UnknownFrame, match="version 2, this process reads 1"):
         decode(b"\x02" + written[1:])
 
 

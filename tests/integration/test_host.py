@@ -15,7 +15,7 @@ from clipper_agents.kafka.topics import ensure_topics, existing_topics
 from clipper_agents.observability.exposition import scrape
 from clipper_agents.supervisor.kafka_resources import KafkaResources
 from clipper_topics import codec
-from clipper_topics.frames import decode_output, encode_frame
+from clipper_topics.codec import decode_output, encode_frame
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import InputSpec, ModelManifest
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipper_stream.batching.registry import LIMITS, Fixed, make_limit
+from clipper_stream.batching.limits import LIMITS, Fixed, make_limit
 from clipper_stream.errors import InvalidSetting, UnknownName
 
 TARGET_S = 0.02

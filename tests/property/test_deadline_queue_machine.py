@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from clipper_stream.query.deadlines import DEAD_ENTRIES, DeadlineQueue
+from clipper_stream.query.in_flight import DEAD_ENTRIES, DeadlineQueue
 
 items = st.integers(0, 300) | st.sampled_from(["text", None])  # which need not be comparable
 deadlines_s = st.integers(0, 50).map(float)

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.feedback.feedback_step import decode_feedback
-from clipper_agents.host.request_rows import MOST_ROWS, read_request
+from clipper_agents.host.batching import MOST_ROWS, read_request
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.prediction_records import encode_answers
 from clipper_agents.router.queries import decode_queries
 from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
 from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord
-from clipper_topics.frames import UnknownFrame, decode_output
+from clipper_topics.codec import UndecodableRecord, UnknownFrame, decode_output
 
 CODECS = [one for one in vars(codec).values() if isinstance(one, codec.Codec)]
 

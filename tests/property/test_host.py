@@ -15,8 +15,7 @@ from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
 from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
-from clipper_stream.batching.aimd import RelaxedTarget
-from clipper_stream.batching.registry import Fixed
+from clipper_stream.batching.limits import Fixed, RelaxedTarget
 from clipper_stream.batching.window import Window
 
 NOW_S = 1000.0

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.combining.combiner import combine
-from clipper_stream.feedback.losses import loss_of
-from clipper_stream.feedback.update import GivenLoss, Label, LoggedDecision, fold
+from clipper_stream.feedback.update import GivenLoss, Label, LoggedDecision, fold, loss_of
 from clipper_stream.selection.distribution import one_of
 from clipper_stream.selection.policies.exp4 import Exp4
 from clipper_stream.selection.state import ModelTotals, SelectionState, merge

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from clipper_stream.combining.combiner import combine
 from clipper_stream.query import Failure, OutputPiece
-from clipper_stream.query.deadlines import ShortestTrips
+from clipper_stream.query.in_flight import ShortestTrips
 from clipper_stream.query.planner import THROUGHPUT_WAIT_S
 from clipper_stream.selection.distribution import forced_decision
 from clipper_stream.selection.rng import query_rng

@@ -16,12 +16,11 @@ from builders.pickles import Canary
 from sklearn.linear_model import LogisticRegression
 
 from clipper_agents.control.state import ControlState, RefusedRecord
-from clipper_agents.router.cache_store import PartitionCaches, decode_value
+from clipper_agents.router.pipeline import decode_value, partition_caches
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.registry import file_digest, load_model
 from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord
-from clipper_topics.frames import UnknownFrame, decode_output, decode_request
+from clipper_topics.codec import UndecodableRecord, UnknownFrame, decode_output, decode_request
 
 KINDS = ["application/json", "application/msgpack", "application/x-python-pickle", "application/python-pickle", ""]
 
@@ -73,12 +72,12 @@ def test_a_value_in_the_cache_is_not_unpickled(canary, payload, tmp_path):
     written = rocksdict.Rdict(str(tmp_path / "0"))
     written[b"key"] = Canary(canary)
     written.close()
-    caches = PartitionCaches(tmp_path, 1 << 20)
-    ((key, value),) = caches.of(0)._database.items()
+    caches = partition_caches(tmp_path, 1 << 20)
+    ((key, value),) = caches[0]._database.items()
     assert (type(key), type(value)) == (bytes, bytes)
     assert b"mkdir" in value, "the pickle, as it was written"
     with pytest.raises(msgspec.DecodeError):
-        caches.of(0).get_many([key])
+        caches[0].get_many([key])
     with pytest.raises(msgspec.DecodeError):
         decode_value(payload)
     caches.keep_only(())

@@ -12,7 +12,7 @@ traced, answer, learn = WALK["traced"], WALK["Deployment"].answer, WALK["Deploym
 
 @pytest.mark.parametrize(
     ("step", "colocated", "modules", "crossings", "calls"),
-    [(answer, False, 46, 8, 900), (answer, True, 43, 8, 640), (learn, False, 25, 2, 320)],
+    [(answer, False, 30, 8, 840), (answer, True, 30, 8, 630), (learn, False, 19, 2, 270)],
     ids=["a query", "a query in a router that runs its model", "feedback"],
 )
 def test_the_walk_of_a_lone_record_stays_short(step, colocated, modules, crossings, calls, tmp_path):

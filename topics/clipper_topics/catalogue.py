@@ -1,6 +1,7 @@
 """Every topic: its name, partitions and retention. Nothing else in the project spells a topic's name."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -51,17 +52,12 @@ def _stamped(config: dict[str, str]) -> dict[str, str]:
 _COMPACTED = {**_AS_WRITTEN, "cleanup.policy": "compact"}
 
 
-class _Name:
+def _name(suffix: str) -> cached_property[str]:
     """A name of the deployment: its prefix, and what follows."""
-
-    def __init__(self, suffix: str) -> None:
-        self._suffix = suffix
-
-    def __get__(self, catalogue: "Catalogue", _: type | None = None) -> str:
-        return f"{catalogue.prefix}{self._suffix}"
+    return cached_property(lambda catalogue: f"{catalogue.prefix}{suffix}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Catalogue:
     """The topics of one deployment.
 
@@ -75,33 +71,33 @@ class Catalogue:
     prefix: str = "clipper"
     partitions: int = 4
 
-    queries = _Name(".queries")
+    queries = _name(".queries")
     """Written by applications, read by routers."""
-    predictions = _Name(".predictions")
+    predictions = _name(".predictions")
     """Written by routers, read by applications; the decision log."""
-    audits = _Name(".audits")
+    audits = _name(".audits")
     """Written by routers: what models said that were asked for the log only."""
-    hosts = _Name(".hosts")
+    hosts = _name(".hosts")
     """Written by hosts and their supervisors: which of them are ready."""
-    feedback = _Name(".feedback")
+    feedback = _name(".feedback")
     """Written by applications, read by routers."""
-    feedback_acks = _Name(".feedback-acks")
+    feedback_acks = _name(".feedback-acks")
     """Written by routers, read by applications: what became of feedback that asked to be told."""
-    outputs = _Name(".outputs")
+    outputs = _name(".outputs")
     """Written by hosts, read by the router that asked."""
-    comparisons = _Name(".comparisons")
+    comparisons = _name(".comparisons")
     """Written by the steward: how versions compare."""
-    selection = _Name(".selection")
+    selection = _name(".selection")
     """Totals of each partition's selection state, followed by every router."""
-    control = _Name(".control")
+    control = _name(".control")
     """Manifests, followed by every router and host."""
-    control_writer = _Name(".control-writer")
+    control_writer = _name(".control-writer")
     """Transactional id of whoever writes to the control topic: there is one at a time."""
-    dead_letters = _Name(".dead-letters")
+    dead_letters = _name(".dead-letters")
     """Records that could not be used, with the reason."""
-    router_group = _Name(".router")
+    router_group = _name(".router")
     """Consumer group, and Faust app id, of the routers."""
-    selection_changelog = _Name(".router-selection-changelog")
+    selection_changelog = _name(".router-selection-changelog")
     """Changelog of the routers' selection table."""
 
     @property

@@ -61,26 +61,6 @@ class RawQuery(Query, kw_only=True, omit_defaults=True):
     inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]
 
 
-def is_plain(query: Query) -> bool:
-    """Whether a query that can be used asks for one row under an id of its own, and leaves all choices to others.
-
-    >>> is_plain(Query(application="digits", query_id="a", input=[0.5])), is_plain(Query(application="digits"))
-    (True, False)
-    """
-    query_id, deadline_ms = query.query_id, query.deadline_ms
-    return (
-        query_id is not None
-        and query.input is not msgspec.UNSET
-        and query.inputs is None
-        and query.context is None
-        and query.models is None
-        and query.features is None
-        and 0 < len(query_id) <= ID_CHARACTERS
-        and "@" not in query_id
-        and (deadline_ms is None or 1 <= deadline_ms < math.inf)
-    )
-
-
 def check_query(query: Query) -> str | None:
     """What is wrong with the query by itself and what to do about it; None when it can be used.
 

@@ -178,7 +178,7 @@ def _ack_record(
 
 def is_marker(record: Record) -> bool:
     """Return whether a record of the feedback topic is, or claims to be, a marker."""
-    return restore_id_of(record.headers) is not None
+    return bool(record.headers) and restore_id_of(record.headers) is not None
 
 
 def read_markers(

@@ -15,8 +15,7 @@ import signal
 from typing import Any
 
 from clipper_agents.control.host_reports import HostReports, address_of, one_line
-from clipper_agents.host.batch_traces import BatchTraces
-from clipper_agents.host.engine import make_engine
+from clipper_agents.host.engine import BatchTraces, make_engine
 from clipper_agents.host.poison_rows import PoisonRows
 from clipper_agents.host.predictor import Predictor, prepare
 from clipper_agents.host.request_server import RequestServer

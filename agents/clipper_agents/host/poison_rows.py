@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from clipper_agents.host.request_rows import RequestRows, RowSpan
+from clipper_agents.host.batching import RequestRows, RowSpan
 from clipper_agents.streaming.storage import not_started
 
 DEATHS = 2
@@ -40,11 +40,13 @@ class PoisonSpan(NamedTuple):
 
 
 class PoisonRows:
-    """Rows that were in the model when the process died, on disk; `found` are those of the run before this one.
+    """Rows that were in the model when the process died, on disk.
 
-    Raises:
-        StorageRefused: the folder cannot be written.
-        StorageFailed: there is no space.
+    Attributes:
+        found: Those of the run before this one.
+        by_frame: All that are known, by router and frame.
+
+    Raises `StorageRefused` where the folder cannot be written, and `StorageFailed` where there is no space.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,17 +63,16 @@ class PoisonRows:
                 remembered.write_bytes(msgspec.msgpack.encode(known))
         except OSError as error:
             raise not_started(folder, error) from error
-        self._by_frame: dict[tuple[bytes, int], list[PoisonSpan]] = {}
+        self.by_frame: dict[tuple[bytes, int], list[PoisonSpan]] = {}
         for span in known:
-            self._by_frame.setdefault((span.router, span.frame), []).append(span)
+            self.by_frame.setdefault((span.router, span.frame), []).append(span)
         self.end()
 
     def mark(self, request: RequestRows) -> None:
         """Mark the rows of a request that must run alone, because a process died with them."""
-        spans = self._by_frame.get((request.router, request.frame)) if self._by_frame else None
-        if spans:
-            rows = (row for span in spans for row in range(span.start, min(span.stop, len(request.rows))))
-            request.apart = frozenset(rows)
+        spans = self.by_frame.get((request.router, request.frame), ())
+        rows = (row for span in spans for row in range(span.start, min(span.stop, len(request.rows))))
+        request.apart = frozenset(rows)
 
     def begin(self, batch: Sequence[RowSpan]) -> str | None:
         """Record that these rows go into the model, or return why they must not."""
@@ -91,10 +92,10 @@ class PoisonRows:
         self._journal[: _LENGTH.size] = _LENGTH.pack(0)
 
     def _refusal(self, batch: Sequence[RowSpan]) -> str | None:
-        if not self._by_frame or len(batch) != 1 or batch[0].size != 1:
+        if not self.by_frame or len(batch) != 1 or batch[0].size != 1:
             return None
         request, row, _ = batch[0]
-        spans = self._by_frame.get((request.router, request.frame), ())
+        spans = self.by_frame.get((request.router, request.frame), ())
         deaths = max((span.deaths for span in spans if span.start <= row < span.stop), default=0)
         text = f"the model's process died {deaths} times with this row in it: not asked again"
         return text if deaths >= DEATHS else None

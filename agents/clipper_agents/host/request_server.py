@@ -13,17 +13,16 @@ from typing import NamedTuple
 from faust.types import TP
 from msgspec.structs import replace
 
-from clipper_agents.host.batching import Piece
+from clipper_agents.host.batching import Piece, RequestRows, read_request
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.poison_rows import PoisonRows
-from clipper_agents.host.request_rows import RequestRows, read_request
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.outbox import Record
 from clipper_agents.streaming.stream import Chunk, ChunkStream, newest_age_s
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import FailedRow, OutputFrame, UnknownFrame, encode_frame
+from clipper_topics.codec import FailedRow, OutputFrame, UnknownFrame, encode_frame
 
 MAX_FRAMES = 256
 """Request records taken at once: what is taken is decoded before any of it reaches a batch."""
@@ -42,15 +41,8 @@ class FrameOrigin(NamedTuple):
 class RequestServer:
     """Feeds an engine from the requests topic and answers on the outputs topic."""
 
-    def __init__(
-        self,
-        app: ClipperApp,
-        catalogue: Catalogue,
-        metrics: ProcessMetrics,
-        poison_rows: PoisonRows,
-    ) -> None:
-        self._app, self._catalogue, self._metrics = app, catalogue, metrics
-        self._poison_rows = poison_rows
+    def __init__(self, app: ClipperApp, catalogue: Catalogue, metrics: ProcessMetrics, poison_rows: PoisonRows) -> None:
+        self._app, self._catalogue, self._metrics, self._poison_rows = app, catalogue, metrics, poison_rows
         self._dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
         self._stream: ChunkStream | None = None
 
@@ -86,7 +78,8 @@ class RequestServer:
                 origins.append(origin)
                 self._metrics.counter("clipper_dead_letters_total", record.topic, type(error).__name__).inc()
             else:
-                self._poison_rows.mark(request)
+                if self._poison_rows.by_frame:
+                    self._poison_rows.mark(request)
                 requests.append(request)
         if refused:
             self._dead_letters.put(refused, partial(self.finish, origins))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from clipper_agents import exits
-from clipper_agents.host.request_rows import RowSpan
+from clipper_agents.host.batching import RowSpan
 from clipper_agents.observability.logging import event
 
 logger = logging.getLogger(__name__)

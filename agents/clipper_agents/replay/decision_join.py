@@ -25,7 +25,7 @@ from duckdb.sqltypes import BOOLEAN, DOUBLE, VARCHAR
 
 from clipper_agents.replay.log_tables import TABLES, json_of, value_of
 from clipper_stream.errors import InvalidLabel
-from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
+from clipper_stream.feedback.update import loss_of, loss_of_rows, same
 from clipper_topics.query_ids import PARTITION_PATTERN
 
 MEMORY = "512MB"

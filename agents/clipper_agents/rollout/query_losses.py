@@ -11,8 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from clipper_stream.errors import InvalidLabel
-from clipper_stream.feedback.losses import same
-from clipper_stream.feedback.update import FeedbackValue, LoggedDecision, answer_loss, score
+from clipper_stream.feedback.update import FeedbackValue, LoggedDecision, answer_loss, same, score
 from clipper_topics.audit import Audit
 from clipper_topics.prediction import Prediction
 

@@ -2,10 +2,9 @@
 
 | a query is | where |
 |---|---|
-| read | `queries` (agent `route`), `query_consumer`, `set_aside` |
+| read | `queries` (agent `route`), `set_aside` |
 | taken through its life | `pipeline`, which reads and writes around the steps of `clipper_stream.query` |
-| sent to models | `requests`, `colocated_models` |
-| given its outputs | `outputs` (agent `gather`) |
+| sent to models, and given their outputs | `requests` (agent `gather`), `colocated_models` |
 | logged | `prediction_records`, `indexed_log`, `decision_index` |
 | learned from | `feedback` (agent `learn`), `clipper_agents.feedback`, `selection_store` |
 

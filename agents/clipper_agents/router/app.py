@@ -10,7 +10,6 @@
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -27,21 +26,17 @@ from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.tracing import start_recorder
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.cache_store import PartitionCaches
-from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.colocated_models import ColocatedModels
-from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.decision_index import log_index
 from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs, unread_since_ms
-from clipper_agents.router.models import ModelDiscovery, ModelTeardown
-from clipper_agents.router.outputs import OutputAgent
-from clipper_agents.router.pipeline import UNKNOWN_APPLICATION, QueryPipeline, QueryStores
+from clipper_agents.router.models import ModelLifecycle
+from clipper_agents.router.pipeline import UNKNOWN_APPLICATION, QueryPipeline, QueryStores, partition_caches
 from clipper_agents.router.queries import QueryAgent
-from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import QueryTraces
-from clipper_agents.router.requests import RequestSender
+from clipper_agents.router.requests import OutputAgent, RequestSender
 from clipper_agents.router.selection_store import ContextBound, SelectionStore
-from clipper_agents.router.self_report import RouterReports
+from clipper_agents.router.self_report import ClockSkew, RouterReports
 from clipper_agents.router.set_aside import READ_BYTES, DeferredQueries, SkippedBacklogs
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import RouterSection
@@ -125,34 +120,30 @@ class RouterProcess:
             TopicFollower(settings.kafka, catalogue.selection, self._selection.take_published),
             TopicFollower(settings.kafka, catalogue.hosts, self._take_reports),
         ]
-        decisions, audits = (LogIndex(folder / name, settings.horizon_s) for name in (DECISIONS, AUDITS))
+        decisions, audits = (log_index(folder / name, settings.horizon_s) for name in (DECISIONS, AUDITS))
         self._logs = QueryLogs(
             IndexedLog(app, catalogue.predictions, decisions, read_prediction, self._skew),
             IndexedLog(app, catalogue.audits, audits, read_audit),
         )
-        self._caches = PartitionCaches(folder / "cache", settings.section.cache_bytes)
+        self._caches = partition_caches(folder / "cache", settings.section.cache_bytes)
         stores = QueryStores(self._registry, self._selection, self._caches, self._logs)
 
         # a query's life
         self._router = Router(settings.section.max_in_flight)
-        self._queries = QueryConsumer(app, catalogue.queries, self._router)
-        self._pipeline = QueryPipeline(self._router, stores, self._queries, metrics, app, traces)
+        self._pipeline = QueryPipeline(self._router, stores, app, catalogue.queries, metrics, traces)
         self._sender = RequestSender(app, catalogue, identity, self._registry, self._pipeline, traces)
         self._colocated = ColocatedModels(
             metrics, self._pipeline, app, settings.allowed, settings.files, traces.recorder
         )
         read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
-        self._deferred = DeferredQueries(read_again(), catalogue.queries, self._queries, self._router.admission)
-        self._backlogs = SkippedBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries)
+        self._deferred = DeferredQueries(app, read_again(), catalogue.queries, self._router.admission)
+        self._backlogs = SkippedBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._pipeline.room)
         self._pipeline.connect(self._sender, self._colocated, self._deferred)
-        self._discovery = ModelDiscovery(self._registry, self._sender, self._colocated, app)
-        self._teardown = ModelTeardown(self._registry, self._hosts, self._sender, self._colocated, metrics, app)
+        self._models = ModelLifecycle(self._registry, self._hosts, self._sender, self._colocated, metrics, app)
 
         # the agents
         dead_letters = DeadLetterSender(app.outbox, catalogue.dead_letters, app)
-        self._agent = QueryAgent(
-            self._queries, self._pipeline, self._logs, dead_letters, metrics, self._backlogs, traces
-        )
+        self._agent = QueryAgent(app, self._pipeline, self._logs, dead_letters, metrics, self._backlogs, traces)
         outputs = OutputAgent(identity, self._pipeline, self._sender, dead_letters, metrics)
         self._feedback = FeedbackProcessor(app, catalogue, stores, self._control, self._agent, metrics, traces)
         self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.section.max_contexts)
@@ -189,7 +180,7 @@ class RouterProcess:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
-                await self._queries.drain()
+                await self._pipeline.drain()
         await self._logs.idle()
         await self._publish_totals()
         self._pipeline.stop()
@@ -214,7 +205,7 @@ class RouterProcess:
         self._registry.take(records)
         applications = self._registry.applications
         self._router.admission.shared = len(applications) > 1
-        self.app.pace.keep(application.objective_s for application in applications)
+        self.app.pace.keep(application.objective_s for application in applications.values())
 
     def _take_reports(self, records: list[ConsumerRecord[Any, Any]]) -> None:
         if self._hosts.take(records):
@@ -248,7 +239,7 @@ class RouterProcess:
         """Restore all state but the tables before the inputs flow: manifests, totals, decisions, applied feedback."""
         for follower in self._followers:
             await follower.caught_up.wait()
-        await self._discovery.reach()
+        await self._models.reach()
         await self._logs.idle()
         self._keep_only(owned)
         self._selection.own(owned)
@@ -263,11 +254,10 @@ class RouterProcess:
         since_ms = {number: int(repeated_between(at_ms, horizon_ms)[0]) for number, at_ms in feedback_since.items()}
         await self._logs.restore(since_ms, ends, unread_ms)
         await self._feedback.rebuild_applied_feedback(feedback_since)
-        self._router.reset()
         self._deferred.clear()
         self._backlogs.clear()
         self._sender.forget_all()
-        self._queries.update_room(self._router.is_full)
+        self._pipeline.reset()
 
     def _keep_only(self, owned: set[int]) -> None:
         self._logs.keep_only(owned)
@@ -298,8 +288,7 @@ class RouterProcess:
         has read the log; so it is waited for, as long as that cannot cost the lease.
         """
         traces = self._router.traces()
-        self._router.reset()
-        self._queries.update_room(self._router.is_full)
+        self._pipeline.reset()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S), self.app.state_lock.of_all():
                 await self._logs.idle()
@@ -312,8 +301,7 @@ class RouterProcess:
             await self.app.outbox.send(self._settings.catalogue.selection, 0, records)
 
     async def _follow_models(self) -> None:
-        self._discovery.begin()
-        self._teardown.begin()
+        self._models.follow()
 
     async def _forget(self) -> None:
         await self._feedback.forget_old()
@@ -333,11 +321,10 @@ class RouterProcess:
         self._rebalances = app.rebalances
         metrics.gauge("clipper_in_flight").set(self._router.in_flight)
         metrics.gauge("clipper_deferred_queries").set(self._router.admission.deferred + self._backlogs.skipped)
-        metrics.gauge("clipper_cache_bytes").set(self._caches.size_bytes)
+        metrics.gauge("clipper_cache_bytes").set(sum(cache.entries.size_bytes for cache in self._caches.values()))
         if (skew_s := self._skew.take()) is not None:
             self._ahead_s = skew_s
             metrics.gauge("clipper_clock_skew_seconds").set(skew_s)
-            self._skew.warn(skew_s, time.monotonic())
         if app.generation >= 0:
             metrics.set_consumer_lag(app.consumer.lag())
             hosts = {(ref,): self._hosts.hosts(ref) for ref in self._registry.hosted}
@@ -346,7 +333,7 @@ class RouterProcess:
 
     def _report_applications(self) -> None:
         """Show objectives and weights of applications with series of their own; end the series of those that left."""
-        by_name = {application.name: application for application in self._registry.applications}
+        by_name = self._registry.applications
         self.metrics.keep("application", {UNKNOWN_APPLICATION, *by_name})
         objectives_s = {(name,): one.objective_s for name, one in by_name.items() if one.objective_s is not None}
         self.metrics.set_gauges("clipper_objective_seconds", objectives_s)

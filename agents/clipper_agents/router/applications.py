@@ -10,7 +10,7 @@ from aiokafka import ConsumerRecord
 from clipper_agents.control.state import ControlState, DeclaredRestore, RefusedRecord
 from clipper_agents.feedback.feedback_step import config_digest
 from clipper_agents.observability.logging import event
-from clipper_stream.caching.keys import version_digest
+from clipper_stream.caching.cache import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.models.registry import check_declared
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
@@ -33,6 +33,9 @@ class ApplicationRegistry:
     a log line, and what was there before stays. A model counts as a candidate once its manifest is here and not
     retired, `reached` was called for it, and a host of it is ready (or it is colocated). Outputs of a model without a
     `sha256` are cached for the life of this process only: nobody can tell whether its code has changed.
+
+    Attributes:
+        applications: What can be asked now, by name.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class ApplicationRegistry:
         self._changed = changed
         self._refused = refused
         self._allowed, self._files, self._ready = allowed, files, ready
-        self._applications: dict[str, Application] = {}
+        self.applications: dict[str, Application] = {}
         self._reachable: dict[str, bool | None] = {}
         """Whether each runs in this process; None: not known when it was reached."""
         self._salt = os.urandom(8).hex()
@@ -67,13 +70,6 @@ class ApplicationRegistry:
             self._refused()
         self.resolve()
 
-    def application(self, name: str) -> Application | None:
-        return self._applications.get(name)
-
-    @property
-    def applications(self) -> list[Application]:
-        return list(self._applications.values())
-
     def model(self, ref: str) -> ModelManifest | None:
         return self._manifests.models.get(ref)
 
@@ -81,13 +77,11 @@ class ApplicationRegistry:
         return self._control.restores.get(restore_id)
 
     def dtype_of(self, ref: str) -> str:
-        """Return the element type of the rows that a model takes."""
         model = self.model(ref)
         return model.input.dtype if model else "json"
 
     @property
     def hosted(self) -> list[str]:
-        """Models that should have hosts."""
         return [ref for ref, model in self._manifests.models.items() if not model.colocated and not model.retired]
 
     @property
@@ -102,7 +96,6 @@ class ApplicationRegistry:
         return [ref for ref in self._reachable if not self._is_here(self._manifests.models.get(ref))]
 
     def reached(self, ref: str) -> None:
-        """Note that the model can be asked from now on."""
         model = self.model(ref)
         self._reachable[ref] = model.colocated if model else None
         self.resolve()
@@ -128,8 +121,8 @@ class ApplicationRegistry:
             check_declared(*declared, self._allowed, self._files)
 
     def resolve(self) -> None:
-        for name in self._applications.keys() - self._manifests.applications.keys():
-            del self._applications[name]
+        for name in self.applications.keys() - self._manifests.applications.keys():
+            del self.applications[name]
             self._changed(name)
         for name, manifest in self._manifests.applications.items():
             try:
@@ -137,8 +130,8 @@ class ApplicationRegistry:
             except (ClipperError, ArithmeticError, TypeError, ValueError) as error:  # a number that is none, say
                 logger.error("application refused name=%s reason=%s", name, error)  # noqa: TRY400 (the reason is all)
                 continue
-            if resolved != self._applications.get(name):
-                self._applications[name] = resolved
+            if resolved != self.applications.get(name):
+                self.applications[name] = resolved
                 self._changed(name)
 
     def _candidate(self, ref: str) -> CandidateModel | None:

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from clipper_agents.host.batch_traces import BatchTraces
-from clipper_agents.host.batching import Piece
-from clipper_agents.host.engine import HostEngine, make_engine
+from clipper_agents.host.batching import Piece, RequestRows
+from clipper_agents.host.engine import BatchTraces, HostEngine, make_engine
 from clipper_agents.host.predictor import Predictor, prepare
-from clipper_agents.host.request_rows import RequestRows
 from clipper_agents.host.watchdog import BatchWatch, ModelWatch
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.router.requests import OutputReceiver
@@ -41,7 +39,7 @@ class ColocatedModel(NamedTuple):
 
 
 class ColocatedModels:
-    """The models that this process runs itself."""
+    """The models that this process runs itself; `models` has them by reference."""
 
     def __init__(
         self,
@@ -53,7 +51,7 @@ class ColocatedModels:
         recorder: "SpanRecorder | None" = None,
     ) -> None:
         self._metrics, self._receiver, self._tasks, self._allowed = metrics, receiver, tasks, allowed
-        self._models: dict[str, ColocatedModel] = {}
+        self.models: dict[str, ColocatedModel] = {}
         self._watch = ModelWatch()
         self._loading: dict[str, asyncio.Future[Predictor]] = {}
         self._files, self._recorder = files, recorder
@@ -69,16 +67,15 @@ class ColocatedModels:
         Raises:
             SetupError: it cannot be loaded; the message says what to do.
         """
-        if manifest.ref in self._models:
+        if manifest.ref in self.models:
             return
         prepared = await self._prepared(manifest)
         watch = self._watch.add(manifest.ref, manifest.batch.hang_s)
         traces = BatchTraces(self._recorder, manifest.ref)
         engine = make_engine(manifest, prepared, self, self._metrics, [watch], traces)
-        self._models[manifest.ref] = ColocatedModel(engine, watch, self._tasks.watched(engine.run()))
+        self.models[manifest.ref] = ColocatedModel(engine, watch, self._tasks.watched(engine.run()))
 
     def send(self, _partition: int, pieces: Sequence[Piece]) -> None:
-        """Hand outputs to the router."""
         self._receiver.gather([frame for _, frame in pieces])
 
     def finish(self, _origins: list[Any]) -> None:
@@ -104,12 +101,9 @@ class ColocatedModels:
         del self._loading[manifest.ref]
         return loading.result()
 
-    def take(self, request: Request) -> bool:
-        """Take a request for a model that runs here; False when it does not."""
-        model = self._models.get(request.ref)
-        if model is not None:  # its engine is as full as the router is
-            model.engine.take(_rows_of(request))
-        return model is not None
+    def put(self, request: Request) -> None:
+        """Take a request for one of the models; its engine is as full as the router is."""
+        self.models[request.ref].engine.take(_rows_of(request))
 
     async def unload(self, ref: str) -> None:
         """End a model once it has answered all its requests; do nothing for a model that does not run here.
@@ -117,7 +111,7 @@ class ColocatedModels:
         What its code has imported stays, because Python cannot unload a module. A model that has to go without a trace
         belongs on a host.
         """
-        model = self._models.pop(ref, None)
+        model = self.models.pop(ref, None)
         if model is not None:
             model.engine.drain()
             await asyncio.wait([model.running])
@@ -125,7 +119,7 @@ class ColocatedModels:
 
     async def stop(self) -> None:
         """End the engines; what they have not answered is lost with the process."""
-        for model in self._models.values():
+        for model in self.models.values():
             model.running.cancel()
             await asyncio.gather(model.running, return_exceptions=True)
 

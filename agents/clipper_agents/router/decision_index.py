@@ -26,7 +26,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from clipper_agents.streaming.databases import Database, DatabaseCorrupt, forget_broken, set_aside
 from clipper_agents.streaming.storage import storage_failed
@@ -51,6 +51,15 @@ NONE = -1
 
 Asked: TypeAlias = tuple[str, str | None, float]
 """Id of a query; its application, None for any; timestamp of the query or feedback, in milliseconds since the epoch."""
+
+
+class Closable(Protocol):
+    """What is open on disk."""
+
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=Closable)
 
 
 class DecisionMatch(NamedTuple):
@@ -227,7 +236,6 @@ class PartitionIndex:
         return Database(self._folder / str(age), self._folder)
 
     def _new_of(self, records: Sequence[tuple[str, LoggedRecord]], database: Database) -> dict[bytes, LoggedRecord]:
-        """Return decisions that are not indexed yet, by their key in a database."""
         new: dict[bytes, LoggedRecord] = {}
         keys = [entry_key(query_id) for query_id, _ in records]
         for key, value, (query_id, record) in zip(keys, self._find(keys), records, strict=True):
@@ -323,23 +331,29 @@ def unpack_entry(entry: bytes) -> LoggedRecord:
     return LoggedRecord(offset, entry[_HEAD.size :], bool(flags & _MSGPACK), bool(flags & _AUDITED))
 
 
-class LogIndex:
-    """The index of one log, for the owned partitions."""
+class PartitionStores(dict[int, S]):
+    """What this process has open on disk for each partition that it owns; opened when it is first asked for."""
 
-    def __init__(self, folder: Path, horizon_s: float) -> None:
-        self._folder, self._horizon_s = folder, horizon_s
-        self._open: dict[int, PartitionIndex] = {}
+    def __init__(self, open_store: Callable[[int], S]) -> None:
+        super().__init__()
+        self._open_store = open_store
 
-    def of(self, partition: int) -> PartitionIndex:
-        """Return the partition's index; the first call opens it."""
-        index = self._open.get(partition)
-        if index is None:
-            index = self._open[partition] = PartitionIndex(self._folder / str(partition), self._horizon_s)
-        return index
+    def __missing__(self, partition: int) -> S:
+        store = self[partition] = self._open_store(partition)
+        return store
 
     def keep_only(self, partitions: Iterable[int]) -> None:
-        for partition in self._open.keys() - set(partitions):
-            self._open.pop(partition).close()
+        for partition in self.keys() - set(partitions):
+            self.pop(partition).close()
+
+
+LogIndex: TypeAlias = PartitionStores[PartitionIndex]
+"""The index of one log, for the owned partitions."""
+
+
+def log_index(folder: Path, horizon_s: float) -> LogIndex:
+    """The index of one log; it remembers what is no older than a horizon."""
+    return PartitionStores(lambda partition: PartitionIndex(folder / str(partition), horizon_s))
 
 
 class DecisionLookup:

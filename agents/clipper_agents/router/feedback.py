@@ -21,7 +21,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from aiokafka import ConsumerRecord, TopicPartition
 from faust.types import TP
@@ -69,8 +69,12 @@ FEEDBACK_A_STEP = 2_000
 FEEDBACK_A_TURN = 250  # folded in some fifteen milliseconds, then answers have their turn, and another partition
 
 
-Given: TypeAlias = tuple[Record, Feedback]
-"""Feedback, with the record that it stands in."""
+class Given(NamedTuple):
+    """Feedback, with the record that it stands in, and what it asks for."""
+
+    record: Record
+    said: Feedback
+    asked: Asked
 
 
 class ReadPoint(NamedTuple):
@@ -148,14 +152,13 @@ class FeedbackProcessor:
             step = await self._fold(partition, here, lookup, markers)
             for record, error in [*undecodable, *refused]:
                 step.refuse(record, "invalid", error)
-            await self._forward(elsewhere)
-            await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, step.refused)
+            await self._send_on(step.refused, elsewhere)
             last = records[-1].offset
             if not self._current(generation):
                 return False
             if last > position:
                 await self._selection.write(partition, step.rows, last, {self._catalogue.feedback_acks: step.acks})
-                self._decisions.of(partition).note_applied_feedback(step.applied_feedback.items(), last, at_s)
+                self._decisions[partition].note_applied_feedback(step.applied_feedback.items(), last, at_s)
             self._count(step, len(elsewhere))
             if traced:
                 self._traces.learned(traced, step, {record.offset for record, _ in elsewhere})
@@ -170,7 +173,7 @@ class FeedbackProcessor:
         """
         generation = self._app.generation
         owned = self._app.owned_partitions(self._catalogue.feedback) if generation >= 0 else []
-        at_ms = max((self._decisions.of(partition).newest_s for partition in owned), default=0.0) * 1000 - SETTLED_MS
+        at_ms = max((self._decisions[partition].newest_s for partition in owned), default=0.0) * 1000 - SETTLED_MS
         is_read = bool(owned) and await self._is_read(at_ms)
         tps = {TopicPartition(self._catalogue.feedback, partition): partition for partition in owned}
         ends = await self._app.log_reader.end_offsets(tps) if is_read else {}
@@ -197,9 +200,9 @@ class FeedbackProcessor:
     def _forget(self, partition: int, at_ms: float) -> None:
         unanswered_ms = self._app.consumer.trackers[TP(self._catalogue.queries, partition)].since_ms
         if unanswered_ms is not None:
-            needed_ms = self._decisions.of(partition).needed_since_ms(min(at_ms, unanswered_ms))
+            needed_ms = self._decisions[partition].needed_since_ms(min(at_ms, unanswered_ms))
             for index in (self._decisions, self._audits):
-                index.of(partition).forget_before(needed_ms / 1000)
+                index[partition].forget_before(needed_ms / 1000)
 
     async def rebuild_applied_feedback(self, since_ms: Mapping[int, int]) -> None:
         """Rebuild the notes of applied feedback up to the rows' position, by the fold without its effect on rows.
@@ -209,7 +212,7 @@ class FeedbackProcessor:
         starts: dict[TopicPartition, int | None] = {}
         ends: dict[TopicPartition, int] = {}
         for partition in since_ms:
-            done, position = self._decisions.of(partition).applied_feedback_upto, self._selection.position(partition)
+            done, position = self._decisions[partition].applied_feedback_upto, self._selection.position(partition)
             if done < position:
                 tp = TopicPartition(self._catalogue.feedback, partition)
                 starts[tp], ends[tp] = done + 1, position + 1
@@ -221,7 +224,7 @@ class FeedbackProcessor:
         lookup = self._look_up(tp.partition, feedback)
         step = self._step(tp.partition, self._split(tp.partition, feedback, lookup)[0], lookup)
         at_s = records[-1].timestamp / 1000
-        self._decisions.of(tp.partition).note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
+        self._decisions[tp.partition].note_applied_feedback(step.applied_feedback.items(), records[-1].offset, at_s)
 
     async def _fold(
         self,
@@ -249,24 +252,23 @@ class FeedbackProcessor:
         step: Step | None = None,
     ) -> Step:
         joined = [
-            JoinedFeedback(record, content, lookup.decisions[asked], lookup.audits.get(asked))
-            for record, content in feedback
-            for asked in [_asked(record, content)]
+            JoinedFeedback(record, said, lookup.decisions[asked], lookup.audits.get(asked))
+            for record, said, asked in feedback
         ]
-        offsets = [given.decision.offset for given in joined if given.decision is not None]
+        offsets = [one.decision.offset for one in joined if one.decision is not None]
         return learn(
             joined,
-            dict(zip(offsets, self._decisions.of(partition).applied_feedback(offsets), strict=True)),
+            dict(zip(offsets, self._decisions[partition].applied_feedback(offsets), strict=True)),
             lambda row: self._selection.row(*row, partition),
-            lambda name, _: self._registry.application(name),
+            lambda name, _: self._registry.applications.get(name),
             markers,
             lambda name: [(name, context) for context in self._selection.contexts(name, partition)],
             step,
         )
 
     def _look_up(self, partition: int, feedback: list[Given]) -> DecisionLookup:
-        asked = (_asked(record, content) for record, content in feedback)
-        return DecisionLookup(self._decisions.of(partition), self._audits.of(partition), asked)
+        asked = (given.asked for given in feedback)
+        return DecisionLookup(self._decisions[partition], self._audits[partition], asked)
 
     async def _await_declarations(self, claims: list[Record], generation: int) -> bool:
         """Wait for declarations that may still arrive; return False if the generation ended meanwhile."""
@@ -285,21 +287,24 @@ class FeedbackProcessor:
     ) -> tuple[list[Given], list[tuple[Record, int]]]:
         """Split feedback into that of this partition, and that whose id names another partition, with its number."""
         here, elsewhere = [], []
-        for record, content in feedback:
-            target = self._named_partition(partition, record, content, lookup)
+        for given in feedback:
+            target = self._named_partition(partition, given, lookup)
             if target is None:
-                here.append((record, content))
+                here.append(given)
             else:
-                elsewhere.append((record, target))
+                elsewhere.append((given.record, target))
         return here, elsewhere
 
-    async def _forward(self, elsewhere: list[tuple[Record, int]]) -> None:
+    async def _send_on(self, refused: list[tuple[Record, Exception]], elsewhere: list[tuple[Record, int]]) -> None:
+        """Send what is refused to the dead letters, and what is of other partitions to these."""
         by_target: dict[int, list[Outgoing]] = {}
         for record, target in elsewhere:
             headers = [*record.headers, forwarded_header(record.partition, record.timestamp)]
             by_target.setdefault(target, []).append((record.key, record.value, headers))
         for target, records in by_target.items():
             await self._app.outbox.send(self._catalogue.feedback, target, records)
+        if refused:
+            await send_dead_letters(self._app.outbox, self._catalogue.dead_letters, refused)
 
     async def _await_decisions(
         self, partition: int, feedback: list[Given], lookup: DecisionLookup, generation: int
@@ -309,18 +314,17 @@ class FeedbackProcessor:
         if not missing:
             return True
         queries, app = TP(self._catalogue.queries, partition), self._app
-        without = [record for record, content in missing if lookup.decisions[_asked(record, content)] is None]
-        early_upto_ms = max((record.timestamp for record in without), default=0) + EARLY_FEEDBACK_MS
+        without_ms = [given.record.timestamp for given in missing if lookup.decisions[given.asked] is None]
+        early_upto_ms = max(without_ms, default=0) + EARLY_FEEDBACK_MS
 
         def is_early(_: Given) -> bool:
             return self._log_time_ms(partition) <= early_upto_ms
 
         def is_undecided(given: Given) -> bool:
-            decision, query_id = lookup.decisions[_asked(*given)], given[1].query_id
-            return decision is None and self._queries.may_decide(queries, query_id, end)
+            return lookup.decisions[given.asked] is None and self._queries.may_decide(queries, given.said.query_id, end)
 
         def is_audited(given: Given) -> bool:
-            decision = lookup.decisions[_asked(*given)]
+            decision = lookup.decisions[given.asked]
             return decision is not None and self._is_open(queries, prediction_head(decision).query_offset, end)
 
         async def wait_while(holds: Callable[[Given], bool]) -> None:
@@ -347,23 +351,22 @@ class FeedbackProcessor:
 
     def _log_time_ms(self, partition: int) -> float:
         """Return a time that the log has passed for sure, in milliseconds since the epoch."""
-        return max(self._decisions.of(partition).newest_s, self._ahead_s[partition] + _loop_time_s()) * 1000
+        return max(self._decisions[partition].newest_s, self._ahead_s[partition] + _loop_time_s()) * 1000
 
     def _incomplete(self, partition: int, feedback: list[Given], lookup: DecisionLookup) -> list[Given]:
         return [
-            (record, content)
-            for record, content in feedback
-            if not lookup.is_complete(_asked(record, content))
-            and self._named_partition(partition, record, content, lookup) is None
+            given
+            for given in feedback
+            if not lookup.is_complete(given.asked) and self._named_partition(partition, given, lookup) is None
         ]
 
-    def _named_partition(self, partition: int, record: Record, content: Feedback, lookup: DecisionLookup) -> int | None:
-        named = None if lookup.decisions[_asked(record, content)] is not None else partition_of(content.query_id)
+    def _named_partition(self, partition: int, given: Given, lookup: DecisionLookup) -> int | None:
+        named = None if lookup.decisions[given.asked] is not None else partition_of(given.said.query_id)
         if named is None or named == partition or named >= self._catalogue.partitions:
             return None
-        if _size_bytes(record) > FORWARDED_BYTES:
+        if _size_bytes(given.record) > FORWARDED_BYTES:
             return None
-        return None if any(name == FORWARDED for name, _ in record.headers) else named
+        return None if any(name == FORWARDED for name, _ in given.record.headers) else named
 
     def _current(self, generation: int) -> bool:
         return self._app.generation == generation
@@ -382,21 +385,18 @@ def _loop_time_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _decoded(
-    records: Iterable[Record],
-) -> tuple[list[Given], list[tuple[Record, Exception]]]:
+def _decoded(records: Iterable[Record]) -> tuple[list[Given], list[tuple[Record, Exception]]]:
     feedback: list[Given] = []
     undecodable: list[tuple[Record, Exception]] = []
     for record in records:
         try:
-            feedback.append((record, decode_feedback(record)))
+            said = decode_feedback(record)
         except UndecodableRecord as error:
             undecodable.append((record, error))
+        else:
+            asked = said.query_id, said.application, said_at_ms(record.timestamp, record.headers)
+            feedback.append(Given(record, said, asked))
     return feedback, undecodable
-
-
-def _asked(record: Record, content: Feedback) -> Asked:
-    return content.query_id, content.application, said_at_ms(record.timestamp, record.headers)
 
 
 def _size_bytes(record: Record) -> int:

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, TypeAlias
 from aiokafka import ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.reader import Apply, LogReader
-from clipper_agents.router.clock_skew import ClockSkew
 from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.self_report import ClockSkew
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.outbox import Record
 from clipper_stream.query import Answers, QueryBatch
@@ -166,14 +166,14 @@ class IndexedLog:
         read. `ends` is where the markers stand that this process has written.
         """
         for number in since_ms:
-            index = self.index.of(number)
+            index = self.index[number]
             if index.last_offset >= ends[TopicPartition(self.topic, number)]:
                 logger.warning("index is ahead of its log topic=%s partition=%d: rebuilding", self.topic, number)
                 index.clear()
             index.begin(index.needed_since_ms(unread_ms[number]), since_ms[number])
         count = await self.catch_up(since_ms, since_ms, ends)
         for number in since_ms:
-            self.index.of(number).pass_marker(ends[TopicPartition(self.topic, number)])
+            self.index[number].pass_marker(ends[TopicPartition(self.topic, number)])
         self._read.clear()
         return count
 
@@ -184,7 +184,7 @@ class IndexedLog:
         ends: Mapping[TopicPartition, int] | None = None,
     ) -> int:
         """Index the part of the log behind the index, up to ends that are proven, and return the number of records."""
-        starts = {TopicPartition(self.topic, number): self.index.of(number).last_offset + 1 for number in partitions}
+        starts = {TopicPartition(self.topic, number): self.index[number].last_offset + 1 for number in partitions}
         since = {TopicPartition(self.topic, number): at_ms for number, at_ms in (since_ms or {}).items()}
         return await self._app.log_reader.read(starts, self._index_read, ends, since)
 
@@ -221,7 +221,7 @@ class IndexedLog:
         A query is decided about once, when its id is not in the index. So nothing has to be looked up, unless another
         application's query has the same id, or records of another process were read after the decision.
         """
-        index = self.index.of(partition)
+        index = self.index[partition]
         first = offset = index.last_offset + 1
         if offsets != [*range(first, first + len(offsets))]:
             end = offsets[-1] + 1
@@ -239,7 +239,7 @@ class IndexedLog:
     def _index_read(self, tp: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
         self._read.add(tp.partition)
         logged = [entry for entry in map(self._read_record, records) if entry is not None]
-        self.index.of(tp.partition).index(logged, records[-1].offset, records[-1].timestamp / 1000)
+        self.index[tp.partition].index(logged, records[-1].offset, records[-1].timestamp / 1000)
 
 
 class QueryLogs(NamedTuple):

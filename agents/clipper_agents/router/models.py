@@ -27,85 +27,70 @@ AGAIN_AFTER_S = 2.0
 LOOK_S = 0.2
 
 
-class ModelDiscovery:
-    """Makes declared models askable, concurrently: finds their requests topics, or loads colocated ones."""
+class ModelLifecycle:
+    """Makes declared models askable, concurrently, by finding their requests topics or loading colocated ones.
 
-    def __init__(
-        self, registry: ApplicationRegistry, lanes: RequestSender, colocated: ColocatedModels, tasks: TaskRunner
-    ) -> None:
-        self._registry, self._lanes, self._colocated, self._tasks = registry, lanes, colocated, tasks
-        self._again_s: dict[str, float] = {}
-        self._reasons: dict[str, str] = {}
-        self._trying: dict[str, asyncio.Future[None]] = {}
-
-    async def reach(self) -> None:
-        """Try every model that cannot be asked yet and was not tried just before; return when all are tried."""
-        await asyncio.gather(*self.begin())
-
-    def begin(self) -> list["asyncio.Future[None]"]:
-        """Begin to try them without waiting: a model that loads slowly must not delay the next one."""
-        unreached = self._registry.unreached
-        self._tidy({model.ref for model in unreached})
-        now_s = asyncio.get_running_loop().time()
-        for model in unreached:
-            ref = model.ref
-            if ref not in self._trying and self._again_s.get(ref, now_s) <= now_s:
-                trying = self._trying[ref] = asyncio.ensure_future(self._reach(model))
-                trying.add_done_callback(partial(self._tried, ref))
-        return list(self._trying.values())
-
-    def _tried(self, ref: str, trying: "asyncio.Future[None]") -> None:
-        del self._trying[ref]
-        self._tasks.watch(trying)
-
-    def _tidy(self, unreached: set[str]) -> None:
-        for known in (self._again_s, self._reasons):
-            for ref in known.keys() - unreached:
-                del known[ref]
-
-    async def _reach(self, model: ModelManifest) -> None:
-        try:
-            await (self._colocated.load(model) if model.colocated else self._lanes.open(model.ref))
-        except (KafkaError, OSError, SetupError) as error:
-            self._again_s[model.ref] = asyncio.get_running_loop().time() + AGAIN_AFTER_S
-            self._log(model.ref, f"{type(error).__name__}: {error}")
-        else:
-            self._registry.reached(model.ref)
-
-    def _log(self, ref: str, reason: str) -> None:
-        if self._reasons.get(ref) != reason:
-            self._reasons[ref] = reason
-            logger.warning("model not reachable yet model=%s reason=%s", ref, reason)
-
-
-class ModelTeardown:
-    """Removes versions that are leaving once their last request has been sent, one task a version."""
+    Versions that are leaving are removed once their last request has been sent, one task a version.
+    """
 
     def __init__(
         self,
         registry: ApplicationRegistry,
         hosts: ReadyHosts,
-        lanes: RequestSender,
+        sender: RequestSender,
         colocated: ColocatedModels,
         metrics: RouterMetrics,
         tasks: TaskRunner,
     ) -> None:
-        self._registry, self._hosts, self._lanes, self._colocated = registry, hosts, lanes, colocated
+        self._registry, self._hosts, self._sender, self._colocated = registry, hosts, sender, colocated
         self._metrics, self._tasks = metrics, tasks
-        self._at_work: dict[str, asyncio.Task[None]] = {}
+        self._again_s: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+        self._trying: dict[str, asyncio.Future[None]] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
 
-    def begin(self) -> None:
-        """Begin to remove the versions that are leaving now, without waiting."""
+    async def reach(self) -> None:
+        """Try every model that cannot be asked yet and was not tried just before; return when all are tried."""
+        self.follow()
+        await asyncio.gather(*self._trying.values())
+
+    def follow(self) -> None:
+        """Begin to try them, and to remove those that are leaving, without waiting: none must delay the next one."""
+        unreached = {model.ref: model for model in self._registry.unreached}
+        for known in (self._again_s, self._reasons):
+            for ref in known.keys() - unreached.keys():
+                del known[ref]
+        now_s = asyncio.get_running_loop().time()
+        for ref, model in unreached.items():
+            if ref not in self._trying and self._again_s.get(ref, now_s) <= now_s:
+                trying = self._trying[ref] = asyncio.ensure_future(self._reach(model))
+                trying.add_done_callback(partial(self._tried, ref))
         for ref in self._registry.leaving:
-            if ref not in self._at_work:
-                task = self._at_work[ref] = self._tasks.watched(self._release(ref))
+            if ref not in self._leaving:
+                task = self._leaving[ref] = self._tasks.watched(self._release(ref))
                 task.add_done_callback(partial(self._released, ref))
 
+    def _tried(self, ref: str, trying: "asyncio.Future[None]") -> None:
+        del self._trying[ref]
+        self._tasks.watch(trying)
+
     def _released(self, ref: str, _: "asyncio.Task[None]") -> None:
-        del self._at_work[ref]
+        del self._leaving[ref]
+
+    async def _reach(self, model: ModelManifest) -> None:
+        try:
+            await (self._colocated.load(model) if model.colocated else self._sender.open(model.ref))
+        except (KafkaError, OSError, SetupError) as error:
+            self._again_s[model.ref] = asyncio.get_running_loop().time() + AGAIN_AFTER_S
+            reason = f"{type(error).__name__}: {error}"
+            if self._reasons.get(model.ref) != reason:
+                self._reasons[model.ref] = reason
+                logger.warning("model not reachable yet model=%s reason=%s", model.ref, reason)
+        else:
+            self._registry.reached(model.ref)
 
     async def _release(self, ref: str) -> None:
-        while not self._lanes.close(ref):
+        while not self._sender.close(ref):
             await asyncio.sleep(LOOK_S)
             if ref not in self._registry.leaving:
                 return  # it is back

@@ -11,6 +11,8 @@
 The effects: outputs into the cache, answers to the log, requests to models, queries without room set aside.
 
 Rules of this file:
+- Two things are bounded, each for itself: queries that wait for models, and by partition what waits for the broker. So
+  a partition without a leader is read no further, and no other is held up.
 - A query is acknowledged when its prediction is in the log and indexed, and its audit too where it has one.
 - An audit is sent when its prediction is in the log, so that no audit stands in the log without a prediction. It
   belongs to one record of a query.
@@ -23,34 +25,78 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import sub
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from faust.types import TP
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
-from clipper_agents.router.cache_store import PartitionCaches
 from clipper_agents.router.colocated_models import ColocatedModels
-from clipper_agents.router.decision_index import Asked
+from clipper_agents.router.decision_index import Asked, PartitionStores
 from clipper_agents.router.indexed_log import OutgoingRecords, QueryLogs, WrittenRound
 from clipper_agents.router.prediction_records import encode_answers, encode_audits
-from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.router.requests import RequestSender
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.router.set_aside import DeferredQueries
-from clipper_agents.streaming.app import TaskRunner
+from clipper_agents.streaming.app import ClipperApp
+from clipper_agents.streaming.databases import open_anew
+from clipper_stream.caching.cache import ClockCache
 from clipper_stream.query import Answers, Application, Effects, Failure, OutputPiece, QueryBatch, Request, Router
-from clipper_stream.query.lifecycle import QueryState, set_state
+from clipper_stream.query.batch import OPEN, QueryState, set_state
 from clipper_stream.query.planner import Choices
-from clipper_topics.frames import OutputFrame
+from clipper_topics.codec import OutputFrame
 from clipper_topics.logged_records import LoggedRecord, audit_key, named_models, prediction_head
 
+encode_value, decode_value = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
 ROWS_GATHERED_TOGETHER = 256
 """What an output completes is encoded at once, while it is in the processor's cache."""
-MEMORY_ROUNDS = 10
+MEMORY_ROUNDS = MEMORY_CHUNKS = 10
+"""Over which the times of records to the broker, and of outputs on their way back, are smoothed."""
 MOST_LEAD_S = 0.010
 """A broker that hesitates must not make the router give up on its models."""
 UNKNOWN_APPLICATION = "unknown"
 """Label of all queries to applications that are not registered, lest a typo adds a metric series."""
+
+
+class PartitionCache:
+    """The prediction cache of one partition: its entries in memory, its outputs in a RocksDB database.
+
+    It can be rebuilt, so there is no write-ahead log: after a crash outputs may be missing, never wrong.
+
+    Attributes:
+        entries: Which outputs are in the database.
+    """
+
+    def __init__(self, path: Path, budget_bytes: int) -> None:
+        self._database = open_anew(path, logged=False)
+        self.entries = ClockCache(budget_bytes)
+        _, deleted = self.entries.put({key: len(value) for key, value in self._database.items()})
+        self._write({}, deleted)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[Any]:
+        """Return the output of each key, by one multi-get; OPEN where there is none."""
+        return [OPEN if value is None else decode_value(value) for value in self._database.get_many(keys)]
+
+    def put_many(self, outputs: Iterable[tuple[bytes, Any]]) -> None:
+        """Keep outputs, and delete those that have to make room, in one write."""
+        values = {key: encode_value(output) for key, output in outputs}
+        written, deleted = self.entries.put({key: len(value) for key, value in values.items()})
+        self._write({key: values[key] for key in written}, deleted)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _write(self, values: Mapping[bytes, bytes], deleted: Sequence[bytes]) -> None:
+        if values or deleted:
+            self._database.write(values.items(), deleted)
+
+
+def partition_caches(folder: Path, budget_bytes: int) -> PartitionStores[PartitionCache]:
+    """The caches of the owned partitions, each with so many bytes."""
+    return PartitionStores(lambda partition: PartitionCache(folder / str(partition), budget_bytes))
 
 
 class QueryStores(NamedTuple):
@@ -58,7 +104,7 @@ class QueryStores(NamedTuple):
 
     registry: ApplicationRegistry
     selection: SelectionStore
-    caches: PartitionCaches
+    caches: PartitionStores[PartitionCache]
     logs: QueryLogs
 
 
@@ -66,6 +112,9 @@ class QueryPipeline:
     """Takes queries through their lives, and keeps one timer, at the earliest deadline.
 
     Outputs come back here from where requests go. So `connect` closes this ring once all of it is built.
+
+    Attributes:
+        room: Set while queries may be read: not while as many as may wait for models, nor while the process drains.
     """
 
     _sender: RequestSender
@@ -76,14 +125,16 @@ class QueryPipeline:
         self,
         router: Router,
         stores: QueryStores,
-        consumer: QueryConsumer,
+        app: ClipperApp,
+        topic: str,
         metrics: RouterMetrics,
-        tasks: TaskRunner,
         traces: QueryTraces = UNTRACED,
     ) -> None:
-        self.router, self._stores, self._consumer = router, stores, consumer
+        self.router, self._stores, self._app, self._topic = router, stores, app, topic
         self._predictions, self._audits = stores.logs
-        self._metrics, self._tasks, self._traces = metrics, tasks, traces
+        self._metrics, self._traces = metrics, traces
+        self.room, self._drained, self._draining = asyncio.Event(), asyncio.Event(), False
+        self.room.set()
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = self._delivery_s = 0.0
         self._expiring: asyncio.Task[None] | None = None
@@ -98,6 +149,31 @@ class QueryPipeline:
         """Return whether a query with this id is in flight, or may be among those that wait to be read again."""
         return self.router.has_id(partition, query_id) or self._deferred.has_id(partition, query_id)
 
+    # --- reading ------------------------------------------------------------------------------------------------------
+    def acknowledge(self, partition: int, offsets: list[int], generation: int) -> None:
+        self._app.consumer.acknowledge(TP(self._topic, partition), offsets, generation)
+        if not self.room.is_set():
+            self._update_room(self.router.is_full)
+
+    def reset(self) -> None:
+        """Forget every query in flight: partitions were taken away."""
+        self.router.reset()
+        self._update_room(self.router.is_full)
+
+    async def drain(self) -> None:
+        """Stop reading queries, and wait until those in flight are finished."""
+        self._draining = True
+        self._update_room(self.router.is_full)
+        await self._drained.wait()
+
+    def _update_room(self, is_full: bool) -> None:
+        if self._draining or is_full:
+            self.room.clear()
+        else:
+            self.room.set()
+        if self._draining and not self.router.in_flight:
+            self._drained.set()
+
     # --- queries come -------------------------------------------------------------------------------------------------
     def receive(self, batches: Iterable[QueryBatch], now_s: float) -> tuple[Counter[int], Mapping[int, int]]:
         """Decide about all queries that are new, and answer those again that were answered before.
@@ -110,7 +186,7 @@ class QueryPipeline:
         for batch in batches:
             known = self._known(batch)
             application, choices = self._choices(batch)
-            cache = self._stores.caches.of(batch.partition)
+            cache = self._stores.caches[batch.partition]
             for lookup in router.decide(batch, known, application, choices, cache.entries, now_s):
                 router.take_cached(lookup, cache.get_many(lookup.part.keys))
             if known:
@@ -123,7 +199,7 @@ class QueryPipeline:
 
     def _known(self, batch: QueryBatch) -> dict[int, LoggedRecord]:
         """Return the predictions in the log about queries of a batch, by index; note whether others share an id."""
-        index = self._predictions.index.of(batch.partition)
+        index = self._predictions.index[batch.partition]
         if len(index.undecided(batch.ids)) == len(batch):
             return {}
         matches = index.decided([_asked(batch, query) for query in range(len(batch))])
@@ -132,7 +208,7 @@ class QueryPipeline:
 
     def _choices(self, batch: QueryBatch) -> tuple[Application | None, Choices]:
         """Return the application of a batch, and its policy's choice in each context of the queries."""
-        application = self._stores.registry.application(batch.application)
+        application = self._stores.registry.applications.get(batch.application)
         if application is None:
             return None, {}
         contexts = {None, *(given.context for given in batch.options.values())} if batch.options else (None,)
@@ -150,7 +226,7 @@ class QueryPipeline:
             if prediction_head(logged).query_offset != batch.offsets[query]:
                 self._predictions.add([OutgoingRecords(batch, [query], [logged.value], logged.content_type)])
             elif not self._owes_audit(batch, query, logged, now_s):
-                self._consumer.acknowledge(batch.partition, _finish(batch, [query]), batch.generation)
+                self.acknowledge(batch.partition, _finish(batch, [query]), batch.generation)
         return len(again)
 
     # --- outputs come -------------------------------------------------------------------------------------------------
@@ -162,6 +238,10 @@ class QueryPipeline:
             took_s = time.perf_counter() - began_s
             self._metrics.histogram("clipper_stage_latency_seconds", "combine").observe(took_s)
 
+    def note_return(self, took_s: float) -> None:
+        self._metrics.histogram("clipper_stage_latency_seconds", "return").observe(took_s)
+        self.router.return_s += (took_s - self.router.return_s) / MEMORY_CHUNKS
+
     def fail(self, request: Request, reason: str) -> None:
         """Fail all rows of a request that could not be sent."""
         rows = len(request.rows)
@@ -170,8 +250,9 @@ class QueryPipeline:
 
     # --- time passes --------------------------------------------------------------------------------------------------
     async def expire(self) -> None:
-        """Answer the queries whose deadline has come."""
-        self.carry_out(self.router.expire(time.time()))
+        effects = self.router.expire(time.time())
+        self._sender.forget(effects.forgotten)
+        self.carry_out(effects)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -186,23 +267,32 @@ class QueryPipeline:
 
     def _wake(self) -> None:
         self._timer = None
-        self._expiring = self._tasks.watched(self.expire())  # a task, so that a bug of ours is heard of
+        self._expiring = self._app.watched(self.expire())  # a task, so that a bug of ours is heard of
 
     # --- what there is to do ------------------------------------------------------------------------------------------
     def carry_out(self, effects: Effects) -> None:
-        """Carry out all effects, without waiting."""
-        metrics = self._metrics
+        """Carry out all effects but `forgotten`, without waiting."""
         for partition, outputs in effects.outputs.items():
-            self._stores.caches.of(partition).put_many(outputs)
+            self._stores.caches[partition].put_many(outputs)
         if effects.answers:
             self._send_answers(effects.answers)
         for audits in effects.audits:
             states, batch = audits.batch.states, audits.batch
             logged = QueryState.RECORDED, QueryState.KNOWN
             self._send_audits(batch, [entry for entry in audits.entries if states[batch.query_of(entry)] in logged])
-        take = self._colocated.take
-        self._sender.put(request for request in effects.requests if not take(request))
-        self._sender.forget(effects.forgotten)
+        here = self._colocated.models
+        for request in effects.requests:
+            (self._colocated if request.ref in here else self._sender).put(request)
+        if effects.queries:
+            self._count(effects)
+        if effects.deferred:
+            self._deferred.put(effects.deferred)
+        self._update_room(effects.is_full)
+        if effects.next_deadline_s is not None:
+            self._set_timer(effects.next_deadline_s)
+
+    def _count(self, effects: Effects) -> None:
+        metrics = self._metrics
         for application, queries in effects.queries.items():
             metrics.counter("clipper_queries_total", application or UNKNOWN_APPLICATION).inc(queries)
         for ref, lookups in effects.lookups.items():
@@ -210,10 +300,6 @@ class QueryPipeline:
             metrics.counter("clipper_cache_hits_total", ref).inc(effects.hits.get(ref, 0))
         if effects.coalesced:
             metrics.counter("clipper_coalesced_total").inc(effects.coalesced)
-        self._deferred.put(effects.deferred)
-        self._consumer.update_room(effects.is_full)
-        if effects.next_deadline_s is not None:
-            self._set_timer(effects.next_deadline_s)
 
     def _send_answers(self, answers: Sequence[Answers]) -> None:
         outgoing = []
@@ -223,7 +309,6 @@ class QueryPipeline:
         self._predictions.add(outgoing)
 
     def _send_audits(self, batch: QueryBatch, entries: Sequence[int]) -> None:
-        """Send audits of queries whose predictions are in the log."""
         for entry in entries:
             audit = Answers(batch, [entry], batch.noted_at_s[entry])
             self._audits.add([OutgoingRecords(batch, [entry], encode_audits(audit), batch.content_type, audit)])
@@ -234,7 +319,7 @@ class QueryPipeline:
         done: list[int] = []
         for outgoing in written.outgoing:
             done += self._end(outgoing, alone=written.alone)
-        self._consumer.acknowledge(written.partition, done, written.generation)
+        self.acknowledge(written.partition, done, written.generation)
         self.router.lead_s = min(MOST_LEAD_S, 2 * self._delivery_s)  # to the broker, and from there to be read
         self._delivery_s += (written.took_s - self._delivery_s) / MEMORY_ROUNDS
         if self._traces.is_on:
@@ -244,14 +329,11 @@ class QueryPipeline:
             _count_answers(self._metrics, answered, written.took_s)
 
     def audited(self, written: WrittenRound) -> None:
-        """Acknowledge queries whose audits are in the log."""
         for outgoing in written.outgoing:
             batch, queries = outgoing.batch, outgoing.queries
             self.router.audits_recorded(batch, outgoing.entries)
             set_state(batch.states, [*outgoing.entries, *queries], QueryState.ACKNOWLEDGED)
-            self._consumer.acknowledge(
-                written.partition, [batch.offsets[query] for query in queries], written.generation
-            )
+            self.acknowledge(written.partition, [batch.offsets[query] for query in queries], written.generation)
 
     def _end(self, outgoing: OutgoingRecords, *, alone: bool) -> list[int]:
         """End queries whose predictions are in the log; return the offsets that are finished."""
@@ -281,7 +363,7 @@ class QueryPipeline:
 
     def _owes_another(self, batch: QueryBatch, query: int) -> bool:
         """Return whether another process's prediction about the query came first and its audit is missing."""
-        (match,) = self._predictions.index.of(batch.partition).decided([_asked(batch, query)])
+        (match,) = self._predictions.index[batch.partition].decided([_asked(batch, query)])
         if match is None or not match.own or prediction_head(match.logged).query_offset != batch.offsets[query]:
             return False
         return self._owes_audit(batch, query, match.logged, time.time())
@@ -293,7 +375,7 @@ class QueryPipeline:
         if self.router.is_audited(batch.partition, batch.offsets[query]):
             return True
         key = audit_key(batch.ids[query], batch.offsets[query])
-        (audit,) = self._audits.index.of(batch.partition).find([key])
+        (audit,) = self._audits.index[batch.partition].find([key])
         if audit is None:
             alone = batch.alone(query)
             application, choices = self._choices(alone)

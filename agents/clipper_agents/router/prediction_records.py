@@ -166,13 +166,11 @@ def _milliseconds(seconds: float) -> float:
 
 @lru_cache(maxsize=1024)
 def _policy_ref(name: str, version: int) -> PolicyRef:
-    """Return the one record shared by all decisions of a policy and revision."""
     return PolicyRef(name=name, version=version)
 
 
 @lru_cache(maxsize=4096)
 def _name_and_version(ref: str) -> tuple[str, str]:
-    """Split a model reference into name and version."""
     name, _, version = ref.partition(":")
     return name, version
 

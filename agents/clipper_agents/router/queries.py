@@ -3,7 +3,9 @@
 Rules of this file:
 - A query that can be read but not answered (both `input` and `inputs`, say) is still a query: it carries the reason,
   and gets an answer. One that claims an id of the form that routers give is answered under the id of its own record.
-- Large queries are not decoded here: a byte of the worst becomes seventy. Each is a batch of its own.
+- A byte of the worst query becomes seventy. So the rows of a large one stay bytes, and it is a batch of its own. A row
+  is decoded later, as what its application's input spec allows: a megabyte of maps where numbers are wanted ends at the
+  first one. Where anything is wanted, lists and maps are counted first. Rows are counted before any is taken out.
 - An id comes once among the batches of one list of records that take queries at one time: where it comes again, new
   batches begin, because of two queries with one id the first in the log is decided about.
 """
@@ -12,11 +14,12 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
+import numpy as np
 from aiokafka import ConsumerRecord
 from faust.types import TP
 
@@ -24,18 +27,19 @@ from clipper_agents.kafka.aiokafka_patches import LOG_APPEND_TIME
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.indexed_log import QueryLogs
 from clipper_agents.router.pipeline import QueryPipeline
-from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
-from clipper_agents.router.raw_rows import RawRow, raw_rows
 from clipper_agents.router.set_aside import SkippedBacklogs
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
+from clipper_stream.errors import InvalidInput
 from clipper_stream.query import OptionalFields, QueryBatch
 from clipper_stream.query.batch import ReadQuery
+from clipper_stream.query.inputs import RowSpec
 from clipper_topics import codec
-from clipper_topics.codec import UndecodableRecord, read_headers
-from clipper_topics.containers import LARGE_BYTES
-from clipper_topics.query import MOST_ROWS, Query, check_query, is_plain
+from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, no_extension, read_headers
+from clipper_topics.containers import LARGE_BYTES, check_containers, json_structure, length_of
+from clipper_topics.query import ID_CHARACTERS, MOST_ROWS, Query, check_query
 from clipper_topics.query_ids import answered_id
 
 QUERIES_A_CHUNK = 1000
@@ -61,7 +65,7 @@ class QueryAgent:
 
     def __init__(
         self,
-        consumer: QueryConsumer,
+        app: ClipperApp,
         pipeline: QueryPipeline,
         logs: QueryLogs,
         dead_letters: DeadLetterSender,
@@ -69,7 +73,7 @@ class QueryAgent:
         backlogs: SkippedBacklogs,
         traces: QueryTraces = UNTRACED,
     ) -> None:
-        self._consumer, self._pipeline, self._logs = consumer, pipeline, logs
+        self._app, self._pipeline, self._logs = app, pipeline, logs
         self._dead_letters, self._metrics, self._backlogs, self._traces = dead_letters, metrics, backlogs, traces
         self._received: dict[TP, int] = {}
         """One past the last offset that was received in a generation."""
@@ -78,7 +82,7 @@ class QueryAgent:
     async def serve(self, stream: Any) -> None:
         async for lists in stream.chunks(QUERIES_A_CHUNK, self.is_held, BYTES_A_CHUNK):
             generation = stream.generation
-            await self._consumer.wait_for_room()
+            await self._pipeline.room.wait()
             chunk = by_partition(lists)
             self._backlogs.skip_if_behind(chunk, self.receive(chunk, generation))
 
@@ -88,7 +92,7 @@ class QueryAgent:
         Return the partitions of which most new queries had waited for longer than they may still wait. The records of a
         generation that has ended are left alone: whoever has their partition now reads them again.
         """
-        if generation != self._consumer.generation:
+        if generation != self._app.generation:
             return set()
         if generation != self._received_in:
             self._received, self._received_in = {}, generation
@@ -104,10 +108,16 @@ class QueryAgent:
         return {partition for partition, count in behind.items() if 2 * count > new[partition]}
 
     def may_decide(self, tp: TP, query_id: str, end: int) -> bool:
-        """Return whether a query with this id that stands in a partition before an end may still be decided about."""
-        consumer = self._consumer
-        received = self._received.get(tp, 0) if self._received_in == consumer.generation else 0
-        return not consumer.has_taken(tp, received, end) or self._pipeline.has_id(tp.partition, query_id)
+        """Return whether a query with this id that stands in a partition before an end may still be decided about.
+
+        It may while not all records before the end were taken, and all of these received; what was finished before this
+        generation counts as received.
+        """
+        consumer = self._app.consumer
+        received = self._received.get(tp, 0) if self._received_in == self._app.generation else 0
+        tracker = consumer.trackers[tp]
+        is_received = consumer.taken_upto(tp) >= end and tracker.first <= max(tracker.start, received)
+        return not is_received or self._pipeline.has_id(tp.partition, query_id)
 
     def is_held(self, tp: TP, most: int = MOST_UNWRITTEN) -> bool:
         """Return whether a partition has to wait until the broker has taken more of it: it has so many that wait."""
@@ -128,7 +138,7 @@ class QueryAgent:
         offsets = [record.offset for record, _ in undecodable]
         topic = undecodable[0][0].topic
         self._metrics.counter("clipper_dead_letters_total", topic, "undecodable").inc(len(offsets))
-        self._dead_letters.put(undecodable, partial(self._consumer.acknowledge, partition, offsets, generation))
+        self._dead_letters.put(undecodable, partial(self._pipeline.acknowledge, partition, offsets, generation))
 
 
 def decoded_together(records: list[Record]) -> Iterator[list[Record]]:
@@ -167,12 +177,13 @@ def decode_queries(
         query_id = query.query_id
         if not plain or query_id is None:
             query_id = answered_id(query_id, record.partition, record.offset)
-        batch, queries = batches.filling(query_id, query.application, record.partition, kind, alone=raw)
-        index, rows = len(queries), (query.input,) if plain else _rows(query)
+        batch = batches.batch_of(query_id, query.application, record.partition, kind, alone=raw)
+        queries, rows = batches.queries[batch], (query.input,) if plain else _rows(query)
+        index = len(queries)
         queries.append((query_id, record.offset, _asked_s(record, now_s), record.key, rows))
         if not plain:
             batch.options[index] = _options(query, raw=raw)
-            batches.close_full(query.application, kind, len(rows))
+            batches.close_full(batch, len(rows))
         if query.deadline_ms is not None:
             batch.bounds_s[index] = max(0, min(query.deadline_ms, LONGEST_MS)) / 1000
         if echoed:
@@ -182,45 +193,58 @@ def decode_queries(
     return batches.filled(), undecodable
 
 
-class _Filling(NamedTuple):
-    """A batch, and the queries that are to be in it."""
-
-    batch: QueryBatch
-    queries: list[ReadQuery]
+def is_plain(query: Query) -> bool:
+    """Whether a query that can be used asks for one row under an id of its own, and leaves all choices to others."""
+    query_id, deadline_ms = query.query_id, query.deadline_ms
+    return (
+        query_id is not None
+        and query.input is not msgspec.UNSET
+        and query.inputs is None
+        and query.context is None
+        and query.models is None
+        and query.features is None
+        and 0 < len(query_id) <= ID_CHARACTERS
+        and "@" not in query_id
+        and (deadline_ms is None or 1 <= deadline_ms < math.inf)
+    )
 
 
 class _Batches:
-    """The batches of one list of records, in the order in which the first query of each comes."""
+    """The batches of one list of records, in the order in which the first query of each comes.
+
+    Attributes:
+        queries: Those that are to be in each batch.
+    """
 
     def __init__(self, generation: int) -> None:
         self._generation = generation
-        self._all: list[_Filling] = []
-        self._filling: dict[tuple[str, str], _Filling] = {}
+        self.queries: dict[QueryBatch, list[ReadQuery]] = {}
+        self._filling: dict[tuple[str, str], QueryBatch] = {}
         self._ids: set[str] = set()
 
-    def filling(self, query_id: str, application: str, partition: int, kind: str, *, alone: bool) -> _Filling:
-        """Where a query goes to."""
+    def batch_of(self, query_id: str, application: str, partition: int, kind: str, *, alone: bool) -> QueryBatch:
         if query_id in self._ids:
             self._filling, self._ids = {}, set()
         self._ids.add(query_id)
-        filling = None if alone else self._filling.get((application, kind))
-        if filling is None:
-            filling = _Filling(QueryBatch(application, partition, self._generation, kind), [])
-            self._all.append(filling)
+        batch = None if alone else self._filling.get((application, kind))
+        if batch is None:
+            batch = QueryBatch(application, partition, self._generation, kind)
+            self.queries[batch] = []
             if not alone:
-                self._filling[application, kind] = filling
-        return filling
+                self._filling[application, kind] = batch
+        return batch
 
-    def close_full(self, application: str, kind: str, rows_added: int) -> None:
+    def close_full(self, batch: QueryBatch, rows_added: int) -> None:
         """Add no more to a batch of packed queries that has many rows."""
-        filling = self._filling.get((application, kind))
-        if rows_added > 1 and filling is not None and sum(len(rows) for *_, rows in filling.queries) >= ROWS_TOGETHER:
-            del self._filling[application, kind]
+        if rows_added > 1 and sum(len(rows) for *_, rows in self.queries[batch]) >= ROWS_TOGETHER:
+            key = batch.application, batch.content_type
+            if self._filling.get(key) is batch:
+                del self._filling[key]
 
     def filled(self) -> list[QueryBatch]:
-        for batch, queries in self._all:
+        for batch, queries in self.queries.items():
             batch.extend(queries)
-        return [batch for batch, _ in self._all]
+        return [*self.queries]
 
 
 def _decoded(kind: str, value: bytes | None) -> tuple[Query, bool]:
@@ -239,7 +263,6 @@ def _decoded(kind: str, value: bytes | None) -> tuple[Query, bool]:
 
 
 def _decode_raw(kind: str, value: bytes | None) -> Query:
-    """Decode a query, but not its rows."""
     raw = codec.raw_queries.decode_as(kind, value)
     query: Query = raw
     rows: Any = raw_rows(raw.inputs, kind) if isinstance(raw.inputs, msgspec.Raw) else None
@@ -268,3 +291,95 @@ def _rows(query: Query) -> Sequence[Any]:
 def _options(query: Query, *, raw: bool) -> OptionalFields:
     packed = query.inputs is not None
     return OptionalFields(packed, query.context, query.models, query.features, check_query(query), raw)
+
+
+# --- rows that stay bytes ---------------------------------------------------------------------------------------------
+LOOKED_AT = 1 << 16
+"""Bytes of a text that are looked at together: its depths take four times as many."""
+Number = int | float | bool
+_NULL = {JSON: b"null", MSGPACK: b"\xc0"}
+_LISTS = bytes([*range(0x90, 0xA0), 0xDC, 0xDD])
+_COMMA, _OPENS = b",["
+_STEPS = np.zeros(256, np.int8)
+_STEPS[[*b"[{"]], _STEPS[[*b"]}"]] = 1, -1
+
+
+class RawRow(NamedTuple):
+    """One row as the record has it.
+
+    Attributes:
+        raw: Its bytes.
+        kind: Their content type.
+        rows: All rows of the record, of its first row; they are looked at once.
+    """
+
+    raw: msgspec.Raw
+    kind: str
+    rows: msgspec.Raw | None = None
+
+    @property
+    def is_null(self) -> bool:
+        return memoryview(self.raw) == _NULL[self.kind]
+
+    def decode(self, spec: RowSpec) -> Any:
+        """The row, as `decode_queries` would have it.
+
+        Raises:
+            InvalidInput: it is no row of the spec.
+        """
+        dimensions = len(spec.shape) if spec.shape is not None else 1
+        try:
+            if spec.dtype == "json" and self.rows is not None:
+                check_containers(bytes(self.rows), self.kind)
+            return _decoder(self.kind, spec.dtype if not spec.numeric else "numbers", dimensions).decode(self.raw)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"a row of {len(bytes(self.raw))} bytes: {error}") from error
+
+
+def raw_rows(rows: msgspec.Raw, kind: str) -> Sequence[msgspec.Raw] | range | None:
+    """The rows of a packed query, each still undecoded; None for null. Of too many rows it has the number only.
+
+    Raises:
+        UndecodableRecord: they are no list.
+    """
+    count = _count_rows(bytes(rows), kind)
+    if count > MOST_ROWS:
+        return range(count)
+    try:
+        decoded: list[msgspec.Raw] | None = _decoder(kind, "rows", 0).decode(rows)
+    except (ValueError, RecursionError) as error:
+        raise UndecodableRecord(f"not {kind}: {error} - at `$.inputs`") from error
+    return decoded
+
+
+def _count_rows(rows: bytes, kind: str) -> int:
+    """Count the values of a list, at least where they may be too many; 0 for anything else."""
+    if kind != JSON:
+        return length_of(rows) if rows[0] in _LISTS else 0
+    if rows.count(b",") < MOST_ROWS:
+        return 0
+    structure, depth, commas = np.frombuffer(json_structure(rows), np.uint8), 0, 0
+    for first in range(0, len(structure), LOOKED_AT):
+        some = structure[first : first + LOOKED_AT]
+        depths = depth + np.cumsum(_STEPS[some], dtype=np.int32)
+        commas += int(((some == _COMMA) & (depths == 1)).sum())
+        depth = int(depths[-1])
+    return commas + 1 if len(structure) and structure[0] == _OPENS else 0
+
+
+@lru_cache(maxsize=64)
+def _decoder(kind: str, wanted: str, dimensions: int) -> Any:
+    types: dict[str, Any] = {
+        "rows": list[msgspec.Raw] | None,
+        "text": str,
+        "bytes": dict[str, str] if kind == JSON else bytes | dict[str, str],
+        "json": Any,
+        "numbers": Number,
+    }
+    rows: Any = types[wanted]
+    if wanted == "numbers":
+        for _ in range(dimensions):
+            rows = list[rows]
+        if kind != JSON:
+            rows = bytes | rows
+    return msgspec.json.Decoder(rows) if kind == JSON else msgspec.msgpack.Decoder(rows, ext_hook=no_extension)

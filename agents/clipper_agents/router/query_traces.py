@@ -90,7 +90,6 @@ class QueryTraces:
 
     # --- feedback ---------------------------------------------------------------------------------------------------
     def begin_feedback(self, records: Iterable[Record]) -> "list[WorkerSpan]":
-        """Begin the spans of those of the records that are sampled."""
         sampled = ((record, read_headers(record.headers)[2]) for record in records if record.headers)
         spans = (self._begun(record, given) for record, given in sampled if given is not None)
         return [span for span in spans if span is not None]

@@ -1,4 +1,4 @@
-"""Requests to model hosts: one frame a model and batch, to the replica that has the fewest rows before it.
+"""Requests to model hosts, one frame a model and batch, to the replica that has the fewest rows before it; and outputs.
 
 Rules of this file:
 - Nobody who decides ever waits for a broker, and no model waits for another: each has a lane of its own, from `open`
@@ -11,21 +11,27 @@ Rules of this file:
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
+from faust.types import TP
 
+from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.query_traces import UNTRACED, QueryTraces
 from clipper_agents.streaming.app import ClipperApp
+from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
+from clipper_agents.streaming.stream import newest_age_s
 from clipper_stream.query import Request
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import OutputFrame, RequestFrame, encode_frame
+from clipper_topics.codec import OutputFrame, RequestFrame, UnknownFrame, decode_output, encode_frame
 
+FRAMES_A_CHUNK = 256
 OPEN_WITHIN_S = 2.0
 """aiokafka asks for a missing topic until the request timeout, which is much longer."""
 
@@ -34,22 +40,25 @@ class OutputReceiver(Protocol):
     """Receives outputs and failures of requests: the `QueryPipeline`, which they come from."""
 
     def gather(self, frames: Iterable[OutputFrame], /) -> None: ...
+    def note_return(self, took_s: float, /) -> None: ...
     def fail(self, request: Request, reason: str, /) -> None: ...
 
 
-def encode_request(request: Request, router: bytes, reply: int, dtype: str) -> bytes:
-    """Encode a request, to be answered to a partition of the outputs topic, as a frame."""
+def encode_request(request: Request, router: bytes, reply: int, dtype_of: Callable[[str], str]) -> bytes:
+    """Encode a request, to be answered to a partition of the outputs topic, as a frame.
+
+    `dtype_of` says what a model takes, for rows that are no matrix.
+    """
     rows = request.rows
-    numeric = isinstance(rows, np.ndarray)
     return encode_frame(
         RequestFrame(
             router=router,
             frame=request.frame,
             reply=reply,
-            dtype=str(rows.dtype) if isinstance(rows, np.ndarray) else dtype,
+            dtype=str(rows.dtype) if isinstance(rows, np.ndarray) else dtype_of(request.ref),
             shape=list(rows.shape) if isinstance(rows, np.ndarray) else [len(rows)],
             matrix=rows.tobytes() if isinstance(rows, np.ndarray) else b"",
-            rows=[] if numeric else list(rows),
+            rows=[] if isinstance(rows, np.ndarray) else list(rows),
             deadlines=np.asarray(request.deadlines_s, "<f8").tobytes(),
         )
     )
@@ -115,20 +124,18 @@ class RequestSender:
         self._unfollow(lane.topic)
         return True
 
-    def put(self, requests: Iterable[Request]) -> None:
-        for request in requests:
-            lane = self._lanes.get(request.ref)
-            if lane is None:
-                self._app.watched(self._refuse(request))
-                continue
-            while lane.waiting and _is_overdue(lane.waiting[0]):
-                lane.waiting.popleft()  # so that a replica without a leader costs no memory
-            lane.waiting.append(request)
-            if lane.sending is None:
-                lane.sending = self._app.watched(self._send_all(lane))
+    def put(self, request: Request) -> None:
+        lane = self._lanes.get(request.ref)
+        if lane is None:
+            self._app.watched(self._refuse(request))
+            return
+        while lane.waiting and _is_overdue(lane.waiting[0]):
+            lane.waiting.popleft()  # so that a replica without a leader costs no memory
+        lane.waiting.append(request)
+        if lane.sending is None:
+            lane.sending = self._app.watched(self._send_all(lane))
 
     def count_answered(self, frame: int, rows: int) -> None:
-        """Count rows of a request as answered."""
         request = self._unanswered.get(frame)
         if request is None:
             return
@@ -146,7 +153,6 @@ class RequestSender:
                 self.count_answered(frame, self._unanswered[frame][2])
 
     def forget_all(self) -> None:
-        """Forget all requests, because their queries were dropped."""
         self._unanswered.clear()
         for lane in self._lanes.values():
             lane.waiting.clear()
@@ -168,9 +174,8 @@ class RequestSender:
         if not replies or not replicas:
             self._receiver.fail(request, f"{request.ref} has no requests topic any more: deploy it again")
             return
-        value = encode_request(
-            request, self._router, replies[request.frame % len(replies)], self._registry.dtype_of(request.ref)
-        )
+        reply = replies[request.frame % len(replies)]
+        value = encode_request(request, self._router, reply, self._registry.dtype_of)
         partition = min(sorted(replicas), key=lane.outstanding.__getitem__)
         lane.outstanding[partition] += len(request.rows)
         self._unanswered[request.frame] = lane, partition, len(request.rows)
@@ -197,6 +202,51 @@ class RequestSender:
     def _topic(self, ref: str) -> str:
         name, _, version = ref.partition(":")
         return self._catalogue.requests(name, version)
+
+
+class OutputAgent:
+    """The Faust agent `gather`: takes the outputs that hosts send to this process, which has an identity."""
+
+    def __init__(
+        self,
+        identity: bytes,
+        receiver: OutputReceiver,
+        sender: RequestSender,
+        dead_letters: DeadLetterSender,
+        metrics: RouterMetrics,
+    ) -> None:
+        self._identity, self._receiver, self._sender = identity, receiver, sender
+        self._dead_letters, self._metrics = dead_letters, metrics
+
+    async def serve(self, stream: Any) -> None:
+        async for chunk in stream.chunks(FRAMES_A_CHUNK, self._dead_letters.is_full):
+            generation = stream.generation
+            frames: list[OutputFrame] = []
+            for tp, records in chunk:
+                frames += self._decode(tp, records, partial(stream.ack, tp, generation=generation))
+            mine = [frame for frame in frames if frame.router == self._identity]
+            for frame in mine:
+                self._sender.count_answered(frame.frame, len(frame.outputs))
+            self._receiver.gather(mine)
+            self._receiver.note_return(newest_age_s(chunk))
+
+    def _decode(
+        self, tp: TP, records: list[ConsumerRecord[Any, Any]], acknowledge: Callable[[list[int]], None]
+    ) -> list[OutputFrame]:
+        """Decode frames, and acknowledge them: nobody needs them again. What is none goes to the dead letters."""
+        frames: list[OutputFrame] = []
+        refused: Refused = []
+        for record in records:
+            try:
+                frames.append(decode_output(record.value or b""))
+            except UnknownFrame as error:
+                refused.append((record, error))
+        bad = [record.offset for record, _ in refused]
+        acknowledge([record.offset for record in records if record.offset not in bad])
+        if refused:
+            self._metrics.counter("clipper_dead_letters_total", tp.topic, "undecodable").inc(len(refused))
+            self._dead_letters.put(refused, partial(acknowledge, bad))
+        return frames
 
 
 def _is_overdue(request: Request) -> bool:

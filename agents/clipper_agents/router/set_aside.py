@@ -27,11 +27,10 @@ from aiokafka import TopicPartition
 from faust.types import TP
 
 from clipper_agents.kafka.reader import LogReader, Range, Record
-from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.consumer import GroupConsumer
 from clipper_stream.query import QueryBatch
-from clipper_stream.query.admission import Admission
+from clipper_stream.query.in_flight import Admission
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +99,8 @@ class DeferredLane:
 class DeferredQueries:
     """Has queries read again for which there was no room."""
 
-    def __init__(self, reader: LogReader, topic: str, consumer: QueryConsumer, admission: Admission) -> None:
-        self._reader, self._topic, self._consumer, self._admission = reader, topic, consumer, admission
+    def __init__(self, app: ClipperApp, reader: LogReader, topic: str, admission: Admission) -> None:
+        self._app, self._reader, self._topic, self._admission = app, reader, topic, admission
         self._lanes: dict[tuple[str, int], DeferredLane] = {}
         self._ids = Counter[tuple[int, int]]()
         """By partition and hash of the id, how many wait."""
@@ -141,7 +140,7 @@ class DeferredQueries:
 
     async def _read_some(self, sink: RecordSink) -> bool:
         """Read some queries of each lane again; return False if there was nothing to read."""
-        generation, has_read = self._consumer.generation, False
+        generation, has_read = self._app.generation, False
         for (application, partition), lane in [*self._lanes.items()] if generation >= 0 else []:
             taken = lane.take(self._admission.room(application), time.time())
             self._admission.deferred -= len(taken)
@@ -151,14 +150,15 @@ class DeferredQueries:
                 continue
             has_read = True
             records = await self._records(partition, taken)
-            if self._consumer.generation != generation:
+            if self._app.generation != generation:
                 return True
-            sink.receive({TP(self._topic, partition): records}, generation)
+            tp = TP(self._topic, partition)
+            sink.receive({tp: records}, generation)
             self._ids -= Counter((partition, id_hash) for id_hash in taken.values())
             gone = taken.keys() - {record.offset for record in records}
             if gone:
                 logger.warning("deferred queries are in the log no more partition=%d count=%d", partition, len(gone))
-                self._consumer.acknowledge(partition, sorted(gone), generation)
+                self._app.consumer.acknowledge(tp, sorted(gone), generation)
         return has_read
 
     async def _records(self, partition: int, offsets: Collection[int]) -> list[Record]:
@@ -184,10 +184,10 @@ class LagSample(NamedTuple):
 
 
 class SkippedBacklogs:
-    """Skips backlogs, and has them read later."""
+    """Skips backlogs, and has them read later, while there is room."""
 
-    def __init__(self, app: ClipperApp, reader: LogReader, queries: QueryConsumer) -> None:
-        self._app, self._reader, self._queries = app, reader, queries
+    def __init__(self, app: ClipperApp, reader: LogReader, room: asyncio.Event) -> None:
+        self._app, self._reader, self._room = app, reader, room
         self._late: dict[TP, LagSample] = {}
         self._partitions: set[TP] = set()
         """Those of which something is skipped."""
@@ -234,7 +234,7 @@ class SkippedBacklogs:
             await self._reader.start()
             self._reader.assign(ranges)
             while self._reader.unread and self._app.generation == generation:
-                await self._queries.wait_for_room()
+                await self._room.wait()
                 await asyncio.sleep(await self._read_some(sink, generation))
 
     async def close(self) -> None:

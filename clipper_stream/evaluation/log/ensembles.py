@@ -22,7 +22,7 @@ from clipper_stream.combining.combiner import COMBINERS, combine
 from clipper_stream.errors import InvalidLabel, ModelFailed, UnknownName
 from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats, distinct_rows
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
-from clipper_stream.feedback.losses import LOSSES, loss_of, loss_of_rows
+from clipper_stream.feedback.update import LOSSES, loss_of, loss_of_rows
 from clipper_stream.selection.parameters import check_number
 
 ANY_CONTEXT = -1

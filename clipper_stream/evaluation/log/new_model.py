@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipper_stream.errors import InvalidInput, InvalidLabel, ModelUnavailable
 from clipper_stream.evaluation.log.columns import UNKNOWN, Codes, DecisionColumns, Floats, distinct_rows
-from clipper_stream.feedback.losses import loss_of, loss_of_rows
+from clipper_stream.feedback.update import loss_of, loss_of_rows
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.query.inputs import RowSpec, to_rows

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clipper_stream.batching.aimd import (
+from clipper_stream.batching.limits import (
     FIRST_CEILING,
     HIGHEST_CEILING,
     LOWEST_CEILING,

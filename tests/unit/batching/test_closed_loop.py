@@ -8,8 +8,7 @@ import random
 
 import pytest
 
-from clipper_stream.batching.limit import BatchLimit
-from clipper_stream.batching.registry import make_limit
+from clipper_stream.batching.limits import BatchLimit, make_limit
 
 TARGET_S = 0.02
 NOISE = 0.05

@@ -3,7 +3,7 @@
 import pytest
 from builders.cache_store import DictCache
 
-from clipper_stream.caching.clock import ClockCache
+from clipper_stream.caching.cache import ClockCache
 from clipper_stream.errors import InvalidSetting
 
 

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from clipper_stream.caching.keys import row_hashes, version_digest
+from clipper_stream.caching.cache import row_hashes, version_digest
 from clipper_stream.errors import InvalidInput
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -45,7 +45,7 @@ def test_values_of_different_types_are_different_rows():
 
 def test_keys_are_the_same_in_another_process():
     hashed = "version_digest('svm:1', '00ff') + row_hashes(np.arange(4.0)[None])[0] + row_hashes([{'a': [1, 'x']}])[0]"
-    script = f"from clipper_stream.caching.keys import *; import numpy as np; print(({hashed}).hex())"
+    script = f"from clipper_stream.caching.cache import *; import numpy as np; print(({hashed}).hex())"
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
     here = version_digest("svm:1", "00ff") + row_hashes(np.arange(4.0)[None])[0] + row_hashes([{"a": [1, "x"]}])[0]
     assert other == here.hex()

@@ -87,7 +87,7 @@ def registry(hosts):
 
 
 def refs(registry):
-    return registry.application("app").refs
+    return registry.applications["app"].refs
 
 
 def test_a_retired_or_withdrawn_version_is_no_candidate_from_then_on_and_leaves(hosts, registry):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clipper_stream.errors import InvalidLabel, UnknownName
-from clipper_stream.feedback.losses import loss_of, loss_of_rows, same
+from clipper_stream.feedback.update import loss_of, loss_of_rows, same
 
 EQUAL = [
     (3, 3), (3, 3.0), (3, "3"), ("3.0", 3), ("01", 1), (True, 1), ("cat", "cat"), ([1, "a"], (1.0, "a")),

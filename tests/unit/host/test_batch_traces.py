@@ -3,15 +3,13 @@ from builders.host import FunctionOfRow, asked
 from builders.spans import CONTEXT, SAMPLED, UNSAMPLED, RecordedSpans, events
 from opentelemetry.trace import SpanKind, StatusCode
 
-from clipper_agents.host.batch_traces import BatchTraces
-from clipper_agents.host.batching import HostBatcher
-from clipper_agents.host.engine import HostEngine
+from clipper_agents.host.batching import HostBatcher, read_request
+from clipper_agents.host.engine import BatchTraces, HostEngine
 from clipper_agents.host.predictor import Predictor
-from clipper_agents.host.request_rows import read_request
 from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
-from clipper_stream.batching.registry import Fixed
+from clipper_stream.batching.limits import Fixed
 from clipper_stream.batching.window import Window
-from clipper_topics.frames import RequestFrame, encode_frame
+from clipper_topics.codec import RequestFrame, encode_frame
 from clipper_topics.trace_context import TracedRows, traced_rows_header
 
 DOUBLE = FunctionOfRow(lambda row: 2 * row)

@@ -3,8 +3,7 @@ import pytest
 from builders.host import FunctionOfRow, asked, pieces_of, rows_of
 
 from clipper_agents.host.batching import HostBatcher
-from clipper_stream.batching.aimd import RelaxedTarget
-from clipper_stream.batching.registry import Fixed
+from clipper_stream.batching.limits import Fixed, RelaxedTarget
 from clipper_stream.batching.window import Window
 from clipper_stream.models.runner import BatchOutcome, predict_rows
 

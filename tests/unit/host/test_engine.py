@@ -10,7 +10,7 @@ from clipper_agents.host.batching import HostBatcher
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
 from clipper_agents.observability.metrics import BatchMetrics, ProcessMetrics
-from clipper_stream.batching.registry import Fixed
+from clipper_stream.batching.limits import Fixed
 from clipper_stream.batching.window import Window
 
 DOUBLE = FunctionOfRow(lambda row: 2 * row)

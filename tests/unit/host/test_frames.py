@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from builders.host import ROUTER, request, rows_of
 
-from clipper_agents.host.request_rows import read_request
+from clipper_agents.host.batching import read_request
 from clipper_agents.host.request_server import records_of
-from clipper_topics.frames import (
+from clipper_topics.codec import (
     FRAME_VERSION,
     FailedRow,
     OutputFrame,

@@ -3,11 +3,10 @@ import resource
 import pytest
 from builders.host import asked
 
-from clipper_agents.host.batching import HostBatcher
+from clipper_agents.host.batching import HostBatcher, RowSpan
 from clipper_agents.host.poison_rows import JOURNAL_BYTES, PoisonRows
-from clipper_agents.host.request_rows import RowSpan
 from clipper_agents.streaming.storage import StorageFailed
-from clipper_stream.batching.registry import Fixed
+from clipper_stream.batching.limits import Fixed
 from clipper_stream.batching.window import Window
 
 

@@ -4,12 +4,12 @@ import sys
 import pytest
 
 from clipper_agents import exits
-from clipper_agents.host.request_rows import RowSpan
+from clipper_agents.host.batching import RowSpan
 from clipper_agents.host.watchdog import ModelWatch, resident_bytes
 
 HANGING = """
 import ctypes, logging, threading, time
-from clipper_agents.host.request_rows import RowSpan
+from clipper_agents.host.batching import RowSpan
 from clipper_agents.host.watchdog import ModelWatch
 logging.basicConfig()
 watch = ModelWatch().add("m:1", 0.3)

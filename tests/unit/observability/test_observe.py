@@ -15,7 +15,7 @@ from builders.pages import blocks
 
 from clipper_agents.observability.metrics import WANT_OF_TIME
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
-from clipper_agents.router.clock_skew import TOLERATED_S
+from clipper_agents.router.self_report import TOLERATED_S
 from clipper_topics.prediction import LOW_CONFIDENCE, REASONS, REFUSALS
 from deploy.observe.servers import BOARD, RULES, faster, grafana, prometheus
 

@@ -1,7 +1,7 @@
 import pytest
 
 from clipper_stream.errors import ClipperError
-from clipper_stream.query.lifecycle import BEFORE, IllegalTransition, QueryState, set_state
+from clipper_stream.query.batch import BEFORE, IllegalTransition, QueryState, set_state
 
 LIVES = """
     WAITING ANSWERED RECORDED ACKNOWLEDGED

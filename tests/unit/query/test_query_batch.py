@@ -4,7 +4,7 @@ import pytest
 from builders.query_router import NOW_S, application, outputs_of, query
 from unit.query.rig import Rig
 
-from clipper_stream.query.lifecycle import QueryState
+from clipper_stream.query.batch import QueryState
 
 SINGLE = application("single", ("a:1", "b:1"), "exp3")
 

@@ -7,7 +7,7 @@ from unit.query.rig import Rig, answer_of
 from clipper_stream.query import OutputPiece
 from clipper_stream.query.inputs import RowSpec
 from clipper_stream.query.planner import THROUGHPUT_WAIT_S
-from clipper_stream.query.rows_in_flight import FORGET_AFTER_S, MAX_OVERDUE_ROWS
+from clipper_stream.query.requests import FORGET_AFTER_S, MAX_OVERDUE_ROWS
 
 DROPPED = {0: ("late", "dropped")}
 

@@ -14,20 +14,19 @@ from faust.types import TP
 
 from clipper_agents.control.state import ControlState
 from clipper_agents.observability.metrics import RouterMetrics
-from clipper_agents.router.decision_index import LogIndex
+from clipper_agents.router.decision_index import log_index
 from clipper_agents.router.feedback import FeedbackProcessor
 from clipper_agents.router.indexed_log import IndexedLog, QueryLogs
-from clipper_agents.router.outputs import OutputAgent
 from clipper_agents.router.pipeline import QueryPipeline, QueryStores
 from clipper_agents.router.queries import QueryAgent
-from clipper_agents.router.query_consumer import QueryConsumer
 from clipper_agents.router.query_traces import QueryTraces
+from clipper_agents.router.requests import OutputAgent
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_agents.streaming.app import StateLock
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.outbox import NO_RECORDS, Outbox
 from clipper_stream.query import QueryBatch, Router
-from clipper_stream.query.admission import UNBOUNDED
+from clipper_stream.query.in_flight import UNBOUNDED
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.logged_records import read_audit, read_prediction
@@ -134,25 +133,24 @@ class RouterRig:
         self.control, self.metrics, self.table = ControlState(), RouterMetrics(), FakeTable(self.producer)
         self.traces = QueryTraces(recorder, self.metrics)
         self.known = {app.name: app for app in applications or (application(), application("other"))}
-        self.decisions, self.audits = (LogIndex(folder / name, HORIZON_S) for name in ("decisions", "audits"))
+        self.decisions, self.audits = (log_index(folder / name, HORIZON_S) for name in ("decisions", "audits"))
         for index in (self.decisions, self.audits):
-            index.of(0).begin(0.0, 0.0)
+            index[0].begin(0.0, 0.0)
         self.logs = QueryLogs(
             IndexedLog(self, CATALOGUE.predictions, self.decisions, read_prediction, skew),
             IndexedLog(self, CATALOGUE.audits, self.audits, read_audit),
         )
         self.selection = selection or SelectionStore(self.table, CATALOGUE.partitions)
-        registry = SimpleNamespace(application=self.known.get, restore=self.control.restores.get)
+        registry = SimpleNamespace(applications=self.known, restore=self.control.restores.get)
         stores = QueryStores(registry, self.selection, make_caches(), self.logs)
         self.router = Router(most_waiting)
-        self.queries = QueryConsumer(self, CATALOGUE.queries, self.router)
-        self.pipeline = QueryPipeline(self.router, stores, self.queries, self.metrics, self, self.traces)
+        self.pipeline = QueryPipeline(self.router, stores, self, CATALOGUE.queries, self.metrics, self.traces)
         self.requests = {}
-        sender = SimpleNamespace(put=self.note_requests, forget=list)
-        nothing = SimpleNamespace(put=list, take=lambda request: False, has_id=lambda *_: False)
+        sender = SimpleNamespace(put=self.note_request, forget=list)
+        nothing = SimpleNamespace(put=list, models={}, has_id=lambda *_: False)
         self.pipeline.connect(sender, nothing, nothing)
         self.dead_letters = DeadLetterSender(self.outbox, CATALOGUE.dead_letters, self.tasks)
-        self.agent = QueryAgent(self.queries, self.pipeline, self.logs, self.dead_letters, self.metrics, nothing)
+        self.agent = QueryAgent(self, self.pipeline, self.logs, self.dead_letters, self.metrics, nothing)
         self.outputs = OutputAgent(b"mine", self.pipeline, self, self.dead_letters, self.metrics)
         control = SimpleNamespace(followed_upto=lambda: self.followed)
         queries = SimpleNamespace(may_decide=lambda tp, _, end: self.finished_upto(tp) < end)
@@ -203,8 +201,8 @@ class RouterRig:
         self.pipeline.stop()  # the deadline is years past
         return self.requests
 
-    def note_requests(self, requests):
-        self.requests |= {request.ref: request for request in requests}
+    def note_request(self, request):
+        self.requests[request.ref] = request
 
     def answer(self, request, model=int, **rows):
         """A host answers a request, or some rows of it."""
@@ -264,7 +262,7 @@ class RouterRig:
 
     def found(self, *query_ids, partition=0):
         """Where the indexed predictions stand."""
-        return [known and known.offset for known in self.decisions.of(partition).find(query_ids)]
+        return [known and known.offset for known in self.decisions[partition].find(query_ids)]
 
     def counts(self, name, label):
         """Values of a counter by one of its labels."""

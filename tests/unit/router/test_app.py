@@ -32,9 +32,10 @@ async def test_a_router_that_starts_says_what_it_waits_for():
 
 async def test_objectives_and_weights_are_of_registered_applications_and_end_with_them():
     declared = {"a": (["svm:1"], 0.1), "b": ([], None)}
-    applications = [
-        SimpleNamespace(name=name, refs=refs, objective_s=objective_s) for name, (refs, objective_s) in declared.items()
-    ]
+    applications = {
+        name: SimpleNamespace(name=name, refs=refs, objective_s=objective_s)
+        for name, (refs, objective_s) in declared.items()
+    }
     router = SimpleNamespace(
         metrics=RouterMetrics(),
         _registry=SimpleNamespace(applications=applications),
@@ -49,7 +50,7 @@ async def test_objectives_and_weights_are_of_registered_applications_and_end_wit
         assert [value("clipper_objective_seconds", {"application": name}) for name in "ab"] == objectives_s
         names = ("a", "b", UNKNOWN_APPLICATION)
         assert [value("clipper_queries_total", {"application": name}) for name in names] == counts
-        applications[:] = applications[1:]
+        applications.pop("a", None)
 
 
 async def test_feedback_is_read_from_the_beginning_where_nothing_was_learned():

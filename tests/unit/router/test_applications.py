@@ -65,7 +65,7 @@ def test_a_model_is_asked_once_it_is_declared_and_reached_and_ready(models, reac
     hosts |= with_host
     later.resolve()
     for registry in (early, later):
-        found = registry.application("app")
+        found = registry.applications.get("app")
         trials = [(one.candidate.ref, one.stage, one.share) for one in found.trials]
         assert ((found.refs, trials), [one.ref for one in registry.unreached]) == (expected, unreached)
 
@@ -77,19 +77,19 @@ def test_an_application_has_what_its_manifest_says():
     )  # fmt: skip
     declared = app(input=InputSpec(dtype="int64", shape=[2]), objective_ms=250, policy=PolicySpec(name="exp4"), **said)
     registry = registered(declared)
-    found = registry.application("app")
+    found = registry.applications.get("app")
     assert (found.spec.dtype, found.spec.shape, found.objective_s, found.policy.name) == ("int64", (2,), 0.25, "exp4")
     assert {name: getattr(found, name) for name in said} == said
     take(registry, app(objective_ms=None))
-    assert registry.application("app").objective_s is None
+    assert registry.applications.get("app").objective_s is None
 
 
 def test_a_manifest_that_is_taken_away_takes_its_application_or_candidate_away():
     registry = registered(app(), model("m"), model("n"), reached=("m:1", "n:1"))
     withdraw(registry, b"model/m:1")
-    assert registry.application("app").refs == ("n:1",)
+    assert registry.applications.get("app").refs == ("n:1",)
     withdraw(registry, b"application/app", b"")
-    assert (registry.application("app"), registry.applications) == (None, [])
+    assert registry.applications == {}
 
 
 def test_only_applications_that_are_others_than_before_are_said_to_have_changed():
@@ -120,12 +120,12 @@ def test_a_manifest_that_cannot_be_resolved_leaves_what_was_there(wrong):
     else:
         take(registry, wrong)
     take(registry, app("other"))
-    assert registry.application("app").objective_s == 0.25
-    assert registry.application("other") is not None
+    assert registry.applications.get("app").objective_s == 0.25
+    assert registry.applications.get("other") is not None
 
 
 def digest(**changes):
-    return registered(app(), model(**changes), reached=["m:1"]).application("app").candidates[0].digest
+    return registered(app(), model(**changes), reached=["m:1"]).applications.get("app").candidates[0].digest
 
 
 def test_other_bytes_of_a_model_are_another_digest_that_outlives_the_process_only_where_they_are_known():
@@ -134,7 +134,7 @@ def test_other_bytes_of_a_model_are_another_digest_that_outlives_the_process_onl
     registry, digests = registered(app(), reached=["m:1"]), set()
     for changes in ({}, {"uri": "x:z"}, {"parameters": {"x": 1}}, {"sha256": first}):
         take(registry, model(**changes))
-        digests.add(registry.application("app").candidates[0].digest)
+        digests.add(registry.applications.get("app").candidates[0].digest)
     assert len({*digests, digest()}) == 5
 
 
@@ -144,7 +144,7 @@ def test_a_refused_policy_or_colocated_model_leaves_the_one_before_in_force_and_
         app(models=["m:1"]), model(uri="acme.models:f", colocated=True), reached=["m:1"],
         refused=lambda: refused.append(1), allowed=["acme.models:", "/models"],
     )  # fmt: skip
-    before = registry.application("app")
+    before = registry.applications.get("app")
     take(
         registry,
         app(models=["m:1"], policy=PolicySpec(name="best")),
@@ -153,7 +153,7 @@ def test_a_refused_policy_or_colocated_model_leaves_the_one_before_in_force_and_
         model(uri="/models/a.skops", runtime="sklearn", colocated=True),
         app("other", models=()),
     )
-    assert (registry.application("app"), registry.model("m:1").uri, len(refused)) == (before, "acme.models:f", 4)
+    assert (registry.applications.get("app"), registry.model("m:1").uri, len(refused)) == (before, "acme.models:f", 4)
     lines = [each.fields for each in caplog.records if each.getMessage() == "manifest refused"]
     assert [line["key"] for line in lines] == ["application/app", *["model/m:1"] * 3]
     assert all(line["offset"] == 0 and line["reason"] for line in lines)

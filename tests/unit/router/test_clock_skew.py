@@ -1,10 +1,8 @@
 """A difference of clocks is told when it is sure, and a slow broker is never taken for one."""
 
-import logging
-
 import pytest
 
-from clipper_agents.router.clock_skew import WARN_EVERY_S, ClockSkew
+from clipper_agents.router.self_report import ClockSkew
 
 SLOW, QUICK = (1000.3, 1001.0, 1003.3), (1004.3, 1004.002, 1004.305)
 BEFORE_IT_WAS_SET, AFTERWARDS = (1000.0, 1000.0, 1000.001), (1010.0, 1000.0, 1010.001)
@@ -37,12 +35,3 @@ def test_clocks_that_agree_differ_by_nothing_however_long_the_broker_takes(took_
         skew = ClockSkew()
         skew.observe(1000.0, int((1000.0 + share * took_s) * 1000) / 1000, 1000.0 + took_s)  # cut off to milliseconds
         assert skew.take() == 0.0
-
-
-def test_it_is_warned_of_once_a_minute_and_only_when_it_matters(caplog):
-    skew = ClockSkew()
-    with caplog.at_level(logging.WARNING):
-        for at_s, skew_s in ((0.0, 0.099), (1.0, -0.5), (30.0, 0.5), (1.0 + WARN_EVERY_S, 0.5), (70.0, 0.5)):
-            skew.warn(skew_s, at_s)
-    assert [record.fields["ahead_s"] for record in caplog.records] == [-0.5, 0.5]
-    assert "synchronise" in caplog.messages[0]

@@ -54,7 +54,7 @@ async def test_a_model_that_is_not_allowed_is_not_loaded(make):
     with pytest.raises(ModelNotLoaded, match="outside of what this process may load"):
         await colocated.load(manifest("os:system"))
     await colocated.load(manifest(f"{EXAMPLES}:sum_of_row"))
-    assert [colocated.take(request(1)), colocated.loading] == [True, []]
+    assert ([*colocated.models], colocated.loading) == (["m:1"], [])
 
 
 @pytest.fixture
@@ -100,14 +100,13 @@ async def test_an_unloaded_model_answers_its_rows_and_leaves_nothing_behind(make
     await colocated.load(slow)
     before = {*threading.enumerate()}
     for frame in range(5):
-        assert colocated.take(request(frame))
+        colocated.put(request(frame))
     await colocated.unload("m:1")
     assert sorted(frame.frame for frame in answered) == [0, 1, 2, 3, 4]
-    assert not colocated.take(request(9)), "it is not here any more"
-    assert colocated._watch._batches == []
+    assert (colocated.models, colocated._watch._batches) == ({}, []), "it is not here any more"
     for thread in {*threading.enumerate()} - before:  # the model's, which was told to end
         await asyncio.to_thread(thread.join, 10.0)
         assert not thread.is_alive()
     await colocated.unload("m:1")
     await colocated.load(slow)
-    assert colocated.take(request(10)), "it can come back"
+    assert [*colocated.models] == ["m:1"], "it can come back"

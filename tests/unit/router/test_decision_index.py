@@ -7,7 +7,7 @@ import damage
 import msgspec
 import pytest
 
-from clipper_agents.router.decision_index import DecisionLookup, LogIndex, PartitionIndex
+from clipper_agents.router.decision_index import DecisionLookup, PartitionIndex, log_index
 from clipper_agents.streaming.databases import DatabaseCorrupt
 from clipper_topics.feedback import EARLY_FEEDBACK_MS
 from clipper_topics.logged_records import LoggedRecord, audit_key
@@ -169,13 +169,13 @@ def test_an_index_of_another_log_is_forgotten(decisions):
 
 
 def test_partitions_that_are_owned_no_more_are_closed_and_can_be_opened_again(tmp_path):
-    logs = LogIndex(tmp_path, HOUR_S)
+    logs = log_index(tmp_path, HOUR_S)
     for partition, offset in ((0, 0), (1, 5)):
-        index(logs.of(partition), 1, q=offset)
-    kept = logs.of(1)
+        index(logs[partition], 1, q=offset)
+    kept = logs[1]
     logs.keep_only([1])
-    assert logs.of(1) is kept
-    assert [offsets(logs.of(partition), "q") for partition in (0, 1)] == [[0], [5]]
+    assert logs[1] is kept
+    assert [offsets(logs[partition], "q") for partition in (0, 1)] == [[0], [5]]
     logs.keep_only([])
 
 

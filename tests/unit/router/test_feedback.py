@@ -25,7 +25,7 @@ def outcomes(rig):
 
 
 def applied(rig):
-    return rig.decisions.of(0).applied_feedback([0, 1])
+    return rig.decisions[0].applied_feedback([0, 1])
 
 
 def count(rig, application="app"):
@@ -44,7 +44,7 @@ async def learned(rig, *entries, position=None):
         rig.producer.append(CATALOGUE.feedback, 0, entry.key, entry.value, entry.headers)
     await rig.selection.write(0, {}, len(entries) - 1 if position is None else position)
     await rig.learner.rebuild_applied_feedback({0: 0})
-    return applied(rig), rig.decisions.of(0).applied_feedback_upto
+    return applied(rig), rig.decisions[0].applied_feedback_upto
 
 
 STORIES = {
@@ -217,7 +217,7 @@ async def test_feedback_that_came_too_early_is_an_orphan_also_when_it_is_read_ag
     await rig.decide("q1", queried_at_ms=early.timestamp + EARLY_FEEDBACK_MS + 1)
     assert await rig.feed(early)
     assert outcomes(rig) == {"orphan": 1}
-    rig.decisions.of(0).applied_feedback_upto = -1
+    rig.decisions[0].applied_feedback_upto = -1
     assert await learned(rig, early) == ([None, None], 0)
 
 

@@ -10,7 +10,7 @@ from builders.kafka import Tasks
 from unit.router.rig import settle
 
 from clipper_agents.control.readiness import ReadyHosts
-from clipper_agents.router.models import AGAIN_AFTER_S, LOOK_S, ModelDiscovery, ModelTeardown
+from clipper_agents.router.models import AGAIN_AFTER_S, LOOK_S, ModelLifecycle
 from clipper_stream.errors import ModelNotLoaded
 from clipper_topics.manifests import ModelManifest
 
@@ -22,8 +22,7 @@ class Surroundings:
         self.unreached, self.leaving, self.declared = list(models), [*leaving], {}
         self.did, self.takes_s, self.failures, self.busy = [], defaultdict(float), {}, 0
         self.tasks = Tasks()
-        self.discovery = ModelDiscovery(self, self, self, self.tasks)
-        self.teardown = ModelTeardown(self, ReadyHosts(), self, self, self, self.tasks)
+        self.models = ModelLifecycle(self, ReadyHosts(), self, self, self, self.tasks)
         self.model = self.declared.get
 
     def reached(self, ref):
@@ -66,7 +65,7 @@ def model(name, **changes):
 async def test_each_model_is_reached_once_by_its_own_way():
     around = Surroundings(model("m"), model("n", colocated=True))
     for _ in range(2):
-        await around.discovery.reach()
+        await around.models.reach()
     assert (around.did, around.waiting) == ([("open", "m:1"), ("load", "n:1")], [])
 
 
@@ -74,23 +73,23 @@ async def test_each_model_is_reached_once_by_its_own_way():
 async def test_a_model_that_cannot_be_reached_is_tried_again_after_a_while(error):
     around = Surroundings(model("m"), model("n"))
     around.failures["m:1"] = error
-    await around.discovery.reach()
+    await around.models.reach()
     await settle(0.9 * AGAIN_AFTER_S)
-    await around.discovery.reach()
+    await around.models.reach()
     assert (around.did, around.waiting) == ([("open", "m:1"), ("open", "n:1")], ["m:1"])
     await settle(0.2 * AGAIN_AFTER_S)
     around.failures.clear()
-    await around.discovery.reach()
+    await around.models.reach()
     assert around.waiting == []
 
 
 async def test_a_model_that_takes_long_holds_up_no_other_and_is_not_tried_twice_at_a_time():
     around = Surroundings(model("m"), model("n"))
     around.takes_s["m:1"] = 60.0
-    first = asyncio.create_task(around.discovery.reach())
+    first = asyncio.create_task(around.models.reach())
     await settle()
     assert around.waiting == ["m:1"]
-    await asyncio.gather(first, around.discovery.reach())
+    await asyncio.gather(first, around.models.reach())
     assert (around.did, around.waiting) == ([("open", "m:1"), ("open", "n:1")], [])
 
 
@@ -98,7 +97,7 @@ async def test_a_defect_is_not_taken_for_a_model_that_is_not_there_yet():
     around = Surroundings(model("m"))
     around.failures["m:1"] = KeyError("a bug")
     with pytest.raises(KeyError):
-        await around.discovery.reach()
+        await around.models.reach()
     assert around.tasks.failures == [around.failures["m:1"]]
 
 
@@ -106,7 +105,7 @@ async def test_a_version_leaves_once_its_last_request_is_with_the_broker():
     around = Surroundings(leaving=["m:1"])
     around.busy = 2
     for _ in range(2):  # begun once
-        around.teardown.begin()
+        around.models.follow()
     await settle(10 * LOOK_S)
     assert around.did == ["close", "close", "close", "left", "unload", "forget"]
 
@@ -114,7 +113,7 @@ async def test_a_version_leaves_once_its_last_request_is_with_the_broker():
 async def test_a_version_that_is_declared_again_meanwhile_stays():
     around = Surroundings(leaving=["m:1"])
     around.busy = 1000
-    around.teardown.begin()
+    around.models.follow()
     await settle()
     around.leaving.clear()
     await settle(10 * LOOK_S)
@@ -125,7 +124,7 @@ async def test_a_version_that_is_declared_again_meanwhile_stays():
 async def test_the_series_of_a_version_that_came_back_while_it_was_unloaded_go_on(retired, ends):
     around = Surroundings(leaving=["m:1"])
     around.takes_s["m:1"] = 60.0
-    around.teardown.begin()
+    around.models.follow()
     await settle(1.0)
     around.declared["m:1"] = SimpleNamespace(retired=retired)
     await settle(60.0)

@@ -12,10 +12,9 @@ from unit.router.rig import CATALOGUE, query, settle
 
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.indexed_log import QueryLogs
-from clipper_agents.router.outputs import MEMORY_CHUNKS
-from clipper_agents.router.pipeline import QueryPipeline, QueryStores
+from clipper_agents.router.pipeline import MEMORY_CHUNKS, QueryPipeline, QueryStores
 from clipper_stream.query import Effects, Request
-from clipper_topics.frames import FailedRow, OutputFrame, encode_frame
+from clipper_topics.codec import FailedRow, OutputFrame, encode_frame
 
 
 # --- what is asked for, and deadlines ---------------------------------------------------------------------------------
@@ -24,15 +23,14 @@ class EffectsRig:
 
     def __init__(self):
         self.expired, self.failure = 0, None
-        self.outputs, self.requests, self.forgotten, self.deferred, self.rooms = [], [], [], [], []
+        self.outputs, self.requests, self.here, self.forgotten, self.deferred = [], [], [], [], []
         self.metrics, self.tasks = RouterMetrics(), Tasks()
-        sender = SimpleNamespace(put=self.requests.extend, forget=self.forgotten.extend)
-        caches = SimpleNamespace(of=lambda partition: SimpleNamespace(put_many=self.outputs.extend))
+        sender = SimpleNamespace(put=self.requests.append, forget=self.forgotten.extend)
+        caches = {0: SimpleNamespace(put_many=self.outputs.extend)}
         log = SimpleNamespace(connect=lambda written: None)
         stores = QueryStores(None, None, caches, QueryLogs(log, log))
-        consumer = SimpleNamespace(update_room=self.rooms.append)
-        self.pipeline = QueryPipeline(self, stores, consumer, self.metrics, self.tasks)
-        here = SimpleNamespace(take=lambda request: request.ref == "here:1")
+        self.pipeline = QueryPipeline(self, stores, self.tasks, "queries", self.metrics)
+        here = SimpleNamespace(models={"here:1"}, put=self.here.append)
         self.pipeline.connect(sender, here, SimpleNamespace(put=self.deferred.extend))
 
     def carry_out(self, after_s, **effects):
@@ -51,11 +49,11 @@ async def test_everything_that_is_asked_for_is_carried_out():
     around = EffectsRig()
     here, there = (Request(ref, 1, np.zeros((1, 1)), np.zeros(1)) for ref in ("here:1", "there:1"))
     around.carry_out(
-        None, requests=[here, there], outputs={0: [(b"key", 7)]}, deferred=["d"], forgotten=[5],
+        None, requests=[here, there], outputs={0: [(b"key", 7)]}, deferred=["d"], is_full=True,
         coalesced=3, lookups={"m:1": 4, "n:1": 2}, hits={"m:1": 1}, queries={"app": 2, None: 1},
     )  # fmt: skip
-    assert (around.outputs, around.requests, around.forgotten) == ([(b"key", 7)], [there], [5])
-    assert (around.deferred, around.rooms) == (["d"], [False])
+    assert (around.outputs, around.here, around.requests) == ([(b"key", 7)], [here], [there])
+    assert (around.deferred, around.pipeline.room.is_set()) == (["d"], False)
     value = around.metrics.registry.get_sample_value
     assert [value(f"clipper_cache_{kind}_total", {"model": "m:1"}) for kind in ("lookups", "hits")] == [4, 1]
     assert [value(f"clipper_cache_{kind}_total", {"model": "n:1"}) for kind in ("lookups", "hits")] == [2, 0]

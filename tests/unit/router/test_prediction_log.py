@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.router.rig import AT_S, CATALOGUE, FakeTimeLoop, RouterRig, query, query_records, settle
 
-from clipper_agents.router.clock_skew import STAMP_S, ClockSkew
 from clipper_agents.router.queries import decode_queries
+from clipper_agents.router.self_report import STAMP_S, ClockSkew
 from clipper_stream.query.router import LOST_AUDIT
 from clipper_topics import codec
 from clipper_topics.audit import Audit
@@ -157,7 +157,7 @@ async def test_an_audit_says_what_was_asked_for_the_log_only_and_who_is_missing(
     assert not any(one.served for one in audit.missing)
     log = rig.log(CATALOGUE.audits)
     assert (log[-1][0], rig.router.in_flight) == (b"key", 0)
-    assert rig.audits.of(0).find([audit_key("q", 4)])[0].offset == len(log) - 1
+    assert rig.audits[0].find([audit_key("q", 4)])[0].offset == len(log) - 1
 
 
 async def test_an_output_that_no_record_holds_costs_only_its_own_query_the_answer(rig):
@@ -209,7 +209,7 @@ async def test_a_prediction_that_somebody_else_wrote_first_is_the_decision_wheth
         await rig.decide()
     await answer(rig, plain("q0", offset=4), plain("q1", offset=5))
     assert (rig.found("q0", "q1"), rig.acknowledged) == ([0, 3], [(0, 4), (0, 5)])
-    assert rig.decisions.of(0).last_offset == 3
+    assert rig.decisions[0].last_offset == 3
 
 
 async def test_somebody_elses_prediction_that_came_first_is_owed_an_audit(rig):
@@ -228,7 +228,7 @@ async def test_of_two_audits_the_first_in_the_log_counts_whoever_wrote_it(rig):
     for word in ("read", "served", "shadowed"):
         life.words[word]()
         await settle()
-    (first,) = rig.audits.of(0).find([audit_key("q", 4)])
+    (first,) = rig.audits[0].find([audit_key("q", 4)])
     assert (decode_audit(first), len(rig.log(CATALOGUE.audits)), rig.acknowledged) == (theirs, 3, [(0, 4)])
 
 
@@ -236,11 +236,11 @@ async def test_a_query_that_shares_its_id_with_another_application_takes_no_deci
     await answer(rig, query("q", 1, offset=4, application="other"))
     rig.ask(plain("q", offset=5))
     await settle()
-    assert (rig.ids(), rig.decisions.of(0).last_offset) == (["q", "q"], 1)
+    assert (rig.ids(), rig.decisions[0].last_offset) == (["q", "q"], 1)
     for _ in range(2):  # the second time by what the log says alone
-        found = rig.decisions.of(0).about([("q", name, AT_S * 1000) for name in ("other", "app", None)])
+        found = rig.decisions[0].about([("q", name, AT_S * 1000) for name in ("other", "app", None)])
         assert [one.offset for one in found] == [0, 1, 0]
-        rig.decisions.of(0).clear()
+        rig.decisions[0].clear()
         await rig.restore()
 
 
@@ -266,7 +266,7 @@ async def test_an_index_that_is_ahead_of_its_log_is_built_anew(rig):
     rig.predict("q1")
     await rig.restore()
     assert rig.found("q0", "q1") == [None, 0]
-    assert rig.decisions.of(0).last_offset == 1, "the marker"
+    assert rig.decisions[0].last_offset == 1, "the marker"
 
 
 async def test_a_record_that_the_broker_refuses_ends_the_recorder(rig):

@@ -9,7 +9,7 @@ from itertools import permutations
 
 import msgspec
 import pytest
-from unit.router.rig import CATALOGUE, QUERIES, settle
+from unit.router.rig import AT_S, CATALOGUE, QUERIES, settle
 from unit.router.rig import query as rig_query
 
 from clipper_agents.router.queries import MOST_UNWRITTEN
@@ -100,25 +100,22 @@ async def test_records_of_a_generation_that_has_ended_are_left_alone(rig):
 async def test_no_more_is_read_while_as_many_as_may_wait_for_models(make_rig):
     rig = make_rig(most_waiting=2)
     rig.router.admission.enter("app", 2)
-    rig.queries.update_room(rig.router.is_full)
-    waiting = asyncio.create_task(rig.queries.wait_for_room())
-    await settle()
-    assert not waiting.done()
+    rig.carry_out(rig.router.end_turn(AT_S))
+    assert not rig.pipeline.room.is_set()
     rig.router.admission.leave("app")
-    rig.queries.update_room(rig.router.is_full)
-    await waiting
+    rig.pipeline.acknowledge(0, [], 0)
+    assert rig.pipeline.room.is_set()
 
 
 async def test_a_drain_ends_when_no_query_is_in_flight_and_reads_no_more(rig):
     rig.producer.hold = True
     await rig.read(query("q1"))
-    draining, waiting = asyncio.create_task(rig.queries.drain()), asyncio.create_task(rig.queries.wait_for_room())
+    draining = asyncio.create_task(rig.pipeline.drain())
     await settle()
     assert not draining.done()
     rig.producer.release()
     await draining
-    assert not waiting.done()
-    waiting.cancel()
+    assert not rig.pipeline.room.is_set()
 
 
 async def test_a_partition_of_which_much_waits_for_the_broker_is_held_for_a_while(rig):

@@ -13,7 +13,7 @@ from unit.router.rig import settle
 from clipper_agents.router.requests import RequestSender, encode_request
 from clipper_stream.query import Request
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.frames import decode_request
+from clipper_topics.codec import decode_request
 
 CATALOGUE = Catalogue()
 A, B = CATALOGUE.requests("a", "1"), CATALOGUE.requests("b", "1")
@@ -64,7 +64,8 @@ class Surroundings:
 
     async def put(self, *requests):
         """Have requests sent; topic, replica and frame of all that were."""
-        self.sender.put(requests)
+        for one in requests:
+            self.sender.put(one)
         await settle(0.01)
         return [(topic, partition, frame.frame) for topic, partition, frame in self.sent]
 
@@ -183,13 +184,13 @@ async def test_a_topic_that_does_not_exist_is_not_waited_for_long_nor_asked_for_
 
 
 def test_numbers_go_as_a_matrix_and_anything_else_as_a_list():
-    matrix = np.arange(6, dtype="int64").reshape(3, 2)
+    matrix, dtype_of = np.arange(6, dtype="int64").reshape(3, 2), {"a:1": "text"}.get
     token = 2**64 - 1
-    frame = decode_request(encode_request(Request("a:1", token, matrix, np.array([1.0, 2.0, inf])), b"r", 2, "text"))
+    frame = decode_request(encode_request(Request("a:1", token, matrix, np.array([1.0, 2.0, inf])), b"r", 2, dtype_of))
     assert (frame.frame, frame.dtype, frame.shape, frame.rows) == (token, "int64", [3, 2], [])
     assert np.array_equal(np.frombuffer(frame.matrix, frame.dtype).reshape(frame.shape), matrix)
     assert list(np.frombuffer(frame.deadlines, "<f8")) == [1.0, 2.0, inf]
-    frame = decode_request(encode_request(Request("a:1", 7, ["x", "y"], np.array([1.0, 2.0])), b"r", 2, "text"))
+    frame = decode_request(encode_request(Request("a:1", 7, ["x", "y"], np.array([1.0, 2.0])), b"r", 2, dtype_of))
     assert (frame.dtype, frame.shape, frame.rows, frame.matrix) == ("text", [2], ["x", "y"], b"")
 
 

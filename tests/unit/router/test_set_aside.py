@@ -21,7 +21,7 @@ from clipper_agents.router.set_aside import (
     SkippedBacklogs,
 )
 from clipper_agents.streaming.offset_tracker import OffsetTracker
-from clipper_stream.query.admission import Admission
+from clipper_stream.query.in_flight import Admission
 
 P0, P1 = TP("queries", 0), TP("queries", 1)
 COUNT = 5 * READ_TOGETHER
@@ -42,7 +42,7 @@ class Surroundings:
         self.taken, self.held, self.asked, self.room = [], set(), [], asyncio.Event()
         self.unread, self.positions, self.most = {}, {}, []
         self.room.set()
-        self.backlogs = SkippedBacklogs(self, self, self)
+        self.backlogs = SkippedBacklogs(self, self, self.room)
 
     async def start(self):
         """It is connected."""
@@ -81,9 +81,6 @@ class Surroundings:
         self.asked.append((tp, least))
         self.trackers[tp].skip_to(COUNT)
         return True
-
-    async def wait_for_room(self):
-        await self.room.wait()
 
     def is_held(self, tp, most):
         return tp in self.held
@@ -165,17 +162,18 @@ class DeferredRig:
         for number in range(20):
             producer.append(CATALOGUE.queries, number % 2, None, b"query")
         self.admission, self.generation, self.taken, self.gone = Admission(8), 0, [], []
+        self.consumer = self
         self.admission.shared = True
         self.admission.enter("app", 6)  # all of what is for everybody
-        self.deferred = DeferredQueries(FakeLogReader(producer), CATALOGUE.queries, self, self.admission)
+        self.deferred = DeferredQueries(self, FakeLogReader(producer), CATALOGUE.queries, self.admission)
 
     def receive(self, chunk, generation):
         for tp, records in chunk.items():
             self.admission.enter("app", len(records))
             self.taken += [(tp.partition, record.offset) for record in records]
 
-    def acknowledge(self, partition, offsets, generation):
-        self.gone.append((partition, offsets))
+    def acknowledge(self, tp, offsets, generation):
+        self.gone.append((tp.partition, offsets))
 
     async def put(self, *offsets, partition=0, until_s=inf):
         (batch,) = batches_of([query("q", 1, partition=partition)])

@@ -6,10 +6,11 @@ import msgspec
 import pytest
 from bad_input import INVALID_FEEDBACK, INVALID_QUERIES, NO_NUMBERS, VALID_FEEDBACK, VALID_QUERIES
 
+from clipper_agents.router.queries import is_plain
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.feedback import Feedback, check_feedback
-from clipper_topics.query import check_query, is_plain
+from clipper_topics.query import check_query
 
 QUERY, FEEDBACK = {"application": "digits", "query_id": "0-1"}, {"query_id": "0-1"}
 

@@ -1,4 +1,6 @@
-"""Additive increase, multiplicative decrease of the batch limit (Clipper, section 4.3.1), aimed at the 99th percentile.
+"""Batch limits, learned or fixed: how many rows the next batch may have.
+
+Learned is additive increase, multiplicative decrease (Clipper, section 4.3.1), aimed at the 99th percentile.
 
 `Aimd` is the rule of the paper. Three limits wrap it, as in Netflix's concurrency-limits:
 `RelaxedTarget(TailLatency(FastGrowth(Aimd)))`.
@@ -16,9 +18,47 @@ the target or longer. A *round* is some full batches in a row under one limit, n
 The reasons, and what was tried besides: docs/explanation/batching.md.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Protocol
 
-from clipper_stream.batching.limit import checked_rows, checked_target
+from clipper_stream.errors import InvalidSetting, UnknownName
+
+
+class BatchLimit(Protocol):
+    """How many rows the next batch may have, learned from the batches before; one per replica (Clipper, 4.4.1)."""
+
+    @property
+    def rows(self) -> int:
+        """The largest batch to send now, at least 1."""
+        ...
+
+    def observe(self, rows: int, latency_s: float) -> None:
+        """Learn from one batch.
+
+        Args:
+            rows: Rows in the batch that was sent, at least 1.
+            latency_s: Seconds from sending the batch until its outputs were there.
+        """
+        ...
+
+
+def checked_rows(setting: str, rows: int, most: int | None = None) -> int:
+    """Return `rows` when it is at least 1 and at most `most`; raise `InvalidSetting` otherwise."""
+    if rows < 1:
+        raise InvalidSetting(f"{setting} is {rows}, a batch has at least 1 row: set it to 1 or more")
+    if most is not None and rows > most:
+        raise InvalidSetting(f"{setting} is {rows}, above max_rows = {most}: lower it or raise max_rows")
+    return rows
+
+
+def checked_target(target_s: float) -> float:
+    """Return `target_s` when it is finite and above 0; raise `InvalidSetting` otherwise."""
+    if not 0.0 < target_s < math.inf:
+        raise InvalidSetting(f"target_s is {target_s}, a latency in seconds is finite and above 0: set it to e.g. 0.02")
+    return target_s
+
 
 ROUND_BATCHES = 8
 """The slowest of 8 is about the 90th percentile: growth is judged by slow batches, not by a lucky one."""
@@ -265,3 +305,63 @@ class RelaxedTarget:
         self._relaxed_rounds -= 1
         if slowest_s < FIRST_CEILING * self._asked_s or self._relaxed_rounds == 0:
             self._tail.target_s, self._relaxed_rounds = self._asked_s, 0
+
+
+class Fixed:
+    """Always the same limit, for models whose best batch is known or whose latency does not depend on it.
+
+    Args:
+        rows: The limit, at least 1.
+
+    Raises:
+        InvalidSetting: the limit is below 1.
+
+    >>> limit = Fixed(64)
+    >>> limit.observe(rows=64, latency_s=10.0)
+    >>> limit.rows
+    64
+
+    Source: Clipper, section 6, compares with hand-tuned static batches.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: int) -> None:
+        self._rows = checked_rows("rows", rows)
+
+    @property
+    def rows(self) -> int:
+        """The largest batch to send."""
+        return self._rows
+
+    def observe(self, rows: int, latency_s: float) -> None:
+        """Learn nothing."""
+
+
+LIMITS: Mapping[str, Callable[[float, int], BatchLimit]] = MappingProxyType(
+    {
+        "aimd": RelaxedTarget,
+        "fixed": lambda _target_s, max_rows: Fixed(max_rows),
+    }
+)
+"""Every limit by its name; each is made from `(target_s, max_rows)`."""
+
+
+def make_limit(kind: str, target_s: float, max_rows: int) -> BatchLimit:
+    """A new limit of this kind.
+
+    Args:
+        kind: A name in `LIMITS`.
+        target_s: Latency in seconds that a batch should stay below, above 0; `fixed` does not look at it.
+        max_rows: The limit never exceeds it, at least 1; the limit itself for `fixed`.
+
+    Raises:
+        UnknownName: no limit has this name.
+        InvalidSetting: a number lies outside its bound.
+
+    >>> make_limit("fixed", target_s=0.02, max_rows=32).rows
+    32
+    """
+    if kind not in LIMITS:
+        raise UnknownName(f"no batch limit is called {kind!r}: use one of {', '.join(sorted(LIMITS))}")
+    return LIMITS[kind](checked_target(target_s), checked_rows("max_rows", max_rows))
