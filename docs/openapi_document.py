@@ -17,7 +17,7 @@ from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S
 from clipper_gateway.endpoints import ENDPOINTS
 from clipper_gateway.errors import STATUSES
 from clipper_gateway.inference import QueryParameters
-from clipper_gateway.request_log import TRACEPARENT
+from clipper_gateway.served_call import TRACEPARENT
 from clipper_stream.http.query_status import QueryStatus
 from clipper_topics.feedback import Feedback
 from clipper_topics.json_schema import components

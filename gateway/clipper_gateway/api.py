@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from clipper_gateway.callers import Caller
-from clipper_gateway.calls import AskOptions, Calls
+from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal, refusal_of
 from clipper_gateway.http_messages import Accepted, PredictBody
 from clipper_gateway.inference import own_id
@@ -105,8 +105,7 @@ class OwnApi:
             models=asked.models,
             features=asked.features,
         )
-        options = AskOptions(strict=asked.strict, headers=call.record_headers)
-        prediction = await self._calls.predict(call.caller, query, options)
+        prediction = await self._calls.predict(call, query, is_strict=asked.strict)
         return Response(_encode(prediction), media_type="application/json")
 
     async def feedback(self, call: HttpCall) -> Response:
@@ -116,7 +115,7 @@ class OwnApi:
         given = decoded(codec.feedback_list, call.body) if is_list else [decoded(codec.feedback, call.body)]
         if not 1 <= len(given) <= MOST_FEEDBACK:
             raise Refusal(400, f"the list has {len(given)} feedbacks: give 1 to {MOST_FEEDBACK}")
-        await self._calls.give(call.caller, given, call.record_headers)
+        await self._calls.give(call, given)
         return json_response(Accepted(len(given)), 202)
 
     # --- answers ----------------------------------------------------------------------------------------------------

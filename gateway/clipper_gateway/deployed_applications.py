@@ -6,7 +6,6 @@ from clipper_agents.control.readiness import ReadyHosts
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.follower import TopicFollower
 from clipper_gateway.errors import Refusal
-from clipper_stream.client.access import RIGHTS, refused_right
 from clipper_stream.errors import shown
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -14,18 +13,17 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
 
 class DeployedApplications:
-    """What is registered now."""
+    """What is registered now, as the followers of `control` and `hosts` have read it."""
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
-        self._kafka = kafka
         self._state, self._hosts = ControlState(notes=(), saved_rows=False), ReadyHosts()
-        self._control_follower = TopicFollower(kafka, catalogue.control, self._state.take)
-        self._hosts_follower = TopicFollower(kafka, catalogue.hosts, self._hosts.take)
+        self.control = TopicFollower(kafka, catalogue.control, self._state.take)
+        self.hosts = TopicFollower(kafka, catalogue.hosts, self._hosts.take)
 
     @property
     def is_known(self) -> bool:
         """Whether the control topic has been read to its end once."""
-        return self._control_follower.caught_up.is_set()
+        return self.control.caught_up.is_set()
 
     @property
     def applications(self) -> Mapping[str, ApplicationManifest]:
@@ -57,17 +55,3 @@ class DeployedApplications:
     def _is_served(self, ref: str) -> bool:
         model = self.models.get(ref)
         return model is not None and not model.retired and (model.colocated or self._hosts.hosts(ref) > 0)
-
-    async def follow_control(self) -> None:
-        """Read the control topic until cancelled."""
-        await self._follow(self._control_follower)
-
-    async def follow_hosts(self) -> None:
-        """Read the reports of hosts until cancelled; errors as of `follow_control`."""
-        await self._follow(self._hosts_follower)
-
-    async def _follow(self, follower: TopicFollower) -> None:
-        try:
-            await follower.run()
-        except RIGHTS as error:
-            raise refused_right(self._kafka, error) from error

@@ -4,15 +4,16 @@ Source: Open Inference Protocol, "Inference Request JSON Object" and "Parameters
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from clipper_gateway.callers import Caller
-from clipper_gateway.calls import AskOptions, Calls
+from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal
-from clipper_gateway.tensors import Tensor, input_metadata, output_metadata, rows_of
+from clipper_gateway.served_call import ServedCall
+from clipper_gateway.tensors import OUTPUT, Tensor, input_metadata, output_metadata, output_tensor, rows_of
 from clipper_stream.errors import shown
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import Prediction
@@ -74,19 +75,26 @@ class Inference:
         return self._calls.applications.is_ready(self.manifest(caller, name, version).name)
 
     async def infer(
-        self,
-        caller: Caller,
-        manifest: ApplicationManifest,
-        tensor: Tensor,
-        parameters: Mapping[str, Any],
-        idempotency_key: str | None,
-        options: AskOptions,
-    ) -> Prediction:
-        """Ask the rows of a tensor as one query, within the time that the client leaves."""
-        query, options.strict = query_of(manifest.name, rows_of(tensor, manifest.input), parameters, idempotency_key)
-        if options.timeout_s is not None and query.deadline_ms is None:
-            query.deadline_ms = max(1.0, options.timeout_s * 1000 * QUERY_SHARE)
-        return await self._calls.predict(caller, query, options)
+        self, call: ServedCall, manifest: ApplicationManifest, tensor: Tensor, parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, str | float | bool], Tensor]:
+        """Ask the rows of a tensor as one query, within the time that the client leaves.
+
+        Returns the parameters of the response, in values that gRPC has too, and the outputs as a tensor.
+        """
+        own = call.headers.get("idempotency-key")
+        query, is_strict = query_of(manifest.name, rows_of(tensor, manifest.input), parameters, own)
+        if call.timeout_s is not None and query.deadline_ms is None:
+            query.deadline_ms = max(1.0, call.timeout_s * 1000 * QUERY_SHARE)
+        prediction = await self._calls.predict(call, query, is_strict=is_strict)
+        several = prediction.outputs
+        outputs = [prediction.output] if isinstance(several, msgspec.UnsetType) else several
+        return response_parameters(prediction), output_tensor(OUTPUT, outputs)
+
+
+def check_outputs(names: Iterable[str]) -> None:
+    """Raise a `Refusal` where another output is asked for than there is."""
+    if wrong := [name for name in names if name != OUTPUT]:
+        raise Refusal(400, f"output {shown(wrong[0])}: the only one is {OUTPUT!r}, ask for it or for none")
 
 
 def query_of(
@@ -130,13 +138,8 @@ def own_id(in_header: str | None, in_body: str | None) -> str | None:
     raise Refusal(400, f"Idempotency-Key {shown(in_header)} and query_id {shown(in_body)} differ: give one of them")
 
 
-def outputs_of(prediction: Prediction) -> list[Any]:
-    """Return the outputs of a prediction, one a row."""
-    return [prediction.output] if isinstance(prediction.outputs, msgspec.UnsetType) else prediction.outputs
-
-
 def response_parameters(prediction: Prediction) -> dict[str, str | float | bool]:
-    """Return the parameters of a response: how the query was decided, in values that gRPC has too."""
+    """Return how a query was decided."""
     policy = prediction.policy
     named = {"reason": prediction.reason, "policy": None if policy is None else policy.name}
     return {

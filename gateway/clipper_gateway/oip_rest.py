@@ -20,26 +20,16 @@ from starlette.responses import Response
 
 from clipper_gateway.api import decoded
 from clipper_gateway.callers import Caller
-from clipper_gateway.calls import AskOptions, Calls
+from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal
 from clipper_gateway.http_messages import InferenceRequest
-from clipper_gateway.inference import Inference, outputs_of, response_parameters
+from clipper_gateway.inference import Inference, check_outputs
 from clipper_gateway.rest import HttpCall, json_response
-from clipper_gateway.tensors import (
-    BYTES,
-    OUTPUT,
-    Tensor,
-    bytes_of,
-    output_tensor,
-    tensor_of_bytes,
-    tensor_of_json,
-)
+from clipper_gateway.tensors import BYTES, Tensor, bytes_of, tensor_of_bytes, tensor_of_json
 from clipper_stream.errors import shown
 
 JSON, BINARY = "application/json", "application/octet-stream"
 HEADER_LENGTH = "Inference-Header-Content-Length"
-
-
 _requests = msgspec.json.Decoder(InferenceRequest)
 _encode = msgspec.json.Encoder().encode
 
@@ -69,19 +59,12 @@ class InferenceEndpoints:
         call.caller.require("predict", call.path["name"])
         manifest = self._inference.manifest(*_about(call))
         request, tail = _request_of(call)
-        is_binary, tensor, own_id = _is_binary(request), _input_of(request, tail), call.headers.get("idempotency-key")
-        options = AskOptions(headers=call.record_headers)
-        prediction = await self._inference.infer(
-            call.caller, manifest, tensor, request.parameters or {}, own_id, options
-        )
-        answer = {
-            "model_name": manifest.name,
-            "model_version": str(manifest.revision),
-            "parameters": response_parameters(prediction),
-        }
+        is_binary, tensor = _is_binary(request), _input_of(request, tail)
+        parameters, output = await self._inference.infer(call, manifest, tensor, request.parameters or {})
+        answer = {"model_name": manifest.name, "model_version": str(manifest.revision), "parameters": parameters}
         if request.id is not None:
             answer["id"] = request.id
-        return _response(answer, output_tensor(OUTPUT, outputs_of(prediction)), is_binary=is_binary)
+        return _response(answer, output, is_binary=is_binary)
 
 
 def _about(call: HttpCall) -> tuple[Caller, str, str]:
@@ -135,9 +118,8 @@ def _from_base64(name: str, data: list[Any]) -> list[bytes]:
 def _is_binary(request: InferenceRequest) -> bool:
     """Whether the output is wanted as binary."""
     wanted = (request.parameters or {}).get("binary_data_output", False)
+    check_outputs(output.name for output in request.outputs or ())
     for output in reversed(request.outputs or []):
-        if output.name != OUTPUT:
-            raise Refusal(400, f"output {shown(output.name)}: the only one is {OUTPUT!r}, ask for it or for none")
         wanted = (output.parameters or {}).get("binary_data", wanted)
     if not isinstance(wanted, bool):
         raise Refusal(400, f"binary_data is {shown(wanted)}: give true or false")

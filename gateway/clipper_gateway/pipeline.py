@@ -20,6 +20,7 @@ from clipper_gateway.callers import Caller, Shares
 from clipper_gateway.deployed_applications import DeployedApplications
 from clipper_gateway.errors import Refusal
 from clipper_stream.client import BrokerUnavailable, Client
+from clipper_stream.client.access import RIGHTS, refused_right
 from clipper_stream.errors import SetupError
 from clipper_topics.codec import MSGPACK
 from clipper_topics.query_ids import partition_of
@@ -54,12 +55,12 @@ class Pipeline:
     async def start(self) -> None:
         """Begin to connect; returns at once."""
         works = {
-            "the client": _restarted("the client", self._serve_client),
-            "the control topic": _restarted("the control topic", self.deployed.follow_control),
-            "the topic of hosts": _restarted("the topic of hosts", self.deployed.follow_hosts),
-            "brokers": self._watch(),
+            "the client": self._serve_client,
+            "the control topic": self.deployed.control.run,
+            "the topic of hosts": self.deployed.hosts.run,
         }
-        self._tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+        self._tasks = [asyncio.create_task(self._restarted(name, work), name=name) for name, work in works.items()]
+        self._tasks.append(asyncio.create_task(watch_kafka(self._kafka, self._note, self._topics), name="brokers"))
 
     async def broken(self) -> None:
         """Return never, and raise when nothing helps but another process."""
@@ -125,14 +126,17 @@ class Pipeline:
         finally:
             self._is_open = False
 
-    async def _watch(self) -> None:
-        def note(reachable: bool) -> None:
-            self._is_reachable = reachable
-            self._reachable(reachable)
+    def _note(self, reachable: bool) -> None:
+        self._is_reachable = reachable
+        self._reachable(reachable)
 
-        await watch_kafka(self._kafka, note, self._topics)
+    async def _restarted(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run what ends only by an error."""
 
+        async def attempt() -> None:
+            try:
+                await work()
+            except RIGHTS as error:
+                raise refused_right(self._kafka, error) from error
 
-async def _restarted(what: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run what ends only by an error."""
-    await retry(f"{what} is begun again", work, passes=lambda error: isinstance(error, SetupError))
+        await retry(f"{what} is begun again", attempt, passes=lambda error: isinstance(error, SetupError))

@@ -78,7 +78,7 @@ class Gateway:
         self.log = RequestLog(metrics, self.pipeline.deployed.applications)
         lost = metrics.counter("clipper_spans_lost_total")
         self.spans = ServerSpans(start_tracer("gateway", settings.instance, lost))
-        self.api, self.inference = OwnApi(self.calls, settings.horizon_s), InferenceEndpoints(self.calls)
+        self.own, self.inference = OwnApi(self.calls, settings.horizon_s), InferenceEndpoints(self.calls)
         self.headers = [HSTS] if section.tls_certfile else []
         self.console = (
             Console(settings, self.access, self.pipeline, self.log, self.headers) if section.console else None
@@ -101,7 +101,7 @@ class Gateway:
         )
         return Router(
             [
-                *routes_of(self, endpoints, self.calls.admit),
+                *routes_of(self.own, self.inference, endpoints, self.calls.admit),
                 *(self.console.routes() if self.console else ()),
             ],
             redirect_slashes=False,

@@ -144,7 +144,7 @@ async def test_nothing_is_listed_before_the_topics_were_read(wire, pipeline):
     wire.calls.applications = pipeline.deployed
     for path in ("/v1/applications", "/v1/models"):
         assert (await got(wire, path))[0] == 503
-    pipeline.deployed._control_follower.caught_up.set()
+    pipeline.deployed.control.caught_up.set()
     assert await got(wire, "/v1/applications") == (200, "[]")
 
 

@@ -8,6 +8,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, TraceIdRatioBased
 
 from clipper_gateway.errors import Refusal
+from clipper_gateway.served_call import ServedCall
 from clipper_gateway.server_spans import ServerSpans
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -23,14 +24,14 @@ class Recorder:
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.spans = ServerSpans(provider.get_tracer("tests"))
 
-    def serve(self, traceparent=None, work=lambda span: None):
+    def serve(self, traceparent=None, work=lambda call: None):
         """Serve a call; its headers then, and the context that was current meanwhile."""
-        headers = {} if traceparent is None else {"traceparent": traceparent}
-        with self.spans.serving(NAME, headers, {"http.route": "/v1"}) as span:
+        call = ServedCall(headers={} if traceparent is None else {"traceparent": traceparent})
+        with self.spans.serving(call, NAME, {"http.route": "/v1"}):
             context = trace.get_current_span().get_span_context()
-            span.status = 200
-            work(span)
-        return headers, context
+            call.status = 200
+            work(call)
+        return call.headers, context
 
     @property
     def found(self):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from dataclasses import dataclass
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,9 +74,9 @@ class StubCalls:
         if application == "full":
             raise Refusal(429, "too many", retry_after_s=2.0)
 
-    async def predict(self, caller, query, options):
-        caller.require("predict", query.application)
-        self.asked.append((query, options))
+    async def predict(self, call, query, *, is_strict=False):
+        call.caller.require("predict", query.application)
+        self.asked.append((query, call, is_strict))
         self.asked_once.set()
         try:
             await self.let.wait()
@@ -140,8 +141,8 @@ class HttpWire:
         self.calls, self.reasons, self.headers = calls or StubCalls(), [], {"x-api-key": "all"}
         endpoints = Endpoints(StubAccess(), KeptLog(), max_body_bytes)
         self.calls.pipeline = self.calls.pipeline or SimpleNamespace(probed=lambda: self.reasons)
-        self.api, self.inference = OwnApi(self.calls, 60.0), InferenceEndpoints(self.calls)
-        self.client = browser_of(Starlette(routes=routes_of(self, endpoints, self.calls.admit)))
+        own, inference = OwnApi(self.calls, 60.0), InferenceEndpoints(self.calls)
+        self.client = browser_of(Starlette(routes=routes_of(own, inference, endpoints, self.calls.admit)))
 
     async def __aenter__(self):
         return self
@@ -190,8 +191,8 @@ class GrpcWire:
     def __init__(self, **bounds):
         self.calls, self.reasons, self.headers = StubCalls(), [], {"x-api-key": "all"}
         self._ended, self._bounds = asyncio.Queue(), {"max_body_bytes": 65536, "max_calls": 500} | bounds
-        names = ("route", "application", "status", "took_s", "caller", "request_id", "peer")
-        log = SimpleNamespace(write=lambda **call: self._ended.put_nowait(tuple(call[name] for name in names)))
+        names = attrgetter("route", "application", "status", "started_s", "caller.name", "request_id", "peer")
+        log = SimpleNamespace(write=lambda call: self._ended.put_nowait(names(call)))
         self.access = StubAccess()
         self.server = GrpcServer(self.calls, self.access, lambda: self.reasons, log)
 
