@@ -13,16 +13,16 @@ Source: Open Inference Protocol, "HTTP/REST"; Triton, "Binary Tensor Data Extens
 import base64
 import re
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 
 from clipper_gateway.api import decoded
 from clipper_gateway.callers import Caller
 from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal
-from clipper_gateway.http_messages import InferenceRequest
 from clipper_gateway.inference import Inference, check_outputs
 from clipper_gateway.rest import HttpCall, json_response
 from clipper_gateway.tensors import BYTES, Tensor, bytes_of, tensor_of_bytes, tensor_of_json
@@ -30,8 +30,49 @@ from clipper_stream.errors import shown
 
 JSON, BINARY = "application/json", "application/octet-stream"
 HEADER_LENGTH = "Inference-Header-Content-Length"
-_requests = msgspec.json.Decoder(InferenceRequest)
+_Length = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
 _encode = msgspec.json.Encoder().encode
+
+
+# --- what a request holds: bounds that only the OpenAPI document has are checked here with better words ---------------
+class InputTensor(msgspec.Struct, kw_only=True):
+    """Rows of a question, the first dimension."""
+
+    name: Annotated[str, Meta(extra_json_schema={"const": "input"})]
+    """There is one input."""
+    datatype: str
+    """Type of the values; `BYTES` for text, binary and JSON."""
+    shape: list[_Length]
+    """Lengths, rows first; one numeric row alone may come without its dimension."""
+    parameters: dict[str, Any] | None = None
+    """`binary_data_size`: its values are so many bytes behind the JSON. `content_type`: `base64` for binary rows."""
+    data: list[Any] | None = None
+    """The values, flat in row-major order or nested as the shape; absent when they are binary."""
+
+
+class RequestedOutput(msgspec.Struct, kw_only=True):
+    """An output that is asked for."""
+
+    name: Annotated[str, Meta(extra_json_schema={"const": "output"})]
+    """There is one output."""
+    parameters: dict[str, Any] | None = None
+    """`binary_data`: whether its values come as bytes behind the JSON."""
+
+
+class InferenceRequest(msgspec.Struct, kw_only=True):
+    """A question to an application, as a model of the protocol."""
+
+    inputs: Annotated[list[InputTensor], Meta(extra_json_schema={"minItems": 1, "maxItems": 1})]
+    """One tensor, whose rows are one query."""
+    id: str | None = None
+    """Comes back in the answer; the query's id is the parameter `query_id`."""
+    parameters: dict[str, Any] | None = None
+    """Those of a query, and `binary_data_output`: whether the outputs come as bytes behind the JSON."""
+    outputs: list[RequestedOutput] | None = None
+    """Absent: the only one there is."""
+
+
+_requests = msgspec.json.Decoder(InferenceRequest)
 
 
 class InferenceEndpoints:

@@ -227,20 +227,14 @@ async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics
     event(logger, "ended", instance=instance)
 
 
-@contextlib.contextmanager
-def _listener(section: GatewaySection) -> Iterator[socket.socket]:
-    """The socket of HTTP, bound."""
+def _listener(section: GatewaySection) -> socket.socket:
+    """Return the socket of HTTP, bound."""
     family = socket.AF_INET6 if ":" in section.address else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((section.address, section.port))
-        except OSError as error:
-            where = f"{section.address}:{section.port}"
-            reason = error.strerror or str(error)
-            raise InvalidSetting(f"the gateway cannot listen at {where}: {reason}; set gateway.port") from error
-        listener.listen(BACKLOG)
-        yield listener
+    try:
+        return socket.create_server((section.address, section.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        where, reason = f"{section.address}:{section.port}", error.strerror or str(error)
+        raise InvalidSetting(f"the gateway cannot listen at {where}: {reason}; set gateway.port") from error
 
 
 def _allow_many_connections() -> None:

@@ -14,8 +14,8 @@ from unit.gateway.rig import browser_of, settings_of
 import clipper_gateway
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_gateway import api
+from clipper_gateway.api import PredictBody
 from clipper_gateway.endpoints import ENDPOINTS
-from clipper_gateway.http_messages import PredictBody
 from clipper_gateway.server import Gateway
 from clipper_topics.feedback import Feedback, check_feedback
 from clipper_topics.json_schema import components
@@ -95,7 +95,7 @@ def test_what_the_gateway_refuses_does_not_fit_the_schema(name, body):
 def check_predict(body):
     asked = msgspec.structs.asdict(api.decoded(msgspec.json.Decoder(PredictBody), body))
     del asked["strict"]
-    return check_query(Query(application="digits", **asked))
+    return check_query(Query(**asked | {"application": "digits"}))
 
 
 def check_given(body):
