@@ -12,10 +12,10 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, Accepted, PredictBody
+from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, Accepted
 from clipper_gateway.endpoints import ENDPOINTS
 from clipper_gateway.errors import STATUSES
-from clipper_gateway.inference import QueryParameters
+from clipper_gateway.inference import PARAMETERS, PredictBody
 from clipper_gateway.oip_rest import InferenceRequest, InputTensor, RequestedOutput
 from clipper_gateway.served_call import TRACEPARENT
 from clipper_stream.http.query_status import QueryStatus
@@ -298,17 +298,19 @@ def _ref(name: str) -> Json:
 
 def _schemas() -> Json:
     own = [one for one in globals().values() if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-    bodies = (PredictBody, Accepted, InputTensor, RequestedOutput, InferenceRequest, *own, QueryParameters)
+    bodies = (PredictBody, Accepted, InputTensor, RequestedOutput, InferenceRequest, *own)
     found = components([Feedback, QueryStatus, *bodies, ApplicationManifest, Query], _ref("{name}")["$ref"])
     asked = found.pop("Query")
-    for field, described in found["QueryParameters"]["properties"].items():
-        bounds = {one.get("type", "number"): one for one in asked["properties"].get(field, {}).get("anyOf", ())}
-        described["anyOf"] = [bounds.get(one["type"], one) for one in described["anyOf"]]
     said = asked["properties"] | {"strict": found["PredictBody"]["properties"]["strict"]}
     del said["application"]
     for field, text in OF_HTTP.items():
         said[field] = said[field] | {"description": text}
     found["PredictBody"] |= {"properties": said, "oneOf": asked["oneOf"]}
+    parameters = {field: said[field] for field in PARAMETERS}
+    for field in ("models", "features"):
+        parameters[field] = parameters[field] | {"anyOf": [_TEXT, *said[field]["anyOf"]]}
+    text = "The parameters of a request that this gateway knows, lists as text too; others are ignored."
+    found["QueryParameters"] = {"description": text, "type": "object", "properties": parameters}
     found["FeedbackReport"]["properties"] |= found["Feedback"]["properties"]
     found["InferenceRequest"]["properties"]["parameters"] |= _ref("QueryParameters")
     for name, example in EXAMPLES.items():

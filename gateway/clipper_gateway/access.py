@@ -28,10 +28,7 @@ def may_start(section: GatewaySection) -> bool:
 class Access:
     """Tells callers by their keys or tokens; with neither a ring nor a verifier everybody is let in.
 
-    Attributes:
-        address: On which the gateway listens.
-        shares: What the callers share.
-        rate: Of callers whose key or token states none.
+    The `rate` is of callers whose key or token states none; the gateway listens on `address`.
     """
 
     keys: KeyRing | None = None
@@ -48,9 +45,8 @@ class Access:
                 f"anybody who reaches {section.address} could ask: make a key by `clipper-stream keys create NAME` and "
                 "name its file as gateway.keys_file, or say --insecure"
             )
-        keys, tokens = None, None
-        if section.keys_file:
-            keys = KeyRing(Path(section.keys_file))
+        keys = KeyRing(Path(section.keys_file)) if section.keys_file else None
+        tokens = None
         if section.oidc_issuer:
             tokens = TokenVerifier(section.oidc_issuer, section.oidc_audience or "", section.oidc_jwks_url)
         shares = Shares(section.max_body_bytes, section.trusted_proxies)

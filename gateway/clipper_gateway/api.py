@@ -14,13 +14,13 @@ from starlette.types import Receive
 from clipper_gateway.callers import Caller
 from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal
-from clipper_gateway.inference import own_id
+from clipper_gateway.inference import PredictBody, own_id
 from clipper_gateway.rest import HttpCall, json_response
 from clipper_stream.errors import shown
 from clipper_stream.http.query_status import FeedbackReport, QueryStatus
 from clipper_topics import codec
 from clipper_topics.manifests import ModelManifest
-from clipper_topics.query import ID_CHARACTERS, Query
+from clipper_topics.query import ID_CHARACTERS
 
 MOST_FEEDBACK = 1_000
 """In one request."""
@@ -39,15 +39,6 @@ class _TextConvertor(PathConvertor):
 
 
 register_url_convertor("text", _TextConvertor())
-
-
-class PredictBody(Query, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A question to the application that the path names."""
-
-    application: str = ""
-    """Stands in the path alone."""
-    strict: bool = False
-    """Whether a default output is an error (503, with the reason) instead of an answer."""
 
 
 class Accepted(msgspec.Struct):
@@ -203,18 +194,16 @@ class OwnApi:
         """List the applications that the caller may ask about."""
         call.caller.require("read")
         self._calls.applications.check_known()
-        of, found = call.caller.applications, self._calls.applications.applications
-        return json_response([one for name, one in sorted(found.items()) if of is None or name in of])
+        found = self._calls.applications.applications
+        return json_response([one for name, one in sorted(found.items()) if call.caller.sees(name)])
 
     async def models(self, call: HttpCall) -> Response:
         """List the versions that these applications name; all of them for who may read all."""
         call.caller.require("read")
-        of, deployed = call.caller.applications, self._calls.applications
+        deployed, sees_all = self._calls.applications, call.caller.applications is None
         deployed.check_known()
-        refs = {ref for name, one in deployed.applications.items() if of is None or name in of for ref in one.refs}
-        return json_response(
-            [_public(one) for ref, one in sorted(deployed.models.items()) if of is None or ref in refs]
-        )
+        refs = {ref for name, one in deployed.applications.items() if call.caller.sees(name) for ref in one.refs}
+        return json_response([_public(one) for ref, one in sorted(deployed.models.items()) if sees_all or ref in refs])
 
 
 def _check_json(call: HttpCall) -> None:

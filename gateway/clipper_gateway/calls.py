@@ -39,13 +39,7 @@ GRACE_S = 1.0
 
 
 class Calls:
-    """All calls of one gateway.
-
-    Attributes:
-        waiting: Calls without an answer.
-        none_waits: Whether there are none.
-        answered: The last output for a row, by application.
-    """
+    """All calls of one gateway: how many are `waiting` for an answer, and the last output `answered` for a row."""
 
     def __init__(self, pipeline: Pipeline, shares: Shares, *, most_waiting: int, timeout_s: float) -> None:
         self.pipeline, self.applications, self.shares = pipeline, pipeline.deployed, shares
@@ -108,7 +102,8 @@ class Calls:
         self.admit(query.application, call.caller)
         is_late = None
         self._admission.begin(query.application, holder := call.caller.holder)
-        self._count(1)
+        self.waiting += 1
+        self.none_waits.clear()
         key = (query.context or query.query_id or "").encode() if repeated else None
         wait_s = self._wait_s(call, query, manifest)
         try:
@@ -119,7 +114,9 @@ class Calls:
             self._admission.end(
                 query.application, holder, is_late=is_late, objective_s=objective_s, now_s=time.monotonic()
             )
-            self._count(-1)
+            self.waiting -= 1
+            if not self.waiting:
+                self.none_waits.set()
         if repeated:
             await self._compare(query, asked.prediction, asked.record.partition, asked.sent)
         return asked.prediction
@@ -128,13 +125,6 @@ class Calls:
         objectives_ms = [ms for ms in (manifest.objective_ms, query.deadline_ms) if ms is not None]
         wait_s = min(objectives_ms) / 1000 + GRACE_S if objectives_ms else self._timeout_s
         return wait_s if call.timeout_s is None else min(wait_s, call.timeout_s)
-
-    def _count(self, change: int) -> None:
-        self.waiting += change
-        if self.waiting:
-            self.none_waits.clear()
-        else:
-            self.none_waits.set()
 
     # --- repeats ----------------------------------------------------------------------------------------------------
     async def _repeatable(self, call: ServedCall, query: Query, manifest: ApplicationManifest) -> Prediction:

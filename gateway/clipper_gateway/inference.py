@@ -4,7 +4,7 @@ Source: Open Inference Protocol, "Inference Request JSON Object" and "Parameters
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,24 +23,22 @@ QUERY_SHARE = 0.9
 """Of the time that a client leaves, for the query; the rest is for its answer's way back."""
 
 
-class QueryParameters(msgspec.Struct):
-    """The parameters of a request that this gateway knows; others are ignored."""
+class PredictBody(Query, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A question to the application that the path names; the parameters of the protocol have these names too."""
 
-    context: str | None = None
-    """Whose weights to use."""
-    deadline_ms: float | None = None
-    """Answer within so many milliseconds."""
-    query_id: str | None = None
-    """The query's id, as the idempotency key: a request that is sent again under its id has the same answer."""
-    models: str | list[str] | None = None
-    """Models to ask, as a list or separated by commas."""
-    features: str | list[float] | None = None
-    """Numbers that a policy chooses by, as a list or as the text of a JSON list: gRPC has no lists here."""
-    strict: bool | None = None
-    """Whether a default output counts as a failure (503)."""
+    application: str = ""
+    """Stands in the path alone."""
+    strict: bool = False
+    """Whether a default output is an error (503, with the reason) instead of an answer."""
 
 
-_FEATURES = msgspec.json.Decoder(list[float])
+PARAMETERS = ("context", "deadline_ms", "query_id", "models", "features", "strict")
+"""Of a request, that this gateway knows; others are ignored."""
+_LISTS: Mapping[str, Callable[[str], list[Any]]] = {
+    "models": lambda text: [name for part in text.split(",") if (name := part.strip())],
+    "features": msgspec.json.Decoder(list[float]).decode,
+}
+"""How they are written as text: parameters of gRPC are no lists."""
 _EXPECTED = "context, query_id, models: text; deadline_ms: a number; features: a list of numbers; strict: true or false"
 
 
@@ -101,29 +99,22 @@ def query_of(
     application: str, rows: Sequence[Any], parameters: Mapping[str, Any], idempotency_key: str | None = None
 ) -> tuple[Query, bool]:
     """Return the query of a V2 request, and whether it is strict; bounds are those of `check_query`, in the call."""
+    given = {name: parameters[name] for name in PARAMETERS if parameters.get(name) is not None}
     try:
-        given = msgspec.convert(parameters, QueryParameters)
-        features = _FEATURES.decode(given.features) if isinstance(given.features, str) else given.features
+        for name, read in _LISTS.items():
+            if isinstance(text := given.get(name), str):
+                given[name] = read(text)
+        query = msgspec.convert(given, PredictBody)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise Refusal(
-            400, f"the parameters {shown(dict(parameters))} cannot be used ({error}): give {_EXPECTED}"
-        ) from error
-    models = given.models
-    if isinstance(models, str):
-        models = [name for part in models.split(",") if (name := part.strip())]
-    query = Query(
-        application=application,
-        query_id=own_id(idempotency_key, given.query_id),
-        context=given.context,
-        deadline_ms=given.deadline_ms,
-        models=models,
-        features=features,
-    )
+        what = f"the parameters {shown(dict(parameters))} cannot be used ({error})"
+        raise Refusal(400, f"{what}: give {_EXPECTED}") from error
+    query.application, query.query_id = application, own_id(idempotency_key, query.query_id)
+    is_strict, query.strict = query.strict, False  # which is not written
     if len(rows) == 1:
         query.input = rows[0]
     else:
         query.inputs = list(rows)
-    return query, bool(given.strict)
+    return query, is_strict
 
 
 def own_id(in_header: str | None, in_body: str | None) -> str | None:

@@ -133,21 +133,18 @@ class GrpcServer:
             await self._server.stop(grace_s)
 
     def _handlers(self) -> list[Any]:
+        of, checked = self._handler, health.HealthCheckRequest
         of_inference = {
-            "ModelInfer": self._handler("ModelInfer", oip.ModelInferRequest, self._infer),
-            "ModelMetadata": self._handler("ModelMetadata", oip.ModelMetadataRequest, self._model_metadata),
-            "ModelReady": self._handler("ModelReady", oip.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": self._handler("ServerMetadata", oip.ServerMetadataRequest, self._server_metadata),
-            "ServerLive": self._handler("ServerLive", oip.ServerLiveRequest, self._live, public=True),
-            "ServerReady": self._handler("ServerReady", oip.ServerReadyRequest, self._ready, public=True),
+            "ModelInfer": of("ModelInfer", oip.ModelInferRequest, self._infer),
+            "ModelMetadata": of("ModelMetadata", oip.ModelMetadataRequest, self._model_metadata),
+            "ModelReady": of("ModelReady", oip.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": of("ServerMetadata", oip.ServerMetadataRequest, self._server_metadata),
+            "ServerLive": of("ServerLive", oip.ServerLiveRequest, self._live, public=True),
+            "ServerReady": of("ServerReady", oip.ServerReadyRequest, self._ready, public=True),
         }
-        of_health = {
-            "Check": self._handler("Check", health.HealthCheckRequest, self._check, public=True),
-            "Watch": self._handler("Watch", health.HealthCheckRequest, self._watch, public=True),
-        }
-        reflected = {
-            "ServerReflectionInfo": self._handler("Reflect", ServerReflectionRequest, self._reflect, public=True)
-        }
+        watched = {"Check": self._check, "Watch": self._watch}
+        of_health = {name: of(name, checked, method, public=True) for name, method in watched.items()}
+        reflected = {"ServerReflectionInfo": of("Reflect", ServerReflectionRequest, self._reflect, public=True)}
         services = {SERVICE: of_inference, HEALTH_SERVICE: of_health, **dict.fromkeys(REFLECTION_SERVICES, reflected)}
         return [grpc.method_handlers_generic_handler(*service) for service in services.items()]
 

@@ -157,7 +157,6 @@ def _from_base64(name: str, data: list[Any]) -> list[bytes]:
 
 
 def _is_binary(request: InferenceRequest) -> bool:
-    """Whether the output is wanted as binary."""
     wanted = (request.parameters or {}).get("binary_data_output", False)
     check_outputs(output.name for output in request.outputs or ())
     for output in reversed(request.outputs or []):

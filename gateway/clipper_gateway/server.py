@@ -228,7 +228,6 @@ async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics
 
 
 def _listener(section: GatewaySection) -> socket.socket:
-    """Return the socket of HTTP, bound."""
     family = socket.AF_INET6 if ":" in section.address else socket.AF_INET
     try:
         return socket.create_server((section.address, section.port), family=family, backlog=BACKLOG)

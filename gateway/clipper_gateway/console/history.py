@@ -60,14 +60,7 @@ _SELECT = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationSeries:
-    """Figures of one application over time, one a step; None where nothing is known.
-
-    Attributes:
-        step_s: Seconds from one time to the next.
-        times_s: Beginnings of the steps, seconds since the epoch.
-        values: Of the application, by name.
-        versions: Of each version, by name.
-    """
+    """Figures of one application over time, by name, one for each beginning of a step; None where nothing is known."""
 
     step_s: int
     times_s: list[int] = field(default_factory=list)

@@ -24,7 +24,7 @@ from clipper_gateway.errors import Refusal
 from clipper_gateway.rest import HttpCall
 from clipper_stream.errors import shown
 from clipper_topics.change import Change
-from clipper_topics.manifests import ApplicationManifest, Trial
+from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import REASONS
 
 APPLICATIONS, MODELS, CHANGES = 200, 100, 50
@@ -104,7 +104,7 @@ def models(view: LiveView, call: HttpCall) -> Page:
         for version in each.versions:
             if version.stage != "retired":
                 uses[version.model].append((each.name, version))
-    seen = [one for one in view.models().values() if sees_all or one.ref in uses]
+    seen = [one for one in view.status().models.values() if sees_all or one.ref in uses]
     found = sorted((one for one in seen if part in one.ref.lower()), key=attrgetter("retired", "ref"))
     sheet = sheet_of(found, call, MODELS)
     chosen = next((one for one in seen if one.ref == call.text("model")), None)
@@ -166,28 +166,21 @@ def trial(view: LiveView, call: HttpCall) -> Page:
     manifest, status = _application(view, name)
     on_trial = next((one for one in manifest.trials if one.model == ref), None)
     decided = [one for one in view.facts.changes_of(name) if one.model == ref]
+    manifests = (one.after for one in decided if isinstance(one.after, ApplicationManifest))
+    stations = (one for each in manifests for one in each.trials if one.model == ref)
     if on_trial is None and not decided:
         raise Refusal(404, f"version {shown(ref)} was never on trial for {shown(name)}: see the application")
     data = {
         "name": name,
         "ref": ref,
         "trial": on_trial,
-        "had": {
-            0 if one.stage == "shadow" else one.share
-            for change in decided
-            for one in _trials(change)
-            if one.model == ref
-        },
+        "had": {0 if one.stage == "shadow" else one.share for one in stations},
         "rule": manifest.rollout,
         "version": next((one for one in status.versions if one.model == ref), None),
         "decided": decided[:CHANGES],
         "marks": _marks(view, name),
     }
     return _page(view, call, "trial.html", f"Trial of {ref} for {name}", **data)
-
-
-def _trials(change: Change) -> Iterable[Trial]:
-    return change.after.trials if isinstance(change.after, ApplicationManifest) else ()
 
 
 def _application(view: LiveView, name: str) -> tuple[ApplicationManifest, ApplicationStatus]:
