@@ -20,7 +20,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clipper_gateway.access import Access
 from clipper_gateway.callers import ANYBODY, Caller
@@ -77,64 +77,53 @@ def json_response(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
-class Endpoints:
-    """Makes the routes of one gateway."""
-
-    def __init__(
-        self,
-        access: Access,
-        log: RequestLog,
-        max_body_bytes: int,
-        origins: frozenset[str] = frozenset(),
-        *,
-        identify: Identify | None = None,
-        refuse: Refuse | None = None,
-        headers: Sequence[tuple[bytes, bytes]] = (),
-        spans: ServerSpans = UNTRACED,
-    ) -> None:
-        self.access, self.log, self.max_body_bytes, self.origins = access, log, max_body_bytes, origins
-        self.spans = spans
-        self.identify, self.refuse, self.headers = identify or access.identify, refuse or _problem, headers
-
-    def route(
-        self, path: str, handler: Handler, *, method: str = "POST", public: bool = False, admit: Admit | None = None
-    ) -> Route:
-        """Return a route."""
-        # a route of no method fits only in part, so that every other one that fits goes before
-        methods = [*METHODS[method]] or ["-"]
-        return _EndpointRoute(path, _Endpoint(self, path, handler, method, public, admit), methods=methods)
-
-    def unknown(self) -> "_Endpoint":
-        """Return what answers a request for which there is no route."""
-        return _Endpoint(self, "unknown", _no_path, "", public=True, admit=None)
-
-
 def _problem(refusal: Refusal, _: ServedCall) -> Response:
     return Response(refusal.body(), refusal.status, refusal.headers, "application/problem+json")
-
-
-class _EndpointRoute(Route):
-    """A route whose endpoint refuses other methods, so that this is logged as everything else is."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
 
 
 async def _no_path(_: HttpCall) -> Response:
     raise Refusal(404, "there is no such path: /openapi.json lists them")
 
 
-class _Endpoint:
-    """The ASGI application of one route."""
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Makes the routes of a gateway, or of its console, from what these share; access identifies, if nothing else."""
+
+    access: Access
+    log: RequestLog
+    max_body_bytes: int
+    origins: frozenset[str] = frozenset()
+    identify: Identify | None = None
+    refuse: Refuse = _problem
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    spans: ServerSpans = UNTRACED
+
+    def route(
+        self, path: str, handler: Handler, *, method: str = "POST", public: bool = False, admit: Admit | None = None
+    ) -> Route:
+        """Return a route."""
+        return _Endpoint(self, path, handler, method, public, admit)
+
+    def unknown(self) -> ASGIApp:
+        """Return what answers a request for which there is no route."""
+        return _Endpoint(self, "unknown", _no_path, "", public=True, admit=None).handle
+
+
+class _Endpoint(Route):
+    """A route that refuses other methods itself, so that this is logged as everything else is."""
 
     def __init__(
         self, of: Endpoints, path: str, handler: Handler, method: str, public: bool, admit: Admit | None
     ) -> None:
+        # a route of no method fits only in part, so that every other one that fits goes before
+        super().__init__(f"/{path.removeprefix('/')}", handler, methods=[*METHODS[method]] or ["-"])
         self._of, self._path, self._handler = of, path, handler
         self._method, self._public, self._admit = method, public, admit
-        self._spans = of.spans if method == "POST" and not public else UNTRACED
+        self._identify, self._spans = of.identify or of.access.identify, UNTRACED
+        if method == "POST" and not public:
+            self._spans = of.spans
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         headers = dict(fields)
         path: dict[str, str] = scope.get("path_params", {})
@@ -175,7 +164,7 @@ class _Endpoint:
             _check_host(headers.get("host", ""))
         if (origin := headers.get("origin")) is not None and origin not in self._of.origins:
             _check_origin(origin, scope["scheme"], headers.get("host", ""), is_open=self._of.access.is_open)
-        call.caller = replace(ANYBODY, address=call.peer) if self._public else await self._of.identify(call)
+        call.caller = replace(ANYBODY, address=call.peer) if self._public else await self._identify(call)
         about = {
             "http.request.method": call.method,
             "http.route": self._path,

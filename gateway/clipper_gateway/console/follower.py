@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from aiokafka.errors import KafkaError
@@ -225,12 +224,10 @@ class LiveView:
         self._ticked = asyncio.Event()
 
     async def _keep(self) -> None:
-        tick = 0
-        with suppress(Refusal):  # an error would take the place of the cancellation that ends the group
-            while True:
-                tick = await self.next_tick(tick)
-                if self.is_read and not self.stale_reason:
-                    await self.keep(int(self._clock()))
+        while not self._is_ending:
+            await self._ticked.wait()
+            if self.is_read and not self.stale_reason:
+                await self.keep(int(self._clock()))
 
     async def keep(self, now_s: int) -> None:
         """Look at the applications whose turn it is, and keep a point of each in every step of the history."""

@@ -127,23 +127,26 @@ class Console:
     async def _page(self, path: str, call: HttpCall) -> Response:
         call.caller.require("read", call.path.get("name"))
         page = await self._pages.builders[path](call)
-        return self._html(call, page.template, page.status, path=f"/console{path}", title=page.title, **page.data)
+        data = {"path": f"/console{path}", "title": page.title, **page.data}
+        return self._html(call, page.template, data, page.status)
 
-    def _html(self, call: ServedCall, template: str, status: int = 200, **data: Any) -> Response:
-        caller = call.caller
-        about: dict[str, Any] = {
-            "caller": caller if caller.name else None,
+    def _html(self, call: ServedCall, template: str, data: Mapping[str, Any], status: int = 200) -> Response:
+        about = {
+            "caller": call.caller if call.caller.name else None,
+            "can_operate": "operate" in call.caller.rights,
             "csrf": self._sessions.csrf_of(call.headers),
+            "is_open": self._sessions.is_open,
+            "is_part": "hx-request" in call.headers,
+            "status": status,
+            **data,
         }
-        about |= {"is_open": self._sessions.is_open, "can_operate": "operate" in caller.rights, "status": status}
-        about["is_part"] = "hx-request" in call.headers
-        return Response(self._renderer.render(template, **about | data), status, NOT_KEPT, "text/html")
+        return Response(self._renderer.render(template, **about), status, NOT_KEPT, "text/html")
 
     def _refused(self, refusal: Refusal, call: ServedCall) -> Response:
         whole = "login.html" if refusal.status == HTTPStatus.UNAUTHORIZED else "error.html"
         template = "actions/failed.html" if "hx-request" in call.headers else whole
-        phrase = HTTPStatus(refusal.status).phrase
-        response = self._html(call, template, refusal.status, phrase=phrase, message=str(refusal))
+        data = {"phrase": HTTPStatus(refusal.status).phrase, "message": str(refusal)}
+        response = self._html(call, template, data, refusal.status)
         response.headers.update(refusal.headers)
         if whole == "login.html" and call.headers.get("sec-fetch-site") == "cross-site":
             response.headers["refresh"] = "0"  # behind another site's link a browser keeps the cookie back, once
@@ -198,7 +201,7 @@ class Console:
         if self._sessions.is_open:
             return RedirectResponse("/console", 303)
         if not call.body:
-            return self._html(call, "login.html")
+            return self._html(call, "login.html", {})
         cookie = await self._sessions.sign_in(call, self._asked(call, is_own=False).get("key", NO_FIELD)[-1])
         asked = REFERRED.fullmatch(call.headers.get("referer", ""))  # the page that could not be seen
         return RedirectResponse(asked["page"] if asked else "/console", 303, {"set-cookie": cookie})
@@ -241,7 +244,7 @@ class Console:
 
     def _dialog(self, call: HttpCall, template: str, status: int = 200, **data: Any) -> Response:
         whole = template if "hx-request" in call.headers else "actions/page.html"
-        return self._html(call, whole, status, part=template, **data)
+        return self._html(call, whole, {"part": template, **data}, status)
 
 
 async def run_again(run: Callable[[], Awaitable[None]], again_s: float = AGAIN_S) -> None:
