@@ -7,16 +7,17 @@ import json
 import re
 import sys
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, Accepted
-from clipper_gateway.endpoints import ENDPOINTS
+from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, Accepted, OwnApi
+from clipper_gateway.endpoints import routes_of
 from clipper_gateway.errors import STATUSES
 from clipper_gateway.inference import PARAMETERS, PredictBody
-from clipper_gateway.oip_rest import InferenceRequest, InputTensor, RequestedOutput
+from clipper_gateway.oip_rest import InferenceEndpoints, InferenceRequest, InputTensor, RequestedOutput
 from clipper_gateway.served_call import TRACEPARENT
 from clipper_stream.http.query_status import QueryStatus
 from clipper_topics.feedback import Feedback
@@ -229,7 +230,14 @@ DESCRIPTIONS = (
     Description("/readyz", "ready", *_SERVES),
 )  # fmt: skip
 
-SERVED = {one.path: one for one in ENDPOINTS}
+
+def _served(path: str, _: object, *, public: bool = False, **__: object) -> tuple[str, bool]:
+    return path, public
+
+
+_NOTHING: Any = SimpleNamespace(route=_served), OwnApi, InferenceEndpoints, None
+SERVED: dict[str, bool] = dict(routes_of(*_NOTHING)[:-1])  # type: ignore[arg-type]
+"""Whether anybody may ask, by path."""
 PATHS = {one.path.replace(":text}", "}"): one for one in DESCRIPTIONS}
 
 
@@ -262,7 +270,7 @@ def document() -> Json:
 
 
 def _described(path: str, of: Description) -> Json:
-    is_public = SERVED[of.path].is_public
+    is_public = SERVED[of.path]
     statuses = {*ALL, *of.refusals, *(WITH_BODY if of.body else ()), *(() if is_public else WITH_CREDENTIALS)}
     responses: Json = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
     for status, content in of.answers.items():

@@ -101,7 +101,7 @@ class Gateway:
         )
         return Router(
             [
-                *routes_of(self.own, self.inference, endpoints, self.calls.admit),
+                *routes_of(endpoints, self.own, self.inference, self.calls.admit),
                 *(self.console.routes() if self.console else ()),
             ],
             redirect_slashes=False,

@@ -142,7 +142,7 @@ class HttpWire:
         endpoints = Endpoints(StubAccess(), KeptLog(), max_body_bytes)
         self.calls.pipeline = self.calls.pipeline or SimpleNamespace(probed=lambda: self.reasons)
         own, inference = OwnApi(self.calls, 60.0), InferenceEndpoints(self.calls)
-        self.client = browser_of(Starlette(routes=routes_of(own, inference, endpoints, self.calls.admit)))
+        self.client = browser_of(Starlette(routes=routes_of(endpoints, own, inference, self.calls.admit)))
 
     async def __aenter__(self):
         return self
