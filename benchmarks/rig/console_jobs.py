@@ -204,7 +204,7 @@ async def _follow(bootstrap: str, prefix: str, partitions: int, folder: Path, se
 async def _page(view: LiveView) -> None:
     """The next second, in which every page asks for what it shows: the overview, the models, and applications."""
     await view.next_tick(view.tick)
-    _ = view.applications(), view.problems(), view.models()
+    _ = view.applications(), view.problems(), view.status().models
     for number in range(len(PAGES) - 2):
         view.application(f"app-{number}")
 
@@ -242,7 +242,7 @@ async def _keep(
         _, key, value = totals(second % applications, versions)
         view.facts.totals(key, value)
         view.look()
-        _ = view.applications(), view.problems(), view.models()
+        _ = view.applications(), view.problems(), view.status().models
         await view.keep(int(now[0]))
         if second % 10 == 0:
             largest_mib = max(largest_mib, _size_mib(folder))

@@ -78,36 +78,26 @@ class Gateway:
         self.log = RequestLog(metrics, self.pipeline.deployed.applications)
         lost = metrics.counter("clipper_spans_lost_total")
         self.spans = ServerSpans(start_tracer("gateway", settings.instance, lost))
-        self.own, self.inference = OwnApi(self.calls, settings.horizon_s), InferenceEndpoints(self.calls)
-        self.headers = [HSTS] if section.tls_certfile else []
-        self.console = (
-            Console(settings, self.access, self.pipeline, self.log, self.headers) if section.console else None
-        )
-        if self.console is not None:
-            metrics.watch_disk(settings.data_dir)
-        self.app = self._app()
-
-    def _app(self) -> Router:
-        origins = frozenset(self.section.cors_origins)
+        headers, origins = [HSTS] if section.tls_certfile else [], section.cors_origins
         endpoints = Endpoints(
-            self.access, self.log, self.section.max_body_bytes, origins, spans=self.spans, headers=self.headers
+            self.access, self.log, section.max_body_bytes, frozenset(origins), headers=headers, spans=self.spans
         )
+        own, v2 = OwnApi(self.calls, settings.horizon_s), InferenceEndpoints(self.calls)
+        routes = routes_of(endpoints, own, v2, self.calls.admit)
+        self.console: Console | None = None
+        if section.console:
+            self.console = Console(settings, self.access, self.pipeline, self.log, headers)
+            routes += self.console.routes()
+            metrics.watch_disk(settings.data_dir)
         cors = Middleware(
             CORSMiddleware,
-            allow_origins=self.section.cors_origins,
+            allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type", "idempotency-key", "traceparent", "x-api-key"],
             expose_headers=["retry-after", "x-request-id"],
         )
-        return Router(
-            [
-                *routes_of(endpoints, self.own, self.inference, self.calls.admit),
-                *(self.console.routes() if self.console else ()),
-            ],
-            redirect_slashes=False,
-            default=endpoints.unknown(),
-            middleware=[cors] if self.section.cors_origins else [],
-        )
+        middleware, unknown = [cors] if origins else [], endpoints.unknown()
+        self.app = Router(routes, redirect_slashes=False, default=unknown, middleware=middleware)
 
     async def serve(self, listener: socket.socket, ready: "asyncio.Future[int]", ending: asyncio.Event) -> None:
         """Serve until `ending`; `ready` gets the port of gRPC once both ports answer."""

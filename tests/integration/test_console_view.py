@@ -56,7 +56,7 @@ async def test_the_view_shows_the_records_and_its_history_outlives_it(
         await shows(view, lambda: view.applications()[0].queries == 10)
         assert (view.applications()[0].defaults, view.applications()[0].feedback) == ({"late": 1}, 5)
         assert view.stale_reason == ""
-        assert view.models()["svm:1"].hosts == 1
+        assert view.status().models["svm:1"].hosts == 1
         assert "host h2 of model rf:2 failed: no module named shop" in "\n".join(map(str, view.problems()))
         await shows(view, lambda: is_kept(view, began_s))
     async with followed(kafka, catalogue, folder) as view:
