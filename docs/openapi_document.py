@@ -306,7 +306,7 @@ def _ref(name: str) -> Json:
 
 def _schemas() -> Json:
     own = [one for one in globals().values() if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-    bodies = (PredictBody, Accepted, InputTensor, RequestedOutput, InferenceRequest, *own)
+    bodies: list[type[msgspec.Struct]] = [PredictBody, Accepted, InputTensor, RequestedOutput, InferenceRequest, *own]
     found = components([Feedback, QueryStatus, *bodies, ApplicationManifest, Query], _ref("{name}")["$ref"])
     asked = found.pop("Query")
     said = asked["properties"] | {"strict": found["PredictBody"]["properties"]["strict"]}

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import msgspec
 import numpy as np
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -27,6 +28,7 @@ from clipper_gateway.oip_rest import HEADER_LENGTH, InferenceEndpoints
 from clipper_gateway.rest import Endpoints
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
+from clipper_topics.query import Query
 
 MANIFESTS = {
     "digits": ApplicationManifest(name="digits", revision=3, models=["svm:1"], input=InputSpec(shape=[2])),
@@ -68,7 +70,9 @@ class StubCalls:
 
     @property
     def query(self):
-        return self.asked[-1][0]
+        """The one asked last, as its record has it."""
+        fields = msgspec.structs.asdict(self.asked[-1][0])
+        return Query(**{name: value for name, value in fields.items() if name != "strict"})
 
     def admit(self, application, caller):
         if application == "full":
