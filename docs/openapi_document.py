@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Meta
 
 from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, Accepted, OwnApi
-from clipper_gateway.endpoints import routes_of
 from clipper_gateway.errors import STATUSES
 from clipper_gateway.inference import PARAMETERS, PredictBody
 from clipper_gateway.oip_rest import InferenceEndpoints, InferenceRequest, InputTensor, RequestedOutput
 from clipper_gateway.served_call import TRACEPARENT
+from clipper_gateway.server import routes_of
 from clipper_stream.http.query_status import QueryStatus
 from clipper_topics.feedback import Feedback
 from clipper_topics.json_schema import components

@@ -13,13 +13,15 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 import uvloop
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Router
+from starlette.responses import Response
+from starlette.routing import Route, Router
 
 from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
@@ -35,13 +37,12 @@ from clipper_gateway.api import OwnApi
 from clipper_gateway.callers import MOST_CONNECTIONS
 from clipper_gateway.calls import Calls
 from clipper_gateway.console.routes import Console
-from clipper_gateway.endpoints import routes_of
 from clipper_gateway.http_protocol import UVICORN, BoundedHttpProtocol
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import InferenceEndpoints
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RequestLog
-from clipper_gateway.rest import Endpoints
+from clipper_gateway.rest import Admit, Endpoints
 from clipper_gateway.server_spans import ServerSpans
 from clipper_stream.errors import InvalidSetting
 
@@ -52,6 +53,9 @@ IDLE_S = 75
 BACKLOG = 2_048
 RELOAD_S = 10.0
 HSTS = b"strict-transport-security", b"max-age=31536000"
+
+DOCUMENT = Path(__file__).with_name("openapi.json")
+_MODEL, _VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 
 
 class _Server(uvicorn.Server):
@@ -159,6 +163,32 @@ class Gateway:
             if self.access.keys is not None:
                 self.access.keys.note_uses()
             self.log.flush()
+
+
+def routes_of(endpoints: Endpoints, own: OwnApi, v2: InferenceEndpoints, admit: Admit) -> list[Route]:
+    """Return the routes, the most frequent ones first, as they are tried in order; anybody may read the document."""
+    of, headers = endpoints.route, {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
+    document = Response(DOCUMENT.read_bytes(), headers=headers, media_type="application/json")
+    return [
+        of("/v1/applications/{name}/predict", own.predict, admit=admit),
+        of("/v1/feedback", own.feedback),
+        of("/v1/queries/{query_id:text}", own.query, method="GET"),
+        of("/v1/applications", own.applications, method="GET"),
+        of("/v1/models", own.models, method="GET"),
+        of(f"{_MODEL}/infer", v2.infer, admit=admit),
+        of(f"{_VERSION}/infer", v2.infer, admit=admit),
+        of("/v2/health/live", own.live, method="GET", public=True),
+        of("/v2/health/ready", own.ready, method="GET", public=True),
+        of(f"{_MODEL}/ready", v2.model_ready, method="GET"),
+        of(f"{_VERSION}/ready", v2.model_ready, method="GET"),
+        of(_MODEL, v2.model, method="GET"),
+        of(_VERSION, v2.model, method="GET"),
+        of("/v2", v2.server, method="GET"),
+        of("/v2/", v2.server, method="GET"),  # as the protocol's own document has it
+        of("/livez", own.live, method="GET", public=True),
+        of("/readyz", own.ready, method="GET", public=True),
+        Route("/openapi.json", document, methods=["GET"]),
+    ]
 
 
 async def _renew(context: ssl.SSLContext, certfile: str, keyfile: str) -> None:

@@ -21,11 +21,11 @@ from unit.gateway.rig import KeptLog, StubAccess, browser_of
 
 from clipper_gateway.api import OwnApi
 from clipper_gateway.callers import Shares
-from clipper_gateway.endpoints import routes_of
 from clipper_gateway.errors import Refusal
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import HEADER_LENGTH, InferenceEndpoints
 from clipper_gateway.rest import Endpoints
+from clipper_gateway.server import routes_of
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query import Query
