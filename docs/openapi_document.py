@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Meta
 
 from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, Accepted, OwnApi
+from clipper_gateway.calls import PredictBody
 from clipper_gateway.errors import STATUSES
-from clipper_gateway.inference import PARAMETERS, PredictBody
+from clipper_gateway.inference import PARAMETERS
 from clipper_gateway.oip_rest import InferenceEndpoints, InferenceRequest, InputTensor, RequestedOutput
 from clipper_gateway.served_call import TRACEPARENT
 from clipper_gateway.server import routes_of

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from clipper_gateway.callers import Caller
-from clipper_gateway.calls import Calls
+from clipper_gateway.calls import Calls, PredictBody
 from clipper_gateway.errors import Refusal
-from clipper_gateway.inference import PredictBody, own_id
+from clipper_gateway.inference import own_id
 from clipper_gateway.rest import HttpCall, json_response
 from clipper_stream.errors import shown
 from clipper_stream.http.query_status import FeedbackReport, QueryStatus
@@ -108,8 +108,7 @@ class OwnApi:
             call.application,
             own_id(call.headers.get("idempotency-key"), query.query_id),
         )
-        is_strict, query.strict = query.strict, False  # which is not written
-        prediction = await self._calls.predict(call, query, is_strict=is_strict)
+        prediction = await self._calls.predict(call, query)
         return Response(_encode(prediction), media_type="application/json")
 
     async def feedback(self, call: HttpCall) -> Response:

@@ -38,6 +38,15 @@ GRACE_S = 1.0
 """Beyond its deadline a query is answered by a default; so long that answer may take."""
 
 
+class PredictBody(Query, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A question to the application that the path names; the parameters of the protocol have these names too."""
+
+    application: str = ""
+    """Stands in the path alone."""
+    strict: bool = False
+    """Whether a default output is an error (503, with the reason) instead of an answer."""
+
+
 class Calls:
     """All calls of one gateway: how many are `waiting` for an answer, and the last output `answered` for a row."""
 
@@ -58,11 +67,12 @@ class Calls:
             text = f"too many calls of application {shown(application)} wait already: come again in {wait_s:.1f} s"
             raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
 
-    async def predict(self, call: ServedCall, query: Query, *, is_strict: bool = False) -> Prediction:
-        """Return the answer; a strict caller takes no default output for one."""
+    async def predict(self, call: ServedCall, query: PredictBody) -> Prediction:
+        """Return the answer."""
         call.caller.require("predict", query.application)
         manifest = self.applications.manifest(query.application)
         self.shares.spend(call.caller, len(query.inputs or ()) - 1, least=0.0)
+        is_strict, query.strict = query.strict, False  # which is not written
         ask = self._asked if query.query_id is None else self._repeatable
         prediction = await ask(call, query, manifest)
         if not prediction.default:

@@ -10,28 +10,16 @@ from typing import Any
 import msgspec
 
 from clipper_gateway.callers import Caller
-from clipper_gateway.calls import Calls
+from clipper_gateway.calls import Calls, PredictBody
 from clipper_gateway.errors import Refusal
 from clipper_gateway.served_call import ServedCall
 from clipper_gateway.tensors import OUTPUT, Tensor, input_metadata, output_metadata, output_tensor, rows_of
 from clipper_stream.errors import shown
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import Prediction
-from clipper_topics.query import Query
 
 QUERY_SHARE = 0.9
 """Of the time that a client leaves, for the query; the rest is for its answer's way back."""
-
-
-class PredictBody(Query, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A question to the application that the path names; the parameters of the protocol have these names too."""
-
-    application: str = ""
-    """Stands in the path alone."""
-    strict: bool = False
-    """Whether a default output is an error (503, with the reason) instead of an answer."""
-
-
 PARAMETERS = ("context", "deadline_ms", "query_id", "models", "features", "strict")
 """Of a request, that this gateway knows; others are ignored."""
 _LISTS: Mapping[str, Callable[[str], list[Any]]] = {
@@ -80,10 +68,10 @@ class Inference:
         Returns the parameters of the response, in values that gRPC has too, and the outputs as a tensor.
         """
         own = call.headers.get("idempotency-key")
-        query, is_strict = query_of(manifest.name, rows_of(tensor, manifest.input), parameters, own)
+        query = query_of(manifest.name, rows_of(tensor, manifest.input), parameters, own)
         if call.timeout_s is not None and query.deadline_ms is None:
             query.deadline_ms = max(1.0, call.timeout_s * 1000 * QUERY_SHARE)
-        prediction = await self._calls.predict(call, query, is_strict=is_strict)
+        prediction = await self._calls.predict(call, query)
         several = prediction.outputs
         outputs = [prediction.output] if isinstance(several, msgspec.UnsetType) else several
         return response_parameters(prediction), output_tensor(OUTPUT, outputs)
@@ -97,8 +85,8 @@ def check_outputs(names: Iterable[str]) -> None:
 
 def query_of(
     application: str, rows: Sequence[Any], parameters: Mapping[str, Any], idempotency_key: str | None = None
-) -> tuple[Query, bool]:
-    """Return the query of a V2 request, and whether it is strict; bounds are those of `check_query`, in the call."""
+) -> PredictBody:
+    """Return the query of a V2 request; bounds are those of `check_query`, in the call."""
     given = {name: parameters[name] for name in PARAMETERS if parameters.get(name) is not None}
     try:
         for name, read in _LISTS.items():
@@ -109,12 +97,11 @@ def query_of(
         what = f"the parameters {shown(dict(parameters))} cannot be used ({error})"
         raise Refusal(400, f"{what}: give {_EXPECTED}") from error
     query.application, query.query_id = application, own_id(idempotency_key, query.query_id)
-    is_strict, query.strict = query.strict, False  # which is not written
     if len(rows) == 1:
         query.input = rows[0]
     else:
         query.inputs = list(rows)
-    return query, is_strict
+    return query
 
 
 def own_id(in_header: str | None, in_body: str | None) -> str | None:

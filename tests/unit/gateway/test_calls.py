@@ -5,7 +5,7 @@ import pytest
 from unit.gateway.rig import refused
 
 from clipper_gateway.callers import ANYBODY, Caller, Shares
-from clipper_gateway.calls import GRACE_S, Calls
+from clipper_gateway.calls import GRACE_S, Calls, PredictBody
 from clipper_gateway.served_call import ServedCall
 from clipper_stream.client.client import AskedQuery
 from clipper_stream.client.client_records import prepare_query
@@ -13,7 +13,6 @@ from clipper_topics.codec import JSON
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import Prediction
-from clipper_topics.query import Query
 
 DIGITS = ApplicationManifest(name="digits", models=["svm:1"], objective_ms=100)
 
@@ -63,15 +62,15 @@ def calls(pipeline):
 
 
 def query(row=7, **options):
-    return Query(application="digits", input=row, **options)
+    return PredictBody(application="digits", input=row, **options)
 
 
 ORDER = {"query_id": "order-7"}
 
 
-async def asked(calls, row=7, caller=ANYBODY, *, timeout_s=None, is_strict=False, **fields):
+async def asked(calls, row=7, caller=ANYBODY, *, timeout_s=None, **fields):
     call = ServedCall(caller=caller, timeout_s=timeout_s)
-    return (await calls.predict(call, query(row, **fields), is_strict=is_strict)).output
+    return (await calls.predict(call, query(row, **fields))).output
 
 
 async def waiting(pipeline, coroutine):
@@ -150,7 +149,7 @@ async def test_a_later_repeat_is_compared_with_the_first_query(calls, pipeline):
 async def test_a_strict_call_has_a_default_as_an_error(calls, pipeline, reason, status):
     pipeline.said = {"default": True, "reason": reason, "explanation": "nothing arrived"}
     assert (await calls.predict(ServedCall(caller=ANYBODY), query())).default
-    assert (await refused(asked(calls, is_strict=True), status, "nothing arrived")).reason == reason
+    assert (await refused(asked(calls, strict=True), status, "nothing arrived")).reason == reason
 
 
 async def test_feedback_of_a_limited_caller_names_its_application(calls, pipeline):

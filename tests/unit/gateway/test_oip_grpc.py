@@ -46,7 +46,7 @@ async def ended_by(call, code):
 async def test_trace_and_request_id_go_into_the_record_and_come_back(wire):
     sent = wire.inferred(ROW, metadata=(("traceparent", TRACE), ("x-request-id", "order-7")))
     await wire.called(sent)
-    _, call, _ = wire.calls.asked[0]
+    _, call = wire.calls.asked[0]
     assert call.record_headers == [("traceparent", TRACE.encode()), ("correlation-id", b"order-7")]
     assert dict(await sent.trailing_metadata())["x-request-id"] == "order-7"
     (method, application, status, _, caller, request_id, _) = wire.told
@@ -55,7 +55,7 @@ async def test_trace_and_request_id_go_into_the_record_and_come_back(wire):
 
 async def test_ids_of_another_form_are_left_out_and_replaced(wire):
     await wire.infer(ROW, **{"traceparent": "00-1-2-3", "x-request-id": "a" * 129})
-    _, call, _ = wire.calls.asked[0]
+    _, call = wire.calls.asked[0]
     made = wire.told[5]
     assert (call.record_headers, len(made)) == ([("correlation-id", made.encode())], 32)
 
@@ -312,5 +312,5 @@ async def test_tritons_client_reads_and_asks(wire):
     )
     said, _ = await process.communicate()
     assert json.loads(said) == [True, [[0.5, 1.0], [0.25, 2.0]], "schön", "StatusCode.NOT_FOUND"]
-    query, _, _ = wire.calls.asked[0]
+    query, _ = wire.calls.asked[0]
     assert (query.context, query.deadline_ms) == ("ada", 50)

@@ -14,7 +14,7 @@ from unit.gateway.rig import browser_of, settings_of
 import clipper_gateway
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_gateway import api
-from clipper_gateway.inference import PredictBody
+from clipper_gateway.calls import PredictBody
 from clipper_gateway.server import Gateway
 from clipper_topics.feedback import Feedback, check_feedback
 from clipper_topics.json_schema import components

@@ -78,9 +78,9 @@ class StubCalls:
         if application == "full":
             raise Refusal(429, "too many", retry_after_s=2.0)
 
-    async def predict(self, call, query, *, is_strict=False):
+    async def predict(self, call, query):
         call.caller.require("predict", query.application)
-        self.asked.append((query, call, is_strict))
+        self.asked.append((query, call))
         self.asked_once.set()
         try:
             await self.let.wait()
