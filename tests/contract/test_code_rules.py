@@ -48,7 +48,7 @@ clipper_stream 365 batching 540 caching 210 client 1215 combining 190 drift 280 
 clipper_agents 30 broker 700 cli 3500 control 1985 dead_letters 240 demo 570 examples 40 feedback 390 host 1300
                kafka 2640 observability 1215 replay 2460 rollout 1695 router 4290 settings 715 status 2665
                streaming 2410 supervisor 1700
-clipper_gateway 3605 console 1700
+clipper_gateway 3590 console 1700
 clipper_loadgen 1150
 """
 """Lines of each package and of the packages in it: whoever adds a capability says here what it costs."""

@@ -104,6 +104,19 @@ async def test_a_token_says_who_it_is_and_what_that_may_do(claims, applications,
     assert (caller.name, caller.applications, caller.rights) == (name, applications, rights)
 
 
+async def test_a_token_is_verified_once_at_a_sign_in():
+    tokens, verified = StubTokens(), []
+    claims = tokens.claims
+
+    def counted(token):
+        verified.append(token)
+        return claims(token)
+
+    tokens.claims = counted
+    holder = await Access(tokens=tokens).sign_in(TOKEN, "10.0.0.1")
+    assert (holder().name, verified) == ("ada of https://id.example.com", [TOKEN])
+
+
 def test_a_caller_may_do_what_its_rights_and_applications_allow():
     SHOP.require("predict")
     SHOP.require("predict", "digits")
