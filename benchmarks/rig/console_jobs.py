@@ -281,7 +281,7 @@ def _filled(
 
 def _known(history: SeriesHistory, now_s: float, span_s: int) -> float:
     """Share of the steps of a time of which there is a point."""
-    found = history.series("app-0", now_s - span_s, now_s).values.get("queries_per_s", [0.0])
+    found = history.series("app-0", now_s - span_s).values.get("queries_per_s", [0.0])
     return sum(one is not None for one in found) / len(found)
 
 

@@ -167,9 +167,8 @@ class Console:
     # --- what changes on pages ---------------------------------------------------------------------------------------
     async def _series(self, call: HttpCall) -> Response:
         call.caller.require("read", call.path["name"])
-        now_s = time.time()
-        since_s = now_s - 3600.0 * min(call.number("hours", 1), MOST_HOURS)
-        found = await asyncio.to_thread(self._history.series, call.path["name"], since_s, now_s)
+        since_s = time.time() - 3600.0 * min(call.number("hours", 1), MOST_HOURS)
+        found = await asyncio.to_thread(self._history.series, call.path["name"], since_s)
         return Response(msgspec.json.encode(found), 200, NOT_KEPT, "application/json")
 
     async def _stream(self, call: HttpCall) -> Response:

@@ -29,7 +29,7 @@ def view(fresh, clock):
 
 
 def rates(view, name):
-    found = view.history.series(name, NOW_S - 60, NOW_S).values.get("queries_per_s", [])
+    found = view.history.series(name, NOW_S - 60).values.get("queries_per_s", [])
     return [one for one in found if one is not None]
 
 
