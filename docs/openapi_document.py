@@ -7,17 +7,19 @@ import json
 import re
 import sys
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from clipper_gateway import http_messages
-from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S
-from clipper_gateway.endpoints import ENDPOINTS
+from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, Accepted, OwnApi
+from clipper_gateway.calls import PredictBody
 from clipper_gateway.errors import STATUSES
-from clipper_gateway.inference import QueryParameters
-from clipper_gateway.request_log import TRACEPARENT
+from clipper_gateway.inference import PARAMETERS
+from clipper_gateway.oip_rest import InferenceEndpoints, InferenceRequest, InputTensor, RequestedOutput
+from clipper_gateway.served_call import TRACEPARENT
+from clipper_gateway.server import routes_of
 from clipper_stream.http.query_status import QueryStatus
 from clipper_topics.feedback import Feedback
 from clipper_topics.json_schema import components
@@ -32,7 +34,13 @@ API_VERSION = "1.0.0"
 
 REFUSALS = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 ALL, WITH_CREDENTIALS, WITH_BODY = (400, 403, 431, 500), (401, 429, 503), (413, 415)
-CONTENT = {"Events": "text/event-stream", "Binary": "application/octet-stream", "Problem": "application/problem+json"}
+CONTENT = {"Binary": "application/octet-stream", "Problem": "application/problem+json"}
+OF_HTTP = {
+    "query_id": "An id of your own, as the header Idempotency-Key: the same request again has the same answer.",
+    "context": "Whose weights to use: a user, a device.",
+    "deadline_ms": "Answer within so many milliseconds; at most the application's objective counts.",
+}
+"""What fields of a query's record are to who asks over HTTP."""
 RESPONSE_HEADERS = {
     "X-Request-Id": ("", "The request's own id, or a new one; the gateway's log has it."),
     "Retry-After": ("429 503", "Seconds after which to try again."),
@@ -190,7 +198,7 @@ _INFER_OF = ("Idempotency-Key Inference-Header-Content-Length", "InferenceReques
 _SERVED = ("Say whether a model is served.", {200: "ModelReady", 503: "ModelReady Problem"}, (404,))
 _LIVES = ("Say that the gateway lives.", {200: "LiveReport"})
 _SERVES = ("Say whether the gateway serves.", {200: "ReadyReport", 503: "ReadyReport"})
-_FOUND = "Read a query's answer and the feedback about it, or wait for it. As events: one, `answer` or `unanswered`."
+_FOUND = "Read a query's answer and the feedback about it, or wait for it."
 
 DESCRIPTIONS = (
     Description(
@@ -203,7 +211,7 @@ DESCRIPTIONS = (
     ),
     Description(
         "/v1/queries/{query_id:text}", "query", _FOUND,
-        {200: "QueryStatus Events", 202: "QueryStatus"}, (404,), "application context wait_s",
+        {200: "QueryStatus", 202: "QueryStatus"}, (404,), "application context wait_s",
     ),
     Description(
         "/v1/applications", "applications", "List the applications.",
@@ -223,7 +231,14 @@ DESCRIPTIONS = (
     Description("/readyz", "ready", *_SERVES),
 )  # fmt: skip
 
-SERVED = {one.path: one for one in ENDPOINTS}
+
+def _served(path: str, _: object, *, public: bool = False, **__: object) -> tuple[str, bool]:
+    return path, public
+
+
+_NOTHING: Any = SimpleNamespace(route=_served), OwnApi, InferenceEndpoints, None
+SERVED: dict[str, bool] = dict(routes_of(*_NOTHING)[:-1])  # type: ignore[arg-type]
+"""Whether anybody may ask, by path."""
 PATHS = {one.path.replace(":text}", "}"): one for one in DESCRIPTIONS}
 
 
@@ -256,7 +271,7 @@ def document() -> Json:
 
 
 def _described(path: str, of: Description) -> Json:
-    is_public = SERVED[of.path].is_public
+    is_public = SERVED[of.path]
     statuses = {*ALL, *of.refusals, *(WITH_BODY if of.body else ()), *(() if is_public else WITH_CREDENTIALS)}
     responses: Json = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
     for status, content in of.answers.items():
@@ -291,17 +306,20 @@ def _ref(name: str) -> Json:
 
 
 def _schemas() -> Json:
-    known = [*vars(http_messages).values(), *globals().values()]
-    bodies = [one for one in known if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-    records: list[type[msgspec.Struct]] = [Feedback, QueryStatus, *bodies, QueryParameters, ApplicationManifest, Query]
-    found = components(records, _ref("{name}")["$ref"])
+    own = [one for one in globals().values() if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+    bodies: list[type[msgspec.Struct]] = [PredictBody, Accepted, InputTensor, RequestedOutput, InferenceRequest, *own]
+    found = components([Feedback, QueryStatus, *bodies, ApplicationManifest, Query], _ref("{name}")["$ref"])
     asked = found.pop("Query")
-    for name in ("PredictBody", "QueryParameters"):
-        for field, described in found[name]["properties"].items():
-            bounds = {one.get("type", "number"): one for one in asked["properties"].get(field, {}).get("anyOf", ())}
-            if "anyOf" in described:
-                described["anyOf"] = [bounds.get(one["type"], one) for one in described["anyOf"]]
-    found["PredictBody"]["oneOf"] = asked["oneOf"]
+    said = asked["properties"] | {"strict": found["PredictBody"]["properties"]["strict"]}
+    del said["application"]
+    for field, text in OF_HTTP.items():
+        said[field] = said[field] | {"description": text}
+    found["PredictBody"] |= {"properties": said, "oneOf": asked["oneOf"]}
+    parameters = {field: said[field] for field in PARAMETERS}
+    for field in ("models", "features"):
+        parameters[field] = parameters[field] | {"anyOf": [_TEXT, *said[field]["anyOf"]]}
+    text = "The parameters of a request that this gateway knows, lists as text too; others are ignored."
+    found["QueryParameters"] = {"description": text, "type": "object", "properties": parameters}
     found["FeedbackReport"]["properties"] |= found["Feedback"]["properties"]
     found["InferenceRequest"]["properties"]["parameters"] |= _ref("QueryParameters")
     for name, example in EXAMPLES.items():
@@ -311,7 +329,6 @@ def _schemas() -> Json:
         "FeedbackBody": {"anyOf": [_ref("Feedback"), several]},
         "Applications": {"type": "array", "items": _ref("ApplicationManifest")},
         "Models": {"type": "array", "items": _ref("ModelSummary")},
-        "Events": _TEXT | {"description": "Server-sent events, whose data is JSON."},
         "Binary": {"description": "JSON, and the values of its tensor behind it, little-endian."},
     }
 

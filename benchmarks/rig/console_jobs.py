@@ -204,7 +204,7 @@ async def _follow(bootstrap: str, prefix: str, partitions: int, folder: Path, se
 async def _page(view: LiveView) -> None:
     """The next second, in which every page asks for what it shows: the overview, the models, and applications."""
     await view.next_tick(view.tick)
-    _ = view.applications(), view.problems(), view.models()
+    _ = view.applications(), view.problems(), view.status().models
     for number in range(len(PAGES) - 2):
         view.application(f"app-{number}")
 
@@ -242,7 +242,7 @@ async def _keep(
         _, key, value = totals(second % applications, versions)
         view.facts.totals(key, value)
         view.look()
-        _ = view.applications(), view.problems(), view.models()
+        _ = view.applications(), view.problems(), view.status().models
         await view.keep(int(now[0]))
         if second % 10 == 0:
             largest_mib = max(largest_mib, _size_mib(folder))
@@ -281,7 +281,7 @@ def _filled(
 
 def _known(history: SeriesHistory, now_s: float, span_s: int) -> float:
     """Share of the steps of a time of which there is a point."""
-    found = history.series("app-0", now_s - span_s, now_s).values.get("queries_per_s", [0.0])
+    found = history.series("app-0", now_s - span_s).values.get("queries_per_s", [0.0])
     return sum(one is not None for one in found) / len(found)
 
 

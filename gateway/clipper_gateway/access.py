@@ -11,6 +11,7 @@ from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway.callers import ANYBODY, RIGHTS, Caller, Shares, holder_of
 from clipper_gateway.errors import Refusal
 from clipper_gateway.keys import SECRET_PREFIX, ApiKey, KeyRing, digest_of
+from clipper_gateway.served_call import ServedCall
 from clipper_gateway.tokens import INVALID_TOKEN, TokenClaims, TokenVerifier, is_loopback
 from clipper_stream.errors import InvalidSetting
 
@@ -27,10 +28,7 @@ def may_start(section: GatewaySection) -> bool:
 class Access:
     """Tells callers by their keys or tokens; with neither a ring nor a verifier everybody is let in.
 
-    Attributes:
-        address: On which the gateway listens.
-        shares: What the callers share.
-        rate: Of callers whose key or token states none.
+    The `rate` is of callers whose key or token states none; the gateway listens on `address`.
     """
 
     keys: KeyRing | None = None
@@ -47,9 +45,8 @@ class Access:
                 f"anybody who reaches {section.address} could ask: make a key by `clipper-stream keys create NAME` and "
                 "name its file as gateway.keys_file, or say --insecure"
             )
-        keys, tokens = None, None
-        if section.keys_file:
-            keys = KeyRing(Path(section.keys_file))
+        keys = KeyRing(Path(section.keys_file)) if section.keys_file else None
+        tokens = None
         if section.oidc_issuer:
             tokens = TokenVerifier(section.oidc_issuer, section.oidc_audience or "", section.oidc_jwks_url)
         shares = Shares(section.max_body_bytes, section.trusted_proxies)
@@ -65,13 +62,14 @@ class Access:
         """Whether callers need no credentials because they are on this machine."""
         return self.is_open and is_loopback(self.address)
 
-    async def identify(self, authorization: str | None, api_key: str | None, address: str = "") -> Caller:
-        """Return who sends these values of `authorization` and `x-api-key` from an address; a request is counted."""
+    async def identify(self, call: ServedCall) -> Caller:
+        """Return who sends a call, by `authorization` or `x-api-key`; it counts for the caller's rate."""
+        authorization, api_key = call.headers.get("authorization"), call.headers.get("x-api-key")
         try:
-            caller = await self._caller(authorization, api_key, address)
+            caller = await self._caller(authorization, api_key, call.peer)
         except Refusal as refusal:
             if authorization or api_key:
-                self._note_failure(refusal, "credentials refused", address)
+                self._note_failure(refusal, "credentials refused", call.peer)
             raise
         self.shares.spend(caller)
         return caller
@@ -81,22 +79,19 @@ class Access:
         if wait_s := self.shares.failures_wait_s(f"a sign-in failed {holder_of(address)}"):
             raise Refusal(429, f"too many sign-ins have failed: wait {wait_s:.0f} s", retry_after_s=wait_s)
         try:
-            return await self._holder_of(secret, address)
+            if (keys := self.keys) is not None and secret.startswith(SECRET_PREFIX):
+                digest = digest_of(secret)
+                self._holder(keys.find(secret))
+                return lambda: self._holder(keys.in_force(digest))
+            claims = await self._claims(secret)
         except Refusal as refusal:
             self._note_failure(refusal, "a sign-in failed", address)
             raise
 
-    async def _holder_of(self, secret: str, address: str) -> Callable[[], Caller]:
-        caller = await self._caller(f"Bearer {secret}", None, address)
-        if (keys := self.keys) is not None and secret.startswith(SECRET_PREFIX):
-            digest = digest_of(secret)
-            return lambda: self._holder(keys.in_force(digest))
-        until_s = (await self._claims(secret)).exp
-
         def holder() -> Caller:
-            if time.time() >= until_s:
+            if time.time() >= claims.exp:
                 raise Refusal(401, "the token's time is over: sign in again", headers=INVALID_TOKEN)
-            return caller
+            return self._bearer(claims)
 
         return holder
 
@@ -115,7 +110,7 @@ class Access:
         if api_key or bearer.startswith(SECRET_PREFIX):
             return self._holder(self.keys.find(api_key or bearer) if self.keys else None)
         if bearer:
-            return await self._caller_of_token(bearer)
+            return self._bearer(await self._claims(bearer))
         if not self.is_open:
             raise Refusal(401, "no credentials: send x-api-key: KEY or authorization: Bearer TOKEN", headers=_NO_TOKEN)
         return replace(ANYBODY, address=address)
@@ -125,8 +120,7 @@ class Access:
             raise Refusal(401, "bearer tokens are not accepted here: send an API key", headers=INVALID_TOKEN)
         return await self.tokens.claims(token)
 
-    async def _caller_of_token(self, token: str) -> Caller:
-        claims = await self._claims(token)
+    def _bearer(self, claims: TokenClaims) -> Caller:
         issuer = "" if self.tokens is None else self.tokens.issuer
         applications = claims.clipper_applications
         rights = frozenset(right for right in RIGHTS if f"clipper:{right}" in claims.scopes)

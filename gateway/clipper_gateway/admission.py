@@ -29,22 +29,13 @@ MOST_RETRY_S = 30.0
 
 @dataclass(slots=True)
 class AdmissionState:
-    """What was seen of one application.
-
-    Attributes:
-        bound: Calls that may wait.
-        waiting: Calls without an answer.
-        of_callers: Those of each caller.
-        rate: Answers in time, a second, over the last window that had any.
-        in_time: Answers of this window that were in time.
-        late: Those that were late.
-        since_s: When this window began.
-    """
+    """What was seen of one application: `bound` calls may wait; answers are counted in windows."""
 
     bound: float
     waiting: int = 0
     of_callers: Counter[str] = field(default_factory=Counter)
     rate: float = 0.0
+    """Answers in time, a second, over the last window that had any."""
     in_time: int = 0
     late: int = 0
     since_s: float = 0.0

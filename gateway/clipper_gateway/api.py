@@ -3,27 +3,24 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
-from sse_starlette import EventSourceResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 from starlette.types import Receive
 
 from clipper_gateway.callers import Caller
-from clipper_gateway.calls import AskOptions, Calls
-from clipper_gateway.errors import Refusal, refusal_of
-from clipper_gateway.http_messages import Accepted, PredictBody
+from clipper_gateway.calls import Calls, PredictBody
+from clipper_gateway.errors import Refusal
 from clipper_gateway.inference import own_id
 from clipper_gateway.rest import HttpCall, json_response
-from clipper_stream.errors import ClipperError, shown
+from clipper_stream.errors import shown
 from clipper_stream.http.query_status import FeedbackReport, QueryStatus
 from clipper_topics import codec
 from clipper_topics.manifests import ModelManifest
-from clipper_topics.query import ID_CHARACTERS, Query
+from clipper_topics.query import ID_CHARACTERS
 
 MOST_FEEDBACK = 1_000
 """In one request."""
@@ -42,8 +39,17 @@ class _TextConvertor(PathConvertor):
 
 
 register_url_convertor("text", _TextConvertor())
-Asked: TypeAlias = tuple[Caller, str, str, str | None]
-"""Who asks about a query, with its id, application and context."""
+
+
+class Accepted(msgspec.Struct):
+    """Feedback that was taken, to be counted later."""
+
+    accepted: int
+    """How many records were written."""
+
+
+Asked: TypeAlias = tuple[str, str, str | None]
+"""A query's id, application and context."""
 _bodies = msgspec.json.Decoder(PredictBody)
 _encode = msgspec.json.Encoder().encode
 _HALF_PAIR = re.compile(rb"\\u[dD][89abAB]\w\w(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]\w\w)\\u[dD][c-fC-F]\w\w")
@@ -79,9 +85,10 @@ def decoded(decoder: Any, body: bytes) -> Any:
         raise Refusal(400, f"the body cannot be used: {why}") from error
 
 
-async def _is_gone(receive: Receive) -> None:
+async def _is_gone(receive: Receive) -> Literal[True]:
     while (await receive())["type"] != "http.disconnect":
         pass
+    return True
 
 
 class OwnApi:
@@ -94,19 +101,14 @@ class OwnApi:
     async def predict(self, call: HttpCall) -> Response:
         """Answer a query."""
         _check_json(call)
-        asked: PredictBody = decoded(_bodies, call.body)
-        query = Query(
-            application=call.path["name"],
-            query_id=own_id(call.headers.get("idempotency-key"), asked.query_id),
-            context=asked.context,
-            input=asked.input,
-            inputs=asked.inputs,
-            deadline_ms=asked.deadline_ms,
-            models=asked.models,
-            features=asked.features,
+        query: PredictBody = decoded(_bodies, call.body)
+        if query.application:
+            raise Refusal(400, "the body has an unknown field application, which the path names: leave it out")
+        query.application, query.query_id = (
+            call.application,
+            own_id(call.headers.get("idempotency-key"), query.query_id),
         )
-        options = AskOptions(strict=asked.strict, headers=call.record_headers)
-        prediction = await self._calls.predict(call.caller, query, options)
+        prediction = await self._calls.predict(call, query)
         return Response(_encode(prediction), media_type="application/json")
 
     async def feedback(self, call: HttpCall) -> Response:
@@ -116,7 +118,7 @@ class OwnApi:
         given = decoded(codec.feedback_list, call.body) if is_list else [decoded(codec.feedback, call.body)]
         if not 1 <= len(given) <= MOST_FEEDBACK:
             raise Refusal(400, f"the list has {len(given)} feedbacks: give 1 to {MOST_FEEDBACK}")
-        await self._calls.give(call.caller, given, call.record_headers)
+        await self._calls.give(call, given)
         return json_response(Accepted(len(given)), 202)
 
     # --- answers ----------------------------------------------------------------------------------------------------
@@ -132,12 +134,8 @@ class OwnApi:
                 400, f"query_id and context have 1 to {ID_CHARACTERS} characters each: give those of the query"
             )
         wait_s = _seconds(call.query.get("wait_s", "0"))
-        asked, polls = (call.caller, query_id, application, context), self._calls.shares.polls
-        if "text/event-stream" in call.headers.get("accept", ""):
-            polls.check(call.caller.holder)
-            return EventSourceResponse(self._events(asked, wait_s or MOST_WAIT_S))
-        with polls.held(call.caller.holder):
-            found = await self._waited(asked, wait_s, call.receive)
+        with self._calls.shares.polls.held(call.caller.holder):
+            found = await self._waited(call, (query_id, application, context), wait_s)
         if found is None:
             raise Refusal(
                 404,
@@ -146,16 +144,15 @@ class OwnApi:
             )
         return json_response(found, 202 if found.prediction is None else 200)
 
-    async def _waited(self, asked: Asked, wait_s: float, receive: Receive | None = None) -> QueryStatus | None:
+    async def _waited(self, call: HttpCall, asked: Asked, wait_s: float) -> QueryStatus | None:
         """Return what became of a query; before its answer when the wait, the gateway or the connection ends."""
         end_s = time.monotonic() + wait_s
-        back_s, ends = self._horizon_s, list[asyncio.Future[Any]]()
-        ends.append(asyncio.ensure_future(self._calls.pipeline.ending.wait()))
-        if wait_s and receive is not None:
-            ends.append(asyncio.ensure_future(_is_gone(receive)))
+        back_s, ends = self._horizon_s, [asyncio.ensure_future(self._calls.pipeline.ending.wait())]
+        if wait_s and call.receive is not None:
+            ends.append(asyncio.ensure_future(_is_gone(call.receive)))
         try:
             while True:
-                found = await self._history(asked, back_s)
+                found = await self._history(call.caller, asked, back_s)
                 left_s = end_s - time.monotonic()
                 if left_s <= 0 or (found is not None and found.prediction is not None):
                     return found
@@ -169,8 +166,8 @@ class OwnApi:
             for end in ends:
                 end.cancel()
 
-    async def _history(self, asked: Asked, back_s: float) -> QueryStatus | None:
-        history = await self._calls.pipeline.read_query(*asked, back_s)
+    async def _history(self, caller: Caller, asked: Asked, back_s: float) -> QueryStatus | None:
+        history = await self._calls.pipeline.read_query(caller, *asked, back_s)
         if history.prediction is None and history.query is None:
             if not history.complete:
                 raise Refusal(503, "the logs could not be read whole in time: try again", retry_after_s=5.0)
@@ -179,18 +176,7 @@ class OwnApi:
             FeedbackReport(**msgspec.structs.asdict(one.said), outcome=one.outcome, explanation=one.explanation)
             for one in history.feedback
         ]
-        return QueryStatus(asked[1], history.prediction, feedback, history.complete)
-
-    async def _events(self, asked: Asked, wait_s: float) -> AsyncIterator[dict[str, str]]:
-        caller, query_id, _, _ = asked
-        try:
-            with self._calls.shares.polls.held(caller.holder):
-                found = await self._waited(asked, wait_s)
-        except ClipperError as error:
-            yield {"event": "problem", "id": query_id, "data": refusal_of(error).body().decode()}
-            return
-        is_answered = found is not None and found.prediction is not None
-        yield {"event": "answer" if is_answered else "unanswered", "id": query_id, "data": _encode(found).decode()}
+        return QueryStatus(asked[0], history.prediction, feedback, history.complete)
 
     # --- probes -----------------------------------------------------------------------------------------------------
     async def live(self, _: HttpCall) -> Response:
@@ -207,18 +193,16 @@ class OwnApi:
         """List the applications that the caller may ask about."""
         call.caller.require("read")
         self._calls.applications.check_known()
-        of, found = call.caller.applications, self._calls.applications.applications
-        return json_response([one for name, one in sorted(found.items()) if of is None or name in of])
+        found = self._calls.applications.applications
+        return json_response([one for name, one in sorted(found.items()) if call.caller.sees(name)])
 
     async def models(self, call: HttpCall) -> Response:
         """List the versions that these applications name; all of them for who may read all."""
         call.caller.require("read")
-        of, deployed = call.caller.applications, self._calls.applications
+        deployed, sees_all = self._calls.applications, call.caller.applications is None
         deployed.check_known()
-        refs = {ref for name, one in deployed.applications.items() if of is None or name in of for ref in one.refs}
-        return json_response(
-            [_public(one) for ref, one in sorted(deployed.models.items()) if of is None or ref in refs]
-        )
+        refs = {ref for name, one in deployed.applications.items() if call.caller.sees(name) for ref in one.refs}
+        return json_response([_public(one) for ref, one in sorted(deployed.models.items()) if sees_all or ref in refs])
 
 
 def _check_json(call: HttpCall) -> None:

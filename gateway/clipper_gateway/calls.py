@@ -14,17 +14,16 @@ Rules of this file:
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka.errors import KafkaError
 
 from clipper_gateway.admission import CallAdmission
-from clipper_gateway.callers import NOBODY, Caller, Shares
+from clipper_gateway.callers import Caller, Shares
 from clipper_gateway.errors import Refusal
 from clipper_gateway.pipeline import Pipeline
-from clipper_gateway.request_log import RecordHeaders
+from clipper_gateway.served_call import ServedCall
 from clipper_stream.client.client_records import place_feedback
 from clipper_stream.errors import shown
 from clipper_topics.codec import MSGPACK
@@ -39,42 +38,23 @@ GRACE_S = 1.0
 """Beyond its deadline a query is answered by a default; so long that answer may take."""
 
 
-@dataclass(slots=True, kw_only=True)
-class AskOptions:
-    """How a call is made, beside what its query says.
+class PredictBody(Query, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A question to the application that the path names; the parameters of the protocol have these names too."""
 
-    Attributes:
-        strict: Whether a default output is a failure.
-        headers: Of the query's record.
-        timeout_s: The client's own, where it said one.
-        caller: Who asks.
-    """
-
+    application: str = ""
+    """Stands in the path alone."""
     strict: bool = False
-    headers: RecordHeaders = field(default_factory=list)
-    timeout_s: float | None = None
-    caller: Caller = NOBODY
-
-
-@dataclass(slots=True, frozen=True)
-class _Running:
-    query: Query
-    task: "asyncio.Task[Prediction]"
+    """Whether a default output is an error (503, with the reason) instead of an answer."""
 
 
 class Calls:
-    """All calls of one gateway.
-
-    Attributes:
-        waiting: Calls without an answer.
-        none_waits: Whether there are none.
-        answered: The last output for a row, by application.
-    """
+    """All calls of one gateway: how many are `waiting` for an answer, and the last output `answered` for a row."""
 
     def __init__(self, pipeline: Pipeline, shares: Shares, *, most_waiting: int, timeout_s: float) -> None:
         self.pipeline, self.applications, self.shares = pipeline, pipeline.deployed, shares
         self._admission, self._timeout_s = CallAdmission(most_waiting), timeout_s
-        self._running: dict[tuple[str, str | None, str], _Running] = {}
+        self._running: dict[tuple[str, str | None, str | None], tuple[Query, asyncio.Task[Prediction]]] = {}
+        """Queries with an id of their callers', by what names them."""
         self.answered: dict[str, Any] = {}
         self.waiting = 0
         self.none_waits = asyncio.Event()
@@ -87,31 +67,30 @@ class Calls:
             text = f"too many calls of application {shown(application)} wait already: come again in {wait_s:.1f} s"
             raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
 
-    async def predict(self, caller: Caller, query: Query, options: AskOptions) -> Prediction:
+    async def predict(self, call: ServedCall, query: PredictBody) -> Prediction:
         """Return the answer."""
-        caller.require("predict", query.application)
-        options.caller, manifest = caller, self.applications.manifest(query.application)
-        self.shares.spend(caller, len(query.inputs or ()) - 1, least=0.0)
-        if query.query_id is None:
-            prediction = await self._asked(query, options, manifest)
-        else:
-            prediction = await self._repeatable(query, options, manifest)
+        call.caller.require("predict", query.application)
+        manifest = self.applications.manifest(query.application)
+        self.shares.spend(call.caller, len(query.inputs or ()) - 1, least=0.0)
+        is_strict, query.strict = query.strict, False  # which is not written
+        ask = self._asked if query.query_id is None else self._repeatable
+        prediction = await ask(call, query, manifest)
         if not prediction.default:
             several = prediction.outputs
             self.answered[query.application] = several[0] if isinstance(several, list) else prediction.output
-        if options.strict and prediction.default:
+        if is_strict and prediction.default:
             status = 400 if prediction.reason in REFUSALS else 503
             text = prediction.explanation or "the default output was given"
             raise Refusal(status, text, query_id=prediction.query_id, reason=prediction.reason)
         return prediction
 
-    async def give(self, caller: Caller, feedback: Sequence[Feedback], headers: Iterable[tuple[str, bytes]]) -> None:
+    async def give(self, call: ServedCall, feedback: Sequence[Feedback]) -> None:
         """Send feedback; returns when Kafka has it."""
         for each in feedback:
-            self._check_feedback(caller, each)
-        self.shares.spend(caller, len(feedback) - 1, least=0.0)
+            self._check_feedback(call.caller, each)
+        self.shares.spend(call.caller, len(feedback) - 1, least=0.0)
         self.pipeline.check()
-        client, headers = self.pipeline.client, list(headers)
+        client, headers = self.pipeline.client, call.record_headers
         keyed = [(each, each.query_id.encode()) for each in feedback]
         if len(keyed) > 1:
             for each, key in keyed:
@@ -127,66 +106,52 @@ class Calls:
 
     # --- one query --------------------------------------------------------------------------------------------------
     async def _asked(
-        self,
-        query: Query,
-        options: AskOptions,
-        manifest: ApplicationManifest,
-        *,
-        repeated: bool = False,
+        self, call: ServedCall, query: Query, manifest: ApplicationManifest, *, repeated: bool = False
     ) -> Prediction:
         self.pipeline.check()
-        self.admit(query.application, options.caller)
+        self.admit(query.application, call.caller)
         is_late = None
-        self._admission.begin(query.application, holder := options.caller.holder)
-        self._count(1)
+        self._admission.begin(query.application, holder := call.caller.holder)
+        self.waiting += 1
+        self.none_waits.clear()
         key = (query.context or query.query_id or "").encode() if repeated else None
+        wait_s = self._wait_s(call, query, manifest)
         try:
-            asked = await self.pipeline.client.ask(
-                query,
-                timeout_s=self._wait_s(query, options, manifest),
-                key=key,
-                headers=options.headers,
-            )
+            asked = await self.pipeline.client.ask(query, timeout_s=wait_s, key=key, headers=call.record_headers)
             is_late = asked.prediction.reason in LATE
         finally:
             objective_s = None if manifest.objective_ms is None else manifest.objective_ms / 1000
             self._admission.end(
                 query.application, holder, is_late=is_late, objective_s=objective_s, now_s=time.monotonic()
             )
-            self._count(-1)
+            self.waiting -= 1
+            if not self.waiting:
+                self.none_waits.set()
         if repeated:
             await self._compare(query, asked.prediction, asked.record.partition, asked.sent)
         return asked.prediction
 
-    def _wait_s(self, query: Query, options: AskOptions, manifest: ApplicationManifest) -> float:
+    def _wait_s(self, call: ServedCall, query: Query, manifest: ApplicationManifest) -> float:
         objectives_ms = [ms for ms in (manifest.objective_ms, query.deadline_ms) if ms is not None]
         wait_s = min(objectives_ms) / 1000 + GRACE_S if objectives_ms else self._timeout_s
-        return wait_s if options.timeout_s is None else min(wait_s, options.timeout_s)
-
-    def _count(self, change: int) -> None:
-        self.waiting += change
-        if self.waiting:
-            self.none_waits.clear()
-        else:
-            self.none_waits.set()
+        return wait_s if call.timeout_s is None else min(wait_s, call.timeout_s)
 
     # --- repeats ----------------------------------------------------------------------------------------------------
-    async def _repeatable(self, query: Query, options: AskOptions, manifest: ApplicationManifest) -> Prediction:
+    async def _repeatable(self, call: ServedCall, query: Query, manifest: ApplicationManifest) -> Prediction:
         """Return the answer to a query of this id, of a call that begins now or of one that waits for it already."""
-        assert query.query_id is not None
-        call = query.application, query.context, query.query_id
-        while (running := self._running.get(call)) is not None and not is_same_question(query, running.query):
-            await asyncio.wait([running.task])
-            if not running.task.cancelled() and running.task.exception() is None:
+        name = query.application, query.context, query.query_id
+        while (running := self._running.get(name)) is not None and not is_same_question(query, running[0]):
+            await asyncio.wait([task := running[1]])
+            if not task.cancelled() and task.exception() is None:
                 raise _other_question(query)  # that one's body is the recorded one
         if running is None:
-            task = asyncio.create_task(self._asked(query, options, manifest, repeated=True))
-            running = self._running[call] = _Running(query, task)
-            task.add_done_callback(lambda done: self._ended(call, done))
-        return await asyncio.shield(running.task)
+            task = asyncio.create_task(self._asked(call, query, manifest, repeated=True))
+            running = self._running[name] = query, task
+            task.add_done_callback(lambda done: self._ended(name, done))
+        return await asyncio.shield(running[1])
 
-    def _ended(self, call: tuple[str, str | None, str], task: "asyncio.Task[Prediction]") -> None:
-        del self._running[call]
+    def _ended(self, name: tuple[str, str | None, str | None], task: "asyncio.Task[Prediction]") -> None:
+        del self._running[name]
         if not task.cancelled():
             task.exception()  # its client may have hung up
 

@@ -104,8 +104,8 @@ class Refusal(ClipperError):
         return msgspec.json.encode(problem | {name: value for name, value in extra.items() if value is not None})
 
 
-def refusal_of(error: ClipperError) -> Refusal:
-    """Return the refusal that an error of the client or of a record is."""
+def refusal_of(error: BaseException) -> Refusal:
+    """Return the refusal that an error is; one that nobody expected is a defect."""
     match error:
         case Refusal():
             return error
@@ -119,12 +119,15 @@ def refusal_of(error: ClipperError) -> Refusal:
         case SetupError():
             # the address and the user name of Kafka are the operator's business: they go to the log
             return Refusal(503, "Kafka does not answer this gateway now: try again", retry_after_s=1.0)
-    return Refusal(500, "an error that this gateway does not know: see its log")
+    return Refusal(500, "a defect of this gateway: its log has it")
 
 
-def logged_refusal(error: ClipperError) -> Refusal:
-    """Return the refusal that an error is; what its caller is not told goes to the log."""
+def logged_refusal(error: Exception, request_id: str) -> Refusal:
+    """Return the refusal that an error is; what the caller is not told goes to the log."""
     refusal = refusal_of(error)
+    if not isinstance(error, ClipperError):
+        logger.error("a call failed request_id=%s", request_id, exc_info=error)
+        return Refusal(500, f"{refusal} under {request_id}")
     if refusal.status >= 500 and refusal is not error:  # noqa: PLR2004 - of HTTP
-        event(logger, "a call failed", logging.WARNING, status=refusal.status, error=error)
+        event(logger, "a call failed", logging.WARNING, status=refusal.status, request_id=request_id, error=error)
     return refusal

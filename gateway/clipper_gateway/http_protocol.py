@@ -99,12 +99,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """A connection whose every wait for the client has an end: at each moment a timer runs, or the gateway works.
 
     What begins no request ends no wait for one. An address has a share of the connections, unless it is a trusted
-    proxy's, and of the bytes of answers that nobody has read.
-
-    Attributes:
-        shares: Those of the gateway, which sets them in a class of its own.
-        headers_s: Of `HEADERS_S`.
-        body_s: Of `BODY_S`.
+    proxy's, and of the bytes of answers that nobody has read. A gateway sets its `shares` in a class of its own.
     """
 
     shares: ClassVar[Shares] = Shares()

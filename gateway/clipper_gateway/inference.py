@@ -4,42 +4,29 @@ Source: Open Inference Protocol, "Inference Request JSON Object" and "Parameters
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from clipper_gateway.callers import Caller
-from clipper_gateway.calls import AskOptions, Calls
+from clipper_gateway.calls import Calls, PredictBody
 from clipper_gateway.errors import Refusal
-from clipper_gateway.tensors import Tensor, input_metadata, output_metadata, rows_of
+from clipper_gateway.served_call import ServedCall
+from clipper_gateway.tensors import OUTPUT, Tensor, input_metadata, output_metadata, output_tensor, rows_of
 from clipper_stream.errors import shown
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import Prediction
-from clipper_topics.query import Query
 
 QUERY_SHARE = 0.9
 """Of the time that a client leaves, for the query; the rest is for its answer's way back."""
-
-
-class QueryParameters(msgspec.Struct):
-    """The parameters of a request that this gateway knows; others are ignored."""
-
-    context: str | None = None
-    """Whose weights to use."""
-    deadline_ms: float | None = None
-    """Answer within so many milliseconds."""
-    query_id: str | None = None
-    """The query's id, as the idempotency key: a request that is sent again under its id has the same answer."""
-    models: str | list[str] | None = None
-    """Models to ask, as a list or separated by commas."""
-    features: str | list[float] | None = None
-    """Numbers that a policy chooses by, as a list or as the text of a JSON list: gRPC has no lists here."""
-    strict: bool | None = None
-    """Whether a default output counts as a failure (503)."""
-
-
-_FEATURES = msgspec.json.Decoder(list[float])
+PARAMETERS = ("context", "deadline_ms", "query_id", "models", "features", "strict")
+"""Of a request, that this gateway knows; others are ignored."""
+_LISTS: Mapping[str, Callable[[str], list[Any]]] = {
+    "models": lambda text: [name for part in text.split(",") if (name := part.strip())],
+    "features": msgspec.json.Decoder(list[float]).decode,
+}
+"""How they are written as text: parameters of gRPC are no lists."""
 _EXPECTED = "context, query_id, models: text; deadline_ms: a number; features: a list of numbers; strict: true or false"
 
 
@@ -74,48 +61,47 @@ class Inference:
         return self._calls.applications.is_ready(self.manifest(caller, name, version).name)
 
     async def infer(
-        self,
-        caller: Caller,
-        manifest: ApplicationManifest,
-        tensor: Tensor,
-        parameters: Mapping[str, Any],
-        idempotency_key: str | None,
-        options: AskOptions,
-    ) -> Prediction:
-        """Ask the rows of a tensor as one query, within the time that the client leaves."""
-        query, options.strict = query_of(manifest.name, rows_of(tensor, manifest.input), parameters, idempotency_key)
-        if options.timeout_s is not None and query.deadline_ms is None:
-            query.deadline_ms = max(1.0, options.timeout_s * 1000 * QUERY_SHARE)
-        return await self._calls.predict(caller, query, options)
+        self, call: ServedCall, manifest: ApplicationManifest, tensor: Tensor, parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, str | float | bool], Tensor]:
+        """Ask the rows of a tensor as one query, within the time that the client leaves.
+
+        Returns the parameters of the response, in values that gRPC has too, and the outputs as a tensor.
+        """
+        own = call.headers.get("idempotency-key")
+        query = query_of(manifest.name, rows_of(tensor, manifest.input), parameters, own)
+        if call.timeout_s is not None and query.deadline_ms is None:
+            query.deadline_ms = max(1.0, call.timeout_s * 1000 * QUERY_SHARE)
+        prediction = await self._calls.predict(call, query)
+        several = prediction.outputs
+        outputs = [prediction.output] if isinstance(several, msgspec.UnsetType) else several
+        return response_parameters(prediction), output_tensor(OUTPUT, outputs)
+
+
+def check_outputs(names: Iterable[str]) -> None:
+    """Raise a `Refusal` where another output is asked for than there is."""
+    if wrong := [name for name in names if name != OUTPUT]:
+        raise Refusal(400, f"output {shown(wrong[0])}: the only one is {OUTPUT!r}, ask for it or for none")
 
 
 def query_of(
     application: str, rows: Sequence[Any], parameters: Mapping[str, Any], idempotency_key: str | None = None
-) -> tuple[Query, bool]:
-    """Return the query of a V2 request, and whether it is strict; bounds are those of `check_query`, in the call."""
+) -> PredictBody:
+    """Return the query of a V2 request; bounds are those of `check_query`, in the call."""
+    given = {name: parameters[name] for name in PARAMETERS if parameters.get(name) is not None}
     try:
-        given = msgspec.convert(parameters, QueryParameters)
-        features = _FEATURES.decode(given.features) if isinstance(given.features, str) else given.features
+        for name, read in _LISTS.items():
+            if isinstance(text := given.get(name), str):
+                given[name] = read(text)
+        query = msgspec.convert(given, PredictBody)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise Refusal(
-            400, f"the parameters {shown(dict(parameters))} cannot be used ({error}): give {_EXPECTED}"
-        ) from error
-    models = given.models
-    if isinstance(models, str):
-        models = [name for part in models.split(",") if (name := part.strip())]
-    query = Query(
-        application=application,
-        query_id=own_id(idempotency_key, given.query_id),
-        context=given.context,
-        deadline_ms=given.deadline_ms,
-        models=models,
-        features=features,
-    )
+        what = f"the parameters {shown(dict(parameters))} cannot be used ({error})"
+        raise Refusal(400, f"{what}: give {_EXPECTED}") from error
+    query.application, query.query_id = application, own_id(idempotency_key, query.query_id)
     if len(rows) == 1:
         query.input = rows[0]
     else:
         query.inputs = list(rows)
-    return query, bool(given.strict)
+    return query
 
 
 def own_id(in_header: str | None, in_body: str | None) -> str | None:
@@ -130,13 +116,8 @@ def own_id(in_header: str | None, in_body: str | None) -> str | None:
     raise Refusal(400, f"Idempotency-Key {shown(in_header)} and query_id {shown(in_body)} differ: give one of them")
 
 
-def outputs_of(prediction: Prediction) -> list[Any]:
-    """Return the outputs of a prediction, one a row."""
-    return [prediction.output] if isinstance(prediction.outputs, msgspec.UnsetType) else prediction.outputs
-
-
 def response_parameters(prediction: Prediction) -> dict[str, str | float | bool]:
-    """Return the parameters of a response: how the query was decided, in values that gRPC has too."""
+    """Return how a query was decided."""
     policy = prediction.policy
     named = {"reason": prediction.reason, "policy": None if policy is None else policy.name}
     return {

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,12 +71,7 @@ def make_key(path: Path, name: str, *, now_ms: int, **fields: Any) -> str:
 
 
 def revoke_key(path: Path, name: str, now_ms: int) -> None:
-    """Revoke the key of this name; a gateway refuses it within `CHECK_INTERVAL_S`.
-
-    Raises:
-        UnknownName: no key in force has the name.
-        InvalidSetting: the file cannot be used.
-    """
+    """Revoke the key of this name, which a gateway refuses within `CHECK_INTERVAL_S`; raises `UnknownName`."""
     _change_key(path, name, lambda _: {"revoked_ms": now_ms})
 
 
@@ -200,15 +195,15 @@ class KeyRing:
             stamp = found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
         except OSError:
             stamp = None
-        before, self._stamp = self._stamp, stamp
-        if stamp != before:
+        is_changed, self._stamp = stamp != self._stamp, stamp
+        if is_changed:
             logger = logging.getLogger(__name__)
             try:
-                old, self.by_digest = _names(self.by_digest), _in_force(self.path)
-                new = _names(self.by_digest)
+                old, self.by_digest = self.by_digest, _in_force(self.path)
+                before, names = ({key.name for key in keys.values()} for keys in (old, self.by_digest))
                 event(logger, "API keys read", file=self.path, keys=len(self.by_digest))
-                for name in sorted(old ^ new):
-                    event(logger, f"an API key is {'made' if name in new else 'gone'}", key=name)
+                for name in sorted(before ^ names):
+                    event(logger, f"an API key is {'made' if name in names else 'gone'}", key=name)
             except InvalidSetting as error:
                 event(logger, "API keys stay those of before", logging.WARNING, error=error)
 
@@ -216,7 +211,3 @@ class KeyRing:
 def _in_force(path: Path) -> dict[str, ApiKey]:
     keys = [key for key in read_keys(path) if key.revoked_ms is None]
     return {digest: key for key in keys for digest in (key.old_digest, key.digest) if digest is not None}
-
-
-def _names(keys: Mapping[str, ApiKey]) -> set[str]:
-    return {key.name for key in keys.values()}

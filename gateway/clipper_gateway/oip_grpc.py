@@ -16,11 +16,9 @@ Source: Open Inference Protocol, "GRPC"; gRPC, "GRPC Health Checking Protocol".
 
 import asyncio
 import contextlib
-import logging
-import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -35,16 +33,16 @@ from open_inference.grpc import protocol as oip
 
 from clipper_gateway import tensors
 from clipper_gateway.access import Access
-from clipper_gateway.callers import NOBODY, Caller
-from clipper_gateway.calls import AskOptions, Calls
+from clipper_gateway.callers import NOBODY
+from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal, logged_refusal
 from clipper_gateway.http_protocol import BODY_S, STALLED_S
-from clipper_gateway.inference import Inference, outputs_of, response_parameters
-from clipper_gateway.request_log import CLIENT_GONE, RecordHeaders, RequestLog, checked_request_id, record_headers
+from clipper_gateway.inference import Inference, check_outputs
+from clipper_gateway.request_log import RequestLog
+from clipper_gateway.served_call import CLIENT_GONE, ServedCall, check_single
 from clipper_gateway.server_spans import UNTRACED, ServerSpans
-from clipper_stream.errors import ClipperError, InvalidSetting, shown
+from clipper_stream.errors import InvalidSetting, shown
 
-logger = logging.getLogger(__name__)
 NOT_FOUND = 404
 
 SERVICE, HEALTH_SERVICE = "inference.GRPCInferenceService", "grpc.health.v1.Health"
@@ -58,7 +56,6 @@ MOST_FIELDS = 1_000
 """Of a message and its tensors: more than these, of two bytes each, are two million objects once they are parsed."""
 GZIP = b"\x1f\x8b"
 """What no message begins with: a field of this number has no such type."""
-SINGLE = ("authorization", "x-api-key", "idempotency-key")
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second gateway on the same port fails at its start
@@ -83,16 +80,11 @@ _CONTENTS = {
 _PARAMETERS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
 
 
-@dataclass(slots=True)
-class GrpcCall:
+@dataclass(slots=True, kw_only=True)
+class GrpcCall(ServedCall):
     """A call as methods see it; its `context` is gRPC's."""
 
     context: Any
-    metadata: dict[str, Any]
-    peer: str
-    caller: Caller
-    application: str = ""
-    record_headers: RecordHeaders = field(default_factory=list)
 
 
 Method: TypeAlias = Callable[[Any, GrpcCall], Awaitable[Any]]
@@ -141,75 +133,59 @@ class GrpcServer:
             await self._server.stop(grace_s)
 
     def _handlers(self) -> list[Any]:
+        of, checked = self._handler, health.HealthCheckRequest
         of_inference = {
-            "ModelInfer": self._handler("ModelInfer", oip.ModelInferRequest, self._infer),
-            "ModelMetadata": self._handler("ModelMetadata", oip.ModelMetadataRequest, self._model_metadata),
-            "ModelReady": self._handler("ModelReady", oip.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": self._handler("ServerMetadata", oip.ServerMetadataRequest, self._server_metadata),
-            "ServerLive": self._handler("ServerLive", oip.ServerLiveRequest, self._live, public=True),
-            "ServerReady": self._handler("ServerReady", oip.ServerReadyRequest, self._ready, public=True),
+            "ModelInfer": of("ModelInfer", oip.ModelInferRequest, self._infer),
+            "ModelMetadata": of("ModelMetadata", oip.ModelMetadataRequest, self._model_metadata),
+            "ModelReady": of("ModelReady", oip.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": of("ServerMetadata", oip.ServerMetadataRequest, self._server_metadata),
+            "ServerLive": of("ServerLive", oip.ServerLiveRequest, self._live, public=True),
+            "ServerReady": of("ServerReady", oip.ServerReadyRequest, self._ready, public=True),
         }
-        of_health = {
-            "Check": self._handler("Check", health.HealthCheckRequest, self._check, public=True),
-            "Watch": self._handler("Watch", health.HealthCheckRequest, self._watch, public=True),
-        }
-        reflected = {
-            "ServerReflectionInfo": self._handler("Reflect", ServerReflectionRequest, self._reflect, public=True)
-        }
+        watched = {"Check": self._check, "Watch": self._watch}
+        of_health = {name: of(name, checked, method, public=True) for name, method in watched.items()}
+        reflected = {"ServerReflectionInfo": of("Reflect", ServerReflectionRequest, self._reflect, public=True)}
         services = {SERVICE: of_inference, HEALTH_SERVICE: of_health, **dict.fromkeys(REFLECTION_SERVICES, reflected)}
         return [grpc.method_handlers_generic_handler(*service) for service in services.items()]
 
     # --- any call ---------------------------------------------------------------------------------------------------
     def _handler(self, name: str, request: Any, method: Method, *, public: bool = False) -> Any:
-        spans, about = (
-            UNTRACED if public else self._spans,
-            {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": name},
-        )
+        spans = UNTRACED if public else self._spans
+        about = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": name}
 
         async def serve(_: Any, context: Any) -> None:
-            started_s, status = time.perf_counter(), CLIENT_GONE
-            metadata = dict(context.invocation_metadata())
-            peer = self._access.shares.address_of(_connected(context.peer()), metadata.get("x-forwarded-for"))
-            call = GrpcCall(context, metadata, peer, replace(NOBODY, address=peer))
-            request_id = checked_request_id(call.metadata.get("x-request-id"))
-            trailing = (("x-request-id", request_id),)
+            shares, metadata = self._access.shares, context.invocation_metadata()
+            headers = dict(metadata)
+            peer = shares.address_of(_connected(context.peer()), headers.get("x-forwarded-for"))
+            caller = replace(NOBODY, address=peer)
+            call = GrpcCall(route=name, headers=headers, peer=peer, caller=caller, context=context)
+            trailing = (("x-request-id", call.request_id),)
             try:
                 try:
                     if not public:
-                        call.caller = await self._identified(call)
-                    with spans.serving(f"{SERVICE}/{name}", call.metadata, about) as span:
-                        call.record_headers = record_headers(call.metadata.get("traceparent"), request_id)
-                        shares = self._access.shares
+                        check_single(metadata)
+                        call.caller = await self._access.identify(call)
+                    with spans.serving(call, f"{SERVICE}/{name}", about):
                         async with shares.bodies.turn(call.caller.holder, shares.unstated_bytes) as settle:
                             raw = await self._raw_message(context)
                             settle(len(raw))
                             response = await method(_message(request, raw), call)
-                        span.status = 200
+                        call.status = 200
                     context.set_trailing_metadata(trailing)
+                    call.status = CLIENT_GONE
                     if response is not None:
                         await self._send(response, call)
-                    status = 200
+                    call.status = 200
                     return
-                except ClipperError as error:
-                    refusal = logged_refusal(error)
                 except grpc.aio.BaseError:
-                    raise  # the call has ended without us: its client is gone, or the server stops
-                except Exception:
-                    logger.exception("a call failed method=%s request_id=%s", name, request_id)
-                    refusal = Refusal(500, f"a defect of this gateway: its log has it under {request_id}")
-                status, details = refusal.status, str(refusal)[:DETAILS_CHARACTERS]
+                    call.status = CLIENT_GONE  # or the server stops
+                    raise
+                except Exception as error:  # noqa: BLE001 - answered by 500
+                    refusal = logged_refusal(error, call.request_id)
+                call.status, details = refusal.status, str(refusal)[:DETAILS_CHARACTERS]
                 await context.abort(refusal.grpc_code, details, (*trailing, *_trailing(refusal)))
             finally:
-                self._log.write(
-                    method="gRPC",
-                    route=name,
-                    application=call.application,
-                    status=status,
-                    took_s=time.perf_counter() - started_s,
-                    caller=call.caller.name,
-                    request_id=request_id,
-                    peer=call.peer,
-                )
+                self._log.write(call)
 
         return grpc.stream_stream_rpc_method_handler(serve)
 
@@ -235,13 +211,6 @@ class GrpcServer:
             raise Refusal(413, "no message came, or one that is larger than this gateway takes: send fewer rows")
         return raw
 
-    async def _identified(self, call: GrpcCall) -> Caller:
-        names = [name for name, _ in call.context.invocation_metadata()]
-        if twice := [name for name in SINGLE if names.count(name) > 1]:
-            raise Refusal(400, f"metadata {twice[0]} stands twice: send it once")
-        given = call.metadata.get("authorization"), call.metadata.get("x-api-key")
-        return await self._access.identify(*given, call.peer)
-
     # --- methods ----------------------------------------------------------------------------------------------------
     async def _infer(self, request: Any, call: GrpcCall) -> Any:
         call.application = request.model_name
@@ -249,13 +218,12 @@ class GrpcServer:
         self._calls.admit(manifest.name, call.caller)
         pairs = request.parameters.items()
         parameters = {key: getattr(one, one.WhichOneof("parameter_choice") or "", None) for key, one in pairs}
-        options = AskOptions(headers=call.record_headers, timeout_s=call.context.time_remaining())
-        own_id = call.metadata.get("idempotency-key")
-        prediction = await self._inference.infer(call.caller, manifest, _input(request), parameters, own_id, options)
+        call.timeout_s = call.context.time_remaining()
+        answered, output = await self._inference.infer(call, manifest, _input(request), parameters)
         response = oip.ModelInferResponse(model_name=manifest.name, model_version=str(manifest.revision), id=request.id)
-        for key, value in response_parameters(prediction).items():
+        for key, value in answered.items():
             setattr(response.parameters[key], _PARAMETERS[type(value)], value)
-        _add_output(response, outputs_of(prediction), is_raw=bool(request.raw_input_contents))
+        _add_output(response, output, is_raw=bool(request.raw_input_contents))
         return response
 
     async def _model_metadata(self, request: Any, call: GrpcCall) -> Any:
@@ -393,8 +361,7 @@ def _input(request: Any) -> tensors.Tensor:
     inputs, raw = request.inputs, request.raw_input_contents
     if len(inputs) != 1 or len(raw) > 1:
         raise Refusal(400, f"{len(inputs)} inputs and {len(raw)} raw_input_contents: give one tensor, rows first")
-    if wrong := [output.name for output in request.outputs if output.name != tensors.OUTPUT]:
-        raise Refusal(400, f"output {shown(wrong[0])}: the only one is {tensors.OUTPUT!r}, ask for it or for none")
+    check_outputs(output.name for output in request.outputs)
     name, datatype, contents = inputs[0].name, inputs[0].datatype, inputs[0].contents
     shape = [*inputs[0].shape[: tensors.MOST_DIMENSIONS + 1]]
     if not raw:
@@ -408,8 +375,7 @@ def _input(request: Any) -> tensors.Tensor:
     return tensors.tensor_of_bytes(name, datatype, shape, raw[0])
 
 
-def _add_output(response: Any, outputs: list[Any], *, is_raw: bool) -> None:
-    tensor = tensors.output_tensor(tensors.OUTPUT, outputs)
+def _add_output(response: Any, tensor: tensors.Tensor, *, is_raw: bool) -> None:
     output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
     if tensor.content_type is not None:
         output.parameters["content_type"].string_param = tensor.content_type

@@ -13,35 +13,66 @@ Source: Open Inference Protocol, "HTTP/REST"; Triton, "Binary Tensor Data Extens
 import base64
 import re
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 
 from clipper_gateway.api import decoded
 from clipper_gateway.callers import Caller
-from clipper_gateway.calls import AskOptions, Calls
+from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal
-from clipper_gateway.http_messages import InferenceRequest
-from clipper_gateway.inference import Inference, outputs_of, response_parameters
+from clipper_gateway.inference import Inference, check_outputs
 from clipper_gateway.rest import HttpCall, json_response
-from clipper_gateway.tensors import (
-    BYTES,
-    OUTPUT,
-    Tensor,
-    bytes_of,
-    output_tensor,
-    tensor_of_bytes,
-    tensor_of_json,
-)
+from clipper_gateway.tensors import BYTES, Tensor, bytes_of, tensor_of_bytes, tensor_of_json
 from clipper_stream.errors import shown
 
 JSON, BINARY = "application/json", "application/octet-stream"
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_Length = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
+_encode = msgspec.json.Encoder().encode
+
+
+# --- what a request holds: bounds that only the OpenAPI document has are checked here with better words ---------------
+class InputTensor(msgspec.Struct, kw_only=True):
+    """Rows of a question, the first dimension."""
+
+    name: Annotated[str, Meta(extra_json_schema={"const": "input"})]
+    """There is one input."""
+    datatype: str
+    """Type of the values; `BYTES` for text, binary and JSON."""
+    shape: list[_Length]
+    """Lengths, rows first; one numeric row alone may come without its dimension."""
+    parameters: dict[str, Any] | None = None
+    """`binary_data_size`: its values are so many bytes behind the JSON. `content_type`: `base64` for binary rows."""
+    data: list[Any] | None = None
+    """The values, flat in row-major order or nested as the shape; absent when they are binary."""
+
+
+class RequestedOutput(msgspec.Struct, kw_only=True):
+    """An output that is asked for."""
+
+    name: Annotated[str, Meta(extra_json_schema={"const": "output"})]
+    """There is one output."""
+    parameters: dict[str, Any] | None = None
+    """`binary_data`: whether its values come as bytes behind the JSON."""
+
+
+class InferenceRequest(msgspec.Struct, kw_only=True):
+    """A question to an application, as a model of the protocol."""
+
+    inputs: Annotated[list[InputTensor], Meta(extra_json_schema={"minItems": 1, "maxItems": 1})]
+    """One tensor, whose rows are one query."""
+    id: str | None = None
+    """Comes back in the answer; the query's id is the parameter `query_id`."""
+    parameters: dict[str, Any] | None = None
+    """Those of a query, and `binary_data_output`: whether the outputs come as bytes behind the JSON."""
+    outputs: list[RequestedOutput] | None = None
+    """Absent: the only one there is."""
 
 
 _requests = msgspec.json.Decoder(InferenceRequest)
-_encode = msgspec.json.Encoder().encode
 
 
 class InferenceEndpoints:
@@ -69,19 +100,12 @@ class InferenceEndpoints:
         call.caller.require("predict", call.path["name"])
         manifest = self._inference.manifest(*_about(call))
         request, tail = _request_of(call)
-        is_binary, tensor, own_id = _is_binary(request), _input_of(request, tail), call.headers.get("idempotency-key")
-        options = AskOptions(headers=call.record_headers)
-        prediction = await self._inference.infer(
-            call.caller, manifest, tensor, request.parameters or {}, own_id, options
-        )
-        answer = {
-            "model_name": manifest.name,
-            "model_version": str(manifest.revision),
-            "parameters": response_parameters(prediction),
-        }
+        is_binary, tensor = _is_binary(request), _input_of(request, tail)
+        parameters, output = await self._inference.infer(call, manifest, tensor, request.parameters or {})
+        answer = {"model_name": manifest.name, "model_version": str(manifest.revision), "parameters": parameters}
         if request.id is not None:
             answer["id"] = request.id
-        return _response(answer, output_tensor(OUTPUT, outputs_of(prediction)), is_binary=is_binary)
+        return _response(answer, output, is_binary=is_binary)
 
 
 def _about(call: HttpCall) -> tuple[Caller, str, str]:
@@ -133,11 +157,9 @@ def _from_base64(name: str, data: list[Any]) -> list[bytes]:
 
 
 def _is_binary(request: InferenceRequest) -> bool:
-    """Whether the output is wanted as binary."""
     wanted = (request.parameters or {}).get("binary_data_output", False)
+    check_outputs(output.name for output in request.outputs or ())
     for output in reversed(request.outputs or []):
-        if output.name != OUTPUT:
-            raise Refusal(400, f"output {shown(output.name)}: the only one is {OUTPUT!r}, ask for it or for none")
         wanted = (output.parameters or {}).get("binary_data", wanted)
     if not isinstance(wanted, bool):
         raise Refusal(400, f"binary_data is {shown(wanted)}: give true or false")

@@ -8,35 +8,79 @@ Rules of this file:
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
+from clipper_agents.control.readiness import ReadyHosts
+from clipper_agents.control.state import ControlState
+from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.retry import retry
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partitions_of_query
 from clipper_agents.streaming.reachability import watch_kafka
 from clipper_gateway.callers import Caller, Shares
-from clipper_gateway.deployed_applications import DeployedApplications
 from clipper_gateway.errors import Refusal
 from clipper_stream.client import BrokerUnavailable, Client
-from clipper_stream.errors import SetupError
+from clipper_stream.client.access import RIGHTS, refused_right
+from clipper_stream.errors import SetupError, shown
+from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import MSGPACK
+from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.query_ids import partition_of
 
 PROBED_S, NOTICE_S = 15.0, 1.5
 """A balancer that has probed lately does it each second: then it has seen that nothing should come any more."""
 
 
-class Pipeline:
-    """Kafka, as one gateway uses it.
+class DeployedApplications:
+    """What is registered now, as the followers of `control` and `hosts` have read it."""
 
-    Attributes:
-        client: Asks and gives feedback.
-        history: Reads what became of a query; `read_query` does for a caller.
-        deployed: The applications and models.
-        ending: Whether the gateway ends, so that nobody should send it anything any more.
-    """
+    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
+        self._state, self._hosts = ControlState(notes=(), saved_rows=False), ReadyHosts()
+        self.control = TopicFollower(kafka, catalogue.control, self._state.take)
+        self.hosts = TopicFollower(kafka, catalogue.hosts, self._hosts.take)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the control topic has been read to its end once."""
+        return self.control.caught_up.is_set()
+
+    @property
+    def applications(self) -> Mapping[str, ApplicationManifest]:
+        """Every application, by name."""
+        return self._state.manifests.applications
+
+    @property
+    def models(self) -> Mapping[str, ModelManifest]:
+        """Every version, by `name:version`."""
+        return self._state.manifests.models
+
+    def check_known(self) -> None:
+        """Raise a `Refusal` when the control topic was never read to its end: what is missing may be in it."""
+        if not self.is_known:
+            raise Refusal(503, "this gateway has not read the applications yet: try again", retry_after_s=1.0)
+
+    def manifest(self, name: str) -> ApplicationManifest:
+        """Return an application."""
+        found = self.applications.get(name)
+        if found is not None:
+            return found
+        self.check_known()
+        raise Refusal(404, f"there is no application {shown(name)}: GET /v1/applications lists those that exist")
+
+    def is_ready(self, name: str) -> bool:
+        """Return whether a version that may answer for the application is served now; errors as of `manifest`."""
+        return any(self._is_served(ref) for ref in self.manifest(name).refs)
+
+    def _is_served(self, ref: str) -> bool:
+        model = self.models.get(ref)
+        return model is not None and not model.retired and (model.colocated or self._hosts.hosts(ref) > 0)
+
+
+class Pipeline:
+    """Kafka, as one gateway uses it; once it is `ending`, nobody should send it anything any more."""
 
     def __init__(
         self, settings: WorkerSettings[GatewaySection], reachable: Callable[[bool], None], shares: Shares
@@ -54,12 +98,12 @@ class Pipeline:
     async def start(self) -> None:
         """Begin to connect; returns at once."""
         works = {
-            "the client": _restarted("the client", self._serve_client),
-            "the control topic": _restarted("the control topic", self.deployed.follow_control),
-            "the topic of hosts": _restarted("the topic of hosts", self.deployed.follow_hosts),
-            "brokers": self._watch(),
+            "the client": self._serve_client,
+            "the control topic": self.deployed.control.run,
+            "the topic of hosts": self.deployed.hosts.run,
         }
-        self._tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+        self._tasks = [asyncio.create_task(self._restarted(name, work), name=name) for name, work in works.items()]
+        self._tasks.append(asyncio.create_task(watch_kafka(self._kafka, self._note, self._topics), name="brokers"))
 
     async def broken(self) -> None:
         """Return never, and raise when nothing helps but another process."""
@@ -125,14 +169,17 @@ class Pipeline:
         finally:
             self._is_open = False
 
-    async def _watch(self) -> None:
-        def note(reachable: bool) -> None:
-            self._is_reachable = reachable
-            self._reachable(reachable)
+    def _note(self, reachable: bool) -> None:
+        self._is_reachable = reachable
+        self._reachable(reachable)
 
-        await watch_kafka(self._kafka, note, self._topics)
+    async def _restarted(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run what ends only by an error."""
 
+        async def attempt() -> None:
+            try:
+                await work()
+            except RIGHTS as error:
+                raise refused_right(self._kafka, error) from error
 
-async def _restarted(what: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run what ends only by an error."""
-    await retry(f"{what} is begun again", work, passes=lambda error: isinstance(error, SetupError))
+        await retry(f"{what} is begun again", attempt, passes=lambda error: isinstance(error, SetupError))

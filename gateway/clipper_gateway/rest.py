@@ -9,11 +9,10 @@ Rules of this file:
 - An error that is no `ClipperError` is a defect: logged with its traceback, and answered by 500 without words of it.
 """
 
-import asyncio
-import logging
-import time
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import msgspec
@@ -21,34 +20,17 @@ from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clipper_gateway.access import Access
-from clipper_gateway.callers import ANYBODY, NOBODY, Caller
+from clipper_gateway.callers import ANYBODY, Caller
 from clipper_gateway.errors import Refusal, logged_refusal
-from clipper_gateway.request_log import CLIENT_GONE, RecordHeaders, RequestLog, checked_request_id, record_headers
+from clipper_gateway.request_log import RequestLog
+from clipper_gateway.served_call import CLIENT_GONE, ServedCall, check_single
 from clipper_gateway.server_spans import UNTRACED, ServerSpans
-from clipper_stream.errors import ClipperError, shown
+from clipper_stream.errors import shown
 
-logger = logging.getLogger(__name__)
-
-SINGLE = frozenset(
-    {
-        b"authorization",
-        b"content-encoding",
-        b"content-length",
-        b"content-type",
-        b"cookie",
-        b"host",
-        b"idempotency-key",
-        b"inference-header-content-length",
-        b"origin",
-        b"sec-fetch-site",
-        b"x-api-key",
-        b"x-csrf-token",
-    }
-)
-_NO_QUERY = QueryParams("")
+NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 NOSNIFF = b"x-content-type-options", b"nosniff"
 DIGITS = 20
 """Of a length that is read as a number."""
@@ -57,38 +39,37 @@ METHODS = {"GET": ("GET", "HEAD"), "POST": ("POST",), "GET POST": ("GET", "HEAD"
 """That a route of a method answers; none: all."""
 
 
-@dataclass(slots=True)
-class HttpCall:
+@dataclass(slots=True, kw_only=True)
+class HttpCall(ServedCall):
     """A request as handlers see it.
 
     Attributes:
-        caller: Who asks.
         body: Whole, not decoded.
-        headers: Of the request, by their names in lower case.
         path: Parameters of the path.
         query: Parameters behind the path.
-        record_headers: For the records that are written because of it.
-        peer: Address of who asks: of who is connected, or for whom a trusted proxy is.
         receive: Of ASGI; once the body is there, it returns when the client is gone.
     """
 
-    caller: Caller
-    body: bytes
-    headers: Mapping[str, str]
-    path: Mapping[str, str]
-    query: QueryParams
-    record_headers: RecordHeaders
-    peer: str = ""
+    body: bytes = b""
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
     receive: Receive | None = None
+
+    def text(self, name: str) -> str:
+        """Return a parameter behind the path, empty when it is not given."""
+        return self.query.get(name, "").strip()
+
+    def number(self, name: str, otherwise: float) -> float:
+        """Return a parameter behind the path as a number of at least 0; what is none counts as `otherwise`."""
+        text = self.text(name)
+        return float(text) if NUMBER.fullmatch(text) else otherwise
 
 
 Handler: TypeAlias = Callable[[HttpCall], Awaitable[Response]]
 Admit: TypeAlias = Callable[[str, Caller], None]
 """Takes the name of the application; raises `Refusal` when too many of its calls wait already."""
-Identify: TypeAlias = Callable[[Mapping[str, str], str], Awaitable[Caller]]
-"""Takes the headers of a request and the address from which it comes."""
-Refuse: TypeAlias = Callable[[Refusal, Caller, Mapping[str, str]], Response]
-"""Takes a refusal, the caller, `NOBODY` while unknown, and the request's headers."""
+Identify: TypeAlias = Callable[[ServedCall], Awaitable[Caller]]
+Refuse: TypeAlias = Callable[[Refusal, ServedCall], Response]
 
 
 def json_response(content: Any, status: int = 200) -> Response:
@@ -96,144 +77,114 @@ def json_response(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
-class Endpoints:
-    """Makes the routes of one gateway."""
-
-    def __init__(
-        self,
-        access: Access,
-        log: RequestLog,
-        max_body_bytes: int,
-        origins: frozenset[str] = frozenset(),
-        *,
-        identify: Identify | None = None,
-        refuse: Refuse | None = None,
-        headers: Sequence[tuple[bytes, bytes]] = (),
-        spans: ServerSpans = UNTRACED,
-    ) -> None:
-        self.access, self.log, self.max_body_bytes, self.origins = access, log, max_body_bytes, origins
-        self.spans = spans
-        self.identify, self.refuse, self.headers = identify or self._identify, refuse or _problem, headers
-
-    def route(
-        self, path: str, handler: Handler, *, method: str = "POST", public: bool = False, admit: Admit | None = None
-    ) -> Route:
-        """Return a route."""
-        # a route of no method fits only in part, so that every other one that fits goes before
-        methods = [*METHODS[method]] or ["-"]
-        return _EndpointRoute(path, _Endpoint(self, path, handler, method, public, admit), methods=methods)
-
-    async def _identify(self, headers: Mapping[str, str], peer: str) -> Caller:
-        return await self.access.identify(headers.get("authorization"), headers.get("x-api-key"), peer)
-
-    def unknown(self) -> "_Endpoint":
-        """Return what answers a request for which there is no route."""
-        return _Endpoint(self, "unknown", _no_path, "", public=True, admit=None)
-
-
-def _problem(refusal: Refusal, *_: object) -> Response:
+def _problem(refusal: Refusal, _: ServedCall) -> Response:
     return Response(refusal.body(), refusal.status, refusal.headers, "application/problem+json")
-
-
-class _EndpointRoute(Route):
-    """A route whose endpoint refuses other methods, so that this is logged as everything else is."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
 
 
 async def _no_path(_: HttpCall) -> Response:
     raise Refusal(404, "there is no such path: /openapi.json lists them")
 
 
-class _Endpoint:
-    """The ASGI application of one route."""
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Makes the routes of a gateway, or of its console, from what these share; access identifies, if nothing else."""
+
+    access: Access
+    log: RequestLog
+    max_body_bytes: int
+    origins: frozenset[str] = frozenset()
+    identify: Identify | None = None
+    refuse: Refuse = _problem
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    spans: ServerSpans = UNTRACED
+
+    def route(
+        self, path: str, handler: Handler, *, method: str = "POST", public: bool = False, admit: Admit | None = None
+    ) -> Route:
+        """Return a route."""
+        return _Endpoint(self, path, handler, method, public, admit)
+
+    def unknown(self) -> ASGIApp:
+        """Return what answers a request for which there is no route."""
+        return _Endpoint(self, "unknown", _no_path, "", public=True, admit=None).handle
+
+
+class _Endpoint(Route):
+    """A route that refuses other methods itself, so that this is logged as everything else is."""
 
     def __init__(
         self, of: Endpoints, path: str, handler: Handler, method: str, public: bool, admit: Admit | None
     ) -> None:
+        # a route of no method fits only in part, so that every other one that fits goes before
+        super().__init__(f"/{path.removeprefix('/')}", handler, methods=[*METHODS[method]] or ["-"])
         self._of, self._path, self._handler = of, path, handler
         self._method, self._public, self._admit = method, public, admit
-        self._spans = of.spans if method == "POST" and not public else UNTRACED
+        self._identify, self._spans = of.identify or of.access.identify, UNTRACED
+        if method == "POST" and not public:
+            self._spans = of.spans
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started_s = time.perf_counter()
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        request_id = checked_request_id(headers.get("x-request-id"))
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        headers = dict(fields)
         path: dict[str, str] = scope.get("path_params", {})
         connected = scope["client"][0] if scope.get("client") else ""
-        peer = self._of.access.shares.address_of(connected, headers.get("x-forwarded-for"))
-        caller, status = "", CLIENT_GONE
+        call = HttpCall(
+            method=scope["method"],
+            route=self._path,
+            headers=headers,
+            peer=self._of.access.shares.address_of(connected, headers.get("x-forwarded-for")),
+            application=path.get("name", ""),
+            path=path,
+            query=QueryParams(scope["query_string"]) if scope["query_string"] else {},
+            receive=receive,
+        )
         try:
             try:
-                caller, response = await self._answered(scope, headers, receive, request_id, peer)
-            except ClipperError as error:
-                response = self._of.refuse(logged_refusal(error), NOBODY, headers)
-            except (ClientDisconnect, asyncio.CancelledError):
-                raise
-            except Exception:
-                logger.exception("a request failed path=%s request_id=%s", self._path, request_id)
-                defect = Refusal(500, f"a defect of this gateway: its log has it under {request_id}")
-                response = self._of.refuse(defect, NOBODY, headers)
-            response.raw_headers.extend(((b"x-request-id", request_id.encode()), NOSNIFF, *self._of.headers))
-            await response(scope, receive, send)
-            status = response.status_code
-        except ClientDisconnect:
-            pass
+                check_single(fields)
+                response = await self._answered(call, scope, receive)
+            except ClientDisconnect:
+                return
+            except Exception as error:  # noqa: BLE001 - answered by 500
+                response = self._of.refuse(logged_refusal(error, call.request_id), call)
+            call.status = CLIENT_GONE
+            response.raw_headers.extend(((b"x-request-id", call.request_id.encode()), NOSNIFF, *self._of.headers))
+            with suppress(ClientDisconnect):
+                await response(scope, receive, send)
+                call.status = response.status_code
         finally:
-            self._of.log.write(
-                method=scope["method"],
-                route=self._path,
-                application=path.get("name", ""),
-                status=status,
-                took_s=time.perf_counter() - started_s,
-                caller=caller,
-                request_id=request_id,
-                peer=peer,
-            )
+            self._of.log.write(call)
 
-    async def _answered(
-        self, scope: Scope, headers: dict[str, str], receive: Receive, request_id: str, peer: str
-    ) -> tuple[str, Response]:
-        if (methods := METHODS[self._method]) and scope["method"] not in methods:
+    async def _answered(self, call: HttpCall, scope: Scope, receive: Receive) -> Response:
+        if (methods := METHODS[self._method]) and call.method not in methods:
             allowed = ", ".join(methods)
-            text = f"{scope['method'][:16]} is not for {self._path}: use {allowed}"
+            text = f"{call.method[:16]} is not for {self._path}: use {allowed}"
             raise Refusal(405, text, headers={"allow": allowed})
-        _check_single(scope["headers"])
+        headers = call.headers
         if self._of.access.is_of_this_machine:
             _check_host(headers.get("host", ""))
         if (origin := headers.get("origin")) is not None and origin not in self._of.origins:
             _check_origin(origin, scope["scheme"], headers.get("host", ""), is_open=self._of.access.is_open)
-        caller = replace(ANYBODY, address=peer) if self._public else await self._of.identify(headers, peer)
-        about = {"http.request.method": scope["method"], "http.route": self._path, "clipper.request_id": request_id}
-        with self._spans.serving(f"{scope['method']} {self._path}", headers, about) as span:
-            try:
-                if self._admit is not None:
-                    self._admit(scope["path_params"]["name"], caller)
-                shares, body = self._of.access.shares, b""
-                stated = _stated_bytes(headers, self._of.max_body_bytes) if "POST" in self._method else 0
-                async with shares.bodies.turn(
-                    caller.holder, shares.unstated_bytes if stated is None else stated
-                ) as settle:
-                    if stated != 0:
-                        body = await _body(receive, self._of.max_body_bytes)
-                        settle(len(body))
-                    traced = record_headers(headers.get("traceparent"), request_id)
-                    query = QueryParams(scope["query_string"]) if scope["query_string"] else _NO_QUERY
-                    path = scope.get("path_params", {})
-                    call = HttpCall(caller, body, headers, path, query, traced, peer, receive)
-                    response = await self._handler(call)
-            except ClipperError as error:
-                response = self._of.refuse(logged_refusal(error), caller, headers)
-            span.status = response.status_code
-        return caller.name, response
-
-
-def _check_single(headers: list[tuple[bytes, bytes]]) -> None:
-    names = [name for name, _ in headers if name in SINGLE]
-    if len(names) > 1 and len({*names}) < len(names):
-        twice = next(name for name in names if names.count(name) > 1).decode()
-        raise Refusal(400, f"header {twice} stands twice: send it once")
+        call.caller = replace(ANYBODY, address=call.peer) if self._public else await self._identify(call)
+        about = {
+            "http.request.method": call.method,
+            "http.route": self._path,
+            "url.path": scope["path"],
+            "url.scheme": scope["scheme"],
+            "clipper.request_id": call.request_id,
+        }
+        with self._spans.serving(call, f"{call.method} {self._path}", about):
+            if self._admit is not None:
+                self._admit(call.application, call.caller)
+            shares = self._of.access.shares
+            stated = _stated_bytes(headers, self._of.max_body_bytes) if "POST" in self._method else 0
+            taken = shares.unstated_bytes if stated is None else stated
+            async with shares.bodies.turn(call.caller.holder, taken) as settle:
+                if stated != 0:
+                    call.body = await _body(receive, self._of.max_body_bytes)
+                    settle(len(call.body))
+                response = await self._handler(call)
+            call.status = response.status_code
+        return response
 
 
 def _check_host(host: str) -> None:

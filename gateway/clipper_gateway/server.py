@@ -13,13 +13,15 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 import uvloop
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Router
+from starlette.responses import Response
+from starlette.routing import Route, Router
 
 from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
@@ -35,13 +37,12 @@ from clipper_gateway.api import OwnApi
 from clipper_gateway.callers import MOST_CONNECTIONS
 from clipper_gateway.calls import Calls
 from clipper_gateway.console.routes import Console
-from clipper_gateway.endpoints import routes_of
 from clipper_gateway.http_protocol import UVICORN, BoundedHttpProtocol
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import InferenceEndpoints
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RequestLog
-from clipper_gateway.rest import Endpoints
+from clipper_gateway.rest import Admit, Endpoints
 from clipper_gateway.server_spans import ServerSpans
 from clipper_stream.errors import InvalidSetting
 
@@ -52,6 +53,9 @@ IDLE_S = 75
 BACKLOG = 2_048
 RELOAD_S = 10.0
 HSTS = b"strict-transport-security", b"max-age=31536000"
+
+DOCUMENT = Path(__file__).with_name("openapi.json")
+_MODEL, _VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 
 
 class _Server(uvicorn.Server):
@@ -78,36 +82,26 @@ class Gateway:
         self.log = RequestLog(metrics, self.pipeline.deployed.applications)
         lost = metrics.counter("clipper_spans_lost_total")
         self.spans = ServerSpans(start_tracer("gateway", settings.instance, lost))
-        self.api, self.inference = OwnApi(self.calls, settings.horizon_s), InferenceEndpoints(self.calls)
-        self.headers = [HSTS] if section.tls_certfile else []
-        self.console = (
-            Console(settings, self.access, self.pipeline, self.log, self.headers) if section.console else None
-        )
-        if self.console is not None:
-            metrics.watch_disk(settings.data_dir)
-        self.app = self._app()
-
-    def _app(self) -> Router:
-        origins = frozenset(self.section.cors_origins)
+        headers, origins = [HSTS] if section.tls_certfile else [], section.cors_origins
         endpoints = Endpoints(
-            self.access, self.log, self.section.max_body_bytes, origins, spans=self.spans, headers=self.headers
+            self.access, self.log, section.max_body_bytes, frozenset(origins), headers=headers, spans=self.spans
         )
+        own, v2 = OwnApi(self.calls, settings.horizon_s), InferenceEndpoints(self.calls)
+        routes = routes_of(endpoints, own, v2, self.calls.admit)
+        self.console: Console | None = None
+        if section.console:
+            self.console = Console(settings, self.access, self.pipeline, self.log, headers)
+            routes += self.console.routes()
+            metrics.watch_disk(settings.data_dir)
         cors = Middleware(
             CORSMiddleware,
-            allow_origins=self.section.cors_origins,
+            allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type", "idempotency-key", "traceparent", "x-api-key"],
             expose_headers=["retry-after", "x-request-id"],
         )
-        return Router(
-            [
-                *routes_of(self, endpoints, self.calls.admit),
-                *(self.console.routes() if self.console else ()),
-            ],
-            redirect_slashes=False,
-            default=endpoints.unknown(),
-            middleware=[cors] if self.section.cors_origins else [],
-        )
+        middleware, unknown = [cors] if origins else [], endpoints.unknown()
+        self.app = Router(routes, redirect_slashes=False, default=unknown, middleware=middleware)
 
     async def serve(self, listener: socket.socket, ready: "asyncio.Future[int]", ending: asyncio.Event) -> None:
         """Serve until `ending`; `ready` gets the port of gRPC once both ports answer."""
@@ -171,6 +165,32 @@ class Gateway:
             self.log.flush()
 
 
+def routes_of(endpoints: Endpoints, own: OwnApi, v2: InferenceEndpoints, admit: Admit) -> list[Route]:
+    """Return the routes, the most frequent ones first, as they are tried in order; anybody may read the document."""
+    of, headers = endpoints.route, {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
+    document = Response(DOCUMENT.read_bytes(), headers=headers, media_type="application/json")
+    return [
+        of("/v1/applications/{name}/predict", own.predict, admit=admit),
+        of("/v1/feedback", own.feedback),
+        of("/v1/queries/{query_id:text}", own.query, method="GET"),
+        of("/v1/applications", own.applications, method="GET"),
+        of("/v1/models", own.models, method="GET"),
+        of(f"{_MODEL}/infer", v2.infer, admit=admit),
+        of(f"{_VERSION}/infer", v2.infer, admit=admit),
+        of("/v2/health/live", own.live, method="GET", public=True),
+        of("/v2/health/ready", own.ready, method="GET", public=True),
+        of(f"{_MODEL}/ready", v2.model_ready, method="GET"),
+        of(f"{_VERSION}/ready", v2.model_ready, method="GET"),
+        of(_MODEL, v2.model, method="GET"),
+        of(_VERSION, v2.model, method="GET"),
+        of("/v2", v2.server, method="GET"),
+        of("/v2/", v2.server, method="GET"),  # as the protocol's own document has it
+        of("/livez", own.live, method="GET", public=True),
+        of("/readyz", own.ready, method="GET", public=True),
+        Route("/openapi.json", document, methods=["GET"]),
+    ]
+
+
 async def _renew(context: ssl.SSLContext, certfile: str, keyfile: str) -> None:
     """Read the certificate again and again; one that cannot be used leaves that of before."""
     while True:
@@ -227,20 +247,13 @@ async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics
     event(logger, "ended", instance=instance)
 
 
-@contextlib.contextmanager
-def _listener(section: GatewaySection) -> Iterator[socket.socket]:
-    """The socket of HTTP, bound."""
+def _listener(section: GatewaySection) -> socket.socket:
     family = socket.AF_INET6 if ":" in section.address else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((section.address, section.port))
-        except OSError as error:
-            where = f"{section.address}:{section.port}"
-            reason = error.strerror or str(error)
-            raise InvalidSetting(f"the gateway cannot listen at {where}: {reason}; set gateway.port") from error
-        listener.listen(BACKLOG)
-        yield listener
+    try:
+        return socket.create_server((section.address, section.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        where, reason = f"{section.address}:{section.port}", error.strerror or str(error)
+        raise InvalidSetting(f"the gateway cannot listen at {where}: {reason}; set gateway.port") from error
 
 
 def _allow_many_connections() -> None:

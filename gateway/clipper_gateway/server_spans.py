@@ -8,26 +8,20 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
+from starlette.requests import ClientDisconnect
 
 from clipper_gateway.errors import refusal_of
-from clipper_gateway.request_log import CLIENT_GONE
-from clipper_stream.errors import ClipperError
+from clipper_gateway.served_call import CLIENT_GONE, ServedCall
 from clipper_topics.codec import TRACEPARENT
 from clipper_topics.trace_context import context_in
 
-SERVER_FAULT = 500
-
-
-class ServedCall:
-    """A call that is served, whose `status` is as of HTTP."""
-
-    status = SERVER_FAULT
+GONE, SERVER_FAULT = (asyncio.CancelledError, ClientDisconnect), 500
 
 
 class ServerSpans:
@@ -37,23 +31,21 @@ class ServerSpans:
         self._tracer = tracer
 
     @contextmanager
-    def serving(
-        self, name: str, headers: MutableMapping[str, str], attributes: Mapping[str, Any]
-    ) -> Iterator[ServedCall]:
-        """Serve a call in a span with these attributes, which ends with the status that is set, or an error's."""
-        call, given = ServedCall(), headers.get(TRACEPARENT, "")
+    def serving(self, call: ServedCall, name: str, attributes: Mapping[str, Any]) -> Iterator[None]:
+        """Serve a call in a span with these attributes, which ends with the call's status, or an error's."""
+        given = call.headers.get(TRACEPARENT, "")
         span = trace.INVALID_SPAN if self._tracer is None else self._begin(self._tracer, name, given, attributes)
         if not span.is_recording():
             if given and self._tracer is not None:
-                headers[TRACEPARENT] = f"{given[:-2]}00"
-            yield call
+                call.headers[TRACEPARENT] = f"{given[:-2]}00"
+            yield
             return
-        headers.pop(TRACEPARENT, None)
+        call.headers.pop(TRACEPARENT, None)
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             try:
-                yield call
+                yield
             except BaseException as error:
-                call.status = _status_of(error)
+                call.status = CLIENT_GONE if isinstance(error, GONE) else refusal_of(error).status
                 raise
             finally:
                 span.set_attribute("http.response.status_code", call.status)
@@ -64,12 +56,6 @@ class ServerSpans:
     def _begin(self, tracer: trace.Tracer, name: str, traceparent: str, attributes: Mapping[str, Any]) -> trace.Span:
         caller = trace.NonRecordingSpan(context_in(traceparent))
         return tracer.start_span(name, trace.set_span_in_context(caller, Context()), trace.SpanKind.SERVER, attributes)
-
-
-def _status_of(error: BaseException) -> int:
-    if isinstance(error, ClipperError):
-        return refusal_of(error).status
-    return CLIENT_GONE if isinstance(error, asyncio.CancelledError) else SERVER_FAULT
 
 
 UNTRACED = ServerSpans()

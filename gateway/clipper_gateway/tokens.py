@@ -25,6 +25,7 @@ from joserfc.jwk import Key, KeySet, import_key
 from joserfc.jws import JWSRegistry
 
 from clipper_agents.observability.logging import event
+from clipper_gateway.callers import bounded
 from clipper_gateway.errors import Refusal
 from clipper_stream.errors import InvalidSetting, shown
 
@@ -86,9 +87,7 @@ class TokenVerifier:
         if claims is None or self._clock() >= until_s:
             claims = await self._verify(token)
             until_s = min(claims.exp, self._clock() + VALID_S)
-            if len(self._verified) >= MAX_VERIFIED_TOKENS:
-                del self._verified[next(iter(self._verified))]
-        self._verified[digest] = until_s, claims
+        bounded(self._verified, MAX_VERIFIED_TOKENS)[digest] = until_s, claims
         return claims
 
     async def _verify(self, token: str) -> TokenClaims:

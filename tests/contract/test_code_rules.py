@@ -48,7 +48,7 @@ clipper_stream 360 batching 530 caching 200 client 1220 combining 185 drift 280 
 clipper_agents 25 broker 700 cli 3495 control 1985 dead_letters 235 demo 570 examples 35 feedback 390 host 1265
                kafka 2475 observability 1205 replay 2460 rollout 1690 router 4165 settings 710 status 2665
                streaming 2410 supervisor 1700
-clipper_gateway 3915 console 1765
+clipper_gateway 3595 console 1700
 clipper_loadgen 1150
 """
 """Lines of each package and of the packages in it: whoever adds a capability says here what it costs."""

@@ -4,7 +4,7 @@ import generate_schemas
 import pytest
 from sources import page_script
 
-from clipper_gateway import endpoints
+from clipper_gateway import server
 
 command_line, library, metrics, openapi = map(
     page_script, ("command_line", "library_reference", "metrics_reference", "openapi_document")
@@ -17,7 +17,7 @@ command_line, library, metrics, openapi = map(
         (command_line.PAGE, command_line.reference, "python docs/command_line.py"),
         (metrics.PAGE, metrics.reference, "python docs/metrics_reference.py"),
         (library.PAGE, library.reference, "python docs/library_reference.py"),
-        (endpoints.DOCUMENT, openapi.document, "python docs/openapi_document.py"),
+        (server.DOCUMENT, openapi.document, "python docs/openapi_document.py"),
     ],
 )
 def test_a_generated_file_is_what_would_be_written_now(path, generated, command):

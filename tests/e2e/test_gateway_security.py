@@ -12,7 +12,7 @@ from urllib.parse import quote
 import grpc
 import httpx
 import pytest
-from e2e.gateways import Deployment, Gateway, Guard, client_of, events, exchange
+from e2e.gateways import Deployment, Gateway, Guard, client_of, exchange
 from joserfc import jwt
 from joserfc.jwk import Key, generate_key
 from open_inference.grpc import protocol as oip
@@ -305,13 +305,11 @@ def test_no_text_of_a_caller_begins_a_line_or_colours_it(fortress):
 
 
 def test_an_id_with_line_breaks_stays_in_its_place(fortress):
-    forged = "order\r\nset-cookie: a=b\r\n\r\nevent: forged\ndata: {}"
+    forged = "order\r\nset-cookie: a=b\r\n\r\n{}"
     body = json.dumps({"input": [1, 2], "query_id": forged}).encode()
     with client_of(fortress.gateway.http, **{"x-api-key": fortress.keys["all"]}) as client:
         answered = client.post(PATH, content=body)
         assert (answered.status_code, "set-cookie" in answered.headers) == (200, False)
         where = f"/v1/queries/{quote(forged, safe='')}?application=sums&wait_s=50"
-        found = client.get(where, headers={"accept": "text/event-stream"})
-        (event,) = events(found.iter_lines())
-    assert (event["event"], json.loads(event["data"])["query_id"]) == ("answer", forged)
+        assert client.get(where).json()["query_id"] == forged
     fortress.guard.check(2, writes=1)

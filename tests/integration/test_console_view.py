@@ -40,7 +40,7 @@ async def shows(view: LiveView, condition: Callable[[], object]) -> None:
 
 def is_kept(view: LiveView, since_s: float) -> bool:
     """Whether points of these ten seconds tell of queries."""
-    return any(view.history.series("digits", since_s, time.time()).values.get("queries_per_s", ()))
+    return any(view.history.series("digits", since_s).values.get("queries_per_s", ()))
 
 
 @pytest.mark.slow  # a point of the history is of ten seconds
@@ -56,12 +56,12 @@ async def test_the_view_shows_the_records_and_its_history_outlives_it(
         await shows(view, lambda: view.applications()[0].queries == 10)
         assert (view.applications()[0].defaults, view.applications()[0].feedback) == ({"late": 1}, 5)
         assert view.stale_reason == ""
-        assert view.models()["svm:1"].hosts == 1
+        assert view.status().models["svm:1"].hosts == 1
         assert "host h2 of model rf:2 failed: no module named shop" in "\n".join(map(str, view.problems()))
         await shows(view, lambda: is_kept(view, began_s))
     async with followed(kafka, catalogue, folder) as view:
         assert is_kept(view, began_s)
-        versions = view.history.series("digits", began_s, time.time()).versions
+        versions = view.history.series("digits", began_s).versions
         assert versions["svm:1"].keys() >= {"weight", "loss", "loss_lower", "loss_upper", "p50_ms"}
 
 

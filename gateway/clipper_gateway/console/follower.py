@@ -11,8 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from aiokafka.errors import KafkaError
@@ -23,7 +22,7 @@ from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch, readable_partitions
 from clipper_agents.status.collect import SILENT, SILENT_S
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus, Status
+from clipper_agents.status.model import ApplicationStatus, Latency, Status
 from clipper_agents.status.problems import StatusProblem, application_problems, problems_of
 from clipper_agents.status.processes import NO_METRICS, ServedMetrics, read_metrics
 from clipper_agents.status.tailer import DeploymentTailer
@@ -56,13 +55,10 @@ class LiveView:
     """A deployment that is followed.
 
     Attributes:
-        facts: What is declared, changed and learned.
-        recent: What flowed.
         at_s: When it last heard of Kafka, seconds since the epoch.
         is_read: Whether the topics were read to their end once.
         stale_reason: Why it does not follow now; empty while it does.
         tick: Seconds seen.
-        cluster: What brokers and groups say.
         trends: The last rates of queries of each application, a point in each step of the history.
     """
 
@@ -149,10 +145,6 @@ class LiveView:
         own = [StatusProblem(self.history.reason, "charts have gaps")] if self.history.reason else []
         return [*own, *problems_of(self.status())]
 
-    def models(self) -> Mapping[str, ModelStatus]:
-        """Every declared version, by `name:version`."""
-        return self.status().models
-
     def _names(self) -> list[str]:
         return sorted(self.facts.declared.manifests.applications)
 
@@ -232,12 +224,10 @@ class LiveView:
         self._ticked = asyncio.Event()
 
     async def _keep(self) -> None:
-        tick = 0
-        with suppress(Refusal):  # an error would take the place of the cancellation that ends the group
-            while True:
-                tick = await self.next_tick(tick)
-                if self.is_read and not self.stale_reason:
-                    await self.keep(int(self._clock()))
+        while not self._is_ending:
+            await self._ticked.wait()
+            if self.is_read and not self.stale_reason:
+                await self.keep(int(self._clock()))
 
     async def keep(self, now_s: int) -> None:
         """Look at the applications whose turn it is, and keep a point of each in every step of the history."""

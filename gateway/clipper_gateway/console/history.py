@@ -15,7 +15,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -60,19 +60,12 @@ _SELECT = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationSeries:
-    """Figures of one application over time, one a step; None where nothing is known.
-
-    Attributes:
-        step_s: Seconds from one time to the next.
-        times_s: Beginnings of the steps, seconds since the epoch.
-        values: Of the application, by name.
-        versions: Of each version, by name.
-    """
+    """Figures of one application over time, by name, one for each beginning of a step; None where nothing is known."""
 
     step_s: int
-    times_s: list[int] = field(default_factory=list)
-    values: dict[str, list[float | None]] = field(default_factory=dict)
-    versions: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)
+    times_s: list[int]
+    values: dict[str, list[float | None]]
+    versions: dict[str, dict[str, list[float | None]]]
 
 
 class SeriesHistory:
@@ -101,11 +94,11 @@ class SeriesHistory:
 
         self._guarded(put)
 
-    def series(self, application: str, since_s: float, until_s: float) -> ApplicationSeries:
-        """Figures between two times, of the finest resolution that reaches back so far."""
+    def series(self, application: str, since_s: float) -> ApplicationSeries:
+        """Figures since a time, of the finest resolution that reaches back so far."""
         now_s = self._clock()
         step_s = next((step_s for step_s, span_s in SPANS_S.items() if now_s - since_s <= span_s), max(SPANS_S))
-        first, last = (int(at_s) - int(at_s) % step_s for at_s in (since_s, min(until_s, now_s)))
+        first, last = (int(at_s) - int(at_s) % step_s for at_s in (since_s, now_s))
         times_s = range(max(first, last - SPANS_S[step_s] + step_s), last + step_s, step_s)
         found = self._guarded(lambda database: self._points(database, step_s, application, times_s[0], last)) or {}
         if step_s != FINEST_S and last not in found:  # the last one, of what there is

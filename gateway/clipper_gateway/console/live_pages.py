@@ -8,10 +8,10 @@ Rules of this file:
 
 import difflib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,11 +19,12 @@ from clipper_agents.status.health import Gauge, board, unanswered_ratio, worst
 from clipper_agents.status.model import ApplicationStatus, VersionStatus
 from clipper_agents.status.problems import UNKNOWN, StatusProblem
 from clipper_gateway.console.follower import LiveView
-from clipper_gateway.console.page import Page, PageRequest, sheet_of
+from clipper_gateway.console.renderer import Page
 from clipper_gateway.errors import Refusal
+from clipper_gateway.rest import HttpCall
 from clipper_stream.errors import shown
 from clipper_topics.change import Change
-from clipper_topics.manifests import ApplicationManifest, Trial
+from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import REASONS
 
 APPLICATIONS, MODELS, CHANGES = 200, 100, 50
@@ -49,24 +50,24 @@ SORTED_BY: Mapping[str, Callable[[ApplicationStatus], float]] = {
 """What applications can be sorted by, the largest first."""
 
 
-def overview(view: LiveView, request: PageRequest) -> Page:
+def overview(view: LiveView, call: HttpCall) -> Page:
     """What is wrong, the health of what all applications share, every application in a line, and what happened last."""
-    part, order = request.text("q").lower(), request.text("sort") or "state"
-    sees_all = request.caller.applications is None
-    seen = [one for one in view.applications() if request.sees(one.name)]
-    wrong, gauges = _wrong(view, request, seen), board(view.status(), seen)
+    part, order = call.text("q").lower(), call.text("sort") or "state"
+    sees_all = call.caller.applications is None
+    seen = [one for one in view.applications() if call.caller.sees(one.name)]
+    wrong, gauges = _wrong(view, call, seen), board(view.status(), seen)
     pipeline = worst(gauges[:2])
     if not sees_all:
         gauges = [Gauge("Pipeline", OF_PIPELINE[pipeline], "", pipeline), gauges[-1]]
     found = [one for one in seen if part in one.name]
     if order != "application":
         found.sort(key=SORTED_BY.get(order, lambda one: len(wrong.get(one.name, ()))), reverse=True)
-    events = (one for one in reversed(view.facts.events) if sees_all or request.sees(one.application or ""))
+    events = (one for one in reversed(view.facts.events) if sees_all or call.caller.sees(one.application or ""))
     data = {
         "q": part,
         "order": order,
         "orders": ("state", "application", *SORTED_BY),
-        "sheet": sheet_of(found, request, APPLICATIONS),
+        "sheet": sheet_of(found, call, APPLICATIONS),
         "problems": wrong,
         "applications": len(seen),
         "gauges": gauges,
@@ -75,10 +76,10 @@ def overview(view: LiveView, request: PageRequest) -> Page:
         "trends": view.trends,
         "events": [*islice(events, SHOWN_EVENTS)],
     }
-    return _page(view, request, "overview.html", "Overview", **data)
+    return _page(view, call, "overview.html", "Overview", **data)
 
 
-def _wrong(view: LiveView, request: PageRequest, seen: Iterable[ApplicationStatus]) -> dict[str, list[StatusProblem]]:
+def _wrong(view: LiveView, call: HttpCall, seen: Iterable[ApplicationStatus]) -> dict[str, list[StatusProblem]]:
     """What is wrong, by application, those with most first; before them, under "", with the whole deployment."""
     found, users = defaultdict[str, list[StatusProblem]](list), defaultdict[str, set[str]](set)
     for one in seen:
@@ -87,7 +88,7 @@ def _wrong(view: LiveView, request: PageRequest, seen: Iterable[ApplicationStatu
     for problem in view.problems():
         for name in [problem.application] if problem.application else users.get(problem.model, [""]):
             found[name].append(problem)
-    if request.caller.applications is not None:
+    if call.caller.applications is not None:
         is_wrong = any(not one.model and one.effect != UNKNOWN for one in found[""])
         found.update({one.name: [*view.problems(one.name)] for one in seen}, **{"": [OF_ALL] * is_wrong})
     shown = {"", *(one.name for one in seen)}
@@ -95,18 +96,18 @@ def _wrong(view: LiveView, request: PageRequest, seen: Iterable[ApplicationStatu
     return {name: problems for name, problems in ordered if problems and name in shown}
 
 
-def models(view: LiveView, request: PageRequest) -> Page:
+def models(view: LiveView, call: HttpCall) -> Page:
     """Every declared version with its hosts; charts of the one that the request names."""
-    part, sees_all = request.text("q").lower(), request.caller.applications is None
+    part, sees_all = call.text("q").lower(), call.caller.applications is None
     uses: defaultdict[str, list[tuple[str, VersionStatus]]] = defaultdict(list)
-    for each in filter(lambda one: request.sees(one.name), view.applications()):
+    for each in filter(lambda one: call.caller.sees(one.name), view.applications()):
         for version in each.versions:
             if version.stage != "retired":
                 uses[version.model].append((each.name, version))
-    seen = [one for one in view.models().values() if sees_all or one.ref in uses]
+    seen = [one for one in view.status().models.values() if sees_all or one.ref in uses]
     found = sorted((one for one in seen if part in one.ref.lower()), key=attrgetter("retired", "ref"))
-    sheet = sheet_of(found, request, MODELS)
-    chosen = next((one for one in seen if one.ref == request.text("model")), None)
+    sheet = sheet_of(found, call, MODELS)
+    chosen = next((one for one in seen if one.ref == call.text("model")), None)
     refs = {one.ref for one in (sheet.rows if chosen is None else [chosen])}
     reports = (one for one in view.facts.hosts.reports.values() if one.model in refs)
     data = {
@@ -118,7 +119,7 @@ def models(view: LiveView, request: PageRequest) -> Page:
         "followed": None if chosen is None else next((name for name, _ in uses.get(chosen.ref, ())), None),
         "reports": sorted(reports, key=attrgetter("model", "instance")),
     }
-    return _page(view, request, "models.html", "Models and hosts", **data)
+    return _page(view, call, "models.html", "Models and hosts", **data)
 
 
 def _cache_hits(versions: Iterable[VersionStatus]) -> float | None:
@@ -128,65 +129,58 @@ def _cache_hits(versions: Iterable[VersionStatus]) -> float | None:
     return sum(ratio * count for ratio, count in known) / queries if queries else None
 
 
-def changes(view: LiveView, request: PageRequest) -> Page:
+def changes(view: LiveView, call: HttpCall) -> Page:
     """Who changed what and why, the newest first: of all applications or of one; or one change with its difference."""
-    name, revision, declared = request.text("application"), int(request.number("revision", 0)), view.facts.declared
-    seen = [each for each in declared.changes if request.sees(each) and name in ("", each)]
+    name, revision, declared = call.text("application"), int(call.number("revision", 0)), view.facts.declared
+    seen = [each for each in declared.changes if call.caller.sees(each) and name in ("", each)]
     found = [one for each in seen for one in declared.changes[each].values()]
     if not name or not revision:
         found.sort(key=attrgetter("at_ms", "revision"), reverse=True)
-        title, sheet = f"Changes of {name}" if name else "Changes", sheet_of(found, request, CHANGES)
-        return _page(view, request, "changes.html", title, application=name, sheet=sheet)
+        title, sheet = f"Changes of {name}" if name else "Changes", sheet_of(found, call, CHANGES)
+        return _page(view, call, "changes.html", title, application=name, sheet=sheet)
     change = next((one for one in found if one.revision == revision), None)
     if change is None:
         raise Refusal(404, f"application {shown(name)} has no change of revision {revision}: see its changes")
     title, current = f"Revision {revision} of {name}", declared.current(name)
-    return _page(view, request, "change.html", title, change=change, current=current, difference=[*_difference(change)])
+    return _page(view, call, "change.html", title, change=change, current=current, difference=[*_difference(change)])
 
 
 # --- an application -------------------------------------------------------------------------------------------------
-def application(view: LiveView, request: PageRequest) -> Page:
+def application(view: LiveView, call: HttpCall) -> Page:
     """One application: its versions, its latency and defaults, its trials and its last changes."""
-    name = request.path["name"]
+    name = call.path["name"]
     _, status = _application(view, name)
     data = {
         "name": name,
         "status": status,
-        "problems": _wrong(view, request, [status]),
+        "problems": _wrong(view, call, [status]),
         "marks": _marks(view, name),
         "reason_texts": REASONS,
     }
-    return _page(view, request, "application.html", name, **data)
+    return _page(view, call, "application.html", name, **data)
 
 
-def trial(view: LiveView, request: PageRequest) -> Page:
+def trial(view: LiveView, call: HttpCall) -> Page:
     """One version on trial, or that was: where it stands, what was decided about it, and what comes next."""
-    name, ref = request.path["name"], request.path["ref"]
+    name, ref = call.path["name"], call.path["ref"]
     manifest, status = _application(view, name)
     on_trial = next((one for one in manifest.trials if one.model == ref), None)
     decided = [one for one in view.facts.changes_of(name) if one.model == ref]
+    manifests = (one.after for one in decided if isinstance(one.after, ApplicationManifest))
+    stations = (one for each in manifests for one in each.trials if one.model == ref)
     if on_trial is None and not decided:
         raise Refusal(404, f"version {shown(ref)} was never on trial for {shown(name)}: see the application")
     data = {
         "name": name,
         "ref": ref,
         "trial": on_trial,
-        "had": {
-            0 if one.stage == "shadow" else one.share
-            for change in decided
-            for one in _trials(change)
-            if one.model == ref
-        },
+        "had": {0 if one.stage == "shadow" else one.share for one in stations},
         "rule": manifest.rollout,
         "version": next((one for one in status.versions if one.model == ref), None),
         "decided": decided[:CHANGES],
         "marks": _marks(view, name),
     }
-    return _page(view, request, "trial.html", f"Trial of {ref} for {name}", **data)
-
-
-def _trials(change: Change) -> Iterable[Trial]:
-    return change.after.trials if isinstance(change.after, ApplicationManifest) else ()
+    return _page(view, call, "trial.html", f"Trial of {ref} for {name}", **data)
 
 
 def _application(view: LiveView, name: str) -> tuple[ApplicationManifest, ApplicationStatus]:
@@ -197,9 +191,30 @@ def _application(view: LiveView, name: str) -> tuple[ApplicationManifest, Applic
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
-def _page(view: LiveView, request: PageRequest, template: str, title: str, **data: Any) -> Page:
-    state = {"at_s": view.at_s, "stale": view.stale_reason, "is_live": True, "can_operate": request.can_operate}
-    return Page(template=template, title=title, data=state | data)
+class Sheet(NamedTuple):
+    """Some rows of a list that is shown in sheets, of which the first has number 1; `total` are all rows."""
+
+    rows: Sequence[Any]
+    number: int
+    sheets: int
+    total: int
+
+
+def sheet_of(rows: Sequence[Any], call: HttpCall, size: int) -> Sheet:
+    """Return the sheet of so many rows that the parameter `sheet` names, or the nearest one.
+
+    >>> sheet_of("abcde", HttpCall(query={"sheet": "9"}), 2)
+    Sheet(rows='e', number=3, sheets=3, total=5)
+    """
+    sheets = max(1, -(-len(rows) // size))
+    number = max(1, min(int(call.number("sheet", 1)), sheets))
+    return Sheet(rows[size * (number - 1) : size * number], number, sheets, len(rows))
+
+
+def _page(view: LiveView, call: HttpCall, template: str, title: str, **data: Any) -> Page:
+    can_operate = "operate" in call.caller.rights
+    state = {"at_s": view.at_s, "stale": view.stale_reason, "is_live": True, "can_operate": can_operate}
+    return Page(template, title, state | data)
 
 
 def _marks(view: LiveView, name: str) -> list[tuple[float, str]]:

@@ -16,8 +16,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from clipper_gateway.console.page import Page
-from clipper_gateway.console.renderer import Renderer
+from clipper_gateway.console.renderer import Page, Renderer
 from clipper_gateway.errors import Refusal
 
 BEAT_TICKS = 5

@@ -6,10 +6,10 @@ Rules of this file:
   nothing else, so that all viewers with the same rights share it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
@@ -17,7 +17,6 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from clipper_agents.status.texts import numbers_of, span, value_text, when
-from clipper_gateway.console.page import Page
 
 TEMPLATES = Path(__file__).parent / "templates"
 UNKNOWN = "-"
@@ -25,6 +24,15 @@ SHOWN_CHARACTERS = 4_000
 """Of an output: a screen or two."""
 CACHED = ("action_form", "application", "sparkline", "model", "trial", "revision", "time", "stage")
 """Macros of what a page has by the hundred, and the same every second."""
+
+
+class Page(NamedTuple):
+    """What a template is rendered with: `data` by name; `status` is that of HTTP."""
+
+    template: str
+    title: str
+    data: Mapping[str, Any]
+    status: int = 200
 
 
 class Renderer:

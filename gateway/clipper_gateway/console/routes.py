@@ -16,6 +16,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -32,12 +33,10 @@ from clipper_agents.control.errors import StaleRevision
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway.access import Access
-from clipper_gateway.callers import Caller
 from clipper_gateway.console.actions import MOST_LETTERS, ActionForm, ActionPreview, Actions
 from clipper_gateway.console.follower import LiveView
 from clipper_gateway.console.history import SeriesHistory
 from clipper_gateway.console.live_updates import LiveUpdates
-from clipper_gateway.console.page import PageRequest
 from clipper_gateway.console.pages import Pages
 from clipper_gateway.console.renderer import Renderer
 from clipper_gateway.console.sessions import Sessions
@@ -45,6 +44,7 @@ from clipper_gateway.errors import Refusal
 from clipper_gateway.pipeline import Pipeline
 from clipper_gateway.request_log import RequestLog
 from clipper_gateway.rest import Endpoints, HttpCall
+from clipper_gateway.served_call import ServedCall
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -125,25 +125,30 @@ class Console:
 
     # --- pages ------------------------------------------------------------------------------------------------------
     async def _page(self, path: str, call: HttpCall) -> Response:
-        page = await self._pages.builders[path](_request(call.caller, call.path, call.query))
+        call.caller.require("read", call.path.get("name"))
+        page = await self._pages.builders[path](call)
         data = {"path": f"/console{path}", "title": page.title, **page.data}
-        return self._html(page.template, data, call.caller, call.headers, page.status)
+        return self._html(call, page.template, data, page.status)
 
-    def _html(
-        self, template: str, data: Mapping[str, Any], caller: Caller, headers: Mapping[str, str], status: int = 200
-    ) -> Response:
-        about: dict[str, Any] = {"caller": caller if caller.name else None, "csrf": self._sessions.csrf_of(headers)}
-        about |= {"is_open": self._sessions.is_open, "can_operate": "operate" in caller.rights, "status": status}
-        about["is_part"] = "hx-request" in headers
-        return Response(self._renderer.render(template, **{**about, **data}), status, NOT_KEPT, "text/html")
+    def _html(self, call: ServedCall, template: str, data: Mapping[str, Any], status: int = 200) -> Response:
+        about = {
+            "caller": call.caller if call.caller.name else None,
+            "can_operate": "operate" in call.caller.rights,
+            "csrf": self._sessions.csrf_of(call.headers),
+            "is_open": self._sessions.is_open,
+            "is_part": "hx-request" in call.headers,
+            "status": status,
+            **data,
+        }
+        return Response(self._renderer.render(template, **about), status, NOT_KEPT, "text/html")
 
-    def _refused(self, refusal: Refusal, caller: Caller, headers: Mapping[str, str]) -> Response:
+    def _refused(self, refusal: Refusal, call: ServedCall) -> Response:
         whole = "login.html" if refusal.status == HTTPStatus.UNAUTHORIZED else "error.html"
-        template = "actions/failed.html" if "hx-request" in headers else whole
+        template = "actions/failed.html" if "hx-request" in call.headers else whole
         data = {"phrase": HTTPStatus(refusal.status).phrase, "message": str(refusal)}
-        response = self._html(template, data, caller, headers, refusal.status)
+        response = self._html(call, template, data, refusal.status)
         response.headers.update(refusal.headers)
-        if whole == "login.html" and headers.get("sec-fetch-site") == "cross-site":
+        if whole == "login.html" and call.headers.get("sec-fetch-site") == "cross-site":
             response.headers["refresh"] = "0"  # behind another site's link a browser keeps the cookie back, once
         return response
 
@@ -161,9 +166,9 @@ class Console:
 
     # --- what changes on pages ---------------------------------------------------------------------------------------
     async def _series(self, call: HttpCall) -> Response:
-        request, now_s = _request(call.caller, call.path, call.query), time.time()
-        since_s = now_s - 3600.0 * min(request.number("hours", 1), MOST_HOURS)
-        found = await asyncio.to_thread(self._history.series, call.path["name"], since_s, now_s)
+        call.caller.require("read", call.path["name"])
+        since_s = time.time() - 3600.0 * min(call.number("hours", 1), MOST_HOURS)
+        found = await asyncio.to_thread(self._history.series, call.path["name"], since_s)
         return Response(msgspec.json.encode(found), 200, NOT_KEPT, "application/json")
 
     async def _stream(self, call: HttpCall) -> Response:
@@ -173,9 +178,10 @@ class Console:
         scope = {"type": "http", "method": "GET", "path": unquote(path)}
         for path, (match, found) in ((path, route.matches(scope)) for path, route in self._live.items()):
             if match is Match.FULL:
-                request = _request(call.caller, found["path_params"], QueryParams(query))
+                page = replace(call, path=found["path_params"], query=QueryParams(query))
+                call.caller.require("read", page.path.get("name"))
                 key = asked, call.caller.applications, call.caller.rights
-                updates = self._updates.stream(key, partial(self._pages.builders[path], request))
+                updates = self._updates.stream(key, partial(self._pages.builders[path], page))
                 return EventSourceResponse(self._until_refused(call, updates))
         raise Refusal(404, "there is no such page")
 
@@ -184,7 +190,7 @@ class Console:
             with self._open_pages.held(call.caller.holder):
                 async with aclosing(updates):
                     async for one in updates:
-                        await self._sessions.identify(call.headers, call.peer)  # until it is over, or its key revoked
+                        await self._sessions.identify(call)  # until it is over, or its key revoked
                         yield one
         except Refusal:
             return
@@ -194,7 +200,7 @@ class Console:
         if self._sessions.is_open:
             return RedirectResponse("/console", 303)
         if not call.body:
-            return self._html("login.html", {}, call.caller, call.headers)
+            return self._html(call, "login.html", {})
         cookie = await self._sessions.sign_in(call, self._asked(call, is_own=False).get("key", NO_FIELD)[-1])
         asked = REFERRED.fullmatch(call.headers.get("referer", ""))  # the page that could not be seen
         return RedirectResponse(asked["page"] if asked else "/console", 303, {"set-cookie": cookie})
@@ -237,7 +243,7 @@ class Console:
 
     def _dialog(self, call: HttpCall, template: str, status: int = 200, **data: Any) -> Response:
         whole = template if "hx-request" in call.headers else "actions/page.html"
-        return self._html(whole, {"part": template, **data}, call.caller, call.headers, status)
+        return self._html(call, whole, {"part": template, **data}, status)
 
 
 async def run_again(run: Callable[[], Awaitable[None]], again_s: float = AGAIN_S) -> None:
@@ -248,8 +254,3 @@ async def run_again(run: Callable[[], Awaitable[None]], again_s: float = AGAIN_S
         except Exception:
             logging.getLogger(__name__).exception("the console's view failed, and is begun again")
         await asyncio.sleep(again_s)
-
-
-def _request(caller: Caller, path: Mapping[str, str], query: QueryParams) -> PageRequest:
-    caller.require("read", path.get("name"))
-    return PageRequest(caller=caller, path=path, query=dict(query))

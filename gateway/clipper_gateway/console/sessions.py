@@ -21,7 +21,8 @@ from clipper_agents.observability.logging import event
 from clipper_gateway.access import Access
 from clipper_gateway.callers import ANYBODY, Caller, bounded
 from clipper_gateway.errors import Refusal
-from clipper_gateway.rest import HttpCall, names_this_machine
+from clipper_gateway.rest import names_this_machine
+from clipper_gateway.served_call import ServedCall
 from clipper_gateway.tokens import is_loopback
 from clipper_stream.errors import shown
 
@@ -56,16 +57,16 @@ class Sessions:
         """Whether nobody needs to sign in."""
         return self._access.is_open
 
-    async def identify(self, headers: Mapping[str, str], peer: str) -> Caller:
-        """Return who has sent these headers from an address."""
-        if self.is_open and not names_this_machine(host := headers.get("host", "")):
+    async def identify(self, call: ServedCall) -> Caller:
+        """Return who sends a call."""
+        if self.is_open and not names_this_machine(host := call.headers.get("host", "")):
             what = f"without keys the console is not shown at {shown(host)}"
             raise Refusal(403, f"{what}: use http://localhost, or make a key by `clipper-stream keys create`")
         if self.is_open and not is_loopback(self._access.address):
             return _READER
-        if _has_credentials(headers) and not self.is_open:
-            return await self._access.identify(headers.get("authorization"), headers.get("x-api-key"), peer)
-        session = self._session_of(headers)
+        if _has_credentials(call.headers) and not self.is_open:
+            return await self._access.identify(call)
+        session = self._session_of(call.headers)
         if session is None:
             raise Refusal(401, "nobody is signed in, or the session is over")
         return session.holder()
@@ -87,7 +88,7 @@ class Sessions:
         if not expected or not hmac.compare_digest(expected.encode(), found.encode()):
             raise Refusal(403, "the page is older than the session, or is not the console's: reload it and try again")
 
-    async def sign_in(self, call: HttpCall, secret: str) -> str:
+    async def sign_in(self, call: ServedCall, secret: str) -> str:
         """Begin a session of the holder of a key or token, and return the value of the header `set-cookie`."""
         _check_site(call.headers)
         holder = await self._access.sign_in(secret.strip(), call.peer)
@@ -100,13 +101,13 @@ class Sessions:
         event(logger, "signed in", caller=name, peer=call.peer)
         return self._cookie(call, key, LASTS_S)
 
-    def sign_out(self, call: HttpCall) -> str:
+    def sign_out(self, call: ServedCall) -> str:
         """End the session of a request, and return the value of the header `set-cookie`."""
         if (ended := self._sessions.pop(_key_of(call.headers), None)) is not None:
             event(logger, "signed out", caller=ended.name, peer=call.peer)
         return self._cookie(call, "", 0)
 
-    def _cookie(self, call: HttpCall, value: str, max_age_s: int) -> str:
+    def _cookie(self, call: ServedCall, value: str, max_age_s: int) -> str:
         is_secure = self._is_secure or call.headers.get("origin", "").startswith("https://")  # a proxy has ended TLS
         rules = f"Max-Age={max_age_s}; Path=/console; HttpOnly; SameSite=Strict"
         return f"{COOKIE}={value}; {rules}{'; Secure' if is_secure else ''}"

@@ -33,7 +33,7 @@ class InventedKafka(Pipeline):
     async def start(self):
         self.client = self.history = self
         self.partitions, self._is_open = 4, True
-        self.deployed._control_follower.caught_up.set()
+        self.deployed.control.caught_up.set()
         applications = {"digits": ApplicationManifest(name="digits", models=["svm:1"])}
         self.deployed._state = SimpleNamespace(manifests=SimpleNamespace(applications=applications, models={}))
 

@@ -14,6 +14,7 @@ from clipper_gateway.callers import ANYBODY, Caller, Shares
 from clipper_gateway.errors import Refusal
 from clipper_gateway.keys import make_key
 from clipper_gateway.request_log import RequestLog
+from clipper_gateway.served_call import ServedCall
 from clipper_gateway.tokens import INVALID_TOKEN, TokenClaims
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -40,8 +41,8 @@ class StubAccess:
     def __init__(self):
         self.shares = Shares()
 
-    async def identify(self, authorization, api_key, address):
-        key = api_key or authorization
+    async def identify(self, call):
+        key = call.headers.get("x-api-key") or call.headers.get("authorization")
         if not key:
             raise Refusal(401, "give a key", headers={"www-authenticate": "Bearer"})
         return ANYBODY if key == "all" else Caller("shop", frozenset({"texts"}), frozenset({key}))
@@ -69,6 +70,12 @@ class KeptLog(RequestLog):
     def written(self):
         self.flush()
         return [*map(json.loads, self._kept.getvalue().split(b"\n")[:-1])]
+
+
+def sent(authorization=None, api_key=None, address="", **headers):
+    """A call with these credentials and headers."""
+    given = {"authorization": authorization, "x-api-key": api_key} | headers
+    return ServedCall(headers={name: text for name, text in given.items() if text is not None}, peer=address)
 
 
 def key_in(file, name="shop", *rights, **changes):

@@ -1,5 +1,5 @@
 import pytest
-from unit.gateway.rig import TOKEN, StubTokens, key_in, refused, refuses
+from unit.gateway.rig import TOKEN, StubTokens, key_in, refused, refuses, sent
 
 from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway.access import Access, may_start
@@ -27,7 +27,7 @@ async def doors(keys_file, credentials):
     """Access by keys, of which the slow one was used already, by tokens, by both and by nothing."""
     keys, tokens = KeyRing(keys_file), StubTokens()
     keyed = Access(keys=keys)
-    await keyed.identify(None, credentials["slow"])
+    await keyed.identify(sent(None, credentials["slow"]))
     return {
         "keys": keyed,
         "tokens": Access(tokens=tokens),
@@ -58,7 +58,7 @@ def identified(access, credentials, authorization, api_key):
     """The caller of headers in which credentials stand by their names."""
     scheme, gap, name = (authorization or "").partition(" ")
     bearer = authorization and f"{scheme}{gap}{credentials.get(name, name)}"
-    return access.identify(bearer, credentials.get(api_key, api_key))
+    return access.identify(sent(bearer, credentials.get(api_key, api_key)))
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,22 @@ async def test_other_credentials_are_refused_without_a_word_of_them(
     ],
 )
 async def test_a_token_says_who_it_is_and_what_that_may_do(claims, applications, rights):
-    caller = await Access(tokens=StubTokens(**claims)).identify(f"Bearer {TOKEN}", None)
+    caller = await Access(tokens=StubTokens(**claims)).identify(sent(f"Bearer {TOKEN}", None))
     name = "ada of https://id.example.com"  # no key has this name, whatever its holder's issuer calls him
     assert (caller.name, caller.applications, caller.rights) == (name, applications, rights)
+
+
+async def test_a_token_is_verified_once_at_a_sign_in():
+    tokens, verified = StubTokens(), []
+    claims = tokens.claims
+
+    def counted(token):
+        verified.append(token)
+        return claims(token)
+
+    tokens.claims = counted
+    holder = await Access(tokens=tokens).sign_in(TOKEN, "10.0.0.1")
+    assert (holder().name, verified) == ("ada of https://id.example.com", [TOKEN])
 
 
 def test_a_caller_may_do_what_its_rights_and_applications_allow():
@@ -117,8 +130,8 @@ def test_a_caller_may_do_what_its_rights_and_applications_allow():
 
 async def test_refused_credentials_are_in_the_log_ten_times_a_minute_of_an_address(doors, credentials, caplog):
     for address in ("10.0.0.1",) * 12 + ("10.0.0.2",):
-        await refused(doors["both"].identify(None, credentials["wrong"], address), 401)
-    await refused(doors["both"].identify(None, None, "10.0.0.3"), 401)
+        await refused(doors["both"].identify(sent(None, credentials["wrong"], address)), 401)
+    await refused(doors["both"].identify(sent(None, None, "10.0.0.3")), 401)
     said = [(one.getMessage(), one.fields["peer"]) for one in caplog.records if one.name.endswith("access")]
     assert said == [("credentials refused", "10.0.0.1")] * 10 + [("credentials refused", "10.0.0.2")]
     assert await doors["both"].sign_in(credentials["shop"], "10.0.0.1"), "they lock nobody out"
@@ -157,4 +170,4 @@ async def test_other_machines_are_let_in_without_keys_only_on_request_and_the_no
     assert access.notice().startswith(notice.replace("$PATH", str(keys_file)))
     assert access.is_open == notice.startswith("anybody")
     if not access.is_open:
-        await refused(access.identify(None, None), 401)
+        await refused(access.identify(sent(None, None)), 401)

@@ -2,7 +2,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from unit.gateway.rig import TOKEN, StubTokens, key_in, refused, refuses
+from unit.gateway.rig import TOKEN, StubTokens, key_in, refused, refuses, sent
 
 from clipper_gateway.access import Access
 from clipper_gateway.callers import ANYBODY, Caller, Share, Shares
@@ -98,7 +98,7 @@ async def test_what_was_taken_is_settled_once_it_is_known():
 async def test_a_caller_without_credentials_is_its_address():
     addresses = {"10.0.0.1": "10.0.0.1", "::ffff:10.0.0.1": "::ffff:10.0.0.1", "2001:db8:2:3::7": "2001:db8:2:3::/64"}
     for address, holder in addresses.items():
-        caller = await Access().identify(None, None, address)
+        caller = await Access().identify(sent(None, None, address))
         assert (caller, caller.address, caller.holder) == (ANYBODY, address, holder)
 
 
@@ -172,4 +172,4 @@ async def test_keys_and_tokens_have_rates_alike(keys_file, claimed, default, rat
     secret = key_in(keys_file, rate=claimed.get("clipper_rate"))
     access = Access(keys=KeyRing(keys_file), tokens=StubTokens(**claimed), rate=default)
     for credentials in (secret, TOKEN):
-        assert (await access.identify(f"Bearer {credentials}", None)).rate == rate
+        assert (await access.identify(sent(f"Bearer {credentials}", None))).rate == rate

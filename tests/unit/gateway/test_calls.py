@@ -5,14 +5,14 @@ import pytest
 from unit.gateway.rig import refused
 
 from clipper_gateway.callers import ANYBODY, Caller, Shares
-from clipper_gateway.calls import GRACE_S, AskOptions, Calls
+from clipper_gateway.calls import GRACE_S, Calls, PredictBody
+from clipper_gateway.served_call import ServedCall
 from clipper_stream.client.client import AskedQuery
 from clipper_stream.client.client_records import prepare_query
 from clipper_topics.codec import JSON
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.prediction import Prediction
-from clipper_topics.query import Query
 
 DIGITS = ApplicationManifest(name="digits", models=["svm:1"], objective_ms=100)
 
@@ -62,14 +62,15 @@ def calls(pipeline):
 
 
 def query(row=7, **options):
-    return Query(application="digits", input=row, **options)
+    return PredictBody(application="digits", input=row, **options)
 
 
 ORDER = {"query_id": "order-7"}
 
 
-async def asked(calls, row=7, caller=ANYBODY, *, options=None, **fields):
-    return (await calls.predict(caller, query(row, **fields), options or AskOptions())).output
+async def asked(calls, row=7, caller=ANYBODY, *, timeout_s=None, **fields):
+    call = ServedCall(caller=caller, timeout_s=timeout_s)
+    return (await calls.predict(call, query(row, **fields))).output
 
 
 async def waiting(pipeline, coroutine):
@@ -83,7 +84,7 @@ async def waiting(pipeline, coroutine):
 async def test_a_query_is_waited_for_a_little_beyond_its_deadline(calls, pipeline):
     assert await asked(calls) == 7
     await asked(calls, deadline_ms=50)
-    await asked(calls, options=AskOptions(timeout_s=0.5))
+    await asked(calls, timeout_s=0.5)
     assert [timeout_s for timeout_s, _ in pipeline.asked] == pytest.approx([0.1 + GRACE_S, 0.05 + GRACE_S, 0.5])
 
 
@@ -147,12 +148,13 @@ async def test_a_later_repeat_is_compared_with_the_first_query(calls, pipeline):
 @pytest.mark.parametrize(("reason", "status"), [("late", 503), ("invalid_input", 400)])
 async def test_a_strict_call_has_a_default_as_an_error(calls, pipeline, reason, status):
     pipeline.said = {"default": True, "reason": reason, "explanation": "nothing arrived"}
-    assert (await calls.predict(ANYBODY, query(), AskOptions())).default
-    assert (await refused(asked(calls, options=AskOptions(strict=True)), status, "nothing arrived")).reason == reason
+    assert (await calls.predict(ServedCall(caller=ANYBODY), query())).default
+    assert (await refused(asked(calls, strict=True), status, "nothing arrived")).reason == reason
 
 
 async def test_feedback_of_a_limited_caller_names_its_application(calls, pipeline):
     caller = Caller(name="a", applications=frozenset({"digits"}), rights=frozenset({"feedback"}))
-    await refused(calls.give(caller, [Feedback(query_id="order-7", label=1)], []), 400, "give application")
-    await calls.give(caller, [Feedback(query_id="order-7", application="digits", label=1)], [])
+    call = ServedCall(caller=caller)
+    await refused(calls.give(call, [Feedback(query_id="order-7", label=1)]), 400, "give application")
+    await calls.give(call, [Feedback(query_id="order-7", application="digits", label=1)])
     assert pipeline.given == [b"order-7"]

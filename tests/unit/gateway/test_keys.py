@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from unit.gateway.rig import key_in, refuses
+from unit.gateway.rig import key_in, refuses, sent
 
 from clipper_gateway.access import Access
 from clipper_gateway.keys import NOTED_S, ApiKey, KeyRing, read_keys, read_uses, revoke_key, rotate_key
@@ -208,9 +208,9 @@ async def test_no_message_and_no_log_holds_a_secret(keys_file, clock, caplog):
     with caplog.at_level(logging.DEBUG):
         ring = KeyRing(keys_file, clock)
         access = Access(keys=ring)
-        await access.identify(None, secret)
+        await access.identify(sent(None, secret))
         with refuses(429) as refused:
-            await access.identify(None, secret)
+            await access.identify(sent(None, secret))
         key_in(keys_file, "other")
         clock.now_s += 1.0
         ring.find("cs_wrong")

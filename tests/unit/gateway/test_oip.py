@@ -107,17 +107,17 @@ async def test_a_request_has_one_tensor_and_asks_for_the_only_output_or_for_none
 async def test_parameters_say_how_the_query_is_asked(wire):
     said = {"context": "ada", "deadline_ms": 20, "models": "svm:1, forest", "features": "[1, 0.5]", "strict": True}
     await wire.infer(ROW, parameters=said | {"query_id": "order-7", "priority": 1})
-    query, options = wire.calls.asked[0]
+    query, call = wire.calls.asked[0]
     assert (query.context, query.deadline_ms, query.query_id) == ("ada", 20, "order-7")
-    assert (query.models, query.features, options.strict) == (["svm:1", "forest"], [1.0, 0.5], True)
-    assert options.headers[0][0] == "correlation-id"
+    assert (query.models, query.features, query.strict) == (["svm:1", "forest"], [1.0, 0.5], True)
+    assert call.record_headers[0][0] == "correlation-id"
 
 
 def test_parameters_of_json_may_be_lists_and_null():
     given = {"models": ["svm:1"], "features": [1, 0.5], "context": None, "strict": None, "binary_data_output": True}
-    query, is_strict = query_of("digits", [[0.5], [1.0]], given)
+    query = query_of("digits", [[0.5], [1.0]], given)
     assert (query.inputs, query.models, query.features, query.context) == ([[0.5], [1.0]], ["svm:1"], [1.0, 0.5], None)
-    assert (query.query_id, is_strict) == (None, False)
+    assert (query.query_id, query.strict) == (None, False)
 
 
 WRONG = {"context": 1, "deadline_ms": "soon", "query_id": 7, "models": 1, "strict": "yes", "features": "[1,"}

@@ -6,8 +6,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, TraceIdRatioBased
+from starlette.responses import Response
+from starlette.routing import Router
+from unit.gateway.rig import KeptLog, StubAccess, browser_of
 
 from clipper_gateway.errors import Refusal
+from clipper_gateway.rest import Endpoints
+from clipper_gateway.served_call import ServedCall
 from clipper_gateway.server_spans import ServerSpans
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -23,14 +28,14 @@ class Recorder:
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.spans = ServerSpans(provider.get_tracer("tests"))
 
-    def serve(self, traceparent=None, work=lambda span: None):
+    def serve(self, traceparent=None, work=lambda call: None):
         """Serve a call; its headers then, and the context that was current meanwhile."""
-        headers = {} if traceparent is None else {"traceparent": traceparent}
-        with self.spans.serving(NAME, headers, {"http.route": "/v1"}) as span:
+        call = ServedCall(headers={} if traceparent is None else {"traceparent": traceparent})
+        with self.spans.serving(call, NAME, {"http.route": "/v1"}):
             context = trace.get_current_span().get_span_context()
-            span.status = 200
-            work(span)
-        return headers, context
+            call.status = 200
+            work(call)
+        return call.headers, context
 
     @property
     def found(self):
@@ -63,6 +68,19 @@ def test_a_call_that_is_not_sampled_has_no_span(sampler, given, goes_on):
     recorder = Recorder(sampler)
     headers, context = recorder.serve(given)
     assert (recorder.found, context.is_valid, headers.get("traceparent")) == ((), False, goes_on)
+
+
+async def test_a_span_of_http_has_the_path_and_the_scheme_of_its_request():
+    async def answer(call):
+        return Response()
+
+    recorder = Recorder(ON)
+    endpoints = Endpoints(StubAccess(), KeptLog(), 1024, spans=recorder.spans)
+    async with browser_of(Router([endpoints.route("/{name}/echo", answer)]), **{"x-api-key": "predict"}) as client:
+        await client.post("/digits/echo")
+    (span,) = recorder.found
+    wanted = {"http.route": "/{name}/echo", "url.path": "/digits/echo", "url.scheme": "http"}
+    assert span.attributes.items() >= wanted.items()
 
 
 @pytest.mark.parametrize(

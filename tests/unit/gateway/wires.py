@@ -4,10 +4,12 @@ import asyncio
 import base64
 import json
 from dataclasses import dataclass
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import msgspec
 import numpy as np
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -19,13 +21,14 @@ from unit.gateway.rig import KeptLog, StubAccess, browser_of
 
 from clipper_gateway.api import OwnApi
 from clipper_gateway.callers import Shares
-from clipper_gateway.endpoints import routes_of
 from clipper_gateway.errors import Refusal
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import HEADER_LENGTH, InferenceEndpoints
 from clipper_gateway.rest import Endpoints
+from clipper_gateway.server import routes_of
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
+from clipper_topics.query import Query
 
 MANIFESTS = {
     "digits": ApplicationManifest(name="digits", revision=3, models=["svm:1"], input=InputSpec(shape=[2])),
@@ -67,15 +70,17 @@ class StubCalls:
 
     @property
     def query(self):
-        return self.asked[-1][0]
+        """The one asked last, as its record has it."""
+        fields = msgspec.structs.asdict(self.asked[-1][0])
+        return Query(**{name: value for name, value in fields.items() if name != "strict"})
 
     def admit(self, application, caller):
         if application == "full":
             raise Refusal(429, "too many", retry_after_s=2.0)
 
-    async def predict(self, caller, query, options):
-        caller.require("predict", query.application)
-        self.asked.append((query, options))
+    async def predict(self, call, query):
+        call.caller.require("predict", query.application)
+        self.asked.append((query, call))
         self.asked_once.set()
         try:
             await self.let.wait()
@@ -140,8 +145,8 @@ class HttpWire:
         self.calls, self.reasons, self.headers = calls or StubCalls(), [], {"x-api-key": "all"}
         endpoints = Endpoints(StubAccess(), KeptLog(), max_body_bytes)
         self.calls.pipeline = self.calls.pipeline or SimpleNamespace(probed=lambda: self.reasons)
-        self.api, self.inference = OwnApi(self.calls, 60.0), InferenceEndpoints(self.calls)
-        self.client = browser_of(Starlette(routes=routes_of(self, endpoints, self.calls.admit)))
+        own, inference = OwnApi(self.calls, 60.0), InferenceEndpoints(self.calls)
+        self.client = browser_of(Starlette(routes=routes_of(endpoints, own, inference, self.calls.admit)))
 
     async def __aenter__(self):
         return self
@@ -190,8 +195,8 @@ class GrpcWire:
     def __init__(self, **bounds):
         self.calls, self.reasons, self.headers = StubCalls(), [], {"x-api-key": "all"}
         self._ended, self._bounds = asyncio.Queue(), {"max_body_bytes": 65536, "max_calls": 500} | bounds
-        names = ("route", "application", "status", "took_s", "caller", "request_id", "peer")
-        log = SimpleNamespace(write=lambda **call: self._ended.put_nowait(tuple(call[name] for name in names)))
+        names = attrgetter("route", "application", "status", "started_s", "caller.name", "request_id", "peer")
+        log = SimpleNamespace(write=lambda call: self._ended.put_nowait(names(call)))
         self.access = StubAccess()
         self.server = GrpcServer(self.calls, self.access, lambda: self.reasons, log)
 

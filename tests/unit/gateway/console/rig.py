@@ -9,8 +9,8 @@ from unit.gateway.rig import NO_KAFKA
 
 from clipper_gateway.callers import ANYBODY, Caller
 from clipper_gateway.console.follower import LiveView
-from clipper_gateway.console.page import Page, PageRequest
-from clipper_gateway.console.renderer import Renderer
+from clipper_gateway.console.renderer import Page, Renderer
+from clipper_gateway.rest import HttpCall
 from clipper_topics import codec
 from clipper_topics.control_keys import key_of
 from clipper_topics.manifests import ApplicationManifest
@@ -41,8 +41,8 @@ def declare(view: LiveView, count: int, model: str = "svm:1") -> list[str]:
     return [one.name for one in made]
 
 
-def asked(caller: Caller = ANYBODY, path: dict[str, str] | None = None, **query: str) -> PageRequest:
-    return PageRequest(caller=caller, path=path or {}, query=query)
+def asked(caller: Caller = ANYBODY, path: dict[str, str] | None = None, **query: str) -> HttpCall:
+    return HttpCall(caller=caller, path=path or {}, query=query)
 
 
 @cache
@@ -52,5 +52,12 @@ def renderer() -> Renderer:
 
 
 def html(page: Page, caller: Caller = ANYBODY, **context: Any) -> str:
-    about = {"title": page.title, "caller": caller, "csrf": "t0ken", "is_open": False, "path": "/console"}
+    about = {
+        "title": page.title,
+        "caller": caller,
+        "csrf": "t0ken",
+        "is_open": False,
+        "path": "/console",
+        "can_operate": "operate" in caller.rights,
+    }
     return renderer().render(page.template, **{**about, **page.data, **context})

@@ -29,7 +29,7 @@ def view(fresh, clock):
 
 
 def rates(view, name):
-    found = view.history.series(name, NOW_S - 60, NOW_S).values.get("queries_per_s", [])
+    found = view.history.series(name, NOW_S - 60).values.get("queries_per_s", [])
     return [one for one in found if one is not None]
 
 
@@ -49,7 +49,7 @@ def test_a_version_with_fewer_hosts_than_it_should_have_is_told(view):
 
 
 def test_what_several_look_at_is_made_once_a_second(view):
-    for make in (view.status, view.models, lambda: view.application("digits")):
+    for make in (view.status, lambda: view.application("digits")):
         made = make()
         assert make() is made
         view.look()

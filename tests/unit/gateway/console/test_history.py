@@ -23,7 +23,7 @@ def fill(history, clock, steps):
 
 
 def rates(history, clock, span_s):
-    return history.series("digits", clock.now_s - span_s, clock.now_s).values.get("queries_per_s", [])
+    return history.series("digits", clock.now_s - span_s).values.get("queries_per_s", [])
 
 
 def known(column):
@@ -35,26 +35,26 @@ def test_figures_come_back_where_they_are_known(history, clock):
     history.add(clock.now_s, {"digits": {"": {"queries_per_s": 1234.5, "p99_ms": 0.75}, "svm:1": {"weight": 0.125}}})
     clock.now_s += 20
     history.add(clock.now_s, {"digits": {"": {"queries_per_s": 7.0}, "nn:2": {"loss": 0.0}}, "others": {}})
-    found = history.series("digits", BEGAN_S, clock.now_s)
+    found = history.series("digits", BEGAN_S)
     assert (found.step_s, found.times_s) == (10, [BEGAN_S, BEGAN_S + 10, BEGAN_S + 20])
     assert found.values == {
         "queries_per_s": [pytest.approx(1234.5, rel=0.004), None, 7.0],
         "p99_ms": [0.75, None, None],
     }
     assert found.versions == {"svm:1": {"weight": [0.125, None, None]}, "nn:2": {"loss": [None, None, 0.0]}}
-    assert history.series("other", BEGAN_S, clock.now_s).values == {}
+    assert history.series("other", BEGAN_S).values == {}
 
 
 def test_a_reason_for_defaults_that_never_came_is_left_out(history, clock):
     for late_s, share in ((0, 0.25), (10, 0.0)):
         history.add(clock.now_s + late_s, {"digits": {"": {"default:late": 0.0, "default:errors": share}}})
     clock.now_s += 10
-    assert history.series("digits", BEGAN_S, clock.now_s).values == {"default:errors": [0.25, 0.0]}
+    assert history.series("digits", BEGAN_S).values == {"default:errors": [0.25, 0.0]}
 
 
 def test_a_series_has_the_step_that_reaches_back_so_far(history, clock):
     for step_s, span_s in SPANS_S.items():
-        found = history.series("digits", clock.now_s - span_s, clock.now_s)
+        found = history.series("digits", clock.now_s - span_s)
         assert (found.step_s, len(found.times_s) <= 1 + span_s // step_s) == (step_s, True)
 
 
@@ -78,7 +78,7 @@ def test_a_version_that_left_is_still_in_the_means(history, clock):
     for number in range(1, 8):
         history.add(clock.now_s + 10 * number, {"digits": {"nn:2": {"weight": 0.5}}})
     clock.now_s += 70
-    found = history.series("digits", clock.now_s - 3_600, clock.now_s).versions
+    found = history.series("digits", clock.now_s - 3_600).versions
     assert found["svm:1"]["weight"][-2:] == [1.0, None]
     assert found["nn:2"]["weight"][-2:] == [0.5, 0.5]
 

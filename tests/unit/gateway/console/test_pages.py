@@ -12,8 +12,8 @@ from clipper_agents.status.query_history import LoggedFeedback, LoggedQuery, Que
 from clipper_gateway.access import Caller
 from clipper_gateway.callers import Shares
 from clipper_gateway.console import live_pages
-from clipper_gateway.console.page import Page
 from clipper_gateway.console.pages import Pages
+from clipper_gateway.console.renderer import Page
 from clipper_topics import codec
 from clipper_topics.change import Change
 from clipper_topics.control_keys import change_key, key_of

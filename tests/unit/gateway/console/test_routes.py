@@ -4,6 +4,7 @@ import re
 
 import pytest
 from starlette.routing import Router
+from unit.gateway.console.rig import has_read
 from unit.gateway.rig import KeptLog, browser_of, key_in, settings_of
 
 from clipper_agents.settings.sections import GatewaySection
@@ -114,6 +115,16 @@ async def test_the_root_has_one_address_and_answers_head(site):
     async with site.browser() as browser:
         assert (await browser.get("/console/", follow_redirects=True)).url.path == "/console"
         assert (await browser.head("/console/login")).status_code == 303
+
+
+async def test_every_page_of_a_deployment_that_was_read_is_shown(tmp_path):
+    site = Site(tmp_path, GatewaySection())
+    has_read(site.console._view)
+    async with site.browser() as browser:
+        for path in ("", "/models", "/changes", "/queries", "/applications/digits", "/applications/digits/trials/rf:2"):
+            found = await browser.get(f"/console{path}")
+            assert (found.status_code, "<h1>" in found.text) == (200, True), path
+    await site.console.stop()
 
 
 async def test_requests_are_written_down_by_route_and_never_by_path(site):

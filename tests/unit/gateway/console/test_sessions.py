@@ -1,14 +1,13 @@
 import logging
 
 import pytest
-from starlette.datastructures import QueryParams
 from unit.gateway.rig import TOKEN, StubTokens, key_in, refused, refuses
 
 from clipper_gateway.access import Access
-from clipper_gateway.callers import ANYBODY, FAILURES, FORGIVEN_S, NOBODY, Shares
+from clipper_gateway.callers import ANYBODY, FAILURES, FORGIVEN_S, Shares
 from clipper_gateway.console.sessions import LASTS_S, MOST_OF_CALLER, Sessions
 from clipper_gateway.keys import CHECK_INTERVAL_S, KeyRing, revoke_key
-from clipper_gateway.rest import HttpCall
+from clipper_gateway.served_call import ServedCall
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def sessions(keys_file, secret, guest, clock):
 
 
 def call(headers=None, peer="10.0.0.1"):
-    return HttpCall(NOBODY, b"", headers or {}, {}, QueryParams(""), [], peer)
+    return ServedCall(headers=headers or {}, peer=peer)
 
 
 async def signed_in(sessions, secret):
@@ -38,7 +37,7 @@ async def signed_in(sessions, secret):
 async def test_a_key_begins_a_session_that_counts_none_of_its_rate(sessions, secret):
     headers = await signed_in(sessions, f" {secret}\n")
     for _ in range(3):
-        caller = await sessions.identify(headers, "")
+        caller = await sessions.identify(call(headers))
         assert (caller.name, caller.applications, caller.rights) == ("ada", {"digits"}, {"read", "operate"})
 
 
@@ -58,11 +57,11 @@ async def test_a_session_ends_after_its_time_and_when_its_holder_signs_out(sessi
     first, second = [await signed_in(sessions, guest) for _ in range(2)]
     assert "Max-Age=0;" in sessions.sign_out(call(first))
     for ended in (first, {"cookie": "clipper-console="}, {"cookie": "clipper-console=unknown"}, {}):
-        await refused(sessions.identify(ended, ""), 401)
+        await refused(sessions.identify(call(ended)), 401)
     clock.now_s += LASTS_S - 1
-    assert (await sessions.identify(second, "")).name == "guest"
+    assert (await sessions.identify(call(second))).name == "guest"
     clock.now_s += 1
-    await refused(sessions.identify(second, ""), 401, "nobody is signed in")
+    await refused(sessions.identify(call(second)), 401, "nobody is signed in")
     assert sessions.csrf_of(second) == ""
 
 
@@ -79,13 +78,13 @@ async def test_a_revoked_key_ends_its_sessions(sessions, secret, keys_file, cloc
     headers = await signed_in(sessions, secret)
     revoke_key(keys_file, "ada", 1)
     clock.now_s += CHECK_INTERVAL_S
-    await refused(sessions.identify(headers, ""), 401, "unknown or revoked")
+    await refused(sessions.identify(call(headers)), 401, "unknown or revoked")
 
 
 async def test_a_session_of_a_token_ends_with_the_token():
     tokens = StubTokens(scope="clipper:read clipper:operate")
     sessions = Sessions(Access(tokens=tokens))
-    caller = await sessions.identify(await signed_in(sessions, TOKEN), "")
+    caller = await sessions.identify(call(await signed_in(sessions, TOKEN)))
     assert (caller.name, caller.rights) == ("ada of https://id.example.com", {"read", "operate"})
     tokens.claimed["exp"] = 1.0
     await refused(sessions.sign_in(call(), TOKEN), 401, "time is over")
@@ -93,9 +92,9 @@ async def test_a_session_of_a_token_ends_with_the_token():
 
 async def test_headers_with_credentials_need_no_session(sessions, guest):
     for headers in ({"x-api-key": guest}, {"authorization": f"Bearer {guest}"}):
-        assert (await sessions.identify(headers, "")).name == "guest"
+        assert (await sessions.identify(call(headers))).name == "guest"
         sessions.check_forgery(headers, "")
-    await refused(sessions.identify({"x-api-key": "cs_wrong"}, ""), 401, "unknown or revoked")
+    await refused(sessions.identify(call({"x-api-key": "cs_wrong"})), 401, "unknown or revoked")
 
 
 async def test_failed_sign_ins_are_bounded_by_address_and_logged_without_keys(sessions, secret, clock, caplog):
@@ -117,9 +116,9 @@ async def test_sessions_of_a_caller_are_bounded_and_its_own_oldest_goes_first(se
     first, second = [await signed_in(sessions, guest) for _ in range(2)]
     for _ in range(MOST_OF_CALLER - 1):
         await sessions.sign_in(call(), guest)
-    await refused(sessions.identify(first, ""), 401)
-    assert (await sessions.identify(second, "")).name == "guest"
-    assert (await sessions.identify(others, "")).name == "ada"
+    await refused(sessions.identify(call(first)), 401)
+    assert (await sessions.identify(call(second))).name == "guest"
+    assert (await sessions.identify(call(others))).name == "ada"
 
 
 # --- without keys -----------------------------------------------------------------------------------------------------
@@ -134,12 +133,12 @@ async def test_sessions_of_a_caller_are_bounded_and_its_own_oldest_goes_first(se
 async def test_without_keys_who_uses_this_machine_looks_and_acts(address, host, rights):
     sessions = Sessions(Access(address=address))
     for headers in ({"host": host}, {"host": host, "x-api-key": "cs_any"}):
-        assert (await sessions.identify(headers, "")).rights == rights
+        assert (await sessions.identify(call(headers))).rights == rights
 
 
 @pytest.mark.parametrize("host", ["", "rebound.example", "rebound.example:8080", "127.0.0.1.rebound.example:8080"])
 async def test_without_keys_another_host_is_refused(host):
-    await refused(Sessions(Access()).identify({"host": host}, ""), 403, "make a key")
+    await refused(Sessions(Access()).identify(call({"host": host})), 403, "make a key")
 
 
 # --- forged requests --------------------------------------------------------------------------------------------------
