@@ -27,7 +27,6 @@ class TopicFollower:
         self._new_reader = partial(
             LogReader,
             kafka,
-            isolation_level="read_committed",
             policy=WORKERS,
             fetch_bytes=FOLLOW_BYTES,
             fetch_wait_s=FOLLOW_WAIT_S,

@@ -60,7 +60,7 @@ class Range(NamedTuple):
 class LogReader:
     """One plain consumer with manual assignment, started when it is first used; one reading at a time.
 
-    With `read_committed` records of aborted transactions are not read, and a partition ends before the first open one.
+    With `read_committed` no record of an aborted transaction is read, and a partition ends before the first open one.
     A fetch holds at most `fetch_bytes` of a partition; a broker holds one that finds nothing for `fetch_wait_s`.
 
     Attributes:
@@ -72,8 +72,8 @@ class LogReader:
         self,
         kafka: KafkaConnection,
         *,
-        isolation_level: IsolationLevel,
         policy: RetryPolicy,
+        isolation_level: IsolationLevel = "read_committed",
         fetch_bytes: int = FETCH_BYTES,
         fetch_wait_s: float = FETCH_WAIT_S,
     ) -> None:
@@ -352,21 +352,16 @@ class LogReader:
 @asynccontextmanager
 async def open_reader(
     kafka: KafkaConnection,
-    *,
-    isolation_level: IsolationLevel,
     policy: RetryPolicy = COMMANDS,
-    fetch_bytes: int = FETCH_BYTES,
-    fetch_wait_s: float = FETCH_WAIT_S,
+    **options: Any,
 ) -> AsyncIterator[LogReader]:
-    """A connected `LogReader` for the time of the block.
+    """A connected `LogReader`, which has these options too, for the time of the block.
 
     Raises:
         KafkaUnreachable: no broker answers, or nothing came for as long as the policy says.
         AccessRefused: Kafka does not let us in, or a right is missing.
     """
-    reader = LogReader(
-        kafka, isolation_level=isolation_level, policy=policy, fetch_bytes=fetch_bytes, fetch_wait_s=fetch_wait_s
-    )
+    reader = LogReader(kafka, policy=policy, **options)
     async with translated_errors(kafka):
         try:
             await reader.start()
@@ -376,12 +371,7 @@ async def open_reader(
 
 
 async def read_topic(
-    kafka: KafkaConnection,
-    catalogue: Catalogue,
-    topic: str,
-    take: Callable[[list[Record]], None],
-    *,
-    isolation_level: IsolationLevel,
+    kafka: KafkaConnection, catalogue: Catalogue, topic: str, take: Callable[[list[Record]], None]
 ) -> None:
     """Hand over every record that a topic has now, in lists of records of one partition, in log order.
 
@@ -389,7 +379,7 @@ async def read_topic(
         TopicMismatch: there is no such topic; other errors as of `open_reader`.
     """
     partitions = checked_partitions(topic, (await existing_topics(kafka, catalogue.prefix)).get(topic))
-    async with open_reader(kafka, isolation_level=isolation_level) as reader:
+    async with open_reader(kafka) as reader:
         every = dict.fromkeys(TopicPartition(topic, number) for number in range(partitions))
         await reader.read(every, lambda _, records: take(records))
 

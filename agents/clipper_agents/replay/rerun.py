@@ -112,7 +112,7 @@ async def rerun(
             f"create a target with `--set kafka.partitions={source.partitions}`"
         )
     producer = make_producer(plan.target.kafka, max_request_size=LARGEST_RECORD_BYTES)
-    reading = open_reader(plan.source.kafka, isolation_level="read_committed", policy=WORKERS, fetch_bytes=FETCH_BYTES)
+    reading = open_reader(plan.source.kafka, policy=WORKERS, fetch_bytes=FETCH_BYTES)
     async with started(plan.target.kafka, producer), reading as reader:
         ranges = await ranges_of(reader, source, plan.span)
         total = sum(one.end - one.first for one in ranges.values())

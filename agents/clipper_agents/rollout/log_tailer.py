@@ -35,7 +35,6 @@ class MergedLogTailer:
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
         self._reader = LogReader(
             kafka,
-            isolation_level="read_committed",
             policy=WORKERS,
             fetch_bytes=FOLLOW_BYTES,
             fetch_wait_s=FOLLOW_WAIT_S,

@@ -45,7 +45,7 @@ from clipper_agents.router.self_report import RouterReports
 from clipper_agents.router.set_aside import READ_BYTES, DeferredQueries, SkippedBacklogs
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import RouterSection
-from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.partition_writer import PartitionWriter
 from clipper_agents.streaming.storage import claim, discard_stale_folders
@@ -105,7 +105,7 @@ class RouterProcess:
         self._reports: RouterReports | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._metrics_address = address_of(settings.section.metrics_address, port)
-        self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
+        self.app = app = ClipperApp(catalogue.router_group, settings.kafka, folder, settings.instance)
         app.topic_ids = TopicIds({spec.name: spec.partitions for spec in catalogue.fixed_topics()})
         app.restore_state, app.state_positions = self._restore, self._positions
 
@@ -141,7 +141,7 @@ class RouterProcess:
         self._colocated = ColocatedModels(
             metrics, self._pipeline, app, settings.allowed, settings.files, traces.recorder
         )
-        read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
+        read_again = partial(LogReader, settings.kafka, policy=WORKERS)
         self._deferred = DeferredQueries(read_again(), catalogue.queries, self._queries, self._router.admission)
         self._backlogs = SkippedBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._queries)
         self._pipeline.connect(self._sender, self._colocated, self._deferred)

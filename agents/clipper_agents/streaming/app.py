@@ -17,13 +17,12 @@ from faust.types import TP
 
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.broker_tasks import FetchPace
-from clipper_agents.kafka.clients import make_producer
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS, retry
 from clipper_agents.kafka.topic_ids import CREATE, TopicIds
 from clipper_agents.streaming.consumer import METADATA_MAX_AGE_S, SESSION_S, GroupConsumer
 from clipper_agents.streaming.membership import OwnershipLease
-from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, wait_for_brokers
+from clipper_agents.streaming.outbox import Outbox, make_batch_producer
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
@@ -87,6 +86,10 @@ async def _no_positions() -> dict[TP, int]:
 class ClipperApp(faust.App):  # type: ignore[misc]
     """A Faust app whose agents are fed by a `GroupConsumer`, once its state is restored.
 
+    Its name is the Faust app id and the consumer group. The directory is this process's own, and made if it is missing.
+    With its `instance`, its stable name in the group (KIP-345), a process that is back within the session timeout takes
+    its partitions back without a rebalance.
+
     Attributes:
         log_reader: Reads ranges of topics, for recovery.
         restore_state: Called with the owned partitions before inputs flow, after tables are restored.
@@ -100,26 +103,39 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         outgrown: Whether the process drains because it has too much memory: it ends as a failure.
         rebalances: Counts both the beginnings and the ends of rebalances.
         topic_ids: The topics that it refers to; the app crashes when one of them is made anew.
-        pace: How long fetches wait while the process is busy.
-        lease: Whether the partitions are still this process's own.
+
+    Raises:
+        StorageRefused, StorageFailed: the directory cannot be made.
     """
 
     BootStrategy = _Boot
-    kafka: KafkaConnection
-    consumer: GroupConsumer
-    log_reader: LogReader
     restore_state: Restore | None = None
     state_positions: Callable[[], Awaitable[dict[TP, int]]] = staticmethod(_no_positions)
-    state_lock: StateLock
-    inputs_flow: asyncio.Event
-    topic_ids: TopicIds
-    pace: FetchPace
-    lease: OwnershipLease
     generation: int = -1
     inputs: frozenset[int] = frozenset()
     outgrown: bool = False
     rebalances: int = 0
     _generations: int = 0
+
+    def __init__(self, name: str, kafka: KafkaConnection, data_dir: Path, instance: str) -> None:
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_started(data_dir, error) from error
+        aiokafka_patches.install()
+        super().__init__(
+            name,
+            store="memory://",
+            datadir=str(data_dir),
+            Stream=ChunkStream,
+            web_enabled=False,
+            topic_disable_leader=True,
+            agent_supervisor=mode.CrashingSupervisor,  # our own bug ends the process; redelivery follows
+        )
+        self.kafka, self.consumer = kafka, GroupConsumer(self, kafka, instance)
+        self.log_reader = LogReader(kafka, policy=WORKERS)
+        self.state_lock, self.inputs_flow = StateLock(), asyncio.Event()
+        self.topic_ids, self.pace, self.lease = TopicIds(), FetchPace(), OwnershipLease(SESSION_S)
 
     def begin_generation(self) -> None:
         """The state of the owned partitions is restored, and records are delivered from now on."""
@@ -151,14 +167,9 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     @cached_property
     def kafka_producer(self) -> AIOKafkaProducer:
         """The one producer of the process, here before it is started, so that whatever sends can be built with it."""
-        return wait_for_brokers(
-            make_producer(
-                self.kafka,
-                request_timeout_ms=10_000,
-                metadata_max_age_ms=int(METADATA_MAX_AGE_S * 1000),
-                max_batch_size=MAX_BATCH_BYTES,
-                max_request_size=MAX_REQUEST_BYTES,
-            )
+        metadata_max_age_ms = int(METADATA_MAX_AGE_S * 1000)
+        return make_batch_producer(
+            self.kafka, metadata_max_age_ms=metadata_max_age_ms, max_request_size=MAX_REQUEST_BYTES
         )
 
     async def maybe_start_producer(self) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -227,37 +238,3 @@ _LIBRARY = logging.getLogger("faust.services")
 them after our modules, and the start and stop of every service would stand among the few lines of this project."""
 for _service in (ClipperApp, ChunkStream, TransactionalTable, GroupConsumer):
     _service.logger = _LIBRARY
-
-
-def make_app(name: str, kafka: KafkaConnection, data_dir: Path, instance: str) -> ClipperApp:
-    """A Faust app for one worker process.
-
-    Its name is the Faust app id and the consumer group. The directory is this process's own, and made if it is missing.
-    With its `instance`, its stable name in the group (KIP-345), a process that is back within the session timeout takes
-    its partitions back without a rebalance.
-
-    Raises:
-        StorageRefused, StorageFailed: the directory cannot be made.
-    """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_started(data_dir, error) from error
-    aiokafka_patches.install()
-    app = ClipperApp(
-        name,
-        store="memory://",
-        datadir=str(data_dir),
-        Stream=ChunkStream,
-        web_enabled=False,
-        topic_disable_leader=True,
-        agent_supervisor=mode.CrashingSupervisor,  # our own bug ends the process; redelivery follows
-    )
-    app.kafka, app.consumer = kafka, GroupConsumer(app, kafka, instance)
-    app.log_reader = LogReader(kafka, isolation_level="read_committed", policy=WORKERS)
-    app.state_lock = StateLock()
-    app.inputs_flow = asyncio.Event()
-    app.topic_ids = TopicIds()
-    app.pace = FetchPace()
-    app.lease = OwnershipLease(SESSION_S)
-    return app

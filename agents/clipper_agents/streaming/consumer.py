@@ -82,7 +82,6 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         self._committed: dict[TopicPartition, int] = {}
         self._positions = PositionKeeper()
         self._recovering: asyncio.Task[None] | None = None
-        self._fetch_in_flight: asyncio.Future[None] | None = None
 
     def channel(self, topic: str) -> Any:
         """The channel of the agent that reads a topic."""
@@ -158,8 +157,6 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         app.inputs = frozenset(tp.partition for tp in assigned)
         async with app.state_lock.of_all():
             await app.restore({*app.inputs})
-        if self._fetch_in_flight is not None and not self._fetch_in_flight.done():
-            await asyncio.wait([self._fetch_in_flight])
         await app.agents.wait_until_agents_started()  # whose channels take what is delivered
         async with asyncio.timeout(SEEK_WITHIN_S):
             await self._seek(assigned)
@@ -242,31 +239,32 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         if not wanted:
             await asyncio.sleep(RESUMING_WAIT_S)
             return
-        self._fetch_in_flight = done = asyncio.get_running_loop().create_future()
         found: dict[TopicPartition, list[Any]] = {}
         try:
-            found = await self._fetched(wanted, RESUMING_WAIT_S if self._full else IDLE_WAIT_S)
+            found = await self._fetched(wanted, generation)
         except NoOffsetForPartitionError:  # from before the seek
             pass
         except OffsetOutOfRangeError as error:
             await self._resolve(error)
-        finally:
-            done.set_result(None)
         if generation == self.app.generation:
             for tp, records in found.items():
                 self._deliver(tp, records)
         if not found:
             await asyncio.sleep(0)
 
-    async def _fetched(self, wanted: frozenset[TopicPartition], wait_s: float) -> dict[TopicPartition, list[Any]]:
-        """Return the records of these partitions that were fetched, after a time without any at the latest."""
+    async def _fetched(self, wanted: frozenset[TopicPartition], generation: int) -> dict[TopicPartition, list[Any]]:
+        """Return the records of these partitions that were fetched, after a time without any at the latest.
+
+        After its end a generation takes none: that would move positions on that the next one has gone to.
+        """
         fetcher = self._member._fetcher
         with fetcher._subscriptions.fetch_context():
             if fetcher._closed:
                 raise ConsumerStoppedError
             if not (found := await fetcher.fetched_records(wanted)):
-                await fetcher.wait_for_records(wait_s)
-                found = await fetcher.fetched_records(wanted)
+                await fetcher.wait_for_records(RESUMING_WAIT_S if self._full else IDLE_WAIT_S)
+                if generation == self.app.generation:
+                    found = await fetcher.fetched_records(wanted)
         return dict(found)
 
     async def _resolve(self, error: OffsetOutOfRangeError) -> None:
