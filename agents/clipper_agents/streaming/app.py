@@ -181,9 +181,8 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         """Restore the state of the owned partitions: tables first, then the app's own."""
         began = time.monotonic()
         for table in self.tables.values():
-            count = await table.restore(self.log_reader, partitions)
-            level = logging.INFO if count else logging.DEBUG
-            logger.log(level, "restored table=%s partitions=%d records=%d", table.name, len(partitions), count)
+            if count := await table.restore(self.log_reader, partitions):
+                logger.info("restored table=%s partitions=%d records=%d", table.name, len(partitions), count)
         if self.restore_state is not None:
             await self.restore_state(partitions)
         if partitions:

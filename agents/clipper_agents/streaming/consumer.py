@@ -168,17 +168,16 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         self._committed = await self._committed_offsets(assigned)
         positions = {TopicPartition(*tp): offset for tp, offset in (await self.app.state_positions()).items()}
         for tp, offset in positions.items():
-            if offset != self._committed.get(tp):
-                level = logging.INFO if offset else logging.DEBUG
-                logger.log(level, "position from state topic=%s partition=%d offset=%d", *tp, offset)
+            if offset and offset != self._committed.get(tp):
+                logger.info("position from state topic=%s partition=%d offset=%d", *tp, offset)
         self._committed |= positions
         missing = [*(assigned - self._committed.keys())]
         firsts: dict[TopicPartition, int] = {}
         if missing:
             firsts = dict(await retry("first offsets", lambda: self._member.beginning_offsets(missing)))
         for tp, offset in firsts.items():
-            level = logging.INFO if offset else logging.DEBUG  # nothing was there before, so nothing is skipped
-            logger.log(level, "nothing was committed topic=%s partition=%d: from offset=%d on", *tp, offset)
+            if offset:
+                logger.info("nothing was committed topic=%s partition=%d: from offset=%d on", *tp, offset)
         self._next = {tp: offset for tp, offset in (self._committed | firsts).items() if tp in assigned}
         for tp, offset in self._next.items():
             self.empty.clear(tp)

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from builders.kafka import settle
 
 from clipper_agents.kafka.clients import make_consumer
-from clipper_agents.kafka.reader import LogReader, Range, open_reader, read_topic
+from clipper_agents.kafka.reader import LogReader, Range
 from clipper_agents.kafka.retry import WORKERS, RetryPolicy
 from clipper_topics.connection import KafkaConnection
 
