@@ -143,7 +143,7 @@ class HostProcess:
         async def requests(stream: Any) -> None:
             await server.serve(stream, self._engine)
 
-        self.app.agent(self.app.raw_topic(self._topic), name="requests")(requests)
+        self.app.agent(self.app.consumer.channel(self._topic), name="requests")(requests)
 
     async def start(self) -> None:
         self._running = self._spawn(self._engine.run())

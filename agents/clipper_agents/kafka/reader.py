@@ -164,11 +164,8 @@ class LogReader:
     ) -> int:
         """Hand every record of the ranges to `apply`, in lists by partition, in log order; return their number.
 
-        Args:
-            starts: First offset wanted of each partition; None: the oldest.
-            apply: Called with each fetched list.
-            ends: One past the last offset wanted, which is waited for; absent: what the partition holds now.
-            since_ms: Skip records of these partitions before the first with this timestamp or a later one.
+        A range goes from its start (None: from the oldest record), but not from before the first record of `since_ms`,
+        up to its end, which is waited for (absent: the end of the partition now).
         """
         if not starts:
             return 0
@@ -254,12 +251,10 @@ class LogReader:
         max_records: int | None = None,
         wait_s: float | None = None,
     ) -> dict[TopicPartition, list[Record]]:
-        """The next records of what is assigned or followed; there may be none. Errors as of `lists`.
+        """The next records of what is assigned or followed, or of some partitions of it; there may be none.
 
-        Args:
-            partitions: Of `unread`; None: all of them.
-            max_records: Most of all partitions together; None: a fetch of each.
-            wait_s: Return after so long with nothing, at once after 0; None: when a position has moved.
+        At most `max_records` of all partitions together; None: a fetch of each. Returns with nothing after `wait_s`,
+        and without that when a position has moved. Errors as of `lists`.
         """
         wanted = list(self._unread if partitions is None else partitions)
         if not wanted:

@@ -19,9 +19,9 @@ from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka.clients import make_producer, started
 from clipper_agents.kafka.errors import TopicMismatch, checked_partitions
-from clipper_agents.kafka.reader import LogReader, Range, open_reader
+from clipper_agents.kafka.reader import LogReader, Range, Record, open_reader
 from clipper_agents.kafka.retry import WORKERS
-from clipper_agents.kafka.time_order import Record, TimeOrder
+from clipper_agents.kafka.time_order import TimeOrder
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.replay.resent_records import LeftOut, RecordResender, ResentRecord
 from clipper_agents.replay.span import Span, range_between

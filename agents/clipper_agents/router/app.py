@@ -156,9 +156,9 @@ class RouterProcess:
         outputs = OutputAgent(identity, self._pipeline, self._sender, dead_letters, metrics)
         self._feedback = FeedbackProcessor(app, catalogue, stores, self._control, self._agent, metrics, traces)
         self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.section.max_contexts)
-        app.agent(app.raw_topic(catalogue.queries), name="route")(self._agent.serve)
-        app.agent(app.raw_topic(catalogue.outputs), name="gather")(outputs.serve)
-        app.agent(app.raw_topic(catalogue.feedback), name="learn")(self._feedback.serve)
+        app.agent(app.consumer.channel(catalogue.queries), name="route")(self._agent.serve)
+        app.agent(app.consumer.channel(catalogue.outputs), name="gather")(outputs.serve)
+        app.agent(app.consumer.channel(catalogue.feedback), name="learn")(self._feedback.serve)
 
     async def start(self) -> None:
         """Start everything; returns when the inputs flow, or the app has crashed."""

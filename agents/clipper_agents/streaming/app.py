@@ -227,10 +227,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         """Watch whether Kafka answers, and call `reachable` after each attempt; needs a started producer."""
         return self.watched(watch_brokers(self.kafka_producer.client, reachable, self.topic_ids))
 
-    def raw_topic(self, name: str) -> Any:
-        """The channel on which an agent gets the records of a topic, with keys and values in bytes."""
-        return self.consumer.channel(name)
-
 
 _LIBRARY = logging.getLogger("faust.services")
 """Where Faust's own log lines go: under `faust`, where they are filtered like those of any library. mode would name

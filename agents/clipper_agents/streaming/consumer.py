@@ -51,6 +51,7 @@ so long, so it is not much longer: the next coordinator waits 10 s for a sign.""
 METADATA_MAX_AGE_S = 10.0
 COMMIT_INTERVAL_S = 0.25
 """Length of a redelivery after a crash."""
+RIGHTS_EVERY_S = 1.0
 SEEK_WITHIN_S = 30.0
 RECOVERY_S = 1000.0
 """Longest recovery, in which nothing is fetched: aiokafka leaves the group then."""
@@ -84,7 +85,7 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         self._recovering: asyncio.Task[None] | None = None
 
     def channel(self, topic: str) -> Any:
-        """The channel of the agent that reads a topic."""
+        """The channel on which an agent gets the records of a topic, with keys and values in bytes."""
         return self._channels.setdefault(topic, self.app.channel())
 
     def assignment(self) -> set[TopicPartition]:
@@ -351,7 +352,6 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
 
     def acknowledge(self, tp: tuple[str, int], offsets: Iterable[int], generation: int) -> None:
         """Mark records as finished; records of an earlier generation are ignored."""
-        tp = TopicPartition(*tp)
         if generation == self.app.generation:
             self.trackers[tp].finish(offsets)
         if tp in self.held_back:
@@ -364,18 +364,16 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         With nothing under way that is the next offset that may hold a record. It never passes an open transaction, and
         is to be compared with ends that do not either: last stable offsets.
         """
-        tp = TopicPartition(*tp)
-        tracker = self.trackers.get(tp)
-        if (tracker is None or not tracker.unfinished) and not self._waiting[tp].records:
+        tracker = self.trackers[tp]
+        if not tracker.unfinished and not self._waiting[tp].records:
             return self._reached(tp) if tp in self._next else self._committed.get(tp) or 0
-        return (tracker.committable if tracker is not None else None) or self._committed.get(tp) or 0
+        return tracker.committable or self._committed.get(tp) or 0
 
     def taken_upto(self, tp: tuple[str, int]) -> int:
         """One past the last offset up to which agents have taken all records of a partition, and left none for later.
 
         Of a log whose last offsets hold no record that is its end.
         """
-        tp = TopicPartition(*tp)
         tracker = self.trackers[tp]
         if tracker.skipped_range is not None:
             return tracker.skipped_range[0]
@@ -386,22 +384,20 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         found: dict[tuple[str, int], int] = {}
         for tp in self.assignment() & self._next.keys():
             if (end := self._member.last_stable_offset(tp)) is not None:
-                under_way = self.trackers[tp].unfinished if tp in self.trackers else 0
-                found[tp] = max(0, end - self._reached(tp)) + self._waiting[tp].records + under_way
+                under_way = self.trackers[tp].unfinished + self._waiting[tp].records
+                found[tp] = max(0, end - self._reached(tp)) + under_way
         return found
 
-    async def check_rights(self) -> None:
-        """Raise when this user may not use the group, or not see one of its topics, as far as the brokers say."""
-        consumer = self._consumer
-        if consumer is None or not consumer._client.cluster.brokers():
-            return
-        if topics := consumer._client.cluster.unauthorized_topics:
+    @Service.timer(RIGHTS_EVERY_S)  # type: ignore[untyped-decorator]
+    async def _check_rights(self) -> None:
+        """Crash when the group, or one of its topics, is not allowed: aiokafka would wait for it for ever."""
+        client, group = self._member._client, self.app.conf.id
+        if topics := client.cluster.unauthorized_topics:
             raise TopicAuthorizationFailedError(sorted(topics))
-        if self.assignment():
+        if self.assignment() or not client.cluster.brokers():
             return
-        group = self.app.conf.id
         try:
-            await consumer._client.coordinator_lookup(CoordinationType.GROUP, group)
+            await client.coordinator_lookup(CoordinationType.GROUP, group)
         except GroupAuthorizationFailedError as error:
             raise GroupAuthorizationFailedError(group) from error
         except (KafkaError, OSError, TimeoutError):
