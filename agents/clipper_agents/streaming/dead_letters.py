@@ -1,7 +1,7 @@
 """Stores records that could not be used, with the reason, on the dead letters' topic."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -22,7 +22,7 @@ KEPT_BESIDE_BYTES = LARGEST_RECORD_BYTES // 8
 MOST_WAITING, MOST_WAITING_BYTES = 2_000, 4 << 20
 """Of one partition, at which an agent reads it no further until they are stored."""
 
-Refused = Sequence[tuple[ConsumerRecord[Any, Any], BaseException]]
+Refused = list[tuple[ConsumerRecord[Any, Any], BaseException]]
 """Records, each with why it was refused."""
 
 
@@ -59,7 +59,9 @@ class DeadLetterSender:
         self._is_sending = False
 
 
-async def send_dead_letters(outbox: Outbox, topic: str, refused: Refused) -> None:
+async def send_dead_letters(
+    outbox: Outbox, topic: str, refused: Iterable[tuple[ConsumerRecord[Any, Any], BaseException]]
+) -> None:
     """Store records, each with why it was refused, on the one partition of the dead letters' topic.
 
     A value of more than `KEPT_BYTES` is cut, and so are a key and headers that are too large: a record that no topic
