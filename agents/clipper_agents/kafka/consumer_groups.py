@@ -53,7 +53,6 @@ class LeaveByInstance(Request[_LeaveStruct]):  # type: ignore[misc]
         self._group, self._instances = group, list(instances)
 
     def build(self, request_struct_class: type[_LeaveStruct]) -> _LeaveStruct:
-        """Return the request as it is sent."""
         return request_struct_class(self._group, [("", instance) for instance in self._instances])
 
 

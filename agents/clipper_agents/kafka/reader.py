@@ -103,7 +103,6 @@ class LogReader:
             await self._started()
 
     async def close(self) -> None:
-        """Disconnect, if it was ever connected."""
         async with self._lock:
             if self._consumer is not None:
                 await stop(self._consumer)

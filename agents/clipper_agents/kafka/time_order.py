@@ -43,7 +43,6 @@ class TimeOrder:
         self.newest_ms = max(self.newest_ms, at_ms)
 
     def waiting(self, tp: TopicPartition) -> int:
-        """How many records of a partition wait."""
         return len(self._waiting[tp])
 
     def release(self, at_end: set[TopicPartition], sure_ms: float) -> Iterator[tuple[int, Record]]:

@@ -27,13 +27,13 @@ from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
 from clipper_agents.streaming.table import TransactionalTable
+from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
 
 LEAVE_S = 5.0
-MAX_REQUEST_BYTES = 8 << 20
 Restore = Callable[[set[int]], Awaitable[None]]
 """Called with the partitions that this process owns now, while no input is delivered."""
 
@@ -54,7 +54,6 @@ class StateLock:
 
     @asynccontextmanager
     async def of(self, partition: int) -> AsyncIterator[None]:
-        """Hold the state of one partition."""
         if partition not in self._partitions:
             async with self._recovery:  # so that none is new while all are held
                 self._partitions.setdefault(partition, asyncio.Lock())
@@ -63,7 +62,6 @@ class StateLock:
 
     @asynccontextmanager
     async def of_all(self) -> AsyncIterator[None]:
-        """Hold the state of all partitions."""
         async with self._recovery, AsyncExitStack() as held:
             for lock in self._partitions.values():
                 await held.enter_async_context(lock)
@@ -91,7 +89,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     its partitions back without a rebalance.
 
     Attributes:
-        log_reader: Reads ranges of topics, for recovery.
         restore_state: Called with the owned partitions before inputs flow, after tables are restored.
         state_positions: Start offsets of inputs whose position is stored with the state.
         state_lock: Held while state changes: by recovery, and by an agent for one step of a partition.
@@ -102,7 +99,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         inputs: Numbers of the partitions that this process reads, or is about to read, once their state is restored.
         outgrown: Whether the process drains because it has too much memory: it ends as a failure.
         rebalances: Counts both the beginnings and the ends of rebalances.
-        topic_ids: The topics that it refers to; the app crashes when one of them is made anew.
 
     Raises:
         StorageRefused, StorageFailed: the directory cannot be made.
@@ -169,7 +165,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         """The one producer of the process, here before it is started, so that whatever sends can be built with it."""
         metadata_max_age_ms = int(METADATA_MAX_AGE_S * 1000)
         return make_batch_producer(
-            self.kafka, metadata_max_age_ms=metadata_max_age_ms, max_request_size=MAX_REQUEST_BYTES
+            self.kafka, metadata_max_age_ms=metadata_max_age_ms, max_request_size=LARGEST_RECORD_BYTES
         )
 
     async def maybe_start_producer(self) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]

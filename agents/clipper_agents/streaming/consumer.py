@@ -94,7 +94,6 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
 
     # --- life -------------------------------------------------------------------------------------------------------
     async def on_start(self) -> None:
-        """Join the group."""
         self._consumer = consumer = make_consumer(
             self._kafka,
             isolation_level="read_committed",

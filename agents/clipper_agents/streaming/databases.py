@@ -96,7 +96,6 @@ class Database:
         self._checked(self._open.set_options, {"disable_auto_compactions": "false"})  # which writes a file
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value of a key."""
         found: bytes | None = self._checked(self._open.get, key)
         return found
 
@@ -144,7 +143,6 @@ class Database:
         return found
 
     def flush(self) -> None:
-        """Write everything to the disk."""
         self._checked(self._open.flush)
 
     def close(self) -> None:

@@ -149,7 +149,6 @@ def by_partition(chunk: Chunk) -> dict[TP, list[Record]]:
 
 @asynccontextmanager
 async def _first_failure() -> AsyncIterator[None]:
-    """Raise the first of several failures as it is."""
     try:
         yield
     except BaseExceptionGroup as failed:
