@@ -48,7 +48,7 @@ from clipper_agents.router.pipeline import QueryPipeline, QueryStores, partition
 from clipper_agents.router.queries import QueryAgent  # noqa: E402
 from clipper_agents.router.requests import OutputAgent, RequestSender  # noqa: E402
 from clipper_agents.router.selection_store import SelectionStore  # noqa: E402
-from clipper_agents.streaming.app import StateLock, make_app  # noqa: E402
+from clipper_agents.streaming.app import ClipperApp, StateLock  # noqa: E402
 from clipper_agents.streaming.dead_letters import DeadLetterSender  # noqa: E402
 from clipper_agents.streaming.outbox import Outbox  # noqa: E402
 from clipper_agents.streaming.table import TransactionalTable  # noqa: E402
@@ -215,7 +215,7 @@ class Deployment:
             IndexedLog(app, CATALOGUE.audits, audits, read_audit),
         )
         self.table = TransactionalTable(
-            make_app("walk", KafkaConnection("localhost:1"), folder / "table", "walk"),
+            ClipperApp("walk", KafkaConnection("localhost:1"), folder / "table", "walk"),
             name="selection", partitions=1, open_writer=partial(FakeWriter, kafka.producer),
         )  # fmt: skip
         self.table.app.tables.add(self.table)

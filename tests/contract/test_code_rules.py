@@ -42,12 +42,12 @@ def imports_of(statements):
 
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
-clipper_topics 2645
+clipper_topics 2630
 clipper_stream 360 batching 530 caching 200 client 1220 combining 185 drift 280 evaluation 3690 feedback 485 http 345
                models 2555 query 2380 selection 1725 sequential_testing 905
 clipper_agents 25 broker 700 cli 3495 control 1985 dead_letters 235 demo 570 examples 35 feedback 390 host 1265
-               kafka 2475 observability 1205 replay 2460 rollout 1690 router 4165 settings 710 status 2665
-               streaming 2410 supervisor 1700
+               kafka 2410 observability 1205 replay 2460 rollout 1690 router 4165 settings 710 status 2665
+               streaming 2300 supervisor 1700
 clipper_gateway 3595 console 1700
 clipper_loadgen 1150
 """

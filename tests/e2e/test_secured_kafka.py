@@ -20,7 +20,7 @@ from oracle import table
 
 from clipper_agents import exits
 from clipper_agents.settings import load_settings
-from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_stream.client import Client, SyncClient
 from clipper_stream.errors import SetupError
@@ -78,7 +78,7 @@ def reprs(environ: dict[str, str], folder: Path) -> dict[str, str]:
     """Of every object that holds a connection."""
     settings = load_settings(EXAMPLE, environ)
     kafka = settings.connection(environ)
-    app = make_app("secret", kafka, folder / "app", "instance")
+    app = ClipperApp("secret", kafka, folder / "app", "instance")
     held = [
         settings, kafka, settings.worker(settings.router, "r", kafka), settings.worker(settings.host, "h", kafka),
         Client(kafka), SyncClient(kafka), Deployment(settings, environ), app, app.conf.broker_credentials, app.conf,

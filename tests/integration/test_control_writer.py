@@ -155,7 +155,7 @@ async def test_a_change_decided_on_a_stale_end_is_not_written(kafka, digits):
     """Else its revision would be one that another change has already."""
     writer = ControlWriter(kafka, digits)
     await writer._reader.close()
-    writer._reader = BehindReader(kafka, isolation_level="read_committed", policy=COMMANDS)
+    writer._reader = BehindReader(kafka, policy=COMMANDS)
     async with writer:
         with pytest.raises(UnreadRecords, match=rf"{digits.control} was read up to offset \d+, and goes on to \d+"):
             await writer.write([(application_key("digits"), b"{}")])

@@ -58,7 +58,7 @@ async def test_a_transaction_that_was_aborted_is_seen_by_nobody(kafka, catalogue
     await tailer.start(0)
     of_rollouts = [one async for _, one in to_the_end(tailer)]
     await tailer.stop()
-    async with open_reader(kafka, isolation_level="read_committed") as reader:
+    async with open_reader(kafka) as reader:
         ranges = await ranges_of(reader, catalogue, Span())
         of_replays = [one async for _, one in in_time_order(reader, ranges)]
     for found in (of_rollouts, of_replays):
@@ -68,7 +68,7 @@ async def test_a_transaction_that_was_aborted_is_seen_by_nobody(kafka, catalogue
 # --- positions ------------------------------------------------------------------------------------------------------
 async def read_range(at, tp, wanted, after=None):
     """Offsets that are read of a range; `after` happens when the first fetch has brought nothing."""
-    async with open_reader(at.kafka, isolation_level="read_committed") as reader:
+    async with open_reader(at.kafka) as reader:
         reader.assign({tp: wanted})
         found = (await reader.fetch(wait_s=1.0)).get(tp, [])
         if after is not None:

@@ -29,7 +29,7 @@ async def writers(kafka, catalogue):
 
 
 async def read(kafka, topic):
-    async with open_reader(kafka, isolation_level="read_committed") as reader:
+    async with open_reader(kafka) as reader:
         return [(one.key, one.value) for one in await reader.read_all([TopicPartition(topic, 0)])]
 
 
@@ -67,7 +67,7 @@ async def test_the_end_of_a_log_is_where_the_own_marker_stands_and_it_is_waited_
     """A broker that leads no more, and does not know it, has neither the marker nor what stands before it."""
     logs = [TopicPartition(name, 0) for name in (catalogue.selection_changelog, catalogue.predictions)]
     writer = writers(catalogue.predictions)
-    async with open_reader(kafka, isolation_level="read_committed") as reader:
+    async with open_reader(kafka) as reader:
         assert await reader.end_offsets(logs) == dict.fromkeys(logs, 0)
         markers = await writer.take_over()
         later = {tp: one._replace(epoch=one.epoch + 1) for tp, one in markers.items()}
@@ -86,7 +86,7 @@ async def test_a_log_is_read_to_the_own_marker_whatever_end_a_broker_names(kafka
     tp = TopicPartition(catalogue.predictions, 0)
     await at.send(tp.topic, *[b"prediction"] * 3)
     writer = writers(tp.topic)
-    reader = BehindReader(kafka, isolation_level="read_committed", policy=WORKERS)
+    reader = BehindReader(kafka, policy=WORKERS)
     named = await reader.end_offsets([tp])
     markers = await writer.take_over()
     ends = await reader.proven_ends(dict.fromkeys(markers, 0) | named, markers)

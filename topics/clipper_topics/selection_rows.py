@@ -4,8 +4,6 @@
     SavedRow               with names: in the record of a change, in the marker of a restore, in a file
 
 Rules of this file:
-- A model without moments is written with five fields, so that the rows of policies that look at no features keep the
-  bytes that they had before there were moments.
 - Of the rows with one key the last in the log counts, as for Kafka's compaction: a partition has one writer.
 - Keys with the empty application are notes, not rows: under the context None stands the partition's feedback position
   and what contexts were forgotten, under an application's name its newest restore (the offset of the marker, and
@@ -120,22 +118,8 @@ _keys = msgspec.msgpack.Decoder(RowKey)
 
 # --- bytes ----------------------------------------------------------------------------------------------------------
 def encode_row(row: SelectionRow) -> bytes:
-    """Return the row as msgpack.
-
-    >>> row = SelectionRow(version=1, offset=9, totals=[ModelTotalsRecord("svm:1", 1.0, 0.0, 0.0, 1.0)])
-    >>> msgspec.msgpack.decode(encode_row(row))
-    [1, 9, 0, [['svm:1', 1.0, 0.0, 0.0, 1.0]]]
-    """
-    totals = [
-        one if one.moments else (one.model, one.count, one.loss, one.weighted_loss, one.weighted_count)
-        for one in row.totals
-    ]
-    fields = (row.version, row.offset, row.applied, totals)
-    if row.half_life_s is not None:
-        return _encode((*fields, row.configs, row.topic_ids, row.forgotten, row.at_ms, row.half_life_s))
-    if row.topic_ids or row.forgotten:
-        return _encode((*fields, row.configs, row.topic_ids, row.forgotten)[: 7 if row.forgotten else 6])
-    return _encode((*fields, row.configs) if row.configs else fields)
+    """Return the row as msgpack."""
+    return _encode(row)
 
 
 def decode_row(value: bytes) -> SelectionRow:

@@ -106,7 +106,7 @@ async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dic
     if catalogue.hosts not in await existing_topics(connection, catalogue.prefix):
         return {}
     hosts = HostStates()
-    async with open_reader(connection, isolation_level="read_committed") as reader:
+    async with open_reader(connection) as reader:
         _fold(hosts, await reader.read_all([TopicPartition(catalogue.hosts, 0)]))
     return hosts.reports
 
@@ -125,7 +125,7 @@ async def wait_for_host(
     about to start again. `on_report` is called with each report about the version, those from before first.
     """
     hosts = HostStates()
-    async with open_reader(connection, isolation_level="read_committed", fetch_wait_s=FOLLOW_WAIT_S) as reader:
+    async with open_reader(connection, fetch_wait_s=FOLLOW_WAIT_S) as reader:
         await reader.follow(await reader.beginning_offsets([TopicPartition(catalogue.hosts, 0)]))
         async with asyncio.timeout(TIMEOUT_S):
             while reader.behind:

@@ -87,7 +87,7 @@ async def read_rows(connection: KafkaConnection, catalogue: Catalogue, applicati
     """Return the rows of an application that are not empty, as the routers stored them, by partition and context."""
     rows: dict[RowKey, SelectionRow] = {}
     take = partial(take_rows, {application: rows})
-    await read_topic(connection, catalogue, catalogue.selection_changelog, take, isolation_level="read_committed")
+    await read_topic(connection, catalogue, catalogue.selection_changelog, take)
     return saved_rows({key: row for key, row in rows.items() if row.totals})
 
 

@@ -244,7 +244,7 @@ def _decoded(kind: Kind, key: bytes, value: bytes, headers: Sequence[tuple[str, 
 async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> ControlState:
     """Read the whole control topic."""
     await require_control_topic(connection, catalogue)
-    async with open_reader(connection, isolation_level="read_committed") as reader:
+    async with open_reader(connection) as reader:
         return await control_state(reader, catalogue)
 
 

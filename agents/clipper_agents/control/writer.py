@@ -55,7 +55,7 @@ class ControlWriter:
         self._connection, self._catalogue = connection, catalogue
         self._topics: dict[str, int] = {}
         self._producer: AIOKafkaProducer | None = None
-        self._reader = LogReader(connection, isolation_level="read_committed", policy=COMMANDS)
+        self._reader = LogReader(connection, policy=COMMANDS)
         self.state = ControlState()
         self._read_upto: int | None = None
 

@@ -97,7 +97,7 @@ async def opened_letters(connection: KafkaConnection, catalogue: Catalogue) -> A
     found = await existing_topics(connection, catalogue.prefix)
     checked_partitions(catalogue.dead_letters, found.get(catalogue.dead_letters))
     tp = TopicPartition(catalogue.dead_letters, 0)
-    async with open_reader(connection, isolation_level="read_committed") as reader:
+    async with open_reader(connection) as reader:
         yield DeadLetterReader(reader, tp, (await reader.ranges([tp]))[tp])
 
 

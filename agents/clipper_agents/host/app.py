@@ -25,7 +25,7 @@ from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.tracing import start_recorder
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import HostSection
-from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.worker_process import redirect_stdout, run_worker
 from clipper_topics.host_report import HostReport, State
 from clipper_topics.manifests import ModelManifest
@@ -124,7 +124,7 @@ class HostProcess:
         catalogue = settings.catalogue
         self._metrics, self._reports = metrics, reports
         group = catalogue.host_group(model.name, model.version)
-        self.app = make_app(group, settings.kafka, settings.data_dir, settings.instance)
+        self.app = ClipperApp(group, settings.kafka, settings.data_dir, settings.instance)
         metrics.health.serves(self.app.unready)
         self.app.pace.keep([model.batch.target_ms / 1000])
         self._topic = catalogue.requests(model.name, model.version)
@@ -142,7 +142,7 @@ class HostProcess:
         async def requests(stream: Any) -> None:
             await server.serve(stream, self._engine)
 
-        self.app.agent(self.app.raw_topic(self._topic), name="requests")(requests)
+        self.app.agent(self.app.consumer.channel(self._topic), name="requests")(requests)
 
     async def start(self) -> None:
         self._running = self._spawn(self._engine.run())

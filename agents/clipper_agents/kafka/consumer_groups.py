@@ -19,6 +19,7 @@ from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 from clipper_agents.kafka.clients import administration, unreachable
 from clipper_agents.kafka.reader import Range, open_reader
 from clipper_agents.kafka.retry import TIMEOUT_S, retry
+from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.connection import KafkaConnection
 
 EMPTY_WITHIN_S = 15.0
@@ -52,7 +53,6 @@ class LeaveByInstance(Request[_LeaveStruct]):  # type: ignore[misc]
         self._group, self._instances = group, list(instances)
 
     def build(self, request_struct_class: type[_LeaveStruct]) -> _LeaveStruct:
-        """Return the request as it is sent."""
         return request_struct_class(self._group, [("", instance) for instance in self._instances])
 
 
@@ -107,16 +107,11 @@ async def delete_group(connection: KafkaConnection, group: str, empty_within_s: 
 
 async def unread(connection: KafkaConnection, group: str, topic: str) -> int:
     """Return the number of records of a topic that a group has not committed; 0 when there is no such topic."""
-    async with administration(connection) as admin:
-        partitions = [
-            TopicPartition(topic, number["partition"])
-            for found in await admin.describe_topics()
-            if found["topic"] == topic
-            for number in found["partitions"]
-        ]
-        async with open_reader(connection, isolation_level="read_committed") as reader:
-            _, committed = await describe_group(admin, group, partitions)
-            return sum(lag_of(committed, await reader.ranges(partitions)).values())
+    count = (await existing_topics(connection)).get(topic, 0)
+    partitions = [TopicPartition(topic, number) for number in range(count)]
+    async with administration(connection) as admin, open_reader(connection) as reader:
+        _, committed = await describe_group(admin, group, partitions)
+        return sum(lag_of(committed, await reader.ranges(partitions)).values())
 
 
 async def describe_group(

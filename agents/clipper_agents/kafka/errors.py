@@ -2,12 +2,6 @@
 
 from clipper_stream.errors import ClipperError, SetupError
 
-SESSION_REFUSED = (
-    "the brokers take no session of 10 s: set group.min.session.timeout.ms to at most 10000, and "
-    "group.max.session.timeout.ms to at least that"
-)
-"""What is wrong, and what to do, where a worker cannot become a member of its group."""
-
 
 class KafkaUnreachable(SetupError):
     """No broker answered in time."""

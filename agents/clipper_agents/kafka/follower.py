@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -23,15 +22,7 @@ class TopicFollower:
     """
 
     def __init__(self, kafka: KafkaConnection, topic: str, on_records: Callable[[list[Record]], object]) -> None:
-        self._topic, self._on_records = topic, on_records
-        self._new_reader = partial(
-            LogReader,
-            kafka,
-            isolation_level="read_committed",
-            policy=WORKERS,
-            fetch_bytes=FOLLOW_BYTES,
-            fetch_wait_s=FOLLOW_WAIT_S,
-        )
+        self._kafka, self._topic, self._on_records = kafka, topic, on_records
         self._positions: dict[TopicPartition, int] = {}
         self.caught_up = asyncio.Event()
 
@@ -61,7 +52,7 @@ class TopicFollower:
             running.result()
 
     async def _read(self) -> None:
-        reader = self._new_reader()
+        reader = LogReader(self._kafka, policy=WORKERS, fetch_bytes=FOLLOW_BYTES, fetch_wait_s=FOLLOW_WAIT_S)
         try:
             oldest = await reader.beginning_offsets(await reader.partitions_of(self._topic))
             await reader.follow(oldest | self._positions)

@@ -61,7 +61,7 @@ class Range(NamedTuple):
 class LogReader:
     """One plain consumer with manual assignment, started when it is first used; one reading at a time.
 
-    With `read_committed` records of aborted transactions are not read, and a partition ends before the first open one.
+    With `read_committed` no record of an aborted transaction is read, and a partition ends before the first open one.
     A fetch holds at most `fetch_bytes` of a partition; a broker holds one that finds nothing for `fetch_wait_s`.
 
     Attributes:
@@ -73,8 +73,8 @@ class LogReader:
         self,
         kafka: KafkaConnection,
         *,
-        isolation_level: IsolationLevel,
         policy: RetryPolicy,
+        isolation_level: IsolationLevel = "read_committed",
         fetch_bytes: int = FETCH_BYTES,
         fetch_wait_s: float = FETCH_WAIT_S,
     ) -> None:
@@ -94,6 +94,7 @@ class LogReader:
         self._lock = asyncio.Lock()
         self._keeper = PositionKeeper()
         self._unread: dict[TopicPartition, int] = {}
+        self._has_fetched = False
         self.positions: dict[TopicPartition, int] = {}
         self.ends: dict[TopicPartition, int] = {}
 
@@ -103,7 +104,6 @@ class LogReader:
             await self._started()
 
     async def close(self) -> None:
-        """Disconnect, if it was ever connected."""
         async with self._lock:
             if self._consumer is not None:
                 await stop(self._consumer)
@@ -123,8 +123,7 @@ class LogReader:
     # --- offsets --------------------------------------------------------------------------------------------------
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """One past the last record of each partition, now."""
-        asked = list(partitions)
-        return await self._offsets("ends", asked, lambda consumer: consumer.end_offsets(asked))
+        return await self._offsets("end_offsets", list(partitions))
 
     async def proven_ends(
         self, starts: Mapping[TopicPartition, int], markers: Mapping[TopicPartition, TransactionMarker]
@@ -133,29 +132,20 @@ class LogReader:
 
         `starts` are the ends that brokers named before the markers were written.
         """
-        async with self._lock:
-            consumer = await self._started()
+        async with self._assigned({tp: Range(starts[tp], NO_END) for tp in markers}):
             self._markers.clear()
-            self.assign({tp: Range(starts[tp], NO_END) for tp in markers})
-            fetched = False
-            try:
-                while not self._markers.keys() >= {*markers.values()}:
-                    await self.fetch(wait_s=POLL_S)
-                    fetched = True
-            finally:
-                if fetched:
-                    consumer.unsubscribe()
+            while not self._markers.keys() >= {*markers.values()}:
+                await self.fetch(wait_s=POLL_S)
             return {tp: self._markers[marker] for tp, marker in markers.items()}
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset that each partition still has."""
-        asked = list(partitions)
-        return await self._offsets("beginnings", asked, lambda consumer: consumer.beginning_offsets(asked))
+        return await self._offsets("beginning_offsets", list(partitions))
 
     async def offsets_at(self, partitions: Iterable[TopicPartition], at_ms: int) -> dict[TopicPartition, int]:
         """First offset of this time (milliseconds since the epoch) or later, of the partitions that have one."""
         times = dict.fromkeys(partitions, max(0, at_ms))
-        found = await self._offsets("offsets of a time", times, lambda consumer: consumer.offsets_for_times(times))
+        found = await self._offsets("offsets_for_times", times)
         return {tp: one.offset for tp, one in found.items() if one is not None}
 
     async def ranges(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Range]:
@@ -174,16 +164,17 @@ class LogReader:
     ) -> int:
         """Hand every record of the ranges to `apply`, in lists by partition, in log order; return their number.
 
-        Args:
-            starts: First offset wanted of each partition; None: the oldest.
-            apply: Called with each fetched list.
-            ends: One past the last offset wanted, which is waited for; absent: what the partition holds now.
-            since_ms: Skip records of these partitions before the first with this timestamp or a later one.
+        A range goes from its start (None: from the oldest record), but not from before the first record of `since_ms`,
+        up to its end, which is waited for (absent: the end of the partition now).
         """
         if not starts:
             return 0
-        total = 0
-        async with aclosing(self.lists(await self._ranges(starts, ends or {}, since_ms or {}))) as lists:
+        total, there, ends = 0, await self.ranges(starts), ends or {}
+        first = {tp: max(one.first, starts[tp] or 0) for tp, one in there.items()}
+        for tp, at_ms in (since_ms or {}).items():
+            first[tp] = max(first[tp], (await self.offsets_at([tp], at_ms)).get(tp, there[tp].end))
+        ranges = {tp: Range(first[tp], ends.get(tp, one.end)) for tp, one in there.items()}
+        async with aclosing(self.lists(ranges)) as lists:
             async for tp, records in lists:
                 total += len(records)
                 apply(tp, records)
@@ -204,18 +195,22 @@ class LogReader:
             KafkaError: an error that does not pass, for example a missing right.
             TimeoutError: nothing came for as long as the policy says.
         """
+        async with self._assigned(ranges):
+            while self._unread:
+                for tp, records in (await self.fetch(max_records=max_records)).items():
+                    yield tp, records
+
+    @asynccontextmanager
+    async def _assigned(self, ranges: Mapping[TopicPartition, Range]) -> AsyncIterator[None]:
+        """Have `fetch` read these ranges in the block, and nothing afterwards."""
         async with self._lock:
             consumer = await self._started()
             self.assign(ranges)
-            fetched = False
+            self._has_fetched = False
             try:
-                while self._unread:
-                    found = await self.fetch(max_records=max_records)
-                    fetched = True
-                    for tp, records in found.items():
-                        yield tp, records
+                yield
             finally:
-                if fetched:
+                if self._has_fetched:
                     consumer.unsubscribe()
 
     def assign(self, ranges: Mapping[TopicPartition, Range]) -> None:
@@ -256,12 +251,10 @@ class LogReader:
         max_records: int | None = None,
         wait_s: float | None = None,
     ) -> dict[TopicPartition, list[Record]]:
-        """The next records of what is assigned or followed; there may be none. Errors as of `lists`.
+        """The next records of what is assigned or followed, or of some partitions of it; there may be none.
 
-        Args:
-            partitions: Of `unread`; None: all of them.
-            max_records: Most of all partitions together; None: a fetch of each.
-            wait_s: Return after so long with nothing, at once after 0; None: when a position has moved.
+        At most `max_records` of all partitions together; None: a fetch of each. Returns with nothing after `wait_s`,
+        and without that when a position has moved. Errors as of `lists`.
         """
         wanted = list(self._unread if partitions is None else partitions)
         if not wanted:
@@ -296,6 +289,7 @@ class LogReader:
             fetched = await consumer.getmany(*wanted, timeout_ms=math.ceil(wait_s * 1000), max_records=max_records)
         except OffsetOutOfRangeError as error:
             await self._keeper.resolve(consumer, error)
+        self._has_fetched = True
         found = {tp: one for tp, records in fetched.items() if (one := _before(records, self._unread[tp]))}
         moved = False
         for tp in wanted:
@@ -307,30 +301,13 @@ class LogReader:
                 consumer.pause(tp)
         return found, moved
 
-    async def _ranges(
-        self,
-        starts: Mapping[TopicPartition, int | None],
-        ends: Mapping[TopicPartition, int],
-        since_ms: Mapping[TopicPartition, int],
-    ) -> dict[TopicPartition, Range]:
-        there = await self.ranges(starts)
-        since = {tp: first for tp, (first, _) in there.items()}
-        for tp, at_ms in since_ms.items():
-            since[tp] = max(since[tp], (await self.offsets_at([tp], at_ms)).get(tp, there[tp].end))
-        return {tp: Range(max(since[tp], start or 0), ends.get(tp, there[tp].end)) for tp, start in starts.items()}
-
-    async def _offsets(
-        self,
-        what: str,
-        partitions: Collection[TopicPartition],
-        ask: Callable[[AIOKafkaConsumer], Awaitable[Mapping[TopicPartition, T]]],
-    ) -> dict[TopicPartition, T]:
+    async def _offsets(self, what: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Any]:
         if not partitions:
             return {}
         async with self._lock:
             consumer = await self._started()
         await learn_leaders(consumer, partitions)  # without the lock: who reads, or has no leader, holds up nobody
-        return dict(await self._ask(what, lambda: ask(consumer)))
+        return dict(await self._ask(what, partial(getattr(consumer, what), partitions)))
 
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
@@ -353,21 +330,16 @@ class LogReader:
 @asynccontextmanager
 async def open_reader(
     kafka: KafkaConnection,
-    *,
-    isolation_level: IsolationLevel,
     policy: RetryPolicy = COMMANDS,
-    fetch_bytes: int = FETCH_BYTES,
-    fetch_wait_s: float = FETCH_WAIT_S,
+    **options: Any,
 ) -> AsyncIterator[LogReader]:
-    """A connected `LogReader` for the time of the block.
+    """A connected `LogReader`, which has these options too, for the time of the block.
 
     Raises:
         KafkaUnreachable: no broker answers, or nothing came for as long as the policy says.
         AccessRefused: Kafka does not let us in, or a right is missing.
     """
-    reader = LogReader(
-        kafka, isolation_level=isolation_level, policy=policy, fetch_bytes=fetch_bytes, fetch_wait_s=fetch_wait_s
-    )
+    reader = LogReader(kafka, policy=policy, **options)
     async with translated_errors(kafka):
         try:
             await reader.start()
@@ -377,12 +349,7 @@ async def open_reader(
 
 
 async def read_topic(
-    kafka: KafkaConnection,
-    catalogue: Catalogue,
-    topic: str,
-    take: Callable[[list[Record]], None],
-    *,
-    isolation_level: IsolationLevel,
+    kafka: KafkaConnection, catalogue: Catalogue, topic: str, take: Callable[[list[Record]], None]
 ) -> None:
     """Hand over every record that a topic has now, in lists of records of one partition, in log order.
 
@@ -390,7 +357,7 @@ async def read_topic(
         TopicMismatch: there is no such topic; other errors as of `open_reader`.
     """
     partitions = checked_partitions(topic, (await existing_topics(kafka, catalogue.prefix)).get(topic))
-    async with open_reader(kafka, isolation_level=isolation_level) as reader:
+    async with open_reader(kafka) as reader:
         every = dict.fromkeys(TopicPartition(topic, number) for number in range(partitions))
         await reader.read(every, lambda _, records: take(records))
 

@@ -68,14 +68,8 @@ async def retry(
 ) -> T:
     """The outcome of an attempt, made again after an error that passes by itself; cancel it to give up.
 
-    Without a bound it is logged that attempts fail, at once and every `SAY_EVERY_S`, however many wait for the same.
-
-    Args:
-        what: What is attempted, for the log.
-        attempt: Called again after an error for which `passes` holds.
-        within_s: No more attempts begin after so long, in seconds; the last error is raised then.
-        wait_s: Between two attempts, in seconds.
-        passes: Whether an error passes by itself; any other is raised.
+    No attempt begins after `within_s`: the last error is raised then, and one that does not pass at once. Without a
+    bound it is logged that attempts fail, at once and every `SAY_EVERY_S`, however many wait for the same.
     """
     end_s = time.monotonic() + within_s
     while True:

@@ -27,23 +27,16 @@ async def wait_for_access(kafka: KafkaConnection, health: ProcessHealth, check: 
     Raises:
         AccessRefused: Kafka answers, but refuses the credentials, or its certificate is not trusted.
     """
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    loop, answered = asyncio.get_running_loop(), asyncio.ensure_future(check_until_answered(kafka, health, check))
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    trying = asyncio.ensure_future(check_until_answered(kafka, health, check))
-    ending = asyncio.ensure_future(told.wait())
-    try:
-        await asyncio.wait({trying, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if trying.done():
-            trying.result()
-        return trying.done()
-    finally:
-        trying.cancel()
-        ending.cancel()
-        await asyncio.wait({trying, ending})
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        loop.add_signal_handler(number, answered.cancel)
+    await asyncio.wait({answered})
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+    if answered.cancelled():
+        return False
+    answered.result()
+    return True
 
 
 async def check_until_answered(kafka: KafkaConnection, health: ProcessHealth, check: Check = check_access) -> None:

@@ -14,11 +14,12 @@ Rules of this file:
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 
-Record: TypeAlias = ConsumerRecord[Any, Any]
+from clipper_agents.kafka.reader import Record
+
 _Key: TypeAlias = tuple[int, int, int, int]
 
 
@@ -42,7 +43,6 @@ class TimeOrder:
         self.newest_ms = max(self.newest_ms, at_ms)
 
     def waiting(self, tp: TopicPartition) -> int:
-        """How many records of a partition wait."""
         return len(self._waiting[tp])
 
     def release(self, at_end: set[TopicPartition], sure_ms: float) -> Iterator[tuple[int, Record]]:

@@ -105,7 +105,6 @@ class TopicIdsRequest(Request[_TopicIdsStruct]):  # type: ignore[misc]
         self._topics = list(topics)
 
     def build(self, request_struct_class: type[_TopicIdsStruct]) -> _TopicIdsStruct:
-        """Return the request as it is sent."""
         creates, tells_rights = False, False
         return request_struct_class([(_ANY_ID, name, {}) for name in self._topics], creates, tells_rights, {})
 

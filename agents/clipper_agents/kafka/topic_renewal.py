@@ -35,7 +35,7 @@ async def read_replaced_logs(connection: KafkaConnection, catalogue: Catalogue) 
             if key is not None and row is not None and row.topic_ids:
                 noted[key.partition] = row.topic_ids
 
-    await read_topic(connection, catalogue, catalogue.selection_changelog, take, isolation_level="read_committed")
+    await read_topic(connection, catalogue, catalogue.selection_changelog, take)
     async with administration(connection) as admin:
         now = await read_topic_ids(admin._client, catalogue.logs)
     return replaced_logs(catalogue, noted.values(), now)

@@ -13,7 +13,7 @@ Rules of this file:
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
@@ -74,18 +74,17 @@ async def ensure_topics(
     wanted = fixed | requests
     async with administration(connection) as admin:
         before = await _partition_counts(admin)
-        await _check(admin, fixed, before)
+        await _check(admin, connection, fixed, before)
         missing = [spec for name, spec in wanted.items() if name not in before]
         created = await _create(admin, missing, replication_factor)
         after = await _until_led(admin, wanted, {})
         if created:
             await _until_known(admin, created)
-        await _check(admin, fixed, after)  # another process may have created some of them differently
+        advice = await _check(admin, connection, wanted, after, requests)  # another process may have created some
         growing = {name: spec.partitions for name, spec in requests.items() if after[name] < spec.partitions}
         if growing:
             await _grow(admin, growing)
             await _until_led(admin, wanted, growing)
-        advice = await _advice(admin, connection, wanted)
     untouched = [name for name in wanted if name not in created and name not in growing]
     return TopicsReport(created=tuple(created), grown=tuple(growing), existing=tuple(untouched), advice=tuple(advice))
 
@@ -189,41 +188,44 @@ async def _grow(admin: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> No
         raise TopicRefused(f"topics {', '.join(partitions)}: the broker does not grow them: {error}") from error
 
 
-async def _check(admin: AIOKafkaAdminClient, specs: Mapping[str, TopicSpec], found: Mapping[str, int]) -> None:
-    """Compare the topics that exist with their specs; raise a `TopicMismatch` that names every difference."""
+async def _check(
+    admin: AIOKafkaAdminClient,
+    connection: KafkaConnection,
+    specs: Mapping[str, TopicSpec],
+    found: Mapping[str, int],
+    growing: Container[str] = (),
+) -> list[str]:
+    """Compare the topics that exist with their specs; return a sentence for each setting to be altered by hand.
+
+    Raises:
+        TopicMismatch: one cannot be used as it is; it names every difference.
+    """
     existing = [spec for name, spec in specs.items() if name in found]
-    problems = [
-        wrong_partitions(spec.name, found[spec.name], spec.partitions)
-        for spec in existing
-        if found[spec.name] != spec.partitions
-    ]
-    problems += [
-        f"topic {spec.name} has {POLICY}={policy}, it must be {spec.config[POLICY]}: "
-        f"alter it, or delete the topic (was it created on demand by the broker?)"
-        for spec, _, policy in await _differing(admin, existing, [POLICY])
-    ]
+    other = [spec for spec in existing if found[spec.name] != spec.partitions and spec.name not in growing]
+    problems, advice = [wrong_partitions(spec.name, found[spec.name], spec.partitions) for spec in other], list[str]()
+    for spec, key, value in await _differing(admin, existing):
+        if key in ADVISED:
+            advice.append(
+                f"topic {spec.name} has {key}={value}, {ADVISED[key]}: "
+                f"kafka-configs.sh --bootstrap-server {connection.bootstrap} --alter "
+                f"--entity-type topics --entity-name {spec.name} --add-config {key}={spec.config[key]}"
+            )
+        else:
+            problems.append(
+                f"topic {spec.name} has {key}={value}, it must be {spec.config[key]}: "
+                f"alter it, or delete the topic (was it created on demand by the broker?)"
+            )
     if problems:
         raise TopicMismatch("\n".join(problems))
+    return advice
 
 
-async def _advice(admin: AIOKafkaAdminClient, connection: KafkaConnection, specs: Mapping[str, TopicSpec]) -> list[str]:
-    """Return a sentence, with the command that helps, for each setting that has another value."""
-    return [
-        f"topic {spec.name} has {key}={value}, {ADVISED[key]}: "
-        f"kafka-configs.sh --bootstrap-server {connection.bootstrap} --alter "
-        f"--entity-type topics --entity-name {spec.name} --add-config {key}={spec.config[key]}"
-        for spec, key, value in await _differing(admin, specs.values(), ADVISED)
-    ]
-
-
-async def _differing(
-    admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec], keys: Iterable[str]
-) -> list[tuple[TopicSpec, str, str]]:
-    """Return the settings among these that have another value than their spec says, and that value."""
+async def _differing(admin: AIOKafkaAdminClient, specs: Iterable[TopicSpec]) -> list[tuple[TopicSpec, str, str]]:
+    """Return the settings in `POLICY` and `ADVISED` that have another value than their spec says, and that value."""
     by_name = {spec.name: spec for spec in specs}
     if not by_name:
         return []
-    wanted = dict.fromkeys(keys, "")
+    wanted = dict.fromkeys((POLICY, *ADVISED), "")
     asked = [ConfigResource(ConfigResourceType.TOPIC, name, dict(wanted)) for name in by_name]
     (response,) = await admin.describe_configs(asked)
     resources = response.to_object()["resources"]

@@ -40,7 +40,7 @@ class KafkaLogs:
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         tp = TopicPartition(topic, partition)
-        async with open_reader(self._connection, isolation_level="read_committed") as reader:
+        async with open_reader(self._connection) as reader:
             return (await reader.ranges([tp]))[tp]
 
     async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[list[Record], None]:
@@ -48,7 +48,7 @@ class KafkaLogs:
             return
         wanted = {TopicPartition(topic, partition): Range(start, end)}
         async with (
-            open_reader(self._connection, isolation_level="read_committed") as reader,
+            open_reader(self._connection) as reader,
             aclosing(reader.lists(wanted, MOST_RECORDS)) as lists,
         ):
             async for _, records in lists:

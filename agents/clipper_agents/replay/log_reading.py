@@ -90,7 +90,7 @@ async def log_of(
 
 async def spans_of(log: KafkaLog) -> list[PartitionSpan]:
     """Return the current offsets of each partition of the span."""
-    async with open_reader(log.kafka, isolation_level="read_committed") as reader:
+    async with open_reader(log.kafka) as reader:
         return await partition_spans(reader, log.catalogue, log.span)
 
 
@@ -143,7 +143,7 @@ async def _read_tables(share: _Share) -> Counter[str]:
         )
     }
     firsts = {span.partition: span.first for span in share.spans}
-    async with open_reader(log.kafka, isolation_level="read_committed", fetch_wait_s=FETCH_WAIT_S) as reader:
+    async with open_reader(log.kafka, fetch_wait_s=FETCH_WAIT_S) as reader:
         with LogTables(share.folder, str(share.number), topics, log.application, firsts) as tables:
             async for records in _lists(reader, ranges):
                 tables.take(records)

@@ -19,9 +19,9 @@ from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka.clients import make_producer, started
 from clipper_agents.kafka.errors import TopicMismatch, checked_partitions
-from clipper_agents.kafka.reader import LogReader, Range, open_reader
+from clipper_agents.kafka.reader import LogReader, Range, Record, open_reader
 from clipper_agents.kafka.retry import WORKERS
-from clipper_agents.kafka.time_order import Record, TimeOrder
+from clipper_agents.kafka.time_order import TimeOrder
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.replay.resent_records import LeftOut, RecordResender, ResentRecord
 from clipper_agents.replay.span import Span, range_between
@@ -112,7 +112,7 @@ async def rerun(
             f"create a target with `--set kafka.partitions={source.partitions}`"
         )
     producer = make_producer(plan.target.kafka, max_request_size=LARGEST_RECORD_BYTES)
-    reading = open_reader(plan.source.kafka, isolation_level="read_committed", policy=WORKERS, fetch_bytes=FETCH_BYTES)
+    reading = open_reader(plan.source.kafka, policy=WORKERS, fetch_bytes=FETCH_BYTES)
     async with started(plan.target.kafka, producer), reading as reader:
         ranges = await ranges_of(reader, source, plan.span)
         total = sum(one.end - one.first for one in ranges.values())

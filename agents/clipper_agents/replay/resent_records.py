@@ -15,7 +15,7 @@ import msgspec
 import xxhash
 
 from clipper_agents.dead_letters.reader import REPLAYED_FROM
-from clipper_agents.kafka.time_order import Record
+from clipper_agents.kafka.reader import Record
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import JSON, MSGPACK, content_type
 from clipper_topics.feedback import FORWARDED

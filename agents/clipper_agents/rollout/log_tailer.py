@@ -12,9 +12,9 @@ from itertools import islice
 
 from aiokafka import TopicPartition
 
-from clipper_agents.kafka.reader import FOLLOW_BYTES, FOLLOW_WAIT_S, LogReader
+from clipper_agents.kafka.reader import FOLLOW_BYTES, FOLLOW_WAIT_S, LogReader, Record
 from clipper_agents.kafka.retry import WORKERS
-from clipper_agents.kafka.time_order import Record, TimeOrder
+from clipper_agents.kafka.time_order import TimeOrder
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 
@@ -35,7 +35,6 @@ class MergedLogTailer:
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
         self._reader = LogReader(
             kafka,
-            isolation_level="read_committed",
             policy=WORKERS,
             fetch_bytes=FOLLOW_BYTES,
             fetch_wait_s=FOLLOW_WAIT_S,

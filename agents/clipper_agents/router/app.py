@@ -40,7 +40,7 @@ from clipper_agents.router.self_report import ClockSkew, RouterReports
 from clipper_agents.router.set_aside import READ_BYTES, DeferredQueries, SkippedBacklogs
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import RouterSection
-from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender
 from clipper_agents.streaming.partition_writer import PartitionWriter
 from clipper_agents.streaming.storage import claim, discard_stale_folders
@@ -100,7 +100,7 @@ class RouterProcess:
         self._reports: RouterReports | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._metrics_address = address_of(settings.section.metrics_address, port)
-        self.app = app = make_app(catalogue.router_group, settings.kafka, folder, settings.instance)
+        self.app = app = ClipperApp(catalogue.router_group, settings.kafka, folder, settings.instance)
         app.topic_ids = TopicIds({spec.name: spec.partitions for spec in catalogue.fixed_topics()})
         app.restore_state, app.state_positions = self._restore, self._positions
 
@@ -135,7 +135,7 @@ class RouterProcess:
         self._colocated = ColocatedModels(
             metrics, self._pipeline, app, settings.allowed, settings.files, traces.recorder
         )
-        read_again = partial(LogReader, settings.kafka, isolation_level="read_committed", policy=WORKERS)
+        read_again = partial(LogReader, settings.kafka, policy=WORKERS)
         self._deferred = DeferredQueries(app, read_again(), catalogue.queries, self._router.admission)
         self._backlogs = SkippedBacklogs(app, read_again(fetch_bytes=READ_BYTES), self._pipeline.room)
         self._pipeline.connect(self._sender, self._colocated, self._deferred)
@@ -147,9 +147,9 @@ class RouterProcess:
         outputs = OutputAgent(identity, self._pipeline, self._sender, dead_letters, metrics)
         self._feedback = FeedbackProcessor(app, catalogue, stores, self._control, self._agent, metrics, traces)
         self._contexts = ContextBound(app, catalogue.feedback, self._selection, settings.section.max_contexts)
-        app.agent(app.raw_topic(catalogue.queries), name="route")(self._agent.serve)
-        app.agent(app.raw_topic(catalogue.outputs), name="gather")(outputs.serve)
-        app.agent(app.raw_topic(catalogue.feedback), name="learn")(self._feedback.serve)
+        app.agent(app.consumer.channel(catalogue.queries), name="route")(self._agent.serve)
+        app.agent(app.consumer.channel(catalogue.outputs), name="gather")(outputs.serve)
+        app.agent(app.consumer.channel(catalogue.feedback), name="learn")(self._feedback.serve)
 
     async def start(self) -> None:
         """Start everything; returns when the inputs flow, or the app has crashed."""

@@ -64,9 +64,7 @@ class ClusterReader:
     def __init__(self, connection: KafkaConnection, catalogue: Catalogue) -> None:
         self._connection, self._catalogue = connection, catalogue
         self._admin: AIOKafkaAdminClient = make_admin(connection, STATUS.request_s)
-        self._reader = LogReader(
-            connection, isolation_level="read_committed", policy=STATUS, fetch_bytes=FIRST_BYTES, fetch_wait_s=0.0
-        )
+        self._reader = LogReader(connection, policy=STATUS, fetch_bytes=FIRST_BYTES, fetch_wait_s=0.0)
         self._stack = AsyncExitStack()
         self._looked_s = 0.0
         self._committed: dict[tuple[str, TopicPartition], int] = {}

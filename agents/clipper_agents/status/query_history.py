@@ -273,7 +273,7 @@ async def acknowledged(
     kafka: KafkaConnection, catalogue: Catalogue, query_id: str, send: Callable[[], Awaitable[tuple[int, int]]]
 ) -> FeedbackAck:
     """Send a feedback that asks for an acknowledgement, and wait for that."""
-    async with open_reader(kafka, isolation_level="read_committed", fetch_wait_s=FOLLOW_WAIT_S) as reader:
+    async with open_reader(kafka, fetch_wait_s=FOLLOW_WAIT_S) as reader:
         await reader.follow(await reader.end_offsets(await reader.partitions_of(catalogue.feedback_acks)))
         partition, offset = await send()
         while True:
@@ -301,7 +301,7 @@ class QueryHistoryReader:
         self._queries = LogReader(
             kafka, isolation_level="read_uncommitted", policy=PATIENCE, fetch_bytes=ONE_BATCH_BYTES
         )
-        self._readers = [LogReader(kafka, isolation_level="read_committed", policy=PATIENCE) for _ in range(READERS)]
+        self._readers = [LogReader(kafka, policy=PATIENCE) for _ in range(READERS)]
         self._idle: asyncio.LifoQueue[LogReader] = asyncio.LifoQueue()
         for reader in self._readers:
             self._idle.put_nowait(reader)

@@ -92,7 +92,6 @@ class DeploymentTailer:
         self._cut: set[TopicPartition] = set()
         self._reader = LogReader(
             connection,
-            isolation_level="read_committed",
             policy=STATUS,
             fetch_bytes=FOLLOW_BYTES if sample_per_s is None else SAMPLE_FETCH_BYTES,
             fetch_wait_s=FOLLOW_WAIT_S,

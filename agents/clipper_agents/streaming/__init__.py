@@ -3,7 +3,6 @@
 | module | plug point | why |
 |---|---|---|
 | `consumer` | `app.channel()`, in place of Faust's consumer | whole fetched lists; nothing is lost in a rebalance |
-| | | one event loop; only the contiguous finished prefix of a partition is ever committed |
 | `membership` | aiokafka's coordinator | who else has the name, whose the partitions are, and that few move |
 | `outbox` | in place of `Topic.send` | prepared batches a partition, acknowledged as a batch |
 | `stream` | `App(Stream=...)` | chunks of everything that is queued, instead of single events |

@@ -17,24 +17,23 @@ from faust.types import TP
 
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.broker_tasks import FetchPace
-from clipper_agents.kafka.clients import make_producer
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS, retry
 from clipper_agents.kafka.topic_ids import CREATE, TopicIds
 from clipper_agents.streaming.consumer import METADATA_MAX_AGE_S, SESSION_S, GroupConsumer
 from clipper_agents.streaming.membership import OwnershipLease
-from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox, wait_for_brokers
+from clipper_agents.streaming.outbox import Outbox, make_batch_producer
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
 from clipper_agents.streaming.table import TransactionalTable
+from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
 
 LEAVE_S = 5.0
-MAX_REQUEST_BYTES = 8 << 20
 Restore = Callable[[set[int]], Awaitable[None]]
 """Called with the partitions that this process owns now, while no input is delivered."""
 
@@ -55,7 +54,6 @@ class StateLock:
 
     @asynccontextmanager
     async def of(self, partition: int) -> AsyncIterator[None]:
-        """Hold the state of one partition."""
         if partition not in self._partitions:
             async with self._recovery:  # so that none is new while all are held
                 self._partitions.setdefault(partition, asyncio.Lock())
@@ -64,7 +62,6 @@ class StateLock:
 
     @asynccontextmanager
     async def of_all(self) -> AsyncIterator[None]:
-        """Hold the state of all partitions."""
         async with self._recovery, AsyncExitStack() as held:
             for lock in self._partitions.values():
                 await held.enter_async_context(lock)
@@ -87,8 +84,11 @@ async def _no_positions() -> dict[TP, int]:
 class ClipperApp(faust.App):  # type: ignore[misc]
     """A Faust app whose agents are fed by a `GroupConsumer`, once its state is restored.
 
+    Its name is the Faust app id and the consumer group. The directory is this process's own, and made if it is missing.
+    With its `instance`, its stable name in the group (KIP-345), a process that is back within the session timeout takes
+    its partitions back without a rebalance.
+
     Attributes:
-        log_reader: Reads ranges of topics, for recovery.
         restore_state: Called with the owned partitions before inputs flow, after tables are restored.
         state_positions: Start offsets of inputs whose position is stored with the state.
         state_lock: Held while state changes: by recovery, and by an agent for one step of a partition.
@@ -99,27 +99,39 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         inputs: Numbers of the partitions that this process reads, or is about to read, once their state is restored.
         outgrown: Whether the process drains because it has too much memory: it ends as a failure.
         rebalances: Counts both the beginnings and the ends of rebalances.
-        topic_ids: The topics that it refers to; the app crashes when one of them is made anew.
-        pace: How long fetches wait while the process is busy.
-        lease: Whether the partitions are still this process's own.
+
+    Raises:
+        StorageRefused, StorageFailed: the directory cannot be made.
     """
 
     BootStrategy = _Boot
-    kafka: KafkaConnection
-    consumer: GroupConsumer
-    log_reader: LogReader
     restore_state: Restore | None = None
     state_positions: Callable[[], Awaitable[dict[TP, int]]] = staticmethod(_no_positions)
-    state_lock: StateLock
-    inputs_flow: asyncio.Event
-    topic_ids: TopicIds
-    pace: FetchPace
-    lease: OwnershipLease
     generation: int = -1
     inputs: frozenset[int] = frozenset()
     outgrown: bool = False
     rebalances: int = 0
     _generations: int = 0
+
+    def __init__(self, name: str, kafka: KafkaConnection, data_dir: Path, instance: str) -> None:
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_started(data_dir, error) from error
+        aiokafka_patches.install()
+        super().__init__(
+            name,
+            store="memory://",
+            datadir=str(data_dir),
+            Stream=ChunkStream,
+            web_enabled=False,
+            topic_disable_leader=True,
+            agent_supervisor=mode.CrashingSupervisor,  # our own bug ends the process; redelivery follows
+        )
+        self.kafka, self.consumer = kafka, GroupConsumer(self, kafka, instance)
+        self.log_reader = LogReader(kafka, policy=WORKERS)
+        self.state_lock, self.inputs_flow = StateLock(), asyncio.Event()
+        self.topic_ids, self.pace, self.lease = TopicIds(), FetchPace(), OwnershipLease(SESSION_S)
 
     def begin_generation(self) -> None:
         """The state of the owned partitions is restored, and records are delivered from now on."""
@@ -151,14 +163,9 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     @cached_property
     def kafka_producer(self) -> AIOKafkaProducer:
         """The one producer of the process, here before it is started, so that whatever sends can be built with it."""
-        return wait_for_brokers(
-            make_producer(
-                self.kafka,
-                request_timeout_ms=10_000,
-                metadata_max_age_ms=int(METADATA_MAX_AGE_S * 1000),
-                max_batch_size=MAX_BATCH_BYTES,
-                max_request_size=MAX_REQUEST_BYTES,
-            )
+        metadata_max_age_ms = int(METADATA_MAX_AGE_S * 1000)
+        return make_batch_producer(
+            self.kafka, metadata_max_age_ms=metadata_max_age_ms, max_request_size=LARGEST_RECORD_BYTES
         )
 
     async def maybe_start_producer(self) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -170,9 +177,8 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         """Restore the state of the owned partitions: tables first, then the app's own."""
         began = time.monotonic()
         for table in self.tables.values():
-            count = await table.restore(self.log_reader, partitions)
-            level = logging.INFO if count else logging.DEBUG
-            logger.log(level, "restored table=%s partitions=%d records=%d", table.name, len(partitions), count)
+            if count := await table.restore(self.log_reader, partitions):
+                logger.info("restored table=%s partitions=%d records=%d", table.name, len(partitions), count)
         if self.restore_state is not None:
             await self.restore_state(partitions)
         if partitions:
@@ -217,47 +223,9 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         """Watch whether Kafka answers, and call `reachable` after each attempt; needs a started producer."""
         return self.watched(watch_brokers(self.kafka_producer.client, reachable, self.topic_ids))
 
-    def raw_topic(self, name: str) -> Any:
-        """The channel on which an agent gets the records of a topic, with keys and values in bytes."""
-        return self.consumer.channel(name)
-
 
 _LIBRARY = logging.getLogger("faust.services")
 """Where Faust's own log lines go: under `faust`, where they are filtered like those of any library. mode would name
 them after our modules, and the start and stop of every service would stand among the few lines of this project."""
 for _service in (ClipperApp, ChunkStream, TransactionalTable, GroupConsumer):
     _service.logger = _LIBRARY
-
-
-def make_app(name: str, kafka: KafkaConnection, data_dir: Path, instance: str) -> ClipperApp:
-    """A Faust app for one worker process.
-
-    Its name is the Faust app id and the consumer group. The directory is this process's own, and made if it is missing.
-    With its `instance`, its stable name in the group (KIP-345), a process that is back within the session timeout takes
-    its partitions back without a rebalance.
-
-    Raises:
-        StorageRefused, StorageFailed: the directory cannot be made.
-    """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_started(data_dir, error) from error
-    aiokafka_patches.install()
-    app = ClipperApp(
-        name,
-        store="memory://",
-        datadir=str(data_dir),
-        Stream=ChunkStream,
-        web_enabled=False,
-        topic_disable_leader=True,
-        agent_supervisor=mode.CrashingSupervisor,  # our own bug ends the process; redelivery follows
-    )
-    app.kafka, app.consumer = kafka, GroupConsumer(app, kafka, instance)
-    app.log_reader = LogReader(kafka, isolation_level="read_committed", policy=WORKERS)
-    app.state_lock = StateLock()
-    app.inputs_flow = asyncio.Event()
-    app.topic_ids = TopicIds()
-    app.pace = FetchPace()
-    app.lease = OwnershipLease(SESSION_S)
-    return app

@@ -52,6 +52,7 @@ so long, so it is not much longer: the next coordinator waits 10 s for a sign.""
 METADATA_MAX_AGE_S = 10.0
 COMMIT_INTERVAL_S = 0.25
 """Length of a redelivery after a crash."""
+RIGHTS_EVERY_S = 1.0
 SEEK_WITHIN_S = 30.0
 RECOVERY_S = 1000.0
 """Longest recovery, in which nothing is fetched: aiokafka leaves the group then."""
@@ -83,10 +84,9 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         self._committed: dict[TopicPartition, int] = {}
         self._positions = PositionKeeper()
         self._recovering: asyncio.Task[None] | None = None
-        self._fetch_in_flight: asyncio.Future[None] | None = None
 
     def channel(self, topic: str) -> Any:
-        """The channel of the agent that reads a topic."""
+        """The channel on which an agent gets the records of a topic, with keys and values in bytes."""
         return self._channels.setdefault(topic, self.app.channel())
 
     def assignment(self) -> set[TopicPartition]:
@@ -95,7 +95,6 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
 
     # --- life -------------------------------------------------------------------------------------------------------
     async def on_start(self) -> None:
-        """Join the group."""
         self._consumer = consumer = make_consumer(
             self._kafka,
             isolation_level="read_committed",
@@ -159,8 +158,6 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         app.inputs = frozenset(tp.partition for tp in assigned)
         async with app.state_lock.of_all():
             await app.restore({*app.inputs})
-        if self._fetch_in_flight is not None and not self._fetch_in_flight.done():
-            await asyncio.wait([self._fetch_in_flight])
         await app.agents.wait_until_agents_started()  # whose channels take what is delivered
         async with asyncio.timeout(SEEK_WITHIN_S):
             await self._seek(assigned)
@@ -172,17 +169,16 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         self._committed = await self._committed_offsets(assigned)
         positions = {TopicPartition(*tp): offset for tp, offset in (await self.app.state_positions()).items()}
         for tp, offset in positions.items():
-            if offset != self._committed.get(tp):
-                level = logging.INFO if offset else logging.DEBUG
-                logger.log(level, "position from state topic=%s partition=%d offset=%d", *tp, offset)
+            if offset and offset != self._committed.get(tp):
+                logger.info("position from state topic=%s partition=%d offset=%d", *tp, offset)
         self._committed |= positions
         missing = [*(assigned - self._committed.keys())]
         firsts: dict[TopicPartition, int] = {}
         if missing:
             firsts = dict(await retry("first offsets", lambda: self._member.beginning_offsets(missing)))
         for tp, offset in firsts.items():
-            level = logging.INFO if offset else logging.DEBUG  # nothing was there before, so nothing is skipped
-            logger.log(level, "nothing was committed topic=%s partition=%d: from offset=%d on", *tp, offset)
+            if offset:
+                logger.info("nothing was committed topic=%s partition=%d: from offset=%d on", *tp, offset)
         self._next = {tp: offset for tp, offset in (self._committed | firsts).items() if tp in assigned}
         for tp, offset in self._next.items():
             self.empty.clear(tp)
@@ -243,31 +239,32 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         if not wanted:
             await asyncio.sleep(RESUMING_WAIT_S)
             return
-        self._fetch_in_flight = done = asyncio.get_running_loop().create_future()
         found: dict[TopicPartition, list[Any]] = {}
         try:
-            found = await self._fetched(wanted, RESUMING_WAIT_S if self._full else IDLE_WAIT_S)
+            found = await self._fetched(wanted, generation)
         except NoOffsetForPartitionError:  # from before the seek
             pass
         except OffsetOutOfRangeError as error:
             await self._resolve(error)
-        finally:
-            done.set_result(None)
         if generation == self.app.generation:
             for tp, records in found.items():
                 self._deliver(tp, records)
         if not found:
             await asyncio.sleep(0)
 
-    async def _fetched(self, wanted: frozenset[TopicPartition], wait_s: float) -> dict[TopicPartition, list[Any]]:
-        """Return the records of these partitions that were fetched, after a time without any at the latest."""
+    async def _fetched(self, wanted: frozenset[TopicPartition], generation: int) -> dict[TopicPartition, list[Any]]:
+        """Return the records of these partitions that were fetched, after a time without any at the latest.
+
+        After its end a generation takes none: that would move positions on that the next one has gone to.
+        """
         fetcher = self._member._fetcher
         with fetcher._subscriptions.fetch_context():
             if fetcher._closed:
                 raise ConsumerStoppedError
             if not (found := await fetcher.fetched_records(wanted)):
-                await fetcher.wait_for_records(wait_s)
-                found = await fetcher.fetched_records(wanted)
+                await fetcher.wait_for_records(RESUMING_WAIT_S if self._full else IDLE_WAIT_S)
+                if generation == self.app.generation:
+                    found = await fetcher.fetched_records(wanted)
         return dict(found)
 
     async def _resolve(self, error: OffsetOutOfRangeError) -> None:
@@ -355,7 +352,6 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
 
     def acknowledge(self, tp: tuple[str, int], offsets: Iterable[int], generation: int) -> None:
         """Mark records as finished; records of an earlier generation are ignored."""
-        tp = TopicPartition(*tp)
         if generation == self.app.generation:
             self.trackers[tp].finish(offsets)
         if tp in self.held_back:
@@ -368,18 +364,16 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         With nothing under way that is the next offset that may hold a record. It never passes an open transaction, and
         is to be compared with ends that do not either: last stable offsets.
         """
-        tp = TopicPartition(*tp)
-        tracker = self.trackers.get(tp)
-        if (tracker is None or not tracker.unfinished) and not self._waiting[tp].records:
+        tracker = self.trackers[tp]
+        if not tracker.unfinished and not self._waiting[tp].records:
             return self._reached(tp) if tp in self._next else self._committed.get(tp) or 0
-        return (tracker.committable if tracker is not None else None) or self._committed.get(tp) or 0
+        return tracker.committable or self._committed.get(tp) or 0
 
     def taken_upto(self, tp: tuple[str, int]) -> int:
         """One past the last offset up to which agents have taken all records of a partition, and left none for later.
 
         Of a log whose last offsets hold no record that is its end.
         """
-        tp = TopicPartition(*tp)
         tracker = self.trackers[tp]
         if tracker.skipped_range is not None:
             return tracker.skipped_range[0]
@@ -390,22 +384,20 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         found: dict[tuple[str, int], int] = {}
         for tp in self.assignment() & self._next.keys():
             if (end := self._member.last_stable_offset(tp)) is not None:
-                under_way = self.trackers[tp].unfinished if tp in self.trackers else 0
-                found[tp] = max(0, end - self._reached(tp)) + self._waiting[tp].records + under_way
+                under_way = self.trackers[tp].unfinished + self._waiting[tp].records
+                found[tp] = max(0, end - self._reached(tp)) + under_way
         return found
 
-    async def check_rights(self) -> None:
-        """Raise when this user may not use the group, or not see one of its topics, as far as the brokers say."""
-        consumer = self._consumer
-        if consumer is None or not consumer._client.cluster.brokers():
-            return
-        if topics := consumer._client.cluster.unauthorized_topics:
+    @Service.timer(RIGHTS_EVERY_S)  # type: ignore[untyped-decorator]
+    async def _check_rights(self) -> None:
+        """Crash when the group, or one of its topics, is not allowed: aiokafka would wait for it for ever."""
+        client, group = self._member._client, self.app.conf.id
+        if topics := client.cluster.unauthorized_topics:
             raise TopicAuthorizationFailedError(sorted(topics))
-        if self.assignment():
+        if self.assignment() or not client.cluster.brokers():
             return
-        group = self.app.conf.id
         try:
-            await consumer._client.coordinator_lookup(CoordinationType.GROUP, group)
+            await client.coordinator_lookup(CoordinationType.GROUP, group)
         except GroupAuthorizationFailedError as error:
             raise GroupAuthorizationFailedError(group) from error
         except (KafkaError, OSError, TimeoutError):

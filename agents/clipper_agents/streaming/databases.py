@@ -4,11 +4,9 @@ Rules of this file:
 - What is kept here can be read again from a topic, or asked for again. After a power cut, and after a kill of who
   writes without a log, the newest writes may be missing, and only these: what is on disk is a prefix of what was
   written. Whoever needs to know where the prefix ends writes his position in the same batch.
-- What is corrupt is set aside when that is noticed, and built anew.
 - A corrupt database is not repaired: its folder is renamed the moment that it is noticed, so that no start finds it
-  again, and what it held is read from the logs.
-- Whoever noticed it while reading ends: what else was read from there is not to be trusted. A start goes on with an
-  empty database.
+  again, and what it held is read from the logs. Whoever noticed it while reading ends: what else was read from there
+  is not to be trusted. A start goes on with an empty database.
 - A key that is read is checked by RocksDB (block checksums). An iteration that meets a corrupt block just ends, in
   rocksdict: only its status tells, so it is asked for.
 - A manifest that has lost its end is not noticed by RocksDB, which then deletes the newer files: so the files that were
@@ -65,8 +63,7 @@ class Database:
     """An open database of raw bytes, created if it is missing.
 
     The folder `unit` is set aside when it is corrupt, its own by default: give the one that holds all databases that
-    vouch for each other. Writes that are not `logged` may be lost when the process is killed. Other `options` than
-    those of this file have `raw_mode`, and merge nothing by themselves yet.
+    vouch for each other. Writes that are not `logged` may be lost when the process is killed.
 
     Raises:
         DatabaseCorrupt: it cannot be opened, and has been set aside.
@@ -74,9 +71,7 @@ class Database:
         StorageRefused: a newer release has written it.
     """
 
-    def __init__(
-        self, path: Path, unit: Path | None = None, *, logged: bool = True, options: rocksdict.Options | None = None
-    ) -> None:
+    def __init__(self, path: Path, unit: Path | None = None, *, logged: bool = True) -> None:
         self.path, self._unit = path, unit or path
         self._written = rocksdict.WriteOptions()
         self._written.disable_wal = not logged  # type: ignore[method-assign, assignment]  # its stub has a method
@@ -87,7 +82,7 @@ class Database:
             path.mkdir(parents=True, exist_ok=True)
             self._check_format(path / FORMAT_FILE)
             before = {file.name for file in path.glob("*.sst")}
-            self._open = rocksdict.Rdict(str(path), options or _options())
+            self._open = rocksdict.Rdict(str(path), _options())
         except OSError as error:
             raise storage_failed(path, error) from error
         except ClipperError:
@@ -101,7 +96,6 @@ class Database:
         self._checked(self._open.set_options, {"disable_auto_compactions": "false"})  # which writes a file
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value of a key."""
         found: bytes | None = self._checked(self._open.get, key)
         return found
 
@@ -129,10 +123,7 @@ class Database:
         self._checked(entries.status)
 
     def _is_readable(self) -> bool:
-        """Read every entry, a million in half a second, and return whether all can be read; else close the database.
-
-        It has been set aside then, and nothing holds it open any more.
-        """
+        """Read every entry, a million in half a second, and return whether all can be read; else close the database."""
         try:
             entries = self._checked(self._open.iter)
             entries.seek_to_first()
@@ -152,7 +143,6 @@ class Database:
         return found
 
     def flush(self) -> None:
-        """Write everything to the disk."""
         self._checked(self._open.flush)
 
     def close(self) -> None:
@@ -205,17 +195,15 @@ class Database:
         return DatabaseCorrupt(self._corrupt)
 
 
-def open_anew(
-    path: Path, *, logged: bool = True, options: Callable[[], rocksdict.Options | None] = lambda: None
-) -> Database:
+def open_anew(path: Path, *, logged: bool = True) -> Database:
     """The database with everything that is in it, or an empty one: every entry has been read."""
     for _ in range(2):
         with contextlib.suppress(DatabaseCorrupt):
-            found = Database(path, logged=logged, options=options())
+            found = Database(path, logged=logged)
             if found._is_readable():
                 break
     else:
-        found = Database(path, logged=logged, options=options())
+        found = Database(path, logged=logged)
     forget_broken(path)
     return found
 

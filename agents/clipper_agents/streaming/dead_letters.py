@@ -17,11 +17,10 @@ KEPT_BYTES = LARGEST_RECORD_BYTES // 2
 """Most of a value that is kept. Only the topics between our own processes let larger ones in."""
 HEADER_BYTES = 16
 """Bytes that the lengths of a header take at most."""
-KEPT_KEY_BYTES = KEPT_HEADERS_BYTES = LARGEST_RECORD_BYTES // 8
+KEPT_BESIDE_BYTES = LARGEST_RECORD_BYTES // 8
 """Of a key, and of the original's headers: with the value they leave room for the headers that say what was wrong."""
 MOST_WAITING, MOST_WAITING_BYTES = 2_000, 4 << 20
 """Of one partition, at which an agent reads it no further until they are stored."""
-
 
 Refused = list[tuple[ConsumerRecord[Any, Any], BaseException]]
 """Records, each with why it was refused."""
@@ -85,21 +84,17 @@ def drop_tracebacks(error: BaseException) -> None:
 
 
 def _letter(record: ConsumerRecord[Any, Any], error: BaseException) -> Record:
-    key, value, headers = record.key or b"", record.value or b"", list(record.headers)
+    headers = list(record.headers)
     headers_bytes = sum(HEADER_BYTES + len(name.encode()) + len(content or b"") for name, content in headers)
-    cut = [
-        f"{what} of {size} bytes"
-        for what, size, most in (
-            ("value", len(value), KEPT_BYTES),
-            ("key", len(key), KEPT_KEY_BYTES),
-            ("headers", headers_bytes, KEPT_HEADERS_BYTES),
-        )
-        if size > most
-    ]
-    kept = headers if headers_bytes <= KEPT_HEADERS_BYTES else []
-    said = dead_letter_headers(record.topic, record.partition, record.offset, error)
-    return (
-        record.key and record.key[:KEPT_KEY_BYTES],
-        record.value and record.value[:KEPT_BYTES],
-        [*kept, *said, *([(CUT, ", ".join(cut).encode())] if cut else [])],
-    )
+    sizes = {
+        "value": (len(record.value or b""), KEPT_BYTES),
+        "key": (len(record.key or b""), KEPT_BESIDE_BYTES),
+        "headers": (headers_bytes, KEPT_BESIDE_BYTES),
+    }
+    cut = [f"{what} of {size} bytes" for what, (size, most) in sizes.items() if size > most]
+    if headers_bytes > KEPT_BESIDE_BYTES:
+        headers.clear()
+    headers += dead_letter_headers(record.topic, record.partition, record.offset, error)
+    if cut:
+        headers.append((CUT, ", ".join(cut).encode()))
+    return record.key and record.key[:KEPT_BESIDE_BYTES], record.value and record.value[:KEPT_BYTES], headers

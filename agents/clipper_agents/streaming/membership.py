@@ -23,7 +23,7 @@ from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
 from aiokafka.protocol.group import JoinGroupRequest
 
 from clipper_agents.kafka.consumer_groups import member_instances
-from clipper_agents.kafka.errors import SESSION_REFUSED, BrokerLimit
+from clipper_agents.kafka.errors import BrokerLimit
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ class OwnershipLease:
         try:
             joined = bool(await join(subscription))
         except InvalidSessionTimeoutError:  # aiokafka would end its task, and nothing else
-            await crash(BrokerLimit(SESSION_REFUSED))
+            what = "the brokers take no session of 10 s: set group.min.session.timeout.ms to at most 10000, and"
+            await crash(BrokerLimit(f"{what} group.max.session.timeout.ms to at least that"))
             return False
         if joined:
             self._was_member = True

@@ -21,12 +21,10 @@ class RecordBudget:
     size_bytes: int = 0
 
     def add(self, records: list[Any]) -> None:
-        """Count records as queued."""
         self.records += len(records)
         self.size_bytes += _size_bytes(records)
 
     def remove(self, records: list[Any]) -> None:
-        """Remove records from the count."""
         self.records -= len(records)
         self.size_bytes -= _size_bytes(records)
 

@@ -12,10 +12,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-import aiokafka
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 
+from clipper_agents.kafka.clients import make_producer
 from clipper_agents.kafka.retry import retry
+from clipper_topics.connection import KafkaConnection
 
 Headers = Sequence[tuple[str, bytes]]
 Record = tuple[bytes | None, bytes | None, Headers]
@@ -66,7 +68,7 @@ class Delivery:
 class Outbox:
     """Sends records through an aiokafka producer that somebody else starts and stops."""
 
-    def __init__(self, producer: aiokafka.AIOKafkaProducer) -> None:
+    def __init__(self, producer: AIOKafkaProducer) -> None:
         self._producer = producer
 
     async def submit(self, topic: str, partition: int, records: Iterable[Record]) -> Delivery:
@@ -102,7 +104,8 @@ class Outbox:
         return stored, batch.record_count()
 
 
-def wait_for_brokers(producer: aiokafka.AIOKafkaProducer) -> aiokafka.AIOKafkaProducer:
-    """Have what is queued wait `BATCH_MAX_AGE_S` for its broker, and not as long as a request; the producer."""
+def make_batch_producer(kafka: KafkaConnection, **options: Any) -> AIOKafkaProducer:
+    """A producer of prepared batches, of which what is queued waits `BATCH_MAX_AGE_S` for its broker."""
+    producer = make_producer(kafka, request_timeout_ms=10_000, max_batch_size=MAX_BATCH_BYTES, **options)
     producer._message_accumulator._batch_ttl = BATCH_MAX_AGE_S
     return producer

@@ -12,22 +12,14 @@ Rules of this file:
 import contextlib
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerIdMapping, InvalidTransactionTimeout, KafkaError, ProducerFenced
 
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
-from clipper_agents.kafka.clients import make_producer, transaction, write_markers
+from clipper_agents.kafka.clients import transaction, write_markers
 from clipper_agents.kafka.retry import retry
-from clipper_agents.streaming.outbox import (
-    MAX_BATCH_BYTES,
-    NO_RECORDS,
-    Outbox,
-    Record,
-    RecordsByTopic,
-    wait_for_brokers,
-)
+from clipper_agents.streaming.outbox import NO_RECORDS, Outbox, Record, RecordsByTopic, make_batch_producer
 from clipper_stream.client.kafka import stop
 from clipper_stream.errors import ClipperError
 from clipper_topics.connection import KafkaConnection
@@ -125,10 +117,7 @@ class PartitionWriter:
         return await retry(f"takeover of {self._name}", partial(self._started, least))
 
     async def _started(self, timeout_ms: int) -> AIOKafkaProducer:
-        options: dict[str, Any] = {"max_batch_size": MAX_BATCH_BYTES, "request_timeout_ms": 10_000}
-        producer = wait_for_brokers(
-            make_producer(self._kafka, transactional_id=self._name, transaction_timeout_ms=timeout_ms, **options)
-        )
+        producer = make_batch_producer(self._kafka, transactional_id=self._name, transaction_timeout_ms=timeout_ms)
         try:
             await producer.start()
         except BaseException:  # a rebalance may cancel this

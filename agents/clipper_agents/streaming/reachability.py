@@ -29,41 +29,6 @@ ASK_EVERY_S = 1.0
 ANSWER_WITHIN_S = 2.0
 SILENT_AFTER_S = 5.0
 """A broker that elects, collects garbage or is busy pauses for a moment; a consumer's session lasts twice as long."""
-SAY_AGAIN_S = 30.0
-
-
-class OutageTimer:
-    """How long nobody has answered, and when to say so.
-
-    >>> silence = OutageTimer(now_s=0.0)
-    >>> silence.observe(answered=False, now_s=6.0)
-    'no broker answers seconds=6: records wait in this process, nothing is lost'
-    >>> silence.reachable
-    False
-    >>> silence.observe(answered=True, now_s=8.0)
-    'a broker answers again seconds=8'
-    """
-
-    def __init__(self, now_s: float) -> None:
-        self._answered_s = now_s
-        self._said_s: float | None = None
-
-    @property
-    def reachable(self) -> bool:
-        """False from `SILENT_AFTER_S` without an answer until the next one."""
-        return self._said_s is None
-
-    def observe(self, *, answered: bool, now_s: float) -> str | None:
-        """Note whether a broker answered now, by a clock that never goes back, and return the line to log, if any."""
-        silent_s = now_s - self._answered_s
-        if answered:
-            self._answered_s = now_s
-            said_s, self._said_s = self._said_s, None
-            return None if said_s is None else f"a broker answers again seconds={silent_s:.0f}"
-        if silent_s < SILENT_AFTER_S or (self._said_s is not None and now_s - self._said_s < SAY_AGAIN_S):
-            return None
-        self._said_s = now_s
-        return f"no broker answers seconds={silent_s:.0f}: records wait in this process, nothing is lost"
 
 
 async def watch_kafka(kafka: KafkaConnection, reachable: Callable[[bool], None], topics: Iterable[str]) -> None:
@@ -88,13 +53,18 @@ async def watch_brokers(client: Any, reachable: Callable[[bool], None], topics: 
 
     The client is aiokafka's, and somebody else starts and stops it. Errors about topics as of `TopicIds.note`.
     """
-    silence = OutageTimer(time.monotonic())
+    answered_s, is_silent = time.monotonic(), False
     while True:
         answered = await _some_answer(client, [broker.nodeId for broker in client.cluster.brokers()], topics)
-        said = silence.observe(answered=answered, now_s=time.monotonic())
-        if said is not None:
-            logger.warning("%s", said)
-        reachable(silence.reachable)
+        silent_s = time.monotonic() - answered_s
+        if answered:
+            if is_silent:
+                logger.warning("a broker answers again seconds=%.0f", silent_s)
+            answered_s, is_silent = answered_s + silent_s, False
+        elif not is_silent and silent_s >= SILENT_AFTER_S:
+            logger.warning("no broker answers seconds=%.0f: records wait in this process, nothing is lost", silent_s)
+            is_silent = True
+        reachable(not is_silent)
         await asyncio.sleep(ASK_EVERY_S)
 
 

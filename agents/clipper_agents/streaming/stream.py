@@ -5,15 +5,14 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import faust
-from aiokafka import ConsumerRecord
 from faust.types import TP
 
+from clipper_agents.kafka.reader import Record
 from clipper_agents.streaming.offset_tracker import RecordBudget
 
-Record: TypeAlias = ConsumerRecord[Any, Any]
 Chunk: TypeAlias = list[tuple[TP, list[Record]]]
 """Records by partition, in log order. A partition may stand in it more than once."""
 Lanes: TypeAlias = dict[TP, deque[tuple[list[Record], int]]]
@@ -44,12 +43,9 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
                 for tp in [*lanes]:
                     self._take(tp, lanes, room, held, chunk)
                 while room.is_room and (self.channel.queue._queue or not chunk):
-                    try:
-                        tp, records, generation = await self._next_list()
-                    except StopAsyncIteration:
+                    if (received := await self._receive(lanes)) is None:
                         return
-                    lanes.setdefault(tp, deque()).append((records, generation))
-                    self._take(tp, lanes, room, held, chunk)
+                    self._take(received, lanes, room, held, chunk)
                 yield chunk
                 await asyncio.sleep(0)  # with a backlog nothing else waits here, and answers want to be sent
 
@@ -71,11 +67,8 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
 
         async with self._iterating(), _first_failure(), asyncio.TaskGroup() as group:
             while not self.should_stop:
-                try:
-                    tp, records, generation = await self._next_list()
-                except StopAsyncIteration:
+                if (tp := await self._receive(lanes)) is None:
                     return
-                lanes.setdefault(tp, deque()).append((records, generation))
                 if tp not in busy:
                     busy.add(tp)
                     group.create_task(serve_one(tp))
@@ -105,10 +98,15 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
         if not lane:
             del lanes[tp]
 
-    async def _next_list(self) -> tuple[TP, list[Record], int]:
+    async def _receive(self, lanes: Lanes) -> TP | None:
+        """Put what the consumer delivers next into its lane, and return the partition; None: the agent is stopped."""
         queue = self.channel.queue
-        found = queue.get_nowait() if queue._queue else await self.channel.__anext__()
-        return cast("tuple[TP, list[Record], int]", found)
+        try:
+            tp, records, generation = queue.get_nowait() if queue._queue else await self.channel.__anext__()
+        except StopAsyncIteration:
+            return None
+        lanes.setdefault(tp, deque()).append((records, generation))
+        return cast("TP", tp)
 
     @asynccontextmanager
     async def _iterating(self) -> AsyncIterator[None]:
@@ -151,7 +149,6 @@ def by_partition(chunk: Chunk) -> dict[TP, list[Record]]:
 
 @asynccontextmanager
 async def _first_failure() -> AsyncIterator[None]:
-    """Raise the first of several failures as it is."""
     try:
         yield
     except BaseExceptionGroup as failed:

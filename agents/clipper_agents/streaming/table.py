@@ -47,11 +47,9 @@ class TransactionalTable(faust.Table):  # type: ignore[misc]
         self.ends: dict[TopicPartition, int] = {}
 
     def path(self, partition: int) -> Path:
-        """Return the folder of the database of a partition."""
         return Path(self.app.conf.tabledir) / f"{self.name}-{partition}"
 
     def get_row(self, partition: int, key: bytes) -> bytes | None:
-        """Return the row of a key, or None."""
         return self._databases[partition].get(key)
 
     def items(self, partition: int, first: bytes = b"") -> Iterator[tuple[bytes, bytes]]:

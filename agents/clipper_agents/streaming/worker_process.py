@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 YOUNG_OBJECTS = 200_000
 """Allocated more than freed, before the collector looks: what some ten thousand queries in flight have. At 50,000 it
 looked so often that it took 8 % of a router's time under load."""
-RIGHTS_EVERY_S = 1.0
 SWITCH_S = 0.0005
 """How long a thread may keep the interpreter while another waits. Python's 5 ms are paid at each step of an answer's
 way while a model is made in pure Python."""
@@ -100,7 +99,6 @@ async def _run(make: Callable[[], Worker], ready: str, health: ProcessHealth, li
     health.watch_loop()
     worker = make()
     ends = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(worker.app.wait_until_stopped())]
-    worker.app.watched(_watch_rights(worker.app))
     starting = asyncio.ensure_future(_start(worker))
     await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
@@ -158,13 +156,6 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 50)
-
-
-async def _watch_rights(app: ClipperApp) -> None:
-    """Raise when the group, or one of its topics, is not allowed: aiokafka would wait for it for ever."""
-    while True:
-        await asyncio.sleep(RIGHTS_EVERY_S)
-        await app.consumer.check_rights()
 
 
 async def _start(worker: Worker) -> None:

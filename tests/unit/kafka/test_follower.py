@@ -53,7 +53,7 @@ def follow(monkeypatch):
     def make(log):
         found = []
         follower = TopicFollower(KafkaConnection("127.0.0.1:1"), "control", found.extend)
-        follower._new_reader = lambda: log
+        monkeypatch.setattr(following, "LogReader", lambda *_, **__: log)
         return follower, found
 
     return make

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from builders.kafka import settle
 
 from clipper_agents.kafka.clients import make_consumer
-from clipper_agents.kafka.reader import LogReader, Range, open_reader, read_topic
+from clipper_agents.kafka.reader import LogReader, Range
 from clipper_agents.kafka.retry import WORKERS, RetryPolicy
 from clipper_topics.connection import KafkaConnection
 
@@ -131,15 +131,17 @@ def test_workers_wait_without_end_and_commands_for_half_a_minute():
     assert RetryPolicy(request_s=1.0, within_s=0.0).silence_s == 30.0
 
 
-@pytest.mark.parametrize("reading", [LogReader, open_reader, read_topic, make_consumer])
-def test_nobody_reads_without_saying_the_isolation_level(reading):
+@pytest.mark.parametrize(
+    ("reading", "default"), [(LogReader, "read_committed"), (make_consumer, inspect.Parameter.empty)]
+)
+def test_nobody_reads_what_was_not_committed_without_saying_so(reading, default):
     """Forms of one reading had drifted apart: one counted a manifest of an aborted transaction, the other did not."""
-    assert inspect.signature(reading).parameters["isolation_level"].default is inspect.Parameter.empty
+    assert inspect.signature(reading).parameters["isolation_level"].default == default
 
 
 # --- followed -----------------------------------------------------------------------------------------------------
 async def following(consumer):
-    reader = LogReader(KafkaConnection("127.0.0.1:1"), isolation_level="read_committed", policy=WORKERS)
+    reader = LogReader(KafkaConnection("127.0.0.1:1"), policy=WORKERS)
     reader._consumer = consumer
     await reader.follow(dict.fromkeys(consumer.ends, 0))
     return reader

@@ -10,7 +10,7 @@ from unit.router.rig import settle
 
 from clipper_agents.router import selection_store
 from clipper_agents.router.selection_store import ContextBound, SelectionStore
-from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.table import TransactionalTable
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.selection_rows import NO_ROW, ROW_VERSION, ModelTotalsRecord, SelectionRow
@@ -22,7 +22,7 @@ def owned(tmp_path, producer):
 
     async def take_over(name="first"):
         table = TransactionalTable(
-            make_app("app", KafkaConnection("localhost:1"), tmp_path / name, "instance"),
+            ClipperApp("app", KafkaConnection("localhost:1"), tmp_path / name, "instance"),
             name="selection",
             partitions=1,
             open_writer=partial(FakeWriter, producer),

@@ -11,7 +11,7 @@ from aiokafka.errors import NodeNotReadyError
 from builders.kafka import record
 
 from clipper_agents.streaming import membership
-from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.consumer import HIGH_WATER_BYTES, HIGH_WATER_RECORDS, GroupConsumer
 from clipper_agents.streaming.offset_tracker import RecordBudget
 from clipper_agents.streaming.stream import ChunkStream
@@ -82,7 +82,7 @@ async def _nothing(*_):
 
 @pytest.fixture
 async def consumer(tmp_path):
-    app = make_app("app", KafkaConnection("localhost:1"), tmp_path, "router-0")
+    app = ClipperApp("app", KafkaConnection("localhost:1"), tmp_path, "router-0")
     app.topic_ids.known["topic"] = bytes(16)
     app.agents._agents_started.set()
     app.consumer = member = Consumer(app, KafkaConnection("localhost:1"), "router-0")

@@ -17,7 +17,7 @@ from builders.kafka import FakeProducer, settle
 
 from clipper_agents.kafka import retry
 from clipper_agents.streaming import partition_writer
-from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.outbox import BATCH_MAX_AGE_S, UNKNOWN_OFFSET, Outbox
 from clipper_agents.streaming.partition_writer import PartitionWriter, WriterForgotten
 from clipper_topics.connection import KafkaConnection
@@ -100,7 +100,7 @@ def starts(monkeypatch):
 
 async def test_a_producer_that_finds_no_broker_at_its_start_waits_for_one(starts, tmp_path):
     """The process had looked, and found one that was about to end."""
-    app = make_app("app", NOWHERE, tmp_path, "instance")
+    app = ClipperApp("app", NOWHERE, tmp_path, "instance")
     await app.maybe_start_producer()
     assert starts == [app.kafka_producer]
 

@@ -9,24 +9,42 @@ from aiokafka.errors import NodeNotReadyError, UnknownMemberIdError, for_code
 
 from clipper_agents.kafka.aiokafka_patches import install
 from clipper_agents.kafka.topic_ids import TopicIds
-from clipper_agents.streaming.reachability import SAY_AGAIN_S, SILENT_AFTER_S, OutageTimer, watch_brokers
+from clipper_agents.streaming import reachability
+from clipper_agents.streaming.reachability import watch_brokers
+
+SILENCE = "no broker answers seconds=0: records wait in this process, nothing is lost"
 
 
-def test_a_pause_is_nothing_and_a_long_silence_is_said_once_in_a_while() -> None:
-    silence = OutageTimer(now_s=0.0)
-    said = [(now_s, silence.observe(answered=False, now_s=now_s)) for now_s in range(1, 120)]
-    assert [now_s for now_s, words in said if words] == [SILENT_AFTER_S + number * SAY_AGAIN_S for number in range(4)]
-    assert "no broker answers seconds=5" in str(said[4][1])
+@pytest.mark.parametrize(
+    ("silent_after_s", "told", "lines"),
+    [
+        (60.0, [True, True, True, True, True], []),
+        (0.0, [True, False, False, True, False], [SILENCE, "a broker answers again seconds=0", SILENCE]),
+    ],
+    ids=["a pause is nothing", "a silence is said once, and so is its end"],
+)
+async def test_a_silence_of_all_brokers_is_told(
+    silent_after_s: float, told: list[bool], lines: list[str], monkeypatch: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(reachability, "SILENT_AFTER_S", silent_after_s)
+    monkeypatch.setattr(reachability, "ASK_EVERY_S", 0.0)
+    answers = iter([True, False, False, True, False])
+    found: list[bool] = []
 
+    async def send(*_: Any, **__: Any) -> Any:
+        if not next(answers):
+            raise NodeNotReadyError
+        return SimpleNamespace(topics=[])
 
-def test_a_return_is_said_when_the_silence_was() -> None:
-    silence = OutageTimer(now_s=0.0)
-    assert silence.observe(answered=False, now_s=4.0) is None
-    assert silence.observe(answered=True, now_s=4.5) is None
-    silence.observe(answered=False, now_s=20.0)
-    assert not silence.reachable
-    assert silence.observe(answered=True, now_s=21.0) == "a broker answers again seconds=16"
-    assert silence.reachable
+    def note(reachable: bool) -> None:
+        found.append(reachable)
+        if len(found) == len(told):
+            raise EOFError
+
+    client = SimpleNamespace(cluster=SimpleNamespace(brokers=lambda: [SimpleNamespace(nodeId=1)]), send=send)
+    with pytest.raises(EOFError):
+        await watch_brokers(client, note, TopicIds())
+    assert (found, [one.message for one in caplog.records if one.name == reachability.__name__]) == (told, lines)
 
 
 @pytest.mark.parametrize("refusing", [{1}, {1, 2}], ids=["one broker that answers is enough", "no silence yet"])

@@ -7,7 +7,7 @@ import damage
 import pytest
 from builders.kafka import FakeLogReader, FakeProducer, FakeWriter
 
-from clipper_agents.streaming.app import make_app
+from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.partition_writer import PartitionTakenOver
 from clipper_agents.streaming.table import TransactionalTable
 from clipper_topics.connection import KafkaConnection
@@ -19,7 +19,7 @@ class Place:
     """A data directory of a process, with its table of two partitions."""
 
     def __init__(self, folder, producer):
-        app = make_app("app", KafkaConnection("localhost:1"), folder, "instance")
+        app = ClipperApp("app", KafkaConnection("localhost:1"), folder, "instance")
         self.producer, self.reader = producer, FakeLogReader(producer)
         self.table = TransactionalTable(app, name="rows", partitions=2, open_writer=partial(FakeWriter, producer))
         app.tables.add(self.table)
