@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,28 +23,28 @@ def loadgen(
     deployment: DeploymentContext,
     application: Annotated[str, typer.Option(help="Application to ask.")],
     *,
-    rate: Annotated[float, typer.Option(help="Queries a second, sent whatever the answers do.")] = 200.0,
-    seconds: Annotated[float, typer.Option(help="Seconds of measured load.")] = 20.0,
-    warmup_seconds: Annotated[float, typer.Option(help="Seconds of load before that, not counted.")] = 0.0,
-    arrivals: Annotated[str, typer.Option(help="poisson or constant.")] = "poisson",
+    rate: Annotated[float, typer.Option(min=0.1, help="Queries a second, sent whatever the answers do.")] = 200.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of measured load.")] = 20.0,
+    warmup_seconds: Annotated[float, typer.Option(min=0, help="Seconds of load before that, not counted.")] = 0.0,
+    arrivals: Annotated[Literal["poisson", "constant"], typer.Option(help="When queries are sent.")] = "poisson",
     saturate: Annotated[
         bool, typer.Option("--saturate", help="Send as fast as --outstanding allows instead of at a rate.")
     ] = False,
-    queries: Annotated[int, typer.Option(help="With --saturate: number of queries.")] = 50_000,
-    outstanding: Annotated[int, typer.Option(help="With --saturate: most queries without an answer.")] = 5_000,
+    queries: Annotated[int, typer.Option(min=1, help="With --saturate: number of queries.")] = 50_000,
+    outstanding: Annotated[int, typer.Option(min=1, help="With --saturate: most queries without an answer.")] = 5_000,
     inputs: Annotated[
         str | None, typer.Option(help=".npy or .jsonl. Absent: random, by the application's manifest.")
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Labels (.npy) for --inputs FILE.npy.")] = None,
-    contexts: Annotated[int, typer.Option(help="Number of contexts; 0: none.")] = 0,
-    repeats: Annotated[float, typer.Option(help="Share of queries that repeat a recent input.")] = 0.0,
-    recent: Annotated[int, typer.Option(help="How many queries back repeats reach.")] = 1_000,
+    contexts: Annotated[int, typer.Option(min=0, help="Number of contexts; 0: none.")] = 0,
+    repeats: Annotated[float, typer.Option(min=0, max=1, help="Share of queries that repeat a recent input.")] = 0.0,
+    recent: Annotated[int, typer.Option(min=1, help="How many queries back repeats reach.")] = 1_000,
     feedback_delay_ms: Annotated[
-        float | None, typer.Option(help="Mean delay of feedback after its answer. Absent: no feedback.")
+        float | None, typer.Option(min=0, help="Mean delay of feedback after its answer. Absent: no feedback.")
     ] = None,
-    encoding: Annotated[str, typer.Option(help="json or msgpack.")] = "json",
-    drain_seconds: Annotated[float, typer.Option(help="Give up when no answer has come for so long.")] = 10.0,
-    seed: Annotated[int, typer.Option(help="Seeds every draw.")] = 0,
+    encoding: Annotated[Literal["json", "msgpack"], typer.Option(help="Of queries and feedback.")] = "json",
+    drain_seconds: Annotated[float, typer.Option(min=0.1, help="Give up when no answer has come for so long.")] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds every draw.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report here too; - prints it only.")
     ] = None,
@@ -53,12 +53,13 @@ def loadgen(
 
     Latency counts from the time at which a query was meant to be sent, so a stall counts for every query it delays.
     """
+    from clipper_agents.control.changes import existing
     from clipper_loadgen import LoadPlan
     from clipper_loadgen.datasets import load_dataset
-    from clipper_stream.errors import InvalidSetting
 
     if labels is not None and inputs is None:
-        raise InvalidSetting(f"labels {labels!r} belong to inputs: give --inputs as well")
+        raise typer.BadParameter(f"--labels {labels} belong to inputs: give --inputs as well")
+    random = None if inputs else existing(deployment.control_state().manifests, application).input
     plan = LoadPlan(
         application,
         mode="saturation" if saturate else "rate",
@@ -68,7 +69,7 @@ def loadgen(
         arrivals=arrivals,
         queries=queries,
         outstanding=outstanding,
-        dataset=None if inputs is None else load_dataset(inputs, labels),
+        dataset=random or load_dataset(str(inputs), labels),
         contexts=contexts,
         repeat_ratio=repeats,
         recent=recent,
