@@ -19,8 +19,10 @@ appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d %p %c: %m%n
 rootLogger.level = warn
 rootLogger.appenderRef.console.ref = console
+logger.server.name = kafka.server.KafkaRaftServer
+logger.server.level = info
 """
-"""log4j 2 properties: warnings and errors to standard output, which is the broker's log file."""
+"""log4j 2 properties: warnings, errors and the end of the start to standard output, which is the broker's log file."""
 
 
 class NodePorts(NamedTuple):
