@@ -20,7 +20,8 @@ from clipper_agents.control.change_records import Signature
 from clipper_agents.control.state import read_manifests
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.observability.exposition import scrape
-from clipper_agents.settings import GatewaySection, load_settings
+from clipper_agents.settings import load_settings
+from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.supervisor.deployment import OVERWRITTEN, Deployment
 from clipper_agents.supervisor.process import ChildNotReady
 from clipper_agents.supervisor.supervisor import Backoff, ProcessEnvironment
