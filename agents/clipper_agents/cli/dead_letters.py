@@ -12,7 +12,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Yes, since_ms
-from clipper_agents.cli.terminal import print_records, say
+from clipper_agents.cli.terminal import print_fields, print_records, say
 from clipper_agents.status.texts import value_text, when
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def list_letters(
     found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
     records = [record_of(letter) for letter in reversed(found)]
     row_of = partial(letter_row, deployment.prefix)
-    print_records(records, row_of, as_json=as_json, otherwise="no dead letters", wrapped={"message"})
+    print_records(records, row_of, as_json=as_json, otherwise="no dead letters")
 
 
 @dead_letters.command("show", epilog="Example: clipper-stream dead-letters show 41")
@@ -67,11 +67,7 @@ def show_letter(
     cut = {"cut": letter.said and letter.said.cut}
     record = {name: str(value) for name, value in (record_of(letter) | cut).items() if value is not None}
     headers = {f"header {name}": value_text(value) for name, value in letter.headers if not name.startswith(PREFIX)}
-    shown = record | headers | {"key": value_text(letter.key), "value": value_text(letter.value)}
-    width = max(map(len, shown))
-    for name, text in shown.items():
-        first, *more = text.split("\n")
-        say(f"{name:<{width}}  {first}", *(" " * (width + 2) + line for line in more))
+    print_fields(record | headers | {"key": value_text(letter.key), "value": value_text(letter.value)})
 
 
 @dead_letters.command("replay", epilog="Example: clipper-stream dead-letters replay 41 42 --yes")

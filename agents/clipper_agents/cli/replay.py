@@ -1,7 +1,6 @@
 """`clipper-stream replay`: logged traffic is verified, written to a file, and given to another model."""
 
 import asyncio
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +27,7 @@ from clipper_agents.cli.options import (
 )
 from clipper_agents.cli.replay_evaluate import evaluate
 from clipper_agents.cli.replay_produce import produce
-from clipper_agents.cli.terminal import console, print_json, progress, say, table
+from clipper_agents.cli.terminal import TextTable, console, print_json, progress, say
 
 if TYPE_CHECKING:
     from clipper_agents.replay.verdicts import RowMismatch, ShownRow, Verification
@@ -99,22 +98,19 @@ def print_verification(found: "Verification") -> None:
     for one in found.partitions:
         numbers = (one.position, one.behind, one.feedbacks, one.rows, len(one.partings))
         rows.append((str(one.partition), *(f"{number:,}" for number in numbers)))
-    shown = console()
-    shown.print(table(headings, rows, right=headings), soft_wrap=True)
+    console().print(TextTable(headings, rows, right=headings))
     for one in found.partitions:
         for application in one.unlogged:
-            shown.print(
+            say(
                 f"partition {one.partition}: rows of {application} cannot be verified: its policy or loss changed "
-                "more often than the table keeps",
-                soft_wrap=True,
+                "more often than the table keeps"
             )
         for parting in one.partings:
-            shown.print(f"{_row_name(parting)} in partition {parting.partition} differs", soft_wrap=True)
-            shown.print(f"  table: {_totals(parting.table)}", soft_wrap=True)
-            shown.print(f"  logs:  {_totals(parting.logs)}", soft_wrap=True)
+            say(f"{_row_name(parting)} in partition {parting.partition} differs")
+            say(f"  table: {_totals(parting.table)}", f"  logs:  {_totals(parting.logs)}")
     verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
     of = f"{found.rows:,} rows of {found.feedbacks:,} feedbacks in {len(found.partitions)} partitions"
-    shown.print(f"{verdict}: {of}, {found.seconds:.1f} s", soft_wrap=True)
+    say(f"{verdict}: {of}, {found.seconds:.1f} s")
 
 
 def _row_name(parting: "RowMismatch") -> str:
@@ -178,7 +174,7 @@ def export(
         facts = export_log(log, out, at_once, lambda total: update(total=total), lambda more: update(advance=more))
     summary: dict[str, Any] = {"file": str(out), "application": application, "models": facts.models, **facts.counts}
     if as_json:
-        say(json.dumps(summary))
+        print_json(summary)
         return
     say(f"{out}: {application}, {', '.join(facts.models) or 'no model'}")
     for name, words in SHOWN.items():
@@ -242,7 +238,7 @@ def score(
 
         found = score_inputs(inputs, source, out, processes=processes, told=told)
     if as_json:
-        say(json.dumps({"file": str(out), "model": model, **found._asdict()}))
+        print_json({"file": str(out), "model": model, **found._asdict()})
         return
     say(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")
 

@@ -12,7 +12,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import ApplicationName, Horizon, Json, Processes, Since, Until, require_extra, span_from
-from clipper_agents.cli.terminal import console, progress, say
+from clipper_agents.cli.terminal import console, print_json, progress, say
 
 if TYPE_CHECKING:
     from clipper_agents.replay.span import Span
@@ -65,7 +65,8 @@ def evaluate(
     How to read it: explanation/off-policy-evaluation.md.
     """
     require_extra("replay", "duckdb", "pyarrow", *(["jinja2", "matplotlib"] if report else []))
-    from clipper_agents.cli.evaluation_view import as_json as in_json
+    import msgspec
+
     from clipper_agents.cli.evaluation_view import show_evaluation
     from clipper_agents.replay.evaluate import LogFile, evaluate_file
     from clipper_stream.evaluation.estimators.registry import ESTIMATORS
@@ -90,11 +91,11 @@ def evaluate(
 
         write_page(report, found)
     if save is not None:
-        save.write_text(in_json(found), encoding="utf-8")
+        save.write_bytes(msgspec.json.encode(found))
     if as_json:
-        say(in_json(found))
+        print_json(found)
         return
-    show_evaluation(console(160), found)
+    show_evaluation(console(), found)
     if report is not None:
         say(f"page: {report}")
 

@@ -64,10 +64,10 @@ def view_of(
     """Return the context manager of a view, and the function that shows a status in it and returns what is wrong."""
     import msgspec
 
-    from clipper_agents.cli.status_view import COLUMNS, page
+    from clipper_agents.cli.status_view import page
     from clipper_agents.status.problems import problems_of
 
-    screen = console(COLUMNS)
+    screen = console()
     live = None
     if is_watched and screen.is_terminal and not as_json:
         from rich.live import Live

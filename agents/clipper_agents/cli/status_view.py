@@ -1,11 +1,11 @@
-"""What `status` shows: a deployment as tables of at most 100 columns."""
+"""What `status` shows: a deployment as tables."""
 
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType, group
 from rich.text import Text
 
-from clipper_agents.cli.terminal import table
+from clipper_agents.cli.terminal import TextTable
 from clipper_agents.status.deployment_view import drift_described, one_line
 from clipper_agents.status.model import (
     ApplicationStatus,
@@ -17,8 +17,6 @@ from clipper_agents.status.model import (
 )
 from clipper_agents.status.texts import instant, span
 
-COLUMNS = 100
-"""Where there is no terminal that says how wide it is."""
 STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
 HEADINGS = ("version", "stage", "weight", "share", "loss to date, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
 UNKNOWN = "-"
@@ -63,8 +61,7 @@ def _cluster_tables(cluster: ClusterStatus) -> Iterator[RenderableType]:
         ("topic partitions leaderless under-replicated", topics),
         ("group state instance host reads lag", groups),
     ):
-        headings = columns.split()
-        yield table(headings, rows, wrapped=headings)
+        yield TextTable(columns.split(), rows)
 
 
 def _topic_row(topic: TopicStatus) -> Iterator[tuple[str, ...]]:
@@ -101,7 +98,7 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
             yield Text(drift_described(version.drift), style="yellow")
     if status.changes:
         headings = ("revision", "changed at", "by", "what", "why")
-        rows = (
+        rows = [
             (
                 str(one.revision),
                 instant(one.at_ms / 1000),
@@ -110,8 +107,8 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
                 one_line(one.why),
             )
             for one in status.changes
-        )
-        yield table(headings, rows, wrapped=headings)
+        ]
+        yield TextTable(headings, rows)
 
 
 def flow_line(status: ApplicationStatus) -> str:
@@ -152,7 +149,7 @@ def _versions(status: ApplicationStatus) -> RenderableType:
         at for at, name in enumerate(HEADINGS) if name not in _OPTIONAL or any(row[at].plain != UNKNOWN for row in rows)
     ]
     headings = [HEADINGS[at] for at in shown]
-    return table(headings, ([row[at] for at in shown] for row in rows), right=_RIGHT, wrapped={"version"})
+    return TextTable(headings, [[row[at] for at in shown] for row in rows], _RIGHT)
 
 
 def _cells(version: VersionStatus) -> Iterator[Text]:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from clipper_agents.supervisor.deployment import Deployment
 
 Apply = Annotated[bool, typer.Option("--apply", help="Publish the configuration also over what is live.")]
-WATCH_S = 1.0
-"""How often `up` looks whether its broker is still there."""
 
 
 @with_deployment
@@ -90,7 +88,7 @@ async def serve(deployment: "Deployment") -> None:
                 urls = {"gateway": deployment.url("http"), "console": deployment.url("console")}
                 fields = "".join(f" {name}={url}" for name, url in urls.items() if url)
                 say(f"ready bootstrap={deployment.connection.bootstrap}{fields}")
-                await _watch_until(deployment, ended)
+                await ended
     finally:
         ended.cancel()
         await deployment.stop()
@@ -104,12 +102,3 @@ async def _start_unless(deployment: "Deployment", ended: "asyncio.Task[bool]") -
     await asyncio.wait({starting})
     if not starting.cancelled():
         starting.result()
-
-
-async def _watch_until(deployment: "Deployment", ended: "asyncio.Task[bool]") -> None:
-    from clipper_agents.broker import BrokerNotStarted
-
-    while not (await asyncio.wait({ended}, timeout=WATCH_S))[0]:
-        broker = deployment.broker
-        if broker is not None and broker.pid is None:
-            raise BrokerNotStarted(f"the embedded Kafka ended by itself (log: {broker.log_file})")

@@ -68,7 +68,7 @@ NO_FILE = "No such file or directory; give the path of a clipper.toml"
         ("selection restore sums --undo --from x", ONE_STATE),
         ("topics list --set router.processes", "write SECTION.KEY=VALUE"),
         ("model deploy svm:2 -a digits --stage sunny", "'sunny' is not one of"),
-        ("model deploy svm:2 -a digits --shape 8x8", "--shape 8x8: write numbers with commas"),
+        ("model deploy svm:2 -a digits --uri m:f --shape 8x8", "--shape 8x8: write numbers with commas"),
         ("model canary svm:2", "Missing option '--share'"),
         ("application update digits --field loss", "--field loss: write KEY=VALUE"),
         ("replay evaluate digits", "candidate"),

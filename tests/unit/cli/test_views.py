@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 
 from clipper_agents.cli.status import view_of
-from clipper_agents.cli.status_view import COLUMNS, application_parts, page, trial_line
+from clipper_agents.cli.status_view import application_parts, page, trial_line
 from clipper_agents.status.model import (
     ApplicationStatus,
     BrokerStatus,
@@ -29,6 +29,7 @@ from clipper_agents.status.model import (
 from clipper_agents.status.processes import ServedMetrics
 
 GOLDEN = Path(__file__).parents[2] / "golden"
+COLUMNS = 100
 REFERENCE = (Path(__file__).parents[3] / "docs/reference/status.md").read_text()
 BATCHES = {"svm:1": Latency(p50_ms=1.5, p99_ms=20.0)}
 BUSY = replace(
