@@ -74,9 +74,6 @@ Horizon = Annotated[
     str | None,
     typer.Option(metavar="DURATION", help="Feedback counts so long after its prediction; absent: as for the routers."),
 ]
-Processes = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Partitions that are read at once; absent: one a processor.")
-]
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 

@@ -1,7 +1,6 @@
 """`clipper-stream replay`: logged traffic is verified, written to a file, and given to another model."""
 
 import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,6 @@ from clipper_agents.cli.options import (
     Horizon,
     Json,
     Parameters,
-    Processes,
     Runtime,
     Shape,
     Since,
@@ -25,7 +23,7 @@ from clipper_agents.cli.options import (
     shape_of,
     span_from,
 )
-from clipper_agents.cli.replay_evaluate import evaluate
+from clipper_agents.cli.replay_evaluate import evaluate, read_decisions
 from clipper_agents.cli.replay_produce import produce
 from clipper_agents.cli.terminal import TextTable, console, print_json, progress, say
 
@@ -156,7 +154,6 @@ def export(
     until: Until = None,
     horizon: Horizon = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="With the queries' inputs, as JSON.")] = False,
-    processes: Processes = None,
     as_json: Json = False,
 ) -> None:
     """Write decisions, what models said and what was true to Parquet; the columns are in reference/replay-files.md.
@@ -164,14 +161,8 @@ def export(
     The file is there when all was read, and not before.
     """
     require_extra("replay", "duckdb", "pyarrow")
-    from clipper_agents.replay.export import export_log
-    from clipper_agents.replay.log_reading import log_of
-
     span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
-    log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))
-    with progress(f"reading {application}") as update:
-        at_once = processes or os.cpu_count() or 1
-        facts = export_log(log, out, at_once, lambda total: update(total=total), lambda more: update(advance=more))
+    facts = read_decisions(deployment, application, span, out, inputs=inputs)
     summary: dict[str, Any] = {"file": str(out), "application": application, "models": facts.models, **facts.counts}
     if as_json:
         print_json(summary)

@@ -27,27 +27,22 @@ _RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
 
 # --- the page -------------------------------------------------------------------------------------------------------
 @group()
-def page(status: Status, reasons: Sequence[str], *, is_watched: bool = False) -> Iterator[RenderableType]:
-    """Yield brokers, topics and groups, applications, dead letters, and a line for each thing that is wrong.
-
-    A page that is watched has what is wrong, and then the applications as far as the terminal has room for them.
-    """
-    yield Text(f"{status.prefix} at {instant(status.at_s)}{'; Ctrl-C ends it' if is_watched else ''}")
-    told = [Text(f"wrong: {reason}", "red", no_wrap=not is_watched, overflow="ignore") for reason in reasons]
-    told = told or [Text("nothing is wrong", "green")]
-    if is_watched:
-        yield from told
-    elif status.cluster is not None:
+def page(status: Status, reasons: Sequence[str]) -> Iterator[RenderableType]:
+    """Yield brokers, topics and groups, applications, dead letters, and a line for each thing that is wrong."""
+    yield Text(f"{status.prefix} at {instant(status.at_s)}")
+    if status.cluster is not None:
         yield from _cluster_tables(status.cluster)
     for name, application in status.applications.items():
         yield from application_parts(name, application)
-    if not is_watched:
-        named = {version.model for each in status.applications.values() for version in each.versions}
-        if others := [ref for ref, one in status.models.items() if ref not in named and not one.retired]:
-            yield Text(f"models of no application: {', '.join(others)}")
-        dead_letters = 0 if status.cluster is None else status.cluster.dead_letters
-        yield Text(f"dead letters within the last hour: {dead_letters}", "yellow" if dead_letters else "")
-        yield from told
+    named = {version.model for each in status.applications.values() for version in each.versions}
+    if others := [ref for ref, one in status.models.items() if ref not in named and not one.retired]:
+        yield Text(f"models of no application: {', '.join(others)}")
+    dead_letters = 0 if status.cluster is None else status.cluster.dead_letters
+    yield Text(f"dead letters within the last hour: {dead_letters}", "yellow" if dead_letters else "")
+    for reason in reasons:
+        yield Text(f"wrong: {reason}", "red", no_wrap=True, overflow="ignore")
+    if not reasons:
+        yield Text("nothing is wrong", "green")
 
 
 def _cluster_tables(cluster: ClusterStatus) -> Iterator[RenderableType]:

@@ -77,7 +77,6 @@ NO_FILE = "No such file or directory; give the path of a clipper.toml"
         ("loadgen --application digits --rate 0", "0.0 is not in the range x>=0.1"),
         ("loadgen --application digits --saturate --outstanding 0", "0 is not in the range x>=1"),
         ("loadgen --application digits --arrivals often", "'often' is not one of 'poisson', 'constant'"),
-        ("loadgen --application digits --labels labels.npy", "give --inputs"),
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(ran, line, said):
@@ -147,7 +146,7 @@ def test_every_field_of_a_plan_of_load_is_an_option_with_the_same_default():
     required = {"application", "dataset"}
     defaults = {field.name: field.default for field in dataclasses.fields(LoadPlan) if field.name not in required}
     assert (defaults.pop("mode"), offered["saturate"].default) == ("rate", False)
-    assert defaults.pop("linger_s") == 0.0, "benchmarks alone have it"
+    assert (defaults.pop("linger_s"), defaults.pop("recent")) == (0.0, 1_000), "benchmarks alone have them"
     assert {name: offered[option_of.get(name, name)].default for name in defaults} == defaults
 
 
