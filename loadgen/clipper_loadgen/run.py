@@ -87,10 +87,7 @@ async def run_load(
     follower: LoadFollower | None = None,
     observer: LoadObserver | None = None,
 ) -> LoadReport:
-    """Put the load on the pipeline and report what became of it.
-
-    Returns:
-        The report. A run whose answers stop coming ends `plan.drain_s` after the last one, and is reported as it is.
+    """Put the load on the pipeline and report what became of it, also where answers stop coming.
 
     Raises:
         InvalidSetting: the topics do not exist.
@@ -148,11 +145,6 @@ class LoadRun:
         self._sent_before = 0
         self._cpu_s, self._took_s = 0.0, math.inf
 
-    @property
-    def feedback_sent(self) -> int:
-        """Feedback records sent so far."""
-        return self._delayed.sent_count
-
     async def run(self, consumer: AIOKafkaConsumer, queries: Send, follower: LoadFollower | None) -> None:
         """Send, read and give feedback at once, until nothing more is to be expected."""
         work = [
@@ -176,7 +168,7 @@ class LoadRun:
             send_failures=queries.failures + feedback.failures,
             send_failure=queries.first_failure or feedback.first_failure,
             distinct_inputs=len(set(self.script.rows)),
-            feedback_sent=self.feedback_sent,
+            feedback_sent=self._delayed.sent_count,
             feedback_pending=self._delayed.pending,
             generator_cpu_us=round(self._cpu_s * 1e6 / max(1, self.ledger.sent_count), 1),
             generator_cpu_ratio=round(self._cpu_s / self._took_s, 4),

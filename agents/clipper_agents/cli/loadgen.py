@@ -39,7 +39,6 @@ def loadgen(
         float | None, typer.Option(min=0, help="Mean delay of feedback after its answer. Absent: no feedback.")
     ] = None,
     encoding: Annotated[Literal["json", "msgpack"], typer.Option(help="Of queries and feedback.")] = "json",
-    drain_seconds: Annotated[float, typer.Option(min=0.1, help="Give up when no answer has come for so long.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0, help="Seeds every draw.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report here too; - prints it only.")
@@ -68,7 +67,6 @@ def loadgen(
         repeat_ratio=repeats,
         feedback_delay_s=None if feedback_delay_ms is None else feedback_delay_ms / 1e3,
         encoding=encoding,
-        drain_s=drain_seconds,
         seed=seed,
     )
     _show(_run(plan, deployment), json_file)

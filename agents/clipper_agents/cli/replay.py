@@ -187,9 +187,6 @@ def score(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file .parquet to write.")],
     runtime: Runtime = None,
-    sha256: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="That the file must have. Absent: whatever it has.")
-    ] = None,
     dtype: Dtype = None,
     shape: Shape = None,
     parameters: Parameters = None,
@@ -209,8 +206,8 @@ def score(
 
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
-    stated = {"runtime": runtime, "sha256": sha256, "dtype": dtype, "shape": shape_of(shape)}
-    target, files = read_target(uri, model, {**stated, "parameters": parameters_of(parameters)})
+    stated = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
+    target, files = read_target(uri, model, stated)
     row = target.input
     source = ModelSource(
         ref=model,
