@@ -31,7 +31,7 @@ from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 
 
 class Runtime(Protocol):
-    """A way to load models: a module with these functions, and for files a `FileRuntime`.
+    """A way to load models; a module with these functions implements it, and for files a `FileRuntime`.
 
     What it refuses is a `ModelNotLoaded` that says what to do.
     """

@@ -34,11 +34,7 @@ class NodePorts(NamedTuple):
 
 def free_port() -> int:
     """A port on which nobody listens now; it can be taken before it is used, so a failed bind is tried again."""
-    for port in random.SystemRandom().sample(PORTS, 100):
-        if is_free(port):
-            return port
-    with socket.create_server((LOOPBACK, 0)) as any_port:
-        return int(any_port.getsockname()[1])
+    return next(filter(is_free, random.SystemRandom().sample(PORTS, len(PORTS))))
 
 
 def is_free(port: int) -> bool:

@@ -57,10 +57,11 @@ def show_letter(
     position: Annotated[int, typer.Argument(metavar="POSITION", help="As `list` prints it.")],
 ) -> None:
     """Print everything about one dead letter: where it stood, why it is one, its own headers, key and value."""
+    from clipper_agents.dead_letters.reader import opened_letters
     from clipper_topics.dead_letter import PREFIX
 
-    async def read() -> Any:
-        async with _opened(deployment) as letters:
+    async def read() -> "Letter":
+        async with opened_letters(deployment.kafka, deployment.catalogue) as letters:
             return await letters.at(position)
 
     letter = asyncio.run(read())
@@ -130,16 +131,12 @@ def _summary(became: "Sequence[ReplayOutcome]", positions: Sequence[int]) -> lis
     return lines
 
 
-def _opened(deployment: DeploymentContext) -> Any:
-    from clipper_agents.dead_letters.reader import opened_letters
-
-    return opened_letters(deployment.kafka, deployment.catalogue)
-
-
 async def _newest(deployment: DeploymentContext, wanted: "Filter", limit: int | None) -> "list[Letter]":
     """The newest that are wanted, oldest of them first; without values, of which a topic may be full."""
+    from clipper_agents.dead_letters.reader import opened_letters
+
     kept: deque[Letter] = deque(maxlen=limit)
-    async with _opened(deployment) as letters:
+    async with opened_letters(deployment.kafka, deployment.catalogue) as letters:
         async for letter in letters.all(wanted):
             kept.append(replace(letter, value=None))
     return [*kept]

@@ -11,6 +11,7 @@ from clipper_agents import exits
 from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, with_change, with_deployment, with_new
 from clipper_agents.cli.options import Dtype, Json, Parameters, Ref, Runtime, Shape, parameters_of, shape_of
 from clipper_agents.cli.terminal import TextTable, console, print_json, print_records, say
+from clipper_stream.errors import ClipperError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -238,12 +239,11 @@ def _wait(
 
     ended = asyncio.run(wait_for_host(deployment.kafka, deployment.catalogue, model.ref, wait_s, tell, before))
     if ended is None:
-        say(
-            f"error: no host of {model.ref} is ready after {wait_s:g} s: does `clipper-stream up` or "
-            f"`clipper-stream worker host {model.ref} --instance NAME` run, and may it load the model?",
-            stderr=True,
+        raise ClipperError(
+            f"no host of {model.ref} is ready after {wait_s:g} s: does `clipper-stream up` or "
+            f"`clipper-stream worker host {model.ref} --instance NAME` run, and may it load the model?"
         )
-    if ended is None or ended.state != "ready":
+    if ended.state != "ready":
         raise typer.Exit(exits.FAILURE)
 
 

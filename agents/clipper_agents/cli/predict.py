@@ -14,6 +14,7 @@ from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import json_or_text, require_extra
 from clipper_agents.cli.terminal import say
+from clipper_stream.errors import ClipperError
 
 if TYPE_CHECKING:
     from clipper_stream.answers import Answer
@@ -152,9 +153,8 @@ async def _ack(
     try:
         async with asyncio.timeout(wait_s):
             return await acknowledged(deployment.kafka, deployment.catalogue, query_id, send)
-    except TimeoutError:
-        say(f"error: no router has read the feedback within {wait_s:g} s: does one run?", stderr=True)
-        raise typer.Exit(exits.FAILURE) from None
+    except TimeoutError as error:
+        raise ClipperError(f"no router has read the feedback within {wait_s:g} s: does one run?") from error
 
 
 def _parsed(text: str) -> Any:

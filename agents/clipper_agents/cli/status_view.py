@@ -20,8 +20,6 @@ from clipper_agents.status.texts import instant, span
 STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
 HEADINGS = ("version", "stage", "weight", "share", "loss to date, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
 UNKNOWN = "-"
-_OPTIONAL = {"batch", "lag"}
-"""Left out where nothing is known of any version."""
 _RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
 
 
@@ -82,7 +80,7 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
     objective = "no objective" if status.objective_ms is None else f"objective {status.objective_ms} ms"
     yield Text(f"application {name}: {status.policy}, {objective}, revision {status.revision}", style="bold")
     yield Text("\n".join([flow_line(status), *stage_lines(status)]))
-    yield _versions(status)
+    yield TextTable(HEADINGS, [[*_cells(version)] for version in status.versions], _RIGHT)
     for version in status.versions:
         for instance, reason in version.declared.failed.items() if version.declared else ():
             yield Text(f"host {instance} failed: {reason}", style="red")
@@ -136,15 +134,6 @@ def trial_line(trial: VersionStatus) -> str:
         f"{found.upper:+.3f}] for all {found.scores} queries{waiting} from {span(found.since_s, found.upto_s)}; "
         f"waits: {trial.waits_for}"
     )
-
-
-def _versions(status: ApplicationStatus) -> RenderableType:
-    rows = [[*_cells(version)] for version in status.versions]
-    shown = [
-        at for at, name in enumerate(HEADINGS) if name not in _OPTIONAL or any(row[at].plain != UNKNOWN for row in rows)
-    ]
-    headings = [HEADINGS[at] for at in shown]
-    return TextTable(headings, [[row[at] for at in shown] for row in rows], _RIGHT)
 
 
 def _cells(version: VersionStatus) -> Iterator[Text]:
