@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,35 +71,25 @@ async def serve(deployment: "Deployment") -> None:
     """Start it, say when it serves, and end it at the first SIGINT or SIGTERM; at a second one kill what is left."""
     from clipper_agents.settings.local_deployment import recorded
 
-    ending = asyncio.Event()
+    ending, starting = asyncio.Event(), asyncio.create_task(deployment.start())
 
     def end() -> None:
         if ending.is_set():
             deployment.supervisor.kill()
+        else:
+            starting.cancel()
         ending.set()
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
-    ended = asyncio.create_task(ending.wait())
+        asyncio.get_running_loop().add_signal_handler(number, end)
     try:
-        await _start_unless(deployment, ended)
+        with suppress(asyncio.CancelledError):
+            await starting
         if not ending.is_set():
             with recorded(deployment.settings.kafka):
                 urls = {"gateway": deployment.url("http"), "console": deployment.url("console")}
                 fields = "".join(f" {name}={url}" for name, url in urls.items() if url)
                 say(f"ready bootstrap={deployment.connection.bootstrap}{fields}")
-                await ended
+                await ending.wait()
     finally:
-        ended.cancel()
         await deployment.stop()
-
-
-async def _start_unless(deployment: "Deployment", ended: "asyncio.Task[bool]") -> None:
-    starting = asyncio.create_task(deployment.start())
-    await asyncio.wait({starting, ended}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-    await asyncio.wait({starting})
-    if not starting.cancelled():
-        starting.result()
