@@ -45,7 +45,7 @@ BUDGETS = """
 clipper_topics 2685
 clipper_stream 365 batching 540 caching 210 client 1215 combining 190 drift 280 evaluation 3695 feedback 500 http 350
                models 2510 query 2405 selection 1725 sequential_testing 905
-clipper_agents 30 broker 665 cli 3320 control 1985 dead_letters 235 demo 570 examples 40 feedback 390 host 1300
+clipper_agents 30 broker 665 cli 3300 control 1985 dead_letters 235 demo 570 examples 40 feedback 390 host 1300
                kafka 2640 observability 1215 replay 2460 rollout 1695 router 4290 settings 660 status 2665
                streaming 2410 supervisor 1700
 clipper_gateway 3920 console 1775

@@ -47,7 +47,8 @@ def status(
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
         async with aclosing(follow_status(*target, ended.is_set)) as found:
             async for one in found:
-                console().clear()  # of a terminal
+                if not as_json:
+                    console().clear()  # of a terminal
                 show_status(one, application, most_lag, as_json=as_json)
 
     asyncio.run(follow())
