@@ -108,7 +108,6 @@ def test_what_is_exported_is_applied_without_a_change_and_prune_takes_away_the_r
     shown = [
         "~ application digits",
         '    trials [{"model":"svm:2","stage":"canary","share":0.05}] -> []',
-        "    # digits revision 2, canary svm:2 by ada",
         "- model svm:2",
     ]
     assert shell("apply", "--prune", "--dry-run") == shown
