@@ -14,7 +14,7 @@ from pathlib import Path
 from rig.backlog import APPLICATION, Shape
 from rig.systems import HERE, NO_DEADLINE_MS, Place
 
-from clipper_agents.settings import RouterSection
+from clipper_agents.settings.sections import RouterSection
 
 IN_FLIGHT = RouterSection().max_in_flight
 PACK = 16

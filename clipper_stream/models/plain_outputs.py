@@ -7,7 +7,7 @@ Rules of this file:
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,9 @@ def plain_outputs(outputs: Sequence[Any] | NDArray[Any]) -> tuple[list[Any], dic
     failed: dict[int, str] = {}
     for row, output in enumerate(outputs):
         try:
-            plain.append(_plain_output(output))
+            if output is None:
+                raise NotPlain("the output is null: give a value for every row")  # noqa: TRY301 - as what is deeper
+            plain.append(_plain(output, _MAX_DEPTH))
         except NotPlain as error:
             plain.append(None)
             failed[row] = str(error)
@@ -56,29 +58,37 @@ def _is_clean(outputs: NDArray[Any]) -> bool:
     return dtype.kind in _EXACT_KINDS
 
 
-def _plain_output(output: Any) -> Any:
-    if output is None:
-        raise NotPlain("the output is null: give a value for every row")
-    return _plain(output, _MAX_DEPTH)
-
-
 def _plain(value: Any, depth: int) -> Any:
     if depth == 0:
         raise NotPlain(f"the output is nested deeper than {_MAX_DEPTH} levels: give a flatter value")
-    if value is None or isinstance(value, bool):
-        return value
-    for kind, convert in _SCALARS:
-        if isinstance(value, kind):
-            return convert(value)
-    return _plain_collection(value, depth - 1)
+    match value:
+        case None | bool():
+            return value
+        case str() | int() | float():
+            return _plain_scalar(value)
+        case Mapping():
+            return {_key(key): _plain(member, depth - 1) for key, member in value.items()}
+        case list() | tuple():
+            return [_plain(member, depth - 1) for member in value]
+    return _plain(_unwrapped(value), depth - 1)
 
 
-def _plain_collection(value: Any, depth: int) -> Any:
-    if isinstance(value, Mapping):
-        return {_key(key): _plain(member, depth) for key, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(member, depth) for member in value]
-    return _plain(_unwrapped(value), depth)
+def _plain_scalar(value: str | float) -> str | int | float:
+    if isinstance(value, str):
+        return _plain_text(value)
+    if isinstance(value, int):
+        if not _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
+            raise NotPlain("the output has an integer of more than 64 bits: give it as text or as a float")
+        return int(value)
+    if not math.isfinite(value):
+        raise NotPlain(f"the output is {float(value)}: give a finite number")
+    return float(value)
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise NotPlain(f"the output has a key of type {type(key).__name__}: keys are text")
+    return _plain_text(key)
 
 
 def _plain_text(value: str) -> str:
@@ -87,31 +97,6 @@ def _plain_text(value: str) -> str:
     except UnicodeEncodeError as error:
         raise NotPlain(f"the output has a text that UTF-8 cannot hold: {error.reason}") from error
     return str.__str__(value)
-
-
-def _plain_integer(value: int) -> int:
-    if not _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
-        raise NotPlain("the output has an integer of more than 64 bits: give it as text or as a float")
-    return int(value)
-
-
-def _plain_float(value: float) -> float:
-    if not math.isfinite(value):
-        raise NotPlain(f"the output is {float(value)}: give a finite number")
-    return float(value)
-
-
-_SCALARS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (str, _plain_text),
-    (int, _plain_integer),
-    (float, _plain_float),
-)
-
-
-def _key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise NotPlain(f"the output has a key of type {type(key).__name__}: keys are text")
-    return _plain_text(key)
 
 
 def _unwrapped(value: Any) -> Any:

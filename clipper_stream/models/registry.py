@@ -31,7 +31,10 @@ from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 
 
 class Runtime(Protocol):
-    """A way to load models; a module with these functions implements it, and for files a `FileRuntime`."""
+    """A way to load models; a module with these functions implements it, and for files a `FileRuntime`.
+
+    What it refuses is a `ModelNotLoaded` that says what to do.
+    """
 
     @property
     def NEEDS_DIGEST(self) -> bool:  # noqa: N802 - a constant of the module
@@ -44,27 +47,15 @@ class Runtime(Protocol):
         ...
 
     def check_allowed(self, uri: str, parameters: Mapping[str, Any], allowed: Sequence[str], /) -> None:
-        """Nothing, when the allowed modules and directories hold all that the URI and the parameters name.
-
-        Raises:
-            ModelNotLoaded: names what is outside.
-        """
+        """Raise `ModelNotLoaded` unless what is allowed holds all that the URI and the parameters name."""
         ...
 
     def read(self, uri: str, /) -> bytes:
-        """The bytes whose digest the manifest states, empty when the model has no file.
-
-        Raises:
-            ModelNotLoaded: there is no such model.
-        """
+        """The bytes whose digest the manifest states, empty when the model has no file."""
         ...
 
     def load(self, uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None, /) -> Model:
-        """The model of the bytes that `read` gave, or whose digest was stated; `allowed` is None where all is.
-
-        Raises:
-            ModelNotLoaded: with what to do about it.
-        """
+        """The model of the bytes that `read` gave, or whose digest was stated; `allowed` is None where all is."""
         ...
 
 
@@ -190,11 +181,7 @@ def runtime_for(uri: str) -> str | None:
 
 
 def runtime_of(name: str, runtimes: Mapping[str, Runtime] = RUNTIMES) -> Runtime:
-    """The runtime of this name.
-
-    Raises:
-        UnknownName: no such runtime.
-    """
+    """The runtime of this name, or `UnknownName`."""
     found = runtimes.get(name)
     if found is None:
         raise UnknownName(f"runtime {shown(name)}: use one of {', '.join(sorted(runtimes))}")
@@ -202,12 +189,7 @@ def runtime_of(name: str, runtimes: Mapping[str, Runtime] = RUNTIMES) -> Runtime
 
 
 def file_digest(runtime: str, uri: str) -> str | None:
-    """The digest that a manifest of this model must state; None when it need not.
-
-    Raises:
-        UnknownName: no such runtime.
-        ModelNotLoaded: the file cannot be read.
-    """
+    """The digest that a manifest of this model must state; None when it need not. Errors as of `load_model`."""
     found = runtime_of(runtime)
     return hashlib.sha256(found.read(uri)).hexdigest() if found.NEEDS_DIGEST else None
 

@@ -73,12 +73,12 @@ def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
     return Dataset(rng.integers(0, 256, (count, *shape)))
 
 
-def load_dataset(source: str, labels: str | None = None) -> Dataset:
+def load_dataset(source: str) -> Dataset:
     """Rows of a `.npy` file, or of a `.jsonl` file with a row or `{"input": ..., "label": ...}` a line."""
     path = Path(source)
     try:
         if path.suffix == ".npy":
-            return Dataset(np.load(path), None if labels is None else np.load(labels))
+            return Dataset(np.load(path))
         if path.suffix == ".jsonl":
             return _from_lines(path.read_bytes().splitlines())
     except (OSError, ValueError, msgspec.MsgspecError) as error:

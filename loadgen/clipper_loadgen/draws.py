@@ -10,7 +10,6 @@ Rules of this file:
 Source: Schroeder, Wierman, Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006.
 """
 
-from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -19,23 +18,21 @@ import numpy.typing as npt
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
-ARRIVALS: dict[str, Callable[[float, float, np.random.Generator], FloatArray]] = {
-    "constant": lambda rate_per_s, duration_s, _: np.arange(round(rate_per_s * duration_s)) / rate_per_s,
-    # given their number, the times of a Poisson process are uniform and independent, so the number is drawn first
-    "poisson": lambda rate_per_s, duration_s, rng: np.sort(
-        rng.uniform(0.0, duration_s, rng.poisson(rate_per_s * duration_s))
-    ),
-}
-"""Times of so many queries a second, in so many seconds; `poisson`: many users, none of whom knows of the others."""
-
 
 def arrival_times(kind: str, rate_per_s: float, duration_s: float, seed: int) -> list[float]:
     """Intended send times, in seconds from the start of the run, ascending, all in [0, duration_s).
 
+    The kind is `constant`, or `poisson`: many users, none of whom knows of the others.
+
     >>> arrival_times("constant", 4.0, 1.0, seed=0)
     [0.0, 0.25, 0.5, 0.75]
     """
-    times: list[float] = ARRIVALS[kind](rate_per_s, duration_s, np.random.default_rng([seed, 1])).tolist()
+    times: list[float]
+    if kind == "constant":
+        times = (np.arange(round(rate_per_s * duration_s)) / rate_per_s).tolist()
+    else:  # given their number, the times of a Poisson process are uniform and independent
+        rng = np.random.default_rng([seed, 1])
+        times = np.sort(rng.uniform(0.0, duration_s, rng.poisson(rate_per_s * duration_s))).tolist()
     return times
 
 

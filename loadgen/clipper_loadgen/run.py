@@ -21,23 +21,17 @@ import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from clipper_loadgen.datasets import random_dataset
-from clipper_loadgen.draws import fresh_count
 from clipper_loadgen.gate import Gate, Send, pacer, send_released
 from clipper_loadgen.ledger import Ledger
 from clipper_loadgen.plan import LoadPlan
 from clipper_loadgen.report import LoadReport, summarise
-from clipper_loadgen.script import Script, intended_times, origin_of_each, write_script
+from clipper_loadgen.script import Script, write_script
 from clipper_stream.client.access import explained
 from clipper_stream.client.batch_sender import BatchSender, TopicRecord, batch_sender
 from clipper_stream.client.kafka import assigned_consumer, stop
-from clipper_stream.errors import InvalidSetting, UnknownName
-from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import Codec, UndecodableRecord
 from clipper_topics.connection import KafkaConnection
-from clipper_topics.control_keys import application_key
-from clipper_topics.manifests import ApplicationManifest
 
 HEAD_START_S = 0.1
 """Between the making of the schedule and its first query, so that the pacer is waiting when it is due."""
@@ -46,10 +40,6 @@ LOOK_S = 0.05
 DUPLICATES_S = 0.2
 """After the last answer, for second answers to arrive and be counted."""
 FETCH_BYTES = 4 << 20
-
-
-APPLICATION_PREFIX = application_key("")
-MANIFEST_TIMEOUT_S = 10.0
 
 
 class AnswerStatus(msgspec.Struct):
@@ -97,14 +87,10 @@ async def run_load(
     follower: LoadFollower | None = None,
     observer: LoadObserver | None = None,
 ) -> LoadReport:
-    """Put the load on the pipeline and report what became of it.
-
-    Returns:
-        The report. A run whose answers stop coming ends `plan.drain_s` after the last one, and is reported as it is.
+    """Put the load on the pipeline and report what became of it, also where answers stop coming.
 
     Raises:
         InvalidSetting: the topics do not exist.
-        UnknownName: the plan has no data set, and no such application is registered.
         BrokerUnavailable: no broker answers.
         AccessRefused: Kafka does not let us in, or not read or write a topic.
     """
@@ -118,7 +104,7 @@ async def run_load(
         )
         try:
             partitions = len(consumer.assignment())  # predictions and queries are co-partitioned
-            script = await prepare_load(plan, connection, catalogue, partitions)
+            script = await asyncio.to_thread(write_script, plan, partitions=partitions, run=secrets.token_hex(4))
             async with (
                 batch_sender(connection, catalogue.queries) as queries,
                 batch_sender(connection, catalogue.feedback) as feedback,
@@ -159,11 +145,6 @@ class LoadRun:
         self._sent_before = 0
         self._cpu_s, self._took_s = 0.0, math.inf
 
-    @property
-    def feedback_sent(self) -> int:
-        """Feedback records sent so far."""
-        return self._delayed.sent_count
-
     async def run(self, consumer: AIOKafkaConsumer, queries: Send, follower: LoadFollower | None) -> None:
         """Send, read and give feedback at once, until nothing more is to be expected."""
         work = [
@@ -187,7 +168,7 @@ class LoadRun:
             send_failures=queries.failures + feedback.failures,
             send_failure=queries.first_failure or feedback.first_failure,
             distinct_inputs=len(set(self.script.rows)),
-            feedback_sent=self.feedback_sent,
+            feedback_sent=self._delayed.sent_count,
             feedback_pending=self._delayed.pending,
             generator_cpu_us=round(self._cpu_s * 1e6 / max(1, self.ledger.sent_count), 1),
             generator_cpu_ratio=round(self._cpu_s / self._took_s, 4),
@@ -263,7 +244,7 @@ class DelayedFeedback:
     def __init__(self, record_of: Callable[[int], TopicRecord], delays_s: list[float] | None, send: Send) -> None:
         self._record_of, self._delays_s, self._send = record_of, delays_s, send
         self._due: list[int] = []
-        self._is_due, self._empty = asyncio.Event(), asyncio.Event()
+        self._is_due = asyncio.Event()
         self.pending, self.sent_count = 0, 0
 
     def answered(self, query: int) -> None:
@@ -274,11 +255,10 @@ class DelayedFeedback:
 
     async def drained(self, at_most_s: float) -> None:
         """Return when all feedback is sent, or after so many seconds."""
-        self._empty.clear()
-        if self.pending:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(at_most_s):
-                    await self._empty.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                while self.pending:  # noqa: ASYNC110 - and time passes
+                    await asyncio.sleep(LOOK_S)
 
     async def run(self) -> None:
         """Send until cancelled; what is due at the same time leaves together."""
@@ -289,8 +269,6 @@ class DelayedFeedback:
             await self._send([self._record_of(query) for query in queries])
             self.sent_count += len(queries)
             self.pending -= len(queries)
-            if not self.pending:
-                self._empty.set()
 
     def _take(self, query: int) -> None:
         self._due.append(query)
@@ -307,42 +285,3 @@ async def _run_alongside(main: Coroutine[Any, Any, None], *others: Coroutine[Any
                 task.cancel()
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
-
-
-async def prepare_load(plan: LoadPlan, connection: KafkaConnection, catalogue: Catalogue, partitions: int) -> Script:
-    """Draw and encode a run; a plan without a data set is given rows by the application's manifest."""
-    dataset = plan.dataset
-    if dataset is None:
-        manifest = await read_application(connection, catalogue, plan.applications[0])
-        fresh = fresh_count(origin_of_each(plan, len(intended_times(plan))))
-        dataset = random_dataset(manifest.input, fresh, plan.seed)
-    return await asyncio.to_thread(write_script, plan, dataset, partitions=partitions, run=secrets.token_hex(4))
-
-
-async def read_application(connection: KafkaConnection, catalogue: Catalogue, name: str) -> ApplicationManifest:
-    """The newest manifest of an application."""
-    consumer = await assigned_consumer(connection, catalogue.control, at_end=False, isolation_level="read_committed")
-    try:
-        async with asyncio.timeout(MANIFEST_TIMEOUT_S):
-            found = await _manifests(consumer)
-    except TimeoutError as error:
-        raise InvalidSetting(f"{catalogue.control} could not be read within {MANIFEST_TIMEOUT_S:.0f} s") from error
-    finally:
-        await stop(consumer)
-    if name not in found:
-        known = ", ".join(sorted(found)) or "none"
-        raise UnknownName(f"no application {name!r} is registered; registered: {known}")
-    return codec.applications.decode(found[name])
-
-
-async def _manifests(consumer: AIOKafkaConsumer) -> dict[str, bytes]:
-    """Values of the application manifests by name; an empty value removes one."""
-    ends = await consumer.end_offsets(consumer.assignment())
-    found: dict[str, bytes] = {}
-    while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-        for records in (await consumer.getmany(timeout_ms=100)).values():
-            for record in records:
-                key = record.key or b""
-                if key.startswith(APPLICATION_PREFIX):
-                    found[key.removeprefix(APPLICATION_PREFIX).decode("utf-8", "replace")] = record.value or b""
-    return {name: value for name, value in found.items() if value}

@@ -15,13 +15,21 @@ import msgspec
 import numpy as np
 import xxhash
 
-from clipper_loadgen.datasets import Dataset
-from clipper_loadgen.draws import IntArray, arrival_times, contexts_of, feedback_delays, repeated_from, row_of_each
+from clipper_loadgen.datasets import random_dataset
+from clipper_loadgen.draws import (
+    arrival_times,
+    contexts_of,
+    feedback_delays,
+    fresh_count,
+    repeated_from,
+    row_of_each,
+)
 from clipper_loadgen.plan import CONTENT_TYPES, LoadPlan
 from clipper_stream.client.batch_sender import RecordHeaders, TopicRecord
 from clipper_stream.client.client_records import partition_for
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
+from clipper_topics.manifests import InputSpec
 from clipper_topics.query import Query
 
 _INDEX = "________"
@@ -93,14 +101,20 @@ class Script:
         return query if query < len(self.partitions) else None
 
 
-def write_script(plan: LoadPlan, dataset: Dataset, *, partitions: int, run: str) -> Script:
+def write_script(plan: LoadPlan, *, partitions: int, run: str) -> Script:
     """Draw a run, and encode the pieces of every query, each distinct row and context once.
 
     The digits of `run` are new for each run: a known id is answered from the log, not by a model.
     """
-    kind, seed, times_s = CONTENT_TYPES[plan.encoding], plan.seed, intended_times(plan)
+    kind, seed, dataset = CONTENT_TYPES[plan.encoding], plan.seed, plan.dataset
+    times_s = [math.nan] * plan.queries
+    if plan.mode != "saturation":
+        times_s = arrival_times(plan.arrivals, plan.rate_per_s, plan.warmup_s + plan.duration_s, seed)
     count = len(times_s)
-    rows = row_of_each(origin_of_each(plan, count), len(dataset.rows), seed)
+    origin = repeated_from(count, plan.repeat_ratio, plan.recent, seed)
+    if isinstance(dataset, InputSpec):
+        dataset = random_dataset(dataset, fresh_count(origin), seed)
+    rows = row_of_each(origin, len(dataset.rows), seed)
     row_bodies = {row: encode_input(dataset.row(row), kind) for row in sorted(set(rows))}
     key_of: dict[Any, bytes] = {row: xxhash.xxh3_64_hexdigest(body).encode() for row, body in row_bodies.items()}
     drawn, contexts = rows, list[str | None]([None] * count)
@@ -132,18 +146,6 @@ def write_script(plan: LoadPlan, dataset: Dataset, *, partitions: int, run: str)
         labels=None if dataset.labels is None else [dataset.label(row) for row in rows],
         delays_s=None if plan.feedback_delay_s is None else feedback_delays(plan.feedback_delay_s, count, seed),
     )
-
-
-def intended_times(plan: LoadPlan) -> list[float]:
-    """Intended send times of a plan's queries; one NaN a query in saturation mode."""
-    if plan.mode == "saturation":
-        return [math.nan] * plan.queries
-    return arrival_times(plan.arrivals, plan.rate_per_s, plan.warmup_s + plan.duration_s, plan.seed)
-
-
-def origin_of_each(plan: LoadPlan, count: int) -> IntArray:
-    """For each of so many queries the earlier one whose input it repeats, itself where its input is fresh."""
-    return repeated_from(count, plan.repeat_ratio, plan.recent, plan.seed)
 
 
 def encode_input(row: Any, kind: str) -> bytes:

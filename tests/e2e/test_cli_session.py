@@ -109,7 +109,7 @@ def test_feedback_that_is_waited_for_says_what_became_of_it(session, workers):
     [
         ("feedback mine --label 1", exits.FAILURE, "which partition query 'mine' is in"),
         ("worker host who:1 --instance x", exits.SETUP, "'who:1'"),
-        ("loadgen --application nobody --seconds 1", exits.SETUP, "'nobody'"),
+        ("loadgen --application nobody --seconds 1", exits.FAILURE, "'nobody'"),
         ("predict sums [1] --set kafka.prefix=none", exits.SETUP, "none.queries"),
         ("topics create --set kafka.partitions=3", exits.SETUP, "has 2 partitions"),
     ],

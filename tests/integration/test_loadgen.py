@@ -6,10 +6,9 @@ from builders.router_deployment import Deployment
 from integration.stand_in_router import answer_everything, stand_in_router
 
 from clipper_loadgen import Dataset, LoadPlan, LoadReport, run_load
-from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.errors import InvalidSetting
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.query_ids import partition_of
 
 EYE = Dataset(np.eye(10), labels=list(range(10)))
@@ -54,20 +53,6 @@ async def test_every_query_of_an_open_loop_is_answered_counted_and_told_about_on
     assert report.feedback_sent == len(told) == 300
     assert {feedback.query_id: feedback.label for _, feedback in told} == labels
     assert all(partition == partition_of(feedback.query_id) for partition, feedback in told)
-
-
-async def test_without_inputs_rows_follow_the_newest_manifest_on_the_control_topic(kafka, catalogue):
-    plan, at = LoadPlan("grid", rate_per_s=200.0, duration_s=0.2), Deployment(kafka, catalogue, None)
-    with pytest.raises(UnknownName, match=r"no application 'grid' is registered; registered: none"):
-        await run_load(plan, kafka, catalogue)
-    for shape in ([4], [2, 3]):
-        grid = ApplicationManifest(name="grid", models=["m:1"], input=InputSpec(dtype="int32", shape=shape))
-        await at.send(catalogue.control, codec.applications.encode(grid), key=b"application/grid")
-    async with stand_in_router(kafka, catalogue) as router:
-        report = await run_load(plan, kafka, catalogue)
-    assert report.missing == 0
-    assert {np.array(query.input).shape for query in router.queries} == {(2, 3)}
-    assert report.distinct_inputs == report.queries
 
 
 async def test_a_deployment_that_does_not_exist_is_an_error_with_its_topic(kafka):

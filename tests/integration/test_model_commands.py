@@ -108,7 +108,6 @@ def test_what_is_exported_is_applied_without_a_change_and_prune_takes_away_the_r
     shown = [
         "~ application digits",
         '    trials [{"model":"svm:2","stage":"canary","share":0.05}] -> []',
-        "    # digits revision 2, canary svm:2 by ada",
         "- model svm:2",
     ]
     assert shell("apply", "--prune", "--dry-run") == shown
@@ -143,7 +142,7 @@ def test_on_a_terminal_the_difference_is_shown_first_and_nothing_else_is_applied
         return *ended, shell.json("application", "show", "digits")[0]["objective_ms"]
 
     shown, code, _, objective_ms = applied("n")
-    what = ["~ application digits", "    objective_ms 200 -> 300", "    # digits revision 1, create by ada"]
+    what = ["~ application digits", "    objective_ms 200 -> 300"]
     assert shown == [*what, "apply this? [y/N]:"]
     assert (code, objective_ms) == (exits.FAILURE, 200)
     told = "error: somebody has changed the registry since the difference was shown: apply again"

@@ -150,7 +150,7 @@ def test_the_command_writes_a_file_and_says_what_is_in_it(log, shell):
     models = [ModelManifest(name=name, uri="x:y", input=InputSpec(shape=[2])) for name in ("a", "b")]
     asyncio.run(publish_manifests(log.kafka, log.catalogue, [*models, manifest]))
     path, export = shell.folder / "app.parquet", ("replay", "export", "app", "--out", "app.parquet")
-    (said,) = shell.json(*export, "--inputs", "--processes", "2")
+    (said,) = shell.json(*export, "--inputs")
     assert (said["decisions"], said["with_feedback"], said["without_feedback"], said["orphans"]) == (60, 54, 6, 2)
     facts = read_facts(path)
     assert (facts.application, facts.decisions, set(facts.models)) == ("app", 60, {"a:1", "b:1"})

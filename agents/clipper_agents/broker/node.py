@@ -7,28 +7,20 @@ Rules of this file:
   PR_SET_PDEATHSIG would do it too, but it fires when the *thread* that started the JVM ends.
 """
 
-import asyncio
 import base64
 import contextlib
-import logging
 import os
 import signal
-import socket
 import subprocess
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from aiokafka.errors import KafkaError
 
 from clipper_agents.broker.data_dir import BrokerNotStarted, DataDir, PortTaken
 from clipper_agents.broker.properties import LOOPBACK, NodePorts, server_properties
 from clipper_agents.broker.runtime import KAFKA_VERSION, KafkaRuntime
-from clipper_agents.kafka.clients import make_admin
-from clipper_stream.client.kafka import stop
 from clipper_topics.connection import KafkaConnection
 
 STOP_S = 30.0
@@ -100,15 +92,13 @@ class GuardedProcess:
 
 START_S = 120.0
 """A start takes three seconds on an idle machine and twenty on one with ten times the work it can do."""
-REQUEST_S = 5.0
-"""A broker on this machine answers in milliseconds; a stranger on the port may never answer."""
+STARTED = "Kafka Server started"
+"""Logged when the broker has a leader and serves. A listening port says too little: it can be somebody else's."""
 PROBE_EVERY_S = 0.05
 
 # A small heap, and the first compiler tier only unless it is to run for long: the broker starts in half the time.
 JVM = ("-Xms64m", "-Xss512k", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true")
 FIRST_TIER_ONLY = "-XX:TieredStopAtLevel=1"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +157,7 @@ class KafkaNode:
         """Wait until it answers; errors are those of `start`."""
         end_s = time.monotonic() + START_S
         while self.pid is not None and time.monotonic() < end_s:
-            if self._answers():
+            if STARTED in self._folder.logged_since(self._logged_bytes):
                 self._folder.remember_port(self._ports.broker)
                 return
             time.sleep(PROBE_EVERY_S)
@@ -204,29 +194,6 @@ class KafkaNode:
             log_file.write(done.stdout + done.stderr)
         if done.returncode != 0:
             raise self._failure(done.returncode, done.stdout + done.stderr)
-
-    def _answers(self) -> bool:
-        """Whether a broker of this cluster answers. A listening port says too little: it can be somebody else's."""
-        try:
-            socket.create_connection((LOOPBACK, self._ports.broker), timeout=REQUEST_S).close()
-        except OSError:
-            return False
-        with ThreadPoolExecutor(1, "broker-readiness") as thread:  # the caller may be inside an event loop
-            return thread.submit(asyncio.run, self._is_known()).result()
-
-    async def _is_known(self) -> bool:
-        admin = make_admin(self.connection, REQUEST_S)
-        try:
-            async with asyncio.timeout(REQUEST_S):
-                await admin.start()
-                cluster = await admin.describe_cluster()
-        except (KafkaError, OSError, TimeoutError) as error:
-            log.debug("not ready yet: %r", error)
-            return False
-        finally:
-            await stop(admin)
-        has_leader = bool(cluster["brokers"]) and cluster["controller_id"] >= 0
-        return has_leader and cluster["cluster_id"] == self._folder.cluster_id()
 
     def _failure(self, exit_code: int | None, said: str) -> BrokerNotStarted:
         """Return the node's own error message in terms of the user."""

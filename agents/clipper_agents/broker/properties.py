@@ -19,8 +19,10 @@ appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d %p %c: %m%n
 rootLogger.level = warn
 rootLogger.appenderRef.console.ref = console
+logger.server.name = kafka.server.KafkaRaftServer
+logger.server.level = info
 """
-"""log4j 2 properties: warnings and errors to standard output, which is the broker's log file."""
+"""log4j 2 properties: warnings, errors and the end of the start to standard output, which is the broker's log file."""
 
 
 class NodePorts(NamedTuple):
@@ -32,11 +34,7 @@ class NodePorts(NamedTuple):
 
 def free_port() -> int:
     """A port on which nobody listens now; it can be taken before it is used, so a failed bind is tried again."""
-    for port in random.SystemRandom().sample(PORTS, 100):
-        if is_free(port):
-            return port
-    with socket.create_server((LOOPBACK, 0)) as any_port:
-        return int(any_port.getsockname()[1])
+    return next(filter(is_free, random.SystemRandom().sample(PORTS, len(PORTS))))
 
 
 def is_free(port: int) -> bool:

@@ -50,7 +50,7 @@ def list_applications(deployment: DeploymentContext, as_json: Json = False) -> N
     from clipper_agents.cli.registry_view import application_row
 
     found = [each for _, each in sorted(deployment.control_state().manifests.applications.items())]
-    print_records(found, application_row, as_json=as_json, otherwise="no applications", wrapped=("models", "trials"))
+    print_records(found, application_row, as_json=as_json, otherwise="no applications")
 
 
 @application.command("show", epilog="Example: clipper-stream application show digits")
@@ -94,7 +94,7 @@ def show_history(deployment: DeploymentContext, name: Name, as_json: Json = Fals
     changes = [*state.history(name).values()]
     if not changes:
         existing(state.manifests, name)
-    print_records(changes, change_row, as_json=as_json, otherwise="no changes", wrapped=("why", "numbers"))
+    print_records(changes, change_row, as_json=as_json, otherwise="no changes")
 
 
 def _values(fields: list[str] | None) -> dict[str, Any]:

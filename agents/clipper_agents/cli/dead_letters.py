@@ -12,7 +12,7 @@ import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json, Yes, since_ms
-from clipper_agents.cli.terminal import print_records, say
+from clipper_agents.cli.terminal import print_fields, print_records, say
 from clipper_agents.status.texts import value_text, when
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def list_letters(
     found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
     records = [record_of(letter) for letter in reversed(found)]
     row_of = partial(letter_row, deployment.prefix)
-    print_records(records, row_of, as_json=as_json, otherwise="no dead letters", wrapped={"message"})
+    print_records(records, row_of, as_json=as_json, otherwise="no dead letters")
 
 
 @dead_letters.command("show", epilog="Example: clipper-stream dead-letters show 41")
@@ -57,21 +57,18 @@ def show_letter(
     position: Annotated[int, typer.Argument(metavar="POSITION", help="As `list` prints it.")],
 ) -> None:
     """Print everything about one dead letter: where it stood, why it is one, its own headers, key and value."""
+    from clipper_agents.dead_letters.reader import opened_letters
     from clipper_topics.dead_letter import PREFIX
 
-    async def read() -> Any:
-        async with _opened(deployment) as letters:
+    async def read() -> "Letter":
+        async with opened_letters(deployment.kafka, deployment.catalogue) as letters:
             return await letters.at(position)
 
     letter = asyncio.run(read())
     cut = {"cut": letter.said and letter.said.cut}
     record = {name: str(value) for name, value in (record_of(letter) | cut).items() if value is not None}
     headers = {f"header {name}": value_text(value) for name, value in letter.headers if not name.startswith(PREFIX)}
-    shown = record | headers | {"key": value_text(letter.key), "value": value_text(letter.value)}
-    width = max(map(len, shown))
-    for name, text in shown.items():
-        first, *more = text.split("\n")
-        say(f"{name:<{width}}  {first}", *(" " * (width + 2) + line for line in more))
+    print_fields(record | headers | {"key": value_text(letter.key), "value": value_text(letter.value)})
 
 
 @dead_letters.command("replay", epilog="Example: clipper-stream dead-letters replay 41 42 --yes")
@@ -134,16 +131,12 @@ def _summary(became: "Sequence[ReplayOutcome]", positions: Sequence[int]) -> lis
     return lines
 
 
-def _opened(deployment: DeploymentContext) -> Any:
-    from clipper_agents.dead_letters.reader import opened_letters
-
-    return opened_letters(deployment.kafka, deployment.catalogue)
-
-
 async def _newest(deployment: DeploymentContext, wanted: "Filter", limit: int | None) -> "list[Letter]":
     """The newest that are wanted, oldest of them first; without values, of which a topic may be full."""
+    from clipper_agents.dead_letters.reader import opened_letters
+
     kept: deque[Letter] = deque(maxlen=limit)
-    async with _opened(deployment) as letters:
+    async with opened_letters(deployment.kafka, deployment.catalogue) as letters:
         async for letter in letters.all(wanted):
             kept.append(replace(letter, value=None))
     return [*kept]

@@ -65,7 +65,7 @@ def report(result: "DemoResult", picture: Path) -> None:
     from clipper_agents.demo.scenario import PHASES
 
     picture.write_bytes(draw_errors(result))
-    errors = terminal.table(["errors in %", *PHASES], error_rows(result), right=PHASES)
+    errors = terminal.TextTable(["errors in %", *PHASES], [*error_rows(result)], right=PHASES)
     terminal.console().print(errors)
     terminal.say(*result.load.lines())
     findings = [*result.findings()]

@@ -64,28 +64,23 @@ class DeploymentContext:
     def settings(self) -> "Settings":
         """The settings."""
         from clipper_agents.settings import load_settings
+        from clipper_agents.settings.local_deployment import find_running
 
         given = fields_of(list(self.assignments), "--set", "SECTION.KEY=VALUE, for example router.processes=2")
         overrides = {name: value.strip() for name, value in given.items()}
         if self.bootstrap:
             overrides["kafka.bootstrap"] = self.bootstrap
         settings = load_settings(self.config, os.environ, overrides)
-        given_address = settings.kafka.bootstrap is not None or self.starts_kafka
-        return settings if given_address else self._local_settings(overrides)
-
-    def _local_settings(self, overrides: dict[str, str]) -> "Settings":
-        from clipper_agents.settings import load_settings
-        from clipper_agents.settings.local_deployment import find_running
-
+        if settings.kafka.bootstrap is not None or self.starts_kafka:
+            return settings
         config = self.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
         settings = load_settings(config, os.environ, overrides)
         if settings.kafka.bootstrap is not None:
             say(f"using {config}", stderr=True)
-            return settings
-        running = find_running()
-        if running:
+        elif running := find_running():
             say(f"using {running['kafka.bootstrap']}, where `up` runs in this folder", stderr=True)
-        return load_settings(config, os.environ, running | overrides)
+            settings = load_settings(config, os.environ, running | overrides)
+        return settings
 
     @property
     def kafka(self) -> "KafkaConnection":

@@ -1,23 +1,13 @@
-"""An evaluation as a table for a terminal, and as JSON."""
-
-import json
-import math
-from dataclasses import asdict
-from typing import Any
+"""An evaluation as a table for a terminal."""
 
 from rich.console import Console
 from rich.text import Text
 
-from clipper_agents.cli.terminal import TextTable, table
+from clipper_agents.cli.terminal import TextTable
 from clipper_stream.evaluation.report.page import SIGNED, carried_by, interval, lead, number
 from clipper_stream.evaluation.results import CandidateResult, Evaluation
 
 COLOURS = {"better": "green", "worse": "red"}
-
-
-def as_json(evaluation: Evaluation) -> str:
-    """Return the evaluation as one JSON object; unknown numbers are null."""
-    return json.dumps(_known(asdict(evaluation)), allow_nan=False)
 
 
 def show_evaluation(console: Console, evaluation: Evaluation) -> None:
@@ -36,7 +26,7 @@ def _table(evaluation: Evaluation) -> TextTable:
     sure = f"{evaluation.confidence:.0%} interval"
     headings = ("candidate", "loss", sure, "by", "difference", "interval", "verdict", "carried by")
     rows = [_cells(evaluation.logged, logged=True), *(_cells(one, logged=False) for one in evaluation.candidates)]
-    return table(headings, rows, right={"loss", "difference", "carried by"}, wrapped={"candidate"})
+    return TextTable(headings, rows, {"loss", "difference", "carried by"})
 
 
 def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:
@@ -52,12 +42,3 @@ def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:
     verdict = Text(one.verdict, COLOURS.get(one.verdict, ""))
     count = number(carried_by(one), ",.0f", "")
     return [*cells, Text(number(one.difference.value, SIGNED)), Text(interval(one.difference)), verdict, Text(count)]
-
-
-def _known(value: Any) -> Any:
-    """The same without numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {str(key): _known(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_known(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

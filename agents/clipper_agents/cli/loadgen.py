@@ -1,9 +1,8 @@
 """`clipper-stream loadgen`: load on a running pipeline, and a report."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,7 +12,6 @@ from clipper_agents.cli.terminal import progress, say
 if TYPE_CHECKING:
     from clipper_loadgen import LoadPlan, LoadReport
     from clipper_loadgen.run import LoadRun
-    from clipper_topics.connection import KafkaConnection
 
 UPDATE_S = 0.05
 
@@ -23,28 +21,25 @@ def loadgen(
     deployment: DeploymentContext,
     application: Annotated[str, typer.Option(help="Application to ask.")],
     *,
-    rate: Annotated[float, typer.Option(help="Queries a second, sent whatever the answers do.")] = 200.0,
-    seconds: Annotated[float, typer.Option(help="Seconds of measured load.")] = 20.0,
-    warmup_seconds: Annotated[float, typer.Option(help="Seconds of load before that, not counted.")] = 0.0,
-    arrivals: Annotated[str, typer.Option(help="poisson or constant.")] = "poisson",
+    rate: Annotated[float, typer.Option(min=0.1, help="Queries a second, sent whatever the answers do.")] = 200.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of measured load.")] = 20.0,
+    warmup_seconds: Annotated[float, typer.Option(min=0, help="Seconds of load before that, not counted.")] = 0.0,
+    arrivals: Annotated[Literal["poisson", "constant"], typer.Option(help="When queries are sent.")] = "poisson",
     saturate: Annotated[
         bool, typer.Option("--saturate", help="Send as fast as --outstanding allows instead of at a rate.")
     ] = False,
-    queries: Annotated[int, typer.Option(help="With --saturate: number of queries.")] = 50_000,
-    outstanding: Annotated[int, typer.Option(help="With --saturate: most queries without an answer.")] = 5_000,
+    queries: Annotated[int, typer.Option(min=1, help="With --saturate: number of queries.")] = 50_000,
+    outstanding: Annotated[int, typer.Option(min=1, help="With --saturate: most queries without an answer.")] = 5_000,
     inputs: Annotated[
-        str | None, typer.Option(help=".npy or .jsonl. Absent: random, by the application's manifest.")
+        str | None, typer.Option(help="Rows (.npy), or with labels (.jsonl). Absent: random, by the manifest.")
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="Labels (.npy) for --inputs FILE.npy.")] = None,
-    contexts: Annotated[int, typer.Option(help="Number of contexts; 0: none.")] = 0,
-    repeats: Annotated[float, typer.Option(help="Share of queries that repeat a recent input.")] = 0.0,
-    recent: Annotated[int, typer.Option(help="How many queries back repeats reach.")] = 1_000,
+    contexts: Annotated[int, typer.Option(min=0, help="Number of contexts; 0: none.")] = 0,
+    repeats: Annotated[float, typer.Option(min=0, max=1, help="Share of queries that repeat a recent input.")] = 0.0,
     feedback_delay_ms: Annotated[
-        float | None, typer.Option(help="Mean delay of feedback after its answer. Absent: no feedback.")
+        float | None, typer.Option(min=0, help="Mean delay of feedback after its answer. Absent: no feedback.")
     ] = None,
-    encoding: Annotated[str, typer.Option(help="json or msgpack.")] = "json",
-    drain_seconds: Annotated[float, typer.Option(help="Give up when no answer has come for so long.")] = 10.0,
-    seed: Annotated[int, typer.Option(help="Seeds every draw.")] = 0,
+    encoding: Annotated[Literal["json", "msgpack"], typer.Option(help="Of queries and feedback.")] = "json",
+    seed: Annotated[int, typer.Option(min=0, help="Seeds every draw.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report here too; - prints it only.")
     ] = None,
@@ -53,12 +48,11 @@ def loadgen(
 
     Latency counts from the time at which a query was meant to be sent, so a stall counts for every query it delays.
     """
+    from clipper_agents.control.changes import existing
     from clipper_loadgen import LoadPlan
     from clipper_loadgen.datasets import load_dataset
-    from clipper_stream.errors import InvalidSetting
 
-    if labels is not None and inputs is None:
-        raise InvalidSetting(f"labels {labels!r} belong to inputs: give --inputs as well")
+    random = None if inputs else existing(deployment.control_state().manifests, application).input
     plan = LoadPlan(
         application,
         mode="saturation" if saturate else "rate",
@@ -68,19 +62,19 @@ def loadgen(
         arrivals=arrivals,
         queries=queries,
         outstanding=outstanding,
-        dataset=None if inputs is None else load_dataset(inputs, labels),
+        dataset=random or load_dataset(str(inputs)),
         contexts=contexts,
         repeat_ratio=repeats,
-        recent=recent,
         feedback_delay_s=None if feedback_delay_ms is None else feedback_delay_ms / 1e3,
         encoding=encoding,
-        drain_s=drain_seconds,
         seed=seed,
     )
     _show(_run(plan, deployment), json_file)
 
 
 def _run(plan: "LoadPlan", deployment: DeploymentContext) -> "LoadReport":
+    import uvloop
+
     from clipper_loadgen import run_load
 
     kafka = deployment.kafka
@@ -93,21 +87,10 @@ def _run(plan: "LoadPlan", deployment: DeploymentContext) -> "LoadReport":
                 update(completed=ledger.answered_count, total=len(ledger), counts=counts)
                 await asyncio.sleep(UPDATE_S)
 
-        return _runner(kafka)(run_load(plan, kafka, deployment.catalogue, follow))
-
-
-def _runner(kafka: "KafkaConnection") -> "Callable[[Coroutine[Any, Any, LoadReport]], LoadReport]":
-    """On uvloop where there is one: less CPU a query in the generator, so more of the machine for the pipeline.
-
-    Not with TLS: closing a connection with a fetch under way takes uvloop 30 s, its time limit for a TLS shutdown.
-    """
-    if kafka.security_protocol.endswith("SSL"):
-        return asyncio.run
-    try:
-        from uvloop import run
-    except ImportError:
-        return asyncio.run
-    return run
+        # uvloop leaves more of the machine for the pipeline, but with TLS it takes 30 s, its limit for a shutdown, to
+        # close a connection with a fetch under way
+        runner = asyncio.run if kafka.security_protocol.endswith("SSL") else uvloop.run
+        return runner(run_load(plan, kafka, deployment.catalogue, follow))
 
 
 def _show(report: "LoadReport", json_file: Path | None) -> None:

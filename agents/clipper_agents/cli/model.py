@@ -1,8 +1,6 @@
 """`clipper-stream model`: versions that come, are tried, are promoted, and go, while traffic flows."""
 
 import asyncio
-import json
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +10,8 @@ import typer
 from clipper_agents import exits
 from clipper_agents.cli.deployment import ChangeRequest, DeploymentContext, with_change, with_deployment, with_new
 from clipper_agents.cli.options import Dtype, Json, Parameters, Ref, Runtime, Shape, parameters_of, shape_of
-from clipper_agents.cli.terminal import console, print_json, print_records, say, table
+from clipper_agents.cli.terminal import TextTable, console, print_json, print_records, say
+from clipper_stream.errors import ClipperError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +52,7 @@ def list_models(deployment: DeploymentContext, as_json: Json = False) -> None:
         stages = ({"model": each.ref, "stages": list(stages_of(published, each.ref))} for each in found)
         found = [msgspec.to_builtins(each) | said for each, said in zip(found, stages, strict=True)]
     row_of = partial(model_row, published)
-    print_records(found, row_of, as_json=as_json, otherwise="no models", wrapped=("stages",))
+    print_records(found, row_of, as_json=as_json, otherwise="no models")
 
 
 @model.command("show", epilog="Example: clipper-stream model show svm:3")
@@ -171,7 +170,6 @@ def _make(change: ChangeRequest, command: str, ref: str, application: str | None
 
 
 Stage = Literal["shadow", "canary", "live"]
-RowType = Literal["float32", "float64", "int32", "int64", "uint8", "text", "bytes", "json"]
 
 
 @model.command("deploy", epilog="Example: clipper-stream model deploy svm:3 --uri acme.models:svm -a digits --wait 60")
@@ -181,18 +179,13 @@ def deploy(
     ref: Ref,
     application: Annotated[str, typer.Option("--application", "-a", metavar="NAME", help="Who is going to ask it.")],
     *,
-    uri: Annotated[str | None, typer.Option(metavar="URI", help="`package.module:attribute`, or a file.")] = None,
-    runtime: Annotated[str | None, typer.Option(metavar="NAME", help="How it is loaded; absent: by the URI.")] = None,
+    uri: Annotated[str, typer.Option(metavar="URI", help="`package.module:attribute`, or a file.")],
+    runtime: Runtime = None,
     sha256: Annotated[str | None, typer.Option(metavar="HEX", help="Digest; absent: of the file that is here.")] = None,
     replicas: Annotated[int | None, typer.Option(min=1, metavar="N", help="Hosts; absent: 1.")] = None,
-    shape: Annotated[
-        str | None, typer.Option(metavar="N,...", help="Of a row, as 28,28; absent: the application's.")
-    ] = None,
-    dtype: Annotated[RowType | None, typer.Option(help="Of a row; absent: the application's.")] = None,
+    shape: Shape = None,
+    dtype: Dtype = None,
     colocated: Annotated[bool | None, typer.Option("--colocated", help="Run it inside the routers.")] = None,
-    manifest: Annotated[
-        Path | None, typer.Option("--manifest", "-m", metavar="FILE", help="TOML with its [[model]]; options win.")
-    ] = None,
     stage: Annotated[Stage, typer.Option(help="Where it begins.")] = "shadow",
     share: Annotated[
         float | None,
@@ -219,7 +212,7 @@ def deploy(
     at = share if share is not None else 0.05 if stage == "canary" else 1.0
     state = deployment.control_state()
     asked = changes.existing(state.manifests, application).input
-    (model,) = with_digests([manifest_of(ref, stated, manifest, asked)])
+    (model,) = with_digests([manifest_of(ref, stated, asked)])
 
     def decide(state: "ControlState") -> "Plan":
         return changes.deploy(state.manifests, application, model, stage, at, automatic=automatic)
@@ -246,12 +239,11 @@ def _wait(
 
     ended = asyncio.run(wait_for_host(deployment.kafka, deployment.catalogue, model.ref, wait_s, tell, before))
     if ended is None:
-        say(
-            f"error: no host of {model.ref} is ready after {wait_s:g} s: does `clipper-stream up` or "
-            f"`clipper-stream worker host {model.ref} --instance NAME` run, and may it load the model?",
-            stderr=True,
+        raise ClipperError(
+            f"no host of {model.ref} is ready after {wait_s:g} s: does `clipper-stream up` or "
+            f"`clipper-stream worker host {model.ref} --instance NAME` run, and may it load the model?"
         )
-    if ended is None or ended.state != "ready":
+    if ended.state != "ready":
         raise typer.Exit(exits.FAILURE)
 
 
@@ -304,7 +296,7 @@ def test_model(
         tolerance=tolerance,
     )
     if as_json:
-        say(json.dumps({"kept": not report.broken, **asdict(report)}))
+        print_json({"kept": not report.broken, "findings": report.findings})
     else:
         _print_report(found, report)
     if report.broken:
@@ -314,10 +306,8 @@ def test_model(
 def _print_report(target: "ModelManifest", report: "Report") -> None:
     from rich.text import Text
 
-    out, row = console(110), target.input
-    out.print(f"{target.uri}  ({target.runtime}, {row.dtype}{row.shape or ''})", soft_wrap=True)
-    laws = ((one.law.replace("_", " "), Text(*_SIGNS[one.state]), one.found) for one in report.findings)
-    out.print(table(("law", "state", "found"), laws, wrapped={"found"}))
-    broken = len(report.broken)
-    verdict = f"{broken} laws are broken" if broken else "every law that was looked at is kept"
-    out.print(f"\n{verdict}")
+    row, broken = target.input, len(report.broken)
+    say(f"{target.uri}  ({target.runtime}, {row.dtype}{row.shape or ''})")
+    laws = [(one.law.replace("_", " "), Text(*_SIGNS[one.state]), one.found) for one in report.findings]
+    console().print(TextTable(("law", "state", "found"), laws))
+    say("", f"{broken} laws are broken" if broken else "every law that was looked at is kept")

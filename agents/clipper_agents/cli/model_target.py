@@ -9,7 +9,7 @@ import msgspec
 
 from clipper_agents.cli.options import manifest_from
 from clipper_agents.cli.worker import find_models_here
-from clipper_agents.settings.load import load_settings, read_file
+from clipper_agents.settings import load_settings
 from clipper_loadgen.datasets import load_dataset
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
 from clipper_stream.models.registry import RUNTIMES, runtime_for
@@ -21,28 +21,21 @@ MOST_ROWS = 1024
 """Of a batch that is tried, where no manifest says."""
 
 
-def manifest_of(
-    ref: str, stated: Mapping[str, Any], file: Path | None = None, row: InputSpec | None = None
-) -> ModelManifest:
-    """The manifest that the options and the file describe together.
+def manifest_of(ref: str, stated: Mapping[str, Any], row: InputSpec | None = None) -> ModelManifest:
+    """The manifest that the options describe.
 
     Args:
         ref: `name:version`.
-        stated: Options by the name of the field, `dtype` and `shape` of the input too; None: not given.
-        file: With the rest, as a `[[model]]` table or at the top.
-        row: Input of the application, for what neither of them says about a row.
+        stated: Options by the name of the field, `uri` among them, `dtype` and `shape` of the input too; None: not
+            given.
+        row: Input of the application, for what no option says about a row.
     """
     name, _, version = ref.partition(":")
-    content = _with_options(_table(file, name, version) if file else {}, stated) | {"name": name, "version": version}
-    if "uri" not in content:
-        raise InvalidSetting(f"model {ref} has no uri: give --uri, or --manifest FILE with one")
-    uri = str(content["uri"])
-    content.setdefault("runtime", _runtime(uri))
-    if row is not None and isinstance(own := content.get("input", {}), dict):
-        content["input"] = {**msgspec.to_builtins(row), **own}
-    if content["runtime"] != "python" and "://" not in uri:
-        beside = Path() if file is None or stated.get("uri") is not None else file.parent
-        content["uri"] = str((beside / uri).resolve())
+    stated_row = {} if row is None else {"input": msgspec.to_builtins(row)}
+    content = _with_options({"name": name, "version": version, **stated_row}, stated)
+    content.setdefault("runtime", _runtime(content["uri"]))
+    if content["runtime"] != "python" and "://" not in content["uri"]:
+        content["uri"] = str(Path(content["uri"]).resolve())
     return manifest_from(content, ModelManifest, f"model {ref}")
 
 
@@ -123,14 +116,3 @@ def _declared(path: Path, ref: str | None) -> tuple[ModelManifest, FileRules]:
             f"{path}: model {ref or 'not named'}; declared: {names}: name one with --model {names.partition(',')[0]}"
         )
     return chosen[0], settings.files
-
-
-def _table(file: Path, name: str, version: str) -> dict[str, Any]:
-    content = read_file(file)
-    if "model" not in content:
-        return content
-    tables = [each for each in content["model"] if each.get("name") == name]
-    found = [each for each in tables if str(each.get("version", "1")) == version] or tables
-    if len(found) != 1:
-        raise InvalidSetting(f"{file}: {len(found)} [[model]] tables are named {name!r}: one of version {version!r}")
-    return dict(found[0])

@@ -56,8 +56,10 @@ Ref = Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The version.")
 
 # --- a model on this machine -----------------------------------------------------------------------------------------
 Runtime = Annotated[str | None, typer.Option(help="As in a manifest. Absent: by the form of the target.")]
-Dtype = Annotated[str | None, typer.Option(help="Of a row, as in a manifest's input. Absent: float32.")]
-Shape = Annotated[str | None, typer.Option(metavar="N[,N...]", help="Of a numeric row, as 64 or 28,28.")]
+Dtype = Annotated[str | None, typer.Option(help="Of a row. Absent: the application's, or float32.")]
+Shape = Annotated[
+    str | None, typer.Option(metavar="N[,N...]", help="Of a row, as 64 or 28,28. Absent: the application's, if any.")
+]
 Parameters = Annotated[
     str | None, typer.Option(metavar="JSON", help='As in a manifest, as {"output": "probabilities"}.')
 ]
@@ -71,9 +73,6 @@ Until = Annotated[str | None, typer.Option(metavar="TIME", help="Up to here; abs
 Horizon = Annotated[
     str | None,
     typer.Option(metavar="DURATION", help="Feedback counts so long after its prediction; absent: as for the routers."),
-]
-Processes = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Partitions that are read at once; absent: one a processor.")
 ]
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 

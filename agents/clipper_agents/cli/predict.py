@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -14,10 +15,10 @@ from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import json_or_text, require_extra
 from clipper_agents.cli.terminal import say
+from clipper_stream.errors import ClipperError
 
 if TYPE_CHECKING:
     from clipper_stream.answers import Answer
-    from clipper_stream.http import HttpClient
     from clipper_topics.feedback import FeedbackAck
 
 T = TypeVar("T")
@@ -61,16 +62,7 @@ def predict(
     options: dict[str, Any] = {"context": context, "deadline_ms": deadline_ms, "models": models, "features": features}
     options["timeout_s"] = timeout_s
 
-    async def ask() -> "Answer":
-        from clipper_stream.client.client import Client
-
-        async with Client(deployment.kafka, prefix=deployment.prefix) as client:
-            return await client.predict(application, row, **options)
-
-    if http is None:
-        answer = asyncio.run(ask())
-    else:
-        answer = _ask_gateway(deployment, http, lambda client: client.predict(application, row, **options))
+    answer: Answer = _call(deployment, http, lambda client: client.predict(application, row, **options))
     say(_shown(answer))
     if answer.reason in REFUSALS:
         say(f"error: {answer.explanation}", stderr=True)
@@ -101,44 +93,41 @@ def feedback(
     truth: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if len(truth) != 1:
         raise typer.BadParameter("give exactly one of --label, --loss and --reward")
+    if wait_s is None:
+        _call(deployment, http, lambda client: client.feedback(query_id, context=context, **truth))
+        return
     if http is not None:
-        if wait_s is not None:
-            raise typer.BadParameter(f"--wait needs Kafka: leave out --http, or look at /v1/queries/{query_id} there")
-        _ask_gateway(deployment, http, lambda client: client.feedback(query_id, context=context, **truth))
-        return
+        raise typer.BadParameter(f"--wait needs Kafka: leave out --http, or look at /v1/queries/{query_id} there")
+    from clipper_topics.feedback import Feedback
 
-    async def tell() -> "FeedbackAck | None":
-        from clipper_stream.client.client import Client
-        from clipper_topics.feedback import Feedback
-
-        async with Client(deployment.kafka, prefix=deployment.prefix) as client:
-            if wait_s is None:
-                await client.feedback(query_id, context=context, **truth)
-                return None
-            said = Feedback(query_id=query_id, context=context, ack=True, **truth)
-            return await _ack(deployment, query_id, partial(client.give, said), wait_s)
-
-    if (found := asyncio.run(tell())) is None:
-        return
+    said = Feedback(query_id=query_id, context=context, ack=True, **truth)
+    found: FeedbackAck = _call(
+        deployment, None, lambda client: _ack(deployment, query_id, partial(client.give, said), wait_s)
+    )
     say(found.outcome)
     if found.explanation:
         say(f"error: {found.explanation}", stderr=True)
     raise typer.Exit(CODES.get(found.outcome, exits.OK))
 
 
-def _ask_gateway(deployment: DeploymentContext, url: str, call: "Callable[[HttpClient], Awaitable[T]]") -> T:
-    """The result of a call; one that the gateway refuses ends with the code of a query at fault."""
+def _call(deployment: DeploymentContext, url: str | None, call: Callable[[Any], Awaitable[T]]) -> T:
+    """The result of a call through Kafka, or a gateway; what that refuses ends with the code of a query at fault."""
+
+    async def through(opened: AbstractAsyncContextManager[Any]) -> T:
+        async with opened as client:
+            return await call(client)
+
+    if url is None:
+        from clipper_stream.client.client import Client
+
+        return asyncio.run(through(Client(deployment.kafka, prefix=deployment.prefix)))
     if deployment.bootstrap:
         raise typer.BadParameter("--http asks a gateway, --bootstrap asks Kafka: give one of them")
     require_extra("http", "httpx")
     from clipper_stream.http import HttpClient, RequestRefused
 
-    async def run() -> T:
-        async with HttpClient(url, api_key=os.environ.get(API_KEY) or None) as client:
-            return await call(client)
-
     try:
-        return asyncio.run(run())
+        return asyncio.run(through(HttpClient(url, api_key=os.environ.get(API_KEY) or None)))
     except RequestRefused as error:
         say(f"error: {error}", stderr=True)
         raise typer.Exit(exits.REFUSED) from None
@@ -152,9 +141,8 @@ async def _ack(
     try:
         async with asyncio.timeout(wait_s):
             return await acknowledged(deployment.kafka, deployment.catalogue, query_id, send)
-    except TimeoutError:
-        say(f"error: no router has read the feedback within {wait_s:g} s: does one run?", stderr=True)
-        raise typer.Exit(exits.FAILURE) from None
+    except TimeoutError as error:
+        raise ClipperError(f"no router has read the feedback within {wait_s:g} s: does one run?") from error
 
 
 def _parsed(text: str) -> Any:

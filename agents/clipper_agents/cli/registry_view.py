@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from clipper_agents.cli.terminal import say
+from clipper_agents.cli.terminal import print_fields
 from clipper_agents.control.plan import stated
 from clipper_agents.control.state import Manifests
 from clipper_agents.status.texts import numbers_of, when
@@ -49,10 +49,7 @@ def change_row(change: Change) -> dict[str, str]:
 
 def print_manifest(manifest: ApplicationManifest | ModelManifest) -> None:
     """A line a field, as it is published; what is left out has its default."""
-    fields = stated(manifest)
-    width = max(map(len, fields))
-    for name, value in fields.items():
-        say(f"{name:<{width}}  {value if isinstance(value, str) else json.dumps(value)}")
+    print_fields({name: each if isinstance(each, str) else json.dumps(each) for name, each in stated(manifest).items()})
 
 
 def stages_of(published: Manifests, ref: str) -> Iterator[str]:

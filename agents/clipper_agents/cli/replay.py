@@ -1,8 +1,6 @@
 """`clipper-stream replay`: logged traffic is verified, written to a file, and given to another model."""
 
 import asyncio
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +14,6 @@ from clipper_agents.cli.options import (
     Horizon,
     Json,
     Parameters,
-    Processes,
     Runtime,
     Shape,
     Since,
@@ -26,9 +23,9 @@ from clipper_agents.cli.options import (
     shape_of,
     span_from,
 )
-from clipper_agents.cli.replay_evaluate import evaluate
+from clipper_agents.cli.replay_evaluate import evaluate, read_decisions
 from clipper_agents.cli.replay_produce import produce
-from clipper_agents.cli.terminal import console, print_json, progress, say, table
+from clipper_agents.cli.terminal import TextTable, console, print_json, progress, say
 
 if TYPE_CHECKING:
     from clipper_agents.replay.verdicts import RowMismatch, ShownRow, Verification
@@ -99,22 +96,19 @@ def print_verification(found: "Verification") -> None:
     for one in found.partitions:
         numbers = (one.position, one.behind, one.feedbacks, one.rows, len(one.partings))
         rows.append((str(one.partition), *(f"{number:,}" for number in numbers)))
-    shown = console()
-    shown.print(table(headings, rows, right=headings), soft_wrap=True)
+    console().print(TextTable(headings, rows, right=headings))
     for one in found.partitions:
         for application in one.unlogged:
-            shown.print(
+            say(
                 f"partition {one.partition}: rows of {application} cannot be verified: its policy or loss changed "
-                "more often than the table keeps",
-                soft_wrap=True,
+                "more often than the table keeps"
             )
         for parting in one.partings:
-            shown.print(f"{_row_name(parting)} in partition {parting.partition} differs", soft_wrap=True)
-            shown.print(f"  table: {_totals(parting.table)}", soft_wrap=True)
-            shown.print(f"  logs:  {_totals(parting.logs)}", soft_wrap=True)
+            say(f"{_row_name(parting)} in partition {parting.partition} differs")
+            say(f"  table: {_totals(parting.table)}", f"  logs:  {_totals(parting.logs)}")
     verdict = "equal" if found.equal else f"{len(found.partings):,} rows differ"
     of = f"{found.rows:,} rows of {found.feedbacks:,} feedbacks in {len(found.partitions)} partitions"
-    shown.print(f"{verdict}: {of}, {found.seconds:.1f} s", soft_wrap=True)
+    say(f"{verdict}: {of}, {found.seconds:.1f} s")
 
 
 def _row_name(parting: "RowMismatch") -> str:
@@ -160,7 +154,6 @@ def export(
     until: Until = None,
     horizon: Horizon = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="With the queries' inputs, as JSON.")] = False,
-    processes: Processes = None,
     as_json: Json = False,
 ) -> None:
     """Write decisions, what models said and what was true to Parquet; the columns are in reference/replay-files.md.
@@ -168,17 +161,11 @@ def export(
     The file is there when all was read, and not before.
     """
     require_extra("replay", "duckdb", "pyarrow")
-    from clipper_agents.replay.export import export_log
-    from clipper_agents.replay.log_reading import log_of
-
     span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
-    log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))
-    with progress(f"reading {application}") as update:
-        at_once = processes or os.cpu_count() or 1
-        facts = export_log(log, out, at_once, lambda total: update(total=total), lambda more: update(advance=more))
+    facts = read_decisions(deployment, application, span, out, inputs=inputs)
     summary: dict[str, Any] = {"file": str(out), "application": application, "models": facts.models, **facts.counts}
     if as_json:
-        say(json.dumps(summary))
+        print_json(summary)
         return
     say(f"{out}: {application}, {', '.join(facts.models) or 'no model'}")
     for name, words in SHOWN.items():
@@ -200,9 +187,6 @@ def score(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file .parquet to write.")],
     runtime: Runtime = None,
-    sha256: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="That the file must have. Absent: whatever it has.")
-    ] = None,
     dtype: Dtype = None,
     shape: Shape = None,
     parameters: Parameters = None,
@@ -222,8 +206,8 @@ def score(
 
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
-    stated = {"runtime": runtime, "sha256": sha256, "dtype": dtype, "shape": shape_of(shape)}
-    target, files = read_target(uri, model, {**stated, "parameters": parameters_of(parameters)})
+    stated = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
+    target, files = read_target(uri, model, stated)
     row = target.input
     source = ModelSource(
         ref=model,
@@ -242,7 +226,7 @@ def score(
 
         found = score_inputs(inputs, source, out, processes=processes, told=told)
     if as_json:
-        say(json.dumps({"file": str(out), "model": model, **found._asdict()}))
+        print_json({"file": str(out), "model": model, **found._asdict()})
         return
     say(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.options import ApplicationName, Horizon, Json, Processes, Since, Until, require_extra, span_from
-from clipper_agents.cli.terminal import console, progress, say
+from clipper_agents.cli.options import ApplicationName, Horizon, Json, Since, Until, require_extra, span_from
+from clipper_agents.cli.terminal import console, print_json, progress, say
 
 if TYPE_CHECKING:
     from clipper_agents.replay.span import Span
+    from clipper_stream.evaluation.log.parquet import FileFacts
 
 
 @with_deployment
@@ -58,14 +59,14 @@ def evaluate(
     since: Since = None,
     until: Until = None,
     horizon: Horizon = None,
-    processes: Processes = None,
 ) -> None:
     """Estimate what candidates would have lost on logged decisions, beside what was lost; lower is better.
 
     How to read it: explanation/off-policy-evaluation.md.
     """
     require_extra("replay", "duckdb", "pyarrow", *(["jinja2", "matplotlib"] if report else []))
-    from clipper_agents.cli.evaluation_view import as_json as in_json
+    import msgspec
+
     from clipper_agents.cli.evaluation_view import show_evaluation
     from clipper_agents.replay.evaluate import LogFile, evaluate_file
     from clipper_stream.evaluation.estimators.registry import ESTIMATORS
@@ -78,7 +79,7 @@ def evaluate(
     names = tuple(estimators or ESTIMATORS)
     question = Question(confidence=confidence, courses=courses, seed=seed, estimators=names)
     span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
-    with _decisions(deployment, application, log, span, processes) as path, progress(f"evaluating {application}"):
+    with _decisions(deployment, application, log, span) as path, progress(f"evaluating {application}"):
         opened = LogFile.opened(path, answers or ())
         if application != opened.facts.application:
             other = f"the file holds decisions of {opened.facts.application}, not of {application}"
@@ -90,30 +91,35 @@ def evaluate(
 
         write_page(report, found)
     if save is not None:
-        save.write_text(in_json(found), encoding="utf-8")
+        save.write_bytes(msgspec.json.encode(found))
     if as_json:
-        say(in_json(found))
+        print_json(found)
         return
-    show_evaluation(console(160), found)
+    show_evaluation(console(), found)
     if report is not None:
         say(f"page: {report}")
 
 
 @contextmanager
-def _decisions(
-    deployment: DeploymentContext, application: str, log: Path | None, span: "Span", processes: int | None
-) -> Iterator[Path]:
+def _decisions(deployment: DeploymentContext, application: str, log: Path | None, span: "Span") -> Iterator[Path]:
     """The file of the decisions; what is read from Kafka is kept in one for the time of the evaluation."""
     if log is not None:
         yield log
         return
+    with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
+        path = Path(folder) / "decisions.parquet"
+        read_decisions(deployment, application, span, path)
+        yield path
+
+
+def read_decisions(
+    deployment: DeploymentContext, application: str, span: "Span", out: Path, *, inputs: bool = False
+) -> "FileFacts":
+    """Write the decisions in Kafka to a file, with a bar."""
     from clipper_agents.replay.export import export_log
     from clipper_agents.replay.log_reading import log_of
 
-    with tempfile.TemporaryDirectory(prefix="clipper-replay-") as folder:
-        path = Path(folder) / "decisions.parquet"
-        source = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span))
-        with progress(f"reading {application}") as update:
-            at_once = processes or os.cpu_count() or 1
-            export_log(source, path, at_once, lambda total: update(total=total), lambda more: update(advance=more))
-        yield path
+    log = asyncio.run(log_of(deployment.kafka, deployment.catalogue, application, span, inputs=inputs))
+    with progress(f"reading {application}") as update:
+        at_once = os.cpu_count() or 1
+        return export_log(log, out, at_once, lambda total: update(total=total), lambda more: update(advance=more))

@@ -2,16 +2,13 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, signature, with_deployment
 from clipper_agents.cli.options import ApplicationName, By, Json, Why, Yes
 from clipper_agents.cli.terminal import print_json, print_records, say
-
-if TYPE_CHECKING:
-    from clipper_agents.control.restore import RestorePlan
 
 selection = typer.Typer(
     name="selection", no_args_is_help=True, help="Look at what an application has learned, and set it back."
@@ -68,7 +65,7 @@ def restore_selection(
 
     Feedback that comes afterwards is learned on top of them. Feedback that counted before does not count again.
     """
-    from clipper_agents.control.restore import plan_restore, to_undo
+    from clipper_agents.control.restore import carry_out, plan_restore, to_undo
     from clipper_agents.control.selection_states import read_state
     from clipper_topics.restore import saved_in
 
@@ -83,13 +80,6 @@ def restore_selection(
     target = deployment.kafka, deployment.catalogue, application
     plan = asyncio.run(plan_restore(*target, rows, signature(by, why), undoes))
     say(f"{plan.restore_id}: {saved_in(plan.markers)} rows in {len(plan.markers)} partitions", stderr=True)
-    carry_out_if_wanted(deployment, application, plan, yes=yes)
-
-
-def carry_out_if_wanted(deployment: DeploymentContext, application: str, plan: "RestorePlan", *, yes: bool) -> None:
-    """Restore, after a question unless `yes`; print the id of the restore."""
-    from clipper_agents.control.restore import carry_out
-
     if plan.restore.before is None:
         say("this cannot be undone by --undo, the rows now are too many: keep them by `selection export`", stderr=True)
     if not yes:

@@ -1,11 +1,11 @@
-"""What `status` shows: a deployment as tables of at most 100 columns."""
+"""What `status` shows: a deployment as tables."""
 
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType, group
 from rich.text import Text
 
-from clipper_agents.cli.terminal import table
+from clipper_agents.cli.terminal import TextTable
 from clipper_agents.status.deployment_view import drift_described, one_line
 from clipper_agents.status.model import (
     ApplicationStatus,
@@ -17,39 +17,30 @@ from clipper_agents.status.model import (
 )
 from clipper_agents.status.texts import instant, span
 
-COLUMNS = 100
-"""Where there is no terminal that says how wide it is."""
 STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
 HEADINGS = ("version", "stage", "weight", "share", "loss to date, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
 UNKNOWN = "-"
-_OPTIONAL = {"batch", "lag"}
-"""Left out where nothing is known of any version."""
 _RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
 @group()
-def page(status: Status, reasons: Sequence[str], *, is_watched: bool = False) -> Iterator[RenderableType]:
-    """Yield brokers, topics and groups, applications, dead letters, and a line for each thing that is wrong.
-
-    A page that is watched has what is wrong, and then the applications as far as the terminal has room for them.
-    """
-    yield Text(f"{status.prefix} at {instant(status.at_s)}{'; Ctrl-C ends it' if is_watched else ''}")
-    told = [Text(f"wrong: {reason}", "red", no_wrap=not is_watched, overflow="ignore") for reason in reasons]
-    told = told or [Text("nothing is wrong", "green")]
-    if is_watched:
-        yield from told
-    elif status.cluster is not None:
+def page(status: Status, reasons: Sequence[str]) -> Iterator[RenderableType]:
+    """Yield brokers, topics and groups, applications, dead letters, and a line for each thing that is wrong."""
+    yield Text(f"{status.prefix} at {instant(status.at_s)}")
+    if status.cluster is not None:
         yield from _cluster_tables(status.cluster)
     for name, application in status.applications.items():
         yield from application_parts(name, application)
-    if not is_watched:
-        named = {version.model for each in status.applications.values() for version in each.versions}
-        if others := [ref for ref, one in status.models.items() if ref not in named and not one.retired]:
-            yield Text(f"models of no application: {', '.join(others)}")
-        dead_letters = 0 if status.cluster is None else status.cluster.dead_letters
-        yield Text(f"dead letters within the last hour: {dead_letters}", "yellow" if dead_letters else "")
-        yield from told
+    named = {version.model for each in status.applications.values() for version in each.versions}
+    if others := [ref for ref, one in status.models.items() if ref not in named and not one.retired]:
+        yield Text(f"models of no application: {', '.join(others)}")
+    dead_letters = 0 if status.cluster is None else status.cluster.dead_letters
+    yield Text(f"dead letters within the last hour: {dead_letters}", "yellow" if dead_letters else "")
+    for reason in reasons:
+        yield Text(f"wrong: {reason}", "red", no_wrap=True, overflow="ignore")
+    if not reasons:
+        yield Text("nothing is wrong", "green")
 
 
 def _cluster_tables(cluster: ClusterStatus) -> Iterator[RenderableType]:
@@ -63,8 +54,7 @@ def _cluster_tables(cluster: ClusterStatus) -> Iterator[RenderableType]:
         ("topic partitions leaderless under-replicated", topics),
         ("group state instance host reads lag", groups),
     ):
-        headings = columns.split()
-        yield table(headings, rows, wrapped=headings)
+        yield TextTable(columns.split(), rows)
 
 
 def _topic_row(topic: TopicStatus) -> Iterator[tuple[str, ...]]:
@@ -90,7 +80,7 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
     objective = "no objective" if status.objective_ms is None else f"objective {status.objective_ms} ms"
     yield Text(f"application {name}: {status.policy}, {objective}, revision {status.revision}", style="bold")
     yield Text("\n".join([flow_line(status), *stage_lines(status)]))
-    yield _versions(status)
+    yield TextTable(HEADINGS, [[*_cells(version)] for version in status.versions], _RIGHT)
     for version in status.versions:
         for instance, reason in version.declared.failed.items() if version.declared else ():
             yield Text(f"host {instance} failed: {reason}", style="red")
@@ -101,7 +91,7 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
             yield Text(drift_described(version.drift), style="yellow")
     if status.changes:
         headings = ("revision", "changed at", "by", "what", "why")
-        rows = (
+        rows = [
             (
                 str(one.revision),
                 instant(one.at_ms / 1000),
@@ -110,8 +100,8 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
                 one_line(one.why),
             )
             for one in status.changes
-        )
-        yield table(headings, rows, wrapped=headings)
+        ]
+        yield TextTable(headings, rows)
 
 
 def flow_line(status: ApplicationStatus) -> str:
@@ -144,15 +134,6 @@ def trial_line(trial: VersionStatus) -> str:
         f"{found.upper:+.3f}] for all {found.scores} queries{waiting} from {span(found.since_s, found.upto_s)}; "
         f"waits: {trial.waits_for}"
     )
-
-
-def _versions(status: ApplicationStatus) -> RenderableType:
-    rows = [[*_cells(version)] for version in status.versions]
-    shown = [
-        at for at, name in enumerate(HEADINGS) if name not in _OPTIONAL or any(row[at].plain != UNKNOWN for row in rows)
-    ]
-    headings = [HEADINGS[at] for at in shown]
-    return table(headings, ([row[at] for at in shown] for row in rows), right=_RIGHT, wrapped={"version"})
 
 
 def _cells(version: VersionStatus) -> Iterator[Text]:

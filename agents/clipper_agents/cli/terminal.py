@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
-from operator import gt
 from typing import TYPE_CHECKING, Any
 
 from clipper_stream.errors import plain
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from rich.segment import Segment
     from rich.text import Text
 
-FOLDED_WIDTH = 16
-"""Of a column that is folded before others: less is hard to read."""
 PIPE_COLUMNS = 132
 """Where no terminal says how wide it is."""
 
@@ -33,27 +30,22 @@ def say(*lines: str, stderr: bool = False) -> None:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table without lines; where it is too wide, the widest cells are folded, and never its headings.
+    """A table without lines; where it is too wide, the widest columns are folded, and never their headings.
 
     A page of `status` has a table an application, and rich's own takes six times as long.
-
-    Attributes:
-        headings: Of the columns.
-        rows: Cells; a row may have fewer than there are columns.
-        right: Columns that are aligned at their right side.
-        wrapped: Columns that are folded before all others.
     """
 
     headings: Sequence[str]
-    rows: "Sequence[Sequence[Text]]"
-    right: Collection[str]
-    wrapped: Collection[str]
+    rows: "Iterable[Iterable[str | Text]]"
+    right: Collection[str] = ()
+    """Headings of the columns that are aligned at their right side."""
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Text]":
         from rich.text import Text
 
-        gap, widths = self._layout(options.max_width)
-        for row in ([Text(name, "bold") for name in self.headings], *self.rows):
+        rows = [[Text(plain(cell)) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
+        gap, widths = self._layout(rows, options.max_width)
+        for row in ([Text(name, "bold") for name in self.headings], *rows):
             cells = [
                 [cell] if cell.cell_len <= width else cell.wrap(console, width, overflow="fold")
                 for cell, width in zip(row, widths, strict=False)
@@ -62,42 +54,19 @@ class TextTable:
                 line = Text()
                 for name, part, width in zip(self.headings, parts, widths, strict=False):
                     blanks = " " * (width - part.cell_len)
-                    line.append_text(Text(blanks) + part if name in self.right else part).append(
-                        gap if name in self.right else f"{blanks}{gap}"
-                    )
+                    line.append_text(Text(blanks) + part if name in self.right else part + Text(blanks)).append(gap)
                 line.rstrip()
                 yield line
 
-    def _layout(self, room: int) -> tuple[str, list[int]]:
+    def _layout(self, rows: "list[list[Text]]", room: int) -> tuple[str, list[int]]:
         """What is between columns, and their widths; those too wide together are narrowed, the widest first."""
         least = [*map(len, self.headings)]
-        found = [max(low, *(row[at].cell_len for row in self.rows if at < len(row)), 0) for at, low in enumerate(least)]
-        first = [max(low, FOLDED_WIDTH) for low in least]
-        floors = [
-            min(width, low) if name in self.wrapped else width
-            for name, width, low in zip(self.headings, found, first, strict=True)
-        ]
-        gap = 2 if sum(floors) + 2 * (len(found) - 1) <= room else 1
-        room -= gap * (len(found) - 1)
-        for least_widths in (floors, least):
-            while sum(found) > room and any(map(gt, found, least_widths)):
-                wide = [at for at, low in enumerate(least_widths) if found[at] > low]
-                found[max(wide, key=found.__getitem__)] -= 1
+        found = [max(low, *(row[at].cell_len for row in rows if at < len(row)), 0) for at, low in enumerate(least)]
+        gap = 2 if sum(least) + 2 * (len(least) - 1) <= room else 1
+        while sum(found) + gap * (len(found) - 1) > room and found != least:
+            wide = [at for at, low in enumerate(least) if found[at] > low]
+            found[max(wide, key=found.__getitem__)] -= 1
         return " " * gap, found
-
-
-def table(
-    headings: Iterable[str],
-    rows: "Iterable[Iterable[str | Text]]",
-    *,
-    right: Collection[str] = (),
-    wrapped: Collection[str] = (),
-) -> TextTable:
-    """Return a table of these cells; a string is shown as it is. Arguments are those of `TextTable`."""
-    from rich.text import Text
-
-    cells = [[Text(plain(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows]
-    return TextTable([*headings], cells, right, wrapped)
 
 
 def print_records(
@@ -107,20 +76,26 @@ def print_records(
     as_json: bool = False,
     otherwise: str = "nothing",
     right: Collection[str] = (),
-    wrapped: Collection[str] = (),
 ) -> None:
     """Print a line of JSON a record, or a row of a table, or what is said where there are none."""
     rows = [] if as_json else [row_of(one) for one in records]
     if as_json:
         print_json(*records)
     elif rows:
-        cells = (row.values() for row in rows)
-        console(PIPE_COLUMNS).print(table(rows[0], cells, right=right, wrapped=wrapped))
+        console().print(TextTable([*rows[0]], [row.values() for row in rows], right))
     else:
         say(otherwise)
 
 
-def console(columns: int | None = None, *, stderr: bool = False) -> "Console":
+def print_fields(fields: Mapping[str, str]) -> None:
+    """Print a name and its value a line; the further lines of a value stand below its first."""
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        first, *more = value.split("\n")
+        say(f"{name:<{width}}  {first}", *(" " * (width + 2) + line for line in more))
+
+
+def console(columns: int = PIPE_COLUMNS, *, stderr: bool = False) -> "Console":
     """Return a console without markup, that is so wide where no terminal says how wide it is."""
     from rich.console import Console
 
@@ -131,7 +106,7 @@ def console(columns: int | None = None, *, stderr: bool = False) -> "Console":
 
     settings: dict[str, Any] = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}
     found = PlainConsole(**settings)
-    return found if columns is None or found.is_terminal else PlainConsole(**settings, width=columns)
+    return found if found.is_terminal else PlainConsole(**settings, width=columns)
 
 
 @contextmanager

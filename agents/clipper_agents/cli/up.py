@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from clipper_agents.supervisor.deployment import Deployment
 
 Apply = Annotated[bool, typer.Option("--apply", help="Publish the configuration also over what is live.")]
-WATCH_S = 1.0
-"""How often `up` looks whether its broker is still there."""
 
 
 @with_deployment
@@ -72,44 +71,25 @@ async def serve(deployment: "Deployment") -> None:
     """Start it, say when it serves, and end it at the first SIGINT or SIGTERM; at a second one kill what is left."""
     from clipper_agents.settings.local_deployment import recorded
 
-    ending = asyncio.Event()
+    ending, starting = asyncio.Event(), asyncio.create_task(deployment.start())
 
     def end() -> None:
         if ending.is_set():
             deployment.supervisor.kill()
+        else:
+            starting.cancel()
         ending.set()
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
-    ended = asyncio.create_task(ending.wait())
+        asyncio.get_running_loop().add_signal_handler(number, end)
     try:
-        await _start_unless(deployment, ended)
+        with suppress(asyncio.CancelledError):
+            await starting
         if not ending.is_set():
             with recorded(deployment.settings.kafka):
                 urls = {"gateway": deployment.url("http"), "console": deployment.url("console")}
                 fields = "".join(f" {name}={url}" for name, url in urls.items() if url)
                 say(f"ready bootstrap={deployment.connection.bootstrap}{fields}")
-                await _watch_until(deployment, ended)
+                await ending.wait()
     finally:
-        ended.cancel()
         await deployment.stop()
-
-
-async def _start_unless(deployment: "Deployment", ended: "asyncio.Task[bool]") -> None:
-    starting = asyncio.create_task(deployment.start())
-    await asyncio.wait({starting, ended}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-    await asyncio.wait({starting})
-    if not starting.cancelled():
-        starting.result()
-
-
-async def _watch_until(deployment: "Deployment", ended: "asyncio.Task[bool]") -> None:
-    from clipper_agents.broker import BrokerNotStarted
-
-    while not (await asyncio.wait({ended}, timeout=WATCH_S))[0]:
-        broker = deployment.broker
-        if broker is not None and broker.pid is None:
-            raise BrokerNotStarted(f"the embedded Kafka ended by itself (log: {broker.log_file})")

@@ -35,7 +35,8 @@ from clipper_agents.observability.exposition import Labels, Scrape, scrape
 from clipper_agents.observability.logging import LogOptions
 from clipper_agents.replay.log_ranges import open_logs
 from clipper_agents.replay.verify import verify
-from clipper_agents.settings import BrokerSection, Settings, load_settings
+from clipper_agents.settings import Settings, load_settings
+from clipper_agents.settings.sections import BrokerSection
 from clipper_agents.status.collect import read_status
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.supervisor import ProcessEnvironment

@@ -11,7 +11,6 @@ Rules of this file:
 - Files and folders are named relative to the configuration's folder: it can be used from anywhere.
 """
 
-import dataclasses
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from clipper_agents.settings.checks import declared_code, manifest_problems, outside_problems, section_problems
+from clipper_agents.settings.checks import declared_code, manifest_problems, outside_problems
 from clipper_agents.settings.error_messages import explained
 from clipper_agents.settings.sections import (
     BrokerSection,
@@ -38,7 +37,7 @@ from clipper_stream.errors import InvalidSetting
 from clipper_stream.models.registry import runtime_for
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
+from clipper_topics.connection import VARIABLES, KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
 S = TypeVar("S", RouterSection, HostSection, StewardSection, GatewaySection)
@@ -124,16 +123,9 @@ class Settings(Section, frozen=True):
                 "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap, "
                 "or run `clipper-stream up` in this folder"
             )
-        given: dict[str, Any] = {
-            field.name: getattr(kafka, field.name, None) for field in dataclasses.fields(KafkaConnection)
-        }
-        given["security_protocol"] = kafka.security_protocol.upper()
-        given["sasl_mechanism"] = kafka.sasl_mechanism and kafka.sasl_mechanism.upper()
-        given["password"] = (environ.get(VARIABLES["password"]) or None) if kafka.username else None
-        try:
-            return KafkaConnection(**given)
-        except InvalidConnection as error:
-            raise InvalidSetting(str(error)) from error
+        given: dict[str, str] = {variable: getattr(kafka, key) or "" for variable, key in KAFKA_VARIABLES.items()}
+        password = VARIABLES["password"]
+        return KafkaConnection.from_environment(given | {password: (kafka.username and environ.get(password)) or ""})
 
     def worker(self, section: S, instance: str, kafka: KafkaConnection) -> WorkerSettings[S]:
         """What the worker of this name needs, whose role has this section."""
@@ -273,36 +265,40 @@ def _with_rows_of_applications(settings: Settings) -> Settings:
 
 
 def _problems(settings: Settings) -> Iterator[str]:
-    processes, partitions = settings.router.processes, settings.kafka.partitions
+    """Keys that cannot be, and keys of which one is nothing without the other."""
+    processes, partitions, gateway = settings.router.processes, settings.kafka.partitions, settings.gateway
     if processes > partitions:
         yield f"router.processes = {processes}: at most kafka.partitions = {partitions}, one has one writer"
-    if settings.forgets and (settings.router.data_dir or settings.host.data_dir or settings.gateway.console_dir):
+    if settings.forgets and (settings.router.data_dir or settings.host.data_dir or gateway.console_dir):
         yield (
             "router.data_dir, host.data_dir and gateway.console_dir outlive the temporary embedded broker that they "
             "belong to: give broker.data_dir (or kafka.bootstrap) as well, or none of them"
         )
-    yield from section_problems(settings.loading, settings.gateway)
+    for entry in settings.loading.allowed_modules or ():
+        if "/" in entry:
+            yield f"models.allowed_modules: {entry!r} is no module: put it into models.allowed_locations"
+    pairs = ("tls_certfile", "tls_keyfile"), ("oidc_issuer", "oidc_audience")
+    for given, missing in [*pairs, *(pair[::-1] for pair in pairs), ("oidc_jwks_url", "oidc_issuer")]:
+        if getattr(gateway, given) and not getattr(gateway, missing):
+            yield f"gateway.{given} is given without gateway.{missing}: give both, or none of them"
+    if gateway.port and gateway.port == gateway.grpc_port:
+        yield f"gateway.port = gateway.grpc_port = {gateway.port}: give each server a port of its own, or 0"
 
 
 def _with_paths_from(folder: Path, settings: Settings) -> Settings:
+    change = msgspec.structs.replace
+
     def absolute(place: str) -> str:
         return place if "://" in place or Path(place).is_absolute() else str((folder / place).resolve())
 
     def resolved(section: Section, *names: str) -> Any:
-        stated = {name: getattr(section, name) for name in names}
-        places = {
-            name: absolute(value) if isinstance(value, str) else [*map(absolute, value)]
-            for name, value in stated.items()
-            if value is not None
-        }
-        return msgspec.structs.replace(section, **places)
+        stated = {name: value for name in names if (value := getattr(section, name)) is not None}
+        absolutes = {key: absolute(at) if isinstance(at, str) else [*map(absolute, at)] for key, at in stated.items()}
+        return change(section, **absolutes)
 
-    return msgspec.structs.replace(
+    return change(
         settings,
-        models=[
-            model if model.runtime == "python" else msgspec.structs.replace(model, uri=absolute(model.uri))
-            for model in settings.models
-        ],
+        models=[each if each.runtime == "python" else change(each, uri=absolute(each.uri)) for each in settings.models],
         loading=resolved(settings.loading, "allowed_locations", "cache_dir"),
         gateway=resolved(settings.gateway, "keys_file", "tls_certfile", "tls_keyfile"),
     )

@@ -84,7 +84,7 @@ def outputs_of(body: bytes, rows: int, output: str | None) -> list[Any]:
     Raises:
         ModelFailed: no response of the protocol, no such tensor, or one that does not fit the rows.
     """
-    tensor = _tensor(_decoded(body), output)
+    tensor = _tensor(json_object(body), output)
     shape, data = tensor.get("shape"), tensor.get("data")
     if not isinstance(shape, list) or not shape or not all(type(length) is int and length >= 0 for length in shape):
         raise ModelFailed(f"the server gave a tensor of shape {shown(shape)}: it must be a list of lengths, rows first")
@@ -119,22 +119,11 @@ def json_object(body: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _decoded(body: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ModelFailed(
-            f"the server gave no JSON ({error}): does the URL lead to the Open Inference Protocol?"
-        ) from error
-    if not isinstance(answer, dict):
-        raise ModelFailed(f"the server gave {shown(answer)}: does the URL lead to the Open Inference Protocol?")
-    return answer
-
-
 def _tensor(answer: Mapping[str, Any], output: str | None) -> Mapping[str, Any]:
     tensors = answer.get("outputs")
     if not isinstance(tensors, list) or not all(isinstance(tensor, dict) for tensor in tensors):
-        raise ModelFailed(f"the server's answer has outputs {shown(tensors)}: it must be a list of tensors")
+        what = f"the server's answer has outputs {shown(tensors)}: it must be a JSON object with a list of tensors"
+        raise ModelFailed(f"{what}; does the URL lead to the Open Inference Protocol?")
     names = [tensor.get("name") for tensor in tensors]
     chosen = [tensor for tensor in tensors if output is None or tensor.get("name") == output]
     if len(chosen) != 1:

@@ -20,7 +20,7 @@ import numpy as np
 from clipper_stream.errors import shown
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import BatchOutcome, predict_rows
-from clipper_stream.models.testing.subprocess_check import outputs_elsewhere
+from clipper_stream.models.testing.subprocess_check import load_in_subprocess
 from clipper_stream.query.inputs import RowSpec
 
 MAX_OUTPUT_BYTES = 512 * 1024
@@ -135,7 +135,7 @@ def another_process_has_the_same_output(subject: Subject) -> str:
         raise NotSeen("the model is an object of this process: give its URI")
     here = subject.outputs()
     try:
-        there = outputs_elsewhere(subject.source, subject.spec, subject.rows)
+        there = load_in_subprocess(subject.source, subject.spec.dtype, subject.spec.shape, subject.rows)
     except OSError as error:
         raise Broken(f"another process cannot ask it: {error}", "let it need only its file and its module") from error
     advice = "seed what is random, do not use hash() of text, or say deterministic = false"

@@ -24,26 +24,21 @@ from clipper_stream.query.inputs import RowSpec, to_matrix
 _PATIENCE_S = 120
 
 
-def outputs_elsewhere(source: Mapping[str, Any], spec: RowSpec, rows: Rows) -> list[Any]:
-    """The outputs of a model that another process loads; `source` has the arguments of `load_model`.
+def load_in_subprocess(
+    source: Mapping[str, Any],
+    dtype: str,
+    shape: Sequence[int] | None,
+    rows: Rows | None = None,
+    within_s: float = _PATIENCE_S,
+) -> list[Any]:
+    """Have another process load a model, and return its outputs; without rows it is warmed up as by a host.
+
+    The source has the arguments of `load_model`; dtype and shape are those of a row, as in a manifest.
 
     Raises:
         OSError: the process ended with an error, or not at all; the message is its last line.
     """
-    outputs: list[Any] = _asked_elsewhere(
-        source, {"dtype": spec.dtype, "shape": spec.shape, "rows": _written(rows)}, _PATIENCE_S
-    )
-    return outputs
-
-
-def load_in_subprocess(
-    source: Mapping[str, Any], dtype: str, shape: Sequence[int] | None, within_s: float = _PATIENCE_S
-) -> None:
-    """Have another process load a model and warm it up, as a host does; arguments and errors as `outputs_elsewhere`."""
-    _asked_elsewhere(source, {"dtype": dtype, "shape": shape, "rows": None}, within_s)
-
-
-def _asked_elsewhere(source: Mapping[str, Any], question: Mapping[str, Any], within_s: float) -> Any:
+    question = {"dtype": dtype, "shape": shape, "rows": None if rows is None else _written(rows)}
     asked = {"source": {**source, "files": asdict(source["files"])}, **question}
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": seed}
@@ -62,7 +57,8 @@ def _asked_elsewhere(source: Mapping[str, Any], question: Mapping[str, Any], wit
     if ended.returncode != 0:
         said = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
         raise OSError(said.removeprefix(f"{ModelNotLoaded.__module__}.{ModelNotLoaded.__name__}: "))
-    return json.loads(ended.stdout.splitlines()[-1])
+    outputs: list[Any] = json.loads(ended.stdout.splitlines()[-1])
+    return outputs
 
 
 def _written(rows: Rows) -> list[Any]:

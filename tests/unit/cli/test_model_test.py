@@ -131,24 +131,11 @@ def test_the_runtime_is_told_by_the_form_of_the_target(runtime):
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------
-def test_options_win_over_the_table_of_their_version_in_a_file(tmp_path):
-    file = tmp_path / "models.toml"
-    file.write_text(
-        '[[model]]\nname = "svm"\nuri = "a:b"\n[[model]]\nname = "svm"\nversion = "2"\nuri = "m.skops"\n'
-        'runtime = "sklearn"\nreplicas = 3\ninput = { dtype = "uint8" }\n'
-    )
-    row = InputSpec(dtype="uint8", shape=[64])
-    svm = ModelManifest(name="svm", version="2", uri=str(tmp_path / "m.skops"), runtime="sklearn", input=row)
-    assert manifest_of("svm:2", {"replicas": 1, "shape": [64], "dtype": None}, file) == svm
-    assert manifest_of("svm:2", {"uri": "m:f"}) == ModelManifest(name="svm", version="2", uri="m:f")
-    with pytest.raises(InvalidSetting, match=r"0 \[\[model\]\] tables are named 'other': one of version '2'"):
-        manifest_of("other:2", {}, file)
-
-
 def test_a_file_has_the_runtime_of_its_name_and_the_row_of_the_application(tmp_path):
     row = InputSpec(dtype="uint8", shape=[64])
     found = manifest_of("rf:1", {"uri": "rf.skops"}, row=row)
     assert (found.runtime, found.uri, found.input) == ("sklearn", str(tmp_path / "rf.skops"), row)
+    assert manifest_of("svm:2", {"uri": "m:f", "shape": None}) == ModelManifest(name="svm", version="2", uri="m:f")
     other = manifest_of("rf:1", {"uri": "rf.skops", "runtime": "joblib", "dtype": "int64"}, row=row)
     assert (other.runtime, other.input) == ("joblib", InputSpec(dtype="int64", shape=[64]))
 
@@ -170,7 +157,6 @@ def test_rows_are_read_from_lines_and_from_an_array_and_what_holds_none_is_refus
 @pytest.mark.parametrize(
     ("refused", "said"),
     [
-        (lambda: manifest_of("svm:2", {}), "model svm:2 has no uri: give --uri, or --manifest FILE"),
         (lambda: manifest_of("SVM:2", {"uri": "m:f"}), "model SVM:2: name = 'SVM': expected str of lower case"),
         (lambda: manifest_of("svm", {"uri": "m:f"}), "model svm: version = '': expected str of letters"),
         (lambda: manifest_of("svm:2", {"uri": "m:f", "shape": [2**30]}), "has 1073741824 elements"),

@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from builders.decision_files import write_decisions
 from builders.evaluation import candidate, evaluation
 from builders.known_truth import log_of
 
-from clipper_agents.cli.evaluation_view import as_json, show_evaluation
+from clipper_agents.cli.evaluation_view import show_evaluation
 from clipper_agents.cli.replay import print_verification
 from clipper_agents.cli.replay_produce import lines_of
 from clipper_agents.cli.terminal import console
@@ -85,7 +86,7 @@ def test_a_line_a_candidate_with_its_verdict_and_warnings_and_notes_below():
 def test_what_is_not_known_is_called_so_and_is_null_in_json():
     unknown = evaluation(candidate("a:1", 0, estimates={"dr": NOTHING}, difference=NOTHING, standing=EvidenceSize()))
     assert "unknown" in shown(unknown)
-    found = json.loads(as_json(unknown))["candidates"][0]
+    found = msgspec.json.decode(msgspec.json.encode(unknown))["candidates"][0]
     assert (found["estimates"]["dr"]["value"], found["standing"]["effective"]) == (None, None)
 
 

@@ -40,7 +40,7 @@ def test_a_line_says_what_is_there_and_stays_one_line(capsys, stderr):
 
 def test_a_console_a_log_line_and_json_escape_the_same(capsys):
     screen = terminal.console(400)
-    for one in (FOREIGN, Text(FOREIGN, "red"), terminal.table(["name"], [[FOREIGN], [Text(FOREIGN, "red")]])):
+    for one in (FOREIGN, Text(FOREIGN, "red"), terminal.TextTable(["name"], [[FOREIGN], [Text(FOREIGN, "red")]])):
         screen.print(one)
     text = shown(capsys)
     assert (text.count("[bold red]\\x1b[31m \\u009b31m"), text.count(":smile:")) == (4, 4)
@@ -62,11 +62,10 @@ def columns_of(text: str, headings: tuple[str, ...]) -> list[str]:
     return [column.replace(" ", "") for column in columns]
 
 
-@pytest.mark.parametrize("wrapped", [("why",), ("record", "why"), ()])
-def test_a_table_of_eighty_columns_cuts_neither_headings_nor_cells(capsys, wrapped):
+def test_a_table_of_eighty_columns_cuts_neither_headings_nor_cells(capsys):
     headings = ("revision", "changed at", "record", "partition", "under-replicated", "why")
     cells = ("123", "2026-11-25 23:57:15", f"{'long-name-' * 6}:12", "3", "1,2,3,4,5,6,7,8,9,10,11", "worse " * 20)
-    terminal.console(80).print(terminal.table(headings, [cells], wrapped=wrapped))
+    terminal.console(80).print(terminal.TextTable(headings, [cells]))
     assert columns_of(shown(capsys), headings) == [cell.replace(" ", "") for cell in cells]
 
 
@@ -88,7 +87,7 @@ ORPHAN = DeadLetter(
 def test_a_dead_letter_keeps_its_record_and_its_whole_message_at_eighty_columns(capsys, said, cells):
     letter = Letter(position=41, at_ms=1_700_000_000_000, key=None, value=None, headers=(), said=said)
     row = letter_row("clipper", record_of(letter))
-    terminal.console(80).print(terminal.table(row, [row.values()], wrapped={"message"}))
+    terminal.console(80).print(terminal.TextTable([*row], [row.values()]))
     text = shown(capsys)
     assert columns_of(text, tuple(text.partition("\n")[0].split())) == ["41", "2023-11-1422:13:20", *cells]
 
@@ -105,7 +104,7 @@ def test_commands_write_by_the_module_of_the_terminal_alone():
 
 def test_a_line_of_a_table_ends_without_blanks(capsys):
     rows = [("a", "1", "its text ends so  "), ("b", "2", "")]
-    terminal.console(80).print(terminal.table(("name", "count", "note"), rows, right=("count",)))
+    terminal.console(80).print(terminal.TextTable(("name", "count", "note"), rows, right=("count",)))
     lines = shown(capsys).splitlines()
     assert lines == ["name  count  note", "a         1  its text ends so", "b         2"]
 
@@ -135,7 +134,7 @@ def test_models_and_history_are_those_of_the_golden_text(capsys, monkeypatch):
     terminal.print_records(sorted(MODELS, key=lambda each: each.ref), row_of, otherwise="no models")
     terminal.print_records([], row_of, otherwise="no models")
     create = Change(**of, revision=1, command="create", by="\x1b[31mada", why="[bold]why")
-    terminal.print_records([create, step], registry_view.change_row, wrapped=("why", "numbers"))
+    terminal.print_records([create, step], registry_view.change_row)
     failed = HostReport(model="svm:2", instance="a", state="failed", reason="no\nfile")
     terminal.say(registry_view.report_line(failed))
     text = "".join(f"{line.rstrip()}\n" for line in shown(capsys).splitlines())

@@ -12,8 +12,8 @@ from builders.status import CLUSTER, NOW_S, compared, digits
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 
-from clipper_agents.cli.status import view_of
-from clipper_agents.cli.status_view import COLUMNS, application_parts, page, trial_line
+from clipper_agents.cli.status import show_status
+from clipper_agents.cli.status_view import application_parts, page, trial_line
 from clipper_agents.status.model import (
     ApplicationStatus,
     BrokerStatus,
@@ -29,6 +29,7 @@ from clipper_agents.status.model import (
 from clipper_agents.status.processes import ServedMetrics
 
 GOLDEN = Path(__file__).parents[2] / "golden"
+COLUMNS = 100
 REFERENCE = (Path(__file__).parents[3] / "docs/reference/status.md").read_text()
 BATCHES = {"svm:1": Latency(p50_ms=1.5, p99_ms=20.0)}
 BUSY = replace(
@@ -55,7 +56,7 @@ def shown(*parts: RenderableType, width: int = COLUMNS) -> str:
     return trimmed(said.get())
 
 
-def whole(width: int = COLUMNS, **options: bool) -> str:
+def whole(width: int = COLUMNS) -> str:
     """What `status` shows; of models without an application, the one that is in force is named."""
     models = {ref: ModelStatus(ref=ref, retired=ref != "a:1") for ref in ("a:1", "b:1")}
     topic, away = "clipper.queries", BrokerStatus(node_id=2, address="10.0.0.9:9092", reachable=False)
@@ -73,11 +74,11 @@ def whole(width: int = COLUMNS, **options: bool) -> str:
     status = Status(prefix="clipper", at_s=NOW_S, applications={"digits": STATUS}, models=models, cluster=cluster)
     console = screen(width)
     with console.capture() as said:
-        console.print(page(status, ["host h failed"], **options), crop=False)
+        console.print(page(status, ["host h failed"]), crop=False)
     return trimmed(said.get())
 
 
-VIEWS = {"status": whole, "watch-narrow": partial(whole, 80, is_watched=True)}
+VIEWS = {"status": whole, "status-narrow": partial(whole, 80)}
 
 
 @pytest.mark.parametrize(("name", "view"), VIEWS.items(), ids=VIEWS)
@@ -142,22 +143,7 @@ def test_an_application_says_of_which_seconds_it_is() -> None:
 def test_one_application_can_be_shown_alone_and_a_name_that_is_not_declared_is_told(capsys) -> None:
     status = Status(prefix="clipper", at_s=NOW_S, cluster=CLUSTER, applications={"digits": STATUS})
     for name, lines in (("digits", 0), ("letters", 1)):
-        _, show = view_of(name, 10_000, as_json=True, is_watched=False)
-        told = [line for line in show(status) if "letters is not declared" in line]
+        reasons = show_status(status, name, 10_000, as_json=True)
+        told = [line for line in reasons if "letters is not declared" in line]
         shown = json.loads(capsys.readouterr().out)
         assert (len(told), [*shown["applications"]]) == (lines, [] if lines else ["digits"])
-
-
-@pytest.mark.parametrize(("terminal", "pages"), [({"FORCE_COLOR": "1"}, 1), ({}, 2)], ids=["a terminal", "a pipe"])
-def test_a_page_that_is_watched_is_drawn_again_in_a_terminal_and_follows_the_last_in_a_pipe(
-    terminal, pages, capsys, monkeypatch
-) -> None:
-    for name, value in terminal.items() | {("COLUMNS", "100"), ("LINES", "60")}:
-        monkeypatch.setenv(name, value)
-    view, show = view_of(None, 10_000, as_json=False, is_watched=True)
-    with view:
-        for at_s in (NOW_S, NOW_S + 1):
-            show(Status(prefix="clipper", at_s=at_s, cluster=CLUSTER, applications={"digits": STATUS}))
-    said = capsys.readouterr().out
-    assert "Ctrl-C ends it" in said
-    assert ("\x1b[1A" in said) is (pages == 1), "it goes up to where the page began"

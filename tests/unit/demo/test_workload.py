@@ -92,7 +92,7 @@ LOAD = demo_load(draw_traffic(load_digits(0), 400, 0), rate_per_s=250.0, seed=0)
 
 def demo_script(run="0123abcd"):
     """The queries of a demo, encoded for two partitions."""
-    return write_script(LOAD, LOAD.dataset, partitions=2, run=run)
+    return write_script(LOAD, partitions=2, run=run)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--queries", "10"), ("--rate", "0"), ("--seed", "-1")])

@@ -26,11 +26,10 @@ def test_random_rows_are_of_the_kind_that_a_query_of_the_spec_has(dtype, kind):
     assert isinstance(row[0] if isinstance(row, list) else row, kind)
 
 
-def test_rows_and_labels_come_from_npy_files_and_a_line_is_a_row_or_a_row_with_its_label(tmp_path):
+def test_rows_come_from_an_npy_file_and_a_line_is_a_row_or_a_row_with_its_label(tmp_path):
     np.save(tmp_path / "rows.npy", np.arange(6.0).reshape(3, 2))
-    np.save(tmp_path / "labels.npy", np.array([0, 1, 0]))
-    dataset = load_dataset(str(tmp_path / "rows.npy"), str(tmp_path / "labels.npy"))
-    assert [(dataset.row(i), dataset.label(i)) for i in range(3)] == [([0.0, 1.0], 0), ([2.0, 3.0], 1), ([4.0, 5.0], 0)]
+    dataset = load_dataset(str(tmp_path / "rows.npy"))
+    assert [dataset.row(i) for i in range(3)] == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
     (tmp_path / "rows.jsonl").write_text("[1, 2]\n\n[3, 4]\n")
     (tmp_path / "labelled.jsonl").write_text('{"input": "a", "label": 1}\n{"input": "b", "label": 0}\n')
     assert load_dataset(str(tmp_path / "rows.jsonl")).rows == [[1, 2], [3, 4]]

@@ -34,8 +34,8 @@ class Sending:
 
     def __init__(self, due_s, stalls=None):
         self.time, self.gate, self.ledger, self.stalls = FakeTime(), Gate(), Ledger(due_s), stalls or {}
-        plan = LoadPlan("a", mode="saturation", queries=len(due_s))
-        script = write_script(plan, Dataset([1]), partitions=1, run="00000000")
+        plan = LoadPlan("a", mode="saturation", queries=len(due_s), dataset=Dataset([1]))
+        script = write_script(plan, partitions=1, run="00000000")
         self.sent, self.sizes, self.released = 0, [], 0
         self.task = asyncio.create_task(send_released(script, self.gate, self.send, self.ledger, self.time.clock))
 

@@ -56,8 +56,8 @@ class PatientPipeline:
 async def test_a_run_lets_through_what_is_due_and_in_a_closed_loop_no_more_than_may_be_open(mode, most_open, observed):
     is_rated = mode != "saturation"
     amount = {"rate_per_s": 1e3, "duration_s": 0.019, "warmup_s": 0.001} if is_rated else {"queries": 20}
-    plan = LoadPlan("digits", mode=mode, outstanding=5, arrivals="constant", **amount)
-    script = write_script(plan, ROWS, partitions=2, run="0123abcd")
+    plan = LoadPlan("digits", mode=mode, outstanding=5, arrivals="constant", dataset=ROWS, **amount)
+    script = write_script(plan, partitions=2, run="0123abcd")
     pipeline = PatientPipeline(most_open, 0 if observed else 20)
     run = LoadRun(plan, script, pipeline.send, time.perf_counter, pipeline if observed else None)
     assert np.isnan(run.ledger.due_s).all() == (mode != "rate")  # latencies count from when a query was sent
@@ -72,9 +72,10 @@ async def test_a_run_lets_through_what_is_due_and_in_a_closed_loop_no_more_than_
 
 
 async def test_a_run_whose_answers_do_not_come_ends_after_the_drain_and_is_reported_as_it_is():
-    plan, began_s = LoadPlan("digits", mode="saturation", queries=20, outstanding=5, drain_s=0.3), time.perf_counter()
+    plan = LoadPlan("digits", mode="saturation", queries=20, outstanding=5, dataset=ROWS, drain_s=0.3)
+    began_s = time.perf_counter()
     pipeline = PatientPipeline(most_open=20, let_through=5)
-    run = LoadRun(plan, write_script(plan, ROWS, partitions=2, run="0123abcd"), pipeline.send, time.perf_counter)
+    run = LoadRun(plan, write_script(plan, partitions=2, run="0123abcd"), pipeline.send, time.perf_counter)
     await run.run(pipeline, pipeline.send, None)
     assert time.perf_counter() - began_s > 0.3 + DUPLICATES_S
     report = run.report(pipeline, pipeline)

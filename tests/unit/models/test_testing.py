@@ -71,7 +71,7 @@ SUBPROCESSES = {
 def test_a_model_that_another_process_cannot_load_within_a_bound_is_told(module, name):
     code, within_s, said = SUBPROCESSES[name]
     with pytest.raises(OSError, match=f"^{said}"):
-        load_in_subprocess(PYTHON | {"uri": f"{module(code)}:f"}, "float32", [2], within_s)
+        load_in_subprocess(PYTHON | {"uri": f"{module(code)}:f"}, "float32", [2], within_s=within_s)
 
 
 def test_a_model_that_is_right_keeps_every_law_though_it_prints(module):

@@ -7,8 +7,8 @@ from faust.types import TP
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.app import RouterProcess
 from clipper_agents.router.pipeline import UNKNOWN_APPLICATION
-from clipper_agents.settings import RouterSection
 from clipper_agents.settings.load import WorkerSettings
+from clipper_agents.settings.sections import RouterSection
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper_agents.settings import KafkaSection, Settings, load_settings
+from clipper_agents.settings import Settings, load_settings
+from clipper_agents.settings.sections import KafkaSection
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.models.runtimes.model_files import FileRules
-from clipper_topics.connection import KafkaConnection
+from clipper_topics.connection import InvalidConnection, KafkaConnection
 
 DIGITS = """
 [[model]]
@@ -78,7 +79,7 @@ def test_the_password_comes_from_the_environment_only(loaded, refused):
     assert "KAFKA_SASL_PASSWORD" in refused('[kafka]\npassword = "secret"')
     with pytest.raises(InvalidSetting, match="--bootstrap"):
         loaded().connection({})
-    with pytest.raises(InvalidSetting, match="KAFKA_SASL_PASSWORD"):
+    with pytest.raises(InvalidConnection, match="KAFKA_SASL_PASSWORD"):
         loaded(overrides={"kafka.bootstrap": "a:1", "kafka.username": "ada"}).connection({})
 
 
@@ -144,7 +145,7 @@ ACME = '[models]\nallowed_modules = ["acme"]\n'
         (APPLICATION.replace('"b:1"', ""), "models is empty"),
         (APPLICATION + "objective_ms = 0", "objective_ms = 0: expected int >= 1"),
         (DIGITS + 'objective_ms = "never"', "objective_ms = 'never': expected int | null"),
-        (DIGITS.replace('"sklearn"', '"pickle"'), "model 'svm:1': runtime 'pickle': use one of python, sklearn"),
+        (DIGITS.replace('"sklearn"', '"pickle"'), "model 'svm:1': runtime 'pickle': use one of joblib, lightgbm"),
         (DIGITS + 'policy = {name = "best"}', "application 'digits': policy 'best': use one of epsilon_greedy, exp3"),
         (DIGITS + "policy = {parameters = {eta = -1.0}}", "application 'digits': "),
         (DIGITS + DIGITS, "application 'digits' is given 2 times"),

@@ -4,7 +4,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper_agents.settings import GatewaySection, load_settings
+from clipper_agents.settings import load_settings
+from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.supervisor.workers import Workers
 from clipper_agents.threads import ONE_THREAD
 from clipper_stream.errors import InvalidSetting

@@ -85,14 +85,14 @@ def test_a_tensor_is_one_output_a_row_and_what_is_no_number_fails_its_row_alone(
 
 
 ODD = {
-    "no JSON": (Answer(b"<html>hello"), "gave no JSON"),
-    "nothing": (Answer(b""), "gave no JSON"),
+    "no JSON": (Answer(b"<html>hello"), "does the URL lead to"),
+    "nothing": (Answer(b""), "does the URL lead to"),
     "a list": (Answer([1]), "does the URL lead to"),
-    "nested without end": (Answer(b"[" * 200_000), "gave no JSON"),
+    "nested without end": (Answer(b"[" * 200_000), "does the URL lead to"),
     "no tensors": (Answer({}), "outputs None"),
     "an empty list of tensors": (Answer({"outputs": []}), r"tensors \[\]: name one"),
     "two tensors": (Answer({"outputs": [{"name": "a"}, {"name": "b"}]}), r"\['a', 'b'\]: name one of them"),
-    "tensors that are none": (Answer({"outputs": [1]}), "must be a list of tensors"),
+    "tensors that are none": (Answer({"outputs": [1]}), "with a list of tensors"),
     "too few rows": (tensor([1]), "gave 1 outputs for 3 rows"),
     "too many rows": (tensor([1, 2, 3, 4]), "gave 4 outputs for 3 rows"),
     "no shape": (Answer({"outputs": [{"name": "y", "data": [1, 2, 3]}]}), "shape None"),
