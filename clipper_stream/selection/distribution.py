@@ -10,7 +10,6 @@ Rules of this file:
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import accumulate
 
 from clipper_stream.selection.rng import RandomSource
@@ -54,7 +53,7 @@ class Decision:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ActionDistribution:
     """The distribution over decisions that a policy derives from one state; valid until state or candidates change.
 
@@ -74,7 +73,7 @@ class ActionDistribution:
     decisions: tuple[Decision, ...]
     bounds: tuple[float, ...]
 
-    @cached_property
+    @property
     def certain(self) -> Decision | None:
         """The decision, when there is only one: nothing has to be drawn."""
         return None if self.bounds else self.decisions[0]

@@ -14,7 +14,6 @@ Rules of this file:
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
 
@@ -75,7 +74,7 @@ class Treatment:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ChoiceWithTrials:
     """A policy's choice with trials.
 
@@ -106,7 +105,7 @@ class ChoiceWithTrials:
         """Share of trust in each candidate; a version on trial has none."""
         return self.choice.weights
 
-    @cached_property
+    @property
     def certain(self) -> Decision | None:
         """The decision, when there is only one: nothing has to be drawn."""
         chosen = None if self.bounds else self.choice.certain

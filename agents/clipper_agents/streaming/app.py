@@ -105,6 +105,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     """
 
     BootStrategy = _Boot
+    consumer: GroupConsumer
     restore_state: Restore | None = None
     state_positions: Callable[[], Awaitable[dict[TP, int]]] = staticmethod(_no_positions)
     generation: int = -1
