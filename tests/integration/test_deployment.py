@@ -215,7 +215,7 @@ async def test_models_get_and_lose_their_hosts_while_the_deployment_runs_unless_
         await are("host.slow.1.0", "host.slow.1.1", "host.good.1.0")
         assert before.items() <= pids(deployment).items()
         applied = await apply_manifests(kafka, catalogue, [], settings.models)
-        assert [model.ref for model in applied.written.plan.models] == ["slow:1"], "an apply puts right what was there"
+        assert [model.ref for model in applied.written.models] == ["slow:1"], "an apply puts right what was there"
 
         new = [ModelManifest(name="slow", uri="m:g"), ModelManifest(name="broken", uri="m:f")]
         await publish_manifests(kafka, catalogue, new)

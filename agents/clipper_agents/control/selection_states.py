@@ -130,9 +130,6 @@ class StateSnapshot:
     rows: Mapping[str, list[SavedRow]] = field(default_factory=dict)
 
 
-NO_SNAPSHOT = StateSnapshot()
-
-
 async def read_snapshot(
     reader: LogReader, catalogue: Catalogue, topics: Mapping[str, int], applications: Iterable[str]
 ) -> StateSnapshot:

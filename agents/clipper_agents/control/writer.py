@@ -20,7 +20,7 @@ from typing import Self, TypeVar
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 
-from clipper_agents.control.change_records import CommittedChange, Signature, is_committed, records_of, sign
+from clipper_agents.control.change_records import Signature, is_committed, records_of, sign
 from clipper_agents.control.errors import StaleRevision, WriteContention
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.selection_states import StateSnapshot, read_snapshot
@@ -119,8 +119,8 @@ async def change_control(
     signature: Signature | None = None,
     *,
     seen: Mapping[str, int] | None = None,
-) -> CommittedChange:
-    """Decide on the present state and write the plan; begin again when another writer interrupts.
+) -> Plan:
+    """Decide on the present state, write the plan, and return it signed; begin again when another writer interrupts.
 
     Without a signature the author is the user of this process. `seen` says at which revisions applications must be, 0
     that one must not exist.
@@ -131,18 +131,18 @@ async def change_control(
         WriteContention: as `as_control_writer`, and its other errors.
     """
     signature = signature or Signature()
-    tried: CommittedChange | None = None
+    tried: Plan | None = None
     snapshot: StateSnapshot | None = None  # costly to read, so it is kept from attempt to attempt
 
-    async def make(writer: ControlWriter) -> CommittedChange:
+    async def make(writer: ControlWriter) -> Plan:
         nonlocal tried, snapshot
         if tried is not None and is_committed(tried, writer.state):
             return tried
         check_seen(seen or {}, writer.state)
         plan = decide(writer.state)
         if plan and snapshot is None:
-            snapshot = await writer.snapshot([edit.application for edit in plan.edits if edit.before is not None])
-        tried = sign(plan, writer.state, signature, snapshot, round(time.time() * 1000))
+            snapshot = await writer.snapshot([each.application for each in plan.changes if each.before is not None])
+        tried = sign(plan, writer.state, signature, snapshot or StateSnapshot(), round(time.time() * 1000))
         if plan:
             await writer.write(records_of(tried))
         return tried

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
+from clipper_agents.control.newest_records import NewestRecords
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.follower import TopicFollower
@@ -67,7 +68,8 @@ class RolloutController:
     ) -> None:
         self._settings, self._changes, self._metrics = settings, changes, metrics
         self.comparisons: tuple[Comparison, ...] = ()
-        self._reports = ComparisonReports(settings.kafka, settings.catalogue)
+        self._written = NewestRecords(settings.kafka, settings.catalogue.comparisons)
+        self._reports = ComparisonReports(self._written.write)
         self._control = ControlState(notes=("change", "drift"), saved_rows=False)
         self._control_moved = asyncio.Event()
         self._follower = TopicFollower(settings.kafka, settings.catalogue.control, self._take_control)
@@ -104,23 +106,18 @@ class RolloutController:
 
     async def run(self) -> None:
         """Compare and decide, without end."""
-        publishing = asyncio.ensure_future(self._reports.run())
         try:
-            await self._run()
+            while True:
+                self._control_moved.clear()
+                if comparison_specs(self._control):
+                    with contextlib.suppress(_HistoryNeeded):
+                        await self._compare()
+                else:
+                    self._show(())
+                    self._reports.put((), time.monotonic())
+                    await self._control_moved.wait()
         finally:
-            publishing.cancel()
-            await asyncio.wait([publishing], timeout=LAST_WORD_S)
-
-    async def _run(self) -> None:
-        while True:
-            self._control_moved.clear()
-            if comparison_specs(self._control):
-                with contextlib.suppress(_HistoryNeeded):
-                    await self._compare()
-            else:
-                self._show(())
-                self._reports.put((), time.monotonic())
-                await self._control_moved.wait()
+            await asyncio.to_thread(self._written.close, LAST_WORD_S)
 
     # --- one reading of the logs ------------------------------------------------------------------------------------
     async def _compare(self) -> None:

@@ -247,7 +247,7 @@ class Deployment:
             Signature(why="published by `up`"),
             overwrite=self._overwrite,
         )
-        _, overwritten = split_known(applied.written.plan, applied.found)
+        _, overwritten = split_known(applied.written, applied.found)
         for plan, what in ((applied.kept, KEPT), (overwritten, OVERWRITTEN)):
             for line in [what, *plan_lines(applied.found, plan)] if plan else ():
                 log.warning("%s", line)
