@@ -99,8 +99,8 @@ async def test_status_shows_what_a_steward_has_published_and_reads_no_log_again(
     ):
         await following.catch_up(await readable_partitions(kafka, catalogue))
         await logs.queries(30, [answered("old:1", 0)], [answered("new:1", 1)], application="by-hand")
-        found = await followed(lambda found: of in found and found[of].feedbacks == 30)
-        assert found[of] == next(one for one in process.comparisons if (one.application, one.model) == of)
+        found = await followed(lambda found: of in found and found[of][0].feedbacks == 30)
+        assert found[of][0] == next(one for one in process.comparisons if (one.application, one.model) == of)
         assert following.facts.fresh_comparison(of, time.time())
         (trial,) = (await read_status(kafka, catalogue)).applications["by-hand"].trials
         assert (trial.compared.feedbacks, trial.compared.difference) == (30, -1.0)
@@ -122,7 +122,8 @@ async def test_a_steward_without_the_topic_of_comparisons_decides_and_says_so_on
     async with writing(kafka, catalogue) as logs, steward(kafka, catalogue, changes) as (process, _):
         await logs.queries(40, [answered("old:1", 0)], [answered("new:1", 1)], application="rising")
         await until("a step", lambda: changes.made)
-        lines = [one for one in caplog.records if "comparisons are not published" in one.getMessage()]
+        said = f"records of {catalogue.comparisons} are not written yet"
+        lines = await until("it", lambda: [one for one in caplog.records if said in one.getMessage()])
     assert len(lines) == 1
     assert f"topic {catalogue.comparisons} does not exist" in lines[0].getMessage()
     assert process.comparisons

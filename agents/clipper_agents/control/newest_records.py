@@ -14,21 +14,26 @@ from concurrent.futures import Future
 from aiokafka.errors import KafkaError
 
 from clipper_agents.kafka.clients import make_producer
+from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.retry import RESTART_WAIT_S, is_outage, retry
+from clipper_agents.kafka.topics import existing_topics
 from clipper_stream.client.access import RIGHTS
+from clipper_stream.errors import SetupError
 from clipper_topics.connection import KafkaConnection
 
 
 class NewestRecords:
     """The records that one process has written to partition 0 of a topic; its thread begins with the first of them.
 
+    With `checks_topic` no broker makes the topic on demand: one that is missing is waited for.
+
     Attributes:
         refused: Set to the error once this user turns out not to have the right to write here.
     """
 
-    def __init__(self, kafka: KafkaConnection, topic: str) -> None:
+    def __init__(self, kafka: KafkaConnection, topic: str, *, checks_topic: bool = False) -> None:
         self.refused: Future[None] = Future()
-        self._kafka, self._topic = kafka, topic
+        self._kafka, self._topic, self._checks_topic = kafka, topic, checks_topic
         self._lock, self._written = threading.Lock(), threading.Event()
         self._written.set()
         self._due: dict[bytes, bytes | None] = {}
@@ -71,16 +76,18 @@ class NewestRecords:
     async def _write_all(self) -> None:
         with self._lock:
             self._loop = asyncio.get_running_loop()
-        what = f"what is due on {self._topic} is not written yet"
-        with contextlib.suppress(KafkaError, OSError):
+        what = f"records of {self._topic} are not written yet"
+        with contextlib.suppress(KafkaError, OSError, SetupError):
             await retry(what, self._write, wait_s=RESTART_WAIT_S, passes=self._passes)
 
     def _passes(self, error: Exception) -> bool:
         if isinstance(error, RIGHTS) and not self.refused.done():
             self.refused.set_exception(error)
-        return is_outage(error) and not self._given_up
+        return not self._given_up and (is_outage(error) or isinstance(error, SetupError))
 
     async def _write(self) -> None:
+        if self._checks_topic:
+            checked_partitions(self._topic, (await existing_topics(self._kafka)).get(self._topic))
         producer = make_producer(self._kafka)
         try:
             await producer.start()
@@ -90,9 +97,8 @@ class NewestRecords:
                 sent = [await producer.send(self._topic, value, key, partition=0) for key, value in due.items()]
                 await asyncio.gather(*sent)
                 with self._lock:
-                    self._due = {
-                        key: value for key, value in self._due.items() if key not in due or value is not due[key]
-                    }
+                    for key in [key for key, value in due.items() if self._due[key] is value]:
+                        del self._due[key]
                     if not self._due:
                         self._written.set()
                         self._wake.clear()

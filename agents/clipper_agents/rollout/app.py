@@ -68,7 +68,7 @@ class RolloutController:
     ) -> None:
         self._settings, self._changes, self._metrics = settings, changes, metrics
         self.comparisons: tuple[Comparison, ...] = ()
-        self._written = NewestRecords(settings.kafka, settings.catalogue.comparisons)
+        self._written = NewestRecords(settings.kafka, settings.catalogue.comparisons, checks_topic=True)
         self._reports = ComparisonReports(self._written.write)
         self._control = ControlState(notes=("change", "drift"), saved_rows=False)
         self._control_moved = asyncio.Event()

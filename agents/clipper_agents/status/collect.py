@@ -55,7 +55,7 @@ async def follow_status(
     """The deployment at the end of each second, until `stopped` says so."""
     partitions = await readable_partitions(connection, catalogue)
     checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
-    async with DeploymentTailer(connection, catalogue, topic_ids=False) as tailer:
+    async with DeploymentTailer(connection, catalogue) as tailer:
         unread = await tailer.catch_up(partitions)
         watch = ClusterWatch(connection, catalogue, lambda: tailer.facts)
         watching = asyncio.ensure_future(watch.run())

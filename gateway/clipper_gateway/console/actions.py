@@ -124,7 +124,8 @@ async def _preview_rollback(target: Target, form: ActionForm) -> ActionPreview:
     plan, undone = plan_rollback(state.manifests, state.history(name), name, form.to_revision)
     lines = [*undone_lines(undone), *plan_lines(state, plan)] if plan else []
     title = f"Roll {name} back{f' to revision {form.to_revision}' if form.to_revision else ''}"
-    note = f"The selection state {'is set back too' if undone and undone[-1].rows is not None else 'stays: none was kept'}."
+    is_kept = bool(undone) and undone[-1].rows is not None
+    note = f"The selection state {'is set back too' if is_kept else 'stays: none was kept'}."
     return ActionPreview(title, lines, [note], str(state.current(name)))
 
 
