@@ -133,7 +133,7 @@ def named_offset(query_id: str) -> int | None:
 
 @dataclass(slots=True, kw_only=True)
 class LogSearch:
-    """One search for the records of a query, of any application for None, within bounds.
+    """One search for the records of a query in a partition, of any application for None, within bounds.
 
     Attributes:
         until_s: It ends by then, by the monotonic clock.
@@ -154,17 +154,19 @@ class LogSearch:
 
     async def history(self, now_ms: float) -> QueryHistory:
         """Return what the logs say."""
-        times_ms = [at_ms for age_s in LOOK_BACK_S if (at_ms := now_ms - age_s * 1000) > self.since_ms]
-        times_ms.append(self.since_ms)
+        times_ms = [
+            *(at_ms for age_s in LOOK_BACK_S if (at_ms := now_ms - age_s * 1000) > self.since_ms),
+            self.since_ms,
+        ]
         asked = prediction = None
         if (offset := named_offset(self.query_id)) is not None:
             record = await record_at(self.reader, TopicPartition(self.topics.queries, self.partition), offset)
             asked = None if record is None else _decoded(self._query_of, record)
             times_ms = times_ms if asked is None else [asked.queried_at_ms - EARLY_FEEDBACK_MS]
-        for times in (times_ms[:1], times_ms[1:]):
-            prediction = await self._look_back(self.topics.predictions, times, self._prediction_of)
+        for at_ms in times_ms:
+            prediction = await self._first(self.topics.predictions, at_ms, self._prediction_of)
             if prediction is None and offset is None:
-                asked = await self._look_back(self.topics.queries, times, self._query_of)
+                asked = await self._first(self.topics.queries, at_ms, self._query_of)
             if prediction is not None or asked is not None:
                 break
         if prediction is not None:
@@ -173,18 +175,13 @@ class LogSearch:
         feedback = () if asked is None else await self._feedback_since(asked.queried_at_ms - EARLY_FEEDBACK_MS)
         return QueryHistory(query=asked, prediction=prediction, feedback=feedback, complete=self.complete)
 
-    async def _look_back(
-        self, topic: str, times_ms: Sequence[float], decode: Callable[[Record], Queried | None]
-    ) -> Queried | None:
-        """Return the first since the latest of these times that has one."""
+    async def _first(self, topic: str, at_ms: float, decode: Callable[[Record], Queried | None]) -> Queried | None:
+        """Return the first about the query of those since a time that have not been read."""
         log = TopicPartition(topic, self.partition)
-        for at_ms in times_ms:
-            found = await self._found(log, at_ms, decode, 1)
-            if found and found[0].queried_at_ms < at_ms:  # what it repeats may be older
-                found = await self._found(log, max(found[0].queried_at_ms, self.since_ms), decode, 1) or found
-            if found:
-                return found[0]
-        return None
+        found = await self._found(log, at_ms, decode, 1)
+        if found and found[0].queried_at_ms < at_ms:  # what it repeats may be older
+            found = await self._found(log, max(found[0].queried_at_ms, self.since_ms), decode, 1) or found
+        return found[0] if found else None
 
     async def _feedback_since(self, at_ms: float) -> tuple[LoggedFeedback, ...]:
         log, acks = (TopicPartition(one, self.partition) for one in (self.topics.feedback, self.topics.feedback_acks))
