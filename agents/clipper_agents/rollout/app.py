@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
@@ -73,7 +73,6 @@ class RolloutController:
         self._control = ControlState(notes=("change", "drift"), saved_rows=False)
         self._control_moved = asyncio.Event()
         self._follower = TopicFollower(settings.kafka, settings.catalogue.control, self._take_control)
-        self._following: asyncio.Future[None] | None = None
         self._missing: dict[str, int] = {}
         self._decided: dict[str, int] = {}
         """Revision of each application at which a change was made."""
@@ -88,36 +87,33 @@ class RolloutController:
         """Applications of which something was read since all was."""
         self._refused: dict[str, str] = {}
 
-    async def start(self) -> None:
-        """Read the control topic to its end."""
-        self._following = asyncio.ensure_future(self._follower.run())
-        await self._follower.caught_up_in(self._following)
-
-    async def broken(self) -> None:
-        """Return never, and raise when the control topic is not followed any more."""
-        assert self._following is not None, "not started"
-        await self._following
-
-    async def stop(self) -> None:
-        """Stop following the control topic."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
-
-    async def run(self) -> None:
-        """Compare and decide, without end."""
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Read the control topic to its end, be `ready`, then compare and decide, without end."""
+        following = asyncio.ensure_future(self._follower.run())
+        work = [following]
         try:
-            while True:
-                self._control_moved.clear()
-                if comparison_specs(self._control):
-                    with contextlib.suppress(_HistoryNeeded):
-                        await self._compare()
-                else:
-                    self._show(())
-                    self._reports.put((), time.monotonic())
-                    await self._control_moved.wait()
+            await self._follower.caught_up_in(following)
+            ready()
+            work.append(asyncio.ensure_future(self._compare_what_there_is()))
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
+            for task in work:
+                task.cancel()
+            await asyncio.wait(work)
             await asyncio.to_thread(self._written.close, LAST_WORD_S)
+
+    async def _compare_what_there_is(self) -> None:
+        while True:
+            self._control_moved.clear()
+            if comparison_specs(self._control):
+                with contextlib.suppress(_HistoryNeeded):
+                    await self._compare()
+            else:
+                self._show(())
+                self._reports.put((), time.monotonic())
+                await self._control_moved.wait()
 
     # --- one reading of the logs ------------------------------------------------------------------------------------
     async def _compare(self) -> None:
