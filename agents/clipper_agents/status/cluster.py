@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import TopicPartition
@@ -73,9 +72,7 @@ class ClusterReader:
         self._stack.push_async_callback(self._reader.close)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     async def topics(self) -> tuple[TopicStatus, ...]:

@@ -158,14 +158,14 @@ def drift_described(found: DriftEvent) -> str:
     return f"loss of {found.model} for {found.application}{context} {moved} ({seen_by})"
 
 
-def one_line(text: str, most: int = LONGEST_TEXT) -> str:
+def one_line(text: str) -> str:
     r"""Somebody else's text as a terminal may have it: printable, in one line, not too long.
 
     >>> one_line("bad\x1b[2J\n model")
     'bad [2J model'
     """
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+    return plain if len(plain) <= LONGEST_TEXT else f"{plain[: LONGEST_TEXT - 3]}..."
 
 
 def _row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow | None] | None:

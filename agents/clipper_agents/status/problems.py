@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
-from clipper_agents.kafka.errors import wrong_partitions
 from clipper_agents.status.model import (
     ApplicationStatus,
     ClusterStatus,
@@ -134,7 +133,8 @@ def _of_described_topics(cluster: ClusterStatus) -> Iterator[StatusProblem]:
         yield StatusProblem(f"{what} not exist", "who needs it waits", "run `clipper-stream topics create`")
     for one in cluster.topics:
         if one.configured not in (None, one.partitions):
-            cause, _, remedy = wrong_partitions(one.name, one.partitions, one.configured).partition(": ")
+            cause = f"topic {one.name} has {one.partitions} partitions, {one.configured} are configured"
+            remedy = f"configure {one.partitions}, or delete it and run `clipper-stream topics create`"
             yield StatusProblem(cause, "no process starts", remedy)
         if one.leaderless:
             cause = f"topic {one.name}: partitions {_listed(one.leaderless)} have no leader"

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from aiokafka import TopicPartition
@@ -96,9 +95,7 @@ class DeploymentTailer:
             await self._reader.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         with suppress(KafkaError, OSError):
             await self._reader.close()
 
@@ -159,9 +156,9 @@ class DeploymentTailer:
     # --- where to begin ---------------------------------------------------------------------------------------------
     async def _starts(self, there: Mapping[TopicPartition, Range], now_s: float) -> dict[TopicPartition, int]:
         logs = [tp for tp in there if tp.topic in self._logs]
-        timed = await self._offsets_at(logs, now_s - LONGEST_S)
+        timed = await self._reader.offsets_at(logs, int((now_s - LONGEST_S) * 1000))
         compared = [tp for tp in there if tp.topic == self._catalogue.comparisons]
-        fresh = await self._offsets_at(compared, now_s - COMPARED_WITHIN_S)
+        fresh = await self._reader.offsets_at(compared, int((now_s - COMPARED_WITHIN_S) * 1000))
         starts: dict[TopicPartition, int] = {}
         for tp, (oldest, end) in there.items():
             starts[tp] = fresh.get(tp, end) if tp in compared else oldest
@@ -171,9 +168,6 @@ class DeploymentTailer:
                 if starts[tp] > first:
                     self._cut.add(tp)
         return starts
-
-    async def _offsets_at(self, partitions: Iterable[TopicPartition], at_s: float) -> dict[TopicPartition, int]:
-        return await self._reader.offsets_at(partitions, int(at_s * 1000))
 
     async def _without(self, refused: set[str]) -> None:
         """Go on with the other topics, from where they were."""
