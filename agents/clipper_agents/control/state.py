@@ -100,7 +100,6 @@ class ControlState:
         drifts: The newest detection by application and version.
         restores: By id, in the order in which they were declared first.
         declared_ms: When each application's manifest was written, milliseconds since the epoch.
-        ignored: Notes that were refused, by key; the newest thousand.
         version: How many records were taken in.
 
     >>> state = ControlState()
@@ -119,7 +118,6 @@ class ControlState:
     drifts: dict[tuple[str, str], DriftEvent] = field(default_factory=dict)
     restores: dict[str, DeclaredRestore] = field(default_factory=dict)
     declared_ms: dict[str, int] = field(default_factory=dict)
-    ignored: dict[str, RefusedRecord] = field(default_factory=dict)
     version: int = 0
 
     # --- records ----------------------------------------------------------------------------------------------------
@@ -143,8 +141,7 @@ class ControlState:
             kind, name = parse_key(key)
             if kind in NOTES and kind not in self.notes:
                 return None
-            reasons = self._reasons(kind)
-            reasons.pop(shown_key(key), None)
+            self.manifests.unreadable.pop(shown_key(key), None)
             if not value:
                 self._remove(kind, name)
                 return None
@@ -155,14 +152,12 @@ class ControlState:
                 self.manifests.unreadable.pop(shown_key(key), None)
                 return None
             refused = RefusedRecord(kind=kind, key=shown_key(key), offset=offset, reason=str(error)[:REASON_CHARACTERS])
-            self._refuse(refused)
+            if kind not in NOTES:
+                self._refuse(refused)
             return refused
 
-    def _reasons(self, kind: Kind | None) -> dict[str, RefusedRecord]:
-        return self.ignored if kind in NOTES else self.manifests.unreadable
-
     def _refuse(self, refused: RefusedRecord) -> None:
-        reasons = self._reasons(refused.kind)
+        reasons = self.manifests.unreadable
         reasons.pop(refused.key, None)
         reasons[refused.key] = refused
         while len(reasons) > KEPT_REASONS:
