@@ -86,10 +86,6 @@ Taken = ApplicationManifest | ModelManifest | Change | DriftEvent | DeclaredRest
 """Content of a record; None for a deletion, and for a kind of note that is not kept."""
 
 
-def accept_all(_: Manifest) -> None:
-    """Accept what the schema accepts."""
-
-
 @dataclass(slots=True, kw_only=True)
 class ControlState:
     """The content of the control topic up to some record.
@@ -112,7 +108,7 @@ class ControlState:
     notes: Iterable[Kind] = NOTES
     saved_rows: bool = True
     most_restores: int | None = None
-    accept: Callable[[Manifest], None] = accept_all
+    accept: Callable[[Manifest], None] = lambda _: None
     manifests: Manifests = field(default_factory=Manifests)
     changes: dict[str, dict[int, Change]] = field(default_factory=dict)
     drifts: dict[tuple[str, str], DriftEvent] = field(default_factory=dict)

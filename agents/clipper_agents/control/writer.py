@@ -100,11 +100,8 @@ class ControlWriter:
     async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Write records, decided on `state`, in one transaction.
 
-        Raises:
-            ProducerFenced: another writer has begun; nothing is written.
-            UnreadRecords: `state` is not all that the topic says; nothing is written.
-            KafkaError: it is not known whether it was written.
-            TimeoutError: the same.
+        Nothing is written with `ProducerFenced` (another writer has begun) and `UnreadRecords` (`state` is not all that
+        the topic says); with any other error of Kafka's, or a timeout, that is not known.
         """
         assert self._producer is not None, "not entered"
         async with asyncio.timeout(TIMEOUT_S):
@@ -123,12 +120,7 @@ async def change_control(
     """Decide on the present state, write the plan, and return it signed; begin again when another writer interrupts.
 
     Without a signature the author is the user of this process. `seen` says at which revisions applications must be, 0
-    that one must not exist.
-
-    Raises:
-        StaleRevision: an application is at another revision.
-        RefusedChange: raised by `decide`.
-        WriteContention: as `as_control_writer`, and its other errors.
+    that one must not exist: else the error is `StaleRevision`. Others are those of `decide` and `as_control_writer`.
     """
     signature = signature or Signature()
     tried: Plan | None = None

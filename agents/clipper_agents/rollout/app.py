@@ -223,7 +223,8 @@ class RolloutController:
         else:
             self._decided[name] = revision
         self._metrics.counter("clipper_decisions_total", name, decision.command, outcome).inc()
-        event(logger, f"{decision.command} {outcome}", logging.INFO, **_decision_fields(decision))
+        about = {"application": name, "model": decision.model, "revision": revision, "why": decision.why}
+        event(logger, f"{decision.command} {outcome}", logging.INFO, **about)
 
     async def _applied(self, decision: RolloutDecision) -> str:
         what = f"{decision.command} of application {decision.application} waits for Kafka"
@@ -247,7 +248,9 @@ class RolloutController:
             direction = "up" if found.worse else "down"
             self._metrics.counter("clipper_drifts_total", found.application, found.model, direction).inc()
             text = "loss has risen" if found.worse else "loss has fallen"
-            event(logger, text, logging.WARNING if found.worse else logging.INFO, **_drift_fields(found))
+            about = {"application": found.application, "model": found.model, "detector": found.detector}
+            about |= {"before": f"{found.loss_before:.4f}", "after": f"{found.loss_after:.4f}"}
+            event(logger, text, logging.WARNING if found.worse else logging.INFO, **about)
 
     def _log_refused(self, fold: EvidenceFold) -> None:
         for name, reason in fold.refused.items():
@@ -271,18 +274,3 @@ class RolloutController:
     def _show(self, comparisons: tuple[Comparison, ...]) -> None:
         self.comparisons = comparisons
         self._metrics.set_comparisons(comparisons)
-
-
-def _decision_fields(decision: RolloutDecision) -> dict[str, object]:
-    """Fields of a log line about a decision."""
-    about: dict[str, object] = {"application": decision.application, "model": decision.model}
-    about |= {"revision": decision.revision} | ({} if decision.share is None else {"share": decision.share})
-    return about | {name: value for name, value in decision.numbers.items() if not isinstance(value, Mapping)}
-
-
-def _drift_fields(found: DriftEvent) -> dict[str, object]:
-    """Fields of a log line about a detection."""
-    about: dict[str, object] = {"application": found.application, "model": found.model}
-    about |= {} if found.context is None else {"context": found.context}
-    losses = {"before": f"{found.loss_before:.4f}", "after": f"{found.loss_after:.4f}"}
-    return about | losses | {"losses": found.losses, "since": found.after, "detector": found.detector}

@@ -293,8 +293,8 @@ async def record_at(reader: LogReader, tp: TopicPartition, offset: int) -> Recor
 class QueryHistoryReader:
     """Reads what became of queries; a process opens one, which connects with the first question."""
 
-    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue, *, most_records: int = MOST_RECORDS) -> None:
-        self._kafka, self._catalogue, self._most_records = kafka, catalogue, most_records
+    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
+        self._kafka, self._catalogue = kafka, catalogue
         self._queries = LogReader(
             kafka, isolation_level="read_uncommitted", policy=PATIENCE, fetch_bytes=ONE_BATCH_BYTES
         )
@@ -314,7 +314,7 @@ class QueryHistoryReader:
                     reader = await self._idle.get()
             except TimeoutError:
                 return QueryHistory(complete=False)
-            found, records_left = QueryHistory(), self._most_records
+            found, records_left = QueryHistory(), MOST_RECORDS
             try:
                 for partition in partitions:
                     search = LogSearch(
