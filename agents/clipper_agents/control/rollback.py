@@ -7,7 +7,7 @@ from clipper_agents.control.change_records import Signature
 from clipper_agents.control.changes import plan_edit
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.plan import Plan
-from clipper_agents.control.restore import restore_state
+from clipper_agents.control.restore import carry_out, plan_restore
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.control.writer import change_control
 from clipper_topics.catalogue import Catalogue
@@ -78,7 +78,7 @@ async def roll_back(
 ) -> RolledBack:
     """Go back to the manifest before the last change, or to that of a revision, with the selection state of then.
 
-    Errors as of `plan_rollback`, `change_control`, which `seen` is for, and `restore_state`.
+    Errors as of `plan_rollback`, `change_control`, which `seen` is for, `plan_restore` and `carry_out`.
     """
     signature, undone = signature or Signature(), tuple[Change, ...]()
 
@@ -93,5 +93,6 @@ async def roll_back(
         what = f"the change to revision {undone[-1].revision} kept none" if undone else "none was kept"
         return RolledBack(written=written, undone=undone, selection_state=f"stays as it is: {what}")
     why = signature.why or f"rollback to revision {undone[-1].revision - 1}"
-    restored = await restore_state(connection, catalogue, application, rows, replace(signature, why=why))
-    return RolledBack(written=written, undone=undone, selection_state=f"restored ({restored})")
+    restored = await plan_restore(connection, catalogue, application, rows, replace(signature, why=why))
+    await carry_out(connection, catalogue, restored)
+    return RolledBack(written=written, undone=undone, selection_state=f"restored ({restored.restore_id})")

@@ -25,14 +25,14 @@ from clipper_agents.kafka.reader import Record
 from clipper_agents.kafka.retry import RESTART_WAIT_S, retry
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import StewardMetrics
-from clipper_agents.rollout.comparison_reports import ComparisonReports
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import StewardSection
-from clipper_topics.comparison import Comparison
+from clipper_topics import codec
+from clipper_topics.comparison import Comparison, comparison_key
 from clipper_topics.drift import DriftEvent
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,9 @@ SLACK_MS = 5 * 60_000
 REVISION_WITHIN_S = 10.0
 """A revision that somebody has decided under is on the control topic; one of an application that was deleted is not."""
 REPORT_EVERY_S = 1.0
+CHANGED_S = 5.0
+"""At most so often is a comparison written that changes all the time."""
+AGAIN_S = 60.0
 LAST_WORD_S = 2.0
 """A broker that is away must not hold up the end of a process."""
 ALL_READ_S = 2.0
@@ -54,6 +57,29 @@ def _is_delayed(error: Exception) -> bool:
 
 class _HistoryNeeded(Exception):
     """Something is compared now that began before what was read."""
+
+
+class ComparisonReports:
+    """Publishes how versions compare, by `write`, which gets None for a version that is compared no more.
+
+    A comparison that stays the same is written again each `AGAIN_S`: a young record says that a steward is at work.
+    """
+
+    def __init__(self, write: Callable[[bytes, bytes | None], None]) -> None:
+        self._write = write
+        self._last: dict[bytes, tuple[Comparison, float]] = {}
+
+    def put(self, comparisons: Iterable[Comparison], now_s: float) -> None:
+        """Have written what is due of all comparisons that there are, at this monotonic time in seconds."""
+        found = {comparison_key(one.application, one.model): one for one in comparisons}
+        for key in self._last.keys() - found.keys():
+            del self._last[key]
+            self._write(key, None)
+        for key, one in found.items():
+            before, at_s = self._last.get(key, (None, float("-inf")))
+            if now_s - at_s >= (AGAIN_S if one == before else CHANGED_S):
+                self._last[key] = one, now_s
+                self._write(key, codec.comparisons.encode(one))
 
 
 class RolloutController:

@@ -11,7 +11,7 @@ from unit.rollout.rig import CATALOGUE, control_of, control_records, fold_of, qu
 from clipper_agents.control.errors import WriteContention
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout import app
-from clipper_agents.rollout.comparison_reports import AGAIN_S, CHANGED_S, ComparisonReports
+from clipper_agents.rollout.app import AGAIN_S, CHANGED_S, ComparisonReports
 from clipper_agents.rollout.decisions import plan_of
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.settings.load import WorkerSettings
