@@ -45,8 +45,6 @@ ANSWER_S = 10.0
 """A search ends by itself before; when it does not, no Kafka answers."""
 PATIENCE = RetryPolicy(request_s=3.0, within_s=5.0)
 """So long a partition may have no leader; somebody waits for the answer."""
-READERS = 4
-"""Searches at a time, so that one through millions of records holds up none through a few."""
 SLICE_RECORDS = 500
 """A millisecond's work, after which everybody else has a turn."""
 ONE_BATCH_BYTES = 1
@@ -298,22 +296,19 @@ class QueryHistoryReader:
         self._queries = LogReader(
             kafka, isolation_level="read_uncommitted", policy=PATIENCE, fetch_bytes=ONE_BATCH_BYTES
         )
-        self._readers = [LogReader(kafka, isolation_level="read_committed", policy=PATIENCE) for _ in range(READERS)]
-        self._idle: asyncio.LifoQueue[LogReader] = asyncio.LifoQueue()
-        for reader in self._readers:
-            self._idle.put_nowait(reader)
+        self._readers: list[LogReader] = []
+        self._idle: list[LogReader] = []
 
     async def read(
         self, query_id: str, application: str | None, partitions: Sequence[int], *, since_ms: int
     ) -> QueryHistory:
-        """Return what the logs say about a query."""
+        """Return what the logs say about a query; each search has a reader, and who asks bounds how many there are."""
         until_s = time.monotonic() + SEARCH_S
+        if not self._idle:
+            self._idle.append(LogReader(self._kafka, isolation_level="read_committed", policy=PATIENCE))
+            self._readers += self._idle
+        reader = self._idle.pop()
         async with self._answers():
-            try:
-                async with asyncio.timeout(SEARCH_S):
-                    reader = await self._idle.get()
-            except TimeoutError:
-                return QueryHistory(complete=False)
             found, records_left = QueryHistory(), MOST_RECORDS
             try:
                 for partition in partitions:
@@ -326,7 +321,7 @@ class QueryHistoryReader:
                         break
                     records_left = search.records_left
             finally:
-                self._idle.put_nowait(reader)
+                self._idle.append(reader)
             return found
 
     async def query_at(self, partition: int, offset: int) -> Query | None:
