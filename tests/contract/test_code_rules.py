@@ -43,11 +43,11 @@ def imports_of(statements):
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
 clipper_topics 2685
-clipper_stream 365 batching 540 caching 210 client 1215 combining 190 drift 280 evaluation 3695 feedback 500 http 350
+clipper_stream 355 batching 540 caching 210 client 1200 combining 190 drift 250 evaluation 3695 feedback 500 http 345
                models 2560 query 2405 selection 1725 sequential_testing 905
-clipper_agents 30 broker 700 cli 3500 control 1985 dead_letters 240 demo 570 examples 40 feedback 390 host 1300
-               kafka 2640 observability 1215 replay 2460 rollout 1695 router 4290 settings 715 status 2665
-               streaming 2410 supervisor 1700
+clipper_agents 30 broker 700 cli 3500 control 1880 dead_letters 240 demo 570 examples 40 feedback 390 host 1300
+               kafka 2640 observability 1215 replay 2460 rollout 1615 router 4290 settings 715 status 2490
+               streaming 2410 supervisor 1670
 clipper_gateway 3920 console 1775
 clipper_loadgen 1150
 """
