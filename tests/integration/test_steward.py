@@ -104,7 +104,7 @@ async def test_status_shows_what_a_steward_has_published_and_reads_no_log_again(
         assert following.facts.fresh_comparison(of, time.time())
         (trial,) = (await read_status(kafka, catalogue)).applications["by-hand"].trials
         assert (trial.compared.feedbacks, trial.compared.difference) == (30, -1.0)
-        assert trial.waits_for == f"somebody to decide, it is not automatic; {found[of].waits_for}"
+        assert trial.waits_for == f"somebody to decide, it is not automatic; {found[of][0].waits_for}"
 
         await changes.create(msgspec.structs.replace(BY_HAND, trials=[]))
         await followed(lambda found: of not in found)
