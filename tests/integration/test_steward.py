@@ -172,7 +172,7 @@ async def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_
     assert (rise.model, rise.loss_before, rise.loss_after, rise.worse) == ("bad:1", 0.0, 1.0, True)
     assert rise.topic == catalogue.feedback
     assert {model: drift["loss_after"] for model, drift in shown.items()} == {"bad:1": 1.0}
-    assert "drift bad:1: loss 0.000 -> 1.000, " in page
+    assert "loss of bad:1 for digits has risen from 0.000 to 1.000" in page
     assert (live[-1].model, live[-1].worse) == ("bad:1", False)
     assert control.drifts == {("digits", "bad:1"): live[-1]}
     assert not control.manifests.unreadable
