@@ -3,7 +3,7 @@
 import asyncio
 import atexit
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
@@ -50,8 +50,7 @@ class BlockingClient(Generic[C]):
         with self._lock:
             if self._loop is not None:
                 try:
-                    leaving = self._client.__aexit__(None, None, None)
-                    self._result(asyncio.run_coroutine_threadsafe(_awaited(leaving), self._loop))
+                    self._result(asyncio.run_coroutine_threadsafe(self._client.__aexit__(None, None, None), self._loop))
                 finally:
                     self._end()
 
@@ -63,9 +62,7 @@ class BlockingClient(Generic[C]):
         self.close()
 
     def _call(self, make: Callable[[C], Coroutine[Any, Any, T]]) -> T:
-        with (
-            self._lock
-        ):  # what is given to the loop before `close` asks it to stop is ended by it, in one way or another
+        with self._lock:  # what is given to the loop before `close` asks it to stop is ended by it
             if self._loop is None:
                 raise self._closed(f"the client is not open: use `with {type(self).__name__}(...) as client`")
             future = asyncio.run_coroutine_threadsafe(make(self._client), self._loop)
@@ -99,10 +96,6 @@ def blocking(
         return self._call(lambda client: method(client, *args, **kwargs))
 
     return wraps(method)(call)
-
-
-async def _awaited(work: Awaitable[T]) -> T:
-    return await work
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
 
 from clipper_stream.answers import Answer, QueryOptions, Truth, answer_of
@@ -123,9 +122,7 @@ class Client:
         await self.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def predict(

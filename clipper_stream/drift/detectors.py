@@ -1,4 +1,4 @@
-"""Detectors of drift: what each has to be, and those of the library river by the names that a manifest has.
+"""Detectors of drift, those of the library river, by the names that a manifest has.
 
 Rules of this file:
 - Every detector is deterministic: the same losses lead to the same detections.
@@ -8,42 +8,29 @@ Rules of this file:
 """
 
 import importlib
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, TypeAlias
 
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded, UnknownName
 
+MOST = 1e9
 
-class Detector(Protocol):
+
+@dataclass(slots=True)
+class Detector:
     """Reads the losses of one model, in their order; has a state, and is made anew after each detection."""
 
+    of_river: Any
+
     def update(self, loss: float) -> bool:
-        """Take a loss in; True when it has changed.
-
-        Args:
-            loss: In [0, 1].
-        """
-        ...
-
-
-class DetectorSpec(Protocol):
-    """The parameters of a detector: a frozen dataclass, checked when it is made, also where no library is there."""
-
-    name: ClassVar[str]
-
-    def make(self) -> Detector:
-        """A detector that has read nothing.
-
-        Raises:
-            ModelNotLoaded: the library is not installed; the message says how it is.
-        """
-        ...
+        """Take a loss in [0, 1] in; True when it has changed."""
+        self.of_river.update(loss)
+        return bool(self.of_river.drift_detected)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adwin(DetectorSpec):
+class Adwin:
     """Adaptive windowing: two parts of a window of variable length differ more than chance allows.
 
     Needs no scale, and is the default.
@@ -62,14 +49,15 @@ class Adwin(DetectorSpec):
     delta: float = 0.002
 
     def __post_init__(self) -> None:
-        _check("delta", self.delta, above=0.0, below=1.0)
+        _check("delta", self.delta, "above 0, below 1", lambda delta: 0.0 < delta < 1.0)
 
     def make(self) -> Detector:
+        """A detector that has read nothing; `ModelNotLoaded` says how the library is installed where it is missing."""
         return _river("ADWIN", delta=self.delta)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PageHinkley(DetectorSpec):
+class PageHinkley:
     """Page-Hinkley: the sum of deviations from the mean has left its lowest, or highest, point by a threshold.
 
     Attributes:
@@ -91,15 +79,18 @@ class PageHinkley(DetectorSpec):
     least: int = 30
 
     def __post_init__(self) -> None:
-        _check("delta", self.delta, least=0.0, below=1.0)
-        _check("threshold", self.threshold, above=0.0)
-        _check("least", self.least, least=1, whole=True)
+        _check("delta", self.delta, "at least 0, below 1", lambda delta: 0.0 <= delta < 1.0)
+        _check("threshold", self.threshold, f"above 0, at most {MOST:g}", lambda threshold: 0.0 < threshold <= MOST)
+        _check("least", self.least, f"without a fraction, 1 to {MOST:g}", lambda of: 1 <= of <= MOST and of % 1 == 0)
 
     def make(self) -> Detector:
+        """As `Adwin.make`."""
         return _river("PageHinkley", delta=self.delta, threshold=self.threshold, min_instances=self.least, mode="both")
 
 
-DETECTORS: Mapping[str, type[Adwin | PageHinkley]] = {kind.name: kind for kind in (Adwin, PageHinkley)}
+DetectorSpec: TypeAlias = Adwin | PageHinkley
+"""The parameters of a detector, checked when they are given, also where no library is there."""
+DETECTORS: Mapping[str, type[DetectorSpec]] = {kind.name: kind for kind in (Adwin, PageHinkley)}
 """Every detector by its name."""
 
 
@@ -127,15 +118,6 @@ def make_spec(name: str, parameters: Mapping[str, Any]) -> DetectorSpec:
     return kind(**parameters)
 
 
-@dataclass(slots=True)
-class _RiverDetector:
-    found: Any
-
-    def update(self, loss: float) -> bool:
-        self.found.update(loss)
-        return bool(self.found.drift_detected)
-
-
 def _river(name: str, **parameters: Any) -> Detector:
     try:
         found = importlib.import_module("river.drift")
@@ -143,21 +125,9 @@ def _river(name: str, **parameters: Any) -> Detector:
         raise ModelNotLoaded(
             f"drift detection needs a library ({error}): pip install 'clipper-stream[drift]'"
         ) from error
-    return _RiverDetector(getattr(found, name)(**parameters))
+    return Detector(getattr(found, name)(**parameters))
 
 
-def _check(
-    name: str,
-    value: Any,
-    *,
-    least: float = -math.inf,
-    above: float = -math.inf,
-    most: float = 1e9,
-    below: float = math.inf,
-    whole: bool = False,
-) -> None:
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (number and least <= value <= most and above < value < below):
-        low = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
-        high = f"below {below:g}" if below < math.inf else f"at most {most:g}"
-        raise InvalidSetting(f"{name} is {value!r}: give a {'whole number' if whole else 'number'} {low}, {high}")
+def _check(name: str, value: Any, bounds: str, is_within: Callable[[float], bool]) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not is_within(value):
+        raise InvalidSetting(f"{name} is {value!r}: give a number {bounds}")

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from e2e.any_client import AnyClient
 
 from clipper_agents.control.apply import apply_manifests
-from clipper_agents.control.plan import Edit, Plan
+from clipper_agents.control.plan import Plan, unsigned
 from clipper_agents.control.writer import change_control
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.supervisor.forked_process import WorkerTemplate
@@ -95,8 +95,8 @@ async def withdraw_manifests(kafka, catalogue, *, models=(), applications=(), si
 
     def decide(state):
         there = state.manifests.applications
-        edits = (Edit(application=name, command="delete", before=there[name]) for name in applications)
-        return Plan(edits=tuple(edits), withdrawn=tuple(models))
+        changes = (unsigned(there[name], None, "delete") for name in applications)
+        return Plan(changes=tuple(changes), withdrawn=tuple(models))
 
     await change_control(kafka, catalogue, decide, signature)
 

@@ -71,14 +71,14 @@ async def steward(kafka, catalogue, changes):
     metrics = StewardMetrics()
     settings = WorkerSettings(kafka=kafka, catalogue=catalogue, instance="steward", section=StewardSection())
     process = RolloutController(settings, changes, metrics)
-    await process.start()
-    running = asyncio.ensure_future(process.run())
+    ready = asyncio.Event()
+    running = asyncio.ensure_future(process.run(ready.set))
+    await asyncio.wait([running, asyncio.ensure_future(ready.wait())], return_when=asyncio.FIRST_COMPLETED)
     try:
         yield process, metrics
     finally:
         running.cancel()
         await asyncio.wait([running])
-        await process.stop()
     assert running.cancelled(), running.exception()
 
 

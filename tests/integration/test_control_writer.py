@@ -15,6 +15,7 @@ from e2e.any_client import AnyClient
 from clipper_agents.control import changes as rules
 from clipper_agents.control.change_records import Signature, os_user, records_of, sign
 from clipper_agents.control.errors import RefusedChange, StaleRevision
+from clipper_agents.control.selection_states import StateSnapshot
 from clipper_agents.control.state import read_control
 from clipper_agents.control.writer import ControlWriter, change_control
 from clipper_agents.kafka.errors import UnreadRecords
@@ -70,7 +71,7 @@ def test_of_two_writers_that_saw_one_revision_one_wins_and_the_other_is_told(kaf
     assert str(lost).startswith("application digits is at revision 2, you saw 1: ")
     assert "clipper-stream application history digits" in str(lost)
     state = asyncio.run(read_control(kafka, digits))
-    assert state.manifests.applications["digits"] == won.plan.edits[0].after
+    assert state.manifests.applications["digits"] == won.changes[0].after
     history = state.history("digits")
     assert [(each.revision, each.command, each.by) for each in history.values()] == [
         (1, "create", os_user()),
@@ -97,9 +98,9 @@ async def test_a_writer_that_another_one_followed_writes_nothing_and_logs_nothin
         plan = rules.promote(slow.state.manifests, "digits", "svm:2")
         async with ControlWriter(kafka, digits) as quick:
             abort = rules.abort(quick.state.manifests, "digits", "svm:2")
-            await quick.write(records_of(sign(abort, quick.state, Signature(by="quick"), None, 0)))
+            await quick.write(records_of(sign(abort, quick.state, Signature(by="quick"), StateSnapshot(), 0)))
         with pytest.raises(ProducerFenced):
-            await slow.write(records_of(sign(plan, slow.state, Signature(by="slow"), None, 0)))
+            await slow.write(records_of(sign(plan, slow.state, Signature(by="slow"), StateSnapshot(), 0)))
     gc.collect()
     assert [record for record in caplog.records if record.name == "asyncio"] == []
     state = await read_control(kafka, digits)
@@ -144,7 +145,7 @@ async def test_what_changes_nothing_or_is_refused_writes_nothing_and_leaves_the_
     for _ in range(2):
         await publish_manifests(kafka, digits, [DIGITS, LIVE, NEW, NEWER])
         again = await change_control(kafka, digits, promoting("svm:1"))
-        assert not again.plan
+        assert not again
         with pytest.raises(RefusedChange, match="svm:9 is not on trial"):
             await change_control(kafka, digits, promoting("svm:9"))
     assert client.written(digits.control) == before

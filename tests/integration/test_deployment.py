@@ -161,10 +161,10 @@ async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_
         assert list(published.applications.values()) == settings.applications
 
         assert await reasons(deployment) == []
-        deployment.supervisor.kill("router-1")
+        deployment.supervisor.children["router-1"].kill()
         (reason,) = await reasons(deployment)
         assert reason.startswith("router-1 does not serve")
-        await deployment.supervisor.child("router-1").wait_ready()
+        await deployment.supervisor.children["router-1"].wait_ready()
         assert await reasons(deployment) == []
         found = await asyncio.to_thread(scrape, deployment.metrics_port)
         roles = {"router": 2, "host": 2, "steward": 1, "gateway": 1}
@@ -204,7 +204,7 @@ async def test_models_get_and_lose_their_hosts_while_the_deployment_runs_unless_
         async def are(*names):
             await until("these hosts", lambda: {*names} == {*deployment.supervisor.children} - {*NAMES[:3]})
             for name in names:
-                await deployment.supervisor.child(name).wait_ready()
+                await deployment.supervisor.children[name].wait_ready()
 
         before = pids(deployment)
         evil = [
@@ -216,7 +216,7 @@ async def test_models_get_and_lose_their_hosts_while_the_deployment_runs_unless_
         await are("host.slow.1.0", "host.slow.1.1", "host.good.1.0")
         assert before.items() <= pids(deployment).items()
         applied = await apply_manifests(kafka, catalogue, [], settings.models)
-        assert [model.ref for model in applied.written.plan.models] == ["slow:1"], "an apply puts right what was there"
+        assert [model.ref for model in applied.written.models] == ["slow:1"], "an apply puts right what was there"
 
         new = [ModelManifest(name="slow", uri="m:g"), ModelManifest(name="broken", uri="m:f")]
         await publish_manifests(kafka, catalogue, new)

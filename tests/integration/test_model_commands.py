@@ -224,7 +224,7 @@ def test_a_rollback_brings_back_the_selection_state_of_before_the_change(shell, 
 
     change, done, control = asyncio.run(learned_and_rolled_back())
     (declared,) = control.restores.values()
-    assert (done.undone, done.restored, done.why_not) == ((change,), declared.restore_id, "")
+    assert (done.undone, done.selection_state) == ((change,), f"restored ({declared.restore_id})")
     restore = declared.restore
     assert (restore.application, restore.by, restore.why) == ("digits", "ada", "rollback to revision 1")
     assert restore.digests == digests_of(markers_of("digits", rows, catalogue.partitions))

@@ -12,7 +12,7 @@ from integration.live_traffic import Traffic, counted, learned, rows_of, served,
 
 from clipper_agents import exits
 from clipper_agents.control.change_records import Signature
-from clipper_agents.control.restore import carry_out, plan_restore, restore_state
+from clipper_agents.control.restore import carry_out, plan_restore
 from clipper_agents.control.selection_states import state_of_rows
 from clipper_agents.control.state import read_control
 from clipper_agents.observability.exposition import scrape
@@ -47,6 +47,13 @@ def verified(command):
     return verify
 
 
+async def restored(at, rows):
+    """Restore the rows of the application; the id of the restore."""
+    plan = await plan_restore(at.kafka, at.catalogue, "app", rows, ADA)
+    await carry_out(at.kafka, at.catalogue, plan)
+    return plan.restore_id
+
+
 async def declared_restores(at):
     return [*(await read_control(at.kafka, at.catalogue)).restores.values()]
 
@@ -65,7 +72,7 @@ async def test_a_restore_under_traffic_is_the_saved_state_plus_what_came_after_a
             await verified()
             saved = await rows_of(at)
             await traffic.reaches(100)
-            first = await restore_state(at.kafka, at.catalogue, "app", saved, ADA)
+            first = await restored(at, saved)
             await traffic.reaches(100)
         table = await settled(at)
         assert counted(table) == traffic.asked
@@ -75,7 +82,7 @@ async def test_a_restore_under_traffic_is_the_saved_state_plus_what_came_after_a
         before, other = await rows_of(at), await rows_of(at, "other")
         assert before != saved
 
-        second = await restore_state(at.kafka, at.catalogue, "app", saved, ADA)
+        second = await restored(at, saved)
         await settled(at)
         assert (await rows_of(at), await rows_of(at, "other")) == (saved, other)
         weights = make_policy("exp4").prepare(state_of_rows(saved, None), ["m:1", "n:1"]).weights
@@ -142,7 +149,7 @@ async def test_a_marker_counts_for_nothing_undeclared_or_behind_a_later_one_and_
         assert table["app", None, 0].bits == before["app", None, 0].bits
         assert {key for key in table if key[0]} == {("app", None, 0)}
 
-        first = await restore_state(at.kafka, at.catalogue, "app", [], ADA)
+        first = await restored(at, [])
         assert (await settled(at))["app", None, 0].totals == {}
         plan = await plan_restore(at.kafka, at.catalogue, "app", FORGED, ADA)
         await carry_out(at.kafka, at.catalogue, plan)
@@ -176,7 +183,7 @@ async def test_the_command_line_shows_keeps_restores_and_undoes(at, command):
         file.write_text("\n".join(await command("selection", "export", "app")))
 
         await mark(at, "r-00000000", b"")  # the control topic ends with a transaction, which holds no record
-        first = await restore_state(at.kafka, at.catalogue, "app", kept, ADA)
+        first = await restored(at, kept)
         assert len(await at.read(at.catalogue.dead_letters, lambda found: len(found) > 0)) == 1
         await settled(at)
         assert await rows_of(at) == kept
@@ -206,7 +213,7 @@ async def test_restores_are_exact_through_kills_with_and_without_local_data(at):
                 if number == 0:
                     await learned(at, 50)
                     saved = await rows_of(at)
-                restoring = asyncio.create_task(restore_state(at.kafka, at.catalogue, "app", saved, ADA))
+                restoring = asyncio.create_task(restored(at, saved))
                 if number == 1:
                     await restoring
                 elif number == 2:
@@ -221,7 +228,7 @@ async def test_restores_are_exact_through_kills_with_and_without_local_data(at):
         async with at.router():
             await traffic.reaches(50)
             await mark(at, plan.restore_id, plan.markers[1], partition=1)
-            await restore_state(at.kafka, at.catalogue, "app", saved, ADA)
+            await restored(at, saved)
             await traffic.reaches(50)
             await traffic.stop()
             table = await settled(at)

@@ -99,12 +99,12 @@ async def test_status_shows_what_a_steward_has_published_and_reads_no_log_again(
     ):
         await following.catch_up(await readable_partitions(kafka, catalogue))
         await logs.queries(30, [answered("old:1", 0)], [answered("new:1", 1)], application="by-hand")
-        found = await followed(lambda found: of in found and found[of].feedbacks == 30)
-        assert found[of] == next(one for one in process.comparisons if (one.application, one.model) == of)
+        found = await followed(lambda found: of in found and found[of][0].feedbacks == 30)
+        assert found[of][0] == next(one for one in process.comparisons if (one.application, one.model) == of)
         assert following.facts.fresh_comparison(of, time.time())
         (trial,) = (await read_status(kafka, catalogue)).applications["by-hand"].trials
         assert (trial.compared.feedbacks, trial.compared.difference) == (30, -1.0)
-        assert trial.waits_for == f"somebody to decide, it is not automatic; {found[of].waits_for}"
+        assert trial.waits_for == f"somebody to decide, it is not automatic; {found[of][0].waits_for}"
 
         await changes.create(msgspec.structs.replace(BY_HAND, trials=[]))
         await followed(lambda found: of not in found)
@@ -122,7 +122,8 @@ async def test_a_steward_without_the_topic_of_comparisons_decides_and_says_so_on
     async with writing(kafka, catalogue) as logs, steward(kafka, catalogue, changes) as (process, _):
         await logs.queries(40, [answered("old:1", 0)], [answered("new:1", 1)], application="rising")
         await until("a step", lambda: changes.made)
-        lines = [one for one in caplog.records if "comparisons are not published" in one.getMessage()]
+        said = f"records of {catalogue.comparisons} are not written yet"
+        lines = await until("it", lambda: [one for one in caplog.records if said in one.getMessage()])
     assert len(lines) == 1
     assert f"topic {catalogue.comparisons} does not exist" in lines[0].getMessage()
     assert process.comparisons
@@ -171,7 +172,7 @@ async def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_
     assert (rise.model, rise.loss_before, rise.loss_after, rise.worse) == ("bad:1", 0.0, 1.0, True)
     assert rise.topic == catalogue.feedback
     assert {model: drift["loss_after"] for model, drift in shown.items()} == {"bad:1": 1.0}
-    assert "drift bad:1: loss 0.000 -> 1.000, " in page
+    assert "loss of bad:1 for digits has risen from 0.000 to 1.000" in page
     assert (live[-1].model, live[-1].worse) == ("bad:1", False)
     assert control.drifts == {("digits", "bad:1"): live[-1]}
     assert not control.manifests.unreadable

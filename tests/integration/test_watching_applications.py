@@ -133,7 +133,7 @@ def test_status_once_and_watched_says_what_the_records_say(kafka, catalogue, tmp
 
 async def test_a_sample_of_the_logs_tells_how_much_was_written(kafka, catalogue):
     answers = [codec.predictions.encode(prediction(number, "svm:1")) for number in range(2_000)]
-    async with DeploymentTailer(kafka, catalogue, topic_ids=False, sample_per_s=100) as following:
+    async with DeploymentTailer(kafka, catalogue, sample_per_s=100) as following:
         await following.catch_up(await readable_partitions(kafka, catalogue))
         for chunk in range(0, len(answers), 100):
             values = answers[chunk : chunk + 100]

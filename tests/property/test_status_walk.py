@@ -271,10 +271,7 @@ def walk(monkeypatch):
         "stop": nothing,
         "LogReader": lambda *_, **__: made,
         "describe_group": made.describe_group,
-        "read_topic_ids": nothing,
-        "replaced_logs": lambda *_: (),
         "_broker": reachable,
-        "_silent": nothing,
     }.items():
         monkeypatch.setattr(cluster, name, double)
     return made

@@ -69,7 +69,7 @@ def apply(
     deployment.ensure_topics(models)
     target = deployment.kafka, deployment.catalogue
     written = asyncio.run(change_control(*target, decide, signature(by, why)))
-    overwritten = plan_lines(found, split_known(written.plan, found)[1]) if shown is None else ()
+    overwritten = plan_lines(found, split_known(written, found)[1]) if shown is None else ()
     say(*([KEPT, *plan_lines(found, kept)] if kept else ()), *overwritten, *written_lines(written))
 
 

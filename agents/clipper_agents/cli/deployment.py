@@ -31,7 +31,7 @@ from clipper_agents.cli.options import (
 from clipper_agents.cli.terminal import print_json, say
 
 if TYPE_CHECKING:
-    from clipper_agents.control.change_records import CommittedChange, Signature
+    from clipper_agents.control.change_records import Signature
     from clipper_agents.control.plan import Plan
     from clipper_agents.control.state import ControlState
     from clipper_agents.kafka.topics import TopicsReport
@@ -131,13 +131,13 @@ class ChangeRequest:
         target = self.deployment.kafka, self.deployment.catalogue
         written = asyncio.run(change_control(*target, decide, self.signature, seen=seen))
         self.print(written)
-        return bool(written.plan)
+        return bool(written)
 
     def seen(self, application: str | None) -> dict[str, int]:
         """Revision that the user saw, by application."""
         return {} if self.revision is None or application is None else {application: self.revision}
 
-    def print(self, written: "CommittedChange") -> None:
+    def print(self, written: "Plan") -> None:
         """Print a line a change and a model, or a JSON object a change."""
         from clipper_agents.control.manifest_text import written_lines
 

@@ -39,7 +39,7 @@ def renew(deployment: DeploymentContext, yes: Yes = False) -> None:
 
     What was learned goes with them: keep it by `selection export`, and give it back by `selection restore`.
     """
-    from clipper_agents.kafka.topic_renewal import read_replaced_logs, renew_logs
+    from clipper_agents.kafka.topic_ids import read_replaced_logs, renew_logs
 
     target = deployment.kafka, deployment.catalogue
     replaced = asyncio.run(read_replaced_logs(*target))

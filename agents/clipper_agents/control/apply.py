@@ -6,14 +6,13 @@ from types import MappingProxyType
 
 import msgspec
 
-from clipper_agents.control.change_records import CommittedChange, Signature
-from clipper_agents.control.plan import Edit, Plan, refs_of, same
+from clipper_agents.control.change_records import Signature
+from clipper_agents.control.plan import Plan, refs_of, same, unsigned
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.control.writer import change_control
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
 from clipper_stream.models.registry import file_digest
 from clipper_topics.catalogue import Catalogue
-from clipper_topics.change import Command
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import application_key, model_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -50,7 +49,7 @@ class AppliedConfiguration:
     """
 
     found: ControlState
-    written: CommittedChange
+    written: Plan
     kept: Plan
 
 
@@ -88,11 +87,11 @@ def split_known(plan: Plan, state: ControlState) -> tuple[Plan, Plan]:
     known = named | state.manifests.models.keys()
     names = state.manifests.applications.keys() | state.changes.keys()
     new = Plan(
-        edits=tuple(each for each in plan.edits if each.application not in names),
+        changes=tuple(each for each in plan.changes if each.application not in names),
         models=tuple(each for each in plan.models if each.ref not in known),
     )
     rest = Plan(
-        edits=tuple(each for each in plan.edits if each.application in names),
+        changes=tuple(each for each in plan.changes if each.application in names),
         models=tuple(each for each in plan.models if each.ref in known),
         withdrawn=plan.withdrawn,
     )
@@ -113,8 +112,8 @@ def plan_declared(
     """
     wanted, by_ref = {each.name: each for each in applications}, {each.ref: each for each in models}
     there, broken = manifests.applications, manifests.unreadable.keys()
-    edits = [
-        _edit(there.get(name), each)
+    changes = [
+        unsigned(there.get(name), each, "update" if name in there else "create")
         for name, each in wanted.items()
         if not same(there.get(name), each) or application_key(name).decode() in broken
     ]
@@ -122,16 +121,7 @@ def plan_declared(
         each for ref, each in by_ref.items() if manifests.models.get(ref) != each or model_key(ref).decode() in broken
     ]
     if not prune:
-        return Plan(edits=tuple(edits), models=tuple(changed))
-    edits += [
-        Edit(application=name, command="delete", before=each)
-        for name, each in manifests.applications.items()
-        if name not in wanted
-    ]
+        return Plan(changes=tuple(changes), models=tuple(changed))
+    changes += [unsigned(each, None, "delete") for name, each in there.items() if name not in wanted]
     gone = tuple(ref for ref in manifests.models if ref not in by_ref)
-    return Plan(edits=tuple(edits), models=tuple(changed), withdrawn=gone)
-
-
-def _edit(before: ApplicationManifest | None, after: ApplicationManifest) -> Edit:
-    command: Command = "create" if before is None else "update"
-    return Edit(application=after.name, command=command, before=before, after=after)
+    return Plan(changes=tuple(changes), models=tuple(changed), withdrawn=gone)

@@ -1,4 +1,4 @@
-"""The records of a change: manifests with their revisions and signed changes, in the order of writing."""
+"""The records of a plan: manifests with their revisions and signed changes, in the order of writing."""
 
 import getpass
 import os
@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from clipper_agents.control.plan import Edit, Plan
-from clipper_agents.control.selection_states import NO_SNAPSHOT, StateSnapshot
+from clipper_agents.control.plan import Plan
+from clipper_agents.control.selection_states import StateSnapshot
 from clipper_agents.control.state import ControlState, shown_key
 from clipper_topics import codec
 from clipper_topics.change import Change
@@ -37,23 +37,15 @@ class Signature:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommittedChange:
-    """A plan with its revisions, and the change records of its edits; empty when nothing was to be changed."""
-
-    plan: Plan
-    changes: tuple[Change, ...] = ()
-
-
-def is_committed(written: CommittedChange, state: ControlState) -> bool:
+def is_committed(signed: Plan, state: ControlState) -> bool:
     """Return whether an earlier attempt whose commit outcome was unknown did commit."""
-    if written.changes:
-        return all(_is_recorded(change, state) for change in written.changes)
+    if signed.changes:
+        return all(_is_recorded(change, state) for change in signed.changes)
     models, refused = state.manifests.models, state.manifests.unreadable
     return (
-        all(models.get(each.ref) == each for each in written.plan.models)
-        and not models.keys() & written.plan.withdrawn
-        and not any(shown_key(key) in refused for key, _ in records_of(written))
+        all(models.get(each.ref) == each for each in signed.models)
+        and not models.keys() & signed.withdrawn
+        and not any(shown_key(key) in refused for key, _ in records_of(signed))
     )
 
 
@@ -64,37 +56,27 @@ def _is_recorded(change: Change, state: ControlState) -> bool:
     return found is not None and all(getattr(found, name) == getattr(change, name) for name in own)
 
 
-def sign(
-    plan: Plan, state: ControlState, signature: Signature, snapshot: StateSnapshot | None, at_ms: int
-) -> CommittedChange:
-    """Give the plan its revisions, and each of its edits a change record."""
-    edits, changes = [], []
-    for edit in plan.edits:
-        last = state.revision(edit.application)
-        after = None if edit.after is None else numbered(edit.after, last)
-        edits.append(replace(edit, after=after))
-        changes.append(_change(edits[-1], last + 1, signature, snapshot or NO_SNAPSHOT, at_ms))
-    return CommittedChange(plan=replace(plan, edits=tuple(edits)), changes=tuple(changes))
+def sign(plan: Plan, state: ControlState, signature: Signature, snapshot: StateSnapshot, at_ms: int) -> Plan:
+    """Give each change of a plan its revision, its author, and the selection state before it."""
+    return replace(plan, changes=tuple(_signed(each, state, signature, snapshot, at_ms) for each in plan.changes))
 
 
-def _change(edit: Edit, revision: int, signature: Signature, snapshot: StateSnapshot, at_ms: int) -> Change:
-    change = Change(
-        application=edit.application,
-        revision=revision if edit.after is None else edit.after.revision,
-        command=edit.command,
-        model=edit.model,
+def _signed(change: Change, state: ControlState, signature: Signature, snapshot: StateSnapshot, at_ms: int) -> Change:
+    last = state.revision(change.application)
+    after = None if change.after is None else numbered(change.after, last)
+    signed = msgspec.structs.replace(
+        change,
+        revision=last + 1 if after is None else after.revision,
         at_ms=at_ms,
         by=signature.by,
         why=signature.why,
         numbers=dict(signature.numbers),
-        before=edit.before,
-        after=edit.after,
+        after=after,
         feedback_ends=list(snapshot.feedback_ends),
-        rows=snapshot.rows.get(edit.application),
+        rows=snapshot.rows.get(change.application),
     )
-    if change.rows and len(codec.changes.encode(change)) > MOST_CHANGE_BYTES:
-        return msgspec.structs.replace(change, rows=None)
-    return change
+    is_large = signed.rows and len(codec.changes.encode(signed)) > MOST_CHANGE_BYTES
+    return msgspec.structs.replace(signed, rows=None) if is_large else signed
 
 
 def numbered(after: ApplicationManifest, last: int) -> ApplicationManifest:
@@ -108,17 +90,16 @@ def numbered(after: ApplicationManifest, last: int) -> ApplicationManifest:
     return msgspec.structs.replace(after, revision=max(after.revision, last + 1))
 
 
-def records_of(written: CommittedChange) -> list[tuple[bytes, bytes | None]]:
+def records_of(signed: Plan) -> list[tuple[bytes, bytes | None]]:
     """Return keys and values in order: a manifest is written after those that it names, and withdrawn before them."""
-    plan = written.plan
-    models = [(each.retired, (model_key(each.ref), codec.models.encode(each))) for each in plan.models]
+    models = [(each.retired, (model_key(each.ref), codec.models.encode(each))) for each in signed.models]
     return [
         *(record for retired, record in models if not retired),
         *(
             (application_key(each.application), codec.applications.encode(each.after) if each.after else None)
-            for each in plan.edits
+            for each in signed.changes
         ),
         *(record for retired, record in models if retired),
-        *((model_key(ref), None) for ref in plan.withdrawn),
-        *((change_key(each.application, each.revision), codec.changes.encode(each)) for each in written.changes),
+        *((model_key(ref), None) for ref in signed.withdrawn),
+        *((change_key(each.application, each.revision), codec.changes.encode(each)) for each in signed.changes),
     ]

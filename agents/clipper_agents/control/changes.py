@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from clipper_agents.control.errors import RefusedChange
-from clipper_agents.control.plan import Edit, Plan, refs_of, same
+from clipper_agents.control.plan import Plan, refs_of, same, unsigned
 from clipper_agents.control.state import Manifests
 from clipper_agents.settings.checks import manifest_problems
 from clipper_topics.change import Command
@@ -163,14 +163,13 @@ def plan_edit(
     models = dict(published.models) | ({} if model is None else {model.ref: model})
     if after is not None and (problems := list(manifest_problems([after], list(models.values())))):
         raise RefusedChange("\n".join(problems))
-    name = next(each.name for each in (after, before) if each is not None)
-    others = (each for each in published.applications.values() if each.name != name)
+    others = (each for each in published.applications.values() if each != before)
     named = {ref for each in (*others, after) for ref in refs_of(each)}
     touched: dict[str, None] = dict.fromkeys((*refs_of(before), *refs_of(after), *([model.ref] if model else [])))
     settled = (replace(models[each], retired=each not in named) for each in touched if each in models)
     changed = tuple(each for each in settled if published.models.get(each.ref) != each)
-    edit = Edit(application=name, command=command, model=ref, before=before, after=after)
-    return Plan(edits=() if same(before, after) else (edit,), models=changed)
+    changes = () if same(before, after) else (unsigned(before, after, command, ref),)
+    return Plan(changes=changes, models=changed)
 
 
 def existing(published: Manifests, application: str) -> ApplicationManifest:

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from clipper_agents.control.change_records import CommittedChange
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.plan import Plan, stated
 from clipper_agents.control.rollback import RolledBack
@@ -29,8 +28,8 @@ def plan_lines(state: ControlState, plan: Plan) -> Iterator[str]:
     """
     for model in plan.models:
         yield from manifest_lines(f"model {model.ref}", state.manifests.models.get(model.ref), model)
-    for edit in plan.edits:
-        yield from manifest_lines(f"application {edit.application}", edit.before, edit.after)
+    for change in plan.changes:
+        yield from manifest_lines(f"application {change.application}", change.before, change.after)
     yield from (f"- model {ref}" for ref in plan.withdrawn)
 
 
@@ -75,15 +74,15 @@ def _shown(value: Any) -> str:
 
 
 # --- what was written -----------------------------------------------------------------------------------------------
-def written_lines(written: CommittedChange) -> list[str]:
+def written_lines(written: Plan) -> list[str]:
     """Return a line for each manifest that was written."""
-    if not written.plan:
+    if not written:
         return ["nothing changed"]
-    lines = [f"model {each.ref}{' retired' if each.retired else ''}" for each in written.plan.models]
+    lines = [f"model {each.ref}{' retired' if each.retired else ''}" for each in written.models]
     for made in written.changes:
         about = f" {made.model}" if made.model else ""
         lines.append(f"application {made.application} revision {made.revision}: {made.command}{about}")
-    return [*lines, *(f"model {ref} withdrawn" for ref in written.plan.withdrawn)]
+    return [*lines, *(f"model {ref} withdrawn" for ref in written.withdrawn)]
 
 
 def undone_lines(undone: Iterable[Change]) -> list[str]:
@@ -93,10 +92,9 @@ def undone_lines(undone: Iterable[Change]) -> list[str]:
 
 def rollback_lines(done: RolledBack) -> list[str]:
     """Return what a rollback undid and wrote, and what became of the selection state."""
-    if not done.written.plan:
+    if not done.written:
         return ["nothing changed"]
-    state = f"restored ({done.restored})" if done.restored else f"stays as it is: {done.why_not}"
-    return [*undone_lines(done.undone), *written_lines(done.written), f"selection state {state}"]
+    return [*undone_lines(done.undone), *written_lines(done.written), f"selection state {done.selection_state}"]
 
 
 # --- the whole registry -------------------------------------------------------------------------------------------

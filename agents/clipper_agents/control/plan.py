@@ -1,29 +1,12 @@
-"""Plans of changes: applications before and after, and the models that change with them."""
+"""Plans of changes: what one command writes."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from clipper_topics.change import Command
+from clipper_topics.change import Change, Command
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edit:
-    """One application before and after a command; its revision is given when it is written.
-
-    Attributes:
-        model: The version that the command is about.
-        before: None: there is none.
-        after: None: it is deleted.
-    """
-
-    application: str
-    command: Command
-    model: str | None = None
-    before: ApplicationManifest | None = None
-    after: ApplicationManifest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +14,7 @@ class Plan:
     """Everything that one command writes in one transaction; an empty plan changes nothing.
 
     Attributes:
-        edits: At most one an application.
+        changes: At most one an application, as `unsigned` makes them; `change_records.sign` does the rest.
         models: Manifests to publish.
         withdrawn: References of the models whose manifests are withdrawn.
 
@@ -39,12 +22,22 @@ class Plan:
     (False, True)
     """
 
-    edits: tuple[Edit, ...] = ()
+    changes: tuple[Change, ...] = ()
     models: tuple[ModelManifest, ...] = ()
     withdrawn: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.edits or self.models or self.withdrawn)
+        return bool(self.changes or self.models or self.withdrawn)
+
+
+def unsigned(
+    before: ApplicationManifest | None, after: ApplicationManifest | None, command: Command, model: str | None = None
+) -> Change:
+    """Return the change of an application, which has no revision, time or author yet; one of the manifests is given."""
+    name = next(each.name for each in (after, before) if each is not None)
+    return Change(
+        application=name, revision=0, command=command, model=model, at_ms=0, by="", before=before, after=after
+    )
 
 
 def same(one: ApplicationManifest | None, other: ApplicationManifest | None) -> bool:
@@ -73,9 +66,5 @@ def wanted_hosts(model: ModelManifest) -> int:
 
 
 def refs_of(application: ApplicationManifest | None) -> list[str]:
-    """Return every version that an application names, candidates first.
-
-    >>> refs_of(ApplicationManifest(name="a", models=["m:1"]))
-    ['m:1']
-    """
+    """Return every version that an application names, candidates first; none of no application."""
     return [] if application is None else application.refs

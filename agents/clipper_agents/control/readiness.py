@@ -10,19 +10,16 @@ Rules of this file:
 - A version that was never ready since a router started is not asked: what cannot be loaded costs no answer.
 """
 
-import asyncio
 import contextlib
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 
 from aiokafka import TopicPartition
 
 from clipper_agents.control.state import shown_key
 from clipper_agents.kafka.reader import FOLLOW_WAIT_S, Record, open_reader
-from clipper_agents.kafka.retry import TIMEOUT_S
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.observability.logging import event
 from clipper_topics import codec
@@ -63,6 +60,12 @@ class HostStates:
         self.reports.pop(name, None)
         self.reports[name] = report
         return report
+
+    def take(self, records: Iterable[Record]) -> None:
+        """Take records in; what is no report is left out."""
+        for record in records:
+            with contextlib.suppress(UndecodableRecord):
+                self.apply(record.key, record.value, record.headers)
 
 
 class ReadyHosts:
@@ -107,7 +110,7 @@ async def read_reports(connection: KafkaConnection, catalogue: Catalogue) -> dic
         return {}
     hosts = HostStates()
     async with open_reader(connection) as reader:
-        _fold(hosts, await reader.read_all([TopicPartition(catalogue.hosts, 0)]))
+        hosts.take(await reader.read_all([TopicPartition(catalogue.hosts, 0)]))
     return hosts.reports
 
 
@@ -122,36 +125,22 @@ async def wait_for_host(
     """Wait until a host of a version is ready, or a new report says that one has failed, and return that report.
 
     None when there was none in time. A failure that is among the reports from `before` does not end it: a host may be
-    about to start again. `on_report` is called with each report about the version, those from before first.
+    about to start again. `on_report` is called with each report about the version that is the newest of its host.
     """
-    hosts = HostStates()
+    hosts, end_s = HostStates(), time.monotonic() + within_s
     async with open_reader(connection, fetch_wait_s=FOLLOW_WAIT_S) as reader:
         await reader.follow(await reader.beginning_offsets([TopicPartition(catalogue.hosts, 0)]))
-        async with asyncio.timeout(TIMEOUT_S):
-            while reader.behind:
-                _fold(hosts, chain.from_iterable((await reader.fetch(wait_s=FOLLOW_WAIT_S)).values()))
-        known = {key: each for key, each in hosts.reports.items() if each.model == ref}
-        for each in known.values():
-            on_report(each)
-        failed = [each for key, each in known.items() if each.state == "failed" and each != before.get(key)]
-        if ended := [*(each for each in known.values() if each.state == "ready"), *failed]:
-            return ended[0]
-        end_s = time.monotonic() + within_s
+        known: dict[bytes, HostReport] = {}
         while (left_s := end_s - time.monotonic()) > 0:
-            fetched = await reader.fetch(wait_s=min(FOLLOW_WAIT_S, left_s))
-            for report in _fold(hosts, chain.from_iterable(fetched.values())):
-                if report.model == ref:
-                    on_report(report)
-                    if report.state in {"ready", "failed"}:
-                        return report
+            for records in (await reader.fetch(wait_s=min(FOLLOW_WAIT_S, left_s))).values():
+                hosts.take(records)
+            if reader.behind:
+                continue
+            news = [(key, one) for key, one in hosts.reports.items() if one.model == ref and one is not known.get(key)]
+            known = dict(hosts.reports)
+            for _, one in news:
+                on_report(one)
+            ready = [one for _, one in news if one.state == "ready"]
+            if ended := ready or [one for key, one in news if one.state == "failed" and one != before.get(key)]:
+                return ended[0]
     return None
-
-
-def _fold(hosts: HostStates, records: Iterable[Record]) -> list[HostReport]:
-    """Take records in, and return the reports among them; what is no report is left out."""
-    found = []
-    for record in records:
-        with contextlib.suppress(UndecodableRecord):
-            report = hosts.apply(record.key, record.value, record.headers)
-            found += [report] if report is not None and record.value else []
-    return found

@@ -45,25 +45,6 @@ class RestorePlan:
     markers: Sequence[bytes]
 
 
-async def restore_state(
-    connection: KafkaConnection, catalogue: Catalogue, application: str, rows: Iterable[SavedRow], signature: Signature
-) -> str:
-    """Restore the rows of an application, and return the id when declaration and markers are stored: routers follow.
-
-    Feedback that comes after the markers is learned on top of the rows. Feedback that counted before does not count
-    again.
-
-    Raises:
-        UnusableState: rows that no restore can have.
-        RestoreBrokenOff: it is declared, and not every marker was stored.
-        KafkaUnreachable: no broker answers; nothing is restored.
-        TopicMismatch: a topic is missing, or has other partitions than the settings say.
-    """
-    plan = await plan_restore(connection, catalogue, application, rows, signature)
-    await carry_out(connection, catalogue, plan)
-    return plan.restore_id
-
-
 async def plan_restore(
     connection: KafkaConnection,
     catalogue: Catalogue,
@@ -72,9 +53,14 @@ async def plan_restore(
     signature: Signature,
     undoes: str | None = None,
 ) -> RestorePlan:
-    """Plan a restore that keeps the present rows, so that it can be undone; errors as of `restore_state`.
+    """Plan a restore that keeps the present rows, so that it can be undone.
 
     `undoes` is the id of the restore that this one takes back.
+
+    Raises:
+        UnusableState: rows that no restore can have.
+        KafkaUnreachable: no broker answers.
+        TopicMismatch: a topic is missing, or has other partitions than the settings say.
     """
     markers = await _markers(connection, catalogue, application, rows)
     before = await read_rows(connection, catalogue, application)
@@ -91,7 +77,14 @@ async def plan_restore(
 
 
 async def carry_out(connection: KafkaConnection, catalogue: Catalogue, plan: RestorePlan) -> None:
-    """Store the declaration, then the markers; errors as of `restore_state`."""
+    """Store the declaration, then the markers: routers follow.
+
+    Feedback that comes after the markers is learned on top of the rows; what counted before does not count again.
+
+    Raises:
+        RestoreBrokenOff: it is declared, and not every marker was stored.
+        KafkaUnreachable: no broker answers; nothing is restored.
+    """
     producer = make_producer(connection)
     declared = False
     try:

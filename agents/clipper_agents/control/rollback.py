@@ -3,38 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from clipper_agents.control.change_records import CommittedChange, Signature
+from clipper_agents.control.change_records import Signature
 from clipper_agents.control.changes import plan_edit
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.plan import Plan
-from clipper_agents.control.restore import restore_state
+from clipper_agents.control.restore import carry_out, plan_restore
 from clipper_agents.control.state import ControlState, Manifests
 from clipper_agents.control.writer import change_control
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ApplicationManifest
-from clipper_topics.selection_rows import SavedRow
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RollbackPlan:
-    """The plan of a rollback, empty when the application is like that already, and the changes that it undoes.
-
-    Attributes:
-        undone: The changes that count no more, newest first.
-        rows: The selection state before the oldest of them; None when it was not kept.
-    """
-
-    plan: Plan
-    undone: tuple[Change, ...]
-    rows: tuple[SavedRow, ...] | None
 
 
 def plan_rollback(
     published: Manifests, history: Mapping[int, Change], application: str, to_revision: int | None = None
-) -> RollbackPlan:
-    """Go back to the manifest before the last change, or to that of a revision; a deleted application comes back."""
+) -> tuple[Plan, tuple[Change, ...]]:
+    """Go back to the manifest before the last change, or to that of a revision; a deleted application comes back.
+
+    Returns the plan, empty when the application is like that already, and the changes that it undoes, newest first: the
+    last of them has the selection state to go back to.
+    """
     if not history:
         raise RefusedChange(f"application {application!r} has no history: it was never changed by a command")
     current = published.applications.get(application)
@@ -53,9 +42,7 @@ def plan_rollback(
         )
     first = last if to_revision is None else to_revision + 1
     undone = tuple(history[revision] for revision in sorted(history, reverse=True) if revision >= first)
-    rows = undone[-1].rows if undone else None
-    plan = plan_edit(published, current, target, "rollback")
-    return RollbackPlan(plan=plan, undone=undone, rows=None if rows is None else tuple(rows))
+    return plan_edit(published, current, target, "rollback"), undone
 
 
 def _manifest_at(history: Mapping[int, Change], application: str, revision: int) -> ApplicationManifest | None:
@@ -73,17 +60,11 @@ def _manifest_at(history: Mapping[int, Change], application: str, revision: int)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledBack:
-    """What a rollback wrote, and the changes that count no more, newest first.
+    """What a rollback wrote, the changes that count no more, newest first, and what became of the selection state."""
 
-    Attributes:
-        restored: Id of the restored selection state; None: it stays as it is.
-        why_not: Why it stays; empty when it was restored.
-    """
-
-    written: CommittedChange
+    written: Plan
     undone: tuple[Change, ...]
-    restored: str | None = None
-    why_not: str = ""
+    selection_state: str
 
 
 async def roll_back(
@@ -97,24 +78,21 @@ async def roll_back(
 ) -> RolledBack:
     """Go back to the manifest before the last change, or to that of a revision, with the selection state of then.
 
-    Errors as of `plan_rollback`, `change_control`, which `seen` is for, and `restore_state`.
+    Errors as of `plan_rollback`, `change_control`, which `seen` is for, `plan_restore` and `carry_out`.
     """
-    signature = signature or Signature()
-    last: list[RollbackPlan] = []
+    signature, undone = signature or Signature(), tuple[Change, ...]()
 
     def decide(state: ControlState) -> Plan:
-        last[:] = [plan_rollback(state.manifests, state.history(application), application, to_revision)]
-        return last[0].plan
+        nonlocal undone
+        plan, undone = plan_rollback(state.manifests, state.history(application), application, to_revision)
+        return plan
 
     written = await change_control(connection, catalogue, decide, signature, seen=seen)
-    (rollback,) = last
-    if not written.plan:
-        return RolledBack(written=written, undone=(), why_not="nothing was changed")
-    if rollback.rows is None:
-        why_not = (
-            f"the change to revision {rollback.undone[-1].revision} kept none" if rollback.undone else "none was kept"
-        )
-        return RolledBack(written=written, undone=rollback.undone, why_not=why_not)
-    why = signature.why or f"rollback to revision {rollback.undone[-1].revision - 1}"
-    restored = await restore_state(connection, catalogue, application, rollback.rows, replace(signature, why=why))
-    return RolledBack(written=written, undone=rollback.undone, restored=restored)
+    rows = undone[-1].rows if undone and written else None
+    if rows is None:
+        what = f"the change to revision {undone[-1].revision} kept none" if undone else "none was kept"
+        return RolledBack(written=written, undone=undone, selection_state=f"stays as it is: {what}")
+    why = signature.why or f"rollback to revision {undone[-1].revision - 1}"
+    restored = await plan_restore(connection, catalogue, application, rows, replace(signature, why=why))
+    await carry_out(connection, catalogue, restored)
+    return RolledBack(written=written, undone=undone, selection_state=f"restored ({restored.restore_id})")

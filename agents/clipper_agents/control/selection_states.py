@@ -130,9 +130,6 @@ class StateSnapshot:
     rows: Mapping[str, list[SavedRow]] = field(default_factory=dict)
 
 
-NO_SNAPSHOT = StateSnapshot()
-
-
 async def read_snapshot(
     reader: LogReader, catalogue: Catalogue, topics: Mapping[str, int], applications: Iterable[str]
 ) -> StateSnapshot:
@@ -140,24 +137,18 @@ async def read_snapshot(
 
     `topics` are the partition counts of those that exist. The reader reads nothing else meanwhile.
     """
-    feedback = _partitions(catalogue.feedback, topics)
-    ends = await reader.end_offsets(feedback)
-    rows = await _within_time(reader, _partitions(catalogue.selection_changelog, topics), list(applications))
+    feedback, changelog = (
+        [TopicPartition(topic, number) for number in range(topics.get(topic, 0))]
+        for topic in (catalogue.feedback, catalogue.selection_changelog)
+    )
+    ends, rows = await reader.end_offsets(feedback), dict[str, list[SavedRow]]()
+    if (names := list(applications)) and changelog:
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                rows = kept_rows(await reader.read_all(changelog), names)
+        except TimeoutError:
+            log.warning("the selection state was not read within %.0f s: this change keeps none", WITHIN_S)
     return StateSnapshot(feedback_ends=tuple(ends[tp] for tp in feedback), rows=rows)
-
-
-async def _within_time(
-    reader: LogReader, changelog: list[TopicPartition], applications: list[str]
-) -> dict[str, list[SavedRow]]:
-    if not applications or not changelog:
-        return {}
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            records = await reader.read_all(changelog)
-    except TimeoutError:
-        log.warning("the selection state was not read within %.0f s: this change keeps none", WITHIN_S)
-        return {}
-    return kept_rows(records, applications)
 
 
 def kept_rows(records: Iterable[ConsumerRecord[Any, Any]], applications: Iterable[str]) -> dict[str, list[SavedRow]]:
@@ -165,7 +156,3 @@ def kept_rows(records: Iterable[ConsumerRecord[Any, Any]], applications: Iterabl
     found: dict[str, dict[RowKey, SelectionRow]] = {name: {} for name in applications}
     take_rows(found, records)
     return {name: saved_rows(rows) for name, rows in found.items() if len(rows) <= MOST_ROWS}
-
-
-def _partitions(topic: str, topics: Mapping[str, int]) -> list[TopicPartition]:
-    return [TopicPartition(topic, number) for number in range(topics.get(topic, 0))]

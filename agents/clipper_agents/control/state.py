@@ -86,10 +86,6 @@ Taken = ApplicationManifest | ModelManifest | Change | DriftEvent | DeclaredRest
 """Content of a record; None for a deletion, and for a kind of note that is not kept."""
 
 
-def accept_all(_: Manifest) -> None:
-    """Accept what the schema accepts."""
-
-
 @dataclass(slots=True, kw_only=True)
 class ControlState:
     """The content of the control topic up to some record.
@@ -100,7 +96,6 @@ class ControlState:
         drifts: The newest detection by application and version.
         restores: By id, in the order in which they were declared first.
         declared_ms: When each application's manifest was written, milliseconds since the epoch.
-        ignored: Notes that were refused, by key; the newest thousand.
         version: How many records were taken in.
 
     >>> state = ControlState()
@@ -113,13 +108,12 @@ class ControlState:
     notes: Iterable[Kind] = NOTES
     saved_rows: bool = True
     most_restores: int | None = None
-    accept: Callable[[Manifest], None] = accept_all
+    accept: Callable[[Manifest], None] = lambda _: None
     manifests: Manifests = field(default_factory=Manifests)
     changes: dict[str, dict[int, Change]] = field(default_factory=dict)
     drifts: dict[tuple[str, str], DriftEvent] = field(default_factory=dict)
     restores: dict[str, DeclaredRestore] = field(default_factory=dict)
     declared_ms: dict[str, int] = field(default_factory=dict)
-    ignored: dict[str, RefusedRecord] = field(default_factory=dict)
     version: int = 0
 
     # --- records ----------------------------------------------------------------------------------------------------
@@ -143,8 +137,7 @@ class ControlState:
             kind, name = parse_key(key)
             if kind in NOTES and kind not in self.notes:
                 return None
-            reasons = self._reasons(kind)
-            reasons.pop(shown_key(key), None)
+            self.manifests.unreadable.pop(shown_key(key), None)
             if not value:
                 self._remove(kind, name)
                 return None
@@ -155,14 +148,12 @@ class ControlState:
                 self.manifests.unreadable.pop(shown_key(key), None)
                 return None
             refused = RefusedRecord(kind=kind, key=shown_key(key), offset=offset, reason=str(error)[:REASON_CHARACTERS])
-            self._refuse(refused)
+            if kind not in NOTES:
+                self._refuse(refused)
             return refused
 
-    def _reasons(self, kind: Kind | None) -> dict[str, RefusedRecord]:
-        return self.ignored if kind in NOTES else self.manifests.unreadable
-
     def _refuse(self, refused: RefusedRecord) -> None:
-        reasons = self._reasons(refused.kind)
+        reasons = self.manifests.unreadable
         reasons.pop(refused.key, None)
         reasons[refused.key] = refused
         while len(reasons) > KEPT_REASONS:

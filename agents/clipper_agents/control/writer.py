@@ -20,7 +20,7 @@ from typing import Self, TypeVar
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 
-from clipper_agents.control.change_records import CommittedChange, Signature, is_committed, records_of, sign
+from clipper_agents.control.change_records import Signature, is_committed, records_of, sign
 from clipper_agents.control.errors import StaleRevision, WriteContention
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.selection_states import StateSnapshot, read_snapshot
@@ -101,11 +101,8 @@ class ControlWriter:
     async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Write records, decided on `state`, in one transaction.
 
-        Raises:
-            ProducerFenced: another writer has begun; nothing is written.
-            UnreadRecords: `state` is not all that the topic says; nothing is written.
-            KafkaError: it is not known whether it was written.
-            TimeoutError: the same.
+        Nothing is written with `ProducerFenced` (another writer has begun) and `UnreadRecords` (`state` is not all that
+        the topic says); with any other error of Kafka's, or a timeout, that is not known.
         """
         assert self._producer is not None, "not entered"
         async with asyncio.timeout(TIMEOUT_S):
@@ -120,30 +117,25 @@ async def change_control(
     signature: Signature | None = None,
     *,
     seen: Mapping[str, int] | None = None,
-) -> CommittedChange:
-    """Decide on the present state and write the plan; begin again when another writer interrupts.
+) -> Plan:
+    """Decide on the present state, write the plan, and return it signed; begin again when another writer interrupts.
 
     Without a signature the author is the user of this process. `seen` says at which revisions applications must be, 0
-    that one must not exist.
-
-    Raises:
-        StaleRevision: an application is at another revision.
-        RefusedChange: raised by `decide`.
-        WriteContention: as `as_control_writer`, and its other errors.
+    that one must not exist: else the error is `StaleRevision`. Others are those of `decide` and `as_control_writer`.
     """
     signature = signature or Signature()
-    tried: CommittedChange | None = None
+    tried: Plan | None = None
     snapshot: StateSnapshot | None = None  # costly to read, so it is kept from attempt to attempt
 
-    async def make(writer: ControlWriter) -> CommittedChange:
+    async def make(writer: ControlWriter) -> Plan:
         nonlocal tried, snapshot
         if tried is not None and is_committed(tried, writer.state):
             return tried
         check_seen(seen or {}, writer.state)
         plan = decide(writer.state)
         if plan and snapshot is None:
-            snapshot = await writer.snapshot([edit.application for edit in plan.edits if edit.before is not None])
-        tried = sign(plan, writer.state, signature, snapshot, round(time.time() * 1000))
+            snapshot = await writer.snapshot([each.application for each in plan.changes if each.before is not None])
+        tried = sign(plan, writer.state, signature, snapshot or StateSnapshot(), round(time.time() * 1000))
         if plan:
             await writer.write(records_of(tried))
         return tried

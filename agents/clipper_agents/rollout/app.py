@@ -13,10 +13,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from clipper_agents.control.errors import RefusedChange, StaleRevision, WriteContention
+from clipper_agents.control.newest_records import NewestRecords
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.follower import TopicFollower
@@ -24,14 +25,14 @@ from clipper_agents.kafka.reader import Record
 from clipper_agents.kafka.retry import RESTART_WAIT_S, retry
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import StewardMetrics
-from clipper_agents.rollout.comparison_reports import ComparisonReports
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
 from clipper_agents.rollout.decisions import ControlChanges, RolloutDecision, is_newer
 from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import StewardSection
-from clipper_topics.comparison import Comparison
+from clipper_topics import codec
+from clipper_topics.comparison import Comparison, comparison_key
 from clipper_topics.drift import DriftEvent
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ SLACK_MS = 5 * 60_000
 REVISION_WITHIN_S = 10.0
 """A revision that somebody has decided under is on the control topic; one of an application that was deleted is not."""
 REPORT_EVERY_S = 1.0
+CHANGED_S = 5.0
+"""At most so often is a comparison written that changes all the time."""
+AGAIN_S = 60.0
 LAST_WORD_S = 2.0
 """A broker that is away must not hold up the end of a process."""
 ALL_READ_S = 2.0
@@ -55,6 +59,29 @@ class _HistoryNeeded(Exception):
     """Something is compared now that began before what was read."""
 
 
+class ComparisonReports:
+    """Publishes how versions compare, by `write`, which gets None for a version that is compared no more.
+
+    A comparison that stays the same is written again each `AGAIN_S`: a young record says that a steward is at work.
+    """
+
+    def __init__(self, write: Callable[[bytes, bytes | None], None]) -> None:
+        self._write = write
+        self._last: dict[bytes, tuple[Comparison, float]] = {}
+
+    def put(self, comparisons: Iterable[Comparison], now_s: float) -> None:
+        """Have written what is due of all comparisons that there are, at this monotonic time in seconds."""
+        found = {comparison_key(one.application, one.model): one for one in comparisons}
+        for key in self._last.keys() - found.keys():
+            del self._last[key]
+            self._write(key, None)
+        for key, one in found.items():
+            before, at_s = self._last.get(key, (None, float("-inf")))
+            if now_s - at_s >= (AGAIN_S if one == before else CHANGED_S):
+                self._last[key] = one, now_s
+                self._write(key, codec.comparisons.encode(one))
+
+
 class RolloutController:
     """One controller. Two of them at once do no harm: of two changes of one revision only one is made.
 
@@ -67,11 +94,11 @@ class RolloutController:
     ) -> None:
         self._settings, self._changes, self._metrics = settings, changes, metrics
         self.comparisons: tuple[Comparison, ...] = ()
-        self._reports = ComparisonReports(settings.kafka, settings.catalogue)
+        self._written = NewestRecords(settings.kafka, settings.catalogue.comparisons, checks_topic=True)
+        self._reports = ComparisonReports(self._written.write)
         self._control = ControlState(notes=("change", "drift"), saved_rows=False)
         self._control_moved = asyncio.Event()
         self._follower = TopicFollower(settings.kafka, settings.catalogue.control, self._take_control)
-        self._following: asyncio.Future[None] | None = None
         self._missing: dict[str, int] = {}
         self._decided: dict[str, int] = {}
         """Revision of each application at which a change was made."""
@@ -86,32 +113,24 @@ class RolloutController:
         """Applications of which something was read since all was."""
         self._refused: dict[str, str] = {}
 
-    async def start(self) -> None:
-        """Read the control topic to its end."""
-        self._following = asyncio.ensure_future(self._follower.run())
-        await self._follower.caught_up_in(self._following)
-
-    async def broken(self) -> None:
-        """Return never, and raise when the control topic is not followed any more."""
-        assert self._following is not None, "not started"
-        await self._following
-
-    async def stop(self) -> None:
-        """Stop following the control topic."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
-
-    async def run(self) -> None:
-        """Compare and decide, without end."""
-        publishing = asyncio.ensure_future(self._reports.run())
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Read the control topic to its end, be `ready`, then compare and decide, without end."""
+        following = asyncio.ensure_future(self._follower.run())
+        work = [following]
         try:
-            await self._run()
+            await self._follower.caught_up_in(following)
+            ready()
+            work.append(asyncio.ensure_future(self._compare_what_there_is()))
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            publishing.cancel()
-            await asyncio.wait([publishing], timeout=LAST_WORD_S)
+            for task in work:
+                task.cancel()
+            await asyncio.wait(work)
+            await asyncio.to_thread(self._written.close, LAST_WORD_S)
 
-    async def _run(self) -> None:
+    async def _compare_what_there_is(self) -> None:
         while True:
             self._control_moved.clear()
             if comparison_specs(self._control):
@@ -230,7 +249,8 @@ class RolloutController:
         else:
             self._decided[name] = revision
         self._metrics.counter("clipper_decisions_total", name, decision.command, outcome).inc()
-        event(logger, f"{decision.command} {outcome}", logging.INFO, **_decision_fields(decision))
+        about = {"application": name, "model": decision.model, "revision": revision, "why": decision.why}
+        event(logger, f"{decision.command} {outcome}", logging.INFO, **about)
 
     async def _applied(self, decision: RolloutDecision) -> str:
         what = f"{decision.command} of application {decision.application} waits for Kafka"
@@ -254,7 +274,9 @@ class RolloutController:
             direction = "up" if found.worse else "down"
             self._metrics.counter("clipper_drifts_total", found.application, found.model, direction).inc()
             text = "loss has risen" if found.worse else "loss has fallen"
-            event(logger, text, logging.WARNING if found.worse else logging.INFO, **_drift_fields(found))
+            about = {"application": found.application, "model": found.model, "detector": found.detector}
+            about |= {"before": f"{found.loss_before:.4f}", "after": f"{found.loss_after:.4f}"}
+            event(logger, text, logging.WARNING if found.worse else logging.INFO, **about)
 
     def _log_refused(self, fold: EvidenceFold) -> None:
         for name, reason in fold.refused.items():
@@ -278,18 +300,3 @@ class RolloutController:
     def _show(self, comparisons: tuple[Comparison, ...]) -> None:
         self.comparisons = comparisons
         self._metrics.set_comparisons(comparisons)
-
-
-def _decision_fields(decision: RolloutDecision) -> dict[str, object]:
-    """Fields of a log line about a decision."""
-    about: dict[str, object] = {"application": decision.application, "model": decision.model}
-    about |= {"revision": decision.revision} | ({} if decision.share is None else {"share": decision.share})
-    return about | {name: value for name, value in decision.numbers.items() if not isinstance(value, Mapping)}
-
-
-def _drift_fields(found: DriftEvent) -> dict[str, object]:
-    """Fields of a log line about a detection."""
-    about: dict[str, object] = {"application": found.application, "model": found.model}
-    about |= {} if found.context is None else {"context": found.context}
-    losses = {"before": f"{found.loss_before:.4f}", "after": f"{found.loss_after:.4f}"}
-    return about | losses | {"losses": found.losses, "since": found.after, "detector": found.detector}

@@ -36,12 +36,10 @@ class DriftMonitor:
         self._detector: DetectorSpec | None = None
         self.refused: str | None = None
         try:
-            detector = make_spec(spec.rule.detector, spec.rule.parameters)
-            detector.make()
+            self._detector = make_spec(spec.rule.detector, spec.rule.parameters)
+            self._detector.make()
         except SetupError as error:
-            self.refused = str(error)
-        else:
-            self._detector = detector
+            self._detector, self.refused = None, str(error)
 
     def observe(
         self, losses: Mapping[str, float], record: Record, at_ms: int, *, revision: int, context: str | None

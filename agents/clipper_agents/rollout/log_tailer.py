@@ -7,7 +7,7 @@ bounded however far back the reading begins.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from itertools import islice
 
 from aiokafka import TopicPartition
@@ -23,6 +23,7 @@ MOST_WAITING = 5_000
 QUIET_S = 0.5
 """When nothing has come for so long, the broker's clock has passed the last record."""
 SLICE = 300
+"""Records of a list: in between, the event loop runs other tasks."""
 
 
 class MergedLogTailer:
@@ -79,25 +80,15 @@ class MergedLogTailer:
             elif time.monotonic() - since_s > QUIET_S:
                 sure_ms = float("inf")
             self._reader.ends = await self._reader.end_offsets(self._partitions)
-            await self._fetch(self._partitions)
-            for records in _slices(self._order.release(self._at_end(), sure_ms)):
-                yield records
+            wanted = [tp for tp in self._partitions if self._order.waiting(tp) < MOST_WAITING]
+            for tp, records in (await self._reader.fetch(wanted, wait_s=FOLLOW_WAIT_S)).items():
+                self._order.add(tp, records)
+            released = self._order.release({*self._partitions}.difference(self._reader.behind), sure_ms)
+            is_over = False
+            while not is_over:
+                some = list(islice(released, SLICE))
+                is_over = len(some) < SLICE
+                yield some
                 await asyncio.sleep(0)
             positions = self._reader.positions
             self.caught_up = all(positions[tp] >= end for tp, end in self._first_ends.items())
-
-    async def _fetch(self, partitions: Iterable[TopicPartition]) -> None:
-        wanted = [tp for tp in partitions if self._order.waiting(tp) < MOST_WAITING]
-        for tp, records in (await self._reader.fetch(wanted, wait_s=FOLLOW_WAIT_S)).items():
-            self._order.add(tp, records)
-
-    def _at_end(self) -> set[TopicPartition]:
-        return {*self._partitions}.difference(self._reader.behind)
-
-
-def _slices(records: Iterator[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
-    """Lists of a few hundred records, at least one list, so that the event loop runs other tasks in between."""
-    first = list(islice(records, SLICE))
-    yield first
-    while following := list(islice(records, SLICE)):
-        yield following

@@ -52,29 +52,23 @@ async def _run(settings: WorkerSettings[StewardSection], metrics: StewardMetrics
         metrics.health.is_draining = True
         told.set()
 
+    def serve() -> None:
+        metrics.health.serves(tuple)
+        print(ready, flush=True)  # noqa: T201 - a supervisor waits for this line
+
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
     metrics.health.watch_loop()
-    process = RolloutController(settings, ControlChanges(settings.kafka, settings.catalogue), metrics)
     topics = settings.catalogue
     watched = (topics.control, topics.predictions, topics.audits, topics.feedback)
-    watching = watch_kafka(settings.kafka, metrics.set_broker_reachable, watched)
-    work = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(watching)]
+    process = RolloutController(settings, ControlChanges(settings.kafka, topics), metrics)
+    works = (told.wait(), watch_kafka(settings.kafka, metrics.set_broker_reachable, watched), process.run(serve))
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        starting = asyncio.ensure_future(process.start())
-        work.append(starting)
-        await asyncio.wait([starting, work[0]], return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            metrics.health.serves(tuple)
-            print(ready, flush=True)  # noqa: T201 - a supervisor waits for this line
-            work.remove(starting)
-            work += [asyncio.ensure_future(process.run()), asyncio.ensure_future(process.broken())]
-        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        for task in work:
+        for task in tasks:
             task.cancel()
-        await asyncio.wait(work)
-        await process.stop()
+        await asyncio.wait(tasks)

@@ -1,13 +1,15 @@
 """How the status of a deployment follows from what was read: from its records, its brokers and the metrics of hosts."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from clipper_agents.control.plan import refs_of, wanted_hosts
 from clipper_agents.status.deployment_view import DeploymentView, one_line
@@ -30,7 +32,6 @@ from clipper_agents.status.traffic_window import (
     WINDOW_S,
     TrafficCounts,
     TrafficWindow,
-    quantile,
 )
 from clipper_stream.errors import SetupError
 from clipper_stream.intervals import wilson
@@ -95,7 +96,7 @@ class StatusBuilder:
     def _application(self, manifest: ApplicationManifest) -> ApplicationStatus:
         name = manifest.name
         counts = self.recent.window(name, self.now_s, WINDOW_S)
-        if counts.queries < LEAST_ASKED:
+        if counts.amounts["queries",] < LEAST_ASKED:
             counts = self.recent.window(name, self.now_s, LONGEST_S)
         state, changes = self.facts.state(name), self.facts.changes_of(name)[:SHOWN_CHANGES]
         return ApplicationStatus(
@@ -106,33 +107,45 @@ class StatusBuilder:
             objective_ms=manifest.objective_ms,
             window_s=counts.seconds,
             is_estimate=counts.sampled,
-            queries=round(counts.queries),
-            defaults=_whole(counts.defaults),
-            feedback=round(counts.feedback),
-            latency=_latency(counts.latencies_ms),
-            stages={stage: one for stage, ms in counts.stages_ms.items() if (one := _latency(ms)) is not None},
+            queries=round(counts.amounts["queries",]),
+            defaults=counts.by("default"),
+            feedback=round(counts.amounts["feedback",]),
+            latency=_latency(counts.samples_ms["answers",]),
+            stages={
+                stage: found
+                for stage in ("wait", "models", "record")
+                if (found := _latency(counts.samples_ms["stage", stage])) is not None
+            },
             versions=tuple(self._versions(manifest, state, counts)),
             changes=tuple(msgspec.structs.replace(one, **NOT_SHOWN) for one in changes),
         )
 
     # --- models and their hosts -------------------------------------------------------------------------------------
     def model(self, ref: str, manifest: ModelManifest) -> ModelStatus:
-        """What is known of a declared version beside its applications."""
+        """What is known of a declared version beside its applications.
+
+        A host serves when it says so and its group, where that was asked, hears of it; one that may not say anything,
+        when it is in the group.
+        """
         if ref not in self._models:
-            reports, group = self.facts.hosts_of(ref), self._groups.get(ref)
+            reports, group = self._reports.get(ref, ()), self._groups.get(ref)
+            ready, unheard = {one.instance for one in reports if one.state == "ready"}, set[str]()
+            if group is not None:
+                members = {member.instance for member in group.members}
+                unheard = {one.instance for one in reports if self._is_known(one)} - members
+                ready = members - {one.instance for one in reports} | ready - unheard
             is_known = not manifest.colocated and (group is not None or bool(self.facts.hosts.reports))
             self._models[ref] = ModelStatus(
                 ref=ref,
                 colocated=manifest.colocated,
                 retired=manifest.retired,
                 replicas=wanted_hosts(manifest),
-                hosts=len(self._ready(ref)) if is_known else None,
-                unheard=() if manifest.retired else tuple(sorted(self._unheard(ref))),
+                hosts=len(ready) if is_known else None,
+                unheard=() if manifest.retired else tuple(sorted(unheard)),
                 starting=tuple(one.instance for one in reports if one.state in {"starting", "draining"}),
                 failed={
                     one.instance: one_line(one.reason or "no reason given") for one in reports if one.state == "failed"
                 },
-                restarts=self.facts.restarts[ref],
                 target_ms=manifest.batch.target_ms,
                 batch_limit=self.metrics.batch_limits.get(ref),
                 batches=self.metrics.batches.get(ref),
@@ -141,34 +154,21 @@ class StatusBuilder:
         return self._models[ref]
 
     @cached_property
+    def _reports(self) -> Mapping[str, Sequence[HostReport]]:
+        """What hosts said last, by version."""
+        found = defaultdict[str, list[HostReport]](list)
+        for report in sorted(self.facts.hosts.reports.values(), key=attrgetter("instance")):
+            found[report.model].append(report)
+        return found
+
+    @cached_property
     def _groups(self) -> dict[str | None, GroupStatus]:
         return {} if self.cluster is None else {group.model: group for group in self.cluster.groups}
-
-    def _members(self, ref: str) -> set[str] | None:
-        group = self._groups.get(ref)
-        return None if group is None else {member.instance for member in group.members}
 
     def _is_known(self, report: HostReport) -> bool:
         """Whether a process says that it is ready, and for so long that its group knew it when it was asked."""
         asked_s = math.inf if self.cluster is None else self.cluster.at_s
         return report.state == "ready" and report.at_ms / 1000 <= asked_s - JOINS_WITHIN_S
-
-    def _ready(self, ref: str) -> set[str]:
-        """Names of the hosts of a version that serve: they say so, and their group, where it was asked, hears of them.
-
-        One that may not say anything serves where it is in the group.
-        """
-        reports, members = self.facts.hosts_of(ref), self._members(ref)
-        ready = {report.instance for report in reports if report.state == "ready"}
-        if members is None:
-            return ready
-        return members - {report.instance for report in reports} | ready - self._unheard(ref)
-
-    def _unheard(self, ref: str) -> set[str]:
-        """Names of the hosts of a version that say that they are ready, and of which their group does not hear."""
-        members = self._members(ref)
-        said = {one.instance for one in self.facts.hosts_of(ref) if self._is_known(one)}
-        return set() if members is None else said - members
 
     # --- versions ---------------------------------------------------------------------------------------------------
     def _versions(
@@ -183,8 +183,9 @@ class StatusBuilder:
         stages |= {ref: trial.stage for ref, trial in trials.items()}
         stages |= dict.fromkeys(self._retired(manifest), "retired")
         for ref, stage in stages.items():
-            counted, trial = counts.of(ref), trials.get(ref)
-            had = counted.asked if stage == "shadow" else counted.served
+            counted, trial = counts.amounts, trials.get(ref)
+            had = counted["asked" if stage == "shadow" else "served", ref]
+            answered, queries = counted["answered", ref], counted["queries",]
             compared = self.facts.fresh_comparison((manifest.name, ref), self.now_s)
             yield VersionStatus(
                 model=ref,
@@ -194,12 +195,12 @@ class StatusBuilder:
                 weight=weights.get(ref),
                 loss=self._loss(compared, state.of(ref)),
                 compared=compared,
-                share=min(1.0, had / counts.queries) if counts.queries else None,
-                queries=round(counted.asked),
-                unanswered=_whole(counted.unanswered),
-                said=one_line(counted.said),
-                latency=_latency(counted.latencies_ms),
-                cache_hit_ratio=counted.cached / counted.answered if counted.answered else None,
+                share=min(1.0, had / queries) if queries else None,
+                queries=round(counted["asked", ref]),
+                unanswered=counts.by("unanswered", ref),
+                said=one_line(counts.said.get(ref, "")),
+                latency=_latency(counts.samples_ms["version", ref]),
+                cache_hit_ratio=counted["cached", ref] / answered if answered else None,
                 drift=None if stage == "retired" else self._drift(manifest.name, ref),
                 since_s=None if trial is None or ref not in changed_ms else changed_ms[ref] / 1000,
                 verdict=None if trial is None else _verdict(manifest.rollout, compared),
@@ -251,17 +252,13 @@ def weights_of(manifest: ApplicationManifest | None, state: SelectionState, refs
         return {}
 
 
-def _whole(counts: Mapping[str, float]) -> dict[str, int]:
-    """The counts as whole numbers, the largest first."""
-    return {key: round(count) for key, count in sorted(counts.items(), key=itemgetter(1), reverse=True)}
-
-
 def _waits_for(trial: Trial, compared: Comparison | None) -> str:
     decides = "" if trial.automatic else "somebody to decide, it is not automatic; "
     return decides + ("the steward's next report of its evidence" if compared is None else compared.waits_for)
 
 
-def _latency(values: Sequence[float]) -> Latency | None:
-    ordered = sorted(values)
-    p50_ms, p99_ms = quantile(0.5, ordered), quantile(0.99, ordered)
-    return None if p50_ms is None or p99_ms is None else Latency(p50_ms=p50_ms, p99_ms=p99_ms)
+def _latency(values_ms: Sequence[float]) -> Latency | None:
+    if not values_ms:
+        return None
+    p50_ms, p99_ms = np.quantile(values_ms, (0.5, 0.99), method="inverted_cdf").tolist()
+    return Latency(p50_ms=p50_ms, p99_ms=p99_ms)

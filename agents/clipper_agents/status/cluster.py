@@ -11,8 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import TopicPartition
@@ -27,8 +25,6 @@ from clipper_agents.kafka.clients import administration, make_admin
 from clipper_agents.kafka.consumer_groups import describe_group, instance_of, lag_of
 from clipper_agents.kafka.reader import LogReader, Range, Record
 from clipper_agents.kafka.retry import STATUS, retry
-from clipper_agents.kafka.topic_ids import read_topic_ids
-from clipper_agents.kafka.topic_renewal import replaced_logs
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import (
     BrokerStatus,
@@ -75,9 +71,7 @@ class ClusterReader:
         self._stack.push_async_callback(self._reader.close)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     async def topics(self) -> tuple[TopicStatus, ...]:
@@ -95,17 +89,11 @@ class ClusterReader:
         if is_first and any(group.waiting for group in groups):
             await asyncio.sleep(LOOKS_APART_S)
             groups = await self._groups(topics, manifests)
-        logs = [name for name in catalogue.logs if name in names]
-        ids = await retry("ids of topics", partial(read_topic_ids, admin._client, logs), STATUS.within_s)  # noqa: SLF001 (what has it)
-        replaced = replaced_logs(catalogue, facts.topic_ids.values(), ids)
         return ClusterStatus(
             at_s=time.time(),
             brokers=tuple(await asyncio.gather(*(_broker(admin, broker) for broker in cluster["brokers"]))),
-            controller=cluster["controller_id"] >= 0,
-            silent_addresses=tuple(await _silent(self._connection)),
             topics=topics,
             missing_topics=tuple(_missing(catalogue, manifests, names)),
-            replaced_topics=tuple(name for name in replaced if name in names),
             groups=tuple(groups),
             dead_letters=await _dead_letters(self._reader, catalogue) if catalogue.dead_letters in names else 0,
         )
@@ -286,24 +274,6 @@ async def _broker(admin: AIOKafkaAdminClient, broker: Mapping[str, Any]) -> Brok
         reachable = False
     address = f"{broker['host']}:{broker['port']}"
     return BrokerStatus(node_id=broker["node_id"], address=address, reachable=reachable)
-
-
-async def _silent(connection: KafkaConnection) -> list[str]:
-    """Addresses of the connection at which nobody takes a connection."""
-    addresses = [address.strip() for address in connection.bootstrap.split(",")]
-    taken = await asyncio.gather(*map(_takes_connections, addresses))
-    return [address for address, takes in zip(addresses, taken, strict=True) if not takes]
-
-
-async def _takes_connections(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        async with asyncio.timeout(STATUS.request_s):
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True
 
 
 def _topics(described: Iterable[Mapping[str, Any]], catalogue: Catalogue) -> tuple[TopicStatus, ...]:

@@ -15,8 +15,8 @@ from clipper_agents.kafka.reader import FOLLOW_WAIT_S
 from clipper_agents.kafka.retry import STATUS
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterReader, ClusterWatch, readable, readable_partitions
-from clipper_agents.status.model import Status
-from clipper_agents.status.processes import read_metrics
+from clipper_agents.status.model import ClusterStatus, Status
+from clipper_agents.status.processes import NO_METRICS, ServedMetrics, read_metrics
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -38,15 +38,8 @@ async def read_status(connection: KafkaConnection, catalogue: Catalogue) -> Stat
         except (KafkaError, OSError, TimeoutError) as error:
             raise await unreachable(connection, error) from error
     metrics = await read_metrics(tailer.facts.metrics_addresses)
-    builder = StatusBuilder(
-        facts=tailer.facts,
-        recent=tailer.recent,
-        now_s=time.time(),
-        cluster=cluster,
-        metrics=metrics,
-    )
-    found = builder.status(catalogue.prefix)
-    return replace(found, unread_topics=tuple(unread), refused_topics=tuple(sorted(tailer.refused)))
+    found = _status(tailer, catalogue, time.time(), cluster, metrics)
+    return replace(found, unread_topics=tuple(unread))
 
 
 async def follow_status(
@@ -55,7 +48,7 @@ async def follow_status(
     """The deployment at the end of each second, until `stopped` says so."""
     partitions = await readable_partitions(connection, catalogue)
     checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
-    async with DeploymentTailer(connection, catalogue, topic_ids=False) as tailer:
+    async with DeploymentTailer(connection, catalogue) as tailer:
         unread = await tailer.catch_up(partitions)
         watch = ClusterWatch(connection, catalogue, lambda: tailer.facts)
         watching = asyncio.ensure_future(watch.run())
@@ -68,20 +61,21 @@ async def follow_status(
                     continue
                 now_s, heard_s = time.time(), max(heard_s, tailer.heard_s)
                 is_silent = now_s - heard_s > SILENT_S
-                builder = StatusBuilder(
-                    facts=tailer.facts,
-                    recent=tailer.recent,
-                    now_s=heard_s if is_silent else now_s,
-                    cluster=watch.newest,
-                )
-                yield replace(
-                    builder.status(catalogue.prefix),
-                    stale=SILENT if is_silent else "",
-                    unread_topics=tuple(unread),
-                    refused_topics=tuple(sorted(tailer.refused)),
-                    cluster_refused=watch.refused,
-                )
+                found = _status(tailer, catalogue, heard_s if is_silent else now_s, watch.newest)
+                stale = SILENT if is_silent else ""
+                yield replace(found, stale=stale, unread_topics=tuple(unread), cluster_refused=watch.refused)
                 due_s = math.floor(time.time()) + 1.0
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+
+def _status(
+    tailer: DeploymentTailer,
+    catalogue: Catalogue,
+    now_s: float,
+    cluster: ClusterStatus | None,
+    metrics: ServedMetrics = NO_METRICS,
+) -> Status:
+    made = StatusBuilder(facts=tailer.facts, recent=tailer.recent, now_s=now_s, cluster=cluster, metrics=metrics)
+    return replace(made.status(catalogue.prefix), refused_topics=tuple(sorted(tailer.refused)))

@@ -4,7 +4,7 @@ Rules of this file:
 - What cannot be read is left out: whoever can write to a topic must not be able to stop everybody from looking.
 """
 
-from collections import Counter, defaultdict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +18,6 @@ from clipper_topics.codec import Headers, UndecodableRecord
 from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 from clipper_topics.errors import UnknownRowVersion
-from clipper_topics.host_report import HostReport
 from clipper_topics.selection_rows import RowKey, SelectionRow, read_row, set_row
 
 KEPT_EVENTS = 100
@@ -49,25 +48,17 @@ class DeploymentView:
     Attributes:
         declared: What the control topic says: manifests, changes and detections.
         published: Totals without context.
-        comparisons: What the steward wrote last, by application and version, however long ago.
-        compared_at_s: When it wrote that, seconds since the epoch.
-        topic_ids: Ids of the logs that a partition's answers and rows refer to.
+        comparisons: What the steward wrote last, by application and version, and when, seconds since the epoch.
         events: Changes and hosts' reports in the order in which they were read, the newest last.
-        restarts: By version, how often the report of one of its hosts was of another process than the one before.
     """
 
     declared: ControlState = field(default_factory=lambda: ControlState(notes=("change", "drift"), saved_rows=False))
     hosts: HostStates = field(default_factory=HostStates)
     published: Totals = field(default_factory=dict)
-    comparisons: dict[tuple[str, str], Comparison] = field(default_factory=dict)
-    compared_at_s: dict[tuple[str, str], float] = field(default_factory=dict)
-    topic_ids: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    comparisons: dict[tuple[str, str], tuple[Comparison, float]] = field(default_factory=dict)
     _partitions: set[int] = field(default_factory=set)
     _states: dict[str, SelectionState] = field(default_factory=dict)
-    _hosts: defaultdict[str, dict[str, HostReport]] = field(default_factory=lambda: defaultdict(dict))
-    _lives: dict[tuple[str, str], HostReport] = field(default_factory=dict)
     events: deque[DeploymentEvent] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
-    restarts: Counter[str] = field(default_factory=Counter)
 
     # --- records ----------------------------------------------------------------------------------------------------
     def control(self, key: bytes | None, value: bytes | None, headers: Headers = (), offset: int = -1) -> None:
@@ -86,12 +77,6 @@ class DeploymentView:
             return
         if report is None:
             return
-        self._hosts[report.model].pop(report.instance, None)
-        if value:
-            self._hosts[report.model][report.instance] = report
-            before = self._lives.get((report.model, report.instance))
-            self._lives[report.model, report.instance] = report
-            self.restarts[report.model] += before is not None and _is_anew(before, report)
         host = f"host {report.instance} of {report.model}" if report.model else f"router {report.instance}"
         if not value:
             self._note(at_s, f"{host} left")
@@ -108,12 +93,6 @@ class DeploymentView:
             self._states.pop(place.application, None)
             set_row(self.published, place, row)
 
-    def changelog(self, key: bytes | None, value: bytes | None) -> None:
-        """Take a record of the selection changelog in, of which only the ids of the logs are kept."""
-        place, row = _row(key, value) or (None, None)
-        if place is not None and row is not None and row.topic_ids:
-            self.topic_ids[place.partition] = row.topic_ids
-
     def comparison(self, key: bytes | None, value: bytes | None, headers: Headers = (), at_s: float = 0.0) -> None:
         """Take a record of the comparisons topic in, with its timestamp; an empty value: it is compared no more."""
         name, _, model = (key or b"").decode("utf-8", "replace").partition("/")
@@ -123,10 +102,8 @@ class DeploymentView:
             return
         if found is None:
             self.comparisons.pop((name, model), None)
-            self.compared_at_s.pop((name, model), None)
         else:
-            of = found.application, found.model
-            self.comparisons[of], self.compared_at_s[of] = found, at_s
+            self.comparisons[found.application, found.model] = found, at_s
 
     def _note(self, at_s: float, text: str, application: str | None = None) -> None:
         self.events.append(DeploymentEvent(at_s=at_s, application=application, text=text))
@@ -142,11 +119,8 @@ class DeploymentView:
 
     def fresh_comparison(self, of: tuple[str, str], now_s: float) -> Comparison | None:
         """The steward's comparison of a version of an application; None where none was written lately."""
-        return self.comparisons[of] if self.compared_at_s.get(of, 0.0) >= now_s - COMPARED_WITHIN_S else None
-
-    def hosts_of(self, ref: str) -> list[HostReport]:
-        """What the hosts of a model version said last, by instance."""
-        return [report for _, report in sorted(self._hosts.get(ref, {}).items())]
+        found, at_s = self.comparisons.get(of, (None, 0.0))
+        return found if at_s >= now_s - COMPARED_WITHIN_S else None
 
     @property
     def metrics_addresses(self) -> set[str]:
@@ -184,25 +158,14 @@ def drift_described(found: DriftEvent) -> str:
     return f"loss of {found.model} for {found.application}{context} {moved} ({seen_by})"
 
 
-def one_line(text: str, most: int = LONGEST_TEXT) -> str:
+def one_line(text: str) -> str:
     r"""Somebody else's text as a terminal may have it: printable, in one line, not too long.
 
     >>> one_line("bad\x1b[2J\n model")
     'bad [2J model'
     """
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
-
-
-def _is_anew(before: HostReport, report: HostReport) -> bool:
-    """Whether a later report is of another process: its pid is another one, or it begins once more.
-
-    In a container every process may have the same pid. A report that its supervisor wrote has none.
-    """
-    if None not in (before.pid, report.pid) and before.pid != report.pid:
-        return True
-    begins = report.state == "starting" or report.state == before.state == "ready"
-    return begins and report.at_ms > before.at_ms
+    return plain if len(plain) <= LONGEST_TEXT else f"{plain[: LONGEST_TEXT - 3]}..."
 
 
 def _row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow | None] | None:

@@ -46,7 +46,6 @@ class ModelStatus:
         unheard: Names of hosts that say that they are ready, and are not in their group.
         starting: Names of hosts that are not ready yet, or not any more.
         failed: Why a host failed, by its name.
-        restarts: How often one of its hosts began anew while it was followed.
         target_ms: How long a batch should take at most.
         batch_limit: Rows that a batch may have now; None where no metrics are known, as of `batches`, their latency.
         lag: Requests that its hosts have not finished; None when unknown.
@@ -60,7 +59,6 @@ class ModelStatus:
     unheard: tuple[str, ...] = ()
     starting: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
-    restarts: int = 0
     target_ms: float = 0.0
     batch_limit: float | None = None
     batches: Latency | None = None
@@ -244,21 +242,15 @@ class ClusterStatus:
     """What the brokers said at one moment.
 
     Attributes:
-        controller: Whether the cluster has one; without it nothing can be created or moved.
-        silent_addresses: Addresses of the connection at which nobody takes a connection.
         missing_topics: Those that the deployment should have, and has not.
-        replaced_topics: Logs that were deleted and created again, which answers and what was learned refer to.
         groups: The routers' first, then those of the hosts.
         dead_letters: How many records were refused within the last hour.
     """
 
     at_s: float
     brokers: tuple[BrokerStatus, ...] = ()
-    controller: bool = True
-    silent_addresses: tuple[str, ...] = ()
     topics: tuple[TopicStatus, ...] = ()
     missing_topics: tuple[str, ...] = ()
-    replaced_topics: tuple[str, ...] = ()
     groups: tuple[GroupStatus, ...] = ()
     dead_letters: int = 0
 

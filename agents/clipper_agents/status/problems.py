@@ -2,7 +2,7 @@
 
 | looked at | wrong is |
 |---|---|
-| brokers, topics | what does not answer, is missing, has no leader, was made anew, or may not be read |
+| brokers, topics | what does not answer, is missing, has no leader, or may not be read |
 | groups | nobody in one, records that wait for longer than they may, partitions nobody reads, records deleted unread |
 | manifests, hosts | what is not declared, cannot be read, has too few hosts, or hosts that failed |
 | processes | what they say of their disk and their clock, and checks of the logs that failed |
@@ -18,8 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
-from clipper_agents.kafka.errors import wrong_partitions
-from clipper_agents.kafka.topic_ids import stale_references
 from clipper_agents.status.model import (
     ApplicationStatus,
     ClusterStatus,
@@ -105,15 +103,10 @@ def _of_cluster(status: Status) -> Iterator[StatusProblem]:
     if (age_s := status.at_s - cluster.at_s) > CLUSTER_AGE_S:
         remedy = "is a broker slow? run `clipper-stream status`"
         yield StatusProblem(f"brokers and groups said nothing for {age_s:.0f} s", UNKNOWN, remedy)
-    for address in cluster.silent_addresses:
-        effect, remedy = "who knows no other is not answered", "start the broker, or correct the address"
-        yield StatusProblem(f"address {address}: nobody takes a connection", effect, remedy)
     for one in cluster.brokers:
         if not one.reachable:
             effect, remedy = "partitions that it leads wait", "look at its log, and start it again"
             yield StatusProblem(f"broker {one.node_id} at {one.address} does not answer", effect, remedy)
-    if not cluster.controller:
-        yield StatusProblem("the cluster has no controller", "no leader is chosen", "start the missing nodes")
     if cluster.dead_letters > MOST_DEAD_LETTERS:
         yield StatusProblem(
             f"{cluster.dead_letters} records could not be read within the last hour",
@@ -138,12 +131,10 @@ def _of_described_topics(cluster: ClusterStatus) -> Iterator[StatusProblem]:
     if missing := cluster.missing_topics:
         what = f"topic {missing[0]} does" if len(missing) == 1 else f"{len(missing)} topics ({', '.join(missing)}) do"
         yield StatusProblem(f"{what} not exist", "who needs it waits", "run `clipper-stream topics create`")
-    if cluster.replaced_topics:
-        cause, _, remedy = str(stale_references(cluster.replaced_topics)).partition(": ")
-        yield StatusProblem(cause, "no process starts", remedy)
     for one in cluster.topics:
         if one.configured not in (None, one.partitions):
-            cause, _, remedy = wrong_partitions(one.name, one.partitions, one.configured).partition(": ")
+            cause = f"topic {one.name} has {one.partitions} partitions, {one.configured} are configured"
+            remedy = f"configure {one.partitions}, or delete it and run `clipper-stream topics create`"
             yield StatusProblem(cause, "no process starts", remedy)
         if one.leaderless:
             cause = f"topic {one.name}: partitions {_listed(one.leaderless)} have no leader"

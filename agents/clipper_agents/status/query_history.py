@@ -45,8 +45,6 @@ ANSWER_S = 10.0
 """A search ends by itself before; when it does not, no Kafka answers."""
 PATIENCE = RetryPolicy(request_s=3.0, within_s=5.0)
 """So long a partition may have no leader; somebody waits for the answer."""
-READERS = 4
-"""Searches at a time, so that one through millions of records holds up none through a few."""
 SLICE_RECORDS = 500
 """A millisecond's work, after which everybody else has a turn."""
 ONE_BATCH_BYTES = 1
@@ -133,7 +131,7 @@ def named_offset(query_id: str) -> int | None:
 
 @dataclass(slots=True, kw_only=True)
 class LogSearch:
-    """One search for the records of a query, of any application for None, within bounds.
+    """One search for the records of a query in a partition, of any application for None, within bounds.
 
     Attributes:
         until_s: It ends by then, by the monotonic clock.
@@ -154,17 +152,19 @@ class LogSearch:
 
     async def history(self, now_ms: float) -> QueryHistory:
         """Return what the logs say."""
-        times_ms = [at_ms for age_s in LOOK_BACK_S if (at_ms := now_ms - age_s * 1000) > self.since_ms]
-        times_ms.append(self.since_ms)
+        times_ms = [
+            *(at_ms for age_s in LOOK_BACK_S if (at_ms := now_ms - age_s * 1000) > self.since_ms),
+            self.since_ms,
+        ]
         asked = prediction = None
         if (offset := named_offset(self.query_id)) is not None:
             record = await record_at(self.reader, TopicPartition(self.topics.queries, self.partition), offset)
             asked = None if record is None else _decoded(self._query_of, record)
             times_ms = times_ms if asked is None else [asked.queried_at_ms - EARLY_FEEDBACK_MS]
-        for times in (times_ms[:1], times_ms[1:]):
-            prediction = await self._look_back(self.topics.predictions, times, self._prediction_of)
+        for at_ms in times_ms:
+            prediction = await self._first(self.topics.predictions, at_ms, self._prediction_of)
             if prediction is None and offset is None:
-                asked = await self._look_back(self.topics.queries, times, self._query_of)
+                asked = await self._first(self.topics.queries, at_ms, self._query_of)
             if prediction is not None or asked is not None:
                 break
         if prediction is not None:
@@ -173,18 +173,13 @@ class LogSearch:
         feedback = () if asked is None else await self._feedback_since(asked.queried_at_ms - EARLY_FEEDBACK_MS)
         return QueryHistory(query=asked, prediction=prediction, feedback=feedback, complete=self.complete)
 
-    async def _look_back(
-        self, topic: str, times_ms: Sequence[float], decode: Callable[[Record], Queried | None]
-    ) -> Queried | None:
-        """Return the first since the latest of these times that has one."""
+    async def _first(self, topic: str, at_ms: float, decode: Callable[[Record], Queried | None]) -> Queried | None:
+        """Return the first about the query of those since a time that have not been read."""
         log = TopicPartition(topic, self.partition)
-        for at_ms in times_ms:
-            found = await self._found(log, at_ms, decode, 1)
-            if found and found[0].queried_at_ms < at_ms:  # what it repeats may be older
-                found = await self._found(log, max(found[0].queried_at_ms, self.since_ms), decode, 1) or found
-            if found:
-                return found[0]
-        return None
+        found = await self._found(log, at_ms, decode, 1)
+        if found and found[0].queried_at_ms < at_ms:  # what it repeats may be older
+            found = await self._found(log, max(found[0].queried_at_ms, self.since_ms), decode, 1) or found
+        return found[0] if found else None
 
     async def _feedback_since(self, at_ms: float) -> tuple[LoggedFeedback, ...]:
         log, acks = (TopicPartition(one, self.partition) for one in (self.topics.feedback, self.topics.feedback_acks))
@@ -296,28 +291,25 @@ async def record_at(reader: LogReader, tp: TopicPartition, offset: int) -> Recor
 class QueryHistoryReader:
     """Reads what became of queries; a process opens one, which connects with the first question."""
 
-    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue, *, most_records: int = MOST_RECORDS) -> None:
-        self._kafka, self._catalogue, self._most_records = kafka, catalogue, most_records
+    def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
+        self._kafka, self._catalogue = kafka, catalogue
         self._queries = LogReader(
             kafka, isolation_level="read_uncommitted", policy=PATIENCE, fetch_bytes=ONE_BATCH_BYTES
         )
-        self._readers = [LogReader(kafka, policy=PATIENCE) for _ in range(READERS)]
-        self._idle: asyncio.LifoQueue[LogReader] = asyncio.LifoQueue()
-        for reader in self._readers:
-            self._idle.put_nowait(reader)
+        self._readers: list[LogReader] = []
+        self._idle: list[LogReader] = []
 
     async def read(
         self, query_id: str, application: str | None, partitions: Sequence[int], *, since_ms: int
     ) -> QueryHistory:
-        """Return what the logs say about a query."""
+        """Return what the logs say about a query; each search has a reader, and who asks bounds how many there are."""
         until_s = time.monotonic() + SEARCH_S
+        if not self._idle:
+            self._idle.append(LogReader(self._kafka, policy=PATIENCE))
+            self._readers += self._idle
+        reader = self._idle.pop()
         async with self._answers():
-            try:
-                async with asyncio.timeout(SEARCH_S):
-                    reader = await self._idle.get()
-            except TimeoutError:
-                return QueryHistory(complete=False)
-            found, records_left = QueryHistory(), self._most_records
+            found, records_left = QueryHistory(), MOST_RECORDS
             try:
                 for partition in partitions:
                     search = LogSearch(
@@ -329,7 +321,7 @@ class QueryHistoryReader:
                         break
                     records_left = search.records_left
             finally:
-                self._idle.put_nowait(reader)
+                self._idle.append(reader)
             return found
 
     async def query_at(self, partition: int, offset: int) -> Query | None:

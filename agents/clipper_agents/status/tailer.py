@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from aiokafka import TopicPartition
@@ -35,9 +34,6 @@ CATCH_UP_S = 10.0
 """For the records of the last minute and the compacted topics: thousands of them, read in a second or two."""
 LAST_RECORDS = 5_000
 """Of each partition of a log that are read back at first: a second's worth where there are so many."""
-LAST_ROWS = 1_000
-"""Of each partition of the selection changelog, which may be gigabytes long between two compactions: each step of a
-router ends with a note of the topics' ids."""
 SAMPLE_EVERY_S = 0.5
 """Apart are two readings of a sample: figures are complete up to the one before."""
 SAMPLE_FETCH_BYTES = 32 << 10
@@ -47,9 +43,8 @@ SAMPLE_FETCH_BYTES = 32 << 10
 class DeploymentTailer:
     """Follows the topics of a deployment. An asynchronous context manager: it connects, and closes.
 
-    Without `topic_ids` the changelog of the totals, which has them, is not read. With `sample_per_s` so many records a
-    second are read of each log at most, and what they tell is scaled up; so many are read of the totals too, of which
-    the last ones may be missing when many end at once.
+    With `sample_per_s` so many records a second are read of each log at most, and what they tell is scaled up; so many
+    are read of the totals too, of which the last ones may be missing when many end at once.
 
     Attributes:
         facts: What is declared, changed and learned.
@@ -62,7 +57,6 @@ class DeploymentTailer:
         connection: KafkaConnection,
         catalogue: Catalogue,
         *,
-        topic_ids: bool = True,
         last_records: int = LAST_RECORDS,
         sample_per_s: int | None = None,
     ) -> None:
@@ -85,8 +79,6 @@ class DeploymentTailer:
             catalogue.comparisons: lambda one, at_s, *_: facts.comparison(one.key, one.value, one.headers, at_s),
             catalogue.selection: lambda one, *_: facts.totals(one.key, one.value),
         }
-        if topic_ids:
-            self._folds[catalogue.selection_changelog] = lambda one, *_: facts.changelog(one.key, one.value)
         self._last_records = min(last_records, sample_per_s or last_records)
         self.refused: set[str] = set()
         self._cut: set[TopicPartition] = set()
@@ -102,9 +94,7 @@ class DeploymentTailer:
             await self._reader.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         with suppress(KafkaError, OSError):
             await self._reader.close()
 
@@ -130,7 +120,6 @@ class DeploymentTailer:
             sampled = self._logs | {self._catalogue.selection}  # of totals, a later record says what a skipped one did
             self._sampler = LogSampler(self._reader, sampled, self._sample_per_s)
             self._sampled_s = time.time()
-        self.facts.restarts.clear()  # what the topic still held happened before
         return sorted({tp.topic for tp in behind})
 
     async def poll(self, within_s: float = FOLLOW_WAIT_S) -> None:
@@ -166,9 +155,9 @@ class DeploymentTailer:
     # --- where to begin ---------------------------------------------------------------------------------------------
     async def _starts(self, there: Mapping[TopicPartition, Range], now_s: float) -> dict[TopicPartition, int]:
         logs = [tp for tp in there if tp.topic in self._logs]
-        timed = await self._offsets_at(logs, now_s - LONGEST_S)
+        timed = await self._reader.offsets_at(logs, int((now_s - LONGEST_S) * 1000))
         compared = [tp for tp in there if tp.topic == self._catalogue.comparisons]
-        fresh = await self._offsets_at(compared, now_s - COMPARED_WITHIN_S)
+        fresh = await self._reader.offsets_at(compared, int((now_s - COMPARED_WITHIN_S) * 1000))
         starts: dict[TopicPartition, int] = {}
         for tp, (oldest, end) in there.items():
             starts[tp] = fresh.get(tp, end) if tp in compared else oldest
@@ -177,12 +166,7 @@ class DeploymentTailer:
                 starts[tp] = max(first, end - self._last_records)
                 if starts[tp] > first:
                     self._cut.add(tp)
-            elif tp.topic == self._catalogue.selection_changelog:
-                starts[tp] = max(oldest, end - LAST_ROWS)
         return starts
-
-    async def _offsets_at(self, partitions: Iterable[TopicPartition], at_s: float) -> dict[TopicPartition, int]:
-        return await self._reader.offsets_at(partitions, int(at_s * 1000))
 
     async def _without(self, refused: set[str]) -> None:
         """Go on with the other topics, from where they were."""

@@ -71,11 +71,6 @@ class Deployment:
         logs: Of the children.
         process_environment: Backoff, clock and where the children's lines go.
         program: How the command line program is started.
-
-    Attributes:
-        supervisor: Keeps the workers, by name.
-        metrics: Of this process.
-        metrics_port: Where they are served, and its probes; 0 before the start.
     """
 
     def __init__(
@@ -118,11 +113,7 @@ class Deployment:
         return child.fields.get(field) if child else None
 
     async def start(self) -> None:
-        """Start everything; returns when a query sent now will be answered. On any error nothing is left.
-
-        Raises:
-            SetupError: no broker, topics of another shape, or a worker that cannot start.
-        """
+        """Start everything; returns when a query sent now will be answered. On any error nothing is left."""
         since_s = time.monotonic()
         try:
             await self._start()
@@ -247,7 +238,7 @@ class Deployment:
             Signature(why="published by `up`"),
             overwrite=self._overwrite,
         )
-        _, overwritten = split_known(applied.written.plan, applied.found)
+        _, overwritten = split_known(applied.written, applied.found)
         for plan, what in ((applied.kept, KEPT), (overwritten, OVERWRITTEN)):
             for line in [what, *plan_lines(applied.found, plan)] if plan else ():
                 log.warning("%s", line)

@@ -108,7 +108,8 @@ class Fleet:
         for ref in dict.fromkeys([*published, *self._versions]):
             if ref in self._versions or not published[ref].colocated:
                 self._version(ref).want(published.get(ref))
-                self._let_work(ref)
+                if ref not in self._at_work:
+                    self._at_work[ref] = asyncio.create_task(self._work(ref), name=f"hosts of {ref}")
 
     def failed(self, name: str, reason: str) -> None:
         """A child has ended by itself."""
@@ -161,25 +162,14 @@ class Fleet:
             )
         return self._versions[ref]
 
-    def _let_work(self, ref: str) -> None:
-        if ref not in self._at_work and not self._versions[ref].is_settled:
-            task = self._at_work[ref] = asyncio.create_task(self._versions[ref].converge(), name=f"hosts of {ref}")
-            task.add_done_callback(lambda done: self._worked(ref, done))
-        elif ref not in self._at_work:
-            self._drop_if_over(ref)
-
-    def _worked(self, ref: str, task: "asyncio.Task[None]") -> None:
-        del self._at_work[ref]
-        if task.cancelled():
-            return
-        if error := task.exception():
-            log.error("hosts of %s are not looked after until its manifest changes", ref, exc_info=error)
-            return
-        self._drop_if_over(ref)
-        if ref in self._versions:
-            self._let_work(ref)
-
-    def _drop_if_over(self, ref: str) -> None:
-        if self._versions[ref].is_over and ref not in self._published.models:
+    async def _work(self, ref: str) -> None:
+        version = self._versions[ref]
+        try:
+            await version.converge()
+        except Exception:
+            log.exception("hosts of %s are not looked after until its manifest changes", ref)
+        finally:
+            del self._at_work[ref]
+        if version.is_over and ref not in self._published.models:
             del self._versions[ref]
             self._asked_s.pop(ref, None)

@@ -83,12 +83,6 @@ class Supervisor:
         """The children by name, a copy."""
         return dict(self._children)
 
-    def child(self, name: str) -> "SupervisedProcess":
-        """The child of this name."""
-        if name not in self._children:
-            raise UnknownName(f"child {name!r}: there is {', '.join(self._children) or 'none'}")
-        return self._children[name]
-
     async def start(self, specs: Iterable[ChildSpec]) -> None:
         """Start children in parallel and wait until all serve.
 
@@ -115,9 +109,9 @@ class Supervisor:
         for name in going:
             self._children.pop(name, None)
 
-    def kill(self, name: str | None = None) -> None:
-        """SIGKILL to one child, which is then started again, or to all when none is named; errors as of `child`."""
-        for child in [self.child(name)] if name else self._children.values():
+    def kill(self) -> None:
+        """SIGKILL to all children, which are then started again."""
+        for child in self._children.values():
             child.kill()
 
     async def __aenter__(self) -> Self:

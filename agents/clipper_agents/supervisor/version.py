@@ -66,11 +66,6 @@ class Version:
         """Whether nothing is wanted, hosted or left to be deleted."""
         return self._wanted is None and self._hosted is None and self._left is None
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether everything is as it should be."""
-        return self._wanted == self._hosted and self._left is None
-
     def started(self, model: ModelManifest) -> None:
         """Somebody has started its hosts already."""
         self._declared = self._wanted = self._hosted = model
@@ -87,7 +82,7 @@ class Version:
 
     async def converge(self) -> None:
         """Make it so; returns when it is, also when hosts cannot start until the manifest changes."""
-        while not self.is_settled:
+        while self._wanted != self._hosted or self._left is not None:
             self._changed.clear()
             try:
                 await self._step()

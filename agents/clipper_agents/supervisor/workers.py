@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.observability.logging import DEFAULT_LOGS, LogOptions, event
 from clipper_agents.settings import Settings
 from clipper_agents.settings.load import is_setting
@@ -135,8 +136,7 @@ def host_names(model: ModelManifest) -> list[str]:
     >>> host_names(ModelManifest(name="svm", version="2", uri="m:f", replicas=2))
     ['host.svm.2.0', 'host.svm.2.1']
     """
-    count = 0 if model.colocated or model.retired else model.replicas
-    return [f"{_stem(model)}.{number}" for number in range(count)]
+    return [f"{_stem(model)}.{number}" for number in range(wanted_hosts(model))]
 
 
 def role_of(name: str) -> str:

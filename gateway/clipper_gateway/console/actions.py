@@ -121,10 +121,11 @@ def _model_change(rule: Callable[[Manifests, str, str], Plan], title: str) -> Do
 
 async def _preview_rollback(target: Target, form: ActionForm) -> ActionPreview:
     state, name = await read_control(*target), form.application
-    back = plan_rollback(state.manifests, state.history(name), name, form.to_revision)
-    lines = [*undone_lines(back.undone), *plan_lines(state, back.plan)] if back.plan else []
+    plan, undone = plan_rollback(state.manifests, state.history(name), name, form.to_revision)
+    lines = [*undone_lines(undone), *plan_lines(state, plan)] if plan else []
     title = f"Roll {name} back{f' to revision {form.to_revision}' if form.to_revision else ''}"
-    note = f"The selection state {'stays: none was kept' if back.rows is None else 'is set back too'}."
+    is_kept = bool(undone) and undone[-1].rows is not None
+    note = f"The selection state {'is set back too' if is_kept else 'stays: none was kept'}."
     return ActionPreview(title, lines, [note], str(state.current(name)))
 
 

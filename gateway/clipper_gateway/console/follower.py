@@ -199,7 +199,7 @@ class LiveView:
         kafka, catalogue = self._kafka, self._catalogue
         partitions = await readable_partitions(kafka, catalogue)
         checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
-        async with DeploymentTailer(kafka, catalogue, topic_ids=False, sample_per_s=SAMPLE_PER_S) as tailer:
+        async with DeploymentTailer(kafka, catalogue, sample_per_s=SAMPLE_PER_S) as tailer:
             self._left_out = await tailer.catch_up(partitions), tailer.refused
             self.facts, self.recent = tailer.facts, tailer.recent
             self.stale_reason, self.at_s = "", self._clock()

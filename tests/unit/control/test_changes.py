@@ -7,10 +7,10 @@ import pytest
 
 from clipper_agents.control import changes as rules
 from clipper_agents.control.apply import plan_declared, split_known, with_digests
-from clipper_agents.control.change_records import CommittedChange, is_committed, numbered
+from clipper_agents.control.change_records import is_committed, numbered
 from clipper_agents.control.errors import RefusedChange
 from clipper_agents.control.manifest_text import plan_lines
-from clipper_agents.control.plan import Edit, Plan
+from clipper_agents.control.plan import Plan, unsigned
 from clipper_agents.control.rollback import plan_rollback
 from clipper_agents.control.state import ControlState, Manifests, RefusedRecord
 from clipper_stream.errors import InvalidSetting
@@ -68,7 +68,7 @@ def test_each_command_moves_a_version_and_publishes_its_hosts(before, move, comm
     there = registry(before, BESIDE, models=("svm:1", "svm:2", "svm:3", "shared:1", "old:1"), retired={"old:1"})
     rule, ref, *more = move
     plan = rule(there, "digits", model(ref) if rule is rules.deploy else ref, *more)
-    (edit,) = plan.edits
+    (edit,) = plan.changes
     assert (edit.command, edit.model, edit.before) == (command, ref, before)
     assert (edit.after.models, edit.after.trials) == (models, trials)
     assert plan.models == tuple(model(ref, retired=retired) for ref, retired in published)
@@ -81,14 +81,14 @@ def test_a_version_is_deployed_again_with_more_hosts_and_deleted_when_no_applica
 
 
 def test_an_application_is_created_updated_and_deleted():
-    (created,) = rules.create(registry(), digits("svm:1")).edits
+    (created,) = rules.create(registry(), digits("svm:1")).changes
     fields = {"objective_ms": None, "policy": {"name": "exp4"}}
-    (updated,) = rules.update(registry(digits("svm:1")), "digits", fields).edits
+    (updated,) = rules.update(registry(digits("svm:1")), "digits", fields).changes
     expected = digits("svm:1", objective_ms=None, policy=PolicySpec(name="exp4"))
     gone = rules.delete(registry(digits("svm:1", SHADOW)), "digits")
     assert (created.command, created.after) == ("create", digits("svm:1"))
     assert (updated.command, updated.after) == ("update", expected)
-    assert (gone.edits[0].command, gone.edits[0].after) == ("delete", None)
+    assert (gone.changes[0].command, gone.changes[0].after) == ("delete", None)
     assert gone.models == (model("svm:1", retired=True), model("svm:2", retired=True))
 
 
@@ -157,7 +157,7 @@ def test_what_makes_no_sense_is_refused_with_what_to_do(refused, said):
 def test_a_plan_is_never_made_of_what_is_published():
     """Lists of manifests are shared by nobody: a plan that was refused later has changed nothing."""
     published = registry(digits("svm:1", SHADOW))
-    rules.promote(published, "digits", "svm:2").edits[0].after.models.append("svm:3")
+    rules.promote(published, "digits", "svm:2").changes[0].after.models.append("svm:3")
     assert published.applications["digits"].models == ["svm:1"]
 
 
@@ -176,20 +176,20 @@ REFUSED = [
     for key in ("application/digits", "model/svm:1")
 ]
 BROKEN = replace(DECLARED, unreadable={one.key: one for one in REFUSED})
-DELETED = Plan(edits=(Edit(application="shop", command="delete", before=SHOP),), withdrawn=("tree:1",))
+DELETED = Plan(changes=(unsigned(SHOP, None, "delete"),), withdrawn=("tree:1",))
 
 
 def updated(after):
-    return (Edit(application="digits", command="update", before=DIGITS, after=after),)
+    return (unsigned(DIGITS, after, "update"),)
 
 
 @pytest.mark.parametrize(
     ("there", "application", "models", "prune", "plan"),
     [
         (DECLARED, UNREVISED, [SVM], False, Plan()),
-        (DECLARED, UNBOUND, [SVM, BIGGER], False, Plan(edits=updated(UNBOUND), models=(BIGGER,))),
+        (DECLARED, UNBOUND, [SVM, BIGGER], False, Plan(changes=updated(UNBOUND), models=(BIGGER,))),
         (DECLARED, UNREVISED, [SVM], True, DELETED),
-        (BROKEN, UNREVISED, [SVM], False, Plan(edits=updated(UNREVISED), models=(SVM,))),
+        (BROKEN, UNREVISED, [SVM], False, Plan(changes=updated(UNREVISED), models=(SVM,))),
     ],
     ids=["what is there already", "what differs", "what is not named goes with prune", "what everybody refuses"],
 )
@@ -198,7 +198,7 @@ def test_only_what_differs_from_what_is_in_force_is_written(there, application, 
 
 
 def test_a_model_counts_as_written_once_no_record_of_its_key_is_refused():
-    written = CommittedChange(plan=Plan(models=(SVM,)))
+    written = Plan(models=(SVM,))
     state = ControlState(manifests=Manifests(models={"svm:1": SVM}))
     assert is_committed(written, state)
     state.apply(b"model/svm:1", b"{")
@@ -236,8 +236,8 @@ def test_what_the_topic_never_knew_is_new_and_what_was_changed_or_taken_away_is_
     state = ControlState(manifests=DECLARED, changes={"digits": history, "old": {2: change("delete", old)}})
     declared = [before, old, ApplicationManifest(name="b", models=["svm:2"])]
     added, rest = split_known(plan_declared(state.manifests, declared, [SVM, gone, new]), state)
-    assert ([edit.application for edit in added.edits], added.models) == (["b"], (new,))
-    assert ([edit.application for edit in rest.edits], rest.models) == (["digits", "old"], (gone,))
+    assert ([edit.application for edit in added.changes], added.models) == (["b"], (new,))
+    assert ([edit.application for edit in rest.changes], rest.models) == (["digits", "old"], (gone,))
     assert "".join(f"{line}\n" for line in plan_lines(state, rest)) == golden("plan-known")
 
 
@@ -278,19 +278,19 @@ def published(application, **models):
     ("there", "history", "to", "after", "models", "undone", "rows"),
     [
         (published(THIRD), HISTORY, None, SECOND, (), (3,), None),
-        (published(THIRD), HISTORY, 1, FIRST, (ENDED,), (3, 2), tuple(ROWS)),
+        (published(THIRD), HISTORY, 1, FIRST, (ENDED,), (3, 2), ROWS),
         (published(FOURTH, **{"svm:2": ENDED}), HISTORY | RETIRED, None, THIRD, (MODELS["svm:2"],), (4,), None),
         (published(None), HISTORY | GONE, None, THIRD, (), (4,), None),
-        (published(SECOND), {2: HISTORY[2]}, 1, FIRST, (ENDED,), (2,), tuple(ROWS)),
+        (published(SECOND), {2: HISTORY[2]}, 1, FIRST, (ENDED,), (2,), ROWS),
     ],
     ids=["the last change", "all since a revision", "hosts come back", "a deletion", "what a later change remembers"],
 )
 def test_a_rollback_undoes_changes_with_the_state_before_them(there, history, to, after, models, undone, rows):
-    found = plan_rollback(there, history, "digits", to)
+    plan, found = plan_rollback(there, history, "digits", to)
     before = there.applications.get("digits")
-    assert found.plan.edits == (Edit(application="digits", command="rollback", before=before, after=after),)
-    assert (found.plan.models, found.undone, found.rows) == (models, tuple(history[at] for at in undone), rows)
-    assert plan_rollback(published(THIRD), HISTORY, "digits", 3).plan == Plan(), "one is there"
+    assert plan.changes == (unsigned(before, after, "rollback"),)
+    assert (plan.models, found, found[-1].rows) == (models, tuple(history[at] for at in undone), rows)
+    assert plan_rollback(published(THIRD), HISTORY, "digits", 3) == (Plan(), ()), "one is there"
 
 
 @pytest.mark.parametrize(

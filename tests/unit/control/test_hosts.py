@@ -114,7 +114,7 @@ def test_while_no_broker_is_there_reports_wait_and_nobody_for_them():
     for number in range(1000):
         reports.put(HostReport(model="svm:1", instance="a", state="ready", at_ms=number))
     assert not reports.wait_written(within_s=0.01)
-    assert len(reports._newest) == 1, "of one host only the newest is kept"
+    assert len(reports._due) == 1, "of one host only the newest is kept"
     assert not reports.close(within_s=0.1)
     reports._thread.join(10.0)
     assert not reports._thread.is_alive(), "it tries no more"

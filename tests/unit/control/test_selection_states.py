@@ -11,7 +11,7 @@ from builders.kafka import record as kafka_record
 
 from clipper_agents.control.change_records import MOST_CHANGE_BYTES, Signature, is_committed, sign
 from clipper_agents.control.errors import NoSuchRestore, UnusableState
-from clipper_agents.control.plan import Edit, Plan
+from clipper_agents.control.plan import Plan, unsigned
 from clipper_agents.control.restore import DeclaredRestore, to_undo
 from clipper_agents.control.selection_states import (
     MOST_ROWS,
@@ -112,7 +112,7 @@ def declared():
 
 def edited(rows):
     after = msgspec.structs.replace(BEFORE, loss="absolute")
-    plan = Plan(edits=(Edit(application="digits", command="update", before=BEFORE, after=after),))
+    plan = Plan(changes=(unsigned(BEFORE, after, "update"),))
     return sign(plan, declared(), Signature(by="ada"), StateSnapshot(rows={"digits": rows}, feedback_ends=(1, 2)), 77)
 
 

@@ -151,7 +151,6 @@ def test_a_note_under_another_name_than_its_own_counts_for_nobody(reader, case):
     refused = state.apply(key, value, offset=7)
     assert (refused.offset, refused.key) == (7, key.decode())
     assert (state.changes, state.drifts, state.manifests.unreadable) == ({}, {}, {})
-    assert state.ignored == {key.decode(): refused}
 
 
 def test_status_and_rollout_begin_nothing_by_a_change_under_another_name():
@@ -182,7 +181,7 @@ def test_a_process_keeps_only_the_notes_and_rows_that_it_asks_for():
             state.apply(key, value)
     assert (whole.changes, whole.drifts) == ({"digits": {4: kept}}, {("digits", "svm:1"): DRIFT})
     assert without_rows.changes == {"digits": {4: CHANGE}}
-    assert (manifests_only.changes, manifests_only.drifts, manifests_only.ignored) == ({}, {}, {})
+    assert (manifests_only.changes, manifests_only.drifts) == ({}, {})
 
 
 def test_the_time_of_a_manifest_is_that_of_the_record_in_force():

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from clipper_stream.drift.detectors import Adwin, DetectorSpec
+from clipper_stream.drift.detectors import Adwin
 from clipper_stream.drift.loss_watch import KEPT, LossWatch, most_likely_split
 
 
 @dataclass(frozen=True)
-class AtEach(DetectorSpec):
+class AtEach:
     """Detects at each so many losses."""
 
     name: ClassVar[str] = "at_each"

@@ -6,8 +6,7 @@ from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartiti
 from builders.kafka import settle
 
 from clipper_agents.kafka.errors import TopicMadeAnew, TopicMismatch
-from clipper_agents.kafka.topic_ids import FoundTopic, TopicIds, read_topic_ids
-from clipper_agents.kafka.topic_renewal import replaced_logs
+from clipper_agents.kafka.topic_ids import FoundTopic, TopicIds, read_topic_ids, replaced_logs
 from clipper_topics.catalogue import Catalogue
 
 OLD, NEW = b"o" * 16, b"n" * 16

@@ -1,6 +1,5 @@
 import asyncio
 import math
-from contextlib import suppress
 from types import SimpleNamespace
 
 import msgspec
@@ -10,10 +9,9 @@ from builders.rollout_logs import answered
 from unit.rollout.rig import CATALOGUE, control_of, control_records, fold_of, query, with_trials
 
 from clipper_agents.control.errors import WriteContention
-from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.metrics import StewardMetrics
-from clipper_agents.rollout import app, comparison_reports
-from clipper_agents.rollout.comparison_reports import AGAIN_S, CHANGED_S, ComparisonReports
+from clipper_agents.rollout import app
+from clipper_agents.rollout.app import AGAIN_S, CHANGED_S, ComparisonReports
 from clipper_agents.rollout.decisions import plan_of
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.settings.load import WorkerSettings
@@ -45,7 +43,7 @@ class Rollout:
         self.asked.append((decision.command, decision.model))
         if self.errors:
             raise self.errors.pop()
-        (edit,) = plan_of(decision, self.control.manifests).edits
+        (edit,) = plan_of(decision, self.control.manifests).changes
         self.made.append((decision.command, decision.model))
         self.control.take(control_records(edit.after, decision.revision + 1))
 
@@ -106,21 +104,21 @@ async def test_the_series_of_an_application_that_is_withdrawn_end(rollout):
 
 
 KEY, OTHER = b"digits/svm:2", b"digits/forest:2"
-NOWHERE = KafkaConnection("127.0.0.1:1")
 
 
 class Written:
-    """What would be written at each second, as the value by key that a broker took then."""
+    """What is written at each second."""
 
     def __init__(self):
-        self.reports, self.at_s = ComparisonReports(NOWHERE, Catalogue()), {}
+        self.at_s, self.due = {}, {}
+        self.reports = ComparisonReports(self.due.__setitem__)
 
     def put(self, now_s, *comparisons):
+        self.due.clear()
         self.reports.put(comparisons, now_s)
-        for key in self.reports.due:
+        for key in self.due:
             self.at_s.setdefault(key, []).append(now_s)
-        due, self.reports.due = self.reports.due, {}
-        return due
+        return dict(self.due)
 
 
 def counted(feedbacks):
@@ -146,34 +144,6 @@ def test_a_version_that_is_not_compared_any_more_is_said_once():
     assert written.put(2, CANDIDATE_COMPARISON) == {}
     assert written.put(3) == {OTHER: None}
     assert written.put(4, COMPARISON) == {KEY: codec.comparisons.encode(COMPARISON)}
-
-
-def test_only_the_newest_comparison_of_a_version_waits_to_be_written():
-    reports = ComparisonReports(NOWHERE, Catalogue())
-    for minute in range(100):
-        reports.put([counted(minute)], minute * 60.0)
-    assert reports.due == {KEY: codec.comparisons.encode(counted(99))}
-    reports.put([], 6_000.0)
-    assert reports.due == {KEY: None}
-
-
-async def test_a_kafka_that_is_away_is_said_once_and_waited_for(caplog, monkeypatch):
-    reports, attempts = ComparisonReports(NOWHERE, Catalogue()), []
-
-    async def nobody(kafka):
-        attempts.append(kafka)
-        if len(attempts) == 3:
-            raise asyncio.CancelledError
-        raise KafkaUnreachable("nobody")
-
-    monkeypatch.setattr(comparison_reports, "existing_topics", nobody)
-    monkeypatch.setattr(comparison_reports, "RETRY_S", 0.0)
-    with suppress(asyncio.CancelledError):
-        reports.put([COMPARISON], 0.0)
-        await reports.run()
-    said = "comparisons are not published, decisions are made all the same: nobody, trying again"
-    assert caplog.messages == [said]
-    assert reports.due.keys() == {KEY}, "it is written when Kafka is back"
 
 
 class GrowingLog:

@@ -80,7 +80,7 @@ def changed(manifest, command, model="new:1", share=None):
     decision = RolloutDecision(
         command=command, application="digits", model=model, revision=1, share=share, why="why", numbers={"lower": 0.5}
     )
-    return plan_of(decision, control_of(manifest, published=["a:1", "b:1", "new:1"]).manifests).edits
+    return plan_of(decision, control_of(manifest, published=["a:1", "b:1", "new:1"]).manifests).changes
 
 
 @pytest.mark.parametrize(

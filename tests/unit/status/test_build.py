@@ -52,15 +52,14 @@ def test_rows_of_a_context_or_of_a_newer_release_are_left_out() -> None:
     found = DeploymentView()
     found.totals(*row(0, {"svm:1": (1.0, 0.0)}, "ada"))
     found.totals(encode_key(RowKey("digits", None, 0)), encode_row(SelectionRow(version=ROW_VERSION + 1, offset=7)))
-    found.changelog(*row(0, {"svm:1": (1.0, 0.0)}))
-    assert (found.published, found.topic_ids) == ({}, {})
+    assert found.published == {}
 
 
 def test_a_host_that_left_is_forgotten_and_so_is_a_manifest_that_is_withdrawn() -> None:
     found = facts()
-    assert [one.state for one in found.hosts_of("svm:1")] == ["ready", "ready"]
+    assert [one.state for one in found.hosts.reports.values() if one.model == "svm:1"] == ["ready", "ready"]
     found.host(report_key("svm:1", "host.svm.1.0"), b"", at_s=NOW_S)
-    assert [one.instance for one in found.hosts_of("svm:1")] == ["host.svm.1.1"]
+    assert [one.instance for one in found.hosts.reports.values() if one.model == "svm:1"] == ["host.svm.1.1"]
     assert found.events[-1].text == "host host.svm.1.0 of svm:1 left"
     found.control(key_of(DIGITS), b"")
     assert found.declared.manifests.applications == {}
@@ -70,12 +69,12 @@ def test_the_last_comparison_of_a_version_counts_until_it_is_not_compared_any_mo
     found, of, key = DeploymentView(), ("digits", "svm:2"), comparison_key("digits", "svm:2")
     for ago_s, waits_for in ((20.0, "more feedback"), (10.0, "nothing")):
         found.comparison(key, codec.comparisons.encode(compared("svm:2", waits_for)), at_s=NOW_S - ago_s)
-    assert found.comparisons[of].waits_for == "nothing"
-    assert found.fresh_comparison(of, NOW_S) == found.comparisons[of]
+    assert found.comparisons[of][0].waits_for == "nothing"
+    assert found.fresh_comparison(of, NOW_S) == found.comparisons[of][0]
     assert found.fresh_comparison(of, NOW_S + COMPARED_WITHIN_S) is None
     found.comparison(comparison_key("digits", "svm:3"), b"", at_s=NOW_S)
     found.comparison(key, b"", at_s=NOW_S)
-    assert (found.comparisons, found.compared_at_s, found.fresh_comparison(of, NOW_S)) == ({}, {}, None)
+    assert (found.comparisons, found.fresh_comparison(of, NOW_S)) == ({}, None)
 
 
 def test_addresses_of_metrics_are_those_that_hosts_report() -> None:
@@ -102,7 +101,7 @@ def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> No
     found.control(b"change/digits/9", value)
     found.control(b"restore/1", value)
     found.host(b"nobody", value)
-    for take, key in ((found.comparison, b"digits/svm:2"), (found.totals, value), (found.changelog, value)):
+    for take, key in ((found.comparison, b"digits/svm:2"), (found.totals, value)):
         take(key, value)
         take(value, value)
     assert (found.state("digits"), dict(found.hosts.reports), found.changes_of("digits")) == before
@@ -169,7 +168,6 @@ def test_without_traffic_or_reports_shares_and_hosts_are_unknown() -> None:
     assert ([one.share for one in quiet.versions], quiet.queries_per_s) == ([None] * 5, 0.0)
     silent = facts()
     silent.hosts.reports.clear()
-    silent._hosts.clear()
     found = digits(silent, cluster=with_lag("svm:1", 0, "host.svm.1.0"))
     assert [one.declared.hosts for one in found.versions][:3] == [1, None, None]
     report(silent, "svm:1", "host.svm.1.0", "draining")
@@ -335,29 +333,3 @@ def test_every_declared_version_has_its_hosts_whoever_uses_it() -> None:
         {"host.rf.2.0": "no module named shop"},
         ("host.nn.3.1",),
     )
-
-
-# --- lives of hosts ---------------------------------------------------------------------------------------------------
-Told = tuple[str, int | None, int]
-"""State, pid and time of a report."""
-LIVES: dict[str, tuple[int, tuple[Told, ...]]] = {
-    "one life": (0, (("starting", 7, 1), ("ready", 7, 2), ("draining", 7, 3))),
-    "a failure": (0, (("starting", 7, 1), ("ready", 7, 2), ("failed", 7, 3), ("failed", None, 4))),
-    "another pid": (1, (("ready", 7, 1), ("ready", 8, 2))),
-    "a start that was seen": (1, (("ready", 7, 1), ("starting", 8, 2), ("ready", 8, 3))),
-    "the same pid in a container": (2, (("ready", 1, 1), ("starting", 1, 2), ("ready", 1, 3), ("ready", 1, 4))),
-    "a loop of crashes": (3, tuple(("starting", pid, pid) for pid in (1, 2, 3, 4))),
-    "a start after a supervisor": (1, (("ready", 7, 1), ("failed", None, 2), ("starting", 8, 3), ("ready", 8, 4))),
-    "it left and came back": (1, (("ready", 7, 1), ("", None, 2), ("starting", 8, 3))),
-}
-
-
-@pytest.mark.parametrize(("expected", "told"), LIVES.values(), ids=LIVES)
-def test_each_further_life_of_a_host_is_a_restart(expected: int, told: tuple[Told, ...]) -> None:
-    found = DeploymentView()
-    for state, pid, at_ms in told:
-        for instance, model in (("h0", "svm:1"), ("h1", "nn:1")):
-            lives = (state, pid, at_ms) if model == "svm:1" else ("ready", 9, 9)
-            said = HostReport(model=model, instance=instance, state=lives[0], pid=lives[1], at_ms=lives[2])
-            found.host(report_key(model, instance), codec.host_reports.encode(said) if lives[0] else None)
-    assert (found.restarts["svm:1"], found.restarts["nn:1"]) == (expected, 0)

@@ -182,13 +182,10 @@ UNDECLARED = VersionStatus(model="mean:2", stage="canary")
 ONE_LOSS = Loss(count=1, mean=0, lower=0, upper=1)
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"brokers": (BrokerStatus(node_id=2, address="b:9", reachable=False),)}, "broker 2 at b:9 does not answer"),
-    ({"silent_addresses": ("c:9092",)}, "address c:9092: nobody takes a connection"),
-    ({"controller": False}, "no controller"),
     (topic(leaderless=(0, 2)), "topic clipper.queries: partitions 0,2 have no leader"),
     (topic(under_replicated=(1,)), "1 partitions have fewer copies than they should (clipper.queries)"),
     (topic(configured=2), "topic clipper.queries has 3 partitions, 2 are configured"),
     ({"missing_topics": ("clipper.feedback",)}, "topic clipper.feedback does not exist"),
-    ({"replaced_topics": ("clipper.feedback",)}, "topic clipper.feedback was deleted and created again"),
     ({"unread_topics": ("clipper.hosts",)}, "topic clipper.hosts: not read to its end in time"),
     ({"refused_topics": ("clipper.audits",)}, "topic clipper.audits: this user may not read it"),
     ({"unreadable": {"model/x": "no such field"}}, "manifest model/x cannot be read: no such field"),
