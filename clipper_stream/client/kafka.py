@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -28,22 +28,14 @@ def make_producer(kafka: KafkaConnection, **options: Any) -> AIOKafkaProducer:
     return AIOKafkaProducer(**kafka.aiokafka(), linger_ms=0, acks="all", max_batch_size=MAX_BATCH_BYTES, **options)
 
 
-async def assigned_consumer(
-    kafka: KafkaConnection,
-    topic: str,
-    *,
-    at_end: bool,
-    isolation_level: Literal["read_committed", "read_uncommitted"],
-    partitions: int | None = None,
-    max_partition_fetch_bytes: int = 1 << 20,
+async def consumer_at_end(
+    kafka: KafkaConnection, topic: str, *, partitions: int | None = None, max_partition_fetch_bytes: int = 1 << 20
 ) -> AIOKafkaConsumer:
-    """A started consumer of every partition of a topic, whose positions are known.
+    """A started consumer of every partition of a topic, behind the last record that there is now.
 
     Args:
         kafka: Where to read.
         topic: The topic.
-        at_end: Its position is after the last record there is now, or else before the first.
-        isolation_level: Whether records of open and aborted transactions are read.
         partitions: Number of partitions; absent: Kafka is asked.
         max_partition_fetch_bytes: The most that one fetch holds of a partition.
 
@@ -57,13 +49,17 @@ async def assigned_consumer(
         consumer = AIOKafkaConsumer(
             **kafka.aiokafka(),
             enable_auto_commit=False,
-            isolation_level=isolation_level,
+            isolation_level="read_committed",
             auto_offset_reset="latest",  # what is read twice, or is older than the client, answers nobody
             max_partition_fetch_bytes=max_partition_fetch_bytes,
         )
         try:
             await consumer.start()
-            await _assign(consumer, [TopicPartition(topic, number) for number in numbers], at_end=at_end)
+            assigned = [TopicPartition(topic, number) for number in numbers]
+            consumer.assign(assigned)
+            await consumer.seek_to_end(*assigned)
+            for partition in assigned:  # a position is resolved when asked for, and must be before the first query
+                await consumer.position(partition)
         except BaseException:
             await stop(consumer)
             raise
@@ -92,13 +88,6 @@ async def stop(client: AnyClient) -> None:
 async def _stop(client: AnyClient) -> None:
     await asyncio.sleep(0)  # a task of aiokafka's that has not begun cannot be ended
     await (client.stop() if isinstance(client, (AIOKafkaConsumer, AIOKafkaProducer)) else client.close())
-
-
-async def _assign(consumer: AIOKafkaConsumer, partitions: list[TopicPartition], *, at_end: bool) -> None:
-    consumer.assign(partitions)
-    await (consumer.seek_to_end if at_end else consumer.seek_to_beginning)(*partitions)
-    for partition in partitions:  # a position is resolved when asked for, and must be before the first query
-        await consumer.position(partition)
 
 
 async def _partition_numbers(kafka: KafkaConnection, topic: str) -> Sequence[int]:

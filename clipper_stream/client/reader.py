@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from clipper_stream.client.access import failure
 from clipper_stream.client.errors import InvalidQuery
-from clipper_stream.client.kafka import assigned_consumer, stop
+from clipper_stream.client.kafka import consumer_at_end, stop
 from clipper_topics.codec import Codec, UndecodableRecord, predictions
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.prediction import Prediction
@@ -95,10 +95,8 @@ class PredictionReader:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, partitions: int) -> None:
-        """Stand at the end of every partition and read on from there; errors are those of `assigned_consumer`."""
-        self._consumer = await assigned_consumer(
-            self._kafka, self._topic, at_end=True, isolation_level="read_committed", partitions=partitions
-        )
+        """Stand at the end of every partition and read on from there; errors are those of `consumer_at_end`."""
+        self._consumer = await consumer_at_end(self._kafka, self._topic, partitions=partitions)
         self._task = asyncio.create_task(self._read(self._consumer), name=f"read {self._topic}")
         self._task.add_done_callback(self._ended)
 

@@ -89,15 +89,23 @@ class OutputPiece:
 def frames(parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], Any]]:
     """The rows in frames of one dtype and shape, and whose they are; a row larger than a frame may be goes alone."""
     matrix = _as_one_matrix(parts)
+    if matrix is not None and len(matrix) <= _most_rows(matrix):
+        yield parts, matrix
+        return
+    whose = [*chain.from_iterable(zip(repeat(batch), slots, keys or repeat(None)) for batch, slots, keys in parts)]
     if matrix is not None:
-        for some in _matrix_frames(matrix):
-            yield (parts if len(some) == len(matrix) else _at(parts, some)), matrix[some.start : some.stop]
+        for start in range(0, len(matrix), _most_rows(matrix)):
+            stop = start + _most_rows(matrix)
+            yield _parts_of(whose[start:stop]), matrix[start:stop]
         return
     rows = [batch.rows[batch.slot_row[slot]] for batch, slots, _ in parts for slot in slots]
     for group in _same_shape(rows):
         for indices in _not_too_large(group, rows):
             chosen = [rows[index] for index in indices]
-            yield _at(parts, indices), np.stack(chosen) if isinstance(chosen[0], np.ndarray) else chosen
+            yield (
+                _parts_of(whose[index] for index in indices),
+                np.stack(chosen) if isinstance(chosen[0], np.ndarray) else chosen,
+            )
 
 
 def _as_one_matrix(parts: Sequence[Part]) -> NDArray[Any] | None:
@@ -115,11 +123,10 @@ def _as_one_matrix(parts: Sequence[Part]) -> NDArray[Any] | None:
     return np.concatenate(cut) if len({(one.dtype, one.shape[1:]) for one in cut}) == 1 else None
 
 
-def _at(parts: Sequence[Part], indices: Iterable[int]) -> list[Part]:
+def _parts_of(whose: Iterable[tuple[QueryBatch, int, bytes | None]]) -> list[Part]:
     """The slots of some rows; those of one batch that follow each other stay together."""
-    flat = [*chain.from_iterable(zip(repeat(batch), slots, keys or repeat(None)) for batch, slots, keys in parts)]
     found: list[tuple[QueryBatch, list[int], list[bytes | None]]] = []
-    for batch, slot, key in (flat[index] for index in indices):
+    for batch, slot, key in whose:
         if not found or found[-1][0] is not batch or (found[-1][2][0] is None) != (key is None):
             found.append((batch, [], []))
         found[-1][1].append(slot)
@@ -127,11 +134,8 @@ def _at(parts: Sequence[Part], indices: Iterable[int]) -> list[Part]:
     return [Part(batch, slots, [key for key in keys if key is not None]) for batch, slots, keys in found]
 
 
-def _matrix_frames(matrix: NDArray[Any]) -> Iterator[range]:
-    count = len(matrix)
-    most = max(1, min(MAX_FRAME_ROWS, MAX_FRAME_BYTES // max(1, matrix[0].nbytes)))
-    for start in range(0, count, most):
-        yield range(start, min(count, start + most))
+def _most_rows(matrix: NDArray[Any]) -> int:
+    return max(1, min(MAX_FRAME_ROWS, MAX_FRAME_BYTES // max(1, int(matrix[0].nbytes))))
 
 
 def _same_shape(rows: Sequence[Any]) -> Iterable[list[int]]:

@@ -28,7 +28,7 @@ from clipper_loadgen.report import LoadReport, summarise
 from clipper_loadgen.script import Script, write_script
 from clipper_stream.client.access import explained
 from clipper_stream.client.batch_sender import BatchSender, TopicRecord, batch_sender
-from clipper_stream.client.kafka import assigned_consumer, stop
+from clipper_stream.client.kafka import consumer_at_end, stop
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import Codec, UndecodableRecord
 from clipper_topics.connection import KafkaConnection
@@ -95,13 +95,7 @@ async def run_load(
         AccessRefused: Kafka does not let us in, or not read or write a topic.
     """
     try:
-        consumer = await assigned_consumer(
-            connection,
-            catalogue.predictions,
-            at_end=True,
-            isolation_level="read_committed",
-            max_partition_fetch_bytes=FETCH_BYTES,
-        )
+        consumer = await consumer_at_end(connection, catalogue.predictions, max_partition_fetch_bytes=FETCH_BYTES)
         try:
             partitions = len(consumer.assignment())  # predictions and queries are co-partitioned
             script = await asyncio.to_thread(write_script, plan, partitions=partitions, run=secrets.token_hex(4))
