@@ -5,7 +5,7 @@ from contextlib import suppress
 from bad_input import contents, frames, headers, manifests, request_frames, texts, values, written
 from builders.kafka import record
 from builders.query_router import Query, application, make_router
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clipper_agents.control.state import ControlState
@@ -46,6 +46,7 @@ known_keys = st.sampled_from([b"application/app", b"model/a:1", b"application/",
 keys = st.one_of(st.none(), st.binary(max_size=12), known_keys)
 
 
+@example([(b"application/app", b'{"name": "app", "models": ["a:1"]}', ())])
 @given(st.lists(st.tuples(keys, st.one_of(contents, written(manifests)), headers), max_size=4))
 def test_any_records_of_the_control_topic_leave_a_registry_that_answers(records):
     registry, known = ApplicationRegistry(), ControlState()
@@ -53,7 +54,7 @@ def test_any_records_of_the_control_topic_leave_a_registry_that_answers(records)
     for key, value, around in records:
         known.apply(key, value, around)
         registry.take([record(0, value, key, headers=around)])
-    for app in registry.applications:
+    for app in registry.applications.values():
         _all_answered(make_router(app), [Query("0-1", "app", [[1.0]], 10.0)])
 
 
