@@ -57,5 +57,5 @@ def test_a_model_server_answers_every_request_at_each_load(kafka, tmp_path):
 def test_the_benchmark_of_careless_clients_and_overload_of_the_gateway_runs(kafka, tmp_path):
     found = result("gateway_limits", tmp_path, "--no-pin", "--bootstrap", kafka.bootstrap)
     check_figures(found)
-    systems = ["before", "alone", "idle", "slow", "vanish", "after", "overload"]
+    systems = ["before", "alone", "idle", "slow", "vanish", "greedy", "after", "overload"]
     assert [run["system"] for run in found["runs"]] == systems

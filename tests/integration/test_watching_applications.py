@@ -146,14 +146,14 @@ async def test_a_sample_of_the_logs_tells_how_much_was_written(kafka, catalogue)
             return following.recent.window("digits", time.time(), 60)
 
         async with asyncio.timeout(30):
-            while counted().feedback < 20 or counted().queries < 0.9 * len(answers):
+            while counted().amounts["feedback",] < 20 or counted().amounts["queries",] < 0.9 * len(answers):
                 await following.poll()
     counts = counted()
     assert counts.sampled
-    assert counts.feedback == 20, "of a log that has few records all are read"
-    assert counts.queries == pytest.approx(len(answers), rel=0.1)
-    assert counts.of("svm:1").served == counts.queries
-    assert len(counts.latencies_ms) < len(answers) / 2
+    assert counts.amounts["feedback",] == 20, "of a log that has few records all are read"
+    assert counts.amounts["queries",] == pytest.approx(len(answers), rel=0.1)
+    assert counts.amounts["served", "svm:1"] == counts.amounts["queries",]
+    assert len(counts.samples_ms["answers",]) < len(answers) / 2
 
 
 def check_status(seen: dict[str, Any]) -> None:
