@@ -18,7 +18,6 @@ from clipper_gateway.calls import PredictBody
 from clipper_gateway.errors import STATUSES
 from clipper_gateway.inference import PARAMETERS
 from clipper_gateway.oip_rest import InferenceEndpoints, InferenceRequest, InputTensor, RequestedOutput
-from clipper_gateway.served_call import TRACEPARENT
 from clipper_gateway.server import routes_of
 from clipper_stream.http.query_status import QueryStatus
 from clipper_topics.feedback import Feedback
@@ -26,6 +25,7 @@ from clipper_topics.json_schema import components
 from clipper_topics.manifests import NAME_PATTERN, ApplicationManifest, InputSpec
 from clipper_topics.prediction import REASONS
 from clipper_topics.query import Query
+from clipper_topics.trace_context import TRACEPARENT
 
 Json: TypeAlias = dict[str, Any]
 _TEXT: Json = {"type": "string"}

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from clipper_gateway.callers import NOBODY, Caller
 from clipper_gateway.errors import Refusal
 from clipper_topics.query_ids import random_hex
+from clipper_topics.trace_context import context_in
 
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context, level 1."""
 CLIENT_GONE = 499
 """Nobody was there any more to read the answer."""
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -59,7 +58,7 @@ class ServedCall:
         [('correlation-id', b'order-7')]
         """
         trace, own = self.headers.get("traceparent"), [("correlation-id", self.request_id.encode())]
-        return own if trace is None or not TRACEPARENT.fullmatch(trace) else [("traceparent", trace.encode()), *own]
+        return [("traceparent", trace.encode()), *own] if trace and context_in(trace).is_valid else own
 
 
 def check_single(headers: Iterable[tuple[str, object]]) -> None:

@@ -18,7 +18,7 @@ from clipper_topics.codec import Headers
 TRACED_ROWS = "clipper-traces"
 """Header of a request's record with rows of sampled queries: `start,stop,traceparent`, several apart by `;`."""
 _ROWS = re.compile(r"(\d{1,6}),(\d{1,6}),([0-9a-f-]{55})")
-_FORM = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
 class TracedRows(NamedTuple):
@@ -31,7 +31,7 @@ class TracedRows(NamedTuple):
 
 def context_in(traceparent: str) -> SpanContext:
     """Return the span that a `traceparent` names; one that is not valid for any other text."""
-    found = _FORM.fullmatch(traceparent)
+    found = TRACEPARENT.fullmatch(traceparent)
     if found is None:
         return INVALID_SPAN_CONTEXT
     trace_id, span_id, flags = (int(part, 16) for part in found.groups())
