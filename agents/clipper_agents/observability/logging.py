@@ -26,7 +26,6 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 NOISY = ("aiokafka", "faust", "kafka", "mode", "asyncio", "jgo", "opentelemetry")
 """Loggers of libraries: warnings and worse only, unless the level is debug, and never in floods."""
-BURST = 3
 PERIOD_S = 10.0
 REMEMBERED = 1_000
 """Different messages kept in mind; beyond that all are forgotten, so that memory is bounded."""
@@ -167,7 +166,7 @@ def _quoted(value: object) -> str:
 
 
 class FloodFilter(logging.Filter):
-    """Lets a message of a noisy logger pass a few times a period."""
+    """Lets a message of a noisy logger pass once a period."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -186,11 +185,11 @@ class FloodFilter(logging.Filter):
             self._seen.clear()
         since_s, count = self._seen.get(key, (now_s, 0))
         if now_s - since_s >= PERIOD_S:
-            if count > BURST:
-                record.fields = {**getattr(record, "fields", {}), "suppressed": count - BURST}
+            if count > 1:
+                record.fields = {**getattr(record, "fields", {}), "suppressed": count - 1}
             since_s, count = now_s, 0
         self._seen[key] = (since_s, count + 1)
-        return count < BURST
+        return count == 0
 
     def _is_passing(self, record: logging.LogRecord, now_s: float) -> bool:
         """Whether it is one of the messages that pass by themselves, and has not lasted yet."""
