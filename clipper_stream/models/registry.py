@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from clipper_stream.errors import ModelNotLoaded, UnknownName, shown
 from clipper_stream.models.allowlist import local_path
 from clipper_stream.models.model import Model
+from clipper_stream.models.row_spec import Column
 from clipper_stream.models.runtimes import (
     boosters,
     mlflow_pyfunc,
@@ -59,8 +60,18 @@ class Runtime(Protocol):
         """
         ...
 
-    def load(self, uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None, /) -> Model:
+    def load(
+        self,
+        uri: str,
+        content: bytes,
+        parameters: Mapping[str, Any],
+        allowed: Sequence[str] | None,
+        columns: Sequence[Column],
+        /,
+    ) -> Model:
         """The model of the bytes that `read` gave, or whose digest was stated; `allowed` is None where all is.
+
+        With `columns` it is asked about rows of a table.
 
         Raises:
             ModelNotLoaded: with what to do about it.
@@ -99,6 +110,7 @@ def load_model(
     sha256: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     *,
+    columns: Sequence[Column] = (),
     allowed: Sequence[str] | None = None,
     files: FileRules = STRICT,
     runtimes: Mapping[str, Runtime] = RUNTIMES,
@@ -110,6 +122,7 @@ def load_model(
         uri: What the runtime loads: `package.module:attribute`, or the path or URI of a file.
         sha256: Hexadecimal digest that the model's file (for a Python function: its module's file) must have.
         parameters: Keyword arguments for the runtime.
+        columns: Of a row, which is a dictionary then; none: a row is no row of a table.
         allowed: Packages, modules and directories that must hold what is loaded; None allows all, for a program that
             loads what it names itself.
         files: What the operator says about model files.
@@ -127,7 +140,7 @@ def load_model(
     elsewhere = found.NEEDS_DIGEST and local_path(uri) is None
     content = files.fetched(uri, expected) if elsewhere and expected else found.read(uri)
     _check_digest(uri, content, expected, required=found.NEEDS_DIGEST)
-    return found.load(uri, content, parameters or {}, allowed)
+    return found.load(uri, content, parameters or {}, allowed, columns)
 
 
 def check_allowed(

@@ -20,7 +20,7 @@ from clipper_stream.query import (
     TrialModel,
 )
 from clipper_stream.query.batch import OPEN, PLAIN
-from clipper_stream.query.inputs import RowSpec
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 

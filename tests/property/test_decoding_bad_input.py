@@ -14,7 +14,7 @@ from clipper_agents.host.request_rows import MOST_ROWS, read_request
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.prediction_records import encode_answers
 from clipper_agents.router.queries import decode_queries
-from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
+from clipper_stream.models.row_spec import LISTED, NUMERIC, RowSpec
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord
 from clipper_topics.frames import UnknownFrame, decode_output

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidInput
-from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec, to_matrix, to_rows
+from clipper_stream.models.row_spec import LISTED, NUMERIC, RowSpec
+from clipper_stream.query.inputs import to_matrix, to_rows
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=3), st.binary(max_size=16)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from clipper_stream.combining.combiner import Combined, combine
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
 from clipper_stream.feedback.update import FeedbackValue, GivenLoss, Label, LoggedDecision, Scores, fold, score
-from clipper_stream.query.inputs import Rows, RowSpec, to_matrix, to_rows
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.query.inputs import Rows, to_matrix, to_rows
 from clipper_stream.selection.distribution import audited, forced_decision, one_of
 from clipper_stream.selection.policy import ActionDistribution, Decision, SelectionPolicy
 from clipper_stream.selection.registry import make_policy

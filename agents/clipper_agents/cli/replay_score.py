@@ -42,20 +42,19 @@ def score(
     require_extra("replay", "pyarrow")
     from clipper_agents.cli.model_target import read_target
     from clipper_agents.replay.model_runs import ModelSource, score_inputs
-    from clipper_stream.query.inputs import RowSpec
+    from clipper_stream.models.row_spec import RowSpec
 
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
     stated = {"runtime": runtime, "sha256": sha256, "dtype": dtype, "shape": shape_of(shape)}
     target, files = read_target(uri, model, {**stated, "parameters": parameters_of(parameters)})
-    row = target.input
     source = ModelSource(
         ref=model,
         runtime=target.runtime,
         uri=target.uri,
         sha256=target.sha256,
         parameters=target.parameters,
-        spec=RowSpec(row.dtype, None if row.shape is None else tuple(row.shape)),
+        spec=RowSpec.of(target.input),
         batch_rows=target.batch.max_rows,
         files=files,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from clipper_stream.errors import shown
 from clipper_stream.models.model import Rows
-from clipper_stream.query.inputs import LISTED, NUMERIC
+from clipper_stream.models.row_spec import LISTED, NUMERIC
 from clipper_topics.codec import Headers
 from clipper_topics.frames import RequestFrame, UnknownFrame, decode_request
 from clipper_topics.trace_context import TracedRows, header_of_rows, rows_in_header

@@ -20,8 +20,8 @@ from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, ModelAnswers, an
 from clipper_stream.models.model import Model
 from clipper_stream.models.registry import load_model, runtime_of
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
-from clipper_stream.models.warm_up import sample_rows, warm_up
-from clipper_stream.query.inputs import RowSpec
+from clipper_stream.models.warm_up import warm_up
+from clipper_stream.models.row_spec import RowSpec
 
 Told: TypeAlias = Callable[[int, int], None]
 """Told how many queries are answered, and of how many decisions."""
@@ -108,17 +108,13 @@ def score_inputs(
 # --- in the worker processes ------------------------------------------------------------------------------------------
 def _run(job: tuple[ModelSource, str, Queries]) -> tuple[Queries, ModelAnswers]:
     source, sha256, queries = job
-    named = json.dumps(
-        [source.runtime, source.uri, sha256, dict(source.parameters), source.spec.dtype, source.spec.shape]
-    )
-    model = _loaded(named, source.files)
+    model = _loaded(json.dumps([source.runtime, source.uri, sha256, dict(source.parameters)]), source.spec, source.files)
     return queries, answers_of(model, source.spec, queries.text, source.batch_rows)
 
 
 @cache
-def _loaded(named: str, files: FileRules) -> Model:
+def _loaded(named: str, spec: RowSpec, files: FileRules) -> Model:
     """Load the model once a process."""
-    runtime, uri, sha256, parameters, dtype, shape = json.loads(named)
-    model = load_model(runtime, uri, sha256, parameters, files=files)
-    warm_up(model, sample_rows(dtype, shape, 1))
+    model = load_model(*json.loads(named), columns=spec.columns, files=files)
+    warm_up(model, spec.sample(1))
     return model

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from clipper_stream.errors import InvalidInput
-from clipper_stream.query.inputs import RowSpec
+from clipper_stream.models.row_spec import RowSpec
 from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, no_extension
 from clipper_topics.containers import check_containers, json_structure, length_of
 from clipper_topics.query import MOST_ROWS
@@ -22,6 +22,7 @@ from clipper_topics.query import MOST_ROWS
 LOOKED_AT = 1 << 16
 """Bytes of a text that are looked at together: its depths take four times as many."""
 Number = int | float | bool
+Cell = Number | str | None
 _NULL = {JSON: b"null", MSGPACK: b"\xc0"}
 _LISTS = bytes([*range(0x90, 0xA0), 0xDC, 0xDD])
 _COMMA, _OPENS = b",["
@@ -56,7 +57,8 @@ class RawRow(NamedTuple):
         try:
             if spec.dtype == "json" and self.rows is not None:
                 check_containers(bytes(self.rows), self.kind)
-            return _decoder(self.kind, spec.dtype if not spec.numeric else "numbers", dimensions).decode(self.raw)
+            wanted = spec.dtype if not spec.numeric else "gaps" if spec.missing else "numbers"
+            return _decoder(self.kind, wanted, dimensions).decode(self.raw)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"a row of {len(bytes(self.raw))} bytes: {error}") from error
 
@@ -99,10 +101,12 @@ def _decoder(kind: str, wanted: str, dimensions: int) -> Any:
         "text": str,
         "bytes": dict[str, str] if kind == JSON else bytes | dict[str, str],
         "json": Any,
+        "table": dict[str, Cell] | list[Cell],
         "numbers": Number,
+        "gaps": Number | None,
     }
     rows: Any = types[wanted]
-    if wanted == "numbers":
+    if wanted in ("numbers", "gaps"):
         for _ in range(dimensions):
             rows = list[rows]
         if kind != JSON:

@@ -23,7 +23,8 @@ from clipper_stream.evaluation.log.columns import UNKNOWN, Codes, DecisionColumn
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import predict_rows
-from clipper_stream.query.inputs import RowSpec, to_rows
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.query.inputs import to_rows
 
 CHUNK_ROWS = 8_192
 """Queries of a chunk: seconds of work at most for a usual model."""

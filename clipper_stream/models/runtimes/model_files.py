@@ -16,6 +16,7 @@ from clipper_stream.errors import ModelFailed, ModelNotLoaded, shown
 from clipper_stream.models.allowlist import allows_file, local_path, not_allowed
 from clipper_stream.models.fetch import default_cache_dir, fetched, read_remote
 from clipper_stream.models.model import Model
+from clipper_stream.models.row_spec import Column
 
 _MATRIX = 2
 
@@ -117,11 +118,13 @@ class ModelFile(NamedTuple):
         content: Its bytes.
         parameters: Checked, with defaults.
         allowed: Modules that code named by a parameter may be of; None: all.
+        columns: Of a row of a table.
     """
 
     content: bytes
     parameters: Mapping[str, Any]
-    allowed: Sequence[str] | None
+    allowed: Sequence[str] | None = None
+    columns: Sequence[Column] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -170,7 +173,12 @@ class FileRuntime:
             raise ModelNotLoaded(f"{what}; put it where the model runs, at this path") from error
 
     def load(
-        self, uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None
+        self,
+        uri: str,
+        content: bytes,
+        parameters: Mapping[str, Any],
+        allowed: Sequence[str] | None = None,
+        columns: Sequence[Column] = (),
     ) -> Model:
         """Load the model of a file.
 
@@ -180,7 +188,7 @@ class FileRuntime:
         with prefix_errors(f"model file {uri!r}"):
             wanted = checked_parameters(self.name, parameters, self.parameters)
             try:
-                return self.make(ModelFile(content, wanted, allowed))
+                return self.make(ModelFile(content, wanted, allowed, columns))
             except ModelNotLoaded:
                 raise
             except BaseException as error:

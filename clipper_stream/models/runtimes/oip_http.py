@@ -22,6 +22,7 @@ from typing import Any
 from clipper_stream.errors import ModelFailed, ModelNotLoaded, ModelUnavailable, shown
 from clipper_stream.models.allowlist import allows_url, not_allowed, plain_url
 from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.row_spec import Column
 from clipper_stream.models.runtimes.model_files import TEXT, checked_parameters, import_extra, number, prefix_errors
 from clipper_stream.models.runtimes.oip_tensors import error_text, json_object, outputs_of, request_body
 
@@ -92,13 +93,19 @@ def read(uri: str) -> bytes:
     return b""
 
 
-def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
+def load(
+    uri: str,
+    content: bytes,
+    parameters: Mapping[str, Any],
+    allowed: Sequence[str] | None = None,
+    columns: Sequence[Column] = (),
+) -> Model:
     """The model, when its server says that it is ready.
 
     Raises:
         ModelNotLoaded: urllib3 is missing, the URL or a parameter is wrong, or the server is not ready for the model.
     """
-    del content, allowed
+    del content, allowed, columns
     path = _path(uri)
     with prefix_errors(f"model server {uri!r}"):
         wanted = checked_parameters("oip", parameters, PARAMETERS)

@@ -16,7 +16,8 @@ from clipper_stream.models.runner import explain, predict_rows
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.testing.laws import LAWS, Broken, NotSeen, Subject
 from clipper_stream.models.warm_up import warm_up
-from clipper_stream.query.inputs import RowSpec, to_matrix
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.query.inputs import to_matrix
 
 _LOADS = "it_loads"
 _LEAST_ROWS = 2
@@ -68,6 +69,8 @@ def check_model(
     *,
     dtype: str = "float32",
     shape: Sequence[int] | None = None,
+    columns: Sequence[Sequence[str]] = (),
+    missing: bool = False,
     runtime: str = "python",
     sha256: str | None = None,
     parameters: Mapping[str, Any] | None = None,
@@ -85,6 +88,8 @@ def check_model(
         samples: Rows as a query has them, at least two; None: random ones of the dtype and shape.
         dtype: Of a row, as in a manifest's `input`.
         shape: Of a numeric row, as in a manifest's `input`.
+        columns: Of a row of a table, each `(name, dtype)` as in a manifest's `input`.
+        missing: Whether values may be missing, as in a manifest's `input`.
         runtime: Of the URI.
         sha256: Of the URI's file; None: whatever it has.
         parameters: Of the URI, as in a manifest.
@@ -103,7 +108,7 @@ def check_model(
         InvalidSetting: no such dtype or shape, or fewer than two samples.
         InvalidInput: a sample does not fit dtype and shape.
     """
-    spec = RowSpec(dtype, None if shape is None else tuple(shape))
+    spec = RowSpec(dtype, shape, columns, missing)
     rows = random_rows(spec) if samples is None else to_matrix(spec, list(samples))
     if len(rows) < _LEAST_ROWS:
         raise InvalidSetting(f"{len(rows)} samples: give at least {_LEAST_ROWS}, or batches cannot be compared")
@@ -113,7 +118,7 @@ def check_model(
             digest = sha256 or file_digest(runtime, model)
             named = {"runtime": runtime, "uri": model, "sha256": digest}
             source = {**named, "parameters": dict(parameters or {}), "files": files}
-            model = load_model(**source)
+            model = load_model(**source, columns=spec.columns)
         warm_up(model, rows[:1].copy())
     except ClipperError as error:
         found, _, todo = str(error).rpartition("; ")
@@ -165,6 +170,9 @@ def random_rows(spec: RowSpec, count: int = 16) -> Rows:
         InvalidSetting: nobody can guess such rows.
     """
     rng = np.random.default_rng(0)
+    if spec.columns:
+        values = {"number": [*map(float, range(count))], "text": [*_WORDS], "date": ["2026-01-31T09:30:00"]}
+        return [{name: values[dtype][row % len(values[dtype])] for name, dtype in spec.columns} for row in range(count)]
     if spec.dtype == "text":
         return random.Random(0).choices(_WORDS, k=count)  # noqa: S311 - samples, no secrets
     if spec.dtype == "bytes":

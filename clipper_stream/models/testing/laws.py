@@ -21,7 +21,7 @@ from clipper_stream.errors import shown
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.runner import BatchOutcome, predict_rows
 from clipper_stream.models.testing.subprocess_check import outputs_elsewhere
-from clipper_stream.query.inputs import RowSpec
+from clipper_stream.models.row_spec import RowSpec
 
 MAX_OUTPUT_BYTES = 512 * 1024
 """Of one output as it is sent from a host to a router: half of what a broker takes by default."""

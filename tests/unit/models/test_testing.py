@@ -13,7 +13,7 @@ from clipper_stream.models.testing import assert_model, check_model
 from clipper_stream.models.testing.check import measure, random_rows
 from clipper_stream.models.testing.laws import LAWS, MAX_OUTPUT_BYTES
 from clipper_stream.models.testing.subprocess_check import load_in_subprocess
-from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
+from clipper_stream.models.row_spec import LISTED, NUMERIC, RowSpec
 
 ROWS = [[1, 2], [3, 4], [5, 6], [7, 9]]
 PYTHON = {"runtime": "python", "sha256": None, "parameters": {}, "files": STRICT}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import InvalidInput, InvalidSetting
-from clipper_stream.query.inputs import NUMERIC, RowSpec, to_matrix, to_rows
+from clipper_stream.models.row_spec import NUMERIC, RowSpec
+from clipper_stream.query.inputs import to_matrix, to_rows
 
 PAIR = RowSpec("float32", (2,))
 OPEN = RowSpec("float32")

@@ -13,7 +13,7 @@ from clipper_agents.cli import main as program
 from clipper_agents.replay.answer_files import read_answers
 from clipper_agents.replay.model_runs import ModelSource, score_inputs
 from clipper_stream.errors import InvalidSetting, ModelFailed, ModelNotLoaded
-from clipper_stream.query.inputs import RowSpec
+from clipper_stream.models.row_spec import RowSpec
 
 SUM = "clipper_agents.examples.models:sum_of_row"
 SPEC = RowSpec("float32", (2,))
