@@ -48,7 +48,8 @@ class RowSpec:
         missing: Whether a value may be missing: NaN in a row of floats, None in a table.
 
     Raises:
-        InvalidSetting: an unknown dtype, or a shape with a dimension that is no positive integer.
+        InvalidSetting: an unknown dtype, a shape with a dimension that is no positive integer, a table without columns,
+            or columns of anything else.
 
     >>> RowSpec("table", columns=[("age",), ("city", "text")]).columns
     (Column(name='age', dtype='number'), Column(name='city', dtype='text'))
@@ -63,6 +64,8 @@ class RowSpec:
         object.__setattr__(self, "columns", tuple(Column(*column) for column in self.columns))
         if self.dtype not in (*NUMERIC, *LISTED):
             raise InvalidSetting(f"dtype {self.dtype!r}: use one of {', '.join((*NUMERIC, *LISTED))}")
+        if bool(self.columns) != (self.dtype == "table"):
+            raise InvalidSetting(f"dtype {self.dtype!r} with {len(self.columns)} columns: only a table has some")
         if self.shape is not None:
             object.__setattr__(self, "shape", tuple(self.shape))
             if not all(type(length) is int and length > 0 for length in self.shape):

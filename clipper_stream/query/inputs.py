@@ -31,6 +31,7 @@ from clipper_stream.models.row_spec import Column, RowSpec
 MAX_DEPTH = 32
 """Deeper nesting of a `json` row is taken for a mistake, or an attack, long before any encoder's recursion limit."""
 
+_NULL = "is null, as which JSON writes NaN too"
 _BINARY = (bytes, bytearray, memoryview)
 _EXACT_BELOW = 2**53
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what msgpack, and so a frame to a host, can hold
@@ -111,7 +112,9 @@ def _check_finite(spec: RowSpec, matrix: np.ndarray) -> None:
     found = ["infinity, or a number too large"] if np.isinf(matrix).any() else []
     found += ["NaN"] if not spec.missing and np.isnan(matrix).any() else []
     if found:
-        raise InvalidInput(f"{' and '.join(found)} for {spec.dtype}: give {_expected(spec)}, all finite{_declare(spec)}")
+        raise InvalidInput(
+            f"{' and '.join(found)} for {spec.dtype}: give {_expected(spec)}, all finite{_declare(spec)}"
+        )
 
 
 def _declare(spec: RowSpec) -> str:
@@ -178,7 +181,7 @@ def _from_numbers(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray:
     except (ValueError, OverflowError):  # lists of different lengths
         found = np.asarray(None)
     if found.dtype.kind not in "iufb":
-        null = ", with null or NaN, which JSON writes alike" if _has_null(rows) else ""
+        null = f", a number of which {_NULL}" if _has_null(rows) else ""
         raise InvalidInput(f"{_described(rows)}{null}: give {_expected(spec)}{_declare(spec) if null else ''}")
     shape = found.shape[1:]
     if shape != spec.shape if spec.shape is not None else len(shape) != 1 or shape[0] == 0:
@@ -290,7 +293,7 @@ def _table_row(spec: RowSpec, row: Any) -> dict[str, Any]:
         if value is None or value != value:  # NaN  # noqa: PLR0124
             if not spec.missing:
                 left_out = isinstance(row, Mapping) and column.name not in row
-                what = "is left out" if left_out else "is null or NaN, which JSON writes alike"
+                what = "is left out" if left_out else "is NaN" if value is not None else _NULL
                 raise InvalidInput(f"column {column.name!r} {what}: give a {column.dtype}{_declare(spec)}")
             found[column.name] = None
         else:

@@ -74,7 +74,10 @@ received = st.builds(
     invalid=st.none() | texts.filter(bool),
     raw=st.sampled_from([False]),
 )
-input_specs = st.builds(RowSpec, st.sampled_from([*NUMERIC, *LISTED]), st.sampled_from([None, (), (1,), (2, 2)]))
+shapes = st.sampled_from([None, (), (1,), (2, 2)])
+input_specs = st.builds(RowSpec, st.sampled_from(sorted({*NUMERIC, *LISTED} - {"table"})), shapes) | st.builds(
+    RowSpec, st.just("table"), st.none(), st.sampled_from([[("a", "text")], [("a",), ("b", "date")]]), st.booleans()
+)
 
 
 def _all_answered(router, queries, now_s=20.0):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 Stage = Literal["shadow", "canary", "live"]
-Dtype = Literal["float32", "float64", "int32", "int64", "uint8", "text", "bytes", "json"]
+Dtype = Literal["float32", "float64", "int32", "int64", "uint8", "text", "bytes", "json", "table"]
 
 
 @with_change
@@ -74,7 +74,7 @@ def deploy(
         return changes.deploy(state.manifests, application, model, stage, at, automatic=automatic)
 
     if decide(state) and not unchecked:
-        check_loads_here(model, deployment.settings.files)
+        check_loads_here([model], deployment.settings.files)
     deployment.ensure_topics([model])
     before = {} if wait_s is None else asyncio.run(read_reports(deployment.kafka, deployment.catalogue))
     changed = change.make(decide, application)

@@ -1,6 +1,8 @@
 """`clipper-stream model test`: whether a model can be served, found out on this machine before it is deployed."""
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,22 +41,32 @@ def test_model(
     max_rows: Annotated[int | None, typer.Option(min=1, help="The largest batch to measure. Absent: 1024.")] = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="By which numbers may differ and be the same.")] = 1e-5,
     random: Annotated[bool, typer.Option("--random", help="The same row need not have the same output.")] = False,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the model, and an application of it, as TOML for `up`.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Try a model on this machine: does it keep what a host relies on, and how long do batches take?
 
-    Ends with code 1 when a law is broken, a model that cannot be loaded included.
+    What a row looks like, where nobody says it, is read from the model's file: names and types of columns, and whether
+    values may be missing. Ends with code 1 when a law is broken, a model that cannot be loaded included.
     """
-    from clipper_agents.cli.model_target import read_samples, read_target
+    from clipper_agents.cli.model_target import alone, read_samples, read_target, with_fitted_row
+    from clipper_stream.errors import ModelNotLoaded
     from clipper_stream.models.testing import check_model
 
     stated = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
     found, files = read_target(target, model, stated)
+    with suppress(ModelNotLoaded):  # it is the first finding
+        found = with_fitted_row(found, files)
+    row = found.input
     report = check_model(
         found.uri,
-        read_samples(rows, found.input.dtype) if rows is not None else None,
-        dtype=found.input.dtype,
-        shape=found.input.shape,
+        read_samples(rows, row) if rows is not None else None,
+        dtype=row.dtype,
+        shape=row.shape,
+        columns=[(column.name, column.dtype) for column in row.columns],
+        missing=row.missing,
         runtime=found.runtime,
         sha256=found.sha256,
         parameters=found.parameters,
@@ -69,6 +81,14 @@ def test_model(
         _print(found, report)
     if report.broken:
         raise typer.Exit(1)
+    if write is not None:
+        from clipper_agents.control.manifest_text import as_toml
+        from clipper_agents.control.state import Manifests
+
+        if found.runtime != "python" and "://" not in found.uri:
+            found.uri = os.path.relpath(found.uri, write.parent)
+        write.write_text(as_toml(Manifests({found.name: alone(found)}, {found.ref: found})), encoding="utf-8")
+        say(f"wrote {write}: serve it with `clipper-stream up --config {write}`", stderr=True)
 
 
 def _print(target: "ModelManifest", report: "Report") -> None:
@@ -76,6 +96,8 @@ def _print(target: "ModelManifest", report: "Report") -> None:
 
     out, row = console(110), target.input
     out.print(f"{target.uri}  ({target.runtime}, {row.dtype}{row.shape or ''})", soft_wrap=True)
+    for column in row.columns:
+        out.print(f"  {column.name}: {column.dtype}{', may be missing' if row.missing else ''}", soft_wrap=True)
     laws = []
     for finding in report.findings:
         words = f"{finding.found}; {finding.advice}" if finding.advice else finding.found

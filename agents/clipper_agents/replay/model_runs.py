@@ -19,9 +19,9 @@ from clipper_stream.errors import ModelFailed
 from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, ModelAnswers, answers_of
 from clipper_stream.models.model import Model
 from clipper_stream.models.registry import load_model, runtime_of
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.warm_up import warm_up
-from clipper_stream.models.row_spec import RowSpec
 
 Told: TypeAlias = Callable[[int, int], None]
 """Told how many queries are answered, and of how many decisions."""
@@ -108,7 +108,9 @@ def score_inputs(
 # --- in the worker processes ------------------------------------------------------------------------------------------
 def _run(job: tuple[ModelSource, str, Queries]) -> tuple[Queries, ModelAnswers]:
     source, sha256, queries = job
-    model = _loaded(json.dumps([source.runtime, source.uri, sha256, dict(source.parameters)]), source.spec, source.files)
+    model = _loaded(
+        json.dumps([source.runtime, source.uri, sha256, dict(source.parameters)]), source.spec, source.files
+    )
     return queries, answers_of(model, source.spec, queries.text, source.batch_rows)
 
 

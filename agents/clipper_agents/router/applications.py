@@ -13,9 +13,9 @@ from clipper_agents.observability.logging import event
 from clipper_stream.caching.keys import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.models.registry import check_declared
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.query import Application, CandidateModel, TrialModel
-from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.control_keys import Manifest
 from clipper_topics.manifests import ApplicationManifest, ModelManifest

@@ -82,9 +82,8 @@ def _reference_problems(
             yield f"{place}: model {ref!r} is not declared; declared: {', '.join(known) or 'none, add a [[model]]'}"
         elif known[ref].input != application.input:
             expected, found = (_spec_text(spec) for spec in (application.input, known[ref].input))
-            options = f"--dtype {application.input.dtype} --shape {','.join(map(str, application.input.shape or ()))}"
             what = f"{place}: model {ref!r} takes input {found}, the application takes {expected}"
-            yield f"{what}: make them equal (model deploy {options.removesuffix(' --shape ')})"
+            yield f"{what}: make them equal, or leave out the model's, which is then that of the application"
 
 
 def _policy_problems(place: str, application: ApplicationManifest) -> Iterator[str]:
@@ -105,7 +104,9 @@ def _drift_problems(place: str, application: ApplicationManifest) -> Iterator[st
 
 
 def _spec_text(spec: InputSpec) -> str:
-    return spec.dtype if spec.shape is None else f"{spec.dtype}{spec.shape}"
+    columns = ", ".join(f"{column.name} {column.dtype}" for column in spec.columns)
+    missing = " with missing values" if spec.missing else ""
+    return f"{spec.dtype}{spec.shape or ''}{f' ({columns})' if columns else ''}{missing}"
 
 
 def _repeated(place: str, names: Iterable[str]) -> Iterator[str]:

@@ -22,8 +22,8 @@ from clipper_stream.errors import InvalidInput, InvalidLabel, ModelUnavailable
 from clipper_stream.evaluation.log.columns import UNKNOWN, Codes, DecisionColumns, Floats, distinct_rows
 from clipper_stream.feedback.losses import loss_of, loss_of_rows
 from clipper_stream.models.model import Model, Rows
-from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.models.runner import predict_rows
 from clipper_stream.query.inputs import to_rows
 
 CHUNK_ROWS = 8_192

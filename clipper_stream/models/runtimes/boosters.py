@@ -132,7 +132,7 @@ class BoosterModel:
 def _fitted_row(names: Sequence[str] | None, features: int, texts: Collection[int] = ()) -> RowSpec:
     """What a booster with these names, or without any, was trained with; `texts` are places of columns."""
     if names is None:
-        return RowSpec(shape=[features])
+        return RowSpec(shape=[features], missing=True)
     columns = [(name, "text" if place in texts else "number") for place, name in enumerate(names)]
     return RowSpec("table", columns=columns, missing=True)
 

@@ -12,11 +12,11 @@ import numpy as np
 from clipper_stream.errors import ClipperError, InvalidSetting
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.registry import file_digest, load_model
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runner import explain, predict_rows
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.testing.laws import LAWS, Broken, NotSeen, Subject
 from clipper_stream.models.warm_up import warm_up
-from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.query.inputs import to_matrix
 
 _LOADS = "it_loads"

@@ -17,10 +17,10 @@ import numpy as np
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.model import Rows
 from clipper_stream.models.registry import load_model
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_stream.models.warm_up import warm_up
-from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.query.inputs import to_matrix
 
 _PATIENCE_S = 120

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from clipper_agents import exits
 from clipper_agents.cli.model_target import manifest_of, read_samples, read_target
 from clipper_stream.errors import InvalidSetting
-from clipper_topics.manifests import InputSpec, ModelManifest
+from clipper_topics.manifests import ColumnSpec, InputSpec, ModelManifest
 
 SUM = "clipper_agents.examples.models:sum_of_row"
 FLAKY = "clipper_agents.examples.models:flaky"
@@ -154,6 +154,9 @@ def test_a_file_has_the_runtime_of_its_name_and_the_row_of_the_application(tmp_p
     assert (other.runtime, other.input) == ("joblib", InputSpec(dtype="int64", shape=[64]))
 
 
+NOTHING = {"age": None, "city": None}
+
+
 # --- rows -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "content", "dtype", "rows"),
@@ -162,23 +165,25 @@ def test_a_file_has_the_runtime_of_its_name_and_the_row_of_the_application(tmp_p
         ("a.jsonl", '{"a": 1}\n\n"b"\n', "json", [{"a": 1}, "b"]),
         ("a.csv", "1,2\n3,4.5\n", "float32", [[1, 2], [3, 4.5]]),
         ("a.csv", "one, two\nthree", "text", ["one, two", "three"]),
+        ("a.csv", 'id,city,age\n7,"Rome, Italy",41\n8,,\n', "table", [{"age": 41.0, "city": "Rome, Italy"}, NOTHING]),
     ],
 )
 def test_rows_are_read_from_files(tmp_path, name, content, dtype, rows):
     (tmp_path / name).write_text(content)
-    assert read_samples(tmp_path / name, dtype) == rows
+    columns = [ColumnSpec(name="age"), ColumnSpec(name="city", dtype="text")] if dtype == "table" else []
+    assert read_samples(tmp_path / name, InputSpec(dtype=dtype, columns=columns)) == rows
 
 
 def test_rows_are_read_from_an_array_and_what_holds_none_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.eye(2))
-    assert read_samples(tmp_path / "a.npy", "float32") == [[1, 0], [0, 1]]
+    assert read_samples(tmp_path / "a.npy", InputSpec()) == [[1, 0], [0, 1]]
     for name, content in (("a.json", "{}"), ("b.json", "["), ("a.parquet", "[]"), ("a.csv", "x,y")):
         (tmp_path / name).write_text(content)
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     told = dict.fromkeys(("a.json", "b.json", "a.parquet", "a.csv"), r"\.csv")
     for name, said in (told | {"objects.npy": "cannot be read", "none.json": "No such file"}).items():
         with pytest.raises(InvalidSetting, match=said):
-            read_samples(tmp_path / name, "float32")
+            read_samples(tmp_path / name, InputSpec())
 
 
 @pytest.mark.parametrize(

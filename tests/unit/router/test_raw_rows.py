@@ -9,8 +9,8 @@ from builders.kafka import record
 from builders.query_router import NOW_S, application, make_router
 
 from clipper_agents.router.queries import decode_queries
-from clipper_stream.query.batch import PLAIN
 from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.query.batch import PLAIN
 from clipper_topics.codec import JSON, MSGPACK, headers_of
 from clipper_topics.containers import LARGE_BYTES, MOST_CONTAINERS, MOST_LEVELS, check_containers
 from clipper_topics.query import MOST_ROWS
