@@ -7,8 +7,8 @@ Rules of this file:
   be written as a float (3.0), below 2^53, where every float is one integer only.
 - A `json` row is passed on as it is, within what msgpack can hold: integers of 64 bits, text keys, `MAX_DEPTH` levels.
 - A row of a table becomes a dictionary of its columns in their order: floats, texts, dates as ISO 8601 in UTC, None.
-- Null and NaN are one thing, as JSON writes both as null: a missing value where the spec has some, else refused. Infinity
-  is refused everywhere: most models answer it with an exception or with nonsense.
+- Null and NaN, which JSON writes as null, are missing values where the spec has some, and refused elsewhere. Infinity is
+  refused: most models answer it with an exception or with nonsense.
 """
 
 import base64
@@ -282,7 +282,7 @@ def _table_row(spec: RowSpec, row: Any) -> dict[str, Any]:
         given = [row.get(name) for name, _ in columns]
         unknown = row.keys() - {name for name, _ in columns} if len(row) != len(columns) or None in given else ()
         if unknown:
-            names = ", ".join(name for name, _ in columns)
+            names = shown([name for name, _ in columns])
             raise InvalidInput(f"the columns {shown(sorted(map(str, unknown)))} are unknown: the table has {names}")
     elif isinstance(row, list | tuple) and len(row) == len(columns):
         given = [*row]

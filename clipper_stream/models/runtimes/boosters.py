@@ -7,8 +7,8 @@ Rules of this file:
 - A booster gives values: a number, the probability of class 1 of two, or one probability a class. What an application
   asks for is one of three: `label`, `probabilities` (one a class, two of two) or `value` (what the booster gives).
 - Nothing says `label` of a booster that does not tell classes apart: a number would be taken for a class.
-- A table becomes a matrix of the columns that the booster was trained with, in its order. LightGBM keeps the categories
-  of a DataFrame's columns in its file, and takes an unknown one for a missing value, so it takes texts; XGBoost does not.
+- A table becomes a matrix of the columns that the booster was trained with, in its order. LightGBM's file has the
+  categories of a DataFrame's columns, and an unknown one is a missing value: it takes texts; XGBoost does not.
 - A booster of XGBoost that stopped early answers with the trees up to its best iteration, as its own estimators do.
 
 Source: LightGBM documentation, "Python API", `lightgbm.Booster`, and "Parameters", section "Core Parameters"; XGBoost
