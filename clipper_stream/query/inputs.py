@@ -7,8 +7,8 @@ Rules of this file:
   be written as a float (3.0), below 2^53, where every float is one integer only.
 - A `json` row is passed on as it is, within what msgpack can hold: integers of 64 bits, text keys, `MAX_DEPTH` levels.
 - A row of a table becomes a dictionary of its columns in their order: floats, texts, dates as ISO 8601 in UTC, None.
-- Null and NaN, which JSON writes as null, are missing values where the spec has some, and refused elsewhere, as infinity
-  always is: most models answer it with an exception or with nonsense.
+- Null and NaN, which JSON writes as null, are missing values where the spec has some, and refused elsewhere. So is
+  infinity, everywhere: most models answer it with an exception or with nonsense.
 """
 
 import base64

@@ -65,7 +65,7 @@ def predict(
     async def ask() -> "Answer":
         from clipper_stream.client.client import Client
 
-        async with Client(deployment.kafka, prefix=deployment.prefix) as client:
+        async with Client(deployment.kafka, prefix=deployment.prefix, raise_refusals=False) as client:
             return await client.predict(application, row, **options)
 
     if http is None:
@@ -135,7 +135,7 @@ def _ask_gateway(deployment: DeploymentContext, url: str, call: "Callable[[HttpC
     from clipper_stream.http import HttpClient, RequestRefused
 
     async def run() -> T:
-        async with HttpClient(url, api_key=os.environ.get(API_KEY) or None) as client:
+        async with HttpClient(url, api_key=os.environ.get(API_KEY) or None, raise_refusals=False) as client:
             return await call(client)
 
     try:
