@@ -33,23 +33,7 @@ WORDS = {
     "technical": ["crash", "error", "login", "screen", "slow", "update", "install", "freeze"],
     "shipping": ["parcel", "courier", "late", "address", "delivery", "tracking", "lost", "box"],
 }
-FILLER = [
-    "please",
-    "the",
-    "my",
-    "I",
-    "is",
-    "a",
-    "was",
-    "help",
-    "again",
-    "today",
-    "with",
-    "you",
-    "since",
-    "order",
-    "account",
-]
+FILLER = ["please", "the", "my", "I", "is", "a", "was", "help", "again", "today", "with", "you", "since", "order"]
 
 
 def tickets(count: int, seed: int) -> tuple[list[str], list[str]]:

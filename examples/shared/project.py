@@ -82,10 +82,7 @@ async def run(project: Project, rate: float, out: Path) -> dict[str, Any]:
             "defaults": sum(second.defaults for second in traffic.seconds.values()),
             "feedbacks": traffic.fed_back,
             "changes": [f"{change.command} {change.model}" for change in await operator.history()],
-            "losses": {
-                each["name"]: each["estimates"][each["headline"]]
-                for each in json.loads(saved.read_text())["candidates"]
-            },
+            "losses": {each["name"]: each["estimates"][each["headline"]] for each in evaluated},
         }
 
 

@@ -104,7 +104,7 @@ async def test_a_query_at_fault_raises_unless_the_client_wants_its_default():
         "reason": "invalid_input",
         "explanation": "no row of numbers",
     }
-    with pytest.raises(RequestRefused, match="^invalid_input: no row of numbers$") as caught:
+    with pytest.raises(RequestRefused, match=r"^invalid_input: no row of numbers$") as caught:
         await FakeGateway(httpx.Response(200, json=said)).client().predict("digits", "text")
     assert (caught.value.status, caught.value.query_id) == (200, "order 7")
     answer = await FakeGateway(httpx.Response(200, json=said)).client(raise_refusals=False).predict("digits", "text")
