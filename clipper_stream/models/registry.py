@@ -28,7 +28,7 @@ from clipper_stream.models.runtimes import (
     python_function,
     sklearn_estimators,
 )
-from clipper_stream.models.runtimes.model_files import STRICT, FileRules
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules, ModelFile
 
 
 class Runtime(Protocol):
@@ -60,18 +60,8 @@ class Runtime(Protocol):
         """
         ...
 
-    def load(
-        self,
-        uri: str,
-        content: bytes,
-        parameters: Mapping[str, Any],
-        allowed: Sequence[str] | None,
-        columns: Sequence[Column],
-        /,
-    ) -> Model:
-        """The model of the bytes that `read` gave, or whose digest was stated; `allowed` is None where all is.
-
-        With `columns` it is asked about rows of a table.
+    def load(self, uri: str, file: ModelFile, /) -> Model:
+        """The model of the bytes that `read` gave, or whose digest was stated.
 
         Raises:
             ModelNotLoaded: with what to do about it.
@@ -140,7 +130,7 @@ def load_model(
     elsewhere = found.NEEDS_DIGEST and local_path(uri) is None
     content = files.fetched(uri, expected) if elsewhere and expected else found.read(uri)
     _check_digest(uri, content, expected, required=found.NEEDS_DIGEST)
-    return found.load(uri, content, parameters or {}, allowed, columns)
+    return found.load(uri, ModelFile(content, parameters or {}, allowed, columns))
 
 
 def check_allowed(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -21,19 +21,6 @@ class Column(NamedTuple):
 
     name: str
     dtype: str = "number"
-
-
-class DeclaredRow(Protocol):
-    """The `input` of a manifest."""
-
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> Sequence[int] | None: ...
-    @property
-    def columns(self) -> Sequence[Any]: ...
-    @property
-    def missing(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +59,8 @@ class RowSpec:
                 raise InvalidSetting(f"shape {self.shape!r}: give positive integers, as [64] or [28, 28]")
 
     @classmethod
-    def of(cls, declared: DeclaredRow) -> Self:
-        """The spec that a manifest declares."""
+    def of(cls, declared: Any) -> Self:
+        """The spec that the `input` of a manifest declares."""
         columns = [(column.name, column.dtype) for column in declared.columns]
         return cls(declared.dtype, declared.shape, columns, declared.missing)
 

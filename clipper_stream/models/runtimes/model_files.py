@@ -112,17 +112,17 @@ def prefix_errors(what: str) -> Iterator[None]:
 
 
 class ModelFile(NamedTuple):
-    """A file whose digest was compared, and the manifest's parameters.
+    """A file whose digest was compared, empty for a model without one, and what the manifest says beside it.
 
     Attributes:
         content: Its bytes.
-        parameters: Checked, with defaults.
+        parameters: Of the runtime.
         allowed: Modules that code named by a parameter may be of; None: all.
         columns: Of a row of a table.
     """
 
     content: bytes
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, Any] = {}
     allowed: Sequence[str] | None = None
     columns: Sequence[Column] = ()
 
@@ -141,7 +141,7 @@ class FileRuntime:
         NEEDS_DIGEST: Always.
 
     >>> runtime = FileRuntime(name="text", make=lambda file: file.content.decode(), advice="write UTF-8")
-    >>> runtime.load("a.txt", b"ok", {})
+    >>> runtime.load("a.txt", ModelFile(b"ok"))
     'ok'
     """
 
@@ -172,23 +172,16 @@ class FileRuntime:
             what = f"model file {uri!r}: {error}"
             raise ModelNotLoaded(f"{what}; put it where the model runs, at this path") from error
 
-    def load(
-        self,
-        uri: str,
-        content: bytes,
-        parameters: Mapping[str, Any],
-        allowed: Sequence[str] | None = None,
-        columns: Sequence[Column] = (),
-    ) -> Model:
+    def load(self, uri: str, file: ModelFile) -> Model:
         """Load the model of a file.
 
         Raises:
             ModelNotLoaded: a library is missing, a parameter does not fit, or the file is no model of this runtime.
         """
         with prefix_errors(f"model file {uri!r}"):
-            wanted = checked_parameters(self.name, parameters, self.parameters)
+            wanted = checked_parameters(self.name, file.parameters, self.parameters)
             try:
-                return self.make(ModelFile(content, wanted, allowed, columns))
+                return self.make(file._replace(parameters=wanted))
             except ModelNotLoaded:
                 raise
             except BaseException as error:

@@ -124,7 +124,9 @@ def _check_prepare(parameters: Mapping[str, Any], allowed: Sequence[str]) -> Non
 
 def _load_onnx(file: ModelFile) -> Model:
     wanted, prepare = file.parameters, file.parameters["prepare"]
-    ready = python_function.load(prepare, b"", {}, file.allowed).predict_batch if prepare is not None else None
+    ready = (
+        python_function.load(prepare, ModelFile(b"", {}, file.allowed)).predict_batch if prepare is not None else None
+    )
     session = _session(file.content, wanted["threads"] or _threads_of_the_process())
     inputs = [_input(each) for each in session.get_inputs()]
     output = _output([each.name for each in session.get_outputs()], wanted["output"])

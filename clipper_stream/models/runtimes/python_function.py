@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.allowlist import allows_module, not_allowed
 from clipper_stream.models.model import Model, Rows
-from clipper_stream.models.row_spec import Column, RowSpec
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.models.runtimes.model_files import ModelFile
 
 Predict = Callable[[Rows], Sequence[Any] | NDArray[Any]]
 
@@ -74,24 +75,15 @@ def read(uri: str) -> bytes:
     return content
 
 
-def load(
-    uri: str,
-    content: bytes,
-    parameters: Mapping[str, Any],
-    allowed: Sequence[str] | None = None,
-    columns: Sequence[Column] = (),
-) -> Model:
+def load(uri: str, file: ModelFile) -> Model:
     """The model that the attribute is or makes, with the parameters of the class or of each call of the function.
-
-    A row of a table is a dictionary.
 
     Raises:
         ModelNotLoaded: it cannot be imported, was defined elsewhere, cannot be made with these parameters, or is no
             model.
     """
-    del content, columns
     module, attribute = _parts(uri)
-    target = _imported(uri, module, attribute, allowed)
+    target, parameters = _imported(uri, module, attribute, file.allowed), file.parameters
     if inspect.isclass(target):
         target = _instantiated(uri, target, parameters)
         parameters = {}
